@@ -1,0 +1,388 @@
+"""Every message between an engine and its warden, and the spec that starts the engine.
+
+This is the only module that both sides of the pipe import. It knows nothing of processes, files or
+torch. One line of UTF-8 JSON is one message; on the wire and in the journal the same shape.
+
+Two rules of numbers: a non-finite number (a NaN loss) is written as the string "NaN"/"Infinity",
+on purpose; an unmeasured number is null and has a reason beside it. They never stand for each other.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+PROTOCOL: Final = 1
+"""Checked in `Hello`. Raised when a message loses or changes a field; additions keep the number."""
+
+MAX_LINE: Final = 65_536
+"""Bytes. The emitter never writes a longer line and the warden drops (and counts) one."""
+
+PhaseName = Literal[
+    "import", "build", "cache", "load", "compile", "warmup", "train", "eval", "encode", "search",
+    "generate", "save",
+]  # fmt: skip
+
+Task = Literal["train", "evaluate", "infer", "ensemble", "probe"]
+
+Cause = Literal[
+    "completed", "failed", "killed", "oom-cuda", "oom-host", "stopped", "hung", "supervisor-lost",
+    "protocol-error", "storage-lost", "skipped", "unknown",
+]  # fmt: skip
+"""How an attempt ended. `skipped`: a person skipped it, or a run that it needs did not complete."""
+
+
+class RunSpec(BaseModel):
+    """All that an engine is told: the content of `spec.json` in its run folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: int = PROTOCOL
+    suite: str
+    run_id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")
+    engine: str
+    task: Task = "train"
+    subset: str
+    model: str
+    params: dict[str, Any] = {}
+    """Complete and validated: every setting of the engine's Params with its value."""
+    seed: int = 42
+    repeat: int = 0
+    needs: tuple[str, ...] = ()
+    """Run ids of the same suite that must be completed before this one starts."""
+    devices: tuple[int, ...] = ()
+    """GPU indexes made visible to the engine; empty: the CPU, or whatever the environment shows."""
+    cache_root: str
+    label: str = ""
+    """A person's name for the run (an experiment id, say); shown in tables."""
+    plan_hash: str = ""
+
+
+class Message(BaseModel):
+    """Base of all messages. Unknown fields of a newer engine are kept, not refused."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
+
+    t: float = 0.0
+    """Seconds since the attempt's start on CLOCK_MONOTONIC, which all processes here share."""
+
+
+class Hello(Message):
+    """First message of every engine."""
+
+    kind: Literal["hello"] = "hello"
+    protocol: int = PROTOCOL
+    engine: str
+    pid: int
+    device: str = ""
+    """`cpu`, or the name of the GPU as torch gives it; empty while torch is not loaded yet."""
+    threads: int | None = None
+    versions: dict[str, str] = {}
+
+
+class Phase(Message):
+    """A phase begins here; the one before it ends."""
+
+    kind: Literal["phase"] = "phase"
+    name: PhaseName
+    detail: str = ""
+
+
+class Plan(Message):
+    """What the engine is going to do, sent as soon as it knows."""
+
+    kind: Literal["plan"] = "plan"
+    steps: int
+    """Optimizer steps in all, warm-up included."""
+    samples: int
+    """Training samples of the subset that were loaded."""
+    epochs: float = 1.0
+    warmup_steps: int = 0
+    """Steps at the start that are left out of the timing."""
+    effective_batch: int
+    micro_batch: int
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    subset_fingerprint: str = ""
+    model_revision: str = ""
+    facts: dict[str, str] = {}
+    """Anything a reader of the record should know: `layers`: `3,7,11 -> 2,5,8`, precision, …"""
+
+
+class Step(Message):
+    """A window of optimizer steps. Times are seconds of the whole window unless said otherwise."""
+
+    kind: Literal["step"] = "step"
+    step: int
+    """Optimizer steps done so far, this window included."""
+    count: int
+    samples: int
+    epoch: float = 0.0
+    warmup: bool = False
+    """True: these steps are left out of every timing."""
+    seconds: float
+    step_seconds: tuple[float, ...] = ()
+    """One duration a step; its sum is `seconds` less what lay between the steps."""
+    data_wait: float | None = None
+    transfer: float | None = None
+    forward: float | None = None
+    backward: float | None = None
+    optimizer: float | None = None
+    loss: float
+    """Mean over the window."""
+    lr: float
+    grad_norm: float | None = None
+    metrics: dict[str, float] = {}
+
+
+class Progress(Message):
+    """How far a phase other than training has come."""
+
+    kind: Literal["progress"] = "progress"
+    done: int
+    total: int
+    unit: str = "items"
+
+
+class Metric(Message):
+    """One number of quality, with its interval."""
+
+    kind: Literal["metric"] = "metric"
+    name: str
+    """`recall@1`, `mrr@10`, …; a variant belongs into the name (`recall@1[image only]`)."""
+    value: float
+    split: str
+    """The subset it was measured on, or `train`."""
+    n: int
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    """How the interval was made: `bootstrap over queries, 1000, 95%`."""
+    higher_is_better: bool = True
+    scores_file: str | None = None
+    """Per-item scores, relative to the run folder, for paired tests."""
+
+
+class Timing(Message):
+    """The run's times in seconds, as design.md defines them. Null is unmeasured; see `reasons`."""
+
+    kind: Literal["timing"] = "timing"
+    time_to_first_step: float | None = None
+    epoch_wall_seconds: float | None = None
+    """Wall clock of the timed training steps of the last whole epoch; `epoch_steps` of them."""
+    epoch_steps: int = 0
+    warmup_steps: int = 0
+    step_median: float | None = None
+    step_median_low: float | None = None
+    step_median_high: float | None = None
+    step_p95: float | None = None
+    step_p95_low: float | None = None
+    step_p95_high: float | None = None
+    interval_method: str = ""
+    data_wait_share: float | None = None
+    samples_per_second: float | None = None
+    """Sum of samples over sum of seconds."""
+    samples_per_second_median: float | None = None
+    """Samples of a step over the median step: the two must agree, or the run is flagged."""
+    reasons: dict[str, str] = {}
+
+
+class Memory(Message):
+    """Peaks in bytes since the phase before; null with a reason when there is no GPU."""
+
+    kind: Literal["memory"] = "memory"
+    phase: PhaseName
+    vram_allocated_peak: int | None = None
+    vram_reserved_peak: int | None = None
+    rss_peak: int | None = None
+    """VmHWM of the engine's main process so far."""
+    reason: str = ""
+
+
+class Artifact(Message):
+    """A file that the run leaves behind, hashed while it was written."""
+
+    kind: Literal["artifact"] = "artifact"
+    path: str
+    """Relative to the run folder."""
+    sha256: str
+    size: int
+    role: str = "checkpoint"
+
+
+class Notice(Message):
+    """Something a person should know; counted by code (skipped images, truncated texts, …)."""
+
+    kind: Literal["notice"] = "notice"
+    code: str
+    text: str
+    count: int = 1
+
+
+class Oom(Message):
+    """The device ran out of memory; `before` and `after` are micro-batch sizes."""
+
+    kind: Literal["oom"] = "oom"
+    step: int
+    before: int
+    after: int
+
+
+class Done(Message):
+    """Last message of an engine that finished its work."""
+
+    kind: Literal["done"] = "done"
+    dropped: int = 0
+    """Metric messages that the emitter dropped because the pipe was full."""
+
+
+class Failed(Message):
+    """Last message of an engine that could not."""
+
+    kind: Literal["failed"] = "failed"
+    error: str
+    """One sentence for a person."""
+    hint: Literal["failed", "oom-cuda", "oom-host", "stopped", "usage"] = "failed"
+    traceback: str = ""
+
+
+class Attempt(Message):
+    """The warden started the engine (source `warden`)."""
+
+    kind: Literal["attempt"] = "attempt"
+    number: int
+    pid: int
+    environment: dict[str, Any] = {}
+    """Machine, GPUs, driver, NVML library and whether it is a stub: see results.schema."""
+
+
+class Gpu(BaseModel):
+    """One GPU at one moment. A null has its reason in `reasons` under the field's name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    index: int
+    used: int | None = None
+    total: int | None = None
+    process: int | None = None
+    """Bytes held by the run's own processes."""
+    utilisation: float | None = None
+    power: float | None = None
+    """Watts."""
+    temperature: float | None = None
+    reasons: dict[str, str] = {}
+
+
+class Sample(Message):
+    """What the machine showed at one moment (source `warden`). Bytes, percent of one core."""
+
+    kind: Literal["sample"] = "sample"
+    rss_main: int | None = None
+    rss_main_peak: int | None = None
+    """VmHWM of the engine's main process."""
+    rss_tree: int | None = None
+    pss_tree: int | None = None
+    cpu_percent: float | None = None
+    processes: int = 0
+    gpus: tuple[Gpu, ...] = ()
+    gpu_reason: str = ""
+    """Why `gpus` is empty."""
+
+
+class End(Message):
+    """The attempt is over (source `warden`): nothing of it runs any more."""
+
+    kind: Literal["end"] = "end"
+    cause: Cause
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str = ""
+    """One sentence for a person."""
+    killed: tuple[int, ...] = ()
+    """Pids that had to be killed."""
+    survivors: tuple[int, ...] = ()
+    """Pids that could not be killed."""
+    counters: dict[str, float] = {}
+    """Everything dropped, malformed or oversize, by name; warden CPU seconds as `warden_cpu_seconds`."""
+
+
+class Unknown(Message):
+    """A message of a kind that this version does not know. Kept raw and counted."""
+
+    kind: str
+
+
+EngineMessage = Annotated[
+    Hello | Phase | Plan | Step | Progress | Metric | Timing | Memory | Artifact | Notice | Oom
+    | Done | Failed,
+    Field(discriminator="kind"),
+]  # fmt: skip
+AnyMessage = Annotated[
+    Hello | Phase | Plan | Step | Progress | Metric | Timing | Memory | Artifact | Notice | Oom
+    | Done | Failed | Attempt | Sample | End,
+    Field(discriminator="kind"),
+]  # fmt: skip
+
+DROPPABLE: Final = ("step", "progress")
+"""Kinds that the emitter may drop (and count) when the pipe is full. All others always arrive."""
+
+_ENGINE: TypeAdapter[Any] = TypeAdapter(EngineMessage)
+_ANY: TypeAdapter[Any] = TypeAdapter(AnyMessage)
+_KINDS: Final = frozenset(
+    get_args(m.model_fields["kind"].annotation)[0] for m in get_args(get_args(AnyMessage)[0])
+)
+
+
+class Entry(BaseModel):
+    """One line of a run's journal, `events.jsonl`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
+
+    seq: int
+    wall: float
+    """Unix time; a label only, never used for durations."""
+    src: Literal["engine", "warden"]
+    msg: AnyMessage | Unknown = Field(union_mode="left_to_right")
+
+
+def encode(message: BaseModel) -> bytes:
+    """One message or journal entry as one line, newline included."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def decode(line: bytes, *, from_engine: bool = True) -> Message:
+    """One line as one message; an unknown kind becomes `Unknown`.
+
+    Raises:
+        ValueError: the line is not JSON, not an object, nested too deeply, or a known kind with
+            wrong fields. The warden counts such a line as malformed.
+    """
+    adapter = _ENGINE if from_engine else _ANY
+    try:
+        message: Message = adapter.validate_json(line)
+    except ValidationError as error:
+        kind = _kind_of(line)
+        if kind is not None and kind not in _KINDS:
+            return Unknown.model_validate_json(line)
+        raise ValueError(f"malformed message: {error.errors(include_url=False)[0]['msg']}") from None
+    return message
+
+
+def decode_entry(line: bytes) -> Entry:
+    """One line of a journal.
+
+    Raises:
+        ValueError: the line is torn or is no entry.
+    """
+    return Entry.model_validate_json(line)
+
+
+def _kind_of(line: bytes) -> str | None:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    kind = data.get("kind") if isinstance(data, dict) else None
+    return kind if isinstance(kind, str) else None

@@ -1,0 +1,204 @@
+"""What one finished attempt of a run leaves behind: one line of results.jsonl.
+
+Persisted, so versioned and never edited in place: a correction is a later line. An unmeasured
+number is a `Reading` without a value and with a reason; it is never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA: Final = 1
+
+Cause = Literal[
+    "completed", "failed", "killed", "oom-cuda", "oom-host", "stopped", "hung", "supervisor-lost",
+    "protocol-error", "storage-lost", "skipped", "unknown",
+]  # fmt: skip
+
+
+class Part(BaseModel):
+    """Base of everything persisted: unknown fields of later versions are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
+
+
+class Reading(Part):
+    """A measured number, or the reason why there is none."""
+
+    value: float | None = None
+    reason: str = ""
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.value is None and not self.reason:
+            raise ValueError("a reading without a value needs a reason")
+        return self
+
+
+class Identity(Part):
+    """What was run. Two records with equal identity but another attempt are one run."""
+
+    suite: str
+    run_id: str
+    attempt: int = 1
+    engine: str
+    task: str
+    subset: str
+    subset_fingerprint: str = ""
+    model: str
+    model_revision: str = ""
+    params: dict[str, Any] = {}
+    seed: int = 42
+    repeat: int = 0
+    label: str = ""
+    plan_hash: str = ""
+
+
+class GpuInfo(Part):
+    """One GPU of the machine."""
+
+    index: int
+    name: str = ""
+    uuid: str = ""
+    memory_bytes: int | None = None
+
+
+class Environment(Part):
+    """Where it was run."""
+
+    versions: dict[str, str] = {}
+    python: str = ""
+    platform: str = ""
+    cpu: str = ""
+    cores: int | None = None
+    ram_bytes: int | None = None
+    device: str = ""
+    """What the engine computed on, as it said in its first message."""
+    threads: int | None = None
+    gpus: tuple[GpuInfo, ...] = ()
+    gpu_reason: str = ""
+    """Why `gpus` is empty."""
+    driver: str = ""
+    nvml_library: str = ""
+    nvml_stub: bool = False
+    """A stand-in library answered: no GPU figure of this record is a measurement."""
+    git_commit: str = ""
+    git_dirty: bool | None = None
+    hostname: str = ""
+
+
+class Timing(Part):
+    """Seconds, as defined in docs/measuring.md."""
+
+    end_to_end_seconds: Reading
+    time_to_first_step: Reading
+    epoch_wall_seconds: Reading
+    epoch_steps: int = 0
+    warmup_steps: int = 0
+    step_median: Reading
+    step_p95: Reading
+    data_wait_share: Reading
+    samples_per_second: Reading
+    samples_per_second_median: Reading
+    phases: dict[str, float] = {}
+    """Seconds per phase."""
+
+
+class MemoryUse(Part):
+    """Peaks in bytes."""
+
+    rss_main_peak: Reading
+    """VmHWM of the engine's main process: what `/usr/bin/time -v` calls max RSS."""
+    rss_tree_peak: Reading
+    pss_tree_peak: Reading
+    vram_allocated_peak: Reading
+    vram_reserved_peak: Reading
+    vram_process_peak: Reading
+    vram_device_peak: Reading
+
+
+class Metric(Part):
+    """One number of quality, with its interval."""
+
+    name: str
+    value: float
+    split: str
+    n: int
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    higher_is_better: bool = True
+    scores_file: str | None = None
+
+
+class Exit(Part):
+    """How it ended, and where it was then."""
+
+    cause: Cause
+    code: int | None = None
+    signal: int | None = None
+    detail: str = ""
+    phase: str = ""
+    step: int = 0
+
+
+class RunRecord(Part):
+    """One attempt of one run."""
+
+    schema_number: int = Field(default=SCHEMA, alias="schema")
+    identity: Identity
+    environment: Environment
+    timing: Timing
+    memory: MemoryUse
+    metrics: tuple[Metric, ...] = ()
+    train: dict[str, float] = {}
+    """Last logged training numbers: `loss`, `r@1`, `batch`, …"""
+    samples: int = 0
+    """Training samples of the subset that were loaded."""
+    steps: int = 0
+    """Optimizer steps done."""
+    planned_steps: int = 0
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    facts: dict[str, str] = {}
+    exit: Exit
+    counters: dict[str, float] = {}
+    """Everything dropped, skipped or malformed, by name."""
+    notices: tuple[str, ...] = ()
+    folder: str = ""
+    """The run folder, relative to the log root."""
+    started_wall: float | None = None
+    ended_wall: float | None = None
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        ser_json_inf_nan="strings",
+        populate_by_name=True,
+        serialize_by_alias=True,
+    )
+
+
+class RunCurves(Part):
+    """What a report draws of one run: name -> [(x, y), …]; see state.RunState.curves."""
+
+    curves: dict[str, list[tuple[float, float]]] = {}
+
+
+class SuiteView(Part):
+    """A suite, folded for a report. `results` reads nothing but this."""
+
+    name: str
+    plan_toml: str = ""
+    started_wall: float | None = None
+    state: str = ""
+    records: tuple[RunRecord, ...] = ()
+    """The last attempt of every run, in plan order; runs without a record are in `pending`."""
+    pending: tuple[str, ...] = ()
+    curves: dict[str, RunCurves] = {}
+    """By run id."""

@@ -1,0 +1,313 @@
+"""What is known about a run so far: one pure fold over its journal.
+
+Live view, headless output, re-attach and replay of an old run all call `advance`, and the record
+that a run leaves is computed from the same state. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from engines import protocol
+
+POINTS: Final = 512
+"""A curve keeps at most this many points; at the limit every second one is dropped."""
+
+NOTICES: Final = 50
+"""The last notices are kept with their text; older ones only in `notice_counts`."""
+
+Status = Literal["queued", "starting", "running", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line for a chart, thinned to `POINTS`: every `stride`-th point offered to it."""
+
+    points: tuple[tuple[float, float], ...] = ()
+    stride: int = 1
+    offered: int = 0
+    last: tuple[float, float] | None = None
+
+    def add(self, x: float, y: float) -> Curve:
+        """The curve with one more point."""
+        points, stride = self.points, self.stride
+        if self.offered % stride == 0:
+            points = (*points, (x, y))
+            if len(points) > POINTS:
+                points, stride = points[::2], stride * 2
+        return Curve(points, stride, self.offered + 1, (x, y))
+
+    def values(self) -> list[float]:
+        """All y, oldest first, the newest always included."""
+        ys = [y for _, y in self.points]
+        if self.last is not None and (not self.points or self.points[-1] != self.last):
+            ys.append(self.last[1])
+        return ys
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseSpan:
+    """One phase of an attempt, in seconds since its start. `end` is None while it lasts."""
+
+    name: str
+    start: float
+    end: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """One run, as far as its journal tells. Times in seconds, sizes in bytes."""
+
+    status: Status = "queued"
+    attempt: int = 0
+    pid: int | None = None
+    started_wall: float | None = None
+    ended_wall: float | None = None
+    t: float = 0.0
+    """The latest moment that any message spoke of, in seconds since the attempt's start."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    hello: protocol.Hello | None = None
+    plan: protocol.Plan | None = None
+    phases: tuple[PhaseSpan, ...] = ()
+    progress: protocol.Progress | None = None
+    step: int = 0
+    samples: int = 0
+    """Training samples seen, warm-up included."""
+    last: protocol.Step | None = None
+    timed_seconds: float = 0.0
+    """Seconds of all windows that are not warm-up, and below what they hold."""
+    timed_steps: int = 0
+    timed_samples: int = 0
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    """`loss`, `lr`, `step_seconds`, `r@1`, … over steps; `rss_tree`, `vram`, `cpu`, … over t."""
+    sample: protocol.Sample | None = None
+    peaks: Mapping[str, float] = field(default_factory=dict)
+    metrics: tuple[protocol.Metric, ...] = ()
+    timing: protocol.Timing | None = None
+    memory: Mapping[str, protocol.Memory] = field(default_factory=dict)
+    artifacts: tuple[protocol.Artifact, ...] = ()
+    notices: tuple[protocol.Notice, ...] = ()
+    notice_counts: Mapping[str, int] = field(default_factory=dict)
+    ooms: tuple[protocol.Oom, ...] = ()
+    done: protocol.Done | None = None
+    failed: protocol.Failed | None = None
+    end: protocol.End | None = None
+    seen: int = 0
+    unknown: int = 0
+    """Messages of kinds that this version does not know."""
+    last_seq: int = -1
+    gaps: int = 0
+    """Journal entries that are missing between those read."""
+
+    @property
+    def phase(self) -> str:
+        """The phase that lasts now, or the last one."""
+        return self.phases[-1].name if self.phases else ""
+
+    @property
+    def cause(self) -> str:
+        """How the attempt ended; empty before that."""
+        return self.end.cause if self.end else ""
+
+    @property
+    def fraction(self) -> float | None:
+        """Share of the present phase that is done, 0 to 1; None when nobody knows."""
+        if self.phase in ("train", "warmup") and self.plan and self.plan.steps:
+            return min(1.0, self.step / self.plan.steps)
+        if self.progress and self.progress.total:
+            return min(1.0, self.progress.done / self.progress.total)
+        return None
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Mean seconds of a timed step so far."""
+        return self.timed_seconds / self.timed_steps if self.timed_steps else None
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until the last training step at the present rate; None outside training."""
+        if self.status != "running" or self.plan is None or self.phase not in ("train", "warmup"):
+            return None
+        rate = self.step_seconds
+        return None if rate is None else max(0, self.plan.steps - self.step) * rate
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Seconds per phase name, summed over its spans; a lasting phase counts up to `t`."""
+        seconds: dict[str, float] = {}
+        for span in self.phases:
+            end = self.t if span.end is None else span.end
+            seconds[span.name] = seconds.get(span.name, 0.0) + max(0.0, end - span.start)
+        return seconds
+
+
+def advance(state: RunState, entry: protocol.Entry) -> RunState:
+    """The state after one more journal entry. Entries seen before are ignored."""
+    if entry.seq <= state.last_seq:
+        return state
+    gap = max(0, entry.seq - state.last_seq - 1)
+    state = replace(
+        state,
+        seen=state.seen + 1,
+        last_seq=entry.seq,
+        gaps=state.gaps + gap,
+        t=max(state.t, entry.msg.t),
+    )
+    return _apply(state, entry.msg, entry.wall)
+
+
+def fold(entries: Iterable[protocol.Entry], state: RunState | None = None) -> RunState:
+    """`advance` over many entries."""
+    state = state or RunState()
+    for entry in entries:
+        state = advance(state, entry)
+    return state
+
+
+def _apply(state: RunState, msg: protocol.Message, wall: float) -> RunState:  # noqa: PLR0911
+    match msg:
+        case protocol.Step():
+            return _step(state, msg)
+        case protocol.Sample():
+            return _sample(state, msg)
+        case protocol.Progress():
+            return replace(state, progress=msg)
+        case protocol.Phase():
+            span = PhaseSpan(msg.name, msg.t, None, msg.detail)
+            return replace(state, phases=(*_closed(state, msg.t), span), progress=None)
+        case protocol.Metric():
+            return replace(state, metrics=(*state.metrics, msg))
+        case protocol.Notice():
+            counts = {**state.notice_counts}
+            counts[msg.code] = counts.get(msg.code, 0) + msg.count
+            kept = (*state.notices, msg)[-NOTICES:]
+            return replace(state, notices=kept, notice_counts=counts)
+        case protocol.Attempt():
+            return RunState(
+                status="starting",
+                attempt=msg.number,
+                pid=msg.pid,
+                started_wall=wall,
+                environment=msg.environment,
+                seen=state.seen,
+                unknown=state.unknown,
+                last_seq=state.last_seq,
+                gaps=state.gaps,
+            )
+        case protocol.Hello():
+            return replace(state, status="running", hello=msg)
+        case protocol.End():
+            return replace(
+                state, status="ended", end=msg, ended_wall=wall, phases=_closed(state, msg.t)
+            )
+        case _:
+            return _apply_rare(state, msg)
+
+
+def _apply_rare(state: RunState, msg: protocol.Message) -> RunState:
+    match msg:
+        case protocol.Plan():
+            return replace(state, plan=msg)
+        case protocol.Timing():
+            return replace(state, timing=msg)
+        case protocol.Memory():
+            return replace(state, memory={**state.memory, msg.phase: msg})
+        case protocol.Artifact():
+            return replace(state, artifacts=(*state.artifacts, msg))
+        case protocol.Oom():
+            return replace(state, ooms=(*state.ooms, msg))
+        case protocol.Done():
+            return replace(state, done=msg)
+        case protocol.Failed():
+            return replace(state, failed=msg)
+        case _:
+            return replace(state, unknown=state.unknown + 1)
+
+
+def _closed(state: RunState, t: float) -> tuple[PhaseSpan, ...]:
+    if not state.phases or state.phases[-1].end is not None:
+        return state.phases
+    return (*state.phases[:-1], replace(state.phases[-1], end=t))
+
+
+def _step(state: RunState, msg: protocol.Step) -> RunState:
+    curves = {**state.curves}
+    values = {"loss": msg.loss, "lr": msg.lr, **msg.metrics}
+    if msg.count:
+        values["step_seconds"] = msg.seconds / msg.count
+    if msg.grad_norm is not None:
+        values["grad_norm"] = msg.grad_norm
+    for name, value in values.items():
+        curves[name] = curves.get(name, Curve()).add(msg.step, value)
+    timed = not msg.warmup
+    return replace(
+        state,
+        step=max(state.step, msg.step),
+        samples=state.samples + msg.samples,
+        last=msg,
+        timed_seconds=state.timed_seconds + (msg.seconds if timed else 0.0),
+        timed_steps=state.timed_steps + (msg.count if timed else 0),
+        timed_samples=state.timed_samples + (msg.samples if timed else 0),
+        curves=curves,
+    )
+
+
+def _sample(state: RunState, msg: protocol.Sample) -> RunState:
+    values = {
+        "rss_main": msg.rss_main,
+        "rss_main_peak": msg.rss_main_peak,
+        "rss_tree": msg.rss_tree,
+        "pss_tree": msg.pss_tree,
+        "cpu": msg.cpu_percent,
+    }
+    for gpu in msg.gpus:
+        values[f"vram_device[{gpu.index}]"] = gpu.used
+        values[f"vram_process[{gpu.index}]"] = gpu.process
+        values[f"gpu_utilisation[{gpu.index}]"] = gpu.utilisation
+        values[f"power[{gpu.index}]"] = gpu.power
+    curves, peaks = {**state.curves}, {**state.peaks}
+    for name, value in values.items():
+        if value is None:
+            continue
+        peaks[name] = max(peaks.get(name, value), value)
+        if name != "rss_main_peak":
+            curves[name] = curves.get(name, Curve()).add(msg.t, value)
+    return replace(state, sample=msg, curves=curves, peaks=peaks)
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run of a suite: what was asked, and what is known."""
+
+    spec: protocol.RunSpec
+    folder: str
+    """Name of its folder under `runs/`."""
+    state: RunState = field(default_factory=RunState)
+
+
+WardenState = Literal["starting", "queued", "running", "holding", "stopping", "ended", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteState:
+    """A suite: its warden and its runs in order."""
+
+    name: str
+    warden: WardenState = "starting"
+    warden_pid: int | None = None
+    detail: str = ""
+    """One sentence beside the state: `behind 20261121-…-demo-1a2b on cpu`."""
+    started_wall: float | None = None
+    runs: tuple[RunView, ...] = ()
+
+    @property
+    def current(self) -> RunView | None:
+        """The run at work now."""
+        return next((r for r in self.runs if r.state.status in ("starting", "running")), None)
+
+    @property
+    def ended(self) -> bool:
+        """Nothing of this suite runs any more."""
+        return self.warden in ("ended", "lost")
