@@ -305,7 +305,7 @@ class End(Message):
     survivors: tuple[int, ...] = ()
     """Pids that could not be killed."""
     counters: dict[str, float] = {}
-    """Everything dropped, malformed or oversize, by name; warden CPU seconds as `warden_cpu_seconds`."""
+    """Everything dropped, malformed or oversize, by name; CPU seconds of the observers too."""
 
 
 class Unknown(Message):
@@ -366,7 +366,8 @@ def decode(line: bytes, *, from_engine: bool = True) -> Message:
         kind = _kind_of(line)
         if kind is not None and kind not in _KINDS:
             return Unknown.model_validate_json(line)
-        raise ValueError(f"malformed message: {error.errors(include_url=False)[0]['msg']}") from None
+        first = error.errors(include_url=False)[0]["msg"]
+        raise ValueError(f"malformed message: {first}") from None
     return message
 
 

@@ -166,7 +166,7 @@ def fold(entries: Iterable[protocol.Entry], state: RunState | None = None) -> Ru
     return state
 
 
-def _apply(state: RunState, msg: protocol.Message, wall: float) -> RunState:  # noqa: PLR0911
+def _apply(state: RunState, msg: protocol.Message, wall: float) -> RunState:
     match msg:
         case protocol.Step():
             return _step(state, msg)

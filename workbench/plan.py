@@ -1,0 +1,306 @@
+"""What to run, decided and checked before anything runs.
+
+A plan is a small TOML: engines x subsets x models x seeds x repeats, with settings. A file, a
+preset, flags and the TUI all give the same plan, and `expand` makes the same runs of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from datasets_mm import tomlfile
+from datasets_mm.tomlfile import TomlError, nearest
+from engines.protocol import RunSpec, Task
+from workbench import paths
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+class PlanError(ValueError):
+    """A plan that cannot run; `problems` has one sentence for each reason, all of them at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
+
+
+class Override(BaseModel):
+    """Settings for those runs that fit every key given here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: str | None = None
+    subset: str | None = None
+    model: str | None = None
+    seed: int | None = None
+    settings: dict[str, Any] = {}
+    label: str | None = None
+
+    def fits(self, engine: str, subset: str, model: str, seed: int) -> bool:
+        """Whether a run is meant."""
+        wanted = (self.engine, self.subset, self.model, self.seed)
+        return all(
+            w is None or w == have
+            for w, have in zip(wanted, (engine, subset, model, seed), strict=True)
+        )
+
+
+class SuitePlan(BaseModel):
+    """A suite, as a person describes it. Every list is one factor of a product."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_number: Literal[1] = Field(default=1, alias="schema")
+    name: str = Field(default="suite", pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    engines: Names = Field(default=("retrieval",), alias="engine")
+    task: Task = "train"
+    subsets: Names
+    models: Names
+    seeds: Ints = Field(default=(42,), min_length=1)
+    repeats: int = Field(default=1, ge=1, le=1000)
+    devices: Ints = ()
+    """GPU indexes; empty: whatever the environment shows."""
+    settings: dict[str, Any] = {}
+    overrides: tuple[Override, ...] = Field(default=(), alias="override")
+    label: str = ""
+    about: str = ""
+    """One sentence for the list of presets."""
+
+    def hash(self) -> str:
+        """Equal plans have equal hashes, however they came to be."""
+        content = self.model_dump(mode="json", exclude={"about"})
+        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def load(path: Path) -> SuitePlan:
+    """A plan from a TOML file.
+
+    Raises:
+        PlanError: the file cannot be read or is wrong.
+    """
+    return _plan(lambda: tomlfile.read(path, SuitePlan))
+
+
+def parse(table: Mapping[str, Any], place: str = "plan") -> SuitePlan:
+    """A plan from a table.
+
+    Raises:
+        PlanError: the table does not fit.
+    """
+    return _plan(lambda: tomlfile.parse(table, SuitePlan, place))
+
+
+def _plan(read: Any) -> SuitePlan:
+    try:
+        plan: SuitePlan = read()
+    except TomlError as error:
+        raise PlanError(error.problems) from None
+    return plan
+
+
+def preset_files() -> dict[str, Path]:
+    """The presets that ship and the user's own, by name.
+
+    Raises:
+        PlanError: two presets have one name.
+    """
+    files: dict[str, Path] = {}
+    for folder in (PRESETS, paths.config_root() / "presets"):
+        for path in sorted(folder.glob("*.toml")):
+            if path.stem in files:
+                raise PlanError([f"{path}: a preset '{path.stem}' exists already; rename the file"])
+            files[path.stem] = path
+    return files
+
+
+def preset(name: str) -> SuitePlan:
+    """A preset by name.
+
+    Raises:
+        PlanError: there is none of that name, or it is wrong.
+    """
+    files = preset_files()
+    if name not in files:
+        raise PlanError([f"no preset '{name}'{nearest(name, files)}"])
+    return load(files[name])
+
+
+def dump(plan: SuitePlan) -> str:
+    """The plan as TOML; `load` of it gives an equal plan."""
+    import tomli_w
+
+    table = plan.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return tomli_w.dumps({"schema": 1, **table})
+
+
+def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
+    """The runs of a plan in their order: repeat, seed, engine, model, subset.
+
+    Repeats are the outermost factor so that slow drift of the machine spreads over all runs.
+
+    Raises:
+        PlanError: unknown names, settings that an engine does not take, or a subset or model
+            that cannot be had here.
+    """
+    problems = [*_unknown_names(plan), *_unused_overrides(plan)]
+    specs: list[RunSpec] = []
+    if not problems:
+        for cell in _cells(plan):
+            try:
+                specs.append(_spec(plan, cell, len(specs), cache_root))
+            except PlanError as error:
+                problems += error.problems
+    if problems:
+        raise PlanError(list(dict.fromkeys(problems)))
+    return specs
+
+
+class _Cell(BaseModel):
+    engine: str
+    subset: str
+    model: str
+    seed: int
+    repeat: int
+
+
+def _cells(plan: SuitePlan) -> list[_Cell]:
+    return [
+        _Cell(engine=engine, subset=subset, model=model, seed=seed, repeat=repeat)
+        for repeat in range(plan.repeats)
+        for seed in plan.seeds
+        for engine in plan.engines
+        for model in plan.models
+        for subset in plan.subsets
+    ]
+
+
+def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpec:
+    from engines import catalog
+
+    module = catalog.load(cell.engine)
+    fitting = [o for o in plan.overrides if o.fits(cell.engine, cell.subset, cell.model, cell.seed)]
+    if plan.task not in module.TASKS:
+        known = ", ".join(module.TASKS)
+        raise PlanError([f"engine '{cell.engine}' has no task '{plan.task}'; it has {known}"])
+    settings = {**_model_settings(cell), **plan.settings}
+    for override in fitting:
+        settings |= override.settings
+    try:
+        params = module.Params.model_validate(settings)
+    except ValidationError as error:
+        place = f"settings of {cell.engine} / {cell.model}"
+        raise PlanError(tomlfile.sentences(error, module.Params, place)) from None
+    full = params.model_dump(mode="json")
+    if reasons := _impossible(cell, full):
+        raise PlanError(reasons)
+    return RunSpec(
+        suite="",
+        run_id=_run_id(plan, cell, number),
+        engine=cell.engine,
+        task=plan.task,
+        subset=cell.subset,
+        model=cell.model,
+        params=full,
+        seed=cell.seed,
+        repeat=cell.repeat,
+        devices=plan.devices,
+        cache_root=str(cache_root),
+        label=next((o.label for o in reversed(fitting) if o.label is not None), plan.label),
+        plan_hash=plan.hash(),
+    )
+
+
+def _model_settings(cell: _Cell) -> dict[str, Any]:
+    """Defaults that the model's entry brings; they lie below the plan's own settings."""
+    from engines import models
+
+    return dict(models.load(cell.model).settings) if _needs_model(cell.engine) else {}
+
+
+def _needs_model(engine: str) -> bool:
+    from engines import catalog
+
+    return bool(catalog.load(engine).NEEDS)
+
+
+def _run_id(plan: SuitePlan, cell: _Cell, number: int) -> str:
+    parts = [f"{number + 1:02d}", cell.engine, cell.subset, cell.model]
+    if len(plan.seeds) > 1:
+        parts.append(f"s{cell.seed}")
+    if plan.repeats > 1:
+        parts.append(f"r{cell.repeat + 1}")
+    plain = re.sub(r"[^a-z0-9._-]+", "_", "-".join(parts).lower())
+    return plain[:96].rstrip("-_.")
+
+
+def _impossible(cell: _Cell, params: Mapping[str, Any]) -> list[str]:
+    """Reasons why a run cannot start here: no data, no weights, no package."""
+    from datasets_mm import catalog as subsets
+    from engines import models
+
+    if not _needs_model(cell.engine):
+        return []
+    root = params.get("data_root")
+    data_root = Path(root) if root else None
+    wanted = [cell.subset, *(params.get("evaluate_on") or ())]
+    found = [subsets.problem(name, data_root) for name in wanted]
+    entry = models.load(cell.model)
+    found.append(models.problem(entry))
+    if entry.engines and cell.engine not in entry.engines:
+        found.append(
+            f"model '{cell.model}' is not for engine '{cell.engine}'; "
+            f"it is for {', '.join(entry.engines)}"
+        )
+    return [sentence for sentence in found if sentence]
+
+
+def _unknown_names(plan: SuitePlan) -> list[str]:
+    from datasets_mm import catalog as subsets
+    from engines import catalog, models
+
+    engine_names = catalog.names()
+    problems = [
+        f"no engine '{engine}'{nearest(engine, engine_names)}"
+        for engine in plan.engines
+        if engine not in engine_names
+    ]
+    if problems or not any(_needs_model(engine) for engine in plan.engines):
+        return problems
+    known_subsets = subsets.names()
+    problems += [
+        f"no subset '{name}'{nearest(name, known_subsets)}"
+        for name in plan.subsets
+        if name not in known_subsets
+    ]
+    for name in plan.models:
+        try:
+            models.load(name)
+        except (LookupError, ValueError) as error:
+            problems.append(str(error.args[0] if error.args else error))
+    return problems
+
+
+def _unused_overrides(plan: SuitePlan) -> list[str]:
+    """An override that fits no run is a typo in its keys."""
+    cells = _cells(plan)
+    return [
+        f"[[override]] number {number} fits no run; check its engine, subset, model and seed"
+        for number, override in enumerate(plan.overrides, 1)
+        if not any(override.fits(c.engine, c.subset, c.model, c.seed) for c in cells)
+    ]

@@ -1,0 +1,197 @@
+"""The record that a run leaves, computed from its folded journal. Pure: no clock, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engines import protocol
+from results import schema
+from results.schema import Reading
+from workbench.state import RunState
+
+DISAGREEMENT = 0.05
+"""Rates that differ by more than this share, counted two ways, flag the run (design: 5 %)."""
+
+
+def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecord:
+    """One attempt as a record; `folder` is the run folder relative to the log root."""
+    end, plan = run.end, run.plan
+    return schema.RunRecord(
+        identity=_identity(spec, run),
+        environment=_environment(run),
+        timing=_timing(run),
+        memory=_memory(run),
+        metrics=tuple(
+            schema.Metric.model_validate(m.model_dump(exclude={"kind", "t"})) for m in run.metrics
+        ),
+        train=_train(run),
+        samples=plan.samples if plan else 0,
+        steps=run.step,
+        planned_steps=plan.steps if plan else 0,
+        parameters=plan.parameters if plan else None,
+        trainable_parameters=plan.trainable_parameters if plan else None,
+        facts=dict(plan.facts) if plan else {},
+        exit=schema.Exit(
+            cause=end.cause if end else "unknown",
+            code=end.exit_code if end else None,
+            signal=end.signal if end else None,
+            detail=(run.failed.error if run.failed else "") or (end.detail if end else ""),
+            phase=run.phase,
+            step=run.step,
+        ),
+        counters=_counters(run),
+        notices=tuple(f"{n.code}: {n.text}" for n in run.notices),
+        folder=folder,
+        started_wall=run.started_wall,
+        ended_wall=run.ended_wall,
+    )
+
+
+def _identity(spec: protocol.RunSpec, run: RunState) -> schema.Identity:
+    return schema.Identity(
+        suite=spec.suite,
+        run_id=spec.run_id,
+        attempt=max(1, run.attempt),
+        engine=spec.engine,
+        task=spec.task,
+        subset=spec.subset,
+        subset_fingerprint=run.plan.subset_fingerprint if run.plan else "",
+        model=spec.model,
+        model_revision=run.plan.model_revision if run.plan else "",
+        params=spec.params,
+        seed=spec.seed,
+        repeat=spec.repeat,
+        label=spec.label,
+        plan_hash=spec.plan_hash,
+    )
+
+
+def _environment(run: RunState) -> schema.Environment:
+    machine = schema.Environment.model_validate(dict(run.environment))
+    if run.hello is None:
+        return machine
+    return machine.model_copy(
+        update={
+            "device": run.hello.device,
+            "threads": run.hello.threads,
+            "versions": {**machine.versions, **run.hello.versions},
+        }
+    )
+
+
+def _timing(run: RunState) -> schema.Timing:
+    said = run.timing
+    missing = "the engine ended before it could say" if run.done is None else "not measured"
+    interval = said.interval_method if said else ""
+
+    def reading(name: str, *, bounds: bool = False) -> Reading:
+        value = getattr(said, name) if said else None
+        if value is None:
+            return Reading(reason=(said.reasons.get(name) if said else None) or missing)
+        if not bounds:
+            return Reading(value=value)
+        low, high = getattr(said, f"{name}_low"), getattr(said, f"{name}_high")
+        return Reading(value=value, low=low, high=high, method=interval)
+
+    return schema.Timing(
+        end_to_end_seconds=_end_to_end(run),
+        time_to_first_step=reading("time_to_first_step"),
+        epoch_wall_seconds=reading("epoch_wall_seconds"),
+        epoch_steps=said.epoch_steps if said else 0,
+        warmup_steps=said.warmup_steps if said else 0,
+        step_median=reading("step_median", bounds=True),
+        step_p95=reading("step_p95", bounds=True),
+        data_wait_share=reading("data_wait_share"),
+        samples_per_second=reading("samples_per_second"),
+        samples_per_second_median=reading("samples_per_second_median"),
+        phases=run.phase_seconds(),
+    )
+
+
+def _end_to_end(run: RunState) -> Reading:
+    if run.end is None or run.attempt == 0:
+        return Reading(reason="the engine was not started" if run.end else "the run has not ended")
+    return Reading(value=run.end.t)
+
+
+def _memory(run: RunState) -> schema.MemoryUse:
+    sampled = "sampled by the warden"
+    gpu_reason = (run.sample.gpu_reason if run.sample else "") or "no GPU was sampled"
+    torch = [m for m in run.memory.values() if m.reason or m.vram_allocated_peak is not None]
+    torch_reason = next((m.reason for m in torch if m.reason), "") or "the engine named none"
+
+    def peak(name: str) -> Reading:
+        value = run.peaks.get(name)
+        if value is None:
+            return Reading(reason="the run ended before the first sample")
+        return Reading(value=value, method=sampled)
+
+    def allocator(name: str) -> Reading:
+        values = [v for m in run.memory.values() if (v := getattr(m, name)) is not None]
+        if not values:
+            return Reading(reason=torch_reason)
+        return Reading(value=max(values), method="torch")
+
+    def nvml(name: str) -> Reading:
+        return _nvml_peak(run, name, gpu_reason)
+
+    return schema.MemoryUse(
+        rss_main_peak=_rss_main(run),
+        rss_tree_peak=peak("rss_tree"),
+        pss_tree_peak=peak("pss_tree"),
+        vram_allocated_peak=allocator("vram_allocated_peak"),
+        vram_reserved_peak=allocator("vram_reserved_peak"),
+        vram_process_peak=nvml("vram_process"),
+        vram_device_peak=nvml("vram_device"),
+    )
+
+
+def _rss_main(run: RunState) -> Reading:
+    """The larger of what the engine said of itself and what the warden saw: both are VmHWM."""
+    said = [m.rss_peak for m in run.memory.values() if m.rss_peak is not None]
+    seen = run.peaks.get("rss_main_peak")
+    values = [*said, *([seen] if seen is not None else [])]
+    if not values:
+        return Reading(reason="the run ended before the first sample")
+    return Reading(value=max(values), method="VmHWM")
+
+
+def _nvml_peak(run: RunState, name: str, gpu_reason: str) -> Reading:
+    """Sum over the GPUs of each one's peak; the field's own reason where NVML gave none."""
+    values = [v for key, v in run.peaks.items() if key.startswith(f"{name}[")]
+    if values:
+        return Reading(value=sum(values), method="NVML")
+    field = {"vram_process": "process", "vram_device": "used"}[name]
+    gpus = run.sample.gpus if run.sample else ()
+    reasons = [g.reasons[field] for g in gpus if field in g.reasons]
+    return Reading(reason=reasons[0] if reasons else gpu_reason)
+
+
+def _train(run: RunState) -> dict[str, float]:
+    if run.last is None:
+        return {}
+    plan = run.plan
+    batch = {"batch": float(plan.micro_batch)} if plan else {}
+    return {"loss": run.last.loss, "lr": run.last.lr, **run.last.metrics, **batch}
+
+
+def _counters(run: RunState) -> dict[str, float]:
+    counters: dict[str, float] = dict(run.end.counters) if run.end else {}
+    counters |= {f"notice:{code}": float(count) for code, count in run.notice_counts.items()}
+    extra: Mapping[str, Any] = {
+        "dropped_by_emitter": run.done.dropped if run.done else 0,
+        "unknown_messages": run.unknown,
+        "journal_gaps": run.gaps,
+        "ooms": len(run.ooms),
+        "rates_disagree": int(rates_disagree(run.timing)),
+    }
+    return counters | {name: float(value) for name, value in extra.items() if value}
+
+
+def rates_disagree(timing: protocol.Timing | None) -> bool:
+    """Whether the two ways to count samples per second differ by more than `DISAGREEMENT`."""
+    if timing is None or not timing.samples_per_second or not timing.samples_per_second_median:
+        return False
+    ratio = timing.samples_per_second / timing.samples_per_second_median
+    return abs(ratio - 1) > DISAGREEMENT

@@ -1,0 +1,231 @@
+"""A suite's folder: making it, reading it, and the two small files that steer it.
+
+Everybody but the warden is a reader here. `Reader.poll` follows the journals of all runs and folds
+them; it is the only way in which TUI, headless output, `attach` and reports learn anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engines.protocol import RunSpec
+from workbench import journal, paths, plan, state
+
+WARDEN_START_SECONDS: Final = 15.0
+"""A suite without a warden file for longer than this has lost its warden."""
+
+
+class SuiteError(ValueError):
+    """A suite that cannot be found, made or read; one sentence."""
+
+
+class Command(BaseModel):
+    """One line of control.jsonl: what a person wants of the warden."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    do: Literal["stop", "skip", "cancel", "hold", "continue"]
+    run: str | None = None
+    """The run that is meant; None: the one at work (`skip`), or the whole suite (`stop`)."""
+    wall: float = 0.0
+    by: str = ""
+
+
+class WardenFile(BaseModel):
+    """warden.json: who owns the suite, and how it stands."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat: with the pid it names one process for good."""
+    host: str
+    token: str
+    state: state.WardenState
+    detail: str = ""
+    started_wall: float = 0.0
+    updated_wall: float = 0.0
+
+
+def create(log_root: Path, asked: plan.SuitePlan, specs: Sequence[RunSpec]) -> Path:
+    """Make the folder of a new suite, with plan.toml and a spec.json for every run.
+
+    Raises:
+        SuiteError: the log root cannot be written.
+    """
+    try:
+        paths.make_private(log_root)
+        folder = _new_folder(log_root, asked.name)
+        (folder / "plan.toml").write_text(plan.dump(asked), encoding="utf-8")
+        for spec in specs:
+            run = folder / "runs" / spec.run_id
+            run.mkdir(mode=0o700, parents=True)
+            text = spec.model_copy(update={"suite": folder.name}).model_dump_json(indent=1)
+            (run / "spec.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SuiteError(
+            f"{log_root}: suites cannot be written there ({error.strerror}); "
+            "give another folder with --log-root"
+        ) from None
+    return folder
+
+
+def _new_folder(log_root: Path, name: str) -> Path:
+    for _ in range(100):
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        folder = log_root / f"{stamp}-{name}-{secrets.token_hex(2)}"
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        return folder
+    raise SuiteError(f"{log_root}: no free name for a new suite; try again")
+
+
+def suites(log_root: Path) -> list[Path]:
+    """All suites of a log root, newest first."""
+    found = [p.parent for p in log_root.glob("*/plan.toml") if (p.parent / "runs").is_dir()]
+    return sorted(found, key=lambda p: p.name, reverse=True)
+
+
+def find(log_root: Path, name: str | None) -> Path:
+    """A suite by its name, a part of it, or its path; the newest without a name.
+
+    Raises:
+        SuiteError: there is none, or more than one fits.
+    """
+    if name and (Path(name) / "plan.toml").is_file():
+        return Path(name).absolute()
+    known = suites(log_root)
+    if not known:
+        raise SuiteError(f"{log_root}: no suites yet; start one with `workbench run`")
+    if name is None:
+        return known[0]
+    fitting = [s for s in known if s.name == name] or [s for s in known if name in s.name]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise SuiteError(f"{log_root}: no suite '{name}'; `workbench ps --all` lists them")
+    raise SuiteError(f"'{name}' fits {len(fitting)} suites; give more of the name")
+
+
+def runs(suite: Path) -> list[tuple[Path, RunSpec]]:
+    """The runs of a suite in their order.
+
+    Raises:
+        SuiteError: a spec.json is missing or broken.
+    """
+    found = []
+    for folder in sorted((suite / "runs").iterdir()):
+        try:
+            spec = RunSpec.model_validate_json((folder / "spec.json").read_bytes())
+        except (OSError, ValidationError) as error:
+            raise SuiteError(f"{folder}/spec.json cannot be read: {error}") from None
+        found.append((folder, spec))
+    return found
+
+
+def send(suite: Path, command: Command) -> None:
+    """Append one command for the warden to control.jsonl."""
+    command = command.model_copy(update={"wall": time.time(), "by": f"pid {os.getpid()}"})
+    descriptor = os.open(
+        suite / "control.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    try:
+        os.write(descriptor, command.model_dump_json().encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def read_commands(suite: Path, offset: int) -> tuple[list[Command], int]:
+    """Commands since a byte offset, and the offset after them. Broken lines are passed over."""
+    try:
+        with (suite / "control.jsonl").open("rb") as file:
+            file.seek(offset)
+            data = file.read(journal.READ_BYTES)
+    except FileNotFoundError:
+        return [], offset
+    whole = data[: data.rfind(b"\n") + 1]
+    commands = []
+    for line in whole.splitlines():
+        try:
+            commands.append(Command.model_validate_json(line))
+        except ValidationError:
+            continue
+    return commands, offset + len(whole)
+
+
+def read_warden(suite: Path) -> WardenFile | None:
+    """warden.json, or None while there is none."""
+    try:
+        return WardenFile.model_validate_json((suite / "warden.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_warden(suite: Path, warden: WardenFile) -> None:
+    """Replace warden.json atomically; only the warden (or who buries it) calls this."""
+    fresh = suite / ".warden.json.new"
+    text = json.dumps(warden.model_dump(mode="json"), indent=1)
+    fresh.write_text(text + "\n", encoding="utf-8")
+    fresh.replace(suite / "warden.json")
+
+
+def alive(warden: WardenFile) -> bool:
+    """Whether that very process still lives; on another host, whether it wrote within a minute."""
+    if warden.host != socket.gethostname():
+        return time.time() - warden.updated_wall < 60
+    try:
+        stat = Path(f"/proc/{warden.pid}/stat").read_text()
+    except OSError:
+        return False
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] not in "ZX" and int(fields[19]) == warden.start_ticks
+
+
+class Reader:
+    """Follows one suite. `poll` costs a few stat calls when nothing has happened."""
+
+    def __init__(self, suite: Path) -> None:
+        self.suite = suite
+        self._views = [state.RunView(spec, folder.name) for folder, spec in runs(suite)]
+        self._tails = [journal.Tail(folder / "events.jsonl") for folder, _ in runs(suite)]
+        self.bad_lines = 0
+        """Journal lines that could not be read."""
+
+    def poll(self) -> state.SuiteState:
+        """The suite as its files tell it now."""
+        warden = read_warden(self.suite)
+        ended = warden is None or not alive(warden)  # asked before the journals are read
+        for index, tail in enumerate(self._tails):
+            entries = tail.read()
+            if entries:
+                view = self._views[index]
+                folded = state.fold(entries, view.state)
+                self._views[index] = state.RunView(view.spec, view.folder, folded)
+        self.bad_lines = sum(tail.bad_lines for tail in self._tails)
+        return state.SuiteState(
+            name=self.suite.name,
+            warden=self._warden_state(warden, gone=ended),
+            warden_pid=warden.pid if warden else None,
+            detail=warden.detail if warden else "",
+            started_wall=warden.started_wall if warden else None,
+            runs=tuple(self._views),
+        )
+
+    def _warden_state(self, warden: WardenFile | None, *, gone: bool) -> state.WardenState:
+        if warden is None:
+            age = time.time() - (self.suite / "plan.toml").stat().st_mtime
+            return "starting" if age < WARDEN_START_SECONDS else "lost"
+        if warden.state == "ended" or not gone:
+            return warden.state
+        return "lost"
