@@ -1,0 +1,205 @@
+"""The engine's mouth: typed messages as JSON lines on a pipe that must never block training.
+
+Separate from the protocol because it holds state: a queue, a clock, a stop flag. Step windows are
+coalesced; when the pipe is full they are merged further and at last dropped and counted. State
+messages wait in the queue and always arrive.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from typing import Final
+
+from engines import protocol
+from engines.protocol import MAX_LINE, Message, PhaseName, Step
+
+STEP_INTERVAL_SECONDS: Final = 0.1
+"""Step windows closer than this are merged: about 10 lines a second, 2 KB/s, at any step time."""
+
+MAX_STEPS_PER_WINDOW: Final = 1000
+"""1,000 durations of ~22 characters keep a line far below the 64 KiB of the protocol."""
+
+CLOSE_SECONDS: Final = 10.0
+"""How long `close` waits for a warden that does not read."""
+
+
+class EngineError(Exception):
+    """A mistake in what was asked; its one sentence names the place and the remedy."""
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """The engine was asked to stop and has left its work in order."""
+
+
+class Emitter:
+    """Sends messages. Without a file descriptor it collects them in `sent` (tests, benchmarks)."""
+
+    def __init__(self, fd: int | None = None, t0: float | None = None) -> None:
+        self._fd = fd
+        self._t0 = time.monotonic() if t0 is None else t0
+        self._lock = threading.Lock()
+        self._queue: deque[bytes] = deque()
+        self._step: Step | None = None
+        self._step_sent = float("-inf")
+        self.sent: list[Message] = []
+        self.dropped = 0
+        self.stop_requested = False
+        if fd is not None:
+            os.set_blocking(fd, False)
+
+    def now(self) -> float:
+        """Seconds since the attempt's start."""
+        return time.monotonic() - self._t0
+
+    def send(self, message: Message) -> None:
+        """Send one message; its `t` is filled in when it is 0."""
+        if message.t == 0.0:
+            message = message.model_copy(update={"t": self.now()})
+        with self._lock:
+            if isinstance(message, Step):
+                self._take_step(message)
+                return
+            self._flush_step()
+            self._post(message)
+
+    def check_stop(self) -> None:
+        """Raise `Stopped` when somebody asked the engine to stop."""
+        if self.stop_requested:
+            raise Stopped
+
+    def phase(self, name: PhaseName, detail: str = "") -> None:
+        """A phase begins; the one before it ends."""
+        self.send(protocol.Phase(name=name, detail=detail))
+
+    def progress(self, done: int, total: int, unit: str = "items") -> None:
+        """How far the present phase is."""
+        self.send(protocol.Progress(done=done, total=total, unit=unit))
+
+    def notice(self, code: str, text: str, count: int = 1) -> None:
+        """Something that a person should know, counted by its code."""
+        self.send(protocol.Notice(code=code, text=text, count=count))
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Write what is left, waiting for the reader if need be; True when all of it went out."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            self._flush_step()
+            while self._fd is not None and not self._drain():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                select.select([], [self._fd], [], min(left, 0.5))
+            return not self._queue
+
+    def _take_step(self, step: Step) -> None:
+        waiting = self._step
+        if waiting is not None:
+            if not mergeable(waiting, step):
+                self._flush_step()
+            else:
+                step = merge(waiting, step)
+        self._step = step
+        now = time.monotonic()
+        if now - self._step_sent >= STEP_INTERVAL_SECONDS and self._drain():
+            self._step_sent = now
+            self._flush_step()
+
+    def _flush_step(self) -> None:
+        if self._step is not None:
+            step, self._step = self._step, None
+            self._post(step)
+
+    def _post(self, message: Message) -> None:
+        if self._fd is None:
+            self.sent.append(message)
+            return
+        drained = self._drain()
+        if not drained and getattr(message, "kind", "") in protocol.DROPPABLE:
+            self.dropped += 1
+            return
+        self._queue.append(fit(message))
+        self._drain()
+
+    def _drain(self) -> bool:
+        """Write queued bytes until the pipe is full; True when nothing is left."""
+        while self._queue and self._fd is not None:
+            line = self._queue[0]
+            try:
+                written = os.write(self._fd, line)
+            except BlockingIOError:
+                return False
+            except OSError:  # the warden is gone; the life pipe ends this process soon
+                self.stop_requested = True
+                self._queue.clear()
+                return True
+            if written < len(line):
+                self._queue[0] = line[written:]
+                return False
+            self._queue.popleft()
+        return True
+
+
+def mergeable(first: Step, second: Step) -> bool:
+    """Whether two windows may become one: alike in warm-up and not too long together."""
+    return (
+        first.warmup == second.warmup
+        and first.metrics.keys() == second.metrics.keys()
+        and first.count + second.count <= MAX_STEPS_PER_WINDOW
+    )
+
+
+def merge(first: Step, second: Step) -> Step:
+    """Two windows in a row as one: sums of sums, step-weighted means of means."""
+    count = first.count + second.count
+
+    def mean(a: float, b: float) -> float:
+        return (a * first.count + b * second.count) / count
+
+    def total(name: str) -> float | None:
+        a, b = getattr(first, name), getattr(second, name)
+        return None if a is None or b is None else a + b
+
+    norm: float | None = None
+    if first.grad_norm is not None and second.grad_norm is not None:
+        norm = mean(first.grad_norm, second.grad_norm)
+    return second.model_copy(
+        update={
+            "count": count,
+            "samples": first.samples + second.samples,
+            "seconds": first.seconds + second.seconds,
+            "step_seconds": first.step_seconds + second.step_seconds,
+            "loss": mean(first.loss, second.loss),
+            "grad_norm": norm,
+            "metrics": {k: mean(first.metrics[k], v) for k, v in second.metrics.items()},
+            **{
+                name: total(name)
+                for name in ("data_wait", "transfer", "forward", "backward", "optimizer")
+            },
+        }
+    )
+
+
+def fit(message: Message) -> bytes:
+    """The message as one line that is no longer than the protocol allows.
+
+    Raises:
+        ValueError: it cannot be shortened enough; no message of ours comes near.
+    """
+    line = protocol.encode(message)
+    if len(line) <= MAX_LINE:
+        return line
+    cuts = {
+        name: value[:1024] + "…"
+        for name, value in message.model_dump().items()
+        if isinstance(value, str) and len(value) > 1024
+    }
+    if isinstance(message, protocol.Failed):
+        cuts["traceback"] = "…" + message.traceback[-4096:]
+    line = protocol.encode(message.model_copy(update=cuts))
+    if len(line) > MAX_LINE:
+        raise ValueError(f"a message of {len(line)} bytes does not fit the protocol")
+    return line
