@@ -1,0 +1,189 @@
+"""The models by name: TOML entries that ship, the user's own, and local folders.
+
+An entry says where weights come from and what an engine needs to build the model; it never loads
+anything. `path:/abs/dir` names a folder in transformers' layout, `run:ID` the checkpoint of
+another run of the same suite.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from datasets_mm import tomlfile
+from datasets_mm.tomlfile import nearest
+
+CATALOGUE: Final = Path(__file__).parent / "catalogue"
+WEIGHTS: Final = "model.safetensors"
+NEEDED: Final = ("config.json", WEIGHTS, "tokenizer.json")
+"""Files that a local folder must have. Pickled weights are never loaded."""
+
+Family = Literal["clip", "clip-scratch", "frozen-towers", "run"]
+
+
+class ModelEntry(BaseModel):
+    """One model of the catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_number: Literal[1] = Field(default=1, alias="schema")
+    name: str = Field(description="Name in plans and tables")
+    title: str = Field(default="", description="One line for lists")
+    engines: tuple[str, ...] = Field(default=(), description="Engines that can use it; empty: all")
+    family: Family = Field(description="How an engine builds it")
+    hub: str = Field(default="", description="Repository id on the Hugging Face hub")
+    revision: str = Field(default="main", description="Commit, tag or branch of the hub repository")
+    path: str = Field(default="", description="Local folder in transformers' layout")
+    packages: tuple[str, ...] = Field(
+        default=(), description="Import names of packages that carry its weights or code"
+    )
+    install: str = Field(default="", description="What to install when a package is missing")
+    license: str = Field(default="", description="Licence of the weights")
+    notes: str = Field(default="", description="What a reader of its numbers should know")
+    architecture: dict[str, Any] = Field(
+        default={}, description="Sizes of a model that starts from scratch, or tower names"
+    )
+    settings: dict[str, Any] = Field(
+        default={}, description="Defaults of the engine's settings; a plan's settings win"
+    )
+
+
+def names(engine: str | None = None) -> list[str]:
+    """All catalogued models, or those that an engine can use."""
+    entries = _entries()
+    return sorted(
+        name
+        for name, entry in entries.items()
+        if engine is None or not entry.engines or engine in entry.engines
+    )
+
+
+def load(name: str) -> ModelEntry:
+    """The entry of that name, of a `path:` or of a `run:`.
+
+    Raises:
+        LookupError: there is none; its one argument is a sentence.
+        ValueError: an entry's file is wrong, or two entries have one name.
+    """
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "path":
+        return _local(name, Path(rest).expanduser())
+    if colon and kind == "run":
+        return ModelEntry(name=name, title=f"checkpoint of run {rest}", family="run")
+    entries = _entries()
+    if name not in entries:
+        raise LookupError(f"no model '{name}'{nearest(name, entries)}")
+    return entries[name]
+
+
+def problem(entry: ModelEntry) -> str | None:
+    """Why the model cannot be had on this machine, in one sentence with the remedy."""
+    for package in entry.packages:
+        if find_spec(package) is None:
+            remedy = entry.install or f"install the package that provides `{package}`"
+            return f"model '{entry.name}': package `{package}` is missing; {remedy}"
+    if not entry.hub and not entry.path:
+        return None
+    folder = weights_folder(entry)
+    if folder is None:
+        command = f"hf download {entry.hub} --revision {entry.revision}"
+        return (
+            f"model '{entry.name}': {entry.hub} is not in the local hub cache {hub_cache()}; "
+            f"run `{command}` where there is a network, or name a folder as path:/abs/dir"
+        )
+    if not folder.is_dir():
+        return f"model '{entry.name}': {folder} is no folder; check the path"
+    missing = [file for file in NEEDED if not (folder / file).is_file()]
+    if WEIGHTS in missing and (folder / "pytorch_model.bin").exists():
+        return (
+            f"model '{entry.name}': {folder} has only pickled weights, which are never loaded; "
+            f"save them as {WEIGHTS}"
+        )
+    if missing:
+        return f"model '{entry.name}': {folder} lacks {', '.join(missing)}; complete the folder"
+    return None
+
+
+def weights_folder(entry: ModelEntry) -> Path | None:
+    """The folder with the weights: the entry's path, or its snapshot in the local hub cache."""
+    if entry.path:
+        return Path(entry.path).expanduser().absolute()
+    repo = hub_cache() / f"models--{entry.hub.replace('/', '--')}"
+    commit = revision(entry)
+    snapshot = repo / "snapshots" / commit
+    return snapshot if commit and snapshot.is_dir() else None
+
+
+def revision(entry: ModelEntry) -> str:
+    """The commit that the cache holds for the entry's revision; empty when it holds none."""
+    repo = hub_cache() / f"models--{entry.hub.replace('/', '--')}"
+    ref = repo / "refs" / entry.revision
+    try:
+        return ref.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return entry.revision if (repo / "snapshots" / entry.revision).is_dir() else ""
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps its snapshots, by the same variables that it reads."""
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    home = os.environ.get("HF_HOME")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return (Path(home) if home else base).expanduser() / "hub"
+
+
+def _local(name: str, folder: Path) -> ModelEntry:
+    """An entry for a folder; every CLIP-shaped model counts as one family."""
+    if not folder.is_absolute():
+        raise LookupError(f"model '{name}': the path is not absolute; write path:/abs/dir")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LookupError(
+            f"model '{name}': {folder}/config.json cannot be read ({error.strerror}); "
+            "name a folder in transformers' layout"
+        ) from None
+    except ValueError:
+        raise LookupError(f"model '{name}': {folder}/config.json is not JSON") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "clip":
+        raise LookupError(
+            f"model '{name}': model_type {kind!r} is not supported; a `clip` folder is"
+        )
+    size = (config.get("vision_config") or {}).get("image_size", 224)
+    return ModelEntry(
+        name=name,
+        title=f"CLIP in {folder}",
+        engines=("retrieval",),
+        family="clip",
+        path=str(folder),
+        settings={"image_size": size},
+    )
+
+
+def _entries() -> dict[str, ModelEntry]:
+    found: dict[str, ModelEntry] = {}
+    for path in _files():
+        entry = tomlfile.read(path, ModelEntry)
+        if entry.name in found:
+            raise ValueError(
+                f"{path}: a model '{entry.name}' exists already; give this one another name"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def _files() -> Iterator[Path]:
+    # The same folder as workbench.paths.config_root; engines do not know the workbench.
+    config = os.environ.get("WORKBENCH_CONFIG")
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "workbench"
+    own = (Path(config) if config else base).expanduser() / "models"
+    for folder in (CATALOGUE, own):
+        yield from sorted(folder.glob("*.toml"))
