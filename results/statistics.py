@@ -1,0 +1,210 @@
+"""Intervals: how sure a number is. Engines, tables and comparisons share these few functions.
+
+Apart because it is the only computing part of this room: numpy is loaded by whoever imports this
+module, and readers of records never need to. Every function is deterministic for its seed, bounded
+in memory, and answers without raising when there is no interval: then `low` and `high` are None and
+`method` says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+
+CELLS: Final = 1 << 20
+"""Numbers held at once while resampling: 8 MiB of floats and 4 MiB of indices."""
+
+
+class Interval(NamedTuple):
+    """A confidence interval and how it was made; None, None and the reason when there is none."""
+
+    low: float | None
+    high: float | None
+    method: str
+
+
+class Difference(NamedTuple):
+    """How much b is above a, with an interval of that difference."""
+
+    delta: float
+    low: float | None
+    high: float | None
+    method: str
+
+    @property
+    def distinguishable(self) -> bool:
+        """The interval exists and zero lies outside of it."""
+        if self.low is None or self.high is None:
+            return False
+        return self.low > 0 or self.high < 0
+
+
+def bootstrap_mean(
+    values: Sequence[float] | Numbers, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Interval of the mean of independent values (one per query), by percentile bootstrap.
+
+    When all values are 0, or all are 1, resampling would claim certainty ([0, 0]); the Wilson
+    score interval is exact enough there and takes its place. `method` says so.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if problem := _problem(data):
+        return Interval(None, None, problem)
+    if data.min() == data.max():
+        return _of_equal_values(data, level)
+    means = _resampled(data.size, resamples, seed, lambda drawn: data[drawn].mean(axis=1))
+    low, high = _percentiles(means, level)
+    return Interval(low, high, f"bootstrap over queries, {resamples}, {level:.0%}")
+
+
+def paired_difference(
+    a: Sequence[float] | Numbers,
+    b: Sequence[float] | Numbers,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Difference:
+    """Mean of b - a over the same items, with a paired bootstrap: items are drawn, not scores.
+
+    Raises:
+        ValueError: a and b have different lengths, so they cannot be pairs.
+    """
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"{first.size} and {second.size} scores cannot be paired")
+    gaps = second - first
+    if problem := _problem(gaps):
+        return Difference(float(gaps.mean()) if gaps.size else math.nan, None, None, problem)
+    method = f"paired bootstrap over {gaps.size} queries, {resamples}, {level:.0%}"
+    if gaps.min() == gaps.max():
+        gap = float(gaps[0])
+        return Difference(gap, gap, gap, f"all {gaps.size} pairs differ equally")
+    means = _resampled(gaps.size, resamples, seed, lambda drawn: gaps[drawn].mean(axis=1))
+    return Difference(float(gaps.mean()), *_percentiles(means, level), method)
+
+
+def unpaired_difference(a: tuple[float, float, float], b: tuple[float, float, float]) -> Difference:
+    """b - a from two (value, low, high) of independent samples.
+
+    MOVER (Zou and Donner 2008): the squared distances to the nearer limits add up. Wider than a
+    paired interval, because it cannot know that the same queries are hard for both.
+    """
+    (va, la, ha), (vb, lb, hb) = a, b
+    delta = vb - va
+    low = delta - math.hypot(vb - lb, ha - va)
+    high = delta + math.hypot(hb - vb, va - la)
+    return Difference(delta, low, high, "unpaired, from both intervals (MOVER)")
+
+
+def block_bootstrap_quantile(
+    step_seconds: Sequence[float] | Numbers,
+    q: float,
+    block: int | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Interval of the q-quantile of step times, by circular block bootstrap.
+
+    Step times follow each other (a slow disk lasts for many steps), so blocks of neighbours are
+    drawn, not single steps (Politis and Romano 1992). `block`: steps; None takes n^(1/3), or more
+    where the steps are correlated (see `block_length`).
+    """
+    data = np.asarray(step_seconds, dtype=np.float64)
+    if problem := _problem(data):
+        return Interval(None, None, problem)
+    length = min(data.size, block or block_length(data))
+    offsets = np.arange(length, dtype=np.int32)
+    blocks = -(-data.size // length)
+
+    def quantiles(starts: npt.NDArray[np.int32]) -> Numbers:
+        places = (starts[:, :, None] + offsets) % data.size
+        drawn = data[places.reshape(len(starts), -1)[:, : data.size]]
+        return np.asarray(np.quantile(drawn, q, axis=1, overwrite_input=True))
+
+    found = _resampled(data.size, resamples, seed, quantiles, draws=blocks)
+    low, high = _percentiles(found, level)
+    method = f"block bootstrap over steps, blocks of {length}, {resamples}, {level:.0%}"
+    return Interval(low, high, method)
+
+
+def block_length(step_seconds: Sequence[float] | Numbers) -> int:
+    """Steps per block: n^(1/3), stretched by the correlation time of the steps' ranks.
+
+    The correlation time is 1 + 2 Σ ρ(k) over the leading lags with ρ(k) > 2/√n; ranks, because one
+    step of ten seconds would hide every other correlation. Never more than a tenth of the steps.
+    """
+    data = np.asarray(step_seconds, dtype=np.float64)
+    n = data.size
+    if n < 20:
+        return 1
+    ranks = np.argsort(np.argsort(data, kind="stable"), kind="stable") - (n - 1) / 2
+    spectrum = np.abs(np.fft.rfft(ranks, 2 * n)) ** 2
+    correlation = np.fft.irfft(spectrum)[1 : n // 4]
+    correlation /= float(ranks @ ranks)
+    below = np.flatnonzero(correlation <= 2 / math.sqrt(n))
+    leading = correlation[: below[0]] if below.size else correlation
+    stretch = 1 + 2 * float(leading.sum())
+    return max(1, min(n // 10, round(math.cbrt(n) * stretch)))
+
+
+def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
+    """Wilson score interval (1927) of a share; never outside [0, 1], never empty."""
+    if n <= 0:
+        return Interval(None, None, "no values")
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    share, spread = successes / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    reach = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    low = 0.0 if successes == 0 else max(0.0, centre - reach)
+    high = 1.0 if successes == n else min(1.0, centre + reach)
+    return Interval(low, high, f"Wilson, {level:.0%}")
+
+
+def _problem(data: Numbers) -> str:
+    """Why there can be no interval; empty when there can."""
+    if data.ndim != 1 or data.size == 0:
+        return "no values"
+    if data.size == 1:
+        return "one value has no interval"
+    bad = int(np.count_nonzero(~np.isfinite(data)))
+    return f"{bad} of {data.size} values are not finite" if bad else ""
+
+
+def _of_equal_values(data: Numbers, level: float) -> Interval:
+    value = float(data[0])
+    if value in (0.0, 1.0):
+        found = wilson(value * data.size, data.size, level)
+        return found._replace(method=f"{found.method} (all {data.size} values are {value:g})")
+    return Interval(value, value, f"all {data.size} values are equal")
+
+
+def _resampled(
+    n: int,
+    resamples: int,
+    seed: int,
+    statistic: Callable[[npt.NDArray[np.int32]], Numbers],
+    draws: int | None = None,
+) -> Numbers:
+    """`statistic` of `resamples` rows of `draws` (n) indices below n, `CELLS` numbers at a time."""
+    generator = np.random.default_rng(seed)
+    rows = max(1, CELLS // n)
+    found = np.empty(resamples)
+    for start in range(0, resamples, rows):
+        size = (min(rows, resamples - start), draws or n)
+        drawn = generator.integers(0, n, size=size, dtype=np.int32)
+        found[start : start + size[0]] = statistic(drawn)
+    return found
+
+
+def _percentiles(found: Numbers, level: float) -> tuple[float, float]:
+    tail = (1 - level) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
