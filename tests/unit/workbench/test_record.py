@@ -1,0 +1,93 @@
+"""From the journal to the record: no number without a source, no gap without a reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from engines import protocol as p
+from workbench import record
+from workbench.state import fold
+
+SPEC = p.RunSpec(
+    suite="s", run_id="01-retrieval-a-m", engine="retrieval", subset="a", model="m",
+    params={"epochs": 1}, cache_root="c", plan_hash="abc",
+)  # fmt: skip
+GIB = 1 << 30
+
+
+def entries(*messages: p.Message) -> list[p.Entry]:
+    return [p.Entry(seq=i, wall=50.0 + i, src="engine", msg=m) for i, m in enumerate(messages)]
+
+
+START = (
+    p.Attempt(number=1, pid=5, environment={"cpu": "x86", "versions": {"psutil": "7"}}),
+    p.Hello(t=1, engine="retrieval", pid=5, device="cpu", threads=2, versions={"torch": "2.15"}),
+    p.Phase(t=2, name="train"),
+    p.Plan(t=2, steps=4, samples=100, effective_batch=8, micro_batch=8, subset_fingerprint="f0"),
+    p.Step(t=3, step=4, count=4, samples=32, seconds=2.0, loss=1.5, lr=1e-3, metrics={"r@1": 0.5}),
+)
+TIMING = p.Timing(
+    time_to_first_step=2.5, epoch_wall_seconds=2.0, epoch_steps=4, step_median=0.5,
+    step_median_low=0.4, step_median_high=0.6, interval_method="block bootstrap",
+    samples_per_second=16.0, samples_per_second_median=16.1, reasons={"step_p95": "too few steps"},
+)  # fmt: skip
+
+
+def test_a_completed_run() -> None:
+    run = fold(entries(
+        *START, TIMING,
+        p.Memory(t=3, phase="train", rss_peak=3 * GIB, reason="no CUDA device"),
+        p.Sample(t=3, rss_main_peak=2 * GIB, rss_tree=4 * GIB, gpu_reason="NVML: not found"),
+        p.Metric(t=4, name="recall@1", value=0.25, split="val", n=9, low=0.1, high=0.4),
+        p.Done(t=5), p.End(t=6, cause="completed", exit_code=0, counters={"oversize": 1}),
+    ))  # fmt: skip
+    made = record.build(SPEC, run, "s/runs/01")
+    assert (made.exit.cause, made.exit.code) == ("completed", 0)
+    assert made.identity.subset_fingerprint == "f0"
+    assert made.environment.versions == {"psutil": "7", "torch": "2.15"}
+    assert made.timing.end_to_end_seconds.value == 6
+    assert made.timing.step_median.low == 0.4
+    assert made.timing.step_p95.reason == "too few steps"
+    assert made.memory.rss_main_peak.value == 3 * GIB  # the larger of the two VmHWM
+    assert made.memory.rss_tree_peak.value == 4 * GIB
+    assert made.memory.vram_device_peak.reason == "NVML: not found"
+    assert made.memory.vram_allocated_peak.reason == "no CUDA device"
+    assert made.train == {"loss": 1.5, "lr": 1e-3, "r@1": 0.5, "batch": 8.0}
+    assert made.metrics[0].value == 0.25
+    assert made.counters == {"oversize": 1.0}
+    assert made == type(made).model_validate_json(made.model_dump_json())
+
+
+def test_a_killed_run_has_reasons_instead_of_numbers() -> None:
+    run = fold(entries(*START, p.End(t=4, cause="killed", signal=9)))
+    made = record.build(SPEC, run, "s/runs/01")
+    assert (made.exit.cause, made.exit.signal, made.exit.phase, made.exit.step) == (
+        "killed", 9, "train", 4,
+    )  # fmt: skip
+    assert made.timing.epoch_wall_seconds.value is None
+    assert "ended before" in made.timing.epoch_wall_seconds.reason
+    assert made.memory.rss_tree_peak.reason
+
+
+def test_a_run_that_never_started() -> None:
+    run = fold(entries(p.End(cause="skipped", detail="skipped by a person")))
+    made = record.build(SPEC, run, "s/runs/01")
+    assert made.exit.detail == "skipped by a person"
+    assert made.timing.end_to_end_seconds.reason == "the engine was not started"
+
+
+def test_vram_is_summed_over_gpus_and_a_missing_process_figure_keeps_its_reason() -> None:
+    gpus = [
+        p.Gpu(index=i, used=u, reasons={"process": "pid namespace"}) for i, u in ((0, 5), (1, 7))
+    ]
+    run = fold(entries(*START, p.Sample(gpus=tuple(gpus)), p.End(cause="completed")))
+    memory = record.build(SPEC, run, "f").memory
+    assert memory.vram_device_peak.value == 12
+    assert memory.vram_process_peak.reason == "pid namespace"
+
+
+@pytest.mark.parametrize(("total", "median", "flag"), [(100, 104, False), (100, 106, True)])
+def test_rates_that_disagree_flag_the_run(total: float, median: float, *, flag: bool) -> None:
+    timing = p.Timing(samples_per_second=total, samples_per_second_median=median)
+    run = fold(entries(*START, timing, p.End(cause="completed")))
+    assert ("rates_disagree" in record.build(SPEC, run, "f").counters) is flag

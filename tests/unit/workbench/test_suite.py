@@ -1,0 +1,122 @@
+"""The suite folder: made whole, read incrementally, honest about a warden that is gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from engines import protocol as p
+from workbench import plan, suite
+
+ASKED = plan.SuitePlan(name="tiny", subsets=("a",), models=("m",))
+
+
+def spec(number: int) -> p.RunSpec:
+    return p.RunSpec(
+        suite="", run_id=f"{number:02d}-probe-a-m", engine="probe", subset="a", model="m",
+        cache_root="cache",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return suite.create(tmp_path / "logs", ASKED, [spec(1), spec(2)])
+
+
+def write(folder: Path, run: str, *messages: p.Message, start: int = 0) -> None:
+    with (folder / "runs" / run / "events.jsonl").open("ab") as file:
+        for number, message in enumerate(messages, start):
+            file.write(p.encode(p.Entry(seq=number, wall=1.0, src="warden", msg=message)))
+
+
+def warden(**changes: object) -> suite.WardenFile:
+    stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    mine = suite.WardenFile(
+        pid=os.getpid(), start_ticks=int(stat[19]), host=socket.gethostname(), token="t",
+        state="running",
+    )  # fmt: skip
+    return mine.model_copy(update=changes)
+
+
+def test_a_new_suite_is_complete_and_private(folder: Path) -> None:
+    assert plan.load(folder / "plan.toml") == ASKED
+    assert [s.run_id for _, s in suite.runs(folder)] == ["01-probe-a-m", "02-probe-a-m"]
+    assert all(s.suite == folder.name for _, s in suite.runs(folder))
+    for path in (folder.parent, folder, folder / "runs" / "01-probe-a-m"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_two_suites_of_one_second_do_not_collide(tmp_path: Path) -> None:
+    made = {suite.create(tmp_path, ASKED, [spec(1)]).name for _ in range(20)}
+    assert len(made) == 20
+    assert {s.name for s in suite.suites(tmp_path)} == made
+
+
+def test_a_log_root_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(suite.SuiteError, match="--log-root"):
+        suite.create(tmp_path / "file", ASKED, [])
+
+
+def test_find_takes_part_of_a_name_and_refuses_what_fits_twice(folder: Path) -> None:
+    root = folder.parent
+    assert suite.find(root, None) == folder
+    assert suite.find(root, folder.name[-4:]) == folder
+    assert suite.find(root, str(folder)) == folder
+    with pytest.raises(suite.SuiteError, match="no suite 'zzz'"):
+        suite.find(root, "zzz")
+    suite.create(root, ASKED, [spec(1)])
+    with pytest.raises(suite.SuiteError, match="fits 2 suites"):
+        suite.find(root, "tiny")
+    with pytest.raises(suite.SuiteError, match="no suites yet"):
+        suite.find(root / "none", None)
+
+
+def test_the_reader_follows_what_is_appended(folder: Path) -> None:
+    suite.write_warden(folder, warden())
+    reader = suite.Reader(folder)
+    assert [r.state.status for r in reader.poll().runs] == ["queued", "queued"]
+    write(folder, "01-probe-a-m", p.Attempt(number=1, pid=5), p.Hello(engine="probe", pid=5))
+    state = reader.poll()
+    assert (state.warden, state.runs[0].state.status) == ("running", "running")
+    assert state.current is not None
+    with (folder / "runs/01-probe-a-m/events.jsonl").open("ab") as file:
+        line = p.encode(p.Entry(seq=2, wall=1.0, src="warden", msg=p.End(cause="killed")))
+        file.write(line[:20])
+        file.flush()
+        assert reader.poll().runs[0].state.status == "running"  # half a line is no line yet
+        file.write(line[20:])
+    assert reader.poll().runs[0].state.cause == "killed"
+
+
+def test_a_warden_that_is_gone_is_lost_and_one_that_ended_is_ended(folder: Path) -> None:
+    suite.write_warden(folder, warden(start_ticks=1))  # the pid lives, but is another process
+    assert suite.Reader(folder).poll().warden == "lost"
+    suite.write_warden(folder, warden(start_ticks=1, state="ended"))
+    assert suite.Reader(folder).poll().warden == "ended"
+    suite.write_warden(folder, warden())
+    assert suite.Reader(folder).poll().warden == "running"
+
+
+def test_a_suite_without_a_warden_is_starting_then_lost(folder: Path) -> None:
+    assert suite.Reader(folder).poll().warden == "starting"
+    os.utime(folder / "plan.toml", (0, 0))
+    assert suite.Reader(folder).poll().warden == "lost"
+
+
+def test_commands_arrive_in_order_and_broken_lines_are_passed_over(folder: Path) -> None:
+    suite.send(folder, suite.Command(do="skip", run="01-probe-a-m"))
+    with (folder / "control.jsonl").open("ab") as file:
+        file.write(b"{broken\n")
+    suite.send(folder, suite.Command(do="stop"))
+    with (folder / "control.jsonl").open("ab") as file:
+        file.write(b'{"do":"hold"')  # not finished: for the next call
+    commands, offset = suite.read_commands(folder, 0)
+    assert [c.do for c in commands] == ["skip", "stop"]
+    with (folder / "control.jsonl").open("ab") as file:
+        file.write(b"}\n")
+    commands, _ = suite.read_commands(folder, offset)
+    assert [c.do for c in commands] == ["hold"]

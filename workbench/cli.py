@@ -1,0 +1,266 @@
+"""The commands. Each imports what it needs when it is called, so that `--help` stays fast.
+
+stdout is data, stderr is talk; exit codes are those of `exits.ExitStatus`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from workbench.exits import ExitStatus
+
+app = typer.Typer(
+    help="A terminal workbench for multimodal models: what an epoch costs, whether it fits, "
+    "how good it gets. Without a command it opens the screen.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+results_app = typer.Typer(help="Look at the records that runs left.", no_args_is_help=True)
+data_app = typer.Typer(help="List and build subsets.", no_args_is_help=True)
+app.add_typer(results_app, name="results")
+app.add_typer(data_app, name="data")
+
+LogRoot = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads it
+    typer.Option("--log-root", help="Where suites live; default: bench_logs here."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
+SuiteName = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Argument(metavar="[SUITE]", help="A suite's name or a part of it; default: the newest."),
+]
+
+
+def main() -> NoReturn:
+    """Entry point: one-sentence errors, exit codes as promised."""
+    from datasets_mm.tomlfile import TomlError
+    from workbench.plan import PlanError
+    from workbench.suite import SuiteError
+
+    try:
+        app()
+    except (PlanError, TomlError) as error:
+        for problem in error.problems:
+            say(problem)
+    except (SuiteError, LookupError) as error:
+        say(str(error.args[0] if error.args else error))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our stdout has gone; nothing is left to say
+        raise SystemExit(ExitStatus.COMPLETED) from None
+    raise SystemExit(ExitStatus.USAGE)
+
+
+def say(text: str) -> None:
+    """One line of talk on stderr, cleaned."""
+    from workbench.text import clean
+
+    typer.echo(f"workbench: {clean(text)}", err=True)
+
+
+@app.callback(invoke_without_command=True)
+def screen(
+    context: typer.Context,
+    log_root: LogRoot = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Open the screen when no command is given."""
+    if version:
+        from importlib import metadata
+
+        typer.echo(metadata.version("workbench-mm"))
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        from workbench import paths
+        from workbench.tui.app import main as open_screen
+
+        raise typer.Exit(open_screen(paths.log_root(log_root)))
+
+
+@app.command()
+def run(
+    plan_file: Annotated[Optional[Path], typer.Argument(metavar="[PLAN.toml]")] = None,  # noqa: UP045
+    preset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--preset", "-p", help="A preset; see `workbench presets`."),
+    ] = None,
+    engine: Annotated[list[str], typer.Option("--engine", "-e")] = [],
+    subset: Annotated[list[str], typer.Option("--subset", "-d")] = [],
+    model: Annotated[list[str], typer.Option("--model", "-m")] = [],
+    setting: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the engine.")
+    ] = [],
+    seed: Annotated[list[int], typer.Option("--seed")] = [],
+    repeats: Annotated[Optional[int], typer.Option("--repeats", min=1)] = None,  # noqa: UP045
+    device: Annotated[list[int], typer.Option("--device", help="GPU index.")] = [],
+    task: Annotated[Optional[str], typer.Option("--task")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Option("--name", help="Name of the suite.")] = None,  # noqa: UP045
+    label: Annotated[Optional[str], typer.Option("--label", help="Name of the experiment.")] = None,  # noqa: UP045
+    log_root: LogRoot = None,
+    headless: Annotated[bool, typer.Option(help="No live table: one line a second.")] = False,
+    detach: Annotated[bool, typer.Option(help="Return at once; the suite goes on.")] = False,
+    share: Annotated[bool, typer.Option(help="Run beside other suites on the device.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs, start none.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train and evaluate: a plan file, a preset, or flags; flags overrule the other two."""
+    from workbench import headless as front
+    from workbench import paths, plan, suite
+
+    flags = {
+        "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
+        "devices": device, "task": task, "name": name, "label": label,
+    }  # fmt: skip
+    asked = _asked(plan_file, preset, {k: v for k, v in flags.items() if v}, setting)
+    specs = plan.expand(asked, paths.cache_root())
+    if dry_run:
+        for spec in specs:
+            typer.echo(spec.model_dump_json() if as_json else spec.run_id)
+        return
+    folder = suite.create(paths.log_root(log_root), asked, specs)
+    mode = front.Mode.of(headless=headless, as_json=as_json)
+    if detach:
+        raise typer.Exit(front.detach(folder, mode, share=share))
+    raise typer.Exit(front.foreground(folder, mode, share=share))
+
+
+def _asked(
+    plan_file: Path | None, preset: str | None, flags: dict[str, Any], settings: list[str]
+) -> Any:
+    from workbench import plan
+
+    if plan_file and preset:
+        raise plan.PlanError(["give a plan file or --preset, not both"])
+    table: dict[str, Any] = {}
+    if plan_file:
+        table = plan.load(plan_file).model_dump(mode="json", by_alias=True)
+    elif preset:
+        table = plan.preset(preset).model_dump(mode="json", by_alias=True)
+    elif "subsets" not in flags or "models" not in flags:
+        raise plan.PlanError(
+            ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
+        )
+    merged = {**table, **flags}
+    merged["settings"] = {**table.get("settings", {}), **dict(map(plan.read_setting, settings))}
+    return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))
+
+
+@app.command()
+def presets() -> None:
+    """List the presets."""
+    from workbench import plan
+
+    for name in plan.preset_files():
+        typer.echo(f"{name:<24} {plan.preset(name).about}")
+
+
+@app.command()
+def attach(name: SuiteName = None, log_root: LogRoot = None, as_json: AsJson = False) -> None:
+    """Watch a suite; Ctrl-C only detaches."""
+    from workbench import headless as front
+    from workbench import paths, suite
+
+    folder = suite.find(paths.log_root(log_root), name)
+    raise typer.Exit(front.attach(folder, front.Mode.of(headless=False, as_json=as_json)))
+
+
+@app.command()
+def ps(
+    log_root: LogRoot = None,
+    all_: Annotated[bool, typer.Option("--all", help="Ended suites too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the suites at work."""
+    from workbench import headless as front
+    from workbench import paths
+
+    front.list_suites(paths.log_root(log_root), everything=all_, as_json=as_json)
+
+
+@app.command()
+def stop(
+    name: SuiteName = None,
+    log_root: LogRoot = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the end.")] = 60.0,
+) -> None:
+    """Stop a suite: its engine finishes the step, saves, and ends."""
+    from workbench import headless as front
+    from workbench import paths, suite
+
+    raise typer.Exit(front.stop(suite.find(paths.log_root(log_root), name), timeout))
+
+
+@app.command()
+def report(
+    name: SuiteName = None,
+    log_root: LogRoot = None,
+    lang: Annotated[str, typer.Option(help="en or ko.")] = "en",
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write report.md and figures into this folder."),
+    ] = None,
+) -> None:
+    """The weekly report of a suite as Markdown."""
+    from workbench import paths, reporting, suite
+
+    folder = suite.find(paths.log_root(log_root), name)
+    raise typer.Exit(reporting.report(folder, lang, out))
+
+
+@results_app.command("list")
+def results_list(
+    log_root: LogRoot = None,
+    suite_name: Annotated[Optional[str], typer.Option("--suite")] = None,  # noqa: UP045
+    as_json: AsJson = False,
+) -> None:
+    """All runs, one line each; the last attempt of each."""
+    from workbench import paths, reporting
+
+    reporting.list_records(paths.log_root(log_root), suite_name, as_json=as_json)
+
+
+@results_app.command("show")
+def results_show(
+    run_id: Annotated[str, typer.Argument(help="A run's id or a part of it.")],
+    log_root: LogRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything that is known of one run."""
+    from workbench import paths, reporting
+
+    reporting.show_record(paths.log_root(log_root), run_id, as_json=as_json)
+
+
+@app.command("models")
+def models_list(as_json: AsJson = False) -> None:
+    """List the model catalogue."""
+    from workbench import listing
+
+    listing.models(as_json=as_json)
+
+
+@data_app.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the subsets."""
+    from workbench import listing
+
+    listing.subsets(as_json=as_json)
+
+
+@data_app.command("build")
+def data_build(
+    names: Annotated[list[str], typer.Argument(metavar="SUBSET…")],
+    data_root: Annotated[Optional[Path], typer.Option(help="Folder of the real data.")] = None,  # noqa: UP045
+) -> None:
+    """Build subsets into the cache; runs build what is missing by themselves."""
+    from workbench import listing
+
+    raise typer.Exit(listing.build(names, data_root))
+
+
+if __name__ == "__main__":
+    main()

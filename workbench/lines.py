@@ -1,0 +1,69 @@
+"""A run as one line of text, a suite as rows of a table: the front ends without a screen."""
+
+from __future__ import annotations
+
+from results import formats
+from workbench.state import RunState, RunView, SuiteState
+
+_HEADER = (
+    ("run", False), ("state", False), ("step", True), ("loss", True), ("r@1", True),
+    ("ms/step", True), ("ETA", True), ("RSS", True), ("VRAM", True),
+)  # fmt: skip
+
+
+def progress_line(view: RunView, number: int, total: int) -> str:
+    """`[2/4] emoji_train clip-nano · train 120/300 40 % · loss 2.31 · …`."""
+    run, spec = view.state, view.spec
+    parts = [f"[{number}/{total}] {spec.subset} {spec.model} · {_state(run)}"]
+    if run.status == "ended":
+        detail = (run.failed.error if run.failed else "") or (run.end.detail if run.end else "")
+        if run.cause != "completed" and detail:
+            parts.append(detail)
+        parts += [f"{m.name} {m.value:.3f} on {m.split}" for m in run.metrics[:1]]
+        parts.append(f"{formats.clock(run.t)} in all")
+        return " · ".join(parts)
+    cells = _cells(run)
+    for name in ("loss", "r@1", "ms/step", "RSS", "VRAM"):
+        if cells[name]:
+            parts.append(f"{name} {cells[name]}")
+    if cells["ETA"]:
+        parts.append(f"{cells['ETA']} left")
+    return " · ".join(parts)
+
+
+def suite_rows(state: SuiteState) -> tuple[tuple[tuple[str, bool], ...], list[list[str]]]:
+    """Header (name, right-aligned?) and one row a run."""
+    rows = []
+    for view in state.runs:
+        cells = _cells(view.state)
+        row = [f"{view.spec.subset} {view.spec.model}", _state(view.state)]
+        rows.append([*row, *(cells[name] for name, _ in _HEADER[2:])])
+    return _HEADER, rows
+
+
+def _state(run: RunState) -> str:
+    if run.status == "ended":
+        return run.cause
+    if run.status != "running" or not run.phase:
+        return run.status
+    if run.plan and run.phase in ("train", "warmup"):
+        share = f" {run.fraction:.0%}" if run.fraction is not None else ""
+        return f"{run.phase} {run.step}/{run.plan.steps}{share}"
+    if run.progress and run.progress.total:
+        return f"{run.phase} {run.progress.done:,}/{run.progress.total:,} {run.progress.unit}"
+    return run.phase
+
+
+def _cells(run: RunState) -> dict[str, str]:
+    last, sample, seconds = run.last, run.sample, run.step_seconds
+    vram = [g.used for g in sample.gpus if g.used is not None] if sample else []
+    rss = sample.rss_tree if sample else None
+    return {
+        "step": str(run.step) if run.step else "",
+        "loss": f"{last.loss:.3f}" if last else "",
+        "r@1": f"{last.metrics['r@1']:.3f}" if last and "r@1" in last.metrics else "",
+        "ms/step": f"{seconds * 1000:.1f}" if seconds else "",
+        "ETA": formats.clock(run.eta_seconds) if run.eta_seconds is not None else "",
+        "RSS": formats.size(rss) if rss is not None else "",
+        "VRAM": formats.size(sum(vram)) if vram else "",
+    }

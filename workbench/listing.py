@@ -1,0 +1,81 @@
+"""The catalogues on the command line: models, subsets, and building the latter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from workbench import paths
+from workbench.exits import ExitStatus
+from workbench.text import clean, clean_line
+
+
+def models(*, as_json: bool) -> None:
+    """One line per model: for which engine, from where, and what it lacks here."""
+    from engines import models as catalogue
+
+    for name in catalogue.names():
+        entry = catalogue.load(name)
+        problem = catalogue.problem(entry)
+        if as_json:
+            _out(json.dumps({**entry.model_dump(mode="json"), "problem": problem}))
+        else:
+            state = clean_line(problem) if problem else "ready"
+            _out(f"{name:<20} {'/'.join(entry.engines):<12} {clean_line(entry.summary)}")
+            _out(f"{'':<20} {'':<12} {state}")
+
+
+def subsets(*, as_json: bool) -> None:
+    """One line per subset: rows, corpus, whether it is built."""
+    from datasets_mm import catalog
+
+    cache = paths.cache_root()
+    for name in catalog.names():
+        row = catalog.summary(name, cache)
+        if as_json:
+            _out(json.dumps({"name": name, "title": row.title, "rows": row.rows,
+                             "corpus_rows": row.corpus_rows, "built": row.built}))  # fmt: skip
+            continue
+        rows = f"{row.rows:>9,}" if row.rows is not None else f"{'?':>9}"
+        corpus = f"{row.corpus_rows:>9,}" if row.corpus_rows is not None else f"{'?':>9}"
+        built = "built    " if row.built else "not built"
+        _out(f"{name:<24} {rows} rows {corpus} passages  {built}  {clean_line(row.title)}")
+
+
+def build(names: list[str], data_root: Path | None) -> ExitStatus:
+    """Build subsets one after the other in a child each, with its progress on stderr."""
+    from datasets_mm import catalog
+
+    for name in names:
+        catalog.load(name)  # an unknown name is refused before anything is built
+    for name in names:
+        command = [sys.executable, "-m", "datasets_mm.build", name]
+        command += ["--cache-root", str(paths.cache_root())]
+        command += ["--data-root", str(data_root)] if data_root else []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                _tell(name, line)
+        if child.returncode != 0:
+            return ExitStatus.FAILED
+    return ExitStatus.COMPLETED
+
+
+def _tell(name: str, line: str) -> None:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return
+    if said.get("kind") == "progress":
+        text = f"{name}: {said.get('unit', '')} {said.get('done'):,}/{said.get('total'):,}"
+        print(clean(text), file=sys.stderr)
+    elif said.get("kind") == "failed":
+        print(f"workbench: {clean(str(said.get('error')))}", file=sys.stderr)
+    elif said.get("kind") == "done":
+        _out(f"{name}: built")
+
+
+def _out(line: str) -> None:
+    print(clean(line))
