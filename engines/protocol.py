@@ -4,7 +4,7 @@ This is the only module that both sides of the pipe import. It knows nothing of 
 torch. One line of UTF-8 JSON is one message; on the wire and in the journal the same shape.
 
 Two rules of numbers: a non-finite number (a NaN loss) is written as the string "NaN"/"Infinity",
-on purpose; an unmeasured number is null and has a reason beside it. They never stand for each other.
+on purpose; an unmeasured number is null and has a reason beside it. Neither stands for the other.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -26,12 +26,12 @@ app.add_typer(results_app, name="results")
 app.add_typer(data_app, name="data")
 
 LogRoot = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads it
+    Path | None,
     typer.Option("--log-root", help="Where suites live; default: bench_logs here."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 SuiteName = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Argument(metavar="[SUITE]", help="A suite's name or a part of it; default: the newest."),
 ]
 
@@ -83,9 +83,9 @@ def screen(
 
 @app.command()
 def run(
-    plan_file: Annotated[Optional[Path], typer.Argument(metavar="[PLAN.toml]")] = None,  # noqa: UP045
+    plan_file: Annotated[Path | None, typer.Argument(metavar="[PLAN.toml]")] = None,
     preset: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--preset", "-p", help="A preset; see `workbench presets`."),
     ] = None,
     engine: Annotated[list[str], typer.Option("--engine", "-e")] = [],
@@ -95,11 +95,11 @@ def run(
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the engine.")
     ] = [],
     seed: Annotated[list[int], typer.Option("--seed")] = [],
-    repeats: Annotated[Optional[int], typer.Option("--repeats", min=1)] = None,  # noqa: UP045
+    repeats: Annotated[int | None, typer.Option("--repeats", min=1)] = None,
     device: Annotated[list[int], typer.Option("--device", help="GPU index.")] = [],
-    task: Annotated[Optional[str], typer.Option("--task")] = None,  # noqa: UP045
-    name: Annotated[Optional[str], typer.Option("--name", help="Name of the suite.")] = None,  # noqa: UP045
-    label: Annotated[Optional[str], typer.Option("--label", help="Name of the experiment.")] = None,  # noqa: UP045
+    task: Annotated[str | None, typer.Option("--task")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the suite.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Name of the experiment.")] = None,
     log_root: LogRoot = None,
     headless: Annotated[bool, typer.Option(help="No live table: one line a second.")] = False,
     detach: Annotated[bool, typer.Option(help="Return at once; the suite goes on.")] = False,
@@ -200,7 +200,7 @@ def report(
     log_root: LogRoot = None,
     lang: Annotated[str, typer.Option(help="en or ko.")] = "en",
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Write report.md and figures into this folder."),
     ] = None,
 ) -> None:
@@ -214,7 +214,7 @@ def report(
 @results_app.command("list")
 def results_list(
     log_root: LogRoot = None,
-    suite_name: Annotated[Optional[str], typer.Option("--suite")] = None,  # noqa: UP045
+    suite_name: Annotated[str | None, typer.Option("--suite")] = None,
     as_json: AsJson = False,
 ) -> None:
     """All runs, one line each; the last attempt of each."""
@@ -254,7 +254,7 @@ def data_list(as_json: AsJson = False) -> None:
 @data_app.command("build")
 def data_build(
     names: Annotated[list[str], typer.Argument(metavar="SUBSET…")],
-    data_root: Annotated[Optional[Path], typer.Option(help="Folder of the real data.")] = None,  # noqa: UP045
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the real data.")] = None,
 ) -> None:
     """Build subsets into the cache; runs build what is missing by themselves."""
     from workbench import listing

@@ -55,8 +55,7 @@ def build(names: list[str], data_root: Path | None) -> ExitStatus:
         command += ["--cache-root", str(paths.cache_root())]
         command += ["--data-root", str(data_root)] if data_root else []
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            for line in child.stdout:
+            for line in child.stdout or ():
                 _tell(name, line)
         if child.returncode != 0:
             return ExitStatus.FAILED
