@@ -23,7 +23,7 @@ def models(*, as_json: bool) -> None:
             _out(json.dumps({**entry.model_dump(mode="json"), "problem": problem}))
         else:
             state = clean_line(problem) if problem else "ready"
-            _out(f"{name:<20} {'/'.join(entry.engines):<12} {clean_line(entry.summary)}")
+            _out(f"{name:<20} {'/'.join(entry.engines):<12} {clean_line(entry.title)}")
             _out(f"{'':<20} {'':<12} {state}")
 
 
