@@ -5,7 +5,7 @@ stdout is data, stderr is talk; exit codes are those of `exits.ExitStatus`.
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -38,21 +38,31 @@ SuiteName = Annotated[
 
 def main() -> NoReturn:
     """Entry point: one-sentence errors, exit codes as promised."""
+    try:
+        app()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `| head` has gone; let Python flush in peace
+        raise SystemExit(ExitStatus.COMPLETED) from None
+    except Exception as error:
+        problems = _problems(error)
+        if not problems:
+            raise
+        for problem in problems:
+            say(problem)
+        raise SystemExit(ExitStatus.USAGE) from None
+    raise SystemExit(ExitStatus.COMPLETED)
+
+
+def _problems(error: Exception) -> list[str]:
+    """The sentences of an error that a person made; none for a mistake of ours."""
     from datasets_mm.tomlfile import TomlError
+    from results.store import NewerSchema
     from workbench.plan import PlanError
     from workbench.suite import SuiteError
 
-    try:
-        app()
-    except (PlanError, TomlError) as error:
-        for problem in error.problems:
-            say(problem)
-    except (SuiteError, LookupError) as error:
-        say(str(error.args[0] if error.args else error))
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our stdout has gone; nothing is left to say
-        raise SystemExit(ExitStatus.COMPLETED) from None
-    raise SystemExit(ExitStatus.USAGE)
+    if isinstance(error, PlanError | TomlError):
+        return error.problems
+    return [str(error)] if isinstance(error, SuiteError | NewerSchema) else []
 
 
 def say(text: str) -> None:

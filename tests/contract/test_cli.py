@@ -1,0 +1,89 @@
+"""Commands as a person types them: one-sentence errors, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def workbench(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "WORKBENCH_CACHE": str(tmp_path / "cache"),
+        "WORKBENCH_CONFIG": str(tmp_path / "config"), "LANG": "C.UTF-8",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "workbench", *words], capture_output=True, text=True,
+        cwd=tmp_path, env=environment, timeout=60, check=False,
+    )  # fmt: skip
+
+
+GOOD = ("-d", "emoji_train", "-m", "clip-nano")
+WRONG = {
+    "nothing to run": ["run"],
+    "did you mean 'emoji_train'": ["run", "-d", "emoji_trian", "-m", "clip-nano"],
+    "did you mean 'clip-nano'": ["run", "-d", "emoji_train", "-m", "clip-nan0"],
+    "did you mean 'retrieval'": ["run", "-e", "retreival", *GOOD],
+    "did you mean 'epochs'": ["run", *GOOD, "--set", "epoch=3"],
+    "greater than": ["run", *GOOD, "--set", "batch=-1"],
+    "is not KEY=VALUE": ["run", *GOOD, "--set", "epochs"],
+    "no preset 'dmo'; did you mean 'demo'": ["run", "--preset", "dmo"],
+    "cannot be read (No such file": ["run", "no-such-plan.toml"],
+    "give a plan file or --preset": ["run", "x.toml", "--preset", "demo"],
+    "config.json cannot be read": ["run", "-d", "emoji_train", "-m", "path:/nowhere"],
+    "--set data_root": ["run", "-d", "oven_train", "-m", "clip-nano"],
+    "no suites yet": ["report"],
+    "no run": ["results", "show", "nothing"],
+}
+
+
+@pytest.mark.parametrize(("said", "words"), WRONG.items(), ids=WRONG)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, said: str, words: list[str]
+) -> None:
+    done = workbench(tmp_path, *words)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "bench_logs").exists()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_all_errors_of_a_plan_come_at_once(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text("subsets = []\nmodel = 'x'\nrepeats = 0\n[settings]\n")
+    done = workbench(tmp_path, "run", str(plan))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 4  # subsets, models missing, model unknown, repeats
+    assert "unknown key 'model'; did you mean 'models'?" in done.stderr
+
+
+@pytest.mark.parametrize("root", ["file", "/proc"])
+def test_a_log_root_that_cannot_be_written(tmp_path: Path, root: str) -> None:
+    (tmp_path / "file").write_text("")
+    words = ["-e", "probe", "-d", "none", "-m", "none"]
+    done = workbench(tmp_path, "run", *words, "--log-root", root)
+    assert done.returncode == 2
+    assert "--log-root" in done.stderr
+
+
+def test_the_same_plan_from_a_file_and_from_flags(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        'engine = "probe"\nsubsets = ["none"]\nmodels = ["none"]\nseeds = [1, 2]\n'
+        "[settings]\nsteps = 3\n"
+    )
+    flags = ["-e", "probe", "-d", "none", "-m", "none", "--seed", "1", "--seed", "2"]
+    one = workbench(tmp_path, "run", str(plan), "--dry-run", "--json")
+    two = workbench(tmp_path, "run", *flags, "--set", "steps=3", "--dry-run", "--json")
+    assert one.returncode == two.returncode == 0
+    assert one.stdout == two.stdout
+    assert one.stdout.count("\n") == 2
+
+
+def test_presets_are_listed(tmp_path: Path) -> None:
+    done = workbench(tmp_path, "presets")
+    assert {line.split()[0] for line in done.stdout.splitlines()} >= {"demo", "weekly-m2kr"}
