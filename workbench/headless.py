@@ -152,7 +152,7 @@ def exit_status(state: SuiteState) -> ExitStatus:
 
 def _follow(folder: Path, mode: Mode) -> SuiteState:
     reader = suite.Reader(folder)
-    view: View = {Mode.LINES: Lines, Mode.LIVE: Live, Mode.JSON: JsonLines}[mode]()
+    view = _view(mode)
     try:
         while True:
             state = reader.poll()
@@ -167,6 +167,15 @@ def _follow(folder: Path, mode: Mode) -> SuiteState:
         return state
     finally:
         view.close()
+
+
+def _view(mode: Mode) -> View:
+    views: dict[Mode, type[View]] = {
+        Mode.LINES: Lines,
+        Mode.LIVE: Live,
+        Mode.JSON: JsonLines,
+    }
+    return views[mode]()
 
 
 class Lines:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from results import store
+from results import formats, store
 from results.schema import RunCurves, RunRecord, SuiteView
 from workbench import suite
 from workbench.exits import ExitStatus
+from workbench.text import clean, clean_line
 
 
 def records(log_root: Path) -> list[RunRecord]:
@@ -70,3 +73,79 @@ def summary(folder: Path) -> str:
     from results import tables
 
     return tables.summary(suite_records(folder))
+
+
+def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> None:
+    """One line per run, oldest first."""
+    found = [r for r in records(log_root) if not suite_name or suite_name in r.identity.suite]
+    for record in found:
+        if as_json:
+            print(record.model_dump_json())
+            continue
+        epoch, rss = record.timing.epoch_wall_seconds.value, record.memory.rss_main_peak.value
+        cells = [
+            f"{record.identity.suite:<32}",
+            f"{record.identity.run_id:<44}",
+            f"{record.exit.cause:<11}",
+            f"{formats.count(record.steps):>8} steps",
+            f"{formats.duration(epoch) if epoch is not None else 'n/a':>10} epoch",
+            f"{formats.size(rss) if rss is not None else 'n/a':>9} max RSS",
+        ]
+        print(clean_line("  ".join(cells)))
+    if not found and not as_json:
+        print(f"workbench: no records in {clean(str(log_root))}", file=sys.stderr)
+
+
+def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
+    """All that one record holds, and the black box of a run that did not complete.
+
+    Raises:
+        SuiteError: no run or more than one fits.
+    """
+    found = [r for r in records(log_root) if run_id in f"{r.identity.suite}/{r.identity.run_id}"]
+    if not found:
+        raise suite.SuiteError(f"{log_root}: no run '{run_id}'; `workbench results list` has them")
+    exact = [r for r in found if r.identity.run_id == run_id]
+    record = (exact or found)[-1]
+    if as_json:
+        print(record.model_dump_json())
+        return
+    for group, value in record.model_dump(mode="json").items():
+        print(f"{group}:")
+        for name, text in _flat(value):
+            print("    " + clean_line(f"{name:<36} {text}"))
+    if record.exit.cause not in ("completed", "skipped"):
+        print("end of engine.log:")
+        for line in _log_tail(log_root / record.folder / "engine.log"):
+            print(f"    {clean_line(line)}")
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of a nested value with their dotted names; a reading is one leaf."""
+    if isinstance(value, dict) and {"value", "reason"} <= value.keys() and prefix:
+        yield prefix, _reading(value)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _flat(inner, f"{prefix}[{number}]")
+    elif value not in ("", None):
+        yield prefix, str(value)
+
+
+def _reading(reading: Mapping[str, Any]) -> str:
+    if reading["value"] is None:
+        return formats.n_a(reading["reason"])
+    interval = formats.interval(reading["value"], reading["low"], reading["high"], digits=6)
+    return f"{interval}  ({reading['method']})" if reading["method"] else interval
+
+
+def _log_tail(path: Path, lines: int = 20) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 16_384))
+            return file.read().decode(errors="replace").splitlines()[-lines:]
+    except OSError:
+        return []
