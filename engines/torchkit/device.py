@@ -1,0 +1,96 @@
+"""The device of a run: choice, threads, seeds, and what it says about memory.
+
+One place, because these decide whether two runs are comparable: equal threads and seed give bitwise
+equal losses on a CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from engines import protocol
+from engines.emitter import Emitter, EngineError
+from engines.protocol import PhaseName, RunSpec
+
+NO_GPU = "torch sees no CUDA device in this process"
+
+
+def choose(devices: Sequence[int]) -> torch.device:
+    """The first visible GPU, else the CPU.
+
+    Raises:
+        EngineError: GPUs were asked for and torch sees none.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if devices:
+        wanted = ", ".join(map(str, devices))
+        raise EngineError(f"devices = [{wanted}], but {NO_GPU}; leave `devices` empty for the CPU")
+    return torch.device("cpu")
+
+
+def prepare(seed: int, threads: int, *, tf32: bool) -> None:
+    """Seed torch and set its thread count (0: torch's own choice) and matmul precision."""
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if threads != 1 else "false")
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"  # type: ignore[attr-defined]
+
+
+def introduce(emit: Emitter, spec: RunSpec, device: torch.device) -> None:
+    """Say what the run computes on, now that torch is loaded."""
+    import transformers
+
+    name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    if device.type == "cuda":
+        versions["cuda"] = torch.version.cuda or "unknown"
+        versions["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]  # torch
+    emit.send(
+        protocol.Hello(
+            engine=spec.engine,
+            pid=os.getpid(),
+            device=name,
+            threads=torch.get_num_threads(),
+            versions=versions,
+        )
+    )
+
+
+def report_memory(emit: Emitter, phase: PhaseName, device: torch.device) -> None:
+    """Send the peaks of the phase that ends, and start new ones."""
+    allocated = reserved = None
+    if device.type == "cuda":
+        allocated = torch.cuda.max_memory_allocated(device)
+        reserved = torch.cuda.max_memory_reserved(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    emit.send(
+        protocol.Memory(
+            phase=phase,
+            vram_allocated_peak=allocated,
+            vram_reserved_peak=reserved,
+            rss_peak=rss_peak(),
+            reason="" if device.type == "cuda" else NO_GPU,
+        )
+    )
+
+
+def rss_peak() -> int | None:
+    """VmHWM of this process in bytes. Not ru_maxrss: that one includes the parent's size."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = next((line for line in lines if line.startswith("VmHWM:")), None)
+    return int(found.split()[1]) * 1024 if found else None

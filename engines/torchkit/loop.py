@@ -1,0 +1,159 @@
+"""The one training loop: every engine trains with it, and it is all that is timed.
+
+It computes, counts and saves; what a batch is and what a loss is come from the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from engines.emitter import Emitter, Stopped
+from engines.torchkit import checkpoints
+from engines.torchkit.batches import Loader
+from engines.torchkit.ema import Ema
+from engines.torchkit.measure import Ledger, Meter
+from engines.torchkit.optimizers import set_lr
+from engines.torchkit.precision import Precision
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One micro-batch: its mean loss (0-d, with graph), its metrics (0-d) and its size."""
+
+    loss: Tensor
+    metrics: Mapping[str, Tensor]
+    samples: int
+
+
+@dataclass
+class Training(Generic[Batch]):
+    """All that the loop uses."""
+
+    model: nn.Module
+    loader: Loader[Batch]
+    transfer: Callable[[Batch], Batch]
+    """To the device, not blocking."""
+    forward: Callable[[Batch], Outcome]
+    optimizer: torch.optim.Optimizer
+    lr_at: Callable[[int], float]
+    precision: Precision
+    steps: int
+    clip_norm: float
+    ema: Ema | None = None
+    checkpoint_every: int = 0
+    checkpoint_root: Path | None = None
+
+
+def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> None:
+    """Train from where the last checkpoint ends (or the start) to the last step.
+
+    Raises:
+        Stopped: as asked, after the step at hand and a checkpoint.
+    """
+    start = resume(job)
+    parameters = [p for p in job.model.parameters() if p.requires_grad]
+    scaler = job.precision.scaler
+    meter.warmup_until = start + meter.warmup_steps
+    emit.phase("warmup" if meter.warmup_steps else "train")
+    job.model.train()
+    steps = job.loader.steps(start, job.steps)
+    for step in range(start + 1, job.steps + 1):
+        if not meter.running:
+            meter.open()
+        lr = job.lr_at(step - 1)
+        set_lr(job.optimizer, lr)
+        parts, micro_batches = next(steps)
+        outcomes = []
+        for _ in range(parts):
+            host = next(micro_batches)
+            meter.lap("data_wait")
+            batch = job.transfer(host)
+            meter.lap("transfer")
+            with job.precision.autocast():
+                outcome = job.forward(batch)
+            meter.lap("forward")
+            scaler.scale(outcome.loss / parts).backward()  # type: ignore[no-untyped-call]
+            meter.lap("backward")
+            outcomes.append(outcome)
+        scaler.unscale_(job.optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, job.clip_norm or float("inf"))
+        scaler.step(job.optimizer)
+        scaler.update()
+        job.optimizer.zero_grad(set_to_none=True)
+        if job.ema is not None:
+            job.ema.update()
+        meter.lap("optimizer")
+        meter.end_step(*_sum(outcomes), norm)
+        leaving = emit.stop_requested or step == job.steps
+        saving = bool(job.checkpoint_every) and step % job.checkpoint_every == 0
+        first = step == start + 1
+        if meter.due(step, first=first) or leaving or saving:
+            window = meter.close(step, lr)
+            if first:
+                ledger.time_to_first_step = emit.now()
+            ledger.add(window)
+            emit.send(window)
+        if step == meter.warmup_until and step > start:
+            emit.phase("train")
+        if saving or emit.stop_requested:
+            save(job, step)
+        if emit.stop_requested:
+            raise Stopped
+
+
+def _sum(outcomes: list[Outcome]) -> tuple[int, Tensor, dict[str, Tensor]]:
+    """Samples, mean loss and mean metrics of a step's micro-batches."""
+    if len(outcomes) == 1:
+        only = outcomes[0]
+        return only.samples, only.loss.detach(), dict(only.metrics)
+    loss = torch.stack([o.loss.detach() for o in outcomes]).mean()
+    names = outcomes[0].metrics
+    means = {n: torch.stack([o.metrics[n] for o in outcomes]).mean() for n in names}
+    return sum(o.samples for o in outcomes), loss, means
+
+
+def save(job: Training[Any], step: int) -> None:
+    """Write a checkpoint to resume from, then remove older ones."""
+    if job.checkpoint_root is None:
+        return
+    groups: dict[str, Mapping[str, Tensor]] = {
+        "model": trainable_tensors(job.model),
+        "optimizer": checkpoints.optimizer_tensors(job.optimizer),
+        "random": checkpoints.random_state(),
+    }
+    if job.ema is not None:
+        groups["ema"] = job.ema.tensors()
+    state = {"step": step, "scaler": job.precision.scaler.state_dict()}
+    kept = checkpoints.step_folder(job.checkpoint_root, step)
+    checkpoints.save(kept, groups, state)
+    checkpoints.remove_others(job.checkpoint_root, kept)
+
+
+def resume(job: Training[Any]) -> int:
+    """Continue from the newest checkpoint; returns the steps already done."""
+    newest = checkpoints.newest(job.checkpoint_root) if job.checkpoint_root else None
+    if newest is None:
+        return 0
+    device = next(job.model.parameters()).device
+    groups, state = checkpoints.load(newest, device)
+    job.model.load_state_dict(groups["model"], strict=False)
+    checkpoints.load_optimizer(job.optimizer, groups["optimizer"])
+    checkpoints.set_random_state(groups["random"])
+    if job.ema is not None:
+        job.ema.load(groups["ema"])
+    if state["scaler"]:
+        job.precision.scaler.load_state_dict(state["scaler"])
+    return int(state["step"])
+
+
+def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Trainable parameters by name; a frozen tower is not saved again with every run."""
+    return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}

@@ -1,0 +1,281 @@
+"""Step times without a synchronise per step: windows of steps, and what a run says of them.
+
+On CUDA a host timer around a kernel measures its launch. So device times are event pairs, and the
+host clock is read only at window edges, after one synchronise. On a CPU both are the host clock.
+What lies between two windows (sending messages, checkpoints) belongs to no step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engines import protocol
+from results.statistics import block_bootstrap_quantile
+
+WINDOW_SECONDS: Final = 0.5
+"""Host seconds until a window closes: two synchronises a second cost nothing measurable."""
+
+MAX_WINDOW_STEPS: Final = 500
+
+LAPS: Final = ("data_wait", "transfer", "forward", "backward", "optimizer")
+
+
+class Stopwatch(Protocol):
+    """Instants on the device's time line."""
+
+    def now(self) -> float:
+        """Host seconds."""
+
+    def mark(self) -> Any:
+        """An instant on the device's time line; cheap, does not wait."""
+
+    def between(self, first: Any, second: Any) -> float:
+        """Seconds between two instants; only after `synchronise`."""
+
+    def synchronise(self) -> None:
+        """Wait until the device has done all that it was given."""
+
+
+class HostStopwatch:
+    """For the CPU, where the host clock is the device's."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.now = clock
+        self.mark = clock
+
+    def between(self, first: float, second: float) -> float:
+        """Seconds between two instants."""
+        return second - first
+
+    def synchronise(self) -> None:
+        """Nothing to wait for."""
+
+
+class CudaStopwatch:
+    """Event records in the stream; about a microsecond each."""
+
+    def __init__(self) -> None:
+        self.now = time.perf_counter
+
+    def mark(self) -> torch.cuda.Event:
+        """An event, recorded now."""
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch
+        event.record()
+        return event
+
+    def between(self, first: torch.cuda.Event, second: torch.cuda.Event) -> float:
+        """Seconds between two events that have both happened."""
+        return float(first.elapsed_time(second)) / 1000
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        torch.cuda.synchronize()
+
+
+def stopwatch(device: torch.device) -> Stopwatch:
+    """The stopwatch that is right for a device."""
+    return CudaStopwatch() if device.type == "cuda" else HostStopwatch()
+
+
+@dataclass
+class _Window:
+    start: float
+    first: Any
+    laps: list[tuple[str, Any, Any]] = field(default_factory=list)
+    waits: float = 0.0
+    ends: list[Any] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    norms: list[Tensor] = field(default_factory=list)
+    metrics: dict[str, list[Tensor]] = field(default_factory=dict)
+
+
+class Meter:
+    """Collects the steps of one window after the other.
+
+    `open`, then per step `lap(name)` after each part and `end_step`, then `close` when `due`.
+    """
+
+    def __init__(self, watch: Stopwatch, warmup_steps: int, steps_per_epoch: int) -> None:
+        self._watch = watch
+        self.warmup_steps = warmup_steps
+        self.warmup_until = warmup_steps
+        """Steps up to this one are warm-up. A resumed run warms up again."""
+        self._steps_per_epoch = steps_per_epoch
+        self._window: _Window | None = None
+        self._lap_host = 0.0
+        self._lap_mark: Any = None
+
+    @property
+    def running(self) -> bool:
+        """A window is open."""
+        return self._window is not None
+
+    def open(self) -> None:
+        """A window begins; waits for the device first."""
+        self._watch.synchronise()
+        self._lap_host = self._watch.now()
+        self._lap_mark = self._watch.mark()
+        self._window = _Window(self._lap_host, self._lap_mark)
+
+    def lap(self, name: str) -> None:
+        """The part called `name` ends here. `data_wait` is host time, the others device time."""
+        window = self._open_window()
+        mark = self._watch.mark()
+        host = self._watch.now()
+        if name == "data_wait":
+            window.waits += host - self._lap_host
+        else:
+            window.laps.append((name, self._lap_mark, mark))
+        self._lap_host, self._lap_mark = host, mark
+
+    def end_step(
+        self, samples: int, loss: Tensor, metrics: Mapping[str, Tensor], norm: Tensor
+    ) -> None:
+        """A step ends at the last lap. Tensors stay on the device until the window closes."""
+        window = self._open_window()
+        window.ends.append(self._lap_mark)
+        window.samples.append(samples)
+        window.losses.append(loss)
+        window.norms.append(norm)
+        for name, value in metrics.items():
+            window.metrics.setdefault(name, []).append(value)
+
+    def due(self, step: int, *, first: bool) -> bool:
+        """Whether the window must close after `step` steps: something ends here, or it is long.
+
+        The first step is a window of its own: its end is the time to first step.
+        """
+        window = self._open_window()
+        edge = step == self.warmup_until or step % self._steps_per_epoch == 0
+        long = (
+            len(window.ends) >= MAX_WINDOW_STEPS
+            or self._watch.now() - window.start >= WINDOW_SECONDS
+        )
+        return first or edge or long
+
+    def close(self, step: int, lr: float) -> protocol.Step:
+        """The window as a message; waits for the device."""
+        window = self._open_window()
+        self._watch.synchronise()
+        seconds = self._watch.now() - window.start
+        self._window = None
+        marks = [window.first, *window.ends]
+        durations = tuple(self._watch.between(a, b) for a, b in pairwise(marks))
+        parts = dict.fromkeys(LAPS[1:], 0.0)
+        for name, first, last in window.laps:
+            parts[name] += self._watch.between(first, last)
+        return protocol.Step(
+            step=step,
+            count=len(durations),
+            samples=sum(window.samples),
+            epoch=step / self._steps_per_epoch,
+            warmup=step <= self.warmup_until,
+            seconds=seconds,
+            step_seconds=durations,
+            data_wait=window.waits,
+            **parts,
+            loss=_mean(window.losses),
+            lr=lr,
+            grad_norm=_mean(window.norms),
+            metrics={name: _mean(values) for name, values in window.metrics.items()},
+        )
+
+    def _open_window(self) -> _Window:
+        if self._window is None:
+            raise RuntimeError("no window is open")
+        return self._window
+
+
+def _mean(values: Sequence[Tensor]) -> float:
+    return float(torch.stack([v.detach().float() for v in values]).mean())
+
+
+class Ledger:
+    """All timed windows of a run, and the `Timing` that follows from them."""
+
+    def __init__(self, steps_per_epoch: int, warmup_steps: int) -> None:
+        self._steps_per_epoch = steps_per_epoch
+        self._warmup_steps = warmup_steps
+        self._durations: list[float] = []
+        self._samples: list[float] = []
+        self._seconds = 0.0
+        self._waits = 0.0
+        self._epochs: dict[int, _Epoch] = {}
+        self.time_to_first_step: float | None = None
+
+    def add(self, window: protocol.Step) -> None:
+        """One window. Windows never straddle the end of the warm-up or of an epoch."""
+        index = (window.step - 1) // self._steps_per_epoch
+        epoch = self._epochs.setdefault(index, _Epoch())
+        epoch.seen += window.count
+        if window.warmup:
+            return
+        epoch.steps += window.count
+        epoch.seconds += window.seconds
+        self._durations.extend(window.step_seconds)
+        self._samples.extend([window.samples / window.count] * window.count)
+        self._seconds += window.seconds
+        self._waits += window.data_wait or 0.0
+
+    def timing(self) -> protocol.Timing:
+        """The run's times; what could not be measured is null with its reason."""
+        reasons: dict[str, str] = {}
+        whole = [e for e in self._epochs.values() if e.seen == self._steps_per_epoch and e.steps]
+        if not whole:
+            reasons["epoch_wall_seconds"] = self._no_epoch()
+        if self.time_to_first_step is None:
+            reasons["time_to_first_step"] = "no step was done"
+        epoch = whole[-1] if whole else None
+        base: dict[str, Any] = {
+            "time_to_first_step": self.time_to_first_step,
+            "epoch_wall_seconds": epoch.seconds if epoch else None,
+            "epoch_steps": epoch.steps if epoch else 0,
+            "warmup_steps": self._warmup_steps,
+        }
+        if not self._durations:
+            missing = f"no step after the {self._warmup_steps} of the timing warm-up"
+            for name in ("step_median", "step_p95", "data_wait_share", "samples_per_second",
+                         "samples_per_second_median"):  # fmt: skip
+                reasons[name] = missing
+            return protocol.Timing(**base, reasons=reasons)
+        return protocol.Timing(**base, **self._steps(), reasons=reasons)
+
+    def _steps(self) -> dict[str, Any]:
+        durations = np.asarray(self._durations)
+        median, p95 = np.quantile(durations, [0.5, 0.95])
+        of_median = block_bootstrap_quantile(durations, 0.5)
+        of_p95 = block_bootstrap_quantile(durations, 0.95)
+        return {
+            "step_median": float(median),
+            "step_median_low": of_median.low,
+            "step_median_high": of_median.high,
+            "step_p95": float(p95),
+            "step_p95_low": of_p95.low,
+            "step_p95_high": of_p95.high,
+            "interval_method": of_median.method,
+            "data_wait_share": self._waits / self._seconds,
+            "samples_per_second": sum(self._samples) / self._seconds,
+            "samples_per_second_median": float(np.median(self._samples) / median),
+        }
+
+    def _no_epoch(self) -> str:
+        seen = max((e.seen for e in self._epochs.values()), default=0)
+        if seen == self._steps_per_epoch:
+            return f"all {seen} steps of the epoch were timing warm-up"
+        return f"no whole epoch was run: {seen} of {self._steps_per_epoch} steps"
+
+
+@dataclass
+class _Epoch:
+    seen: int = 0
+    steps: int = 0
+    seconds: float = 0.0

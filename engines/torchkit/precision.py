@@ -1,0 +1,32 @@
+"""Numeric precision as a named switch: bf16 and fp16 autocast or plain fp32."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import torch
+
+from engines.emitter import EngineError
+
+Name = Literal["bf16", "fp16", "fp32"]
+
+DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class Precision:
+    """Autocast and, for fp16, the gradient scaler that keeps small gradients from vanishing."""
+
+    def __init__(self, name: Name, device: torch.device) -> None:
+        """Raises EngineError where the GPU has no bf16 (a T4, say)."""
+        if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            gpu = torch.cuda.get_device_name(device)
+            raise EngineError(f"precision = bf16: {gpu} has no bf16; use fp16")
+        self.name = name
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """The context of every forward pass."""
+        on = self.name != "fp32"
+        dtype = DTYPES[self.name] if on else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=on)
