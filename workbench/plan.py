@@ -69,7 +69,8 @@ class SuitePlan(BaseModel):
     schema_number: Literal[1] = Field(default=1, alias="schema")
     name: str = Field(default="suite", pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     engines: Names = Field(default=("retrieval",), alias="engine")
-    task: Task = "train"
+    task: Task | None = None
+    """None: what the engine does first of all."""
     subsets: Names
     models: Names
     seeds: Ints = Field(default=(42,), min_length=1)
@@ -196,9 +197,10 @@ def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpe
 
     module = catalog.load(cell.engine)
     fitting = [o for o in plan.overrides if o.fits(cell.engine, cell.subset, cell.model, cell.seed)]
-    if plan.task not in module.TASKS:
+    task = plan.task or module.TASKS[0]
+    if task not in module.TASKS:
         known = ", ".join(module.TASKS)
-        raise PlanError([f"engine '{cell.engine}' has no task '{plan.task}'; it has {known}"])
+        raise PlanError([f"engine '{cell.engine}' has no task '{task}'; it has {known}"])
     settings = {**_model_settings(cell), **plan.settings}
     for override in fitting:
         settings |= override.settings
@@ -214,7 +216,7 @@ def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpe
         suite="",
         run_id=_run_id(plan, cell, number),
         engine=cell.engine,
-        task=plan.task,
+        task=task,
         subset=cell.subset,
         model=cell.model,
         params=full,

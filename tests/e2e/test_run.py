@@ -81,7 +81,7 @@ def ended(folder: Path, *, seconds: float = 20) -> list[str]:
 
 
 def test_headless_run_to_table_and_record(here: Path) -> None:
-    done = workbench(here, "run", *PROBE, "--set", "steps=30", "--seed", "1", "--seed", "2",
+    done = workbench(here, "run", *PROBE, "--set", "steps=30", "--set", "warmup_steps=0", "--seed", "1", "--seed", "2",
                      "--headless")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "| none |" in done.stdout

@@ -1,0 +1,120 @@
+"""Plans: one product of factors, the same from every door, and every mistake said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workbench import plan
+
+PROBE = {"engine": "probe", "subsets": ["a", "b"], "models": ["m", "n"], "name": "p"}
+
+
+def expand(table: dict[str, object], tmp_path: Path) -> list[plan.RunSpec]:
+    return plan.expand(plan.parse(table), tmp_path)
+
+
+def problems(table: dict[str, object], tmp_path: Path) -> list[str]:
+    with pytest.raises(plan.PlanError) as caught:
+        expand(table, tmp_path)
+    return caught.value.problems
+
+
+def test_runs_are_the_product_in_the_stated_order(tmp_path: Path) -> None:
+    specs = expand({**PROBE, "seeds": [1, 2], "repeats": 2}, tmp_path)
+    assert len(specs) == 2 * 2 * 2 * 2
+    assert len({s.run_id for s in specs}) == 16
+    order = [(s.repeat, s.seed, s.model, s.subset) for s in specs]
+    assert order == sorted(order)
+    assert specs[0].run_id == "01-probe-a-m-s1-r1"
+
+
+def test_settings_are_complete_and_layered(tmp_path: Path) -> None:
+    specs = expand(
+        {
+            **PROBE,
+            "settings": {"steps": 7},
+            "override": [
+                {"model": "n", "settings": {"steps": 9}, "label": "E1-v2"},
+                {"model": "n", "subset": "b", "settings": {"steps": 11}},
+            ],
+        },
+        tmp_path,
+    )
+    assert [s.params["steps"] for s in specs] == [7, 7, 9, 11]
+    assert [s.label for s in specs] == ["", "", "E1-v2", "E1-v2"]
+    assert all("delay_seconds" in s.params for s in specs)
+
+
+def test_a_plan_survives_its_own_toml(tmp_path: Path) -> None:
+    asked = plan.parse({**PROBE, "settings": {"steps": 3}, "override": [{"model": "n"}]})
+    path = tmp_path / "plan.toml"
+    path.write_text(plan.dump(asked))
+    assert plan.load(path) == asked
+    assert plan.load(path).hash() == asked.hash()
+
+
+def test_the_hash_follows_the_meaning() -> None:
+    one = plan.parse(PROBE)
+    assert one.hash() == plan.parse({**PROBE, "about": "other words"}).hash()
+    assert one.hash() != plan.parse({**PROBE, "settings": {"steps": 1}}).hash()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"engine": "prob"}, "no engine 'prob'; did you mean 'probe'?"),
+        ({"settings": {"step": 1}}, "unknown key 'step'; did you mean 'steps'?"),
+        ({"settings": {"steps": 0}}, "'steps' = 0 is wrong"),
+        ({"override": [{"model": "zzz"}]}, "[[override]] number 1 fits no run"),
+        ({"task": "ensemble"}, "engine 'probe' has no task 'ensemble'"),
+    ],
+)
+def test_mistakes_are_one_sentence_each(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    found = problems({**PROBE, **change}, tmp_path)
+    assert len(found) == 1
+    assert said in found[0]
+
+
+def test_run_ids_are_safe_names(tmp_path: Path) -> None:
+    specs = expand({**PROBE, "models": ["path:/a b/../C"], "subsets": ["x" * 200]}, tmp_path)
+    assert "/" not in specs[0].run_id
+    assert len(specs[0].run_id) <= 96
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("epochs=1", ("epochs", 1)),
+        ("lr=2e-5", ("lr", 2e-5)),
+        ("layers=[3, 7]", ("layers", [3, 7])),
+        ("tf32=true", ("tf32", True)),
+        ("precision=bf16", ("precision", "bf16")),
+        ("data_root=/a=b", ("data_root", "/a=b")),
+        ("note=", ("note", "")),
+    ],
+)
+def test_settings_of_flags_are_read_as_toml_or_text(text: str, pair: tuple[str, object]) -> None:
+    assert plan.read_setting(text) == pair
+
+
+def test_user_presets_are_found_and_may_not_hide_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_CONFIG", str(tmp_path))
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets/mine.toml").write_text('subsets = "a"\nmodels = "m"\nseeds = 7\n')
+    assert plan.preset("mine").seeds == (7,)
+    (tmp_path / "presets/demo.toml").write_text("")
+    with pytest.raises(plan.PlanError, match="exists already"):
+        plan.preset("mine")
+
+
+def test_shipped_presets_are_valid_plans() -> None:
+    for name in plan.preset_files():
+        asked = plan.preset(name)
+        assert asked.name == name
+        assert asked.about
