@@ -120,6 +120,7 @@ def run(
     """Train and evaluate: a plan file, a preset, or flags; flags overrule the other two."""
     from workbench import headless as front
     from workbench import paths, plan, suite
+    from workbench.views import Mode
 
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
@@ -132,7 +133,7 @@ def run(
             typer.echo(spec.model_dump_json() if as_json else spec.run_id)
         return
     folder = suite.create(paths.log_root(log_root), asked, specs)
-    mode = front.Mode.of(headless=headless, as_json=as_json)
+    mode = Mode.of(headless=headless, as_json=as_json)
     if detach:
         raise typer.Exit(front.detach(folder, mode, share=share))
     raise typer.Exit(front.foreground(folder, mode, share=share))
@@ -173,9 +174,10 @@ def attach(name: SuiteName = None, log_root: LogRoot = None, as_json: AsJson = F
     """Watch a suite; Ctrl-C only detaches."""
     from workbench import headless as front
     from workbench import paths, suite
+    from workbench.views import Mode
 
     folder = suite.find(paths.log_root(log_root), name)
-    raise typer.Exit(front.attach(folder, front.Mode.of(headless=False, as_json=as_json)))
+    raise typer.Exit(front.attach(folder, Mode.of(headless=False, as_json=as_json)))
 
 
 @app.command()

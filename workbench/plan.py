@@ -207,7 +207,7 @@ def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpe
     try:
         params = module.Params.model_validate(settings)
     except ValidationError as error:
-        place = f"settings of {cell.engine} / {cell.model}"
+        place = f"settings of {cell.engine}"
         raise PlanError(tomlfile.sentences(error, module.Params, place)) from None
     full = params.model_dump(mode="json")
     if reasons := _impossible(cell, full):
