@@ -1,0 +1,231 @@
+"""Starting one engine, and waiting for it: the pipes, the environment, the status.
+
+The engine gets a session of its own (a Ctrl-C of the terminal never reaches it), an event pipe that
+is not stdout (a library may print what it likes), and the read end of a life pipe that nobody
+writes to: when the warden dies, however, the kernel closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from engines.protocol import RunSpec
+from workbench import tree
+
+ENGINE_COMMAND: Final = (sys.executable, "-m", "engines.child")
+
+ALLOWED: Final = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|VIRTUAL_ENV|CONDA_PREFIX"
+    r"|LD_LIBRARY_PATH|CUDA_.*|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES|NCCL_.*"
+    r"|TORCH_.*|PYTORCH_.*|TRITON_.*|OMP_.*|MKL_.*|OPENBLAS_.*|GOMP_.*|KMP_.*|MALLOC_.*"
+    r"|HF_HOME|HF_HUB_CACHE|HF_HUB_OFFLINE|HF_DATASETS_CACHE|TRANSFORMERS_CACHE"
+    r"|TRANSFORMERS_OFFLINE|TOKENIZERS_PARALLELISM|HUGGINGFACE_HUB_CACHE"
+    r"|PYTHON.*|WORKBENCH_.*|XDG_.*|SSL_CERT_FILE|SSL_CERT_DIR|NVML_STUB_STATE"
+)
+"""What an engine inherits. A list of what may pass, since secrets have no common name."""
+
+SECRET: Final = re.compile(
+    r"(^|_)(TOKENS?|SECRETS?|PASSWORD|PASSWD|CREDENTIALS?|API_?KEYS?)(_|$)", re.IGNORECASE
+)
+"""Never inherited, even where the list above would let it pass."""
+
+OOM_SCORE: Final = 500
+"""The kernel's killer shall take the engine before its warden, which could not say so."""
+
+
+class EngineStartError(RuntimeError):
+    """The engine's process could not be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a process ended. All None: somebody else took the status, so nobody knows."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+@dataclass
+class Engine:
+    """A started engine. `close` gives up the descriptors; it does not stop anything."""
+
+    process: tree.Process
+    pidfd: int
+    event_fd: int
+    t0: float
+    """CLOCK_MONOTONIC at its start; all times of the attempt count from here."""
+    popen: subprocess.Popen[bytes] = field(repr=False)
+    status: Status | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def now(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.t0
+
+    def poll(self) -> Status | None:
+        """Its status if it has ended. Asks for this one process and no other."""
+        if self.status is not None:
+            return self.status
+        try:
+            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            self.status = Status()
+        else:
+            if ended is None:
+                return None
+            exited = ended.si_code == os.CLD_EXITED
+            self.status = Status(
+                code=ended.si_status if exited else None,
+                signal=None if exited else ended.si_status,
+            )
+        self.popen.returncode = -(self.status.signal or 0) or self.status.code or 0
+        return self.status
+
+    def close(self) -> None:
+        """Close the pidfd and the event pipe."""
+        for descriptor in (self.pidfd, self.event_fd):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self.pidfd = self.event_fd = -1
+
+
+def start(
+    command: Sequence[str],
+    run_dir: Path,
+    environment: Mapping[str, str],
+    life_fd: int,
+    pipe_bytes: int,
+) -> Engine:
+    """Start `command RUN_DIR` with `environment` and its two pipes.
+
+    Raises:
+        EngineStartError: no such program, no memory, too many processes.
+    """
+    reading, writing = os.pipe()
+    with contextlib.suppress(OSError):  # a user's pipes may be limited; 64 KiB then
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, pipe_bytes)
+    os.set_blocking(reading, False)
+    t0 = time.monotonic()
+    pipes = {"WORKBENCH_EVENT_FD": writing, "WORKBENCH_LIFE_FD": life_fd}
+    log = open_log(run_dir)
+    try:
+        popen = subprocess.Popen(
+            [*command, str(run_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=tuple(pipes.values()),
+            start_new_session=True,
+            env={
+                **environment,
+                **{name: str(fd) for name, fd in pipes.items()},
+                "WORKBENCH_T0": repr(t0),
+                "WORKBENCH_PARENT": str(os.getpid()),
+            },
+        )
+    except OSError as error:
+        os.close(reading)
+        raise EngineStartError(f"{command[0]} cannot be started: {error.strerror}") from error
+    finally:
+        os.close(writing)
+        os.close(log)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{popen.pid}/oom_score_adj").write_text(str(OOM_SCORE))
+    # Not reaped by anybody yet, so the pid is surely still ours.
+    return Engine(
+        process=tree.look(popen.pid) or tree.Process(popen.pid, 0, os.getpid(), popen.pid, "Z"),
+        pidfd=os.pidfd_open(popen.pid),
+        event_fd=reading,
+        t0=t0,
+        popen=popen,
+    )
+
+
+def open_log(run_dir: Path) -> int:
+    """A descriptor of the run's engine.log, for appending."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(run_dir / "engine.log", flags, 0o600)
+
+
+def environment(
+    inherited: Mapping[str, str], spec: RunSpec, token: str, attempt: int
+) -> dict[str, str]:
+    """The environment of an engine: what may pass, where our modules are, who it is."""
+    passed = {
+        name: value
+        for name, value in inherited.items()
+        if ALLOWED.fullmatch(name) and not SECRET.search(name)
+    }
+    passed |= module_path(inherited)
+    passed |= {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        tree.TOKEN_NAME: token,
+        "WORKBENCH_ATTEMPT": str(attempt),
+    }
+    if spec.devices:
+        passed["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in spec.devices)
+        passed["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts them
+    return passed
+
+
+def module_path(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Variables that let a child import our packages, and nothing from the current folder.
+
+    A folder of results or data may hold a `torch.py`; `PYTHONSAFEPATH` keeps it out of the path,
+    and then a source checkout has to be named.
+    """
+    variables = {"PYTHONSAFEPATH": "1"}
+    root = Path(__file__).resolve().parents[1]
+    if root.name not in ("site-packages", "dist-packages"):
+        already = [part for part in inherited.get("PYTHONPATH", "").split(os.pathsep) if part]
+        others = [part for part in already if part != str(root)]
+        variables["PYTHONPATH"] = os.pathsep.join([str(root), *others])
+    return variables
+
+
+def trim_log(run_dir: Path, limit: int, keep: int = 1 << 20) -> int:
+    """Cut the middle out of an engine.log that is over `limit`; returns the bytes cut.
+
+    The writers append, so they go on after the cut. What they write between the reading and the
+    cutting is lost with the middle.
+    """
+    path = run_dir / "engine.log"
+    try:
+        size = path.stat().st_size
+        if size <= limit:
+            return 0
+        descriptor = open_log(run_dir)
+    except OSError:
+        return 0
+    try:
+        end = os.pread(descriptor, keep, size - keep)
+        cut = size - 2 * keep
+        os.ftruncate(descriptor, keep)
+        os.write(descriptor, f"\n[... {cut} bytes cut out here ...]\n".encode() + end)
+    finally:
+        os.close(descriptor)
+    return cut
+
+
+def tail_log(path: Path, size: int = 4096) -> str:
+    """The last lines of a log as text; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read(size).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,92 @@
+"""Where a run was made: machine, GPUs, driver, versions and the state of the source. No torch.
+
+The engine adds its own versions in its first message. Nothing here is secret: no environment
+variables, no command lines, no remote addresses.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from results.schema import Environment, GpuInfo
+
+GIT_SECONDS: Final = 5.0
+"""A source tree on a slow disk is not worth waiting for any longer."""
+
+SOURCE: Final = Path(__file__).resolve().parents[2]
+
+
+def collect(
+    gpus: tuple[GpuInfo, ...], gpu_facts: dict[str, object], gpu_reason: str
+) -> Environment:
+    """All facts that hold for the whole suite."""
+    commit, dirty = git_state(SOURCE)
+    return Environment(
+        versions={"workbench": version("workbench-mm"), "pydantic": version("pydantic")},
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=cpu_name(),
+        cores=len(os.sched_getaffinity(0)),
+        ram_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        gpus=gpus,
+        gpu_reason="" if gpus else (gpu_reason or "NVML named none"),
+        driver=str(gpu_facts.get("driver", "")),
+        nvml_library=str(gpu_facts.get("library", "")),
+        nvml_stub=bool(gpu_facts.get("stub", False)),
+        git_commit=commit,
+        git_dirty=dirty,
+        hostname=platform.node(),
+    )
+
+
+def version(package: str) -> str:
+    """An installed package's version, or `source` for a checkout that is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "source"
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor as it calls itself, or at least its architecture."""
+    try:
+        with cpuinfo.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key.strip() in ("model name", "Hardware", "cpu model"):
+                    return value.strip()
+    except OSError:
+        pass
+    return platform.machine()
+
+
+def git_state(folder: Path) -> tuple[str, bool | None]:
+    """Commit and whether tracked files differ from it; empty where the source is no checkout."""
+    git = shutil.which("git")
+    if git is None or not (folder / ".git").exists():
+        return "", None
+    # The repository's own settings shall not start programs.
+    base = [git, "-C", str(folder), "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
+    commit = _run([*base, "rev-parse", "HEAD"])
+    if not commit:
+        return "", None
+    changes = _run([*base, "status", "--porcelain", "--untracked-files=no"])
+    return commit, None if changes is None else bool(changes)
+
+
+def _run(command: list[str]) -> str | None:
+    keep = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=GIT_SECONDS,
+            check=True, stdin=subprocess.DEVNULL, env={**keep, "GIT_OPTIONAL_LOCKS": "0"},
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,135 @@
+"""Memory and CPU of an engine's process tree, from /proc, in about 15 µs a process.
+
+psutil would do it too, at eight times the cost: `statm` and `stat` are read through descriptors
+that stay open, which also keeps a reused pid from being mistaken for the process that had it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+MEASURED: Final = 256
+"""At most so many processes are measured; descriptors are finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostReading:
+    """One look at the tree. Bytes; percent of one core since the look before."""
+
+    rss_main: int | None
+    rss_tree: int | None
+    cpu_percent: float | None
+    processes: int
+
+
+class _Open:
+    """One process with its two files held open."""
+
+    def __init__(self, pid: int, proc: Path) -> None:
+        self.statm = os.open(proc / str(pid) / "statm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.stat = os.open(proc / str(pid) / "stat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(self.statm)
+            raise
+        self.cpu_ticks: int | None = None
+
+    def rss(self) -> int:
+        return int(os.pread(self.statm, 256, 0).split()[1]) * PAGE
+
+    def ticks(self) -> int:
+        fields = os.pread(self.stat, 1024, 0).rpartition(b")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    def close(self) -> None:
+        os.close(self.statm)
+        os.close(self.stat)
+
+
+class TreeMeter:
+    """Measures one tree again and again. `watch` says which processes belong to it."""
+
+    def __init__(self, main: int, proc: Path = Path("/proc")) -> None:
+        self.main = main
+        self._proc = proc
+        self._open: dict[int, _Open] = {}
+        self._last: float | None = None
+        self.watch([main])
+
+    def watch(self, pids: Iterable[int]) -> None:
+        """From now on measure these, and no others."""
+        wanted = list(pids)[:MEASURED]
+        for gone in set(self._open) - set(wanted):
+            self._open.pop(gone).close()
+        for pid in wanted:
+            if pid not in self._open:
+                with contextlib.suppress(OSError):
+                    self._open[pid] = _Open(pid, self._proc)
+
+    @property
+    def pids(self) -> list[int]:
+        """What is measured now."""
+        return list(self._open)
+
+    def read(self) -> HostReading:
+        """Resident memory and CPU of the tree now. Null where the process is gone."""
+        now = time.monotonic()
+        sizes: dict[int, int] = {}
+        spent = 0
+        fresh = self._last is None
+        for pid, process in list(self._open.items()):
+            try:
+                sizes[pid] = process.rss()
+                ticks = process.ticks()
+            except (OSError, IndexError):
+                self._open.pop(pid).close()
+                continue
+            # A process first seen now was made since the last look: all it used counts.
+            before = process.cpu_ticks if process.cpu_ticks is not None else (ticks if fresh else 0)
+            spent += max(0, ticks - before)
+            process.cpu_ticks = ticks
+        elapsed = now - self._last if self._last is not None else 0.0
+        self._last = now
+        return HostReading(
+            rss_main=sizes.get(self.main) or None,  # 0: a zombie, whose memory is gone
+            rss_tree=sum(sizes.values()) or None,
+            cpu_percent=100 * spent / TICKS / elapsed if elapsed > 0 else None,
+            processes=len(sizes),
+        )
+
+    def peak_main(self) -> int | None:
+        """VmHWM of the main process: the exact peak that the kernel keeps."""
+        return _field(self._proc / str(self.main) / "status", b"VmHWM:")
+
+    def pss(self) -> int | None:
+        """Sum of the proportional sizes, shared pages counted once in all.
+
+        Walks page tables (7 ms for 600 MiB) and holds the target's mmap lock meanwhile: for phase
+        marks only.
+        """
+        parts = [_field(self._proc / str(pid) / "smaps_rollup", b"Pss:") for pid in self._open]
+        known = [part for part in parts if part is not None]
+        return sum(known) if known else None
+
+    def close(self) -> None:
+        """Close all files."""
+        self.watch([])
+
+
+def _field(path: Path, name: bytes) -> int | None:
+    """A line `Name:   123 kB` in bytes."""
+    try:
+        for line in path.read_bytes().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
