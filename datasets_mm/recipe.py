@@ -1,0 +1,267 @@
+"""The recipe of a subset: strict TOML, read and checked here, with every problem said at once.
+
+Separate from the code that builds, because the workbench, the TUI and the command line read recipes
+before anything heavy is loaded: only the standard library and pydantic are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+RECIPE_SCHEMA: Final = 1
+MAX_BYTES: Final = 262_144
+"""A recipe larger than this is not a recipe: 256 KiB holds some 5,000 lines."""
+
+FieldName = Literal[
+    "answer", "data_id", "dataset_id", "image_path", "instruction", "passage_id",
+    "passage_image_path", "passage_text", "question",
+]  # fmt: skip
+"""M2KR's nine fields."""
+
+FIELDS: Final[tuple[str, ...]] = get_args(FieldName)
+LIST_FIELDS: Final = frozenset({"answer", "passage_id", "passage_image_path", "passage_text"})
+
+GroupKey = Literal[FieldName, "image"]
+"""What records are grouped by: a field, or `image`, the content of the query picture."""
+
+Adapter = Literal["openmoji", "jsonl", "ret_m2kr_jsonl"]
+
+
+class RecipeError(Exception):
+    """One or more recipes cannot be used. `problems`: one sentence each, with place and remedy."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Strict(BaseModel):
+    """Files that people write: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Where(Strict):
+    """Keep the records whose field has one of these values, or matches a pattern."""
+
+    do: Literal["where"]
+    field: FieldName
+    one_of: tuple[str, ...] | None = Field(None, description="exact values; lists: any element")
+    matches: str | None = Field(None, description="regular expression, found anywhere in the value")
+    negate: bool = Field(False, description="keep the records that do NOT pass")
+
+    @model_validator(mode="after")
+    def _one_test(self) -> Self:
+        if (self.one_of is None) == (self.matches is None):
+            raise ValueError("give exactly one of `one_of` and `matches`")
+        if self.matches is not None:
+            try:
+                re.compile(self.matches)
+            except re.error as error:
+                raise ValueError(f"`matches` is not a regular expression: {error}") from None
+        return self
+
+
+class Present(Strict):
+    """Keep the records in which these fields are filled."""
+
+    do: Literal["present"]
+    fields: tuple[FieldName, ...] = Field(min_length=1)
+    need: Literal["all", "any"] = Field("all", description="of a list's elements: all, or any")
+
+
+class Dedupe(Strict):
+    """Keep one record of each group, drawn by the seed."""
+
+    do: Literal["dedupe"]
+    by: tuple[GroupKey, ...] = Field(min_length=1)
+    seed: int = 0
+
+
+class Sample(Strict):
+    """Keep n records, or a fraction. A smaller sample is always part of a larger one."""
+
+    do: Literal["sample"]
+    n: int | None = Field(None, ge=0)
+    fraction: float | None = Field(None, ge=0, le=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.n is None) == (self.fraction is None):
+            raise ValueError("give exactly one of `n` and `fraction`")
+        return self
+
+
+class Split(Strict):
+    """Divide the groups into named parts and keep some of them. A group never straddles parts."""
+
+    do: Literal["split"]
+    parts: dict[str, float] = Field(min_length=2, description="name -> share; they sum to 1")
+    keep: tuple[str, ...] = Field(min_length=1)
+    by: tuple[GroupKey, ...] = Field(("image",), min_length=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(sum(self.parts.values()) - 1) > 1e-9 or min(self.parts.values()) < 0:
+            raise ValueError("the shares in `parts` must be 0 or more and sum to 1")
+        if unknown := [name for name in self.keep if name not in self.parts]:
+            raise ValueError(f"`keep` names no part: {', '.join(unknown)}")
+        return self
+
+
+class Limit(Strict):
+    """Keep at most n records of each group (of all records, without `by`), drawn by the seed."""
+
+    do: Literal["limit"]
+    n: int = Field(ge=1)
+    by: tuple[GroupKey, ...] = ()
+    seed: int = 0
+
+
+Step = Annotated[Where | Present | Dedupe | Sample | Split | Limit, Field(discriminator="do")]
+STEPS: Final[dict[str, type[Strict]]] = {
+    "where": Where, "present": Present, "dedupe": Dedupe, "sample": Sample, "split": Split,
+    "limit": Limit,
+}  # fmt: skip
+
+
+class Source(Strict):
+    """Where the records come from."""
+
+    adapter: Adapter
+    packages: tuple[str, ...] = Field((), description="Python packages that hold the data")
+    uri: str = Field("", description="file under the data root, e.g. jsonl/okvqa_train.jsonl")
+    passages: str = Field("", description="file of further passages under the data root")
+    images: str = Field("images", description="folder of pictures under the data root")
+    revision: str = Field("", description="revision of the data that this recipe means")
+    licences: tuple[str, ...] = Field((), description="one line for each work: what, licence, who")
+
+
+class Images(Strict):
+    """What happens to a record whose picture is missing or outside the image root."""
+
+    missing: Literal["skip", "error"] = "skip"
+
+
+class Recipe(Strict):
+    """What is trained or tested on."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    format: Literal[1] = Field(1, alias="schema", description="version of this format")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]{0,47}$")
+    title: str = Field(max_length=200)
+    source: Source | None = None
+    derive: str | None = Field(None, description="the subset whose records this one filters")
+    steps: tuple[Step, ...] = ()
+    images: Images = Images()
+    corpus: Literal["source", "positives"] = Field(
+        "source", description="searched: every passage of the source, or this subset's positives"
+    )
+    evaluate_on: tuple[str, ...] = ()
+    expected_rows: int | None = Field(None, ge=0, description="a build with other rows says so")
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.source is None) == (self.derive is None):
+            raise ValueError("give exactly one of `source` and `derive`")
+        return self
+
+    def digest(self) -> str:
+        """Hash of all that can change the rows: titles and notes are left out."""
+        quiet = {"name", "title", "evaluate_on", "expected_rows", "notes"}
+        content = json.dumps(self.model_dump(mode="json", exclude=quiet), sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def read(path: Path) -> Recipe:
+    """The recipe in this file, or RecipeError with every problem in it."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RecipeError([f"{path}: larger than {MAX_BYTES} bytes; a recipe is a short TOML"])
+        data = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RecipeError([f"{path}: cannot be read ({error.strerror}); check the path"]) from None
+    except UnicodeDecodeError:
+        raise RecipeError([f"{path}: not UTF-8 text; save it as UTF-8"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError([f"{path}: not TOML: {error}; correct that line"]) from None
+    recipe = parse(data, str(path))
+    if recipe.name != path.stem:
+        raise RecipeError(
+            [f"{path}: name = {recipe.name!r}; the file must be called {recipe.name}.toml"]
+        )
+    return recipe
+
+
+def parse(data: dict[str, Any], place: str) -> Recipe:
+    """Check TOML content; `place` is named in every problem."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError([_say(place, data, dict(one)) for one in error.errors()]) from None
+
+
+def _say(place: str, data: dict[str, Any], error: dict[str, Any]) -> str:
+    """One sentence: file, key path, bad value, remedy."""
+    loc: tuple[str | int, ...] = error["loc"]
+    key = _path(loc, data)
+    value = json.dumps(error["input"], ensure_ascii=False, default=str)
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{place}: {key}: unknown key; {_nearest(str(loc[-1]), _known(loc[:-1]))}"
+        case "missing":
+            return f"{place}: {key}: missing; add it"
+        case "union_tag_invalid" | "union_tag_not_found":
+            did = error["input"].get("do", "") if isinstance(error["input"], dict) else ""
+            return f"{place}: {key}.do = {json.dumps(did)}: {_nearest(str(did), list(STEPS))}"
+        case "literal_error":
+            allowed = re.findall(r"'([^']+)'", str(error["ctx"]["expected"]))
+            return f"{place}: {key} = {shown}: {_nearest(str(error['input']), allowed)}"
+        case "value_error":
+            return f"{place}: {key or 'recipe'}: {error['ctx']['error']}"
+    return f"{place}: {key} = {shown}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _path(loc: tuple[str | int, ...], data: Any) -> str:
+    """`steps[1].field`: pydantic's union tags are left out, because nobody wrote them as keys."""
+    text, here = "", data
+    for position, part in enumerate(loc):
+        if isinstance(part, int):
+            text += f"[{part}]"
+            here = here[part] if isinstance(here, list) and part < len(here) else None
+            continue
+        tag = position and isinstance(loc[position - 1], int) and loc[0] == "steps"
+        if tag and part in STEPS:
+            continue
+        text += f".{part}" if text else part
+        here = here.get(part) if isinstance(here, dict) else None
+    return text
+
+
+def _known(loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that the table at this place may have."""
+    tables: dict[str, type[BaseModel]] = {"source": Source, "images": Images}
+    if loc and loc[0] == "steps" and len(loc) > 2:
+        model: type[BaseModel] = STEPS[str(loc[2])]
+    else:
+        model = tables.get(str(loc[0]), Recipe) if loc else Recipe
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    if near := get_close_matches(word, known, n=1, cutoff=0.6):
+        return f"did you mean {near[0]!r}?"
+    return f"use one of {', '.join(known)}"

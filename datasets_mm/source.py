@@ -1,0 +1,108 @@
+"""Where a source lies and what identifies it: package folders, digests, pre-flight problems.
+
+Separate from the adapters, because the workbench asks "could this be built?" before anything heavy
+is loaded. Data packages are located, never imported: their code has no business running here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+from importlib import metadata
+from pathlib import Path
+
+from datasets_mm.recipe import Source
+
+
+class SourceError(Exception):
+    """The source cannot be read; one sentence with place and remedy."""
+
+
+def package_folder(module: str) -> Path | None:
+    """Folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def distribution(requirement: str) -> str:
+    """`emoji==2.16.0` -> `emoji`."""
+    return re.split(r"[=<>!~\[ ;]", requirement, maxsplit=1)[0]
+
+
+def package_digest(requirement: str) -> str:
+    """Version and content of an installed package, from the hashes that its wheel recorded.
+
+    Only data files count: byte-code and installer marks differ between machines.
+    """
+    name = distribution(requirement)
+    found = metadata.distribution(name)
+    digest = hashlib.blake2b(f"{name}=={found.version}".encode(), digest_size=16)
+    for file in sorted(found.files or (), key=str):
+        if file.hash and file.suffix in {".svg", ".json"}:
+            digest.update(f"{file}:{file.hash.value}\n".encode())
+    return digest.hexdigest()
+
+
+def file_digest(path: Path, cache_root: Path) -> str:
+    """blake2b of a file's content; remembered while its size and time stay as they are."""
+    stat = path.stat()
+    name = hashlib.blake2b(str(path.absolute()).encode(), digest_size=16).hexdigest()
+    memory = cache_root / "digests" / f"{name}.json"
+    mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    try:
+        known = json.loads(memory.read_text())
+        if known["mark"] == mark:
+            return str(known["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = memory.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps({"mark": mark, "digest": digest}))
+    draft.replace(memory)
+    return digest
+
+
+def problem(source: Source, data_root: Path | None) -> str | None:
+    """What keeps this source from being read, in one sentence; None: nothing found."""
+    if missing := _missing_packages(source):
+        return f"{', '.join(missing)} not installed; run: pip install 'workbench-mm[demo]'"
+    if source.adapter == "openmoji":
+        return None
+    if data_root is None:
+        return f"{source.uri} needs a data folder; give --set data_root=/folder/that/holds/it"
+    for name in (source.uri, source.passages):
+        if name and not (data_root / name).is_file():
+            return (
+                f"{name} is not in the data folder {data_root}; "
+                "copy it there, or give another --set data_root=…"
+            )
+    return None
+
+
+def _missing_packages(source: Source) -> list[str]:
+    missing = []
+    for requirement in source.packages:
+        try:
+            metadata.version(distribution(requirement))
+        except metadata.PackageNotFoundError:
+            missing.append(requirement)
+    return missing
+
+
+def fingerprint(source: Source, revision: int, data_root: Path | None, cache_root: Path) -> str:
+    """Identity of the source's content; `revision` is that of the adapter's own code."""
+    parts = [source.adapter, str(revision), source.revision, source.images]
+    parts += [package_digest(requirement) for requirement in source.packages]
+    for name in (source.uri, source.passages):
+        if name:
+            if data_root is None:
+                raise SourceError(f"{name} needs a data folder; give --set data_root=…")
+            parts += [name, file_digest(data_root / name, cache_root)]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
