@@ -27,7 +27,7 @@ class Limits:
     """SIGKILL and look again, until two looks in a row find nothing; then survivors are named."""
     drain_seconds: float = 1.0
     """The event pipe is read this long after the engine's exit; a stray child may hold it open."""
-    start_seconds: float = 5.0
+    start_seconds: float = 10.0
     """`launch` waits this long for a new warden to say that it works or waits."""
     sample_seconds: float = 0.5
     """Fast tier: resident memory, CPU, VRAM."""

@@ -114,28 +114,23 @@ def start(
     Raises:
         EngineStartError: no such program, no memory, too many processes.
     """
+    try:
+        log = open_log(run_dir)
+    except OSError as error:
+        raise EngineStartError(f"{run_dir}/engine.log: {error.strerror}") from error
     reading, writing = os.pipe()
     with contextlib.suppress(OSError):  # a user's pipes may be limited; 64 KiB then
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, pipe_bytes)
     os.set_blocking(reading, False)
     t0 = time.monotonic()
     pipes = {"WORKBENCH_EVENT_FD": writing, "WORKBENCH_LIFE_FD": life_fd}
-    log = open_log(run_dir)
+    own = {name: str(fd) for name, fd in pipes.items()}
+    own |= {"WORKBENCH_T0": repr(t0), "WORKBENCH_PARENT": str(os.getpid())}
     try:
         popen = subprocess.Popen(
-            [*command, str(run_dir)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=tuple(pipes.values()),
-            start_new_session=True,
-            env={
-                **environment,
-                **{name: str(fd) for name, fd in pipes.items()},
-                "WORKBENCH_T0": repr(t0),
-                "WORKBENCH_PARENT": str(os.getpid()),
-            },
-        )
+            [*command, str(run_dir)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            pass_fds=tuple(pipes.values()), start_new_session=True, env={**environment, **own},
+        )  # fmt: skip
     except OSError as error:
         os.close(reading)
         raise EngineStartError(f"{command[0]} cannot be started: {error.strerror}") from error
@@ -145,13 +140,8 @@ def start(
     with contextlib.suppress(OSError):
         Path(f"/proc/{popen.pid}/oom_score_adj").write_text(str(OOM_SCORE))
     # Not reaped by anybody yet, so the pid is surely still ours.
-    return Engine(
-        process=tree.look(popen.pid) or tree.Process(popen.pid, 0, os.getpid(), popen.pid, "Z"),
-        pidfd=os.pidfd_open(popen.pid),
-        event_fd=reading,
-        t0=t0,
-        popen=popen,
-    )
+    found = tree.look(popen.pid) or tree.Process(popen.pid, 0, os.getpid(), popen.pid, "Z")
+    return Engine(found, os.pidfd_open(popen.pid), reading, t0, popen)
 
 
 def open_log(run_dir: Path) -> int:

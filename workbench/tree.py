@@ -175,7 +175,7 @@ class Tree:
         leader = everybody.get(process.session)
         return leader is None or leader.start_ticks == ticks
 
-    def signal_groups(self, number: int) -> None:
+    def signal_all(self, number: int) -> None:
         """Signal every process of the tree, whatever group or session it has fled to."""
         for process in self.living():
             send(process, number)

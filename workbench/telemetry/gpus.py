@@ -178,6 +178,26 @@ class GpuWatch:
         self.reason = self.reason or "the sampler has ended"
 
 
+def shown_gpus(
+    devices: Iterable[int], environment: Mapping[str, str], facts: Mapping[str, Any]
+) -> set[int] | None:
+    """The GPUs that an engine sees, by index; None: all. A plan's devices go before the shell's."""
+    if chosen := set(devices):
+        return chosen
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return None
+    by_uuid = {str(gpu["uuid"]): int(gpu["index"]) for gpu in facts.get("gpus", ())}
+    shown: set[int] = set()
+    for part in visible.split(","):
+        name = part.strip()
+        if name.isdigit():
+            shown.add(int(name))
+        else:
+            shown |= {index for uuid, index in by_uuid.items() if name and uuid.startswith(name)}
+    return shown
+
+
 def gpu_of(raw: Mapping[str, Any], own: set[int]) -> Gpu:
     """One GPU's raw figures, with the share of the run's own processes."""
     reasons = dict(raw["reasons"])

@@ -1,0 +1,366 @@
+"""One attempt of one run, from the engine's start to its End in the journal.
+
+Never waits: the warden's loop calls `pump` when the event pipe has something, and `tick` a few
+times a second. Whatever happens, one End is written, after nothing of the engine runs any more.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from engines import protocol
+from engines.protocol import Cause, Message, RunSpec
+from workbench import process, state, tree, verdict
+from workbench.journal import Journal, JournalLostError, LineSplitter, Tail
+from workbench.ladder import Ladder
+from workbench.limits import Limits
+from workbench.progress import RateLimit, Silence
+from workbench.telemetry.gpus import GpuWatch, shown_gpus
+from workbench.telemetry.proc import TreeMeter
+
+Source = Literal["engine", "warden"]
+
+SAMPLED_AT = frozenset({"memory", "done", "failed"})
+"""After these the engine may be gone at once: its peak is read while it still has one."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all attempts of a suite share."""
+
+    limits: Limits
+    token: str
+    life_fd: int
+    """Read end of the life pipe, inherited by engines."""
+    command: Sequence[str]
+    gpus: GpuWatch
+    environment: Mapping[str, Any]
+    """Content of `Attempt.environment`."""
+    guard: int
+    """Pid of the guard, which is no part of any tree; 0: none."""
+
+    @property
+    def spared(self) -> frozenset[int]:
+        """Children of the warden that no stop ladder may touch."""
+        return frozenset(pid for pid in (self.guard, self.gpus.pid) if pid)
+
+
+class Attempt:
+    """A started run. `ended` turns true once its End is written."""
+
+    def __init__(self, folder: Path, spec: RunSpec, setting: Setting) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.setting = setting
+        self.limits = setting.limits
+        self.state = state.fold(Tail(folder / "events.jsonl").read_all())
+        self.counts: Counter[str] = Counter()
+        self.ended = False
+        self.contaminated = False
+        self.engine: process.Engine | None = None
+        self._journal: Journal | None = Journal.open(folder / "events.jsonl")
+        self.counts["torn_journal_lines"] = self._journal.sealed
+        self._splitter = LineSplitter(self.limits.line_bytes)
+        self._rate = RateLimit(self.limits.messages_per_second)
+        self._asked: Cause | None = None
+        self._asked_detail = self._protocol_error = self._storage_error = ""
+        self._exit_at: float | None = None
+        self._exit_t = 0.0
+        self._pipe_open = True
+        self._sample_due = self._slow_due = self._pss_due = 0.0
+        self._peak: int | None = None
+
+        self._cpu_start = time.process_time()
+        self._sampler_start = setting.gpus.cpu_seconds
+        self._oom_start = verdict.oom_kills()
+
+    def start(self) -> None:
+        """Start the engine; an engine that cannot start has ended at once."""
+        number = self.state.attempt + 1
+        variables = process.environment(os.environ, self.spec, self.setting.token, number)
+        try:
+            self.engine = process.start(
+                self.setting.command, self.folder, variables, self.setting.life_fd,
+                self.limits.pipe_bytes,
+            )  # fmt: skip
+        except process.EngineStartError as error:
+            self._write(protocol.Attempt(number=number, pid=0))
+            self._end("failed", str(error), process.Status())
+            return
+        root = self.engine.process
+        self.tree = tree.Tree(root, self.setting.token, os.getpid(), self.setting.spared)
+        self.ladder = Ladder(self.tree, self.limits)
+        self.meter = TreeMeter(root.pid)
+        self.silence = Silence(self.limits, time.monotonic())
+        environment = dict(self.setting.environment)
+        self._write(protocol.Attempt(number=number, pid=root.pid, environment=environment))
+
+    def ask(self, cause: Cause, detail: str) -> None:
+        """End this attempt, politely first; asking again climbs the ladder."""
+        if self._asked is None:
+            self._asked, self._asked_detail = cause, detail
+        if self.engine is not None and self._exit_at is None:
+            self.tree.spared = self.setting.spared
+            self.ladder.climb(time.monotonic())
+
+    @property
+    def pipe(self) -> int:
+        """The event pipe to watch, -1 when it says nothing more."""
+        return self.engine.event_fd if self.engine is not None and self._pipe_open else -1
+
+    @property
+    def exit_fd(self) -> int:
+        """Becomes readable when the engine ends; -1 when that has been seen."""
+        return self.engine.pidfd if self.engine is not None and self._exit_at is None else -1
+
+    @property
+    def stopping(self) -> bool:
+        """Somebody, or a rule, has asked the engine to end."""
+        return self.engine is not None and self.ladder.rung > 0
+
+    def pump(self) -> None:
+        """Read what the engine said, a bounded amount, and journal it."""
+        if self.engine is None or not self._pipe_open:
+            return
+        left = self.limits.turn_bytes
+        while left > 0:
+            try:
+                data = os.read(self.engine.event_fd, 65_536)
+            except BlockingIOError:
+                break
+            if not data:
+                self._pipe_open = False
+                break
+            left -= len(data)
+            for line in self._splitter.feed(data):
+                self._receive(line)
+        self._sync()
+
+    def _receive(self, line: bytes) -> None:
+        now = time.monotonic()
+        try:
+            message = protocol.decode(line)
+        except (ValueError, RecursionError):
+            self.counts["malformed_lines"] += 1
+            return
+        kind = str(getattr(message, "kind", ""))
+        if isinstance(message, protocol.Unknown):
+            self.counts["unknown_messages"] += 1
+        if kind in ("step", "progress", "notice", "unknown") and not self._rate.allows(now):
+            self.counts["messages_dropped_by_warden"] += 1
+            return
+        self.silence.heard(message, now)
+        self._write(message, "engine")
+        if isinstance(message, protocol.Hello) and message.protocol != protocol.PROTOCOL:
+            self._break_off(
+                f"the engine speaks protocol {message.protocol}, the warden {protocol.PROTOCOL}"
+            )
+        if isinstance(message, protocol.Phase):
+            self.setting.gpus.mark()
+            self._sample(now, peak=True, pss=now >= self._pss_due)
+        elif kind in SAMPLED_AT:
+            self._sample(now, peak=True)
+
+    def _break_off(self, problem: str) -> None:
+        if not self._protocol_error:
+            self._protocol_error = problem
+            self.ladder.climb(time.monotonic())
+
+    def _write(self, message: Message, source: Source = "warden") -> None:
+        """Into the journal and into the fold; a lost journal ends the run, not the warden."""
+        entry = self._append(message, source) or protocol.Entry(
+            seq=self.state.last_seq + 1, wall=time.time(), src=source, msg=message
+        )
+        self.state = state.advance(self.state, entry)
+
+    def _append(self, message: Message, source: Source) -> protocol.Entry | None:
+        if self._journal is None:
+            return None
+        try:
+            entry = self._journal.write(source, message)
+        except JournalLostError as error:
+            self._lose_storage(error)
+            return None
+        if self._journal.size > self.limits.journal_bytes:
+            self._break_off(f"more than {self.limits.journal_bytes} bytes of events")
+        return entry
+
+    def _sync(self, *, force: bool = False) -> None:
+        if self._journal is not None:
+            try:
+                self._journal.sync(force=force)
+            except JournalLostError as error:
+                self._lose_storage(error)
+
+    def _lose_storage(self, error: JournalLostError) -> None:
+        self._storage_error = f"the journal is lost: {error.strerror}"
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        if self.engine is not None and self._exit_at is None:
+            self.ladder.climb(time.monotonic())
+
+    def tick(self, now: float) -> None:
+        """Everything that depends on the clock."""
+        if self.engine is None or self.ended:
+            return
+        self.tree.spared = self.setting.spared  # the sampler may be a new one
+        self.ladder.tick(now)
+        if self._exit_at is None and self.engine.poll() is not None:
+            self._exit_at, self._exit_t = now, self.engine.now()
+        if self._exit_at is not None:
+            self._drain(now)
+            return
+        if self.ladder.rung == 3 and self.ladder.survivors:
+            self._finish()  # what cannot be killed is named, and nobody waits for it
+            return
+        if now >= self._slow_due:
+            self._slow_due = now + self.limits.slow_seconds
+            self._look_after(now)
+        if now >= self._sample_due:
+            period = self.limits.sample_seconds
+            self._sample_due = max(self._sample_due + period, now + period / 2)
+            self._sample(now)
+        self._sync()
+
+    def due(self) -> float:
+        """When `tick` should be called next (CLOCK_MONOTONIC)."""
+        if self._exit_at is not None:
+            return 0.0 if not self._pipe_open else self._exit_at + self.limits.drain_seconds
+        return min(self._sample_due, self._slow_due, self.ladder.deadline)
+
+    def _look_after(self, now: float) -> None:
+        """Once a second: who belongs to the tree, is the log too long, does it still move?"""
+        pids = tree.descendants(self.tree.root.pid, self.limits.processes * 2)
+        spared = self.tree.spared
+        adopted = [pid for pid in tree.children(os.getpid()) if pid not in (*spared, *pids)]
+        self.meter.watch([*pids, *adopted])
+        tree.reap(os.getpid(), spared | {self.tree.root.pid})
+        self._peak = self.meter.peak_main() or self._peak
+        if len(pids) + len(adopted) > self.limits.processes:
+            self._protocol_error = f"more than {self.limits.processes} processes"
+            self.ladder.kill()
+        self.counts["engine_log_bytes_cut"] += process.trim_log(self.folder, self.limits.log_bytes)
+        if not self.stopping:
+            self._mind_silence(now)
+
+    def _mind_silence(self, now: float) -> None:
+        quiet = self.silence.seconds(now)
+        if self.silence.hung(now):
+            self.ask("hung", f"no progress for {quiet:.0f} s in phase {self.state.phase or '?'}")
+        elif self.silence.newly_stalled(now):
+            dumped = self.silence.dump_stacks(self.tree.root)
+            where = "; its stacks are in engine.log" if dumped else ""
+            text = f"no progress for {quiet:.0f} s in phase {self.state.phase or '?'}{where}"
+            self._write(protocol.Notice(t=self._t(), code="stalled", text=text))
+
+    def _sample(self, now: float, *, peak: bool = False, pss: bool = False) -> None:
+        if self._exit_at is not None:
+            return
+        reading = self.meter.read()
+        if peak:
+            self._peak = self.meter.peak_main() or self._peak
+        if pss:
+            self._pss_due = now + self.limits.pss_seconds
+        watch = self.setting.gpus
+        shown = shown_gpus(self.spec.devices, os.environ, watch.facts)
+        gpus, reason = watch.read(self.meter.pids, shown)
+        sample = protocol.Sample(
+            t=self._t(),
+            rss_main=reading.rss_main,
+            rss_main_peak=self._peak,
+            rss_tree=reading.rss_tree,
+            pss_tree=self.meter.pss() if pss else None,
+            cpu_percent=reading.cpu_percent,
+            processes=reading.processes,
+            gpus=gpus,
+            gpu_reason=reason,
+        )
+        self._write(sample)
+
+    def _drain(self, now: float) -> None:
+        """The engine is gone; read its last words, but do not wait for who holds its pipe."""
+        assert self._exit_at is not None  # noqa: S101 - tick has just set it
+        self.pump()
+        if not self._pipe_open or now - self._exit_at >= self.limits.drain_seconds:
+            if self._pipe_open:
+                self.counts["pipe_held_open"] = 1
+            self._finish()
+
+    def _finish(self) -> None:
+        """Clear away what is left, judge, and say so."""
+        assert self.engine is not None  # noqa: S101 - only called after a start
+        self.ladder.kill()
+        status = self.engine.poll() or process.Status()
+        self._exit_t = self._exit_t or self.engine.now()
+        seen = verdict.Evidence(
+            status=status,
+            done=self.state.done is not None,
+            failed=self.state.failed,
+            asked=self._asked,
+            asked_detail=self._asked_detail,
+            protocol_error=self._protocol_error,
+            storage_error=self._storage_error,
+            artifact_problems=verdict.problems(self.state.artifacts, self.folder),
+            oom_kills=verdict.oom_kills() - self._oom_start,
+        )
+        cause, detail = verdict.judge(seen)
+        self._end(cause, detail, status)
+        self.meter.close()
+        self.engine.close()
+
+    def _end(self, cause: Cause, detail: str, status: process.Status) -> None:
+        ladder = self.ladder if self.engine is not None else None
+        self._write(
+            protocol.End(
+                t=self._exit_t,
+                cause=cause,
+                exit_code=status.code,
+                signal=status.signal,
+                detail=detail,
+                killed=tuple(ladder.killed) if ladder else (),
+                survivors=tuple(ladder.survivors) if ladder else (),
+                counters=self._counters(),
+            )
+        )
+        self._sync(force=True)
+        if self._journal is not None:
+            self._journal.close()
+        self.ended = True
+
+    def _counters(self) -> dict[str, float]:
+        if self._splitter.torn:
+            self.counts["torn_lines"] += 1
+        self.counts["oversize_lines"] = self._splitter.oversize
+        self.counts["contaminated"] = int(self.contaminated)
+        used = self.setting.gpus.cpu_seconds - self._sampler_start
+        return {
+            **{name: float(value) for name, value in self.counts.items() if value},
+            "wall_seconds": self._exit_t,
+            "warden_cpu_seconds": time.process_time() - self._cpu_start,
+            "sampler_cpu_seconds": used,
+        }
+
+    def _t(self) -> float:
+        return self.engine.now() if self.engine else 0.0
+
+    def abort(self) -> None:
+        """The warden itself fails: leave no process behind. The End is written by who buries it."""
+        if self.engine is not None and not self.ended:
+            self.ladder.kill()
+
+
+def leave_out(folder: Path, cause: Cause, detail: str) -> state.RunState:
+    """End a run that does not start, or whose warden died; the state that comes of it."""
+    with Journal.open(folder / "events.jsonl") as journal:
+        before = state.fold(Tail(folder / "events.jsonl").read_all())
+        end = protocol.End(t=before.t, cause=cause, detail=detail)
+        entry = journal.write("warden", end)
+        journal.sync(force=True)
+    return state.advance(before, entry)

@@ -1,0 +1,172 @@
+"""Starting a warden that outlives us, and burying one that died.
+
+The only code outside the warden that makes processes of the workbench or writes into a suite's
+journals; the latter only under the suite's lock, when its warden is surely gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from results import store
+from workbench import locks, process, state, suite, tree
+from workbench.attempt import leave_out
+from workbench.journal import JournalBusyError, JournalLostError, Tail
+from workbench.limits import Limits
+from workbench.warden import write_record
+
+POLL_SECONDS: Final = 0.02
+
+
+class LaunchError(RuntimeError):
+    """The warden did not come up; the message has the end of its log."""
+
+
+@dataclass
+class Launched:
+    """A warden that is at work."""
+
+    pid: int
+    life_fd: int | None
+    """Write end of its life pipe (foreground only): it stops its suite when this closes."""
+    popen: subprocess.Popen[bytes]
+
+
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Wardens started by this process; kept so that the last poll can take their status."""
+
+
+def start_warden(folder: Path, *, foreground: bool = False, share: bool = False) -> Launched:
+    """Start the warden of a suite in a session of its own, and wait until it has come up.
+
+    In the foreground it holds the other end of a pipe of ours and stops when we are gone, however
+    we went. Otherwise nothing ties it to us, not even a hang-up of the terminal.
+
+    Raises:
+        LaunchError: it ended at once, or said nothing within `Limits.start_seconds`.
+    """
+    _STARTED[:] = [started for started in _STARTED if started.poll() is None]
+    reading, writing = os.pipe() if foreground else (-1, -1)
+    command = [sys.executable, "-m", "workbench.warden", str(folder)]
+    command += ["--life-fd", str(reading)] if foreground else []
+    command += ["--share"] if share else []
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    variables = {k: v for k, v in os.environ.items() if k != tree.TOKEN_NAME}
+    log = os.open(folder / "warden.log", flags, 0o600)
+    try:
+        popen = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            pass_fds=(reading,) if foreground else (), start_new_session=True,
+            env={**variables, **process.module_path(variables)},
+        )  # fmt: skip
+    except OSError as error:
+        _close(writing)
+        raise LaunchError(f"{sys.executable} cannot be started: {error.strerror}") from error
+    finally:
+        os.close(log)
+        _close(reading)
+    _STARTED.append(popen)
+    try:
+        _wait_until_up(folder, popen)
+    except LaunchError:
+        _close(writing)
+        raise
+    return Launched(popen.pid, writing if foreground else None, popen)
+
+
+def hang_up(launched: Launched) -> None:
+    """Close the life pipe: a foreground warden stops its suite, or insists if it does already."""
+    if launched.life_fd is not None:
+        os.close(launched.life_fd)
+        launched.life_fd = None
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
+def _wait_until_up(folder: Path, popen: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + Limits().start_seconds
+    while True:
+        code = popen.poll()
+        said = suite.read_warden(folder)
+        if said is not None and said.pid == popen.pid and said.state != "starting":
+            return
+        if code is not None:
+            reason = f"ended at once with {code}"
+            break
+        if time.monotonic() > deadline:
+            if said is not None and said.pid == popen.pid:
+                return  # it asks a slow driver for its GPUs
+            popen.kill()
+            popen.wait()
+            reason = f"said nothing for {Limits().start_seconds:.0f} s"
+            break
+        time.sleep(POLL_SECONDS)
+    tail = process.tail_log(folder / "warden.log")
+    raise LaunchError(f"the warden of {folder.name} {reason}; its log ends:\n{tail}")
+
+
+def reconcile(folder: Path) -> list[str]:
+    """Bury a suite whose warden died: kill what is left, end the run at work, write its record.
+
+    Does nothing if the warden lives, has ended in order, or ran on another machine. Safe to call at
+    any time by anybody; returns the ids of the runs that got their End or record now.
+    """
+    warden = suite.read_warden(folder)
+    if warden is None or suite.alive(warden) or warden.host != socket.gethostname():
+        return []
+    if warden.state in ("ended", "lost"):
+        return []
+    held = locks.take(folder / "warden.lock")
+    if held is None:
+        return []
+    try:
+        tree.kill_carriers(warden.token, Limits().kill_seconds)
+        buried = _bury(folder)
+        lost = {"state": "lost", "detail": "the warden died", "updated_wall": time.time()}
+        suite.write_warden(folder, warden.model_copy(update=lost))
+    finally:
+        os.close(held)
+    return buried
+
+
+def _bury(folder: Path) -> list[str]:
+    kept = _recorded(folder)
+    buried = []
+    for run, spec in suite.runs(folder):
+        with contextlib.suppress(JournalBusyError, JournalLostError, OSError):
+            if (ended := _end_of(run)) is None or (spec.run_id, ended.attempt) in kept:
+                continue
+            write_record(folder, run, spec, ended)
+            buried.append(spec.run_id)
+    return buried
+
+
+def _end_of(run: Path) -> state.RunState | None:
+    """The ended state of a run that was started, ended now if need be; None if it never was."""
+    known = state.fold(Tail(run / "events.jsonl").read_all())
+    if known.status == "queued":
+        return None
+    if known.end is not None:
+        return known
+    return leave_out(run, "supervisor-lost", "the warden died while this run was at work")
+
+
+def _recorded(folder: Path) -> set[tuple[str, int]]:
+    """Runs of this suite that have a record, by id and attempt."""
+    found = set()
+    with contextlib.suppress(OSError, store.NewerSchema):
+        for record in store.read(folder.parent / "results.jsonl"):
+            if record.identity.suite == folder.name:
+                found.add((record.identity.run_id, record.identity.attempt))
+    return found

@@ -1,0 +1,101 @@
+"""Does the engine still move, and does it say too much? Two small meters on its messages.
+
+Liveness is not progress: a heartbeat may come from a thread while the work hangs. Only what stands
+for work done counts.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+from engines import protocol
+from engines.protocol import Message
+from workbench import tree
+from workbench.limits import Limits
+
+IDLE_TALK: Final = frozenset({"notice", "hello"})
+
+
+class Silence:
+    """How long nothing has been done. Times are CLOCK_MONOTONIC."""
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._since = now
+        self._training = False
+        self._noted = False
+        self._mark: object = None
+        self._steps: deque[float] = deque(maxlen=50)
+
+    def heard(self, message: Message, now: float) -> None:
+        """Take a message into account."""
+        if isinstance(message, protocol.Phase):
+            self._training = message.name == "train"
+        if isinstance(message, protocol.Step) and message.count:
+            self._steps.append(max(message.step_seconds, default=message.seconds / message.count))
+        if not self._advances(message):
+            return
+        self._since, self._noted = now, False
+
+    def _advances(self, message: Message) -> bool:
+        match message:
+            case protocol.Progress() | protocol.Step():
+                mark = (message.done, message.total) if message.kind == "progress" else message.step
+                moved, self._mark = mark != self._mark, mark
+                return moved
+            case protocol.Unknown():
+                return False
+            case _:
+                return getattr(message, "kind", "") not in IDLE_TALK
+
+    def seconds(self, now: float) -> float:
+        """Since the last sign of work."""
+        return now - self._since
+
+    def newly_stalled(self, now: float) -> bool:
+        """True once for each silence that is longer than the phase allows."""
+        budget = self._limits.stall_seconds
+        if self._training and self._steps:
+            budget = max(self._limits.stall_step_seconds, 20 * max(self._steps))
+        if self._noted or self.seconds(now) < budget:
+            return False
+        self._noted = True
+        return True
+
+    def hung(self, now: float) -> bool:
+        """True when nobody should wait any longer."""
+        return self.seconds(now) >= self._limits.hang_seconds
+
+    def dump_stacks(self, process: tree.Process) -> bool:
+        """Have the engine write its stacks to engine.log; only if it listens to SIGUSR1.
+
+        Without a handler the signal would kill it.
+        """
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:
+            return False
+        caught = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+        listens = int(caught.split()[-1], 16) >> (signal.SIGUSR1 - 1) & 1
+        return bool(listens) and tree.send(process, signal.SIGUSR1)
+
+
+class RateLimit:
+    """At most so many a second, with a second's worth in stock."""
+
+    def __init__(self, per_second: int) -> None:
+        self._rate = per_second
+        self._stock = float(per_second)
+        self._last = 0.0
+
+    def allows(self, now: float) -> bool:
+        """Whether one more may pass."""
+        self._stock = min(float(self._rate), self._stock + (now - self._last) * self._rate)
+        self._last = now
+        if self._stock < 1:
+            return False
+        self._stock -= 1
+        return True

@@ -1,0 +1,346 @@
+"""The warden: owns one suite, runs its runs one after the other, and outlives whoever started it.
+
+    python -m workbench.warden SUITE [--life-fd N] [--share]
+
+One thread, one `selectors` loop, no torch. It is the only one who starts, measures, stops and waits
+for engines, and the only writer of journals and records. A person steers it through control.jsonl;
+signals and the end of the life pipe mean "stop".
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import secrets
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from engines.protocol import Cause, End, Entry, RunSpec
+from results import store
+from workbench import guard, locks, process, record, state, suite, tree
+from workbench.attempt import Attempt, Setting, leave_out
+from workbench.journal import JournalBusyError, JournalLostError, Tail
+from workbench.limits import Limits
+from workbench.telemetry import environment
+from workbench.telemetry.gpus import GpuWatch
+
+REFRESH_SECONDS = 20.0
+"""warden.json is written anew so often: readers on other hosts have no other sign of life."""
+
+FACTS_SECONDS = 3.0
+"""A driver that needs longer to name its GPUs is left out of the record's environment."""
+
+
+class Warden:
+    """Runs one suite. `run` returns when nothing of it is left to do."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        command: Sequence[str] = process.ENGINE_COMMAND,
+        limits: Limits | None = None,
+        life_fd: int = -1,
+        share: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.limits = limits or Limits.from_environment()
+        self.token = secrets.token_hex(16)
+        self._command = command
+        self._share = share
+        self._life_fd = life_fd
+        self._selector = selectors.DefaultSelector()
+        self._control_offset = 0
+        self._control_due = self._refresh_due = 0.0
+        self._holding = False
+        self._stop_detail = ""
+        self._orders: dict[str, tuple[Cause, str]] = {}
+        self._causes: dict[str, str] = {}
+        self._attempt: Attempt | None = None
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._file = suite.WardenFile(
+            pid=os.getpid(),
+            start_ticks=tree.start_ticks(os.getpid()),
+            host=socket.gethostname(),
+            token=self.token,
+            state="starting",
+            started_wall=time.time(),
+        )
+
+    def run(self) -> None:
+        """Everything, from the first run to the last record."""
+        self._become_warden()
+        self._say("starting")
+        self._guard, life = guard.start(self.token, self.limits.kill_seconds)
+        self.gpus = GpuWatch(self.limits, {**os.environ, **process.module_path(os.environ)})
+        try:
+            self._setting = self._make_setting(life)
+            runs = suite.runs(self.folder)
+            self._locks = self._make_locks(runs)
+            for run, spec in runs:
+                try:
+                    self._one(run, spec)
+                except (JournalBusyError, JournalLostError) as error:
+                    self._give_up(run, spec, error)
+            self._locks.release()
+            self._say("ended", self._stop_detail)
+        finally:
+            if self._attempt is not None:
+                self._attempt.abort()
+            self.gpus.stop()
+            guard.stop(self._guard)
+
+    def _become_warden(self) -> None:
+        os.umask(0o077)
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # cores hold data and secrets
+        tree.become_subreaper()
+        reading, writing = os.pipe()
+        for end in (reading, writing):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        self._watch(reading, lambda: self._on_signal(reading))
+        if self._life_fd >= 0:
+            os.set_inheritable(self._life_fd, False)
+            self._watch(self._life_fd, self._on_life)
+
+    def _make_setting(self, life: int) -> Setting:
+        self.gpus.start()
+        self.gpus.wait_for_facts(FACTS_SECONDS)
+        known = self.gpus.known_gpus()
+        facts = environment.collect(known, self.gpus.facts, self.gpus.reason)
+        return Setting(
+            limits=self.limits,
+            token=self.token,
+            life_fd=life,
+            command=tuple(self._command),
+            gpus=self.gpus,
+            environment=facts.model_dump(mode="json"),
+            guard=self._guard,
+        )
+
+    def _make_locks(self, runs: Sequence[tuple[Path, RunSpec]]) -> locks.DeviceLocks:
+        count = len(self.gpus.known_gpus())
+        used = [locks.devices_of(spec.devices, os.environ, count) for _, spec in runs]
+        return locks.DeviceLocks(set().union(*used), self.folder.name)
+
+    # One run
+
+    def _one(self, run: Path, spec: RunSpec) -> None:
+        before = state.fold(Tail(run / "events.jsonl").read_all())
+        if before.end is not None:  # by an earlier warden of this suite
+            self._causes[spec.run_id] = before.end.cause
+            return
+        if not self._may_start(spec):
+            cause, detail = self._why_not(spec) or ("stopped", self._stop_detail)
+            self._keep(spec, run, leave_out(run, cause, detail))
+            return
+        self._say("running", spec.run_id)
+        self.gpus.start()
+        attempt = self._attempt = Attempt(run, spec, self._setting)
+        attempt.contaminated = self._locks.contaminated()
+        attempt.start()
+        while not attempt.ended:
+            self._turn(attempt.due())
+            attempt.tick(time.monotonic())
+        self._attempt = None
+        self._rewatch()  # before the next attempt gets the same descriptors
+        self._keep(spec, run, attempt.state)
+
+    def _give_up(self, run: Path, spec: RunSpec, error: Exception) -> None:
+        """A run without a journal leaves a record, if that at least can be written."""
+        log(f"{spec.run_id}: {error}")
+        end = End(cause="storage-lost", detail=f"the journal cannot be written: {error}")
+        entry = Entry(seq=0, wall=time.time(), src="warden", msg=end)
+        self._keep(spec, run, state.fold([entry]))
+
+    def _may_start(self, spec: RunSpec) -> bool:
+        """Wait until nothing is in the way; False if the run is not to be started at all."""
+        self._poll_control()
+        while self._why_not(spec) is None:
+            if self._holding:
+                self._say("holding", f"before {spec.run_id}")
+            elif self._locks.acquire():
+                return True
+            elif self._share:
+                self._locks.share()
+                return True
+            else:
+                self._say("queued", f"behind {self._locks.behind}")
+            self._turn(time.monotonic() + self.limits.control_seconds)
+        return False
+
+    def _why_not(self, spec: RunSpec) -> tuple[Cause, str] | None:
+        if self._stop_detail:
+            return "stopped", f"{self._stop_detail}, before this run started"
+        if order := self._orders.get(spec.run_id):
+            return order
+        for need in spec.needs:
+            if (cause := self._causes.get(need)) != "completed":
+                how = f"ended as {cause}" if cause else "is no earlier run of this suite"
+                return "skipped", f"needs {need}, which {how}"
+        return None
+
+    def _keep(self, spec: RunSpec, run: Path, ended: state.RunState) -> None:
+        """The record, in the run's folder and in the log root."""
+        self._causes[spec.run_id] = ended.cause
+        try:
+            write_record(self.folder, run, spec, ended)
+        except OSError as error:
+            log(f"{spec.run_id}: its record cannot be written: {error}")
+
+    # The loop
+
+    def _turn(self, due: float) -> None:
+        """Wait for something to happen, at most until `due`, and handle it."""
+        self._rewatch()
+        now = time.monotonic()
+        wait = min(due, self._control_due, self._refresh_due) - now
+        for key, _ in self._selector.select(max(0.0, wait)):
+            key.data()
+        now = time.monotonic()
+        if now >= self._control_due:
+            self._control_due = now + self.limits.control_seconds
+            self._poll_control()
+            if self._attempt is not None:
+                self._attempt.contaminated |= self._locks.contaminated()
+        if now >= self._refresh_due:
+            self._say(self._file.state, self._file.detail)
+        current = self._attempt
+        if current is not None and current.stopping and self._file.state == "running":
+            self._say("stopping", current.spec.run_id)
+
+    def _rewatch(self) -> None:
+        """Watch what is open now: event pipes, pidfds and samplers come and go."""
+        wanted: dict[int, Callable[[], None]] = {}
+        if (attempt := self._attempt) is not None and attempt.engine is not None:
+            wanted[attempt.pipe] = attempt.pump
+            wanted[attempt.exit_fd] = _nothing
+        wanted[self.gpus.fd] = self.gpus.receive
+        wanted.pop(-1, None)
+        for descriptor, action in list(self._watched.items()):
+            if wanted.get(descriptor) != action:
+                self._selector.unregister(descriptor)
+                del self._watched[descriptor]
+        for descriptor, action in wanted.items():
+            if descriptor not in self._watched:
+                self._watch(descriptor, action)
+                self._watched[descriptor] = action
+
+    def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, action)
+
+    # What people want
+
+    def _on_signal(self, reading: int) -> None:
+        for number in os.read(reading, 64):
+            self._stop(f"stopped by {signal.Signals(number).name}")
+
+    def _on_life(self) -> None:
+        if not os.read(self._life_fd, 64):
+            self._selector.unregister(self._life_fd)
+            self._stop("stopped because the command that started it has ended")
+
+    def _stop(self, detail: str) -> None:
+        self._stop_detail = self._stop_detail or detail
+        if self._attempt is not None:
+            self._attempt.ask("stopped", detail)
+
+    def _poll_control(self) -> None:
+        commands, self._control_offset = suite.read_commands(self.folder, self._control_offset)
+        for command in commands:
+            self._obey(command)
+
+    def _obey(self, command: suite.Command) -> None:
+        by = f" by {command.by}" if command.by else ""
+        log(f"command: {command.do} {command.run or ''}{by}")
+        match command.do:
+            case "stop":
+                self._stop(f"stopped{by}")
+            case "skip":
+                self._take_out(command.run, "skipped", f"skipped{by}")
+            case "cancel":
+                self._take_out(command.run, "stopped", f"cancelled{by}")
+            case "hold" | "continue":
+                self._holding = command.do == "hold"
+
+    def _take_out(self, name: str | None, cause: Cause, detail: str) -> None:
+        current = self._attempt
+        if current is not None and name in (None, current.spec.run_id):
+            current.ask(cause, detail)
+        elif name is not None:
+            self._orders.setdefault(name, (cause, detail))
+
+    def _say(self, now: state.WardenState, detail: str = "") -> None:
+        """Write warden.json, if it says something new or is getting old."""
+        clock = time.monotonic()
+        if (self._file.state, self._file.detail) == (now, detail) and clock < self._refresh_due:
+            return
+        self._refresh_due = clock + REFRESH_SECONDS
+        self._file = self._file.model_copy(
+            update={"state": now, "detail": detail, "updated_wall": time.time()}
+        )
+        try:
+            suite.write_warden(self.folder, self._file)
+        except OSError as error:
+            log(f"warden.json cannot be written: {error}")
+
+
+def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) -> None:
+    """The one line in results.jsonl, then the same as summary.json beside the journal.
+
+    Raises:
+        OSError: the disk is full, or a folder is gone.
+    """
+    made = record.build(spec, ended, run.relative_to(folder.parent).as_posix())
+    store.append(folder.parent / "results.jsonl", made)
+    fresh = run / ".summary.json.new"
+    fresh.write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    fresh.replace(run / "summary.json")
+
+
+def log(text: str) -> None:
+    """One line into warden.log, where stderr goes."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stderr.flush()
+
+
+def _nothing() -> None:
+    """The pidfd only wakes the loop; `tick` asks for the status."""
+
+
+def serve(warden: Warden) -> int:
+    """Run it as the only warden of its suite; the exit status of the process."""
+    held = locks.take(warden.folder / "warden.lock")
+    if held is None:
+        log(f"{warden.folder.name} has a warden already; `workbench attach` shows it")
+        return 2
+    try:
+        warden.run()
+    except (suite.SuiteError, ValueError) as error:
+        log(str(error))
+        return 1
+    return 0
+
+
+def main() -> int:
+    """Entry point of `python -m workbench.warden`."""
+    parser = argparse.ArgumentParser(prog="warden", description=__doc__)
+    parser.add_argument("suite", type=Path)
+    parser.add_argument("--life-fd", type=int, default=-1, help="stop when this pipe closes")
+    parser.add_argument("--share", action="store_true", help="run beside others on a device")
+    options = parser.parse_args()
+    folder = options.suite.absolute()
+    return serve(Warden(folder, life_fd=options.life_fd, share=options.share))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
