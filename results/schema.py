@@ -202,3 +202,5 @@ class SuiteView(Part):
     pending: tuple[str, ...] = ()
     curves: dict[str, RunCurves] = {}
     """By run id."""
+    notes: dict[str, tuple[str, ...]] = {}
+    """What people noted, by run id; under `""` of the whole suite."""

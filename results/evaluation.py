@@ -1,0 +1,171 @@
+"""Tables of quality: metrics with their intervals, and ablations beside the full model.
+
+Apart from times and memory. A metric's name may carry a variant in brackets: `recall@1[text only]`
+is the same metric of a reduced query, `recall@1[chance]` what guessing would reach.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from results import formats, rows
+from results.markdown import Cell, Column, Table
+from results.schema import Metric, RunRecord
+from results.words import say
+
+CHANCE: Final = "chance"
+
+_VARIANT: Final = re.compile(r"^(?P<base>.+?)\s*\[(?P<variant>[^\]]+)\]$")
+
+
+class Name(NamedTuple):
+    """A metric's name in its two parts; `variant` is empty for the full model."""
+
+    base: str
+    variant: str
+
+
+def split_name(name: str) -> Name:
+    """`recall@1[image only]` -> (`recall@1`, `image only`)."""
+    found = _VARIANT.match(name)
+    return Name(found["base"], found["variant"]) if found else Name(name, "")
+
+
+def splits(records: Sequence[RunRecord]) -> list[str]:
+    """Every split that was evaluated, in order; `train` is no evaluation."""
+    return list(dict.fromkeys(m.split for r in records for m in r.metrics if m.split != "train"))
+
+
+def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
+    """One row a run, one column a metric of the full model: `0.412 [0.389, 0.436]`.
+
+    Runs that have no metric of this split are shown when they should have: when they failed.
+    """
+    shown = [r for r in records if _on(r, split) or r.exit.cause != "completed"]
+    fields = rows.distinguishing(shown)
+    names = _names(shown, split)
+    columns = (
+        *rows.name_columns(fields, lang),
+        Column(say("n", lang), right=True),
+        *(Column(name, right=True) for name in names),
+    )
+
+    def row(record: RunRecord) -> tuple[Cell, ...]:
+        found = _on(record, split)
+        counts = dict.fromkeys(formats.count(found[name].n) for name in names if name in found)
+        n = Cell(" / ".join(counts), "value") if counts else _missing(record, lang)
+        cells = (_metric(found.get(name), record, lang) for name in names)
+        return (*rows.name_cells(record, fields, lang), n, *cells)
+
+    body = [row(r) for r in shown]
+    body += _chance_row(shown, split, names, len(fields), lang)
+    return Table(columns, tuple(body), _methods(shown, split, lang))
+
+
+def _on(record: RunRecord, split: str) -> dict[str, Metric]:
+    return {m.name: m for m in record.metrics if m.split == split}
+
+
+def _names(records: Sequence[RunRecord], split: str) -> list[str]:
+    found = (m.name for r in records for m in r.metrics if m.split == split)
+    return [name for name in dict.fromkeys(found) if not split_name(name).variant]
+
+
+def _metric(found: Metric | None, record: RunRecord, lang: str) -> Cell:
+    if found is None:
+        return _missing(record, lang)
+    return Cell(formats.interval(found.value, found.low, found.high), "value")
+
+
+def _missing(record: RunRecord, lang: str) -> Cell:
+    cause = record.exit.cause
+    return Cell(say("not computed", lang) if cause == "completed" else cause, "unknown")
+
+
+def _chance_row(
+    records: Sequence[RunRecord], split: str, names: Sequence[str], width: int, lang: str
+) -> list[tuple[Cell, ...]]:
+    levels = [{m.value for r in records for m in _of(r, split, name, CHANCE)} for name in names]
+    if not any(levels):
+        return []
+    blank = (Cell("", "value"),) * (width + 1)
+    return [(Cell(say("chance", lang)), *blank, *(Cell(_range(v), "value") for v in levels))]
+
+
+def _of(record: RunRecord, split: str, base: str, variant: str) -> Iterable[Metric]:
+    return (m for m in _on(record, split).values() if split_name(m.name) == (base, variant))
+
+
+def _range(levels: set[float]) -> str:
+    if not levels:
+        return ""
+    low, high = formats.number(min(levels)), formats.number(max(levels))
+    return low if low == high else f"{low}–{high}"
+
+
+def _methods(records: Sequence[RunRecord], split: str, lang: str) -> tuple[Cell, ...]:
+    named = dict.fromkeys(m.method for r in records for m in _on(r, split).values() if m.method)
+    return (Cell(say("remark.intervals", lang).format("; ".join(named))),) if named else ()
+
+
+def ablations(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table | None:
+    """The full model beside its reduced variants, and whether the intervals are disjoint.
+
+    None when no run of this split has a variant.
+    """
+    variants = _variants(records, split)
+    if not variants:
+        return None
+    fields = rows.distinguishing(records)
+    columns = (
+        *rows.name_columns(fields, lang),
+        Column(say("metric", lang)),
+        Column(say("full model", lang), right=True),
+        *(Column(variant, right=True) for variant in variants),
+        Column(say("intervals", lang)),
+    )
+    body = []
+    for record in records:
+        found = {split_name(m.name): m for m in _on(record, split).values()}
+        bases = dict.fromkeys(name.base for name in found if name.variant in variants)
+        for base in bases:
+            reduced = [found.get(Name(base, variant)) for variant in variants]
+            full = found.get(Name(base, ""))
+            cells = (_metric(m, record, lang) for m in (full, *reduced))
+            verdict = _verdict(full, reduced, variants, lang)
+            body.append((*rows.name_cells(record, fields, lang), Cell(base), *cells, verdict))
+    return Table(columns, tuple(body), (Cell(say("remark.ablation", lang), "value"),))
+
+
+def _variants(records: Sequence[RunRecord], split: str) -> list[str]:
+    found = (split_name(m.name).variant for r in records for m in r.metrics if m.split == split)
+    return [variant for variant in dict.fromkeys(found) if variant not in ("", CHANCE)]
+
+
+def _verdict(
+    full: Metric | None, reduced: Sequence[Metric | None], variants: Sequence[str], lang: str
+) -> Cell:
+    """`disjoint` only when the full model is better than every variant, without overlap."""
+    relations: dict[str, list[str]] = {"above": [], "below": [], "overlap": []}
+    for part, name in zip(reduced, variants, strict=True):
+        if part is None:
+            continue
+        relation = _relation(full, part) if full else ""
+        if not relation:
+            return Cell(say("no interval", lang), "unknown")
+        relations[relation].append(name)
+    for relation, key in (("below", "worse"), ("overlap", "overlap")):
+        if names := relations[relation]:
+            return Cell(say(key, lang).format(", ".join(names)))
+    return Cell(say("disjoint", lang))
+
+
+def _relation(a: Metric, b: Metric) -> str:
+    """Whether a's interval lies on the better side of b's; empty when one has none."""
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return ""
+    if a.low <= b.high and b.low <= a.high:
+        return "overlap"
+    return "above" if (a.low > b.high) == a.higher_is_better else "below"

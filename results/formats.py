@@ -1,0 +1,126 @@
+"""Numbers as text: durations, sizes, counts, intervals.
+
+Apart so that every table, report and screen writes the same number the same way. All functions
+take SI units (seconds, bytes), never raise on NaN or infinity, and never print an unknown as 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+MIB: Final = 2**20
+GIB: Final = 2**30
+
+
+def n_a(reason: str) -> str:
+    """What stands where a number is unknown."""
+    return f"n/a ({reason})" if reason else "n/a"
+
+
+def duration(seconds: float) -> str:
+    """`8:01.39`, and `1:02:03` from an hour on, as `/usr/bin/time` writes elapsed time."""
+    if not math.isfinite(seconds):
+        return number(seconds)
+    hundredths = round(abs(seconds) * 100)
+    sign = "-" if seconds < 0 and hundredths else ""
+    if hundredths >= 360_000:
+        return sign + clock(abs(seconds))
+    minutes, rest = divmod(hundredths, 6000)
+    return f"{sign}{minutes}:{rest // 100:02d}.{rest % 100:02d}"
+
+
+def clock(seconds: float) -> str:
+    """`8:01`, `1:02:03`: to the second."""
+    if not math.isfinite(seconds):
+        return number(seconds)
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def spoken(seconds: float, lang: str = "en") -> str:
+    """`14 min 59 s`, in Korean `14분 59초`."""
+    if not math.isfinite(seconds):
+        return number(seconds)
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    units = ("시간", "분", "초") if lang == "ko" else (" h", " min", " s")
+    parts = [(hours, units[0]), (minutes, units[1]), (rest, units[2])]
+    shown = [p for i, p in enumerate(parts) if i == 2 or any(v for v, _ in parts[: i + 1])]
+    return " ".join(f"{value}{unit}" for value, unit in shown)
+
+
+def short(seconds: float) -> str:
+    """A step's time: `86.4 ms`, `1.25 s`."""
+    if not math.isfinite(seconds):
+        return number(seconds)
+    return f"{seconds:.2f} s" if abs(seconds) >= 1 else f"{_digits(seconds * 1e3)} ms"
+
+
+def short_interval(seconds: float, low: float | None, high: float | None) -> str:
+    """`86.4 ms [85.9, 87.0]`: all three in the unit of the first."""
+    if low is None or high is None or not math.isfinite(seconds):
+        return short(seconds)
+    scale = 1.0 if abs(seconds) >= 1 else 1e3
+    digits = 2 if scale == 1.0 else _decimals(seconds * scale)
+    return f"{short(seconds)} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
+
+
+def size(bytes_: float) -> str:
+    """`3.15 GiB`, below one GiB `612 MiB`."""
+    if not math.isfinite(bytes_):
+        return number(bytes_)
+    return f"{bytes_ / GIB:.2f} GiB" if abs(bytes_) >= GIB else f"{bytes_ / MIB:,.0f} MiB"
+
+
+def count(value: float) -> str:
+    """`339,137`."""
+    return f"{value:,.0f}" if math.isfinite(value) else number(value)
+
+
+def number(value: float, digits: int = 4) -> str:
+    """`1.5284`; `NaN` and `inf` as such; tiny values as `3.2e-05`, never as 0.0000."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if value and abs(value) < 0.5 * 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:.{digits}f}"
+
+
+def interval(value: float, low: float | None, high: float | None, digits: int = 3) -> str:
+    """`0.412 [0.389, 0.436]`; without limits the value alone."""
+    if low is None or high is None:
+        return number(value, digits)
+    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def percent(share: float) -> str:
+    """`4.3 %`."""
+    return f"{share * 100:.1f} %" if math.isfinite(share) else number(share)
+
+
+def rate(per_second: float) -> str:
+    """`741.2`; thousands without decimals."""
+    if not math.isfinite(per_second):
+        return number(per_second)
+    return f"{per_second:,.0f}" if abs(per_second) >= 1000 else _digits(per_second)
+
+
+def parameters(value: float) -> str:
+    """`61.3 M`, `1.24 B`, `8,192`: how many weights."""
+    if value >= 1e9:
+        return f"{value / 1e9:.2f} B"
+    return f"{value / 1e6:.1f} M" if value >= 1e6 else count(value)
+
+
+def _decimals(value: float) -> int:
+    """Decimals that leave three to four figures."""
+    return 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+
+
+def _digits(value: float) -> str:
+    return f"{value:.{_decimals(value)}f}"

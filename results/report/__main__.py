@@ -1,0 +1,58 @@
+"""`python -m results.report VIEW.json [--out DIR] [--lang ko]`: a report in a process of its own.
+
+The workbench runs this as a child, so that neither matplotlib nor the tables are ever loaded into
+its own process. Without `--out` the report goes to stdout and nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from results import report
+from results.schema import SuiteView
+from results.words import LANGS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0, or 2 with one sentence on stderr when the view or the folder is no good."""
+    parser = argparse.ArgumentParser(prog="python -m results.report", description=__doc__)
+    parser.add_argument("view", help="a SuiteView as JSON; - reads stdin")
+    parser.add_argument("--out", type=Path, help="folder for report.md and figures/")
+    parser.add_argument("--lang", choices=LANGS, default="en")
+    parser.add_argument("--no-figures", action="store_true")
+    asked = parser.parse_args(arguments)
+    try:
+        view = SuiteView.model_validate_json(_read(asked.view))
+        if asked.out is None:
+            _print(report.render(view, asked.lang))
+        else:
+            written = report.write(view, asked.out, asked.lang, figures=not asked.no_figures)
+            _print("".join(f"{path}\n" for path in written))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        sys.stderr.write(f"{asked.view} is no suite view: {place}: {first['msg']}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"cannot use {error.filename}: {error.strerror}\n")
+        return 2
+    return 0
+
+
+def _read(name: str) -> bytes:
+    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+
+
+def _print(text: str) -> None:
+    """UTF-8 whatever the locale: Korean must leave a process of the C locale too."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

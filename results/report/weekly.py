@@ -1,0 +1,147 @@
+"""The weekly report of a suite: Markdown in the order in which people here write it.
+
+Apart from the parts, which other outputs use too. A pure function of the view: the same view gives
+the same bytes, on every machine and in every time zone.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from results import evaluation, measures, rows, tables
+from results.markdown import Table, code, escape, fenced, markdown
+from results.report import sections
+from results.schema import RunRecord, SuiteView
+from results.words import say
+
+
+def render(view: SuiteView, lang: str = "en", figures: Mapping[str, str] | None = None) -> str:
+    """The whole report.
+
+    `figures`: link by name (`loss`, `memory`), or under `""` the reason why there are none; None
+    leaves the part out.
+    """
+    parts = [
+        *_head(view, lang),
+        *_setup(view.records, lang),
+        *_results(view, lang),
+        *_evaluation(view.records, lang),
+        *_measurements(view.records, lang),
+        *_figures(figures or {}, lang),
+        *_tail(view, lang),
+    ]
+    return "\n".join(part if part.endswith("\n") else f"{part}\n" for part in parts)
+
+
+def _head(view: SuiteView, lang: str) -> Iterator[str]:
+    yield f"# {say('report.title', lang).format(escape(view.name))}"
+    started = _moment(view.started_wall) or "n/a"
+    lines = [say("report.started", lang).format(started, escape(view.state or "n/a"))]
+    failed = [r for r in view.records if r.exit.cause != "completed"]
+    if failed:
+        named = ", ".join(f"{code(r.identity.run_id)} ({r.exit.cause})" for r in failed)
+        counts = (len(failed), len(view.records))
+        lines.append(say("report.not completed", lang).format(*counts, named))
+    elif view.records and not view.pending:
+        lines.append(say("report.all completed", lang).format(len(view.records)))
+    if view.pending:
+        lines.append(say("report.pending", lang).format(", ".join(map(code, view.pending))))
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def _moment(wall: float | None) -> str:
+    """A Unix time in UTC: local time would make the report depend on where it is written."""
+    if wall is None:
+        return ""
+    return datetime.datetime.fromtimestamp(wall, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _setup(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
+    yield from _part("##", "report.subsets", sections.subsets(records, lang), lang)
+    yield f"## {say('report.setup', lang)}"
+    yield from _part("###", "report.models", sections.models(records, lang), lang)
+    yield from _part("###", "report.environment", sections.environment(records, lang), lang)
+    yield from _part("###", "report.fixed", sections.fixed_settings(records), lang)
+    yield from _part("###", "report.differing", sections.differing_settings(records, lang), lang)
+
+
+def _results(view: SuiteView, lang: str) -> Iterator[str]:
+    records = view.records
+    if not records:
+        return
+    yield f"## {say('report.results', lang)}"
+    single = {rows.epochs(r) for r in records} <= {1.0, None}
+    how = (say("report.sequential", lang), _epochs(single, lang))
+    yield f"{say('report.method', lang)}\n" + "\n".join(f"- {line}" for line in how)
+    yield from _part("###", "report.cost", markdown(tables.cost(records, lang)), lang)
+    trained = tables.train(records, lang, view.notes)
+    if trained.rows:
+        yield f"### {say('report.training', lang)}"
+        evaluated = "with evaluation" if evaluation.splits(records) else "no evaluation"
+        yield say(f"report.{evaluated}", lang)
+        yield markdown(trained)
+    yield from _part("###", "report.total", f"- {tables.total(records, lang)}", lang)
+    failed = tables.failures(records, lang)
+    yield from _part("###", "report.failures", markdown(failed) if failed.rows else "", lang)
+
+
+def _epochs(single: bool, lang: str) -> str:
+    return say("report.one epoch" if single else "report.several epochs", lang)
+
+
+def _evaluation(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
+    names = evaluation.splits(records)
+    if names:
+        yield f"## {say('report.evaluation', lang)}"
+    for split in names:
+        yield f"### {code(split)}"
+        yield markdown(evaluation.metrics(records, split, lang))
+        ablated = evaluation.ablations(records, split, lang)
+        if ablated is not None:
+            yield f"#### {say('report.ablation', lang).format(code(split))}"
+            yield markdown(ablated)
+
+
+def _measurements(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
+    if not records:
+        return
+    yield f"## {say('report.measurements', lang)}"
+    kinds: dict[str, Callable[[Sequence[RunRecord], str], Table]] = {
+        "steps": measures.steps,
+        "phases": measures.phases,
+        "memory": measures.memory,
+    }
+    for name, table in kinds.items():
+        yield from _part("###", f"report.{name}", markdown(table(records, lang)), lang)
+
+
+def _figures(figures: Mapping[str, str], lang: str) -> Iterator[str]:
+    if not figures:
+        return
+    yield f"## {say('report.figures', lang)}"
+    for name, link in figures.items():
+        if not name:
+            yield say("report.no figures", lang).format(escape(link))
+        else:
+            title = say("report.loss" if name == "loss" else "report.memory figure", lang)
+            yield f"![{title}]({link})"
+
+
+def _tail(view: SuiteView, lang: str) -> Iterator[str]:
+    yield from _part("##", "report.notices", sections.notices(view.records, lang), lang)
+    yield from _part("##", "report.notes", sections.notes(view), lang)
+    yield f"## {say('report.again', lang)}"
+    if not view.plan_toml.strip():
+        yield say("report.no plan", lang)
+        return
+    yield say("report.command", lang)
+    yield fenced("workbench run plan.toml", "sh")
+    yield fenced(view.plan_toml, "toml")
+
+
+def _part(level: str, heading: str, body: str, lang: str) -> Iterator[str]:
+    """A heading and its body, or nothing when the body is empty."""
+    if body:
+        yield f"{level} {say(heading, lang)}"
+        yield body

@@ -1,0 +1,192 @@
+"""The tables of the weekly report: what an epoch cost, how training ended, what failed.
+
+Apart from the report around them, because headless output and the results screen show the same
+tables. Pure functions of records; a row is never left out because its run failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from results import formats, rows
+from results.markdown import Cell, Column, Table
+from results.schema import RunRecord
+from results.words import say
+
+EVALUATING: Final = frozenset({"eval", "encode", "search", "generate"})
+"""Phases that belong to evaluation."""
+
+PARTS: Final = 12
+"""The total line names this many times one by one."""
+
+
+def cost(records: Sequence[RunRecord], lang: str = "en") -> Table:
+    """Subset, loaded samples, steps, wall-clock, max RSS, exit; then the training steps alone."""
+    fields = rows.distinguishing(records)
+    asked = {rows.epochs(r) for r in records}
+    single = asked <= {1.0, None}
+    middle = [] if single else [Column(say("epochs", lang), right=True)]
+    columns = (
+        *rows.name_columns(fields, lang),
+        Column(say("loaded samples", lang), right=True),
+        Column(say("steps", lang), right=True),
+        *middle,
+        Column(say("1 epoch wall-clock" if single else "wall-clock", lang), right=True),
+        Column(say("max RSS", lang), right=True),
+        Column(say("exit", lang), right=True),
+        Column(say("epoch steps", lang), right=True),
+    )
+    body = tuple(_cost_row(r, fields, lang, with_epochs=not single) for r in records)
+    table = Table(columns, body, _cost_remarks(records, lang))
+    return rows.without_unknown(table, fixed=len(columns) - 1)
+
+
+def _cost_row(
+    record: RunRecord, fields: Sequence[str], lang: str, *, with_epochs: bool
+) -> tuple[Cell, ...]:
+    timing = record.timing
+    asked = rows.epochs(record)
+    epochs = Cell(f"{asked:g}", "value") if asked is not None else Cell("", "value")
+
+    def alone(seconds: float) -> str:
+        return f"{formats.duration(seconds)} ({formats.count(timing.epoch_steps)})"
+
+    return (
+        *rows.name_cells(record, fields, lang),
+        _samples(record, lang),
+        _steps(record, lang),
+        *([epochs] if with_epochs else []),
+        rows.reading(timing.end_to_end_seconds, formats.duration, "strong"),
+        rows.reading(record.memory.rss_main_peak, formats.size, prefix="~"),
+        rows.exit_cell(record),
+        rows.reading(timing.epoch_wall_seconds, alone),
+    )
+
+
+def _samples(record: RunRecord, lang: str) -> Cell:
+    if record.samples == 0 and record.exit.cause != "completed":
+        return Cell(say("not reached", lang), "unknown")
+    return Cell(formats.count(record.samples), "value")
+
+
+def _steps(record: RunRecord, lang: str) -> Cell:
+    done, planned = formats.count(record.steps), formats.count(record.planned_steps)
+    if record.steps == record.planned_steps or not record.planned_steps:
+        return Cell(done, "value")
+    return Cell(say("of", lang).format(done, planned), "value")
+
+
+def _cost_remarks(records: Sequence[RunRecord], lang: str) -> tuple[Cell, ...]:
+    remarks = [Cell(say("remark.wall", lang), "value")]
+    inside = sum(bool(EVALUATING & r.timing.phases.keys()) for r in records)
+    if inside:
+        text = say("remark.evaluation inside", lang).format(inside, len(records))
+        remarks.append(Cell(text, "value"))
+    return (*remarks, *flag_remarks(records, lang))
+
+
+def flag_remarks(records: Sequence[RunRecord], lang: str = "en") -> tuple[Cell, ...]:
+    """What the flags of these rows mean."""
+    shown = {flag for r in records for flag in rows.flags(r, lang)}
+    kinds = ("forecast", "stub", "contaminated", "oom")
+    used = [k for k in kinds if any(f.startswith(say(k, lang)) for f in shown)]
+    return tuple(Cell(say(f"flag.{kind}", lang), "value") for kind in used)
+
+
+def train(
+    records: Sequence[RunRecord], lang: str = "en", notes: Mapping[str, Sequence[str]] | None = None
+) -> Table:
+    """Last logged loss and in-batch r@1 of the training runs, with people's notes by run id."""
+    trained = [r for r in records if r.identity.task == "train"]
+    fields = rows.distinguishing(trained)
+    epochs = {rows.epochs(r) for r in trained}
+    at = f"epoch={_only(epochs):g}" if _only(epochs) is not None else say("last log", lang)
+    batches = {r.train["batch"] for r in trained if "batch" in r.train and "r@1" in r.train}
+    batch = _only(batches)
+    r_at_1 = any("r@1" in r.train for r in trained)
+    heading = f"train r@1 ({at}{_batch(batch) if batch else ''})"
+    columns = (
+        *rows.name_columns(fields, lang),
+        Column(f"train_loss ({at})", right=True),
+        *([Column(heading, right=True)] if r_at_1 else []),
+        Column(say("note", lang)),
+    )
+    body = tuple(
+        (
+            *rows.name_cells(r, fields, lang),
+            _logged(r, "loss", lang),
+            *([_logged(r, "r@1", lang, with_batch=batch is None)] if r_at_1 else []),
+            Cell(_note(r, lang, (notes or {}).get(r.identity.run_id, ())), "prose"),
+        )
+        for r in trained
+    )
+    remarks = (Cell(say("remark.r@1", lang), "value"),) if r_at_1 else ()
+    return Table(columns, body, remarks)
+
+
+def _only(values: set[float] | set[float | None]) -> float | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _batch(batch: float) -> str:
+    return f", batch {batch:g}, chance {formats.number(1 / batch)}"
+
+
+def _logged(record: RunRecord, name: str, lang: str, *, with_batch: bool = False) -> Cell:
+    if name not in record.train:
+        cause = record.exit.cause
+        return Cell(say("not logged", lang) if cause == "completed" else cause, "unknown")
+    batch = record.train.get("batch") if with_batch else None
+    tail = f" ({_batch(batch)[2:]})" if batch else ""
+    return Cell(formats.number(record.train[name]) + tail, "value")
+
+
+def _note(record: RunRecord, lang: str, findings: Sequence[str]) -> str:
+    parts = [*findings, record.facts.get("note", "")]
+    if record.steps < record.planned_steps:
+        done, planned = formats.count(record.steps), formats.count(record.planned_steps)
+        parts.append(say("stopped at", lang).format(done, planned))
+    return "; ".join(part for part in parts if part)
+
+
+def total(records: Sequence[RunRecord], lang: str = "en") -> str:
+    """`Total, sequential: **about 14 min 59 s** (8:01 + 2:06 + …)`, as one Markdown line."""
+    readings = [r.timing.end_to_end_seconds.value for r in records]
+    known = [value for value in readings if value is not None]
+    about = say("about", lang).format(formats.spoken(sum(known), lang))
+    parts = [formats.clock(value) for value in known]
+    if len(parts) > PARTS:
+        runs = say("runs in all", lang).format(len(parts))
+        shown = " + ".join([*parts[: PARTS - 1], "…", parts[-1]]) + f"; {runs}"
+    else:
+        shown = " + ".join(parts)
+    if missing := len(readings) - len(known):
+        unmeasured = say("runs not measured", lang).format(missing)
+        shown = f"{shown}; {unmeasured}" if shown else unmeasured
+    return f"{say('total line', lang)}: **{about}** ({shown})"
+
+
+def failures(records: Sequence[RunRecord], lang: str = "en") -> Table:
+    """Every run that did not complete: cause, where it was then, and what is known."""
+    failed = [r for r in records if r.exit.cause != "completed"]
+    fields = rows.distinguishing(records)
+    columns = (
+        *rows.name_columns(fields, lang),
+        Column(say("exit", lang)),
+        Column(say("where", lang)),
+        Column(say("detail", lang)),
+    )
+    return Table(columns, tuple(_failure(r, fields, lang) for r in failed))
+
+
+def _failure(record: RunRecord, fields: Sequence[str], lang: str) -> tuple[Cell, ...]:
+    ended = record.exit
+    step = f"step {formats.count(ended.step)}" if ended.step else ""
+    where = ", ".join(part for part in (ended.phase, step) if part)
+    return (
+        *rows.name_cells(record, fields, lang),
+        rows.exit_cell(record),
+        Cell(where),
+        Cell(ended.detail),
+    )
