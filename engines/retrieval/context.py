@@ -1,0 +1,39 @@
+"""What every part of a run is handed: the request, the settings, and where to speak and write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engines.emitter import Emitter
+from engines.protocol import RunSpec
+from engines.retrieval.params import Params
+from engines.torchkit.precision import Precision
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run of the engine."""
+
+    spec: RunSpec
+    params: Params
+    precision: Precision
+    emit: Emitter
+    run_dir: Path
+
+    @property
+    def device(self) -> torch.device:
+        """What the run computes on."""
+        return self.precision.device
+
+    @property
+    def cache_root(self) -> Path:
+        """Where subsets, images, tokenizers and features are kept."""
+        return Path(self.spec.cache_root)
+
+    def say(self, done: int, total: int, unit: str) -> None:
+        """Progress of a long task; leaves it when somebody asked the engine to stop."""
+        self.emit.check_stop()
+        self.emit.progress(done, total, unit)

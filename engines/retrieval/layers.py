@@ -1,0 +1,53 @@
+"""Layer strategy: which blocks of a tower give the features.
+
+The weekly report's `3, 7, 11` are indexes, from 0, into 12 blocks (ReT's
+`output_hidden_states[1:][i]`). A tower with fewer blocks takes those at the same relative depth: on
+TinyCLIP's 9 text blocks they become `2, 5, 8`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from engines.emitter import EngineError
+
+SCALE: Final = 12
+"""Blocks that `layers` counts on, unless a tower is deeper."""
+
+
+def mapped(layers: Sequence[int], blocks: int, scale: int) -> tuple[int, ...]:
+    """Indexes on a scale of `scale` blocks as indexes of a tower with `blocks` blocks.
+
+    The end of block i lies at depth (i + 1) / scale; the block whose end lies nearest is taken.
+    Two that fall together count once.
+    """
+    found = (max(1, round((i + 1) * blocks / scale)) - 1 for i in layers)
+    return tuple(dict.fromkeys(found))
+
+
+def choose(
+    layers: Sequence[int], exact: Sequence[int], blocks: int, scale: int, tower: str
+) -> tuple[int, ...]:
+    """Blocks of one tower; empty: its own output.
+
+    Raises:
+        EngineError: an index is out of range.
+    """
+    limit, wanted, key = (blocks, exact, f"{tower}_layers") if exact else (scale, layers, "layers")
+    if bad := [i for i in wanted if not 0 <= i < limit]:
+        raise EngineError(
+            f"{key} = {list(wanted)}: {bad[0]} is out of range; the {tower} tower takes "
+            f"0 to {limit - 1}"
+        )
+    return tuple(exact) if exact else mapped(layers, blocks, scale)
+
+
+def described(layers: Sequence[int], text: Sequence[int], vision: Sequence[int]) -> str:
+    """For the facts of a run: `3,7,11 -> text 2,5,8; vision 3,7,11`."""
+    named = [
+        f"{tower} {','.join(map(str, chosen)) or 'own output'}"
+        for tower, chosen in (("text", text), ("vision", vision))
+    ]
+    asked = ",".join(map(str, layers))
+    return f"{asked} -> {'; '.join(named)}" if asked else "; ".join(named)

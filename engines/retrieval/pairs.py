@@ -1,0 +1,171 @@
+"""Training pairs: (query, one positive passage), drawn anew each epoch, as batches.
+
+The positive of a record is a function of (seed, epoch, record) alone: neither the order of the
+batches nor the number of workers changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from engines.retrieval.items import Items, Rows
+
+NONE = -1
+"""Row of a modality that is not there."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Queries or passages: a row of the text items and one of the image items each, or NONE."""
+
+    texts: Rows
+    images: Rows
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Rows) -> Side:
+        """Some of them."""
+        return Side(self.texts[rows], self.images[rows])
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A subset's records: queries, and the positives of all records one after the other."""
+
+    queries: Side
+    positives: Side
+    codes: Rows
+    """Number of each positive's passage id: equal numbers are the same passage."""
+    offsets: Rows
+    """Positives of record i: offsets[i] to offsets[i + 1]; at least one."""
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One side of a batch of `size`: what is there, and in which rows of the batch."""
+
+    size: int
+    texts: Tensor
+    text_at: Tensor
+    images: Tensor
+    image_at: Tensor
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """A micro-batch. `positive` [B, B]: passage j is a positive of query i."""
+
+    queries: Inputs
+    passages: Inputs
+    positive: Tensor
+
+    def __len__(self) -> int:
+        return self.queries.size
+
+
+class PairGatherer:
+    """Makes batches of a pool; called by the loader, from several threads at once."""
+
+    def __init__(
+        self, pool: Pool, texts: Items, images: Items, seed: int, modality_dropout: float = 0.0
+    ) -> None:
+        self._pool = pool
+        self._texts = texts
+        self._images = images
+        self._seed = seed
+        self._dropout = modality_dropout
+        self.pin = False
+
+    def __call__(self, rows: Rows, epoch: int) -> PairBatch:
+        """The pairs of these records in this epoch."""
+        pool = self._pool
+        drawn = draw(pool.offsets, rows, self._seed, epoch)
+        queries = pool.queries.take(rows)
+        if self._dropout:
+            queries = drop_modality(queries, rows, self._seed, epoch, self._dropout)
+        batch = PairBatch(
+            gather(queries, self._texts, self._images),
+            gather(pool.positives.take(drawn), self._texts, self._images),
+            torch.from_numpy(positive_matrix(pool, rows, drawn)),
+        )
+        return _mapped(batch, Tensor.pin_memory) if self.pin else batch
+
+
+def draw(offsets: Rows, rows: Rows, seed: int, epoch: int) -> Rows:
+    """One positive of each record, as a place in the pool's positives."""
+    starts = offsets[rows]
+    counts = (offsets[rows + 1] - starts).astype(np.uint64)
+    chance = _hashed(rows, seed, epoch, salt=1)
+    return starts + (chance % counts).astype(np.int64)
+
+
+def drop_modality(queries: Side, rows: Rows, seed: int, epoch: int, share: float) -> Side:
+    """Take the text or the image, at even odds, from `share` of the queries that have both."""
+    chance = _hashed(rows, seed, epoch, salt=2)
+    both = (queries.texts != NONE) & (queries.images != NONE)
+    chosen = both & ((chance >> np.uint64(11)) * 2.0**-53 < share)
+    text = chosen & (chance & np.uint64(1) == 0)
+    return Side(np.where(text, NONE, queries.texts), np.where(chosen & ~text, NONE, queries.images))
+
+
+def positive_matrix(pool: Pool, rows: Rows, drawn: Rows) -> npt.NDArray[np.bool_]:
+    """[B, B]: is the passage drawn for record j a positive of record i?"""
+    starts, counts = pool.offsets[rows], np.diff(pool.offsets)[rows]
+    ends = np.cumsum(counts)
+    flat = np.arange(ends[-1]) - np.repeat(ends - counts - starts, counts)
+    hits = pool.codes[flat][:, None] == pool.codes[drawn][None, :]
+    matrix: npt.NDArray[np.bool_] = np.logical_or.reduceat(hits, ends - counts, axis=0)
+    return matrix
+
+
+def gather(side: Side, texts: Items, images: Items) -> Inputs:
+    """What one side holds, as CPU tensors."""
+    text_at = np.flatnonzero(side.texts != NONE)
+    image_at = np.flatnonzero(side.images != NONE)
+    return Inputs(
+        len(side),
+        texts.gather(side.texts[text_at]),
+        torch.from_numpy(text_at),
+        images.gather(side.images[image_at]),
+        torch.from_numpy(image_at),
+    )
+
+
+def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
+    """The batch on a device; asynchronous from pinned memory."""
+    if device.type == "cpu":
+        return batch
+    return _mapped(batch, lambda t: t.to(device, non_blocking=True))
+
+
+def _mapped(batch: PairBatch, function: Callable[[Tensor], Tensor]) -> PairBatch:
+    def move(inputs: Inputs) -> Inputs:
+        return Inputs(
+            inputs.size,
+            function(inputs.texts),
+            function(inputs.text_at),
+            function(inputs.images),
+            function(inputs.image_at),
+        )
+
+    return PairBatch(move(batch.queries), move(batch.passages), function(batch.positive))
+
+
+def _hashed(rows: Rows, seed: int, epoch: int, salt: int) -> npt.NDArray[np.uint64]:
+    """splitmix64 of (seed, epoch, salt, row): 64 even bits for each row (Steele et al. 2014)."""
+    base = np.random.SeedSequence([seed, epoch, salt]).generate_state(1, np.uint64)[0]
+    with np.errstate(over="ignore"):
+        x = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + base
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)

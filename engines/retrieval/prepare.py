@@ -1,0 +1,234 @@
+"""From a spec to data and model: builds subsets, decodes, tokenises, runs frozen towers, loads.
+
+Each part is a phase of its own, so that a run's time to first step can be read apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from datasets_mm import build, catalog
+from datasets_mm.images import ImageCache
+from datasets_mm.recipe import RecipeError
+from engines import models
+from engines.emitter import EngineError
+from engines.models import ModelEntry
+from engines.retrieval import clip, frozen, layers, wording
+from engines.retrieval.context import Context
+from engines.retrieval.encoder import DualEncoder
+from engines.retrieval.items import ArrayItems, Items, Rows, TokenItems
+from engines.retrieval.pairs import NONE, Pool
+from engines.retrieval.params import Params
+from engines.retrieval.subsets import (
+    SearchCorpus,
+    Split,
+    Strings,
+    read_corpus,
+    read_pool,
+    read_split,
+)
+
+NAMED_SKIPS = 20
+"""Unreadable pictures that are named one by one; the rest is counted in one notice."""
+
+
+@dataclass
+class Data:
+    """Everything that is read of the subsets."""
+
+    subset: build.Subset
+    pool: Pool
+    splits: list[Split]
+    corpora: list[SearchCorpus]
+    strings: Strings
+
+    def image_rows(self) -> list[Rows]:
+        """Every array of image rows there is."""
+        sides = [self.pool.queries, self.pool.positives, *(s.queries for s in self.splits)]
+        return [side.images for side in (*sides, *(c.passages for c in self.corpora))]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model and its inputs, ready to train or to evaluate."""
+
+    model: DualEncoder
+    texts: Items
+    images: Items
+    revision: str
+    facts: dict[str, str]
+
+
+def read_data(run: Context) -> Data:
+    """Build (or open) the subset and those that it is evaluated on.
+
+    Raises:
+        EngineError: a subset cannot be built.
+    """
+    spec, params, strings = run.spec, run.params, Strings()
+    subset = _built(run, spec.subset)
+    pool = read_pool(subset, strings, use_instruction=params.use_instruction)
+    if not len(pool):
+        raise EngineError(f"subset '{spec.subset}': no record has a positive passage")
+    wanted = subset.evaluate_on if params.evaluate_on is None else params.evaluate_on
+    if spec.task == "evaluate" and not wanted:
+        wanted = (spec.subset,)
+    corpora: dict[str, SearchCorpus] = {}
+    splits = []
+    for name in wanted:
+        other = _built(run, name)
+        key = other.corpus.fingerprint
+        if key not in corpora:
+            corpora[key] = read_corpus(other, strings)
+        splits.append(
+            read_split(other, corpora[key], strings, use_instruction=params.use_instruction)
+        )
+    return Data(subset, pool, splits, list(corpora.values()), strings)
+
+
+def _built(run: Context, name: str) -> build.Subset:
+    root = Path(run.params.data_root) if run.params.data_root else None
+    try:
+        catalog.load(name)
+        subset = build.build(name, run.cache_root, root, run.say)
+    except (RecipeError, build.BuildError) as error:
+        raise EngineError(str(error).splitlines()[0]) from None
+    for reason, count in subset.manifest.get("skipped", {}).items():
+        if not reason.startswith("step "):  # a recipe's steps choose, they do not skip
+            run.emit.notice("records-skipped", f"{name}: {count} records: {reason}", int(count))
+    return subset
+
+
+def decode_images(run: Context, data: Data) -> ArrayItems:
+    """The decoded images of all subsets, in the order of `strings.images`.
+
+    Items whose picture cannot be read lose it: their rows become NONE.
+    """
+    size = run.params.image_size
+    by_root: dict[str, list[tuple[int, str]]] = {}
+    for row, name in enumerate(data.strings.images.values()):
+        root, _, path = name.partition("\0")
+        by_root.setdefault(root, []).append((row, path))
+    arrays, places = [], np.full((len(data.strings.images), 2), NONE, np.int64)
+    for number, (root, named) in enumerate(by_root.items()):
+        paths = [path for _, path in named]
+        cache = ImageCache.open(paths, Path(root), size, run.cache_root, progress=run.say)
+        arrays.append(cache.array)
+        for row, path in named:
+            places[row] = (number, cache.row(path))
+        _tell_skipped(run, cache.skipped)
+    items = ArrayItems(arrays or [np.zeros((0, size, size, 3), np.uint8)], places)
+    readable = np.append(items.readable(), False)  # the last one answers for NONE
+    for rows in data.image_rows():
+        rows[~readable[rows]] = NONE
+    return items
+
+
+def _tell_skipped(run: Context, skipped: dict[str, str]) -> None:
+    for path, reason in list(skipped.items())[:NAMED_SKIPS]:
+        run.emit.notice("images-skipped", f"{path}: {reason}")
+    if (more := len(skipped) - NAMED_SKIPS) > 0:
+        run.emit.notice("images-skipped", f"{more} more pictures", more)
+
+
+def prepare(run: Context, data: Data) -> Prepared:
+    """The model of the spec, and texts and images as it takes them.
+
+    Raises:
+        EngineError: weights are missing, or settings do not fit the model.
+    """
+    entry = models.load(run.spec.model)
+    if sentence := models.problem(entry):
+        raise EngineError(sentence)
+    run.emit.phase("cache", "images")
+    images = decode_images(run, data)
+    run.emit.phase("cache", "texts")
+    if entry.family == "frozen-towers":
+        return _frozen(run, entry, data, images)
+    return _clip(run, entry, data, images)
+
+
+def _clip(run: Context, entry: ModelEntry, data: Data, images: ArrayItems) -> Prepared:
+    params, folder = run.params, models.weights_folder(entry)
+    texts = data.strings.texts.values()
+    if folder is None:
+        size = int(entry.architecture["vocabulary"])
+        tokenizer = wording.built(texts, size, run.cache_root)
+        made = f"{tokenizer.get_vocab_size()} entries, built from the subset"
+    else:
+        tokenizer = wording.from_folder(folder)
+        made = f"{tokenizer.get_vocab_size()} entries, the model's own"
+    items = tokenise(run, texts, tokenizer)
+    run.emit.phase("load", entry.name)
+    if folder is None:
+        sizes = {**entry.architecture, "vocabulary": tokenizer.get_vocab_size()}
+        model = clip.from_scratch(sizes, params.image_size, params.max_tokens, params.temperature)
+    else:
+        model = clip.from_folder(folder, params.temperature)
+        if params.max_tokens > model.text_limit:
+            raise EngineError(
+                f"max_tokens = {params.max_tokens}: model '{entry.name}' takes at most "
+                f"{model.text_limit}"
+            )
+    facts = set_layers(model, params) | {"tokenizer": made, "truncated_texts": _share(items)}
+    return Prepared(model, items, images, _revision(entry, folder), facts)
+
+
+def _frozen(run: Context, entry: ModelEntry, data: Data, images: ArrayItems) -> Prepared:
+    model = frozen.HeadEncoder(entry.architecture, run.params.temperature)
+    facts = set_layers(model, run.params)
+    tower = frozen.TextTower(model.text_layers, run.precision)
+    items = tokenise(run, data.strings.texts.values(), wording.from_folder(tower.folder))
+    run.emit.phase("cache", "text features")
+    texts = tower.features(items, run.cache_root, run.say)
+    run.emit.phase("cache", "image features")
+    pictures = frozen.ImageTower(run.precision).features(images, run.cache_root, run.say)
+    run.emit.phase("load", entry.name)
+    facts |= {"truncated_texts": _share(items), "towers": "frozen, features cached as float16"}
+    return Prepared(model, texts, pictures, "packages", facts)
+
+
+def tokenise(run: Context, texts: list[str], tokenizer: Tokenizer) -> TokenItems:
+    """All texts as token ids; says how many were cut."""
+    known = (tokenizer.token_to_id(name) for name in ("<pad>", "[PAD]"))
+    pad = next((number for number in known if number is not None), 0)
+    items = TokenItems.tokenise(texts, tokenizer, run.params.max_tokens, pad)
+    if items.truncated:
+        run.emit.notice(
+            "texts-truncated",
+            f"{items.truncated} of {len(texts)} distinct texts were cut at "
+            f"{run.params.max_tokens} tokens",
+            items.truncated,
+        )
+    return items
+
+
+def set_layers(model: DualEncoder, params: Params) -> dict[str, str]:
+    """Choose the blocks of both towers; returns the facts about it."""
+    scale = max(layers.SCALE, model.text_blocks, model.vision_blocks)
+    if model.text_blocks:
+        model.text_layers = layers.choose(
+            params.layers, params.text_layers, model.text_blocks, scale, "text"
+        )
+    if model.vision_blocks:
+        model.vision_layers = layers.choose(
+            params.layers, params.vision_layers, model.vision_blocks, scale, "vision"
+        )
+    return {
+        "layers": layers.described(params.layers, model.text_layers, model.vision_layers),
+        "fusion": "sum of unit text and image vectors, at unit length",
+    }
+
+
+def _share(items: TokenItems) -> str:
+    return f"{items.truncated / max(1, len(items)):.1%} of {len(items)} distinct texts"
+
+
+def _revision(entry: ModelEntry, folder: Path | None) -> str:
+    if folder is None:
+        return "from scratch"
+    return models.revision(entry) if entry.hub else f"local {folder.name}"

@@ -1,0 +1,170 @@
+"""One retrieval run from spec to metrics: the order of its phases, and nothing that computes."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+
+from engines import protocol
+from engines.emitter import Emitter
+from engines.protocol import RunSpec
+from engines.retrieval.context import Context
+from engines.retrieval.encoder import parameter_counts
+from engines.retrieval.evaluate import Evaluator
+from engines.retrieval.loss import contrastive
+from engines.retrieval.pairs import PairBatch, PairGatherer, to_device
+from engines.retrieval.params import Params
+from engines.retrieval.prepare import Data, Prepared, prepare, read_data
+from engines.retrieval.search import Encoder
+from engines.torchkit import checkpoints, device, loop
+from engines.torchkit.batches import Loader, Order
+from engines.torchkit.ema import Ema
+from engines.torchkit.measure import Ledger, Meter, stopwatch
+from engines.torchkit.optimizers import adamw
+from engines.torchkit.precision import Precision
+from engines.torchkit.schedules import warmup_cosine, warmup_steps
+
+Job = loop.Training[PairBatch]
+
+
+def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
+    """Train on the subset and evaluate, or only evaluate."""
+    params = Params.model_validate(spec.params)
+    target = device.choose(spec.devices)
+    device.prepare(spec.seed, params.threads, tf32=params.tf32)
+    device.introduce(emit, spec, target)
+    context = Context(spec, params, Precision(params.precision, target), emit, run_dir)
+    emit.phase("build")
+    data = read_data(context)
+    device.report_memory(emit, "build", target)
+    ready = prepare(context, data)
+    ready.model.to(target)
+    device.report_memory(emit, "load", target)
+    ema = None
+    if spec.task == "train":
+        job = assemble(context, data, ready)
+        ema = job.ema
+        announce(context, data, ready, job)
+        train(context, job)
+        device.report_memory(emit, "train", target)
+        if params.save_model:
+            keep(context, job)
+    if data.splits:
+        evaluate(context, data, ready, ema)
+        device.report_memory(emit, "search", target)
+
+
+def assemble(context: Context, data: Data, ready: Prepared) -> Job:
+    """Everything that the loop needs."""
+    params, model, target = context.params, ready.model, context.device
+    seed = context.spec.seed
+    order = Order(len(data.pool), params.batch, params.accumulation, seed)
+    gatherer = PairGatherer(data.pool, ready.texts, ready.images, seed, params.modality_dropout)
+    gatherer.pin = params.pin_memory and target.type == "cuda"
+    steps = planned_steps(params, order)
+    warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
+    if params.compile:
+        model.compile_towers()
+
+    def forward(batch: PairBatch) -> loop.Outcome:
+        queries, passages, scale = model(batch.queries, batch.passages)
+        loss, metrics = contrastive(queries, passages, batch.positive, scale)
+        return loop.Outcome(loss, metrics, len(batch))
+
+    return loop.Training(
+        model=model,
+        loader=Loader(order, gatherer, params.workers),
+        transfer=lambda batch: to_device(batch, target),
+        forward=forward,
+        optimizer=adamw(
+            model, params.lr, params.weight_decay, (0.9, params.beta2), fused=params.fused
+        ),
+        lr_at=lambda step: params.lr * warmup_cosine(step, steps, warm),
+        precision=context.precision,
+        steps=steps,
+        clip_norm=params.clip_norm,
+        ema=Ema(model, params.ema) if params.ema else None,
+        checkpoint_every=params.checkpoint_every,
+        checkpoint_root=context.run_dir / "checkpoints",
+    )
+
+
+def planned_steps(params: Params, order: Order) -> int:
+    """Optimizer steps of the run; a part of an epoch is rounded up."""
+    steps = math.ceil(params.epochs * order.steps_per_epoch)
+    return min(steps, params.max_steps) if params.max_steps else steps
+
+
+def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:
+    """Say what is going to happen, before it does."""
+    params, order = context.params, job.loader.order
+    total, trainable = parameter_counts(ready.model)
+    chance = f"in the micro-batch of {params.batch}; chance of r@1 is 1/{params.batch}"
+    facts = {
+        **ready.facts,
+        "precision": params.precision,
+        "optimizer": f"AdamW{', fused' if params.fused else ''}",
+        "schedule": "linear warm-up, then cosine to 0",
+        "negatives": chance
+        + ("; accumulation does not add any" if params.accumulation > 1 else ""),
+        "duplicates": "other positives of a query are no negatives",
+        "corpus": f"{len(data.subset.corpus)} passages",
+    }
+    context.emit.send(
+        protocol.Plan(
+            steps=job.steps,
+            samples=len(data.pool),
+            epochs=job.steps / order.steps_per_epoch,
+            warmup_steps=min(params.timing_warmup_steps, job.steps),
+            effective_batch=order.per_step,
+            micro_batch=order.batch,
+            parameters=total,
+            trainable_parameters=trainable,
+            subset_fingerprint=data.subset.fingerprint,
+            model_revision=ready.revision,
+            facts=facts,
+        )
+    )
+
+
+def train(context: Context, job: Job) -> None:
+    """The training phases and the run's `Timing`."""
+    per_epoch = job.loader.order.steps_per_epoch
+    warmup = context.params.timing_warmup_steps
+    meter = Meter(stopwatch(context.device), warmup, per_epoch)
+    ledger = Ledger(per_epoch, warmup)
+    loop.train(job, meter, ledger, context.emit)
+    context.emit.send(ledger.timing())
+
+
+def evaluate(context: Context, data: Data, ready: Prepared, ema: Ema | None) -> None:
+    """All splits, with the averaged weights if there are any."""
+    params, emit = context.params, context.emit
+    emit.phase("eval")
+    with ema.applied() if ema is not None else nullcontext():
+        encoder = Encoder(ready.model, context.precision, params.evaluate_batch, emit)
+        evaluator = Evaluator(encoder, ready.texts, ready.images, emit)
+        for split in data.splits:
+            evaluator.run(
+                split, params.evaluate_modalities, context.run_dir, pseudo=params.pseudo_recall
+            )
+
+
+def keep(context: Context, job: Job) -> None:
+    """Write the trained weights; checkpoints to resume from are no longer needed."""
+    context.emit.phase("save")
+    spec, root = context.spec, context.run_dir / "checkpoints"
+    groups = {"model": loop.trainable_tensors(job.model)}
+    if job.ema is not None:
+        groups["ema"] = job.ema.tensors()
+    state = {"step": job.steps, "model": spec.model, "params": spec.params, "seed": spec.seed}
+    for file in checkpoints.save(root / "last", groups, state):
+        context.emit.send(
+            protocol.Artifact(
+                path=str(file.path.relative_to(context.run_dir)),
+                sha256=file.sha256,
+                size=file.size,
+            )
+        )
+    checkpoints.remove_others(root, root / "last")
