@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from results import formats, store
+from results import formats, query, store
 from results.schema import RunCurves, RunRecord, SuiteView
 from workbench import suite
 from workbench.exits import ExitStatus
@@ -21,12 +21,11 @@ from workbench.text import clean, clean_line
 
 def records(log_root: Path) -> list[RunRecord]:
     """The last attempt of every run under a log root, oldest first."""
-    last: dict[tuple[str, str], RunRecord] = {}
-    for record in store.read(log_root / "results.jsonl"):
-        key = (record.identity.suite, record.identity.run_id)
-        if key not in last or record.identity.attempt >= last[key].identity.attempt:
-            last[key] = record
-    return list(last.values())
+    lines = store.read(log_root / "results.jsonl")
+    found = query.last_attempts(lines)
+    if lines.trouble:
+        print(f"workbench: {clean(lines.trouble)}", file=sys.stderr)
+    return found
 
 
 def suite_records(folder: Path) -> list[RunRecord]:
@@ -70,9 +69,17 @@ def report(folder: Path, lang: str, out: Path | None) -> ExitStatus:
 
 def summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
-    from results import tables
+    from results import evaluation, tables
+    from results.markdown import markdown
 
-    return tables.summary(suite_records(folder))
+    found = suite_records(folder)
+    parts = [markdown(tables.cost(found)), tables.total(found)]
+    if (trained := tables.train(found)).rows:
+        parts.append(markdown(trained))
+    parts += [markdown(evaluation.metrics(found, split)) for split in evaluation.splits(found)]
+    if any(r.exit.cause != "completed" for r in found):
+        parts.append(markdown(tables.failures(found)))
+    return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
 def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> None:

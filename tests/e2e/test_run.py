@@ -84,7 +84,7 @@ def test_headless_run_to_table_and_record(here: Path) -> None:
     done = workbench(here, "run", *PROBE, "--set", "steps=30", "--set", "warmup_steps=0", "--seed", "1", "--seed", "2",
                      "--headless")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "| none |" in done.stdout
+    assert "| `none` | 1 |" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     assert done.stderr.count("completed") == 2
     rows = (here / "bench_logs/results.jsonl").read_text().splitlines()
