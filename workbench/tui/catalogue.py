@@ -1,0 +1,212 @@
+"""All that a plan can be made of, read once into frozen rows.
+
+Runs in a thread after the first frame: importing pydantic and reading the catalogues takes longer
+than a frame may. Nothing outside this module asks the other rooms what they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from workbench.tui import settings
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetEntry:
+    """One subset of the catalogue."""
+
+    name: str
+    title: str = ""
+    rows: int | None = None
+    corpus_rows: int | None = None
+    built: bool = False
+    license: str = ""
+    problem: str = ""
+    """Why it cannot be used here; empty: it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model of the catalogue."""
+
+    name: str
+    summary: str = ""
+    engines: tuple[str, ...] = ()
+    """Engines that it is for; empty: all."""
+    problem: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Defaults that it brings; they lie over the engine's and under the plan's."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEntry:
+    """One engine and its settings."""
+
+    name: str
+    summary: str = ""
+    tasks: tuple[str, ...] = ()
+    needs_data: bool = True
+    settings: tuple[settings.Setting, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PresetEntry:
+    """A plan to start from."""
+
+    name: str
+    about: str
+    table: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Everything, and what of it could not be read."""
+
+    engines: tuple[EngineEntry, ...] = ()
+    subsets: tuple[SubsetEntry, ...] = ()
+    models: tuple[ModelEntry, ...] = ()
+    presets: tuple[PresetEntry, ...] = ()
+    suite: tuple[settings.Setting, ...] = ()
+    """Settings of the plan itself: name, seeds, repeats, devices, label."""
+    problems: tuple[str, ...] = ()
+
+    def brought(self, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+        """Setting -> model -> the default that this model brings, for the models given."""
+        found: dict[str, dict[str, Any]] = {}
+        for entry in self.models:
+            if entry.name in models:
+                for name, value in entry.settings.items():
+                    found.setdefault(name, {})[entry.name] = value
+        return found
+
+    def engine(self, name: str) -> EngineEntry | None:
+        """The engine of that name."""
+        return next((e for e in self.engines if e.name == name), None)
+
+
+SUITE_ABOUT: Final = {
+    "name": "Name of the suite: small letters, digits and hyphens",
+    "seeds": "Seeds, with commas between; every run is made once with each",
+    "repeats": "How often everything is repeated, to see the noise between runs",
+    "devices": "GPU indexes that the runs may see; empty: whatever the environment shows",
+    "label": "Name of the experiment, as tables show it",
+}
+"""Settings of the plan itself that the form offers, with their sentences."""
+
+
+def read(cache_root: Path) -> Catalogue:
+    """Read all catalogues. What is broken is named in `problems`; the rest is still there."""
+    from workbench import plan
+
+    problems: list[str] = []
+    form = {s.name: s for s in settings.of_schema(plan.SuitePlan.model_json_schema())}
+    return Catalogue(
+        engines=_engines(problems),
+        subsets=_subsets(cache_root, problems),
+        models=_models(problems),
+        presets=_presets(problems),
+        suite=tuple(
+            replace(form[name], about=about) for name, about in SUITE_ABOUT.items() if name in form
+        ),
+        problems=tuple(problems),
+    )
+
+
+def _engines(problems: list[str]) -> tuple[EngineEntry, ...]:
+    from engines import catalog
+    from workbench.text import clean_line
+
+    found = []
+    for name in catalog.names():
+        try:
+            engine = catalog.load(name)
+            form = settings.of_schema(engine.Params.model_json_schema())
+        except Exception as error:
+            problems.append(f"engine {name}: {error}")
+            continue
+        summary = clean_line(engine.SUMMARY)
+        found.append(EngineEntry(name, summary, tuple(engine.TASKS), bool(engine.NEEDS), form))
+    return tuple(found)
+
+
+def _subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
+    from datasets_mm import catalog
+    from workbench.text import clean_line
+
+    found = []
+    for name in _names(catalog.names, problems):
+        try:
+            row = catalog.summary(name, cache_root)
+            problem = catalog.problem(name, None) or ""
+        except Exception as error:
+            found.append(SubsetEntry(clean_line(name), problem=clean_line(str(error))))
+            continue
+        rows = row.rows if row.rows is not None else row.expected_rows
+        found.append(
+            SubsetEntry(
+                clean_line(name),
+                clean_line(row.title),
+                rows,
+                row.corpus_rows,
+                row.built,
+                clean_line(", ".join(row.license)),
+                "" if row.built else clean_line(problem),
+            )
+        )
+    return tuple(found)
+
+
+def _models(problems: list[str]) -> tuple[ModelEntry, ...]:
+    from engines import models
+    from workbench.text import clean_line
+
+    found = []
+    for name in _names(models.names, problems):
+        try:
+            entry = models.load(name)
+            problem = models.problem(entry) or ""
+        except Exception as error:
+            found.append(ModelEntry(clean_line(name), problem=clean_line(str(error))))
+            continue
+        summary = clean_line(entry.title)
+        found.append(
+            ModelEntry(
+                clean_line(name), summary, tuple(entry.engines), clean_line(problem), entry.settings
+            )
+        )
+    return tuple(found)
+
+
+def _presets(problems: list[str]) -> tuple[PresetEntry, ...]:
+    from workbench import plan
+    from workbench.text import clean_line
+
+    found = []
+    try:
+        files = plan.preset_files()
+    except plan.PlanError as error:
+        problems += error.problems
+        files = {}
+    for name in files:
+        try:
+            asked = plan.preset(name)
+        except plan.PlanError as error:
+            problems += error.problems
+            continue
+        table = asked.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        found.append(PresetEntry(clean_line(name), clean_line(asked.about), table))
+    return tuple(found)
+
+
+def _names(ask: Any, problems: list[str]) -> list[str]:
+    """The names of a catalogue; none, and a problem, when it cannot be read at all."""
+    from workbench.text import clean_line
+
+    try:
+        return list(ask())
+    except Exception as error:
+        problems.append(clean_line(str(error)))
+        return []

@@ -1,0 +1,117 @@
+"""The terminal driver: Textual's own, made to survive what SSH and tmux do to terminals.
+
+Three faults of Textual 8.2 are closed here, and only here:
+- A mouse report in the old X10 form past column 95 has a byte over 127, which is not UTF-8: a tmux
+  re-attach killed the app. Reports of that form are taken out of the bytes, the rest is decoded
+  leniently, and the terminal is asked for the SGR form again.
+- End of file on the terminal (an SSH drop under `nohup`) left the input thread spinning at most of
+  a core. It ends the app.
+- A write to a dead terminal ended the writer thread, and the next thirty writes blocked the app for
+  ever. Writes to a dead terminal vanish.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+from codecs import getincrementaldecoder
+from collections.abc import Callable
+from typing import IO, Any, Final, cast
+
+from textual._xterm_parser import XTermParser
+from textual.drivers.linux_driver import LinuxDriver
+
+READ_BYTES: Final = 4096
+POLL_SECONDS: Final = 0.1
+"""How long a lone Escape waits for the rest of a sequence, and how soon `exit_event` is seen."""
+
+_X10_REPORT: Final = re.compile(rb"\x1b\[M[\s\S]{3}")
+_X10_BEGUN: Final = re.compile(rb"\x1b\[M[\s\S]{0,2}\Z")
+
+
+class X10Filter:
+    """Takes mouse reports of the old form out of a stream of bytes, across chunks."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self.taken = 0
+        """How many reports were taken out so far."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes without reports; a report that is not complete yet waits for the next call."""
+        data, count = _X10_REPORT.subn(b"", self._held + data)
+        self.taken += count
+        begun = _X10_BEGUN.search(data)
+        cut = begun.start() if begun else len(data)
+        self._held = data[cut:]
+        return data[:cut]
+
+
+class LenientFile:
+    """The terminal as a file whose writes never fail; `dead` tells that one would have."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self.dead = False
+
+    def write(self, text: str) -> int:
+        """Write, or nothing at all once the terminal is gone."""
+        return self._try(lambda: self._file.write(text))
+
+    def flush(self) -> None:
+        """Flush, or nothing at all once the terminal is gone."""
+        self._try(self._file.flush)
+
+    def fileno(self) -> int:
+        """The descriptor of the terminal."""
+        return self._file.fileno()
+
+    def _try(self, act: Callable[[], int | None]) -> int:
+        if self.dead:
+            return 0
+        try:
+            return act() or 0
+        except (OSError, ValueError):
+            self.dead = True
+            return 0
+
+
+class TerminalDriver(LinuxDriver):
+    """See the module's docstring."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._file = cast("Any", LenientFile(cast("IO[str]", self._file)))
+
+    def run_input_thread(self) -> None:
+        """Read keys until the app ends or the terminal is gone."""
+        parser = XTermParser(self._debug)
+        decoder = getincrementaldecoder("utf-8")("replace")
+        old_mouse = X10Filter()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.fileno, selectors.EVENT_READ)
+            while not self.exit_event.is_set():
+                if selector.select(POLL_SECONDS):
+                    data = self._read()
+                    if not data:
+                        self._hung_up()
+                        return
+                    seen = old_mouse.taken
+                    text = decoder.decode(old_mouse.feed(data))
+                    if old_mouse.taken > seen:
+                        self._enable_mouse_support()
+                    if text:  # an empty feed would tell the parser that the input ended
+                        for event in parser.feed(text):
+                            self.process_message(event)
+                for event in parser.tick():
+                    self.process_message(event)
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.fileno, READ_BYTES)
+        except OSError:  # EIO: the other side of the pseudo-terminal is gone
+            return b""
+
+    def _hung_up(self) -> None:
+        self._loop.call_soon_threadsafe(self._app.exit)

@@ -1,0 +1,260 @@
+"""The Live screen's states as rows, series and sentences. Pure: `RunState` in, text out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from workbench.text import clean_line
+from workbench.tui import quantities as q
+from workbench.tui.widgets.chart import Series
+from workbench.tui.widgets.grid import Cell, CellLike, Column, Row
+
+if TYPE_CHECKING:
+    from workbench.state import RunState, RunView, SuiteState
+
+QUEUE: Final = (
+    Column("mark", "", 1, rank=0),
+    Column("subset", "subset", 15, grow=14, rank=0),
+    Column("model", "model", 13, grow=14, rank=0),
+    Column("seed", "seed", 5, right=True, rank=9),
+    Column("state", "state", 14, grow=8, rank=0),
+    Column("step", "step", 7, right=True, rank=5),
+    Column("loss", "loss", 6, right=True, rank=1),
+    Column("r1", "r@1", 6, right=True, rank=4),
+    Column("time", "step time", 9, right=True, rank=3),
+    Column("rate", "samples/s", 9, right=True, rank=6),
+    Column("rss", "RSS", 8, right=True, rank=7),
+    Column("vram", "VRAM", 8, right=True, rank=8),
+    Column("left", "time", 7, right=True, rank=2),
+)
+METRICS: Final = (
+    Column("name", "metric", 14, grow=10, rank=0),
+    Column("value", "value", 7, right=True, rank=0),
+    Column("interval", "95 %", 15, right=True, rank=2),
+    Column("n", "n", 6, right=True, rank=3),
+    Column("split", "on", 12, grow=14, rank=1),
+)
+GLYPHS: Final = {
+    "queued": Cell("◌", "dim"),
+    "starting": Cell("●", "accent"),
+    "running": Cell("●", "accent"),
+    "completed": Cell("✓", ""),
+    "skipped": Cell("–", "dim"),
+    "stopped": Cell("■", "dim"),
+}
+SUITE_WORDS: Final = {
+    "starting": "starting",
+    "queued": "waiting for its device",
+    "running": "running",
+    "holding": "holding: no new run starts",
+    "stopping": "stopping",
+    "ended": "ended",
+    "lost": "warden lost",
+}
+
+
+def queue(state: SuiteState) -> tuple[list[Row], list[str]]:
+    """One row a run."""
+    return [_run_row(view) for view in state.runs], [v.spec.run_id for v in state.runs]
+
+
+def _run_row(view: RunView) -> Row:
+    run, spec = view.state, view.spec
+    key = run.cause or run.status
+    last, sample = run.last, run.sample
+    rate = run.timed_samples / run.timed_seconds if run.timed_seconds else None
+    vram = [g.used for g in sample.gpus if g.used is not None] if sample else []
+    tone = "strong" if run.status in ("starting", "running") else ""
+    return (
+        GLYPHS.get(key, Cell("✗", "error")),
+        Cell(clean_line(spec.subset, 80), tone),
+        Cell(clean_line(spec.model, 80), tone),
+        Cell(str(spec.seed), "dim"),
+        status(run),
+        q.count(run.step) if run.step else "",
+        q.number(last.loss) if last else "",
+        q.number(last.metrics["r@1"]) if last and "r@1" in last.metrics else "",
+        q.duration(run.step_seconds) if run.step_seconds else "",
+        q.number(rate) if rate else "",
+        q.size(sample.rss_tree) if sample and sample.rss_tree is not None else "",
+        q.size(sum(vram)) if vram else "",
+        _time(run),
+    )
+
+
+def status(run: RunState) -> CellLike:
+    """What a run does now, in a word or two."""
+    if run.status == "ended":
+        tone = {"completed": "", "skipped": "dim", "stopped": "dim"}.get(run.cause, "error")
+        return Cell(run.cause, tone)
+    if run.status != "running":
+        return Cell(run.status, "dim" if run.status == "queued" else "")
+    share = f" {run.fraction:.0%}" if run.fraction is not None else ""
+    return f"{run.phase or 'running'}{share}"
+
+
+def _time(run: RunState) -> CellLike:
+    if run.eta_seconds is not None:
+        return f"-{q.clock(run.eta_seconds)}"
+    return q.clock(run.t) if run.status != "queued" else ""
+
+
+def short_name(suite: str) -> str:
+    """`weekly-m2kr-1a2b` of `20261121-091412-weekly-m2kr-1a2b`: the list has the time."""
+    parts = suite.split("-", 2)
+    stamped = len(parts) == 3 and all(p.isdigit() for p in parts[:2])
+    return clean_line(parts[2] if stamped else suite, 60)
+
+
+def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
+    """Left and right part of the line about the suite."""
+    ended = sum(r.state.status == "ended" for r in state.runs)
+    failed = sum(
+        r.state.status == "ended" and r.state.cause not in ("completed", "skipped", "stopped")
+        for r in state.runs
+    )
+    parts = [SUITE_WORDS.get(state.warden, state.warden), f"{ended} of {len(state.runs)} runs done"]
+    parts += [f"{failed} failed"] if failed else []
+    if state.detail:
+        parts.append(clean_line(state.detail))
+    right = ""
+    if state.started_wall is not None:
+        ends = [r.state.ended_wall for r in state.runs if r.state.ended_wall is not None]
+        until = max(ends, default=state.started_wall) if state.ended else now
+        right = q.clock(until - state.started_wall)
+    return " · ".join(parts), right
+
+
+def title(view: RunView) -> str:
+    """The run in one line."""
+    spec = view.spec
+    parts = [clean_line(spec.subset, 80), clean_line(spec.model, 80), spec.engine]
+    parts.append(f"seed {spec.seed}")
+    parts += [f"repeat {spec.repeat + 1}"] if spec.repeat else []
+    parts += [f"attempt {view.state.attempt}"] if view.state.attempt > 1 else []
+    parts += [clean_line(spec.label, 40)] if spec.label else []
+    return " · ".join(parts)
+
+
+def progress(run: RunState) -> tuple[str, float | None, str, bool]:
+    """Word before the bar, its fraction, words after it, and whether they are a complaint."""
+    if run.status == "queued":
+        return "queued", None, "waits for the runs before it", False
+    if run.status == "ended":
+        return _ended(run)
+    word = run.phase or run.status
+    if run.phase in ("train", "warmup") and run.plan and run.plan.steps:
+        after = f"{run.step:,} / {run.plan.steps:,} steps"
+        if run.eta_seconds is not None:
+            after += f"   {q.clock(run.eta_seconds)} left"
+        return word, run.fraction, after, False
+    if run.progress and run.progress.total:
+        done = f"{run.progress.done:,} / {run.progress.total:,} {clean_line(run.progress.unit)}"
+        return word, run.fraction, done, False
+    detail = clean_line(run.phases[-1].detail) if run.phases else ""
+    return word, None, detail or f"since {q.clock(_phase_seconds(run))}", False
+
+
+def _ended(run: RunState) -> tuple[str, float | None, str, bool]:
+    end = run.end
+    why = (run.failed.error if run.failed else "") or (end.detail if end else "")
+    bad = run.cause not in ("completed", "skipped", "stopped")
+    after = f"after {q.clock(run.t)}"
+    if run.cause != "completed":
+        after += f" in {run.phase}" if run.phase else ""
+        after += f" at step {run.step:,}" if run.step else ""
+        after += f": {clean_line(why)}" if why else ""
+    return run.cause, None, after, bad
+
+
+def _phase_seconds(run: RunState) -> float:
+    return run.t - run.phases[-1].start if run.phases else 0.0
+
+
+def facts(run: RunState) -> str:
+    """A quiet line of numbers about the run."""
+    parts = []
+    if run.step_seconds:
+        parts.append(f"{q.duration(run.step_seconds)} a step")
+    if run.timed_seconds and run.timed_samples:
+        parts.append(f"{q.number(run.timed_samples / run.timed_seconds)} samples/s")
+    if run.last and run.last.data_wait is not None and run.last.seconds:
+        parts.append(f"{q.share(run.last.data_wait / run.last.seconds)} waiting for data")
+    if run.last:
+        parts.append(f"lr {q.number(run.last.lr)}")
+    if run.plan:
+        parts.append(f"batch {run.plan.effective_batch:,}")
+    if run.plan and run.plan.parameters:
+        parts.append(f"{run.plan.parameters / 1e6:,.1f} M parameters")
+    if run.hello and run.hello.device:
+        parts.append(clean_line(run.hello.device, 40))
+    return " · ".join(parts)
+
+
+def series(run: RunState | None) -> dict[str, Series]:
+    """What the charts show, by their ids."""
+    memory, label = _memory(run)
+    why = "" if run is None or not run.sample else run.sample.gpu_reason
+    use = "gpu_utilisation[0]"
+    steps = f"step 1 … {run.step:,}" if run and run.step else ""
+    seconds = f"0 … {q.clock(run.t)}" if run and run.t else ""
+    return {
+        "loss": _series(run, "loss", "loss", q.number, steps),
+        "step": _series(run, "step_seconds", "step time", q.duration, steps),
+        "memory": _series(run, memory, label, q.size, seconds),
+        "cpu": _series(run, "cpu", "CPU (100 % = one core)", q.percent, seconds),
+        "r1": _series(run, "r@1", "r@1 in the batch", q.number, steps),
+        "gpu": _series(run, use, "GPU use", q.percent, seconds, clean_line(why) or "no GPU"),
+    }
+
+
+def _memory(run: RunState | None) -> tuple[str, str]:
+    """The memory curve that matters: the run's own VRAM, the device's, else resident memory."""
+    curves = run.curves if run else {}
+    for prefix, label in (("vram_process", "VRAM"), ("vram_device", "VRAM in use")):
+        name = next((n for n in sorted(curves) if n.startswith(prefix)), None)
+        if name is not None:
+            return name, f"{label}, GPU {name.partition('[')[2].rstrip(']')}"
+    return "rss_tree", "RSS, all processes"
+
+
+def _series(
+    run: RunState | None, name: str, label: str, write: q.Write, axis: str, reason: str = ""
+) -> Series:
+    curve = run.curves.get(name) if run else None
+    if curve is None or curve.last is None:
+        waiting = run is None or run.status != "ended"
+        return Series(label, reason=reason or ("no data yet" if waiting else "not measured"))
+    points = curve.points
+    if points[-1:] != (curve.last,):
+        points = (*points, curve.last)
+    return Series(label, points, curve.last[1], write, axis)
+
+
+def metrics(run: RunState | None) -> list[Row]:
+    """The measured qualities, newest evaluation last."""
+    rows: list[Row] = []
+    for metric in run.metrics if run else ():
+        interval = ""
+        if metric.low is not None and metric.high is not None:
+            interval = f"{q.number(metric.low)}–{q.number(metric.high)}"
+        rows.append(
+            (
+                clean_line(metric.name, 60),
+                Cell(q.number(metric.value), "strong"),
+                Cell(interval, "dim"),
+                Cell(q.count(metric.n), "dim"),
+                Cell(clean_line(metric.split, 60), "dim"),
+            )
+        )
+    return rows
+
+
+def notices(run: RunState | None) -> str:
+    """What a person should know of a run, in one line: the newest notice and their number."""
+    if run is None or not run.notices:
+        return ""
+    newest = run.notices[-1]
+    total = sum(run.notice_counts.values())
+    more = f"  ({total:,} notices)" if total > 1 else ""
+    return f"{clean_line(newest.text, 300)}{more}"

@@ -1,0 +1,169 @@
+"""The Plan screen's catalogues and preview as rows and sentences. Pure but for `paint_*`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from textual.dom import DOMNode
+
+from workbench.tui import quantities as q
+from workbench.tui.catalogue import Catalogue, PresetEntry
+from workbench.tui.draft import Draft, Preview
+from workbench.tui.widgets.chrome import Heading
+from workbench.tui.widgets.grid import Cell, CellLike, Column, Grid, Row
+
+NAMES: Final = Column("name", "name", 16, grow=20)
+SUBSETS: Final = (
+    Column("mark", "", 1, rank=0),
+    Column("name", "subset", 15, grow=14, rank=0),
+    Column("rows", "queries", 8, right=True, rank=1),
+    Column("corpus", "corpus", 8, right=True, rank=3),
+    Column("state", "", 9, rank=2),
+)
+MODELS: Final = (
+    Column("mark", "", 1, rank=0),
+    Column("name", "model", 15, grow=14, rank=0),
+    Column("about", "", 16, grow=40, rank=1),
+)
+RUNS: Final = (
+    Column("number", "", 3, right=True, rank=0),
+    Column("subset", "subset", 14, grow=14, rank=0),
+    Column("model", "model", 13, grow=14, rank=0),
+    Column("engine", "engine", 10, rank=3),
+    Column("seed", "seed", 6, right=True, rank=1),
+    Column("repeat", "repeat", 6, right=True, rank=2),
+)
+LISTED: Final = (
+    Column("name", "name", 16, grow=14, rank=0),
+    Column("about", "", 24, grow=60, rank=1),
+)
+ON: Final = Cell("●", "accent")
+OFF: Final = Cell("○", "dim")
+
+
+def paint_subsets(screen: DOMNode, catalogue: Catalogue, draft: Draft) -> None:
+    """Show the subsets, those chosen marked."""
+    grid = screen.query_one("#subsets", Grid)
+    heading = screen.query_one("#subsets-heading", Heading)
+    if not draft.needs_data:
+        grid.say(f"The engine {draft.engine} needs no subset.")
+        heading.remark = ""
+        return
+    rows: list[Row] = [
+        (
+            ON if entry.name in draft.subsets else OFF,
+            Cell(entry.name, "strong" if entry.name in draft.subsets else ""),
+            _count(entry.rows),
+            _count(entry.corpus_rows),
+            _state(entry.problem, built=entry.built),
+        )
+        for entry in catalogue.subsets
+    ]
+    _show(grid, rows, [e.name for e in catalogue.subsets], "No subset is known.", catalogue)
+    heading.remark = f"{len(draft.subsets)} of {len(rows)}"
+
+
+def paint_models(screen: DOMNode, catalogue: Catalogue, draft: Draft) -> None:
+    """Show the models that the engine can use, those chosen marked."""
+    grid = screen.query_one("#models", Grid)
+    heading = screen.query_one("#models-heading", Heading)
+    if not draft.needs_data:
+        grid.say(f"The engine {draft.engine} needs no model.")
+        heading.remark = ""
+        return
+    fitting = [m for m in catalogue.models if not m.engines or draft.engine in m.engines]
+    rows: list[Row] = [
+        (
+            ON if entry.name in draft.models else OFF,
+            Cell(entry.name, "strong" if entry.name in draft.models else ""),
+            Cell(entry.problem or entry.summary, "error" if entry.problem else "dim"),
+        )
+        for entry in fitting
+    ]
+    _show(grid, rows, [m.name for m in fitting], "No model is known for this engine.", catalogue)
+    heading.remark = f"{len(draft.models)} of {len(rows)}"
+
+
+def about(catalogue: Catalogue, kind: str, key: str | None) -> tuple[str, bool]:
+    """What is known of one subset or model, and whether it is a complaint."""
+    if kind == "models":
+        model = next((m for m in catalogue.models if m.name == key), None)
+        return (model.problem or model.summary, bool(model.problem)) if model else ("", False)
+    subset = next((s for s in catalogue.subsets if s.name == key), None)
+    if subset is None:
+        return "", False
+    if subset.problem:
+        return subset.problem, True
+    parts = [subset.title, "" if subset.built else "built at its first use", subset.license]
+    return " · ".join(part for part in parts if part), False
+
+
+def paint_runs(screen: DOMNode, preview: Preview) -> None:
+    """Show the runs that would start, or why none would."""
+    grid, heading = screen.query_one("#runs", Grid), screen.query_one("#runs-heading", Heading)
+    if preview.problems:
+        heading.title, heading.remark = "Problems", str(len(preview.problems))
+        grid.columns = (Column("text", "", 20, grow=400),)
+        grid.show([(Cell(problem, "error"),) for problem in preview.problems])
+        return
+    heading.title, heading.remark = "Runs", str(len(preview.runs))
+    grid.columns = RUNS
+    rows: list[Row] = [
+        (
+            Cell(str(number), "dim"),
+            run.subset,
+            run.model,
+            Cell(run.engine, "dim"),
+            str(run.seed),
+            str(run.repeat + 1),
+        )
+        for number, run in enumerate(preview.runs, 1)
+    ]
+    grid.show(rows, [run.run_id for run in preview.runs])
+
+
+def verdict(preview: Preview | None) -> tuple[str, bool]:
+    """One line about the plan, and whether it is a complaint."""
+    if preview is None:
+        return " Checking …", False
+    if preview.problems:
+        more = f"  (and {len(preview.problems) - 1} more)" if len(preview.problems) > 1 else ""
+        return f" {preview.problems[0]}{more}", True
+    runs = preview.runs
+    parts = [
+        _many(len({r.subset for r in runs}), "subset"),
+        _many(len({r.model for r in runs}), "model"),
+    ]
+    seeds, repeats = len({r.seed for r in runs}), len({r.repeat for r in runs})
+    parts += [_many(seeds, "seed")] if seeds > 1 else []
+    parts += [_many(repeats, "repeat")] if repeats > 1 else []
+    return f" {_many(len(runs), 'run')}: {' × '.join(parts)}", False
+
+
+def presets(entries: tuple[PresetEntry, ...]) -> tuple[list[Row], list[str]]:
+    """The presets, and an empty plan as the last."""
+    rows: list[Row] = [(p.name, Cell(p.about, "dim")) for p in entries]
+    rows.append(("empty plan", Cell("nothing chosen, all settings at their defaults", "dim")))
+    return rows, [*(p.name for p in entries), ""]
+
+
+def _show(grid: Grid, rows: list[Row], keys: list[str], empty: str, catalogue: Catalogue) -> None:
+    if rows:
+        grid.show(rows, keys)
+    else:
+        problem = catalogue.problems[0] if catalogue.problems else empty
+        grid.say(problem, failed=bool(catalogue.problems))
+
+
+def _count(number: int | None) -> CellLike:
+    return Cell(q.count(number), "dim" if number is None else "")
+
+
+def _state(problem: str, *, built: bool) -> CellLike:
+    if problem:
+        return Cell("missing", "error")
+    return Cell("built", "") if built else Cell("not built", "dim")
+
+
+def _many(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -1,0 +1,236 @@
+"""The Results screen's rows: records of results.jsonl as ready text, sort keys and one haystack.
+
+Reading runs in a thread. A row keeps 1 KB, not its whole record; the detail reads the one line of
+the file again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from workbench.tui import quantities as q
+from workbench.tui.widgets.grid import Cell, CellLike, Column
+
+if TYPE_CHECKING:
+    from results.schema import Reading, RunRecord
+
+TAIL_BYTES: Final = 262_144
+"""First look at a long file: its newest records, so that the screen opens at once."""
+
+COLUMNS: Final = (
+    Column("when", "started", 11, rank=5),
+    Column("suite", "suite", 18, grow=10, rank=11),
+    Column("label", "label", 6, grow=6, rank=12),
+    Column("engine", "engine", 9, rank=14),
+    Column("subset", "subset", 14, grow=12, rank=0),
+    Column("model", "model", 13, grow=10, rank=0),
+    Column("seed", "seed", 5, right=True, rank=13),
+    Column("cause", "end", 9, rank=1),
+    Column("steps", "steps", 7, right=True, rank=9),
+    Column("epoch", "1 epoch", 9, right=True, rank=2),
+    Column("whole", "whole run", 9, right=True, rank=8),
+    Column("step", "step", 8, right=True, rank=6),
+    Column("rate", "samples/s", 9, right=True, rank=7),
+    Column("rss", "max RSS", 8, right=True, rank=4),
+    Column("vram", "VRAM", 8, right=True, rank=10),
+    Column("loss", "loss", 7, right=True, rank=3),
+    Column("r1", "r@1", 6, right=True, rank=10),
+    Column("metric", "best known metric", 22, grow=14, rank=9),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """One record as the table shows it."""
+
+    key: tuple[str, str]
+    """Suite and run id."""
+    attempt: int
+    cells: tuple[CellLike, ...]
+    order: tuple[float | str, ...]
+    """What each column sorts by; an unmeasured number sorts last in both directions."""
+    haystack: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How far reading has come."""
+
+    rows: tuple[ResultRow, ...] = ()
+    complete: bool = False
+    trouble: str = ""
+
+
+def read(path: Path) -> Iterator[Batch]:
+    """First the newest records of a long file, then all of them.
+
+    Raises:
+        NewerSchema: the file is of a later workbench; a sentence.
+        OSError: it cannot be read.
+    """
+    from results import store
+
+    if _bytes(path) > TAIL_BYTES:
+        yield Batch(tuple(reversed(_last_attempts(_tail(path)))))
+    lines = store.read(path)
+    rows = _last_attempts(lines)
+    rows.reverse()
+    yield Batch(tuple(rows), complete=True, trouble=lines.trouble)
+
+
+def find(path: Path, key: tuple[str, str]) -> RunRecord | None:
+    """The last record of a run, read again from the file."""
+    wanted = [json.dumps(part).encode() for part in key]
+    found = None
+    with path.open("rb") as file:
+        for line in file:
+            if all(part in line for part in wanted) and (record := _parse(line)) is not None:
+                identity = record.identity
+                if (identity.suite, identity.run_id) == key:
+                    found = record
+    return found
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _tail(path: Path) -> Iterator[RunRecord]:
+    with path.open("rb") as file:
+        file.seek(-TAIL_BYTES, 2)
+        lines = file.read(TAIL_BYTES).split(b"\n")[1:]
+    for line in lines:
+        if (record := _parse(line)) is not None:
+            yield record
+
+
+def _parse(line: bytes) -> RunRecord | None:
+    from results.schema import RunRecord
+    from results.upgrade import upgrade
+
+    try:
+        return RunRecord.model_validate(upgrade(json.loads(line)))
+    except (ValueError, RecursionError, AttributeError, KeyError):
+        return None
+
+
+def _last_attempts(records: Iterator[RunRecord]) -> list[ResultRow]:
+    """One row a run, in the order in which their last attempts were recorded."""
+    rows: dict[tuple[str, str], ResultRow] = {}
+    for record in records:
+        identity = record.identity
+        key = (identity.suite, identity.run_id)
+        before = rows.pop(key, None)
+        if before is not None and before.attempt > identity.attempt:
+            rows[key] = before
+        else:
+            rows[key] = row(record)
+    return list(rows.values())
+
+
+def row(record: RunRecord) -> ResultRow:
+    """A record as a row."""
+    parts = [*_identity(record), *_numbers(record)]
+    cells = tuple(cell for cell, _ in parts)
+    texts = [c.text if isinstance(c, Cell) else c for c in cells]
+    identity = record.identity
+    return ResultRow(
+        (identity.suite, identity.run_id),
+        identity.attempt,
+        cells,
+        tuple(order for _, order in parts),
+        " ".join([*texts, identity.run_id, record.exit.detail]).lower(),
+    )
+
+
+Part = tuple[CellLike, float | str]
+
+
+def _identity(record: RunRecord) -> list[Part]:
+    from workbench.text import clean_line
+
+    identity = record.identity
+    names = [identity.suite, identity.label, identity.engine, identity.subset, identity.model]
+    shown: list[Part] = [(text, text) for text in (clean_line(n, 80) for n in names)]
+    cause = record.exit.cause
+    tone = {"completed": "", "skipped": "dim", "stopped": "dim"}.get(cause, "error")
+    started = record.started_wall
+    when = _stamp(started) if started else q.UNKNOWN
+    return [
+        (Cell(when, "dim"), started or math.nan),
+        *shown,
+        (Cell(str(identity.seed), "dim"), float(identity.seed)),
+        (Cell(cause, tone), cause),
+    ]
+
+
+def _numbers(record: RunRecord) -> list[Part]:
+    timing, memory = record.timing, record.memory
+    steps = f"{record.steps:,}" if record.steps else q.UNKNOWN
+    return [
+        (steps, float(record.steps)),
+        _reading(timing.epoch_wall_seconds, q.wall),
+        _reading(timing.end_to_end_seconds, q.wall),
+        _reading(timing.step_median, q.duration),
+        _reading(timing.samples_per_second, q.number),
+        _reading(memory.rss_main_peak, q.size),
+        _reading(memory.vram_process_peak, q.size),
+        _plain(record.train.get("loss")),
+        _plain(record.train.get("r@1")),
+        _metric(record),
+    ]
+
+
+def _reading(reading: Reading, write: q.Write) -> Part:
+    if reading.value is None:
+        return Cell("n/a", "dim"), math.nan
+    return write(reading.value), reading.value
+
+
+def _plain(value: float | None) -> Part:
+    if value is None:
+        return Cell(q.UNKNOWN, "dim"), math.nan
+    return q.number(value), value
+
+
+def _metric(record: RunRecord) -> Part:
+    """The metric that a table of one column should show: recall@1 of the first evaluated split."""
+    from workbench.text import clean_line
+
+    if not record.metrics:
+        return Cell(q.UNKNOWN, "dim"), math.nan
+    plain = [m for m in record.metrics if m.name.lower() in ("recall@1", "accuracy")]
+    chosen = (plain or list(record.metrics))[0]
+    return clean_line(f"{chosen.name} {q.number(chosen.value)} {chosen.split}", 60), chosen.value
+
+
+def _stamp(wall: float) -> str:
+    import time
+
+    return time.strftime("%m-%d %H:%M", time.localtime(wall))
+
+
+def arrange(
+    rows: tuple[ResultRow, ...], words: str, column: int | None, *, descending: bool
+) -> list[ResultRow]:
+    """Rows that hold all the words, sorted by a column; None leaves the newest first."""
+    wanted = words.lower().split()
+    kept = [r for r in rows if all(word in r.haystack for word in wanted)] if wanted else [*rows]
+    if column is None:
+        return kept
+    known = [r for r in kept if not _is_nan(r.order[column])]
+    unknown = [r for r in kept if _is_nan(r.order[column])]
+    known.sort(key=lambda r: r.order[column], reverse=descending)
+    return known + unknown
+
+
+def _is_nan(value: float | str) -> bool:
+    return isinstance(value, float) and math.isnan(value)

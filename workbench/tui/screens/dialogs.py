@@ -1,0 +1,152 @@
+"""The three small screens that lie over another one: confirm, choose, help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Button, Static
+
+from workbench.tui.widgets.grid import Column, Grid, Row
+
+
+class Confirm(ModalScreen[bool]):
+    """Says what will happen, and does nothing by itself."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "Yes"),
+        Binding("n,escape", "answer(False)", "No"),
+        Binding("left,right", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, title: str, what: str, yes: str, no: str = "No, leave it") -> None:
+        super().__init__()
+        self._title, self._what, self._yes, self._no = title, what, yes, no
+
+    def compose(self) -> ComposeResult:
+        """Question, consequence, two answers; the harmless one has the focus."""
+        with Vertical(classes="dialog"):
+            yield Static(Text(self._title), classes="dialog-title")
+            yield Static(Text(self._what), classes="dialog-text")
+            with Horizontal(classes="dialog-answers"):
+                yield Button(Text(f"n  {self._no}"), id="no", compact=True)
+                yield Button(Text(f"y  {self._yes}"), id="yes", compact=True)
+
+    def on_mount(self) -> None:
+        """Enter alone must not do harm."""
+        self.query_one("#no").focus()
+
+    @on(Button.Pressed)
+    def _pressed(self, event: Button.Pressed) -> None:
+        self.dismiss(event.button.id == "yes")
+
+    def action_answer(self, answer: bool) -> None:
+        """Close with an answer."""
+        self.dismiss(answer)
+
+
+class Choose(ModalScreen[str | None]):
+    """A list to choose one row from; gives its key, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q", "leave", "Back"),
+    ]
+
+    def __init__(
+        self,
+        title: str,
+        columns: Sequence[Column],
+        rows: Sequence[Row],
+        keys: Sequence[str],
+        *,
+        here: str = "",
+        empty: str = "Nothing to choose from.",
+    ) -> None:
+        super().__init__()
+        self._title, self._columns, self._rows, self._keys = title, columns, rows, keys
+        self._here, self._empty = here, empty
+
+    def compose(self) -> ComposeResult:
+        """Title, list, keys."""
+        with Vertical(classes="dialog wide"):
+            yield Static(Text(self._title), classes="dialog-title")
+            yield Grid(self._columns, header=False, notice=self._empty, id="choices")
+            yield Static(Text("Enter chooses · Esc goes back"), classes="dialog-keys")
+
+    def on_mount(self) -> None:
+        """Begin at the present choice."""
+        grid = self.query_one(Grid)
+        grid.styles.height = max(1, len(self._rows))
+        grid.show(self._rows, self._keys)
+        if self._here in self._keys:
+            grid.cursor = list(self._keys).index(self._here)
+        grid.focus()
+
+    @on(Grid.Chosen)
+    @on(Grid.Toggled)
+    def _chosen(self, event: Grid.Moved) -> None:
+        self.dismiss(event.grid.key)
+
+    def action_leave(self) -> None:
+        """Back, nothing chosen."""
+        self.dismiss(None)
+
+
+HELP: Final = (
+    ("Everywhere", (
+        ("1 2 3 · F1 F2 F3", "Plan, Live, Results"),
+        ("Tab · Shift+Tab", "next, previous part of the screen"),
+        ("↑ ↓ · PgUp PgDn · Home End", "move in a list"),
+        ("?", "this help"),
+        ("q · Ctrl+Q · Ctrl+C", "leave; suites go on by themselves"),
+    )),
+    ("Plan", (
+        ("Space", "take a subset or a model in, or out; turn a switch"),
+        ("Enter", "edit a setting · Backspace: its default"),
+        ("p · e", "start from a preset · choose the engine"),
+        ("v", "settings, runs, plan file (where there is no room for all)"),
+        ("F5 · Ctrl+R", "start the suite"),
+    )),
+    ("Live", (
+        ("o · [ ]", "choose a suite · the one before, after"),
+        ("f", "follow the run at work"),
+        ("s · k · c · h", "stop suite · skip run · cancel queued run · hold or go on"),
+    )),
+    ("Results", (
+        ("/", "filter: all words must be found"),
+        ("< > · r", "sort by another column · turn the order round"),
+        ("Enter", "all that is known of a run"),
+        ("x · w", "export what is shown · write the suite's report"),
+    )),
+)  # fmt: skip
+
+
+class Help(ModalScreen[None]):
+    """All keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark", "leave", "Back")]
+
+    def compose(self) -> ComposeResult:
+        """Four short lists."""
+        with Vertical(classes="dialog wide"), VerticalScroll(id="help"):
+            for title, keys in HELP:
+                yield Static(Text(title), classes="dialog-title")
+                lines = Text()
+                for key, what in keys:
+                    lines.append(f"{key:<28}", style="bold")
+                    lines.append(f"{what}\n")
+                yield Static(lines, classes="help-keys")
+
+    def on_mount(self) -> None:
+        """Scrolls with the arrow keys."""
+        self.query_one("#help").focus()
+
+    def action_leave(self) -> None:
+        """Back."""
+        self.dismiss(None)

@@ -1,0 +1,333 @@
+"""Live: one suite as its files tell it, and the keys that steer it.
+
+A thread follows the suite (see `feed`) and posts one frozen snapshot at a time, at most four a
+second; the widgets repaint what differs. Steering writes a line for the warden, no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from workbench.tui import feed, live_rows, steering
+from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.widgets.chart import Chart
+from workbench.tui.widgets.chrome import Heading, TopBar
+from workbench.tui.widgets.grid import Cell, Column, Grid, Row
+from workbench.tui.widgets.log_tail import LogTail
+from workbench.tui.widgets.run_head import RunHead
+
+if TYPE_CHECKING:
+    from workbench.state import RunView
+    from workbench.tui.app import WorkbenchApp
+
+CHARTS = (
+    ("loss", "loss"), ("step", "step time"), ("memory", "memory"), ("cpu", "CPU"),
+    ("r1", "r@1 in the batch"), ("gpu", "GPU use"),
+)  # fmt: skip
+SUITES = (
+    Column("mark", "", 1, rank=0),
+    Column("name", "suite", 30, grow=30, rank=0),
+    Column("state", "state", 9, rank=1),
+    Column("runs", "runs", 8, right=True, rank=2),
+)
+
+
+class SnapshotTaken(Message):
+    """The suite as it is now."""
+
+    def __init__(self, snapshot: feed.Snapshot) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+
+
+class FeedFailed(Message):
+    """The suite cannot be read."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__()
+        self.folder, self.reason = folder, reason
+
+
+class LiveScreen(Screen[None]):
+    """See the module's docstring."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("o", "choose", "Suites"),
+        Binding("left_square_bracket", "step(1)", show=False),
+        Binding("right_square_bracket", "step(-1)", show=False),
+        Binding("f", "follow", "Follow"),
+        Binding("s", "steer('stop')", "Stop"),
+        Binding("k", "steer('skip')", "Skip"),
+        Binding("c", "steer('cancel')", "Cancel"),
+        Binding("h", "steer('hold')", "Hold"),
+        Binding("v", "view", "Metrics"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.snapshot: feed.Snapshot | None = None
+        self.folder: Path | None = None
+        self._watched: str | None = None
+        """None: whichever run is at work."""
+        self._taken = threading.Event()
+        self._over = threading.Event()
+
+    @property
+    def bench(self) -> WorkbenchApp:
+        """The app, by its own type."""
+        return cast("WorkbenchApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        """Suite, queue, run, charts, log and metrics: from the whole to the part."""
+        yield TopBar("live")
+        yield Heading("", id="suite-line")
+        with Vertical(id="live-body"):
+            yield Grid(live_rows.QUEUE, notice="Loading suites …", id="queue")
+            yield RunHead()
+            with Horizontal(id="charts"):
+                for key, title in CHARTS:
+                    yield Chart(title, id=f"chart-{key}")
+            with Horizontal(id="live-bottom"):
+                with Vertical(id="live-log"):
+                    yield Heading("Log", id="log-heading")
+                    yield LogTail(id="log")
+                with Vertical(id="live-metrics"):
+                    yield Heading("Metrics", id="metrics-heading")
+                    yield Grid(
+                        live_rows.METRICS, header=False, notice="No metrics yet.", id="metrics"
+                    )
+        yield Static("", id="live-trouble")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Begin with the chosen suite, or the first one."""
+        self.add_class("view-log")
+        self.query_one("#queue", Grid).focus()
+        self.suites_changed()
+        self.set_interval(1.0, self._tick)
+
+    def on_screen_resume(self) -> None:
+        """Another screen may have chosen another suite."""
+        self.bench.say_work()
+        self.suites_changed()
+
+    def on_unmount(self) -> None:
+        """Let the thread go."""
+        self._over.set()
+
+    # -- which suite -----------------------------------------------------------------------
+
+    def suites_changed(self) -> None:
+        """The list of suites is another one, or another suite was chosen."""
+        suites = self.bench.suites
+        wanted = self.bench.chosen_suite
+        if wanted is None and suites:
+            wanted = self.folder or suites[0].folder
+        if wanted is None:
+            if suites is not None:
+                self._say_nothing()
+            return
+        if wanted != self.folder:
+            self._open(wanted)
+
+    def _say_nothing(self) -> None:
+        self.query_one("#queue", Grid).say(
+            "No suite yet. Press 1, choose what to run, and F5 starts it."
+        )
+        self.add_class("empty")
+
+    def _open(self, folder: Path) -> None:
+        self._over.set()
+        self._over, self._taken = threading.Event(), threading.Event()
+        self.folder, self.snapshot, self._watched = folder, None, None
+        self.remove_class("empty", "failed")
+        self.query_one("#suite-line", Heading).title = live_rows.short_name(folder.name)
+        self.query_one("#queue", Grid).say("Reading the suite …")
+        self._follow(folder, self._over, self._taken)
+
+    @work(thread=True, group="feed")
+    def _follow(self, folder: Path, over: threading.Event, taken: threading.Event) -> None:
+        taken.set()
+
+        def deliver(snapshot: feed.Snapshot) -> bool:
+            if not taken.is_set() or not self.is_running:
+                return False  # the screen has not painted the one before
+            taken.clear()
+            self.post_message(SnapshotTaken(snapshot))
+            return True
+
+        try:
+            source = feed.SuiteFeed(folder)
+            feed.follow(source, lambda: self._watched, deliver, over.wait)
+        except (OSError, ValueError) as error:
+            self.post_message(FeedFailed(folder, str(error)))
+
+    @on(FeedFailed)
+    def _failed(self, event: FeedFailed) -> None:
+        from workbench.text import clean_line
+
+        if event.folder == self.folder:
+            self.add_class("failed")
+            reason = clean_line(event.reason)
+            self.query_one("#queue", Grid).say(f"This suite cannot be read: {reason}", failed=True)
+
+    # -- painting --------------------------------------------------------------------------
+
+    @on(SnapshotTaken)
+    def _show(self, event: SnapshotTaken) -> None:
+        self._taken.set()
+        if event.snapshot.folder != self.folder:
+            return
+        self.snapshot = event.snapshot
+        rows, keys = live_rows.queue(self.snapshot.suite)
+        grid = self.query_one("#queue", Grid)
+        grid.styles.height = len(rows) + 1
+        grid.show(rows, keys)
+        if self._watched is None and self.snapshot.watched in keys:
+            grid.cursor = keys.index(self.snapshot.watched)
+        self._paint_run()
+        self._tick()
+
+    def _paint_run(self) -> None:
+        view = self.view
+        run = view.state if view else None
+        self.query_one(RunHead).show(view)
+        for key, series in live_rows.series(run).items():
+            self.query_one(f"#chart-{key}", Chart).show(series)
+        empty = "The run has not started." if run and run.status == "queued" else "No output."
+        if self.snapshot is not None and view is not None:
+            same = self.snapshot.watched == view.spec.run_id
+            self.query_one(LogTail).show(self.snapshot.log if same else (), empty)
+        rows = live_rows.metrics(run)
+        self.query_one("#metrics", Grid).show(rows)
+        self.query_one("#metrics-heading", Heading).remark = str(len(rows)) if rows else ""
+
+    def _tick(self) -> None:
+        """The clock of the suite, and what is wrong with it."""
+        if self.snapshot is None:
+            return
+        suite = self.snapshot.suite
+        line = self.query_one("#suite-line", Heading)
+        left, right = live_rows.suite_line(suite, time.time())
+        line.title = live_rows.short_name(suite.name)
+        line.remark = f"{left} · {right}" if right else left
+        trouble = ""
+        if suite.warden == "lost":
+            trouble = (
+                "The warden of this suite is gone: what was at work has ended with it. "
+                "Start the plan again from Plan; completed runs keep their records."
+            )
+        elif self.snapshot.bad_lines:
+            trouble = f"{self.snapshot.bad_lines} journal lines could not be read."
+        self.set_class(bool(trouble), "trouble")
+        self.query_one("#live-trouble", Static).update(Text(trouble))
+
+    @property
+    def view(self) -> RunView | None:
+        """The run that is looked at."""
+        if self.snapshot is None:
+            return None
+        key = self.query_one("#queue", Grid).key
+        return next((r for r in self.snapshot.suite.runs if r.spec.run_id == key), None)
+
+    @on(Grid.Moved, "#queue")
+    def _moved(self, event: Grid.Moved) -> None:
+        if event.by_hand:
+            self._watched = event.grid.key
+            self._paint_run()
+
+    # -- what a person does ----------------------------------------------------------------
+
+    def action_follow(self) -> None:
+        """Look at whichever run is at work."""
+        self._watched = None
+        if self.snapshot is not None:
+            run_id = feed.following(self.snapshot.suite)
+            grid = self.query_one("#queue", Grid)
+            if run_id in grid.keys:
+                grid.cursor = list(grid.keys).index(run_id)
+            self._paint_run()
+
+    def check_action(
+        self,
+        action: str,
+        parameters: tuple[object, ...],  # noqa: ARG002 - Textual's signature
+    ) -> bool | None:
+        """`v` is for narrow screens; wide ones show both."""
+        return action != "view" or self.has_class("-narrow")
+
+    def action_view(self) -> None:
+        """Log or metrics, where there is room for one of them only."""
+        self.toggle_class("view-log", "view-metrics")
+
+    def action_choose(self) -> None:
+        """Choose a suite."""
+        suites = self.bench.suites or ()
+        rows: list[Row] = [
+            (
+                Cell("●", "accent") if s.busy else Cell(" "),
+                Cell(s.name, "strong" if s.busy else ""),
+                Cell(s.state, "error" if s.state in ("lost", "unreadable") else "dim"),
+                f"{s.runs} runs",
+            )
+            for s in suites
+        ]
+        here = self.folder.name if self.folder else ""
+
+        def take(chosen: str | None) -> None:
+            if chosen is not None:
+                self.bench.chosen_suite = self.bench.log_root / chosen
+                self.suites_changed()
+
+        keys = [s.name for s in suites]
+        dialog = Choose("Suites", SUITES, rows, keys, here=here, empty="No suite yet.")
+        self.app.push_screen(dialog, take)
+
+    def action_step(self, by: int) -> None:
+        """The suite before, or after, in the list."""
+        folders = [s.folder for s in self.bench.suites or ()]
+        if self.folder in folders:
+            index = folders.index(self.folder) + by
+            self.bench.chosen_suite = folders[max(0, min(index, len(folders) - 1))]
+            self.suites_changed()
+
+    def action_steer(self, do: steering.Do) -> None:
+        """Ask, then tell the warden."""
+        snapshot, view = self.snapshot, self.view
+        if snapshot is None:
+            return
+        question = steering.question(do, snapshot.suite, view)
+        if question.refusal:
+            self.notify(question.refusal, timeout=6)
+            return
+
+        def take(yes: bool | None) -> None:
+            if yes:
+                self._send(snapshot.folder, question)
+
+        self.app.push_screen(Confirm(question.title, question.what, question.yes), take)
+
+    @work(group="steer")
+    async def _send(self, folder: Path, question: steering.Question) -> None:
+        from workbench import suite
+
+        command = suite.Command(do=question.do, run=question.run)
+        try:
+            await asyncio.to_thread(suite.send, folder, command)
+        except OSError as error:
+            self.notify(f"The warden cannot be told: {error.strerror}", severity="error")
+            return
+        self.notify(question.told)

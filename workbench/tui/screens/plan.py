@@ -1,0 +1,357 @@
+"""Plan: choose subsets, models, engine and settings, see the runs, start them.
+
+The screen holds one `Draft` and paints from it. Reading catalogues and checking plans happens in
+threads; the start is a subprocess of the app's loop (see `command`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import Button, Footer, Static
+
+from workbench.tui import command, plan_rows
+from workbench.tui.catalogue import Catalogue
+from workbench.tui.draft import Draft, Preview, check, from_table, save
+from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.settings import Setting
+from workbench.tui.widgets.chrome import Heading, Pick, TopBar
+from workbench.tui.widgets.form import SettingsForm
+from workbench.tui.widgets.grid import Grid
+from workbench.tui.widgets.preview import PlanFile
+
+if TYPE_CHECKING:
+    from workbench.tui.app import WorkbenchApp
+
+CHECK_SECONDS = 0.15
+"""After the last change, before the plan is expanded again."""
+VIEWS = ("settings", "runs", "file")
+
+
+class CatalogueRead(Message):
+    """The catalogues are there."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__()
+        self.catalogue = catalogue
+
+
+class Checked(Message):
+    """The draft was expanded."""
+
+    def __init__(self, draft: Draft, preview: Preview) -> None:
+        super().__init__()
+        self.draft, self.preview = draft, preview
+
+
+class PlanScreen(Screen[None]):
+    """See the module's docstring."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f5,ctrl+r", "start", "Start", key_display="F5", priority=True),
+        Binding("p", "presets", "Preset"),
+        Binding("e", "engines", "Engine"),
+        Binding("v", "view", "Settings/runs"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.catalogue: Catalogue | None = None
+        self.draft = Draft()
+        self.preview: Preview | None = None
+        self._check_timer: Timer | None = None
+        self._starting = False
+        self._list = "subsets"
+        """The list that the sentence below is about."""
+
+    @property
+    def bench(self) -> WorkbenchApp:
+        """The app, by its own type."""
+        return cast("WorkbenchApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        """Choices at the left, settings beside them, what comes of it at the right."""
+        yield TopBar("plan")
+        with Horizontal(id="plan-body"):
+            with Vertical(id="plan-choices"):
+                yield Pick("Start from", "p", id="pick-preset")
+                yield Pick("Engine", "e", id="pick-engine")
+                yield Heading("Subsets", id="subsets-heading")
+                yield Grid(plan_rows.SUBSETS, notice="Loading subsets …", id="subsets")
+                yield Heading("Models", id="models-heading")
+                yield Grid(plan_rows.MODELS, notice="Loading models …", id="models")
+                yield Static("", id="choice-about")
+            with Vertical(id="plan-settings"):
+                yield Heading("Settings", id="settings-heading")
+                yield SettingsForm(id="settings")
+            with Vertical(id="plan-preview"):
+                with Vertical(id="plan-runs"):
+                    yield Heading("Runs", id="runs-heading")
+                    yield Grid(plan_rows.RUNS, notice="Checking the plan …", id="runs")
+                with Vertical(id="plan-file"):
+                    yield Heading("Plan file", id="file-heading")
+                    yield PlanFile()
+        with Horizontal(id="plan-status"):
+            yield Static("", id="verdict")
+            yield Button("Start", id="start", compact=True, disabled=True)
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """The first frame comes first; only then anything slow."""
+        self.add_class("view-settings")
+        self.query_one("#subsets", Grid).focus()
+        self.call_after_refresh(self._read_catalogues)
+
+    def on_screen_resume(self) -> None:
+        """The bar of another screen was brought up to date meanwhile."""
+        self.bench.say_work()
+
+    # -- catalogues ------------------------------------------------------------------------
+
+    @work(thread=True, exclusive=True, group="catalogue")
+    def _read_catalogues(self) -> None:
+        from workbench.tui import catalogue
+
+        self.post_message(CatalogueRead(catalogue.read(self.bench.cache_root)))
+
+    @on(CatalogueRead)
+    def _take_catalogue(self, event: CatalogueRead) -> None:
+        first = self.catalogue is None
+        self.catalogue = event.catalogue
+        if first:
+            self._start_from(event.catalogue.presets[0].name if event.catalogue.presets else "")
+        else:
+            self._paint()
+
+    def _start_from(self, name: str) -> None:
+        catalogue = self.catalogue or Catalogue()
+        preset = next((p for p in catalogue.presets if p.name == name), None)
+        keys = tuple(s.name for s in catalogue.suite)
+        table = preset.table if preset else {"subsets": (), "models": ()}
+        self.draft = from_table(table, keys, name if preset else "")
+        self._choose_engine(self.draft.engine or next((e.name for e in catalogue.engines), ""))
+
+    def _choose_engine(self, name: str) -> None:
+        engine = (self.catalogue or Catalogue()).engine(name)
+        if engine is None:
+            self.change(replace(self.draft, engine=name))
+            return
+        other = name != self.draft.engine
+        known = {s.name for s in engine.settings}
+        task = self.draft.task if self.draft.task in engine.tasks else engine.tasks[0]
+        kept = {k: v for k, v in self.draft.settings.items() if not other or k in known}
+        more = () if other and self.draft.engine else self.draft.more_engines
+        self.change(
+            replace(
+                self.draft, engine=name, more_engines=more, task=task,
+                needs_data=engine.needs_data, settings=kept,
+            )
+        )  # fmt: skip
+
+    # -- one draft, one painting -----------------------------------------------------------
+
+    def change(self, draft: Draft) -> None:
+        """Take over a new draft: paint it at once, check it a moment later."""
+        self.draft = draft
+        self._paint()
+        if self._check_timer is not None:
+            self._check_timer.stop()
+        self._check_timer = self.set_timer(CHECK_SECONDS, self._check)
+
+    def _paint(self) -> None:
+        catalogue, draft = self.catalogue or Catalogue(), self.draft
+        self.query_one("#pick-preset", Pick).value = draft.preset or "an empty plan"
+        engine = catalogue.engine(draft.engine)
+        self.query_one("#pick-engine", Pick).value = (
+            ", ".join((draft.engine, *draft.more_engines)) or "none"
+        )
+        plan_rows.paint_subsets(self, catalogue, draft)
+        plan_rows.paint_models(self, catalogue, draft)
+        self._about(self.query_one(f"#{self._list}", Grid))
+        settings = (*catalogue.suite, *(engine.settings if engine else ()))
+        self.query_one(SettingsForm).show(
+            settings, {**draft.suite, **draft.settings}, catalogue.brought(draft.models)
+        )
+        changed = len(draft.suite) + len(draft.settings)
+        heading = self.query_one("#settings-heading", Heading)
+        heading.remark = f"{changed} changed" if changed else "all defaults"
+
+    @work(thread=True, exclusive=True, group="check")
+    def _check(self) -> None:
+        draft = self.draft
+        preview = check(draft, self.bench.cache_root, self.bench.log_root)
+        self.post_message(Checked(draft, preview))
+
+    @on(Checked)
+    def _take_check(self, event: Checked) -> None:
+        if event.draft is not self.draft:
+            return  # a newer one is on its way
+        self.preview = preview = event.preview
+        plan_rows.paint_runs(self, preview)
+        arguments = (
+            command.run_detached(preview.file, self.bench.log_root) if preview.file else None
+        )
+        self.query_one(PlanFile).show(preview.toml, command.shown(arguments) if arguments else "")
+        self._verdict()
+
+    def _verdict(self) -> None:
+        text, failed = plan_rows.verdict(self.preview)
+        line = self.query_one("#verdict", Static)
+        line.set_class(failed, "failed")
+        line.update(Text(text, no_wrap=True, overflow="ellipsis"))
+        button = self.query_one("#start", Button)
+        button.disabled = failed or self._starting or not self.preview or not self.preview.runs
+        count = len(self.preview.runs) if self.preview else 0
+        button.label = Text("Starting …" if self._starting else f"F5  Start {count} runs")
+
+    # -- what a person does ----------------------------------------------------------------
+
+    @on(Grid.Toggled, "#subsets")
+    @on(Grid.Chosen, "#subsets")
+    def _toggle_subset(self, event: Grid.Moved) -> None:
+        if event.grid.key:
+            self.change(self.draft.toggle_subset(event.grid.key))
+
+    @on(Grid.Toggled, "#models")
+    @on(Grid.Chosen, "#models")
+    def _toggle_model(self, event: Grid.Moved) -> None:
+        if event.grid.key:
+            self.change(self.draft.toggle_model(event.grid.key))
+
+    @on(Grid.Moved, "#subsets")
+    @on(Grid.Moved, "#models")
+    def _moved(self, event: Grid.Moved) -> None:
+        self._about(event.grid)
+
+    def on_descendant_focus(self) -> None:
+        """The sentence below the lists is about the list that has the focus."""
+        if isinstance(self.focused, Grid) and self.focused.id in ("subsets", "models"):
+            self._list = self.focused.id
+            self._about(self.focused)
+
+    def _about(self, grid: Grid) -> None:
+        text, failed = plan_rows.about(self.catalogue or Catalogue(), grid.id or "", grid.key)
+        line = self.query_one("#choice-about", Static)
+        line.set_class(failed, "failed")
+        line.update(Text(text))
+
+    @on(SettingsForm.Changed)
+    def _setting_changed(self, event: SettingsForm.Changed) -> None:
+        name = event.setting.name
+        of_suite = any(s.name == name for s in (self.catalogue or Catalogue()).suite)
+        values: dict[str, Any] = dict(self.draft.suite if of_suite else self.draft.settings)
+        values.pop(name, None)
+        if not event.is_default:
+            values[name] = event.value
+        if of_suite:
+            self.change(replace(self.draft, suite=values))
+        else:
+            self.change(replace(self.draft, settings=values))
+
+    @on(SettingsForm.ChoiceWanted)
+    async def _choice_wanted(self, event: SettingsForm.ChoiceWanted) -> None:
+        setting: Setting = event.setting
+        rows = [(choice,) for choice in setting.choices]
+        columns = (replace(plan_rows.NAMES, width=24),)
+
+        def take(chosen: str | None) -> None:
+            if chosen is not None:
+                self.query_one(SettingsForm).put(setting, chosen)
+
+        here = str(event.value or "")
+        self.app.push_screen(Choose(setting.name, columns, rows, setting.choices, here=here), take)
+
+    @on(Pick.Opened, "#pick-preset")
+    def action_presets(self) -> None:
+        """Start from another plan."""
+        presets = (self.catalogue or Catalogue()).presets
+        rows, keys = plan_rows.presets(presets)
+
+        def take(chosen: str | None) -> None:
+            if chosen is not None:
+                self._start_from(chosen)
+
+        dialog = Choose("Start from", plan_rows.LISTED, rows, keys, here=self.draft.preset)
+        self.app.push_screen(dialog, take)
+
+    @on(Pick.Opened, "#pick-engine")
+    def action_engines(self) -> None:
+        """Choose another engine."""
+        engines = (self.catalogue or Catalogue()).engines
+        rows = [(e.name, e.summary) for e in engines]
+
+        def take(chosen: str | None) -> None:
+            if chosen is not None:
+                self._choose_engine(chosen)
+
+        keys = [e.name for e in engines]
+        dialog = Choose("Engine", plan_rows.LISTED, rows, keys, here=self.draft.engine)
+        self.app.push_screen(dialog, take)
+
+    def check_action(
+        self,
+        action: str,
+        parameters: tuple[object, ...],  # noqa: ARG002 - Textual's signature
+    ) -> bool | None:
+        """`v` is for narrow screens; wide ones show everything."""
+        return action != "view" or self.has_class("-narrow")
+
+    def action_view(self) -> None:
+        """The next of the three panes that share one place where the screen is narrow."""
+        now = next((v for v in VIEWS if self.has_class(f"view-{v}")), VIEWS[0])
+        new = VIEWS[(VIEWS.index(now) + 1) % len(VIEWS)]
+        self.remove_class(f"view-{now}").add_class(f"view-{new}")
+
+    # -- start -----------------------------------------------------------------------------
+
+    @on(Button.Pressed, "#start")
+    def action_start(self) -> None:
+        """Ask, then start the suite."""
+        if self._starting or not self.preview or not self.preview.runs or self.preview.problems:
+            self.notify(plan_rows.verdict(self.preview)[0], severity="error")
+            return
+        file = self.preview.file or Path()
+        typed = command.shown(command.run_detached(file, self.bench.log_root))
+        what = (
+            f"{len(self.preview.runs)} runs, one after the other. They go on when you leave this "
+            f"screen or the connection drops.\n\n{typed}"
+        )
+
+        def take(yes: bool | None) -> None:
+            if yes:
+                self._start()
+
+        self.app.push_screen(Confirm("Start this suite?", what, "Start", "Not yet"), take)
+
+    @work(exclusive=True, group="start")
+    async def _start(self) -> None:
+        self._starting = True
+        self._verdict()
+        try:
+            path = save(self.draft, self.bench.log_root)
+            outcome = await command.workbench(command.run_detached(path, self.bench.log_root))
+        except (OSError, ValueError) as error:
+            outcome = command.Outcome(-1, "", str(error))
+        self._starting = False
+        self._verdict()
+        self._started(outcome)
+
+    def _started(self, outcome: command.Outcome) -> None:
+        from workbench.text import clean
+
+        name = outcome.output.strip().splitlines()[-1:] or [""]
+        if outcome.code != 0 or not name[0]:
+            said = clean(outcome.error).strip() or f"it ended with code {outcome.code}"
+            self.notify(said, title="The suite was not started", severity="error", timeout=20)
+            return
+        self.bench.show_suite(self.bench.log_root / name[0].strip())

@@ -1,0 +1,251 @@
+"""Results: every run's last record in one table; sort, filter, look inside, export."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Footer, Input, Static
+
+from workbench.tui import command, export, records
+from workbench.tui.screens.dialogs import Choose
+from workbench.tui.screens.record import RecordScreen
+from workbench.tui.widgets.chrome import Heading, TopBar
+from workbench.tui.widgets.grid import Column, Grid
+
+if TYPE_CHECKING:
+    from workbench.tui.app import WorkbenchApp
+
+REREAD_SECONDS = 3.0
+"""How often the file is looked at (one stat call) for new records."""
+EXPORTS = (("md", "Markdown table"), ("csv", "CSV"))
+
+
+class RecordsRead(Message):
+    """Records are there, the first or all of them; or the file cannot be read."""
+
+    def __init__(self, batch: records.Batch, failure: str = "") -> None:
+        super().__init__()
+        self.batch, self.failure = batch, failure
+
+
+class ResultsScreen(Screen[None]):
+    """See the module's docstring."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("greater_than_sign,full_stop", "sort(1)", "Sort", key_display="< >"),
+        Binding("less_than_sign,comma", "sort(-1)", show=False),
+        Binding("r", "reverse", "Reverse"),
+        Binding("x", "export", "Export"),
+        Binding("w", "report", "Report"),
+        Binding("escape", "clear", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._batch = records.Batch()
+        self._shown: list[records.ResultRow] = []
+        self._column: int | None = None
+        self._descending = True
+        self._mark: tuple[int, int] | None = None
+        """Size and time of the file that was read."""
+
+    @property
+    def bench(self) -> WorkbenchApp:
+        """The app, by its own type."""
+        return cast("WorkbenchApp", self.app)
+
+    @property
+    def path(self) -> Path:
+        """results.jsonl of the log root."""
+        return self.bench.log_root / "results.jsonl"
+
+    def compose(self) -> ComposeResult:
+        """Heading, filter, table, one line about the file."""
+        yield TopBar("results")
+        yield Heading("Results", id="results-heading")
+        with Vertical(id="results-body"):
+            yield Input(placeholder="words that a row must hold", compact=True, id="filter")
+            yield Grid(records.COLUMNS, notice="Reading records …", id="records")
+        yield Static("", id="results-trouble")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Read the records."""
+        self.query_one("#records", Grid).focus()
+        self._look()
+        self.set_interval(REREAD_SECONDS, self._look)
+
+    def on_screen_resume(self) -> None:
+        """The bar of another screen was brought up to date meanwhile."""
+        self.bench.say_work()
+        self._look()
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        try:
+            status = self.path.stat()
+            mark = (status.st_size, status.st_mtime_ns)
+        except OSError:
+            mark = (-1, 0)
+        if mark != self._mark:
+            self._mark = mark
+            self._read()
+
+    @work(thread=True, exclusive=True, group="records")
+    def _read(self) -> None:
+        from results.upgrade import NewerSchema
+
+        try:
+            for batch in records.read(self.path):
+                self.post_message(RecordsRead(batch))
+        except (NewerSchema, OSError) as error:
+            self.post_message(RecordsRead(records.Batch(complete=True), str(error)))
+
+    @on(RecordsRead)
+    def _take(self, event: RecordsRead) -> None:
+        from workbench.text import clean_line
+
+        grid, trouble = self.query_one("#records", Grid), event.failure or event.batch.trouble
+        self.set_class(bool(trouble), "trouble")
+        self.query_one("#results-trouble", Static).update(Text(clean_line(trouble)))
+        if event.failure:
+            self._batch = event.batch
+            grid.say("The records cannot be read; see below.", failed=True)
+            return
+        if not event.batch.complete and len(self._batch.rows) > len(event.batch.rows):
+            return  # a second reading begins; the rows of the first one are the better ones
+        self._batch = event.batch
+        self._paint()
+
+    # -- showing ---------------------------------------------------------------------------
+
+    def _paint(self) -> None:
+        words = self.query_one("#filter", Input).value
+        grid, heading = self.query_one("#records", Grid), self.query_one(Heading)
+        self._shown = records.arrange(
+            self._batch.rows, words, self._column, descending=self._descending
+        )
+        total, shown = len(self._batch.rows), len(self._shown)
+        if self._shown:
+            grid.show([r.cells for r in self._shown], ["/".join(r.key) for r in self._shown])
+        elif total:
+            grid.say("No record holds all these words. Esc clears the filter.")
+        else:
+            grid.say("No records yet. They appear here as runs end.")
+        sorted_by = "newest first" if self._column is None else self._sorting()
+        count = f"{shown:,} of {total:,}" if shown != total else f"{total:,}"
+        more = "" if self._batch.complete else " · reading the rest …"
+        heading.remark = f"{count} runs · {sorted_by}{more}"
+
+    def _sorting(self) -> str:
+        column = records.COLUMNS[self._column or 0]
+        return f"by {column.title}, {'falling' if self._descending else 'rising'}"
+
+    def _sort_by(self, column: int | None) -> None:
+        self._column = column
+        key = "" if column is None else records.COLUMNS[column].key
+        self.query_one("#records", Grid).mark(key, "▾" if self._descending else "▴")
+        self._paint()
+
+    def _visible(self) -> list[int]:
+        grid = self.query_one("#records", Grid)
+        return [index for index, _, _ in grid.layout_columns(grid.size.width - 2)]
+
+    # -- what a person does ----------------------------------------------------------------
+
+    def action_sort(self, by: int) -> None:
+        """Sort by the next, or the previous, of the columns on screen."""
+        order: list[int | None] = [None, *self._visible()]
+        at = order.index(self._column) if self._column in order else 0
+        self._sort_by(order[(at + by) % len(order)])
+
+    def action_reverse(self) -> None:
+        """Turn the order round."""
+        self._descending = not self._descending
+        self._sort_by(self._column if self._column is not None else 0)
+
+    @on(Grid.HeaderChosen)
+    def _header(self, event: Grid.HeaderChosen) -> None:
+        index = next(i for i, c in enumerate(records.COLUMNS) if c.key == event.key)
+        if index == self._column:
+            self._descending = not self._descending
+        self._sort_by(index)
+
+    def action_filter(self) -> None:
+        """Type words."""
+        self.add_class("filtering")
+        self.query_one("#filter", Input).focus()
+
+    def action_clear(self) -> None:
+        """Leave the filter, and clear it."""
+        self.remove_class("filtering")
+        self.query_one("#filter", Input).value = ""
+        self.query_one("#records", Grid).focus()
+
+    @on(Input.Changed, "#filter")
+    def _typed(self) -> None:
+        self._paint()
+
+    @on(Input.Submitted, "#filter")
+    def _entered(self) -> None:
+        self.query_one("#records", Grid).focus()
+
+    @on(Grid.Chosen)
+    def _open(self, event: Grid.Chosen) -> None:
+        self.app.push_screen(RecordScreen(self.path, self._shown[event.row].key))
+
+    def action_export(self) -> None:
+        """Write what is shown."""
+        rows = list(self._shown)
+        if not rows:
+            self.notify("There is nothing to export.")
+            return
+
+        def take(kind: str | None) -> None:
+            if kind is not None:
+                self._export(rows, kind)
+
+        columns = (Column("name", "", 30, grow=10),)
+        names = [(name,) for _, name in EXPORTS]
+        title = f"Export {len(rows):,} rows"
+        self.app.push_screen(Choose(title, columns, names, [key for key, _ in EXPORTS]), take)
+
+    @work(group="export")
+    async def _export(self, rows: list[records.ResultRow], kind: str) -> None:
+        folder = self.bench.log_root / "exports"
+        try:
+            path = await asyncio.to_thread(export.write, rows, folder, kind)
+        except OSError as error:
+            self.notify(f"{folder}: {error.strerror}", title="Not written", severity="error")
+            return
+        self.notify(str(path), title=f"{len(rows):,} rows written")
+
+    @work(exclusive=True, group="report")
+    async def action_report(self) -> None:
+        """Write the report of the suite under the cursor."""
+        from workbench.text import clean
+
+        cursor = self.query_one("#records", Grid).cursor
+        if not 0 <= cursor < len(self._shown):
+            self.notify("There is no run whose suite could be reported.")
+            return
+        suite = self._shown[cursor].key[0]
+        out = self.bench.log_root / suite / "report"
+        self.notify(f"Writing the report of {suite} …")
+        outcome = await command.workbench(command.report(suite, self.bench.log_root, out))
+        if outcome.code == 0:
+            self.notify(str(out), title="Report written")
+        else:
+            said = clean(outcome.error).strip() or f"it ended with code {outcome.code}"
+            self.notify(said, title="No report", severity="error", timeout=15)

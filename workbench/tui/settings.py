@@ -1,0 +1,195 @@
+"""Settings as a form sees them: an engine's Params, taken apart into fields.
+
+Made from the JSON schema that pydantic gives, so that the form, the command line and the check
+speak of the same names, limits and defaults. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["switch", "choice", "integer", "number", "text", "list", "other"]
+
+_KINDS: dict[str, Kind] = {
+    "boolean": "switch",
+    "integer": "integer",
+    "number": "number",
+    "string": "text",
+    "array": "list",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One field of a form."""
+
+    name: str
+    kind: Kind
+    default: Any = None
+    required: bool = False
+    about: str = ""
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    """An empty field means "not set"."""
+    item: Kind = "text"
+    """What the items of a list are."""
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+    """`low` itself is not allowed."""
+    open_high: bool = False
+
+    @property
+    def limits(self) -> str:
+        """`> 0`, `1 to 64`, or nothing."""
+        if self.low is not None and self.high is not None and not (self.open_low or self.open_high):
+            return f"{self.low:g} to {self.high:g}"
+        parts = []
+        if self.low is not None:
+            parts.append(f"{'>' if self.open_low else '≥'} {self.low:g}")
+        if self.high is not None:
+            parts.append(f"{'<' if self.open_high else '≤'} {self.high:g}")
+        return " and ".join(parts)
+
+
+class SettingError(ValueError):
+    """What was typed cannot be this setting; one sentence."""
+
+
+def of_schema(schema: Mapping[str, Any]) -> tuple[Setting, ...]:
+    """The settings of a model's JSON schema, in their order."""
+    required = frozenset(schema.get("required", ()))
+    definitions = schema.get("$defs", {})
+    return tuple(
+        _setting(name, part, definitions, required=name in required)
+        for name, part in schema.get("properties", {}).items()
+    )
+
+
+def _setting(
+    name: str, part: Mapping[str, Any], definitions: Mapping[str, Any], *, required: bool
+) -> Setting:
+    about, default = str(part.get("description", "")), part.get("default")
+    core, optional = _core(part, definitions)
+    choices = _choices(core)
+    low, open_low = _limit(core, "minimum", "exclusiveMinimum")
+    high, open_high = _limit(core, "maximum", "exclusiveMaximum")
+    return Setting(
+        name=name,
+        kind="choice" if choices else _KINDS.get(core.get("type", ""), "other"),
+        default=default,
+        required=required,
+        about=about,
+        choices=choices,
+        optional=optional,
+        item=_item(core, definitions),
+        low=low,
+        high=high,
+        open_low=open_low,
+        open_high=open_high,
+    )
+
+
+def _core(part: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The part without its reference and without its null; whether null was allowed."""
+    core = dict(part)
+    if "$ref" in core:
+        core |= definitions.get(str(core["$ref"]).rpartition("/")[2], {})
+    branches = core.get("anyOf") or core.get("oneOf") or core.get("allOf") or ()
+    if not branches:
+        return core, False
+    solid = [b for b in branches if b.get("type") != "null"]
+    inner, _ = _core(solid[0], definitions) if solid else ({}, False)
+    return inner, len(solid) < len(branches)
+
+
+def _choices(core: Mapping[str, Any]) -> tuple[str, ...]:
+    values = core.get("enum") or ([core["const"]] if "const" in core else [])
+    return tuple(values) if all(isinstance(v, str) for v in values) else ()
+
+
+def _limit(core: Mapping[str, Any], closed: str, opened: str) -> tuple[float | None, bool]:
+    if (value := core.get(opened)) is not None:
+        return float(value), True
+    value = core.get(closed)
+    return (None if value is None else float(value)), False
+
+
+def _item(core: Mapping[str, Any], definitions: Mapping[str, Any]) -> Kind:
+    items = core.get("items") or (core.get("prefixItems") or [{}])[0]
+    inner, _ = _core(items, definitions) if isinstance(items, Mapping) else ({}, False)
+    return _KINDS.get(inner.get("type", ""), "text")
+
+
+def read(setting: Setting, typed: str) -> Any:
+    """The value that a person typed.
+
+    Raises:
+        SettingError: it is not one.
+    """
+    typed = typed.strip()
+    if not typed and setting.optional:
+        return None
+    if setting.kind == "list":
+        return [_scalar(setting, setting.item, part) for part in _parts(typed)]
+    return _scalar(setting, setting.kind, typed)
+
+
+def write(value: Any) -> str:
+    """The value as a person would type it."""
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(v) for v in value)
+    return _plain(value)
+
+
+def same(setting: Setting, value: Any) -> bool:
+    """Whether the value is the default: a plan need not name it."""
+    if setting.required:
+        return False
+    default = setting.default
+    if isinstance(default, tuple):
+        default = list(default)
+    return type(value) is type(default) and bool(value == default)
+
+
+def _parts(typed: str) -> list[str]:
+    return [part.strip() for part in typed.split(",") if part.strip()]
+
+
+def _scalar(setting: Setting, kind: Kind, typed: str) -> Any:
+    if kind == "switch":
+        return typed.lower() in ("true", "yes", "on", "1")
+    if kind in ("integer", "number"):
+        return _number(setting, kind, typed)
+    return typed
+
+
+def _number(setting: Setting, kind: Kind, typed: str) -> int | float:
+    plain = typed.replace("_", "")
+    try:
+        value: int | float = int(plain) if kind == "integer" else float(plain)
+    except ValueError:
+        what = "a whole number" if kind == "integer" else "a number"
+        raise SettingError(f"{setting.name}: '{typed}' is not {what}") from None
+    below = setting.low is not None and (
+        value <= setting.low if setting.open_low else value < setting.low
+    )
+    above = setting.high is not None and (
+        value >= setting.high if setting.open_high else value > setting.high
+    )
+    if below or above or math.isnan(value):
+        raise SettingError(f"{setting.name}: {typed} is not {setting.limits or 'a number'}")
+    return value
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)

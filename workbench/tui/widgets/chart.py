@@ -1,0 +1,108 @@
+"""One small chart: a title, the last value, the curve, and its smallest and largest value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+from workbench.tui import braille, quantities
+
+PLAIN_FONT: Final = os.environ.get("TERM", "") == "linux"
+"""The kernel's console has block elements but no braille."""
+
+LABEL: Final = 9
+"""Cells at the left for the y labels: `1.25 GiB ` fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What a chart shows. Frozen, so that a chart can see that nothing has changed."""
+
+    title: str
+    points: braille.Points = ()
+    last: float | None = None
+    format: Callable[[float | None], str] = field(default=quantities.number)
+    x_label: str = ""
+    """What the x axis spans, written under the curve: `step 1,192`."""
+    reason: str = "no data yet"
+    """Shown in place of a curve."""
+
+
+class Chart(Widget):
+    """Repaints only when its series is another one."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"chart--title", "chart--value", "chart--line"}
+
+    def __init__(self, title: str, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._series = Series(title)
+
+    def show(self, series: Series) -> None:
+        """Draw this series from now on."""
+        if series != self._series:
+            self._series = series
+            self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """Title, curve with its bounds, and where there is room the x axis."""
+        width, height = self.size
+        if y == 0:
+            return self._title(width)
+        axis = bool(self._series.x_label) and height >= 6
+        rows = height - 1 - (1 if axis else 0)
+        if rows < 1 or y > rows + (1 if axis else 0):
+            return Strip.blank(width, self.rich_style)
+        dim = self.get_component_rich_style("chart--title")
+        if y > rows:
+            return _sides("", self._series.x_label, width, dim, dim)
+        return self._curve(y - 1, rows, width)
+
+    def _title(self, width: int) -> Strip:
+        series = self._series
+        value = series.format(series.last) if series.last is not None else ""
+        return _sides(
+            series.title,
+            value,
+            width,
+            self.get_component_rich_style("chart--title"),
+            self.get_component_rich_style("chart--value"),
+        )
+
+    def _curve(self, line: int, rows: int, width: int) -> Strip:
+        dim = self.get_component_rich_style("chart--title")
+        series, span = self._series, braille.bounds(self._series.points)
+        if span is None or width <= LABEL + 2:
+            text = series.reason if line == 0 else ""
+            return Strip([Segment(text[:width].ljust(width), dim)], width)
+        label = ""
+        if line == 0:
+            label = series.format(span[1])
+        elif line == rows - 1 and span[0] != span[1]:
+            label = series.format(span[0])
+        draw = braille.bars if PLAIN_FONT else braille.lines
+        curve = draw(series.points, width - LABEL, rows)[line]
+        return Strip(
+            [
+                Segment(label.rjust(LABEL - 1)[: LABEL - 1] + " ", dim),
+                Segment(curve, self.get_component_rich_style("chart--line")),
+            ],
+            width,
+        )
+
+
+def _sides(left: str, right: str, width: int, left_style: Style, right_style: Style) -> Strip:
+    room = max(0, width - cell_len(right) - 1)
+    return Strip(
+        [
+            Segment(left[:room].ljust(room) + " ", left_style),
+            Segment(right, right_style),
+        ]
+    ).adjust_cell_length(width, left_style)

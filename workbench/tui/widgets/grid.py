@@ -1,0 +1,341 @@
+"""A table that draws only the lines on screen: 10,000 rows cost what 20 do.
+
+Own, and used for every list of the workbench, because Textual's DataTable measures and keeps every
+cell (10,000 rows took seconds) and repaints whole at each update. Rows here are tuples of ready
+text; columns that do not fit are left out by rank instead of scrolled sideways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final, NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+GAP: Final = 2
+"""Blank cells between columns."""
+
+
+class Cell(NamedTuple):
+    """Text with a tone: `dim`, `accent`, `error` or `strong`."""
+
+    text: str
+    tone: str = ""
+
+
+CellLike = str | Cell
+Row = tuple[CellLike, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How one column is drawn."""
+
+    key: str
+    title: str
+    width: int
+    right: bool = False
+    """Numbers stand at the right."""
+    grow: int = 0
+    """The column may become this much wider than `width`."""
+    rank: int = 0
+    """Where there is no room, the columns with the highest rank are left out first."""
+    left_out: bool = False
+    """Cut from the left: the end of the text is what tells rows apart."""
+
+
+class Grid(ScrollView, can_focus=True):
+    """A cursor over rows, or one sentence where there are none."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "grid--header", "grid--cursor", "grid--blurred", "grid--dim", "grid--accent",
+        "grid--error", "grid--strong",
+    }  # fmt: skip
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "move(-1)", "Up", show=False),
+        Binding("down", "move(1)", "Down", show=False),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("home", "jump(0)", "First", show=False),
+        Binding("end", "jump(-1)", "Last", show=False),
+        Binding("enter", "choose", "Open", show=False),
+        Binding("space", "mark_row", "Mark", show=False),
+    ]
+
+    cursor: reactive[int] = reactive(0, repaint=False)
+
+    class Moved(Message):
+        """The cursor is on another row; `by_hand` unless new rows moved it."""
+
+        def __init__(self, grid: Grid, row: int, *, by_hand: bool) -> None:
+            super().__init__()
+            self.grid, self.row, self.by_hand = grid, row, by_hand
+
+        @property
+        def control(self) -> Grid:
+            """For `@on(Grid.Moved, "#id")`."""
+            return self.grid
+
+    class Chosen(Moved):
+        """Enter, or a second click, on a row."""
+
+    class Toggled(Moved):
+        """Space, or a click on the first column, on a row."""
+
+    class HeaderChosen(Message):
+        """A click on a column's title."""
+
+        def __init__(self, grid: Grid, key: str) -> None:
+            super().__init__()
+            self.grid, self.key = grid, key
+
+        @property
+        def control(self) -> Grid:
+            """For `@on(Grid.HeaderChosen, "#id")`."""
+            return self.grid
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        header: bool = True,
+        notice: str = "",
+        id: str | None = None,  # noqa: A002 - Textual's own name for it
+    ) -> None:
+        super().__init__(id=id)
+        self.columns = tuple(columns)
+        self.header = header
+        self.notice = notice
+        """What is shown while there are no rows."""
+        self.failed = False
+        self.marked = ""
+        """Key of the column that the rows are sorted by, and its arrow."""
+        self.arrow = ""
+        self.rows: Sequence[Row] = ()
+        self.keys: Sequence[str] = ()
+
+    # -- what is shown ---------------------------------------------------------------------
+
+    def show(self, rows: Sequence[Row], keys: Sequence[str] | None = None) -> None:
+        """Show these rows. The cursor stays on its key; only lines that changed are painted."""
+        old, old_keys, held = self.rows, self.keys, self.key
+        self.rows, self.keys, self.failed = rows, keys or (), False
+        self._resize()
+        if held is not None and held in self.keys and self.key != held:
+            self.cursor = self.keys.index(held)
+        self.cursor = max(0, min(self.cursor, len(rows) - 1))
+        if bool(old) != bool(rows):
+            self.refresh()
+        else:
+            self._refresh_changed(old)
+        if (keys or rows) and self.key != held and list(old_keys) != list(self.keys):
+            self.post_message(self.Moved(self, self.cursor, by_hand=False))
+
+    def say(self, notice: str, *, failed: bool = False) -> None:
+        """Show one sentence instead of rows."""
+        self.notice, self.failed, self.rows, self.keys = notice, failed, (), ()
+        self._resize()
+        self.refresh()
+
+    def mark(self, key: str, arrow: str) -> None:
+        """Show by which column the rows are sorted."""
+        self.marked, self.arrow = key, arrow
+        self.refresh()
+
+    @property
+    def key(self) -> str | None:
+        """Key of the row under the cursor."""
+        return self.keys[self.cursor] if 0 <= self.cursor < len(self.keys) else None
+
+    def _resize(self) -> None:
+        self.virtual_size = Size(0, len(self.rows) + self._top)
+
+    @property
+    def _top(self) -> int:
+        return 1 if self.header else 0
+
+    def _refresh_changed(self, old: Sequence[Row]) -> None:
+        first = self.scroll_offset.y
+        for line in range(self.size.height - self._top):
+            row = first + line
+            before = old[row] if row < len(old) else None
+            after = self.rows[row] if row < len(self.rows) else None
+            if before != after:
+                self._refresh_row(row)
+
+    def _refresh_row(self, row: int) -> None:
+        y = row - self.scroll_offset.y + self._top
+        if self._top <= y < self.size.height:
+            self.refresh(Region(0, y, self.size.width, 1))
+
+    # -- painting --------------------------------------------------------------------------
+
+    def layout_columns(self, room: int) -> list[tuple[int, Column, int]]:
+        """Index, column and width of the columns that fit into `room` cells."""
+        kept = sorted(range(len(self.columns)), key=lambda i: (self.columns[i].rank, i))
+        used = -GAP
+        fitting: list[int] = []
+        for index in kept:
+            used += self.columns[index].width + GAP
+            if used > room and fitting:
+                used -= self.columns[index].width + GAP
+                break
+            fitting.append(index)
+        spare = max(0, room - used)
+        wanted = sum(self.columns[i].grow for i in fitting)
+        widths = []
+        for index in sorted(fitting):
+            column = self.columns[index]
+            more = min(column.grow, spare * column.grow // wanted) if wanted else 0
+            widths.append((index, column, column.width + more))
+        return widths
+
+    def render_line(self, y: int) -> Strip:
+        """One line on screen: the header, a row, the notice or nothing."""
+        width, base = self.size.width, self.rich_style
+        if y < self._top:
+            return self._header_strip(width)
+        row = y - self._top + self.scroll_offset.y
+        if not self.rows and y == self._top:
+            tone = "grid--error" if self.failed else "grid--dim"
+            return _line(f" {self.notice}", width, self.get_component_rich_style(tone))
+        if not 0 <= row < len(self.rows):
+            return Strip.blank(width, base)
+        return self._row_strip(row, width)
+
+    def _header_strip(self, width: int) -> Strip:
+        style = self.get_component_rich_style("grid--header")
+        if not self.rows:
+            return Strip.blank(width, style)
+        segments = [Segment(" ", style)]
+        for number, (_, column, cells) in enumerate(self.layout_columns(width - 2)):
+            title = column.title + (f" {self.arrow}" if column.key == self.marked else "")
+            if number:
+                segments.append(Segment(" " * GAP, style))
+            segments.append(Segment(_fit(title, cells, right=column.right), style))
+        return Strip(segments).adjust_cell_length(width, style)
+
+    def _row_strip(self, row: int, width: int) -> Strip:
+        over = Style.null()
+        if row == self.cursor:
+            name = "grid--cursor" if self.has_focus else "grid--blurred"
+            over = _without_color(self.get_component_rich_style(name))
+        base = self.rich_style + over
+        segments = [Segment(" ", base)]
+        cells = self.rows[row]
+        for number, (index, column, room) in enumerate(self.layout_columns(width - 2)):
+            value = cells[index] if index < len(cells) else ""
+            text, tone = value if isinstance(value, Cell) else (value, "")
+            style = self.get_component_rich_style(f"grid--{tone}") + over if tone else base
+            if number:
+                segments.append(Segment(" " * GAP, base))
+            fitted = _fit(text, room, right=column.right, from_left=column.left_out)
+            segments.append(Segment(fitted, style))
+        return Strip(segments).adjust_cell_length(width, base)
+
+    # -- moving ----------------------------------------------------------------------------
+
+    def watch_cursor(self, old: int, new: int) -> None:
+        """Paint two rows again and bring the new one into view."""
+        if not self.is_mounted:
+            return
+        self._refresh_row(old)
+        self._refresh_row(new)
+        room = max(1, self.size.height - self._top)
+        if new < self.scroll_offset.y:
+            self.scroll_to(y=new, animate=False, force=True)
+        elif new >= self.scroll_offset.y + room:
+            self.scroll_to(y=new - room + 1, animate=False, force=True)
+
+    def _go(self, row: int) -> None:
+        row = max(0, min(row, len(self.rows) - 1))
+        if self.rows and row != self.cursor:
+            self.cursor = row
+            self.post_message(self.Moved(self, row, by_hand=True))
+
+    def action_move(self, rows: int) -> None:
+        """One row up or down."""
+        self._go(self.cursor + rows)
+
+    def action_page(self, pages: int) -> None:
+        """One page up or down."""
+        self._go(self.cursor + pages * max(1, self.size.height - self._top - 1))
+
+    def action_jump(self, row: int) -> None:
+        """To the first or the last row."""
+        self._go(row if row >= 0 else len(self.rows) - 1)
+
+    def action_choose(self) -> None:
+        """Enter."""
+        if self.rows:
+            self.post_message(self.Chosen(self, self.cursor, by_hand=True))
+
+    def action_mark_row(self) -> None:
+        """Space."""
+        if self.rows:
+            self.post_message(self.Toggled(self, self.cursor, by_hand=True))
+
+    def on_click(self, event: events.Click) -> None:
+        """A click moves; a second one opens; on the mark it marks; on a title it sorts."""
+        if event.y < self._top:
+            if key := self._column_at(event.x):
+                self.post_message(self.HeaderChosen(self, key))
+            return
+        row = event.y - self._top + self.scroll_offset.y
+        if row >= len(self.rows):
+            return
+        self._go(row)
+        first = self.layout_columns(self.size.width - 2)[0]
+        if event.x <= first[2] and first[1].key == "mark":
+            self.action_mark_row()
+        elif event.chain == 2:
+            self.action_choose()
+
+    def _column_at(self, x: int) -> str | None:
+        left = 1
+        for _, column, width in self.layout_columns(self.size.width - 2):
+            if left <= x < left + width + GAP:
+                return column.key
+            left += width + GAP
+        return None
+
+    def on_focus(self) -> None:
+        """The cursor row looks different with the focus."""
+        self._refresh_row(self.cursor)
+
+    def on_blur(self) -> None:
+        """See `on_focus`."""
+        self._refresh_row(self.cursor)
+
+
+def _fit(text: str, width: int, *, right: bool = False, from_left: bool = False) -> str:
+    """Exactly `width` cells of one line; what is cut is marked by an ellipsis."""
+    text = text.replace("\n", " ")
+    length = cell_len(text)
+    if length > width:
+        if from_left:
+            while cell_len(text) > max(0, width - 1):
+                text = text[1:]
+            return set_cell_size("…" + text, width)
+        return set_cell_size(text, max(0, width - 1)) + "…"
+    return " " * (width - length) + text if right else text + " " * (width - length)
+
+
+def _without_color(style: Style) -> Style:
+    """The style without its foreground, so that a tone shows through the cursor."""
+    return Style(bgcolor=style.bgcolor, bold=style.bold, reverse=style.reverse)
+
+
+def _line(text: str, width: int, style: Style) -> Strip:
+    return Strip([Segment(_fit(text, width), style)], width)

@@ -1,0 +1,53 @@
+"""The end of engine.log. Stays at the end until a person scrolls up."""
+
+from __future__ import annotations
+
+from rich.cells import set_cell_size
+from rich.segment import Segment
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+
+class LogTail(ScrollView, can_focus=True):
+    """Draws only the lines on screen; long ones are cut, not wrapped: the file has them whole."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._shown: tuple[str, ...] = ()
+        self._empty = "No output yet."
+        self._at_end = True
+
+    def show(self, lines: tuple[str, ...], empty: str = "No output yet.") -> None:
+        """Show these lines, which have been cleaned."""
+        if lines == self._shown and empty == self._empty:
+            return
+        at_end = self._at_end
+        self._shown, self._empty = lines, empty
+        self.virtual_size = Size(0, len(lines))
+        if at_end:
+            self._to_end()
+        self.refresh()
+
+    def on_resize(self) -> None:
+        """The end stays the end in another height."""
+        if self._at_end:
+            self._to_end()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Remember whether the end is in view."""
+        super().watch_scroll_y(old_value, new_value)
+        self._at_end = new_value >= self.max_scroll_y
+
+    def _to_end(self) -> None:
+        self.set_scroll(None, max(0, len(self._shown) - self.size.height))
+        self._at_end = True
+
+    def render_line(self, y: int) -> Strip:
+        """One line."""
+        width = self.size.width
+        row = y + self.scroll_offset.y
+        text = self._shown[row] if row < len(self._shown) else ""
+        if not self._shown and y == 0:
+            text = self._empty
+        return Strip([Segment(set_cell_size(f" {text}", width), self.rich_style)], width)
