@@ -106,7 +106,8 @@ def _range(levels: set[float]) -> str:
 
 
 def _methods(records: Sequence[RunRecord], split: str, lang: str) -> tuple[Cell, ...]:
-    named = dict.fromkeys(m.method for r in records for m in _on(r, split).values() if m.method)
+    shown = (m for r in records for m in _on(r, split).values() if m.low is not None)
+    named = dict.fromkeys(m.method for m in shown if m.method)
     return (Cell(say("remark.intervals", lang).format("; ".join(named))),) if named else ()
 
 

@@ -22,7 +22,8 @@ from results.schema import RunRecord, SuiteView
 
 ACCENT: Final = "#2f6fde"
 INK: Final = "#2b2f36"
-QUIET: Final = "#9aa1ac"
+QUIET: Final = "#6b7280"
+FAINT: Final = "#c3c8d0"
 
 PANELS: Final = 24
 """More runs than this are not drawn: nobody reads the twenty-fifth panel."""
@@ -34,7 +35,7 @@ _STYLE: Final[Mapping[Any, Any]] = {
     "font.size": 8.0,
     "text.color": INK,
     "text.parse_math": False,
-    "axes.edgecolor": QUIET,
+    "axes.edgecolor": FAINT,
     "axes.labelcolor": QUIET,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
@@ -71,7 +72,7 @@ def _losses(view: SuiteView) -> dict[str, list[Line]]:
 
 def _memories(view: SuiteView) -> dict[str, list[Line]]:
     def lines(curves: Mapping[str, Points]) -> list[Line]:
-        host: Line = ("RSS, whole tree", curves.get("rss_tree", []), QUIET)
+        host: Line = ("RSS of the whole tree", curves.get("rss_tree", []), QUIET)
         gpus: list[Line] = [
             (name.replace("_", " ").replace("vram", "VRAM"), points, ACCENT)
             for name, points in sorted(curves.items())
@@ -143,10 +144,12 @@ def _memory_panel(axis: Any, lines: Sequence[Line]) -> None:
         axis.plot(xs, [y / formats.GIB for y in ys], color=colour, label=label)
         scaled = [(x, y / formats.GIB) for x, y in points]
         _last(axis, scaled, formats.size(points[-1][1]), colour)
+    highest = max(y for _, points, _ in lines for _, y in points) / formats.GIB
+    axis.set_ylim(0, max(highest * 1.15, 0.01))
     axis.set_xlabel("seconds since start")
-    axis.set_ylabel("GiB")
-    axis.set_ylim(bottom=0)
-    axis.legend(loc="lower right", frameon=False, fontsize=7, labelcolor=INK)
+    axis.set_ylabel("GiB" if len(lines) > 1 else f"{lines[0][0]}, GiB")
+    if len(lines) > 1:
+        axis.legend(loc="lower right", frameon=False, fontsize=7, labelcolor=INK)
 
 
 def _last(axis: Any, points: Points, text: str, colour: str) -> None:

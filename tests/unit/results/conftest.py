@@ -139,8 +139,8 @@ def scores(name, value, n=350, half=0.024, **more):
         value=value,
         split="emoji_val",
         n=n,
-        low=value - half,
-        high=value + half,
+        low=round(value - half, 6),
+        high=round(value + half, 6),
         method="bootstrap over queries, 1000, 95%",
         **more,
     )
