@@ -38,10 +38,10 @@ def subsets(*, as_json: bool) -> None:
             _out(json.dumps({"name": name, "title": row.title, "rows": row.rows,
                              "corpus_rows": row.corpus_rows, "built": row.built}))  # fmt: skip
             continue
-        rows = f"{row.rows:>9,}" if row.rows is not None else f"{'?':>9}"
-        corpus = f"{row.corpus_rows:>9,}" if row.corpus_rows is not None else f"{'?':>9}"
-        built = "built    " if row.built else "not built"
-        _out(f"{name:<24} {rows} rows {corpus} passages  {built}  {clean_line(row.title)}")
+        rows = _count(row.rows if row.built else row.expected_rows)
+        built = "built" if row.built else "expected" if row.expected_rows else "not built"
+        corpus = _count(row.corpus_rows)
+        _out(f"{name:<24} {rows:>9} rows {corpus:>9} passages  {built:<9}  {clean_line(row.title)}")
 
 
 def build(names: list[str], data_root: Path | None) -> ExitStatus:
@@ -74,6 +74,10 @@ def _tell(name: str, line: str) -> None:
         print(f"workbench: {clean(str(said.get('error')))}", file=sys.stderr)
     elif said.get("kind") == "done":
         _out(f"{name}: built")
+
+
+def _count(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
 
 
 def _out(line: str) -> None:

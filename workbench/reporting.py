@@ -70,13 +70,16 @@ def report(folder: Path, lang: str, out: Path | None) -> ExitStatus:
 def summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
     from results import evaluation, tables
-    from results.markdown import markdown
+    from results.markdown import code, markdown
 
     found = suite_records(folder)
     parts = [markdown(tables.cost(found)), tables.total(found)]
     if (trained := tables.train(found)).rows:
         parts.append(markdown(trained))
-    parts += [markdown(evaluation.metrics(found, split)) for split in evaluation.splits(found)]
+    for split in evaluation.splits(found):
+        parts.append(f"Evaluation on {code(split)}\n\n{markdown(evaluation.metrics(found, split))}")
+        if ablation := evaluation.ablations(found, split):
+            parts.append(markdown(ablation))
     if any(r.exit.cause != "completed" for r in found):
         parts.append(markdown(tables.failures(found)))
     return "\n\n".join(part.strip() for part in parts if part.strip())
