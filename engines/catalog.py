@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import importlib
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from pydantic import BaseModel
 
-from engines.emitter import Emitter
 from engines.protocol import RunSpec, Task
+
+if TYPE_CHECKING:  # the workbench reads this catalogue and must not know what speaks for engines
+    from engines.emitter import Emitter
 
 _NAMES: Final = ("retrieval", "probe")
 
