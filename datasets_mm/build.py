@@ -19,10 +19,11 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from datasets_mm import catalog, steps, store
+from datasets_mm import catalog, store
 from datasets_mm.adapters import Adapter, Place
 from datasets_mm.corpus import Corpus, map_table
 from datasets_mm.recipe import Recipe, RecipeError, Source
+from datasets_mm.selection import Selection, is_inside, select
 from datasets_mm.source import SourceError, fingerprint, problem
 
 MODULES = {
@@ -30,6 +31,7 @@ MODULES = {
     "jsonl": "datasets_mm.adapters.jsonl",
     "ret_m2kr_jsonl": "datasets_mm.adapters.jsonl",
 }
+TABLES = ("records.arrow", "corpus.arrow")
 
 
 class BuildError(Exception):
@@ -69,11 +71,27 @@ def build(
     if sentence := problem(origin, data_root):
         raise BuildError(f"subset {name!r}: {sentence}")
     try:
-        source_folder = _source(origin, cache_root, data_root, say)
-        folder = _subset(chain, source_folder, cache_root, say)
+        place = _Place.of(_source(origin, cache_root, data_root, say), origin, data_root)
+        folder = _subset(chain, place, cache_root, say)
+        return _open(chain[-1], folder, place.images)
     except (SourceError, OSError) as error:
         raise BuildError(f"subset {name!r}: {error}") from error
-    return _open(chain[-1], folder, source_folder)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A built source, and where its pictures are."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    images: Path
+
+    @classmethod
+    def of(cls, folder: Path, origin: Source, data_root: Path | None) -> _Place:
+        """Pictures lie under the data root, or in the built folder if the adapter made them."""
+        own = folder / "images"
+        images = data_root / origin.images if data_root and origin.uri else own
+        return cls(folder, _manifest(folder), images.resolve())
 
 
 def _source(origin: Source, cache_root: Path, data_root: Path | None, say: store.Progress) -> Path:
@@ -90,65 +108,109 @@ def _source(origin: Source, cache_root: Path, data_root: Path | None, say: store
             report = adapter.write(origin, Place(made, data_root), say)
             content = {
                 "fingerprint": mark,
-                "image_root": report.image_root,
                 "skipped": report.skipped,
                 "examples": report.examples,
                 "facts": report.facts,
             }
-            store.finish(made, content, ["records.arrow", "corpus.arrow"])
+            store.finish(made, content, TABLES)
     return folder
 
 
-def _subset(
-    chain: list[Recipe], source_folder: Path, cache_root: Path, say: store.Progress
-) -> Path:
+def _subset(chain: list[Recipe], place: _Place, cache_root: Path, say: store.Progress) -> Path:
     """The folder of the subset: the source's rows after all steps of the lineage."""
-    leaf, kept_steps = chain[-1], catalog.all_steps(chain)
-    source = _manifest(source_folder)
+    leaf = chain[-1]
     plan = {
         "format": store.FORMAT,
-        "source": source["fingerprint"],
-        "steps": [step.model_dump(mode="json") for step in kept_steps],
+        "source": place.manifest["fingerprint"],
+        "steps": [step.model_dump(mode="json") for step in catalog.all_steps(chain)],
         "missing": leaf.images.missing,
         "corpus": leaf.corpus,
     }
-    mark = hashlib.blake2b(json.dumps(plan, sort_keys=True).encode(), digest_size=16).hexdigest()
+    mark = _hash(plan)
     folder = cache_root / "subsets" / f"{leaf.name}-{mark[:12]}"
-    digest = catalog.recipe_digest(chain)
-    if _is_current(folder, digest):
+    recipe = catalog.recipe_digest(chain)
+    if _is_current(folder, recipe, place.images):
         return folder
     with store.locked(folder):
-        if _is_current(folder, digest):
+        if _is_current(folder, recipe, place.images):
             return folder
         with store.draft(folder) as made:
-            table = map_table(source_folder / "records.arrow")
-            root = _image_root(source_folder, source)
-            kept, skipped, examples = _select(leaf, kept_steps, table, root)
-            say(len(kept), table.num_rows, "records")
-            _write(made, source_folder, table, kept, leaf.corpus)
-            content = {
-                "name": leaf.name,
-                "recipe": digest,
-                "fingerprint": mark,
-                "source": source_folder.name,
-                "rows": len(kept),
-                "corpus_rows": map_table(made / "corpus.arrow").num_rows,
-                "corpus_fingerprint": store.digest(made / "corpus.arrow"),
-                "skipped": skipped,
-                "examples": examples,
-                "source_skipped": source["skipped"],
-                "source_examples": source["examples"],
-                "expected_rows": leaf.expected_rows,
-                "licences": list(catalog.origin(chain).licences),
+            table = map_table(place.folder / "records.arrow")
+            chosen = select(catalog.all_steps(chain), table, place.images, leaf.images.missing)
+            _refuse_empty(chosen, place)
+            _write(made, place.folder, table, chosen, leaf.corpus)
+            say(len(chosen.rows), table.num_rows, "records")
+            content = _account(chain, place, chosen, made) | {
+                "recipe": recipe,
+                "fingerprint": _hash([mark, chosen.missing]),
             }
-            store.finish(made, content, ["records.arrow", "corpus.arrow"])
+            store.finish(made, content, [*TABLES, "missing.json"])
     return folder
 
 
-def _is_current(folder: Path, digest: str) -> bool:
-    """Whole, and known under the recipe's present digest, which the subset list looks for."""
+def _hash(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _is_current(folder: Path, recipe: str, images: Path) -> bool:
+    """Whole, known under the recipe's present digest, and no picture it lacked has come since."""
     manifest = store.opened(folder)
-    return manifest is not None and manifest["recipe"] == digest
+    if manifest is None or manifest["recipe"] != recipe:
+        return False
+    if "missing.json" not in manifest["files"]:
+        return False
+    missing = json.loads((folder / "missing.json").read_text("utf-8"))
+    return not any(is_inside(path, images) for path in missing)
+
+
+def _refuse_empty(chosen: Selection, place: _Place) -> None:
+    if chosen.rows:
+        return
+    lost = {**place.manifest["skipped"], **chosen.skipped}
+    account = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "it is empty"
+    raise SourceError(f"no record is left ({account}); check the source and the recipe's steps")
+
+
+def _account(chain: list[Recipe], place: _Place, chosen: Selection, made: Path) -> dict[str, Any]:
+    """What the manifest says beside identity: sizes, what was left out and why, licences."""
+    leaf = chain[-1]
+    notices = []
+    if leaf.expected_rows is not None and leaf.expected_rows != len(chosen.rows):
+        notices.append(f"{len(chosen.rows)} records; the recipe expects {leaf.expected_rows}")
+    return {
+        "name": leaf.name,
+        "source": place.folder.name,
+        "rows": len(chosen.rows),
+        "corpus_rows": map_table(made / "corpus.arrow").num_rows,
+        "corpus_fingerprint": store.digest(made / "corpus.arrow"),
+        "skipped": chosen.skipped,
+        "examples": chosen.examples,
+        "source_skipped": place.manifest["skipped"],
+        "source_examples": place.manifest["examples"],
+        "source_facts": place.manifest["facts"],
+        "notices": notices,
+        "licences": list(catalog.origin(chain).licences),
+    }
+
+
+def _write(
+    made: Path, source_folder: Path, table: pa.Table, chosen: Selection, corpus: str
+) -> None:
+    """Rows that are all kept, and a corpus that is the source's own, need no second copy."""
+    (made / "missing.json").write_text(json.dumps(chosen.missing), "utf-8")
+    if len(chosen.rows) == table.num_rows:
+        store.link(source_folder / "records.arrow", made / "records.arrow")
+    else:
+        store.write_rows(made / "records.arrow", table, chosen.rows)
+    if corpus == "source":
+        store.link(source_folder / "corpus.arrow", made / "corpus.arrow")
+        return
+    positives = map_table(made / "records.arrow")["passage_id"].to_pylist()
+    wanted = {name for names in positives for name in names}
+    pool = map_table(source_folder / "corpus.arrow")
+    rows = [row for row, name in enumerate(pool["passage_id"].to_pylist()) if name in wanted]
+    store.write_rows(made / "corpus.arrow", pool, rows)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -158,100 +220,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _image_root(source_folder: Path, manifest: dict[str, Any]) -> Path:
-    return (source_folder / str(manifest["image_root"])).resolve()
-
-
-def _select(
-    leaf: Recipe, kept_steps: Sequence[Any], table: pa.Table, root: Path
-) -> tuple[list[int], dict[str, int], dict[str, list[str]]]:
-    """Rows after the steps and the image policy, what was skipped by reason, and examples."""
-    rows = steps.Rows(
-        keys=_keys(table),
-        column=lambda name: table[name].to_pylist(),
-        image_key=_ContentKey(root),
-    )
-    outcome = steps.apply(kept_steps, rows)
-    skipped, examples = dict(outcome.dropped), {}
-    paths = table["image_path"].to_pylist()
-    present = {path: _is_inside(path, root) for path in {paths[row] for row in outcome.kept}}
-    missing = [row for row in outcome.kept if paths[row] and not present[paths[row]]]
-    if missing and leaf.images.missing == "error":
-        raise SourceError(
-            f"{len(missing)} pictures are missing under {root}, first {paths[missing[0]]!r}; "
-            'add them, or set missing = "skip" under [images] in the recipe'
-        )
-    if missing:
-        skipped["picture missing"] = len(missing)
-        examples["picture missing"] = [paths[row] for row in missing[:5]]
-    gone = frozenset(missing)
-    return [row for row in outcome.kept if row not in gone], skipped, examples
-
-
-class _ContentKey:
-    """Path -> digest of the picture's content, each read once; the path itself when unreadable."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._known: dict[str, str] = {}
-
-    def __call__(self, path: str) -> str:
-        if path not in self._known:
-            inside = _is_inside(path, self._root)
-            self._known[path] = store.digest(self._root / path) if inside else path
-        return self._known[path]
-
-
-def _is_inside(path: str, root: Path) -> bool:
-    """A regular file that lies under the root after every link is followed."""
-    if not path or "\0" in path:
-        return False
-    try:
-        real = (root / path).resolve(strict=True)
-        return real.is_relative_to(root) and real.is_file()
-    except (OSError, RuntimeError):
-        return False
-
-
-def _keys(table: pa.Table) -> list[str]:
-    """One unique key a record: its id, and for repeated ids a digest of the content as well."""
-    ids: list[str] = table["data_id"].to_pylist()
-    count: dict[str, int] = {}
-    for name in ids:
-        count[name] = count.get(name, 0) + 1
-    if len(count) == len(ids):
-        return ids
-    return [
-        name if count[name] == 1 else f"{name}\x1f{_content(table, row)}"
-        for row, name in enumerate(ids)
-    ]
-
-
-def _content(table: pa.Table, row: int) -> str:
-    line = json.dumps(table.slice(row, 1).to_pylist()[0], sort_keys=True)
-    return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()
-
-
-def _write(made: Path, source_folder: Path, table: pa.Table, kept: list[int], corpus: str) -> None:
-    """Rows that are all kept, and a corpus that is the source's own, need no second copy."""
-    if len(kept) == table.num_rows:
-        store.link(source_folder / "records.arrow", made / "records.arrow")
-    else:
-        store.write_rows(made / "records.arrow", table, kept)
-    if corpus == "source":
-        store.link(source_folder / "corpus.arrow", made / "corpus.arrow")
-        return
-    wanted = {
-        name
-        for names in map_table(made / "records.arrow")["passage_id"].to_pylist()
-        for name in names
-    }
-    pool = map_table(source_folder / "corpus.arrow")
-    rows = [row for row, name in enumerate(pool["passage_id"].to_pylist()) if name in wanted]
-    store.write_rows(made / "corpus.arrow", pool, rows)
-
-
-def _open(leaf: Recipe, folder: Path, source_folder: Path) -> Subset:
+def _open(leaf: Recipe, folder: Path, images: Path) -> Subset:
     manifest = _manifest(folder)
     return Subset(
         name=leaf.name,
@@ -260,7 +229,7 @@ def _open(leaf: Recipe, folder: Path, source_folder: Path) -> Subset:
         records=map_table(folder / "records.arrow"),
         corpus=Corpus(map_table(folder / "corpus.arrow"), manifest["corpus_fingerprint"]),
         evaluate_on=leaf.evaluate_on,
-        image_root=_image_root(source_folder, _manifest(source_folder)),
+        image_root=images,
         folder=folder,
     )
 

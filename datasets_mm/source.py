@@ -77,8 +77,8 @@ def problem(source: Source, data_root: Path | None) -> str | None:
         return None
     if data_root is None:
         return f"{source.uri} needs a data folder; give --set data_root=/folder/that/holds/it"
-    for name in (source.uri, source.passages):
-        if name and not (data_root / name).is_file():
+    for name in (source.uri, source.passages, source.images):
+        if name and not (data_root / name).exists():
             return (
                 f"{name} is not in the data folder {data_root}; "
                 "copy it there, or give another --set data_root=…"

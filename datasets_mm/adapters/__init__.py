@@ -18,8 +18,6 @@ from datasets_mm.recipe import Source
 class SourceReport:
     """What became of the source's lines."""
 
-    image_root: str
-    """Folder of pictures: relative to the built folder, or absolute."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Reason -> how many records were left out."""
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -40,7 +38,7 @@ class Place:
     """Where an adapter reads and writes."""
 
     folder: Path
-    """Gets `records.arrow`, `corpus.arrow` and, if the adapter makes them, pictures."""
+    """Gets `records.arrow`, `corpus.arrow` and, if the adapter makes pictures, `images/`."""
     data_root: Path | None
 
 

@@ -47,7 +47,7 @@ def write(
     """Render the pictures, then write every passage and every question."""
     library = read_library()
     kinds = tomllib.loads((HERE / "kinds.toml").read_text("utf-8"))
-    report = SourceReport(image_root="images")
+    report = SourceReport()
     things = _render(read_things(library), library, place.folder / "images", report, progress)
     passages = _passages(things, library, kinds, place.folder / "images")
     corpus = corpus_writer(place.folder)
