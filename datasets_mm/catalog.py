@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from datasets_mm import source
 from datasets_mm.recipe import Recipe, RecipeError, Source, Step, read
+from datasets_mm.tomlfile import nearest
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -65,9 +65,7 @@ def load(name: str) -> Recipe:
     """The recipe called `name`; RecipeError lists all its problems, or the nearest name."""
     files = _files()
     if name not in files:
-        near = get_close_matches(name, files, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(files))}"
-        raise RecipeError([f"subset {name!r} is unknown; {hint}"])
+        raise RecipeError([f"subset {name!r} is unknown{nearest(name, files)}"])
     return read(files[name])
 
 

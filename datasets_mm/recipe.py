@@ -9,16 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RECIPE_SCHEMA: Final = 1
-MAX_BYTES: Final = 262_144
-"""A recipe larger than this is not a recipe: 256 KiB holds some 5,000 lines."""
+from datasets_mm import tomlfile
+from datasets_mm.tomlfile import TomlError
 
 FieldName = Literal[
     "answer", "data_id", "dataset_id", "image_path", "instruction", "passage_id",
@@ -35,12 +32,8 @@ GroupKey = Literal[FieldName, "image"]
 Adapter = Literal["openmoji", "jsonl", "ret_m2kr_jsonl"]
 
 
-class RecipeError(Exception):
+class RecipeError(TomlError):
     """One or more recipes cannot be used. `problems`: one sentence each, with place and remedy."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 class Strict(BaseModel):
@@ -129,10 +122,6 @@ class Limit(Strict):
 
 
 Step = Annotated[Where | Present | Dedupe | Sample | Split | Limit, Field(discriminator="do")]
-STEPS: Final[dict[str, type[Strict]]] = {
-    "where": Where, "present": Present, "dedupe": Dedupe, "sample": Sample, "split": Split,
-    "limit": Limit,
-}  # fmt: skip
 
 
 class Source(Strict):
@@ -145,6 +134,17 @@ class Source(Strict):
     images: str = Field("images", description="folder of pictures under the data root")
     revision: str = Field("", description="revision of the data that this recipe means")
     licences: tuple[str, ...] = Field((), description="one line for each work: what, licence, who")
+
+    @model_validator(mode="after")
+    def _findable(self) -> Self:
+        if self.adapter == "openmoji" and not self.packages:
+            raise ValueError("adapter openmoji reads packages; name them in `packages`")
+        if self.adapter != "openmoji" and not self.uri:
+            raise ValueError(f"adapter {self.adapter} reads a file; name it in `uri`")
+        for path in (self.uri, self.passages, self.images):
+            if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
+                raise ValueError(f"{path!r} must lie under the data root; give a relative path")
+        return self
 
 
 class Images(Strict):
@@ -188,80 +188,11 @@ class Recipe(Strict):
 def read(path: Path) -> Recipe:
     """The recipe in this file, or RecipeError with every problem in it."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RecipeError([f"{path}: larger than {MAX_BYTES} bytes; a recipe is a short TOML"])
-        data = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise RecipeError([f"{path}: cannot be read ({error.strerror}); check the path"]) from None
-    except UnicodeDecodeError:
-        raise RecipeError([f"{path}: not UTF-8 text; save it as UTF-8"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError([f"{path}: not TOML: {error}; correct that line"]) from None
-    recipe = parse(data, str(path))
+        recipe = tomlfile.read(path, Recipe)
+    except TomlError as error:
+        raise RecipeError(error.problems) from None
     if recipe.name != path.stem:
         raise RecipeError(
-            [f"{path}: name = {recipe.name!r}; the file must be called {recipe.name}.toml"]
+            [f"{path}: 'name' = {recipe.name!r}; the file must be called {recipe.name}.toml"]
         )
     return recipe
-
-
-def parse(data: dict[str, Any], place: str) -> Recipe:
-    """Check TOML content; `place` is named in every problem."""
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        raise RecipeError([_say(place, data, dict(one)) for one in error.errors()]) from None
-
-
-def _say(place: str, data: dict[str, Any], error: dict[str, Any]) -> str:
-    """One sentence: file, key path, bad value, remedy."""
-    loc: tuple[str | int, ...] = error["loc"]
-    key = _path(loc, data)
-    value = json.dumps(error["input"], ensure_ascii=False, default=str)
-    shown = value if len(value) <= 60 else value[:57] + "..."
-    match error["type"]:
-        case "extra_forbidden":
-            return f"{place}: {key}: unknown key; {_nearest(str(loc[-1]), _known(loc[:-1]))}"
-        case "missing":
-            return f"{place}: {key}: missing; add it"
-        case "union_tag_invalid" | "union_tag_not_found":
-            did = error["input"].get("do", "") if isinstance(error["input"], dict) else ""
-            return f"{place}: {key}.do = {json.dumps(did)}: {_nearest(str(did), list(STEPS))}"
-        case "literal_error":
-            allowed = re.findall(r"'([^']+)'", str(error["ctx"]["expected"]))
-            return f"{place}: {key} = {shown}: {_nearest(str(error['input']), allowed)}"
-        case "value_error":
-            return f"{place}: {key or 'recipe'}: {error['ctx']['error']}"
-    return f"{place}: {key} = {shown}: {error['msg'][:1].lower()}{error['msg'][1:]}"
-
-
-def _path(loc: tuple[str | int, ...], data: Any) -> str:
-    """`steps[1].field`: pydantic's union tags are left out, because nobody wrote them as keys."""
-    text, here = "", data
-    for position, part in enumerate(loc):
-        if isinstance(part, int):
-            text += f"[{part}]"
-            here = here[part] if isinstance(here, list) and part < len(here) else None
-            continue
-        tag = position and isinstance(loc[position - 1], int) and loc[0] == "steps"
-        if tag and part in STEPS:
-            continue
-        text += f".{part}" if text else part
-        here = here.get(part) if isinstance(here, dict) else None
-    return text
-
-
-def _known(loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that the table at this place may have."""
-    tables: dict[str, type[BaseModel]] = {"source": Source, "images": Images}
-    if loc and loc[0] == "steps" and len(loc) > 2:
-        model: type[BaseModel] = STEPS[str(loc[2])]
-    else:
-        model = tables.get(str(loc[0]), Recipe) if loc else Recipe
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    if near := get_close_matches(word, known, n=1, cutoff=0.6):
-        return f"did you mean {near[0]!r}?"
-    return f"use one of {', '.join(known)}"

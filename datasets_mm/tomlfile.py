@@ -7,10 +7,11 @@ to do about it. Stands here, at the bottom of the house, because every room abov
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -69,7 +70,14 @@ def parse(table: Mapping[str, Any], model: type[Model], place: str) -> Model:
 
 def sentences(error: ValidationError, model: type[BaseModel], place: str) -> list[str]:
     """One sentence for each error of a validation."""
-    return [_sentence(dict(item), model, place) for item in error.errors(include_url=False)]
+    items = error.errors(include_url=False)
+    return [_sentence(dict(item), model, place) for item in items if not _follows(item, items)]
+
+
+def _follows(item: Any, items: list[Any]) -> bool:
+    """A list is called too short because its own elements were refused: not a second error."""
+    inner = (other["loc"][: len(item["loc"])] for other in items if other is not item)
+    return bool(item["type"] == "too_short" and item["loc"] in inner)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -81,23 +89,33 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _sentence(item: dict[str, Any], model: type[BaseModel], place: str) -> str:
-    path = _path(item["loc"])
-    if item["type"] == "extra_forbidden":
-        known = _fields_at(model, item["loc"][:-1])
-        return f"{place}: unknown key '{path}'{nearest(str(item['loc'][-1]), known)}"
-    if item["type"] == "missing":
-        return f"{place}: '{path}' is missing; add it"
+    path, models = _walk(model, item["loc"])
+    match item["type"]:
+        case "extra_forbidden":
+            _, models = _walk(model, item["loc"][:-1])
+            known = [name for one in models for name in _keys(one)]
+            return f"{place}: unknown key '{path}'{nearest(str(item['loc'][-1]), known)}"
+        case "missing":
+            return f"{place}: '{path}' is missing; add it"
+        case "union_tag_not_found":
+            return f"{place}: '{path}.{_tag_key(item)}' is missing; add it"
+        case "union_tag_invalid":
+            tags = [tag for one in models for tag in _tags(one)]
+            tag = str(item["ctx"]["tag"])
+            return f"{place}: '{path}.{_tag_key(item)}' = {tag!r} is wrong{nearest(tag, tags)}"
+        case "literal_error" if isinstance(item["input"], str):
+            allowed = re.findall(r"'([^']*)'", str(item["ctx"]["expected"]))
+            value = _short(item["input"])
+            return f"{place}: '{path}' = {value} is wrong{nearest(item['input'], allowed)}"
     message = item["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     where = f"'{path}' = {_short(item['input'])}" if path else "it"
     return f"{place}: {where} is wrong: {message}"
 
 
-def _path(loc: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+def _tag_key(item: dict[str, Any]) -> str:
+    """Key that says which member of a tagged union is meant."""
+    return str(item["ctx"]["discriminator"]).strip("'")
 
 
 def _short(value: Any) -> str:
@@ -105,25 +123,48 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Names that are allowed at a key path, as far as the model tells."""
-    current: Any = model
+def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[Any]]:
+    """The key path as a person would write it, and the models that may stand there.
+
+    pydantic puts the tag of a union member among the keys; nobody wrote it there: it is left out.
+    """
+    text, models = "", [model]
     for part in loc:
-        if isinstance(part, int) or not _is_model(current):
+        if isinstance(part, int):
+            text += f"[{part}]"
             continue
-        field = current.model_fields.get(part)
-        current = _inner_model(field.annotation) if field else None
-    if not _is_model(current):
-        return []
-    return [field.alias or name for name, field in current.model_fields.items()]
+        fields = [field for one in models if (field := _field(one, part))]
+        tagged = [one for one in models if part in _tags(one)]
+        if tagged and not fields:
+            models = tagged
+            continue
+        text += f".{part}" if text else part
+        models = [inner for field in fields for inner in _models(field.annotation)]
+    return text, models
 
 
-def _inner_model(annotation: Any) -> Any:
-    if _is_model(annotation):
-        return annotation
-    models = (_inner_model(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((model for model in models if model is not None), None)
+def _keys(model: Any) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _is_model(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel)
+def _field(model: Any, key: str) -> Any:
+    named = zip(_keys(model), model.model_fields.values(), strict=True)
+    return next((field for name, field in named if name == key), None)
+
+
+def _tags(model: Any) -> list[str]:
+    """Values of the literals by which a tagged union tells this model from others."""
+    annotations = [field.annotation for field in model.model_fields.values() if field.is_required()]
+    return [
+        str(tag)
+        for annotation in annotations
+        if get_origin(annotation) is Literal
+        for tag in get_args(annotation)
+    ]
+
+
+def _models(annotation: Any) -> list[Any]:
+    """Every model inside an annotation: of lists, optionals and unions, too."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
