@@ -79,7 +79,7 @@ class ImageCache:
         self.array = self._map()
 
     def _map(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        shape = (_count(self.folder), self.size, self.size, 3)
+        shape = (_count(self.folder, self.size), self.size, self.size, 3)
         if not shape[0]:
             return np.zeros(shape, np.uint8)
         return np.memmap(self.folder / "rows.u8", np.uint8, "r", shape=shape)
@@ -111,10 +111,10 @@ class ImageCache:
         folder = cache_root / "images" / f"{size}-{resample}-center-v{VERSION}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         wanted = [path for path in dict.fromkeys(paths) if path]
-        known = _read_index(folder, root)
+        known = _read_index(folder, root, size)
         if _stale(wanted, root, known):
             with locked(folder):
-                known = _read_index(folder, root)
+                known = _read_index(folder, root, size)
                 stale = _stale(wanted, root, known)
                 filler = Filler(root, folder, size, resample)
                 known |= filler.fill(stale, progress or silent)
@@ -130,7 +130,7 @@ class Filler:
         self.folder = folder
         self.size = size
         self.resample: Resample = resample
-        self.rows = _hashes(folder)
+        self.rows = _hashes(folder, size)
 
     def fill(
         self, marks: dict[str, int], progress: Callable[[int, int, str], None]
@@ -180,7 +180,7 @@ class Filler:
             return str(reason)
 
     def _cut_torn_tail(self) -> None:
-        """A killed fill may leave rows without a hash, or half a hash: both are cut off."""
+        """A killed fill may leave pixels without a hash, or half a hash: they are cut off."""
         for name, width in (("rows.u8", self.size * self.size * 3), ("hashes.bin", HASH_BYTES)):
             with (self.folder / name).open("ab") as file:
                 file.truncate(len(self.rows) * width)
@@ -201,20 +201,23 @@ def read_inside(root: Path, path: str) -> bytes:
         handle = os.open(real, flags)
     except OSError as error:
         raise UnusableError(f"cannot be read ({error.strerror})") from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise UnusableError("not a regular file")
         if status.st_size > MAX_BYTES:
             raise UnusableError(f"larger than {MAX_BYTES >> 20} MiB")
-        return file.read(MAX_BYTES)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES)
+    finally:
+        os.close(handle)
 
 
 def decode(data: bytes, size: int, resample: Resample) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """uint8 [size, size, 3]: upright, on white, shortest side to `size`, centre cut out.
 
-    Equal to CLIP's own preprocessing (resize, then crop) but in one pass: only the part that stays
-    is computed, so that a 20000 x 2 picture cannot be blown up on the way.
+    CLIP's own preprocessing (resize, then crop) in one pass, equal to it within a level of
+    rounding: only what stays is computed, so that a 20000 x 2 picture is not blown up on the way.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -288,24 +291,20 @@ def _stale(paths: list[str], root: Path, known: dict[str, Entry]) -> dict[str, i
     return stale
 
 
-def _count(folder: Path) -> int:
-    """Whole rows: those that have a hash."""
+def _count(folder: Path, size: int) -> int:
+    """Whole rows: those that have both their pixels and their hash."""
     try:
-        return (folder / "hashes.bin").stat().st_size // HASH_BYTES
+        pixels = (folder / "rows.u8").stat().st_size // (size * size * 3)
+        return min(pixels, (folder / "hashes.bin").stat().st_size // HASH_BYTES)
     except OSError:
         return 0
 
 
-def _hashes(folder: Path) -> dict[bytes, int]:
+def _hashes(folder: Path, size: int) -> dict[bytes, int]:
     """Content hash -> row."""
-    try:
-        data = (folder / "hashes.bin").read_bytes()
-    except OSError:
-        return {}
-    return {
-        data[row * HASH_BYTES : (row + 1) * HASH_BYTES]: row
-        for row in range(len(data) // HASH_BYTES)
-    }
+    count = _count(folder, size)
+    data = (folder / "hashes.bin").read_bytes() if count else b""
+    return {data[row * HASH_BYTES : (row + 1) * HASH_BYTES]: row for row in range(count)}
 
 
 def _index_path(folder: Path, root: Path) -> Path:
@@ -313,14 +312,14 @@ def _index_path(folder: Path, root: Path) -> Path:
     return folder / f"index-{name}.arrow"
 
 
-def _read_index(folder: Path, root: Path) -> dict[str, Entry]:
+def _read_index(folder: Path, root: Path, size: int) -> dict[str, Entry]:
     """Path -> entry. A damaged index is an empty one: contents are still found by their hash."""
     try:
         table = map_table(_index_path(folder, root))
         columns = [table[name].to_pylist() for name in ("path", "mark", "row", "reason")]
     except (OSError, KeyError, pa.ArrowException):
         return {}
-    rows = _count(folder)
+    rows = _count(folder, size)
     return {
         path: Entry(mark, row, reason)
         for path, mark, row, reason in zip(*columns, strict=True)
