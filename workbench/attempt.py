@@ -1,7 +1,7 @@
 """One attempt of one run, from the engine's start to its End in the journal.
 
-Never waits: the warden's loop calls `pump` when the event pipe has something, and `tick` a few
-times a second. Whatever happens, one End is written, after nothing of the engine runs any more.
+Never waits: at every beat the warden's loop calls `pump`, to read what the engine said, and `tick`.
+Whatever happens, one End is written, after nothing of the engine runs any more.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from workbench.telemetry.gpus import GpuWatch, shown_gpus
 from workbench.telemetry.proc import TreeMeter
 
 Source = Literal["engine", "warden"]
+
+SLACK_SECONDS = 0.02
+"""What is due in so short a time is done now, so that the loop wakes once for all of it."""
 
 SAMPLED_AT = frozenset({"memory", "done", "failed"})
 """After these the engine may be gone at once: its peak is read while it still has one."""
@@ -108,11 +111,6 @@ class Attempt:
         if self.engine is not None and self._exit_at is None:
             self.tree.spared = self.setting.spared
             self.ladder.climb(time.monotonic())
-
-    @property
-    def pipe(self) -> int:
-        """The event pipe to watch, -1 when it says nothing more."""
-        return self.engine.event_fd if self.engine is not None and self._pipe_open else -1
 
     @property
     def exit_fd(self) -> int:
@@ -220,6 +218,7 @@ class Attempt:
         if self.ladder.rung == 3 and self.ladder.survivors:
             self._finish()  # what cannot be killed is named, and nobody waits for it
             return
+        now += SLACK_SECONDS
         if now >= self._slow_due:
             self._slow_due = now + self.limits.slow_seconds
             self._look_after(now)

@@ -41,8 +41,8 @@ class Limits:
     """A GPU reading that is older than so many sampling periods is not shown as present."""
     sampler_restart_seconds: float = 30.0
     """A sampler that died or hangs is started again no sooner."""
-    control_seconds: float = 0.2
-    """How often `control.jsonl` is looked at."""
+    beat_seconds: float = 0.25
+    """How often the loop wakes by itself: reads events, looks at `control.jsonl` and the clock."""
     stall_seconds: float = 600.0
     """Silence of an engine, outside training, after which its stacks are dumped and noted."""
     stall_step_seconds: float = 60.0
@@ -53,7 +53,7 @@ class Limits:
     """Event pipe, so that a busy warden does not make the engine drop messages."""
     line_bytes: int = MAX_LINE
     """A longer line from an engine is skipped and counted."""
-    turn_bytes: int = MIB
+    turn_bytes: int = 2 * MIB
     """Read from the event pipe in one turn of the loop, so that a flood cannot starve the clock."""
     messages_per_second: int = 200
     """Steps, progress and notices beyond it are dropped and counted; emitters stay below 12."""

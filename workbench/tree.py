@@ -13,12 +13,11 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 
-PROC: Final = Path("/proc")
+PROC: Final = "/proc"
 TOKEN_NAME: Final = "WORKBENCH_TOKEN"  # noqa: S105 - the variable's name, not a secret
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -44,10 +43,22 @@ def become_subreaper() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def look(pid: int, proc: Path = PROC) -> Process | None:
+def read(path: str) -> bytes:
+    """A file of /proc, three times as fast as pathlib: this runs for every process there is."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while part := os.read(descriptor, 65_536):
+            data += part
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def look(pid: int, proc: str = PROC) -> Process | None:
     """What the kernel says of one process; None if it is gone."""
     try:
-        text = (proc / str(pid) / "stat").read_bytes()
+        text = read(f"{proc}/{pid}/stat")
     except OSError:
         return None
     fields = text.rpartition(b")")[2].split()  # the name before it may hold anything
@@ -60,7 +71,7 @@ def start_ticks(pid: int) -> int:
     return process.start_ticks if process else 0
 
 
-def numbers(folder: Path | str) -> list[int]:
+def numbers(folder: str) -> list[int]:
     """Entries of a folder of /proc that are numbers: pids, or threads of `task`."""
     try:
         with os.scandir(folder) as entries:
@@ -69,19 +80,18 @@ def numbers(folder: Path | str) -> list[int]:
         return []
 
 
-def everyone(proc: Path = PROC) -> dict[int, Process]:
+def everyone(proc: str = PROC) -> dict[int, Process]:
     """All processes of the machine that this one can see: about 20 µs each."""
     found = (look(pid, proc) for pid in numbers(proc))
     return {process.pid: process for process in found if process}
 
 
-def children(pid: int, proc: Path = PROC) -> list[int]:
+def children(pid: int, proc: str = PROC) -> list[int]:
     """Direct children, of all threads: a fork belongs to the thread that made it."""
     found: list[int] = []
-    for task in numbers(proc / str(pid) / "task"):
+    for task in numbers(f"{proc}/{pid}/task"):
         with contextlib.suppress(OSError):
-            text = (proc / str(pid) / "task" / str(task) / "children").read_bytes()
-            found += [int(child) for child in text.split()]
+            found += [int(child) for child in read(f"{proc}/{pid}/task/{task}/children").split()]
     return found
 
 
@@ -95,13 +105,13 @@ def descendants(pid: int, limit: int = 4096) -> list[int]:
     return found
 
 
-def carriers(token: str, proc: Path = PROC) -> set[int]:
+def carriers(token: str, proc: str = PROC) -> set[int]:
     """Processes whose environment held the token when they started: 6 µs a process."""
     needle = f"{TOKEN_NAME}={token}".encode()
     found = set()
     for pid in numbers(proc):
         with contextlib.suppress(OSError):  # gone, or somebody else's
-            if needle in (proc / str(pid) / "environ").read_bytes().split(b"\0"):
+            if needle in read(f"{proc}/{pid}/environ").split(b"\0"):
                 found.add(pid)
     return found
 
@@ -181,25 +191,40 @@ class Tree:
             send(process, number)
 
     def kill(self, seconds: float) -> tuple[list[int], list[int]]:
-        """Freeze, look again, kill, until two looks in a row find nothing: (killed, survivors).
+        """Kill everything of the tree: (killed, survivors).
 
         Freezing first stops a fork storm from outrunning the killer. What is left after `seconds`
         is in uninterruptible sleep or somebody else's.
         """
-        killed: dict[int, None] = {}
-        empty, left, deadline = 0, self.living(), time.monotonic() + seconds
-        while empty < 2 and time.monotonic() < deadline:
-            for process in left:
-                send(process, signal.SIGSTOP)
-            for process in {p.pid: p for p in (*left, *self.living())}.values():
-                if send(process, signal.SIGKILL):
-                    killed[process.pid] = None
-            reap(self.warden, self.spared | {self.root.pid})
-            if left:
-                time.sleep(0.005)  # a killed process needs a moment to leave
-            left = self.living()
-            empty = 0 if left else empty + 1
-        return list(killed), [p.pid for p in left]
+        keep = self.spared | {self.root.pid}
+        return kill_all(self.living, seconds, lambda: reap(self.warden, keep))
+
+
+def kill_all(
+    find: Callable[[], list[Process]], seconds: float, clear: Callable[[], object] = bool
+) -> tuple[list[int], list[int]]:
+    """Freeze, look again, kill what `find` finds, until two looks in a row find nothing.
+
+    Two, since a look over /proc can miss a process that was forked during it.
+    """
+    killed: dict[int, None] = {}
+    empty, deadline = 0, time.monotonic() + seconds
+    while empty < 2:
+        left = find()
+        if not left:
+            empty += 1
+            continue
+        if time.monotonic() > deadline:
+            return list(killed), [process.pid for process in left]
+        empty = 0
+        for process in left:
+            send(process, signal.SIGSTOP)
+        for process in {*left, *find()}:
+            if send(process, signal.SIGKILL):
+                killed[process.pid] = None
+        clear()
+        time.sleep(0.005)  # a killed process needs a moment to leave
+    return list(killed), []
 
 
 def reap(warden: int, spared: Iterable[int]) -> int:
@@ -219,19 +244,10 @@ def reap(warden: int, spared: Iterable[int]) -> int:
 
 def kill_carriers(token: str, seconds: float) -> tuple[list[int], list[int]]:
     """Kill all that carries the token, from outside the tree: (killed, survivors)."""
-    killed: dict[int, None] = {}
-    deadline = time.monotonic() + seconds
-    empty = 0
-    while empty < 2 and time.monotonic() < deadline:
-        left = [p for pid in carriers(token) if (p := look(pid)) and not p.dead]
-        left = [p for p in left if p.pid != os.getpid()]
-        for process in left:
-            send(process, signal.SIGSTOP)
-        for process in left:
-            if send(process, signal.SIGKILL):
-                killed[process.pid] = None
-        empty = 0 if left else empty + 1
-        if left:
-            time.sleep(0.005)
-    survivors = [pid for pid in carriers(token) if (p := look(pid)) and not p.dead]
-    return list(killed), [pid for pid in survivors if pid != os.getpid()]
+    me = os.getpid()
+
+    def find() -> list[Process]:
+        found = (look(pid) for pid in carriers(token) if pid != me)
+        return [process for process in found if process and not process.dead]
+
+    return kill_all(find, seconds)

@@ -11,8 +11,9 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
+
+from workbench import tree
 
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -33,10 +34,10 @@ class HostReading:
 class _Open:
     """One process with its two files held open."""
 
-    def __init__(self, pid: int, proc: Path) -> None:
-        self.statm = os.open(proc / str(pid) / "statm", os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, pid: int, proc: str) -> None:
+        self.statm = os.open(f"{proc}/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self.stat = os.open(proc / str(pid) / "stat", os.O_RDONLY | os.O_CLOEXEC)
+            self.stat = os.open(f"{proc}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             os.close(self.statm)
             raise
@@ -57,7 +58,7 @@ class _Open:
 class TreeMeter:
     """Measures one tree again and again. `watch` says which processes belong to it."""
 
-    def __init__(self, main: int, proc: Path = Path("/proc")) -> None:
+    def __init__(self, main: int, proc: str = "/proc") -> None:
         self.main = main
         self._proc = proc
         self._open: dict[int, _Open] = {}
@@ -107,7 +108,7 @@ class TreeMeter:
 
     def peak_main(self) -> int | None:
         """VmHWM of the main process: the exact peak that the kernel keeps."""
-        return _field(self._proc / str(self.main) / "status", b"VmHWM:")
+        return _field(f"{self._proc}/{self.main}/status", b"VmHWM:")
 
     def pss(self) -> int | None:
         """Sum of the proportional sizes, shared pages counted once in all.
@@ -115,7 +116,7 @@ class TreeMeter:
         Walks page tables (7 ms for 600 MiB) and holds the target's mmap lock meanwhile: for phase
         marks only.
         """
-        parts = [_field(self._proc / str(pid) / "smaps_rollup", b"Pss:") for pid in self._open]
+        parts = [_field(f"{self._proc}/{pid}/smaps_rollup", b"Pss:") for pid in self._open]
         known = [part for part in parts if part is not None]
         return sum(known) if known else None
 
@@ -124,12 +125,11 @@ class TreeMeter:
         self.watch([])
 
 
-def _field(path: Path, name: bytes) -> int | None:
+def _field(path: str, name: bytes) -> int | None:
     """A line `Name:   123 kB` in bytes."""
     try:
-        for line in path.read_bytes().splitlines():
-            if line.startswith(name):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+        data = tree.read(path)
+        start = data.index(name) + len(name)
+        return int(data[start : data.index(b"kB", start)]) * 1024
+    except (OSError, ValueError):
+        return None
