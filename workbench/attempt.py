@@ -45,13 +45,11 @@ class Setting:
     gpus: GpuWatch
     environment: Mapping[str, Any]
     """Content of `Attempt.environment`."""
-    guard: int
-    """Pid of the guard, which is no part of any tree; 0: none."""
 
     @property
     def spared(self) -> frozenset[int]:
         """Children of the warden that no stop ladder may touch."""
-        return frozenset(pid for pid in (self.guard, self.gpus.pid) if pid)
+        return frozenset({self.gpus.pid} if self.gpus.pid else ())
 
 
 class Attempt:
@@ -236,18 +234,23 @@ class Attempt:
 
     def _look_after(self, now: float) -> None:
         """Once a second: who belongs to the tree, is the log too long, does it still move?"""
-        pids = tree.descendants(self.tree.root.pid, self.limits.processes * 2)
-        spared = self.tree.spared
-        adopted = [pid for pid in tree.children(os.getpid()) if pid not in (*spared, *pids)]
-        self.meter.watch([*pids, *adopted])
-        tree.reap(os.getpid(), spared | {self.tree.root.pid})
+        count = self._refresh_tree()
+        tree.reap(os.getpid(), self.tree.spared | {self.tree.root.pid})
         self._peak = self.meter.peak_main() or self._peak
-        if len(pids) + len(adopted) > self.limits.processes:
+        if count > self.limits.processes:
             self._protocol_error = f"more than {self.limits.processes} processes"
             self.ladder.kill()
         self.counts["engine_log_bytes_cut"] += process.trim_log(self.folder, self.limits.log_bytes)
         if not self.stopping:
             self._mind_silence(now)
+
+    def _refresh_tree(self) -> int:
+        """Measure what belongs to the tree now; returns how many processes that are."""
+        pids = tree.descendants(self.tree.root.pid, self.limits.processes * 2)
+        known = {*pids, *self.tree.spared}
+        adopted = [pid for pid in tree.children(os.getpid()) if pid not in known]
+        self.meter.watch([*pids, *adopted])
+        return len(pids) + len(adopted)
 
     def _mind_silence(self, now: float) -> None:
         quiet = self.silence.seconds(now)
@@ -262,11 +265,12 @@ class Attempt:
     def _sample(self, now: float, *, peak: bool = False, pss: bool = False) -> None:
         if self._exit_at is not None:
             return
+        if pss:
+            self._pss_due = now + self.limits.pss_seconds
+            self._refresh_tree()
         reading = self.meter.read()
         if peak:
             self._peak = self.meter.peak_main() or self._peak
-        if pss:
-            self._pss_due = now + self.limits.pss_seconds
         watch = self.setting.gpus
         shown = shown_gpus(self.spec.devices, os.environ, watch.facts)
         gpus, reason = watch.read(self.meter.pids, shown)

@@ -1,8 +1,9 @@
-"""The guard: a sleeping twin of the warden that clears up if the warden is killed.
+"""The guard: the warden's parent, which sleeps until the warden ends and then clears up.
 
 `kill -9` leaves a warden no time. The kernel then kills the engine itself (PDEATHSIG), but not what
-the engine started: loader workers and ranks in sessions of their own would keep the GPU. The guard
-waits on the same life pipe as the engines, costs nothing, and kills by the run token.
+the engine started: loader workers and ranks in sessions of their own would keep the GPU. They are
+handed to the nearest living ancestor that is a subreaper, and that is the guard. It costs nothing:
+one process, blocked in one system call, its memory shared with the warden's.
 """
 
 from __future__ import annotations
@@ -17,40 +18,51 @@ from typing import Final, NoReturn
 from workbench import tree
 
 _PR_SET_NAME: Final = 15
+FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def start(token: str, seconds: float) -> tuple[int, int]:
-    """Fork the guard; its pid, and the read end of the life pipe for the engines.
+def stand(token: str, seconds: float) -> None:
+    """Split in two: the caller goes on as the warden, the guard never returns.
 
-    To be called early and from a process with one thread: the twin shares the warden's memory and
-    must hold none of its locks. The pipe's write end stays open here until this process ends.
+    To be called early and from a process with one thread: the two share every lock and file that
+    is open now. The warden gets a session of its own, so that nobody ends both with one signal.
     """
-    reading, _writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _watch(reading, token, seconds)
-    return pid, reading
+    tree.become_subreaper()
+    warden = os.fork()
+    if warden == 0:
+        os.setsid()
+        return
+    _watch(warden, token, seconds)
 
 
-def _watch(reading: int, token: str, seconds: float) -> NoReturn:
+def _watch(warden: int, token: str, seconds: float) -> NoReturn:
+    code = 1
     try:
-        os.setsid()  # whoever kills the warden's group shall not take the guard too
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        for number in FORWARDED:
+            signal.signal(number, lambda number, _: _forward(warden, number))
         ctypes.CDLL(None).prctl(_PR_SET_NAME, b"wb-guard", 0, 0, 0)
-        os.closerange(3, reading)
-        os.closerange(reading + 1, os.sysconf("SC_OPEN_MAX"))
-        while os.read(reading, 1):
-            pass
-        killed, survivors = tree.kill_carriers(token, seconds)
-        sys.stderr.write(f"guard: the warden is gone; killed {killed}, survivors {survivors}\n")
-        sys.stderr.flush()
+        code = os.waitstatus_to_exitcode(os.waitpid(warden, 0)[1])
+        killed, survivors = clear(token, seconds)
+        if code < 0 or killed:
+            say = f"guard: the warden ended with {code}; killed {killed}, survivors {survivors}\n"
+            sys.stderr.write(say)
+            sys.stderr.flush()
     finally:
-        os._exit(0)
+        os._exit(code if code >= 0 else 128 - code)
 
 
-def stop(pid: int) -> None:
-    """The warden ends in order, and with it its guard."""
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+def _forward(warden: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(warden, number)
+
+
+def clear(token: str, seconds: float) -> tuple[list[int], list[int]]:
+    """Kill all that was handed to us, and all that carries the token: (killed, survivors)."""
+    me = os.getpid()
+
+    def find() -> list[tree.Process]:
+        everybody = tree.everyone()
+        ours = (tree.below(me, everybody) | tree.carriers(token)) - {me}
+        return [p for pid in ours if (p := everybody.get(pid)) and not p.dead]
+
+    return tree.kill_all(find, seconds, lambda: tree.reap(me, ()))

@@ -35,6 +35,7 @@ class Launched:
     """A warden that is at work."""
 
     pid: int
+    """The warden; `popen` is its guard, which ends when it ends."""
     life_fd: int | None
     """Write end of its life pipe (foreground only): it stops its suite when this closes."""
     popen: subprocess.Popen[bytes]
@@ -60,6 +61,7 @@ def start_warden(folder: Path, *, foreground: bool = False, share: bool = False)
     command += ["--share"] if share else []
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     variables = {k: v for k, v in os.environ.items() if k != tree.TOKEN_NAME}
+    before = suite.read_warden(folder)
     log = os.open(folder / "warden.log", flags, 0o600)
     try:
         popen = subprocess.Popen(
@@ -75,11 +77,11 @@ def start_warden(folder: Path, *, foreground: bool = False, share: bool = False)
         _close(reading)
     _STARTED.append(popen)
     try:
-        _wait_until_up(folder, popen)
+        pid = _wait_until_up(folder, popen, before)
     except LaunchError:
         _close(writing)
         raise
-    return Launched(popen.pid, writing if foreground else None, popen)
+    return Launched(pid, writing if foreground else None, popen)
 
 
 def hang_up(launched: Launched) -> None:
@@ -94,26 +96,27 @@ def _close(descriptor: int) -> None:
         os.close(descriptor)
 
 
-def _wait_until_up(folder: Path, popen: subprocess.Popen[bytes]) -> None:
+def _wait_until_up(
+    folder: Path, popen: subprocess.Popen[bytes], before: suite.WardenFile | None
+) -> int:
+    """The warden's pid, once warden.json is not that of `before` any more."""
     deadline = time.monotonic() + Limits().start_seconds
+    old = (before.pid, before.start_ticks) if before else None
     while True:
         code = popen.poll()
         said = suite.read_warden(folder)
-        if said is not None and said.pid == popen.pid and said.state != "starting":
-            return
+        late = time.monotonic() > deadline
+        if said is not None and (said.pid, said.start_ticks) != old:
+            if said.state != "starting" or (late and code is None):
+                return said.pid  # late: it asks a slow driver for its GPUs
+        elif late:
+            popen.terminate()
         if code is not None:
-            reason = f"ended at once with {code}"
-            break
-        if time.monotonic() > deadline:
-            if said is not None and said.pid == popen.pid:
-                return  # it asks a slow driver for its GPUs
-            popen.kill()
-            popen.wait()
-            reason = f"said nothing for {Limits().start_seconds:.0f} s"
-            break
+            tail = process.tail_log(folder / "warden.log")
+            raise LaunchError(
+                f"the warden of {folder.name} ended at once with {code}; its log ends:\n{tail}"
+            )
         time.sleep(POLL_SECONDS)
-    tail = process.tail_log(folder / "warden.log")
-    raise LaunchError(f"the warden of {folder.name} {reason}; its log ends:\n{tail}")
 
 
 def reconcile(folder: Path) -> list[str]:

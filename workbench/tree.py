@@ -105,6 +105,21 @@ def descendants(pid: int, limit: int = 4096) -> list[int]:
     return found
 
 
+def below(root: int, everybody: dict[int, Process], apart: Iterable[int] = ()) -> set[int]:
+    """The process and all its descendants, without the branches of those in `apart`."""
+    by_parent: dict[int, list[int]] = {}
+    for process in everybody.values():
+        by_parent.setdefault(process.parent, []).append(process.pid)
+    found: set[int] = set(apart)
+    pending = [root]
+    while pending:
+        pid = pending.pop()
+        if pid not in found:
+            found.add(pid)
+            pending += by_parent.get(pid, [])
+    return found - set(apart)
+
+
 def carriers(token: str, proc: str = PROC) -> set[int]:
     """Processes whose environment held the token when they started: 6 µs a process."""
     needle = f"{TOKEN_NAME}={token}".encode()
@@ -151,27 +166,11 @@ class Tree:
     def living(self) -> list[Process]:
         """Every process that still runs, zombies left out; a full look over the machine."""
         everybody = everyone()
-        mine = self._below(everybody) | carriers(self.token)
+        mine = below(self.warden, everybody, self.spared) | carriers(self.token)
         self._note_sessions(everybody[pid] for pid in mine if pid in everybody)
         mine |= {p.pid for p in everybody.values() if self._in_known_session(p, everybody)}
         mine -= self.spared | {self.warden, os.getpid(), 0, 1}
         return [p for pid in sorted(mine) if (p := everybody.get(pid)) and not p.dead]
-
-    def _below(self, everybody: dict[int, Process]) -> set[int]:
-        by_parent: dict[int, list[int]] = {}
-        for process in everybody.values():
-            by_parent.setdefault(process.parent, []).append(process.pid)
-        engine = everybody.get(self.root.pid)
-        same = engine is not None and engine.start_ticks == self.root.start_ticks
-        pending = [self.root.pid] if same else []
-        pending += [pid for pid in by_parent.get(self.warden, []) if pid not in self.spared]
-        found: set[int] = set()
-        while pending:
-            pid = pending.pop()
-            if pid not in found:
-                found.add(pid)
-                pending += by_parent.get(pid, [])
-        return found
 
     def _note_sessions(self, processes: Iterable[Process]) -> None:
         for process in processes:

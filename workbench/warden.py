@@ -55,7 +55,6 @@ class Warden:
         self._command = command
         self._share = share
         self._life_fd = life_fd
-        self._selector = selectors.DefaultSelector()
         self._control_offset = 0
         self._beat_due = self._refresh_due = 0.0
         self._holding = False
@@ -64,23 +63,14 @@ class Warden:
         self._causes: dict[str, str] = {}
         self._attempt: Attempt | None = None
         self._watched: dict[int, Callable[[], None]] = {}
-        self._file = suite.WardenFile(
-            pid=os.getpid(),
-            start_ticks=tree.start_ticks(os.getpid()),
-            host=socket.gethostname(),
-            token=self.token,
-            state="starting",
-            started_wall=time.time(),
-        )
 
     def run(self) -> None:
         """Everything, from the first run to the last record."""
         self._become_warden()
         self._say("starting")
-        self._guard, life = guard.start(self.token, self.limits.kill_seconds)
         self.gpus = GpuWatch(self.limits, {**os.environ, **process.module_path(os.environ)})
         try:
-            self._setting = self._make_setting(life)
+            self._setting = self._make_setting()
             runs = suite.runs(self.folder)
             self._locks = self._make_locks(runs)
             for run, spec in runs:
@@ -94,13 +84,21 @@ class Warden:
             if self._attempt is not None:
                 self._attempt.abort()
             self.gpus.stop()
-            guard.stop(self._guard)
 
     def _become_warden(self) -> None:
         os.umask(0o077)
         _, hard = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # cores hold data and secrets
         tree.become_subreaper()
+        self._file = suite.WardenFile(
+            pid=os.getpid(),
+            start_ticks=tree.start_ticks(os.getpid()),
+            host=socket.gethostname(),
+            token=self.token,
+            state="starting",
+            started_wall=time.time(),
+        )
+        self._selector = selectors.DefaultSelector()
         reading, writing = os.pipe()
         for end in (reading, writing):
             os.set_blocking(end, False)
@@ -112,11 +110,12 @@ class Warden:
             os.set_inheritable(self._life_fd, False)
             self._watch(self._life_fd, self._on_life)
 
-    def _make_setting(self, life: int) -> Setting:
+    def _make_setting(self) -> Setting:
         self.gpus.start()
         self.gpus.wait_for_facts(FACTS_SECONDS)
         known = self.gpus.known_gpus()
         facts = environment.collect(known, self.gpus.facts, self.gpus.reason)
+        life, _writing = os.pipe()  # nobody writes; its end stays open here as long as we live
         return Setting(
             limits=self.limits,
             token=self.token,
@@ -124,7 +123,6 @@ class Warden:
             command=tuple(self._command),
             gpus=self.gpus,
             environment=facts.model_dump(mode="json"),
-            guard=self._guard,
         )
 
     def _make_locks(self, runs: Sequence[tuple[Path, RunSpec]]) -> locks.DeviceLocks:
@@ -326,6 +324,7 @@ def serve(warden: Warden) -> int:
     if held is None:
         log(f"{warden.folder.name} has a warden already; `workbench attach` shows it")
         return 2
+    guard.stand(warden.token, warden.limits.kill_seconds)
     try:
         warden.run()
     except (suite.SuiteError, ValueError) as error:
