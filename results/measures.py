@@ -40,7 +40,7 @@ def steps(records: Sequence[RunRecord], lang: str = "en") -> Table:
     body = tuple((*rows.name_cells(r, fields, lang), *_step_cells(r, lang)) for r in records)
     methods = [m for r in records if (m := r.timing.step_median.method)]
     remarks = [Cell(say("remark.steps", lang), "value"), *_methods(methods, lang)]
-    return rows.without_unknown(Table(columns, body, tuple(remarks)), fixed=len(named))
+    return rows.without_unknown(Table(columns, body, tuple(remarks)), len(named))
 
 
 def _step_cells(record: RunRecord, lang: str) -> tuple[Cell, ...]:
@@ -97,7 +97,7 @@ def memory(records: Sequence[RunRecord], lang: str = "en") -> Table:
         for r in records
     )
     remarks = (Cell(say("remark.memory", lang), "value"),)
-    return rows.without_unknown(Table(columns, body, remarks), fixed=len(named))
+    return rows.without_unknown(Table(columns, body, remarks), len(named))
 
 
 def _peak(record: RunRecord, name: str) -> Cell:

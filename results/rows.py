@@ -83,21 +83,24 @@ def epochs(record: RunRecord) -> float | None:
     return float(asked) if isinstance(asked, int | float) else None
 
 
-def without_unknown(table: Table, fixed: int) -> Table:
-    """The table less the columns (from `fixed` on) that are unknown in every row.
+def without_unknown(table: Table, named: int, fixed: int | None = None) -> Table:
+    """The table less the columns that are unknown in every row.
+
+    The first `named` columns only name the row, the first `fixed` (`named`) are never removed.
 
     Each of them becomes a remark with its reasons, so that a machine without a GPU does not fill
-    half of a page with `n/a`; nothing is lost. When no column is left, only remarks are.
+    half of a page with `n/a`; nothing is lost. When only names are left, only remarks stay.
     """
     columns = range(len(table.columns))
-    empty = [i for i in columns if i >= fixed and all(r[i].kind == "unknown" for r in table.rows)]
+    start = named if fixed is None else fixed
+    empty = [i for i in columns if i >= start and all(r[i].kind == "unknown" for r in table.rows)]
     if not empty or not table.rows:
         return table
     absent: dict[str, list[str]] = {}
     for i in empty:
         absent.setdefault(_reasons(table.rows, i), []).append(table.columns[i].title)
     remarks = tuple(Cell(f"{', '.join(titles)}: {n_a(why)}") for why, titles in absent.items())
-    kept = [i for i in columns if i not in empty] if len(empty) < len(columns) - fixed else []
+    kept = [i for i in columns if i not in empty] if len(empty) < len(columns) - named else []
     return Table(
         columns=tuple(table.columns[i] for i in kept),
         rows=tuple(tuple(row[i] for i in kept) for row in table.rows) if kept else (),

@@ -39,7 +39,7 @@ def cost(records: Sequence[RunRecord], lang: str = "en") -> Table:
     )
     body = tuple(_cost_row(r, fields, lang, with_epochs=not single) for r in records)
     table = Table(columns, body, _cost_remarks(records, lang))
-    return rows.without_unknown(table, fixed=len(columns) - 1)
+    return rows.without_unknown(table, len(fields) + 1, fixed=len(columns) - 1)
 
 
 def _cost_row(

@@ -18,6 +18,9 @@ from results.words import say
 NOTICES: Final = 10
 """A run shows this many notices; the rest are counted. The record has them all."""
 
+A_LINE: Final = 5
+"""Settings a line: thirty of them one below the other would push the results off the page."""
+
 
 def subsets(records: Sequence[RunRecord], lang: str) -> str:
     """Every subset once, with its samples and fingerprint."""
@@ -141,14 +144,20 @@ def _git(record: RunRecord, lang: str) -> str:
     return say("report.dirty", lang).format(commit) if dirty else commit
 
 
-def fixed_settings(records: Sequence[RunRecord]) -> str:
+def fixed_settings(records: Sequence[RunRecord], lang: str) -> str:
     """`name=value` of every setting that all runs of an engine share, one list an engine."""
     blocks = []
     engines = dict.fromkeys(r.identity.engine for r in records)
     for engine in engines:
         same, _ = _settings([r for r in records if r.identity.engine == engine])
-        heading = [f"{code(engine)}:", ""] if len(engines) > 1 else []
-        blocks.append(_block([*heading, *(f"- {code(f'{k}={v}')}" for k, v in same.items())]))
+        given = [code(f"{name}={value}") for name, value in same.items() if value != "null"]
+        unset = [code(name) for name, value in same.items() if value == "null"]
+        lines = [f"{code(engine)}:", ""] if len(engines) > 1 else []
+        starts = range(0, len(given), A_LINE)
+        lines += [f"- {', '.join(given[start : start + A_LINE])}" for start in starts]
+        if unset:
+            lines.append(f"- {say('report.unset', lang)}: {', '.join(unset)}")
+        blocks.append(_block(lines))
     return "\n".join(block for block in blocks if block)
 
 
@@ -181,6 +190,8 @@ def _asked(record: RunRecord) -> dict[str, str]:
 
 
 def _setting(value: object) -> str:
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 

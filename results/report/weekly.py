@@ -44,7 +44,8 @@ def _head(view: SuiteView, lang: str) -> Iterator[str]:
         counts = (len(failed), len(view.records))
         lines.append(say("report.not completed", lang).format(*counts, named))
     elif view.records and not view.pending:
-        lines.append(say("report.all completed", lang).format(len(view.records)))
+        counts = (len(view.records), len(view.records))
+        lines.append(say("report.all completed", lang).format(*counts))
     if view.pending:
         lines.append(say("report.pending", lang).format(", ".join(map(code, view.pending))))
     yield "\n".join(f"- {line}" for line in lines)
@@ -62,7 +63,7 @@ def _setup(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
     yield f"## {say('report.setup', lang)}"
     yield from _part("###", "report.models", sections.models(records, lang), lang)
     yield from _part("###", "report.environment", sections.environment(records, lang), lang)
-    yield from _part("###", "report.fixed", sections.fixed_settings(records), lang)
+    yield from _part("###", "report.fixed", sections.fixed_settings(records, lang), lang)
     yield from _part("###", "report.differing", sections.differing_settings(records, lang), lang)
 
 
