@@ -24,7 +24,7 @@ from datasets_mm.adapters import Adapter, Place
 from datasets_mm.corpus import Corpus, map_table
 from datasets_mm.recipe import Recipe, RecipeError, Source
 from datasets_mm.selection import Selection, is_inside, select
-from datasets_mm.source import SourceError, fingerprint, problem
+from datasets_mm.source import SourceError, fingerprint, other_versions, problem
 
 MODULES = {
     "openmoji": "datasets_mm.adapters.openmoji",
@@ -175,7 +175,7 @@ def _refuse_empty(chosen: Selection, place: _Place) -> None:
 def _account(chain: list[Recipe], place: _Place, chosen: Selection, made: Path) -> dict[str, Any]:
     """What the manifest says beside identity: sizes, what was left out and why, licences."""
     leaf = chain[-1]
-    notices = []
+    notices = other_versions(catalog.origin(chain))
     if leaf.expected_rows is not None and leaf.expected_rows != len(chosen.rows):
         notices.append(f"{len(chosen.rows)} records; the recipe expects {leaf.expected_rows}")
     return {

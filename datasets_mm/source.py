@@ -96,6 +96,17 @@ def _missing_packages(source: Source) -> list[str]:
     return missing
 
 
+def other_versions(source: Source) -> list[str]:
+    """Packages installed in another version than the recipe names: its numbers may differ."""
+    said = []
+    for requirement in source.packages:
+        name = distribution(requirement)
+        wanted, found = requirement.removeprefix(f"{name}=="), metadata.version(name)
+        if wanted not in {requirement, found}:
+            said.append(f"{name} {found} is installed; the recipe names {wanted}")
+    return said
+
+
 def fingerprint(source: Source, revision: int, data_root: Path | None, cache_root: Path) -> str:
     """Identity of the source's content; `revision` is that of the adapter's own code."""
     parts = [source.adapter, str(revision), source.revision, source.images]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -214,3 +215,13 @@ def test_missing_data_is_said_before_anything_is_written(tmp_path: Path, data_ro
     with pytest.raises(BuildError, match="give --set data_root"):
         build("small", tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_another_version_of_a_data_package_is_said(
+    data_root: Path, tmp_path: Path, own_recipes: Callable[[str, str], Path]
+) -> None:
+    found = metadata.version("pydantic")
+    pins = f'packages = ["pydantic==0.1", "numpy=={metadata.version("numpy")}", "pillow"]'
+    own_recipes("small", RECIPE.replace("licences", f"{pins}\nlicences"))
+    subset = build("small", tmp_path / "cache", data_root)
+    assert subset.manifest["notices"] == [f"pydantic {found} is installed; the recipe names 0.1"]
