@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -107,6 +108,9 @@ class WorkbenchApp(App[None]):
         # Under NO_COLOR the terminal's own two colours are used: Textual then sends none at all.
         own_colors = True if "NO_COLOR" in os.environ else None
         super().__init__(driver_class=TerminalDriver, ansi_color=own_colors)
+        self.register_theme(THEME)
+        # Before the first style is computed: set later, everything would be styled twice.
+        self.set_reactive(App.theme, THEME.name)
         self.log_root, self.cache_root = log_root, cache_root
         self.suites: tuple[SuiteEntry, ...] | None = None
         """None until they were read for the first time."""
@@ -116,8 +120,6 @@ class WorkbenchApp(App[None]):
 
     def on_mount(self) -> None:
         """Signals end the app as `q` does: otherwise the terminal would stay in raw mode."""
-        self.register_theme(THEME)
-        self.theme = THEME.name
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.exit)
@@ -173,6 +175,16 @@ class WorkbenchApp(App[None]):
         from workbench.tui.screens.dialogs import Help
 
         self.push_screen(Help())
+
+    def _fatal_error(self) -> None:
+        """A fault of ours, told without the values of variables: they may be anybody's text."""
+        from rich.text import Text
+
+        from workbench.text import clean
+
+        told = "".join(traceback.format_exception(self._exception))
+        remedy = "This is a fault of the screen; suites go on. Please report what stands above."
+        self.panic(Text(clean(f"{told}\n{remedy}")))
 
     async def action_quit(self) -> None:
         """Leave. Suites have wardens of their own and go on."""

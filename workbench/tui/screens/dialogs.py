@@ -107,10 +107,10 @@ HELP: Final = (
         ("q · Ctrl+Q · Ctrl+C", "leave; suites go on by themselves"),
     )),
     ("Plan", (
-        ("Space", "take a subset or a model in, or out; turn a switch"),
+        ("Space", "choose a subset or model; turn a switch"),
         ("Enter", "edit a setting · Backspace: its default"),
         ("p · e", "start from a preset · choose the engine"),
-        ("v", "settings, runs, plan file (where there is no room for all)"),
+        ("v", "settings, runs, plan file: where there is room for one"),
         ("F5 · Ctrl+R", "start the suite"),
     )),
     ("Live", (
@@ -136,12 +136,11 @@ class Help(ModalScreen[None]):
         """Four short lists."""
         with Vertical(classes="dialog wide"), VerticalScroll(id="help"):
             for title, keys in HELP:
-                yield Static(Text(title), classes="dialog-title")
-                lines = Text()
+                yield Static(Text(title), classes="help-title")
                 for key, what in keys:
-                    lines.append(f"{key:<28}", style="bold")
-                    lines.append(f"{what}\n")
-                yield Static(lines, classes="help-keys")
+                    with Horizontal(classes="help-line"):
+                        yield Static(Text(key), classes="help-key")
+                        yield Static(Text(what), classes="help-what")
 
     def on_mount(self) -> None:
         """Scrolls with the arrow keys."""

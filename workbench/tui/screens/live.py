@@ -21,7 +21,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from workbench.tui import feed, live_rows, steering
+from workbench.tui import command, feed, live_rows, steering
 from workbench.tui.screens.dialogs import Choose, Confirm
 from workbench.tui.widgets.chart import Chart
 from workbench.tui.widgets.chrome import Heading, TopBar
@@ -68,7 +68,7 @@ class LiveScreen(Screen[None]):
         Binding("o", "choose", "Suites"),
         Binding("left_square_bracket", "step(1)", show=False),
         Binding("right_square_bracket", "step(-1)", show=False),
-        Binding("f", "follow", "Follow"),
+        Binding("f", "follow", show=False),
         Binding("s", "steer('stop')", "Stop"),
         Binding("k", "steer('skip')", "Skip"),
         Binding("c", "steer('cancel')", "Cancel"),
@@ -77,11 +77,13 @@ class LiveScreen(Screen[None]):
     ]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(classes="view-log")
         self.snapshot: feed.Snapshot | None = None
         self.folder: Path | None = None
         self._watched: str | None = None
         """None: whichever run is at work."""
+        self._books_closed: set[Path] = set()
+        """Suites without a warden whose runs were given their ends."""
         self._taken = threading.Event()
         self._over = threading.Event()
 
@@ -114,7 +116,6 @@ class LiveScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Begin with the chosen suite, or the first one."""
-        self.add_class("view-log")
         self.query_one("#queue", Grid).focus()
         self.suites_changed()
         self.set_interval(1.0, self._tick)
@@ -132,6 +133,8 @@ class LiveScreen(Screen[None]):
 
     def suites_changed(self) -> None:
         """The list of suites is another one, or another suite was chosen."""
+        if not self.is_mounted:
+            return  # `on_mount` asks again
         suites = self.bench.suites
         wanted = self.bench.chosen_suite
         if wanted is None and suites:
@@ -210,7 +213,8 @@ class LiveScreen(Screen[None]):
         empty = "The run has not started." if run and run.status == "queued" else "No output."
         if self.snapshot is not None and view is not None:
             same = self.snapshot.watched == view.spec.run_id
-            self.query_one(LogTail).show(self.snapshot.log if same else (), empty)
+            log, empty = (self.snapshot.log, empty) if same else ((), "Reading the log …")
+            self.query_one(LogTail).show(log, empty)
         rows = live_rows.metrics(run)
         self.query_one("#metrics", Grid).show(rows)
         self.query_one("#metrics-heading", Heading).remark = str(len(rows)) if rows else ""
@@ -226,6 +230,7 @@ class LiveScreen(Screen[None]):
         line.remark = f"{left} · {right}" if right else left
         trouble = ""
         if suite.warden == "lost":
+            self._close_books(self.snapshot)
             trouble = (
                 "The warden of this suite is gone: what was at work has ended with it. "
                 "Start the plan again from Plan; completed runs keep their records."
@@ -234,6 +239,17 @@ class LiveScreen(Screen[None]):
             trouble = f"{self.snapshot.bad_lines} journal lines could not be read."
         self.set_class(bool(trouble), "trouble")
         self.query_one("#live-trouble", Static).update(Text(trouble))
+
+    def _close_books(self, snapshot: feed.Snapshot) -> None:
+        """Once for a suite without a warden: `workbench ps` writes the ends of its runs."""
+        open_runs = any(r.state.status != "ended" for r in snapshot.suite.runs)
+        if open_runs and snapshot.folder not in self._books_closed:
+            self._books_closed.add(snapshot.folder)
+            self._run_ps()
+
+    @work(group="ps")
+    async def _run_ps(self) -> None:
+        await command.workbench(command.list_suites(self.bench.log_root))
 
     @property
     def view(self) -> RunView | None:
@@ -324,9 +340,9 @@ class LiveScreen(Screen[None]):
     async def _send(self, folder: Path, question: steering.Question) -> None:
         from workbench import suite
 
-        command = suite.Command(do=question.do, run=question.run)
+        told = suite.Command(do=question.do, run=question.run)
         try:
-            await asyncio.to_thread(suite.send, folder, command)
+            await asyncio.to_thread(suite.send, folder, told)
         except OSError as error:
             self.notify(f"The warden cannot be told: {error.strerror}", severity="error")
             return

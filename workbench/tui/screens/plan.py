@@ -65,7 +65,7 @@ class PlanScreen(Screen[None]):
     ]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(classes="view-settings")
         self.catalogue: Catalogue | None = None
         self.draft = Draft()
         self.preview: Preview | None = None
@@ -108,7 +108,6 @@ class PlanScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """The first frame comes first; only then anything slow."""
-        self.add_class("view-settings")
         self.query_one("#subsets", Grid).focus()
         self.call_after_refresh(self._read_catalogues)
 

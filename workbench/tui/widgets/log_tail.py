@@ -17,6 +17,7 @@ class LogTail(ScrollView, can_focus=True):
         self._shown: tuple[str, ...] = ()
         self._empty = "No output yet."
         self._at_end = True
+        self._placing = False
 
     def show(self, lines: tuple[str, ...], empty: str = "No output yet.") -> None:
         """Show these lines, which have been cleaned."""
@@ -27,6 +28,7 @@ class LogTail(ScrollView, can_focus=True):
         self.virtual_size = Size(0, len(lines))
         if at_end:
             self._to_end()
+            self.call_after_refresh(self.on_resize)
         self.refresh()
 
     def on_resize(self) -> None:
@@ -37,11 +39,15 @@ class LogTail(ScrollView, can_focus=True):
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Remember whether the end is in view."""
         super().watch_scroll_y(old_value, new_value)
-        self._at_end = new_value >= self.max_scroll_y
+        if not self._placing:
+            self._at_end = new_value >= len(self._shown) - self.size.height
 
     def _to_end(self) -> None:
-        self.set_scroll(None, max(0, len(self._shown) - self.size.height))
-        self._at_end = True
+        """Where the last lines are; Textual may hold it back until sizes are settled."""
+        self._placing = True
+        end = max(0, len(self._shown) - self.size.height)
+        self.scroll_to(y=end, animate=False, force=True, immediate=True)
+        self._placing = False
 
     def render_line(self, y: int) -> Strip:
         """One line."""
