@@ -1,8 +1,7 @@
 """The image cache: every picture decoded and resized once, into one memory-mapped uint8 array.
 
 A row is keyed by the picture's content and the transform, so that subsets, runs and loader workers
-share it without copies. Pictures come from strangers: only regular files inside the image root,
-only three formats, only up to 40 Mpx by their header; anything else is skipped with its reason.
+share it without copies. What decode.py refuses is skipped, with its reason kept beside its path.
 
 Files of one transform: `rows.u8` (pixels) and `hashes.bin` (32 bytes a row) only grow; one
 `index-*.arrow` per image root says which path has which row, or why it has none.
@@ -10,52 +9,27 @@ Files of one transform: `rows.u8` (pixels) and `hashes.bin` (32 bytes a row) onl
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import os
-import stat
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasets_mm.corpus import map_table
+from datasets_mm.decode import Resample, UnusableError, decode, read_inside
 from datasets_mm.store import locked, silent
 
 VERSION: Final = 1
 """Raised when equal files give other pixels: the old rows are then left alone."""
 
-MAX_PIXELS: Final = 40_000_000
-"""Pillow only warns above 89 Mpx: a 9 KiB PNG may decode to 400 MiB below that."""
-
-MAX_BYTES: Final = 64 << 20
-FORMATS: Final = ("JPEG", "PNG", "WEBP")
-"""Pillow would otherwise try over 40 decoders, EPS among them."""
-
 HASH_BYTES: Final = 32
 WINDOW: Final = 256
 """Pictures decoded before their rows are written: 37 MiB at 224 px."""
-
-Resample = Literal["bicubic", "bilinear", "lanczos"]
-FILTERS: Final = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-# Process-wide on purpose: nothing here may ever decode what Pillow warns about.
-warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-
-class UnusableError(Exception):
-    """This picture has no pixels for us; the text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -184,87 +158,6 @@ class Filler:
         for name, width in (("rows.u8", self.size * self.size * 3), ("hashes.bin", HASH_BYTES)):
             with (self.folder / name).open("ab") as file:
                 file.truncate(len(self.rows) * width)
-
-
-def read_inside(root: Path, path: str) -> bytes:
-    """The bytes of a regular file under `root` (resolved), else UnusableError. Never blocks."""
-    if "\0" in path:
-        raise UnusableError("outside the image root")
-    try:
-        real = (root / path).resolve(strict=True)
-    except (OSError, RuntimeError):
-        raise UnusableError("missing") from None
-    if not real.is_relative_to(root):
-        raise UnusableError("outside the image root")
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        handle = os.open(real, flags)
-    except OSError as error:
-        raise UnusableError(f"cannot be read ({error.strerror})") from None
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnusableError("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise UnusableError(f"larger than {MAX_BYTES >> 20} MiB")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(MAX_BYTES)
-    finally:
-        os.close(handle)
-
-
-def decode(data: bytes, size: int, resample: Resample) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 [size, size, 3]: upright, on white, shortest side to `size`, centre cut out.
-
-    CLIP's own preprocessing (resize, then crop) in one pass, equal to it within a level of
-    rounding: only what stays is computed, so that a 20000 x 2 picture is not blown up on the way.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx")
-            image.load()
-            flat = _flat(image)
-            pixels = flat.resize(
-                (size, size), FILTERS[resample], box=_centre(flat.width, flat.height, size)
-            )
-            return np.asarray(pixels, np.uint8)
-    except UnusableError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx") from None
-    except UnidentifiedImageError:
-        raise UnusableError("not JPEG, PNG or WEBP") from None
-    except Exception as error:
-        # Decoders meet hostile bytes: OSError, ValueError, SyntaxError, struct.error and more.
-        raise UnusableError(f"truncated or damaged ({type(error).__name__})") from None
-
-
-def _flat(image: Image.Image) -> Image.Image:
-    """RGB, turned upright by EXIF; transparency on white, 16 bits to their upper 8."""
-    with contextlib.suppress(Exception):  # a broken EXIF block leaves the picture as it lies
-        image = ImageOps.exif_transpose(image) or image
-    if image.mode.startswith("I"):
-        values = np.clip(np.asarray(image, np.int64), 0, 65_535) >> 8
-        image = Image.fromarray(values.astype(np.uint8))
-    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, "white")
-        image = Image.alpha_composite(ground, layer)
-    return image.convert("RGB")
-
-
-def _centre(width: int, height: int, size: int) -> tuple[float, float, float, float]:
-    """Box in source pixels of what remains after resize and centre crop, roundings included."""
-    short = min(width, height)
-    wide, high = int(size * width / short), int(size * height / short)
-    left, top = (wide - size) // 2, (high - size) // 2
-    return (
-        left * width / wide,
-        top * height / high,
-        (left + size) * width / wide,
-        (top + size) * height / high,
-    )
 
 
 def _windows(paths: list[str]) -> Iterator[list[str]]:

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_mm.images import MAX_PIXELS, Filler, ImageCache
+from datasets_mm.decode import MAX_PIXELS
+from datasets_mm.images import Filler, ImageCache
 
 SIZE = 32
 Save = Callable[..., str]
