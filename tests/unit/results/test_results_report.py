@@ -1,0 +1,204 @@
+"""Whole reports: goldens, the same bytes everywhere, figures, and the child that writes them."""
+
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from results import report
+from results.report import sections
+from results.schema import RunCurves, SuiteView
+from results.words import LANGS
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("lang", LANGS)
+@pytest.mark.parametrize("name", ["weekly", "mixed"])
+def test_golden(request, name, lang, tmp_path):
+    """`UPDATE_GOLDEN=1` writes them anew; read the difference before it is committed."""
+    shown = report.render(request.getfixturevalue(name), lang)
+    path = GOLDEN / f"{name}.{lang}.md"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(shown, encoding="utf-8")
+    assert shown == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_every_heading_of_a_report_has_something_below_it(mixed, weekly, lang):
+    for view in (mixed, weekly, SuiteView(name="empty")):
+        tokens = MarkdownIt("commonmark").enable("table").parse(report.render(view, lang))
+        blocks = [t for t in tokens if t.level == 0 and t.nesting >= 0]
+        for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+            if block.type == "heading_open":
+                assert after is not None
+                deeper = after.type == "heading_open" and after.tag > block.tag
+                assert deeper or after.type != "heading_open", block.map
+
+
+def test_a_suite_without_records_has_a_report():
+    page = report.render(SuiteView(name="fresh", pending=("01-run",), state="running"))
+    assert "- Not ended yet: `01-run`." in page
+    assert "completed" not in page
+
+
+def test_a_long_plan_and_hostile_names_stay_in_place(mixed):
+    plan = 'name = "x"\n```\n# injected\n<script>\x1b]0;title\x07'
+    noted = {"": ("<img src=http://a/b> | ![x](y)",)}
+    view = mixed.model_copy(update={"plan_toml": plan, "name": "<b>|`", "notes": noted})
+    page = report.render(view)
+    tokens = MarkdownIt("commonmark").enable("table").parse(page)
+    inline = [child for token in tokens for child in (token.children or [])]
+    kinds = {token.type for token in (*tokens, *inline)}
+    assert not kinds & {"html_block", "html_inline", "image", "link_open"}
+    assert tokens[-1].type == "fence"
+    assert "# injected" in tokens[-1].content
+    assert "\x1b" not in page
+
+
+def test_settings_are_fixed_or_differ(make, mixed):
+    fixed = sections.fixed_settings(mixed.records, "en")
+    assert "`batch=64`" in fixed
+    assert "epochs" not in fixed
+    table = sections.differing_settings(mixed.records, "en")
+    assert "| `01-retrieval-emoji_train-clip-nano` | `4` | `0.0005` |" in table
+    other = make.record("09-run", identity={"engine": "vqa", "params": {"seed": 1, "fp16": None}})
+    fixed = sections.fixed_settings([*mixed.records, other], "en")
+    assert fixed.index("`retrieval`:") < fixed.index("`vqa`:")
+    assert "- Not set: `fp16`" in fixed
+
+
+def test_an_environment_that_changed_names_its_runs(mixed):
+    second = mixed.records[1]
+    moved = second.environment.model_copy(update={"cpu": "Other CPU"})
+    records = [mixed.records[0], second.model_copy(update={"environment": moved})]
+    page = sections.environment(records, "en")
+    assert (
+        "- CPU: Example CPU 2.8 GHz, 2 cores (`01-retrieval-emoji_train-clip-nano`); "
+        "Other CPU, 2 cores (`02-retrieval-emoji_train-effnet-minilm`)"
+    ) in page
+
+
+def test_written_files(mixed, tmp_path):
+    pytest.importorskip("matplotlib")
+    written = report.write(mixed, tmp_path / "out")
+    assert [str(p.relative_to(tmp_path / "out")) for p in written] == [
+        "report.md", "figures/loss.svg", "figures/loss.png",
+        "figures/memory.svg", "figures/memory.png",
+    ]  # fmt: skip
+    page = written[0].read_text()
+    for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page):
+        assert (written[0].parent / link).is_file()
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["figures", "report.md"]
+
+
+def test_figures_are_pictures_without_dates_or_fonts(mixed, tmp_path):
+    pytest.importorskip("matplotlib")
+    _, svg, png, *_ = report.write(mixed, tmp_path)
+    root = ET.parse(svg).getroot()
+    assert root.tag.endswith("svg")
+    drawn = svg.read_text()
+    assert "<text" not in drawn
+    assert not re.search(r"date|20\d\d-\d\d", drawn)
+    with Image.open(png) as image:
+        assert image.width > 800
+        pixels = image.convert("RGB").getcolors(1 << 24)
+    assert any(colour == (47, 111, 222) for _, colour in pixels)
+
+
+def test_korean_names_are_not_drawn_as_boxes(mixed, tmp_path, recwarn):
+    pytest.importorskip("matplotlib")
+    records = tuple(
+        r.model_copy(update={"identity": r.identity.model_copy(update={"subset": "한국어_$x$"})})
+        for r in mixed.records
+    )
+    report.write(mixed.model_copy(update={"records": records}), tmp_path, "ko")
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_curves_with_a_nan_loss_and_many_runs(mixed, tmp_path):
+    pytest.importorskip("matplotlib")
+    curve = RunCurves(curves={"loss": [(0, 2.0), (1, 1.0), (2, float("nan"))]})
+    view = mixed.model_copy(update={"curves": {f"{i:02d}-run": curve for i in range(30)}})
+    written = report.write(view, tmp_path)
+    assert [p.name for p in written] == ["report.md", "loss.svg", "loss.png"]
+
+
+def test_no_curves_is_said(mixed, tmp_path):
+    pytest.importorskip("matplotlib")
+    (page,) = report.write(mixed.model_copy(update={"curves": {}}), tmp_path)
+    assert "Figures: n/a (no curves were recorded)." in page.read_text()
+
+
+def test_without_matplotlib_the_report_says_so(mixed, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "results.report.figures", raising=False)
+    monkeypatch.delattr(report, "figures", raising=False)
+    (page,) = report.write(mixed, tmp_path)
+    assert "Figures: n/a (matplotlib is not installed" in page.read_text()
+
+
+def _child(view, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "results.report", *arguments],
+        input=view,
+        capture_output=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_the_child_prints_and_writes_nothing(mixed, tmp_path):
+    view = mixed.model_dump_json().encode()
+    done = _child(view, "-", "--lang", "ko", LC_ALL="C", PYTHONUTF8="0")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == report.render(mixed, "ko")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_bytes_in_other_processes_and_time_zones(mixed, tmp_path):
+    pytest.importorskip("matplotlib")
+    found = []
+    for number, zone in enumerate(("Asia/Seoul", "America/New_York")):
+        out = tmp_path / str(number)
+        done = _child(
+            mixed.model_dump_json().encode(), "-", "--out", str(out), TZ=zone,
+            PYTHONHASHSEED=str(number),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.decode().splitlines()[0] == str(out / "report.md")
+        found.append({p.name: p.read_bytes() for p in out.rglob("*.*")})
+    assert found[0] == found[1]
+    assert len(found[0]) == 5
+
+
+@pytest.mark.parametrize(
+    ("view", "said"),
+    [
+        (b"{", "- is no suite view: the file: Invalid JSON"),
+        (b"{}", "- is no suite view: name: Field required"),
+        (b'{"name":"x","records":[{}]}', "records.0.identity: Field required"),
+    ],
+)
+def test_the_child_refuses_a_bad_view_in_one_sentence(view, said):
+    done = _child(view, "-")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in done.stderr.decode()
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_child_names_what_it_cannot_use(mixed, tmp_path):
+    (tmp_path / "file").write_text("")
+    view = mixed.model_dump_json().encode()
+    done = _child(view, "-", "--out", str(tmp_path / "file" / "out"))
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == f"cannot use {tmp_path}/file/out: Not a directory\n"
+    done = _child(b"", str(tmp_path / "none.json"))
+    assert done.stderr.decode() == f"cannot use {tmp_path}/none.json: No such file or directory\n"
