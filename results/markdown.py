@@ -30,7 +30,7 @@ _BREAKS: Final = re.compile(r"[\n\t]+")
 _STRUCTURE: Final = re.compile(r"([|<>\[\]\\])")
 _MARKUP: Final = re.compile(r"([|<>\[\]\\`*~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
-_BLOCK: Final = re.compile(r"^(\d*)([#+=.)-])")
+_BLOCK: Final = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[#+=-]))")
 """What would begin a heading, list or rule at the start of a line."""
 
 
@@ -70,7 +70,7 @@ def clean(text: str) -> str:
 
 def escape(text: str) -> str:
     """Foreign text that Markdown, in a table or outside, shows as it is."""
-    return _BLOCK.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", clean(text)))
+    return _BLOCK.sub(r"\1\\", _MARKUP.sub(r"\\\1", clean(text)))
 
 
 def code(text: str) -> str:
@@ -91,7 +91,7 @@ def fenced(text: str, language: str = "") -> str:
 
 def prose(text: str) -> str:
     """A person's sentence: bold and code stay, what could break out of its cell does not."""
-    return _BLOCK.sub(r"\1\\\2", _STRUCTURE.sub(r"\\\1", clean(text)))
+    return _BLOCK.sub(r"\1\\", _STRUCTURE.sub(r"\\\1", clean(text)))
 
 
 def markdown(table: Table) -> str:

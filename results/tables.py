@@ -161,10 +161,12 @@ def total(records: Sequence[RunRecord], lang: str = "en") -> str:
         shown = " + ".join([*parts[: PARTS - 1], "…", parts[-1]]) + f"; {runs}"
     else:
         shown = " + ".join(parts)
-    if missing := len(readings) - len(known):
-        unmeasured = say("runs not measured", lang).format(missing)
-        shown = f"{shown}; {unmeasured}" if shown else unmeasured
-    return f"{say('total line', lang)}: **{about}** ({shown})"
+    counts = {
+        "runs not measured": len(readings) - len(known),
+        "runs not completed": sum(r.exit.cause != "completed" for r in records),
+    }
+    beside = [say(key, lang).format(n) for key, n in counts.items() if n]
+    return f"{say('total line', lang)}: **{about}** ({'; '.join(filter(None, [shown, *beside]))})"
 
 
 def failures(records: Sequence[RunRecord], lang: str = "en") -> Table:

@@ -84,7 +84,7 @@ def environment(records: Sequence[RunRecord], lang: str) -> str:
     """Versions, machine, GPU, threads and code; where runs differ, which run had what."""
     items: dict[str, Callable[[RunRecord], str]] = {
         "device": lambda r: r.environment.device,
-        "gpu": _gpus,
+        "gpu": lambda r: _gpus(r, lang),
         "driver": lambda r: r.environment.driver,
         "nvml": lambda r: r.environment.nvml_library,
         "cpu": lambda r: _cpu(r, lang),
@@ -122,14 +122,14 @@ def _few(runs: Sequence[str]) -> str:
     return named if len(runs) <= 3 else f"{named}, … {len(runs)}"
 
 
-def _gpus(record: RunRecord) -> str:
+def _gpus(record: RunRecord, lang: str) -> str:
     machine = record.environment
     named = [
         gpu.name + (f" ({formats.size(gpu.memory_bytes)})" if gpu.memory_bytes else "")
         for gpu in machine.gpus
     ]
     text = ", ".join(named) or (formats.n_a(machine.gpu_reason) if machine.gpu_reason else "")
-    return f"{text} — stand-in NVML library, not a measurement" if machine.nvml_stub else text
+    return f"{text} — {say('report.stand-in', lang)}" if machine.nvml_stub else text
 
 
 def _cpu(record: RunRecord, lang: str) -> str:

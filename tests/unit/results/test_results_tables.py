@@ -131,7 +131,7 @@ def test_unknown_is_never_zero(make):
     table = markdown(tables.cost([record]))
     assert "| n/a (ended before the data were loaded) | 0 | n/a (the report timed" in table
     assert "n/a (no NVML library on this machine) | skipped |" in table
-    assert tables.total([record]).endswith("(1 not measured)")
+    assert tables.total([record]).endswith("(1 not measured; 1 not completed)")
     assert markdown(measures.steps([record])).startswith("timed steps, median step")
 
 
@@ -284,6 +284,7 @@ def test_no_line_ends_a_fence():
 
 
 def test_prose_keeps_what_a_person_marked():
+    assert prose("3.15 GiB of 2. x - y") == "3.15 GiB of 2. x - y"
     assert prose("**bold** and `code` | <b>") == "**bold** and `code` \\| \\<b\\>"
 
 
