@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -38,9 +39,6 @@ class Terminal:
         self.output = b""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
-            ignored = environment.pop("IGNORE_HANGUP", "")
-            if ignored:
-                signal.signal(signal.SIGHUP, signal.SIG_IGN)
             os.environ.update(TERM="xterm-256color", PYTHONPATH=str(ROOT))
             os.environ.pop("COLORTERM", None)
             os.environ.update(environment)
@@ -166,12 +164,24 @@ def test_a_dropped_line_ends_it(log_root: Path) -> None:
         assert gone_within(terminal.pid, 5.0)
 
 
-def test_a_dropped_line_ends_it_even_under_nohup(log_root: Path) -> None:
-    """With SIGHUP ignored the app saw end of file and span at most of a core for ever."""
-    with workbench(log_root, IGNORE_HANGUP="1") as terminal:
-        terminal.until("4 runs")
-        os.close(terminal.master)
-        assert gone_within(terminal.pid, 5.0)
+def test_end_of_file_alone_ends_it(log_root: Path) -> None:
+    """Without a SIGHUP (another session's terminal) the app once span for ever."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "workbench", "--log-root", str(log_root)]
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+    ) as child:
+        os.close(slave)
+        seen, deadline = b"", time.monotonic() + 15
+        while b"Results" not in seen and time.monotonic() < deadline:
+            if select.select([master], [], [], 0.1)[0]:
+                seen += os.read(master, 65_536)
+        os.close(master)
+        try:
+            assert child.wait(5.0) == 0
+        finally:
+            child.kill()
 
 
 def gone_within(pid: int, seconds: float) -> bool:
