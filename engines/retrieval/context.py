@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from engines.emitter import Emitter
+from engines.models import ModelEntry
 from engines.protocol import RunSpec
 from engines.retrieval.params import Params
 from engines.torchkit.precision import Precision
@@ -22,6 +23,9 @@ class Context:
     precision: Precision
     emit: Emitter
     run_dir: Path
+    entry: ModelEntry
+    trained: Path | None = None
+    """Checkpoint folder of the run that trained the model; None: the entry's own weights."""
 
     @property
     def device(self) -> torch.device:

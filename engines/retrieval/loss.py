@@ -29,7 +29,9 @@ def contrastive(
         The mean of both directions, and `r@1` (in the batch, query to passage), `duplicate_rate`
         (share of queries with a second positive in the batch) and `temperature`.
     """
-    logits = scale * queries.float() @ passages.float().T
+    with torch.autocast(queries.device.type, enabled=False):
+        # Autocast would round cosines to bf16: steps of 1/256, which the scale makes 0.4.
+        logits = scale.float() * (queries.float() @ passages.float().T)
     size = len(logits)
     diagonal = torch.eye(size, dtype=torch.bool, device=logits.device)
     others = positive & ~diagonal

@@ -31,6 +31,7 @@ from engines.retrieval.subsets import (
     read_pool,
     read_split,
 )
+from engines.retrieval.trained import load_trained
 
 NAMED_SKIPS = 20
 """Unreadable pictures that are named one by one; the rest is counted in one notice."""
@@ -61,6 +62,8 @@ class Prepared:
     images: Items
     revision: str
     facts: dict[str, str]
+    tokenizer: str = ""
+    """A tokenizer that was built for this run, as JSON; empty: the model has its own."""
 
 
 def read_data(run: Context) -> Data:
@@ -141,28 +144,29 @@ def prepare(run: Context, data: Data) -> Prepared:
     Raises:
         EngineError: weights are missing, or settings do not fit the model.
     """
-    entry = models.load(run.spec.model)
-    if sentence := models.problem(entry):
+    if sentence := models.problem(run.entry):
         raise EngineError(sentence)
     run.emit.phase("cache", "images")
     images = decode_images(run, data)
     run.emit.phase("cache", "texts")
-    if entry.family == "frozen-towers":
-        return _frozen(run, entry, data, images)
-    return _clip(run, entry, data, images)
+    build_model = _frozen if run.entry.family == "frozen-towers" else _clip
+    ready = build_model(run, data, images)
+    if run.trained is not None:
+        load_trained(ready.model, run.trained)
+    return ready
 
 
-def _clip(run: Context, entry: ModelEntry, data: Data, images: ArrayItems) -> Prepared:
-    params, folder = run.params, models.weights_folder(entry)
-    texts = data.strings.texts.values()
-    if folder is None:
+def _clip(run: Context, data: Data, images: ArrayItems) -> Prepared:
+    params, entry = run.params, run.entry
+    folder = models.weights_folder(entry) if entry.hub or entry.path else None
+    if folder is None and run.trained is None:
         size = int(entry.architecture["vocabulary"])
-        tokenizer = wording.built(texts, size, run.cache_root)
-        made = f"{tokenizer.get_vocab_size()} entries, built from the subset"
+        tokenizer = wording.built(own_texts(data), size, run.cache_root)
+        made = f"{tokenizer.get_vocab_size()} entries, built from the subset and its corpus"
     else:
-        tokenizer = wording.from_folder(folder)
+        tokenizer = wording.from_folder(folder or run.trained or run.run_dir)
         made = f"{tokenizer.get_vocab_size()} entries, the model's own"
-    items = tokenise(run, texts, tokenizer)
+    items = tokenise(run, data.strings.texts.values(), tokenizer)
     run.emit.phase("load", entry.name)
     if folder is None:
         sizes = {**entry.architecture, "vocabulary": tokenizer.get_vocab_size()}
@@ -175,10 +179,20 @@ def _clip(run: Context, entry: ModelEntry, data: Data, images: ArrayItems) -> Pr
                 f"{model.text_limit}"
             )
     facts = set_layers(model, params) | {"tokenizer": made, "truncated_texts": _share(items)}
-    return Prepared(model, items, images, _revision(entry, folder), facts)
+    own = tokenizer.to_str() if folder is None else ""
+    return Prepared(model, items, images, _revision(entry, folder), facts, own)
 
 
-def _frozen(run: Context, entry: ModelEntry, data: Data, images: ArrayItems) -> Prepared:
+def own_texts(data: Data) -> list[str]:
+    """Texts of the subset and its corpus, not of what it is evaluated on, in a fixed order."""
+    texts = data.strings.texts.values()
+    rows = np.concatenate([data.pool.queries.texts, data.pool.positives.texts])
+    seen = dict.fromkeys(texts[row] for row in np.unique(rows[rows != NONE]))
+    return list(seen | dict.fromkeys(text for text in data.subset.corpus.texts if text))
+
+
+def _frozen(run: Context, data: Data, images: ArrayItems) -> Prepared:
+    entry = run.entry
     model = frozen.HeadEncoder(entry.architecture, run.params.temperature)
     facts = set_layers(model, run.params)
     tower = frozen.TextTower(model.text_layers, run.precision)

@@ -93,6 +93,10 @@ def top_k(queries: Tensor, corpus: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     k = min(k, len(corpus))
     scores, rows = [], []
+    kept, torch.backends.cuda.matmul.fp32_precision = (
+        torch.backends.cuda.matmul.fp32_precision,
+        "ieee",  # TF32 would swap near neighbours
+    )
     for chunk in torch.split(queries, QUERIES_AT_ONCE):
         best = chunk.new_empty(len(chunk), 0)
         at = torch.empty(len(chunk), 0, dtype=torch.long, device=chunk.device)
@@ -107,4 +111,5 @@ def top_k(queries: Tensor, corpus: Tensor, k: int) -> tuple[Tensor, Tensor]:
             at = at.gather(1, by_row).gather(1, order)
         scores.append(best)
         rows.append(at)
+    torch.backends.cuda.matmul.fp32_precision = kept
     return torch.cat(scores), torch.cat(rows)

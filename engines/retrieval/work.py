@@ -6,9 +6,10 @@ import math
 from contextlib import nullcontext
 from pathlib import Path
 
-from engines import protocol
+from engines import models, protocol
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
+from engines.retrieval import trained
 from engines.retrieval.context import Context
 from engines.retrieval.encoder import parameter_counts
 from engines.retrieval.evaluate import Evaluator
@@ -32,9 +33,11 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, or only evaluate."""
     params = Params.model_validate(spec.params)
     target = device.choose(spec.devices)
-    device.prepare(spec.seed, params.threads, tf32=params.tf32)
+    device.prepare(params.threads, tf32=params.tf32)
+    device.seed(spec.seed)
     device.introduce(emit, spec, target)
-    context = Context(spec, params, Precision(params.precision, target), emit, run_dir)
+    precision, entry = Precision(params.precision, target), models.load(spec.model)
+    context = trained.resolve(Context(spec, params, precision, emit, run_dir, entry))
     emit.phase("build")
     data = read_data(context)
     device.report_memory(emit, "build", target)
@@ -49,7 +52,9 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         train(context, job)
         device.report_memory(emit, "train", target)
         if params.save_model:
-            keep(context, job)
+            keep(context, job, ready.tokenizer)
+    else:
+        announce_evaluation(context, data, ready)
     if data.splits:
         evaluate(context, data, ready, ema)
         device.report_memory(emit, "search", target)
@@ -128,12 +133,33 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:
     )
 
 
+def announce_evaluation(context: Context, data: Data, ready: Prepared) -> None:
+    """The plan of a run that does not train: no steps, but what it is about."""
+    total, _ = parameter_counts(ready.model)
+    context.emit.send(
+        protocol.Plan(
+            steps=0,
+            samples=0,
+            epochs=0,
+            effective_batch=context.params.evaluate_batch,
+            micro_batch=context.params.evaluate_batch,
+            parameters=total,
+            trainable_parameters=0,
+            subset_fingerprint=data.subset.fingerprint,
+            model_revision=ready.revision,
+            facts={**ready.facts, "precision": context.params.precision},
+        )
+    )
+
+
 def train(context: Context, job: Job) -> None:
     """The training phases and the run's `Timing`."""
     per_epoch = job.loader.order.steps_per_epoch
     warmup = context.params.timing_warmup_steps
     meter = Meter(stopwatch(context.device), warmup, per_epoch)
     ledger = Ledger(per_epoch, warmup)
+    # Whatever was drawn while caches were filled, training starts from the seed.
+    device.seed(context.spec.seed)
     loop.train(job, meter, ledger, context.emit)
     context.emit.send(ledger.timing())
 
@@ -151,15 +177,15 @@ def evaluate(context: Context, data: Data, ready: Prepared, ema: Ema | None) -> 
             )
 
 
-def keep(context: Context, job: Job) -> None:
+def keep(context: Context, job: Job, tokenizer: str) -> None:
     """Write the trained weights; checkpoints to resume from are no longer needed."""
     context.emit.phase("save")
-    spec, root = context.spec, context.run_dir / "checkpoints"
+    root = context.run_dir / "checkpoints"
     groups = {"model": loop.trainable_tensors(job.model)}
     if job.ema is not None:
         groups["ema"] = job.ema.tensors()
-    state = {"step": job.steps, "model": spec.model, "params": spec.params, "seed": spec.seed}
-    for file in checkpoints.save(root / "last", groups, state):
+    state = trained.describe(context.spec, job.steps)
+    for file in checkpoints.save(root / "last", groups, state, trained.files(tokenizer)):
         context.emit.send(
             protocol.Artifact(
                 path=str(file.path.relative_to(context.run_dir)),

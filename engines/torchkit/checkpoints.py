@@ -40,9 +40,12 @@ class Written:
 
 
 def save(
-    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    folder: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    texts: Mapping[str, str] | None = None,
 ) -> list[Written]:
-    """Write a checkpoint folder: one `<name>.safetensors` per group, and state.json last.
+    """Write a checkpoint folder: `<name>.safetensors` per group, other files, state.json last.
 
     Raises:
         OSError: the disk is full or a file read back differs from what was written.
@@ -57,8 +60,10 @@ def save(
     for file in written:
         _verify(file.path, tensors[file.path.stem])
     files = {f.path.name: {"sha256": f.sha256, "size": f.size} for f in written}
-    text = json.dumps({**state, "files": files}, indent=1).encode()
-    written.append(_write(temporary / STATE, [text]))
+    for name, text in (texts or {}).items():
+        written.append(_write(temporary / name, [text.encode()]))
+    content = json.dumps({**state, "files": files}, indent=1).encode()
+    written.append(_write(temporary / STATE, [content]))
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     _sync_folder(folder.parent)

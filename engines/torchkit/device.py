@@ -34,14 +34,18 @@ def choose(devices: Sequence[int]) -> torch.device:
     return torch.device("cpu")
 
 
-def prepare(seed: int, threads: int, *, tf32: bool) -> None:
-    """Seed torch and set its thread count (0: torch's own choice) and matmul precision."""
-    torch.manual_seed(seed)
+def prepare(threads: int, *, tf32: bool) -> None:
+    """Set torch's thread count (0: torch's own choice) and the precision of fp32 products."""
     if threads:
         torch.set_num_threads(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if threads != 1 else "false")
     torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
     torch.backends.cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"  # type: ignore[attr-defined]
+
+
+def seed(number: int) -> None:
+    """Start torch's generators, of all devices, from this number."""
+    torch.manual_seed(number)
 
 
 def introduce(emit: Emitter, spec: RunSpec, device: torch.device) -> None:

@@ -5,6 +5,7 @@ It computes, counts and saves; what a batch is and what a loss is come from the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,8 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
                 ledger.time_to_first_step = emit.now()
             ledger.add(window)
             emit.send(window)
+            if not math.isfinite(window.loss):
+                emit.notice("loss-not-finite", f"the loss is {window.loss} at step {step}")
         if step == meter.warmup_until and step > start:
             emit.phase("train")
         if saving or emit.stop_requested:
