@@ -65,4 +65,4 @@ def clear(token: str, seconds: float) -> tuple[list[int], list[int]]:
         ours = (tree.below(me, everybody) | tree.carriers(token)) - {me}
         return [p for pid in ours if (p := everybody.get(pid)) and not p.dead]
 
-    return tree.kill_all(find, seconds, lambda: tree.reap(me, ()))
+    return tree.kill_all(find, seconds, lambda: tree.sweep(me, ()))

@@ -195,35 +195,63 @@ class Tree:
         Freezing first stops a fork storm from outrunning the killer. What is left after `seconds`
         is in uninterruptible sleep or somebody else's.
         """
-        keep = self.spared | {self.root.pid}
-        return kill_all(self.living, seconds, lambda: reap(self.warden, keep))
+        keep = self.spared | {self.root.pid}  # the engine's status is for `Engine.poll`
+        return kill_all(self.living, seconds, lambda: sweep(self.warden, keep))
 
 
 def kill_all(
-    find: Callable[[], list[Process]], seconds: float, clear: Callable[[], object] = bool
+    find: Callable[[], list[Process]],
+    seconds: float,
+    sweep_up: Callable[[], tuple[set[int], int]] = lambda: (set(), 0),
 ) -> tuple[list[int], list[int]]:
     """Freeze, look again, kill what `find` finds, until two looks in a row find nothing.
 
     Two, since a look over /proc can miss a process that was forked during it.
     """
-    killed: dict[int, None] = {}
+    killed: set[int] = set()
     empty, deadline = 0, time.monotonic() + seconds
     while empty < 2:
+        swept, ended = sweep_up()
+        killed |= swept
         left = find()
-        if not left:
+        if not (left or ended):
             empty += 1
             continue
-        if time.monotonic() > deadline:
-            return list(killed), [process.pid for process in left]
         empty = 0
+        if time.monotonic() > deadline:
+            return sorted(killed), [process.pid for process in left]
         for process in left:
             send(process, signal.SIGSTOP)
-        for process in {*left, *find()}:
-            if send(process, signal.SIGKILL):
-                killed[process.pid] = None
-        clear()
+        killed |= {p.pid for p in {*left, *find()} if send(p, signal.SIGKILL)}
         time.sleep(0.005)  # a killed process needs a moment to leave
-    return list(killed), []
+    return sorted(killed), []
+
+
+SWEEPS: Final = 200
+"""Rounds of one sweep, about 10 ms: what cannot be killed at once is left to the caller."""
+
+
+def sweep(warden: int, spared: Iterable[int]) -> tuple[set[int], int]:
+    """Kill and reap our own children, adopted ones among them: (killed, how many have ended).
+
+    A look over all of /proc takes milliseconds; a chain in which each process forks the next and
+    ends may be gone by then every time. Its living member is always our child, and one look at
+    those takes 20 µs. A child that is not reaped yet keeps its pid, so `kill` hits no other.
+    """
+    keep = set(spared)
+    killed: set[int] = set()
+    ended = 0
+    for _ in range(SWEEPS):
+        mine = [pid for pid in children(warden) if pid not in keep]
+        if not mine:
+            break
+        for pid in mine:
+            process = look(pid)
+            if process is not None and not process.dead:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        ended += reap(warden, keep)
+    return killed, ended
 
 
 def reap(warden: int, spared: Iterable[int]) -> int:
