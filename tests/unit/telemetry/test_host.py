@@ -1,0 +1,141 @@
+"""Figures of /proc against psutil and against what was really allocated; facts of the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.fixtures.wardens import until
+from workbench.telemetry import environment
+from workbench.telemetry.proc import MEASURED, TreeMeter
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def hog():
+    """A child that holds 50 MiB, burns one core, and has peaked at 90 MiB."""
+    code = (
+        "import time\nb = b'x' * (90 << 20)\ndel b\nb = b'x' * (50 << 20)\nprint(flush=True)\n"
+        "end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    yield child
+    child.kill()
+    child.wait()
+    child.stdout.close()
+
+
+def test_memory_and_cpu_agree_with_psutil(hog) -> None:
+    meter = TreeMeter(hog.pid)
+    meter.read()
+    cpu = psutil.Process(hog.pid)
+    before, began = sum(cpu.cpu_times()[:2]), time.monotonic()
+    time.sleep(0.5)
+    reading = meter.read()
+    spent = 100 * (sum(cpu.cpu_times()[:2]) - before) / (time.monotonic() - began)
+    assert reading.rss_main == pytest.approx(cpu.memory_info().rss, abs=2 * MIB)
+    assert reading.rss_tree == reading.rss_main
+    assert reading.cpu_percent == pytest.approx(spent, abs=12)
+    assert reading.cpu_percent > 10
+    assert reading.processes == 1
+    peak = meter.peak_main()
+    assert peak is not None
+    assert 90 * MIB < peak < 130 * MIB, "the kernel's exact peak, not the present size"
+    pss = meter.pss()
+    assert pss is not None
+    assert 50 * MIB < pss <= reading.rss_main + MIB
+    meter.close()
+
+
+def test_a_tree_is_the_sum_of_its_processes(hog) -> None:
+    meter = TreeMeter(os.getpid())
+    meter.watch([os.getpid(), hog.pid])
+    reading = meter.read()
+    assert reading.processes == 2
+    assert reading.rss_tree > reading.rss_main + 50 * MIB
+    meter.watch([os.getpid()])
+    assert meter.read().rss_tree < reading.rss_tree
+    meter.close()
+
+
+def test_a_process_that_is_gone_is_null_and_not_zero(hog) -> None:
+    meter = TreeMeter(hog.pid)
+    hog.kill()
+    until(lambda: meter.read().rss_main is None, "a zombie without memory")
+    hog.wait()
+    reading = meter.read()
+    assert (reading.rss_main, reading.rss_tree, reading.processes) == (None, None, 0)
+    assert meter.peak_main() is None
+    assert meter.pss() is None
+
+
+def test_no_descriptor_is_left_and_their_number_is_bounded(monkeypatch) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    meter = TreeMeter(os.getpid())
+    meter.watch([os.getpid()] * 3 + [4_000_000])
+    assert meter.pids == [os.getpid()]
+    meter.watch(range(1, 10_000))
+    assert len(meter.pids) <= MEASURED
+    meter.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_facts_of_this_machine() -> None:
+    facts = environment.collect((), {}, "no driver here")
+    assert facts.gpu_reason == "no driver here"
+    assert facts.nvml_stub is False
+    assert facts.ram_bytes == psutil.virtual_memory().total
+    assert facts.cores == len(os.sched_getaffinity(0))
+    assert facts.python == sys.version.split()[0]
+    assert facts.cpu
+    assert "torch" not in facts.versions, "the engine says that one"
+
+
+def test_git_state_of_clean_dirty_and_no_checkout(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert environment.git_state(tmp_path) == ("", None)
+    git("init", "-q")
+    assert environment.git_state(tmp_path) == ("", None), "no commit yet"
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one")
+    assert environment.git_state(tmp_path) == (git("rev-parse", "HEAD"), False)
+    (tmp_path / "untracked").write_text("1")
+    assert environment.git_state(tmp_path)[1] is False
+    (tmp_path / "file").write_text("2")
+    assert environment.git_state(tmp_path)[1] is True
+
+
+def test_a_repository_cannot_start_programs_through_us(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    trap = tmp_path / "trap"
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\n")
+    trap.chmod(0o755)
+    (tmp_path / "file").write_text("1")
+    for command in (
+        ["add", "file"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one"],
+        ["config", "core.fsmonitor", str(trap)],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    environment.git_state(tmp_path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_the_processor_is_named_everywhere(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 3 GHz\n")
+    assert environment.cpu_name(info) == "A Fine CPU @ 3 GHz"
+    assert environment.cpu_name(tmp_path / "none") == os.uname().machine
