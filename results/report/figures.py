@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results import formats
+from results import formats, rows
 from results.schema import RunRecord, SuiteView
 
 ACCENT: Final = "#2f6fde"
@@ -51,9 +51,14 @@ _STYLE: Final[Mapping[Any, Any]] = {
     "lines.solid_joinstyle": "round",
 }
 
+TITLE: Final = 44
+"""Characters that fit above a panel."""
+
 Points = Sequence[tuple[float, float]]
 Line = tuple[str, Points, str]
 """Label, points, colour."""
+Panel = tuple[list[Line], str]
+"""Lines, and the flags of their run."""
 
 
 def draw(view: SuiteView) -> dict[str, dict[str, bytes]]:
@@ -66,31 +71,31 @@ def draw(view: SuiteView) -> dict[str, dict[str, bytes]]:
         }
 
 
-def _losses(view: SuiteView) -> dict[str, list[Line]]:
+def _losses(view: SuiteView) -> dict[str, Panel]:
     return _panels(view, lambda curves: [("", curves.get("loss", []), ACCENT)])
 
 
-def _memories(view: SuiteView) -> dict[str, list[Line]]:
+def _memories(view: SuiteView) -> dict[str, Panel]:
     def lines(curves: Mapping[str, Points]) -> list[Line]:
-        host: Line = ("RSS of the whole tree", curves.get("rss_tree", []), QUIET)
+        found = {n: p for n, p in sorted(curves.items()) if n.startswith("vram_process[")}
         gpus: list[Line] = [
-            (name.replace("_", " ").replace("vram", "VRAM"), points, ACCENT)
-            for name, points in sorted(curves.items())
-            if name.startswith("vram_process[")
+            ("VRAM" if len(found) == 1 else name.replace("vram_process", "VRAM "), points, ACCENT)
+            for name, points in found.items()
         ]
-        return [host, *gpus] if gpus else [(host[0], host[1], ACCENT)]
+        return [("RSS", curves.get("rss_tree", []), QUIET if gpus else ACCENT), *gpus]
 
     return _panels(view, lines)
 
 
-def _panels(view: SuiteView, lines: Any) -> dict[str, list[Line]]:
-    """Title -> lines, of the runs that have a curve."""
+def _panels(view: SuiteView, lines: Any) -> dict[str, Panel]:
+    """Title -> lines and flags, of the runs that have a curve."""
     titles = _titles(view.records)
-    found: dict[str, list[Line]] = {}
+    flags = {r.identity.run_id: ", ".join(rows.flags(r)) for r in view.records}
+    found: dict[str, Panel] = {}
     for run, recorded in view.curves.items():
         drawn = [line for line in lines(recorded.curves) if len(line[1]) > 1]
         if drawn:
-            found[titles.get(run, run)] = drawn
+            found[titles.get(run, _latin(run))] = (drawn, flags.get(run, ""))
     return found
 
 
@@ -99,17 +104,18 @@ def _titles(records: Sequence[RunRecord]) -> dict[str, str]:
     named = {r.identity.run_id: f"{r.identity.subset} · {r.identity.model}" for r in records}
     texts = list(named.values())
     return {
-        run: text if texts.count(text) == 1 and _drawable(text) else run
+        run: text if texts.count(text) == 1 and _latin(text) == text else _latin(run)
         for run, text in named.items()
     }
 
 
-def _drawable(text: str) -> bool:
-    """Latin, Greek, Cyrillic: what DejaVu Sans has for sure; and short enough for a panel."""
-    return len(text) <= 44 and all(c.isprintable() and ord(c) < 0x500 for c in text)
+def _latin(text: str) -> str:
+    """What DejaVu Sans has for sure (Latin, Greek, Cyrillic), short enough for a panel."""
+    drawn = "".join(c if c.isprintable() and ord(c) < 0x500 else "?" for c in text)
+    return drawn if len(drawn) <= TITLE else f"{drawn[: TITLE - 1]}…"
 
 
-def _figure(name: str, panels: Mapping[str, list[Line]]) -> dict[str, bytes]:
+def _figure(name: str, panels: Mapping[str, Panel]) -> dict[str, bytes]:
     shown = list(panels.items())[:PANELS]
     if not shown:
         return {}
@@ -119,8 +125,9 @@ def _figure(name: str, panels: Mapping[str, list[Line]]) -> dict[str, bytes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(down, across, squeeze=False).flatten()
-    for axis, (title, lines) in zip(axes, shown, strict=False):
+    for axis, (title, (lines, flags)) in zip(axes, shown, strict=False):
         axis.set_title(title, color=INK)
+        axis.annotate(flags, (0.02, 0.04), xycoords="axes fraction", color=INK, fontsize=7)
         (_loss_panel if name == "loss" else _memory_panel)(axis, lines)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
@@ -135,39 +142,23 @@ def _loss_panel(axis: Any, lines: Sequence[Line]) -> None:
     axis.set_xlabel("optimizer step")
     axis.set_ylabel("training loss")
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    _last(axis, points, formats.number(points[-1][1], 3), colour)
+    last = f"last {formats.number(points[-1][1], 3)}"
+    axis.annotate(last, (0.98, 0.9), xycoords="axes fraction", ha="right", color=colour)
 
 
 def _memory_panel(axis: Any, lines: Sequence[Line]) -> None:
     for label, points, colour in lines:
-        xs, ys = zip(*points, strict=True)
-        axis.plot(xs, [y / formats.GIB for y in ys], color=colour, label=label)
-        scaled = [(x, y / formats.GIB) for x, y in points]
-        _last(axis, scaled, formats.size(points[-1][1]), colour)
+        xs, ys = zip(*((x, y / formats.GIB) for x, y in points), strict=True)
+        axis.plot(xs, ys, color=colour)
+        peak = formats.size(max(y for _, y in points))
+        axis.annotate(
+            f"{label}, peak {peak}", (xs[-1], ys[-1]), xytext=(0, 5), textcoords="offset points",
+            ha="right", color=colour,
+        )  # fmt: skip
     highest = max(y for _, points, _ in lines for _, y in points) / formats.GIB
-    axis.set_ylim(0, max(highest * 1.15, 0.01))
+    axis.set_ylim(0, max(highest * 1.2, 0.01))
     axis.set_xlabel("seconds since start")
-    axis.set_ylabel("GiB" if len(lines) > 1 else f"{lines[0][0]}, GiB")
-    if len(lines) > 1:
-        axis.legend(loc="lower right", frameon=False, fontsize=7, labelcolor=INK)
-
-
-def _last(axis: Any, points: Points, text: str, colour: str) -> None:
-    """The last value as a dot with its number, just above the end of the line."""
-    x, y = points[-1]
-    if not (math.isfinite(x) and math.isfinite(y)):
-        axis.annotate(text, (0.98, 0.9), xycoords="axes fraction", ha="right", color=colour)
-        return
-    axis.plot([x], [y], marker="o", markersize=3, color=colour)
-    axis.annotate(
-        text,
-        (x, y),
-        xytext=(0, 5),
-        textcoords="offset points",
-        ha="right",
-        color=colour,
-        fontsize=8,
-    )
+    axis.set_ylabel("memory, GiB")
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:

@@ -113,6 +113,21 @@ def test_figures_are_pictures_without_dates_or_fonts(mixed, tmp_path):
     assert any(colour == (47, 111, 222) for _, colour in pixels)
 
 
+def test_a_flagged_run_is_flagged_in_its_panel(mixed):
+    figures = pytest.importorskip("results.report.figures")
+    curve = RunCurves(curves={"loss": [(0, 2.0), (1, 1.0)]})
+    run = mixed.records[2].identity.run_id
+    panels = figures._losses(mixed.model_copy(update={"curves": {run: curve}}))
+    (_, flags) = panels["emoji_mm_train · clip-nano"]
+    assert flags == "oom-cuda, stub GPU, contaminated, OOM ×2, attempt 2"
+    unflagged = mixed.records[2].model_copy(update={"exit": mixed.records[0].exit})
+    drawn = [
+        figures.draw(mixed.model_copy(update={"curves": {run: curve}, "records": (record,)}))
+        for record in (mixed.records[2], unflagged)
+    ]
+    assert drawn[0]["loss"]["svg"] != drawn[1]["loss"]["svg"]
+
+
 def test_korean_names_are_not_drawn_as_boxes(mixed, tmp_path, recwarn):
     pytest.importorskip("matplotlib")
     records = tuple(

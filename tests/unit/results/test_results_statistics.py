@@ -125,6 +125,22 @@ def test_unpaired_difference_of_symmetric_intervals_is_the_root_of_squares():
     assert found.distinguishable
 
 
+def test_unpaired_difference_agrees_with_newcombes_published_example():
+    """Newcombe 1998, method 10: 56/70 against 48/80 gives 0.2 (0.0524 to 0.3339)."""
+    a, b = ((k / n, *statistics.wilson(k, n)[:2]) for k, n in ((48, 80), (56, 70)))
+    found = statistics.unpaired_difference(a, b)
+    assert found.delta == pytest.approx(0.2)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_a_block_of_all_steps_only_turns_them_around():
+    """Circular blocks keep neighbours: one block of n steps is always a rotation of the data."""
+    steps = np.random.default_rng(8).lognormal(-2, 0.5, 101)
+    for q in (0.5, 0.95):
+        low, high, _ = statistics.block_bootstrap_quantile(steps, q, block=101, resamples=50)
+        assert low == high == pytest.approx(float(np.quantile(steps, q)))
+
+
 def _correlated(generator, n, rho=0.9):
     noise = generator.normal(size=n)
     steps = np.empty(n)
