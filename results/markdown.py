@@ -15,17 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+from results import text as foreign
 from results.formats import n_a
 
-_FORBIDDEN: Final = re.compile(
-    "["
-    "\x00-\x08\x0b-\x1f\x7f\x80-\x9f"  # C0 but tab and newline, DEL, C1
-    "\u2028\u2029"  # line and paragraph separators
-    "\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c"  # bidirectional controls
-    "\ud800-\udfff"  # lone surrogates
-    "\ufeff\U000e0000-\U000e007f"  # byte-order mark and invisible tags
-    "]"
-)
 _BREAKS: Final = re.compile(r"[\n\t]+")
 _STRUCTURE: Final = re.compile(r"([|<>\[\]\\])")
 _MARKUP: Final = re.compile(r"([|<>\[\]\\`*~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
@@ -65,7 +57,7 @@ class Table:
 
 def clean(text: str) -> str:
     """Foreign text on one line, every control character visible."""
-    return _BREAKS.sub(" ", _FORBIDDEN.sub(_visible, text)).strip()
+    return _BREAKS.sub(" ", foreign.clean(text)).strip()
 
 
 def escape(text: str) -> str:
@@ -83,7 +75,7 @@ def code(text: str) -> str:
 
 def fenced(text: str, language: str = "") -> str:
     """A code block that no line of the text can end."""
-    shown = _FORBIDDEN.sub(_visible, text).strip("\n")
+    shown = foreign.clean(text).strip("\n")
     longest = max((len(ticks) for ticks in re.findall(r"`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{shown}\n{fence}\n"
@@ -173,8 +165,3 @@ def _harmless(cell: Cell) -> str:
     text = plain(cell)
     foreign = cell.kind not in ("value", "strong")
     return f"'{text}" if foreign and text[:1] in ("=", "+", "-", "@") else text
-
-
-def _visible(match: re.Match[str]) -> str:
-    point = ord(match.group())
-    return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from results import formats, query, store
+from results import formats, notes, query, store
 from results.schema import RunCurves, RunRecord, SuiteView
 from workbench import suite
 from workbench.exits import ExitStatus
@@ -22,7 +22,7 @@ from workbench.text import clean, clean_line
 def records(log_root: Path) -> list[RunRecord]:
     """The last attempt of every run under a log root, oldest first."""
     lines = store.read(log_root / "results.jsonl")
-    found = query.last_attempts(lines)
+    found = query.last_attempts(lines.all())
     if lines.trouble:
         print(f"workbench: {clean(lines.trouble)}", file=sys.stderr)
     return found
@@ -40,6 +40,7 @@ def view(folder: Path) -> SuiteView:
     state = suite.Reader(folder).poll()
     found = suite_records(folder)
     done = {r.identity.run_id for r in found}
+    standings = notes.standings(notes.read(folder.parent / "notes.jsonl"))
     return SuiteView(
         name=folder.name,
         plan_toml=(folder / "plan.toml").read_text(encoding="utf-8"),
@@ -52,6 +53,11 @@ def view(folder: Path) -> SuiteView:
                 curves={name: list(curve.points) for name, curve in r.state.curves.items()}
             )
             for r in state.runs
+        },
+        notes={
+            run: standing.findings
+            for (suite_name, run), standing in standings.items()
+            if suite_name == folder.name
         },
     )
 

@@ -24,7 +24,6 @@ from results.markdown import (
     terminal,
 )
 from results.schema import Exit, Metric, Reading
-from workbench import text
 
 COST = """\
 |---|---:|---:|---:|---:|---:|
@@ -266,14 +265,6 @@ def test_code_and_escape_show_the_cleaned_text(name):
         cell = tokens[[t.type for t in tokens].index("td_open") + 1]
         seen = "".join(c.content for c in cell.children)
         assert " ".join(seen.split()) == shown
-
-
-def test_the_two_cleaners_agree():
-    """`workbench.text` cannot be imported by this room; both must forbid the same characters."""
-    for point in (*range(0x3000), *range(0xD700, 0xE100), 0xFEFF, 0xE0001, 0xE007F, 0x1F600):
-        character = f"a{chr(point)}b"
-        if character[1] not in "\n\t":
-            assert clean(character) == text.clean(character), hex(point)
 
 
 def test_no_line_ends_a_fence():
