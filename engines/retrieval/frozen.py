@@ -167,7 +167,8 @@ class ImageTower:
         model.to(device, memory_format=torch.channels_last).eval()
         for start in range(0, len(positions), IMAGES_AT_ONCE):
             rows = positions[start : start + IMAGES_AT_ONCE]
-            # TensorFlow's Lite models, from which these weights were converted, scale to [-1, 1).
+            # As TensorFlow's Lite models scale, from which these weights were converted. The
+            # package's example has ImageNet's mean and std instead: held-out R@1 0.21 for 0.24.
             pixels = (images.gather(rows).to(device).float() - 127) / 128
             with self._precision.autocast():
                 maps = model.extract_features(pixels.permute(0, 3, 1, 2))
