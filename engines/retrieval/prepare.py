@@ -17,7 +17,7 @@ from datasets_mm.recipe import RecipeError
 from engines import models
 from engines.emitter import EngineError
 from engines.models import ModelEntry
-from engines.retrieval import clip, frozen, layers, wording
+from engines.retrieval import frozen, layers, wording
 from engines.retrieval.context import Context
 from engines.retrieval.encoder import DualEncoder
 from engines.retrieval.items import ArrayItems, Items, Rows, TokenItems
@@ -167,6 +167,9 @@ def _clip(run: Context, data: Data, images: ArrayItems) -> Prepared:
         tokenizer = wording.from_folder(folder or run.trained or run.run_dir)
         made = f"{tokenizer.get_vocab_size()} entries, the model's own"
     items = tokenise(run, data.strings.texts.values(), tokenizer)
+    run.emit.phase("import", "transformers")
+    from engines.retrieval import clip  # 2.4 s that runs on cached features need not spend
+
     run.emit.phase("load", entry.name)
     if folder is None:
         sizes = {**entry.architecture, "vocabulary": tokenizer.get_vocab_size()}

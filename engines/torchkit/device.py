@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -50,13 +51,11 @@ def seed(number: int) -> None:
 
 def introduce(emit: Emitter, spec: RunSpec, device: torch.device) -> None:
     """Say what the run computes on, now that torch is loaded."""
-    import transformers
-
     name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": version("transformers"),  # not imported yet, and perhaps never
     }
     if device.type == "cuda":
         versions["cuda"] = torch.version.cuda or "unknown"
