@@ -5,8 +5,10 @@ Each part is a phase of its own, so that a run's time to first step can be read 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -100,10 +102,19 @@ def _built(run: Context, name: str) -> build.Subset:
         subset = build.build(name, run.cache_root, root, run.say)
     except (RecipeError, build.BuildError) as error:
         raise EngineError(str(error).splitlines()[0]) from None
-    for reason, count in subset.manifest.get("skipped", {}).items():
+    _tell_built(run, name, subset.manifest)
+    return subset
+
+
+def _tell_built(run: Context, name: str, manifest: Mapping[str, Any]) -> None:
+    """What the build left out and what it wondered about, into the journal of this run."""
+    for reason, count in manifest.get("skipped", {}).items():
         if not reason.startswith("step "):  # a recipe's steps choose, they do not skip
             run.emit.notice("records-skipped", f"{name}: {count} records: {reason}", int(count))
-    return subset
+    for reason, count in manifest.get("source_skipped", {}).items():
+        run.emit.notice("source-skipped", f"{name}: {count} lines: {reason}", int(count))
+    for text in manifest.get("notices", ()):
+        run.emit.notice("subset", f"{name}: {text}")
 
 
 def decode_images(run: Context, data: Data) -> ArrayItems:
