@@ -26,9 +26,6 @@ from workbench.telemetry.proc import TreeMeter
 
 Source = Literal["engine", "warden"]
 
-SLACK_SECONDS = 0.02
-"""What is due in so short a time is done now, so that the loop wakes once for all of it."""
-
 SAMPLED_AT = frozenset({"memory", "done", "failed"})
 """After these the engine may be gone at once: its peak is read while it still has one."""
 
@@ -216,21 +213,20 @@ class Attempt:
         if self.ladder.rung == 3 and self.ladder.survivors:
             self._finish()  # what cannot be killed is named, and nobody waits for it
             return
-        now += SLACK_SECONDS
-        if now >= self._slow_due:
-            self._slow_due = now + self.limits.slow_seconds
+        soon = now + self.limits.beat_seconds / 2  # rather at this beat than half a beat late
+        if soon >= self._slow_due:
+            self._slow_due = max(self._slow_due, now) + self.limits.slow_seconds
             self._look_after(now)
-        if now >= self._sample_due:
-            period = self.limits.sample_seconds
-            self._sample_due = max(self._sample_due + period, now + period / 2)
+        if soon >= self._sample_due:
+            self._sample_due = max(self._sample_due, now) + self.limits.sample_seconds
             self._sample(now)
         self._sync()
 
     def due(self) -> float:
-        """When `tick` should be called next (CLOCK_MONOTONIC)."""
+        """When `tick` must be called, if not at a beat before (CLOCK_MONOTONIC)."""
         if self._exit_at is not None:
             return 0.0 if not self._pipe_open else self._exit_at + self.limits.drain_seconds
-        return min(self._sample_due, self._slow_due, self.ladder.deadline)
+        return self.ladder.deadline if self.engine is not None else 0.0
 
     def _look_after(self, now: float) -> None:
         """Once a second: who belongs to the tree, is the log too long, does it still move?"""

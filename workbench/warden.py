@@ -55,6 +55,7 @@ class Warden:
         self._command = command
         self._share = share
         self._life_fd = life_fd
+        self._control = folder / "control.jsonl"
         self._control_offset = 0
         self._beat_due = self._refresh_due = 0.0
         self._holding = False
@@ -256,6 +257,12 @@ class Warden:
             self._attempt.ask("stopped", detail)
 
     def _poll_control(self) -> None:
+        try:
+            size = self._control.stat().st_size  # a tenth of the cost of opening it
+        except FileNotFoundError:
+            return
+        if size == self._control_offset:
+            return
         commands, self._control_offset = suite.read_commands(self.folder, self._control_offset)
         for command in commands:
             self._obey(command)

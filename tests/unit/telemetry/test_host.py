@@ -77,7 +77,7 @@ def test_a_process_that_is_gone_is_null_and_not_zero(hog) -> None:
     assert meter.pss() is None
 
 
-def test_no_descriptor_is_left_and_their_number_is_bounded(monkeypatch) -> None:
+def test_no_descriptor_is_left_and_their_number_is_bounded() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     meter = TreeMeter(os.getpid())
     meter.watch([os.getpid()] * 3 + [4_000_000])
@@ -85,7 +85,7 @@ def test_no_descriptor_is_left_and_their_number_is_bounded(monkeypatch) -> None:
     meter.watch(range(1, 10_000))
     assert len(meter.pids) <= MEASURED
     meter.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_facts_of_this_machine() -> None:

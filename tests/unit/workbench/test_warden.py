@@ -234,7 +234,7 @@ def test_kill_9_of_the_warden_leaves_nothing_within_two_seconds(house: House, ti
     os.kill(house.warden_pid(folder), signal.SIGKILL)
     until(lambda: not house.survivors(), "an empty house", seconds=2)
     assert suite.Reader(folder).poll().warden == "lost"
-    assert "the warden ended with -9" in house.log(folder)
+    until(lambda: "the warden ended with -9" in house.log(folder), "the guard's word")
 
 
 def test_kill_9_of_the_guard_disturbs_nothing(house: House) -> None:

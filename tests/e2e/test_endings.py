@@ -1,0 +1,177 @@
+"""Endings as a person causes them, at a real terminal: Ctrl-C, a dropped line, a closed window.
+
+The kernel's terminal is the witness here: who gets which signal is decided by sessions and process
+groups, and a test that sends signals by pid would not see a mistake in those.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.wardens import House, end_of, until
+from workbench import suite
+
+ENDLESS = [
+    "run", "-e", "probe", "-d", "none", "-m", "none", "--set", "steps=1000000",
+    "--set", "delay_seconds=0.02", "--set", "rounds=1",
+]  # fmt: skip
+
+
+class Terminal:
+    """A terminal with one command in it, which is its session leader and foreground group."""
+
+    def __init__(self, house: House, *words: str) -> None:
+        self.screen = b""
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.chdir(house.root)
+            command = [sys.executable, "-m", "workbench", *words]
+            os.execve(sys.executable, command, {**house.environment, "TERM": "dumb"})
+
+    def press(self, key: bytes) -> None:
+        os.write(self.master, key)
+
+    def close(self) -> None:
+        """The line drops: the kernel hangs up on everybody in the foreground."""
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1
+
+    def wait(self, seconds: float = 30) -> int:
+        """Its exit status, negative for a signal; reads the screen meanwhile."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.master >= 0 and select.select([self.master], [], [], 0.05)[0]:
+                try:
+                    self.screen += os.read(self.master, 65_536)
+                except OSError:  # EIO: everybody has closed the other side
+                    time.sleep(0.02)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.pid = 0
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError(f"still there after {seconds} s; the screen: {self.screen[-2000:]!r}")
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with House(tmp_path) as house:
+        house.environment |= {"WORKBENCH_GRACE": "2", "WORKBENCH_LOG_ROOT": str(house.logs)}
+        yield house
+
+
+@pytest.fixture
+def terminal(house: House) -> Iterator[Terminal]:
+    """`workbench run` in the foreground, at work."""
+    made = Terminal(house, *ENDLESS)
+    yield made
+    made.close()
+    if made.pid:
+        os.kill(made.pid, signal.SIGKILL)
+        os.waitpid(made.pid, 0)
+
+
+def at_work(house: House) -> Path:
+    """The suite, once its engine has done a step."""
+    until(lambda: suite.suites(house.logs), "a suite")
+    folder = suite.suites(house.logs)[0]
+    until(lambda: suite.read_warden(folder) is not None, "a warden")
+    house.until_step(folder)
+    return folder
+
+
+def gone(house: House, folder: Path) -> None:
+    until(lambda: not house.survivors() and not house.warden_pid(folder), "an empty house")
+
+
+def test_ctrl_c_reaches_the_command_only_and_the_engine_saves(
+    house: House, terminal: Terminal
+) -> None:
+    folder = at_work(house)
+    terminal.press(b"\x03")
+    assert terminal.wait() == 130
+    gone(house, folder)
+    end = end_of(folder)
+    assert (end.cause, end.exit_code, end.signal) == ("stopped", 143, None), "asked, not killed"
+    state = suite.Reader(folder).poll()
+    assert state.runs[0].state.failed is not None, "it said its last word"
+
+
+def test_a_dropped_line_takes_a_foreground_suite_with_it(house: House, terminal: Terminal) -> None:
+    folder = at_work(house)
+    terminal.close()
+    terminal.wait()
+    gone(house, folder)
+    assert end_of(folder).cause == "stopped"
+
+
+def test_a_dropped_line_does_not_touch_a_detached_suite(house: House) -> None:
+    terminal = Terminal(house, *ENDLESS, "--detach")
+    assert terminal.wait() == 0
+    folder = at_work(house)
+    watcher = Terminal(house, "attach", folder.name)
+    until(lambda: select.select([watcher.master], [], [], 0)[0], "the watcher's first words")
+    watcher.close()
+    terminal.close()
+    watcher.wait()
+    step = suite.Reader(folder).poll().runs[0].state.step
+    house.until_step(folder, step + 10)
+    stopped = subprocess.run(
+        [sys.executable, "-m", "workbench", "stop", folder.name],
+        env=house.environment, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert stopped.returncode == 0, stopped.stderr
+    gone(house, folder)
+    assert end_of(folder).cause == "stopped"
+
+
+def test_a_frozen_command_does_not_slow_the_run(house: House, terminal: Terminal) -> None:
+    """Ctrl-Z, a stuck terminal, a TUI that hangs: the warden and the engine never notice."""
+    folder = at_work(house)
+    os.kill(terminal.pid, signal.SIGSTOP)
+    before = suite.Reader(folder).poll().runs[0].state.step
+    time.sleep(1.0)
+    during = suite.Reader(folder).poll().runs[0].state.step - before
+    os.kill(terminal.pid, signal.SIGCONT)
+    assert during > 10, "20 ms a step"
+    terminal.press(b"\x03")
+    assert terminal.wait() == 130
+    gone(house, folder)
+
+
+def test_kill_9_of_a_terminal_and_all_its_children(house: House, terminal: Terminal) -> None:
+    """What a closing multiplexer does: SIGKILL to every process of the command's session."""
+    folder = at_work(house)
+    os.killpg(terminal.pid, signal.SIGKILL)
+    assert terminal.wait() == -signal.SIGKILL
+    gone(house, folder)
+    assert end_of(folder).cause == "stopped"
+    row = json.loads((house.logs / "results.jsonl").read_text())
+    assert row["exit"]["cause"] == "stopped"
+
+
+@pytest.mark.slow
+def test_the_observer_costs_less_than_half_a_percent(house: House) -> None:
+    """CPU seconds of warden and sampler over ten seconds of an engine with 10 events a second."""
+    steps = ["--set", "steps=450", "--set", "delay_seconds=0.02", "--set", "rounds=1"]
+    words = [*ENDLESS[:7], *steps, "--headless"]
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench", *words],
+        env=house.environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    counters = end_of(suite.suites(house.logs)[0]).counters
+    assert counters["wall_seconds"] > 8
+    spent = counters["warden_cpu_seconds"] + counters["sampler_cpu_seconds"]
+    assert spent / counters["wall_seconds"] < 0.005
