@@ -49,7 +49,7 @@ def test_feed_follows_the_run_at_work_and_its_log(log_root: Path) -> None:
 
 
 def test_log_lines_are_clean_and_redrawn_lines_show_their_last_state() -> None:
-    data = b"10%\r50%\r100%\nplain\r\n\x1b]52;c;aGk=\x07evil \x9b31m\xff\n"
+    data = b"10%\r50%\r100%\n\x1b[1;31mplain\x1b[0m\r\n\x1b]52;c;aGk=\x07evil \x9b31m\xff\n"
     assert feed.log_lines(data) == ("100%", "plain", "\\x1b]52;c;aGk=\\x07evil �31m�")
     assert feed.log_lines(b"half of a line\nwhole\n", whole=False) == ("whole",)
 

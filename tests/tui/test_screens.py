@@ -426,7 +426,7 @@ async def test_foreign_text_reaches_no_widget_as_markup_or_escape(
     metric = protocol.Metric(t=2.1, name=hostile, value=0.5, split=hostile, n=1)
     journal.put(metric)
     canned.log(folder, 1, hostile + "\n")
-    canned.write_warden(folder, "running", detail=hostile)
+    canned.write_warden(folder, "queued", detail=hostile)
     async with app.run_test(size=(200, 60)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: screen_text(pilot).count("[bold]x[/bold") >= 6)

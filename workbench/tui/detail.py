@@ -105,10 +105,10 @@ def _metrics(record: RunRecord) -> tuple[Line, ...]:
     for metric in record.metrics:
         interval = ""
         if metric.low is not None and metric.high is not None:
-            interval = f"{q.number(metric.low)} to {q.number(metric.high)}, "
+            interval = f"{q.score(metric.low)} to {q.score(metric.high)}, "
         remark = f"{interval}n {metric.n:,}, {clean_line(metric.split)}"
         method = f", {clean_line(metric.method)}" if metric.method else ""
-        lines.append(Line(clean_line(metric.name), q.number(metric.value), remark + method))
+        lines.append(Line(clean_line(metric.name), q.score(metric.value), remark + method))
     return tuple(lines)
 
 

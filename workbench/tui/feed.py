@@ -6,6 +6,7 @@ nothing new costs a stat call per run.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 LOG_BYTES: Final = 24_576
 """Read from the end of engine.log; 200 lines of 120 characters."""
 LOG_LINES: Final = 200
+_STYLES: Final = re.compile(r"\x1b\[[0-9;]*m")
+"""Colours and weights mean no harm and no information; every other sequence is shown as text."""
 SUITES_SECONDS: Final = 2.0
 """How often the list of suites is read again."""
 
@@ -128,7 +131,7 @@ def log_lines(data: bytes, *, whole: bool = True) -> tuple[str, ...]:
     """The end of a log as clean lines; of a line redrawn with carriage returns, the last state."""
     from workbench.text import clean_line
 
-    lines = data.decode("utf-8", "replace").split("\n")
+    lines = _STYLES.sub("", data.decode("utf-8", "replace")).split("\n")
     if not whole:
         lines = lines[1:]  # the first one is cut
     shown = [line.rstrip("\r").rpartition("\r")[2] for line in lines]

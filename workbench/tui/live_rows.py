@@ -17,7 +17,7 @@ QUEUE: Final = (
     Column("subset", "subset", 15, grow=14, rank=0),
     Column("model", "model", 13, grow=14, rank=0),
     Column("seed", "seed", 5, right=True, rank=9),
-    Column("state", "state", 14, grow=8, rank=0),
+    Column("state", "state", 15, grow=8, rank=0),
     Column("step", "step", 7, right=True, rank=5),
     Column("loss", "loss", 6, right=True, rank=1),
     Column("r1", "r@1", 6, right=True, rank=4),
@@ -73,7 +73,7 @@ def _run_row(view: RunView) -> Row:
         status(run),
         q.count(run.step) if run.step else "",
         q.number(last.loss) if last else "",
-        q.number(last.metrics["r@1"]) if last and "r@1" in last.metrics else "",
+        q.score(last.metrics["r@1"]) if last and "r@1" in last.metrics else "",
         q.duration(run.step_seconds) if run.step_seconds else "",
         q.number(rate) if rate else "",
         q.size(sample.rss_tree) if sample and sample.rss_tree is not None else "",
@@ -115,7 +115,7 @@ def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
     )
     parts = [SUITE_WORDS.get(state.warden, state.warden), f"{ended} of {len(state.runs)} runs done"]
     parts += [f"{failed} failed"] if failed else []
-    if state.detail:
+    if state.detail and state.warden != "running":  # then it names the run, which is shown
         parts.append(clean_line(state.detail))
     right = ""
     if state.started_wall is not None:
@@ -156,15 +156,23 @@ def progress(run: RunState) -> tuple[str, float | None, str, bool]:
 
 
 def _ended(run: RunState) -> tuple[str, float | None, str, bool]:
-    end = run.end
-    why = (run.failed.error if run.failed else "") or (end.detail if end else "")
-    bad = run.cause not in ("completed", "skipped", "stopped")
     after = f"after {q.clock(run.t)}"
     if run.cause != "completed":
         after += f" in {run.phase}" if run.phase else ""
         after += f" at step {run.step:,}" if run.step else ""
-        after += f": {clean_line(why)}" if why else ""
-    return run.cause, None, after, bad
+    return run.cause, None, after, _is_bad(run)
+
+
+def why(run: RunState) -> str:
+    """The sentence about a run that did not do what it should; empty for all others."""
+    if not _is_bad(run):
+        return ""
+    said = (run.failed.error if run.failed else "") or (run.end.detail if run.end else "")
+    return clean_line(said)
+
+
+def _is_bad(run: RunState) -> bool:
+    return run.status == "ended" and run.cause not in ("completed", "skipped", "stopped")
 
 
 def _phase_seconds(run: RunState) -> float:
@@ -203,7 +211,7 @@ def series(run: RunState | None) -> dict[str, Series]:
         "step": _series(run, "step_seconds", "step time", q.duration, steps),
         "memory": _series(run, memory, label, q.size, seconds),
         "cpu": _series(run, "cpu", "CPU (100 % = one core)", q.percent, seconds),
-        "r1": _series(run, "r@1", "r@1 in the batch", q.number, steps),
+        "r1": _series(run, "r@1", "r@1 in the batch", q.score, steps),
         "gpu": _series(run, use, "GPU use", q.percent, seconds, clean_line(why) or "no GPU"),
     }
 
@@ -237,11 +245,11 @@ def metrics(run: RunState | None) -> list[Row]:
     for metric in run.metrics if run else ():
         interval = ""
         if metric.low is not None and metric.high is not None:
-            interval = f"{q.number(metric.low)}–{q.number(metric.high)}"
+            interval = f"{q.score(metric.low)}–{q.score(metric.high)}"
         rows.append(
             (
                 clean_line(metric.name, 60),
-                Cell(q.number(metric.value), "strong"),
+                Cell(q.score(metric.value), "strong"),
                 Cell(interval, "dim"),
                 Cell(q.count(metric.n), "dim"),
                 Cell(clean_line(metric.split, 60), "dim"),
@@ -251,10 +259,10 @@ def metrics(run: RunState | None) -> list[Row]:
 
 
 def notices(run: RunState | None) -> str:
-    """What a person should know of a run, in one line: the newest notice and their number."""
+    """What a person should know of a run, in one line: the newest notice."""
     if run is None or not run.notices:
         return ""
     newest = run.notices[-1]
-    total = sum(run.notice_counts.values())
-    more = f"  ({total:,} notices)" if total > 1 else ""
+    others = len(run.notice_counts) - 1
+    more = f"  (and {others} other kinds of notice)" if others > 0 else ""
     return f"{clean_line(newest.text, 300)}{more}"

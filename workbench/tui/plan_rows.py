@@ -26,9 +26,9 @@ MODELS: Final = (
     Column("about", "", 16, grow=40, rank=1),
 )
 RUNS: Final = (
-    Column("number", "", 3, right=True, rank=0),
-    Column("subset", "subset", 14, grow=14, rank=0),
-    Column("model", "model", 13, grow=14, rank=0),
+    Column("number", "", 2, right=True, rank=0),
+    Column("subset", "subset", 13, grow=14, rank=0),
+    Column("model", "model", 12, grow=14, rank=0),
     Column("engine", "engine", 10, rank=3),
     Column("seed", "seed", 6, right=True, rank=1),
     Column("repeat", "repeat", 6, right=True, rank=2),

@@ -69,6 +69,11 @@ def number(value: float | None) -> str:
     return f"{value:.{digits}f}"
 
 
+def score(value: float | None) -> str:
+    """A metric between 0 and 1, all of one width: `0.0574`."""
+    return UNKNOWN if value is None else formats.number(value, 4)
+
+
 def share(value: float | None) -> str:
     """A part of one as percent: `3.1 %`."""
     return UNKNOWN if _unknown(value) else formats.percent(value or 0.0)

@@ -38,9 +38,10 @@ COLUMNS: Final = (
     Column("rate", "samples/s", 9, right=True, rank=7),
     Column("rss", "max RSS", 8, right=True, rank=4),
     Column("vram", "VRAM", 8, right=True, rank=10),
-    Column("loss", "loss", 7, right=True, rank=3),
+    Column("loss", "loss", 7, right=True, rank=5),
     Column("r1", "r@1", 6, right=True, rank=10),
-    Column("metric", "best known metric", 22, grow=14, rank=9),
+    Column("score", "score", 6, right=True, rank=3),
+    Column("metric", "score is", 22, grow=14, rank=9),
 )
 
 
@@ -184,8 +185,8 @@ def _numbers(record: RunRecord) -> list[Part]:
         _reading(memory.rss_main_peak, q.size),
         _reading(memory.vram_process_peak, q.size),
         _plain(record.train.get("loss")),
-        _plain(record.train.get("r@1")),
-        _metric(record),
+        _plain(record.train.get("r@1"), q.score),
+        *_score(record),
     ]
 
 
@@ -195,21 +196,22 @@ def _reading(reading: Reading, write: q.Write) -> Part:
     return write(reading.value), reading.value
 
 
-def _plain(value: float | None) -> Part:
+def _plain(value: float | None, write: q.Write = q.number) -> Part:
     if value is None:
         return Cell(q.UNKNOWN, "dim"), math.nan
-    return q.number(value), value
+    return write(value), value
 
 
-def _metric(record: RunRecord) -> Part:
-    """The metric that a table of one column should show: recall@1 of the first evaluated split."""
+def _score(record: RunRecord) -> tuple[Part, Part]:
+    """One metric for a table of one column, and which it is: the first recall@1 or accuracy."""
     from workbench.text import clean_line
 
     if not record.metrics:
-        return Cell(q.UNKNOWN, "dim"), math.nan
+        return (Cell(q.UNKNOWN, "dim"), math.nan), ("", "")
     plain = [m for m in record.metrics if m.name.lower() in ("recall@1", "accuracy")]
     chosen = (plain or list(record.metrics))[0]
-    return clean_line(f"{chosen.name} {q.number(chosen.value)} {chosen.split}", 60), chosen.value
+    name = clean_line(f"{chosen.name} on {chosen.split}", 60)
+    return (Cell(q.score(chosen.value), "strong"), chosen.value), (Cell(name, "dim"), name)
 
 
 def _stamp(wall: float) -> str:

@@ -230,7 +230,8 @@ class PlanScreen(Screen[None]):
     @on(Grid.Moved, "#subsets")
     @on(Grid.Moved, "#models")
     def _moved(self, event: Grid.Moved) -> None:
-        self._about(event.grid)
+        if event.grid.id == self._list:
+            self._about(event.grid)
 
     def on_descendant_focus(self) -> None:
         """The sentence below the lists is about the list that has the focus."""

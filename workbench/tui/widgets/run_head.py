@@ -50,15 +50,16 @@ def head_lines(view: RunView) -> tuple[Line, ...]:
     run = view.state
     word, fraction, after, bad = live_rows.progress(run)
     tone = "head--failed" if bad else "head--title"
-    progress: list[tuple[str, str]] = [(f" {word:<10}", tone)]
+    progress: list[tuple[str, str]] = [(f" {word:<9} ", tone)]
     if fraction is not None:
         done, rest = braille.bar(fraction, BAR_CELLS)
         progress += [(done, "head--done"), (rest, "head--rest")]
         progress.append((f" {fraction:>4.0%}  ", "head--title"))
     progress.append((after, "head--failed" if bad else "head--dim"))
+    why = live_rows.why(run)
     return (
         ((f" {live_rows.title(view)}", "head--title"),),
         tuple(progress),
-        ((f" {live_rows.facts(run)}", "head--dim"),),
+        ((f" {why}", "head--failed") if why else (f" {live_rows.facts(run)}", "head--dim"),),
         ((f" {live_rows.notices(run)}", "head--dim"),),
     )
