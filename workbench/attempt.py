@@ -42,6 +42,8 @@ class Setting:
     gpus: GpuWatch
     environment: Mapping[str, Any]
     """Content of `Attempt.environment`."""
+    reserve: Path
+    """A file that gives its blocks back when the disk is full, for the last words of a run."""
 
     @property
     def spared(self) -> frozenset[int]:
@@ -167,13 +169,17 @@ class Attempt:
 
     def _write(self, message: Message, source: Source = "warden") -> None:
         """Into the journal and into the fold; a lost journal ends the run, not the warden."""
-        entry = self._append(message, source) or protocol.Entry(
-            seq=self.state.last_seq + 1, wall=time.time(), src=source, msg=message
-        )
+        entry = self._append(message, source)
+        if entry is None:  # not in the journal, which shall show the gap
+            number = self.state.last_seq + 1
+            entry = protocol.Entry(seq=number, wall=time.time(), src=source, msg=message)
+            if self._journal is not None:
+                self._journal.sequence = number + 1
         self.state = state.advance(self.state, entry)
 
     def _append(self, message: Message, source: Source) -> protocol.Entry | None:
-        if self._journal is None:
+        last_words = isinstance(message, protocol.End)
+        if self._journal is None or (self._storage_error and not last_words):
             return None
         try:
             entry = self._journal.write(source, message)
@@ -185,18 +191,16 @@ class Attempt:
         return entry
 
     def _sync(self, *, force: bool = False) -> None:
-        if self._journal is not None:
+        if self._journal is not None and not self._storage_error:
             try:
                 self._journal.sync(force=force)
             except JournalLostError as error:
                 self._lose_storage(error)
 
     def _lose_storage(self, error: JournalLostError) -> None:
-        self._storage_error = f"the journal is lost: {error.strerror}"
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
-        if self.engine is not None and self._exit_at is None:
+        self._storage_error = self._storage_error or f"the journal is lost: {error.strerror}"
+        self.setting.reserve.unlink(missing_ok=True)
+        if self.engine is not None and self._exit_at is None and not self.stopping:
             self.ladder.climb(time.monotonic())
 
     def tick(self, now: float) -> None:

@@ -62,6 +62,8 @@ class Limits:
     """A run that writes more is stopped as a protocol error."""
     log_bytes: int = 32 * MIB
     """engine.log; beyond it the middle is cut out, the first and last MiB stay."""
+    reserve_bytes: int = 256 * KIB
+    """Kept on disk for the ends and records of runs that a full disk has stopped."""
     processes: int = 512
     """An engine with more processes than this is stopped: a fork bomb, not a loader."""
 

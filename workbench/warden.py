@@ -10,6 +10,7 @@ signals and the end of the life pipe mean "stop".
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import secrets
@@ -85,6 +86,7 @@ class Warden:
             if self._attempt is not None:
                 self._attempt.abort()
             self.gpus.stop()
+            (self.folder / ".reserve").unlink(missing_ok=True)
 
     def _become_warden(self) -> None:
         os.umask(0o077)
@@ -124,7 +126,14 @@ class Warden:
             command=tuple(self._command),
             gpus=self.gpus,
             environment=facts.model_dump(mode="json"),
+            reserve=self._make_reserve(),
         )
+
+    def _make_reserve(self) -> Path:
+        path = self.folder / ".reserve"
+        with contextlib.suppress(OSError), path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, self.limits.reserve_bytes)
+        return path
 
     def _make_locks(self, runs: Sequence[tuple[Path, RunSpec]]) -> locks.DeviceLocks:
         count = len(self.gpus.known_gpus())
@@ -317,8 +326,8 @@ def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) 
 
 def log(text: str) -> None:
     """One line into warden.log, where stderr goes."""
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk
+        os.write(2, f"{time.strftime('%H:%M:%S')} {text}\n".encode("utf-8", "replace"))
 
 
 def _nothing() -> None:

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from engines import protocol
 from engines.protocol import Notice, Sample, Step
 from results import store
 from tests.fixtures.fake_engine import BAD_LINES
-from tests.fixtures.wardens import House, end_of, entries, until
+from tests.fixtures.wardens import DRIVER, House, end_of, entries, until
 from workbench import state, suite
 from workbench.suite import Command
 
@@ -453,3 +455,41 @@ def test_a_warden_knows_no_torch_and_stays_small(house: House) -> None:
     assert peak < 80 * 1024, f"{peak} KiB"
     suite.send(folder, Command(do="stop"))
     house.finish(folder)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_its_record(house: House) -> None:
+    """A real full disk: a small tmpfs in a mount namespace of our own."""
+    folder = house.suite("fill-disk", "ok")
+    small = house.root / "small"
+    small.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=2m none {small} && cp -r {house.logs}/. {small} && "
+        f"{sys.executable} {DRIVER} {small / folder.name} {{}}; cp -r {small}/. {house.logs}"
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        env=house.environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if "unshare" in done.stderr:
+        pytest.skip(f"no namespaces here: {done.stderr.strip()}")
+    end = end_of(folder)
+    assert end.cause == "storage-lost", done.stderr
+    assert "No space" in end.detail or "bytes fit" in end.detail
+    steps = [e.msg.step for e in entries(folder) if isinstance(e.msg, Step)]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) > 3
+    records = list(store.read(house.logs / "results.jsonl"))
+    assert records[0].exit.cause == "storage-lost"
+
+
+def test_many_runs_leave_no_descriptor_and_no_zombie(house: House) -> None:
+    folder = house.suite(*["ok"] * 25, "polite")
+    house.start(folder)
+    until(lambda: suite.Reader(folder).poll().runs[-1].state.step, "the last run")
+    pid = house.warden_pid(folder)
+    assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < 20
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert len(children) == 1, "the engine alone"
+    suite.send(folder, Command(do="stop"))
+    causes = [r.state.cause for r in house.finish(folder).runs]
+    assert causes == ["completed"] * 25 + ["stopped"]

@@ -95,10 +95,12 @@ def test_launching_leaks_no_descriptors(house: House) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def lost_suite(house: House, *modes: str) -> Path:
+def lost_suite(house: House, *modes: str, at: int = 0) -> Path:
+    """Warden and guard killed while run number `at` was at work."""
     folder = house.suite(*modes)
     guard = house.start(folder)
-    house.until_step(folder, 2)
+    reader = suite.Reader(folder)
+    until(lambda: reader.poll().runs[at].state.step >= 2, "the run's second step")
     guard.kill()  # with its guard, so that reconcile has something to kill
     os.kill(house.warden_pid(folder), signal.SIGKILL)
     guard.wait()
@@ -130,7 +132,7 @@ def test_reconcile_kills_what_carries_the_token(house: House) -> None:
 
 
 def test_reconcile_seals_a_torn_tail_and_completes_a_missing_record(house: House) -> None:
-    folder = lost_suite(house, "ok", "polite")
+    folder = lost_suite(house, "ok", "polite", at=1)
     results = house.logs / "results.jsonl"
     results.write_bytes(b"")  # as if the warden had died between the End and the record
     with (sorted((folder / "runs").iterdir())[1] / "events.jsonl").open("ab") as file:
