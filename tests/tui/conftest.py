@@ -10,8 +10,12 @@ import pytest
 from textual.pilot import Pilot
 
 from workbench.tui.app import WorkbenchApp
+from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.plan import PlanScreen
 
 SIZES = ((80, 24), (120, 36))
+
+sizes = pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +53,22 @@ def screen_text(pilot: Pilot[None]) -> str:
     compositor = pilot.app.screen._compositor
     strips = compositor.render_strips(pilot.app.size)
     return "\n".join(strip.text.rstrip() for strip in strips)
+
+
+def plan_of(app: WorkbenchApp) -> PlanScreen:
+    """The screen, which is Plan."""
+    assert isinstance(app.screen, PlanScreen)
+    return app.screen
+
+
+def live_of(app: WorkbenchApp) -> LiveScreen:
+    """The screen, which is Live."""
+    assert isinstance(app.screen, LiveScreen)
+    return app.screen
+
+
+async def ready(pilot: Pilot[None], app: WorkbenchApp) -> PlanScreen:
+    """The catalogues are there and the first plan was expanded."""
+    screen = plan_of(app)
+    await until(pilot, lambda: screen.preview is not None)
+    return screen

@@ -19,8 +19,8 @@ TIMES: Final[tuple[tuple[str, str, q.Write], ...]] = (
     ("step, median", "step_median", q.duration),
     ("step, 95th percentile", "step_p95", q.duration),
     ("waiting for data", "data_wait_share", q.share),
-    ("samples/s", "samples_per_second", q.number),
-    ("samples/s by median", "samples_per_second_median", q.number),
+    ("samples/s", "samples_per_second", q.rate),
+    ("samples/s by median", "samples_per_second_median", q.rate),
 )
 PEAKS: Final = (
     ("max RSS, main process", "rss_main_peak"),

@@ -19,7 +19,7 @@ QUEUE: Final = (
     Column("seed", "seed", 5, right=True, rank=9),
     Column("state", "state", 15, grow=8, rank=0),
     Column("step", "step", 7, right=True, rank=5),
-    Column("loss", "loss", 6, right=True, rank=1),
+    Column("loss", "loss", 7, right=True, rank=1),
     Column("r1", "r@1", 6, right=True, rank=4),
     Column("time", "step time", 9, right=True, rank=3),
     Column("rate", "samples/s", 9, right=True, rank=6),
@@ -28,11 +28,11 @@ QUEUE: Final = (
     Column("left", "time", 7, right=True, rank=2),
 )
 METRICS: Final = (
-    Column("name", "metric", 14, grow=10, rank=0),
+    Column("name", "metric", 17, grow=10, rank=0),
     Column("value", "value", 7, right=True, rank=0),
     Column("interval", "95 %", 15, right=True, rank=2),
     Column("n", "n", 6, right=True, rank=3),
-    Column("split", "on", 12, grow=14, rank=1),
+    Column("split", "on", 10, grow=16, rank=1),
 )
 GLYPHS: Final = {
     "queued": Cell("◌", "dim"),
@@ -75,7 +75,7 @@ def _run_row(view: RunView) -> Row:
         q.number(last.loss) if last else "",
         q.score(last.metrics["r@1"]) if last and "r@1" in last.metrics else "",
         q.duration(run.step_seconds) if run.step_seconds else "",
-        q.number(rate) if rate else "",
+        q.rate(rate) if rate else "",
         q.size(sample.rss_tree) if sample and sample.rss_tree is not None else "",
         q.size(sum(vram)) if vram else "",
         _time(run),
@@ -185,7 +185,7 @@ def facts(run: RunState) -> str:
     if run.step_seconds:
         parts.append(f"{q.duration(run.step_seconds)} a step")
     if run.timed_seconds and run.timed_samples:
-        parts.append(f"{q.number(run.timed_samples / run.timed_seconds)} samples/s")
+        parts.append(f"{q.rate(run.timed_samples / run.timed_seconds)} samples/s")
     if run.last and run.last.data_wait is not None and run.last.seconds:
         parts.append(f"{q.share(run.last.data_wait / run.last.seconds)} waiting for data")
     if run.last:

@@ -69,6 +69,11 @@ def number(value: float | None) -> str:
     return f"{value:.{digits}f}"
 
 
+def rate(value: float | None) -> str:
+    """Per second: `741.2`, `10,408`."""
+    return UNKNOWN if value is None else formats.rate(value)
+
+
 def score(value: float | None) -> str:
     """A metric between 0 and 1, all of one width: `0.0574`."""
     return UNKNOWN if value is None else formats.number(value, 4)

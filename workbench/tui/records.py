@@ -181,7 +181,7 @@ def _numbers(record: RunRecord) -> list[Part]:
         _reading(timing.epoch_wall_seconds, q.wall),
         _reading(timing.end_to_end_seconds, q.wall),
         _reading(timing.step_median, q.duration),
-        _reading(timing.samples_per_second, q.number),
+        _reading(timing.samples_per_second, q.rate),
         _reading(memory.rss_main_peak, q.size),
         _reading(memory.vram_process_peak, q.size),
         _plain(record.train.get("loss")),

@@ -1,0 +1,213 @@
+"""The Plan screen, driven by keys at two sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tui import canned
+from tests.tui.conftest import live_of, ready, screen_text, sizes, until
+from workbench.tui import command
+from workbench.tui.app import WorkbenchApp
+from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.plan import PlanScreen
+from workbench.tui.widgets.grid import Grid
+
+
+@sizes
+async def test_plan_starts_from_a_preset_and_shows_its_runs(app: WorkbenchApp, size) -> None:
+    async with app.run_test(size=size) as pilot:
+        screen = await ready(pilot, app)
+        assert screen.draft.preset == "demo"
+        assert screen.preview is not None
+        assert len(screen.preview.runs) == 4
+        text = screen_text(pilot)
+        assert "4 runs: 2 subsets × 2 models" in text
+        assert "emoji_train" in text
+        assert "clip-nano" in text
+        if size[0] >= 110:
+            assert "workbench run" in text
+            assert "schema = 1" in text
+
+
+@sizes
+async def test_plan_by_keys_alone(app: WorkbenchApp, size) -> None:
+    async with app.run_test(size=size) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#subsets", Grid)
+        assert screen.focused is grid
+        while grid.key != "emoji_train":
+            await pilot.press("down")
+        await pilot.press("space")
+        assert "emoji_train" not in screen.draft.subsets
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 2)
+        await pilot.press("space")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 4)
+
+
+async def test_a_number_is_edited_checked_and_put_back(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#settings-grid", Grid)
+        grid.focus()
+        grid.cursor = list(grid.keys).index("repeats")
+        await pilot.press("enter", "backspace", "x", "enter")
+        assert "repeats: 'x' is not a whole number" in screen_text(pilot)
+        assert not screen.draft.suite.get("repeats")
+        await pilot.press("backspace", "3", "enter")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 12)
+        assert screen.draft.suite["repeats"] == 3
+        assert "repeats = 3" in (screen.preview.toml if screen.preview else "")
+        await pilot.press("backspace")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 4)
+        assert "repeats" not in screen.draft.suite
+
+
+async def test_a_switch_turns_and_a_choice_is_chosen(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        assert screen.catalogue is not None
+        engine = screen.catalogue.engine("retrieval")
+        assert engine is not None
+        switch = next(s for s in engine.settings if s.kind == "switch")
+        choice = next(s for s in engine.settings if s.kind == "choice")
+        grid = screen.query_one("#settings-grid", Grid)
+        grid.focus()
+        grid.cursor = list(grid.keys).index(switch.name)
+        await pilot.press("space")
+        assert screen.draft.settings[switch.name] is not switch.default
+        grid.cursor = list(grid.keys).index(choice.name)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("home", "down", "enter")
+        await until(pilot, lambda: app.screen is screen)
+        if choice.choices[1] != choice.default:
+            assert screen.draft.settings[choice.name] == choice.choices[1]
+
+
+async def test_escape_leaves_the_editor_without_a_change(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#settings-grid", Grid)
+        grid.focus()
+        before = screen.draft
+        await pilot.press("enter", "z", "q", "1", "escape")
+        assert screen.draft == before
+        assert screen.focused is grid
+        assert isinstance(app.screen, PlanScreen)  # q and 1 were typed, not obeyed
+
+
+async def test_the_same_pane_shows_settings_runs_and_file_where_it_is_narrow(
+    app: WorkbenchApp,
+) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        shown = []
+        for _ in range(4):
+            shown.append(
+                tuple(
+                    screen.query_one(f"#{part}").region.area > 0
+                    for part in ("plan-settings", "plan-runs", "plan-file")
+                )
+            )
+            await pilot.press("v")
+            await pilot.pause()
+        assert shown == [
+            (True, False, False), (False, True, False), (False, False, True), (True, False, False)
+        ]  # fmt: skip
+
+
+async def test_problems_are_shown_and_nothing_starts(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#subsets", Grid)
+        for name in screen.draft.subsets:
+            grid.cursor = list(grid.keys).index(name)
+            await pilot.press("space")
+        await until(pilot, lambda: screen.preview and screen.preview.problems)
+        assert "Choose at least one subset." in screen_text(pilot)
+        await pilot.press("f5")
+        assert not isinstance(app.screen, Confirm)
+
+
+async def test_a_wrong_setting_is_told_by_the_plan_code(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        from dataclasses import replace
+
+        screen.change(replace(screen.draft, settings={"epochz": 3}))
+        await until(pilot, lambda: screen.preview and screen.preview.problems)
+        assert "epochz" in screen_text(pilot)
+        assert screen.query_one("#start").disabled
+
+
+async def test_presets_and_engines_are_chosen_from_lists(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: screen.draft.engine == "probe")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 1)
+        assert "needs no subset" in screen_text(pilot)
+        await pilot.press("p", "end", "enter")
+        await until(pilot, lambda: screen.draft.preset == "")
+        assert screen.draft.subsets == ()
+
+
+async def test_start_runs_exactly_the_command_that_was_shown(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
+    hidden = folder.rename(log_root.parent / "made-by-the-command")
+
+    async def pretend(arguments: list[str]) -> command.Outcome:
+        ran.append(arguments)
+        hidden.rename(folder)
+        return command.Outcome(0, f"{folder.name}\n", "it runs on by itself\n")
+
+    monkeypatch.setattr(command, "workbench", pretend)
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        preview = screen.preview
+        assert preview is not None
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        assert "go on when you leave" in screen_text(pilot)
+        await pilot.press("y")
+        await until(pilot, lambda: isinstance(app.screen, LiveScreen))
+        assert preview.file is not None
+        assert ran == [command.run_detached(preview.file, log_root)]
+        assert preview.file.read_text() == preview.toml
+        await until(pilot, lambda: live_of(app).snapshot is not None)
+        assert live_of(app).folder == folder
+
+
+async def test_a_start_that_fails_says_why_and_stays(
+    app: WorkbenchApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pretend(arguments: list[str]) -> command.Outcome:
+        return command.Outcome(2, "", "workbench: the disk is \x1b[31mfull\n")
+
+    monkeypatch.setattr(command, "workbench", pretend)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot, app)
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
+        await until(pilot, lambda: "the disk is" in screen_text(pilot))
+        assert isinstance(app.screen, PlanScreen)
+        assert "\x1b" not in screen_text(pilot)
+
+
+async def test_enter_alone_does_no_harm(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is screen)
+        assert not (app.log_root / "plans").exists()

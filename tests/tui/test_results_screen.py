@@ -1,0 +1,100 @@
+"""The Results screen over canned records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tui import canned
+from tests.tui.conftest import screen_text, sizes, until
+from workbench.tui import command
+from workbench.tui.app import WorkbenchApp
+from workbench.tui.screens.dialogs import Choose
+from workbench.tui.screens.record import RecordScreen
+from workbench.tui.screens.results import ResultsScreen
+from workbench.tui.widgets.grid import Grid
+
+
+@sizes
+async def test_results_sort_filter_and_detail(app: WorkbenchApp, log_root: Path, size) -> None:
+    canned.write_records(log_root, 60)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "60 runs · newest first" in screen_text(pilot))
+        await pilot.press("slash", *"oven nano", "enter")
+        await until(pilot, lambda: " of 60 runs" in screen_text(pilot))
+        grid = app.screen.query_one("#records", Grid)
+        assert 0 < len(grid.rows) < 60
+        assert all("oven_train" in str(row) and "clip-nano" in str(row) for row in grid.rows)
+        await pilot.press("escape")
+        await until(pilot, lambda: len(grid.rows) == 60)
+        await pilot.press("greater_than_sign")
+        assert "by " in screen_text(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, RecordScreen))
+        await until(pilot, lambda: "cause" in screen_text(pilot))
+        await pilot.press("escape")
+        assert isinstance(app.screen, ResultsScreen)
+
+
+async def test_new_records_appear_by_themselves(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import random
+
+    from workbench.tui.screens import results
+
+    monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "No records yet." in screen_text(pilot))
+        canned.append_record(log_root, canned.record("s", 1, random.Random(1)))
+        await until(pilot, lambda: "1 runs" in screen_text(pilot))
+
+
+@pytest.mark.parametrize(("choice", "ending"), [("home", "md"), ("end", "csv")])
+async def test_what_is_shown_is_exported(
+    app: WorkbenchApp, log_root: Path, choice: str, ending: str
+) -> None:
+    canned.write_records(log_root, 20)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "20 runs" in screen_text(pilot))
+        await pilot.press("slash", *"oven", "enter")
+        shown = len(app.screen.query_one("#records", Grid).rows)
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press(choice, "enter")
+        await until(pilot, lambda: list((log_root / "exports").glob(f"*.{ending}")))
+        (file,) = (log_root / "exports").iterdir()
+        await until(pilot, file.read_text)
+        extra = 2 if ending == "md" else 1
+        assert len(file.read_text().splitlines()) == shown + extra
+
+
+async def test_a_newer_schema_is_refused_in_a_sentence(app: WorkbenchApp, log_root: Path) -> None:
+    (log_root / "results.jsonl").write_text('{"schema": 999}\n')
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "newer workbench" in " ".join(screen_text(pilot).split()))
+        assert "cannot be read" in screen_text(pilot)
+
+
+async def test_report_is_written_by_the_command(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canned.write_records(log_root, 5)
+    ran: list[list[str]] = []
+
+    async def pretend(arguments: list[str]) -> command.Outcome:
+        ran.append(arguments)
+        return command.Outcome(1, "", "workbench: no suite of that name\n")
+
+    monkeypatch.setattr(command, "workbench", pretend)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "5 runs" in screen_text(pilot))
+        await pilot.press("w")
+        await until(pilot, lambda: "no suite of that name" in screen_text(pilot))
+        assert ran[0][0] == "report"
