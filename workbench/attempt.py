@@ -12,19 +12,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from engines import protocol
-from engines.protocol import Cause, Message, RunSpec
-from workbench import process, state, tree, verdict
-from workbench.journal import Journal, JournalLostError, LineSplitter, Tail
+from engines.protocol import Cause, RunSpec
+from workbench import process, tree, verdict
+from workbench.book import Book
+from workbench.journal import LineSplitter
 from workbench.ladder import Ladder
 from workbench.limits import Limits
 from workbench.progress import RateLimit, Silence
 from workbench.telemetry.gpus import GpuWatch, shown_gpus
 from workbench.telemetry.proc import TreeMeter
-
-Source = Literal["engine", "warden"]
 
 SAMPLED_AT = frozenset({"memory", "done", "failed"})
 """After these the engine may be gone at once: its peak is read while it still has one."""
@@ -59,17 +58,16 @@ class Attempt:
         self.spec = spec
         self.setting = setting
         self.limits = setting.limits
-        self.state = state.fold(Tail(folder / "events.jsonl").read_all())
+        self.book = Book(folder, setting.reserve)
         self.counts: Counter[str] = Counter()
         self.ended = False
         self.contaminated = False
         self.engine: process.Engine | None = None
-        self._journal: Journal | None = Journal.open(folder / "events.jsonl")
-        self.counts["torn_journal_lines"] = self._journal.sealed
+        self.counts["torn_journal_lines"] = self.book.sealed
         self._splitter = LineSplitter(self.limits.line_bytes)
         self._rate = RateLimit(self.limits.messages_per_second)
         self._asked: Cause | None = None
-        self._asked_detail = self._protocol_error = self._storage_error = ""
+        self._asked_detail = self._protocol_error = ""
         self._exit_at: float | None = None
         self._exit_t = 0.0
         self._pipe_open = True
@@ -82,7 +80,7 @@ class Attempt:
 
     def start(self) -> None:
         """Start the engine; an engine that cannot start has ended at once."""
-        number = self.state.attempt + 1
+        number = self.book.state.attempt + 1
         variables = process.environment(os.environ, self.spec, self.setting.token, number)
         try:
             self.engine = process.start(
@@ -90,7 +88,7 @@ class Attempt:
                 self.limits.pipe_bytes,
             )  # fmt: skip
         except process.EngineStartError as error:
-            self._write(protocol.Attempt(number=number, pid=0))
+            self.book.write(protocol.Attempt(number=number, pid=0))
             self._end("failed", str(error), process.Status())
             return
         root = self.engine.process
@@ -99,7 +97,7 @@ class Attempt:
         self.meter = TreeMeter(root.pid)
         self.silence = Silence(self.limits, time.monotonic())
         environment = dict(self.setting.environment)
-        self._write(protocol.Attempt(number=number, pid=root.pid, environment=environment))
+        self.book.write(protocol.Attempt(number=number, pid=root.pid, environment=environment))
 
     def ask(self, cause: Cause, detail: str) -> None:
         """End this attempt, politely first; asking again climbs the ladder."""
@@ -108,11 +106,6 @@ class Attempt:
         if self.engine is not None and self._exit_at is None:
             self.tree.spared = self.setting.spared
             self.ladder.climb(time.monotonic())
-
-    @property
-    def exit_fd(self) -> int:
-        """Becomes readable when the engine ends; -1 when that has been seen."""
-        return self.engine.pidfd if self.engine is not None and self._exit_at is None else -1
 
     @property
     def stopping(self) -> bool:
@@ -135,7 +128,8 @@ class Attempt:
             left -= len(data)
             for line in self._splitter.feed(data):
                 self._receive(line)
-        self._sync()
+        if self.book.size > self.limits.journal_bytes:
+            self._break_off(f"more than {self.limits.journal_bytes} bytes of events")
 
     def _receive(self, line: bytes) -> None:
         now = time.monotonic()
@@ -151,7 +145,7 @@ class Attempt:
             self.counts["messages_dropped_by_warden"] += 1
             return
         self.silence.heard(message, now)
-        self._write(message, "engine")
+        self.book.write(message, "engine")
         if isinstance(message, protocol.Hello) and message.protocol != protocol.PROTOCOL:
             self._break_off(
                 f"the engine speaks protocol {message.protocol}, the warden {protocol.PROTOCOL}"
@@ -163,44 +157,8 @@ class Attempt:
             self._sample(now, peak=True)
 
     def _break_off(self, problem: str) -> None:
-        if not self._protocol_error:
-            self._protocol_error = problem
-            self.ladder.climb(time.monotonic())
-
-    def _write(self, message: Message, source: Source = "warden") -> None:
-        """Into the journal and into the fold; a lost journal ends the run, not the warden."""
-        entry = self._append(message, source)
-        if entry is None:  # not in the journal, which shall show the gap
-            number = self.state.last_seq + 1
-            entry = protocol.Entry(seq=number, wall=time.time(), src=source, msg=message)
-            if self._journal is not None:
-                self._journal.sequence = number + 1
-        self.state = state.advance(self.state, entry)
-
-    def _append(self, message: Message, source: Source) -> protocol.Entry | None:
-        last_words = isinstance(message, protocol.End)
-        if self._journal is None or (self._storage_error and not last_words):
-            return None
-        try:
-            entry = self._journal.write(source, message)
-        except JournalLostError as error:
-            self._lose_storage(error)
-            return None
-        if self._journal.size > self.limits.journal_bytes:
-            self._break_off(f"more than {self.limits.journal_bytes} bytes of events")
-        return entry
-
-    def _sync(self, *, force: bool = False) -> None:
-        if self._journal is not None and not self._storage_error:
-            try:
-                self._journal.sync(force=force)
-            except JournalLostError as error:
-                self._lose_storage(error)
-
-    def _lose_storage(self, error: JournalLostError) -> None:
-        self._storage_error = self._storage_error or f"the journal is lost: {error.strerror}"
-        self.setting.reserve.unlink(missing_ok=True)
-        if self.engine is not None and self._exit_at is None and not self.stopping:
+        self._protocol_error = self._protocol_error or problem
+        if not self.stopping:
             self.ladder.climb(time.monotonic())
 
     def tick(self, now: float) -> None:
@@ -224,7 +182,9 @@ class Attempt:
         if soon >= self._sample_due:
             self._sample_due = max(self._sample_due, now) + self.limits.sample_seconds
             self._sample(now)
-        self._sync()
+        self.book.sync()
+        if self.book.problem and not self.stopping:
+            self.ladder.climb(now)
 
     def due(self) -> float:
         """When `tick` must be called, if not at a beat before (CLOCK_MONOTONIC)."""
@@ -253,14 +213,14 @@ class Attempt:
         return len(pids) + len(adopted)
 
     def _mind_silence(self, now: float) -> None:
-        quiet = self.silence.seconds(now)
+        quiet, phase = self.silence.seconds(now), self.book.state.phase or "?"
         if self.silence.hung(now):
-            self.ask("hung", f"no progress for {quiet:.0f} s in phase {self.state.phase or '?'}")
+            self.ask("hung", f"no progress for {quiet:.0f} s in phase {phase}")
         elif self.silence.newly_stalled(now):
             dumped = self.silence.dump_stacks(self.tree.root)
             where = "; its stacks are in engine.log" if dumped else ""
-            text = f"no progress for {quiet:.0f} s in phase {self.state.phase or '?'}{where}"
-            self._write(protocol.Notice(t=self._t(), code="stalled", text=text))
+            text = f"no progress for {quiet:.0f} s in phase {phase}{where}"
+            self.book.write(protocol.Notice(t=self._t(), code="stalled", text=text))
 
     def _sample(self, now: float, *, peak: bool = False, pss: bool = False) -> None:
         if self._exit_at is not None:
@@ -285,7 +245,7 @@ class Attempt:
             gpus=gpus,
             gpu_reason=reason,
         )
-        self._write(sample)
+        self.book.write(sample)
 
     def _drain(self, now: float) -> None:
         """The engine is gone; read its last words, but do not wait for who holds its pipe."""
@@ -304,13 +264,13 @@ class Attempt:
         self._exit_t = self._exit_t or self.engine.now()
         seen = verdict.Evidence(
             status=status,
-            done=self.state.done is not None,
-            failed=self.state.failed,
+            done=self.book.state.done is not None,
+            failed=self.book.state.failed,
             asked=self._asked,
             asked_detail=self._asked_detail,
             protocol_error=self._protocol_error,
-            storage_error=self._storage_error,
-            artifact_problems=verdict.problems(self.state.artifacts, self.folder),
+            storage_error=self.book.problem,
+            artifact_problems=verdict.problems(self.book.state.artifacts, self.folder),
             oom_kills=verdict.oom_kills() - self._oom_start,
         )
         cause, detail = verdict.judge(seen)
@@ -320,7 +280,7 @@ class Attempt:
 
     def _end(self, cause: Cause, detail: str, status: process.Status) -> None:
         ladder = self.ladder if self.engine is not None else None
-        self._write(
+        self.book.write(
             protocol.End(
                 t=self._exit_t,
                 cause=cause,
@@ -332,9 +292,7 @@ class Attempt:
                 counters=self._counters(),
             )
         )
-        self._sync(force=True)
-        if self._journal is not None:
-            self._journal.close()
+        self.book.close()
         self.ended = True
 
     def _counters(self) -> dict[str, float]:
@@ -357,13 +315,3 @@ class Attempt:
         """The warden itself fails: leave no process behind. The End is written by who buries it."""
         if self.engine is not None and not self.ended:
             self.ladder.kill()
-
-
-def leave_out(folder: Path, cause: Cause, detail: str) -> state.RunState:
-    """End a run that does not start, or whose warden died; the state that comes of it."""
-    with Journal.open(folder / "events.jsonl") as journal:
-        before = state.fold(Tail(folder / "events.jsonl").read_all())
-        end = protocol.End(t=before.t, cause=cause, detail=detail)
-        entry = journal.write("warden", end)
-        journal.sync(force=True)
-    return state.advance(before, entry)

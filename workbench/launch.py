@@ -18,7 +18,7 @@ from typing import Final
 
 from results import store
 from workbench import locks, process, state, suite, tree
-from workbench.attempt import leave_out
+from workbench.book import leave_out
 from workbench.journal import JournalBusyError, JournalLostError, Tail
 from workbench.limits import Limits
 from workbench.warden import write_record

@@ -19,15 +19,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from engines.protocol import Cause, End, Entry, RunSpec
 from results import store
 from workbench import guard, locks, process, record, state, suite, tree
-from workbench.attempt import Attempt, Setting, leave_out
+from workbench.attempt import Attempt, Setting
+from workbench.book import leave_out
 from workbench.journal import JournalBusyError, JournalLostError, Tail
 from workbench.limits import Limits
+from workbench.orders import Orders
 from workbench.telemetry import environment
 from workbench.telemetry.gpus import GpuWatch
 
@@ -56,15 +58,10 @@ class Warden:
         self._command = command
         self._share = share
         self._life_fd = life_fd
-        self._control = folder / "control.jsonl"
-        self._control_offset = 0
+        self.orders = Orders(folder)
         self._beat_due = self._refresh_due = 0.0
-        self._holding = False
-        self._stop_detail = ""
-        self._orders: dict[str, tuple[Cause, str]] = {}
         self._causes: dict[str, str] = {}
         self._attempt: Attempt | None = None
-        self._watched: dict[int, Callable[[], None]] = {}
 
     def run(self) -> None:
         """Everything, from the first run to the last record."""
@@ -81,7 +78,7 @@ class Warden:
                 except (JournalBusyError, JournalLostError) as error:
                     self._give_up(run, spec, error)
             self._locks.release()
-            self._say("ended", self._stop_detail)
+            self._say("ended", self.orders.stopped)
         finally:
             if self._attempt is not None:
                 self._attempt.abort()
@@ -148,20 +145,19 @@ class Warden:
             self._causes[spec.run_id] = before.end.cause
             return
         if not self._may_start(spec):
-            cause, detail = self._why_not(spec) or ("stopped", self._stop_detail)
+            cause, detail = self._why_not(spec) or ("stopped", self.orders.stopped)
             self._keep(spec, run, leave_out(run, cause, detail))
             return
         self._say("running", spec.run_id)
-        self.gpus.start()
-        attempt = self._attempt = Attempt(run, spec, self._setting)
+        attempt = self._attempt = self.orders.current = Attempt(run, spec, self._setting)
         attempt.contaminated = self._locks.contaminated()
         attempt.start()
-        while not attempt.ended:
-            self._turn(attempt.due())
-            attempt.tick(time.monotonic())
-        self._attempt = None
-        self._rewatch()  # before the next attempt gets the same descriptors
-        self._keep(spec, run, attempt.state)
+        with self._woken_by_exit(attempt):
+            while not attempt.ended:
+                self._turn(attempt.due())
+                attempt.tick(time.monotonic())
+        self._attempt = self.orders.current = None
+        self._keep(spec, run, attempt.book.state)
 
     def _give_up(self, run: Path, spec: RunSpec, error: Exception) -> None:
         """A run without a journal leaves a record, if that at least can be written."""
@@ -172,9 +168,9 @@ class Warden:
 
     def _may_start(self, spec: RunSpec) -> bool:
         """Wait until nothing is in the way; False if the run is not to be started at all."""
-        self._poll_control()
+        self._take_orders()
         while self._why_not(spec) is None:
-            if self._holding:
+            if self.orders.holding:
                 self._say("holding", f"before {spec.run_id}")
             elif self._locks.acquire():
                 return True
@@ -187,9 +183,7 @@ class Warden:
         return False
 
     def _why_not(self, spec: RunSpec) -> tuple[Cause, str] | None:
-        if self._stop_detail:
-            return "stopped", f"{self._stop_detail}, before this run started"
-        if order := self._orders.get(spec.run_id):
+        if (order := self.orders.about(spec.run_id)) is not None:
             return order
         for need in spec.needs:
             if (cause := self._causes.get(need)) != "completed":
@@ -209,14 +203,15 @@ class Warden:
 
     def _turn(self, due: float) -> None:
         """Wait for something to happen, at most until `due`, and handle it."""
-        self._rewatch()
         wait = min(due, self._beat_due, self._refresh_due) - time.monotonic()
         for key, _ in self._selector.select(max(0.0, wait)):
             key.data()
         now = time.monotonic()
         if now >= self._beat_due:
             self._beat_due = now + self.limits.beat_seconds
-            self._poll_control()
+            self._take_orders()
+            self.gpus.receive()
+            self.gpus.start()  # again, if it died
             if self._attempt is not None:
                 self._attempt.contaminated |= self._locks.contaminated()
                 self._attempt.pump()
@@ -226,25 +221,26 @@ class Warden:
         if current is not None and current.stopping and self._file.state == "running":
             self._say("stopping", current.spec.run_id)
 
-    def _rewatch(self) -> None:
-        """Watch what is open now: engines and samplers come and go.
+    @contextlib.contextmanager
+    def _woken_by_exit(self, attempt: Attempt) -> Iterator[None]:
+        """The end of the engine ends a `_turn`; `tick` then asks for the status.
 
-        The event pipe is not among it. Reading it at every beat, instead of waking for every
-        message, costs a third of the CPU, and its MiB holds far more than a beat's worth.
+        Nothing else of an attempt does. Reading events at every beat, instead of waking for every
+        message, costs a third of the CPU, and the pipe's MiB holds far more than a beat's worth.
         """
-        wanted: dict[int, Callable[[], None]] = {}
-        if (attempt := self._attempt) is not None and attempt.engine is not None:
-            wanted[attempt.exit_fd] = _nothing
-        wanted[self.gpus.fd] = self.gpus.receive
-        wanted.pop(-1, None)
-        for descriptor, action in list(self._watched.items()):
-            if wanted.get(descriptor) != action:
-                self._selector.unregister(descriptor)
-                del self._watched[descriptor]
-        for descriptor, action in wanted.items():
-            if descriptor not in self._watched:
-                self._watch(descriptor, action)
-                self._watched[descriptor] = action
+        pidfd = attempt.engine.pidfd if attempt.engine is not None else -1
+        watched = pidfd >= 0
+
+        def seen() -> None:
+            nonlocal watched
+            watched = False
+            self._selector.unregister(pidfd)
+
+        if watched:
+            self._watch(pidfd, seen)
+        yield
+        if watched:  # it could not be killed
+            self._selector.unregister(pidfd)
 
     def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, action)
@@ -253,48 +249,16 @@ class Warden:
 
     def _on_signal(self, reading: int) -> None:
         for number in os.read(reading, 64):
-            self._stop(f"stopped by {signal.Signals(number).name}")
+            self.orders.stop(f"stopped by {signal.Signals(number).name}")
 
     def _on_life(self) -> None:
         if not os.read(self._life_fd, 64):
             self._selector.unregister(self._life_fd)
-            self._stop("stopped because the command that started it has ended")
+            self.orders.stop("stopped because the command that started it has ended")
 
-    def _stop(self, detail: str) -> None:
-        self._stop_detail = self._stop_detail or detail
-        if self._attempt is not None:
-            self._attempt.ask("stopped", detail)
-
-    def _poll_control(self) -> None:
-        try:
-            size = self._control.stat().st_size  # a tenth of the cost of opening it
-        except FileNotFoundError:
-            return
-        if size == self._control_offset:
-            return
-        commands, self._control_offset = suite.read_commands(self.folder, self._control_offset)
-        for command in commands:
-            self._obey(command)
-
-    def _obey(self, command: suite.Command) -> None:
-        by = f" by {command.by}" if command.by else ""
-        log(f"command: {command.do} {command.run or ''}{by}")
-        match command.do:
-            case "stop":
-                self._stop(f"stopped{by}")
-            case "skip":
-                self._take_out(command.run, "skipped", f"skipped{by}")
-            case "cancel":
-                self._take_out(command.run, "stopped", f"cancelled{by}")
-            case "hold" | "continue":
-                self._holding = command.do == "hold"
-
-    def _take_out(self, name: str | None, cause: Cause, detail: str) -> None:
-        current = self._attempt
-        if current is not None and name in (None, current.spec.run_id):
-            current.ask(cause, detail)
-        elif name is not None:
-            self._orders.setdefault(name, (cause, detail))
+    def _take_orders(self) -> None:
+        for order in self.orders.poll():
+            log(f"order: {order.do} {order.run or ''} by {order.by}")
 
     def _say(self, now: state.WardenState, detail: str = "") -> None:
         """Write warden.json, if it says something new or is getting old."""
@@ -328,10 +292,6 @@ def log(text: str) -> None:
     """One line into warden.log, where stderr goes."""
     with contextlib.suppress(OSError):  # a full disk
         os.write(2, f"{time.strftime('%H:%M:%S')} {text}\n".encode("utf-8", "replace"))
-
-
-def _nothing() -> None:
-    """The pidfd only wakes the loop; `tick` asks for the status."""
 
 
 def serve(warden: Warden) -> int:

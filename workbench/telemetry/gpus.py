@@ -31,7 +31,7 @@ NOT_OURS: Final = "the driver names none of our pids, and counts them in another
 
 
 class GpuWatch:
-    """The sampler of one warden. `fd` is to be watched for reading while it is not -1."""
+    """The sampler of one warden. `receive` is to be called at every beat."""
 
     def __init__(self, limits: Limits, environment: Mapping[str, str]) -> None:
         self.fd = -1
