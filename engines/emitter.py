@@ -148,16 +148,17 @@ def mergeable(first: Step, second: Step) -> bool:
     return (
         first.warmup == second.warmup
         and first.metrics.keys() == second.metrics.keys()
+        and first.samples + second.samples > 0
         and first.count + second.count <= MAX_STEPS_PER_WINDOW
     )
 
 
 def merge(first: Step, second: Step) -> Step:
-    """Two windows in a row as one: sums of sums, step-weighted means of means."""
-    count = first.count + second.count
+    """Two windows in a row as one: sums of sums, sample-weighted means of means."""
+    count, samples = first.count + second.count, first.samples + second.samples
 
     def mean(a: float, b: float) -> float:
-        return (a * first.count + b * second.count) / count
+        return (a * first.samples + b * second.samples) / samples
 
     def total(name: str) -> float | None:
         a, b = getattr(first, name), getattr(second, name)
@@ -169,7 +170,7 @@ def merge(first: Step, second: Step) -> Step:
     return second.model_copy(
         update={
             "count": count,
-            "samples": first.samples + second.samples,
+            "samples": samples,
             "seconds": first.seconds + second.seconds,
             "step_seconds": first.step_seconds + second.step_seconds,
             "loss": mean(first.loss, second.loss),

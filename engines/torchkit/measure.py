@@ -183,10 +183,10 @@ class Meter:
             step_seconds=durations,
             data_wait=window.waits,
             **parts,
-            loss=_mean(window.losses),
+            loss=_mean(window.losses, window.samples),
             lr=lr,
-            grad_norm=_mean(window.norms),
-            metrics={name: _mean(values) for name, values in window.metrics.items()},
+            grad_norm=_mean(window.norms, [1] * len(window.norms)),
+            metrics={n: _mean(values, window.samples) for n, values in window.metrics.items()},
         )
 
     def _open_window(self) -> _Window:
@@ -195,8 +195,11 @@ class Meter:
         return self._window
 
 
-def _mean(values: Sequence[Tensor]) -> float:
-    return float(torch.stack([v.detach().float() for v in values]).mean())
+def _mean(values: Sequence[Tensor], weights: Sequence[int]) -> float:
+    """Weighted by samples: the last batch of an epoch may hold one pair, whose r@1 is always 1."""
+    stacked = torch.stack([v.detach().float() for v in values])
+    weight = torch.tensor(weights, dtype=torch.float32, device=stacked.device)
+    return float((stacked * weight).sum() / weight.sum())
 
 
 class Ledger:

@@ -80,7 +80,18 @@ def test_the_journal_of_a_run_is_complete(learned):
     assert timing.time_to_first_step > 0
     assert timing.samples_per_second > 0
     phases = [m.name for m in sent if m.kind == "phase"]
-    order = ["build", "cache", "import", "load", "warmup", "train", "save", "eval", "encode", "search"]
+    order = [
+        "build",
+        "cache",
+        "import",
+        "load",
+        "warmup",
+        "train",
+        "save",
+        "eval",
+        "encode",
+        "search",
+    ]
     assert list(dict.fromkeys(phases)) == order
     times = [m.t for m in sent]
     assert times == sorted(times)

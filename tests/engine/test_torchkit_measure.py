@@ -174,6 +174,16 @@ def test_the_ledger_keeps_two_rates_that_can_disagree():
     assert timing.step_median_low <= timing.step_median <= timing.step_median_high
 
 
+def test_a_tiny_last_batch_weighs_what_it_holds():
+    meter = Meter(HostStopwatch(Clock()), 0, 10)
+    meter.open()
+    for samples, value in ((63, 0.5), (1, 1.0)):
+        meter.lap("optimizer")
+        meter.end_step(samples, torch.tensor(value), {"r@1": torch.tensor(value)}, torch.ones(()))
+    window = meter.close(2, 0.1)
+    assert window.loss == window.metrics["r@1"] == pytest.approx((63 * 0.5 + 1) / 64)
+
+
 def test_a_step_that_is_no_number_stays_one():
     clock = Clock()
     meter = Meter(HostStopwatch(clock), 0, 10)

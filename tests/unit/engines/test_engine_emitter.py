@@ -57,13 +57,15 @@ def test_close_steps_become_one_window_whose_sums_are_theirs(pipe):
     assert sent[-1]["kind"] == "done", "a window that waits goes out before what comes later"
 
 
-def test_merge_weighs_means_by_steps_and_keeps_unknown_unknown():
-    first = step(2, count=2, loss=1.0, data_wait=0.5, grad_norm=4.0, metrics={"a": 1.0})
-    second = step(5, count=3, loss=2.0, data_wait=None, grad_norm=None, metrics={"a": 3.0})
+def test_merge_weighs_means_by_samples_and_keeps_unknown_unknown():
+    first = step(2, count=2, samples=20, loss=1.0, data_wait=0.5, grad_norm=4.0, metrics={"a": 1.0})
+    second = step(
+        5, count=3, samples=5, loss=2.0, data_wait=None, grad_norm=None, metrics={"a": 3.0}
+    )
     both = emitter.merge(first, second)
-    assert (both.step, both.count) == (5, 5)
-    assert both.loss == pytest.approx((2 * 1 + 3 * 2) / 5)
-    assert both.metrics["a"] == pytest.approx((2 * 1 + 3 * 3) / 5)
+    assert (both.step, both.count, both.samples) == (5, 5, 25)
+    assert both.loss == pytest.approx((20 * 1 + 5 * 2) / 25)
+    assert both.metrics["a"] == pytest.approx((20 * 1 + 5 * 3) / 25)
     assert both.data_wait is None
     assert both.grad_norm is None
 
