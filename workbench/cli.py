@@ -84,6 +84,8 @@ def screen(
 
         typer.echo(metadata.version("workbench-mm"))
         raise typer.Exit
+    if log_root is not None:
+        os.environ["WORKBENCH_LOG_ROOT"] = str(log_root)  # for the command that follows
     if context.invoked_subcommand is None:
         from workbench import paths
         from workbench.tui.app import main as open_screen

@@ -147,15 +147,24 @@ def advance(state: RunState, entry: protocol.Entry) -> RunState:
     """The state after one more journal entry. Entries seen before are ignored."""
     if entry.seq <= state.last_seq:
         return state
-    gap = max(0, entry.seq - state.last_seq - 1)
-    state = replace(
-        state,
-        seen=state.seen + 1,
-        last_seq=entry.seq,
-        gaps=state.gaps + gap,
-        t=max(state.t, entry.msg.t),
-    )
-    return _apply(state, entry.msg, entry.wall)
+    msg = entry.msg
+    position: dict[str, Any] = {
+        "seen": state.seen + 1,
+        "last_seq": entry.seq,
+        "gaps": state.gaps + max(0, entry.seq - state.last_seq - 1),
+    }
+    if isinstance(msg, protocol.Attempt):
+        return RunState(
+            status="starting",
+            attempt=msg.number,
+            pid=msg.pid,
+            started_wall=entry.wall,
+            environment=msg.environment,
+            unknown=state.unknown,
+            **position,
+        )
+    changes = _changes(state, msg, entry.wall)
+    return replace(state, t=max(state.t, msg.t), **position, **changes)
 
 
 def fold(entries: Iterable[protocol.Entry], state: RunState | None = None) -> RunState:
@@ -166,64 +175,51 @@ def fold(entries: Iterable[protocol.Entry], state: RunState | None = None) -> Ru
     return state
 
 
-def _apply(state: RunState, msg: protocol.Message, wall: float) -> RunState:
+def _changes(state: RunState, msg: protocol.Message, wall: float) -> dict[str, Any]:
+    """The fields that a message changes."""
     match msg:
         case protocol.Step():
             return _step(state, msg)
         case protocol.Sample():
             return _sample(state, msg)
         case protocol.Progress():
-            return replace(state, progress=msg)
+            return {"progress": msg}
         case protocol.Phase():
             span = PhaseSpan(msg.name, msg.t, None, msg.detail)
-            return replace(state, phases=(*_closed(state, msg.t), span), progress=None)
+            return {"phases": (*_closed(state, msg.t), span), "progress": None}
         case protocol.Metric():
-            return replace(state, metrics=(*state.metrics, msg))
+            return {"metrics": (*state.metrics, msg)}
         case protocol.Notice():
             counts = {**state.notice_counts}
             counts[msg.code] = counts.get(msg.code, 0) + msg.count
-            kept = (*state.notices, msg)[-NOTICES:]
-            return replace(state, notices=kept, notice_counts=counts)
-        case protocol.Attempt():
-            return RunState(
-                status="starting",
-                attempt=msg.number,
-                pid=msg.pid,
-                started_wall=wall,
-                environment=msg.environment,
-                seen=state.seen,
-                unknown=state.unknown,
-                last_seq=state.last_seq,
-                gaps=state.gaps,
-            )
+            return {"notices": (*state.notices, msg)[-NOTICES:], "notice_counts": counts}
         case protocol.Hello():
-            return replace(state, status="running", hello=msg)
+            return {"status": "running", "hello": msg}
         case protocol.End():
-            return replace(
-                state, status="ended", end=msg, ended_wall=wall, phases=_closed(state, msg.t)
-            )
+            phases = _closed(state, msg.t)
+            return {"status": "ended", "end": msg, "ended_wall": wall, "phases": phases}
         case _:
-            return _apply_rare(state, msg)
+            return _rare_changes(state, msg)
 
 
-def _apply_rare(state: RunState, msg: protocol.Message) -> RunState:
+def _rare_changes(state: RunState, msg: protocol.Message) -> dict[str, Any]:
     match msg:
         case protocol.Plan():
-            return replace(state, plan=msg)
+            return {"plan": msg}
         case protocol.Timing():
-            return replace(state, timing=msg)
+            return {"timing": msg}
         case protocol.Memory():
-            return replace(state, memory={**state.memory, msg.phase: msg})
+            return {"memory": {**state.memory, msg.phase: msg}}
         case protocol.Artifact():
-            return replace(state, artifacts=(*state.artifacts, msg))
+            return {"artifacts": (*state.artifacts, msg)}
         case protocol.Oom():
-            return replace(state, ooms=(*state.ooms, msg))
+            return {"ooms": (*state.ooms, msg)}
         case protocol.Done():
-            return replace(state, done=msg)
+            return {"done": msg}
         case protocol.Failed():
-            return replace(state, failed=msg)
+            return {"failed": msg}
         case _:
-            return replace(state, unknown=state.unknown + 1)
+            return {"unknown": state.unknown + 1}
 
 
 def _closed(state: RunState, t: float) -> tuple[PhaseSpan, ...]:
@@ -232,7 +228,7 @@ def _closed(state: RunState, t: float) -> tuple[PhaseSpan, ...]:
     return (*state.phases[:-1], replace(state.phases[-1], end=t))
 
 
-def _step(state: RunState, msg: protocol.Step) -> RunState:
+def _step(state: RunState, msg: protocol.Step) -> dict[str, Any]:
     curves = {**state.curves}
     values = {"loss": msg.loss, "lr": msg.lr, **msg.metrics}
     if msg.count:
@@ -242,19 +238,18 @@ def _step(state: RunState, msg: protocol.Step) -> RunState:
     for name, value in values.items():
         curves[name] = curves.get(name, Curve()).add(msg.step, value)
     timed = not msg.warmup
-    return replace(
-        state,
-        step=max(state.step, msg.step),
-        samples=state.samples + msg.samples,
-        last=msg,
-        timed_seconds=state.timed_seconds + (msg.seconds if timed else 0.0),
-        timed_steps=state.timed_steps + (msg.count if timed else 0),
-        timed_samples=state.timed_samples + (msg.samples if timed else 0),
-        curves=curves,
-    )
+    return {
+        "step": max(state.step, msg.step),
+        "samples": state.samples + msg.samples,
+        "last": msg,
+        "timed_seconds": state.timed_seconds + (msg.seconds if timed else 0.0),
+        "timed_steps": state.timed_steps + (msg.count if timed else 0),
+        "timed_samples": state.timed_samples + (msg.samples if timed else 0),
+        "curves": curves,
+    }
 
 
-def _sample(state: RunState, msg: protocol.Sample) -> RunState:
+def _sample(state: RunState, msg: protocol.Sample) -> dict[str, Any]:
     values = {
         "rss_main": msg.rss_main,
         "rss_main_peak": msg.rss_main_peak,
@@ -274,7 +269,7 @@ def _sample(state: RunState, msg: protocol.Sample) -> RunState:
         peaks[name] = max(peaks.get(name, value), value)
         if name != "rss_main_peak":
             curves[name] = curves.get(name, Curve()).add(msg.t, value)
-    return replace(state, sample=msg, curves=curves, peaks=peaks)
+    return {"sample": msg, "curves": curves, "peaks": peaks}
 
 
 @dataclass(frozen=True, slots=True)

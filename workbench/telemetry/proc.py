@@ -46,9 +46,10 @@ class _Open:
     def rss(self) -> int:
         return int(os.pread(self.statm, 256, 0).split()[1]) * PAGE
 
-    def ticks(self) -> int:
+    def ticks(self) -> tuple[int, float]:
+        """CPU used so far in clock ticks, and its start in seconds since boot."""
         fields = os.pread(self.stat, 1024, 0).rpartition(b")")[2].split()
-        return int(fields[11]) + int(fields[12])
+        return int(fields[11]) + int(fields[12]), int(fields[19]) / TICKS
 
     def close(self) -> None:
         os.close(self.statm)
@@ -82,20 +83,17 @@ class TreeMeter:
 
     def read(self) -> HostReading:
         """Resident memory and CPU of the tree now. Null where the process is gone."""
-        now = time.monotonic()
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)  # what start times count from
         sizes: dict[int, int] = {}
         spent = 0
-        fresh = self._last is None
         for pid, process in list(self._open.items()):
             try:
                 sizes[pid] = process.rss()
-                ticks = process.ticks()
+                ticks, started = process.ticks()
             except (OSError, IndexError):
                 self._open.pop(pid).close()
                 continue
-            # A process first seen now was made since the last look: all it used counts.
-            before = process.cpu_ticks if process.cpu_ticks is not None else (ticks if fresh else 0)
-            spent += max(0, ticks - before)
+            spent += max(0, ticks - self._ticks_before(process, ticks, started))
             process.cpu_ticks = ticks
         elapsed = now - self._last if self._last is not None else 0.0
         self._last = now
@@ -105,6 +103,12 @@ class TreeMeter:
             cpu_percent=100 * spent / TICKS / elapsed if elapsed > 0 else None,
             processes=len(sizes),
         )
+
+    def _ticks_before(self, process: _Open, ticks: int, started: float) -> int:
+        """What it had used at the last look; all of it if it was older and not watched then."""
+        if process.cpu_ticks is not None:
+            return process.cpu_ticks
+        return 0 if self._last is not None and started >= self._last else ticks
 
     def peak_main(self) -> int | None:
         """VmHWM of the main process: the exact peak that the kernel keeps."""

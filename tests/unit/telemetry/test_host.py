@@ -55,6 +55,19 @@ def test_memory_and_cpu_agree_with_psutil(hog) -> None:
     meter.close()
 
 
+def test_an_old_process_that_joins_does_not_bring_its_past(hog) -> None:
+    """A second of CPU from before it was watched would show as some 10,000 % of a core."""
+    time.sleep(1.0)
+    meter = TreeMeter(os.getpid())
+    meter.read()
+    meter.watch([os.getpid(), hog.pid])
+    time.sleep(0.01)
+    reading = meter.read()
+    assert reading.cpu_percent is not None
+    assert reading.cpu_percent < 100 * (os.cpu_count() or 1) + 150
+    meter.close()
+
+
 def test_a_tree_is_the_sum_of_its_processes(hog) -> None:
     meter = TreeMeter(os.getpid())
     meter.watch([os.getpid(), hog.pid])
