@@ -81,8 +81,8 @@ def ended(folder: Path, *, seconds: float = 20) -> list[str]:
 
 
 def test_headless_run_to_table_and_record(here: Path) -> None:
-    done = workbench(here, "run", *PROBE, "--set", "steps=30", "--set", "warmup_steps=0", "--seed", "1", "--seed", "2",
-                     "--headless")  # fmt: skip
+    words = ["--set", "steps=30", "--set", "warmup_steps=0", "--seed", "1", "--seed", "2"]
+    done = workbench(here, "run", *PROBE, *words, "--headless")
     assert done.returncode == 0, done.stderr
     assert "| `none` | 1 |" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
