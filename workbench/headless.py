@@ -20,7 +20,7 @@ from workbench.state import SuiteState
 from workbench.text import clean
 from workbench.views import Mode, emit, say, talk, view_of
 
-POLL_SECONDS: Final = 0.25
+POLL_SECONDS: Final = 0.5
 
 
 def foreground(folder: Path, mode: Mode, *, share: bool) -> ExitStatus:

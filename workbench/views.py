@@ -7,14 +7,20 @@ import os
 import sys
 import time
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from workbench.lines import progress_line, suite_rows
 from workbench.state import RunView, SuiteState
 from workbench.text import clean
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 LINE_SECONDS: Final = 1.0
 """A log that is no terminal gets at most one progress line in this time."""
+
+REPAINT_SECONDS: Final = 2.0
+"""The live table is painted this often while nothing but numbers changes."""
 
 
 class Mode(Enum):
@@ -92,9 +98,20 @@ class Live:
 
         self._live = RichLive(console=Console(stderr=True), auto_refresh=False, transient=False)
         self._live.start()
+        self._next = 0.0
+        self._stages: tuple[tuple[str, str], ...] = ()
 
     def show(self, state: SuiteState) -> None:
-        """Repaint."""
+        """Repaint at every change of a run's stage, and now and then between: it costs 2 ms."""
+        stages = tuple((str(r.state.status), r.state.phase) for r in state.runs)
+        now = time.monotonic()
+        if stages == self._stages and now < self._next:
+            return
+        self._stages, self._next = stages, now + REPAINT_SECONDS
+        self._live.update(self._table(state), refresh=True)
+
+    @staticmethod
+    def _table(state: SuiteState) -> Table:
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -105,7 +122,7 @@ class Live:
             table.add_column(name, justify="right" if right else "left", no_wrap=True)
         for row in rows:
             table.add_row(*(Text(clean(cell)) for cell in row))
-        self._live.update(table, refresh=True)
+        return table
 
     def close(self) -> None:
         """Leave the last table standing."""

@@ -143,11 +143,11 @@ def follow(
     watched: Callable[[], str | None],
     deliver: Callable[[Snapshot], bool],
     wait: Callable[[float], bool],
-    seconds: float = 0.25,
+    seconds: float = 2.0,
 ) -> None:
     """Poll until `wait` says so; deliver what is new. `deliver` returns False to be asked again.
 
-    4 Hz at most, and slower where reading takes long: reading may use a tenth of the time.
+    Every two seconds at most, and slower where reading takes long: reading may use a tenth of the time.
     """
     delivered: Snapshot | None = None
     while True:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from workbench.state import RunView
     from workbench.tui.app import WorkbenchApp
 
+CHART_SECONDS = 4.0
+"""Charts of a run that goes on are painted this often: four of them cost 8 ms."""
+
 CHARTS = (
     ("loss", "loss"), ("step", "step time"), ("memory", "memory"), ("cpu", "CPU"),
     ("r1", "r@1 in the batch"), ("gpu", "GPU use"),
@@ -84,6 +87,8 @@ class LiveScreen(Screen[None]):
         """None: whichever run is at work."""
         self._books_closed: set[Path] = set()
         """Suites without a warden whose runs were given their ends."""
+        self._charted: tuple[str, str, str] | None = None
+        self._charts_due = 0.0
         self._taken = threading.Event()
         self._over = threading.Event()
 
@@ -208,8 +213,7 @@ class LiveScreen(Screen[None]):
         view = self.view
         run = view.state if view else None
         self.query_one(RunHead).show(view)
-        for key, series in live_rows.series(run).items():
-            self.query_one(f"#chart-{key}", Chart).show(series)
+        self._paint_charts(view)
         empty = "The run has not started." if run and run.status == "queued" else "No output."
         if self.snapshot is not None and view is not None:
             same = self.snapshot.watched == view.spec.run_id
@@ -218,6 +222,16 @@ class LiveScreen(Screen[None]):
         rows = live_rows.metrics(run)
         self.query_one("#metrics", Grid).show(rows)
         self.query_one("#metrics-heading", Heading).remark = str(len(rows)) if rows else ""
+
+    def _paint_charts(self, view: RunView | None) -> None:
+        """Charts are most of what watching costs, so while a run only goes on they wait."""
+        stage = (view.spec.run_id, view.state.status, view.state.phase) if view else None
+        now = time.monotonic()
+        if stage == self._charted and now < self._charts_due:
+            return
+        self._charted, self._charts_due = stage, now + CHART_SECONDS
+        for key, series in live_rows.series(view.state if view else None).items():
+            self.query_one(f"#chart-{key}", Chart).show(series)
 
     def _tick(self) -> None:
         """The clock of the suite, and what is wrong with it."""
