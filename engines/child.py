@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
         print("usage: python -m engines.child RUN_DIR", file=sys.stderr)  # noqa: T201
         return 2
     tie_to_parent()
+    share_cores()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     fd = os.environ.get("WORKBENCH_EVENT_FD")
@@ -78,6 +79,15 @@ def work(emit: Emitter, run_dir: Path) -> int:
         emit.send(protocol.Failed(error=text, hint=hint, traceback=trace))
         return EXIT_FAILED
     return 0
+
+
+def share_cores() -> None:
+    """Let threads that wait for each other sleep instead of spin; read when OpenMP is loaded.
+
+    On two cores that others use too, spinning made small steps 3 times longer (0.021 s alone,
+    0.078 s beside a test run; asleep 0.033 s in both cases). An own OMP_WAIT_POLICY wins.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def read_spec(run_dir: Path) -> protocol.RunSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -115,6 +116,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:
         + ("; accumulation does not add any" if params.accumulation > 1 else ""),
         "duplicates": "other positives of a query are no negatives",
         "corpus": f"{len(data.subset.corpus)} passages",
+        "openmp_wait": os.environ.get("OMP_WAIT_POLICY", "default"),
     }
     context.emit.send(
         protocol.Plan(
