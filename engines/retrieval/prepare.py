@@ -216,7 +216,10 @@ def _frozen(run: Context, data: Data, images: ArrayItems) -> Prepared:
     run.emit.phase("cache", "image features")
     pictures = frozen.ImageTower(run.precision).features(images, run.cache_root, run.say)
     run.emit.phase("load", entry.name)
-    facts |= {"truncated_texts": _share(items), "towers": "frozen, features cached as float16"}
+    facts |= {
+        "truncated_texts": _share(items),
+        "towers": "frozen, not among the parameters; features cached as float16",
+    }
     return Prepared(model, texts, pictures, "packages", facts)
 
 
