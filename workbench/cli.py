@@ -67,7 +67,7 @@ def _problems(error: Exception) -> list[str]:
 
 def say(text: str) -> None:
     """One line of talk on stderr, cleaned."""
-    from workbench.text import clean
+    from results.text import clean
 
     typer.echo(f"workbench: {clean(text)}", err=True)
 

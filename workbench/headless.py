@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from results.text import clean
 from workbench import launch, suite
 from workbench.exits import ExitStatus
 from workbench.state import SuiteState
-from workbench.text import clean
 from workbench.views import Mode, emit, say, talk, view_of
 
 POLL_SECONDS: Final = 0.5

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from results.text import clean, clean_line
 from workbench import paths
 from workbench.exits import ExitStatus
-from workbench.text import clean, clean_line
 
 
 def models(*, as_json: bool) -> None:

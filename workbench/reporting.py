@@ -14,9 +14,9 @@ from typing import Any
 
 from results import formats, notes, query, store
 from results.schema import RunCurves, RunRecord, SuiteView
+from results.text import clean, clean_line
 from workbench import suite
 from workbench.exits import ExitStatus
-from workbench.text import clean, clean_line
 
 
 def records(log_root: Path) -> list[RunRecord]:

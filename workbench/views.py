@@ -9,9 +9,9 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from results.text import clean
 from workbench.lines import progress_line, suite_rows
 from workbench.state import RunView, SuiteState
-from workbench.text import clean
 
 if TYPE_CHECKING:
     from rich.table import Table

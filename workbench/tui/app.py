@@ -180,7 +180,7 @@ class WorkbenchApp(App[None]):
         """A fault of ours, told without the values of variables: they may be anybody's text."""
         from rich.text import Text
 
-        from workbench.text import clean
+        from results.text import clean
 
         told = "".join(traceback.format_exception(self._exception))
         remedy = "This is a fault of the screen; suites go on. Please report what stands above."

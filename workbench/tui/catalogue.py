@@ -117,7 +117,7 @@ def read(cache_root: Path) -> Catalogue:
 
 def _engines(problems: list[str]) -> tuple[EngineEntry, ...]:
     from engines import catalog
-    from workbench.text import clean_line
+    from results.text import clean_line
 
     found = []
     for name in catalog.names():
@@ -134,7 +134,7 @@ def _engines(problems: list[str]) -> tuple[EngineEntry, ...]:
 
 def _subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
     from datasets_mm import catalog
-    from workbench.text import clean_line
+    from results.text import clean_line
 
     found = []
     for name in _names(catalog.names, problems):
@@ -161,7 +161,7 @@ def _subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
 
 def _models(problems: list[str]) -> tuple[ModelEntry, ...]:
     from engines import models
-    from workbench.text import clean_line
+    from results.text import clean_line
 
     found = []
     for name in _names(models.names, problems):
@@ -181,8 +181,8 @@ def _models(problems: list[str]) -> tuple[ModelEntry, ...]:
 
 
 def _presets(problems: list[str]) -> tuple[PresetEntry, ...]:
+    from results.text import clean_line
     from workbench import plan
-    from workbench.text import clean_line
 
     found = []
     try:
@@ -203,7 +203,7 @@ def _presets(problems: list[str]) -> tuple[PresetEntry, ...]:
 
 def _names(ask: Any, problems: list[str]) -> list[str]:
     """The names of a catalogue; none, and a problem, when it cannot be read at all."""
-    from workbench.text import clean_line
+    from results.text import clean_line
 
     try:
         return list(ask())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from workbench.text import clean_line
+from results.text import clean_line
 from workbench.tui import quantities as q
 
 if TYPE_CHECKING:

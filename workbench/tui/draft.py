@@ -100,8 +100,8 @@ class Preview:
 
 def check(draft: Draft, cache_root: Path, log_root: Path) -> Preview:
     """Expand the draft with the real plan code."""
+    from results.text import clean, clean_line
     from workbench import plan
-    from workbench.text import clean, clean_line
 
     try:
         if missing := _missing(draft):

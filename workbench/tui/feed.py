@@ -67,8 +67,8 @@ def suites(log_root: Path) -> tuple[SuiteEntry, ...]:
 
 
 def _entry(folder: Path) -> SuiteEntry:
+    from results.text import clean_line
     from workbench import suite
-    from workbench.text import clean_line
 
     warden = suite.read_warden(folder)
     state, detail, started = "starting", "", None
@@ -129,7 +129,7 @@ def following(state: SuiteState) -> str:
 
 def log_lines(data: bytes, *, whole: bool = True) -> tuple[str, ...]:
     """The end of a log as clean lines; of a line redrawn with carriage returns, the last state."""
-    from workbench.text import clean_line
+    from results.text import clean_line
 
     lines = _STYLES.sub("", data.decode("utf-8", "replace")).split("\n")
     if not whole:
@@ -147,7 +147,7 @@ def follow(
 ) -> None:
     """Poll until `wait` says so; deliver what is new. `deliver` returns False to be asked again.
 
-    Every two seconds at most, and slower where reading takes long: reading may use a tenth of the time.
+    Every two seconds, and slower where reading takes long: it may use a tenth of the time.
     """
     delivered: Snapshot | None = None
     while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from workbench.text import clean_line
+from results.text import clean_line
 from workbench.tui import quantities as q
 from workbench.tui.widgets.chart import Series
 from workbench.tui.widgets.grid import Cell, CellLike, Column, Row

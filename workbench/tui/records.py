@@ -156,7 +156,7 @@ Part = tuple[CellLike, float | str]
 
 
 def _identity(record: RunRecord) -> list[Part]:
-    from workbench.text import clean_line
+    from results.text import clean_line
 
     identity = record.identity
     names = [identity.suite, identity.label, identity.engine, identity.subset, identity.model]
@@ -204,7 +204,7 @@ def _plain(value: float | None, write: q.Write = q.number) -> Part:
 
 def _score(record: RunRecord) -> tuple[Part, Part]:
     """One metric for a table of one column, and which it is: the first recall@1 or accuracy."""
-    from workbench.text import clean_line
+    from results.text import clean_line
 
     if not record.metrics:
         return (Cell(q.UNKNOWN, "dim"), math.nan), ("", "")

@@ -185,7 +185,7 @@ class LiveScreen(Screen[None]):
 
     @on(FeedFailed)
     def _failed(self, event: FeedFailed) -> None:
-        from workbench.text import clean_line
+        from results.text import clean_line
 
         if event.folder == self.folder:
             self.add_class("failed")

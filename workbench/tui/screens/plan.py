@@ -347,7 +347,7 @@ class PlanScreen(Screen[None]):
         self._started(outcome)
 
     def _started(self, outcome: command.Outcome) -> None:
-        from workbench.text import clean
+        from results.text import clean
 
         name = outcome.output.strip().splitlines()[-1:] or [""]
         if outcome.code != 0 or not name[0]:

@@ -114,7 +114,7 @@ class ResultsScreen(Screen[None]):
 
     @on(RecordsRead)
     def _take(self, event: RecordsRead) -> None:
-        from workbench.text import clean_line
+        from results.text import clean_line
 
         grid, trouble = self.query_one("#records", Grid), event.failure or event.batch.trouble
         self.set_class(bool(trouble), "trouble")
@@ -234,7 +234,7 @@ class ResultsScreen(Screen[None]):
     @work(exclusive=True, group="report")
     async def action_report(self) -> None:
         """Write the report of the suite under the cursor."""
-        from workbench.text import clean
+        from results.text import clean
 
         cursor = self.query_one("#records", Grid).cursor
         if not 0 <= cursor < len(self._shown):

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.text import clean, clean_line
+from results.text import clean, clean_line
 
 
 @given(st.text(st.characters(codec=None, exclude_categories=())))
