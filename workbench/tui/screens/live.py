@@ -89,6 +89,8 @@ class LiveScreen(Screen[None]):
         """Suites without a warden whose runs were given their ends."""
         self._charted: tuple[str, str, str] | None = None
         self._charts_due = 0.0
+        self._queued = -1
+        self._trouble = ""
         self._taken = threading.Event()
         self._over = threading.Event()
 
@@ -202,7 +204,9 @@ class LiveScreen(Screen[None]):
         self.snapshot = event.snapshot
         rows, keys = live_rows.queue(self.snapshot.suite)
         grid = self.query_one("#queue", Grid)
-        grid.styles.height = len(rows) + 1
+        if len(rows) != self._queued:  # setting a height lays out the whole screen again
+            self._queued = len(rows)
+            grid.styles.height = len(rows) + 1
         grid.show(rows, keys)
         if self._watched is None and self.snapshot.watched in keys:
             grid.cursor = keys.index(self.snapshot.watched)
@@ -251,8 +255,10 @@ class LiveScreen(Screen[None]):
             )
         elif self.snapshot.bad_lines:
             trouble = f"{self.snapshot.bad_lines} journal lines could not be read."
-        self.set_class(bool(trouble), "trouble")
-        self.query_one("#live-trouble", Static).update(Text(trouble))
+        if trouble != self._trouble:  # so does this
+            self._trouble = trouble
+            self.set_class(bool(trouble), "trouble")
+            self.query_one("#live-trouble", Static).update(Text(trouble))
 
     def _close_books(self, snapshot: feed.Snapshot) -> None:
         """Once for a suite without a warden: `workbench ps` writes the ends of its runs."""

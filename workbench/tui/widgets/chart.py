@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
@@ -44,6 +44,8 @@ class Chart(Widget):
     def __init__(self, title: str, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self._series = Series(title)
+        self._drawn_for: tuple[Series, int, int] | None = None
+        self._lines: Sequence[str] = ()
 
     def show(self, series: Series) -> None:
         """Draw this series from now on."""
@@ -87,8 +89,7 @@ class Chart(Widget):
             label = series.format(span[1])
         elif line == rows - 1 and span[0] != span[1]:
             label = series.format(span[0])
-        draw = braille.bars if PLAIN_FONT else braille.lines
-        curve = draw(series.points, width - LABEL, rows)[line]
+        curve = self._drawn(width - LABEL, rows)[line]
         return Strip(
             [
                 Segment(label.rjust(LABEL - 1)[: LABEL - 1] + " ", dim),
@@ -96,6 +97,14 @@ class Chart(Widget):
             ],
             width,
         )
+
+    def _drawn(self, width: int, rows: int) -> Sequence[str]:
+        """The curve's lines; drawn once for a series and a size, not once a line."""
+        key = (self._series, width, rows)
+        if key != self._drawn_for:
+            draw = braille.bars if PLAIN_FONT else braille.lines
+            self._drawn_for, self._lines = key, draw(self._series.points, width, rows)
+        return self._lines
 
 
 def _sides(left: str, right: str, width: int, left_style: Style, right_style: Style) -> Strip:

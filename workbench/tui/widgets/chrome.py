@@ -45,6 +45,7 @@ class TopBar(Horizontal):
     def __init__(self, here: str) -> None:
         super().__init__()
         self._here = here
+        self._said = ""
 
     def compose(self) -> ComposeResult:
         """The words."""
@@ -54,7 +55,10 @@ class TopBar(Horizontal):
         yield Static("", classes="work")
 
     def say(self, text: str) -> None:
-        """Show what is at work."""
+        """Show what is at work. Saying it again would lay out the whole screen again."""
+        if text == self._said:
+            return
+        self._said = text
         self.query_one(".work", Static).update(Text(text, no_wrap=True, overflow="ellipsis"))
 
 
