@@ -121,7 +121,7 @@ def run(
 ) -> None:
     """Train and evaluate: a plan file, a preset, or flags; flags overrule the other two."""
     from workbench import headless as front
-    from workbench import paths, plan, suite
+    from workbench import listing, paths, plan, suite
     from workbench.views import Mode
 
     flags = {
@@ -134,6 +134,8 @@ def run(
         for spec in specs:
             typer.echo(spec.model_dump_json() if as_json else spec.run_id)
         return
+    if not listing.build_strict(specs):
+        raise typer.Exit(ExitStatus.USAGE)
     folder = suite.create(paths.log_root(log_root), asked, specs)
     mode = Mode.of(headless=headless, as_json=as_json)
     if detach:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+from engines.protocol import RunSpec
 from results.text import clean, clean_line
 from workbench import paths
 from workbench.exits import ExitStatus
@@ -50,16 +52,34 @@ def build(names: list[str], data_root: Path | None) -> ExitStatus:
 
     for name in names:
         catalog.load(name)  # an unknown name is refused before anything is built
-    for name in names:
-        command = [sys.executable, "-m", "datasets_mm.build", name]
-        command += ["--cache-root", str(paths.cache_root())]
-        command += ["--data-root", str(data_root)] if data_root else []
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            for line in child.stdout or ():
-                _tell(name, line)
-        if child.returncode != 0:
-            return ExitStatus.FAILED
-    return ExitStatus.COMPLETED
+    built = all(_build(name, data_root) for name in names)
+    return ExitStatus.COMPLETED if built else ExitStatus.FAILED
+
+
+def build_strict(specs: Iterable[RunSpec]) -> bool:
+    """Build now what a recipe wants refused rather than skipped; False: it was refused, and said.
+
+    Which pictures are missing is only known after reading the data, and a plan that cannot run is
+    to be refused before anything starts.
+    """
+    from datasets_mm import catalog
+
+    wanted: dict[str, Path | None] = {}
+    for spec in specs:
+        root = spec.params.get("data_root")
+        if spec.subset in catalog.names() and catalog.load(spec.subset).images.missing == "error":
+            wanted[spec.subset] = Path(root) if root else None
+    return all(_build(name, root) for name, root in wanted.items())
+
+
+def _build(name: str, data_root: Path | None) -> bool:
+    command = [sys.executable, "-m", "datasets_mm.build", name]
+    command += ["--cache-root", str(paths.cache_root())]
+    command += ["--data-root", str(data_root)] if data_root else []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        for line in child.stdout or ():
+            _tell(name, line)
+    return child.returncode == 0
 
 
 def _tell(name: str, line: str) -> None:
@@ -73,7 +93,7 @@ def _tell(name: str, line: str) -> None:
     elif said.get("kind") == "failed":
         print(f"workbench: {clean(str(said.get('error')))}", file=sys.stderr)
     elif said.get("kind") == "done":
-        _out(f"{name}: built")
+        print(f"{name}: built", file=sys.stderr)
 
 
 def _count(value: int | None) -> str:

@@ -88,9 +88,12 @@ def test_dirt_is_counted_and_shown_and_the_rest_is_trained_on(here: Path) -> Non
     assert made["samples"] == 23 - made["counters"].get("notice:records-skipped", 0)
 
 
-def test_a_recipe_that_forbids_missing_pictures_ends_the_run_with_one_sentence(here: Path) -> None:
+def test_missing_pictures_are_refused_before_anything_starts_where_forbidden(
+    here: Path,
+) -> None:
     write_recipe(here, policy='[images]\nmissing = "error"')
     done = run(here)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 2, done.stderr
+    assert not (here / "bench_logs").exists()
     assert "first '../../secret.png'; add them, or set missing" in done.stderr
     assert "Traceback" not in done.stderr
