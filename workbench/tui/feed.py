@@ -21,7 +21,7 @@ LOG_BYTES: Final = 24_576
 LOG_LINES: Final = 200
 _STYLES: Final = re.compile(r"\x1b\[[0-9;]*m")
 """Colours and weights mean no harm and no information; every other sequence is shown as text."""
-SUITES_SECONDS: Final = 2.0
+SUITES_SECONDS: Final = 5.0
 """How often the list of suites is read again."""
 
 
@@ -143,11 +143,11 @@ def follow(
     watched: Callable[[], str | None],
     deliver: Callable[[Snapshot], bool],
     wait: Callable[[float], bool],
-    seconds: float = 2.0,
+    seconds: float = 3.0,
 ) -> None:
     """Poll until `wait` says so; deliver what is new. `deliver` returns False to be asked again.
 
-    Every two seconds, and slower where reading takes long: it may use a tenth of the time.
+    Every three seconds, and slower where reading takes long: it may use a tenth of the time.
     """
     delivered: Snapshot | None = None
     while True:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from workbench.state import RunView
     from workbench.tui.app import WorkbenchApp
 
-CHART_SECONDS = 4.0
+CHART_SECONDS = 6.0
 """Charts of a run that goes on are painted this often: four of them cost 8 ms."""
 
 CHARTS = (
@@ -125,7 +125,7 @@ class LiveScreen(Screen[None]):
         """Begin with the chosen suite, or the first one."""
         self.query_one("#queue", Grid).focus()
         self.suites_changed()
-        self.set_interval(1.0, self._tick)
+        self.set_interval(3.0, self._tick)
 
     def on_screen_resume(self) -> None:
         """Another screen may have chosen another suite."""
