@@ -15,19 +15,24 @@ its losses and ours must be bitwise equal. Building our caches is timed apart, f
 All contenders have the same OMP_WAIT_POLICY, PASSIVE unless the environment says otherwise. On two
 cores that alone takes the others from 0.6 to 0.98 of bare with `--pictures drawings`: their loader
 workers no longer fight threads that spin. Photos take longer to decode than that can hide.
+
+`--apart` runs every round in a process of its own, as its users would find it: ours with
+OMP_WAIT_POLICY=PASSIVE, as the workbench starts its engines; the others with nothing set.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as engines.child sets it, for all contenders
+if not {"--untouched", "--apart"} & set(sys.argv):
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as engines.child sets it
 
 import argparse
 import json
 import random
 import statistics
-import sys
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -104,6 +109,8 @@ def parse() -> argparse.Namespace:
     )
     add("--only", nargs="*", default=["bare", "ours", "hf", "st"])
     add("--out", type=Path, default=None, help="write all figures as JSON")
+    add("--apart", action="store_true", help="every round in a process of its own")
+    add("--untouched", action="store_true", help="leave OMP_WAIT_POLICY as the environment has it")
     return parser.parse_args()
 
 
@@ -270,6 +277,29 @@ class Ours:
 
 def main() -> int:
     args = parse()
+    return apart(args) if args.apart else together(args)
+
+
+def apart(args: argparse.Namespace) -> int:
+    """Every round of every contender in a fresh process, in an order that turns."""
+    words = [word for word in sys.argv[1:] if word != "--apart"]
+    rates: dict[str, list[float]] = {name: [] for name in args.only}
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="train-loop-") as scratch:
+        out = Path(scratch, "round.json")
+        for number in range(args.rounds):
+            for name in args.only if number % 2 == 0 else args.only[::-1]:
+                command = [sys.executable, __file__, *words, "--rounds", "1", "--only", name]
+                command += ["--out", str(out)] + ([] if name == "ours" else ["--untouched"])
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                told = json.loads(out.read_text())
+                rates[name] += told["rates"][name]
+                seconds = told["cache_seconds"]
+    return report(args, rates, seconds, None)
+
+
+def together(args: argparse.Namespace) -> int:
+    """All contenders in this process, interleaved round by round."""
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory(prefix="train-loop-") as scratch:
         folder, fresh = Path(scratch, "clip"), Path(scratch, "cache")
@@ -313,7 +343,8 @@ def report(
     medians = {name: statistics.median(values) for name, values in rates.items()}
     print(f"{args.images} pairs a round ({args.pictures}), batch {args.batch}, {args.rounds} "
           f"rounds, {args.image_size} px, {args.precision}, {args.threads} threads, "
-        f"OMP_WAIT_POLICY {os.environ['OMP_WAIT_POLICY']}")  # fmt: skip
+        f"OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')}"
+        + (", each in its own process and environment" if args.apart else ""))  # fmt: skip
     print(f"building our caches: images {seconds['images']:.2f} s, texts {seconds['texts']:.2f} s")
     for name, median in medians.items():
         low, high = min(rates[name]), max(rates[name])

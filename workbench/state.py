@@ -81,6 +81,8 @@ class RunState:
     """Seconds of all windows that are not warm-up, and below what they hold."""
     timed_steps: int = 0
     timed_samples: int = 0
+    timed_from: float = 0.0
+    """When the first timed step began, on the clock of `t`."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """`loss`, `lr`, `step_seconds`, `r@1`, … over steps; `rss_tree`, `vram`, `cpu`, … over t."""
     sample: protocol.Sample | None = None
@@ -131,8 +133,12 @@ class RunState:
         """Seconds until the last training step at the present rate; None outside training."""
         if self.status != "running" or self.plan is None or self.phase not in ("train", "warmup"):
             return None
-        rate = self.step_seconds
-        return None if rate is None else max(0, self.plan.steps - self.step) * rate
+        if not self.timed_steps:
+            return None
+        # An engine may do more between steps than a step's seconds tell: the slower rate holds.
+        wall = self.last.t - self.timed_from if self.last else 0.0
+        seconds = max(self.timed_seconds, wall)
+        return max(0, self.plan.steps - self.step) * seconds / self.timed_steps
 
     def phase_seconds(self) -> dict[str, float]:
         """Seconds per phase name, summed over its spans; a lasting phase counts up to `t`."""
@@ -238,7 +244,9 @@ def _step(state: RunState, msg: protocol.Step) -> dict[str, Any]:
     for name, value in values.items():
         curves[name] = curves.get(name, Curve()).add(msg.step, value)
     timed = not msg.warmup
+    first = timed and not state.timed_steps
     return {
+        "timed_from": msg.t - msg.seconds if first else state.timed_from,
         "step": max(state.step, msg.step),
         "samples": state.samples + msg.samples,
         "last": msg,

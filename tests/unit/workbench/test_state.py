@@ -66,6 +66,14 @@ def test_progress_and_eta_while_it_runs() -> None:
     assert run.eta_seconds == 2 * 0.25  # two steps left at 0.25 s a timed step
 
 
+def test_the_eta_counts_what_an_engine_does_between_steps() -> None:
+    slow = entries(p.Plan(steps=6, samples=24, effective_batch=4, micro_batch=4), start=50)
+    slow += entries(step(2, t=103.5), step(4, t=203.5), start=51)
+    run = fold(slow, fold(WHOLE[:5]))
+    # Four steps from 103.0 (0.5 s before the first window's end) to 203.5; two are left.
+    assert run.eta_seconds == 2 * (203.5 - 103.0) / 4
+
+
 def test_folding_in_pieces_is_folding_at_once() -> None:
     for cut in range(len(WHOLE) + 1):
         assert fold(WHOLE[cut:], fold(WHOLE[:cut])) == fold(WHOLE)
