@@ -12,12 +12,11 @@ A rate counts the samples after `--warmup` steps over the wall clock from the en
 warm-up step to the end of the last step, data waits included. `bare` is also the plain reference:
 its losses and ours must be bitwise equal. Building our caches is timed apart, from empty.
 
-All contenders have the same OMP_WAIT_POLICY, PASSIVE unless the environment says otherwise. On two
-cores that alone takes the others from 0.6 to 0.98 of bare with `--pictures drawings`: their loader
-workers no longer fight threads that spin. Photos take longer to decode than that can hide.
+OpenMP's waiting is set for all as engines.child sets it, unless the environment says otherwise:
+threads that spin for long fight with loader workers for the cores.
 
-`--apart` runs every round in a process of its own, as its users would find it: ours with
-OMP_WAIT_POLICY=PASSIVE, as the workbench starts its engines; the others with nothing set.
+`--apart` runs every round in a process of its own, as its users would find it: ours as the
+workbench starts its engines; the others, and bare, with nothing set.
 """
 
 from __future__ import annotations
@@ -25,8 +24,10 @@ from __future__ import annotations
 import os
 import sys
 
+from engines.child import share_cores
+
 if not {"--untouched", "--apart"} & set(sys.argv):
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as engines.child sets it
+    share_cores()  # before libgomp is loaded
 
 import argparse
 import json
@@ -53,6 +54,7 @@ from engines.retrieval import clip, wording
 from engines.retrieval.items import ArrayItems, TokenItems
 from engines.retrieval.loss import contrastive
 from engines.retrieval.pairs import NONE, PairBatch, PairGatherer, Pool, Side, to_device
+from engines.retrieval.work import openmp_wait
 from engines.torchkit import loop
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.measure import Ledger, Meter, stopwatch
@@ -110,7 +112,7 @@ def parse() -> argparse.Namespace:
     add("--only", nargs="*", default=["bare", "ours", "hf", "st"])
     add("--out", type=Path, default=None, help="write all figures as JSON")
     add("--apart", action="store_true", help="every round in a process of its own")
-    add("--untouched", action="store_true", help="leave OMP_WAIT_POLICY as the environment has it")
+    add("--untouched", action="store_true", help="leave OpenMP's waiting as it is")
     return parser.parse_args()
 
 
@@ -343,8 +345,7 @@ def report(
     medians = {name: statistics.median(values) for name, values in rates.items()}
     print(f"{args.images} pairs a round ({args.pictures}), batch {args.batch}, {args.rounds} "
           f"rounds, {args.image_size} px, {args.precision}, {args.threads} threads, "
-        f"OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')}"
-        + (", each in its own process and environment" if args.apart else ""))  # fmt: skip
+          + ("each in its own environment" if args.apart else f"OpenMP {openmp_wait()}"))  # fmt: skip
     print(f"building our caches: images {seconds['images']:.2f} s, texts {seconds['texts']:.2f} s")
     for name, median in medians.items():
         low, high = min(rates[name]), max(rates[name])

@@ -110,7 +110,7 @@ class TerminalDriver(LinuxDriver):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.exit_event = WakingEvent()
+        self._leaving = self.exit_event = WakingEvent()
         self._file = cast("Any", LenientFile(cast("IO[str]", self._file)))
 
     def run_input_thread(self) -> None:
@@ -120,11 +120,11 @@ class TerminalDriver(LinuxDriver):
         old_mouse = X10Filter()
         with selectors.DefaultSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
-            selector.register(self.exit_event, selectors.EVENT_READ)
+            selector.register(self._leaving, selectors.EVENT_READ)
             patience: float | None = None
             while True:
                 ready = selector.select(patience)
-                if self.exit_event.is_set():
+                if self._leaving.is_set():
                     return
                 patience = ESCAPE_SECONDS if ready else None
                 if ready:
