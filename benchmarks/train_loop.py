@@ -21,7 +21,6 @@ workbench starts its engines; the others, and bare, with nothing set.
 
 from __future__ import annotations
 
-import os
 import sys
 
 from engines.child import share_cores
@@ -343,9 +342,10 @@ def report(
 ) -> int:  # fmt: skip
     """Medians and the ratios that matter; exit code 1 when losses differ."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
+    waiting = "each in its own environment" if args.apart else f"OpenMP {openmp_wait()}"
     print(f"{args.images} pairs a round ({args.pictures}), batch {args.batch}, {args.rounds} "
           f"rounds, {args.image_size} px, {args.precision}, {args.threads} threads, "
-          + ("each in its own environment" if args.apart else f"OpenMP {openmp_wait()}"))  # fmt: skip
+          f"{waiting}")  # fmt: skip
     print(f"building our caches: images {seconds['images']:.2f} s, texts {seconds['texts']:.2f} s")
     for name, median in medians.items():
         low, high = min(rates[name]), max(rates[name])
