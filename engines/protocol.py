@@ -34,6 +34,17 @@ Cause = Literal[
 """How an attempt ended. `skipped`: a person skipped it, or a run that it needs did not complete."""
 
 
+class Probe(BaseModel):
+    """What the task `probe` of a training engine is told: the costing run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(200, ge=1)
+    """Timed steps after the timing warm-up, at most."""
+    until: float | None = Field(None, gt=0, lt=1)
+    """Stop as soon as the half-width of the forecast's interval is below this share of it."""
+
+
 class RunSpec(BaseModel):
     """All that an engine is told: the content of `spec.json` in its run folder."""
 
@@ -58,6 +69,8 @@ class RunSpec(BaseModel):
     label: str = ""
     """A person's name for the run (an experiment id, say); shown in tables."""
     plan_hash: str = ""
+    probe: Probe | None = None
+    """Only train this many steps and forecast the rest; None: no costing run."""
 
 
 class Message(BaseModel):
@@ -101,6 +114,8 @@ class Plan(Message):
     epochs: float = 1.0
     warmup_steps: int = 0
     """Steps at the start that are left out of the timing."""
+    stop_at: int = 0
+    """The step at which a costing run stops at the latest; 0: `steps`."""
     effective_batch: int
     micro_batch: int
     parameters: int | None = None
@@ -186,6 +201,39 @@ class Timing(Message):
     """Sum of samples over sum of seconds."""
     samples_per_second_median: float | None = None
     """Samples of a step over the median step: the two must agree, or the run is flagged."""
+    reasons: dict[str, str] = {}
+
+
+class Forecast(Message):
+    """What a costing run expects of the whole run. Seconds; null has its reason in `reasons`."""
+
+    kind: Literal["forecast"] = "forecast"
+    steps: int
+    """Timed steps that it rests on."""
+    asked_steps: int
+    until: float | None = None
+    samples: int = 0
+    """Training samples read, those of the warm-up included."""
+    epoch_steps: int = 0
+    """Steps that `epoch_seconds` is about: those that the whole run's `epoch_wall_seconds` is."""
+    epoch_seconds: float | None = None
+    epoch_low: float | None = None
+    epoch_high: float | None = None
+    epoch_measured: bool = False
+    """The costing run trained the whole epoch: `epoch_seconds` is a measurement."""
+    run_steps: int = 0
+    run_seconds: float | None = None
+    """Start of the process to its last training step, as `start_seconds` and all steps add up."""
+    run_low: float | None = None
+    run_high: float | None = None
+    run_measured: bool = False
+    start_seconds: float | None = None
+    """Start of the process to the end of the first step, measured."""
+    warmup_seconds: float = 0.0
+    """The other steps of the timing warm-up, measured."""
+    method: str = ""
+    disk: dict[str, int] = {}
+    """Bytes that the whole run keeps on disk, by what they are."""
     reasons: dict[str, str] = {}
 
 
@@ -315,13 +363,13 @@ class Unknown(Message):
 
 
 EngineMessage = Annotated[
-    Hello | Phase | Plan | Step | Progress | Metric | Timing | Memory | Artifact | Notice | Oom
-    | Done | Failed,
+    Hello | Phase | Plan | Step | Progress | Metric | Timing | Forecast | Memory | Artifact | Notice
+    | Oom | Done | Failed,
     Field(discriminator="kind"),
 ]  # fmt: skip
 AnyMessage = Annotated[
-    Hello | Phase | Plan | Step | Progress | Metric | Timing | Memory | Artifact | Notice | Oom
-    | Done | Failed | Attempt | Sample | End,
+    Hello | Phase | Plan | Step | Progress | Metric | Timing | Forecast | Memory | Artifact | Notice
+    | Oom | Done | Failed | Attempt | Sample | End,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

@@ -57,6 +57,8 @@ class Identity(Part):
     repeat: int = 0
     label: str = ""
     plan_hash: str = ""
+    probe_steps: int = 0
+    """Timed steps that a costing run was to train at most; 0: no costing run."""
 
 
 class GpuInfo(Part):
@@ -107,6 +109,29 @@ class Timing(Part):
     samples_per_second_median: Reading
     phases: dict[str, float] = {}
     """Seconds per phase."""
+
+
+class Forecast(Part):
+    """What a costing run expects of the whole run; the record's own timing is what it measured."""
+
+    steps: int
+    """Timed steps that it rests on."""
+    asked_steps: int = 0
+    until: float | None = None
+    """The share below which the half-width of the epoch's interval had to come."""
+    samples: int = 0
+    """Training samples that were read."""
+    epoch_steps: int = 0
+    epoch_seconds: Reading
+    """What `epoch_wall_seconds` of the whole run will be."""
+    run_steps: int = 0
+    run_seconds: Reading
+    """Process start to last training step: evaluation and saving come on top."""
+    start_seconds: Reading
+    """Measured: process start to the end of the first step."""
+    warmup_seconds: float = 0.0
+    disk: dict[str, int] = {}
+    """Bytes that the whole run keeps on disk, by what they are."""
 
 
 class MemoryUse(Part):
@@ -167,6 +192,8 @@ class RunRecord(Part):
     trainable_parameters: int | None = None
     facts: dict[str, str] = {}
     exit: Exit
+    forecast: Forecast | None = None
+    """Of a costing run; None: all numbers of this record are measured."""
     counters: dict[str, float] = {}
     """Everything dropped, skipped or malformed, by name."""
     notices: tuple[str, ...] = ()
@@ -202,5 +229,7 @@ class SuiteView(Part):
     pending: tuple[str, ...] = ()
     curves: dict[str, RunCurves] = {}
     """By run id."""
+    forecasts: tuple[RunRecord, ...] = ()
+    """Costing runs, of any suite, with which runs of this one can be compared."""
     notes: dict[str, tuple[str, ...]] = {}
     """What people noted, by run id; under `""` of the whole suite."""

@@ -26,6 +26,7 @@ def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecor
             schema.Metric.model_validate(m.model_dump(exclude={"kind", "t"})) for m in run.metrics
         ),
         train=_train(run),
+        forecast=_forecast(run),
         samples=plan.samples if plan else 0,
         steps=run.step,
         planned_steps=plan.steps if plan else 0,
@@ -64,6 +65,7 @@ def _identity(spec: protocol.RunSpec, run: RunState) -> schema.Identity:
         repeat=spec.repeat,
         label=spec.label,
         plan_hash=spec.plan_hash,
+        probe_steps=spec.probe.steps if spec.probe else 0,
     )
 
 
@@ -106,6 +108,36 @@ def _timing(run: RunState) -> schema.Timing:
         samples_per_second=reading("samples_per_second"),
         samples_per_second_median=reading("samples_per_second_median"),
         phases=run.phase_seconds(),
+    )
+
+
+def _forecast(run: RunState) -> schema.Forecast | None:
+    said = run.forecast
+    if said is None:
+        return None
+
+    def reading(name: str) -> Reading:
+        value = getattr(said, f"{name}_seconds")
+        if value is None:
+            return Reading(reason=said.reasons.get(name) or "not measured")
+        if getattr(said, f"{name}_measured"):
+            return Reading(value=value, method=f"measured: {said.steps} timed steps, all there are")
+        bounds = {key: getattr(said, f"{name}_{key}") for key in ("low", "high")}
+        return Reading(value=value, method=f"forecast from {said.method}", **bounds)
+
+    start = said.start_seconds
+    return schema.Forecast(
+        steps=said.steps,
+        asked_steps=said.asked_steps,
+        until=said.until,
+        samples=said.samples,
+        epoch_steps=said.epoch_steps,
+        epoch_seconds=reading("epoch"),
+        run_steps=said.run_steps,
+        run_seconds=reading("run"),
+        start_seconds=Reading(value=start, reason="" if start else "no step was done"),
+        warmup_seconds=said.warmup_seconds,
+        disk=said.disk,
     )
 
 

@@ -89,6 +89,7 @@ class RunState:
     peaks: Mapping[str, float] = field(default_factory=dict)
     metrics: tuple[protocol.Metric, ...] = ()
     timing: protocol.Timing | None = None
+    forecast: protocol.Forecast | None = None
     memory: Mapping[str, protocol.Memory] = field(default_factory=dict)
     artifacts: tuple[protocol.Artifact, ...] = ()
     notices: tuple[protocol.Notice, ...] = ()
@@ -118,10 +119,15 @@ class RunState:
     def fraction(self) -> float | None:
         """Share of the present phase that is done, 0 to 1; None when nobody knows."""
         if self.phase in ("train", "warmup") and self.plan and self.plan.steps:
-            return min(1.0, self.step / self.plan.steps)
+            return min(1.0, self.step / self.last_step)
         if self.progress and self.progress.total:
             return min(1.0, self.progress.done / self.progress.total)
         return None
+
+    @property
+    def last_step(self) -> int:
+        """The step at which training ends at the latest; a costing run ends before the plan's."""
+        return (self.plan.stop_at or self.plan.steps) if self.plan else 0
 
     @property
     def step_seconds(self) -> float | None:
@@ -138,7 +144,7 @@ class RunState:
         # An engine may do more between steps than a step's seconds tell: the slower rate holds.
         wall = self.last.t - self.timed_from if self.last else 0.0
         seconds = max(self.timed_seconds, wall)
-        return max(0, self.plan.steps - self.step) * seconds / self.timed_steps
+        return max(0, self.last_step - self.step) * seconds / self.timed_steps
 
     def phase_seconds(self) -> dict[str, float]:
         """Seconds per phase name, summed over its spans; a lasting phase counts up to `t`."""
@@ -214,6 +220,8 @@ def _rare_changes(state: RunState, msg: protocol.Message) -> dict[str, Any]:
             return {"plan": msg}
         case protocol.Timing():
             return {"timing": msg}
+        case protocol.Forecast():
+            return {"forecast": msg}
         case protocol.Memory():
             return {"memory": {**state.memory, msg.phase: msg}}
         case protocol.Artifact():

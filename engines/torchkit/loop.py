@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from engines import protocol
 from engines.emitter import Emitter, Stopped
 from engines.torchkit import checkpoints
 from engines.torchkit.batches import Loader
@@ -51,6 +52,15 @@ class Training(Generic[Batch]):
     ema: Ema | None = None
     checkpoint_every: int = 0
     checkpoint_root: Path | None = None
+    stop_at: int | None = None
+    """A costing run: the last step that is done. Schedules and batches stay those of `steps`."""
+    stop_when: Callable[[protocol.Step], bool] | None = None
+    """A costing run: asked at the end of every window whether enough is known."""
+
+    @property
+    def last_step(self) -> int:
+        """The step after which training ends at the latest."""
+        return min(self.steps, self.stop_at or self.steps)
 
 
 def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> None:
@@ -65,8 +75,8 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
     meter.warmup_until = start + meter.warmup_steps
     emit.phase("warmup" if meter.warmup_steps else "train")
     job.model.train()
-    steps = job.loader.steps(start, job.steps)
-    for step in range(start + 1, job.steps + 1):
+    steps = job.loader.steps(start, job.last_step)
+    for step in range(start + 1, job.last_step + 1):
         if not meter.running:
             meter.open()
         lr = job.lr_at(step - 1)
@@ -93,9 +103,10 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
             job.ema.update()
         meter.lap("optimizer")
         meter.end_step(*_sum(outcomes), norm)
-        leaving = emit.stop_requested or step == job.steps
+        leaving = emit.stop_requested or step == job.last_step
         saving = bool(job.checkpoint_every) and step % job.checkpoint_every == 0
         first = step == start + 1
+        window = None
         if meter.due(step, first=first) or leaving or saving:
             window = meter.close(step, lr)
             if first:
@@ -110,6 +121,8 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
             save(job, step)
         if emit.stop_requested:
             raise Stopped
+        if window is not None and job.stop_when is not None and job.stop_when(window):
+            break
 
 
 def _sum(outcomes: list[Outcome]) -> tuple[int, Tensor, dict[str, Tensor]]:
