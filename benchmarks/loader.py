@@ -1,0 +1,175 @@
+"""Is a run bound by its data? Photos, the image cache, five epochs over it, and memory.
+
+    python benchmarks/loader.py --photos 5000
+
+  build     pictures/s of filling the image cache, against cores x one core's decode + resize
+  training  `data_wait` as a share of step time in the steady state, over the finished cache
+  memory    sum of PSS of the process tree after each epoch, for each number of loader threads
+
+JPEGs of 640 x 480 are made from OpenMoji's drawings over seeded noise (train_loop.as_photos).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from train_loop import Ours, as_photos, make_model, pairs
+from train_peers import Work
+
+from datasets_mm.decode import decode, read_inside
+from datasets_mm.images import ImageCache
+from engines import protocol
+from engines.emitter import Emitter
+from engines.retrieval import wording
+from engines.retrieval.items import ArrayItems, TokenItems
+from engines.torchkit import loop
+from engines.torchkit.batches import Loader
+from engines.torchkit.measure import Ledger, Meter, stopwatch
+
+EPOCHS = 5
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--photos", type=int, default=5000)
+    add("--batch", type=int, default=64)
+    add("--image-size", type=int, default=224)
+    add("--width", type=int, default=128)
+    add("--layers", type=int, default=2)
+    add("--workers", type=int, nargs="*", default=[0, 1, 2], help="loader threads to try")
+    add("--rounds", type=int, default=3, help="of filling the cache, interleaved with one core's")
+    add("--cache-root", type=Path, default=None, help="where OpenMoji-KB is, or will be, built")
+    add("--out", type=Path, default=None, help="write all figures as JSON")
+    args = parser.parse_args()
+    args.images = args.photos
+    return args
+
+
+def distinct(pictures: list[Path], photos: int, folder: Path) -> list[Path]:
+    """Photos, every one with its own bytes: the drawings are fewer than the photos asked for."""
+    known = list(dict.fromkeys(pictures))
+    made = as_photos(known, folder)
+    out = list(made)
+    for number in range(photos - len(made)):
+        source = made[number % len(made)]
+        copy = folder / f"{number:05}-{source.name}"
+        data = source.read_bytes()
+        # A comment segment after the start marker: another content hash, the same picture.
+        text = str(number).encode()
+        mark = b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
+        copy.write_bytes(data[:2] + mark + data[2:])
+        out.append(copy)
+    return out[:photos]
+
+
+def one_core(photos: list[Path], side: int) -> float:
+    """Pictures a second of reading, decoding and resizing in one thread."""
+    began = time.perf_counter()
+    for path in photos:
+        decode(read_inside(path.parent, path.name), side, "bicubic")
+    return len(photos) / (time.perf_counter() - began)
+
+
+def fill(photos: list[Path], side: int, cache: Path) -> tuple[ImageCache, float]:
+    """A new image cache, and pictures a second of filling it."""
+    began = time.perf_counter()
+    made = ImageCache.open([p.name for p in photos], photos[0].parent, side, cache)
+    return made, len(photos) / (time.perf_counter() - began)
+
+
+def pss() -> int:
+    """Sum of PSS of this process and its children, in bytes."""
+    children = Path("/proc/self/task").glob("*/children")
+    pids = {os.getpid(), *(int(p) for file in children for p in file.read_text().split())}
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def train(mine: Ours, workers: int) -> dict[str, Any]:
+    """Five epochs; the share of waiting after the first, and memory at the end of each."""
+    job = mine._job("ours")
+    order = job.loader.order
+    job.steps = EPOCHS * order.steps_per_epoch
+    job.loader = Loader(order, job.loader._gather, workers)
+    memory: list[int] = []
+    inner = job.lr_at
+
+    def lr_at(step: int) -> float:
+        if step and step % order.steps_per_epoch == 0:
+            memory.append(pss())
+        return inner(min(step, mine.work.steps - 1))
+
+    job.lr_at = lr_at
+    emit = Emitter()
+    meter = Meter(stopwatch(mine.device), order.steps_per_epoch, order.steps_per_epoch)
+    ledger = Ledger(order.steps_per_epoch, order.steps_per_epoch)
+    loop.train(job, meter, ledger, emit)
+    memory.append(pss())
+    timing: protocol.Timing = ledger.timing()
+    return {
+        "workers": workers, "data_wait_share": timing.data_wait_share,
+        "samples_per_second": timing.samples_per_second, "pss": memory,
+    }  # fmt: skip
+
+
+def main() -> int:
+    args = parse()
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="loader-") as scratch:
+        folder, fresh = Path(scratch, "clip"), Path(scratch, "cache")
+        folder.mkdir()
+        pictures, texts = pairs(args, args.cache_root or fresh)
+        photos = distinct(pictures, args.photos, Path(scratch, "photos"))
+        single, filled = [], []
+        for number in range(args.rounds):
+            single.append(one_core(photos[: max(50, args.photos // 10)], args.image_size))
+            cache, rate = fill(photos, args.image_size, Path(scratch, f"cache-{number}"))
+            filled.append(rate)
+        shares = [rate / (cores * one) for rate, one in zip(filled, single, strict=True)]
+        make_model(folder, texts, args)
+        tokens = TokenItems.tokenise(texts, wording.from_folder(folder), 77, pad=0)
+        images = ArrayItems([cache.array])
+        work = Work(
+            folder, photos, texts, [], args.batch, EPOCHS * -(-args.photos // args.batch), 1e-3,
+            args.image_size, "fp32", 0, cpu=not torch.cuda.is_available(),
+        )  # fmt: skip
+        mine = Ours(work, images, tokens, 0)
+        runs = [train(mine, workers) for workers in args.workers]
+    report(args, cores, sorted(shares)[len(shares) // 2], single, filled, runs)
+    if args.out:
+        args.out.write_text(json.dumps({"shares": shares, "runs": runs}, indent=1))
+    return 0
+
+
+def report(
+    args: argparse.Namespace, cores: int, share: float, single: list[float], filled: list[float],
+    runs: list[dict[str, Any]],
+) -> None:  # fmt: skip
+    """What was measured, as Markdown."""
+    print(f"{args.photos} JPEGs of 640 x 480 -> {args.image_size} px, batch {args.batch}")
+    one, all_cores = sorted(single)[len(single) // 2], sorted(filled)[len(filled) // 2]
+    print(f"one core: {one:.0f} pictures/s; filling the cache on {cores} cores: {all_cores:.0f} "
+          f"pictures/s = **{share:.2f}** of cores x one core\n")  # fmt: skip
+    print("| loader threads | samples/s | data_wait | sum of PSS after epochs 1 to 5 |")
+    print("|---:|---:|---:|---|")
+    for run in runs:
+        memory = " · ".join(f"{size / 2**20:.0f}" for size in run["pss"])
+        print(f"| {run['workers']} | {run['samples_per_second']:.1f} | "
+              f"{run['data_wait_share']:.2%} | {memory} MiB |")  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
