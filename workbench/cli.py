@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
 from workbench.exits import ExitStatus
 
@@ -34,6 +35,21 @@ SuiteName = Annotated[
     str | None,
     typer.Argument(metavar="[SUITE]", help="A suite's name or a part of it; default: the newest."),
 ]
+
+
+class RunCommand(typer.core.TyperCommand):
+    """`run`, whose `--cost-probe` may stand without its number."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Give a bare `--cost-probe` the usual number; what follows it may be the plan's file."""
+        bare = "--cost-probe"
+        for place, word in enumerate(args):
+            following = args[place + 1] if place + 1 < len(args) else ""
+            if word == bare and not following.lstrip("+-").replace(".", "").isdigit():
+                from engines.protocol import Probe
+
+                args[place] = f"{bare}={Probe().steps}"
+        return super().parse_args(ctx, args)
 
 
 def main() -> NoReturn:
@@ -93,7 +109,7 @@ def screen(
         raise typer.Exit(open_screen(paths.log_root(log_root)))
 
 
-@app.command()
+@app.command(cls=RunCommand)
 def run(
     plan_file: Annotated[Path | None, typer.Argument(metavar="[PLAN.toml]")] = None,
     preset: Annotated[
@@ -115,6 +131,18 @@ def run(
     log_root: LogRoot = None,
     headless: Annotated[bool, typer.Option(help="No live table: one line a second.")] = False,
     detach: Annotated[bool, typer.Option(help="Return at once; the suite goes on.")] = False,
+    cost_probe: Annotated[
+        int | None,
+        typer.Option(
+            "--cost-probe",
+            metavar="[N]",
+            help="Train only N timed steps (200), then forecast the epoch and the run.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="End a costing run when its interval is this narrow: ±2%."),
+    ] = None,
     share: Annotated[bool, typer.Option(help="Run beside other suites on the device.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs, start none.")] = False,
     as_json: AsJson = False,
@@ -128,7 +156,10 @@ def run(
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
         "devices": device, "task": task, "name": name, "label": label,
     }  # fmt: skip
-    asked = _asked(plan_file, preset, {k: v for k, v in flags.items() if v}, setting)
+    given = {k: v for k, v in flags.items() if v}
+    probe = {"cost_probe": cost_probe, "until": until}
+    given |= {k: v for k, v in probe.items() if v is not None}
+    asked = _asked(plan_file, preset, given, setting)
     specs = plan.expand(asked, paths.cache_root())
     if dry_run:
         for spec in specs:

@@ -48,7 +48,7 @@ def _state(run: RunState) -> str:
         return run.status
     if run.plan and run.phase in ("train", "warmup"):
         share = f" {run.fraction:.0%}" if run.fraction is not None else ""
-        return f"{run.phase} {run.step}/{run.plan.steps}{share}"
+        return f"{run.phase} {run.step}/{run.last_step}{share}"
     if run.progress and run.progress.total:
         return f"{run.phase} {run.progress.done:,}/{run.progress.total:,} {run.progress.unit}"
     return run.phase

@@ -12,16 +12,19 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from datasets_mm import tomlfile
 from datasets_mm.tomlfile import TomlError, nearest
 from engines.protocol import RunSpec, Task
-from workbench import paths
+from workbench import costing, paths
 
 PRESETS = Path(__file__).parent / "presets"
+
+
+YOUNGER: Final = ("cost_probe", "until")
 
 
 class PlanError(ValueError):
@@ -80,12 +83,18 @@ class SuitePlan(BaseModel):
     settings: dict[str, Any] = {}
     overrides: tuple[Override, ...] = Field(default=(), alias="override")
     label: str = ""
+    cost_probe: costing.Steps | None = None
+    """Costing runs: train this many timed steps, forecast the epoch and the run; never evaluate."""
+    until: costing.Share | None = None
+    """A costing run ends as soon as its interval is narrower than this share, ± (0.02, "±2%")."""
     about: str = ""
     """One sentence for the list of presets."""
 
     def hash(self) -> str:
         """Equal plans have equal hashes, however they came to be."""
         content = self.model_dump(mode="json", exclude={"about"})
+        # Younger than the first records: plans without them keep the hashes that those hold.
+        content = {k: v for k, v in content.items() if k not in YOUNGER or v is not None}
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -201,6 +210,9 @@ def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpe
     if task not in module.TASKS:
         known = ", ".join(module.TASKS)
         raise PlanError([f"engine '{cell.engine}' has no task '{task}'; it has {known}"])
+    if sentence := costing.problem(plan.cost_probe, plan.until, task, module.TASKS):
+        raise PlanError([sentence])
+    probe = costing.probe(plan.cost_probe, plan.until, task, module.TASKS)
     settings = {**_model_settings(cell), **plan.settings}
     for override in fitting:
         settings |= override.settings
@@ -214,9 +226,9 @@ def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpe
         raise PlanError(reasons)
     return RunSpec(
         suite="",
-        run_id=_run_id(plan, cell, number),
+        run_id=_run_id(plan, cell, number, probing=probe is not None),
         engine=cell.engine,
-        task=task,
+        task="probe" if probe else task,
         subset=cell.subset,
         model=cell.model,
         params=full,
@@ -226,6 +238,7 @@ def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpe
         cache_root=str(cache_root),
         label=next((o.label for o in reversed(fitting) if o.label is not None), plan.label),
         plan_hash=plan.hash(),
+        probe=probe,
     )
 
 
@@ -242,12 +255,14 @@ def _needs_model(engine: str) -> bool:
     return bool(catalog.load(engine).NEEDS)
 
 
-def _run_id(plan: SuitePlan, cell: _Cell, number: int) -> str:
+def _run_id(plan: SuitePlan, cell: _Cell, number: int, *, probing: bool) -> str:
     parts = [f"{number + 1:02d}", cell.engine, cell.subset, cell.model]
     if len(plan.seeds) > 1:
         parts.append(f"s{cell.seed}")
     if plan.repeats > 1:
         parts.append(f"r{cell.repeat + 1}")
+    if probing:
+        parts.append("probe")
     plain = re.sub(r"[^a-z0-9._-]+", "_", "-".join(parts).lower())
     return plain[:96].rstrip("-_.")
 

@@ -15,7 +15,7 @@ from engines.retrieval.params import Params
 __all__ = ["NEEDS", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "Retrieval: finds the passages that answer a question about an image"
-TASKS: Final[tuple[Task, ...]] = ("train", "evaluate")
+TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")
 NEEDS: Final[tuple[str, ...]] = (
     "question", "image_path", "passage_id", "passage_text", "passage_image_path",
 )  # fmt: skip

@@ -14,12 +14,13 @@ from engines.retrieval import trained
 from engines.retrieval.context import Context
 from engines.retrieval.encoder import parameter_counts
 from engines.retrieval.evaluate import Evaluator
+from engines.retrieval.items import ArrayItems
 from engines.retrieval.loss import contrastive
 from engines.retrieval.pairs import PairBatch, PairGatherer, to_device
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder
-from engines.torchkit import checkpoints, device, loop
+from engines.torchkit import checkpoints, device, forecast, loop
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.ema import Ema
 from engines.torchkit.measure import Ledger, Meter, stopwatch
@@ -46,12 +47,16 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     ready.model.to(target)
     device.report_memory(emit, "load", target)
     ema = None
-    if spec.task == "train":
+    if spec.task in ("train", "probe"):
         job = assemble(context, data, ready)
         ema = job.ema
+        costing = forecast.of(spec, job, params.timing_warmup_steps, emit)
         announce(context, data, ready, job)
-        train(context, job)
+        timing = train(context, job)
         device.report_memory(emit, "train", target)
+        if costing is not None:
+            emit.send(costing.forecast(timing, disk(context, data, ready, job)))
+            return
         if params.save_model:
             keep(context, job, ready.tokenizer)
     else:
@@ -124,6 +129,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:
             samples=len(data.pool),
             epochs=job.steps / order.steps_per_epoch,
             warmup_steps=min(params.timing_warmup_steps, job.steps),
+            stop_at=job.stop_at or 0,
             effective_batch=order.per_step,
             micro_batch=order.batch,
             parameters=total,
@@ -160,7 +166,19 @@ def announce_evaluation(context: Context, data: Data, ready: Prepared) -> None:
     )
 
 
-def train(context: Context, job: Job) -> None:
+def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, int]:
+    """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
+    params, side = context.params, context.params.image_size
+    arrays = [a for i in (ready.texts, ready.images) if isinstance(i, ArrayItems) for a in i.arrays]
+    features = sum(array.nbytes for array in arrays if array.dtype == "float16")
+    return {
+        **forecast.checkpoint_bytes(job, kept=params.save_model, every=params.checkpoint_every),
+        "image cache": len(data.strings.images) * side * side * 3,
+        **({"feature cache": features} if features else {}),
+    }
+
+
+def train(context: Context, job: Job) -> protocol.Timing:
     """The training phases and the run's `Timing`."""
     per_epoch = job.loader.order.steps_per_epoch
     warmup = context.params.timing_warmup_steps
@@ -169,7 +187,9 @@ def train(context: Context, job: Job) -> None:
     # Whatever was drawn while caches were filled, training starts from the seed.
     device.seed(context.spec.seed)
     loop.train(job, meter, ledger, context.emit)
-    context.emit.send(ledger.timing())
+    timing = ledger.timing()
+    context.emit.send(timing)
+    return timing
 
 
 def evaluate(context: Context, data: Data, ready: Prepared, ema: Ema | None) -> None:

@@ -93,6 +93,8 @@ SUITE_ABOUT: Final = {
     "repeats": "How often everything is repeated, to see the noise between runs",
     "devices": "GPU indexes that the runs may see; empty: whatever the environment shows",
     "label": "Name of the experiment, as tables show it",
+    "cost_probe": "Costing run: train so many steps (200, say) and forecast; empty: train it all",
+    "until": "Costing run: stop when the forecast is as sure as this, ±2% or 0.02",
 }
 """Settings of the plan itself that the form offers, with their sentences."""
 

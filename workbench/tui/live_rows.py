@@ -144,7 +144,7 @@ def progress(run: RunState) -> tuple[str, float | None, str, bool]:
         return _ended(run)
     word = run.phase or run.status
     if run.phase in ("train", "warmup") and run.plan and run.plan.steps:
-        after = f"{run.step:,} / {run.plan.steps:,} steps"
+        after = f"{run.step:,} / {run.last_step:,} steps"
         if run.eta_seconds is not None:
             after += f"   {q.clock(run.eta_seconds)} left"
         return word, run.fraction, after, False
