@@ -161,6 +161,34 @@ class Metric(Part):
     scores_file: str | None = None
 
 
+class Evaluation(Part):
+    """What evaluating on one split cost, in seconds."""
+
+    split: str
+    queries: int
+    passages: int
+    batches: int = 0
+    """Batches that were encoded."""
+    depth: int = 0
+    """Passages that were ranked for each query."""
+    search: str = "exact"
+    precision: str = "fp32"
+    """Of the passage vectors."""
+    time_to_first_batch: float | None = None
+    """Process start to the end of the first encoded batch; null where another split had it."""
+    corpus_seconds: float | None = None
+    """Encoding the corpus; null where another split of the run had paid for it."""
+    query_seconds: float
+    search_seconds: float
+    score_seconds: float = 0.0
+    """Metrics, intervals, files, ablations."""
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Encoding and searching once over all queries of the split."""
+        return (self.corpus_seconds or 0.0) + self.query_seconds + self.search_seconds
+
+
 class Exit(Part):
     """How it ended, and where it was then."""
 
@@ -181,6 +209,8 @@ class RunRecord(Part):
     timing: Timing
     memory: MemoryUse
     metrics: tuple[Metric, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    """One for each split, in the order in which they were evaluated."""
     train: dict[str, float] = {}
     """Last logged training numbers: `loss`, `r@1`, `batch`, …"""
     samples: int = 0

@@ -25,6 +25,10 @@ def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecor
         metrics=tuple(
             schema.Metric.model_validate(m.model_dump(exclude={"kind", "t"})) for m in run.metrics
         ),
+        evaluations=tuple(
+            schema.Evaluation.model_validate(e.model_dump(exclude={"kind", "t"}))
+            for e in run.evaluations
+        ),
         train=_train(run),
         forecast=_forecast(run),
         samples=plan.samples if plan else 0,

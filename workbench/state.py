@@ -88,6 +88,7 @@ class RunState:
     sample: protocol.Sample | None = None
     peaks: Mapping[str, float] = field(default_factory=dict)
     metrics: tuple[protocol.Metric, ...] = ()
+    evaluations: tuple[protocol.Evaluation, ...] = ()
     timing: protocol.Timing | None = None
     forecast: protocol.Forecast | None = None
     memory: Mapping[str, protocol.Memory] = field(default_factory=dict)
@@ -218,6 +219,8 @@ def _rare_changes(state: RunState, msg: protocol.Message) -> dict[str, Any]:
     match msg:
         case protocol.Plan():
             return {"plan": msg}
+        case protocol.Evaluation():
+            return {"evaluations": (*state.evaluations, msg)}
         case protocol.Timing():
             return {"timing": msg}
         case protocol.Forecast():

@@ -1,0 +1,343 @@
+"""What engines and wardens say: one class a message, and the words that they share.
+
+Apart from `protocol`, which knows how a message becomes a line: what is said grows with every
+engine, how it is said does not.
+
+Two rules of numbers: a non-finite number (a NaN loss) is written as the string "NaN"/"Infinity",
+on purpose; an unmeasured number is null and has a reason beside it. Neither stands for the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+PROTOCOL: Final = 1
+"""Checked in `Hello`. Raised when a message loses or changes a field; additions keep the number."""
+
+PhaseName = Literal[
+    "import", "build", "cache", "load", "compile", "warmup", "train", "eval", "encode", "search",
+    "generate", "save",
+]  # fmt: skip
+
+Cause = Literal[
+    "completed", "failed", "killed", "oom-cuda", "oom-host", "stopped", "hung", "supervisor-lost",
+    "protocol-error", "storage-lost", "skipped", "unknown",
+]  # fmt: skip
+"""How an attempt ended. `skipped`: a person skipped it, or a run that it needs did not complete."""
+
+
+class Message(BaseModel):
+    """Base of all messages. Unknown fields of a newer engine are kept, not refused."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
+
+    t: float = 0.0
+    """Seconds since the attempt's start on CLOCK_MONOTONIC, which all processes here share."""
+
+
+class Hello(Message):
+    """First message of every engine."""
+
+    kind: Literal["hello"] = "hello"
+    protocol: int = PROTOCOL
+    engine: str
+    pid: int
+    device: str = ""
+    """`cpu`, or the name of the GPU as torch gives it; empty while torch is not loaded yet."""
+    threads: int | None = None
+    versions: dict[str, str] = {}
+
+
+class Phase(Message):
+    """A phase begins here; the one before it ends."""
+
+    kind: Literal["phase"] = "phase"
+    name: PhaseName
+    detail: str = ""
+
+
+class Plan(Message):
+    """What the engine is going to do, sent as soon as it knows."""
+
+    kind: Literal["plan"] = "plan"
+    steps: int
+    """Optimizer steps in all, warm-up included."""
+    samples: int
+    """Training samples of the subset that were loaded."""
+    epochs: float = 1.0
+    warmup_steps: int = 0
+    """Steps at the start that are left out of the timing."""
+    stop_at: int = 0
+    """The step at which a costing run stops at the latest; 0: `steps`."""
+    effective_batch: int
+    micro_batch: int
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    subset_fingerprint: str = ""
+    model_revision: str = ""
+    facts: dict[str, str] = {}
+    """Anything a reader of the record should know: `layers`: `3,7,11 -> 2,5,8`, precision, …"""
+
+
+class Step(Message):
+    """A window of optimizer steps. Times are seconds of the whole window unless said otherwise."""
+
+    kind: Literal["step"] = "step"
+    step: int
+    """Optimizer steps done so far, this window included."""
+    count: int
+    samples: int
+    epoch: float = 0.0
+    warmup: bool = False
+    """True: these steps are left out of every timing."""
+    seconds: float
+    step_seconds: tuple[float, ...] = ()
+    """One duration a step; its sum is `seconds` less what lay between the steps."""
+    data_wait: float | None = None
+    transfer: float | None = None
+    forward: float | None = None
+    backward: float | None = None
+    optimizer: float | None = None
+    loss: float
+    """Mean over the window."""
+    lr: float
+    grad_norm: float | None = None
+    metrics: dict[str, float] = {}
+
+
+class Progress(Message):
+    """How far a phase other than training has come."""
+
+    kind: Literal["progress"] = "progress"
+    done: int
+    total: int
+    unit: str = "items"
+
+
+class Metric(Message):
+    """One number of quality, with its interval."""
+
+    kind: Literal["metric"] = "metric"
+    name: str
+    """`recall@1`, `mrr@10`, …; a variant belongs into the name (`recall@1[image only]`)."""
+    value: float
+    split: str
+    """The subset it was measured on, or `train`."""
+    n: int
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    """How the interval was made: `bootstrap over queries, 1000, 95%`."""
+    higher_is_better: bool = True
+    scores_file: str | None = None
+    """Per-item scores, relative to the run folder, for paired tests."""
+
+
+class Evaluation(Message):
+    """What evaluating on one split cost. Seconds; the device was waited for at every edge."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    split: str
+    queries: int
+    passages: int
+    batches: int = 0
+    """Batches that were encoded: of the queries, and of the corpus where it was not reused."""
+    depth: int = 0
+    """Passages that were ranked for each query."""
+    search: str = "exact"
+    precision: str = "fp32"
+    """Of the passage vectors that were searched; scores are summed in fp32."""
+    time_to_first_batch: float | None = None
+    """Start of the process to the end of its first encoded batch."""
+    corpus_seconds: float | None = None
+    """Encoding the corpus (and building its index); null: reused from another split."""
+    query_seconds: float
+    """Encoding the queries."""
+    search_seconds: float
+    """Searching with the whole queries; ablations are not in it."""
+    score_seconds: float = 0.0
+    """Metrics, intervals and files, and whatever the ablations cost."""
+
+
+class Timing(Message):
+    """The run's times in seconds, as design.md defines them. Null is unmeasured; see `reasons`."""
+
+    kind: Literal["timing"] = "timing"
+    time_to_first_step: float | None = None
+    epoch_wall_seconds: float | None = None
+    """Wall clock of the timed training steps of the last whole epoch; `epoch_steps` of them."""
+    epoch_steps: int = 0
+    warmup_steps: int = 0
+    step_median: float | None = None
+    step_median_low: float | None = None
+    step_median_high: float | None = None
+    step_p95: float | None = None
+    step_p95_low: float | None = None
+    step_p95_high: float | None = None
+    interval_method: str = ""
+    data_wait_share: float | None = None
+    samples_per_second: float | None = None
+    """Sum of samples over sum of seconds."""
+    samples_per_second_median: float | None = None
+    """Samples of a step over the median step: the two must agree, or the run is flagged."""
+    reasons: dict[str, str] = {}
+
+
+class Forecast(Message):
+    """What a costing run expects of the whole run. Seconds; null has its reason in `reasons`."""
+
+    kind: Literal["forecast"] = "forecast"
+    steps: int
+    """Timed steps that it rests on."""
+    asked_steps: int
+    until: float | None = None
+    samples: int = 0
+    """Training samples read, those of the warm-up included."""
+    epoch_steps: int = 0
+    """Steps that `epoch_seconds` is about: those that the whole run's `epoch_wall_seconds` is."""
+    epoch_seconds: float | None = None
+    epoch_low: float | None = None
+    epoch_high: float | None = None
+    epoch_measured: bool = False
+    """The costing run trained the whole epoch: `epoch_seconds` is a measurement."""
+    run_steps: int = 0
+    run_seconds: float | None = None
+    """Start of the process to its last training step, as `start_seconds` and all steps add up."""
+    run_low: float | None = None
+    run_high: float | None = None
+    run_measured: bool = False
+    start_seconds: float | None = None
+    """Start of the process to the end of the first step, measured."""
+    warmup_seconds: float = 0.0
+    """The other steps of the timing warm-up, measured."""
+    method: str = ""
+    disk: dict[str, int] = {}
+    """Bytes that the whole run keeps on disk, by what they are."""
+    reasons: dict[str, str] = {}
+
+
+class Memory(Message):
+    """Peaks in bytes since the phase before; null with a reason when there is no GPU."""
+
+    kind: Literal["memory"] = "memory"
+    phase: PhaseName
+    vram_allocated_peak: int | None = None
+    vram_reserved_peak: int | None = None
+    rss_peak: int | None = None
+    """VmHWM of the engine's main process so far."""
+    reason: str = ""
+
+
+class Artifact(Message):
+    """A file that the run leaves behind, hashed while it was written."""
+
+    kind: Literal["artifact"] = "artifact"
+    path: str
+    """Relative to the run folder."""
+    sha256: str
+    size: int
+    role: str = "checkpoint"
+
+
+class Notice(Message):
+    """Something a person should know; counted by code (skipped images, truncated texts, …)."""
+
+    kind: Literal["notice"] = "notice"
+    code: str
+    text: str
+    count: int = 1
+
+
+class Oom(Message):
+    """The device ran out of memory; `before` and `after` are micro-batch sizes."""
+
+    kind: Literal["oom"] = "oom"
+    step: int
+    before: int
+    after: int
+
+
+class Done(Message):
+    """Last message of an engine that finished its work."""
+
+    kind: Literal["done"] = "done"
+    dropped: int = 0
+    """Metric messages that the emitter dropped because the pipe was full."""
+
+
+class Failed(Message):
+    """Last message of an engine that could not."""
+
+    kind: Literal["failed"] = "failed"
+    error: str
+    """One sentence for a person."""
+    hint: Literal["failed", "oom-cuda", "oom-host", "stopped", "usage"] = "failed"
+    traceback: str = ""
+
+
+class Attempt(Message):
+    """The warden started the engine (source `warden`)."""
+
+    kind: Literal["attempt"] = "attempt"
+    number: int
+    pid: int
+    environment: dict[str, Any] = {}
+    """Machine, GPUs, driver, NVML library and whether it is a stub: see results.schema."""
+
+
+class Gpu(BaseModel):
+    """One GPU at one moment. A null has its reason in `reasons` under the field's name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    index: int
+    used: int | None = None
+    total: int | None = None
+    process: int | None = None
+    """Bytes held by the run's own processes."""
+    utilisation: float | None = None
+    power: float | None = None
+    """Watts."""
+    temperature: float | None = None
+    reasons: dict[str, str] = {}
+
+
+class Sample(Message):
+    """What the machine showed at one moment (source `warden`). Bytes, percent of one core."""
+
+    kind: Literal["sample"] = "sample"
+    rss_main: int | None = None
+    rss_main_peak: int | None = None
+    """VmHWM of the engine's main process."""
+    rss_tree: int | None = None
+    pss_tree: int | None = None
+    cpu_percent: float | None = None
+    processes: int = 0
+    gpus: tuple[Gpu, ...] = ()
+    gpu_reason: str = ""
+    """Why `gpus` is empty."""
+
+
+class End(Message):
+    """The attempt is over (source `warden`): nothing of it runs any more."""
+
+    kind: Literal["end"] = "end"
+    cause: Cause
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str = ""
+    """One sentence for a person."""
+    killed: tuple[int, ...] = ()
+    """Pids that had to be killed."""
+    survivors: tuple[int, ...] = ()
+    """Pids that could not be killed."""
+    counters: dict[str, float] = {}
+    """Everything dropped, malformed or oversize, by name; CPU seconds of the observers too."""
+
+
+class Unknown(Message):
+    """A message of a kind that this version does not know. Kept raw and counted."""
+
+    kind: str
