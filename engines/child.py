@@ -2,6 +2,9 @@
 
 Ties the process to its warden (parent-death signal and life pipe), reads the spec, runs the engine
 and turns every ending into a last message and an exit code. Knows no torch.
+
+With `nproc_per_node` > 1 this process becomes the agent of that many ranks, each of which is again
+`python -m engines.child RUN_DIR`. Rank 0 speaks for all of them; their failures go to the agent.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ EXIT_STOPPED: Final = 143
 
 _PR_SET_PDEATHSIG: Final = 1
 
+SHARED_TASKS: Final = frozenset({"train", "probe"})
+
 Hint = Literal["failed", "oom-cuda", "oom-host", "stopped", "usage"]
 
 
@@ -36,25 +41,29 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2:
         print("usage: python -m engines.child RUN_DIR", file=sys.stderr)  # noqa: T201
         return 2
+    run_dir, rank = Path(argv[1]), own_rank()
+    if rank:
+        write_apart(run_dir / "ranks" / f"rank{rank}.log")
     tie_to_parent()
     share_cores()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    fd = os.environ.get("WORKBENCH_EVENT_FD")
+    events = os.devnull if rank else os.environ.get("WORKBENCH_EVENT_FD")
     t0 = os.environ.get("WORKBENCH_T0")
-    emit = Emitter(int(fd) if fd else None, float(t0) if t0 else None)
+    fd = open_pipe(events, os.O_WRONLY) if events else None
+    emit = Emitter(fd, float(t0) if t0 else None)
 
     def request_stop(_signal: int, _frame: object) -> None:
         emit.stop_requested = True
 
     signal.signal(signal.SIGTERM, request_stop)
-    code = work(emit, Path(argv[1]))
+    code = work(emit, run_dir, rank)
     flushed = emit.close()
     return code if flushed or code else EXIT_FAILED
 
 
-def work(emit: Emitter, run_dir: Path) -> int:
-    """Read the spec, run its engine, say how it ended."""
+def work(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
+    """Read the spec, run its engine (or the ranks that do), say how it ended."""
     try:
         spec = read_spec(run_dir)
         emit.send(
@@ -63,22 +72,72 @@ def work(emit: Emitter, run_dir: Path) -> int:
             )
         )
         emit.phase("import")
-        catalog.load(spec.engine).run(spec, emit, run_dir)
-        emit.send(protocol.Done(dropped=emit.dropped))
-    except Stopped:
-        emit.send(protocol.Failed(error="Stopped as asked.", hint="stopped"))
-        return EXIT_STOPPED
-    except (EngineError, catalog.UnknownEngineError) as error:
-        emit.send(protocol.Failed(error=str(error), hint="usage"))
-        return EXIT_FAILED
+        if rank is None and (size := ranks(spec)) > 1:
+            failed = lead(spec, size, run_dir, emit)
+        else:
+            catalog.load(spec.engine).run(spec, emit, run_dir)
+            emit.send(protocol.Done(dropped=emit.dropped))
+            failed = None
     except BaseException as error:
-        hint = classify(error)
-        text = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-        trace = traceback.format_exc()
-        sys.stderr.write(trace)
-        emit.send(protocol.Failed(error=text, hint=hint, traceback=trace))
-        return EXIT_FAILED
-    return 0
+        failed = failure(error)
+    if failed is None:
+        return 0
+    if rank is None:
+        emit.send(failed)
+    else:
+        tell_agent(run_dir / "ranks" / f"rank{rank}.json", failed, emit.now())
+    return EXIT_STOPPED if failed.hint == "stopped" else EXIT_FAILED
+
+
+def failure(error: BaseException) -> protocol.Failed:
+    """What an exception comes to; one that nobody expected goes to stderr too."""
+    if isinstance(error, Stopped):
+        return protocol.Failed(error="Stopped as asked.", hint="stopped")
+    if isinstance(error, (EngineError, catalog.UnknownEngineError)):
+        return protocol.Failed(error=str(error), hint="usage")
+    trace = "".join(traceback.format_exception(error))
+    sys.stderr.write(trace)
+    text = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+    return protocol.Failed(error=text, hint=classify(error), traceback=trace)
+
+
+def ranks(spec: protocol.RunSpec) -> int:
+    """How many processes share the work. Only training is shared."""
+    return int(spec.params.get("nproc_per_node", 1)) if spec.task in SHARED_TASKS else 1
+
+
+def lead(spec: protocol.RunSpec, size: int, run_dir: Path, emit: Emitter) -> protocol.Failed | None:
+    """Be the agent of several ranks until all have ended."""
+    from engines.torchkit import agent, distributed  # torch, which only an agent needs here
+
+    distributed.check_ranks(size, spec.devices)
+    return agent.supervise(size, run_dir, emit)
+
+
+def own_rank() -> int | None:
+    """The rank of this process, if an agent started it."""
+    return int(os.environ["RANK"]) if "WORKBENCH_RANKS" in os.environ else None
+
+
+def write_apart(path: Path) -> None:
+    """Send stdout and stderr of this process, C code included, to the end of a file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    fd = os.open(path, flags, 0o600)
+    for stream in (1, 2):
+        os.dup2(fd, stream)
+    os.close(fd)
+
+
+def tell_agent(path: Path, failed: protocol.Failed, t: float) -> None:
+    """Leave a rank's failure where its agent looks, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(failed.model_copy(update={"t": t}).model_dump_json())
+    temporary.rename(path)
+
+
+def open_pipe(place: str, flags: int) -> int:
+    """A descriptor from its number (inherited) or its path (a rank: torchrun closes all others)."""
+    return int(place) if place.isdigit() else os.open(place, flags | os.O_CLOEXEC)
 
 
 def share_cores() -> None:
@@ -140,7 +199,8 @@ def tie_to_parent() -> None:
             os._exit(EXIT_STOPPED)
     life = os.environ.get("WORKBENCH_LIFE_FD")
     if life:
-        threading.Thread(target=watch_life, args=(int(life),), name="life", daemon=True).start()
+        fd = open_pipe(life, os.O_RDONLY)
+        threading.Thread(target=watch_life, args=(fd,), name="life", daemon=True).start()
 
 
 def watch_life(fd: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from engines.emitter import Emitter
 from engines.models import ModelEntry
 from engines.protocol import RunSpec
 from engines.retrieval.params import Params
+from engines.torchkit.distributed import Team
 from engines.torchkit.precision import Precision
 
 
@@ -26,6 +27,8 @@ class Context:
     entry: ModelEntry
     trained: Path | None = None
     """Checkpoint folder of the run that trained the model; None: the entry's own weights."""
+    team: Team = field(default_factory=Team)
+    """The processes that train together."""
 
     @property
     def device(self) -> torch.device:

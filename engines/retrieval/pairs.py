@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engines.retrieval.items import Items, Rows
+from engines.torchkit.batches import share
 
 NONE = -1
 """Row of a modality that is not there."""
@@ -63,14 +64,18 @@ class Inputs:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """A micro-batch. `positive` [B, B]: passage j is a positive of query i."""
+    """A micro-batch. `positive` [B, B]: passage j is a positive of query i.
+
+    Among several ranks `positive` is of the global micro-batch, and the inputs are one rank's share
+    of it; a rank without a share gets one pair as a stand-in.
+    """
 
     queries: Inputs
     passages: Inputs
     positive: Tensor
 
     def __len__(self) -> int:
-        return self.queries.size
+        return len(self.positive)
 
 
 class PairGatherer:
@@ -85,6 +90,8 @@ class PairGatherer:
         self._seed = seed
         self._dropout = modality_dropout
         self.pin = False
+        self.place = (0, 1)
+        """This rank and the number of ranks."""
 
     def __call__(self, rows: Rows, epoch: int) -> PairBatch:
         """The pairs of these records in this epoch."""
@@ -93,9 +100,11 @@ class PairGatherer:
         queries = pool.queries.take(rows)
         if self._dropout:
             queries = drop_modality(queries, rows, self._seed, epoch, self._dropout)
+        first, last = share(len(rows), *self.place)
+        own = np.arange(first, last) if last > first else np.zeros(1, np.int64)
         batch = PairBatch(
-            gather(queries, self._texts, self._images),
-            gather(pool.positives.take(drawn), self._texts, self._images),
+            gather(queries.take(own), self._texts, self._images),
+            gather(pool.positives.take(drawn[own]), self._texts, self._images),
             torch.from_numpy(positive_matrix(pool, rows, drawn)),
         )
         return _mapped(batch, Tensor.pin_memory) if self.pin else batch

@@ -61,7 +61,40 @@ class Params(BaseModel):
         (), description="Blocks of the vision tower, from 0, exactly; wins over layers"
     )
 
+    # How vectors are made and compared
+    layer_fusion: Literal["mean", "recurrent"] = Field(
+        "mean", description="What becomes of the layers: their mean, or ReT's recurrent gated cell"
+    )
+    scoring: Literal["pooled", "late"] = Field(
+        "pooled", description="Compare one vector per item, or all tokens (late interaction, MaxSim)"
+    )
+    fusion_width: int = Field(1024, ge=16, le=8192, description="Width of the recurrent cell")
+    fusion_queries: int = Field(32, ge=1, le=1024, description="Query tokens of the recurrent cell")
+    late_width: int = Field(
+        128, ge=1, le=8192, description="Width of the vectors that the recurrent cell gives"
+    )
+    freeze_towers: bool = Field(
+        False, description="Train only the recurrent cell; the towers keep their weights"
+    )
+    loss: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="In-batch softmax as CLIP, or pairwise sigmoid as SigLIP"
+    )
+    grad_cache_chunk: int = Field(
+        0,
+        ge=0,
+        le=65_536,
+        description="Items computed at once in training; 0: the whole batch. Exact gradients in "
+        "the memory of a chunk, at the price of a second forward pass",
+    )
+
     # The machine
+    nproc_per_node: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes on this machine that train one model together, a GPU each; `batch` "
+        "is per process, negatives are gathered",
+    )
     precision: Literal["bf16", "fp16", "fp32"] = Field(
         "bf16", description="Autocast type; fp16 with gradient scaling"
     )

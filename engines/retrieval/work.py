@@ -20,7 +20,7 @@ from engines.retrieval.pairs import PairBatch, PairGatherer, to_device
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder
-from engines.torchkit import checkpoints, device, forecast, loop
+from engines.torchkit import checkpoints, device, distributed, forecast, loop
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.ema import Ema
 from engines.torchkit.measure import Ledger, Meter, stopwatch
@@ -34,16 +34,18 @@ Job = loop.Training[PairBatch]
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, or only evaluate."""
     params = Params.model_validate(spec.params)
-    target = device.choose(spec.devices)
-    device.prepare(params.threads, tf32=params.tf32)
+    team = distributed.join()
+    target = device.choose(spec.devices, team.rank)
+    device.prepare(params.threads, tf32=params.tf32, ranks=team.size)
     device.seed(spec.seed)
     device.introduce(emit, spec, target)
     precision, entry = Precision(params.precision, target), models.load(spec.model)
-    context = trained.resolve(Context(spec, params, precision, emit, run_dir, entry))
-    emit.phase("build")
-    data = read_data(context)
-    device.report_memory(emit, "build", target)
-    ready = prepare(context, data)
+    context = trained.resolve(Context(spec, params, precision, emit, run_dir, entry, team=team))
+    with team.leader_first(emit):
+        emit.phase("build")
+        data = read_data(context)
+        device.report_memory(emit, "build", target)
+        ready = prepare(context, data)
     ready.model.to(target)
     device.report_memory(emit, "load", target)
     ema = None
@@ -53,7 +55,10 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         costing = forecast.of(spec, job, params.timing_warmup_steps, emit)
         announce(context, data, ready, job)
         timing = train(context, job)
+        team.leave()
         device.report_memory(emit, "train", target)
+        if not team.leads:  # the leader saves and evaluates alone; it needs nobody's data
+            return
         if costing is not None:
             emit.send(costing.forecast(timing, disk(context, data, ready, job)))
             return
@@ -69,17 +74,20 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
 def assemble(context: Context, data: Data, ready: Prepared) -> Job:
     """Everything that the loop needs."""
     params, model, target = context.params, ready.model, context.device
-    seed = context.spec.seed
-    order = Order(len(data.pool), params.batch, params.accumulation, seed)
+    seed, team = context.spec.seed, context.team
+    order = Order(len(data.pool), params.batch * team.size, params.accumulation, seed)
     gatherer = PairGatherer(data.pool, ready.texts, ready.images, seed, params.modality_dropout)
     gatherer.pin = params.pin_memory and target.type == "cuda"
+    gatherer.place = (team.rank, team.size)
     steps = planned_steps(params, order)
     warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
     if params.compile:
         model.compile_towers()
+    encode = team.wrap(model)
 
     def forward(batch: PairBatch) -> loop.Outcome:
-        queries, passages, scale = model(batch.queries, batch.passages)
+        own_queries, own_passages, scale = encode(batch.queries, batch.passages)
+        queries, passages = (team.gather(v, len(batch)) for v in (own_queries, own_passages))
         loss, metrics = contrastive(queries, passages, batch.positive, scale)
         return loop.Outcome(loss, metrics, len(batch))
 
@@ -98,6 +106,7 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
         ema=Ema(model, params.ema) if params.ema else None,
         checkpoint_every=params.checkpoint_every,
         checkpoint_root=context.run_dir / "checkpoints",
+        team=team,
     )
 
 
@@ -109,9 +118,11 @@ def planned_steps(params: Params, order: Order) -> int:
 
 def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:
     """Say what is going to happen, before it does."""
-    params, order = context.params, job.loader.order
+    params, order, team = context.params, job.loader.order, context.team
     total, trainable = parameter_counts(ready.model)
-    chance = f"in the micro-batch of {params.batch}; chance of r@1 is 1/{params.batch}"
+    chance = f"in the micro-batch of {order.batch}; chance of r@1 is 1/{order.batch}"
+    if team.size > 1:
+        chance += f"; gathered with their gradients from {team.size} ranks of {params.batch} each"
     facts = {
         **ready.facts,
         "precision": params.precision,
@@ -185,7 +196,8 @@ def train(context: Context, job: Job) -> protocol.Timing:
     meter = Meter(stopwatch(context.device), warmup, per_epoch)
     ledger = Ledger(per_epoch, warmup)
     # Whatever was drawn while caches were filled, training starts from the seed.
-    device.seed(context.spec.seed)
+    # Ranks draw different dropout masks: theirs are different pairs.
+    device.seed(context.spec.seed + (context.team.rank << 40))
     loop.train(job, meter, ledger, context.emit)
     timing = ledger.timing()
     context.emit.send(timing)

@@ -22,6 +22,13 @@ DEPTH: Final = 2
 """Batches prepared ahead per worker: one in the hand, one being made."""
 
 
+def share(rows: int, rank: int, size: int) -> tuple[int, int]:
+    """First and last (excluded) of `rows` that are this rank's: sizes differ by at most one."""
+    each, more = divmod(rows, size)
+    first = rank * each + min(rank, more)
+    return first, first + each + (rank < more)
+
+
 class Order:
     """Which rows make up each optimizer step.
 

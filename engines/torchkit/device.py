@@ -21,24 +21,27 @@ from engines.protocol import PhaseName, RunSpec
 NO_GPU = "torch sees no CUDA device in this process"
 
 
-def choose(devices: Sequence[int]) -> torch.device:
-    """The first visible GPU, else the CPU.
+def choose(devices: Sequence[int], rank: int = 0) -> torch.device:
+    """The first visible GPU (of several ranks: the one in the rank's place), else the CPU.
 
     Raises:
         EngineError: GPUs were asked for and torch sees none.
     """
     if torch.cuda.is_available():
-        return torch.device("cuda", 0)
+        return torch.device("cuda", rank)
     if devices:
         wanted = ", ".join(map(str, devices))
         raise EngineError(f"devices = [{wanted}], but {NO_GPU}; leave `devices` empty for the CPU")
     return torch.device("cpu")
 
 
-def prepare(threads: int, *, tf32: bool) -> None:
-    """Set torch's thread count (0: torch's own choice) and the precision of fp32 products."""
-    if threads:
-        torch.set_num_threads(threads)
+def prepare(threads: int, *, tf32: bool, ranks: int = 1) -> None:
+    """Set torch's thread count (0: torch's own choice) and the precision of fp32 products.
+
+    torch chooses all cores; several ranks share them, or they would wait for each other.
+    """
+    if threads or ranks > 1:
+        torch.set_num_threads(threads or max(1, torch.get_num_threads() // ranks))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if threads != 1 else "false")
     torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
     torch.backends.cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +18,7 @@ from engines import protocol
 from engines.emitter import Emitter, Stopped
 from engines.torchkit import checkpoints
 from engines.torchkit.batches import Loader
+from engines.torchkit.distributed import Team
 from engines.torchkit.ema import Ema
 from engines.torchkit.measure import Ledger, Meter
 from engines.torchkit.optimizers import set_lr
@@ -52,6 +53,7 @@ class Training(Generic[Batch]):
     ema: Ema | None = None
     checkpoint_every: int = 0
     checkpoint_root: Path | None = None
+    team: Team = field(default_factory=Team)
     stop_at: int | None = None
     """A costing run: the last step that is done. Schedules and batches stay those of `steps`."""
     stop_when: Callable[[protocol.Step], bool] | None = None
@@ -71,11 +73,11 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
     """
     start = resume(job)
     parameters = [p for p in job.model.parameters() if p.requires_grad]
-    scaler = job.precision.scaler
     meter.warmup_until = start + meter.warmup_steps
     emit.phase("warmup" if meter.warmup_steps else "train")
     job.model.train()
     steps = job.loader.steps(start, job.last_step)
+    stop_vote, enough_vote, enough = job.team.vote(), job.team.vote(), False
     for step in range(start + 1, job.last_step + 1):
         if not meter.running:
             meter.open()
@@ -91,38 +93,47 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
             with job.precision.autocast():
                 outcome = job.forward(batch)
             meter.lap("forward")
-            scaler.scale(outcome.loss / parts).backward()  # type: ignore[no-untyped-call]
+            job.precision.scaler.scale(outcome.loss / parts).backward()  # type: ignore[no-untyped-call]
             meter.lap("backward")
             outcomes.append(outcome)
-        scaler.unscale_(job.optimizer)
-        norm = nn.utils.clip_grad_norm_(parameters, job.clip_norm or float("inf"))
-        scaler.step(job.optimizer)
-        scaler.update()
-        job.optimizer.zero_grad(set_to_none=True)
-        if job.ema is not None:
-            job.ema.update()
+        norm = _update(job, parameters)
         meter.lap("optimizer")
         meter.end_step(*_sum(outcomes), norm)
-        leaving = emit.stop_requested or step == job.last_step
+        stopping = stop_vote(emit.stop_requested)
+        finished = job.stop_when is not None and enough_vote(enough)
+        leaving = stopping or finished or step == job.last_step
         saving = bool(job.checkpoint_every) and step % job.checkpoint_every == 0
         first = step == start + 1
-        window = None
         if meter.due(step, first=first) or leaving or saving:
             window = meter.close(step, lr)
             if first:
                 ledger.time_to_first_step = emit.now()
             ledger.add(window)
             emit.send(window)
+            enough = job.stop_when is not None and job.stop_when(window)
             if not math.isfinite(window.loss):
                 emit.notice("loss-not-finite", f"the loss is {window.loss} at step {step}")
         if step == meter.warmup_until and step > start:
             emit.phase("train")
-        if saving or emit.stop_requested:
+        if saving or stopping:
             save(job, step)
-        if emit.stop_requested:
+        if stopping:
             raise Stopped
-        if window is not None and job.stop_when is not None and job.stop_when(window):
+        if finished or (enough and job.team.size == 1):  # several ranks hear of it a step later
             break
+
+
+def _update(job: Training[Any], parameters: list[nn.Parameter]) -> Tensor:
+    """One optimizer step with the gradients at hand; returns their norm before clipping."""
+    scaler = job.precision.scaler
+    scaler.unscale_(job.optimizer)
+    norm = nn.utils.clip_grad_norm_(parameters, job.clip_norm or float("inf"))
+    scaler.step(job.optimizer)
+    scaler.update()
+    job.optimizer.zero_grad(set_to_none=True)
+    if job.ema is not None:
+        job.ema.update()
+    return norm
 
 
 def _sum(outcomes: list[Outcome]) -> tuple[int, Tensor, dict[str, Tensor]]:
@@ -137,13 +148,16 @@ def _sum(outcomes: list[Outcome]) -> tuple[int, Tensor, dict[str, Tensor]]:
 
 
 def save(job: Training[Any], step: int) -> None:
-    """Write a checkpoint to resume from, then remove older ones."""
+    """Write a checkpoint to resume from, then remove older ones. Every rank must come here."""
     if job.checkpoint_root is None:
+        return
+    random = job.team.collect(checkpoints.random_state())
+    if not job.team.leads:
         return
     groups: dict[str, Mapping[str, Tensor]] = {
         "model": trainable_tensors(job.model),
         "optimizer": checkpoints.optimizer_tensors(job.optimizer),
-        "random": checkpoints.random_state(),
+        "random": random,
     }
     if job.ema is not None:
         groups["ema"] = job.ema.tensors()
@@ -162,7 +176,7 @@ def resume(job: Training[Any]) -> int:
     groups, state = checkpoints.load(newest, device)
     job.model.load_state_dict(groups["model"], strict=False)
     checkpoints.load_optimizer(job.optimizer, groups["optimizer"])
-    checkpoints.set_random_state(groups["random"])
+    checkpoints.set_random_state(job.team.own(groups["random"]))
     if job.ema is not None:
         job.ema.load(groups["ema"])
     if state["scaler"]:
