@@ -125,3 +125,16 @@ class Params(BaseModel):
     )
     evaluate_batch: int = Field(256, ge=1, description="Texts or images encoded at once")
     pseudo_recall: bool = Field(True, description="Also count passages that contain an answer")
+    search: Literal["exact", "faiss-flat", "faiss-ivf"] = Field(
+        "exact", description="How the corpus is searched; faiss-ivf is approximate (extra `faiss`)"
+    )
+    search_depth: int = Field(
+        500, ge=10, le=10_000, description="Passages ranked for each query; metrics go no deeper"
+    )
+    search_precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Of passage vectors in exact search; scores are summed in fp32"
+    )
+    search_probes: int = Field(32, ge=1, description="Lists that faiss-ivf looks into for a query")
+    corpus_memory_gib: float = Field(
+        16.0, gt=0, description="Passage vectors larger than this lie in a file of the run folder"
+    )
