@@ -59,6 +59,9 @@ def _step_cells(record: RunRecord, lang: str) -> tuple[Cell, ...]:
 
 def _timed(record: RunRecord) -> Cell:
     timing = record.timing
+    if record.forecast is not None:
+        counted = formats.count(record.forecast.steps)
+        return Cell(f"{counted} (+{formats.count(timing.warmup_steps)} warm-up)", "value")
     if not timing.epoch_steps:
         return Cell(timing.epoch_wall_seconds.reason or "0", "unknown")
     timed = formats.count(timing.epoch_steps)

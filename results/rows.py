@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from results import forecasts
 from results.formats import count, n_a
 from results.markdown import Cell, Column, Table
 from results.schema import Reading, RunRecord
@@ -23,8 +24,10 @@ def flags(record: RunRecord, lang: str = "en") -> tuple[str, ...]:
     """Short words for everything that makes the row's numbers special, worst first."""
     found: list[str] = [] if record.exit.cause == "completed" else [record.exit.cause]
     counters, facts = record.counters, record.facts
-    if facts.get("forecast"):
+    if facts.get("forecast") or not forecasts.measured(record):
         found.append(say("forecast", lang))
+    elif forecasts.costing(record):
+        found.append(say("costing run", lang))
     if record.environment.nvml_stub:
         found.append(say("stub", lang))
     if counters.get("contaminated"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from results import formats, rows
+from results import forecasts, formats, rows
 from results.markdown import Cell, Column, Table
 from results.schema import RunRecord
 from results.words import say
@@ -45,22 +45,23 @@ def cost(records: Sequence[RunRecord], lang: str = "en") -> Table:
 def _cost_row(
     record: RunRecord, fields: Sequence[str], lang: str, *, with_epochs: bool
 ) -> tuple[Cell, ...]:
-    timing = record.timing
     asked = rows.epochs(record)
     epochs = Cell(f"{asked:g}", "value") if asked is not None else Cell("", "value")
 
-    def alone(seconds: float) -> str:
-        return f"{formats.duration(seconds)} ({formats.count(timing.epoch_steps)})"
+    wall, epoch = forecasts.wall(record), forecasts.epoch(record)
+
+    def alone(_: float) -> str:
+        return f"{forecasts.seconds(epoch)} ({formats.count(forecasts.epoch_steps(record))})"
 
     return (
         *rows.name_cells(record, fields, lang),
         _samples(record, lang),
         _steps(record, lang),
         *([epochs] if with_epochs else []),
-        rows.reading(timing.end_to_end_seconds, formats.duration, "strong"),
+        rows.reading(wall, lambda _: forecasts.seconds(wall), "strong"),
         rows.reading(record.memory.rss_main_peak, formats.size, prefix="~"),
         rows.exit_cell(record),
-        rows.reading(timing.epoch_wall_seconds, alone),
+        rows.reading(epoch, alone),
     )
 
 
@@ -79,6 +80,8 @@ def _steps(record: RunRecord, lang: str) -> Cell:
 
 def _cost_remarks(records: Sequence[RunRecord], lang: str) -> tuple[Cell, ...]:
     remarks = [Cell(say("remark.wall", lang), "value")]
+    if any(map(forecasts.costing, records)):
+        remarks.append(Cell(say("remark.forecast", lang), "value"))
     inside = sum(bool(EVALUATING & r.timing.phases.keys()) for r in records)
     if inside:
         text = say("remark.evaluation inside", lang).format(inside, len(records))
@@ -89,7 +92,7 @@ def _cost_remarks(records: Sequence[RunRecord], lang: str) -> tuple[Cell, ...]:
 def flag_remarks(records: Sequence[RunRecord], lang: str = "en") -> tuple[Cell, ...]:
     """What the flags of these rows mean."""
     shown = {flag for r in records for flag in rows.flags(r, lang)}
-    kinds = ("forecast", "stub", "contaminated", "oom")
+    kinds = ("forecast", "costing run", "stub", "contaminated", "oom")
     used = [k for k in kinds if any(f.startswith(say(k, lang)) for f in shown)]
     return tuple(Cell(say(f"flag.{kind}", lang), "value") for kind in used)
 
@@ -151,7 +154,32 @@ def _note(record: RunRecord, lang: str, findings: Sequence[str]) -> str:
 
 
 def total(records: Sequence[RunRecord], lang: str = "en") -> str:
-    """`Total, sequential: **about 14 min 59 s** (8:01 + 2:06 + …)`, as one Markdown line."""
+    """`Total, sequential: **about 14 min 59 s** (8:01 + 2:06 + …)`, as one Markdown line.
+
+    Forecasts are never added to measurements: they follow apart, or, when there is nothing else,
+    make a total that says what it is.
+    """
+    counted = [r for r in records if not forecasts.costing(r)]
+    expected = [r for r in records if forecasts.costing(r)]
+    apart = _forecast_total(expected, lang) if expected else ""
+    if not counted and expected:
+        return f"{say('total line', lang)}: {apart}"
+    line = _measured_total(counted, lang)
+    return f"{line}; {apart}" if apart else line
+
+
+def _forecast_total(records: Sequence[RunRecord], lang: str) -> str:
+    known = [s for r in records if (s := forecasts.wall(r).value) is not None]
+    about = say("about", lang).format(formats.spoken(sum(known), lang))
+    parts = " + ".join(f"~{formats.clock(value)}" for value in known[:PARTS])
+    more = " + …" if len(known) > PARTS else ""
+    missing = len(records) - len(known)
+    beside = [f"{parts}{more}"] if known else []
+    beside += [say("runs not measured", lang).format(missing)] if missing else []
+    return say("forecast total", lang).format(f"**{about}**", "; ".join(beside))
+
+
+def _measured_total(records: Sequence[RunRecord], lang: str) -> str:
     readings = [r.timing.end_to_end_seconds.value for r in records]
     known = [value for value in readings if value is not None]
     about = say("about", lang).format(formats.spoken(sum(known), lang))

@@ -40,7 +40,7 @@ SuiteName = Annotated[
 class RunCommand(typer.core.TyperCommand):
     """`run`, whose `--cost-probe` may stand without its number."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give a bare `--cost-probe` the usual number; what follows it may be the plan's file."""
         bare = "--cost-probe"
         for place, word in enumerate(args):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from results import formats, notes, query, store
+from results import forecasts, formats, notes, query, store
 from results.schema import RunCurves, RunRecord, SuiteView
 from results.text import clean, clean_line
 from workbench import suite
@@ -28,17 +28,19 @@ def records(log_root: Path) -> list[RunRecord]:
     return found
 
 
-def suite_records(folder: Path) -> list[RunRecord]:
-    """The records of one suite in plan order."""
+def suite_records(folder: Path, known: list[RunRecord] | None = None) -> list[RunRecord]:
+    """The records of one suite in plan order; `known`: all records, where they are read already."""
     order = {spec.run_id: number for number, (_, spec) in enumerate(suite.runs(folder))}
-    found = [r for r in records(folder.parent) if r.identity.suite == folder.name]
+    everything = records(folder.parent) if known is None else known
+    found = [r for r in everything if r.identity.suite == folder.name]
     return sorted(found, key=lambda r: order.get(r.identity.run_id, len(order)))
 
 
 def view(folder: Path) -> SuiteView:
     """A suite folded for a report."""
     state = suite.Reader(folder).poll()
-    found = suite_records(folder)
+    everything = records(folder.parent)
+    found = suite_records(folder, everything)
     done = {r.identity.run_id for r in found}
     standings = notes.standings(notes.read(folder.parent / "notes.jsonl"))
     return SuiteView(
@@ -47,6 +49,7 @@ def view(folder: Path) -> SuiteView:
         started_wall=state.started_wall,
         state=state.warden,
         records=tuple(found),
+        forecasts=_forecasts(found, everything),
         pending=tuple(r.spec.run_id for r in state.runs if r.spec.run_id not in done),
         curves={
             r.spec.run_id: RunCurves(
@@ -62,6 +65,12 @@ def view(folder: Path) -> SuiteView:
     )
 
 
+def _forecasts(found: list[RunRecord], everything: list[RunRecord]) -> tuple[RunRecord, ...]:
+    """The costing runs, of any suite, that some of the records can be compared with."""
+    sources = [forecasts.match(record, everything) for record in found]
+    return tuple({id(r): r for r in sources if r is not None}.values())
+
+
 def report(folder: Path, lang: str, out: Path | None) -> ExitStatus:
     """Print the report, or write it with its figures into `out`."""
     if lang not in ("en", "ko"):
@@ -75,11 +84,16 @@ def report(folder: Path, lang: str, out: Path | None) -> ExitStatus:
 
 def summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
-    from results import evaluation, tables
+    from results import costing, evaluation, tables
     from results.markdown import code, markdown
 
-    found = suite_records(folder)
+    everything = records(folder.parent)
+    found = suite_records(folder, everything)
     parts = [markdown(tables.cost(found)), tables.total(found)]
+    if (expected := costing.expected(found)).rows:
+        parts.append(markdown(expected))
+    if compared := forecasts.of_suite(found, everything):
+        parts.append(markdown(costing.compared(compared)))
     if (trained := tables.train(found)).rows:
         parts.append(markdown(trained))
     for split in evaluation.splits(found):
@@ -98,14 +112,16 @@ def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> No
         if as_json:
             print(record.model_dump_json())
             continue
-        epoch, rss = record.timing.epoch_wall_seconds.value, record.memory.rss_main_peak.value
+        epoch, rss = forecasts.epoch(record), record.memory.rss_main_peak.value
+        shown = forecasts.seconds(epoch) if epoch.value is not None else "n/a"
+        guess = "" if forecasts.measured(record) else "  forecast"
         cells = [
             f"{record.identity.suite:<32}",
             f"{record.identity.run_id:<44}",
             f"{record.exit.cause:<11}",
             f"{formats.count(record.steps):>8} steps",
-            f"{formats.duration(epoch) if epoch is not None else 'n/a':>10} epoch",
-            f"{formats.size(rss) if rss is not None else 'n/a':>9} max RSS",
+            f"{shown:>10} epoch",
+            f"{formats.size(rss) if rss is not None else 'n/a':>9} max RSS{guess}",
         ]
         print(clean_line("  ".join(cells)))
     if not found and not as_json:
@@ -118,7 +134,8 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
     Raises:
         SuiteError: no run or more than one fits.
     """
-    found = [r for r in records(log_root) if run_id in f"{r.identity.suite}/{r.identity.run_id}"]
+    everything = records(log_root)
+    found = [r for r in everything if run_id in f"{r.identity.suite}/{r.identity.run_id}"]
     if not found:
         raise suite.SuiteError(f"{log_root}: no run '{run_id}'; `workbench results list` has them")
     exact = [r for r in found if r.identity.run_id == run_id]
@@ -130,6 +147,10 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
         print(f"{group}:")
         for name, text in _flat(value):
             print("    " + clean_line(f"{name:<36} {text}"))
+    for compared in forecasts.comparisons(record, everything):
+        source = compared.source.identity
+        print(clean_line(f"{compared.what}: {compared.sentence()}"))
+        print("    " + clean_line(f"by {source.suite}/{source.run_id}"))
     if record.exit.cause not in ("completed", "skipped"):
         print("end of engine.log:")
         for line in _log_tail(log_root / record.folder / "engine.log"):

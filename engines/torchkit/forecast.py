@@ -199,14 +199,14 @@ class Costing:
         return protocol.Forecast(**said, **self._of_epoch(timing), **self._of_run())
 
     def _of_epoch(self, timing: protocol.Timing) -> dict[str, Any]:
-        per_epoch = self._order.steps_per_epoch
-        if timing.epoch_wall_seconds is not None and timing.epoch_steps * 2 >= per_epoch:
+        first, last = self._epoch_range()
+        enough = min(last - first, (self._order.steps_per_epoch + 1) // 2)
+        if timing.epoch_wall_seconds is not None and timing.epoch_steps >= enough:
             return {
                 "epoch_steps": timing.epoch_steps,
                 "epoch_seconds": timing.epoch_wall_seconds,
                 "epoch_measured": True,
             }
-        first, last = self._epoch_range()
         if first == last:
             return {"reasons": {"epoch": f"all {last} steps of the epoch are timing warm-up"}}
         found = self._epoch()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from results import evaluation, measures, rows, tables
+from results import costing, evaluation, forecasts, measures, rows, tables
 from results.markdown import Table, code, escape, fenced, markdown
 from results.report import sections
 from results.schema import RunRecord, SuiteView
@@ -72,8 +72,7 @@ def _results(view: SuiteView, lang: str) -> Iterator[str]:
     if not records:
         return
     yield f"## {say('report.results', lang)}"
-    single = {rows.epochs(r) for r in records} <= {1.0, None}
-    how = (say("report.sequential", lang), _epochs(single, lang))
+    how = (say("report.sequential", lang), *_trained(records, lang))
     yield f"{say('report.method', lang)}\n" + "\n".join(f"- {line}" for line in how)
     yield from _part("###", "report.cost", markdown(tables.cost(records, lang)), lang)
     trained = tables.train(records, lang, view.notes)
@@ -83,12 +82,23 @@ def _results(view: SuiteView, lang: str) -> Iterator[str]:
         yield say(f"report.{evaluated}", lang)
         yield markdown(trained)
     yield from _part("###", "report.total", f"- {tables.total(records, lang)}", lang)
+    expected = costing.expected(records, lang)
+    yield from _part("###", "report.forecasts", markdown(expected) if expected.rows else "", lang)
+    found = forecasts.of_suite(records, view.forecasts)
+    beside = markdown(costing.compared(found, lang)) if found else ""
+    yield from _part("###", "report.compared", beside, lang)
     failed = tables.failures(records, lang)
     yield from _part("###", "report.failures", markdown(failed) if failed.rows else "", lang)
 
 
-def _epochs(single: bool, lang: str) -> str:
-    return say("report.one epoch" if single else "report.several epochs", lang)
+def _trained(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
+    """How long the trainings went, and which rows are none."""
+    probed = sum(map(forecasts.costing, records))
+    if probed:
+        yield say("report.costing runs", lang).format(probed, len(records))
+    if probed < len(records):
+        single = {rows.epochs(r) for r in records} <= {1.0, None}
+        yield say("report.one epoch" if single else "report.several epochs", lang)
 
 
 def _evaluation(records: Sequence[RunRecord], lang: str) -> Iterator[str]:

@@ -58,6 +58,7 @@ def groups(record: RunRecord) -> tuple[Group, ...]:
         Group("End", _end(record)),
         Group("Metrics", _metrics(record)),
         Group("Training", _training(record)),
+        Group("Forecast", _forecast(record)),
         Group("Time", _times(record)),
         Group("Phases", _mapping(record.timing.phases, q.duration)),
         Group("Memory", _peaks(record)),
@@ -129,6 +130,23 @@ def _times(record: RunRecord) -> tuple[Line, ...]:
     lines = [_reading(name, getattr(timing, key), write) for name, key, write in TIMES]
     counted = f"{timing.epoch_steps:,} timed, {timing.warmup_steps:,} of warm-up left out"
     return (*lines, Line("steps", counted))
+
+
+def _forecast(record: RunRecord) -> tuple[Line, ...]:
+    forecast = record.forecast
+    if forecast is None:
+        return ()
+    rests = f"{forecast.steps:,} timed steps of {forecast.asked_steps:,} asked for"
+    lines = [
+        _reading(f"one epoch, {forecast.epoch_steps:,} steps", forecast.epoch_seconds, q.wall),
+        _reading(f"whole run, {forecast.run_steps:,} steps", forecast.run_seconds, q.wall),
+        Line("", "without evaluation and saving"),
+        _reading("start-up", forecast.start_seconds, q.duration),
+        Line("rests on", rests, f"{forecast.samples:,} samples read"),
+    ]
+    if forecast.until is not None:
+        lines.append(Line("asked to be within", f"±{q.share(forecast.until)}"))
+    return (*lines, *_mapping(forecast.disk, q.size))
 
 
 def _peaks(record: RunRecord) -> tuple[Line, ...]:

@@ -156,12 +156,15 @@ Part = tuple[CellLike, float | str]
 
 
 def _identity(record: RunRecord) -> list[Part]:
+    from results import forecasts
     from results.text import clean_line
 
     identity = record.identity
     names = [identity.suite, identity.label, identity.engine, identity.subset, identity.model]
     shown: list[Part] = [(text, text) for text in (clean_line(n, 80) for n in names)]
     cause = record.exit.cause
+    if cause == "completed" and not forecasts.measured(record):
+        cause = "forecast"
     tone = {"completed": "", "skipped": "dim", "stopped": "dim"}.get(cause, "error")
     started = record.started_wall
     when = _stamp(started) if started else q.UNKNOWN
@@ -174,12 +177,14 @@ def _identity(record: RunRecord) -> list[Part]:
 
 
 def _numbers(record: RunRecord) -> list[Part]:
+    from results import forecasts
+
     timing, memory = record.timing, record.memory
     steps = f"{record.steps:,}" if record.steps else q.UNKNOWN
     return [
         (steps, float(record.steps)),
-        _reading(timing.epoch_wall_seconds, q.wall),
-        _reading(timing.end_to_end_seconds, q.wall),
+        _wall(forecasts.epoch(record)),
+        _wall(forecasts.wall(record)),
         _reading(timing.step_median, q.duration),
         _reading(timing.samples_per_second, q.rate),
         _reading(memory.rss_main_peak, q.size),
@@ -194,6 +199,13 @@ def _reading(reading: Reading, write: q.Write) -> Part:
     if reading.value is None:
         return Cell("n/a", "dim"), math.nan
     return write(reading.value), reading.value
+
+
+def _wall(reading: Reading) -> Part:
+    """A time; a forecast has `~` before it."""
+    shown, order = _reading(reading, q.wall)
+    guess = reading.value is not None and reading.method.startswith("forecast")
+    return (f"~{shown}", order) if guess else (shown, order)
 
 
 def _plain(value: float | None, write: q.Write = q.number) -> Part:
