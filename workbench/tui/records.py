@@ -162,7 +162,7 @@ def _identity(record: RunRecord) -> list[Part]:
     identity = record.identity
     names = [identity.suite, identity.label, identity.engine, identity.subset, identity.model]
     shown: list[Part] = [(text, text) for text in (clean_line(n, 80) for n in names)]
-    cause = record.exit.cause
+    cause: str = record.exit.cause
     if cause == "completed" and not forecasts.measured(record):
         cause = "forecast"
     tone = {"completed": "", "skipped": "dim", "stopped": "dim"}.get(cause, "error")
