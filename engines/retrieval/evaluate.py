@@ -1,147 +1,247 @@
-"""Evaluation on whole corpora: encode, search, score, and keep what every query scored."""
+"""Evaluation on whole corpora: encode, search, score, each timed apart."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from engines import protocol
 from engines.emitter import Emitter
-from engines.retrieval import metrics
+from engines.retrieval import metrics, predictions
+from engines.retrieval.indexes import ExactIndex, FaissIndex, Index
 from engines.retrieval.items import Items, Rows
 from engines.retrieval.metrics import Scores
-from engines.retrieval.params import Modality
-from engines.retrieval.search import Encoded, Encoder, top_k
+from engines.retrieval.params import Modality, Params
+from engines.retrieval.search import Encoded, Encoder
 from engines.retrieval.subsets import SearchCorpus, Split
-from results.statistics import bootstrap_mean
+from results.statistics import bootstrap_means
 
 SUFFIX: Final[Mapping[Modality, str]] = {
     "both": "", "text": "[text only]", "image": "[image only]",
 }  # fmt: skip
 ABLATED: Final = ("recall@1", "recall@5", "recall@10", "mrr@10")
 """What is said of the query ablations."""
+COMPARED: Final = 256
+"""Queries on which an approximate search is compared with the exact one."""
+NAMED: Final = 5
+
+
+@dataclass
+class _Corpus:
+    """A corpus, encoded and ready to be searched; `seconds` until a split has paid for it."""
+
+    vectors: Tensor
+    index: Index
+    seconds: float | None
 
 
 class Evaluator:
     """Evaluates one model on splits; a corpus is encoded once for all that search it."""
 
-    def __init__(self, encoder: Encoder, texts: Items, images: Items, emit: Emitter) -> None:
+    def __init__(
+        self, encoder: Encoder, texts: Items, images: Items, params: Params, emit: Emitter
+    ) -> None:
         self._encoder = encoder
         self._texts = texts
         self._images = images
+        self._params = params
         self._emit = emit
-        self._corpora: dict[str, Encoded] = {}
+        self._corpora: dict[str, _Corpus] = {}
 
-    def run(
-        self, split: Split, modalities: Sequence[Modality], run_dir: Path, *, pseudo: bool
-    ) -> None:
-        """Send the metrics of a split and write its predictions."""
-        corpus = self._corpus(split.corpus)
+    def run(self, split: Split, run_dir: Path) -> protocol.Evaluation:
+        """Send metrics and cost of a split and write its predictions."""
+        _tell_missing(split, self._emit)
+        before, first = self._encoder.batches, self._encoder.first_batch_seconds is None
+        corpus = self._corpus(split.corpus, run_dir)
+        paid, corpus.seconds = corpus.seconds, None
         self._emit.phase("encode", f"queries of {split.name}")
+        began = self._now()
         queries = self._encoder.encode(split.queries, "query", self._texts, self._images)
+        whole = queries.fused()
         self._emit.phase("search", split.name)
-        folder = run_dir / "predictions"
-        folder.mkdir(exist_ok=True, mode=0o700)
-        passages = corpus.fused()
-        for modality in modalities:
+        searching = self._now()
+        found, rows = corpus.index.search(whole, self._params.search_depth)
+        searched = self._now()
+        self._emit.phase("eval", split.name)
+        self._score(split, found, rows, run_dir)
+        self._ablate(split, queries, corpus.index, run_dir)
+        if self._params.search == "faiss-ivf":
+            self._compare(split, whole, corpus.vectors, rows)
+        cost = protocol.Evaluation(
+            split=split.name,
+            queries=len(split.ids),
+            passages=len(split.corpus.ids),
+            batches=self._encoder.batches - before,
+            depth=rows.shape[1],
+            search=self._params.search,
+            precision=self._params.search_precision if self._params.search == "exact" else "fp32",
+            time_to_first_batch=self._encoder.first_batch_seconds if first else None,
+            corpus_seconds=paid,
+            query_seconds=searching - began,
+            search_seconds=searched - searching,
+            score_seconds=self._now() - searched,
+        )
+        self._emit.send(cost)
+        return cost
+
+    def _now(self) -> float:
+        """Seconds since the attempt's start; the device has done all that it was given."""
+        self._encoder.synchronise()
+        return self._emit.now()
+
+    def _corpus(self, corpus: SearchCorpus, run_dir: Path) -> _Corpus:
+        if corpus.fingerprint not in self._corpora:
+            self._emit.phase("encode", f"corpus of {len(corpus.ids)} passages")
+            began = self._now()
+            encoded = self._encoder.encode(corpus.passages, "passage", self._texts, self._images)
+            vectors = encoded.fused()
+            index = self._index(vectors, run_dir if encoded.room.filed else None)
+            self._corpora[corpus.fingerprint] = _Corpus(vectors, index, self._now() - began)
+        return self._corpora[corpus.fingerprint]
+
+    def _index(self, vectors: Tensor, folder: Path | None) -> Index:
+        params = self._params
+        if params.search == "exact":
+            return ExactIndex(vectors, params.search_precision)
+        return FaissIndex(vectors, params.search, params.search_probes, folder)
+
+    def _score(self, split: Split, found: Tensor, rows: Tensor, run_dir: Path) -> None:
+        ranked = rows.cpu().numpy()
+        hits = metrics.hit_matrix(ranked, split.positives)
+        scores = metrics.per_query(hits, split.positive_counts)
+        if self._params.pseudo_recall and any(split.answers):
+            scores |= metrics.pseudo_recall(ranked, split.corpus.texts, split.answers)
+        file = predictions.write_scores(run_dir, split.name, split, ranked, hits, scores)
+        predictions.write_trec(run_dir, split, ranked, found.cpu().numpy())
+        predictions.write_qrels(run_dir, split)
+        self._send(split, scores, "", file)
+        _tell_depth(split, rows.shape[1], self._emit)
+        self._send_chance(split)
+
+    def _ablate(self, split: Split, queries: Encoded, index: Index, run_dir: Path) -> None:
+        for modality in self._params.evaluate_modalities:
+            if modality == "both":
+                continue
             self._emit.check_stop()
-            found, rows = top_k(queries.fused(modality), passages, max(metrics.KS))
+            _, rows = index.search(queries.fused(modality), self._params.search_depth)
             ranked = rows.cpu().numpy()
             hits = metrics.hit_matrix(ranked, split.positives)
             scores = metrics.per_query(hits, split.positive_counts)
-            if modality == "both" and pseudo and any(split.answers):
-                scores |= metrics.pseudo_recall(ranked, split.corpus.texts, split.answers)
-            name = split.name if modality == "both" else f"{split.name}.{modality}"
-            file = folder / f"{name}.jsonl"
-            write_scores(file, split, ranked, hits, scores)
-            if modality == "both":
-                write_trec(folder / f"{name}.trec", split, ranked, found.cpu())
-            kept = scores if modality == "both" else {k: scores[k] for k in ABLATED}
-            self._send(split, kept, SUFFIX[modality], str(file.relative_to(run_dir)))
-        self._send_chance(split)
-
-    def _corpus(self, corpus: SearchCorpus) -> Encoded:
-        if corpus.fingerprint not in self._corpora:
-            self._emit.phase("encode", f"corpus of {len(corpus.ids)} passages")
-            self._corpora[corpus.fingerprint] = self._encoder.encode(
-                corpus.passages, "passage", self._texts, self._images
+            name = f"{split.name}.{modality}"
+            file = predictions.write_scores(run_dir, name, split, ranked, hits, scores)
+            self._send(
+                split, {k: scores[k] for k in ABLATED if k in scores}, SUFFIX[modality], file
             )
-        return self._corpora[corpus.fingerprint]
 
     def _send(self, split: Split, scores: Mapping[str, Scores], suffix: str, file: str) -> None:
+        """All metrics of one ranking; those of the same queries share their resamples."""
+        groups: dict[bytes, list[str]] = {}
         for name, values in scores.items():
-            known = values[~np.isnan(values)]
-            if not len(known):
+            groups.setdefault((~np.isnan(values)).tobytes(), []).append(name)
+        for key, names in groups.items():
+            known = np.frombuffer(key, bool)
+            if not known.any():
                 continue
-            low, high, method = bootstrap_mean(known, resamples=1000, seed=0)
-            self._emit.send(
-                protocol.Metric(
-                    name=name + suffix,
-                    value=float(known.mean()),
-                    split=split.name,
-                    n=len(known),
-                    low=low,
-                    high=high,
-                    method=method,
-                    scores_file=file,
+            stacked = np.stack([scores[name][known] for name in names])
+            for name, values, interval in zip(
+                names, stacked, bootstrap_means(stacked, resamples=1000, seed=0), strict=True
+            ):
+                self._emit.send(
+                    protocol.Metric(
+                        name=name + suffix,
+                        value=float(values.mean()),
+                        split=split.name,
+                        n=len(values),
+                        low=interval.low,
+                        high=interval.high,
+                        method=interval.method,
+                        scores_file=file,
+                    )
                 )
-            )
 
     def _send_chance(self, split: Split) -> None:
+        counts, size = np.asarray([len(p) for p in split.positives]), len(split.corpus.ids)
         for k in (1, 10):
-            value = metrics.chance(k, split.positive_counts, len(split.corpus.ids))
             self._emit.send(
                 protocol.Metric(
                     name=f"recall@{k}[chance]",
-                    value=value,
+                    value=metrics.chance(k, counts, size),
                     split=split.name,
                     n=len(split.ids),
-                    method=f"expected of a random order of {len(split.corpus.ids)} passages",
+                    method=f"expected of a random order of {size} passages",
+                )
+            )
+
+    def _compare(self, split: Split, queries: Tensor, vectors: Tensor, rows: Tensor) -> None:
+        """How much of the exact top k an approximate search has found."""
+        spread = np.linspace(0, len(queries) - 1, min(COMPARED, len(queries))).astype(np.int64)
+        _, wanted = ExactIndex(vectors).search(queries[spread], 100)
+        found, right = rows.cpu().numpy()[spread], wanted.cpu().numpy()
+        names = [k for k in (10, 100) if k <= min(right.shape[1], found.shape[1])]
+        shares = [_overlap(found[:, :k], right[:, :k]) for k in names]
+        for k, share, interval in zip(
+            names, shares, bootstrap_means(np.stack(shares)), strict=True
+        ):
+            self._emit.send(
+                protocol.Metric(
+                    name=f"search_recall@{k}",
+                    value=float(share.mean()),
+                    split=split.name,
+                    n=len(share),
+                    low=interval.low,
+                    high=interval.high,
+                    method=interval.method,
                 )
             )
 
 
-def write_scores(
-    path: Path,
-    split: Split,
-    ranked: Rows,
-    hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-    scores: Mapping[str, Scores],
-) -> None:
-    """One JSON line per query: `id`, every score under its metric's name, `rank`, `top`.
-
-    `rank`: of the first positive among the searched depth, from 1, or null. A score that the query
-    does not have (no answer for pseudo-recall) is absent.
-    """
-    names = list(scores)
-    with path.open("w", encoding="utf-8") as file:
-        for query, name in enumerate(split.ids):
-            places = np.flatnonzero(hits[query])
-            values = {n: float(scores[n][query]) for n in names if not np.isnan(scores[n][query])}
-            line = {
-                "id": name,
-                **values,
-                "rank": int(places[0]) + 1 if len(places) else None,
-                "top": [split.corpus.ids[row] for row in ranked[query, :10]],
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+def epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:
+    """An evaluation's own timing: one epoch is encoding and searching once over every split."""
+    seconds = sum((c.corpus_seconds or 0.0) + c.query_seconds + c.search_seconds for c in costs)
+    queries = sum(c.queries for c in costs)
+    none = "an evaluation has no optimizer steps"
+    unmeasured = ("step_median", "step_p95", "data_wait_share", "samples_per_second_median")
+    return protocol.Timing(
+        time_to_first_step=next((c.time_to_first_batch for c in costs), None),
+        epoch_wall_seconds=seconds,
+        epoch_steps=sum(c.batches for c in costs),
+        samples_per_second=queries / seconds if seconds else None,
+        reasons=dict.fromkeys(unmeasured, none),
+    )
 
 
-def write_trec(path: Path, split: Split, ranked: Rows, scores: torch.Tensor) -> None:
-    """The ranking as a TREC run file: `query Q0 passage rank score tag`. Blanks in ids become _."""
-    ids = [name.replace(" ", "_") for name in split.corpus.ids]
-    with path.open("w", encoding="utf-8") as file:
-        for query, name in enumerate(split.ids):
-            asked = name.replace(" ", "_")
-            lines = (
-                f"{asked} Q0 {ids[row]} {rank} {score:.6f} workbench\n"
-                for rank, (row, score) in enumerate(
-                    zip(ranked[query].tolist(), scores[query].tolist(), strict=True), 1
-                )
-            )
-            file.writelines(lines)
+def _overlap(found: Rows, right: Rows) -> Scores:
+    """Share of `right` that `found` holds, of each query."""
+    pairs = zip(found, right, strict=True)
+    return np.asarray([np.isin(exact, near).mean() for near, exact in pairs], np.float64)
+
+
+def _tell_missing(split: Split, emit: Emitter) -> None:
+    """Queries that no search can answer pull Recall down: say how many, and which."""
+    without = [i for i, rows in enumerate(split.positives) if not len(rows)]
+    if not without:
+        return
+    share = len(without) / len(split.ids)
+    named = ", ".join(split.ids[i] for i in without[:NAMED])
+    more = ", …" if len(without) > NAMED else ""
+    emit.notice(
+        "positives-missing",
+        f"{split.name}: {len(without)} of {len(split.ids)} queries ({share:.1%}) have no positive "
+        f"among the {len(split.corpus.ids)} passages; their recall is 0: {named}{more}",
+        len(without),
+    )
+
+
+def _tell_depth(split: Split, depth: int, emit: Emitter) -> None:
+    left: Sequence[int] = [k for k in metrics.KS if k > depth]
+    if left:
+        named = ", ".join(map(str, left))
+        emit.notice(
+            "metrics-depth",
+            f"{split.name}: {depth} passages were ranked; K = {named} is deeper and left out",
+        )

@@ -8,12 +8,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-KS: Final = (1, 5, 10, 50)
+KS: Final = (1, 5, 10, 20, 50, 100, 500)
+"""FLMR's; its published numbers need the 500 (facts of its candidate search, not of ours)."""
 CUT: Final = 10
 """Cut-off of MRR and nDCG."""
 
 Scores = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
+
+
+def cutoffs(depth: int) -> tuple[int, ...]:
+    """The K of Recall@K that a ranking of this depth can tell."""
+    return tuple(k for k in KS if k <= depth)
 
 
 def hit_matrix(ranked: Rows, positives: Sequence[Rows]) -> npt.NDArray[np.bool_]:
@@ -25,11 +31,12 @@ def hit_matrix(ranked: Rows, positives: Sequence[Rows]) -> npt.NDArray[np.bool_]
 def per_query(hits: npt.NDArray[np.bool_], positive_counts: Rows) -> dict[str, Scores]:
     """Recall@K (a hit rate: any positive in the top K), MRR@10 and nDCG@10 of each query.
 
-    nDCG has binary gains; its ideal ranks all positives first, also those outside the corpus.
+    K only as deep as the ranking. nDCG has binary gains; its ideal ranks all positives first, also
+    those outside the corpus.
     """
     ranks = np.arange(hits.shape[1]) + 1
     scores: dict[str, Scores] = {
-        f"recall@{k}": np.asarray(hits[:, :k].any(1), np.float64) for k in KS
+        f"recall@{k}": np.asarray(hits[:, :k].any(1), np.float64) for k in cutoffs(hits.shape[1])
     }
     reciprocal = np.where(hits[:, :CUT], 1 / ranks[:CUT], 0.0)
     scores[f"mrr@{CUT}"] = np.asarray(reciprocal.max(1, initial=0.0))
@@ -48,21 +55,37 @@ def pseudo_recall(
     1 if any of the top K passages contains any answer as a substring, without regard to case.
     Queries without an answer are left out (NaN): an empty answer would match everything.
     """
-    depth = max(KS)
     first = np.full(len(ranked), np.inf)
-    lowered: dict[int, str] = {}
+    lowered = {row: texts[row].lower() for row in np.unique(ranked).tolist()}
     for query, (row, wanted) in enumerate(zip(ranked, answers, strict=True)):
-        needles = [answer.strip().lower() for answer in wanted]
+        needles = _needles(wanted)
         if not needles:
             first[query] = np.nan
             continue
-        for rank, passage in enumerate(row[:depth].tolist(), 1):
-            text = lowered.setdefault(passage, texts[passage].lower())
-            if any(needle in text for needle in needles):
-                first[query] = rank
-                break
+        first[query] = _first(needles, [lowered[passage] for passage in row.tolist()])
     missing = np.isnan(first)
-    return {f"pseudo_recall@{k}": np.where(missing, np.nan, first <= k) for k in KS}
+    return {
+        f"pseudo_recall@{k}": np.where(missing, np.nan, first <= k)
+        for k in cutoffs(ranked.shape[1])
+    }
+
+
+def _needles(answers: Sequence[str]) -> list[str]:
+    """Answers without case; one that contains another can find nothing that the other does not."""
+    distinct = sorted({answer.strip().lower() for answer in answers} - {""}, key=len)
+    kept: list[str] = []
+    for answer in distinct:
+        if not any(shorter in answer for shorter in kept):
+            kept.append(answer)
+    return kept
+
+
+def _first(needles: Sequence[str], texts: Sequence[str]) -> float:
+    """Rank of the first text that contains a needle, from 1; infinity when none does."""
+    best = len(texts)
+    for needle in needles:
+        best = next((rank for rank in range(best) if needle in texts[rank]), best)
+    return best + 1 if best < len(texts) else np.inf
 
 
 def chance(k: int, positive_counts: Rows, corpus: int) -> float:

@@ -1,65 +1,128 @@
-"""Encoding many items, and exact search without ever holding the full score matrix."""
+"""Encoding many items, every distinct text and image once, in batches of like cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engines.emitter import Emitter
+from engines.emitter import Emitter, EngineError
 from engines.retrieval.encoder import DualEncoder, unit
 from engines.retrieval.items import Items, Rows, by_cost
 from engines.retrieval.pairs import NONE, Side
+from engines.torchkit.measure import stopwatch
 from engines.torchkit.precision import Precision
 
-QUERIES_AT_ONCE: Final = 256
-PASSAGES_AT_ONCE: Final = 16_384
-"""256 x 16,384 scores in float32 are 16 MiB."""
+FUSED_AT_ONCE: Final = 65_536
+GIB: Final = 1 << 30
+
+
+class Room:
+    """Where vectors are kept: on the device, or beyond a limit in a file that has no name.
+
+    The file is unlinked as soon as it is mapped: whatever happens to the process, nothing is left.
+    """
+
+    def __init__(self, device: torch.device, limit_gib: float, folder: Path | None = None) -> None:
+        self._device = device
+        self._limit = limit_gib * GIB
+        self._folder = folder
+        self.filed = False
+        """Something was kept in a file."""
+
+    def zeros(self, rows: int, width: int) -> Tensor:
+        """[rows, width] of zeros in float32."""
+        if self._folder is None or rows * width * 4 <= self._limit:
+            return torch.zeros(rows, width, device=self._device)
+        self.filed = True
+        path = self._folder / f".vectors-{id(self):x}"
+        kept = torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.float32)
+        path.unlink()
+        return kept.view(rows, width)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One modality of many items: its distinct vectors, and which of them each item has."""
+
+    distinct: Tensor
+    """[U + 1, D], unit length; the last row is of zeros, for items that lack the modality."""
+    at: Tensor
+    """Row of `distinct` for each item, where that lies."""
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Vectors of the items from `start` to before `stop`."""
+        return self.distinct[self.at[start:stop]]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Text and image vectors of many items, unit length, zero where there is none: [N, D]."""
+    """Text and image vectors of many items; None where no item has the modality."""
 
-    texts: Tensor
-    images: Tensor
+    texts: Vectors | None
+    images: Vectors | None
+    room: Room
 
     def fused(self, modality: str = "both") -> Tensor:
-        """Item vectors, of all modalities or of one."""
-        if modality == "text":
-            return self.texts
-        if modality == "image":
-            return self.images
-        return unit(self.texts + self.images)
+        """Item vectors [N, D] of all modalities or of one; zeros where an item has none of them."""
+        known = next(v for v in (self.texts, self.images) if v is not None)
+        chosen = {"text": (self.texts,), "image": (self.images,)}
+        parts = [v for v in chosen.get(modality, (self.texts, self.images)) if v is not None]
+        out = self.room.zeros(len(known.at), known.distinct.shape[1])
+        for start in range(0, len(out), FUSED_AT_ONCE):
+            stop = min(start + FUSED_AT_ONCE, len(out))
+            rows = [vectors.rows(start, stop) for vectors in parts]
+            if rows:
+                out[start:stop] = unit(torch.stack(rows).sum(0)) if len(rows) > 1 else rows[0]
+        return out
 
 
 class Encoder:
     """Runs a model over items in batches of like cost; every distinct row once."""
 
-    def __init__(self, model: DualEncoder, precision: Precision, batch: int, emit: Emitter) -> None:
+    def __init__(
+        self,
+        model: DualEncoder,
+        precision: Precision,
+        batch: int,
+        emit: Emitter,
+        room: Room | None = None,
+    ) -> None:
         self._model = model.eval()
         self._precision = precision
         self._batch = batch
         self._emit = emit
+        self._room = room or Room(precision.device, 0)
+        self._watch = stopwatch(precision.device)
+        self.batches = 0
+        """Batches done so far, of all calls."""
+        self.first_batch_seconds: float | None = None
+        """Start of the process to the end of the first batch."""
 
     def encode(self, side: Side, name: str, texts: Items, images: Items) -> Encoded:
-        """All items of a side; `name` is "query" or "passage"."""
+        """All items of a side; `name` is "query" or "passage".
+
+        Raises:
+            EngineError: no item has a text or an image.
+        """
         total = len(np.unique(side.texts)) + len(np.unique(side.images))
         embedded = self._embed(side.texts, texts, f"text:{name}", 0, total)
         done = len(np.unique(side.texts))
         pictures = self._embed(side.images, images, f"image:{name}", done, total)
-        width = next(v.shape[1] for v in (embedded, pictures) if v is not None)
-        device = self._precision.device
-        empty = torch.zeros(len(side), width, device=device)
-        return Encoded(
-            empty if embedded is None else embedded, empty if pictures is None else pictures
-        )
+        if embedded is None and pictures is None:
+            raise EngineError(f"no {name} has a text or an image; look at the subset's records")
+        return Encoded(embedded, pictures, self._room)
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        self._watch.synchronise()
 
     @torch.inference_mode()
-    def _embed(self, rows: Rows, items: Items, what: str, done: int, total: int) -> Tensor | None:
+    def _embed(self, rows: Rows, items: Items, what: str, done: int, total: int) -> Vectors | None:
         unique, inverse = np.unique(rows, return_inverse=True)
         present = unique[unique != NONE]
         if not len(present):
@@ -74,42 +137,19 @@ class Encoder:
             batch = items.gather(present[part]).to(self._precision.device)
             with self._precision.autocast():
                 made = unit(embed(batch, side))
+            self._count_batch()
             if vectors is None:  # one more row, of zeros, for what is not there
-                vectors = made.new_zeros(len(present) + 1, made.shape[1])
-            vectors[torch.from_numpy(part).to(made.device)] = made
+                vectors = self._room.zeros(len(present) + 1, made.shape[1])
+            vectors[torch.from_numpy(part).to(vectors.device)] = made.to(vectors.device)
             done += len(part)
             self._emit.progress(done, total, "items")
         assert vectors is not None  # noqa: S101 - there is at least one present row
         shift = len(unique) - len(present)  # NONE sorts first
         at = np.where(inverse < shift, len(present), inverse - shift)
-        return vectors[torch.from_numpy(at).to(vectors.device)]
+        return Vectors(vectors, torch.from_numpy(at).to(vectors.device))
 
-
-@torch.inference_mode()
-def top_k(queries: Tensor, corpus: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Scores and corpus rows of the k best passages of each query, best first: [Q, k] each.
-
-    Equal scores are ordered by corpus row.
-    """
-    k = min(k, len(corpus))
-    scores, rows = [], []
-    kept, torch.backends.cuda.matmul.fp32_precision = (
-        torch.backends.cuda.matmul.fp32_precision,
-        "ieee",  # TF32 would swap near neighbours
-    )
-    for chunk in torch.split(queries, QUERIES_AT_ONCE):
-        best = chunk.new_empty(len(chunk), 0)
-        at = torch.empty(len(chunk), 0, dtype=torch.long, device=chunk.device)
-        for start in range(0, len(corpus), PASSAGES_AT_ONCE):
-            part = chunk @ corpus[start : start + PASSAGES_AT_ONCE].T
-            found, places = part.topk(min(k, part.shape[1]), dim=1)
-            best = torch.cat([best, found], 1)
-            at = torch.cat([at, places + start], 1)
-            by_row = at.argsort(1)
-            order = best.gather(1, by_row).argsort(dim=1, descending=True, stable=True)[:, :k]
-            best = best.gather(1, by_row).gather(1, order)
-            at = at.gather(1, by_row).gather(1, order)
-        scores.append(best)
-        rows.append(at)
-    torch.backends.cuda.matmul.fp32_precision = kept
-    return torch.cat(scores), torch.cat(rows)
+    def _count_batch(self) -> None:
+        self.batches += 1
+        if self.first_batch_seconds is None:
+            self._watch.synchronise()
+            self.first_batch_seconds = self._emit.now()

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets_mm.build import Subset
+from engines.emitter import EngineError
 from engines.retrieval.items import Rows, Vocabulary
 from engines.retrieval.pairs import NONE, Pool, Side
 
@@ -50,10 +51,15 @@ class Split:
     ids: Sequence[str]
     positives: Sequence[Rows]
     """Rows of each query's positives in the corpus."""
-    positive_counts: Rows
-    """Positives of each query, in the corpus or not."""
+    positive_ids: Sequence[Sequence[str]]
+    """Ids of each query's positives, in the corpus or not."""
     answers: Sequence[Sequence[str]]
     corpus: SearchCorpus
+
+    @property
+    def positive_counts(self) -> Rows:
+        """Positives of each query, in the corpus or not."""
+        return np.asarray([len(ids) for ids in self.positive_ids], np.int64)
 
 
 def read_pool(subset: Subset, strings: Strings, *, use_instruction: bool) -> Pool:
@@ -81,21 +87,30 @@ def read_split(
 ) -> Split:
     """A subset's records to evaluate on."""
     records = subset.records
-    wanted = records["passage_id"].to_pylist()
+    wanted = [list(dict.fromkeys(ids or ())) for ids in records["passage_id"].to_pylist()]
     return Split(
         name=subset.name,
         queries=_queries(records, subset.image_root, strings, use_instruction=use_instruction),
         ids=_unique(records["data_id"].to_pylist()),
-        positives=[np.asarray(subset.corpus.rows(ids or ()), np.int64) for ids in wanted],
-        positive_counts=np.asarray([len(set(ids or ())) for ids in wanted], np.int64),
+        positives=[np.asarray(subset.corpus.rows(ids), np.int64) for ids in wanted],
+        positive_ids=wanted,
         answers=[[a for a in (given or ()) if a and a.strip()] for given in _answers(records)],
         corpus=corpus,
     )
 
 
 def read_corpus(subset: Subset, strings: Strings) -> SearchCorpus:
-    """The corpus of a subset."""
+    """The corpus of a subset.
+
+    Raises:
+        EngineError: it holds no passage.
+    """
     table = subset.corpus.table
+    if not table.num_rows:
+        raise EngineError(
+            f"subset '{subset.name}': its corpus is empty; there is nothing to search: check the "
+            "recipe's passages"
+        )
     return SearchCorpus(
         fingerprint=subset.corpus.fingerprint,
         passages=Side(

@@ -13,13 +13,13 @@ from engines.protocol import RunSpec
 from engines.retrieval import trained
 from engines.retrieval.context import Context
 from engines.retrieval.encoder import parameter_counts
-from engines.retrieval.evaluate import Evaluator
+from engines.retrieval.evaluate import Evaluator, epoch_timing
 from engines.retrieval.items import ArrayItems
 from engines.retrieval.loss import contrastive
 from engines.retrieval.pairs import PairBatch, PairGatherer, to_device
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
-from engines.retrieval.search import Encoder
+from engines.retrieval.search import Encoder, Room
 from engines.torchkit import checkpoints, device, distributed, forecast, loop
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.ema import Ema
@@ -164,7 +164,7 @@ def announce_evaluation(context: Context, data: Data, ready: Prepared) -> None:
     context.emit.send(
         protocol.Plan(
             steps=0,
-            samples=0,
+            samples=sum(len(split.ids) for split in data.splits),
             epochs=0,
             effective_batch=context.params.evaluate_batch,
             micro_batch=context.params.evaluate_batch,
@@ -209,12 +209,12 @@ def evaluate(context: Context, data: Data, ready: Prepared, ema: Ema | None) -> 
     params, emit = context.params, context.emit
     emit.phase("eval")
     with ema.applied() if ema is not None else nullcontext():
-        encoder = Encoder(ready.model, context.precision, params.evaluate_batch, emit)
-        evaluator = Evaluator(encoder, ready.texts, ready.images, emit)
-        for split in data.splits:
-            evaluator.run(
-                split, params.evaluate_modalities, context.run_dir, pseudo=params.pseudo_recall
-            )
+        room = Room(context.device, params.corpus_memory_gib, context.run_dir)
+        encoder = Encoder(ready.model, context.precision, params.evaluate_batch, emit, room)
+        evaluator = Evaluator(encoder, ready.texts, ready.images, params, emit)
+        costs = [evaluator.run(split, context.run_dir) for split in data.splits]
+    if context.spec.task == "evaluate":
+        emit.send(epoch_timing(costs))
 
 
 def keep(context: Context, job: Job, tokenizer: str) -> None:

@@ -10,6 +10,7 @@ from ir_measures import RR, Success, nDCG
 
 from engines.emitter import EngineError
 from engines.retrieval import layers, metrics
+from engines.retrieval.exact import top_k
 from engines.retrieval.items import ArrayItems, TokenItems, Vocabulary, by_cost
 from engines.retrieval.loss import contrastive
 from engines.retrieval.pairs import (
@@ -21,7 +22,6 @@ from engines.retrieval.pairs import (
     gather,
     positive_matrix,
 )
-from engines.retrieval.search import top_k
 
 
 def unit_rows(rows: int, width: int, seed: int) -> torch.Tensor:
@@ -138,8 +138,8 @@ def test_positives_outside_the_corpus_count_in_the_ideal():
 
 
 def test_pseudo_recall_as_flmr_defines_it():
-    texts = ["Andorra la Vella is a city.", "A Cat.", "nothing", "concatenate"]
-    ranked = np.array([[2, 0, 1, 3], [2, 3, 1, 0], [2, 1, 3, 0], [0, 1, 2, 3]])
+    texts = ["Andorra la Vella is a city.", "A Cat.", "nothing", "concatenate", ""]
+    ranked = np.array([[2, 0, 1, 3, 4], [2, 3, 1, 0, 4], [2, 1, 3, 0, 4], [0, 1, 2, 3, 4]])
     answers = [["ANDORRA LA VELLA"], ["dog", " cat "], [], ["unknown"]]
     found = metrics.pseudo_recall(ranked, texts, answers)
     assert list(found["pseudo_recall@1"][[0, 1, 3]]) == [0, 0, 0]
