@@ -20,16 +20,19 @@ from typing import Any, cast
 import pyarrow as pa
 
 from datasets_mm import catalog, store
-from datasets_mm.adapters import Adapter, Place
+from datasets_mm.adapters import Adapter
 from datasets_mm.corpus import Corpus, map_table
-from datasets_mm.recipe import Recipe, RecipeError, Source
+from datasets_mm.download import fetch
+from datasets_mm.location import Location, locate
+from datasets_mm.recipe import Recipe, RecipeError
 from datasets_mm.selection import Selection, is_inside, select
-from datasets_mm.source import SourceError, fingerprint, other_versions, problem
+from datasets_mm.source import SourceError, fingerprint, other_versions
 
 MODULES = {
     "openmoji": "datasets_mm.adapters.openmoji",
     "jsonl": "datasets_mm.adapters.jsonl",
     "ret_m2kr_jsonl": "datasets_mm.adapters.jsonl",
+    "m2kr_parquet": "datasets_mm.adapters.m2kr_parquet",
 }
 TABLES = ("records.arrow", "corpus.arrow")
 
@@ -60,21 +63,23 @@ def build(
     cache_root: Path,
     data_root: Path | None = None,
     progress: store.Progress | None = None,
+    image_root: str = "",
 ) -> Subset:
     """Open the subset, building it first where needed.
 
+    `data_root` None: packages, or the hub's local cache. `image_root`: see location.locate.
     Raises RecipeError (the recipe), BuildError (the data); both say where and what to do.
     """
     say = progress or store.silent
     chain = catalog.lineage(name)
-    origin = catalog.origin(chain)
-    if sentence := problem(origin, data_root):
-        raise BuildError(f"subset {name!r}: {sentence}")
+    if sentence := catalog.problem(name, data_root, image_root):
+        raise BuildError(sentence)
     try:
-        place = _Place.of(_source(origin, cache_root, data_root, say), origin, data_root)
+        found = locate(chain[0], data_root, image_root)
+        place = _Place.of(_source(found, cache_root, say), found)
         folder = _subset(chain, place, cache_root, say)
         return _open(chain[-1], folder, place.images)
-    except (SourceError, OSError) as error:
+    except (SourceError, OSError, pa.ArrowException) as error:
         raise BuildError(f"subset {name!r}: {error}") from error
 
 
@@ -85,19 +90,34 @@ class _Place:
     folder: Path
     manifest: dict[str, Any]
     images: Path
+    found: Location
 
     @classmethod
-    def of(cls, folder: Path, origin: Source, data_root: Path | None) -> _Place:
-        """Pictures lie under the data root, or in the built folder if the adapter made them."""
-        own = folder / "images"
-        images = data_root / origin.images if data_root and origin.uri else own
-        return cls(folder, _manifest(folder), images.resolve())
+    def of(cls, folder: Path, found: Location) -> _Place:
+        """Pictures lie where they were located, or in the built folder if the adapter made them."""
+        return cls(folder, _manifest(folder), found.images or (folder / "images").resolve(), found)
+
+    @property
+    def content(self) -> str:
+        """Identity of what was read: its values where the adapter knows them, else its files."""
+        return str(self.manifest.get("content") or self.manifest["fingerprint"])
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Repository, revision and commit, where the files came from the hub's cache."""
+        if not self.found.commit:
+            return {}
+        source = self.found.source
+        asked = source.revision or "main"
+        return {"hub": source.hub, "revision": asked, "commit": self.found.commit}
 
 
-def _source(origin: Source, cache_root: Path, data_root: Path | None, say: store.Progress) -> Path:
+def _source(found: Location, cache_root: Path, say: store.Progress) -> Path:
     """The folder of the source, written by its adapter unless it is there and whole."""
+    origin = found.source
     adapter = cast("Adapter", importlib.import_module(MODULES[origin.adapter]))
-    mark = fingerprint(origin, adapter.REVISION, data_root, cache_root)
+    files = {found.name(path): path for path in (*found.records, *found.passages)}
+    mark = fingerprint(origin, adapter.REVISION, files, cache_root)
     folder = cache_root / "sources" / f"{origin.adapter}-{mark[:12]}"
     if store.opened(folder):
         return folder
@@ -105,10 +125,12 @@ def _source(origin: Source, cache_root: Path, data_root: Path | None, say: store
         if store.opened(folder):
             return folder
         with store.draft(folder) as made:
-            report = adapter.write(origin, Place(made, data_root), say)
+            report = adapter.write(found, made, say)
             content = {
                 "fingerprint": mark,
+                "content": report.content,
                 "skipped": report.skipped,
+                "noted": report.noted,
                 "examples": report.examples,
                 "facts": report.facts,
             }
@@ -121,7 +143,7 @@ def _subset(chain: list[Recipe], place: _Place, cache_root: Path, say: store.Pro
     leaf = chain[-1]
     plan = {
         "format": store.FORMAT,
-        "source": place.manifest["fingerprint"],
+        "source": place.content,
         "steps": [step.model_dump(mode="json") for step in catalog.all_steps(chain)],
         "missing": leaf.images.missing,
         "corpus": leaf.corpus,
@@ -129,10 +151,10 @@ def _subset(chain: list[Recipe], place: _Place, cache_root: Path, say: store.Pro
     mark = _hash(plan)
     folder = cache_root / "subsets" / f"{leaf.name}-{mark[:12]}"
     recipe = catalog.recipe_digest(chain)
-    if _is_current(folder, recipe, place.images):
+    if _is_current(folder, recipe, place):
         return folder
     with store.locked(folder):
-        if _is_current(folder, recipe, place.images):
+        if _is_current(folder, recipe, place):
             return folder
         with store.draft(folder) as made:
             table = map_table(place.folder / "records.arrow")
@@ -153,15 +175,15 @@ def _hash(content: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _is_current(folder: Path, recipe: str, images: Path) -> bool:
-    """Whole, known under the recipe's present digest, and no picture it lacked has come since."""
+def _is_current(folder: Path, recipe: str, place: _Place) -> bool:
+    """Whole, of the present recipe and commit, and no picture it lacked has come since."""
     manifest = store.opened(folder)
     if manifest is None or manifest["recipe"] != recipe:
         return False
-    if "missing.json" not in manifest["files"]:
+    if "missing.json" not in manifest["files"] or manifest.get("origin", {}) != place.origin:
         return False
     missing = json.loads((folder / "missing.json").read_text("utf-8"))
-    return not any(is_inside(path, images) for path in missing)
+    return not any(is_inside(path, place.images) for path in missing)
 
 
 def _refuse_empty(chosen: Selection, place: _Place) -> None:
@@ -174,10 +196,16 @@ def _refuse_empty(chosen: Selection, place: _Place) -> None:
 
 def _account(chain: list[Recipe], place: _Place, chosen: Selection, made: Path) -> dict[str, Any]:
     """What the manifest says beside identity: sizes, what was left out and why, licences."""
-    leaf = chain[-1]
-    notices = other_versions(catalog.origin(chain))
-    if leaf.expected_rows is not None and leaf.expected_rows != len(chosen.rows):
-        notices.append(f"{len(chosen.rows)} records; the recipe expects {leaf.expected_rows}")
+    leaf, source = chain[-1], place.found.source
+    notices = other_versions(source)
+    expected = catalog.expected_rows(chain, source)
+    if expected not in {None, len(chosen.rows)}:
+        notices.append(f"{len(chosen.rows)} records; the recipe expects {expected}")
+    if source.passages and not place.found.passages:
+        notices.append("no passage file is there: the corpus is the positives of the records")
+    for oddity, count in place.manifest.get("noted", {}).items():
+        first = place.manifest["examples"][oddity][0]
+        notices.append(f"{count} {oddity} (first: {first})")
     return {
         "name": leaf.name,
         "source": place.folder.name,
@@ -188,9 +216,12 @@ def _account(chain: list[Recipe], place: _Place, chosen: Selection, made: Path) 
         "examples": chosen.examples,
         "source_skipped": place.manifest["skipped"],
         "source_examples": place.manifest["examples"],
+        "source_noted": place.manifest.get("noted", {}),
         "source_facts": place.manifest["facts"],
+        "origin": place.origin,
+        "expected_rows": expected,
         "notices": notices,
-        "licences": list(catalog.origin(chain).licences),
+        "licences": list(source.licences),
     }
 
 
@@ -240,11 +271,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name")
     parser.add_argument("--cache-root", type=Path, required=True)
     parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--image-root", default="")
+    parser.add_argument("--download", action="store_true", help="fetch from the hub what is absent")
     given = parser.parse_args(arguments)
+    say = _progress_lines()
     try:
-        subset = build(given.name, given.cache_root, given.data_root, _progress_lines())
-    except (RecipeError, BuildError) as error:
-        _speak(kind="failed", error=str(error))
+        if given.download and given.data_root is None:
+            fetch(given.name, say)
+        subset = build(given.name, given.cache_root, given.data_root, say, given.image_root)
+    except (RecipeError, BuildError, SourceError) as error:
+        about = f"subset {given.name!r}: " if isinstance(error, SourceError) else ""
+        _speak(kind="failed", error=f"{about}{error}")
         return 1
     _speak(kind="done", manifest=subset.manifest, folder=str(subset.folder))
     return 0

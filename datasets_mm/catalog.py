@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets_mm import source
+from datasets_mm import location
 from datasets_mm.recipe import Recipe, RecipeError, Source, Step, read
+from datasets_mm.source import SourceError
 from datasets_mm.tomlfile import nearest
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -101,16 +102,37 @@ def recipe_digest(chain: list[Recipe]) -> str:
     return "-".join(recipe.digest()[:8] for recipe in chain)
 
 
-def problem(name: str, data_root: Path | None) -> str | None:
+def expected_rows(chain: list[Recipe], origin: Source | None = None) -> int | None:
+    """What the recipe, or the layout that was found, says that the subset should have."""
+    leaf = chain[-1]
+    if leaf.expected_rows is not None or leaf.source is None or leaf.steps:
+        return leaf.expected_rows
+    return (origin or leaf.source).expected_rows
+
+
+def problem(name: str, data_root: Path | None, image_root: str = "") -> str | None:
     """Pre-flight: why this subset cannot be built, with the remedy; None: nothing found."""
     try:
         chain = lineage(name)
         for other in chain[-1].evaluate_on:
             load(other)
+        _known_data_sets(image_root)
+        location.locate(chain[0], data_root, image_root)
     except RecipeError as error:
         return error.problems[0]
-    found = source.problem(origin(chain), data_root)
-    return f"subset {name!r}: {found}" if found else None
+    except SourceError as error:
+        return f"subset {name!r}: {error}"
+    return None
+
+
+def _known_data_sets(image_root: str) -> None:
+    """A typo in the name of a data set would quietly send all its pictures elsewhere."""
+    named = location.read_image_roots(image_root).keys() - {""}
+    if not named:
+        return
+    known = {source.dataset for other in names() for source in load(other).sources} - {""}
+    for one in sorted(named - known):
+        raise SourceError(f"image_root names the data set {one!r}{nearest(one, known)}")
 
 
 def summary(name: str, cache_root: Path) -> SubsetSummary:
@@ -127,7 +149,7 @@ def summary(name: str, cache_root: Path) -> SubsetSummary:
         evaluate_on=recipe.evaluate_on,
         license=origin(chain).licences,
         notes=recipe.notes,
-        expected_rows=recipe.expected_rows,
+        expected_rows=expected_rows(chain),
         folder=folder,
     )
 

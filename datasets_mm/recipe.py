@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from datasets_mm import tomlfile
 from datasets_mm.tomlfile import TomlError
@@ -26,10 +26,11 @@ FieldName = Literal[
 FIELDS: Final[tuple[str, ...]] = get_args(FieldName)
 LIST_FIELDS: Final = frozenset({"answer", "passage_id", "passage_image_path", "passage_text"})
 
-GroupKey = Literal[FieldName, "image"]
-"""What records are grouped by: a field, or `image`, the content of the query picture."""
+GroupKey = Literal[FieldName, "image", "candidates", "wh_word", "main_answer"]
+"""What records are grouped by: a field; `image`, the content of the query picture; or a class of
+the weekly report (groups.py): bucket of candidate passages, WH-word, most frequent answer."""
 
-Adapter = Literal["openmoji", "jsonl", "ret_m2kr_jsonl"]
+Adapter = Literal["openmoji", "jsonl", "ret_m2kr_jsonl", "m2kr_parquet"]
 
 
 class RecipeError(TomlError):
@@ -121,18 +122,45 @@ class Limit(Strict):
     seed: int = 0
 
 
-Step = Annotated[Where | Present | Dedupe | Sample | Split | Limit, Field(discriminator="do")]
+class Balance(Strict):
+    """Equalise the shares of groups: each keeps as many as the others, as far as it has them."""
+
+    do: Literal["balance"]
+    by: tuple[GroupKey, ...] = Field(min_length=1)
+    n: int | None = Field(
+        None, ge=1, description="records to keep; empty: as many of each as the smallest group has"
+    )
+    seed: int = 0
+
+
+Step = Annotated[
+    Where | Present | Dedupe | Sample | Split | Limit | Balance, Field(discriminator="do")
+]
+
+Patterns = Annotated[
+    tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)
+]
+"""Paths under the data root, or patterns (`OVEN_data/train-*.parquet`): the first that is there."""
 
 
 class Source(Strict):
     """Where the records come from."""
 
     adapter: Adapter
+    dataset: str = Field("", description="data set of M2KR, as image_root names it, e.g. oven")
     packages: tuple[str, ...] = Field((), description="Python packages that hold the data")
-    uri: str = Field("", description="file under the data root, e.g. jsonl/okvqa_train.jsonl")
-    passages: str = Field("", description="file of further passages under the data root")
+    uri: Patterns = Field((), description="records under the data root; patterns are alternatives")
+    passages: Patterns = Field((), description="passages under the data root, likewise")
+    passages_optional: bool = Field(
+        False, description="without a passage file the positives are the corpus"
+    )
+    pool: Literal["passages", "passages+positives"] = Field(
+        "passages+positives", description="whether positives join the corpus of the passage file"
+    )
     images: str = Field("images", description="folder of pictures under the data root")
-    revision: str = Field("", description="revision of the data that this recipe means")
+    hub: str = Field("", description="dataset repository on the Hugging Face hub that has the same")
+    revision: str = Field("", description="commit, tag or branch of it; empty: main")
+    expected_rows: int | None = Field(None, ge=0, description="records in this layout")
     licences: tuple[str, ...] = Field((), description="one line for each work: what, licence, who")
 
     @model_validator(mode="after")
@@ -140,9 +168,11 @@ class Source(Strict):
         if self.adapter == "openmoji" and not self.packages:
             raise ValueError("adapter openmoji reads packages; name them in `packages`")
         if self.adapter != "openmoji" and not self.uri:
-            raise ValueError(f"adapter {self.adapter} reads a file; name it in `uri`")
-        for path in (self.uri, self.passages, self.images):
-            if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
+            raise ValueError(f"adapter {self.adapter} reads files; name them in `uri`")
+        if self.adapter == "m2kr_parquet" and not self.passages:
+            raise ValueError("adapter m2kr_parquet takes texts from `passages`; name them")
+        for path in (*self.uri, *self.passages, self.images):
+            if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path or not path:
                 raise ValueError(f"{path!r} must lie under the data root; give a relative path")
         return self
 
@@ -162,6 +192,9 @@ class Recipe(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]{0,47}$")
     title: str = Field(max_length=200)
     source: Source | None = None
+    alternatives: tuple[Source, ...] = Field(
+        (), description="the same data in other layouts; the first that is there is read"
+    )
     derive: str | None = Field(None, description="the subset whose records this one filters")
     steps: tuple[Step, ...] = ()
     images: Images = Images()
@@ -176,7 +209,14 @@ class Recipe(Strict):
     def _one_origin(self) -> Self:
         if (self.source is None) == (self.derive is None):
             raise ValueError("give exactly one of `source` and `derive`")
+        if self.alternatives and self.source is None:
+            raise ValueError("`alternatives` are to a `source`; a derived subset has none")
         return self
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The source and its alternatives; none for a derived subset."""
+        return (self.source, *self.alternatives) if self.source else ()
 
     def digest(self) -> str:
         """Hash of all that can change the rows: titles and notes are left out."""

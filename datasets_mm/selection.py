@@ -5,10 +5,10 @@ Separate from build.py, which knows folders and locks: a table goes in, row numb
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
+import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ class Selection:
     """Reason -> records left out."""
     examples: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    """Paths of query pictures that are not there, sorted; the build looks for them again."""
+    """Paths of query pictures without a usable file, sorted; the build looks for them again."""
 
 
 def select(kept_steps: Sequence[Step], table: pa.Table, root: Path, policy: str) -> Selection:
@@ -42,31 +42,71 @@ def select(kept_steps: Sequence[Step], table: pa.Table, root: Path, policy: str)
     )
     outcome = steps.apply(kept_steps, rows)
     paths: list[str] = table["image_path"].to_pylist()
-    wanted = {paths[row] for row in outcome.kept} - {""}
-    missing = sorted(path for path in wanted if not is_inside(path, root))
-    if missing and policy == "error":
+    reasons = lost_pictures({paths[row] for row in outcome.kept} - {""}, root)
+    if reasons and policy == "error":
+        first = min(reasons)
         raise SourceError(
-            f"{len(missing)} pictures are missing under {root}, first {missing[0]!r}; "
-            'add them, or set missing = "skip" under [images] in the recipe'
+            f"{len(reasons)} pictures are missing under {root}, first {first!r} "
+            f"({reasons[first]}); add them, or "
+            'set missing = "skip" under [images] in the recipe'
         )
-    gone = frozenset(missing)
-    kept = [row for row in outcome.kept if paths[row] not in gone]
-    selection = Selection(kept, outcome.dropped, missing=missing)
-    if missing:
-        selection.skipped["picture missing"] = len(outcome.kept) - len(kept)
-        selection.examples["picture missing"] = missing[:5]
+    kept = [row for row in outcome.kept if paths[row] not in reasons]
+    selection = Selection(kept, outcome.dropped, missing=sorted(reasons))
+    lost = Counter(reasons[paths[row]] for row in outcome.kept if paths[row] in reasons)
+    for reason in sorted(lost):
+        selection.skipped[reason] = lost[reason]
+        named = sorted(path for path, why in reasons.items() if why == reason)
+        selection.examples[reason] = named[:5]
     return selection
+
+
+def lost_pictures(paths: Iterable[str], root: Path) -> dict[str, str]:
+    """Path -> why there is no usable file, for those that have none. `root` is resolved."""
+    folders: dict[str, bool] = {}
+    return {path: reason for path in paths if (reason := _lost(path, root, folders))}
 
 
 def is_inside(path: str, root: Path) -> bool:
     """A regular file that lies under the root after every link is followed."""
-    if not path or "\0" in path:
-        return False
+    return bool(path) and not lost_pictures([path], root)
+
+
+def _lost(path: str, root: Path, folders: dict[str, bool]) -> str:
+    """`folders` remembers which folders lie inside: one lstat a picture is left (3 µs, not 40)."""
+    if "\0" in path:
+        return "picture outside the image root"
+    folder, _, name = path.rpartition("/")
+    if name not in {"", ".", ".."}:
+        if folder not in folders:
+            folders[folder] = _within(root / folder, root)
+        if folders[folder]:
+            try:
+                mode = os.lstat(os.path.join(root, path)).st_mode  # noqa: PTH118 - 3x faster than Path
+            except (OSError, ValueError):
+                return "picture missing"
+            if stat.S_ISREG(mode):
+                return ""
+    return _lost_slowly(path, root)
+
+
+def _within(folder: Path, root: Path) -> bool:
     try:
-        real = (root / path).resolve(strict=True)
-        return real.is_relative_to(root) and real.is_file()
-    except (OSError, RuntimeError):
+        return folder.resolve(strict=True).is_relative_to(root)
+    except (OSError, RuntimeError, ValueError):
         return False
+
+
+def _lost_slowly(path: str, root: Path) -> str:
+    """Where links or odd paths need following: outside comes first, whether or not it exists."""
+    try:
+        real = (root / path).resolve()
+        if not real.is_relative_to(root):
+            return "picture outside the image root"
+        if not real.exists():
+            return "picture missing"
+        return "" if real.is_file() else "picture is not a regular file"
+    except (OSError, RuntimeError, ValueError):
+        return "picture missing"
 
 
 class _ContentKey:
@@ -93,11 +133,6 @@ def _keys(table: pa.Table) -> list[str]:
     if len(count) == len(ids):
         return ids
     return [
-        name if count[name] == 1 else f"{name}\x1f{_content(table, row)}"
+        name if count[name] == 1 else f"{name}\x1f{store.row_digest(table, row)}"
         for row, name in enumerate(ids)
     ]
-
-
-def _content(table: pa.Table, row: int) -> str:
-    line = json.dumps(table.slice(row, 1).to_pylist()[0], sort_keys=True)
-    return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()

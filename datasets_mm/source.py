@@ -1,4 +1,4 @@
-"""Where a source lies and what identifies it: package folders, digests, pre-flight problems.
+"""What identifies a source: installed packages and their folders, digests of files.
 
 Separate from the adapters, because the workbench asks "could this be built?" before anything heavy
 is loaded. Data packages are located, never imported: their code has no business running here.
@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -69,24 +70,8 @@ def file_digest(path: Path, cache_root: Path) -> str:
     return digest
 
 
-def problem(source: Source, data_root: Path | None) -> str | None:
-    """What keeps this source from being read, in one sentence; None: nothing found."""
-    if missing := _missing_packages(source):
-        return f"{', '.join(missing)} not installed; run: pip install 'workbench-mm[demo]'"
-    if source.adapter == "openmoji":
-        return None
-    if data_root is None:
-        return f"{source.uri} needs a data folder; give --set data_root=/folder/that/holds/it"
-    for name in (source.uri, source.passages, source.images):
-        if name and not (data_root / name).exists():
-            return (
-                f"{name} is not in the data folder {data_root}; "
-                "copy it there, or give another --set data_root=…"
-            )
-    return None
-
-
-def _missing_packages(source: Source) -> list[str]:
+def missing_packages(source: Source) -> list[str]:
+    """Packages that the source reads and that are not installed."""
     missing = []
     for requirement in source.packages:
         try:
@@ -107,13 +92,15 @@ def other_versions(source: Source) -> list[str]:
     return said
 
 
-def fingerprint(source: Source, revision: int, data_root: Path | None, cache_root: Path) -> str:
-    """Identity of the source's content; `revision` is that of the adapter's own code."""
-    parts = [source.adapter, str(revision), source.revision, source.images]
-    parts += [package_digest(requirement) for requirement in source.packages]
-    for name in (source.uri, source.passages):
-        if name:
-            if data_root is None:
-                raise SourceError(f"{name} needs a data folder; give --set data_root=…")
-            parts += [name, file_digest(data_root / name, cache_root)]
+def fingerprint(source: Source, revision: int, files: Mapping[str, Path], cache_root: Path) -> str:
+    """Identity of what an adapter reads; `revision` is that of the adapter's own code.
+
+    `files`: name -> path. Names tell parts apart; where they lie does not matter.
+    """
+    parts = [source.adapter, str(revision), source.revision if source.packages else ""]
+    parts += [source.images, *map(package_digest, source.packages)]
+    if files:
+        parts += [source.dataset, source.pool]
+    for name, path in files.items():
+        parts += [name, file_digest(path, cache_root)]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from datasets_mm.recipe import Dedupe, Limit, Present, Sample, Split, Step, Where
+from datasets_mm import groups
+from datasets_mm.recipe import Balance, Dedupe, Limit, Present, Sample, Split, Step, Where
 
 Value = str | Sequence[str]
 SEPARATOR = "\x1f"
@@ -69,6 +70,8 @@ def _run(step: Step, rows: Rows, kept: list[int]) -> list[int]:
             return _sample(step, rows, kept)
         case Split():
             return _split(step, rows, kept)
+        case Balance():
+            return _balance(step, rows, kept)
 
 
 def _where(step: Where, rows: Rows, kept: list[int]) -> list[int]:
@@ -103,13 +106,35 @@ def _groups(rows: Rows, kept: list[int], by: Sequence[str]) -> dict[int, str]:
     """Row -> name of its group."""
     parts: dict[int, list[str]] = {row: [] for row in kept}
     for name in by:
-        values = rows.column("image_path" if name == "image" else name)
+        values = rows.column(_COLUMN.get(name, name))
         for row in kept:
-            value = values[row]
-            if not isinstance(value, str):
-                value = "\x1e".join(value)
-            parts[row].append(rows.image_key(value) if name == "image" else value)
+            parts[row].append(_key(name, values[row], rows))
     return {row: SEPARATOR.join(names) for row, names in parts.items()}
+
+
+_COLUMN = {
+    "image": "image_path",
+    "candidates": "passage_id",
+    "wh_word": "question",
+    "main_answer": "answer",
+}
+"""Group key that is no field -> the field that it is made of."""
+
+
+def _key(name: str, value: Value, rows: Rows) -> str:
+    if isinstance(value, str):
+        match name:
+            case "image":
+                return rows.image_key(value)
+            case "wh_word":
+                return groups.wh_word(value)
+        return value
+    match name:
+        case "candidates":
+            return groups.candidates_bucket(len(value))
+        case "main_answer":
+            return groups.main_answer(value)
+    return "\x1e".join(value)
 
 
 def _ordered(rows: Rows, kept: list[int], seed: int) -> list[int]:
@@ -128,6 +153,38 @@ def _capped(rows: Rows, kept: list[int], by: Sequence[str], seed: int, cap: int)
         if count[name] <= cap:
             chosen.append(row)
     return sorted(chosen)
+
+
+def _balance(step: Balance, rows: Rows, kept: list[int]) -> list[int]:
+    """Groups keep an equal number each; what a small group lacks is shared by the larger ones.
+
+    A smaller n is always part of a larger one: quotas only grow, and the odd records go to groups
+    in the order of their rank.
+    """
+    names = _groups(rows, kept, step.by)
+    members: dict[str, list[int]] = {}
+    for row in _ordered(rows, kept, step.seed):
+        members.setdefault(names[row], []).append(row)
+    sizes = {name: len(group) for name, group in members.items()}
+    quota, odd = _quota(sorted(sizes.values()), step.n)
+    larger = [name for name, size in sizes.items() if size > quota]
+    lucky = frozenset(sorted(larger, key=lambda name: (rank(step.seed, name), name))[:odd])
+    return sorted(
+        row for name, group in members.items() for row in group[: quota + (name in lucky)]
+    )
+
+
+def _quota(sizes: Sequence[int], wanted: int | None) -> tuple[int, int]:
+    """(records of each group, how many groups give one more), for ascending sizes."""
+    if wanted is None:
+        return (sizes[0] if sizes else 0), 0
+    left = wanted
+    for place, size in enumerate(sizes):
+        groups_left = len(sizes) - place
+        if size * groups_left > left:
+            return divmod(left, groups_left)
+        left -= size
+    return (sizes[-1] if sizes else 0), 0
 
 
 def _sample(step: Sample, rows: Rows, kept: list[int]) -> list[int]:

@@ -12,12 +12,17 @@ import hashlib
 import json
 import os
 import shutil
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datasets_mm import corpus
 from datasets_mm.recipe import FIELDS, LIST_FIELDS
@@ -70,12 +75,88 @@ class TableWriter:
 
 
 def write_rows(path: Path, table: pa.Table, rows: Sequence[int]) -> None:
-    """Write the chosen rows of a table, BATCH_ROWS at a time."""
+    """Write the chosen rows of a table in this order, BATCH_ROWS at a time.
+
+    Batch by batch: Table.take joins all of a column first, which fails beyond 2 GiB of text (and
+    the records of InfoSeek are more).
+    """
+    batches = table.to_batches()
+    starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         for start in range(0, len(rows), BATCH_ROWS):
-            part = table.take(pa.array(rows[start : start + BATCH_ROWS], pa.int64()))
-            for batch in part.combine_chunks().to_batches():
-                writer.write_batch(batch)
+            writer.write_batch(_gathered(batches, starts, rows[start : start + BATCH_ROWS]))
+
+
+def _gathered(
+    batches: Sequence[pa.RecordBatch], starts: Sequence[int], rows: Sequence[int]
+) -> pa.RecordBatch:
+    """These rows as one batch. Each source batch is asked once, then the order is restored."""
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    parts, place = [], 0
+    while place < len(order):
+        number = bisect_right(starts, rows[order[place]]) - 1
+        end = place
+        while end < len(order) and rows[order[end]] < starts[number + 1]:
+            end += 1
+        local = [rows[at] - starts[number] for at in order[place:end]]
+        parts.append(batches[number].take(pa.array(local, pa.int64())))
+        place = end
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return pa.concat_batches(parts).take(pa.array(back, pa.int64()))
+
+
+def sort_by(path: Path, column: str) -> None:
+    """Put a table into the order of a column; equal ones by their whole content.
+
+    So the order in which a source was read leaves no trace: equal rows give equal files.
+    """
+    table = corpus.map_table(path)
+    names: list[str] = table[column].to_pylist()
+    count = Counter(names)
+    keys = [
+        (name, row_digest(table, row) if count[name] > 1 else "") for row, name in enumerate(names)
+    ]
+    rows = sorted(range(len(keys)), key=keys.__getitem__)
+    if rows != list(range(len(keys))):
+        keep_rows(path, rows)
+
+
+def keep_rows(path: Path, rows: Sequence[int]) -> None:
+    """Rewrite a table with these rows only, in this order."""
+    draft_path = path.with_suffix(".draft")
+    write_rows(draft_path, corpus.map_table(path), rows)
+    draft_path.replace(path)
+
+
+def row_digest(table: pa.Table, row: int) -> str:
+    """Digest of everything that a row says."""
+    line = json.dumps(table.slice(row, 1).to_pylist()[0], sort_keys=True)
+    return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """Digest of a table's values: the same under every version of Arrow, unlike the file's own."""
+    digest_ = hashlib.blake2b(digest_size=16)
+    table = corpus.map_table(path)
+    for name in table.column_names:
+        digest_.update(name.encode())
+        for chunk in table[name].chunks:
+            values = chunk
+            if pa.types.is_list(chunk.type):
+                digest_.update(np.asarray(chunk.value_lengths(), np.int64).tobytes())
+                values = chunk.flatten()
+            digest_.update(np.asarray(pc.binary_length(values), np.int64).tobytes())
+            digest_.update(_text_bytes(values))
+    return digest_.hexdigest()
+
+
+def _text_bytes(values: pa.StringArray) -> memoryview | bytes:
+    """The UTF-8 of all strings, one after the other; of columns without nulls."""
+    _, offsets, data = values.buffers()
+    if data is None or not len(values):
+        return b""
+    edges = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    return memoryview(data)[int(edges[0]) : int(edges[-1])]
 
 
 def link(source: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 """Readers of data formats: each writes records and passages in M2KR's nine fields.
 
 An adapter is a module with `REVISION` (raised when its code gives other records from equal data)
-and `write(source, place, progress)`, which fills a folder and reports what it left out.
+and `write(found, folder, progress)`, which fills a folder and reports what it left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from datasets_mm.recipe import Source
+from datasets_mm.location import Location
 
 
 @dataclass
@@ -20,26 +20,29 @@ class SourceReport:
 
     skipped: dict[str, int] = field(default_factory=dict)
     """Reason -> how many records were left out."""
+    noted: dict[str, int] = field(default_factory=dict)
+    """Oddity -> how often, of records and passages that were kept."""
     examples: dict[str, list[str]] = field(default_factory=dict)
-    """Reason -> the first few, by name or line."""
+    """Reason or oddity -> the first few, by name or line."""
+    content: str = ""
+    """Digest of what was written, where the order in which it was read left no trace; else ""."""
     facts: dict[str, str] = field(default_factory=dict)
     """Anything else that a reader should know."""
 
     def skip(self, reason: str, what: str) -> None:
         """Count a record that is left out, and name it if it is among the first five."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        self._name(reason, what)
+
+    def note(self, oddity: str, what: str) -> None:
+        """Count something odd about what is kept, and name it likewise."""
+        self.noted[oddity] = self.noted.get(oddity, 0) + 1
+        self._name(oddity, what)
+
+    def _name(self, reason: str, what: str) -> None:
         named = self.examples.setdefault(reason, [])
         if len(named) < 5:
             named.append(what)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an adapter reads and writes."""
-
-    folder: Path
-    """Gets `records.arrow`, `corpus.arrow` and, if the adapter makes pictures, `images/`."""
-    data_root: Path | None
 
 
 class Adapter(Protocol):
@@ -48,7 +51,7 @@ class Adapter(Protocol):
     REVISION: int
 
     def write(
-        self, source: Source, place: Place, progress: Callable[[int, int, str], None]
+        self, found: Location, folder: Path, progress: Callable[[int, int, str], None]
     ) -> SourceReport:
-        """Write the folder."""
+        """Fill `folder` with records.arrow, corpus.arrow and, for made pictures, images/."""
         ...

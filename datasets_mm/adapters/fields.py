@@ -54,7 +54,11 @@ def text(value: Any) -> str:
     said = str(value).strip()
     if said.lower() in ABSENT:
         return ""
-    # A lone surrogate is legal in JSON and not in UTF-8.
+    return _utf8(said)
+
+
+def _utf8(said: str) -> str:
+    """A lone surrogate is legal in JSON and not in UTF-8."""
     return said.encode("utf-8", "replace").decode()
 
 
@@ -64,9 +68,10 @@ def answer(value: Any) -> str:
     Source: ReT, inference.py (str(answer["wikidata"])).
     """
     if isinstance(value, dict):
-        return str(value.get("wikidata", json.dumps(value, sort_keys=True, ensure_ascii=False)))
+        whole = json.dumps(value, sort_keys=True, ensure_ascii=False)
+        return _utf8(str(value.get("wikidata", whole)))
     if isinstance(value, str):
-        return value.strip().encode("utf-8", "replace").decode()
+        return _utf8(value.strip())
     return text(value)
 
 

@@ -83,7 +83,7 @@ def test_dirt_is_counted_and_shown_and_the_rest_is_trained_on(here: Path) -> Non
     assert counters["notice:source-skipped"] == 2  # the torn line; the record without positives
     assert counters["notice:images-skipped"] >= 1  # the truncated picture
     told = " ".join(made["notices"])
-    for name in ("3.png", "not JSON", "no positive", "picture missing"):
+    for name in ("3.png", "not JSON", "no positive", "picture missing", "outside the image"):
         assert name in told, told
     assert made["samples"] == 23 - made["counters"].get("notice:records-skipped", 0)
 
@@ -95,5 +95,5 @@ def test_missing_pictures_are_refused_before_anything_starts_where_forbidden(
     done = run(here)
     assert done.returncode == 2, done.stderr
     assert not (here / "bench_logs").exists()
-    assert "first '../../secret.png'; add them, or set missing" in done.stderr
+    assert "first '../../secret.png' (picture outside the image root); add them" in done.stderr
     assert "Traceback" not in done.stderr

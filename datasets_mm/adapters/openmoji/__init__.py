@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets_mm.adapters import Place, SourceReport
+from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.openmoji import pictures
 from datasets_mm.adapters.openmoji.facts import facts
 from datasets_mm.adapters.openmoji.things import HERE, Library, Thing, read_library, read_things
-from datasets_mm.recipe import Source
+from datasets_mm.location import Location
 from datasets_mm.store import corpus_writer, record_writer
 
 REVISION = 1
@@ -40,17 +40,17 @@ class Passage:
 
 
 def write(
-    source: Source,  # noqa: ARG001 - the packages are fixed; the recipe only pins their versions
-    place: Place,
+    found: Location,  # noqa: ARG001 - the packages are fixed; the recipe only pins their versions
+    folder: Path,
     progress: Callable[[int, int, str], None],
 ) -> SourceReport:
     """Render the pictures, then write every passage and every question."""
     library = read_library()
     kinds = tomllib.loads((HERE / "kinds.toml").read_text("utf-8"))
     report = SourceReport()
-    things = _render(read_things(library), library, place.folder / "images", report, progress)
-    passages = _passages(things, library, kinds, place.folder / "images")
-    corpus = corpus_writer(place.folder)
+    things = _render(read_things(library), library, folder / "images", report, progress)
+    passages = _passages(things, library, kinds, folder / "images")
+    corpus = corpus_writer(folder)
     for passage in passages.values():
         corpus.add(
             {
@@ -60,7 +60,7 @@ def write(
             }
         )
     corpus.close()
-    records = record_writer(place.folder)
+    records = record_writer(folder)
     for thing in things:
         for record in _records(thing, kinds, passages, library):
             records.add(record)

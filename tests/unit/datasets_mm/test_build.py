@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from datasets_mm import catalog, store
-from datasets_mm.adapters import jsonl
+from datasets_mm.adapters import intake, jsonl
 from datasets_mm.build import BuildError, Subset, build
 
 RECIPE = """
@@ -124,7 +124,7 @@ def test_a_failing_build_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(jsonl, "_add_record", fail)
+        patched.setattr(intake.Intake, "add_record", fail)
         with pytest.raises(BuildError, match="subset 'small': .*No space left on device"):
             small()
     cache = tmp_path / "cache"
@@ -139,9 +139,9 @@ def test_a_killed_build_is_taken_up_again(
     """SIGKILL in the middle of the source: the next build sweeps up and finishes."""
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom datasets_mm import build\n"
-        "from datasets_mm.adapters import jsonl\n"
+        "from datasets_mm.adapters import intake\n"
         "def slow(*_):\n    print('inside', flush=True)\n    time.sleep(60)\n"
-        "jsonl._add_record = slow\n"
+        "intake.Intake.add_record = slow\n"
         "build.build('small', Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     cache = tmp_path / "cache"

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from datasets_mm import store
+from datasets_mm.adapters.intake import SEVERAL
 from datasets_mm.build import BuildError, Subset, build, main
 
 LINES = [
@@ -81,7 +82,9 @@ def dirty(
 def test_every_line_has_its_fate(dirty: Callable[..., Subset]) -> None:
     subset = dirty()
     rows = subset.records.to_pylist()
-    assert [row["data_id"] for row in rows] == ["q1", "7", "q6", "q1"]
+    assert [row["data_id"] for row in rows] == ["7", "q1", "q1", "q6"]
+    order = ("What?", "", "How high?", "무엇? ?")
+    rows.sort(key=lambda row: order.index(row["question"]))
     assert rows[0]["passage_image_path"] == ["a.png", "", ""]
     assert rows[0]["answer"] == ["cat", "dog"]
     assert rows[1]["passage_id"] == ["12"]
@@ -100,23 +103,30 @@ def test_every_line_has_its_fate(dirty: Callable[..., Subset]) -> None:
         "line is not UTF-8": 1,
     }
     assert subset.manifest["source_examples"]["line is not JSON"][0] == "dirty.jsonl line 5"
-    assert subset.manifest["skipped"] == {"picture missing": 2}
-    assert subset.manifest["examples"]["picture missing"] == ["../secret.png", "gone.png"]
+    assert subset.manifest["skipped"] == {
+        "picture missing": 1,
+        "picture outside the image root": 1,
+    }
+    assert subset.manifest["examples"] == {
+        "picture missing": ["gone.png"],
+        "picture outside the image root": ["../secret.png"],
+    }
     used = subset.manifest["rows"] + sum(subset.manifest["source_skipped"].values()) + 2
     assert used == len(LINES) + 1
 
 
 def test_corpus_holds_each_passage_once(dirty: Callable[..., Subset]) -> None:
     subset = dirty()
-    assert subset.corpus.ids == ["p1", "p2", "p3", "12", "p9"]
-    assert subset.corpus.texts[0] == "one"
+    assert subset.corpus.ids == ["12", "p1", "p2", "p3", "p9"]
+    assert subset.corpus.texts[1] == "one"
     assert subset.corpus.row("p9") == 4
     assert subset.corpus.row("p0") == -1
-    assert subset.corpus.rows(["p3", "nowhere", "p1"]) == [2, 0]
-    assert subset.manifest["source_facts"] == {"passages with another text under a known id": "1"}
+    assert subset.corpus.rows(["p3", "nowhere", "p1"]) == [3, 1]
+    assert subset.manifest["source_noted"] == {SEVERAL: 1}
+    assert subset.manifest["source_examples"][SEVERAL] == ["p1"]
 
 
-def test_a_passage_file_comes_first_and_positives_can_be_the_corpus(
+def test_positives_join_a_passage_file_and_can_be_the_corpus(
     dirty: Callable[..., Subset], data_root: Path
 ) -> None:
     (data_root / "pool.jsonl").write_text(
@@ -124,8 +134,8 @@ def test_a_passage_file_comes_first_and_positives_can_be_the_corpus(
         + json.dumps({"passage_id": "p2", "passage_text": "two", "passage_image_path": "b.png"})
     )
     subset = dirty(source='passages = "pool.jsonl"')
-    assert subset.corpus.ids[:2] == ["1", "p2"]
-    assert subset.corpus.image_paths[1] == "b.png"
+    assert subset.corpus.ids == ["1", "12", "p1", "p2", "p3", "p9"]
+    assert subset.corpus.image_paths[3] == "b.png"
     assert subset.manifest["source_skipped"]["passage without id"] == 1
     small = dirty(name="small", more='corpus = "positives"', source='passages = "pool.jsonl"')
     assert sorted(small.corpus.ids) == ["12", "p1", "p2", "p3", "p9"]
@@ -165,7 +175,7 @@ def test_nothing_left_is_an_error_with_an_account(
 
 def test_another_count_than_expected_is_said(dirty: Callable[..., Subset]) -> None:
     subset = dirty(more="expected_rows = 9")
-    assert subset.manifest["notices"] == ["4 records; the recipe expects 9"]
+    assert subset.manifest["notices"][0] == "4 records; the recipe expects 9"
 
 
 def test_an_endless_line_does_not_fill_the_memory(
@@ -197,7 +207,10 @@ def test_okvqa_mm_is_okvqa_with_pictures_on_both_sides(data_root: Path, tmp_path
     subset = build("okvqa_mm_train", tmp_path / "cache", data_root)
     assert subset.records["data_id"].to_pylist() == ["q0", "q3"]
     assert subset.manifest["skipped"] == {"step 1: present": 2}
-    assert subset.manifest["notices"] == ["2 records; the recipe expects 8253"]
+    assert subset.manifest["notices"][:2] == [
+        "2 records; the recipe expects 8253",
+        "no passage file is there: the corpus is the positives of the records",
+    ]
 
 
 def test_the_module_speaks_json_lines(
