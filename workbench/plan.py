@@ -277,7 +277,8 @@ def _impossible(cell: _Cell, params: Mapping[str, Any]) -> list[str]:
     root = params.get("data_root")
     data_root = Path(root) if root else None
     wanted = [cell.subset, *(params.get("evaluate_on") or ())]
-    found = [subsets.problem(name, data_root) for name in wanted]
+    pictures = params.get("image_root") or ""
+    found = [subsets.problem(name, data_root, pictures) for name in wanted]
     entry = models.load(cell.model)
     found.append(models.problem(entry))
     if entry.engines and cell.engine not in entry.engines:

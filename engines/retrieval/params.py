@@ -15,7 +15,13 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     data_root: str | None = Field(
-        None, description="Folder with the data of subsets that do not ship (jsonl/ and images/)"
+        None,
+        description="Folder with the data of subsets that do not ship; empty: the local hub cache",
+    )
+    image_root: str | None = Field(
+        None,
+        description="Folder of the pictures, or one for each data set: oven=/a,evqa=/b,/others; "
+        "empty: images/ under data_root",
     )
 
     # What is trained, for how long

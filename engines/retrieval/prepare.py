@@ -35,8 +35,8 @@ from engines.retrieval.subsets import (
 )
 from engines.retrieval.trained import load_trained
 
-NAMED_SKIPS = 20
-"""Unreadable pictures that are named one by one; the rest is counted in one notice."""
+NAMED_SKIPS = 5
+"""Unusable pictures that are named for each reason; the others are counted."""
 
 
 @dataclass
@@ -85,6 +85,10 @@ def read_data(run: Context) -> Data:
     corpora: dict[str, SearchCorpus] = {}
     splits = []
     for name in wanted:
+        if params.evaluate_on is None and (sentence := _absent(run, name)):
+            # The recipe would like it; only what a person named is a reason not to train.
+            run.emit.notice("not-evaluated", sentence)
+            continue
         other = _built(run, name)
         key = other.corpus.fingerprint
         if key not in corpora:
@@ -95,11 +99,20 @@ def read_data(run: Context) -> Data:
     return Data(subset, pool, splits, list(corpora.values()), strings)
 
 
+def _absent(run: Context, name: str) -> str | None:
+    """Why a subset's data cannot be had here; None: it can."""
+    return catalog.problem(name, _data_root(run), run.params.image_root or "")
+
+
+def _data_root(run: Context) -> Path | None:
+    return Path(run.params.data_root) if run.params.data_root else None
+
+
 def _built(run: Context, name: str) -> build.Subset:
-    root = Path(run.params.data_root) if run.params.data_root else None
+    images = run.params.image_root or ""
     try:
         catalog.load(name)
-        subset = build.build(name, run.cache_root, root, run.say)
+        subset = build.build(name, run.cache_root, _data_root(run), run.say, images)
     except (RecipeError, build.BuildError) as error:
         raise EngineError(str(error).splitlines()[0]) from None
     _tell_built(run, name, subset.manifest)
@@ -143,10 +156,13 @@ def decode_images(run: Context, data: Data) -> ArrayItems:
 
 
 def _tell_skipped(run: Context, skipped: dict[str, str]) -> None:
-    for path, reason in list(skipped.items())[:NAMED_SKIPS]:
-        run.emit.notice("images-skipped", f"{path}: {reason}")
-    if (more := len(skipped) - NAMED_SKIPS) > 0:
-        run.emit.notice("images-skipped", f"{more} more pictures", more)
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in sorted(skipped.items()):
+        by_reason.setdefault(reason, []).append(path)
+    for reason, paths in by_reason.items():
+        named = ", ".join(paths[:NAMED_SKIPS])
+        text = f"{len(paths)} pictures: {reason} (first: {named})"
+        run.emit.notice("images-skipped", text, len(paths))
 
 
 def prepare(run: Context, data: Data) -> Prepared:
