@@ -146,7 +146,7 @@ class Filler:
         """(content hash, pixels), or the reason why not. Pixels of known content are not made."""
         try:
             data = read_inside(self.root, path)
-            key = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
+            key = content_key(data)
             if key in self.rows:
                 return key, b""
             return key, decode(data, self.size, self.resample).tobytes()
@@ -158,6 +158,11 @@ class Filler:
         for name, width in (("rows.u8", self.size * self.size * 3), ("hashes.bin", HASH_BYTES)):
             with (self.folder / name).open("ab") as file:
                 file.truncate(len(self.rows) * width)
+
+
+def content_key(data: bytes) -> bytes:
+    """What a row of pixels is kept under: a digest of the picture's file."""
+    return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
 def _windows(paths: list[str]) -> Iterator[list[str]]:
@@ -229,7 +234,7 @@ def _write_index(folder: Path, root: Path, known: dict[str, Entry]) -> None:
             "row": pa.array([entry.row for entry in known.values()], pa.int64()),
             "reason": [entry.reason for entry in known.values()],
         }
-    )
+    ).replace_schema_metadata({"root": str(root)})  # so that health.py finds the files again
     draft = path.with_suffix(".tmp")
     with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

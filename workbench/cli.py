@@ -282,6 +282,26 @@ def results_show(
     reporting.show_record(paths.log_root(log_root), run_id, as_json=as_json)
 
 
+@app.command()
+def doctor(
+    log_root: LogRoot = None,
+    overhead: Annotated[
+        bool, typer.Option("--overhead", help="Measure what watching costs; half a minute.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What this machine has, what is missing, and what to do about it."""
+    from workbench import doctor as examiner
+    from workbench import paths
+
+    status = examiner.run(paths.log_root(log_root), paths.cache_root(), as_json=as_json)
+    if overhead:
+        from workbench.doctor import overhead as meter
+
+        meter.run(paths.cache_root(), as_json=as_json)
+    raise typer.Exit(status)
+
+
 @app.command("models")
 def models_list(as_json: AsJson = False) -> None:
     """List the model catalogue."""

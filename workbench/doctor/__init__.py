@@ -1,0 +1,62 @@
+"""`workbench doctor`: what this machine has, what is missing, and one sentence on what to do.
+
+Three children ask what is slow or may hang (NVIDIA's driver, the caches) while the rest is looked
+at here; all of it takes about a second. `--overhead` measures what watching costs (overhead.py).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from results.text import clean, clean_line
+from workbench.doctor import caches, gpus, machine, places, software, terminal
+from workbench.doctor.finding import Finding
+from workbench.exits import ExitStatus
+
+__all__ = ["Finding", "examine", "run"]
+
+
+def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
+    """Everything, in the order in which a person would look."""
+    driver, cache = gpus.ask(), caches.ask(cache_root)
+    try:
+        yield from software.examine()
+        yield from machine.examine()
+        yield from places.variables(terminal.environment())
+        yield from gpus.examine(driver)
+        yield from places.examine(log_root, cache_root)
+        yield from caches.examine(cache)
+        yield from terminal.examine(terminal.environment())
+    finally:
+        for child in (driver, cache):
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+
+
+def run(log_root: Path, cache_root: Path, *, as_json: bool) -> ExitStatus:
+    """Print every finding; 1 if one of them is a problem."""
+    found = show(examine(log_root, cache_root), as_json=as_json)
+    problems = sum(finding.standing == "problem" for finding in found)
+    notes = sum(finding.standing == "note" for finding in found)
+    counted = [f"{problems} problem{'s' * (problems != 1)}", f"{notes} note{'s' * (notes != 1)}"]
+    print(f"workbench: {', '.join(counted)}", file=sys.stderr)
+    return ExitStatus.FAILED if problems else ExitStatus.COMPLETED
+
+
+def show(findings: Iterable[Finding], *, as_json: bool) -> list[Finding]:
+    """Print findings as they come; returns them all."""
+    shown = []
+    for finding in findings:
+        shown.append(finding)
+        if as_json:
+            print(json.dumps(asdict(finding)), flush=True)
+            continue
+        print(clean_line(f"{finding.standing:<8} {finding.name:<16} {finding.text}"), flush=True)
+        if finding.remedy:
+            print(clean(f"{'':<8} {'':<16} → {finding.remedy}"), flush=True)
+    return shown

@@ -1,0 +1,78 @@
+"""Image caches, built subsets: checked by a child, since pixels and Arrow files are heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from results import formats
+from workbench import process
+from workbench.doctor.finding import Finding, note, ok, problem
+
+SECONDS: Final = 60.0
+_AGAIN: Final = "delete that folder; it is built again when it is needed"
+
+
+def ask(cache_root: Path) -> subprocess.Popen[bytes]:
+    """Start the child."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "datasets_mm.health", str(cache_root)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={**os.environ, **process.module_path(os.environ)},
+    )  # fmt: skip
+
+
+def examine(child: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
+    """A line for each image cache, and one for all subsets."""
+    try:
+        output, _ = child.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
+        yield note("cache", f"not checked within {seconds:g} s", "is its disk slow?")
+        return
+    try:
+        said = [json.loads(line) for line in output.splitlines()]
+    except ValueError:
+        said = []
+    if child.returncode or not said:
+        text = f"the check of the cache ended with {child.returncode}"
+        yield problem("cache", text, "run `python -m datasets_mm.health` to see why")
+        return
+    yield from (images(row) for row in said if row["kind"] == "images")
+    yield from subsets([row for row in said if row["kind"] == "subset"])
+
+
+def images(row: dict[str, Any]) -> Finding:
+    """One image cache."""
+    name = "image cache"
+    text = f"{row['name']}: {row['rows']:,} pictures, {formats.size(row['bytes'])}"
+    if row["bad"]:
+        remedy = f"delete {row['folder']}; pictures are decoded again"
+        return problem(name, f"{text}; {row['bad'][0]}", remedy)
+    if row["torn_bytes"]:
+        text += f"; {row['torn_bytes']:,} bytes of a broken end"
+        return note(name, text, "nothing to do: the next run cuts them off")
+    if row["lost"]:
+        text += f"; {row['lost']:,} paths name rows that are not there"
+        return note(name, text, "nothing to do: the next run decodes them again")
+    gone = f", {row['gone']} files are gone or have changed" if row["gone"] else ""
+    checked = (
+        f"{row['checked']} of them decoded again and equal" if row["checked"] else "none checked"
+    )
+    return ok(name, f"{text}; {checked}{gone}")
+
+
+def subsets(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    """All built subsets on one line, the broken ones on their own."""
+    for row in rows:
+        if row["problem"]:
+            yield problem("subsets", f"{row['name']}: {row['problem']}", _AGAIN)
+    whole = [row for row in rows if not row["problem"]]
+    size = formats.size(sum(row["bytes"] for row in whole))
+    yield ok("subsets", f"{len(whole)} built, {size}" if rows else "none is built yet")

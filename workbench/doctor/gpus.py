@@ -1,0 +1,105 @@
+"""GPUs, driver and NVIDIA's library, asked by a child: a call into a driver may never return."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from results import formats
+from workbench import process
+from workbench.doctor import software
+from workbench.doctor.finding import Finding, note, ok, problem
+
+SECONDS: Final = 6.0
+"""A driver wakes up within three seconds; one that needs longer is stuck."""
+
+REMEDIES: Final = {
+    "Driver/library version mismatch": "reboot, or reload the nvidia modules: the driver was "
+    "updated while its old kernel module runs on",
+    "Driver Not Loaded": "load the nvidia module (`modprobe nvidia`), or reboot",
+    "Unknown Error": "in a container, start it again: `systemctl daemon-reload` on the host "
+    "takes its GPUs away",
+    "Insufficient Permissions": "let the user into the group that owns /dev/nvidia*",
+    "GPU is lost": "reset the GPU or reboot; it has fallen off the bus",
+    "pynvml": "uninstall `pynvml`, and install `nvidia-ml-py`",
+}  # fmt: skip
+
+
+def ask() -> subprocess.Popen[bytes]:
+    """Start the sampler for one reading."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "workbench.telemetry.sampler", "--once"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={**os.environ, **process.module_path(os.environ)},
+    )  # fmt: skip
+
+
+def examine(child: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
+    """What the child said, or that it said nothing."""
+    try:
+        output, _ = child.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.stdout.close() if child.stdout else None
+        text = f"the driver has not answered within {seconds:g} s"
+        yield problem("GPU", text, "look at `dmesg` for Xid messages; a reboot helps")
+        return
+    try:
+        said = [json.loads(line) for line in output.splitlines()]
+    except ValueError:
+        said = []
+    if not said:
+        yield problem("GPU", f"the sampler ended with {child.returncode}", "reinstall nvidia-ml-py")
+    elif "absent" in said[0]:
+        yield absent(str(said[0]["absent"]))
+    else:
+        yield from present(said[0].get("facts", {}), said[1:])
+
+
+def absent(reason: str) -> Finding:
+    """No library is no fault, a driver that refuses is one."""
+    if "not on this machine" in reason:
+        return note("GPU", f"none: {reason}", "runs use the CPU; in a container use `--gpus all`")
+    remedy = next((text for key, text in REMEDIES.items() if key in reason), "see `nvidia-smi`")
+    return problem("GPU", reason, remedy)
+
+
+def present(facts: Mapping[str, Any], readings: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Driver and library, then one line a GPU, then whether torch can use them."""
+    text = f"driver {facts.get('driver')}, NVML {facts.get('library')}"
+    if facts.get("stub"):
+        yield note("NVML", f"{text} is a stand-in", "every record will be marked nvml_stub")
+    else:
+        yield ok("NVML", text)
+    gpus = facts.get("gpus", [])
+    raw = readings[0].get("gpus", []) if readings else []
+    for gpu, reading in zip(gpus, raw, strict=False):
+        yield one(gpu, reading)
+    if not gpus:
+        yield problem("GPU", "the driver names none", "look at `nvidia-smi -L`")
+    elif not software.built_for_cuda():
+        text = "torch was built for CPUs only and cannot use the GPU"
+        yield problem("torch", text, "install a build of torch for CUDA")
+
+
+def one(gpu: Mapping[str, Any], reading: Mapping[str, Any]) -> Finding:
+    """A GPU: what it is, what it does, what it would not say."""
+    name = f"GPU {gpu.get('index')}"
+    text = str(gpu.get("name") or "without a name")
+    used, total = reading.get("used"), reading.get("total")
+    reasons = {key: str(why) for key, why in (reading.get("reasons") or {}).items()}
+    if used is None or total is None:
+        why = reasons.get("used", "memory is not known")
+        remedy = next((text for key, text in REMEDIES.items() if key in why), "see `nvidia-smi`")
+        return problem(name, f"{text}: {why}", remedy)
+    text += f", {formats.size(used)} of {formats.size(total)} in use"
+    others = reading.get("processes") or []
+    if reasons:
+        text += "; " + ", ".join(f"{key}: n/a ({why})" for key, why in sorted(reasons.items()))
+    if others:
+        return note(name, f"{text}; {len(others)} processes compute on it", "wait for them to end")
+    return ok(name, text)
