@@ -1,13 +1,15 @@
 """The models by name: TOML entries that ship, the user's own, and local folders.
 
 An entry says where weights come from and what an engine needs to build the model; it never loads
-anything. `path:/abs/dir` names a folder in transformers' layout, `run:ID` the checkpoint of
-another run of the same suite.
+anything. `path:/abs/dir` names a folder in transformers' or open_clip's layout, `hub:org/name` (and
+`hub:org/name@revision`) a repository in the local hub cache, `run:ID` the checkpoint of another run
+of the same suite.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -21,10 +23,15 @@ from datasets_mm.tomlfile import nearest
 
 CATALOGUE: Final = Path(__file__).parent / "catalogue"
 WEIGHTS: Final = "model.safetensors"
+OPEN_CLIP: Final = "open_clip_config.json"
 NEEDED: Final = ("config.json", WEIGHTS, "tokenizer.json")
 """Files that a local folder must have. Pickled weights are never loaded."""
-
-Family = Literal["clip", "clip-scratch", "frozen-towers", "run"]
+NEEDED_OPEN_CLIP: Final = (OPEN_CLIP, "open_clip_model.safetensors")
+PICKLED: Final = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
+Family = Literal["clip", "siglip", "open-clip", "clip-scratch", "frozen-towers", "run"]
+TRANSFORMERS: Final[dict[str, Family]] = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip"}
+"""Families by the model_type of a folder in transformers' layout."""
+INSTALL_OPEN_CLIP: Final = "install the `open-clip` extra: pip install 'workbench-mm[open-clip]'"
 
 
 class ModelEntry(BaseModel):
@@ -39,7 +46,7 @@ class ModelEntry(BaseModel):
     family: Family = Field(description="How an engine builds it")
     hub: str = Field(default="", description="Repository id on the Hugging Face hub")
     revision: str = Field(default="main", description="Commit, tag or branch of the hub repository")
-    path: str = Field(default="", description="Local folder in transformers' layout")
+    path: str = Field(default="", description="Local folder in transformers' or open_clip's layout")
     packages: tuple[str, ...] = Field(
         default=(), description="Import names of packages that carry its weights or code"
     )
@@ -65,7 +72,7 @@ def names(engine: str | None = None) -> list[str]:
 
 
 def load(name: str) -> ModelEntry:
-    """The entry of that name, of a `path:` or of a `run:`.
+    """The entry of that name, of a `path:`, of a `hub:` or of a `run:`.
 
     Raises:
         LookupError: there is none; its one argument is a sentence.
@@ -74,6 +81,8 @@ def load(name: str) -> ModelEntry:
     kind, colon, rest = name.partition(":")
     if colon and kind == "path":
         return _local(name, Path(rest).expanduser())
+    if colon and kind == "hub":
+        return _in_cache(name, rest)
     if colon and kind == "run":
         return ModelEntry(name=name, title=f"checkpoint of run {rest}", family="run")
     entries = _entries()
@@ -99,11 +108,12 @@ def problem(entry: ModelEntry) -> str | None:
         )
     if not folder.is_dir():
         return f"model '{entry.name}': {folder} is no folder; check the path"
-    missing = [file for file in NEEDED if not (folder / file).is_file()]
-    if WEIGHTS in missing and (folder / "pytorch_model.bin").exists():
+    needed = NEEDED_OPEN_CLIP if entry.family == "open-clip" else NEEDED
+    missing = [file for file in needed if not (folder / file).is_file()]
+    if needed[1] in missing and any((folder / file).exists() for file in PICKLED):
         return (
             f"model '{entry.name}': {folder} has only pickled weights, which are never loaded; "
-            f"save them as {WEIGHTS}"
+            f"save them as {needed[1]}"
         )
     if missing:
         return f"model '{entry.name}': {folder} lacks {', '.join(missing)}; complete the folder"
@@ -140,32 +150,80 @@ def hub_cache() -> Path:
 
 
 def _local(name: str, folder: Path) -> ModelEntry:
-    """An entry for a folder; every CLIP-shaped model counts as one family."""
+    """An entry for a folder, by what its own configuration says."""
     if not folder.is_absolute():
         raise LookupError(f"model '{name}': the path is not absolute; write path:/abs/dir")
+    found = _described(name, folder)
+    return ModelEntry(name=name, engines=("retrieval",), path=str(folder), **found)
+
+
+def _in_cache(name: str, wanted: str) -> ModelEntry:
+    """An entry for a repository that the local hub cache holds."""
+    hub, _, asked = wanted.partition("@")
+    entry = ModelEntry(
+        name=name, engines=("retrieval",), family="clip", hub=hub, revision=asked or "main"
+    )
+    folder = weights_folder(entry)
+    if folder is None:
+        raise LookupError(problem(entry))
+    return entry.model_copy(update=_described(name, folder))
+
+
+def _described(name: str, folder: Path) -> dict[str, Any]:
+    """Family, title and settings of a model folder in either layout."""
+    if (folder / OPEN_CLIP).is_file() and not (folder / "config.json").is_file():
+        return _described_open_clip(name, folder)
+    config = _json(name, folder / "config.json")
+    kind = config.get("model_type")
+    family = TRANSFORMERS.get(str(kind))
+    if family is None:
+        raise LookupError(
+            f"model '{name}': model_type {kind!r} is not supported; a `clip`, `siglip` or "
+            "`siglip2` folder is, or one in open_clip's layout"
+        )
+    vision, text = (config.get(f"{tower}_config") or {} for tower in ("vision", "text"))
+    context = int(text.get("max_position_embeddings", 77 if family == "clip" else 64))
+    # SigLIP 2 for any shape states its number of patches: a square of as many is taken.
+    side = math.isqrt(int(vision.get("num_patches", 256))) * int(vision.get("patch_size", 16))
+    size = side if kind == "siglip2" else int(vision.get("image_size", 224))
+    return {
+        "title": f"{str(kind).upper()} in {folder}",
+        "family": family,
+        "settings": {"image_size": size, "max_tokens": context},
+    }
+
+
+def _described_open_clip(name: str, folder: Path) -> dict[str, Any]:
+    config = _json(name, folder / OPEN_CLIP).get("model_cfg")
+    if not isinstance(config, dict):
+        raise LookupError(f"model '{name}': {folder / OPEN_CLIP} has no `model_cfg`")
+    vision, text = (config.get(f"{tower}_cfg") or {} for tower in ("vision", "text"))
+    size = vision.get("image_size", 224)
+    return {
+        "title": f"open_clip model in {folder}",
+        "family": "open-clip",
+        "packages": ("open_clip",),
+        "install": INSTALL_OPEN_CLIP,
+        "settings": {
+            "image_size": int(size[0] if isinstance(size, list) else size),
+            "max_tokens": int(text.get("context_length", 77)),
+        },
+    }
+
+
+def _json(name: str, path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LookupError(
-            f"model '{name}': {folder}/config.json cannot be read ({error.strerror}); "
-            "name a folder in transformers' layout"
+            f"model '{name}': {path} cannot be read ({error.strerror}); "
+            "name a folder in transformers' or open_clip's layout"
         ) from None
     except ValueError:
-        raise LookupError(f"model '{name}': {folder}/config.json is not JSON") from None
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "clip":
-        raise LookupError(
-            f"model '{name}': model_type {kind!r} is not supported; a `clip` folder is"
-        )
-    size = (config.get("vision_config") or {}).get("image_size", 224)
-    return ModelEntry(
-        name=name,
-        title=f"CLIP in {folder}",
-        engines=("retrieval",),
-        family="clip",
-        path=str(folder),
-        settings={"image_size": size},
-    )
+        found = None
+    if not isinstance(found, dict):
+        raise LookupError(f"model '{name}': {path} is not JSON")
+    return found
 
 
 def _entries() -> dict[str, ModelEntry]:

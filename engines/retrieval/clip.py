@@ -2,81 +2,139 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 from engines.retrieval.encoder import DualEncoder
+from engines.retrieval.towers import Pixels, Tower, mean, until_end
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
-"""Pixel statistics of CLIP's training images; every CLIP-shaped model here uses them."""
+"""Pixel statistics of CLIP's training images, where a folder does not say otherwise."""
+
+
+class ClipText(Tower):
+    """The causal text tower, pooled at the first end token.
+
+    No padding mask: nothing that is used ever sees the padding, and without a mask attention takes
+    its fastest path.
+    """
+
+    def __init__(self, clip: Any) -> None:
+        self._clip, self._tower = clip, clip.text_model
+        self.blocks = len(clip.text_model.encoder.layers)
+        self.width = int(clip.config.text_config.hidden_size)
+
+    def own(self, inputs: Tensor) -> Tensor:
+        """Token ids [n, L] -> [n, D]."""
+        return self._clip.get_text_features(input_ids=inputs).pooler_output  # type: ignore[no-any-return]
+
+    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """[n, L, width] each."""
+        states = self._tower(input_ids=inputs, output_hidden_states=True).hidden_states[1:]
+        return [states[i] for i in layers]
+
+    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        """[n, D]."""
+        ends = (inputs == self._tower.eos_token_id).int().argmax(1)
+        rows = torch.arange(len(inputs), device=inputs.device)
+        picked = mean([self._tower.final_layer_norm(s[rows, ends]) for s in states])
+        return self._clip.text_projection(picked)  # type: ignore[no-any-return]
+
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - all tokens
+        """[n, L, D]."""
+        normed = mean([self._tower.final_layer_norm(s) for s in states])
+        return self._clip.text_projection(normed)  # type: ignore[no-any-return]
+
+    def present(self, inputs: Tensor, tokens: int) -> Tensor:
+        """Up to the first end token."""
+        return until_end(inputs, self._tower.eos_token_id)[:, :tokens]
+
+    def modules(self) -> Iterable[nn.Module]:
+        """Tower and projection."""
+        return self._tower, self._clip.text_projection
+
+    def compile(self) -> None:
+        """Text lengths change from batch to batch."""
+        self._tower.compile(dynamic=True)
+
+
+class ClipVision(Tower):
+    """The vision tower, pooled at its class token."""
+
+    def __init__(self, clip: Any, pixels: Pixels) -> None:
+        self._clip, self._tower, self._pixels = clip, clip.vision_model, pixels
+        self.blocks = len(clip.vision_model.encoder.layers)
+        self.width = int(clip.config.vision_config.hidden_size)
+        size = clip.config.vision_config.image_size
+        self._native = (size, size)
+
+    def own(self, inputs: Tensor) -> Tensor:
+        """uint8 [n, S, S, 3] -> [n, D]; normalised here, on the device."""
+        return self._clip.get_image_features(**self._arguments(inputs)).pooler_output  # type: ignore[no-any-return]
+
+    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """[n, patches + 1, width] each."""
+        out = self._tower(**self._arguments(inputs), output_hidden_states=True)
+        return [out.hidden_states[1:][i] for i in layers]
+
+    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+        """[n, D]."""
+        picked = mean([self._tower.post_layernorm(s[:, 0]) for s in states])
+        return self._clip.visual_projection(picked)  # type: ignore[no-any-return]
+
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+        """[n, patches + 1, D]."""
+        normed = mean([self._tower.post_layernorm(s) for s in states])
+        return self._clip.visual_projection(normed)  # type: ignore[no-any-return]
+
+    def modules(self) -> Iterable[nn.Module]:
+        """Tower and projection."""
+        return self._tower, self._clip.visual_projection
+
+    def compile(self) -> None:
+        """Images have one shape."""
+        self._tower.compile()
+
+    def _arguments(self, images: Tensor) -> dict[str, Any]:
+        stretch = tuple(images.shape[1:3]) != self._native
+        return {"pixel_values": self._pixels(images), "interpolate_pos_encoding": stretch}
 
 
 class ClipEncoder(DualEncoder):
     """Both towers of a CLIPModel with its projections; queries and passages share them."""
 
-    def __init__(self, clip: Any, temperature: float) -> None:
+    def __init__(
+        self,
+        clip: Any,
+        temperature: float,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ) -> None:
         super().__init__(temperature)
         self.clip = clip
         del clip.logit_scale  # ours is `log_scale`; a second one would never get a gradient
-        self.text_blocks = len(clip.text_model.encoder.layers)
-        self.vision_blocks = len(clip.vision_model.encoder.layers)
+        self.pixels = pixels = Pixels(mean, std)
+        self.text_tower = ClipText(clip)
+        self.vision_tower = ClipVision(clip, pixels)
         self.text_limit = int(clip.config.text_config.max_position_embeddings)
-        size = clip.config.vision_config.image_size
-        self._native = (size, size)
-        self.register_buffer("shift", torch.tensor(MEAN) * 255, persistent=False)
-        self.register_buffer("gain", 1 / (torch.tensor(STD) * 255), persistent=False)
-        self.shift: Tensor
-        self.gain: Tensor
-
-    def embed_texts(self, texts: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one tower for both
-        """Token ids [n, L] -> [n, D].
-
-        No padding mask: the tower is causal and pooled at the first end token, so nothing that is
-        used ever sees the padding, and without a mask attention takes its fastest path.
-        """
-        tower = self.clip.text_model
-        if not self.text_layers:
-            return self.clip.get_text_features(input_ids=texts).pooler_output  # type: ignore[no-any-return]
-        states = tower(input_ids=texts, output_hidden_states=True).hidden_states[1:]
-        ends = (texts == tower.eos_token_id).int().argmax(1)
-        rows = torch.arange(len(texts), device=texts.device)
-        picked = [tower.final_layer_norm(states[i][rows, ends]) for i in self.text_layers]
-        return self.clip.text_projection(torch.stack(picked).mean(0))  # type: ignore[no-any-return]
-
-    def embed_images(self, images: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one tower for both
-        """uint8 [n, S, S, 3] -> [n, D]; normalised here, on the device."""
-        pixels = ((images.float() - self.shift) * self.gain).permute(0, 3, 1, 2)
-        stretch = tuple(images.shape[1:3]) != self._native
-        tower = self.clip.vision_model
-        if not self.vision_layers:
-            return self.clip.get_image_features(  # type: ignore[no-any-return]
-                pixel_values=pixels, interpolate_pos_encoding=stretch
-            ).pooler_output
-        states = tower(
-            pixel_values=pixels, interpolate_pos_encoding=stretch, output_hidden_states=True
-        ).hidden_states[1:]
-        picked = [tower.post_layernorm(states[i][:, 0]) for i in self.vision_layers]
-        return self.clip.visual_projection(torch.stack(picked).mean(0))  # type: ignore[no-any-return]
-
-    def compile_towers(self) -> None:
-        """torch.compile both towers; text lengths change from batch to batch."""
-        self.clip.text_model.compile(dynamic=True)
-        self.clip.vision_model.compile()
 
 
-def from_folder(folder: Path, temperature: float) -> ClipEncoder:
+def from_folder(
+    folder: Path, temperature: float, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> ClipEncoder:
     """A CLIPModel from a local folder, safetensors only, in float32."""
     clip: Any = CLIPModel.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
     )
     if clip.text_model.eos_token_id == 2:  # configs from before transformers 4.31 say 2
         clip.text_model.eos_token_id = clip.config.text_config.vocab_size - 1
-    return ClipEncoder(clip, temperature)
+    return ClipEncoder(clip, temperature, mean, std)
 
 
 def from_scratch(

@@ -7,7 +7,7 @@ Training then touches only the heads, so an epoch takes a second where the tower
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from engines.emitter import EngineError
 from engines.retrieval.encoder import DualEncoder
 from engines.retrieval.items import ArrayItems, TokenItems, by_cost
+from engines.retrieval.towers import Tower
 from engines.torchkit.features import FeatureStore, key
 from engines.torchkit.precision import Precision
 
@@ -57,7 +58,7 @@ class HeadEncoder(DualEncoder):
             {side: _head(TEXT_WIDTH, hidden, out, dropout) for side in ("query", "passage")}
         )
         self.image = _head(IMAGE_WIDTH, hidden, out, dropout)
-        self.text_blocks = TEXT_BLOCKS
+        self.text_tower, self.vision_tower = Head(self.text, TEXT_BLOCKS), Head(self.image, 0)
 
     def embed_texts(self, texts: Tensor, side: str) -> Tensor:
         """Features [n, 384] -> [n, D]."""
@@ -66,6 +67,18 @@ class HeadEncoder(DualEncoder):
     def embed_images(self, images: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one head for both
         """Features [n, 1280] -> [n, D]."""
         return self.image(images.float())  # type: ignore[no-any-return]
+
+
+class Head(Tower):
+    """What is trained of a frozen tower; its blocks are averaged when features are computed."""
+
+    def __init__(self, head: nn.Module, blocks: int) -> None:
+        self._head = head
+        self.blocks = blocks
+
+    def modules(self) -> Iterable[nn.Module]:
+        """The head; the frozen tower is not in the model."""
+        return (self._head,)
 
 
 def _head(width: int, hidden: int, out: int, dropout: float) -> nn.Module:

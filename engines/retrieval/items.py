@@ -53,10 +53,14 @@ class Vocabulary:
 class TokenItems:
     """Tokenised texts, without padding: one flat array and the offsets of each text."""
 
-    def __init__(self, flat: npt.NDArray[np.int32], offsets: Rows, pad: int) -> None:
+    def __init__(
+        self, flat: npt.NDArray[np.int32], offsets: Rows, pad: int, length: int = 0
+    ) -> None:
+        """`length`: every text is padded to it; 0: to the longest of those that are gathered."""
         self.flat = flat
         self.offsets = offsets
         self.pad = pad
+        self.length = length
         self.truncated = 0
 
     @classmethod
@@ -85,15 +89,15 @@ class TokenItems:
         """Token ids [n, longest], padded on the right."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
-        columns = np.arange(lengths.max(initial=1))
+        columns = np.arange(max(self.length, lengths.max(initial=1)))
         inside = columns < lengths[:, None]
         out = np.full(inside.shape, self.pad, np.int64)
         out[inside] = self.flat[(starts[:, None] + columns)[inside]]
         return torch.from_numpy(out)
 
     def costs(self) -> Rows:
-        """Tokens of each text."""
-        return np.diff(self.offsets)
+        """Tokens of each text, padding included where it is computed with."""
+        return np.maximum(np.diff(self.offsets), self.length)
 
 
 class ArrayItems:

@@ -16,18 +16,27 @@ SCALE: Final = 12
 """Blocks that `layers` counts on, unless a tower is deeper."""
 
 
-def mapped(layers: Sequence[int], blocks: int, scale: int) -> tuple[int, ...]:
+def mapped(
+    layers: Sequence[int], blocks: int, scale: int, *, distinct: bool = True
+) -> tuple[int, ...]:
     """Indexes on a scale of `scale` blocks as indexes of a tower with `blocks` blocks.
 
     The end of block i lies at depth (i + 1) / scale; the block whose end lies nearest is taken.
-    Two that fall together count once.
+    `distinct`: two that fall together count once, as a mean should. A recurrence over both towers
+    side by side reads such a block twice instead.
     """
-    found = (max(1, round((i + 1) * blocks / scale)) - 1 for i in layers)
-    return tuple(dict.fromkeys(found))
+    found = tuple(max(1, round((i + 1) * blocks / scale)) - 1 for i in layers)
+    return tuple(dict.fromkeys(found)) if distinct else found
 
 
 def choose(
-    layers: Sequence[int], exact: Sequence[int], blocks: int, scale: int, tower: str
+    layers: Sequence[int],
+    exact: Sequence[int],
+    blocks: int,
+    scale: int,
+    tower: str,
+    *,
+    distinct: bool = True,
 ) -> tuple[int, ...]:
     """Blocks of one tower; empty: its own output.
 
@@ -37,10 +46,10 @@ def choose(
     limit, wanted, key = (blocks, exact, f"{tower}_layers") if exact else (scale, layers, "layers")
     if bad := [i for i in wanted if not 0 <= i < limit]:
         raise EngineError(
-            f"{key} = {list(wanted)}: {bad[0]} is out of range; the {tower} tower takes "
-            f"0 to {limit - 1}"
+            f"{key} = {list(wanted)}: {bad[0]} is out of range; the {tower} tower has {blocks} "
+            f"blocks and takes 0 to {limit - 1}"
         )
-    return tuple(exact) if exact else mapped(layers, blocks, scale)
+    return tuple(exact) if exact else mapped(layers, blocks, scale, distinct=distinct)
 
 
 def described(layers: Sequence[int], text: Sequence[int], vision: Sequence[int]) -> str:

@@ -72,7 +72,7 @@ class Params(BaseModel):
         "mean", description="What becomes of the layers: their mean, or ReT's recurrent gated cell"
     )
     scoring: Literal["pooled", "late"] = Field(
-        "pooled", description="Compare one vector per item, or all tokens (late interaction, MaxSim)"
+        "pooled", description="Compare one vector per item, or all tokens (late: MaxSim)"
     )
     fusion_width: int = Field(1024, ge=16, le=8192, description="Width of the recurrent cell")
     fusion_queries: int = Field(32, ge=1, le=1024, description="Query tokens of the recurrent cell")

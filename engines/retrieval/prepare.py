@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from datasets_mm import build, catalog
 from datasets_mm.images import ImageCache
@@ -19,12 +18,11 @@ from datasets_mm.recipe import RecipeError
 from engines import models
 from engines.emitter import EngineError
 from engines.models import ModelEntry
-from engines.retrieval import frozen, layers, wording
+from engines.retrieval import frozen, loading, wording
 from engines.retrieval.context import Context
 from engines.retrieval.encoder import DualEncoder
 from engines.retrieval.items import ArrayItems, Items, Rows, TokenItems
 from engines.retrieval.pairs import NONE, Pool
-from engines.retrieval.params import Params
 from engines.retrieval.subsets import (
     SearchCorpus,
     Split,
@@ -34,6 +32,7 @@ from engines.retrieval.subsets import (
     read_split,
 )
 from engines.retrieval.trained import load_trained
+from engines.retrieval.wording import Words
 
 NAMED_SKIPS = 5
 """Unusable pictures that are named for each reason; the others are counted."""
@@ -176,40 +175,36 @@ def prepare(run: Context, data: Data) -> Prepared:
     run.emit.phase("cache", "images")
     images = decode_images(run, data)
     run.emit.phase("cache", "texts")
-    build_model = _frozen if run.entry.family == "frozen-towers" else _clip
+    build_model = _frozen if run.entry.family == "frozen-towers" else _from_weights
     ready = build_model(run, data, images)
     if run.trained is not None:
         load_trained(ready.model, run.trained)
     return ready
 
 
-def _clip(run: Context, data: Data, images: ArrayItems) -> Prepared:
+def _from_weights(run: Context, data: Data, images: ArrayItems) -> Prepared:
+    """A model with towers of its own: from a folder, from a checkpoint, or from scratch."""
     params, entry = run.params, run.entry
     folder = models.weights_folder(entry) if entry.hub or entry.path else None
-    if folder is None and run.trained is None:
+    if folder is not None:
+        words = wording.of_model(folder, entry.family)
+    elif run.trained is not None:
+        words = wording.plain(wording.from_folder(run.trained), "the model's own")
+    else:
         size = int(entry.architecture["vocabulary"])
         tokenizer = wording.built(own_texts(data), size, run.cache_root)
-        made = f"{tokenizer.get_vocab_size()} entries, built from the subset and its corpus"
-    else:
-        tokenizer = wording.from_folder(folder or run.trained or run.run_dir)
-        made = f"{tokenizer.get_vocab_size()} entries, the model's own"
-    items = tokenise(run, data.strings.texts.values(), tokenizer)
-    run.emit.phase("import", "transformers")
-    from engines.retrieval import clip  # 2.4 s that runs on cached features need not spend
-
+        words = wording.plain(tokenizer, "built from the subset and its corpus")
+    items = tokenise(run, data.strings.texts.values(), words)
+    run.emit.phase("import", "open_clip" if entry.family == "open-clip" else "transformers")
     run.emit.phase("load", entry.name)
     if folder is None:
-        sizes = {**entry.architecture, "vocabulary": tokenizer.get_vocab_size()}
-        model = clip.from_scratch(sizes, params.image_size, params.max_tokens, params.temperature)
+        model = loading.from_scratch(entry, words, params)
     else:
-        model = clip.from_folder(folder, params.temperature)
-        if params.max_tokens > model.text_limit:
-            raise EngineError(
-                f"max_tokens = {params.max_tokens}: model '{entry.name}' takes at most "
-                f"{model.text_limit}"
-            )
-    facts = set_layers(model, params) | {"tokenizer": made, "truncated_texts": _share(items)}
-    own = tokenizer.to_str() if folder is None else ""
+        model = loading.from_folder(entry, folder, words, params)
+    loading.shape(model, entry, params, words)
+    facts = loading.facts(model, params)
+    facts |= {"tokenizer": words.said, "truncated_texts": _share(items)}
+    own = words.tokenizer.to_str() if folder is None else ""
     return Prepared(model, items, images, _revision(entry, folder), facts, own)
 
 
@@ -224,9 +219,11 @@ def own_texts(data: Data) -> list[str]:
 def _frozen(run: Context, data: Data, images: ArrayItems) -> Prepared:
     entry = run.entry
     model = frozen.HeadEncoder(entry.architecture, run.params.temperature)
-    facts = set_layers(model, run.params)
+    loading.shape(model, entry, run.params, None)
+    facts = loading.facts(model, run.params)
     tower = frozen.TextTower(model.text_layers, run.precision)
-    items = tokenise(run, data.strings.texts.values(), wording.from_folder(tower.folder))
+    words = wording.plain(wording.from_folder(tower.folder), "the model's own")
+    items = tokenise(run, data.strings.texts.values(), words)
     run.emit.phase("cache", "text features")
     texts = tower.features(items, run.cache_root, run.say)
     run.emit.phase("cache", "image features")
@@ -239,11 +236,10 @@ def _frozen(run: Context, data: Data, images: ArrayItems) -> Prepared:
     return Prepared(model, texts, pictures, "packages", facts)
 
 
-def tokenise(run: Context, texts: list[str], tokenizer: Tokenizer) -> TokenItems:
+def tokenise(run: Context, texts: list[str], words: Words) -> TokenItems:
     """All texts as token ids; says how many were cut."""
-    known = (tokenizer.token_to_id(name) for name in ("<pad>", "[PAD]"))
-    pad = next((number for number in known if number is not None), 0)
-    items = TokenItems.tokenise(texts, tokenizer, run.params.max_tokens, pad)
+    items = TokenItems.tokenise(texts, words.tokenizer, run.params.max_tokens, words.pad)
+    items.length = words.length
     if items.truncated:
         run.emit.notice(
             "texts-truncated",
@@ -252,23 +248,6 @@ def tokenise(run: Context, texts: list[str], tokenizer: Tokenizer) -> TokenItems
             items.truncated,
         )
     return items
-
-
-def set_layers(model: DualEncoder, params: Params) -> dict[str, str]:
-    """Choose the blocks of both towers; returns the facts about it."""
-    scale = max(layers.SCALE, model.text_blocks, model.vision_blocks)
-    if model.text_blocks:
-        model.text_layers = layers.choose(
-            params.layers, params.text_layers, model.text_blocks, scale, "text"
-        )
-    if model.vision_blocks:
-        model.vision_layers = layers.choose(
-            params.layers, params.vision_layers, model.vision_blocks, scale, "vision"
-        )
-    return {
-        "layers": layers.described(params.layers, model.text_layers, model.vision_layers),
-        "fusion": "sum of unit text and image vectors, at unit length",
-    }
 
 
 def _share(items: TokenItems) -> str:

@@ -21,7 +21,8 @@ from engines.torchkit import checkpoints
 
 SHAPING: Final = (
     "image_size", "max_tokens", "layers", "text_layers", "vision_layers", "temperature",
-    "use_instruction",
+    "use_instruction", "layer_fusion", "scoring", "fusion_width", "fusion_queries", "late_width",
+    "loss",
 )  # fmt: skip
 TOKENIZER: Final = "tokenizer.json"
 
@@ -42,7 +43,7 @@ def resolve(run: Context) -> Context:
             "train it first, with save_model = true"
         )
     state = json.loads((folder / checkpoints.STATE).read_text(encoding="utf-8"))
-    shape = {name: state["params"][name] for name in SHAPING}
+    shape = {name: state["params"][name] for name in SHAPING if name in state["params"]}
     params = type(run.params).model_validate({**run.params.model_dump(), **shape})
     return replace(run, params=params, entry=models.load(state["model"]), trained=folder)
 
@@ -54,7 +55,7 @@ def load_trained(model: nn.Module, folder: Path) -> None:
         EngineError: they do not fit.
     """
     groups, _ = checkpoints.load(folder, torch.device("cpu"))
-    tensors = groups.get("ema") or groups["model"]
+    tensors = groups["model"] | groups.get("ema", {})  # running statistics are not averaged
     try:
         found = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:

@@ -8,15 +8,106 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
+import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from datasets_mm.source import package_folder
+from engines.emitter import EngineError
+
+OPEN_CLIP: Final = "open_clip_config.json"
 
 SPECIAL: Final = ("<pad>", "<unk>", "<mask>", "<bos>", "<eos>")
 """<eos> is 4, not 2: transformers takes an eos id of 2 for a known mistake in old CLIP configs."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a model's texts become token ids."""
+
+    tokenizer: Tokenizer
+    pad: int
+    length: int = 0
+    """Every text is padded to it, as in the model's training; 0: to the longest of its batch."""
+    said: str = ""
+    """Where the tokenizer comes from, for the facts of a run."""
+
+
+def of_model(folder: Path, family: str) -> Words:
+    """The tokenizer, padding and length that a model in a folder was trained with.
+
+    Raises:
+        EngineError: the folder's texts cannot be prepared as it wants them.
+    """
+    if family == "siglip":
+        return _of_siglip(folder)
+    if family == "open-clip":
+        return _of_open_clip(folder)
+    return plain(from_folder(folder), "the model's own")
+
+
+def plain(tokenizer: Tokenizer, origin: str) -> Words:
+    """Padding that nothing sees, to the longest of a batch."""
+    known = (tokenizer.token_to_id(name) for name in ("<pad>", "[PAD]"))
+    pad = next((number for number in known if number is not None), 0)
+    return Words(tokenizer, pad, said=f"{tokenizer.get_vocab_size()} entries, {origin}")
+
+
+def _of_siglip(folder: Path) -> Words:
+    """Lower case, and for SigLIP 1 no punctuation; padded to the context, which is pooled last."""
+    tokenizer, config = from_folder(folder), _json(folder / "config.json")
+    stated = _json(folder / "tokenizer_config.json")
+    text = config.get("text_config") or {}
+    token = stated.get("pad_token")
+    name = token.get("content") if isinstance(token, dict) else token
+    pad = tokenizer.token_to_id(name) if name else None
+    steps: list[normalizers.Normalizer] = [normalizers.Lowercase()]
+    if str(stated.get("tokenizer_class", "")).startswith("SiglipTokenizer"):
+        steps += [normalizers.Replace(char, "") for char in string.punctuation]
+        steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    tokenizer.normalizer = normalizers.Sequence(
+        [*steps, *([tokenizer.normalizer] if tokenizer.normalizer else [])]
+    )
+    said = f"{tokenizer.get_vocab_size()} entries, the model's own, lower case"
+    length = int(text.get("max_position_embeddings", 64))
+    return Words(tokenizer, int(text.get("pad_token_id", 1)) if pad is None else pad, length, said)
+
+
+def _of_open_clip(folder: Path) -> Words:
+    """CLIP's tokenizer, whose vocabulary the package ships; 0 pads to the context."""
+    text = _json(folder / OPEN_CLIP).get("model_cfg", {}).get("text_cfg", {})
+    for key, wanted in (
+        ("hf_model_name", None),
+        ("hf_tokenizer_name", None),
+        ("pool_type", "argmax"),
+    ):
+        if text.get(key, wanted) != wanted:
+            raise EngineError(
+                f"{folder / OPEN_CLIP}: {key} = {text[key]} is not supported; use the model's "
+                "folder in transformers' layout"
+            )
+    from datasets_mm.tokens import VOCABULARY, clip_bpe
+
+    package = package_folder("open_clip")
+    if package is None:
+        raise EngineError("package `open_clip` is missing; install the `open-clip` extra")
+    tokenizer = clip_bpe(package / VOCABULARY)
+    said = f"{tokenizer.get_vocab_size()} entries, CLIP's"
+    return Words(tokenizer, 0, int(text.get("context_length", 77)), said)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def from_folder(folder: Path) -> Tokenizer:

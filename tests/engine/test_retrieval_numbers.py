@@ -299,6 +299,8 @@ def test_the_last_layer_is_always_the_last(blocks, scale):
 def test_layers_out_of_range_name_the_setting():
     with pytest.raises(EngineError, match=r"layers = \[12\]: 12 is out of range"):
         layers.choose([12], [], 9, 12, "text")
-    with pytest.raises(EngineError, match=r"text_layers = \[9\]: 9 .* text tower takes 0 to 8"):
+    with pytest.raises(
+        EngineError, match=r"text_layers = \[9\]: 9 .* text tower has 9 blocks and takes 0 to 8"
+    ):
         layers.choose([], [9], 9, 12, "text")
     assert layers.choose([3, 7, 11], [0, 8], 9, 12, "text") == (0, 8)

@@ -1,0 +1,90 @@
+"""What a dual encoder asks of a tower, so that every family fits layers, fusion and scoring.
+
+A tower is no module of its own: it refers to parts of the library's model, whose parameter names
+(and so checkpoints) stay as the library has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Tower:
+    """One tower: text or vision.
+
+    `blocks` is 0 where there are no blocks to choose from (a convolutional tower).
+    """
+
+    blocks: int = 0
+    width: int = 0
+    """Width of a block's output."""
+
+    def own(self, inputs: Tensor) -> Tensor:
+        """The tower's own output, projected: [n, D]."""
+        raise NotImplementedError
+
+    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Outputs of these blocks, before the final norm: [n, T, width] each."""
+        raise NotImplementedError
+
+    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        """Outputs of blocks, normed, averaged, pooled and projected: [n, D]."""
+        raise NotImplementedError
+
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        """Outputs of blocks, normed, averaged and projected token by token: [n, T, D]."""
+        raise NotImplementedError
+
+    def own_tokens(self, inputs: Tensor) -> Tensor:
+        """Tokens of the last block: [n, T, D]."""
+        return self.tokens(self.states(inputs, (self.blocks - 1,)), inputs)
+
+    def present(self, inputs: Tensor, tokens: int) -> Tensor:
+        """Which of its `tokens` are the item's own and not padding: bool [n, tokens]."""
+        return torch.ones(len(inputs), tokens, dtype=torch.bool, device=inputs.device)
+
+    def modules(self) -> Iterable[nn.Module]:
+        """Its parts in the model."""
+        return ()
+
+    def extras(self) -> Iterable[nn.Parameter]:
+        """Parameters of it that lie in none of its modules."""
+        return ()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All its parameters, each once."""
+        found = {id(p): p for part in self.modules() for p in part.parameters()}
+        return list((found | {id(p): p for p in self.extras()}).values())
+
+    def compile(self) -> None:
+        """torch.compile what is worth it."""
+
+
+def until_end(texts: Tensor, end: int) -> Tensor:
+    """True up to and including the first end token of each row: bool [n, L]."""
+    columns = torch.arange(texts.shape[1], device=texts.device)
+    return columns <= (texts == end).int().argmax(1, keepdim=True)
+
+
+def mean(states: Sequence[Tensor]) -> Tensor:
+    """Their mean; of one, itself."""
+    return states[0] if len(states) == 1 else torch.stack(list(states)).mean(0)
+
+
+class Pixels(nn.Module):
+    """uint8 [n, S, S, 3] -> float [n, 3, S, S] as a checkpoint wants it; runs on the device."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """`mean` and `std` of the channels, for pixels between 0 and 1."""
+        super().__init__()
+        self.register_buffer("shift", torch.tensor(mean, dtype=torch.float32) * 255, False)
+        self.register_buffer("gain", 1 / (torch.tensor(std, dtype=torch.float32) * 255), False)
+        self.shift: Tensor
+        self.gain: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised, channels first."""
+        return ((images.float() - self.shift) * self.gain).permute(0, 3, 1, 2)
