@@ -321,12 +321,35 @@ def data_list(as_json: AsJson = False) -> None:
 @data_app.command("build")
 def data_build(
     names: Annotated[list[str], typer.Argument(metavar="SUBSET…")],
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the real data.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the real data; default: the local hub cache.")
+    ] = None,
+    image_root: Annotated[
+        str, typer.Option(help="Folder of the pictures, or oven=/a,evqa=/b,/others.")
+    ] = "",
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch from the hub what its cache lacks.")
+    ] = False,
 ) -> None:
     """Build subsets into the cache; runs build what is missing by themselves."""
     from workbench import listing
 
-    raise typer.Exit(listing.build(names, data_root))
+    raise typer.Exit(listing.build(names, listing.Place(data_root, image_root, download)))
+
+
+@data_app.command("make-copy")
+def data_make_copy(
+    out: Annotated[Path, typer.Option("--out", help="A new folder: the data_root of the copy.")],
+    layout: Annotated[str, typer.Option(help="ret-jsonl or m2kr-parquet.")] = "ret-jsonl",
+    rows: Annotated[int, typer.Option(min=4, help="Records of a training split.")] = 400,
+) -> None:
+    """Write a small copy of M2KR, true in form, from OpenMoji-KB: for trying things out."""
+    from workbench import listing
+
+    if layout not in {"ret-jsonl", "m2kr-parquet"}:
+        say(f"no layout '{layout}'; there are ret-jsonl and m2kr-parquet")
+        raise typer.Exit(ExitStatus.USAGE)
+    raise typer.Exit(listing.make_copy(layout, out, rows))
 
 
 if __name__ == "__main__":
