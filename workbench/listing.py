@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engines.protocol import RunSpec
 from results.text import clean, clean_line
@@ -30,7 +32,7 @@ def models(*, as_json: bool) -> None:
 
 
 def subsets(*, as_json: bool) -> None:
-    """One line per subset: rows, corpus, whether it is built."""
+    """One line per subset: rows, corpus, whether it is built, and whether the count is off."""
     from datasets_mm import catalog
 
     cache = paths.cache_root()
@@ -38,22 +40,49 @@ def subsets(*, as_json: bool) -> None:
         row = catalog.summary(name, cache)
         if as_json:
             _out(json.dumps({"name": name, "title": row.title, "rows": row.rows,
+                             "expected_rows": row.expected_rows,
                              "corpus_rows": row.corpus_rows, "built": row.built}))  # fmt: skip
             continue
         rows = _count(row.rows if row.built else row.expected_rows)
         built = "built" if row.built else "expected" if row.expected_rows else "not built"
         corpus = _count(row.corpus_rows)
-        _out(f"{name:<24} {rows:>9} rows {corpus:>9} passages  {built:<9}  {clean_line(row.title)}")
+        off = ""
+        if row.built and row.expected_rows not in {None, row.rows}:
+            off = f" (expected: {row.expected_rows:,} rows)"
+        title = clean_line(row.title)
+        _out(f"{name:<24} {rows:>9} rows {corpus:>9} passages  {built:<9}  {title}{off}")
 
 
-def build(names: list[str], data_root: Path | None) -> ExitStatus:
+@dataclass(frozen=True)
+class Place:
+    """Where data lies: `data_root` None: the hub's cache; `image_root` "": beside the data."""
+
+    data_root: Path | None = None
+    image_root: str = ""
+    download: bool = False
+
+    def flags(self) -> list[str]:
+        """As arguments of the child that builds."""
+        root = ["--data-root", str(self.data_root)] if self.data_root else []
+        images = ["--image-root", self.image_root] if self.image_root else []
+        return [*root, *images, *(["--download"] if self.download else [])]
+
+
+def build(names: list[str], place: Place) -> ExitStatus:
     """Build subsets one after the other in a child each, with its progress on stderr."""
     from datasets_mm import catalog
 
     for name in names:
         catalog.load(name)  # an unknown name is refused before anything is built
-    built = all(_build(name, data_root) for name in names)
-    return ExitStatus.COMPLETED if built else ExitStatus.FAILED
+    built = [_build(name, place) for name in names]  # one that fails stops no other
+    return ExitStatus.COMPLETED if all(built) else ExitStatus.FAILED
+
+
+def make_copy(layout: str, out: Path, rows: int) -> ExitStatus:
+    """Write a small copy of M2KR in one of its layouts, in a child."""
+    command = [sys.executable, "-m", "datasets_mm.copies", "--layout", layout, "--out", str(out)]
+    command += ["--rows", str(rows), "--cache-root", str(paths.cache_root())]
+    return ExitStatus.COMPLETED if _child(layout, command) else ExitStatus.FAILED
 
 
 def build_strict(specs: Iterable[RunSpec]) -> bool:
@@ -64,18 +93,21 @@ def build_strict(specs: Iterable[RunSpec]) -> bool:
     """
     from datasets_mm import catalog
 
-    wanted: dict[str, Path | None] = {}
+    wanted: dict[str, Place] = {}
     for spec in specs:
-        root = spec.params.get("data_root")
+        root, images = spec.params.get("data_root"), spec.params.get("image_root")
         if spec.subset in catalog.names() and catalog.load(spec.subset).images.missing == "error":
-            wanted[spec.subset] = Path(root) if root else None
-    return all(_build(name, root) for name, root in wanted.items())
+            wanted[spec.subset] = Place(Path(root) if root else None, images or "")
+    return all(_build(name, place) for name, place in wanted.items())
 
 
-def _build(name: str, data_root: Path | None) -> bool:
+def _build(name: str, place: Place) -> bool:
     command = [sys.executable, "-m", "datasets_mm.build", name]
-    command += ["--cache-root", str(paths.cache_root())]
-    command += ["--data-root", str(data_root)] if data_root else []
+    return _child(name, [*command, "--cache-root", str(paths.cache_root()), *place.flags()])
+
+
+def _child(name: str, command: list[str]) -> bool:
+    """Run a child that speaks JSON lines; what it says goes to stderr."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         for line in child.stdout or ():
             _tell(name, line)
@@ -89,11 +121,32 @@ def _tell(name: str, line: str) -> None:
         return
     if said.get("kind") == "progress":
         text = f"{name}: {said.get('unit', '')} {said.get('done'):,}/{said.get('total'):,}"
-        print(clean(text), file=sys.stderr)
+        _talk(text)
     elif said.get("kind") == "failed":
-        print(f"workbench: {clean(str(said.get('error')))}", file=sys.stderr)
+        _talk(f"workbench: {said.get('error')}")
     elif said.get("kind") == "done":
-        print(f"{name}: built", file=sys.stderr)
+        for text in _account(said.get("manifest") or {}):
+            _talk(f"{name}: {text}")
+        _talk(f"{name}: built" if "manifest" in said else f"{name}: written to {said['folder']}")
+
+
+def _account(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a build left out, and what it wondered about: nothing is dropped in silence."""
+    if "rows" in manifest:
+        yield f"{manifest['rows']:,} records, {manifest['corpus_rows']:,} passages"
+    for skipped, examples in (("source_skipped", "source_examples"), ("skipped", "examples")):
+        for reason, count in manifest.get(skipped, {}).items():
+            first = (manifest.get(examples, {}).get(reason) or [""])[0]
+            named = f" (first: {clean_line(first)})" if first else ""
+            yield f"left out {count:,}: {reason}{named}"
+    for notice in manifest.get("notices", ()):
+        yield f"note: {notice}"
+    if origin := manifest.get("origin"):
+        yield f"from {origin['hub']} at {origin['revision']} = {origin['commit']}"
+
+
+def _talk(text: str) -> None:
+    print(clean_line(text), file=sys.stderr)
 
 
 def _count(value: int | None) -> str:
