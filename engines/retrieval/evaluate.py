@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from engines import protocol
-from engines.emitter import Emitter
-from engines.retrieval import metrics, predictions
+from engines.emitter import Emitter, EngineError
+from engines.retrieval import late, metrics, predictions
 from engines.retrieval.indexes import ExactIndex, FaissIndex, Index
 from engines.retrieval.items import Items, Rows
 from engines.retrieval.metrics import Scores
@@ -106,8 +106,14 @@ class Evaluator:
 
     def _index(self, vectors: Tensor, folder: Path | None) -> Index:
         params = self._params
+        late_score = late.score if vectors.ndim == 3 else None
         if params.search == "exact":
-            return ExactIndex(vectors, params.search_precision)
+            return ExactIndex(vectors, params.search_precision, late_score)
+        if late_score is not None:
+            raise EngineError(
+                f"search = {params.search}: FAISS compares one vector per item; with "
+                "scoring = late use search = exact"
+            )
         return FaissIndex(vectors, params.search, params.search_probes, folder)
 
     def _score(self, split: Split, found: Tensor, rows: Tensor, run_dir: Path) -> None:

@@ -59,21 +59,6 @@ def mean_max_sim(queries: Tensor, passages: Tensor) -> Tensor:
     return max_sim(queries, passages) / counts
 
 
-@torch.inference_mode()
-def top_k(queries: Tensor, passages: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Scores and rows of the k best passages of each query by MaxSim, best first: [Q, k] each.
-
-    Exact, over the whole corpus, a part of it at a time. Equal scores are ordered by row.
-    """
-    k = min(k, len(passages))
-    many = max(1, min(len(passages), SIMILARITIES_AT_ONCE // (64 * passages.shape[1])))
-    best = queries.new_empty(len(queries), 0, dtype=torch.float32)
-    rows = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
-    for start in range(0, len(passages), many):
-        found = max_sim(queries.float(), passages[start : start + many].float())
-        at = torch.arange(start, start + found.shape[1], device=rows.device)
-        # The best so far come first and lie on lower rows: a stable sort keeps ties by row.
-        best, order = torch.cat([best, found], 1).sort(dim=1, descending=True, stable=True)
-        rows = torch.cat([rows, at.expand(len(queries), -1)], 1).gather(1, order[:, :k])
-        best = best[:, :k]
-    return best, rows
+def score(queries: Tensor, passages: Tensor) -> Tensor:
+    """`max_sim` for a search: [Q, P] in float32, whatever the passages are stored in."""
+    return max_sim(queries.float(), passages.float())

@@ -61,6 +61,20 @@ class Inputs:
     images: Tensor
     image_at: Tensor
 
+    def to(self, device: torch.device) -> Inputs:
+        """On a device; asynchronous from pinned memory."""
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Inputs:
+        """With the function applied to every tensor."""
+        return Inputs(
+            self.size,
+            function(self.texts),
+            function(self.text_at),
+            function(self.images),
+            function(self.image_at),
+        )
+
 
 @dataclass(frozen=True)
 class PairBatch:
@@ -158,16 +172,9 @@ def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
 
 
 def _mapped(batch: PairBatch, function: Callable[[Tensor], Tensor]) -> PairBatch:
-    def move(inputs: Inputs) -> Inputs:
-        return Inputs(
-            inputs.size,
-            function(inputs.texts),
-            function(inputs.text_at),
-            function(inputs.images),
-            function(inputs.image_at),
-        )
-
-    return PairBatch(move(batch.queries), move(batch.passages), function(batch.positive))
+    return PairBatch(
+        batch.queries.mapped(function), batch.passages.mapped(function), function(batch.positive)
+    )
 
 
 def _hashed(rows: Rows, seed: int, epoch: int, salt: int) -> npt.NDArray[np.uint64]:

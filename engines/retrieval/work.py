@@ -15,7 +15,8 @@ from engines.retrieval.context import Context
 from engines.retrieval.encoder import parameter_counts
 from engines.retrieval.evaluate import Evaluator, epoch_timing
 from engines.retrieval.items import ArrayItems
-from engines.retrieval.loss import contrastive
+from engines.retrieval.joint import JointEncoder
+from engines.retrieval.loss import OBJECTIVES
 from engines.retrieval.pairs import PairBatch, PairGatherer, to_device
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
@@ -83,12 +84,12 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
     warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
     if params.compile:
         model.compile_towers()
-    encode = team.wrap(model)
+    encode, objective = team.wrap(model), OBJECTIVES[params.loss]
 
     def forward(batch: PairBatch) -> loop.Outcome:
         own_queries, own_passages, scale = encode(batch.queries, batch.passages)
         queries, passages = (team.gather(v, len(batch)) for v in (own_queries, own_passages))
-        loss, metrics = contrastive(queries, passages, batch.positive, scale)
+        loss, metrics = objective(queries, passages, batch.positive, scale)
         return loop.Outcome(loss, metrics, len(batch))
 
     return loop.Training(
@@ -210,7 +211,8 @@ def evaluate(context: Context, data: Data, ready: Prepared, ema: Ema | None) -> 
     emit.phase("eval")
     with ema.applied() if ema is not None else nullcontext():
         room = Room(context.device, params.corpus_memory_gib, context.run_dir)
-        encoder = Encoder(ready.model, context.precision, params.evaluate_batch, emit, room)
+        kind = JointEncoder if ready.model.joint else Encoder
+        encoder = kind(ready.model, context.precision, params.evaluate_batch, emit, room)
         evaluator = Evaluator(encoder, ready.texts, ready.images, params, emit)
         costs = [evaluator.run(split, context.run_dir) for split in data.splits]
     if context.spec.task == "evaluate":
