@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from pydantic import BaseModel
 
-from engines.protocol import RunSpec, Task
+from engines.protocol import Oom, RunSpec, Task
 
 if TYPE_CHECKING:  # the workbench reads this catalogue and must not know what speaks for engines
     from engines.emitter import Emitter
@@ -59,3 +60,29 @@ def load(name: str) -> Engine:
         guess = f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(_NAMES)}"
         raise UnknownEngineError(f"no engine '{name}'{guess}")
     return cast("Engine", importlib.import_module(f"engines.{name}"))
+
+
+def smaller(engine: str, params: Mapping[str, Any], phase: str) -> Oom | None:
+    """The same work in less memory, after the device ran out of it in `phase`; None: no such way.
+
+    An engine whose objective depends on the micro-batch has a function `smaller(params, phase)` of
+    its own. Every other one that has the settings gets half the micro-batch and twice the
+    accumulation.
+    """
+    try:
+        own = getattr(load(engine), "smaller", None)
+    except UnknownEngineError:
+        return None
+    found: Oom | None = own(params, phase) if own else halved(params)
+    return found
+
+
+def halved(params: Mapping[str, Any]) -> Oom | None:
+    """Half of `batch`, or what comes next below it and divides the effective batch."""
+    batch, accumulation = params.get("batch"), params.get("accumulation")
+    if not isinstance(batch, int) or not isinstance(accumulation, int) or batch < 2:
+        return None
+    effective = batch * accumulation
+    after = next(size for size in range(batch // 2, 0, -1) if effective % size == 0)
+    changes = {"batch": after, "accumulation": effective // after}
+    return Oom(step=0, before=batch, after=after, params=changes)

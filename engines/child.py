@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import json
 import os
 import platform
 import signal
@@ -152,7 +153,7 @@ def share_cores() -> None:
 
 
 def read_spec(run_dir: Path) -> protocol.RunSpec:
-    """The content of spec.json.
+    """The content of spec.json, with the settings that an attempt after an OOM has instead.
 
     Raises:
         EngineError: it is missing, broken, or of another protocol.
@@ -171,7 +172,8 @@ def read_spec(run_dir: Path) -> protocol.RunSpec:
             f"{path}: protocol {spec.protocol}, but this engine speaks {protocol.PROTOCOL}; "
             "start the suite again with this version"
         )
-    return spec
+    smaller = json.loads(os.environ.get("WORKBENCH_PARAMS") or "{}")
+    return spec.model_copy(update={"params": {**spec.params, **smaller}})
 
 
 def classify(error: BaseException) -> Hint:

@@ -257,6 +257,8 @@ class Oom(Message):
     step: int
     before: int
     after: int
+    params: dict[str, Any] = {}
+    """Settings that the next attempt has instead of the spec's; empty: there is none."""
 
 
 class Done(Message):
@@ -333,6 +335,8 @@ class End(Message):
     """Pids that had to be killed."""
     survivors: tuple[int, ...] = ()
     """Pids that could not be killed."""
+    need: str = ""
+    """Cause `skipped`: the run whose end was the reason; empty: a person skipped this one."""
     counters: dict[str, float] = {}
     """Everything dropped, malformed or oversize, by name; CPU seconds of the observers too."""
 

@@ -119,6 +119,10 @@ class RunSpec(BaseModel):
     plan_hash: str = ""
     probe: Probe | None = None
     """Only train this many steps and forecast the rest; None: no costing run."""
+    oom_retries: int = Field(3, ge=0, le=16)
+    """Attempts with a smaller micro-batch after the device ran out of memory."""
+    on_disk_full: Literal["stop", "continue"] = "stop"
+    """Whether the run goes on, its journal with a gap, when the disk of the journal is full."""
 
 
 EngineMessage = Annotated[

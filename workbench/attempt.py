@@ -16,7 +16,7 @@ from typing import Any
 
 from engines import protocol
 from engines.protocol import Cause, RunSpec
-from workbench import process, tree, verdict
+from workbench import process, rungs, tree, verdict
 from workbench.book import Book
 from workbench.journal import LineSplitter
 from workbench.ladder import Ladder
@@ -58,11 +58,13 @@ class Attempt:
         self.spec = spec
         self.setting = setting
         self.limits = setting.limits
-        self.book = Book(folder, setting.reserve)
+        self.book = Book(folder, setting.reserve, keep_going=spec.on_disk_full == "continue")
         self.counts: Counter[str] = Counter()
         self.ended = False
         self.contaminated = False
         self.engine: process.Engine | None = None
+        self.rung: protocol.Oom | None = None
+        """After an OOM: the smaller attempt that follows this one."""
         self.counts["torn_journal_lines"] = self.book.sealed
         self._splitter = LineSplitter(self.limits.line_bytes)
         self._rate = RateLimit(self.limits.messages_per_second)
@@ -81,7 +83,8 @@ class Attempt:
     def start(self) -> None:
         """Start the engine; an engine that cannot start has ended at once."""
         number = self.book.state.attempt + 1
-        variables = process.environment(os.environ, self.spec, self.setting.token, number)
+        smaller = rungs.changes(self.book.state)
+        variables = process.environment(os.environ, self.spec, self.setting.token, number, smaller)
         try:
             self.engine = process.start(
                 self.setting.command, self.folder, variables, self.setting.life_fd,
@@ -93,7 +96,10 @@ class Attempt:
             return
         root = self.engine.process
         self.tree = tree.Tree(root, self.setting.token, os.getpid(), self.setting.spared)
-        self.ladder = Ladder(self.tree, self.limits)
+        ranks = self.spec.params.get("nproc_per_node", 1)
+        several = isinstance(ranks, int) and ranks > 1
+        grace = self.limits.torchrun_grace_seconds if several else self.limits.grace_seconds
+        self.ladder = Ladder(self.tree, self.limits, grace)
         self.meter = TreeMeter(root.pid)
         self.silence = Silence(self.limits, time.monotonic())
         environment = dict(self.setting.environment)
@@ -139,6 +145,9 @@ class Attempt:
             self.counts["malformed_lines"] += 1
             return
         kind = str(getattr(message, "kind", ""))
+        if self.book.state.done is not None or self.book.state.failed is not None:
+            self.counts["messages_after_the_last"] += 1
+            return
         if isinstance(message, protocol.Unknown):
             self.counts["unknown_messages"] += 1
         if kind in ("step", "progress", "notice", "unknown") and not self._rate.allows(now):
@@ -151,6 +160,8 @@ class Attempt:
                 f"the engine speaks protocol {message.protocol}, the warden {protocol.PROTOCOL}"
             )
         if isinstance(message, protocol.Phase):
+            if message.name == "save":
+                self.ladder.saves(now)
             self.setting.gpus.mark()
             self._sample(now, peak=True, pss=now >= self._pss_due)
         elif kind in SAMPLED_AT:
@@ -214,7 +225,11 @@ class Attempt:
 
     def _mind_silence(self, now: float) -> None:
         quiet, phase = self.silence.seconds(now), self.book.state.phase or "?"
-        if self.silence.hung(now):
+        if (root := tree.look(self.tree.root.pid)) is not None and root.state in "Tt":
+            if self.silence.newly_suspended(now):
+                text = "a signal has stopped the engine (SIGSTOP); SIGCONT lets it go on"
+                self.book.write(protocol.Notice(t=self._t(), code="suspended", text=text))
+        elif self.silence.hung(now):
             self.ask("hung", f"no progress for {quiet:.0f} s in phase {phase}")
         elif self.silence.newly_stalled(now):
             dumped = self.silence.dump_stacks(self.tree.root)
@@ -274,6 +289,11 @@ class Attempt:
             oom_kills=verdict.oom_kills() - self._oom_start,
         )
         cause, detail = verdict.judge(seen)
+        if cause == "oom-cuda":
+            self.rung = rungs.following(self.spec, self.book.state)
+            detail += rungs.outcome(self.rung, self.book.state)
+            if self.rung is not None:
+                self.book.write(self.rung.model_copy(update={"t": self._exit_t}))
         self._end(cause, detail, status)
         self.meter.close()
         self.engine.close()
@@ -299,6 +319,7 @@ class Attempt:
         if self._splitter.torn:
             self.counts["torn_lines"] += 1
         self.counts["oversize_lines"] = self._splitter.oversize
+        self.counts["journal_entries_lost"] = self.book.lost
         self.counts["contaminated"] = int(self.contaminated)
         used = self.setting.gpus.cpu_seconds - self._sampler_start
         return {

@@ -75,10 +75,11 @@ def _problems(error: Exception) -> list[str]:
     from results.store import NewerSchema
     from workbench.plan import PlanError
     from workbench.suite import SuiteError
+    from workbench.launch import LaunchError
 
     if isinstance(error, PlanError | TomlError):
         return error.problems
-    return [str(error)] if isinstance(error, SuiteError | NewerSchema) else []
+    return [str(error)] if isinstance(error, SuiteError | NewerSchema | LaunchError) else []
 
 
 def say(text: str) -> None:
@@ -217,6 +218,34 @@ def attach(name: SuiteName = None, log_root: LogRoot = None, as_json: AsJson = F
 
 @app.command()
 def ps(
+@app.command()
+def resume(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[SUITE]", help="A name or a part of it; default: the newest left."),
+    ] = None,
+    log_root: LogRoot = None,
+    headless: Annotated[bool, typer.Option(help="No live table: one line a second.")] = False,
+    detach: Annotated[bool, typer.Option(help="Return at once; the suite goes on.")] = False,
+    share: Annotated[bool, typer.Option(help="Run beside other suites on the device.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a suite that was stopped, killed or failed: completed runs are kept."""
+    from workbench import headless as front
+    from workbench import paths, resuming
+    from workbench.views import Mode
+
+    folder = resuming.choose(paths.log_root(log_root), name)
+    runs = resuming.prepare(folder)
+    if not runs:
+        say(f"{folder.name}: nothing is left to do")
+        raise typer.Exit(ExitStatus.COMPLETED)
+    say(resuming.announcement(folder, runs))
+    mode = Mode.of(headless=headless, as_json=as_json)
+    go = front.detach if detach else front.foreground
+    raise typer.Exit(go(folder, mode, share=share, resume=True))
+
+
     log_root: LogRoot = None,
     all_: Annotated[bool, typer.Option("--all", help="Ended suites too.")] = False,
     as_json: AsJson = False,

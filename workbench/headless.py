@@ -23,9 +23,9 @@ from workbench.views import Mode, emit, say, talk, view_of
 POLL_SECONDS: Final = 0.5
 
 
-def foreground(folder: Path, mode: Mode, *, share: bool) -> ExitStatus:
+def foreground(folder: Path, mode: Mode, *, share: bool, resume: bool = False) -> ExitStatus:
     """Start the warden, follow the suite to its end; Ctrl-C stops it, twice at once."""
-    launched = launch.start_warden(folder, foreground=True, share=share)
+    launched = launch.start_warden(folder, foreground=True, share=share, resume=resume)
     say(mode, {"kind": "launch", "suite": folder.name, "pid": launched.pid}, f"suite {folder.name}")
     presses = 0
 
@@ -47,9 +47,9 @@ def foreground(folder: Path, mode: Mode, *, share: bool) -> ExitStatus:
     return ExitStatus.INTERRUPTED if presses else status
 
 
-def detach(folder: Path, mode: Mode, *, share: bool) -> ExitStatus:
+def detach(folder: Path, mode: Mode, *, share: bool, resume: bool = False) -> ExitStatus:
     """Start the warden and return; the suite's name goes to stdout."""
-    launched = launch.start_warden(folder, foreground=False, share=share)
+    launched = launch.start_warden(folder, foreground=False, share=share, resume=resume)
     if mode is Mode.JSON:
         say(mode, {"kind": "launch", "suite": folder.name, "pid": launched.pid}, "")
     else:

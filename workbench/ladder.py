@@ -20,6 +20,8 @@ class Ladder:
 
     tree: Tree
     limits: Limits
+    grace_seconds: float
+    """What the first rung allows: several ranks need longer than one process."""
     rung: int = 0
     deadline: float = float("inf")
     killed: list[int] = field(default_factory=list)
@@ -31,13 +33,18 @@ class Ladder:
         if self.rung == 1:
             send(self.tree.root, signal.SIGTERM)
             send(self.tree.root, signal.SIGCONT)  # a stopped process hears nothing else
-            self.deadline = now + self.limits.grace_seconds
+            self.deadline = now + self.grace_seconds
         elif self.rung == 2:
             self.tree.signal_all(signal.SIGTERM)
             self.tree.signal_all(signal.SIGCONT)
             self.deadline = now + self.limits.group_seconds
         else:
             self.kill()
+
+    def saves(self, now: float) -> None:
+        """The engine says that it writes its checkpoint: let it, for a bounded time."""
+        if self.rung == 1:
+            self.deadline = max(self.deadline, now + self.limits.save_seconds)
 
     def kill(self) -> None:
         """The last rung, also taken after an engine's own end: whatever it left behind goes."""

@@ -45,7 +45,9 @@ _STARTED: list[subprocess.Popen[bytes]] = []
 """Wardens started by this process; kept so that the last poll can take their status."""
 
 
-def start_warden(folder: Path, *, foreground: bool = False, share: bool = False) -> Launched:
+def start_warden(
+    folder: Path, *, foreground: bool = False, share: bool = False, resume: bool = False
+) -> Launched:
     """Start the warden of a suite in a session of its own, and wait until it has come up.
 
     In the foreground it holds the other end of a pipe of ours and stops when we are gone, however
@@ -59,6 +61,7 @@ def start_warden(folder: Path, *, foreground: bool = False, share: bool = False)
     command = [sys.executable, "-m", "workbench.warden", str(folder)]
     command += ["--life-fd", str(reading)] if foreground else []
     command += ["--share"] if share else []
+    command += ["--resume"] if resume else []
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     variables = {k: v for k, v in os.environ.items() if k != tree.TOKEN_NAME}
     before = suite.read_warden(folder)
@@ -119,14 +122,17 @@ def _wait_until_up(
         time.sleep(POLL_SECONDS)
 
 
-def reconcile(folder: Path) -> list[str]:
+def reconcile(folder: Path, *, elsewhere: bool = False) -> list[str]:
     """Bury a suite whose warden died: kill what is left, end the run at work, write its record.
 
-    Does nothing if the warden lives, has ended in order, or ran on another machine. Safe to call at
-    any time by anybody; returns the ids of the runs that got their End or record now.
+    Does nothing if the warden lives, has ended in order, or ran on another machine (`elsewhere`: a
+    person says that it is dead there). Safe to call at any time by anybody; returns the ids of the
+    runs that got their End or record now.
     """
     warden = suite.read_warden(folder)
-    if warden is None or suite.alive(warden) or warden.host != socket.gethostname():
+    if warden is None or suite.alive(warden):
+        return []
+    if warden.host != socket.gethostname() and not elsewhere:
         return []
     if warden.state in ("ended", "lost"):
         return []

@@ -21,6 +21,10 @@ class Limits:
 
     grace_seconds: float = 10.0
     """Between SIGTERM to the engine and SIGTERM to every group of its tree: one checkpoint."""
+    torchrun_grace_seconds: float = 40.0
+    """The same for a run of several ranks: torchrun gives its ranks 30 s before it kills them."""
+    save_seconds: float = 120.0
+    """Instead of the grace, from the moment on that a stopping engine says that it saves."""
     group_seconds: float = 2.0
     """Between SIGTERM to the groups and SIGKILL to everything."""
     kill_seconds: float = 5.0
@@ -79,4 +83,8 @@ class Limits:
             seconds = -1.0
         if not 0 <= seconds <= 3600:
             raise ValueError(f"WORKBENCH_GRACE is {grace!r}; give seconds between 0 and 3600")
-        return cls(grace_seconds=seconds, group_seconds=min(cls().group_seconds, seconds))
+        return cls(
+            grace_seconds=seconds,
+            torchrun_grace_seconds=seconds,
+            group_seconds=min(cls().group_seconds, seconds),
+        )

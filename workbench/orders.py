@@ -25,7 +25,8 @@ class AtWork(Protocol):
 class Orders:
     """Orders so far. `current` is the run at work, if there is one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, resumed: bool = False) -> None:
+        """`resumed`: what an earlier warden was told holds no more, but for runs taken out."""
         self.current: AtWork | None = None
         self.holding = False
         """Start no further run for now."""
@@ -35,6 +36,10 @@ class Orders:
         self._file = folder / "control.jsonl"
         self._offset = 0
         self._kept: dict[str, tuple[Cause, str]] = {}
+        if resumed and self._file.exists():
+            self._offset = self._file.stat().st_size
+            for command in suite.taken_out(folder).values():
+                self._obey(command)
 
     def poll(self) -> list[Command]:
         """Read and obey what is new; returns it for the log."""

@@ -24,7 +24,7 @@ from workbench import costing, paths
 PRESETS = Path(__file__).parent / "presets"
 
 
-YOUNGER: Final = ("cost_probe", "until")
+YOUNGER: Final = ("cost_probe", "until", "oom_retries", "on_disk_full")
 
 
 class PlanError(ValueError):
@@ -87,6 +87,10 @@ class SuitePlan(BaseModel):
     """Costing runs: train this many timed steps, forecast the epoch and the run; never evaluate."""
     until: costing.Share | None = None
     """A costing run ends as soon as its interval is narrower than this share, ± (0.02, "±2%")."""
+    oom_retries: int = Field(default=3, ge=0, le=16)
+    """Attempts with a smaller micro-batch after the GPU ran out of memory."""
+    on_disk_full: Literal["stop", "continue"] = "stop"
+    """Whether training goes on, its journal with a gap, when the disk is full."""
     about: str = ""
     """One sentence for the list of presets."""
 
@@ -94,7 +98,8 @@ class SuitePlan(BaseModel):
         """Equal plans have equal hashes, however they came to be."""
         content = self.model_dump(mode="json", exclude={"about"})
         # Younger than the first records: plans without them keep the hashes that those hold.
-        content = {k: v for k, v in content.items() if k not in YOUNGER or v is not None}
+        plain = {name: type(self).model_fields[name].default for name in YOUNGER}
+        content = {k: v for k, v in content.items() if k not in plain or v != plain[k]}
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -239,6 +244,8 @@ def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpe
         label=next((o.label for o in reversed(fitting) if o.label is not None), plan.label),
         plan_hash=plan.hash(),
         probe=probe,
+        oom_retries=plan.oom_retries,
+        on_disk_full=plan.on_disk_full,
     )
 
 

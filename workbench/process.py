@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from engines.protocol import RunSpec
 from workbench import tree
@@ -151,9 +152,16 @@ def open_log(run_dir: Path) -> int:
 
 
 def environment(
-    inherited: Mapping[str, str], spec: RunSpec, token: str, attempt: int
+    inherited: Mapping[str, str],
+    spec: RunSpec,
+    token: str,
+    attempt: int,
+    smaller: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """The environment of an engine: what may pass, where our modules are, who it is."""
+    """The environment of an engine: what may pass, where our modules are, who it is.
+
+    `smaller`: settings that it has instead of the spec's, after an OOM.
+    """
     passed = {
         name: value
         for name, value in inherited.items()
@@ -165,6 +173,7 @@ def environment(
         "PYTHONFAULTHANDLER": "1",
         tree.TOKEN_NAME: token,
         "WORKBENCH_ATTEMPT": str(attempt),
+        "WORKBENCH_PARAMS": json.dumps(dict(smaller or {})),
     }
     if spec.devices:
         passed["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in spec.devices)

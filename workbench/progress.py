@@ -26,7 +26,7 @@ class Silence:
         self._limits = limits
         self._since = now
         self._training = False
-        self._noted = False
+        self._noted = self._suspended = False
         self._mark: object = None
         self._steps: deque[float] = deque(maxlen=50)
 
@@ -39,6 +39,7 @@ class Silence:
         if not self._advances(message):
             return
         self._since, self._noted = now, False
+        self._suspended = False
 
     def _advances(self, message: Message) -> bool:
         match message:
@@ -60,14 +61,21 @@ class Silence:
         budget = self._limits.stall_seconds
         if self._training and self._steps:
             budget = max(self._limits.stall_step_seconds, 20 * max(self._steps))
+        budget = min(budget, self._limits.hang_seconds)
         if self._noted or self.seconds(now) < budget:
             return False
         self._noted = True
         return True
 
+    def newly_suspended(self, now: float) -> bool:
+        """The engine was stopped by a signal, which is no hang; true once until it moves again."""
+        self._since = now
+        first, self._suspended = not self._suspended, True
+        return first
+
     def hung(self, now: float) -> bool:
-        """True when nobody should wait any longer."""
-        return self.seconds(now) >= self._limits.hang_seconds
+        """True when nobody should wait any longer; its stacks were asked for a look before."""
+        return self._noted and self.seconds(now) >= self._limits.hang_seconds
 
     def dump_stacks(self, process: tree.Process) -> bool:
         """Have the engine write its stacks to engine.log; only if it listens to SIGUSR1.

@@ -96,6 +96,7 @@ class RunState:
     notices: tuple[protocol.Notice, ...] = ()
     notice_counts: Mapping[str, int] = field(default_factory=dict)
     ooms: tuple[protocol.Oom, ...] = ()
+    """Of all attempts: each began with the settings of the last one before it."""
     done: protocol.Done | None = None
     failed: protocol.Failed | None = None
     end: protocol.End | None = None
@@ -174,6 +175,7 @@ def advance(state: RunState, entry: protocol.Entry) -> RunState:
             started_wall=entry.wall,
             environment=msg.environment,
             unknown=state.unknown,
+            ooms=state.ooms,
             **position,
         )
     changes = _changes(state, msg, entry.wall)

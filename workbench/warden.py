@@ -1,6 +1,6 @@
 """The warden: owns one suite, runs its runs one after the other, and outlives whoever started it.
 
-    python -m workbench.warden SUITE [--life-fd N] [--share]
+    python -m workbench.warden SUITE [--life-fd N] [--share] [--resume]
 
 One thread, one `selectors` loop, no torch. It is the only one who starts, measures, stops and waits
 for engines, and the only writer of journals and records. A person steers it through control.jsonl;
@@ -51,6 +51,7 @@ class Warden:
         limits: Limits | None = None,
         life_fd: int = -1,
         share: bool = False,
+        resume: bool = False,
     ) -> None:
         self.folder = folder
         self.limits = limits or Limits.from_environment()
@@ -58,7 +59,8 @@ class Warden:
         self._command = command
         self._share = share
         self._life_fd = life_fd
-        self.orders = Orders(folder)
+        self._resume = resume
+        self.orders = Orders(folder, resumed=resume)
         self._beat_due = self._refresh_due = 0.0
         self._causes: dict[str, str] = {}
         self._attempt: Attempt | None = None
@@ -141,13 +143,19 @@ class Warden:
 
     def _one(self, run: Path, spec: RunSpec) -> None:
         before = state.fold(Tail(run / "events.jsonl").read_all())
-        if before.end is not None:  # by an earlier warden of this suite
-            self._causes[spec.run_id] = before.end.cause
-            return
-        if not self._may_start(spec):
-            cause, detail = self._why_not(spec) or ("stopped", self.orders.stopped)
-            self._keep(spec, run, leave_out(run, cause, detail))
-            return
+        going = before.end is None or (self._resume and suite.unfinished(before))
+        while going:
+            if (reason := self._may_not_start(spec)) is None:
+                before, going = self._attempt_at(run, spec)
+                continue
+            if before.end is None:  # otherwise the End that it has stays its last word
+                before = leave_out(run, *reason)
+                self._keep(spec, run, before)
+            break
+        self._causes[spec.run_id] = before.cause
+
+    def _attempt_at(self, run: Path, spec: RunSpec) -> tuple[state.RunState, bool]:
+        """One attempt from start to record; True: a smaller one is to follow."""
         self._say("running", spec.run_id)
         attempt = self._attempt = self.orders.current = Attempt(run, spec, self._setting)
         attempt.contaminated = self._locks.contaminated()
@@ -158,6 +166,7 @@ class Warden:
                 attempt.tick(time.monotonic())
         self._attempt = self.orders.current = None
         self._keep(spec, run, attempt.book.state)
+        return attempt.book.state, attempt.rung is not None
 
     def _give_up(self, run: Path, spec: RunSpec, error: Exception) -> None:
         """A run without a journal leaves a record, if that at least can be written."""
@@ -166,29 +175,30 @@ class Warden:
         entry = Entry(seq=0, wall=time.time(), src="warden", msg=end)
         self._keep(spec, run, state.fold([entry]))
 
-    def _may_start(self, spec: RunSpec) -> bool:
-        """Wait until nothing is in the way; False if the run is not to be started at all."""
+    def _may_not_start(self, spec: RunSpec) -> tuple[Cause, str, str] | None:
+        """Wait until nothing is in the way (None), or say why the run is not to start at all."""
         self._take_orders()
-        while self._why_not(spec) is None:
+        while (reason := self._why_not(spec)) is None:
             if self.orders.holding:
                 self._say("holding", f"before {spec.run_id}")
             elif self._locks.acquire():
-                return True
+                return None
             elif self._share:
                 self._locks.share()
-                return True
+                return None
             else:
                 self._say("queued", f"behind {self._locks.behind}")
             self._turn(time.monotonic() + self.limits.beat_seconds)
-        return False
+        return reason
 
-    def _why_not(self, spec: RunSpec) -> tuple[Cause, str] | None:
+    def _why_not(self, spec: RunSpec) -> tuple[Cause, str, str] | None:
+        """Cause, sentence, and the need that is to blame."""
         if (order := self.orders.about(spec.run_id)) is not None:
-            return order
+            return *order, ""
         for need in spec.needs:
             if (cause := self._causes.get(need)) != "completed":
                 how = f"ended as {cause}" if cause else "is no earlier run of this suite"
-                return "skipped", f"needs {need}, which {how}"
+                return "skipped", f"needs {need}, which {how}", need
         return None
 
     def _keep(self, spec: RunSpec, run: Path, ended: state.RunState) -> None:
@@ -215,6 +225,8 @@ class Warden:
             if self._attempt is not None:
                 self._attempt.contaminated |= self._locks.contaminated()
                 self._attempt.pump()
+                if self._attempt.book.full and self._file.state == "running":
+                    self._say("running", f"{self._attempt.spec.run_id}: the disk is full")
         if now >= self._refresh_due:
             self._say(self._file.state, self._file.detail)
         current = self._attempt
@@ -315,9 +327,12 @@ def main() -> int:
     parser.add_argument("suite", type=Path)
     parser.add_argument("--life-fd", type=int, default=-1, help="stop when this pipe closes")
     parser.add_argument("--share", action="store_true", help="run beside others on a device")
+    parser.add_argument("--resume", action="store_true", help="start ended runs again")
     options = parser.parse_args()
     folder = options.suite.absolute()
-    return serve(Warden(folder, life_fd=options.life_fd, share=options.share))
+    return serve(
+        Warden(folder, life_fd=options.life_fd, share=options.share, resume=options.resume)
+    )
 
 
 if __name__ == "__main__":
