@@ -51,12 +51,13 @@ def top_k(
     Raises:
         EngineError: a vector is not finite.
     """
+    k = min(k, len(corpus))
+    if not len(queries) or not k:
+        empty = torch.empty(len(queries), k, device=queries.device)
+        return empty, empty.long()
     refuse_unfinite(queries, "query")
     refuse_unfinite(corpus, "passage")
-    k = min(k, len(corpus))
-    found = [
-        _search(part, corpus, k, score or dot) for part in torch.split(queries, QUERIES_HELD)
-    ] or [(torch.empty(0, k), torch.empty(0, k, dtype=torch.long))]
+    found = [_search(part, corpus, k, score or dot) for part in torch.split(queries, QUERIES_HELD)]
     return torch.cat([scores for scores, _ in found]), torch.cat([rows for _, rows in found])
 
 
@@ -82,7 +83,7 @@ def refuse_unfinite(vectors: Tensor, what: str) -> None:
 
 def _search(queries: Tensor, corpus: Tensor, k: int, score: Score) -> tuple[Tensor, Tensor]:
     """The top k of at most `QUERIES_HELD` queries."""
-    if k == 0 or len(corpus) < 4 * SAMPLE or k > len(corpus) // 16:
+    if len(corpus) < 4 * SAMPLE or k > len(corpus) // 16:
         return _plain(queries, corpus, k, score)
     scan = _Scan.over(queries, corpus, k, score)
     size = PASSAGES_AT_ONCE[queries.device.type]

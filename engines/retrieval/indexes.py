@@ -60,17 +60,19 @@ class FaissIndex:
         exact.refuse_unfinite(vectors, "passage")
         faiss = _faiss()
         faiss.omp_set_num_threads(torch.get_num_threads())
-        width = vectors.shape[1]
+        width, lists = vectors.shape[1], folder and folder / f".lists-{id(self):x}"
         if method == "faiss-flat":
             self._index: Any = faiss.IndexFlatIP(width)
         else:
-            self._index = self._inverted(faiss, vectors, folder)
+            self._index = self._inverted(faiss, vectors, lists)
             self._index.nprobe = min(probes, self._index.nlist)
         for part in torch.split(vectors, ADDED_AT_ONCE):
             self._index.add(_array(part))
+        if lists:  # FAISS opens the file anew whenever it grows; now it is mapped for good
+            lists.unlink(missing_ok=True)
 
     @staticmethod
-    def _inverted(faiss: Any, vectors: Tensor, folder: Path | None) -> Any:
+    def _inverted(faiss: Any, vectors: Tensor, path: Path | None) -> Any:
         """An inverted file, trained on a sample that is spread evenly over the corpus."""
         lists = max(1, min(len(vectors) // PASSAGES_A_LIST, round(4 * math.sqrt(len(vectors)))))
         width = vectors.shape[1]
@@ -80,12 +82,10 @@ class FaissIndex:
         wanted = min(len(vectors), lists * PASSAGES_A_LIST)
         spread = torch.linspace(0, len(vectors) - 1, wanted, device=vectors.device).long()
         index.train(_array(vectors[spread]))
-        if folder is not None:
-            path = folder / f".lists-{id(index):x}"
+        if path is not None:
             kept = faiss.OnDiskInvertedLists(lists, index.code_size, str(path))
             index.replace_invlists(kept, True)
             kept.this.disown()  # the index frees it
-            path.unlink()
         return index
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
