@@ -103,7 +103,7 @@ def test_a_forecast_is_marked_in_its_cell_and_its_row(make):
     table = markdown(tables.cost([record]))
     assert "| `oven_train` **[forecast]** |" in table
     assert "| **~5:00.00** **[forecast]** |" in table
-    assert "computed before the run, not measured" in table
+    assert "computed from a costing run, not measured" in table
 
 
 @pytest.mark.parametrize(
