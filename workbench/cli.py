@@ -126,6 +126,7 @@ def run(
     seed: Annotated[list[int], typer.Option("--seed")] = [],
     repeats: Annotated[int | None, typer.Option("--repeats", min=1)] = None,
     device: Annotated[list[int], typer.Option("--device", help="GPU index.")] = [],
+    cpu: Annotated[bool, typer.Option("--cpu", help="No GPU, whatever the plan names.")] = False,
     task: Annotated[str | None, typer.Option("--task")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the suite.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="Name of the experiment.")] = None,
@@ -157,7 +158,7 @@ def run(
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
         "devices": device, "task": task, "name": name, "label": label,
     }  # fmt: skip
-    given = {k: v for k, v in flags.items() if v}
+    given = {k: v for k, v in flags.items() if v} | ({"devices": []} if cpu else {})
     probe = {"cost_probe": cost_probe, "until": until}
     given |= {k: v for k, v in probe.items() if v is not None}
     asked = _asked(plan_file, preset, given, setting)
