@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
+from workbench import data_cli
 from workbench.exits import ExitStatus
 
 app = typer.Typer(
@@ -22,9 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 results_app = typer.Typer(help="Look at the records that runs left.", no_args_is_help=True)
-data_app = typer.Typer(help="List and build subsets.", no_args_is_help=True)
+data_app = typer.Typer(help="List, build, describe and check subsets.", no_args_is_help=True)
 app.add_typer(results_app, name="results")
 app.add_typer(data_app, name="data")
+data_cli.register(data_app)
 
 LogRoot = Annotated[
     Path | None,

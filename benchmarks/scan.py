@@ -1,0 +1,227 @@
+"""How fast `workbench data describe` scans a file of InfoSeek's size, against plain loops.
+
+    .venv/bin/python -m benchmarks.scan                    # 676,441 records, about 2.3 GB
+    .venv/bin/python -m benchmarks.scan --records 50000 --parsers
+
+Makes a file in the layout of aimagelab/ReT-M2KR (nine fields, at least 3 KiB a record, the weekly
+report's shares of candidate passages, "NA" pictures, accents in a quarter of the passages), scans
+it with the real command in a fresh process, and with what one would write in a notebook. The file
+is deleted at the end. Peak memory is the largest Σ RSS of all processes, sampled every 50 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+RECORDS = 676_441
+RECORD_BYTES = 3_072
+POOL = 100_000
+SHARES = ((1, 1, 0.16), (2, 3, 0.2976), (4, 10, 0.306), (11, 20, 0.2364))
+"""Bounds and share of each bucket; 2-3 and 11+ as in the report for the original InfoSeek."""
+STATED_NA = 0.0431
+STARTS = {
+    "What is the name of": 0.42, "Which country is home to": 0.2, "In which year was": 0.08,
+    "Who designed": 0.1, "Where is": 0.08, "When was": 0.06, "How tall is": 0.04, "Name": 0.02,
+}  # fmt: skip
+INSTRUCTION = "Using the provided image, obtain documents that address the subsequent question: "
+
+
+def make(path: Path, records: int) -> int:
+    """Write the file; returns its bytes."""
+    rng = random.Random(0)
+    pools = {count: _pool(count, rng) for count in range(1, 21)}
+    starts, weights = list(STARTS), list(STARTS.values())
+    with path.open("wb", buffering=1 << 20) as file:
+        for number in range(records):
+            low, high, _ = rng.choices(SHARES, [s[2] for s in SHARES])[0]
+            count = rng.randint(low, high)
+            # The cube makes a few passages frequent, as popular entities are.
+            pool = pools[count]
+            drawn = [pool[int(len(pool) * rng.random() ** 3)] for _ in range(count)]
+            shown = (
+                '"NA"' if rng.random() < STATED_NA else f'"infoseek/wiki/{d[0]}.jpg"' for d in drawn
+            )
+            question = rng.choices(starts, weights)[0]
+            file.write(
+                b'{"answer": ["Answer %d", "answer"], "data_id": "Infoseek_train_%08d", '
+                b'"dataset_id": "Infoseek", "image_path": "infoseek/oven_%08d.JPEG", '
+                b'"instruction": "%s", "passage_id": [%s], "passage_image_path": [%s], '
+                b'"passage_text": [%s], "question": "%s this thing?"}\n'
+                % (
+                    number % 5000, number, number, INSTRUCTION.encode(),
+                    ", ".join(f'"WikiWeb_{d[0]}"' for d in drawn).encode(),
+                    ", ".join(shown).encode(),
+                    b", ".join(d[1] for d in drawn),
+                    question.encode(),
+                )
+            )  # fmt: skip
+    return path.stat().st_size
+
+
+def _pool(count: int, rng: random.Random) -> list[tuple[str, bytes]]:
+    """Passages that `count` of them fill a record with; (id, text as JSON)."""
+    size = max(220, RECORD_BYTES // count)
+    words = ["the", "of", "and", "river", "church", "species", "located", "century", "was", "built"]
+    accents = ["Café", "Zürich", "1914–1918", "São", "naïve", "Łódź"]
+    pool = []
+    for number in range(POOL // 20):
+        extra = accents if rng.random() < 0.25 else []
+        text = f"title: T{count}.{number} content: "
+        while len(text) < size:
+            text += rng.choice(words + extra) + " "
+        pool.append((f"{count}_{number}", json.dumps(text, ensure_ascii=False).encode()))
+    return pool
+
+
+def measured(command: list[str]) -> tuple[float, float, str]:
+    """(wall seconds, peak Σ RSS in MiB, stdout) of a command and its children."""
+    with tempfile.TemporaryFile("w+") as said:
+        began = time.perf_counter()
+        child = subprocess.Popen(command, stdout=said, stderr=subprocess.DEVNULL)
+        peak, process = 0, psutil.Process(child.pid)
+        while child.poll() is None:
+            peak = max(peak, sum(_rss(one) for one in [process, *_children(process)]))
+            time.sleep(0.05)
+        seconds = time.perf_counter() - began
+        said.seek(0)
+        return seconds, peak / 2**20, said.read()
+
+
+def _rss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def plain(path: Path) -> dict[str, object]:
+    """The report's figures as a notebook would find them: json and pandas, one process."""
+    import pandas as pd
+
+    wh = re.compile(r"\b(what|which|who|where|when|why|how)\b", re.IGNORECASE)
+    rows = []
+    passages: Counter[str] = Counter()
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            record = json.loads(line)
+            found = wh.search(record["question"])
+            shown = record["passage_image_path"]
+            rows.append(
+                {
+                    "candidates": len(record["passage_id"]),
+                    "na": all(path == "NA" for path in shown),
+                    "word": found[1].lower() if found else "other",
+                    **{name: bool(record.get(name)) for name in ("question", "image_path")},
+                }
+            )
+            passages.update(record["passage_id"])
+    frame = pd.DataFrame(rows)
+    buckets = pd.cut(frame["candidates"], [0, 1, 3, 10, 10_000]).value_counts(normalize=True)
+    return {
+        "rows": len(frame),
+        "buckets": buckets.tolist(),
+        "na": float(frame["na"].mean()),
+        "words": frame["word"].value_counts(normalize=True).to_dict(),
+        "passages": len(passages),
+    }
+
+
+def parsers(path: Path, lines: int = 20_000) -> None:
+    """Bytes a second of each JSON parser that is installed, on the first lines of the file."""
+    with path.open("rb") as file:
+        raw = [file.readline() for _ in range(lines)]
+    size = sum(map(len, raw))
+    candidates = {"json.loads": json.loads}
+    from pydantic_core import from_json
+
+    candidates["pydantic_core.from_json"] = lambda line: from_json(line, cache_strings="keys")
+    try:
+        import orjson
+
+        candidates["orjson.loads"] = orjson.loads
+    except ImportError:
+        print("orjson is not installed")
+    try:
+        import msgspec
+
+        candidates["msgspec (any)"] = msgspec.json.Decoder().decode
+        texts = list[str]
+        nine = {"answer": texts, "passage_id": texts, "passage_image_path": texts,
+                "passage_text": texts}  # fmt: skip
+        single = ("data_id", "dataset_id", "image_path", "instruction", "question")
+        record = msgspec.defstruct("Record", [*nine.items(), *((n, str) for n in single)])
+        candidates["msgspec (typed)"] = msgspec.json.Decoder(record).decode
+    except ImportError:
+        print("msgspec is not installed")
+    for name, load in candidates.items():
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            for line in raw:
+                load(line)
+            times.append(time.perf_counter() - began)
+        print(f"{name:<26} {size / min(times) / 1e6:8.0f} MB/s, best of 3")
+
+
+def main() -> None:
+    """Make, scan, compare, delete."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--records", type=int, default=RECORDS)
+    parser.add_argument("--parsers", action="store_true", help="only compare JSON parsers")
+    parser.add_argument("--no-plain", action="store_true", help="leave the notebook's loop out")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only-plain", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only_plain:
+        print(json.dumps(plain(options.only_plain)))
+        return
+    with tempfile.TemporaryDirectory(prefix="scan-") as folder:
+        path = Path(folder) / "infoseek_train.jsonl"
+        size = make(path, options.records)
+        each = size / options.records
+        print(f"{options.records:,} records, {size / 1e9:.2f} GB, {each:,.0f} B each")
+        if options.parsers:
+            parsers(path)
+            return
+        best = _scan(path, Path(folder), options.repeats)
+        if not options.no_plain:
+            here = [sys.executable, "-m", "benchmarks.scan", "--only-plain", str(path)]
+            seconds, peak, said = measured(here)
+            print(f"plain json + pandas   {seconds:7.1f} s  {peak:6.0f} MiB")
+            print(said)
+            print(f"ratio {seconds / best:.1f}")
+
+
+def _scan(path: Path, folder: Path, repeats: int) -> float:
+    command = [sys.executable, "-m", "datasets_mm.describe", str(path)]
+    command += ["--cache-root", str(folder / "cache"), "--fresh"]
+    found = []
+    for _ in range(repeats):
+        seconds, peak, said = measured(command)
+        done = json.loads(said.splitlines()[-1])
+        assert done["kind"] == "done", done
+        found.append(seconds)
+        print(f"describe, one process tree {seconds:7.1f} s  {peak:6.0f} MiB")
+    return min(found)
+
+
+if __name__ == "__main__":
+    main()

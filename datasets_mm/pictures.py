@@ -1,0 +1,138 @@
+"""Are the pictures there, and can they be used? Every path is looked up, a sample is decoded.
+
+A look-up is one or two system calls; decoding takes milliseconds a picture, so that opening all
+339,137 of a large subset would take an hour. What counts as usable is decided by decode.py.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from pathlib import Path
+
+from datasets_mm.decode import MAX_BYTES, UnusableError, decode, read_inside
+from datasets_mm.profile import PictureProfile
+from datasets_mm.tokens import wilson
+
+OPENED = 1_000
+"""At 8 ms a photo of 640 x 480 that is 8 s on one core; 1 % is told within 0.6 points."""
+EXAMPLES = 5
+
+
+@dataclass
+class PictureCount:
+    """Pictures that one process met. Paths are kept as hashes, but for the sample and the lost."""
+
+    root: Path
+    seed: int
+    limit: int | None = OPENED
+    """How many are opened; None: all."""
+    seen: set[int] = field(default_factory=set)
+    lost: dict[str, str] = field(default_factory=dict)
+    """Path -> reason."""
+    drawn: dict[str, int] = field(default_factory=dict)
+    """Path -> rank, for those that may be in the sample."""
+    _folders: dict[str, bool] = field(default_factory=dict)
+
+    def look(self, paths: Iterable[str]) -> None:
+        """Look up these paths, each once."""
+        for path in paths:
+            mark = hash(path)
+            if not path or mark in self.seen:
+                continue
+            self.seen.add(mark)
+            if reason := self._reason(path):
+                self.lost[path] = reason
+            else:
+                self.drawn[path] = zlib.crc32(path.encode("utf-8", "replace"), self.seed)
+        if self.limit is not None and len(self.drawn) > 4 * self.limit + 1000:
+            self._thin()
+
+    def _thin(self) -> None:
+        if self.limit is not None:
+            self.drawn = dict(nsmallest(self.limit, self.drawn.items(), key=lambda d: (d[1], d[0])))
+
+    def _reason(self, path: str) -> str:
+        """Why there is no usable file; the words are those of decode.read_inside."""
+        if "\0" in path:
+            return "outside the image root"
+        full = os.path.normpath(self.root / path)
+        folder, _ = os.path.split(full)
+        if folder not in self._folders:
+            self._folders[folder] = Path(folder).resolve().is_relative_to(self.root)
+        if not self._folders[folder] or ".." in Path(path).parts:
+            return self._slowly(path)
+        try:
+            status = os.lstat(full)
+        except OSError:
+            return "missing"
+        if stat.S_ISLNK(status.st_mode):
+            return self._slowly(path)
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        return f"larger than {MAX_BYTES >> 20} MiB" if status.st_size > MAX_BYTES else ""
+
+    def _slowly(self, path: str) -> str:
+        """The full rule, for paths that a glance cannot judge."""
+        try:
+            read_inside(self.root, path)
+        except UnusableError as reason:
+            return str(reason)
+        return ""
+
+    def merge(self, other: PictureCount) -> None:
+        """Take over what another process met."""
+        self.seen |= other.seen
+        self.lost |= other.lost
+        self.drawn |= other.drawn
+        self._thin()
+
+    def profile(self, say: Callable[[int, int, str], None]) -> PictureProfile:
+        """Open the sample and add everything up."""
+        self._thin()
+        reasons = dict(sorted(self.lost.items()))
+        unusable = {}
+        for number, path in enumerate(sorted(self.drawn), 1):
+            say(number, len(self.drawn), "pictures")
+            if said := self._opened(path):
+                unusable[path] = said
+        opened, everything = len(self.drawn), len(self.drawn) + len(self.lost) == len(self.seen)
+        low, high = wilson(len(unusable) / opened if opened else 0.0, opened)
+        return PictureProfile(
+            root=str(self.root),
+            distinct=len(self.seen),
+            lost=_counted(reasons),
+            opened=opened,
+            opened_all=everything,
+            unusable=_counted(unusable),
+            unusable_low=None if everything else low,
+            unusable_high=None if everything else high,
+            examples=_first(reasons | unusable),
+        )
+
+    def _opened(self, path: str) -> str:
+        try:
+            decode(read_inside(self.root, path), 8, "bilinear")
+        except UnusableError as reason:
+            return str(reason)
+        return ""
+
+
+def _counted(reasons: dict[str, str]) -> dict[str, int]:
+    count: dict[str, int] = {}
+    for reason in reasons.values():
+        count[reason] = count.get(reason, 0) + 1
+    return dict(sorted(count.items(), key=lambda item: -item[1]))
+
+
+def _first(reasons: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """The first five paths of each reason."""
+    found: dict[str, tuple[str, ...]] = {}
+    for path, reason in reasons.items():
+        if len(found.get(reason, ())) < EXAMPLES:
+            found[reason] = (*found.get(reason, ()), path)
+    return found

@@ -1,0 +1,189 @@
+"""What `describe` was asked about: a subset by name, a file of JSON lines, an M2KR Parquet file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from datasets_mm import catalog
+from datasets_mm.profile import Profile
+from datasets_mm.recipe import Recipe
+from datasets_mm.rows import ArrowRows, JsonLines, ParquetRows, Source
+from datasets_mm.tomlfile import nearest
+
+SMALL_BYTES: Final = 24 << 20
+SMALL_ROWS: Final = 6_000
+"""Up to here every text is counted in tokens, which takes some two seconds."""
+
+Say = Callable[[int, int, str], None]
+
+
+class TargetError(Exception):
+    """There is nothing of this name that could be described; one sentence with the remedy."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the records are, and what is known of them before they are read."""
+
+    name: str
+    kind: str
+    path: Path
+    fingerprint: str
+    source: Source
+    unit: str
+    """What `Source.size` counts: bytes or rows."""
+    where: str
+    """What stands before a number to name a record."""
+    small: int
+    """Up to this many units every text is counted in tokens."""
+    workers: int = 0
+    """0: as many as the machine has room for."""
+    images: Path | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Fields of the profile that a manifest or a recipe knows."""
+
+    def profile(self) -> Profile:
+        """A profile with everything that is known before reading."""
+        return Profile(
+            name=self.name,
+            kind=self.kind,
+            place=str(self.path),
+            fingerprint=self.fingerprint,
+            bytes=self.path.stat().st_size if self.path.is_file() else 0,
+            **self.facts,
+        )
+
+
+def resolve(
+    asked: str, cache_root: Path, data_root: Path | None, image_root: str, say: Say
+) -> Target:
+    """Find the target; a subset that is not built yet is built.
+
+    Raises:
+        TargetError: there is no such subset or file, or it cannot be built.
+        RecipeError: a recipe is wrong.
+    """
+    path = Path(asked).expanduser()
+    names = catalog.names()
+    if asked in names:
+        return _subset(asked, cache_root, data_root, image_root, say)
+    if path.is_dir():
+        parquet = sorted(path.glob("*.parquet")) + sorted(path.glob("*/*.parquet"))
+        if not parquet:
+            raise TargetError(
+                f"{asked} is a folder without Parquet files; name a file of JSON lines in it"
+            )
+        return _parquet(path, parquet, image_root)
+    if not path.exists():
+        raise TargetError(f"{asked!r} is no file and no subset{nearest(asked, names)}")
+    if not path.is_file():
+        raise TargetError(f"{asked} is not a regular file; name a file of JSON lines or Parquet")
+    if path.suffix == ".parquet":
+        return _parquet(path, [path], image_root)
+    return _json_lines(path, image_root)
+
+
+def _json_lines(path: Path, image_root: str) -> Target:
+    if not path.stat().st_size:
+        raise TargetError(f"{path} is empty; name a file with records")
+    return Target(
+        name=path.name,
+        kind="jsonl",
+        path=path,
+        fingerprint=_mark([path]),
+        source=JsonLines(path),
+        unit="bytes",
+        where="line",
+        small=SMALL_BYTES,
+        images=_folder(image_root),
+    )
+
+
+def _parquet(path: Path, files: list[Path], image_root: str) -> Target:
+    return Target(
+        name=path.name,
+        kind="parquet",
+        path=path,
+        fingerprint=_mark(files),
+        source=ParquetRows(tuple(files)),
+        unit="rows",
+        where="row",
+        small=SMALL_ROWS,
+        workers=1,  # Arrow's own threads do not survive a fork
+        images=_folder(image_root),
+    )
+
+
+def _mark(files: list[Path]) -> str:
+    """Identity of files that are too large to hash for every look: place, size and time."""
+    marks = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return hashlib.blake2b(json.dumps(marks).encode(), digest_size=12).hexdigest()
+
+
+def _folder(image_root: str) -> Path | None:
+    if not image_root:
+        return None
+    folder = Path(image_root).expanduser()
+    if not folder.is_dir():
+        raise TargetError(f"--image-root {image_root} is not a folder; name the pictures' folder")
+    return folder.resolve()
+
+
+def _subset(
+    name: str, cache_root: Path, data_root: Path | None, image_root: str, say: Say
+) -> Target:
+    known = catalog.summary(name, cache_root)
+    problem = catalog.problem(name, data_root)
+    if problem and known.folder is None:
+        raise TargetError(problem)
+    if problem and known.folder is not None:
+        manifest = json.loads((known.folder / "manifest.json").read_text("utf-8"))
+        return _built(name, known.folder, manifest, _folder(image_root))
+    from datasets_mm import build
+
+    try:
+        made = build.build(name, cache_root, data_root, progress=say)
+    except build.BuildError as error:
+        raise TargetError(str(error)) from None
+    return _built(name, made.folder, made.manifest, made.image_root)
+
+
+def _built(name: str, folder: Path, manifest: dict[str, Any], images: Path | None) -> Target:
+    path = folder / "records.arrow"
+    chain = catalog.lineage(name)
+    skipped = {**manifest.get("source_skipped", {}), **manifest.get("skipped", {})}
+    # What steps drop, and what the maker of packaged data excludes, is meant.
+    meant = manifest.get("source_skipped", {}) if catalog.origin(chain).packages else {}
+    left_out = {r: n for r, n in skipped.items() if r not in meant and not r.startswith("step ")}
+    said = [f"{count:,} left out by the source: {reason}" for reason, count in meant.items()]
+    examples = {**manifest.get("source_examples", {}), **manifest.get("examples", {})}
+    return Target(
+        name=name,
+        kind="subset",
+        path=path,
+        fingerprint=manifest["fingerprint"],
+        source=ArrowRows(path),
+        unit="rows",
+        where="row",
+        small=SMALL_ROWS,
+        images=images,
+        facts={
+            "left_out": left_out,
+            "left_out_examples": {r: tuple(places) for r, places in examples.items()},
+            "corpus_rows": manifest.get("corpus_rows"),
+            "required": _required(chain),
+            "expected_rows": chain[-1].expected_rows,
+            "notices": (*manifest.get("notices", ()), *said),
+        },
+    )
+
+
+def _required(chain: list[Recipe]) -> tuple[str, ...]:
+    """Fields by which the recipe keeps records: they must be filled in what is left."""
+    steps = [step for step in catalog.all_steps(chain) if step.do == "present"]
+    return tuple(dict.fromkeys(name for step in steps for name in step.fields))

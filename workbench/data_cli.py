@@ -1,0 +1,220 @@
+"""`workbench data describe`, `diff` and `check`: what is in a subset or a file, and is it sound?
+
+Beside `cli.py`, which registers these commands: they share no options with runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from workbench.exits import ExitStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from datasets_mm.profile import Profile
+
+TARGET = "a subset by name, a file of JSON lines, or Parquet in M2KR's layout"
+
+Target = Annotated[str, typer.Argument(metavar="SUBSET|FILE", help=f"What: {TARGET}.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder of the real data, to build a subset that is not.")
+]
+ImageRoot = Annotated[str, typer.Option(help="Folder of the pictures that a file names.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="Count tokens as this model does; default: CLIP.")
+]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Count every text in tokens and open every picture.")
+]
+SampleSize = Annotated[
+    int | None, typer.Option("--sample", min=100, help="Records whose texts are counted in tokens.")
+]
+Seed = Annotated[int, typer.Option(help="Of the samples.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Scan again what is known.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `workbench data`."""
+    for command in (describe, diff, check):
+        app.command()(command)
+
+
+def describe(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    target: Target,
+    data_root: DataRoot = None,
+    image_root: ImageRoot = "",
+    model: Model = "",
+    exact: Exact = False,
+    sample: SampleSize = None,
+    seed: Seed = 0,
+    fresh: Fresh = False,
+    markdown: AsMarkdown = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rows, fields, candidate passages, WH-words, text lengths, duplicates, pictures."""
+    looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "sample": sample,
+             "seed": seed, "fresh": fresh}  # fmt: skip
+    found = _profiles([target], model, looks)[0]
+    if as_json:
+        from results.text import escape_json
+
+        typer.echo(escape_json(found.model_dump_json()))
+        return
+    from workbench import profile_tables
+
+    _say_title(found, markdown=markdown)
+    _print_table(profile_tables.fields(found), markdown=markdown)
+    _print_sections([found], markdown=markdown)
+
+
+def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    first: Target,
+    second: Target,
+    data_root: DataRoot = None,
+    image_root: ImageRoot = "",
+    model: Model = "",
+    exact: Exact = False,
+    sample: SampleSize = None,
+    seed: Seed = 0,
+    fresh: Fresh = False,
+    markdown: AsMarkdown = False,
+    as_json: AsJson = False,
+) -> None:
+    """Two subsets side by side; differences of shares are percentage points."""
+    looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "sample": sample,
+             "seed": seed, "fresh": fresh}  # fmt: skip
+    found = _profiles([first, second], model, looks)
+    if as_json:
+        from workbench import profile_tables
+
+        for line in profile_tables.lines(found):
+            typer.echo(json.dumps(line, ensure_ascii=True))
+        return
+    _print_sections(found, markdown=markdown)
+
+
+def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    target: Target,
+    require: Annotated[
+        list[str], typer.Option("--require", metavar="FIELD", help="Must be filled everywhere.")
+    ] = [],  # noqa: B006 - typer copies it
+    data_root: DataRoot = None,
+    image_root: ImageRoot = "",
+    exact: Exact = False,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """For CI: exit code 0 and no problem, or 1 and every problem with its place."""
+    _known_fields(require)
+    looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "fresh": fresh}
+    found = _profiles([target], "", looks)[0]
+    from datasets_mm import check as judge
+    from results.text import clean_line
+
+    wrong = judge.problems(found, require)
+    if as_json:
+        for problem in wrong:
+            line = {"problem": problem.what, "count": problem.count, "places": problem.places}
+            typer.echo(json.dumps(line, ensure_ascii=True))
+    else:
+        typer.echo(judge.missing_sentence(found))
+        for problem in wrong:
+            typer.echo(f"problem: {clean_line(problem.sentence())}")
+        for remark in judge.remarks(found):
+            typer.echo(f"note: {clean_line(remark)}")
+        typer.echo(f"{found.name}: {len(wrong) or 'no'} problem{'s' if len(wrong) != 1 else ''}")
+    raise typer.Exit(ExitStatus.FAILED if wrong else ExitStatus.COMPLETED)
+
+
+def _known_fields(names: list[str]) -> None:
+    from datasets_mm.recipe import FIELDS
+    from datasets_mm.tomlfile import nearest
+
+    for name in names:
+        if name not in FIELDS:
+            _refuse(f"--require {name!r} is no field{nearest(name, FIELDS)}")
+
+
+def _profiles(targets: list[str], model: str, looks: dict[str, Any]) -> list[Profile]:
+    """The profiles, one after the other; ends the command where one cannot be made."""
+    from workbench import profiles
+
+    try:
+        if model:
+            folder, context = profiles.model_measure(model)
+            looks = {**looks, "tokenizer": folder, "context": context}
+        found = []
+        for target in targets:
+            with _progress(target) as say:
+                found.append(profiles.make(profiles.Wanted(target, **looks), say))
+    except profiles.ProfileError as error:
+        _refuse(str(error))
+    return found
+
+
+def _refuse(sentence: str) -> NoReturn:
+    from results.text import clean_line
+
+    typer.echo(f"workbench: {clean_line(sentence, 2000)}", err=True)
+    raise typer.Exit(ExitStatus.USAGE)
+
+
+@contextmanager
+def _progress(target: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr where a person looks; else nothing: logs are no place for bars."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, unit: None  # noqa: ARG005
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from results.text import clean_line
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
+               TextColumn("{task.fields[unit]}"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        name = clean_line(target, 40).replace("[", "\\[")
+        task = bar.add_task(name, total=None, unit="")
+
+        def say(done: int, total: int, unit: str) -> None:
+            bar.update(task, completed=done, total=total, unit=unit)
+
+        yield say
+
+
+def _say_title(found: Profile, *, markdown: bool) -> None:
+    from results.markdown import code
+    from results.text import clean_line
+
+    name = code(found.name) if markdown else clean_line(found.name)
+    typer.echo(f"{'# ' if markdown else ''}{name}\n")
+    said = f"{found.kind}, {found.records:,} records, scanned in full in {found.seconds:.1f} s"
+    typer.echo(clean_line(said) + "\n")
+
+
+def _print_sections(found: list[Profile], *, markdown: bool) -> None:
+    from results.markdown import fenced
+    from workbench import profile_rows, profile_tables
+
+    for section in profile_rows.sections(found):
+        typer.echo("")
+        _print_table(profile_tables.table(section, found), markdown=markdown)
+        if section.bars:
+            bars = "\n".join(section.bars)
+            typer.echo(fenced(bars) if markdown else "\n" + bars + "\n", nl=False)
+
+
+def _print_table(table: Any, *, markdown: bool) -> None:
+    from results.markdown import markdown as as_markdown
+    from results.markdown import terminal
+
+    typer.echo(as_markdown(table) if markdown else terminal(table), nl=False)
