@@ -118,7 +118,12 @@ class Params(BaseModel):
         20, ge=0, description="Steps at the start left out of the timing"
     )
     checkpoint_every: int = Field(
-        0, ge=0, description="Steps between checkpoints; 0: none on the way"
+        0, ge=0, description="Steps between checkpoints; 0: by checkpoint_minutes only"
+    )
+    checkpoint_minutes: float = Field(
+        10.0,
+        ge=0,
+        description="Minutes of training between checkpoints; 0: none by the clock",
     )
     save_model: bool = Field(True, description="Keep the trained weights at the end")
 

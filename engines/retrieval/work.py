@@ -106,6 +106,7 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
         clip_norm=params.clip_norm,
         ema=Ema(model, params.ema) if params.ema else None,
         checkpoint_every=params.checkpoint_every,
+        checkpoint_seconds=params.checkpoint_minutes * 60,
         checkpoint_root=context.run_dir / "checkpoints",
         team=team,
     )
@@ -227,7 +228,7 @@ def keep(context: Context, job: Job, tokenizer: str) -> None:
     if job.ema is not None:
         groups["ema"] = job.ema.tensors()
     state = trained.describe(context.spec, job.steps)
-    for file in checkpoints.save(root / "last", groups, state, trained.files(tokenizer)):
+    for file in checkpoints.save(root / checkpoints.LAST, groups, state, trained.files(tokenizer)):
         context.emit.send(
             protocol.Artifact(
                 path=str(file.path.relative_to(context.run_dir)),
@@ -235,4 +236,4 @@ def keep(context: Context, job: Job, tokenizer: str) -> None:
                 size=file.size,
             )
         )
-    checkpoints.remove_others(root, root / "last")
+    checkpoints.remove_others(root, root / checkpoints.LAST)

@@ -23,6 +23,9 @@ from torch import Tensor
 
 STATE: Final = "state.json"
 
+LAST: Final = "last"
+"""Folder of the weights that a finished training keeps."""
+
 _NAMES: Final = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
@@ -89,7 +92,32 @@ def load(folder: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor
 
 def newest(root: Path) -> Path | None:
     """The checkpoint with the highest step, if there is one."""
-    return max((p for p in root.glob("step-*") if (p / STATE).is_file()), default=None)
+    return next(iter(newest_first(root)), None)
+
+
+def newest_first(root: Path) -> list[Path]:
+    """Checkpoints to resume from, the highest step first; then `last`, the weights of the end."""
+    found = sorted((p for p in root.glob("step-*") if (p / STATE).is_file()), reverse=True)
+    return [*found, *(p for p in (root / LAST,) if (p / STATE).is_file())]
+
+
+def problem(folder: Path) -> str:
+    """What is wrong with a checkpoint, by sizes and SHA-256 of its files; empty: nothing.
+
+    Reading and hashing a GiB takes about a second; it is done once, when a run is resumed.
+    """
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        expected = {name: facts["sha256"] for name, facts in state["files"].items()}
+        for name, wanted in expected.items():
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+                    return f"{folder / name}: is not the file that was saved"
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{folder / STATE}: is damaged"
+    return ""
 
 
 def step_folder(root: Path, step: int) -> Path:

@@ -146,7 +146,7 @@ class Costing:
         job.stop_at = stop_step(probe, self._order, job.steps, warmup)
         job.stop_when = self.enough
         # A costing run leaves nothing to resume from: it is cheaper to repeat.
-        job.checkpoint_every, job.checkpoint_root = 0, None
+        job.checkpoint_every, job.checkpoint_seconds, job.checkpoint_root = 0, 0.0, None
 
     def enough(self, window: protocol.Step) -> bool:
         """Take a window into account; whether the interval is as narrow as was asked."""

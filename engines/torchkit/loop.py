@@ -6,6 +6,7 @@ It computes, counts and saves; what a batch is and what a loss is come from the 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,12 @@ class Training(Generic[Batch]):
     clip_norm: float
     ema: Ema | None = None
     checkpoint_every: int = 0
+    """Steps between checkpoints; 0: not by steps."""
+    checkpoint_seconds: float = 0.0
+    """Seconds between checkpoints; 0: not by the clock."""
     checkpoint_root: Path | None = None
+    full_disk_is_fatal: bool = True
+    """A checkpoint on the way that cannot be written ends the run; otherwise a notice says so."""
     team: Team = field(default_factory=Team)
     stop_at: int | None = None
     """A costing run: the last step that is done. Schedules and batches stay those of `steps`."""
@@ -71,13 +77,13 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
     Raises:
         Stopped: as asked, after the step at hand and a checkpoint.
     """
-    start = resume(job)
+    start = resume(job, emit)
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     meter.warmup_until = start + meter.warmup_steps
     emit.phase("warmup" if meter.warmup_steps else "train")
     job.model.train()
     steps = job.loader.steps(start, job.last_step)
-    stop_vote, enough_vote, enough = job.team.vote(), job.team.vote(), False
+    stop_vote, enough_vote, due, enough = job.team.vote(), job.team.vote(), Due(job), False
     for step in range(start + 1, job.last_step + 1):
         if not meter.running:
             meter.open()
@@ -102,7 +108,7 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
         stopping = stop_vote(emit.stop_requested)
         finished = job.stop_when is not None and enough_vote(enough)
         leaving = stopping or finished or step == job.last_step
-        saving = bool(job.checkpoint_every) and step % job.checkpoint_every == 0
+        saving = due.at(step)
         first = step == start + 1
         if meter.due(step, first=first) or leaving or saving:
             window = meter.close(step, lr)
@@ -116,7 +122,7 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
         if step == meter.warmup_until and step > start:
             emit.phase("train")
         if saving or stopping:
-            save(job, step)
+            save_on_the_way(job, step, emit)
         if stopping:
             raise Stopped
         if finished or (enough and job.team.size == 1):  # several ranks hear of it a step later
@@ -147,6 +153,38 @@ def _sum(outcomes: list[Outcome]) -> tuple[int, Tensor, dict[str, Tensor]]:
     return sum(o.samples for o in outcomes), loss, means
 
 
+class Due:
+    """When the next checkpoint is due: by steps, or by the leader's clock."""
+
+    def __init__(self, job: Training[Any]) -> None:
+        self._job = job
+        self._vote = job.team.vote() if job.checkpoint_seconds else None
+        self._saved = time.monotonic()
+
+    def at(self, step: int) -> bool:
+        """Whether to save after this step; to be asked once a step."""
+        job, now = self._job, time.monotonic()
+        due = bool(job.checkpoint_every) and step % job.checkpoint_every == 0
+        if self._vote is not None:
+            late = now - self._saved >= job.checkpoint_seconds
+            due = self._vote(late and job.team.leads) or due
+        if due:
+            self._saved = now
+        return due
+
+
+def save_on_the_way(job: Training[Any], step: int, emit: Emitter) -> None:
+    """`save`; where a full disk is not fatal, a notice instead of its error."""
+    if emit.stop_requested:
+        emit.phase("save")  # the warden waits longer for an engine that says so
+    try:
+        save(job, step)
+    except OSError as error:
+        if job.full_disk_is_fatal:
+            raise
+        emit.notice("checkpoint-failed", f"no checkpoint after step {step}: {error.strerror}")
+
+
 def save(job: Training[Any], step: int) -> None:
     """Write a checkpoint to resume from, then remove older ones. Every rank must come here."""
     if job.checkpoint_root is None:
@@ -167,21 +205,37 @@ def save(job: Training[Any], step: int) -> None:
     checkpoints.remove_others(job.checkpoint_root, kept)
 
 
-def resume(job: Training[Any]) -> int:
-    """Continue from the newest checkpoint; returns the steps already done."""
-    newest = checkpoints.newest(job.checkpoint_root) if job.checkpoint_root else None
-    if newest is None:
+def resume(job: Training[Any], emit: Emitter) -> int:
+    """Continue from the newest whole checkpoint; returns the steps already done.
+
+    Weights that were kept at the end count too: what is left then is to evaluate them.
+    """
+    if job.checkpoint_root is None:
         return 0
-    device = next(job.model.parameters()).device
-    groups, state = checkpoints.load(newest, device)
+    for folder in checkpoints.newest_first(job.checkpoint_root):
+        if problem := checkpoints.problem(folder):
+            emit.notice("checkpoint-damaged", f"{problem}; it is passed over")
+        elif (start := _continue(job, folder)) is not None:
+            emit.notice("resumed", f"goes on after step {start} of {job.last_step}")
+            return start
+    return 0
+
+
+def _continue(job: Training[Any], folder: Path) -> int | None:
+    """Load a checkpoint; None if it cannot be trained on."""
+    groups, state = checkpoints.load(folder, next(job.model.parameters()).device)
+    start = int(state["step"])
+    if "optimizer" not in groups and start < job.last_step:
+        return None
     job.model.load_state_dict(groups["model"], strict=False)
-    checkpoints.load_optimizer(job.optimizer, groups["optimizer"])
-    checkpoints.set_random_state(job.team.own(groups["random"]))
     if job.ema is not None:
         job.ema.load(groups["ema"])
-    if state["scaler"]:
-        job.precision.scaler.load_state_dict(state["scaler"])
-    return int(state["step"])
+    if "optimizer" in groups:
+        checkpoints.load_optimizer(job.optimizer, groups["optimizer"])
+        checkpoints.set_random_state(job.team.own(groups["random"]))
+        if state["scaler"]:
+            job.precision.scaler.load_state_dict(state["scaler"])
+    return start
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
