@@ -3,12 +3,17 @@
 Whatever comes from engines, data, models, file names or logs passes through `clean` before it
 reaches a terminal, Markdown or CSV. Escape sequences would otherwise drive the terminal
 (clipboard writes, title changes, status queries: CWE-150); no widget strips them.
+
+`degrade` is for terminals without UTF-8: what they cannot write becomes the nearest plain
+character, never an exception.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
-from typing import Final
+from typing import IO, Final
 
 _FORBIDDEN: Final = re.compile(
     "["
@@ -22,6 +27,21 @@ _FORBIDDEN: Final = re.compile(
 )
 _BREAKS: Final = re.compile(r"[\n\t]+")
 
+PLAIN: Final = str.maketrans(
+    {
+        "·": "-", "–": "-", "—": "-", "…": "...", "→": "->", "←": "<-", "↑": "^", "↓": "v",
+        "×": "x", "±": "+/-", "≤": "<=", "≥": ">=", "µ": "u", "Δ": "d", "●": "*", "○": "o",
+        "✓": "+", "✗": "x", "▸": ">", "▾": "v", "“": '"', "”": '"', "‘": "'", "’": "'",
+        **dict.fromkeys("─━═╌╍┄┅┈┉╴╶╸╺", "-"), **dict.fromkeys("│┃║╎╏┆┇┊┋▏▕▎", "|"),
+        **dict.fromkeys("┌┐└┘├┤┬┴┼┏┓┗┛┣┫┳┻╋╭╮╯╰╔╗╚╝╠╣╦╩╬╞╡╪", "+"),
+        **dict.fromkeys("▁▂▃▄▅▆▇█▀▐▌▒▓", "#"), "░": ".",
+    }
+)  # fmt: skip
+"""What our own tables, charts and sentences are drawn with, for terminals that have only ASCII."""
+
+DEGRADE: Final = "workbench-degrade"
+"""Name of the error handler that `make_writable` gives to streams."""
+
 
 def clean(text: str) -> str:
     """The text with every control character made visible; tabs and newlines stay."""
@@ -32,6 +52,35 @@ def clean_line(text: str, limit: int = 500) -> str:
     """`clean` on one line of at most `limit` characters."""
     line = _BREAKS.sub(" ", clean(text[: limit * 4])).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def escape_json(text: str) -> str:
+    """A line of JSON whose control characters are escapes: still the same JSON."""
+    return _FORBIDDEN.sub(_escape, text)
+
+
+def degrade(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of `codecs`: the nearest plain characters, `?` where there is none."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    bad = error.object[error.start : error.end].translate(PLAIN)
+    return "".join(c if c.isascii() else "?" for c in bad), error.end
+
+
+def make_writable(*streams: IO[str] | None) -> None:
+    """Let nothing that is printed fail for the encoding of its terminal (`LANG=C`, latin-1)."""
+    codecs.register_error(DEGRADE, degrade)
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=DEGRADE)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code > 0xFFFF:
+        code -= 0x10000
+        return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+    return f"\\u{code:04x}"
 
 
 def _visible(match: re.Match[str]) -> str:

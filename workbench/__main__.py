@@ -5,20 +5,50 @@ Apart from the commands because the screen should not wait 80 ms for a parser th
 
 from __future__ import annotations
 
+import os
 import sys
+from types import TracebackType
 from typing import NoReturn
+
+from results.text import clean, make_writable
+from workbench import paths
 
 
 def main() -> NoReturn:
     """Entry point."""
+    make_writable(sys.stdout, sys.stderr)
+    sys.excepthook = tell_fault
+    os.environ.update(paths.module_path(os.environ))  # for all that is started from here
+    refuse_control_characters(sys.argv[1:])
     if len(sys.argv) > 1:
         from workbench import cli
 
         cli.main()
-    from workbench import paths
     from workbench.tui import app
 
     raise SystemExit(app.main(paths.log_root()))
+
+
+def refuse_control_characters(words: list[str]) -> None:
+    """A shell's `*` puts file names here as they are, and a parser's errors repeat them."""
+    for number, word in enumerate(words, 1):
+        if clean(word) != word:
+            said = f"workbench: argument {number} holds control characters: {clean(word)}; rename"
+            print(said, "the file, or leave them out", file=sys.stderr)  # noqa: T201 - talk
+            raise SystemExit(2)
+
+
+def tell_fault(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A fault of ours: the traceback, cleaned, for its message may be anybody's text."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    import traceback
+
+    told = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(f"{clean(told)}workbench: this is a fault of ours; please report the above\n")
 
 
 if __name__ == "__main__":

@@ -75,9 +75,9 @@ def _problems(error: Exception) -> list[str]:
     """The sentences of an error that a person made; none for a mistake of ours."""
     from datasets_mm.tomlfile import TomlError
     from results.store import NewerSchema
+    from workbench.launch import LaunchError
     from workbench.plan import PlanError
     from workbench.suite import SuiteError
-    from workbench.launch import LaunchError
 
     if isinstance(error, PlanError | TomlError):
         return error.problems
@@ -152,6 +152,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate: a plan file, a preset, or flags; flags overrule the other two."""
+    from results.text import escape_json
     from workbench import headless as front
     from workbench import listing, paths, plan, suite
     from workbench.views import Mode
@@ -167,7 +168,7 @@ def run(
     specs = plan.expand(asked, paths.cache_root())
     if dry_run:
         for spec in specs:
-            typer.echo(spec.model_dump_json() if as_json else spec.run_id)
+            typer.echo(escape_json(spec.model_dump_json()) if as_json else spec.run_id)
         return
     if not listing.build_strict(specs):
         raise typer.Exit(ExitStatus.USAGE)
@@ -202,10 +203,11 @@ def _asked(
 @app.command()
 def presets() -> None:
     """List the presets."""
+    from results.text import clean_line
     from workbench import plan
 
     for name in plan.preset_files():
-        typer.echo(f"{name:<24} {plan.preset(name).about}")
+        typer.echo(clean_line(f"{name:<24} {plan.preset(name).about}"))
 
 
 @app.command()
@@ -219,8 +221,6 @@ def attach(name: SuiteName = None, log_root: LogRoot = None, as_json: AsJson = F
     raise typer.Exit(front.attach(folder, Mode.of(headless=False, as_json=as_json)))
 
 
-@app.command()
-def ps(
 @app.command()
 def resume(
     name: Annotated[
@@ -249,6 +249,8 @@ def resume(
     raise typer.Exit(go(folder, mode, share=share, resume=True))
 
 
+@app.command()
+def ps(
     log_root: LogRoot = None,
     all_: Annotated[bool, typer.Option("--all", help="Ended suites too.")] = False,
     as_json: AsJson = False,

@@ -103,7 +103,8 @@ def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
             print(json.dumps(row))
         else:
             detail = f"  {clean(state.detail)}" if state.detail else ""
-            print(f"{folder.name:<40} {state.warden:<9} {ended}/{len(state.runs)} runs{detail}")
+            counted = f"{ended}/{len(state.runs)} runs"
+            print(f"{clean(folder.name):<40} {state.warden:<9} {counted}{detail}")
 
 
 def exit_status(state: SuiteState) -> ExitStatus:

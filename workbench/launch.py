@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from results import store
-from workbench import locks, process, state, suite, tree
+from workbench import locks, paths, process, state, suite, tree
 from workbench.book import leave_out
 from workbench.journal import JournalBusyError, JournalLostError, Tail
 from workbench.limits import Limits
@@ -70,7 +70,7 @@ def start_warden(
         popen = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             pass_fds=(reading,) if foreground else (), start_new_session=True,
-            env={**variables, **process.module_path(variables)},
+            env={**variables, **paths.module_path(variables)},
         )  # fmt: skip
     except OSError as error:
         _close(writing)

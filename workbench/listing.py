@@ -108,7 +108,7 @@ def _build(name: str, place: Place) -> bool:
 
 def _child(name: str, command: list[str]) -> bool:
     """Run a child that speaks JSON lines; what it says goes to stderr."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as child:
         for line in child.stdout or ():
             _tell(name, line)
     return child.returncode == 0

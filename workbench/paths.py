@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -36,3 +37,19 @@ def make_private(folder: Path) -> Path:
     """Make a folder that only its owner can read, with its parents; returns it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def module_path(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Variables for every Python child: our packages, nothing from the current folder, UTF-8.
+
+    A folder of results or data may hold a `torch.py`; `PYTHONSAFEPATH` keeps it out of the path,
+    and then a source checkout has to be named. A terminal without UTF-8 must not make a child fail
+    when it prints a Korean caption into its log.
+    """
+    variables = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
+    root = Path(__file__).resolve().parents[1]
+    if root.name not in ("site-packages", "dist-packages"):
+        already = [part for part in inherited.get("PYTHONPATH", "").split(os.pathsep) if part]
+        others = [part for part in already if part != str(root)]
+        variables["PYTHONPATH"] = os.pathsep.join([str(root), *others])
+    return variables

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engines.protocol import RunSpec
-from workbench import tree
+from workbench import paths, tree
 
 ENGINE_COMMAND: Final = (sys.executable, "-m", "engines.child")
 
@@ -167,7 +167,7 @@ def environment(
         for name, value in inherited.items()
         if ALLOWED.fullmatch(name) and not SECRET.search(name)
     }
-    passed |= module_path(inherited)
+    passed |= paths.module_path(inherited)
     passed |= {
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
@@ -179,21 +179,6 @@ def environment(
         passed["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in spec.devices)
         passed["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts them
     return passed
-
-
-def module_path(inherited: Mapping[str, str]) -> dict[str, str]:
-    """Variables that let a child import our packages, and nothing from the current folder.
-
-    A folder of results or data may hold a `torch.py`; `PYTHONSAFEPATH` keeps it out of the path,
-    and then a source checkout has to be named.
-    """
-    variables = {"PYTHONSAFEPATH": "1"}
-    root = Path(__file__).resolve().parents[1]
-    if root.name not in ("site-packages", "dist-packages"):
-        already = [part for part in inherited.get("PYTHONPATH", "").split(os.pathsep) if part]
-        others = [part for part in already if part != str(root)]
-        variables["PYTHONPATH"] = os.pathsep.join([str(root), *others])
-    return variables
 
 
 def trim_log(run_dir: Path, limit: int, keep: int = 1 << 20) -> int:

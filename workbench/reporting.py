@@ -14,7 +14,7 @@ from typing import Any
 
 from results import forecasts, formats, notes, query, store
 from results.schema import RunCurves, RunRecord, SuiteView
-from results.text import clean, clean_line
+from results.text import clean, clean_line, escape_json
 from workbench import suite
 from workbench.exits import ExitStatus
 
@@ -110,7 +110,7 @@ def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> No
     found = [r for r in records(log_root) if not suite_name or suite_name in r.identity.suite]
     for record in found:
         if as_json:
-            print(record.model_dump_json())
+            print(escape_json(record.model_dump_json()))
             continue
         epoch, rss = forecasts.epoch(record), record.memory.rss_main_peak.value
         shown = forecasts.seconds(epoch) if epoch.value is not None else "n/a"
@@ -141,10 +141,10 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
     exact = [r for r in found if r.identity.run_id == run_id]
     record = (exact or found)[-1]
     if as_json:
-        print(record.model_dump_json())
+        print(escape_json(record.model_dump_json()))
         return
     for group, value in record.model_dump(mode="json").items():
-        print(f"{group}:")
+        print(f"{clean_line(group)}:")
         for name, text in _flat(value):
             print("    " + clean_line(f"{name:<36} {text}"))
     for compared in forecasts.comparisons(record, everything):

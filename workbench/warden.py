@@ -24,7 +24,7 @@ from pathlib import Path
 
 from engines.protocol import Cause, End, Entry, RunSpec
 from results import store
-from workbench import guard, locks, process, record, state, suite, tree
+from workbench import guard, locks, paths, process, record, state, suite, tree
 from workbench.attempt import Attempt, Setting
 from workbench.book import leave_out
 from workbench.journal import JournalBusyError, JournalLostError, Tail
@@ -69,7 +69,7 @@ class Warden:
         """Everything, from the first run to the last record."""
         self._become_warden()
         self._say("starting")
-        self.gpus = GpuWatch(self.limits, {**os.environ, **process.module_path(os.environ)})
+        self.gpus = GpuWatch(self.limits, {**os.environ, **paths.module_path(os.environ)})
         try:
             self._setting = self._make_setting()
             runs = suite.runs(self.folder)

@@ -2,118 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import re
 import select
 import signal
-import struct
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-import pyte
 import pytest
 
+from tests.fixtures.terminals import MODES_ON, ROOT, Terminal, assert_sane, workbench
 from tests.tui import canned
-
-ROOT = Path(__file__).resolve().parents[2]
-MODES_ON = {"1049", "1000", "1003", "1006", "1015", "2004", "1004"}
-"""Private modes that Textual turns on: alternate screen, mouse, paste, focus."""
-
-
-class Terminal:
-    """A child on a pseudo-terminal, and a screen that understands what it writes."""
-
-    def __init__(
-        self, arguments: Sequence[str], size: tuple[int, int] = (80, 24), **environment: str
-    ) -> None:
-        self.screen = pyte.Screen(*size)
-        self._stream = pyte.ByteStream(self.screen)
-        self.output = b""
-        self.pid, self.master = pty.fork()
-        if self.pid == 0:
-            os.environ.update(TERM="xterm-256color", PYTHONPATH=str(ROOT))
-            os.environ.pop("COLORTERM", None)
-            os.environ.update(environment)
-            os.execv(sys.executable, [sys.executable, *arguments])
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-        self.before = termios.tcgetattr(self.master)
-
-    def read(self, seconds: float) -> bool:
-        """Take what comes within a time; False at the end."""
-        if not select.select([self.master], [], [], seconds)[0]:
-            return True
-        try:
-            data = os.read(self.master, 65_536)
-        except OSError:
-            return False
-        self.output += data
-        # pyte does not know the kitty keyboard's `CSI > u` and would print it.
-        self._stream.feed(re.sub(rb"\x1b\[[<>=?][0-9;]*u", b"", data))
-        return bool(data)
-
-    @property
-    def text(self) -> str:
-        """The screen."""
-        return "\n".join(line.rstrip() for line in self.screen.display)
-
-    def until(self, words: str, seconds: float = 15.0) -> None:
-        """Read until the screen shows the words."""
-        deadline = time.monotonic() + seconds
-        while words not in self.text:
-            assert time.monotonic() < deadline, f"no {words!r} on\n{self.text}"
-            assert self.read(0.1), f"it ended:\n{self.text}"
-
-    def press(self, keys: bytes) -> None:
-        """Type."""
-        os.write(self.master, keys)
-
-    def wait(self, seconds: float = 10.0) -> int:
-        """Read to the end; the exit code, negative for a signal."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            if done:
-                while self.read(0.05) and select.select([self.master], [], [], 0.05)[0]:
-                    pass
-                return os.waitstatus_to_exitcode(status)
-            self.read(0.05)
-        raise AssertionError(f"it did not end within {seconds} s:\n{self.text}")
-
-    def modes_left_on(self) -> set[str]:
-        """Private modes whose last word was `h`."""
-        last = dict(re.findall(rb"\x1b\[\?(\d+)([hl])", self.output))
-        return {mode.decode() for mode, word in last.items() if word == b"h"} & MODES_ON
-
-
-@contextmanager
-def workbench(
-    log_root: Path, size: tuple[int, int] = (80, 24), **environment: str
-) -> Iterator[Terminal]:
-    """`workbench --log-root …` on a terminal; killed at the end if it still lives."""
-    terminal = Terminal(["-m", "workbench", "--log-root", str(log_root)], size, **environment)
-    try:
-        yield terminal
-    finally:
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(terminal.pid, signal.SIGKILL)
-            os.waitpid(terminal.pid, 0)
-        with suppress(OSError):
-            os.close(terminal.master)
-
-
-def assert_sane(terminal: Terminal) -> None:
-    """As it was: modes off, cursor shown, line discipline restored."""
-    assert terminal.modes_left_on() == set()
-    assert terminal.output.rindex(b"\x1b[?25h") > terminal.output.rindex(b"\x1b[?25l")
-    assert termios.tcgetattr(terminal.master) == terminal.before
 
 
 @pytest.mark.parametrize(

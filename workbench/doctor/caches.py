@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from results import formats
-from workbench import process
+from workbench import paths
 from workbench.doctor.finding import Finding, note, ok, problem
 
 SECONDS: Final = 60.0
@@ -23,7 +23,7 @@ def ask(cache_root: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "datasets_mm.health", str(cache_root)],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env={**os.environ, **process.module_path(os.environ)},
+        env={**os.environ, **paths.module_path(os.environ)},
     )  # fmt: skip
 
 

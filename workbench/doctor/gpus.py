@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from results import formats
-from workbench import process
+from workbench import paths
 from workbench.doctor import software
 from workbench.doctor.finding import Finding, note, ok, problem
 
@@ -34,7 +34,7 @@ def ask() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "workbench.telemetry.sampler", "--once"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env={**os.environ, **process.module_path(os.environ)},
+        env={**os.environ, **paths.module_path(os.environ)},
     )  # fmt: skip
 
 
