@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import signal, stats
 from torch import nn
 
 from engines import protocol
@@ -17,6 +16,9 @@ from engines.torchkit.batches import Loader, Order
 from engines.torchkit.forecast import Costing, predict, samples_until, stop_step
 from engines.torchkit.measure import HostStopwatch, Ledger, Meter
 from engines.torchkit.precision import Precision
+
+signal = pytest.importorskip("scipy.signal", reason="scipy is the oracle of these tests")
+stats = pytest.importorskip("scipy.stats", reason="scipy is the oracle of these tests")
 
 TRIALS, AHEAD, MEAN = 200, 2000, 0.1
 

@@ -1,0 +1,155 @@
+"""Is the forecast of a costing run true? Trials of a probe and then the full epoch of one plan.
+
+    python benchmarks/forecast.py                     # ten trials, some eight minutes on two cores
+    python benchmarks/forecast.py --trials 3 --until 2%
+    python benchmarks/forecast.py --busy 0.5          # a neighbour that works half of the time
+
+Each trial starts both through the real command line, in processes of their own, and reads their
+records. The promise: the measured epoch lies within 5 % of the forecast, and inside its interval,
+in at least nine of ten trials. Exit code 0: kept; 1: not kept; 2: a run failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from results import forecasts, formats
+from results.forecasts import Comparison
+from results.schema import RunRecord
+
+WITHIN = 0.05
+OF_TRIALS = 0.9
+SETTINGS = ("batch=4", "epochs=1", "evaluate_on=[]", "save_model=false")
+"""An epoch of 1,023 steps, some 25 s on two quiet cores; further --set come after these."""
+BUSY_PERIOD_SECONDS = 4.0
+"""A neighbour's work and rest together: longer than a block of steps, shorter than a probe."""
+
+
+def main() -> int:
+    """Run the trials, print them as they come, and judge."""
+    asked = arguments()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, plan: {' '.join(plan(asked))}")
+    header = ("trial", "steps", "forecast", "±", "measured", "error", "inside", "run error", "load")
+    print("  ".join(f"{name:>9}" for name in header), flush=True)
+    found = []
+    with tempfile.TemporaryDirectory() as folder, neighbour(asked.busy):
+        for number in range(1, asked.trials + 1):
+            pair = trial(asked, Path(folder))
+            if pair is None:
+                return 2
+            found.append(pair[0])
+            print(line(number, *pair), flush=True)
+    return judge(found)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=200, help="timed steps of the probe")
+    parser.add_argument("--until", help="end the probe when it is this sure, 2%% say")
+    parser.add_argument("--subset", default="emoji_train")
+    parser.add_argument("--model", default="clip-nano")
+    parser.add_argument(
+        "--set", action="append", dest="settings", metavar="KEY=VALUE", default=list(SETTINGS)
+    )
+    parser.add_argument("--busy", type=float, default=0.0, help="share of time a neighbour works")
+    return parser.parse_args()
+
+
+def plan(asked: argparse.Namespace) -> list[str]:
+    settings = [word for setting in asked.settings for word in ("--set", setting)]
+    return ["-d", asked.subset, "-m", asked.model, *settings]
+
+
+def trial(asked: argparse.Namespace, log_root: Path) -> tuple[Comparison, Comparison | None] | None:
+    """A probe, then the epoch; the comparisons of epoch and run."""
+    until = ["--until", asked.until] if asked.until else []
+    probe = run(asked, log_root, ["--cost-probe", str(asked.steps), *until])
+    whole = run(asked, log_root, [])
+    if probe is None or whole is None:
+        return None
+    pairs = {c.what: c for c in forecasts.comparisons(whole, [probe])}
+    return pairs["epoch"], pairs.get("run")
+
+
+def run(asked: argparse.Namespace, log_root: Path, more: list[str]) -> RunRecord | None:
+    """One suite of one run in the foreground; its record, None when it did not complete."""
+    command = [sys.executable, "-m", "workbench", "run", *plan(asked), *more]
+    command += ["--json", "--log-root", str(log_root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for row in map(json.loads, done.stdout.splitlines()):
+        if row.pop("kind") == "record" and done.returncode == 0:
+            return RunRecord.model_validate(row)
+    print(done.stderr[-2000:], file=sys.stderr)
+    return None
+
+
+def line(number: int, epoch: Comparison, whole: Comparison | None) -> str:
+    forecast = epoch.source.forecast
+    share = forecasts.share(epoch.forecast)
+    cells = (
+        str(number),
+        str(forecast.steps if forecast else 0),
+        formats.duration(epoch.forecast.value or 0.0),
+        "none" if share is None else f"{share:.1%}",
+        formats.duration(epoch.measured),
+        f"{epoch.error:+.1%}",
+        "yes" if epoch.covered else "NO",
+        "" if whole is None else f"{whole.error:+.1%}",
+        f"{os.getloadavg()[0]:.1f}",
+    )
+    return "  ".join(f"{cell:>9}" for cell in cells)
+
+
+def judge(found: list[Comparison]) -> int:
+    near = sum(abs(c.error) <= WITHIN for c in found)
+    inside = sum(bool(c.covered) for c in found)
+    kept = min(near, inside) >= OF_TRIALS * len(found)
+    print(
+        f"within {WITHIN:.0%}: {near} of {len(found)}; inside the interval: {inside} of "
+        f"{len(found)}; promise {'kept' if kept else 'NOT kept'}"
+    )
+    return 0 if kept else 1
+
+
+@contextmanager
+def neighbour(share: float) -> Iterator[None]:
+    """A process that works for this share of the time, at uneven intervals, while we measure."""
+    if not share:
+        yield
+        return
+    other = multiprocessing.get_context("spawn").Process(target=disturb, args=(share,), daemon=True)
+    other.start()
+    try:
+        yield
+    finally:
+        other.terminate()
+        other.join()
+
+
+def disturb(share: float) -> None:
+    import random
+
+    draw = random.Random(0)
+    while True:
+        period = draw.expovariate(1 / BUSY_PERIOD_SECONDS)
+        end = time.perf_counter() + share * period
+        while time.perf_counter() < end:
+            pass
+        time.sleep((1 - share) * period)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
