@@ -81,6 +81,9 @@ def trial(asked: argparse.Namespace, log_root: Path) -> tuple[Comparison, Compar
     if probe is None or whole is None:
         return None
     pairs = {c.what: c for c in forecasts.comparisons(whole, [probe])}
+    if "epoch" not in pairs:
+        print("the two runs cannot be compared: was the code changed meanwhile?", file=sys.stderr)
+        return None
     return pairs["epoch"], pairs.get("run")
 
 

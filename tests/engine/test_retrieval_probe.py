@@ -9,22 +9,29 @@ import pytest
 from engines import models
 from engines.emitter import Emitter
 from engines.protocol import Probe, RunSpec
-from engines.retrieval import Params, run, work
+from engines.retrieval import Params, run
+from engines.torchkit import loop
 
 
 def go(toy: Path, run_dir: Path, losses: list[float], monkeypatch, **changes) -> list:
     """All messages of a run; `losses` gets the loss of every step."""
-    inner = work.contrastive
+    inner = loop.train
 
-    def spy(*inputs, **named):
-        found = inner(*inputs, **named)
-        losses.append(found[0].item())
-        return found
+    def spied(job, *rest):
+        forward = job.forward
 
-    monkeypatch.setattr(work, "contrastive", spy)
+        def spy(batch):
+            outcome = forward(batch)
+            losses.append(outcome.loss.item())
+            return outcome
+
+        job.forward = spy
+        inner(job, *rest)
+
+    monkeypatch.setattr(loop, "train", spied)
     settings = dict(models.load("pico").settings) | {
-        "data_root": str(toy / "data"), "threads": 1, "timing_warmup_steps": 2, "epochs": 3, "batch": 4,
-        "modality_dropout": 0.3,
+        "data_root": str(toy / "data"), "threads": 1, "timing_warmup_steps": 2, "epochs": 3,
+        "batch": 4, "modality_dropout": 0.3,
     }  # fmt: skip
     spec = RunSpec(
         suite="s", run_id="01-toy", engine="retrieval", subset="toy_train", model="pico",
