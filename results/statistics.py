@@ -83,8 +83,8 @@ def bootstrap_means(
         size = min(rows, resamples - start)
         drawn = generator.integers(0, n, size=(size, n), dtype=np.int32)
         drawn += np.arange(size, dtype=np.int32)[:, None] * n
-        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
-        means[:, start : start + size] = data @ counts.T / n
+        counts = np.bincount(drawn.ravel(), minlength=size * n).astype(np.float64)
+        means[:, start : start + size] = data @ counts.reshape(size, n).T / n
     method = f"bootstrap over queries, {resamples}, {level:.0%}"
     found = []
     for row, drawn_means in zip(data, means, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -81,11 +82,18 @@ def _needles(answers: Sequence[str]) -> list[str]:
 
 
 def _first(needles: Sequence[str], texts: Sequence[str]) -> float:
-    """Rank of the first text that contains a needle, from 1; infinity when none does."""
-    best = len(texts)
-    for needle in needles:
-        best = next((rank for rank in range(best) if needle in texts[rank]), best)
-    return best + 1 if best < len(texts) else np.inf
+    """Rank of the first text that contains a needle, from 1; infinity when none does.
+
+    Needle by needle is a third faster than text by text, but only within the first few: most
+    queries find an answer there, and need not look for the others down to rank 500.
+    """
+    for start, stop in pairwise((0, min(5, len(texts)), min(50, len(texts)), len(texts))):
+        best = stop
+        for needle in needles:
+            best = next((rank for rank in range(start, best) if needle in texts[rank]), best)
+        if best < stop:
+            return best + 1
+    return np.inf
 
 
 def chance(k: int, positive_counts: Rows, corpus: int) -> float:

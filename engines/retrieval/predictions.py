@@ -104,11 +104,12 @@ def strictly_falling(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
     trec_eval ignores the rank column, sorts by score and breaks ties by id; with equal scores its
     order, and so its numbers, would not be ours.
     """
-    bits = (scores.astype(np.float32) + np.float32(0)).view(np.int32).astype(np.int64)
-    ascending = np.where(bits < 0, bits ^ 0x7FFF_FFFF, bits)
+    bits = np.ascontiguousarray(scores, np.float32).view(np.int32).astype(np.int64)
+    sign = np.int64(1 << 31)  # floats are sign and magnitude: -0.0 and 0.0 become one number
+    ascending = np.where(bits < 0, -(bits + sign), bits)
     steps = np.arange(scores.shape[1])
     fallen = np.minimum.accumulate(ascending + steps, axis=1) - steps
-    back = np.where(fallen < 0, fallen ^ 0x7FFF_FFFF, fallen)
+    back = np.where(fallen < 0, -fallen - sign, fallen)
     return back.astype(np.int32).view(np.float32)
 
 
