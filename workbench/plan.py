@@ -24,7 +24,7 @@ from workbench import costing, paths
 PRESETS = Path(__file__).parent / "presets"
 
 
-YOUNGER: Final = ("cost_probe", "until", "oom_retries", "on_disk_full")
+YOUNGER: Final = ("cost_probe", "until", "oom_retries", "on_disk_full", "variants")
 
 
 class PlanError(ValueError):
@@ -52,16 +52,37 @@ class Override(BaseModel):
     subset: str | None = None
     model: str | None = None
     seed: int | None = None
+    variant: str | None = None
     settings: dict[str, Any] = {}
     label: str | None = None
 
-    def fits(self, engine: str, subset: str, model: str, seed: int) -> bool:
+    def fits(self, cell: Cell) -> bool:
         """Whether a run is meant."""
-        wanted = (self.engine, self.subset, self.model, self.seed)
-        return all(
-            w is None or w == have
-            for w, have in zip(wanted, (engine, subset, model, seed), strict=True)
-        )
+        keys = ("engine", "subset", "model", "seed", "variant")
+        return all(getattr(self, key) in (None, getattr(cell, key)) for key in keys)
+
+
+class Variant(BaseModel):
+    """One set of settings among several that are compared: an arm of an ablation, an experiment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str = Field(min_length=1, max_length=40)
+    """Its name in tables, say "E5-v2"."""
+    settings: dict[str, Any] = {}
+
+
+class Cell(BaseModel):
+    """One run's place in the product."""
+
+    model_config = ConfigDict(frozen=True)
+
+    engine: str
+    subset: str
+    model: str
+    seed: int
+    repeat: int
+    variant: str = ""
 
 
 class SuitePlan(BaseModel):
@@ -81,6 +102,8 @@ class SuitePlan(BaseModel):
     devices: Ints = ()
     """GPU indexes; empty: whatever the environment shows."""
     settings: dict[str, Any] = {}
+    variants: tuple[Variant, ...] = Field(default=(), alias="variant")
+    """Every combination is run once with each of these; none: once."""
     overrides: tuple[Override, ...] = Field(default=(), alias="override")
     label: str = ""
     cost_probe: costing.Steps | None = None
@@ -166,7 +189,7 @@ def dump(plan: SuitePlan) -> str:
 
 
 def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
-    """The runs of a plan in their order: repeat, seed, engine, model, subset.
+    """The runs of a plan in their order: repeat, seed, engine, model, subset, variant.
 
     Repeats are the outermost factor so that slow drift of the machine spreads over all runs.
 
@@ -174,7 +197,7 @@ def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
         PlanError: unknown names, settings that an engine does not take, or a subset or model
             that cannot be had here.
     """
-    problems = [*_unknown_names(plan), *_unused_overrides(plan)]
+    problems = [*_unknown_names(plan), *_same_variants(plan), *_unused_overrides(plan)]
     specs: list[RunSpec] = []
     if not problems:
         for cell in _cells(plan):
@@ -187,30 +210,23 @@ def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
     return specs
 
 
-class _Cell(BaseModel):
-    engine: str
-    subset: str
-    model: str
-    seed: int
-    repeat: int
-
-
-def _cells(plan: SuitePlan) -> list[_Cell]:
+def _cells(plan: SuitePlan) -> list[Cell]:
     return [
-        _Cell(engine=engine, subset=subset, model=model, seed=seed, repeat=repeat)
+        Cell(engine=engine, subset=subset, model=model, seed=seed, repeat=repeat, variant=variant)
         for repeat in range(plan.repeats)
         for seed in plan.seeds
         for engine in plan.engines
         for model in plan.models
         for subset in plan.subsets
+        for variant in [v.label for v in plan.variants] or [""]
     ]
 
 
-def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpec:
+def _spec(plan: SuitePlan, cell: Cell, number: int, cache_root: Path) -> RunSpec:
     from engines import catalog
 
     module = catalog.load(cell.engine)
-    fitting = [o for o in plan.overrides if o.fits(cell.engine, cell.subset, cell.model, cell.seed)]
+    fitting = [o for o in plan.overrides if o.fits(cell)]
     task = plan.task or module.TASKS[0]
     if task not in module.TASKS:
         known = ", ".join(module.TASKS)
@@ -219,6 +235,7 @@ def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpe
         raise PlanError([sentence])
     probe = costing.probe(plan.cost_probe, plan.until, task, module.TASKS)
     settings = {**_model_settings(cell), **plan.settings}
+    settings |= next((v.settings for v in plan.variants if v.label == cell.variant), {})
     for override in fitting:
         settings |= override.settings
     try:
@@ -241,7 +258,9 @@ def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpe
         repeat=cell.repeat,
         devices=plan.devices,
         cache_root=str(cache_root),
-        label=next((o.label for o in reversed(fitting) if o.label is not None), plan.label),
+        label=next(
+            (o.label for o in reversed(fitting) if o.label is not None), cell.variant or plan.label
+        ),
         plan_hash=plan.hash(),
         probe=probe,
         oom_retries=plan.oom_retries,
@@ -249,7 +268,7 @@ def _spec(plan: SuitePlan, cell: _Cell, number: int, cache_root: Path) -> RunSpe
     )
 
 
-def _model_settings(cell: _Cell) -> dict[str, Any]:
+def _model_settings(cell: Cell) -> dict[str, Any]:
     """Defaults that the model's entry brings; they lie below the plan's own settings."""
     from engines import models
 
@@ -262,19 +281,21 @@ def _needs_model(engine: str) -> bool:
     return bool(catalog.load(engine).NEEDS)
 
 
-def _run_id(plan: SuitePlan, cell: _Cell, number: int, *, probing: bool) -> str:
+def _run_id(plan: SuitePlan, cell: Cell, number: int, *, probing: bool) -> str:
     parts = [f"{number + 1:02d}", cell.engine, cell.subset, cell.model]
     if len(plan.seeds) > 1:
         parts.append(f"s{cell.seed}")
     if plan.repeats > 1:
         parts.append(f"r{cell.repeat + 1}")
+    if cell.variant:
+        parts.append(cell.variant)
     if probing:
         parts.append("probe")
     plain = re.sub(r"[^a-z0-9._-]+", "_", "-".join(parts).lower())
     return plain[:96].rstrip("-_.")
 
 
-def _impossible(cell: _Cell, params: Mapping[str, Any]) -> list[str]:
+def _impossible(cell: Cell, params: Mapping[str, Any]) -> list[str]:
     """Reasons why a run cannot start here: no data, no weights, no package."""
     from datasets_mm import catalog as subsets
     from engines import models
@@ -322,13 +343,20 @@ def _unknown_names(plan: SuitePlan) -> list[str]:
     return problems
 
 
+def _same_variants(plan: SuitePlan) -> list[str]:
+    labels = [variant.label for variant in plan.variants]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    return [f"two [[variant]] have the label '{label}'; rename one" for label in twice]
+
+
 def _unused_overrides(plan: SuitePlan) -> list[str]:
     """An override that fits no run is a typo in its keys."""
     cells = _cells(plan)
     return [
-        f"[[override]] number {number} fits no run; check its engine, subset, model and seed"
+        f"[[override]] number {number} fits no run; "
+        "check its engine, subset, model, seed and variant"
         for number, override in enumerate(plan.overrides, 1)
-        if not any(override.fits(c.engine, c.subset, c.model, c.seed) for c in cells)
+        if not any(override.fits(cell) for cell in cells)
     ]
 
 

@@ -118,3 +118,34 @@ def test_shipped_presets_are_valid_plans() -> None:
         asked = plan.preset(name)
         assert asked.name == name
         assert asked.about
+
+
+def test_variants_are_one_more_factor_and_label_their_runs(tmp_path: Path) -> None:
+    text = {
+        "engine": "probe", "subsets": "none", "models": "none", "seeds": [1, 2],
+        "settings": {"steps": 5},
+        "variant": [
+            {"label": "E5-v2", "settings": {"steps": 7}}, {"label": "all on", "settings": {}},
+        ],
+        "override": [{"variant": "all on", "seed": 2, "settings": {"steps": 9}}],
+    }  # fmt: skip
+    made = plan.parse(text)
+    specs = plan.expand(made, tmp_path)
+    assert [(s.label, s.seed, s.params["steps"]) for s in specs] == [
+        ("E5-v2", 1, 7), ("all on", 1, 5), ("E5-v2", 2, 7), ("all on", 2, 9),
+    ]  # fmt: skip
+    assert specs[0].run_id == "01-probe-none-none-s1-e5-v2"
+    assert plan.load(_written(tmp_path, plan.dump(made))) == made
+
+
+def test_variants_need_names_of_their_own(tmp_path: Path) -> None:
+    arms = [{"label": "a"}, {"label": "a"}]
+    made = plan.parse({"engine": "probe", "subsets": "none", "models": "none", "variant": arms})
+    with pytest.raises(plan.PlanError, match="two \\[\\[variant\\]\\] have the label 'a'"):
+        plan.expand(made, tmp_path)
+
+
+def _written(folder: Path, text: str) -> Path:
+    path = folder / "plan.toml"
+    path.write_text(text)
+    return path
