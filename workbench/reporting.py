@@ -144,6 +144,8 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
         print(escape_json(record.model_dump_json()))
         return
     for group, value in record.model_dump(mode="json").items():
+        if value is None:
+            continue
         print(f"{clean_line(group)}:")
         for name, text in _flat(value):
             print("    " + clean_line(f"{name:<36} {text}"))

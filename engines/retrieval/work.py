@@ -183,9 +183,10 @@ def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, i
     """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
     params, side = context.params, context.params.image_size
     arrays = [a for i in (ready.texts, ready.images) if isinstance(i, ArrayItems) for a in i.arrays]
+    on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
     features = sum(array.nbytes for array in arrays if array.dtype == "float16")
     return {
-        **forecast.checkpoint_bytes(job, kept=params.save_model, every=params.checkpoint_every),
+        **forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
         "image cache": len(data.strings.images) * side * side * 3,
         **({"feature cache": features} if features else {}),
     }

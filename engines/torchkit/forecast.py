@@ -253,15 +253,15 @@ def of(
     return Costing(spec.probe or protocol.Probe(), job, warmup, emit.now)
 
 
-def checkpoint_bytes(job: loop.Training[Any], *, kept: bool, every: int) -> dict[str, int]:
+def checkpoint_bytes(job: loop.Training[Any], *, kept: bool, on_the_way: bool) -> dict[str, int]:
     """Bytes of the weights kept at the end, and of the checkpoints on the way (two at a time)."""
     weights = _bytes(loop.trainable_tensors(job.model).values())
     averaged = _bytes(job.ema.tensors().values()) if job.ema is not None else 0
     optimizer = _bytes(checkpoints.optimizer_tensors(job.optimizer).values())
     sizes = {"weights kept": weights + averaged} if kept else {}
-    return sizes | (
-        {"checkpoints on the way": 2 * (weights + averaged + optimizer)} if every else {}
-    )
+    if on_the_way:
+        sizes["checkpoints on the way"] = 2 * (weights + averaged + optimizer)
+    return sizes
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
