@@ -17,6 +17,16 @@ from results.words import say
 
 CHANCE: Final = "chance"
 
+HEADLINES: Final = {
+    "wit": "recall@10", "iglue": "recall@1", "llava": "recall@1", "kvqa": "recall@5",
+    "msmarco": "recall@5", "oven": "recall@5", "evqa": "pseudo_recall@5",
+    "okvqa": "pseudo_recall@5", "infoseek": "pseudo_recall@5",
+}  # fmt: skip
+"""The metric by which each set of M2KR is compared (LinWeizheDragon/FLMR: docs/MODEL_ZOO.md)."""
+
+SHOWN: Final = (1, 5, 10, 100)
+"""The K of a metric that a table shows where there are more; the record has all."""
+
 _VARIANT: Final = re.compile(r"^(?P<base>.+?)\s*\[(?P<variant>[^\]]+)\]$")
 
 
@@ -45,7 +55,8 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
     """
     shown = [r for r in records if _on(r, split) or r.exit.cause != "completed"]
     fields = rows.distinguishing(shown)
-    names = _names(shown, split)
+    every, headline = _names(shown, split), headline_of(split)
+    names = _readable(every, headline)
     columns = (
         *rows.name_columns(fields, lang),
         Column(say("n", lang), right=True),
@@ -56,12 +67,42 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
         found = _on(record, split)
         counts = dict.fromkeys(formats.count(found[name].n) for name in names if name in found)
         n = Cell(" / ".join(counts), "value") if counts else _missing(record, lang)
-        cells = (_metric(found.get(name), record, lang) for name in names)
+        cells = (_metric(found.get(name), record, lang, name == headline) for name in names)
         return (*rows.name_cells(record, fields, lang), n, *cells)
 
     body = [row(r) for r in shown]
     body += _chance_row(shown, split, names, len(fields), lang)
-    return Table(columns, tuple(body), _methods(shown, split, lang))
+    hidden = sorted({int(name.rpartition("@")[2]) for name in every if name not in names})
+    remarks = [*_methods(shown, split, lang)]
+    if headline in names:
+        remarks.append(Cell(say("remark.headline", lang), "value"))
+    if hidden:
+        cutoffs = ", ".join(map(str, hidden))
+        remarks.append(Cell(say("remark.cutoffs", lang).format(cutoffs), "value"))
+    return Table(columns, tuple(body), tuple(remarks))
+
+
+def headline_of(split: str) -> str:
+    """The metric by which the split's data set is compared; empty where none is known."""
+    return next((name for prefix, name in HEADLINES.items() if split.startswith(prefix)), "")
+
+
+def _readable(names: Sequence[str], headline: str) -> list[str]:
+    """The headline first, and of a metric with more than four K only those of `SHOWN`."""
+    cutoffs: dict[str, list[int]] = {}
+    for name in names:
+        base, _, cut = name.rpartition("@")
+        if cut.isdigit():
+            cutoffs.setdefault(base, []).append(int(cut))
+    hidden = {
+        f"{base}@{cut}"
+        for base, cuts in cutoffs.items()
+        if len(cuts) > len(SHOWN)
+        for cut in cuts
+        if cut not in SHOWN
+    }
+    kept = [name for name in names if name not in hidden or name == headline]
+    return sorted(kept, key=lambda name: name != headline)
 
 
 def _on(record: RunRecord, split: str) -> dict[str, Metric]:
@@ -73,10 +114,11 @@ def _names(records: Sequence[RunRecord], split: str) -> list[str]:
     return [name for name in dict.fromkeys(found) if not split_name(name).variant]
 
 
-def _metric(found: Metric | None, record: RunRecord, lang: str) -> Cell:
+def _metric(found: Metric | None, record: RunRecord, lang: str, headline: bool = False) -> Cell:
     if found is None:
         return _missing(record, lang)
-    return Cell(formats.interval(found.value, found.low, found.high), "value")
+    text = formats.interval(found.value, found.low, found.high)
+    return Cell(text, "strong" if headline else "value")
 
 
 def _missing(record: RunRecord, lang: str) -> Cell:

@@ -29,7 +29,11 @@ _MEMORY: Final = (
 
 
 def steps(records: Sequence[RunRecord], lang: str = "en") -> Table:
-    """Median and p95 step with intervals, data wait, and samples/s counted two ways."""
+    """Median and p95 step with intervals, data wait, and samples/s counted two ways.
+
+    Runs that only evaluate have no steps; `searches.cost` is theirs.
+    """
+    records = [r for r in records if r.identity.task != "evaluate"]
     fields = rows.distinguishing(records)
     named = rows.name_columns(fields, lang)
     titles = (

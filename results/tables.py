@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from results import forecasts, formats, rows
+from results import forecasts, formats, rows, searches
 from results.markdown import Cell, Column, Table
 from results.schema import RunRecord
 from results.words import say
@@ -73,6 +73,8 @@ def _samples(record: RunRecord, lang: str) -> Cell:
 
 def _steps(record: RunRecord, lang: str) -> Cell:
     done, planned = formats.count(record.steps), formats.count(record.planned_steps)
+    if not record.planned_steps and record.evaluations:
+        return Cell(say("batches", lang).format(formats.count(searches.batches(record))), "value")
     if record.steps == record.planned_steps or not record.planned_steps:
         return Cell(done, "value")
     return Cell(say("of", lang).format(done, planned), "value")
@@ -80,6 +82,8 @@ def _steps(record: RunRecord, lang: str) -> Cell:
 
 def _cost_remarks(records: Sequence[RunRecord], lang: str) -> tuple[Cell, ...]:
     remarks = [Cell(say("remark.wall", lang), "value")]
+    if any(r.evaluations and r.identity.task == "evaluate" for r in records):
+        remarks.append(Cell(say("remark.evaluation rows", lang), "value"))
     if any(map(forecasts.costing, records)):
         remarks.append(Cell(say("remark.forecast", lang), "value"))
     inside = sum(bool(EVALUATING & r.timing.phases.keys()) for r in records)

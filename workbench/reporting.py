@@ -84,7 +84,7 @@ def report(folder: Path, lang: str, out: Path | None) -> ExitStatus:
 
 def summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
-    from results import costing, evaluation, tables
+    from results import costing, evaluation, searches, tables
     from results.markdown import code, markdown
 
     everything = records(folder.parent)
@@ -100,6 +100,8 @@ def summary(folder: Path) -> str:
         parts.append(f"Evaluation on {code(split)}\n\n{markdown(evaluation.metrics(found, split))}")
         if ablation := evaluation.ablations(found, split):
             parts.append(markdown(ablation))
+    if (searched := searches.cost(found)).rows:
+        parts.append(markdown(searched))
     if any(r.exit.cause != "completed" for r in found):
         parts.append(markdown(tables.failures(found)))
     return "\n\n".join(part.strip() for part in parts if part.strip())

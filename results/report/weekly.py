@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from results import costing, evaluation, forecasts, measures, rows, tables
+from results import costing, evaluation, forecasts, measures, rows, searches, tables
 from results.markdown import Table, code, escape, fenced, markdown
 from results.report import sections
 from results.schema import RunRecord, SuiteView
@@ -119,6 +119,7 @@ def _measurements(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
         return
     yield f"## {say('report.measurements', lang)}"
     kinds: dict[str, Callable[[Sequence[RunRecord], str], Table]] = {
+        "evaluation cost": searches.cost,
         "steps": measures.steps,
         "phases": measures.phases,
         "memory": measures.memory,
