@@ -195,6 +195,7 @@ def _from_weights(run: Context, data: Data, images: ArrayItems) -> Prepared:
         tokenizer = wording.built(own_texts(data), size, run.cache_root)
         words = wording.plain(tokenizer, "built from the subset and its corpus")
     items = tokenise(run, data.strings.texts.values(), words)
+    run.team.pass_on()
     run.emit.phase("import", "open_clip" if entry.family == "open-clip" else "transformers")
     run.emit.phase("load", entry.name)
     if folder is None:
@@ -228,6 +229,7 @@ def _frozen(run: Context, data: Data, images: ArrayItems) -> Prepared:
     texts = tower.features(items, run.cache_root, run.say)
     run.emit.phase("cache", "image features")
     pictures = frozen.ImageTower(run.precision).features(images, run.cache_root, run.say)
+    run.team.pass_on()
     run.emit.phase("load", entry.name)
     facts |= {
         "truncated_texts": _share(items),
