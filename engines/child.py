@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from engines import catalog, protocol
 from engines.emitter import Emitter, EngineError, Stopped
+from results.secrets import mask
 
 EXIT_FAILED: Final = 1
 EXIT_STOPPED: Final = 143
@@ -95,10 +96,10 @@ def failure(error: BaseException) -> protocol.Failed:
     if isinstance(error, Stopped):
         return protocol.Failed(error="Stopped as asked.", hint="stopped")
     if isinstance(error, (EngineError, catalog.UnknownEngineError)):
-        return protocol.Failed(error=str(error), hint="usage")
-    trace = "".join(traceback.format_exception(error))
+        return protocol.Failed(error=mask(str(error)), hint="usage")
+    trace = mask("".join(traceback.format_exception(error)))  # of an address with a password, say
     sys.stderr.write(trace)
-    text = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+    text = mask(f"{type(error).__name__}: {error}".splitlines()[0])[:500]
     return protocol.Failed(error=text, hint=classify(error), traceback=trace)
 
 

@@ -16,6 +16,7 @@ from workbench import paths
 
 def main() -> NoReturn:
     """Entry point."""
+    os.umask(0o077)  # what this tool writes is for its user
     make_writable(sys.stdout, sys.stderr)
     sys.excepthook = tell_fault
     os.environ.update(paths.module_path(os.environ))  # for all that is started from here
@@ -47,8 +48,10 @@ def tell_fault(
         return
     import traceback
 
-    told = "".join(traceback.format_exception(kind, error, trace))
-    sys.stderr.write(f"{clean(told)}workbench: this is a fault of ours; please report the above\n")
+    from results.secrets import mask
+
+    told = clean(mask("".join(traceback.format_exception(kind, error, trace))))
+    sys.stderr.write(f"{told}workbench: this is a fault of ours; please report the above\n")
 
 
 if __name__ == "__main__":

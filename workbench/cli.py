@@ -86,9 +86,10 @@ def _problems(error: Exception) -> list[str]:
 
 def say(text: str) -> None:
     """One line of talk on stderr, cleaned."""
+    from results.secrets import mask
     from results.text import clean
 
-    typer.echo(f"workbench: {clean(text)}", err=True)
+    typer.echo(f"workbench: {clean(mask(text))}", err=True)
 
 
 @app.callback(invoke_without_command=True)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from datasets_mm import tomlfile
 from datasets_mm.tomlfile import TomlError, nearest
 from engines.protocol import RunSpec, Task
+from results import secrets
 from workbench import costing, paths
 
 PRESETS = Path(__file__).parent / "presets"
@@ -149,7 +150,10 @@ def _plan(read: Any) -> SuitePlan:
     try:
         plan: SuitePlan = read()
     except TomlError as error:
-        raise PlanError(error.problems) from None
+        raise PlanError([secrets.mask(problem) for problem in error.problems]) from None
+    if held := sorted(set(secrets.places(plan.model_dump(mode="json", by_alias=True)))):
+        remedy = "plans are kept and shown; leave it out, tools read it from the environment"
+        raise PlanError([f"{place}: holds what looks like a secret; {remedy}" for place in held])
     return plan
 
 

@@ -75,7 +75,7 @@ def root(log_root: Path, *, at_work: bool = True) -> Path:
     with (log_root / "notes.jsonl").open("a") as notes:
         finding = {"schema": 1, "kind": "finding", "suite": folder.name, "run": "x", "text": EVIL}
         notes.write(json.dumps(finding) + "\n")
-    named = log_root / "20261121-091413-\x1b]0;owned\x07\x1b[6n-1a2b"
+    named = log_root / "20261121-091411-\x1b]0;owned\x07\x1b[6n-1a2b"
     (named / "runs").mkdir(parents=True)
     (named / "plan.toml").write_text('name = "x"\n')
     return folder
@@ -85,7 +85,13 @@ def record(suite_name: str) -> schema.RunRecord:
     """A record with the payload in every text."""
     made = canned.record(suite_name, 2, random.Random(1), cause="failed")
     identity = made.identity.model_copy(
-        update={"subset": EVIL, "model": EVIL, "label": EVIL, "params": {EVIL: EVIL}}
+        update={
+            "run_id": f"02-{EVIL}",
+            "subset": EVIL,
+            "model": EVIL,
+            "label": EVIL,
+            "params": {EVIL: EVIL},
+        }
     )
     metric = schema.Metric(name=EVIL, value=0.5, split=EVIL, n=3, method=EVIL)
     return made.model_copy(

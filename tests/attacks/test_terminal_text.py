@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.attacks import hostile
+from tests.fixtures.terminals import ROOT, Terminal, assert_sane, workbench
 
-SEQUENCE = re.compile(rb"\x1b(\[[0-9;?]*[A-Za-z])?")
-"""What rich's live table needs: CSI sequences alone."""
+SHOWN = (["ps", "--all"], ["results", "list"], ["results", "show", "02"], ["report", "weekly"],
+         ["attach", "weekly"], ["data", "list"], ["models"], ["presets"])  # fmt: skip
+"""Commands that have something of the attacker's to show."""
 
 
 @pytest.fixture
@@ -73,3 +75,64 @@ def test_no_command_lets_a_control_character_through(here: Path, words: list[str
         assert hostile.traces(output) == []
     assert done.stdout or done.stderr
     assert b"Traceback" not in done.stderr
+    if words in SHOWN:
+        assert b"evil" in done.stdout + done.stderr, "the text itself is shown"
+
+
+def test_the_live_table_writes_no_sequence_of_a_log(here: Path) -> None:
+    """On a terminal `attach` paints with CSI sequences of its own, and those are all there are."""
+    hostile.root(here / "logs", at_work=False)
+    terminal = Terminal(
+        ["-m", "workbench", "attach", "weekly"], (200, 40), WORKBENCH_LOG_ROOT=str(here / "logs")
+    )
+    terminal.wait()
+    os.close(terminal.master)
+    assert b"evil" in terminal.output
+    assert hostile.traces(terminal.output) == []
+    after = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", terminal.output)
+    assert b"\x1b" not in after
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 50)], ids=str)
+def test_no_screen_lets_a_control_character_through(here: Path, size: tuple[int, int]) -> None:
+    hostile.root(here / "logs")
+    hostile.catalogues(here / "config")
+    with workbench(here / "logs", size) as terminal:
+        terminal.until("Live", 20)
+        terminal.press(b"2")
+        terminal.until("evil", 20)
+        for key in (b"j", b"j", b"\t", b"\t", b"?", b"\x1b"):
+            terminal.press(key)
+            for _ in range(4):
+                terminal.read(0.1)
+        terminal.press(b"3")
+        terminal.until("1 run", 20)
+        terminal.press(b"\r")
+        terminal.until("evil", 20)
+        for _ in range(5):
+            terminal.press(b"\x1b[6~")  # page down through the record
+            terminal.read(0.2)
+        terminal.press(b"\x1b")
+        terminal.press(b"1")
+        for _ in range(10):
+            terminal.read(0.1)
+        terminal.press(b"\x11")
+        assert terminal.wait() == 0
+        assert hostile.traces(terminal.output) == []
+        assert_sane(terminal)
+
+
+def test_a_fault_of_ours_is_told_without_driving_the_terminal(here: Path) -> None:
+    code = (
+        "import sys\nsys.argv = ['workbench', 'models']\n"
+        "from workbench import __main__, listing\n"
+        "def broken(**_): raise RuntimeError('\\x1b]0;owned\\x07 evil')\n"
+        "listing.models = broken\n__main__.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert b"evil" in done.stderr
+    assert b"fault of ours" in done.stderr
+    assert hostile.raw(done.stderr) == set()

@@ -1,0 +1,47 @@
+"""What looks like a password or a token, so that it is neither recorded nor repeated.
+
+Plans are kept for good, printed in reports and sent to colleagues; errors land in logs. The shapes
+are those of the services that people who train models use. A secret without a shape (a word) cannot
+be told from text: that is why environments are passed on by a list of names and never recorded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+_SHAPES: Final = re.compile(
+    r"(?P<url>\b[a-z][a-z0-9+.-]*://)[^/\s:@]*:[^/\s@]+(?=@)"  # https://user:password@host
+    r"|(?<=[?&])(?:token|access_token|api_key|apikey|key|sig|signature|x-amz-signature)=[^&\s\"']+"
+    r"|\bhf_[A-Za-z0-9]{20,}"  # Hugging Face
+    r"|\b(?:gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,})"
+    r"|\bsk-[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic
+    r"|\bAKIA[0-9A-Z]{16}\b"  # Amazon
+    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}"  # Slack
+    r"|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"  # JSON web token
+    r"|\b[Bb]earer\s+[\w.~+/-]{16,}=*"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+HIDDEN: Final = "[secret]"
+
+
+def mask(text: str) -> str:
+    """The text with every secret in it replaced."""
+    return _SHAPES.sub(lambda found: (found.group("url") or "") + HIDDEN, text)
+
+
+def places(value: Any, place: str = "") -> Iterator[str]:
+    """Dotted names of all texts in a nested value (keys too) that hold a secret."""
+    if isinstance(value, str):
+        if _SHAPES.search(value):
+            yield place
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if isinstance(key, str) and _SHAPES.search(key):
+                yield place or "a key"
+            name = mask(str(key))
+            yield from places(inner, f"{place}.{name}" if place else name)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for inner in value:
+            yield from places(inner, place)
