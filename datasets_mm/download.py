@@ -11,7 +11,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from datasets_mm import catalog
+from datasets_mm import catalog, hub
 from datasets_mm.recipe import Source
 from datasets_mm.source import SourceError
 from datasets_mm.store import Progress
@@ -45,6 +45,7 @@ def download(source: Source, progress: Progress) -> Path:
             source.hub,
             repo_type="dataset",
             revision=revision,
+            cache_dir=hub.cache(),
             allow_patterns=[*source.uri, *source.passages],
             tqdm_class=_bar(progress),
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from datasets_mm import catalog, store
-from datasets_mm.adapters import intake, jsonl
+from datasets_mm.adapters import intake
 from datasets_mm.build import BuildError, Subset, build
 
 RECIPE = """

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets_mm.recipe import Dedupe, Limit, Present, Sample, Split, Step, Where
+from datasets_mm import groups
+from datasets_mm.recipe import Balance, Dedupe, Limit, Present, Sample, Split, Step, Where
 from datasets_mm.steps import Rows, apply, rank
 
 
@@ -46,6 +47,13 @@ steps_strategy = st.lists(
         st.just(Where(do="where", field="dataset_id", one_of=("x", "y"))),
         st.builds(Dedupe, do=st.just("dedupe"), by=st.just(("image", "dataset_id"))),
         st.builds(Limit, do=st.just("limit"), n=st.integers(1, 5), by=st.just(("dataset_id",))),
+        st.builds(
+            Balance,
+            do=st.just("balance"),
+            by=st.sampled_from([("dataset_id",), ("image", "dataset_id")]),
+            n=st.one_of(st.none(), st.integers(1, 20)),
+            seed=st.integers(0, 3),
+        ),
         st.builds(
             Split,
             do=st.just("split"),
@@ -173,3 +181,71 @@ def test_limit_caps_each_group() -> None:
     kept = run([Limit(do="limit", n=4, by=("dataset_id",))], rows)
     assert Counter(row.dataset_id for row in kept) == {"x": 4, "y": 4, "z": 4}
     assert len(run([Limit(do="limit", n=4)], rows)) == 4
+
+
+def balance_rows(counts: dict[str, int]) -> Rows:
+    """Records of several kinds; a record's kind is its dataset_id."""
+    kinds = [kind for kind, count in counts.items() for _ in range(count)]
+    keys = [f"{kind}{number}" for number, kind in enumerate(kinds)]
+    return Rows(keys=keys, column=lambda name: kinds)
+
+
+def kept_kinds(counts: dict[str, int], **step: object) -> dict[str, int]:
+    rows = balance_rows(counts)
+    balance = Balance(do="balance", by=("dataset_id",), **step)
+    kinds = rows.column("dataset_id")
+    return dict(Counter(str(kinds[row]) for row in apply([balance], rows).kept))
+
+
+def test_a_balance_equalises_shares_as_far_as_there_are_records() -> None:
+    counts = {"a": 100, "b": 40, "c": 5}
+    assert kept_kinds(counts, n=15) == {"a": 5, "b": 5, "c": 5}
+    assert kept_kinds(counts, n=45) == {"a": 20, "b": 20, "c": 5}
+    assert kept_kinds(counts, n=105) == {"a": 60, "b": 40, "c": 5}
+    assert kept_kinds(counts, n=1000) == counts
+    assert kept_kinds(counts) == {"a": 5, "b": 5, "c": 5}
+    assert sum(kept_kinds(counts, n=46).values()) == 46  # one group gives one more
+    assert kept_kinds({}, n=3) == {}
+
+
+@given(
+    counts=st.dictionaries(st.sampled_from("abcde"), st.integers(1, 12)),
+    n=st.integers(1, 50),
+    seed=st.integers(0, 3),
+)
+def test_a_balance_is_exact_fair_and_nested(counts: dict[str, int], n: int, seed: int) -> None:
+    rows = balance_rows(counts)
+
+    def kept(size: int) -> set[int]:
+        step = Balance(do="balance", by=("dataset_id",), n=size, seed=seed)
+        return set(apply([step], rows).kept)
+
+    found = kept_kinds(counts, n=n, seed=seed)
+    assert sum(found.values()) == min(n, sum(counts.values()))
+    largest = max(found.values(), default=0)
+    for kind, count in found.items():
+        assert count == counts[kind] or count >= largest - 1
+    assert kept(n) <= kept(n + 1)
+
+
+def test_a_balance_takes_the_classes_of_the_report() -> None:
+    columns: dict[str, list[object]] = {
+        "passage_id": [["p"], ["p", "q"], ["p"] * 4, ["p"] * 10, ["p"] * 11, ["p", "q", "r"]],
+        "question": ["What?", "In what year?", "name it", "Who is HE?", "", "Somehow, which?"],
+        "answer": [["Cat", "dog", "cat "], ["b", "a"], [], ["x"], ["x"], ["x"]],
+    }
+    rows = Rows(keys=list("abcdef"), column=columns.__getitem__)  # type: ignore[arg-type]
+    sizes = {
+        by: len(apply([Balance(do="balance", by=(by,), n=100)], rows).kept)  # type: ignore[arg-type]
+        for by in ("candidates", "wh_word", "main_answer")
+    }
+    assert set(sizes.values()) == {6}
+    assert [groups.candidates_bucket(n) for n in (0, 1, 2, 3, 4, 10, 11, 99)] == [
+        "0", "1", "2-3", "2-3", "4-10", "4-10", "11+", "11+",
+    ]  # fmt: skip
+    asked = [groups.wh_word(str(text)) for text in columns["question"]]
+    assert asked == ["what", "what", "other", "who", "none", "which"]
+    assert groups.main_answer(["Cat", "dog", "cat "]) == "cat"
+    assert groups.main_answer(["b", "a"]) == "a"
+    smallest = apply([Balance(do="balance", by=("candidates",))], rows).kept
+    assert len(smallest) == 4  # one of each bucket
