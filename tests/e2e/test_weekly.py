@@ -1,0 +1,56 @@
+"""The weekly report's preset from a copy of M2KR to Markdown; only the data, the size of the run
+and, for want of its weights, the model are named."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures import thin_clip
+
+ROWS = ["oven_train", "infoseek_bal76k_train", "evqa_train", "okvqa_mm_train"]
+SMALL = ["--set", "max_steps=3", "--set", "timing_warmup_steps=1", "--set", "batch=8",
+         "--set", "workers=1", "--set", "threads=1"]  # fmt: skip
+
+
+def workbench(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": os.environ["PATH"], "HOME": str(here), "LANG": "C.UTF-8",
+        "WORKBENCH_CACHE": str(here / "cache"), "WORKBENCH_CONFIG": str(here / "config"),
+        "XDG_RUNTIME_DIR": str(here / "runtime"),
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "workbench", *words], cwd=here, env=environment,
+        capture_output=True, text=True, timeout=170, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_weekly_preset_runs_from_data_to_markdown(tmp_path: Path) -> None:
+    pytest.importorskip("resvg_py", reason="the [demo] extra is not installed")
+    thin_clip.write(tmp_path / "thin")
+    data = tmp_path / "ret"
+    copied = workbench(tmp_path, "data", "make-copy", "--out", str(data), "--rows", "40")
+    assert copied.returncode == 0, copied.stderr
+    given = ["--cpu", "-m", f"path:{tmp_path / 'thin'}", "--set", f"data_root={data}"]
+    done = workbench(tmp_path, "run", "--preset", "weekly-m2kr", *given, *SMALL, "--headless")
+    assert done.returncode == 0, done.stderr
+    report = workbench(tmp_path, "report").stdout
+    lines = report.splitlines()
+    cost = lines.index(next(line for line in lines if line.startswith("| subset | loaded samples")))
+    rows = [re.match(r"\| `(\w+)` \| (\d+) \| 3 \|", line) for line in lines[cost + 2 : cost + 6]]
+    assert [row and row.group(1) for row in rows] == ROWS
+    assert [row and row.group(2) for row in rows][:3] == ["40", "20", "40"]
+    assert re.search(r"\*\*about \d+ s\*\* \(\d:\d\d( \+ \d:\d\d){3}\)", report)
+    assert "40 records; the recipe expects 339137" in report
+    records = [json.loads(x) for x in (tmp_path / "bench_logs/results.jsonl").open()]
+    assert [r["identity"]["subset"] for r in records] == ROWS
+    settings = records[0]["params"] if "params" in records[0] else records[0]["identity"]["params"]
+    kept = {"layers": [3, 7, 11], "lr": 2e-5, "accumulation": 1, "evaluate_on": []}
+    assert {name: settings[name] for name in kept} == kept
