@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,13 +49,12 @@ def measure(folder: Path | None = None) -> Measure:
     """The tokenizer of a model's folder; without one CLIP's, or words where that is not here."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes share the cores already
     if folder is not None:
-        from tokenizers import Tokenizer
-
-        own = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return Measure(f"tokenizer.json of {folder.name}", _counter(own))
+        file = folder / "tokenizer.json"
+        return Measure(f"tokenizer.json of {folder.name}", _counter(lambda: _from_file(file)))
     package = package_folder("open_clip")
     if package is not None and (package / VOCABULARY).is_file():
-        return Measure("CLIP BPE, 49,408 entries", _counter(clip_bpe(package / VOCABULARY)))
+        vocabulary = package / VOCABULARY
+        return Measure("CLIP BPE, 49,408 entries", _counter(lambda: clip_bpe(vocabulary)))
     return Measure(
         "words and marks, a lower bound of CLIP's BPE (pip install open_clip_torch has it)",
         lambda texts: [len(_WORDS.findall(text)) + 2 for text in texts],
@@ -62,12 +62,26 @@ def measure(folder: Path | None = None) -> Measure:
     )
 
 
-def _counter(tokenizer: Any) -> Callable[[Sequence[str]], list[int]]:
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+def _from_file(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(file))
+
+
+def _counter(load: Callable[[], Any]) -> Callable[[Sequence[str]], list[int]]:
+    """Counts with a tokenizer that is loaded (0.3 s) when the first texts come."""
+
+    @cache
+    def tokenizer() -> Any:
+        made = load()
+        made.no_truncation()
+        made.no_padding()
+        return made
 
     def count(texts: Sequence[str]) -> list[int]:
-        return [len(one) for one in tokenizer.encode_batch_fast(list(texts))]
+        # A lone surrogate is legal in JSON and no text to a tokenizer.
+        whole = [text.encode("utf-8", "replace").decode() for text in texts]
+        return [len(one) for one in tokenizer().encode_batch_fast(whole)] if whole else []
 
     return count
 

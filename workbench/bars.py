@@ -19,11 +19,12 @@ def histogram(counts: Sequence[tuple[str, int]], cells: int = CELLS) -> tuple[st
         return ()
     width = max(len(label) for label, _ in counts)
     return tuple(
-        f"{label:>{width}}  {_bar(n / top, cells)}  {100 * n / total:5.1f} %" for label, n in counts
+        f"{label:>{width}}  {bar(n / top, cells)}  {100 * n / total:5.1f} %" for label, n in counts
     )
 
 
-def _bar(fraction: float, cells: int) -> str:
+def bar(fraction: float, cells: int) -> str:
+    """A bar of up to `cells` cells, to an eighth of one."""
     eighths = round(fraction * cells * 8)
     if fraction > 0:
         eighths = max(1, eighths)

@@ -204,12 +204,13 @@ def _say_title(found: Profile, *, markdown: bool) -> None:
 def _print_sections(found: list[Profile], *, markdown: bool) -> None:
     from results.markdown import fenced
     from workbench import profile_rows, profile_tables
+    from workbench.bars import histogram
 
     for section in profile_rows.sections(found):
         typer.echo("")
         _print_table(profile_tables.table(section, found), markdown=markdown)
         if section.bars:
-            bars = "\n".join(section.bars)
+            bars = "\n".join(histogram(section.bars))
             typer.echo(fenced(bars) if markdown else "\n" + bars + "\n", nl=False)
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from datasets_mm.profile import Lengths, PictureProfile, Profile
-from workbench.bars import histogram
 
 WORDS: Final = ("what", "which", "who", "whom", "whose", "when", "where", "why", "how",
                 "other", "none")  # fmt: skip
@@ -57,7 +56,8 @@ class Section:
     title: str
     rows: tuple[Row, ...]
     remark: str = ""
-    bars: tuple[str, ...] = ()
+    bars: tuple[tuple[str, int], ...] = ()
+    """A histogram: label and count of each step."""
 
 
 Profiles = Sequence[Profile]
@@ -107,8 +107,10 @@ def _filled(profiles: Profiles) -> Section:
         if any(field.stated_na for field in found):
             rows.append(_row(profiles, f'{name} = "NA"', _stated(name)))
         if any(field.elements_absent for field in found):
-            rows.append(_row(profiles, f"{name}: elements without value", _elements(name)))
-    return Section("absent values", tuple(rows), "Shares of records; of elements where it says so.")
+            rows.append(_row(profiles, f"{name}: elements", _elements(name)))
+    return Section(
+        "absent values", tuple(rows), "Shares of records; of list elements where it says so."
+    )
 
 
 def _absent(name: str) -> Find:
@@ -142,11 +144,11 @@ def _mean(profile: Profile) -> Figure:
     return Figure(f"{mean:.2f}", mean)
 
 
-def _candidate_bars(profile: Profile) -> tuple[str, ...]:
+def _candidate_bars(profile: Profile) -> tuple[tuple[str, int], ...]:
     top = min(max(profile.candidates, default=0), SHOWN_CANDIDATES)
     counts = [(str(n), profile.candidates.get(n, 0)) for n in range(1, top + 1)]
     more = sum(n for count, n in profile.candidates.items() if count > SHOWN_CANDIDATES)
-    return histogram([*counts, (f"{SHOWN_CANDIDATES + 1}+", more)] if more else counts)
+    return tuple([*counts, (f"{SHOWN_CANDIDATES + 1}+", more)] if more else counts)
 
 
 def _questions(profiles: Profiles) -> Section:
@@ -214,27 +216,27 @@ def _how(profile: Profile) -> str:
     return f"{tokens.tokenizer}, context {tokens.context}; {how}"
 
 
-def _length_bars(profile: Profile) -> tuple[str, ...]:
+def _length_bars(profile: Profile) -> tuple[tuple[str, int], ...]:
     tokens = profile.tokens
     if tokens is None or tokens.passage is None:
         return ()
     step, counts = tokens.step, tokens.passage.histogram
     labels = [f"{n * step + 1}-{(n + 1) * step}" for n in range(len(counts) - 1)]
     labels.append(f"{(len(counts) - 1) * step + 1}+")
-    return histogram(list(zip(labels, counts, strict=True)))
+    return tuple(zip(labels, counts, strict=True))
 
 
 def _duplicates(profiles: Profiles) -> Section:
     finds: tuple[tuple[str, Find], ...] = (
         ("passages referred to", lambda p: _number(p.passages.references)),
         ("distinct ids", lambda p: _number(p.passages.distinct_ids)),
-        ("ids that repeat another's text", _of_ids("surplus_ids")),
+        ("ids repeating another's text", _of_ids("surplus_ids")),
         ("ids with several texts", _of_ids("ids_with_several_texts")),
         (
-            "records that name a passage twice",
+            "records naming one twice",
             lambda p: _part(p.passages.records_with_repeats, p.records),
         ),
-        ("records that repeat a data_id", lambda p: _part(p.repeated_data_ids, p.records)),
+        ("records repeating a data_id", lambda p: _part(p.repeated_data_ids, p.records)),
     )
     return Section("duplicates", tuple(_row(profiles, label, find) for label, find in finds))
 

@@ -77,8 +77,14 @@ def _results() -> Screen[None]:
     return ResultsScreen()
 
 
+def _data() -> Screen[None]:
+    from workbench.tui.screens.data import DataScreen
+
+    return DataScreen()
+
+
 class WorkbenchApp(App[None]):
-    """Three screens over one log root."""
+    """Four screens over one log root."""
 
     CSS_PATH = "workbench.tcss"
     TITLE = "workbench"
@@ -90,15 +96,18 @@ class WorkbenchApp(App[None]):
         "plan": PlanScreen,
         "live": _live,
         "results": _results,
+        "data": _data,
     }
     DEFAULT_MODE = "plan"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1", "switch_mode('plan')", "Plan", show=False),
         Binding("2", "switch_mode('live')", "Live", show=False),
         Binding("3", "switch_mode('results')", "Results", show=False),
+        Binding("4", "switch_mode('data')", "Data", show=False),
         Binding("f1", "switch_mode('plan')", show=False, priority=True),
         Binding("f2", "switch_mode('live')", show=False, priority=True),
         Binding("f3", "switch_mode('results')", show=False, priority=True),
+        Binding("f4", "switch_mode('data')", show=False, priority=True),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
         Binding("ctrl+q,ctrl+c", "quit", show=False, priority=True),

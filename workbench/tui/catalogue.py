@@ -107,7 +107,7 @@ def read(cache_root: Path) -> Catalogue:
     form = {s.name: s for s in settings.of_schema(plan.SuitePlan.model_json_schema())}
     return Catalogue(
         engines=_engines(problems),
-        subsets=_subsets(cache_root, problems),
+        subsets=subsets(cache_root, problems),
         models=_models(problems),
         presets=_presets(problems),
         suite=tuple(
@@ -134,7 +134,8 @@ def _engines(problems: list[str]) -> tuple[EngineEntry, ...]:
     return tuple(found)
 
 
-def _subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
+def subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
+    """Every subset; what cannot be read is named in `problems`."""
     from datasets_mm import catalog
     from results.text import clean_line
 

@@ -100,7 +100,7 @@ class Choose(ModalScreen[str | None]):
 
 HELP: Final = (
     ("Everywhere", (
-        ("1 2 3 · F1 F2 F3", "Plan, Live, Results"),
+        ("1 2 3 4 · F1 F2 F3 F4", "Plan, Live, Results, Data"),
         ("Tab · Shift+Tab", "next, previous part of the screen"),
         ("↑ ↓ · PgUp PgDn · Home End", "move in a list"),
         ("?", "this help"),
@@ -123,6 +123,12 @@ HELP: Final = (
         ("< > · r", "sort by another column · turn the order round"),
         ("Enter", "all that is known of a run"),
         ("x · w", "export what is shown · write the suite's report"),
+    )),
+    ("Data", (
+        ("Enter", "describe the subset: what its records hold"),
+        ("Space · d", "mark two subsets · their differences"),
+        ("b", "browse records with their pictures"),
+        ("r", "scan again what was scanned before"),
     )),
 )  # fmt: skip
 

@@ -13,7 +13,9 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Static
 
-TABS: Final = (("plan", "1", "Plan"), ("live", "2", "Live"), ("results", "3", "Results"))
+TABS: Final = (
+    ("plan", "1", "Plan"), ("live", "2", "Live"), ("results", "3", "Results"), ("data", "4", "Data"),
+)  # fmt: skip
 
 
 class ModeChosen(Message):
@@ -38,7 +40,7 @@ class Tab(Static):
 
 
 class TopBar(Horizontal):
-    """Name, the three screens, and at the right what is at work."""
+    """Name, the four screens, and at the right what is at work."""
 
     DEFAULT_CSS = "TopBar { height: 1; dock: top; }"
 

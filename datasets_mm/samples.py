@@ -1,0 +1,92 @@
+"""Records to look at, with small copies of their pictures: `python -m datasets_mm.samples NAME`.
+
+A child of the screen: it opens the data and decodes strangers' pictures, so that the screen shows
+only what was decoded here. Speaks JSON lines: one `record` each, then `done`, or one `failed`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from datasets_mm.corpus import map_table
+from datasets_mm.decode import UnusableError, decode, read_inside
+from datasets_mm.recipe import RecipeError
+from datasets_mm.source import SourceError
+from datasets_mm.store import silent
+from datasets_mm.target import Target, TargetError, resolve
+
+PIXELS: Final = 224
+"""Side of the copies: more than the cells of a terminal can show, and what CLIP sees."""
+
+
+def samples(target: Target, count: int, seed: int, cache_root: Path) -> Iterator[dict[str, Any]]:
+    """`count` records drawn by the seed: fields, row number, copies of pictures by their path.
+
+    Raises:
+        TargetError: the target is no subset.
+    """
+    if target.kind != "subset":
+        raise TargetError(f"{target.name} is no subset; records of subsets can be browsed")
+    table = map_table(target.path)
+    rows = Random(seed).sample(range(table.num_rows), min(count, table.num_rows))
+    for row in rows:
+        fields = table.slice(row, 1).to_pylist()[0]
+        paths = dict.fromkeys([fields["image_path"], *fields["passage_image_path"]])
+        copies = {path: _copy(target.images, path, cache_root) for path in paths if path}
+        yield {"row": row + 1, "rows": table.num_rows, "fields": fields, "pictures": copies}
+
+
+def _copy(root: Path | None, path: str, cache_root: Path) -> dict[str, str]:
+    """{"file": …} of the small copy, or {"reason": …} why there is none."""
+    if root is None:
+        return {"reason": "the picture folder is not known"}
+    try:
+        data = read_inside(root, path)
+        name = hashlib.blake2b(data, digest_size=12).hexdigest()
+        file = cache_root / "thumbnails" / f"{name}-{PIXELS}.png"
+        if not file.exists():
+            from PIL import Image
+
+            pixels = decode(data, PIXELS, "bilinear")
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft = file.with_suffix(".tmp")
+            Image.fromarray(pixels).save(draft, "PNG")
+            draft.replace(file)
+    except UnusableError as reason:
+        return {"reason": str(reason)}
+    return {"file": str(file)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw records of one subset, speaking JSON lines."""
+    parser = argparse.ArgumentParser(prog="python -m datasets_mm.samples", description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("--cache-root", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    try:
+        target = resolve(given.name, given.cache_root, None, "", silent)
+        for record in samples(target, given.count, given.seed, given.cache_root):
+            _speak(kind="record", **record)
+    except (TargetError, RecipeError, SourceError, OSError) as error:
+        _speak(kind="failed", error=str(error))
+        return 1
+    _speak(kind="done")
+    return 0
+
+
+def _speak(**message: Any) -> None:
+    sys.stdout.write(json.dumps(message, ensure_ascii=True) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
