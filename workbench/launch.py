@@ -102,14 +102,14 @@ def _close(descriptor: int) -> None:
 def _wait_until_up(
     folder: Path, popen: subprocess.Popen[bytes], before: suite.WardenFile | None
 ) -> int:
-    """The warden's pid, once warden.json is not that of `before` any more."""
+    """The warden's pid, once warden.json is not that of `before` any more, but of our warden."""
     deadline = time.monotonic() + Limits().start_seconds
     old = (before.pid, before.start_ticks) if before else None
     while True:
         code = popen.poll()
         said = suite.read_warden(folder)
         late = time.monotonic() > deadline
-        if said is not None and (said.pid, said.start_ticks) != old:
+        if said is not None and (said.pid, said.start_ticks) != old and _ours(said.pid, popen):
             if said.state != "starting" or (late and code is None):
                 return said.pid  # late: it asks a slow driver for its GPUs
         elif late:
@@ -120,6 +120,14 @@ def _wait_until_up(
                 f"the warden of {folder.name} ended at once with {code}; its log ends:\n{tail}"
             )
         time.sleep(POLL_SECONDS)
+
+
+def _ours(pid: int, guard: subprocess.Popen[bytes]) -> bool:
+    """Whether that warden is the one below our guard: somebody may start one at the same time."""
+    if guard.returncode is not None:
+        return guard.returncode == 0
+    found = tree.look(pid)
+    return found is not None and found.parent == guard.pid
 
 
 def reconcile(folder: Path, *, elsewhere: bool = False) -> list[str]:

@@ -62,9 +62,11 @@ class Orders:
 
     def about(self, run_id: str) -> tuple[Cause, str] | None:
         """Why a run that has not started shall not do so any more."""
+        if run_id in self._kept:
+            return self._kept[run_id]
         if self.stopped:
             return "stopped", f"{self.stopped}, before this run started"
-        return self._kept.get(run_id)
+        return None
 
     def _obey(self, command: Command) -> None:
         by = f" by {command.by}" if command.by else ""

@@ -122,8 +122,8 @@ class SuitePlan(BaseModel):
         """Equal plans have equal hashes, however they came to be."""
         content = self.model_dump(mode="json", exclude={"about"})
         # Younger than the first records: plans without them keep the hashes that those hold.
-        plain = {name: type(self).model_fields[name].default for name in YOUNGER}
-        content = {k: v for k, v in content.items() if k not in plain or v != plain[k]}
+        unset = set(YOUNGER) - self.model_dump(exclude_defaults=True).keys()
+        content = {k: v for k, v in content.items() if k not in unset}
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

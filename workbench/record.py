@@ -8,6 +8,7 @@ from typing import Any
 from engines import protocol
 from results import schema
 from results.schema import Reading
+from workbench import rungs
 from workbench.state import RunState
 
 DISAGREEMENT = 0.05
@@ -36,12 +37,12 @@ def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecor
         planned_steps=plan.steps if plan else 0,
         parameters=plan.parameters if plan else None,
         trainable_parameters=plan.trainable_parameters if plan else None,
-        facts=dict(plan.facts) if plan else {},
+        facts=_facts(run),
         exit=schema.Exit(
             cause=end.cause if end else "unknown",
             code=end.exit_code if end else None,
             signal=end.signal if end else None,
-            detail=(run.failed.error if run.failed else "") or (end.detail if end else ""),
+            detail=(end.detail if end else "") or (run.failed.error if run.failed else ""),
             phase=run.phase,
             step=run.step,
         ),
@@ -51,6 +52,13 @@ def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecor
         started_wall=run.started_wall,
         ended_wall=run.ended_wall,
     )
+
+
+def _facts(run: RunState) -> dict[str, str]:
+    """What the engine said, and what the batch was made of if an OOM has changed it."""
+    said = dict(run.plan.facts) if run.plan else {}
+    batch = rungs.batch_words(run)
+    return {**said, "batch": batch} if "(" in batch else said
 
 
 def _identity(spec: protocol.RunSpec, run: RunState) -> schema.Identity:

@@ -49,6 +49,6 @@ def batch_words(run: RunState) -> str:
     effective = run.plan.effective_batch
     rungs = [oom for oom in run.ooms if oom.params and "evaluate_batch" not in oom.params]
     if not rungs or rungs[-1].after >= effective:
-        return str(effective)
+        return f"{effective:,}"
     after = rungs[-1].after
-    return f"{effective} ({-(-effective // after)} × {after})"
+    return f"{effective:,} ({-(-effective // after)} × {after})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from results.text import clean_line
+from workbench import rungs
 from workbench.tui import quantities as q
 from workbench.tui.widgets.chart import Series
 from workbench.tui.widgets.grid import Cell, CellLike, Column, Row
@@ -191,7 +192,7 @@ def facts(run: RunState) -> str:
     if run.last:
         parts.append(f"lr {q.number(run.last.lr)}")
     if run.plan:
-        parts.append(f"batch {run.plan.effective_batch:,}")
+        parts.append(f"batch {rungs.batch_words(run)}")
     if run.plan and run.plan.parameters:
         parts.append(f"{run.plan.parameters / 1e6:,.1f} M parameters")
     if run.hello and run.hello.device:
