@@ -114,7 +114,8 @@ class TextTower:
         def compute(positions: Sequence[int]) -> Pieces:
             return self._compute(tokens, np.asarray(positions), say)
 
-        return ArrayItems([store.rows(keys, compute)[0]])
+        stored = store.open(keys, compute)
+        return ArrayItems(stored.arrays, stored.places)
 
     @torch.inference_mode()
     def _compute(
@@ -166,7 +167,8 @@ class ImageTower:
         def compute(positions: Sequence[int]) -> Pieces:
             return self._compute(images, np.asarray(positions), say)
 
-        return ArrayItems([store.rows(keys, compute)[0]])
+        stored = store.open(keys, compute)
+        return ArrayItems(stored.arrays, stored.places)
 
     @torch.inference_mode()
     def _compute(

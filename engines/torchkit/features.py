@@ -1,28 +1,32 @@
 """Features of frozen towers, computed once and kept.
 
 A store belongs to one tower fingerprint (weights, layers, precision); a row is keyed by the content
-of its item after the transform, so all runs and subsets share what they have in common. float16:
-a tower's outputs are then normalised or projected, and 1e-3 relative is far below what heads learn.
+of its item after the transform, so all runs and subsets share what they have in common. Rows are
+memory-mapped: a cache of many GB costs no more memory than what is read of it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-Features = npt.NDArray[np.float16]
 Compute = Callable[[Sequence[int]], Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]]
 """Positions of items -> pieces of (positions, rows), in any order."""
 
 KEY_BYTES: Final = 16
+SPARE: Final = 0.02
+"""Of the disk, left free by a cache."""
 
 
 def key(*parts: bytes) -> bytes:
@@ -34,54 +38,110 @@ def key(*parts: bytes) -> bytes:
     return digest.digest()
 
 
-class FeatureStore:
-    """Rows of one tower on disk: shards that are written once and never changed."""
+class NoRoomError(OSError):
+    """The features would not fit on the disk; one sentence with the remedy."""
 
-    def __init__(self, root: Path, tower: str, width: int) -> None:
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows of a store. `arrays` are memory maps; `places` [n, 2]: array and row of each item."""
+
+    arrays: list[npt.NDArray[Any]]
+    places: npt.NDArray[np.int64]
+    computed: int
+    """How many were not there before."""
+
+
+class FeatureStore:
+    """Rows of one tower on disk: shards that are written once and never changed.
+
+    `shape` is that of a row. float16 by default: a tower's outputs are then normalised or
+    projected, and 1e-3 relative is far below what heads learn.
+    """
+
+    def __init__(
+        self, root: Path, tower: str, shape: int | tuple[int, ...], dtype: str = "float16"
+    ) -> None:
         self.folder = root / "features" / tower
-        self.width = width
+        self.shape = (shape,) if isinstance(shape, int) else shape
+        self.dtype = np.dtype(dtype)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def rows(self, keys: Sequence[bytes], compute: Compute) -> tuple[Features, int]:
-        """One row per key, in order, and how many had to be computed."""
+    def bytes_of(self, rows: int) -> int:
+        """Disk space of that many rows."""
+        return int(rows * (math.prod(self.shape) * self.dtype.itemsize + KEY_BYTES))
+
+    def missing(self, keys: Sequence[bytes]) -> int:
+        """How many distinct rows would have to be computed."""
+        known = self._known(self._shards())
+        return len({k for k in keys if k not in known})
+
+    def open(self, keys: Sequence[bytes], compute: Compute) -> Stored:
+        """One row per key, in order; what is not there is computed first.
+
+        Raises:
+            NoRoomError: before anything is computed, where the disk lacks the room.
+            OSError: the disk is full all the same; nothing half-written stays.
+        """
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits and then finds them
-            out = np.empty((len(keys), self.width), np.float16)
-            missing = self._fill(out, keys)
-            if missing:
-                unique = list({keys[i]: i for i in missing}.values())
+            known = self._known(self._shards())
+            unique = list({k: i for i, k in enumerate(keys) if k not in known}.values())
+            if unique:
+                self._check_room(len(unique))
                 self._write(keys, unique, compute)
-                if self._fill(out, keys):
-                    raise RuntimeError(f"{self.folder}: computed features did not arrive")
-        return out, len(missing)
+        shards = self._shards()
+        known = self._known(shards)
+        places = np.array([known[k] for k in keys], np.int64).reshape(-1, 2)
+        return Stored([self._rows(shard) for shard in shards], places, len(unique))
 
-    def _fill(self, out: Features, keys: Sequence[bytes]) -> list[int]:
-        """Copy known rows into place; returns the positions of unknown ones."""
+    def _shards(self) -> list[Path]:
+        return sorted(self.folder.glob("rows-*"))
+
+    def _rows(self, shard: Path) -> npt.NDArray[Any]:
+        count = (shard / "keys").stat().st_size // KEY_BYTES
+        return np.memmap(shard / "rows", self.dtype, "r", shape=(count, *self.shape))
+
+    def _known(self, shards: list[Path]) -> dict[bytes, tuple[int, int]]:
         known: dict[bytes, tuple[int, int]] = {}
-        shards = sorted(self.folder.glob("shard-*"))
-        arrays = [np.load(shard / "rows.npy", mmap_mode="r") for shard in shards]
         for number, shard in enumerate(shards):
-            for row, found in enumerate(np.load(shard / "keys.npy")):
-                known[found.tobytes()] = (number, row)
-        where = np.array([known.get(k, (-1, -1)) for k in keys], np.int64).reshape(-1, 2)
-        for number, rows in enumerate(arrays):
-            at = np.flatnonzero(where[:, 0] == number)
-            out[at] = rows[where[at, 1]]
-        return np.flatnonzero(where[:, 0] < 0).tolist()
+            data = (shard / "keys").read_bytes()
+            for row in range(len(data) // KEY_BYTES):
+                known[data[row * KEY_BYTES : (row + 1) * KEY_BYTES]] = (number, row)
+        return known
+
+    def _check_room(self, rows: int) -> None:
+        need, disk = self.bytes_of(rows), shutil.disk_usage(self.folder)
+        if need > disk.free - SPARE * disk.total:
+            raise NoRoomError(
+                f"{self.folder}: {rows} rows of features need {need / 2**30:.2f} GiB and "
+                f"{disk.free / 2**30:.2f} GiB are free; set feature_cache = false, or make room"
+            )
 
     def _write(self, keys: Sequence[bytes], positions: list[int], compute: Compute) -> None:
-        place = {position: row for row, position in enumerate(positions)}
-        rows = np.zeros((len(positions), self.width), np.float16)
-        for computed, values in compute(positions):
-            rows[[place[p] for p in computed]] = values
-        names = np.frombuffer(b"".join(keys[p] for p in positions), np.uint8)
-        shard = self.folder / f"shard-{hashlib.blake2b(names.tobytes(), digest_size=8).hexdigest()}"
-        temporary = shard.with_name(f".{shard.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        for name, array in (("keys", names.reshape(-1, KEY_BYTES)), ("rows", rows)):
-            with (temporary / f"{name}.npy").open("wb") as file:
-                np.save(file, array)
+        """A new shard, in the order in which its rows are computed.
+
+        Written, not mapped: on a full disk a write fails and a map ends the process.
+        """
+        names = hashlib.blake2b(b"".join(keys[p] for p in positions), digest_size=8).hexdigest()
+        shard = self.folder / f"rows-{names}"
+        draft = shard.with_name(f".{shard.name}.tmp")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        done: list[int] = []
+        try:
+            with (draft / "rows").open("wb") as file:
+                for computed, values in compute(positions):
+                    file.write(np.ascontiguousarray(values, self.dtype).data)
+                    done += computed
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.rename(shard)
+            if sorted(done) != sorted(positions):
+                raise RuntimeError(f"{self.folder}: {len(done)} of {len(positions)} rows came")
+            (draft / "keys").write_bytes(b"".join(keys[p] for p in done))
+            about = {"shape": self.shape, "dtype": self.dtype.name, "rows": len(done)}
+            (draft / "about.json").write_text(json.dumps(about))
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        draft.rename(shard)

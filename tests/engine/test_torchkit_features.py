@@ -1,11 +1,12 @@
 """The feature store: computed once, shared, and always the row that belongs to the key."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from engines.torchkit.features import FeatureStore, key
+from engines.torchkit.features import FeatureStore, NoRoomError, key
 
 WIDTH = 4
 
@@ -27,6 +28,11 @@ class Tower:
             yield piece, np.stack([feature(self.keys[p]) for p in piece])
 
 
+def rows_of(stored):
+    """What the places point at."""
+    return np.stack([stored.arrays[array][row] for array, row in stored.places])
+
+
 def keys(*numbers: int) -> list[bytes]:
     return [key(str(n).encode()) for n in numbers]
 
@@ -38,27 +44,26 @@ def expected(ks):
 def test_each_distinct_item_is_computed_once(tmp_path):
     ks = keys(1, 2, 3, 2, 1, 4, 5, 6, 7)
     tower = Tower(ks)
-    rows, computed = FeatureStore(tmp_path, "t", WIDTH).rows(ks, tower)
-    assert np.array_equal(rows, expected(ks))
-    assert len(tower.computed) == 7
-    assert computed == 9, "positions that were not known"
+    stored = FeatureStore(tmp_path, "t", WIDTH).open(ks, tower)
+    assert np.array_equal(rows_of(stored), expected(ks))
+    assert len(tower.computed) == stored.computed == 7
 
 
 def test_a_second_run_computes_only_what_is_new(tmp_path):
     ks = keys(1, 2, 3)
-    FeatureStore(tmp_path, "t", WIDTH).rows(ks, Tower(ks))
+    FeatureStore(tmp_path, "t", WIDTH).open(ks, Tower(ks))
     more = keys(9, 3, 8, 1)
     tower = Tower(more)
-    rows, _ = FeatureStore(tmp_path, "t", WIDTH).rows(more, tower)
-    assert np.array_equal(rows, expected(more))
+    stored = FeatureStore(tmp_path, "t", WIDTH).open(more, tower)
+    assert np.array_equal(rows_of(stored), expected(more))
     assert sorted(tower.computed) == [0, 2]
 
 
 def test_another_tower_shares_nothing(tmp_path):
     ks = keys(1, 2)
-    FeatureStore(tmp_path, "a", WIDTH).rows(ks, Tower(ks))
+    FeatureStore(tmp_path, "a", WIDTH).open(ks, Tower(ks))
     tower = Tower(ks)
-    FeatureStore(tmp_path, "b", WIDTH).rows(ks, tower)
+    FeatureStore(tmp_path, "b", WIDTH).open(ks, tower)
     assert len(tower.computed) == 2
 
 
@@ -70,16 +75,17 @@ def test_a_tower_that_fails_leaves_nothing_half_done(tmp_path):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        FeatureStore(tmp_path, "t", WIDTH).rows(ks, failing)
-    rows, _ = FeatureStore(tmp_path, "t", WIDTH).rows(ks, Tower(ks))
-    assert np.array_equal(rows, expected(ks))
+        FeatureStore(tmp_path, "t", WIDTH).open(ks, failing)
+    assert not list((tmp_path / "features" / "t").glob("*rows-*"))
+    stored = FeatureStore(tmp_path, "t", WIDTH).open(ks, Tower(ks))
+    assert np.array_equal(rows_of(stored), expected(ks))
 
 
 def test_two_runs_at_once_compute_once(tmp_path):
     ks = keys(*range(50))
     towers = [Tower(ks), Tower(ks)]
     threads = [
-        threading.Thread(target=FeatureStore(tmp_path, "t", WIDTH).rows, args=(ks, tower))
+        threading.Thread(target=FeatureStore(tmp_path, "t", WIDTH).open, args=(ks, tower))
         for tower in towers
     ]
     for thread in threads:
@@ -87,6 +93,43 @@ def test_two_runs_at_once_compute_once(tmp_path):
     for thread in threads:
         thread.join(20)
     assert sorted(len(t.computed) for t in towers) == [0, 50]
+
+
+def test_maps_of_rows_keep_their_shape_and_type(tmp_path):
+    ks = keys(1, 2, 3)
+    values = np.random.default_rng(0).standard_normal((3, 5, 7)).astype(np.float32)
+
+    def tower(positions):
+        yield positions, values[positions]
+
+    store = FeatureStore(tmp_path, "t", (5, 7), "float32")
+    assert store.missing(ks) == 3
+    stored = store.open(ks, tower)
+    assert np.array_equal(rows_of(stored), values)
+    assert isinstance(stored.arrays[0], np.memmap)
+    on_disk = sum(f.stat().st_size for f in store.folder.glob("rows-*/[rk]*s"))
+    assert store.bytes_of(3) == on_disk
+    assert store.missing(ks) == 0
+
+
+def test_too_full_a_disk_is_said_before_anything_is_computed(tmp_path, monkeypatch):
+    ks = keys(1, 2)
+    usage = SimpleNamespace(total=1000, used=990, free=10)
+    monkeypatch.setattr("engines.torchkit.features.shutil.disk_usage", lambda _: usage)
+    tower = Tower(ks)
+    with pytest.raises(NoRoomError, match="feature_cache = false"):
+        FeatureStore(tmp_path, "t", WIDTH).open(ks, tower)
+    assert not tower.computed
+
+
+def test_a_tower_that_leaves_rows_out_is_refused(tmp_path):
+    ks = keys(1, 2, 3)
+
+    def lazy(positions):
+        yield positions[:2], np.zeros((2, WIDTH), np.float32)
+
+    with pytest.raises(RuntimeError, match="2 of 3 rows came"):
+        FeatureStore(tmp_path, "t", WIDTH).open(ks, lazy)
 
 
 def test_keys_tell_parts_apart():
