@@ -61,7 +61,12 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, request_stop)
     code = work(emit, run_dir, rank)
     flushed = emit.close()
-    return code if flushed or code else EXIT_FAILED
+    code = code if flushed or code else EXIT_FAILED
+    if rank is not None:  # a process group that lost a peer may hang in its destructor
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def work(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
