@@ -219,7 +219,7 @@ def _json(name: str, path: Path) -> dict[str, Any]:
             f"model '{name}': {path} cannot be read ({error.strerror}); "
             "name a folder in transformers' or open_clip's layout"
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise LookupError(f"model '{name}': {path} is not JSON")

@@ -127,14 +127,19 @@ def _header_problem(path: Path, size: int) -> str:
             return f"its header claims {length} bytes"
         try:
             header = json.loads(file.read(length))
-            ends = [
-                int(tensor["data_offsets"][1])
+            spans = sorted(
+                (int(tensor["data_offsets"][0]), int(tensor["data_offsets"][1]))
                 for name, tensor in header.items()
                 if name != "__metadata__"
-            ]
+            )
         except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError):
             return "its header cannot be read"
-    if max(ends, default=0) != size - 8 - length:
+    end = 0
+    for first, last in spans:
+        if first != end or last < first:
+            return "its tensors overlap or leave holes"
+        end = last
+    if end != size - 8 - length:
         return "its tensors do not end where the file ends"
     return ""
 

@@ -12,6 +12,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from engines.retrieval.encoder import DualEncoder
 from engines.retrieval.towers import Pixels, Tower, mean, until_end
+from engines.torchkit.configs import ATTENTION, read_config
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
@@ -130,8 +131,9 @@ def from_folder(
 ) -> ClipEncoder:
     """A CLIPModel from a local folder, safetensors only, in float32."""
     clip: Any = CLIPModel.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-    )
+        folder, config=CLIPConfig.from_dict(read_config(folder)), attn_implementation=ATTENTION,
+        local_files_only=True, use_safetensors=True, dtype=torch.float32,
+    )  # fmt: skip
     if clip.text_model.eos_token_id == 2:  # configs from before transformers 4.31 say 2
         clip.text_model.eos_token_id = clip.config.text_config.vocab_size - 1
     return ClipEncoder(clip, temperature, mean, std)

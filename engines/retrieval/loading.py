@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from engines.emitter import EngineError
@@ -40,9 +41,16 @@ def from_folder(entry: ModelEntry, folder: Path, words: Words, params: Params) -
     """The model in a local folder.
 
     Raises:
-        EngineError: settings do not fit it.
+        EngineError: settings do not fit it, or the folder holds no sound model.
     """
-    model = _open(entry, folder, words, params.temperature)
+    try:
+        model = _open(entry, folder, words, params.temperature)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise EngineError(
+            f"model '{entry.name}': {folder} cannot be loaded ({type(error).__name__}: {reason}); "
+            "its files are damaged or do not belong together"
+        ) from None
     text_limit, image_limit = model.text_limit, model.image_limit
     if params.max_tokens > text_limit:
         raise EngineError(

@@ -7,7 +7,6 @@ pooled at the last position: padding to that length is part of the model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ from transformers import Siglip2Model, SiglipModel
 
 from engines.retrieval.encoder import DualEncoder
 from engines.retrieval.towers import Pixels, Tower, mean
+from engines.torchkit.configs import ATTENTION, read_config
 
 MEAN: Final = (0.5, 0.5, 0.5)
 STD: Final = (0.5, 0.5, 0.5)
@@ -168,9 +168,10 @@ def from_folder(
     std: Sequence[float] = STD,
 ) -> SiglipEncoder:
     """A SigLIP from a local folder, safetensors only, in float32."""
-    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    kind: Any = Siglip2Model if said == NAFLEX else SiglipModel
+    stated = read_config(folder)
+    kind: Any = Siglip2Model if stated.get("model_type") == NAFLEX else SiglipModel
     siglip = kind.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-    )
+        folder, config=kind.config_class.from_dict(stated), attn_implementation=ATTENTION,
+        local_files_only=True, use_safetensors=True, dtype=torch.float32,
+    )  # fmt: skip
     return SiglipEncoder(siglip, temperature, pad, mean, std)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def load(folder: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor
     groups: dict[str, dict[str, Tensor]] = {}
     for name, facts in state["files"].items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != facts["size"]:
+        if not _own_file(folder, name) or path.stat().st_size != facts["size"]:
             raise ValueError(f"{path}: is not the file that was saved; remove {folder}")
         with safe_open(path, framework="pt", device=str(device)) as file:
             groups[path.stem] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -110,6 +111,8 @@ def problem(folder: Path) -> str:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         expected = {name: facts["sha256"] for name, facts in state["files"].items()}
         for name, wanted in expected.items():
+            if not _own_file(folder, name):
+                return f"{folder / name}: is not the file that was saved"
             with (folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
                     return f"{folder / name}: is not the file that was saved"
@@ -118,6 +121,11 @@ def problem(folder: Path) -> str:
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{folder / STATE}: is damaged"
     return ""
+
+
+def _own_file(folder: Path, name: str) -> bool:
+    """Whether a name of state.json is a regular file of this very folder: no path, link or pipe."""
+    return Path(name).name == name and stat.S_ISREG((folder / name).lstat().st_mode)
 
 
 def step_folder(root: Path, step: int) -> Path:
