@@ -50,7 +50,7 @@ def download(source: Source, progress: Progress) -> Path:
             tqdm_class=_bar(progress),
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise SourceError(
             f"{source.hub} at {revision} cannot be downloaded ({reason}); try again where the hub "
             "can be reached (it goes on where it stopped), or give --set data_root=…"

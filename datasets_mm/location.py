@@ -59,7 +59,7 @@ def locate(recipe: Recipe, data_root: Path | None, image_root: str = "") -> Loca
     for source, root, commit in _candidates(recipe.sources, data_root):
         if records := _first(source.uri, root):
             return _complete(Location(source, root, records, commit=commit), roots)
-    raise SourceError(_nowhere(recipe.sources, data_root))
+    raise SourceError(_nowhere(recipe, data_root))
 
 
 def read_image_roots(text: str) -> dict[str, Path]:
@@ -164,13 +164,16 @@ def _all_shards(paths: Sequence[Path]) -> None:
             )
 
 
-def _nowhere(sources: Sequence[Source], data_root: Path | None) -> str:
-    wanted = _either([pattern for source in sources for pattern in source.uri])
+def _nowhere(recipe: Recipe, data_root: Path | None) -> str:
+    sources = recipe.sources
     if data_root is None:
+        wanted = _either([source.uri[0] for source in sources])
         hubs = [source.hub for source in sources if source.hub]
         cached = f"; {_either(hubs)} is not in the hub cache {hub.cache()}" if hubs else ""
-        remedy = ", or download it: workbench data build NAME --download" if hubs else ""
+        command = f"workbench data build {recipe.name} --download"
+        remedy = f", or download it: {command}" if hubs else ""
         return f"{wanted} needs a data folder{cached}; give --set data_root=/folder{remedy}"
+    wanted = _either([pattern for source in sources for pattern in source.uri])
     if not data_root.is_dir():
         return f"the data folder {data_root} is not there; give another --set data_root=…"
     near = _near(sources, data_root)

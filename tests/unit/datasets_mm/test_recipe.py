@@ -169,3 +169,24 @@ def test_the_light_door_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_two_subsets_with_one_name_are_refused(own_recipes: Callable[[str, str], Path]) -> None:
+    path = own_recipes("oven_train", GOOD.replace("mine", "oven_train"))
+    said = f"{path}: 'oven_train' is the name of a shipped subset; rename it"
+    with pytest.raises(RecipeError) as caught:
+        catalog.names()
+    assert caught.value.problems == [said]
+    assert catalog.problem("okvqa_train", None) == said
+
+
+def test_layouts_and_expected_counts_are_read(tmp_path: Path) -> None:
+    for name, rows in {"oven_train": 339137, "okvqa_mm_train": 8253, "infoseek_test": 4708}.items():
+        assert catalog.expected_rows(catalog.lineage(name)) == rows
+    oven = catalog.load("oven_train")
+    assert [source.adapter for source in oven.sources] == ["ret_m2kr_jsonl", "m2kr_parquet"]
+    infoseek = catalog.lineage("infoseek_train")
+    assert catalog.expected_rows(infoseek, infoseek[0].alternatives[0]) is None
+    text = 'schema = 1\nname = "mine"\ntitle = "t"\nderive = "emoji_kb"\n[[alternatives]]\n'
+    said = problems(text + 'adapter = "jsonl"\nuri = "a.jsonl"\n', tmp_path)
+    assert "`alternatives` are to a `source`; a derived subset has none" in said[0]
