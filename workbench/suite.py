@@ -137,9 +137,8 @@ def runs(suite: Path) -> list[tuple[Path, RunSpec]]:
 def send(suite: Path, command: Command) -> None:
     """Append one command for the warden to control.jsonl."""
     command = command.model_copy(update={"wall": time.time(), "by": f"pid {os.getpid()}"})
-    descriptor = os.open(
-        suite / "control.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(suite / "control.jsonl", flags, 0o600)
     try:
         os.write(descriptor, command.model_dump_json().encode() + b"\n")
     finally:
@@ -199,10 +198,17 @@ def read_warden(suite: Path) -> WardenFile | None:
 
 def write_warden(suite: Path, warden: WardenFile) -> None:
     """Replace warden.json atomically; only the warden (or who buries it) calls this."""
-    fresh = suite / ".warden.json.new"
-    text = json.dumps(warden.model_dump(mode="json"), indent=1)
-    fresh.write_text(text + "\n", encoding="utf-8")
-    fresh.replace(suite / "warden.json")
+    replace(suite / "warden.json", json.dumps(warden.model_dump(mode="json"), indent=1))
+
+
+def replace(path: Path, text: str) -> None:
+    """A new content for a small file, whole or not at all; never written through a link."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    fresh.replace(path)
 
 
 def alive(warden: WardenFile) -> bool:

@@ -295,9 +295,7 @@ def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) 
     """
     made = record.build(spec, ended, run.relative_to(folder.parent).as_posix())
     store.append(folder.parent / "results.jsonl", made)
-    fresh = run / ".summary.json.new"
-    fresh.write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    fresh.replace(run / "summary.json")
+    suite.replace(run / "summary.json", made.model_dump_json(indent=1))
 
 
 def log(text: str) -> None:
