@@ -125,6 +125,7 @@ class _Scan:
 
     def collect(self, scores: Tensor, at: int, start: int) -> None:
         """Keep what beats the thresholds in a block of scores [q, p] at this query and passage."""
+        scores = scores.float().contiguous()
         size, width = scores.shape
         room, device = self.keys.shape[1], scores.device
         mine = slice(at, at + size)
@@ -177,9 +178,13 @@ def _unpacked(keys: Tensor) -> tuple[Tensor, Tensor]:
 # numpy partitions, sorts and finds with AVX2 and AVX-512: on a CPU 5 to 30 times as fast as torch.
 
 
+def _by_torch(data: Tensor) -> bool:
+    return data.is_cuda
+
+
 def _rank_th(scores: Tensor, rank: int) -> Tensor:
     """The score at this rank of each row, from 1."""
-    if scores.is_cuda:
+    if _by_torch(scores):
         return scores.topk(rank).values[:, -1]
     place = scores.shape[1] - rank
     return torch.from_numpy(np.partition(scores.numpy(), place, axis=1)[:, place].copy())
@@ -187,18 +192,20 @@ def _rank_th(scores: Tensor, rank: int) -> Tensor:
 
 def _true_places(mask: Tensor) -> Tensor:
     """Flat places of all that is true, ascending."""
-    if mask.is_cuda:
+    if _by_torch(mask):
         return mask.view(-1).nonzero().squeeze(1)
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def _sorted(keys: Tensor) -> Tensor:
-    return keys.sort(1).values if keys.is_cuda else torch.from_numpy(np.sort(keys.numpy(), axis=1))
+    if _by_torch(keys):
+        return keys.sort(1).values
+    return torch.from_numpy(np.sort(keys.numpy(), axis=1))
 
 
 def _smallest(keys: Tensor, k: int) -> Tensor:
     """The k smallest of each row, in any order."""
-    if keys.is_cuda:
+    if _by_torch(keys):
         return keys.topk(k, dim=1, largest=False, sorted=False).values
     if k == keys.shape[1]:
         return keys

@@ -55,6 +55,29 @@ def test_search_is_the_full_sort_with_ties_by_row(rows, queries, k, largest, sam
     assert torch.equal(scores, (asked @ corpus.T).gather(1, found))
 
 
+@pytest.mark.parametrize("largest", [1, 4])
+def test_the_way_of_a_gpu_gives_the_same(largest):
+    """Its selections are torch's own, which run anywhere."""
+    asked, corpus = whole_numbers(12, 6, largest, 0), whole_numbers(900, 6, largest, 1)
+    with small_blocks(32), mock.patch.object(exact, "_by_torch", return_value=True):
+        _, found = exact.top_k(asked, corpus, 30)
+    assert np.array_equal(found.numpy(), naive(asked, corpus, 30))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("stored", ["fp32", "bf16", "fp16"])
+def test_a_gpu_finds_what_the_cpu_finds(stored):
+    """Whole numbers up to 4 are exact in half precision too, and so are their scores."""
+    asked, corpus = whole_numbers(300, 16, 4, 0), whole_numbers(40_000, 16, 4, 1)
+    for queries, passages in ((asked.cuda(), corpus.cuda()), (asked.cuda(), corpus)):
+        scores, found = ExactIndex(passages, stored).search(queries, 500)
+        assert found.is_cuda
+        wanted, rows = exact.top_k(asked, corpus, 500)
+        assert torch.equal(found.cpu(), rows)
+        assert torch.equal(scores.cpu(), wanted)
+
+
 @pytest.mark.parametrize("order", ["rising", "falling", "periodic"])
 def test_a_sorted_corpus_or_one_in_step_with_the_sample_changes_nothing(order):
     generator = torch.Generator().manual_seed(0)
