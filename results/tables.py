@@ -174,7 +174,7 @@ def total(records: Sequence[RunRecord], lang: str = "en") -> str:
 
 def _forecast_total(records: Sequence[RunRecord], lang: str) -> str:
     known = [s for r in records if (s := forecasts.wall(r).value) is not None]
-    about = say("about", lang).format(formats.spoken(sum(known), lang))
+    about = say("about", lang).format(formats.spoken(sum(known), lang)) if known else "n/a"
     parts = " + ".join(f"~{formats.clock(value)}" for value in known[:PARTS])
     more = " + …" if len(known) > PARTS else ""
     missing = len(records) - len(known)
