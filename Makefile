@@ -19,6 +19,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/forbidden.py
+	$(BIN)/python .ci/forbidden.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .

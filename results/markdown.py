@@ -163,5 +163,5 @@ def _width(text: str) -> int:
 
 def _harmless(cell: Cell) -> str:
     text = plain(cell)
-    foreign = cell.kind not in ("value", "strong")
-    return f"'{text}" if foreign and text[:1] in ("=", "+", "-", "@") else text
+    strange = cell.kind not in ("value", "strong")
+    return f"'{text}" if strange and foreign.starts_formula(text) else text

@@ -27,6 +27,9 @@ _FORBIDDEN: Final = re.compile(
 )
 _BREAKS: Final = re.compile(r"[\n\t]+")
 
+_FORMULA: Final = re.compile(r"[\s;\"',]*[=+\-@＝＋－＠]|[\t\r]")
+"""Also behind a separator of other locales, and the wide signs that East Asian ones accept."""
+
 PLAIN: Final = str.maketrans(
     {
         "·": "-", "–": "-", "—": "-", "…": "...", "→": "->", "←": "<-", "↑": "^", "↓": "v",
@@ -52,6 +55,11 @@ def clean_line(text: str, limit: int = 500) -> str:
     """`clean` on one line of at most `limit` characters."""
     line = _BREAKS.sub(" ", clean(text[: limit * 4])).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def starts_formula(text: str) -> bool:
+    """Whether a spreadsheet could take the text of a CSV cell for a formula (CWE-1236)."""
+    return bool(_FORMULA.match(text))
 
 
 def escape_json(text: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from results.text import starts_formula
 from workbench.tui.records import COLUMNS, ResultRow
 from workbench.tui.widgets.grid import Cell
 
@@ -57,4 +58,4 @@ def write(rows: Sequence[ResultRow], folder: Path, kind: str) -> Path:
 
 
 def _harmless(text: str) -> str:
-    return f"'{text}" if text[:1] in "=+-@\t\r" and text and not _NUMBER.match(text) else text
+    return f"'{text}" if starts_formula(text) and not _NUMBER.match(text) else text

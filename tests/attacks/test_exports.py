@@ -1,0 +1,90 @@
+"""What leaves the workbench as a file for another program: Markdown for a browser, CSV for a
+spreadsheet (CWE-1236). The attacker's text is shown as text in both."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+
+from results import markdown as md
+from results.markdown import Cell, Column, Table
+from tests.attacks import hostile
+
+FORMULAS = (
+    '=HYPERLINK("http://evil","x")', "+1+cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0",
+    "@SUM(1+9)*cmd|' /C calc'!A0", "\t=1+1", "\r=1+1", " =1+1", "\n=1+1", "＝1+1",
+    "=cmd|' /C notepad'!'A1'", ";=1+1", '";=1+1',
+)  # fmt: skip
+MARKUP = (
+    "<script>alert(1)</script>", "<img src=http://evil/x.png>", "![x](http://evil/x.png)",
+    "[x](javascript:alert(1))", "a | b | c", "`` ` ``", "`code` | <b>", "# heading", "- item",
+    "<!-- hidden -->", "[x]: http://evil", "&lt;script&gt;", "***bold***", "~~gone~~",
+    "```\n<script>\n```", "$\\href{http://evil}{x}$", "<http://evil>", "1. item", "===", "---",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_of_a_csv_begins_a_formula(text: str) -> None:
+    table = Table((Column("a"), Column("b")), ((Cell(text), Cell("x")), (Cell("x"), Cell(text))))
+    for row in csv.reader(io.StringIO(md.comma_separated(table))):
+        assert len(row) == 2
+        for cell in row:
+            inner = cell.lstrip(' ；;"')
+            assert not inner.startswith(("=", "+", "-", "@")) or cell.startswith("'")
+            assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "＝"))
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_the_screens_csv_neither(text: str) -> None:
+    from workbench.tui import export
+
+    assert export._harmless(text)[:1] not in ("=", "+", "-", "@", "\t", "\r", "＝")
+
+
+def test_numbers_stay_numbers() -> None:
+    from workbench.tui import export
+
+    for text in ("-0.03", "+1.2e-05", "12:30", "-4 ms", "86.4 ms"):
+        assert export._harmless(text) == text
+    row = ((Cell("-0.03", "value"), Cell("+2.1 %", "value")),)
+    assert (
+        md.comma_separated(Table((Column("a"), Column("b")), row)).splitlines()[1] == "-0.03,+2.1 %"
+    )
+
+
+def rendered(text: str) -> str:
+    """The text as GitHub would show it, backslashes taken away: what is left must be the text."""
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
+
+
+@pytest.mark.parametrize("text", [*MARKUP, hostile.EVIL])
+@pytest.mark.parametrize("kind", ["text", "code", "unknown"])
+def test_no_text_in_a_table_is_markup(text: str, kind: str) -> None:
+    table = Table((Column("a"), Column("b")), ((Cell(text, kind), Cell("end")),))  # type: ignore[arg-type]
+    lines = md.markdown(table).splitlines()
+    assert len(lines) == 3
+    assert re.sub(r"\\.", "", lines[2]).count("|") == 3, "two cells, whatever the text"
+    cell = lines[2].removeprefix("| ").removesuffix(" | end |")
+    if not (cell.startswith("`") and cell.endswith("`")):
+        bare = re.sub(r"\\.", "", cell)
+        assert not set("<>[]`*") & set(bare), bare
+    assert hostile.raw(lines[2].encode()) == set()
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_no_log_ends_its_fence(text: str) -> None:
+    block = md.fenced(f"before\n{text}\n````\nafter")
+    fence = block.split("\n", 1)[0]
+    body = block[len(fence) + 1 :].rsplit(fence, 1)[0]
+    assert fence not in body.split("\n")
+
+
+def test_the_screens_markdown_is_a_table_whatever_its_cells_say() -> None:
+    from workbench.tui import export
+
+    for text in MARKUP:
+        cell = export._MARKUP.sub(r"\\\1", text)
+        assert not re.search(r"(?<!\\)[|<>\[\]`]", cell)
