@@ -77,7 +77,7 @@ def main() -> None:
         work[f"top {depth}"] = lambda depth=depth: exact.top_k(queries, corpus, depth)
         if asked.naive:
             work[f"naive {depth}"] = lambda depth=depth: blocks(
-                queries, corpus, lambda scores: scores.topk(depth)
+                queries, corpus, lambda scores: scores.topk(min(depth, scores.shape[1]))
             )
     report(work, asked)
 
