@@ -13,6 +13,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +35,7 @@ MODULES = {
     "ret_m2kr_jsonl": "datasets_mm.adapters.jsonl",
     "m2kr_parquet": "datasets_mm.adapters.m2kr_parquet",
 }
+IMAGE_ROOT = "image_root"
 TABLES = ("records.arrow", "corpus.arrow")
 
 
@@ -78,9 +80,21 @@ def build(
         found = locate(chain[0], data_root, image_root)
         place = _Place.of(_source(found, cache_root, say), found)
         folder = _subset(chain, place, cache_root, say)
+        _remember(folder, place.images)
         return _open(chain[-1], folder, place.images)
     except (SourceError, OSError, pa.ArrowException) as error:
         raise BuildError(f"subset {name!r}: {error}") from error
+
+
+def _remember(folder: Path, images: Path) -> None:
+    """Where the pictures were last: for whoever looks at the subset without naming its data.
+
+    Beside the manifest, which names no machine and is equal everywhere.
+    """
+    path = folder / IMAGE_ROOT
+    with suppress(OSError):  # the cache may be another user's, and read-only
+        if not path.exists() or path.read_text("utf-8") != str(images):
+            path.write_text(str(images), "utf-8")
 
 
 @dataclass(frozen=True)

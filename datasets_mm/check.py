@@ -68,7 +68,7 @@ def remarks(profile: Profile) -> list[str]:
     if profile.passages.records_with_repeats:
         said.append(f"{profile.passages.records_with_repeats:,} records name a passage twice")
     said += [
-        f"{n:,} records have a further field {name!r}" for name, n in profile.other_fields.items()
+        f"records with a further field {name!r}: {n:,}" for name, n in profile.other_fields.items()
     ]
     if profile.pictures is None:
         said.append("pictures were not looked for; give their folder with --image-root")
@@ -83,12 +83,12 @@ def _lines(profile: Profile) -> list[Problem]:
         Problem(reason, count, profile.examples.get(reason, ()))
         for reason, count in profile.refused.items()
     ]
-    return found + [
-        Problem(
-            f"left out of the subset: {reason}", count, profile.left_out_examples.get(reason, ())
-        )
+    places = profile.left_out_examples
+    found += [
+        Problem(f"left out of the subset: {reason}", count, places.get(reason, ()))
         for reason, count in profile.left_out.items()
     ]
+    return found + [Problem(what, n, places.get(what, ())) for what, n in profile.noted.items()]
 
 
 def _fields(profile: Profile, required: Sequence[str]) -> list[Problem]:

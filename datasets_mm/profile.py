@@ -127,6 +127,8 @@ class Profile(Part):
     """Reason -> the first five places."""
     left_out: dict[str, int] = {}
     """Reason -> lines or records that the build of this subset has left out."""
+    noted: dict[str, int] = {}
+    """Oddity that a build met and kept, such as positives outside the corpus -> how often."""
     left_out_examples: dict[str, tuple[str, ...]] = {}
     fields: tuple[FieldProfile, ...] = ()
     other_fields: dict[str, int] = {}

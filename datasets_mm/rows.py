@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final, Protocol
 from pydantic_core import from_json
 
 from datasets_mm.adapters.fields import LineError, from_m2kr, items, text
+from datasets_mm.source import SourceError
 
 PART_BYTES: Final = 4 << 20
 BUFFER_BYTES: Final = 256 << 10
@@ -93,8 +94,12 @@ class JsonLines:
                 if not raw:
                     return
                 at += len(raw)
-                # What is left of a longer line lies in later parts, which pass over it.
-                yield None if len(raw) > MAX_LINE_BYTES else raw
+                if len(raw) <= MAX_LINE_BYTES:
+                    yield raw
+                    continue
+                yield None
+                if not raw.endswith(b"\n"):
+                    at = _skip_line(file, at, end)
 
 
 def _skip_line(file: BinaryIO, at: int, end: int) -> int:
@@ -184,11 +189,17 @@ class ParquetRows:
 
     def _groups(self) -> list[tuple[Path, int, int]]:
         """(file, row group, rows)."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         groups = []
         for path in self.paths:
-            about = pq.read_metadata(path)
+            try:
+                about = pq.read_metadata(path)
+            except pa.ArrowException as error:
+                raise SourceError(
+                    f"{path.name} is no whole Parquet file ({error}); download it again"
+                ) from None
             groups += [(path, n, about.row_group(n).num_rows) for n in range(about.num_row_groups)]
         return groups
 

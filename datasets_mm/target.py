@@ -138,19 +138,28 @@ def _subset(
     name: str, cache_root: Path, data_root: Path | None, image_root: str, say: Say
 ) -> Target:
     known = catalog.summary(name, cache_root)
-    problem = catalog.problem(name, data_root)
+    problem = catalog.problem(name, data_root, image_root)
     if problem and known.folder is None:
         raise TargetError(problem)
     if problem and known.folder is not None:
         manifest = json.loads((known.folder / "manifest.json").read_text("utf-8"))
-        return _built(name, known.folder, manifest, _folder(image_root))
+        return _built(name, known.folder, manifest, _last_root(known.folder))
     from datasets_mm import build
 
     try:
-        made = build.build(name, cache_root, data_root, progress=say)
+        made = build.build(name, cache_root, data_root, say, image_root)
     except build.BuildError as error:
         raise TargetError(str(error)) from None
     return _built(name, made.folder, made.manifest, made.image_root)
+
+
+def _last_root(folder: Path) -> Path | None:
+    """Where the pictures were when the subset was last opened with its data."""
+    try:
+        root = Path((folder / "image_root").read_text("utf-8"))
+    except OSError:
+        return None
+    return root if root.is_dir() else None
 
 
 def _built(name: str, folder: Path, manifest: dict[str, Any], images: Path | None) -> Target:
@@ -160,6 +169,7 @@ def _built(name: str, folder: Path, manifest: dict[str, Any], images: Path | Non
     # What steps drop, and what the maker of packaged data excludes, is meant.
     meant = manifest.get("source_skipped", {}) if catalog.origin(chain).packages else {}
     left_out = {r: n for r, n in skipped.items() if r not in meant and not r.startswith("step ")}
+    noted = manifest.get("source_noted", {})
     said = [f"{count:,} left out by the source: {reason}" for reason, count in meant.items()]
     examples = {**manifest.get("source_examples", {}), **manifest.get("examples", {})}
     return Target(
@@ -177,10 +187,17 @@ def _built(name: str, folder: Path, manifest: dict[str, Any], images: Path | Non
             "left_out_examples": {r: tuple(places) for r, places in examples.items()},
             "corpus_rows": manifest.get("corpus_rows"),
             "required": _required(chain),
-            "expected_rows": chain[-1].expected_rows,
-            "notices": (*manifest.get("notices", ()), *said),
+            "noted": noted,
+            "expected_rows": manifest.get("expected_rows", chain[-1].expected_rows),
+            "notices": (*_notices(manifest, noted), *said),
         },
     )
+
+
+def _notices(manifest: dict[str, Any], noted: dict[str, int]) -> list[str]:
+    """What the build said and the profile does not count anyway."""
+    known = (*noted, "the recipe expects")
+    return [said for said in manifest.get("notices", ()) if not any(k in said for k in known)]
 
 
 def _required(chain: list[Recipe]) -> tuple[str, ...]:

@@ -208,7 +208,8 @@ def _print_sections(found: list[Profile], *, markdown: bool) -> None:
 
     for section in profile_rows.sections(found):
         typer.echo("")
-        _print_table(profile_tables.table(section, found), markdown=markdown)
+        made = profile_tables.table(section, found, markup=markdown)
+        _print_table(made, markdown=markdown)
         if section.bars:
             bars = "\n".join(histogram(section.bars))
             typer.echo(fenced(bars) if markdown else "\n" + bars + "\n", nl=False)

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from datasets_mm.profile import FieldProfile, Profile
-from results.markdown import Cell, Column, Table
+from results.markdown import Cell, Column, Table, code
+from results.text import clean_line
 from workbench.profile_rows import Section, sections
 
 
-def table(section: Section, profiles: Sequence[Profile]) -> Table:
-    """The section as a table; with two profiles a last column holds the difference."""
+def table(section: Section, profiles: Sequence[Profile], *, markup: bool = False) -> Table:
+    """The section as a table; with two profiles a last column holds the difference.
+
+    `markup`: it is meant for Markdown, where names of files must not be read as markup.
+    """
     pair = len(profiles) == 2
-    columns = [Column(section.title), *(Column(p.name, right=True) for p in profiles)]
+    names = [code(p.name) if markup else clean_line(p.name) for p in profiles]
+    columns = [Column(section.title), *(Column(name, right=True) for name in names)]
     columns += [Column("difference", right=True)] if pair else []
     rows = [
         (
