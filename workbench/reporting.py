@@ -15,7 +15,7 @@ from typing import Any
 from results import forecasts, formats, notes, query, store
 from results.schema import RunCurves, RunRecord, SuiteView
 from results.text import clean, clean_line, escape_json
-from workbench import suite
+from workbench import blackbox, suite
 from workbench.exits import ExitStatus
 
 
@@ -156,9 +156,9 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
         print(clean_line(f"{compared.what}: {compared.sentence()}"))
         print("    " + clean_line(f"by {source.suite}/{source.run_id}"))
     if record.exit.cause not in ("completed", "skipped"):
-        print("end of engine.log:")
-        for line in _log_tail(log_root / record.folder / "engine.log"):
-            print(f"    {clean_line(line)}")
+        for line in blackbox.lines(log_root / record.folder, record.identity.attempt):
+            indent = line[: len(line) - len(line.lstrip(" "))]
+            print(indent + clean_line(line))
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -181,12 +181,3 @@ def _reading(reading: Mapping[str, Any]) -> str:
     interval = formats.interval(reading["value"], reading["low"], reading["high"], digits=6)
     return f"{interval}  ({reading['method']})" if reading["method"] else interval
 
-
-def _log_tail(path: Path, lines: int = 20) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 16_384))
-            return file.read().decode(errors="replace").splitlines()[-lines:]
-    except OSError:
-        return []
