@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 ABSENT: Final = frozenset({"", "na", "nan", "none", "null"})
+LONGEST_ABSENT: Final = max(map(len, ABSENT))
 PASSAGE_FIELDS: Final = ("passage_id", "passage_text", "passage_image_path")
 
 M2KR_DATA: Final = {
@@ -52,14 +53,14 @@ def text(value: Any) -> str:
     if value is None or isinstance(value, dict | list):
         return ""
     said = str(value).strip()
-    if said.lower() in ABSENT:
+    if len(said) <= LONGEST_ABSENT and said.lower() in ABSENT:
         return ""
     return _utf8(said)
 
 
 def _utf8(said: str) -> str:
     """A lone surrogate is legal in JSON and not in UTF-8."""
-    return said.encode("utf-8", "replace").decode()
+    return said if said.isascii() else said.encode("utf-8", "replace").decode()
 
 
 def answer(value: Any) -> str:
