@@ -85,7 +85,7 @@ class OpenVision(Tower):
 
     def own(self, inputs: Tensor) -> Tensor:
         """uint8 [n, S, S, 3] -> [n, D]."""
-        return self._tower(self._pixels(inputs))  # type: ignore[no-any-return]
+        return self._tower(self._seen(inputs))  # type: ignore[no-any-return]
 
     def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """[n, prefix + patches, width] each."""
@@ -93,7 +93,7 @@ class OpenVision(Tower):
             return super().states(inputs, layers)
         wanted = sorted(set(layers))
         found = self._tower.forward_intermediates(
-            self._pixels(inputs),
+            self._seen(inputs),
             indices=wanted,
             intermediates_only=True,
             output_fmt="NLC",
@@ -127,7 +127,7 @@ class OpenVision(Tower):
         """
         if self.blocks:
             return super().own_tokens(inputs)
-        maps = self._trunk.forward_features(self._pixels(inputs))  # type: ignore[union-attr]
+        maps = self._trunk.forward_features(self._seen(inputs))  # type: ignore[union-attr]
         places = maps.flatten(2).transpose(1, 2)
         return self._tower.head(self._trunk.head.fc(places))  # type: ignore[no-any-return, union-attr]
 
@@ -138,6 +138,11 @@ class OpenVision(Tower):
     def compile(self) -> None:
         """Images have one shape."""
         self._tower.compile()
+
+    def _seen(self, images: Tensor) -> Tensor:
+        pixels: Tensor = self._pixels(images)
+        # Channels last, FastViT's backward pass ends in a segmentation fault on CPUs (torch 2.15).
+        return pixels.contiguous() if pixels.device.type == "cpu" else pixels
 
 
 def _blocks(trunk: Any) -> Sequence[nn.Module]:

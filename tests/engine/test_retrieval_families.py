@@ -1,0 +1,406 @@
+"""Every family against the library it is built on, and the shapes of all that settings make."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers import models as token_models
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    Siglip2Config,
+    Siglip2Model,
+    SiglipConfig,
+    SiglipModel,
+)
+
+from engines import models
+from engines.emitter import EngineError
+from engines.retrieval import Params, frozen, loading, wording
+from engines.retrieval.encoder import DualEncoder, parameter_counts, tower_counts, unit
+from engines.retrieval.items import TokenItems
+from engines.retrieval.loss import contrastive
+from engines.retrieval.pairs import Inputs
+
+THIN = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2}
+TEXTS = ["a red disc.", "What noise does this make?", "X"]
+
+
+def words_file(folder: Path, *, pad: str, clip: bool = False) -> int:
+    """A word tokenizer with special tokens like the family's; returns its size."""
+    special = ["<pad>", "</s>", "<unk>", "<s>"]
+    known = sorted({w for t in TEXTS for w in t.replace(".", "").replace("?", "").split()})
+    entries = [*special, *known, *(w.lower() for w in known if w.lower() not in known)]
+    vocabulary = {word: number for number, word in enumerate(dict.fromkeys([*entries, ".", "?"]))}
+    end = "</s>"
+    if clip:  # the end token has the highest number
+        vocabulary["<|endoftext|>"], end = len(vocabulary), "<|endoftext|>"
+    tokenizer = Tokenizer(token_models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, vocabulary[end])]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    stated = {"pad_token": pad, "tokenizer_class": "SiglipTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(stated))
+    return len(vocabulary)
+
+
+def clip_folder(folder: Path) -> CLIPModel:
+    size = words_file(folder, pad="<pad>", clip=True)
+    (folder / "tokenizer_config.json").unlink()
+    text = {**THIN, "num_hidden_layers": 9, "vocab_size": size, "eos_token_id": size - 1}
+    vision = {**THIN, "num_hidden_layers": 12, "image_size": 64, "patch_size": 32}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=48))
+    model.eval().save_pretrained(folder)
+    return model
+
+
+def siglip_folder(folder: Path) -> SiglipModel:
+    size = words_file(folder, pad="</s>")
+    text = {**THIN, "num_hidden_layers": 3, "vocab_size": size, "max_position_embeddings": 16,
+            "pad_token_id": 1, "eos_token_id": 1, "bos_token_id": 3}  # fmt: skip
+    vision = {**THIN, "num_hidden_layers": 4, "image_size": 48, "patch_size": 16}
+    model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
+    torch.nn.init.constant_(model.logit_bias, -12.5)
+    torch.nn.init.constant_(model.logit_scale, 4.7)
+    model.eval().save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.25, 0.2]})
+    )
+    return model
+
+
+def naflex_folder(folder: Path) -> Siglip2Model:
+    size = words_file(folder, pad="<pad>")
+    text = {**THIN, "num_hidden_layers": 2, "vocab_size": size, "max_position_embeddings": 16}
+    vision = {**THIN, "num_hidden_layers": 2, "num_patches": 16, "patch_size": 16}
+    model = Siglip2Model(Siglip2Config(text_config=text, vision_config=vision))
+    model.eval().save_pretrained(folder)
+    return model
+
+
+def open_clip_folder(folder: Path, vision: dict, *, both_ways: bool) -> torch.nn.Module:
+    """As `save_for_hf` of open_clip writes a folder, with a thin text tower."""
+    open_clip = pytest.importorskip("open_clip")
+    from open_clip.push_to_hf_hub import save_config_for_hf
+    from safetensors.torch import save_file
+
+    config = {
+        "embed_dim": 48,
+        "vision_cfg": vision,
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2,
+                     "layers": 3, "no_causal_mask": both_ways},
+        "custom_text": True,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = open_clip.model.CustomTextCLIP(
+        **{k: v for k, v in config.items() if k != "custom_text"}
+    )
+    open_clip.model.set_model_preprocess_cfg(
+        model, {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear",
+                "resize_mode": "shortest", "size": vision["image_size"]}
+    )  # fmt: skip
+    save_config_for_hf(model, folder / "open_clip_config.json", config)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return model.eval()
+
+
+def fastvit_folder(folder: Path) -> torch.nn.Module:
+    """MobileCLIP2-S0's image tower, as open_clip configures it, but for 64 instead of 256 px."""
+    vision = {"timm_model_name": "fastvit_mci0", "timm_model_pretrained": False,
+              "timm_pool": "avg", "timm_proj": None, "timm_drop": 0.0, "timm_drop_path": 0.0,
+              "image_size": 64}  # fmt: skip
+    return open_clip_folder(folder, vision, both_ways=True)
+
+
+def plain_vit_folder(folder: Path) -> torch.nn.Module:
+    vision = {"image_size": 64, "layers": 3, "width": 64, "patch_size": 32, "head_width": 32}
+    return open_clip_folder(folder, vision, both_ways=False)
+
+
+def timm_vit_folder(folder: Path) -> torch.nn.Module:
+    """A vision transformer of timm pooled at its class token, as MobileCLIP-B's."""
+    vision = {"timm_model_name": "test_vit", "timm_model_pretrained": False,
+              "timm_pool": "token", "timm_proj": None, "image_size": 160}  # fmt: skip
+    return open_clip_folder(folder, vision, both_ways=False)
+
+
+FOLDERS = {
+    "clip": clip_folder, "siglip": siglip_folder, "naflex": naflex_folder,
+    "fastvit": fastvit_folder, "plain-vit": plain_vit_folder, "timm-vit": timm_vit_folder,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """These models are too small to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def family(request, tmp_path_factory):
+    """(name, folder, the library's own model)."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, folder, FOLDERS[request.param](folder)
+
+
+def opened(folder: Path, **settings) -> tuple[DualEncoder, wording.Words, Params]:
+    entry = models.load(f"path:{folder}")
+    assert models.problem(entry) is None
+    params = Params(**{**entry.settings, **settings})
+    words = wording.of_model(folder, entry.family)
+    model = loading.from_folder(entry, folder, words, params)
+    loading.shape(model, entry, params, words)
+    return model.eval(), words, params
+
+
+def token_ids(words: wording.Words, params: Params) -> torch.Tensor:
+    items = TokenItems.tokenise(TEXTS, words.tokenizer, params.max_tokens, words.pad)
+    items.length = words.length
+    return items.gather(np.arange(3))
+
+
+def pictures(params: Params, count: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    size = (count, params.image_size, params.image_size, 3)
+    return torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+
+
+def own_logits(name: str, model, ids, images, mean, std) -> torch.Tensor:
+    """Texts x images by the library's forward, from its own kind of pixels."""
+    pixels = (images.permute(0, 3, 1, 2) / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(
+        std
+    )[:, None, None]
+    if name == "naflex":
+        from transformers.models.siglip2.image_processing_siglip2 import convert_image_to_patches
+
+        patches = torch.stack([convert_image_to_patches(p, 16) for p in pixels])
+        side = images.shape[1] // 16
+        shapes = torch.tensor([[side, side]] * len(images))
+        mask = torch.ones(patches.shape[:2], dtype=torch.long)
+        out = model(input_ids=ids, pixel_values=patches, pixel_attention_mask=mask,
+                    spatial_shapes=shapes)  # fmt: skip
+        return out.logits_per_text
+    if name in ("clip", "siglip"):
+        return model(input_ids=ids, pixel_values=pixels).logits_per_text
+    seen, read, scale = model(pixels, ids)
+    return scale * read @ seen.T
+
+
+STATISTICS = {
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "siglip": ((0.5, 0.4, 0.3), (0.5, 0.25, 0.2)),
+    "naflex": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+@torch.inference_mode()
+def test_logits_are_the_librarys_own(family):
+    name, folder, reference = family
+    model, words, params = opened(folder)
+    ids, images = token_ids(words, params), pictures(params)
+    mean, std = STATISTICS.get(name, ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    expected = own_logits(name, reference, ids, images, mean, std)
+    texts, seen = unit(model.embed_texts(ids, "query")), unit(model.embed_images(images, "passage"))
+    found = reference.logit_scale.exp() * texts @ seen.T
+    if getattr(reference, "logit_bias", None) is not None:
+        found = found + reference.logit_bias
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    facts = loading.facts(model, params)
+    assert facts["normalisation"].startswith("mean " + f"{mean[0]:.4g}")
+    counted = sum(p.numel() for p in reference.parameters())
+    own = 1 if getattr(reference, "logit_bias", None) is not None else 0  # not with softmax
+    assert parameter_counts(model)[0] == counted - own
+    counts = tower_counts(model)
+    assert counts["other"] == 1, "the temperature"
+    assert counts["text"] + counts["vision"] + 1 == parameter_counts(model)[0]
+
+
+@torch.inference_mode()
+def test_the_last_layer_alone_is_the_towers_own_output(family):
+    _, folder, _ = family
+    model, words, params = opened(folder)
+    ids, images = token_ids(words, params), pictures(params)
+    own = model.embed_texts(ids, "query"), model.embed_images(images, "query")
+    model.text_layers = (model.text_blocks - 1,)
+    torch.testing.assert_close(model.embed_texts(ids, "query"), own[0], atol=1e-5, rtol=1e-4)
+    if model.vision_blocks:
+        model.vision_layers = (model.vision_blocks - 1,)
+        torch.testing.assert_close(
+            model.embed_images(images, "query"), own[1], atol=1e-5, rtol=1e-4
+        )
+
+
+@torch.inference_mode()
+def test_tokens_of_a_convolutional_tower_average_to_its_own_output(tmp_path):
+    fastvit_folder(tmp_path)
+    model, _, params = opened(tmp_path, scoring="late")
+    images = pictures(params, 2)
+    tokens = model.embed_images(images, "query")
+    assert tokens.shape == (2, 4, 48), "2 x 2 places"
+    torch.testing.assert_close(tokens.mean(1), model.vision_tower.own(images), atol=1e-5, rtol=1e-4)
+
+
+MIXED = {
+    "mean-pooled": {}, "mean-late": {"scoring": "late"},
+    "recurrent-pooled": {"layer_fusion": "recurrent"},
+    "recurrent-late": {"layer_fusion": "recurrent", "scoring": "late"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", [[], [3, 7, 11]], ids=["own", "3-7-11"])
+@pytest.mark.parametrize("mixed", MIXED)
+def test_shapes_of_every_encoder(family, mixed, layers):
+    """Family x layers x fusion x scoring; with one modality missing; gradients to what is used."""
+    name, folder, _ = family
+    settings = {**MIXED[mixed], "layers": layers, "fusion_width": 64, "fusion_queries": 5,
+                "late_width": 24}  # fmt: skip
+    recurrent = "recurrent" in mixed
+    if recurrent and (not layers or name == "fastvit"):
+        with pytest.raises(EngineError, match="layer_fusion = recurrent"):
+            opened(folder, **settings)
+        return
+    model, words, params = opened(folder, **settings)
+    if layers and name == "clip":
+        assert (model.text_layers, model.vision_layers) == ((2, 5, 8), (3, 7, 11))
+    ids, images = token_ids(words, params)[:2], pictures(params, 2)
+    inputs = Inputs(3, ids, torch.tensor([0, 1]), images, torch.tensor([1, 2]))
+    items = model.train().items(inputs, "query")
+    tokens = 5 if recurrent else ids_and_patches(model, params, words)
+    width = 24 if recurrent else {"clip": 48, "siglip": 64, "naflex": 64}.get(name, 48)
+    assert items.shape == ((3, tokens, width) if "late" in mixed else (3, width))
+    norms = items.norm(dim=-1)
+    there = norms > 0
+    torch.testing.assert_close(norms[there], torch.ones_like(norms[there]))
+    assert there.any(-1).all() if "late" in mixed else there.all()
+    loss, _ = contrastive(items, items.flip(0), torch.eye(3, dtype=torch.bool), model.scale())
+    loss.backward()
+    unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    if recurrent:  # heads and projections of the towers lie behind the layers that are read
+        assert not any(n.startswith("fusion") for n in unused)
+    elif not layers and mixed == "mean-pooled":
+        assert not unused
+
+
+def ids_and_patches(model: DualEncoder, params: Params, words: wording.Words) -> int:
+    shape = model.late_shape
+    assert not model.late or shape.texts == (words.length or params.max_tokens)
+    return shape.texts + shape.images
+
+
+def test_a_late_item_without_a_text_has_the_image_tokens_alone(tmp_path):
+    clip_folder(tmp_path)
+    model, words, params = opened(tmp_path, scoring="late", max_tokens=12)
+    ids, images = token_ids(words, params), pictures(params, 1)
+    none = torch.zeros(0, dtype=torch.long)
+    image = model.items(Inputs(1, ids[:0], none, images, torch.tensor([0])), "query")
+    text = model.items(Inputs(1, ids[:1], torch.tensor([0]), images[:0], none), "query")
+    assert image.shape == text.shape == (1, 12 + 5, 48)
+    assert (image[0].norm(dim=-1) > 0).tolist() == [False] * 12 + [True] * 5
+    length = int((ids[0] == words.tokenizer.get_vocab_size() - 1).int().argmax()) + 1
+    assert (text[0].norm(dim=-1) > 0).sum() == length
+
+
+# Words
+
+
+def test_siglip_texts_are_lower_case_without_punctuation_and_padded_as_trained(tmp_path):
+    siglip_folder(tmp_path)
+    words = wording.of_model(tmp_path, "siglip")
+    assert (words.pad, words.length) == (1, 16)
+    ids = token_ids(words, Params(max_tokens=16))
+    assert ids.shape == (3, 16)
+    told = [words.tokenizer.id_to_token(int(i)) for i in ids[0]]
+    assert told == ["a", "red", "disc", "</s>", *["</s>"] * 12]
+
+
+def test_clip_words_are_those_of_open_clip(tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    plain_vit_folder(tmp_path)
+    words = wording.of_model(tmp_path, "open-clip")
+    texts = ["A red  Disc, isn't it?", "낙타 🐫 ½ café №5", "word " * 100, "x", "don't/can_t #1"]
+    items = TokenItems.tokenise(texts, words.tokenizer, 77, words.pad)
+    items.length = words.length
+    expected = open_clip.tokenizer.SimpleTokenizer()(texts)
+    assert torch.equal(items.gather(np.arange(len(texts))), expected)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"layers": [3, 12]}, r"layers = \[3, 12\]: 12 is out of range; the text tower has 9"),
+        (
+            {"text_layers": [9]},
+            r"text_layers = \[9\]: 9 .* text tower has 9 blocks and takes 0 to 8",
+        ),
+        ({"vision_layers": [-1]}, r"vision_layers = \[-1\]: -1 .* vision tower has 12 blocks"),
+        ({"layer_fusion": "recurrent"}, "as many text as vision layers, and there are 0 and 0"),
+        (
+            {"layer_fusion": "recurrent", "text_layers": [1], "vision_layers": [1, 2]},
+            r"there are 1 and 2; .*text_layers \(0 to 8\) and vision_layers \(0 to 11\)",
+        ),
+        ({"layer_fusion": "recurrent", "layers": [1], "fusion_width": 100}, "multiple of 64"),
+        ({"max_tokens": 78}, "max_tokens = 78: .* takes at most 77"),
+        ({"freeze_towers": True}, "leaves nothing to train"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(tmp_path, settings, sentence):
+    clip_folder(tmp_path)
+    with pytest.raises(EngineError, match=sentence):
+        opened(tmp_path, **settings)
+
+
+def test_refusals_of_other_families(tmp_path):
+    fastvit_folder(tmp_path)
+    with pytest.raises(EngineError, match="image_size = 128: .* takes 64 only"):
+        opened(tmp_path, image_size=128)
+    with pytest.raises(EngineError, match="grad_cache_chunk = 8: .* normalises over the batch"):
+        opened(tmp_path, grad_cache_chunk=8)
+    with pytest.raises(EngineError, match="vision_layers = .* has no blocks"):
+        opened(tmp_path, vision_layers=[1])
+    model = frozen.HeadEncoder({"hidden": 8, "projection": 8}, 0.07)
+    entry = models.load("effnet-minilm")
+    for settings, sentence in (
+        ({"scoring": "late"}, "keeps one vector per text and image"),
+        ({"layer_fusion": "recurrent", "layers": [1]}, "gives no blocks to read"),
+    ):
+        with pytest.raises(EngineError, match=sentence):
+            loading.shape(model, entry, Params(**settings), None)
+
+
+def test_folders_that_are_not_a_model_are_named(tmp_path):
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {}}))
+    assert "lacks open_clip_model.safetensors" in models.problem(models.load(f"path:{tmp_path}"))
+    (tmp_path / "open_clip_pytorch_model.bin").touch()
+    assert "only pickled weights" in models.problem(models.load(f"path:{tmp_path}"))
+    (tmp_path / "open_clip_config.json").write_text("[]")
+    with pytest.raises(LookupError, match="is not JSON"):
+        models.load(f"path:{tmp_path}")
+    with pytest.raises(LookupError, match="not in the local hub cache"):
+        models.load("hub:nobody/nothing")
+
+
+def test_a_repository_in_the_hub_cache_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / "models--some--siglip"
+    snapshot = repo / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("a" * 40)
+    siglip_folder(snapshot)
+    entry = models.load("hub:some/siglip")
+    assert (entry.family, entry.settings) == ("siglip", {"image_size": 48, "max_tokens": 16})
+    assert models.problem(entry) is None
+    assert models.revision(entry) == "a" * 40
+    assert models.load("hub:some/siglip@" + "a" * 40).family == "siglip"
