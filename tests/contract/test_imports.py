@@ -31,6 +31,7 @@ LIGHT = {
     "import engines.protocol, engines.catalog, engines.models": {"rich", "typer"},
     "from engines import catalog\nfor n in catalog.names(): catalog.load(n)": {"rich", "typer"},
     "import datasets_mm.catalog, datasets_mm.recipe": {"rich", "typer"},
+    "import workbench.profiles, workbench.profile_tables, datasets_mm.check": {"rich", "typer"},
     "import results.schema, results.store": {"rich", "typer"},
 }
 """What is imported -> what else it must not load beside all that is heavy."""

@@ -13,6 +13,7 @@ from tests.tui.conftest import until
 from tests.tui.picture import portable
 from workbench import paths
 from workbench.tui.app import WorkbenchApp
+from workbench.tui.screens.data import DataScreen
 from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.plan import PlanScreen
 from workbench.tui.screens.results import ResultsScreen
@@ -22,7 +23,7 @@ SIZES = ((80, 24), (120, 36))
 
 
 async def shoot(log_root: Path, size: tuple[int, int], out: Path) -> None:
-    """The three screens at one size."""
+    """The four screens at one size."""
     app = WorkbenchApp(log_root, paths.cache_root())
     suffix = f"{size[0]}x{size[1]}"
     async with app.run_test(size=size) as pilot:
@@ -47,6 +48,15 @@ async def shoot(log_root: Path, size: tuple[int, int], out: Path) -> None:
         await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
         await pilot.pause(1.0)
         save(app, out / f"results-{suffix}.svg")
+        await pilot.press("4")
+        await until(pilot, lambda: isinstance(app.screen, DataScreen))
+        subsets = app.screen.query_one("#data-subsets", Grid)
+        await until(pilot, lambda: "emoji_train" in subsets.keys)
+        subsets.cursor = list(subsets.keys).index("emoji_train")
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(app.screen.query_one("#profile", Grid).rows), 120)
+        await pilot.pause(0.5)
+        save(app, out / f"data-{suffix}.svg")
 
 
 def save(app: WorkbenchApp, path: Path) -> None:
