@@ -21,7 +21,7 @@ from workbench.book import Book
 from workbench.journal import LineSplitter
 from workbench.ladder import Ladder
 from workbench.limits import Limits
-from workbench.progress import RateLimit, Silence
+from workbench.progress import RateLimit, Silence, Sleep
 from workbench.telemetry.gpus import GpuWatch, shown_gpus
 from workbench.telemetry.proc import TreeMeter
 
@@ -68,6 +68,7 @@ class Attempt:
         self.counts["torn_journal_lines"] = self.book.sealed
         self._splitter = LineSplitter(self.limits.line_bytes)
         self._rate = RateLimit(self.limits.messages_per_second)
+        self._sleep = Sleep()
         self._asked: Cause | None = None
         self._asked_detail = self._protocol_error = ""
         self._exit_at: float | None = None
@@ -224,6 +225,11 @@ class Attempt:
         return len(pids) + len(adopted)
 
     def _mind_silence(self, now: float) -> None:
+        if seconds := self._sleep.slept():
+            text = (
+                f"the machine slept for {seconds:.0f} s; times of these steps are not measurements"
+            )
+            self.book.write(protocol.Notice(t=self._t(), code="machine-slept", text=text))
         quiet, phase = self.silence.seconds(now), self.book.state.phase or "?"
         if (root := tree.look(self.tree.root.pid)) is not None and root.state in "Tt":
             if self.silence.newly_suspended(now):

@@ -7,7 +7,9 @@ for work done counts.
 from __future__ import annotations
 
 import signal
+import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +91,30 @@ class Silence:
         caught = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "0")
         listens = int(caught.split()[-1], 16) >> (signal.SIGUSR1 - 1) & 1
         return bool(listens) and tree.send(process, signal.SIGUSR1)
+
+
+def boot_gap() -> float:
+    """Seconds that this machine has slept since it was started: one clock counts them, one not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+
+
+class Sleep:
+    """Notices that the machine slept: a laptop's lid, a paused virtual machine."""
+
+    LEAST_SECONDS: Final = 1.0
+
+    def __init__(self, gap: Callable[[], float] = boot_gap) -> None:
+        self._gap = gap
+        self._before = gap()
+
+    def slept(self) -> float:
+        """Seconds slept since the last call, 0 if not longer than a second."""
+        now = self._gap()
+        seconds = now - self._before
+        if seconds < self.LEAST_SECONDS:
+            return 0.0
+        self._before = now
+        return seconds
 
 
 class RateLimit:

@@ -308,7 +308,9 @@ def serve(warden: Warden) -> int:
     """Run it as the only warden of its suite; the exit status of the process."""
     held = locks.take(warden.folder / "warden.lock")
     if held is None:
-        log(f"{warden.folder.name} has a warden already; `workbench attach` shows it")
+        who = locks.held_by(warden.folder / "warden.lock")
+        known = f" ({who})" if who else ""
+        log(f"{warden.folder.name} has a warden already{known}; `workbench attach` shows it")
         return 2
     guard.stand(warden.token, warden.limits.kill_seconds)
     try:
