@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engines.retrieval.items import Items, Rows
 from engines.torchkit.batches import share
+from engines.torchkit.draws import draw, hashed
 
 NONE = -1
 """Row of a modality that is not there."""
@@ -124,17 +125,9 @@ class PairGatherer:
         return _mapped(batch, Tensor.pin_memory) if self.pin else batch
 
 
-def draw(offsets: Rows, rows: Rows, seed: int, epoch: int) -> Rows:
-    """One positive of each record, as a place in the pool's positives."""
-    starts = offsets[rows]
-    counts = (offsets[rows + 1] - starts).astype(np.uint64)
-    chance = _hashed(rows, seed, epoch, salt=1)
-    return starts + (chance % counts).astype(np.int64)
-
-
 def drop_modality(queries: Side, rows: Rows, seed: int, epoch: int, share: float) -> Side:
     """Take the text or the image, at even odds, from `share` of the queries that have both."""
-    chance = _hashed(rows, seed, epoch, salt=2)
+    chance = hashed(rows, seed, epoch, salt=2)
     both = (queries.texts != NONE) & (queries.images != NONE)
     chosen = both & ((chance >> np.uint64(11)) * 2.0**-53 < share)
     text = chosen & (chance & np.uint64(1) == 0)
@@ -175,13 +168,3 @@ def _mapped(batch: PairBatch, function: Callable[[Tensor], Tensor]) -> PairBatch
     return PairBatch(
         batch.queries.mapped(function), batch.passages.mapped(function), function(batch.positive)
     )
-
-
-def _hashed(rows: Rows, seed: int, epoch: int, salt: int) -> npt.NDArray[np.uint64]:
-    """splitmix64 of (seed, epoch, salt, row): 64 even bits for each row (Steele et al. 2014)."""
-    base = np.random.SeedSequence([seed, epoch, salt]).generate_state(1, np.uint64)[0]
-    with np.errstate(over="ignore"):
-        x = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + base
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
