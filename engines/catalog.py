@@ -19,7 +19,7 @@ from engines.protocol import Oom, RunSpec, Task
 if TYPE_CHECKING:  # the workbench reads this catalogue and must not know what speaks for engines
     from engines.emitter import Emitter
 
-_NAMES: Final = ("retrieval", "probe")
+_NAMES: Final = ("retrieval", "captioning", "probe")
 
 
 class UnknownEngineError(LookupError):

@@ -27,11 +27,27 @@ OPEN_CLIP: Final = "open_clip_config.json"
 NEEDED: Final = ("config.json", WEIGHTS, "tokenizer.json")
 """Files that a local folder must have. Pickled weights are never loaded."""
 NEEDED_OPEN_CLIP: Final = (OPEN_CLIP, "open_clip_model.safetensors")
+PART_FILES: Final = ("config.json", WEIGHTS)
 PICKLED: Final = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
-Family = Literal["clip", "siglip", "open-clip", "clip-scratch", "frozen-towers", "run"]
+Family = Literal["clip", "siglip", "open-clip", "clip-scratch", "frozen-towers", "captioner", "run"]
 TRANSFORMERS: Final[dict[str, Family]] = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip"}
 """Families by the model_type of a folder in transformers' layout."""
 INSTALL_OPEN_CLIP: Final = "install the `open-clip` extra: pip install 'workbench-mm[open-clip]'"
+
+
+class Part(BaseModel):
+    """A part of a model that is put together: weights of a library, of a package, or sizes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub: str = Field(default="", description="Repository id on the Hugging Face hub")
+    revision: str = Field(default="main", description="Commit, tag or branch of the hub repository")
+    path: str = Field(default="", description="Local folder in transformers' layout")
+    packages: tuple[str, ...] = Field(default=(), description="Import names of its packages")
+    install: str = Field(default="", description="What to install when a package is missing")
+    architecture: dict[str, Any] = Field(
+        default={}, description="Sizes of what starts from scratch, or the tower of a package"
+    )
 
 
 class ModelEntry(BaseModel):
@@ -56,6 +72,8 @@ class ModelEntry(BaseModel):
     architecture: dict[str, Any] = Field(
         default={}, description="Sizes of a model that starts from scratch, or tower names"
     )
+    vision: Part | None = Field(default=None, description="Frozen vision tower of a captioner")
+    llm: Part | None = Field(default=None, description="Language model of a captioner")
     settings: dict[str, Any] = Field(
         default={}, description="Defaults of the engine's settings; a plan's settings win"
     )
@@ -93,21 +111,14 @@ def load(name: str) -> ModelEntry:
 
 def problem(entry: ModelEntry) -> str | None:
     """Why the model cannot be had on this machine, in one sentence with the remedy."""
-    for package in entry.packages:
-        if find_spec(package) is None:
-            remedy = entry.install or f"install the package that provides `{package}`"
-            return f"model '{entry.name}': package `{package}` is missing; {remedy}"
-    if not entry.hub and not entry.path:
-        return None
+    for part, files in ((entry.vision, PART_FILES), (entry.llm, (*PART_FILES, "tokenizer.json"))):
+        if part is not None and (sentence := part_problem(entry.name, part, files)):
+            return sentence
+    if sentence := _absent(entry.name, entry):
+        return sentence
     folder = weights_folder(entry)
     if folder is None:
-        command = f"hf download {entry.hub} --revision {entry.revision}"
-        return (
-            f"model '{entry.name}': {entry.hub} is not in the local hub cache {hub_cache()}; "
-            f"run `{command}` where there is a network, or name a folder as path:/abs/dir"
-        )
-    if not folder.is_dir():
-        return f"model '{entry.name}': {folder} is no folder; check the path"
+        return None
     needed = NEEDED_OPEN_CLIP if entry.family == "open-clip" else NEEDED
     missing = [file for file in needed if not (folder / file).is_file()]
     if needed[1] in missing and any((folder / file).exists() for file in PICKLED):
@@ -120,17 +131,51 @@ def problem(entry: ModelEntry) -> str | None:
     return None
 
 
-def weights_folder(entry: ModelEntry) -> Path | None:
-    """The folder with the weights: the entry's path, or its snapshot in the local hub cache."""
+def part_problem(name: str, part: Part, needed: tuple[str, ...]) -> str | None:
+    """`problem` of one part of the model `name`; large weights may lie in several files."""
+    if sentence := _absent(name, part):
+        return sentence
+    folder = weights_folder(part)
+    if folder is None or (lacking := [f for f in needed if not (folder / f).is_file()]) == []:
+        return None
+    if WEIGHTS in lacking and (folder / f"{WEIGHTS}.index.json").is_file():
+        lacking.remove(WEIGHTS)
+    if not lacking:
+        return None
+    return f"model '{name}': {folder} lacks {', '.join(lacking)}; complete the folder"
+
+
+def _absent(name: str, entry: ModelEntry | Part) -> str | None:
+    """Which package is missing, or why there is no folder with weights."""
+    for package in entry.packages:
+        if find_spec(package) is None:
+            remedy = entry.install or f"install the package that provides `{package}`"
+            return f"model '{name}': package `{package}` is missing; {remedy}"
+    if not entry.hub and not entry.path:
+        return None
+    folder = weights_folder(entry)
+    if folder is None:
+        command = f"hf download {entry.hub} --revision {entry.revision}"
+        return (
+            f"model '{name}': {entry.hub} is not in the local hub cache {hub_cache()}; "
+            f"run `{command}` where there is a network, or name a folder as path:/abs/dir"
+        )
+    return None if folder.is_dir() else f"model '{name}': {folder} is no folder; check the path"
+
+
+def weights_folder(entry: ModelEntry | Part) -> Path | None:
+    """The folder with the weights: its path, or its snapshot in the local hub cache; else None."""
     if entry.path:
         return Path(entry.path).expanduser().absolute()
+    if not entry.hub:
+        return None
     repo = hub_cache() / f"models--{entry.hub.replace('/', '--')}"
     commit = revision(entry)
     snapshot = repo / "snapshots" / commit
     return snapshot if commit and snapshot.is_dir() else None
 
 
-def revision(entry: ModelEntry) -> str:
+def revision(entry: ModelEntry | Part) -> str:
     """The commit that the cache holds for the entry's revision; empty when it holds none."""
     repo = hub_cache() / f"models--{entry.hub.replace('/', '--')}"
     ref = repo / "refs" / entry.revision

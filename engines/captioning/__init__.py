@@ -1,0 +1,26 @@
+"""Captioning: a frozen vision tower, a trained projector, and a language model with LoRA.
+
+Light: declares what the engine is. The computing modules are imported by `run`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from engines.captioning.params import Params
+from engines.emitter import Emitter
+from engines.protocol import RunSpec, Task
+
+__all__ = ["NEEDS", "SUMMARY", "TASKS", "Params", "run"]
+
+SUMMARY: Final = "Captioning: says what a picture or a video shows"
+TASKS: Final[tuple[Task, ...]] = ("train", "evaluate")
+NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
+
+
+def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
+    """Train and evaluate, or evaluate, as the spec says."""
+    from engines.captioning import work
+
+    work.run(spec, emit, run_dir)

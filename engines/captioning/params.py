@@ -1,0 +1,164 @@
+"""Every setting of the captioning engine. Feeds plans, help texts and forms; imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Params(BaseModel):
+    """Settings of one captioning run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    data_root: str | None = Field(
+        None,
+        description="Folder with the data of subsets that do not ship; empty: the local hub cache",
+    )
+    image_root: str | None = Field(
+        None, description="Folder of the pictures and videos; empty: images/ under data_root"
+    )
+
+    # The model
+    vision: str = Field(
+        "",
+        description="Vision tower: path:/abs/dir or hub:org/name; empty: that of the model's entry",
+    )
+    vision_layer: Literal[-1, -2] = Field(
+        -1, description="Whose features are read: -1 the last layer's, -2 those of the one before"
+    )
+    cls: bool = Field(False, description="Keep the class token beside the patches")
+    llm: str = Field(
+        "",
+        description="Language model: path:/abs/dir or hub:org/name; empty: that of the entry",
+    )
+    prompt: str = Field("", description="What the language model is told beside the picture")
+    projector: Literal["linear", "mlp2x", "c_abstractor", "perceiver"] = Field(
+        "linear", description="What turns vision features into tokens of the language model"
+    )
+    projector_hidden: int = Field(0, ge=0, le=65_536, description="Inner width; 0: the kind's own")
+    projector_depth: int = Field(0, ge=0, le=64, description="Blocks; 0: the kind's own")
+    projector_tokens: int = Field(
+        0, ge=0, le=4096, description="Tokens of a frame (perceiver: of all); 0: the kind's own"
+    )
+    projector_heads: int = Field(8, ge=1, le=256, description="Attention heads of the perceiver")
+    projector_head_width: int = Field(64, ge=1, le=1024, description="Width of such a head")
+    projector_readout: int = Field(2, ge=1, le=8, description="Last linear layers of c_abstractor")
+    quantize: Literal["nf4", "none"] = Field(
+        "nf4", description="Weights of the language model: 4-bit NF4 (bitsandbytes), or whole"
+    )
+    double_quant: bool = Field(True, description="Quantise the scales of 4-bit weights as well")
+    lora_rank: int = Field(16, ge=0, le=1024, description="Rank of LoRA; 0: train the projector")
+    lora_alpha: float = Field(32.0, gt=0, le=4096, description="Scale of LoRA, over its rank")
+    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before LoRA")
+    lora_targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="Linear layers that get LoRA, by the ends of their names",
+    )
+    base_texts: tuple[str, ...] = Field(
+        (),
+        description="Subsets whose captions a language model from scratch reads first, as text; "
+        "the run's own subset is always among them",
+    )
+
+    # What is trained, for how long
+    frames: int = Field(8, ge=1, le=256, description="Frames of a video, evenly spaced")
+    max_tokens: int = Field(64, ge=4, le=4096, description="Longest caption, tokens; rest is cut")
+    epochs: float = Field(1.0, gt=0, le=10_000, description="Passes over the subset")
+    max_steps: int | None = Field(
+        None, ge=1, description="Stop after this many optimizer steps; empty: by epochs"
+    )
+    batch: int = Field(16, ge=1, le=65_536, description="Media in a micro-batch")
+    accumulation: int = Field(2, ge=1, le=1024, description="Micro-batches in a step")
+    lr: float = Field(1e-4, gt=0, lt=1, description="Peak learning rate")
+    projector_lr: float | None = Field(
+        None, gt=0, lt=1, description="Peak learning rate of the projector; empty: lr"
+    )
+    weight_decay: float = Field(0.01, ge=0, lt=1, description="Decay of weight matrices")
+    beta2: float = Field(0.999, gt=0, lt=1, description="Second-moment decay of AdamW")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="Of the learning rate after its warm-up"
+    )
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="Share of steps that warm up the rate")
+    warmup_steps: int | None = Field(
+        None, ge=0, description="Steps that warm up the rate; empty: by warmup_ratio"
+    )
+    clip_norm: float = Field(1.0, ge=0, description="Largest gradient norm; 0: no clipping")
+    early_stopping: bool = Field(
+        False, description="Stop when the validation loss stops falling; keep the best weights"
+    )
+    patience: int = Field(3, ge=1, description="Evaluations without a better loss before it stops")
+    min_delta: float = Field(0.001, ge=0, description="What counts as better, nats a token")
+    validate_on: str = Field(
+        "",
+        description="Subset of the loss between epochs; empty: validation_share of the own subset",
+    )
+    validation_share: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="Media held out of training for the loss between epochs; only with "
+        "early_stopping and without validate_on",
+    )
+
+    # The machine
+    feature_cache: bool = Field(True, description="Compute vision features once and keep them")
+    feature_dtype: Literal["float16", "float32"] = Field(
+        "float16", description="Vision features are rounded to this, kept or not"
+    )
+    vision_batch: int = Field(32, ge=1, le=4096, description="Frames in the vision tower at once")
+    checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass (non-reentrant)"
+    )
+    precision: Literal["bf16", "fp16", "fp32"] = Field(
+        "bf16", description="Autocast type; fp16 with gradient scaling"
+    )
+    tf32: bool = Field(True, description="TF32 for fp32 matrix products on the GPU")
+    fused: bool = Field(True, description="Fused AdamW")
+    compile: bool = Field(False, description="torch.compile projector and vision tower")
+    workers: int = Field(
+        0, ge=0, le=64, description="Threads that prepare batches ahead; 0: between the steps"
+    )
+    pin_memory: bool = Field(False, description="Page-locked batches for faster copies to the GPU")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of torch; 0: torch's choice")
+
+    # Measuring and keeping
+    timing_warmup_steps: int = Field(
+        5, ge=0, description="Steps at the start left out of the timing"
+    )
+    checkpoint_every: int = Field(
+        0, ge=0, description="Steps between checkpoints; 0: by checkpoint_minutes only"
+    )
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="Minutes of training between checkpoints; 0: none by the clock"
+    )
+    save_model: bool = Field(True, description="Keep the trained weights at the end")
+
+    # Evaluation
+    evaluate_on: tuple[str, ...] | None = Field(
+        None, description="Subsets to evaluate on; empty: what the recipe names"
+    )
+    evaluate_train: int = Field(
+        256, ge=0, description="Training media that are evaluated too, spread evenly; 0: none"
+    )
+    evaluate_limit: int = Field(
+        0, ge=0, description="Media of a subset that are evaluated, spread evenly; 0: all"
+    )
+    evaluate_batch: int = Field(64, ge=1, description="Captions generated at once")
+    evaluate_every_epochs: int = Field(
+        1, ge=0, description="Epochs between looks at loss and diversity; 0: only at the end"
+    )
+    evaluate_sample: int = Field(
+        64, ge=2, description="Media whose captions are looked at between epochs"
+    )
+    max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest generated caption, tokens")
+    scorers: tuple[Literal["meteor", "overlap", "cider", "siglip"], ...] = Field(
+        ("meteor", "overlap", "cider", "siglip"),
+        description="Scores of captions beside diversity; overlap: BLEU and chrF",
+    )
+    siglip: str = Field(
+        "",
+        description="Judge of picture and caption: path:/abs/dir or hub:org/name of a CLIP or "
+        "SigLIP; empty: a local scorer where there is one, named in the metric",
+    )

@@ -1,0 +1,77 @@
+"""LoRA through peft, and the proof of what is trained.
+
+Apart from the models because engines with a language model share it. peft matches targets by name
+and trains whatever matches, so what is trainable afterwards is compared with what was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from importlib.util import find_spec
+from typing import Any, Final
+
+from torch import nn
+
+from engines.emitter import EngineError
+
+PROJECTIONS: Final = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+)  # fmt: skip
+"""The linear layers of a decoder block, as Llama, Qwen and their like name them."""
+
+
+def attach(model: Any, rank: int, alpha: float, dropout: float, targets: tuple[str, ...]) -> Any:
+    """The model with low-rank adapters on the linear layers with these names; all else is frozen.
+
+    Hu et al. 2021, "LoRA": W + (alpha / rank) B A, with B zero at first.
+
+    Raises:
+        EngineError: peft is missing, or a name matches no layer.
+    """
+    if find_spec("peft") is None:
+        raise EngineError(
+            "lora_rank: package `peft` is missing; install the `qlora` extra: "
+            "pip install 'workbench-mm[qlora]'"
+        )
+    from peft import LoraConfig, get_peft_model
+
+    ends = {name.rpartition(".")[2] for name, m in model.named_modules() if _linear(m)}
+    if absent := [target for target in targets if target not in ends]:
+        known = ", ".join(sorted(ends))
+        raise EngineError(f"lora_targets: no linear layer '{absent[0]}'; this model has {known}")
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets), bias="none"
+    )
+    adapted = get_peft_model(model, config)
+    check_trainable(adapted, lambda name: ".lora_A." in name or ".lora_B." in name)
+    return adapted
+
+
+def check_trainable(model: nn.Module, meant: Any) -> None:
+    """That exactly the parameters whose names are `meant` are trained.
+
+    Raises:
+        EngineError: naming the first that is wrong.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad != bool(meant(name)):
+            state = "is trained and should not be" if parameter.requires_grad else "is not trained"
+            raise EngineError(f"parameter '{name}' {state}; use versions from requirements.lock")
+
+
+def listed(model: nn.Module) -> str:
+    """All trainable parameters, those of equal layers together: `h.*.q.lora_A 4 x 4,096`."""
+    tensors: Counter[tuple[str, int]] = Counter()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = re.sub(r"\.\d+(?=\.|$)", ".*", name).replace(".default.weight", "")
+            tensors[plain.replace("base_model.model.", ""), parameter.numel()] += 1
+    return "; ".join(
+        f"{name} {f'{count} x ' if count > 1 else ''}{size:,}"
+        for (name, size), count in tensors.items()
+    )
+
+
+def _linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)  # bitsandbytes' Linear4bit is one too
