@@ -34,6 +34,8 @@ MODULES = {
     "jsonl": "datasets_mm.adapters.jsonl",
     "ret_m2kr_jsonl": "datasets_mm.adapters.jsonl",
     "m2kr_parquet": "datasets_mm.adapters.m2kr_parquet",
+    "captions": "datasets_mm.adapters.captions",
+    "emoji_captions": "datasets_mm.adapters.emoji_captions",
 }
 IMAGE_ROOT = "image_root"
 TABLES = ("records.arrow", "corpus.arrow")

@@ -30,7 +30,11 @@ GroupKey = Literal[FieldName, "image", "candidates", "wh_word", "main_answer"]
 """What records are grouped by: a field; `image`, the content of the query picture; or a class of
 the weekly report (groups.py): bucket of candidate passages, WH-word, most frequent answer."""
 
-Adapter = Literal["openmoji", "jsonl", "ret_m2kr_jsonl", "m2kr_parquet"]
+Adapter = Literal[
+    "openmoji", "jsonl", "ret_m2kr_jsonl", "m2kr_parquet", "captions", "emoji_captions"
+]
+PACKAGED: Final = frozenset({"openmoji", "emoji_captions"})
+"""Adapters that read packages instead of files."""
 
 
 class RecipeError(TomlError):
@@ -147,7 +151,10 @@ class Source(Strict):
     """Where the records come from."""
 
     adapter: Adapter
-    dataset: str = Field("", description="data set of M2KR, as image_root names it, e.g. oven")
+    dataset: str = Field(
+        "",
+        description="data set of M2KR, as image_root names it, e.g. oven; of captions: language",
+    )
     packages: tuple[str, ...] = Field((), description="Python packages that hold the data")
     uri: Patterns = Field((), description="records under the data root; patterns are alternatives")
     passages: Patterns = Field((), description="passages under the data root, likewise")
@@ -165,9 +172,9 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _findable(self) -> Self:
-        if self.adapter == "openmoji" and not self.packages:
-            raise ValueError("adapter openmoji reads packages; name them in `packages`")
-        if self.adapter != "openmoji" and not self.uri:
+        if self.adapter in PACKAGED and not self.packages:
+            raise ValueError(f"adapter {self.adapter} reads packages; name them in `packages`")
+        if self.adapter not in PACKAGED and not self.uri:
             raise ValueError(f"adapter {self.adapter} reads files; name them in `uri`")
         if self.adapter == "m2kr_parquet" and not self.passages:
             raise ValueError("adapter m2kr_parquet takes texts from `passages`; name them")

@@ -104,7 +104,7 @@ def read_things(library: Library) -> list[Thing]:
     for symbol, entry in library.emoji.items():
         if entry["status"] > PRESENTED or any(ord(sign) in SKIN_TONES for sign in symbol):
             continue
-        hexcode = _hexcode(symbol, library.hexcodes)
+        hexcode = hexcode_of(symbol, library.hexcodes)
         if not hexcode:
             continue
         name = plain(entry["en"])
@@ -123,7 +123,7 @@ def plain(name: str) -> str:
     return re.sub(r"^(깃발|旗|flagge|bandera|drapeau) ", "", words)
 
 
-def _hexcode(symbol: str, known: frozenset[str]) -> str:
+def hexcode_of(symbol: str, known: frozenset[str]) -> str:
     """Name of the drawing; OpenMoji leaves the variation selector FE0F out of single symbols."""
     full = "-".join(f"{ord(sign):04X}" for sign in symbol)
     for code in (full, full.replace("-FE0F", "")):

@@ -1,0 +1,105 @@
+"""The captions of a built subset: which media there are, and what may be said about each.
+
+A caption subset is an ordinary subset: `image_path` is the medium, `answer` its captions,
+`dataset_id` their language. Separate from the work, because training, evaluation and every score
+read the same few lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from datasets_mm.build import Subset
+from engines.emitter import EngineError
+
+VIDEO_SUFFIXES: Final = frozenset(
+    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
+)
+MIXED: Final = "mul"
+"""ISO 639-2's code for several languages."""
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Media with their captions; all lists have one entry a medium."""
+
+    paths: list[str]
+    """Relative to `root`: what ImageCache and ClipCache take."""
+    references: list[list[str]]
+    """At least one caption each, none empty."""
+    ids: list[str]
+    language: str
+    """`en`, `ko`, …; `mul` when the subset has several; "" when it names none."""
+    root: Path
+    videos: bool
+    """The media are videos; else pictures."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, rows: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> Captions:
+        """Some of them, in this order."""
+        places = [int(row) for row in rows]
+        return Captions(
+            [self.paths[row] for row in places],
+            [self.references[row] for row in places],
+            [self.ids[row] for row in places],
+            self.language,
+            self.root,
+            self.videos,
+        )
+
+
+def read(subset: Subset) -> Captions:
+    """The media of a subset that have a caption.
+
+    Raises:
+        EngineError: none has one, or pictures and videos are mixed.
+    """
+    records = subset.records
+    paths: list[str] = records["image_path"].to_pylist()
+    said = [[" ".join(one.split()) for one in many] for many in records["answer"].to_pylist()]
+    references = [[one for one in many if one] for many in said]
+    rows = [row for row, path in enumerate(paths) if path and references[row]]
+    if not rows:
+        raise EngineError(
+            f"subset '{subset.name}': no record has both a medium (image_path) and a caption "
+            "(answer); train captioning on a caption subset, such as emoji_captions_en_train"
+        )
+    videos = {is_video(paths[row]) for row in rows}
+    if len(videos) > 1:
+        raise EngineError(
+            f"subset '{subset.name}': it mixes pictures and videos; split it by a `where` step on "
+            "image_path"
+        )
+    languages: list[str] = records["dataset_id"].to_pylist()
+    ids: list[str] = records["data_id"].to_pylist()
+    spoken = {languages[row] for row in rows}
+    return Captions(
+        paths=[paths[row] for row in rows],
+        references=[references[row] for row in rows],
+        ids=_unique([ids[row] for row in rows]),
+        language=spoken.pop() if len(spoken) == 1 else MIXED,
+        root=subset.image_root,
+        videos=videos.pop(),
+    )
+
+
+def is_video(path: str) -> bool:
+    """By the file's ending; what it really holds is found when it is read."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _unique(ids: Sequence[str]) -> list[str]:
+    """Ids with a number behind those that occur again: score files are joined by id."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in ids:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return out
