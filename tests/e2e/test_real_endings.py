@@ -1,0 +1,158 @@
+"""Endings of the real retrieval engine with two loader workers, alone and under torchrun.
+
+Afterwards nothing that carries the run's token is left (the house asserts it), the record has the
+true cause, and `workbench resume` goes on from a whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from results import store
+from tests.engine.conftest import write_toy
+from tests.fixtures.wardens import House, until
+from workbench import resuming, suite, tree
+
+SETTINGS = ["epochs=1000", "max_steps=100000", "checkpoint_every=20", "workers=2", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    write_toy(folder)
+    return folder
+
+
+@pytest.fixture
+def house(tmp_path: Path, toy: Path) -> Iterator[House]:
+    with House(tmp_path) as house:
+        house.environment |= {
+            "WORKBENCH_CONFIG": str(toy / "config"), "WORKBENCH_CACHE": str(toy / "cache"),
+            "WORKBENCH_LOG_ROOT": str(house.logs), "WORKBENCH_GRACE": "8", "TERM": "dumb",
+        }  # fmt: skip
+        yield house
+
+
+class Foreground:
+    """`workbench run` at a terminal of its own, its engine in training."""
+
+    def __init__(self, house: House, toy: Path, ranks: int) -> None:
+        settings = [*SETTINGS, f"nproc_per_node={ranks}", f"data_root={toy / 'data'}"]
+        words = ["run", "-e", "retrieval", "-d", "toy_train", "-m", "pico", "--headless"]
+        words += [word for setting in settings for word in ("--set", setting)]
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.chdir(house.root)
+            command = [sys.executable, "-m", "workbench", *words]
+            os.execve(sys.executable, command, house.environment)
+        self.house = house
+        until(lambda: house.logs.exists() and suite.suites(house.logs), "a suite")
+        self.folder = suite.suites(house.logs)[0]
+        until(lambda: suite.read_warden(self.folder), "a warden")
+        self.reader = suite.Reader(self.folder)
+        until(lambda: self.run.step >= 25, "training, and a checkpoint", seconds=90)
+
+    @property
+    def run(self):
+        return self.reader.poll().runs[0].state
+
+    def press(self, keys: int) -> None:
+        for _ in range(keys):
+            os.write(self.master, b"\x03")
+            time.sleep(0.2)
+
+    def hang_up(self) -> None:
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1
+
+    def wait(self, seconds: float = 60) -> int:
+        """The command's exit status; the terminal is read so that nobody waits for it."""
+        deadline = time.monotonic() + seconds
+        if self.master >= 0:
+            os.set_blocking(self.master, False)
+        while time.monotonic() < deadline:
+            if self.master >= 0:
+                try:
+                    os.read(self.master, 65_536)
+                except OSError:
+                    time.sleep(0.02)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError(f"still there after {seconds} s")
+
+
+def guard_of(run: Foreground) -> int:
+    found = tree.look(run.house.warden_pid(run.folder))
+    assert found is not None
+    return found.parent
+
+
+def do(fault: str, run: Foreground) -> None:
+    warden, engine = run.house.warden_pid(run.folder), run.run.pid or 0
+    match fault:
+        case "ctrl-c" | "ctrl-c 3":
+            run.press(int(fault[-1]) if fault[-1].isdigit() else 1)
+        case "line drops":
+            run.hang_up()
+        case "terminal killed":
+            os.killpg(run.pid, signal.SIGKILL)
+        case "kill engine":
+            os.kill(engine, signal.SIGKILL)
+        case "kill rank":
+            ranks = [p for p in tree.descendants(engine)[1:] if "engines.child" in command_of(p)]
+            os.kill(ranks[-1], signal.SIGKILL)
+        case "kill warden":
+            os.kill(warden, signal.SIGKILL)
+        case "kill warden and guard":
+            os.kill(guard_of(run), signal.SIGKILL)
+            os.kill(warden, signal.SIGKILL)
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+CAUSES = {
+    "ctrl-c": "stopped", "ctrl-c 3": "stopped", "line drops": "stopped",
+    "terminal killed": "stopped", "kill engine": "killed", "kill rank": "failed",
+    "kill warden": "supervisor-lost", "kill warden and guard": "supervisor-lost",
+}  # fmt: skip
+ALONE = [fault for fault in CAUSES if fault != "kill rank"]
+RANKS = ["ctrl-c", "kill engine", "kill rank", "kill warden"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ranks", "fault"), [*((1, fault) for fault in ALONE), *((2, fault) for fault in RANKS)]
+)
+def test_an_ending_of_the_real_engine(house: House, toy: Path, ranks: int, fault: str) -> None:
+    run = Foreground(house, toy, ranks)
+    pids = {p for p in tree.descendants(run.run.pid or 0) if p}
+    do(fault, run)
+    began = time.monotonic()
+    run.wait()
+    run.hang_up()
+    allowed = 5 if ranks == 1 else 40
+    until(lambda: not any(Path(f"/proc/{p}").exists() for p in pids), "an empty house", allowed)
+    until(lambda: not house.survivors(), "no carrier of the token", allowed)
+    resuming.prepare(run.folder)  # closes the books where nobody did
+    (record,) = store.read(house.logs / "results.jsonl")
+    assert record.exit.cause == CAUSES[fault]
+    assert record.steps >= 25
+    assert time.monotonic() - began < 60
+    (checkpoint,) = next((run.folder / "runs").iterdir()).glob("checkpoints/step-*")
+    saved = json.loads((checkpoint / "state.json").read_text())["step"]
+    if fault == "ctrl-c":
+        assert saved == record.steps, "asked politely, it saved where it stood"
+    assert saved >= 20
