@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import select
+import threading
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.tui.driver import LenientFile, X10Filter
+from workbench.tui.driver import LenientFile, WakingEvent, X10Filter
 
 
 def report(x: int, y: int, button: int = 0) -> bytes:
@@ -59,3 +62,22 @@ def test_writing_to_a_dead_terminal_is_nothing() -> None:
         file.flush()
     assert file.dead
     assert dead.writes == 1
+
+
+def test_who_is_woken_finds_the_event_set() -> None:
+    """The other way round, the input thread went back to a read that nobody ended."""
+    for _ in range(300):
+        event, seen = WakingEvent(), []
+
+        def watch(event: WakingEvent = event, seen: list[bool] = seen) -> None:
+            select.select([event], [], [])
+            seen.append(event.is_set())
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        event.set()
+        thread.join(10)
+        assert seen == [True]
+        event.clear()
+        os.close(event._read)
+        os.close(event._write)

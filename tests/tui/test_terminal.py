@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import random
 import re
 import select
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -201,3 +205,157 @@ def test_it_loads_nothing_heavy(log_root: Path, tmp_path: Path) -> None:
     early, late = (set(line.split()) for line in told.read_text().splitlines())
     assert not early & {"pydantic", "engines", "datasets_mm", "pandas", "numpy", "torch"}
     assert not late & {"torch", "transformers", "pandas", "pyarrow", "matplotlib"}
+
+
+ASCII = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
+         "PYTHONIOENCODING": "ascii"}  # fmt: skip
+
+
+def test_without_utf8_all_screens_are_drawn_in_ascii(log_root: Path) -> None:
+    canned.busy_root(log_root)
+    canned.write_records(log_root, 5)
+    with workbench(log_root, (100, 30), **ASCII) as terminal:
+        terminal.until("4 runs")
+        terminal.press(b"2")
+        terminal.until("2,616 steps")
+        terminal.press(b"3")
+        terminal.until("5 runs")
+        terminal.press(b"q")
+        assert terminal.wait() == 0
+        assert terminal.output.isascii()
+        assert_sane(terminal)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["attach"], ["results", "list"], ["results", "show", "x/"], ["ps", "--all"], ["models"],
+     ["data", "list"], ["doctor"], ["report"], ["--help"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_without_utf8_no_command_fails(log_root: Path, words: list[str]) -> None:
+    """Box drawing, arrows and Korean become the nearest plain characters, never an exception."""
+    folder = canned.make_suite(log_root, [("one", "m"), ("two", "m")], name="x")
+    journal = canned.begin(folder, 1)
+    canned.finish(journal, canned.train(journal, 60, 60), "okvqa_test")
+    for number in (1, 2):
+        made = canned.record(folder.name, number, random.Random(number))
+        label = made.identity.model_copy(update={"label": "\uad6d\uae30 \u2192 \u2588"})
+        made = made.model_copy(update={"identity": label})
+        canned.append_record(log_root, made)
+    terminal = Terminal(
+        ["-m", "workbench", *words], (120, 30), WORKBENCH_LOG_ROOT=str(log_root), **ASCII
+    )
+    status = terminal.wait(30)
+    os.close(terminal.master)
+    assert status in (0, 1, 2, 5), terminal.text
+    assert b"Traceback" not in terminal.output
+    assert b"Encode" not in terminal.output
+    if words != ["report"]:  # Markdown is UTF-8 wherever it goes
+        assert terminal.output.isascii()
+
+
+@pytest.mark.parametrize("size", [(30, 10), (20, 5), (1, 1), (300, 80)], ids=str)
+def test_no_window_is_too_small(log_root: Path, size: tuple[int, int]) -> None:
+    canned.busy_root(log_root)
+    canned.write_records(log_root, 5)
+    with workbench(log_root, size) as terminal:
+        for key in (b"2", b"3", b"\r", b"\x1b", b"1", b"?", b"\x1b"):
+            for _ in range(4):
+                terminal.read(0.1)
+            terminal.press(key)
+        terminal.read(0.3)
+        os.kill(terminal.pid, signal.SIGTERM)
+        assert terminal.wait() == 0, terminal.output[-2000:]
+        assert b"Traceback" not in terminal.output
+        assert_sane(terminal)
+
+
+def test_a_window_that_changes_all_the_time(log_root: Path) -> None:
+    canned.busy_root(log_root)
+    with workbench(log_root, (120, 36)) as terminal:
+        terminal.until("4 runs")
+        terminal.press(b"2")
+        for columns, lines in ((30, 10), (200, 60), (80, 24), (10, 3), (250, 20), (120, 36)):
+            terminal.resize(columns, lines)
+            for _ in range(4):
+                terminal.read(0.05)
+        terminal.until("2,616 steps")
+        terminal.press(b"q")
+        assert terminal.wait() == 0
+        assert_sane(terminal)
+
+
+def test_a_line_that_drops_under_nohup_leaves_nothing_spinning(log_root: Path) -> None:
+    """SIGHUP ignored: only the end of the terminal's file tells; Textual alone spun at 77 %."""
+    script = "import signal, sys, runpy\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    script += "sys.argv = ['workbench', *sys.argv[1:]]\nrunpy.run_module('workbench', None, "
+    script += "'__main__')\n"
+    canned.busy_root(log_root)
+    terminal = Terminal(["-c", script, "--log-root", str(log_root)])
+    terminal.until("4 runs")
+    os.close(terminal.master)
+    assert gone_within(terminal.pid, 5.0)
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_tmux_detached_and_attached_again_at_another_size(log_root: Path, tmp_path: Path) -> None:
+    """The screen goes on while nobody looks, and fits whoever looks next."""
+    canned.busy_root(log_root)
+    socket = str(tmp_path / "tmux")
+
+    def tmux(*words: str, **options) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["tmux", "-f", "/dev/null", "-S", socket, *words], capture_output=True, text=True,
+            timeout=20, check=False, **options,
+        )  # fmt: skip
+
+    def shows(words: str) -> None:
+        deadline = time.monotonic() + 20
+        while words not in (screen := tmux("capture-pane", "-p").stdout):
+            assert time.monotonic() < deadline, screen
+            time.sleep(0.1)
+
+    command = f"{sys.executable} -m workbench --log-root {log_root}; echo ended $?; sleep 60"
+    started = tmux("new-session", "-d", "-x", "100", "-y", "30", command, cwd=ROOT)
+    assert started.returncode == 0, started.stderr
+    try:
+        shows("4 runs")
+        for size in ((200, 50), (30, 10), (120, 36)):
+            client = Tmux(socket, size)
+            client.until_drawn()
+            client.press(b"\x1b[M" + bytes((32, 250, 40)))  # X10 mouse report past column 95
+            client.close()  # the line drops; the session stays
+        client = Tmux(socket, (120, 36))
+        client.press(b"2")
+        shows("2,616 steps")
+        client.press(b"q")
+        shows("ended 0")
+        client.close()
+    finally:
+        tmux("kill-server")
+
+
+class Tmux:
+    """A client of a tmux session, in a window of its own size."""
+
+    def __init__(self, socket: str, size: tuple[int, int]) -> None:
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.environ["TERM"] = "xterm-256color"
+            os.execvp("tmux", ["tmux", "-f", "/dev/null", "-S", socket, "attach"])
+        window = struct.pack("HHHH", size[1], size[0], 0, 0)
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, window)
+
+    def until_drawn(self) -> None:
+        """Take what it paints for a moment."""
+        deadline = time.monotonic() + 0.8
+        while time.monotonic() < deadline:
+            if select.select([self.master], [], [], 0.1)[0]:
+                os.read(self.master, 65_536)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def close(self) -> None:
+        os.close(self.master)
+        os.waitpid(self.pid, 0)

@@ -185,6 +185,11 @@ class WorkbenchApp(App[None]):
 
         self.push_screen(Help())
 
+    def _handle_exception(self, error: Exception) -> None:
+        """While the app ends, a screen that was just opening fails for want of its widgets."""
+        if not self._exit:
+            super()._handle_exception(error)
+
     def _fatal_error(self) -> None:
         """A fault of ours, told without the values of variables: they may be anybody's text."""
         from rich.text import Text

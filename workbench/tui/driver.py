@@ -94,9 +94,10 @@ class WakingEvent(threading.Event):
 
     def set(self) -> None:
         """Set, and wake."""
-        if not self.is_set():
+        before = self.is_set()
+        super().set()  # first: who is woken looks at it
+        if not before:
             os.write(self._write, b"!")
-        super().set()
 
     def clear(self) -> None:
         """Reset, so that the next `set` wakes again."""
@@ -123,11 +124,11 @@ class TerminalDriver(LinuxDriver):
             selector.register(self._leaving, selectors.EVENT_READ)
             patience: float | None = None
             while True:
-                ready = selector.select(patience)
+                ready = [key.fd for key, _ in selector.select(patience)]
                 if self._leaving.is_set():
                     return
                 patience = ESCAPE_SECONDS if ready else None
-                if ready:
+                if self.fileno in ready:  # nothing else may lead to a read, which would wait
                     data = self._read()
                     if not data:
                         self._hung_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
@@ -15,7 +16,10 @@ from textual.widget import Widget
 
 from workbench.tui import braille, quantities
 
-PLAIN_FONT: Final = os.environ.get("TERM", "") == "linux"
+PLAIN_FONT: Final = (
+    os.environ.get("TERM", "") == "linux"
+    or "utf" not in getattr(sys.__stderr__, "encoding", "utf-8").lower()
+)
 """The kernel's console has block elements but no braille."""
 
 LABEL: Final = 9
