@@ -1,7 +1,8 @@
 """Are the pictures there, and can they be used? Every path is looked up, a sample is decoded.
 
 A look-up is one or two system calls; decoding takes milliseconds a picture, so that opening all
-339,137 of a large subset would take an hour. What counts as usable is decided by decode.py.
+339,137 of a large subset would take an hour. What counts as usable is decided by decode.py, which
+is loaded with the first picture: most scans of files have none to look at.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from pathlib import Path
 
-from datasets_mm.decode import MAX_BYTES, UnusableError, decode, read_inside
 from datasets_mm.profile import PictureProfile
 from datasets_mm.tokens import wilson
 
@@ -59,6 +59,8 @@ class PictureCount:
 
     def _reason(self, path: str) -> str:
         """Why there is no usable file; the words are those of decode.read_inside."""
+        from datasets_mm.decode import MAX_BYTES
+
         if "\0" in path:
             return "outside the image root"
         full = os.path.normpath(self.root / path)
@@ -79,6 +81,8 @@ class PictureCount:
 
     def _slowly(self, path: str) -> str:
         """The full rule, for paths that a glance cannot judge."""
+        from datasets_mm.decode import UnusableError, read_inside
+
         try:
             read_inside(self.root, path)
         except UnusableError as reason:
@@ -120,6 +124,8 @@ class PictureCount:
         )
 
     def _opened(self, path: str) -> str:
+        from datasets_mm.decode import UnusableError, decode, read_inside
+
         try:
             decode(read_inside(self.root, path), 8, "bilinear")
         except UnusableError as reason:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import resource
 from collections import Counter
 from collections.abc import Callable
@@ -222,6 +223,7 @@ def _listen(pipes: list[Connection], options: Options, tick: Tick) -> Found:
 
 
 def _child(source: Source, options: Options, following: Any, pipe: Connection) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core is enough
     gc.disable()  # nothing here makes cycles, and looking for them takes a tenth of the time
     total = source.parts()
 

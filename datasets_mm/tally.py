@@ -134,7 +134,8 @@ class Tally:
         if not (
             count == len(shown) == len(texts) > 0
             and set(map(type, chain(ids, shown, texts, answer))) == _TEXT_ONLY
-            and min(map(len, ids)) > LONGEST_ABSENT < min(map(len, texts))
+            and not _any_absent(ids)
+            and not _any_absent(texts)
             and answer
             and all(map(str.strip, answer))
         ):
@@ -273,6 +274,13 @@ class Tally:
         self.data_ids.extend(other.data_ids)
         self.passage_ids.extend(other.passage_ids)
         self.passage_texts.extend(other.passage_texts)
+
+
+def _any_absent(texts: list[str]) -> bool:
+    """One of the texts is none at all; asked of the shortest first, which is nearly always long."""
+    if min(map(len, texts)) > LONGEST_ABSENT:
+        return False
+    return any(len(t) <= LONGEST_ABSENT and t.strip().lower() in ABSENT for t in texts)
 
 
 def _as_list(value: list[str] | str) -> list[str]:

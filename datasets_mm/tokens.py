@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +46,6 @@ class Measure:
 
 def measure(folder: Path | None = None) -> Measure:
     """The tokenizer of a model's folder; without one CLIP's, or words where that is not here."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes share the cores already
     if folder is not None:
         file = folder / "tokenizer.json"
         return Measure(f"tokenizer.json of {folder.name}", _counter(lambda: _from_file(file)))
