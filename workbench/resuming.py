@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from workbench import launch, suite
-from workbench.state import RunView
+from workbench.state import RunView, unfinished
 
 
 def choose(log_root: Path, name: str | None) -> Path:
@@ -31,7 +31,7 @@ def left(folder: Path) -> list[RunView]:
     """The runs that are to be started (again), in their order."""
     out = suite.taken_out(folder)
     views = suite.Reader(folder).poll().runs
-    return [v for v in views if v.spec.run_id not in out and suite.unfinished(v.state)]
+    return [v for v in views if v.spec.run_id not in out and unfinished(v.state)]
 
 
 def prepare(folder: Path) -> list[RunView]:

@@ -293,6 +293,18 @@ def _sample(state: RunState, msg: protocol.Sample) -> dict[str, Any]:
     return {"sample": msg, "curves": curves, "peaks": peaks}
 
 
+def unfinished(run: RunState) -> bool:
+    """Whether a resumed suite has this run still to do: all but completed and skipped ones.
+
+    A run that was skipped because one that it needs had not completed is tried again.
+    """
+    if run.end is None:
+        return True
+    if run.cause == "skipped":
+        return bool(run.end.need)
+    return run.cause != "completed"
+
+
 @dataclass(frozen=True, slots=True)
 class RunView:
     """One run of a suite: what was asked, and what is known."""

@@ -163,18 +163,6 @@ def read_commands(suite: Path, offset: int) -> tuple[list[Command], int]:
     return commands, offset + len(whole)
 
 
-def unfinished(run: state.RunState) -> bool:
-    """Whether a resumed suite has this run still to do: all but completed and skipped ones.
-
-    A run that was skipped because one that it needs had not completed is tried again.
-    """
-    if run.end is None:
-        return True
-    if run.cause == "skipped":
-        return bool(run.end.need)
-    return run.cause != "completed"
-
-
 def taken_out(suite: Path) -> dict[str, Command]:
     """Runs that a person skipped or cancelled by name, with the first such order about each."""
     found: dict[str, Command] = {}

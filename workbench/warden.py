@@ -143,7 +143,7 @@ class Warden:
 
     def _one(self, run: Path, spec: RunSpec) -> None:
         before = state.fold(Tail(run / "events.jsonl").read_all())
-        going = before.end is None or (self._resume and suite.unfinished(before))
+        going = before.end is None or (self._resume and state.unfinished(before))
         while going:
             if (reason := self._may_not_start(spec)) is None:
                 before, going = self._attempt_at(run, spec)

@@ -6,13 +6,14 @@ import csv
 import io
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.tui import canned
 from workbench import suite
-from workbench.tui import detail, export, feed, records, steering
+from workbench.tui import command, detail, export, feed, records, steering
 
 
 def test_busy_suites_come_first_then_the_newest(log_root: Path) -> None:
@@ -199,8 +200,11 @@ def test_detail_shows_reasons_and_every_reading() -> None:
 
 @pytest.mark.parametrize(
     ("do", "refused"),
-    [("stop", False), ("skip", False), ("cancel", True), ("hold", False), ("continue", False)],
-)
+    [
+        ("stop", False), ("skip", False), ("cancel", True), ("hold", False), ("continue", False),
+        ("resume", True),
+    ],
+)  # fmt: skip
 def test_questions_of_a_running_suite(log_root: Path, do: steering.Do, refused: bool) -> None:
     state = feed.SuiteFeed(canned.busy_root(log_root)).poll(None).suite
     asked = steering.question(do, state, state.current)
@@ -219,6 +223,17 @@ def test_only_a_queued_run_is_cancelled(log_root: Path) -> None:
 def test_stop_counts_what_is_not_started(log_root: Path) -> None:
     state = feed.SuiteFeed(canned.busy_root(log_root)).poll(None).suite
     assert "1 queued run is not started" in steering.question("stop", state, None).what
+
+
+@pytest.mark.parametrize("state", ["ended", "lost"])
+def test_a_suite_that_is_over_can_go_on(log_root: Path, state: str) -> None:
+    over = replace(feed.SuiteFeed(canned.busy_root(log_root)).poll(None).suite, warden=state)
+    asked = steering.question("resume", over, None)
+    assert asked.what.startswith("3 runs start again")
+    done = replace(over, runs=tuple(r for r in over.runs if r.state.cause == "completed"))
+    assert "All runs" in steering.question("resume", done, None).refusal
+    words = command.resume_detached(over.name, log_root)
+    assert words[:3] == ["resume", over.name, "--detach"]
 
 
 @pytest.mark.parametrize("state", ["ended", "lost"])

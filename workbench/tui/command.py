@@ -33,6 +33,11 @@ def run_detached(plan_file: Path, log_root: Path) -> list[str]:
     return ["run", _near(plan_file), "--detach", "--log-root", _near(log_root)]
 
 
+def resume_detached(suite: str, log_root: Path) -> list[str]:
+    """Arguments of `workbench` that go on with a suite and return."""
+    return ["resume", suite, "--detach", "--log-root", _near(log_root)]
+
+
 def list_suites(log_root: Path) -> list[str]:
     """Arguments of `workbench` that list suites, and end the runs of those without a warden."""
     return ["ps", "--all", "--log-root", _near(log_root)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from workbench.state import RunView, SuiteState
 
-Do = Literal["stop", "skip", "cancel", "hold", "continue"]
+Do = Literal["stop", "skip", "cancel", "hold", "continue", "resume"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Question:
 
 def question(do: Do, suite: SuiteState, view: RunView | None) -> Question:
     """The question for a key that was pressed."""
+    if do == "resume":
+        return _resume(suite)
     if suite.warden == "lost":
         return Question(do, refusal="Nobody is there to ask: the warden of this suite is gone.")
     if suite.ended:
@@ -42,6 +44,19 @@ def question(do: Do, suite: SuiteState, view: RunView | None) -> Question:
             return _cancel(view)
         case _:
             return _hold(suite)
+
+
+def _resume(suite: SuiteState) -> Question:
+    from workbench.state import unfinished
+
+    if not suite.ended:
+        return Question("resume", refusal="This suite is at work; s stops it.")
+    left = sum(unfinished(view.state) for view in suite.runs)
+    if not left:
+        return Question("resume", refusal="All runs of this suite are completed or were skipped.")
+    runs = "1 run starts" if left == 1 else f"{left} runs start"
+    what = f"{runs} again, from the last checkpoint where there is one. Completed runs are kept."
+    return Question("resume", f"Resume {suite.name}?", what, "Go on with it", "The suite goes on.")
 
 
 def _stop(suite: SuiteState) -> Question:

@@ -117,6 +117,7 @@ HELP: Final = (
         ("o · [ ]", "choose a suite · the one before, after"),
         ("f", "follow the run at work"),
         ("s · k · c · h", "stop suite · skip run · cancel queued run · hold or go on"),
+        ("r", "resume a suite that has ended with runs left"),
     )),
     ("Results", (
         ("/", "filter: all words must be found"),

@@ -21,6 +21,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
+from results.text import clean_line
 from workbench.tui import command, feed, live_rows, steering
 from workbench.tui.screens.dialogs import Choose, Confirm
 from workbench.tui.widgets.chart import Chart
@@ -78,6 +79,7 @@ class LiveScreen(Screen[None]):
         Binding("k", "steer('skip')", "Skip"),
         Binding("c", "steer('cancel')", "Cancel"),
         Binding("h", "steer('hold')", "Hold"),
+        Binding("r", "steer('resume')", show=False),
         Binding("v", "view", "Metrics"),
     ]
 
@@ -375,6 +377,9 @@ class LiveScreen(Screen[None]):
     async def _send(self, folder: Path, question: steering.Question) -> None:
         from workbench import suite
 
+        if question.do == "resume":
+            await self._go_on(folder, question)
+            return
         told = suite.Command(do=question.do, run=question.run)
         try:
             await asyncio.to_thread(suite.send, folder, told)
@@ -382,3 +387,10 @@ class LiveScreen(Screen[None]):
             self.notify(f"The warden cannot be told: {error.strerror}", severity="error")
             return
         self.notify(question.told)
+
+    async def _go_on(self, folder: Path, question: steering.Question) -> None:
+        done = await command.workbench(command.resume_detached(folder.name, folder.parent))
+        if done.code:
+            self.notify(clean_line(done.error.strip()), severity="error", timeout=10)
+        else:
+            self.notify(question.told)
