@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -171,8 +172,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="scan even what is known")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the scan ends its processes
     try:
         found = describe(Asked(**vars(given)), _progress())
+    except KeyboardInterrupt:
+        return 130
     except (TargetError, RecipeError, SourceError, ScanError) as error:
         _speak(kind="failed", error=str(error))
         return 1

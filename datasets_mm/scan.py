@@ -11,6 +11,7 @@ import gc
 import multiprocessing
 import os
 import resource
+import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -223,6 +224,7 @@ def _listen(pipes: list[Connection], options: Options, tick: Tick) -> Found:
 
 
 def _child(source: Source, options: Options, following: Any, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core is enough
     gc.disable()  # nothing here makes cycles, and looking for them takes a tenth of the time
     total = source.parts()
@@ -238,5 +240,7 @@ def _child(source: Source, options: Options, following: Any, pipe: Connection) -
 
     try:
         pipe.send(_Worker(source, options).run(parts(), pipe.send))
+    except BrokenPipeError:
+        return  # the parent was killed: there is nobody to tell
     except (OSError, ScanError) as error:
         pipe.send(error)

@@ -158,6 +158,8 @@ def _profiles(targets: list[str], model: str, looks: dict[str, Any]) -> list[Pro
                 found.append(profiles.make(profiles.Wanted(target, **looks), say))
     except profiles.ProfileError as error:
         _refuse(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
     return found
 
 

@@ -14,7 +14,8 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 TABS: Final = (
-    ("plan", "1", "Plan"), ("live", "2", "Live"), ("results", "3", "Results"), ("data", "4", "Data"),
+    ("plan", "1", "Plan"), ("live", "2", "Live"),
+    ("results", "3", "Results"), ("data", "4", "Data"),
 )  # fmt: skip
 
 
