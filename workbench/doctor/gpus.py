@@ -18,7 +18,7 @@ SECONDS: Final = 6.0
 """A driver wakes up within three seconds; one that needs longer is stuck."""
 
 REMEDIES: Final = {
-    "Driver/library version mismatch": "reboot, or reload the nvidia modules: the driver was "
+    "version mismatch": "reboot, or reload the nvidia modules: the driver was "
     "updated while its old kernel module runs on",
     "Driver Not Loaded": "load the nvidia module (`modprobe nvidia`), or reboot",
     "Unknown Error": "in a container, start it again: `systemctl daemon-reload` on the host "
@@ -44,7 +44,7 @@ def examine(child: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterato
         output, _ = child.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         child.kill()
-        child.stdout.close() if child.stdout else None
+        child.communicate()
         text = f"the driver has not answered within {seconds:g} s"
         yield problem("GPU", text, "look at `dmesg` for Xid messages; a reboot helps")
         return
