@@ -255,6 +255,10 @@ class Attempt:
         watch = self.setting.gpus
         shown = shown_gpus(self.spec.devices, os.environ, watch.facts)
         gpus, reason = watch.read(self.meter.pids, shown)
+        if not self.contaminated and (strangers := watch.strangers(self.meter.pids, shown)):
+            self.contaminated = True
+            text = f"{strangers} processes of others compute on the GPU; times are theirs too"
+            self.book.write(protocol.Notice(t=self._t(), code="other-tenant", text=text))
         sample = protocol.Sample(
             t=self._t(),
             rss_main=reading.rss_main,

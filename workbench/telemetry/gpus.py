@@ -159,6 +159,22 @@ class GpuWatch:
             return (), "the sampler's last line cannot be read"
         return gpus, "" if gpus else "the run is shown no GPU"
 
+    def strangers(self, own_pids: Iterable[int], shown: set[int] | None) -> int:
+        """How many processes that are not ours compute on these GPUs; 0 where nobody can tell.
+
+        Told only where the driver's pids are ours: in a container our own have other numbers.
+        """
+        if self.reason or not in_initial_namespace():
+            return 0
+        own, found = set(own_pids), set[int]()
+        try:
+            for raw in self._last["gpus"]:
+                if shown is None or raw["index"] in shown:
+                    found |= {int(pid) for pid, _ in raw["processes"] or ()}
+        except (ValueError, KeyError, TypeError):
+            return 0
+        return len(found - own)
+
     def known_gpus(self) -> tuple[GpuInfo, ...]:
         """The GPUs of the machine, for the record's environment."""
         return tuple(GpuInfo.model_validate(gpu) for gpu in self.facts.get("gpus", ()))
