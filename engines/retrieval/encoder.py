@@ -67,6 +67,8 @@ class DualEncoder(nn.Module):
         self.bias: nn.Parameter | None = None
         """Of the sigmoid loss."""
         self.first_bias = FIRST_BIAS
+        self.frozen = False
+        """The towers keep their weights."""
         self.pixels: Pixels | None = None
         """How images are normalised, where the model sees pixels."""
         self.text_limit = 0
@@ -97,6 +99,15 @@ class DualEncoder(nn.Module):
     def embed_images(self, images: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one for both
         """[n, D]; late: [n, T, D]. Not normalised."""
         return self._embedded(self.vision_tower, images, self.vision_layers)
+
+    def train(self, mode: bool = True) -> DualEncoder:
+        """Frozen towers stay in evaluation mode: no dropout, and no new running statistics."""
+        super().train(mode)
+        if self.frozen:
+            for tower in (self.text_tower, self.vision_tower):
+                for module in tower.modules():
+                    module.eval()
+        return self
 
     def compile_towers(self) -> None:
         """torch.compile what is worth it."""

@@ -6,7 +6,6 @@ Separate from `prepare` because it knows families and nothing of data. The libra
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +20,8 @@ from engines.retrieval.encoder import DualEncoder, LateShape, parameter_counts, 
 from engines.retrieval.fusion import HEAD_WIDTH, FusionSizes, RecurrentFusion
 from engines.retrieval.params import Params
 from engines.retrieval.wording import Words
+from engines.torchkit.pixels import pixel_statistics
 
-PREPROCESSOR: Final = "preprocessor_config.json"
 FUSION_FACTS: Final = {
     "mean": "sum of unit text and image vectors, at unit length",
     "recurrent": "recurrent gated cell over the layers (ReT)",
@@ -78,20 +77,6 @@ def _open(entry: ModelEntry, folder: Path, words: Words, temperature: float) -> 
     return clip.from_folder(folder, temperature, *statistics)
 
 
-def pixel_statistics(folder: Path) -> tuple[tuple[float, ...], ...]:
-    """Mean and standard deviation that the folder states; empty: the family's own."""
-    try:
-        stated = json.loads((folder / PREPROCESSOR).read_text(encoding="utf-8"))
-        mean, std = tuple(map(float, stated["image_mean"])), tuple(map(float, stated["image_std"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise EngineError(
-            f"{folder / PREPROCESSOR}: image_mean and image_std are not of 3 channels"
-        )
-    return mean, std
-
-
 def shape(model: DualEncoder, entry: ModelEntry, params: Params, words: Words | None) -> None:
     """Layers, fusion, scoring, loss and what is trained, as the settings say.
 
@@ -108,7 +93,8 @@ def shape(model: DualEncoder, entry: ModelEntry, params: Params, words: Words | 
     if params.freeze_towers:
         _freeze(model, entry)
     model.chunk = params.grad_cache_chunk
-    normed = [n for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kind = nn.modules.batchnorm._BatchNorm
+    normed = [n for n, m in model.named_modules() if isinstance(m, kind) and not model.frozen]
     if model.chunk and normed:
         raise EngineError(
             f"grad_cache_chunk = {model.chunk}: model '{entry.name}' normalises over the batch "
@@ -183,6 +169,7 @@ def _freeze(model: DualEncoder, entry: ModelEntry) -> None:
             f"freeze_towers: model '{entry.name}' starts from scratch, so its towers know nothing "
             "yet; use a model with weights"
         )
+    model.frozen = True
     for tower in (model.text_tower, model.vision_tower):
         for parameter in tower.parameters():
             parameter.requires_grad_(False)

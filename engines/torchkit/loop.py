@@ -64,6 +64,11 @@ class Training(Generic[Batch]):
     """A costing run: the last step that is done. Schedules and batches stay those of `steps`."""
     stop_when: Callable[[protocol.Step], bool] | None = None
     """A costing run: asked at the end of every window whether enough is known."""
+    after_epoch: Callable[[int], bool] | None = None
+    """Asked after each whole epoch (its number, from 1) whether training should end there.
+
+    In no step's time. The model and the generators must be left as they were found.
+    """
 
     @property
     def last_step(self) -> int:
@@ -121,6 +126,8 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
                 emit.notice("loss-not-finite", f"the loss is {window.loss} at step {step}")
         if step == meter.warmup_until and step > start:
             emit.phase("train")
+        if job.after_epoch is not None and step % job.loader.order.steps_per_epoch == 0:
+            finished = job.after_epoch(step // job.loader.order.steps_per_epoch) or finished
         if saving or stopping:
             save_on_the_way(job, step, emit)
         if stopping:
@@ -239,5 +246,10 @@ def _continue(job: Training[Any], folder: Path) -> int | None:
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Trainable parameters by name; a frozen tower is not saved again with every run."""
-    return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    """What training changes, by name: parameters, and running statistics of batch norms.
+
+    A frozen tower's weights are not saved again with every run.
+    """
+    kept = model.state_dict().keys()
+    statistics = {n: b for n, b in model.named_buffers() if n in kept}
+    return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad} | statistics

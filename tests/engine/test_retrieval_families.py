@@ -404,3 +404,22 @@ def test_a_repository_in_the_hub_cache_by_its_name(tmp_path, monkeypatch):
     assert models.problem(entry) is None
     assert models.revision(entry) == "a" * 40
     assert models.load("hub:some/siglip@" + "a" * 40).family == "siglip"
+
+
+def test_frozen_towers_neither_learn_nor_drift(tmp_path):
+    """MobileCLIP-B's kind of stem has batch norms: their statistics stay too."""
+    timm_vit_folder(tmp_path)
+    model, words, params = opened(
+        tmp_path, layer_fusion="recurrent", layers=[3, 11], fusion_width=64, freeze_towers=True
+    )
+    counts = tower_counts(model)
+    assert parameter_counts(model)[1] == counts["fusion"] + counts["other"]
+    model.train()
+    assert model.fusion.training
+    assert not any(m.training for m in (*model.text_tower.modules(), *model.vision_tower.modules()))
+    ids, images = token_ids(words, params), pictures(params)
+    every = torch.arange(3)
+    items = model.items(Inputs(3, ids, every, images, every), "query")
+    contrastive(items, items, torch.eye(3, dtype=torch.bool), model.scale())[0].backward()
+    learned = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
+    assert learned == {"fusion", "log_scale"}

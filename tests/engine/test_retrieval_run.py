@@ -202,7 +202,7 @@ def test_an_unreadable_picture_is_counted_and_the_run_goes_on(toy, make_toy, tmp
         ({"subset": "toy_trian"}, "toy_trian"),
         ({"settings": {"evaluate_on": ["toy_vla"]}}, "toy_vla"),
         ({"settings": {"layers": [12]}}, "layers = \\[12\\]"),
-        ({"settings": {"vision_layers": [2]}}, "vision tower takes 0 to 1"),
+        ({"settings": {"vision_layers": [2]}}, "vision tower has 2 blocks and takes 0 to 1"),
         ({"settings": {"data_root": "/nonexistent"}}, "/nonexistent"),
         ({"devices": (0,)}, "torch sees no CUDA device"),
     ],
