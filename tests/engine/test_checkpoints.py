@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from engines.emitter import Emitter
 from engines.torchkit import checkpoints, loop
+from engines.torchkit.batches import Loader, Order
 from tests.engine.test_torchkit_loop import EPOCHS, job, run
 
 
@@ -117,3 +119,18 @@ def test_weights_of_the_end_need_no_second_training(tmp_path):
     longer = job(tmp_path)
     longer.steps += 1
     assert loop.resume(longer, Emitter()) == 0, "weights alone cannot be trained on"
+
+
+def test_a_loader_thread_that_fails_ends_the_run_with_its_error():
+    """Workers are threads: none can be killed alone, and what one raises reaches the loop."""
+
+    def gather(rows, _epoch):
+        if 7 in rows:
+            raise OSError(5, "the disk under the cache is gone")
+        return rows
+
+    loader = Loader(Order(50, 8, 1, seed=3), gather, workers=2)
+    steps = (list(micro_batches) for _, micro_batches in loader.steps(0, 7))
+    with pytest.raises(OSError, match="under the cache"):
+        list(steps)
+    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
