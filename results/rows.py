@@ -6,6 +6,7 @@ devices) then cannot be lost by any one of them.
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -17,6 +18,9 @@ from results.schema import Reading, RunRecord
 from results.words import say
 
 _DISTINGUISHING: Final = ("label", "engine", "task", "model", "seed", "repeat")
+_MADE_OF: Final = re.compile(r"[0-9,]+ \([0-9,]+ × [0-9,]+\)")
+"""The batch after an OOM, `64 (2 × 32)`; a fact comes from an engine, so it is looked at."""
+
 _NAMES: Final = ("label", "engine", "task", "model", "run_id")
 
 
@@ -33,7 +37,9 @@ def flags(record: RunRecord, lang: str = "en") -> tuple[str, ...]:
     if counters.get("contaminated"):
         found.append(say("contaminated", lang))
     if ooms := counters.get("ooms"):
-        found.append(f"{say('oom', lang)} ×{count(ooms)}")
+        made_of = facts.get("batch", "")
+        batch = f", batch {made_of}" if _MADE_OF.fullmatch(made_of) else ""
+        found.append(f"{say('oom', lang)} ×{count(ooms)}{batch}")
     if record.identity.attempt > 1:
         found.append(say("attempt", lang).format(record.identity.attempt))
     return tuple(found)

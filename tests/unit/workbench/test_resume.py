@@ -13,7 +13,7 @@ import pytest
 
 from engines import protocol
 from engines.protocol import RunSpec
-from results import store
+from results import rows, store
 from results.query import last_attempts
 from tests.fixtures.wardens import House, entries, until
 from workbench import launch, resuming, rungs, state, suite
@@ -196,6 +196,9 @@ def test_each_rung_is_an_attempt_and_the_effective_batch_stays(house: House) -> 
     last = records[-1]
     assert last.facts["batch"] == "64 (4 × 16)"
     assert last.counters["ooms"] == 2
+    assert "OOM ×2, batch 64 (4 × 16)" in rows.flags(last)
+    foreign = last.model_copy(update={"facts": {"batch": "\x1b[31m64 (2 × 32)"}})
+    assert "OOM ×2" in rows.flags(foreign)
     assert last.identity.params["batch"] == 64, "what was asked names the run"
 
 
