@@ -78,11 +78,7 @@ def decode(data: bytes, size: int, resample: Resample) -> np.ndarray[Any, np.dty
             if image.width * image.height > MAX_PIXELS:
                 raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx")
             image.load()
-            flat = _flat(image)
-            pixels = flat.resize(
-                (size, size), FILTERS[resample], box=_centre(flat.width, flat.height, size)
-            )
-            return np.asarray(pixels, np.uint8)
+            return fitted(_flat(image), size, resample)
     except UnusableError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -92,6 +88,14 @@ def decode(data: bytes, size: int, resample: Resample) -> np.ndarray[Any, np.dty
     except Exception as error:
         # Decoders meet hostile bytes: OSError, ValueError, SyntaxError, struct.error and more.
         raise UnusableError(f"truncated or damaged ({type(error).__name__})") from None
+
+
+def fitted(
+    image: Image.Image, size: int, resample: Resample
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """uint8 [size, size, 3] of an RGB image: shortest side to `size`, centre cut out."""
+    box = _centre(image.width, image.height, size)
+    return np.asarray(image.resize((size, size), FILTERS[resample], box=box), np.uint8)
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -10,9 +10,11 @@ Files of one transform: `rows.u8` (pixels) and `hashes.bin` (32 bytes a row) onl
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -26,6 +28,9 @@ from datasets_mm.store import locked, silent
 
 VERSION: Final = 1
 """Raised when equal files give other pixels: the old rows are then left alone."""
+
+Loaded = tuple[bytes, bytes] | str
+"""Content hash and pixels of a picture, or why it has none."""
 
 HASH_BYTES: Final = 32
 WINDOW: Final = 256
@@ -52,8 +57,13 @@ class ImageCache:
         """Path -> why it has no row."""
         self.array = self._map()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+        return (self.size, self.size, 3)
+
     def _map(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        shape = (_count(self.folder, self.size), self.size, self.size, 3)
+        shape = (_count(self.folder, math.prod(self.shape)), *self.shape)
         if not shape[0]:
             return np.zeros(shape, np.uint8)
         return np.memmap(self.folder / "rows.u8", np.uint8, "r", shape=shape)
@@ -81,19 +91,9 @@ class ImageCache:
         progress: Callable[[int, int, str], None] | None = None,
     ) -> Self:
         """Map the rows of these paths (relative to `root`), decoding those that are new."""
-        root = root.resolve()
         folder = cache_root / "images" / f"{size}-{resample}-center-v{VERSION}"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        wanted = [path for path in dict.fromkeys(paths) if path]
-        known = _read_index(folder, root, size)
-        if _stale(wanted, root, known):
-            with locked(folder):
-                known = _read_index(folder, root, size)
-                stale = _stale(wanted, root, known)
-                filler = Filler(root, folder, size, resample)
-                known |= filler.fill(stale, progress or silent)
-                _write_index(folder, root, known)
-        return cls(folder, size, {path: known[path] for path in wanted})
+        filler = Filler(root.resolve(), folder, size, resample)
+        return cls(folder, size, filler.entries(paths, progress or silent))
 
 
 class Filler:
@@ -104,12 +104,38 @@ class Filler:
         self.folder = folder
         self.size = size
         self.resample: Resample = resample
-        self.rows = _hashes(folder, size)
+        self.rows: dict[bytes, int] = {}
+        """Content hash -> row, as of the last `fill`."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.size * self.size * 3
+
+    @property
+    def window(self) -> int:
+        """Rows that are decoded before they are written."""
+        return WINDOW
+
+    def entries(
+        self, paths: Sequence[str], progress: Callable[[int, int, str], None]
+    ) -> dict[str, Entry]:
+        """What is known of these paths; those that are new are decoded first, under the lock."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        wanted = [path for path in dict.fromkeys(paths) if path]
+        known = _read_index(self.folder, self.root, self.row_bytes)
+        if _stale(wanted, self.root, known):
+            with locked(self.folder):
+                known = _read_index(self.folder, self.root, self.row_bytes)
+                known |= self.fill(_stale(wanted, self.root, known), progress)
+                _write_index(self.folder, self.root, known)
+        return {path: known[path] for path in wanted}
 
     def fill(
         self, marks: dict[str, int], progress: Callable[[int, int, str], None]
     ) -> dict[str, Entry]:
         """Decode these paths, in their order, and say what became of each."""
+        self.rows = _hashes(self.folder, self.row_bytes)
         self._cut_torn_tail()
         found: dict[str, Entry] = {}
         # Pillow decodes and resizes outside the interpreter lock: threads scale, and copy nothing.
@@ -118,10 +144,10 @@ class Filler:
             (self.folder / "rows.u8").open("ab") as pixels,
             (self.folder / "hashes.bin").open("ab") as hashes,
         ):
-            for window in _windows(list(marks)):
+            for window, loading in _ahead(pool, self._load, _windows(list(marks), self.window)):
                 fresh: list[bytes] = []
-                for path, result in zip(window, pool.map(self._load, window), strict=True):
-                    found[path] = self._place(marks[path], result, pixels, fresh)
+                for path, result in zip(window, loading, strict=True):
+                    found[path] = self._place(marks[path], result.result(), pixels, fresh)
                 # Pixels first and on disk: a hash must never name a row that is not whole.
                 pixels.flush()
                 os.fsync(pixels.fileno())
@@ -130,9 +156,7 @@ class Filler:
                 progress(len(found), len(marks), "pictures")
         return found
 
-    def _place(
-        self, mark: int, result: tuple[bytes, bytes] | str, pixels: Any, fresh: list[bytes]
-    ) -> Entry:
+    def _place(self, mark: int, result: Loaded, pixels: Any, fresh: list[bytes]) -> Entry:
         if isinstance(result, str):
             return Entry(mark, -1, result)
         key, raw = result
@@ -142,7 +166,7 @@ class Filler:
             fresh.append(key)
         return Entry(mark, self.rows[key], "")
 
-    def _load(self, path: str) -> tuple[bytes, bytes] | str:
+    def _load(self, path: str) -> Loaded:
         """(content hash, pixels), or the reason why not. Pixels of known content are not made."""
         try:
             data = read_inside(self.root, path)
@@ -155,7 +179,7 @@ class Filler:
 
     def _cut_torn_tail(self) -> None:
         """A killed fill may leave pixels without a hash, or half a hash: they are cut off."""
-        for name, width in (("rows.u8", self.size * self.size * 3), ("hashes.bin", HASH_BYTES)):
+        for name, width in (("rows.u8", self.row_bytes), ("hashes.bin", HASH_BYTES)):
             with (self.folder / name).open("ab") as file:
                 file.truncate(len(self.rows) * width)
 
@@ -165,9 +189,21 @@ def content_key(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
-def _windows(paths: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(paths), WINDOW):
-        yield paths[start : start + WINDOW]
+def _ahead(
+    pool: ThreadPoolExecutor, load: Callable[[str], Loaded], windows: Iterator[list[str]]
+) -> Iterator[tuple[list[str], list[Future[Loaded]]]]:
+    """Each window and its results; the next one is decoded while this one goes to the disk."""
+    begun: deque[tuple[list[str], list[Future[Loaded]]]] = deque()
+    for window in windows:
+        begun.append((window, [pool.submit(load, path) for path in window]))
+        if len(begun) > 1:
+            yield begun.popleft()
+    yield from begun
+
+
+def _windows(paths: list[str], most: int) -> Iterator[list[str]]:
+    for start in range(0, len(paths), most):
+        yield paths[start : start + most]
 
 
 def _mark(root: Path, path: str) -> int:
@@ -189,18 +225,18 @@ def _stale(paths: list[str], root: Path, known: dict[str, Entry]) -> dict[str, i
     return stale
 
 
-def _count(folder: Path, size: int) -> int:
+def _count(folder: Path, row_bytes: int) -> int:
     """Whole rows: those that have both their pixels and their hash."""
     try:
-        pixels = (folder / "rows.u8").stat().st_size // (size * size * 3)
+        pixels = (folder / "rows.u8").stat().st_size // row_bytes
         return min(pixels, (folder / "hashes.bin").stat().st_size // HASH_BYTES)
     except OSError:
         return 0
 
 
-def _hashes(folder: Path, size: int) -> dict[bytes, int]:
+def _hashes(folder: Path, row_bytes: int) -> dict[bytes, int]:
     """Content hash -> row."""
-    count = _count(folder, size)
+    count = _count(folder, row_bytes)
     data = (folder / "hashes.bin").read_bytes() if count else b""
     return {data[row * HASH_BYTES : (row + 1) * HASH_BYTES]: row for row in range(count)}
 
@@ -210,14 +246,14 @@ def _index_path(folder: Path, root: Path) -> Path:
     return folder / f"index-{name}.arrow"
 
 
-def _read_index(folder: Path, root: Path, size: int) -> dict[str, Entry]:
+def _read_index(folder: Path, root: Path, row_bytes: int) -> dict[str, Entry]:
     """Path -> entry. A damaged index is an empty one: contents are still found by their hash."""
     try:
         table = map_table(_index_path(folder, root))
         columns = [table[name].to_pylist() for name in ("path", "mark", "row", "reason")]
     except (OSError, KeyError, pa.ArrowException):
         return {}
-    rows = _count(folder, size)
+    rows = _count(folder, row_bytes)
     return {
         path: Entry(mark, row, reason)
         for path, mark, row, reason in zip(*columns, strict=True)

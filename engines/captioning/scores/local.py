@@ -68,7 +68,7 @@ class LocalScorer:
             wanted = torch.where(same[rows][:, None] == same[rows][None], 1.0, -1.0)
             loss = -functional.logsigmoid(wanted * logits).sum() / len(rows)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         return made
 

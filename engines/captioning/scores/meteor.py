@@ -52,7 +52,7 @@ def meteor(candidate: Sequence[str], reference: Sequence[str], stages: Sequence[
     precision, recall = len(pairs) / len(candidate), len(pairs) / len(reference)
     harmonic = precision * recall / (ALPHA * precision + (1 - ALPHA) * recall)
     penalty = GAMMA * (_chunks(pairs) / len(pairs)) ** BETA
-    return (1 - penalty) * harmonic
+    return float((1 - penalty) * harmonic)
 
 
 def align(candidate: Sequence[str], reference: Sequence[str], stages: Sequence[Test]) -> Pairs:

@@ -31,7 +31,7 @@ def score(
 
 def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], language: str) -> Scored:
     """BLEU-4 of the whole set; each caption's own is sentence BLEU (orders it has, smoothed)."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     way, said = _tokens(language)
     if language == "ko":
@@ -62,7 +62,7 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], languag
 
 def chrf(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Scored:
     """chrF2 (Popović 2015): letters, no tokenizer, so the same test in every language."""
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     metric = CHRF(lowercase=True)
     found = [

@@ -44,7 +44,7 @@ class Scorer:
         self._siglip = stated.get("model_type") in SIGLIP
         self._model = _model(self.folder, stated, self.name).to(self.device).eval()
         self._read_texts(stated)
-        self._read_pixels(stated)
+        self._read_pixels()
         self.truncated = 0
         """Captions of the last call that were longer than the text tower."""
 
@@ -73,7 +73,7 @@ class Scorer:
         flat = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).flatten(0, 1)
         shown = _vectors(self._model.get_image_features(pixel_values=self._pixels(flat)))
         said = _vectors(self._model.get_text_features(**self._tokens(captions)))
-        cosine = (shown.unflatten(0, (n, f)) * said[:, None]).sum(-1)
+        cosine = (shown.view(n, f, -1) * said[:, None]).sum(-1)
         chance = torch.full_like(cosine, float("nan"))
         if self._siglip:
             scale, bias = self._model.logit_scale.exp(), self._model.logit_bias
@@ -114,7 +114,7 @@ class Scorer:
         most = stated.get("text_config", {}).get("max_position_embeddings")
         self._length = int(most or (FIXED_LENGTH if self._siglip else 77))
 
-    def _read_pixels(self, stated: dict[str, Any]) -> None:
+    def _read_pixels(self) -> None:
         file = self.folder / "preprocessor_config.json"
         found = json.loads(file.read_text("utf-8")) if file.is_file() else {}
         even = (0.5, 0.5, 0.5)
