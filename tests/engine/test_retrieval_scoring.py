@@ -229,11 +229,14 @@ def side(size: int, seed: int) -> Inputs:
     return Inputs(size, texts, text_at, images.to(torch.uint8), image_at)
 
 
-def gradients(model: DualEncoder, size: int) -> tuple[float, dict[str, torch.Tensor]]:
-    positive = torch.eye(size, dtype=torch.bool)
+def gradients(
+    model: DualEncoder, size: int, device: str = "cpu"
+) -> tuple[float, dict[str, torch.Tensor]]:
+    positive = torch.eye(size, dtype=torch.bool, device=device)
     positive[0, size - 1] = True
+    queries, passages = (side(size, seed).to(torch.device(device)) for seed in (1, 2))
     torch.manual_seed(5)
-    loss, _ = contrastive(*model(side(size, 1), side(size, 2))[:2], positive, model.scale())
+    loss, _ = contrastive(*model.to(device)(queries, passages)[:2], positive, model.scale())
     loss.backward()
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return loss.item(), grads
@@ -269,6 +272,21 @@ def test_with_dropout_the_second_pass_sees_the_first_ones_masks(way, monkeypatch
     assert replayed[0] == kept[0] == again[0] != without[0]
     for name, gradient in kept[1].items():
         assert torch.equal(replayed[1][name], gradient), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("way", WAYS)
+def test_with_dropout_on_a_gpu_the_second_pass_sees_the_first_ones_masks(way, monkeypatch):
+    """The device's own random state is replayed too."""
+    replayed = gradients(encoder(4, 0.5, **WAYS[way]), 11, "cuda")
+    monkeypatch.setattr(
+        "engines.retrieval.encoder.checkpoint", lambda function, *args, **_: function(*args)
+    )
+    kept = gradients(encoder(4, 0.5, **WAYS[way]), 11, "cuda")
+    assert replayed[0] == pytest.approx(kept[0], rel=1e-5)
+    for name, gradient in kept[1].items():
+        torch.testing.assert_close(replayed[1][name], gradient, atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_chunks_keep_no_activations():
