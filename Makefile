@@ -19,7 +19,6 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/forbidden.py
-	$(BIN)/python .ci/forbidden.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .
@@ -38,7 +37,7 @@ soak: $(STAMP)
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade --constraint requirements.lock pip
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --editable '.[demo,figures,qlora]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --editable '.[demo,figures,qlora,captions,korean]'
 	touch $(STAMP)
 
 # Versions only, so that the file says nothing of where packages come from.

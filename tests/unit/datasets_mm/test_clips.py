@@ -85,7 +85,7 @@ def test_clips_are_kept_by_content_and_frames(
     first = _open(tmp_path, ["a.mp4", "b.mp4"], tmp_path / "cache", 4)
     assert first.row("a.mp4") == first.row("b.mp4") == 0
     assert len(_open(tmp_path, ["a.mp4"], tmp_path / "cache", 2).array[0]) == 2
-    copied = pickle.loads(pickle.dumps(first))  # noqa: S301 - our own bytes
+    copied = pickle.loads(pickle.dumps(first))
     assert copied.array.shape == first.array.shape
     monkeypatch.setattr("datasets_mm.frames.read", lambda *_: pytest.fail("decoded again"))
     again = _open(tmp_path, ["a.mp4", "b.mp4"], tmp_path / "cache", 4)
