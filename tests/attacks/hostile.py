@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from pathlib import Path
 
@@ -31,12 +32,13 @@ TRACES = (
     b"\x07", b"\xc2\x9b", b"\xc2\x9d", b"\xc2\x9c", b"\x7f", b"\x08",
     "\u202e".encode(), "\u2066".encode(), "\u200f".encode(), "\u2028".encode(),
 )  # fmt: skip
-"""Bytes that reach the terminal only if some text was not cleaned; Textual sends none of them."""
+"""Bytes that reach the terminal only if some text was not cleaned."""
 
 
 def traces(output: bytes) -> list[bytes]:
-    """Which of them are in what a program wrote."""
-    return [trace for trace in TRACES if trace in output]
+    """Which of them are in what a program wrote; Textual's own pointer shapes (OSC 22) are not."""
+    foreign = re.sub(rb"\x1b\]22;[a-z-]*\x07", b"", output)
+    return [trace for trace in TRACES if trace in foreign]
 
 
 def raw(output: bytes) -> set[int]:

@@ -1,4 +1,4 @@
-"""The gate of `make lint`: no pickle, no eval, no shell, no code from a hub; and that it can fail."""
+"""The gate of `make lint`: no pickle, no eval, no shell, no code from a hub; it can fail."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ BAD = (
     "import pickle", "from pickle import loads", "import cPickle", "import dill", "import joblib",
     "import marshal", "import shelve", "import cloudpickle", "x = pickle.loads(b'')",
     "import torch\ntorch.load('x')", "from torch import load\nload('x')",
-    "import numpy as np\nnp.load('x', allow_pickle=True)", "import pandas as pd\npd.read_pickle('x')",
+    "import numpy as np\nnp.load('x', allow_pickle=True)",
+    "import pandas as pd\npd.read_pickle('x')",
     "import yaml\nyaml.load(x)", "import yaml\nyaml.unsafe_load(x)", "eval('1')", "exec('1')",
     "compile('1', 'x', 'eval')", "__import__(name)", "import os\nos.system('ls')",
     "import os\nos.popen('ls')", "import subprocess\nsubprocess.run('ls', shell=True)",
-    "import subprocess\nsubprocess.getoutput('ls')", "import asyncio\nasyncio.create_subprocess_shell('')",
+    "import subprocess\nsubprocess.getoutput('ls')",
+    "import asyncio\nasyncio.create_subprocess_shell('')",
     "AutoModel.from_pretrained('x', trust_remote_code=True)", "f(trust_remote_code=flag)",
     "import multiprocessing\nmultiprocessing.connection.Client(1)",
     "import tempfile\ntempfile.mktemp()", "import xml.etree.ElementTree", "import socketserver",

@@ -108,7 +108,7 @@ def test_code_beside_the_weights_is_never_imported(folder: Path, tmp_path: Path)
     assert not [name for name in sys.modules if "evil" in name]
 
 
-@pytest.mark.parametrize("depth", ["", "text_config", "vision_config"])
+@pytest.mark.parametrize("depth", ["", "vision_config"])
 @pytest.mark.parametrize(
     "order",
     [

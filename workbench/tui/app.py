@@ -22,11 +22,13 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.theme import Theme
 
+from results.text import clean
 from workbench.tui.driver import TerminalDriver
 from workbench.tui.screens.plan import PlanScreen
 from workbench.tui.widgets.chrome import ModeChosen, TopBar
 
 if TYPE_CHECKING:
+    from textual.notifications import SeverityLevel
     from textual.screen import Screen
 
     from workbench.tui.feed import SuiteEntry
@@ -185,6 +187,19 @@ class WorkbenchApp(App[None]):
 
         self.push_screen(Help())
 
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,  # noqa: ARG002 - a path or an error is no markup, whoever asks
+    ) -> None:
+        """A message in the corner, cleaned and taken literally."""
+        text, above = clean(message), clean(title)
+        super().notify(text, title=above, severity=severity, timeout=timeout, markup=False)
+
     def _handle_exception(self, error: Exception) -> None:
         """While the app ends, a screen that was just opening fails for want of its widgets."""
         if not self._exit:
@@ -193,8 +208,6 @@ class WorkbenchApp(App[None]):
     def _fatal_error(self) -> None:
         """A fault of ours, told without the values of variables: they may be anybody's text."""
         from rich.text import Text
-
-        from results.text import clean
 
         told = "".join(traceback.format_exception(self._exception))
         remedy = "This is a fault of the screen; suites go on. Please report what stands above."

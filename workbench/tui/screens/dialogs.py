@@ -13,6 +13,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from results.text import clean
 from workbench.tui.widgets.grid import Column, Grid, Row
 
 
@@ -32,8 +33,8 @@ class Confirm(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         """Question, consequence, two answers; the harmless one has the focus."""
         with Vertical(classes="dialog"):
-            yield Static(Text(self._title), classes="dialog-title")
-            yield Static(Text(self._what), classes="dialog-text")
+            yield Static(Text(clean(self._title)), classes="dialog-title")
+            yield Static(Text(clean(self._what)), classes="dialog-text")
             with Horizontal(classes="dialog-answers"):
                 yield Button(Text(f"n  {self._no}"), id="no", compact=True)
                 yield Button(Text(f"y  {self._yes}"), id="yes", compact=True)
@@ -75,7 +76,7 @@ class Choose(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         """Title, list, keys."""
         with Vertical(classes="dialog wide"):
-            yield Static(Text(self._title), classes="dialog-title")
+            yield Static(Text(clean(self._title)), classes="dialog-title")
             yield Grid(self._columns, header=False, notice=self._empty, id="choices")
             yield Static(Text("Enter chooses · Esc goes back"), classes="dialog-keys")
 

@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
+from results.text import clean_line
 from workbench.tui.widgets.chrome import Heading
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class RecordScreen(ModalScreen[None]):
         text = self.query_one("#record-text", Static)
         if event.record is None:
             text.add_class("failed")
-            text.update(Text(f" This record cannot be found again. {event.trouble}"))
+            trouble = clean_line(event.trouble)
+            text.update(Text(f" This record cannot be found again. {trouble}"))
             return
         self.query_one("#record-title", Heading).remark = event.record.identity.suite
         text.update(_page(event.record))

@@ -13,6 +13,8 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Static
 
+from results.text import clean_line
+
 TABS: Final = (
     ("plan", "1", "Plan"), ("live", "2", "Live"),
     ("results", "3", "Results"), ("data", "4", "Data"),
@@ -79,13 +81,14 @@ class Heading(Widget):
         self.set_reactive(Heading.title, title)
 
     def render(self) -> RenderResult:
-        """One line."""
-        room = max(0, self.size.width - len(self.title) - 3)
-        remark = Text(f"{self.remark} ", no_wrap=True)
+        """One line, cleaned: a title may be a run's name or a suite's."""
+        title = clean_line(self.title)
+        room = max(0, self.size.width - len(title) - 3)
+        remark = Text(f"{clean_line(self.remark)} ", no_wrap=True)
         remark.truncate(room, overflow="ellipsis")
-        blank = " " * max(1, self.size.width - len(self.title) - remark.cell_len - 1)
+        blank = " " * max(1, self.size.width - len(title) - remark.cell_len - 1)
         remark.stylize(self.get_component_rich_style("heading--remark"))
-        return Text.assemble(f" {self.title}", blank, remark, no_wrap=True)
+        return Text.assemble(f" {title}", blank, remark, no_wrap=True)
 
 
 class Pick(Widget, can_focus=True):
@@ -116,7 +119,8 @@ class Pick(Widget, can_focus=True):
     def render(self) -> RenderResult:
         """One line."""
         hint = f"{self._hint} ▾ "
-        value = Text(self.value, style=self.get_component_rich_style("pick--value"), no_wrap=True)
+        shown, style = clean_line(self.value), self.get_component_rich_style("pick--value")
+        value = Text(shown, style=style, no_wrap=True)
         value.truncate(max(1, self.size.width - 15 - len(hint)), overflow="ellipsis")
         blank = " " * max(1, self.size.width - 14 - value.cell_len - len(hint))
         name_style = self.get_component_rich_style("pick--name")
