@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -156,3 +157,57 @@ def test_an_ending_of_the_real_engine(house: House, toy: Path, ranks: int, fault
     if fault == "ctrl-c":
         assert saved == record.steps, "asked politely, it saved where it stood"
     assert saved >= 20
+
+
+SMALL_GPU = """
+import json, os, sys
+if "engines.child" in sys.orig_argv:
+    import torch
+    from engines.torchkit import loop
+    inner = loop.train
+    def train(job, *more):
+        with open(sys.argv[-1] + "/spec.json") as file:
+            asked = json.load(file)["params"]
+        now = {**asked, **json.loads(os.environ["WORKBENCH_PARAMS"])}
+        forward, count = job.forward, [0]
+        def run_out(batch):
+            count[0] += 1
+            if count[0] > 12 and (now["grad_cache_chunk"] or now["batch"]) > 8:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return forward(batch)
+        job.forward = run_out
+        inner(job, *more)
+    loop.train = train
+"""
+"""Torch's own error from the 13th step on, above eight items at once: a GPU of nearly the size."""
+
+
+@pytest.mark.slow
+def test_out_of_memory_goes_on_in_smaller_chunks_from_the_checkpoint(
+    house: House, toy: Path
+) -> None:
+    (house.root / "sitecustomize.py").write_text(SMALL_GPU)
+    house.environment["PYTHONPATH"] += f":{house.root}"
+    words = [sys.executable, "-m", "workbench", "run", "-e", "retrieval", "-d", "toy_train"]
+    words += ["-m", "pico", "--headless"]
+    settings = [
+        "epochs=20",
+        "max_steps=30",
+        "batch=16",
+        "checkpoint_every=5",
+        "timing_warmup_steps=2",
+    ]
+    for setting in [*settings, f"data_root={toy / 'data'}"]:
+        words += ["--set", setting]
+    done = subprocess.run(
+        words, env=house.environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = store.read(house.logs / "results.jsonl")
+    assert (first.exit.cause, second.exit.cause) == ("oom-cuda", "completed")
+    assert first.steps == 12
+    assert "next attempt computes 8 at once instead of 16" in first.exit.detail
+    assert "resumed: goes on after step 10 of 30" in second.notices
+    assert second.facts["batch"] == "16 (2 × 8)"
+    assert second.facts["grad_cache"].startswith("chunks of 8")
+    assert "OOM ×1, batch 16 (2 × 8), attempt 2" in done.stdout

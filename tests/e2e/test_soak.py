@@ -1,4 +1,4 @@
-"""Two minutes of the soak: random `kill -9`s over a real suite, and nothing is lost or left."""
+"""A slice of the soak: random `kill -9`s over a real suite, and nothing is lost or left."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_slice_of_the_soak() -> None:
-    command = [sys.executable, "-m", "benchmarks.soak", "--seconds", "60", "--runs", "2"]
+    command = [sys.executable, "-m", "benchmarks.soak", "--seconds", "45", "--runs", "2"]
     done = subprocess.run(
         [*command, "--seed", "7"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["broken"] == []
-    assert said["kills"] >= 5
+    assert said["kills"] >= 4
     assert said["runs compared"] >= 2
