@@ -50,7 +50,7 @@ class Params(BaseModel):
     )
     double_quant: bool = Field(True, description="Quantise the scales of 4-bit weights as well")
     lora_rank: int = Field(16, ge=0, le=1024, description="Rank of LoRA; 0: train the projector")
-    lora_alpha: float = Field(32.0, gt=0, le=4096, description="Scale of LoRA, over its rank")
+    lora_alpha: int = Field(32, ge=1, le=4096, description="Scale of LoRA, over its rank")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before LoRA")
     lora_targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),

@@ -7,6 +7,7 @@ and trains whatever matches, so what is trainable afterwards is compared with wh
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from importlib.util import find_spec
 from typing import Any, Final
@@ -21,7 +22,7 @@ PROJECTIONS: Final = (
 """The linear layers of a decoder block, as Llama, Qwen and their like name them."""
 
 
-def attach(model: Any, rank: int, alpha: float, dropout: float, targets: tuple[str, ...]) -> Any:
+def attach(model: Any, rank: int, alpha: int, dropout: float, targets: tuple[str, ...]) -> Any:
     """The model with low-rank adapters on the linear layers with these names; all else is frozen.
 
     Hu et al. 2021, "LoRA": W + (alpha / rank) B A, with B zero at first.
@@ -43,7 +44,9 @@ def attach(model: Any, rank: int, alpha: float, dropout: float, targets: tuple[s
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets), bias="none"
     )
-    adapted = get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft 0.21 reads a name that transformers 5 calls deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = get_peft_model(model, config)
     check_trainable(adapted, lambda name: ".lora_A." in name or ".lora_B." in name)
     return adapted
 

@@ -35,6 +35,9 @@ def adamw(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all groups. A number, not a tensor: nothing here is captured."""
+    """Set the learning rate of all groups. A number, not a tensor: nothing here is captured.
+
+    A group with `lr_scale` gets so many times the rate.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -38,7 +38,7 @@ def nf4(compute: torch.dtype, *, double: bool, keep: tuple[str, ...] = KEPT) -> 
         )
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # transformers
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=double,
@@ -51,9 +51,21 @@ def four_bit(model: nn.Module) -> list[str]:
     """Names of the modules that hold 4-bit weights, by their type."""
     if find_spec("bitsandbytes") is None:
         return []
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     return [name for name, module in model.named_modules() if isinstance(module, Linear4bit)]
+
+
+def keep_layout(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights at the first evaluation on a CPU.
+
+    Where the CPU has AVX512-BF16, a forward pass in eval mode turns the weights, for good, into a
+    layout with bfloat16 scales that has no gradient (0.50): training that went on after a look at
+    the validation loss would be wrong without a word, and widths that are no multiple of 64 raise.
+    """
+    for name in four_bit(model):
+        module: Any = model.get_submodule(name)
+        module.support_avx512bf16_for_cpu = False
 
 
 def check_four_bit(model: nn.Module, meant: Callable[[str], bool]) -> int:

@@ -1,0 +1,259 @@
+"""What a captioner says, and what it is worth: loss with its own pictures and with others', scores.
+
+A caption model can learn its captions and ignore the pictures. So each caption's loss is computed a
+second time with another medium's picture; the gap must be above zero, with its interval.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engines import protocol
+from engines.captioning.context import Context
+from engines.captioning.judge import Judge
+from engines.captioning.media import CaptionBatch, Rows, padded, to_device
+from engines.captioning.prepare import Prepared, Split
+from engines.captioning.scores import Scored, diversity
+from engines.captioning.scores.diversity import Diversity
+from results.statistics import Interval, bootstrap_mean
+
+Numbers = npt.NDArray[np.float64]
+
+RESAMPLES: Final = 1000
+SCORERS: Final = "engines.captioning.scores"
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of each medium's first caption: summed nats with its own and with another's picture."""
+
+    own: Numbers
+    other: Numbers
+    tokens: Numbers
+
+    @property
+    def mean(self) -> float:
+        """Nats a token."""
+        return float(self.own.sum() / self.tokens.sum())
+
+
+class Evaluator:
+    """Looks at a model through the media of a run."""
+
+    def __init__(self, context: Context, ready: Prepared, judge: Judge) -> None:
+        self._judge = judge
+        self._context = context
+        self._ready = ready
+        self._batch = context.params.evaluate_batch
+
+    def losses(self, split: Split, *, shuffled: bool = True) -> Losses:
+        """Of every caption given first; `other` is NaN unless `shuffled`."""
+        wording, longest = self._ready.wording, self._context.params.max_tokens
+        tokens = [
+            np.asarray(wording.encode(said[0], longest)[0], np.int64)
+            for said in split.captions.references
+        ]
+        own = self._summed(split.rows, tokens)
+        other = np.full(len(split), math.nan)
+        if shuffled and len(split) > 1:
+            other = self._summed(split.rows[strangers(len(split))], tokens)
+        return Losses(own, other, np.asarray([len(one) for one in tokens], np.float64))
+
+    def _summed(self, rows: Rows, tokens: Sequence[npt.NDArray[np.int64]]) -> Numbers:
+        found = []
+        with self._looking():
+            for start in range(0, len(rows), self._batch):
+                self._context.emit.check_stop()
+                ids, labels = padded(tokens[start : start + self._batch])
+                seen = self._ready.items.gather(rows[start : start + self._batch])
+                batch = to_device(CaptionBatch(seen, ids, labels), self._context.device)
+                features = self._ready.features(batch.media)
+                with self._context.precision.autocast():
+                    summed, _ = self._ready.model(features, batch.ids, batch.labels)
+                found.append(summed.double().cpu().numpy())
+        return np.concatenate(found)
+
+    def captions(self, split: Split) -> list[str]:
+        """Greedy captions of all media."""
+        found: list[str] = []
+        longest = self._context.params.max_new_tokens
+        with self._looking():
+            for start in range(0, len(split), self._batch):
+                rows = split.rows[start : start + self._batch]
+                seen = self._ready.items.gather(rows).to(self._context.device)
+                features = self._ready.features(seen)
+                with self._context.precision.autocast():
+                    made = self._ready.model.generate(features, longest)
+                found += [self._ready.wording.decode(ids) for ids in made]
+                self._context.say(len(found), len(split), "captions")
+        return found
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Without dropout and gradients; training goes on as if nothing had been."""
+        model = self._ready.model
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            model.train(training)
+
+    def look(self, split: Split, when: str) -> Diversity:
+        """How varied captions are, and the warning where they are all alike."""
+        candidates = self.captions(split)
+        found = diversity.measure(candidates, split.captions.language)
+        self._warn(found, f"{split.name}, {when}", len(candidates))
+        return found
+
+    def _warn(self, found: Diversity, where: str, n: int) -> None:
+        if found.collapsed:
+            self._context.emit.notice(
+                "mode-collapse",
+                f"{where}: {found.unique:.2f} of {n} captions are unique, "
+                f"{found.most_frequent:.0%} are '{found.caption[:80]}': the model says the same "
+                "of different pictures, and other scores mean little",
+            )
+
+    def run(self, split: Split, name: str) -> None:
+        """Loss, captions and all scores of a split: metrics, and a file with every caption."""
+        emit = self._context.emit
+        emit.phase("eval", name)
+        losses = self.losses(split)
+        emit.phase("generate", name)
+        candidates = self.captions(split)
+        emit.phase("eval", f"scores of {name}")
+        language = split.captions.language
+        self._warn(diversity.measure(candidates, language), name, len(candidates))
+        columns: dict[str, Numbers] = {"loss": losses.own / losses.tokens}
+        if not np.isnan(losses.other).any():
+            columns["loss_other_picture"] = losses.other / losses.tokens
+            columns["picture gap"] = columns["loss_other_picture"] - columns["loss"]
+        file = f"predictions/{name}.jsonl"
+        metrics = [*loss_metrics(losses), self._entropy(split)]
+        for scored in (
+            *diversity.all_scores(candidates, language),
+            *self._scores(split, candidates),
+        ):
+            metrics.append(_metric(scored))
+            if len(scored.per_item) == len(split):
+                columns[scored.name] = np.asarray(scored.per_item, np.float64)
+        _write(self._context.run_dir / file, split, candidates, columns)
+        for metric in metrics:
+            kept = file if metric.name in columns else None
+            update = {"split": name, "n": len(split), "scores_file": kept}
+            emit.send(metric.model_copy(update=update))
+
+    def _entropy(self, split: Split) -> protocol.Metric:
+        """Of the captions' tokens: what a model reaches that knows their frequencies only."""
+        wording, longest = self._ready.wording, self._context.params.max_tokens
+        counts = Counter(
+            token
+            for said in split.captions.references
+            for token in wording.encode(said[0], longest)[0]
+        )
+        shares = np.asarray(list(counts.values()), np.float64) / counts.total()
+        return protocol.Metric(
+            name="unigram entropy", value=float(-(shares * np.log(shares)).sum()), split="", n=0,
+            method="nats a token, of the captions' own tokens", higher_is_better=False,
+        )  # fmt: skip
+
+    def _scores(self, split: Split, candidates: Sequence[str]) -> Iterator[Scored]:
+        said = split.captions
+        for name in self._context.params.scorers:
+            try:
+                if name == "siglip":
+                    yield from self._judge.score(split, candidates)
+                    continue
+                module = importlib.import_module(f"{SCORERS}.{name}")
+                made = module.score(candidates, said.references, said.language)
+            except ModuleNotFoundError as error:
+                self._context.emit.notice(
+                    "not-scored", f"{name}: {error}; install the `captions` extra"
+                )
+                continue
+            yield from made if isinstance(made, list) else [made]
+
+
+def _write(
+    path: Path, split: Split, candidates: Sequence[str], columns: dict[str, Numbers]
+) -> None:
+    """One JSON line a medium: what was said, what might have been, and every score."""
+    path.parent.mkdir(exist_ok=True, mode=0o700)
+    said = split.captions
+    with path.open("w", encoding="utf-8") as file:
+        for row, candidate in enumerate(candidates):
+            line = {
+                "id": said.ids[row],
+                "medium": said.paths[row],
+                "caption": candidate,
+                "references": said.references[row],
+                **{name: float(values[row]) for name, values in columns.items()},
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def strangers(size: int) -> Rows:
+    """For each of `size` media another one, drawn once and for all; nobody gets their own."""
+    order = np.random.default_rng(0).permutation(size)
+    partners = np.empty(size, np.int64)
+    partners[order] = np.roll(order, 1)
+    return partners
+
+
+def loss_metrics(losses: Losses) -> list[protocol.Metric]:
+    """Loss with the true pictures, with others', and the gap, each with its interval."""
+    own = _of_loss("loss", losses.own, losses.tokens)
+    if np.isnan(losses.other).any():
+        return [own]
+    gaps = (losses.other - losses.own) / losses.tokens
+    gap = bootstrap_mean(gaps, RESAMPLES)
+    return [
+        own,
+        _of_loss("loss_other_picture", losses.other, losses.tokens),
+        protocol.Metric(
+            name="picture gap", value=float(gaps.mean()), split="", n=0, low=gap.low,
+            high=gap.high, method=f"loss with another picture less loss, a caption; {gap.method}",
+        ),
+    ]  # fmt: skip
+
+
+def _of_loss(name: str, summed: Numbers, tokens: Numbers) -> protocol.Metric:
+    found = ratio_interval(summed, tokens)
+    return protocol.Metric(
+        name=name, value=float(summed.sum() / tokens.sum()), split="", n=0, low=found.low,
+        high=found.high, method=f"nats a token; {found.method}", higher_is_better=False,
+    )  # fmt: skip
+
+
+def ratio_interval(above: Numbers, below: Numbers) -> Interval:
+    """Interval of Σ above / Σ below over items, by percentile bootstrap of the items."""
+    if len(above) < 2:
+        return Interval(None, None, "one value has no interval")
+    generator = np.random.default_rng(0)
+    found = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):
+        drawn = generator.integers(0, len(above), len(above))
+        found[number] = above[drawn].sum() / below[drawn].sum()
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Interval(float(low), float(high), f"bootstrap over captions, {RESAMPLES}, 95%")
+
+
+def _metric(scored: Scored) -> protocol.Metric:
+    return protocol.Metric(
+        name=scored.name, value=float(scored.value), split="", n=0, low=scored.low,
+        high=scored.high, method=scored.method, higher_is_better=scored.higher_is_better,
+    )  # fmt: skip

@@ -1,0 +1,91 @@
+"""Whether a caption fits its picture: by a CLIP or SigLIP, or by the local stand-in.
+
+Apart from the evaluation because it needs what no other score does: pixels, or the training split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from engines.captioning.context import Context
+from engines.captioning.media import Frames, Rows
+from engines.captioning.prepare import Prepared, Split
+from engines.captioning.scores import Numbers, Scored, siglip
+from engines.captioning.scores.local import LocalScorer
+
+AT_ONCE = 256
+FEWEST = 32
+"""Training media without which the local scorer would know nothing."""
+
+
+class Judge:
+    """Loads or trains the scorer with the first caption that it is asked about."""
+
+    def __init__(self, context: Context, pixels: Frames, train: Split, ready: Prepared) -> None:
+        self._context = context
+        self._pixels = pixels
+        self._train = train
+        self._ready = ready
+        self._scorer: siglip.Scorer | None = None
+        self._local: LocalScorer | None = None
+
+    def score(self, split: Split, candidates: Sequence[str]) -> list[Scored]:
+        """Mean cosine and, where there is one, probability."""
+        if self._context.params.siglip:
+            return self._by_model(split, candidates)
+        if self._context.spec.task != "train" or len(self._train) < FEWEST:
+            self._context.emit.notice(
+                "not-scored",
+                "siglip: no judge is set, and the local one needs a training run on at least "
+                f"{FEWEST} media; set siglip = hub:org/name",
+            )
+            return []
+        local = self._trained()
+        features = self._pooled(split.rows)
+        cosine, chance = local.score(features, candidates)
+        first = [said[0] for said in split.captions.references]
+        known = f"recall@1 of the true captions {local.recall(features, first):.2f}"
+        made = siglip.scored(local.name, cosine, chance)
+        return [one._replace(method=f"{one.method}; {known}") for one in made]
+
+    def _by_model(self, split: Split, candidates: Sequence[str]) -> list[Scored]:
+        params = self._context.params
+        if self._scorer is None:
+            self._scorer = siglip.Scorer(params.siglip, str(self._context.device))
+        scorer = self._scorer
+        cosine: list[Numbers] = []
+        chance: list[Numbers] = []
+        cut = 0
+        for start in range(0, len(split), AT_ONCE):
+            rows = split.rows[start : start + AT_ONCE]
+            images = self._pixels.gather(rows).numpy()
+            found = scorer.score(images, candidates[start : start + AT_ONCE])
+            cosine.append(found[0])
+            chance.append(found[1])
+            cut += scorer.truncated
+            self._context.say(start + len(rows), len(split), "captions judged")
+        if cut:
+            text = f"{split.name}: {cut} captions were longer than the judge's text tower"
+            self._context.emit.notice("texts-truncated", text, cut)
+        whole = np.concatenate(cosine), np.concatenate(chance)
+        return siglip.scored(scorer.name, *whole, frames=self._pixels.frames)
+
+    def _trained(self) -> LocalScorer:
+        if self._local is None:
+            self._context.emit.phase("cache", "local scorer")
+            first = [said[0] for said in self._train.captions.references]
+            with torch.random.fork_rng(), torch.enable_grad():
+                self._local = LocalScorer.fit(self._pooled(self._train.rows), first)
+        return self._local
+
+    def _pooled(self, rows: Rows) -> Numbers:
+        """The mean feature of each medium, [n, D]."""
+        found = []
+        for start in range(0, len(rows), AT_ONCE):
+            seen = self._ready.items.gather(rows[start : start + AT_ONCE])
+            features = self._ready.features(seen.to(self._context.device))
+            found.append(features.float().mean((1, 2)).cpu().numpy())
+        return np.concatenate(found)

@@ -1,0 +1,182 @@
+"""Pictures and clips as pixels, their features where they are cached, and batches of them.
+
+Apart from the vision tower, which knows no files, and from the model, which sees only tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from engines.captioning.vision import Tower
+from engines.torchkit.draws import draw
+from engines.torchkit.features import FeatureStore, key
+
+Rows = npt.NDArray[np.int64]
+Progress = Callable[[int, int, str], None]
+IGNORED: Final = -100
+"""Label of what is padding; torch's cross entropy leaves it out."""
+
+
+class Items(Protocol):
+    """Something that the model looks at, for every medium of a run."""
+
+    def __len__(self) -> int:
+        """Media."""
+
+    def gather(self, rows: Rows) -> Tensor:
+        """[n, F, ...] on the CPU."""
+
+
+class Frames:
+    """Rows of memory-mapped arrays, several for each medium: pixels or features.
+
+    `places` [n, F, 2]: array and row of each frame. Only what is asked for is read.
+    """
+
+    def __init__(self, arrays: Sequence[npt.NDArray[Any]], places: Rows) -> None:
+        self.arrays = list(arrays)
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def frames(self) -> int:
+        """Frames of each medium."""
+        return int(self.places.shape[1])
+
+    def gather(self, rows: Rows) -> Tensor:
+        """[n, F, ...] of these media, copied."""
+        wanted = self.places[rows].reshape(-1, 2)
+        first = self.arrays[0]
+        out = np.empty((len(wanted), *first.shape[1:]), first.dtype)
+        for number, array in enumerate(self.arrays):
+            mine = np.flatnonzero(wanted[:, 0] == number)
+            if len(mine):
+                out[mine] = array[wanted[mine, 1]]
+        return torch.from_numpy(out).view(len(rows), self.frames, *out.shape[1:])
+
+    def keys(self) -> list[bytes]:
+        """Content key of every frame, media one after the other; equal frames have equal keys."""
+        known: dict[tuple[int, int], bytes] = {}
+        for array, row in self.places.reshape(-1, 2).tolist():
+            if (array, row) not in known:
+                known[array, row] = key(self.arrays[array][row].tobytes())
+        return [known[array, row] for array, row in self.places.reshape(-1, 2).tolist()]
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Features on disk, and what they took."""
+
+    items: Frames
+    computed: int
+    """Frames that were not there before."""
+    bytes: int
+    """Of all that the run reads."""
+
+
+def store_of(tower: Tower, root: Any, dtype: str) -> FeatureStore:
+    """Where features of this very tower are kept."""
+    return FeatureStore(root, tower.fingerprint(), (tower.shape.patches, tower.shape.width), dtype)
+
+
+def cached(pixels: Frames, store: FeatureStore, tower: Tower, say: Progress) -> Cached:
+    """The features of all frames, computed where the store has none.
+
+    Raises:
+        NoRoomError: the disk lacks the room; nothing was computed.
+    """
+    keys = pixels.keys()
+    flat = Frames(pixels.arrays, pixels.places.reshape(-1, 1, 2))
+
+    def compute(
+        positions: Sequence[int],
+    ) -> Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]:
+        rows = np.asarray(positions, np.int64)
+        at_once = tower.at_once
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            frames = flat.gather(part)[:, 0].to(tower.precision.device)
+            yield part.tolist(), tower.encode(frames).cpu().numpy()
+            say(start + len(part), len(rows), "frames")
+
+    stored = store.open(keys, compute)
+    places = stored.places.reshape(len(pixels), pixels.frames, 2)
+    size = store.bytes_of(len(set(keys)))
+    return Cached(Frames(stored.arrays, places), stored.computed, size)
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """A micro-batch: what is seen, and what is to be said about it."""
+
+    media: Tensor
+    """Features [B, F, N, D] from the cache, or pixels uint8 [B, F, S, S, 3]."""
+    ids: Tensor
+    """Token ids of the captions, end token last, [B, T], padded with 0."""
+    labels: Tensor
+    """The same with IGNORED where there is padding."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> CaptionBatch:
+        """With the function applied to every tensor."""
+        return CaptionBatch(function(self.media), function(self.ids), function(self.labels))
+
+
+def to_device(batch: CaptionBatch, device: torch.device) -> CaptionBatch:
+    """The batch on a device; asynchronous from pinned memory."""
+    if device.type == "cpu":
+        return batch
+    return batch.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+
+class Spoken:
+    """Captions as token ids: medium i has those from offsets[i] to offsets[i + 1]."""
+
+    def __init__(self, captions: Sequence[Sequence[Sequence[int]]]) -> None:
+        self.tokens = [np.asarray(one, np.int64) for many in captions for one in many]
+        self.offsets = np.cumsum([0, *(len(many) for many in captions)]).astype(np.int64)
+
+    def counts(self, size: int) -> npt.NDArray[np.int64]:
+        """How often each token of the vocabulary occurs."""
+        return np.bincount(np.concatenate(self.tokens), minlength=size)
+
+
+class Gatherer:
+    """Makes batches; called by the loader, from several threads at once.
+
+    `rows` of the media are the training set's: row i of `spoken` is medium `media[i]`.
+    """
+
+    def __init__(self, items: Items, media: Rows, spoken: Spoken, seed: int) -> None:
+        self._items = items
+        self._media = media
+        self._spoken = spoken
+        self._seed = seed
+        self.pin = False
+
+    def __call__(self, rows: Rows, epoch: int) -> CaptionBatch:
+        """These media with a caption each, drawn anew every epoch."""
+        drawn = draw(self._spoken.offsets, rows, self._seed, epoch)
+        ids, labels = padded([self._spoken.tokens[place] for place in drawn])
+        batch = CaptionBatch(self._items.gather(self._media[rows]), ids, labels)
+        return batch.mapped(Tensor.pin_memory) if self.pin else batch
+
+
+def padded(tokens: Sequence[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
+    """Token ids [n, longest], padded on the right with 0, and labels with IGNORED there."""
+    lengths = np.asarray([len(one) for one in tokens])
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.zeros(inside.shape, np.int64)
+    ids[inside] = np.concatenate(list(tokens))
+    return torch.from_numpy(ids), torch.from_numpy(np.where(inside, ids, IGNORED))

@@ -1,0 +1,104 @@
+"""The captioner: projector and language model, pictures spliced into the prompt.
+
+Positions: before · picture · after · caption. The loss is on the caption and its end token only.
+Apart from the vision tower, which is frozen and may have been run days ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engines.captioning import llm as language
+from engines.captioning.llm import Wording
+from engines.captioning.media import IGNORED
+from engines.captioning.projectors import Projector
+
+
+class Captioner(nn.Module):
+    """What is trained, and the language model that it speaks through.
+
+    Two fixed scales, of the run's data and kept with its weights, put both ends of the projector
+    where its fresh weights expect them: features come in with standard deviation 1, and tokens go
+    out with that of the word embeddings. Without them a small model spends its first hundred steps
+    on it.
+    """
+
+    def __init__(self, projector: Projector, llm: Any, wording: Wording) -> None:
+        super().__init__()
+        self.projector = projector
+        self.llm = llm
+        self._before = torch.tensor(wording.before, dtype=torch.long)
+        self._after = torch.tensor(wording.after, dtype=torch.long)
+        self._end = wording.end
+        self.register_buffer("feature_scale", torch.ones(()))
+        self.register_buffer("token_scale", torch.ones(()))
+        self.feature_scale: Tensor
+        self.token_scale: Tensor
+
+    @torch.no_grad()
+    def calibrate(self, features: Tensor) -> None:
+        """Set both scales, from some features [..., N, D] and the word embeddings."""
+        self.feature_scale.copy_(1 / features.float().std().clamp_min(1e-6))
+        weight = cast("Tensor", language.embeddings(self.llm).weight)
+        self.token_scale.copy_(weight.float().std())
+
+    def prompt(self, features: Tensor) -> Tensor:
+        """Features [B, F, N, D] -> the vectors before the caption, [B, P, W]."""
+        words = language.embeddings(self.llm)
+        seen = self.projector(features.float() * self.feature_scale) * self.token_scale
+        device, size = features.device, len(features)
+        before, after = (
+            words(ids.to(device)).expand(size, -1, -1) for ids in (self._before, self._after)
+        )
+        return torch.cat([before.to(seen.dtype), seen, after.to(seen.dtype)], 1)
+
+    def forward(self, features: Tensor, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed negative log likelihood of each caption [B], and its tokens [B].
+
+        `ids`, `labels` [B, T]. Padding stands on the right, where no token before it can see it,
+        so the causal mask is all the mask there is. Logits are computed for the caption alone.
+        """
+        prompt = self.prompt(features)
+        spoken = language.embeddings(self.llm)(ids).to(prompt.dtype)
+        whole = torch.cat([prompt, spoken[:, :-1]], 1)
+        logits = self.llm(inputs_embeds=whole, logits_to_keep=ids.shape[1], use_cache=False).logits
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        )
+        return losses.view_as(labels).sum(1), (labels != IGNORED).sum(1)
+
+    @torch.no_grad()
+    def generate(self, features: Tensor, longest: int) -> list[list[int]]:
+        """Greedy captions with a key-value cache: ids of each, the end token left out."""
+        from transformers import DynamicCache
+
+        inputs, cache = self.prompt(features), DynamicCache()
+        going = torch.ones(len(features), dtype=torch.bool, device=features.device)
+        made: list[Tensor] = []
+        for _ in range(longest):
+            out = self.llm(
+                inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            token = out.logits[:, -1].argmax(-1)
+            token = torch.where(going, token, self._end)
+            made.append(token)
+            going = going & (token != self._end)
+            if not going.any():
+                break
+            inputs = language.embeddings(self.llm)(token)[:, None].to(inputs.dtype)
+        return [_until(row, self._end) for row in torch.stack(made, 1).tolist()]
+
+
+def mean_loss(losses: Tensor, tokens: Tensor) -> Tensor:
+    """Nats a token over a batch (0-d)."""
+    return losses.sum() / tokens.sum()
+
+
+def _until(ids: Sequence[int], end: int) -> list[int]:
+    said = list(ids)
+    return said[: said.index(end)] if end in said else said
