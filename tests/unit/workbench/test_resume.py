@@ -128,7 +128,7 @@ PROBE = ["run", "-e", "probe", "-d", "none", "-m", "none", "--set", "rounds=1", 
 
 
 def test_the_command_goes_on_after_kill_9_of_the_warden(house: House) -> None:
-    words = [*PROBE, "delay_seconds=0.02", "--set", "steps=40", "--seed", "1", "--seed", "2"]
+    words = [*PROBE, "delay_seconds=0.05", "--set", "steps=60", "--seed", "1", "--seed", "2"]
     name = command(house, *words, "--detach").stdout.strip()
     folder = house.logs / name
     house.until_step(folder)
@@ -151,7 +151,7 @@ def test_the_command_goes_on_after_kill_9_of_the_warden(house: House) -> None:
 
 
 def test_two_resumes_at_once_are_one(house: House) -> None:
-    name = command(house, *PROBE, "delay_seconds=0.02", "--set", "steps=50", "--detach").stdout
+    name = command(house, *PROBE, "delay_seconds=0.05", "--set", "steps=99", "--detach").stdout
     folder = house.logs / name.strip()
     house.until_step(folder)
     os.kill(house.warden_pid(folder), signal.SIGKILL)
