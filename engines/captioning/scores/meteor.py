@@ -98,9 +98,9 @@ def _synonym(lexicon: WordNet) -> Test:
 
 @cache
 def _porter() -> Callable[[str], str]:
-    """Porter's stemmer of 1980."""
-    import snowballstemmer
+    """NLTK's Porter stemmer, with its few irregular forms (`lying` -> `lie`)."""
+    from nltk.stem.porter import PorterStemmer
 
-    stemmer: Any = snowballstemmer.stemmer("porter")
-    stem: Callable[[str], str] = cache(stemmer.stemWord)
+    stemmer: Any = PorterStemmer()
+    stem: Callable[[str], str] = cache(stemmer.stem)
     return stem

@@ -8,12 +8,14 @@ was trained on padded, lower-case texts without a mask: padding to its full leng
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from tokenizers import Regex, Tokenizer, normalizers
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,11 +23,15 @@ from engines import models
 from engines.captioning.scores import Numbers, Scored, mean_score
 from engines.emitter import EngineError
 from engines.torchkit.configs import ATTENTION, read_config
+from engines.torchkit.pixels import pixel_statistics
 
 BATCH: Final = 32
 SIGLIP: Final = frozenset({"siglip", "siglip2"})
-FIXED_LENGTH: Final = 64
-"""Tokens that every published SigLIP was trained with."""
+STATISTICS: Final = {
+    "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+"""Mean and deviation of pixels where a folder states none."""
 
 
 class Scorer:
@@ -43,8 +49,13 @@ class Scorer:
         stated = read_config(self.folder)
         self._siglip = stated.get("model_type") in SIGLIP
         self._model = _model(self.folder, stated, self.name).to(self.device).eval()
-        self._read_texts(stated)
-        self._read_pixels()
+        self._tokenizer = _tokenizer(self.folder, stated, siglip=self._siglip)
+        self._side = int(self._model.config.vision_config.image_size)
+        usual = STATISTICS["siglip" if self._siglip else "clip"]
+        self._mean, self._std = (
+            torch.tensor(three, device=self.device).view(1, 3, 1, 1)
+            for three in pixel_statistics(self.folder) or usual
+        )
         self.truncated = 0
         """Captions of the last call that were longer than the text tower."""
 
@@ -81,19 +92,13 @@ class Scorer:
         return _numbers(cosine.mean(1)), _numbers(chance.mean(1))
 
     def _tokens(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        texts = [one.lower() if self._siglip else one for one in captions]
-        self.truncated += sum(
-            len(ids) > self._length for ids in self._tokenizer(texts, verbose=False)["input_ids"]
-        )
-        found = self._tokenizer(
-            texts,
-            padding="max_length" if self._siglip else True,
-            max_length=self._length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        wanted = ("input_ids",) if self._siglip else ("input_ids", "attention_mask")
-        return {name: found[name].to(self.device) for name in wanted}
+        found = self._tokenizer.encode_batch(list(captions))
+        self.truncated += sum(bool(one.overflowing) for one in found)
+        ids = torch.tensor([one.ids for one in found], device=self.device)
+        if self._siglip:
+            return {"input_ids": ids}
+        seen = torch.tensor([one.attention_mask for one in found], device=self.device)
+        return {"input_ids": ids, "attention_mask": seen}
 
     def _pixels(self, images: Tensor) -> Tensor:
         """uint8 [n, S, S, 3] -> [n, 3, side, side] by the model's own mean and deviation."""
@@ -103,28 +108,6 @@ class Scorer:
                 pixels, size=(self._side, self._side), mode="bicubic", antialias=True
             ).clamp(0, 1)
         return (pixels - self._mean) / self._std
-
-    def _read_texts(self, stated: dict[str, Any]) -> None:
-        from transformers import AutoTokenizer
-
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(
-            self.folder, local_files_only=True, trust_remote_code=False
-        )
-        self._tokenizer.padding_side = "right"
-        most = stated.get("text_config", {}).get("max_position_embeddings")
-        self._length = int(most or (FIXED_LENGTH if self._siglip else 77))
-
-    def _read_pixels(self) -> None:
-        file = self.folder / "preprocessor_config.json"
-        found = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-        even = (0.5, 0.5, 0.5)
-        clip = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-        usual = (even, even) if self._siglip else clip
-        self._side = int(self._model.config.vision_config.image_size)
-        self._mean, self._std = (
-            torch.tensor(found.get(key, default), device=self.device).view(1, 3, 1, 1)
-            for key, default in zip(("image_mean", "image_std"), usual, strict=True)
-        )
 
 
 def scored(name: str, cosine: Numbers, chance: Numbers, frames: int = 1) -> list[Scored]:
@@ -169,6 +152,35 @@ def _model(folder: Path, stated: dict[str, Any], name: str) -> Any:
         folder, config=known[kind].config_class.from_dict(stated), attn_implementation=ATTENTION,
         local_files_only=True, use_safetensors=True, dtype=torch.float32,
     )  # fmt: skip
+
+
+def _tokenizer(folder: Path, stated: dict[str, Any], *, siglip: bool) -> Tokenizer:
+    """The folder's own, padded as in training: SigLIP to its context, CLIP behind its end token.
+
+    Not through transformers' classes: they would choose by the folder's word, and for SigLIP they
+    neither pad nor lower the case by themselves.
+    """
+    text = stated.get("text_config") or {}
+    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    length = int(text.get("max_position_embeddings") or (64 if siglip else 77))
+    made.enable_truncation(length)
+    if not siglip:
+        made.enable_padding(pad_id=made.token_to_id("<|endoftext|>") or 0)
+        return made
+    file = folder / "tokenizer_config.json"
+    said = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    token = said.get("pad_token")
+    pad = made.token_to_id(token.get("content") if isinstance(token, dict) else token or "")
+    made.enable_padding(
+        pad_id=int(text.get("pad_token_id", 1)) if pad is None else pad, length=length
+    )
+    steps: list[normalizers.Normalizer] = [normalizers.Lowercase()]
+    if str(said.get("tokenizer_class", "")).startswith("SiglipTokenizer"):  # the first SigLIP
+        steps += [normalizers.Replace(sign, "") for sign in string.punctuation]
+        steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    own = [made.normalizer] if made.normalizer else []
+    made.normalizer = normalizers.Sequence([*steps, *own])
+    return made
 
 
 def _vectors(found: Any) -> Tensor:
