@@ -45,10 +45,13 @@ def choose(
     """
     limit, wanted, key = (blocks, exact, f"{tower}_layers") if exact else (scale, layers, "layers")
     if bad := [i for i in wanted if not 0 <= i < limit]:
-        raise EngineError(
-            f"{key} = {list(wanted)}: {bad[0]} is out of range; the {tower} tower has {blocks} "
-            f"blocks and takes 0 to {limit - 1}"
+        allowed = (
+            f"the {tower} tower has {blocks} blocks and takes 0 to {limit - 1}"
+            if exact
+            else f"layers count on a scale of {scale} blocks and go from 0 to {limit - 1} "
+            f"(the {tower} tower has {blocks})"
         )
+        raise EngineError(f"{key} = {list(wanted)}: {bad[0]} is out of range; {allowed}")
     return tuple(exact) if exact else mapped(layers, blocks, scale, distinct=distinct)
 
 
