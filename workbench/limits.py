@@ -15,6 +15,13 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 
+PHASE_SHARES: Final = {"import": 0.5, "load": 2.0, "compile": 3.0}
+"""How much of `stall_seconds` and `hang_seconds` a phase may be silent; every other one: all.
+
+Reading 16 GB of weights and compiling say nothing for long; an import that does is stuck.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Waits in seconds, sizes in bytes."""

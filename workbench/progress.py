@@ -16,7 +16,7 @@ from typing import Final
 from engines import protocol
 from engines.protocol import Message
 from workbench import tree
-from workbench.limits import Limits
+from workbench.limits import PHASE_SHARES, Limits
 
 IDLE_TALK: Final = frozenset({"notice", "hello"})
 
@@ -27,7 +27,7 @@ class Silence:
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
         self._since = now
-        self._training = False
+        self._phase = ""
         self._noted = self._suspended = False
         self._mark: object = None
         self._steps: deque[float] = deque(maxlen=50)
@@ -35,7 +35,7 @@ class Silence:
     def heard(self, message: Message, now: float) -> None:
         """Take a message into account."""
         if isinstance(message, protocol.Phase):
-            self._training = message.name == "train"
+            self._phase = message.name
         if isinstance(message, protocol.Step) and message.count:
             self._steps.append(max(message.step_seconds, default=message.seconds / message.count))
         if not self._advances(message):
@@ -60,10 +60,10 @@ class Silence:
 
     def newly_stalled(self, now: float) -> bool:
         """True once for each silence that is longer than the phase allows."""
-        budget = self._limits.stall_seconds
-        if self._training and self._steps:
+        budget = self._limits.stall_seconds * PHASE_SHARES.get(self._phase, 1.0)
+        if self._phase == "train" and self._steps:
             budget = max(self._limits.stall_step_seconds, 20 * max(self._steps))
-        budget = min(budget, self._limits.hang_seconds)
+        budget = min(budget, self._hang_seconds)
         if self._noted or self.seconds(now) < budget:
             return False
         self._noted = True
@@ -77,7 +77,11 @@ class Silence:
 
     def hung(self, now: float) -> bool:
         """True when nobody should wait any longer; its stacks were asked for a look before."""
-        return self._noted and self.seconds(now) >= self._limits.hang_seconds
+        return self._noted and self.seconds(now) >= self._hang_seconds
+
+    @property
+    def _hang_seconds(self) -> float:
+        return self._limits.hang_seconds * PHASE_SHARES.get(self._phase, 1.0)
 
     def dump_stacks(self, process: tree.Process) -> bool:
         """Have the engine write its stacks to engine.log; only if it listens to SIGUSR1.

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.protocol import Artifact, Failed, Phase, Progress, RunSpec, Step
+from engines.protocol import Artifact, Failed, Phase, PhaseName, Progress, RunSpec, Step
 from tests.fixtures.wardens import until
 from workbench import process, tree, verdict
 from workbench.limits import Limits
@@ -329,6 +329,16 @@ def test_silence_is_measured_by_progress_and_by_phase() -> None:
     silence.heard(Progress(done=1, total=9), 5000)
     silence.heard(Progress(done=1, total=9), 6000)
     assert silence.seconds(6000) == 1000, "the same progress twice is none"
+
+
+@pytest.mark.parametrize(("phase", "share"), [("import", 0.5), ("compile", 3), ("eval", 1)])
+def test_every_phase_has_its_budget(phase: PhaseName, share: float) -> None:
+    silence = Silence(Limits(), 0.0)
+    silence.heard(Phase(name=phase), 100)
+    assert not silence.newly_stalled(100 + 600 * share - 1)
+    assert silence.newly_stalled(100 + 600 * share)
+    assert not silence.hung(100 + 3600 * share - 1)
+    assert silence.hung(100 + 3600 * share)
 
 
 def test_the_rate_limit_lets_a_burst_pass_and_then_its_rate() -> None:
