@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,8 @@ from results.statistics import Interval, bootstrap_mean
 Numbers = npt.NDArray[np.float64]
 
 RESAMPLES: Final = 1000
+UNSEEN: Final = 0.1
+"""Occurrences that are granted to each token where some were never seen in training."""
 SCORERS: Final = "engines.captioning.scores"
 
 
@@ -54,17 +55,14 @@ class Evaluator:
 
     def __init__(self, context: Context, ready: Prepared, judge: Judge) -> None:
         self._judge = judge
+        self._train = judge.train if context.spec.task == "train" else None
         self._context = context
         self._ready = ready
         self._batch = context.params.evaluate_batch
 
     def losses(self, split: Split, *, shuffled: bool = True) -> Losses:
         """Of every caption given first; `other` is NaN unless `shuffled`."""
-        wording, longest = self._ready.wording, self._context.params.max_tokens
-        tokens = [
-            np.asarray(wording.encode(said[0], longest)[0], np.int64)
-            for said in split.captions.references
-        ]
+        tokens = self._tokens(split)
         own = self._summed(split.rows, tokens)
         other = np.full(len(split), math.nan)
         if shuffled and len(split) > 1:
@@ -143,7 +141,7 @@ class Evaluator:
             columns["loss_other_picture"] = losses.other / losses.tokens
             columns["picture gap"] = columns["loss_other_picture"] - columns["loss"]
         file = f"predictions/{name}.jsonl"
-        metrics = [*loss_metrics(losses), self._entropy(split)]
+        metrics = [*loss_metrics(losses), self._unigrams(split)]
         for scored in (
             *diversity.all_scores(candidates, language),
             *self._scores(split, candidates),
@@ -157,19 +155,31 @@ class Evaluator:
             update = {"split": name, "n": len(split), "scores_file": kept}
             emit.send(metric.model_copy(update=update))
 
-    def _entropy(self, split: Split) -> protocol.Metric:
-        """Of the captions' tokens: what a model reaches that knows their frequencies only."""
-        wording, longest = self._ready.wording, self._context.params.max_tokens
-        counts = Counter(
-            token
-            for said in split.captions.references
-            for token in wording.encode(said[0], longest)[0]
+    def _unigrams(self, split: Split) -> protocol.Metric:
+        """What a model reaches that knows how frequent tokens are, and nothing else."""
+        known = self._train if self._train is not None else split
+        size = self._ready.wording.tokenizer.get_vocab_size()
+        counts, asked = (
+            np.bincount(np.concatenate(self._tokens(one)), minlength=size) for one in (known, split)
         )
-        shares = np.asarray(list(counts.values()), np.float64) / counts.total()
+        unseen = UNSEEN * bool((counts[asked > 0] == 0).any())
+        shares = (counts + unseen) / (counts + unseen).sum()
+        with np.errstate(divide="ignore"):
+            nats = np.where(asked > 0, -np.log(shares), 0.0)
+        said = f", {unseen} added to each for those never seen" if unseen else ""
         return protocol.Metric(
-            name="unigram entropy", value=float(-(shares * np.log(shares)).sum()), split="", n=0,
-            method="nats a token, of the captions' own tokens", higher_is_better=False,
+            name="unigram loss", value=float((asked * nats).sum() / asked.sum()), split="", n=0,
+            method=f"nats a token, by the token frequencies of {known.name}{said}; on all of "
+            "the training captions it is their entropy", higher_is_better=False,
         )  # fmt: skip
+
+    def _tokens(self, split: Split) -> list[npt.NDArray[np.int64]]:
+        """Ids of every caption given first, end token included."""
+        wording, longest = self._ready.wording, self._context.params.max_tokens
+        return [
+            np.asarray(wording.encode(said[0], longest)[0], np.int64)
+            for said in split.captions.references
+        ]
 
     def _scores(self, split: Split, candidates: Sequence[str]) -> Iterator[Scored]:
         said = split.captions

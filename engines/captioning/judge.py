@@ -27,7 +27,8 @@ class Judge:
     def __init__(self, context: Context, pixels: Frames, train: Split, ready: Prepared) -> None:
         self._context = context
         self._pixels = pixels
-        self._train = train
+        self.train = train
+        """What the local scorer learns from."""
         self._ready = ready
         self._scorer: siglip.Scorer | None = None
         self._local: LocalScorer | None = None
@@ -36,7 +37,7 @@ class Judge:
         """Mean cosine and, where there is one, probability."""
         if self._context.params.siglip:
             return self._by_model(split, candidates)
-        if self._context.spec.task != "train" or len(self._train) < FEWEST:
+        if self._context.spec.task != "train" or len(self.train) < FEWEST:
             self._context.emit.notice(
                 "not-scored",
                 "siglip: no judge is set, and the local one needs a training run on at least "
@@ -76,9 +77,9 @@ class Judge:
     def _trained(self) -> LocalScorer:
         if self._local is None:
             self._context.emit.phase("cache", "local scorer")
-            first = [said[0] for said in self._train.captions.references]
+            first = [said[0] for said in self.train.captions.references]
             with torch.random.fork_rng(), torch.enable_grad():
-                self._local = LocalScorer.fit(self._pooled(self._train.rows), first)
+                self._local = LocalScorer.fit(self._pooled(self.train.rows), first)
         return self._local
 
     def _pooled(self, rows: Rows) -> Numbers:

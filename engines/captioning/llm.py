@@ -117,7 +117,9 @@ def load(folder: Path, params: Params, precision: Precision) -> Any:
 def adapt(model: Any, params: Params) -> Any:
     """With LoRA and checkpointing, as the settings say."""
     if params.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Renamed in transformers 5; the old name warns, and goes in 6.
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
     if not params.lora_rank:
         return model
     return lora.attach(

@@ -126,14 +126,19 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
                 emit.notice("loss-not-finite", f"the loss is {window.loss} at step {step}")
         if step == meter.warmup_until and step > start:
             emit.phase("train")
-        if job.after_epoch is not None and step % job.loader.order.steps_per_epoch == 0:
-            finished = job.after_epoch(step // job.loader.order.steps_per_epoch) or finished
+        finished = _ends_epoch(job, step) or finished
         if saving or stopping:
             save_on_the_way(job, step, emit)
         if stopping:
             raise Stopped
         if finished or (enough and job.team.size == 1):  # several ranks hear of it a step later
             break
+
+
+def _ends_epoch(job: Training[Any], step: int) -> bool:
+    """Whether an epoch ends after this step and `after_epoch` says that training does too."""
+    epoch, rest = divmod(step, job.loader.order.steps_per_epoch)
+    return job.after_epoch is not None and not rest and job.after_epoch(epoch)
 
 
 def _update(job: Training[Any], parameters: list[nn.Parameter]) -> Tensor:
