@@ -247,6 +247,22 @@ class RunCurves(Part):
     curves: dict[str, list[tuple[float, float]]] = {}
 
 
+class CaptionExample(Part):
+    """A caption that scored among the best or the worst of its split, for a person to look at."""
+
+    split: str
+    standing: Literal["best", "worst"]
+    id: str
+    medium: str
+    """Its path under the subset's image root, as the data names it."""
+    caption: str
+    references: tuple[str, ...] = ()
+    metric: str
+    score: float
+    picture: str = ""
+    """Where the picture lies on this machine, inside its image root; empty: none can be shown."""
+
+
 class SuiteView(Part):
     """A suite, folded for a report. `results` reads nothing but this."""
 
@@ -263,3 +279,9 @@ class SuiteView(Part):
     """Costing runs, of any suite, with which runs of this one can be compared."""
     notes: dict[str, tuple[str, ...]] = {}
     """What people noted, by run id; under `""` of the whole suite."""
+    states: dict[str, str] = {}
+    """By run id: the state that a person noted, else waiting, running, done or stopped."""
+    planned: tuple[Identity, ...] = ()
+    """What the runs of `pending` are to be."""
+    captions: dict[str, tuple[CaptionExample, ...]] = {}
+    """Best and worst captions, by run id."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from workbench import data_cli
+from workbench import data_cli, results_cli
 from workbench.exits import ExitStatus
 
 app = typer.Typer(
@@ -22,11 +22,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-results_app = typer.Typer(help="Look at the records that runs left.", no_args_is_help=True)
+results_app = typer.Typer(
+    help="Look at the records that runs left, and note what was found.", no_args_is_help=True
+)
 data_app = typer.Typer(help="List, build, describe and check subsets.", no_args_is_help=True)
 app.add_typer(results_app, name="results")
 app.add_typer(data_app, name="data")
 data_cli.register(data_app)
+results_cli.register(results_app)
 
 LogRoot = Annotated[
     Path | None,
@@ -291,30 +294,6 @@ def report(
 
     folder = suite.find(paths.log_root(log_root), name)
     raise typer.Exit(reporting.report(folder, lang, out))
-
-
-@results_app.command("list")
-def results_list(
-    log_root: LogRoot = None,
-    suite_name: Annotated[str | None, typer.Option("--suite")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """All runs, one line each; the last attempt of each."""
-    from workbench import paths, reporting
-
-    reporting.list_records(paths.log_root(log_root), suite_name, as_json=as_json)
-
-
-@results_app.command("show")
-def results_show(
-    run_id: Annotated[str, typer.Argument(help="A run's id or a part of it.")],
-    log_root: LogRoot = None,
-    as_json: AsJson = False,
-) -> None:
-    """Everything that is known of one run."""
-    from workbench import paths, reporting
-
-    reporting.show_record(paths.log_root(log_root), run_id, as_json=as_json)
 
 
 @app.command()

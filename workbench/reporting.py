@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engines.protocol import RunSpec
 from results import forecasts, formats, notes, query, store
-from results.schema import RunCurves, RunRecord, SuiteView
+from results.schema import Identity, RunCurves, RunRecord, SuiteView
 from results.text import clean, clean_line, escape_json
-from workbench import blackbox, suite
+from workbench import blackbox, examples, paths, suite
 from workbench.exits import ExitStatus
+from workbench.state import RunView
 
 
 def records(log_root: Path) -> list[RunRecord]:
@@ -62,7 +64,34 @@ def view(folder: Path) -> SuiteView:
             for (suite_name, run), standing in standings.items()
             if suite_name == folder.name
         },
+        states={
+            **{r.spec.run_id: _state(r) for r in state.runs},
+            **{
+                run: standing.state
+                for (suite_name, run), standing in standings.items()
+                if suite_name == folder.name and standing.state
+            },
+        },
+        planned=tuple(_identity(r.spec) for r in state.runs if r.spec.run_id not in done),
+        captions={
+            r.identity.run_id: shown
+            for r in found
+            if (shown := examples.of_run(r, folder.parent, paths.cache_root()))
+        },
     )
+
+
+def _state(run: RunView) -> str:
+    """The study's word for where a run is; a cause where it ended in none of these ways."""
+    if run.state.status != "ended":
+        return "waiting" if run.state.status == "queued" else "running"
+    return {"completed": "done", "stopped": "stopped"}.get(run.state.cause, run.state.cause)
+
+
+def _identity(spec: RunSpec) -> Identity:
+    """What a run that has not ended is to be."""
+    names = ("suite", "run_id", "engine", "task", "subset", "model", "params", "seed", "label")
+    return Identity(**{name: getattr(spec, name) for name in names})
 
 
 def _forecasts(found: list[RunRecord], everything: list[RunRecord]) -> tuple[RunRecord, ...]:
@@ -84,21 +113,31 @@ def report(folder: Path, lang: str, out: Path | None) -> ExitStatus:
 
 def summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
-    from results import costing, evaluation, searches, tables
+    from results import captioning, costing, evaluation, searches, tables
     from results.markdown import code, markdown
 
     everything = records(folder.parent)
     found = suite_records(folder, everything)
     parts = [markdown(tables.cost(found)), tables.total(found)]
+    if (listed := captioning.experiments(found)).rows:
+        parts.append(markdown(listed))
     if (expected := costing.expected(found)).rows:
         parts.append(markdown(expected))
     if compared := forecasts.of_suite(found, everything):
         parts.append(markdown(costing.compared(compared)))
     if (trained := tables.train(found)).rows:
         parts.append(markdown(trained))
-    for split in evaluation.splits(found):
-        parts.append(f"Evaluation on {code(split)}\n\n{markdown(evaluation.metrics(found, split))}")
-        if ablation := evaluation.ablations(found, split):
+    spoken = captioning.of(found)
+    parts += [
+        f"Captions of {code(split)}\n\n{markdown(captioning.scores(spoken, split))}"
+        for split in captioning.splits(spoken)
+    ]
+    others = [r for r in found if r not in spoken]
+    for split in evaluation.splits(others):
+        parts.append(
+            f"Evaluation on {code(split)}\n\n{markdown(evaluation.metrics(others, split))}"
+        )
+        if ablation := evaluation.ablations(others, split):
             parts.append(markdown(ablation))
     if (searched := searches.cost(found)).rows:
         parts.append(markdown(searched))
@@ -180,4 +219,3 @@ def _reading(reading: Mapping[str, Any]) -> str:
         return formats.n_a(reading["reason"])
     interval = formats.interval(reading["value"], reading["low"], reading["high"], digits=6)
     return f"{interval}  ({reading['method']})" if reading["method"] else interval
-

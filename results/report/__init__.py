@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from results.report import weekly
+from results.report import captions, weekly
 from results.schema import SuiteView
 
 __all__ = ["render", "write"]
@@ -33,7 +33,9 @@ def write(view: SuiteView, out: Path, lang: str = "en", *, figures: bool = True)
     drawn: list[Path] = []
     if figures:
         links, drawn = _draw(view, out)
-    text = weekly.render(view, lang, links)
+    pictures = captions.copy_pictures(view, out / "pictures")
+    drawn += [out / link for link in pictures.values()]
+    text = weekly.render(view, lang, links, pictures)
     report = out / ("report.md" if lang == "en" else f"report.{lang}.md")
     _replace(report, text.encode())
     return [report, *drawn]

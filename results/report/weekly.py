@@ -9,24 +9,30 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from results import costing, evaluation, forecasts, measures, rows, searches, tables
+from results import captioning, costing, evaluation, forecasts, measures, rows, searches, tables
 from results.markdown import Table, code, escape, fenced, markdown
-from results.report import sections
+from results.report import captions, sections
 from results.schema import RunRecord, SuiteView
 from results.words import say
 
 
-def render(view: SuiteView, lang: str = "en", figures: Mapping[str, str] | None = None) -> str:
+def render(
+    view: SuiteView,
+    lang: str = "en",
+    figures: Mapping[str, str] | None = None,
+    pictures: Mapping[str, str] | None = None,
+) -> str:
     """The whole report.
 
     `figures`: link by name (`loss`, `memory`), or under `""` the reason why there are none; None
-    leaves the part out.
+    leaves the part out. `pictures`: link by path, of the pictures that were copied beside it.
     """
     parts = [
         *_head(view, lang),
         *_setup(view.records, lang),
         *_results(view, lang),
-        *_evaluation(view.records, lang),
+        *_evaluation([r for r in view.records if r.identity.engine != captioning.ENGINE], lang),
+        *captions.render(view, lang, pictures),
         *_measurements(view.records, lang),
         *_figures(figures or {}, lang),
         *_tail(view, lang),

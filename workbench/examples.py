@@ -1,0 +1,105 @@
+"""Best and worst captions of a run, picked from the files that its evaluation wrote.
+
+Apart from `reporting`, because it reads what an engine wrote of foreign data: lines are checked one
+by one, and a picture counts only where it lies inside the image root of its subset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from results.schema import CaptionExample, RunRecord
+
+SHOWN: Final = 3
+"""Best ones of a split, and as many worst."""
+RANKED_BY: Final = ("METEOR", "chrF", "SigLIP cosine", "cosine (local")
+"""How the names of metrics begin by which captions are ranked; the first that is there."""
+MAX_BYTES: Final = 256 << 20
+SHORT: Final = 500
+"""Letters of a caption in a report."""
+
+
+def of_run(record: RunRecord, log_root: Path, cache_root: Path) -> tuple[CaptionExample, ...]:
+    """Examples of every split; none where there are no captions or no score to rank them by."""
+    found: list[CaptionExample] = []
+    for split in dict.fromkeys(m.split for m in record.metrics):
+        files = {m.scores_file for m in record.metrics if m.split == split and m.scores_file}
+        for name in sorted(files)[:1]:
+            lines = list(_lines(log_root / record.folder / name))
+            root = image_root(record.identity.subset if split == "train" else split, cache_root)
+            found += _picked(lines, split, root)
+    return tuple(found)
+
+
+def image_root(subset: str, cache_root: Path) -> Path | None:
+    """Where the pictures of a built subset lie; None: it is not built here, or not known."""
+    from datasets_mm import catalog
+    from datasets_mm.recipe import RecipeError
+
+    try:
+        folder = catalog.summary(subset, cache_root).folder
+        if folder is None:
+            return None
+        return Path((folder / "image_root").read_text("utf-8")).resolve()
+    except (RecipeError, OSError, UnicodeDecodeError):
+        return None
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines that hold a caption; others are left out."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            return
+        with path.open("rb") as file:
+            for raw in file:
+                try:
+                    line = json.loads(raw)
+                except ValueError:
+                    continue
+                if isinstance(line, dict) and isinstance(line.get("caption"), str):
+                    yield line
+    except OSError:
+        return
+
+
+def _picked(lines: list[dict[str, Any]], split: str, root: Path | None) -> list[CaptionExample]:
+    names = dict.fromkeys(name for line in lines for name in line)
+    metric = next((n for start in RANKED_BY for n in names if n.startswith(start)), None)
+    if metric is None:
+        return []
+    scored = [line for line in lines if isinstance(line.get(metric), int | float)]
+    scored.sort(key=lambda line: (-line[metric], str(line.get("id"))))
+    best = scored[:SHOWN]
+    worst = scored[len(best) :][-SHOWN:]
+    return [
+        CaptionExample(
+            split=split,
+            standing="best" if number < len(best) else "worst",
+            id=str(line.get("id", "")),
+            medium=str(line.get("medium", "")),
+            caption=line["caption"][:SHORT],
+            references=tuple(str(one)[:SHORT] for one in _list(line.get("references"))[:3]),
+            metric=metric,
+            score=float(line[metric]),
+            picture=_inside(str(line.get("medium", "")), root),
+        )
+        for number, line in enumerate([*best, *worst])
+    ]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _inside(medium: str, root: Path | None) -> str:
+    """The picture's real path if it lies under the root; else empty."""
+    if root is None or not medium or "\0" in medium:
+        return ""
+    try:
+        real = (root / medium).resolve(strict=True)
+    except (OSError, RuntimeError):
+        return ""
+    return str(real) if real.is_relative_to(root) else ""
