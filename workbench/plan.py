@@ -367,12 +367,16 @@ def _unused_overrides(plan: SuitePlan) -> list[str]:
 def read_setting(text: str) -> tuple[str, Any]:
     """`key=value` from a flag; the value is read as TOML, and as plain text when it is none.
 
+    Numbers between commas are a list, with brackets or without: `layers=3,7,11`.
+
     Raises:
         PlanError: there is no `=`.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise PlanError([f"--set {text}: is not KEY=VALUE"])
+    if re.fullmatch(r"[-+.\de]+(,[-+.\de]+)+", value):
+        value = f"[{value}]"
     try:
         return key.strip(), tomllib.loads(f"x = {value}")["x"]
     except tomllib.TOMLDecodeError:

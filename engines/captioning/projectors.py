@@ -47,7 +47,7 @@ class Projector(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, F, N, D] -> [B, F * T, W]."""
         made = self.project(features.flatten(0, 1))
-        return made.unflatten(0, features.shape[:2]).flatten(1, 2)
+        return made.reshape(features.shape[0], -1, made.shape[-1])
 
     def length(self, frames: int) -> int:
         """Tokens that `frames` frames become."""
@@ -115,7 +115,8 @@ class CAbstractor(Projector):
         self.readout = _mlp(hidden, sizes.llm_width, sizes.llm_width, sizes.readout, nn.SiLU)
 
     def project(self, features: Tensor) -> Tensor:
-        grid = (features + self.positions).transpose(1, 2).unflatten(2, (self.side, self.side))
+        grid = (features + self.positions).transpose(1, 2)
+        grid = grid.reshape(*grid.shape[:2], self.side, self.side)
         pooled = self.after(self.pool(self.before(grid)))
         return cast("Tensor", self.readout(pooled.flatten(2).transpose(1, 2)))
 

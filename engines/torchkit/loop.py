@@ -122,8 +122,7 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
             ledger.add(window)
             emit.send(window)
             enough = job.stop_when is not None and job.stop_when(window)
-            if not math.isfinite(window.loss):
-                emit.notice("loss-not-finite", f"the loss is {window.loss} at step {step}")
+            _mind(window.loss, step, emit)
         if step == meter.warmup_until and step > start:
             emit.phase("train")
         finished = _ends_epoch(job, step) or finished
@@ -133,6 +132,11 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
             raise Stopped
         if finished or (enough and job.team.size == 1):  # several ranks hear of it a step later
             break
+
+
+def _mind(loss: float, step: int, emit: Emitter) -> None:
+    if not math.isfinite(loss):
+        emit.notice("loss-not-finite", f"the loss is {loss} at step {step}")
 
 
 def _ends_epoch(job: Training[Any], step: int) -> bool:

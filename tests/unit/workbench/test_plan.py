@@ -88,6 +88,9 @@ def test_run_ids_are_safe_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "pair"),
     [
+        ("layers=3,7,11", ("layers", [3, 7, 11])),
+        ("lrs=1e-4,2e-5", ("lrs", [1e-4, 2e-5])),
+        ("image_root=oven=/a,/b", ("image_root", "oven=/a,/b")),
         ("epochs=1", ("epochs", 1)),
         ("lr=2e-5", ("lr", 2e-5)),
         ("layers=[3, 7]", ("layers", [3, 7])),
