@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format lock benchmarks soak clean
+.PHONY: demo demo-captioning test lint format lock benchmarks soak clean
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
+	$(BIN)/workbench report
+
+demo-captioning: $(STAMP)
+	$(BIN)/workbench run --preset demo-captioning
 	$(BIN)/workbench report
 
 test: $(STAMP)

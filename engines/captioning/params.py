@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Params(BaseModel):
@@ -162,3 +162,12 @@ class Params(BaseModel):
         description="Judge of picture and caption: path:/abs/dir or hub:org/name of a CLIP or "
         "SigLIP; empty: a local scorer where there is one, named in the metric",
     )
+
+    @model_validator(mode="after")
+    def _stops_by_looking(self) -> Self:
+        if self.early_stopping and not self.evaluate_every_epochs:
+            raise ValueError(
+                "early_stopping judges what is seen between epochs; set evaluate_every_epochs to 1 "
+                "or more"
+            )
+        return self

@@ -9,7 +9,17 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from results import captioning, costing, evaluation, forecasts, measures, rows, searches, tables
+from results import (
+    captioning,
+    costing,
+    evaluation,
+    forecasts,
+    measures,
+    optimization,
+    rows,
+    searches,
+    tables,
+)
 from results.markdown import Table, code, escape, fenced, markdown
 from results.report import captions, sections
 from results.schema import RunRecord, SuiteView
@@ -33,6 +43,7 @@ def render(
         *_results(view, lang),
         *_evaluation([r for r in view.records if r.identity.engine != captioning.ENGINE], lang),
         *captions.render(view, lang, pictures),
+        *_optimizations(view.records, lang),
         *_measurements(view.records, lang),
         *_figures(figures or {}, lang),
         *_tail(view, lang),
@@ -118,6 +129,13 @@ def _evaluation(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
         if ablated is not None:
             yield f"#### {say('report.ablation', lang).format(code(split))}"
             yield markdown(ablated)
+
+
+def _optimizations(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
+    """What switches were worth, where a run has all on and others have one off."""
+    worth = optimization.table(records, lang)
+    body = markdown(worth) if worth else ""
+    yield from _part("##", "optimization.heading", body, lang)
 
 
 def _measurements(records: Sequence[RunRecord], lang: str) -> Iterator[str]:

@@ -1,0 +1,138 @@
+"""What each optimization was worth: runs with one switch off against the run with all on.
+
+Apart from `evaluation.ablations`, which compares variants of a query inside one run: here every
+variant is a run. Names, purposes and versions are the SigLIP study's, from `optimizations.toml`;
+the rows are found by what differs in the settings, so a plan needs nothing but its labels.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from results.formats import number, percent
+from results.markdown import Cell, Column, Table
+from results.schema import Metric, Reading, RunRecord
+from results.words import say
+
+BASELINE: Final = "all on"
+"""Label of the run that the others are compared with."""
+QUALITY: Final = ("loss", "diversity")
+"""Metrics whose change is shown; the first evaluated split that is no training sample."""
+
+
+@functools.cache
+def known() -> dict[str, dict[str, str]]:
+    """Optimizations by the setting that switches them."""
+    path = Path(__file__).parent / "optimizations.toml"
+    return tomllib.loads(path.read_text("utf-8"))
+
+
+def pairs(records: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
+    """(all on, one off) for every run that has such a partner: equal but for settings."""
+    bases = {_kin(r): r for r in records if r.identity.label.casefold() == BASELINE}
+    return [
+        (bases[_kin(r)], r)
+        for r in records
+        if r.identity.label.casefold() != BASELINE and _kin(r) in bases
+    ]
+
+
+def table(records: Sequence[RunRecord], lang: str = "en") -> Table | None:
+    """Optimization, purpose, what switching it off changed, version; None without a baseline."""
+    found = pairs(records)
+    if not found:
+        return None
+    heads = ("optimization", "purpose", "time a step", "whole run", "memory", *QUALITY, "version")
+    columns = tuple(Column(say(f"optimization.{head}", lang), 2 <= i < 7) for i, head in
+                    enumerate(heads))  # fmt: skip
+    body = tuple(_row(on, off, lang) for on, off in found)
+    return Table(columns, body, (Cell(say("optimization.remark", lang), "value"),))
+
+
+def switched(on: RunRecord, off: RunRecord) -> list[str]:
+    """Settings that differ, those with a name in the study first."""
+    mine, theirs = on.identity.params, off.identity.params
+    differing = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
+    return sorted(differing, key=lambda name: name not in known())
+
+
+def _row(on: RunRecord, off: RunRecord, lang: str) -> tuple[Cell, ...]:
+    settings = switched(on, off)
+    entry = known().get(settings[0], {}) if settings else {}
+    name = entry.get("name") or off.identity.label or ", ".join(settings)
+    if off.exit.cause != "completed":
+        why = Cell(off.exit.cause, "unknown")
+        return (Cell(name), Cell(entry.get("purpose", "")), *[why] * 5,
+                Cell(entry.get("version", "")))  # fmt: skip
+    return (
+        Cell(name, "text", (off.identity.label,)),
+        Cell(entry.get("purpose", "")),
+        _share(on.timing.step_median, off.timing.step_median, lang),
+        _share(on.timing.end_to_end_seconds, off.timing.end_to_end_seconds, lang),
+        _share(_memory(on), _memory(off), lang),
+        *(_change(_metric(on, kind), _metric(off, kind), lang) for kind in QUALITY),
+        Cell(entry.get("version", "")),
+    )
+
+
+def _share(on: Reading, off: Reading, lang: str) -> Cell:
+    """How much more the run without it took: `+12.0 % [9.8 %, 14.1 %]`; bold where it is sure."""
+    if not on.value or off.value is None:
+        return Cell(off.reason or on.reason, "unknown")
+    share = off.value / on.value - 1
+    limits = _limits(on, off)
+    if limits is None:
+        return Cell(_signed(share), "value", (say("optimization.no interval", lang),))
+    low, high = (limit / on.value for limit in limits)
+    text = f"{_signed(share)} [{_signed(low)}, {_signed(high)}]"
+    return Cell(text, "strong" if low > 0 or high < 0 else "value")
+
+
+def _limits(on: Reading, off: Reading) -> tuple[float, float] | None:
+    from results.statistics import unpaired_difference
+
+    if None in (on.low, on.high, off.low, off.high):
+        return None
+    both: Any = ((r.value, r.low, r.high) for r in (on, off))
+    found = unpaired_difference(*both)
+    return None if found.low is None or found.high is None else (found.low, found.high)
+
+
+def _change(on: Metric | None, off: Metric | None, lang: str) -> Cell:
+    """How a metric changed when it was switched off; bold where the interval excludes zero."""
+    if on is None or off is None:
+        return Cell("not measured", "unknown")
+    delta = off.value - on.value
+    if on.low is None or on.high is None or off.low is None or off.high is None:
+        return Cell(f"{delta:+.3f}", "value", (say("optimization.no interval", lang),))
+    from results.statistics import unpaired_difference
+
+    found = unpaired_difference((on.value, on.low, on.high), (off.value, off.low, off.high))
+    low, high = found.low or 0.0, found.high or 0.0
+    text = f"{delta:+.3f} [{number(low, 3)}, {number(high, 3)}]"
+    return Cell(text, "strong" if found.distinguishable else "value")
+
+
+def _metric(record: RunRecord, name: str) -> Metric | None:
+    held = [m for m in record.metrics if m.name == name]
+    apart = [m for m in held if m.split != "train"]
+    return next(iter(apart or held), None)
+
+
+def _memory(record: RunRecord) -> Reading:
+    """On a GPU what torch allocated, else the peak of the main process."""
+    found = record.memory.vram_allocated_peak
+    return found if found.value is not None else record.memory.rss_main_peak
+
+
+def _kin(record: RunRecord) -> tuple[object, ...]:
+    i = record.identity
+    return (i.suite, i.engine, i.subset, i.model, i.seed, i.repeat)
+
+
+def _signed(share: float) -> str:
+    return f"{'+' if share >= 0 else '-'}{percent(abs(share))}"

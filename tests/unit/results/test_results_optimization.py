@@ -1,0 +1,103 @@
+"""What switching one optimization off changed, on hand-written records."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from results import optimization
+from results.markdown import markdown
+from results.report import weekly
+from results.schema import Exit, Metric, Reading, SuiteView
+from tests.unit.results.conftest import GIB, record, unknown_memory, untimed
+
+ON = {"quantize": "nf4", "feature_cache": True, "fused": True, "odd": 1}
+
+
+def run(label, changes, *, step, memory, loss, low=None, high=None):
+    spread = {"low": loss - 0.1, "high": loss + 0.1} if low is None else {"low": low, "high": high}
+    return record(
+        run_id=f"r-{label.replace(' ', '_')}",
+        identity={"label": label, "params": {**ON, **changes}, "engine": "captioning"},
+        timing=untimed(
+            end_to_end_seconds=Reading(value=60 * step),
+            step_median=Reading(value=step, low=step * 0.99, high=step * 1.01),
+        ),
+        memory=unknown_memory(rss_main_peak=Reading(value=memory * GIB)),
+        metrics=(
+            Metric(name="loss", value=1.0, split="train", n=8, higher_is_better=False),
+            Metric(name="loss", value=loss, split="heldout", n=8, **spread),
+            Metric(name="diversity", value=0.75, split="heldout", n=8),
+        ),
+    )
+
+
+@pytest.fixture
+def records():
+    return [
+        run("all on", {}, step=0.5, memory=2, loss=3.0),
+        run("no 4-bit weights", {"quantize": "none"}, step=0.4, memory=8, loss=2.5),
+        run("no odd", {"odd": 2}, step=0.501, memory=2, loss=3.05),
+    ]
+
+
+def test_each_row_is_one_switch_with_its_effect(records):
+    table = optimization.table(records)
+    first, second = table.rows
+    assert [cell.text for cell in first[:2]] == ["4-bit weights", "memory"]
+    # (0.4 - 0.5) / 0.5; limits by hand: sqrt(0.004^2 + 0.005^2) / 0.5 = 1.28 %
+    assert first[2].text == "-20.0 % [-21.3 %, -18.7 %]"
+    assert first[2].kind == "strong"
+    assert first[3].text == "-20.0 %"
+    assert first[4].text == "+300.0 %"
+    # sqrt(0.1^2 + 0.1^2) = 0.141 around -0.5
+    assert first[5].text == "-0.500 [-0.641, -0.359]"
+    assert first[5].kind == "strong"
+    assert first[6].text == "+0.000"
+    assert first[7].text == "v2, v3"
+    assert second[0].text == "no odd", "a setting the study does not name goes by its label"
+    assert second[2].kind == second[5].kind == "value", "within the intervals"
+
+
+def test_without_a_baseline_there_is_no_table(records):
+    assert optimization.table(records[1:]) is None
+    other = record(identity={"label": "no 4-bit weights", "seed": 1})
+    assert optimization.table([records[0], other]) is None, "another seed is no partner"
+
+
+def test_a_run_that_failed_says_so(records):
+    failed = records[1].model_copy(update={"exit": Exit(cause="oom-cuda")})
+    table = optimization.table([records[0], failed])
+    assert table.rows[0][2].text == "oom-cuda"
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_the_report_has_the_table(records, lang):
+    view = SuiteView(suite="s", name="s", records=tuple(records))
+    text = weekly.render(view, lang)
+    assert markdown(optimization.table(records, lang)) in text
+    assert "4-bit weights" in text
+
+
+def test_every_switch_of_the_preset_is_known_and_off_exactly_once():
+    import tomllib
+
+    root = Path(importlib.util.find_spec("workbench").origin).parent
+    preset = tomllib.loads((root / "presets/ablation-captioning.toml").read_text())
+    from engines.captioning import Params
+
+    settings = {name for v in preset["variant"] for name in v.get("settings", {})}
+    assert settings <= Params.model_fields.keys()
+    assert set(optimization.known()) <= Params.model_fields.keys()
+    on = Params.model_validate(preset["settings"]).model_dump()
+    for variant in preset["variant"]:
+        off = variant.get("settings", {})
+        assert (variant["label"] == "all on") == (not off)
+        assert all(on[name] != value for name, value in off.items())
+        if off:
+            assert set(off) & set(optimization.known()), variant["label"]
+    named = [set(v["settings"]) & set(optimization.known()) for v in preset["variant"][1:]]
+    switches = {"schedule", "clip_norm", "evaluate_every_epochs", "early_stopping",
+                "feature_cache", "precision", "quantize", "double_quant", "checkpointing",
+                "workers", "accumulation"}  # fmt: skip
+    assert set().union(*named) == switches
