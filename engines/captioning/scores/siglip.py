@@ -170,7 +170,8 @@ def _tokenizer(folder: Path, stated: dict[str, Any], *, siglip: bool) -> Tokeniz
     file = folder / "tokenizer_config.json"
     said = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     token = said.get("pad_token")
-    pad = made.token_to_id(token.get("content") if isinstance(token, dict) else token or "")
+    named = str((token.get("content") if isinstance(token, dict) else token) or "")
+    pad = made.token_to_id(named)
     made.enable_padding(
         pad_id=int(text.get("pad_token_id", 1)) if pad is None else pad, length=length
     )

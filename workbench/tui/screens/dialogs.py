@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Static
+from textual.widgets import Button, Input, Static
 
 from results.text import clean
 from workbench.tui.widgets.grid import Column, Grid, Row
@@ -99,6 +99,31 @@ class Choose(ModalScreen[str | None]):
         self.dismiss(None)
 
 
+class Ask(ModalScreen[str | None]):
+    """One line of text; None when left."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Back")]
+
+    def __init__(self, title: str, placeholder: str) -> None:
+        super().__init__()
+        self._title, self._placeholder = title, placeholder
+
+    def compose(self) -> ComposeResult:
+        """Title, the line, keys."""
+        with Vertical(classes="dialog wide"):
+            yield Static(Text(clean(self._title)), classes="dialog-title")
+            yield Input(placeholder=self._placeholder, compact=True, id="answer")
+            yield Static(Text("Enter keeps it · Esc goes back"), classes="dialog-keys")
+
+    @on(Input.Submitted)
+    def _entered(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value.strip() or None)
+
+    def action_leave(self) -> None:
+        """Back, nothing said."""
+        self.dismiss(None)
+
+
 HELP: Final = (
     ("Everywhere", (
         ("1 2 3 4 · F1 F2 F3 F4", "Plan, Live, Results, Data"),
@@ -123,7 +148,7 @@ HELP: Final = (
     ("Results", (
         ("/", "filter: all words must be found"),
         ("< > · r", "sort by another column · turn the order round"),
-        ("Enter", "all that is known of a run"),
+        ("Enter", "all that is known of a run; there: n notes a finding, s a state"),
         ("x · w", "export what is shown · write the suite's report"),
     )),
     ("Data", (

@@ -14,28 +14,38 @@ from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
 from results.text import clean_line
+from workbench.tui.screens.dialogs import Ask, Choose
 from workbench.tui.widgets.chrome import Heading
+from workbench.tui.widgets.grid import Column
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from results.notes import Kind, Standing
     from results.schema import RunRecord
 
 NAME_CELLS = 26
+NO_STATE = "none: as its last run ended"
 
 
 class RecordFound(Message):
     """The record was read; None: it is not there."""
 
-    def __init__(self, record: RunRecord | None, trouble: str = "") -> None:
+    def __init__(
+        self, record: RunRecord | None, trouble: str = "", noted: Standing | None = None
+    ) -> None:
         super().__init__()
-        self.record, self.trouble = record, trouble
+        self.record, self.trouble, self.noted = record, trouble, noted
 
 
 class RecordScreen(ModalScreen[None]):
-    """Scrolls; Esc goes back."""
+    """Scrolls; takes notes; Esc goes back."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "leave", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "finding", "Note a finding"),
+        Binding("s", "state", "State"),
+        Binding("escape,enter,q", "leave", "Back"),
+    ]
 
     def __init__(self, path: Path, key: tuple[str, str]) -> None:
         super().__init__()
@@ -55,11 +65,15 @@ class RecordScreen(ModalScreen[None]):
 
     @work(thread=True)
     def _read(self) -> None:
+        from results.upgrade import NewerSchema
+        from workbench import noting
         from workbench.tui import records
 
         try:
-            self.post_message(RecordFound(records.find(self._path, self._key)))
-        except OSError as error:
+            found = records.find(self._path, self._key)
+            noted = noting.standing(self._path.parent, self._key)
+            self.post_message(RecordFound(found, noted=noted))
+        except (OSError, NewerSchema) as error:
             self.post_message(RecordFound(None, str(error)))
 
     def on_record_found(self, event: RecordFound) -> None:
@@ -71,11 +85,58 @@ class RecordScreen(ModalScreen[None]):
             text.update(Text(f" This record cannot be found again. {trouble}"))
             return
         self.query_one("#record-title", Heading).remark = event.record.identity.suite
-        text.update(_page(event.record))
+        page = _noted(event.noted) if event.noted else Text()
+        text.update(page.append_text(_page(event.record)))
+
+    def action_finding(self) -> None:
+        """Add what was found."""
+
+        def take(said: str | None) -> None:
+            if said:
+                self._note("finding", said)
+
+        asked = "such as: mode collapse; lower rates did not cure it"
+        self.app.push_screen(Ask(f"A finding about {self._key[1]}", asked), take)
+
+    def action_state(self) -> None:
+        """Say where the experiment is, whatever its last run did."""
+        from workbench.noting import STATES
+
+        def take(state: str | None) -> None:
+            if state is not None:
+                self._note("state", "" if state == NO_STATE else state)
+
+        columns, keys = (Column("name", "", 30, grow=10),), [*STATES, NO_STATE]
+        rows = [(key,) for key in keys]
+        self.app.push_screen(Choose(f"State of {self._key[1]}", columns, rows, keys), take)
+
+    def _note(self, kind: Kind, said: str) -> None:
+        from workbench import noting
+
+        try:
+            noting.add(self._path.parent, self._key, kind, said)
+        except (OSError, noting.NoteError) as error:
+            self.notify(clean_line(str(error)), title="Not noted", severity="error")
+            return
+        self._read()
 
     def action_leave(self) -> None:
         """Back."""
         self.dismiss(None)
+
+
+def _noted(noted: Standing) -> Text:
+    """What people said, above what was measured; nothing where nobody said anything."""
+    shown = [("state", noted.state), ("tags", ", ".join(sorted(noted.tags)))]
+    shown += [("finding", one) for one in noted.findings]
+    lines = [(name, said) for name, said in shown if said]
+    page = Text()
+    if lines:
+        page.append("\n Notes\n", style="bold")
+    for name, said in lines:
+        page.append(f"   {name:<{NAME_CELLS}}", style="dim")
+        page.append(f"{clean_line(said, 4000)}\n")
+    return page
 
 
 def _page(record: RunRecord) -> Text:

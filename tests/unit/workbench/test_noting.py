@@ -1,0 +1,103 @@
+"""Notes by command, and which captions a report shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from results import notes
+from results.schema import Metric
+from tests.tui import canned
+from workbench import examples, noting
+from workbench.suite import SuiteError
+
+
+def _suite(log_root: Path, name: str, *runs: tuple[str, str]) -> None:
+    for run_id, label in runs:
+        folder = log_root / name / "runs" / run_id
+        folder.mkdir(parents=True)
+        spec = {
+            "suite": name, "run_id": run_id, "engine": "captioning", "task": "train",
+            "subset": "s", "model": "m", "label": label, "cache_root": "/c",
+        }  # fmt: skip
+        (folder / "spec.json").write_text(json.dumps(spec))
+    (log_root / name / "plan.toml").write_text("")
+
+
+def test_a_run_is_found_by_label_or_part_and_noted(tmp_path: Path) -> None:
+    _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"), ("02-captioning-b", ""))
+    key = noting.find(tmp_path, "E5-v2")
+    assert key == ("20260101-study-ab12", "01-captioning-a")
+    assert noting.find(tmp_path, "study-ab12/02")[1] == "02-captioning-b"
+    noting.add(tmp_path, key, "finding", " mode\ncollapse ")
+    noting.add(tmp_path, key, "finding", "rates did not cure it")
+    noting.add(tmp_path, key, "state", "done")
+    noting.add(tmp_path, key, "state", "stopped")
+    found = noting.standing(tmp_path, key)
+    assert found.findings == ("mode collapse", "rates did not cure it")
+    assert found.state == "stopped"
+    assert len(notes.read(tmp_path / "notes.jsonl").all()) == 4  # nothing is edited
+    with pytest.raises(SuiteError, match="no run 'E9'"):
+        noting.find(tmp_path, "E9")
+    with pytest.raises(SuiteError, match="fits 2 runs"):
+        noting.find(tmp_path, "captioning")
+    with pytest.raises(noting.NoteError, match="no state 'finished'"):
+        noting.add(tmp_path, key, "state", "finished")
+    with pytest.raises(noting.NoteError, match="empty"):
+        noting.add(tmp_path, key, "finding", "  ")
+
+
+def test_the_command_notes_and_shows(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from workbench.cli import app
+
+    _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"))
+    run = ["results", "note", "E5-v2", "--log-root", str(tmp_path)]
+    done = CliRunner().invoke(app, [*run, "--finding", "evil \x1b[2J", "--state", "done"])
+    assert done.exit_code == 0, done.output
+    assert "done" in done.output
+    assert "\x1b" not in done.output
+    assert "evil" in CliRunner().invoke(app, run).output
+
+
+def _record(scores_file: str) -> object:
+    import random
+
+    made = canned.record("s", 1, random.Random(1))
+    metrics = tuple(
+        Metric(name=name, value=0.5, split="toy", n=8, scores_file=scores_file)
+        for name in ("diversity", "METEOR (exact, x)")
+    )
+    return made.model_copy(update={"metrics": metrics, "folder": "s/runs/01"})
+
+
+def test_best_and_worst_captions_with_pictures_inside_their_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "0.png").write_bytes(b"x")
+    (tmp_path / "secret.png").write_bytes(b"x")
+    folder = tmp_path / "s" / "runs" / "01" / "predictions"
+    folder.mkdir(parents=True)
+    lines = [
+        {"id": f"i{k}", "medium": f"{k}.png", "caption": f"c{k}", "references": ["r"],
+         "METEOR (exact, x)": 1 - k / 10}
+        for k in range(8)
+    ]  # fmt: skip
+    lines[7]["medium"] = "../secret.png"
+    text = "\n".join(["not JSON", "[1]", *map(json.dumps, lines), '{"caption": 3}'])
+    (folder / "toy.jsonl").write_text(text)
+    monkeypatch.setattr(examples, "image_root", lambda *_: root.resolve())
+    shown = examples.of_run(_record("predictions/toy.jsonl"), tmp_path, tmp_path)
+    assert [(one.standing, one.caption) for one in shown] == [
+        ("best", "c0"), ("best", "c1"), ("best", "c2"),
+        ("worst", "c5"), ("worst", "c6"), ("worst", "c7"),
+    ]  # fmt: skip
+    assert shown[0].picture == str((root / "0.png").resolve())
+    assert shown[1].picture == ""  # missing
+    assert shown[-1].picture == ""  # outside
+    assert examples.of_run(_record("predictions/none.jsonl"), tmp_path, tmp_path) == ()
