@@ -23,7 +23,7 @@ SHORT: Final = 500
 
 
 def of_run(record: RunRecord, log_root: Path, cache_root: Path) -> tuple[CaptionExample, ...]:
-    """Examples of every split; none where there are no captions or no score to rank them by."""
+    """Examples of every split, each with another caption; none where there are no captions or no score to rank them by."""
     found: list[CaptionExample] = []
     for split in dict.fromkeys(m.split for m in record.metrics):
         files = {m.scores_file for m in record.metrics if m.split == split and m.scores_file}
@@ -72,8 +72,8 @@ def _picked(lines: list[dict[str, Any]], split: str, root: Path | None) -> list[
         return []
     scored = [line for line in lines if isinstance(line.get(metric), int | float)]
     scored.sort(key=lambda line: (-line[metric], str(line.get("id"))))
-    best = scored[:SHOWN]
-    worst = scored[len(best) :][-SHOWN:]
+    best = _varied(scored)
+    worst = _varied([line for line in scored[::-1] if line not in best])[::-1]
     return [
         CaptionExample(
             split=split,
@@ -88,6 +88,14 @@ def _picked(lines: list[dict[str, Any]], split: str, root: Path | None) -> list[
         )
         for number, line in enumerate([*best, *worst])
     ]
+
+
+def _varied(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first ones of different captions: three times the same sentence shows little."""
+    first: dict[str, dict[str, Any]] = {}
+    for line in ranked:
+        first.setdefault(line["caption"], line)
+    return list(first.values())[:SHOWN]
 
 
 def _list(value: Any) -> list[Any]:

@@ -41,7 +41,8 @@ def find(log_root: Path, run: str) -> tuple[str, str]:
         raise suite.SuiteError(f"{log_root}: no run '{run}'; `workbench results list` has them")
     if len(fitting) > 1:
         named = ", ".join(f"{name}/{one}" for name, one, _ in fitting[:3])
-        raise suite.SuiteError(f"'{run}' fits {len(fitting)} runs ({named}, …); give suite/run")
+        more = ", …" if len(fitting) > 3 else ""
+        raise suite.SuiteError(f"'{run}' fits {len(fitting)} runs ({named}{more}); give suite/run")
     return fitting[0][:2]
 
 

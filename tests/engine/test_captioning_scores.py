@@ -215,6 +215,8 @@ def test_one_constant_caption_is_a_collapse():
     assert found.collapsed
     assert found.unique == pytest.approx(1 / 97)
     assert diversity.of_captions(["same"] * 97).high < 0.1
+    pairs = diversity.of_captions([f"said {k % 7}" for k in range(216)])  # each many times
+    assert pairs.low < pairs.value - 0.01 < pairs.value + 0.01 < pairs.high
 
 
 @pytest.mark.parametrize("module", [meteor, cider, overlap])

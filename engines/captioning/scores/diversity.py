@@ -24,6 +24,8 @@ from results.statistics import wilson
 COLLAPSED: Final = 0.5
 """Diversity below which the SigLIP study warns of mode collapse."""
 Z: Final = 1.959964
+ROUNDING: Final = 1e-12
+"""A smaller spread is that of equal numbers: no caption alone makes a difference."""
 
 
 class Diversity(NamedTuple):
@@ -115,7 +117,7 @@ def _shared(
     left = total - sizes
     without = np.divide(kinds - own, left, out=np.zeros(n), where=left > 0)
     error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum())) if n > 1 else 0
-    if not error:
+    if error < ROUNDING:
         low, high, method = wilson(kinds, total)
         return Scored(name, per_item, value, low, high, f"{method}; of n = {n}")
     low, high = max(0.0, value - Z * error), min(1.0, value + Z * error)

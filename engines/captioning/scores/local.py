@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.captioning.scores import Numbers, Scored, mean_score
+from engines.captioning.scores import Numbers
 from engines.captioning.scores.words import normal
 
 BUCKETS: Final = 1024
@@ -126,25 +126,3 @@ def _same(captions: Sequence[str]) -> Tensor:
 
 def _head(width: int, generator: torch.Generator) -> nn.Parameter:
     return nn.Parameter(torch.randn(width, WIDTH, generator=generator) * width**-0.5)
-
-
-def score(
-    scorer: LocalScorer,
-    features: Features,
-    candidates: Sequence[str],
-    references: Sequence[Sequence[str]],
-) -> list[Scored]:
-    """Mean cosine and probability of captions, each saying what judged them and how well it can.
-
-    `features`: [n, ..., D] of the pictures, from the tower that the scorer was trained with.
-    """
-    found = scorer.recall(features, [many[0] for many in references])
-    remark = (
-        f"heads trained on {scorer.captions} captions of the train split; of these "
-        f"{len(candidates)} pictures they find the own reference first for {found:.0%}"
-    )
-    cosine, chance = scorer.score(features, candidates)
-    return [
-        mean_score("cosine (local scorer)", cosine, remark),
-        mean_score("match probability (local scorer)", chance, remark),
-    ]

@@ -89,6 +89,7 @@ def test_best_and_worst_captions_with_pictures_inside_their_root(
         for k in range(8)
     ]  # fmt: skip
     lines[7]["medium"] = "../secret.png"
+    lines.insert(1, {**lines[0], "id": "same"})  # one caption is shown once
     text = "\n".join(["not JSON", "[1]", *map(json.dumps, lines), '{"caption": 3}'])
     (folder / "toy.jsonl").write_text(text)
     monkeypatch.setattr(examples, "image_root", lambda *_: root.resolve())
