@@ -26,7 +26,7 @@ from engines.captioning.model import Captioner
 from engines.captioning.vision import Tower
 from engines.emitter import EngineError
 from engines.models import Part
-from engines.torchkit import lora, quantize, subsets
+from engines.torchkit import device, lora, quantize, subsets
 
 CALIBRATED_ON: Final = 64
 """Media whose features set the scale of the projector's input."""
@@ -234,6 +234,7 @@ def prepare(context: Context, data: Data, tower: Tower) -> Prepared:
     model = llm.load(folder, params, context.precision)
     four_bit = len(quantize.four_bit(model))
     held = quantize.weight_bytes(model)
+    device.seed(context.spec.seed)  # a tower that had to be loaded has drawn its first weights
     adapted = llm.adapt(model, params)
     sizes = _sizes(context, tower, data.pixels.frames, llm.width(adapted))
     try:

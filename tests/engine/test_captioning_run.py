@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from engines.emitter import Emitter, EngineError, Stopped
 from tests.engine import captioning_toy as toy
@@ -86,6 +87,23 @@ def test_looking_in_between_changes_nothing(folder, tmp_path):
     steps = [m for m in looked if m.kind == "step"]
     assert "diversity" not in steps[0].metrics
     assert steps[-1].metrics.keys() == {"train_sample_loss", "diversity"}
+
+
+def test_what_was_cached_before_changes_nothing(folder, tmp_path, monkeypatch):
+    """Loading a tower may draw from torch's generator, as EfficientNet's package does."""
+    from engines.captioning import vision
+
+    short = {"max_steps": 2, "evaluate_train": 0, "evaluate_on": []}
+    go(spec(folder, settings=short), tmp_path / "warm")
+    plain = vision._from_folder
+
+    def drawing(*given):
+        torch.rand(7)
+        return plain(*given)
+
+    monkeypatch.setattr(vision, "_from_folder", drawing)
+    go(spec(folder, settings={**short, "feature_cache": False}), tmp_path / "cold")
+    assert weights(tmp_path / "warm") == weights(tmp_path / "cold")
 
 
 def test_cached_features_give_the_same_losses_to_the_last_bit(folder, tmp_path):
