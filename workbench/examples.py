@@ -23,7 +23,7 @@ SHORT: Final = 500
 
 
 def of_run(record: RunRecord, log_root: Path, cache_root: Path) -> tuple[CaptionExample, ...]:
-    """Examples of every split, each with another caption; none where there are no captions or no score to rank them by."""
+    """Examples of every split, each with another caption; none without a score to rank them by."""
     found: list[CaptionExample] = []
     for split in dict.fromkeys(m.split for m in record.metrics):
         files = {m.scores_file for m in record.metrics if m.split == split and m.scores_file}

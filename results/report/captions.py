@@ -25,7 +25,6 @@ WIDTH: Final = 96
 HEADS: Final = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"\xff\xd8\xff", "jpg"),
-    (b"RIFF", "webp"),
 )
 
 
@@ -59,7 +58,7 @@ def copy_pictures(view: SuiteView, folder: Path) -> dict[str, str]:
     for example in (one for many in view.captions.values() for one in many):
         if example.picture and example.picture not in links:
             data = _read(Path(example.picture))
-            ending = next((e for head, e in HEADS if data.startswith(head)), "")
+            ending = _ending(data)
             if not ending:
                 continue
             name = f"{hashlib.blake2b(data, digest_size=12).hexdigest()}.{ending}"
@@ -67,6 +66,13 @@ def copy_pictures(view: SuiteView, folder: Path) -> dict[str, str]:
             (folder / name).write_bytes(data)
             links[example.picture] = f"{folder.name}/{name}"
     return links
+
+
+def _ending(data: bytes) -> str:
+    """What kind of picture the bytes begin like; empty for anything else."""
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":  # RIFF alone may be a video
+        return "webp"
+    return next((ending for head, ending in HEADS if data.startswith(head)), "")
 
 
 def _examples(run: str, view: SuiteView, lang: str, pictures: Mapping[str, str]) -> Iterator[str]:

@@ -77,7 +77,7 @@ def test_meteor_of_many_random_sentences_is_nltks(without_wordnet):
 
 def test_synonyms_are_those_of_words_not_of_stems(tmp_path, monkeypatch):
     """A two-synset WordNet in the real file format: car/auto/automobile, and run with its forms."""
-    head = "  1 licence\n"
+    head = "  1 This is WordNet 3.0, by its licence\n"
     synset = "00000010 06 n 03 car 0 auto 0 automobile 0 000 | a motor vehicle\n"
     running = "00000020 38 v 02 run 0 sprint 0 000 | move fast\n"
     for part, data, index in (
@@ -100,7 +100,7 @@ def test_synonyms_are_those_of_words_not_of_stems(tmp_path, monkeypatch):
     assert lexicon.synonyms("unheard") == {"unheard"}
     monkeypatch.setattr(meteor, "find", lambda: lexicon)
     found = meteor.score(["an automobile ran"], [["a car sprint"]], "en")
-    assert found.name == "METEOR (exact+stem+synonym by WordNet, en words)"
+    assert found.name == "METEOR (exact+stem+synonym by WordNet 3.0, en words)"
     # Two of three words match in one chunk: P = R = 2/3, penalty 0.5 (1/2)^3.
     assert found.value == pytest.approx(2 / 3 * (1 - 0.5 / 8))
 
@@ -293,6 +293,32 @@ def test_siglip_scores_are_the_models_own(tmp_path):
     assert names == ["SigLIP cosine (judge)", "SigLIP probability (judge)"]
     smaller = images[:, ::2, ::2]
     assert scorer.score(np.ascontiguousarray(smaller), texts)[0].shape == (5,)
+
+
+def test_clip_judges_too_without_a_probability(tmp_path):
+    from transformers import CLIPModel
+
+    from engines.captioning.scores.siglip import Scorer, scored
+    from tests.fixtures import thin_clip
+
+    thin_clip.write(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
+    texts = ["a red car", "cats", "a much longer text than the others are"]
+    scorer = Scorer(str(tmp_path))
+    cosine, chance = scorer.score(images, texts)
+    assert np.isnan(chance).all()
+    assert [one.name for one in scored("c", cosine, chance)] == ["SigLIP cosine (c)"]
+    model = CLIPModel.from_pretrained(tmp_path).eval()
+    ids = [scorer._tokenizer.encode(text) for text in texts]
+    pixels = torch.from_numpy(images).float().permute(0, 3, 1, 2) / 255
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
+    for row, one in enumerate(ids):  # one by one: no padding at all
+        bare = [i for i, seen in zip(one.ids, one.attention_mask, strict=True) if seen]
+        with torch.no_grad():
+            out = model(input_ids=torch.tensor([bare]), pixel_values=((pixels - mean) / std)[[row]])
+            wanted = float(out.logits_per_image / model.logit_scale.exp())
+        assert cosine[row] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_a_judge_that_is_not_there_is_named(tmp_path):

