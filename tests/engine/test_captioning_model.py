@@ -29,6 +29,15 @@ SIZES = {"vocabulary": 300, "width": 64, "inner": 128, "layers": 2, "heads": 2,
 CAPTIONS = ["a red disc", "the green square", "고양이 얼굴", "a cross"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums this small are slower on two threads, tenfold beside a busy process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("bases")
