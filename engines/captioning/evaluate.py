@@ -236,7 +236,8 @@ def loss_metrics(losses: Losses) -> list[protocol.Metric]:
         _of_loss("loss_other_picture", losses.other, losses.tokens),
         protocol.Metric(
             name="picture gap", value=float(gaps.mean()), split="", n=0, low=gap.low,
-            high=gap.high, method=f"loss with another picture less loss, a caption; {gap.method}",
+            high=gap.high, method="loss with another picture less loss, nats a token of a caption; "
+            + gap.method.replace("queries", "captions"),
         ),
     ]  # fmt: skip
 
