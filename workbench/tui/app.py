@@ -129,6 +129,13 @@ class WorkbenchApp(App[None]):
         """What Live shows; None: the first of `suites`."""
         self._over = threading.Event()
 
+    def on_resize(self) -> None:
+        """Paint everything: a window that changed and changed back has lost what it showed.
+
+        Textual compares sizes only, and would leave it as it is.
+        """
+        self.screen.refresh()
+
     def on_mount(self) -> None:
         """Signals end the app as `q` does: otherwise the terminal would stay in raw mode."""
         loop = asyncio.get_running_loop()

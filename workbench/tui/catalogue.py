@@ -13,6 +13,9 @@ from typing import Any, Final
 
 from workbench.tui import settings
 
+FIRST: Final = "demo"
+"""The preset that the screen starts with: it runs anywhere, in minutes."""
+
 
 @dataclass(frozen=True, slots=True)
 class SubsetEntry:
@@ -201,7 +204,7 @@ def _presets(problems: list[str]) -> tuple[PresetEntry, ...]:
             continue
         table = asked.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         found.append(PresetEntry(clean_line(name), clean_line(asked.about), table))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda p: p.name != FIRST))
 
 
 def _names(ask: Any, problems: list[str]) -> list[str]:

@@ -139,6 +139,11 @@ class PlanScreen(Screen[None]):
         table = preset.table if preset else {"subsets": (), "models": ()}
         self.draft = from_table(table, keys, name if preset else "")
         self._choose_engine(self.draft.engine or next((e.name for e in catalogue.engines), ""))
+        for listed, chosen in (("#subsets", self.draft.subsets), ("#models", self.draft.models)):
+            grid = self.query_one(listed, Grid)
+            places = [place for place, key in enumerate(grid.keys) if key in chosen]
+            for place in (*places[-1:], *places[:1]):  # all of them in view, where there is room
+                grid.cursor = place
 
     def _choose_engine(self, name: str) -> None:
         engine = (self.catalogue or Catalogue()).engine(name)
