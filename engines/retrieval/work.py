@@ -108,6 +108,7 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
         checkpoint_every=params.checkpoint_every,
         checkpoint_seconds=params.checkpoint_minutes * 60,
         checkpoint_root=context.run_dir / "checkpoints",
+        full_disk_is_fatal=context.spec.on_disk_full == "stop",
         team=team,
     )
 
