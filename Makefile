@@ -15,7 +15,8 @@ demo-captioning: $(STAMP)
 	$(BIN)/workbench report
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/attacks tests/contract tests/engine tests/tui tests/unit
+	$(BIN)/python -m pytest -q tests/e2e
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -285,6 +285,7 @@ class Attempt:
         """Clear away what is left, judge, and say so."""
         assert self.engine is not None  # noqa: S101 - only called after a start
         self.ladder.kill()
+        self._count_vram()
         status = self.engine.poll() or process.Status()
         self._exit_t = self._exit_t or self.engine.now()
         seen = verdict.Evidence(
@@ -307,6 +308,26 @@ class Attempt:
         self._end(cause, detail, status)
         self.meter.close()
         self.engine.close()
+
+    def _count_vram(self) -> None:
+        """Whether the GPUs have it all back; a driver takes a moment after a SIGKILL."""
+        last = self.book.state.sample
+        if last is None or not last.gpus:
+            return
+        watch, own = self.setting.gpus, tuple(self.meter.pids)
+        shown = {gpu.index for gpu in last.gpus}
+        deadline = time.monotonic() + self.limits.vram_seconds
+        gpus = watch.fresh(own, shown, deadline)
+        while any(gpu.process for gpu in gpus) and time.monotonic() < deadline:
+            gpus = watch.fresh(own, shown, deadline) or gpus
+        now = {gpu.index: gpu for gpu in gpus}
+        for before in last.gpus:
+            after = now.get(before.index)
+            if after is None:
+                continue
+            self.counts["vram_held_bytes"] += after.process or 0
+            if before.used is not None and after.used is not None:
+                self.counts["vram_given_back_bytes"] += max(0, before.used - after.used)
 
     def _end(self, cause: Cause, detail: str, status: process.Status) -> None:
         ladder = self.ladder if self.engine is not None else None

@@ -36,6 +36,8 @@ class Limits:
     """Between SIGTERM to the groups and SIGKILL to everything."""
     kill_seconds: float = 5.0
     """SIGKILL and look again, until two looks in a row find nothing; then survivors are named."""
+    vram_seconds: float = 2.0
+    """Where there are GPUs: how long after an ending they may take to have their memory back."""
     drain_seconds: float = 1.0
     """The event pipe is read this long after the engine's exit; a stray child may hold it open."""
     start_seconds: float = 10.0

@@ -159,6 +159,19 @@ class GpuWatch:
             return (), "the sampler's last line cannot be read"
         return gpus, "" if gpus else "the run is shown no GPU"
 
+    def fresh(
+        self, own_pids: Iterable[int], shown: set[int] | None, deadline: float
+    ) -> tuple[Gpu, ...]:
+        """The GPUs as they are after this call, or nothing where no reading came in time."""
+        asked = time.monotonic()
+        self.mark()
+        while self.fd >= 0 and (left := deadline - time.monotonic()) > 0:
+            if select.select([self.fd], [], [], left)[0]:
+                self.receive()
+            if self._last.get("t", 0.0) > asked:
+                return self.read(own_pids, shown)[0]
+        return ()
+
     def strangers(self, own_pids: Iterable[int], shown: set[int] | None) -> int:
         """How many processes that are not ours compute on these GPUs; 0 where nobody can tell.
 

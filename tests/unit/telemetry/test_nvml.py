@@ -396,3 +396,37 @@ def test_a_whole_run_on_a_stub_machine(library: Path, tmp_path: Path) -> None:
         assert record["memory"]["vram_device_peak"]["value"] == (40 + 11) * GIB
         assert end_of(folder).counters["sampler_cpu_seconds"] > 0
         assert entries(folder, 1), "the second run is not hurt by a lost GPU"
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_what_a_run_gives_back_is_counted(library: Path, tmp_path: Path, *, leaks: bool) -> None:
+    stub = Stub(library, tmp_path / "state", 1)
+    device = stub.state.devices[0]
+    free = device.used
+    with House(tmp_path) as house:
+        house.environment |= stub.environment
+        folder = house.suite("polite")
+        house.start(
+            folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1, vram_seconds=1.0
+        )
+        house.until_step(folder)
+        reader = suite.Reader(folder)
+        pid = reader.poll().runs[0].state.pid
+        assert pid is not None
+        device.hold((pid, 3 * GIB))
+        device.used = free + 3 * GIB
+
+        def held() -> bool:
+            sample = reader.poll().runs[0].state.sample
+            return bool(sample and sample.gpus and sample.gpus[0].process == 3 * GIB)
+
+        until(held, "its share")
+        suite.send(folder, Command(do="skip"))
+        if not leaks:
+            until(lambda: not Path(f"/proc/{pid}").exists(), "its end")
+            device.hold()
+            device.used = free
+        house.finish(folder)
+        counted = end_of(folder).counters
+        assert counted.get("vram_held_bytes", 0) == (3 * GIB if leaks else 0)
+        assert counted.get("vram_given_back_bytes", 0) == (0 if leaks else 3 * GIB)
