@@ -110,6 +110,22 @@ def do(fault: str, run: Foreground) -> None:
             os.killpg(run.pid, signal.SIGKILL)
         case "kill engine":
             os.kill(engine, signal.SIGKILL)
+        case "crash":
+            os.kill(engine, signal.SIGSEGV)
+        case "suspended, then stopped":
+            os.kill(engine, signal.SIGSTOP)
+            suite.send(run.folder, suite.Command(do="stop"))
+        case "watcher killed, then stopped":
+            watcher = subprocess.Popen(
+                [sys.executable, "-m", "workbench", "attach"],
+                env=run.house.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            step = run.run.step
+            time.sleep(0.5)
+            watcher.kill()
+            watcher.wait()
+            until(lambda: run.run.step > step + 5, "the run to go on")
+            suite.send(run.folder, suite.Command(do="stop"))
         case "kill rank":
             ranks = [p for p in tree.descendants(engine)[1:] if "engines.child" in command_of(p)]
             os.kill(ranks[-1], signal.SIGKILL)
@@ -128,9 +144,11 @@ CAUSES = {
     "ctrl-c": "stopped", "ctrl-c 3": "stopped", "line drops": "stopped",
     "terminal killed": "stopped", "kill engine": "killed", "kill rank": "failed",
     "kill warden": "supervisor-lost", "kill warden and guard": "supervisor-lost",
+    "crash": "failed", "suspended, then stopped": "stopped",
+    "watcher killed, then stopped": "stopped",
 }  # fmt: skip
 ALONE = [fault for fault in CAUSES if fault != "kill rank"]
-RANKS = ["ctrl-c", "kill engine", "kill rank", "kill warden"]
+RANKS = list(CAUSES)
 
 
 @pytest.mark.slow
