@@ -2,7 +2,8 @@
 
     python benchmarks/loader.py --photos 5000
 
-  build     pictures/s of filling the image cache, against cores x one core's decode + resize
+  build     pictures/s of filling the image cache, against cores x one core's decode + resize, and against
+            as many processes that share nothing: what the machine itself allows
   training  `data_wait` as a share of step time in the steady state, over the finished cache
   memory    sum of PSS of the process tree after each epoch, for each number of loader threads
 
@@ -13,11 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -79,6 +83,18 @@ def one_core(photos: list[Path], side: int) -> float:
     return len(photos) / (time.perf_counter() - began)
 
 
+def cores_apart(photos: list[Path], side: int, cores: int) -> float:
+    """Pictures a second of one process a core, each with pictures of its own and nothing shared.
+
+    What the machine itself allows: cores that share a cache, a clock or a physical core are slower
+    together than cores x one core.
+    """
+    parts = [photos[part::cores] for part in range(cores)]
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("fork")) as pool:
+        list(pool.map(one_core, [part[:20] for part in parts], [side] * cores))
+        return sum(pool.map(one_core, parts, [side] * cores))
+
+
 def fill(photos: list[Path], side: int, cache: Path) -> tuple[ImageCache, float]:
     """A new image cache, and pictures a second of filling it."""
     began = time.perf_counter()
@@ -133,11 +149,14 @@ def main() -> int:
         folder.mkdir()
         pictures, texts = pairs(args, args.cache_root or fresh)
         photos = distinct(pictures, args.photos, Path(scratch, "photos"))
-        single, filled = [], []
+        single, apart, filled = [], [], []
         for number in range(args.rounds):
-            single.append(one_core(photos[: max(50, args.photos // 10)], args.image_size))
+            few = photos[: max(50, args.photos // 5)]
+            single.append(one_core(few, args.image_size))
+            apart.append(cores_apart(few, args.image_size, cores))
             cache, rate = fill(photos, args.image_size, Path(scratch, f"cache-{number}"))
             filled.append(rate)
+        rates = {"one core": single, f"{cores} processes apart": apart, "the cache": filled}
         shares = [rate / (cores * one) for rate, one in zip(filled, single, strict=True)]
         make_model(folder, texts, args)
         tokens = TokenItems.tokenise(texts, wording.from_folder(folder), 77, pad=0)
@@ -148,21 +167,23 @@ def main() -> int:
         )  # fmt: skip
         mine = Ours(work, images, tokens, 0)
         runs = [train(mine, workers) for workers in args.workers]
-    report(args, cores, sorted(shares)[len(shares) // 2], single, filled, runs)
+    report(args, cores, rates, runs)
     if args.out:
         args.out.write_text(json.dumps({"shares": shares, "runs": runs}, indent=1))
     return 0
 
 
 def report(
-    args: argparse.Namespace, cores: int, share: float, single: list[float], filled: list[float],
-    runs: list[dict[str, Any]],
-) -> None:  # fmt: skip
-    """What was measured, as Markdown."""
-    print(f"{args.photos} JPEGs of 640 x 480 -> {args.image_size} px, batch {args.batch}")
-    one, all_cores = sorted(single)[len(single) // 2], sorted(filled)[len(filled) // 2]
-    print(f"one core: {one:.0f} pictures/s; filling the cache on {cores} cores: {all_cores:.0f} "
-          f"pictures/s = **{share:.2f}** of cores x one core\n")  # fmt: skip
+    args: argparse.Namespace, cores: int, rates: dict[str, list[float]], runs: list[dict[str, Any]]
+) -> None:
+    """What was measured, as Markdown: medians over the rounds, of ratios within a round."""
+    print(f"{args.photos} JPEGs of 640 x 480 -> {args.image_size} px, batch {args.batch}\n")
+    print("| decoding and resizing | pictures/s | of cores x one core |")
+    print("|---|---:|---:|")
+    for name, found in rates.items():
+        shares = [a / (cores * b) for a, b in zip(found, rates["one core"], strict=True)]
+        print(f"| {name} | {median(found):.0f} | {median(shares):.2f} |")
+    print()
     print("| loader threads | samples/s | data_wait | sum of PSS after epochs 1 to 5 |")
     print("|---:|---:|---:|---|")
     for run in runs:
