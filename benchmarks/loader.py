@@ -2,8 +2,8 @@
 
     python benchmarks/loader.py --photos 5000
 
-  build     pictures/s of filling the image cache, against cores x one core's decode + resize, and against
-            as many processes that share nothing: what the machine itself allows
+  build     pictures/s of filling the image cache, against cores x one core's decode + resize,
+            and against processes that share nothing: what the machine itself allows
   training  `data_wait` as a share of step time in the steady state, over the finished cache
   memory    sum of PSS of the process tree after each epoch, for each number of loader threads
 
