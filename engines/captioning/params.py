@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from engines import settings
 
 
-class Params(BaseModel):
-    """Settings of one captioning run."""
+class _Model(settings.Settings):
+    """The three parts, and what of them is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    data_root: str | None = Field(
-        None,
-        description="Folder with the data of subsets that do not ship; empty: the local hub cache",
-    )
-    image_root: str | None = Field(
-        None, description="Folder of the pictures and videos; empty: images/ under data_root"
-    )
-
-    # The model
     vision: str = Field(
         "",
         description="Vision tower: path:/abs/dir or hub:org/name; empty: that of the model's entry",
@@ -62,29 +53,23 @@ class Params(BaseModel):
         "the run's own subset is always among them",
     )
 
-    # What is trained, for how long
+
+class _Media(settings.Settings):
+    """How much of a medium and of its caption is looked at."""
+
     frames: int = Field(8, ge=1, le=256, description="Frames of a video, evenly spaced")
     max_tokens: int = Field(64, ge=4, le=4096, description="Longest caption, tokens; rest is cut")
-    epochs: float = Field(1.0, gt=0, le=10_000, description="Passes over the subset")
-    max_steps: int | None = Field(
-        None, ge=1, description="Stop after this many optimizer steps; empty: by epochs"
-    )
-    batch: int = Field(16, ge=1, le=65_536, description="Media in a micro-batch")
-    accumulation: int = Field(2, ge=1, le=1024, description="Micro-batches in a step")
-    lr: float = Field(1e-4, gt=0, lt=1, description="Peak learning rate")
+
+
+class _Schedule(settings.Settings):
+    """Rates beside the main one, and when training ends."""
+
     projector_lr: float | None = Field(
         None, gt=0, lt=1, description="Peak learning rate of the projector; empty: lr"
     )
-    weight_decay: float = Field(0.01, ge=0, lt=1, description="Decay of weight matrices")
-    beta2: float = Field(0.999, gt=0, lt=1, description="Second-moment decay of AdamW")
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="Of the learning rate after its warm-up"
     )
-    warmup_ratio: float = Field(0.1, ge=0, le=1, description="Share of steps that warm up the rate")
-    warmup_steps: int | None = Field(
-        None, ge=0, description="Steps that warm up the rate; empty: by warmup_ratio"
-    )
-    clip_norm: float = Field(1.0, ge=0, description="Largest gradient norm; 0: no clipping")
     early_stopping: bool = Field(
         False, description="Stop when the validation loss stops falling; keep the best weights"
     )
@@ -102,7 +87,10 @@ class Params(BaseModel):
         "early_stopping and without validate_on",
     )
 
-    # The machine
+
+class _Towers(settings.Settings):
+    """What the frozen tower and the language model's activations cost."""
+
     feature_cache: bool = Field(True, description="Compute vision features once and keep them")
     feature_dtype: Literal["float16", "float32"] = Field(
         "float16", description="Vision features are rounded to this, kept or not"
@@ -111,31 +99,11 @@ class Params(BaseModel):
     checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass (non-reentrant)"
     )
-    precision: Literal["bf16", "fp16", "fp32"] = Field(
-        "bf16", description="Autocast type; fp16 with gradient scaling"
-    )
-    tf32: bool = Field(True, description="TF32 for fp32 matrix products on the GPU")
-    fused: bool = Field(True, description="Fused AdamW")
-    compile: bool = Field(False, description="torch.compile projector and vision tower")
-    workers: int = Field(
-        0, ge=0, le=64, description="Threads that prepare batches ahead; 0: between the steps"
-    )
-    pin_memory: bool = Field(False, description="Page-locked batches for faster copies to the GPU")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads of torch; 0: torch's choice")
 
-    # Measuring and keeping
-    timing_warmup_steps: int = Field(
-        5, ge=0, description="Steps at the start left out of the timing"
-    )
-    checkpoint_every: int = Field(
-        0, ge=0, description="Steps between checkpoints; 0: by checkpoint_minutes only"
-    )
-    checkpoint_minutes: float = Field(
-        10.0, ge=0, description="Minutes of training between checkpoints; 0: none by the clock"
-    )
-    save_model: bool = Field(True, description="Keep the trained weights at the end")
 
-    # Evaluation
+class _Evaluation(settings.Settings):
+    """What is asked of a model, when, and who judges."""
+
     evaluate_on: tuple[str, ...] | None = Field(
         None, description="Subsets to evaluate on; empty: what the recipe names"
     )
@@ -162,6 +130,17 @@ class Params(BaseModel):
         description="Judge of picture and caption: path:/abs/dir or hub:org/name of a CLIP or "
         "SigLIP; empty: a local scorer where there is one, named in the metric",
     )
+
+
+class Params(
+    _Evaluation, settings.Keeping, settings.Machine, _Towers, _Schedule, settings.Optimization,
+    settings.Length, _Media, _Model, settings.Data,
+):  # fmt: skip
+    """Settings of one captioning run."""
+
+    batch: settings.Batch = Field(16, description="Media in a micro-batch")
+    accumulation: settings.Accumulation = 2
+    compile: bool = Field(False, description="torch.compile projector and vision tower")
 
     @model_validator(mode="after")
     def _stops_by_looking(self) -> Self:

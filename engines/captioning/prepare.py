@@ -118,7 +118,7 @@ def read_data(context: Context, tower: Tower) -> Data:
         EngineError: a subset cannot be built, or has no usable caption.
     """
     spec, params, emit = context.spec, context.params, context.emit
-    source = subsets.Source(context.cache_root, params.data_root, params.image_root or "")
+    source = context.source
     own = source.built(spec.subset, emit)
     train = captions.read(own)
     wanted = own.evaluate_on if params.evaluate_on is None else params.evaluate_on

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from engines import models, protocol
-from engines.captioning.context import Context, Trained
+from engines.captioning.context import Context
 from engines.captioning.evaluate import Evaluator
 from engines.captioning.judge import Judge
 from engines.captioning.media import CaptionBatch, Gatherer, Spoken, to_device
@@ -29,7 +27,7 @@ from engines.captioning.vision import Tower
 from engines.captioning.watch import Watch
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
-from engines.torchkit import checkpoints, device, loop, quantize
+from engines.torchkit import device, loop, quantize, trained
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.measure import Ledger, Meter, stopwatch
 from engines.torchkit.optimizers import decay_groups
@@ -74,39 +72,27 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         watch.restore()
         device.report_memory(emit, "train", target)
         if params.save_model:
-            keep(context, job, ready)
+            trained.keep(context, job, ready.state)
     else:
-        load_trained(context, ready)
+        if context.trained is not None:
+            trained.load(ready.model, context.trained)
         announce(context, data, ready, None)
     evaluate(context, data, evaluator)
     device.report_memory(emit, "generate", target)
 
 
 def resolve(context: Context) -> Context:
-    """The run with the model that is meant: for a `run:` model, the one which that run trained.
+    """The run with the model that is meant.
 
     Raises:
-        EngineError: that run left no checkpoint, or an evaluation names nothing that was trained.
+        EngineError: the run that trained it left no checkpoint, or nothing was trained.
     """
-    if context.entry.family != "run":
-        if context.spec.task == "evaluate":
-            raise EngineError(
-                f"model '{context.spec.model}': its projector was never trained; evaluate a run's "
-                "model, run:<id>, or use task = train"
-            )
-        return context
-    run_id = context.spec.model.partition(":")[2]
-    folder = context.run_dir.parent / run_id / "checkpoints" / checkpoints.LAST
-    if Path(run_id).name != run_id or not (folder / checkpoints.STATE).is_file():
+    if context.entry.family != "run" and context.spec.task == "evaluate":
         raise EngineError(
-            f"model '{context.spec.model}': run '{run_id}' of this suite left no checkpoint; "
-            "train it first, with save_model = true"
+            f"model '{context.spec.model}': its projector was never trained; evaluate a run's "
+            "model, run:<id>, or use task = train"
         )
-    state = json.loads((folder / checkpoints.STATE).read_text(encoding="utf-8"))
-    shape = {name: state["params"][name] for name in SHAPING if name in state["params"]}
-    params = Params.model_validate({**context.params.model_dump(), **shape})
-    entry = models.load(state["model"])
-    return replace(context, params=params, entry=entry, trained=Trained(folder, state))
+    return trained.resolve(context, SHAPING)
 
 
 def first_features(data: Data, ready: Prepared) -> torch.Tensor:
@@ -226,39 +212,3 @@ def evaluate(context: Context, data: Data, evaluator: Evaluator) -> None:
         evaluator.run(data.train.spread(params.evaluate_train), "train")
     for split in data.splits:
         evaluator.run(split.spread(params.evaluate_limit), split.name)
-
-
-def keep(context: Context, job: Job, ready: Prepared) -> None:
-    """Write the trained weights; checkpoints to resume from are no longer needed."""
-    context.emit.phase("save")
-    root = context.run_dir / "checkpoints"
-    spec = context.spec
-    state = {"step": job.steps, "model": spec.model, "params": spec.params, "seed": spec.seed}
-    groups = {"model": loop.trainable_tensors(job.model)}
-    for file in checkpoints.save(root / checkpoints.LAST, groups, {**state, **ready.state}):
-        context.emit.send(
-            protocol.Artifact(
-                path=str(file.path.relative_to(context.run_dir)),
-                sha256=file.sha256,
-                size=file.size,
-            )
-        )
-    checkpoints.remove_others(root, root / checkpoints.LAST)
-
-
-def load_trained(context: Context, ready: Prepared) -> None:
-    """Put the weights of the run that trained the model into it.
-
-    Raises:
-        EngineError: they do not fit.
-    """
-    if context.trained is None:
-        return
-    folder = context.trained.folder
-    groups, _ = checkpoints.load(folder, context.device)
-    try:
-        found = ready.model.load_state_dict(groups["model"], strict=False)
-    except RuntimeError as error:
-        raise EngineError(f"{folder}: does not fit the model: {error}".splitlines()[0]) from None
-    if found.unexpected_keys:
-        raise EngineError(f"{folder}: holds '{found.unexpected_keys[0]}', which the model has not")

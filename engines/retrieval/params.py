@@ -4,45 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from engines import settings
 
 Modality = Literal["both", "text", "image"]
 
 
-class Params(BaseModel):
-    """Settings of one retrieval run."""
+class _Objective(settings.Settings):
+    """What training aims at."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    data_root: str | None = Field(
-        None,
-        description="Folder with the data of subsets that do not ship; empty: the local hub cache",
-    )
-    image_root: str | None = Field(
-        None,
-        description="Folder of the pictures, or one for each data set: oven=/a,evqa=/b,/others; "
-        "empty: images/ under data_root",
-    )
-
-    # What is trained, for how long
-    epochs: float = Field(1.0, gt=0, le=10_000, description="Passes over the subset")
-    max_steps: int | None = Field(
-        None, ge=1, description="Stop after this many optimizer steps; empty: by epochs"
-    )
-    batch: int = Field(64, ge=1, le=65_536, description="Pairs in a micro-batch; negatives too")
-    accumulation: int = Field(
-        1, ge=1, le=1024, description="Micro-batches in a step; negatives stay within each"
-    )
-
-    # How
-    lr: float = Field(2e-5, gt=0, lt=1, description="Peak learning rate")
-    weight_decay: float = Field(0.01, ge=0, lt=1, description="Decay of weight matrices")
-    beta2: float = Field(0.98, gt=0, lt=1, description="Second-moment decay of AdamW")
-    warmup_ratio: float = Field(0.1, ge=0, le=1, description="Share of steps that warm up the rate")
-    warmup_steps: int | None = Field(
-        None, ge=0, description="Steps that warm up the rate; empty: by warmup_ratio"
-    )
-    clip_norm: float = Field(1.0, ge=0, description="Largest gradient norm; 0: no clipping")
     temperature: float = Field(0.07, gt=0, le=1, description="First value of the learned one")
     ema: float = Field(
         0.0, ge=0, lt=1, description="Decay of averaged weights for evaluation; 0: none"
@@ -51,7 +22,10 @@ class Params(BaseModel):
         0.0, ge=0, le=1, description="Share of training queries that lose one of two modalities"
     )
 
-    # What the model sees
+
+class _Inputs(settings.Settings):
+    """What the model sees."""
+
     image_size: int = Field(224, ge=16, le=1024, description="Side of the square image, pixels")
     max_tokens: int = Field(77, ge=4, le=512, description="Longest text, tokens; the rest is cut")
     use_instruction: bool = Field(True, description="Put the record's instruction before questions")
@@ -67,7 +41,10 @@ class Params(BaseModel):
         (), description="Blocks of the vision tower, from 0, exactly; wins over layers"
     )
 
-    # How vectors are made and compared
+
+class _Vectors(settings.Settings):
+    """How vectors are made and compared."""
+
     layer_fusion: Literal["mean", "recurrent"] = Field(
         "mean", description="What becomes of the layers: their mean, or ReT's recurrent gated cell"
     )
@@ -93,7 +70,10 @@ class Params(BaseModel):
         "the memory of a chunk, at the price of a second forward pass",
     )
 
-    # The machine
+
+class _Ranks(settings.Settings):
+    """Who trains together."""
+
     nproc_per_node: int = Field(
         1,
         ge=1,
@@ -101,33 +81,11 @@ class Params(BaseModel):
         description="Processes on this machine that train one model together, a GPU each; `batch` "
         "is per process, negatives are gathered",
     )
-    precision: Literal["bf16", "fp16", "fp32"] = Field(
-        "bf16", description="Autocast type; fp16 with gradient scaling"
-    )
-    tf32: bool = Field(True, description="TF32 for fp32 matrix products on the GPU")
-    fused: bool = Field(True, description="Fused AdamW")
-    compile: bool = Field(False, description="torch.compile the towers")
-    workers: int = Field(
-        0, ge=0, le=64, description="Threads that prepare batches ahead; 0: between the steps"
-    )
-    pin_memory: bool = Field(False, description="Page-locked batches for faster copies to the GPU")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads of torch; 0: torch's choice")
 
-    # Measuring and keeping
-    timing_warmup_steps: int = Field(
-        20, ge=0, description="Steps at the start left out of the timing"
-    )
-    checkpoint_every: int = Field(
-        0, ge=0, description="Steps between checkpoints; 0: by checkpoint_minutes only"
-    )
-    checkpoint_minutes: float = Field(
-        10.0,
-        ge=0,
-        description="Minutes of training between checkpoints; 0: none by the clock",
-    )
-    save_model: bool = Field(True, description="Keep the trained weights at the end")
 
-    # Evaluation
+class _Evaluation(settings.Settings):
+    """How the corpus is searched, and what is counted."""
+
     evaluate_on: tuple[str, ...] | None = Field(
         None, description="Subsets to evaluate on; empty: what the recipe names"
     )
@@ -149,3 +107,23 @@ class Params(BaseModel):
     corpus_memory_gib: float = Field(
         16.0, gt=0, description="Passage vectors larger than this lie in a file of the run folder"
     )
+
+
+class Params(
+    _Evaluation, settings.Keeping, settings.Machine, _Ranks, _Vectors, _Inputs, _Objective,
+    settings.Optimization, settings.Length, settings.Data,
+):  # fmt: skip
+    """Settings of one retrieval run."""
+
+    image_root: str | None = Field(
+        None,
+        description="Folder of the pictures, or one for each data set: oven=/a,evqa=/b,/others; "
+        "empty: images/ under data_root",
+    )
+    batch: settings.Batch = Field(64, description="Pairs in a micro-batch; negatives too")
+    accumulation: settings.Accumulation = Field(
+        1, description="Micro-batches in a step; negatives stay within each"
+    )
+    lr: settings.LearningRate = 2e-5
+    beta2: settings.Beta2 = 0.98
+    timing_warmup_steps: settings.TimingWarmup = 20

@@ -5,16 +5,13 @@ Each part is a phase of its own, so that a run's time to first step can be read 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from datasets_mm import build, catalog
+from datasets_mm import build
 from datasets_mm.images import ImageCache
-from datasets_mm.recipe import RecipeError
 from engines import models
 from engines.emitter import EngineError
 from engines.models import ModelEntry
@@ -31,11 +28,8 @@ from engines.retrieval.subsets import (
     read_pool,
     read_split,
 )
-from engines.retrieval.trained import load_trained
 from engines.retrieval.wording import Words
-
-NAMED_SKIPS = 5
-"""Unusable pictures that are named for each reason; the others are counted."""
+from engines.torchkit import subsets, trained
 
 
 @dataclass
@@ -66,6 +60,10 @@ class Prepared:
     tokenizer: str = ""
     """A tokenizer that was built for this run, as JSON; empty: the model has its own."""
 
+    def files(self) -> dict[str, str]:
+        """What a checkpoint needs beside its tensors."""
+        return {wording.TOKENIZER: self.tokenizer} if self.tokenizer else {}
+
 
 def read_data(run: Context) -> Data:
     """Build (or open) the subset and those that it is evaluated on.
@@ -73,8 +71,8 @@ def read_data(run: Context) -> Data:
     Raises:
         EngineError: a subset cannot be built.
     """
-    spec, params, strings = run.spec, run.params, Strings()
-    subset = _built(run, spec.subset)
+    spec, params, source, strings = run.spec, run.params, run.source, Strings()
+    subset = source.built(spec.subset, run.emit)
     pool = read_pool(subset, strings, use_instruction=params.use_instruction)
     if not len(pool):
         raise EngineError(f"subset '{spec.subset}': no record has a positive passage")
@@ -84,11 +82,11 @@ def read_data(run: Context) -> Data:
     corpora: dict[str, SearchCorpus] = {}
     splits = []
     for name in wanted:
-        if params.evaluate_on is None and (sentence := _absent(run, name)):
+        if params.evaluate_on is None and (sentence := source.absent(name)):
             # The recipe would like it; only what a person named is a reason not to train.
             run.emit.notice("not-evaluated", sentence)
             continue
-        other = _built(run, name)
+        other = source.built(name, run.emit)
         key = other.corpus.fingerprint
         if key not in corpora:
             corpora[key] = read_corpus(other, strings)
@@ -96,37 +94,6 @@ def read_data(run: Context) -> Data:
             read_split(other, corpora[key], strings, use_instruction=params.use_instruction)
         )
     return Data(subset, pool, splits, list(corpora.values()), strings)
-
-
-def _absent(run: Context, name: str) -> str | None:
-    """Why a subset's data cannot be had here; None: it can."""
-    return catalog.problem(name, _data_root(run), run.params.image_root or "")
-
-
-def _data_root(run: Context) -> Path | None:
-    return Path(run.params.data_root) if run.params.data_root else None
-
-
-def _built(run: Context, name: str) -> build.Subset:
-    images = run.params.image_root or ""
-    try:
-        catalog.load(name)
-        subset = build.build(name, run.cache_root, _data_root(run), run.say, images)
-    except (RecipeError, build.BuildError) as error:
-        raise EngineError(str(error).splitlines()[0]) from None
-    _tell_built(run, name, subset.manifest)
-    return subset
-
-
-def _tell_built(run: Context, name: str, manifest: Mapping[str, Any]) -> None:
-    """What the build left out and what it wondered about, into the journal of this run."""
-    for reason, count in manifest.get("skipped", {}).items():
-        if not reason.startswith("step "):  # a recipe's steps choose, they do not skip
-            run.emit.notice("records-skipped", f"{name}: {count} records: {reason}", int(count))
-    for reason, count in manifest.get("source_skipped", {}).items():
-        run.emit.notice("source-skipped", f"{name}: {count} lines: {reason}", int(count))
-    for text in manifest.get("notices", ()):
-        run.emit.notice("subset", f"{name}: {text}")
 
 
 def decode_images(run: Context, data: Data) -> ArrayItems:
@@ -146,22 +113,12 @@ def decode_images(run: Context, data: Data) -> ArrayItems:
         arrays.append(cache.array)
         for row, path in named:
             places[row] = (number, cache.row(path))
-        _tell_skipped(run, cache.skipped)
+        subsets.tell_skipped(run.emit, cache.skipped, "pictures")
     items = ArrayItems(arrays or [np.zeros((0, size, size, 3), np.uint8)], places)
     readable = np.append(items.readable(), False)  # the last one answers for NONE
     for rows in data.image_rows():
         rows[~readable[rows]] = NONE
     return items
-
-
-def _tell_skipped(run: Context, skipped: dict[str, str]) -> None:
-    by_reason: dict[str, list[str]] = {}
-    for path, reason in sorted(skipped.items()):
-        by_reason.setdefault(reason, []).append(path)
-    for reason, paths in by_reason.items():
-        named = ", ".join(paths[:NAMED_SKIPS])
-        text = f"{len(paths)} pictures: {reason} (first: {named})"
-        run.emit.notice("images-skipped", text, len(paths))
 
 
 def prepare(run: Context, data: Data) -> Prepared:
@@ -178,7 +135,7 @@ def prepare(run: Context, data: Data) -> Prepared:
     build_model = _frozen if run.entry.family == "frozen-towers" else _from_weights
     ready = build_model(run, data, images)
     if run.trained is not None:
-        load_trained(ready.model, run.trained)
+        trained.load(ready.model, run.trained)
     return ready
 
 
@@ -189,7 +146,7 @@ def _from_weights(run: Context, data: Data, images: ArrayItems) -> Prepared:
     if folder is not None:
         words = wording.of_model(folder, entry.family)
     elif run.trained is not None:
-        words = wording.plain(wording.from_folder(run.trained), "the model's own")
+        words = wording.plain(wording.from_folder(run.trained.folder), "the model's own")
     else:
         size = int(entry.architecture["vocabulary"])
         tokenizer = wording.built(own_texts(data), size, run.cache_root)

@@ -22,6 +22,7 @@ from datasets_mm.source import package_folder
 from engines.emitter import EngineError
 
 OPEN_CLIP: Final = "open_clip_config.json"
+TOKENIZER: Final = "tokenizer.json"
 
 SPECIAL: Final = ("<pad>", "<unk>", "<mask>", "<bos>", "<eos>")
 """<eos> is 4, not 2: transformers takes an eos id of 2 for a known mistake in old CLIP configs."""
@@ -112,7 +113,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def from_folder(folder: Path) -> Tokenizer:
     """The tokenizer of a model folder."""
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return Tokenizer.from_file(str(folder / TOKENIZER))
 
 
 def built(texts: Sequence[str], vocabulary: int, cache_root: Path) -> Tokenizer:

@@ -6,11 +6,11 @@ import math
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Final
 
 from engines import models, protocol
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
-from engines.retrieval import trained
 from engines.retrieval.context import Context
 from engines.retrieval.encoder import parameter_counts
 from engines.retrieval.evaluate import Evaluator, epoch_timing
@@ -21,7 +21,7 @@ from engines.retrieval.pairs import PairBatch, PairGatherer, to_device
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder, Room
-from engines.torchkit import checkpoints, device, distributed, forecast, loop
+from engines.torchkit import device, distributed, forecast, loop, trained
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.ema import Ema
 from engines.torchkit.measure import Ledger, Meter, stopwatch
@@ -30,6 +30,13 @@ from engines.torchkit.precision import Precision
 from engines.torchkit.schedules import warmup_cosine, warmup_steps
 
 Job = loop.Training[PairBatch]
+
+SHAPING: Final = (
+    "image_size", "max_tokens", "layers", "text_layers", "vision_layers", "temperature",
+    "use_instruction", "layer_fusion", "scoring", "fusion_width", "fusion_queries", "late_width",
+    "loss",
+)  # fmt: skip
+"""Settings that a trained model brings along; everything else is the evaluating run's own."""
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
@@ -41,7 +48,8 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     device.seed(spec.seed)
     device.introduce(emit, spec, target)
     precision, entry = Precision(params.precision, target), models.load(spec.model)
-    context = trained.resolve(Context(spec, params, precision, emit, run_dir, entry, team=team))
+    context = Context(spec, params, precision, emit, run_dir, entry, team=team)
+    context = trained.resolve(context, SHAPING)
     with team.leader_first(emit):
         emit.phase("build")
         data = read_data(context)
@@ -64,7 +72,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
             emit.send(costing.forecast(timing, disk(context, data, ready, job)))
             return
         if params.save_model:
-            keep(context, job, ready.tokenizer)
+            trained.keep(context, job, files=ready.files())
     else:
         announce_evaluation(context, data, ready)
     if data.splits:
@@ -220,22 +228,3 @@ def evaluate(context: Context, data: Data, ready: Prepared, ema: Ema | None) -> 
         costs = [evaluator.run(split, context.run_dir) for split in data.splits]
     if context.spec.task == "evaluate":
         emit.send(epoch_timing(costs))
-
-
-def keep(context: Context, job: Job, tokenizer: str) -> None:
-    """Write the trained weights; checkpoints to resume from are no longer needed."""
-    context.emit.phase("save")
-    root = context.run_dir / "checkpoints"
-    groups = {"model": loop.trainable_tensors(job.model)}
-    if job.ema is not None:
-        groups["ema"] = job.ema.tensors()
-    state = trained.describe(context.spec, job.steps)
-    for file in checkpoints.save(root / checkpoints.LAST, groups, state, trained.files(tokenizer)):
-        context.emit.send(
-            protocol.Artifact(
-                path=str(file.path.relative_to(context.run_dir)),
-                sha256=file.sha256,
-                size=file.size,
-            )
-        )
-    checkpoints.remove_others(root, root / checkpoints.LAST)

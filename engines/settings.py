@@ -1,0 +1,90 @@
+"""Settings that every engine which trains has, one class for each section of a form.
+
+Apart from the engines because their plans, forms and tables should read alike. An engine's `Params`
+inherits the sections it has, last one first: pydantic lists the fields of the last base first.
+A default of the engine's own is one line there, with the limits and the text of the type here.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Batch = Annotated[int, Field(ge=1, le=65_536, description="Records in a micro-batch")]
+Accumulation = Annotated[int, Field(ge=1, le=1024, description="Micro-batches in a step")]
+LearningRate = Annotated[float, Field(gt=0, lt=1, description="Peak learning rate")]
+Beta2 = Annotated[float, Field(gt=0, lt=1, description="Second-moment decay of AdamW")]
+TimingWarmup = Annotated[int, Field(ge=0, description="Steps at the start left out of the timing")]
+
+
+class Settings(BaseModel):
+    """A section: some settings of an engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Data(Settings):
+    """Where subsets and their media lie."""
+
+    data_root: str | None = Field(
+        None,
+        description="Folder with the data of subsets that do not ship; empty: the local hub cache",
+    )
+    image_root: str | None = Field(
+        None, description="Folder of the pictures and videos; empty: images/ under data_root"
+    )
+
+
+class Length(Settings):
+    """How long is trained, on how much at once."""
+
+    epochs: float = Field(1.0, gt=0, le=10_000, description="Passes over the subset")
+    max_steps: int | None = Field(
+        None, ge=1, description="Stop after this many optimizer steps; empty: by epochs"
+    )
+    batch: Batch = 16
+    accumulation: Accumulation = 1
+
+
+class Optimization(Settings):
+    """AdamW, its warm-up, clipping."""
+
+    lr: LearningRate = 1e-4
+    weight_decay: float = Field(0.01, ge=0, lt=1, description="Decay of weight matrices")
+    beta2: Beta2 = 0.999
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="Share of steps that warm up the rate")
+    warmup_steps: int | None = Field(
+        None, ge=0, description="Steps that warm up the rate; empty: by warmup_ratio"
+    )
+    clip_norm: float = Field(1.0, ge=0, description="Largest gradient norm; 0: no clipping")
+
+
+class Machine(Settings):
+    """Number formats and threads."""
+
+    precision: Literal["bf16", "fp16", "fp32"] = Field(
+        "bf16", description="Autocast type; fp16 with gradient scaling"
+    )
+    tf32: bool = Field(True, description="TF32 for fp32 matrix products on the GPU")
+    fused: bool = Field(True, description="Fused AdamW")
+    compile: bool = Field(False, description="torch.compile the towers")
+    workers: int = Field(
+        0, ge=0, le=64, description="Threads that prepare batches ahead; 0: between the steps"
+    )
+    pin_memory: bool = Field(False, description="Page-locked batches for faster copies to the GPU")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of torch; 0: torch's choice")
+
+
+class Keeping(Settings):
+    """What is measured, and what stays on disk."""
+
+    timing_warmup_steps: TimingWarmup = 5
+    checkpoint_every: int = Field(
+        0, ge=0, description="Steps between checkpoints; 0: by checkpoint_minutes only"
+    )
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="Minutes of training between checkpoints; 0: none by the clock"
+    )
+    save_model: bool = Field(True, description="Keep the trained weights at the end")
