@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from datasets_mm.location import Location, locate
 from datasets_mm.recipe import Recipe, RecipeError
 from datasets_mm.selection import Selection, is_inside, select
 from datasets_mm.source import SourceError, fingerprint, other_versions
+from datasets_mm.speech import percent_speaker, speak
 
 MODULES = {
     "openmoji": "datasets_mm.adapters.openmoji",
@@ -290,35 +291,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--image-root", default="")
     parser.add_argument("--download", action="store_true", help="fetch from the hub what is absent")
     given = parser.parse_args(arguments)
-    say = _progress_lines()
+    say = percent_speaker()
     try:
         if given.download and given.data_root is None:
             fetch(given.name, say)
         subset = build(given.name, given.cache_root, given.data_root, say, given.image_root)
     except (RecipeError, BuildError, SourceError) as error:
         about = f"subset {given.name!r}: " if isinstance(error, SourceError) else ""
-        _speak(kind="failed", error=f"{about}{error}")
+        speak(kind="failed", error=f"{about}{error}")
         return 1
-    _speak(kind="done", manifest=subset.manifest, folder=str(subset.folder))
+    speak(kind="done", manifest=subset.manifest, folder=str(subset.folder))
     return 0
-
-
-def _progress_lines() -> Callable[[int, int, str], None]:
-    """Says at most 100 lines a unit: a terminal draws no finer bar."""
-    last: dict[str, int] = {}
-
-    def say(done: int, total: int, unit: str) -> None:
-        percent = 100 * done // max(total, 1)
-        if last.get(unit) != percent:
-            last[unit] = percent
-            _speak(kind="progress", done=done, total=total, unit=unit)
-
-    return say
-
-
-def _speak(**message: Any) -> None:
-    sys.stdout.write(json.dumps(message, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

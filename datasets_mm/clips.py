@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from datasets_mm import frames as video
-from datasets_mm.decode import Resample, UnusableError
+from datasets_mm.decode import Resample, UnusableError, open_inside
 from datasets_mm.images import HASH_BYTES, WINDOW, Entry, Filler, ImageCache
 from datasets_mm.store import silent
 
@@ -73,7 +73,7 @@ class ClipFiller(Filler):
         """(content hash, pixels), or the reason why not. Pixels of known content are not made."""
         resample: Resample = self.resample
         try:
-            with video.opened(self.root, path) as file:
+            with open_inside(self.root, path, video.MAX_BYTES) as file:
                 key = video.digest(file, HASH_BYTES)
                 if key in self.rows:
                     return key, b""

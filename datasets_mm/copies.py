@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from datasets_mm.build import BuildError, Subset, build
+from datasets_mm.speech import percent_speaker, speak
 from datasets_mm.steps import rank
 from datasets_mm.store import Progress
 
@@ -287,21 +288,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.out.exists() and any(given.out.iterdir()):
             raise BuildError(f"{given.out} is not empty; name a new folder with --out")
         kb = build("emoji_kb", given.cache_root)
-        make(given.layout, given.out, given.rows, kb, _speak_progress)
+        make(given.layout, given.out, given.rows, kb, percent_speaker())
     except (BuildError, OSError) as error:
-        _speak(kind="failed", error=str(error))
+        speak(kind="failed", error=str(error))
         return 1
-    _speak(kind="done", folder=str(given.out))
+    speak(kind="done", folder=str(given.out))
     return 0
-
-
-def _speak_progress(done: int, total: int, unit: str) -> None:
-    _speak(kind="progress", done=done, total=total, unit=unit)
-
-
-def _speak(**message: Any) -> None:
-    sys.stdout.write(json.dumps(message, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

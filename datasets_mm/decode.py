@@ -12,8 +12,10 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -40,8 +42,9 @@ class UnusableError(Exception):
     """This picture has no pixels for us; the text is the reason."""
 
 
-def read_inside(root: Path, path: str) -> bytes:
-    """The bytes of a regular file under `root` (resolved), else UnusableError. Never blocks."""
+@contextmanager
+def open_inside(root: Path, path: str, most_bytes: int) -> Iterator[BinaryIO]:
+    """A regular file under `root` (resolved), open to read, else UnusableError. Never blocks."""
     if "\0" in path:
         raise UnusableError("outside the image root")
     try:
@@ -55,16 +58,22 @@ def read_inside(root: Path, path: str) -> bytes:
         handle = os.open(real, flags)
     except OSError as error:
         raise UnusableError(f"cannot be read ({error.strerror})") from None
-    try:
+    try:  # looked at before it is wrapped: Python refuses to wrap a folder
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise UnusableError("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise UnusableError(f"larger than {MAX_BYTES >> 20} MiB")
+        if status.st_size > most_bytes:
+            raise UnusableError(f"larger than {most_bytes >> 20:,} MiB")
         with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(MAX_BYTES)
+            yield file
     finally:
         os.close(handle)
+
+
+def read_inside(root: Path, path: str) -> bytes:
+    """The bytes of such a file."""
+    with open_inside(root, path, MAX_BYTES) as file:
+        return file.read(MAX_BYTES)
 
 
 def decode(data: bytes, size: int, resample: Resample) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from datasets_mm import passages, tokens
 from datasets_mm.profile import Profile, TokenProfile
 from datasets_mm.recipe import RecipeError
 from datasets_mm.scan import Found, Options, ScanError, scan
 from datasets_mm.source import SourceError
+from datasets_mm.speech import percent_speaker, speak
 from datasets_mm.tally import NO_POSITIVE, UNEQUAL
 from datasets_mm.target import Target, TargetError, resolve
 
@@ -174,35 +174,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the scan ends its processes
     try:
-        found = describe(Asked(**vars(given)), _progress())
+        found = describe(Asked(**vars(given)), percent_speaker())
     except KeyboardInterrupt:
         return 130
     except (TargetError, RecipeError, SourceError, ScanError) as error:
-        _speak(kind="failed", error=str(error))
+        speak(kind="failed", error=str(error))
         return 1
     except OSError as error:
-        _speak(kind="failed", error=f"{error.filename or given.target}: {error.strerror or error}")
+        speak(kind="failed", error=f"{error.filename or given.target}: {error.strerror or error}")
         return 1
-    _speak(kind="done", profile=found.model_dump(mode="json"))
+    speak(kind="done", profile=found.model_dump(mode="json"))
     return 0
-
-
-def _progress() -> Say:
-    """At most a line for each percent: a terminal draws no finer bar."""
-    last: dict[str, int] = {}
-
-    def say(done: int, total: int, unit: str) -> None:
-        percent = 100 * done // max(total, 1)
-        if last.get(unit) != percent:
-            last[unit] = percent
-            _speak(kind="progress", done=done, total=total, unit=unit)
-
-    return say
-
-
-def _speak(**message: Any) -> None:
-    sys.stdout.write(json.dumps(message, ensure_ascii=True) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -9,11 +9,7 @@ them, because headers lie about the number of frames. PyAV is in the extra `capt
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -38,30 +34,6 @@ def need_av() -> Any:
             "pip install 'workbench-mm[captions]'"
         ) from None
     return av
-
-
-@contextmanager
-def opened(root: Path, path: str) -> Iterator[Any]:
-    """A regular file under `root` (resolved), open for reading, else UnusableError."""
-    if "\0" in path:
-        raise UnusableError("outside the image root")
-    try:
-        real = (root / path).resolve(strict=True)
-    except (OSError, RuntimeError):
-        raise UnusableError("missing") from None
-    if not real.is_relative_to(root):
-        raise UnusableError("outside the image root")
-    try:
-        handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise UnusableError(f"cannot be read ({error.strerror})") from None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnusableError("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise UnusableError(f"larger than {MAX_BYTES >> 30} GiB")
-        yield file
 
 
 def digest(file: Any, length: int) -> bytes:

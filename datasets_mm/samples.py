@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from datasets_mm.corpus import map_table
 from datasets_mm.decode import UnusableError, decode, read_inside
 from datasets_mm.recipe import RecipeError
 from datasets_mm.source import SourceError
+from datasets_mm.speech import speak
 from datasets_mm.store import silent
 from datasets_mm.target import Target, TargetError, resolve
 
@@ -75,17 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         target = resolve(given.name, given.cache_root, None, "", silent)
         for record in samples(target, given.count, given.seed, given.cache_root):
-            _speak(kind="record", **record)
+            speak(kind="record", **record)
     except (TargetError, RecipeError, SourceError, OSError) as error:
-        _speak(kind="failed", error=str(error))
+        speak(kind="failed", error=str(error))
         return 1
-    _speak(kind="done")
+    speak(kind="done")
     return 0
-
-
-def _speak(**message: Any) -> None:
-    sys.stdout.write(json.dumps(message, ensure_ascii=True) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,31 @@ import typer.core
 
 from workbench import data_cli, results_cli
 from workbench.exits import ExitStatus
+from workbench.options import (
+    AsJson,
+    CostProbe,
+    Detach,
+    Devices,
+    DryRun,
+    Engines,
+    Headless,
+    Label,
+    LogRoot,
+    Models,
+    Name,
+    NoGpu,
+    PlanFile,
+    Preset,
+    Repeats,
+    Seeds,
+    Settings,
+    Share,
+    Subsets,
+    SuiteName,
+    TaskName,
+    Until,
+    asked_plan,
+)
 
 app = typer.Typer(
     help="A terminal workbench for multimodal models: what an epoch costs, whether it fits, "
@@ -30,16 +55,6 @@ app.add_typer(results_app, name="results")
 app.add_typer(data_app, name="data")
 data_cli.register(data_app)
 results_cli.register(results_app)
-
-LogRoot = Annotated[
-    Path | None,
-    typer.Option("--log-root", help="Where suites live; default: bench_logs here."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
-SuiteName = Annotated[
-    str | None,
-    typer.Argument(metavar="[SUITE]", help="A suite's name or a part of it; default: the newest."),
-]
 
 
 class RunCommand(typer.core.TyperCommand):
@@ -118,41 +133,26 @@ def screen(
 
 @app.command(cls=RunCommand)
 def run(
-    plan_file: Annotated[Path | None, typer.Argument(metavar="[PLAN.toml]")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option("--preset", "-p", help="A preset; see `workbench presets`."),
-    ] = None,
-    engine: Annotated[list[str], typer.Option("--engine", "-e")] = [],
-    subset: Annotated[list[str], typer.Option("--subset", "-d")] = [],
-    model: Annotated[list[str], typer.Option("--model", "-m")] = [],
-    setting: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the engine.")
-    ] = [],
-    seed: Annotated[list[int], typer.Option("--seed")] = [],
-    repeats: Annotated[int | None, typer.Option("--repeats", min=1)] = None,
-    device: Annotated[list[int], typer.Option("--device", help="GPU index.")] = [],
-    cpu: Annotated[bool, typer.Option("--cpu", help="No GPU, whatever the plan names.")] = False,
-    task: Annotated[str | None, typer.Option("--task")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the suite.")] = None,
-    label: Annotated[str | None, typer.Option("--label", help="Name of the experiment.")] = None,
+    plan_file: PlanFile = None,
+    preset: Preset = None,
+    engine: Engines = [],
+    subset: Subsets = [],
+    model: Models = [],
+    setting: Settings = [],
+    seed: Seeds = [],
+    repeats: Repeats = None,
+    device: Devices = [],
+    cpu: NoGpu = False,
+    task: TaskName = None,
+    name: Name = None,
+    label: Label = None,
     log_root: LogRoot = None,
-    headless: Annotated[bool, typer.Option(help="No live table: one line a second.")] = False,
-    detach: Annotated[bool, typer.Option(help="Return at once; the suite goes on.")] = False,
-    cost_probe: Annotated[
-        int | None,
-        typer.Option(
-            "--cost-probe",
-            metavar="[N]",
-            help="Train only N timed steps (200), then forecast the epoch and the run.",
-        ),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(help="End a costing run when its interval is this narrow: ±2%."),
-    ] = None,
-    share: Annotated[bool, typer.Option(help="Run beside other suites on the device.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs, start none.")] = False,
+    headless: Headless = False,
+    detach: Detach = False,
+    cost_probe: CostProbe = None,
+    until: Until = None,
+    share: Share = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate: a plan file, a preset, or flags; flags overrule the other two."""
@@ -168,7 +168,7 @@ def run(
     given = {k: v for k, v in flags.items() if v} | ({"devices": []} if cpu else {})
     probe = {"cost_probe": cost_probe, "until": until}
     given |= {k: v for k, v in probe.items() if v is not None}
-    asked = _asked(plan_file, preset, given, setting)
+    asked = asked_plan(plan_file, preset, given, setting)
     specs = plan.expand(asked, paths.cache_root())
     if dry_run:
         for spec in specs:
@@ -181,27 +181,6 @@ def run(
     if detach:
         raise typer.Exit(front.detach(folder, mode, share=share))
     raise typer.Exit(front.foreground(folder, mode, share=share))
-
-
-def _asked(
-    plan_file: Path | None, preset: str | None, flags: dict[str, Any], settings: list[str]
-) -> Any:
-    from workbench import plan
-
-    if plan_file and preset:
-        raise plan.PlanError(["give a plan file or --preset, not both"])
-    table: dict[str, Any] = {}
-    if plan_file:
-        table = plan.load(plan_file).model_dump(mode="json", by_alias=True)
-    elif preset:
-        table = plan.preset(preset).model_dump(mode="json", by_alias=True)
-    elif "subsets" not in flags or "models" not in flags:
-        raise plan.PlanError(
-            ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
-        )
-    merged = {**table, **flags}
-    merged["settings"] = {**table.get("settings", {}), **dict(map(plan.read_setting, settings))}
-    return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))
 
 
 @app.command()
@@ -232,9 +211,9 @@ def resume(
         typer.Argument(metavar="[SUITE]", help="A name or a part of it; default: the newest left."),
     ] = None,
     log_root: LogRoot = None,
-    headless: Annotated[bool, typer.Option(help="No live table: one line a second.")] = False,
-    detach: Annotated[bool, typer.Option(help="Return at once; the suite goes on.")] = False,
-    share: Annotated[bool, typer.Option(help="Run beside other suites on the device.")] = False,
+    headless: Headless = False,
+    detach: Detach = False,
+    share: Share = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a suite that was stopped, killed or failed: completed runs are kept."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from workbench.exits import ExitStatus
+from workbench.options import AsJson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +40,6 @@ SampleSize = Annotated[
 Seed = Annotated[int, typer.Option(help="Of the samples.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Scan again what is known.")]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 
 
 def register(app: typer.Typer) -> None:

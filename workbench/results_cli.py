@@ -5,19 +5,15 @@ Beside `cli.py`, which registers these commands: they share no options with runs
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workbench.options import AsJson, LogRoot
+
 if TYPE_CHECKING:
     from results.notes import Kind
 
-LogRoot = Annotated[
-    Path | None,
-    typer.Option("--log-root", help="Where suites live; default: bench_logs here."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, a part of it, or its label.")]
 
 

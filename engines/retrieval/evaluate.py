@@ -19,7 +19,7 @@ from engines.retrieval.metrics import Scores
 from engines.retrieval.params import Modality, Params
 from engines.retrieval.search import Encoded, Encoder
 from engines.retrieval.subsets import SearchCorpus, Split
-from results.statistics import bootstrap_means
+from results.statistics import Interval, bootstrap_means
 
 SUFFIX: Final[Mapping[Modality, str]] = {
     "both": "", "text": "[text only]", "image": "[image only]",
@@ -154,21 +154,10 @@ class Evaluator:
             if not known.any():
                 continue
             stacked = np.stack([scores[name][known] for name in names])
-            for name, values, interval in zip(
-                names, stacked, bootstrap_means(stacked, resamples=1000, seed=0), strict=True
-            ):
-                self._emit.send(
-                    protocol.Metric(
-                        name=name + suffix,
-                        value=float(values.mean()),
-                        split=split.name,
-                        n=len(values),
-                        low=interval.low,
-                        high=interval.high,
-                        method=interval.method,
-                        scores_file=file,
-                    )
-                )
+            sampled = bootstrap_means(stacked, resamples=1000, seed=0)
+            for name, values, interval in zip(names, stacked, sampled, strict=True):
+                metric = _mean(name + suffix, split.name, values, interval)
+                self._emit.send(metric.model_copy(update={"scores_file": file}))
 
     def _send_chance(self, split: Split) -> None:
         counts, size = np.asarray([len(p) for p in split.positives]), len(split.corpus.ids)
@@ -190,20 +179,21 @@ class Evaluator:
         found, right = rows.cpu().numpy()[spread], wanted.cpu().numpy()
         names = [k for k in (10, 100) if k <= min(right.shape[1], found.shape[1])]
         shares = [_overlap(found[:, :k], right[:, :k]) for k in names]
-        for k, share, interval in zip(
-            names, shares, bootstrap_means(np.stack(shares)), strict=True
-        ):
-            self._emit.send(
-                protocol.Metric(
-                    name=f"search_recall@{k}",
-                    value=float(share.mean()),
-                    split=split.name,
-                    n=len(share),
-                    low=interval.low,
-                    high=interval.high,
-                    method=interval.method,
-                )
-            )
+        sampled = bootstrap_means(np.stack(shares))
+        for k, share, interval in zip(names, shares, sampled, strict=True):
+            self._emit.send(_mean(f"search_recall@{k}", split.name, share, interval))
+
+
+def _mean(name: str, split: str, values: Scores, interval: Interval) -> protocol.Metric:
+    return protocol.Metric(
+        name=name,
+        value=float(values.mean()),
+        split=split,
+        n=len(values),
+        low=interval.low,
+        high=interval.high,
+        method=interval.method,
+    )
 
 
 def epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from results import formats
-from workbench import paths
+from workbench.doctor import child
 from workbench.doctor.finding import Finding, note, ok, problem
 
 SECONDS: Final = 60.0
@@ -20,28 +17,17 @@ _AGAIN: Final = "delete that folder; it is built again when it is needed"
 
 def ask(cache_root: Path) -> subprocess.Popen[bytes]:
     """Start the child."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "datasets_mm.health", str(cache_root)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env={**os.environ, **paths.module_path(os.environ)},
-    )  # fmt: skip
+    return child.ask("datasets_mm.health", str(cache_root))
 
 
-def examine(child: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
+def examine(asked: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
     """A line for each image cache, and one for all subsets."""
-    try:
-        output, _ = child.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.communicate()
+    said = child.answer(asked, seconds)
+    if said is None:
         yield note("cache", f"not checked within {seconds:g} s", "is its disk slow?")
         return
-    try:
-        said = [json.loads(line) for line in output.splitlines()]
-    except ValueError:
-        said = []
-    if child.returncode or not said:
-        text = f"the check of the cache ended with {child.returncode}"
+    if asked.returncode or not said:
+        text = f"the check of the cache ended with {asked.returncode}"
         yield problem("cache", text, "run `python -m datasets_mm.health` to see why")
         return
     yield from (images(row) for row in said if row["kind"] == "images")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from results import formats
-from workbench import paths
-from workbench.doctor import software
+from workbench.doctor import child, software
 from workbench.doctor.finding import Finding, note, ok, problem
 
 SECONDS: Final = 6.0
@@ -31,29 +27,18 @@ REMEDIES: Final = {
 
 def ask() -> subprocess.Popen[bytes]:
     """Start the sampler for one reading."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "workbench.telemetry.sampler", "--once"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env={**os.environ, **paths.module_path(os.environ)},
-    )  # fmt: skip
+    return child.ask("workbench.telemetry.sampler", "--once")
 
 
-def examine(child: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
+def examine(asked: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
     """What the child said, or that it said nothing."""
-    try:
-        output, _ = child.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.communicate()
+    said = child.answer(asked, seconds)
+    if said is None:
         text = f"the driver has not answered within {seconds:g} s"
         yield problem("GPU", text, "look at `dmesg` for Xid messages; a reboot helps")
         return
-    try:
-        said = [json.loads(line) for line in output.splitlines()]
-    except ValueError:
-        said = []
     if not said:
-        yield problem("GPU", f"the sampler ended with {child.returncode}", "reinstall nvidia-ml-py")
+        yield problem("GPU", f"the sampler ended with {asked.returncode}", "reinstall nvidia-ml-py")
     elif "absent" in said[0]:
         yield absent(str(said[0]["absent"]))
     else:

@@ -64,6 +64,7 @@ def test_what_is_no_video_is_skipped_and_named(tmp_path: Path) -> None:
     (media / "list.mp4").write_text(
         f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{tmp_path}/secret.mp4\n"
     )
+    (media / "folder.mp4").mkdir()
     names = sorted(path.name for path in media.iterdir())
     clips = _open(media, [*names, "gone.mp4"], tmp_path / "cache")
     assert clips.row("good.mp4") == 0
@@ -72,6 +73,7 @@ def test_what_is_no_video_is_skipped_and_named(tmp_path: Path) -> None:
     assert said["sound.mp4"] == "audio without a picture"
     assert said["zero.avi"] in {"zero frames", "no video stream"}
     assert said["link.mp4"] == "outside the image root"
+    assert said["folder.mp4"] == "not a regular file"
     assert said["gone.mp4"] == "missing"
     for name in ("noise.mp4", "cut.mp4", "list.mp4"):
         assert said[name].startswith("unreadable video"), (name, said[name])

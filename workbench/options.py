@@ -1,0 +1,80 @@
+"""The options that several commands share, and the plan that plan file, preset and flags give.
+
+Apart from the commands, so that one that plans, runs or searches takes the same flags for the same
+things, described once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+LogRoot = Annotated[
+    Path | None,
+    typer.Option("--log-root", help="Where suites live; default: bench_logs here."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
+SuiteName = Annotated[
+    str | None,
+    typer.Argument(metavar="[SUITE]", help="A suite's name or a part of it; default: the newest."),
+]
+PlanFile = Annotated[Path | None, typer.Argument(metavar="[PLAN.toml]")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", "-p", help="A preset; see `workbench presets`.")
+]
+Engines = Annotated[list[str], typer.Option("--engine", "-e")]
+Subsets = Annotated[list[str], typer.Option("--subset", "-d")]
+Models = Annotated[list[str], typer.Option("--model", "-m")]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the engine.")
+]
+Seeds = Annotated[list[int], typer.Option("--seed")]
+Repeats = Annotated[int | None, typer.Option("--repeats", min=1)]
+Devices = Annotated[list[int], typer.Option("--device", help="GPU index.")]
+NoGpu = Annotated[bool, typer.Option("--cpu", help="No GPU, whatever the plan names.")]
+TaskName = Annotated[str | None, typer.Option("--task")]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the suite.")]
+Label = Annotated[str | None, typer.Option("--label", help="Name of the experiment.")]
+Headless = Annotated[bool, typer.Option(help="No live table: one line a second.")]
+Detach = Annotated[bool, typer.Option(help="Return at once; the suite goes on.")]
+CostProbe = Annotated[
+    int | None,
+    typer.Option(
+        "--cost-probe",
+        metavar="[N]",
+        help="Train only N timed steps (200), then forecast the epoch and the run.",
+    ),
+]
+Until = Annotated[
+    str | None, typer.Option(help="End a costing run when its interval is this narrow: ±2%.")
+]
+Share = Annotated[bool, typer.Option(help="Run beside other suites on the device.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs, start none.")]
+
+
+def asked_plan(
+    plan_file: Path | None, preset: str | None, flags: dict[str, Any], settings: list[str]
+) -> Any:
+    """The plan of a file or a preset, overruled by flags (fields of a plan) and `--set`.
+
+    Raises:
+        PlanError: both are given, nothing is, or what is given does not fit together.
+    """
+    from workbench import plan
+
+    if plan_file and preset:
+        raise plan.PlanError(["give a plan file or --preset, not both"])
+    table: dict[str, Any] = {}
+    if plan_file:
+        table = plan.load(plan_file).model_dump(mode="json", by_alias=True)
+    elif preset:
+        table = plan.preset(preset).model_dump(mode="json", by_alias=True)
+    elif "subsets" not in flags or "models" not in flags:
+        raise plan.PlanError(
+            ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
+        )
+    merged = {**table, **flags}
+    merged["settings"] = {**table.get("settings", {}), **dict(map(plan.read_setting, settings))}
+    return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))
