@@ -21,9 +21,10 @@ import torch
 
 from engines import protocol
 from engines.captioning.context import Context
+from engines.captioning.data import Split
 from engines.captioning.judge import Judge
 from engines.captioning.media import CaptionBatch, Rows, padded, to_device
-from engines.captioning.prepare import Prepared, Split
+from engines.captioning.prepare import Prepared
 from engines.captioning.scores import Scored, diversity
 from engines.captioning.scores.diversity import Diversity
 from results.statistics import Interval, bootstrap_mean

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from engines.captioning.context import Context
+from engines.captioning.data import Split
 from engines.captioning.media import Frames, Rows
-from engines.captioning.prepare import Prepared, Split
+from engines.captioning.prepare import Prepared
 from engines.captioning.scores import Numbers, Scored, mean_score, siglip
 from engines.captioning.scores.local import LocalScorer
 

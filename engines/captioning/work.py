@@ -10,19 +10,14 @@ import torch
 
 from engines import models, protocol
 from engines.captioning.context import Context
+from engines.captioning.data import Data, read_data
 from engines.captioning.evaluate import Evaluator
 from engines.captioning.judge import Judge
 from engines.captioning.media import CaptionBatch, Gatherer, Spoken, to_device
 from engines.captioning.model import mean_loss
 from engines.captioning.params import Params
-from engines.captioning.prepare import (
-    CALIBRATED_ON,
-    Data,
-    Prepared,
-    part,
-    prepare,
-    read_data,
-)
+from engines.captioning.parts import part
+from engines.captioning.prepare import CALIBRATED_ON, Prepared, prepare
 from engines.captioning.vision import Tower
 from engines.captioning.watch import Watch
 from engines.emitter import Emitter, EngineError
@@ -56,7 +51,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     context = resolve(Context(spec, params, precision, emit, run_dir, models.load(spec.model)))
     emit.phase("build")
     tower = Tower(part(context, "vision"), context.params, precision)
-    data = read_data(context, tower)
+    data = read_data(context, tower.shape.image_size)
     device.report_memory(emit, "build", target)
     ready = prepare(context, data, tower)
     device.report_memory(emit, "load", target)
