@@ -146,8 +146,4 @@ def _llm_folder(context: Context, data: Data) -> tuple[Path, str]:
         context.emit.phase("cache", "language model from scratch, on text")
         recipe = base.recipe(data.base_captions, found.architecture)
         made = bases.trained(recipe, context.cache_root, context.device, context.say)
-    said = (
-        f"trained here on {made.texts:,} texts: {made.steps} steps, {made.seconds:.0f} s"
-        f"{'' if made.fresh else ' (cached)'}, last loss {made.loss:.2f}; "
-    )
-    return made.folder, said
+    return made.folder, f"{made.said}; "

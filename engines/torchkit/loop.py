@@ -20,7 +20,7 @@ from engines.emitter import Emitter, Stopped
 from engines.torchkit import checkpoints
 from engines.torchkit.batches import Loader
 from engines.torchkit.distributed import Team
-from engines.torchkit.ema import Ema
+from engines.torchkit.ema import Average, Swa
 from engines.torchkit.measure import Ledger, Meter
 from engines.torchkit.optimizers import set_lr
 from engines.torchkit.precision import Precision
@@ -51,7 +51,8 @@ class Training(Generic[Batch]):
     precision: Precision
     steps: int
     clip_norm: float
-    ema: Ema | None = None
+    ema: Average | None = None
+    swa: Swa | None = None
     checkpoint_every: int = 0
     """Steps between checkpoints; 0: not by steps."""
     checkpoint_seconds: float = 0.0
@@ -69,6 +70,12 @@ class Training(Generic[Batch]):
 
     In no step's time. The model and the generators must be left as they were found.
     """
+
+    @property
+    def averages(self) -> dict[str, Average]:
+        """The running averages of the weights, by the name that a checkpoint keeps them under."""
+        both: dict[str, Average | None] = {"ema": self.ema, "swa": self.swa}
+        return {name: average for name, average in both.items() if average is not None}
 
     @property
     def last_step(self) -> int:
@@ -153,8 +160,8 @@ def _update(job: Training[Any], parameters: list[nn.Parameter]) -> Tensor:
     scaler.step(job.optimizer)
     scaler.update()
     job.optimizer.zero_grad(set_to_none=True)
-    if job.ema is not None:
-        job.ema.update()
+    for average in job.averages.values():
+        average.update()
     return norm
 
 
@@ -213,8 +220,7 @@ def save(job: Training[Any], step: int) -> None:
         "optimizer": checkpoints.optimizer_tensors(job.optimizer),
         "random": random,
     }
-    if job.ema is not None:
-        groups["ema"] = job.ema.tensors()
+    groups |= {name: average.tensors() for name, average in job.averages.items()}
     state = {"step": step, "scaler": job.precision.scaler.state_dict()}
     kept = checkpoints.step_folder(job.checkpoint_root, step)
     checkpoints.save(kept, groups, state)
@@ -244,8 +250,8 @@ def _continue(job: Training[Any], folder: Path) -> int | None:
     if "optimizer" not in groups and start < job.last_step:
         return None
     job.model.load_state_dict(groups["model"], strict=False)
-    if job.ema is not None:
-        job.ema.load(groups["ema"])
+    for name, average in job.averages.items():
+        average.load(groups[name])
     if "optimizer" in groups:
         checkpoints.load_optimizer(job.optimizer, groups["optimizer"])
         checkpoints.set_random_state(job.team.own(groups["random"]))

@@ -13,12 +13,24 @@ Name = Literal["bf16", "fp16", "fp32"]
 DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
+def best(device: torch.device) -> Name:
+    """What a device computes well in: bf16 from Ampere on, fp16 on older GPUs, fp32 on a CPU."""
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if _has_bf16() else "fp16"
+
+
+def _has_bf16() -> bool:
+    """In hardware: torch calls a T4 capable too, which emulates it."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 class Precision:
     """Autocast and, for fp16, the gradient scaler that keeps small gradients from vanishing."""
 
     def __init__(self, name: Name, device: torch.device) -> None:
         """Raises EngineError where the GPU has no bf16 (a T4, say)."""
-        if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        if name == "bf16" and device.type == "cuda" and not _has_bf16():
             gpu = torch.cuda.get_device_name(device)
             raise EngineError(f"precision = bf16: {gpu} has no bf16; use fp16")
         self.name = name

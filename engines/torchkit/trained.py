@@ -74,8 +74,7 @@ def keep(
     run.emit.phase("save")
     root, spec = run.run_dir / "checkpoints", run.spec
     groups = {"model": loop.trainable_tensors(job.model)}
-    if job.ema is not None:
-        groups["ema"] = job.ema.tensors()
+    groups |= {name: average.tensors() for name, average in job.averages.items()}
     state = {"step": job.steps, "model": spec.model, "params": spec.params, "seed": spec.seed}
     written = checkpoints.save(root / checkpoints.LAST, groups, {**state, **(facts or {})}, files)
     for file in written:

@@ -13,11 +13,11 @@ from engines.captioning.evaluate import ratio_interval, strangers
 from engines.captioning.media import Frames, Spoken, padded
 from engines.captioning.model import Captioner
 from engines.captioning.vision import Tower
-from engines.captioning.watch import judged
 from engines.emitter import EngineError
 from engines.models import Part
-from engines.torchkit import lora, quantize
+from engines.torchkit import bases, lora, quantize
 from engines.torchkit.features import NoRoomError
+from engines.torchkit.looks import judged
 from engines.torchkit.precision import Precision
 from tests.engine import captioning_toy as toy
 
@@ -41,7 +41,11 @@ def one_thread():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("bases")
-    return base.trained(CAPTIONS, SIZES, root, CPU, lambda *_: None)
+    return train(CAPTIONS, root)
+
+
+def train(captions, root):
+    return bases.trained(base.recipe(captions, SIZES), root, CPU, lambda *_: None)
 
 
 def load(made, **settings):
@@ -50,11 +54,11 @@ def load(made, **settings):
 
 
 def test_a_base_is_trained_once_and_says_what_it_took(made):
-    again = base.trained(CAPTIONS, SIZES, made.folder.parent.parent, CPU, lambda *_: None)
+    again = train(CAPTIONS, made.folder.parent.parent)
     assert made.fresh
     assert not again.fresh
     assert (again.folder, again.seconds, again.loss) == (made.folder, made.seconds, made.loss)
-    other = base.trained(CAPTIONS[:-1], SIZES, made.folder.parent.parent, CPU, lambda *_: None)
+    other = train(CAPTIONS[:-1], made.folder.parent.parent)
     assert other.folder != made.folder
 
 

@@ -1,0 +1,79 @@
+"""What was seen at the ends of epochs, the best weights so far, and whether to stop early.
+
+Apart from what an engine looks at. It lies beside the checkpoints, so that a resumed run stops
+where it would have stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from torch import nn
+
+from engines.emitter import Emitter
+from engines.torchkit import checkpoints, loop
+
+BEST: Final = "best"
+SEEN: Final = "epochs.json"
+
+
+class Looks:
+    """The looks of one run, kept in `root`."""
+
+    def __init__(self, root: Path, model: nn.Module, emit: Emitter) -> None:
+        self._root = root
+        self._model = model
+        self._emit = emit
+
+    def add(self, epoch: int, loss: float, **others: float) -> list[dict[str, float]]:
+        """Keep what was seen after epoch number `epoch` (from 1); all looks so far."""
+        seen = [one for one in self._read() if one["epoch"] < epoch]
+        seen.append({"epoch": epoch, "loss": loss, **others})
+        self._root.mkdir(exist_ok=True, mode=0o700)
+        (self._root / SEEN).write_text(json.dumps(seen), encoding="utf-8")
+        return seen
+
+    def judge(self, seen: Sequence[dict[str, float]], patience: int, min_delta: float) -> bool:
+        """Keep the weights as they are if they are the best; whether patience has run out."""
+        best, since = judged([one["loss"] for one in seen], min_delta)
+        if not since:
+            tensors = {"model": loop.trainable_tensors(self._model)}
+            checkpoints.save(self._root / BEST, tensors, {"epoch": seen[-1]["epoch"]})
+        if since < patience:
+            return False
+        self._emit.notice(
+            "stopped-early",
+            f"the validation loss has not fallen for {since} looks; the weights of epoch "
+            f"{seen[best]['epoch']} (loss {seen[best]['loss']:.3f}) are kept",
+        )
+        return True
+
+    def restore(self) -> bool:
+        """Put the best weights back into the model, then forget them; False: none were kept."""
+        folder = self._root / BEST
+        if not (folder / checkpoints.STATE).is_file():
+            return False
+        groups, _ = checkpoints.load(folder, next(self._model.parameters()).device)
+        self._model.load_state_dict(groups["model"], strict=False)
+        shutil.rmtree(folder)
+        return True
+
+    def _read(self) -> list[dict[str, float]]:
+        try:
+            found: list[dict[str, float]] = json.loads((self._root / SEEN).read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return found
+
+
+def judged(losses: Sequence[float], min_delta: float) -> tuple[int, int]:
+    """Place of the best loss, and how many came after it; better by `min_delta` at least."""
+    best = 0
+    for place, loss in enumerate(losses):
+        if loss < losses[best] - min_delta:
+            best = place
+    return best, len(losses) - 1 - best
