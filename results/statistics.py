@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -119,6 +120,19 @@ def paired_difference(
         return Difference(gap, gap, gap, f"all {gaps.size} pairs differ equally")
     means = _resampled(gaps.size, resamples, seed, lambda drawn: gaps[drawn].mean(axis=1))
     return Difference(float(gaps.mean()), *_percentiles(means, level), method)
+
+
+def mcnemar(first: Sequence[float] | Numbers, second: Sequence[float] | Numbers) -> float:
+    """Two-sided p that two ways to answer the same questions are right equally often.
+
+    Exact (McNemar 1947, by the binomial): of the questions where only one of them is right, each
+    was as likely to be right. `first` and `second`: [n], 1 where right, else 0.
+    """
+    a, b = np.asarray(first, dtype=np.float64) > 0, np.asarray(second, dtype=np.float64) > 0
+    only = int(np.count_nonzero(a & ~b)), int(np.count_nonzero(b & ~a))
+    n, fewer = sum(only), min(only)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))
+    return min(1.0, float(Fraction(2 * tail, 1 << n)))
 
 
 def unpaired_difference(a: tuple[float, float, float], b: tuple[float, float, float]) -> Difference:

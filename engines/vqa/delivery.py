@@ -1,0 +1,70 @@
+"""What a finished split leaves in the run's folder: answers, tables for reports, a submission.
+
+Apart from training, inference and ensemble, which all end with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from engines.emitter import Emitter, EngineError
+from engines.vqa import evaluate, predictions, submission
+from engines.vqa.predictions import Answer
+from engines.vqa.submission import Sample, SubmissionError
+
+FILE: Final = "submission.csv"
+
+
+def leave(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]) -> None:
+    """Write a split's answers as a whole, with its tables, and announce them."""
+    path = run_dir / "predictions" / f"{split}.jsonl"
+    predictions.replace(path, b"".join(answer.line() for answer in answers))
+    announce(emit, run_dir, split, answers)
+
+
+def announce(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]) -> None:
+    """Announce a split's answers, which are written, and write its tables."""
+    path = run_dir / "predictions" / f"{split}.jsonl"
+    emit.send(predictions.artifact(path, run_dir))
+    found = evaluate.tables(answers)
+    if found is None:
+        return
+    said = {
+        "confusion": found.confusion.tolist(),
+        "reliability": [
+            {**one._asdict(), **dict.fromkeys(("confidence", "accuracy"), None)}
+            if math.isnan(one.confidence) else one._asdict()
+            for one in found.reliability
+        ],
+        "kinds": {name: list(counts) for name, counts in found.kinds.items()},
+    }  # fmt: skip
+    predictions.replace(path.with_suffix(".tables.json"), json.dumps(said).encode())
+
+
+def deliver(emit: Emitter, run_dir: Path, answers: Sequence[Answer], sample: str) -> None:
+    """Write submission.csv, in the form of the sample, and announce it.
+
+    `sample`: path of sample_submission.csv; empty: id and answer, in the order of the data.
+
+    Raises:
+        EngineError: it would be no valid submission; then none is written.
+    """
+    path = run_dir / FILE
+    letters = {answer.id: answer.letter for answer in answers}
+    try:
+        wanted = (
+            submission.read_sample(Path(sample))
+            if sample
+            else Sample(("id", "answer"), tuple(letters), "the subset")
+        )
+        submission.write(path, letters, wanted)
+    except SubmissionError as error:
+        more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
+        raise EngineError(f"{FILE}: {error.problems[0]}{more}") from None
+    for problem in [] if sample else ["no sample_submission was given: columns id and answer"]:
+        emit.notice("submission", problem)
+    emit.send(predictions.artifact(path, run_dir, "submission"))
