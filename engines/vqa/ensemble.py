@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from engines.vqa.params import Params
 
 from engines import protocol
 from engines.emitter import Emitter, EngineError
@@ -19,7 +20,6 @@ from engines.protocol import RunSpec
 from engines.vqa import evaluate, predictions, siblings, stacking, votes
 from engines.vqa.calibration import Numbers, Places
 from engines.vqa.delivery import deliver, leave
-from engines.vqa.params import Params
 from engines.vqa.parse import LETTERS
 from engines.vqa.predictions import Answer
 from engines.vqa.siblings import VALIDATION, Sibling

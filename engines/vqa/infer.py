@@ -130,8 +130,8 @@ def proven(path: Path, ids: Sequence[str]) -> list[Answer]:
     missing, strange = [n for n in ids if n not in by_id], by_id.keys() - set(ids)
     if missing or strange or dropped:
         raise EngineError(
-            f"{path}: {len(missing)} of {len(ids)} questions have no answer, {len(strange)} answers "
-            f"no question and {dropped} lines are broken; remove the file and resume"
+            f"{path}: {len(missing)} of {len(ids)} questions have no answer, {len(strange)} "
+            f"answers no question and {dropped} lines are broken; remove the file and resume"
         )
     return [by_id[name] for name in ids]
 

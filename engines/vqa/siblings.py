@@ -1,4 +1,4 @@
-"""What other runs of the suite have left: their spec, what they said, and files that they announced.
+"""What other runs of the suite have left: their spec, what they said, files they announced.
 
 A file counts only if its bytes are those that its run hashed while it wrote them: a journal is
 written by the warden alone, so whoever changes a file afterwards cannot change its hash with it.
