@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -20,7 +20,7 @@ from datasets_mm import tomlfile
 from datasets_mm.tomlfile import TomlError, nearest
 from engines.protocol import RunSpec, Task
 from results import secrets
-from workbench import costing, paths
+from workbench import costing, folds, paths, presence
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -206,7 +206,7 @@ def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
     if not problems:
         for cell in _cells(plan):
             try:
-                specs.append(_spec(plan, cell, len(specs), cache_root))
+                specs += _specs(plan, cell, len(specs), cache_root)
             except PlanError as error:
                 problems += error.problems
     if problems:
@@ -226,7 +226,30 @@ def _cells(plan: SuitePlan) -> list[Cell]:
     ]
 
 
-def _spec(plan: SuitePlan, cell: Cell, number: int, cache_root: Path) -> RunSpec:
+def _specs(plan: SuitePlan, cell: Cell, number: int, cache_root: Path) -> list[RunSpec]:
+    """The run of a cell, or its folds and their ensemble."""
+    from engines import catalog
+
+    module = catalog.load(cell.engine)
+    settings = {**presence.model_settings(cell.engine, cell.model), **plan.settings}
+    settings |= next((v.settings for v in plan.variants if v.label == cell.variant), {})
+    for override in plan.overrides:
+        settings |= override.settings if override.fits(cell) else {}
+
+    def named(place: int, part: str) -> str:
+        return _run_id(plan, cell, number + place, part)
+
+    one = _spec(plan, cell, settings, named, cache_root)
+    return folds.spread(one, settings, module.TASKS, named)
+
+
+def _spec(
+    plan: SuitePlan,
+    cell: Cell,
+    settings: Mapping[str, Any],
+    named: Callable[[int, str], str],
+    cache_root: Path,
+) -> RunSpec:
     from engines import catalog
 
     module = catalog.load(cell.engine)
@@ -238,21 +261,17 @@ def _spec(plan: SuitePlan, cell: Cell, number: int, cache_root: Path) -> RunSpec
     if sentence := costing.problem(plan.cost_probe, plan.until, task, module.TASKS):
         raise PlanError([sentence])
     probe = costing.probe(plan.cost_probe, plan.until, task, module.TASKS)
-    settings = {**_model_settings(cell), **plan.settings}
-    settings |= next((v.settings for v in plan.variants if v.label == cell.variant), {})
-    for override in fitting:
-        settings |= override.settings
     try:
         params = module.Params.model_validate(settings)
     except ValidationError as error:
         place = f"settings of {cell.engine}"
         raise PlanError(tomlfile.sentences(error, module.Params, place)) from None
     full = params.model_dump(mode="json")
-    if reasons := _impossible(cell, full):
+    if reasons := presence.reasons(cell.engine, cell.subset, cell.model, full):
         raise PlanError(reasons)
     return RunSpec(
         suite="",
-        run_id=_run_id(plan, cell, number, probing=probe is not None),
+        run_id=named(0, "probe" if probe else ""),
         engine=cell.engine,
         task="probe" if probe else task,
         subset=cell.subset,
@@ -272,20 +291,7 @@ def _spec(plan: SuitePlan, cell: Cell, number: int, cache_root: Path) -> RunSpec
     )
 
 
-def _model_settings(cell: Cell) -> dict[str, Any]:
-    """Defaults that the model's entry brings; they lie below the plan's own settings."""
-    from engines import models
-
-    return dict(models.load(cell.model).settings) if _needs_model(cell.engine) else {}
-
-
-def _needs_model(engine: str) -> bool:
-    from engines import catalog
-
-    return bool(catalog.load(engine).NEEDS)
-
-
-def _run_id(plan: SuitePlan, cell: Cell, number: int, *, probing: bool) -> str:
+def _run_id(plan: SuitePlan, cell: Cell, number: int, part: str) -> str:
     parts = [f"{number + 1:02d}", cell.engine, cell.subset, cell.model]
     if len(plan.seeds) > 1:
         parts.append(f"s{cell.seed}")
@@ -293,32 +299,9 @@ def _run_id(plan: SuitePlan, cell: Cell, number: int, *, probing: bool) -> str:
         parts.append(f"r{cell.repeat + 1}")
     if cell.variant:
         parts.append(cell.variant)
-    if probing:
-        parts.append("probe")
+    tail = f"-{part}" if part else ""
     plain = re.sub(r"[^a-z0-9._-]+", "_", "-".join(parts).lower())
-    return plain[:96].rstrip("-_.")
-
-
-def _impossible(cell: Cell, params: Mapping[str, Any]) -> list[str]:
-    """Reasons why a run cannot start here: no data, no weights, no package."""
-    from datasets_mm import catalog as subsets
-    from engines import models
-
-    if not _needs_model(cell.engine):
-        return []
-    root = params.get("data_root")
-    data_root = Path(root) if root else None
-    wanted = [cell.subset, *(params.get("evaluate_on") or ())]
-    pictures = params.get("image_root") or ""
-    found = [subsets.problem(name, data_root, pictures) for name in wanted]
-    entry = models.load(cell.model)
-    found.append(models.problem(entry))
-    if entry.engines and cell.engine not in entry.engines:
-        found.append(
-            f"model '{cell.model}' is not for engine '{cell.engine}'; "
-            f"it is for {', '.join(entry.engines)}"
-        )
-    return [sentence for sentence in found if sentence]
+    return plain[: 96 - len(tail)].rstrip("-_.") + tail
 
 
 def _unknown_names(plan: SuitePlan) -> list[str]:
@@ -331,7 +314,7 @@ def _unknown_names(plan: SuitePlan) -> list[str]:
         for engine in plan.engines
         if engine not in engine_names
     ]
-    if problems or not any(_needs_model(engine) for engine in plan.engines):
+    if problems or not any(presence.needs_model(engine) for engine in plan.engines):
         return problems
     known_subsets = subsets.names()
     problems += [
