@@ -16,6 +16,13 @@ Batch = Annotated[int, Field(ge=1, le=65_536, description="Records in a micro-ba
 Accumulation = Annotated[int, Field(ge=1, le=1024, description="Micro-batches in a step")]
 LearningRate = Annotated[float, Field(gt=0, lt=1, description="Peak learning rate")]
 Beta2 = Annotated[float, Field(gt=0, lt=1, description="Second-moment decay of AdamW")]
+Precision = Annotated[
+    Literal["auto", "bf16", "fp16", "fp32"],
+    Field(
+        description="Autocast type, fp16 with gradient scaling; auto: bf16 where the GPU has it, "
+        "else fp16, and fp32 on a CPU"
+    ),
+]
 TimingWarmup = Annotated[int, Field(ge=0, description="Steps at the start left out of the timing")]
 
 
@@ -61,12 +68,22 @@ class Optimization(Settings):
     clip_norm: float = Field(1.0, ge=0, description="Largest gradient norm; 0: no clipping")
 
 
+class Ranks(Settings):
+    """Who trains together."""
+
+    nproc_per_node: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes on this machine that train one model together, a GPU each; `batch` "
+        "is per process",
+    )
+
+
 class Machine(Settings):
     """Number formats and threads."""
 
-    precision: Literal["bf16", "fp16", "fp32"] = Field(
-        "bf16", description="Autocast type; fp16 with gradient scaling"
-    )
+    precision: Precision = "bf16"
     tf32: bool = Field(True, description="TF32 for fp32 matrix products on the GPU")
     fused: bool = Field(True, description="Fused AdamW")
     compile: bool = Field(False, description="torch.compile the towers")

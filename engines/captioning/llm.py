@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
 
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.torchkit import lora, quantize
-from engines.torchkit.configs import ATTENTION, read_config
-from engines.torchkit.precision import DTYPES, Precision
+from engines.torchkit import lora, pretrained
+from engines.torchkit.configs import read_config
+from engines.torchkit.precision import Precision
 
 TURN: Final = "<|im_start|>"
 TURN_END: Final = "<|im_end|>"
@@ -90,36 +89,16 @@ def load(folder: Path, params: Params, precision: Precision) -> Any:
     Raises:
         EngineError: the folder holds no sound causal language model.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    dtype = DTYPES[precision.name] if precision.device.type == "cuda" else torch.float32
-    extra: dict[str, Any] = {}
-    if params.quantize == "nf4":
-        extra["quantization_config"] = quantize.nf4(dtype, double=params.double_quant)
-    try:
-        config = read_config(folder)
-        sizes = AutoConfig.for_model(config.pop("model_type", ""), **config)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, config=sizes, attn_implementation=ATTENTION, local_files_only=True,
-            use_safetensors=True, trust_remote_code=False, dtype=dtype,
-            device_map={"": str(precision.device)}, **extra,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise EngineError(f"{folder}: no sound causal language model ({reason})") from None
-    model.requires_grad_(False)
-    if params.quantize == "nf4":
-        quantize.check_four_bit(model, lambda name: not name.endswith("lm_head"))
-        quantize.keep_layout(model)
-    return model
+    four_bit = params.quantize == "nf4"
+    return pretrained.load(
+        folder, pretrained.CAUSAL, precision, four_bit=four_bit, double=params.double_quant
+    )
 
 
 def adapt(model: Any, params: Params) -> Any:
     """With LoRA and checkpointing, as the settings say."""
     if params.checkpointing:
-        # Renamed in transformers 5; the old name warns, and goes in 6.
-        enable = getattr(model, "activation_checkpointing_enable", None)
-        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        pretrained.recompute(model)
     if not params.lora_rank:
         return model
     return lora.attach(

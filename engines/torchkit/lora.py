@@ -22,10 +22,14 @@ PROJECTIONS: Final = (
 """The linear layers of a decoder block, as Llama, Qwen and their like name them."""
 
 
-def attach(model: Any, rank: int, alpha: int, dropout: float, targets: tuple[str, ...]) -> Any:
+def attach(
+    model: Any, rank: int, alpha: int, dropout: float, targets: tuple[str, ...], within: str = ""
+) -> Any:
     """The model with low-rank adapters on the linear layers with these names; all else is frozen.
 
-    Hu et al. 2021, "LoRA": W + (alpha / rank) B A, with B zero at first.
+    Hu et al. 2021, "LoRA": W + (alpha / rank) B A, with B zero at first. `within`: only inside of
+    the module of that name; a vision tower's layers may have the names of the language model's
+    (Qwen2.5-VL: gate_proj and others).
 
     Raises:
         EngineError: peft is missing, or a name matches no layer.
@@ -37,17 +41,22 @@ def attach(model: Any, rank: int, alpha: int, dropout: float, targets: tuple[str
         )
     from peft import LoraConfig, get_peft_model
 
-    ends = {name.rpartition(".")[2] for name, m in model.named_modules() if _linear(m)}
+    inside = rf"(?:.*\.)?{re.escape(within)}\." if within else ""
+    reached = re.compile(rf"{inside}(?:.*\.)?([^.]+)")
+    layers = [reached.fullmatch(name) for name, m in model.named_modules() if _linear(m)]
+    ends = {found[1] for found in layers if found}
     if absent := [target for target in targets if target not in ends]:
         known = ", ".join(sorted(ends))
         raise EngineError(f"lora_targets: no linear layer '{absent[0]}'; this model has {known}")
+    named = rf"{inside}(?:.*\.)?(?:{'|'.join(map(re.escape, targets))})"
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets), bias="none"
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=named, bias="none"
     )
     with warnings.catch_warnings():  # peft 0.21 reads a name that transformers 5 calls deprecated
         warnings.simplefilter("ignore", FutureWarning)
         adapted = get_peft_model(model, config)
-    check_trainable(adapted, lambda name: ".lora_A." in name or ".lora_B." in name)
+    trained = re.compile(rf"{named}\.lora_[AB]\..*")
+    check_trainable(adapted, trained.fullmatch)
     return adapted
 
 

@@ -28,12 +28,13 @@ def _has_bf16() -> bool:
 class Precision:
     """Autocast and, for fp16, the gradient scaler that keeps small gradients from vanishing."""
 
-    def __init__(self, name: Name, device: torch.device) -> None:
+    def __init__(self, asked: Name | Literal["auto"], device: torch.device) -> None:
         """Raises EngineError where the GPU has no bf16 (a T4, say)."""
+        name = best(device) if asked == "auto" else asked
         if name == "bf16" and device.type == "cuda" and not _has_bf16():
             gpu = torch.cuda.get_device_name(device)
             raise EngineError(f"precision = bf16: {gpu} has no bf16; use fp16")
-        self.name = name
+        self.name: Name = name
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 

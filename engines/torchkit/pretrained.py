@@ -1,0 +1,82 @@
+"""Frozen models of transformers from a local folder: weights in 4 bits or whole, no code of theirs.
+
+Apart from the engines because all that train LoRA load the same way: the configuration without what
+would choose code, attention stated by us, safetensors only, and module types looked at afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+
+from engines.emitter import EngineError
+from engines.torchkit import quantize
+from engines.torchkit.configs import ATTENTION, read_config
+from engines.torchkit.precision import DTYPES, Precision
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model that can be loaded."""
+
+    auto: str
+    """Name of transformers' class that finds the right one by the configuration."""
+    said: str
+    """For messages."""
+    keep: tuple[str, ...]
+    """Modules that are never quantised, by the start of their names."""
+
+    def quantised(self, name: str) -> bool:
+        """Whether a linear layer of this name is meant to be 4-bit."""
+        return not any(name == kept or name.startswith(f"{kept}.") for kept in self.keep)
+
+
+CAUSAL: Final = Kind("AutoModelForCausalLM", "causal language model", quantize.KEPT)
+SEEING: Final = Kind(
+    "AutoModelForImageTextToText", "vision-language model", (*quantize.KEPT, "model.visual")
+)
+"""The vision tower stays whole: in 4 bits it costs accuracy. Its name must be whole too:
+transformers 5.23 skips nothing for "visual" and says nothing."""
+
+
+def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, double: bool) -> Any:
+    """The model, frozen.
+
+    Raises:
+        EngineError: the folder holds no sound model of that kind, or bitsandbytes is missing.
+    """
+    import transformers
+
+    dtype = DTYPES[precision.name] if precision.device.type == "cuda" else torch.float32
+    extra: dict[str, Any] = {}
+    if four_bit:
+        extra["quantization_config"] = quantize.nf4(dtype, double=double, keep=kind.keep)
+    try:
+        config = read_config(folder)
+        sizes = transformers.AutoConfig.for_model(config.pop("model_type", ""), **config)
+        model = getattr(transformers, kind.auto).from_pretrained(
+            folder, config=sizes, attn_implementation=ATTENTION, local_files_only=True,
+            use_safetensors=True, trust_remote_code=False, dtype=dtype,
+            device_map={"": str(precision.device)}, **extra,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise EngineError(f"{folder}: no sound {kind.said} ({reason})") from None
+    model.requires_grad_(False)
+    if four_bit:
+        quantize.check_four_bit(model, kind.quantised)
+        quantize.keep_layout(model)
+    return model
+
+
+def recompute(model: Any) -> None:
+    """Gradient checkpointing: activations are made again in the backward pass."""
+    # Renamed in transformers 5; the old name warns, and goes in 6.
+    enable: Callable[[dict[str, Any]], None] | None
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})

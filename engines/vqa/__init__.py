@@ -1,0 +1,31 @@
+"""VQA: four-choice questions about pictures, answered by a vision-language model with LoRA.
+
+Light: declares what the engine is. The computing modules are imported by `run`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from engines.emitter import Emitter
+from engines.protocol import RunSpec, Task
+from engines.vqa.params import Params
+
+__all__ = ["NEEDS", "SUMMARY", "TASKS", "Params", "run"]
+
+SUMMARY: Final = "VQA: answers four-choice questions about pictures"
+TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "ensemble")
+NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
+
+
+def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
+    """Train and answer, only answer, or put the answers of other runs together."""
+    if spec.task == "ensemble":
+        from engines.vqa import ensemble
+
+        ensemble.run(spec, emit, run_dir)
+        return
+    from engines.vqa import work
+
+    work.run(spec, emit, run_dir)

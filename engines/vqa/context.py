@@ -1,0 +1,8 @@
+"""What every part of a VQA run is handed."""
+
+from __future__ import annotations
+
+from engines.torchkit import context
+from engines.vqa.params import Params
+
+Context = context.Context[Params]

@@ -1,0 +1,158 @@
+"""Every setting of the VQA engine. Feeds plans, help texts and forms; imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from engines import settings
+
+
+class _Picture(settings.Settings):
+    """How large a picture is looked at, and how it is asked about."""
+
+    long_side: int = Field(
+        384,
+        ge=0,
+        le=4096,
+        description="Longer side of a picture, pixels, rounded to whole tokens; 0: as it is, "
+        "within min_pixels and max_pixels",
+    )
+    min_pixels: int = Field(3136, ge=784, description="Fewest pixels of a picture, in all")
+    max_pixels: int = Field(1_003_520, ge=784, description="Most pixels of a picture, in all")
+    prompt: str = Field(
+        "Answer with the letter of the right option.",
+        description="What stands below the question and its options",
+    )
+    max_length: int = Field(
+        1024, ge=16, le=131_072, description="Most tokens of a question with its picture"
+    )
+
+
+class _Model(settings.Settings):
+    """What is trained of the model."""
+
+    quantize: Literal["nf4", "none"] = Field(
+        "nf4", description="Weights of the language model: 4-bit NF4 (bitsandbytes), or whole"
+    )
+    double_quant: bool = Field(True, description="Quantise the scales of 4-bit weights as well")
+    lora_rank: int = Field(16, ge=1, le=1024, description="Rank of LoRA")
+    lora_alpha: int = Field(32, ge=1, le=4096, description="Scale of LoRA, over its rank")
+    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before LoRA")
+    lora_targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="Linear layers of the language model that get LoRA, by the ends of their names",
+    )
+    checkpointing: bool = Field(
+        True, description="Recompute activations in the backward pass (non-reentrant)"
+    )
+    base_on: tuple[str, ...] = Field(
+        (),
+        description="Subsets that a model from scratch learns first, with all its parameters; none "
+        "of their pictures may be in the run's own",
+    )
+
+
+class _HeldOut(settings.Settings):
+    """Which rows are held out of training, and what they decide."""
+
+    folds: int = Field(
+        0, ge=0, le=100, description="Folds of the subset; 0: validation_share is held out instead"
+    )
+    fold: int = Field(0, ge=0, le=99, description="The fold that is held out, from 0")
+    validation_share: float = Field(
+        0.1, gt=0, lt=1, description="Rows held out of training, stratified; only without folds"
+    )
+    validate_limit: int = Field(
+        256, ge=0, description="Held-out rows that are looked at, stratified; 0: all"
+    )
+    look_every_epochs: int = Field(
+        1, ge=0, description="Epochs between looks at the held-out rows; 0: only at the end"
+    )
+    early_stopping: bool = Field(
+        False, description="Stop when the held-out loss stops falling; keep the best weights"
+    )
+    patience: int = Field(1, ge=1, description="Looks without a better loss before it stops")
+    min_delta: float = Field(0.0, ge=0, description="What counts as better, nats a question")
+
+
+class _Averages(settings.Settings):
+    """Averages of the trained weights, and what is drawn anew in every epoch."""
+
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="Decay of the moving average of the trained weights; 0: none"
+    )
+    swa: bool = Field(
+        False,
+        description="Answer with the mean of the weights of the last steps, not with the moving "
+        "average",
+    )
+    swa_start: float = Field(
+        0.75, ge=0, lt=1, description="Share of the steps after which the mean begins"
+    )
+    shuffle_choices: bool = Field(
+        True, description="Show the options of a question in another order in every epoch"
+    )
+    deterministic: bool = Field(
+        False, description="Only kernels with equal results every time; slower on a GPU"
+    )
+
+
+class _Answers(settings.Settings):
+    """What is answered after training, and how."""
+
+    evaluate_on: tuple[str, ...] | None = Field(
+        None, description="Subsets to evaluate on; empty: what the recipe names"
+    )
+    evaluate_limit: int = Field(
+        0, ge=0, description="Rows of a subset that are evaluated, stratified; 0: all"
+    )
+    infer_on: str = Field(
+        "", description="Subset all of whose rows are answered for a submission; empty: none"
+    )
+    sample_submission: str = Field(
+        "", description="Path of sample_submission.csv, whose form and ids a submission has"
+    )
+    predict_batch: int = Field(6, ge=1, le=4096, description="Questions answered at once")
+    tta_scales: tuple[float, ...] = Field(
+        (), description="Scales of the picture's sides that answers are averaged over, beside 1.0"
+    )
+    tta_options: bool = Field(
+        False, description="Average over the four rotations of the options too"
+    )
+    blank: bool = Field(
+        True, description="Ask once more with blank pictures: what is known without looking"
+    )
+    written: int = Field(
+        64, ge=0, description="Questions that are answered in writing too, as a check; 0: none"
+    )
+    max_new_tokens: int = Field(16, ge=1, le=4096, description="Longest written answer, tokens")
+    ensemble: Literal["majority", "probability", "fold-weighted", "stacked"] = Field(
+        "probability", description="How an ensemble makes one answer of its folds'"
+    )
+
+
+class Params(
+    _Answers, settings.Keeping, settings.Machine, _Averages, settings.Optimization,
+    settings.Length, _HeldOut, _Model, _Picture, settings.Data,
+):  # fmt: skip
+    """Settings of one VQA run."""
+
+    precision: settings.Precision = "auto"
+    batch: settings.Batch = Field(1, description="Questions in a micro-batch")
+    accumulation: settings.Accumulation = 4
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.folds == 1:
+            raise ValueError("folds = 1 leaves nothing to train on; take 0, or 2 or more")
+        if self.folds and self.fold >= self.folds:
+            raise ValueError(f"fold = {self.fold}: there are folds 0 to {self.folds - 1}")
+        if self.early_stopping and not self.look_every_epochs:
+            raise ValueError("early_stopping needs looks; set look_every_epochs to 1 or more")
+        if self.min_pixels > self.max_pixels:
+            raise ValueError("min_pixels is more than max_pixels")
+        if any(not 0.25 <= scale <= 4 for scale in self.tta_scales):
+            raise ValueError("tta_scales: a scale lies between 0.25 and 4")
+        return self
