@@ -70,6 +70,7 @@ __all__ = [
     "Step",
     "Task",
     "Timing",
+    "Trial",
     "Unknown",
     "decode",
     "decode_entry",
@@ -91,6 +92,21 @@ class Probe(BaseModel):
     """Timed steps after the timing warm-up, at most."""
     until: float | None = Field(None, gt=0, lt=1)
     """Stop as soon as the half-width of the forecast's interval is below this share of it."""
+    unseen: float | None = Field(None, ge=0, lt=1)
+    """Half-width, as a share of the forecast, of what so short a run cannot see: how much the
+    machine wanders from one minute to the next. None: not known yet, the usual for the device."""
+    unseen_from: str = ""
+    """How `unseen` is known, to end the interval's method with."""
+
+
+class Trial(BaseModel):
+    """What makes a run the trial of a search."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(ge=1)
+    settings: dict[str, Any]
+    """The settings that are searched, with the values of this trial; `params` holds them too."""
 
 
 class RunSpec(BaseModel):
@@ -119,6 +135,8 @@ class RunSpec(BaseModel):
     plan_hash: str = ""
     probe: Probe | None = None
     """Only train this many steps and forecast the rest; None: no costing run."""
+    trial: Trial | None = None
+    """The run's place in a search; None: it is no trial."""
     oom_retries: int = Field(3, ge=0, le=16)
     """Attempts with a smaller micro-batch after the device ran out of memory."""
     on_disk_full: Literal["stop", "continue"] = "stop"

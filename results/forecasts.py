@@ -7,6 +7,8 @@ every table asks here which number of a record to show. Pure functions of record
 from __future__ import annotations
 
 import json
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +18,13 @@ from results.schema import Forecast, Reading, RunRecord
 
 BEYOND_TRAINING: Final = ("eval", "encode", "search", "generate", "save")
 """Phases that a forecast of the run leaves out."""
+
+LEAST_MISSES: Final = 3
+RECENT_MISSES: Final = 20
+"""What a machine did long ago says little of what it does now."""
+
+LEAST_WANDER: Final = 0.01
+MOST_WANDER: Final = 0.95
 
 
 def costing(record: RunRecord) -> bool:
@@ -183,3 +192,61 @@ def of_suite(records: Sequence[RunRecord], others: Iterable[RunRecord]) -> list[
     """All comparisons of a suite's runs with the costing runs among `others`."""
     sources = [r for r in others if r.forecast]
     return [found for run in records for found in comparisons(run, sources)]
+
+
+@dataclass(frozen=True, slots=True)
+class Wander:
+    """How far a machine's speed moves between a probe and its run, as its own history tells."""
+
+    share: float
+    """Half-width at 95 %, a share of the forecast."""
+    count: int
+    """Forecasts that were tested by a full run."""
+
+
+def wander(records: Iterable[RunRecord], hostname: str, *, gpu: bool) -> Wander | None:
+    """From the epochs that were forecast and then measured on this host; None: fewer than three.
+
+    The errors log(measured / forecast) of n such epochs have the mean 0 that they should have, so
+    the next one lies within Student's t (n degrees, 97.5 %) times their root mean square. What the
+    probes' own steps left uncertain is in it too: it errs on the wide side.
+    """
+    here = [
+        r
+        for r in records
+        if r.environment.hostname == hostname
+        and (r.environment.device != "cpu") == gpu
+        and not r.counters.get("contaminated")
+    ]
+    errors = _misses(here)[-RECENT_MISSES:]
+    if len(errors) < LEAST_MISSES:
+        return None
+    rms = math.sqrt(sum(error**2 for error in errors) / len(errors))
+    share = min(max(student(len(errors)) * rms, LEAST_WANDER), MOST_WANDER)
+    return Wander(share, len(errors))
+
+
+def _misses(records: Sequence[RunRecord]) -> list[float]:
+    """log(measured / forecast) of every epoch that has both, oldest first."""
+    sources: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
+    for record in records:
+        if record.forecast is not None:
+            sources[_work(record)].append(record)
+    return [
+        math.log(found.measured / found.forecast.value)
+        for record in records
+        if not costing(record) and (known := sources.get(_work(record)))
+        for found in comparisons(record, known)
+        if found.what == "epoch" and found.forecast.value and found.measured > 0
+    ]
+
+
+def student(degrees: int) -> float:
+    """97.5 % point of Student's t from three degrees on, to 1 % (Cornish and Fisher's series)."""
+    z = 1.959964
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))

@@ -1,16 +1,24 @@
 """Costing runs in a plan: what was asked, whether it can be, and what the engine is told.
 
+The engine is also told how much this machine wanders, which no probe of some seconds can see: the
+log root knows how far earlier forecasts were off.
+
 Apart from the plan, which has fields for every kind of run; the rules of this one are its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from engines.protocol import Probe, Task
+from engines.protocol import Probe, RunSpec, Task
+from results import forecasts, query, store
+from results.schema import RunRecord
 
 
 def _as_share(value: Any) -> Any:
@@ -67,3 +75,41 @@ def probe(
         return None
     asked = {} if steps is None else {"steps": steps}
     return Probe(**asked, until=until)
+
+
+def calibrated(specs: Sequence[RunSpec], log_root: Path) -> list[RunSpec]:
+    """The specs, their costing runs told what the forecasts of this log root have missed so far.
+
+    Without three forecasts that were tested on this machine they stay as they are, and the engine
+    assumes the usual for its device.
+    """
+    if not any(spec.probe for spec in specs):
+        return list(specs)
+    try:
+        records = query.last_attempts(store.read(log_root / "results.jsonl").all())
+    except (OSError, store.NewerSchema):
+        records = []
+    return [_told(spec, records) if spec.probe else spec for spec in specs]
+
+
+def _told(spec: RunSpec, records: Sequence[RunRecord]) -> RunSpec:
+    gpu = sees_gpu(spec.devices, os.environ)
+    found = forecasts.wander(records, platform.node(), gpu=gpu)
+    if found is None or spec.probe is None:
+        return spec
+    known = {
+        "unseen": found.share,
+        "unseen_from": f"for what {found.count} earlier forecasts here missed",
+    }
+    return spec.model_copy(update={"probe": spec.probe.model_copy(update=known)})
+
+
+def sees_gpu(
+    devices: Sequence[int], environment: Mapping[str, str], nodes: Path = Path("/dev")
+) -> bool:
+    """Whether an engine will find a GPU: chosen by the plan, or there and not hidden."""
+    if devices:
+        return True
+    shown = environment.get("CUDA_VISIBLE_DEVICES")
+    hidden = shown is not None and shown.split(",")[0].strip() in ("", "-1")
+    return not hidden and any(nodes.glob("nvidia[0-9]*"))

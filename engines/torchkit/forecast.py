@@ -9,8 +9,7 @@ samples s_i; rate r = Σx/Σs, so a short last batch counts by its true size; re
 e_i = x_i - r s_i. They are cut into b blocks of neighbours of about m = n/b steps. With B the
 variance of the blocks' means (b-1 degrees of freedom) and W the variance within blocks, a slow
 component that lasts for about a block has the variance S = max(0, B - W/m) (one-way random
-effects). The mean of M further steps, in a process of its own, then differs from the mean that was
-seen by
+effects). The mean of M further steps, at another time, then differs from the mean that was seen by
 
     max(B/b, W/n)   the rate was seen in b blocks only
   + S               the further steps have a slow component of their own, taken to last
@@ -18,7 +17,12 @@ seen by
 
 in variance. Correlated steps and drift raise B and so widen the interval; independent steps leave
 S near 0 and the interval near the textbook one. Student's t with b-1 degrees of freedom makes a
-half-width of its root, to which `BETWEEN_RUNS` is added in quadrature.
+half-width of its root.
+
+What a probe of some seconds cannot see is added in quadrature: a machine that is fast now and slow
+a minute later, in one and the same process. On a virtual machine with two cores, blocks of 400
+steps of one process took 24 to 35 ms a step, for no reason that is visible from inside (no stolen
+time). How much a machine wanders its earlier forecasts tell (`Probe.unseen`), else it is assumed.
 """
 
 from __future__ import annotations
@@ -44,9 +48,20 @@ BLOCKS: Final = 10
 LEAST_STEPS: Final = 20
 """Fewer timed steps (four blocks of five) give a number without an interval."""
 
-BETWEEN_RUNS: Final = 0.01
-"""Half-width of what two equal processes differ by and one of them cannot see: where its memory
-lies, which core it got. A share of the forecast."""
+
+class Unseen(NamedTuple):
+    """What a short probe cannot see of its machine: a half-width as a share of the forecast."""
+
+    share: float
+    why: str
+    """Ends the interval's method: where the share comes from."""
+
+
+USUAL: Final = {
+    "cpu": Unseen(0.10, "assumed for a CPU, as long as fewer than 3 forecasts here were tested"),
+    "cuda": Unseen(0.01, "assumed for a GPU, as long as fewer than 3 forecasts here were tested"),
+}
+"""By device type, for a machine without a history: a GPU's clock is its own, a CPU is shared."""
 
 UNTIL_STEPS: Final = 30
 UNTIL_SECONDS: Final = 3.0
@@ -65,6 +80,8 @@ class Prediction(NamedTuple):
     seconds: float
     half: float | None
     method: str
+    sampled: float | None = None
+    """The part of `half` that more steps make narrower."""
 
     @property
     def share(self) -> float:
@@ -85,6 +102,7 @@ def predict(
     samples: Sequence[float] | Numbers,
     steps: int,
     wanted_samples: float,
+    unseen: Unseen,
 ) -> Prediction:
     """Seconds of `steps` further steps with `wanted_samples` samples in all, from those seen.
 
@@ -102,8 +120,9 @@ def predict(
     between = float((means**2).sum() / (blocks - 1))
     slow = max(0.0, between - within * blocks / n)
     variance = max(between / blocks, within / n) + slow + within / max(1, steps)
-    half = math.hypot(STUDENT[blocks - 1] * steps * math.sqrt(variance), BETWEEN_RUNS * value)
-    return Prediction(value, half, f"{n} timed steps, {blocks} blocks, 95%")
+    sampled = STUDENT[blocks - 1] * steps * math.sqrt(variance)
+    method = f"{n} timed steps, {blocks} blocks, 95%, ± {100 * unseen.share:.2g} % {unseen.why}"
+    return Prediction(value, math.hypot(sampled, unseen.share * value), method, sampled)
 
 
 def samples_until(order: Rows, step: int) -> int:
@@ -132,6 +151,7 @@ class Costing:
     ) -> None:
         """Makes `job` end early. `warmup`: timing warm-up steps; `now`: seconds since the start."""
         self._probe = probe
+        self.unseen = known(probe, job.precision.device.type)
         self._order: Rows = job.loader.order
         self._steps = job.steps
         self._warmup = warmup
@@ -170,7 +190,19 @@ class Costing:
         if until is None or n < self._next or sum(self._seconds) < UNTIL_SECONDS:
             return False
         self._next = math.ceil(n * UNTIL_GROWTH)
-        return self._epoch().share <= until
+        found = self._epoch()
+        if self.out_of_reach and found.sampled is not None:
+            return found.sampled <= until * found.seconds
+        return found.share <= until
+
+    @property
+    def out_of_reach(self) -> bool:
+        """The machine alone wanders more than `until` allows: no number of steps is enough.
+
+        Then the run ends when the rest of the interval, which steps make narrower, is that narrow.
+        """
+        until = self._probe.until
+        return until is not None and self.unseen.share >= until
 
     def _epoch_range(self) -> tuple[int, int]:
         """Steps before and in the last whole epoch of the run, less its timing warm-up."""
@@ -183,7 +215,7 @@ class Costing:
 
     def _predict(self, first: int, last: int) -> Prediction:
         wanted = samples_until(self._order, last) - samples_until(self._order, first)
-        return predict(self._seconds, self._samples, last - first, wanted)
+        return predict(self._seconds, self._samples, last - first, wanted, self.unseen)
 
     def forecast(self, timing: protocol.Timing, disk: dict[str, int]) -> protocol.Forecast:
         """What the whole run will cost; `timing` is what this one has measured."""
@@ -250,13 +282,29 @@ def of(
     """
     if spec.task != "probe":
         return None
-    return Costing(spec.probe or protocol.Probe(), job, warmup, emit.now)
+    probe = spec.probe or protocol.Probe()
+    costing = Costing(probe, job, warmup, emit.now)
+    if costing.out_of_reach:
+        asked, alone = 100 * (probe.until or 0), 100 * costing.unseen.share
+        text = (
+            f"± {asked:.2g} % cannot be reached: ± {alone:.2g} % alone is {costing.unseen.why}; "
+            "until counts for the rest of the interval"
+        )
+        emit.notice("until-out-of-reach", text)
+    return costing
+
+
+def known(probe: protocol.Probe, device: str) -> Unseen:
+    """How much the machine wanders: from its history, else the usual for the device."""
+    if probe.unseen is None:
+        return USUAL.get(device, USUAL["cuda"])
+    return Unseen(probe.unseen, probe.unseen_from)
 
 
 def checkpoint_bytes(job: loop.Training[Any], *, kept: bool, on_the_way: bool) -> dict[str, int]:
     """Bytes of the weights kept at the end, and of the checkpoints on the way (two at a time)."""
     weights = _bytes(loop.trainable_tensors(job.model).values())
-    averaged = _bytes(job.ema.tensors().values()) if job.ema is not None else 0
+    averaged = sum(_bytes(one.tensors().values()) for one in job.averages.values())
     optimizer = _bytes(checkpoints.optimizer_tensors(job.optimizer).values())
     sizes = {"weights kept": weights + averaged} if kept else {}
     if on_the_way:

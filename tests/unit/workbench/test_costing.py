@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from engines import protocol as p
-from workbench import lines, plan, record
+from results import forecasts, store
+from workbench import costing, lines, plan, record, suite
 from workbench.state import RunView, fold
 
 TABLE = {"subsets": "emoji_train", "models": "clip-nano", "name": "c"}
@@ -115,3 +116,59 @@ def test_nothing_measured_has_its_reason() -> None:
     unsaid = record.build(SPEC, run(p.End(t=4, cause="killed", signal=9)), "f")
     assert unsaid.forecast is None
     assert unsaid.identity.probe_steps == 200
+
+
+@pytest.mark.parametrize(
+    ("devices", "shown", "nodes", "found"),
+    [
+        ((), None, ["nvidia0"], True),
+        ((), None, ["nvidiactl"], False),
+        ((), "", ["nvidia0"], False),
+        ((), "-1", ["nvidia0"], False),
+        ((), "1,0", ["nvidia0"], True),
+        ((0,), "", [], True),
+    ],
+)
+def test_whether_an_engine_will_find_a_gpu(
+    tmp_path: Path, devices: tuple[int, ...], shown: str | None, nodes: list[str], found: bool
+) -> None:
+    for node in nodes:
+        (tmp_path / node).touch()
+    environment = {} if shown is None else {"CUDA_VISIBLE_DEVICES": shown}
+    assert costing.sees_gpu(devices, environment, tmp_path) == found
+
+
+def created(tmp_path: Path) -> list[p.Probe | None]:
+    asked = plan.parse({**TABLE, "cost_probe": 50})
+    folder = suite.create(tmp_path, asked, plan.expand(asked, tmp_path))
+    return [spec.probe for _, spec in suite.runs(folder)]
+
+
+def test_a_costing_run_is_told_what_earlier_forecasts_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert created(tmp_path) == [p.Probe(steps=50)]  # no history: the engine assumes the usual
+
+    def known(_: object, hostname: str, *, gpu: bool) -> forecasts.Wander | None:
+        assert (hostname, gpu) == ("here", False)
+        return forecasts.Wander(0.12, 5)
+
+    monkeypatch.setattr(forecasts, "wander", known)
+    monkeypatch.setattr(costing.platform, "node", lambda: "here")
+    monkeypatch.setattr(costing, "sees_gpu", lambda *_: False)
+    assert created(tmp_path) == [
+        p.Probe(steps=50, unseen=0.12, unseen_from="for what 5 earlier forecasts here missed")
+    ]
+
+
+def test_a_history_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text('{"schema": 99}\n')
+    with pytest.raises(store.NewerSchema):
+        store.read(tmp_path / "results.jsonl").all()
+    assert created(tmp_path) == [p.Probe(steps=50)]
+
+
+def test_specs_from_before_still_read() -> None:
+    old = SPEC.model_dump(mode="json")
+    del old["probe"]["unseen"], old["probe"]["unseen_from"]
+    assert p.RunSpec.model_validate(old) == SPEC
