@@ -23,9 +23,10 @@ PhaseName = Literal[
 
 Cause = Literal[
     "completed", "failed", "killed", "oom-cuda", "oom-host", "stopped", "hung", "supervisor-lost",
-    "protocol-error", "storage-lost", "skipped", "unknown",
+    "protocol-error", "storage-lost", "skipped", "pruned", "unknown",
 ]  # fmt: skip
-"""How an attempt ended. `skipped`: a person skipped it, or a run that it needs did not complete."""
+"""How an attempt ended. `skipped`: a person skipped it, or a run that it needs did not complete.
+`pruned`: a search did, since trials before it were better at the same point."""
 
 
 class Message(BaseModel):

@@ -14,7 +14,7 @@ SCHEMA: Final = 1
 
 Cause = Literal[
     "completed", "failed", "killed", "oom-cuda", "oom-host", "stopped", "hung", "supervisor-lost",
-    "protocol-error", "storage-lost", "skipped", "unknown",
+    "protocol-error", "storage-lost", "skipped", "pruned", "unknown",
 ]  # fmt: skip
 
 
@@ -40,6 +40,14 @@ class Reading(Part):
         return self
 
 
+class Trial(Part):
+    """A run's place in a search."""
+
+    number: int
+    settings: dict[str, Any] = {}
+    """The settings that are searched, with the values of this trial."""
+
+
 class Identity(Part):
     """What was run. Two records with equal identity but another attempt are one run."""
 
@@ -59,6 +67,8 @@ class Identity(Part):
     plan_hash: str = ""
     probe_steps: int = 0
     """Timed steps that a costing run was to train at most; 0: no costing run."""
+    trial: Trial | None = None
+    """None: the run is no trial of a search."""
 
 
 class GpuInfo(Part):
@@ -261,6 +271,29 @@ class CaptionExample(Part):
     score: float
     picture: str = ""
     """Where the picture lies on this machine, inside its image root; empty: none can be shown."""
+    frames: int = 0
+    """Of a video: how many of its frames the picture shows, four in a row; 0: it is the medium."""
+
+
+class SearchView(Part):
+    """A search: what was asked of it, and what it found beside its trials' records."""
+
+    metric: str
+    split: str = ""
+    """Empty: the first split that has the metric."""
+    direction: Literal["maximize", "minimize", ""] = ""
+    """Empty: not known before a trial has measured the metric."""
+    trials: int
+    """How many were asked for."""
+    sampler: str = ""
+    pruner: str = ""
+    seed: int = 0
+    ranges: dict[str, str] = {}
+    """By setting: the values it may take, in words."""
+    importances: dict[str, float] = {}
+    """By setting: its share, most important first; empty: too few trials for that."""
+    trouble: str = ""
+    """Why the search broke off."""
 
 
 class SuiteView(Part):
@@ -283,5 +316,7 @@ class SuiteView(Part):
     """By run id: the state that a person noted, else waiting, running, done or stopped."""
     planned: tuple[Identity, ...] = ()
     """What the runs of `pending` are to be."""
+    search: SearchView | None = None
+    """None: its runs were all known when it started."""
     captions: dict[str, tuple[CaptionExample, ...]] = {}
     """Best and worst captions, by run id."""

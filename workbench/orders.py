@@ -1,4 +1,4 @@
-"""What people want of a suite: control.jsonl, read by its warden.
+"""What people, and the searcher of a search, want of a suite: control.jsonl, read by its warden.
 
 An order about the run at work is passed on to it; one about a later run is kept until its turn.
 """
@@ -32,6 +32,10 @@ class Orders:
         """Start no further run for now."""
         self.stopped = ""
         """Who stopped the suite; empty while nobody did."""
+        self.added: list[RunSpec] = []
+        """Runs that the searcher wants and that nobody has admitted yet."""
+        self.closed = False
+        """The searcher has said that no further run will come."""
         self._suite = folder
         self._file = folder / "control.jsonl"
         self._offset = 0
@@ -77,6 +81,12 @@ class Orders:
                 self._take_out(command.run, "skipped", f"skipped{by}")
             case "cancel":
                 self._take_out(command.run, "stopped", f"cancelled{by}")
+            case "prune":
+                self._take_out(command.run, "pruned", command.why or f"pruned{by}")
+            case "add":
+                self.added += [command.spec] if command.spec else []
+            case "close":
+                self.closed = True
             case "hold" | "continue":
                 self.holding = command.do == "hold"
 

@@ -20,12 +20,12 @@ from datasets_mm import tomlfile
 from datasets_mm.tomlfile import TomlError, nearest
 from engines.protocol import RunSpec, Task
 from results import secrets
-from workbench import costing, folds, paths, presence
+from workbench import costing, folds, paths, presence, ranges
 
 PRESETS = Path(__file__).parent / "presets"
 
 
-YOUNGER: Final = ("cost_probe", "until", "oom_retries", "on_disk_full", "variants")
+YOUNGER: Final = ("cost_probe", "until", "oom_retries", "on_disk_full", "variants", "search")
 
 
 class PlanError(ValueError):
@@ -115,6 +115,8 @@ class SuitePlan(BaseModel):
     """Attempts with a smaller micro-batch after the GPU ran out of memory."""
     on_disk_full: Literal["stop", "continue"] = "stop"
     """Whether training goes on, its journal with a gap, when the disk is full."""
+    search: ranges.Search | None = None
+    """Settings that are searched: each trial is a run of this suite, chosen by those before it."""
     about: str = ""
     """One sentence for the list of presets."""
 
@@ -195,7 +197,8 @@ def dump(plan: SuitePlan) -> str:
 def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
     """The runs of a plan in their order: repeat, seed, engine, model, subset, variant.
 
-    Repeats are the outermost factor so that slow drift of the machine spreads over all runs.
+    Repeats are the outermost factor so that slow drift of the machine spreads over all runs. Of a
+    search it is the one run that its trials vary.
 
     Raises:
         PlanError: unknown names, settings that an engine does not take, or a subset or model
@@ -209,9 +212,26 @@ def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
                 specs += _specs(plan, cell, len(specs), cache_root)
             except PlanError as error:
                 problems += error.problems
+    if plan.search is not None and specs:
+        problems += _search_problems(plan, plan.search, specs)
     if problems:
         raise PlanError(list(dict.fromkeys(problems)))
     return specs
+
+
+def _search_problems(plan: SuitePlan, search: ranges.Search, specs: Sequence[RunSpec]) -> list[str]:
+    from engines import catalog
+
+    lists = ("engines", "subsets", "models", "seeds", "variants")
+    factors = {name: len(getattr(plan, name)) for name in lists} | {"repeats": plan.repeats}
+    if len(specs) > len(_cells(plan)):
+        factors["folds"] = specs[0].params[folds.FOLDS]
+    params = catalog.load(specs[0].engine).Params
+    fixed = {**plan.settings, **{k: v for o in plan.overrides for k, v in o.settings.items()}}
+    found = ranges.problems(search, factors, params, specs[0].params, fixed)
+    if plan.cost_probe is not None:
+        found.append("search: a costing run measures no metric; leave out cost_probe")
+    return found
 
 
 def _cells(plan: SuitePlan) -> list[Cell]:

@@ -78,6 +78,7 @@ def _identity(spec: protocol.RunSpec, run: RunState) -> schema.Identity:
         label=spec.label,
         plan_hash=spec.plan_hash,
         probe_steps=spec.probe.steps if spec.probe else 0,
+        trial=schema.Trial(**spec.trial.model_dump()) if spec.trial else None,
     )
 
 

@@ -294,7 +294,7 @@ def _sample(state: RunState, msg: protocol.Sample) -> dict[str, Any]:
 
 
 def unfinished(run: RunState) -> bool:
-    """Whether a resumed suite has this run still to do: all but completed and skipped ones.
+    """Whether a resumed suite has this run still to do: all but completed, pruned, skipped ones.
 
     A run that was skipped because one that it needs had not completed is tried again.
     """
@@ -302,7 +302,7 @@ def unfinished(run: RunState) -> bool:
         return True
     if run.cause == "skipped":
         return bool(run.end.need)
-    return run.cause != "completed"
+    return run.cause not in ("completed", "pruned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,11 +329,23 @@ class SuiteState:
     """One sentence beside the state: `behind 20261121-…-demo-1a2b on cpu`."""
     started_wall: float | None = None
     runs: tuple[RunView, ...] = ()
+    trials: int = 0
+    """How many runs a search is to have in the end; 0: it is none."""
 
     @property
     def current(self) -> RunView | None:
         """The run at work now."""
         return next((r for r in self.runs if r.state.status in ("starting", "running")), None)
+
+    @property
+    def total(self) -> int:
+        """How many runs there will be at most."""
+        return max(self.trials, len(self.runs))
+
+    @property
+    def to_come(self) -> int:
+        """Trials of a search that are asked for and not chosen yet."""
+        return self.total - len(self.runs)
 
     @property
     def ended(self) -> bool:

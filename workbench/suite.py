@@ -18,7 +18,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.protocol import RunSpec
-from workbench import journal, paths, plan, state
+from workbench import costing, journal, paths, plan, state, trials
 
 WARDEN_START_SECONDS: Final = 15.0
 """A suite without a warden file for longer than this has lost its warden."""
@@ -29,13 +29,18 @@ class SuiteError(ValueError):
 
 
 class Command(BaseModel):
-    """One line of control.jsonl: what a person wants of the warden."""
+    """One line of control.jsonl: what a person, or the searcher, wants of the warden."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    do: Literal["stop", "skip", "cancel", "hold", "continue"]
+    do: Literal["stop", "skip", "cancel", "hold", "continue", "add", "prune", "close"]
+    """The last three are the searcher's: one more run; end one; no further one will come."""
     run: str | None = None
     """The run that is meant; None: the one at work (`skip`), or the whole suite (`stop`)."""
+    spec: RunSpec | None = None
+    """The run to be added."""
+    why: str = ""
+    """One sentence about a run that is pruned."""
     wall: float = 0.0
     by: str = ""
 
@@ -59,6 +64,9 @@ class WardenFile(BaseModel):
 def create(log_root: Path, asked: plan.SuitePlan, specs: Sequence[RunSpec]) -> Path:
     """Make the folder of a new suite, with plan.toml and a spec.json for every run.
 
+    Costing runs are told how far earlier forecasts of this log root were off. A search has no run
+    yet: its one spec is what all trials will have in common.
+
     Raises:
         SuiteError: the log root cannot be written.
     """
@@ -66,11 +74,19 @@ def create(log_root: Path, asked: plan.SuitePlan, specs: Sequence[RunSpec]) -> P
         paths.make_private(log_root)
         folder = _new_folder(log_root, asked.name)
         (folder / "plan.toml").write_text(plan.dump(asked), encoding="utf-8")
-        for spec in specs:
+        (folder / "runs").mkdir(mode=0o700)
+        told = costing.calibrated(specs, log_root)
+        named = [spec.model_copy(update={"suite": folder.name}) for spec in told]
+        if asked.search is not None:
+            searched = tuple(asked.search.ranges)
+            trials.write_base(
+                folder, trials.Base(trials=asked.search.trials, searched=searched, spec=named[0])
+            )
+            return folder
+        for spec in named:
             run = folder / "runs" / spec.run_id
-            run.mkdir(mode=0o700, parents=True)
-            text = spec.model_copy(update={"suite": folder.name}).model_dump_json(indent=1)
-            (run / "spec.json").write_text(text + "\n", encoding="utf-8")
+            run.mkdir(mode=0o700)
+            (run / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise SuiteError(
             f"{log_root}: suites cannot be written there ({error.strerror}); "
@@ -164,14 +180,14 @@ def read_commands(suite: Path, offset: int) -> tuple[list[Command], int]:
 
 
 def taken_out(suite: Path) -> dict[str, Command]:
-    """Runs that a person skipped or cancelled by name, with the first such order about each."""
+    """Runs that were skipped, cancelled or pruned by name, with the first such order about each."""
     found: dict[str, Command] = {}
     offset, before = 0, -1
     while offset != before:
         before = offset
         commands, offset = read_commands(suite, offset)
         for command in commands:
-            if command.do in ("skip", "cancel") and command.run is not None:
+            if command.do in ("skip", "cancel", "prune") and command.run is not None:
                 found.setdefault(command.run, command)
     return found
 
@@ -216,15 +232,32 @@ class Reader:
 
     def __init__(self, suite: Path) -> None:
         self.suite = suite
-        self._views = [state.RunView(spec, folder.name) for folder, spec in runs(suite)]
-        self._tails = [journal.Tail(folder / "events.jsonl") for folder, _ in runs(suite)]
+        self._views: list[state.RunView] = []
+        self._tails: list[journal.Tail] = []
         self.bad_lines = 0
         """Journal lines that could not be read."""
+        self._meet_new_runs()
+        common = trials.base(suite)
+        self._trials = common.trials if common else 0
+
+    def _meet_new_runs(self) -> None:
+        """A search's runs come one by one, and no run ever goes."""
+        if len(os.listdir(self.suite / "runs")) == len(self._views):  # noqa: PTH208 - 20 µs
+            return
+        known = {view.folder: index for index, view in enumerate(self._views)}
+        views, tails = [], []
+        for folder, spec in runs(self.suite):
+            index = known.get(folder.name)
+            old = index is not None
+            views.append(self._views[index] if old else state.RunView(spec, folder.name))
+            tails.append(self._tails[index] if old else journal.Tail(folder / "events.jsonl"))
+        self._views, self._tails = views, tails
 
     def poll(self) -> state.SuiteState:
         """The suite as its files tell it now."""
         warden = read_warden(self.suite)
         ended = warden is None or not alive(warden)  # asked before the journals are read
+        self._meet_new_runs()
         for index, tail in enumerate(self._tails):
             while entries := tail.poll():
                 view = self._views[index]
@@ -238,6 +271,7 @@ class Reader:
             detail=warden.detail if warden else "",
             started_wall=warden.started_wall if warden else None,
             runs=tuple(self._views),
+            trials=self._trials,
         )
 
     def _warden_state(self, warden: WardenFile | None, *, gone: bool) -> state.WardenState:
