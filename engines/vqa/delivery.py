@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from datasets_mm.build import Subset
 from engines.emitter import Emitter, EngineError
-from engines.vqa import evaluate, predictions, submission
+from engines.vqa import evaluate, predictions, questions, submission
 from engines.vqa.predictions import Answer
-from engines.vqa.submission import Sample, SubmissionError
+from engines.vqa.questions import Sample
+from engines.vqa.submission import SubmissionError
 
 FILE: Final = "submission.csv"
 
@@ -45,10 +47,13 @@ def announce(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]
     predictions.replace(path.with_suffix(".tables.json"), json.dumps(said).encode())
 
 
-def deliver(emit: Emitter, run_dir: Path, answers: Sequence[Answer], sample: str) -> None:
-    """Write submission.csv, in the form of the sample, and announce it.
+def deliver(
+    emit: Emitter, run_dir: Path, answers: Sequence[Answer], file: str, subset: Subset
+) -> None:
+    """Write submission.csv in the form that is asked for, and announce it.
 
-    `sample`: path of sample_submission.csv; empty: id and answer, in the order of the data.
+    `file`: path of a sample_submission.csv; empty: the subset's own sample, or, where it has none,
+    columns id and answer in the order of the data.
 
     Raises:
         EngineError: it would be no valid submission; then none is written.
@@ -56,15 +61,11 @@ def deliver(emit: Emitter, run_dir: Path, answers: Sequence[Answer], sample: str
     path = run_dir / FILE
     letters = {answer.id: answer.letter for answer in answers}
     try:
-        wanted = (
-            submission.read_sample(Path(sample))
-            if sample
-            else Sample(("id", "answer"), tuple(letters), "the subset")
-        )
-        submission.write(path, letters, wanted)
+        sample = submission.read_sample(Path(file)) if file else questions.sample(subset)
+        if sample is None:
+            emit.notice("submission", f"{subset.name} has no sample; columns are id and answer")
+            sample = Sample(("id", "answer"), tuple(letters))
+        submission.write(path, letters, sample)
     except SubmissionError as error:
-        more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
-        raise EngineError(f"{FILE}: {error.problems[0]}{more}") from None
-    for problem in [] if sample else ["no sample_submission was given: columns id and answer"]:
-        emit.notice("submission", problem)
+        raise EngineError(f"{FILE} was not written: {error}") from None
     emit.send(predictions.artifact(path, run_dir, "submission"))

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from engines.vqa.params import Params
 
 from engines import protocol
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
+from engines.torchkit.subsets import Source
 from engines.vqa import evaluate, predictions, siblings, stacking, votes
 from engines.vqa.calibration import Numbers, Places
 from engines.vqa.delivery import deliver, leave
-from engines.vqa.parse import LETTERS
+from engines.vqa.params import Params
 from engines.vqa.predictions import Answer
+from engines.vqa.questions import LETTERS
 from engines.vqa.siblings import VALIDATION, Sibling
 
 OUT_OF_FOLD: Final = "out-of-fold"
@@ -74,9 +75,10 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         for metric in compared(answers, folds, name, held_out):
             emit.send(metric)
         leave(emit, run_dir, name, answers)
-        if name == params.infer_on or (not params.infer_on and len(splits) == 1):
+        if name == params.infer_on:
             emit.phase("save", "submission")
-            deliver(emit, run_dir, answers, params.sample_submission)
+            source = Source(Path(spec.cache_root), params.data_root, params.image_root or "")
+            deliver(emit, run_dir, answers, params.sample_submission, source.built(name, emit))
 
 
 def gather_held_out(folds: Sequence[Sibling]) -> HeldOut:

@@ -15,8 +15,8 @@ import numpy as np
 from engines import protocol
 from engines.vqa import calibration, predictions
 from engines.vqa.calibration import Numbers, Places
-from engines.vqa.parse import LETTERS
 from engines.vqa.predictions import Answer
+from engines.vqa.questions import LETTERS
 from results.statistics import mcnemar, paired_difference, wilson
 
 RESAMPLES: Final = 2000

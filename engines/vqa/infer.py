@@ -18,9 +18,8 @@ from engines.emitter import EngineError
 from engines.vqa import augment, parse, predictions
 from engines.vqa.augment import Logits, View
 from engines.vqa.calibration import softmax
-from engines.vqa.parse import LETTERS
 from engines.vqa.predictions import Answer, Four
-from engines.vqa.questions import Questions
+from engines.vqa.questions import LETTERS, Questions
 
 BLOCK_BATCHES: Final = 4
 """Batches between two appends: a kill costs at most these."""

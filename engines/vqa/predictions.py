@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines import protocol
 from engines.vqa.calibration import Numbers, Places
-from engines.vqa.parse import LETTERS
+from engines.vqa.questions import LETTERS
 
 Four = tuple[float, float, float, float]
 

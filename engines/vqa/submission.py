@@ -11,12 +11,12 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from datasets_mm.adapters import SourceReport, textfile
 from datasets_mm.source import SourceError
-from engines.vqa.parse import LETTERS
 from engines.vqa.predictions import replace
+from engines.vqa.questions import LETTERS, Sample
 
 NAMED: Final = 3
 """Ids that a sentence names; the others are counted."""
@@ -28,17 +28,6 @@ class SubmissionError(ValueError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = list(problems)
-
-
-class Sample(NamedTuple):
-    """What a submission must look like."""
-
-    columns: tuple[str, ...]
-    """Id first, answer second."""
-    ids: tuple[str, ...]
-    """In the order of the file."""
-    place: str
-    """Where that is written, for sentences."""
 
 
 def read_sample(path: Path) -> Sample:
@@ -60,7 +49,7 @@ def read_sample(path: Path) -> Sample:
     ids = tuple(row[0] for row in rows)
     if problems := _twice(ids, str(path)):
         raise SubmissionError(problems)
-    return Sample((head[0], head[1]), ids, str(path))
+    return Sample((head[0], head[1]), ids)
 
 
 def problems(answers: Mapping[str, str], sample: Sample) -> list[str]:
@@ -68,13 +57,11 @@ def problems(answers: Mapping[str, str], sample: Sample) -> list[str]:
     wanted = set(sample.ids)
     found = []
     if missing := [name for name in sample.ids if name not in answers]:
-        found.append(f"{_count(missing, 'id')} of {sample.place} have no answer: {_named(missing)}")
+        found.append(f"{_count(missing, 'id')} of the sample without an answer: {_named(missing)}")
     if strange := [name for name in answers if name not in wanted]:
-        found.append(
-            f"{_count(strange, 'answer')} are to no id of {sample.place}: {_named(strange)}"
-        )
+        found.append(f"{_count(strange, 'answer')} to no id of the sample: {_named(strange)}")
     if wrong := [f"{k}={v!r}" for k, v in answers.items() if v not in tuple(LETTERS)]:
-        found.append(f"{_count(wrong, 'answer')} are no letter a to d: {_named(wrong)}")
+        found.append(f"{_count(wrong, 'answer')} other than the letters a to d: {_named(wrong)}")
     return found
 
 
@@ -111,7 +98,7 @@ def _defects(table: Sequence[Sequence[str]], place: str, sample: Sample) -> list
     head, *rows = table or [()]
     if tuple(head) != sample.columns:
         wanted = ",".join(sample.columns)
-        return [f"{place}: its columns are {','.join(head)!r}, those of {sample.place} {wanted!r}"]
+        return [f"{place}: its columns are {','.join(head)!r}, those of the sample {wanted!r}"]
     if wrong := [number for number, row in enumerate(rows, 2) if len(row) != 2]:
         return [f"{place}: line {wrong[0]} has not two columns"]
     ids = tuple(row[0] for row in rows)
@@ -119,7 +106,7 @@ def _defects(table: Sequence[Sequence[str]], place: str, sample: Sample) -> list
     if not found and ids != sample.ids:
         line = next(n for n, (a, b) in enumerate(zip(ids, sample.ids, strict=True), 2) if a != b)
         found.append(
-            f"{place}: line {line} has id {ids[line - 2]} where {sample.place} has "
+            f"{place}: line {line} has id {ids[line - 2]} where the sample has "
             f"{sample.ids[line - 2]}; keep its order"
         )
     return found
@@ -140,9 +127,7 @@ def _rows(text: str) -> list[list[str]]:
 
 def _twice(ids: Sequence[str], place: str) -> list[str]:
     again = [name for name, count in Counter(ids).items() if count > 1]
-    return (
-        [f"{place}: {_count(again, 'id')} occur more than once: {_named(again)}"] if again else []
-    )
+    return [f"{place}: {_count(again, 'id')} more than once: {_named(again)}"] if again else []
 
 
 def _count(names: Sequence[str], what: str) -> str:
