@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import torch
 from torch import nn
 
 from engines.emitter import Emitter
@@ -77,3 +79,15 @@ def judged(losses: Sequence[float], min_delta: float) -> tuple[int, int]:
         if loss < losses[best] - min_delta:
             best = place
     return best, len(losses) - 1 - best
+
+
+@contextmanager
+def looking(model: nn.Module) -> Iterator[None]:
+    """Without dropout and gradients; training goes on as if nothing had been."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
