@@ -12,7 +12,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -27,6 +27,11 @@ MAX_BYTES: Final = 64 << 20
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
 """Pillow would otherwise try over 40 decoders, EPS among them."""
 
+ORIENTATION: Final = 0x0112
+"""EXIF's tag; values 5 to 8 swap width and height."""
+LYING: Final = frozenset({5, 6, 7, 8})
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Resample = Literal["bicubic", "bilinear", "lanczos"]
 FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -76,18 +81,30 @@ def read_inside(root: Path, path: str) -> bytes:
         return file.read(MAX_BYTES)
 
 
-def decode(data: bytes, size: int, resample: Resample) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def decode(data: bytes, size: int, resample: Resample) -> Pixels:
     """uint8 [size, size, 3]: upright, on white, shortest side to `size`, centre cut out.
 
     CLIP's own preprocessing (resize, then crop) in one pass, equal to it within a level of
     rounding: only what stays is computed, so that a 20000 x 2 picture is not blown up on the way.
     """
+    return _made(data, lambda image: fitted(image, size, resample))
+
+
+def decode_uncut(data: bytes, width: int, height: int, resample: Resample) -> Pixels:
+    """uint8 [height, width, 3]: upright, on white, all of the picture in just this size."""
+    return _made(
+        data, lambda image: np.asarray(image.resize((width, height), FILTERS[resample]), np.uint8)
+    )
+
+
+def _made(data: bytes, make: Callable[[Image.Image], Pixels]) -> Pixels:
+    """What `make` makes of the RGB image, else UnusableError."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx")
             image.load()
-            return fitted(_flat(image), size, resample)
+            return make(_flat(image))
     except UnusableError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -97,6 +114,16 @@ def decode(data: bytes, size: int, resample: Resample) -> np.ndarray[Any, np.dty
     except Exception as error:
         # Decoders meet hostile bytes: OSError, ValueError, SyntaxError, struct.error and more.
         raise UnusableError(f"truncated or damaged ({type(error).__name__})") from None
+
+
+def extent(data: bytes) -> tuple[int, int]:
+    """(width, height) of a picture that decodes, turned upright by EXIF; read from its header."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        with contextlib.suppress(Exception):  # a broken EXIF block leaves the picture as it lies
+            if image.getexif().get(ORIENTATION) in LYING:
+                return height, width
+        return width, height
 
 
 def fitted(

@@ -26,6 +26,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 
+from engines.emitter import EngineError
 from engines.torchkit.schedules import warmup_cosine
 
 SPECIAL: Final = ("<pad>", "<bos>", "<eos>")
@@ -36,6 +37,7 @@ SEED: Final = 0
 """Not the run's: runs with different seeds share one base and differ in what they train."""
 CAPTION_SHARE: Final = 6
 """How often each caption is read for each time that a text of the encyclopedia is."""
+ALL: Final = 1 << 30
 LONGEST_TEXT: Final = 200
 ABOUT: Final = "base.json"
 Say = Callable[[int, int, str], None]
@@ -103,6 +105,18 @@ def opened(folder: Path, *, fresh: bool = False) -> Base:
     return Base(folder, **about, fresh=fresh)
 
 
+def found(root: Path, name: str) -> Base:
+    """The base of a run that is read again.
+
+    Raises:
+        EngineError: it is no longer in the cache.
+    """
+    folder = root / "bases" / name
+    if not name or not (folder / ABOUT).is_file():
+        raise EngineError(f"{folder}: the base of the run is gone; train the run again")
+    return opened(folder)
+
+
 def fit(
     model: nn.Module, loss_at: Callable[[int], Tensor], sizes: dict[str, Any], say: Say, what: str
 ) -> float:
@@ -154,7 +168,7 @@ def encyclopedia() -> list[str]:
 def trained(recipe: Recipe, root: Path, device: torch.device, say: Say) -> Base:
     """The language model of a recipe, from the cache or trained now."""
     captions, sizes = recipe.captions, recipe.sizes
-    texts = encyclopedia() if sizes.get("encyclopedia", True) else []
+    texts = encyclopedia()[: int(sizes.get("encyclopedia", ALL))]
     digest = hashlib.blake2b(digest_size=12)
     said = [REVISION, SEED, recipe.kind, sizes, len(texts)]
     digest.update(json.dumps(said, sort_keys=True).encode())

@@ -1,0 +1,170 @@
+"""The nano Qwen2.5-VL: the true architecture in small sizes, with a processor made here.
+
+Trained with all its parameters on questions whose pictures no fold ever sees, before it is
+quantised: LoRA on random 4-bit weights learns nothing (torchkit/bases.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engines.torchkit import bases
+from engines.torchkit.bases import SEED, Base, Say
+from engines.torchkit.precision import Precision
+from engines.vqa.batches import Gatherer
+from engines.vqa.model import Answerer
+from engines.vqa.pixels import Limits, Pictures, patching
+from engines.vqa.questions import Questions
+from engines.vqa.wording import of as wording_of
+
+REVISION: Final = 1
+"""Raised when equal questions and sizes give other weights: old bases are then left alone."""
+PAD, TURN, END, IMAGE, VIDEO, LOOK, LOOKED = SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>",
+    "<|vision_start|>", "<|vision_end|>",
+)  # fmt: skip
+"""Qwen's tokens; only their numbers are the nano's own."""
+TEMPLATE: Final = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen2.5-VL's, without its default system message."""
+
+
+def trained(
+    questions: Sequence[Questions],
+    sizes: dict[str, Any],
+    root: Path,
+    precision: Precision,
+    say: Say,
+) -> Base:
+    """The base for these questions and sizes, from the cache or trained now."""
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(json.dumps([REVISION, SEED, TEMPLATE, sizes], sort_keys=True).encode())
+    for some in questions:
+        for row in zip(some.ids, some.texts, some.options, some.answers.tolist(), strict=True):
+            digest.update(json.dumps(row).encode() + b"\0")
+
+    def write(folder: Path) -> tuple[float, int, int]:
+        texts = [one for some in questions for one in _said(some)]
+        processor = processor_of(texts, int(sizes["vocabulary"]), int(sizes["patch"]))
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            model = fresh(processor, sizes)
+            loss = _train(model.to(precision.device), processor, questions, (sizes, root, say))
+        folder.mkdir(mode=0o700)
+        model.to("cpu").save_pretrained(folder)
+        processor.save_pretrained(folder)
+        return loss, int(sizes["steps"]), sum(map(len, questions))
+
+    return bases.kept(root, digest.hexdigest(), write)
+
+
+def _said(questions: Questions) -> list[str]:
+    """Every text of a question once more with its options, as it is asked."""
+    return [
+        "\n".join([text, *(f"{a}. {o}" for a, o in zip("abcd", options, strict=True))])
+        for text, options in zip(questions.texts, questions.options, strict=True)
+    ]
+
+
+def processor_of(texts: Sequence[str], vocabulary: int, patch: int) -> Any:
+    """A Qwen2.5-VL processor with a tokenizer of its own, from these texts."""
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    words = [*texts, *("user\nassistant\na\nb\nc\nd" for _ in range(8))]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bases.byte_tokenizer(words, vocabulary, SPECIAL),
+        pad_token=PAD, eos_token=END, padding_side="left",
+        extra_special_tokens=[one for one in SPECIAL if one not in (PAD, END)],
+    )  # fmt: skip
+    kind = {"patch_size": patch, "merge_size": 2, "temporal_patch_size": 2}
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**kind), tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(**kind), chat_template=TEMPLATE,
+    )  # fmt: skip
+
+
+def fresh(processor: Any, sizes: dict[str, Any]) -> Any:
+    """The model with random weights."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    tokenizer = processor.tokenizer
+    number = tokenizer.convert_tokens_to_ids
+    width, heads, depth = int(sizes["width"]), int(sizes["heads"]), int(sizes["vision_depth"])
+    half = width // heads // 2
+    thirds = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]  # 16 : 24 : 24 as in Qwen's
+    spread = width**-0.5  # 0.02 is for widths of thousands: at 128 it learns nothing for long
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": width,
+        "intermediate_size": int(sizes["inner"]), "num_hidden_layers": int(sizes["layers"]),
+        "num_attention_heads": heads,
+        "num_key_value_heads": int(sizes["key_value_heads"]), "max_position_embeddings": 1024,
+        "initializer_range": spread,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 10_000.0, "mrope_section": thirds,
+        },
+        "bos_token_id": None, "eos_token_id": number(END), "pad_token_id": number(PAD),
+    }  # fmt: skip
+    vision = {
+        "depth": depth, "hidden_size": int(sizes["vision_width"]),
+        "intermediate_size": int(sizes["vision_inner"]), "num_heads": int(sizes["vision_heads"]),
+        "out_hidden_size": width, "patch_size": int(sizes["patch"]), "window_size": 112,
+        "fullatt_block_indexes": list(range(1, depth, 2)), "initializer_range": spread,
+    }  # fmt: skip
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(
+            text_config=text, vision_config=vision, tie_word_embeddings=True,
+            image_token_id=number(IMAGE), video_token_id=number(VIDEO),
+            vision_start_token_id=number(LOOK), vision_end_token_id=number(LOOKED),
+            eos_token_id=number(END), pad_token_id=number(PAD), bos_token_id=None,
+        )
+    )  # fmt: skip
+
+
+def _train(
+    model: Any,
+    processor: Any,
+    questions: Sequence[Questions],
+    how: tuple[dict[str, Any], Path, Say],
+) -> float:
+    """All parameters, each step at one of the scales, options in ever new orders."""
+    sizes, root, say = how
+    device = next(model.parameters()).device
+    cutting = patching(processor, Path())
+    limits = Limits(int(sizes["long_side"]), 784, 1 << 20, cutting.factor)
+    pictures = Pictures(cutting, limits, root, say)
+    wording = wording_of(processor, str(sizes.get("prompt", "")), Path())
+    gatherers = [Gatherer(wording, pictures, some, SEED, shuffle=True) for some in questions]
+    answerer, scales = Answerer(model), [float(one) for one in sizes["scales"]]
+    for some in questions:
+        pictures.add(some.root, some.paths, scales)
+    generator = np.random.default_rng(SEED)
+    shares = np.asarray([len(some) for some in questions], float)
+
+    def loss_at(step: int) -> Tensor:
+        which = int(generator.choice(len(questions), p=shares / shares.sum()))
+        rows = generator.integers(0, len(questions[which]), int(sizes["batch"]))
+        scale = scales[int(generator.integers(len(scales)))]
+        batch = gatherers[which].to_device(gatherers[which](rows, step, scale), device)
+        nats, tokens, _ = answerer(batch.inputs(), batch.labels)
+        loss: Tensor = nats.sum() / tokens.sum()
+        return loss
+
+    return bases.fit(model, loss_at, sizes, say, "steps of the base on questions")

@@ -1,0 +1,95 @@
+"""From rows to batches: questions encoded, options in the order shown, pictures gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engines.torchkit.batches import share
+from engines.torchkit.draws import hashed
+from engines.vqa import model
+from engines.vqa.augment import IDENTITY, Permutation, permuted
+from engines.vqa.model import VqaBatch
+from engines.vqa.pixels import Pictures
+from engines.vqa.questions import Questions
+from engines.vqa.wording import LETTERS, Wording
+
+Rows = npt.NDArray[np.int64]
+
+ORDERS: Final[tuple[Permutation, ...]] = tuple(
+    (a, b, c, 6 - a - b - c)
+    for a in range(4)
+    for b in range(4)
+    for c in range(4)
+    if len({a, b, c}) == 3
+)
+"""All 24 orders of four options."""
+
+
+class Gatherer:
+    """Makes training batches; called by the loader, from several threads at once.
+
+    With `shuffle` the options of a question stand in another order in every epoch: a function of
+    (seed, epoch, row) alone, so that a resumed run sees what it would have seen.
+    """
+
+    def __init__(
+        self,
+        wording: Wording,
+        pictures: Pictures,
+        questions: Questions,
+        seed: int,
+        *,
+        shuffle: bool,
+    ) -> None:
+        self._wording = wording
+        self._pictures = pictures
+        self._questions = questions
+        self._seed = seed
+        self._shuffle = shuffle
+        self.pin = False
+        self.place = (0, 1)
+        """This rank among all: it takes its share of every micro-batch."""
+
+    def __call__(self, rows: Rows, epoch: int, scale: float = 1.0) -> VqaBatch:
+        """These questions with their answers."""
+        first, last = share(len(rows), *self.place)
+        own = rows[first:last] if last > first else rows[:1]
+        orders = [IDENTITY] * len(own)
+        if self._shuffle:
+            orders = [ORDERS[int(chance % 24)] for chance in hashed(own, self._seed, epoch, salt=2)]
+        batch = gathered(self._wording, self._pictures, self._questions, own, (orders, scale, True))
+        return batch.mapped(torch.Tensor.pin_memory) if self.pin else batch
+
+    def to_device(self, batch: VqaBatch, device: torch.device) -> VqaBatch:
+        """The batch where it is computed."""
+        return model.to_device(batch, device, self._pictures.patching.values)
+
+
+def gathered(
+    wording: Wording,
+    pictures: Pictures,
+    questions: Questions,
+    rows: Sequence[int] | Rows,
+    how: tuple[Sequence[Permutation], float, bool],
+) -> VqaBatch:
+    """A batch of some questions; `how`: order of each one's options, scale, with the answers.
+
+    At letter i stands option `order[i]`.
+    """
+    orders, scale, taught = how
+    encoded, patches, grids = [], [], []
+    for row, order in zip(rows, orders, strict=True):
+        path = questions.paths[row]
+        grid = pictures.grid(questions.root, path, scale)
+        answer = LETTERS[order.index(int(questions.answers[row]))] if taught else None
+        shown = permuted(questions.options[row], order)
+        tokens = pictures.patching.tokens(grid)
+        encoded.append(wording.encode(questions.texts[row], shown, answer, tokens))
+        patches.append(pictures.patches(questions.root, path, scale))
+        grids.append(grid)
+    return model.collate(encoded, patches, grids, wording.pad)

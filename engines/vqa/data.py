@@ -1,0 +1,97 @@
+"""From a spec to questions: which are trained on, which held out, which asked in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from datasets_mm import folds
+from datasets_mm.build import Subset
+from datasets_mm.folds import FoldError, Folds
+from engines.emitter import EngineError
+from engines.vqa import questions
+from engines.vqa.context import Context
+from engines.vqa.evaluate import stratified
+from engines.vqa.questions import Questions
+
+FILE: Final = "folds.json"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Everything that is read of the subsets."""
+
+    fingerprint: str
+    train: Questions
+    validation: Questions
+    """Held out of training; at most `validate_limit` of them."""
+    splits: dict[str, Questions]
+    """What is evaluated or answered in the end, by name."""
+    dealt: str
+    """How the rows were dealt, for the record."""
+
+
+def read_data(context: Context) -> Data:
+    """Build (or open) the subsets and deal the rows.
+
+    Raises:
+        EngineError: a subset cannot be built, has no question, or cannot be dealt.
+    """
+    params, spec, source = context.params, context.spec, context.source
+    own = source.built(spec.subset, context.emit)
+    asked = questions.read(own)
+    splits: dict[str, Questions] = {}
+    if spec.task in ("train", "probe"):
+        wanted = own.evaluate_on if params.evaluate_on is None else params.evaluate_on
+        wanted = (*wanted, *([params.infer_on] if params.infer_on else []))
+    else:
+        wanted = params.evaluate_on or (spec.subset,)
+        wanted = (spec.subset,) if spec.task == "infer" else wanted
+    for name in dict.fromkeys(wanted):
+        if name == spec.subset:
+            splits[name] = asked
+            continue
+        if name not in (params.evaluate_on or ()) and (sentence := source.absent(name)):
+            context.emit.notice("not-evaluated", sentence)
+            continue
+        splits[name] = questions.read(source.built(name, context.emit))
+    if spec.task not in ("train", "probe"):
+        return Data(own.fingerprint, asked.take([]), asked.take([]), splits, "")
+    train, held, dealt = deal(context, asked, own)
+    return Data(own.fingerprint, train, held, splits, dealt)
+
+
+def deal(context: Context, asked: Questions, own: Subset) -> tuple[Questions, Questions, str]:
+    """Training questions, held-out ones, and how they were parted.
+
+    Raises:
+        EngineError: a question has no known answer, or the rows cannot be dealt.
+    """
+    params, seed = context.params, context.spec.seed
+    if unknown := [name for name, a in zip(asked.ids, asked.answers, strict=True) if a < 0]:
+        raise EngineError(
+            f"subset '{own.name}': {len(unknown)} of {len(asked)} questions have no answer (first: "
+            f"{unknown[0]}); train on questions whose answer is a, b, c or d"
+        )
+    share = 0.0 if params.folds else params.validation_share
+    try:
+        if params.folds:
+            fold = folds.assign(asked.answers, asked.groups(), params.folds, seed)
+        else:
+            fold = folds.hold_out(asked.answers, asked.groups(), share, seed)
+        dealt = Folds(tuple(asked.ids), fold, params.folds, seed, share, own.fingerprint)
+        folds.save(dealt, context.run_dir / FILE)
+        asked = asked.dealt(dealt)
+    except FoldError as error:
+        raise EngineError(str(error)) from None
+    held = np.flatnonzero(fold == params.fold)
+    training = asked.take(np.flatnonzero(fold != params.fold))
+    looked_at = held[stratified(asked.answers[held], params.validate_limit)]
+    what = f"fold {params.fold} of {params.folds}" if params.folds else f"{share:.0%} held out"
+    said = (
+        f"{what}: {len(training)} to train, {len(held)} held out, {len(looked_at)} of them looked "
+        f"at; by answer, pictures together; {dealt.fingerprint}"
+    )
+    return training, asked.take(looked_at), said

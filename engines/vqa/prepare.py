@@ -1,0 +1,205 @@
+"""From a spec to a model that is ready: processor, weights, adapters, pictures.
+
+Each part is a phase of its own, so that a run's time to first step can be read apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engines import models
+from engines.emitter import EngineError
+from engines.torchkit import bases, device, lora, pretrained, quantize
+from engines.torchkit.precision import Precision
+from engines.vqa import base, batches, questions, wording
+from engines.vqa import model as answering
+from engines.vqa.augment import IDENTITY, Permutation
+from engines.vqa.batches import Rows
+from engines.vqa.context import Context
+from engines.vqa.data import Data
+from engines.vqa.model import Answerer, VqaBatch
+from engines.vqa.pixels import Limits, Pictures, patching
+from engines.vqa.questions import Questions
+from engines.vqa.wording import Wording
+
+LANGUAGE = "language_model"
+"""The module inside of which LoRA is allowed: the vision tower has layers of the same names."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model with its words and pictures, ready to train or to answer."""
+
+    model: Answerer
+    wording: Wording
+    pictures: Pictures
+    precision: Precision
+    batch: int
+    """Questions answered at once."""
+    revision: str
+    facts: dict[str, str]
+    state: dict[str, Any]
+    """What a later run needs to build the same model."""
+
+    def batches(
+        self,
+        asked: Questions,
+        rows: Sequence[int] | Rows,
+        *,
+        scale: float = 1.0,
+        permutation: Permutation = IDENTITY,
+        blank: bool = False,
+    ) -> Iterator[VqaBatch]:
+        """These questions without their answers, on the device, `batch` at a time, in this order.
+
+        At letter i stands option `permutation[i]`. `blank`: pictures of the mean colour only.
+        """
+        values = self.pictures.patching.values
+        for start in range(0, len(rows), self.batch):
+            some = rows[start : start + self.batch]
+            how = ([permutation] * len(some), scale, False)
+            host = batches.gathered(self.wording, self.pictures, asked, some, how)
+            yield answering.to_device(host, self.precision.device, values, blank=blank)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Without dropout and gradients, autocast; training goes on as if nothing had been."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad(), self.precision.autocast():
+                yield
+        finally:
+            self.model.train(training)
+
+    def letters(self, batch: VqaBatch) -> Tensor:
+        """Logits of the four letters as they stand in the batch, float32 [B, 4]; in `looking`."""
+        chosen = torch.tensor(self.wording.letters, device=batch.ids.device)
+        return self.model.next_logits(batch)[:, chosen]
+
+    def generate(self, batch: VqaBatch, longest: int) -> list[str]:
+        """Greedy answers as text; in `looking`."""
+        made = self.model.generate(batch, longest, self.wording.end, self.wording.pad)
+        return [self.wording.decode(ids) for ids in made]
+
+
+def prepare(context: Context, data: Data) -> Prepared:
+    """The model of the spec, with the pictures of all its questions.
+
+    Raises:
+        EngineError: weights are missing, settings do not fit the model, a picture cannot be read.
+    """
+    params, emit = context.params, context.emit
+    emit.phase("import", "transformers")
+    folder, base_said = model_folder(context, data)
+    processor = load_processor(folder)
+    words = wording.of(processor, params.prompt, folder)
+    cutting = patching(processor, folder)
+    emit.phase("cache", "pictures")
+    limits = Limits.of(params, cutting.factor)
+    pictures = Pictures(cutting, limits, context.cache_root, context.say)
+    for asked in (data.train, data.validation, *data.splits.values()):
+        pictures.add(asked.root, asked.paths, (1.0, *params.tta_scales))
+    emit.phase("load", context.entry.name)
+    found = pretrained.load(
+        folder, pretrained.SEEING, context.precision, four_bit=params.quantize == "nf4",
+        double=params.double_quant,
+    )  # fmt: skip
+    held, four_bit = quantize.weight_bytes(found), len(quantize.four_bit(found))
+    model = Answerer(adapt(context, found)).to(context.device)
+    weights = f"{four_bit} linear layers in NF4, vision tower whole" if four_bit else "whole"
+    facts = {
+        "model": f"{folder.name}, {base_said}{weights}, {held / 2**20:.1f} MiB",
+        "picture_tokens": tokens_said(pictures, data),
+        "folds": data.dealt,
+        "trainable": lora.listed(model),
+    }
+    from_base = folder.name if folder.parent.name == "bases" else ""
+    revision = models.revision(context.entry) if context.entry.hub else str(folder.name)
+    return Prepared(
+        model, words, pictures, context.precision, params.predict_batch, revision, facts,
+        {"base": from_base},
+    )  # fmt: skip
+
+
+def adapt(context: Context, found: Any) -> Any:
+    """The model with LoRA on its language model alone, from the run's seed."""
+    params = context.params
+    if params.checkpointing:
+        pretrained.recompute(found)
+    device.seed(context.spec.seed)  # whatever was drawn while a base was made or weights loaded
+    return lora.attach(
+        found, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets,
+        LANGUAGE,
+    )  # fmt: skip
+
+
+def load_processor(folder: Path) -> Any:
+    """The processor of a folder; no code of its own.
+
+    Raises:
+        EngineError: it cannot be read.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise EngineError(f"{folder}: no sound processor ({reason})") from None
+
+
+def model_folder(context: Context, data: Data) -> tuple[Path, str]:
+    """The model's folder, trained from scratch first where the entry says so."""
+    folder = models.weights_folder(context.entry)
+    if folder is not None:
+        return folder, ""
+    if context.trained is not None:
+        made = bases.found(context.cache_root, str(context.trained.state["base"]))
+    else:
+        learns = [read_base(context, name, data) for name in context.params.base_on]
+        if not learns:
+            raise EngineError(f"model '{context.entry.name}': from scratch, and base_on is empty")
+        context.emit.phase("cache", "base from scratch, with all its parameters")
+        made = base.trained(
+            learns, dict(context.entry.architecture), context.cache_root, context.precision,
+            context.say,
+        )  # fmt: skip
+    return made.folder, f"{made.said}; "
+
+
+def read_base(context: Context, name: str, data: Data) -> Questions:
+    """The questions that a model from scratch learns.
+
+    Raises:
+        EngineError: a picture of theirs is among the run's own.
+    """
+    learns = questions.read(context.source.built(name, context.emit))
+    own = {
+        key
+        for some in (data.train, data.validation, *data.splits.values())
+        for key in some.groups()
+    }
+    if shared := own.intersection(learns.groups()):
+        raise EngineError(
+            f"base_on: {len(shared)} pictures of '{name}' are in this run's own questions; what "
+            "the base has seen cannot be held out; take a subset of other pictures"
+        )
+    return learns
+
+
+def tokens_said(pictures: Pictures, data: Data) -> str:
+    """Tokens of a picture, least and most."""
+    found = {
+        pictures.patching.tokens(pictures.grid(asked.root, path))
+        for asked in (data.train, data.validation, *data.splits.values())
+        for path in set(asked.paths)
+    }
+    return f"{min(found)} to {max(found)}" if len(found) > 1 else str(next(iter(found), 0))

@@ -1,0 +1,185 @@
+"""How a question is put to the model: the processor's own chat template around it, as token ids.
+
+Apart from the model because here most can go wrong in silence. In training the assistant's answer
+stands inside the text and the loss is on it alone: the letter and the token that ends the turn. A
+text without the answer teaches to answer nothing, a text that asks for a generation is cut off
+before it; both are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.emitter import EngineError
+
+LETTERS: Final = "abcd"
+IGNORED: Final = -100
+"""Label of what is not learnt; torch's cross entropy leaves it out."""
+IMAGE: Final = 1
+"""In `mm_token_type_ids`: a token of the picture; text is 0."""
+ASKED: Final = "\x02asked\x02"
+"""Stands where the question will; no template and no question has it."""
+
+Ids = npt.NDArray[np.int64]
+
+
+class Encoded(NamedTuple):
+    """One question as tokens, all [T]."""
+
+    ids: Ids
+    labels: Ids
+    """IGNORED but on the answer; all of them where there is no answer."""
+    types: Ids
+    """`mm_token_type_ids`: without them Qwen2.5-VL gives pictures the places of text, unsaid."""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A processor's template, cut at the question, and what its tokens mean."""
+
+    tokenizer: Any
+    """Of the `tokenizers` library: it encodes outside of the interpreter lock."""
+    before: str
+    """Up to the question; holds the place of the picture."""
+    between: str
+    """From the question to the answer: the generation prompt."""
+    image: int
+    """The token that stands for a token of the picture."""
+    letters: tuple[int, int, int, int]
+    """What the answer's first position is asked for: a, b, c, d as they are trained."""
+    end: int
+    """Ends the assistant's turn."""
+    pad: int
+    prompt: str
+    special: tuple[str, ...]
+    """Tokens with a meaning of their own; a question that holds one is made harmless."""
+
+    def asked(self, question: str, options: Sequence[str]) -> str:
+        """What the user says."""
+        listed = "\n".join(f"{a}. {o}" for a, o in zip(LETTERS, options, strict=True))
+        text = "\n".join(one for one in (question, listed, self.prompt) if one)
+        for token in self.special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def encode(
+        self, question: str, options: Sequence[str], answer: str | None, image_tokens: int
+    ) -> Encoded:
+        """The question up to the answer, or with it: then letter and end are labelled."""
+        text = f"{self.before}{self.asked(question, options)}{self.between}"
+        ids = np.asarray(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
+        said = [] if answer is None else [self.letters[LETTERS.index(answer)], self.end]
+        place = int(np.flatnonzero(ids == self.image)[0])
+        whole = np.concatenate(
+            [ids[:place], np.full(image_tokens, self.image), ids[place + 1 :], said]
+        ).astype(np.int64)
+        labels = np.full_like(whole, IGNORED)
+        if said:
+            labels[-len(said) :] = said
+        return Encoded(whole, labels, np.where(whole == self.image, IMAGE, 0))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text up to the end of the turn."""
+        said = list(ids)
+        said = said[: said.index(self.end)] if self.end in said else said
+        return str(self.tokenizer.decode(said, skip_special_tokens=True)).strip()
+
+
+def of(processor: Any, prompt: str, folder: Path) -> Wording:
+    """The wording of a processor.
+
+    Raises:
+        EngineError: it has no chat template or no place for a picture, the template is not one
+            that a question can be cut out of, or its letters are no single tokens.
+    """
+    if not getattr(processor, "chat_template", None):
+        raise EngineError(
+            f"{folder}: its processor has no chat template; take an instruction-tuned model, or "
+            "put its chat_template.jinja there"
+        )
+    opening = rendered(processor, None, folder)
+    parts = opening.split(ASKED)
+    if len(parts) != 2:
+        raise EngineError(f"{folder}: its chat template changes what the user says; take another")
+    answers = {letter: rendered(processor, letter, folder) for letter in LETTERS}
+    tails = {letter: learnt(opening, said, folder) for letter, said in answers.items()}
+    tokenizer = processor.tokenizer
+    letters, end = single_tokens(tokenizer, parts[1], tails, folder)
+    image = tokenizer.convert_tokens_to_ids(getattr(processor, "image_token", ""))
+    before = tokenizer(parts[0], add_special_tokens=False)["input_ids"]
+    if image is None or before.count(image) != 1:
+        raise EngineError(f"{folder}: its chat template has not one place for one picture")
+    fast = tokenizer.backend_tokenizer
+    fast.no_padding()
+    fast.no_truncation()
+    pad = tokenizer.pad_token_id
+    return Wording(
+        fast, parts[0], parts[1], image, letters, end, end if pad is None else pad, prompt,
+        tuple(tokenizer.all_special_tokens),
+    )  # fmt: skip
+
+
+def rendered(processor: Any, answer: str | None, folder: Path) -> str:
+    """The template around ASKED; with an answer as a training text, else as a prompt."""
+    asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ASKED}]}
+    messages: list[dict[str, Any]] = [asked]
+    if answer is not None:
+        said = [{"type": "text", "text": answer}]
+        messages.append({"role": "assistant", "content": said})
+    try:
+        text = processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=answer is None
+        )
+    except Exception as error:  # a template is a program: it may raise whatever it likes
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise EngineError(f"{folder}: its chat template fails ({reason})") from None
+    return str(text)
+
+
+def learnt(opening: str, training: str, folder: Path) -> str:
+    """What a training text has beyond the prompt: the answer and the end of its turn.
+
+    Raises:
+        EngineError: the text does not begin with the prompt, or has no answer: it was made with
+            add_generation_prompt=True, or without the assistant's message.
+    """
+    said = training[len(opening) :] if training.startswith(opening) else ""
+    if not said.strip() or said.endswith(opening.rpartition(ASKED)[2]):
+        raise EngineError(
+            f"{folder}: the training text does not hold the answer behind the prompt; the "
+            "assistant's message belongs into the text, with add_generation_prompt=False"
+        )
+    return said
+
+
+def single_tokens(
+    tokenizer: Any, between: str, tails: dict[str, str], folder: Path
+) -> tuple[tuple[int, int, int, int], int]:
+    """The tokens of the four letters, as they follow the prompt, and the one that ends the turn.
+
+    Raises:
+        EngineError: a letter is not one token there, or the turn does not end behind it.
+    """
+    start = tokenizer(between, add_special_tokens=False)["input_ids"]
+    letters, ends = [], set()
+    for letter in LETTERS:
+        ids = tokenizer(f"{between}{tails[letter]}", add_special_tokens=False)["input_ids"]
+        own = ids[len(start) :]
+        if ids[: len(start)] != start or len(own) < 2 or _text(tokenizer, own[0]) != letter:
+            raise EngineError(f"{folder}: the answer '{letter}' is not one token in its template")
+        letters.append(own[0])
+        ends.add(own[1])
+    if len(set(letters)) != len(LETTERS) or len(ends) != 1:
+        raise EngineError(f"{folder}: its template does not end an answer in one and the same way")
+    a, b, c, d = letters
+    return (a, b, c, d), ends.pop()
+
+
+def _text(tokenizer: Any, token: int) -> str:
+    return str(tokenizer.decode([token])).strip().lower()
