@@ -42,7 +42,7 @@ soak: $(STAMP)
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade --constraint requirements.lock pip
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --editable '.[demo,figures,qlora,captions,korean,open-clip,faiss,search,stacking]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --editable '.[demo,figures,qlora,captions,korean,open-clip,faiss,search,stacking,vqa]'
 	touch $(STAMP)
 
 # Versions only, so that the file says nothing of where packages come from.

@@ -37,6 +37,8 @@ MODULES = {
     "m2kr_parquet": "datasets_mm.adapters.m2kr_parquet",
     "captions": "datasets_mm.adapters.captions",
     "emoji_captions": "datasets_mm.adapters.emoji_captions",
+    "challenge": "datasets_mm.adapters.challenge",
+    "easy_vqa": "datasets_mm.adapters.easy_vqa",
 }
 IMAGE_ROOT = "image_root"
 TABLES = ("records.arrow", "corpus.arrow")
@@ -114,6 +116,12 @@ class _Place:
         """Pictures lie where they were located, or in the built folder if the adapter made them."""
         return cls(folder, _manifest(folder), found.images or (folder / "images").resolve(), found)
 
+    def named(self, paths: Sequence[str]) -> list[str]:
+        """Pictures as a person finds them: by file and row, where their adapter can tell."""
+        adapter = importlib.import_module(MODULES[self.found.source.adapter])
+        rows = adapter.places(self.found, paths) if hasattr(adapter, "places") else {}
+        return [rows.get(path, path) for path in paths]
+
     @property
     def content(self) -> str:
         """Identity of what was read: its values where the adapter knows them, else its files."""
@@ -133,7 +141,8 @@ def _source(found: Location, cache_root: Path, say: store.Progress) -> Path:
     """The folder of the source, written by its adapter unless it is there and whole."""
     origin = found.source
     adapter = cast("Adapter", importlib.import_module(MODULES[origin.adapter]))
-    files = {found.name(path): path for path in (*found.records, *found.passages)}
+    read = [*found.records, *found.passages, *filter(None, [found.submission])]
+    files = {found.name(path): path for path in read}
     mark = fingerprint(origin, adapter.REVISION, files, cache_root)
     folder = cache_root / "sources" / f"{origin.adapter}-{mark[:12]}"
     if store.opened(folder):
@@ -151,7 +160,7 @@ def _source(found: Location, cache_root: Path, say: store.Progress) -> Path:
                 "examples": report.examples,
                 "facts": report.facts,
             }
-            store.finish(made, content, TABLES)
+            store.finish(made, content, [*TABLES, *_submission(made)])
     return folder
 
 
@@ -175,7 +184,8 @@ def _subset(chain: list[Recipe], place: _Place, cache_root: Path, say: store.Pro
             return folder
         with store.draft(folder) as made:
             table = map_table(place.folder / "records.arrow")
-            chosen = select(catalog.all_steps(chain), table, place.images, leaf.images.missing)
+            steps, policy = catalog.all_steps(chain), leaf.images.missing
+            chosen = select(steps, table, place.images, policy, place.named)
             _refuse_empty(chosen, place)
             _write(made, place.folder, table, chosen, leaf.corpus)
             say(len(chosen.rows), table.num_rows, "records")
@@ -183,8 +193,13 @@ def _subset(chain: list[Recipe], place: _Place, cache_root: Path, say: store.Pro
                 "recipe": recipe,
                 "fingerprint": _hash([mark, chosen.missing]),
             }
-            store.finish(made, content, [*TABLES, "missing.json"])
+            store.finish(made, content, [*TABLES, "missing.json", *_submission(made)])
     return folder
+
+
+def _submission(folder: Path) -> list[str]:
+    """The form of a submission, where the source has one."""
+    return [store.SUBMISSION] if (folder / store.SUBMISSION).is_file() else []
 
 
 def _hash(content: Any) -> str:
@@ -247,6 +262,8 @@ def _write(
 ) -> None:
     """Rows that are all kept, and a corpus that is the source's own, need no second copy."""
     (made / "missing.json").write_text(json.dumps(chosen.missing), "utf-8")
+    for name in _submission(source_folder):
+        store.link(source_folder / name, made / name)
     if len(chosen.rows) == table.num_rows:
         store.link(source_folder / "records.arrow", made / "records.arrow")
     else:

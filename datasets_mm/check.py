@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from datasets_mm.profile import Profile
+from datasets_mm.recipe import Form
 
 ASKED: Final = (
     "question", "image_path", "passage_text", "passage_image_path", "passage_id",
 )  # fmt: skip
 """The fields that the weekly report checks. "NA" and "" say that there is none; no key, null and
 NaN say nothing, and count as missing."""
+ASKED_OF: Final[dict[Form, tuple[str, ...]]] = {
+    "passages": ASKED,
+    "captions": ("image_path", "answer"),
+    "choices": ("question", "image_path", "options"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,12 @@ def problems(profile: Profile, required: Sequence[str] = ()) -> list[Problem]:
 
 def missing_sentence(profile: Profile) -> str:
     """The weekly report's sentence about missing fields."""
-    missing = sum(profile.field(name).missing for name in ASKED)
+    asked = ASKED_OF[profile.form]
+    missing = sum(profile.field(name).missing for name in asked)
     unit = "records" if profile.kind == "subset" else "lines"
     return (
         f"All {profile.records:,} {unit} were checked for missing fields: {missing:,} "
-        f"({', '.join(ASKED)})"
+        f"({', '.join(asked)})"
     )
 
 
@@ -94,7 +101,7 @@ def _lines(profile: Profile) -> list[Problem]:
 def _fields(profile: Profile, required: Sequence[str]) -> list[Problem]:
     must = tuple(dict.fromkeys([*profile.required, *required]))
     found = []
-    for name in dict.fromkeys([*ASKED, *must]):
+    for name in dict.fromkeys([*ASKED_OF[profile.form], *must]):
         field = profile.field(name)
         if field.missing:
             places = profile.examples.get(f"{name} missing", ())
@@ -120,7 +127,7 @@ def _corpus(profile: Profile) -> list[Problem]:
     if profile.passages.ids_with_several_texts:
         what = "passage id with more than one text"
         found.append(Problem(what, profile.passages.ids_with_several_texts))
-    if profile.corpus_rows == 0:
+    if profile.corpus_rows == 0 and profile.form == "passages":
         found.append(Problem("the corpus is empty", 1))
     if profile.expected_rows not in (None, profile.records):
         what = f"{profile.records:,} records; the recipe expects {profile.expected_rows:,}"

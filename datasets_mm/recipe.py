@@ -31,10 +31,19 @@ GroupKey = Literal[FieldName, "image", "candidates", "wh_word", "main_answer"]
 the weekly report (groups.py): bucket of candidate passages, WH-word, most frequent answer."""
 
 Adapter = Literal[
-    "openmoji", "jsonl", "ret_m2kr_jsonl", "m2kr_parquet", "captions", "emoji_captions"
-]
-PACKAGED: Final = frozenset({"openmoji", "emoji_captions"})
+    "openmoji", "jsonl", "ret_m2kr_jsonl", "m2kr_parquet", "captions", "emoji_captions",
+    "challenge", "easy_vqa",
+]  # fmt: skip
+PACKAGED: Final = frozenset({"openmoji", "emoji_captions", "easy_vqa"})
 """Adapters that read packages instead of files."""
+
+Form = Literal["passages", "captions", "choices"]
+"""What belongs to a picture: passages to be found, captions to be said, options to choose from."""
+FORMS: Final[dict[str, Form]] = {
+    "captions": "captions", "emoji_captions": "captions",
+    "challenge": "choices", "easy_vqa": "choices",
+}  # fmt: skip
+"""Adapter -> form of its records; all others have passages."""
 
 
 class RecipeError(TomlError):
@@ -164,6 +173,9 @@ class Source(Strict):
     pool: Literal["passages", "passages+positives"] = Field(
         "passages+positives", description="whether positives join the corpus of the passage file"
     )
+    submission: str = Field(
+        "", description="of test rows that are to be answered: the sample submission beside them"
+    )
     images: str = Field("images", description="folder of pictures under the data root")
     hub: str = Field("", description="dataset repository on the Hugging Face hub that has the same")
     revision: str = Field("", description="commit, tag or branch of it; empty: main")
@@ -178,10 +190,17 @@ class Source(Strict):
             raise ValueError(f"adapter {self.adapter} reads files; name them in `uri`")
         if self.adapter == "m2kr_parquet" and not self.passages:
             raise ValueError("adapter m2kr_parquet takes texts from `passages`; name them")
-        for path in (*self.uri, *self.passages, self.images):
+        if self.adapter == "challenge" and self.dataset not in {"train", "test"}:
+            raise ValueError("adapter challenge needs `dataset`: train, or test (rows to answer)")
+        for path in (*self.uri, *self.passages, *filter(None, [self.submission]), self.images):
             if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path or not path:
                 raise ValueError(f"{path!r} must lie under the data root; give a relative path")
         return self
+
+    @property
+    def form(self) -> Form:
+        """Of its records."""
+        return FORMS.get(self.adapter, "passages")
 
 
 class Images(Strict):
@@ -228,7 +247,11 @@ class Recipe(Strict):
     def digest(self) -> str:
         """Hash of all that can change the rows: titles and notes are left out."""
         quiet = {"name", "title", "evaluate_on", "expected_rows", "notes"}
-        content = json.dumps(self.model_dump(mode="json", exclude=quiet), sort_keys=True)
+        asked = self.model_dump(mode="json", exclude=quiet)
+        for source in filter(None, [asked["source"], *asked["alternatives"]]):
+            if not source["submission"]:
+                del source["submission"]  # recipes of before this key keep their digests
+        content = json.dumps(asked, sort_keys=True)
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 

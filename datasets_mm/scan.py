@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from datasets_mm.draw import Drawn, Sample
 from datasets_mm.pictures import OPENED, PictureCount
+from datasets_mm.recipe import Form
 from datasets_mm.rows import Source
 from datasets_mm.tally import Tally
 from datasets_mm.tokens import Measure, TokenCount
@@ -45,6 +46,7 @@ class Options:
     seed: int = 0
     images: Path | None = None
     opened: int | None = OPENED
+    form: Form = "passages"
 
 
 @dataclass
@@ -118,10 +120,14 @@ class _Worker:
         self.source, self.options = source, options
         self.sample = Sample(options.sample, options.seed)
         self.found = Found(
-            Tally(),
+            Tally(options.form),
             [],
             TokenCount() if options.measure else None,
-            PictureCount(options.images, options.seed, options.opened) if options.images else None,
+            PictureCount(
+                options.images, options.seed, options.opened, measured=options.form == "choices"
+            )
+            if options.images
+            else None,
         )
 
     def run(self, parts: Any, tick: Tick) -> Found:

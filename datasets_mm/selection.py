@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,17 @@ class Selection:
     """Paths of query pictures without a usable file, sorted; the build looks for them again."""
 
 
-def select(kept_steps: Sequence[Step], table: pa.Table, root: Path, policy: str) -> Selection:
+Named = Callable[[Sequence[str]], Sequence[str]]
+"""Paths of pictures -> what a person is told of each."""
+
+
+def select(
+    kept_steps: Sequence[Step],
+    table: pa.Table,
+    root: Path,
+    policy: str,
+    named: Named = lambda paths: paths,
+) -> Selection:
     """Rows of `table` that stay. `policy`: what a missing query picture does, skip or error."""
     rows = steps.Rows(
         keys=_keys(table),
@@ -46,8 +56,8 @@ def select(kept_steps: Sequence[Step], table: pa.Table, root: Path, policy: str)
     if reasons and policy == "error":
         first = min(reasons)
         raise SourceError(
-            f"{len(reasons)} pictures are missing under {root}, first {first!r} "
-            f"({reasons[first]}); add them, or "
+            f"{len(reasons)} pictures are missing under {root}, first {named([first])[0]!r} "
+            f"({reasons[first]}); add them, name their folder with --set image_root=/folder, or "
             'set missing = "skip" under [images] in the recipe'
         )
     kept = [row for row in outcome.kept if paths[row] not in reasons]
@@ -55,8 +65,8 @@ def select(kept_steps: Sequence[Step], table: pa.Table, root: Path, policy: str)
     lost = Counter(reasons[paths[row]] for row in outcome.kept if paths[row] in reasons)
     for reason in sorted(lost):
         selection.skipped[reason] = lost[reason]
-        named = sorted(path for path, why in reasons.items() if why == reason)
-        selection.examples[reason] = named[:5]
+        first = sorted(path for path, why in reasons.items() if why == reason)[:5]
+        selection.examples[reason] = list(named(first))
     return selection
 
 

@@ -30,6 +30,9 @@ from datasets_mm.recipe import FIELDS, LIST_FIELDS
 FORMAT = 1
 """Raised when the layout of a built folder changes: older builds are then made again."""
 
+SUBMISSION = "submission.json"
+"""Of test rows that are to be answered: the columns and ids of the sample submission."""
+
 BATCH_ROWS = 4096
 VERIFY_BYTES = 64 << 20
 Progress = Callable[[int, int, str], None]
@@ -37,6 +40,10 @@ Progress = Callable[[int, int, str], None]
 RECORDS = pa.schema(
     [(name, pa.list_(pa.string()) if name in LIST_FIELDS else pa.string()) for name in FIELDS]
 )
+
+CHOICE_RECORDS = RECORDS.append(pa.field("options", pa.list_(pa.string())))
+"""With the options of a question, in the order of their letters. A column of its own, and only
+where there are any: tables without it keep their digests."""
 
 
 def silent(done: int, total: int, unit: str) -> None:
@@ -241,6 +248,6 @@ def corpus_writer(folder: Path) -> TableWriter:
     return TableWriter(folder / "corpus.arrow", corpus.SCHEMA)
 
 
-def record_writer(folder: Path) -> TableWriter:
+def record_writer(folder: Path, schema: pa.Schema = RECORDS) -> TableWriter:
     """Writer of `records.arrow`."""
-    return TableWriter(folder / "records.arrow", RECORDS)
+    return TableWriter(folder / "records.arrow", schema)

@@ -17,14 +17,21 @@ from typing import Any, Final
 
 from datasets_mm.adapters import fields
 from datasets_mm.adapters.fields import ABSENT
-from datasets_mm.groups import wh_word
-from datasets_mm.profile import FieldProfile
-from datasets_mm.recipe import FIELDS, LIST_FIELDS
+from datasets_mm.groups import question_kind, wh_word
+from datasets_mm.profile import ChoiceProfile, FieldProfile
+from datasets_mm.recipe import FIELDS, LIST_FIELDS, Form
 
 LONGEST_ABSENT: Final = 8
 """Longer texts are not looked up among the words for nothing; leaves room for blanks."""
 
-NINE: Final = frozenset(FIELDS)
+FIELDS_OF: Final[dict[Form, tuple[str, ...]]] = {
+    "passages": FIELDS,
+    "captions": ("answer", "data_id", "dataset_id", "image_path"),
+    "choices": ("answer", "data_id", "dataset_id", "image_path", "options", "question"),
+}
+"""Form of the records -> the fields that have a meaning in them; others are always empty."""
+VERBATIM: Final = frozenset({"answer", "options"})
+"""In these "none" and "NA" are words; only a blank is none at all."""
 NO_POSITIVE: Final = "no positive passage"
 UNEQUAL: Final = "passage lists of unequal length"
 _TEXT_ONLY: Final = {str}
@@ -83,15 +90,18 @@ class Column:
 class Tally:
     """Running counts of all records that one process saw."""
 
+    form: Form = "passages"
     records: int = 0
     usual: int = 0
     """Records that took the short path: their types are not in `columns`."""
     usual_passages: int = 0
     usual_answers: int = 0
-    columns: dict[str, Column] = field(default_factory=lambda: {n: Column() for n in FIELDS})
+    columns: dict[str, Column] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
     candidates: Counter[int] = field(default_factory=Counter)
     questions: Counter[str] = field(default_factory=Counter)
+    letters: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
     records_with_repeats: int = 0
     gaps: list[str] = field(default_factory=list)
     """What the record that was added last lacks; whoever knows its place takes it out."""
@@ -99,6 +109,9 @@ class Tally:
     """Hashes: of each record's id, and of every (passage id, text) referred to, in step."""
     passage_ids: array[int] = field(default_factory=lambda: array("q"))
     passage_texts: array[int] = field(default_factory=lambda: array("q"))
+
+    def __post_init__(self) -> None:
+        self.columns = {name: Column() for name in FIELDS_OF[self.form]}
 
     def add(self, record: dict[str, Any]) -> tuple[str, list[str], str]:
         """Count one record.
@@ -108,7 +121,7 @@ class Tally:
             out (empty: it would not).
         """
         self.records += 1
-        if len(record) == len(FIELDS):
+        if len(record) == len(FIELDS) and self.form == "passages":
             try:
                 values = _NINE_OF(record)
             except KeyError:
@@ -179,13 +192,27 @@ class Tally:
                 words[name] = self._list(name, value)
             else:
                 words[name] = self._odd(name, value)
-        if not record.keys() <= NINE:
-            self.others.update(record.keys() - NINE)
-        return self._meaning(words)
+        known = self.columns.keys() | FIELDS
+        if not record.keys() <= known:
+            self.others.update(record.keys() - known)
+        return self._meaning(words) if self.form == "passages" else self._plain(words)
+
+    def _plain(self, words: dict[str, Any]) -> tuple[str, list[str], str]:
+        """`_meaning` of a record without passages: its texts are its captions or options."""
+        if data_id := _joined(words["data_id"]):
+            self.data_ids.append(hash(data_id))
+        texts = [text for text in words["answer"] if text]
+        question = _joined(words.get("question", ""))
+        if self.form == "choices":
+            self.letters[texts[0] if texts else ""] += 1
+            self.kinds[question_kind(_joined(words["dataset_id"]), question)] += 1
+            texts = [text for text in words["options"] if text]
+        self.candidates[len(texts)] += 1
+        return question, texts, ""
 
     def _list(self, name: str, values: list[Any]) -> list[str]:
         """Count a list; its elements as texts, "" where absent."""
-        column, is_answer = self.columns[name], name == "answer"
+        column, is_answer = self.columns[name], name in VERBATIM
         column.elements += len(values)
         kinds = set(map(type, values))
         if kinds == _TEXT_ONLY:
@@ -259,6 +286,14 @@ class Tally:
         self.usual = self.usual_answers = self.usual_passages = 0
         return tuple(column.profile(name, self.records) for name, column in self.columns.items())
 
+    def choices(self) -> ChoiceProfile | None:
+        """What is right and what is asked, where there are options."""
+        if self.form != "choices":
+            return None
+        return ChoiceProfile(
+            answers=dict(sorted(self.letters.items())), kinds=dict(self.kinds.most_common())
+        )
+
     def merge(self, other: Tally) -> None:
         """Take over the counts of another process."""
         self.records += other.records
@@ -270,6 +305,8 @@ class Tally:
         self.others.update(other.others)
         self.candidates.update(other.candidates)
         self.questions.update(other.questions)
+        self.letters.update(other.letters)
+        self.kinds.update(other.kinds)
         self.records_with_repeats += other.records_with_repeats
         self.data_ids.extend(other.data_ids)
         self.passage_ids.extend(other.passage_ids)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from datasets_mm import catalog
 from datasets_mm.profile import Profile
-from datasets_mm.recipe import Recipe
+from datasets_mm.recipe import Form, Recipe
 from datasets_mm.rows import ArrowRows, JsonLines, ParquetRows, Source
 from datasets_mm.tomlfile import nearest
 
@@ -44,6 +44,7 @@ class Target:
     workers: int = 0
     """0: as many as the machine has room for."""
     images: Path | None = None
+    form: Form = "passages"
     facts: dict[str, Any] = field(default_factory=dict)
     """Fields of the profile that a manifest or a recipe knows."""
 
@@ -52,6 +53,7 @@ class Target:
         return Profile(
             name=self.name,
             kind=self.kind,
+            form=self.form,
             place=str(self.path),
             fingerprint=self.fingerprint,
             bytes=self.path.stat().st_size if self.path.is_file() else 0,
@@ -182,6 +184,7 @@ def _built(name: str, folder: Path, manifest: dict[str, Any], images: Path | Non
         where="row",
         small=SMALL_ROWS,
         images=images,
+        form=catalog.origin(chain).form,
         facts={
             "left_out": left_out,
             "left_out_examples": {r: tuple(places) for r, places in examples.items()},

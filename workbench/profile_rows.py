@@ -7,135 +7,101 @@ these rows, so that no two views of a subset can disagree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from datasets_mm.profile import Lengths, PictureProfile, Profile
+from datasets_mm.recipe import Form
+from workbench import choice_rows
+from workbench.profile_figures import (
+    UNKNOWN,
+    Figure,
+    Find,
+    Profiles,
+    Section,
+    number,
+    part,
+    row,
+)
 
 WORDS: Final = ("what", "which", "who", "whom", "whose", "when", "where", "why", "how",
                 "other", "none")  # fmt: skip
+TEXTS: Final[dict[Form, tuple[tuple[str, str], ...]]] = {
+    "passages": (("query", "query"), ("passage", "positive")),
+    "captions": (("passage", "caption"),),
+    "choices": (("query", "question"), ("passage", "option")),
+}
+"""Form of the records -> the texts that are counted (see TokenProfile), and what they are called.
+Only passages are cut off at the context: captions are written by a model, not read."""
 SHOWN_CANDIDATES: Final = 20
 """The histogram of candidate passages ends here with one open step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One number of one subset. `share` of the subset's records (or texts), if it is one."""
-
-    text: str
-    value: float | None = None
-    share: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line: what it is, and the figure of each profile."""
-
-    label: str
-    figures: tuple[Figure, ...]
-
-    @property
-    def difference(self) -> str:
-        """Second against first: percentage points between shares, else the ratio."""
-        if len(self.figures) != 2:
-            return ""
-        first, second = self.figures
-        if first.share is not None and second.share is not None:
-            return f"{100 * (second.share - first.share):+.2f}"
-        if first.value and second.value is not None:
-            return f"× {second.value / first.value:.3g}"
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Rows that belong together, a sentence about how they were found, and bars to look at."""
-
-    title: str
-    rows: tuple[Row, ...]
-    remark: str = ""
-    bars: tuple[tuple[str, int], ...] = ()
-    """A histogram: label and count of each step."""
-
-
-Profiles = Sequence[Profile]
-Find = Callable[[Profile], Figure]
-UNKNOWN: Final = Figure("n/a")
 
 
 def sections(profiles: Profiles) -> list[Section]:
     """Everything that is known of one profile or two."""
     made = (
-        _size, _filled, _candidates, _questions, _lengths, _duplicates, _pictures, _left_out,
+        _size, _filled, _candidates, choice_rows.answers, choice_rows.kinds, _questions, _lengths,
+        _duplicates, _pictures, choice_rows.sizes, choice_rows.tokens, _left_out,
     )  # fmt: skip
     return [section for make in made if (section := make(profiles)).rows]
 
 
-def _row(profiles: Profiles, label: str, find: Find) -> Row:
-    return Row(label, tuple(find(profile) for profile in profiles))
-
-
-def _number(value: float | None, unit: str = "") -> Figure:
-    return UNKNOWN if value is None else Figure(f"{value:,.0f}{unit}", value)
-
-
-def _part(count: int, total: int) -> Figure:
-    """A count and its share."""
-    if not total:
-        return Figure(f"{count:,}", count)
-    return Figure(f"{count:,} ({100 * count / total:.2f} %)", count, count / total)
+def _forms(profiles: Profiles) -> set[Form]:
+    return {profile.form for profile in profiles}
 
 
 def _size(profiles: Profiles) -> Section:
-    rows = [_row(profiles, "records", lambda p: _number(p.records))]
+    rows = [row(profiles, "records", lambda p: number(p.records))]
     if any(p.expected_rows is not None for p in profiles):
-        rows.append(_row(profiles, "expected by the recipe", lambda p: _number(p.expected_rows)))
-    if any(p.corpus_rows is not None for p in profiles):
-        rows.append(_row(profiles, "passages of the corpus", lambda p: _number(p.corpus_rows)))
-    rows.append(_row(profiles, "size of the file", lambda p: _number(p.bytes / 2**20, " MiB")))
+        rows.append(row(profiles, "expected by the recipe", lambda p: number(p.expected_rows)))
+    if any(p.corpus_rows is not None and p.form == "passages" for p in profiles):
+        rows.append(row(profiles, "passages of the corpus", lambda p: number(p.corpus_rows)))
+    rows.append(row(profiles, "size of the file", lambda p: number(p.bytes / 2**20, " MiB")))
     return Section("size", tuple(rows))
 
 
 def _filled(profiles: Profiles) -> Section:
     """Absent values; rows about "NA" and elements only where there are any."""
     rows = []
-    for name in [field.name for field in profiles[0].fields]:
+    names = [{field.name for field in profile.fields} for profile in profiles]
+    for name in [f.name for f in profiles[0].fields if all(f.name in known for known in names)]:
         found = [p.field(name) for p in profiles]
-        rows.append(_row(profiles, f"{name}: no value", _absent(name)))
+        rows.append(row(profiles, f"{name}: no value", _absent(name)))
         if any(field.stated_na for field in found):
-            rows.append(_row(profiles, f'{name} = "NA"', _stated(name)))
+            rows.append(row(profiles, f'{name} = "NA"', _stated(name)))
         if any(field.elements_absent for field in found):
-            rows.append(_row(profiles, f"{name}: elements", _elements(name)))
+            rows.append(row(profiles, f"{name}: elements", _elements(name)))
     return Section(
         "absent values", tuple(rows), "Shares of records; of list elements where it says so."
     )
 
 
 def _absent(name: str) -> Find:
-    return lambda p: _part(p.records - p.field(name).filled, p.records)
+    return lambda p: part(p.records - p.field(name).filled, p.records)
 
 
 def _stated(name: str) -> Find:
-    return lambda p: _part(p.field(name).stated_na, p.records)
+    return lambda p: part(p.field(name).stated_na, p.records)
 
 
 def _elements(name: str) -> Find:
-    return lambda p: _part(p.field(name).elements_absent, p.field(name).elements)
+    return lambda p: part(p.field(name).elements_absent, p.field(name).elements)
 
 
 def _candidates(profiles: Profiles) -> Section:
+    forms = _forms(profiles)
+    title = f"{'captions' if forms == {'captions'} else 'candidate passages'} a record"
+    if "choices" in forms:
+        return Section(title, ())  # four options, always
     names = list(dict.fromkeys(name for p in profiles for name in p.buckets()))
     names.sort(key=lambda name: int(name.rstrip("+").partition("-")[0]))
-    rows = [_row(profiles, name, _bucket(name)) for name in names]
-    rows.append(_row(profiles, "mean", _mean))
+    rows = [row(profiles, name, _bucket(name)) for name in names]
+    rows.append(row(profiles, "mean", _mean))
     shown = _candidate_bars(profiles[0]) if len(profiles) == 1 else ()
-    return Section("candidate passages a record", tuple(rows), bars=shown)
+    return Section(title, tuple(rows), bars=shown)
 
 
 def _bucket(name: str) -> Find:
-    return lambda p: _part(p.buckets().get(name, 0), p.records)
+    return lambda p: part(p.buckets().get(name, 0), p.records)
 
 
 def _mean(profile: Profile) -> Figure:
@@ -152,27 +118,31 @@ def _candidate_bars(profile: Profile) -> tuple[tuple[str, int], ...]:
 
 
 def _questions(profiles: Profiles) -> Section:
+    if _forms(profiles) == {"captions"}:
+        return Section("first WH-word of the question", ())
     seen = [word for word in WORDS if any(p.questions.get(word) for p in profiles)]
-    rows = [_row(profiles, word, _word(word)) for word in seen]
+    rows = [row(profiles, word, _word(word)) for word in seen]
     return Section("first WH-word of the question", tuple(rows))
 
 
 def _word(word: str) -> Find:
-    return lambda p: _part(p.questions.get(word, 0), p.records)
+    return lambda p: part(p.questions.get(word, 0), p.records)
 
 
 def _lengths(profiles: Profiles) -> Section:
     if any(p.tokens is None for p in profiles):
         return Section("text lengths in tokens", ())
+    forms = _forms(profiles)
+    labels = TEXTS[forms.pop() if len(forms) == 1 else "passages"]
     rows = [
-        _row(profiles, f"{label}: {what}", _length(kind, find))
-        for kind, label in (("query", "query"), ("passage", "positive"))
+        row(profiles, f"{label}: {what}", _length(kind, find))
+        for kind, label in labels
         for what, find in (
             ("mean", _mean_tokens),
-            ("median", lambda found: _number(found.median)),
-            ("95th percentile", lambda found: _number(found.p95)),
-            ("longest", lambda found: _number(found.longest)),
-            ("truncated", _truncated),
+            ("median", lambda found: number(found.median)),
+            ("95th percentile", lambda found: number(found.p95)),
+            ("longest", lambda found: number(found.longest)),
+            *([("truncated", _truncated)] if labels is TEXTS["passages"] else []),
         )
     ]
     remark = "; ".join(dict.fromkeys(_how(p) for p in profiles))
@@ -212,14 +182,15 @@ def _how(profile: Profile) -> str:
     n = max((found.n for found in (tokens.query, tokens.passage) if found), default=0)
     how = "every text"
     if tokens.seed is not None:
-        how = f"{n:,} records drawn with seed {tokens.seed}, one positive of each; 95 % intervals"
+        one = dict(TEXTS[profile.form])["passage"]
+        how = f"{n:,} records drawn with seed {tokens.seed}, one {one} of each; 95 % intervals"
     return f"{tokens.tokenizer}, context {tokens.context}; {how}"
 
 
 def _length_bars(profile: Profile) -> tuple[tuple[str, int], ...]:
     tokens = profile.tokens
-    if tokens is None or tokens.passage is None:
-        return ()
+    if tokens is None or tokens.passage is None or profile.form == "choices":
+        return ()  # options are shorter than the first step
     step, counts = tokens.step, tokens.passage.histogram
     labels = [f"{n * step + 1}-{(n + 1) * step}" for n in range(len(counts) - 1)]
     labels.append(f"{(len(counts) - 1) * step + 1}+")
@@ -228,32 +199,34 @@ def _length_bars(profile: Profile) -> tuple[tuple[str, int], ...]:
 
 def _duplicates(profiles: Profiles) -> Section:
     finds: tuple[tuple[str, Find], ...] = (
-        ("passages referred to", lambda p: _number(p.passages.references)),
-        ("distinct ids", lambda p: _number(p.passages.distinct_ids)),
+        ("passages referred to", lambda p: number(p.passages.references)),
+        ("distinct ids", lambda p: number(p.passages.distinct_ids)),
         ("ids repeating another's text", _of_ids("surplus_ids")),
         ("ids with several texts", _of_ids("ids_with_several_texts")),
         (
             "records naming one twice",
-            lambda p: _part(p.passages.records_with_repeats, p.records),
+            lambda p: part(p.passages.records_with_repeats, p.records),
         ),
-        ("records repeating a data_id", lambda p: _part(p.repeated_data_ids, p.records)),
+        ("records repeating a data_id", lambda p: part(p.repeated_data_ids, p.records)),
     )
-    return Section("duplicates", tuple(_row(profiles, label, find) for label, find in finds))
+    if "passages" not in _forms(profiles):
+        finds = finds[-1:]
+    return Section("duplicates", tuple(row(profiles, label, find) for label, find in finds))
 
 
 def _of_ids(name: str) -> Find:
-    return lambda p: _part(getattr(p.passages, name), p.passages.distinct_ids)
+    return lambda p: part(getattr(p.passages, name), p.passages.distinct_ids)
 
 
 def _pictures(profiles: Profiles) -> Section:
     found = [p.pictures for p in profiles if p.pictures]
     if not found:
         return Section("pictures", ())
-    rows = [_row(profiles, "distinct paths", _picture(lambda f: _number(f.distinct)))]
-    rows += [_row(profiles, f"picture {r}", _lost(r)) for r in _reasons([f.lost for f in found])]
-    rows.append(_row(profiles, "opened", _picture(lambda f: _part(f.opened, f.distinct))))
+    rows = [row(profiles, "distinct paths", _picture(lambda f: number(f.distinct)))]
+    rows += [row(profiles, f"picture {r}", _lost(r)) for r in _reasons([f.lost for f in found])]
+    rows.append(row(profiles, "opened", _picture(lambda f: part(f.opened, f.distinct))))
     unusable = _reasons([f.unusable for f in found])
-    rows += [_row(profiles, f"of these {reason}", _unusable(reason)) for reason in unusable]
+    rows += [row(profiles, f"of these {reason}", _unusable(reason)) for reason in unusable]
     return Section("pictures", tuple(rows))
 
 
@@ -266,23 +239,23 @@ def _picture(find: Callable[[PictureProfile], Figure]) -> Find:
 
 
 def _lost(reason: str) -> Find:
-    return _picture(lambda found: _part(found.lost.get(reason, 0), found.distinct))
+    return _picture(lambda found: part(found.lost.get(reason, 0), found.distinct))
 
 
 def _unusable(reason: str) -> Find:
-    return _picture(lambda found: _part(found.unusable.get(reason, 0), found.opened))
+    return _picture(lambda found: part(found.unusable.get(reason, 0), found.opened))
 
 
 def _left_out(profiles: Profiles) -> Section:
     reasons = _reasons([{**p.refused, **p.left_out} for p in profiles])
     rows = [
-        _row(profiles, reason + _places(profiles, reason), _refused(reason)) for reason in reasons
+        row(profiles, reason + _places(profiles, reason), _refused(reason)) for reason in reasons
     ]
     return Section("left out", tuple(rows))
 
 
 def _refused(reason: str) -> Find:
-    return lambda p: _part(p.refused.get(reason, 0) + p.left_out.get(reason, 0), p.lines)
+    return lambda p: part(p.refused.get(reason, 0) + p.left_out.get(reason, 0), p.lines)
 
 
 def _places(profiles: Profiles, reason: str) -> str:

@@ -46,7 +46,10 @@ class SourceReport:
 
 
 class Adapter(Protocol):
-    """What build.py asks of an adapter module."""
+    """What build.py asks of an adapter module.
+
+    One that reads tables may have `places(found, paths)` too: picture -> the row that names it.
+    """
 
     REVISION: int
 

@@ -8,7 +8,6 @@ out, is read through a pattern in `uri`.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
@@ -19,6 +18,7 @@ from typing import Any, Final
 from datasets_mm import store
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.fields import LineError, items, text
+from datasets_mm.adapters.textfile import delimiter_of, read_text
 from datasets_mm.location import Location
 from datasets_mm.source import SourceError
 
@@ -37,9 +37,6 @@ LANGUAGE: Final = ("language", "lang")
 NAMES: Final = ("data_id", "id", "annotation_id")
 LISTS: Final = ("data", "annotations", "items", "records", "videos", "images", "samples")
 """Where a JSON file keeps its list of objects, if it is not one itself."""
-
-MAX_FILE_BYTES: Final = 1 << 30
-NOT_UTF8: Final = "files are in CP949, not in UTF-8, and were read so"
 
 Say = Callable[[int, int, str], None]
 
@@ -127,7 +124,7 @@ def _said(value: Any) -> list[str]:
 
 
 def _lines(path: Path, name: str, report: SourceReport) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    said = _text(path, name, report)
+    said = read_text(path, name, report)
     match path.suffix.lower():
         case ".csv" | ".tsv":
             yield from _table(said, name, report)
@@ -139,32 +136,9 @@ def _lines(path: Path, name: str, report: SourceReport) -> Iterator[tuple[str, M
             yield from _document(said, name)
 
 
-def _text(path: Path, name: str, report: SourceReport) -> str:
-    """The file's text: UTF-8 with or without a mark, UTF-16 with one, or else CP949."""
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise SourceError(f"{name} is larger than 1 GiB; split it into several files")
-    data = path.read_bytes()
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        pass
-    try:
-        said = data.decode("cp949")
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{name} is neither UTF-8 nor CP949 (byte {error.start}); save it as UTF-8"
-        ) from None
-    report.note(NOT_UTF8, name)
-    return said
-
-
 def _table(said: str, name: str, report: SourceReport) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Rows of a CSV or TSV with a heading."""
-    head = said.split("\n", 1)[0]
-    delimiter = max(",\t;|", key=head.count)
-    reader = csv.DictReader(io.StringIO(said, newline=""), delimiter=delimiter, restkey="")
+    reader = csv.DictReader(io.StringIO(said, newline=""), delimiter=delimiter_of(said), restkey="")
     names = [str(column).strip().lower() for column in reader.fieldnames or ()]
     if not set(names) & set(MEDIA) or not any(map(_is_caption, names)):
         raise SourceError(

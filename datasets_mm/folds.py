@@ -1,0 +1,208 @@
+"""Folds of labelled rows: each fold has the labels' shares, and a group is never divided.
+
+Rows about one picture are a group: a model that has seen the picture in training would be tested on
+what it remembers. scikit-learn's StratifiedGroupKFold aims at the same, but its result follows from
+the order of the rows; here it follows from the groups' names and the seed alone, so that a source
+read in another order has the same folds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from datasets_mm.steps import rank
+
+FORMAT: Final = 1
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+Counts = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class FoldError(Exception):
+    """Folds cannot be dealt or read; one sentence with the remedy."""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The fold of each record by its id. `k` 0: a hold-out, fold 0 of which is held out."""
+
+    ids: tuple[str, ...]
+    fold: Rows
+    k: int
+    seed: int
+    share: float = 0.0
+    """Of a hold-out: what part of the rows is held out."""
+    subset: str = ""
+    """Fingerprint of the subset that was dealt."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity: equal folds of equal records, in whatever order they came."""
+        rows = sorted(zip(self.ids, self.fold.tolist(), strict=True))
+        content = [FORMAT, self.k, self.seed, self.share, self.subset, rows]
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+    def of(self, ids: Sequence[str]) -> Rows:
+        """The fold of each of these records, int64 [n].
+
+        Raises:
+            FoldError: one of them was not dealt.
+        """
+        known = dict(zip(self.ids, self.fold.tolist(), strict=True))
+        if strange := [name for name in ids if name not in known]:
+            raise FoldError(
+                f"{len(strange)} of {len(ids)} records are in no fold (first: {strange[0]}): the "
+                "folds are those of another subset; remove the fold file and deal again"
+            )
+        return np.asarray([known[name] for name in ids], np.int64)
+
+
+def assign(answers: Sequence[Hashable] | Rows, groups: Sequence[str], k: int, seed: int) -> Rows:
+    """The fold of each row, int64 [n] in 0 .. k - 1.
+
+    Every answer is spread evenly over the folds as far as its groups allow it; rows of one group
+    share a fold. The largest groups are dealt first, each to the fold that lacks its answers most.
+
+    Raises:
+        FoldError: there are fewer than 2 folds, or fewer groups than folds.
+    """
+    if k < 2:
+        raise FoldError(f"{k} folds cannot be dealt; ask for 2 or more, or hold a share out")
+    table = _Table.of(answers, groups, seed)
+    if len(table.names) < k:
+        raise FoldError(f"{len(table.names)} groups cannot fill {k} folds; ask for fewer folds")
+    return table.deal(_even(table.counts.sum(axis=0), k))
+
+
+def hold_out(
+    answers: Sequence[Hashable] | Rows, groups: Sequence[str], share: float, seed: int
+) -> Rows:
+    """0 for the rows that are held out, 1 for the others; int64 [n].
+
+    As many rows as scikit-learn's train_test_split holds out, ceil(share * n), where groups allow.
+
+    Raises:
+        FoldError: the share is not between 0 and 1, or nothing would be left.
+    """
+    if not 0 < share < 1:
+        raise FoldError(f"a share of {share:g} cannot be held out; give one between 0 and 1")
+    table = _Table.of(answers, groups, seed)
+    if len(table.names) < 2:
+        raise FoldError("one group cannot be divided; there must be two pictures at least")
+    totals = table.counts.sum(axis=0)
+    held = math.ceil(share * totals.sum() - 1e-9)
+    if held == totals.sum():
+        raise FoldError(f"a share of {share:g} leaves no row to train on; hold out less")
+    out = _part(totals, held)
+    return table.deal(np.stack([out, totals - out]))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Groups in the order in which they are dealt, and how often each answer occurs in them."""
+
+    names: list[str]
+    counts: Counts
+    """[groups, answers]."""
+    group: Rows
+    """Row -> number of its group."""
+
+    @classmethod
+    def of(cls, answers: Sequence[Hashable] | Rows, groups: Sequence[str], seed: int) -> _Table:
+        """Count; large groups first, equal ones by rank, which knows no order of rows."""
+        sizes: dict[str, int] = {}
+        for name in groups:
+            sizes[name] = sizes.get(name, 0) + 1
+        names = sorted(sizes, key=lambda name: (-sizes[name], rank(seed, name), name))
+        number = {name: place for place, name in enumerate(names)}
+        group = np.asarray([number[name] for name in groups], np.int64)
+        labels = [str(answer) for answer in answers]
+        kinds = {label: place for place, label in enumerate(sorted(set(labels)))}
+        counts = np.zeros((len(names), len(kinds)))
+        np.add.at(counts, (group, [kinds[label] for label in labels]), 1)
+        return cls(names, counts, group)
+
+    def deal(self, wanted: Counts) -> Rows:
+        """Fold of each row. `wanted`: rows of each answer that each fold should get."""
+        have = np.zeros_like(wanted)
+        weight = 1 / np.maximum(wanted, 1)
+        room, room_weight = wanted.sum(axis=1), 1 / np.maximum(wanted.sum(axis=1), 1)
+        fold = np.zeros(len(self.names), np.int64)
+        for number, counts in enumerate(self.counts):
+            # Growth of the squared distance from what is wanted, by answers and in all.
+            size = counts.sum()
+            cost = ((2 * (have - wanted) + counts) * counts * weight).sum(axis=1)
+            cost += (2 * (have.sum(axis=1) - room) + size) * size * room_weight
+            fold[number] = int(np.argmin(np.round(cost, 9)))
+            have[fold[number]] += counts
+        return fold[self.group]
+
+
+def _even(totals: Counts, k: int) -> Counts:
+    """[k, answers]: equal parts in whole rows; what is left over goes around the folds."""
+    wanted = np.tile(totals // k, (k, 1))
+    following = 0
+    for answer, left in enumerate((totals % k).astype(int)):
+        for _ in range(left):
+            wanted[following % k, answer] += 1
+            following += 1
+    return wanted
+
+
+def _part(totals: Counts, rows: int) -> Counts:
+    """`rows` of all, in whole rows, each answer in its share (largest remainders)."""
+    exact = totals * rows / totals.sum()
+    part = np.floor(exact)
+    order = np.argsort(-(exact - part), kind="stable")
+    part[order[: rows - int(part.sum())]] += 1
+    return part
+
+
+def save(folds: Folds, path: Path) -> None:
+    """Write the folds; the file appears whole or not at all."""
+    rows = dict(sorted(zip(folds.ids, folds.fold.tolist(), strict=True)))
+    content = {
+        "schema": FORMAT, "k": folds.k, "seed": folds.seed, "share": folds.share,
+        "subset": folds.subset, "fingerprint": folds.fingerprint, "folds": rows,
+    }  # fmt: skip
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_text(json.dumps(content, ensure_ascii=False, indent=0), "utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Folds:
+    """The folds of a file.
+
+    Raises:
+        FoldError: it is not there, damaged, of a later version, or was changed by hand.
+    """
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        if said["schema"] != FORMAT:
+            raise FoldError(f"{path}: schema {said['schema']} is not known; deal the folds again")
+        rows = {str(name): int(fold) for name, fold in said["folds"].items()}
+        folds = Folds(
+            tuple(rows), np.asarray(list(rows.values()), np.int64), int(said["k"]),
+            int(said["seed"]), float(said["share"]), str(said["subset"]),
+        )  # fmt: skip
+        stated = said["fingerprint"]
+    except OSError as error:
+        raise FoldError(f"{path} cannot be read ({error.strerror}); deal the folds again") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise FoldError(f"{path} is no fold file, or damaged; remove it and deal again") from None
+    if folds.fingerprint != stated:
+        raise FoldError(f"{path} was changed after it was written; remove it and deal again")
+    return folds

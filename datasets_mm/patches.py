@@ -1,0 +1,42 @@
+"""How many tokens a picture becomes in Qwen2.5-VL: by its size alone, before anything is loaded.
+
+Light, and apart from the pixels: what `data describe` counts and what an engine feeds its model
+must be rounded alike.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+FACTOR: Final = 28
+"""Pixels of a token's edge: patches of 14, merged two by two."""
+MIN_PIXELS: Final = 56 * 56
+MAX_PIXELS: Final = FACTOR * FACTOR * 1280
+LONG_SIDES: Final = (384, 512, 768)
+"""What the users' notebook chooses from."""
+
+
+def smart_resize(
+    height: int, width: int, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """(height, width) in multiples of 28, about as before, the area within its bounds.
+
+    Source: Qwen2-VL's image processor, `smart_resize`; for pictures beyond its ratio of 200, which
+    it refuses, the same rule goes on.
+    """
+    high, wide = (round(edge / FACTOR) * FACTOR for edge in (height, width))
+    if high * wide > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels) * FACTOR
+        high, wide = (max(1, math.floor(edge / shrink)) * FACTOR for edge in (height, width))
+    elif high * wide < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width)) / FACTOR
+        high, wide = (math.ceil(edge * grow) * FACTOR for edge in (height, width))
+    return high, wide
+
+
+def image_tokens(width: int, height: int, long_side: int) -> int:
+    """Tokens of a picture whose longer side becomes `long_side` pixels."""
+    scale = long_side / max(width, height)
+    high, wide = smart_resize(max(1, round(height * scale)), max(1, round(width * scale)))
+    return high * wide // FACTOR**2
