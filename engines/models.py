@@ -226,11 +226,13 @@ def _described(name: str, folder: Path) -> dict[str, Any]:
             f"model '{name}': model_type {kind!r} is not supported; a `clip`, `siglip` or "
             "`siglip2` folder is, or one in open_clip's layout"
         )
-    vision, text = (config.get(f"{tower}_config") or {} for tower in ("vision", "text"))
-    context = int(text.get("max_position_embeddings", 77 if family == "clip" else 64))
-    # SigLIP 2 for any shape states its number of patches: a square of as many is taken.
-    side = math.isqrt(int(vision.get("num_patches", 256))) * int(vision.get("patch_size", 16))
-    size = side if kind == "siglip2" else int(vision.get("image_size", 224))
+    vision, text = (_table(config, f"{tower}_config") for tower in ("vision", "text"))
+    context = _size(name, text, "max_position_embeddings", 77 if family == "clip" else 64)
+    if kind == "siglip2":  # for any shape: it states its number of patches; a square of as many
+        patches = _size(name, vision, "num_patches", 256)
+        size = math.isqrt(patches) * _size(name, vision, "patch_size", 16)
+    else:
+        size = _size(name, vision, "image_size", 224)
     return {
         "title": f"{str(kind).upper()} in {folder}",
         "family": family,
@@ -242,18 +244,33 @@ def _described_open_clip(name: str, folder: Path) -> dict[str, Any]:
     config = _json(name, folder / OPEN_CLIP).get("model_cfg")
     if not isinstance(config, dict):
         raise LookupError(f"model '{name}': {folder / OPEN_CLIP} has no `model_cfg`")
-    vision, text = (config.get(f"{tower}_cfg") or {} for tower in ("vision", "text"))
-    size = vision.get("image_size", 224)
+    vision, text = (_table(config, f"{tower}_cfg") for tower in ("vision", "text"))
     return {
         "title": f"open_clip model in {folder}",
         "family": "open-clip",
         "packages": ("open_clip",),
         "install": INSTALL_OPEN_CLIP,
         "settings": {
-            "image_size": int(size[0] if isinstance(size, list) else size),
-            "max_tokens": int(text.get("context_length", 77)),
+            "image_size": _size(name, vision, "image_size", 224),
+            "max_tokens": _size(name, text, "context_length", 77),
         },
     }
+
+
+def _table(config: dict[str, Any], key: str) -> dict[str, Any]:
+    found = config.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _size(name: str, table: dict[str, Any], key: str, usual: int) -> int:
+    """What a configuration states: a whole number, or a pair of equal ones."""
+    stated = table.get(key, usual)
+    found = stated[0] if isinstance(stated, list) and stated else stated
+    if not isinstance(found, int) or found < 1:
+        raise LookupError(
+            f"model '{name}': its configuration says {key} = {stated!r}; a whole number is wanted"
+        )
+    return found
 
 
 def _json(name: str, path: Path) -> dict[str, Any]:

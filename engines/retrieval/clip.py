@@ -12,7 +12,8 @@ from transformers import CLIPConfig, CLIPModel
 
 from engines.retrieval.encoder import DualEncoder
 from engines.retrieval.towers import Pixels, Tower, mean, until_end
-from engines.torchkit.configs import ATTENTION, read_config
+from engines.torchkit import weights
+from engines.torchkit.configs import read_config
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
@@ -130,10 +131,7 @@ def from_folder(
     folder: Path, temperature: float, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
 ) -> ClipEncoder:
     """A CLIPModel from a local folder, safetensors only, in float32."""
-    clip: Any = CLIPModel.from_pretrained(
-        folder, config=CLIPConfig.from_dict(read_config(folder)), attn_implementation=ATTENTION,
-        local_files_only=True, use_safetensors=True, dtype=torch.float32,
-    )  # fmt: skip
+    clip = weights.load(CLIPModel, folder, CLIPConfig.from_dict(read_config(folder)))
     if clip.text_model.eos_token_id == 2:  # configs from before transformers 4.31 say 2
         clip.text_model.eos_token_id = clip.config.text_config.vocab_size - 1
     return ClipEncoder(clip, temperature, mean, std)

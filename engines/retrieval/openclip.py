@@ -190,7 +190,7 @@ def from_folder(folder: Path, temperature: float) -> OpenClipEncoder:
                 weights_only=True,
             )
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
-            reason = str(error).splitlines()[0][:200]
+            reason = (str(error).splitlines() or [""])[0][:200]
             raise EngineError(f"{folder}: open_clip cannot build the model: {reason}") from None
     if not hasattr(model, "text") or not hasattr(model.text, "transformer"):
         raise EngineError(f"{folder}: only open_clip's own text towers are supported")

@@ -18,7 +18,8 @@ from transformers import Siglip2Model, SiglipModel
 
 from engines.retrieval.encoder import DualEncoder
 from engines.retrieval.towers import Pixels, Tower, mean
-from engines.torchkit.configs import ATTENTION, read_config
+from engines.torchkit import weights
+from engines.torchkit.configs import read_config
 
 MEAN: Final = (0.5, 0.5, 0.5)
 STD: Final = (0.5, 0.5, 0.5)
@@ -170,8 +171,5 @@ def from_folder(
     """A SigLIP from a local folder, safetensors only, in float32."""
     stated = read_config(folder)
     kind: Any = Siglip2Model if stated.get("model_type") == NAFLEX else SiglipModel
-    siglip = kind.from_pretrained(
-        folder, config=kind.config_class.from_dict(stated), attn_implementation=ATTENTION,
-        local_files_only=True, use_safetensors=True, dtype=torch.float32,
-    )  # fmt: skip
+    siglip = weights.load(kind, folder, kind.config_class.from_dict(stated))
     return SiglipEncoder(siglip, temperature, pad, mean, std)

@@ -112,8 +112,18 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def from_folder(folder: Path) -> Tokenizer:
-    """The tokenizer of a model folder."""
-    return Tokenizer.from_file(str(folder / TOKENIZER))
+    """The tokenizer of a model folder.
+
+    Raises:
+        EngineError: the file is damaged, or not there.
+    """
+    path = folder / TOKENIZER
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise EngineError(
+            f"{path}: is no tokenizer ({str(error)[:200]}); save the model again"
+        ) from None
 
 
 def built(texts: Sequence[str], vocabulary: int, cache_root: Path) -> Tokenizer:

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
 from engines import models, protocol
 from engines.emitter import EngineError
-from engines.retrieval import loading
+from engines.retrieval import loading, wording
 from engines.retrieval.params import Params
 from engines.torchkit import checkpoints, configs
 from workbench import verdict
@@ -167,6 +168,62 @@ def test_a_config_that_is_none_is_a_sentence(folder: Path, config: bytes) -> Non
         load(folder)
     with pytest.raises(LookupError):
         models.load(f"path:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"text_config": {"max_position_embeddings": None}}, "max_position_embeddings = None"),
+        ({"vision_config": {"image_size": "224"}}, "image_size = '224'"),
+        ({"model_type": "siglip2", "vision_config": {"num_patches": -4}}, "num_patches = -4"),
+    ],
+)
+def test_a_size_that_is_none_is_a_sentence(
+    folder: Path, config: dict[str, object], sentence: str
+) -> None:
+    configure(folder, **config)
+    with pytest.raises(LookupError, match=f"{sentence}; a whole number is wanted"):
+        models.load(f"path:{folder}")
+
+
+@pytest.mark.parametrize("size", [[], None, "x", -1])
+def test_a_size_in_the_other_layout_is_a_sentence(tmp_path: Path, size: object) -> None:
+    stated = {"model_cfg": {"vision_cfg": {"image_size": size}, "text_cfg": "none"}}
+    (tmp_path / models.OPEN_CLIP).write_text(json.dumps(stated))
+    with pytest.raises(LookupError, match="a whole number is wanted"):
+        models.load(f"path:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"hidden_size": 32}, {"num_attention_heads": 3}, {"hidden_act": "none"}],
+    ids=str,
+)
+def test_sizes_that_do_not_fit_the_weights_are_a_sentence(
+    folder: Path, sizes: dict[str, object]
+) -> None:
+    """transformers raises RuntimeError, a class of its own, and KeyError."""
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    configure(folder, text_config={**text, **sizes})
+    with pytest.raises(EngineError, match="cannot be loaded"):
+        load(folder)
+
+
+def test_weights_that_lack_tensors_are_refused(folder: Path) -> None:
+    """transformers would fill them with random numbers, and evaluate those."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    lost = sorted(name for name in tensors if "q_proj" in name)
+    save_file({n: t for n, t in tensors.items() if n not in lost}, path, {"format": "pt"})
+    with pytest.raises(EngineError, match=f"lack {len(lost)} tensors of the model .{lost[0]}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", '{"model": 1}'])
+def test_a_tokenizer_that_is_none_is_a_sentence(folder: Path, text: str) -> None:
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(EngineError, match="tokenizer.json: is no tokenizer"):
+        wording.of_model(folder, "clip")
 
 
 def header(text: bytes, length: int | None = None, body: bytes = b"") -> bytes:
