@@ -144,7 +144,7 @@ def reconcile(folder: Path, *, elsewhere: bool = False) -> list[str]:
         return []
     if warden.state in ("ended", "lost"):
         return []
-    held = locks.take(folder / "warden.lock")
+    held = _take_over(folder / "warden.lock", Limits().kill_seconds)
     if held is None:
         return []
     try:
@@ -155,6 +155,14 @@ def reconcile(folder: Path, *, elsewhere: bool = False) -> list[str]:
     finally:
         os.close(held)
     return buried
+
+
+def _take_over(lock: Path, seconds: float) -> int | None:
+    """The dead warden's lock; its guard shares it, and holds it while it clears up."""
+    deadline = time.monotonic() + seconds
+    while (held := locks.take(lock)) is None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return held
 
 
 def _bury(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -45,6 +46,14 @@ def environment(here: Path) -> dict[str, str]:
         "WORKBENCH_CACHE": str(here / "cache"), "WORKBENCH_CONFIG": str(here / "config"),
         "XDG_RUNTIME_DIR": str(here / "runtime"),
     }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background inherits a deaf ear for Ctrl-C, and so would ours."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def start(here: Path, *words: str) -> subprocess.Popen[str]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from engines.protocol import RunSpec
 from results import store
 from tests.fixtures.wardens import House, end_of, entries, until
-from workbench import launch, plan, suite
+from workbench import launch, locks, plan, suite
 from workbench.suite import Command
 
 
@@ -120,6 +121,14 @@ def test_reconcile_buries_a_lost_suite_once(house: House) -> None:
     view = suite.Reader(folder).poll()
     assert (view.warden, view.runs[1].state.status) == ("lost", "queued")
     assert len(list(store.read(house.logs / "results.jsonl"))) == 1
+
+
+def test_reconcile_waits_for_the_guard_that_still_clears_up(house: House) -> None:
+    folder = lost_suite(house, "polite")
+    held = locks.take(folder / "warden.lock")
+    assert held is not None
+    threading.Timer(0.3, os.close, [held]).start()
+    assert launch.reconcile(folder) == ["01-fake-none-polite"]
 
 
 def test_reconcile_kills_what_carries_the_token(house: House) -> None:
