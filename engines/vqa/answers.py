@@ -5,6 +5,8 @@ What joins the model to `infer` and `evaluate`, which know no torch.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +17,12 @@ from engines.torchkit.looks import looking
 from engines.vqa import augment, delivery, evaluate, infer
 from engines.vqa.augment import IDENTITY, Logits, Permutation, View
 from engines.vqa.context import Context
+from engines.vqa.data import Data
 from engines.vqa.infer import Asked
 from engines.vqa.predictions import Answer
 from engines.vqa.prepare import Prepared
 from engines.vqa.questions import Questions
+from engines.vqa.siblings import VALIDATION
 
 
 def letter_logits(
@@ -76,12 +80,35 @@ class Reader:
             return written(self._ready, questions, self._context.params.max_new_tokens)
 
 
+def answer_run(context: Context, ready: Prepared, data: Data, key: Mapping[str, Any]) -> None:
+    """Everything that a run answers in the end: its held-out rows, its splits, its submission.
+
+    `key`: what the answers depend on beside questions and settings: which weights.
+
+    Raises:
+        EngineError: not every question got exactly one answer, or they are no valid submission.
+    """
+    params = context.params
+    if len(data.validation):
+        answer_split(context, ready, data.validation, VALIDATION, key)
+    for name, whole in data.splits.items():
+        submitted = name == params.infer_on or context.spec.task == "infer"
+        limit = 0 if submitted else params.evaluate_limit
+        asked = whole.take(evaluate.stratified(whole.answers, limit))
+        answers = answer_split(context, ready, asked, name, key)
+        if submitted:
+            subset = context.source.built(name, context.emit)
+            delivery.deliver(
+                context.emit, context.run_dir, answers, params.sample_submission, subset
+            )
+
+
 def answer_split(
     context: Context, ready: Prepared, questions: Questions, name: str, key: Mapping[str, Any]
 ) -> list[Answer]:
     """Answer all questions of a split, whatever an earlier attempt left; metrics, files, notices.
 
-    `key`: what the answers depend on beside the settings of this run's answers: weights, data.
+    `key`: what the answers depend on beside questions and settings: which weights.
 
     Raises:
         EngineError: not every question got exactly one answer.
@@ -114,5 +141,15 @@ def how(context: Context, questions: Questions, key: Mapping[str, Any]) -> Asked
         block=params.predict_batch * infer.BLOCK_BATCHES,
         blank=params.blank and len(known) == len(questions),
         written=frozenset(questions.ids[row] for row in sample) if params.written else frozenset(),
-        key={**key, "tokens": params.max_new_tokens, "batch": params.predict_batch},
-    )
+        key={
+            **key, "questions": digest(questions), "tokens": params.max_new_tokens,
+            "batch": params.predict_batch, "pixels": params.long_side,
+        },
+    )  # fmt: skip
+
+
+def digest(questions: Questions) -> str:
+    """Identity of what is asked."""
+    asked = [questions.ids, questions.paths, questions.texts, questions.options]
+    content = json.dumps([*asked, questions.answers.tolist()]).encode()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
