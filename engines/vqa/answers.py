@@ -17,12 +17,10 @@ from engines.torchkit.looks import looking
 from engines.vqa import augment, delivery, evaluate, infer
 from engines.vqa.augment import IDENTITY, Logits, Permutation, View
 from engines.vqa.context import Context
-from engines.vqa.data import Data
 from engines.vqa.infer import Asked
 from engines.vqa.predictions import Answer
 from engines.vqa.prepare import Prepared
 from engines.vqa.questions import Questions
-from engines.vqa.siblings import VALIDATION
 
 
 def letter_logits(
@@ -78,29 +76,6 @@ class Reader:
         """See `written`."""
         with self._context.precision.autocast():
             return written(self._ready, questions, self._context.params.max_new_tokens)
-
-
-def answer_run(context: Context, ready: Prepared, data: Data, key: Mapping[str, Any]) -> None:
-    """Everything that a run answers in the end: its held-out rows, its splits, its submission.
-
-    `key`: what the answers depend on beside questions and settings: which weights.
-
-    Raises:
-        EngineError: not every question got exactly one answer, or they are no valid submission.
-    """
-    params = context.params
-    if len(data.validation):
-        answer_split(context, ready, data.validation, VALIDATION, key)
-    for name, whole in data.splits.items():
-        submitted = name == params.infer_on or context.spec.task == "infer"
-        limit = 0 if submitted else params.evaluate_limit
-        asked = whole.take(evaluate.stratified(whole.answers, limit))
-        answers = answer_split(context, ready, asked, name, key)
-        if submitted:
-            subset = context.source.built(name, context.emit)
-            delivery.deliver(
-                context.emit, context.run_dir, answers, params.sample_submission, subset
-            )
 
 
 def answer_split(
