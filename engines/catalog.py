@@ -19,7 +19,7 @@ from engines.protocol import Oom, RunSpec, Task
 if TYPE_CHECKING:  # the workbench reads this catalogue and must not know what speaks for engines
     from engines.emitter import Emitter
 
-_NAMES: Final = ("retrieval", "captioning", "probe")
+_NAMES: Final = ("retrieval", "captioning", "vqa", "probe")
 
 
 class UnknownEngineError(LookupError):
@@ -73,12 +73,20 @@ def smaller(engine: str, params: Mapping[str, Any], phase: str) -> Oom | None:
         own = getattr(load(engine), "smaller", None)
     except UnknownEngineError:
         return None
-    found: Oom | None = own(params, phase) if own else halved(params)
+    found: Oom | None = own(params, phase) if own else halved(params, phase)
     return found
 
 
-def halved(params: Mapping[str, Any]) -> Oom | None:
-    """Half of `batch`, or what comes next below it and divides the effective batch."""
+def halved(params: Mapping[str, Any], phase: str = "train") -> Oom | None:
+    """Half of `batch`, or what comes next below it and divides the effective batch.
+
+    Where answers are given, half of `predict_batch`.
+    """
+    asked = params.get("predict_batch")
+    if phase in ("eval", "generate") and isinstance(asked, int):
+        after = asked // 2
+        changed = {"predict_batch": after}
+        return Oom(step=0, before=asked, after=after, params=changed) if after else None
     batch, accumulation = params.get("batch"), params.get("accumulation")
     if not isinstance(batch, int) or not isinstance(accumulation, int) or batch < 2:
         return None

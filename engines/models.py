@@ -29,7 +29,9 @@ NEEDED: Final = ("config.json", WEIGHTS, "tokenizer.json")
 NEEDED_OPEN_CLIP: Final = (OPEN_CLIP, "open_clip_model.safetensors")
 PART_FILES: Final = ("config.json", WEIGHTS)
 PICKLED: Final = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
-Family = Literal["clip", "siglip", "open-clip", "clip-scratch", "frozen-towers", "captioner", "run"]
+Family = Literal[
+    "clip", "siglip", "open-clip", "clip-scratch", "frozen-towers", "captioner", "vlm", "run"
+]  # fmt: skip
 TRANSFORMERS: Final[dict[str, Family]] = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip"}
 """Families by the model_type of a folder in transformers' layout."""
 INSTALL_OPEN_CLIP: Final = "install the `open-clip` extra: pip install 'workbench-mm[open-clip]'"
@@ -119,6 +121,8 @@ def problem(entry: ModelEntry) -> str | None:
     folder = weights_folder(entry)
     if folder is None:
         return None
+    if entry.family == "vlm":
+        return part_problem(entry.name, entry, NEEDED)
     needed = NEEDED_OPEN_CLIP if entry.family == "open-clip" else NEEDED
     missing = [file for file in needed if not (folder / file).is_file()]
     if needed[1] in missing and any((folder / file).exists() for file in PICKLED):
@@ -131,7 +135,7 @@ def problem(entry: ModelEntry) -> str | None:
     return None
 
 
-def part_problem(name: str, part: Part, needed: tuple[str, ...]) -> str | None:
+def part_problem(name: str, part: Part | ModelEntry, needed: tuple[str, ...]) -> str | None:
     """`problem` of one part of the model `name`; large weights may lie in several files."""
     if sentence := _absent(name, part):
         return sentence
@@ -199,15 +203,13 @@ def _local(name: str, folder: Path) -> ModelEntry:
     if not folder.is_absolute():
         raise LookupError(f"model '{name}': the path is not absolute; write path:/abs/dir")
     found = _described(name, folder)
-    return ModelEntry(name=name, engines=("retrieval",), path=str(folder), **found)
+    return ModelEntry(name=name, path=str(folder), **found)
 
 
 def _in_cache(name: str, wanted: str) -> ModelEntry:
     """An entry for a repository that the local hub cache holds."""
     hub, _, asked = wanted.partition("@")
-    entry = ModelEntry(
-        name=name, engines=("retrieval",), family="clip", hub=hub, revision=asked or "main"
-    )
+    entry = ModelEntry(name=name, family="clip", hub=hub, revision=asked or "main")
     folder = weights_folder(entry)
     if folder is None:
         raise LookupError(problem(entry))
@@ -221,6 +223,8 @@ def _described(name: str, folder: Path) -> dict[str, Any]:
     config = _json(name, folder / "config.json")
     kind = config.get("model_type")
     family = TRANSFORMERS.get(str(kind))
+    if family is None and isinstance(config.get("vision_config"), dict):
+        return {"title": f"{kind} in {folder}", "engines": ("vqa",), "family": "vlm"}
     if family is None:
         raise LookupError(
             f"model '{name}': model_type {kind!r} is not supported; a `clip`, `siglip` or "
@@ -235,6 +239,7 @@ def _described(name: str, folder: Path) -> dict[str, Any]:
         size = _size(name, vision, "image_size", 224)
     return {
         "title": f"{str(kind).upper()} in {folder}",
+        "engines": ("retrieval",),
         "family": family,
         "settings": {"image_size": size, "max_tokens": context},
     }
@@ -247,6 +252,7 @@ def _described_open_clip(name: str, folder: Path) -> dict[str, Any]:
     vision, text = (_table(config, f"{tower}_cfg") for tower in ("vision", "text"))
     return {
         "title": f"open_clip model in {folder}",
+        "engines": ("retrieval",),
         "family": "open-clip",
         "packages": ("open_clip",),
         "install": INSTALL_OPEN_CLIP,

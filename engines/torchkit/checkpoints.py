@@ -146,7 +146,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> Written:
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # data starts aligned
-    return _write(path, [struct.pack("<Q", len(text)), text, *map(_bytes, tensors.values())])
+    return _write(path, [struct.pack("<Q", len(text)), text, *map(raw, tensors.values())])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -183,7 +183,8 @@ def set_random_state(state: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def raw(tensor: Tensor) -> memoryview:
+    """The tensor's bytes, copied to the CPU where needed."""
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return flat.numpy().data
 

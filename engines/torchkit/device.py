@@ -47,6 +47,13 @@ def prepare(threads: int, *, tf32: bool, ranks: int = 1) -> None:
     torch.backends.cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"  # type: ignore[attr-defined]
 
 
+def be_deterministic() -> None:
+    """Only kernels that give equal results every time, where there are any; slower on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS first starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
 def seed(number: int) -> None:
     """Start torch's generators, of all devices, from this number."""
     torch.manual_seed(number)

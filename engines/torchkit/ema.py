@@ -42,6 +42,18 @@ class Average(ABC):
         finally:
             self._swap()
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """The averages take the place of the weights, for good."""
+        for (_, weight), shadow in zip(self._named, self._shadow, strict=True):
+            weight.copy_(shadow)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """The weights take the place of the averages."""
+        for (_, weight), shadow in zip(self._named, self._shadow, strict=True):
+            shadow.copy_(weight)
+
     def tensors(self) -> dict[str, Tensor]:
         """The averages by parameter name."""
         return {name: t for (name, _), t in zip(self._named, self._shadow, strict=True)}
@@ -100,15 +112,6 @@ class Swa(Average):
         self._steps += 1
         if self.begun:
             self._move(1 / (self._steps - self._start + 1))
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model with the mean weights; with its own as long as there is no mean."""
-        if not self.begun:
-            yield
-            return
-        with super().applied():
-            yield
 
     def tensors(self) -> dict[str, Tensor]:
         """The means by parameter name, and how many steps were seen."""

@@ -15,7 +15,7 @@ from engines.vqa.params import Params
 __all__ = ["NEEDS", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "VQA: answers four-choice questions about pictures"
-TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "ensemble")
+TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "ensemble", "probe")
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
 
 

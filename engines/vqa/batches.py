@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -63,6 +64,7 @@ class Gatherer:
         if self._shuffle:
             orders = [ORDERS[int(chance % 24)] for chance in hashed(own, self._seed, epoch, salt=2)]
         batch = gathered(self._wording, self._pictures, self._questions, own, (orders, scale, True))
+        batch = replace(batch, total=len(rows))
         return batch.mapped(torch.Tensor.pin_memory) if self.pin else batch
 
     def to_device(self, batch: VqaBatch, device: torch.device) -> VqaBatch:

@@ -31,6 +31,8 @@ class Data:
     """What is evaluated or answered in the end, by name."""
     dealt: str
     """How the rows were dealt, for the record."""
+    delivered: Subset | None = None
+    """The subset whose answers are a submission."""
 
 
 def read_data(context: Context) -> Data:
@@ -41,26 +43,37 @@ def read_data(context: Context) -> Data:
     """
     params, spec, source = context.params, context.spec, context.source
     own = source.built(spec.subset, context.emit)
-    asked = questions.read(own)
-    splits: dict[str, Questions] = {}
-    if spec.task in ("train", "probe"):
-        wanted = own.evaluate_on if params.evaluate_on is None else params.evaluate_on
-        wanted = (*wanted, *([params.infer_on] if params.infer_on else []))
-    else:
-        wanted = params.evaluate_on or (spec.subset,)
-        wanted = (spec.subset,) if spec.task == "infer" else wanted
-    for name in dict.fromkeys(wanted):
-        if name == spec.subset:
-            splits[name] = asked
+    subsets = {spec.subset: own}
+    for name in wanted(context, own):
+        if name in subsets:
             continue
-        if name not in (params.evaluate_on or ()) and (sentence := source.absent(name)):
+        optional = name != params.infer_on and params.evaluate_on is None
+        if optional and (sentence := source.absent(name)):
             context.emit.notice("not-evaluated", sentence)
             continue
-        splits[name] = questions.read(source.built(name, context.emit))
-    if spec.task not in ("train", "probe"):
-        return Data(own.fingerprint, asked.take([]), asked.take([]), splits, "")
-    train, held, dealt = deal(context, asked, own)
-    return Data(own.fingerprint, train, held, splits, dealt)
+        subsets[name] = source.built(name, context.emit)
+    asked = {name: questions.read(subset) for name, subset in subsets.items()}
+    splits = {name: asked[name] for name in wanted(context, own) if name in asked}
+    delivered = subsets.get(spec.subset if spec.task == "infer" else params.infer_on)
+    none = asked[spec.subset].take([])
+    train, held, dealt = none, none, ""
+    if spec.task in ("train", "probe"):
+        train, held, dealt = deal(context, asked[spec.subset], own)
+    return Data(own.fingerprint, train, held, splits, dealt, delivered)
+
+
+def wanted(context: Context, own: Subset) -> list[str]:
+    """Names of the subsets that are answered in the end; the one of the submission last."""
+    params, spec = context.params, context.spec
+    if spec.task == "probe":
+        return []
+    if spec.task == "infer":
+        return [spec.subset]
+    named = own.evaluate_on if params.evaluate_on is None else params.evaluate_on
+    if spec.task == "evaluate" and not named:
+        named = (spec.subset,)
+    last = [params.infer_on] if params.infer_on else []
+    return list(dict.fromkeys([*(one for one in named if one not in last), *last]))
 
 
 def deal(context: Context, asked: Questions, own: Subset) -> tuple[Questions, Questions, str]:

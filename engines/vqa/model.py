@@ -40,12 +40,17 @@ class VqaBatch:
     image_grid_thw: Tensor
     """[B, 3]: frames, rows and columns of patches of each picture."""
 
+    total: int = 0
+    """Questions of the global micro-batch, of which these are one rank's share; 0: these are all.
+    """
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.total or len(self.ids)
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> VqaBatch:
         """With the function applied to every tensor."""
-        return VqaBatch(**{name: function(tensor) for name, tensor in vars(self).items()})
+        changed = {n: function(t) for n, t in vars(self).items() if isinstance(t, Tensor)}
+        return replace(self, **changed)
 
     def inputs(self) -> dict[str, Tensor]:
         """Arguments of the model, by its own names; the labels are not among them."""

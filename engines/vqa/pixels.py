@@ -179,6 +179,12 @@ class Pictures:
         array, _ = self._place(root, path, scale)
         return Grid(*(side // self.patching.patch for side in array.shape[1:3]))
 
+    @property
+    def bytes(self) -> int:
+        """Of all pictures in all their sizes."""
+        sizes = {(id(array), row): array[0].nbytes for array, row in self._found.values()}
+        return sum(sizes.values())
+
     def same(self, root: Path, paths: Sequence[str], scale: float) -> bool:
         """Whether a scale gives all these pictures the size that they have anyway."""
         sizes = {self._extents[root, path] for path in paths}

@@ -6,13 +6,9 @@ Each part is a phase of its own, so that a run's time to first step can be read 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from engines import models
 from engines.emitter import EngineError
@@ -52,7 +48,6 @@ class Prepared:
         self,
         asked: Questions,
         rows: Sequence[int] | Rows,
-        *,
         scale: float = 1.0,
         permutation: Permutation = IDENTITY,
         blank: bool = False,
@@ -67,27 +62,6 @@ class Prepared:
             how = ([permutation] * len(some), scale, False)
             host = batches.gathered(self.wording, self.pictures, asked, some, how)
             yield answering.to_device(host, self.precision.device, values, blank=blank)
-
-    @contextmanager
-    def looking(self) -> Iterator[None]:
-        """Without dropout and gradients, autocast; training goes on as if nothing had been."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad(), self.precision.autocast():
-                yield
-        finally:
-            self.model.train(training)
-
-    def letters(self, batch: VqaBatch) -> Tensor:
-        """Logits of the four letters as they stand in the batch, float32 [B, 4]; in `looking`."""
-        chosen = torch.tensor(self.wording.letters, device=batch.ids.device)
-        return self.model.next_logits(batch)[:, chosen]
-
-    def generate(self, batch: VqaBatch, longest: int) -> list[str]:
-        """Greedy answers as text; in `looking`."""
-        made = self.model.generate(batch, longest, self.wording.end, self.wording.pad)
-        return [self.wording.decode(ids) for ids in made]
 
 
 def prepare(context: Context, data: Data) -> Prepared:

@@ -1,0 +1,152 @@
+"""One VQA run from spec to answers: the order of its phases, and nothing that computes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+from engines import models, protocol
+from engines.emitter import Emitter
+from engines.protocol import RunSpec
+from engines.torchkit import checkpoints, device, distributed, forecast, loop, quantize, timed
+from engines.torchkit import trained as kept
+from engines.torchkit.precision import Precision
+from engines.vqa.answers import answer_split
+from engines.vqa.context import Context
+from engines.vqa.data import Data, read_data
+from engines.vqa.delivery import deliver
+from engines.vqa.evaluate import stratified
+from engines.vqa.params import Params
+from engines.vqa.prepare import Prepared, prepare
+from engines.vqa.siblings import VALIDATION
+from engines.vqa.train import Job, assemble
+from engines.vqa.watch import Watch
+
+SHAPING: Final = (
+    "long_side", "min_pixels", "max_pixels", "prompt", "quantize", "double_quant", "lora_rank",
+    "lora_alpha", "lora_targets",
+)  # fmt: skip
+"""Settings that a trained model brings along; everything else is the answering run's own."""
+
+
+def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
+    """Train on the subset and answer, or only answer."""
+    params = Params.model_validate(spec.params)
+    team = distributed.join()
+    target = device.choose(spec.devices, team.rank)
+    device.prepare(params.threads, tf32=params.tf32, ranks=team.size)
+    if params.deterministic:
+        device.be_deterministic()
+    device.seed(spec.seed)
+    device.introduce(emit, spec, target)
+    precision, entry = Precision(params.precision, target), models.load(spec.model)
+    asked = Context(spec, params, precision, emit, run_dir, entry, team=team)
+    context = kept.resolve(asked, SHAPING)
+    with team.leader_first(emit):
+        emit.phase("build")
+        data = read_data(context)
+        device.report_memory(emit, "build", target)
+        ready = prepare(context, data)
+    device.report_memory(emit, "load", target)
+    if spec.task in ("train", "probe"):
+        if not train(context, data, ready):
+            return
+    else:
+        if context.trained is not None:
+            kept.load(ready.model, context.trained)
+        announce(context, data, ready, None)
+    answer(context, data, ready)
+    device.report_memory(emit, "generate", target)
+
+
+def train(context: Context, data: Data, ready: Prepared) -> bool:
+    """Train, and keep what came of it; whether this process goes on to answer."""
+    params, emit, team = context.params, context.emit, context.team
+    watch = Watch(context, data, ready)
+    job = assemble(context, data, ready, watch)
+    costing = forecast.of(context.spec, job, params.timing_warmup_steps, emit)
+    if costing is not None:  # it looks at nothing, as it answers nothing
+        job.after_epoch = None
+    announce(context, data, ready, job)
+    timing = timed.train(context, job)
+    team.leave()
+    device.report_memory(emit, "train", context.device)
+    if not team.leads:  # the leader saves and answers alone; it needs nobody's data
+        return False
+    if costing is not None:
+        emit.send(costing.forecast(timing, disk(context, ready, job)))
+        return False
+    watch.settle()
+    if params.save_model:
+        kept.keep(context, job, ready.state)
+    return True
+
+
+def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> None:
+    """Say what is going to happen, before it does."""
+    params, model = context.params, ready.model
+    answering = [name for name, on in (("EMA", params.ema), ("SWA", params.swa)) if on]
+    facts = {
+        **ready.facts,
+        "precision": context.precision.name,
+        "optimizer": f"AdamW{', fused' if params.fused else ''}",
+        "schedule": "linear warm-up, then cosine to 0",
+        "checkpointing": "non-reentrant" if params.checkpointing else "off",
+        "answering_weights": f"{answering[-1]} of the trained ones" if answering else "the last",
+    }
+    order = job.loader.order if job else None
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    context.emit.send(
+        protocol.Plan(
+            steps=job.steps if job else 0,
+            samples=len(data.train) if job else sum(map(len, data.splits.values())),
+            epochs=job.steps / order.steps_per_epoch if job and order else 0,
+            warmup_steps=min(params.timing_warmup_steps, job.steps) if job else 0,
+            stop_at=(job.stop_at or 0) if job else 0,
+            effective_batch=order.per_step if order else params.predict_batch,
+            micro_batch=order.batch if order else params.predict_batch,
+            parameters=quantize.logical_parameters(model),
+            trainable_parameters=trained if job else 0,
+            subset_fingerprint=data.fingerprint,
+            model_revision=ready.revision,
+            facts=facts,
+        )
+    )
+
+
+def answer(context: Context, data: Data, ready: Prepared) -> None:
+    """The held-out questions, then all splits; the submission last."""
+    params = context.params
+    key = {"weights": digest(ready.model), "subset": data.fingerprint}
+    if len(data.validation):
+        answer_split(context, ready, data.validation, VALIDATION, key)
+    last = data.delivered.name if data.delivered else ""
+    for name, asked in data.splits.items():
+        limit = 0 if name == last else params.evaluate_limit
+        chosen = asked.take(stratified(asked.answers, limit))
+        answers = answer_split(context, ready, chosen, name, key)
+        if data.delivered is not None and name == last:
+            context.emit.phase("save", "submission")
+            deliver(
+                context.emit, context.run_dir, answers, params.sample_submission, data.delivered
+            )
+
+
+def digest(model: Any) -> str:
+    """Of the trained weights: answers of other weights are not theirs."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in loop.trainable_tensors(model).items():
+        found.update(name.encode())
+        found.update(checkpoints.raw(tensor))
+    return found.hexdigest()
+
+
+def disk(context: Context, ready: Prepared, job: Job) -> dict[str, int]:
+    """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
+    params = context.params
+    on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
+    return {
+        **forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
+        "picture cache": ready.pictures.bytes,
+    }
