@@ -1,5 +1,7 @@
 """Small copies of M2KR in both of its layouts, made from OpenMoji-KB, for trying things out.
 
+The command also writes a VQA challenge (`challenge_copy.py`).
+
 True in form (file names, fields, kinds of dirt), not in content: the questions are OpenMoji-KB's.
 `python -m datasets_mm.copies --layout ret-jsonl --out DIR` speaks JSON lines, as a build does.
 """
@@ -20,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from datasets_mm import challenge_copy
 from datasets_mm.build import BuildError, Subset, build
 from datasets_mm.speech import percent_speaker, speak
 from datasets_mm.steps import rank
@@ -279,7 +282,7 @@ def _write_shards(folder: Path, stem: str, rows: Sequence[dict[str, Any]], shard
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write one copy, speaking JSON lines on stdout."""
     parser = argparse.ArgumentParser(prog="python -m datasets_mm.copies", description=__doc__)
-    parser.add_argument("--layout", choices=LAYOUTS, required=True)
+    parser.add_argument("--layout", choices=(*LAYOUTS, challenge_copy.LAYOUT), required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--cache-root", type=Path, required=True)
@@ -287,8 +290,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.out.exists() and any(given.out.iterdir()):
             raise BuildError(f"{given.out} is not empty; name a new folder with --out")
-        kb = build("emoji_kb", given.cache_root)
-        make(given.layout, given.out, given.rows, kb, percent_speaker())
+        say = percent_speaker()
+        if given.layout == challenge_copy.LAYOUT:
+            parts = [build(f"easy_vqa_{name}", given.cache_root) for name in ("train", "test")]
+            challenge_copy.make(given.out, given.rows, parts[0], parts[1], say)
+        else:
+            make(given.layout, given.out, given.rows, build("emoji_kb", given.cache_root), say)
     except (BuildError, OSError) as error:
         speak(kind="failed", error=str(error))
         return 1

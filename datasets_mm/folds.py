@@ -128,7 +128,8 @@ class _Table:
         labels = [str(answer) for answer in answers]
         kinds = {label: place for place, label in enumerate(sorted(set(labels)))}
         counts = np.zeros((len(names), len(kinds)))
-        np.add.at(counts, (group, [kinds[label] for label in labels]), 1)
+        for place, label in zip(group, labels, strict=True):
+            counts[place, kinds[label]] += 1
         return cls(names, counts, group)
 
     def deal(self, wanted: Counts) -> Rows:
@@ -161,7 +162,7 @@ def _even(totals: Counts, k: int) -> Counts:
 def _part(totals: Counts, rows: int) -> Counts:
     """`rows` of all, in whole rows, each answer in its share (largest remainders)."""
     exact = totals * rows / totals.sum()
-    part = np.floor(exact)
+    part: Counts = np.floor(exact)
     order = np.argsort(-(exact - part), kind="stable")
     part[order[: rows - int(part.sum())]] += 1
     return part

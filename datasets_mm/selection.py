@@ -65,8 +65,8 @@ def select(
     lost = Counter(reasons[paths[row]] for row in outcome.kept if paths[row] in reasons)
     for reason in sorted(lost):
         selection.skipped[reason] = lost[reason]
-        first = sorted(path for path, why in reasons.items() if why == reason)[:5]
-        selection.examples[reason] = list(named(first))
+        some = sorted(path for path, why in reasons.items() if why == reason)[:5]
+        selection.examples[reason] = list(named(some))
     return selection
 
 

@@ -171,7 +171,7 @@ def _built(name: str, folder: Path, manifest: dict[str, Any], images: Path | Non
     # What steps drop, and what the maker of packaged data excludes, is meant.
     meant = manifest.get("source_skipped", {}) if catalog.origin(chain).packages else {}
     left_out = {r: n for r, n in skipped.items() if r not in meant and not r.startswith("step ")}
-    noted = manifest.get("source_noted", {})
+    noted = {} if catalog.origin(chain).packages else manifest.get("source_noted", {})
     said = [f"{count:,} left out by the source: {reason}" for reason, count in meant.items()]
     examples = {**manifest.get("source_examples", {}), **manifest.get("examples", {})}
     return Target(

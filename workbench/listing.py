@@ -45,12 +45,12 @@ def subsets(*, as_json: bool) -> None:
             continue
         rows = _count(row.rows if row.built else row.expected_rows)
         built = "built" if row.built else "expected" if row.expected_rows else "not built"
-        corpus = _count(row.corpus_rows)
+        corpus = f"{_count(row.corpus_rows):>9} passages" if row.corpus_rows != 0 else f"{'':>18}"
         off = ""
         if row.built and row.expected_rows not in {None, row.rows}:
             off = f" (expected: {row.expected_rows:,} rows)"
         title = clean_line(row.title)
-        _out(f"{name:<24} {rows:>9} rows {corpus:>9} passages  {built:<9}  {title}{off}")
+        _out(f"{name:<24} {rows:>9} rows {corpus}  {built:<9}  {title}{off}")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def build(names: list[str], place: Place) -> ExitStatus:
 
 
 def make_copy(layout: str, out: Path, rows: int) -> ExitStatus:
-    """Write a small copy of M2KR in one of its layouts, in a child."""
+    """Write a small copy of M2KR, or of a VQA challenge, in a child."""
     command = [sys.executable, "-m", "datasets_mm.copies", "--layout", layout, "--out", str(out)]
     command += ["--rows", str(rows), "--cache-root", str(paths.cache_root())]
     return ExitStatus.COMPLETED if _child(layout, command) else ExitStatus.FAILED
@@ -133,7 +133,8 @@ def _tell(name: str, line: str) -> None:
 def _account(manifest: Mapping[str, Any]) -> Iterator[str]:
     """What a build left out, and what it wondered about: nothing is dropped in silence."""
     if "rows" in manifest:
-        yield f"{manifest['rows']:,} records, {manifest['corpus_rows']:,} passages"
+        passages = manifest["corpus_rows"]
+        yield f"{manifest['rows']:,} records" + (f", {passages:,} passages" if passages else "")
     for skipped, examples in (("source_skipped", "source_examples"), ("skipped", "examples")):
         for reason, count in manifest.get(skipped, {}).items():
             first = (manifest.get(examples, {}).get(reason) or [""])[0]

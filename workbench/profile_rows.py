@@ -194,7 +194,11 @@ def _length_bars(profile: Profile) -> tuple[tuple[str, int], ...]:
     step, counts = tokens.step, tokens.passage.histogram
     labels = [f"{n * step + 1}-{(n + 1) * step}" for n in range(len(counts) - 1)]
     labels.append(f"{(len(counts) - 1) * step + 1}+")
-    return tuple(zip(labels, counts, strict=True))
+    bars = tuple(zip(labels, counts, strict=True))
+    if profile.form == "passages":
+        return bars
+    last = max((n for n, count in enumerate(counts) if count), default=0)
+    return bars[: last + 1]  # captions are short: nothing comes after the longest
 
 
 def _duplicates(profiles: Profiles) -> Section:

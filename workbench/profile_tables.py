@@ -8,7 +8,8 @@ from typing import Any
 from datasets_mm.profile import FieldProfile, Profile
 from results.markdown import Cell, Column, Table, code
 from results.text import clean_line
-from workbench.profile_rows import Section, sections
+from workbench.profile_figures import Section
+from workbench.profile_rows import sections
 
 
 def table(section: Section, profiles: Sequence[Profile], *, markup: bool = False) -> Table:
