@@ -275,6 +275,38 @@ class CaptionExample(Part):
     """Of a video: how many of its frames the picture shows, four in a row; 0: it is the medium."""
 
 
+class AnswerExample(Part):
+    """A question that was answered wrongly, and confidently, for a person to look at."""
+
+    id: str
+    medium: str
+    """The picture's path under the subset's image root, as the data names it."""
+    question: str
+    options: tuple[str, ...] = ()
+    truth: str
+    """Letter of the right option."""
+    answer: str
+    """Letter that was given."""
+    confidence: float
+    """Probability that the answer had."""
+    kind: str = ""
+    picture: str = ""
+    """Where the picture lies on this machine, inside its image root; empty: none can be shown."""
+
+
+class AnsweredSplit(Part):
+    """What the answers to one split look like, beside their metrics."""
+
+    split: str
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Counts by true letter (row) and answered letter (column)."""
+    reliability: tuple[tuple[float, float, int, float | None, float | None], ...] = ()
+    """Low, high, n, mean confidence, accuracy of each bin of confidence; None where n is 0."""
+    kinds: dict[str, tuple[int, int]] = {}
+    """By type of question: how many, and how many right."""
+    worst: tuple[AnswerExample, ...] = ()
+
+
 class SearchView(Part):
     """A search: what was asked of it, and what it found beside its trials' records."""
 
@@ -320,3 +352,5 @@ class SuiteView(Part):
     """None: its runs were all known when it started."""
     captions: dict[str, tuple[CaptionExample, ...]] = {}
     """Best and worst captions, by run id."""
+    answers: dict[str, tuple[AnsweredSplit, ...]] = {}
+    """Answers to questions, by run id."""

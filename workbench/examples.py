@@ -1,13 +1,15 @@
 """Best and worst captions of a run, picked from the files that its evaluation wrote.
 
 Apart from `reporting`, because it reads what an engine wrote of foreign data: lines are checked one
-by one, and a picture counts only where it lies inside the image root of its subset.
+by one, and a picture or video counts only where it lies inside the image root of its subset.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +22,9 @@ RANKED_BY: Final = ("METEOR", "chrF", "SigLIP cosine", "cosine (local")
 MAX_BYTES: Final = 256 << 20
 SHORT: Final = 500
 """Letters of a caption in a report."""
+PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp")
+SHEET_SECONDS: Final = 120.0
+"""For the frames of all examples of a run; a report without them is better than none."""
 
 
 def of_run(record: RunRecord, log_root: Path, cache_root: Path) -> tuple[CaptionExample, ...]:
@@ -28,10 +33,39 @@ def of_run(record: RunRecord, log_root: Path, cache_root: Path) -> tuple[Caption
     for split in dict.fromkeys(m.split for m in record.metrics):
         files = {m.scores_file for m in record.metrics if m.split == split and m.scores_file}
         for name in sorted(files)[:1]:
-            lines = list(_lines(log_root / record.folder / name))
+            lines = list(lines_of(log_root / record.folder / name, "caption"))
             root = image_root(record.identity.subset if split == "train" else split, cache_root)
             found += _picked(lines, split, root)
     return tuple(found)
+
+
+def with_sheets(
+    shown: Sequence[CaptionExample], frames: int, cache_root: Path
+) -> tuple[CaptionExample, ...]:
+    """The same, videos with a contact sheet of their frames; those that cannot be read keep none.
+
+    Decoding is a child's work.
+    """
+    videos = {e.picture for e in shown if e.picture and not e.picture.lower().endswith(PICTURES)}
+    sheets = _sheets(sorted(videos), frames, cache_root) if videos else {}
+    return tuple(
+        e.model_copy(update={"picture": sheets[e.picture], "frames": frames})
+        if e.picture in sheets
+        else e
+        for e in shown
+    )
+
+
+def _sheets(videos: list[str], frames: int, cache_root: Path) -> dict[str, str]:
+    """File of the sheet by that of the video."""
+    command = [sys.executable, "-m", "datasets_mm.sheets", "--cache-root", str(cache_root)]
+    command += ["--frames", str(frames), "--", *videos]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=SHEET_SECONDS)
+    except subprocess.TimeoutExpired:
+        return {}
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    return {one["path"]: one["file"] for one in said if one["kind"] == "sheet"}
 
 
 def image_root(subset: str, cache_root: Path) -> Path | None:
@@ -48,8 +82,8 @@ def image_root(subset: str, cache_root: Path) -> Path | None:
         return None
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines that hold a caption; others are left out."""
+def lines_of(path: Path, said: str) -> Iterator[dict[str, Any]]:
+    """Lines that hold a text under the name `said`; others are left out."""
     try:
         if path.stat().st_size > MAX_BYTES:
             return
@@ -59,7 +93,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                     line = json.loads(raw)
                 except ValueError:
                     continue
-                if isinstance(line, dict) and isinstance(line.get("caption"), str):
+                if isinstance(line, dict) and isinstance(line.get(said), str):
                     yield line
     except OSError:
         return
@@ -84,7 +118,7 @@ def _picked(lines: list[dict[str, Any]], split: str, root: Path | None) -> list[
             references=tuple(str(one)[:SHORT] for one in _list(line.get("references"))[:3]),
             metric=metric,
             score=float(line[metric]),
-            picture=_inside(str(line.get("medium", "")), root),
+            picture=inside(str(line.get("medium", "")), root),
         )
         for number, line in enumerate([*best, *worst])
     ]
@@ -102,7 +136,7 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _inside(medium: str, root: Path | None) -> str:
+def inside(medium: str, root: Path | None) -> str:
     """The picture's real path if it lies under the root; else empty."""
     if root is None or not medium or "\0" in medium:
         return ""

@@ -16,7 +16,7 @@ from engines.protocol import RunSpec
 from results import forecasts, formats, notes, query, store
 from results.schema import Identity, RunCurves, RunRecord, SuiteView
 from results.text import clean, clean_line, escape_json
-from workbench import blackbox, examples, paths, suite
+from workbench import answers, blackbox, examples, paths, suite
 from workbench.exits import ExitStatus
 from workbench.state import RunView
 
@@ -78,6 +78,11 @@ def view(folder: Path) -> SuiteView:
             for r in found
             if (shown := examples.of_run(r, folder.parent, paths.cache_root()))
         },
+        answers={
+            r.identity.run_id: given
+            for r in found
+            if (given := answers.of_run(r, folder.parent, paths.cache_root()))
+        },
     )
 
 
@@ -105,15 +110,27 @@ def report(folder: Path, lang: str, out: Path | None) -> ExitStatus:
     if lang not in ("en", "ko"):
         raise suite.SuiteError(f"--lang {lang}: is not known; use en or ko")
     command = [sys.executable, "-m", "results.report", "-", "--lang", lang]
+    found = view(folder)
     if out is not None:
         command += ["--out", str(out)]
-    done = subprocess.run(command, input=view(folder).model_dump_json().encode(), check=False)
+        found = _with_sheets(found)
+    done = subprocess.run(command, input=found.model_dump_json().encode(), check=False)
     return ExitStatus.COMPLETED if done.returncode == 0 else ExitStatus.FAILED
+
+
+def _with_sheets(found: SuiteView) -> SuiteView:
+    """With frames of the videos among its examples."""
+    frames = {r.identity.run_id: r.identity.params.get("frames") or 8 for r in found.records}
+    shown = {
+        run: examples.with_sheets(many, frames[run], paths.cache_root())
+        for run, many in found.captions.items()
+    }
+    return found.model_copy(update={"captions": shown})
 
 
 def summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
-    from results import captioning, costing, evaluation, searches, tables
+    from results import captioning, costing, evaluation, searches, tables, vqa
     from results.markdown import code, markdown
 
     everything = records(folder.parent)
@@ -132,7 +149,12 @@ def summary(folder: Path) -> str:
         f"Captions of {code(split)}\n\n{markdown(captioning.scores(spoken, split))}"
         for split in captioning.splits(spoken)
     ]
-    others = [r for r in found if r not in spoken]
+    asked = vqa.of(found)
+    parts += [
+        f"Answers on {code(split)}\n\n" + "\n".join(vqa.sections(asked, split))
+        for split in vqa.splits(asked)
+    ]
+    others = [r for r in found if r not in spoken and r not in asked]
     for split in evaluation.splits(others):
         parts.append(
             f"Evaluation on {code(split)}\n\n{markdown(evaluation.metrics(others, split))}"
@@ -194,7 +216,7 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
         source = compared.source.identity
         print(clean_line(f"{compared.what}: {compared.sentence()}"))
         print("    " + clean_line(f"by {source.suite}/{source.run_id}"))
-    if record.exit.cause not in ("completed", "skipped"):
+    if record.exit.cause not in ("completed", "pruned", "skipped"):
         for line in blackbox.lines(log_root / record.folder, record.identity.attempt):
             indent = line[: len(line) - len(line.lstrip(" "))]
             print(indent + clean_line(line))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from results.report import captions, weekly
+from results.report import answers, captions, weekly
 from results.schema import SuiteView
 
 __all__ = ["render", "write"]
@@ -34,6 +34,7 @@ def write(view: SuiteView, out: Path, lang: str = "en", *, figures: bool = True)
     if figures:
         links, drawn = _draw(view, out)
     pictures = captions.copy_pictures(view, out / "pictures")
+    pictures |= answers.copy_pictures(view, out / "pictures")
     drawn += [out / link for link in pictures.values()]
     text = weekly.render(view, lang, links, pictures)
     report = out / ("report.md" if lang == "en" else f"report.{lang}.md")

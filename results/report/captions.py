@@ -1,31 +1,19 @@
-"""The captioning part of a report: experiments, scores by split, best and worst with pictures.
-
-Pictures are copied beside the report under names of our own, as they are: a report that is moved to
-another machine keeps them. Only regular files that begin like JPEG, PNG or WEBP are copied.
-"""
+"""The captioning part of a report: experiments, scores by split, best and worst with pictures."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from results import captioning, formats
 from results.markdown import Cell, Column, Table, code, escape, markdown
+from results.report import pictures as beside
 from results.schema import CaptionExample, SuiteView
 from results.words import say
 
-MAX_BYTES: Final = 8 << 20
-WIDTH: Final = 96
-"""Pixels in the report; the file is the data's own."""
-
-HEADS: Final = (
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"\xff\xd8\xff", "jpg"),
-)
+IN_A_ROW: Final = 4
+"""Frames of a video in a row of its contact sheet."""
 
 
 def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -54,25 +42,7 @@ def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None
 
 def copy_pictures(view: SuiteView, folder: Path) -> dict[str, str]:
     """Copy the pictures of all examples into `folder`; link by path, relative to its parent."""
-    links: dict[str, str] = {}
-    for example in (one for many in view.captions.values() for one in many):
-        if example.picture and example.picture not in links:
-            data = _read(Path(example.picture))
-            ending = _ending(data)
-            if not ending:
-                continue
-            name = f"{hashlib.blake2b(data, digest_size=12).hexdigest()}.{ending}"
-            folder.mkdir(exist_ok=True)
-            (folder / name).write_bytes(data)
-            links[example.picture] = f"{folder.name}/{name}"
-    return links
-
-
-def _ending(data: bytes) -> str:
-    """What kind of picture the bytes begin like; empty for anything else."""
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":  # RIFF alone may be a video
-        return "webp"
-    return next((ending for head, ending in HEADS if data.startswith(head)), "")
+    return beside.copy((one.picture for many in view.captions.values() for one in many), folder)
 
 
 def _examples(run: str, view: SuiteView, lang: str, pictures: Mapping[str, str]) -> Iterator[str]:
@@ -106,25 +76,10 @@ def _table(shown: list[CaptionExample], lang: str, pictures: Mapping[str, str]) 
 
 
 def _picture(example: CaptionExample, pictures: Mapping[str, str]) -> Cell:
-    link = pictures.get(example.picture)
-    if link is None:
-        return Cell(example.medium, "code")
-    return Cell(f'<img src="{link}" width="{WIDTH}" alt="">', "value")
+    columns = max(1, min(IN_A_ROW, example.frames))
+    return beside.cell(example.picture, example.medium, pictures, columns)
 
 
 def _heading(metric: str) -> str:
     """`METEOR (exact+stem, en words)` -> `METEOR`: the sentence below has the whole name."""
     return escape(metric.partition(" (")[0])
-
-
-def _read(path: Path) -> bytes:
-    """The file's bytes; none of what is no regular file, or too large, or gone."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return b""
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-            return b""
-        return file.read(MAX_BYTES)

@@ -19,11 +19,15 @@ from results import (
     rows,
     searches,
     tables,
+    vqa,
 )
 from results.markdown import Table, code, escape, fenced, markdown
-from results.report import captions, sections
+from results.report import answers, captions, sections
 from results.schema import RunRecord, SuiteView
 from results.words import say
+
+OWN_TABLES = frozenset({captioning.ENGINE, vqa.ENGINE})
+"""Engines whose metrics have tables of their own."""
 
 
 def render(
@@ -41,8 +45,9 @@ def render(
         *_head(view, lang),
         *_setup(view.records, lang),
         *_results(view, lang),
-        *_evaluation([r for r in view.records if r.identity.engine != captioning.ENGINE], lang),
+        *_evaluation([r for r in view.records if r.identity.engine not in OWN_TABLES], lang),
         *captions.render(view, lang, pictures),
+        *answers.render(view, lang, pictures),
         *_optimizations(view.records, lang),
         *_measurements(view.records, lang),
         *_figures(figures or {}, lang),

@@ -1,0 +1,68 @@
+"""Pictures beside a report: copied under names of our own, as they are.
+
+A report that is moved to another machine keeps them. Only regular files that begin like JPEG, PNG
+or WEBP are copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from results.markdown import Cell
+
+MAX_BYTES: Final = 8 << 20
+WIDTH: Final = 96
+"""Pixels in the report, of a picture or of one frame; the file is the data's own."""
+
+HEADS: Final = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpg"),
+)
+
+
+def copy(pictures: Iterable[str], folder: Path) -> dict[str, str]:
+    """Copy pictures into `folder`; link by path, relative to its parent."""
+    links: dict[str, str] = {}
+    for picture in dict.fromkeys(pictures):
+        data = _read(Path(picture)) if picture else b""
+        ending = _ending(data)
+        if not ending:
+            continue
+        name = f"{hashlib.blake2b(data, digest_size=12).hexdigest()}.{ending}"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+        links[picture] = f"{folder.name}/{name}"
+    return links
+
+
+def cell(picture: str, medium: str, links: Mapping[str, str], columns: int = 1) -> Cell:
+    """The picture, or the medium's name where none was copied; `columns`: frames side by side."""
+    link = links.get(picture)
+    if link is None:
+        return Cell(medium, "code")
+    return Cell(f'<img src="{link}" width="{WIDTH * columns}" alt="">', "value")
+
+
+def _ending(data: bytes) -> str:
+    """What kind of picture the bytes begin like; empty for anything else."""
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":  # RIFF alone may be a video
+        return "webp"
+    return next((ending for head, ending in HEADS if data.startswith(head)), "")
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes; none of what is no regular file, or too large, or gone."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return b""
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+            return b""
+        return file.read(MAX_BYTES)
