@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
-from datasets_mm import folds
 from datasets_mm.build import Subset
-from datasets_mm.folds import FoldError, Folds
+from datasets_mm.folds import FoldError
 from engines.emitter import EngineError
-from engines.vqa import questions
+from engines.vqa import dealing, questions
 from engines.vqa.context import Context
 from engines.vqa.evaluate import stratified
 from engines.vqa.questions import Questions
-
-FILE: Final = "folds.json"
 
 
 @dataclass(frozen=True)
@@ -82,27 +78,23 @@ def deal(context: Context, asked: Questions, own: Subset) -> tuple[Questions, Qu
     Raises:
         EngineError: a question has no known answer, or the rows cannot be dealt.
     """
-    params, seed = context.params, context.spec.seed
+    params = context.params
     if unknown := [name for name, a in zip(asked.ids, asked.answers, strict=True) if a < 0]:
         raise EngineError(
             f"subset '{own.name}': {len(unknown)} of {len(asked)} questions have no answer (first: "
             f"{unknown[0]}); train on questions whose answer is a, b, c or d"
         )
-    share = 0.0 if params.folds else params.validation_share
     try:
-        if params.folds:
-            fold = folds.assign(asked.answers, asked.groups(), params.folds, seed)
-        else:
-            fold = folds.hold_out(asked.answers, asked.groups(), share, seed)
-        dealt = Folds(tuple(asked.ids), fold, params.folds, seed, share, own.fingerprint)
-        folds.save(dealt, context.run_dir / FILE)
+        dealt = dealing.dealt(context, asked, own)
+        fold = dealt.of(asked.ids)
         asked = asked.dealt(dealt)
     except FoldError as error:
         raise EngineError(str(error)) from None
     held = np.flatnonzero(fold == params.fold)
     training = asked.take(np.flatnonzero(fold != params.fold))
     looked_at = held[stratified(asked.answers[held], params.validate_limit)]
-    what = f"fold {params.fold} of {params.folds}" if params.folds else f"{share:.0%} held out"
+    part = f"fold {params.fold + 1} of {params.folds}"
+    what = part if params.folds else f"{dealt.share:.0%} held out"
     said = (
         f"{what}: {len(training)} to train, {len(held)} held out, {len(looked_at)} of them looked "
         f"at; by answer, pictures together; {dealt.fingerprint}"
