@@ -48,9 +48,15 @@ class Difference(NamedTuple):
 
 
 def bootstrap_mean(
-    values: Sequence[float] | Numbers, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    values: Sequence[float] | Numbers,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    of: str = "queries",
 ) -> Interval:
     """Interval of the mean of independent values (one per query), by percentile bootstrap.
+
+    `of`: what the values belong to, for `method`.
 
     When all values are 0, or all are 1, resampling would claim certainty ([0, 0]); the Wilson
     score interval is exact enough there and takes its place. `method` says so.
@@ -62,7 +68,7 @@ def bootstrap_mean(
         return _of_equal_values(data, level)
     means = _resampled(data.size, resamples, seed, lambda drawn: data[drawn].mean(axis=1))
     low, high = _percentiles(means, level)
-    return Interval(low, high, f"bootstrap over queries, {resamples}, {level:.0%}")
+    return Interval(low, high, f"bootstrap over {of}, {resamples}, {level:.0%}")
 
 
 def bootstrap_means(

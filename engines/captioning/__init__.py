@@ -15,7 +15,7 @@ from engines.protocol import RunSpec, Task
 __all__ = ["NEEDS", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "Captioning: says what a picture or a video shows"
-TASKS: Final[tuple[Task, ...]] = ("train", "evaluate")
+TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
 
 

@@ -231,14 +231,14 @@ def loss_metrics(losses: Losses) -> list[protocol.Metric]:
     if np.isnan(losses.other).any():
         return [own]
     gaps = (losses.other - losses.own) / losses.tokens
-    gap = bootstrap_mean(gaps, RESAMPLES)
+    gap = bootstrap_mean(gaps, RESAMPLES, of="captions")
     return [
         own,
         _of_loss("loss_other_picture", losses.other, losses.tokens),
         protocol.Metric(
             name="picture gap", value=float(gaps.mean()), split="", n=0, low=gap.low,
             high=gap.high, method="loss with another picture less loss, nats a token of a caption; "
-            + gap.method.replace("queries", "captions"),
+            + gap.method,
         ),
     ]  # fmt: skip
 

@@ -5,6 +5,7 @@ Apart from the vision tower, which knows no files, and from the model, which see
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engines.captioning.vision import Tower
+from engines.torchkit.batches import share
 from engines.torchkit.draws import draw
 from engines.torchkit.features import FeatureStore, key
 
@@ -51,6 +53,13 @@ class Frames:
     def frames(self) -> int:
         """Frames of each medium."""
         return int(self.places.shape[1])
+
+    @property
+    def bytes(self) -> int:
+        """Of all distinct frames."""
+        first = self.arrays[0]
+        size = first.dtype.itemsize * math.prod(first.shape[1:])
+        return len(np.unique(self.places.reshape(-1, 2), axis=0)) * size
 
     def gather(self, rows: Rows) -> Tensor:
         """[n, F, ...] of these media, copied."""
@@ -124,13 +133,16 @@ class CaptionBatch:
     """Token ids of the captions, end token last, [B, T], padded with 0."""
     labels: Tensor
     """The same with IGNORED where there is padding."""
+    whole: int = 0
+    """Media of the global micro-batch, of which these are one rank's share; 0: these are all."""
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.whole or len(self.ids)
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> CaptionBatch:
         """With the function applied to every tensor."""
-        return CaptionBatch(function(self.media), function(self.ids), function(self.labels))
+        media, ids, labels = (function(one) for one in (self.media, self.ids, self.labels))
+        return CaptionBatch(media, ids, labels, self.whole)
 
 
 def to_device(batch: CaptionBatch, device: torch.device) -> CaptionBatch:
@@ -164,12 +176,19 @@ class Gatherer:
         self._spoken = spoken
         self._seed = seed
         self.pin = False
+        self.place = (0, 1)
+        """This rank and the number of ranks."""
 
     def __call__(self, rows: Rows, epoch: int) -> CaptionBatch:
-        """These media with a caption each, drawn anew every epoch."""
+        """These media with a caption each, drawn anew every epoch; among ranks this one's share.
+
+        A rank without a share gets one medium as a stand-in.
+        """
         drawn = draw(self._spoken.offsets, rows, self._seed, epoch)
-        ids, labels = padded([self._spoken.tokens[place] for place in drawn])
-        batch = CaptionBatch(self._items.gather(self._media[rows]), ids, labels)
+        first, last = share(len(rows), *self.place)
+        own = slice(first, last) if last > first else slice(0, 1)
+        ids, labels = padded([self._spoken.tokens[place] for place in drawn[own]])
+        batch = CaptionBatch(self._items.gather(self._media[rows[own]]), ids, labels, len(rows))
         return batch.mapped(Tensor.pin_memory) if self.pin else batch
 
 

@@ -133,8 +133,8 @@ class _Evaluation(settings.Settings):
 
 
 class Params(
-    _Evaluation, settings.Keeping, settings.Machine, _Towers, _Schedule, settings.Optimization,
-    settings.Length, _Media, _Model, settings.Data,
+    _Evaluation, settings.Keeping, settings.Machine, settings.Ranks, _Towers, _Schedule,
+    settings.Optimization, settings.Length, _Media, _Model, settings.Data,
 ):  # fmt: skip
     """Settings of one captioning run."""
 

@@ -58,6 +58,7 @@ def prepare(context: Context, data: Data, tower: Tower) -> Prepared:
     params, emit = context.params, context.emit
     items, cache_said = _items(context, data, tower)
     folder, base_said = _llm_folder(context, data)
+    context.team.pass_on()
     emit.phase("import", "transformers")
     wording = llm.wording(folder, params.prompt)
     emit.phase("load", context.entry.name)

@@ -41,10 +41,17 @@ class Watch:
         return self._context.params.evaluate_every_epochs > 0
 
     def after_epoch(self, epoch: int) -> bool:
-        """After epoch number `epoch` (from 1): look, and say whether training should end."""
-        params, emit = self._context.params, self._context.emit
-        if epoch % params.evaluate_every_epochs:
+        """After epoch number `epoch` (from 1): look, and say whether training should end.
+
+        Among several ranks the leader looks, and the others hear what came of it.
+        """
+        if epoch % self._context.params.evaluate_every_epochs:
             return False
+        team = self._context.team
+        return team.follow(team.leads and self._look(epoch))
+
+    def _look(self, epoch: int) -> bool:
+        params, emit = self._context.params, self._context.emit
         emit.phase("eval", f"after epoch {epoch}")
         state = checkpoints.random_state()
         source = self._data.validation or self._data.train

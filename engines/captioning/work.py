@@ -22,9 +22,8 @@ from engines.captioning.vision import Tower
 from engines.captioning.watch import Watch
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
-from engines.torchkit import device, loop, quantize, trained
+from engines.torchkit import device, distributed, forecast, loop, quantize, timed, trained
 from engines.torchkit.batches import Loader, Order
-from engines.torchkit.measure import Ledger, Meter, stopwatch
 from engines.torchkit.optimizers import decay_groups
 from engines.torchkit.precision import Precision
 from engines.torchkit.schedules import warmup_cosine, warmup_steps
@@ -43,37 +42,54 @@ SHAPING: Final = (
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, or only evaluate."""
     params = Params.model_validate(spec.params)
-    target = device.choose(spec.devices)
-    device.prepare(params.threads, tf32=params.tf32)
+    team = distributed.join()
+    target = device.choose(spec.devices, team.rank)
+    device.prepare(params.threads, tf32=params.tf32, ranks=team.size)
     device.seed(spec.seed)
     device.introduce(emit, spec, target)
-    precision = Precision(params.precision, target)
-    context = resolve(Context(spec, params, precision, emit, run_dir, models.load(spec.model)))
-    emit.phase("build")
-    tower = Tower(part(context, "vision"), context.params, precision)
-    data = read_data(context, tower.shape.image_size)
-    device.report_memory(emit, "build", target)
-    ready = prepare(context, data, tower)
+    precision, entry = Precision(params.precision, target), models.load(spec.model)
+    context = resolve(Context(spec, params, precision, emit, run_dir, entry, team=team))
+    with team.leader_first(emit):
+        emit.phase("build")
+        tower = Tower(part(context, "vision"), context.params, precision)
+        data = read_data(context, tower.shape.image_size)
+        device.report_memory(emit, "build", target)
+        ready = prepare(context, data, tower)
     device.report_memory(emit, "load", target)
-    judge = Judge(context, data.pixels, data.train, ready)
-    evaluator = Evaluator(context, ready, judge)
-    if spec.task == "train":
-        ready.model.calibrate(first_features(data, ready))
-        root = run_dir / "checkpoints"
-        watch = Watch(context, data, evaluator, ready.model, root)
-        job = assemble(context, data, ready, watch)
-        announce(context, data, ready, job)
-        train(context, job)
-        watch.restore()
-        device.report_memory(emit, "train", target)
-        if params.save_model:
-            trained.keep(context, job, ready.state)
+    evaluator = Evaluator(context, ready, Judge(context, data.pixels, data.train, ready))
+    if spec.task in ("train", "probe"):
+        if not train(context, data, ready, evaluator):
+            return
     else:
         if context.trained is not None:
             trained.load(ready.model, context.trained)
         announce(context, data, ready, None)
     evaluate(context, data, evaluator)
     device.report_memory(emit, "generate", target)
+
+
+def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -> bool:
+    """Train, and keep what came of it; whether this process goes on to evaluate."""
+    params, emit, team = context.params, context.emit, context.team
+    ready.model.calibrate(first_features(data, ready))
+    watch = Watch(context, data, evaluator, ready.model, context.run_dir / "checkpoints")
+    job = assemble(context, data, ready, watch)
+    costing = forecast.of(context.spec, job, params.timing_warmup_steps, emit)
+    if costing is not None:  # it looks at nothing, as it evaluates nothing
+        job.after_epoch = None
+    announce(context, data, ready, job)
+    timing = timed.train(context, job)
+    team.leave()
+    device.report_memory(emit, "train", context.device)
+    if not team.leads:  # the leader saves and evaluates alone; it needs nobody's data
+        return False
+    if costing is not None:
+        emit.send(costing.forecast(timing, disk(context, data, ready, job)))
+        return False
+    watch.restore()
+    if params.save_model:
+        trained.keep(context, job, ready.state)
+    return True
 
 
 def resolve(context: Context) -> Context:
@@ -99,9 +115,11 @@ def first_features(data: Data, ready: Prepared) -> torch.Tensor:
 def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
     """Everything that the loop needs."""
     params, model, target = context.params, ready.model, context.device
-    order = Order(len(data.train), params.batch, params.accumulation, context.spec.seed)
+    seed, team = context.spec.seed, context.team
+    order = Order(len(data.train), params.batch * team.size, params.accumulation, seed)
     spoken = tokenise(context, data, ready)
-    gatherer = Gatherer(ready.items, data.train.rows, spoken, context.spec.seed)
+    gatherer = Gatherer(ready.items, data.train.rows, spoken, seed)
+    gatherer.place = (team.rank, team.size)
     gatherer.pin = params.pin_memory and target.type == "cuda"
     steps = math.ceil(params.epochs * order.steps_per_epoch)
     steps = min(steps, params.max_steps) if params.max_steps else steps
@@ -109,8 +127,11 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
     if params.compile:
         model.projector.compile()
 
+    caption = team.wrap(model)
+
     def forward(batch: CaptionBatch) -> loop.Outcome:
-        summed, tokens = model(ready.features(batch.media), batch.ids, batch.labels)
+        own = caption(ready.features(batch.media), batch.ids, batch.labels)
+        summed, tokens = (team.gather(one, len(batch)) for one in own)
         return loop.Outcome(mean_loss(summed, tokens), watch.latest, len(batch))
 
     def lr_at(step: int) -> float:
@@ -132,6 +153,7 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
         checkpoint_seconds=params.checkpoint_minutes * 60,
         checkpoint_root=context.run_dir / "checkpoints",
         full_disk_is_fatal=context.spec.on_disk_full == "stop",
+        team=team,
         after_epoch=watch.after_epoch if watch.wanted else None,
     )
 
@@ -165,7 +187,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     facts = {
         **ready.facts,
-        "precision": params.precision,
+        "precision": context.precision.name,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": f"linear warm-up, then {params.schedule}",
         "checkpointing": "non-reentrant" if params.checkpointing else "off",
@@ -188,16 +210,15 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> 
     )
 
 
-def train(context: Context, job: Job) -> None:
-    """The training phases and the run's `Timing`."""
-    per_epoch = job.loader.order.steps_per_epoch
-    warmup = context.params.timing_warmup_steps
-    ledger = Ledger(per_epoch, warmup)
-    # Whatever was drawn while caches were filled, training starts from the seed.
-    device.seed(context.spec.seed)
-    meter = Meter(stopwatch(context.device), warmup, per_epoch)
-    loop.train(job, meter, ledger, context.emit)
-    context.emit.send(ledger.timing())
+def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, int]:
+    """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
+    params = context.params
+    on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
+    return {
+        **forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
+        "image cache": data.pixels.bytes,
+        **({"feature cache": ready.items.bytes} if params.feature_cache else {}),
+    }
 
 
 def evaluate(context: Context, data: Data, evaluator: Evaluator) -> None:

@@ -71,18 +71,6 @@ class _Vectors(settings.Settings):
     )
 
 
-class _Ranks(settings.Settings):
-    """Who trains together."""
-
-    nproc_per_node: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Processes on this machine that train one model together, a GPU each; `batch` "
-        "is per process, negatives are gathered",
-    )
-
-
 class _Evaluation(settings.Settings):
     """How the corpus is searched, and what is counted."""
 
@@ -110,7 +98,7 @@ class _Evaluation(settings.Settings):
 
 
 class Params(
-    _Evaluation, settings.Keeping, settings.Machine, _Ranks, _Vectors, _Inputs, _Objective,
+    _Evaluation, settings.Keeping, settings.Machine, settings.Ranks, _Vectors, _Inputs, _Objective,
     settings.Optimization, settings.Length, settings.Data,
 ):  # fmt: skip
     """Settings of one retrieval run."""

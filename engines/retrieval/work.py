@@ -21,10 +21,9 @@ from engines.retrieval.pairs import PairBatch, PairGatherer, to_device
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder, Room
-from engines.torchkit import device, distributed, forecast, loop, trained
+from engines.torchkit import device, distributed, forecast, loop, timed, trained
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.ema import Ema
-from engines.torchkit.measure import Ledger, Meter, stopwatch
 from engines.torchkit.optimizers import adamw
 from engines.torchkit.precision import Precision
 from engines.torchkit.schedules import warmup_cosine, warmup_steps
@@ -63,7 +62,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         ema = job.ema
         costing = forecast.of(spec, job, params.timing_warmup_steps, emit)
         announce(context, data, ready, job)
-        timing = train(context, job)
+        timing = timed.train(context, job)
         team.leave()
         device.report_memory(emit, "train", target)
         if not team.leads:  # the leader saves and evaluates alone; it needs nobody's data
@@ -136,7 +135,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:
         chance += f"; gathered with their gradients from {team.size} ranks of {params.batch} each"
     facts = {
         **ready.facts,
-        "precision": params.precision,
+        "precision": context.precision.name,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": "linear warm-up, then cosine to 0",
         "negatives": chance
@@ -183,7 +182,7 @@ def announce_evaluation(context: Context, data: Data, ready: Prepared) -> None:
             trainable_parameters=0,
             subset_fingerprint=data.subset.fingerprint,
             model_revision=ready.revision,
-            facts={**ready.facts, "precision": context.params.precision},
+            facts={**ready.facts, "precision": context.precision.name},
         )
     )
 
@@ -199,21 +198,6 @@ def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, i
         "image cache": len(data.strings.images) * side * side * 3,
         **({"feature cache": features} if features else {}),
     }
-
-
-def train(context: Context, job: Job) -> protocol.Timing:
-    """The training phases and the run's `Timing`."""
-    per_epoch = job.loader.order.steps_per_epoch
-    warmup = context.params.timing_warmup_steps
-    meter = Meter(stopwatch(context.device), warmup, per_epoch)
-    ledger = Ledger(per_epoch, warmup)
-    # Whatever was drawn while caches were filled, training starts from the seed.
-    # Ranks draw different dropout masks: theirs are different pairs.
-    device.seed(context.spec.seed + (context.team.rank << 40))
-    loop.train(job, meter, ledger, context.emit)
-    timing = ledger.timing()
-    context.emit.send(timing)
-    return timing
 
 
 def evaluate(context: Context, data: Data, ready: Prepared, ema: Ema | None) -> None:

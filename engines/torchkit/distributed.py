@@ -111,6 +111,14 @@ class Team:
         self._votes.append(Vote(self.size))
         return self._votes[-1]
 
+    def follow(self, wish: bool) -> bool:
+        """What the leader wishes, on all ranks; the others wait until it has made up its mind."""
+        if self.size == 1:
+            return wish
+        said = torch.tensor([int(wish)], dtype=torch.int32)
+        dist.broadcast(said, src=0)
+        return bool(said.item())
+
     def collect(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of all ranks, equal in shape: the leader's under their name, others' `name.rank`.
 

@@ -35,10 +35,9 @@ class Scored(NamedTuple):
 
 def mean_score(name: str, per_item: Numbers, remark: str = "") -> Scored:
     """A score that is the mean over captions, with a bootstrap over them."""
-    found = bootstrap_mean(per_item, RESAMPLES)
-    method = found.method.replace("queries", "captions")
+    found = bootstrap_mean(per_item, RESAMPLES, of="captions")
     value = float(per_item.mean()) if per_item.size else float("nan")
-    said = f"{method}; {remark}" if remark else method
+    said = f"{found.method}; {remark}" if remark else found.method
     return Scored(name, per_item, value, found.low, found.high, said)
 
 

@@ -1,0 +1,25 @@
+"""Training as a run does it: the phases, and the time that they took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engines import protocol
+from engines.torchkit import device, loop
+from engines.torchkit.context import Context
+from engines.torchkit.measure import Ledger, Meter, stopwatch
+
+
+def train(run: Context[Any], job: loop.Training[Any]) -> protocol.Timing:
+    """Train to the end of the job; says, and returns, the run's `Timing`."""
+    per_epoch = job.loader.order.steps_per_epoch
+    warmup = run.params.timing_warmup_steps
+    meter = Meter(stopwatch(run.device), warmup, per_epoch)
+    ledger = Ledger(per_epoch, warmup)
+    # Whatever was drawn while caches were filled, training starts from the seed.
+    # Ranks draw different dropout masks: theirs are different records.
+    device.seed(run.spec.seed + (run.team.rank << 40))
+    loop.train(job, meter, ledger, run.emit)
+    timing = ledger.timing()
+    run.emit.send(timing)
+    return timing

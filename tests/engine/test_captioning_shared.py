@@ -1,0 +1,81 @@
+"""Captioning with what all training engines share: costing runs, and several processes."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from engines.protocol import Probe
+from tests.engine import captioning_toy as toy
+from tests.engine.captioning_toy import go, losses, spec
+from tests.fixtures.engine_process import engine
+
+pytest.importorskip("bitsandbytes")
+pytest.importorskip("peft")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    made = tmp_path_factory.mktemp("says")
+    toy.write(made)
+    before = os.environ.get("WORKBENCH_CONFIG")
+    os.environ["WORKBENCH_CONFIG"] = str(made / "config")
+    yield made
+    os.environ.pop("WORKBENCH_CONFIG")
+    if before is not None:
+        os.environ["WORKBENCH_CONFIG"] = before
+
+
+def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, tmp_path):
+    settings = {"epochs": 4, "early_stopping": True, "validation_share": 0.1, "evaluate_on": [],
+                "evaluate_train": 0, "accumulation": 1, "batch": 1}  # fmt: skip
+    whole = go(spec(folder, settings=settings), tmp_path / "whole")
+    sent = go(
+        spec(folder, settings=settings, task="probe", probe=Probe(steps=6)), tmp_path / "probe"
+    )
+    forecast = next(m for m in sent if m.kind == "forecast")
+    assert (forecast.steps, forecast.run_steps) == (6, 64)
+    assert forecast.run_seconds > forecast.start_seconds
+    names = {"weights kept", "checkpoints on the way", "image cache", "feature cache"}
+    assert forecast.disk.keys() == names
+    assert forecast.disk["image cache"] == 18 * 32 * 32 * 3
+    assert forecast.disk["feature cache"] == 18 * 16 * 32 * 2
+    kept = (tmp_path / "whole/checkpoints/last/model.safetensors").read_bytes()
+    header = 8 + int.from_bytes(kept[:8], "little")
+    assert forecast.disk["weights kept"] == len(kept) - header
+    assert [p for p in (tmp_path / "probe").rglob("*") if p.is_file()] == []
+    assert not [m for m in sent if m.kind == "metric" or (m.kind == "phase" and m.name == "eval")]
+    assert losses(sent)[0] == losses(whole)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_ranks_equal_one_process_with_the_joint_batch(folder, tmp_path):
+    """17 media and 1 held out: steps of 8, 8 and then 1, where rank 1 has nothing to do."""
+    settings = {"epochs": 2, "lora_dropout": 0.0, "early_stopping": True, "validation_share": 0.06,
+                "evaluate_on": [], "evaluate_train": 4, "patience": 1}  # fmt: skip
+    ends = []
+    for name, more in (("one", {"batch": 8}), ("two", {"batch": 4, "nproc_per_node": 2})):
+        (tmp_path / name).mkdir()
+        asked = spec(folder, settings={**settings, **more})
+        (tmp_path / name / "spec.json").write_text(asked.model_dump_json())
+        ends.append(engine(tmp_path / name))
+    one, two = ends
+    assert one.code == two.code == 0
+    assert list(two.losses) == list(one.losses) == [1, 2, 3, 4, 5, 6]
+    assert list(two.losses.values()) == pytest.approx(list(one.losses.values()), rel=1e-5)
+    for first, second in zip(one.kinds("step"), two.kinds("step"), strict=True):
+        assert first.samples == second.samples
+        assert second.grad_norm == pytest.approx(first.grad_norm, rel=1e-4)
+    assert {m.samples for m in one.kinds("step")} == {8, 1}
+    found = load_file(tmp_path / "two/checkpoints/last/model.safetensors")
+    for name, tensor in load_file(tmp_path / "one/checkpoints/last/model.safetensors").items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    looks = [len([m for m in end.kinds("phase") if "after epoch" in m.detail]) for end in ends]
+    assert looks == [2, 2], "the leader alone looks and speaks"
+    assert [m.value for m in two.kinds("metric") if m.name == "loss"] == pytest.approx(
+        [m.value for m in one.kinds("metric") if m.name == "loss"], rel=1e-3
+    )
