@@ -18,12 +18,10 @@ from torch import Tensor
 
 from engines.torchkit import bases
 from engines.torchkit.bases import SEED, Base, Say
-from engines.torchkit.precision import Precision
-from engines.vqa.batches import Gatherer
-from engines.vqa.model import Answerer
+from engines.vqa import lessons, wording
+from engines.vqa.model import Answerer, to_device
 from engines.vqa.pixels import Limits, Pictures, patching
 from engines.vqa.questions import Questions
-from engines.vqa.wording import of as wording_of
 
 REVISION: Final = 1
 """Raised when equal questions and sizes give other weights: old bases are then left alone."""
@@ -43,30 +41,26 @@ TEMPLATE: Final = (
 
 
 def trained(
-    questions: Sequence[Questions],
-    sizes: dict[str, Any],
-    root: Path,
-    precision: Precision,
-    say: Say,
+    questions: Questions, sizes: dict[str, Any], root: Path, device: torch.device, say: Say
 ) -> Base:
     """The base for these questions and sizes, from the cache or trained now."""
     digest = hashlib.blake2b(digest_size=12)
     digest.update(json.dumps([REVISION, SEED, TEMPLATE, sizes], sort_keys=True).encode())
-    for some in questions:
-        for row in zip(some.ids, some.texts, some.options, some.answers.tolist(), strict=True):
-            digest.update(json.dumps(row).encode() + b"\0")
+    asked = (questions.groups(), questions.texts, questions.options, questions.answers.tolist())
+    for row in zip(*asked, strict=True):
+        digest.update(json.dumps(row).encode() + b"\0")
 
     def write(folder: Path) -> tuple[float, int, int]:
-        texts = [one for some in questions for one in _said(some)]
-        processor = processor_of(texts, int(sizes["vocabulary"]), int(sizes["patch"]))
+        size = int(sizes["vocabulary"])
+        processor = processor_of(_said(questions), size, int(sizes["patch"]))
         with torch.random.fork_rng():
             torch.manual_seed(SEED)
-            model = fresh(processor, sizes)
-            loss = _train(model.to(precision.device), processor, questions, (sizes, root, say))
+            model = fresh(processor, sizes).to(device)
+            loss = _train(model, processor, questions, (sizes, root, say))
         folder.mkdir(mode=0o700)
         model.to("cpu").save_pretrained(folder)
         processor.save_pretrained(folder)
-        return loss, int(sizes["steps"]), sum(map(len, questions))
+        return loss, int(sizes["steps"]), len(questions)
 
     return bases.kept(root, digest.hexdigest(), write)
 
@@ -141,30 +135,23 @@ def fresh(processor: Any, sizes: dict[str, Any]) -> Any:
 def _train(
     model: Any,
     processor: Any,
-    questions: Sequence[Questions],
+    questions: Questions,
     how: tuple[dict[str, Any], Path, Say],
 ) -> float:
-    """All parameters, each step at one of the scales, options in ever new orders."""
+    """All parameters, lesson by lesson, options in ever new orders."""
     sizes, root, say = how
     device = next(model.parameters()).device
     cutting = patching(processor, Path())
     limits = Limits(int(sizes["long_side"]), 784, 1 << 20, cutting.factor)
     pictures = Pictures(cutting, limits, root, say)
-    wording = wording_of(processor, str(sizes.get("prompt", "")), Path())
-    gatherers = [Gatherer(wording, pictures, some, SEED, shuffle=True) for some in questions]
-    answerer, scales = Answerer(model), [float(one) for one in sizes["scales"]]
-    for some in questions:
-        pictures.add(some.root, some.paths, scales)
+    pictures.add(questions.root, questions.paths)
+    words = wording.of(processor, "", Path())
+    school = lessons.School(words, pictures, questions)
+    answerer, steps = Answerer(model), int(sizes["steps"])
     generator = np.random.default_rng(SEED)
-    shares = np.asarray([len(some) for some in questions], float)
 
     def loss_at(step: int) -> Tensor:
-        which = int(generator.choice(len(questions), p=shares / shares.sum()))
-        rows = generator.integers(0, len(questions[which]), int(sizes["batch"]))
-        scale = scales[int(generator.integers(len(scales)))]
-        batch = gatherers[which].to_device(gatherers[which](rows, step, scale), device)
-        nats, tokens, _ = answerer(batch.inputs(), batch.labels)
-        loss: Tensor = nats.sum() / tokens.sum()
-        return loss
+        made = lessons.batch(school, int(sizes["batch"]), step / steps, generator)
+        return answerer.whole_loss(to_device(made, device, cutting.values))
 
     return bases.fit(model, loss_at, sizes, say, "steps of the base on questions")

@@ -120,6 +120,15 @@ class Answerer(nn.Module):
         hit = logits[:, 0].detach().argmax(-1) == wanted[:, 0]
         return nats.view_as(wanted).sum(1), (wanted != IGNORED).sum(1), hit.float()
 
+    def whole_loss(self, batch: VqaBatch) -> Tensor:
+        """Nats a token (0-d) of answers of any length."""
+        length = int((batch.labels != IGNORED).sum(1).max())
+        logits = self.model(**batch.inputs(), logits_to_keep=length + 1, use_cache=False).logits
+        wanted = batch.labels[:, -length:]
+        return functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED
+        )
+
     def next_logits(self, batch: VqaBatch) -> Tensor:
         """Logits of the token that follows each question, float32 [B, V]."""
         found: Tensor = self.model(**batch.inputs(), logits_to_keep=1, use_cache=False).logits

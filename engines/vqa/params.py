@@ -47,10 +47,10 @@ class _Model(settings.Settings):
     checkpointing: bool = Field(
         True, description="Recompute activations in the backward pass (non-reentrant)"
     )
-    base_on: tuple[str, ...] = Field(
-        (),
-        description="Subsets that a model from scratch learns first, with all its parameters; none "
-        "of their pictures may be in the run's own",
+    base_on: str = Field(
+        "",
+        description="Subset that a model from scratch learns first, with all its parameters; none "
+        "of its pictures may be among the run's own",
     )
 
 

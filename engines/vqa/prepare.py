@@ -138,33 +138,34 @@ def model_folder(context: Context, data: Data) -> tuple[Path, str]:
     if context.trained is not None:
         made = bases.found(context.cache_root, str(context.trained.state["base"]))
     else:
-        learns = [read_base(context, name, data) for name in context.params.base_on]
-        if not learns:
-            raise EngineError(f"model '{context.entry.name}': from scratch, and base_on is empty")
+        learns = read_base(context, data)
         context.emit.phase("cache", "base from scratch, with all its parameters")
         made = base.trained(
-            learns, dict(context.entry.architecture), context.cache_root, context.precision,
+            learns, dict(context.entry.architecture), context.cache_root, context.device,
             context.say,
         )  # fmt: skip
     return made.folder, f"{made.said}; "
 
 
-def read_base(context: Context, name: str, data: Data) -> Questions:
+def read_base(context: Context, data: Data) -> Questions:
     """The questions that a model from scratch learns.
 
     Raises:
-        EngineError: a picture of theirs is among the run's own.
+        EngineError: none are named, or a picture of theirs is among the run's own.
     """
+    name = context.params.base_on
+    if not name:
+        raise EngineError(
+            f"model '{context.entry.name}': is made from scratch, and base_on is empty; name the "
+            "subset that it learns first, easy_vqa_base"
+        )
     learns = questions.read(context.source.built(name, context.emit))
-    own = {
-        key
-        for some in (data.train, data.validation, *data.splits.values())
-        for key in some.groups()
-    }
+    asked = (data.train, data.validation, *data.splits.values())
+    own = {picture for some in asked for picture in some.groups()}
     if shared := own.intersection(learns.groups()):
         raise EngineError(
-            f"base_on: {len(shared)} pictures of '{name}' are in this run's own questions; what "
-            "the base has seen cannot be held out; take a subset of other pictures"
+            f"base_on: {len(shared)} pictures of '{name}' are among this run's own; what the base "
+            "has seen cannot be held out; take a subset of other pictures"
         )
     return learns
 

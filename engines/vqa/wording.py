@@ -62,7 +62,7 @@ class Wording:
 
     def asked(self, question: str, options: Sequence[str]) -> str:
         """What the user says."""
-        listed = "\n".join(f"{a}. {o}" for a, o in zip(LETTERS, options, strict=True))
+        listed = "\n".join(f"{a}. {o}" for a, o in zip(LETTERS, options, strict=bool(options)))
         text = "\n".join(one for one in (question, listed, self.prompt) if one)
         for token in self.special:
             text = text.replace(token, f"{token[0]} {token[1:]}")
