@@ -7,7 +7,7 @@ computed as a whole, and without its text or image anew.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,16 +19,12 @@ from engines.retrieval.pairs import NONE, Side, gather
 from engines.retrieval.search import Encoded, Encoder
 
 
-def _nothing(_modality: str) -> Tensor:
-    raise NotImplementedError
-
-
 @dataclass(frozen=True)
 class JointlyEncoded(Encoded):
     """Items that are encoded; those of one modality are computed when they are asked for."""
 
-    whole: Tensor = field(default_factory=lambda: torch.empty(0))
-    again: Callable[[str], Tensor] = _nothing
+    whole: Tensor
+    again: Callable[[str], Tensor]
 
     def fused(self, modality: str = "both") -> Tensor:
         """Item vectors [N, D], or tokens [N, T, D]; zeros where an item has none of them."""
@@ -58,7 +54,7 @@ class JointEncoder(Encoder):
 
     @torch.inference_mode()
     def _items(self, side: Side, name: str, texts: Items, images: Items) -> Tensor:
-        costs = np.where(side.texts == NONE, 1, texts.costs()[side.texts])
+        costs = np.append(texts.costs(), 1)[side.texts]  # NONE, which is -1, takes the 1
         usual = max(1, int(np.median(costs)))
         done, vectors = 0, None
         for part in by_cost(np.maximum(costs, usual), self._batch * usual):

@@ -18,12 +18,14 @@ from transformers import (
 )
 
 from engines import models
-from engines.emitter import EngineError
+from engines.emitter import Emitter, EngineError
 from engines.retrieval import Params, frozen, loading, wording
 from engines.retrieval.encoder import DualEncoder, parameter_counts, tower_counts, unit
-from engines.retrieval.items import TokenItems
+from engines.retrieval.items import ArrayItems, TokenItems
+from engines.retrieval.joint import JointEncoder
 from engines.retrieval.loss import contrastive
-from engines.retrieval.pairs import Inputs
+from engines.retrieval.pairs import NONE, Inputs, Side
+from engines.torchkit.precision import Precision
 
 THIN = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2}
 TEXTS = ["a red disc.", "What noise does this make?", "X"]
@@ -307,6 +309,16 @@ def test_a_late_item_without_a_text_has_the_image_tokens_alone(tmp_path):
     assert (image[0].norm(dim=-1) > 0).tolist() == [False] * 12 + [True] * 5
     length = int((ids[0] == words.tokenizer.get_vocab_size() - 1).int().argmax()) + 1
     assert (text[0].norm(dim=-1) > 0).sum() == length
+
+
+def test_pictures_are_encoded_where_no_item_has_a_text(tmp_path):
+    clip_folder(tmp_path)
+    model, words, params = opened(tmp_path, scoring="late", max_tokens=12)
+    texts = TokenItems.tokenise([], words.tokenizer, 12, words.pad)
+    images = ArrayItems([pictures(params, 2).numpy()])
+    encoder = JointEncoder(model, Precision("fp32", torch.device("cpu")), 8, Emitter())
+    found = encoder.encode(Side(np.full(2, NONE), np.arange(2)), "query", texts, images).fused()
+    assert (found.norm(dim=-1) > 0).tolist() == [[False] * 12 + [True] * 5] * 2
 
 
 # Words
