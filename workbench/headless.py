@@ -17,7 +17,7 @@ from typing import Any, Final
 from results.text import clean
 from workbench import launch, suite
 from workbench.exits import ExitStatus
-from workbench.state import SuiteState
+from workbench.state import GOOD, SuiteState
 from workbench.views import Mode, emit, say, talk, view_of
 
 POLL_SECONDS: Final = 0.5
@@ -41,6 +41,7 @@ def foreground(folder: Path, mode: Mode, *, share: bool, resume: bool = False) -
 
     with _signals(on_signal):
         state = _follow(folder, mode)
+    _say_what_is_left(state)
     _print_results(folder, mode)
     status = exit_status(state)
     say(mode, {"kind": "done", "suite": folder.name, "exit": int(status)}, "")
@@ -65,6 +66,7 @@ def attach(folder: Path, mode: Mode) -> ExitStatus:
     except KeyboardInterrupt:
         talk(f"detached; {folder.name} goes on")
         return ExitStatus.COMPLETED
+    _say_what_is_left(state)
     _print_results(folder, mode)
     return exit_status(state)
 
@@ -89,31 +91,37 @@ def stop(folder: Path, timeout_seconds: float) -> ExitStatus:
 def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
     """One line per suite, newest first. Suites without a warden get their last entries now."""
     for folder in suite.suites(log_root):
-        state = suite.Reader(folder).poll()
+        try:
+            state = suite.Reader(folder).poll()
+        except suite.SuiteError as error:  # of one suite; the others are listed all the same
+            talk(str(error))
+            continue
         if state.warden == "lost":
             launch.reconcile(folder)
         if state.ended and not everything:
             continue
         ended = sum(r.state.status == "ended" for r in state.runs)
         row = {
-            "suite": folder.name, "state": state.warden, "runs": len(state.runs), "ended": ended,
+            "suite": folder.name, "state": state.warden, "runs": state.total, "ended": ended,
             "pid": state.warden_pid, "detail": state.detail,
         }  # fmt: skip
         if as_json:
             print(json.dumps(row))
         else:
             detail = f"  {clean(state.detail)}" if state.detail else ""
-            counted = f"{ended}/{len(state.runs)} runs"
+            counted = f"{ended}/{state.total} {state.unit}"
             print(f"{clean(folder.name):<40} {state.warden:<9} {counted}{detail}")
 
 
 def exit_status(state: SuiteState) -> ExitStatus:
     """The exit code that a suite has earned."""
     causes = [r.state.cause or "unknown" for r in state.runs]
-    if any(cause not in ("completed", "skipped", "stopped") for cause in causes):
+    if any(cause not in GOOD for cause in causes):
         return ExitStatus.FAILED
-    if "stopped" in causes:
+    if "stopped" in causes or (state.to_come and state.detail.startswith("stopped")):
         return ExitStatus.INTERRUPTED
+    if state.to_come:  # the search broke off; the detail says why
+        return ExitStatus.FAILED
     completed = [r for r in state.runs if r.state.cause == "completed"]
     if completed and not any(r.state.timed_steps or r.state.metrics for r in completed):
         return ExitStatus.NOTHING_MEASURED
@@ -137,6 +145,14 @@ def _follow(folder: Path, mode: Mode) -> SuiteState:
         return state
     finally:
         view.close()
+
+
+def _say_what_is_left(state: SuiteState) -> None:
+    """Of a search that ended before its last trial: why, and how it goes on."""
+    if state.to_come:
+        why = f" ({state.detail})" if state.detail else ""
+        left = f"{state.to_come} of {state.trials} trials are left"
+        talk(f"{left}{why}; `workbench resume {state.name}` goes on")
 
 
 def _print_results(folder: Path, mode: Mode) -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from engines.protocol import RunSpec
 from results import notes
 from results.notes import Kind, Note, Standing
 from workbench import suite
@@ -33,7 +34,7 @@ def find(log_root: Path, run: str) -> tuple[str, str]:
     known = [
         (folder.name, spec.run_id, spec.label)
         for folder in suite.suites(log_root)
-        for _, spec in suite.runs(folder)
+        for spec in _runs(folder)
     ]
     whole = [k for k in known if run in (f"{k[0]}/{k[1]}", k[1], k[2])]
     fitting = whole or [k for k in known if run in f"{k[0]}/{k[1]}"]
@@ -44,6 +45,14 @@ def find(log_root: Path, run: str) -> tuple[str, str]:
         more = ", …" if len(fitting) > 3 else ""
         raise suite.SuiteError(f"'{run}' fits {len(fitting)} runs ({named}{more}); give suite/run")
     return fitting[0][:2]
+
+
+def _runs(folder: Path) -> list[RunSpec]:
+    """The runs of a suite; none of one that cannot be read, which is no reason against others."""
+    try:
+        return [spec for _, spec in suite.runs(folder)]
+    except suite.SuiteError:
+        return []
 
 
 def add(log_root: Path, key: tuple[str, str], kind: Kind, text: str) -> None:

@@ -73,7 +73,6 @@ def create(log_root: Path, asked: plan.SuitePlan, specs: Sequence[RunSpec]) -> P
     try:
         paths.make_private(log_root)
         folder = _new_folder(log_root, asked.name)
-        (folder / "plan.toml").write_text(plan.dump(asked), encoding="utf-8")
         (folder / "runs").mkdir(mode=0o700)
         told = costing.calibrated(specs, log_root)
         named = [spec.model_copy(update={"suite": folder.name}) for spec in told]
@@ -82,11 +81,13 @@ def create(log_root: Path, asked: plan.SuitePlan, specs: Sequence[RunSpec]) -> P
             trials.write_base(
                 folder, trials.Base(trials=asked.search.trials, searched=searched, spec=named[0])
             )
-            return folder
+            named = []
         for spec in named:
             run = folder / "runs" / spec.run_id
             run.mkdir(mode=0o700)
             (run / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        # Last: it is what makes readers take the folder for a suite.
+        (folder / "plan.toml").write_text(plan.dump(asked), encoding="utf-8")
     except OSError as error:
         raise SuiteError(
             f"{log_root}: suites cannot be written there ({error.strerror}); "
@@ -237,7 +238,10 @@ class Reader:
         self.bad_lines = 0
         """Journal lines that could not be read."""
         self._meet_new_runs()
-        common = trials.base(suite)
+        try:
+            common = trials.base(suite)
+        except trials.TrialError as error:
+            raise SuiteError(str(error)) from None
         self._trials = common.trials if common else 0
 
     def _meet_new_runs(self) -> None:

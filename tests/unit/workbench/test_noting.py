@@ -39,6 +39,10 @@ def test_a_run_is_found_by_label_or_part_and_noted(tmp_path: Path) -> None:
     assert found.findings == ("mode collapse", "rates did not cure it")
     assert found.state == "stopped"
     assert len(notes.read(tmp_path / "notes.jsonl").all()) == 4  # nothing is edited
+    broken = tmp_path / "20260102-other-cd34" / "runs" / "01"
+    broken.mkdir(parents=True)
+    (broken.parents[1] / "plan.toml").write_text("")
+    assert noting.find(tmp_path, "E5-v2") == key, "a broken suite beside it is no reason"
     with pytest.raises(SuiteError, match="no run 'E9'"):
         noting.find(tmp_path, "E9")
     with pytest.raises(SuiteError, match="fits 2 runs"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engines import protocol as p
-from workbench import plan, suite
+from workbench import headless, plan, suite
 
 ASKED = plan.SuitePlan(name="tiny", subsets=("a",), models=("m",))
 
@@ -55,10 +55,37 @@ def test_two_suites_of_one_second_do_not_collide(tmp_path: Path) -> None:
     assert {s.name for s in suite.suites(tmp_path)} == made
 
 
+def test_nobody_meets_a_suite_that_is_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[Path] = []
+
+    def look(specs: list[p.RunSpec], log_root: Path) -> list[p.RunSpec]:
+        met.extend(suite.suites(log_root))
+        return specs
+
+    monkeypatch.setattr("workbench.costing.calibrated", look)
+    folder = suite.create(tmp_path, ASKED, [spec(1), spec(2)])
+    assert not met
+    assert suite.suites(tmp_path) == [folder]
+
+
 def test_a_log_root_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(suite.SuiteError, match="--log-root"):
         suite.create(tmp_path / "file", ASKED, [])
+
+
+def test_a_broken_suite_hides_no_other_from_the_list(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = suite.create(folder.parent, ASKED, [spec(1)])
+    (broken / "runs" / "01-probe-a-m" / "spec.json").write_text("{")
+    suite.write_warden(folder, warden())
+    headless.list_suites(folder.parent, everything=True, as_json=False)
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()] == [folder.name]
+    assert f"{broken}/runs/01-probe-a-m/spec.json cannot be read" in said.err
 
 
 def test_find_takes_part_of_a_name_and_refuses_what_fits_twice(folder: Path) -> None:
