@@ -22,11 +22,16 @@ from workbench.journal import LineSplitter
 from workbench.ladder import Ladder
 from workbench.limits import Limits
 from workbench.progress import RateLimit, Silence, Sleep
+from workbench.searching import Searching
 from workbench.telemetry.gpus import GpuWatch, shown_gpus
 from workbench.telemetry.proc import TreeMeter
 
 SAMPLED_AT = frozenset({"memory", "done", "failed"})
 """After these the engine may be gone at once: its peak is read while it still has one."""
+
+
+THINNED = frozenset({"step", "progress", "notice"})
+"""Of these, and of kinds that nobody knows, no more than `messages_per_second` are kept."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,14 @@ class Setting:
     """Content of `Attempt.environment`."""
     reserve: Path
     """A file that gives its blocks back when the disk is full, for the last words of a run."""
+    searching: Searching | None = None
+    """The suite is a search."""
 
     @property
     def spared(self) -> frozenset[int]:
         """Children of the warden that no stop ladder may touch."""
-        return frozenset({self.gpus.pid} if self.gpus.pid else ())
+        searcher = self.searching.pid if self.searching else None
+        return frozenset(pid for pid in (self.gpus.pid, searcher) if pid)
 
 
 class Attempt:
@@ -149,9 +157,9 @@ class Attempt:
         if self.book.state.done is not None or self.book.state.failed is not None:
             self.counts["messages_after_the_last"] += 1
             return
-        if isinstance(message, protocol.Unknown):
-            self.counts["unknown_messages"] += 1
-        if kind in ("step", "progress", "notice", "unknown") and not self._rate.allows(now):
+        unknown = isinstance(message, protocol.Unknown)
+        self.counts["unknown_messages"] += unknown
+        if (unknown or kind in THINNED) and not self._rate.allows(now):
             self.counts["messages_dropped_by_warden"] += 1
             return
         self.silence.heard(message, now)

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from engines import protocol
 from engines.protocol import Notice, RunSpec
 from results import store
-from tests.fixtures.wardens import DRIVER, House, entries
+from tests.fixtures.wardens import House, entries
 from workbench import book, journal, plan, state, suite
 
 
@@ -35,32 +34,16 @@ def test_a_read_only_log_root_is_refused_before_anything_starts(house: House) ->
     script = (
         f"mount -t tmpfs -o ro none {spot} && {sys.executable} -m workbench run {words} {spot}/logs"
     )
-    done = namespaced(script, house)
+    done = house.in_namespace(script)
     assert done.returncode == 2, done.stderr
     assert f"{spot}/logs: suites cannot be written there (Read-only file system)" in done.stderr
     assert done.stderr.count("\n") == 1, "one sentence"
 
 
-def namespaced(script: str, house: House) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script],
-        env=house.environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    if "unshare" in done.stderr:
-        pytest.skip(f"no namespaces here: {done.stderr.strip()}")
-    return done
-
-
 def test_on_a_full_disk_a_run_goes_on_if_that_was_asked(house: House) -> None:
     """[37] The journal has a gap, which is said at once and counted; the run completes."""
     folder = house.suite("fill-then-done", spec={"on_disk_full": "continue"})
-    small = house.root / "small"
-    small.mkdir()
-    done = namespaced(
-        f"mount -t tmpfs -o size=2m none {small} && cp -r {house.logs}/. {small} && "
-        f"{sys.executable} {DRIVER} {small / folder.name} {{}}; cp -r {small}/. {house.logs}",
-        house,
-    )
+    done = house.on_small_disk(folder)
     records = list(store.read(house.logs / "results.jsonl"))
     assert [r.exit.cause for r in records] == ["completed"], done.stderr
     assert records[0].steps == 400, "all steps, whatever the journal holds"

@@ -6,8 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from engines import protocol
-from engines.protocol import Notice, Sample, Step
+from engines.protocol import Notice, Sample, Step, Unknown
 from results import store
 from tests.fixtures.fake_engine import BAD_LINES
-from tests.fixtures.wardens import DRIVER, House, end_of, entries, until
+from tests.fixtures.wardens import House, end_of, entries, until
 from workbench import state, suite
 from workbench.suite import Command
 
@@ -390,6 +388,15 @@ def test_a_flood_is_thinned_and_counted(house: House) -> None:
     assert len(steps) + dropped == 20_000
 
 
+def test_a_flood_of_unknown_kinds_is_thinned_too(house: House) -> None:
+    folder, view = house.run("babble")
+    kept = sum(isinstance(e.msg, Unknown) for e in entries(folder))
+    counters = end_of(folder).counters
+    assert view.runs[0].state.cause == "completed"
+    assert 200 <= kept < 2_000
+    assert kept + counters["messages_dropped_by_warden"] == counters["unknown_messages"] == 20_000
+
+
 def test_a_log_flood_keeps_its_two_ends(house: House) -> None:
     folder, _ = house.run("log-flood", log_bytes=3 << 20)
     log = (next((folder / "runs").iterdir()) / "engine.log").read_bytes()
@@ -460,18 +467,7 @@ def test_a_warden_knows_no_torch_and_stays_small(house: House) -> None:
 def test_a_full_disk_ends_the_run_and_leaves_its_record(house: House) -> None:
     """A real full disk: a small tmpfs in a mount namespace of our own."""
     folder = house.suite("fill-disk", "ok")
-    small = house.root / "small"
-    small.mkdir()
-    script = (
-        f"mount -t tmpfs -o size=2m none {small} && cp -r {house.logs}/. {small} && "
-        f"{sys.executable} {DRIVER} {small / folder.name} {{}}; cp -r {small}/. {house.logs}"
-    )
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script],
-        env=house.environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    if "unshare" in done.stderr:
-        pytest.skip(f"no namespaces here: {done.stderr.strip()}")
+    done = house.on_small_disk(folder)
     end = end_of(folder)
     assert end.cause == "storage-lost", done.stderr
     assert "No space" in end.detail or "bytes fit" in end.detail
