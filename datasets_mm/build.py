@@ -223,7 +223,11 @@ def _refuse_empty(chosen: Selection, place: _Place) -> None:
         return
     lost = {**place.manifest["skipped"], **chosen.skipped}
     account = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "it is empty"
-    raise SourceError(f"no record is left ({account}); check the source and the recipe's steps")
+    remedy = "check the source and the recipe's steps"
+    if chosen.missing:
+        first = place.named(chosen.missing[:1])[0]
+        remedy = f"name the pictures' folder with --set image_root=/folder (first: {first})"
+    raise SourceError(f"no record is left ({account}); {remedy}")
 
 
 def _account(chain: list[Recipe], place: _Place, chosen: Selection, made: Path) -> dict[str, Any]:

@@ -18,25 +18,28 @@ LONG_SIDES: Final = (384, 512, 768)
 
 
 def smart_resize(
-    height: int, width: int, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
+    height: int,
+    width: int,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+    factor: int = FACTOR,
 ) -> tuple[int, int]:
-    """(height, width) in multiples of 28, about as before, the area within its bounds.
+    """(height, width) in multiples of `factor`, about as before, the area within its bounds.
 
     Source: Qwen2-VL's image processor, `smart_resize`; for pictures beyond its ratio of 200, which
     it refuses, the same rule goes on.
     """
-    high, wide = (round(edge / FACTOR) * FACTOR for edge in (height, width))
+    high, wide = (round(edge / factor) * factor for edge in (height, width))
     if high * wide > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels) * FACTOR
-        high, wide = (max(1, math.floor(edge / shrink)) * FACTOR for edge in (height, width))
+        shrink = math.sqrt(height * width / max_pixels) * factor
+        high, wide = (max(1, math.floor(edge / shrink)) * factor for edge in (height, width))
     elif high * wide < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width)) / FACTOR
-        high, wide = (math.ceil(edge * grow) * FACTOR for edge in (height, width))
+        grow = math.sqrt(min_pixels / (height * width)) / factor
+        high, wide = (math.ceil(edge * grow) * factor for edge in (height, width))
     return high, wide
 
 
 def image_tokens(width: int, height: int, long_side: int) -> int:
-    """Tokens of a picture whose longer side becomes `long_side` pixels."""
-    scale = long_side / max(width, height)
-    high, wide = smart_resize(max(1, round(height * scale)), max(1, round(width * scale)))
-    return high * wide // FACTOR**2
+    """Tokens of a picture whose longer side becomes `long_side` pixels: whole ones, at least 1."""
+    scale = long_side / max(width, height) / FACTOR
+    return max(1, round(height * scale)) * max(1, round(width * scale))

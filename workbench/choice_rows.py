@@ -74,7 +74,7 @@ def tokens(profiles: Profiles) -> Section:
         for what, find in QUANTILES
         if what != "lowest"
     ]
-    remark = "Qwen2.5-VL, H × W / 784 after smart_resize, the longer side as it says"
+    remark = "Qwen2.5-VL: H × W / 784 in whole tokens, the longer side as it says"
     remark += f"; bars: at {SHOWN_SIDE} px" if len(profiles) == 1 else ""
     shown = _bars(found[0]) if len(profiles) == 1 and found else ()
     return Section("tokens a picture", tuple(rows), remark if rows else "", shown)

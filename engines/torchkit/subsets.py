@@ -59,8 +59,10 @@ def tell_built(emit: Emitter, name: str, manifest: Mapping[str, Any]) -> None:
     for reason, count in manifest.get("skipped", {}).items():
         if not reason.startswith("step "):  # a recipe's steps choose, they do not skip
             emit.notice("records-skipped", f"{name}: {count} records: {reason}", int(count))
+    places = manifest.get("source_examples", {})
     for reason, count in manifest.get("source_skipped", {}).items():
-        emit.notice("source-skipped", f"{name}: {count} lines: {reason}", int(count))
+        first = f" (first: {places[reason][0]})" if places.get(reason) else ""
+        emit.notice("source-skipped", f"{name}: {count} lines: {reason}{first}", int(count))
     for text in manifest.get("notices", ()):
         emit.notice("subset", f"{name}: {text}")
 

@@ -44,7 +44,8 @@ def refused(place: Path, name: str = "vqa_challenge_train") -> str:
     with pytest.raises(BuildError) as error:
         build(name, place.parent / "cache", place)
     left = [p for p in (place.parent / "cache").rglob("*") if p.is_file()]
-    assert not [p for p in left if p.suffix == ".arrow" or ".tmp-" in str(p)]
+    assert not [p for p in left if ".tmp-" in str(p) or "subsets/vqa" in str(p)]
+    assert all((p.parent / "manifest.json").is_file() for p in left if p.suffix == ".arrow")
     said = str(error.value)
     assert "\n" not in said
     return said
@@ -197,6 +198,21 @@ def test_a_missing_test_picture_is_refused_by_row(place: Path) -> None:
     assert "--set image_root=/folder" in str(error.value)
 
 
+def test_pictures_in_another_folder_are_asked_for_and_found(place: Path) -> None:
+    made(place, train="train")
+    (place / "img").rename(place / "photos")
+    (place / "photos" / "img").mkdir()
+    for name in ("one", "two"):
+        (place / "photos" / f"{name}.png").rename(place / "photos" / "img" / f"{name}.png")
+    said = refused(place)
+    assert "no record is left (4 picture missing); name the pictures' folder with" in said
+    assert said.endswith("--set image_root=/folder (first: train.csv row 2 (id t1): img/one.png)")
+    found = build(
+        "vqa_challenge_train", place.parent / "cache", place, image_root=str(place / "photos")
+    )
+    assert len(found) == 4
+
+
 def test_the_sample_submission_must_have_the_ids_of_the_test_rows(place: Path) -> None:
     made(place, test="test", sample_submission="wrong_sample")
     said = refused(place, "vqa_challenge_test")
@@ -212,6 +228,22 @@ def test_the_sample_submission_must_have_the_ids_of_the_test_rows(place: Path) -
     assert sorted(kept.ids) == ["q1", "q10", "q2"]
     # The sample is part of what was read: another one is another subset.
     assert first.fingerprint != without.fingerprint
+
+
+def test_a_damaged_sample_is_found_and_built_anew(place: Path) -> None:
+    from datasets_mm import health
+
+    made(place, test="test", sample_submission="sample_submission")
+    first = asked_of(place)
+    assert health.subset(first.folder)["problem"] == ""
+    path = first.folder / "submission.json"
+    whole = path.read_bytes()
+    path.unlink()  # a hard link to the source's: only this name goes
+    path.write_bytes(whole.replace(b"q10", b"q11"))
+    assert health.subset(first.folder)["problem"] == "its files are not those of its manifest"
+    again = asked_of(place)
+    assert (again.folder / "submission.json").read_bytes() == whole
+    assert again.fingerprint == first.fingerprint
 
 
 def test_a_recipe_must_say_train_or_test(tmp_path: Path, own_recipes) -> None:
