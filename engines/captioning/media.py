@@ -101,7 +101,7 @@ def cached(pixels: Frames, store: FeatureStore, tower: Tower, say: Progress) -> 
     """The features of all frames, computed where the store has none.
 
     Raises:
-        NoRoomError: the disk lacks the room; nothing was computed.
+        NoRoomError: the disk lacks the room.
     """
     keys = pixels.keys()
     flat = Frames(pixels.arrays, pixels.places.reshape(-1, 1, 2))

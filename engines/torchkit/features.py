@@ -7,6 +7,7 @@ memory-mapped: a cache of many GB costs no more memory than what is read of it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,12 +22,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from engines.emitter import EngineError
+
 Compute = Callable[[Sequence[int]], Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]]
 """Positions of items -> pieces of (positions, rows), in any order."""
 
 KEY_BYTES: Final = 16
 SPARE: Final = 0.02
 """Of the disk, left free by a cache."""
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def key(*parts: bytes) -> bytes:
@@ -38,8 +42,8 @@ def key(*parts: bytes) -> bytes:
     return digest.digest()
 
 
-class NoRoomError(OSError):
-    """The features would not fit on the disk; one sentence with the remedy."""
+class NoRoomError(EngineError):
+    """The features do not fit on the disk; one sentence with the remedy."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ class FeatureStore:
         """One row per key, in order; what is not there is computed first.
 
         Raises:
-            NoRoomError: before anything is computed, where the disk lacks the room.
-            OSError: the disk is full all the same; nothing half-written stays.
+            NoRoomError: the disk lacks the room, as a rule before anything is computed; where it
+                fills up on the way nothing half-written stays.
         """
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits and then finds them
@@ -141,7 +145,12 @@ class FeatureStore:
             (draft / "keys").write_bytes(b"".join(keys[p] for p in done))
             about = {"shape": self.shape, "dtype": self.dtype.name, "rows": len(done)}
             (draft / "about.json").write_text(json.dumps(about))
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise NoRoomError(
+                    f"{self.folder}: the disk was full after {len(done)} of {len(positions)} rows "
+                    f"of features ({error.strerror}); set feature_cache = false, or make room"
+                ) from None
             raise
         draft.rename(shard)

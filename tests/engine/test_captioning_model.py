@@ -1,5 +1,6 @@
 """The captioner's parts: 4-bit weights by type, LoRA, spliced prompts, towers, cached features."""
 
+import json
 import math
 
 import numpy as np
@@ -264,6 +265,16 @@ def test_what_changes_features_changes_their_place(tower_folder, tmp_path):
     changed[-1] ^= 1
     weights.write_bytes(changed)
     assert tower(tmp_path / "other").fingerprint() != plain
+    toy.write_tower(tmp_path / "normed")
+    norm = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "normed" / "preprocessor_config.json").write_text(json.dumps(norm))
+    assert tower(tmp_path / "normed").fingerprint() != plain, "another normalisation"
+    rounded = Params(precision="fp32", feature_dtype="float16")
+    assert (
+        Tower(Part(path=str(tower_folder)), rounded, Precision("fp32", CPU)).fingerprint() != plain
+    )
+    for neutral in ({"prompt": "x"}, {"threads": 1}, {"projector": "mlp2x"}, {"lora_rank": 2}):
+        assert tower(tower_folder, **neutral).fingerprint() == plain, neutral
 
 
 def test_only_changed_pictures_are_computed_again(tower_folder, tmp_path):

@@ -1,5 +1,6 @@
 """The feature store: computed once, shared, and always the row that belongs to the key."""
 
+import resource
 import threading
 from types import SimpleNamespace
 
@@ -120,6 +121,28 @@ def test_too_full_a_disk_is_said_before_anything_is_computed(tmp_path, monkeypat
     with pytest.raises(NoRoomError, match="feature_cache = false"):
         FeatureStore(tmp_path, "t", WIDTH).open(ks, tower)
     assert not tower.computed
+
+
+def test_a_disk_that_fills_up_on_the_way_leaves_nothing(tmp_path):
+    """A real limit of the system: files may not grow beyond 1 KiB."""
+    ks = keys(*range(100))
+
+    def slow(positions):
+        for position in positions:
+            yield [position], np.zeros((1, 64), np.float32)
+
+    store = FeatureStore(tmp_path, "t", 64, "float32")
+    FeatureStore(tmp_path, "t", 64, "float32").open(keys(200), slow)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(NoRoomError, match=r"full after \d+ of 100 rows .*make room"):
+            store.open(ks, slow)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(list(store.folder.glob("*rows-*"))) == 1, "what was whole before stays"
+    assert store.missing(keys(200)) == 0
+    assert store.open(ks, slow).computed == 100
 
 
 def test_a_tower_that_leaves_rows_out_is_refused(tmp_path):
