@@ -53,7 +53,8 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
 
     Runs that have no metric of this split are shown when they should have: when they failed.
     """
-    shown = [r for r in records if _on(r, split) or r.exit.cause != "completed"]
+    silent = ("completed", "pruned")  # of these none is expected
+    shown = [r for r in records if _on(r, split) or r.exit.cause not in silent]
     fields = rows.distinguishing(shown)
     every, headline = _names(shown, split), headline_of(split)
     names = _readable(every, headline)

@@ -6,8 +6,10 @@ take SI units (seconds, bytes), never raise on NaN or infinity, and never print 
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 MIB: Final = 2**20
 GIB: Final = 2**30
@@ -115,6 +117,20 @@ def parameters(value: float) -> str:
     if value >= 1e9:
         return f"{value / 1e9:.2f} B"
     return f"{value / 1e6:.1f} M" if value >= 1e6 else count(value)
+
+
+def settings(chosen: Mapping[str, Any]) -> str:
+    """`lr=0.0003 lora_rank=16`: settings and their values, for a row of a table."""
+    return " ".join(f"{name}={setting(value)}" for name, value in chosen.items())
+
+
+def setting(value: Any) -> str:
+    """A setting's value: numbers with four significant digits, everything else as in JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _decimals(value: float) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from workbench import data_cli, results_cli
+from workbench import data_cli, results_cli, search_cli
 from workbench.exits import ExitStatus
 from workbench.options import (
     AsJson,
@@ -55,6 +55,7 @@ app.add_typer(results_app, name="results")
 app.add_typer(data_app, name="data")
 data_cli.register(data_app)
 results_cli.register(results_app)
+search_cli.register(app)
 
 
 class RunCommand(typer.core.TyperCommand):
@@ -222,11 +223,11 @@ def resume(
     from workbench.views import Mode
 
     folder = resuming.choose(paths.log_root(log_root), name)
-    runs = resuming.prepare(folder)
-    if not runs:
+    runs, trials = resuming.prepare(folder), resuming.to_come(folder)
+    if not runs and not trials:
         say(f"{folder.name}: nothing is left to do")
         raise typer.Exit(ExitStatus.COMPLETED)
-    say(resuming.announcement(folder, runs))
+    say(resuming.announcement(folder, runs, trials))
     mode = Mode.of(headless=headless, as_json=as_json)
     go = front.detach if detach else front.foreground
     raise typer.Exit(go(folder, mode, share=share, resume=True))
@@ -333,14 +334,16 @@ def data_build(
 @data_app.command("make-copy")
 def data_make_copy(
     out: Annotated[Path, typer.Option("--out", help="A new folder: the data_root of the copy.")],
-    layout: Annotated[str, typer.Option(help="ret-jsonl or m2kr-parquet.")] = "ret-jsonl",
+    layout: Annotated[
+        str, typer.Option(help="ret-jsonl, m2kr-parquet or vqa-challenge.")
+    ] = "ret-jsonl",
     rows: Annotated[int, typer.Option(min=4, help="Records of a training split.")] = 400,
 ) -> None:
-    """Write a small copy of M2KR, true in form, from OpenMoji-KB: for trying things out."""
+    """Write a small copy of M2KR or of a VQA challenge, true in form: for trying things out."""
     from workbench import listing
 
-    if layout not in {"ret-jsonl", "m2kr-parquet"}:
-        say(f"no layout '{layout}'; there are ret-jsonl and m2kr-parquet")
+    if layout not in {"ret-jsonl", "m2kr-parquet", "vqa-challenge"}:
+        say(f"no layout '{layout}'; there are ret-jsonl, m2kr-parquet and vqa-challenge")
         raise typer.Exit(ExitStatus.USAGE)
     raise typer.Exit(listing.make_copy(layout, out, rows))
 

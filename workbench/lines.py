@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engines.protocol import RunSpec
 from results import formats
 from workbench.state import RunState, RunView, SuiteState
 
@@ -14,9 +15,10 @@ _HEADER = (
 def progress_line(view: RunView, number: int, total: int) -> str:
     """`[2/4] emoji_train clip-nano · train 120/300 40 % · loss 2.31 · …`."""
     run, spec = view.state, view.spec
-    parts = [f"[{number}/{total}] {spec.subset} {spec.model} · {_state(run)}"]
+    parts = [f"[{number}/{total}] {_what(spec)} · {_state(run)}"]
     if run.status == "ended":
-        detail = (run.failed.error if run.failed else "") or (run.end.detail if run.end else "")
+        said, seen = (run.failed.error if run.failed else ""), (run.end.detail if run.end else "")
+        detail = seen if run.cause == "pruned" else said or seen
         if run.cause != "completed" and detail:
             parts.append(detail)
         parts += [f"{m.name} {m.value:.3f} on {m.split}" for m in run.metrics[:1]]
@@ -36,9 +38,15 @@ def suite_rows(state: SuiteState) -> tuple[tuple[tuple[str, bool], ...], list[li
     rows = []
     for view in state.runs:
         cells = _cells(view.state)
-        row = [f"{view.spec.subset} {view.spec.model}", _state(view.state)]
+        row = [_what(view.spec), _state(view.state)]
         rows.append([*row, *(cells[name] for name, _ in _HEADER[2:])])
     return _HEADER, rows
+
+
+def _what(spec: RunSpec) -> str:
+    """`emoji_train clip-nano`, of a trial with the settings that make it one."""
+    trial = f" {formats.settings(spec.trial.settings)}" if spec.trial else ""
+    return f"{spec.subset} {spec.model}{trial}"
 
 
 def _state(run: RunState) -> str:

@@ -76,5 +76,9 @@ def asked_plan(
             ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
         )
     merged = {**table, **flags}
+    if "search" in flags:  # its flags overrule single keys
+        known = table.get("search") or {}
+        searched = {**known.get("ranges", {}), **flags["search"].get("ranges", {})}
+        merged["search"] = {**known, **flags["search"], "ranges": searched}
     merged["settings"] = {**table.get("settings", {}), **dict(map(plan.read_setting, settings))}
     return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))

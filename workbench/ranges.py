@@ -108,6 +108,8 @@ class Search(BaseModel):
     """`median`: a trial that is worse than half of the earlier ones at the same point is ended."""
     startup: int = Field(5, ge=1)
     """Trials with random settings, before the sampler learns and the pruner prunes."""
+    prune_after: float = Field(0.2, ge=0, le=1)
+    """Share of its training before which no trial is pruned: a warm-up tells nothing yet."""
     live: str = "loss"
     """What the pruner looks at while a trial trains: `loss`, or a training metric such as `r@1`."""
     ranges: dict[str, Range] = Field(min_length=1)

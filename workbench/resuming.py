@@ -21,7 +21,7 @@ def choose(log_root: Path, name: str | None) -> Path:
         return suite.find(log_root, name)
     for folder in suite.suites(log_root):
         warden = suite.read_warden(folder)
-        if (warden is None or not suite.alive(warden)) and left(folder):
+        if (warden is None or not suite.alive(warden)) and (left(folder) or to_come(folder)):
             return folder
     suite.find(log_root, None)  # no suites at all has a sentence of its own
     raise suite.SuiteError(f"{log_root}: every suite is at work or has nothing left to do")
@@ -32,6 +32,11 @@ def left(folder: Path) -> list[RunView]:
     out = suite.taken_out(folder)
     views = suite.Reader(folder).poll().runs
     return [v for v in views if v.spec.run_id not in out and unfinished(v.state)]
+
+
+def to_come(folder: Path) -> int:
+    """Trials of a search that were not chosen yet."""
+    return suite.Reader(folder).poll().to_come
 
 
 def prepare(folder: Path) -> list[RunView]:
@@ -51,9 +56,12 @@ def prepare(folder: Path) -> list[RunView]:
     return left(folder)
 
 
-def announcement(folder: Path, views: list[RunView]) -> str:
+def announcement(folder: Path, views: list[RunView], trials: int) -> str:
     """One line: how many runs are left, and where the first of them goes on."""
+    if not views:
+        return f"{folder.name}: the search goes on; trials to come: {trials}"
     count = "1 run is" if len(views) == 1 else f"{len(views)} runs are"
     first = views[0]
     last = f", which ended as {first.state.cause}" if first.state.end is not None else ""
-    return f"{folder.name}: {count} left; first {first.spec.run_id}{last}"
+    search = f"; trials to come: {trials}" if trials else ""
+    return f"{folder.name}: {count} left; first {first.spec.run_id}{last}{search}"

@@ -20,6 +20,9 @@ NOTICES: Final = 50
 
 Status = Literal["queued", "starting", "running", "ended"]
 
+GOOD: Final = frozenset({"completed", "pruned", "skipped", "stopped"})
+"""Endings that nobody has to look into."""
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -341,6 +344,11 @@ class SuiteState:
     def total(self) -> int:
         """How many runs there will be at most."""
         return max(self.trials, len(self.runs))
+
+    @property
+    def unit(self) -> str:
+        """What its runs are called."""
+        return "trials" if self.trials else "runs"
 
     @property
     def to_come(self) -> int:

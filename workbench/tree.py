@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 PROC: Final = "/proc"
 TOKEN_NAME: Final = "WORKBENCH_TOKEN"  # noqa: S105 - the variable's name, not a secret
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class Process(NamedTuple):
@@ -41,6 +42,13 @@ class Process(NamedTuple):
 def become_subreaper() -> None:
     """Orphans of this process's descendants become its children instead of init's."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, however that happens."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the call above
+        os._exit(1)
 
 
 def read(path: str) -> bytes:

@@ -89,8 +89,8 @@ def run_id(spec: RunSpec, number: int) -> str:
     return f"t{number:04d}-{what}"[:96].rstrip("-_.")
 
 
-def admit(suite: Path, spec: RunSpec) -> Path:
-    """Make the run folder of a trial, whole or not at all; the same trial twice is one.
+def admit(suite: Path, spec: RunSpec) -> Path | None:
+    """Make the run folder of a trial, whole or not at all; None: that very trial is there already.
 
     Raises:
         TrialError: it is no trial of this search, or another one has its number.
@@ -106,7 +106,7 @@ def admit(suite: Path, spec: RunSpec) -> Path:
         known = RunSpec.model_validate_json((run / "spec.json").read_bytes())
         if known != spec:
             raise TrialError(f"{spec.run_id} exists already, with other settings")
-        return run
+        return None
     fresh = suite / FOLDER / f".{spec.run_id}"  # elsewhere, so that no reader sees half of it
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)

@@ -72,7 +72,7 @@ class Lines:
         for number, view in enumerate(state.runs, 1):
             if view.state.status == "ended" and view.folder not in self._ended:
                 self._ended.add(view.folder)
-                talk(progress_line(view, number, len(state.runs)))
+                talk(progress_line(view, number, state.total))
         now = time.monotonic()
         line = self._current(state)
         if line and line != self._last and now >= self._next:
@@ -85,7 +85,7 @@ class Lines:
     @staticmethod
     def _current(state: SuiteState) -> str:
         if (view := state.current) is not None:
-            return progress_line(view, state.runs.index(view) + 1, len(state.runs))
+            return progress_line(view, state.runs.index(view) + 1, state.total)
         return f"{state.warden}: {state.detail}" if state.detail and not state.ended else ""
 
 
@@ -173,5 +173,6 @@ def say(mode: Mode, row: dict[str, Any], line: str) -> None:
 
 
 def emit(row: dict[str, Any]) -> None:
+    """A JSON row on stdout; what is not finite as a text, since JSON has no word for it."""
     finite = {k: str(v) if isinstance(v, float) and v - v != 0 else v for k, v in row.items()}
     print(json.dumps(finite), flush=True)

@@ -15,6 +15,7 @@ import os
 import resource
 import secrets
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -24,12 +25,13 @@ from pathlib import Path
 
 from engines.protocol import Cause, End, Entry, RunSpec
 from results import store
-from workbench import guard, locks, paths, process, record, state, suite, tree
+from workbench import guard, locks, paths, process, record, state, suite, tree, trials
 from workbench.attempt import Attempt, Setting
 from workbench.book import leave_out
 from workbench.journal import JournalBusyError, JournalLostError, Tail
 from workbench.limits import Limits
 from workbench.orders import Orders
+from workbench.searching import Searching
 from workbench.telemetry import environment
 from workbench.telemetry.gpus import GpuWatch
 
@@ -69,22 +71,29 @@ class Warden:
         """Everything, from the first run to the last record."""
         self._become_warden()
         self._say("starting")
-        self.gpus = GpuWatch(self.limits, {**os.environ, **paths.module_path(os.environ)})
+        variables = {**os.environ, **paths.module_path(os.environ)}
+        self.gpus = GpuWatch(self.limits, variables)
+        common = trials.base(self.folder)
+        self._searching = Searching(self.folder, variables) if common else None
         try:
             self._setting = self._make_setting()
             runs = suite.runs(self.folder)
-            self._locks = self._make_locks(runs)
-            for run, spec in runs:
+            specs = [spec for _, spec in runs] + ([common.spec] if common else [])
+            self._locks = self._make_locks(specs)
+            for run, spec in self._all_runs(runs):
                 try:
                     self._one(run, spec)
                 except (JournalBusyError, JournalLostError) as error:
                     self._give_up(run, spec, error)
             self._locks.release()
-            self._say("ended", self.orders.stopped)
+            trouble = self._searching.trouble if self._searching is not None else ""
+            self._say("ended", self.orders.stopped or trouble)
         finally:
             if self._attempt is not None:
                 self._attempt.abort()
             self.gpus.stop()
+            if self._searching is not None:
+                self._searching.stop()
             (self.folder / ".reserve").unlink(missing_ok=True)
 
     def _become_warden(self) -> None:
@@ -126,6 +135,7 @@ class Warden:
             gpus=self.gpus,
             environment=facts.model_dump(mode="json"),
             reserve=self._make_reserve(),
+            searching=self._searching,
         )
 
     def _make_reserve(self) -> Path:
@@ -134,10 +144,32 @@ class Warden:
             os.posix_fallocate(file.fileno(), 0, self.limits.reserve_bytes)
         return path
 
-    def _make_locks(self, runs: Sequence[tuple[Path, RunSpec]]) -> locks.DeviceLocks:
+    def _make_locks(self, specs: Sequence[RunSpec]) -> locks.DeviceLocks:
         count = len(self.gpus.known_gpus())
-        used = [locks.devices_of(spec.devices, os.environ, count) for _, spec in runs]
+        used = [locks.devices_of(spec.devices, os.environ, count) for spec in specs]
         return locks.DeviceLocks(set().union(*used), self.folder.name)
+
+    # A search
+
+    def _all_runs(self, known: Sequence[tuple[Path, RunSpec]]) -> Iterator[tuple[Path, RunSpec]]:
+        """The runs in their order; in a search also those that are added while others run."""
+        yield from known
+        searching = self._searching
+        while searching is not None and (found := self._next_trial(searching)) is not None:
+            yield found
+
+    def _next_trial(self, searching: Searching) -> tuple[Path, RunSpec] | None:
+        """Wait for what the searcher asks for; None: nothing more will come."""
+        while not self.orders.stopped:
+            over = self.orders.closed or searching.ended  # before its last orders are read
+            self._take_orders()
+            if searching.admitted:
+                return searching.admitted.popleft()
+            if over:
+                break
+            self._say("running", "the searcher chooses the next trial")
+            self._turn(time.monotonic() + self.limits.beat_seconds)
+        return None
 
     # One run
 
@@ -166,6 +198,8 @@ class Warden:
                 attempt.tick(time.monotonic())
         self._attempt = self.orders.current = None
         self._keep(spec, run, attempt.book.state)
+        if attempt.book.state.cause == "pruned":  # it never goes on, and there may be hundreds
+            shutil.rmtree(run / "checkpoints", ignore_errors=True)
         return attempt.book.state, attempt.rung is not None
 
     def _give_up(self, run: Path, spec: RunSpec, error: Exception) -> None:
@@ -222,6 +256,8 @@ class Warden:
             self._take_orders()
             self.gpus.receive()
             self.gpus.start()  # again, if it died
+            if self._searching is not None:
+                self._searching.look()
             if self._attempt is not None:
                 self._attempt.contaminated |= self._locks.contaminated()
                 self._attempt.pump()
@@ -271,6 +307,10 @@ class Warden:
     def _take_orders(self) -> None:
         for order in self.orders.poll():
             log(f"order: {order.do} {order.run or ''} by {order.by}")
+        if self._searching is not None and self.orders.added:
+            added, self.orders.added = self.orders.added, []
+            for refusal in self._searching.admit(added):
+                log(f"not admitted: {refusal}")
 
     def _say(self, now: state.WardenState, detail: str = "") -> None:
         """Write warden.json, if it says something new or is getting old."""

@@ -7,19 +7,17 @@ when its stdin closes or its parent dies. `--once` prints the facts and one read
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import select
-import signal
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
+from workbench import tree
 from workbench.telemetry.nvml import Nvml, NvmlAbsentError
 
-_PR_SET_PDEATHSIG: Final = 1
 Json = dict[str, Any]
 
 
@@ -73,7 +71,7 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="print one reading and end")
     options = parser.parse_args()
     if options.parent:
-        _die_with(options.parent)
+        tree.die_with(options.parent)
     try:
         nvml = Nvml.open()
     except NvmlAbsentError as absent:
@@ -103,12 +101,6 @@ def _loop(tiers: Tiers, period: float) -> None:
 def _say(line: Json) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
-
-
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call above
-        os._exit(1)
 
 
 if __name__ == "__main__":

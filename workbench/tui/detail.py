@@ -89,7 +89,7 @@ def _identity(record: RunRecord) -> tuple[Line, ...]:
 
 def _end(record: RunRecord) -> tuple[Line, ...]:
     end = record.exit
-    bad = end.cause not in ("completed", "skipped", "stopped")
+    bad = end.cause not in ("completed", "pruned", "skipped", "stopped")
     code = q.UNKNOWN if end.code is None else str(end.code)
     lines = [Line("cause", end.cause, failed=bad), Line("exit code", code)]
     if end.signal is not None:

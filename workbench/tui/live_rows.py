@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from results import formats
 from results.text import clean_line
 from workbench import rungs
 from workbench.tui import quantities as q
@@ -11,6 +12,7 @@ from workbench.tui.widgets.chart import Series
 from workbench.tui.widgets.grid import Cell, CellLike, Column, Row
 
 if TYPE_CHECKING:
+    from engines.protocol import RunSpec
     from workbench.state import RunState, RunView, SuiteState
 
 QUEUE: Final = (
@@ -41,6 +43,7 @@ GLYPHS: Final = {
     "running": Cell("●", "accent"),
     "completed": Cell("✓", ""),
     "skipped": Cell("–", "dim"),
+    "pruned": Cell("✂", "dim"),
     "stopped": Cell("■", "dim"),
 }
 SUITE_WORDS: Final = {
@@ -68,7 +71,7 @@ def _run_row(view: RunView) -> Row:
     tone = "strong" if run.status in ("starting", "running") else ""
     return (
         GLYPHS.get(key, Cell("✗", "error")),
-        Cell(clean_line(spec.subset, 80), tone),
+        Cell(clean_line(_subject(spec), 80), tone),
         Cell(clean_line(spec.model, 80), tone),
         Cell(str(spec.seed), "dim"),
         status(run),
@@ -83,10 +86,15 @@ def _run_row(view: RunView) -> Row:
     )
 
 
+def _subject(spec: RunSpec) -> str:
+    """What tells the run from those beside it: its subset, or the settings of a trial."""
+    return formats.settings(spec.trial.settings) if spec.trial else spec.subset
+
+
 def status(run: RunState) -> CellLike:
     """What a run does now, in a word or two."""
     if run.status == "ended":
-        tone = {"completed": "", "skipped": "dim", "stopped": "dim"}.get(run.cause, "error")
+        tone = "error" if _is_bad(run) else "" if run.cause == "completed" else "dim"
         return Cell(run.cause, tone)
     if run.status != "running":
         return Cell(run.status, "dim" if run.status == "queued" else "")
@@ -110,11 +118,9 @@ def short_name(suite: str) -> str:
 def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
     """Left and right part of the line about the suite."""
     ended = sum(r.state.status == "ended" for r in state.runs)
-    failed = sum(
-        r.state.status == "ended" and r.state.cause not in ("completed", "skipped", "stopped")
-        for r in state.runs
-    )
-    parts = [SUITE_WORDS.get(state.warden, state.warden), f"{ended} of {len(state.runs)} runs done"]
+    failed = sum(_is_bad(r.state) for r in state.runs)
+    done = f"{ended} of {state.total} {state.unit} done"
+    parts = [SUITE_WORDS.get(state.warden, state.warden), done]
     parts += [f"{failed} failed"] if failed else []
     if state.detail and state.warden != "running":  # then it names the run, which is shown
         parts.append(clean_line(state.detail))
@@ -173,7 +179,9 @@ def why(run: RunState) -> str:
 
 
 def _is_bad(run: RunState) -> bool:
-    return run.status == "ended" and run.cause not in ("completed", "skipped", "stopped")
+    from workbench.state import GOOD
+
+    return run.status == "ended" and run.cause not in GOOD
 
 
 def _phase_seconds(run: RunState) -> float:
@@ -204,7 +212,7 @@ def series(run: RunState | None) -> dict[str, Series]:
     """What the charts show, by their ids."""
     memory, label = _memory(run)
     why = "" if run is None or not run.sample else run.sample.gpu_reason
-    use = "gpu_utilisation[0]"
+    use = _first_gpu(run, "gpu_utilisation")
     steps = f"step 1 … {run.step:,}" if run and run.step else ""
     seconds = f"0 … {q.clock(run.t)}" if run and run.t else ""
     return {
@@ -217,12 +225,16 @@ def series(run: RunState | None) -> dict[str, Series]:
     }
 
 
+def _first_gpu(run: RunState | None, name: str) -> str:
+    """The curve of this name of the first GPU that the run is shown; empty: there is none."""
+    curves = sorted(run.curves) if run else []
+    return next((curve for curve in curves if curve.startswith(f"{name}[")), "")
+
+
 def _memory(run: RunState | None) -> tuple[str, str]:
     """The memory curve that matters: the run's own VRAM, the device's, else resident memory."""
-    curves = run.curves if run else {}
     for prefix, label in (("vram_process", "VRAM"), ("vram_device", "VRAM in use")):
-        name = next((n for n in sorted(curves) if n.startswith(prefix)), None)
-        if name is not None:
+        if name := _first_gpu(run, prefix):
             return name, f"{label}, GPU {name.partition('[')[2].rstrip(']')}"
     return "rss_tree", "RSS, all processes"
 

@@ -165,7 +165,8 @@ def _identity(record: RunRecord) -> list[Part]:
     cause: str = record.exit.cause
     if cause == "completed" and not forecasts.measured(record):
         cause = "forecast"
-    tone = {"completed": "", "skipped": "dim", "stopped": "dim"}.get(cause, "error")
+    quiet = {"completed": "", "pruned": "dim", "skipped": "dim", "stopped": "dim"}
+    tone = quiet.get(cause, "error")
     started = record.started_wall
     when = _stamp(started) if started else q.UNKNOWN
     return [

@@ -52,21 +52,26 @@ def _resume(suite: SuiteState) -> Question:
     if not suite.ended:
         return Question("resume", refusal="This suite is at work; s stops it.")
     left = sum(unfinished(view.state) for view in suite.runs)
-    if not left:
+    if not left and not suite.to_come:
         return Question("resume", refusal="All runs of this suite are completed or were skipped.")
     runs = "1 run starts" if left == 1 else f"{left} runs start"
     what = f"{runs} again, from the last checkpoint where there is one. Completed runs are kept."
+    if suite.to_come:
+        trials = "1 trial" if suite.to_come == 1 else f"{suite.to_come} trials"
+        what = f"The search goes on with {trials}. {what if left else 'Completed ones are kept.'}"
     return Question("resume", f"Resume {suite.name}?", what, "Go on with it", "The suite goes on.")
 
 
 def _stop(suite: SuiteState) -> Question:
     waiting = sum(r.state.status == "queued" for r in suite.runs)
+    to_come = f" The search keeps {suite.to_come} trials for later." if suite.to_come else ""
     what = "The run at work finishes its step, writes a checkpoint and ends as stopped."
     if suite.current is None:
         what = "No run is at work."
     if waiting:
         runs = "1 queued run is" if waiting == 1 else f"{waiting} queued runs are"
         what += f" {runs} not started."
+    what += to_come
     return Question("stop", f"Stop {suite.name}?", what, "Stop the suite", "The suite is stopping.")
 
 
@@ -91,7 +96,7 @@ def _cancel(view: RunView | None) -> Question:
     return Question(
         "cancel",
         f"Cancel {view.spec.run_id}?",
-        "It will not be started and its record says skipped. The other runs stay as they are.",
+        "It will not be started and its record says stopped. The other runs stay as they are.",
         "Cancel this run",
         f"{view.spec.run_id} is cancelled.",
         view.spec.run_id,
