@@ -218,6 +218,7 @@ def test_only_a_queued_run_is_cancelled(log_root: Path) -> None:
     state = feed.SuiteFeed(canned.busy_root(log_root)).poll(None).suite
     asked = steering.question("cancel", state, state.runs[3])
     assert asked.run == "04-retrieval-oven_train-tinyclip-61m"
+    assert "its record says stopped" in asked.what, "as Orders ends it"
 
 
 def test_stop_counts_what_is_not_started(log_root: Path) -> None:

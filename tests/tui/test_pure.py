@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Literal
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from workbench.tui import braille, settings
+from engines import protocol
+from workbench.state import RunState, fold
+from workbench.tui import braille, children, live_rows, settings
 from workbench.tui import quantities as q
 
 
@@ -217,3 +220,30 @@ def test_no_attribute_hides_one_of_textual() -> None:
                 re.findall(r"^        self\.(\w+)(?:: [^=]+)? = ", file.read_text(), re.MULTILINE)
             )
             assert not (ours & theirs) - meant, file
+
+
+def test_charts_show_the_gpu_that_the_run_has() -> None:
+    gpu = protocol.Gpu(index=3, used=5 << 30, process=4 << 30, utilisation=70.0)
+    sample = protocol.Sample(t=1.0, gpus=(gpu,))
+    run = fold([protocol.Entry(seq=0, wall=0.0, src="warden", msg=sample)], RunState())
+    shown = live_rows.series(run)
+    assert shown["gpu"].last == 70.0
+    assert (shown["memory"].title, shown["memory"].last) == ("VRAM, GPU 3", 4 << 30)
+    assert live_rows.series(RunState())["gpu"].last is None
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        ('print(\'{"kind": "failed", "error": "no data"}\')', "no data"),
+        ("raise SystemExit(3)", "ended with code 3"),
+        ("print('x' * 3000)", "longer than 1,024 bytes"),
+    ],
+)
+async def test_a_child_that_comes_to_nothing_says_why(
+    monkeypatch: pytest.MonkeyPatch, script: str, sentence: str
+) -> None:
+    monkeypatch.setattr(children, "LINE_BYTES", 1024)
+    with pytest.raises(children.ChildError, match=sentence):
+        async for _ in children.messages([sys.executable, "-c", script]):
+            pass

@@ -145,7 +145,7 @@ class WorkbenchApp(App[None]):
 
     @work(thread=True, exclusive=True, group="suites")
     def _watch_suites(self) -> None:
-        """The list of suites, read again every two seconds while the app lives."""
+        """The list of suites, read again every few seconds while the app lives."""
         from workbench.tui import feed
 
         while True:
@@ -216,7 +216,9 @@ class WorkbenchApp(App[None]):
         """A fault of ours, told without the values of variables: they may be anybody's text."""
         from rich.text import Text
 
-        told = "".join(traceback.format_exception(self._exception))
+        from results.secrets import mask
+
+        told = mask("".join(traceback.format_exception(self._exception)))
         remedy = "This is a fault of the screen; suites go on. Please report what stands above."
         self.panic(Text(clean(f"{told}\n{remedy}")))
 

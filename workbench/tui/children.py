@@ -33,7 +33,7 @@ async def messages(arguments: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
     ended = False
     try:
         assert child.stdout is not None  # noqa: S101 - asked for above
-        async for line in child.stdout:
+        async for line in _lines(child.stdout):
             said = _message(line)
             if said.get("kind") == "failed":
                 raise ChildError(str(said.get("error")))
@@ -47,6 +47,16 @@ async def messages(arguments: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
             with suppress(ProcessLookupError):
                 child.terminate()
             await child.wait()
+
+
+async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    try:
+        async for line in stream:
+            yield line
+    except ValueError:  # asyncio's word for a line beyond the limit
+        raise ChildError(
+            f"a line of the data's reader is longer than {LINE_BYTES:,} bytes"
+        ) from None
 
 
 def _message(line: bytes) -> dict[str, Any]:

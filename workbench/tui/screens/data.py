@@ -12,6 +12,7 @@ from textual.containers import Container, Vertical
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Static
+from textual.worker import get_current_worker
 
 from workbench.tui import data_rows
 from workbench.tui.children import ChildError, messages
@@ -229,7 +230,8 @@ class DataScreen(Screen[None]):
             self._head(name, "")
             self._trouble(str(error))
         finally:
-            self.busy = False
+            if not get_current_worker().is_cancelled:  # else the scan that took its place goes on
+                self.busy = False
 
     def _hear(self, name: str, said: dict[str, Any]) -> None:
         from datasets_mm.profile import Profile

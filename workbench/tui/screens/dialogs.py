@@ -166,7 +166,7 @@ class Help(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark", "leave", "Back")]
 
     def compose(self) -> ComposeResult:
-        """Four short lists."""
+        """A short list for each screen."""
         with Vertical(classes="dialog wide"), VerticalScroll(id="help"):
             for title, keys in HELP:
                 yield Static(Text(title), classes="help-title")

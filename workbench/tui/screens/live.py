@@ -1,7 +1,7 @@
 """Live: one suite as its files tell it, and the keys that steer it.
 
-A thread follows the suite (see `feed`) and posts one frozen snapshot at a time, at most four a
-second; the widgets repaint what differs. Steering writes a line for the warden, no more.
+A thread follows the suite (see `feed`) and posts one frozen snapshot at a time, every three
+seconds; the widgets repaint what differs. Steering writes a line for the warden, no more.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ class LiveScreen(Screen[None]):
             self._close_books(self.snapshot)
             trouble = (
                 "The warden of this suite is gone: what was at work has ended with it. "
-                "Start the plan again from Plan; completed runs keep their records."
+                "r goes on with the runs that are left; completed ones keep their records."
             )
         elif self.snapshot.bad_lines:
             trouble = f"{self.snapshot.bad_lines} journal lines could not be read."

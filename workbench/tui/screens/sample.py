@@ -68,6 +68,8 @@ class SampleScreen(ModalScreen[None]):
                     if len(self.records) == 1:
                         await self._show()
                     self._count()
+            if not self.records:
+                self._say("This subset has no record.")
         except ChildError as error:
             self._say(str(error))
 
@@ -90,7 +92,9 @@ class SampleScreen(ModalScreen[None]):
 
         record = self.records[self.at]
         self._count()
-        self.query_one("#sample-text", Static).update(page(record))
+        text = self.query_one("#sample-text", Static)
+        text.remove_class("failed")
+        text.update(page(record))
         self.query_one("#sample-scroll", VerticalScroll).scroll_home(animate=False)
         pictures = self.query_one("#sample-pictures", Vertical)
         await pictures.remove_children()
@@ -144,6 +148,8 @@ def page(record: dict[str, Any]) -> Text:
 
     line("question", fields["question"])
     line("instruction", fields["instruction"])
+    for letter, option in zip("abcd", fields.get("options") or (), strict=False):
+        line(f"  {letter}", option)
     line("answer", ", ".join(fields["answer"]))
     line("picture", fields["image_path"])
     line("id", f"{fields['data_id']}  ({fields['dataset_id']})")
