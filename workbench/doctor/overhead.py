@@ -158,7 +158,7 @@ def _drain(descriptor: int) -> list[Any]:
 
 
 def _patiently() -> Iterator[None]:
-    """Twenty looks a second, in both arms alike."""
+    """Ten looks a second, in both arms alike."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -30,6 +31,8 @@ NETWORK: Final = frozenset(
 )  # fmt: skip
 """File systems whose appends and locks are promises of a server, not of this kernel."""
 SKEW_SECONDS: Final = 2.0
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+"""How the kernel writes blanks and backslashes in a path: `\\040`."""
 
 
 def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
@@ -93,7 +96,7 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
             point, found = fields[4], fields[fields.index("-") + 1]
         except (ValueError, IndexError):
             continue
-        point = point.encode().decode("unicode_escape")  # \040 for a space
+        point = _ESCAPE.sub(lambda found: chr(int(found.group(1), 8)), point)
         inside = point in ("/", place) or place.startswith(f"{point}/")
         if inside and len(point) >= len(best):  # a later mount hides an earlier one
             best, kind = point, found

@@ -120,6 +120,7 @@ MOUNTS = """\
 21 1 8:1 / / rw - ext4 /dev/sda1 rw
 30 21 0:40 / /net/logs rw,relatime shared:1 - nfs4 server:/x rw
 31 21 0:41 / /my\\040disk rw - fuse.sshfs host:/ rw
+33 21 0:42 / /자료/그림 rw - cifs //host/x rw
 32 30 8:2 / /net/logs/local rw - xfs /dev/sdb1 rw
 """
 
@@ -127,7 +128,7 @@ MOUNTS = """\
 @pytest.mark.parametrize(
     ("folder", "kind"),
     [("/net/logs/suite", "nfs4"), ("/net/logs2", "ext4"), ("/my disk/a", "fuse.sshfs"),
-     ("/net/logs/local/x", "xfs"), ("/", "ext4")],
+     ("/자료/그림/a", "cifs"),      ("/net/logs/local/x", "xfs"), ("/", "ext4")],
 )  # fmt: skip
 def test_the_file_system_below_a_folder(tmp_path: Path, folder: str, kind: str) -> None:
     (tmp_path / "mounts").write_text(MOUNTS)
