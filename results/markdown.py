@@ -70,7 +70,7 @@ def code(text: str) -> str:
     name = clean(text)
     if not name or "`" in name:
         return escape(name)
-    return f"`{name}`" if "|" not in name else "`" + name.replace("|", "\\|") + "`"
+    return "`" + name.replace("|", "\\|") + "`"
 
 
 def fenced(text: str, language: str = "") -> str:
