@@ -60,13 +60,17 @@ def gain(first: Numbers, second: Numbers) -> Gain:
 
 def metrics(answers: Sequence[Answer], split: str, file: str) -> Iterator[protocol.Metric]:
     """Every metric of a split; only `coverage` where no answer is known."""
+    known = [answer for answer in answers if answer.truth]
+    if known:
+        yield from _judged(known, split, file)
     yield protocol.Metric(
         name="coverage", value=1.0, split=split, n=len(answers),
         method="every id of the subset has exactly one answer",
     )  # fmt: skip
-    known = [answer for answer in answers if answer.truth]
-    if not known:
-        return
+
+
+def _judged(known: Sequence[Answer], split: str, file: str) -> Iterator[protocol.Metric]:
+    """The metrics of answers whose truth is known; accuracy first."""
     right = _scores(known, "accuracy")
     yield share("accuracy", right, split, file)
     for name, gained in (("no TTA", "TTA gain"), ("blank image", "picture gain")):
