@@ -51,7 +51,7 @@ def compare(a: RunRecord, b: RunRecord, log_root: Path | None = None) -> Compari
     """Every metric of both runs; paired where `log_root` holds the scores of both."""
     ours, theirs = _metrics(a), _metrics(b)
     deltas = tuple(
-        Delta(mine, theirs[key], _difference((a, mine), (b, theirs[key]), log_root))
+        Delta(mine, theirs[key], difference((a, mine), (b, theirs[key]), log_root))
         for key, mine in ours.items()
         if key in theirs
     )
@@ -97,9 +97,10 @@ def _metrics(record: RunRecord) -> dict[tuple[str, str], Metric]:
     return {(m.name, m.split): m for m in record.metrics if split_name(m.name).variant != CHANCE}
 
 
-def _difference(
+def difference(
     a: tuple[RunRecord, Metric], b: tuple[RunRecord, Metric], log_root: Path | None
 ) -> statistics.Difference:
+    """b - a of one metric; paired where `log_root` holds the scores of both."""
     if log_root is not None:
         first, second = scores(log_root, *a), scores(log_root, *b)
         if len(first) > 1 and first.keys() == second.keys():

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from results.formats import number, percent
 from results.markdown import Cell, Column, Table
-from results.schema import Metric, Reading, RunRecord
+from results.schema import Change, Metric, Reading, RunRecord
 from results.words import say
 
 BASELINE: Final = "all on"
@@ -41,15 +41,38 @@ def pairs(records: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
     ]
 
 
-def table(records: Sequence[RunRecord], lang: str = "en") -> Table | None:
-    """Optimization, purpose, what switching it off changed, version; None without a baseline."""
+def changes(records: Sequence[RunRecord], log_root: Path) -> dict[str, dict[str, Change]]:
+    """Of every run with one off, by metric: paired over captions where both runs kept theirs."""
+    from results import compare
+
+    found: dict[str, dict[str, Change]] = {}
+    for on, off in pairs(records):
+        for name in QUALITY:
+            mine, theirs = _metric(on, name), _metric(off, name)
+            if mine is not None and theirs is not None:
+                delta, low, high, _ = compare.difference((on, mine), (off, theirs), log_root)
+                made = Change(delta=delta, low=low, high=high)
+                found.setdefault(off.identity.run_id, {})[name] = made
+    return found
+
+
+def table(
+    records: Sequence[RunRecord],
+    lang: str = "en",
+    known_changes: Mapping[str, Mapping[str, Change]] | None = None,
+) -> Table | None:
+    """Optimization, purpose, what switching it off changed, version; None without a baseline.
+
+    `known_changes`: from `changes`; without them intervals are of independent samples.
+    """
     found = pairs(records)
     if not found:
         return None
     heads = ("optimization", "purpose", "time a step", "whole run", "memory", *QUALITY, "version")
     columns = tuple(Column(say(f"optimization.{head}", lang), 2 <= i < 7) for i, head in
                     enumerate(heads))  # fmt: skip
-    body = tuple(_row(on, off, lang) for on, off in found)
+    paired = known_changes or {}
+    body = tuple(_row(on, off, lang, paired.get(off.identity.run_id, {})) for on, off in found)
     return Table(columns, body, (Cell(say("optimization.remark", lang), "value"),))
 
 
@@ -60,7 +83,9 @@ def switched(on: RunRecord, off: RunRecord) -> list[str]:
     return sorted(differing, key=lambda name: name not in known())
 
 
-def _row(on: RunRecord, off: RunRecord, lang: str) -> tuple[Cell, ...]:
+def _row(
+    on: RunRecord, off: RunRecord, lang: str, paired: Mapping[str, Change]
+) -> tuple[Cell, ...]:
     settings = switched(on, off)
     entry = known().get(settings[0], {}) if settings else {}
     name = entry.get("name") or off.identity.label or ", ".join(settings)
@@ -74,7 +99,7 @@ def _row(on: RunRecord, off: RunRecord, lang: str) -> tuple[Cell, ...]:
         _share(on.timing.step_median, off.timing.step_median, lang),
         _share(on.timing.end_to_end_seconds, off.timing.end_to_end_seconds, lang),
         _share(_memory(on), _memory(off), lang),
-        *(_change(_metric(on, kind), _metric(off, kind), lang) for kind in QUALITY),
+        *(_change(paired.get(kind) or _unpaired(on, off, kind), lang) for kind in QUALITY),
         Cell(entry.get("version", "")),
     )
 
@@ -102,19 +127,25 @@ def _limits(on: Reading, off: Reading) -> tuple[float, float] | None:
     return None if found.low is None or found.high is None else (found.low, found.high)
 
 
-def _change(on: Metric | None, off: Metric | None, lang: str) -> Cell:
+def _change(found: Change | None, lang: str) -> Cell:
     """How a metric changed when it was switched off; bold where the interval excludes zero."""
-    if on is None or off is None:
+    if found is None:
         return Cell("not measured", "unknown")
-    delta = off.value - on.value
-    if on.low is None or on.high is None or off.low is None or off.high is None:
-        return Cell(f"{delta:+.3f}", "value", (say("optimization.no interval", lang),))
-    from results.statistics import unpaired_difference
+    if found.low is None or found.high is None:
+        return Cell(f"{found.delta:+.3f}", "value", (say("optimization.no interval", lang),))
+    text = f"{found.delta:+.3f} [{number(found.low, 3)}, {number(found.high, 3)}]"
+    return Cell(text, "strong" if found.low > 0 or found.high < 0 else "value")
 
-    found = unpaired_difference((on.value, on.low, on.high), (off.value, off.low, off.high))
-    low, high = found.low or 0.0, found.high or 0.0
-    text = f"{delta:+.3f} [{number(low, 3)}, {number(high, 3)}]"
-    return Cell(text, "strong" if found.distinguishable else "value")
+
+def _unpaired(on: RunRecord, off: RunRecord, name: str) -> Change | None:
+    """The change from the two values and their intervals alone."""
+    from results import compare
+
+    mine, theirs = _metric(on, name), _metric(off, name)
+    if mine is None or theirs is None:
+        return None
+    delta, low, high, _ = compare.difference((on, mine), (off, theirs), None)
+    return Change(delta=delta, low=low, high=high)
 
 
 def _metric(record: RunRecord, name: str) -> Metric | None:

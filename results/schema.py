@@ -328,6 +328,14 @@ class SearchView(Part):
     """Why the search broke off."""
 
 
+class Change(Part):
+    """How much a metric differs from that of the run it is compared with."""
+
+    delta: float
+    low: float | None = None
+    high: float | None = None
+
+
 class SuiteView(Part):
     """A suite, folded for a report. `results` reads nothing but this."""
 
@@ -352,5 +360,7 @@ class SuiteView(Part):
     """None: its runs were all known when it started."""
     captions: dict[str, tuple[CaptionExample, ...]] = {}
     """Best and worst captions, by run id."""
+    changes: dict[str, dict[str, Change]] = {}
+    """Of an ablation: by run and metric, what switching one thing off has changed."""
     answers: dict[str, tuple[AnsweredSplit, ...]] = {}
     """Answers to questions, by run id."""

@@ -1,6 +1,7 @@
 """What switching one optimization off changed, on hand-written records."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,31 @@ def test_every_switch_of_the_preset_is_known_and_off_exactly_once():
                 "feature_cache", "precision", "quantize", "double_quant", "checkpointing",
                 "workers", "accumulation"}  # fmt: skip
     assert set().union(*named) == switches
+
+
+def test_changes_are_paired_over_captions_where_both_runs_kept_theirs(records, tmp_path):
+    on, off = records[0], records[1]
+    kept = []
+    for number, run_ in enumerate((on, off)):
+        folder = tmp_path / f"r{number}" / "predictions"
+        folder.mkdir(parents=True)
+        lines = [
+            {"id": str(i), "loss": 3.0 + i % 7 - 0.4 * number + 0.01 * (i % 3) * number}
+            for i in range(60)
+        ]
+        (folder / "heldout.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        update = {"scores_file": "predictions/heldout.jsonl"}
+        metrics = tuple(
+            m.model_copy(update=update) if m.name == "loss" and m.split == "heldout" else m
+            for m in run_.metrics
+        )
+        kept.append(run_.model_copy(update={"metrics": metrics, "folder": f"r{number}"}))
+    found = optimization.changes(kept, tmp_path)
+    change = found[off.identity.run_id]["loss"]
+    assert change.delta == pytest.approx(-0.39)
+    assert -0.395 < change.low < change.delta < change.high < -0.385, "narrow: captions are paired"
+    assert found[off.identity.run_id]["diversity"].low is None
+    table = optimization.table(kept, "en", found)
+    assert table.rows[0][5].text.startswith("-0.390 [")
+    assert table.rows[0][5].kind == "strong"
+    assert optimization.table(kept).rows[0][5].text == "-0.500 [-0.641, -0.359]", "without files"
