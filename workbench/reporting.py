@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from engines.protocol import RunSpec
-from results import forecasts, formats, notes, query, store
-from results.schema import Identity, RunCurves, RunRecord, SuiteView
+from results import forecasts, formats, notes, optimization, query, store
+from results.schema import Identity, RunCurves, RunRecord, SearchView, SuiteView
 from results.text import clean, clean_line, escape_json
-from workbench import answers, blackbox, examples, paths, suite
+from workbench import answers, blackbox, examples, paths, plan, suite, trials
 from workbench.exits import ExitStatus
 from workbench.state import RunView
 
@@ -73,6 +73,8 @@ def view(folder: Path) -> SuiteView:
             },
         },
         planned=tuple(_identity(r.spec) for r in state.runs if r.spec.run_id not in done),
+        search=_search(folder),
+        changes=optimization.changes(found, folder.parent),
         captions={
             r.identity.run_id: shown
             for r in found
@@ -83,6 +85,21 @@ def view(folder: Path) -> SuiteView:
             for r in found
             if (given := answers.of_run(r, folder.parent, paths.cache_root()))
         },
+    )
+
+
+def _search(folder: Path) -> SearchView | None:
+    """What was asked of a search, and what it says of itself; None where the suite is none."""
+    if trials.base(folder) is None or (asked := plan.load(folder / "plan.toml").search) is None:
+        return None
+    said = trials.summary(folder)
+    keys = ("metric", "split", "trials", "sampler", "pruner", "seed")
+    return SearchView(
+        **{key: getattr(asked, key) for key in keys},
+        direction=said.direction or asked.direction or "",
+        ranges={name: values.words() for name, values in asked.ranges.items()},
+        importances=said.importances,
+        trouble=said.trouble,
     )
 
 
@@ -130,12 +147,15 @@ def _with_sheets(found: SuiteView) -> SuiteView:
 
 def summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
-    from results import captioning, costing, evaluation, searches, tables, vqa
+    from results import captioning, costing, evaluation, published, searches, tables, vqa
     from results.markdown import code, markdown
+    from results.trials import table as trial_table
 
     everything = records(folder.parent)
     found = suite_records(folder, everything)
     parts = [markdown(tables.cost(found)), tables.total(found)]
+    if (searched_for := _search(folder)) and (tried := trial_table(found, searched_for)).rows:
+        parts.append(markdown(tried))
     if (listed := captioning.experiments(found)).rows:
         parts.append(markdown(listed))
     if (expected := costing.expected(found)).rows:
@@ -150,6 +170,8 @@ def summary(folder: Path) -> str:
         for split in captioning.splits(spoken)
     ]
     asked = vqa.of(found)
+    if preset := published.table(asked):
+        parts.append(markdown(preset))
     parts += [
         f"Answers on {code(split)}\n\n" + "\n".join(vqa.sections(asked, split))
         for split in vqa.splits(asked)

@@ -19,6 +19,7 @@ from results import (
     rows,
     searches,
     tables,
+    trials,
     vqa,
 )
 from results.markdown import Table, code, escape, fenced, markdown
@@ -45,10 +46,11 @@ def render(
         *_head(view, lang),
         *_setup(view.records, lang),
         *_results(view, lang),
+        *_search(view, lang),
         *_evaluation([r for r in view.records if r.identity.engine not in OWN_TABLES], lang),
         *captions.render(view, lang, pictures),
         *answers.render(view, lang, pictures),
-        *_optimizations(view.records, lang),
+        *_optimizations(view, lang),
         *_measurements(view.records, lang),
         *_figures(figures or {}, lang),
         *_tail(view, lang),
@@ -113,6 +115,13 @@ def _results(view: SuiteView, lang: str) -> Iterator[str]:
     yield from _part("###", "report.failures", markdown(failed) if failed.rows else "", lang)
 
 
+def _search(view: SuiteView, lang: str) -> Iterator[str]:
+    """Of a search: its trials side by side."""
+    if view.search is not None:
+        found = trials.table(view.records, view.search, lang)
+        yield from _part("##", "trials.heading", markdown(found) if found.rows else "", lang)
+
+
 def _trained(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
     """How long the trainings went, and which rows are none."""
     probed = sum(map(forecasts.costing, records))
@@ -136,9 +145,9 @@ def _evaluation(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
             yield markdown(ablated)
 
 
-def _optimizations(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
+def _optimizations(view: SuiteView, lang: str) -> Iterator[str]:
     """What switches were worth, where a run has all on and others have one off."""
-    worth = optimization.table(records, lang)
+    worth = optimization.table(view.records, lang, view.changes)
     body = markdown(worth) if worth else ""
     yield from _part("##", "optimization.heading", body, lang)
 
