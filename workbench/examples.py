@@ -7,6 +7,7 @@ by one, and a picture or video counts only where it lies inside the image root o
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -91,7 +92,7 @@ def lines_of(path: Path, said: str) -> Iterator[dict[str, Any]]:
             for raw in file:
                 try:
                     line = json.loads(raw)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
                 if isinstance(line, dict) and isinstance(line.get(said), str):
                     yield line
@@ -104,7 +105,7 @@ def _picked(lines: list[dict[str, Any]], split: str, root: Path | None) -> list[
     metric = next((n for start in RANKED_BY for n in names if n.startswith(start)), None)
     if metric is None:
         return []
-    scored = [line for line in lines if isinstance(line.get(metric), int | float)]
+    scored = [line for line in lines if _is_score(line.get(metric))]
     scored.sort(key=lambda line: (-line[metric], str(line.get("id"))))
     best = _varied(scored)
     worst = _varied([line for line in scored[::-1] if line not in best])[::-1]
@@ -122,6 +123,10 @@ def _picked(lines: list[dict[str, Any]], split: str, root: Path | None) -> list[
         )
         for number, line in enumerate([*best, *worst])
     ]
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _varied(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:

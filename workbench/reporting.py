@@ -1,7 +1,7 @@
 """Records and reports on the command line.
 
-Tables and figures need pandas or matplotlib; they are made by a child, `python -m results.report`,
-so that the workbench itself stays small.
+Figures need matplotlib; reports are made by a child, `python -m results.report`, so that the
+workbench itself stays small.
 """
 
 from __future__ import annotations
@@ -216,8 +216,10 @@ def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> No
 def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
     """All that one record holds, and the black box of a run that did not complete.
 
+    Of several that fit: the newest run of just that id, else the newest whose name holds it.
+
     Raises:
-        SuiteError: no run or more than one fits.
+        SuiteError: no run fits.
     """
     everything = records(log_root)
     found = [r for r in everything if run_id in f"{r.identity.suite}/{r.identity.run_id}"]

@@ -100,7 +100,9 @@ def test_ways_to_search_agree(plain, toy, tmp_path, settings):
     wanted, found = values(plain[0]), values(sent)
     assert "recall@20" in found
     for name in found.keys() & wanted.keys():
-        assert found[name] == pytest.approx(wanted[name], abs=0.09), name
+        # In half precision one query of the twelve may change its place; else nothing does.
+        tolerance = 0.09 if "search_precision" in settings else 1e-9
+        assert found[name] == pytest.approx(wanted[name], abs=tolerance), name
     (cost,) = of_kind(sent, "evaluation")
     assert cost.precision == settings.get("search_precision", "fp32")
     assert cost.depth == min(144, settings.get("search_depth", 500))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,9 @@ def test_best_and_worst_captions_with_pictures_inside_their_root(
     ]  # fmt: skip
     lines[7]["medium"] = "../secret.png"
     lines.insert(1, {**lines[0], "id": "same"})  # one caption is shown once
-    text = "\n".join(["not JSON", "[1]", *map(json.dumps, lines), '{"caption": 3}'])
+    lines.insert(4, {**lines[0], "caption": "no number", "METEOR (exact, x)": math.nan})
+    bad = ["not JSON", "[1]", "[" * 100_000, '{"caption": 3}']
+    text = "\n".join([*bad, *map(json.dumps, lines)])
     (folder / "toy.jsonl").write_text(text)
     monkeypatch.setattr(examples, "image_root", lambda *_: root.resolve())
     shown = examples.of_run(_record("predictions/toy.jsonl"), tmp_path, tmp_path)
