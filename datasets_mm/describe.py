@@ -27,7 +27,7 @@ from datasets_mm.speech import percent_speaker, speak
 from datasets_mm.tally import NO_POSITIVE, UNEQUAL, Tally
 from datasets_mm.target import Target, TargetError, resolve
 
-REVISION = 2
+REVISION = 3
 """Raised when an equal file gives another profile: older cached ones are then not read."""
 
 Say = Callable[[int, int, str], None]

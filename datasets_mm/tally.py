@@ -204,6 +204,7 @@ class Tally:
         texts = [text for text in words["answer"] if text]
         question = _joined(words.get("question", ""))
         if self.form == "choices":
+            self.questions[wh_word(question)] += 1
             self.letters[texts[0] if texts else ""] += 1
             self.kinds[question_kind(_joined(words["dataset_id"]), question)] += 1
             texts = [text for text in words["options"] if text]

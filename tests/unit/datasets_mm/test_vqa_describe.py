@@ -50,6 +50,7 @@ def test_questions_are_counted_by_hand(place: Path) -> None:
     assert (found.form, found.records, found.refused) == ("choices", 4, {})
     assert found.choices is not None
     assert found.choices.answers == {"a": 1, "b": 1, "c": 1, "d": 1}
+    assert found.questions == {"what": 1, "how": 1, "other": 1, "who": 1}
     assert found.choices.kinds == {"what": 1, "how many": 1, "yes/no": 1, "who": 1}
     assert found.other_fields == {}
     # "None" and "NA" are options: nothing is absent.
