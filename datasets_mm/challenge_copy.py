@@ -15,7 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 from PIL import Image
 
-from datasets_mm.build import Subset
+from datasets_mm.build import BuildError, Subset
 from datasets_mm.steps import rank
 from datasets_mm.store import Progress
 
@@ -26,12 +26,19 @@ TEST_SHARE: Final = 4
 """One test row for so many training rows."""
 
 
-def make(out: Path, rows: int, train: Subset, test: Subset, progress: Progress) -> None:
-    """Write the challenge into an empty or new folder, `rows` training rows at most."""
+def make(
+    out: Path, rows: int, train: Sequence[Subset], test: Sequence[Subset], progress: Progress
+) -> None:
+    """Write the challenge into an empty or new folder: all of a first subset before the next.
+
+    Raises:
+        BuildError: there are not as many questions.
+    """
     parts = (("train", train, rows), ("test", test, max(4, rows // TEST_SHARE)))
-    for done, (name, subset, wanted) in enumerate(parts, 1):
-        records = _drawn(subset, wanted)
-        pictures = _pictures(out, name, records, subset.image_root)
+    drawn = {name: _drawn(subsets, wanted) for name, subsets, wanted in parts}
+    for done, (name, subsets, _) in enumerate(parts, 1):
+        records = drawn[name]
+        pictures = _pictures(out, name, records, subsets[0].image_root)
         columns = ["id", "image", "question", "a", "b", "c", "d"]
         columns += ["answer"] if name == "train" else []
         lines = [
@@ -45,7 +52,7 @@ def make(out: Path, rows: int, train: Subset, test: Subset, progress: Progress) 
                 out / "sample_submission.csv", ["id", "answer"], [[row[0], "a"] for row in lines]
             )
         progress(done, len(parts), "files")
-    licences = "\n".join(train.manifest["licences"])
+    licences = "\n".join(train[0].manifest["licences"])
     (out / "README.txt").write_text(
         "A small VQA challenge, made from easy-VQA: for trying things out. Its questions and\n"
         f"pictures are not those of any challenge. Licences:\n{licences}\n",
@@ -53,11 +60,16 @@ def make(out: Path, rows: int, train: Subset, test: Subset, progress: Progress) 
     )
 
 
-def _drawn(subset: Subset, wanted: int) -> list[dict[str, Any]]:
+def _drawn(subsets: Sequence[Subset], wanted: int) -> list[dict[str, Any]]:
     """Records in an order that has no system."""
-    ids = subset.records["data_id"].to_pylist()
-    order = sorted(range(len(ids)), key=lambda row: (rank(13, ids[row]), ids[row]))[:wanted]
-    drawn: list[dict[str, Any]] = subset.records.take(pa.array(order, pa.int64())).to_pylist()
+    drawn: list[dict[str, Any]] = []
+    for subset in subsets:
+        ids = subset.records["data_id"].to_pylist()
+        order = sorted(range(len(ids)), key=lambda row: (rank(13, ids[row]), ids[row]))
+        rows = pa.array(order[: wanted - len(drawn)], pa.int64())
+        drawn += subset.records.take(rows).to_pylist()
+    if len(drawn) < wanted:
+        raise BuildError(f"easy-VQA has {len(drawn):,} questions for it; ask for fewer --rows")
     return drawn
 
 

@@ -292,8 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise BuildError(f"{given.out} is not empty; name a new folder with --out")
         say = percent_speaker()
         if given.layout == challenge_copy.LAYOUT:
-            parts = [build(f"easy_vqa_{name}", given.cache_root) for name in ("train", "test")]
-            challenge_copy.make(given.out, given.rows, parts[0], parts[1], say)
+            # What models from scratch have learnt from comes last, where many rows are asked for.
+            parts = [build(f"easy_vqa_{n}", given.cache_root) for n in ("train", "base", "test")]
+            challenge_copy.make(given.out, given.rows, parts[:2], parts[2:], say)
         else:
             make(given.layout, given.out, given.rows, build("emoji_kb", given.cache_root), say)
     except (BuildError, OSError) as error:

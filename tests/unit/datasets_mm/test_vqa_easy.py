@@ -157,7 +157,7 @@ def test_a_made_challenge_is_read_without_a_word(
     part: Callable[[str], Subset], cache: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "challenge"
-    challenge_copy.make(out, 60, part("train"), part("test"), silent)
+    challenge_copy.make(out, 60, [part("train"), part("base")], [part("test")], silent)
     learnt = build("vqa_challenge_train", cache, out)
     asked = build("vqa_challenge_test", cache, out)
     assert (len(learnt), len(asked)) == (60, 15)
@@ -190,3 +190,8 @@ def test_the_command_writes_the_challenge(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["kind"] == "done"
     assert copies.main([*given, "--out", str(out)]) == 1
     assert "is not empty" in json.loads(capsys.readouterr().out.splitlines()[-1])["error"]
+    given[3] = "9000"
+    assert copies.main([*given, "--out", str(tmp_path / "more")]) == 1
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])["error"]
+    assert said == "easy-VQA has 7,858 questions for it; ask for fewer --rows"
+    assert not (tmp_path / "more").exists()
