@@ -16,6 +16,7 @@ import json
 import random
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -223,17 +224,16 @@ def main() -> None:
         if options.parsers:
             parsers(path)
             return
-        rounds = [_scan(path, Path(folder)) for _ in range(options.repeats)]
-        for done in rounds:
-            print(done.line("data describe"))
-        if options.no_plain:
-            return
-        best = min(rounds, key=lambda done: done.seconds)
-        loop = measured([sys.executable, "-m", "benchmarks.scan", "--only-plain", str(path)])
-        print(loop.line("json and pandas loop"))
-        wall, cpu = loop.seconds / best.seconds, loop.cpu_seconds / best.cpu_seconds
-        print(f"the loop takes {wall:.1f} × the wall clock, {cpu:.1f} × the CPU")
-        print(loop.stdout)
+        rounds, loops = [], []
+        for _ in range(options.repeats):
+            rounds.append(_scan(path, Path(folder)))
+            print(rounds[-1].line("data describe"))
+            if not options.no_plain:
+                loops.append(_loop(path))
+                print(loops[-1].line("json and pandas loop"))
+        if loops:
+            _compare(rounds, loops)
+            print(loops[-1].stdout)
 
 
 def _scan(path: Path, folder: Path) -> Measured:
@@ -242,6 +242,18 @@ def _scan(path: Path, folder: Path) -> Measured:
     last = json.loads(done.stdout.splitlines()[-1])
     assert last["kind"] == "done", last
     return done
+
+
+def _loop(path: Path) -> Measured:
+    return measured([sys.executable, "-m", "benchmarks.scan", "--only-plain", str(path)])
+
+
+def _compare(rounds: list[Measured], loops: list[Measured]) -> None:
+    """Ratios within a round, where the machine is the same; their median."""
+    pairs = list(zip(rounds, loops, strict=True))
+    wall = statistics.median(loop.seconds / done.seconds for done, loop in pairs)
+    cpu = statistics.median(loop.cpu_seconds / done.cpu_seconds for done, loop in pairs)
+    print(f"the loop takes {wall:.1f} × the wall clock, {cpu:.1f} × the CPU")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ class ExitStatus(IntEnum):
     USAGE = 2
     """The command line, a plan or a file that a person wrote is wrong. Nothing was started."""
     GATE_FAILED = 3
+    """Kept for gates, as the next one: no command returns them yet."""
     INCONCLUSIVE = 4
     NOTHING_MEASURED = 5
     INTERRUPTED = 130
