@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-captioning test lint format lock benchmarks soak clean
+.PHONY: demo demo-captioning demo-vqa test lint format lock benchmarks soak clean
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
@@ -12,6 +12,10 @@ demo: $(STAMP)
 
 demo-captioning: $(STAMP)
 	$(BIN)/workbench run --preset demo-captioning
+	$(BIN)/workbench report
+
+demo-vqa: $(STAMP)
+	$(BIN)/workbench run --preset demo-vqa
 	$(BIN)/workbench report
 
 test: $(STAMP)

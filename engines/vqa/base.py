@@ -138,7 +138,7 @@ def _train(
     questions: Questions,
     how: tuple[dict[str, Any], Path, Say],
 ) -> float:
-    """All parameters, lesson by lesson, options in ever new orders."""
+    """All parameters, first without pictures, options in ever new orders."""
     sizes, root, say = how
     device = next(model.parameters()).device
     cutting = patching(processor, Path())
@@ -146,12 +146,15 @@ def _train(
     pictures = Pictures(cutting, limits, root, say)
     pictures.add(questions.root, questions.paths)
     words = wording.of(processor, "", Path())
-    school = lessons.School(words, pictures, questions)
+    school = lessons.school(words, pictures, questions)
     answerer, steps = Answerer(model), int(sizes["steps"])
     generator = np.random.default_rng(SEED)
 
     def loss_at(step: int) -> Tensor:
         made = lessons.batch(school, int(sizes["batch"]), step / steps, generator)
-        return answerer.whole_loss(to_device(made, device, cutting.values))
+        found = to_device(made, device, cutting.values)
+        nats, tokens, _ = answerer(found.inputs(), found.labels)
+        loss: Tensor = nats.sum() / tokens.sum()
+        return loss
 
     return bases.fit(model, loss_at, sizes, say, "steps of the base on questions")

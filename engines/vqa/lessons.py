@@ -1,17 +1,14 @@
-"""What a model from scratch is taught, from the easy to the hard: naming, finding, choosing.
+"""What a model from scratch is taught: to find an answer that it is told, then one that it sees.
 
-A question with options is two tasks in one, and a small model that is given nothing else sits at
-chance for thousands of steps: it must see what the picture shows, and find the letter beside a
-word. Alone, each is learnt in hundreds. So the first lessons are about one of them:
-
-- naming: the question without options, answered in words;
-- finding: no picture, the answer is told, its letter is asked for;
-- choosing: the question as it will be asked.
+A question with options is two tasks in one: see what the picture shows, and find the letter beside
+a word. A small model that is given both at once stays at chance for thousands of steps. So at first
+the answer's words stand where the picture will stand; once the language model can find them, the
+picture takes their place, and all that is left to learn for the vision tower is to say those words.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +18,15 @@ from engines.vqa.batches import ORDERS
 from engines.vqa.model import VqaBatch, collate
 from engines.vqa.pixels import Pictures
 from engines.vqa.questions import Questions
-from engines.vqa.wording import IGNORED, IMAGE, LETTERS, Encoded, Wording
+from engines.vqa.wording import LETTERS, Encoded, Wording
 
-Lesson = Literal["naming", "finding", "choosing"]
 Rows = npt.NDArray[np.int64]
 
-FIRST: Final = (0.4, 0.4, 0.2)
-"""Shares of the three lessons at the beginning."""
-CHOOSING_ONLY: Final = 0.6
-"""Share of the steps after which only whole questions are asked."""
+TOLD_ONLY: Final = 0.35
+"""Share of the steps in which no picture is shown, and only questions with one-word options asked:
+the finding of single words sets in first."""
+TOLD_LATER: Final = 0.25
+"""Share of a batch that is told its answers afterwards, so that finding is not forgotten."""
 
 
 class School(NamedTuple):
@@ -38,59 +35,64 @@ class School(NamedTuple):
     wording: Wording
     pictures: Pictures
     questions: Questions
+    told: list[str]
+    """What stands in the place of each question's picture: all that is known of it."""
+    easy: Rows
+    """Questions with one-word options."""
 
 
-def shares(done: float) -> tuple[float, float, float]:
-    """Shares of the three lessons when `done` of the training is over (0 to 1)."""
-    left = max(0.0, 1 - done / CHOOSING_ONLY)
-    naming, finding, _ = (left * share for share in FIRST)
-    return naming, finding, 1 - naming - finding
+def school(wording: Wording, pictures: Pictures, questions: Questions) -> School:
+    """Of these questions; what is known of a picture is the longest answer about it."""
+    known: dict[str, str] = {}
+    easy = []
+    for row, (path, options) in enumerate(zip(questions.paths, questions.options, strict=True)):
+        said = options[int(questions.answers[row])]
+        known[path] = max(known.get(path, ""), said, key=len)
+        if all(len(option.split()) == 1 for option in options):
+            easy.append(row)
+    told = [known[path] for path in questions.paths]
+    rows = np.asarray(easy or range(len(questions)), np.int64)
+    return School(wording, pictures, questions, told, rows)
 
 
-def batch(school: School, size: int, done: float, generator: np.random.Generator) -> VqaBatch:
-    """Lessons for one step, drawn by their shares."""
-    naming, finding, _ = (round(size * share) for share in shares(done))
-    kinds: list[Lesson] = ["choosing"] * (size - naming - finding)
-    kinds += ["naming"] * naming + ["finding"] * finding
-    rows = generator.integers(0, len(school.questions), size)
+def batch(own: School, size: int, done: float, generator: np.random.Generator) -> VqaBatch:
+    """Questions for one step when `done` of the training is over (0 to 1)."""
+    everything = np.arange(len(own.questions))
+    early = done < TOLD_ONLY
+    rows = generator.choice(own.easy if early else everything, size)
     orders = generator.integers(0, len(ORDERS), size)
+    told = size if early else round(TOLD_LATER * size)
     encoded, patches, grids = [], [], []
-    for row, kind, order in zip(rows.tolist(), kinds, orders.tolist(), strict=True):
-        path = school.questions.paths[row]
-        grid = school.pictures.grid(school.questions.root, path)
-        tokens = school.pictures.patching.tokens(grid)
-        encoded.append(lesson(school, row, kind, (order, tokens)))
-        if kind != "finding":
-            patches.append(school.pictures.patches(school.questions.root, path))
-            grids.append(grid)
-    return collate(encoded, patches, grids, school.wording.pad)
+    for place, (row, order) in enumerate(zip(rows.tolist(), orders.tolist(), strict=True)):
+        path = own.questions.paths[row]
+        grid = own.pictures.grid(own.questions.root, path)
+        tokens = own.pictures.patching.tokens(grid)
+        asked = question(own, row, order, 1 if place < told else tokens)
+        if place < told:
+            encoded.append(with_words(own.wording, asked, own.told[row]))
+            continue
+        encoded.append(asked)
+        patches.append(own.pictures.patches(own.questions.root, path))
+        grids.append(grid)
+    return collate(encoded, patches, grids, own.wording.pad)
 
 
-def lesson(school: School, row: int, kind: Lesson, how: tuple[int, int]) -> Encoded:
-    """One question as that lesson; `how`: number of the options' order, tokens of the picture."""
-    wording, asked = school.wording, school.questions
-    order, tokens = ORDERS[how[0]], how[1]
-    right = int(asked.answers[row])
-    said, letter = asked.options[row][right], LETTERS[order.index(right)]
-    shown = permuted(asked.options[row], order)
-    if kind == "choosing":
-        return wording.encode(asked.texts[row], shown, letter, tokens)
-    if kind == "finding":
-        return without_picture(wording.encode(said, shown, letter, 1), wording.image)
-    return named(wording, asked.texts[row], said, tokens)
+def question(own: School, row: int, order: int, tokens: int) -> Encoded:
+    """One question with its answer, options in that order."""
+    asked, shown = own.questions, ORDERS[order]
+    letter = LETTERS[shown.index(int(asked.answers[row]))]
+    options = permuted(asked.options[row], shown)
+    return own.wording.encode(asked.texts[row], options, letter, tokens)
 
 
-def named(wording: Wording, text: str, answer: str, tokens: int) -> Encoded:
-    """A question without options, its answer in words."""
-    ids, _, _ = wording.encode(text, (), None, tokens)
-    words = wording.tokenizer.encode(answer, add_special_tokens=False).ids
-    said = np.asarray([*words, wording.end], np.int64)
-    whole = np.concatenate([ids, said])
-    labels = np.concatenate([np.full_like(ids, IGNORED), said])
-    return Encoded(whole, labels, np.where(whole == wording.image, IMAGE, 0))
+def with_words(wording: Wording, asked: Encoded, words: str) -> Encoded:
+    """The same with words where the one token of the picture stands."""
+    place = int(np.flatnonzero(asked.ids == wording.image)[0])
+    said = np.asarray(wording.tokenizer.encode(words, add_special_tokens=False).ids, np.int64)
 
+    def put(array: Rows, instead: Rows) -> Rows:
+        return np.concatenate([array[:place], instead, array[place + 1 :]])
 
-def without_picture(encoded: Encoded, image: int) -> Encoded:
-    """The same without the token of the picture."""
-    kept = encoded.ids != image
-    return Encoded(encoded.ids[kept], encoded.labels[kept], encoded.types[kept])
+    nothing = np.full_like(said, asked.labels[place])
+    types = np.zeros_like(said)
+    return Encoded(put(asked.ids, said), put(asked.labels, nothing), put(asked.types, types))

@@ -54,9 +54,11 @@ class VqaBatch:
 
     def inputs(self) -> dict[str, Tensor]:
         """Arguments of the model, by its own names; the labels are not among them."""
+        words = {"input_ids": self.ids, "attention_mask": self.mask}
+        if not len(self.image_grid_thw):  # words alone
+            return words
         return {
-            "input_ids": self.ids,
-            "attention_mask": self.mask,
+            **words,
             "mm_token_type_ids": self.mm_token_type_ids,
             "pixel_values": self.pixel_values,
             "image_grid_thw": self.image_grid_thw,
@@ -75,10 +77,11 @@ def collate(
         start = longest - len(one.ids)
         ids[row, start:], labels[row, start:] = one.ids, one.labels
         mask[row, start:], types[row, start:] = 1, one.types
+    seen = np.concatenate(list(patches)) if patches else np.empty((0, 3, 1, 1), np.uint8)
     return VqaBatch(
         *(torch.from_numpy(array) for array in (ids, mask, labels, types)),
-        torch.from_numpy(np.concatenate(list(patches))),
-        torch.tensor([[1, *grid] for grid in grids]),
+        torch.from_numpy(seen),
+        torch.tensor([[1, *grid] for grid in grids]).view(-1, 3),
     )
 
 
@@ -119,15 +122,6 @@ class Answerer(nn.Module):
         )
         hit = logits[:, 0].detach().argmax(-1) == wanted[:, 0]
         return nats.view_as(wanted).sum(1), (wanted != IGNORED).sum(1), hit.float()
-
-    def whole_loss(self, batch: VqaBatch) -> Tensor:
-        """Nats a token (0-d) of answers of any length."""
-        length = int((batch.labels != IGNORED).sum(1).max())
-        logits = self.model(**batch.inputs(), logits_to_keep=length + 1, use_cache=False).logits
-        wanted = batch.labels[:, -length:]
-        return functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED
-        )
 
     def next_logits(self, batch: VqaBatch) -> Tensor:
         """Logits of the token that follows each question, float32 [B, V]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from results import formats, vqa
+from results import formats, published, vqa
 from results.markdown import Cell, Column, Table, code, markdown
 from results.report import pictures as beside
 from results.schema import AnsweredSplit, AnswerExample, RunRecord, SuiteView
@@ -21,6 +21,9 @@ def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None
     splits = vqa.splits(found)
     if not splits:
         return
+    if expected := published.table(found, lang):
+        yield f"## {say('published.title', lang)}"
+        yield markdown(expected)
     yield f"## {say('vqa.title', lang)}"
     for split in splits:
         yield f"### {code(split)}"

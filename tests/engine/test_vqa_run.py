@@ -1,0 +1,186 @@
+"""VQA from spec to answers on drawings: folds, resuming, averages, early stopping, bad input."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datasets_mm import folds
+from engines import catalog
+from engines.emitter import Emitter, EngineError, Stopped
+from tests.engine import vqa_toy
+from tests.engine.vqa_toy import go, lines, spec, weights
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("vqa-run")
+    vqa_toy.write(folder)
+    before = os.environ.get("WORKBENCH_CONFIG")
+    os.environ["WORKBENCH_CONFIG"] = str(folder / "config")
+    yield folder
+    os.environ.pop("WORKBENCH_CONFIG")
+    if before is not None:
+        os.environ["WORKBENCH_CONFIG"] = before
+
+
+def of_kind(sent: list, kind: str) -> list:
+    return [message for message in sent if message.kind == kind]
+
+
+def test_a_fold_is_trained_validated_and_says_what_it_did(toy, tmp_path):
+    settings = {"folds": 3, "fold": 1, "ema": 0.5, "epochs": 2, "evaluate_on": ["asks_more"]}
+    sent = go(spec(toy, settings=settings), tmp_path / "run")
+    plan = of_kind(sent, "plan")[0]
+    assert (plan.samples, plan.steps, plan.effective_batch) == (12, 6, 4)
+    assert 0 < plan.trainable_parameters < plan.parameters
+    assert "language_model" in plan.facts["trainable"]
+    assert "visual" not in plan.facts["trainable"]
+    assert "vision tower whole" in plan.facts["model"]
+    assert plan.facts["picture_tokens"] == "4"
+    dealt = folds.load(next(tmp_path.rglob("folds/*.json")))
+    held = {name for name, fold in zip(dealt.ids, dealt.fold.tolist(), strict=True) if fold == 1}
+    assert {line["id"] for line in lines(tmp_path / "run", "validation")} == held
+    assert len(lines(tmp_path / "run", "asks_more")) == 6
+    assert {m.split for m in of_kind(sent, "metric") if m.name == "accuracy"} == {
+        "validation", "asks_more",
+    }  # fmt: skip
+    curve = [m.metrics for m in of_kind(sent, "step")]
+    assert "letter_accuracy" in curve[0]
+    assert "validation_loss" in curve[-1]
+
+
+def test_folds_hold_out_every_question_once(toy, tmp_path):
+    held: list[str] = []
+    prints = set()
+    for fold in range(3):
+        settings = {"folds": 3, "fold": fold, "max_steps": 1, "save_model": False}
+        go(spec(toy, settings=settings), tmp_path / str(fold))
+        held += [line["id"] for line in lines(tmp_path / str(fold), "validation")]
+        prints |= {folds.load(path).fingerprint for path in tmp_path.rglob("folds/*.json")}
+    assert sorted(held) == [row["id"] for row in vqa_toy.rows()[:18]]
+    assert len(prints) == 1
+
+
+class Impatient(Emitter):
+    """Asks to stop after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def send(self, message) -> None:
+        if message.kind == "step" and message.step >= self._steps:
+            self.stop_requested = True
+        super().send(message)
+
+
+def test_a_resumed_run_ends_with_the_same_bits(toy, tmp_path):
+    settings = {"epochs": 2, "ema": 0.8, "swa": True, "swa_start": 0.4, "lora_dropout": 0.2}
+    go(spec(toy, settings=settings), tmp_path / "whole")
+    with pytest.raises(Stopped):
+        go(spec(toy, settings=settings), tmp_path / "cut", Impatient(3))
+    sent = go(spec(toy, settings=settings), tmp_path / "cut")
+    assert any(m.code == "resumed" for m in of_kind(sent, "notice"))
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    whole, cut = (lines(tmp_path / name, "validation") for name in ("whole", "cut"))
+    assert whole == cut
+
+
+def test_a_finished_training_read_again_answers_alike(toy, tmp_path):
+    settings = {"ema": 0.8, "swa": True}
+    go(spec(toy, settings=settings), tmp_path / "run")
+    before, kept = lines(tmp_path / "run", "validation"), weights(tmp_path / "run")
+    (tmp_path / "run/predictions/validation.jsonl").unlink()
+    go(spec(toy, settings=settings), tmp_path / "run")
+    assert lines(tmp_path / "run", "validation") == before
+    assert weights(tmp_path / "run") == kept
+
+
+def test_the_answering_weights_are_the_average(toy, tmp_path):
+    plain, averaged = ({"max_steps": 4, "ema": ema} for ema in (0.0, 0.9))
+    go(spec(toy, settings=plain), tmp_path / "plain")
+    go(spec(toy, settings=averaged), tmp_path / "averaged")
+    assert weights(tmp_path / "plain") != weights(tmp_path / "averaged")
+
+
+def test_early_stopping_reloads_the_best_weights(toy, tmp_path, monkeypatch):
+    from engines.vqa import watch
+
+    seen = iter([(1.0, 0.5), (0.5, 0.6), (0.9, 0.5), (0.8, 0.5)])
+    monkeypatch.setattr(watch.Watch, "_losses", lambda self: next(seen))
+    settings = {"epochs": 6, "early_stopping": True, "patience": 1, "ema": 0.5}
+    sent = go(spec(toy, settings=settings), tmp_path / "stopped")
+    assert any(m.code == "stopped-early" for m in of_kind(sent, "notice"))
+    assert len(json.loads((tmp_path / "stopped/checkpoints/epochs.json").read_text())) == 3
+    assert not (tmp_path / "stopped/checkpoints/best").exists()
+    monkeypatch.setattr(watch.Watch, "_losses", lambda self: (1.0, 0.5))
+    steps = of_kind(sent, "plan")[0].steps // 6
+    stop = {"epochs": 6, "ema": 0.5, "patience": 9}
+    with pytest.raises(Stopped):  # the average after two epochs, as it was when it was best
+        go(spec(toy, settings=stop), tmp_path / "two", Impatient(2 * steps))
+    from safetensors.torch import load_file
+
+    best = load_file(tmp_path / "stopped/checkpoints/last/model.safetensors")
+    folder = next((tmp_path / "two/checkpoints").glob("step-*"))
+    then = load_file(folder / "ema.safetensors")
+    assert folder.name.endswith(str(2 * steps))
+    assert all(best[name].equal(tensor) for name, tensor in then.items())
+
+
+def test_a_trained_run_answers_other_questions(toy, tmp_path):
+    go(spec(toy, settings={"prompt": "Say a letter."}), tmp_path / "01-toy")
+    asked = spec(toy, model="run:01-toy", task="evaluate", run_id="02-toy", subset="asks_more")
+    sent = go(asked, tmp_path / "02-toy")
+    assert len(lines(tmp_path / "02-toy", "asks_more")) == 6
+    assert of_kind(sent, "plan")[0].steps == 0
+    infer = spec(toy, model="run:01-toy", task="infer", run_id="03-toy", subset="asks_more")
+    go(infer, tmp_path / "03-toy")
+    submitted = (tmp_path / "03-toy/submission.csv").read_text().splitlines()
+    answers = {line["id"]: line["letter"] for line in lines(tmp_path / "02-toy", "asks_more")}
+    assert dict(row.split(",") for row in submitted[1:]) == answers
+
+
+def test_a_model_from_scratch_may_not_have_seen_the_pictures(toy, tmp_path):
+    settings = {"base_on": "asks_more", "max_steps": 1}
+    sent = go(spec(toy, model="toy-scratch", settings=settings), tmp_path / "run")
+    assert "trained here on 6 texts: 3 steps" in of_kind(sent, "plan")[0].facts["model"]
+    again = go(spec(toy, model="toy-scratch", settings=settings), tmp_path / "again")
+    assert "(cached)" in of_kind(again, "plan")[0].facts["model"]
+    with pytest.raises(EngineError, match="18 pictures of 'asks' are among this run's own"):
+        go(spec(toy, model="toy-scratch", settings={"base_on": "asks"}), tmp_path / "seen")
+    with pytest.raises(EngineError, match="base_on is empty"):
+        go(spec(toy, model="toy-scratch"), tmp_path / "empty")
+
+
+def test_a_costing_run_forecasts_and_answers_nothing(toy, tmp_path):
+    settings = {"epochs": 4, "accumulation": 1, "batch": 2}
+    sent = go(spec(toy, task="probe", settings=settings, probe={"steps": 4}), tmp_path / "run")
+    assert of_kind(sent, "forecast")
+    assert not of_kind(sent, "metric")
+    assert not (tmp_path / "run/predictions").exists()
+
+
+def test_settings_that_cannot_be_are_refused():
+    from pydantic import ValidationError
+
+    from engines.vqa import Params
+
+    for wrong, said in (
+        ({"folds": 1}, "leaves nothing to train on"),
+        ({"folds": 3, "fold": 3}, "there are folds 0 to 2"),
+        ({"early_stopping": True, "look_every_epochs": 0}, "needs looks"),
+        ({"tta_scales": [9.0]}, "between 0.25 and 4"),
+        ({"min_pixels": 9000, "max_pixels": 800}, "more than max_pixels"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            Params.model_validate(wrong)
+
+
+def test_out_of_memory_halves_what_was_at_hand():
+    params = {"batch": 4, "accumulation": 4, "predict_batch": 6}
+    assert catalog.smaller("vqa", params, "train").params == {"batch": 2, "accumulation": 8}
+    assert catalog.smaller("vqa", params, "generate").params == {"predict_batch": 3}
+    assert catalog.smaller("vqa", {**params, "predict_batch": 1}, "eval") is None
