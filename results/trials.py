@@ -111,8 +111,10 @@ def _about_best(shown: Sequence[RunRecord], search: SearchView, best: RunRecord,
     """The best of many was lucky, too: how many others cannot be told from it."""
     top = metric_of(best, search)
     others = [m for r in shown if r is not best and (m := metric_of(r, search)) is not None]
-    near = sum(1 for m in others if top is not None and _overlap(top, m))
     number = best.identity.trial.number if best.identity.trial else 0
+    if top is None or top.low is None:
+        return say("trials.about best without interval", lang).format(number, len(others))
+    near = sum(1 for m in others if _overlap(top, m))
     return say("trials.about best", lang).format(number, near, len(others))
 
 

@@ -173,8 +173,8 @@ def problems(
         count = sum(1 for _ in itertools.islice(combinations, search.trials))
         if count < search.trials:
             wrong.append(
-                f"search.trials: {search.trials} are asked for and the ranges have only {count} "
-                f"combinations; ask for {count} at most"
+                f"search.trials: {search.trials} are asked for, but the ranges allow only {count}; "
+                f"ask for {count} at most"
             )
     return [*found, *wrong]
 

@@ -6,7 +6,7 @@ Beside `cli.py`, which registers it. It starts what `workbench run` starts for a
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -47,6 +47,11 @@ Split = Annotated[str | None, typer.Option("--split", help="The subset it is mea
 Trials = Annotated[int | None, typer.Option("--trials", help="How many runs in all (20).")]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="tpe or random.")]
 Pruner = Annotated[str | None, typer.Option("--pruner", help="median or none.")]
+
+
+NOTHING: Final = (
+    "nothing to search: give --range KEY=LOW..HIGH and --metric NAME, or a plan with [search]"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -93,11 +98,11 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "name": name, "label": label, "search": {k: v for k, v in asked_for.items() if v},
     }  # fmt: skip
     given = {k: v for k, v in flags.items() if v} | ({"devices": []} if cpu else {})
+    if not (plan_file or preset or (metric and ranges)):
+        raise plan.PlanError([NOTHING])
     asked = asked_plan(plan_file, preset, given, setting)
     if asked.search is None:
-        raise plan.PlanError(
-            ["nothing to search: the plan has no [search] table; give --range and --metric"]
-        )
+        raise plan.PlanError([NOTHING])
     specs = plan.expand(asked, paths.cache_root())
     if dry_run:
         for line in described(asked.search, specs[0], as_json=as_json):

@@ -175,9 +175,14 @@ class Study:
             self._study.tell(number, state=TrialState.FAIL)
 
     def report(self, run_id: str, point: int, value: float) -> bool:
-        """Note a live value, higher or lower as the study wants it; True: end this trial now."""
+        """Note a live value, higher or lower as the study wants it; True: end this trial now.
+
+        A value that is no number (a training that has diverged) ends every trial.
+        """
         if self._study is None or self._storage is None:
             return False
+        if math.isnan(value):
+            return self.search.pruner != "none"
         number = self._numbers[run_id]
         study_id = self._storage.get_study_id_from_name(NAME)
         known = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
