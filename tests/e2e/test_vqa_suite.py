@@ -1,0 +1,117 @@
+"""Folds and their ensemble as a person runs them: killed in the middle of its answers, resumed.
+
+Two folds of a very small Qwen2.5-VL on drawings, by the real warden and the real engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engines.protocol import RunSpec
+from engines.vqa import predictions, submission
+from engines.vqa.questions import Sample
+from tests.engine import vqa_toy
+from tests.fixtures.wardens import House, until
+from workbench import suite
+
+SETTINGS = {
+    **vqa_toy.SETTINGS, "folds": 2, "infer_on": "asks", "predict_batch": 1, "written": 6,
+    "blank": True, "tta_options": True, "quantize": "none",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quiz")
+    vqa_toy.write(folder)
+    return folder
+
+
+@pytest.fixture
+def house(tmp_path: Path, toy: Path) -> Iterator[House]:
+    with House(tmp_path) as house:
+        house.environment |= {
+            "WORKBENCH_CONFIG": str(toy / "config"), "WORKBENCH_CACHE": str(toy / "cache"),
+            "WORKBENCH_LOG_ROOT": str(house.logs), "TERM": "dumb",
+        }  # fmt: skip
+        yield house
+
+
+def workbench(house: House, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "workbench", *words],
+        cwd=house.root, env=house.environment, capture_output=True, text=True, timeout=170,
+        check=False,
+    )  # fmt: skip
+
+
+def plan(house: House, toy: Path) -> Path:
+    import tomli_w
+
+    path = house.root / "quiz.toml"
+    settings = {**SETTINGS, "data_root": str(toy / "data")}
+    table = {"engine": "vqa", "subsets": "asks", "models": "toy-vlm", "settings": settings}
+    path.write_text(tomli_w.dumps(table))
+    return path
+
+
+def ended(folder: Path) -> dict[str, str]:
+    views = suite.Reader(folder).poll().runs
+    return {view.spec.run_id[3:]: view.state.cause for view in views}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_folds_killed_while_answering_are_resumed_to_the_same_answers(
+    house: House, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = workbench(house, "run", str(plan(house, toy)), "--detach")
+    assert started.returncode == 0, started.stderr
+    folder = suite.suites(house.logs)[0]
+    run = folder / "runs" / "01-vqa-asks-toy-vlm-f1"
+    file = run / "predictions" / "asks.jsonl"
+    until(lambda: file.exists() and file.stat().st_size > 0, "the first answers", 100)
+    os.kill(suite.Reader(folder).poll().runs[0].state.pid or 0, signal.SIGKILL)
+    until(lambda: suite.Reader(folder).poll().ended, "the end of the suite", 100)
+    assert ended(folder) == {
+        "vqa-asks-toy-vlm-f1": "killed", "vqa-asks-toy-vlm-f2": "completed",
+        "vqa-asks-toy-vlm-ensemble": "skipped",
+    }  # fmt: skip
+    before = file.read_bytes()
+    assert 0 < before.count(b"\n") < 18
+    with file.open("ab") as torn:
+        torn.write(b'{"id": "q1')
+
+    resumed = workbench(house, "resume", "--headless")
+    assert resumed.returncode == 0, resumed.stderr
+    assert set(ended(folder).values()) == {"completed"}
+    assert file.read_bytes().startswith(before)
+
+    monkeypatch.setenv("WORKBENCH_CONFIG", str(toy / "config"))
+    spec = RunSpec.model_validate_json((run / "spec.json").read_bytes())
+    vqa_toy.go(spec, tmp_path / "undisturbed")
+    assert file.read_bytes() == (tmp_path / "undisturbed/predictions/asks.jsonl").read_bytes()
+
+    assert len(list((folder / "folds").iterdir())) == 1
+    together = folder / "runs" / "03-vqa-asks-toy-vlm-ensemble"
+    sample = Sample(("id", "answer"), tuple(row["id"] for row in vqa_toy.rows()[:18]))
+    assert submission.check(together / "submission.csv", sample) == []
+    held, _ = predictions.read(together / "predictions" / "out-of-fold.jsonl")
+    assert sorted(answer.id for answer in held) == sorted(sample.ids)
+
+    shown = workbench(house, "report", "--out", str(tmp_path / "report"))
+    assert shown.returncode == 0, shown.stderr
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "## Answers to questions" in text
+    assert "got wrong" in text
+    assert '<img src="pictures/' in text
+    summary = json.loads((together / "summary.json").read_bytes())
+    assert {m["name"] for m in summary["metrics"]} >= {"accuracy", "gain[majority]"}
