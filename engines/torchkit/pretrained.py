@@ -74,9 +74,20 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
     return model
 
 
-def recompute(model: Any) -> None:
-    """Gradient checkpointing: activations are made again in the backward pass."""
+def recompute(model: Any, *, random: bool = True) -> None:
+    """Gradient checkpointing: activations are made again in the backward pass.
+
+    `random`: with the same dropout as the first time. transformers and peft would also make the
+    input layers' outputs ask for gradients, which only reentrant checkpointing needs; a frozen
+    vision tower, which has an input layer too, would be differentiated for nothing.
+    """
+    model.enable_input_require_grads = _nothing
     # Renamed in transformers 5; the old name warns, and goes in 6.
     enable: Callable[[dict[str, Any]], None] | None
     enable = getattr(model, "activation_checkpointing_enable", None)
-    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    how = {"use_reentrant": False, "preserve_rng_state": random}
+    (enable or model.gradient_checkpointing_enable)(how)
+
+
+def _nothing() -> None:
+    """Stands for what must not be done."""

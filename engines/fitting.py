@@ -1,0 +1,53 @@
+"""What is asked about a run's memory, and what is answered: shared by the workbench and engines.
+
+Apart from `messages`, which a running engine speaks: these are exchanged before any run exists, by
+`engines.rehearse`, in JSON lines.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Phase = Literal["train", "predict"]
+
+
+class Want(BaseModel):
+    """One question: how much memory would these settings take?"""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: str
+    model: str = Field(description="Name in the model catalogue, or path:/abs/dir")
+    params: dict[str, Any] = Field(description="The engine's settings, all of them")
+    trains: bool = Field(default=True, description="Task train; else only predictions are made")
+    target: Literal["cuda", "cpu"] = "cuda"
+    capability: tuple[int, int] = Field(default=(8, 6), description="Of the GPU: 7.5 is a T4")
+    text_tokens: int = Field(default=0, description="Text of the longest sample; 0: not known")
+    image_size: tuple[int, int] | None = Field(
+        default=None, description="Pixels, height and width, of the largest picture; None: a square"
+    )
+    data_root: str = ""
+
+
+class Need(BaseModel):
+    """The answer: bytes at the peak of a phase, by what they are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    phases: dict[Phase, dict[str, int]] = Field(
+        default={}, description="Bytes that live at once at each phase's peak, by part"
+    )
+    host: dict[str, int] = Field(default={}, description="Bytes of host memory, by part")
+    facts: dict[str, str] = Field(default={}, description="What it was computed for")
+    problem: str = Field(default="", description="One sentence, where there is no answer")
+    seconds: float = 0.0
+
+    def peak(self) -> int:
+        """Bytes of the phase that needs most; 0: no answer."""
+        return max((sum(parts.values()) for parts in self.phases.values()), default=0)
+
+    def deciding(self) -> Phase:
+        """The phase that needs most."""
+        return max(self.phases, key=lambda phase: sum(self.phases[phase].values()))

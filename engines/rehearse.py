@@ -1,0 +1,44 @@
+"""How much memory would these runs take? A child that reads questions and says answers.
+
+`python -m engines.rehearse` reads one `Want` a line from stdin and says one `Need` a line: the
+workbench never loads torch, and many questions share one load of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from importlib.util import find_spec
+
+from engines import catalog
+from engines.emitter import EngineError
+from engines.fitting import Need, Want
+
+
+def answer(want: Want) -> Need:
+    """The engine's forecast, or the sentence why there is none."""
+    began = time.perf_counter()
+    catalog.load(want.engine)
+    name = f"engines.{want.engine}.fit"
+    if find_spec(name) is None:
+        return Need(problem=f"engine '{want.engine}': its memory cannot be forecast yet")
+    try:
+        need: Need = importlib.import_module(name).rehearse(want)
+    except EngineError as error:
+        return Need(problem=str(error))
+    except (LookupError, ValueError) as error:
+        return Need(problem=str(error.args[0] if error.args else error))
+    return need.model_copy(update={"seconds": time.perf_counter() - began})
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    for line in sys.stdin:
+        need = answer(Want.model_validate_json(line))
+        sys.stdout.write(need.model_dump_json() + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

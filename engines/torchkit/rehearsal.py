@@ -1,0 +1,159 @@
+"""A rehearsal: the stage on which fake modules train one step, and what every engine needs there.
+
+Apart from `ledger`, which only counts, and `stand_ins`, which only replaces: here both are put
+around a language model the way `quantize`, `lora` and the loop treat the real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from engines.torchkit import ledger as books
+from engines.torchkit import lora, pretrained, stand_ins
+from engines.torchkit.ledger import Ledger, Peak
+from engines.torchkit.precision import DTYPES, Name
+
+PACKED: Final = "language model, 4-bit"
+WHOLE: Final = "language model"
+OTHER: Final = "embeddings, head, norms"
+LORA: Final = "LoRA"
+INPUTS: Final = "inputs"
+LOGITS: Final = "logits and loss"
+CACHE: Final = "KV cache"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a language model is trained, as the settings of every engine that has one say it."""
+
+    precision: Name = "bf16"
+    quantize: Literal["nf4", "none"] = "nf4"
+    double_quant: bool = True
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.05
+    lora_targets: tuple[str, ...] = lora.PROJECTIONS
+    checkpointing: bool = True
+    accumulation: int = 1
+    copies: int = 0
+    """Averages of the trained weights that are kept: EMA, SWA."""
+    target: Literal["cuda", "cpu"] = "cuda"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of whole weights, and of products with 4-bit ones."""
+        return DTYPES[self.precision] if self.target == "cuda" else torch.float32
+
+
+@contextmanager
+def stage(tuning: Tuning) -> Iterator[Ledger]:
+    """Fake tensors, fused attention and an open ledger, for the time of the context."""
+    autocast = tuning.precision != "fp32" and tuning.target == "cuda"
+    rounding = books.CUDA_ROUNDING if tuning.target == "cuda" else 1
+    with ExitStack() as stack:
+        # peft asks for the GPU's autocast by its old name; here a fake CPU stands for the GPU.
+        asked = mock.patch.object(torch, "is_autocast_enabled", _answer(autocast))
+        stack.enter_context(asked)
+        stack.enter_context(books.faked())
+        stack.enter_context(stand_ins.fused_attention())
+        yield stack.enter_context(Ledger(rounding))
+
+
+def _answer(autocast: bool) -> Callable[..., bool]:
+    real = torch.is_autocast_enabled
+
+    def is_autocast_enabled(*device: str) -> bool:
+        return real(*device) if device else autocast and real("cpu")
+
+    return is_autocast_enabled
+
+
+def autocast(tuning: Tuning) -> torch.autocast:
+    """The forward pass's context, on the fake CPU."""
+    on = tuning.precision != "fp32"
+    return torch.autocast("cpu", DTYPES[tuning.precision] if on else torch.bfloat16, enabled=on)
+
+
+def adapt(language: Any, tuning: Tuning) -> None:
+    """4-bit linear layers, checkpointing and LoRA, in place, on a decoder without its head."""
+    language.requires_grad_(False)
+    if tuning.quantize == "nf4":
+        stand_ins.pack(language, lambda _: True, tuning.dtype, double=tuning.double_quant)
+    if tuning.checkpointing:
+        pretrained.recompute(language, random=False)  # fake generators have no state to keep
+    if tuning.lora_rank:
+        with _unmoved():
+            lora.attach(
+                language, tuning.lora_rank, tuning.lora_alpha, tuning.lora_dropout,
+                tuning.lora_targets,
+            )  # fmt: skip
+
+
+def _unmoved() -> Any:
+    """peft moves what it adds to the base's device, and to fp32 in the end; it is there already."""
+    return mock.patch.object(nn.Module, "to", lambda module, *_, **__: module)
+
+
+def part_of(model: nn.Module, tuning: Tuning) -> Callable[[str], str]:
+    """Which part a parameter or buffer of a model belongs to, by its name."""
+    packed = {
+        name for name, module in model.named_modules() if hasattr(module, "unpacked")
+    }  # fmt: skip
+    linear = WHOLE if tuning.quantize == "none" else PACKED
+
+    def name_of(name: str) -> str:
+        if ".lora_A." in name or ".lora_B." in name:
+            return LORA
+        owner = name.rpartition(".")[0]
+        return linear if owner in packed or "_proj." in name else OTHER
+
+    return name_of
+
+
+def training(
+    ledger: Ledger, model: nn.Module, tuning: Tuning, forward: Callable[[], Tensor]
+) -> Peak:
+    """The peak of a step that is not the first: moments exist, and gradients if accumulated."""
+    model.train()
+    optimizer = books.optimizer_with_state(ledger, model)
+    kept = books.averages(ledger, model, tuning.copies)
+    if tuning.accumulation > 1:
+        books.gradients(ledger, model)
+    ledger.forget_peak()
+    with autocast(tuning):
+        loss = forward()
+    with ledger.part(books.BACKWARD):
+        loss.backward()  # type: ignore[no-untyped-call]
+    del loss
+    with ledger.part(books.OPTIMIZER):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    peak = ledger.peak
+    del kept
+    return peak
+
+
+class BookedCache:
+    """Makes the key-value cache of a prediction, whose tensors are booked as what they are."""
+
+    @staticmethod
+    def of(ledger: Ledger) -> Any:
+        """An empty cache."""
+        from transformers import DynamicCache
+
+        cache: Any = DynamicCache()
+        plain = cache.update
+
+        def update(*args: Any, **kwargs: Any) -> Any:
+            with ledger.part(CACHE):
+                return plain(*args, **kwargs)
+
+        cache.update = update
+        return cache

@@ -1,0 +1,291 @@
+"""How much memory a VQA run would take: the model's real module tree, without its weights.
+
+A step is rehearsed on fake tensors: vision tower, language model with 4-bit stand-ins and real
+LoRA, loss, backward pass, optimizer. The tower takes its lengths precomputed, because it reads the
+grid's numbers, and fake tensors have none.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from datasets_mm import patches
+from engines import models
+from engines.emitter import EngineError
+from engines.fitting import Need, Phase, Want
+from engines.models import ModelEntry
+from engines.torchkit import rehearsal
+from engines.torchkit.configs import ATTENTION, read_config
+from engines.torchkit.ledger import Ledger, book_model
+from engines.torchkit.rehearsal import INPUTS, LOGITS, Tuning
+from engines.vqa.model import LEARNT
+
+SHAPES: Final = Path(__file__).parent / "shapes.toml"
+KNOWN: Final = "qwen2_5_vl"
+TEXT_TOKENS: Final = 192
+"""Of a sample, where the subset cannot be read: template, question, four options and answer."""
+PATCH: Final = 14
+MERGED: Final = 4
+"""Patches of a token."""
+PATCH_BYTES: Final = 3 * 2 * PATCH**2 * 4
+"""Two frames (a still picture twice), three colours, fp32."""
+AHEAD: Final = 2
+RUNTIME_BYTES: Final = {"cuda": 3 << 30, "cpu": 1 << 30}
+"""Max RSS of the weekly report's whole runs on a GPU: 1.9 to 3.2 GiB; on a CPU measured here."""
+FILE_BYTES: Final = 4 * 10**9
+"""Qwen's own files are 3.5 to 4.0 GB. Mapped, so the kernel may drop what was read."""
+VISION: Final = "vision tower"
+SEEN: Final = "vision activations"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One micro-batch in numbers."""
+
+    batch: int
+    grid: tuple[int, int]
+    """Patches of a picture, rows and columns."""
+    length: int
+    """Tokens of the longest sample, its picture included."""
+
+
+class Inputs(NamedTuple):
+    """A micro-batch as it lies on the device."""
+
+    ids: Tensor
+    """[B, T]."""
+    rest: list[Tensor]
+    """Mask, labels and kinds of tokens, [B, T] each."""
+    pixels: Tensor
+    """Patches of all pictures, fp32."""
+
+
+def architecture(entry: ModelEntry) -> tuple[dict[str, Any], str]:
+    """Sizes of the model, and where they were read: its folder, or the table that ships.
+
+    Raises:
+        EngineError: nothing says them.
+    """
+    folder = models.weights_folder(entry)
+    if folder is not None and (folder / "config.json").is_file():
+        return read_config(folder), "config.json"
+    with SHAPES.open("rb") as file:
+        known = tomllib.load(file)
+    if entry.hub in known:
+        return {k: v for k, v in known[entry.hub].items() if k != "source"}, "shipped sizes"
+    raise EngineError(
+        f"model '{entry.name}': its sizes are not known here; name its folder as path:/abs/dir"
+    )
+
+
+def picture_grid(params: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int]:
+    """Patches of a picture, rows and columns; a square where its size is not known."""
+    height, width = size or (1, 1)
+    side, most = int(params["long_side"]), int(params["max_pixels"])
+    if not side:
+        side = math.isqrt(most) if size is None else max(size)
+    scale = side / max(height, width)
+    edges = round(height * scale), round(width * scale)
+    high, wide = patches.smart_resize(*edges, int(params["min_pixels"]), most)
+    return high // PATCH, wide // PATCH
+
+
+def rehearse(want: Want) -> Need:
+    """Bytes by part of a training step and of a prediction.
+
+    Raises:
+        EngineError: the model is not known here, or is of a kind that is not.
+    """
+    config, source = architecture(models.load(want.model))
+    if config.get("model_type") != KNOWN:
+        raise EngineError(
+            f"model '{want.model}': memory of a '{config.get('model_type')}' cannot be forecast; "
+            f"only of {KNOWN} so far"
+        )
+    return forecast(want, config, source)
+
+
+def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
+    """`rehearse` for a model of these sizes, which were read from `source`."""
+    tuning = tuning_of(want)
+    grid = picture_grid(want.params, want.image_size)
+    merged = grid[0] * grid[1] // MERGED
+    length = min(merged + (want.text_tokens or TEXT_TOKENS), int(want.params["max_length"]))
+    phases: dict[Phase, dict[str, int]] = {}
+    with rehearsal.stage(tuning) as ledger:
+        model, weights = build(config, tuning)
+        book_model(ledger, model, part_of(model, tuning))
+        if want.trains:
+            sizes = Sizes(int(want.params["batch"]), grid, length)
+            seen = inputs(ledger, sizes)  # the loop holds its batch until the next one
+            phases["train"] = rehearsal.training(
+                ledger, model, tuning, lambda: loss(ledger, model, sizes, seen)
+            ).parts
+            del seen
+        sizes = Sizes(int(want.params["predict_batch"]), grid, length)
+        phases["predict"] = predict(ledger, model, tuning, sizes)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    facts = {
+        "sizes of the model": source,
+        "longest sample": f"{length:,} tokens, {merged:,} of them the picture's "
+        f"({grid[1] * PATCH} x {grid[0] * PATCH} pixels)",
+        "trained parameters": f"{trained:,}",
+        "precision": tuning.precision,
+    }
+    return Need(phases=phases, host=host(want, weights, phases), facts=facts)
+
+
+def host(want: Want, weights: int, phases: dict[Phase, dict[str, int]]) -> dict[str, int]:
+    """Bytes of host memory. `weights`: of the model's files, half precision."""
+    prepared = (int(want.params.get("workers", 0)) + 1) * AHEAD * int(want.params["batch"])
+    grid = picture_grid(want.params, want.image_size)
+    parts = {
+        "Python and libraries": RUNTIME_BYTES[want.target],
+        "largest file of weights, mapped": min(weights, FILE_BYTES),
+        "batches prepared ahead": prepared * grid[0] * grid[1] * PATCH_BYTES,
+    }
+    if want.target == "cpu":
+        parts["model and step"] = max(sum(phase.values()) for phase in phases.values())
+    return parts
+
+
+def tuning_of(want: Want) -> Tuning:
+    """The settings of the engine that decide about memory."""
+    params = want.params
+    named = {key: params[key] for key in Tuning.__dataclass_fields__ if key in params}
+    if named.get("precision") == "auto":
+        half = "bf16" if want.capability >= (8, 0) else "fp16"
+        named["precision"] = half if want.target == "cuda" else "fp32"
+    copies = bool(params.get("ema")) + bool(params.get("swa"))
+    return Tuning(**named, copies=copies, target=want.target)
+
+
+def build(config: dict[str, Any], tuning: Tuning) -> tuple[Any, int]:
+    """The model on fake tensors, as training finds it, and the bytes of its files."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    sizes = dict(config)
+    described = AutoConfig.for_model(sizes.pop("model_type"), **sizes)
+    model = AutoModelForImageTextToText.from_config(
+        described, dtype=tuning.dtype, attn_implementation=ATTENTION
+    )
+    model.requires_grad_(False)
+    files = 2 * sum(parameter.numel() for parameter in model.parameters())
+    rehearsal.adapt(model.model.language_model, tuning)
+    return model, files
+
+
+def part_of(model: nn.Module, tuning: Tuning) -> Any:
+    """Which part a parameter belongs to, by its name."""
+    language = rehearsal.part_of(model, tuning)
+    return lambda name: VISION if ".visual." in name else language(name)
+
+
+def loss(ledger: Ledger, model: Any, sizes: Sizes, seen: Inputs) -> Tensor:
+    """Forward pass of one micro-batch, as the engine's own."""
+    hidden = hidden_states(ledger, model, (sizes, seen), cache=None)
+    with ledger.part(LOGITS):
+        labels = torch.zeros(sizes.batch * LEARNT, dtype=torch.long)
+        said = model.lm_head(hidden[:, -LEARNT - 1 :])[:, :-1].float()
+        return functional.cross_entropy(said.flatten(0, 1), labels)
+
+
+@torch.no_grad()
+def predict(ledger: Ledger, model: Any, tuning: Tuning, sizes: Sizes) -> dict[str, int]:
+    """Parts at the peak of reading a batch of prompts and saying the first token."""
+    model.eval()
+    ledger.forget_peak()
+    with rehearsal.autocast(tuning):
+        cache = rehearsal.BookedCache.of(ledger)
+        seen = inputs(ledger, sizes)
+        hidden = hidden_states(ledger, model, (sizes, seen), cache=cache)
+        with ledger.part(LOGITS):
+            model.lm_head(hidden[:, -1:]).float().softmax(-1)
+    return ledger.peak.parts
+
+
+def inputs(ledger: Ledger, sizes: Sizes) -> Inputs:
+    """A micro-batch as it lies on the device."""
+    count = sizes.batch * sizes.grid[0] * sizes.grid[1]
+    with ledger.part(INPUTS):
+        ids, *rest = (torch.zeros(sizes.batch, sizes.length).long() for _ in range(4))
+        return Inputs(ids, rest, torch.zeros(count, PATCH_BYTES // 4))
+
+
+def hidden_states(ledger: Ledger, model: Any, given: tuple[Sizes, Inputs], cache: Any) -> Tensor:
+    """Last hidden states [B, T, W] of pictures and texts."""
+    sizes, (ids, _, pixels) = given
+    with ledger.part(INPUTS):
+        places = torch.zeros(3, sizes.batch, sizes.length, dtype=torch.long)
+        mask = torch.ones(sizes.batch, 1, sizes.length, sizes.length, dtype=torch.bool)
+    words = model.get_input_embeddings()(ids)
+    with ledger.part(SEEN), torch.no_grad():
+        seen = look(model.model.visual, pixels, sizes).to(words.dtype)
+    with ledger.part(INPUTS):
+        spots = torch.zeros(words.shape, dtype=torch.bool)
+    whole = words.masked_scatter(spots, seen)
+    del words, seen, spots
+    hidden: Tensor = model.model.language_model(
+        inputs_embeds=whole,
+        attention_mask={"full_attention": mask},
+        position_ids=places,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).last_hidden_state
+    return hidden
+
+
+def look(tower: Any, pixels: Tensor, sizes: Sizes) -> Tensor:
+    """The vision tower's output for a batch of pictures, [B tokens, W].
+
+    Without gradients no layer keeps anything, so one block of each kind has the peak of all 32.
+    """
+    rows, columns = sizes.grid
+    config = tower.config
+    # Plain arrays: the tower reads these numbers, and a fake tensor has none.
+    whole = np.arange(sizes.batch + 1) * rows * columns
+    windows = np.cumsum([0, *_windows(sizes.grid, config) * sizes.batch])
+    with _one_of_each(tower) as short:
+        seen: Tensor = short(
+            pixels.to(tower.dtype),
+            grid_thw=None,
+            position_ids=torch.zeros(len(pixels), 2, dtype=torch.long),
+            cu_seqlens=whole,
+            window_index=torch.zeros(len(pixels) // MERGED, dtype=torch.long),
+            cu_window_seqlens=windows,
+        ).pooler_output
+    return seen
+
+
+@contextmanager
+def _one_of_each(tower: Any) -> Iterator[Any]:
+    """The tower with two of its blocks: one that sees windows, one that sees the whole picture."""
+    blocks, everywhere = tower.blocks, tower.fullatt_block_indexes
+    local = next((i for i in range(len(blocks)) if i not in everywhere), 0)
+    tower.blocks = nn.ModuleList([blocks[local], blocks[everywhere[0]]])
+    tower.fullatt_block_indexes = [1]
+    try:
+        yield tower
+    finally:
+        tower.blocks, tower.fullatt_block_indexes = blocks, everywhere
+
+
+def _windows(grid: tuple[int, int], config: Any) -> list[int]:
+    """Patches in each window of a picture; those at its edges are smaller."""
+    side = config.window_size // config.patch_size
+    return [
+        min(side, grid[0] - row) * min(side, grid[1] - column)
+        for row in range(0, grid[0], side)
+        for column in range(0, grid[1], side)
+    ]

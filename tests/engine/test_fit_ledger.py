@@ -1,0 +1,82 @@
+"""The memory forecast against what a real step allocates, and the ledger against tensors."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+from engines.torchkit import ledger as books
+from engines.torchkit import quantize, stand_ins
+from tests.engine.vqa_step import Shape, measured
+
+SHAPES = (
+    Shape("4-bit, checkpointing", {"long_side": 280, "checkpointing": True}),
+    Shape("4-bit", {"long_side": 280, "checkpointing": False}),
+    Shape("whole", {"long_side": 280, "checkpointing": False, "quantize": "none"}),
+    Shape("4-bit, bf16", {"long_side": 280, "precision": "bf16"}),
+    Shape(
+        "accumulation, EMA, rank 64",
+        {"long_side": 168, "accumulation": 2, "ema": 0.99, "lora_rank": 64},
+        sizes={"num_hidden_layers": 6},
+    ),
+    Shape("long text, batch 3", {"long_side": 112, "batch": 3}, text=300),
+    Shape("prediction", {"long_side": 280, "predict_batch": 6}, trains=False),
+)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
+    from engines.vqa import fit
+
+    pytest.importorskip("bitsandbytes")
+    need = fit.forecast(shape.want(), shape.config(), "test")
+    said = sum(need.phases["train" if shape.trains else "predict"].values())
+    real = measured(shape, tmp_path)
+    assert said == pytest.approx(real, rel=0.1)
+
+
+def test_ledger_counts_what_lives_and_forgets_what_died():
+    with books.faked(), books.Ledger() as ledger:
+        kept = torch.zeros(1000)
+        with ledger.part("scratch"):
+            brief = torch.zeros(3000)
+            view = brief[10:]  # shares its storage: nothing more
+        assert ledger.total == 16_000
+        assert dict(+ledger.parts) == {"activations": 4000, "scratch": 12_000}
+        del brief
+        gc.collect()
+        assert ledger.total == 16_000  # the view holds it
+        del view
+        gc.collect()
+        assert ledger.total == 4000
+        assert ledger.peak == books.Peak(16_000, {"activations": 4000, "scratch": 12_000})
+        ledger.move([kept], "weights")
+        ledger.forget_peak()
+        assert ledger.peak == books.Peak(4000, {"weights": 4000})
+
+
+def test_cuda_blocks_are_rounded_up():
+    with books.faked(), books.Ledger(books.CUDA_ROUNDING) as ledger:
+        kept = [torch.zeros(1), torch.zeros(129)]
+        assert ledger.total == 512 + 1024
+        del kept
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_packed_layer_has_the_bytes_of_bitsandbytes_own(double):
+    bnb = pytest.importorskip("bitsandbytes")
+    real = bnb.nn.Linear4bit(
+        384, 200, bias=True, compute_dtype=torch.float32, compress_statistics=double,
+        quant_type="nf4",
+    ).to("cpu")  # fmt: skip
+    with books.faked(), books.Ledger() as ledger:
+        model = nn.Sequential(nn.Linear(384, 200))
+        before = ledger.total
+        assert before == (384 * 200 + 200) * 4
+        stand_ins.pack(model, lambda _: True, torch.float32, double=double)
+        gc.collect()
+        held = ledger.total
+    assert held == quantize.weight_bytes(real)

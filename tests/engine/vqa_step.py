@@ -1,0 +1,184 @@
+"""A real training step of the VQA model in small sizes, and what it really allocates.
+
+The oracle of the memory forecast: bitsandbytes' own 4-bit layers, peft's own LoRA, the engine's own
+model and optimizer, and the allocator's events as torch's profiler reports them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from engines.fitting import Want
+from engines.torchkit import lora, pretrained, quantize
+from engines.torchkit.ema import Ema
+from engines.torchkit.optimizers import adamw
+from engines.torchkit.precision import Precision
+from engines.vqa.model import LEARNT, Answerer
+from engines.vqa.params import Params
+from engines.vqa.wording import IGNORED
+
+IMAGE, LOOK = 1, 2
+TEXT: dict[str, Any] = {
+    "vocab_size": 2048, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [8, 12, 12],
+    },
+    "bos_token_id": None, "eos_token_id": 3, "pad_token_id": 0,
+}  # fmt: skip
+VISION: dict[str, Any] = {
+    "depth": 4, "hidden_size": 128, "intermediate_size": 256, "num_heads": 4, "patch_size": 14,
+    "out_hidden_size": 256, "window_size": 112, "fullatt_block_indexes": [1, 3],
+    "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One thing to measure: settings of the engine, tokens of text beside the picture, sizes."""
+
+    name: str
+    settings: dict[str, Any]
+    text: int = 60
+    sizes: dict[str, Any] = field(default_factory=dict)
+    trains: bool = True
+
+    @property
+    def params(self) -> Params:
+        return Params(**{"precision": "fp32", "batch": 2, "predict_batch": 4, **self.settings})
+
+    def config(self) -> dict[str, Any]:
+        """Sizes of the model."""
+        return {
+            "model_type": "qwen2_5_vl", "text_config": {**TEXT, **self.sizes},
+            "vision_config": {**VISION, "out_hidden_size": {**TEXT, **self.sizes}["hidden_size"]},
+            "tie_word_embeddings": True, "image_token_id": IMAGE, "video_token_id": 4,
+            "vision_start_token_id": LOOK, "vision_end_token_id": 5,
+        }  # fmt: skip
+
+    def want(self) -> Want:
+        """The question that the ledger is asked."""
+        params = self.params.model_dump(mode="json")
+        return Want(
+            engine="vqa", model="", params=params, trains=self.trains, target="cpu",
+            text_tokens=self.text,
+        )  # fmt: skip
+
+
+def written(shape: Shape, folder: Path) -> Path:
+    """A folder with random weights of these sizes, as a person would have one."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = shape.config()
+    sizes = AutoConfig.for_model(config.pop("model_type"), **config)
+    AutoModelForImageTextToText.from_config(sizes).save_pretrained(folder)
+    return folder
+
+
+def inputs(shape: Shape, batch: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """A batch whose second half is a token shorter, so that there is a mask."""
+    from engines.vqa.fit import picture_grid
+
+    rows, columns = picture_grid(shape.params.model_dump(), None)
+    merged = rows * columns // 4
+    ids = torch.full((batch, merged + shape.text), 7)
+    ids[:, 10 : 10 + merged] = IMAGE
+    mask = torch.ones_like(ids)
+    mask[1::2, 0] = 0
+    labels = torch.full_like(ids, IGNORED)
+    labels[:, -LEARNT:] = 7
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "mm_token_type_ids": (ids == IMAGE).long(),
+        "pixel_values": torch.randn(batch * rows * columns, 3 * 2 * 14 * 14),
+        "image_grid_thw": torch.tensor([[1, rows, columns]] * batch),
+    }, labels
+
+
+def measured(shape: Shape, folder: Path) -> int:
+    """Bytes of tensors that live at once, at most, in a step that is not the first.
+
+    What lives between the steps is added up tensor by tensor; what comes and goes in one is what
+    torch's profiler saw of the allocator.
+    """
+    params, precision = shape.params, Precision(shape.params.precision, torch.device("cpu"))
+    written(shape, folder)
+    found = pretrained.load(
+        folder, pretrained.SEEING, precision, four_bit=params.quantize == "nf4",
+        double=params.double_quant,
+    )  # fmt: skip
+    if params.checkpointing:
+        pretrained.recompute(found)
+    adapted = lora.attach(
+        found, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets,
+        "language_model",
+    )  # fmt: skip
+    model = Answerer(adapted)
+    kept = quantize.weight_bytes(model) + _bytes(model.buffers())
+    with torch.random.fork_rng():
+        step = _predicting(model, shape, precision)
+        if shape.trains:
+            optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
+            ema = Ema(model, params.ema) if params.ema else None
+            step = _training(model, optimizer, ema, shape, precision)
+        step()  # the first one makes the optimizer's moments, and caches
+        if shape.trains:
+            kept += _bytes(t for state in optimizer.state.values() for t in state.values())
+            kept += _bytes(ema.tensors().values()) if ema else 0
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            step()
+    return kept + _peak(seen)
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _training(
+    model: Answerer, optimizer: Any, ema: Ema | None, shape: Shape, precision: Precision
+) -> Callable[[], None]:
+    params = shape.params
+    model.train()
+
+    def step() -> None:
+        for _ in range(params.accumulation):
+            batch, labels = inputs(shape, params.batch)
+            with precision.autocast():
+                nats, tokens, _ = model(batch, labels)
+                loss = nats.sum() / tokens.sum()
+            loss.backward()
+            del loss, nats, tokens
+        trained = [p for p in model.parameters() if p.requires_grad]
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if ema:
+            ema.update()
+
+    return step
+
+
+def _predicting(model: Answerer, shape: Shape, precision: Precision) -> Callable[[], None]:
+    @torch.no_grad()
+    def step() -> None:
+        model.eval()
+        batch, _ = inputs(shape, shape.params.predict_batch)
+        with precision.autocast():
+            model.model(**batch, logits_to_keep=1, use_cache=True).logits.float().softmax(-1)
+
+    return step
+
+
+def _peak(seen: profile) -> int:
+    """The highest running sum of allocations less releases."""
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sums = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    return max(sums)
