@@ -23,7 +23,7 @@ from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder, Room
 from engines.torchkit import device, distributed, forecast, loop, timed, trained
 from engines.torchkit.batches import Loader, Order
-from engines.torchkit.ema import Ema
+from engines.torchkit.ema import Average, Ema
 from engines.torchkit.optimizers import adamw
 from engines.torchkit.precision import Precision
 from engines.torchkit.schedules import warmup_cosine, warmup_steps
@@ -200,7 +200,7 @@ def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, i
     }
 
 
-def evaluate(context: Context, data: Data, ready: Prepared, ema: Ema | None) -> None:
+def evaluate(context: Context, data: Data, ready: Prepared, ema: Average | None) -> None:
     """All splits, with the averaged weights if there are any."""
     params, emit = context.params, context.emit
     emit.phase("eval")
