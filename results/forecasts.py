@@ -243,10 +243,10 @@ def _misses(records: Sequence[RunRecord]) -> list[float]:
 
 def student(degrees: int) -> float:
     """97.5 % point of Student's t from three degrees on, to 1 % (Cornish and Fisher's series)."""
-    z = 1.959964
+    z, n = 1.959964, float(degrees)
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
+    return z + sum(term / n**power for power, term in enumerate(terms, 1))

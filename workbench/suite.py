@@ -252,9 +252,12 @@ class Reader:
         views, tails = [], []
         for folder, spec in runs(self.suite):
             index = known.get(folder.name)
-            old = index is not None
-            views.append(self._views[index] if old else state.RunView(spec, folder.name))
-            tails.append(self._tails[index] if old else journal.Tail(folder / "events.jsonl"))
+            if index is None:
+                views.append(state.RunView(spec, folder.name))
+                tails.append(journal.Tail(folder / "events.jsonl"))
+            else:
+                views.append(self._views[index])
+                tails.append(self._tails[index])
         self._views, self._tails = views, tails
 
     def poll(self) -> state.SuiteState:
