@@ -157,6 +157,20 @@ class MemoryUse(Part):
     vram_device_peak: Reading
 
 
+class Fit(Part):
+    """Memory that was forecast before the run, beside what it took. Bytes."""
+
+    gpu: str = ""
+    tensors: dict[str, int] = {}
+    """Forecast peak of all tensors, by phase: train, predict."""
+    total: dict[str, int] = {}
+    """The same with context, workspace and slack: what the GPU must have."""
+    measured: Reading
+    """Peak of torch's own count over the whole run: to be compared with the larger of `tensors`."""
+    error: float | None = None
+    """Forecast over measured, less 1; null where nothing was measured."""
+
+
 class Metric(Part):
     """One number of quality, with its interval."""
 
@@ -234,6 +248,10 @@ class RunRecord(Part):
     exit: Exit
     forecast: Forecast | None = None
     """Of a costing run; None: all numbers of this record are measured."""
+    fit: Fit | None = None
+    """The memory forecast; None: none was made, because no GPU was named or present."""
+    origins: dict[str, str] = {}
+    """Settings that came from the environment or a rule, and from which."""
     counters: dict[str, float] = {}
     """Everything dropped, skipped or malformed, by name."""
     notices: tuple[str, ...] = ()

@@ -25,7 +25,9 @@ from workbench import costing, folds, paths, presence, ranges
 PRESETS = Path(__file__).parent / "presets"
 
 
-YOUNGER: Final = ("cost_probe", "until", "oom_retries", "on_disk_full", "variants", "search")
+YOUNGER: Final = (
+    "cost_probe", "until", "oom_retries", "on_disk_full", "variants", "search", "gpu", "origins",
+)  # fmt: skip
 
 
 class PlanError(ValueError):
@@ -117,6 +119,10 @@ class SuitePlan(BaseModel):
     """Whether training goes on, its journal with a gap, when the disk is full."""
     search: ranges.Search | None = None
     """Settings that are searched: each trial is a run of this suite, chosen by those before it."""
+    gpu: str = ""
+    """The GPU that memory is forecast for, by name; empty: the one that is here."""
+    origins: dict[str, str] = {}
+    """Settings that come from the environment or a rule, and from which."""
     about: str = ""
     """One sentence for the list of presets."""
 
@@ -308,6 +314,7 @@ def _spec(
         probe=probe,
         oom_retries=plan.oom_retries,
         on_disk_full=plan.on_disk_full,
+        origins=plan.origins,
     )
 
 

@@ -32,6 +32,8 @@ def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecor
         ),
         train=_train(run),
         forecast=_forecast(run),
+        fit=_fit(spec, run),
+        origins=spec.origins,
         samples=plan.samples if plan else 0,
         steps=run.step,
         planned_steps=plan.steps if plan else 0,
@@ -190,6 +192,16 @@ def _memory(run: RunState) -> schema.MemoryUse:
         vram_process_peak=nvml("vram_process"),
         vram_device_peak=nvml("vram_device"),
     )
+
+
+def _fit(spec: protocol.RunSpec, run: RunState) -> schema.Fit | None:
+    """The forecast that the spec brings, beside what torch counted."""
+    if not spec.fit:
+        return None
+    measured = _memory(run).vram_allocated_peak
+    said = max(spec.fit.get("tensors", {}).values(), default=0)
+    error = said / measured.value - 1 if measured.value and said else None
+    return schema.Fit(**spec.fit, measured=measured, error=error)
 
 
 def _rss_main(run: RunState) -> Reading:

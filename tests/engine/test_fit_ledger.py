@@ -27,6 +27,15 @@ SHAPES = (
 )
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sizes do not depend on it, and on a busy machine two wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
     from engines.vqa import fit

@@ -1,0 +1,77 @@
+"""What a GPU and the environment make of a plan, before it is expanded.
+
+Order, the later winning: the engine's defaults, the rule for the GPU's memory, the model's entry,
+the plan, the environment, `--set`. What did not come from a person's plan is kept in `origins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from workbench import presence
+from workbench.fit import environment, policy
+from workbench.fit.gpus import Gpu
+from workbench.plan import SuitePlan
+
+ENGINE: Final = "vqa"
+"""Whose notebook the variables and the rule are from; other engines' plans are left alone."""
+
+
+def applied(
+    asked: SuitePlan, flagged: Collection[str], gpu: Gpu | None, variables: Mapping[str, str]
+) -> SuitePlan:
+    """The plan with settings from the environment and the rule. `flagged`: keys given by --set.
+
+    Raises:
+        PlanError: a variable holds no number.
+    """
+    if set(asked.engines) != {ENGINE}:
+        return asked
+    named, origins = environment.read(variables)
+    named = {key: value for key, value in named.items() if key not in flagged}
+    origins = {key: origins[key] for key in named}
+    settings = {**asked.settings, **named}
+    decided = settings.keys() | _decided(asked)
+    more, why = _batches(settings, decided, gpu, environment.effective_batch(variables))
+    if "accumulation" in flagged:
+        more.pop("accumulation", None)
+    origins |= {key: why[key] for key in more}
+    update = {"settings": {**settings, **more}, "origins": origins}
+    return asked.model_copy(update=update)
+
+
+def _decided(asked: SuitePlan) -> set[str]:
+    """Settings that variants, overrides or the models' entries name."""
+    found: set[str] = set()
+    for table in (*asked.variants, *asked.overrides):
+        found |= table.settings.keys()
+    for model in asked.models:
+        try:
+            found |= presence.model_settings(ENGINE, model).keys()
+        except (LookupError, ValueError):
+            continue  # expansion says what is wrong with it
+    return found
+
+
+def _batches(
+    settings: Mapping[str, Any], decided: Collection[str], gpu: Gpu | None, effective: int | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Micro-batch, accumulation and prediction batch, where nobody decided; and why."""
+    made: dict[str, Any] = {}
+    why: dict[str, str] = {}
+    row = policy.rule(gpu.memory_bytes) if gpu else None
+    if row and gpu and "batch" not in decided:
+        made["batch"] = row.batch
+        why["batch"] = f"rule for {gpu.name}: {row.source}"
+        effective = effective or (
+            None if "accumulation" in decided else policy.TARGET_EFFECTIVE_BATCH
+        )
+    if row and gpu and "predict_batch" not in decided:
+        made["predict_batch"] = row.predict_batch
+        why["predict_batch"] = f"rule for {gpu.name}: {row.source}"
+    batch = made.get("batch", settings.get("batch"))
+    if effective and isinstance(batch, int) and batch > 0:
+        made["accumulation"] = policy.accumulation(effective, batch)
+        why["accumulation"] = f"effective batch {effective} = {batch} x {made['accumulation']}"
+    return made, why

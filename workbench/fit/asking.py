@@ -1,0 +1,88 @@
+"""Asks the child that can rehearse a step, and remembers what it said.
+
+An answer is a function of the question, the code and the libraries' versions; that is its name in
+the cache, so a forecast before every run costs nothing but the first time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from engines.fitting import Need, Want
+from workbench import paths
+
+REVISION: Final = 1
+"""Raised when equal questions get other answers."""
+
+SECONDS: Final = 300.0
+"""One rehearsal of a 7B model takes some ten seconds, and loading torch as long again."""
+
+
+def ask(wants: Sequence[Want], cache_root: Path) -> list[Need]:
+    """An answer for each question, in order; those that fail say why."""
+    places = [_place(want, cache_root) for want in wants]
+    found = [_read(place) for place in places]
+    missing = [row for row, need in enumerate(found) if need is None]
+    made = _child([wants[row] for row in missing]) if missing else []
+    for row, need in zip(missing, made, strict=True):
+        found[row] = need
+        if not need.problem:
+            _keep(places[row], need)
+    return [need or Need(problem="no answer") for need in found]
+
+
+def _child(wants: Sequence[Want]) -> list[Need]:
+    """Ask the child; what it did not answer has its last words as a reason."""
+    lines = "".join(f"{want.model_dump_json()}\n" for want in wants)
+    environment = {**os.environ, **paths.module_path(os.environ)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "engines.rehearse"], input=lines, capture_output=True,
+            encoding="utf-8", errors="replace", timeout=SECONDS, check=False, env=environment,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        reason = f"the rehearsal has not ended within {SECONDS:g} s"
+        return [Need(problem=reason)] * len(wants)
+    said = [Need.model_validate_json(line) for line in done.stdout.splitlines() if line]
+    last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+    lost = Need(problem=f"the rehearsal failed: {last[:300]}")
+    return [*said, *[lost] * (len(wants) - len(said))]
+
+
+def _place(want: Want, cache_root: Path) -> Path:
+    versions = [metadata.version(name) for name in ("torch", "transformers") if _has(name)]
+    content = repr([REVISION, versions, want.model_dump_json()])
+    mark = hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+    return cache_root / "fit" / f"{mark}.json"
+
+
+def _has(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _read(place: Path) -> Need | None:
+    try:
+        return Need.model_validate_json(place.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _keep(place: Path, need: Need) -> None:
+    try:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = place.with_suffix(f".tmp-{os.getpid()}")
+        draft.write_text(need.model_dump_json(), encoding="utf-8")
+        draft.replace(place)
+    except OSError:
+        return  # a forecast that cannot be kept is still a forecast
