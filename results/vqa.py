@@ -61,7 +61,7 @@ def runs(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
             _name(record, lang),
             _fold(record, lang),
             Cell(formats.count(known["accuracy"].n), "value"),
-            *(_value(known.get(name), strong=name == "accuracy") for name, _ in used),
+            *(_value(known.get(name), known["accuracy"]) for name, _ in used),
             rows.reading(record.timing.end_to_end_seconds, formats.duration),
         )
         for record, known in shown
@@ -194,11 +194,13 @@ def _part(part: str, lang: str) -> Cell:
     return Cell(say(f"vqa.{part}", lang), "value")
 
 
-def _value(metric: Metric | None, *, strong: bool = False) -> Cell:
+def _value(metric: Metric | None, beside: Metric | None = None) -> Cell:
+    """The number; strong if it is the one that others stand beside, with n where theirs differs."""
     if metric is None:
         return Cell("–", "value")
     text = formats.interval(metric.value, metric.low, metric.high)
-    return Cell(text, "strong" if strong else "value")
+    counted = f" (n = {formats.count(metric.n)})" if beside and metric.n != beside.n else ""
+    return Cell(text + counted, "strong" if metric is beside else "value")
 
 
 def _gain(metric: Metric | None) -> Cell:

@@ -27,7 +27,7 @@ from engines.vqa.siblings import VALIDATION, Sibling
 
 OUT_OF_FOLD: Final = "out-of-fold"
 """Split of all held-out rows, each answered by the fold that was not trained on it."""
-METHODS: Final = ("majority", "probability", "fold-weighted", "stacked")
+METHODS: Final[tuple[str, ...]] = ("majority", "probability", "fold-weighted", "stacked")
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,38 @@ def combined(
     Raises:
         EngineError: the folds answered different questions.
     """
+    first, whole = side_by_side(folds, split)
+    mean = votes.weighted(whole)
+    found = {
+        "probability": mean,
+        "fold-weighted": votes.weighted(whole, votes.fold_weights(held_out.accuracies)),
+    }
+    if stacker is not None:
+        found["stacked"] = stacker.predict(mean)
+    letters: dict[str, Places] = {"majority": votes.majority(whole)}
+    letters |= {name: shares.argmax(axis=1) for name, shares in found.items()}
+    letters |= {f"fold {place + 1}": one.argmax(axis=1) for place, one in enumerate(whole)}
+    counted = votes.counts(whole.argmax(axis=2))
+    return [
+        answer.model_copy(
+            update={
+                "letter": LETTERS[letters[chosen][row]],
+                "probabilities": tuple(found.get(chosen, mean)[row].tolist()),
+                "plain": None, "blank": None, "generated": None, "parsed": "",
+                "votes": tuple(counted[row].tolist()),
+                "methods": {name: LETTERS[places[row]] for name, places in letters.items()},
+            }
+        )
+        for row, answer in enumerate(first)
+    ]  # fmt: skip
+
+
+def side_by_side(folds: Sequence[Sibling], split: str) -> tuple[list[Answer], Numbers]:
+    """The first fold's answers to a split, and the probabilities of all folds, [k, n, 4].
+
+    Raises:
+        EngineError: the folds answered different questions.
+    """
     first = folds[0].answers(split)
     ids = [answer.id for answer in first]
     shares = [predictions.probabilities(first)]
@@ -162,29 +194,7 @@ def combined(
                 f"{folds[0].folder.name} ({len(ids)}); run them again with one data set"
             )
         shares.append(predictions.probabilities([by_id[name] for name in ids]))
-    whole = np.stack(shares)
-    mean = votes.weighted(whole)
-    weighted = votes.weighted(whole, votes.fold_weights(held_out.accuracies))
-    found = {"probability": mean, "fold-weighted": weighted}
-    if stacker is not None:
-        found["stacked"] = stacker.predict(mean)
-    letters = {name: shares.argmax(axis=1) for name, shares in found.items()}
-    letters["majority"] = votes.majority(whole)
-    counted = votes.counts(whole.argmax(axis=2))
-    known = {name: letters[name] for name in METHODS if name in letters}
-    each = {f"fold {place + 1}": one.argmax(axis=1) for place, one in enumerate(whole)}
-    return [
-        answer.model_copy(
-            update={
-                "letter": LETTERS[known[chosen][row]],
-                "probabilities": tuple(found.get(chosen, mean)[row].tolist()),
-                "plain": None, "blank": None, "generated": None, "parsed": "",
-                "votes": tuple(counted[row].tolist()),
-                "methods": {k: LETTERS[v[row]] for k, v in {**known, **each}.items()},
-            }
-        )
-        for row, answer in enumerate(first)
-    ]  # fmt: skip
+    return first, np.stack(shares)
 
 
 def compared(

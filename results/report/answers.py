@@ -30,7 +30,8 @@ def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None
         yield from vqa.sections(found, split, lang)
     for record in _looked_into(found):
         for answered in view.answers.get(record.identity.run_id, ()):
-            yield f"### {say('vqa.errors', lang).format(code(record.identity.run_id))}"
+            names = code(record.identity.run_id), code(answered.split)
+            yield f"### {say('vqa.errors', lang).format(*names)}"
             yield from _errors(answered, lang, pictures or {})
 
 
@@ -47,7 +48,6 @@ def _looked_into(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _errors(answered: AnsweredSplit, lang: str, pictures: Mapping[str, str]) -> Iterator[str]:
-    yield f"{code(answered.split)}\n"
     yield markdown(vqa.kinds(answered, lang))
     yield f"{say('vqa.confusion', lang)}\n"
     yield markdown(vqa.confusion(answered, lang))

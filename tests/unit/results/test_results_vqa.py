@@ -83,6 +83,7 @@ def test_runs_of_a_split_stand_side_by_side(make):
     assert "1/3" in rows[0]
     assert "**0.510 [0.460, 0.560]**" in rows[0]
     assert "0.250 [0.100, 0.300]" in rows[0]
+    assert "0.500 (n = 32)" in rows[0]
     assert "ensemble" in rows[3]
     assert rows[3].count("–") >= 5
     assert "gain by TTA" not in shown  # nobody used it
@@ -119,7 +120,7 @@ def test_errors_are_shown_once_and_of_the_ensemble(make, tmp_path):
     written = report.write(made, out, figures=False)
     text = (out / "report.md").read_text()
     assert text.count("got wrong") == 1
-    assert "What `04-vqa-ensemble` got wrong" in text
+    assert "What `04-vqa-ensemble` got wrong on `quiz`" in text
     assert r"How many \| shapes?" in text
     assert r"d. \<b\>4" in text
     assert '<img src="pictures/' in text
