@@ -151,6 +151,8 @@ def _train(
     generator = np.random.default_rng(SEED)
 
     def loss_at(step: int) -> Tensor:
+        looking = lessons.stage(step / steps) == "looking"
+        model.model.language_model.requires_grad_(not looking)
         made = lessons.batch(school, int(sizes["batch"]), step / steps, generator)
         found = to_device(made, device, cutting.values)
         nats, tokens, _ = answerer(found.inputs(), found.labels)

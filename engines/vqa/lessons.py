@@ -1,14 +1,19 @@
 """What a model from scratch is taught: to find an answer that it is told, then one that it sees.
 
 A question with options is two tasks in one: see what the picture shows, and find the letter beside
-a word. A small model that is given both at once stays at chance for thousands of steps. So at first
-the answer's words stand where the picture will stand; once the language model can find them, the
-picture takes their place, and all that is left to learn for the vision tower is to say those words.
+a word. A small model that is given both at once stays at chance for thousands of steps. So there
+are three stages:
+
+- told: the answer's words stand where the picture will stand;
+- looking: the picture takes their place. The language model stays as it is, or pictures that say
+  nothing yet would make it forget how to find (measured: within 50 steps); so all that is left to
+  learn for the vision tower is to say those words;
+- asked: all questions, all parameters.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +27,11 @@ from engines.vqa.wording import LETTERS, Encoded, Wording
 
 Rows = npt.NDArray[np.int64]
 
-TOLD_ONLY: Final = 0.35
-"""Share of the steps in which no picture is shown, and only questions with one-word options asked:
-the finding of single words sets in first."""
-TOLD_LATER: Final = 0.25
-"""Share of a batch that is told its answers afterwards, so that finding is not forgotten."""
+Stage = Literal["told", "looking", "asked"]
+
+TOLD_UNTIL, LOOKING_UNTIL = 0.35, 0.62
+"""Shares of the steps. Before the last stage only questions with one-word options are asked: the
+finding of single words sets in first."""
 
 
 class School(NamedTuple):
@@ -55,20 +60,25 @@ def school(wording: Wording, pictures: Pictures, questions: Questions) -> School
     return School(wording, pictures, questions, told, rows)
 
 
+def stage(done: float) -> Stage:
+    """The stage when `done` of the training is over (0 to 1)."""
+    if done < TOLD_UNTIL:
+        return "told"
+    return "looking" if done < LOOKING_UNTIL else "asked"
+
+
 def batch(own: School, size: int, done: float, generator: np.random.Generator) -> VqaBatch:
     """Questions for one step when `done` of the training is over (0 to 1)."""
-    everything = np.arange(len(own.questions))
-    early = done < TOLD_ONLY
-    rows = generator.choice(own.easy if early else everything, size)
+    now = stage(done)
+    rows = generator.choice(np.arange(len(own.questions)) if now == "asked" else own.easy, size)
     orders = generator.integers(0, len(ORDERS), size)
-    told = size if early else round(TOLD_LATER * size)
     encoded, patches, grids = [], [], []
-    for place, (row, order) in enumerate(zip(rows.tolist(), orders.tolist(), strict=True)):
+    for row, order in zip(rows.tolist(), orders.tolist(), strict=True):
         path = own.questions.paths[row]
         grid = own.pictures.grid(own.questions.root, path)
         tokens = own.pictures.patching.tokens(grid)
-        asked = question(own, row, order, 1 if place < told else tokens)
-        if place < told:
+        asked = question(own, row, order, 1 if now == "told" else tokens)
+        if now == "told":
             encoded.append(with_words(own.wording, asked, own.told[row]))
             continue
         encoded.append(asked)
