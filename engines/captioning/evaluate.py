@@ -10,14 +10,12 @@ import importlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from engines import protocol
 from engines.captioning.context import Context
@@ -27,6 +25,7 @@ from engines.captioning.media import CaptionBatch, Rows, padded, to_device
 from engines.captioning.prepare import Prepared
 from engines.captioning.scores import Scored, diversity
 from engines.captioning.scores.diversity import Diversity
+from engines.torchkit.looks import looking
 from results.statistics import Interval, bootstrap_mean
 
 Numbers = npt.NDArray[np.float64]
@@ -72,7 +71,7 @@ class Evaluator:
 
     def _summed(self, rows: Rows, tokens: Sequence[npt.NDArray[np.int64]]) -> Numbers:
         found = []
-        with self._looking():
+        with looking(self._ready.model):
             for start in range(0, len(rows), self._batch):
                 self._context.emit.check_stop()
                 ids, labels = padded(tokens[start : start + self._batch])
@@ -88,7 +87,7 @@ class Evaluator:
         """Greedy captions of all media."""
         found: list[str] = []
         longest = self._context.params.max_new_tokens
-        with self._looking():
+        with looking(self._ready.model):
             for start in range(0, len(split), self._batch):
                 rows = split.rows[start : start + self._batch]
                 seen = self._ready.items.gather(rows).to(self._context.device)
@@ -98,18 +97,6 @@ class Evaluator:
                 found += [self._ready.wording.decode(ids) for ids in made]
                 self._context.say(len(found), len(split), "captions")
         return found
-
-    @contextmanager
-    def _looking(self) -> Iterator[None]:
-        """Without dropout and gradients; training goes on as if nothing had been."""
-        model = self._ready.model
-        training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            model.train(training)
 
     def look(self, split: Split, when: str) -> Diversity:
         """How varied captions are, and the warning where they are all alike."""
