@@ -87,12 +87,14 @@ def exit_cell(record: RunRecord) -> Cell:
 
 
 def epochs(record: RunRecord) -> float | None:
-    """Epochs that were asked for; None when the engine has no such setting.
+    """Epochs that were asked for; None when the engine has no such setting, or trained nothing.
 
     An evaluation goes over its queries once, whatever the model's training settings say.
     """
     if record.identity.task == "evaluate":
         return 1.0
+    if record.identity.task in ("infer", "ensemble"):
+        return None
     asked = record.identity.params.get("epochs")
     return float(asked) if isinstance(asked, int | float) else None
 
