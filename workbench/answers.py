@@ -27,8 +27,9 @@ def of_run(record: RunRecord, log_root: Path, cache_root: Path) -> tuple[Answere
     found = []
     folder = log_root / record.folder / "predictions"
     for split in dict.fromkeys(m.split for m in record.metrics if m.name == "accuracy"):
-        tables = _tables(folder / f"{split}.tables.json")
-        if Path(split).name != split or tables is None:
+        inner = Path(split).name == split
+        tables = _tables(folder / f"{split}.tables.json") if inner else None
+        if tables is None:
             continue
         root = image_root(record.identity.subset if split in OWN else split, cache_root)
         tables["worst"] = _worst(folder / f"{split}.jsonl", root)
