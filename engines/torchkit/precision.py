@@ -22,7 +22,7 @@ def best(device: torch.device) -> Name:
 
 def _has_bf16() -> bool:
     """In hardware: torch calls a T4 capable too, which emulates it."""
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 class Precision:

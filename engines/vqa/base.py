@@ -7,6 +7,7 @@ quantised: LoRA on random 4-bit weights learns nothing (torchkit/bases.py).
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,30 +76,24 @@ def _said(questions: Questions) -> list[str]:
 
 def processor_of(texts: Sequence[str], vocabulary: int, patch: int) -> Any:
     """A Qwen2.5-VL processor with a tokenizer of its own, from these texts."""
-    from transformers import (
-        PreTrainedTokenizerFast,
-        Qwen2_5_VLProcessor,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-    )
+    library: Any = importlib.import_module("transformers")  # its classes are not typed
 
     words = [*texts, *("user\nassistant\na\nb\nc\nd" for _ in range(8))]
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = library.PreTrainedTokenizerFast(
         tokenizer_object=bases.byte_tokenizer(words, vocabulary, SPECIAL),
         pad_token=PAD, eos_token=END, padding_side="left",
         extra_special_tokens=[one for one in SPECIAL if one not in (PAD, END)],
     )  # fmt: skip
-    kind = {"patch_size": patch, "merge_size": 2, "temporal_patch_size": 2}
-    return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**kind), tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(**kind), chat_template=TEMPLATE,
+    kind: dict[str, Any] = {"patch_size": patch, "merge_size": 2, "temporal_patch_size": 2}
+    return library.Qwen2_5_VLProcessor(
+        image_processor=library.Qwen2VLImageProcessor(**kind), tokenizer=tokenizer,
+        video_processor=library.Qwen2VLVideoProcessor(**kind), chat_template=TEMPLATE,
     )  # fmt: skip
 
 
 def fresh(processor: Any, sizes: dict[str, Any]) -> Any:
     """The model with random weights."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
+    library: Any = importlib.import_module("transformers")
     tokenizer = processor.tokenizer
     number = tokenizer.convert_tokens_to_ids
     width, heads, depth = int(sizes["width"]), int(sizes["heads"]), int(sizes["vision_depth"])
@@ -122,8 +117,8 @@ def fresh(processor: Any, sizes: dict[str, Any]) -> Any:
         "out_hidden_size": width, "patch_size": int(sizes["patch"]), "window_size": 112,
         "fullatt_block_indexes": list(range(1, depth, 2)), "initializer_range": spread,
     }  # fmt: skip
-    return Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(
+    return library.Qwen2_5_VLForConditionalGeneration(
+        library.Qwen2_5_VLConfig(
             text_config=text, vision_config=vision, tie_word_embeddings=True,
             image_token_id=number(IMAGE), video_token_id=number(VIDEO),
             vision_start_token_id=number(LOOK), vision_end_token_id=number(LOOKED),

@@ -49,7 +49,9 @@ class VqaBatch:
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> VqaBatch:
         """With the function applied to every tensor."""
-        changed = {n: function(t) for n, t in vars(self).items() if isinstance(t, Tensor)}
+        changed: dict[str, Any] = {
+            n: function(t) for n, t in vars(self).items() if isinstance(t, Tensor)
+        }
         return replace(self, **changed)
 
     def inputs(self) -> dict[str, Tensor]:
@@ -78,11 +80,9 @@ def collate(
         ids[row, start:], labels[row, start:] = one.ids, one.labels
         mask[row, start:], types[row, start:] = 1, one.types
     seen = np.concatenate(list(patches)) if patches else np.empty((0, 3, 1, 1), np.uint8)
-    return VqaBatch(
-        *(torch.from_numpy(array) for array in (ids, mask, labels, types)),
-        torch.from_numpy(seen),
-        torch.tensor([[1, *grid] for grid in grids]).view(-1, 3),
-    )
+    ids_, mask_, labels_, types_ = (torch.from_numpy(one) for one in (ids, mask, labels, types))
+    thw = torch.tensor([[1, *grid] for grid in grids]).view(-1, 3)
+    return VqaBatch(ids_, mask_, labels_, types_, torch.from_numpy(seen), thw)
 
 
 def to_device(

@@ -80,7 +80,7 @@ def patching(processor: Any, folder: Path) -> Patching:
     Raises:
         EngineError: it cuts pictures in another way than Qwen2-VL and its successors.
     """
-    eye = getattr(processor, "image_processor", None)
+    eye: Any = getattr(processor, "image_processor", None)
     try:
         return Patching(
             int(eye.patch_size), int(eye.merge_size), int(eye.temporal_patch_size),

@@ -5,6 +5,7 @@ Each part is a phase of its own, so that a run's time to first step can be read 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +122,11 @@ def load_processor(folder: Path) -> Any:
     Raises:
         EngineError: it cannot be read.
     """
-    from transformers import AutoProcessor
-
+    library: Any = importlib.import_module("transformers")
     try:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return library.AutoProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"{folder}: no sound processor ({reason})") from None
