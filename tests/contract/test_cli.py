@@ -56,6 +56,45 @@ WRONG = {
     "task 'evaluate' trains nothing": ["run", *GOOD, "--cost-probe", "--task", "evaluate"],
     "this engine trains nothing": ["run", "-e", "probe", *GOOD, "--cost-probe"],
     "no suites yet": ["report"],
+    "nothing to search: give --range": ["search"],
+    "metric NAME, or a plan with [search]": ["search", *GOOD, "--metric", "recall@1"],
+    "nor KEY=[VALUES]": ["search", *GOOD, "--metric", "m", "--range", "lr=1..fast"],
+    "unknown setting 'lrr'; did you mean 'lr'": [
+        "search",
+        *GOOD,
+        "--metric",
+        "m",
+        "--range",
+        "lrr=1e-5..1e-3:log",
+    ],
+    "search.ranges.lr.high: 'lr' = 7 is wrong": [
+        "search",
+        *GOOD,
+        "--metric",
+        "m",
+        "--range",
+        "lr=0.1..7",
+    ],
+    "the ranges allow only 2; ask for 2": [
+        "search",
+        *GOOD,
+        "--metric",
+        "m",
+        "--range",
+        "batch=[8,16]",
+    ],
+    "search: 2 seeds": [
+        "search",
+        *GOOD,
+        "--metric",
+        "m",
+        "--range",
+        "lr=1e-5..1e-3",
+        "--seed",
+        "1",
+        "--seed",
+        "2",
+    ],
     "no run": ["results", "show", "nothing"],
 }
 
@@ -103,6 +142,26 @@ def test_the_same_plan_from_a_file_and_from_flags(tmp_path: Path) -> None:
     assert one.returncode == two.returncode == 0
     assert one.stdout == two.stdout
     assert one.stdout.count("\n") == 2
+
+
+def test_run_and_search_take_the_same_plan(tmp_path: Path) -> None:
+    words = [*GOOD, "--metric", "recall@10", "--range", "lr=1e-5..1e-3:log", "--trials", "7"]
+    shown = workbench(tmp_path, "search", *words, "--dry-run")
+    assert (shown.returncode, shown.stdout.splitlines()) == (0, [
+        "7 trials of retrieval emoji_train clip-nano",
+        "for the best recall@10, by tpe, pruned by median",
+        "lr: 1e-05 … 0.001 (log)",
+    ])  # fmt: skip
+    (tmp_path / "plan.toml").write_text(
+        'subsets = "emoji_train"\nmodels = "clip-nano"\n[search]\nmetric = "recall@10"\n'
+        "trials = 7\n[search.ranges]\nlr = { low = 1e-5, high = 1e-3, log = true }\n"
+    )
+    assert workbench(tmp_path, "search", "plan.toml", "--dry-run").stdout == shown.stdout
+    changed = workbench(tmp_path, "search", "plan.toml", "--trials", "3", "--dry-run")
+    assert changed.stdout.splitlines()[0].startswith("3 trials")
+    assert "lr: 1e-05" in changed.stdout
+    assert workbench(tmp_path, "run", "plan.toml", "--dry-run").returncode == 0
+    assert not (tmp_path / "bench_logs").exists()
 
 
 def test_presets_are_listed(tmp_path: Path) -> None:

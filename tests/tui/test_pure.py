@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from engines import protocol
-from workbench.state import RunState, fold
-from workbench.tui import braille, children, live_rows, settings
+from workbench.state import RunState, RunView, SuiteState, fold
+from workbench.tui import braille, children, live_rows, settings, steering
 from workbench.tui import quantities as q
 
 
@@ -247,3 +247,38 @@ async def test_a_child_that_comes_to_nothing_says_why(
     with pytest.raises(children.ChildError, match=sentence):
         async for _ in children.messages([sys.executable, "-c", script]):
             pass
+
+
+def a_search(*causes: protocol.Cause, trials: int = 20) -> SuiteState:
+    """A search of which some trials have ended, each with this cause."""
+    runs = []
+    for number, cause in enumerate(causes, 1):
+        chosen = {"lr": 0.0003 / number, "layers": [3, 7]}
+        spec = protocol.RunSpec(
+            suite="s", run_id=f"t{number}", engine="retrieval", subset="emoji_train", model="m",
+            cache_root="c", trial=protocol.Trial(number=number, settings=chosen),
+        )  # fmt: skip
+        end = protocol.Entry(seq=0, wall=1.0, src="warden", msg=protocol.End(cause=cause))
+        runs.append(RunView(spec, spec.run_id, fold([end])))
+    return SuiteState(name="s", warden="ended", started_wall=0.0, runs=tuple(runs), trials=trials)
+
+
+def test_a_growing_search_counts_the_trials_that_were_asked_for() -> None:
+    state = a_search("completed", "pruned", "failed")
+    assert live_rows.suite_line(state, 1.0)[0] == "ended · 3 of 20 trials done · 1 failed"
+    rows, keys = live_rows.queue(state)
+    assert keys == ["t1", "t2", "t3"]
+    assert [row[1].text for row in rows] == [
+        "lr=0.0003 layers=[3, 7]", "lr=0.00015 layers=[3, 7]", "lr=0.0001 layers=[3, 7]",
+    ]  # fmt: skip
+    assert rows[1][0].text == "✂"
+    assert (rows[1][4].tone, rows[2][4].tone) == ("dim", "error")
+    assert live_rows.why(state.runs[1].state) == ""
+
+
+def test_a_search_can_be_resumed_for_the_trials_to_come() -> None:
+    asked = steering.question("resume", a_search("completed", "pruned"), None)
+    assert asked.refusal == ""
+    assert asked.what == "The search goes on with 18 trials. Completed ones are kept."
+    done = steering.question("resume", a_search("completed", trials=1), None)
+    assert done.refusal.startswith("All runs of this suite are completed")
