@@ -157,8 +157,12 @@ def test_the_loss_is_that_of_the_caption_alone(made):
     losses, tokens = model(features, ids, labels)
     assert tokens.tolist() == [len(one) for one in spoken]
     words = model.llm.get_input_embeddings()
+    seen_all = model.projector(features / features.std())
+    assert model.prompt(features)[:, len(wording.before) :][:, :4].std().item() == pytest.approx(
+        words.weight.std().item(), rel=1e-4
+    ), "what the projector makes comes in at the scale of words"
     for row, caption in enumerate(spoken):
-        seen = model.projector(features[row : row + 1] / features.std())[0] * words.weight.std()
+        seen = seen_all[row] * words.weight.std() / seen_all.std()
         before, after = words(torch.tensor(wording.before)), words(torch.tensor(wording.after))
         whole = torch.cat([before, seen, after, words(torch.from_numpy(caption))])[None]
         logits = model.llm(inputs_embeds=whole).logits[0]
