@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from workbench import data_cli, results_cli, search_cli
+from workbench import data_cli, fit_cli, results_cli, search_cli
 from workbench.exits import ExitStatus
 from workbench.options import (
     AsJson,
@@ -56,6 +56,7 @@ app.add_typer(data_app, name="data")
 data_cli.register(data_app)
 results_cli.register(results_app)
 search_cli.register(app)
+fit_cli.register(app)
 
 
 class RunCommand(typer.core.TyperCommand):
@@ -153,6 +154,8 @@ def run(
     cost_probe: CostProbe = None,
     until: Until = None,
     share: Share = False,
+    gpu: fit_cli.GpuName = "",
+    anyway: fit_cli.Anyway = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -160,6 +163,7 @@ def run(
     from results.text import escape_json
     from workbench import headless as front
     from workbench import listing, paths, plan, suite
+    from workbench.fit import forecast
     from workbench.views import Mode
 
     flags = {
@@ -169,8 +173,14 @@ def run(
     given = {k: v for k, v in flags.items() if v} | ({"devices": []} if cpu else {})
     probe = {"cost_probe": cost_probe, "until": until}
     given |= {k: v for k, v in probe.items() if v is not None}
+    given |= {"gpu": gpu} if gpu else {}
     asked = asked_plan(plan_file, preset, given, setting)
+    device_named = forecast.chosen(asked.gpu, asked.devices, cpu=cpu)
+    asked = fit_cli.with_rules(asked, setting, device_named)
     specs = plan.expand(asked, paths.cache_root())
+    specs, lines = fit_cli.before(asked, specs, device_named, anyway=anyway)
+    for line in lines:
+        say(line)
     if dry_run:
         for spec in specs:
             typer.echo(escape_json(spec.model_dump_json()) if as_json else spec.run_id)

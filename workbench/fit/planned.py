@@ -1,0 +1,116 @@
+"""A plan's runs as far as memory and steps go, whether or not data and weights are here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from datasets_mm import tomlfile
+from engines.fitting import Need
+from engines.protocol import RunSpec
+from workbench import presence
+from workbench.fit import asking, policy, verdict
+from workbench.fit.forecast import want
+from workbench.fit.gpus import Gpu
+from workbench.plan import PlanError, SuitePlan
+
+
+class Steps(NamedTuple):
+    """How a subset becomes optimizer steps."""
+
+    rows: int
+    train: int
+    held_out: int
+    batch: int
+    accumulation: int
+    per_epoch: int
+    epochs: float
+    total: int
+
+
+class Lowered(NamedTuple):
+    """The forecast after one more thing was lowered."""
+
+    words: str
+    verdict: verdict.Verdict | None
+    problem: str
+
+
+def runs(asked: SuitePlan, cache_root: Path) -> list[RunSpec]:
+    """One spec for each engine, model and variant; subsets, seeds and repeats change no size.
+
+    Raises:
+        PlanError: an unknown model, or settings that an engine does not take.
+    """
+    from engines import catalog
+
+    made: list[RunSpec] = []
+    for engine in asked.engines:
+        module = catalog.load(engine)
+        for model in asked.models:
+            for label, more in [(v.label, v.settings) for v in asked.variants] or [("", {})]:
+                try:
+                    entry = presence.model_settings(engine, model)
+                    params = module.Params.model_validate({**entry, **asked.settings, **more})
+                except ValidationError as error:
+                    place = f"settings of {engine}"
+                    raise PlanError(tomlfile.sentences(error, module.Params, place)) from None
+                except (LookupError, ValueError) as error:
+                    raise PlanError([str(error.args[0] if error.args else error)]) from None
+                made.append(
+                    RunSpec(
+                        suite="",
+                        run_id=f"{len(made) + 1:02d}",
+                        engine=engine,
+                        model=model,
+                        task=asked.task or module.TASKS[0],
+                        subset=asked.subsets[0],
+                        params=params.model_dump(mode="json"),
+                        cache_root=str(cache_root),
+                        label=label or asked.label,
+                    )
+                )
+    return made
+
+
+def rows_of(subset: str, cache_root: Path) -> int | None:
+    """Rows of a subset: those that were built, or that its recipe expects; None: not known."""
+    from datasets_mm import catalog
+
+    if subset not in catalog.names():
+        return None
+    found = catalog.summary(subset, cache_root)
+    return found.rows if found.rows is not None else found.expected_rows
+
+
+def steps(params: Mapping[str, Any], rows: int) -> Steps:
+    """The steps of a run over so many rows."""
+    folds = int(params.get("folds", 0))
+    if folds:
+        train, held = policy.fold(rows, folds, int(params.get("fold", 0)))
+    else:
+        train, held = policy.hold_out(rows, float(params.get("validation_share", 0.0)))
+    batch, accumulation = int(params["batch"]), int(params.get("accumulation", 1))
+    each = policy.steps_per_epoch(train, batch, accumulation)
+    epochs = float(params.get("epochs", 1.0))
+    total = -int(-(epochs * each) // 1)
+    total = min(total, params.get("max_steps") or total)
+    return Steps(rows, train, held, batch, accumulation, each, epochs, total)
+
+
+def lowered(spec: RunSpec, gpu: Gpu, cache_root: Path) -> list[Lowered]:
+    """The forecasts with one thing after the other lowered, each on top of those before."""
+    ways = policy.lowerings(spec.params, spec.model, trains=spec.task in ("train", "probe"))
+    changed: dict[str, Any] = {}
+    questions = []
+    for way in ways:
+        changed |= way.settings | ({"model": way.model} if way.model else {})
+        questions.append(want(spec, gpu, **changed))
+    found: Sequence[Need] = asking.ask(questions, cache_root)
+    return [
+        Lowered(way.words, None if n.problem else verdict.worst(n, gpu), n.problem)
+        for way, n in zip(ways, found, strict=True)
+    ]

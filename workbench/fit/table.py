@@ -1,0 +1,87 @@
+"""The tables of `workbench plan`: steps, memory of the GPU by part, memory of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from engines.fitting import Need
+from results import formats
+from results.markdown import Cell, Column, Table
+from workbench.fit import verdict
+from workbench.fit.gpus import Gpu
+from workbench.fit.planned import Lowered, Steps
+
+HOST_BYTES: Final = 16 << 30
+"""The audit's machine (g5.xlarge)."""
+
+
+def _value(text: str) -> Cell:
+    return Cell(text, "value")
+
+
+def of_steps(found: Steps, origins: Mapping[str, str]) -> Table:
+    """Rows, batch and steps, and what decided them."""
+    effective = found.batch * found.accumulation
+    lines = [
+        ("rows", f"{found.rows:,}", ""),
+        ("trained on", f"{found.train:,}", ""),
+        ("held out", f"{found.held_out:,}", ""),
+        ("micro-batch", f"{found.batch:,}", origins.get("batch", "")),
+        ("accumulation", f"{found.accumulation:,}", origins.get("accumulation", "")),
+        ("effective batch", f"{effective:,}", ""),
+        ("optimizer steps an epoch", f"{found.per_epoch:,}", f"{found.train:,} / {effective:,}"),
+        (f"optimizer steps, {found.epochs:g} epochs", f"{found.total:,}", ""),
+    ]
+    columns = (Column("steps"), Column("", right=True), Column("from"))
+    return Table(columns, tuple((_value(a), _value(b), Cell(c)) for a, b, c in lines))
+
+
+def of_memory(need: Need, gpu: Gpu) -> Table:
+    """Bytes by part at the peak of each phase, their sum, and what the GPU has."""
+    judged = {phase: verdict.judge(need, phase, gpu) for phase in need.phases}
+    parts: dict[str, None] = {}
+    for one in judged.values():
+        parts |= dict.fromkeys(one.parts)
+    rows = [
+        (_value(part), *(_size(one.parts.get(part, 0)) for one in judged.values()))
+        for part in sorted(parts, key=lambda p: -max(o.parts.get(p, 0) for o in judged.values()))
+    ]
+    sums = {
+        "in all": [one.total for one in judged.values()],
+        f"{gpu.name} has": [one.available for one in judged.values()],
+        "left": [-one.missing for one in judged.values()],
+    }
+    rows += [(Cell(name, "strong"), *map(_size, values)) for name, values in sums.items()]
+    columns = (Column("GPU memory"), *(Column(phase, right=True) for phase in judged))
+    remarks = tuple(Cell(f"{name}: {text}") for name, text in need.facts.items())
+    return Table(columns, tuple(rows), remarks)
+
+
+def _size(bytes_: float) -> Cell:
+    return _value(formats.size(bytes_) if bytes_ else "–")
+
+
+def of_host(need: Need, host_bytes: int) -> Table:
+    """Memory of the host by part, against what it has."""
+    rows = [(_value(part), _size(size)) for part, size in need.host.items()]
+    total = sum(need.host.values())
+    rows += [
+        (Cell("in all", "strong"), _size(total)),
+        (Cell("the host has", "strong"), _size(host_bytes)),
+        (Cell("left", "strong"), _size(host_bytes - total)),
+    ]
+    return Table((Column("host memory"), Column("", right=True)), tuple(rows))
+
+
+def of_lowered(found: Sequence[Lowered]) -> Table:
+    """What to lower, one after the other, and what remains to be needed."""
+    rows = []
+    for one in found:
+        if one.verdict is None:
+            rows.append((Cell(one.words), Cell(one.problem, "unknown"), Cell("")))
+            continue
+        size = _size(one.verdict.total)
+        rows.append((Cell(one.words), size, _value("fits" if one.verdict.fits else "too much")))
+    columns = (Column("lower, one after the other"), Column("then needs", right=True), Column(""))
+    return Table(columns, tuple(rows))

@@ -1,0 +1,187 @@
+"""`workbench plan`: how many steps, how much memory, does it fit, and what to lower if not.
+
+Beside `cli.py`, which registers it. Needs neither the data nor the weights: a number of rows and
+the model's sizes are enough.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench.exits import ExitStatus
+from workbench.options import (
+    AsJson,
+    Engines,
+    Models,
+    PlanFile,
+    Preset,
+    Settings,
+    Subsets,
+    TaskName,
+    asked_plan,
+)
+
+if TYPE_CHECKING:
+    from engines.protocol import RunSpec
+    from workbench.fit.gpus import Gpu
+    from workbench.plan import SuitePlan
+
+GpuName = Annotated[
+    str, typer.Option("--gpu", help="T4, A10G, L4, A100-80, H100, …, or 24GiB; default: this one.")
+]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Start even what will not fit.")]
+Rows = Annotated[int | None, typer.Option("--rows", min=2, help="Rows; default: the subset's.")]
+HostMemory = Annotated[float, typer.Option("--host-gib", min=1, help="Memory of the host.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")]
+NO_SUBSET = "rows"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `workbench`."""
+    app.command("plan")(plan_command)
+
+
+def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    plan_file: PlanFile = None,
+    preset: Preset = None,
+    engine: Engines = [],  # noqa: B006 - typer reads it and never changes it
+    subset: Subsets = [],  # noqa: B006
+    model: Models = [],  # noqa: B006
+    setting: Settings = [],  # noqa: B006
+    task: TaskName = None,
+    gpu: GpuName = "",
+    rows: Rows = None,
+    host_gib: HostMemory = 16.0,
+    markdown: AsMarkdown = False,
+    as_json: AsJson = False,
+) -> None:
+    """Steps, GPU memory by part and host memory of a plan's runs; exit code 1: does not fit."""
+    from workbench import paths
+    from workbench.fit import forecast, planned
+
+    flags: dict[str, Any] = {"engine": engine, "subsets": subset, "models": model, "task": task}
+    given = {key: value for key, value in flags.items() if value}
+    if not (plan_file or preset):
+        given.setdefault("engine", ["vqa"])
+        if rows:
+            given.setdefault("subsets", [NO_SUBSET])
+    asked = asked_plan(plan_file, preset, given, setting)
+    device = forecast.chosen(gpu or asked.gpu, asked.devices, cpu=False)
+    asked = with_rules(asked, setting, device)
+    cache_root, fits = paths.cache_root(), True
+    for spec in planned.runs(asked, cache_root):
+        count = rows or planned.rows_of(spec.subset, cache_root)
+        shown = _Shown(spec, asked.origins, count, device, int(host_gib * (1 << 30)))
+        fits &= shown.tell(markdown=markdown, as_json=as_json)
+    raise typer.Exit(ExitStatus.COMPLETED if fits else ExitStatus.FAILED)
+
+
+def with_rules(asked: SuitePlan, settings: list[str], gpu: Gpu | None) -> SuitePlan:
+    """The plan with what the environment and the GPU's rule make of it."""
+    from workbench import plan
+    from workbench.fit import applying
+
+    flagged = dict(map(plan.read_setting, settings))
+    return applying.applied(asked, flagged, gpu, os.environ)
+
+
+def before(
+    asked: SuitePlan, specs: list[RunSpec], gpu: Gpu | None, *, anyway: bool
+) -> tuple[list[RunSpec], list[str]]:
+    """Specs with forecasts, and lines for a person, before a suite starts.
+
+    Raises:
+        PlanError: something does not fit at all.
+    """
+    from workbench import paths
+    from workbench.fit import forecast
+
+    lines = [f"{key} = {asked.settings.get(key)}, {why}" for key, why in asked.origins.items()]
+    if gpu is None:
+        return specs, lines
+    made, said = forecast.judged(specs, gpu, paths.cache_root(), anyway=anyway)
+    return made, [*lines, *said]
+
+
+class _Shown:
+    """One run of a plan, told."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        origins: dict[str, str],
+        rows: int | None,
+        gpu: Gpu | None,
+        host_bytes: int,
+    ) -> None:
+        self.spec, self.origins, self.rows = spec, origins, rows
+        self.gpu, self.host_bytes = gpu, host_bytes
+
+    def tell(self, *, markdown: bool, as_json: bool) -> bool:
+        """Print it; whether it fits as far as is known."""
+        from workbench import paths
+        from workbench.fit import asking, forecast, planned, table, verdict
+
+        spec, gpu = self.spec, self.gpu
+        steps = (
+            planned.steps(spec.params, self.rows) if self.rows and "batch" in spec.params else None
+        )
+        need = asking.ask([forecast.want(spec, gpu)], paths.cache_root())[0] if gpu else None
+        if as_json:
+            self._lines(steps, need)
+            return not (gpu and need and not need.problem) or verdict.worst(need, gpu).fits
+        title = " · ".join(part for part in (spec.engine, spec.model, spec.label) if part)
+        _say(f"## {title}\n" if markdown else f"{title}\n", markdown=markdown)
+        if steps:
+            _print(table.of_steps(steps, self.origins), markdown=markdown)
+        else:
+            _say("steps: the subset's rows are not known here; give --rows", markdown=markdown)
+        if gpu is None:
+            _say("memory: no GPU here and none named; give --gpu, as --gpu A10G", markdown=markdown)
+            return True
+        if need is None or need.problem:
+            _say(f"memory: n/a ({need.problem if need else ''})", markdown=markdown)
+            return True
+        _print(table.of_memory(need, gpu), markdown=markdown)
+        _print(table.of_host(need, self.host_bytes), markdown=markdown)
+        found = verdict.worst(need, gpu)
+        _say(verdict.sentence(found, gpu), markdown=markdown)
+        if not found.fits:
+            _print(table.of_lowered(planned.lowered(spec, gpu, paths.cache_root())),
+                   markdown=markdown)  # fmt: skip
+        if sum(need.host.values()) > self.host_bytes:
+            _say("host memory does not suffice: close other programs, or lower workers",
+                 markdown=markdown)  # fmt: skip
+        return found.fits
+
+    def _lines(self, steps: Any, need: Any) -> None:
+        from results.text import escape_json
+        from workbench.fit import verdict
+
+        said: dict[str, Any] = {"engine": self.spec.engine, "model": self.spec.model}
+        said["params"], said["origins"] = self.spec.params, self.origins
+        said["steps"] = steps._asdict() if steps else None
+        if need is not None and self.gpu is not None:
+            said["need"] = need.model_dump()
+            said["gpu"] = self.gpu.model_dump()
+            if not need.problem:
+                found = verdict.worst(need, self.gpu)
+                said["verdict"] = {**found._asdict(), "fits": found.fits}
+        typer.echo(escape_json(json.dumps(said)))
+
+
+def _say(text: str, *, markdown: bool) -> None:
+    from results.text import clean
+
+    typer.echo(clean(text) + ("\n" if markdown else ""))
+
+
+def _print(table: Any, *, markdown: bool) -> None:
+    from results.markdown import markdown as as_markdown
+    from results.markdown import terminal
+
+    typer.echo((as_markdown if markdown else terminal)(table))
