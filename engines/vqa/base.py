@@ -146,10 +146,11 @@ def _train(
     generator = np.random.default_rng(SEED)
 
     def loss_at(step: int) -> Tensor:
-        looking = lessons.stage(step / steps) == "looking"
-        model.model.language_model.requires_grad_(not looking)
-        made = lessons.batch(school, int(sizes["batch"]), step / steps, generator)
+        now = lessons.stage(step / steps)
+        made, rows = lessons.batch(school, int(sizes["batch"]), now, generator)
         found = to_device(made, device, cutting.values)
+        if now == "looking":
+            return lessons.likeness(school, model, found, rows)
         nats, tokens, _ = answerer(found.inputs(), found.labels)
         loss: Tensor = nats.sum() / tokens.sum()
         return loss

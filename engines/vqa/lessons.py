@@ -5,18 +5,21 @@ a word. A small model that is given both at once stays at chance for thousands o
 are three stages:
 
 - told: the answer's words stand where the picture will stand;
-- looking: the picture takes their place. The language model stays as it is, or pictures that say
-  nothing yet would make it forget how to find (measured: within 50 steps); so all that is left to
-  learn for the vision tower is to say those words;
-- asked: all questions, all parameters.
+- looking: the vision tower learns alone that its tokens shall be like those words. Through the
+  language model it learns nothing for long, and pictures that say nothing yet make the language
+  model forget how to find (both measured);
+- asked: the picture stands in its place; all questions, all parameters.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from engines.vqa.augment import permuted
 from engines.vqa.batches import ORDERS
@@ -29,9 +32,13 @@ Rows = npt.NDArray[np.int64]
 
 Stage = Literal["told", "looking", "asked"]
 
-TOLD_UNTIL, LOOKING_UNTIL = 0.35, 0.62
-"""Shares of the steps. Before the last stage only questions with one-word options are asked: the
-finding of single words sets in first."""
+TOLD_UNTIL, LOOKING_UNTIL = 0.3, 0.5
+"""Shares of the steps. At first only questions with one-word options are asked: the finding of
+single words sets in first."""
+
+
+SHARPNESS: Final = 10.0
+"""What the cosine of a picture's token and a word is multiplied with before the softmax."""
 
 
 class School(NamedTuple):
@@ -67,10 +74,11 @@ def stage(done: float) -> Stage:
     return "looking" if done < LOOKING_UNTIL else "asked"
 
 
-def batch(own: School, size: int, done: float, generator: np.random.Generator) -> VqaBatch:
-    """Questions for one step when `done` of the training is over (0 to 1)."""
-    now = stage(done)
-    rows = generator.choice(np.arange(len(own.questions)) if now == "asked" else own.easy, size)
+def batch(
+    own: School, size: int, now: Stage, generator: np.random.Generator
+) -> tuple[VqaBatch, Rows]:
+    """Questions for one step, and which they are."""
+    rows = generator.choice(own.easy if now == "told" else np.arange(len(own.questions)), size)
     orders = generator.integers(0, len(ORDERS), size)
     encoded, patches, grids = [], [], []
     for row, order in zip(rows.tolist(), orders.tolist(), strict=True):
@@ -84,7 +92,19 @@ def batch(own: School, size: int, done: float, generator: np.random.Generator) -
         encoded.append(asked)
         patches.append(own.pictures.patches(own.questions.root, path))
         grids.append(grid)
-    return collate(encoded, patches, grids, own.wording.pad)
+    return collate(encoded, patches, grids, own.wording.pad), rows
+
+
+def likeness(own: School, model: Any, seen: VqaBatch, rows: Rows) -> Tensor:
+    """Cross entropy (0-d) of every token of a picture against the words that are known of it."""
+    tokens = model.get_image_features(seen.pixel_values, seen.image_grid_thw).pooler_output
+    words = functional.normalize(model.lm_head.weight.detach(), dim=-1)
+    losses = []
+    for row, vectors in zip(rows.tolist(), tokens, strict=True):
+        ids = own.wording.tokenizer.encode(own.told[row], add_special_tokens=False).ids
+        alike = functional.normalize(vectors, dim=-1) @ words.T * SHARPNESS
+        losses.append(-alike.log_softmax(-1)[:, ids].mean())
+    return torch.stack(losses).mean()
 
 
 def question(own: School, row: int, order: int, tokens: int) -> Encoded:

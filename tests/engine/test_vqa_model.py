@@ -15,7 +15,7 @@ from engines.emitter import EngineError
 from engines.torchkit import lora, pretrained, quantize
 from engines.torchkit.ema import Ema, Swa
 from engines.torchkit.precision import Precision, best
-from engines.vqa import batches, wording
+from engines.vqa import batches, lessons, wording
 from engines.vqa.model import Answerer, collate, to_device
 from engines.vqa.pixels import Limits, Pictures, patching
 from engines.vqa.questions import Questions
@@ -346,3 +346,22 @@ def test_auto_is_what_the_gpu_can_do(monkeypatch):
         if not hardware:
             with pytest.raises(EngineError, match="Tesla T4 has no bf16; use fp16"):
                 Precision("bf16", gpu)
+
+
+def test_a_lesson_tells_the_answer_where_the_picture_will_stand(folder, processor, words):
+    questions, pictures = asked(folder), shown(folder, processor)
+    school = lessons.school(words, pictures, questions)
+    generator = np.random.default_rng(0)
+    told = lessons.batch(school, 6, "told", generator)[0]
+    assert len(told.image_grid_thw) == 0
+    assert set(told.inputs()) == {"input_ids", "attention_mask"}
+    for row in range(6):
+        said = words.tokenizer.decode(told.ids[row].tolist())
+        letter = "abcd"[words.letters.index(int(told.labels[row, -2]))]
+        colour = next(line for line in said.splitlines() if line.strip().startswith(f"{letter}."))
+        assert said.count(colour.split()[-1].removesuffix("<|im_end|>")) == 2  # told, and offered
+    later = lessons.batch(school, 6, "asked", generator)[0]
+    assert len(later.image_grid_thw) == 6
+    assert (later.mm_token_type_ids == 1).any()
+    model = plain(folder)
+    assert torch.isfinite(Answerer(model)(told.inputs(), told.labels)[0]).all()
