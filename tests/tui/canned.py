@@ -79,6 +79,18 @@ def make_suite(
     return folder
 
 
+def make_search(log_root: Path, trials: int) -> Path:
+    """A search that has just begun: no trial yet."""
+    asked = plan.parse(
+        {"name": "lr", "subsets": "emoji_train", "models": "clip-nano",
+         "search": {"metric": "recall@1", "trials": trials,
+                    "ranges": {"lr": {"low": 1e-5, "high": 1e-2, "log": True}}}}
+    )  # fmt: skip
+    folder = suite.create(log_root, asked, plan.expand(asked, log_root))
+    write_warden(folder, "running", detail="the searcher chooses the next trial")
+    return folder
+
+
 def write_warden(
     folder: Path, state: WardenState, *, pid: int | None = None, detail: str = ""
 ) -> None:

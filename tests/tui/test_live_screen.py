@@ -9,7 +9,7 @@ import pytest
 
 from tests.tui import canned
 from tests.tui.conftest import live_of, screen_text, sizes, until
-from workbench import suite
+from workbench import suite, trials
 from workbench.tui import command
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import Choose, Confirm
@@ -51,6 +51,24 @@ async def test_another_run_is_looked_at_and_left_again(
         await until(pilot, lambda: "recall@1" in screen_text(pilot))
         await pilot.press("f")
         await until(pilot, lambda: live_of(app).query_one("#queue", Grid).cursor == 2)
+
+
+async def test_trials_of_a_search_appear_one_by_one(app: WorkbenchApp, log_root: Path) -> None:
+    pytest.importorskip("optuna")
+    folder = canned.make_search(log_root, trials=12)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "0 of 12 trials done" in screen_text(pilot))
+        base = trials.base(folder)
+        assert base is not None
+        for number in (1, 2):
+            chosen = {"lr": 0.0003 * number}
+            spec = trials.make(base, number, chosen, {**base.spec.params, **chosen})
+            trials.admit(folder, spec)
+            await until(pilot, lambda c=chosen: f"lr={c['lr']:g}" in screen_text(pilot))
+        canned.train(canned.begin(folder, 1), 50, 200)
+        await until(pilot, lambda: "train 25%" in screen_text(pilot))
+        assert live_of(app).query_one("#queue", Grid).keys[0].startswith("t0001-")
 
 
 async def test_new_journal_lines_appear(app: WorkbenchApp, log_root: Path) -> None:
