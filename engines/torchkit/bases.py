@@ -84,7 +84,10 @@ def kept(root: Path, name: str, write: Callable[[Path], tuple[float, int, int]])
     """
     folder = root / "bases" / name
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder.parent / "lock").open("w") as lock:
+    if (folder / ABOUT).is_file():
+        return opened(folder)
+    # A lock of its own: a run whose base is there does not wait while another one is trained.
+    with (folder.parent / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits and then finds it
         fresh = not (folder / ABOUT).is_file()
         if fresh:

@@ -63,6 +63,21 @@ def test_a_base_is_trained_once_and_says_what_it_took(made):
     assert other.folder != made.folder
 
 
+def test_a_base_that_is_there_is_not_waited_for(tmp_path):
+    """While one base is being made, another that is made already is read."""
+
+    def write(folder):
+        folder.mkdir()
+        return 1.0, 1, 1
+
+    def busy(folder):
+        assert bases.kept(tmp_path, "done", write).steps == 1
+        return write(folder)
+
+    bases.kept(tmp_path, "done", write)
+    assert bases.kept(tmp_path, "other", busy).fresh
+
+
 def test_exactly_the_linear_layers_of_blocks_are_four_bit(made):
     from bitsandbytes.nn.modules import Params4bit
 
