@@ -32,7 +32,7 @@ Rows = npt.NDArray[np.int64]
 
 Stage = Literal["told", "looking", "asked"]
 
-TOLD_UNTIL, LOOKING_UNTIL = 0.3, 0.5
+TOLD_UNTIL, LOOKING_UNTIL = 0.4, 0.55
 """Shares of the steps. At first only questions with one-word options are asked: the finding of
 single words sets in first."""
 
