@@ -54,3 +54,13 @@ def spread(
         }
         runs.append(one.model_copy(update=update))
     return runs
+
+
+def words(spec: RunSpec) -> str:
+    """What tells the runs of one cell apart: `fold 2/3`, `ensemble`; empty: it has one run."""
+    if spec.task == "ensemble":
+        return "ensemble"
+    folds, fold = spec.params.get(FOLDS), spec.params.get(FOLD)
+    if spec.task != "train" or not isinstance(folds, int) or not isinstance(fold, int):
+        return ""
+    return f"fold {fold + 1}/{folds}" if folds > 1 else ""

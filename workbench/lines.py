@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engines.protocol import RunSpec
 from results import formats
+from workbench import folds
 from workbench.state import RunState, RunView, SuiteState
 
 _HEADER = (
@@ -44,9 +45,9 @@ def suite_rows(state: SuiteState) -> tuple[tuple[tuple[str, bool], ...], list[li
 
 
 def _what(spec: RunSpec) -> str:
-    """`emoji_train clip-nano`, of a trial with the settings that make it one."""
-    trial = f" {formats.settings(spec.trial.settings)}" if spec.trial else ""
-    return f"{spec.subset} {spec.model}{trial}"
+    """`emoji_train clip-nano`, with its fold, of a trial with the settings that make it one."""
+    trial = formats.settings(spec.trial.settings) if spec.trial else ""
+    return " ".join(part for part in (spec.subset, spec.model, folds.words(spec), trial) if part)
 
 
 def _state(run: RunState) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from results import formats
 from results.text import clean_line
-from workbench import rungs
+from workbench import folds, rungs
 from workbench.tui import quantities as q
 from workbench.tui.widgets.chart import Series
 from workbench.tui.widgets.grid import Cell, CellLike, Column, Row
@@ -87,8 +87,10 @@ def _run_row(view: RunView) -> Row:
 
 
 def _subject(spec: RunSpec) -> str:
-    """What tells the run from those beside it: its subset, or the settings of a trial."""
-    return formats.settings(spec.trial.settings) if spec.trial else spec.subset
+    """What tells the run from those beside it: its subset and fold, or the settings of a trial."""
+    if spec.trial:
+        return formats.settings(spec.trial.settings)
+    return " ".join(part for part in (folds.words(spec), spec.subset) if part)
 
 
 def status(run: RunState) -> CellLike:
@@ -136,6 +138,7 @@ def title(view: RunView) -> str:
     """The run in one line."""
     spec = view.spec
     parts = [clean_line(spec.subset, 80), clean_line(spec.model, 80), spec.engine]
+    parts += [part] if (part := folds.words(spec)) else []
     parts.append(f"seed {spec.seed}")
     parts += [f"repeat {spec.repeat + 1}"] if spec.repeat else []
     parts += [f"attempt {view.state.attempt}"] if view.state.attempt > 1 else []

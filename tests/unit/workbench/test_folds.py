@@ -9,7 +9,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from engines import catalog
-from workbench import plan
+from workbench import folds, plan, state
+from workbench import lines as lines_of
+from workbench.tui import live_rows
 
 BASE = {"engine": "folded", "subsets": "s", "models": "m", "settings": {"folds": 3}}
 
@@ -44,6 +46,20 @@ def test_three_folds_are_three_runs_and_an_ensemble_that_needs_them(tmp_path: Pa
     assert [r.params["fold"] for r in runs] == [0, 1, 2, 0]
     assert runs[-1].needs == tuple(r.run_id for r in runs[:3])
     assert all(not r.needs for r in runs[:3])
+
+
+def test_front_ends_tell_the_runs_apart(tmp_path: Path) -> None:
+    runs = expand(tmp_path)
+    said = [folds.words(run) for run in runs]
+    assert said == ["fold 1/3", "fold 2/3", "fold 3/3", "ensemble"]
+    assert folds.words(expand(tmp_path, settings={})[0]) == ""
+    views = [state.RunView(run, run.run_id) for run in runs]
+    lines = [lines_of.progress_line(view, 1, 4) for view in views]
+    assert lines[1] == "[1/4] s m fold 2/3 · queued"
+    rows, keys = live_rows.queue(state.SuiteState("s", runs=tuple(views)))
+    assert len(set(keys)) == 4
+    assert [row[1].text for row in rows] == [f"{word} s" for word in said]
+    assert "ensemble · seed 42" in live_rows.title(views[3])
 
 
 def test_every_cell_has_its_own_ensemble(tmp_path: Path) -> None:
