@@ -55,7 +55,7 @@ class Frames:
         return int(self.places.shape[1])
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Of all distinct frames."""
         first = self.arrays[0]
         size = first.dtype.itemsize * math.prod(first.shape[1:])

@@ -216,8 +216,8 @@ def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, i
     on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
     return {
         **forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
-        "image cache": data.pixels.bytes,
-        **({"feature cache": ready.items.bytes} if params.feature_cache else {}),
+        "image cache": data.pixels.nbytes,
+        **({"feature cache": ready.items.nbytes} if params.feature_cache else {}),
     }
 
 
