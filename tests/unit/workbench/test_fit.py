@@ -1,0 +1,191 @@
+"""Will it fit: the audit's numbers, rules, environment, verdicts; no torch in this process."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from engines.fitting import Need, Want
+from engines.protocol import RunSpec
+from workbench import plan
+from workbench.fit import applying, asking, environment, forecast, gpus, planned, policy, verdict
+from workbench.fit.gpus import GIB
+
+A10G = gpus.named("A10G")
+NEED = Need(
+    phases={"train": {"weights": 4 * GIB, "activations": GIB}, "predict": {"weights": 4 * GIB}}
+)
+
+
+@pytest.fixture
+def answers(monkeypatch, tmp_path):
+    """A rehearsal that needs 1 GiB and 2 for each sample, and counts the questions."""
+    asked: list[Want] = []
+
+    def child(wants):
+        asked.extend(wants)
+        return [
+            Need(phases={"train": {"all": GIB + 2 * GIB * want.params["batch"]}}) for want in wants
+        ]
+
+    monkeypatch.setattr(asking, "_child", child)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    for name in (*environment.SETTINGS, environment.EFFECTIVE):
+        monkeypatch.delenv(name, raising=False)
+    return asked
+
+
+def audit(**fields):
+    table = plan.preset("audit-vqa").model_dump(mode="json", by_alias=True)
+    return plan.parse({**table, **fields})
+
+
+def spec(**params):
+    full = {"batch": 2, "accumulation": 8, "predict_batch": 6, "epochs": 3.0, **params}
+    return RunSpec(
+        suite="", run_id="01", engine="vqa", subset="s", model="qwen2.5-vl-7b", params=full,
+        cache_root="",
+    )  # fmt: skip
+
+
+def test_the_audit_comes_out_of_the_command_alone(answers):
+    from workbench.cli import app
+
+    command = ["plan", "-p", "audit-vqa", "--gpu", "A10G", "--rows", "3887", "--json"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    steps = said["steps"]
+    assert (steps["train"], steps["held_out"]) == (3498, 389)
+    assert (steps["batch"], steps["accumulation"]) == (2, 8)
+    assert (steps["per_epoch"], steps["total"]) == (219, 657)
+    assert said["params"]["predict_batch"] == 6
+    assert "audit" in said["origins"]["batch"]
+
+
+def test_steps_are_those_of_the_loop():
+    from engines.torchkit.batches import Order
+
+    for rows, batch, accumulation in ((3498, 2, 8), (3498, 1, 12), (17, 4, 1), (16, 4, 4)):
+        order = Order(rows, batch, accumulation, 0)
+        assert policy.steps_per_epoch(rows, batch, accumulation) == order.steps_per_epoch
+
+
+def test_held_out_rows_are_those_that_are_dealt():
+    from datasets_mm import folds
+
+    for rows, share in ((3887, 0.1), (500, 0.1), (333, 0.2)):
+        answers = np.arange(rows) % 4
+        held = folds.hold_out(answers, [str(row) for row in range(rows)], share, 0)
+        assert policy.hold_out(rows, share)[1] == int((held == 0).sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "predict"),
+    [
+        ("T4", 1, 4),
+        ("A10G", 2, 6),
+        ("L4", 2, 6),
+        ("A100-40", 4, 10),
+        ("H100", 8, 20),
+        ("8GiB", 1, 1),
+    ],
+)
+def test_rule_by_memory(name, batch, predict):
+    row = policy.rule(gpus.named(name).memory_bytes)
+    assert (row.batch, row.predict_batch) == (batch, predict)
+
+
+def test_a_wrong_gpu_names_the_nearest():
+    with pytest.raises(plan.PlanError, match="did you mean.*A10G"):
+        forecast.chosen("A10", (), cpu=False)
+    assert forecast.chosen("NVIDIA a10g", (), cpu=False) == A10G
+    assert gpus.named("24GB").memory_bytes == 24 * 10**9
+
+
+def test_environment_stands_between_plan_and_flags():
+    variables = {
+        "PER_DEVICE_BATCH": "1", "EFFECTIVE_BATCH_SIZE": "12", "LORA_R": "24", "IMAGE_SIZE": "384",
+        "LORA_DROPOUT": "0.1",
+    }  # fmt: skip
+    made = applying.applied(audit(), {"long_side"}, A10G, variables)
+    assert made.settings["batch"] == 1
+    assert made.settings["accumulation"] == 12
+    assert made.settings["lora_rank"] == 24  # the plan says 32
+    assert made.settings["long_side"] == 768  # --set wins
+    assert made.origins["lora_rank"] == "environment: LORA_R=24"
+    assert "long_side" not in made.origins
+    assert made.hash() != audit().hash()
+
+
+def test_wrong_variables_are_all_named():
+    with pytest.raises(plan.PlanError) as caught:
+        environment.read({"LORA_R": "many", "PRED_BATCH_SIZE": "6.5"})
+    assert len(caught.value.problems) == 2
+    with pytest.raises(plan.PlanError, match="EFFECTIVE_BATCH_SIZE=0"):
+        environment.effective_batch({"EFFECTIVE_BATCH_SIZE": "0"})
+
+
+def test_what_a_plan_decides_is_left_alone():
+    made = applying.applied(audit(settings={"batch": 3, "accumulation": 5}), (), A10G, {})
+    assert (made.settings["batch"], made.settings["accumulation"]) == (3, 5)
+    other = audit(engine="captioning")
+    assert applying.applied(other, (), A10G, {"LORA_R": "8"}) == other
+
+
+def test_verdict_adds_what_no_ledger_sees():
+    found = verdict.judge(NEED, "train", A10G)
+    tensors = 5 * GIB
+    assert found.total == tensors + int(0.06 * tensors) + 8_519_680 + GIB // 2
+    assert found.fits
+    assert "fits on A10G: 5.8 of 22.2 GiB in training" in verdict.sentence(found, A10G)
+    small = gpus.named("5GiB")
+    assert "does not fit on 5GiB" in verdict.sentence(verdict.worst(NEED, small), small)
+
+
+def test_lowering_goes_in_the_order_of_the_reports():
+    params = {"batch": 2, "accumulation": 8, "predict_batch": 6, "long_side": 768, "ema": 0.99,
+              "lora_rank": 32, "checkpointing": True, "swa": False}  # fmt: skip
+    words = [one.words for one in policy.lowerings(params, "qwen2.5-vl-7b", trains=True)]
+    assert words == [
+        "batch = 1, accumulation = 16", "predict_batch = 1", "long_side = 384", "lora_rank = 24",
+        "qwen2.5-vl-3b instead of qwen2.5-vl-7b", "EMA and SWA off",
+    ]  # fmt: skip
+
+
+def test_a_run_that_fits_is_recorded_and_one_that_cannot_is_refused(answers, tmp_path):
+    made, lines = forecast.judged([spec()], A10G, tmp_path, anyway=False)
+    assert made[0].fit["gpu"] == "A10G"
+    assert made[0].fit["tensors"] == {"train": 5 * GIB}
+    assert len(lines) == 1
+    tight = gpus.named("4GiB")  # batch 1 needs 3 GiB and what comes on top
+    made, lines = forecast.judged([spec()], tight, tmp_path, anyway=False)
+    assert "does not fit" in lines[0]
+    tiny = gpus.named("3GiB")
+    with pytest.raises(plan.PlanError, match="even with batch = 1.*--anyway"):
+        forecast.judged([spec()], tiny, tmp_path, anyway=False)
+    assert forecast.judged([spec()], tiny, tmp_path, anyway=True)[0][0].fit
+
+
+def test_equal_questions_are_asked_once_and_remembered(answers, tmp_path):
+    specs = [spec(fold=0), spec(fold=1)]
+    forecast.judged(specs, A10G, tmp_path, anyway=False)
+    forecast.judged(specs, A10G, tmp_path, anyway=False)
+    assert len(answers) == 1
+
+
+def test_lowered_forecasts_come_on_top_of_each_other(answers, tmp_path):
+    found = planned.lowered(spec(long_side=768), gpus.named("4GiB"), tmp_path)
+    assert [one.verdict.fits for one in found][:1] == [True]
+    assert answers[1].params["batch"] == 1
+    assert answers[-1].model == "qwen2.5-vl-3b"
+
+
+def test_a_child_that_dies_is_an_answer(monkeypatch, tmp_path):
+    monkeypatch.setattr(asking.sys, "executable", "/bin/false")
+    need = asking.ask([forecast.want(spec(), A10G)], tmp_path)[0]
+    assert "failed" in need.problem
+    assert not list(tmp_path.rglob("*.json"))
