@@ -82,6 +82,7 @@ def prepare(context: Context, data: Data) -> Prepared:
     pictures = Pictures(cutting, limits, context.cache_root, context.say)
     for asked in (data.train, data.validation, *data.splits.values()):
         pictures.add(asked.root, asked.paths, (1.0, *params.tta_scales))
+    tell_void_scales(context, pictures, data)
     emit.phase("load", context.entry.name)
     found = pretrained.load(
         folder, pretrained.SEEING, context.precision, four_bit=params.quantize == "nf4",
@@ -102,6 +103,18 @@ def prepare(context: Context, data: Data) -> Prepared:
         model, words, pictures, context.precision, params.predict_batch, revision, facts,
         {"base": from_base},
     )  # fmt: skip
+
+
+def tell_void_scales(context: Context, pictures: Pictures, data: Data) -> None:
+    """Which scales of TTA give every picture the tokens that it has anyway."""
+    asked = (data.validation, *data.splits.values())
+    for scale in context.params.tta_scales:
+        if scale != 1 and all(pictures.same(some.root, some.paths, scale) for some in asked):
+            context.emit.notice(
+                "scale-void",
+                f"tta_scales: at {scale:g} every picture rounds to the same tokens as at 1, so it "
+                "adds nothing; take one farther from 1, or a larger long_side",
+            )
 
 
 def adapt(context: Context, found: Any) -> Any:

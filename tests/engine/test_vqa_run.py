@@ -34,7 +34,10 @@ def of_kind(sent: list, kind: str) -> list:
 
 
 def test_a_fold_is_trained_validated_and_says_what_it_did(toy, tmp_path):
-    settings = {"folds": 3, "fold": 1, "ema": 0.5, "epochs": 2, "evaluate_on": ["asks_more"]}
+    settings = {
+        "folds": 3, "fold": 1, "ema": 0.5, "epochs": 2, "evaluate_on": ["asks_more"],
+        "tta_scales": [0.9, 1.5],
+    }  # fmt: skip
     sent = go(spec(toy, settings=settings), tmp_path / "run")
     plan = of_kind(sent, "plan")[0]
     assert (plan.samples, plan.steps, plan.effective_batch) == (12, 6, 4)
@@ -51,6 +54,9 @@ def test_a_fold_is_trained_validated_and_says_what_it_did(toy, tmp_path):
         "validation", "asks_more",
     }  # fmt: skip
     curve = [m.metrics for m in of_kind(sent, "step")]
+    void = [m.text for m in of_kind(sent, "notice") if m.code == "scale-void"]
+    assert len(void) == 1  # 56 px: 50.4 rounds back to two tokens a side, 84 does not
+    assert "at 0.9 " in void[0]
     assert "letter_accuracy" in curve[0]
     assert "validation_loss" in curve[-1]
 
