@@ -9,3 +9,4 @@ folder=${1:-${TMPDIR:-/tmp}}
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 "$python" -m pytest -q -m gpu tests
 "$python" benchmarks/gpu_epoch.py --folder "$folder" --compile --out "${OUT:-.}/gpu.json"
+"$python" benchmarks/fit.py --gpu

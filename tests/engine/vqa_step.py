@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -49,13 +49,23 @@ class Shape:
     text: int = 60
     sizes: dict[str, Any] = field(default_factory=dict)
     trains: bool = True
+    published: str = ""
+    """Hub id of a model whose sizes are taken, with random weights."""
+    target: Literal["cuda", "cpu"] = "cpu"
 
     @property
     def params(self) -> Params:
         return Params(**{"precision": "fp32", "batch": 2, "predict_batch": 4, **self.settings})
 
     def config(self) -> dict[str, Any]:
-        """Sizes of the model."""
+        """Sizes of the model: the toy's, or those of a published one."""
+        if self.published:
+            from engines import models
+            from engines.vqa import fit
+
+            entry = models.ModelEntry(name="published", family="vlm", hub=self.published)
+            tokens = {"image_token_id": IMAGE, "video_token_id": 4, "vision_start_token_id": LOOK}
+            return {**fit.architecture(entry)[0], **tokens, "vision_end_token_id": 5}
         return {
             "model_type": "qwen2_5_vl", "text_config": {**TEXT, **self.sizes},
             "vision_config": {**VISION, "out_hidden_size": {**TEXT, **self.sizes}["hidden_size"]},
@@ -67,7 +77,7 @@ class Shape:
         """The question that the ledger is asked."""
         params = self.params.model_dump(mode="json")
         return Want(
-            engine="vqa", model="", params=params, trains=self.trains, target="cpu",
+            engine="vqa", model="", params=params, trains=self.trains, target=self.target,
             text_tokens=self.text,
         )  # fmt: skip
 
@@ -82,7 +92,9 @@ def written(shape: Shape, folder: Path) -> Path:
     return folder
 
 
-def inputs(shape: Shape, batch: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def inputs(
+    shape: Shape, batch: int, device: torch.device
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """A batch whose second half is a token shorter, so that there is a mask."""
     from engines.vqa.fit import picture_grid
 
@@ -94,13 +106,14 @@ def inputs(shape: Shape, batch: int) -> tuple[dict[str, torch.Tensor], torch.Ten
     mask[1::2, 0] = 0
     labels = torch.full_like(ids, IGNORED)
     labels[:, -LEARNT:] = 7
-    return {
+    named = {
         "input_ids": ids,
         "attention_mask": mask,
         "mm_token_type_ids": (ids == IMAGE).long(),
         "pixel_values": torch.randn(batch * rows * columns, 3 * 2 * 14 * 14),
         "image_grid_thw": torch.tensor([[1, rows, columns]] * batch),
-    }, labels
+    }
+    return {name: tensor.to(device) for name, tensor in named.items()}, labels.to(device)
 
 
 def measured(shape: Shape, folder: Path) -> int:
@@ -109,7 +122,25 @@ def measured(shape: Shape, folder: Path) -> int:
     What lives between the steps is added up tensor by tensor; what comes and goes in one is what
     torch's profiler saw of the allocator.
     """
-    params, precision = shape.params, Precision(shape.params.precision, torch.device("cpu"))
+    step, kept = real(shape, folder, torch.device("cpu"))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        step()
+    return kept + _peak(seen)
+
+
+def measured_on_gpu(shape: Shape, folder: Path) -> int:
+    """The same by torch's own count, which has cuBLAS's workspace in it."""
+    step, _ = real(shape, folder, torch.device("cuda"))
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
+
+
+def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[], None], int]:
+    """A step whose first time is over, and the bytes of what lives between the steps."""
+    params, precision = shape.params, Precision(shape.params.precision, device)
     written(shape, folder)
     found = pretrained.load(
         folder, pretrained.SEEING, precision, four_bit=params.quantize == "nf4",
@@ -121,21 +152,18 @@ def measured(shape: Shape, folder: Path) -> int:
         found, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets,
         "language_model",
     )  # fmt: skip
-    model = Answerer(adapted)
+    model = Answerer(adapted).to(device)
     kept = quantize.weight_bytes(model) + _bytes(model.buffers())
-    with torch.random.fork_rng():
+    if not shape.trains:
         step = _predicting(model, shape, precision)
-        if shape.trains:
-            optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
-            ema = Ema(model, params.ema) if params.ema else None
-            step = _training(model, optimizer, ema, shape, precision)
-        step()  # the first one makes the optimizer's moments, and caches
-        if shape.trains:
-            kept += _bytes(t for state in optimizer.state.values() for t in state.values())
-            kept += _bytes(ema.tensors().values()) if ema else 0
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-            step()
-    return kept + _peak(seen)
+        step()
+        return step, kept
+    optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
+    ema = Ema(model, params.ema) if params.ema else None
+    step = _training(model, optimizer, ema, shape, precision)
+    step()  # the first one makes the optimizer's moments, and caches
+    kept += _bytes(t for state in optimizer.state.values() for t in state.values())
+    return step, kept + (_bytes(ema.tensors().values()) if ema else 0)
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -150,7 +178,7 @@ def _training(
 
     def step() -> None:
         for _ in range(params.accumulation):
-            batch, labels = inputs(shape, params.batch)
+            batch, labels = inputs(shape, params.batch, precision.device)
             with precision.autocast():
                 nats, tokens, _ = model(batch, labels)
                 loss = nats.sum() / tokens.sum()
@@ -170,7 +198,7 @@ def _predicting(model: Answerer, shape: Shape, precision: Precision) -> Callable
     @torch.no_grad()
     def step() -> None:
         model.eval()
-        batch, _ = inputs(shape, shape.params.predict_batch)
+        batch, _ = inputs(shape, shape.params.predict_batch, precision.device)
         with precision.autocast():
             model.model(**batch, logits_to_keep=1, use_cache=True).logits.float().softmax(-1)
 
