@@ -77,10 +77,14 @@ def table(
 
 
 def switched(on: RunRecord, off: RunRecord) -> list[str]:
-    """Settings that differ, those with a name in the study first."""
+    """Settings that differ, those with a name in the study first, in the order of its table.
+
+    Without diversity monitoring there is no early stopping either: the row is the monitoring's.
+    """
     mine, theirs = on.identity.params, off.identity.params
     differing = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
-    return sorted(differing, key=lambda name: name not in known())
+    places = {name: place for place, name in enumerate(known())}
+    return sorted(differing, key=lambda name: places.get(name, len(places)))
 
 
 def _row(

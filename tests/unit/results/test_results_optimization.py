@@ -60,6 +60,12 @@ def test_each_row_is_one_switch_with_its_effect(records):
     assert second[2].kind == second[5].kind == "value", "within the intervals"
 
 
+def test_a_switch_that_takes_another_along_goes_by_its_own_name(records):
+    changes = {"early_stopping": False, "evaluate_every_epochs": 0}
+    off = run("no diversity monitoring", changes, step=0.5, memory=2, loss=3.0)
+    assert optimization.table([records[0], off]).rows[0][0].text == "Diversity monitoring"
+
+
 def test_without_a_baseline_there_is_no_table(records):
     assert optimization.table(records[1:]) is None
     other = record(identity={"label": "no 4-bit weights", "seed": 1})
