@@ -23,7 +23,8 @@ from engines import models
 from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.models import Part
-from engines.torchkit.configs import ATTENTION, read_config
+from engines.torchkit import weights
+from engines.torchkit.configs import read_config
 from engines.torchkit.pixels import pixel_statistics
 from engines.torchkit.precision import Precision
 
@@ -172,10 +173,7 @@ def _from_folder(folder: Path, shape: Shape) -> Any:
     name = {"clip": "CLIPVision", "siglip": "SiglipVision"}[shape.family]
     config = read_config(folder)
     sizes = getattr(transformers, f"{name}Config").from_dict(config.get("vision_config", config))
-    return getattr(transformers, f"{name}Model").from_pretrained(
-        folder, config=sizes, attn_implementation=ATTENTION, local_files_only=True,
-        use_safetensors=True, dtype=torch.float32,
-    )  # fmt: skip
+    return weights.load(getattr(transformers, f"{name}Model"), folder, sizes)
 
 
 def _effnet_weights() -> Path:

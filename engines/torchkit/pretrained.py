@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from engines.emitter import EngineError
-from engines.torchkit import quantize
+from engines.torchkit import quantize, weights
 from engines.torchkit.configs import ATTENTION, read_config
 from engines.torchkit.precision import DTYPES, Precision
 
@@ -59,14 +59,15 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
     try:
         config = read_config(folder)
         sizes = transformers.AutoConfig.for_model(config.pop("model_type", ""), **config)
-        model = getattr(transformers, kind.auto).from_pretrained(
+        model, found = getattr(transformers, kind.auto).from_pretrained(
             folder, config=sizes, attn_implementation=ATTENTION, local_files_only=True,
             use_safetensors=True, trust_remote_code=False, dtype=dtype,
-            device_map={"": str(precision.device)}, **extra,
+            device_map={"": str(precision.device)}, output_loading_info=True, **extra,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"{folder}: no sound {kind.said} ({reason})") from None
+    weights.refuse_missing(found["missing_keys"], folder)
     model.requires_grad_(False)
     if four_bit:
         quantize.check_four_bit(model, kind.quantised)

@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
@@ -24,6 +26,7 @@ from tests.engine import captioning_toy as toy
 
 pytest.importorskip("bitsandbytes")
 CPU = torch.device("cpu")
+FP32 = Precision("fp32", CPU)
 SIZES = {"vocabulary": 300, "width": 64, "inner": 128, "layers": 2, "heads": 2,
          "key_value_heads": 1, "steps": 3, "batch": 4, "tokens": 8, "lr": 1e-3,
          "encyclopedia": False}  # fmt: skip
@@ -263,6 +266,20 @@ def test_a_tower_gives_what_the_library_gives(tower_folder):
             wanted = found.hidden_states[layer][:, 0 if cls else 1 :]
             assert made.shape.patches == wanted.shape[1] == 16 + cls
             torch.testing.assert_close(made.encode(pixels), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_lack_a_tensor_are_refused_not_drawn(made, tower_folder, tmp_path):
+    for number, (folder, use) in enumerate((
+        (made.folder, lambda place: llm.load(place, Params(precision="fp32"), FP32)),
+        (tower_folder, lambda place: tower(place).encode(torch.zeros(1, 32, 32, 3).byte())),
+    )):  # fmt: skip
+        place = tmp_path / str(number)
+        shutil.copytree(folder, place)
+        tensors = load_file(place / "model.safetensors")
+        del tensors[next(name for name in sorted(tensors) if "layers.0." in name)]
+        save_file(tensors, place / "model.safetensors", {"format": "pt"})
+        with pytest.raises(EngineError, match="the weights lack 1 tensor"):
+            use(place)
 
 
 def test_features_of_a_picture_do_not_depend_on_its_company(tower_folder):

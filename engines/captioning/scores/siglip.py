@@ -22,7 +22,8 @@ from torch.nn import functional
 from engines import models
 from engines.captioning.scores import Numbers, Scored, mean_score
 from engines.emitter import EngineError
-from engines.torchkit.configs import ATTENTION, read_config
+from engines.torchkit import weights
+from engines.torchkit.configs import read_config
 from engines.torchkit.pixels import pixel_statistics
 
 BATCH: Final = 32
@@ -148,10 +149,7 @@ def _model(folder: Path, stated: dict[str, Any], name: str) -> Any:
             f"siglip = {name}: its model_type is {kind!r}; give a CLIP or a SigLIP of a fixed "
             "resolution (SigLIP 2 ones such as google/siglip2-base-patch16-224 are)"
         )
-    return known[kind].from_pretrained(
-        folder, config=known[kind].config_class.from_dict(stated), attn_implementation=ATTENTION,
-        local_files_only=True, use_safetensors=True, dtype=torch.float32,
-    )  # fmt: skip
+    return weights.load(known[kind], folder, known[kind].config_class.from_dict(stated))
 
 
 def _tokenizer(folder: Path, stated: dict[str, Any], *, siglip: bool) -> Tokenizer:
