@@ -50,14 +50,14 @@ class Peak:
     parts: dict[str, int] = field(default_factory=dict)
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     """Books the storages of all tensors made or used while it is active.
 
     `rounding`: bytes to which the device's allocator rounds a block up.
     """
 
     def __init__(self, rounding: int = 1) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
         self.peak = Peak()
         self.total = 0
         self.parts: Counter[str] = Counter()
@@ -136,9 +136,8 @@ def book_model(ledger: Ledger, model: nn.Module, part_of: Any) -> None:
         ledger.move([tensor], part_of(name))
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(
-                lambda p: ledger.move([p.grad], GRADIENTS) if p.grad is not None else None
-            )
+            hook: Any = parameter.register_post_accumulate_grad_hook
+            hook(lambda p: ledger.move([p.grad], GRADIENTS) if p.grad is not None else None)
 
 
 def optimizer_with_state(ledger: Ledger, model: nn.Module) -> torch.optim.Optimizer:

@@ -42,9 +42,9 @@ class _Product(torch.autograd.Function):
 
 def _four_bit_class() -> type[nn.Module]:
     """A subclass of bitsandbytes' layer, so that peft puts the same LoRA around it."""
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
-    class Packed(Linear4bit):  # type: ignore[misc]  # bitsandbytes is untyped
+    class Packed(Linear4bit):
         """A 4-bit layer of fake tensors."""
 
         def __init__(self, layer: nn.Linear, compute: torch.dtype, double: bool) -> None:
@@ -53,8 +53,9 @@ def _four_bit_class() -> type[nn.Module]:
             self.in_features, self.out_features = layer.in_features, layer.out_features
             self.compute_dtype, self.shape = compute, layer.weight.shape
             packed = torch.empty((count + 1) // 2, 1, dtype=torch.uint8)
-            self.weight = nn.Parameter(packed, requires_grad=False)
-            self.weight.compress_statistics, self.weight.quant_type = double, "nf4"
+            weight: Any = nn.Parameter(packed, requires_grad=False)
+            weight.compress_statistics, weight.quant_type = double, "nf4"
+            self.weight = weight
             self.bias = layer.bias
             for name, tensor in _scales(count, double).items():
                 self.register_buffer(name, tensor)
@@ -70,7 +71,7 @@ def _four_bit_class() -> type[nn.Module]:
             return None if self.bias is None else self.bias.to(dtype)
 
         def forward(self, x: Tensor) -> Tensor:
-            return _Product.apply(x.to(self.compute_dtype), self).to(x.dtype)  # type: ignore[no-any-return,no-untyped-call]
+            return _Product.apply(x.to(self.compute_dtype), self).to(x.dtype)  # type: ignore[no-any-return]
 
     return Packed
 
@@ -155,5 +156,5 @@ def _fused(
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.empty(attn_mask.shape, dtype=q.dtype)  # added to the scores as numbers
-    made: Tensor = _Attention.apply(q, k, v, attn_mask)  # type: ignore[no-untyped-call]
+    made: Tensor = _Attention.apply(q, k, v, attn_mask)
     return made

@@ -177,9 +177,8 @@ def build(config: dict[str, Any], tuning: Tuning) -> tuple[Any, int]:
 
     sizes = dict(config)
     described = AutoConfig.for_model(sizes.pop("model_type"), **sizes)
-    model = AutoModelForImageTextToText.from_config(
-        described, dtype=tuning.dtype, attn_implementation=ATTENTION
-    )
+    seeing: Any = AutoModelForImageTextToText
+    model = seeing.from_config(described, dtype=tuning.dtype, attn_implementation=ATTENTION)
     model.requires_grad_(False)
     files = 2 * sum(parameter.numel() for parameter in model.parameters())
     rehearsal.adapt(model.model.language_model, tuning)

@@ -44,8 +44,10 @@ def applied(
 def _decided(asked: SuitePlan) -> set[str]:
     """Settings that variants, overrides or the models' entries name."""
     found: set[str] = set()
-    for table in (*asked.variants, *asked.overrides):
-        found |= table.settings.keys()
+    for settings in [one.settings for one in asked.variants] + [
+        one.settings for one in asked.overrides
+    ]:
+        found |= settings.keys()
     for model in asked.models:
         try:
             found |= presence.model_settings(ENGINE, model).keys()
