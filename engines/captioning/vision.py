@@ -110,7 +110,9 @@ class Tower:
             with self.precision.autocast():
                 features = self._features(pixels)
             out.append(features[: len(piece)].to(self._rounded))
-        return torch.cat(out)
+        # On a CPU the training step's autocast to bfloat16 refuses to join float16.
+        with torch.autocast(self.precision.device.type, enabled=False):
+            return torch.cat(out)
 
     def _features(self, pixels: Tensor) -> Tensor:
         if self.shape.family == "effnet-lite0":
