@@ -236,7 +236,8 @@ class RunRecord(Part):
     evaluations: tuple[Evaluation, ...] = ()
     """One for each split, in the order in which they were evaluated."""
     train: dict[str, float] = {}
-    """Last logged training numbers: `loss`, `r@1`, `batch`, …"""
+    """Numbers of the last logged window of full batches: `loss`, `r@1`, `batch`, …; of the last
+    one at all where none was without a short batch."""
     samples: int = 0
     """Training samples of the subset that were loaded."""
     steps: int = 0

@@ -226,11 +226,17 @@ def _nvml_peak(run: RunState, name: str, gpu_reason: str) -> Reading:
 
 
 def _train(run: RunState) -> dict[str, float]:
+    """The last window of full batches, else the last one; `batch` is what its r@1 was within."""
     if run.last is None:
         return {}
-    plan = run.plan
-    batch = {"batch": float(plan.micro_batch)} if plan else {}
-    return {"loss": run.last.loss, "lr": run.last.lr, **run.last.metrics, **batch}
+    shown, plan = run.last_full or run.last, run.plan
+    batch = {}
+    if plan is not None:
+        short = run.last_full is None and plan.micro_batch == plan.effective_batch
+        # Means are weighted by samples, and so is chance: steps / samples.
+        known = short and shown.count > 0 and shown.samples > 0
+        batch["batch"] = shown.samples / shown.count if known else float(plan.micro_batch)
+    return {"loss": shown.loss, "lr": run.last.lr, **shown.metrics, **batch}
 
 
 def _counters(run: RunState) -> dict[str, float]:

@@ -80,6 +80,9 @@ class RunState:
     samples: int = 0
     """Training samples seen, warm-up included."""
     last: protocol.Step | None = None
+    last_full: protocol.Step | None = None
+    """The last window without a short batch: an epoch's last one may hold 8 of 64 samples, whose
+    in-batch r@1 has another chance than that of all others."""
     timed_seconds: float = 0.0
     """Seconds of all windows that are not warm-up, and below what they hold."""
     timed_steps: int = 0
@@ -250,9 +253,16 @@ def _closed(state: RunState, t: float) -> tuple[PhaseSpan, ...]:
     return (*state.phases[:-1], replace(state.phases[-1], end=t))
 
 
+def full(plan: protocol.Plan | None, msg: protocol.Step) -> bool:
+    """Whether no batch of the window was short; nothing is known to be short before the plan."""
+    return plan is None or msg.samples >= msg.count * plan.effective_batch
+
+
 def _step(state: RunState, msg: protocol.Step) -> dict[str, Any]:
-    curves = {**state.curves}
-    values = {"loss": msg.loss, "lr": msg.lr, **msg.metrics}
+    curves, whole = {**state.curves}, full(state.plan, msg)
+    values = {"lr": msg.lr}
+    if whole or state.last_full is None:  # a short batch would be a cliff at the end of each epoch
+        values |= {"loss": msg.loss, **msg.metrics}
     if msg.count:
         values["step_seconds"] = msg.seconds / msg.count
     if msg.grad_norm is not None:
@@ -266,6 +276,7 @@ def _step(state: RunState, msg: protocol.Step) -> dict[str, Any]:
         "step": max(state.step, msg.step),
         "samples": state.samples + msg.samples,
         "last": msg,
+        "last_full": msg if whole else state.last_full,
         "timed_seconds": state.timed_seconds + (msg.seconds if timed else 0.0),
         "timed_steps": state.timed_steps + (msg.count if timed else 0),
         "timed_samples": state.timed_samples + (msg.samples if timed else 0),

@@ -58,6 +58,24 @@ def test_a_completed_run() -> None:
     assert made == type(made).model_validate_json(made.model_dump_json())
 
 
+def test_a_short_last_batch_is_not_what_training_ended_with() -> None:
+    """8 of 64 samples: r@1 has chance 1/8 there, and the loss is lower by log 8."""
+    short = p.Step(
+        t=4, step=5, count=1, samples=3, seconds=1.0, loss=0.1, lr=1e-4, metrics={"r@1": 1.0}
+    )
+    run = fold(entries(*START, short, p.End(t=6, cause="completed", exit_code=0)))
+    made = record.build(SPEC, run, "f")
+    assert made.train == {"loss": 1.5, "lr": 1e-4, "r@1": 0.5, "batch": 8.0}
+    assert run.curves["loss"].points == ((4, 1.5),)
+    assert run.curves["lr"].points == ((4, 1e-3), (5, 1e-4))
+    assert run.last == short
+
+    alone = fold(entries(*START[:-1], short, p.End(t=6, cause="completed", exit_code=0)))
+    train = record.build(SPEC, alone, "f").train
+    assert (train["r@1"], train["batch"]) == (1.0, 3.0), "all there is, with its own chance"
+    assert alone.curves["loss"].points == ((5, 0.1),)
+
+
 def test_a_killed_run_has_reasons_instead_of_numbers() -> None:
     run = fold(entries(*START, p.End(t=4, cause="killed", signal=9)))
     made = record.build(SPEC, run, "s/runs/01")
