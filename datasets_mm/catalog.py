@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets_mm import location
-from datasets_mm.recipe import Recipe, RecipeError, Source, Step, read
+from datasets_mm.recipe import Form, Recipe, RecipeError, Source, Step, read
 from datasets_mm.source import SourceError
 from datasets_mm.tomlfile import nearest
 
@@ -36,6 +36,7 @@ class SubsetSummary:
     """What the recipe says it should have."""
     folder: Path | None = None
     """Where it is built."""
+    form: Form = "passages"
 
 
 def user_recipes() -> Path:
@@ -90,6 +91,15 @@ def origin(chain: list[Recipe]) -> Source:
     """The source at the root of a lineage."""
     assert chain[0].source is not None  # noqa: S101 - Recipe demands a source or a parent
     return chain[0].source
+
+
+def form(name: str) -> Form:
+    """What belongs to the pictures of the subset called `name`: says which engine it is for.
+
+    Raises:
+        RecipeError: there is none, or it is wrong.
+    """
+    return origin(lineage(name)).form
 
 
 def all_steps(chain: list[Recipe]) -> list[Step]:
@@ -151,6 +161,7 @@ def summary(name: str, cache_root: Path) -> SubsetSummary:
         notes=recipe.notes,
         expected_rows=expected_rows(chain),
         folder=folder,
+        form=origin(chain).form,
     )
 
 

@@ -37,6 +37,8 @@ class Engine(Protocol):
     TASKS: tuple[Task, ...]
     NEEDS: tuple[str, ...]
     """Fields of a record without which it has nothing to work on; empty: needs no subset."""
+    FORM: str
+    """Form of the records that it works on (`datasets_mm.recipe.Form`); empty: needs no subset."""
     Params: type[BaseModel]
     """Every setting, with description, unit and limits: feeds plans, help and forms."""
 

@@ -162,7 +162,7 @@ def run(
     """Train and evaluate: a plan file, a preset, or flags; flags overrule the other two."""
     from results.text import escape_json
     from workbench import headless as front
-    from workbench import listing, paths, plan, suite
+    from workbench import listing, paths, plan, presence, suite
     from workbench.fit import forecast
     from workbench.views import Mode
 
@@ -175,6 +175,8 @@ def run(
     given |= {k: v for k, v in probe.items() if v is not None}
     given |= {"gpu": gpu} if gpu else {}
     asked = asked_plan(plan_file, preset, given, setting)
+    if missing := presence.device_problem(asked.devices):
+        raise plan.PlanError([missing])
     device_named = forecast.chosen(asked.gpu, asked.devices, cpu=cpu)
     asked = fit_cli.with_rules(asked, setting, device_named)
     specs = plan.expand(asked, paths.cache_root())

@@ -262,6 +262,9 @@ def _specs(plan: SuitePlan, cell: Cell, number: int, cache_root: Path) -> list[R
     for override in plan.overrides:
         settings |= override.settings if override.fits(cell) else {}
 
+    if problems := presence.mismatches(cell.engine, cell.subset, cell.model):
+        raise PlanError(problems)
+
     def named(place: int, part: str) -> str:
         return _run_id(plan, cell, number + place, part)
 

@@ -5,9 +5,11 @@ Apart from the plan, which is about what was asked; here is about what there is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from datasets_mm.recipe import RecipeError
 
 
 def needs_model(engine: str) -> bool:
@@ -22,6 +24,58 @@ def model_settings(engine: str, model: str) -> dict[str, Any]:
     from engines import models
 
     return dict(models.load(model).settings) if needs_model(engine) else {}
+
+
+def mismatches(engine: str, subset: str, model: str) -> list[str]:
+    """What of a run is for another engine; known before its settings are looked at."""
+    from engines import models
+
+    if not needs_model(engine):
+        return []
+    found = [_wrong_form(engine, subset)]
+    entry = models.load(model)
+    if entry.engines and engine not in entry.engines:
+        found.append(
+            f"model '{model}' is for engine {_either(entry.engines)}, not for engine {engine}"
+        )
+    return [sentence for sentence in found if sentence]
+
+
+def _wrong_form(engine: str, subset: str) -> str:
+    """The sentence about a subset whose records another engine works on; empty: it is for this."""
+    from datasets_mm import catalog as subsets
+    from engines import catalog
+
+    form = catalog.load(engine).FORM
+    try:
+        found = subsets.form(subset)
+    except RecipeError:
+        return ""  # `reasons` says what is wrong with it
+    if found == form:
+        return ""
+    fitting = [name for name in catalog.names() if found == catalog.load(name).FORM]
+    return (
+        f"subset '{subset}' is for engine {_either(fitting)}: "
+        f"it has {found}, and {engine} needs {form}"
+    )
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+def device_problem(devices: Sequence[int], nodes: Path = Path("/dev")) -> str | None:
+    """Why a GPU that a plan names cannot be here, from its device nodes alone; None: it may be.
+
+    Where another kernel holds the GPU (`dxg`) there are no nodes to count, and nothing is said.
+    """
+    count = len(list(nodes.glob("nvidia[0-9]*")))
+    over = [index for index in devices if index >= count]
+    if not over or (nodes / "dxg").exists():
+        return None
+    have = "no GPU" if not count else f"{count} GPU" if count == 1 else f"{count} GPUs"
+    remedy = "name none, or give --cpu" if not count else f"indexes go from 0 to {count - 1}"
+    return f"device {over[0]}: this machine has {have}; {remedy}"
 
 
 def reasons(engine: str, subset: str, model: str, params: Mapping[str, Any]) -> list[str]:
@@ -39,8 +93,5 @@ def reasons(engine: str, subset: str, model: str, params: Mapping[str, Any]) -> 
     found = [subsets.problem(name, data_root, pictures) for name in wanted]
     entry = models.load(model)
     found.append(models.problem(entry))
-    if entry.engines and engine not in entry.engines:
-        found.append(
-            f"model '{model}' is not for engine '{engine}'; it is for {', '.join(entry.engines)}"
-        )
+    found += [_wrong_form(engine, name) for name in wanted if name != subset]
     return [sentence for sentence in found if sentence]

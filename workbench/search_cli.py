@@ -86,7 +86,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """Search settings: each trial is a run, chosen by what the trials before it reached."""
     from workbench import headless as front
-    from workbench import listing, paths, plan, suite
+    from workbench import listing, paths, plan, presence, suite
     from workbench.views import Mode
 
     asked_for = {
@@ -103,6 +103,8 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
     asked = asked_plan(plan_file, preset, given, setting)
     if asked.search is None:
         raise plan.PlanError([NOTHING])
+    if missing := presence.device_problem(asked.devices):
+        raise plan.PlanError([missing])
     specs = plan.expand(asked, paths.cache_root())
     if dry_run:
         for line in described(asked.search, specs[0], as_json=as_json):

@@ -12,10 +12,11 @@ from engines.captioning.params import Params
 from engines.emitter import Emitter
 from engines.protocol import RunSpec, Task
 
-__all__ = ["NEEDS", "SUMMARY", "TASKS", "Params", "run"]
+__all__ = ["FORM", "NEEDS", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "Captioning: says what a picture or a video shows"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")
+FORM: Final = "captions"
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
 
 

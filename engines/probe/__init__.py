@@ -22,6 +22,7 @@ from engines.protocol import RunSpec, Task
 SUMMARY: Final = "A machine probe: times a fixed stdlib computation"
 TASKS: Final[tuple[Task, ...]] = ("probe",)
 NEEDS: Final[tuple[str, ...]] = ()
+FORM: Final = ""
 
 BLOCK_BYTES: Final = 1 << 20
 """Hashed once a round. 1 MiB outlives the first-level caches and takes about a millisecond."""

@@ -13,10 +13,11 @@ from engines.emitter import Emitter
 from engines.protocol import Oom, RunSpec, Task
 from engines.retrieval.params import Params
 
-__all__ = ["NEEDS", "SUMMARY", "TASKS", "Params", "run", "smaller"]
+__all__ = ["FORM", "NEEDS", "SUMMARY", "TASKS", "Params", "run", "smaller"]
 
 SUMMARY: Final = "Retrieval: finds the passages that answer a question about an image"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")
+FORM: Final = "passages"
 NEEDS: Final[tuple[str, ...]] = (
     "question", "image_path", "passage_id", "passage_text", "passage_image_path",
 )  # fmt: skip

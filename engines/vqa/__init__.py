@@ -12,10 +12,11 @@ from engines.emitter import Emitter
 from engines.protocol import RunSpec, Task
 from engines.vqa.params import Params
 
-__all__ = ["NEEDS", "SUMMARY", "TASKS", "Params", "run"]
+__all__ = ["FORM", "NEEDS", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "VQA: answers four-choice questions about pictures"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "ensemble", "probe")
+FORM: Final = "choices"
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
 
 

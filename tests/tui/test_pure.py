@@ -13,8 +13,11 @@ from pydantic import BaseModel, Field
 
 from engines import protocol
 from workbench.state import RunState, RunView, SuiteState, fold
-from workbench.tui import braille, children, live_rows, settings, steering
+from workbench.tui import braille, children, live_rows, plan_rows, settings, steering
 from workbench.tui import quantities as q
+from workbench.tui.catalogue import Catalogue, EngineEntry, SubsetEntry
+from workbench.tui.draft import Draft
+from workbench.tui.widgets.grid import Cell
 
 
 def lit(lines: list[str]) -> set[tuple[int, int]]:
@@ -282,3 +285,19 @@ def test_a_search_can_be_resumed_for_the_trials_to_come() -> None:
     assert asked.what == "The search goes on with 18 trials. Completed ones are kept."
     done = steering.question("resume", a_search("completed", trials=1), None)
     assert done.refusal.startswith("All runs of this suite are completed")
+
+
+def test_a_subset_of_another_engine_is_dim_throughout() -> None:
+    engine = EngineEntry("captioning", form="captions")
+    fits, other, broken = (
+        SubsetEntry("a", rows=5, form="captions"),
+        SubsetEntry("b", rows=5, form="passages", problem="no data"),
+        SubsetEntry("c", problem="its file is wrong"),
+    )
+    known = Catalogue(engines=(engine,), subsets=(fits, other, broken))
+    assert [known.is_for(s, "captioning") for s in known.subsets] == [True, False, True]
+    rows = plan_rows.subset_rows(known, Draft(engine="captioning", subsets=("a",)))
+    assert rows[0][1] == Cell("a", "strong")
+    assert {cell.tone for cell in rows[1][1:] if isinstance(cell, Cell)} == {"dim"}
+    assert rows[1][-1] == Cell("passages", "dim")
+    assert rows[2][-1] == Cell("missing", "error")

@@ -29,6 +29,8 @@ class SubsetEntry:
     license: str = ""
     problem: str = ""
     """Why it cannot be used here; empty: it can."""
+    form: str = ""
+    """Of its records: says which engine it is for. Empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class EngineEntry:
     summary: str = ""
     tasks: tuple[str, ...] = ()
     needs_data: bool = True
+    form: str = ""
+    """Of the records that it works on; empty: any."""
     settings: tuple[settings.Setting, ...] = ()
 
 
@@ -84,6 +88,12 @@ class Catalogue:
                 for name, value in entry.settings.items():
                     found.setdefault(name, {})[entry.name] = value
         return found
+
+    def is_for(self, subset: SubsetEntry, engine: str) -> bool:
+        """Whether the engine works on records such as this subset has."""
+        entry = self.engine(engine)
+        forms = (subset.form, entry.form if entry else "")
+        return "" in forms or len(set(forms)) == 1
 
     def engine(self, name: str) -> EngineEntry | None:
         """The engine of that name."""
@@ -133,7 +143,8 @@ def _engines(problems: list[str]) -> tuple[EngineEntry, ...]:
             problems.append(f"engine {name}: {error}")
             continue
         summary = clean_line(engine.SUMMARY)
-        found.append(EngineEntry(name, summary, tuple(engine.TASKS), bool(engine.NEEDS), form))
+        tasks, needs = tuple(engine.TASKS), bool(engine.NEEDS)
+        found.append(EngineEntry(name, summary, tasks, needs, engine.FORM, form))
     return tuple(found)
 
 
@@ -160,6 +171,7 @@ def subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
                 row.built,
                 clean_line(", ".join(row.license)),
                 "" if row.built else clean_line(problem),
+                row.form,
             )
         )
     return tuple(found)

@@ -7,7 +7,7 @@ from typing import Final
 from textual.dom import DOMNode
 
 from workbench.tui import quantities as q
-from workbench.tui.catalogue import Catalogue, PresetEntry
+from workbench.tui.catalogue import Catalogue, PresetEntry, SubsetEntry
 from workbench.tui.draft import Draft, Preview
 from workbench.tui.widgets.chrome import Heading
 from workbench.tui.widgets.grid import Cell, CellLike, Column, Grid, Row
@@ -49,18 +49,35 @@ def paint_subsets(screen: DOMNode, catalogue: Catalogue, draft: Draft) -> None:
         grid.say(f"The engine {draft.engine} needs no subset.")
         heading.remark = ""
         return
-    rows: list[Row] = [
-        (
-            ON if entry.name in draft.subsets else OFF,
-            Cell(entry.name, "strong" if entry.name in draft.subsets else ""),
-            _count(entry.rows),
-            _count(entry.corpus_rows),
-            _state(entry.problem, built=entry.built),
+    rows = subset_rows(catalogue, draft)
+    _show(grid, rows, [e.name for e in catalogue.subsets], "No subset is known.", catalogue)
+    heading.remark = f"{len(draft.subsets)} of {len(rows)}"
+
+
+def subset_rows(catalogue: Catalogue, draft: Draft) -> list[Row]:
+    """Every subset; those of other engines are dim."""
+    return [
+        _subset_row(
+            entry,
+            chosen=entry.name in draft.subsets,
+            fits=catalogue.is_for(entry, draft.engine),
         )
         for entry in catalogue.subsets
     ]
-    _show(grid, rows, [e.name for e in catalogue.subsets], "No subset is known.", catalogue)
-    heading.remark = f"{len(draft.subsets)} of {len(rows)}"
+
+
+def _subset_row(entry: SubsetEntry, *, chosen: bool, fits: bool) -> Row:
+    if not fits:  # dim throughout; the plan's check says which engine it is for
+        told = [Cell(q.count(n), "dim") for n in (entry.rows, entry.corpus_rows)]
+        mark = ON if chosen else Cell(" ")
+        return (mark, Cell(entry.name, "dim"), *told, Cell(entry.form, "dim"))
+    return (
+        ON if chosen else OFF,
+        Cell(entry.name, "strong" if chosen else ""),
+        _count(entry.rows),
+        _count(entry.corpus_rows),
+        _state(entry.problem, built=entry.built),
+    )
 
 
 def paint_models(screen: DOMNode, catalogue: Catalogue, draft: Draft) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import plan
+from workbench import plan, presence
 
 PROBE = {"engine": "probe", "subsets": ["a", "b"], "models": ["m", "n"], "name": "p"}
 
@@ -152,3 +152,51 @@ def _written(folder: Path, text: str) -> Path:
     path = folder / "plan.toml"
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize(
+    ("engine", "subset", "model", "sentence"),
+    [
+        ("retrieval", "emoji_captions_en_train", "clip-nano",
+         "subset 'emoji_captions_en_train' is for engine captioning: it has captions, and "
+         "retrieval needs passages"),
+        ("captioning", "emoji_train", "nano-captioner",
+         "subset 'emoji_train' is for engine retrieval: it has passages, and captioning needs "
+         "captions"),
+        ("retrieval", "easy_vqa_train", "clip-nano",
+         "subset 'easy_vqa_train' is for engine vqa: it has choices, and retrieval needs passages"),
+        ("retrieval", "emoji_train", "nano-captioner",
+         "model 'nano-captioner' is for engine captioning, not for engine retrieval"),
+    ],
+)  # fmt: skip
+def test_what_is_for_another_engine_is_refused_in_one_sentence(
+    tmp_path: Path, engine: str, subset: str, model: str, sentence: str
+) -> None:
+    asked = {"engine": engine, "subsets": subset, "models": model}
+    assert problems(asked, tmp_path) == [sentence]
+
+
+def test_so_is_what_a_run_evaluates_on(tmp_path: Path) -> None:
+    asked = {"subsets": "emoji_train", "models": "clip-nano",
+             "settings": {"evaluate_on": ["easy_vqa_val"]}}  # fmt: skip
+    found = [one for one in problems(asked, tmp_path) if "is for engine" in one]
+    assert [one.partition(" is for ")[0] for one in found] == ["subset 'easy_vqa_val'"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "said"),
+    [
+        ((3,), [], "device 3: this machine has no GPU; name none, or give --cpu"),
+        ((0, 2), ["nvidia0", "nvidia1", "nvidiactl"],
+         "device 2: this machine has 2 GPUs; indexes go from 0 to 1"),
+        ((1,), ["nvidia0", "nvidia1"], None),
+        ((1,), ["dxg"], None),
+        ((), [], None),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_is_not_here_is_refused(
+    tmp_path: Path, devices: tuple[int, ...], nodes: list[str], said: str | None
+) -> None:
+    for node in nodes:
+        (tmp_path / node).touch()
+    assert presence.device_problem(devices, tmp_path) == said
