@@ -170,6 +170,8 @@ class Timing(Message):
     epoch_wall_seconds: float | None = None
     """Wall clock of the timed training steps of the last whole epoch; `epoch_steps` of them."""
     epoch_steps: int = 0
+    timed_steps: int = 0
+    """Steps that the median and the 95th percentile are of, over all epochs."""
     warmup_steps: int = 0
     step_median: float | None = None
     step_median_low: float | None = None

@@ -66,9 +66,13 @@ def _timed(record: RunRecord) -> Cell:
     if record.forecast is not None:
         counted = formats.count(record.forecast.steps)
         return Cell(f"{counted} (+{formats.count(timing.warmup_steps)} warm-up)", "value")
-    if not timing.epoch_steps:
-        return Cell(timing.epoch_wall_seconds.reason or "0", "unknown")
-    timed = formats.count(timing.epoch_steps)
+    steps = timing.timed_steps
+    if steps is None:  # not told by older records; a resumed run has not timed all its steps
+        alone = record.identity.attempt == 1 and timing.epoch_steps > 0
+        steps = max(timing.epoch_steps, record.steps - timing.warmup_steps if alone else 0)
+    if not steps:
+        return Cell(timing.step_median.reason or timing.epoch_wall_seconds.reason or "0", "unknown")
+    timed = formats.count(steps)
     if timing.warmup_steps:
         timed = f"{timed} (+{formats.count(timing.warmup_steps)} warm-up)"
     return Cell(timed, "value")

@@ -6,6 +6,7 @@ devices) then cannot be lost by any one of them.
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 from collections.abc import Callable, Sequence
@@ -87,16 +88,34 @@ def exit_cell(record: RunRecord) -> Cell:
 
 
 def epochs(record: RunRecord) -> float | None:
-    """Epochs that were asked for; None when the engine has no such setting, or trained nothing.
+    """Epochs that were done, cut to hundredths; of a costing run those of the whole run.
 
-    An evaluation goes over its queries once, whatever the model's training settings say.
+    Of a run that did not tell: those asked for, times the share of its steps that it did. None when
+    the engine has no such setting, or trains nothing. An evaluation goes over its queries once,
+    whatever the model's training settings say.
     """
     if record.identity.task == "evaluate":
         return 1.0
     if record.identity.task in ("infer", "ensemble"):
         return None
+    asked, done = _asked(record), record.epochs
+    if forecasts.costing(record) or (done is None and asked is None):
+        return asked
+    if done is None:
+        done = (asked or 0.0) * min(1.0, record.steps / (record.planned_steps or 1))
+    return math.floor(done * 100 + 1e-6) / 100
+
+
+def _asked(record: RunRecord) -> float | None:
     asked = record.identity.params.get("epochs")
     return float(asked) if isinstance(asked, int | float) else None
+
+
+def one_epoch(records: Sequence[RunRecord]) -> bool:
+    """Every run that completed did one epoch, and every other one was to."""
+    done = {epochs(r) for r in records if r.exit.cause == "completed"}
+    asked = {_asked(r) for r in records if r.identity.task in ("train", "probe")}
+    return done | asked <= {1.0, None}
 
 
 def without_unknown(table: Table, named: int, fixed: int | None = None) -> Table:

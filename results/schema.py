@@ -111,6 +111,9 @@ class Timing(Part):
     time_to_first_step: Reading
     epoch_wall_seconds: Reading
     epoch_steps: int = 0
+    timed_steps: int | None = None
+    """Steps in the statistics of a step, over all epochs; None: a record from before it was
+    told."""
     warmup_steps: int = 0
     step_median: Reading
     step_p95: Reading
@@ -242,6 +245,8 @@ class RunRecord(Part):
     """Training samples of the subset that were loaded."""
     steps: int = 0
     """Optimizer steps done."""
+    epochs: float | None = None
+    """Epochs done, at whatever step the run ended; None: it trained nothing, or did not tell."""
     planned_steps: int = 0
     parameters: int | None = None
     trainable_parameters: int | None = None

@@ -24,8 +24,7 @@ PARTS: Final = 12
 def cost(records: Sequence[RunRecord], lang: str = "en") -> Table:
     """Subset, loaded samples, steps, wall-clock, max RSS, exit; then the training steps alone."""
     fields = rows.distinguishing(records)
-    asked = {rows.epochs(r) for r in records}
-    single = asked <= {1.0, None}
+    single = rows.one_epoch(records)
     middle = [] if single else [Column(say("epochs", lang), right=True)]
     columns = (
         *rows.name_columns(fields, lang),
@@ -45,8 +44,8 @@ def cost(records: Sequence[RunRecord], lang: str = "en") -> Table:
 def _cost_row(
     record: RunRecord, fields: Sequence[str], lang: str, *, with_epochs: bool
 ) -> tuple[Cell, ...]:
-    asked = rows.epochs(record)
-    epochs = Cell(f"{asked:g}", "value") if asked is not None else Cell("", "value")
+    done = rows.epochs(record)
+    epochs = Cell(f"{done:g}", "value") if done is not None else Cell("", "value")
 
     wall, epoch = forecasts.wall(record), forecasts.epoch(record)
 
@@ -107,7 +106,7 @@ def train(
     """Last logged loss and in-batch r@1 of the training runs, with people's notes by run id."""
     trained = [r for r in records if r.identity.task == "train"]
     fields = rows.distinguishing(trained)
-    epochs = {rows.epochs(r) for r in trained}
+    epochs = {rows.epochs(r) for r in trained if "loss" in r.train}
     at = f"epoch={_only(epochs):g}" if _only(epochs) is not None else say("last log", lang)
     batches = {r.train["batch"] for r in trained if "batch" in r.train and "r@1" in r.train}
     batch = _only(batches)

@@ -36,6 +36,7 @@ def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecor
         origins=spec.origins,
         samples=plan.samples if plan else 0,
         steps=run.step,
+        epochs=_epochs(spec, run),
         planned_steps=plan.steps if plan else 0,
         parameters=plan.parameters if plan else None,
         trainable_parameters=plan.trainable_parameters if plan else None,
@@ -54,6 +55,12 @@ def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecor
         started_wall=run.started_wall,
         ended_wall=run.ended_wall,
     )
+
+
+def _epochs(spec: protocol.RunSpec, run: RunState) -> float | None:
+    if run.last is not None:
+        return run.last.epoch or None  # 0: an engine that does not count them
+    return 0.0 if spec.task == "train" else None
 
 
 def _facts(run: RunState) -> dict[str, str]:
@@ -116,6 +123,7 @@ def _timing(run: RunState) -> schema.Timing:
         time_to_first_step=reading("time_to_first_step"),
         epoch_wall_seconds=reading("epoch_wall_seconds"),
         epoch_steps=said.epoch_steps if said else 0,
+        timed_steps=(said.timed_steps or run.timed_steps) if said else 0,
         warmup_steps=said.warmup_steps if said else 0,
         step_median=reading("step_median", bounds=True),
         step_p95=reading("step_p95", bounds=True),

@@ -242,6 +242,7 @@ class Ledger:
             "time_to_first_step": self.time_to_first_step,
             "epoch_wall_seconds": epoch.seconds if epoch else None,
             "epoch_steps": epoch.steps if epoch else 0,
+            "timed_steps": len(self._durations),
             "warmup_steps": self._warmup_steps,
         }
         if not self._durations:

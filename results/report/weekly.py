@@ -128,8 +128,7 @@ def _trained(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
     if probed:
         yield say("report.costing runs", lang).format(probed, len(records))
     if probed < len(records):
-        single = {rows.epochs(r) for r in records} <= {1.0, None}
-        yield say("report.one epoch" if single else "report.several epochs", lang)
+        yield say("report.one epoch" if rows.one_epoch(records) else "report.several epochs", lang)
 
 
 def _evaluation(records: Sequence[RunRecord], lang: str) -> Iterator[str]:

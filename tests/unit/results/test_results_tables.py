@@ -155,6 +155,30 @@ def test_epochs_change_the_heading(make):
         assert ("epochs" in titles) == (epochs != 1)
 
 
+def test_epochs_are_those_that_were_done(make):
+    """A run of 8 epochs that `max_steps` has cut, beside one that was killed in its first."""
+    cut = make.record(identity={"params": {"epochs": 8}}, epochs=2.40625, train={"loss": 1.0})
+    table = tables.cost([cut])
+    at = [c.title for c in table.columns].index("epochs")
+    assert table.rows[0][at].text == "2.4"
+    assert "train_loss (epoch=2.4)" in markdown(tables.train([cut]))
+    killed = make.record(epochs=0.999, exit=Exit(cause="killed", signal=9))
+    assert rows.epochs(killed) == 0.99, "not rounded up to all"
+    assert rows.one_epoch([make.record(epochs=1.0), killed]), "its steps and its flag say it"
+    assert not rows.one_epoch([make.record(epochs=0.5)])
+
+
+def test_timed_steps_are_those_of_all_epochs(make):
+    """236 steps of 8 epochs, 20 of them warm-up: the median is not of the last epoch's 32."""
+    timing = make.untimed(
+        epoch_wall_seconds=make.reading(value=3.0), epoch_steps=32, timed_steps=216,
+        warmup_steps=20, step_median=make.reading(value=0.1),
+    )  # fmt: skip
+    assert "| 216 (+20 warm-up) |" in markdown(measures.steps([make.record(timing=timing)]))
+    older = make.record(timing=timing.model_copy(update={"timed_steps": None}), steps=236)
+    assert "| 216 (+20 warm-up) |" in markdown(measures.steps([older]))
+
+
 def test_different_batches_are_shown_in_the_cells(make):
     found = [
         make.record(f"0{b}-run", identity={"seed": b}, train={"loss": 1.0, "r@1": 0.5, "batch": b})

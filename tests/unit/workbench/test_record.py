@@ -76,6 +76,17 @@ def test_a_short_last_batch_is_not_what_training_ended_with() -> None:
     assert alone.curves["loss"].points == ((5, 0.1),)
 
 
+def test_epochs_and_timed_steps_are_those_that_were_done() -> None:
+    step = p.Step(t=4, step=236, count=200, samples=1600, seconds=9.0, loss=1.0, lr=0, epoch=7.375)
+    timing = TIMING.model_copy(update={"epoch_steps": 32, "timed_steps": 204})
+    made = record.build(SPEC, fold(entries(*START, step, timing, p.End(cause="stopped"))), "f")
+    assert (made.epochs, made.timing.timed_steps, made.timing.epoch_steps) == (7.375, 204, 32)
+    untold = record.build(SPEC, fold(entries(*START, step, TIMING, p.End(cause="stopped"))), "f")
+    assert untold.timing.timed_steps == 204, "as the journal counts them"
+    before = record.build(SPEC, fold(entries(*START[:-1], p.End(cause="failed"))), "f")
+    assert before.epochs == 0
+
+
 def test_a_killed_run_has_reasons_instead_of_numbers() -> None:
     run = fold(entries(*START, p.End(t=4, cause="killed", signal=9)))
     made = record.build(SPEC, run, "s/runs/01")
