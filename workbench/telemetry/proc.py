@@ -17,13 +17,15 @@ from workbench import tree
 
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 TICKS: Final = os.sysconf("SC_CLK_TCK")
+SHORTEST_SECONDS: Final = 0.05
+"""CPU time is counted in ticks of 10 ms: one tick within 0.2 ms would show as 5,000 %."""
 MEASURED: Final = 256
 """At most so many processes are measured; descriptors are finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostReading:
-    """One look at the tree. Bytes; percent of one core since the look before."""
+    """One look at the tree. Bytes; percent of one core since the last look that told it."""
 
     rss_main: int | None
     rss_tree: int | None
@@ -64,6 +66,9 @@ class TreeMeter:
         self._proc = proc
         self._open: dict[int, _Open] = {}
         self._last: float | None = None
+        self._since: float | None = None
+        """From when on `_spent` counts: looks too close to each other are put together."""
+        self._spent = 0
         self.watch([main])
 
     def watch(self, pids: Iterable[int]) -> None:
@@ -95,14 +100,25 @@ class TreeMeter:
                 continue
             spent += max(0, ticks - self._ticks_before(process, ticks, started))
             process.cpu_ticks = ticks
-        elapsed = now - self._last if self._last is not None else 0.0
         self._last = now
         return HostReading(
             rss_main=sizes.get(self.main) or None,  # 0: a zombie, whose memory is gone
             rss_tree=sum(sizes.values()) or None,
-            cpu_percent=100 * spent / TICKS / elapsed if elapsed > 0 else None,
+            cpu_percent=self._percent(now, spent),
             processes=len(sizes),
         )
+
+    def _percent(self, now: float, spent: int) -> float | None:
+        """CPU since the last look that told it; None at the first, and too soon after another."""
+        self._spent += spent
+        if self._since is None:
+            self._since, self._spent = now, 0
+        elapsed = now - self._since
+        if elapsed < SHORTEST_SECONDS:
+            return None
+        percent = 100 * self._spent / TICKS / elapsed
+        self._since, self._spent = now, 0
+        return percent
 
     def _ticks_before(self, process: _Open, ticks: int, started: float) -> int:
         """What it had used at the last look; all of it if it was older and not watched then."""

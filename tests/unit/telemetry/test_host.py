@@ -61,10 +61,23 @@ def test_an_old_process_that_joins_does_not_bring_its_past(hog) -> None:
     meter = TreeMeter(os.getpid())
     meter.read()
     meter.watch([os.getpid(), hog.pid])
-    time.sleep(0.01)
+    time.sleep(0.06)
     reading = meter.read()
     assert reading.cpu_percent is not None
     assert reading.cpu_percent < 100 * (os.cpu_count() or 1) + 150
+    meter.close()
+
+
+def test_looks_close_to_each_other_give_no_cpu_figure(hog, monkeypatch) -> None:
+    """One tick of 10 ms within 0.2 ms would be 5,000 % of a core; it counts in the next figure."""
+    meter, now, used = TreeMeter(hog.pid), [100.0], [0]
+    monkeypatch.setattr(time, "clock_gettime", lambda _: now[0])
+    monkeypatch.setattr("workbench.telemetry.proc._Open.ticks", lambda _: (used[0], 1.0))
+    found = []
+    for at, ticks in ((100.0, 500), (101.0, 600), (101.0002, 601), (102.0, 650)):
+        now[0], used[0] = at, ticks
+        found.append(meter.read().cpu_percent)
+    assert found == [None, pytest.approx(100), None, pytest.approx(50)]
     meter.close()
 
 
