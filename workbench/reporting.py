@@ -16,7 +16,7 @@ from engines.protocol import RunSpec
 from results import forecasts, formats, notes, optimization, query, store
 from results.schema import Identity, RunCurves, RunRecord, SearchView, SuiteView
 from results.text import clean, clean_line, escape_json
-from workbench import answers, blackbox, examples, paths, plan, suite, trials
+from workbench import answers, blackbox, examples, paths, plan, resuming, suite, trials
 from workbench.exits import ExitStatus
 from workbench.state import RunView
 
@@ -42,13 +42,14 @@ def view(folder: Path) -> SuiteView:
     """A suite folded for a report."""
     state = suite.Reader(folder).poll()
     everything = records(folder.parent)
-    found = suite_records(folder, everything)
+    again = resuming.again(folder, state)
+    found = [r for r in suite_records(folder, everything) if r.identity.run_id not in again]
     done = {r.identity.run_id for r in found}
     standings = notes.standings(notes.read(folder.parent / "notes.jsonl"))
     return SuiteView(
         name=folder.name,
         plan_toml=(folder / "plan.toml").read_text(encoding="utf-8"),
-        started_wall=state.started_wall,
+        started_wall=_started(folder, state.started_wall),
         state=state.warden,
         records=tuple(found),
         forecasts=_forecasts(found, everything),
@@ -101,6 +102,11 @@ def _search(folder: Path) -> SearchView | None:
         importances=said.importances,
         trouble=said.trouble,
     )
+
+
+def _started(folder: Path, warden: float | None) -> float | None:
+    """When the suite was made, at which its first warden starts; a resumed one has another."""
+    return None if warden is None else min(warden, (folder / "plan.toml").stat().st_mtime)
 
 
 def _state(run: RunView) -> str:

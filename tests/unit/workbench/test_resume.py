@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from engines.protocol import RunSpec
 from results import rows, store
 from results.query import last_attempts
 from tests.fixtures.wardens import House, entries, until
-from workbench import launch, resuming, rungs, state, suite
+from workbench import launch, reporting, resuming, rungs, state, suite
 from workbench.suite import Command
 
 
@@ -53,6 +54,26 @@ def test_completed_runs_are_kept_and_all_others_start_again(house: House) -> Non
     keys = [(r.identity.run_id[:2], r.identity.attempt) for r in records]
     assert keys == [("01", 1), ("02", 1), ("03", 1), ("04", 1), ("02", 2), ("03", 2)]
     assert [r.exit.cause for r in last_attempts(records)] == causes(folder)
+
+
+def test_a_run_that_waits_to_be_tried_again_has_not_failed_yet(house: House) -> None:
+    """A report made while a resumed suite is at work."""
+    folder, _ = house.run("ok", "kill9", "ok")
+    ended = reporting.view(folder)
+    assert [r.exit.cause for r in ended.records] == ["completed", "killed", "completed"]
+    before = suite.read_warden(folder)
+    assert before is not None
+    with subprocess.Popen(["/bin/sleep", "60"]) as idle:
+        stat = Path(f"/proc/{idle.pid}/stat").read_text().rpartition(")")[2].split()
+        changes = {"pid": idle.pid, "start_ticks": int(stat[19]), "state": "running"}
+        now = {"started_wall": time.time()}
+        suite.write_warden(folder, before.model_copy(update=changes | now))
+        resumed = reporting.view(folder)
+        idle.kill()
+    suite.write_warden(folder, before)
+    assert [r.exit.cause for r in resumed.records] == ["completed", "completed"]
+    assert [run[:2] for run in resumed.pending] == ["02"]
+    assert resumed.started_wall == ended.started_wall, "the suite's start, not the resume's"
 
 
 def test_a_stopped_suite_goes_on_and_forgets_the_stop(house: House) -> None:
