@@ -16,7 +16,7 @@ from engines.protocol import RunSpec
 from results import forecasts, formats, notes, optimization, query, store
 from results.schema import Identity, RunCurves, RunRecord, SearchView, SuiteView
 from results.text import clean, clean_line, escape_json
-from workbench import answers, blackbox, examples, paths, plan, resuming, suite, trials
+from workbench import answers, blackbox, examples, paths, plan, suite, trials
 from workbench.exits import ExitStatus
 from workbench.state import RunView
 
@@ -42,7 +42,7 @@ def view(folder: Path) -> SuiteView:
     """A suite folded for a report."""
     state = suite.Reader(folder).poll()
     everything = records(folder.parent)
-    again = resuming.again(folder, state)
+    again = suite.again(folder, state)
     found = [r for r in suite_records(folder, everything) if r.identity.run_id not in again]
     done = {r.identity.run_id for r in found}
     standings = notes.standings(notes.read(folder.parent / "notes.jsonl"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from workbench import launch, suite
-from workbench.state import RunView, SuiteState, unfinished
+from workbench.state import RunView, unfinished
 
 
 def choose(log_root: Path, name: str | None) -> Path:
@@ -32,21 +32,6 @@ def left(folder: Path) -> list[RunView]:
     out = suite.taken_out(folder)
     views = suite.Reader(folder).poll().runs
     return [v for v in views if v.spec.run_id not in out and unfinished(v.state)]
-
-
-def again(folder: Path, state: SuiteState) -> set[str]:
-    """The runs that ended before the present warden began, and that it has still to try again."""
-    since = state.started_wall
-    if state.ended or since is None:
-        return set()
-    out = suite.taken_out(folder)
-    return {
-        run.spec.run_id
-        for run in state.runs
-        if unfinished(run.state)
-        and run.spec.run_id not in out
-        and (run.state.end is None or (run.state.ended_wall or since) < since)
-    }
 
 
 def to_come(folder: Path) -> int:

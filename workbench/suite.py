@@ -193,6 +193,21 @@ def taken_out(suite: Path) -> dict[str, Command]:
     return found
 
 
+def again(suite: Path, found: state.SuiteState) -> set[str]:
+    """The runs that ended before the present warden began, and that it has still to try again."""
+    since = found.started_wall
+    if found.ended or since is None:
+        return set()
+    out = taken_out(suite)
+    return {
+        run.spec.run_id
+        for run in found.runs
+        if state.unfinished(run.state)
+        and run.spec.run_id not in out
+        and (run.state.end is None or (run.state.ended_wall or since) < since)
+    }
+
+
 def read_warden(suite: Path) -> WardenFile | None:
     """warden.json, or None while there is none."""
     try:
