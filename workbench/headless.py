@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -90,6 +91,7 @@ def stop(folder: Path, timeout_seconds: float) -> ExitStatus:
 
 def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
     """One line per suite, newest first. Suites without a warden get their last entries now."""
+    shown = 0
     for folder in suite.suites(log_root):
         try:
             state = suite.Reader(folder).poll()
@@ -100,6 +102,7 @@ def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
             launch.reconcile(folder)
         if state.ended and not everything:
             continue
+        shown += 1
         ended = sum(r.state.status == "ended" for r in state.runs)
         row = {
             "suite": folder.name, "state": state.warden, "runs": state.total, "ended": ended,
@@ -111,6 +114,10 @@ def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
             detail = f"  {clean(state.detail)}" if state.detail else ""
             counted = f"{ended}/{state.total} {state.unit}"
             print(f"{clean(folder.name):<40} {state.warden:<9} {counted}{detail}")
+    if not shown and not as_json:
+        where = clean(str(log_root))
+        idle = "no suites yet" if everything else "no suite is at work; --all lists the ended ones"
+        print(f"workbench: {where}: {idle}", file=sys.stderr)
 
 
 def exit_status(state: SuiteState) -> ExitStatus:

@@ -106,6 +106,9 @@ class Journal:
         except BlockingIOError:
             os.close(fd)
             raise JournalBusyError(f"{path}: another process writes this journal") from None
+        except OSError as error:  # a file system without locks, or none of them left
+            os.close(fd)
+            raise JournalLostError(error.errno, f"{path}: {error.strerror}") from error
         try:
             journal = cls(fd, path, _next_sequence(path), os.fstat(fd).st_size)
             journal._seal()

@@ -163,13 +163,19 @@ def send(suite: Path, command: Command) -> None:
 
 
 def read_commands(suite: Path, offset: int) -> tuple[list[Command], int]:
-    """Commands since a byte offset, and the offset after them. Broken lines are passed over."""
+    """Commands since a byte offset, and the offset after them.
+
+    Broken lines are passed over, and ones of more than `journal.READ_BYTES` piece by piece: no
+    command is that long, and none behind it may wait for it.
+    """
     try:
         with (suite / "control.jsonl").open("rb") as file:
             file.seek(offset)
             data = file.read(journal.READ_BYTES)
     except FileNotFoundError:
         return [], offset
+    if len(data) == journal.READ_BYTES and b"\n" not in data:
+        return [], offset + len(data)
     whole = data[: data.rfind(b"\n") + 1]
     commands = []
     for line in whole.splitlines():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -148,6 +149,17 @@ def test_a_second_writer_is_refused_and_the_lock_is_not_inherited(tmp_path: Path
     journal.close()
     Journal.open(path).close()
     sleeper.communicate(b"\n")
+
+
+def test_a_lock_that_cannot_be_had_leaves_no_file_open(tmp_path: Path, monkeypatch) -> None:
+    def refuse(_fd: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("workbench.journal.fcntl.flock", refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(JournalLostError, match="No locks available"):
+        Journal.open(tmp_path / "events.jsonl")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_short_write_leaves_no_half_line(tmp_path: Path) -> None:

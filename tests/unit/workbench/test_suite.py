@@ -11,6 +11,9 @@ import pytest
 from engines import protocol as p
 from workbench import headless, plan, suite
 
+LOOKS = 20
+"""At the orders: more than a reader needs that never stands still."""
+
 ASKED = plan.SuitePlan(name="tiny", subsets=("a",), models=("m",))
 
 
@@ -147,3 +150,26 @@ def test_commands_arrive_in_order_and_broken_lines_are_passed_over(folder: Path)
         file.write(b"}\n")
     commands, _ = suite.read_commands(folder, offset)
     assert [c.do for c in commands] == ["hold"]
+
+
+def test_an_endless_line_does_not_keep_later_commands_waiting(folder: Path) -> None:
+    suite.send(folder, suite.Command(do="hold"))
+    with (folder / "control.jsonl").open("ab") as file:
+        file.write(b"x" * 200_000 + b"\n")
+    suite.send(folder, suite.Command(do="skip", run="01-probe-a-m"))
+    found, offset = [], 0
+    for _ in range(LOOKS):
+        commands, offset = suite.read_commands(folder, offset)
+        found += [command.do for command in commands]
+    assert found == ["hold", "skip"]
+    assert list(suite.taken_out(folder)) == ["01-probe-a-m"]
+
+
+def test_an_idle_machine_is_said_to_be_idle(tmp_path: Path, capsys) -> None:
+    headless.list_suites(tmp_path, everything=False, as_json=False)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no suite is at work" in said.err
+    assert "--all" in said.err
+    headless.list_suites(tmp_path, everything=False, as_json=True)
+    assert capsys.readouterr() == ("", "")
