@@ -16,6 +16,7 @@ import numpy as np
 
 from datasets_mm.build import Subset
 from engines.emitter import EngineError
+from engines.torchkit.subsets import unique_ids
 
 VIDEO_SUFFIXES: Final = frozenset(
     {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
@@ -83,7 +84,7 @@ def read(subset: Subset) -> Captions:
     return Captions(
         paths=[paths[row] for row in rows],
         references=[references[row] for row in rows],
-        ids=_unique([ids[row] for row in rows]),
+        ids=unique_ids([ids[row] for row in rows]),
         language=spoken.pop() if len(spoken) == 1 else MIXED,
         root=subset.image_root,
         videos=videos.pop(),
@@ -93,13 +94,3 @@ def read(subset: Subset) -> Captions:
 def is_video(path: str) -> bool:
     """By the file's ending; what it really holds is found when it is read."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
-
-
-def _unique(ids: Sequence[str]) -> list[str]:
-    """Ids with a number behind those that occur again: score files are joined by id."""
-    seen: dict[str, int] = {}
-    out = []
-    for name in ids:
-        seen[name] = seen.get(name, 0) + 1
-        out.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +21,10 @@ from engines.captioning.vision import Tower
 from engines.captioning.watch import Watch
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
-from engines.torchkit import device, distributed, forecast, loop, quantize, timed, trained
+from engines.torchkit import device, forecast, loop, opening, quantize, timed, trained
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.optimizers import decay_groups
-from engines.torchkit.precision import Precision
-from engines.torchkit.schedules import warmup_cosine, warmup_steps
+from engines.torchkit.schedules import planned_steps, warmup_cosine, warmup_steps
 
 Job = loop.Training[CaptionBatch]
 
@@ -42,12 +40,8 @@ SHAPING: Final = (
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, or only evaluate."""
     params = Params.model_validate(spec.params)
-    team = distributed.join()
-    target = device.choose(spec.devices, team.rank)
-    device.prepare(params.threads, tf32=params.tf32, ranks=team.size)
-    device.seed(spec.seed)
-    device.introduce(emit, spec, target)
-    precision, entry = Precision(params.precision, target), models.load(spec.model)
+    team, precision = opening.begin(spec, emit, params)
+    target, entry = precision.device, models.load(spec.model)
     context = resolve(Context(spec, params, precision, emit, run_dir, entry, team=team))
     with team.leader_first(emit):
         emit.phase("build")
@@ -72,7 +66,7 @@ def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -
     """Train, and keep what came of it; whether this process goes on to evaluate."""
     params, emit, team = context.params, context.emit, context.team
     ready.model.calibrate(first_features(data, ready))
-    watch = Watch(context, data, evaluator, ready.model, context.run_dir / "checkpoints")
+    watch = Watch(context, data, evaluator, ready.model)
     job = assemble(context, data, ready, watch)
     costing = forecast.of(context.spec, job, params.timing_warmup_steps, emit)
     if costing is not None:  # it looks at nothing, as it evaluates nothing
@@ -121,8 +115,7 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
     gatherer = Gatherer(ready.items, data.train.rows, spoken, seed)
     gatherer.place = (team.rank, team.size)
     gatherer.pin = params.pin_memory and target.type == "cuda"
-    steps = math.ceil(params.epochs * order.steps_per_epoch)
-    steps = min(steps, params.max_steps) if params.max_steps else steps
+    steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
     warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
     if params.compile:
         model.projector.compile()

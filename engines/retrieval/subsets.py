@@ -19,6 +19,7 @@ from datasets_mm.build import Subset
 from engines.emitter import EngineError
 from engines.retrieval.items import Rows, Vocabulary
 from engines.retrieval.pairs import NONE, Pool, Side
+from engines.torchkit.subsets import unique_ids
 
 
 @dataclass
@@ -91,7 +92,7 @@ def read_split(
     return Split(
         name=subset.name,
         queries=_queries(records, subset.image_root, strings, use_instruction=use_instruction),
-        ids=_unique(records["data_id"].to_pylist()),
+        ids=unique_ids(records["data_id"].to_pylist()),
         positives=[np.asarray(subset.corpus.rows(ids), np.int64) for ids in wanted],
         positive_ids=wanted,
         answers=[[a for a in (given or ()) if a and a.strip()] for given in _answers(records)],
@@ -167,13 +168,3 @@ def _lengths(column: pa.ChunkedArray) -> Rows:
 def _answers(records: pa.Table) -> list[list[str] | None]:
     answers: list[list[str] | None] = records["answer"].to_pylist()
     return answers
-
-
-def _unique(ids: Sequence[str]) -> list[str]:
-    """Ids with a number behind those that occur again: score files are joined by id."""
-    seen: dict[str, int] = {}
-    out = []
-    for name in ids:
-        seen[name] = seen.get(name, 0) + 1
-        out.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,12 +20,11 @@ from engines.retrieval.pairs import PairBatch, PairGatherer, to_device
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder, Room
-from engines.torchkit import device, distributed, forecast, loop, timed, trained
+from engines.torchkit import device, forecast, loop, opening, timed, trained
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.ema import Average, Ema
 from engines.torchkit.optimizers import adamw
-from engines.torchkit.precision import Precision
-from engines.torchkit.schedules import warmup_cosine, warmup_steps
+from engines.torchkit.schedules import planned_steps, warmup_cosine, warmup_steps
 
 Job = loop.Training[PairBatch]
 
@@ -41,12 +39,8 @@ SHAPING: Final = (
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, or only evaluate."""
     params = Params.model_validate(spec.params)
-    team = distributed.join()
-    target = device.choose(spec.devices, team.rank)
-    device.prepare(params.threads, tf32=params.tf32, ranks=team.size)
-    device.seed(spec.seed)
-    device.introduce(emit, spec, target)
-    precision, entry = Precision(params.precision, target), models.load(spec.model)
+    team, precision = opening.begin(spec, emit, params)
+    target, entry = precision.device, models.load(spec.model)
     context = Context(spec, params, precision, emit, run_dir, entry, team=team)
     context = trained.resolve(context, SHAPING)
     with team.leader_first(emit):
@@ -87,7 +81,7 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
     gatherer = PairGatherer(data.pool, ready.texts, ready.images, seed, params.modality_dropout)
     gatherer.pin = params.pin_memory and target.type == "cuda"
     gatherer.place = (team.rank, team.size)
-    steps = planned_steps(params, order)
+    steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
     warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
     if params.compile:
         model.compile_towers()
@@ -118,12 +112,6 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
         full_disk_is_fatal=context.spec.on_disk_full == "stop",
         team=team,
     )
-
-
-def planned_steps(params: Params, order: Order) -> int:
-    """Optimizer steps of the run; a part of an epoch is rounded up."""
-    steps = math.ceil(params.epochs * order.steps_per_epoch)
-    return min(steps, params.max_steps) if params.max_steps else steps
 
 
 def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:

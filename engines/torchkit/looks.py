@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engines.emitter import Emitter
 from engines.torchkit import checkpoints, loop
+from engines.torchkit.context import Context
 
 BEST: Final = "best"
 SEEN: Final = "epochs.json"
@@ -70,6 +72,48 @@ class Looks:
         except (OSError, ValueError):
             return []
         return found
+
+
+class Watch:
+    """Looks at the model at the ends of epochs; what it looks at is its engine's."""
+
+    def __init__(self, context: Context[Any], model: nn.Module, every: int) -> None:
+        """`every`: epochs between two looks; 0: none."""
+        self._run = context
+        self._every = every
+        self._looks = Looks(context.run_dir / "checkpoints", model, context.emit)
+        self.latest: dict[str, Tensor] = {}
+        """What was seen last, for the curves."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to look at between epochs."""
+        return self._every > 0
+
+    def after_epoch(self, epoch: int) -> bool:
+        """After epoch number `epoch` (from 1): look, and say whether training should end.
+
+        Among several ranks the leader looks, and the others hear what came of it.
+        """
+        if epoch % self._every:
+            return False
+        team = self._run.team
+        return team.follow(team.leads and self._between(epoch))
+
+    @abstractmethod
+    def look(self, epoch: int) -> bool:
+        """Look, and say whether training should end."""
+
+    def _between(self, epoch: int) -> bool:
+        """A look that leaves the random numbers of the training alone."""
+        self._run.emit.phase("eval", f"after epoch {epoch}")
+        state = checkpoints.random_state()
+        try:
+            ends = self.look(epoch)
+        finally:
+            checkpoints.set_random_state(state)
+        self._run.emit.phase("train")
+        return ends
 
 
 def judged(losses: Sequence[float], min_delta: float) -> tuple[int, int]:

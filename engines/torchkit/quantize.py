@@ -22,6 +22,15 @@ KEPT = ("lm_head",)
 """Never quantised: the output layer, which small errors hurt most (bitsandbytes' own choice)."""
 
 
+def need_bitsandbytes() -> None:
+    """Raise EngineError with the remedy where it is missing."""
+    if find_spec("bitsandbytes") is None:
+        raise EngineError(
+            "quantize = nf4: package `bitsandbytes` is missing; install the `qlora` extra: "
+            "pip install 'workbench-mm[qlora]'"
+        )
+
+
 def nf4(compute: torch.dtype, *, double: bool, keep: tuple[str, ...] = KEPT) -> Any:
     """A configuration for `from_pretrained`: NF4 weights (Dettmers et al. 2023, "QLoRA").
 
@@ -31,11 +40,7 @@ def nf4(compute: torch.dtype, *, double: bool, keep: tuple[str, ...] = KEPT) -> 
     Raises:
         EngineError: bitsandbytes is missing.
     """
-    if find_spec("bitsandbytes") is None:
-        raise EngineError(
-            "quantize = nf4: package `bitsandbytes` is missing; install the `qlora` extra: "
-            "pip install 'workbench-mm[qlora]'"
-        )
+    need_bitsandbytes()
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # transformers

@@ -19,6 +19,12 @@ def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.0) -> flo
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def planned_steps(epochs: float, most: int | None, steps_per_epoch: int) -> int:
+    """Optimizer steps of a run; a part of an epoch is rounded up, `most` is not exceeded."""
+    steps = math.ceil(epochs * steps_per_epoch)
+    return min(steps, most) if most else steps
+
+
 def warmup_steps(total: int, ratio: float, steps: int | None) -> int:
     """Warm-up steps: the number if given, else the ratio of all steps, rounded up."""
     wanted = math.ceil(ratio * total) if steps is None else steps

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any, Final
 from unittest import mock
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.emitter import EngineError
+from engines.torchkit.quantize import need_bitsandbytes
 
 NF4_BLOCK: Final = 64
 """Weights that share a scale (bitsandbytes' default)."""
@@ -99,11 +98,7 @@ def pack(
     Raises:
         EngineError: bitsandbytes is missing.
     """
-    if find_spec("bitsandbytes") is None:
-        raise EngineError(
-            "quantize = nf4: package `bitsandbytes` is missing; install the `qlora` extra: "
-            "pip install 'workbench-mm[qlora]'"
-        )
+    need_bitsandbytes()
     made = _four_bit_class()
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and meant(n)]
     for name, layer in found:

@@ -5,7 +5,7 @@ Apart from any engine: all of them ask for subsets by name and owe a person the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -76,3 +76,13 @@ def tell_skipped(emit: Emitter, skipped: Mapping[str, str], what: str) -> None:
         named = ", ".join(paths[:NAMED_SKIPS])
         text = f"{len(paths)} {what}: {reason} (first: {named})"
         emit.notice("images-skipped", text, len(paths))
+
+
+def unique_ids(ids: Sequence[str]) -> list[str]:
+    """Ids with a number behind those that occur again: score files are joined by id."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in ids:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return out

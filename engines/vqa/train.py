@@ -8,7 +8,7 @@ from engines.torchkit import loop
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.ema import Ema, Swa
 from engines.torchkit.optimizers import adamw
-from engines.torchkit.schedules import warmup_cosine, warmup_steps
+from engines.torchkit.schedules import planned_steps, warmup_cosine, warmup_steps
 from engines.vqa.batches import Gatherer
 from engines.vqa.context import Context
 from engines.vqa.data import Data
@@ -28,8 +28,7 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
     gatherer = Gatherer(ready.wording, ready.pictures, data.train, seed, shuffle=shuffle)
     gatherer.place = (team.rank, team.size)
     gatherer.pin = params.pin_memory and target.type == "cuda"
-    steps = math.ceil(params.epochs * order.steps_per_epoch)
-    steps = min(steps, params.max_steps) if params.max_steps else steps
+    steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
     warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
     if params.compile:
         model.compile(dynamic=True)

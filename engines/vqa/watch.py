@@ -10,11 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from engines.torchkit import checkpoints
+from engines.torchkit import looks
 from engines.torchkit.ema import Average
-from engines.torchkit.looks import Looks
 from engines.vqa.answers import letter_logits
 from engines.vqa.calibration import softmax
 from engines.vqa.context import Context
@@ -22,33 +20,16 @@ from engines.vqa.data import Data
 from engines.vqa.prepare import Prepared
 
 
-class Watch:
-    """Looks at the model at the ends of epochs."""
+class Watch(looks.Watch):
+    """Looks at the held-out questions."""
 
     def __init__(self, context: Context, data: Data, ready: Prepared) -> None:
+        super().__init__(context, ready.model, context.params.look_every_epochs)
         self._context = context
         self._questions = data.validation
         self._ready = ready
-        self._looks = Looks(context.run_dir / "checkpoints", ready.model, context.emit)
         self.averages: dict[str, Average] = {}
         """Of the weights, the one that answers last."""
-        self.latest: dict[str, Tensor] = {}
-        """What was seen last, for the curves."""
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is anything to look at between epochs."""
-        return self._context.params.look_every_epochs > 0
-
-    def after_epoch(self, epoch: int) -> bool:
-        """After epoch number `epoch` (from 1): look, and say whether training should end.
-
-        Among several ranks the leader looks, and the others hear what came of it.
-        """
-        if epoch % self._context.params.look_every_epochs:
-            return False
-        team = self._context.team
-        return team.follow(team.leads and self._look(epoch))
 
     def settle(self) -> None:
         """Put the weights that answer into the model: the best ones, else their average."""
@@ -57,27 +38,20 @@ class Watch:
         for average in self.averages.values():  # a run that is read again finds equal ones
             average.follow()
 
-    def _look(self, epoch: int) -> bool:
-        params, emit = self._context.params, self._context.emit
-        emit.phase("eval", f"after epoch {epoch}")
-        state = checkpoints.random_state()
-        average = self._answering()
+    def look(self, epoch: int) -> bool:
+        """See `looks.Watch`."""
+        params, average = self._context.params, self._answering()
         applied: AbstractContextManager[None] = average.applied() if average else nullcontext()
         with applied:
-            try:
-                loss, accuracy = self._losses()
-            finally:
-                checkpoints.set_random_state(state)
+            loss, accuracy = self._losses()
             self.latest = {
                 "validation_loss": torch.tensor(loss),
                 "validation_accuracy": torch.tensor(accuracy),
             }
             seen = self._looks.add(epoch, loss, accuracy=accuracy)
-            ends = params.early_stopping and self._looks.judge(
+            return params.early_stopping and self._looks.judge(
                 seen, params.patience, params.min_delta
             )
-        emit.phase("train")
-        return ends
 
     def _losses(self) -> tuple[float, float]:
         """Nats of the right letter among the four, and the share of hits."""

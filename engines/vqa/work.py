@@ -9,9 +9,8 @@ from typing import Any, Final
 from engines import models, protocol
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
-from engines.torchkit import checkpoints, device, distributed, forecast, loop, quantize, timed
+from engines.torchkit import checkpoints, device, forecast, loop, opening, quantize, timed
 from engines.torchkit import trained as kept
-from engines.torchkit.precision import Precision
 from engines.vqa.answers import answer_split
 from engines.vqa.context import Context
 from engines.vqa.data import Data, read_data
@@ -33,14 +32,8 @@ SHAPING: Final = (
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and answer, or only answer."""
     params = Params.model_validate(spec.params)
-    team = distributed.join()
-    target = device.choose(spec.devices, team.rank)
-    device.prepare(params.threads, tf32=params.tf32, ranks=team.size)
-    if params.deterministic:
-        device.be_deterministic()
-    device.seed(spec.seed)
-    device.introduce(emit, spec, target)
-    precision, entry = Precision(params.precision, target), models.load(spec.model)
+    team, precision = opening.begin(spec, emit, params, deterministic=params.deterministic)
+    target, entry = precision.device, models.load(spec.model)
     asked = Context(spec, params, precision, emit, run_dir, entry, team=team)
     context = kept.resolve(asked, SHAPING)
     with team.leader_first(emit):
