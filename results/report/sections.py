@@ -7,7 +7,7 @@ string is a part that has nothing to say.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from results import formats
@@ -58,9 +58,21 @@ def models(records: Sequence[RunRecord], lang: str) -> str:
         own = [r for r in records if r.identity.model == name]
         parts = [code(name), *_revision(own, lang), *_parameters(own, lang)]
         lines.append("- " + ", ".join(parts))
-        facts = dict.fromkeys((k, v) for r in own for k, v in r.facts.items() if k != "note")
-        lines += [f"  - {escape(key)}: {escape(value)}" for key, value in facts]
+        lines += [f"  - {line}" for line in _model_facts(own)]
     return _block(lines)
+
+
+def _model_facts(records: Sequence[RunRecord]) -> Iterator[str]:
+    """Each fact once; one that differs between the model's runs with the subsets it is of."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        for key, value in record.facts.items():
+            if key != "note":
+                found.setdefault(key, {}).setdefault(value, []).append(record.identity.subset)
+    for key, values in found.items():
+        for value, subsets in values.items():
+            of = ", ".join(map(code, dict.fromkeys(subsets)))
+            yield f"{escape(key)}{f' ({of})' if len(values) > 1 else ''}: {escape(value)}"
 
 
 def _revision(records: Sequence[RunRecord], lang: str) -> list[str]:

@@ -63,6 +63,18 @@ def test_a_long_plan_and_hostile_names_stay_in_place(mixed):
     assert "\x1b" not in page
 
 
+def test_facts_that_differ_name_their_subsets(make):
+    found = [
+        make.record(f"{subset}-run", identity={"subset": subset, "model": "m"},
+                    facts={"precision": "fp32", "corpus": corpus})
+        for subset, corpus in (("a", "10 passages"), ("b", "20 passages"), ("c", "10 passages"))
+    ]  # fmt: skip
+    lines = [line.strip() for line in sections.models(found, "en").splitlines()]
+    assert lines[1:] == [
+        "- precision: fp32", "- corpus (`a`, `c`): 10 passages", "- corpus (`b`): 20 passages",
+    ]  # fmt: skip
+
+
 def test_settings_are_fixed_or_differ(make, mixed):
     fixed = sections.fixed_settings(mixed.records, "en")
     assert "`batch=64`" in fixed
