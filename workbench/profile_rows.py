@@ -55,8 +55,13 @@ def _size(profiles: Profiles) -> Section:
         rows.append(row(profiles, "expected by the recipe", lambda p: number(p.expected_rows)))
     if any(p.corpus_rows is not None and p.form == "passages" for p in profiles):
         rows.append(row(profiles, "passages of the corpus", lambda p: number(p.corpus_rows)))
-    rows.append(row(profiles, "size of the file", lambda p: number(p.bytes / 2**20, " MiB")))
+    rows.append(row(profiles, "size of the file", lambda p: _file_size(p.bytes)))
     return Section("size", tuple(rows))
+
+
+def _file_size(bytes_: int) -> Figure:
+    mib = bytes_ / 2**20
+    return Figure(f"{mib:,.0f} MiB" if mib >= 10 else f"{mib * 1024:,.0f} KiB", mib)
 
 
 def _filled(profiles: Profiles) -> Section:

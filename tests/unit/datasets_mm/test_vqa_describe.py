@@ -62,6 +62,8 @@ def test_questions_are_counted_by_hand(place: Path) -> None:
     assert (found.tokens.query.n, found.tokens.passage.n) == (4, 4)  # options weigh a quarter each
 
     shown = said(found)
+    assert 0 < found.bytes < 1 << 20
+    assert shown["size"]["size of the file"] == (f"{found.bytes / 1024:,.0f} KiB",), "not 0 MiB"
     assert shown["right answer"]["b"] == ("1 (25.00 %)",)
     assert "candidate passages a record" not in shown
     labels = [label for rows in shown.values() for label in rows]
