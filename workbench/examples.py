@@ -65,8 +65,19 @@ def _sheets(videos: list[str], frames: int, cache_root: Path) -> dict[str, str]:
         done = subprocess.run(command, capture_output=True, check=False, timeout=SHEET_SECONDS)
     except subprocess.TimeoutExpired:
         return {}
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    return {one["path"]: one["file"] for one in said if one["kind"] == "sheet"}
+    return dict(filter(None, map(_sheet, done.stdout.splitlines())))
+
+
+def _sheet(line: bytes) -> tuple[str, str] | None:
+    """Video and sheet as the child's line tells them; a library of it may have printed others."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict) or said.get("kind") != "sheet":
+        return None
+    video, sheet = said.get("path"), said.get("file")
+    return (video, sheet) if isinstance(video, str) and isinstance(sheet, str) else None
 
 
 def image_root(subset: str, cache_root: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,11 @@ def test_videos_of_a_report_have_a_picture_others_stay_names(tmp_path: Path) -> 
     assert 'width="384"' in captions._picture(first, links).text
     assert captions._picture(second, links).text == "b.mp4"
     assert 'width="96"' in captions._picture(third, links).text
+
+
+def test_what_else_a_child_prints_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A codec may write to stdout whatever it likes."""
+    out = b'[h264]\n[1]\n\xff\n{"kind": "sheet"}\n{"kind": "sheet", "path": "v", "file": "f"}'
+    done = subprocess.CompletedProcess([], 0, out, b"")
+    monkeypatch.setattr("workbench.examples.subprocess.run", lambda *_, **__: done)
+    assert examples._sheets(["v"], 4, Path("c")) == {"v": "f"}
