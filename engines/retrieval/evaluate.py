@@ -26,6 +26,8 @@ SUFFIX: Final[Mapping[Modality, str]] = {
 }  # fmt: skip
 ABLATED: Final = ("recall@1", "recall@5", "recall@10", "mrr@10")
 """What is said of the query ablations."""
+CHANCES: Final = (1, 5, 10, 100)
+"""The K whose chance is told: those that reports show."""
 COMPARED: Final = 256
 """Queries on which an approximate search is compared with the exact one."""
 NAMED: Final = 5
@@ -127,7 +129,7 @@ class Evaluator:
         predictions.write_qrels(run_dir, split)
         self._send(split, scores, "", file)
         _tell_depth(split, rows.shape[1], self._emit)
-        self._send_chance(split)
+        self._send_chance(split, rows.shape[1])
 
     def _ablate(self, split: Split, queries: Encoded, index: Index, run_dir: Path) -> None:
         for modality in self._params.evaluate_modalities:
@@ -159,9 +161,9 @@ class Evaluator:
                 metric = _mean(name + suffix, split.name, values, interval)
                 self._emit.send(metric.model_copy(update={"scores_file": file}))
 
-    def _send_chance(self, split: Split) -> None:
+    def _send_chance(self, split: Split, depth: int) -> None:
         counts, size = np.asarray([len(p) for p in split.positives]), len(split.corpus.ids)
-        for k in (1, 10):
+        for k in (k for k in metrics.cutoffs(depth) if k in CHANCES):
             self._emit.send(
                 protocol.Metric(
                     name=f"recall@{k}[chance]",

@@ -1,6 +1,7 @@
 """Whole runs of the retrieval engine on a small subset: learning, repeating, resuming, refusing."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,8 @@ def test_it_learns_what_needs_both_modalities(learned):
     assert both > text
     assert both > image
     assert metric(sent, "recall@1[chance]") == pytest.approx(2 / 144)
+    none_of_five = math.prod([(142 - i) / (144 - i) for i in range(5)])
+    assert metric(sent, "recall@5[chance]") == pytest.approx(1 - none_of_five)
 
 
 def test_the_journal_of_a_run_is_complete(learned):
