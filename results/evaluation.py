@@ -88,6 +88,14 @@ def headline_of(split: str) -> str:
     return next((name for prefix, name in HEADLINES.items() if split.startswith(prefix)), "")
 
 
+def score(record: RunRecord) -> str:
+    """`recall@5 0.4321 on oven_val`: of the first split, its data set's metric or the first one."""
+    found = [m for m in record.metrics if m.split != "train" and not split_name(m.name).variant]
+    own = [m for m in found if m.split == found[0].split]
+    named = [m for m in own if m.name == headline_of(m.split)] or own
+    return f"{named[0].name} {formats.number(named[0].value)} on {named[0].split}" if named else ""
+
+
 def _readable(names: Sequence[str], headline: str) -> list[str]:
     """The headline first, and of a metric with more than four K only those of `SHOWN`."""
     cutoffs: dict[str, list[int]] = {}

@@ -198,6 +198,8 @@ def summary(folder: Path) -> str:
 
 def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> None:
     """One line per run, oldest first."""
+    from results import evaluation
+
     found = [r for r in records(log_root) if not suite_name or suite_name in r.identity.suite]
     for record in found:
         if as_json:
@@ -209,12 +211,14 @@ def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> No
         cells = [
             f"{record.identity.suite:<32}",
             f"{record.identity.run_id:<44}",
+            f"seed {record.identity.seed:<5}",
             f"{record.exit.cause:<11}",
             f"{formats.count(record.steps):>8} steps",
             f"{shown:>10} epoch",
             f"{formats.size(rss) if rss is not None else 'n/a':>9} max RSS{guess}",
+            evaluation.score(record),
         ]
-        print(clean_line("  ".join(cells)))
+        print(clean_line("  ".join(cells).rstrip()))
     if not found and not as_json:
         print(f"workbench: no records in {clean(str(log_root))}", file=sys.stderr)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from engines import protocol as p
-from workbench import record
+from results import store
+from workbench import record, reporting
 from workbench.state import fold
 
 SPEC = p.RunSpec(
@@ -85,6 +88,26 @@ def test_epochs_and_timed_steps_are_those_that_were_done() -> None:
     assert untold.timing.timed_steps == 204, "as the journal counts them"
     before = record.build(SPEC, fold(entries(*START[:-1], p.End(cause="failed"))), "f")
     assert before.epochs == 0
+
+
+def test_a_line_of_the_list_has_seed_and_score(tmp_path: Path, capsys) -> None:
+    metrics = [
+        p.Metric(name=name, value=value, split=split, n=9)
+        for name, value, split in (
+            ("loss", 0.1, "train"), ("recall@1[chance]", 0.01, "oven_val"),
+            ("recall@1", 0.25, "oven_val"), ("recall@5", 0.5, "oven_val"),
+        )
+    ]  # fmt: skip
+    made = record.build(SPEC, fold(entries(*START, *metrics, p.End(cause="completed"))), "f")
+    none = record.build(SPEC, fold(entries(*START, p.End(cause="failed"))), "f")
+    other = none.model_copy(update={"identity": none.identity.model_copy(update={"run_id": "2"})})
+    for one in (made, other):
+        store.append(tmp_path / "results.jsonl", one)
+    reporting.list_records(tmp_path, None, as_json=False)
+    first, second = capsys.readouterr().out.splitlines()
+    assert "seed 42" in first
+    assert first.endswith("recall@5 0.5000 on oven_val")
+    assert second.endswith("max RSS")
 
 
 def test_a_killed_run_has_reasons_instead_of_numbers() -> None:
