@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engines.protocol import RunSpec
 from results import formats
+from results.text import clean_line
 from workbench import folds
 from workbench.state import RunState, RunView, SuiteState
 
@@ -37,11 +40,34 @@ def progress_line(view: RunView, number: int, total: int) -> str:
 def suite_rows(state: SuiteState) -> tuple[tuple[tuple[str, bool], ...], list[list[str]]]:
     """Header (name, right-aligned?) and one row a run."""
     rows = []
-    for view in state.runs:
+    differences = apart([view.spec for view in state.runs], seeds=True)
+    for view, difference in zip(state.runs, differences, strict=True):
         cells = _cells(view.state)
-        row = [_what(view.spec), _state(view.state)]
+        what = " ".join(part for part in (_what(view.spec), difference) if part)
+        row = [what, _state(view.state)]
         rows.append([*row, *(cells[name] for name, _ in _HEADER[2:])])
     return _HEADER, rows
+
+
+def apart(specs: Sequence[RunSpec], *, seeds: bool) -> list[str]:
+    """What tells each run from those of its subset and model: label, seed, repeat; or nothing.
+
+    Without `seeds` for a table that has a column of them.
+    """
+    alike: dict[tuple[str, str], list[RunSpec]] = {}
+    for spec in specs:
+        alike.setdefault((spec.subset, spec.model), []).append(spec)
+    found = []
+    for spec in specs:
+        if spec.trial:  # its settings are shown
+            found.append("")
+            continue
+        group = alike[spec.subset, spec.model]
+        parts = [clean_line(spec.label, 40)] if len({s.label for s in group}) > 1 else []
+        parts += [f"seed {spec.seed}"] if seeds and len({s.seed for s in group}) > 1 else []
+        parts += [f"repeat {spec.repeat + 1}"] if len({s.repeat for s in group}) > 1 else []
+        found.append(" ".join(part for part in parts if part))
+    return found
 
 
 def _what(spec: RunSpec) -> str:

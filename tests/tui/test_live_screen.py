@@ -15,6 +15,7 @@ from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import Choose, Confirm
 from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.results import ResultsScreen
+from workbench.tui.widgets.chart import Chart
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_tail import LogTail
 
@@ -28,7 +29,7 @@ async def test_live_shows_queue_run_curves_and_log(app: WorkbenchApp, log_root: 
         await until(pilot, lambda: "step time" in screen_text(pilot))
         text = screen_text(pilot)
         for part in ("running · 2 of 4 runs done · 1 failed", "completed", "oom-cuda", "train 64%",
-                     "queued", "1,680 / 2,616 steps", "left", "GiB", "CPU (100 % = one core)",
+                     "queued", "1,680 / 2,616 steps", "left", "GiB", "CPU of one core",
                      "epoch 1 of 1: 2,616 steps of 64"):  # fmt: skip
             assert part in text, f"{part!r} is not on\n{text}"
         assert any(0x2800 < ord(c) < 0x2900 for c in text)
@@ -240,3 +241,29 @@ async def test_log_stays_where_it_was_scrolled_to(app: WorkbenchApp, log_root: P
         await until(pilot, lambda: (s := live_of(app).snapshot) and s.log[-1] == "line 159")
         await pilot.pause()
         assert "line 159" not in screen_text(pilot)
+
+
+@pytest.mark.parametrize(("size", "rows"), [((160, 50), 2), ((160, 30), 1), ((120, 36), 1)])
+async def test_charts_stand_in_two_rows_where_there_is_height(
+    app: WorkbenchApp, log_root: Path, size: tuple[int, int], rows: int
+) -> None:
+    canned.busy_root(log_root)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "step time" in screen_text(pilot))
+        shown = [chart for chart in app.screen.query(Chart) if chart.display]
+        assert len({chart.region.y for chart in shown}) == rows
+
+
+@pytest.mark.parametrize("size", [(40, 10), (79, 40), (120, 23)])
+async def test_a_screen_that_is_too_small_says_so(
+    app: WorkbenchApp, log_root: Path, size: tuple[int, int]
+) -> None:
+    canned.busy_root(log_root)
+    async with app.run_test(size=size) as pilot:
+        for key in "24":
+            await pilot.press(key)
+            await pilot.pause()
+            await until(pilot, lambda: screen_text(pilot).split() == ["needs", "80×24"])
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "Data" in screen_text(pilot))

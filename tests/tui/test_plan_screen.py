@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,15 @@ async def test_enter_alone_does_no_harm(app: WorkbenchApp) -> None:
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is screen)
         assert not (app.log_root / "plans").exists()
+
+
+async def test_exactly_one_run_is_one_run_under_its_header(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        screen.change(replace(screen.draft, subsets=(), models=("clip-nano",), suite={}))
+        await until(pilot, lambda: screen.preview and screen.preview.problems)
+        screen.change(replace(screen.draft, subsets=("emoji_train",)))
+        await until(pilot, lambda: "F5  Start 1 run\n" in screen_text(pilot))
+        header = screen.query_one("#runs", Grid).render_line(0).text
+        assert "subset" in header
+        assert "seed" in header

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from engines import protocol
+from workbench import lines
 from workbench.state import RunState, RunView, SuiteState, fold
 from workbench.tui import braille, children, live_rows, plan_rows, settings, steering
 from workbench.tui import quantities as q
@@ -301,3 +302,18 @@ def test_a_subset_of_another_engine_is_dim_throughout() -> None:
     assert {cell.tone for cell in rows[1][1:] if isinstance(cell, Cell)} == {"dim"}
     assert rows[1][-1] == Cell("passages", "dim")
     assert rows[2][-1] == Cell("missing", "error")
+
+
+def test_runs_that_look_alike_are_told_apart() -> None:
+    def spec(**more: object) -> protocol.RunSpec:
+        table = {"suite": "s", "run_id": "r", "engine": "e", "subset": "a", "model": "m",
+                 "params": {}, "cache_root": "c", **more}  # fmt: skip
+        return protocol.RunSpec.model_validate(table)
+
+    seeds = [spec(seed=1), spec(seed=2), spec(subset="b", seed=2)]
+    assert lines.apart(seeds, seeds=True) == ["seed 1", "seed 2", ""]
+    assert lines.apart(seeds, seeds=False) == ["", "", ""]
+    variants = [spec(label="all on"), spec(label="no cache", repeat=1)]
+    assert lines.apart(variants, seeds=True) == ["all on repeat 1", "no cache repeat 2"]
+    state = SuiteState("s", runs=tuple(RunView(s, "f", RunState()) for s in seeds[:2]))
+    assert [row[0] for row in lines.suite_rows(state)[1]] == ["a m seed 1", "a m seed 2"]

@@ -50,7 +50,7 @@ async def test_new_records_appear_by_themselves(
         await pilot.press("3")
         await until(pilot, lambda: "No records yet." in screen_text(pilot))
         canned.append_record(log_root, canned.record("s", 1, random.Random(1)))
-        await until(pilot, lambda: "1 runs" in screen_text(pilot))
+        await until(pilot, lambda: "1 run · newest" in screen_text(pilot))
 
 
 @pytest.mark.parametrize(("choice", "ending"), [("home", "md"), ("end", "csv")])
@@ -98,3 +98,26 @@ async def test_report_is_written_by_the_command(
         await pilot.press("w")
         await until(pilot, lambda: "no suite of that name" in screen_text(pilot))
         assert ran[0][0] == "report"
+
+
+async def test_the_cursor_stays_on_the_newest_row_until_it_is_moved(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import random
+
+    from workbench.tui.screens import results
+
+    monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
+    canned.append_record(log_root, canned.record("s", 1, random.Random(1)))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "1 run · newest" in screen_text(pilot))
+        grid = app.screen.query_one("#records", Grid)
+        canned.append_record(log_root, canned.record("s", 2, random.Random(2)))
+        await until(pilot, lambda: len(grid.rows) == 2)
+        assert grid.cursor == 0
+        await pilot.press("down")
+        held = grid.key
+        canned.append_record(log_root, canned.record("s", 3, random.Random(3)))
+        await until(pilot, lambda: len(grid.rows) == 3)
+        assert (grid.key, grid.cursor) == (held, 2)

@@ -92,7 +92,10 @@ class WorkbenchApp(App[None]):
     TITLE = "workbench"
     ENABLE_COMMAND_PALETTE = False
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - Textual declares it
-        (0, "-narrow"), (110, "-medium"), (160, "-wide"),
+        (0, "-tiny"), (80, "-narrow"), (110, "-medium"), (160, "-wide"),
+    ]  # fmt: skip
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012 - Textual declares it
+        (0, "-low"), (24, "-usual"), (40, "-tall"),
     ]  # fmt: skip
     MODES = {  # noqa: RUF012 - Textual declares it
         "plan": PlanScreen,

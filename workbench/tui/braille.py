@@ -100,6 +100,8 @@ def _row(y: float, span: tuple[float, float], top: int) -> int:
     low, high = span
     if high <= low:
         return top // 2
+    if not math.isfinite(high - low):  # the distance of two huge values has no float
+        y, low, high = y / 2, low / 2, high / 2
     return top - round((y - low) / (high - low) * top)
 
 

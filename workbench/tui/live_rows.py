@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from results import formats
 from results.text import clean_line
-from workbench import folds, rungs
+from workbench import folds, lines, rungs
 from workbench.tui import quantities as q
 from workbench.tui.widgets.chart import Series
 from workbench.tui.widgets.grid import Cell, CellLike, Column, Row
@@ -19,10 +19,10 @@ QUEUE: Final = (
     Column("mark", "", 1, rank=0),
     Column("subset", "subset", 15, grow=14, rank=0),
     Column("model", "model", 13, grow=14, rank=0),
-    Column("seed", "seed", 5, right=True, rank=9),
+    Column("seed", "seed", 5, right=True, rank=2),
     Column("state", "state", 15, grow=8, rank=0),
     Column("step", "step", 7, right=True, rank=5),
-    Column("loss", "loss", 7, right=True, rank=1),
+    Column("loss", "loss", 8, right=True, rank=1),
     Column("r1", "r@1", 6, right=True, rank=4),
     Column("time", "step time", 9, right=True, rank=3),
     Column("rate", "samples/s", 9, right=True, rank=6),
@@ -59,10 +59,13 @@ SUITE_WORDS: Final = {
 
 def queue(state: SuiteState) -> tuple[list[Row], list[str]]:
     """One row a run."""
-    return [_run_row(view) for view in state.runs], [v.spec.run_id for v in state.runs]
+    specs = [view.spec for view in state.runs]
+    told = lines.apart(specs, seeds=False)
+    rows = [_run_row(view, part) for view, part in zip(state.runs, told, strict=True)]
+    return rows, [spec.run_id for spec in specs]
 
 
-def _run_row(view: RunView) -> Row:
+def _run_row(view: RunView, told: str) -> Row:
     run, spec = view.state, view.spec
     key = run.cause or run.status
     last, sample = run.last, run.sample
@@ -71,7 +74,7 @@ def _run_row(view: RunView) -> Row:
     tone = "strong" if run.status in ("starting", "running") else ""
     return (
         GLYPHS.get(key, Cell("✗", "error")),
-        Cell(clean_line(_subject(spec), 80), tone),
+        Cell(clean_line(" ".join(filter(None, (told, _subject(spec)))), 80), tone),
         Cell(clean_line(spec.model, 80), tone),
         Cell(str(spec.seed), "dim"),
         status(run),
@@ -121,7 +124,8 @@ def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
     """Left and right part of the line about the suite."""
     ended = sum(r.state.status == "ended" for r in state.runs)
     failed = sum(_is_bad(r.state) for r in state.runs)
-    done = f"{ended} of {state.total} {state.unit} done"
+    unit = state.unit.removesuffix("s") if state.total == 1 else state.unit
+    done = f"{ended} of {state.total} {unit} done"
     parts = [SUITE_WORDS.get(state.warden, state.warden), done]
     parts += [f"{failed} failed"] if failed else []
     if state.detail and state.warden != "running":  # then it names the run, which is shown
@@ -222,7 +226,7 @@ def series(run: RunState | None) -> dict[str, Series]:
         "loss": _series(run, "loss", "loss", q.number, steps),
         "step": _series(run, "step_seconds", "step time", q.duration, steps),
         "memory": _series(run, memory, label, q.size, seconds),
-        "cpu": _series(run, "cpu", "CPU (100 % = one core)", q.percent, seconds),
+        "cpu": _series(run, "cpu", "CPU of one core", q.percent, seconds),
         "r1": _series(run, "r@1", "r@1 in the batch", q.score, steps),
         "gpu": _series(run, use, "GPU use", q.percent, seconds, clean_line(why) or "no GPU"),
     }
@@ -236,10 +240,10 @@ def _first_gpu(run: RunState | None, name: str) -> str:
 
 def _memory(run: RunState | None) -> tuple[str, str]:
     """The memory curve that matters: the run's own VRAM, the device's, else resident memory."""
-    for prefix, label in (("vram_process", "VRAM"), ("vram_device", "VRAM in use")):
+    for prefix, label in (("vram_process", "VRAM"), ("vram_device", "all VRAM")):
         if name := _first_gpu(run, prefix):
             return name, f"{label}, GPU {name.partition('[')[2].rstrip(']')}"
-    return "rss_tree", "RSS, all processes"
+    return "rss_tree", "RSS of the run"
 
 
 def _series(

@@ -91,9 +91,9 @@ def paint_models(screen: DOMNode, catalogue: Catalogue, draft: Draft) -> None:
     fitting = [m for m in catalogue.models if not m.engines or draft.engine in m.engines]
     rows: list[Row] = [
         (
-            ON if entry.name in draft.models else OFF,
+            ON if entry.name in draft.models else Cell("✗", "error") if entry.problem else OFF,
             Cell(entry.name, "strong" if entry.name in draft.models else ""),
-            Cell(entry.problem or entry.summary, "error" if entry.problem else "dim"),
+            Cell(entry.summary or entry.problem, "dim" if entry.summary else "error"),
         )
         for entry in fitting
     ]
@@ -120,11 +120,11 @@ def paint_runs(screen: DOMNode, preview: Preview) -> None:
     grid, heading = screen.query_one("#runs", Grid), screen.query_one("#runs-heading", Heading)
     if preview.problems:
         heading.title, heading.remark = "Problems", str(len(preview.problems))
-        grid.columns = (Column("text", "", 20, grow=400),)
+        grid.lay_out((Column("text", "", 20, grow=400),))
         grid.show([(Cell(problem, "error"),) for problem in preview.problems])
         return
     heading.title, heading.remark = "Runs", str(len(preview.runs))
-    grid.columns = RUNS
+    grid.lay_out(RUNS)
     rows: list[Row] = [
         (
             Cell(str(number), "dim"),
@@ -148,13 +148,13 @@ def verdict(preview: Preview | None) -> tuple[str, bool]:
         return f" {preview.problems[0]}{more}", True
     runs = preview.runs
     parts = [
-        _many(len({r.subset for r in runs}), "subset"),
-        _many(len({r.model for r in runs}), "model"),
+        many(len({r.subset for r in runs}), "subset"),
+        many(len({r.model for r in runs}), "model"),
     ]
     seeds, repeats = len({r.seed for r in runs}), len({r.repeat for r in runs})
-    parts += [_many(seeds, "seed")] if seeds > 1 else []
-    parts += [_many(repeats, "repeat")] if repeats > 1 else []
-    return f" {_many(len(runs), 'run')}: {' × '.join(parts)}", False
+    parts += [many(seeds, "seed")] if seeds > 1 else []
+    parts += [many(repeats, "repeat")] if repeats > 1 else []
+    return f" {many(len(runs), 'run')}: {' × '.join(parts)}", False
 
 
 def presets(entries: tuple[PresetEntry, ...]) -> tuple[list[Row], list[str]]:
@@ -182,5 +182,6 @@ def _state(problem: str, *, built: bool) -> CellLike:
     return Cell("built", "") if built else Cell("not built", "dim")
 
 
-def _many(number: int, word: str) -> str:
+def many(number: int, word: str) -> str:
+    """`1 run`, `2 runs`."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"

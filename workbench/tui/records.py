@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,7 +29,7 @@ COLUMNS: Final = (
     Column("engine", "engine", 9, rank=14),
     Column("subset", "subset", 14, grow=12, rank=0),
     Column("model", "model", 13, grow=10, rank=0),
-    Column("seed", "seed", 5, right=True, rank=13),
+    Column("seed", "seed", 5, right=True, rank=3),
     Column("cause", "end", 9, rank=1),
     Column("steps", "steps", 7, right=True, rank=9),
     Column("epoch", "1 epoch", 9, right=True, rank=2),
@@ -38,7 +38,7 @@ COLUMNS: Final = (
     Column("rate", "samples/s", 9, right=True, rank=7),
     Column("rss", "max RSS", 8, right=True, rank=4),
     Column("vram", "VRAM", 8, right=True, rank=10),
-    Column("loss", "loss", 7, right=True, rank=5),
+    Column("loss", "loss", 8, right=True, rank=5),
     Column("r1", "r@1", 6, right=True, rank=10),
     Column("score", "score", 6, right=True, rank=3),
     Column("metric", "score is", 22, grow=14, rank=9),
@@ -231,6 +231,28 @@ def _stamp(wall: float) -> str:
     import time
 
     return time.strftime("%m-%d %H:%M", time.localtime(wall))
+
+
+def told_apart(rows: Sequence[ResultRow]) -> list[tuple[CellLike, ...]]:
+    """The cells of rows; where subset, model and seed of a suite are alike, with the label before.
+
+    The label's own column has no room on most screens.
+    """
+    at = {column.key: place for place, column in enumerate(COLUMNS)}
+    labels: dict[tuple[object, ...], set[CellLike]] = {}
+
+    def alike(row: ResultRow) -> tuple[object, ...]:
+        return row.key[0], *(row.cells[at[key]] for key in ("subset", "model", "seed"))
+
+    for row in rows:
+        labels.setdefault(alike(row), set()).add(row.cells[at["label"]])
+    shown = []
+    for row in rows:
+        cells, label = list(row.cells), row.cells[at["label"]]
+        if label and len(labels[alike(row)]) > 1:
+            cells[at["subset"]] = f"{label} {cells[at['subset']]}"
+        shown.append(tuple(cells))
+    return shown
 
 
 def arrange(

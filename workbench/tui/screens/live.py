@@ -97,6 +97,8 @@ class LiveScreen(Screen[None]):
         self._said = 0.0
         self._queued = -1
         self._trouble = ""
+        self._settled = False
+        """The suite on screen has ended: the footer offers nothing that steers it."""
         self._taken = threading.Event()
         self._over = threading.Event()
 
@@ -208,6 +210,9 @@ class LiveScreen(Screen[None]):
         if event.snapshot.folder != self.folder:
             return
         self.snapshot = event.snapshot
+        if self.snapshot.suite.ended != self._settled:
+            self._settled = self.snapshot.suite.ended
+            self.refresh_bindings()
         rows, keys = live_rows.queue(self.snapshot.suite)
         grid = self.query_one("#queue", Grid)
         if len(rows) != self._queued:  # setting a height lays out the whole screen again
@@ -317,9 +322,11 @@ class LiveScreen(Screen[None]):
     def check_action(
         self,
         action: str,
-        parameters: tuple[object, ...],  # noqa: ARG002 - Textual's signature
+        parameters: tuple[object, ...],
     ) -> bool | None:
-        """`v` is for narrow screens; wide ones show both."""
+        """`v` is for narrow screens, wide ones show both; an ended suite is not steered."""
+        if action == "steer" and self._settled:
+            return parameters == ("resume",)
         return action != "view" or self.has_class("-narrow")
 
     def action_view(self) -> None:
@@ -334,7 +341,7 @@ class LiveScreen(Screen[None]):
                 Cell("●", "accent") if s.busy else Cell(" "),
                 Cell(s.name, "strong" if s.busy else ""),
                 Cell(s.state, "error" if s.state in ("lost", "unreadable") else "dim"),
-                f"{s.runs} runs",
+                "1 run" if s.runs == 1 else f"{s.runs} runs",
             )
             for s in suites
         ]

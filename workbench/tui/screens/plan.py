@@ -215,8 +215,8 @@ class PlanScreen(Screen[None]):
         line.update(Text(text, no_wrap=True, overflow="ellipsis"))
         button = self.query_one("#start", Button)
         button.disabled = failed or self._starting or not self.preview or not self.preview.runs
-        count = len(self.preview.runs) if self.preview else 0
-        button.label = Text("Starting …" if self._starting else f"F5  Start {count} runs")
+        runs = plan_rows.many(len(self.preview.runs) if self.preview else 0, "run")
+        button.label = Text("Starting …" if self._starting else f"F5  Start {runs}")
 
     # -- what a person does ----------------------------------------------------------------
 
@@ -327,10 +327,11 @@ class PlanScreen(Screen[None]):
             return
         file = self.preview.file or Path()
         typed = command.shown(command.run_detached(file, self.bench.log_root))
-        what = (
-            f"{len(self.preview.runs)} runs, one after the other. They go on when you leave this "
-            f"screen or the connection drops.\n\n{typed}"
+        count = len(self.preview.runs)
+        runs = (
+            f"{count} runs, one after the other. They go on" if count > 1 else "1 run. It goes on"
         )
+        what = f"{runs} when you leave this screen or the connection drops.\n\n{typed}"
 
         def take(yes: bool | None) -> None:
             if yes:

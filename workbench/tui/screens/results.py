@@ -56,6 +56,8 @@ class ResultsScreen(Screen[None]):
         self._shown: list[records.ResultRow] = []
         self._column: int | None = None
         self._descending = True
+        self._placed = False
+        """The cursor was put on a row by hand; else it stays at the top, on what is newest."""
         self._mark: tuple[int, int] | None = None
         """Size and time of the file that was read."""
 
@@ -138,7 +140,10 @@ class ResultsScreen(Screen[None]):
         )
         total, shown = len(self._batch.rows), len(self._shown)
         if self._shown:
-            grid.show([r.cells for r in self._shown], ["/".join(r.key) for r in self._shown])
+            keys = ["/".join(r.key) for r in self._shown]
+            grid.show(records.told_apart(self._shown), keys)
+            if not self._placed:
+                grid.cursor = 0
         elif total:
             grid.say("No record holds all these words. Esc clears the filter.")
         else:
@@ -146,7 +151,8 @@ class ResultsScreen(Screen[None]):
         sorted_by = "newest first" if self._column is None else self._sorting()
         count = f"{shown:,} of {total:,}" if shown != total else f"{total:,}"
         more = "" if self._batch.complete else " · reading the rest …"
-        heading.remark = f"{count} runs · {sorted_by}{more}"
+        unit = "run" if total == 1 else "runs"
+        heading.remark = f"{count} {unit} · {sorted_by}{more}"
 
     def _sorting(self) -> str:
         column = records.COLUMNS[self._column or 0]
@@ -200,6 +206,11 @@ class ResultsScreen(Screen[None]):
     @on(Input.Submitted, "#filter")
     def _entered(self) -> None:
         self.query_one("#records", Grid).focus()
+
+    @on(Grid.Moved, "#records")
+    def _moved(self, event: Grid.Moved) -> None:
+        if event.by_hand:
+            self._placed = event.row > 0
 
     @on(Grid.Chosen)
     def _open(self, event: Grid.Chosen) -> None:

@@ -113,6 +113,8 @@ class Chart(Widget):
 
 def _sides(left: str, right: str, width: int, left_style: Style, right_style: Style) -> Strip:
     room = max(0, width - cell_len(right) - 1)
+    if cell_len(left) > room > 0:
+        left = left[: room - 1] + "…"
     return Strip(
         [
             Segment(left[:room].ljust(room) + " ", left_style),

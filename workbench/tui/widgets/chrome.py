@@ -58,6 +58,7 @@ class TopBar(Horizontal):
         for mode, key, title in TABS:
             yield Tab(mode, key, title, here=mode == self._here)
         yield Static("", classes="work")
+        yield Static(Text(" needs 80×24"), classes="needs")
 
     def say(self, text: str) -> None:
         """Show what is at work. Saying it again would lay out the whole screen again."""

@@ -142,6 +142,12 @@ class Grid(ScrollView, can_focus=True):
         if (keys or rows) and self.key != held and list(old_keys) != list(self.keys):
             self.post_message(self.Moved(self, self.cursor, by_hand=False))
 
+    def lay_out(self, columns: tuple[Column, ...]) -> None:
+        """Other columns from now on; their header too is painted again."""
+        if columns != self.columns:
+            self.columns = columns
+            self.refresh()
+
     def say(self, notice: str, *, failed: bool = False) -> None:
         """Show one sentence instead of rows."""
         self.notice, self.failed, self.rows, self.keys = notice, failed, (), ()
