@@ -24,17 +24,28 @@ PlanFile = Annotated[Path | None, typer.Argument(metavar="[PLAN.toml]")]
 Preset = Annotated[
     str | None, typer.Option("--preset", "-p", help="A preset; see `workbench presets`.")
 ]
-Engines = Annotated[list[str], typer.Option("--engine", "-e")]
-Subsets = Annotated[list[str], typer.Option("--subset", "-d")]
-Models = Annotated[list[str], typer.Option("--model", "-m")]
+Engines = Annotated[list[str], typer.Option("--engine", "-e", help="Engine; may be repeated.")]
+Subsets = Annotated[
+    list[str],
+    typer.Option("--subset", "-d", help="Subset, see `workbench data list`; may be repeated."),
+]
+Models = Annotated[
+    list[str], typer.Option("--model", "-m", help="Model, see `workbench models`; may be repeated.")
+]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the engine.")
 ]
-Seeds = Annotated[list[int], typer.Option("--seed")]
-Repeats = Annotated[int | None, typer.Option("--repeats", min=1)]
+Seeds = Annotated[
+    list[int], typer.Option("--seed", help="Seed (42); every run is made once with each.")
+]
+Repeats = Annotated[
+    int | None, typer.Option("--repeats", min=1, help="How often everything is repeated.")
+]
 Devices = Annotated[list[int], typer.Option("--device", help="GPU index.")]
 NoGpu = Annotated[bool, typer.Option("--cpu", help="No GPU, whatever the plan names.")]
-TaskName = Annotated[str | None, typer.Option("--task")]
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="What the engine does: train (first), evaluate, …")
+]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the suite.")]
 Label = Annotated[str | None, typer.Option("--label", help="Name of the experiment.")]
 Headless = Annotated[bool, typer.Option(help="No live table: one line a second.")]

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.tui import canned
+from tests.tui.conftest import until
 from workbench import suite
 from workbench.tui import command, detail, export, feed, records, steering
+from workbench.tui.app import WorkbenchApp
 
 
 def test_busy_suites_come_first_then_the_newest(log_root: Path) -> None:
@@ -245,3 +247,10 @@ def test_nothing_is_asked_of_a_suite_that_is_over(log_root: Path, state: str) ->
 
     asked = steering.question("stop", replace(shown, warden=state), None)
     assert asked.refusal
+
+
+async def test_a_screenshot_is_saved_in_the_log_root(app: WorkbenchApp, log_root: Path) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: list(log_root.glob("*.svg")))
+    assert "<svg" in next(log_root.glob("*.svg")).read_text("utf-8")

@@ -115,6 +115,7 @@ class WorkbenchApp(App[None]):
         Binding("f4", "switch_mode('data')", show=False, priority=True),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
+        Binding("ctrl+s", "picture", show=False, priority=True),
         Binding("ctrl+q,ctrl+c", "quit", show=False, priority=True),
     ]
 
@@ -224,6 +225,15 @@ class WorkbenchApp(App[None]):
         told = mask("".join(traceback.format_exception(self._exception)))
         remedy = "This is a fault of the screen; suites go on. Please report what stands above."
         self.panic(Text(clean(f"{told}\n{remedy}")))
+
+    def action_picture(self) -> None:
+        """Save what is on screen as an SVG in the log root."""
+        try:
+            path = self.save_screenshot(path=str(self.log_root))
+        except OSError as error:
+            self.notify(f"{self.log_root}: {error.strerror}", title="Not saved", severity="error")
+            return
+        self.notify(path, title="Screenshot saved")
 
     async def action_quit(self) -> None:
         """Leave. Suites have wardens of their own and go on."""
