@@ -128,7 +128,8 @@ def _training(record: RunRecord) -> tuple[Line, ...]:
 def _times(record: RunRecord) -> tuple[Line, ...]:
     timing = record.timing
     lines = [_reading(name, getattr(timing, key), write) for name, key, write in TIMES]
-    counted = f"{timing.epoch_steps:,} timed, {timing.warmup_steps:,} of warm-up left out"
+    timed = timing.epoch_steps if timing.timed_steps is None else timing.timed_steps
+    counted = f"{timed:,} timed, {timing.warmup_steps:,} of warm-up left out"
     return (*lines, Line("steps", counted))
 
 

@@ -284,5 +284,9 @@ def notices(run: RunState | None) -> str:
         return ""
     newest = run.notices[-1]
     others = len(run.notice_counts) - 1
-    more = f"  (and {others} other kinds of notice)" if others > 0 else ""
+    more = (
+        f"  (and {others} more {'kind' if others == 1 else 'kinds'} of notice)"
+        if others > 0
+        else ""
+    )
     return f"{clean_line(newest.text, 300)}{more}"
