@@ -16,7 +16,7 @@ from tests.fixtures import thin_clip
 
 ROWS = ["oven_train", "infoseek_bal76k_train", "evqa_train", "okvqa_mm_train"]
 HEAD = "| subset | loaded samples | steps | 1 epoch wall-clock | max RSS | exit |"
-SMALL = ["--set", "max_steps=3", "--set", "timing_warmup_steps=1", "--set", "batch=8",
+SMALL = ["--set", "timing_warmup_steps=1", "--set", "batch=8",
          "--set", "workers=1", "--set", "threads=1"]  # fmt: skip
 
 
