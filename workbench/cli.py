@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from workbench import data_cli, fit_cli, results_cli, search_cli
+from workbench import data_cli, fit_cli, results_cli, search_cli, starting
 from workbench.exits import ExitStatus
 from workbench.options import (
     AsJson,
@@ -137,13 +137,13 @@ def screen(
 def run(
     plan_file: PlanFile = None,
     preset: Preset = None,
-    engine: Engines = [],
-    subset: Subsets = [],
-    model: Models = [],
-    setting: Settings = [],
-    seed: Seeds = [],
+    engine: Engines = None,
+    subset: Subsets = None,
+    model: Models = None,
+    setting: Settings = None,
+    seed: Seeds = None,
     repeats: Repeats = None,
-    device: Devices = [],
+    device: Devices = None,
     cpu: NoGpu = False,
     task: TaskName = None,
     name: Name = None,
@@ -161,39 +161,24 @@ def run(
 ) -> None:
     """Train and evaluate: a plan file, a preset, or flags; flags overrule the other two."""
     from results.text import escape_json
-    from workbench import headless as front
-    from workbench import listing, paths, plan, presence, suite
-    from workbench.fit import forecast
     from workbench.views import Mode
 
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
-        "devices": device, "task": task, "name": name, "label": label,
+        "devices": device, "task": task, "name": name, "label": label, "cost_probe": cost_probe,
+        "until": until, "gpu": gpu,
     }  # fmt: skip
-    given = {k: v for k, v in flags.items() if v} | ({"devices": []} if cpu else {})
-    probe = {"cost_probe": cost_probe, "until": until}
-    given |= {k: v for k, v in probe.items() if v is not None}
-    given |= {"gpu": gpu} if gpu else {}
-    asked = asked_plan(plan_file, preset, given, setting)
-    if missing := presence.device_problem(asked.devices):
-        raise plan.PlanError([missing])
-    device_named = forecast.chosen(asked.gpu, asked.devices, cpu=cpu)
-    asked = fit_cli.with_rules(asked, setting, device_named)
-    specs = plan.expand(asked, paths.cache_root())
-    specs, lines = fit_cli.before(asked, specs, device_named, anyway=anyway)
+    asked = asked_plan(plan_file, preset, flags, setting, cpu=cpu)
+    starting.check_devices(asked)
+    asked, specs, lines = fit_cli.forecast_runs(asked, setting, cpu=cpu, anyway=anyway)
     for line in lines:
         say(line)
     if dry_run:
         for spec in specs:
             typer.echo(escape_json(spec.model_dump_json()) if as_json else spec.run_id)
         return
-    if not listing.build_strict(specs):
-        raise typer.Exit(ExitStatus.USAGE)
-    folder = suite.create(paths.log_root(log_root), asked, specs)
     mode = Mode.of(headless=headless, as_json=as_json)
-    if detach:
-        raise typer.Exit(front.detach(folder, mode, share=share))
-    raise typer.Exit(front.foreground(folder, mode, share=share))
+    starting.start(asked, specs, log_root, mode, detach=detach, share=share)
 
 
 @app.command()

@@ -105,8 +105,9 @@ def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
 def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
     target: Target,
     require: Annotated[
-        list[str], typer.Option("--require", metavar="FIELD", help="Must be filled everywhere.")
-    ] = [],  # noqa: B006 - typer copies it
+        list[str] | None,
+        typer.Option("--require", metavar="FIELD", help="Must be filled everywhere."),
+    ] = None,
     data_root: DataRoot = None,
     image_root: ImageRoot = "",
     exact: Exact = False,
@@ -114,13 +115,13 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
     as_json: AsJson = False,
 ) -> None:
     """For CI: exit code 0 and no problem, or 1 and every problem with its place."""
-    _known_fields(require)
+    _known_fields(require or [])
     looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "fresh": fresh}
     found = _profiles([target], "", looks)[0]
     from datasets_mm import check as judge
     from results.text import clean_line
 
-    wrong = judge.problems(found, require)
+    wrong = judge.problems(found, require or [])
     if as_json:
         for problem in wrong:
             line = {"problem": problem.what, "count": problem.count, "places": problem.places}

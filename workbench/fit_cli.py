@@ -48,10 +48,10 @@ def register(app: typer.Typer) -> None:
 def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     plan_file: PlanFile = None,
     preset: Preset = None,
-    engine: Engines = [],  # noqa: B006 - typer reads it and never changes it
-    subset: Subsets = [],  # noqa: B006
-    model: Models = [],  # noqa: B006
-    setting: Settings = [],  # noqa: B006
+    engine: Engines = None,
+    subset: Subsets = None,
+    model: Models = None,
+    setting: Settings = None,
     task: TaskName = None,
     gpu: GpuName = "",
     rows: Rows = None,
@@ -64,12 +64,10 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from workbench.fit import forecast, planned
 
     flags: dict[str, Any] = {"engine": engine, "subsets": subset, "models": model, "task": task}
-    given = {key: value for key, value in flags.items() if value}
     if not (plan_file or preset):
-        given.setdefault("engine", ["vqa"])
-        if rows:
-            given.setdefault("subsets", [NO_SUBSET])
-    asked = asked_plan(plan_file, preset, given, setting)
+        flags["engine"] = engine or ["vqa"]
+        flags["subsets"] = subset or ([NO_SUBSET] if rows else None)
+    asked = asked_plan(plan_file, preset, flags, setting)
     device = forecast.chosen(gpu or asked.gpu, asked.devices, cpu=False)
     asked = with_rules(asked, setting, device)
     cache_root, fits = paths.cache_root(), True
@@ -80,31 +78,34 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     raise typer.Exit(ExitStatus.COMPLETED if fits else ExitStatus.FAILED)
 
 
-def with_rules(asked: SuitePlan, settings: list[str], gpu: Gpu | None) -> SuitePlan:
+def with_rules(asked: SuitePlan, settings: list[str] | None, gpu: Gpu | None) -> SuitePlan:
     """The plan with what the environment and the GPU's rule make of it."""
     from workbench import plan
     from workbench.fit import applying
 
-    flagged = dict(map(plan.read_setting, settings))
+    flagged = dict(map(plan.read_setting, settings or ()))
     return applying.applied(asked, flagged, gpu, os.environ)
 
 
-def before(
-    asked: SuitePlan, specs: list[RunSpec], gpu: Gpu | None, *, anyway: bool
-) -> tuple[list[RunSpec], list[str]]:
-    """Specs with forecasts, and lines for a person, before a suite starts.
+def forecast_runs(
+    asked: SuitePlan, settings: list[str] | None, *, cpu: bool, anyway: bool
+) -> tuple[SuitePlan, list[RunSpec], list[str]]:
+    """Plan and specs with rules and forecasts, and lines for a person, before a suite starts.
 
     Raises:
         PlanError: something does not fit at all.
     """
-    from workbench import paths
+    from workbench import paths, plan
     from workbench.fit import forecast
 
+    gpu, cache_root = forecast.chosen(asked.gpu, asked.devices, cpu=cpu), paths.cache_root()
+    asked = with_rules(asked, settings, gpu)
+    specs = plan.expand(asked, cache_root)
     lines = [f"{key} = {asked.settings.get(key)}, {why}" for key, why in asked.origins.items()]
     if gpu is None:
-        return specs, lines
-    made, said = forecast.judged(specs, gpu, paths.cache_root(), anyway=anyway)
-    return made, [*lines, *said]
+        return asked, specs, lines
+    specs, said = forecast.judged(specs, gpu, cache_root, anyway=anyway)
+    return asked, specs, [*lines, *said]
 
 
 class _Shown:

@@ -24,24 +24,27 @@ PlanFile = Annotated[Path | None, typer.Argument(metavar="[PLAN.toml]")]
 Preset = Annotated[
     str | None, typer.Option("--preset", "-p", help="A preset; see `workbench presets`.")
 ]
-Engines = Annotated[list[str], typer.Option("--engine", "-e", help="Engine; may be repeated.")]
+Engines = Annotated[
+    list[str] | None, typer.Option("--engine", "-e", help="Engine; may be repeated.")
+]
 Subsets = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option("--subset", "-d", help="Subset, see `workbench data list`; may be repeated."),
 ]
 Models = Annotated[
-    list[str], typer.Option("--model", "-m", help="Model, see `workbench models`; may be repeated.")
+    list[str] | None,
+    typer.Option("--model", "-m", help="Model, see `workbench models`; may be repeated."),
 ]
 Settings = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the engine.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the engine.")
 ]
 Seeds = Annotated[
-    list[int], typer.Option("--seed", help="Seed (42); every run is made once with each.")
+    list[int] | None, typer.Option("--seed", help="Seed (42); every run is made once with each.")
 ]
 Repeats = Annotated[
     int | None, typer.Option("--repeats", min=1, help="How often everything is repeated.")
 ]
-Devices = Annotated[list[int], typer.Option("--device", help="GPU index.")]
+Devices = Annotated[list[int] | None, typer.Option("--device", help="GPU index.")]
 NoGpu = Annotated[bool, typer.Option("--cpu", help="No GPU, whatever the plan names.")]
 TaskName = Annotated[
     str | None, typer.Option("--task", help="What the engine does: train (first), evaluate, …")
@@ -66,9 +69,16 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs, start no
 
 
 def asked_plan(
-    plan_file: Path | None, preset: str | None, flags: dict[str, Any], settings: list[str]
+    plan_file: Path | None,
+    preset: str | None,
+    flags: dict[str, Any],
+    settings: list[str] | None,
+    *,
+    cpu: bool = False,
 ) -> Any:
     """The plan of a file or a preset, overruled by flags (fields of a plan) and `--set`.
+
+    Flags that are empty were not given. `cpu`: on no GPU, whatever the plan names.
 
     Raises:
         PlanError: both are given, nothing is, or what is given does not fit together.
@@ -77,6 +87,8 @@ def asked_plan(
 
     if plan_file and preset:
         raise plan.PlanError(["give a plan file or --preset, not both"])
+    flags = {name: value for name, value in flags.items() if value not in (None, "", [], {})}
+    flags |= {"devices": []} if cpu else {}
     table: dict[str, Any] = {}
     if plan_file:
         table = plan.load(plan_file).model_dump(mode="json", by_alias=True)
@@ -86,10 +98,11 @@ def asked_plan(
         raise plan.PlanError(
             ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
         )
+    chosen = map(plan.read_setting, settings or ())
     merged = {**table, **flags}
     if "search" in flags:  # its flags overrule single keys
         known = table.get("search") or {}
         searched = {**known.get("ranges", {}), **flags["search"].get("ranges", {})}
         merged["search"] = {**known, **flags["search"], "ranges": searched}
-    merged["settings"] = {**table.get("settings", {}), **dict(map(plan.read_setting, settings))}
+    merged["settings"] = {**table.get("settings", {}), **dict(chosen)}
     return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))

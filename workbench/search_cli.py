@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from workbench.exits import ExitStatus
+from workbench import starting
 from workbench.options import (
     AsJson,
     Detach,
@@ -33,7 +33,7 @@ from workbench.options import (
 )
 
 Ranges = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--range",
         metavar="KEY=VALUES",
@@ -62,18 +62,18 @@ def register(app: typer.Typer) -> None:
 def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
     plan_file: PlanFile = None,
     preset: Preset = None,
-    engine: Engines = [],  # noqa: B006 - typer reads it and never changes it
-    subset: Subsets = [],  # noqa: B006
-    model: Models = [],  # noqa: B006
-    setting: Settings = [],  # noqa: B006
-    ranges: Ranges = [],  # noqa: B006
+    engine: Engines = None,
+    subset: Subsets = None,
+    model: Models = None,
+    setting: Settings = None,
+    ranges: Ranges = None,
     metric: Metric = None,
     split: Split = None,
     trials: Trials = None,
     sampler: Sampler = None,
     pruner: Pruner = None,
-    seed: Seeds = [],  # noqa: B006
-    device: Devices = [],  # noqa: B006
+    seed: Seeds = None,
+    device: Devices = None,
     cpu: NoGpu = False,
     name: Name = None,
     label: Label = None,
@@ -85,37 +85,30 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
     as_json: AsJson = False,
 ) -> None:
     """Search settings: each trial is a run, chosen by what the trials before it reached."""
-    from workbench import headless as front
-    from workbench import listing, paths, plan, presence, suite
+    from workbench import paths, plan
     from workbench.views import Mode
 
     asked_for = {
         "metric": metric, "split": split, "trials": trials, "sampler": sampler, "pruner": pruner,
-        "ranges": dict(map(read_range, ranges)),
+        "ranges": dict(map(read_range, ranges or ())),
     }  # fmt: skip
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "devices": device,
         "name": name, "label": label, "search": {k: v for k, v in asked_for.items() if v},
     }  # fmt: skip
-    given = {k: v for k, v in flags.items() if v} | ({"devices": []} if cpu else {})
     if not (plan_file or preset or (metric and ranges)):
         raise plan.PlanError([NOTHING])
-    asked = asked_plan(plan_file, preset, given, setting)
+    asked = asked_plan(plan_file, preset, flags, setting, cpu=cpu)
     if asked.search is None:
         raise plan.PlanError([NOTHING])
-    if missing := presence.device_problem(asked.devices):
-        raise plan.PlanError([missing])
+    starting.check_devices(asked)
     specs = plan.expand(asked, paths.cache_root())
     if dry_run:
         for line in described(asked.search, specs[0], as_json=as_json):
             typer.echo(line)
         return
-    if not listing.build_strict(specs):
-        raise typer.Exit(ExitStatus.USAGE)
-    folder = suite.create(paths.log_root(log_root), asked, specs)
     mode = Mode.of(headless=headless, as_json=as_json)
-    go = front.detach if detach else front.foreground
-    raise typer.Exit(go(folder, mode, share=share))
+    starting.start(asked, specs, log_root, mode, detach=detach, share=share)
 
 
 def read_range(text: str) -> tuple[str, Any]:

@@ -195,8 +195,6 @@ class LiveScreen(Screen[None]):
 
     @on(FeedFailed)
     def _failed(self, event: FeedFailed) -> None:
-        from results.text import clean_line
-
         if event.folder == self.folder:
             self.add_class("failed")
             reason = clean_line(event.reason)
@@ -319,11 +317,7 @@ class LiveScreen(Screen[None]):
                 grid.cursor = list(grid.keys).index(run_id)
             self._paint_run()
 
-    def check_action(
-        self,
-        action: str,
-        parameters: tuple[object, ...],
-    ) -> bool | None:
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """`v` is for narrow screens, wide ones show both; an ended suite is not steered."""
         if action == "steer" and self._settled:
             return parameters == ("resume",)

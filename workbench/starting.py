@@ -1,0 +1,37 @@
+"""The last steps of every command that starts a suite, the same for `run` and `search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from workbench.exits import ExitStatus
+
+if TYPE_CHECKING:
+    from engines.protocol import RunSpec
+    from workbench.plan import SuitePlan
+    from workbench.views import Mode
+
+
+def check_devices(asked: SuitePlan) -> None:
+    """Raise PlanError if the plan names GPUs that are not here."""
+    from workbench import plan, presence
+
+    if missing := presence.device_problem(asked.devices):
+        raise plan.PlanError([missing])
+
+
+def start(
+    asked: SuitePlan, specs: list[RunSpec], log_root: Path | None, mode: Mode,
+    *, detach: bool, share: bool,
+) -> NoReturn:  # fmt: skip
+    """Build the subsets, make the suite's folder, and start its warden; ends the command."""
+    from workbench import headless, listing, paths, suite
+
+    if not listing.build_strict(specs):
+        raise typer.Exit(ExitStatus.USAGE)
+    folder = suite.create(paths.log_root(log_root), asked, specs)
+    go = headless.detach if detach else headless.foreground
+    raise typer.Exit(go(folder, mode, share=share))
