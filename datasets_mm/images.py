@@ -173,9 +173,12 @@ class Filler:
             key = content_key(data)
             if key in self.rows:
                 return key, b""
-            return key, decode(data, self.size, self.resample).tobytes()
+            return key, self._pixels(data).tobytes()
         except UnusableError as reason:
             return str(reason)
+
+    def _pixels(self, data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return decode(data, self.size, self.resample)
 
     def _cut_torn_tail(self) -> None:
         """A killed fill may leave pixels without a hash, or half a hash: they are cut off."""

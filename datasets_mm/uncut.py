@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from datasets_mm.decode import UnusableError, decode_uncut, read_inside
-from datasets_mm.images import Entry, Filler, ImageCache, Loaded, content_key
+from datasets_mm.decode import decode_uncut
+from datasets_mm.images import Entry, Filler, ImageCache
 from datasets_mm.store import silent
+
+if TYPE_CHECKING:
+    import numpy as np
 
 VERSION: Final = 1
 """Raised when equal files give other pixels: the old rows are then left alone."""
@@ -60,13 +63,6 @@ class UncutFiller(Filler):
         """Bytes of one row."""
         return self.extent[0] * self.extent[1] * 3
 
-    def _load(self, path: str) -> Loaded:
-        try:
-            data = read_inside(self.root, path)
-            key = content_key(data)
-            if key in self.rows:
-                return key, b""
-            height, width = self.extent
-            return key, decode_uncut(data, width, height, self.resample).tobytes()
-        except UnusableError as reason:
-            return str(reason)
+    def _pixels(self, data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        height, width = self.extent
+        return decode_uncut(data, width, height, self.resample)

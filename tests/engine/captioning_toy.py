@@ -1,6 +1,7 @@
 """A caption subset, a small CLIP tower and a small language model from scratch, all made here."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,8 +9,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from engines import models
 from engines.captioning import Params, run
-from engines.emitter import Emitter
 from engines.protocol import RunSpec
+from tests.engine import toys
 from tests.engine.conftest import COLOURS, SHAPES, picture
 
 MODEL = """schema = 1
@@ -104,17 +105,7 @@ def spec(folder: Path, model: str = "toy-captioner", **changes) -> RunSpec:
     return RunSpec.model_validate({**base, **changes})
 
 
-def go(asked: RunSpec, run_dir: Path, emit: Emitter | None = None) -> list:
-    emit = emit or Emitter()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    run(asked, emit, run_dir)
-    emit.close()
-    return emit.sent
-
-
-def weights(run_dir: Path) -> bytes:
-    """What was trained. Step messages are means over as many steps as half a second holds."""
-    return (run_dir / "checkpoints/last/model.safetensors").read_bytes()
+go = partial(toys.go, run)
 
 
 def losses(sent: list) -> list[float]:

@@ -1,13 +1,14 @@
 """A small subset whose questions need both modalities, built from files by the real data room."""
 
 import json
-import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+
+from tests.engine import toys
 
 COLOURS = ["red", "green", "blue", "orange", "purple", "black", "teal", "gold"]
 SHAPES = ["disc", "square", "cross"]
@@ -113,12 +114,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Folder with data/, config/ and cache/; the environment points at its config."""
     folder = tmp_path_factory.mktemp("toy")
     write_toy(folder)
-    before = os.environ.get("WORKBENCH_CONFIG")
-    os.environ["WORKBENCH_CONFIG"] = str(folder / "config")
-    yield folder
-    os.environ.pop("WORKBENCH_CONFIG")
-    if before is not None:
-        os.environ["WORKBENCH_CONFIG"] = before
+    with toys.configured(folder):
+        yield folder
 
 
 @pytest.fixture

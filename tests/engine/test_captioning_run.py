@@ -1,7 +1,6 @@
 """Whole captioning runs on a small subset: learning, repeating, resuming, refusing."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import torch
 
 from engines.emitter import Emitter, EngineError, Stopped
 from tests.engine import captioning_toy as toy
-from tests.engine.captioning_toy import go, losses, metric, spec, weights
+from tests.engine import toys
+from tests.engine.captioning_toy import go, losses, metric, spec
+from tests.engine.toys import weights
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
@@ -21,12 +22,8 @@ pytest.importorskip("peft")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = tmp_path_factory.mktemp("says")
     toy.write(made)
-    before = os.environ.get("WORKBENCH_CONFIG")
-    os.environ["WORKBENCH_CONFIG"] = str(made / "config")
-    yield made
-    os.environ.pop("WORKBENCH_CONFIG")
-    if before is not None:
-        os.environ["WORKBENCH_CONFIG"] = before
+    with toys.configured(made):
+        yield made
 
 
 @pytest.fixture(scope="module")

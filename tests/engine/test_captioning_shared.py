@@ -1,6 +1,5 @@
 """Captioning with what all training engines share: costing runs, and several processes."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from safetensors.torch import load_file
 
 from engines.protocol import Probe
 from tests.engine import captioning_toy as toy
+from tests.engine import toys
 from tests.engine.captioning_toy import go, losses, spec
 from tests.fixtures.engine_process import engine
 
@@ -21,12 +21,8 @@ pytest.importorskip("peft")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = tmp_path_factory.mktemp("says")
     toy.write(made)
-    before = os.environ.get("WORKBENCH_CONFIG")
-    os.environ["WORKBENCH_CONFIG"] = str(made / "config")
-    yield made
-    os.environ.pop("WORKBENCH_CONFIG")
-    if before is not None:
-        os.environ["WORKBENCH_CONFIG"] = before
+    with toys.configured(made):
+        yield made
 
 
 def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, tmp_path):

@@ -1,7 +1,6 @@
 """VQA from spec to answers on drawings: folds, resuming, averages, early stopping, bad input."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,20 +12,17 @@ from engines import catalog
 from engines.emitter import Emitter, EngineError, Stopped
 from engines.torchkit import loop
 from engines.vqa import watch
-from tests.engine import vqa_toy
-from tests.engine.vqa_toy import go, lines, spec, weights
+from tests.engine import toys, vqa_toy
+from tests.engine.toys import weights
+from tests.engine.vqa_toy import go, lines, spec
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("vqa-run")
     vqa_toy.write(folder)
-    before = os.environ.get("WORKBENCH_CONFIG")
-    os.environ["WORKBENCH_CONFIG"] = str(folder / "config")
-    yield folder
-    os.environ.pop("WORKBENCH_CONFIG")
-    if before is not None:
-        os.environ["WORKBENCH_CONFIG"] = before
+    with toys.configured(folder):
+        yield folder
 
 
 def of_kind(sent: list, kind: str) -> list:

@@ -2,14 +2,15 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from engines import models
-from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.vqa import Params, base, run
+from tests.engine import toys
 from tests.engine.conftest import COLOURS, SHAPES, picture
 
 SIZES = {
@@ -104,16 +105,7 @@ def spec(folder: Path, **changes) -> RunSpec:
     return RunSpec.model_validate({**base_spec, **changes})
 
 
-def go(asked: RunSpec, run_dir: Path, emit: Emitter | None = None) -> list:
-    emit = emit or Emitter()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    run(asked, emit, run_dir)
-    emit.close()
-    return emit.sent
-
-
-def weights(run_dir: Path) -> bytes:
-    return (run_dir / "checkpoints/last/model.safetensors").read_bytes()
+go = partial(toys.go, run)
 
 
 def lines(run_dir: Path, split: str) -> list[dict]:

@@ -1,0 +1,43 @@
+"""What tests of engines share: a configuration of their own, and a run inside of the test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engines.emitter import Emitter
+from engines.protocol import RunSpec
+
+
+@contextmanager
+def configured(folder: Path) -> Iterator[Path]:
+    """The environment points at the folder's config/."""
+    before = os.environ.get("WORKBENCH_CONFIG")
+    os.environ["WORKBENCH_CONFIG"] = str(folder / "config")
+    try:
+        yield folder
+    finally:
+        os.environ.pop("WORKBENCH_CONFIG")
+        if before is not None:
+            os.environ["WORKBENCH_CONFIG"] = before
+
+
+def go(
+    run: Callable[[RunSpec, Emitter, Path], None],
+    asked: RunSpec,
+    run_dir: Path,
+    emit: Emitter | None = None,
+) -> list:
+    """Run to the end; all messages."""
+    emit = emit or Emitter()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    run(asked, emit, run_dir)
+    emit.close()
+    return emit.sent
+
+
+def weights(run_dir: Path) -> bytes:
+    """What was trained. Step messages are means over as many steps as half a second holds."""
+    return (run_dir / "checkpoints/last/model.safetensors").read_bytes()
