@@ -32,11 +32,11 @@ from engines.torchkit.batches import Loader, Order
 from engines.torchkit.measure import Ledger, Meter, stopwatch
 from engines.torchkit.optimizers import adamw
 from engines.torchkit.precision import Precision
-from engines.vqa import base, questions, wording
+from engines.vqa import base, questions, sight, wording
 from engines.vqa.batches import Gatherer
 from engines.vqa.model import Answerer, VqaBatch
-from engines.vqa.pixels import Limits, Pictures, patching
-from engines.vqa.prepare import LANGUAGE, load_processor
+from engines.vqa.pixels import Limits, Pictures
+from engines.vqa.prepare import load_processor
 from engines.vqa.questions import Questions
 from workbench import paths
 
@@ -63,12 +63,11 @@ class Work:
         self.precision = Precision(args.precision, self.device)
         self.folder = folder
         processor = load_processor(folder)
-        cutting = patching(processor, folder)
-        limits = Limits(args.side, 784, 1 << 20, cutting.factor)
-        pictures = Pictures(cutting, limits, paths.cache_root(), lambda *_: None)
+        seeing = sight.of(processor, wording.of(processor, "", folder), folder)
+        limits = Limits(args.side, 784, 1 << 20, seeing.factor)
+        pictures = Pictures(seeing, limits, paths.cache_root(), lambda *_: None)
         pictures.add(asked.root, asked.paths)
-        words = wording.of(processor, "", folder)
-        self.gather = Gatherer(words, pictures, asked, 0, shuffle=True)
+        self.gather = Gatherer(pictures, asked, 0, shuffle=True)
         self.order = Order(len(asked), args.batch, 1, 0)
 
     def model(self) -> Any:
@@ -77,7 +76,7 @@ class Work:
             self.folder, pretrained.SEEING, self.precision, four_bit=True, double=True
         )
         torch.manual_seed(0)
-        return lora.attach(found, 16, 32, 0.0, lora.PROJECTIONS, LANGUAGE)
+        return lora.attach(found, 16, 32, 0.0, lora.PROJECTIONS, pretrained.language(found))
 
     def ours(self) -> tuple[list[float], list[float]]:
         """Seconds and loss of every step."""

@@ -7,7 +7,7 @@ would choose code, attention stated by us, safetensors only, and module types lo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +28,8 @@ class Kind:
     """Name of transformers' class that finds the right one by the configuration."""
     said: str
     """For messages."""
-    keep: tuple[str, ...]
-    """Modules that are never quantised, by the start of their names."""
+    keep: tuple[str, ...] = ()
+    """Modules that are never quantised, by their whole names; empty: all but the language model."""
 
     def quantised(self, name: str) -> bool:
         """Whether a linear layer of this name is meant to be 4-bit."""
@@ -37,11 +37,8 @@ class Kind:
 
 
 CAUSAL: Final = Kind("AutoModelForCausalLM", "causal language model", quantize.KEPT)
-SEEING: Final = Kind(
-    "AutoModelForImageTextToText", "vision-language model", (*quantize.KEPT, "model.visual")
-)
-"""The vision tower stays whole: in 4 bits it costs accuracy. Its name must be whole too:
-transformers 5.23 skips nothing for "visual" and says nothing."""
+SEEING: Final = Kind("AutoModelForImageTextToText", "vision-language model")
+"""Its vision tower stays whole: in 4 bits it costs accuracy."""
 
 
 def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, double: bool) -> Any:
@@ -54,12 +51,14 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
 
     dtype = DTYPES[precision.name] if precision.device.type == "cuda" else torch.float32
     extra: dict[str, Any] = {}
-    if four_bit:
-        extra["quantization_config"] = quantize.nf4(dtype, double=double, keep=kind.keep)
+    auto = getattr(transformers, kind.auto)
     try:
         config = read_config(folder)
         sizes = transformers.AutoConfig.for_model(config.pop("model_type", ""), **config)
-        model, found = getattr(transformers, kind.auto).from_pretrained(
+        if four_bit:
+            kind = replace(kind, keep=kind.keep or beside_language(auto, sizes))
+            extra["quantization_config"] = quantize.nf4(dtype, double=double, keep=kind.keep)
+        model, found = auto.from_pretrained(
             folder, config=sizes, attn_implementation=ATTENTION, local_files_only=True,
             use_safetensors=True, trust_remote_code=False, dtype=dtype,
             device_map={"": str(precision.device)}, output_loading_info=True, **extra,
@@ -73,6 +72,39 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
         quantize.check_four_bit(model, kind.quantised)
         quantize.keep_layout(model)
     return model
+
+
+def language(model: Any) -> str:
+    """Name of the module that is the language model inside of a vision-language model.
+
+    Raises:
+        EngineError: there is none of its own.
+    """
+    decoder = model.get_decoder()
+    name = next((name for name, module in model.named_modules() if module is decoder), "")
+    if not name:
+        raise EngineError(
+            f"{type(model).__name__}: has no language model of its own inside; take a decoder "
+            "behind a vision tower, such as Qwen2.5-VL, LLaVA, SmolVLM or InternVL"
+        )
+    return name
+
+
+def beside_language(auto: Any, sizes: Any) -> tuple[str, ...]:
+    """Names of the largest modules that are not in the language model, found without weights.
+
+    Whole names: transformers 5.23 skips nothing for "visual" where it is "model.visual", and says
+    nothing.
+    """
+    with torch.device("meta"):
+        model = auto.from_config(sizes)
+    speaking = language(model)
+    found: list[str] = []
+    for name, _ in model.named_modules():  # parents first
+        holds_it = not name or f"{speaking}.".startswith(f"{name}.")
+        if not holds_it and not any(name.startswith(f"{one}.") for one in (speaking, *found)):
+            found.append(name)
+    return tuple(found)
 
 
 def recompute(model: Any, *, random: bool = True) -> None:

@@ -21,7 +21,8 @@ from engines.torchkit import bases
 from engines.torchkit.bases import SEED, Base, Say
 from engines.vqa import lessons, wording
 from engines.vqa.model import Answerer, to_device
-from engines.vqa.pixels import Limits, Pictures, patching
+from engines.vqa.patching import Patching
+from engines.vqa.pixels import Limits, Pictures
 from engines.vqa.questions import Questions
 
 REVISION: Final = 1
@@ -136,19 +137,20 @@ def _train(
     """All parameters, first without pictures, options in ever new orders."""
     sizes, root, say = how
     device = next(model.parameters()).device
-    cutting = patching(processor, Path())
-    limits = Limits(int(sizes["long_side"]), 784, 1 << 20, cutting.factor)
-    pictures = Pictures(cutting, limits, root, say)
+    sight = Patching.of(processor, wording.of(processor, "", Path()))
+    if sight is None:  # it is made here, so it is known
+        raise AssertionError("the nano's own processor cuts other patches")
+    limits = Limits(int(sizes["long_side"]), 784, 1 << 20, sight.factor)
+    pictures = Pictures(sight, limits, root, say)
     pictures.add(questions.root, questions.paths)
-    words = wording.of(processor, "", Path())
-    school = lessons.school(words, pictures, questions)
+    school = lessons.school(sight, pictures, questions)
     answerer, steps = Answerer(model), int(sizes["steps"])
     generator = np.random.default_rng(SEED)
 
     def loss_at(step: int) -> Tensor:
         now = lessons.stage(step / steps)
         made, rows = lessons.batch(school, int(sizes["batch"]), now, generator)
-        found = to_device(made, device, cutting.values)
+        found = to_device(made, device, sight.values)
         if now == "looking":
             return lessons.likeness(school, model, found, rows)
         nats, tokens, _ = answerer(found.inputs(), found.labels)

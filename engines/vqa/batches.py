@@ -17,7 +17,7 @@ from engines.vqa.augment import IDENTITY, Permutation, permuted
 from engines.vqa.model import VqaBatch
 from engines.vqa.pixels import Pictures
 from engines.vqa.questions import Questions
-from engines.vqa.wording import LETTERS, Wording
+from engines.vqa.wording import LETTERS, Said
 
 Rows = npt.NDArray[np.int64]
 
@@ -40,14 +40,12 @@ class Gatherer:
 
     def __init__(
         self,
-        wording: Wording,
         pictures: Pictures,
         questions: Questions,
         seed: int,
         *,
         shuffle: bool,
     ) -> None:
-        self._wording = wording
         self._pictures = pictures
         self._questions = questions
         self._seed = seed
@@ -63,35 +61,34 @@ class Gatherer:
         orders = [IDENTITY] * len(own)
         if self._shuffle:
             orders = [ORDERS[int(chance % 24)] for chance in hashed(own, self._seed, epoch, salt=2)]
-        batch = gathered(self._wording, self._pictures, self._questions, own, (orders, scale, True))
+        batch = gathered(self._pictures, self._questions, own, (orders, scale, True))
         batch = replace(batch, total=len(rows))
         return batch.mapped(torch.Tensor.pin_memory) if self.pin else batch
 
     def to_device(self, batch: VqaBatch, device: torch.device) -> VqaBatch:
         """The batch where it is computed."""
-        return model.to_device(batch, device, self._pictures.patching.values)
+        return model.to_device(batch, device, self._pictures.sight.values)
 
 
 def gathered(
-    wording: Wording,
     pictures: Pictures,
     questions: Questions,
     rows: Sequence[int] | Rows,
     how: tuple[Sequence[Permutation], float, bool],
+    *,
+    blank: bool = False,
 ) -> VqaBatch:
     """A batch of some questions; `how`: order of each one's options, scale, with the answers.
 
-    At letter i stands option `order[i]`.
+    At letter i stands option `order[i]`. `blank`: pictures of nothing but the mean colour.
     """
     orders, scale, taught = how
-    encoded, patches, grids = [], [], []
+    said, shown = [], []
+    nothing = np.array(pictures.sight.blank, np.uint8)
     for row, order in zip(rows, orders, strict=True):
-        path = questions.paths[row]
-        grid = pictures.grid(questions.root, path, scale)
         answer = LETTERS[order.index(int(questions.answers[row]))] if taught else None
-        shown = permuted(questions.options[row], order)
-        tokens = pictures.patching.tokens(grid)
-        encoded.append(wording.encode(questions.texts[row], shown, answer, tokens))
-        patches.append(pictures.patches(questions.root, path, scale))
-        grids.append(grid)
-    return model.collate(encoded, patches, grids, wording.pad)
+        options = permuted(questions.options[row], order)
+        said.append(Said(questions.texts[row], options, answer))
+        pixels = pictures.pixels(questions.root, questions.paths[row], scale)
+        shown.append(np.broadcast_to(nothing, pixels.shape) if blank else pixels)
+    return pictures.sight.batch(said, shown)

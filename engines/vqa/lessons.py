@@ -23,10 +23,11 @@ from torch.nn import functional
 
 from engines.vqa.augment import permuted
 from engines.vqa.batches import ORDERS
-from engines.vqa.model import VqaBatch, collate
+from engines.vqa.model import PIXELS, VqaBatch
+from engines.vqa.patching import Patching
 from engines.vqa.pixels import Pictures
 from engines.vqa.questions import Questions
-from engines.vqa.wording import LETTERS, Encoded, Wording
+from engines.vqa.wording import LETTERS, Encoded, Said, Wording
 
 Rows = npt.NDArray[np.int64]
 
@@ -44,7 +45,7 @@ SHARPNESS: Final = 10.0
 class School(NamedTuple):
     """The questions, and how they are shown."""
 
-    wording: Wording
+    sight: Patching
     pictures: Pictures
     questions: Questions
     told: list[str]
@@ -53,7 +54,7 @@ class School(NamedTuple):
     """Questions with one-word options."""
 
 
-def school(wording: Wording, pictures: Pictures, questions: Questions) -> School:
+def school(sight: Patching, pictures: Pictures, questions: Questions) -> School:
     """Of these questions; what is known of a picture is the longest answer about it."""
     known: dict[str, str] = {}
     easy = []
@@ -64,7 +65,7 @@ def school(wording: Wording, pictures: Pictures, questions: Questions) -> School
             easy.append(row)
     told = [known[path] for path in questions.paths]
     rows = np.asarray(easy or range(len(questions)), np.int64)
-    return School(wording, pictures, questions, told, rows)
+    return School(sight, pictures, questions, told, rows)
 
 
 def stage(done: float) -> Stage:
@@ -80,28 +81,25 @@ def batch(
     """Questions for one step, and which they are."""
     rows = generator.choice(own.easy if now == "told" else np.arange(len(own.questions)), size)
     orders = generator.integers(0, len(ORDERS), size)
-    encoded, patches, grids = [], [], []
+    encoded, shown = [], []
     for row, order in zip(rows.tolist(), orders.tolist(), strict=True):
-        path = own.questions.paths[row]
-        grid = own.pictures.grid(own.questions.root, path)
-        tokens = own.pictures.patching.tokens(grid)
-        asked = question(own, row, order, 1 if now == "told" else tokens)
+        place = own.questions.root, own.questions.paths[row]
+        asked = question(own, row, order, 1 if now == "told" else own.pictures.tokens(*place))
         if now == "told":
-            encoded.append(with_words(own.wording, asked, own.told[row]))
+            encoded.append(with_words(own.sight.wording, asked, own.told[row]))
             continue
         encoded.append(asked)
-        patches.append(own.pictures.patches(own.questions.root, path))
-        grids.append(grid)
-    return collate(encoded, patches, grids, own.wording.pad), rows
+        shown.append(own.pictures.pixels(*place))
+    return own.sight.collate(encoded, shown), rows
 
 
 def likeness(own: School, model: Any, seen: VqaBatch, rows: Rows) -> Tensor:
     """Cross entropy (0-d) of every token of a picture against the words that are known of it."""
-    tokens = model.get_image_features(seen.pixel_values, seen.image_grid_thw).pooler_output
+    tokens = model.get_image_features(seen.seen[PIXELS], seen.seen["image_grid_thw"]).pooler_output
     words = functional.normalize(model.lm_head.weight.detach(), dim=-1)
     losses = []
     for row, vectors in zip(rows.tolist(), tokens, strict=True):
-        ids = own.wording.tokenizer.encode(own.told[row], add_special_tokens=False).ids
+        ids = own.sight.wording.tokenizer.encode(own.told[row], add_special_tokens=False).ids
         alike = functional.normalize(vectors, dim=-1) @ words.T * SHARPNESS
         losses.append(-alike.log_softmax(-1)[:, ids].mean())
     return torch.stack(losses).mean()
@@ -112,7 +110,7 @@ def question(own: School, row: int, order: int, tokens: int) -> Encoded:
     asked, shown = own.questions, ORDERS[order]
     letter = LETTERS[shown.index(int(asked.answers[row]))]
     options = permuted(asked.options[row], shown)
-    return own.wording.encode(asked.texts[row], options, letter, tokens)
+    return own.sight.wording.encode(Said(asked.texts[row], options, letter), tokens)
 
 
 def with_words(wording: Wording, asked: Encoded, words: str) -> Encoded:

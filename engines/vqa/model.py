@@ -7,8 +7,9 @@ vocabulary of 151,936 makes that 0.6 MB a token).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.vqa.pixels import Grid, Patches
 from engines.vqa.wording import IGNORED, Encoded
+
+PIXELS: Final = "pixel_values"
+"""What every processor of transformers calls its pictures."""
 
 LEARNT: Final = 2
 """Positions of an answer: the letter, and the token that ends the turn."""
@@ -33,13 +36,9 @@ class VqaBatch:
     """[B, T]: 0 for padding."""
     labels: Tensor
     """[B, T]: IGNORED but on the answers, and everywhere in questions without one."""
-    mm_token_type_ids: Tensor
-    """[B, T]: 1 for tokens of a picture."""
-    pixel_values: Tensor
-    """Patches of all pictures: uint8 [P, 3, p, p], on the device float [P, 3 x frames x p x p]."""
-    image_grid_thw: Tensor
-    """[B, 3]: frames, rows and columns of patches of each picture."""
-
+    seen: dict[str, Tensor] = field(default_factory=dict)
+    """What the model takes beside the words, by its own names; empty: words alone. PIXELS may still
+    be uint8 before `to_device`."""
     total: int = 0
     """Questions of the global micro-batch, of which these are one rank's share; 0: these are all.
     """
@@ -49,57 +48,39 @@ class VqaBatch:
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> VqaBatch:
         """With the function applied to every tensor."""
-        changed: dict[str, Any] = {
-            n: function(t) for n, t in vars(self).items() if isinstance(t, Tensor)
-        }
-        return replace(self, **changed)
+        ids, mask, labels = map(function, (self.ids, self.mask, self.labels))
+        seen = {name: function(one) for name, one in self.seen.items()}
+        return VqaBatch(ids, mask, labels, seen, self.total)
+
+    def showing(self, seen: dict[str, Tensor]) -> VqaBatch:
+        """The same words with other things to see."""
+        return replace(self, seen=seen)
 
     def inputs(self) -> dict[str, Tensor]:
         """Arguments of the model, by its own names; the labels are not among them."""
-        words = {"input_ids": self.ids, "attention_mask": self.mask}
-        if not len(self.image_grid_thw):  # words alone
-            return words
-        return {
-            **words,
-            "mm_token_type_ids": self.mm_token_type_ids,
-            "pixel_values": self.pixel_values,
-            "image_grid_thw": self.image_grid_thw,
-        }
+        return {"input_ids": self.ids, "attention_mask": self.mask, **self.seen}
 
 
-def collate(
-    encoded: Sequence[Encoded], patches: Sequence[Patches], grids: Sequence[Grid], pad: int
-) -> VqaBatch:
-    """Questions and their pictures as one batch."""
-    longest = max(len(one.ids) for one in encoded)
-    shape = (len(encoded), longest)
+def padded(encoded: Sequence[Encoded], pad: int) -> VqaBatch:
+    """Questions as one batch of words, without their pictures."""
+    shape = (len(encoded), max(len(one.ids) for one in encoded))
     ids, labels = np.full(shape, pad, np.int64), np.full(shape, IGNORED, np.int64)
-    mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    mask = np.zeros(shape, np.int64)
     for row, one in enumerate(encoded):
-        start = longest - len(one.ids)
-        ids[row, start:], labels[row, start:] = one.ids, one.labels
-        mask[row, start:], types[row, start:] = 1, one.types
-    seen = np.concatenate(list(patches)) if patches else np.empty((0, 3, 1, 1), np.uint8)
-    ids_, mask_, labels_, types_ = (torch.from_numpy(one) for one in (ids, mask, labels, types))
-    thw = torch.tensor([[1, *grid] for grid in grids]).view(-1, 3)
-    return VqaBatch(ids_, mask_, labels_, types_, torch.from_numpy(seen), thw)
+        start = shape[1] - len(one.ids)
+        ids[row, start:], labels[row, start:], mask[row, start:] = one.ids, one.labels, 1
+    return VqaBatch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(labels))
 
 
 def to_device(
-    batch: VqaBatch,
-    device: torch.device,
-    values: Callable[[Tensor], Tensor],
-    *,
-    blank: bool = False,
+    batch: VqaBatch, device: torch.device, values: Callable[[Tensor], Tensor]
 ) -> VqaBatch:
-    """The batch on a device, patches as numbers; `blank`: pictures of nothing but the mean colour.
-
-    Asynchronous from pinned memory.
-    """
+    """The batch on a device, pixels as numbers. Asynchronous from pinned memory."""
     if device.type != "cpu":
         batch = batch.mapped(lambda tensor: tensor.to(device, non_blocking=True))
-    seen = values(batch.pixel_values)
-    return replace(batch, pixel_values=torch.zeros_like(seen) if blank else seen)
+    if not batch.seen:
+        return batch
+    return batch.showing({**batch.seen, PIXELS: values(batch.seen[PIXELS])})
 
 
 class Answerer(nn.Module):
@@ -108,6 +89,8 @@ class Answerer(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._keeps = "logits_to_keep" in inspect.signature(whole.forward).parameters
 
     def forward(self, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of each question [B]: summed nats of its answer, tokens of it, whether the letter is hit.
@@ -115,7 +98,7 @@ class Answerer(nn.Module):
         `labels` [B, T]; only the last LEARNT may be others than IGNORED.
         """
         keep = LEARNT + 1  # the last token predicts nothing that is there
-        logits = self.model(**inputs, logits_to_keep=keep, use_cache=False).logits[:, :-1].float()
+        logits = self._logits(inputs, keep)[:, :-1]
         wanted = labels[:, -LEARNT:]
         nats = functional.cross_entropy(
             logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
@@ -125,8 +108,13 @@ class Answerer(nn.Module):
 
     def next_logits(self, batch: VqaBatch) -> Tensor:
         """Logits of the token that follows each question, float32 [B, V]."""
-        found: Tensor = self.model(**batch.inputs(), logits_to_keep=1, use_cache=False).logits
-        return found[:, -1].float()
+        return self._logits(batch.inputs(), 1)[:, -1]
+
+    def _logits(self, inputs: dict[str, Tensor], last: int) -> Tensor:
+        """Of the last positions, float32 [B, last, V]."""
+        less = {"logits_to_keep": last} if self._keeps else {}
+        found: Tensor = self.model(**inputs, **less, use_cache=False).logits
+        return found[:, -last:].float()
 
     def generate(self, batch: VqaBatch, longest: int, end: int, pad: int) -> list[list[int]]:
         """Greedy answers: the new tokens of each."""

@@ -1,8 +1,7 @@
-"""Pictures in their own proportions, as the patches that a Qwen-VL vision tower reads.
+"""Pictures in their own proportions, decoded once for each size, in memory maps.
 
-Apart from the model, which sees only patches. Sizes are whole tokens: a side is a multiple of patch
-x merge (28 pixels). Pictures are decoded once for each size and lie in memory maps; patches stay
-uint8 until they are on the device, a quarter of the bytes and without the doubled time axis.
+Apart from the model and from what its processor makes of them. A side is a multiple of the sight's
+`factor`, 28 pixels: with Qwen2.5-VL that is one token.
 """
 
 from __future__ import annotations
@@ -12,85 +11,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
+from typing import Any
 
 from datasets_mm.decode import UnusableError, extent, read_inside
 from datasets_mm.uncut import UncutCache
 from engines.emitter import EngineError
 from engines.vqa.params import Params
+from engines.vqa.sight import Pixels, Sight
 
-Patches = npt.NDArray[np.uint8]
 Say = Callable[[int, int, str], None]
-
-
-class Grid(NamedTuple):
-    """Patches of a picture."""
-
-    rows: int
-    columns: int
-
-
-@dataclass(frozen=True)
-class Patching:
-    """What the image processor says of patches and colours."""
-
-    patch: int
-    merge: int
-    """Patches a side that become one token."""
-    frames: int
-    """A picture is shown as so many equal frames."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def factor(self) -> int:
-        """Pixels a side of one token."""
-        return self.patch * self.merge
-
-    def tokens(self, grid: Grid) -> int:
-        """Tokens of a picture."""
-        return grid.rows * grid.columns // self.merge**2
-
-    def cut(self, pixels: npt.NDArray[np.uint8]) -> Patches:
-        """[h, w, 3] -> [rows x columns, 3, patch, patch], tokens one after the other."""
-        p, m = self.patch, self.merge
-        rows, columns = pixels.shape[0] // p, pixels.shape[1] // p
-        split = pixels.reshape(rows // m, m, p, columns // m, m, p, 3)
-        # token row, token column, patch row in it, patch column in it, channel, y, x
-        return np.ascontiguousarray(split.transpose(0, 3, 1, 4, 6, 2, 5)).reshape(-1, 3, p, p)
-
-    def values(self, patches: Tensor) -> Tensor:
-        """uint8 [n, 3, p, p] -> what the tower takes, float32 [n, 3 x frames x p x p]."""
-        mean, std = (
-            torch.tensor(numbers, device=patches.device).view(1, 3, 1, 1)
-            for numbers in (self.mean, self.std)
-        )
-        shown = (patches.float() / 255 - mean) / std
-        return shown.unsqueeze(2).expand(-1, -1, self.frames, -1, -1).flatten(1)
-
-
-def patching(processor: Any, folder: Path) -> Patching:
-    """Of a processor.
-
-    Raises:
-        EngineError: it cuts pictures in another way than Qwen2-VL and its successors.
-    """
-    eye: Any = getattr(processor, "image_processor", None)
-    try:
-        return Patching(
-            int(eye.patch_size), int(eye.merge_size), int(eye.temporal_patch_size),
-            tuple(map(float, eye.image_mean)), tuple(map(float, eye.image_std)),
-        )  # fmt: skip
-    except (AttributeError, TypeError, ValueError):
-        raise EngineError(
-            f"{folder}: its image processor does not cut pictures as Qwen2-VL, Qwen2.5-VL and "
-            "Qwen3-VL do (patch_size, merge_size, temporal_patch_size); take one of these"
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -141,7 +70,7 @@ class Limits:
 class Pictures:
     """All pictures of a run, by root, path and scale."""
 
-    patching: Patching
+    sight: Sight
     limits: Limits
     cache_root: Path
     say: Say
@@ -169,15 +98,16 @@ class Pictures:
                     raise unreadable(root, path, cache.skipped[path])
                 self._found[root, path, scale] = (cache.array, cache.row(path))
 
-    def patches(self, root: Path, path: str, scale: float = 1.0) -> Patches:
-        """Of one picture."""
+    def pixels(self, root: Path, path: str, scale: float = 1.0) -> Pixels:
+        """Of one picture, uint8 [h, w, 3]."""
         array, row = self._place(root, path, scale)
-        return self.patching.cut(array[row])
+        found: Pixels = array[row]
+        return found
 
-    def grid(self, root: Path, path: str, scale: float = 1.0) -> Grid:
-        """Patches a side of one picture."""
+    def tokens(self, root: Path, path: str, scale: float = 1.0) -> int:
+        """That one picture becomes."""
         array, _ = self._place(root, path, scale)
-        return Grid(*(side // self.patching.patch for side in array.shape[1:3]))
+        return self.sight.tokens(*array.shape[1:3])
 
     @property
     def bytes(self) -> int:

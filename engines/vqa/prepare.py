@@ -15,19 +15,16 @@ from engines import models
 from engines.emitter import EngineError
 from engines.torchkit import bases, device, lora, pretrained, quantize
 from engines.torchkit.precision import Precision
-from engines.vqa import base, batches, questions, wording
+from engines.vqa import base, batches, questions, sight, wording
 from engines.vqa import model as answering
 from engines.vqa.augment import IDENTITY, Permutation
 from engines.vqa.batches import Rows
 from engines.vqa.context import Context
 from engines.vqa.data import Data
 from engines.vqa.model import Answerer, VqaBatch
-from engines.vqa.pixels import Limits, Pictures, patching
+from engines.vqa.pixels import Limits, Pictures
 from engines.vqa.questions import Questions
-from engines.vqa.wording import Wording
-
-LANGUAGE = "language_model"
-"""The module inside of which LoRA is allowed: the vision tower has layers of the same names."""
+from engines.vqa.wording import Said, Wording
 
 
 @dataclass(frozen=True)
@@ -57,12 +54,12 @@ class Prepared:
 
         At letter i stands option `permutation[i]`. `blank`: pictures of the mean colour only.
         """
-        values = self.pictures.patching.values
+        values = self.pictures.sight.values
         for start in range(0, len(rows), self.batch):
             some = rows[start : start + self.batch]
             how = ([permutation] * len(some), scale, False)
-            host = batches.gathered(self.wording, self.pictures, asked, some, how)
-            yield answering.to_device(host, self.precision.device, values, blank=blank)
+            host = batches.gathered(self.pictures, asked, some, how, blank=blank)
+            yield answering.to_device(host, self.precision.device, values)
 
 
 def prepare(context: Context, data: Data) -> Prepared:
@@ -76,13 +73,14 @@ def prepare(context: Context, data: Data) -> Prepared:
     folder, base_said = model_folder(context, data)
     processor = load_processor(folder)
     words = wording.of(processor, params.prompt, folder)
-    cutting = patching(processor, folder)
+    seeing = sight.of(processor, words, folder)
     emit.phase("cache", "pictures")
-    limits = Limits.of(params, cutting.factor)
-    pictures = Pictures(cutting, limits, context.cache_root, context.say)
+    limits = Limits.of(params, seeing.factor)
+    pictures = Pictures(seeing, limits, context.cache_root, context.say)
     for asked in (data.train, data.validation, *data.splits.values()):
         pictures.add(asked.root, asked.paths, (1.0, *params.tta_scales))
     tell_void_scales(context, pictures, data)
+    longest = refuse_long(context, words, pictures, data)
     emit.phase("load", context.entry.name)
     found = pretrained.load(
         folder, pretrained.SEEING, context.precision, four_bit=params.quantize == "nf4",
@@ -94,6 +92,7 @@ def prepare(context: Context, data: Data) -> Prepared:
     facts = {
         "model": f"{folder.name}, {base_said}{weights}, {held / 2**20:.1f} MiB",
         "picture_tokens": tokens_said(pictures, data),
+        "longest_sample": f"{longest:,} tokens with its picture",
         "folds": data.dealt,
         "trainable": lora.listed(model),
     }
@@ -103,6 +102,29 @@ def prepare(context: Context, data: Data) -> Prepared:
         model, words, pictures, context.precision, params.predict_batch, revision, facts,
         {"base": from_base},
     )  # fmt: skip
+
+
+def refuse_long(context: Context, words: Wording, pictures: Pictures, data: Data) -> int:
+    """Tokens of the longest question with its picture at its largest, and its answer.
+
+    Raises:
+        EngineError: one is longer than `max_length`. Cutting it would cut the picture's tokens.
+    """
+    params, longest = context.params, 0
+    for asked in (data.train, data.validation, *data.splits.values()):
+        scale = 1.0 if asked is data.train else max(1.0, *params.tta_scales, 0)
+        said = [Said(*one, "a") for one in zip(asked.texts, asked.options, strict=True)]
+        for row, words_alone in enumerate(words.lengths(said)):
+            seen = pictures.tokens(asked.root, asked.paths[row], scale)
+            length = words_alone - 1 + seen
+            longest = max(longest, length)
+            if length > params.max_length:
+                raise EngineError(
+                    f"max_length: question '{asked.ids[row]}' has {length:,} tokens, {seen:,} of "
+                    f"them its picture's, and {params.max_length:,} are allowed; lower long_side "
+                    "or max_pixels, or raise max_length"
+                )
+    return longest
 
 
 def tell_void_scales(context: Context, pictures: Pictures, data: Data) -> None:
@@ -125,7 +147,7 @@ def adapt(context: Context, found: Any) -> Any:
     device.seed(context.spec.seed)  # whatever was drawn while a base was made or weights loaded
     return lora.attach(
         found, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets,
-        LANGUAGE,
+        pretrained.language(found),
     )  # fmt: skip
 
 
@@ -188,7 +210,7 @@ def read_base(context: Context, data: Data) -> Questions:
 def tokens_said(pictures: Pictures, data: Data) -> str:
     """Tokens of a picture, least and most."""
     found = {
-        pictures.patching.tokens(pictures.grid(asked.root, path))
+        pictures.tokens(asked.root, path)
         for asked in (data.train, data.validation, *data.splits.values())
         for path in set(asked.paths)
     }

@@ -25,7 +25,7 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
     seed, team = context.spec.seed, context.team
     order = Order(len(data.train), params.batch * team.size, params.accumulation, seed)
     shuffle = params.shuffle_choices
-    gatherer = Gatherer(ready.wording, ready.pictures, data.train, seed, shuffle=shuffle)
+    gatherer = Gatherer(ready.pictures, data.train, seed, shuffle=shuffle)
     gatherer.place = (team.rank, team.size)
     gatherer.pin = params.pin_memory and target.type == "cuda"
     steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)

@@ -29,6 +29,15 @@ ASKED: Final = "\x02asked\x02"
 Ids = npt.NDArray[np.int64]
 
 
+class Said(NamedTuple):
+    """One question with its options, in the order shown."""
+
+    question: str
+    options: Sequence[str]
+    answer: str | None
+    """The letter, where it is to be learnt."""
+
+
 class Encoded(NamedTuple):
     """One question as tokens, all [T]."""
 
@@ -36,7 +45,7 @@ class Encoded(NamedTuple):
     labels: Ids
     """IGNORED but on the answer; all of them where there is no answer."""
     types: Ids
-    """`mm_token_type_ids`: without them Qwen2.5-VL gives pictures the places of text, unsaid."""
+    """IMAGE at the tokens of the picture, else 0."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,9 @@ class Wording:
     """Up to the question; holds the place of the picture."""
     between: str
     """From the question to the answer: the generation prompt."""
-    image: int
-    """The token that stands for a token of the picture."""
+    image: int | None
+    """The token that stands for a token of the picture, where `before` holds it once; else None:
+    only the processor knows what a picture becomes."""
     letters: tuple[int, int, int, int]
     """What the answer's first position is asked for: a, b, c, d as they are trained."""
     end: int
@@ -68,20 +78,33 @@ class Wording:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def encode(
-        self, question: str, options: Sequence[str], answer: str | None, image_tokens: int
-    ) -> Encoded:
+    def text(self, said: Said) -> str:
+        """The whole prompt, a placeholder for its picture."""
+        return f"{self.before}{self.asked(said.question, said.options)}{self.between}"
+
+    def answer(self, said: Said) -> list[int]:
+        """The tokens to be learnt: the letter and the end of the turn; none without an answer."""
+        return [] if said.answer is None else [self.letters[LETTERS.index(said.answer)], self.end]
+
+    def lengths(self, said: Sequence[Said]) -> list[int]:
+        """Tokens of each with its answer; the picture counts as one."""
+        texts = [self.text(one) for one in said]
+        found = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [len(f.ids) + len(self.answer(o)) for f, o in zip(found, said, strict=True)]
+
+    def encode(self, said: Said, image_tokens: int) -> Encoded:
         """The question up to the answer, or with it: then letter and end are labelled."""
-        text = f"{self.before}{self.asked(question, options)}{self.between}"
-        ids = np.asarray(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
-        said = [] if answer is None else [self.letters[LETTERS.index(answer)], self.end]
+        ids = np.asarray(
+            self.tokenizer.encode(self.text(said), add_special_tokens=False).ids, np.int64
+        )
+        learnt = self.answer(said)
         place = int(np.flatnonzero(ids == self.image)[0])
         whole = np.concatenate(
-            [ids[:place], np.full(image_tokens, self.image), ids[place + 1 :], said]
+            [ids[:place], np.full(image_tokens, self.image), ids[place + 1 :], learnt]
         ).astype(np.int64)
         labels = np.full_like(whole, IGNORED)
-        if said:
-            labels[-len(said) :] = said
+        if learnt:
+            labels[-len(learnt) :] = learnt
         return Encoded(whole, labels, np.where(whole == self.image, IMAGE, 0))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -111,24 +134,27 @@ def of(processor: Any, prompt: str, folder: Path) -> Wording:
     tails = {letter: learnt(opening, said, folder) for letter, said in answers.items()}
     tokenizer = processor.tokenizer
     letters, end = single_tokens(tokenizer, parts[1], tails, folder)
-    image = tokenizer.convert_tokens_to_ids(getattr(processor, "image_token", ""))
-    before = tokenizer(parts[0], add_special_tokens=False)["input_ids"]
-    if image is None or before.count(image) != 1:
-        raise EngineError(f"{folder}: its chat template has not one place for one picture")
+    if rendered(processor, None, folder, picture=False) == opening:
+        raise EngineError(f"{folder}: its chat template has no place for a picture; take another")
+    token = getattr(processor, "image_token", None)
+    image = None if token is None else tokenizer.convert_tokens_to_ids(token)
+    before = _opened(tokenizer, parts[0])
+    once = tokenizer(before, add_special_tokens=False)["input_ids"].count(image) == 1
     fast = tokenizer.backend_tokenizer
     fast.no_padding()
     fast.no_truncation()
     pad = tokenizer.pad_token_id
     return Wording(
-        fast, parts[0], parts[1], image, letters, end, end if pad is None else pad, prompt,
-        tuple(tokenizer.all_special_tokens),
+        fast, before, parts[1], image if once else None, letters, end,
+        end if pad is None else pad, prompt, _special(tokenizer, token),
     )  # fmt: skip
 
 
-def rendered(processor: Any, answer: str | None, folder: Path) -> str:
+def rendered(processor: Any, answer: str | None, folder: Path, *, picture: bool = True) -> str:
     """The template around ASKED; with an answer as a training text, else as a prompt."""
-    asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ASKED}]}
-    messages: list[dict[str, Any]] = [asked]
+    shown = [{"type": "image"}] if picture else []
+    content = [*shown, {"type": "text", "text": ASKED}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if answer is not None:
         said = [{"type": "text", "text": answer}]
         messages.append({"role": "assistant", "content": said})
@@ -179,6 +205,21 @@ def single_tokens(
         raise EngineError(f"{folder}: its template does not end an answer in one and the same way")
     a, b, c, d = letters
     return (a, b, c, d), ends.pop()
+
+
+def _opened(tokenizer: Any, before: str) -> str:
+    """The text with the token that opens every text, where the tokenizer itself would put it."""
+    first = tokenizer.bos_token
+    if not first or before.startswith(first):
+        return before
+    whole = tokenizer("a")["input_ids"]
+    return f"{first}{before}" if whole[0] == tokenizer.bos_token_id else before
+
+
+def _special(tokenizer: Any, image: str | None) -> tuple[str, ...]:
+    """Texts that are tokens with a meaning; an image's need not be among the tokenizer's own."""
+    found = dict.fromkeys(map(str, tokenizer.all_special_tokens))
+    return tuple(dict.fromkeys([*found, *([str(image)] if image else [])]))
 
 
 def _text(tokenizer: Any, token: int) -> str:

@@ -187,3 +187,25 @@ def test_out_of_memory_halves_what_was_at_hand():
     assert catalog.smaller("vqa", params, "train").params == {"batch": 2, "accumulation": 8}
     assert catalog.smaller("vqa", params, "generate").params == {"predict_batch": 3}
     assert catalog.smaller("vqa", {**params, "predict_batch": 1}, "eval") is None
+
+
+def test_a_question_longer_than_allowed_is_refused_before_anything_is_loaded(toy, tmp_path):
+    asked = spec(toy, settings={"max_length": 30})
+    emit = Emitter()
+    with pytest.raises(
+        EngineError, match=r"'q\d\d' has \d+ tokens, 4 of them its picture's, and 30"
+    ):
+        go(asked, tmp_path / "01-toy", emit)
+    assert not [m for m in emit.sent if m.kind == "phase" and m.name in ("load", "train")]
+
+
+def test_the_longest_sample_is_measured(toy, tmp_path):
+    """At the largest scale of what is only answered; one token more is allowed than needed."""
+    settings = {"max_steps": 1, "tta_scales": (2.0,), "evaluate_on": ("asks_more",)}
+    sent = go(spec(toy, settings=settings), tmp_path / "01-toy")
+    said = next(m for m in sent if m.kind == "plan").facts["longest_sample"]
+    longest = int(said.split()[0])
+    exact = spec(toy, settings=settings | {"max_length": longest})
+    go(exact, tmp_path / "02-toy")
+    with pytest.raises(EngineError, match=f"has {longest} tokens, 16 of them its picture's"):
+        go(spec(toy, settings=settings | {"max_length": longest - 1}), tmp_path / "03-toy")

@@ -1,0 +1,199 @@
+"""Vision-language models whose processors cut no patches: LLaVA, Idefics3, Gemma 3, made here."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from engines.emitter import EngineError
+from engines.torchkit import lora, pretrained, quantize
+from engines.torchkit.precision import Precision
+from engines.vqa import sight, wording
+from engines.vqa.model import PIXELS, Answerer, to_device
+from engines.vqa.patching import Patching
+from engines.vqa.processed import Processed
+from engines.vqa.wording import Said
+from tests.engine import toys, vlm_kinds, vqa_toy
+from tests.engine.vqa_toy import go, lines, spec
+
+pytest.importorskip("bitsandbytes")
+pytest.importorskip("peft")
+
+CPU = torch.device("cpu")
+OPTIONS = ("red", "green", "blue", "black")
+SAID = [Said("what colour is the disc?", OPTIONS, "b"), Said("is it?", OPTIONS, "d")]
+PICTURES = [
+    np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    for height, width in ((56, 84), (84, 56))
+]
+
+
+@pytest.fixture(scope="module", params=list(vlm_kinds.KINDS))
+def folder(request, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Data and Qwen's toy beside `other`, a model of another kind."""
+    made = tmp_path_factory.mktemp(request.param)
+    vqa_toy.write(made)
+    vlm_kinds.KINDS[request.param](made / "other")
+    with toys.configured(made):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> Processed:
+    processor = AutoProcessor.from_pretrained(folder / "other")
+    found = sight.of(processor, wording.of(processor, "One letter.", folder), folder)
+    assert isinstance(found, Processed)
+    return found
+
+
+def model(folder: Path, *, four_bit: bool = False) -> torch.nn.Module:
+    return pretrained.load(
+        folder / "other", pretrained.SEEING, Precision("fp32", CPU), four_bit=four_bit, double=True
+    ).eval()
+
+
+def without(said: Said) -> Said:
+    return said._replace(answer=None)
+
+
+def test_a_prompt_is_what_the_processor_makes_of_the_conversation(folder, seen):
+    """transformers' own way from messages to tensors, in one call."""
+    processor = AutoProcessor.from_pretrained(folder / "other")
+    said = without(SAID[0])
+    asked = seen.wording.asked(said.question, said.options)
+    image = Image.fromarray(PICTURES[0])
+    content = [{"type": "image", "image": image}, {"type": "text", "text": asked}]
+    theirs = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True,
+        return_dict=True, return_tensors="pt",
+    )  # fmt: skip
+    own = seen.batch([said], PICTURES[:1]).inputs()
+    assert set(own) == set(theirs)
+    for name, value in theirs.items():
+        assert torch.equal(own[name], value), name
+
+
+def test_the_letter_and_the_end_of_the_turn_are_learnt(seen):
+    taught = seen.batch(SAID, PICTURES)
+    asked = seen.batch([without(one) for one in SAID], PICTURES)
+    for row, letter in enumerate("bd"):
+        learnt = [seen.wording.letters["abcd".index(letter)], seen.wording.end]
+        assert taught.labels[row, -2:].tolist() == taught.ids[row, -2:].tolist() == learnt
+    assert (taught.labels[:, :-2] == wording.IGNORED).all()
+    assert torch.equal(taught.ids[:, :-2], asked.ids)
+    assert (asked.labels == wording.IGNORED).all()
+    assert (taught.mask[:, -2:] == 1).all()
+
+
+def test_padding_changes_no_answer_and_a_blank_picture_does(folder, seen):
+    answerer = Answerer(model(folder))
+    asked = [without(one) for one in SAID]
+    together = seen.batch(asked, PICTURES)
+    assert together.mask.sum(1).unique().numel() == 2
+    with torch.no_grad():
+        both = answerer.next_logits(to_device(together, CPU, seen.values))
+        for row in range(2):
+            alone = seen.batch(asked[row : row + 1], PICTURES[row : row + 1])
+            one = answerer.next_logits(to_device(alone, CPU, seen.values))
+            assert torch.allclose(both[row], one[0], atol=1e-4)
+        grey = [np.broadcast_to(np.array(seen.blank, np.uint8), one.shape) for one in PICTURES]
+        blank = seen.batch(asked, grey)
+        assert blank.seen[PIXELS].abs().max() < 0.02
+        assert torch.equal(blank.ids, together.ids)
+        assert not torch.allclose(answerer.next_logits(blank), both, atol=1e-4)
+
+
+def test_the_loss_is_transformers_own_on_the_same_labels(folder, seen):
+    loaded, made = model(folder), seen.batch(SAID, PICTURES)
+    with torch.no_grad():
+        nats, tokens, _ = Answerer(loaded)(made.inputs(), made.labels)
+        theirs = loaded(**made.inputs(), labels=made.labels).loss
+    assert float(nats.sum() / tokens.sum()) == pytest.approx(float(theirs), rel=1e-5)
+
+
+def test_tokens_of_a_picture_are_counted_by_the_processor(seen):
+    said = without(SAID[0])
+    for picture in PICTURES:
+        length = seen.batch([said], [picture]).ids.shape[1]
+        expected = seen.wording.lengths([said])[0] - 1 + seen.tokens(*picture.shape[:2])
+        assert abs(length - expected) <= 1
+
+
+def test_several_threads_make_the_same_batches(seen):
+    """transformers' tokenizers are changed by every call."""
+    wanted = seen.batch(SAID, PICTURES)
+    with ThreadPoolExecutor(4) as pool:
+        for made in pool.map(lambda _: seen.batch(SAID, PICTURES), range(24)):
+            assert torch.equal(made.ids, wanted.ids)
+
+
+def test_only_the_language_model_is_quantised_and_adapted(folder):
+    loaded = model(folder, four_bit=True)
+    language = pretrained.language(loaded)
+    linear = {n for n, m in loaded.named_modules() if isinstance(m, torch.nn.Linear)}
+    inside = {name for name in linear if name.startswith(f"{language}.")}
+    assert set(quantize.four_bit(loaded)) == inside
+    assert linear - inside
+    adapted = lora.attach(loaded, 2, 4, 0.0, ("q_proj", "v_proj"), language)
+    trained = [n for n, p in adapted.named_parameters() if p.requires_grad]
+    assert len(trained) == 2 * 2 * vlm_kinds.TEXT["num_hidden_layers"]
+    assert all(f".{language}." in name for name in trained)
+
+
+@pytest.fixture(scope="module")
+def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, Path]:
+    place = tmp_path_factory.mktemp("runs") / "01-toy"
+    settings = {
+        "epochs": 3, "workers": 2, "blank": True, "written": 4, "tta_scales": (1.5,),
+        "tta_options": True, "evaluate_on": ("asks_more",), "checkpointing": True,
+    }  # fmt: skip
+    asked = spec(folder, model=f"path:{folder / 'other'}", settings=settings)
+    return go(asked, place), place
+
+
+def test_a_whole_run_trains_and_answers(ran):
+    sent, place = ran
+    steps = [message for message in sent if message.kind == "step"]
+    assert steps[-1].loss < steps[0].loss
+    for split, count in (("validation", 2), ("asks_more", 6)):
+        found = lines(place, split)
+        assert len(found) == count
+        for answer in found:
+            assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-6)
+            assert sum(answer["votes"]) == 8
+            assert answer["blank"] is not None
+
+
+def test_a_trained_model_answers_again(folder, ran, tmp_path):
+    """Task infer on the checkpoint of a run."""
+    _, place = ran
+    again = spec(
+        folder, model="run:01-toy", task="infer", run_id="02-toy", subset="asks_more",
+        settings={"blank": True, "written": 4, "tta_scales": (1.5,), "tta_options": True},
+    )  # fmt: skip
+    (place.parent / "02-toy").mkdir()
+    go(again, place.parent / "02-toy")
+    was, now = lines(place, "asks_more"), lines(place.parent / "02-toy", "asks_more")
+    assert [one["probabilities"] for one in was] == [one["probabilities"] for one in now]
+
+
+def test_qwens_own_processor_is_read_as_patches(folder):
+    processor = AutoProcessor.from_pretrained(folder / "model")
+    found = sight.of(processor, wording.of(processor, "", folder), folder)
+    assert isinstance(found, Patching)
+
+
+def test_a_processor_that_fails_is_one_sentence(folder, seen):
+    class Failing:
+        tokenizer = seen.processor.tokenizer
+
+        def __call__(self, **_):
+            raise RuntimeError("no pictures today\nmore")
+
+    with pytest.raises(EngineError, match=r"\(no pictures today\); take an image-text-to-text"):
+        Processed.of(Failing(), seen.wording, folder)
