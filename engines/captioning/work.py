@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from engines import models, protocol
+from engines import protocol
 from engines.captioning.context import Context
 from engines.captioning.data import Data, read_data
 from engines.captioning.evaluate import Evaluator
@@ -22,9 +22,8 @@ from engines.captioning.watch import Watch
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
 from engines.torchkit import device, forecast, loop, opening, quantize, timed, trained
-from engines.torchkit.batches import Loader, Order
+from engines.torchkit.course import Course
 from engines.torchkit.optimizers import decay_groups
-from engines.torchkit.schedules import planned_steps, warmup_cosine, warmup_steps
 
 Job = loop.Training[CaptionBatch]
 
@@ -40,12 +39,11 @@ SHAPING: Final = (
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, or only evaluate."""
     params = Params.model_validate(spec.params)
-    team, precision = opening.begin(spec, emit, params)
-    target, entry = precision.device, models.load(spec.model)
-    context = resolve(Context(spec, params, precision, emit, run_dir, entry, team=team))
-    with team.leader_first(emit):
+    context = resolve(opening.begin(spec, params, emit, run_dir))
+    target = context.device
+    with context.team.leader_first(emit):
         emit.phase("build")
-        tower = Tower(part(context, "vision"), context.params, precision)
+        tower = Tower(part(context, "vision"), context.params, context.precision)
         data = read_data(context, tower.shape.image_size)
         device.report_memory(emit, "build", target)
         ready = prepare(context, data, tower)
@@ -64,7 +62,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
 
 def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -> bool:
     """Train, and keep what came of it; whether this process goes on to evaluate."""
-    params, emit, team = context.params, context.emit, context.team
+    params, emit = context.params, context.emit
     ready.model.calibrate(first_features(data, ready))
     watch = Watch(context, data, evaluator, ready.model)
     job = assemble(context, data, ready, watch)
@@ -72,13 +70,7 @@ def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -
     if costing is not None:  # it looks at nothing, as it evaluates nothing
         job.after_epoch = None
     announce(context, data, ready, job)
-    timing = timed.train(context, job)
-    team.leave()
-    device.report_memory(emit, "train", context.device)
-    if not team.leads:  # the leader saves and evaluates alone; it needs nobody's data
-        return False
-    if costing is not None:
-        emit.send(costing.forecast(timing, disk(context, data, ready, job)))
+    if not timed.train(context, job, costing, lambda: disk(context, data, ready, job)):
         return False
     watch.restore()
     if params.save_model:
@@ -108,15 +100,10 @@ def first_features(data: Data, ready: Prepared) -> torch.Tensor:
 
 def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
     """Everything that the loop needs."""
-    params, model, target = context.params, ready.model, context.device
-    seed, team = context.spec.seed, context.team
-    order = Order(len(data.train), params.batch * team.size, params.accumulation, seed)
+    params, model, team = context.params, ready.model, context.team
+    course = Course.of(context, len(data.train))
     spoken = tokenise(context, data, ready)
-    gatherer = Gatherer(ready.items, data.train.rows, spoken, seed)
-    gatherer.place = (team.rank, team.size)
-    gatherer.pin = params.pin_memory and target.type == "cuda"
-    steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
-    warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
+    gatherer = Gatherer(ready.items, data.train.rows, spoken, context.spec.seed)
     if params.compile:
         model.projector.compile()
 
@@ -127,28 +114,15 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
         summed, tokens = (team.gather(one, len(batch)) for one in own)
         return loop.Outcome(mean_loss(summed, tokens), watch.latest, len(batch))
 
-    def lr_at(step: int) -> float:
-        if params.schedule == "constant":
-            return params.lr * min(1.0, (step + 1) / max(1, warm))
-        return params.lr * warmup_cosine(step, steps, warm)
+    def transfer(batch: CaptionBatch) -> CaptionBatch:
+        return to_device(batch, context.device)
 
-    return loop.Training(
-        model=model,
-        loader=Loader(order, gatherer, params.workers),
-        transfer=lambda batch: to_device(batch, target),
-        forward=forward,
-        optimizer=optimizer(params, ready),
-        lr_at=lr_at,
-        precision=context.precision,
-        steps=steps,
-        clip_norm=params.clip_norm,
-        checkpoint_every=params.checkpoint_every,
-        checkpoint_seconds=params.checkpoint_minutes * 60,
-        checkpoint_root=context.run_dir / "checkpoints",
-        full_disk_is_fatal=context.spec.on_disk_full == "stop",
-        team=team,
-        after_epoch=watch.after_epoch if watch.wanted else None,
-    )
+    job = course.job(model, gatherer, transfer, forward)
+    job.optimizer = optimizer(params, ready)
+    if params.schedule == "constant":
+        job.lr_at = lambda step: params.lr * min(1.0, (step + 1) / max(1, course.warm))
+    job.after_epoch = watch.after_epoch if watch.wanted else None
+    return job
 
 
 def optimizer(params: Params, ready: Prepared) -> torch.optim.AdamW:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
-from engines import models, protocol
+from engines import protocol
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.retrieval.context import Context
@@ -21,10 +21,8 @@ from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder, Room
 from engines.torchkit import device, forecast, loop, opening, timed, trained
-from engines.torchkit.batches import Loader, Order
+from engines.torchkit.course import Course
 from engines.torchkit.ema import Average, Ema
-from engines.torchkit.optimizers import adamw
-from engines.torchkit.schedules import planned_steps, warmup_cosine, warmup_steps
 
 Job = loop.Training[PairBatch]
 
@@ -39,11 +37,9 @@ SHAPING: Final = (
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, or only evaluate."""
     params = Params.model_validate(spec.params)
-    team, precision = opening.begin(spec, emit, params)
-    target, entry = precision.device, models.load(spec.model)
-    context = Context(spec, params, precision, emit, run_dir, entry, team=team)
-    context = trained.resolve(context, SHAPING)
-    with team.leader_first(emit):
+    context = trained.resolve(opening.begin(spec, params, emit, run_dir), SHAPING)
+    target = context.device
+    with context.team.leader_first(emit):
         emit.phase("build")
         data = read_data(context)
         device.report_memory(emit, "build", target)
@@ -56,13 +52,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         ema = job.ema
         costing = forecast.of(spec, job, params.timing_warmup_steps, emit)
         announce(context, data, ready, job)
-        timing = timed.train(context, job)
-        team.leave()
-        device.report_memory(emit, "train", target)
-        if not team.leads:  # the leader saves and evaluates alone; it needs nobody's data
-            return
-        if costing is not None:
-            emit.send(costing.forecast(timing, disk(context, data, ready, job)))
+        if not timed.train(context, job, costing, lambda: disk(context, data, ready, job)):
             return
         if params.save_model:
             trained.keep(context, job, files=ready.files())
@@ -75,14 +65,10 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
 
 def assemble(context: Context, data: Data, ready: Prepared) -> Job:
     """Everything that the loop needs."""
-    params, model, target = context.params, ready.model, context.device
-    seed, team = context.spec.seed, context.team
-    order = Order(len(data.pool), params.batch * team.size, params.accumulation, seed)
-    gatherer = PairGatherer(data.pool, ready.texts, ready.images, seed, params.modality_dropout)
-    gatherer.pin = params.pin_memory and target.type == "cuda"
-    gatherer.place = (team.rank, team.size)
-    steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
-    warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
+    params, model, team = context.params, ready.model, context.team
+    gatherer = PairGatherer(
+        data.pool, ready.texts, ready.images, context.spec.seed, params.modality_dropout
+    )
     if params.compile:
         model.compile_towers()
     encode, objective = team.wrap(model), OBJECTIVES[params.loss]
@@ -93,25 +79,13 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
         loss, metrics = objective(queries, passages, batch.positive, scale)
         return loop.Outcome(loss, metrics, len(batch))
 
-    return loop.Training(
-        model=model,
-        loader=Loader(order, gatherer, params.workers),
-        transfer=lambda batch: to_device(batch, target),
-        forward=forward,
-        optimizer=adamw(
-            model, params.lr, params.weight_decay, (0.9, params.beta2), fused=params.fused
-        ),
-        lr_at=lambda step: params.lr * warmup_cosine(step, steps, warm),
-        precision=context.precision,
-        steps=steps,
-        clip_norm=params.clip_norm,
-        ema=Ema(model, params.ema) if params.ema else None,
-        checkpoint_every=params.checkpoint_every,
-        checkpoint_seconds=params.checkpoint_minutes * 60,
-        checkpoint_root=context.run_dir / "checkpoints",
-        full_disk_is_fatal=context.spec.on_disk_full == "stop",
-        team=team,
-    )
+    def transfer(batch: PairBatch) -> PairBatch:
+        return to_device(batch, context.device)
+
+    course = Course.of(context, len(data.pool))
+    job = course.job(model, gatherer, transfer, forward)
+    job.ema = Ema(model, params.ema) if params.ema else None
+    return job
 
 
 def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from engines import settings
+from pathlib import Path
+from typing import Any
+
+from engines import models
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.torchkit import device, distributed
-from engines.torchkit.distributed import Team
+from engines.torchkit.context import Context, Params
 from engines.torchkit.precision import Precision
 
 
 def begin(
-    spec: RunSpec, emit: Emitter, machine: settings.Machine, *, deterministic: bool = False
-) -> tuple[Team, Precision]:
-    """The ranks of the run, and what it computes on and in; torch is seeded and prepared."""
+    spec: RunSpec, params: Params, emit: Emitter, run_dir: Path, *, deterministic: bool = False
+) -> Context[Params]:
+    """The run with its ranks, its model's entry and its device; torch is seeded and prepared."""
+    machine: Any = params  # every engine that trains has the section `settings.Machine`
     team = distributed.join()
     target = device.choose(spec.devices, team.rank)
     device.prepare(machine.threads, tf32=machine.tf32, ranks=team.size)
@@ -21,4 +25,5 @@ def begin(
         device.be_deterministic()
     device.seed(spec.seed)
     device.introduce(emit, spec, target)
-    return team, Precision(machine.precision, target)
+    precision = Precision(machine.precision, target)
+    return Context(spec, params, precision, emit, run_dir, models.load(spec.model), team=team)

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from engines import protocol
 from engines.torchkit import device, loop
 from engines.torchkit.context import Context
+from engines.torchkit.forecast import Costing
 from engines.torchkit.measure import Ledger, Meter, stopwatch
 
 
-def train(run: Context[Any], job: loop.Training[Any]) -> protocol.Timing:
-    """Train to the end of the job; says, and returns, the run's `Timing`."""
+def train(
+    run: Context[Any],
+    job: loop.Training[Any],
+    costing: Costing | None,
+    disk: Callable[[], dict[str, int]],
+) -> bool:
+    """Train to the end; whether this process goes on: the leader of ranks, unless it only costs.
+
+    `disk`: bytes that a whole run keeps, by part; asked by a costing run.
+    """
+    timing = _train(run, job)
+    run.team.leave()
+    device.report_memory(run.emit, "train", run.device)
+    if costing is not None and run.team.leads:
+        run.emit.send(costing.forecast(timing, disk()))
+    return run.team.leads and costing is None
+
+
+def _train(run: Context[Any], job: loop.Training[Any]) -> protocol.Timing:
     per_epoch = job.loader.order.steps_per_epoch
     warmup = run.params.timing_warmup_steps
     meter = Meter(stopwatch(run.device), warmup, per_epoch)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 
 from engines.torchkit import loop
-from engines.torchkit.batches import Loader, Order
+from engines.torchkit.course import Course
 from engines.torchkit.ema import Ema, Swa
-from engines.torchkit.optimizers import adamw
-from engines.torchkit.schedules import planned_steps, warmup_cosine, warmup_steps
 from engines.vqa.batches import Gatherer
 from engines.vqa.context import Context
 from engines.vqa.data import Data
@@ -21,15 +19,11 @@ Job = loop.Training[VqaBatch]
 
 def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
     """Everything that the loop needs."""
-    params, model, target = context.params, ready.model, context.device
-    seed, team = context.spec.seed, context.team
-    order = Order(len(data.train), params.batch * team.size, params.accumulation, seed)
-    shuffle = params.shuffle_choices
-    gatherer = Gatherer(ready.pictures, data.train, seed, shuffle=shuffle)
-    gatherer.place = (team.rank, team.size)
-    gatherer.pin = params.pin_memory and target.type == "cuda"
-    steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
-    warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
+    params, model, team = context.params, ready.model, context.team
+    course = Course.of(context, len(data.train))
+    gatherer = Gatherer(
+        ready.pictures, data.train, context.spec.seed, shuffle=params.shuffle_choices
+    )
     if params.compile:
         model.compile(dynamic=True)
     answer = team.wrap(model)
@@ -40,26 +34,13 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
         metrics = {"letter_accuracy": hits.mean(), **watch.latest}
         return loop.Outcome(nats.sum() / tokens.sum(), metrics, len(batch))
 
-    job = loop.Training(
-        model=model,
-        loader=Loader(order, gatherer, params.workers),
-        transfer=lambda batch: gatherer.to_device(batch, target),
-        forward=forward,
-        optimizer=adamw(
-            model, params.lr, params.weight_decay, (0.9, params.beta2), fused=params.fused
-        ),
-        lr_at=lambda step: params.lr * warmup_cosine(step, steps, warm),
-        precision=context.precision,
-        steps=steps,
-        clip_norm=params.clip_norm,
-        ema=Ema(model, params.ema) if params.ema else None,
-        swa=Swa(model, math.floor(params.swa_start * steps) + 1) if params.swa else None,
-        checkpoint_every=params.checkpoint_every,
-        checkpoint_seconds=params.checkpoint_minutes * 60,
-        checkpoint_root=context.run_dir / "checkpoints",
-        full_disk_is_fatal=context.spec.on_disk_full == "stop",
-        team=team,
-        after_epoch=watch.after_epoch if watch.wanted else None,
-    )
+    def transfer(batch: VqaBatch) -> VqaBatch:
+        return gatherer.to_device(batch, context.device)
+
+    job = course.job(model, gatherer, transfer, forward)
+    job.ema = Ema(model, params.ema) if params.ema else None
+    first_averaged = math.floor(params.swa_start * course.steps) + 1
+    job.swa = Swa(model, first_averaged) if params.swa else None
+    job.after_epoch = watch.after_epoch if watch.wanted else None
     watch.averages = job.averages
     return job

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from engines import models, protocol
+from engines import protocol
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.torchkit import checkpoints, device, forecast, loop, opening, quantize, timed
@@ -32,11 +32,9 @@ SHAPING: Final = (
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and answer, or only answer."""
     params = Params.model_validate(spec.params)
-    team, precision = opening.begin(spec, emit, params, deterministic=params.deterministic)
-    target, entry = precision.device, models.load(spec.model)
-    asked = Context(spec, params, precision, emit, run_dir, entry, team=team)
-    context = kept.resolve(asked, SHAPING)
-    with team.leader_first(emit):
+    asked = opening.begin(spec, params, emit, run_dir, deterministic=params.deterministic)
+    context, target = kept.resolve(asked, SHAPING), asked.device
+    with context.team.leader_first(emit):
         emit.phase("build")
         data = read_data(context)
         device.report_memory(emit, "build", target)
@@ -55,20 +53,14 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
 
 def train(context: Context, data: Data, ready: Prepared) -> bool:
     """Train, and keep what came of it; whether this process goes on to answer."""
-    params, emit, team = context.params, context.emit, context.team
+    params, emit = context.params, context.emit
     watch = Watch(context, data, ready)
     job = assemble(context, data, ready, watch)
     costing = forecast.of(context.spec, job, params.timing_warmup_steps, emit)
     if costing is not None:  # it looks at nothing, as it answers nothing
         job.after_epoch = None
     announce(context, data, ready, job)
-    timing = timed.train(context, job)
-    team.leave()
-    device.report_memory(emit, "train", context.device)
-    if not team.leads:  # the leader saves and answers alone; it needs nobody's data
-        return False
-    if costing is not None:
-        emit.send(costing.forecast(timing, disk(context, ready, job)))
+    if not timed.train(context, job, costing, lambda: disk(context, ready, job)):
         return False
     watch.settle()
     if params.save_model:

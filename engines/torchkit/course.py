@@ -1,0 +1,89 @@
+"""Training put together from a run's settings: order of batches, rates, optimizer, checkpoints.
+
+Apart from the engines because all that train do it alike; what a batch is and what a loss is are
+theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
+
+from torch import nn
+
+from engines.torchkit.batches import Loader, Order, Rows
+from engines.torchkit.context import Context
+from engines.torchkit.loop import Outcome, Training
+from engines.torchkit.optimizers import adamw
+from engines.torchkit.schedules import planned_steps, warmup_cosine, warmup_steps
+
+Batch = TypeVar("Batch")
+Made_co = TypeVar("Made_co", covariant=True)
+
+
+class Gathers(Protocol[Made_co]):
+    """What makes batches of rows."""
+
+    pin: bool
+    """Into page-locked memory."""
+    place: tuple[int, int]
+    """This rank and the number of ranks."""
+
+    def __call__(self, rows: Rows, epoch: int) -> Made_co:
+        """The batch of these rows in this epoch."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a run trains, in which order, and at which rates."""
+
+    run: Context[Any]
+    order: Order
+    steps: int
+    warm: int
+    """Steps that warm up the rate."""
+
+    @classmethod
+    def of(cls, run: Context[Any], samples: int) -> Self:
+        """Over so many samples, as the run's settings say."""
+        params = run.params
+        batch = params.batch * run.team.size
+        order = Order(samples, batch, params.accumulation, run.spec.seed)
+        steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
+        return cls(run, order, steps, warmup_steps(steps, params.warmup_ratio, params.warmup_steps))
+
+    def lr_at(self, step: int) -> float:
+        """Warm-up, then a cosine to 0."""
+        rate: float = self.run.params.lr
+        return rate * warmup_cosine(step, self.steps, self.warm)
+
+    def job(
+        self,
+        model: nn.Module,
+        gatherer: Gathers[Batch],
+        transfer: Callable[[Batch], Batch],
+        forward: Callable[[Batch], Outcome],
+    ) -> Training[Batch]:
+        """What the loop needs; an engine changes in it what it does otherwise."""
+        run, params = self.run, self.run.params
+        gatherer.place = (run.team.rank, run.team.size)
+        gatherer.pin = params.pin_memory and run.device.type == "cuda"
+        return Training(
+            model=model,
+            loader=Loader(self.order, gatherer, params.workers),
+            transfer=transfer,
+            forward=forward,
+            optimizer=adamw(
+                model, params.lr, params.weight_decay, (0.9, params.beta2), fused=params.fused
+            ),
+            lr_at=self.lr_at,
+            precision=run.precision,
+            steps=self.steps,
+            clip_norm=params.clip_norm,
+            checkpoint_every=params.checkpoint_every,
+            checkpoint_seconds=params.checkpoint_minutes * 60,
+            checkpoint_root=run.run_dir / "checkpoints",
+            full_disk_is_fatal=run.spec.on_disk_full == "stop",
+            team=run.team,
+        )
