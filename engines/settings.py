@@ -23,6 +23,13 @@ Precision = Annotated[
         "else fp16, and fp32 on a CPU"
     ),
 ]
+EvaluateOn = Annotated[
+    tuple[str, ...] | None,
+    Field(description="Subsets to evaluate on; empty: what the recipe names"),
+]
+Checkpointing = Annotated[
+    bool, Field(description="Recompute activations in the backward pass (non-reentrant)")
+]
 TimingWarmup = Annotated[int, Field(ge=0, description="Steps at the start left out of the timing")]
 
 

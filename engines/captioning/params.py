@@ -96,17 +96,13 @@ class _Towers(settings.Settings):
         "float16", description="Vision features are rounded to this, kept or not"
     )
     vision_batch: int = Field(32, ge=1, le=4096, description="Frames in the vision tower at once")
-    checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass (non-reentrant)"
-    )
+    checkpointing: settings.Checkpointing = False
 
 
 class _Evaluation(settings.Settings):
     """What is asked of a model, when, and who judges."""
 
-    evaluate_on: tuple[str, ...] | None = Field(
-        None, description="Subsets to evaluate on; empty: what the recipe names"
-    )
+    evaluate_on: settings.EvaluateOn = None
     evaluate_train: int = Field(
         256, ge=0, description="Training media that are evaluated too, spread evenly; 0: none"
     )

@@ -74,9 +74,7 @@ class _Vectors(settings.Settings):
 class _Evaluation(settings.Settings):
     """How the corpus is searched, and what is counted."""
 
-    evaluate_on: tuple[str, ...] | None = Field(
-        None, description="Subsets to evaluate on; empty: what the recipe names"
-    )
+    evaluate_on: settings.EvaluateOn = None
     evaluate_modalities: tuple[Modality, ...] = Field(
         ("both", "text", "image"), description="Query ablations: both, text only, image only"
     )

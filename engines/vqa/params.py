@@ -44,9 +44,7 @@ class _Model(settings.Settings):
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         description="Linear layers of the language model that get LoRA, by the ends of their names",
     )
-    checkpointing: bool = Field(
-        True, description="Recompute activations in the backward pass (non-reentrant)"
-    )
+    checkpointing: settings.Checkpointing = True
     base_on: str = Field(
         "",
         description="Subset that a model from scratch learns first, with all its parameters; none "
@@ -102,9 +100,7 @@ class _Averages(settings.Settings):
 class _Answers(settings.Settings):
     """What is answered after training, and how."""
 
-    evaluate_on: tuple[str, ...] | None = Field(
-        None, description="Subsets to evaluate on; empty: what the recipe names"
-    )
+    evaluate_on: settings.EvaluateOn = None
     evaluate_limit: int = Field(
         0, ge=0, description="Rows of a subset that are evaluated, stratified; 0: all"
     )

@@ -35,11 +35,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def house(tmp_path: Path, toy: Path) -> Iterator[House]:
-    with House(tmp_path) as house:
-        house.environment |= {
-            "WORKBENCH_CONFIG": str(toy / "config"), "WORKBENCH_CACHE": str(toy / "cache"),
-            "WORKBENCH_LOG_ROOT": str(house.logs), "WORKBENCH_GRACE": "8", "TERM": "dumb",
-        }  # fmt: skip
+    with House(tmp_path).knowing(toy) as house:
+        house.environment["WORKBENCH_GRACE"] = "8"
         yield house
 
 

@@ -37,11 +37,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def house(tmp_path: Path, toy: Path) -> Iterator[House]:
-    with House(tmp_path) as house:
-        house.environment |= {
-            "WORKBENCH_CONFIG": str(toy / "config"), "WORKBENCH_CACHE": str(toy / "cache"),
-            "WORKBENCH_LOG_ROOT": str(house.logs), "TERM": "dumb",
-        }  # fmt: skip
+    with House(tmp_path).knowing(toy) as house:
         yield house
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from tests.engine import toys
@@ -109,13 +110,16 @@ def write_lines(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.fixture(scope="session")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folder with data/, config/ and cache/; the environment points at its config."""
-    folder = tmp_path_factory.mktemp("toy")
-    write_toy(folder)
-    with toys.configured(folder):
-        yield folder
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums of toy models are slower on two threads, tenfold beside a busy process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+toy = toys.built(write_toy, "session")
 
 
 @pytest.fixture

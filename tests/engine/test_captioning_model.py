@@ -33,13 +33,7 @@ SIZES = {"vocabulary": 300, "width": 64, "inner": 128, "layers": 2, "heads": 2,
 CAPTIONS = ["a red disc", "the green square", "고양이 얼굴", "a cross"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums this small are slower on two threads, tenfold beside a busy process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """Whole captioning runs on a small subset: learning, repeating, resuming, refusing."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +16,7 @@ pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    made = tmp_path_factory.mktemp("says")
-    toy.write(made)
-    with toys.configured(made):
-        yield made
+folder = toys.built(toy.write)
 
 
 @pytest.fixture(scope="module")

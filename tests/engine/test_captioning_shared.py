@@ -1,8 +1,5 @@
 """Captioning with what all training engines share: costing runs, and several processes."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,12 +14,7 @@ pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    made = tmp_path_factory.mktemp("says")
-    toy.write(made)
-    with toys.configured(made):
-        yield made
+folder = toys.built(toy.write)
 
 
 def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, tmp_path):

@@ -27,13 +27,7 @@ SHAPES = (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sizes do not depend on it, and on a busy machine two wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)

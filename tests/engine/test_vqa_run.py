@@ -1,8 +1,6 @@
 """VQA from spec to answers on drawings: folds, resuming, averages, early stopping, bad input."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -16,13 +14,7 @@ from tests.engine import toys, vqa_toy
 from tests.engine.toys import weights
 from tests.engine.vqa_toy import go, lines, spec
 
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("vqa-run")
-    vqa_toy.write(folder)
-    with toys.configured(folder):
-        yield folder
+toy = toys.built(vqa_toy.write)
 
 
 def of_kind(sent: list, kind: str) -> list:

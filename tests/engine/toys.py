@@ -6,6 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
+
+import pytest
 
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
@@ -22,6 +25,19 @@ def configured(folder: Path) -> Iterator[Path]:
         os.environ.pop("WORKBENCH_CONFIG")
         if before is not None:
             os.environ["WORKBENCH_CONFIG"] = before
+
+
+def built(write: Callable[[Path], None], scope: Literal["module", "session"] = "module") -> Any:
+    """A fixture: a folder with what `write` puts there; the environment points at its config/."""
+
+    @pytest.fixture(scope=scope)
+    def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+        place = tmp_path_factory.mktemp("toy")
+        write(place)
+        with configured(place):
+            yield place
+
+    return folder
 
 
 def go(
