@@ -142,13 +142,19 @@ def runs(suite: Path) -> list[tuple[Path, RunSpec]]:
         SuiteError: a spec.json is missing or broken.
     """
     found = []
-    for folder in sorted((suite / "runs").iterdir()):
+    for folder in sorted((suite / "runs").iterdir(), key=_place):
         try:
             spec = RunSpec.model_validate_json((folder / "spec.json").read_bytes())
         except (OSError, ValidationError) as error:
             raise SuiteError(f"{folder}/spec.json cannot be read: {error}") from None
         found.append((folder, spec))
     return found
+
+
+def _place(run: Path) -> tuple[int, str]:
+    """By number: the hundredth run comes after the ninety-ninth."""
+    number = run.name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0, run.name
 
 
 def send(suite: Path, command: Command) -> None:

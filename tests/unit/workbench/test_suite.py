@@ -52,6 +52,12 @@ def test_a_new_suite_is_complete_and_private(folder: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0
 
 
+def test_the_hundredth_run_comes_last(tmp_path: Path) -> None:
+    asked = [spec(number) for number in range(1, 111)]
+    made = suite.create(tmp_path, ASKED, asked)
+    assert [found.run_id for _, found in suite.runs(made)] == [one.run_id for one in asked]
+
+
 def test_two_suites_of_one_second_do_not_collide(tmp_path: Path) -> None:
     made = {suite.create(tmp_path, ASKED, [spec(1)]).name for _ in range(20)}
     assert len(made) == 20
