@@ -161,17 +161,38 @@ class MemoryUse(Part):
 
 
 class Fit(Part):
-    """Memory that was forecast before the run, beside what it took. Bytes."""
+    """Memory that was forecast before the run, beside what it took. Bytes.
+
+    For a GPU tensors are compared with torch's own count. Without one everything is host memory,
+    and the whole process is compared with its max RSS.
+    """
 
     gpu: str = ""
+    """What it was forecast for; empty: for the host of a run on a CPU."""
     tensors: dict[str, int] = {}
     """Forecast peak of all tensors, by phase: train, predict."""
     total: dict[str, int] = {}
-    """The same with context, workspace and slack: what the GPU must have."""
+    """The same with all that comes on top (context, workspace, slack; Python, libraries, files):
+    what the GPU or the host must have."""
     measured: Reading
-    """Peak of torch's own count over the whole run: to be compared with the larger of `tensors`."""
+    """Peak over the whole run: of torch's own count, or of the main process (VmHWM)."""
     error: float | None = None
-    """Forecast over measured, less 1; null where nothing was measured."""
+    """Forecast over measured, less 1; null where nothing was measured, or not the whole run."""
+
+    @property
+    def phase(self) -> str:
+        """The phase that needs most; empty: none was forecast."""
+        return max(self.tensors, key=lambda phase: self.tensors[phase], default="")
+
+    @property
+    def expected(self) -> int:
+        """The forecast of what `measured` counts."""
+        return (self.tensors if self.gpu else self.total).get(self.phase, 0)
+
+    @property
+    def needed(self) -> int:
+        """What the GPU or the host must have."""
+        return max(self.total.values(), default=0)
 
 
 class Metric(Part):
@@ -255,7 +276,7 @@ class RunRecord(Part):
     forecast: Forecast | None = None
     """Of a costing run; None: all numbers of this record are measured."""
     fit: Fit | None = None
-    """The memory forecast; None: none was made, because no GPU was named or present."""
+    """The memory forecast; None: none was made."""
     origins: dict[str, str] = {}
     """Settings that came from the environment or a rule, and from which."""
     counters: dict[str, float] = {}

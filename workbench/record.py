@@ -203,13 +203,19 @@ def _memory(run: RunState) -> schema.MemoryUse:
 
 
 def _fit(spec: protocol.RunSpec, run: RunState) -> schema.Fit | None:
-    """The forecast that the spec brings, beside what torch counted."""
+    """The forecast that the spec brings, beside what was measured of the same thing."""
     if not spec.fit:
         return None
-    measured = _memory(run).vram_allocated_peak
-    said = max(spec.fit.get("tensors", {}).values(), default=0)
-    error = said / measured.value - 1 if measured.value and said else None
-    return schema.Fit(**spec.fit, measured=measured, error=error)
+    kept = {key: value for key, value in spec.fit.items() if key not in ("tensors", "total")}
+    for key in ("tensors", "total"):  # a costing run never answers
+        sizes = spec.fit.get(key, {})
+        kept[key] = {p: size for p, size in sizes.items() if not spec.probe or p == "train"}
+    measured = _rss_main(run) if not kept.get("gpu") else _memory(run).vram_allocated_peak
+    fit = schema.Fit(**kept, measured=measured)
+    whole = run.end is not None and run.end.cause == "completed"
+    if not whole or not measured.value or not fit.expected:
+        return fit
+    return fit.model_copy(update={"error": fit.expected / measured.value - 1})
 
 
 def _rss_main(run: RunState) -> Reading:

@@ -153,7 +153,7 @@ def _with_sheets(found: SuiteView) -> SuiteView:
 
 def summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
-    from results import captioning, costing, evaluation, published, searches, tables, vqa
+    from results import captioning, costing, evaluation, fit, published, searches, tables, vqa
     from results.markdown import code, markdown
     from results.trials import table as trial_table
 
@@ -191,6 +191,8 @@ def summary(folder: Path) -> str:
             parts.append(markdown(ablation))
     if (searched := searches.cost(found)).rows:
         parts.append(markdown(searched))
+    if (fitted := fit.table(found)).rows:
+        parts.append(markdown(fitted))
     if any(r.exit.cause != "completed" for r in found):
         parts.append(markdown(tables.failures(found)))
     return "\n\n".join(part.strip() for part in parts if part.strip())
@@ -231,6 +233,8 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
     Raises:
         SuiteError: no run fits.
     """
+    from results import fit
+
     everything = records(log_root)
     found = [r for r in everything if run_id in f"{r.identity.suite}/{r.identity.run_id}"]
     if not found:
@@ -250,6 +254,8 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
         source = compared.source.identity
         print(clean_line(f"{compared.what}: {compared.sentence()}"))
         print("    " + clean_line(f"by {source.suite}/{source.run_id}"))
+    if record.fit:
+        print(clean_line(f"memory: {fit.sentence(record.fit)}"))
     if record.exit.cause not in ("completed", "pruned", "skipped"):
         for line in blackbox.lines(log_root / record.folder, record.identity.attempt):
             indent = line[: len(line) - len(line.lstrip(" "))]

@@ -13,6 +13,7 @@ from results import (
     captioning,
     costing,
     evaluation,
+    fit,
     forecasts,
     measures,
     optimization,
@@ -163,6 +164,8 @@ def _measurements(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
     }
     for name, table in kinds.items():
         yield from _part("###", f"report.{name}", markdown(table(records, lang)), lang)
+    fitted = fit.table(records, lang)
+    yield from _part("###", "report.fit", markdown(fitted) if fitted.rows else "", lang)
 
 
 def _figures(figures: Mapping[str, str], lang: str) -> Iterator[str]:

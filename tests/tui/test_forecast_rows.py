@@ -5,6 +5,7 @@ from __future__ import annotations
 from results.schema import (
     Environment,
     Exit,
+    Fit,
     Forecast,
     Identity,
     MemoryUse,
@@ -81,3 +82,20 @@ def test_the_form_takes_what_the_command_line_takes():
     }  # fmt: skip
     asked = plan.parse(from_table(chosen, ("cost_probe", "until")).table())
     assert (asked.cost_probe, asked.until) == (300, 0.02)
+
+
+def test_the_detail_has_memory_forecast_beside_measured():
+    fit = Fit(
+        gpu="A10G", tensors={"train": 5 << 30}, total={"train": 6 << 30},
+        measured=Reading(value=float(4 << 30), method="torch"), error=0.25,
+    )  # fmt: skip
+    named = {g.title: g for g in detail.groups(RECORD.model_copy(update={"fit": fit}))}
+    lines = [(line.name, line.value, line.remark) for line in named["Memory, forecast"].lines]
+    assert lines == [
+        ("for", "A10G", ""),
+        ("forecast, tensors", "5.00 GiB", "in phase train"),
+        ("measured", "4.00 GiB", "torch, forecast +25.0 % against it"),
+        ("must have, in all", "6.00 GiB", ""),
+    ]
+    assert all(28 + len(value) + 2 + len(remark) <= 76 for _, value, remark in lines)
+    assert "Memory, forecast" not in {g.title for g in detail.groups(RECORD)}

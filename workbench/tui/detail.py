@@ -62,6 +62,7 @@ def groups(record: RunRecord) -> tuple[Group, ...]:
         Group("Time", _times(record)),
         Group("Phases", _mapping(record.timing.phases, q.duration)),
         Group("Memory", _peaks(record)),
+        Group("Memory, forecast", _fit(record)),
         Group("Settings", _mapping(record.identity.params)),
         Group("Facts", _mapping(record.facts)),
         Group("Machine", _machine(record)),
@@ -152,6 +153,20 @@ def _forecast(record: RunRecord) -> tuple[Line, ...]:
 
 def _peaks(record: RunRecord) -> tuple[Line, ...]:
     return tuple(_reading(name, getattr(record.memory, key), q.size) for name, key in PEAKS)
+
+
+def _fit(record: RunRecord) -> tuple[Line, ...]:
+    if (fit := record.fit) is None:
+        return ()
+    of = "tensors" if fit.gpu else "main process"
+    error = "" if fit.error is None else f"forecast {fit.error * 100:+.1f} % against it"
+    measured = _reading("measured", fit.measured, q.size)
+    return (
+        Line("for", clean_line(fit.gpu) if fit.gpu else "CPU, host memory"),
+        Line(f"forecast, {of}", q.size(fit.expected), f"in phase {clean_line(fit.phase)}"),
+        Line(measured.name, measured.value, ", ".join(filter(None, (measured.remark, error)))),
+        Line("must have, in all", q.size(fit.needed)),
+    )
 
 
 def _reading(name: str, reading: Reading, write: q.Write) -> Line:

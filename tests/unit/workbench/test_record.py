@@ -143,3 +143,37 @@ def test_rates_that_disagree_flag_the_run(total: float, median: float, *, flag: 
     timing = p.Timing(samples_per_second=total, samples_per_second_median=median)
     run = fold(entries(*START, timing, p.End(cause="completed")))
     assert ("rates_disagree" in record.build(SPEC, run, "f").counters) is flag
+
+
+def fitted(spec: p.RunSpec, cause: str = "completed", allocated: int | None = None):
+    """The record's forecast beside a run of 3 GiB max RSS."""
+    run = fold(entries(
+        *START,
+        p.Memory(t=3, phase="train", rss_peak=3 * GIB, vram_allocated_peak=allocated,
+                 reason="" if allocated else "no CUDA device"),
+        p.End(t=6, cause=cause, exit_code=0),
+    ))  # fmt: skip
+    return record.build(spec, run, "f").fit
+
+
+def test_a_memory_forecast_stands_beside_what_counts_the_same() -> None:
+    assert fitted(SPEC) is None
+    sizes = {"tensors": {"train": GIB, "predict": 2 * GIB}, "total": {"train": 6 * GIB,
+             "predict": 9 * GIB}}  # fmt: skip
+    gpu = SPEC.model_copy(update={"fit": {"gpu": "T4", **sizes}})
+    found = fitted(gpu, allocated=4 * GIB)
+    assert (found.measured.value, found.measured.method) == (4 * GIB, "torch")
+    assert found.error == -0.5  # 2 of 4 GiB: tensors against tensors
+    unseen = fitted(gpu)
+    assert (unseen.measured.reason, unseen.error) == ("no CUDA device", None)
+    host = fitted(SPEC.model_copy(update={"fit": {"gpu": "", **sizes}}))
+    assert (host.measured.method, host.error) == ("VmHWM", 2.0)  # 9 of 3 GiB: the whole process
+
+
+def test_part_of_a_run_is_compared_with_no_more_than_it_did() -> None:
+    sizes = {"gpu": "", "tensors": {"train": GIB, "predict": 2 * GIB},
+             "total": {"train": 6 * GIB, "predict": 9 * GIB}}  # fmt: skip
+    stopped = fitted(SPEC.model_copy(update={"fit": sizes}), cause="stopped")
+    assert (stopped.measured.value, stopped.error) == (3 * GIB, None)
+    probed = fitted(SPEC.model_copy(update={"fit": sizes, "probe": p.Probe(steps=20)}))
+    assert (probed.phase, probed.error) == ("train", 1.0)
