@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,12 +97,26 @@ def fresh(processor: Any, sizes: dict[str, Any]) -> Any:
     library: Any = importlib.import_module("transformers")
     tokenizer = processor.tokenizer
     number = tokenizer.convert_tokens_to_ids
+    named = configuration(sizes, len(tokenizer))
+    del named["model_type"]
+    named["text_config"] |= {"eos_token_id": number(END), "pad_token_id": number(PAD)}
+    return library.Qwen2_5_VLForConditionalGeneration(
+        library.Qwen2_5_VLConfig(
+            **named, image_token_id=number(IMAGE), video_token_id=number(VIDEO),
+            vision_start_token_id=number(LOOK), vision_end_token_id=number(LOOKED),
+            eos_token_id=number(END), pad_token_id=number(PAD), bos_token_id=None,
+        )
+    )  # fmt: skip
+
+
+def configuration(sizes: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:
+    """Sizes as Qwen2.5-VL's config.json says them; without the numbers of special tokens."""
     width, heads, depth = int(sizes["width"]), int(sizes["heads"]), int(sizes["vision_depth"])
     half = width // heads // 2
     thirds = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]  # 16 : 24 : 24 as in Qwen's
     spread = width**-0.5  # 0.02 is for widths of thousands: at 128 it learns nothing for long
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": width,
+        "vocab_size": vocabulary, "hidden_size": width,
         "intermediate_size": int(sizes["inner"]), "num_hidden_layers": int(sizes["layers"]),
         "num_attention_heads": heads,
         "num_key_value_heads": int(sizes["key_value_heads"]), "max_position_embeddings": 1024,
@@ -110,7 +124,7 @@ def fresh(processor: Any, sizes: dict[str, Any]) -> Any:
         "rope_parameters": {
             "rope_type": "default", "rope_theta": 10_000.0, "mrope_section": thirds,
         },
-        "bos_token_id": None, "eos_token_id": number(END), "pad_token_id": number(PAD),
+        "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
     }  # fmt: skip
     vision = {
         "depth": depth, "hidden_size": int(sizes["vision_width"]),
@@ -118,14 +132,10 @@ def fresh(processor: Any, sizes: dict[str, Any]) -> Any:
         "out_hidden_size": width, "patch_size": int(sizes["patch"]), "window_size": 112,
         "fullatt_block_indexes": list(range(1, depth, 2)), "initializer_range": spread,
     }  # fmt: skip
-    return library.Qwen2_5_VLForConditionalGeneration(
-        library.Qwen2_5_VLConfig(
-            text_config=text, vision_config=vision, tie_word_embeddings=True,
-            image_token_id=number(IMAGE), video_token_id=number(VIDEO),
-            vision_start_token_id=number(LOOK), vision_end_token_id=number(LOOKED),
-            eos_token_id=number(END), pad_token_id=number(PAD), bos_token_id=None,
-        )
-    )  # fmt: skip
+    return {
+        "model_type": "qwen2_5_vl", "text_config": text, "vision_config": vision,
+        "tie_word_embeddings": True,
+    }  # fmt: skip
 
 
 def _train(

@@ -8,11 +8,9 @@ grid's numbers, and fake tensors have none.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -24,14 +22,13 @@ from datasets_mm import patches
 from engines import models
 from engines.emitter import EngineError
 from engines.fitting import Need, Phase, Want
-from engines.models import ModelEntry
 from engines.torchkit import rehearsal
-from engines.torchkit.configs import ATTENTION, read_config
+from engines.torchkit.configs import ATTENTION
 from engines.torchkit.ledger import Ledger, book_model
 from engines.torchkit.rehearsal import INPUTS, LOGITS, Tuning
+from engines.vqa import shapes
 from engines.vqa.model import LEARNT
 
-SHAPES: Final = Path(__file__).parent / "shapes.toml"
 KNOWN: Final = "qwen2_5_vl"
 TEXT_TOKENS: Final = 192
 """Of a sample, where the subset cannot be read: template, question, four options and answer."""
@@ -71,24 +68,6 @@ class Inputs(NamedTuple):
     """Patches of all pictures, fp32."""
 
 
-def architecture(entry: ModelEntry) -> tuple[dict[str, Any], str]:
-    """Sizes of the model, and where they were read: its folder, or the table that ships.
-
-    Raises:
-        EngineError: nothing says them.
-    """
-    folder = models.weights_folder(entry)
-    if folder is not None and (folder / "config.json").is_file():
-        return read_config(folder), "config.json"
-    with SHAPES.open("rb") as file:
-        known = tomllib.load(file)
-    if entry.hub in known:
-        return {k: v for k, v in known[entry.hub].items() if k != "source"}, "shipped sizes"
-    raise EngineError(
-        f"model '{entry.name}': its sizes are not known here; name its folder as path:/abs/dir"
-    )
-
-
 def picture_grid(params: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int]:
     """Patches of a picture, rows and columns; a square where its size is not known."""
     height, width = size or (1, 1)
@@ -107,7 +86,7 @@ def rehearse(want: Want) -> Need:
     Raises:
         EngineError: the model is not known here, or is of a kind that is not.
     """
-    config, source = architecture(models.load(want.model))
+    config, source = shapes.architecture(models.load(want.model))
     if config.get("model_type") != KNOWN:
         raise EngineError(
             f"model '{want.model}': memory of a '{config.get('model_type')}' cannot be forecast; "
@@ -143,6 +122,8 @@ def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
         "trained parameters": f"{trained:,}",
         "precision": tuning.precision,
     }
+    if source == shapes.SCRATCH:
+        facts["left out"] = "the base that is trained first, with all its parameters"
     return Need(phases=phases, host=host(want, weights, phases), facts=facts)
 
 

@@ -83,3 +83,34 @@ def test_packed_layer_has_the_bytes_of_bitsandbytes_own(double):
         gc.collect()
         held = ledger.total
     assert held == quantize.weight_bytes(real)
+
+
+def test_a_model_from_scratch_has_the_parameters_that_are_made():
+    from engines.models import ModelEntry
+    from engines.vqa import base, fit, shapes
+    from tests.engine.vqa_toy import SIZES, rows
+
+    processor = base.processor_of([" ".join(row.values()) for row in rows()], 400, 14)
+    made = base.fresh(processor, SIZES)
+    sizes = SIZES | {"vocabulary": len(processor.tokenizer)}
+    entry = ModelEntry(name="small", engines=("vqa",), family="vlm", architecture=sizes)
+    config, source = shapes.architecture(entry)
+    assert source == shapes.SCRATCH
+    need = fit.forecast(
+        Shape("scratch", {"quantize": "none", "long_side": 56}).want(), config, source
+    )
+    parts = need.phases["train"]
+    names = ("vision tower", "language model", "embeddings, head, norms")
+    said = sum(parts[name] for name in names)
+    assert said == pytest.approx(sum(p.numel() for p in made.parameters()) * 4, rel=0.01)
+    assert "base" in need.facts["left out"]
+
+
+def test_a_half_described_model_is_a_sentence():
+    from engines.emitter import EngineError
+    from engines.models import ModelEntry
+    from engines.vqa import shapes
+
+    entry = ModelEntry(name="half", family="vlm", architecture={"vocabulary": 100})
+    with pytest.raises(EngineError, match="'half': its architecture lacks width"):
+        shapes.architecture(entry)

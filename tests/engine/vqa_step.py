@@ -61,11 +61,11 @@ class Shape:
         """Sizes of the model: the toy's, or those of a published one."""
         if self.published:
             from engines import models
-            from engines.vqa import fit
+            from engines.vqa import shapes
 
             entry = models.ModelEntry(name="published", family="vlm", hub=self.published)
             tokens = {"image_token_id": IMAGE, "video_token_id": 4, "vision_start_token_id": LOOK}
-            return {**fit.architecture(entry)[0], **tokens, "vision_end_token_id": 5}
+            return {**shapes.architecture(entry)[0], **tokens, "vision_end_token_id": 5}
         return {
             "model_type": "qwen2_5_vl", "text_config": {**TEXT, **self.sizes},
             "vision_config": {**VISION, "out_hidden_size": {**TEXT, **self.sizes}["hidden_size"]},
