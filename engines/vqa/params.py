@@ -130,8 +130,8 @@ class _Answers(settings.Settings):
 
 
 class Params(
-    _Answers, settings.Keeping, settings.Machine, _Averages, settings.Optimization,
-    settings.Length, _HeldOut, _Model, _Picture, settings.Data,
+    _Answers, settings.Keeping, settings.Machine, settings.Ranks, _Averages,
+    settings.Optimization, settings.Length, _HeldOut, _Model, _Picture, settings.Data,
 ):  # fmt: skip
     """Settings of one VQA run."""
 

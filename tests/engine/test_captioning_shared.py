@@ -1,14 +1,11 @@
 """Captioning with what all training engines share: costing runs, and several processes."""
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from engines.protocol import Probe
 from tests.engine import captioning_toy as toy
-from tests.engine import toys
+from tests.engine import jointly, toys
 from tests.engine.captioning_toy import go, losses, spec
-from tests.fixtures.engine_process import engine
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
@@ -45,25 +42,11 @@ def test_two_ranks_equal_one_process_with_the_joint_batch(folder, tmp_path):
     """17 media and 1 held out: steps of 8, 8 and then 1, where rank 1 has nothing to do."""
     settings = {"epochs": 2, "lora_dropout": 0.0, "early_stopping": True, "validation_share": 0.06,
                 "evaluate_on": [], "evaluate_train": 4, "patience": 1}  # fmt: skip
-    ends = []
-    for name, more in (("one", {"batch": 8}), ("two", {"batch": 4, "nproc_per_node": 2})):
-        (tmp_path / name).mkdir()
-        asked = spec(folder, settings={**settings, **more})
-        (tmp_path / name / "spec.json").write_text(asked.model_dump_json())
-        ends.append(engine(tmp_path / name))
-    one, two = ends
-    assert one.code == two.code == 0
-    assert list(two.losses) == list(one.losses) == [1, 2, 3, 4, 5, 6]
-    assert list(two.losses.values()) == pytest.approx(list(one.losses.values()), rel=1e-5)
-    for first, second in zip(one.kinds("step"), two.kinds("step"), strict=True):
-        assert first.samples == second.samples
-        assert second.grad_norm == pytest.approx(first.grad_norm, rel=1e-4)
-    assert {m.samples for m in one.kinds("step")} == {8, 1}
-    found = load_file(tmp_path / "two/checkpoints/last/model.safetensors")
-    for name, tensor in load_file(tmp_path / "one/checkpoints/last/model.safetensors").items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    ends = jointly.trained(tmp_path, 8, lambda more: spec(folder, settings={**settings, **more}))
+    jointly.check_same(tmp_path, ends, steps=6, samples={8, 1})
     looks = [len([m for m in end.kinds("phase") if "after epoch" in m.detail]) for end in ends]
     assert looks == [2, 2], "the leader alone looks and speaks"
+    one, two = ends
     assert [m.value for m in two.kinds("metric") if m.name == "loss"] == pytest.approx(
         [m.value for m in one.kinds("metric") if m.name == "loss"], rel=1e-3
     )

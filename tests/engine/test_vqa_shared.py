@@ -1,0 +1,85 @@
+"""VQA with what all training engines share: costing runs, several processes, torch.compile."""
+
+import shutil
+
+import pytest
+
+from engines.protocol import Probe
+from tests.engine import jointly, toys, vlm_kinds, vqa_toy
+from tests.engine.vqa_toy import go, lines, spec
+from tests.fixtures.engine_process import engine
+
+pytest.importorskip("bitsandbytes")
+pytest.importorskip("peft")
+
+QUIET = {"epochs": 2, "lora_dropout": 0.0, "validation_share": 0.05, "look_every_epochs": 0}
+
+
+def write(place):
+    """Qwen's toy, which reads patches, and LLaVA's, whose processor is asked."""
+    vqa_toy.write(place)
+    vlm_kinds.KINDS["llava"](place / "other")
+
+
+folder = toys.built(write)
+
+
+@pytest.fixture(params=["patches", "processor"])
+def model(request, folder) -> str:
+    return "toy-vlm" if request.param == "patches" else f"path:{folder / 'other'}"
+
+
+def losses(sent: list) -> list[float]:
+    return [message.loss for message in sent if message.kind == "step"]
+
+
+def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, model, tmp_path):
+    settings = {"epochs": 4, "batch": 1, "early_stopping": True}
+    whole = go(spec(folder, model=model, settings=settings), tmp_path / "whole")
+    asked = spec(folder, model=model, settings=settings, task="probe", probe=Probe(steps=6))
+    sent = go(asked, tmp_path / "probe")
+    forecast = next(m for m in sent if m.kind == "forecast")
+    assert (forecast.steps, forecast.run_steps) == (6, 64)
+    assert forecast.run_seconds > forecast.start_seconds
+    assert forecast.disk["picture cache"] == 18 * 56 * 56 * 3
+    kept = (tmp_path / "whole/checkpoints/last/model.safetensors").read_bytes()
+    header = 8 + int.from_bytes(kept[:8], "little")
+    assert forecast.disk["weights kept"] == len(kept) - header
+    assert not [m for m in sent if m.kind == "metric" or (m.kind == "phase" and m.name == "eval")]
+    left = [p.parent.name for p in (tmp_path / "probe").rglob("*") if p.is_file()]
+    assert left == ["folds"], "nothing but which rows were held out"
+    assert losses(sent)[0] == losses(whole)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_ranks_equal_one_process_with_the_joint_batch(folder, model, tmp_path):
+    """17 questions and 1 held out: steps of 8, 8 and then 1, where rank 1 has nothing to do."""
+    ends = jointly.trained(
+        tmp_path, 8, lambda more: spec(folder, model=model, settings={**QUIET, **more})
+    )
+    jointly.check_same(tmp_path, ends, steps=6, samples={8, 1})
+    one, two = (lines(tmp_path / name, "validation") for name in ("one", "two"))
+    assert len(one) == len(two) == 1
+    assert two[0]["probabilities"] == pytest.approx(one[0]["probabilities"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler here")
+def test_a_compiled_model_trains_alike(folder, tmp_path):
+    """Sequences of several lengths. In a process of its own: torch's compiler warns of itself."""
+    ends = []
+    for name in ("plain", "fast"):
+        settings = {**QUIET, "max_steps": 3, "compile": name == "fast"}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "spec.json").write_text(
+            spec(folder, settings=settings).model_dump_json()
+        )
+        ends.append(engine(tmp_path / name))
+    plain, fast = ends
+    assert plain.code == fast.code == 0
+    assert list(fast.losses.values()) == pytest.approx(list(plain.losses.values()), rel=1e-4)
+    assert len(plain.losses) == 3
+    one, two = (lines(tmp_path / name, "validation") for name in ("plain", "fast"))
+    assert two[0]["probabilities"] == pytest.approx(one[0]["probabilities"], abs=1e-3)
