@@ -40,14 +40,15 @@ class Processed:
 
     @classmethod
     def of(cls, processor: Any, wording: Wording, folder: Path) -> Self:
-        """Of a processor, tried on one picture.
+        """Of a processor, tried on two pictures of different sides.
 
         Raises:
             EngineError: it fails on it, or it does not show the model any `pixel_values`.
         """
         made = cls(wording, processor)
         try:
-            tried = made.batch([Said("", (), None)], [np.zeros((4 * FACTOR, 4 * FACTOR, 3), "u1")])
+            shapes = ((4 * FACTOR, 4 * FACTOR, 3), (2 * FACTOR, 5 * FACTOR, 3))
+            tried = made.batch([Said("", (), None)] * 2, [np.zeros(one, "u1") for one in shapes])
         except Exception as error:  # code of any model's processor: it may raise whatever it likes
             reason = (str(error).splitlines() or [""])[0][:200]
             raise EngineError(
@@ -87,14 +88,14 @@ class Processed:
             images=[[Image.fromarray(picture)] for picture in pictures],
             padding=True, return_tensors="pt", add_special_tokens=False,
         )  # fmt: skip
-        found = {name: value for name, value in made.items() if isinstance(value, Tensor)}
+        found = {name: one for name, one in made.items() if isinstance(one, Tensor)}
+        found.pop("labels", None)  # PaliGemma's processor has a training of its own in mind
         answers = [self.wording.answer(one) for one in said]
         learnt = torch.tensor(answers, dtype=torch.long).view(len(said), -1)
         words, shape = {}, found["input_ids"].shape
         for name, value in found.items():
-            if value.shape == shape:  # one number a token
-                more = learnt if name == "input_ids" else torch.full_like(learnt, name in WORDS)
-                words[name] = torch.cat([value, more.to(value.dtype)], 1)
+            if name != PIXELS and value.shape[:2] == shape:  # something for each token
+                words[name] = torch.cat([value, _more(name, value, learnt)], 1)
         labels = torch.full_like(words["input_ids"], IGNORED)
         if learnt.shape[1]:
             labels[:, -learnt.shape[1] :] = learnt
@@ -111,3 +112,16 @@ class Processed:
             self._own.processor = copy.deepcopy(self.processor)
             self._own.processor.tokenizer.padding_side = "left"
         return self._own.processor
+
+
+def _more(name: str, value: Tensor, learnt: Tensor) -> Tensor:
+    """What an answer's tokens [B, A] have where a prompt's [B, T, ...] have `value`.
+
+    Types of tokens say which are the picture's (1; Gemma 3) or, where no prompt's has any, which
+    are learnt: PaliGemma lets those of type 0 see each other both ways, the answer too.
+    """
+    if name == "input_ids":
+        return learnt
+    if value.dim() > 2:  # which parts of the picture are seen: what the last one sees
+        return value[:, -1:].expand(-1, learnt.shape[1], *value.shape[2:])
+    return torch.full_like(learnt, name in WORDS or not value.any()).to(value.dtype)

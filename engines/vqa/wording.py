@@ -217,9 +217,14 @@ def _opened(tokenizer: Any, before: str) -> str:
 
 
 def _special(tokenizer: Any, image: str | None) -> tuple[str, ...]:
-    """Texts that are tokens with a meaning; an image's need not be among the tokenizer's own."""
-    found = dict.fromkeys(map(str, tokenizer.all_special_tokens))
-    return tuple(dict.fromkeys([*found, *([str(image)] if image else [])]))
+    """Texts that are tokens with a meaning; an image's need not be among the tokenizer's own.
+
+    Llama 3's <|start_header_id|> and many others are special without a name: only the table of
+    added tokens has them.
+    """
+    added = [str(one) for one in tokenizer.added_tokens_decoder.values() if one.special]
+    found = [*map(str, tokenizer.all_special_tokens), *added, *([str(image)] if image else [])]
+    return tuple(dict.fromkeys(found))
 
 
 def _text(tokenizer: Any, token: int) -> str:

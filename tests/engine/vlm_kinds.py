@@ -10,6 +10,7 @@ import torch
 import transformers as library
 
 from engines.torchkit import bases
+from engines.vqa import base
 from tests.engine import vqa_toy
 
 PAD, TURN, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -111,6 +112,99 @@ def gemma3(folder: Path) -> None:
     ))  # fmt: skip
 
 
+def internvl(folder: Path) -> None:
+    """InternVL: tiles again, and tokens of a picture from a shuffle of its pixels."""
+    named = {
+        "start_image_token": "<img>", "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
+    }  # fmt: skip
+    tokenizer = tokenizer_of(**named)
+    library.InternVLProcessor(
+        image_processor=library.GotOcr2ImageProcessor(
+            size={"height": SIDE, "width": SIDE}, crop_to_patches=True, min_patches=1, max_patches=4
+        ),
+        tokenizer=tokenizer, video_processor=library.InternVLVideoProcessor(), image_seq_length=4,
+        chat_template=TEMPLATE.replace("PICTURE", "<IMG_CONTEXT>\n"),
+    ).save_pretrained(folder)  # fmt: skip
+    sides = {"image_size": (SIDE, SIDE), "patch_size": (PATCH, PATCH)}
+    save(folder, library.InternVLForConditionalGeneration, library.InternVLConfig(
+        vision_config=library.InternVLVisionConfig(**VISION | sides),
+        text_config=library.Qwen2Config(**words_of(tokenizer)), image_seq_length=4,
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+    ))  # fmt: skip
+
+
+def paligemma(folder: Path) -> None:
+    """PaliGemma: a prompt's tokens see each other both ways; its processor makes labels."""
+    tokenizer = tokenizer_of(image_token="<image>")
+    eye = library.SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
+    eye.image_seq_length = (SIDE // PATCH) ** 2
+    library.PaliGemmaProcessor(
+        image_processor=eye, tokenizer=tokenizer,
+        chat_template=TEMPLATE.replace("PICTURE", "<image>"),
+    ).save_pretrained(folder)  # fmt: skip
+    width = VISION["hidden_size"]
+    save(folder, library.PaliGemmaForConditionalGeneration, library.PaliGemmaConfig(
+        vision_config=library.SiglipVisionConfig(**VISION),
+        text_config=library.GemmaConfig(**words_of(tokenizer)), projection_dim=width,
+        hidden_size=width, image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    ))  # fmt: skip
+
+
+def mllama(folder: Path) -> None:
+    """Llama 3.2 Vision: layers that look at the picture, with a mask of their own."""
+    tokenizer = tokenizer_of("<|image|>")
+    library.MllamaProcessor(
+        image_processor=library.MllamaImageProcessor(
+            size={"height": SIDE, "width": SIDE}, max_image_tiles=4
+        ),
+        tokenizer=tokenizer, chat_template=TEMPLATE.replace("PICTURE", "<|image|>"),
+    ).save_pretrained(folder)  # fmt: skip
+    eye = VISION | {
+        "num_global_layers": 1, "attention_heads": 2, "max_num_tiles": 4,
+        "intermediate_layers_indices": [0], "vision_output_dim": 2 * VISION["hidden_size"],
+        "supported_aspect_ratios": [
+            [wide, tall] for wide in range(1, 5) for tall in range(1, 5) if wide * tall <= 4
+        ],
+    }  # fmt: skip
+    words = words_of(tokenizer) | {
+        "cross_attention_layers": [1],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+    }
+    words.pop("head_dim")
+    save(folder, library.MllamaForConditionalGeneration, library.MllamaConfig(
+        vision_config=eye, text_config=words,
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+    ))  # fmt: skip
+
+
+def qwen3_vl(folder: Path) -> None:
+    """Qwen3-VL: patches as Qwen2.5-VL's, 16 pixels a side, other colours, deep stacks."""
+    said = [" ".join(row.values()) for row in vqa_toy.rows()]
+    made = base.processor_of(said, VOCABULARY, 16)
+    tokenizer, number = made.tokenizer, made.tokenizer.convert_tokens_to_ids
+    cut = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
+    library.Qwen3VLProcessor(
+        image_processor=library.Qwen2VLImageProcessor(
+            **cut, image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]
+        ),
+        tokenizer=tokenizer, video_processor=library.Qwen3VLVideoProcessor(**cut),
+        chat_template=made.chat_template,
+    ).save_pretrained(folder)  # fmt: skip
+    eye = {
+        "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 16,
+        "out_hidden_size": TEXT["hidden_size"], "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 1],
+    }  # fmt: skip
+    places = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]}
+    save(folder, library.Qwen3VLForConditionalGeneration, library.Qwen3VLConfig(
+        vision_config=eye,
+        text_config=words_of(tokenizer) | {"bos_token_id": None, "rope_parameters": places},
+        image_token_id=number(base.IMAGE), video_token_id=number(base.VIDEO),
+        vision_start_token_id=number(base.LOOK), vision_end_token_id=number(base.LOOKED),
+    ))  # fmt: skip
+
+
 def save(folder: Path, model: Any, config: Any) -> None:
     """A model of these sizes with random weights."""
     with torch.random.fork_rng():
@@ -118,9 +212,12 @@ def save(folder: Path, model: Any, config: Any) -> None:
         made = model(config)
         for weight in made.parameters():  # Gemma's projector begins at zero, and sees nothing
             torch.nn.init.normal_(weight, std=0.1) if weight.dim() > 1 else None
+        for name, weight in made.named_parameters():  # and Llama's gates are shut
+            torch.nn.init.ones_(weight) if name.endswith("_gate") else None
         made.save_pretrained(folder)
 
 
 KINDS: dict[str, Callable[[Path], None]] = {
-    "llava": llava, "idefics3": idefics3, "gemma3": gemma3,
+    "llava": llava, "idefics3": idefics3, "gemma3": gemma3, "internvl": internvl,
+    "paligemma": paligemma, "mllama": mllama, "qwen3_vl": qwen3_vl,
 }  # fmt: skip
