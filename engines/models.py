@@ -228,7 +228,8 @@ def _described(name: str, folder: Path) -> dict[str, Any]:
     if family is None:
         raise LookupError(
             f"model '{name}': model_type {kind!r} is not supported; a `clip`, `siglip` or "
-            "`siglip2` folder is, or one in open_clip's layout"
+            "`siglip2` folder is, one in open_clip's layout, or a vision-language model whose "
+            "config.json has a vision_config"
         )
     vision, text = (_table(config, f"{tower}_config") for tower in ("vision", "text"))
     context = _size(name, text, "max_position_embeddings", 77 if family == "clip" else 64)

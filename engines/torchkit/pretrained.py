@@ -52,9 +52,8 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
     dtype = DTYPES[precision.name] if precision.device.type == "cuda" else torch.float32
     extra: dict[str, Any] = {}
     auto = getattr(transformers, kind.auto)
+    sizes = sizes_of(folder, kind)
     try:
-        config = read_config(folder)
-        sizes = transformers.AutoConfig.for_model(config.pop("model_type", ""), **config)
         if four_bit:
             kind = replace(kind, keep=kind.keep or beside_language(auto, sizes))
             extra["quantization_config"] = quantize.nf4(dtype, double=double, keep=kind.keep)
@@ -72,6 +71,45 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
         quantize.check_four_bit(model, kind.quantised)
         quantize.keep_layout(model)
     return model
+
+
+def sizes_of(folder: Path, kind: Kind) -> Any:
+    """The folder's configuration.
+
+    Raises:
+        EngineError: there is none that transformers knows.
+    """
+    import transformers
+
+    try:
+        config = read_config(folder)
+        return transformers.AutoConfig.for_model(config.pop("model_type", ""), **config)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise EngineError(f"{folder}: no sound {kind.said} ({reason})") from None
+
+
+def refuse_unseeing(folder: Path) -> None:
+    """Looks at the configuration alone, before anything large is read.
+
+    Raises:
+        EngineError: it is no image-text-to-text model, or one whose answer is not behind the
+            question in one and the same sequence: its decoder has an encoder.
+    """
+    import transformers
+
+    sizes = sizes_of(folder, SEEING)
+    if type(sizes) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise EngineError(
+            f"{folder}: a '{sizes.model_type}' is no image-text-to-text model of transformers; "
+            "take one, such as Qwen2.5-VL, LLaVA, SmolVLM or InternVL"
+        )
+    if any(one.is_encoder_decoder for one in (sizes, sizes.get_text_config(decoder=True))):
+        raise EngineError(
+            f"{folder}: a '{sizes.model_type}' answers by a decoder behind an encoder, and here "
+            "the answer is learnt behind the question; take a model with a decoder alone, such as "
+            "Qwen2.5-VL, LLaVA, SmolVLM or InternVL"
+        )
 
 
 def language(model: Any) -> str:

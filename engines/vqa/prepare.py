@@ -71,6 +71,7 @@ def prepare(context: Context, data: Data) -> Prepared:
     params, emit = context.params, context.emit
     emit.phase("import", "transformers")
     folder, base_said = model_folder(context, data)
+    pretrained.refuse_unseeing(folder)
     processor = load_processor(folder)
     words = wording.of(processor, params.prompt, folder)
     seeing = sight.of(processor, words, folder)

@@ -1,0 +1,47 @@
+"""Models that VQA cannot ask: refused by their configuration, before weights are looked for."""
+
+import json
+import shutil
+
+import pytest
+
+from engines.emitter import EngineError
+from engines.torchkit import pretrained
+from tests.engine import toys, vqa_toy
+from tests.engine.vqa_toy import go, spec
+
+pytest.importorskip("bitsandbytes")
+pytest.importorskip("peft")
+
+folder = toys.built(vqa_toy.write)
+T5 = {"model_type": "t5", "d_model": 32, "num_layers": 1, "vocab_size": 64}
+UNFIT = {
+    "florence2": ({"vision_config": {}}, "a decoder behind an encoder"),
+    "blip-2": ({"vision_config": {}, "text_config": T5}, "a decoder behind an encoder"),
+    "chinese_clip": ({"vision_config": {}}, "no image-text-to-text model of transformers"),
+    "no-such-kind": ({"vision_config": {}}, "no sound vision-language model"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_a_model_of_another_make_is_one_sentence(folder, tmp_path, kind):
+    """No weights in the folder: none are missed."""
+    said, sentence = UNFIT[kind]
+    place = tmp_path / "other"
+    shutil.copytree(folder / "model", place, ignore=shutil.ignore_patterns("*.safetensors"))
+    (place / "config.json").write_text(json.dumps({"model_type": kind, **said}))
+    with pytest.raises(EngineError, match=sentence) as caught:
+        go(spec(folder, model=f"path:{place}"), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_chat_template_is_refused_before_its_weights(folder, tmp_path):
+    place = tmp_path / "other"
+    shutil.copytree(folder / "model", place, ignore=shutil.ignore_patterns("*.safetensors"))
+    (place / "chat_template.jinja").unlink()
+    with pytest.raises(EngineError, match="no chat template; take an instruction-tuned model"):
+        go(spec(folder, model=f"path:{place}"), tmp_path / "run")
+
+
+def test_a_decoder_alone_passes(folder):
+    pretrained.refuse_unseeing(folder / "model")
