@@ -6,11 +6,15 @@ Apart from `messages`, which a running engine speaks: these are exchanged before
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Phase = Literal["train", "predict"]
+
+STEP: Final = "model and step"
+MAPPED: Final = "largest file of weights, mapped"
+"""Parts of `Need.host`: what a CPU's phases say one by one, and what the kernel may drop."""
 
 
 class Want(BaseModel):
@@ -24,11 +28,15 @@ class Want(BaseModel):
     trains: bool = Field(default=True, description="Task train; else only predictions are made")
     target: Literal["cuda", "cpu"] = "cuda"
     capability: tuple[int, int] = Field(default=(8, 6), description="Of the GPU: 7.5 is a T4")
-    text_tokens: int = Field(default=0, description="Text of the longest sample; 0: not known")
+    text_tokens: int = Field(
+        default=0, description="Text of the longest sample; 0: as in `subsets`"
+    )
     image_size: tuple[int, int] | None = Field(
         default=None, description="Pixels, height and width, of the largest picture; None: a square"
     )
-    data_root: str = ""
+    subsets: tuple[str, ...] = Field(
+        default=(), description="Folders of the built subsets that the run reads, its own first"
+    )
 
 
 class Need(BaseModel):

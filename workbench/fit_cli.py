@@ -26,8 +26,11 @@ from workbench.options import (
 )
 
 if TYPE_CHECKING:
+    from engines.fitting import Need
     from engines.protocol import RunSpec
     from workbench.fit.gpus import Gpu
+    from workbench.fit.planned import Steps
+    from workbench.fit.verdict import Host
     from workbench.plan import SuitePlan
 
 GpuName = Annotated[
@@ -35,9 +38,14 @@ GpuName = Annotated[
 ]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Start even what will not fit.")]
 Rows = Annotated[int | None, typer.Option("--rows", min=2, help="Rows; default: the subset's.")]
-HostMemory = Annotated[float, typer.Option("--host-gib", min=1, help="Memory of the host.")]
+HostMemory = Annotated[
+    float | None,
+    typer.Option("--host-gib", min=1, help="Host memory; default: 16, or what is free here."),
+]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")]
 NO_SUBSET = "rows"
+AUDIT_HOST_GIB = 16.0
+"""The audit's machine (g5.xlarge)."""
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +63,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     task: TaskName = None,
     gpu: GpuName = "",
     rows: Rows = None,
-    host_gib: HostMemory = 16.0,
+    host_gib: HostMemory = None,
     markdown: AsMarkdown = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,10 +78,12 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     asked = asked_plan(plan_file, preset, flags, setting)
     device = forecast.chosen(gpu or asked.gpu, asked.devices, cpu=False)
     asked = with_rules(asked, setting, device)
+    where = _place(device, host_gib)
     cache_root, fits = paths.cache_root(), True
     for spec in planned.runs(asked, cache_root):
         count = rows or planned.rows_of(spec.subset, cache_root)
-        shown = _Shown(spec, asked.origins, count, device, int(host_gib * (1 << 30)))
+        host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
+        shown = _Shown(spec, asked.origins, count, where, host)
         fits &= shown.tell(markdown=markdown, as_json=as_json)
     raise typer.Exit(ExitStatus.COMPLETED if fits else ExitStatus.FAILED)
 
@@ -102,10 +112,22 @@ def forecast_runs(
     asked = with_rules(asked, settings, gpu)
     specs = plan.expand(asked, cache_root)
     lines = [f"{key} = {asked.settings.get(key)}, {why}" for key, why in asked.origins.items()]
-    if gpu is None:
+    where = forecast.place(gpu, cpu=cpu)
+    if where is None:
         return asked, specs, lines
-    specs, said = forecast.judged(specs, gpu, cache_root, anyway=anyway)
+    specs, said = forecast.judged(specs, where, cache_root, anyway=anyway)
     return asked, specs, [*lines, *said]
+
+
+def _place(gpu: Gpu | None, host_gib: float | None) -> Gpu | Host | None:
+    """Where the plan's runs will compute; a host has what was said, else what is free."""
+    from workbench.fit import forecast
+    from workbench.fit.verdict import Host
+
+    where = forecast.place(gpu, cpu=False)
+    if isinstance(where, Host) and host_gib:
+        return Host(int(host_gib * (1 << 30)), "the host")
+    return where
 
 
 class _Shown:
@@ -116,61 +138,94 @@ class _Shown:
         spec: RunSpec,
         origins: dict[str, str],
         rows: int | None,
-        gpu: Gpu | None,
+        where: Gpu | Host | None,
         host_bytes: int,
     ) -> None:
         self.spec, self.origins, self.rows = spec, origins, rows
-        self.gpu, self.host_bytes = gpu, host_bytes
+        self.where, self.host_bytes = where, host_bytes
 
     def tell(self, *, markdown: bool, as_json: bool) -> bool:
         """Print it; whether it fits as far as is known."""
         from workbench import paths
-        from workbench.fit import asking, forecast, planned, table, verdict
+        from workbench.fit import asking, forecast, planned
 
-        spec, gpu = self.spec, self.gpu
+        spec, where = self.spec, self.where
         steps = (
             planned.steps(spec.params, self.rows) if self.rows and "batch" in spec.params else None
         )
-        need = asking.ask([forecast.want(spec, gpu)], paths.cache_root())[0] if gpu else None
+        need = asking.ask([forecast.want(spec, where)], paths.cache_root())[0] if where else None
         if as_json:
             self._lines(steps, need)
-            return not (gpu and need and not need.problem) or verdict.worst(need, gpu).fits
+        else:
+            self._tables(steps, need, markdown=markdown)
+        return self._fits(need)
+
+    def _fits(self, need: Need | None) -> bool:
+        from workbench.fit import verdict
+        from workbench.fit.verdict import Host
+
+        if need is None or self.where is None or need.problem:
+            return True
+        here = isinstance(self.where, Host)
+        roomy = here or sum(need.host.values()) <= self.host_bytes
+        return roomy and verdict.worst(need, self.where).fits
+
+    def _tables(self, steps: Steps | None, need: Need | None, *, markdown: bool) -> None:
+        from workbench.fit import table
+        from workbench.fit.verdict import Host
+
+        spec, where = self.spec, self.where
         title = " · ".join(part for part in (spec.engine, spec.model, spec.label) if part)
         _say(f"## {title}\n" if markdown else f"{title}\n", markdown=markdown)
         if steps:
             _print(table.of_steps(steps, self.origins), markdown=markdown)
         else:
             _say("steps: the subset's rows are not known here; give --rows", markdown=markdown)
-        if gpu is None:
-            _say("memory: no GPU here and none named; give --gpu, as --gpu A10G", markdown=markdown)
-            return True
-        if need is None or need.problem:
-            _say(f"memory: n/a ({need.problem if need else ''})", markdown=markdown)
-            return True
-        _print(table.of_memory(need, gpu), markdown=markdown)
-        _print(table.of_host(need, self.host_bytes), markdown=markdown)
-        found = verdict.worst(need, gpu)
-        _say(verdict.sentence(found, gpu), markdown=markdown)
+        if isinstance(where, Host):
+            _say("no GPU here and none named: memory is the host's; --gpu A10G asks about a GPU",
+                 markdown=markdown)  # fmt: skip
+        if where is None or need is None:
+            _say("memory: n/a (the GPU's driver did not answer); give --gpu, as --gpu A10G",
+                 markdown=markdown)  # fmt: skip
+        elif need.problem:
+            _say(f"memory: n/a ({need.problem})", markdown=markdown)
+        else:
+            self._memory(need, where, markdown=markdown)
+
+    def _memory(self, need: Need, where: Gpu | Host, *, markdown: bool) -> None:
+        from workbench import paths
+        from workbench.fit import planned, table, verdict
+        from workbench.fit.verdict import Host
+
+        _print(table.of_memory(need, where), markdown=markdown)
+        if not isinstance(where, Host):
+            _print(table.of_host(need, self.host_bytes), markdown=markdown)
+        found = verdict.worst(need, where)
+        _say(verdict.sentence(found, where), markdown=markdown)
         if not found.fits:
-            _print(table.of_lowered(planned.lowered(spec, gpu, paths.cache_root())),
-                   markdown=markdown)  # fmt: skip
-        if sum(need.host.values()) > self.host_bytes:
+            lowered = planned.lowered(self.spec, where, paths.cache_root())
+            _print(table.of_lowered(lowered), markdown=markdown)
+        if not isinstance(where, Host) and sum(need.host.values()) > self.host_bytes:
             _say("host memory does not suffice: close other programs, or lower workers",
                  markdown=markdown)  # fmt: skip
-        return found.fits
 
-    def _lines(self, steps: Any, need: Any) -> None:
+    def _lines(self, steps: Steps | None, need: Need | None) -> None:
         from results.text import escape_json
         from workbench.fit import verdict
+        from workbench.fit.verdict import Host
 
+        where = self.where
         said: dict[str, Any] = {"engine": self.spec.engine, "model": self.spec.model}
         said["params"], said["origins"] = self.spec.params, self.origins
         said["steps"] = steps._asdict() if steps else None
-        if need is not None and self.gpu is not None:
+        if need is not None and where is not None:
             said["need"] = need.model_dump()
-            said["gpu"] = self.gpu.model_dump()
+            if isinstance(where, Host):
+                said["host"] = where._asdict()
+            else:
+                said["gpu"] = where.model_dump()
             if not need.problem:
-                found = verdict.worst(need, self.gpu)
+                found = verdict.worst(need, where)
                 said["verdict"] = {**found._asdict(), "fits": found.fits}
         typer.echo(escape_json(json.dumps(said)))
 

@@ -210,12 +210,19 @@ def _fit(spec: protocol.RunSpec, run: RunState) -> schema.Fit | None:
     for key in ("tensors", "total"):  # a costing run never answers
         sizes = spec.fit.get(key, {})
         kept[key] = {p: size for p, size in sizes.items() if not spec.probe or p == "train"}
-    measured = _rss_main(run) if not kept.get("gpu") else _memory(run).vram_allocated_peak
+    measured = _memory(run).vram_allocated_peak if kept.get("gpu") else _rss_on_cpu(run)
     fit = schema.Fit(**kept, measured=measured)
     whole = run.end is not None and run.end.cause == "completed"
     if not whole or not measured.value or not fit.expected:
         return fit
     return fit.model_copy(update={"error": fit.expected / measured.value - 1})
+
+
+def _rss_on_cpu(run: RunState) -> Reading:
+    device = run.hello.device if run.hello else "cpu"
+    if device != "cpu":
+        return Reading(reason=f"forecast for a CPU, and it ran on {device}")
+    return _rss_main(run)
 
 
 def _rss_main(run: RunState) -> Reading:

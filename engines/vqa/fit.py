@@ -7,8 +7,7 @@ grid's numbers, and fake tensors have none.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -18,20 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datasets_mm import patches
 from engines import models
 from engines.emitter import EngineError
-from engines.fitting import Need, Phase, Want
+from engines.fitting import MAPPED, STEP, Need, Phase, Want
 from engines.torchkit import rehearsal
 from engines.torchkit.configs import ATTENTION
 from engines.torchkit.ledger import Ledger, book_model
 from engines.torchkit.rehearsal import INPUTS, LOGITS, Tuning
-from engines.vqa import shapes
+from engines.vqa import longest, shapes
 from engines.vqa.model import LEARNT
 
 KNOWN: Final = "qwen2_5_vl"
-TEXT_TOKENS: Final = 192
-"""Of a sample, where the subset cannot be read: template, question, four options and answer."""
 PATCH: Final = 14
 MERGED: Final = 4
 """Patches of a token."""
@@ -56,6 +52,18 @@ class Sizes:
     length: int
     """Tokens of the longest sample, its picture included."""
 
+    @classmethod
+    def of(cls, want: Want, batch: str, grid: tuple[int, int], text: int) -> Sizes:
+        """With so many tokens of text; `batch`: the setting that says how many at once."""
+        whole = grid[0] * grid[1] // MERGED + text
+        settings = want.params
+        return cls(int(settings[batch]), grid, min(whole, int(settings["max_length"])))
+
+    @property
+    def merged(self) -> int:
+        """Tokens of the picture."""
+        return self.grid[0] * self.grid[1] // MERGED
+
 
 class Inputs(NamedTuple):
     """A micro-batch as it lies on the device."""
@@ -66,18 +74,6 @@ class Inputs(NamedTuple):
     """Mask, labels and kinds of tokens, [B, T] each."""
     pixels: Tensor
     """Patches of all pictures, fp32."""
-
-
-def picture_grid(params: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int]:
-    """Patches of a picture, rows and columns; a square where its size is not known."""
-    height, width = size or (1, 1)
-    side, most = int(params["long_side"]), int(params["max_pixels"])
-    if not side:
-        side = math.isqrt(most) if size is None else max(size)
-    scale = side / max(height, width)
-    edges = round(height * scale), round(width * scale)
-    high, wide = patches.smart_resize(*edges, int(params["min_pixels"]), most)
-    return high // PATCH, wide // PATCH
 
 
 def rehearse(want: Want) -> Need:
@@ -98,46 +94,47 @@ def rehearse(want: Want) -> Need:
 def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
     """`rehearse` for a model of these sizes, which were read from `source`."""
     tuning = tuning_of(want)
-    grid = picture_grid(want.params, want.image_size)
-    merged = grid[0] * grid[1] // MERGED
-    length = min(merged + (want.text_tokens or TEXT_TOKENS), int(want.params["max_length"]))
+    most = longest.of(want)
+    trained, asked = ((high // PATCH, wide // PATCH) for high, wide in (most.train, most.predict))
     phases: dict[Phase, dict[str, int]] = {}
     with rehearsal.stage(tuning) as ledger:
         model, weights = build(config, tuning)
         book_model(ledger, model, part_of(model, tuning))
         if want.trains:
-            sizes = Sizes(int(want.params["batch"]), grid, length)
+            sizes = Sizes.of(want, "batch", trained, most.tokens)
             seen = inputs(ledger, sizes)  # the loop holds its batch until the next one
             phases["train"] = rehearsal.training(
                 ledger, model, tuning, lambda: loss(ledger, model, sizes, seen)
             ).parts
             del seen
-        sizes = Sizes(int(want.params["predict_batch"]), grid, length)
+        sizes = Sizes.of(want, "predict_batch", asked, most.tokens)
         phases["predict"] = predict(ledger, model, tuning, sizes)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
     facts = {
         "sizes of the model": source,
-        "longest sample": f"{length:,} tokens, {merged:,} of them the picture's "
-        f"({grid[1] * PATCH} x {grid[0] * PATCH} pixels)",
-        "trained parameters": f"{trained:,}",
+        "longest sample": f"{sizes.length:,} tokens, {sizes.merged:,} of them the picture's "
+        f"({most.predict[1]} x {most.predict[0]} pixels)",
+        **most.facts,
+        "trained parameters": f"{learnt:,}",
         "precision": tuning.precision,
     }
     if source == shapes.SCRATCH:
         facts["left out"] = "the base that is trained first, with all its parameters"
-    return Need(phases=phases, host=host(want, weights, phases), facts=facts)
+    return Need(phases=phases, host=host(want, weights, trained, phases), facts=facts)
 
 
-def host(want: Want, weights: int, phases: dict[Phase, dict[str, int]]) -> dict[str, int]:
+def host(
+    want: Want, weights: int, grid: tuple[int, int], phases: dict[Phase, dict[str, int]]
+) -> dict[str, int]:
     """Bytes of host memory. `weights`: of the model's files, half precision."""
     prepared = (int(want.params.get("workers", 0)) + 1) * AHEAD * int(want.params["batch"])
-    grid = picture_grid(want.params, want.image_size)
     parts = {
         "Python and libraries": RUNTIME_BYTES[want.target],
-        "largest file of weights, mapped": min(weights, FILE_BYTES),
+        MAPPED: min(weights, FILE_BYTES),
         "batches prepared ahead": prepared * grid[0] * grid[1] * PATCH_BYTES,
     }
     if want.target == "cpu":
-        parts["model and step"] = max(sum(phase.values()) for phase in phases.values())
+        parts[STEP] = max(sum(phase.values()) for phase in phases.values())
     return parts
 
 

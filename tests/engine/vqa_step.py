@@ -96,9 +96,9 @@ def inputs(
     shape: Shape, batch: int, device: torch.device
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """A batch whose second half is a token shorter, so that there is a mask."""
-    from engines.vqa.fit import picture_grid
+    from engines.vqa import longest
 
-    rows, columns = picture_grid(shape.params.model_dump(), None)
+    rows, columns = (edge // 14 for edge in longest.largest(shape.params.model_dump(), []))
     merged = rows * columns // 4
     ids = torch.full((batch, merged + shape.text), 7)
     ids[:, 10 : 10 + merged] = IMAGE
@@ -123,7 +123,7 @@ def measured(shape: Shape, folder: Path) -> int:
     torch's profiler saw of the allocator.
     """
     step, kept = real(shape, folder, torch.device("cpu"))
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         step()
     return kept + _peak(seen)
 

@@ -38,6 +38,11 @@ def ask(wants: Sequence[Want], cache_root: Path) -> list[Need]:
     return [need or Need(problem="no answer") for need in found]
 
 
+def remembered(want: Want, cache_root: Path) -> Need | None:
+    """The answer, if it was given before: asking costs no time then."""
+    return _read(_place(want, cache_root))
+
+
 def _child(wants: Sequence[Want]) -> list[Need]:
     """Ask the child; what it did not answer has its last words as a reason."""
     lines = "".join(f"{want.model_dump_json()}\n" for want in wants)

@@ -9,10 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
+from datasets_mm import catalog
+from engines import models
 from engines.fitting import Need, Want
 from engines.protocol import RunSpec
 from workbench.fit import asking, gpus, policy, verdict
 from workbench.fit.gpus import Gpu
+from workbench.fit.verdict import Host
 from workbench.plan import PlanError
 from workbench.telemetry.gpus import library_present
 
@@ -40,77 +45,122 @@ def chosen(name: str, devices: Sequence[int], *, cpu: bool) -> Gpu | None:
     return here[index] if index < len(here) else None
 
 
-def want(spec: RunSpec, gpu: Gpu, **changed: Any) -> Want:
+def place(gpu: Gpu | None, *, cpu: bool) -> Gpu | Host | None:
+    """Where a run will compute; None: a driver is here and has not told of its GPUs."""
+    if gpu is not None:
+        return gpu
+    return Host(psutil.virtual_memory().available) if cpu or not library_present() else None
+
+
+def want(spec: RunSpec, where: Gpu | Host, **changed: Any) -> Want:
     """The question about a run; `changed`: settings instead of its own, `model` its model."""
     model = changed.pop("model", spec.model)
     params = {key: value for key, value in spec.params.items() if key not in EVERYWHERE}
+    on = {"capability": where.capability} if isinstance(where, Gpu) else {"target": "cpu"}
     return Want(
         engine=spec.engine, model=model, params={**params, **changed},
-        trains=spec.task in ("train", "probe"), capability=gpu.capability,
+        trains=spec.task in ("train", "probe"), subsets=built(spec), **on,
     )  # fmt: skip
 
 
+def built(spec: RunSpec) -> tuple[str, ...]:
+    """Folders of the subsets that a run reads, as far as they are built; its own first."""
+    known, root = set(catalog.names()), Path(spec.cache_root)
+    own = catalog.summary(spec.subset, root).evaluate_on if spec.subset in known else ()
+    asked = spec.params.get("evaluate_on")
+    names = (spec.subset, *(own if asked is None else asked), spec.params.get("infer_on", ""))
+    folders = [catalog.summary(name, root).folder for name in names if name in known]
+    return tuple(dict.fromkeys(str(folder) for folder in folders if folder))
+
+
 def judged(
-    specs: Sequence[RunSpec], gpu: Gpu, cache_root: Path, *, anyway: bool
+    specs: Sequence[RunSpec], where: Gpu | Host, cache_root: Path, *, anyway: bool
 ) -> tuple[list[RunSpec], list[str]]:
     """Specs with their forecasts, and one line of talk for each different forecast.
 
     Raises:
         PlanError: a run does not fit even one sample at a time, and `anyway` was not said.
     """
-    asked = [spec for spec in specs if spec.engine in ENGINES and spec.task != "ensemble"]
-    wants = list(dict.fromkeys(want(spec, gpu).model_dump_json() for spec in asked))
-    needs = dict(
-        zip(wants, asking.ask([Want.model_validate_json(w) for w in wants], cache_root),
-            strict=True)
-    )  # fmt: skip
+    needs = _answers(specs, where, cache_root)
     lines: dict[str, None] = {}
     problems: dict[str, None] = {}
     made = []
     for spec in specs:
-        need = needs.get(want(spec, gpu).model_dump_json()) if spec in asked else None
-        if need is None:
+        need = needs.get(_key(spec, where)) if _asked(spec) else None
+        if need is not None:
+            lines[_line(spec, need, where)] = None
+        if need is None or need.problem:
             made.append(spec)
             continue
-        lines[_line(spec, need, gpu)] = None
-        if not need.problem:
-            made.append(spec.model_copy(update={"fit": recorded(need, gpu)}))
-            if not anyway and (sentence := _refusal(spec, need, gpu, cache_root)):
-                problems[sentence] = None
-        else:
-            made.append(spec)
+        made.append(spec.model_copy(update={"fit": recorded(need, where)}))
+        if not anyway and (sentence := _refusal(spec, need, where, cache_root)):
+            problems[sentence] = None
     if problems:
         raise PlanError(list(problems))
     return made, list(lines)
 
 
-def _line(spec: RunSpec, need: Need, gpu: Gpu) -> str:
-    said = need.problem or verdict.sentence(verdict.worst(need, gpu), gpu)
+def _asked(spec: RunSpec) -> bool:
+    return spec.engine in ENGINES and spec.task != "ensemble"
+
+
+def _key(spec: RunSpec, where: Gpu | Host) -> str:
+    return want(spec, where).model_dump_json()
+
+
+def _answers(specs: Sequence[RunSpec], where: Gpu | Host, cache_root: Path) -> dict[str, Need]:
+    """By question. A small model on a CPU is not made to wait: only an old answer is taken."""
+    found: dict[str, Need] = {}
+    open_: dict[str, Want] = {}
+    for spec in filter(_asked, specs):
+        asked = want(spec, where)
+        key = asked.model_dump_json()
+        if isinstance(where, Host) and _from_scratch(spec.model):
+            if known := asking.remembered(asked, cache_root):
+                found[key] = known
+        else:
+            open_[key] = asked
+    return found | dict(
+        zip(open_, asking.ask(list(open_.values()), cache_root), strict=True)
+    )  # fmt: skip
+
+
+def _from_scratch(model: str) -> bool:
+    """It has no weights, so it is small; loading torch to ask takes longer than its start."""
+    try:
+        return models.weights_folder(models.load(model)) is None
+    except (LookupError, ValueError):
+        return False
+
+
+def _line(spec: RunSpec, need: Need, where: Gpu | Host) -> str:
+    said = need.problem or verdict.sentence(verdict.worst(need, where), where)
     return f"memory forecast, {spec.model}: {said}"
 
 
-def recorded(need: Need, gpu: Gpu) -> dict[str, Any]:
+def recorded(need: Need, where: Gpu | Host) -> dict[str, Any]:
     """The forecast as the record will have it."""
     return {
-        "gpu": gpu.name,
+        "gpu": where.name if isinstance(where, Gpu) else "",
         "tensors": {phase: sum(parts.values()) for phase, parts in need.phases.items()},
-        "total": {phase: verdict.judge(need, phase, gpu).total for phase in need.phases},
+        "total": {phase: verdict.judge(need, phase, where).total for phase in need.phases},
     }
 
 
-def _refusal(spec: RunSpec, need: Need, gpu: Gpu, cache_root: Path) -> str:
+def _refusal(spec: RunSpec, need: Need, where: Gpu | Host, cache_root: Path) -> str:
     """Why the run must not start; empty: it may."""
-    if verdict.worst(need, gpu).fits:
+    if not verdict.hopeless(need, where):
         return ""
     smallest = {"batch": 1, "predict_batch": 1}
-    least = asking.ask([want(spec, gpu, **smallest)], cache_root)[0]
-    if least.problem or verdict.worst(least, gpu).fits:
+    least = asking.ask([want(spec, where, **smallest)], cache_root)[0]
+    if least.problem or not verdict.hopeless(least, where):
         return ""
-    found = verdict.worst(least, gpu)
+    found = verdict.worst(least, where)
     ways = [one.words for one in policy.lowerings({**spec.params, **smallest}, spec.model,
                                                   trains=spec.task == "train")]  # fmt: skip
-    remedy = f"lower {', then '.join(ways)}" if ways else "take a larger GPU"
+    larger = "take a larger GPU" if isinstance(where, Gpu) else "close other programs"
+    remedy = f"lower {', then '.join(ways)}" if ways else larger
     return (
-        f"run {spec.run_id}: {verdict.sentence(found, gpu)}, even with batch = 1; {remedy}; "
+        f"run {spec.run_id}: {verdict.sentence(found, where)}, even with batch = 1; {remedy}; "
         "--anyway starts it all the same"
     )

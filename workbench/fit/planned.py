@@ -15,6 +15,7 @@ from workbench import presence
 from workbench.fit import asking, policy, verdict
 from workbench.fit.forecast import want
 from workbench.fit.gpus import Gpu
+from workbench.fit.verdict import Host
 from workbench.plan import PlanError, SuitePlan
 
 
@@ -101,16 +102,16 @@ def steps(params: Mapping[str, Any], rows: int) -> Steps:
     return Steps(rows, train, held, batch, accumulation, each, epochs, total)
 
 
-def lowered(spec: RunSpec, gpu: Gpu, cache_root: Path) -> list[Lowered]:
+def lowered(spec: RunSpec, where: Gpu | Host, cache_root: Path) -> list[Lowered]:
     """The forecasts with one thing after the other lowered, each on top of those before."""
     ways = policy.lowerings(spec.params, spec.model, trains=spec.task in ("train", "probe"))
     changed: dict[str, Any] = {}
     questions = []
     for way in ways:
         changed |= way.settings | ({"model": way.model} if way.model else {})
-        questions.append(want(spec, gpu, **changed))
+        questions.append(want(spec, where, **changed))
     found: Sequence[Need] = asking.ask(questions, cache_root)
     return [
-        Lowered(way.words, None if n.problem else verdict.worst(n, gpu), n.problem)
+        Lowered(way.words, None if n.problem else verdict.worst(n, where), n.problem)
         for way, n in zip(ways, found, strict=True)
     ]

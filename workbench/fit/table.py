@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from engines.fitting import Need
 from results import formats
@@ -11,9 +10,7 @@ from results.markdown import Cell, Column, Table
 from workbench.fit import verdict
 from workbench.fit.gpus import Gpu
 from workbench.fit.planned import Lowered, Steps
-
-HOST_BYTES: Final = 16 << 30
-"""The audit's machine (g5.xlarge)."""
+from workbench.fit.verdict import Host
 
 
 def _value(text: str) -> Cell:
@@ -37,9 +34,9 @@ def of_steps(found: Steps, origins: Mapping[str, str]) -> Table:
     return Table(columns, tuple((_value(a), _value(b), Cell(c)) for a, b, c in lines))
 
 
-def of_memory(need: Need, gpu: Gpu) -> Table:
-    """Bytes by part at the peak of each phase, their sum, and what the GPU has."""
-    judged = {phase: verdict.judge(need, phase, gpu) for phase in need.phases}
+def of_memory(need: Need, where: Gpu | Host) -> Table:
+    """Bytes by part at the peak of each phase, their sum, and what the GPU or the host has."""
+    judged = {phase: verdict.judge(need, phase, where) for phase in need.phases}
     parts: dict[str, None] = {}
     for one in judged.values():
         parts |= dict.fromkeys(one.parts)
@@ -49,11 +46,12 @@ def of_memory(need: Need, gpu: Gpu) -> Table:
     ]
     sums = {
         "in all": [one.total for one in judged.values()],
-        f"{gpu.name} has": [one.available for one in judged.values()],
+        f"{where.name} has": [one.available for one in judged.values()],
         "left": [-one.missing for one in judged.values()],
     }
     rows += [(Cell(name, "strong"), *map(_size, values)) for name, values in sums.items()]
-    columns = (Column("GPU memory"), *(Column(phase, right=True) for phase in judged))
+    title = "GPU memory" if isinstance(where, Gpu) else "host memory, on the CPU"
+    columns = (Column(title), *(Column(phase, right=True) for phase in judged))
     remarks = tuple(Cell(f"{name}: {text}") for name, text in need.facts.items())
     return Table(columns, tuple(rows), remarks)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from engines.fitting import Need, Phase
+from engines.fitting import MAPPED, STEP, Need, Phase
 from workbench.fit.gpus import GIB, Gpu
 
 CONTEXT_BYTES: Final = GIB // 2
@@ -22,8 +22,16 @@ SLACK: Final = 0.06
 of those messages; this is their median. It is what rounding and fragmentation cost."""
 
 
+class Host(NamedTuple):
+    """The memory of a machine that computes on its CPU."""
+
+    memory_bytes: int
+    """What is to be had: of this machine what is free or can be freed, not what it has."""
+    name: str = "this host"
+
+
 class Verdict(NamedTuple):
-    """One phase of a run against one GPU. Bytes."""
+    """One phase of a run against one GPU, or the host. Bytes."""
 
     phase: Phase
     parts: dict[str, int]
@@ -41,29 +49,39 @@ class Verdict(NamedTuple):
         return self.total - self.available
 
 
-def judge(need: Need, phase: Phase, gpu: Gpu) -> Verdict:
+def judge(need: Need, phase: Phase, place: Gpu | Host) -> Verdict:
     """The parts of a phase with what comes on top of its tensors, and the sum."""
     parts = dict(need.phases[phase])
+    if isinstance(place, Host):
+        parts |= {name: size for name, size in need.host.items() if name != STEP}
+        return Verdict(phase, parts, sum(parts.values()), place.memory_bytes)
     tensors = sum(parts.values())
-    parts["cuBLAS workspace"] = WORKSPACE_BYTES[gpu.capability >= (9, 0)]
+    parts["cuBLAS workspace"] = WORKSPACE_BYTES[place.capability >= (9, 0)]
     parts["allocator slack, 6 %"] = int(SLACK * tensors)
     parts["CUDA context"] = CONTEXT_BYTES
-    return Verdict(phase, parts, sum(parts.values()), gpu.memory_bytes)
+    return Verdict(phase, parts, sum(parts.values()), place.memory_bytes)
 
 
-def worst(need: Need, gpu: Gpu) -> Verdict:
+def worst(need: Need, place: Gpu | Host) -> Verdict:
     """The phase that needs most."""
-    return judge(need, need.deciding(), gpu)
+    return judge(need, need.deciding(), place)
 
 
-def sentence(found: Verdict, gpu: Gpu) -> str:
-    """`fits in A10G: 12.3 of 22.2 GiB …`, or by how much it does not."""
+def hopeless(need: Need, place: Gpu | Host) -> bool:
+    """Whether it clearly does not fit: of files that are mapped a host may drop every page."""
+    found = worst(need, place)
+    spared = found.parts.get(MAPPED, 0) if isinstance(place, Host) else 0
+    return found.missing > spared
+
+
+def sentence(found: Verdict, place: Gpu | Host) -> str:
+    """`fits on A10G: 12.3 of 22.2 GiB …`, or by how much it does not."""
     asked, has = found.total / GIB, found.available / GIB
     when = {"train": "in training", "predict": "in prediction"}[found.phase]
     if found.fits:
         left = -found.missing / GIB
-        return f"fits on {gpu.name}: {asked:.1f} of {has:.1f} GiB {when}, {left:.1f} left"
+        return f"fits on {place.name}: {asked:.1f} of {has:.1f} GiB {when}, {left:.1f} left"
     lacking = found.missing / GIB
     return (
-        f"does not fit on {gpu.name}: {asked:.1f} of {has:.1f} GiB {when}, {lacking:.1f} too much"
+        f"does not fit on {place.name}: {asked:.1f} of {has:.1f} GiB {when}, {lacking:.1f} too much"
     )

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from engines.fitting import Need, Want
+from engines.fitting import MAPPED, STEP, Need, Want
 from engines.protocol import RunSpec
 from workbench import plan
 from workbench.fit import applying, asking, environment, forecast, gpus, planned, policy, verdict
 from workbench.fit.gpus import GIB
+from workbench.fit.verdict import Host
 
 A10G = gpus.named("A10G")
 NEED = Need(
@@ -189,3 +190,124 @@ def test_a_child_that_dies_is_an_answer(monkeypatch, tmp_path):
     need = asking.ask([forecast.want(spec(), A10G)], tmp_path)[0]
     assert "failed" in need.problem
     assert not list(tmp_path.rglob("*.json"))
+
+
+ON_CPU = Need(
+    phases={"train": {"weights": GIB, "activations": GIB}, "predict": {"weights": GIB}},
+    host={"Python and libraries": GIB, MAPPED: 2 * GIB, STEP: 2 * GIB},
+)
+
+
+def test_on_a_cpu_everything_is_host_memory():
+    found = verdict.judge(ON_CPU, "train", Host(8 * GIB))
+    assert found.total == 5 * GIB  # the step is there once, by its parts
+    assert STEP not in found.parts
+    assert verdict.judge(ON_CPU, "predict", Host(8 * GIB)).total == 4 * GIB
+    assert verdict.sentence(found, Host(8 * GIB)) == (
+        "fits on this host: 5.0 of 8.0 GiB in training, 3.0 left"
+    )
+    assert forecast.recorded(ON_CPU, Host(8 * GIB)) == {
+        "gpu": "", "tensors": {"train": 2 * GIB, "predict": GIB},
+        "total": {"train": 5 * GIB, "predict": 4 * GIB},
+    }  # fmt: skip
+
+
+def test_only_what_a_host_clearly_lacks_is_hopeless():
+    assert not verdict.worst(ON_CPU, Host(4 * GIB)).fits
+    assert not verdict.hopeless(ON_CPU, Host(4 * GIB))  # pages of mapped files can be dropped
+    assert verdict.hopeless(ON_CPU, Host(2 * GIB))
+    assert verdict.hopeless(NEED, gpus.named("5GiB"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model with weights of its own, as a person names it."""
+    made = tmp_path / "model"
+    made.mkdir()
+    (made / "config.json").write_text('{"model_type": "qwen2_5_vl", "vision_config": {}}')
+    return f"path:{made}"
+
+
+def test_a_run_on_a_cpu_is_forecast_and_one_that_cannot_fit_is_refused(answers, folder, tmp_path):
+    run = spec().model_copy(update={"model": folder})
+    made, lines = forecast.judged([run], Host(16 * GIB), tmp_path, anyway=False)
+    assert answers[0].target == "cpu"
+    assert made[0].fit["gpu"] == ""
+    assert "fits on this host" in lines[0]
+    with pytest.raises(plan.PlanError, match="this host.*even with batch = 1.*--anyway"):
+        forecast.judged([run], Host(2 * GIB), tmp_path, anyway=False)
+    assert forecast.judged([run], Host(2 * GIB), tmp_path, anyway=True)[0][0].fit
+
+
+def test_a_model_from_scratch_on_a_cpu_waits_for_no_answer(answers, tmp_path):
+    run = spec().model_copy(update={"model": "nano-qwen-vl"})
+    host = Host(16 * GIB)
+    assert forecast.judged([run], host, tmp_path, anyway=False) == ([run], [])
+    assert answers == []
+    asking.ask([forecast.want(run, host)], tmp_path)  # as `workbench plan` does
+    made, lines = forecast.judged([run], host, tmp_path, anyway=False)
+    assert made[0].fit["gpu"] == ""
+    assert len(answers) == len(lines) == 1
+    forecast.judged([run], A10G, tmp_path, anyway=False)
+    assert answers[-1].target == "cuda"
+
+
+def test_where_a_run_will_compute(monkeypatch):
+    assert forecast.place(A10G, cpu=False) == A10G
+    monkeypatch.setattr(forecast, "library_present", lambda: True)
+    assert forecast.place(None, cpu=False) is None  # a driver that does not tell is no CPU
+    assert isinstance(forecast.place(None, cpu=True), Host)
+
+
+def test_plan_without_a_gpu_is_about_the_host(answers, monkeypatch):
+    from workbench.cli import app
+
+    monkeypatch.setattr(forecast, "library_present", lambda: False)
+    command = ["plan", "-p", "demo-vqa", "--host-gib"]
+    done = CliRunner().invoke(app, [*command, "256"])
+    assert done.exit_code == 0, done.output
+    assert "host memory, on the CPU" in done.stdout
+    assert "fits on the host" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    short = CliRunner().invoke(app, [*command, "2"])
+    assert short.exit_code == 1
+    assert "does not fit on the host" in short.stdout
+    said = json.loads(CliRunner().invoke(app, [*command, "256", "--json"]).stdout)
+    assert said["verdict"]["fits"]
+    assert said["host"]["memory_bytes"] == 256 * GIB
+    marked = CliRunner().invoke(app, [*command, "256", "--markdown"]).stdout
+    assert "| host memory, on the CPU |" in marked
+
+
+def test_a_host_that_lacks_memory_beside_a_gpu_is_an_exit_code(answers, monkeypatch):
+    from workbench.cli import app
+
+    monkeypatch.setattr(
+        asking, "_child", lambda w: [NEED.model_copy(update={"host": {"all": 20 * GIB}})] * len(w)
+    )
+    command = ["plan", "-p", "audit-vqa", "--gpu", "A10G", "--rows", "3887"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert "host memory does not suffice" in done.stdout
+    assert CliRunner().invoke(app, [*command, "--host-gib", "32"]).exit_code == 0
+
+
+def test_built_subsets_of_a_run_are_named_its_own_first(monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    folders = {"mine": tmp_path / "mine", "said": tmp_path / "said", "test": None, "sub": tmp_path}
+
+    def summary(name, root):
+        assert root == tmp_path
+        return SimpleNamespace(folder=folders[name], evaluate_on=("said", "test", "gone"))
+
+    monkeypatch.setattr(forecast.catalog, "names", lambda: list(folders))
+    monkeypatch.setattr(forecast.catalog, "summary", summary)
+    run = spec(evaluate_on=None, infer_on="sub").model_copy(
+        update={"subset": "mine", "cache_root": str(tmp_path)}
+    )
+    assert forecast.built(run) == tuple(str(folders[name]) for name in ("mine", "said", "sub"))
+    assert forecast.want(run, A10G).subsets == forecast.built(run)
+    alone = run.model_copy(update={"params": {**run.params, "evaluate_on": [], "infer_on": ""}})
+    assert forecast.built(alone) == (str(tmp_path / "mine"),)
+    assert forecast.built(run.model_copy(update={"subset": "rows", "params": {}})) == ()

@@ -168,6 +168,10 @@ def test_a_memory_forecast_stands_beside_what_counts_the_same() -> None:
     assert (unseen.measured.reason, unseen.error) == ("no CUDA device", None)
     host = fitted(SPEC.model_copy(update={"fit": {"gpu": "", **sizes}}))
     assert (host.measured.method, host.error) == ("VmHWM", 2.0)  # 9 of 3 GiB: the whole process
+    elsewhere = SPEC.model_copy(update={"fit": {"gpu": "", **sizes}})
+    moved = (START[0], START[1].model_copy(update={"device": "cuda:0"}), *START[2:])
+    run = fold(entries(*moved, p.End(t=6, cause="completed", exit_code=0)))
+    assert "ran on cuda:0" in record.build(elsewhere, run, "f").fit.measured.reason
 
 
 def test_part_of_a_run_is_compared_with_no_more_than_it_did() -> None:
