@@ -86,3 +86,14 @@ def test_a_damaged_picture_is_left_to_the_run(tmp_path):
     assert longest._extent(tmp_path, "bad.png") is None
     assert longest._extent(tmp_path, "good.png") == (20, 30)
     assert longest._extent(tmp_path, "../outside.png") is None
+
+
+def test_a_model_of_another_kind_is_one_sentence(tmp_path):
+    from engines import rehearse
+
+    (tmp_path / "config.json").write_text('{"model_type": "llava", "vision_config": {}}')
+    asked = Want(engine="vqa", model=f"path:{tmp_path}", params=Params().model_dump(mode="json"))
+    need = rehearse.answer(asked)
+    assert need.phases == {}
+    assert "memory of a 'llava' cannot be forecast" in need.problem
+    assert "qwen2_5_vl" in need.problem

@@ -134,7 +134,8 @@ def _from_scratch(model: str) -> bool:
 
 
 def _line(spec: RunSpec, need: Need, where: Gpu | Host) -> str:
-    said = need.problem or verdict.sentence(verdict.worst(need, where), where)
+    known = not need.problem
+    said = verdict.sentence(verdict.worst(need, where), where) if known else f"n/a ({need.problem})"
     return f"memory forecast, {spec.model}: {said}"
 
 

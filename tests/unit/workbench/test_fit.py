@@ -311,3 +311,13 @@ def test_built_subsets_of_a_run_are_named_its_own_first(monkeypatch, tmp_path):
     alone = run.model_copy(update={"params": {**run.params, "evaluate_on": [], "infer_on": ""}})
     assert forecast.built(alone) == (str(tmp_path / "mine"),)
     assert forecast.built(run.model_copy(update={"subset": "rows", "params": {}})) == ()
+
+
+@pytest.mark.parametrize("where", [A10G, Host(8 * GIB)], ids=["gpu", "cpu"])
+def test_a_model_that_cannot_be_forecast_starts_all_the_same(monkeypatch, folder, tmp_path, where):
+    sentence = "memory of a 'llava' cannot be forecast"
+    monkeypatch.setattr(asking, "_child", lambda wants: [Need(problem=sentence)] * len(wants))
+    run = spec().model_copy(update={"model": folder})
+    made, lines = forecast.judged([run], where, tmp_path, anyway=False)
+    assert made == [run]
+    assert lines == [f"memory forecast, {folder}: n/a ({sentence})"]
