@@ -106,17 +106,20 @@ def prepare(context: Context, data: Data) -> Prepared:
 
 
 def refuse_long(context: Context, words: Wording, pictures: Pictures, data: Data) -> int:
-    """Tokens of the longest question with its picture at its largest, and its answer.
+    """Tokens of the longest question with its picture at the scale of most, and its answer.
+
+    Every scale is looked at: where a processor makes tiles, a smaller picture can be more tokens.
 
     Raises:
         EngineError: one is longer than `max_length`. Cutting it would cut the picture's tokens.
     """
     params, longest = context.params, 0
     for asked in (data.train, data.validation, *data.splits.values()):
-        scale = 1.0 if asked is data.train else max(1.0, *params.tta_scales, 0)
+        scales = (1.0,) if asked is data.train else (1.0, *params.tta_scales)
         said = [Said(*one, "a") for one in zip(asked.texts, asked.options, strict=True)]
         for row, words_alone in enumerate(words.lengths(said)):
-            seen = pictures.tokens(asked.root, asked.paths[row], scale)
+            place = asked.root, asked.paths[row]
+            seen = max(pictures.tokens(*place, scale) for scale in scales)
             length = words_alone - 1 + seen
             longest = max(longest, length)
             if length > params.max_length:

@@ -1,13 +1,14 @@
-"""Models that VQA cannot ask: refused by their configuration, before weights are looked for."""
+"""Models and questions that VQA refuses, most before weights are looked for."""
 
 import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from engines.emitter import EngineError
 from engines.torchkit import pretrained
-from tests.engine import toys, vqa_toy
+from tests.engine import toys, vlm_kinds, vqa_toy
 from tests.engine.vqa_toy import go, spec
 
 pytest.importorskip("bitsandbytes")
@@ -41,6 +42,23 @@ def test_a_model_without_a_chat_template_is_refused_before_its_weights(folder, t
     (place / "chat_template.jinja").unlink()
     with pytest.raises(EngineError, match="no chat template; take an instruction-tuned model"):
         go(spec(folder, model=f"path:{place}"), tmp_path / "run")
+
+
+def test_a_smaller_picture_may_be_more_tokens(folder, tmp_path):
+    """Idefics3's tiles of 80 x 48: 22 tokens at 112 pixels, 36 at three quarters of it."""
+    vlm_kinds.KINDS["idefics3"](tmp_path / "other")
+    wide = tmp_path / "data"
+    shutil.copytree(folder / "data", wide)
+    for path in (wide / "images").iterdir():
+        Image.open(path).resize((80, 48)).save(path)
+    settings = {"data_root": str(wide), "long_side": 112, "max_steps": 1}
+    asked = spec(folder, model=f"path:{tmp_path / 'other'}", settings=settings)
+    sent = go(asked, tmp_path / "01-toy")
+    said = next(m.facts["longest_sample"] for m in sent if m.kind == "plan")
+    settings |= {"max_length": int(said.split()[0]), "tta_scales": (0.75,)}
+    asked = spec(folder, model=f"path:{tmp_path / 'other'}", settings=settings)
+    with pytest.raises(EngineError, match="36 of them its picture's"):
+        go(asked, tmp_path / "02-toy")
 
 
 def test_a_decoder_alone_passes(folder):
