@@ -177,7 +177,8 @@ class Fit(Part):
     measured: Reading
     """Peak over the whole run: of torch's own count, or of the main process (VmHWM)."""
     error: float | None = None
-    """Forecast over measured, less 1; null where nothing was measured, or not the whole run."""
+    """Forecast over measured, less 1; null where nothing was measured, or not the whole run in one
+    attempt."""
 
     @property
     def phase(self) -> str:

@@ -212,7 +212,9 @@ def _fit(spec: protocol.RunSpec, run: RunState) -> schema.Fit | None:
         kept[key] = {p: size for p, size in sizes.items() if not spec.probe or p == "train"}
     measured = _memory(run).vram_allocated_peak if kept.get("gpu") else _rss_on_cpu(run)
     fit = schema.Fit(**kept, measured=measured)
-    whole = run.end is not None and run.end.cause == "completed"
+    # A later attempt does what is left of a run, or does it with a smaller micro-batch.
+    first = run.attempt <= 1 and not run.ooms
+    whole = first and run.end is not None and run.end.cause == "completed"
     if not whole or not measured.value or not fit.expected:
         return fit
     return fit.model_copy(update={"error": fit.expected / measured.value - 1})

@@ -108,6 +108,15 @@ def test_folds_killed_while_answering_are_resumed_to_the_same_answers(
     text = (tmp_path / "report" / "report.md").read_text()
     assert "## Answers to questions" in text
     assert "got wrong" in text
+    assert "### Memory, forecast and measured" in text
     assert '<img src="pictures/' in text
     summary = json.loads((together / "summary.json").read_bytes())
     assert {m["name"] for m in summary["metrics"]} >= {"accuracy", "gain[majority]"}
+    assert summary["fit"] is None
+    whole, resumed = (
+        json.loads((folder / "runs" / name / "summary.json").read_bytes())["fit"]
+        for name in ("02-vqa-asks-toy-vlm-f2", run.name)
+    )
+    assert whole["measured"]["method"] == "VmHWM"
+    assert abs(whole["error"]) < 0.35  # the forecast of a small model is its libraries' constant
+    assert resumed["error"] is None

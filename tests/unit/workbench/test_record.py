@@ -179,5 +179,12 @@ def test_part_of_a_run_is_compared_with_no_more_than_it_did() -> None:
              "total": {"train": 6 * GIB, "predict": 9 * GIB}}  # fmt: skip
     stopped = fitted(SPEC.model_copy(update={"fit": sizes}), cause="stopped")
     assert (stopped.measured.value, stopped.error) == (3 * GIB, None)
+    again = fold(entries(
+        p.Attempt(number=2, pid=6), *START[1:],
+        p.Memory(t=3, phase="train", rss_peak=3 * GIB, reason="no CUDA device"),
+        p.End(t=6, cause="completed", exit_code=0),
+    ))  # fmt: skip
+    resumed = record.build(SPEC.model_copy(update={"fit": sizes}), again, "f").fit
+    assert (resumed.measured.value, resumed.error) == (3 * GIB, None)
     probed = fitted(SPEC.model_copy(update={"fit": sizes, "probe": p.Probe(steps=20)}))
     assert (probed.phase, probed.error) == ("train", 1.0)
