@@ -33,9 +33,6 @@ from engines.torchkit.distributed import TIMEOUT
 
 LOOPBACK: Final = "127.0.0.1"
 POLL_SECONDS: Final = 0.1
-STOP_SECONDS: Final = 30
-"""How long a rank may take to end after SIGTERM until torchrun kills it; the warden's own ladder is
-shorter."""
 
 PEER_LOST: Final = (
     "Connection closed by peer", "Connection reset by peer", "Broken pipe", "DistNetworkError",
@@ -67,7 +64,8 @@ def supervise(size: int, run_dir: Path, emit: Emitter) -> Failed | None:
         max_restarts=0,
         monitor_interval=POLL_SECONDS,
     )
-    agent = LocalElasticAgent(spec, Logs(str(folder)), shutdown_timeout=STOP_SECONDS)
+    # 30 s after SIGTERM torchrun kills a rank that is left; the warden's own ladder is shorter.
+    agent = LocalElasticAgent(spec, Logs(str(folder)))
     try:
         ended = agent.run()
     except SignalException:
