@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from results.formats import number, percent
 from results.markdown import Cell, Column, Table
-from results.schema import Change, Metric, Reading, RunRecord
+from results.schema import Metric, Reading, RunRecord
+from results.view import Change
 from results.words import say
 
 BASELINE: Final = "all on"

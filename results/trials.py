@@ -11,7 +11,8 @@ from typing import Final
 
 from results import formats, rows
 from results.markdown import Cell, Column, Table
-from results.schema import Metric, RunRecord, SearchView
+from results.schema import Metric, RunRecord
+from results.view import SearchView
 from results.words import say
 
 LOSS: Final = "loss"

@@ -12,7 +12,8 @@ from typing import Final
 from results import formats, rows
 from results.evaluation import split_name
 from results.markdown import Cell, Column, Table, code, markdown
-from results.schema import AnsweredSplit, Metric, RunRecord
+from results.schema import Metric, RunRecord
+from results.view import AnsweredSplit
 from results.words import say
 
 ENGINE: Final = "vqa"

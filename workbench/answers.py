@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from results.schema import AnsweredSplit, AnswerExample, RunRecord
+from results.schema import RunRecord
+from results.view import AnsweredSplit, AnswerExample
 from workbench.examples import SHORT, image_root, inside, lines_of
 
 SHOWN: Final = 5

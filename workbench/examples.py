@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from results.schema import CaptionExample, RunRecord
+from results.schema import RunRecord
+from results.view import CaptionExample
 
 SHOWN: Final = 3
 """Best ones of a split, and as many worst."""

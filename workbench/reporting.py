@@ -14,8 +14,9 @@ from typing import Any
 
 from engines.protocol import RunSpec
 from results import forecasts, formats, notes, optimization, query, store
-from results.schema import Identity, RunCurves, RunRecord, SearchView, SuiteView
+from results.schema import Identity, RunRecord
 from results.text import clean, clean_line, escape_json
+from results.view import RunCurves, SearchView, SuiteView
 from workbench import answers, blackbox, examples, paths, plan, suite, trials
 from workbench.exits import ExitStatus
 from workbench.state import RunView

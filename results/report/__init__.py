@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from results.report import answers, captions, weekly
-from results.schema import SuiteView
+from results.view import SuiteView
 
 __all__ = ["render", "write"]
 

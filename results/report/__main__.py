@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from results import report
-from results.schema import SuiteView
+from results.view import SuiteView
 from results.words import LANGS
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from results import formats, published, vqa
 from results.markdown import Cell, Column, Table, code, markdown
 from results.report import pictures as beside
-from results.schema import AnsweredSplit, AnswerExample, RunRecord, SuiteView
+from results.schema import RunRecord
+from results.view import AnsweredSplit, AnswerExample, SuiteView
 from results.words import say
 
 

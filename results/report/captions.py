@@ -9,7 +9,7 @@ from typing import Final
 from results import captioning, formats
 from results.markdown import Cell, Column, Table, code, escape, markdown
 from results.report import pictures as beside
-from results.schema import CaptionExample, SuiteView
+from results.view import CaptionExample, SuiteView
 from results.words import say
 
 IN_A_ROW: Final = 4

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from results import formats, rows
-from results.schema import RunRecord, SuiteView
+from results.schema import RunRecord
+from results.view import SuiteView
 
 ACCENT: Final = "#2f6fde"
 INK: Final = "#2b2f36"

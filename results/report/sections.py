@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from results import formats
 from results.markdown import Cell, Column, Table, code, escape, markdown, prose
-from results.schema import RunRecord, SuiteView
+from results.schema import RunRecord
+from results.view import SuiteView
 from results.words import say
 
 NOTICES: Final = 10

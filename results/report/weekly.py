@@ -25,7 +25,8 @@ from results import (
 )
 from results.markdown import Table, code, escape, fenced, markdown
 from results.report import answers, captions, sections
-from results.schema import RunRecord, SuiteView
+from results.schema import RunRecord
+from results.view import SuiteView
 from results.words import say
 
 OWN_TABLES = frozenset({captioning.ENGINE, vqa.ENGINE})

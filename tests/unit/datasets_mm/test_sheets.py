@@ -14,7 +14,7 @@ from PIL import Image
 
 from datasets_mm.sheets import SIDE, laid_out, sheet
 from results.report import captions
-from results.schema import CaptionExample, SuiteView
+from results.view import CaptionExample, SuiteView
 from tests.fixtures.videos import grey, write_sound, write_video
 from workbench import examples
 

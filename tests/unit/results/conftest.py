@@ -12,11 +12,10 @@ from results.schema import (
     MemoryUse,
     Metric,
     Reading,
-    RunCurves,
     RunRecord,
-    SuiteView,
     Timing,
 )
+from results.view import RunCurves, SuiteView
 
 GIB = 2**30
 NO_GPU = Reading(reason="no NVML library on this machine")

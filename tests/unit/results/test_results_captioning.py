@@ -9,7 +9,8 @@ from pathlib import Path
 from results import captioning, report
 from results.markdown import markdown
 from results.report import captions
-from results.schema import CaptionExample, Exit, Identity, Metric, SuiteView
+from results.schema import Exit, Identity, Metric
+from results.view import CaptionExample, SuiteView
 
 
 def png(side: int = 2) -> bytes:

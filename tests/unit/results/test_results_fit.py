@@ -6,7 +6,8 @@ import pytest
 
 from results import fit, report
 from results.markdown import markdown
-from results.schema import Fit, Reading, SuiteView
+from results.schema import Fit, Reading
+from results.view import SuiteView
 
 GIB = 1 << 30
 ON_GPU = Fit(

@@ -8,7 +8,8 @@ import pytest
 
 from results import costing, forecasts, measures, report, tables
 from results.markdown import markdown
-from results.schema import Environment, Exit, Forecast, GpuInfo, Reading, RunRecord, SuiteView
+from results.schema import Environment, Exit, Forecast, GpuInfo, Reading, RunRecord
+from results.view import SuiteView
 
 METHOD = "forecast from 200 timed steps, 10 blocks, 95%"
 MACHINE = Environment(

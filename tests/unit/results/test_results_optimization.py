@@ -9,7 +9,8 @@ import pytest
 from results import optimization
 from results.markdown import markdown
 from results.report import weekly
-from results.schema import Exit, Metric, Reading, SuiteView
+from results.schema import Exit, Metric, Reading
+from results.view import SuiteView
 from tests.unit.results.conftest import GIB, record, unknown_memory, untimed
 
 ON = {"quantize": "nf4", "feature_cache": True, "fused": True, "odd": 1}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from results import report
 from results.report import sections
-from results.schema import RunCurves, SuiteView
+from results.view import RunCurves, SuiteView
 from results.words import LANGS
 
 GOLDEN = Path(__file__).parent / "golden"

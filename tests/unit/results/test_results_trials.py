@@ -6,7 +6,8 @@ import pytest
 
 from results import report, trials
 from results.markdown import markdown
-from results.schema import Exit, Metric, RunRecord, SearchView, SuiteView, Trial
+from results.schema import Exit, Metric, RunRecord, Trial
+from results.view import SearchView, SuiteView
 
 SEARCH = SearchView(
     metric="recall@1", direction="maximize", trials=5, sampler="tpe", pruner="median", seed=7,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from results import report, vqa
 from results.markdown import markdown
-from results.schema import AnsweredSplit, AnswerExample, Metric, SuiteView
+from results.schema import Metric
+from results.view import AnsweredSplit, AnswerExample, SuiteView
 
 
 def png() -> bytes:

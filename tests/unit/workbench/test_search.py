@@ -13,8 +13,8 @@ import pytest
 
 from engines.protocol import RunSpec
 from results import store
-from results.schema import SearchView
 from results.trials import best_of, table
+from results.view import SearchView
 from tests.fixtures.fake_engine import hill_height
 from tests.fixtures.wardens import House, until
 from workbench import headless, launch, reporting, resuming, suite, trials
