@@ -7,19 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.nvml.state import build_library
+from tests.fixtures.nvml.stub import RAW, Stub
 from tests.fixtures.wardens import House, end_of, until
-from tests.unit.telemetry.test_nvml import RAW, Stub
 from workbench import suite
 from workbench.limits import Limits
 from workbench.suite import Command
 from workbench.telemetry import gpus
 from workbench.telemetry.gpus import GpuWatch
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_library(tmp_path_factory.mktemp("nvml"))
 
 
 def test_strangers_are_counted_only_where_pids_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,6 @@ from engines.protocol import Entry, Notice, RunSpec, Step
 from tests.fixtures.wardens import House, end_of, entries, until
 from workbench import record, state, suite
 from workbench.suite import Command
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with House(tmp_path) as house:
-        yield house
 
 
 def log_of(folder: Path) -> str:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,6 @@ from engines.protocol import Notice, RunSpec
 from results import store
 from tests.fixtures.wardens import House, entries
 from workbench import book, journal, plan, state, suite
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with House(tmp_path) as house:
-        yield house
 
 
 def test_a_read_only_log_root_is_refused_before_anything_starts(house: House) -> None:
