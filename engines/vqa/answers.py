@@ -52,7 +52,7 @@ def written(ready: Prepared, questions: Questions, longest: int) -> list[str]:
     said: list[str] = []
     with looking(ready.model):
         for batch in ready.batches(questions, rows, 1.0, IDENTITY, False):
-            made = ready.model.generate(batch, longest, wording.end, wording.pad)
+            made = ready.model.generate(batch, longest, wording.stops, wording.pad)
             said += [wording.decode(tokens) for tokens in made]
     return said
 

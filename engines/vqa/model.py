@@ -116,11 +116,13 @@ class Answerer(nn.Module):
         found: Tensor = self.model(**inputs, **less, use_cache=False).logits
         return found[:, -last:].float()
 
-    def generate(self, batch: VqaBatch, longest: int, end: int, pad: int) -> list[list[int]]:
-        """Greedy answers: the new tokens of each."""
+    def generate(
+        self, batch: VqaBatch, longest: int, stops: Sequence[int], pad: int
+    ) -> list[list[int]]:
+        """Greedy answers: the new tokens of each, up to one of `stops`."""
         made: Tensor = self.model.generate(
             **batch.inputs(), max_new_tokens=longest, do_sample=False, num_beams=1,
-            eos_token_id=end, pad_token_id=pad, use_cache=True,
+            eos_token_id=list(stops), pad_token_id=pad, use_cache=True,
         )  # fmt: skip
         found: list[list[int]] = made[:, batch.ids.shape[1] :].tolist()
         return found

@@ -43,7 +43,7 @@ class Patching:
 
     @classmethod
     def of(cls, processor: Any, wording: Wording) -> Self | None:
-        """Of a processor; None where it does not cut pictures this way."""
+        """Of a processor; None where it has not all of these numbers."""
         eye: Any = getattr(processor, "image_processor", None)
         try:
             made = cls(
@@ -52,20 +52,7 @@ class Patching:
             )  # fmt: skip
         except (AttributeError, TypeError, ValueError):
             return None
-        return made if wording.image is not None and made._agrees(eye) else None
-
-    def _agrees(self, eye: Any) -> bool:
-        """Whether a picture of two tokens by three becomes the same numbers."""
-        sides = (2 * self.factor, 3 * self.factor, 3)
-        pixels = np.random.default_rng(0).integers(0, 256, sides, np.uint8)
-        try:
-            theirs = eye(images=[pixels], do_resize=False, return_tensors="pt")
-            shown, grid = theirs[PIXELS], theirs["image_grid_thw"].tolist()
-        except (KeyError, ValueError, TypeError, RuntimeError):
-            return False
-        own = self.values(torch.from_numpy(self.cut(pixels)))
-        alike = shown.shape == own.shape and torch.allclose(shown, own, atol=1e-4)
-        return alike and grid == [[1, *self.grid(*sides[:2])]]
+        return None if wording.image is None else made
 
     @property
     def factor(self) -> int:

@@ -52,13 +52,12 @@ class Processed:
         except Exception as error:  # code of any model's processor: it may raise whatever it likes
             reason = (str(error).splitlines() or [""])[0][:200]
             raise EngineError(
-                f"{folder}: its processor cannot read a question with a picture ({reason}); take "
-                "an image-text-to-text model"
+                f"{folder}: its processor cannot read a question with a picture ({reason}); "
+                "install what it lacks, or take another model"
             ) from None
         if not isinstance(tried.seen.get(PIXELS), Tensor):
             raise EngineError(
-                f"{folder}: its processor makes no {PIXELS} of a picture; take an "
-                "image-text-to-text model"
+                f"{folder}: its processor makes no {PIXELS} of a picture; take another model"
             )
         return made
 
@@ -81,12 +80,14 @@ class Processed:
             self._tokens[height, width] = whole - self.wording.lengths([asked])[0] + 1
         return self._tokens[height, width]
 
-    def batch(self, said: Sequence[Said], pictures: Sequence[npt.NDArray[np.uint8]]) -> VqaBatch:
-        """Questions with their pictures, padded on the left."""
+    def batch(
+        self, said: Sequence[Said], pictures: Sequence[npt.NDArray[np.uint8]], **settings: Any
+    ) -> VqaBatch:
+        """Questions with their pictures, padded on the left. `settings`: the processor's own."""
         made = self._thread_own()(
             text=[self.wording.text(one) for one in said],
             images=[[Image.fromarray(picture)] for picture in pictures],
-            padding=True, return_tensors="pt", add_special_tokens=False,
+            padding=True, return_tensors="pt", add_special_tokens=False, **settings,
         )  # fmt: skip
         found = {name: one for name, one in made.items() if isinstance(one, Tensor)}
         found.pop("labels", None)  # PaliGemma's processor has a training of its own in mind

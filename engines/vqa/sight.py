@@ -1,8 +1,9 @@
 """How pictures and the words around them become what a model takes.
 
 Qwen2-VL and its successors read patches, which are cut here from cached pixels; every other
-processor of transformers is asked itself. Which of the two it is, is decided by trying: the patches
-cut here must equal those of the model's own image processor.
+processor of transformers is asked itself. Which of the two it is, is decided by trying: a batch
+made here must have the same tensors as one of the model's own processor, by name and by number.
+Others cut the same patches and say more of them, or put more words around them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from engines.vqa.model import VqaBatch
+from engines.vqa.model import PIXELS, VqaBatch
 from engines.vqa.patching import Patching
 from engines.vqa.processed import Processed
 from engines.vqa.wording import Said, Wording
@@ -52,4 +54,28 @@ def of(processor: Any, wording: Wording, folder: Path) -> Sight:
     Raises:
         EngineError: the processor cannot read a picture with words.
     """
-    return Patching.of(processor, wording) or Processed.of(processor, wording, folder)
+    cut = Patching.of(processor, wording)
+    if cut is not None and agree(cut, Processed(wording, processor)):
+        return cut
+    return Processed.of(processor, wording, folder)
+
+
+def agree(cut: Patching, asked: Processed) -> bool:
+    """Whether both make the same of a question with a picture of two tokens by three."""
+    sides = (2 * cut.factor, 3 * cut.factor, 3)
+    pictures = [np.random.default_rng(0).integers(0, 256, sides, np.uint8)]
+    said = [Said("what?", (), "a")]
+    try:
+        theirs = asked.batch(said, pictures, do_resize=False)
+    except Exception:  # code of any model's processor: it may raise whatever it likes
+        return False
+    batch = cut.batch(said, pictures)
+    own = batch.showing({**batch.seen, PIXELS: cut.values(batch.seen[PIXELS])})
+    pairs = [(own.inputs().get(name), value) for name, value in theirs.inputs().items()]
+    alike = all(one is not None and _equal(one, other) for one, other in pairs)
+    return alike and own.seen.keys() == theirs.seen.keys()
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    same = one.shape == other.shape and one.dtype == other.dtype
+    return same and torch.allclose(one, other, atol=1e-4)

@@ -8,6 +8,7 @@ before it; both are refused.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ IMAGE: Final = 1
 """In `mm_token_type_ids`: a token of the picture; text is 0."""
 ASKED: Final = "\x02asked\x02"
 """Stands where the question will; no template and no question has it."""
+DAY: Final = {"%Y": "2025", "%m": "01", "%d": "01", "%b": "Jan", "%B": "January"}
+"""Every day is this one to a template that tells the date (Mistral 3, Llama 3): a run that is
+resumed tomorrow goes on with the same prompt."""
 
 Ids = npt.NDArray[np.int64]
 
@@ -64,7 +68,9 @@ class Wording:
     letters: tuple[int, int, int, int]
     """What the answer's first position is asked for: a, b, c, d as they are trained."""
     end: int
-    """Ends the assistant's turn."""
+    """Ends the assistant's turn, and is learnt."""
+    stops: tuple[int, ...]
+    """Where what is written ends: `end`, and the token that ends every text."""
     pad: int
     prompt: str
     special: tuple[str, ...]
@@ -109,9 +115,8 @@ class Wording:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text up to the end of the turn."""
-        said = list(ids)
-        said = said[: said.index(self.end)] if self.end in said else said
-        return str(self.tokenizer.decode(said, skip_special_tokens=True)).strip()
+        said = itertools.takewhile(lambda one: one not in self.stops, ids)
+        return str(self.tokenizer.decode(list(said), skip_special_tokens=True)).strip()
 
 
 def of(processor: Any, prompt: str, folder: Path) -> Wording:
@@ -119,7 +124,8 @@ def of(processor: Any, prompt: str, folder: Path) -> Wording:
 
     Raises:
         EngineError: it has no chat template or no place for a picture, the template is not one
-            that a question can be cut out of, or its letters are no single tokens.
+            that a question can be cut out of, its letters are no single tokens, or its tokenizer
+            is not of the `tokenizers` library.
     """
     if not getattr(processor, "chat_template", None):
         raise EngineError(
@@ -133,6 +139,8 @@ def of(processor: Any, prompt: str, folder: Path) -> Wording:
     answers = {letter: rendered(processor, letter, folder) for letter in LETTERS}
     tails = {letter: learnt(opening, said, folder) for letter, said in answers.items()}
     tokenizer = processor.tokenizer
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise EngineError(f"{folder}: it has no tokenizer.json; take a model with a fast tokenizer")
     letters, end = single_tokens(tokenizer, parts[1], tails, folder)
     if rendered(processor, None, folder, picture=False) == opening:
         raise EngineError(f"{folder}: its chat template has no place for a picture; take another")
@@ -143,10 +151,11 @@ def of(processor: Any, prompt: str, folder: Path) -> Wording:
     fast = tokenizer.backend_tokenizer
     fast.no_padding()
     fast.no_truncation()
-    pad = tokenizer.pad_token_id
+    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
     return Wording(
         fast, before, parts[1], image if once else None, letters, end,
-        end if pad is None else pad, prompt, _special(tokenizer, token),
+        (end,) if eos in (None, end) else (end, eos), end if pad is None else pad, prompt,
+        _special(tokenizer, token),
     )  # fmt: skip
 
 
@@ -160,12 +169,21 @@ def rendered(processor: Any, answer: str | None, folder: Path, *, picture: bool 
         messages.append({"role": "assistant", "content": said})
     try:
         text = processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=answer is None
-        )
+            messages, _dated(processor.chat_template), tokenize=False,
+            add_generation_prompt=answer is None,
+        )  # fmt: skip
     except Exception as error:  # a template is a program: it may raise whatever it likes
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"{folder}: its chat template fails ({reason})") from None
     return str(text)
+
+
+def _dated(template: Any) -> Any:
+    """The template, a clock before it that stands still."""
+    if not isinstance(template, str) or "strftime_now" not in template:
+        return template
+    told = "".join(f"|replace('{code}', '{said}')" for code, said in DAY.items())
+    return f"{{% macro strftime_now(format) %}}{{{{ format{told} }}}}{{% endmacro %}}{template}"
 
 
 def learnt(opening: str, training: str, folder: Path) -> str:
@@ -176,7 +194,8 @@ def learnt(opening: str, training: str, folder: Path) -> str:
             add_generation_prompt=True, or without the assistant's message.
     """
     said = training[len(opening) :] if training.startswith(opening) else ""
-    if not said.strip() or said.endswith(opening.rpartition(ASKED)[2]):
+    between = opening.rpartition(ASKED)[2]
+    if not said.strip() or (between and said.endswith(between)):
         raise EngineError(
             f"{folder}: the training text does not hold the answer behind the prompt; the "
             "assistant's message belongs into the text, with add_generation_prompt=False"
@@ -190,21 +209,34 @@ def single_tokens(
     """The tokens of the four letters, as they follow the prompt, and the one that ends the turn.
 
     Raises:
-        EngineError: a letter is not one token there, or the turn does not end behind it.
+        EngineError: a letter is not one token there, or nothing ends the turn.
     """
     start = tokenizer(between, add_special_tokens=False)["input_ids"]
     letters, ends = [], set()
     for letter in LETTERS:
         ids = tokenizer(f"{between}{tails[letter]}", add_special_tokens=False)["input_ids"]
-        own = ids[len(start) :]
-        if ids[: len(start)] != start or len(own) < 2 or _text(tokenizer, own[0]) != letter:
+        first, *rest = ids[len(start) :] or [None]
+        if ids[: len(start)] != start or first is None or _text(tokenizer, first) != letter:
             raise EngineError(f"{folder}: the answer '{letter}' is not one token in its template")
-        letters.append(own[0])
-        ends.add(own[1])
+        letters.append(first)
+        ends.add(_turn_end(tokenizer, rest, folder))
     if len(set(letters)) != len(LETTERS) or len(ends) != 1:
         raise EngineError(f"{folder}: its template does not end an answer in one and the same way")
     a, b, c, d = letters
     return (a, b, c, d), ends.pop()
+
+
+def _turn_end(tokenizer: Any, rest: Sequence[int], folder: Path) -> int:
+    """The token behind an answer, if it has a meaning; else the one that ends every text.
+
+    LLaVA's own template puts a blank there, and the model was trained to end its text.
+    """
+    meant = tokenizer.convert_tokens_to_ids(list(_special(tokenizer, None)))
+    if rest and rest[0] in meant:
+        return rest[0]
+    if tokenizer.eos_token_id is None:
+        raise EngineError(f"{folder}: neither its template nor its tokenizer ends an answer")
+    return int(tokenizer.eos_token_id)
 
 
 def _opened(tokenizer: Any, before: str) -> str:

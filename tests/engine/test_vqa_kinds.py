@@ -239,5 +239,5 @@ def test_a_processor_that_fails_is_one_sentence(folder, seen):
         def __call__(self, **_):
             raise RuntimeError("no pictures today\nmore")
 
-    with pytest.raises(EngineError, match=r"\(no pictures today\); take an image-text-to-text"):
+    with pytest.raises(EngineError, match=r"\(no pictures today\); install what it lacks"):
         Processed.of(Failing(), seen.wording, folder)
