@@ -14,7 +14,9 @@ Phase = Literal["train", "predict"]
 
 STEP: Final = "model and step"
 MAPPED: Final = "largest file of weights, mapped"
-"""Parts of `Need.host`: what a CPU's phases say one by one, and what the kernel may drop."""
+OTHERS: Final = "the other processes"
+"""Parts of `Need.host`: what a CPU's phases say one by one, what the kernel may drop, and what
+further ranks on this machine take."""
 
 
 class Want(BaseModel):

@@ -13,11 +13,13 @@ from importlib.util import find_spec
 
 from engines import catalog
 from engines.emitter import EngineError
-from engines.fitting import Need, Want
+from engines.fitting import MAPPED, OTHERS, Need, Want
 
 
 def answer(want: Want) -> Need:
-    """The engine's forecast, or the sentence why there is none."""
+    """The engine's forecast, or the sentence why there is none. One question that fails never ends
+    the others.
+    """
     began = time.perf_counter()
     catalog.load(want.engine)
     name = f"engines.{want.engine}.fit"
@@ -29,7 +31,17 @@ def answer(want: Want) -> Need:
         return Need(problem=str(error))
     except (LookupError, ValueError) as error:
         return Need(problem=str(error.args[0] if error.args else error))
-    return need.model_copy(update={"seconds": time.perf_counter() - began})
+    except Exception as error:  # sizes that do not fit each other end in a library's own words
+        reason = (str(error).splitlines() or [""])[0][:200]
+        return Need(problem=f"its step cannot be rehearsed ({type(error).__name__}: {reason})")
+    host = need.host | others(need.host, int(want.params.get("nproc_per_node", 1)))
+    return need.model_copy(update={"host": host, "seconds": time.perf_counter() - began})
+
+
+def others(host: dict[str, int], ranks: int) -> dict[str, int]:
+    """What ranks beside the first take of the host: all but the pages that they share."""
+    own = sum(size for part, size in host.items() if part != MAPPED)
+    return {OTHERS: (ranks - 1) * own} if ranks > 1 else {}
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ Precision = Annotated[
 ]
 EvaluateOn = Annotated[
     tuple[str, ...] | None,
-    Field(description="Subsets to evaluate on; empty: what the recipe names"),
+    Field(description="Subsets to evaluate on; unset: what the recipe names; []: none"),
 ]
 Checkpointing = Annotated[
     bool, Field(description="Recompute activations in the backward pass (non-reentrant)")

@@ -80,9 +80,9 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     asked = with_rules(asked, setting, device)
     where = _place(device, host_gib)
     cache_root, fits = paths.cache_root(), True
+    host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
     for spec in planned.runs(asked, cache_root):
         count = rows or planned.rows_of(spec.subset, cache_root)
-        host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
         shown = _Shown(spec, asked.origins, count, where, host)
         fits &= shown.tell(markdown=markdown, as_json=as_json)
     raise typer.Exit(ExitStatus.COMPLETED if fits else ExitStatus.FAILED)
@@ -175,7 +175,8 @@ class _Shown:
         from workbench.fit.verdict import Host
 
         spec, where = self.spec, self.where
-        title = " · ".join(part for part in (spec.engine, spec.model, spec.label) if part)
+        subset = "" if spec.subset == NO_SUBSET else spec.subset
+        title = " · ".join(part for part in (spec.engine, spec.model, subset, spec.label) if part)
         _say(f"## {title}\n" if markdown else f"{title}\n", markdown=markdown)
         if steps:
             _print(table.of_steps(steps, self.origins), markdown=markdown)
@@ -216,6 +217,7 @@ class _Shown:
 
         where = self.where
         said: dict[str, Any] = {"engine": self.spec.engine, "model": self.spec.model}
+        said["subset"] = self.spec.subset
         said["params"], said["origins"] = self.spec.params, self.origins
         said["steps"] = steps._asdict() if steps else None
         if need is not None and where is not None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from engines import models
+from engines import models, settings
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.torchkit import device, distributed
@@ -17,7 +17,7 @@ def begin(
     spec: RunSpec, params: Params, emit: Emitter, run_dir: Path, *, deterministic: bool = False
 ) -> Context[Params]:
     """The run with its ranks, its model's entry and its device; torch is seeded and prepared."""
-    machine: Any = params  # every engine that trains has the section `settings.Machine`
+    machine = cast("settings.Machine", params)  # a section of every engine that trains
     team = distributed.join()
     target = device.choose(spec.devices, team.rank)
     device.prepare(machine.threads, tf32=machine.tf32, ranks=team.size)

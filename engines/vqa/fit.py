@@ -7,10 +7,11 @@ grid's numbers, and fake tensors have none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,14 +26,10 @@ from engines.torchkit.configs import ATTENTION
 from engines.torchkit.ledger import Ledger, book_model
 from engines.torchkit.rehearsal import INPUTS, LOGITS, Tuning
 from engines.vqa import longest, shapes
+from engines.vqa.longest import Longest
 from engines.vqa.model import LEARNT
 
 KNOWN: Final = "qwen2_5_vl"
-PATCH: Final = 14
-MERGED: Final = 4
-"""Patches of a token."""
-PATCH_BYTES: Final = 3 * 2 * PATCH**2 * 4
-"""Two frames (a still picture twice), three colours, fp32."""
 AHEAD: Final = 2
 RUNTIME_BYTES: Final = {"cuda": 3 << 30, "cpu": 1 << 30}
 """Max RSS of the weekly report's whole runs on a GPU: 1.9 to 3.2 GiB; on a CPU measured here."""
@@ -40,6 +37,33 @@ FILE_BYTES: Final = 4 * 10**9
 """Qwen's own files are 3.5 to 4.0 GB. Mapped, so the kernel may drop what was read."""
 VISION: Final = "vision tower"
 SEEN: Final = "vision activations"
+
+
+class Eye(NamedTuple):
+    """How the vision tower cuts a picture."""
+
+    patch: int
+    """Pixels a side."""
+    merge: int
+    """Patches a side that become one token."""
+    frames: int
+    """A still picture is shown so many times."""
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Self:
+        """Of the model's configuration."""
+        said = config["vision_config"]
+        names = {"patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
+        return cls(*(int(said.get(name, usual)) for name, usual in names.items()))
+
+    @property
+    def colours(self) -> int:
+        """Numbers of a patch, once."""
+        return 3 * self.patch**2
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Patches of a picture of so many pixels, rows and columns."""
+        return height // self.patch, width // self.patch
 
 
 @dataclass(frozen=True)
@@ -51,18 +75,20 @@ class Sizes:
     """Patches of a picture, rows and columns."""
     length: int
     """Tokens of the longest sample, its picture included."""
+    eye: Eye
 
     @classmethod
-    def of(cls, want: Want, batch: str, grid: tuple[int, int], text: int) -> Sizes:
-        """With so many tokens of text; `batch`: the setting that says how many at once."""
-        whole = grid[0] * grid[1] // MERGED + text
+    def of(cls, want: Want, batch: str, eye: Eye, most: Longest) -> Sizes:
+        """Of the longest sample. `batch`: the setting that says how many at once."""
         settings = want.params
-        return cls(int(settings[batch]), grid, min(whole, int(settings["max_length"])))
+        grid = eye.grid(*(most.train if batch == "batch" else most.predict))
+        whole = grid[0] * grid[1] // eye.merge**2 + most.tokens
+        return cls(int(settings[batch]), grid, min(whole, int(settings["max_length"])), eye)
 
     @property
     def merged(self) -> int:
         """Tokens of the picture."""
-        return self.grid[0] * self.grid[1] // MERGED
+        return self.grid[0] * self.grid[1] // self.eye.merge**2
 
 
 class Inputs(NamedTuple):
@@ -94,20 +120,20 @@ def rehearse(want: Want) -> Need:
 def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
     """`rehearse` for a model of these sizes, which were read from `source`."""
     tuning = tuning_of(want)
-    most = longest.of(want)
-    trained, asked = ((high // PATCH, wide // PATCH) for high, wide in (most.train, most.predict))
+    eye = Eye.of(config)
+    most = longest.of(want, eye.patch * eye.merge)
     phases: dict[Phase, dict[str, int]] = {}
     with rehearsal.stage(tuning) as ledger:
         model, weights = build(config, tuning)
         book_model(ledger, model, part_of(model, tuning))
         if want.trains:
-            sizes = Sizes.of(want, "batch", trained, most.tokens)
+            sizes = Sizes.of(want, "batch", eye, most)
             seen = inputs(ledger, sizes)  # the loop holds its batch until the next one
             phases["train"] = rehearsal.training(
                 ledger, model, tuning, lambda: loss(ledger, model, sizes, seen)
             ).parts
             del seen
-        sizes = Sizes.of(want, "predict_batch", asked, most.tokens)
+        sizes = Sizes.of(want, "predict_batch", eye, most)
         phases["predict"] = predict(ledger, model, tuning, sizes)
         learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
     facts = {
@@ -120,18 +146,21 @@ def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
     }
     if source == shapes.SCRATCH:
         facts["left out"] = "the base that is trained first, with all its parameters"
-    return Need(phases=phases, host=host(want, weights, trained, phases), facts=facts)
+    picture = math.prod(eye.grid(*most.train)) * eye.colours
+    return Need(phases=phases, host=host(want, weights, picture, phases), facts=facts)
 
 
 def host(
-    want: Want, weights: int, grid: tuple[int, int], phases: dict[Phase, dict[str, int]]
+    want: Want, weights: int, picture: int, phases: dict[Phase, dict[str, int]]
 ) -> dict[str, int]:
-    """Bytes of host memory. `weights`: of the model's files, half precision."""
+    """Bytes of host memory. `weights`: of the model's files, half precision; `picture`: of the
+    largest one, which waits as uint8.
+    """
     prepared = (int(want.params.get("workers", 0)) + 1) * AHEAD * int(want.params["batch"])
     parts = {
         "Python and libraries": RUNTIME_BYTES[want.target],
         MAPPED: min(weights, FILE_BYTES),
-        "batches prepared ahead": prepared * grid[0] * grid[1] * PATCH_BYTES,
+        "batches prepared ahead": prepared * picture,
     }
     if want.target == "cpu":
         parts[STEP] = max(sum(phase.values()) for phase in phases.values())
@@ -197,7 +226,7 @@ def inputs(ledger: Ledger, sizes: Sizes) -> Inputs:
     count = sizes.batch * sizes.grid[0] * sizes.grid[1]
     with ledger.part(INPUTS):
         ids, *rest = (torch.zeros(sizes.batch, sizes.length).long() for _ in range(4))
-        return Inputs(ids, rest, torch.zeros(count, PATCH_BYTES // 4))
+        return Inputs(ids, rest, torch.zeros(count, sizes.eye.colours * sizes.eye.frames))
 
 
 def hidden_states(ledger: Ledger, model: Any, given: tuple[Sizes, Inputs], cache: Any) -> Tensor:
@@ -239,7 +268,7 @@ def look(tower: Any, pixels: Tensor, sizes: Sizes) -> Tensor:
             grid_thw=None,
             position_ids=torch.zeros(len(pixels), 2, dtype=torch.long),
             cu_seqlens=whole,
-            window_index=torch.zeros(len(pixels) // MERGED, dtype=torch.long),
+            window_index=torch.zeros(sizes.batch * sizes.merged, dtype=torch.long),
             cu_window_seqlens=windows,
         ).pooler_output
     return seen
@@ -247,11 +276,11 @@ def look(tower: Any, pixels: Tensor, sizes: Sizes) -> Tensor:
 
 @contextmanager
 def _one_of_each(tower: Any) -> Iterator[Any]:
-    """The tower with two of its blocks: one that sees windows, one that sees the whole picture."""
+    """The tower with one of its blocks that see windows and one of those that see all, if any."""
     blocks, everywhere = tower.blocks, tower.fullatt_block_indexes
-    local = next((i for i in range(len(blocks)) if i not in everywhere), 0)
-    tower.blocks = nn.ModuleList([blocks[local], blocks[everywhere[0]]])
-    tower.fullatt_block_indexes = [1]
+    kinds = {number in everywhere: block for number, block in enumerate(blocks)}
+    tower.blocks = nn.ModuleList(kinds.values())
+    tower.fullatt_block_indexes = [place for place, whole in enumerate(kinds) if whole]
     try:
         yield tower
     finally:
@@ -260,7 +289,8 @@ def _one_of_each(tower: Any) -> Iterator[Any]:
 
 def _windows(grid: tuple[int, int], config: Any) -> list[int]:
     """Patches in each window of a picture; those at its edges are smaller."""
-    side = config.window_size // config.patch_size
+    merge = config.spatial_merge_size
+    side = config.window_size // merge // config.patch_size * merge
     return [
         min(side, grid[0] - row) * min(side, grid[1] - column)
         for row in range(0, grid[0], side)

@@ -22,8 +22,6 @@ from engines.vqa import prepare, wording
 from engines.vqa.pixels import Limits
 from engines.vqa.wording import LETTERS, Said
 
-FACTOR: Final = 28
-"""Sides of Qwen2.5-VL's pictures are multiples of so many pixels, one token."""
 TEXT_TOKENS: Final = 192
 """Where no subset can be read: template, question, four options and answer."""
 TEMPLATE_TOKENS: Final = 32
@@ -52,8 +50,11 @@ class Longest:
     """The same at the largest of `tta_scales`."""
 
 
-def of(want: Want) -> Longest:
-    """The longest of what the run reads; a square picture and a usual text where none is known."""
+def of(want: Want, factor: int) -> Longest:
+    """The longest of what the run reads; a square picture and a usual text where none is known.
+
+    `factor`: sides of pictures are multiples of so many pixels.
+    """
     own = read(want.subsets)
     sizes = [want.image_size] if want.image_size else own.sizes
     scale = max(1.0, *want.params.get("tta_scales", ()), 0.0)
@@ -61,7 +62,8 @@ def of(want: Want) -> Longest:
     facts = {"longest text": said}
     if own.sizes and not want.image_size:
         facts["largest picture"] = f"of {own.looked} that were looked at"
-    return Longest(tokens, facts, largest(want.params, sizes), largest(want.params, sizes, scale))
+    train, predict = (largest(want.params, sizes, factor, one) for one in (1.0, scale))
+    return Longest(tokens, facts, train, predict)
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,11 @@ def text_tokens(want: Want, texts: Sequence[Said]) -> tuple[int, str]:
 
 
 def largest(
-    params: Mapping[str, Any], sizes: Sequence[tuple[int, int]], scale: float = 1.0
+    params: Mapping[str, Any], sizes: Sequence[tuple[int, int]], factor: int, scale: float = 1.0
 ) -> tuple[int, int]:
     """Rows and columns of pixels of the largest picture; a square where no size is known."""
     side, most = int(params["long_side"]), int(params["max_pixels"])
-    limits = Limits(side, int(params["min_pixels"]), most, FACTOR)
+    limits = Limits(side, int(params["min_pixels"]), most, factor)
     edge = side or math.isqrt(most)
     made = [limits.size(*one, scale) for one in sizes or [(edge, edge)]]
     return max(made, key=math.prod)

@@ -138,6 +138,7 @@ class Params(
     precision: settings.Precision = "auto"
     batch: settings.Batch = Field(1, description="Questions in a micro-batch")
     accumulation: settings.Accumulation = 4
+    compile: bool = Field(False, description="torch.compile the whole model")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from engines.fitting import MAPPED, OTHERS, STEP, Need
 from engines.torchkit import ledger as books
 from engines.torchkit import quantize, stand_ins
 from tests.engine.vqa_step import Shape, measured
@@ -104,6 +105,38 @@ def test_a_model_from_scratch_has_the_parameters_that_are_made():
     said = sum(parts[name] for name in names)
     assert said == pytest.approx(sum(p.numel() for p in made.parameters()) * 4, rel=0.01)
     assert "base" in need.facts["left out"]
+
+
+@pytest.mark.parametrize("sizes", [{"patch": 16}, {"vision_depth": 1}, {"vision_depth": 3}])
+def test_towers_of_other_sizes_are_rehearsed(sizes):
+    from engines.models import ModelEntry
+    from engines.vqa import fit, shapes
+    from tests.engine.vqa_toy import SIZES
+
+    entry = ModelEntry(name="other", family="vlm", architecture=SIZES | {"vocabulary": 400} | sizes)
+    config, source = shapes.architecture(entry)
+    want = Shape("other", {"quantize": "none", "long_side": 96}).want()
+    need = fit.forecast(want, config, source)
+    tokens = (96 // (2 * sizes.get("patch", 14))) ** 2
+    assert f"{tokens} of them the picture's" in need.facts["longest sample"]
+    assert all(need.phases[phase]["vision tower"] > 0 for phase in need.phases)
+
+
+def test_a_rehearsal_that_fails_ends_no_other(monkeypatch):
+    from engines import rehearse
+    from engines.vqa import fit
+
+    def fails(_):
+        raise RuntimeError("shape '[24, 4, -1]' is invalid\nmore")
+
+    want = Shape("any", {"nproc_per_node": 3}).want()
+    monkeypatch.setattr(fit, "rehearse", fails)
+    assert rehearse.answer(want).problem == (
+        "its step cannot be rehearsed (RuntimeError: shape '[24, 4, -1]' is invalid)"
+    )
+    host = {"Python": 10, MAPPED: 100, STEP: 5}
+    monkeypatch.setattr(fit, "rehearse", lambda _: Need(host=host))
+    assert rehearse.answer(want).host == {**host, OTHERS: 2 * 15}
 
 
 def test_a_half_described_model_is_a_sentence():

@@ -38,7 +38,7 @@ def counted(folder, subset, prompt):
 
 def test_a_tokenizer_at_hand_counts_exactly(made):
     folder, subset = made
-    found = longest.of(want(subset))
+    found = longest.of(want(subset), 28)
     assert found.tokens == counted(folder, subset, Params().prompt)
     assert "counted" in found.facts["longest text"]
 
@@ -46,7 +46,7 @@ def test_a_tokenizer_at_hand_counts_exactly(made):
 def test_without_one_the_estimate_is_no_less(made):
     folder, subset = made
     models.load("toy-scratch")
-    found = longest.of(want(subset, "toy-scratch"))
+    found = longest.of(want(subset, "toy-scratch"), 28)
     exact = counted(folder, subset, Params().prompt)
     assert exact <= found.tokens <= 3 * exact
     assert "estimated" in found.facts["longest text"]
@@ -54,21 +54,21 @@ def test_without_one_the_estimate_is_no_less(made):
 
 def test_pictures_count_by_their_own_proportions(made, tmp_path):
     _, subset = made
-    square = longest.of(want(subset, long_side=112))
+    square = longest.of(want(subset, long_side=112), 28)
     assert square.train == square.predict == (112, 112)
-    larger = longest.of(want(subset, long_side=112, tta_scales=(0.75, 1.5)))
+    larger = longest.of(want(subset, long_side=112, tta_scales=(0.75, 1.5)), 28)
     assert (larger.train, larger.predict) == ((112, 112), (168, 168))
-    wide = longest.largest(want(subset, long_side=112).params, [(50, 100), (25, 100)])
+    wide = longest.largest(want(subset, long_side=112).params, [(50, 100), (25, 100)], 28)
     assert wide == (56, 112)
     free = want(subset, long_side=0, max_pixels=112 * 112).params
-    assert np.prod(longest.largest(free, [(4000, 1000)])) <= 112 * 112
-    assert longest.largest(free, []) == (112, 112)
+    assert np.prod(longest.largest(free, [(4000, 1000)], 28)) <= 112 * 112
+    assert longest.largest(free, [], 28) == (112, 112)
 
 
 def test_what_cannot_be_read_is_assumed_and_said(made, tmp_path):
     _, subset = made
     asked = want(subset).model_copy(update={"subsets": (str(tmp_path / "gone"),)})
-    found = longest.of(asked)
+    found = longest.of(asked, 28)
     assert (found.tokens, found.train) == (longest.TEXT_TOKENS, (56, 56))
     assert "assumed" in found.facts["longest text"]
     assert "largest picture" not in found.facts
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_assumed_and_said(made, tmp_path):
 def test_many_pictures_are_a_sample_and_say_so(made, monkeypatch):
     _, subset = made
     monkeypatch.setattr(longest, "PICTURES", 10)
-    assert longest.of(want(subset)).facts["largest picture"] == "of 9 of 18 that were looked at"
+    assert longest.of(want(subset), 28).facts["largest picture"] == "of 9 of 18 that were looked at"
 
 
 def test_a_damaged_picture_is_left_to_the_run(tmp_path):

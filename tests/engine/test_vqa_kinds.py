@@ -170,7 +170,10 @@ def test_several_threads_make_the_same_batches(seen):
     wanted = seen.batch(SAID, shown(seen))
     with ThreadPoolExecutor(4) as pool:
         for made in pool.map(lambda _: seen.batch(SAID, shown(seen)), range(24)):
-            assert torch.equal(made.ids, wanted.ids)
+            assert torch.equal(made.labels, wanted.labels)
+            assert made.inputs().keys() == wanted.inputs().keys()
+            for name, one in wanted.inputs().items():
+                assert torch.equal(made.inputs()[name], one), name
 
 
 def test_only_the_language_model_is_quantised_and_adapted(folder):

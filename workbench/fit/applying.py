@@ -74,6 +74,8 @@ def _batches(
         why["predict_batch"] = f"rule for {gpu.name}: {row.source}"
     batch = made.get("batch", settings.get("batch"))
     if effective and isinstance(batch, int) and batch > 0:
-        made["accumulation"] = policy.accumulation(effective, batch)
-        why["accumulation"] = f"effective batch {effective} = {batch} x {made['accumulation']}"
+        ranks = settings.get("nproc_per_node", 1)
+        each = batch * ranks if isinstance(ranks, int) and ranks > 0 else batch
+        made["accumulation"] = policy.accumulation(effective, each)
+        why["accumulation"] = f"effective batch {effective} = {each} x {made['accumulation']}"
     return made, why

@@ -1,7 +1,8 @@
 """Asks the child that can rehearse a step, and remembers what it said.
 
-An answer is a function of the question, the code and the libraries' versions; that is its name in
-the cache, so a forecast before every run costs nothing but the first time.
+An answer is a function of the question, of the model's and the subsets' files, of the engine's
+source and of the libraries' versions; that is its name in the cache, so a forecast before every run
+costs nothing but the first time.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+import engines
+from engines import models
 from engines.fitting import Need, Want
 from workbench import paths
 
-REVISION: Final = 2
-"""Raised when equal questions get other answers."""
-
+ENGINES: Final = Path(str(engines.__file__)).parent
 SECONDS: Final = 300.0
 """One rehearsal of a 7B model takes some ten seconds, and loading torch as long again."""
 
@@ -63,9 +65,40 @@ def _child(wants: Sequence[Want]) -> list[Need]:
 
 def _place(want: Want, cache_root: Path) -> Path:
     versions = [metadata.version(name) for name in ("torch", "transformers") if _has(name)]
-    content = repr([REVISION, versions, want.model_dump_json()])
+    content = repr([_source(want.engine), _files(want), versions, want.model_dump_json()])
     mark = hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
     return cache_root / "fit" / f"{mark}.json"
+
+
+@cache
+def _source(engine: str) -> str:
+    """Of everything that a rehearsal runs."""
+    rooms = (ENGINES, ENGINES / "torchkit", ENGINES / engine)
+    files = [path for room in rooms for path in sorted(room.glob("*.*")) if path.is_file()]
+    return hashlib.blake2b(b"".join(map(Path.read_bytes, files)), digest_size=12).hexdigest()
+
+
+def _files(want: Want) -> list[object]:
+    """What the answer reads: sizes and tokenizers of the models, rows of the subsets."""
+    try:
+        entry = models.load(want.model)
+    except (LookupError, ValueError):
+        return []  # the answer will say what is wrong, and is not kept
+    named = [str(value) for value in want.params.values()]
+    places = [Path(name[5:]).expanduser() for name in named if name.startswith("path:")]
+    places += [place for one in (entry, entry.vision, entry.llm) if one
+               if (place := models.weights_folder(one))]  # fmt: skip
+    paths = [path for place in places for path in sorted(place.glob("*.json"))]
+    paths += [Path(folder) / "records.arrow" for folder in want.subsets]
+    return [entry.model_dump_json(), *map(_state, paths)]
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), found.st_size, found.st_mtime_ns
 
 
 def _has(name: str) -> bool:

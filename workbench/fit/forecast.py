@@ -13,7 +13,7 @@ import psutil
 
 from datasets_mm import catalog
 from engines import models
-from engines.fitting import Need, Want
+from engines.fitting import OTHERS, Need, Want
 from engines.protocol import RunSpec
 from workbench.fit import asking, gpus, policy, verdict
 from workbench.fit.gpus import Gpu
@@ -140,11 +140,12 @@ def _line(spec: RunSpec, need: Need, where: Gpu | Host) -> str:
 
 
 def recorded(need: Need, where: Gpu | Host) -> dict[str, Any]:
-    """The forecast as the record will have it."""
+    """The forecast as the record will have it: of the process that is measured."""
+    other = need.host.get(OTHERS, 0) if isinstance(where, Host) else 0
     return {
         "gpu": where.name if isinstance(where, Gpu) else "",
         "tensors": {phase: sum(parts.values()) for phase, parts in need.phases.items()},
-        "total": {phase: verdict.judge(need, phase, where).total for phase in need.phases},
+        "total": {phase: verdict.judge(need, phase, where).total - other for phase in need.phases},
     }
 
 
@@ -152,7 +153,7 @@ def _refusal(spec: RunSpec, need: Need, where: Gpu | Host, cache_root: Path) -> 
     """Why the run must not start; empty: it may."""
     if not verdict.hopeless(need, where):
         return ""
-    smallest = {"batch": 1, "predict_batch": 1}
+    smallest = policy.smallest(spec.params)
     least = asking.ask([want(spec, where, **smallest)], cache_root)[0]
     if least.problem or not verdict.hopeless(least, where):
         return ""
@@ -161,7 +162,8 @@ def _refusal(spec: RunSpec, need: Need, where: Gpu | Host, cache_root: Path) -> 
                                                   trains=spec.task == "train")]  # fmt: skip
     larger = "take a larger GPU" if isinstance(where, Gpu) else "close other programs"
     remedy = f"lower {', then '.join(ways)}" if ways else larger
+    tried = " and ".join(f"{key} = {value}" for key, value in smallest.items())
     return (
-        f"run {spec.run_id}: {verdict.sentence(found, where)}, even with batch = 1; {remedy}; "
+        f"run {spec.run_id}: {verdict.sentence(found, where)}, even with {tried}; {remedy}; "
         "--anyway starts it all the same"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ class Steps(NamedTuple):
     held_out: int
     batch: int
     accumulation: int
+    ranks: int
+    """Processes, each with a micro-batch of its own."""
     per_epoch: int
     epochs: float
     total: int
@@ -41,39 +44,39 @@ class Lowered(NamedTuple):
 
 
 def runs(asked: SuitePlan, cache_root: Path) -> list[RunSpec]:
-    """One spec for each engine, model and variant; subsets, seeds and repeats change no size.
+    """One spec for each engine, model, variant and subset; seeds and repeats change no size.
 
     Raises:
         PlanError: an unknown model, or settings that an engine does not take.
     """
     from engines import catalog
 
+    variants = [(v.label, v.settings) for v in asked.variants] or [("", {})]
     made: list[RunSpec] = []
-    for engine in asked.engines:
+    for engine, model, (label, more) in product(asked.engines, asked.models, variants):
         module = catalog.load(engine)
-        for model in asked.models:
-            for label, more in [(v.label, v.settings) for v in asked.variants] or [("", {})]:
-                try:
-                    entry = presence.model_settings(engine, model)
-                    params = module.Params.model_validate({**entry, **asked.settings, **more})
-                except ValidationError as error:
-                    place = f"settings of {engine}"
-                    raise PlanError(tomlfile.sentences(error, module.Params, place)) from None
-                except (LookupError, ValueError) as error:
-                    raise PlanError([str(error.args[0] if error.args else error)]) from None
-                made.append(
-                    RunSpec(
-                        suite="",
-                        run_id=f"{len(made) + 1:02d}",
-                        engine=engine,
-                        model=model,
-                        task=asked.task or module.TASKS[0],
-                        subset=asked.subsets[0],
-                        params=params.model_dump(mode="json"),
-                        cache_root=str(cache_root),
-                        label=label or asked.label,
-                    )
-                )
+        try:
+            entry = presence.model_settings(engine, model)
+            params = module.Params.model_validate({**entry, **asked.settings, **more})
+        except ValidationError as error:
+            place = f"settings of {engine}"
+            raise PlanError(tomlfile.sentences(error, module.Params, place)) from None
+        except (LookupError, ValueError) as error:
+            raise PlanError([str(error.args[0] if error.args else error)]) from None
+        made += [
+            RunSpec(
+                suite="",
+                run_id=f"{len(made) + number:02d}",
+                engine=engine,
+                model=model,
+                task=asked.task or module.TASKS[0],
+                subset=subset,
+                params=params.model_dump(mode="json"),
+                cache_root=str(cache_root),
+                label=label or asked.label,
+            )
+            for number, subset in enumerate(asked.subsets, 1)
+        ]
     return made
 
 
@@ -95,11 +98,12 @@ def steps(params: Mapping[str, Any], rows: int) -> Steps:
     else:
         train, held = policy.hold_out(rows, float(params.get("validation_share", 0.0)))
     batch, accumulation = int(params["batch"]), int(params.get("accumulation", 1))
-    each = policy.steps_per_epoch(train, batch, accumulation)
+    ranks = int(params.get("nproc_per_node", 1))
+    each = policy.steps_per_epoch(train, batch * ranks, accumulation)
     epochs = float(params.get("epochs", 1.0))
     total = -int(-(epochs * each) // 1)
     total = min(total, params.get("max_steps") or total)
-    return Steps(rows, train, held, batch, accumulation, each, epochs, total)
+    return Steps(rows, train, held, batch, accumulation, ranks, each, epochs, total)
 
 
 def lowered(spec: RunSpec, where: Gpu | Host, cache_root: Path) -> list[Lowered]:

@@ -52,6 +52,17 @@ class Lowering(NamedTuple):
     model: str = ""
 
 
+CHUNK: Final = 16
+"""Pairs computed at once where negatives must stay: GradCache keeps the batch and gradients."""
+
+
+def smallest(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The least that a run can hold at once without becoming another experiment."""
+    once = {"grad_cache_chunk": 1} if "grad_cache_chunk" in params else {"batch": 1}
+    answers = [key for key in ("predict_batch", "evaluate_batch") if key in params]
+    return once | dict.fromkeys(answers, 1)
+
+
 SMALLER_MODELS: Final = {"qwen2.5-vl-7b": "qwen2.5-vl-3b"}
 LORA_RANK: Final = 24
 LONG_SIDE: Final = 384
@@ -66,11 +77,16 @@ def lowerings(params: Mapping[str, Any], model: str, *, trains: bool) -> list[Lo
     effective = int(params.get("batch", 1)) * int(params.get("accumulation", 1))
     if trains and params.get("checkpointing") is False:
         found.append(Lowering("checkpointing = true", {"checkpointing": True}))
-    if trains and params.get("batch", 1) > 1:
+    if "grad_cache_chunk" in params:  # fewer pairs in a batch are fewer negatives
+        if trains and (params["grad_cache_chunk"] or params["batch"]) > CHUNK:
+            found.append(Lowering(f"grad_cache_chunk = {CHUNK}", {"grad_cache_chunk": CHUNK}))
+    elif trains and params.get("batch", 1) > 1:
         settings = {"batch": 1, "accumulation": effective}
         found.append(Lowering(f"batch = 1, accumulation = {effective}", settings))
     if params.get("predict_batch", 1) > 1:
         found.append(Lowering("predict_batch = 1", {"predict_batch": 1}))
+    if params.get("evaluate_batch", 1) > CHUNK:
+        found.append(Lowering(f"evaluate_batch = {CHUNK}", {"evaluate_batch": CHUNK}))
     if params.get("long_side", 0) > LONG_SIDE:
         found.append(Lowering(f"long_side = {LONG_SIDE}", {"long_side": LONG_SIDE}))
     if trains and params.get("lora_rank", 0) > LORA_RANK:

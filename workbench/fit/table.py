@@ -19,13 +19,14 @@ def _value(text: str) -> Cell:
 
 def of_steps(found: Steps, origins: Mapping[str, str]) -> Table:
     """Rows, batch and steps, and what decided them."""
-    effective = found.batch * found.accumulation
+    effective = found.batch * found.accumulation * found.ranks
     lines = [
         ("rows", f"{found.rows:,}", ""),
         ("trained on", f"{found.train:,}", ""),
         ("held out", f"{found.held_out:,}", ""),
         ("micro-batch", f"{found.batch:,}", origins.get("batch", "")),
         ("accumulation", f"{found.accumulation:,}", origins.get("accumulation", "")),
+        *([("processes", f"{found.ranks:,}", "nproc_per_node")] if found.ranks > 1 else []),
         ("effective batch", f"{effective:,}", ""),
         ("optimizer steps an epoch", f"{found.per_epoch:,}", f"{found.train:,} / {effective:,}"),
         (f"optimizer steps, {found.epochs:g} epochs", f"{found.total:,}", ""),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from engines.fitting import MAPPED, STEP, Need, Want
+from engines.fitting import MAPPED, OTHERS, STEP, Need, Want
 from engines.protocol import RunSpec
 from workbench import plan
 from workbench.fit import applying, asking, environment, forecast, gpus, planned, policy, verdict
@@ -73,6 +73,33 @@ def test_steps_are_those_of_the_loop():
     for rows, batch, accumulation in ((3498, 2, 8), (3498, 1, 12), (17, 4, 1), (16, 4, 4)):
         order = Order(rows, batch, accumulation, 0)
         assert policy.steps_per_epoch(rows, batch, accumulation) == order.steps_per_epoch
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_steps_of_several_processes_are_those_of_the_loop(ranks):
+    from engines.torchkit.batches import Order
+
+    params = {"batch": 2, "accumulation": 3, "epochs": 1.0, "nproc_per_node": ranks}
+    order = Order(1000, 2 * ranks, 3, 0)  # as course.Course.of makes it
+    assert planned.steps(params, 1000).per_epoch == order.steps_per_epoch
+    made = applying.applied(audit(settings={"nproc_per_node": ranks}), (), A10G, {})
+    assert made.settings["batch"] * made.settings["accumulation"] * ranks == 16
+
+
+def test_other_processes_are_in_the_plan_and_not_in_what_is_measured():
+    need = ON_CPU.model_copy(update={"host": ON_CPU.host | {OTHERS: 4 * GIB}})
+    assert verdict.judge(need, "train", Host(8 * GIB)).total == 9 * GIB
+    assert forecast.recorded(need, Host(8 * GIB)) == forecast.recorded(ON_CPU, Host(8 * GIB))
+
+
+def test_what_may_be_lowered_leaves_the_experiment_as_it_is():
+    pairs = {"batch": 64, "accumulation": 1, "grad_cache_chunk": 0, "evaluate_batch": 256}
+    words = [one.words for one in policy.lowerings(pairs, "clip", trains=True)]
+    assert words == ["grad_cache_chunk = 16", "evaluate_batch = 16"]
+    assert policy.smallest(pairs) == {"grad_cache_chunk": 1, "evaluate_batch": 1}
+    captions = {"batch": 16, "accumulation": 2, "checkpointing": False, "evaluate_batch": 64}
+    words = [one.words for one in policy.lowerings(captions, "captioner", trains=True)]
+    assert words == ["checkpointing = true", "batch = 1, accumulation = 32", "evaluate_batch = 16"]
 
 
 def test_held_out_rows_are_those_that_are_dealt():
@@ -176,6 +203,36 @@ def test_equal_questions_are_asked_once_and_remembered(answers, tmp_path):
     forecast.judged(specs, A10G, tmp_path, anyway=False)
     forecast.judged(specs, A10G, tmp_path, anyway=False)
     assert len(answers) == 1
+
+
+def test_an_answer_is_forgotten_when_what_it_was_read_from_changes(answers, folder, tmp_path):
+    run = spec().model_copy(update={"model": folder})
+    rows = tmp_path / "subset" / "records.arrow"
+    rows.parent.mkdir()
+    rows.write_text("one")
+    want = forecast.want(run, A10G).model_copy(update={"subsets": (str(rows.parent),)})
+    for _ in range(2):
+        asking.ask([want], tmp_path)
+    assert len(answers) == 1
+    rows.write_text("one more")
+    asking.ask([want], tmp_path)
+    assert len(answers) == 2
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    asking.ask([want], tmp_path)
+    assert len(answers) == 3
+    asking.ask([want], tmp_path)
+    assert len(answers) == 3
+
+
+def test_every_subset_of_a_plan_is_asked_about(answers, monkeypatch):
+    from workbench.cli import app
+
+    command = ["plan", "-p", "audit-vqa", "--gpu", "A10G", "--rows", "3887"]
+    done = CliRunner().invoke(app, [*command, "-d", "easy_vqa_train", "-d", "easy_vqa_base"])
+    assert done.exit_code == 0, done.output
+    assert [line for line in done.stdout.splitlines() if " · " in line] == [
+        "vqa · qwen2.5-vl-3b · easy_vqa_train", "vqa · qwen2.5-vl-3b · easy_vqa_base",
+    ]  # fmt: skip
 
 
 def test_lowered_forecasts_come_on_top_of_each_other(answers, tmp_path):
