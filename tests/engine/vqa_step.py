@@ -6,14 +6,12 @@ model and optimizer, and the allocator's events as torch's profiler reports them
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from engines.fitting import Want
 from engines.torchkit import lora, pretrained, quantize
@@ -23,6 +21,7 @@ from engines.torchkit.precision import Precision
 from engines.vqa.model import LEARNT, Answerer
 from engines.vqa.params import Params
 from engines.vqa.wording import IGNORED
+from tests.engine import allocations
 
 IMAGE, LOOK = 1, 2
 TEXT: dict[str, Any] = {
@@ -98,7 +97,7 @@ def inputs(
     """A batch whose second half is a token shorter, so that there is a mask."""
     from engines.vqa import longest
 
-    rows, columns = (edge // 14 for edge in longest.largest(shape.params.model_dump(), []))
+    rows, columns = (edge // 14 for edge in longest.largest(shape.params.model_dump(), [], 28))
     merged = rows * columns // 4
     ids = torch.full((batch, merged + shape.text), 7)
     ids[:, 10 : 10 + merged] = IMAGE
@@ -123,19 +122,13 @@ def measured(shape: Shape, folder: Path) -> int:
     torch's profiler saw of the allocator.
     """
     step, kept = real(shape, folder, torch.device("cpu"))
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
-        step()
-    return kept + _peak(seen)
+    return kept + allocations.peak(step)
 
 
 def measured_on_gpu(shape: Shape, folder: Path) -> int:
     """The same by torch's own count, which has cuBLAS's workspace in it."""
     step, _ = real(shape, folder, torch.device("cuda"))
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated()
+    return allocations.peak_on_gpu(step)
 
 
 def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[], None], int]:
@@ -153,7 +146,7 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
         "language_model",
     )  # fmt: skip
     model = Answerer(adapted).to(device)
-    kept = quantize.weight_bytes(model) + _bytes(model.buffers())
+    kept = quantize.weight_bytes(model) + allocations.of(model.buffers())
     if not shape.trains:
         step = _predicting(model, shape, precision)
         step()
@@ -162,12 +155,8 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
     ema = Ema(model, params.ema) if params.ema else None
     step = _training(model, optimizer, ema, shape, precision)
     step()  # the first one makes the optimizer's moments, and caches
-    kept += _bytes(t for state in optimizer.state.values() for t in state.values())
-    return step, kept + (_bytes(ema.tensors().values()) if ema else 0)
-
-
-def _bytes(tensors: Iterable[torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    kept += allocations.of_state(optimizer)
+    return step, kept + (allocations.of(ema.tensors().values()) if ema else 0)
 
 
 def _training(
@@ -203,10 +192,3 @@ def _predicting(model: Answerer, shape: Shape, precision: Precision) -> Callable
             model.model(**batch, logits_to_keep=1, use_cache=True).logits.float().softmax(-1)
 
     return step
-
-
-def _peak(seen: profile) -> int:
-    """The highest running sum of allocations less releases."""
-    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
-    sums = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
-    return max(sums)
