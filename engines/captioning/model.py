@@ -6,8 +6,8 @@ Apart from the vision tower, which is frozen and may have been run days ago.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,10 @@ from engines.captioning import llm as language
 from engines.captioning.llm import Wording
 from engines.captioning.media import IGNORED
 from engines.captioning.projectors import Projector
+
+MEDIA_AT_ONCE: Final = 8
+WORDS_AT_ONCE: Final = 8192
+"""In calibrating: Qwen3-8B's embeddings are 2.3 GiB in fp32, and a clip's tokens may be more."""
 
 
 class Captioner(nn.Module):
@@ -47,10 +51,11 @@ class Captioner(nn.Module):
         What a fresh projector makes of standard deviation 1 is 0.57 (linear) down to 0.16
         (C-Abstractor), so its own output is measured.
         """
-        self.feature_scale.copy_(1 / features.float().std().clamp_min(1e-6))
+        some = torch.split(features, MEDIA_AT_ONCE)
+        self.feature_scale.copy_(1 / deviation(some).clamp_min(1e-6))
         weight = cast("Tensor", language.embeddings(self.llm).weight)
-        made = self.projector(features.float() * self.feature_scale)
-        self.token_scale.copy_(weight.float().std() / made.float().std().clamp_min(1e-6))
+        made = deviation(self.projector(one.float() * self.feature_scale) for one in some)
+        self.token_scale.copy_(deviation(torch.split(weight, WORDS_AT_ONCE)) / made.clamp_min(1e-6))
 
     def prompt(self, features: Tensor) -> Tensor:
         """Features [B, F, N, D] -> the vectors before the caption, [B, P, W]."""
@@ -86,10 +91,7 @@ class Captioner(nn.Module):
         going = torch.ones(len(features), dtype=torch.bool, device=features.device)
         made: list[Tensor] = []
         for _ in range(longest):
-            out = self.llm(
-                inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
-            token = out.logits[:, -1].argmax(-1)
+            token = self.following(inputs, cache)
             token = torch.where(going, token, self._end)
             made.append(token)
             going = going & (token != self._end)
@@ -97,6 +99,28 @@ class Captioner(nn.Module):
                 break
             inputs = language.embeddings(self.llm)(token)[:, None].to(inputs.dtype)
         return [_until(row, self._end) for row in torch.stack(made, 1).tolist()]
+
+    def following(self, inputs: Tensor, cache: Any) -> Tensor:
+        """The likeliest token [B] after inputs [B, T, W] and what the cache holds."""
+        out = self.llm(
+            inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        return cast("Tensor", out.logits[:, -1].argmax(-1))
+
+
+def deviation(pieces: Iterable[Tensor]) -> Tensor:
+    """Standard deviation (0-d, float64) of all numbers in the pieces, each taken in fp32.
+
+    Chan et al. 1983, "Algorithms for computing the sample variance", equation 2.1.
+    """
+    count, mean, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+    for piece in pieces:
+        more = piece.numel()
+        spread, at = (one.double().cpu() for one in torch.var_mean(piece.float(), correction=0))
+        away, whole = at - mean, count + more
+        squares = squares + spread * more + away**2 * (count * more / whole)
+        mean, count = mean + away * (more / whole), whole
+    return (squares / (count - 1)).sqrt()
 
 
 def mean_loss(losses: Tensor, tokens: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from engines import models
 from engines.captioning.context import Context
+from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.models import Part
+from engines.models import ModelEntry, Part
 
 
 def part(context: Context, name: str) -> Part:
@@ -16,7 +17,20 @@ def part(context: Context, name: str) -> Part:
     Raises:
         EngineError: there is none, or it cannot be had here.
     """
-    asked: str = getattr(context.params, name)
+    found = meant(context.entry, context.params, name)
+    needed = models.PART_FILES if name == "vision" else (*models.PART_FILES, "tokenizer.json")
+    if sentence := models.part_problem(context.entry.name, found, needed):
+        raise EngineError(sentence)
+    return found
+
+
+def meant(entry: ModelEntry, params: Params, name: str) -> Part:
+    """The same, whether or not it can be had here.
+
+    Raises:
+        EngineError: there is none.
+    """
+    asked: str = getattr(params, name)
     kind, _, rest = asked.partition(":")
     if kind == "path":
         found: Part | None = Part(path=rest)
@@ -26,12 +40,9 @@ def part(context: Context, name: str) -> Part:
     elif asked:
         raise EngineError(f"{name} = {asked}: is neither path:/abs/dir nor hub:org/name")
     else:
-        found = getattr(context.entry, name)
+        found = getattr(entry, name)
     if found is None:
-        raise EngineError(f"model '{context.entry.name}' has no {name}; set {name} = path:/abs/dir")
-    needed = models.PART_FILES if name == "vision" else (*models.PART_FILES, "tokenizer.json")
-    if sentence := models.part_problem(context.entry.name, found, needed):
-        raise EngineError(sentence)
+        raise EngineError(f"model '{entry.name}' has no {name}; set {name} = path:/abs/dir")
     return found
 
 

@@ -24,7 +24,7 @@ from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.models import Part
 from engines.torchkit import weights
-from engines.torchkit.configs import read_config
+from engines.torchkit.configs import ATTENTION, read_config
 from engines.torchkit.pixels import pixel_statistics
 from engines.torchkit.precision import Precision
 
@@ -56,10 +56,24 @@ class Shape:
 class Tower:
     """A frozen tower; `encode` loads its weights."""
 
-    def __init__(self, part: Part, params: Params, precision: Precision) -> None:
-        """Raises EngineError: the part is no vision tower, or settings do not fit it."""
+    def __init__(
+        self,
+        part: Part,
+        params: Params,
+        precision: Precision,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        """`config`: of a tower that is not here; None: its folder's.
+
+        Raises:
+            EngineError: the part is no vision tower, or settings do not fit it.
+        """
         self.folder = models.weights_folder(part)
-        self.shape = _described(self.folder) if self.folder else _packaged(part)
+        if config is None and self.folder is not None:
+            config = read_config(self.folder)
+        self._config = config
+        place = str(self.folder or part.hub)
+        self.shape = _packaged(part) if config is None else _described(config, place)
         self.precision = precision
         self._layer = params.vision_layer
         self._cls = params.cls
@@ -129,9 +143,26 @@ class Tower:
             return sorted(self.folder.glob("*.safetensors"))
         return [_effnet_weights()]
 
+    def drop(self) -> None:
+        """Give the weights back; they are loaded again when a frame is to be encoded."""
+        self._model = None
+
+    def imagine(self) -> Any:
+        """Random weights instead of its own, for a rehearsal; returns the model."""
+        if self._config is None:
+            self._model = _effnet_class().from_name("efficientnet-lite0")
+        else:
+            kind, sizes = _kind(self._config, self.shape.family)
+            self._model = kind._from_config(sizes, attn_implementation=ATTENTION)
+        self._model.eval().requires_grad_(False)
+        return self._model
+
     def _load(self) -> Any:
         try:
-            model = _effnet() if self.folder is None else _from_folder(self.folder, self.shape)
+            if self.folder is None:
+                model = _effnet()
+            else:
+                model = _from_folder(self.folder, self._config or {}, self.shape.family)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             place = self.folder or "effnet-lite0"
             reason = (str(error).splitlines() or [""])[0][:200]
@@ -142,15 +173,14 @@ class Tower:
         return model
 
 
-def _described(folder: Path) -> Shape:
+def _described(config: dict[str, Any], place: str) -> Shape:
     """The shape of a CLIP or SigLIP tower, alone or in its dual encoder's folder."""
-    config = read_config(folder)
     kind = str(config.get("model_type", ""))
     sizes = config.get("vision_config", config)
     family = kind.removesuffix("_vision_model")
     if family not in ("clip", "siglip"):
         raise EngineError(
-            f"{folder}: model_type '{kind}' is no vision tower that is supported; a `clip` or "
+            f"{place}: model_type '{kind}' is no vision tower that is supported; a `clip` or "
             "`siglip` folder is"
         )
     size, patch = int(sizes.get("image_size", 224)), int(sizes.get("patch_size", 32))
@@ -169,13 +199,18 @@ def _packaged(part: Part) -> Shape:
     return Shape("effnet-lite0", size, (size // EFFNET_STRIDE) ** 2, EFFNET_WIDTH)
 
 
-def _from_folder(folder: Path, shape: Shape) -> Any:
+def _kind(config: dict[str, Any], family: str) -> tuple[Any, Any]:
+    """transformers' class of a tower, and its sizes."""
     import transformers
 
-    name = {"clip": "CLIPVision", "siglip": "SiglipVision"}[shape.family]
-    config = read_config(folder)
+    name = {"clip": "CLIPVision", "siglip": "SiglipVision"}[family]
     sizes = getattr(transformers, f"{name}Config").from_dict(config.get("vision_config", config))
-    return weights.load(getattr(transformers, f"{name}Model"), folder, sizes)
+    return getattr(transformers, f"{name}Model"), sizes
+
+
+def _from_folder(folder: Path, config: dict[str, Any], family: str) -> Any:
+    kind, sizes = _kind(config, family)
+    return weights.load(kind, folder, sizes)
 
 
 def _effnet_weights() -> Path:
@@ -186,9 +221,13 @@ def _effnet_weights() -> Path:
     return found[0]
 
 
-def _effnet() -> Any:
+def _effnet_class() -> Any:
     from efficientnet_lite_pytorch import EfficientNet
 
-    model = EfficientNet.from_name("efficientnet-lite0")
+    return EfficientNet
+
+
+def _effnet() -> Any:
+    model = _effnet_class().from_name("efficientnet-lite0")
     model.load_state_dict(torch.load(_effnet_weights(), map_location="cpu", weights_only=True))
     return model.to(memory_format=torch.channels_last)

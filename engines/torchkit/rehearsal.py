@@ -63,6 +63,9 @@ def stage(tuning: Tuning) -> Iterator[Ledger]:
         stack.enter_context(asked)
         stack.enter_context(books.faked())
         stack.enter_context(stand_ins.fused_attention())
+        stack.enter_context(stand_ins.undrawn())
+        if autocast:
+            stack.enter_context(stand_ins.whole_norms())
         yield stack.enter_context(Ledger(rounding))
 
 
@@ -148,12 +151,11 @@ class BookedCache:
         """An empty cache."""
         from transformers import DynamicCache
 
-        cache: Any = DynamicCache()
-        plain = cache.update
+        class Booked(
+            DynamicCache
+        ):  # no closure in the cache: that would be a cycle, and outlive it
+            def update(self, *args: Any, **kwargs: Any) -> Any:
+                with ledger.part(CACHE):
+                    return super().update(*args, **kwargs)
 
-        def update(*args: Any, **kwargs: Any) -> Any:
-            with ledger.part(CACHE):
-                return plain(*args, **kwargs)
-
-        cache.update = update
-        return cache
+        return Booked()

@@ -100,11 +100,18 @@ def pack(
     """
     need_bitsandbytes()
     made = _four_bit_class()
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # peft asks for it
+    return _replace(model, meant, lambda layer: made(layer, compute, double))
+
+
+def _replace(
+    model: nn.Module, meant: Callable[[str], bool], made: Callable[[nn.Linear], nn.Module]
+) -> int:
+    """Apart from the import: an error that a log keeps would hold its caller's list of layers."""
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and meant(n)]
     for name, layer in found:
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, made(layer, compute, double))
-    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # peft asks for it
+        setattr(model.get_submodule(parent), last, made(layer))
     return len(found)
 
 
@@ -141,6 +148,24 @@ def fused_attention() -> Any:
     computes attention again.
     """
     return mock.patch.object(functional, "scaled_dot_product_attention", _fused)
+
+
+def undrawn() -> Any:
+    """A context in which truncated normal weights are not drawn: torch reads what it has drawn."""
+    return mock.patch.object(nn.init, "_no_grad_trunc_normal_", lambda tensor, *_, **__: tensor)
+
+
+def whole_norms() -> Any:
+    """A context in which autocast computes LayerNorm in fp32: a GPU's does, a CPU's does not."""
+    plain = functional.layer_norm
+
+    def layer_norm(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not torch.is_autocast_enabled(x.device.type):
+            return plain(x, *args, **kwargs)
+        with torch.autocast(x.device.type, enabled=False):
+            return plain(x.float(), *args, **kwargs)
+
+    return mock.patch.object(functional, "layer_norm", layer_norm)
 
 
 def _fused(

@@ -14,7 +14,7 @@ from torch.nn import functional
 from engines.captioning import Params, base, llm, media, projectors
 from engines.captioning.evaluate import ratio_interval, strangers
 from engines.captioning.media import Frames, Spoken, padded
-from engines.captioning.model import Captioner
+from engines.captioning.model import Captioner, deviation
 from engines.captioning.vision import Tower
 from engines.emitter import EngineError
 from engines.models import Part
@@ -184,6 +184,12 @@ def test_the_loss_is_that_of_the_caption_alone(made):
             for place, token in enumerate(caption)
         )
         assert losses[row].item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_a_deviation_in_pieces_is_that_of_the_whole():
+    numbers = 100 + torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    found = deviation(numbers.split(7))
+    assert float(found) == pytest.approx(float(numbers.double().std()), rel=1e-6)
 
 
 def test_greedy_with_a_cache_is_greedy_without(made):

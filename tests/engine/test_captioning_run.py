@@ -96,6 +96,25 @@ def test_what_was_cached_before_changes_nothing(folder, tmp_path, monkeypatch):
     assert weights(tmp_path / "warm") == weights(tmp_path / "cold")
 
 
+def test_the_tower_is_given_back_once_its_features_are_kept(folder, tmp_path, monkeypatch):
+    from engines.captioning import vision, work
+
+    towers = []
+
+    class Seen(vision.Tower):
+        def encode(self, frames):
+            towers.append(self)
+            return super().encode(frames)
+
+    monkeypatch.setattr(work, "Tower", Seen)
+    short = {"max_steps": 1, "evaluate_train": 0, "evaluate_on": [], "vision_layer": -2}
+    for cache in (True, False):
+        towers.clear()
+        go(spec(folder, settings={**short, "feature_cache": cache}), tmp_path / f"{cache}")
+        assert {id(one) for one in towers} == {id(towers[0])}
+        assert (towers[0]._model is None) == cache
+
+
 def test_cached_features_give_the_same_losses_to_the_last_bit(folder, tmp_path):
     short = {"epochs": 2, "evaluate_train": 4, "evaluate_on": [], "batch": 5}
     for dtype in ("float16", "float32"):

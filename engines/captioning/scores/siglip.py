@@ -140,6 +140,16 @@ def _folder(name: str) -> Path:
 
 def _model(folder: Path, stated: dict[str, Any], name: str) -> Any:
     """The model in float32, safetensors only."""
+    cls, sizes = kind_of(stated, name)
+    return weights.load(cls, folder, sizes)
+
+
+def kind_of(stated: dict[str, Any], name: str) -> tuple[Any, Any]:
+    """transformers' class of the judge `name`, and its sizes.
+
+    Raises:
+        EngineError: it is no CLIP or SigLIP of a fixed resolution.
+    """
     from transformers import CLIPModel, SiglipModel
 
     kind = stated.get("model_type")
@@ -149,7 +159,7 @@ def _model(folder: Path, stated: dict[str, Any], name: str) -> Any:
             f"siglip = {name}: its model_type is {kind!r}; give a CLIP or a SigLIP of a fixed "
             "resolution (SigLIP 2 ones such as google/siglip2-base-patch16-224 are)"
         )
-    return weights.load(known[kind], folder, known[kind].config_class.from_dict(stated))
+    return known[kind], known[kind].config_class.from_dict(stated)
 
 
 def _tokenizer(folder: Path, stated: dict[str, Any], *, siglip: bool) -> Tokenizer:

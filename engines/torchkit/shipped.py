@@ -1,0 +1,36 @@
+"""Sizes of a model whose weights are not read: its folder's configuration, or a table that ships.
+
+Apart from `configs`, which reads one folder: a memory forecast has to know models that are not
+here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+from engines import models
+from engines.models import ModelEntry, Part
+from engines.torchkit.configs import read_config
+
+FOLDER: Final = "config.json"
+TABLE: Final = "shipped sizes"
+
+
+def sizes(part: ModelEntry | Part, table: Path) -> tuple[dict[str, Any], str] | None:
+    """The configuration and where it was read; None: neither the folder nor the table says it.
+
+    `table`: TOML by repository id; `source` of each entry says where it was read.
+
+    Raises:
+        EngineError: the folder's configuration is damaged.
+    """
+    folder = models.weights_folder(part)
+    if folder is not None and (folder / "config.json").is_file():
+        return read_config(folder), FOLDER
+    with table.open("rb") as file:
+        known = tomllib.load(file)
+    if part.hub not in known:
+        return None
+    return {key: value for key, value in known[part.hub].items() if key != "source"}, TABLE
