@@ -151,9 +151,8 @@ class BookedCache:
         """An empty cache."""
         from transformers import DynamicCache
 
-        class Booked(
-            DynamicCache
-        ):  # no closure in the cache: that would be a cycle, and outlive it
+        # A class, as a closure in the cache would make it a cycle, which outlives its use.
+        class Booked(DynamicCache):
             def update(self, *args: Any, **kwargs: Any) -> Any:
                 with ledger.part(CACHE):
                     return super().update(*args, **kwargs)

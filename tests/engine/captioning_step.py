@@ -6,10 +6,10 @@ tower, projector, model and optimizer, and the allocator's events as torch's pro
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer
@@ -49,7 +49,10 @@ class Shape:
     frames: int = 1
     """Above 1: the subset is one of videos."""
     sizes: dict[str, Any] = field(default_factory=dict)
+    vision: dict[str, Any] = field(default_factory=dict)
+    """Sizes of the language model and of the tower that differ from those above."""
     trains: bool = True
+    target: Literal["cuda", "cpu"] = "cpu"
 
     @property
     def params(self) -> Params:
@@ -63,7 +66,7 @@ class Shape:
         """The question that the ledger is asked."""
         return Want(
             engine="captioning", model="small", params=self.params.model_dump(mode="json"),
-            trains=self.trains, target="cpu", text_tokens=self.tokens, subsets=subsets,
+            trains=self.trains, target=self.target, text_tokens=self.tokens, subsets=subsets,
         )  # fmt: skip
 
 
@@ -73,7 +76,8 @@ def written(shape: Shape, folder: Path) -> tuple[Part, Part]:
 
     made = []
     kinds: tuple[Any, Any] = (AutoModel, AutoModelForCausalLM)
-    for name, config, kind in zip(("v", "l"), (VISION, TEXT | shape.sizes), kinds, strict=True):
+    configs = (VISION | shape.vision, TEXT | shape.sizes)
+    for name, config, kind in zip(("v", "l"), configs, kinds, strict=True):
         sizes = AutoConfig.for_model(**config)
         kind.from_config(sizes).save_pretrained(folder / name)
         made.append(Part(path=str(folder / name)))
@@ -82,82 +86,110 @@ def written(shape: Shape, folder: Path) -> tuple[Part, Part]:
 
 def measured(shape: Shape, pair: tuple[Part, Part]) -> int:
     """Bytes of tensors that live at once, at most, in a later step, or in the calibration."""
-    model, tower, kept = made(shape, pair)
+    real = Real.of(shape, pair, torch.device("cpu"))
     if not shape.trains:
-        step = _predicting(model, tower, shape)
-        step()
-        return kept + allocations.peak(step)
-
-    def calibrate() -> None:
-        model.calibrate(_features(tower, _media(tower, shape, prepare.CALIBRATED_ON)))
-
-    before = kept + allocations.peak(calibrate)
-    groups = decay_groups(model.named_parameters(), 0.01)
-    optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=True)
-    step = _training(model, tower, optimizer, shape)
+        real.predict()
+        return real.kept + allocations.peak(real.predict)
+    before = real.kept + allocations.peak(real.calibrate)
+    optimizer = real.optimizer()
+    step = partial(real.train, optimizer)
     step()  # the first one makes the optimizer's moments, and caches
-    return max(before, kept + allocations.of_state(optimizer) + allocations.peak(step))
+    return max(before, real.kept + allocations.of_state(optimizer) + allocations.peak(step))
 
 
-def made(shape: Shape, pair: tuple[Part, Part]) -> tuple[Captioner, Tower, int]:
-    """The engine's own model and tower, and their bytes."""
-    params, precision = shape.params, Precision("fp32", torch.device("cpu"))
-    tower = Tower(pair[0], params, precision)
-    found = llm.adapt(llm.load(Path(pair[1].path), params, precision), params)
-    sizes = prepare.projector_sizes(params, tower, shape.frames, llm.width(found))
-    words = Wording(Tokenizer(BPE()), (1, 1, 1), (1,) * 10, 3, "")
-    model = Captioner(projectors.build(sizes), found, words)
-    kept = quantize.weight_bytes(model) + allocations.of(model.buffers())
-    if not params.feature_cache:
-        tower.encode(torch.zeros(1, VISION["image_size"], VISION["image_size"], 3).byte())
-        kept += allocations.of(tower._model.parameters())
-    return model, tower, kept
+def measured_on_gpu(shape: Shape, pair: tuple[Part, Part]) -> int:
+    """The same by torch's own count, which has cuBLAS's workspace in it."""
+    real = Real.of(shape, pair, torch.device("cuda"))
+    if not shape.trains:
+        real.predict()
+        return allocations.peak_on_gpu(real.predict)
+    before = allocations.peak_on_gpu(real.calibrate)
+    step = partial(real.train, real.optimizer())
+    step()
+    return max(before, allocations.peak_on_gpu(step))
 
 
-def _media(tower: Tower, shape: Shape, size: int) -> torch.Tensor:
-    side, seen = VISION["image_size"], tower.shape
-    if shape.params.feature_cache:
-        return torch.zeros(size, shape.frames, seen.patches, seen.width, dtype=torch.float16)
-    return torch.zeros(size, shape.frames, side, side, 3, dtype=torch.uint8)
+def looked(part: Part, params: Params) -> int:
+    """Bytes of a tower and of one of its passes."""
+    tower = Tower(part, params, Precision("fp32", torch.device("cpu")))
+    side = tower.shape.image_size
+    frames = torch.zeros(tower.at_once, side, side, 3, dtype=torch.uint8)
+    tower.encode(frames)
+    model = tower._model
+    kept = allocations.of([*model.parameters(), *model.buffers(), frames])
+    return kept + allocations.peak(lambda: tower.encode(frames))
 
 
-def _features(tower: Tower, media: torch.Tensor) -> torch.Tensor:
-    if media.dtype.is_floating_point:
-        return media
-    found = tower.encode(media.flatten(0, 1))
-    return found.view(*media.shape[:2], *found.shape[1:])
+@dataclass(frozen=True)
+class Real:
+    """The engine's own model and tower, and what is done with them."""
 
+    shape: Shape
+    model: Captioner
+    tower: Tower
+    kept: int
+    """Bytes of both."""
 
-def _training(model: Captioner, tower: Tower, optimizer: Any, shape: Shape) -> Callable[[], None]:
-    params = shape.params
-    model.train()
+    @classmethod
+    def of(cls, shape: Shape, pair: tuple[Part, Part], device: torch.device) -> Real:
+        params, precision = shape.params, Precision(shape.params.precision, device)
+        tower = Tower(pair[0], params, precision)
+        found = llm.adapt(llm.load(Path(pair[1].path), params, precision), params)
+        sizes = prepare.projector_sizes(params, tower, shape.frames, llm.width(found))
+        words = Wording(Tokenizer(BPE()), (1, 1, 1), (1,) * 10, -1, "")  # no caption ends
+        model = Captioner(projectors.build(sizes), found, words).to(device)
+        kept = quantize.weight_bytes(model) + allocations.of(model.buffers())
+        if not params.feature_cache:
+            side = tower.shape.image_size
+            tower.encode(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device))
+            kept += allocations.of(tower._model.parameters())
+        return cls(shape, model, tower, kept)
 
-    def step() -> None:
+    def features(self, size: int) -> torch.Tensor:
+        """Of so many media, from the cache or through the tower."""
+        seen, frames = self.tower.shape, self.shape.frames
+        device = self.tower.precision.device
+        if self.shape.params.feature_cache:
+            kept = torch.float16
+            return torch.zeros(size, frames, seen.patches, seen.width, dtype=kept, device=device)
+        side = seen.image_size
+        pixels = torch.zeros(size * frames, side, side, 3, dtype=torch.uint8, device=device)
+        found = self.tower.encode(pixels)
+        return found.view(size, frames, *found.shape[1:])
+
+    def ids(self, size: int) -> torch.Tensor:
+        """Captions of the longest kind."""
+        device = self.tower.precision.device
+        return torch.ones(size, self.shape.tokens, dtype=torch.long, device=device)
+
+    def calibrate(self) -> None:
+        self.model.calibrate(self.features(prepare.CALIBRATED_ON))
+
+    def optimizer(self) -> torch.optim.AdamW:
+        groups = decay_groups(self.model.named_parameters(), 0.01)
+        return torch.optim.AdamW(groups, lr=1e-4, fused=True)
+
+    def train(self, optimizer: torch.optim.Optimizer) -> None:
+        """A step of the loop."""
+        params = self.shape.params
+        self.model.train()
         for _ in range(params.accumulation):
-            media = _media(tower, shape, params.batch)
-            ids = torch.ones(params.batch, shape.tokens, dtype=torch.long)
-            loss = mean_loss(*model(_features(tower, media), ids, ids))
+            with self.tower.precision.autocast():
+                features, ids = self.features(params.batch), self.ids(params.batch)
+                loss = mean_loss(*self.model(features, ids, ids))
             loss.backward()
             del loss
-        trained = [p for p in model.parameters() if p.requires_grad]
+        trained = [p for p in self.model.parameters() if p.requires_grad]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return step
-
-
-def _predicting(model: Captioner, tower: Tower, shape: Shape) -> Callable[[], None]:
-    """Loss and captions of a batch; no caption ends before its last word."""
-    params = shape.params
-    model._end = -1
-
     @torch.no_grad()
-    def step() -> None:
-        model.eval()
-        size = params.evaluate_batch
-        ids = torch.ones(size, shape.tokens, dtype=torch.long)
-        model(_features(tower, _media(tower, shape, size)), ids, ids)
-        model.generate(_features(tower, _media(tower, shape, size)), params.max_new_tokens)
-
-    return step
+    def predict(self) -> None:
+        """Loss and captions of a batch."""
+        self.model.eval()
+        params = self.shape.params
+        ids = self.ids(params.evaluate_batch)
+        with self.tower.precision.autocast():
+            self.model(self.features(params.evaluate_batch), ids, ids)
+            self.model.generate(self.features(params.evaluate_batch), params.max_new_tokens)

