@@ -132,6 +132,17 @@ def from_folder(
 ) -> ClipEncoder:
     """A CLIPModel from a local folder, safetensors only, in float32."""
     clip = weights.load(CLIPModel, folder, CLIPConfig.from_dict(read_config(folder)))
+    return _whole(clip, temperature, mean, std)
+
+
+def unread(config: dict[str, Any], temperature: float) -> ClipEncoder:
+    """The same of a configuration alone, for a rehearsal."""
+    return _whole(weights.unread(CLIPConfig.from_dict(config)), temperature)
+
+
+def _whole(
+    clip: Any, temperature: float, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> ClipEncoder:
     if clip.text_model.eos_token_id == 2:  # configs from before transformers 4.31 say 2
         clip.text_model.eos_token_id = clip.config.text_config.vocab_size - 1
     return ClipEncoder(clip, temperature, mean, std)

@@ -202,10 +202,8 @@ class DualEncoder(nn.Module):
 
 def split(inputs: Inputs, chunk: int) -> list[Inputs]:
     """One side of a batch in parts of `chunk` items, in order."""
-    edges = torch.arange(0, inputs.size + chunk, chunk).clamp(max=inputs.size)
-    # One wait for the device per side: rows are ragged, and a part's shape must be known.
-    texts = torch.searchsorted(inputs.text_at, edges.to(inputs.text_at.device)).tolist()
-    images = torch.searchsorted(inputs.image_at, edges.to(inputs.image_at.device)).tolist()
+    edges = [min(start, inputs.size) for start in range(0, inputs.size + chunk, chunk)]
+    texts, images = (_first_rows(at, edges) for at in (inputs.text_at, inputs.image_at))
     parts = []
     for i, start in enumerate(range(0, inputs.size, chunk)):
         text, image = slice(texts[i], texts[i + 1]), slice(images[i], images[i + 1])
@@ -219,6 +217,14 @@ def split(inputs: Inputs, chunk: int) -> list[Inputs]:
             )
         )
     return parts
+
+
+def _first_rows(at: Tensor, edges: list[int]) -> list[int]:
+    """The first row of each part, where rows belong to the items `at`."""
+    if len(at) in (0, edges[-1]):
+        return [min(edge, len(at)) for edge in edges]
+    # One wait for the device per side: rows are ragged, and a part's shape must be known.
+    return torch.searchsorted(at, torch.tensor(edges, device=at.device)).tolist()
 
 
 def unit(vectors: Tensor) -> Tensor:

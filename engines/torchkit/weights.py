@@ -31,6 +31,14 @@ def load(kind: Any, folder: Path, config: Any) -> Any:
     return model
 
 
+def unread(config: Any) -> Any:
+    """The same model with whatever numbers: for a rehearsal, which only needs its sizes."""
+    from transformers import AutoModel
+
+    auto: Any = AutoModel
+    return auto.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
+
+
 def refuse_missing(names: Collection[str], folder: Path) -> None:
     """Raise EngineError if a file of weights lacked tensors of these names."""
     if names:
