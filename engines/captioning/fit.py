@@ -119,6 +119,7 @@ def forecast(want: Want, params: Params, pair: tuple[Any, Any]) -> Need:
         told, lacking = evaluation(scene, model, trains=want.trains)
         phases["predict"] = largest(*([] if want.trains else [looked]), *told)
         facts = facts_of(scene, model, (spoken_by, seen_by), lacking)
+        facts["precision"] = precision_said(want, tuning)
     return Need(phases=phases, host=host(want, scene, (files, vision_bytes), phases), facts=facts)
 
 
@@ -136,13 +137,19 @@ def facts_of(
         **most.facts,
         "vision": f"{shape.patches:,} patches of {shape.width:,} a frame",
         "trained parameters": f"{trained:,}",
-        "precision": scene.tuning.precision,
     }
     base = "the base that is trained first, with all its parameters"
     left_out = [lacking, base if sources[0] == imagined.SCRATCH else ""]
     if any(left_out):
         facts["left out"] = "; ".join(filter(None, left_out))
     return facts
+
+
+def precision_said(want: Want, tuning: Tuning) -> str:
+    """The precision, and that the GPU lacks it, where a run would be refused."""
+    if want.target == "cuda" and tuning.precision == "bf16" and want.capability < (8, 0):
+        return "bf16, which this GPU lacks; set precision = fp16, which takes as much"
+    return tuning.precision
 
 
 def tuning_of(want: Want, params: Params) -> Tuning:
