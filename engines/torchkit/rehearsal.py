@@ -62,7 +62,7 @@ def stage(tuning: Tuning) -> Iterator[Ledger]:
         asked = mock.patch.object(torch, "is_autocast_enabled", _answer(autocast))
         stack.enter_context(asked)
         stack.enter_context(books.faked())
-        stack.enter_context(stand_ins.fused_attention())
+        stack.enter_context(stand_ins.fused_attention(tuning.target))
         stack.enter_context(stand_ins.undrawn())
         if autocast:
             stack.enter_context(stand_ins.whole_norms())
