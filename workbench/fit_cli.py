@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,7 +74,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     flags: dict[str, Any] = {"engine": engine, "subsets": subset, "models": model, "task": task}
     if not (plan_file or preset):
-        flags["engine"] = engine or ["vqa"]
+        flags["engine"] = engine or [_engine_of(model or ())]
         flags["subsets"] = subset or ([NO_SUBSET] if rows else None)
     asked = asked_plan(plan_file, preset, flags, setting)
     device = forecast.chosen(gpu or asked.gpu, asked.devices, cpu=False)
@@ -86,6 +87,17 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         shown = _Shown(spec, asked.origins, count, where, host)
         fits &= shown.tell(markdown=markdown, as_json=as_json)
     raise typer.Exit(ExitStatus.COMPLETED if fits else ExitStatus.FAILED)
+
+
+def _engine_of(names: Sequence[str]) -> str:
+    """The engine that the first model is for, where its entry says so; else the VQA engine."""
+    from engines import models
+
+    try:
+        engines = models.load(names[0]).engines if names else ()
+    except (LookupError, ValueError):
+        engines = ()  # expansion says what is wrong with the name
+    return engines[0] if len(engines) == 1 else "vqa"
 
 
 def with_rules(asked: SuitePlan, settings: list[str] | None, gpu: Gpu | None) -> SuitePlan:
@@ -204,7 +216,7 @@ class _Shown:
         found = verdict.worst(need, where)
         _say(verdict.sentence(found, where), markdown=markdown)
         if not found.fits:
-            lowered = planned.lowered(self.spec, where, paths.cache_root())
+            lowered = planned.lowered(self.spec, where, paths.cache_root(), found.phase)
             _print(table.of_lowered(lowered), markdown=markdown)
         if not isinstance(where, Host) and sum(need.host.values()) > self.host_bytes:
             _say("host memory does not suffice: close other programs, or lower workers",

@@ -119,7 +119,7 @@ def forecast(want: Want, params: Params, pair: tuple[Any, Any]) -> Need:
         told, lacking = evaluation(scene, model, trains=want.trains)
         phases["predict"] = largest(*([] if want.trains else [looked]), *told)
         facts = facts_of(scene, model, (spoken_by, seen_by), lacking)
-        facts["precision"] = precision_said(want, tuning)
+        facts["precision"] = rehearsal.precision_said(want, tuning)
     return Need(phases=phases, host=host(want, scene, (files, vision_bytes), phases), facts=facts)
 
 
@@ -145,24 +145,9 @@ def facts_of(
     return facts
 
 
-def precision_said(want: Want, tuning: Tuning) -> str:
-    """The precision, and that the GPU lacks it, where a run would be refused."""
-    if want.target == "cuda" and tuning.precision == "bf16" and want.capability < (8, 0):
-        return "bf16, which this GPU lacks; set precision = fp16, which takes as much"
-    return tuning.precision
-
-
 def tuning_of(want: Want, params: Params) -> Tuning:
     """The settings of the engine that decide about memory."""
-    named = {
-        key: getattr(params, key) for key in Tuning.__dataclass_fields__ if hasattr(params, key)
-    }
-    if named["precision"] == "auto":
-        half = "bf16" if want.capability >= (8, 0) else "fp16"
-        named["precision"] = half if want.target == "cuda" else "fp32"
-    if params.nproc_per_node > 1:  # DDP's buckets hold the gradients from step to step
-        named["accumulation"] = max(2, params.accumulation)
-    return Tuning(**named, target=want.target)
+    return Tuning.of(want, params.model_dump())
 
 
 def largest(*peaks: Parts) -> Parts:

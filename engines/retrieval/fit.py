@@ -20,7 +20,6 @@ from engines.retrieval.params import Params
 from engines.retrieval.steps import Scene
 from engines.torchkit import rehearsal
 from engines.torchkit.batches import DEPTH
-from engines.torchkit.precision import Name
 from engines.torchkit.rehearsal import Tuning
 
 RUNTIME_BYTES: Final = {"cuda": 3 << 30, "cpu": 11 * (1 << 30) // 10}
@@ -91,7 +90,7 @@ def forecast(want: Want, entry: ModelEntry, params: Params) -> Need:
         "longest text": f"{scene.tokens} tokens, as many as the model gets",
         "picture": f"{params.image_size} x {params.image_size} pixels",
         **reads.facts,
-        "precision": tuning.precision,
+        "precision": rehearsal.precision_said(want, tuning),
         **beside,
     }
     return Need(phases=phases, host=parts, facts=facts)
@@ -144,13 +143,10 @@ def host(want: Want, scene: Scene, reads: Reads) -> dict[str, int]:
 
 def tuning_of(want: Want, params: Params) -> Tuning:
     """The settings that decide about memory, as a rehearsal takes them."""
-    precision = params.precision
-    if precision == "auto":
-        half: Name = "bf16" if want.capability >= (8, 0) else "fp16"
-        precision = half if want.target == "cuda" else "fp32"
-    # Several ranks keep their gradients between steps, in the buckets in which they are averaged.
-    kept = max(params.accumulation, params.nproc_per_node)
-    return Tuning(
-        precision=precision, quantize="none", lora_rank=0, checkpointing=False, accumulation=kept,
-        copies=int(params.ema > 0), target=want.target,
-    )  # fmt: skip
+    own = {
+        "quantize": "none",
+        "lora_rank": 0,
+        "checkpointing": False,
+        "copies": int(params.ema > 0),
+    }
+    return Tuning.of(want, {**params.model_dump(), **own})

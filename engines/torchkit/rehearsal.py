@@ -6,15 +6,16 @@ around a language model the way `quantize`, `lora` and the loop treat the real o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
+from engines.fitting import Want
 from engines.torchkit import ledger as books
 from engines.torchkit import lora, pretrained, stand_ins
 from engines.torchkit.ledger import Ledger, Peak
@@ -27,6 +28,8 @@ LORA: Final = "LoRA"
 INPUTS: Final = "inputs"
 LOGITS: Final = "logits and loss"
 CACHE: Final = "KV cache"
+BF16: Final = (8, 0)
+"""From this compute capability on a GPU has bf16 in hardware."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,29 @@ class Tuning:
     """Averages of the trained weights that are kept: EMA, SWA."""
     target: Literal["cuda", "cpu"] = "cuda"
 
+    @classmethod
+    def of(cls, want: Want, settings: Mapping[str, Any]) -> Self:
+        """As an engine's settings say it on the device that is asked about."""
+        named = {key: settings[key] for key in cls.__dataclass_fields__ if key in settings}
+        if named.get("precision") == "auto":
+            half = "bf16" if want.capability >= BF16 else "fp16"
+            named["precision"] = half if want.target == "cuda" else "fp32"
+        # Several ranks keep gradients between steps, in the buckets in which they are averaged.
+        ranks = int(want.params.get("nproc_per_node", 1))
+        named["accumulation"] = max(int(named.get("accumulation", 1)), ranks)
+        return cls(**named, target=want.target)
+
     @property
     def dtype(self) -> torch.dtype:
         """Of whole weights, and of products with 4-bit ones."""
         return DTYPES[self.precision] if self.target == "cuda" else torch.float32
+
+
+def precision_said(want: Want, tuning: Tuning) -> str:
+    """The precision, and that the GPU lacks it, where a run would be refused."""
+    if want.target == "cuda" and tuning.precision == "bf16" and want.capability < BF16:
+        return "bf16, which this GPU lacks; set precision = fp16, which takes as much"
+    return tuning.precision
 
 
 @contextmanager

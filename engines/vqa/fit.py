@@ -142,7 +142,7 @@ def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
         f"({most.predict[1]} x {most.predict[0]} pixels)",
         **most.facts,
         "trained parameters": f"{learnt:,}",
-        "precision": tuning.precision,
+        "precision": rehearsal.precision_said(want, tuning),
     }
     if source == shapes.SCRATCH:
         facts["left out"] = "the base that is trained first, with all its parameters"
@@ -169,13 +169,8 @@ def host(
 
 def tuning_of(want: Want) -> Tuning:
     """The settings of the engine that decide about memory."""
-    params = want.params
-    named = {key: params[key] for key in Tuning.__dataclass_fields__ if key in params}
-    if named.get("precision") == "auto":
-        half = "bf16" if want.capability >= (8, 0) else "fp16"
-        named["precision"] = half if want.target == "cuda" else "fp32"
-    copies = bool(params.get("ema")) + bool(params.get("swa"))
-    return Tuning(**named, copies=copies, target=want.target)
+    copies = bool(want.params.get("ema")) + bool(want.params.get("swa"))
+    return Tuning.of(want, {**want.params, "copies": copies})
 
 
 def build(config: dict[str, Any], tuning: Tuning) -> tuple[Any, int]:

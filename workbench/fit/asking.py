@@ -49,13 +49,14 @@ def _child(wants: Sequence[Want]) -> list[Need]:
     """Ask the child; what it did not answer has its last words as a reason."""
     lines = "".join(f"{want.model_dump_json()}\n" for want in wants)
     environment = {**os.environ, **paths.module_path(os.environ)}
+    limit = SECONDS * len(wants)
     try:
         done = subprocess.run(
             [sys.executable, "-m", "engines.rehearse"], input=lines, capture_output=True,
-            encoding="utf-8", errors="replace", timeout=SECONDS, check=False, env=environment,
+            encoding="utf-8", errors="replace", timeout=limit, check=False, env=environment,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        reason = f"the rehearsal has not ended within {SECONDS:g} s"
+        reason = f"the rehearsal has not ended within {limit:g} s"
         return [Need(problem=reason)] * len(wants)
     said = [Need.model_validate_json(line) for line in done.stdout.splitlines() if line]
     last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]

@@ -21,7 +21,7 @@ from workbench.fit.verdict import Host
 from workbench.plan import PlanError
 from workbench.telemetry.gpus import library_present
 
-ENGINES: Final = ("vqa",)
+ENGINES: Final = ("captioning", "retrieval", "vqa")
 """Those that can be rehearsed (`engines.<name>.fit`)."""
 EVERYWHERE: Final = ("seed", "fold", "data_root", "image_root", "epochs", "max_steps", "lr")
 """Settings that change no tensor's size: left out of the question, so that it is asked once."""
@@ -64,12 +64,19 @@ def want(spec: RunSpec, where: Gpu | Host, **changed: Any) -> Want:
 
 
 def built(spec: RunSpec) -> tuple[str, ...]:
-    """Folders of the subsets that a run reads, as far as they are built; its own first."""
+    """Folders of the subsets that a run reads, as far as they are built; its own first.
+
+    None where its own is not: the others would pass for it.
+    """
     known, root = set(catalog.names()), Path(spec.cache_root)
-    own = catalog.summary(spec.subset, root).evaluate_on if spec.subset in known else ()
-    asked = spec.params.get("evaluate_on")
-    names = (spec.subset, *(own if asked is None else asked), spec.params.get("infer_on", ""))
-    folders = [catalog.summary(name, root).folder for name in names if name in known]
+    if spec.subset not in known:
+        return ()
+    own, asked = catalog.summary(spec.subset, root), spec.params.get("evaluate_on")
+    more = [spec.params.get(key, "") for key in ("validate_on", "infer_on")]
+    names = (*(own.evaluate_on if asked is None else asked), *more)
+    folders = [own.folder, *(catalog.summary(n, root).folder for n in names if n in known)]
+    if own.folder is None:
+        return ()
     return tuple(dict.fromkeys(str(folder) for folder in folders if folder))
 
 
@@ -115,7 +122,7 @@ def _answers(specs: Sequence[RunSpec], where: Gpu | Host, cache_root: Path) -> d
     for spec in filter(_asked, specs):
         asked = want(spec, where)
         key = asked.model_dump_json()
-        if isinstance(where, Host) and _from_scratch(spec.model):
+        if isinstance(where, Host) and _from_scratch(spec):
             if known := asking.remembered(asked, cache_root):
                 found[key] = known
         else:
@@ -125,12 +132,14 @@ def _answers(specs: Sequence[RunSpec], where: Gpu | Host, cache_root: Path) -> d
     )  # fmt: skip
 
 
-def _from_scratch(model: str) -> bool:
-    """It has no weights, so it is small; loading torch to ask takes longer than its start."""
+def _from_scratch(spec: RunSpec) -> bool:
+    """Its model is made here, so it is small; loading torch to ask takes longer than its start."""
     try:
-        return models.weights_folder(models.load(model)) is None
+        entry = models.load(spec.model)
     except (LookupError, ValueError):
         return False
+    parts = [part for part in (entry, entry.vision, entry.llm) if part is not None]
+    return not any(part.hub or part.path for part in parts) and not spec.params.get("llm")
 
 
 def _line(spec: RunSpec, need: Need, where: Gpu | Host) -> str:
@@ -153,13 +162,16 @@ def _refusal(spec: RunSpec, need: Need, where: Gpu | Host, cache_root: Path) -> 
     """Why the run must not start; empty: it may."""
     if not verdict.hopeless(need, where):
         return ""
-    smallest = policy.smallest(spec.params)
-    least = asking.ask([want(spec, where, **smallest)], cache_root)[0]
+    for smallest in policy.smallest(spec.params):
+        least = asking.ask([want(spec, where, **smallest)], cache_root)[0]
+        if not least.problem:
+            break
     if least.problem or not verdict.hopeless(least, where):
         return ""
     found = verdict.worst(least, where)
-    ways = [one.words for one in policy.lowerings({**spec.params, **smallest}, spec.model,
-                                                  trains=spec.task == "train")]  # fmt: skip
+    trains = spec.task == "train"
+    left = policy.lowerings({**spec.params, **smallest}, spec.model, found.phase, trains=trains)
+    ways = [one.words for one in left]
     larger = "take a larger GPU" if isinstance(where, Gpu) else "close other programs"
     remedy = f"lower {', then '.join(ways)}" if ways else larger
     tried = " and ".join(f"{key} = {value}" for key, value in smallest.items())

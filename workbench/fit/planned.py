@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from datasets_mm import tomlfile
-from engines.fitting import Need
+from engines.fitting import Phase, Want
 from engines.protocol import RunSpec
 from workbench import presence
 from workbench.fit import asking, policy, verdict
 from workbench.fit.forecast import want
 from workbench.fit.gpus import Gpu
+from workbench.fit.policy import Lowering
 from workbench.fit.verdict import Host
 from workbench.plan import PlanError, SuitePlan
 
@@ -39,8 +40,7 @@ class Lowered(NamedTuple):
     """The forecast after one more thing was lowered."""
 
     words: str
-    verdict: verdict.Verdict | None
-    problem: str
+    verdict: verdict.Verdict
 
 
 def runs(asked: SuitePlan, cache_root: Path) -> list[RunSpec]:
@@ -95,6 +95,10 @@ def steps(params: Mapping[str, Any], rows: int) -> Steps:
     folds = int(params.get("folds", 0))
     if folds:
         train, held = policy.fold(rows, folds, int(params.get("fold", 0)))
+    elif "validate_on" in params:  # captioning holds nothing out unless it stops by it
+        stops = params["early_stopping"] and not params["validate_on"]
+        held = round(float(params["validation_share"]) * rows) if stops else 0
+        train = rows - held
     else:
         train, held = policy.hold_out(rows, float(params.get("validation_share", 0.0)))
     batch, accumulation = int(params["batch"]), int(params.get("accumulation", 1))
@@ -106,16 +110,26 @@ def steps(params: Mapping[str, Any], rows: int) -> Steps:
     return Steps(rows, train, held, batch, accumulation, ranks, each, epochs, total)
 
 
-def lowered(spec: RunSpec, where: Gpu | Host, cache_root: Path) -> list[Lowered]:
-    """The forecasts with one thing after the other lowered, each on top of those before."""
-    ways = policy.lowerings(spec.params, spec.model, trains=spec.task in ("train", "probe"))
+def lowered(spec: RunSpec, where: Gpu | Host, cache_root: Path, phase: Phase) -> list[Lowered]:
+    """The forecasts with one thing after the other lowered, each on top of those before.
+
+    `phase`: the one that does not fit. What this model cannot do is left out.
+    """
+    trains = spec.task in ("train", "probe")
+    ways = policy.lowerings(spec.params, spec.model, phase, trains=trains)
+    while True:
+        found = asking.ask(_questions(spec, where, ways), cache_root)
+        failed = next((row for row, need in enumerate(found) if need.problem), None)
+        if failed is None:
+            pairs = zip(ways, found, strict=True)
+            return [Lowered(way.words, verdict.worst(need, where)) for way, need in pairs]
+        del ways[failed]
+
+
+def _questions(spec: RunSpec, where: Gpu | Host, ways: Sequence[Lowering]) -> list[Want]:
     changed: dict[str, Any] = {}
     questions = []
     for way in ways:
         changed |= way.settings | ({"model": way.model} if way.model else {})
         questions.append(want(spec, where, **changed))
-    found: Sequence[Need] = asking.ask(questions, cache_root)
-    return [
-        Lowered(way.words, None if n.problem else verdict.worst(n, where), n.problem)
-        for way, n in zip(ways, found, strict=True)
-    ]
+    return questions

@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from engines.fitting import Phase
+
 GB: Final = 10**9
 TARGET_EFFECTIVE_BATCH: Final = 16
 """Samples of an optimizer step in the audit, where a plan says nothing."""
@@ -56,11 +58,11 @@ CHUNK: Final = 16
 """Pairs computed at once where negatives must stay: GradCache keeps the batch and gradients."""
 
 
-def smallest(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The least that a run can hold at once without becoming another experiment."""
-    once = {"grad_cache_chunk": 1} if "grad_cache_chunk" in params else {"batch": 1}
-    answers = [key for key in ("predict_batch", "evaluate_batch") if key in params]
-    return once | dict.fromkeys(answers, 1)
+def smallest(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The least that a run can hold at once; where a model cannot do the first, the second."""
+    answers = dict.fromkeys((k for k in ("predict_batch", "evaluate_batch") if k in params), 1)
+    chunked = [{"grad_cache_chunk": 1, **answers}] if "grad_cache_chunk" in params else []
+    return [*chunked, {"batch": 1, **answers}]
 
 
 SMALLER_MODELS: Final = {"qwen2.5-vl-7b": "qwen2.5-vl-3b"}
@@ -68,34 +70,54 @@ LORA_RANK: Final = 24
 LONG_SIDE: Final = 384
 
 
-def lowerings(params: Mapping[str, Any], model: str, *, trains: bool) -> list[Lowering]:
+def lowerings(
+    params: Mapping[str, Any], model: str, phase: Phase = "train", *, trains: bool
+) -> list[Lowering]:
     """What can still be lowered, in the order of the two reports; each one comes on top.
 
-    Checkpointing comes first where it is off: both reports have it on from the start.
+    Checkpointing comes first where it is off: both reports have it on from the start. Where
+    prediction is the phase that needs most, what makes it smaller comes before all else.
     """
-    found: list[Lowering] = []
-    effective = int(params.get("batch", 1)) * int(params.get("accumulation", 1))
-    if trains and params.get("checkpointing") is False:
-        found.append(Lowering("checkpointing = true", {"checkpointing": True}))
-    if "grad_cache_chunk" in params:  # fewer pairs in a batch are fewer negatives
-        if trains and (params["grad_cache_chunk"] or params["batch"]) > CHUNK:
-            found.append(Lowering(f"grad_cache_chunk = {CHUNK}", {"grad_cache_chunk": CHUNK}))
-    elif trains and params.get("batch", 1) > 1:
-        settings = {"batch": 1, "accumulation": effective}
-        found.append(Lowering(f"batch = 1, accumulation = {effective}", settings))
-    if params.get("predict_batch", 1) > 1:
-        found.append(Lowering("predict_batch = 1", {"predict_batch": 1}))
-    if params.get("evaluate_batch", 1) > CHUNK:
-        found.append(Lowering(f"evaluate_batch = {CHUNK}", {"evaluate_batch": CHUNK}))
+    training = _of_training(params) if trains else []
+    answers = _of_answers(params)
+    found = [*answers, *training] if phase == "predict" else [*training, *answers]
     if params.get("long_side", 0) > LONG_SIDE:
         found.append(Lowering(f"long_side = {LONG_SIDE}", {"long_side": LONG_SIDE}))
     if trains and params.get("lora_rank", 0) > LORA_RANK:
         found.append(Lowering(f"lora_rank = {LORA_RANK}", {"lora_rank": LORA_RANK}))
     if smaller := SMALLER_MODELS.get(model):
         found.append(Lowering(f"{smaller} instead of {model}", {}, smaller))
+    if trains and "grad_cache_chunk" in params and params["batch"] > CHUNK:
+        found.append(Lowering(f"batch = {CHUNK}, with fewer negatives", {"batch": CHUNK}))
     averages = {"ema": 0.0, "swa": False}
     if trains and any(params.get(key) for key in averages):
-        found.append(Lowering("EMA and SWA off", averages))
+        settings = {key: value for key, value in averages.items() if key in params}
+        found.append(Lowering("EMA and SWA off", settings))
+    return found
+
+
+def _of_training(params: Mapping[str, Any]) -> list[Lowering]:
+    """What is computed at once in a step, the step itself left as it is."""
+    found: list[Lowering] = []
+    effective = int(params.get("batch", 1)) * int(params.get("accumulation", 1))
+    if params.get("checkpointing") is False:
+        found.append(Lowering("checkpointing = true", {"checkpointing": True}))
+    if "grad_cache_chunk" in params:  # fewer pairs in a batch are fewer negatives
+        if (params["grad_cache_chunk"] or params["batch"]) > CHUNK:
+            found.append(Lowering(f"grad_cache_chunk = {CHUNK}", {"grad_cache_chunk": CHUNK}))
+    elif params.get("batch", 1) > 1:
+        settings = {"batch": 1, "accumulation": effective}
+        found.append(Lowering(f"batch = 1, accumulation = {effective}", settings))
+    return found
+
+
+def _of_answers(params: Mapping[str, Any]) -> list[Lowering]:
+    """What is answered or encoded at once."""
+    found: list[Lowering] = []
+    if params.get("predict_batch", 1) > 1:
+        found.append(Lowering("predict_batch = 1", {"predict_batch": 1}))
+    if params.get("evaluate_batch", 1) > CHUNK:
+        found.append(Lowering(f"evaluate_batch = {CHUNK}", {"evaluate_batch": CHUNK}))
     return found
 
 

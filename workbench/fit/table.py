@@ -75,12 +75,10 @@ def of_host(need: Need, host_bytes: int) -> Table:
 
 def of_lowered(found: Sequence[Lowered]) -> Table:
     """What to lower, one after the other, and what remains to be needed."""
-    rows = []
-    for one in found:
-        if one.verdict is None:
-            rows.append((Cell(one.words), Cell(one.problem, "unknown"), Cell("")))
-            continue
-        size = _size(one.verdict.total)
-        rows.append((Cell(one.words), size, _value("fits" if one.verdict.fits else "too much")))
+    rows = [
+        (Cell(one.words), _size(one.verdict.total),
+         _value("fits" if one.verdict.fits else "too much"))
+        for one in found
+    ]  # fmt: skip
     columns = (Column("lower, one after the other"), Column("then needs", right=True), Column(""))
     return Table(columns, tuple(rows))

@@ -75,6 +75,14 @@ def test_steps_are_those_of_the_loop():
         assert policy.steps_per_epoch(rows, batch, accumulation) == order.steps_per_epoch
 
 
+def test_captioning_holds_out_only_what_it_stops_by():
+    params = {"batch": 16, "validation_share": 0.05, "validate_on": "", "early_stopping": False}
+    assert planned.steps(params, 1000).held_out == 0
+    assert planned.steps({**params, "early_stopping": True}, 1000).held_out == 50
+    named = {**params, "early_stopping": True, "validate_on": "other"}
+    assert planned.steps(named, 1000).held_out == 0
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_steps_of_several_processes_are_those_of_the_loop(ranks):
     from engines.torchkit.batches import Order
@@ -95,11 +103,17 @@ def test_other_processes_are_in_the_plan_and_not_in_what_is_measured():
 def test_what_may_be_lowered_leaves_the_experiment_as_it_is():
     pairs = {"batch": 64, "accumulation": 1, "grad_cache_chunk": 0, "evaluate_batch": 256}
     words = [one.words for one in policy.lowerings(pairs, "clip", trains=True)]
-    assert words == ["grad_cache_chunk = 16", "evaluate_batch = 16"]
-    assert policy.smallest(pairs) == {"grad_cache_chunk": 1, "evaluate_batch": 1}
+    assert words == [
+        "grad_cache_chunk = 16", "evaluate_batch = 16", "batch = 16, with fewer negatives",
+    ]  # fmt: skip
+    assert policy.smallest(pairs) == [
+        {"grad_cache_chunk": 1, "evaluate_batch": 1}, {"batch": 1, "evaluate_batch": 1},
+    ]  # fmt: skip
     captions = {"batch": 16, "accumulation": 2, "checkpointing": False, "evaluate_batch": 64}
     words = [one.words for one in policy.lowerings(captions, "captioner", trains=True)]
     assert words == ["checkpointing = true", "batch = 1, accumulation = 32", "evaluate_batch = 16"]
+    first = policy.lowerings(captions, "captioner", "predict", trains=True)[0]
+    assert first.settings == {"evaluate_batch": 16}
 
 
 def test_held_out_rows_are_those_that_are_dealt():
@@ -236,10 +250,31 @@ def test_every_subset_of_a_plan_is_asked_about(answers, monkeypatch):
 
 
 def test_lowered_forecasts_come_on_top_of_each_other(answers, tmp_path):
-    found = planned.lowered(spec(long_side=768), gpus.named("4GiB"), tmp_path)
+    found = planned.lowered(spec(long_side=768), gpus.named("4GiB"), tmp_path, "train")
     assert [one.verdict.fits for one in found][:1] == [True]
     assert answers[1].params["batch"] == 1
     assert answers[-1].model == "qwen2.5-vl-3b"
+
+
+def test_what_a_model_cannot_do_is_not_advised(monkeypatch, tmp_path):
+    """A tower that normalises over the batch refuses chunks."""
+
+    def child(wants):
+        chunked = [want.params["grad_cache_chunk"] for want in wants]
+        return [
+            Need(problem="no chunks") if chunk else Need(phases={"train": {"all": 30 * GIB}})
+            for chunk in chunked
+        ]
+
+    monkeypatch.setattr(asking, "_child", child)
+    pairs = {"batch": 64, "grad_cache_chunk": 0, "evaluate_batch": 256}
+    run = spec().model_copy(update={"engine": "retrieval", "model": "clip", "params": pairs})
+    found = planned.lowered(run, A10G, tmp_path, "train")
+    assert [one.words for one in found] == [
+        "evaluate_batch = 16", "batch = 16, with fewer negatives",
+    ]  # fmt: skip
+    with pytest.raises(plan.PlanError, match="even with batch = 1 and evaluate_batch = 1"):
+        forecast.judged([run], A10G, tmp_path, anyway=False)
 
 
 def test_a_child_that_dies_is_an_answer(monkeypatch, tmp_path):
@@ -368,6 +403,7 @@ def test_built_subsets_of_a_run_are_named_its_own_first(monkeypatch, tmp_path):
     alone = run.model_copy(update={"params": {**run.params, "evaluate_on": [], "infer_on": ""}})
     assert forecast.built(alone) == (str(tmp_path / "mine"),)
     assert forecast.built(run.model_copy(update={"subset": "rows", "params": {}})) == ()
+    assert forecast.built(run.model_copy(update={"subset": "test"})) == ()
 
 
 @pytest.mark.parametrize("where", [A10G, Host(8 * GIB)], ids=["gpu", "cpu"])
