@@ -25,7 +25,6 @@ from engines.captioning.params import Params
 from engines.captioning.prepare import CALIBRATED_ON
 from engines.captioning.vision import Tower
 from engines.captioning.watch import LOSS_SAMPLE
-from engines.emitter import EngineError
 from engines.fitting import MAPPED, STEP, Need, Phase, Want
 from engines.torchkit import ledger as books
 from engines.torchkit import rehearsal
@@ -83,21 +82,13 @@ def rehearse(want: Want) -> Need:
     """Bytes by part of training, the making of features included, and of evaluation.
 
     Raises:
-        EngineError: the model is not known here, or cannot be rehearsed.
+        EngineError: the model is not known here.
     """
     entry = models.load(want.model)
     known = {key: value for key, value in want.params.items() if key in Params.model_fields}
     params = Params.model_validate(known)
     seeing, speaking = (parts.meant(entry, params, name) for name in ("vision", "llm"))
-    try:
-        return forecast(want, params, (seeing, speaking))
-    except (EngineError, MemoryError):
-        raise
-    except Exception as error:  # transformers' and torch's own, of every class
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise EngineError(
-            f"model '{want.model}': its step cannot be rehearsed without weights ({reason})"
-        ) from None
+    return forecast(want, params, (seeing, speaking))
 
 
 def forecast(want: Want, params: Params, pair: tuple[Any, Any]) -> Need:

@@ -5,14 +5,12 @@ Apart from the rehearsal, which only needs a configuration.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from engines import models
 from engines.emitter import EngineError
 from engines.models import ModelEntry
-from engines.torchkit.configs import read_config
+from engines.torchkit import shipped
 from engines.vqa import base
 
 SHAPES: Final = Path(__file__).parent / "shapes.toml"
@@ -25,15 +23,11 @@ def architecture(entry: ModelEntry) -> tuple[dict[str, Any], str]:
     Raises:
         EngineError: nothing says them.
     """
-    folder = models.weights_folder(entry)
-    if folder is not None and (folder / "config.json").is_file():
-        return read_config(folder), "config.json"
+    found = shipped.sizes(entry, SHAPES)
+    if found is not None:
+        return found
     if entry.architecture and not entry.hub and not entry.path:
         return _from_scratch(entry), SCRATCH
-    with SHAPES.open("rb") as file:
-        known = tomllib.load(file)
-    if entry.hub in known:
-        return {k: v for k, v in known[entry.hub].items() if k != "source"}, "shipped sizes"
     raise EngineError(
         f"model '{entry.name}': its sizes are not known here; name its folder as path:/abs/dir"
     )

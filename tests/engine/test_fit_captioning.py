@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from engines import models
+from engines import models, rehearse
 from engines.captioning import fit, imagined, longest
 from engines.captioning.params import Params
 from engines.emitter import EngineError
@@ -222,13 +222,19 @@ def test_what_cannot_be_rehearsed_is_a_sentence(model, settings, sentence):
         ('{"model_type": "nobody"}', "no sound causal language model"),
         ('{"model_type": "qwen3", "hidden_size": "wide"}', "no sound causal language model"),
         ("[]", "no JSON object"),
-        ('{"model_type": "clip"}', "cannot be rehearsed"),
     ],
 )
 def test_a_folder_that_is_no_language_model_is_a_sentence(config, sentence, tmp_path):
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(EngineError, match=sentence):
         asked("nano-captioner", llm=f"path:{tmp_path}")
+
+
+def test_a_model_of_another_make_is_a_sentence(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    params = Params(llm=f"path:{tmp_path}").model_dump(mode="json")
+    said = rehearse.answer(Want(engine="captioning", model="nano-captioner", params=params))
+    assert said.problem.startswith("its step cannot be rehearsed (")
 
 
 def test_half_described_models_are_sentences():
