@@ -11,7 +11,7 @@ import sys
 import time
 from importlib.util import find_spec
 
-from engines import catalog
+from engines import catalog, models
 from engines.emitter import EngineError
 from engines.fitting import MAPPED, OTHERS, Need, Want
 
@@ -26,11 +26,13 @@ def answer(want: Want) -> Need:
     if find_spec(name) is None:
         return Need(problem=f"engine '{want.engine}': its memory cannot be forecast yet")
     try:
+        models.load(want.model)
+    except (LookupError, ValueError) as error:
+        return Need(problem=str(error.args[0] if error.args else error))
+    try:
         need: Need = importlib.import_module(name).rehearse(want)
     except EngineError as error:
         return Need(problem=str(error))
-    except (LookupError, ValueError) as error:
-        return Need(problem=str(error.args[0] if error.args else error))
     except Exception as error:  # sizes that do not fit each other end in a library's own words
         reason = (str(error).splitlines() or [""])[0][:200]
         return Need(problem=f"its step cannot be rehearsed ({type(error).__name__}: {reason})")

@@ -7,9 +7,12 @@ wants one fold alone also gives the setting `fold`; nothing is spread then.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from engines.protocol import RunSpec, Task
+
+if TYPE_CHECKING:
+    from results.schema import Identity
 
 FOLDS: Final = "folds"
 FOLD: Final = "fold"
@@ -56,7 +59,7 @@ def spread(
     return runs
 
 
-def words(spec: RunSpec) -> str:
+def words(spec: RunSpec | Identity) -> str:
     """What tells the runs of one cell apart: `fold 2/3`, `ensemble`; empty: it has one run."""
     if spec.task == "ensemble":
         return "ensemble"

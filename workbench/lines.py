@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, TypeVar
 
+from engines import protocol
 from engines.protocol import RunSpec
-from results import formats
+from results import formats, schema
 from results.text import clean_line
 from workbench import folds
 from workbench.state import RunState, RunView, SuiteState
 
+TRAIN: Final = "train"
+"""Split of the captions of training media (`engines.captioning`)."""
 _HEADER = (
     ("run", False), ("state", False), ("step", True), ("loss", True), ("r@1", True),
     ("ms/step", True), ("ETA", True), ("RSS", True), ("VRAM", True),
 )  # fmt: skip
+
+
+Measured = TypeVar("Measured", protocol.Metric, schema.Metric)
+
+
+def headline(metrics: Sequence[Measured]) -> Measured | None:
+    """The one metric that a line has room for: recall@1 or accuracy, else what was held out."""
+    plain = [one for one in metrics if one.name.lower() in ("recall@1", "accuracy")]
+    held_out = [one for one in metrics if one.split != TRAIN]
+    return next(iter(plain or held_out or metrics), None)
 
 
 def progress_line(view: RunView, number: int, total: int) -> str:
@@ -25,13 +39,13 @@ def progress_line(view: RunView, number: int, total: int) -> str:
         detail = seen if run.cause == "pruned" else said or seen
         if run.cause != "completed" and detail:
             parts.append(detail)
-        parts += [f"{m.name} {m.value:.3f} on {m.split}" for m in run.metrics[:1]]
+        if m := headline(run.metrics):
+            parts.append(f"{m.name} {m.value:.3f} on {m.split}")
         parts.append(f"{formats.clock(run.t)} in all")
         return " · ".join(parts)
     cells = _cells(run)
-    for name in ("loss", "r@1", "ms/step", "RSS", "VRAM"):
-        if cells[name]:
-            parts.append(f"{name} {cells[name]}")
+    shown = ("loss", "r@1", "ms/step", "RSS", "VRAM")
+    parts += [f"{name} {cells[name]}" for name in shown if cells[name]]
     if cells["ETA"]:
         parts.append(f"{cells['ETA']} left")
     return " · ".join(parts)

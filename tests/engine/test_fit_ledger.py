@@ -129,7 +129,7 @@ def test_a_rehearsal_that_fails_ends_no_other(monkeypatch):
     def fails(_):
         raise RuntimeError("shape '[24, 4, -1]' is invalid\nmore")
 
-    want = Shape("any", {"nproc_per_node": 3}).want()
+    want = Shape("any", {"nproc_per_node": 3}).want().model_copy(update={"model": "nano-qwen-vl"})
     monkeypatch.setattr(fit, "rehearse", fails)
     assert rehearse.answer(want).problem == (
         "its step cannot be rehearsed (RuntimeError: shape '[24, 4, -1]' is invalid)"

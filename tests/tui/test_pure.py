@@ -304,6 +304,18 @@ def test_a_subset_of_another_engine_is_dim_throughout() -> None:
     assert rows[2][-1] == Cell("missing", "error")
 
 
+def test_one_metric_stands_for_a_run() -> None:
+    def metric(name: str, split: str) -> protocol.Metric:
+        return protocol.Metric(name=name, value=1.0, split=split, n=1)
+
+    loss, trained = metric("loss", "val"), metric("loss", "train")
+    accuracy = metric("accuracy", "test")
+    assert lines.headline([trained, loss, accuracy]) == accuracy
+    assert lines.headline([trained, loss]) == loss
+    assert lines.headline([trained]) == trained
+    assert lines.headline([]) is None
+
+
 def test_runs_that_look_alike_are_told_apart() -> None:
     def spec(**more: object) -> protocol.RunSpec:
         table = {"suite": "s", "run_id": "r", "engine": "e", "subset": "a", "model": "m",

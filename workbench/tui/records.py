@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from workbench import folds
 from workbench.tui import quantities as q
 from workbench.tui.widgets.grid import Cell, CellLike, Column
 
@@ -31,17 +32,17 @@ COLUMNS: Final = (
     Column("model", "model", 13, grow=10, rank=0),
     Column("seed", "seed", 5, right=True, rank=3),
     Column("cause", "end", 9, rank=1),
-    Column("steps", "steps", 7, right=True, rank=9),
+    Column("steps", "steps", 7, right=True, rank=10),
     Column("epoch", "1 epoch", 9, right=True, rank=2),
-    Column("whole", "whole run", 9, right=True, rank=8),
-    Column("step", "step", 8, right=True, rank=6),
-    Column("rate", "samples/s", 9, right=True, rank=7),
+    Column("whole", "whole run", 9, right=True, rank=9),
+    Column("step", "step", 8, right=True, rank=7),
+    Column("rate", "samples/s", 9, right=True, rank=9),
     Column("rss", "max RSS", 8, right=True, rank=4),
     Column("vram", "VRAM", 8, right=True, rank=10),
-    Column("loss", "loss", 8, right=True, rank=5),
+    Column("loss", "loss", 8, right=True, rank=8),
     Column("r1", "r@1", 6, right=True, rank=10),
     Column("score", "score", 6, right=True, rank=3),
-    Column("metric", "score is", 22, grow=14, rank=9),
+    Column("metric", "score is", 12, grow=24, rank=4),
 )
 
 
@@ -160,7 +161,8 @@ def _identity(record: RunRecord) -> list[Part]:
     from results.text import clean_line
 
     identity = record.identity
-    names = [identity.suite, identity.label, identity.engine, identity.subset, identity.model]
+    label = " ".join(part for part in (identity.label, folds.words(identity)) if part)
+    names = [identity.suite, label, identity.engine, identity.subset, identity.model]
     shown: list[Part] = [(text, text) for text in (clean_line(n, 80) for n in names)]
     cause: str = record.exit.cause
     if cause == "completed" and not forecasts.measured(record):
@@ -216,13 +218,13 @@ def _plain(value: float | None, write: q.Write = q.number) -> Part:
 
 
 def _score(record: RunRecord) -> tuple[Part, Part]:
-    """One metric for a table of one column, and which it is: the first recall@1 or accuracy."""
+    """One metric for a table of one column, and which it is."""
     from results.text import clean_line
+    from workbench.lines import headline
 
-    if not record.metrics:
+    chosen = headline(record.metrics)
+    if chosen is None:
         return (Cell(q.UNKNOWN, "dim"), math.nan), ("", "")
-    plain = [m for m in record.metrics if m.name.lower() in ("recall@1", "accuracy")]
-    chosen = (plain or list(record.metrics))[0]
     name = clean_line(f"{chosen.name} on {chosen.split}", 60)
     return (Cell(q.score(chosen.value), "strong"), chosen.value), (Cell(name, "dim"), name)
 
@@ -234,7 +236,7 @@ def _stamp(wall: float) -> str:
 
 
 def told_apart(rows: Sequence[ResultRow]) -> list[tuple[CellLike, ...]]:
-    """The cells of rows; where subset, model and seed of a suite are alike, with the label before.
+    """The cells of rows; where subset, model and seed of a suite are alike, with label or fold.
 
     The label's own column has no room on most screens.
     """

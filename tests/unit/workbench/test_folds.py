@@ -9,9 +9,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from engines import catalog
-from workbench import folds, plan, state
+from workbench import folds, plan, record, state
 from workbench import lines as lines_of
-from workbench.tui import live_rows
+from workbench.tui import live_rows, records
 
 BASE = {"engine": "folded", "subsets": "s", "models": "m", "settings": {"folds": 3}}
 
@@ -60,6 +60,9 @@ def test_front_ends_tell_the_runs_apart(tmp_path: Path) -> None:
     assert len(set(keys)) == 4
     assert [row[1].text for row in rows] == [f"{word} s" for word in said]
     assert "ensemble · seed 42" in live_rows.title(views[3])
+    found = [records.row(record.build(run, state.RunState(), run.run_id)) for run in runs]
+    at = [column.key for column in records.COLUMNS].index("subset")
+    assert [cells[at] for cells in records.told_apart(found)] == [f"{word} s" for word in said]
 
 
 def test_every_cell_has_its_own_ensemble(tmp_path: Path) -> None:
