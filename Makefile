@@ -20,7 +20,7 @@ demo-vqa: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/attacks tests/contract tests/engine tests/tui tests/unit
-	$(BIN)/python -m pytest -q tests/e2e
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/e2e
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
