@@ -70,7 +70,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """Steps, GPU memory by part and host memory of a plan's runs; exit code 1: does not fit."""
     from workbench import paths
-    from workbench.fit import forecast, planned
+    from workbench.fit import asking, forecast, planned
 
     flags: dict[str, Any] = {"engine": engine, "subsets": subset, "models": model, "task": task}
     if not (plan_file or preset):
@@ -82,10 +82,14 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     where = _place(device, host_gib)
     cache_root, fits = paths.cache_root(), True
     host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
-    for spec in planned.runs(asked, cache_root):
+    specs = planned.runs(asked, cache_root)
+    needs: list[Need | None] = [None] * len(specs)
+    if where:
+        needs[:] = asking.ask([forecast.want(spec, where) for spec in specs], cache_root)
+    for spec, need in zip(specs, needs, strict=True):
         count = rows or planned.rows_of(spec.subset, cache_root)
         shown = _Shown(spec, asked.origins, count, where, host)
-        fits &= shown.tell(markdown=markdown, as_json=as_json)
+        fits &= shown.tell(need, markdown=markdown, as_json=as_json)
     raise typer.Exit(ExitStatus.COMPLETED if fits else ExitStatus.FAILED)
 
 
@@ -156,16 +160,12 @@ class _Shown:
         self.spec, self.origins, self.rows = spec, origins, rows
         self.where, self.host_bytes = where, host_bytes
 
-    def tell(self, *, markdown: bool, as_json: bool) -> bool:
-        """Print it; whether it fits as far as is known."""
-        from workbench import paths
-        from workbench.fit import asking, forecast, planned
+    def tell(self, need: Need | None, *, markdown: bool, as_json: bool) -> bool:
+        """Print it; whether it fits as far as is known. `need`: None where nobody was asked."""
+        from workbench.fit import planned
 
-        spec, where = self.spec, self.where
-        steps = (
-            planned.steps(spec.params, self.rows) if self.rows and "batch" in spec.params else None
-        )
-        need = asking.ask([forecast.want(spec, where)], paths.cache_root())[0] if where else None
+        params = self.spec.params
+        steps = planned.steps(params, self.rows) if self.rows and "batch" in params else None
         if as_json:
             self._lines(steps, need)
         else:

@@ -25,22 +25,19 @@ from engines.captioning.params import Params
 from engines.captioning.prepare import CALIBRATED_ON
 from engines.captioning.vision import Tower
 from engines.captioning.watch import LOSS_SAMPLE
-from engines.fitting import MAPPED, STEP, Need, Phase, Want
+from engines.fitting import Need, Phase, Want
 from engines.torchkit import ledger as books
-from engines.torchkit import rehearsal
+from engines.torchkit import rehearsal, shipped
 from engines.torchkit.ledger import OPTIMIZER, Ledger
 from engines.torchkit.rehearsal import INPUTS, Tuning
 
 Parts = dict[str, int]
 
-AHEAD: Final = 2
-RUNTIME_BYTES: Final = {"cuda": 3 << 30, "cpu": 1_250 << 20}
-"""On a GPU as the VQA engine's; on a CPU VmHWM when the nano is loaded, 1,171 to 1,261 MiB: more
-than half of it is torch, transformers, peft and bitsandbytes."""
+RUNTIME_BYTES: Final = 1_250 << 20
+"""VmHWM on a CPU when the nano is loaded, 1,171 to 1,261 MiB: more than half of it is torch,
+transformers, peft and bitsandbytes."""
 KOREAN_BYTES: Final = 470 << 20
 """kiwi's model of Korean morphemes, which diversity is counted in: 454 and 481 MiB in two runs."""
-FILE_BYTES: Final = 4 * 10**9
-"""Qwen's own files are 3.9 GB at most. Mapped, so the kernel may drop what was read."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,7 @@ def rehearse(want: Want) -> Need:
         EngineError: the model is not known here.
     """
     entry = models.load(want.model)
-    known = {key: value for key, value in want.params.items() if key in Params.model_fields}
-    params = Params.model_validate(known)
+    params = Params.model_validate(want.params)
     seeing, speaking = (parts.meant(entry, params, name) for name in ("vision", "llm"))
     return forecast(want, params, (seeing, speaking))
 
@@ -130,7 +126,7 @@ def facts_of(
         "trained parameters": f"{trained:,}",
     }
     base = "the base that is trained first, with all its parameters"
-    left_out = [lacking, base if sources[0] == imagined.SCRATCH else ""]
+    left_out = [lacking, base if sources[0] == shipped.SCRATCH else ""]
     if any(left_out):
         facts["left out"] = "; ".join(filter(None, left_out))
     return facts
@@ -243,14 +239,9 @@ def host(want: Want, scene: Scene, files: tuple[int, int], phases: dict[Phase, P
     a_frame = 3 * shape.image_size**2
     if params.feature_cache:
         a_frame = shape.patches * shape.width * getattr(torch, params.feature_dtype).itemsize
-    ahead = (params.workers + 1) * AHEAD * params.batch * scene.most.frames
-    found = {
-        "Python and libraries": RUNTIME_BYTES[want.target],
-        MAPPED: min(files[0], FILE_BYTES),
-        "batches prepared ahead": ahead * a_frame,
-    }
+    found = rehearsal.host(want, RUNTIME_BYTES, files[0], scene.most.frames * a_frame, phases)
     if "ko" in scene.most.languages:
         found["morphemes of Korean captions"] = KOREAN_BYTES
     if want.target == "cuda":
-        return found | {"vision tower, on its way to the GPU": files[1]}
-    return found | {STEP: max(sum(phase.values()) for phase in phases.values())}
+        found["vision tower, on its way to the GPU"] = files[1]
+    return found

@@ -30,7 +30,6 @@ from engines.torchkit.precision import Name, Precision
 from engines.torchkit.rehearsal import LOGITS, Tuning
 
 SHAPES: Final = Path(__file__).parent / "shapes.toml"
-SCRATCH: Final = "the entry's architecture"
 PROJECTOR: Final = "projector"
 VISION: Final = "vision tower"
 SEEN: Final = "vision activations"
@@ -45,18 +44,13 @@ def sizes_of(name: str, part: Part) -> tuple[Any, str]:
     """
     found = shipped.sizes(part, SHAPES)
     if found is None and (not part.architecture or part.hub or part.path):
-        raise EngineError(
-            f"model '{name}': the sizes of its language model are not known here; set "
-            "llm = path:/abs/dir"
-        )
-    try:
-        if found is None:
+        raise shipped.unknown(name, "the sizes of its language model", "llm")
+    if found is None:
+        with shipped.described(name):
             sizes = part.architecture
-            return base.configuration(int(sizes["vocabulary"]), sizes), SCRATCH
+            return base.configuration(int(sizes["vocabulary"]), sizes), shipped.SCRATCH
+    try:
         return _described(found[0]), found[1]
-    except KeyError as error:
-        lacking = error.args[0]
-        raise EngineError(f"model '{name}': its architecture lacks {lacking}") from None
     except Exception as error:  # strict configurations raise classes of their own
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"model '{name}': no sound causal language model ({reason})") from None
@@ -82,11 +76,8 @@ def tower(name: str, part: Part, params: Params, precision: Precision) -> tuple[
     """
     found = shipped.sizes(part, SHAPES)
     if found is None and (part.hub or part.path):
-        raise EngineError(
-            f"model '{name}': the sizes of its vision tower are not known here; set "
-            "vision = path:/abs/dir"
-        )
-    config, source = found or (None, SCRATCH)
+        raise shipped.unknown(name, "the sizes of its vision tower", "vision")
+    config, source = found or (None, shipped.SCRATCH)
     return Tower(part, params, precision, config), source
 
 

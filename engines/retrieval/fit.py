@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from engines import models
-from engines.fitting import MAPPED, STEP, Need, Phase, Want
+from engines.fitting import Need, Phase, Want
 from engines.models import ModelEntry
 from engines.retrieval import census, foresight, frozen, loading, shapes, steps
 from engines.retrieval.census import Census, Count
@@ -19,12 +19,10 @@ from engines.retrieval.encoder import parameter_counts
 from engines.retrieval.params import Params
 from engines.retrieval.steps import Scene
 from engines.torchkit import rehearsal
-from engines.torchkit.batches import DEPTH
 from engines.torchkit.rehearsal import Tuning
 
-RUNTIME_BYTES: Final = {"cuda": 3 << 30, "cpu": 11 * (1 << 30) // 10}
-"""Max RSS of the weekly report's whole runs on a GPU: 1.9 to 3.2 GiB; on a CPU that of the demo's
-runs before they train: 1.01 to 1.09 GiB."""
+RUNTIME_BYTES: Final = 11 * (1 << 30) // 10
+"""Max RSS of the demo's runs on a CPU before they train: 1.01 to 1.09 GiB."""
 TOKEN_BYTES: Final = 8
 KIB: Final = 1024
 """What is less (a temperature) is no part of its own."""
@@ -79,11 +77,8 @@ def forecast(want: Want, entry: ModelEntry, params: Params) -> Need:
         scene.booked()
         phases, beside = peaks(want, scene, reads)
         total, learnt = parameter_counts(model)
-    parts = host(want, scene, reads)
-    if entry.hub or entry.path:
-        parts[MAPPED] = 4 * total
-    if want.target == "cpu":
-        parts[STEP] = max(sum(phase.values()) for phase in phases.values())
+    files = 4 * total if entry.hub or entry.path else 0
+    host = rehearsal.host(want, RUNTIME_BYTES, files, pair_bytes(scene, reads), phases)
     facts = {
         "sizes of the model": shape.source,
         "parameters": f"{total:,}, {learnt:,} trained",
@@ -93,7 +88,7 @@ def forecast(want: Want, entry: ModelEntry, params: Params) -> Need:
         "precision": rehearsal.precision_said(want, tuning),
         **beside,
     }
-    return Need(phases=phases, host=parts, facts=facts)
+    return Need(phases=phases, host=host, facts=facts)
 
 
 def peaks(
@@ -126,19 +121,14 @@ def evaluates(want: Want, params: Params) -> bool:
     return not want.trains or params.evaluate_on != ()
 
 
-def host(want: Want, scene: Scene, reads: Reads) -> dict[str, int]:
-    """Bytes of host memory beside the step and the files of weights."""
-    params, ahead = scene.params, max(1, DEPTH * scene.params.workers)
+def pair_bytes(scene: Scene, reads: Reads) -> int:
+    """Of a query and its passage as they wait for their batch."""
     if scene.model.pixels is None:
         text, image = 2 * frozen.TEXT_WIDTH, 2 * frozen.IMAGE_WIDTH
     else:
-        text, image = TOKEN_BYTES * scene.tokens, 3 * params.image_size**2
+        text, image = TOKEN_BYTES * scene.tokens, 3 * scene.params.image_size**2
     sides = (reads.queries, reads.passages)
-    pair = sum(text * bool(side.texts) + image * bool(side.images) for side in sides)
-    return {
-        "Python and libraries": RUNTIME_BYTES[want.target],
-        "batches prepared ahead": ahead * params.batch * pair,
-    }
+    return sum(text * bool(side.texts) + image * bool(side.images) for side in sides)
 
 
 def tuning_of(want: Want, params: Params) -> Tuning:

@@ -29,7 +29,6 @@ from engines.retrieval.wording import Words
 from engines.torchkit import shipped
 
 SHAPES: Final = Path(__file__).parent / "shapes.toml"
-SCRATCH: Final = "the entry's architecture"
 SUFFIX: Final = "-OpenCLIP"
 """Of the hub's names of open_clip's own models."""
 TEXT_TOKENS: Final = 64
@@ -70,7 +69,7 @@ def of(entry: ModelEntry, params: Params) -> Shape:
         from engines.retrieval.frozen import HeadEncoder
 
         make = partial(HeadEncoder, entry.architecture, params.temperature)
-        return Shape(make, SCRATCH, reads=False)
+        return Shape(make, shipped.SCRATCH, reads=False)
     if entry.family == "clip-scratch":
         return _from_scratch(entry, params)
     if entry.family == "open-clip":
@@ -108,16 +107,12 @@ def _from_scratch(entry: ModelEntry, params: Params) -> Shape:
     from engines.retrieval import clip
 
     def make() -> DualEncoder:
-        try:
+        with shipped.described(entry.name):
             return clip.from_scratch(
                 entry.architecture, params.image_size, params.max_tokens, params.temperature
             )
-        except KeyError as error:
-            raise EngineError(
-                f"model '{entry.name}': its architecture lacks {error.args[0]}"
-            ) from None
 
-    return Shape(make, SCRATCH)
+    return Shape(make, shipped.SCRATCH)
 
 
 def _open_clip(entry: ModelEntry, params: Params) -> Shape:
@@ -146,6 +141,4 @@ def _open_clip(entry: ModelEntry, params: Params) -> Shape:
 def _unknown(entry: ModelEntry) -> EngineError:
     if entry.family == "run":
         return EngineError(f"model '{entry.name}': the sizes of another run's model are not known")
-    return EngineError(
-        f"model '{entry.name}': its sizes are not known here; name its folder as path:/abs/dir"
-    )
+    return shipped.unknown(entry.name)

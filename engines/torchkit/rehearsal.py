@@ -15,9 +15,10 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from engines.fitting import Want
+from engines.fitting import MAPPED, STEP, Phase, Want
 from engines.torchkit import ledger as books
 from engines.torchkit import lora, pretrained, stand_ins
+from engines.torchkit.batches import DEPTH
 from engines.torchkit.ledger import Ledger, Peak
 from engines.torchkit.precision import DTYPES, Name
 
@@ -28,6 +29,10 @@ LORA: Final = "LoRA"
 INPUTS: Final = "inputs"
 LOGITS: Final = "logits and loss"
 CACHE: Final = "KV cache"
+GPU_RUNTIME: Final = 3 << 30
+"""Max RSS of the weekly report's whole runs on a GPU: 1.9 to 3.2 GiB."""
+FILE_BYTES: Final = 4 * 10**9
+"""Files of published weights are 3.5 to 4.0 GB. Mapped, so the kernel may drop what was read."""
 BF16: Final = (8, 0)
 """From this compute capability on a GPU has bf16 in hardware."""
 
@@ -72,6 +77,30 @@ def precision_said(want: Want, tuning: Tuning) -> str:
     if want.target == "cuda" and tuning.precision == "bf16" and want.capability < BF16:
         return "bf16, which this GPU lacks; set precision = fp16, which takes as much"
     return tuning.precision
+
+
+def host(
+    want: Want, runtime: int, weights: int, sample: int, phases: Mapping[Phase, Mapping[str, int]]
+) -> dict[str, int]:
+    """Bytes of host memory by part.
+
+    Args:
+        want: The question.
+        runtime: Of Python and libraries, as measured on a CPU.
+        weights: Of the model's files.
+        sample: Of one sample as it waits for its batch.
+        phases: What the device needs, which without a GPU is the host.
+    """
+    ahead = max(1, DEPTH * int(want.params.get("workers", 0))) * int(want.params["batch"])
+    parts = {
+        "Python and libraries": GPU_RUNTIME if want.target == "cuda" else runtime,
+        "batches prepared ahead": ahead * sample,
+    }
+    if weights:
+        parts[MAPPED] = min(weights, FILE_BYTES)
+    if want.target == "cpu":
+        parts[STEP] = max(sum(phase.values()) for phase in phases.values())
+    return parts
 
 
 @contextmanager

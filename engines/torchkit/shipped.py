@@ -1,4 +1,4 @@
-"""Sizes of a model whose weights are not read: its folder's configuration, or a table that ships.
+"""Sizes of a model whose weights are not read: its folder's, its entry's, or of a table that ships.
 
 Apart from `configs`, which reads one folder: a memory forecast has to know models that are not
 here.
@@ -7,15 +7,19 @@ here.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from engines import models
+from engines.emitter import EngineError
 from engines.models import ModelEntry, Part
 from engines.torchkit.configs import read_config
 
 FOLDER: Final = "config.json"
 TABLE: Final = "shipped sizes"
+SCRATCH: Final = "the entry's architecture"
 
 
 def sizes(part: ModelEntry | Part, table: Path) -> tuple[dict[str, Any], str] | None:
@@ -34,3 +38,18 @@ def sizes(part: ModelEntry | Part, table: Path) -> tuple[dict[str, Any], str] | 
     if part.hub not in known:
         return None
     return {key: value for key, value in known[part.hub].items() if key != "source"}, TABLE
+
+
+def unknown(name: str, what: str = "its sizes", setting: str = "") -> EngineError:
+    """The sentence for a model of which nothing says `what`; `setting`: what names its folder."""
+    remedy = f"set {setting} = path:/abs/dir" if setting else "name its folder as path:/abs/dir"
+    return EngineError(f"model '{name}': {what} are not known here; {remedy}")
+
+
+@contextmanager
+def described(name: str) -> Iterator[None]:
+    """Raise EngineError where the model's own sizes lack one that is asked for."""
+    try:
+        yield
+    except KeyError as error:
+        raise EngineError(f"model '{name}': its architecture lacks {error.args[0]}") from None

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from engines import models
 from engines.emitter import EngineError
-from engines.fitting import MAPPED, STEP, Need, Phase, Want
-from engines.torchkit import rehearsal
+from engines.fitting import Need, Phase, Want
+from engines.torchkit import rehearsal, shipped
 from engines.torchkit.configs import ATTENTION
 from engines.torchkit.ledger import Ledger, book_model
 from engines.torchkit.rehearsal import INPUTS, LOGITS, Tuning
@@ -30,11 +30,8 @@ from engines.vqa.longest import Longest
 from engines.vqa.model import LEARNT
 
 KNOWN: Final = "qwen2_5_vl"
-AHEAD: Final = 2
-RUNTIME_BYTES: Final = {"cuda": 3 << 30, "cpu": 1 << 30}
-"""Max RSS of the weekly report's whole runs on a GPU: 1.9 to 3.2 GiB; on a CPU measured here."""
-FILE_BYTES: Final = 4 * 10**9
-"""Qwen's own files are 3.5 to 4.0 GB. Mapped, so the kernel may drop what was read."""
+RUNTIME_BYTES: Final = 1 << 30
+"""Of Python and libraries on a CPU, measured with the nano."""
 VISION: Final = "vision tower"
 SEEN: Final = "vision activations"
 
@@ -144,27 +141,11 @@ def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
         "trained parameters": f"{learnt:,}",
         "precision": rehearsal.precision_said(want, tuning),
     }
-    if source == shapes.SCRATCH:
+    if source == shipped.SCRATCH:
         facts["left out"] = "the base that is trained first, with all its parameters"
-    picture = math.prod(eye.grid(*most.train)) * eye.colours
-    return Need(phases=phases, host=host(want, weights, picture, phases), facts=facts)
-
-
-def host(
-    want: Want, weights: int, picture: int, phases: dict[Phase, dict[str, int]]
-) -> dict[str, int]:
-    """Bytes of host memory. `weights`: of the model's files, half precision; `picture`: of the
-    largest one, which waits as uint8.
-    """
-    prepared = (int(want.params.get("workers", 0)) + 1) * AHEAD * int(want.params["batch"])
-    parts = {
-        "Python and libraries": RUNTIME_BYTES[want.target],
-        MAPPED: min(weights, FILE_BYTES),
-        "batches prepared ahead": prepared * picture,
-    }
-    if want.target == "cpu":
-        parts[STEP] = max(sum(phase.values()) for phase in phases.values())
-    return parts
+    picture = math.prod(eye.grid(*most.train)) * eye.colours  # it waits as uint8
+    host = rehearsal.host(want, RUNTIME_BYTES, weights, picture, phases)
+    return Need(phases=phases, host=host, facts=facts)
 
 
 def tuning_of(want: Want) -> Tuning:

@@ -8,13 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from engines.emitter import EngineError
 from engines.models import ModelEntry
 from engines.torchkit import shipped
 from engines.vqa import base
 
 SHAPES: Final = Path(__file__).parent / "shapes.toml"
-SCRATCH: Final = "the entry's architecture"
 
 
 def architecture(entry: ModelEntry) -> tuple[dict[str, Any], str]:
@@ -26,16 +24,8 @@ def architecture(entry: ModelEntry) -> tuple[dict[str, Any], str]:
     found = shipped.sizes(entry, SHAPES)
     if found is not None:
         return found
-    if entry.architecture and not entry.hub and not entry.path:
-        return _from_scratch(entry), SCRATCH
-    raise EngineError(
-        f"model '{entry.name}': its sizes are not known here; name its folder as path:/abs/dir"
-    )
-
-
-def _from_scratch(entry: ModelEntry) -> dict[str, Any]:
-    try:
-        return base.configuration(entry.architecture, int(entry.architecture["vocabulary"]))
-    except KeyError as error:
-        lacking = error.args[0]
-        raise EngineError(f"model '{entry.name}': its architecture lacks {lacking}") from None
+    if not entry.architecture or entry.hub or entry.path:
+        raise shipped.unknown(entry.name)
+    with shipped.described(entry.name):
+        sizes = entry.architecture
+        return base.configuration(sizes, int(sizes["vocabulary"])), shipped.SCRATCH

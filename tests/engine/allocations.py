@@ -9,8 +9,10 @@ import itertools
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+
+from engines.torchkit.ema import Ema
 
 Step = Callable[[], None]
 
@@ -23,6 +25,16 @@ def of(tensors: Iterable[Tensor]) -> int:
 def of_state(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of an optimizer's moments."""
     return of(tensor for state in optimizer.state.values() for tensor in state.values())
+
+
+def end_step(model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None = None) -> None:
+    """What follows the backward passes of a step, as the loop does it."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if ema:
+        ema.update()
 
 
 def peak(step: Step) -> int:

@@ -179,10 +179,7 @@ class Real:
                 loss = mean_loss(*self.model(features, ids, ids))
             loss.backward()
             del loss
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        allocations.end_step(self.model, optimizer)
 
     @torch.no_grad()
     def predict(self) -> None:

@@ -179,12 +179,7 @@ def _training(bench: Bench) -> tuple[allocations.Step, Callable[[], int]]:
             with precision.autocast():
                 outcome = forward(batch)
             outcome.loss.backward()
-        trained = [p for p in model.parameters() if p.requires_grad]
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if ema:
-            ema.update()
+        allocations.end_step(model, optimizer, ema)
 
     def kept() -> int:
         averaged = allocations.of(ema.tensors().values()) if ema else 0

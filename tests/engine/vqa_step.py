@@ -173,12 +173,7 @@ def _training(
                 loss = nats.sum() / tokens.sum()
             loss.backward()
             del loss, nats, tokens
-        trained = [p for p in model.parameters() if p.requires_grad]
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if ema:
-            ema.update()
+        allocations.end_step(model, optimizer, ema)
 
     return step
 

@@ -28,16 +28,16 @@ SECONDS: Final = 300.0
 
 
 def ask(wants: Sequence[Want], cache_root: Path) -> list[Need]:
-    """An answer for each question, in order; those that fail say why."""
-    places = [_place(want, cache_root) for want in wants]
-    found = [_read(place) for place in places]
-    missing = [row for row, need in enumerate(found) if need is None]
-    made = _child([wants[row] for row in missing]) if missing else []
-    for row, need in zip(missing, made, strict=True):
-        found[row] = need
+    """An answer for each question, in order; those that fail say why. Equal ones are asked once."""
+    asked = {_place(want, cache_root): want for want in wants}
+    found = {place: need for place in asked if (need := _read(place))}
+    missing = [place for place in asked if place not in found]
+    made = _child([asked[place] for place in missing]) if missing else []
+    for place, need in zip(missing, made, strict=True):
+        found[place] = need
         if not need.problem:
-            _keep(places[row], need)
-    return [need or Need(problem="no answer") for need in found]
+            _keep(place, need)
+    return [found[_place(want, cache_root)] for want in wants]
 
 
 def remembered(want: Want, cache_root: Path) -> Need | None:

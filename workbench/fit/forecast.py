@@ -88,12 +88,10 @@ def judged(
     Raises:
         PlanError: a run does not fit even one sample at a time, and `anyway` was not said.
     """
-    needs = _answers(specs, where, cache_root)
     lines: dict[str, None] = {}
     problems: dict[str, None] = {}
     made = []
-    for spec in specs:
-        need = needs.get(_key(spec, where)) if _asked(spec) else None
+    for spec, need in zip(specs, _answers(specs, where, cache_root), strict=True):
         if need is not None:
             lines[_line(spec, need, where)] = None
         if need is None or need.problem:
@@ -111,25 +109,19 @@ def _asked(spec: RunSpec) -> bool:
     return spec.engine in ENGINES and spec.task != "ensemble"
 
 
-def _key(spec: RunSpec, where: Gpu | Host) -> str:
-    return want(spec, where).model_dump_json()
-
-
-def _answers(specs: Sequence[RunSpec], where: Gpu | Host, cache_root: Path) -> dict[str, Need]:
-    """By question. A small model on a CPU is not made to wait: only an old answer is taken."""
-    found: dict[str, Need] = {}
-    open_: dict[str, Want] = {}
-    for spec in filter(_asked, specs):
-        asked = want(spec, where)
-        key = asked.model_dump_json()
+def _answers(specs: Sequence[RunSpec], where: Gpu | Host, cache_root: Path) -> list[Need | None]:
+    """Of each run. A small model on a CPU is not made to wait: only an old answer is taken."""
+    known: dict[int, Need | None] = {}
+    open_: dict[int, Want] = {}
+    for row, spec in enumerate(specs):
+        if not _asked(spec):
+            continue
         if isinstance(where, Host) and _from_scratch(spec):
-            if known := asking.remembered(asked, cache_root):
-                found[key] = known
+            known[row] = asking.remembered(want(spec, where), cache_root)
         else:
-            open_[key] = asked
-    return found | dict(
-        zip(open_, asking.ask(list(open_.values()), cache_root), strict=True)
-    )  # fmt: skip
+            open_[row] = want(spec, where)
+    known |= zip(open_, asking.ask(list(open_.values()), cache_root), strict=True)
+    return [known.get(row) for row in range(len(specs))]
 
 
 def _from_scratch(spec: RunSpec) -> bool:
