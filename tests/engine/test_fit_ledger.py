@@ -88,6 +88,7 @@ def test_packed_layer_has_the_bytes_of_bitsandbytes_own(double):
 
 def test_a_model_from_scratch_has_the_parameters_that_are_made():
     from engines.models import ModelEntry
+    from engines.torchkit import shipped
     from engines.vqa import base, fit, shapes
     from tests.engine.vqa_toy import SIZES, rows
 
@@ -96,7 +97,7 @@ def test_a_model_from_scratch_has_the_parameters_that_are_made():
     sizes = SIZES | {"vocabulary": len(processor.tokenizer)}
     entry = ModelEntry(name="small", engines=("vqa",), family="vlm", architecture=sizes)
     config, source = shapes.architecture(entry)
-    assert source == shapes.SCRATCH
+    assert source == shipped.SCRATCH
     need = fit.forecast(
         Shape("scratch", {"quantize": "none", "long_side": 56}).want(), config, source
     )
