@@ -78,6 +78,8 @@ class GpuInfo(Part):
     name: str = ""
     uuid: str = ""
     memory_bytes: int | None = None
+    capability: tuple[int, int] | None = None
+    """Compute capability, by NVML."""
 
 
 class Environment(Part):

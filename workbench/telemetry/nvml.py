@@ -88,6 +88,9 @@ class Nvml:
             "name": (self._ask(self._nvml.nvmlDeviceGetName, handle)[0] or "") if handle else "",
             "uuid": (self._ask(self._nvml.nvmlDeviceGetUUID, handle)[0] or "") if handle else "",
             "memory_bytes": memory["total"] if memory else None,
+            "capability": self._ask(self._nvml.nvmlDeviceGetCudaComputeCapability, handle)[0]
+            if handle
+            else None,
         }
 
     def memory(self, index: int) -> Json:

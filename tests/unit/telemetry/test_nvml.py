@@ -19,8 +19,9 @@ from workbench.telemetry import gpus, nvml
 def test_a_healthy_gpu(stub: Stub) -> None:
     facts, reading = stub.once()
     assert facts["facts"]["gpus"] == [
-        {"index": 0, "name": "STUB GPU", "uuid": "GPU-stub-0", "memory_bytes": 80 * GIB}
-    ]
+        {"index": 0, "name": "STUB GPU", "uuid": "GPU-stub-0", "memory_bytes": 80 * GIB,
+         "capability": [8, 0]}
+    ]  # fmt: skip
     gpu = reading["gpus"][0]
     assert (gpu["used"], gpu["total"], gpu["interface"]) == (10 * GIB, 80 * GIB, "v2")
     assert (gpu["utilisation"], gpu["power"], gpu["temperature"]) == (55.0, 250.0, 40.0)
