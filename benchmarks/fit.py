@@ -16,51 +16,58 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-Of = Callable[[Any, Path], int]
+from tests.engine.random_models import ModelFolders
+
+Of = Callable[[Any, ModelFolders], int]
 Table = tuple[Sequence[Any], Of, Of]
-"""Shapes; bytes that are forecast and measured of one, with a folder for its model."""
+"""Shapes; bytes that are forecast and measured of one, with folders for its models."""
 
 
 def vqa(*, gpu: bool) -> Table:
     from engines.vqa import fit
     from tests.engine import vqa_step
 
-    def forecast(shape: vqa_step.Shape, _: Path) -> int:
+    def forecast(shape: vqa_step.Shape, _: ModelFolders) -> int:
         need = fit.forecast(shape.want(), shape.config(), "benchmark")
         return sum(need.phases["train" if shape.trains else "predict"].values())
 
     tests = importlib.import_module(f"tests.engine.test_fit_{'gpu' if gpu else 'ledger'}")
-    return tests.SHAPES, forecast, vqa_step.measured_on_gpu if gpu else vqa_step.measured
+    if gpu:
+        return tests.SHAPES, forecast, vqa_step.measured_on_gpu
+    return tests.SHAPES, forecast, lambda shape, folders: vqa_step.measured(shape, folders.new())
 
 
 def captioning(*, gpu: bool) -> Table:
     from engines.captioning import fit
     from tests.engine import captioning_step, test_fit_captioning
 
-    def pair(shape: captioning_step.Shape, folder: Path) -> Any:
-        return captioning_step.written(shape, folder)
+    def pair(shape: captioning_step.Shape, folders: ModelFolders) -> Any:
+        return captioning_step.shared(shape, folders)
 
-    def forecast(shape: captioning_step.Shape, folder: Path) -> int:
+    def forecast(shape: captioning_step.Shape, folders: ModelFolders) -> int:
         suffix = "mp4" if shape.frames > 1 else "png"
-        read = test_fit_captioning.subset(folder / "s", suffix, [["a word"]])
-        need = fit.forecast(shape.want(read), shape.params, pair(shape, folder))
+        read = test_fit_captioning.subset(folders.new(), suffix, [["a word"]])
+        need = fit.forecast(shape.want(read), shape.params, pair(shape, folders))
         return sum(need.phases["train" if shape.trains else "predict"].values())
 
     tests = importlib.import_module(f"tests.engine.test_fit_captioning{'_gpu' if gpu else ''}")
     step = captioning_step.measured_on_gpu if gpu else captioning_step.measured
-    return tests.SHAPES, forecast, lambda shape, folder: step(shape, pair(shape, folder))
+    return tests.SHAPES, forecast, lambda shape, folders: step(shape, pair(shape, folders))
 
 
 def retrieval(*, gpu: bool) -> Table:
     from engines.retrieval import fit
     from tests.engine import retrieval_step
 
-    def forecast(shape: retrieval_step.Shape, folder: Path) -> int:
-        return retrieval_step.said(fit.rehearse(shape.want(folder)), shape)
+    def place(shape: retrieval_step.Shape, folders: ModelFolders) -> Path:
+        return folders.root / shape.family
+
+    def forecast(shape: retrieval_step.Shape, folders: ModelFolders) -> int:
+        return retrieval_step.said(fit.rehearse(shape.want(place(shape, folders))), shape)
 
     tests = importlib.import_module(f"tests.engine.test_fit_retrieval{'_gpu' if gpu else ''}")
     step = retrieval_step.measured_on_gpu if gpu else retrieval_step.measured
-    return tests.SHAPES, forecast, step
+    return tests.SHAPES, forecast, lambda shape, folders: step(shape, place(shape, folders))
 
 
 def main() -> None:
@@ -77,14 +84,15 @@ def main() -> None:
     print("|---|---|---:|---:|---:|---:|")
     for engine in asked.engines or known:
         shapes, forecast, measured = known[engine](gpu=asked.gpu)
-        for shape in shapes:
-            with tempfile.TemporaryDirectory() as folder:
+        with ModelFolders(Path(tempfile.gettempdir())) as folders:
+            for shape in shapes:
                 began = time.perf_counter()
-                said = forecast(shape, Path(folder))
+                said = forecast(shape, folders)
                 took = time.perf_counter() - began
-                real = measured(shape, Path(folder))
-            sizes = f"{said / 2**20:,.1f} MiB | {real / 2**20:,.1f} MiB"
-            print(f"| {engine} | {shape.name} | {sizes} | {said / real:.3f} | {took:.1f} |")
+                real = measured(shape, folders)
+                sizes = f"{said / 2**20:,.1f} MiB | {real / 2**20:,.1f} MiB"
+                line = f"| {engine} | {shape.name} | {sizes} | {said / real:.3f} | {took:.1f} |"
+                print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from engines.torchkit import quantize
 from engines.torchkit.optimizers import decay_groups
 from engines.torchkit.precision import Precision
 from tests.engine import allocations
+from tests.engine.random_models import ModelFolders
 
 TEXT: dict[str, Any] = {
     "model_type": "qwen3", "vocab_size": 2048, "hidden_size": 256, "intermediate_size": 1024,
@@ -62,6 +63,10 @@ class Shape:
         }  # fmt: skip
         return Params(**{**small, **self.settings})
 
+    def configs(self) -> tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]:
+        """Class of transformers and configuration of the tower and of the language model."""
+        return ("AutoModel", VISION | self.vision), ("AutoModelForCausalLM", TEXT | self.sizes)
+
     def want(self, subsets: tuple[str, ...] = ()) -> Want:
         """The question that the ledger is asked."""
         return Want(
@@ -72,16 +77,20 @@ class Shape:
 
 def written(shape: Shape, folder: Path) -> tuple[Part, Part]:
     """Folders of a tower and a language model with random weights, as a person would have them."""
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    import transformers
 
     made = []
-    kinds: tuple[Any, Any] = (AutoModel, AutoModelForCausalLM)
-    configs = (VISION | shape.vision, TEXT | shape.sizes)
-    for name, config, kind in zip(("v", "l"), configs, kinds, strict=True):
-        sizes = AutoConfig.for_model(**config)
-        kind.from_config(sizes).save_pretrained(folder / name)
+    for name, (auto, config) in zip(("v", "l"), shape.configs(), strict=True):
+        sizes = transformers.AutoConfig.for_model(**config)
+        getattr(transformers, auto).from_config(sizes).save_pretrained(folder / name)
         made.append(Part(path=str(folder / name)))
     return made[0], made[1]
+
+
+def shared(shape: Shape, folders: ModelFolders) -> tuple[Part, Part]:
+    """The same in folders that shapes of equal sizes share; weights are drawn on the target."""
+    tower, language = (folders.get(*named, shape.target) for named in shape.configs())
+    return Part(path=str(tower)), Part(path=str(language))
 
 
 def measured(shape: Shape, pair: tuple[Part, Part]) -> int:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from tests.engine import toys
+from tests.engine.random_models import ModelFolders
 
 COLOURS = ["red", "green", "blue", "orange", "purple", "black", "teal", "gold"]
 SHAPES = ["disc", "square", "cross"]
@@ -108,6 +109,13 @@ precision = "fp32"
 
 def write_lines(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFolders]:
+    """Folders of large models, removed after the module's last test."""
+    with ModelFolders(tmp_path_factory.getbasetemp()) as folders:
+        yield folders
 
 
 @pytest.fixture(scope="module")

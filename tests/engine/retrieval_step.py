@@ -59,7 +59,7 @@ class Shape:
             return models.load("effnet-minilm")
         model = folder / "model"
         if not model.is_dir():
-            model.mkdir()
+            model.mkdir(parents=True)
             families.FOLDERS.get(self.family, partial(published, self.family))(model)
         return models.load(f"path:{model}")
 

@@ -1,4 +1,7 @@
-"""The memory forecast against torch's own count on a GPU, for a real 3B's sizes in NF4."""
+"""The memory forecast against torch's own count on a GPU, for a real 3B's sizes in NF4.
+
+Needs 7.6 GB of disk: one model in bf16, which all shapes share.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ SHAPES = (
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-def test_forecast_is_what_torch_counts_within_a_tenth(shape, tmp_path):
+def test_forecast_is_what_torch_counts_within_a_tenth(shape, model_folders):
     from engines.vqa import fit
     from workbench.fit.verdict import WORKSPACE_BYTES
 
@@ -37,5 +40,5 @@ def test_forecast_is_what_torch_counts_within_a_tenth(shape, tmp_path):
     want = shape.want().model_copy(update={"capability": capability})
     need = fit.forecast(want, shape.config(), "test")
     said = sum(need.phases["train" if shape.trains else "predict"].values())
-    real = measured_on_gpu(shape, tmp_path)
+    real = measured_on_gpu(shape, model_folders)
     assert said + WORKSPACE_BYTES[capability >= (9, 0)] == pytest.approx(real, rel=0.1)

@@ -1,4 +1,7 @@
-"""The memory forecast of retrieval against torch's own count on a GPU, for published sizes."""
+"""The memory forecast of retrieval against torch's own count on a GPU, for published sizes.
+
+Needs 2.2 GB of disk: two models in fp32, one folder for all shapes of a model.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,13 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-def test_forecast_is_what_torch_counts_within_a_tenth(shape, tmp_path):
+def test_forecast_is_what_torch_counts_within_a_tenth(shape, model_folders):
     from engines.retrieval import fit
     from workbench.fit.verdict import WORKSPACE_BYTES
 
     capability = torch.cuda.get_device_capability()
-    want = shape.want(tmp_path).model_copy(update={"capability": capability})
+    folder = model_folders.root / shape.family
+    want = shape.want(folder).model_copy(update={"capability": capability})
     forecast = said(fit.rehearse(want), shape)
-    real = measured_on_gpu(shape, tmp_path)
+    real = measured_on_gpu(shape, folder)
     assert forecast + WORKSPACE_BYTES[capability >= (9, 0)] == pytest.approx(real, rel=0.1)

@@ -22,8 +22,10 @@ from engines.vqa.model import LEARNT, Answerer
 from engines.vqa.params import Params
 from engines.vqa.wording import IGNORED
 from tests.engine import allocations
+from tests.engine.random_models import ModelFolders
 
 IMAGE, LOOK = 1, 2
+AUTO = "AutoModelForImageTextToText"
 TEXT: dict[str, Any] = {
     "vocab_size": 2048, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
@@ -83,11 +85,10 @@ class Shape:
 
 def written(shape: Shape, folder: Path) -> Path:
     """A folder with random weights of these sizes, as a person would have one."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    import transformers
 
-    config = shape.config()
-    sizes = AutoConfig.for_model(config.pop("model_type"), **config)
-    AutoModelForImageTextToText.from_config(sizes).save_pretrained(folder)
+    sizes = transformers.AutoConfig.for_model(**shape.config())
+    getattr(transformers, AUTO).from_config(sizes).save_pretrained(folder)
     return folder
 
 
@@ -121,20 +122,23 @@ def measured(shape: Shape, folder: Path) -> int:
     What lives between the steps is added up tensor by tensor; what comes and goes in one is what
     torch's profiler saw of the allocator.
     """
-    step, kept = real(shape, folder, torch.device("cpu"))
+    step, kept = real(shape, written(shape, folder), torch.device("cpu"))
     return kept + allocations.peak(step)
 
 
-def measured_on_gpu(shape: Shape, folder: Path) -> int:
+def measured_on_gpu(shape: Shape, folders: ModelFolders) -> int:
     """The same by torch's own count, which has cuBLAS's workspace in it."""
+    folder = folders.get(AUTO, shape.config(), "cuda")
     step, _ = real(shape, folder, torch.device("cuda"))
     return allocations.peak_on_gpu(step)
 
 
 def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[], None], int]:
-    """A step whose first time is over, and the bytes of what lives between the steps."""
+    """A step whose first time is over, and the bytes of what lives between the steps.
+
+    `folder` holds the model.
+    """
     params, precision = shape.params, Precision(shape.params.precision, device)
-    written(shape, folder)
     found = pretrained.load(
         folder, pretrained.SEEING, precision, four_bit=params.quantize == "nf4",
         double=params.double_quant,
