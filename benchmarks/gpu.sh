@@ -8,5 +8,5 @@ python=${PYTHON:-.venv/bin/python}
 folder=${1:-${TMPDIR:-/tmp}}
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 "$python" -m pytest -q -m gpu tests
-"$python" benchmarks/gpu_epoch.py --folder "$folder" --compile --out "${OUT:-.}/gpu.json"
+"$python" -m benchmarks.gpu_epoch --folder "$folder" --set compile=true --out "${OUT:-.}/gpu.json"
 "$python" benchmarks/fit.py --gpu

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from benchmarks import weekly
+from benchmarks.weekly import tiny_clip as tiny_clip
 from workbench import plan
 
 

@@ -132,22 +132,30 @@ def make_pool(sizes: Sizes) -> tuple[Pool, TokenItems]:
     return Pool(*sides, drawn, np.arange(sizes.pairs + 1)), TokenItems(flat, offsets, pad=0)
 
 
-def make_model(params: Params, thin: int, attention: str = "sdpa") -> ClipEncoder:
-    """The preset's model with random weights, its layers chosen as the settings say."""
-    entry = models.load(plan.preset(PRESET).models[0])
-    shipped_sizes = shipped.sizes(entry, shapes.SHAPES)
+def tiny_clip(thin: int, image_size: int, attention: str = "sdpa") -> CLIPModel:
+    """The preset's model with random weights: 115,382,145 parameters at `thin` 1."""
+    shipped_sizes = shipped.sizes(preset_entry(), shapes.SHAPES)
     assert shipped_sizes is not None
     config = dict(shipped_sizes[0])
     for tower in ("text_config", "vision_config"):
         widths = ("hidden_size", "intermediate_size", "num_attention_heads")
         config[tower] = config[tower] | {n: max(1, config[tower][n] // thin) for n in widths}
-    config["vision_config"]["image_size"] = params.image_size
+    config["vision_config"]["image_size"] = image_size
     config["projection_dim"] //= thin
     torch.manual_seed(42)
-    clip = CLIPModel(CLIPConfig.from_dict(config | {"attn_implementation": attention}))
-    model = ClipEncoder(clip, params.temperature)
-    loading.shape(model, entry, params, Words(Tokenizer(BPE()), 0, 0))
+    return CLIPModel(CLIPConfig.from_dict(config | {"attn_implementation": attention}))
+
+
+def make_model(params: Params, thin: int, attention: str = "sdpa") -> ClipEncoder:
+    """The encoder around it, its layers chosen as the settings say."""
+    model = ClipEncoder(tiny_clip(thin, params.image_size, attention), params.temperature)
+    loading.shape(model, preset_entry(), params, Words(Tokenizer(BPE()), 0, 0))
     return model
+
+
+def preset_entry() -> models.ModelEntry:
+    """The catalogue's entry of the preset's model."""
+    return models.load(plan.preset(PRESET).models[0])
 
 
 class Bench:
@@ -166,7 +174,7 @@ class Bench:
     ) -> Iterator[tuple[Params, work.Job]]:
         """Parameters and training of a run with these changes to the preset's settings."""
         params = settings(self.sizes, changes)
-        entry = models.load(plan.preset(PRESET).models[0])
+        entry = preset_entry()
         spec = protocol.RunSpec(
             suite="", run_id="epoch", engine="retrieval", subset="oven_train", model=entry.name,
             params=params.model_dump(mode="json"), cache_root=str(self.scratch),
