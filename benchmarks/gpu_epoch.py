@@ -27,7 +27,6 @@ from typing import Any
 import torch
 
 from benchmarks import weekly
-from benchmarks.weekly import tiny_clip as tiny_clip
 from workbench import plan
 
 
