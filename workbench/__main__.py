@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
 from results.text import clean, make_writable
-from workbench import paths
+from workbench import paths, process_state
 
 
 def main() -> NoReturn:
     """Entry point."""
+    process_state.restore()
     os.umask(0o077)  # what this tool writes is for its user
     make_writable(sys.stdout, sys.stderr)
     sys.excepthook = tell_fault
     os.environ.update(paths.module_path(os.environ))  # for all that is started from here
     refuse_control_characters(sys.argv[1:])
+    refuse_missing_folder()
     if len(sys.argv) > 1:
         from workbench import cli
 
@@ -37,6 +40,16 @@ def refuse_control_characters(words: list[str]) -> None:
             said = f"workbench: argument {number} holds control characters: {clean(word)}; rename"
             print(said, "the file, or leave them out", file=sys.stderr)  # noqa: T201 - talk
             raise SystemExit(2)
+
+
+def refuse_missing_folder() -> None:
+    """A current folder that was removed, or that may not be entered, has no path to resolve."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        text = f"workbench: the current folder cannot be used ({error.strerror}); change to another"
+        print(text, file=sys.stderr)  # noqa: T201 - talk
+        raise SystemExit(2) from None
 
 
 def tell_fault(

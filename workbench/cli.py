@@ -5,9 +5,11 @@ stdout is data, stderr is talk; exit codes are those of `exits.ExitStatus`.
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 import typer.core
@@ -39,6 +41,8 @@ from workbench.options import (
     Until,
     asked_plan,
 )
+
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     help="A terminal workbench for multimodal models: what an epoch costs, whether it fits, "
@@ -77,18 +81,38 @@ class RunCommand(typer.core.TyperCommand):
 def main() -> NoReturn:
     """Entry point: one-sentence errors, exit codes as promised."""
     try:
-        app()
+        _invoke()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `| head` has gone; let Python flush in peace
+        _discard_stdout()  # `| head` has enough
         raise SystemExit(ExitStatus.COMPLETED) from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            _discard_stdout()
+            say(f"output cannot be written ({error.strerror}); free some space")
+            raise SystemExit(ExitStatus.FAILED) from None
         problems = _problems(error)
         if not problems:
             raise
         for problem in problems:
             say(problem)
         raise SystemExit(ExitStatus.USAGE) from None
+
+
+def _invoke() -> NoReturn:
+    """Run the command, and write out what it printed while an error can still be told."""
+    try:
+        app()
+    except SystemExit as ending:
+        if isinstance(ending.__context__, BrokenPipeError):  # typer makes it exit code 1
+            raise ending.__context__ from None
+        sys.stdout.flush()
+        raise
     raise SystemExit(ExitStatus.COMPLETED)
+
+
+def _discard_stdout() -> None:
+    """Let Python's last flush of stdout succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _problems(error: Exception) -> list[str]:

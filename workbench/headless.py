@@ -10,14 +10,13 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from results.text import clean
 from workbench import launch, suite
 from workbench.exits import ExitStatus
+from workbench.process_state import handle_signals
 from workbench.state import GOOD, SuiteState
 from workbench.views import Mode, emit, say, talk, view_of
 
@@ -40,7 +39,7 @@ def foreground(folder: Path, mode: Mode, *, share: bool, resume: bool = False) -
             launch.hang_up(launched)  # the warden sees the end of its life pipe
             talk("ending the engine now")
 
-    with _signals(on_signal):
+    with handle_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), on_signal):
         state = _follow(folder, mode)
     _say_what_is_left(state)
     _print_results(folder, mode)
@@ -171,15 +170,3 @@ def _print_results(folder: Path, mode: Mode) -> None:
             emit({"kind": "record", **json.loads(record.model_dump_json())})
     else:
         print(reporting.summary(folder))
-
-
-@contextmanager
-def _signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            with suppress(ValueError):
-                signal.signal(number, old)

@@ -109,9 +109,21 @@ def _new_folder(log_root: Path, name: str) -> Path:
 
 
 def suites(log_root: Path) -> list[Path]:
-    """All suites of a log root, newest first."""
-    found = [p.parent for p in log_root.glob("*/plan.toml") if (p.parent / "runs").is_dir()]
-    return sorted(found, key=lambda p: p.name, reverse=True)
+    """All suites of a log root, the one created last first.
+
+    By the time of plan.toml, which is written once: names carry local time, and a container in UTC
+    and a login in Asia/Seoul are nine hours apart.
+    """
+    plans = [p for p in log_root.glob("*/plan.toml") if (p.parent / "runs").is_dir()]
+    return [p.parent for p in sorted(plans, key=_creation_order, reverse=True)]
+
+
+def _creation_order(plan_file: Path) -> tuple[float, str]:
+    """Its time in seconds since the epoch, then the suite's name; 0 if it has just gone."""
+    try:
+        return plan_file.stat().st_mtime, plan_file.parent.name
+    except OSError:
+        return 0.0, plan_file.parent.name
 
 
 def find(log_root: Path, name: str | None) -> Path:

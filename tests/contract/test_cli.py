@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fixtures.terminals import ROOT
 
 
 def workbench(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -167,3 +170,42 @@ def test_run_and_search_take_the_same_plan(tmp_path: Path) -> None:
 def test_presets_are_listed(tmp_path: Path) -> None:
     done = workbench(tmp_path, "presets")
     assert {line.split()[0] for line in done.stdout.splitlines()} >= {"demo", "weekly-m2kr"}
+
+
+@pytest.mark.parametrize("words", [["presets"], ["data", "list"], ["models", "--json"], ["--help"]])
+def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-u", "-m", "workbench", *words], stdout=writing, stderr=subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, timeout=60, text=True, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [["presets"], ["data", "list"], ["models", "--json"]])
+def test_a_full_disk_under_the_output_is_a_sentence(tmp_path: Path, words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "workbench", *words], stdout=full, stderr=subprocess.PIPE,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, timeout=60, text=True,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == (
+        "workbench: output cannot be written (No space left on device); free some space\n"
+    )
+
+
+def test_a_current_folder_that_is_gone_is_a_sentence(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f'cd "{gone}" && rmdir "{gone}" && exec {sys.executable} -m workbench ps'
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], capture_output=True, text=True, timeout=60, check=False,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "the current folder cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
