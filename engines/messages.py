@@ -38,6 +38,21 @@ class Message(BaseModel):
     """Seconds since the attempt's start on CLOCK_MONOTONIC, which all processes here share."""
 
 
+class EngineGpu(BaseModel):
+    """A GPU as the engine's CUDA runtime names it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    uuid: str = ""
+    """As torch gives it: 32 digits without NVML's prefix; of a MIG slice, its own or its card's."""
+    pci_bus_id: str = ""
+    """`00000000:65:00.0`, as NVML writes it."""
+    name: str = ""
+    memory_bytes: int | None = None
+    """All memory that CUDA can use (cudaMemGetInfo)."""
+    capability: tuple[int, int] | None = None
+
+
 class Hello(Message):
     """First message of every engine."""
 
@@ -49,6 +64,8 @@ class Hello(Message):
     """`cpu`, or the name of the GPU as torch gives it; empty while torch is not loaded yet."""
     threads: int | None = None
     versions: dict[str, str] = {}
+    gpus: tuple[EngineGpu, ...] = ()
+    """Those that all ranks of the run compute on; empty on a CPU, or not known yet."""
 
 
 class Phase(Message):
@@ -293,7 +310,8 @@ class Attempt(Message):
 
 
 class Gpu(BaseModel):
-    """One GPU at one moment. A null has its reason in `reasons` under the field's name."""
+    """One GPU at one moment. A null has its reason in `reasons` under the field's name; a journal
+    from before a field was read has neither."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -305,7 +323,14 @@ class Gpu(BaseModel):
     utilisation: float | None = None
     power: float | None = None
     """Watts."""
+    power_limit: float | None = None
+    """Watts that the driver enforces."""
     temperature: float | None = None
+    clock: float | None = None
+    """MHz of the multiprocessors."""
+    memory_clock: float | None = None
+    throttle: tuple[str, ...] | None = None
+    """Why the clocks are held down now; empty: they are not."""
     reasons: dict[str, str] = {}
 
 

@@ -18,6 +18,7 @@ from engines.messages import (
     Cause,
     Done,
     End,
+    EngineGpu,
     Evaluation,
     Failed,
     Forecast,
@@ -48,6 +49,7 @@ __all__ = [
     "Cause",
     "Done",
     "End",
+    "EngineGpu",
     "EngineMessage",
     "Entry",
     "Evaluation",
@@ -129,6 +131,8 @@ class RunSpec(BaseModel):
     """Run ids of the same suite that must be completed before this one starts."""
     devices: tuple[int, ...] = ()
     """GPU indexes made visible to the engine; empty: the CPU, or whatever the environment shows."""
+    cpu: bool = False
+    """No GPU is made visible to the engine, whatever there is."""
     cache_root: str
     label: str = ""
     """A person's name for the run (an experiment id, say); shown in tables."""

@@ -72,14 +72,27 @@ class Identity(Part):
 
 
 class GpuInfo(Part):
-    """One GPU of the machine."""
+    """One GPU of the machine: a card, or a MIG slice of one."""
 
     index: int
+    """Row in the list of GPUs; on a machine without MIG, NVML's index."""
     name: str = ""
     uuid: str = ""
     memory_bytes: int | None = None
+    card_index: int | None = None
+    """NVML's index of the card, where `index` is another."""
+    pci_bus_id: str = ""
     capability: tuple[int, int] | None = None
     """Compute capability, by NVML."""
+    parent_uuid: str = ""
+    """UUID of the card that this is a MIG slice of; empty: it is a card."""
+    usable: bool = True
+    """False: MIG is on and has no slice, so CUDA cannot use the card."""
+
+    @property
+    def card(self) -> int:
+        """NVML's index of the card."""
+        return self.index if self.card_index is None else self.card_index
 
 
 class Environment(Part):
@@ -95,6 +108,9 @@ class Environment(Part):
     """What the engine computed on, as it said in its first message."""
     threads: int | None = None
     gpus: tuple[GpuInfo, ...] = ()
+    """All of the machine."""
+    run_gpus: tuple[GpuInfo, ...] = ()
+    """Those that the run took, as its engine named them; empty: none, or a record from before."""
     gpu_reason: str = ""
     """Why `gpus` is empty."""
     driver: str = ""

@@ -22,8 +22,9 @@ from workbench.journal import LineSplitter
 from workbench.ladder import Ladder
 from workbench.limits import Limits
 from workbench.progress import RateLimit, Silence, Sleep
+from workbench.run_gpus import AttemptGpus
 from workbench.searching import Searching
-from workbench.telemetry.gpus import GpuWatch, shown_gpus
+from workbench.telemetry.gpus import GpuWatch
 from workbench.telemetry.proc import TreeMeter
 
 SAMPLED_AT = frozenset({"memory", "done", "failed"})
@@ -84,7 +85,7 @@ class Attempt:
         self._pipe_open = True
         self._sample_due = self._slow_due = self._pss_due = 0.0
         self._peak: int | None = None
-
+        self._gpus = AttemptGpus(spec, setting.gpus, os.environ)
         self._cpu_start = time.process_time()
         self._sampler_start = setting.gpus.cpu_seconds
         self._oom_start = verdict.oom_kills()
@@ -164,6 +165,7 @@ class Attempt:
             return
         self.silence.heard(message, now)
         self.book.write(message, "engine")
+        self._gpus.receive(message)
         if isinstance(message, protocol.Hello) and message.protocol != protocol.PROTOCOL:
             self._break_off(
                 f"the engine speaks protocol {message.protocol}, the warden {protocol.PROTOCOL}"
@@ -260,10 +262,8 @@ class Attempt:
         reading = self.meter.read()
         if peak:
             self._peak = self.meter.peak_main() or self._peak
-        watch = self.setting.gpus
-        shown = shown_gpus(self.spec.devices, os.environ, watch.facts)
-        gpus, reason = watch.read(self.meter.pids, shown)
-        if not self.contaminated and (strangers := watch.strangers(self.meter.pids, shown)):
+        gpus, reason = self._gpus.read(self.meter.pids)
+        if not self.contaminated and (strangers := self._gpus.strangers(self.meter.pids)):
             self.contaminated = True
             text = f"{strangers} processes of others compute on the GPU; times are theirs too"
             self.book.write(protocol.Notice(t=self._t(), code="other-tenant", text=text))
@@ -313,6 +313,8 @@ class Attempt:
             detail += rungs.outcome(self.rung, self.book.state)
             if self.rung is not None:
                 self.book.write(self.rung.model_copy(update={"t": self._exit_t}))
+        for notice in self._gpus.notices(self._exit_t):
+            self.book.write(notice)
         self._end(cause, detail, status)
         self.meter.close()
         self.engine.close()

@@ -194,7 +194,7 @@ def run(
     }  # fmt: skip
     asked = asked_plan(plan_file, preset, flags, setting, cpu=cpu)
     starting.check_devices(asked)
-    asked, specs, lines = fit_cli.forecast_runs(asked, setting, cpu=cpu, anyway=anyway)
+    asked, specs, lines = fit_cli.forecast_runs(asked, setting, anyway=anyway)
     for line in lines:
         say(line)
     if dry_run:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from engines.protocol import Probe, RunSpec, Task
 from results import forecasts, query, store
 from results.schema import RunRecord
+from workbench import devices
 
 
 def _as_share(value: Any) -> Any:
@@ -93,7 +94,7 @@ def calibrated(specs: Sequence[RunSpec], log_root: Path) -> list[RunSpec]:
 
 
 def _told(spec: RunSpec, records: Sequence[RunRecord]) -> RunSpec:
-    gpu = sees_gpu(spec.devices, os.environ)
+    gpu = devices.sees_gpu(spec.devices, os.environ, cpu=spec.cpu)
     found = forecasts.wander(records, platform.node(), gpu=gpu)
     if found is None or spec.probe is None:
         return spec
@@ -102,14 +103,3 @@ def _told(spec: RunSpec, records: Sequence[RunRecord]) -> RunSpec:
         "unseen_from": f"for what {found.count} earlier forecasts here missed",
     }
     return spec.model_copy(update={"probe": spec.probe.model_copy(update=known)})
-
-
-def sees_gpu(
-    devices: Sequence[int], environment: Mapping[str, str], nodes: Path = Path("/dev")
-) -> bool:
-    """Whether an engine will find a GPU: chosen by the plan, or there and not hidden."""
-    if devices:
-        return True
-    shown = environment.get("CUDA_VISIBLE_DEVICES")
-    hidden = shown is not None and shown.split(",")[0].strip() in ("", "-1")
-    return not hidden and any(nodes.glob("nvidia[0-9]*"))

@@ -18,6 +18,7 @@ from workbench.options import (
     AsJson,
     Engines,
     Models,
+    NoGpu,
     PlanFile,
     Preset,
     Settings,
@@ -63,6 +64,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     setting: Settings = None,
     task: TaskName = None,
     gpu: GpuName = "",
+    cpu: NoGpu = False,
     rows: Rows = None,
     host_gib: HostMemory = None,
     markdown: AsMarkdown = False,
@@ -76,10 +78,10 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     if not (plan_file or preset):
         flags["engine"] = engine or [_engine_of(model or ())]
         flags["subsets"] = subset or ([NO_SUBSET] if rows else None)
-    asked = asked_plan(plan_file, preset, flags, setting)
-    device = forecast.chosen(gpu or asked.gpu, asked.devices, cpu=False)
+    asked = asked_plan(plan_file, preset, flags, setting, cpu=cpu)
+    device = forecast.chosen(gpu or asked.gpu, asked.devices, cpu=asked.cpu)
     asked = with_rules(asked, setting, device)
-    where = _place(device, host_gib)
+    where = _place(device, host_gib, cpu=asked.cpu)
     cache_root, fits = paths.cache_root(), True
     host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
     specs = planned.runs(asked, cache_root)
@@ -114,7 +116,7 @@ def with_rules(asked: SuitePlan, settings: list[str] | None, gpu: Gpu | None) ->
 
 
 def forecast_runs(
-    asked: SuitePlan, settings: list[str] | None, *, cpu: bool, anyway: bool
+    asked: SuitePlan, settings: list[str] | None, *, anyway: bool
 ) -> tuple[SuitePlan, list[RunSpec], list[str]]:
     """Plan and specs with rules and forecasts, and lines for a person, before a suite starts.
 
@@ -124,7 +126,8 @@ def forecast_runs(
     from workbench import paths, plan
     from workbench.fit import forecast
 
-    gpu, cache_root = forecast.chosen(asked.gpu, asked.devices, cpu=cpu), paths.cache_root()
+    cpu, cache_root = asked.cpu, paths.cache_root()
+    gpu = forecast.chosen(asked.gpu, asked.devices, cpu=cpu)
     asked = with_rules(asked, settings, gpu)
     specs = plan.expand(asked, cache_root)
     lines = [f"{key} = {asked.settings.get(key)}, {why}" for key, why in asked.origins.items()]
@@ -135,12 +138,12 @@ def forecast_runs(
     return asked, specs, [*lines, *said]
 
 
-def _place(gpu: Gpu | None, host_gib: float | None) -> Gpu | Host | None:
+def _place(gpu: Gpu | None, host_gib: float | None, *, cpu: bool) -> Gpu | Host | None:
     """Where the plan's runs will compute; a host has what was said, else what is free."""
     from workbench.fit import forecast
     from workbench.fit.verdict import Host
 
-    where = forecast.place(gpu, cpu=False)
+    where = forecast.place(gpu, cpu=cpu)
     if isinstance(where, Host) and host_gib:
         return Host(int(host_gib * (1 << 30)), "the host")
     return where

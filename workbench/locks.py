@@ -14,36 +14,52 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from workbench import paths
+from engines.protocol import RunSpec
+from results.schema import GpuInfo
+from workbench import devices, paths
 
 _NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
-def devices_of(spec_devices: Iterable[int], environment: Mapping[str, str], gpus: int) -> set[str]:
-    """The names of what a run will use: `cpu`, or `gpu-0`, `gpu-1`, …
+CPU: Final = "cpu"
+EVERY_GPU: Final = "gpus"
+"""All GPUs of the machine, for a run of which nobody knows the ones that it will take."""
+
+MEMBERS: Final = "gpu-any"
+"""Held in common by all who run beside others (`share`) on single GPUs."""
+
+
+def devices_of(
+    spec: RunSpec,
+    variables: Mapping[str, str],
+    gpus: Sequence[GpuInfo],
+    nodes: Path = devices.DEV,
+) -> set[str]:
+    """The names of what a run will use: `cpu`, or UUIDs of GPUs and of MIG slices.
 
     An engine without a device setting takes whatever the environment shows, so all of it is locked.
+    Where GPUs may be and the driver has not listed them, everything is.
     """
-    if chosen := set(spec_devices):
-        return {f"gpu-{index}" for index in chosen}
-    if gpus == 0:
-        return {"cpu"}
-    shown = environment.get("CUDA_VISIBLE_DEVICES")
-    if shown is None:
-        return {f"gpu-{index}" for index in range(gpus)}
-    named = [part.strip() for part in shown.split(",") if part.strip()]
-    return {f"gpu-{_NAME.sub('_', part)}" for part in named if part != "-1"} or {"cpu"}
+    hidden = not spec.devices and devices.hides_all(variables)
+    if spec.cpu or hidden:
+        return {CPU}
+    if not gpus:
+        return {CPU, EVERY_GPU} if spec.devices or devices.may_be_here(nodes) else {CPU}
+    visible = devices.resolve(spec.devices, variables, gpus)
+    if not visible.gpus:
+        return {CPU, EVERY_GPU}
+    return {gpu.uuid or EVERY_GPU for gpu in visible.gpus}
 
 
 class DeviceLocks:
     """The locks of one suite. All or none; give them back with `release` or by dying."""
 
-    def __init__(self, devices: Iterable[str], holder: str, root: Path | None = None) -> None:
-        self.devices = tuple(sorted(set(devices)))  # one order for all, so nobody waits in a ring
+    def __init__(self, names: Iterable[str], holder: str, root: Path | None = None) -> None:
+        self.devices = tuple(sorted(set(names)))  # one order for all, so nobody waits in a ring
         self.holder = holder
         self.behind = ""
         """Who was in the way at the last try: `SUITE on DEVICE`."""
@@ -61,9 +77,9 @@ class DeviceLocks:
         if self._held:
             return True
         taken: list[int] = []
-        for device in self.devices:
+        for device, mode in self._lock_modes():
             descriptor = self._open(device, "lock")
-            if not _flock(descriptor):
+            if not _flock(descriptor, mode):
                 self.behind = f"{_read_holder(descriptor)} on {device}"
                 for other in (descriptor, *taken):
                     os.close(other)
@@ -76,10 +92,23 @@ class DeviceLocks:
         self._leave_company()
         return True
 
+    def _lock_modes(self) -> list[tuple[str, int]]:
+        """Files and their modes. Whoever has a single GPU holds the one of all in common with the
+        others, so that nobody has all of them meanwhile."""
+        modes = dict.fromkeys(self.devices, fcntl.LOCK_EX)
+        if self._single_gpus and EVERY_GPU not in modes:
+            modes[EVERY_GPU] = fcntl.LOCK_SH
+        return sorted(modes.items())
+
+    @property
+    def _single_gpus(self) -> bool:
+        return any(device not in (CPU, EVERY_GPU) for device in self.devices)
+
     def share(self) -> None:
         """Run beside whoever holds the locks, and let them know."""
         if not self._held and not self._company:
-            self._company = [self._open(device, "shared") for device in self.devices]
+            names = [*self.devices, *([MEMBERS] if self._single_gpus else ())]
+            self._company = [self._open(name, "shared") for name in names]
             for descriptor in self._company:
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
 
@@ -87,7 +116,9 @@ class DeviceLocks:
         """Whether another suite computes on one of our devices now."""
         if not self._held:
             return True
-        return any(self._has_company(device) for device in self.devices)
+        names = {*self.devices, *([EVERY_GPU] if self._single_gpus else ())}
+        names |= {MEMBERS} if EVERY_GPU in self.devices else set()
+        return any(self._has_company(name) for name in names)
 
     def _has_company(self, device: str) -> bool:
         descriptor = self._open(device, "shared")
@@ -151,9 +182,9 @@ def held_by(path: Path) -> str:
         return ""
 
 
-def _flock(descriptor: int) -> bool:
+def _flock(descriptor: int, mode: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

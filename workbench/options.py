@@ -78,7 +78,8 @@ def asked_plan(
 ) -> Any:
     """The plan of a file or a preset, overruled by flags (fields of a plan) and `--set`.
 
-    Flags that are empty were not given. `cpu`: on no GPU, whatever the plan names.
+    Flags that are empty were not given. `cpu`: on no GPU, whatever the plan names; a GPU's index
+    among the flags overrules `cpu = true` of the plan.
 
     Raises:
         PlanError: both are given, nothing is, or what is given does not fit together.
@@ -88,7 +89,10 @@ def asked_plan(
     if plan_file and preset:
         raise plan.PlanError(["give a plan file or --preset, not both"])
     flags = {name: value for name, value in flags.items() if value not in (None, "", [], {})}
-    flags |= {"devices": []} if cpu else {}
+    if cpu and "devices" in flags:
+        raise plan.PlanError(["give --device or --cpu, not both"])
+    flags |= {"cpu": True, "devices": []} if cpu else {}
+    flags |= {"cpu": False} if "devices" in flags and not cpu else {}
     table: dict[str, Any] = {}
     if plan_file:
         table = plan.load(plan_file).model_dump(mode="json", by_alias=True)

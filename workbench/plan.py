@@ -25,9 +25,9 @@ from workbench import costing, folds, paths, plan_paths, presence, ranges
 
 PRESETS = Path(__file__).parent / "presets"
 
-
 YOUNGER: Final = (
     "cost_probe", "until", "oom_retries", "on_disk_full", "variants", "search", "gpu", "origins",
+    "cpu",
 )  # fmt: skip
 
 
@@ -105,6 +105,8 @@ class SuitePlan(BaseModel):
     repeats: int = Field(default=1, ge=1, le=1000)
     devices: Ints = ()
     """GPU indexes; empty: whatever the environment shows."""
+    cpu: bool = False
+    """Every GPU is hidden from the engines."""
     settings: dict[str, Any] = {}
     variants: tuple[Variant, ...] = Field(default=(), alias="variant")
     """Every combination is run once with each of these; none: once."""
@@ -212,6 +214,7 @@ def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
             that cannot be had here.
     """
     problems = [*_unknown_names(plan), *_same_variants(plan), *_unused_overrides(plan)]
+    problems += presence.device_conflict(plan.devices, cpu=plan.cpu)
     specs: list[RunSpec] = []
     if not problems:
         for cell in _cells(plan):
@@ -310,6 +313,7 @@ def _spec(
         seed=cell.seed,
         repeat=cell.repeat,
         devices=plan.devices,
+        cpu=plan.cpu,
         cache_root=str(cache_root),
         label=next(
             (o.label for o in reversed(fitting) if o.label is not None), cell.variant or plan.label

@@ -64,6 +64,12 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(names)
 
 
+def device_conflict(devices: Sequence[int], *, cpu: bool) -> list[str]:
+    """Why GPUs that a plan names and its `cpu` exclude each other; none: they do not."""
+    both = cpu and devices
+    return ["cpu = true hides every GPU; leave out devices, or leave out cpu"] if both else []
+
+
 def device_problem(devices: Sequence[int], nodes: Path = Path("/dev")) -> str | None:
     """Why a GPU that a plan names cannot be here, from its device nodes alone; None: it may be.
 

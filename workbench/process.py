@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engines.protocol import RunSpec
-from workbench import paths, tree
+from workbench import devices, paths, tree
 
 ENGINE_COMMAND: Final = (sys.executable, "-m", "engines.child")
 
@@ -175,10 +175,19 @@ def environment(
         "WORKBENCH_ATTEMPT": str(attempt),
         "WORKBENCH_PARAMS": json.dumps(dict(smaller or {})),
     }
+    return passed | _visible_devices(spec, passed)
+
+
+def _visible_devices(spec: RunSpec, variables: Mapping[str, str]) -> dict[str, str]:
+    """What CUDA is told of its GPUs. Indexes that a shell chose keep the shell's order."""
+    if spec.cpu:
+        return {devices.VISIBLE: ""}
     if spec.devices:
-        passed["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in spec.devices)
-        passed["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts them
-    return passed
+        chosen = ",".join(str(device) for device in spec.devices)
+        return {devices.VISIBLE: chosen, devices.ORDER: devices.BY_BUS}
+    if devices.VISIBLE in variables or devices.ORDER in variables:
+        return {}
+    return {devices.ORDER: devices.BY_BUS}
 
 
 def trim_log(run_dir: Path, limit: int, keep: int = 1 << 20) -> int:

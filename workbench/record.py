@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engines import protocol
 from results import schema
 from results.schema import Reading
-from workbench import rungs
+from workbench import devices, rungs
+from workbench.devices import NOT_COUNTED
 from workbench.state import RunState
 
 DISAGREEMENT = 0.05
@@ -98,10 +99,28 @@ def _environment(run: RunState) -> schema.Environment:
     return machine.model_copy(
         update={
             "device": run.hello.device,
+            "run_gpus": _run_gpus(run.hello, machine.gpus),
             "threads": run.hello.threads,
             "versions": {**machine.versions, **run.hello.versions},
         }
     )
+
+
+def _run_gpus(
+    hello: protocol.Hello, machine: Sequence[schema.GpuInfo]
+) -> tuple[schema.GpuInfo, ...]:
+    """The GPUs as the engine named them, with NVML's row and UUID where it lists them."""
+    rows = []
+    for number, gpu in enumerate(hello.gpus):
+        facts = gpu.model_dump(include=set(schema.GpuInfo.model_fields), exclude_unset=True)
+        listed = devices.match_engine([gpu], devices.resolve([], {}, machine), machine).indexes
+        same = next((row for row in machine if row.index in listed), None)
+        if same is None:
+            rows.append(schema.GpuInfo(index=number, **facts))
+        else:
+            facts.pop("uuid", None)
+            rows.append(same.model_copy(update=facts))
+    return tuple(rows)
 
 
 def _timing(run: RunState) -> schema.Timing:
@@ -238,10 +257,21 @@ def _rss_main(run: RunState) -> Reading:
 
 
 def _nvml_peak(run: RunState, name: str, gpu_reason: str) -> Reading:
-    """Sum over the GPUs of each one's peak; the field's own reason where NVML gave none."""
+    """Sum over the run's GPUs of each one's peak; the field's own reason where NVML gave none.
+
+    Samples have the run's GPUs only; journals from before engines named theirs have all of the
+    machine's, of which no sum is the run's.
+    """
     values = [v for key, v in run.peaks.items() if key.startswith(f"{name}[")]
+    named = len(run.hello.gpus) if run.hello else 0
+    if len(values) > 1 and not named:
+        return Reading(reason=f"the engine did not say which of {len(values)} GPUs it took")
+    reserved = any(memory.vram_reserved_peak for memory in run.memory.values())
+    if name == "vram_process" and reserved and not all(values):
+        return Reading(reason=NOT_COUNTED)
     if values:
-        return Reading(value=sum(values), method="NVML")
+        several = f", sum of the peaks of {len(values)} GPUs" if len(values) > 1 else ""
+        return Reading(value=sum(values), method=f"NVML{several}")
     field = {"vram_process": "process", "vram_device": "used"}[name]
     gpus = run.sample.gpus if run.sample else ()
     reasons = [g.reasons[field] for g in gpus if field in g.reasons]

@@ -21,11 +21,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from engines.protocol import Cause, End, Entry, RunSpec
 from results import store
-from workbench import guard, locks, paths, process, record, state, suite, tree, trials
+from workbench import devices, guard, locks, paths, process, record, state, suite, tree, trials
 from workbench.attempt import Attempt, Setting
 from workbench.book import leave_out
 from workbench.journal import JournalBusyError, JournalLostError, Tail
@@ -37,9 +39,6 @@ from workbench.telemetry.gpus import GpuWatch
 
 REFRESH_SECONDS = 20.0
 """warden.json is written anew so often: readers on other hosts have no other sign of life."""
-
-FACTS_SECONDS = 3.0
-"""A driver that needs longer to name its GPUs is left out of the record's environment."""
 
 
 class Warden:
@@ -123,9 +122,7 @@ class Warden:
 
     def _make_setting(self) -> Setting:
         self.gpus.start()
-        self.gpus.wait_for_facts(FACTS_SECONDS)
-        known = self.gpus.known_gpus()
-        facts = environment.collect(known, self.gpus.facts, self.gpus.reason)
+        self.gpus.wait_for_facts(devices.answer_seconds())
         life, _writing = os.pipe()  # nobody writes; its end stays open here as long as we live
         return Setting(
             limits=self.limits,
@@ -133,10 +130,15 @@ class Warden:
             life_fd=life,
             command=tuple(self._command),
             gpus=self.gpus,
-            environment=facts.model_dump(mode="json"),
+            environment=self._environment(),
             reserve=self._make_reserve(),
             searching=self._searching,
         )
+
+    def _environment(self) -> dict[str, Any]:
+        gpus = self.gpus
+        facts = environment.collect(gpus.known_gpus(), gpus.facts, gpus.reason)
+        return facts.model_dump(mode="json")
 
     def _make_reserve(self) -> Path:
         path = self.folder / ".reserve"
@@ -145,8 +147,8 @@ class Warden:
         return path
 
     def _make_locks(self, specs: Sequence[RunSpec]) -> locks.DeviceLocks:
-        count = len(self.gpus.known_gpus())
-        used = [locks.devices_of(spec.devices, os.environ, count) for spec in specs]
+        gpus = self.gpus.known_gpus()
+        used = [locks.devices_of(spec, os.environ, gpus) for spec in specs]
         return locks.DeviceLocks(set().union(*used), self.folder.name)
 
     # A search
@@ -189,6 +191,8 @@ class Warden:
     def _attempt_at(self, run: Path, spec: RunSpec) -> tuple[state.RunState, bool]:
         """One attempt from start to record; True: a smaller one is to follow."""
         self._say("running", spec.run_id)
+        if self.gpus.facts and not self._setting.environment["gpus"]:  # the driver was slow
+            self._setting = replace(self._setting, environment=self._environment())
         attempt = self._attempt = self.orders.current = Attempt(run, spec, self._setting)
         attempt.contaminated = self._locks.contaminated()
         attempt.start()

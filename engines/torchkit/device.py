@@ -21,12 +21,17 @@ from engines.protocol import PhaseName, RunSpec
 NO_GPU = "torch sees no CUDA device in this process"
 
 
-def choose(devices: Sequence[int], rank: int = 0) -> torch.device:
+def choose(devices: Sequence[int], rank: int = 0, *, cpu: bool = False) -> torch.device:
     """The first visible GPU (of several ranks: the one in the rank's place), else the CPU.
+
+    `cpu`: the CPU in any case, also where this process was started without the warden, which hides
+    the GPUs.
 
     Raises:
         EngineError: GPUs were asked for and torch sees none.
     """
+    if cpu:
+        return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda", rank)
     if devices:
@@ -59,8 +64,8 @@ def seed(number: int) -> None:
     torch.manual_seed(number)
 
 
-def introduce(emit: Emitter, spec: RunSpec, device: torch.device) -> None:
-    """Say what the run computes on, now that torch is loaded."""
+def introduce(emit: Emitter, spec: RunSpec, device: torch.device, ranks: int = 1) -> None:
+    """Say what the run computes on, now that torch is loaded; rank 0 speaks for all `ranks`."""
     name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     versions = {
         "python": platform.python_version(),
@@ -77,7 +82,36 @@ def introduce(emit: Emitter, spec: RunSpec, device: torch.device) -> None:
             device=name,
             threads=torch.get_num_threads(),
             versions=versions,
+            gpus=identify(device, ranks),
         )
+    )
+
+
+def identify(device: torch.device, ranks: int = 1) -> tuple[protocol.EngineGpu, ...]:
+    """The GPUs of all ranks, so that the warden reads NVML's figures of exactly these; CPU: none.
+
+    Rank n takes `cuda:n` (`choose`). Memory is cudaMemGetInfo's, a slice's with MIG; of the other
+    ranks' GPUs the properties', since asking there would make a CUDA context of this process on
+    each of them.
+    """
+    if device.type != "cuda":
+        return ()
+    first, total = device.index or 0, torch.cuda.mem_get_info(device)[1]
+    indexes = range(ranks) if ranks > 1 else (first,)
+    return tuple(_identity(index, total if index == first else None) for index in indexes)
+
+
+def _identity(index: int, memory_bytes: int | None) -> protocol.EngineGpu:
+    """One GPU by CUDA's index. A torch that lacks a property leaves it empty."""
+    gpu = torch.cuda.get_device_properties(index)
+    names = ("pci_domain_id", "pci_bus_id", "pci_device_id")
+    places = [place for name in names if (place := getattr(gpu, name, None)) is not None]
+    return protocol.EngineGpu(
+        uuid=str(getattr(gpu, "uuid", "")),
+        pci_bus_id="{:08X}:{:02X}:{:02X}.0".format(*places) if len(places) == 3 else "",
+        name=gpu.name,
+        memory_bytes=gpu.total_memory if memory_bytes is None else memory_bytes,
+        capability=(gpu.major, gpu.minor),
     )
 
 

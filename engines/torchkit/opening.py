@@ -19,11 +19,11 @@ def begin(
     """The run with its ranks, its model's entry and its device; torch is seeded and prepared."""
     machine = cast("settings.Machine", params)  # a section of every engine that trains
     team = distributed.join()
-    target = device.choose(spec.devices, team.rank)
+    target = device.choose(spec.devices, team.rank, cpu=spec.cpu)
     device.prepare(machine.threads, tf32=machine.tf32, ranks=team.size)
     if deterministic:
         device.be_deterministic()
     device.seed(spec.seed)
-    device.introduce(emit, spec, target)
+    device.introduce(emit, spec, target, team.size)
     precision = Precision(machine.precision, target)
     return Context(spec, params, precision, emit, run_dir, models.load(spec.model), team=team)

@@ -22,7 +22,8 @@ import pytest
 
 from tests.fixtures.nvml.state import UNKNOWN_BYTES, State
 from tests.hardware.machines import MIB, Gpu, Machine, Slice
-from workbench.telemetry import gpus, nvml
+from workbench import devices
+from workbench.telemetry import gpus, nvml, nvml_library
 
 OTHER_PID, HELD_MIB = 4242, 512
 """A process on every GPU that is not ours, where NVML names any."""
@@ -174,6 +175,9 @@ class FakeNvml:
     def nvmlMemory_v2(self) -> int:
         return pynvml.nvmlMemory_v2
 
+    nvmlLib = SimpleNamespace()  # noqa: N815 - pynvml's name
+    """The library itself: a real one, without a stand-in's symbols."""
+
     def nvmlInit(self) -> None:
         if not self._machine.gpus:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
@@ -287,6 +291,8 @@ def see_driver(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> FakeNvml:
     monkeypatch.setattr(nvml, "impostor", lambda _file: "")
     monkeypatch.setattr(nvml, "library_path", lambda: machine.library)
     monkeypatch.setattr(gpus, "library_present", lambda: bool(machine.gpus))
+    monkeypatch.setattr(devices, "node_count", lambda *_: len(machine.gpus))
+    monkeypatch.setattr(nvml_library, "has_kernel_node", lambda *_: bool(machine.gpus))
     initial = machine.initial_pid_namespace
     monkeypatch.setattr(gpus, "in_initial_namespace", lambda *_: initial)
     return fake

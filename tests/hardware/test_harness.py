@@ -41,11 +41,13 @@ def test_the_samplers_facts_are_the_catalogues(monkeypatch, machine: Machine) ->
         assert facts == {}
         return
     assert (facts["driver"], facts["library"]) == (machine.driver, machine.library)
-    for row, gpu in zip(facts["gpus"], machine.gpus, strict=True):
+    units = [(gpu, part) for gpu in machine.gpus for part in (gpu.slices or (None,))]
+    for row, (gpu, part) in zip(facts["gpus"], units, strict=True):
         assert tuple(row["capability"]) == gpu.capability
-        if not gpu.slices:
-            assert (row["name"], row["uuid"]) == (gpu.name, gpu.uuid)
-            assert row["memory_bytes"] == gpu.nvml_mib * MIB
+        one = fakes.Visible(gpu, part)
+        assert (row["name"], row["uuid"], row["pci_bus_id"]) == (one.name, one.uuid, gpu.bus)
+        assert row["memory_bytes"] == (part.mib if part else gpu.nvml_mib) * MIB
+        assert row["parent_uuid"] == (gpu.uuid if part else "")
 
 
 def test_the_compiled_stub_says_the_same(library: Path, tmp_path: Path, monkeypatch) -> None:

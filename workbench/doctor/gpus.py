@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from results import formats
+from workbench import devices
 from workbench.doctor import child, software
 from workbench.doctor.finding import Finding, note, ok, problem
-
-SECONDS: Final = 6.0
-"""A driver wakes up within three seconds; one that needs longer is stuck."""
 
 REMEDIES: Final = {
     "version mismatch": "reboot, or reload the nvidia modules: the driver was "
@@ -30,8 +28,9 @@ def ask() -> subprocess.Popen[bytes]:
     return child.ask("workbench.telemetry.sampler", "--once")
 
 
-def examine(asked: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
-    """What the child said, or that it said nothing."""
+def examine(asked: subprocess.Popen[bytes], seconds: float | None = None) -> Iterator[Finding]:
+    """What the child said, or that it said nothing in time."""
+    seconds = devices.answer_seconds() if seconds is None else seconds
     said = child.answer(asked, seconds)
     if said is None:
         text = f"the driver has not answered within {seconds:g} s"

@@ -14,12 +14,10 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from datasets_mm.tomlfile import nearest
-from workbench import paths
+from workbench import devices, paths
 
 TABLE: Final = Path(__file__).parent / "gpus.toml"
 GIB: Final = 1 << 30
-SECONDS: Final = 6.0
-"""A driver wakes up within three seconds; one that needs longer is stuck."""
 
 
 class Gpu(BaseModel):
@@ -84,8 +82,8 @@ def present() -> list[Gpu]:
     command = [sys.executable, "-m", "workbench.telemetry.sampler", "--once"]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False,
-            env={**os.environ, **paths.module_path(os.environ)},
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+            timeout=devices.answer_seconds(), env={**os.environ, **paths.module_path(os.environ)},
         )  # fmt: skip
         said = [json.loads(line) for line in done.stdout.splitlines()]
     except (subprocess.TimeoutExpired, OSError, ValueError):

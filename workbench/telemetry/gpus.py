@@ -15,12 +15,13 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, Final
 
 from engines.protocol import Gpu
 from results.schema import GpuInfo
+from workbench.devices import NOT_COUNTED
 from workbench.journal import LineSplitter
 from workbench.limits import Limits
 
@@ -140,8 +141,13 @@ class GpuWatch:
             with contextlib.suppress(OSError):
                 os.write(self._mark_fd, b"mark\n")
 
-    def read(self, own_pids: Iterable[int], shown: set[int] | None) -> tuple[tuple[Gpu, ...], str]:
-        """The GPUs now, and why there are none. `shown`: only these indexes; None: all."""
+    def read(
+        self, own_pids: Iterable[int], shown: Set[int] | None, *, reserved: bool = False
+    ) -> tuple[tuple[Gpu, ...], str]:
+        """The GPUs now, and why there are none.
+
+        `shown`: only these indexes; None: all. `reserved`: torch has memory on each of them.
+        """
         if self.reason:
             return (), self.reason
         age = time.monotonic() - self._last["t"]
@@ -150,7 +156,7 @@ class GpuWatch:
         own = set(own_pids)
         try:
             gpus = tuple(
-                gpu_of(raw, own)
+                gpu_of(raw, own, reserved=reserved)
                 for raw in self._last["gpus"]
                 if shown is None or raw["index"] in shown
             )
@@ -160,7 +166,7 @@ class GpuWatch:
         return gpus, "" if gpus else "the run is shown no GPU"
 
     def fresh(
-        self, own_pids: Iterable[int], shown: set[int] | None, deadline: float
+        self, own_pids: Iterable[int], shown: Set[int] | None, deadline: float
     ) -> tuple[Gpu, ...]:
         """The GPUs as they are after this call, or nothing where no reading came in time."""
         asked = time.monotonic()
@@ -172,7 +178,7 @@ class GpuWatch:
                 return self.read(own_pids, shown)[0]
         return ()
 
-    def strangers(self, own_pids: Iterable[int], shown: set[int] | None) -> int:
+    def strangers(self, own_pids: Iterable[int], shown: Set[int] | None) -> int:
         """How many processes that are not ours compute on these GPUs; 0 where nobody can tell.
 
         Told only where the driver's pids are ours: in a container our own have other numbers.
@@ -207,33 +213,21 @@ class GpuWatch:
         self.reason = self.reason or "the sampler has ended"
 
 
-def shown_gpus(
-    devices: Iterable[int], environment: Mapping[str, str], facts: Mapping[str, Any]
-) -> set[int] | None:
-    """The GPUs that an engine sees, by index; None: all. A plan's devices go before the shell's."""
-    if chosen := set(devices):
-        return chosen
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return None
-    by_uuid = {str(gpu["uuid"]): int(gpu["index"]) for gpu in facts.get("gpus", ())}
-    shown: set[int] = set()
-    for part in visible.split(","):
-        name = part.strip()
-        if name.isdigit():
-            shown.add(int(name))
-        else:
-            shown |= {index for uuid, index in by_uuid.items() if name and uuid.startswith(name)}
-    return shown
+def gpu_of(raw: Mapping[str, Any], own: set[int], *, reserved: bool = False) -> Gpu:
+    """One GPU's raw figures, with the share of the run's own processes.
 
-
-def gpu_of(raw: Mapping[str, Any], own: set[int]) -> Gpu:
-    """One GPU's raw figures, with the share of the run's own processes."""
+    `reserved`: torch has memory on it, so that a share of 0 is no figure.
+    """
     reasons = dict(raw["reasons"])
     held, reason = held_by(raw["processes"], raw["processes_reason"], own)
+    if held == 0 and reserved:
+        held, reason = None, NOT_COUNTED
     if held is None:
         reasons["process"] = reason
-    names = ("index", "used", "total", "utilisation", "power", "temperature")
+    names = (
+        "index", "used", "total", "utilisation", "power", "power_limit", "temperature", "clock",
+        "memory_clock", "throttle",
+    )  # fmt: skip
     figures = {name: raw[name] for name in names}
     if "interface" in raw:
         figures["interface"] = raw["interface"]
@@ -253,7 +247,7 @@ def held_by(
     mine = [held for pid, held in processes if pid in own]
     if not mine:
         return (0, "") if in_initial_namespace() else (None, NOT_OURS)
-    if any(held is None for held in mine):
+    if not all(mine):  # a process in the list has a CUDA context, so 0 bytes are no answer
         return None, "the driver does not say how much a process holds"
     return sum(held for held in mine if held is not None), ""
 

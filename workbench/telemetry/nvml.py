@@ -6,21 +6,24 @@ the warden may wait for it. `pynvml` is imported when the library is opened, not
 
 from __future__ import annotations
 
-import importlib.metadata
+import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+
+from workbench.telemetry.nvml_library import LIBRARY, impostor, is_stub, library_path
 
 T = TypeVar("T")
 Json = dict[str, Any]
 
-LIBRARY: Final = "libnvidia-ml.so"
+THROTTLE: Final = {
+    0x4: "power limit", 0x8: "hardware slowdown", 0x20: "temperature (driver)",
+    0x40: "temperature (hardware)", 0x80: "power brake", 0x200: "board limit",
+    0x400: "reliability limit",
+}  # fmt: skip
+"""Bits of nvmlClocksEventReasons_t that hold clocks below what was set. Left out: idle (1), clocks
+that a person set (2), several boards in step (16), a display (256)."""
 
-SYSTEM_FOLDERS: Final = (
-    "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/nvidia", "/usr/local/cuda",
-    "/run/opengl-driver", "/nix/store", "/opt/nvidia",
-)  # fmt: skip
-"""Where drivers and container runtimes put the library; one from elsewhere is taken for a stub."""
+SLICE_HAS_NONE: Final = "NVML has no {} of a MIG slice"
 
 WRONG_STRUCTS: Final = ((535, 43), (535, 86))
 """Drivers from the first up to the second used a wider process struct: their pids are nonsense."""
@@ -34,19 +37,53 @@ class NvmlAbsentError(RuntimeError):
         self.permanent = permanent
 
 
+class Place(NamedTuple):
+    """Where NVML keeps a GPU of the list."""
+
+    card: int
+    """NVML's index."""
+    slice: int | None = None
+    """Index among the card's MIG slices; None: the card itself."""
+    usable: bool = True
+    """False: MIG is on and has no slice."""
+
+
 class Nvml:
-    """An initialised library."""
+    """An initialised library. Its list of GPUs has MIG slices in the place of divided cards."""
 
     def __init__(self, pynvml: Any) -> None:
         self._nvml = pynvml
         self._no_v2 = False
         self.driver = self._ask(pynvml.nvmlSystemGetDriverVersion)[0] or ""
         self.library = library_path()
-        self.stub = is_stub(self.driver, self.library)
-        count, reason = self._ask(pynvml.nvmlDeviceGetCount)
-        if count is None:
+        self.stub = is_stub(self.driver, self.library, os.environ, self._exports)
+        cards, reason = self._ask(pynvml.nvmlDeviceGetCount)
+        if cards is None:
             raise NvmlAbsentError(f"NVML cannot count the GPUs: {reason}")
-        self.count: int = count
+        self.places = [place for card in range(cards) for place in self._places(card)]
+
+    @property
+    def count(self) -> int:
+        """GPUs in the list."""
+        return len(self.places)
+
+    def _exports(self, symbol: str) -> bool:
+        return hasattr(self._nvml.nvmlLib, symbol)
+
+    def _places(self, card: int) -> list[Place]:
+        """The card, or its MIG slices if MIG is on."""
+        nvml = self._nvml
+        parent, _ = self._ask(nvml.nvmlDeviceGetHandleByIndex, card)
+        mode, _ = self._ask(nvml.nvmlDeviceGetMigMode, parent) if parent else (None, "")
+        if not mode or mode[0] != nvml.NVML_DEVICE_MIG_ENABLE:
+            return [Place(card)]
+        most, _ = self._ask(nvml.nvmlDeviceGetMaxMigDeviceCount, parent)
+        slices = [
+            Place(card, index)
+            for index in range(most or 0)
+            if self._ask(nvml.nvmlDeviceGetMigDeviceHandleByIndex, parent, index)[0] is not None
+        ]
+        return slices or [Place(card, usable=False)]
 
     @classmethod
     def open(cls) -> Nvml:
@@ -81,17 +118,28 @@ class Nvml:
         }
 
     def _gpu_facts(self, index: int) -> Json:
+        """One row of the list: the fields of `results.schema.GpuInfo`."""
+        nvml, place = self._nvml, self.places[index]
         handle, _ = self._handle(index)
+        card, _ = self._card(index)
         memory, _ = self._memory(handle) if handle else (None, "")
+        pci = self._fact(nvml.nvmlDeviceGetPciInfo, card)
         return {
             "index": index,
-            "name": (self._ask(self._nvml.nvmlDeviceGetName, handle)[0] or "") if handle else "",
-            "uuid": (self._ask(self._nvml.nvmlDeviceGetUUID, handle)[0] or "") if handle else "",
+            "name": self._fact(nvml.nvmlDeviceGetName, handle) or "",
+            "uuid": self._fact(nvml.nvmlDeviceGetUUID, handle) or "",
             "memory_bytes": memory["total"] if memory else None,
-            "capability": self._ask(self._nvml.nvmlDeviceGetCudaComputeCapability, handle)[0]
-            if handle
-            else None,
+            "card_index": place.card,
+            "pci_bus_id": text_of(pci.busId) if pci else "",
+            "capability": self._fact(nvml.nvmlDeviceGetCudaComputeCapability, card),
+            "parent_uuid": (self._fact(nvml.nvmlDeviceGetUUID, card) or "")
+            if place.slice is not None
+            else "",
+            "usable": place.usable,
         }
+
+    def _fact(self, call: Callable[[Any], T], handle: Any) -> T | None:
+        return self._ask(call, handle)[0] if handle else None
 
     def memory(self, index: int) -> Json:
         """Fast tier: `used` and `total` bytes, which interface told, reasons for nulls."""
@@ -104,22 +152,45 @@ class Nvml:
         return {**memory, "reasons": {}}
 
     def activity(self, index: int) -> Json:
-        """Slow tier: utilisation in percent, power in watts, temperature in degrees Celsius."""
+        """Slow tier: percent, watts, degrees Celsius, MHz, and what holds the clocks down.
+
+        A MIG slice shares clocks and heat with its card; utilisation and power are the card's
+        alone, with all its tenants, and so none of the slice's.
+        """
         nvml = self._nvml
-        handle, lost = self._handle(index)
-        asked: dict[str, Callable[[], float]] = {
-            "utilisation": lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
-            "power": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-            "temperature": lambda: float(
-                nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
-            ),
+        card, lost = self._card(index)
+        whole: dict[str, Callable[[], float]] = {
+            "utilisation": lambda: float(nvml.nvmlDeviceGetUtilizationRates(card).gpu),
+            "power": lambda: nvml.nvmlDeviceGetPowerUsage(card) / 1000,
         }
-        found: Json = {"reasons": {}}
-        for name, ask in asked.items():
-            found[name], reason = self._ask(ask) if handle else (None, lost)
-            if found[name] is None:
-                found["reasons"][name] = reason
-        return found
+        shared: dict[str, Callable[[], Any]] = {
+            "power_limit": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(card) / 1000,
+            "temperature": lambda: float(
+                nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU)
+            ),
+            "clock": lambda: float(nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_SM)),
+            "memory_clock": lambda: float(nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_MEM)),
+            "throttle": lambda: self._throttle(card),
+        }
+        figures: Json = {"reasons": {}}
+        for name, ask in (whole | shared).items():
+            figures[name], reason = self._ask(ask) if card else (None, lost)
+            if name in whole and self.places[index].slice is not None:
+                figures[name], reason = None, SLICE_HAS_NONE.format(name)
+            if figures[name] is None:
+                figures["reasons"][name] = reason
+        return figures
+
+    def _throttle(self, card: Any) -> list[str]:
+        """Why the clocks are held down, by the function's name since driver 535 or before it."""
+        nvml = self._nvml
+        try:
+            bits = nvml.nvmlDeviceGetCurrentClocksEventReasons(card)
+        except nvml.NVMLError as error:
+            if error.value != nvml.NVML_ERROR_FUNCTION_NOT_FOUND:
+                raise
+            bits = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(card)
+        return [name for bit, name in THROTTLE.items() if bits & bit]
 
     def processes(self, index: int) -> tuple[list[tuple[int, int | None]] | None, str]:
         """Rare tier: (pid, bytes) of all that compute on a GPU, or why nobody knows."""
@@ -133,8 +204,16 @@ class Nvml:
             return None, reason
         return [(process.pid, process.usedGpuMemory) for process in found], ""
 
+    def _card(self, index: int) -> tuple[Any, str]:
+        return self._ask(self._nvml.nvmlDeviceGetHandleByIndex, self.places[index].card)
+
     def _handle(self, index: int) -> tuple[Any, str]:
-        return self._ask(self._nvml.nvmlDeviceGetHandleByIndex, index)
+        """Of the card, or of its slice."""
+        card, reason = self._card(index)
+        place = self.places[index].slice
+        if card is None or place is None:
+            return card, reason
+        return self._ask(self._nvml.nvmlDeviceGetMigDeviceHandleByIndex, card, place)
 
     def _memory(self, handle: Any) -> tuple[Json | None, str]:
         """Version 2 keeps the driver's own reserve (hundreds of MiB) apart; version 1 cannot."""
@@ -167,34 +246,9 @@ class Nvml:
             return None, "the driver's answer is no text"
 
 
-def impostor(module_file: str) -> str:
-    """Why a module named pynvml is not the one of nvidia-ml-py; empty if it is."""
-    remedy = "uninstall `pynvml` and install `nvidia-ml-py`"
-    try:
-        official = importlib.metadata.distribution("nvidia-ml-py").locate_file("pynvml.py")
-    except importlib.metadata.PackageNotFoundError:
-        return f"a package other than nvidia-ml-py provides pynvml; {remedy}"
-    if Path(module_file).resolve() != Path(str(official)).resolve():
-        return f"{module_file} hides the pynvml of nvidia-ml-py; {remedy}"
-    return ""
-
-
-def library_path(maps: Path = Path("/proc/self/maps")) -> str:
-    """The file that the loader really took, whatever any search path says."""
-    try:
-        for line in maps.read_text().splitlines():
-            if LIBRARY in line.rpartition("/")[2]:
-                return line[line.index("/") :]
-    except OSError:
-        pass
-    return ""
-
-
-def is_stub(driver: str, library: str) -> bool:
-    """Whether a stand-in answers. An unknown library is a stub: a fake never passes as real."""
-    return "stub" in driver.lower() or not library.startswith(
-        tuple(f"{folder}/" for folder in SYSTEM_FOLDERS)
-    )
+def text_of(value: str | bytes) -> str:
+    """A field of a struct, which the binding gives as text or as bytes."""
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else value
 
 
 def version_of(driver: str) -> tuple[int, int]:

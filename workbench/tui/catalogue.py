@@ -105,6 +105,7 @@ SUITE_ABOUT: Final = {
     "seeds": "Seeds, with commas between; every run is made once with each",
     "repeats": "How often everything is repeated, to see the noise between runs",
     "devices": "GPU indexes that the runs may see; empty: whatever the environment shows",
+    "cpu": "Compute on the CPU: every GPU is hidden from the runs",
     "label": "Name of the experiment, as tables show it",
     "cost_probe": "Costing run: train so many steps (200, say) and forecast; empty: train it all",
     "until": "Costing run: stop when the forecast is as sure as this, ±2% or 0.02",

@@ -19,7 +19,7 @@ from workbench import suite
 from workbench.limits import Limits
 from workbench.suite import Command
 from workbench.telemetry import gpus
-from workbench.telemetry.gpus import GpuWatch, gpu_of, held_by, shown_gpus
+from workbench.telemetry.gpus import GpuWatch, gpu_of, held_by
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_refusing_driver_is_asked_again_but_not_at_once(
 ) -> None:
     monkeypatch.setattr(gpus, "library_present", lambda: True)
     stub.state.rc_init = 9
-    watch = watching(stub, sampler_restart_seconds=0.5)
+    watch = watching(stub, sampler_restart_seconds=4.0)
     watch.start()
     watch.wait_for_facts(20)
     assert watch.read(set(), None) == ((), "NVML: Driver Not Loaded")
@@ -152,6 +152,17 @@ def test_foreign_pids_are_zero_only_where_the_driver_counts(
     assert "namespace" in held_by([], "", {1})[1]
 
 
+def test_no_memory_where_torch_has_some_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "in_initial_namespace", lambda: True)
+    assert held_by([(1, 0)], "", {1})[0] is None, "a listed process has a context"
+    raw = {**RAW, "processes": []}
+    assert gpu_of(raw, {10}).process == 0
+    later = gpu_of(raw, {10}, reserved=True)
+    assert later.process is None
+    assert "torch has some" in later.reasons["process"]
+    assert gpu_of(RAW, {10}, reserved=True).process == 100
+
+
 def test_a_process_of_unknown_size_is_never_summed() -> None:
     assert held_by([(1, 5), (2, None)], "", {1, 2})[0] is None
     assert held_by([(1, 5), (2, None)], "", {1}) == (5, "")
@@ -171,27 +182,11 @@ def test_namespaces(tmp_path: Path) -> None:
     assert not gpus.in_initial_namespace(tmp_path / "none")
 
 
-@pytest.mark.parametrize(
-    ("devices", "environment", "shown"),
-    [
-        ((), {}, None),
-        ((2,), {"CUDA_VISIBLE_DEVICES": "0"}, {2}),
-        ((), {"CUDA_VISIBLE_DEVICES": "0, 2"}, {0, 2}),
-        ((), {"CUDA_VISIBLE_DEVICES": ""}, set()),
-        ((), {"CUDA_VISIBLE_DEVICES": "GPU-abc"}, {1}),
-        ((), {"CUDA_VISIBLE_DEVICES": "-1"}, set()),
-    ],
-)
-def test_which_gpus_a_run_is_shown(devices, environment, shown) -> None:
-    facts = {"gpus": [{"index": 0, "uuid": "GPU-xyz"}, {"index": 1, "uuid": "GPU-abcdef"}]}
-    assert shown_gpus(devices, environment, facts) == shown
-
-
 def test_a_whole_run_on_a_stub_machine(library: Path, tmp_path: Path) -> None:
     """From the driver to the record: peaks, the process's share, the flag, a loss midway."""
     stub = Stub(library, tmp_path / "state", 2)
     with House(tmp_path) as house:
-        house.environment |= stub.environment
+        house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
         folder = house.suite("polite", "ok")
         house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
         house.until_step(folder)
@@ -223,7 +218,9 @@ def test_a_whole_run_on_a_stub_machine(library: Path, tmp_path: Path) -> None:
         assert [gpu["uuid"] for gpu in record["environment"]["gpus"]] == [
             "GPU-stub-0", "GPU-stub-1",
         ]  # fmt: skip
-        assert record["memory"]["vram_device_peak"]["value"] == (40 + 11) * GIB
+        peak = record["memory"]["vram_device_peak"]
+        assert (peak["value"], peak["method"]) == (40 * GIB, "NVML"), "of its own card alone"
+        assert [gpu["uuid"] for gpu in record["environment"]["run_gpus"]] == ["GPU-stub-0"]
         assert end_of(folder).counters["sampler_cpu_seconds"] > 0
         assert entries(folder, 1), "the second run is not hurt by a lost GPU"
 
@@ -234,7 +231,7 @@ def test_what_a_run_gives_back_is_counted(library: Path, tmp_path: Path, *, leak
     device = stub.state.devices[0]
     free = device.used
     with House(tmp_path) as house:
-        house.environment |= stub.environment
+        house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
         folder = house.suite("polite")
         house.start(
             folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1, vram_seconds=1.0

@@ -41,7 +41,7 @@ def test_strangers_are_counted_only_where_pids_are_ours(monkeypatch: pytest.Monk
 def test_another_tenant_marks_a_whole_run_as_contaminated(library: Path, tmp_path: Path) -> None:
     stub = Stub(library, tmp_path / "state", 1)
     with House(tmp_path) as house:
-        house.environment |= stub.environment
+        house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
         folder = house.suite("polite")
         house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
         house.until_step(folder)

@@ -9,6 +9,7 @@ import pytest
 from engines import protocol as p
 from results import forecasts, store
 from workbench import costing, lines, plan, record, suite
+from workbench import devices as gpu_devices
 from workbench.state import RunView, fold
 
 TABLE = {"subsets": "emoji_train", "models": "clip-nano", "name": "c"}
@@ -126,6 +127,9 @@ def test_nothing_measured_has_its_reason() -> None:
         ((), "", ["nvidia0"], False),
         ((), "-1", ["nvidia0"], False),
         ((), "1,0", ["nvidia0"], True),
+        ((), "-1,0", ["nvidia0"], False),
+        ((), "NoDevFiles", ["nvidia0"], False),
+        ((), "MIG-1-2", ["nvidia0"], True),
         ((0,), "", [], True),
     ],
 )
@@ -135,7 +139,19 @@ def test_whether_an_engine_will_find_a_gpu(
     for node in nodes:
         (tmp_path / node).touch()
     environment = {} if shown is None else {"CUDA_VISIBLE_DEVICES": shown}
-    assert costing.sees_gpu(devices, environment, tmp_path) == found
+    assert gpu_devices.sees_gpu(devices, environment, cpu=False, nodes=tmp_path) == found
+    assert not gpu_devices.sees_gpu(devices, environment, cpu=True, nodes=tmp_path)
+
+
+def test_windows_driver_counts_only_where_it_is_nvidias(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dxg").touch()
+    for driver in (tmp_path / "libcuda.so.1", tmp_path / "dxg"):
+        monkeypatch.setattr(gpu_devices, "WSL_DRIVER", driver)
+        there = driver.exists()
+        assert gpu_devices.sees_gpu((), {}, cpu=False, nodes=tmp_path) is there
+        assert gpu_devices.answer_seconds(tmp_path) == (10 if there else 3)
 
 
 def created(tmp_path: Path) -> list[p.Probe | None]:
@@ -155,7 +171,7 @@ def test_a_costing_run_is_told_what_earlier_forecasts_missed(
 
     monkeypatch.setattr(forecasts, "wander", known)
     monkeypatch.setattr(costing.platform, "node", lambda: "here")
-    monkeypatch.setattr(costing, "sees_gpu", lambda *_: False)
+    monkeypatch.setattr(gpu_devices, "sees_gpu", lambda *_, cpu: cpu)
     assert created(tmp_path) == [
         p.Probe(steps=50, unseen=0.12, unseen_from="for what 5 earlier forecasts here missed")
     ]

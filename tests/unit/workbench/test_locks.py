@@ -7,8 +7,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-import pytest
-
+from engines.protocol import RunSpec
+from results.schema import GpuInfo
 from workbench.locks import DeviceLocks, devices_of, take
 
 
@@ -84,20 +84,50 @@ def test_a_damaged_lock_file_still_locks(tmp_path: Path) -> None:
     assert other.behind == "another suite on cpu"
 
 
-@pytest.mark.parametrize(
-    ("devices", "environment", "gpus", "names"),
-    [
-        ((), {}, 0, {"cpu"}),
-        ((), {}, 2, {"gpu-0", "gpu-1"}),
-        ((1,), {"CUDA_VISIBLE_DEVICES": "0"}, 2, {"gpu-1"}),
-        ((), {"CUDA_VISIBLE_DEVICES": "1, 0"}, 2, {"gpu-0", "gpu-1"}),
-        ((), {"CUDA_VISIBLE_DEVICES": ""}, 2, {"cpu"}),
-        ((), {"CUDA_VISIBLE_DEVICES": "-1"}, 2, {"cpu"}),
-        ((), {"CUDA_VISIBLE_DEVICES": "GPU-../x"}, 2, {"gpu-GPU-.._x"}),
-    ],
-)
-def test_which_devices_a_run_takes(devices, environment, gpus, names) -> None:
-    assert devices_of(devices, environment, gpus) == names
+def test_all_gpus_and_one_of_them_exclude_each_other(tmp_path: Path) -> None:
+    first, second = lock(tmp_path, "GPU-a", holder="first"), lock(tmp_path, "GPU-b")
+    everything = lock(tmp_path, "cpu", "gpus", holder="all")
+    assert first.acquire()
+    assert second.acquire(), "two single GPUs do not exclude each other"
+    assert not everything.acquire()
+    assert everything.behind.endswith(" on gpus")
+    cpu = lock(tmp_path, "cpu")
+    assert cpu.acquire(), "whoever waits holds nothing"
+    cpu.release()
+    first.release()
+    assert not everything.acquire()
+    second.release()
+    assert everything.acquire()
+    assert not first.acquire()
+    assert first.behind == "all on gpus"
+    assert not cpu.acquire()
+
+
+def test_company_is_known_between_all_gpus_and_one(tmp_path: Path) -> None:
+    single, everything = lock(tmp_path, "GPU-a"), lock(tmp_path, "gpus")
+    other = lock(tmp_path, "GPU-b")
+    assert single.acquire()
+    other.share()
+    assert not single.contaminated(), "on another GPU"
+    everything.share()
+    assert single.contaminated()
+    everything.release()
+    single.release()
+    assert everything.acquire()
+    assert everything.contaminated(), "the guest on a single GPU"
+    other.release()
+    assert not everything.contaminated()
+
+
+def test_a_gpu_without_uuid_locks_all(tmp_path: Path) -> None:
+    spec = RunSpec(suite="s", run_id="r", engine="e", subset="d", model="m", cache_root="/none")
+    lost = (GpuInfo(index=0, uuid="GPU-a"), GpuInfo(index=1))
+    assert devices_of(spec, {}, lost, tmp_path) == {"GPU-a", "gpus"}
+    assert devices_of(spec, {}, (), tmp_path) == {"cpu"}, "no GPU and no device node"
+    (tmp_path / "nvidia0").touch()
+    assert devices_of(spec, {}, (), tmp_path) == {"cpu", "gpus"}
+    named = spec.model_copy(update={"devices": (7,)})
+    assert devices_of(named, {}, lost, tmp_path) == {"cpu", "gpus"}, "no such index"
 
 
 def test_take_is_exclusive_within_one_process_too(tmp_path: Path) -> None:

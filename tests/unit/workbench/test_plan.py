@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from workbench import plan, presence
+from workbench import fit_cli, plan, presence, suite
+from workbench.fit import forecast
+from workbench.options import asked_plan
 
 PROBE = {"engine": "probe", "subsets": ["a", "b"], "models": ["m", "n"], "name": "p"}
 
@@ -181,6 +183,40 @@ def test_so_is_what_a_run_evaluates_on(tmp_path: Path) -> None:
              "settings": {"evaluate_on": ["easy_vqa_val"]}}  # fmt: skip
     found = [one for one in problems(asked, tmp_path) if "is for engine" in one]
     assert [one.partition(" is for ")[0] for one in found] == ["subset 'easy_vqa_val'"]
+
+
+CPU_PLAN = {"subsets": "emoji_train", "models": "clip-nano"}
+
+
+def test_the_cpu_flag_reaches_every_run_and_its_repetition(tmp_path: Path) -> None:
+    (tmp_path / "asked.toml").write_text(plan.dump(plan.parse({**CPU_PLAN, "devices": [1]})))
+    asked = asked_plan(tmp_path / "asked.toml", None, {}, None, cpu=True)
+    assert (asked.cpu, asked.devices) == (True, ())
+    specs = plan.expand(asked, tmp_path)
+    assert [spec.cpu for spec in specs] == [True]
+    folder = suite.create(tmp_path, asked, specs)
+    again = asked_plan(folder / "plan.toml", None, {}, None)
+    assert again == asked, "`workbench run plan.toml` repeats it on the CPU"
+    assert [spec.cpu for _, spec in suite.runs(folder)] == [True], "and so does `resume`"
+    assert asked_plan(folder / "plan.toml", None, {"devices": [0]}, None).cpu is False
+    with pytest.raises(plan.PlanError, match="give --device or --cpu, not both"):
+        asked_plan(None, None, {**CPU_PLAN, "devices": [0]}, None, cpu=True)
+
+
+def test_a_plan_names_gpus_or_the_cpu(tmp_path: Path) -> None:
+    asked = plan.parse({**CPU_PLAN, "devices": [0], "cpu": True})
+    with pytest.raises(plan.PlanError, match="cpu = true hides every GPU"):
+        plan.expand(asked, tmp_path)
+    assert plan.parse({**CPU_PLAN, "cpu": False}).hash() == plan.parse(CPU_PLAN).hash()
+    assert plan.parse({**CPU_PLAN, "cpu": True}).hash() != plan.parse(CPU_PLAN).hash()
+
+
+def test_a_plan_on_the_cpu_is_forecast_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "library_present", lambda: True)
+    monkeypatch.setattr(forecast.gpus, "present", lambda: pytest.fail("no GPU is asked about"))
+    asked = plan.parse({**CPU_PLAN, "cpu": True})
+    _, specs, _ = fit_cli.forecast_runs(asked, None, anyway=False)
+    assert [spec.cpu for spec in specs] == [True]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,24 @@ def test_an_engine_knows_who_it_is_and_which_gpus_it_may_use() -> None:
     assert (made["WORKBENCH_TOKEN"], made["WORKBENCH_ATTEMPT"]) == ("token", "3")
     kept = process.environment({"CUDA_VISIBLE_DEVICES": "7"}, spec(), "token", 1)
     assert kept["CUDA_VISIBLE_DEVICES"] == "7"
+    hidden = process.environment({"CUDA_VISIBLE_DEVICES": "7"}, spec(cpu=True), "token", 1)
+    assert hidden["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_torch_in_an_engine_on_the_cpu_finds_no_gpu() -> None:
+    """torch reads the variable itself before it asks the driver."""
+    made = process.environment(os.environ, spec(cpu=True), "token", 1)
+    code = "from torch import cuda; print(cuda._parse_visible_devices(), cuda.is_available())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=made, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[] False\n"
+
+
+def test_specs_from_before_the_flag_still_open() -> None:
+    old = spec().model_dump(mode="json")
+    del old["cpu"]
+    assert RunSpec.model_validate(old) == spec()
 
 
 def test_the_current_folder_cannot_hide_a_module(tmp_path: Path) -> None:

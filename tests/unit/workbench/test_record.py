@@ -128,16 +128,6 @@ def test_a_run_that_never_started() -> None:
     assert made.timing.end_to_end_seconds.reason == "the engine was not started"
 
 
-def test_vram_is_summed_over_gpus_and_a_missing_process_figure_keeps_its_reason() -> None:
-    gpus = [
-        p.Gpu(index=i, used=u, reasons={"process": "pid namespace"}) for i, u in ((0, 5), (1, 7))
-    ]
-    run = fold(entries(*START, p.Sample(gpus=tuple(gpus)), p.End(cause="completed")))
-    memory = record.build(SPEC, run, "f").memory
-    assert memory.vram_device_peak.value == 12
-    assert memory.vram_process_peak.reason == "pid namespace"
-
-
 @pytest.mark.parametrize(("total", "median", "flag"), [(100, 104, False), (100, 106, True)])
 def test_rates_that_disagree_flag_the_run(total: float, median: float, *, flag: bool) -> None:
     timing = p.Timing(samples_per_second=total, samples_per_second_median=median)
@@ -154,6 +144,54 @@ def fitted(spec: p.RunSpec, cause: str = "completed", allocated: int | None = No
         p.End(t=6, cause=cause, exit_code=0),
     ))  # fmt: skip
     return record.build(spec, run, "f").fit
+
+
+NAMED = p.Hello(t=1, engine="retrieval", pid=5, device="A", gpus=[{"uuid": "a"}, {"uuid": "b"}])
+CARDS = {"gpus": [{"index": 0, "uuid": "GPU-a", "name": "A"}, {"index": 1, "uuid": "GPU-b"}]}
+
+
+def memory_of(*messages: p.Message, hello: p.Hello = NAMED):
+    attempt = p.Attempt(number=1, pid=5, environment=CARDS)
+    return record.build(SPEC, fold(entries(attempt, hello, *messages)), "f")
+
+
+def test_vram_is_summed_over_gpus_and_a_missing_process_figure_keeps_its_reason() -> None:
+    gpus = [
+        p.Gpu(index=i, used=u, reasons={"process": "pid namespace"}) for i, u in ((0, 5), (1, 7))
+    ]
+    memory = memory_of(p.Sample(gpus=tuple(gpus)), p.End(cause="completed")).memory
+    assert memory.vram_device_peak.value == 12
+    assert memory.vram_process_peak.reason == "pid namespace"
+
+
+def test_no_sum_over_gpus_that_nobody_says_the_run_took() -> None:
+    """As journals from before engines named their GPUs have it."""
+    sample = p.Sample(t=3, gpus=[p.Gpu(index=i, used=70, process=0) for i in range(2)])
+    before = memory_of(sample, hello=NAMED.model_copy(update={"gpus": ()})).memory
+    assert before.vram_device_peak.value is None
+    assert before.vram_device_peak.reason == "the engine did not say which of 2 GPUs it took"
+    assert memory_of(sample).memory.vram_device_peak.value == 140
+    assert memory_of(sample).memory.vram_device_peak.method == "NVML, sum of the peaks of 2 GPUs"
+
+
+def test_no_memory_by_nvml_where_torch_had_some_is_no_peak() -> None:
+    samples = [p.Sample(t=3, gpus=[p.Gpu(index=i, used=9, process=7 * i) for i in range(2)])]
+    known = memory_of(*samples).memory.vram_process_peak
+    assert (known.value, known.method) == (7, "NVML, sum of the peaks of 2 GPUs")
+    torch = p.Memory(t=4, phase="train", vram_allocated_peak=5, vram_reserved_peak=6)
+    unknown = memory_of(*samples, torch).memory.vram_process_peak
+    assert (unknown.value, "torch has some" in unknown.reason) == (None, True)
+
+
+def test_the_record_names_the_gpus_that_the_run_took() -> None:
+    said = NAMED.model_copy(
+        update={"gpus": (p.EngineGpu(uuid="b", name="B", memory_bytes=7, capability=(8, 0)),
+                         p.EngineGpu(uuid="c", name="C"))}
+    )  # fmt: skip
+    first, second = memory_of(hello=said).environment.run_gpus
+    assert (first.index, first.uuid, first.name, first.memory_bytes) == (1, "GPU-b", "B", 7)
+    assert (second.uuid, second.name) == ("c", "C"), "NVML does not list it"
+    assert memory_of(hello=NAMED.model_copy(update={"gpus": ()})).environment.run_gpus == ()
 
 
 def test_a_memory_forecast_stands_beside_what_counts_the_same() -> None:
