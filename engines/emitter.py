@@ -175,6 +175,7 @@ def merge(first: Step, second: Step) -> Step:
             "step_seconds": first.step_seconds + second.step_seconds,
             "loss": mean(first.loss, second.loss),
             "grad_norm": norm,
+            "skipped_steps": first.skipped_steps + second.skipped_steps,
             "metrics": {k: mean(first.metrics[k], v) for k, v in second.metrics.items()},
             **{
                 name: total(name)

@@ -122,6 +122,9 @@ class Step(Message):
     """Mean over the window."""
     lr: float
     grad_norm: float | None = None
+    """Mean over the steps that were not skipped; null: all were, or the engine has no norm."""
+    skipped_steps: int = 0
+    """Steps of `count` in which fp16 gradients overflowed, so that the weights stayed."""
     metrics: dict[str, float] = {}
 
 

@@ -300,6 +300,7 @@ def _counters(run: RunState) -> dict[str, float]:
         "unknown_messages": run.unknown,
         "journal_gaps": run.gaps,
         "ooms": len(run.ooms),
+        "skipped_steps": run.skipped_steps,
         "rates_disagree": int(rates_disagree(run.timing)),
     }
     return counters | {name: float(value) for name, value in extra.items() if value}

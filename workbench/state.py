@@ -86,6 +86,8 @@ class RunState:
     timed_seconds: float = 0.0
     """Seconds of all windows that are not warm-up, and below what they hold."""
     timed_steps: int = 0
+    skipped_steps: int = 0
+    """Steps that changed no weight, since their fp16 gradients overflowed."""
     timed_samples: int = 0
     timed_from: float = 0.0
     """When the first timed step began, on the clock of `t`."""
@@ -275,6 +277,7 @@ def _step(state: RunState, msg: protocol.Step) -> dict[str, Any]:
         "timed_from": msg.t - msg.seconds if first else state.timed_from,
         "step": max(state.step, msg.step),
         "samples": state.samples + msg.samples,
+        "skipped_steps": state.skipped_steps + msg.skipped_steps,
         "last": msg,
         "last_full": msg if whole else state.last_full,
         "timed_seconds": state.timed_seconds + (msg.seconds if timed else 0.0),

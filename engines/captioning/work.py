@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import torch
 
 from engines import protocol
@@ -104,10 +105,15 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
     course = Course.of(context, len(data.train))
     spoken = tokenise(context, data, ready)
     gatherer = Gatherer(ready.items, data.train.rows, spoken, context.spec.seed)
+
+    def example() -> Any:
+        some = to_device(gatherer(np.zeros(1, np.int64), 0), context.device)
+        with context.precision.autocast():
+            return model(ready.features(some.media), some.ids, some.labels)
+
+    caption = team.wrap(model, example)
     if params.compile:
         model.projector.compile()
-
-    caption = team.wrap(model)
 
     def forward(batch: CaptionBatch) -> loop.Outcome:
         own = caption(ready.features(batch.media), batch.ids, batch.labels)

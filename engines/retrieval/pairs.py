@@ -52,6 +52,13 @@ class Pool:
         return len(self.queries)
 
 
+def uniform(pool: Pool) -> bool:
+    """Whether all queries have the same modalities, and all passages have the same."""
+    sides = (pool.queries, pool.positives)
+    lacking = [rows == NONE for side in sides for rows in (side.texts, side.images)]
+    return all(bool(each.all() or not each.any()) for each in lacking)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """One side of a batch of `size`: what is there, and in which rows of the batch."""

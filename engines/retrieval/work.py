@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from engines import protocol
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
@@ -17,7 +19,7 @@ from engines.retrieval.evaluate import Evaluator, epoch_timing
 from engines.retrieval.items import ArrayItems
 from engines.retrieval.joint import JointEncoder
 from engines.retrieval.loss import OBJECTIVES, Objective
-from engines.retrieval.pairs import PairBatch, PairGatherer, to_device
+from engines.retrieval.pairs import PairBatch, PairGatherer, to_device, uniform
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder, Room
@@ -71,9 +73,17 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
     gatherer = PairGatherer(
         data.pool, ready.texts, ready.images, context.spec.seed, params.modality_dropout
     )
+    same = uniform(data.pool) and not params.modality_dropout
+
+    def example() -> Any:
+        some = to_device(gatherer(np.arange(min(2, len(data.pool))), 0), context.device)
+        with context.precision.autocast():
+            return model(some.queries, some.passages)
+
+    wrapped = team.wrap(model, example if same else None)
     if params.compile:
         model.compile_towers()
-    forward = forward_of(team.wrap(model), OBJECTIVES[params.loss], team)
+    forward = forward_of(wrapped, OBJECTIVES[params.loss], team)
 
     def transfer(batch: PairBatch) -> PairBatch:
         return to_device(batch, context.device)

@@ -12,15 +12,16 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore, Work
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves
 
 from engines.emitter import Emitter, EngineError
 from engines.torchkit.batches import share
@@ -44,6 +45,7 @@ class Team:
         self.size = size
         self._store = store
         self._votes: list[Vote] = []
+        self._wrapped: DistributedDataParallel | None = None
 
     @property
     def leads(self) -> bool:
@@ -69,22 +71,40 @@ class Team:
         if self._store is not None and self.leads:
             self._store.set(_PREPARED, "1")
 
-    def wrap(self, model: nn.Module) -> Callable[..., Any]:
+    def wrap(
+        self, model: nn.Module, example: Callable[[], Any] | None = None
+    ) -> Callable[..., Any]:
         """The model as it is called in training: its backward pass averages gradients over ranks.
 
-        Parameters keep their names in `model` itself. Unused ones are looked for, since a rank's
-        share may lack a modality and chosen layers leave the blocks above them without gradient.
+        Parameters keep their names in `model` itself. `example` calls the model on some records;
+        None: batches use different parameters, since a rank's share may lack a modality. Then, or
+        where the example leaves some without gradient (blocks above the chosen layers), unused ones
+        are looked for in every step: a walk through the graph, and one more all-reduce. Otherwise
+        they are not, and torch raises in the next step if one had no gradient after all.
         """
         if self.size == 1:
             return model
+        unused = example is None or bool(unreached(model, example))
         with warnings.catch_warnings():  # torch 2.15 has a new name for what older ones call this
             warnings.simplefilter("ignore", FutureWarning)
-            return DistributedDataParallel(
+            self._wrapped = DistributedDataParallel(
                 model,
                 broadcast_buffers=False,
-                find_unused_parameters=True,
+                find_unused_parameters=unused,
                 gradient_as_bucket_view=True,
             )
+        return self._wrapped
+
+    def averaging(self, last: bool) -> AbstractContextManager[None]:
+        """A micro-batch's forward and backward pass: gradients are averaged after the `last` only.
+
+        Before it they are added up on each rank, so a step exchanges them once and not once a
+        micro-batch. Sums are taken in another order than one exchange each would: by less than
+        k * 2**-24 of the sum of magnitudes for k micro-batches, in float32.
+        """
+        if last or self._wrapped is None:
+            return nullcontext()
+        return cast("AbstractContextManager[None]", self._wrapped.no_sync())
 
     def gather(self, vectors: Tensor, total: int) -> Tensor:
         """The vectors of all ranks in the order of the global micro-batch: [total, ...].
@@ -144,6 +164,30 @@ class Team:
                 vote.answer()
             dist.barrier()
             dist.destroy_process_group()
+
+
+def unreached(model: nn.Module, example: Callable[[], Any]) -> list[str]:
+    """Names of the trained parameters that no gradient comes to from what `example` returns.
+
+    Looks at the graph and computes no gradient. Generators and running statistics stay as they are.
+    """
+    training = model.training
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices):
+            outputs = example()
+    finally:
+        model.train(training)
+    nodes = [x.grad_fn for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.grad_fn]
+    reached, passed = set(), set(nodes)
+    while nodes:
+        node = nodes.pop()
+        reached.add(id(getattr(node, "variable", None)))  # AccumulateGrad has the parameter
+        fresh = {following for following, _ in node.next_functions if following} - passed
+        passed |= fresh
+        nodes += fresh
+    return [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in reached]
 
 
 class Vote:

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 SEEN: Final = "averaged"
 """Name of the number of averaged steps among the saved tensors; no parameter is called so."""
 
+SKIPPED: Final = "skipped"
+"""Name of the number of steps that were skipped and so not averaged."""
+
 
 class Average(ABC):
     """One averaged tensor for every trainable parameter."""
@@ -25,8 +28,11 @@ class Average(ABC):
         self._shadow = [p.detach().clone() for _, p in self._named]
 
     @abstractmethod
-    def update(self) -> None:
-        """One step was done."""
+    def update(self, overflow: Tensor | None = None) -> None:
+        """One step is over. `overflow`: 0-d, 1 where fp16 scaling skipped it; None: it was done.
+
+        A skipped step changes no average: its weights are those of the step before.
+        """
 
     @property
     def begun(self) -> bool:
@@ -65,10 +71,16 @@ class Average(ABC):
             shadow.copy_(tensors[name])
 
     @torch.no_grad()
-    def _move(self, weight: float) -> None:
-        """The averages go this part of the way to the weights; one fused call for all tensors."""
+    def _move(self, weight: float | Tensor) -> None:
+        """The averages go this part of the way to the weights; one fused call for all tensors.
+
+        A part that only the device knows (0-d) is one call a tensor inside of torch.
+        """
         weights: list[Tensor] = [p for _, p in self._named]
-        torch._foreach_lerp_(self._shadow, weights, weight)
+        if isinstance(weight, Tensor):
+            torch._foreach_lerp_(self._shadow, weights, [weight] * len(weights))
+        else:
+            torch._foreach_lerp_(self._shadow, weights, weight)
 
     @torch.no_grad()
     def _swap(self) -> None:
@@ -85,9 +97,10 @@ class Ema(Average):
         super().__init__(model)
         self.decay = decay
 
-    def update(self) -> None:
+    def update(self, overflow: Tensor | None = None) -> None:
         """One step."""
-        self._move(1 - self.decay)
+        part = 1 - self.decay
+        self._move(part if overflow is None else (1 - overflow) * part)
 
 
 class Swa(Average):
@@ -101,23 +114,36 @@ class Swa(Average):
         super().__init__(model)
         self._start = start
         self._steps = 0
+        self._skipped: Tensor | None = None
+        """Steps from `start` on that fp16 scaling skipped: 0-d, on the device; None: no scaling."""
 
     @property
     def begun(self) -> bool:
-        """Whether a step has been averaged."""
-        return self._steps >= self._start
+        """Whether a step has been averaged; waits for the device where steps can be skipped."""
+        skipped = 0 if self._skipped is None else int(self._skipped)
+        return self._steps - skipped >= self._start
 
-    def update(self) -> None:
+    def update(self, overflow: Tensor | None = None) -> None:
         """One step."""
         self._steps += 1
-        if self.begun:
-            self._move(1 / (self._steps - self._start + 1))
+        number = self._steps - self._start + 1
+        if number < 1:
+            return
+        if overflow is None and self._skipped is None:
+            self._move(1 / number)
+            return
+        overflow = torch.zeros(()) if overflow is None else overflow
+        earlier = 0.0 if self._skipped is None else self._skipped.to(overflow.device)
+        self._skipped = earlier + overflow
+        self._move((1 - overflow) / (number - self._skipped).clamp(min=1))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The means by parameter name, and how many steps were seen."""
-        return {**super().tensors(), SEEN: torch.tensor(self._steps)}
+        """The means by parameter name, how many steps are over and how many of them skipped."""
+        skipped = {} if self._skipped is None else {SKIPPED: self._skipped}
+        return {**super().tensors(), SEEN: torch.tensor(self._steps), **skipped}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Continue from saved means."""
         super().load(tensors)
         self._steps = int(tensors[SEEN])
+        self._skipped = tensors.get(SKIPPED)

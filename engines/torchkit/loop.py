@@ -5,9 +5,8 @@ It computes, counts and saves; what a batch is and what a loss is come from the 
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from engines import protocol
 from engines.emitter import Emitter, Stopped
-from engines.torchkit import checkpoints
+from engines.torchkit import checkpoints, health
 from engines.torchkit.batches import Loader
 from engines.torchkit.distributed import Team
 from engines.torchkit.ema import Average, Swa
@@ -95,6 +94,8 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
     emit.phase("warmup" if meter.warmup_steps else "train")
     job.model.train()
     steps = job.loader.steps(start, job.last_step)
+    forward = health.checked(job.forward, job.model, job.precision)
+    most_skipped = health.skip_limit(job.loader.order.steps_per_epoch, job.steps)
     stop_vote, enough_vote, due, enough = job.team.vote(), job.team.vote(), Due(job), False
     for step in range(start + 1, job.last_step + 1):
         if not meter.running:
@@ -102,21 +103,10 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
         lr = job.lr_at(step - 1)
         set_lr(job.optimizer, lr)
         parts, micro_batches = next(steps)
-        outcomes = []
-        for _ in range(parts):
-            host = next(micro_batches)
-            meter.lap("data_wait")
-            batch = job.transfer(host)
-            meter.lap("transfer")
-            with job.precision.autocast():
-                outcome = job.forward(batch)
-            meter.lap("forward")
-            job.precision.scaler.scale(outcome.loss / parts).backward()  # type: ignore[no-untyped-call]
-            meter.lap("backward")
-            outcomes.append(outcome)
-        norm = _update(job, parameters)
+        outcomes = _compute(job, forward, parts, micro_batches, meter)
+        norm, overflow = _update(job, parameters)
         meter.lap("optimizer")
-        meter.end_step(*_sum(outcomes), norm)
+        meter.end_step(*_sum(outcomes), norm, overflow)
         stopping = stop_vote(emit.stop_requested)
         finished = job.stop_when is not None and enough_vote(enough)
         leaving = stopping or finished or step == job.last_step
@@ -129,7 +119,7 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
             ledger.add(window)
             emit.send(window)
             enough = job.stop_when is not None and job.stop_when(window)
-            _mind(window.loss, step, emit)
+            health.check_window(window, meter.skipped_in_a_row, most_skipped, emit)
         if step == meter.warmup_until and step > start:
             emit.phase("train")
         finished = _ends_epoch(job, step) or finished
@@ -141,9 +131,27 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
             break
 
 
-def _mind(loss: float, step: int, emit: Emitter) -> None:
-    if not math.isfinite(loss):
-        emit.notice("loss-not-finite", f"the loss is {loss} at step {step}")
+def _compute(
+    job: Training[Batch],
+    forward: Callable[[Batch], Outcome],
+    parts: int,
+    micro_batches: Iterator[Batch],
+    meter: Meter,
+) -> list[Outcome]:
+    """Forward and backward pass of a step's `parts` micro-batches; gradients are of their mean."""
+    outcomes: list[Outcome] = []
+    for host in micro_batches:
+        meter.lap("data_wait")
+        batch = job.transfer(host)
+        meter.lap("transfer")
+        with job.team.averaging(last=len(outcomes) == parts - 1):
+            with job.precision.autocast():
+                outcome = forward(batch)
+            meter.lap("forward")
+            job.precision.scaler.scale(outcome.loss / parts).backward()  # type: ignore[no-untyped-call]
+        meter.lap("backward")
+        outcomes.append(outcome)
+    return outcomes
 
 
 def _ends_epoch(job: Training[Any], step: int) -> bool:
@@ -152,17 +160,21 @@ def _ends_epoch(job: Training[Any], step: int) -> bool:
     return job.after_epoch is not None and not rest and job.after_epoch(epoch)
 
 
-def _update(job: Training[Any], parameters: list[nn.Parameter]) -> Tensor:
-    """One optimizer step with the gradients at hand; returns their norm before clipping."""
+def _update(job: Training[Any], parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor | None]:
+    """One optimizer step with the gradients at hand.
+
+    Returns their norm before clipping, and whether fp16 scaling skipped the step (0-d, 0 or 1).
+    """
     scaler = job.precision.scaler
     scaler.unscale_(job.optimizer)
     norm = nn.utils.clip_grad_norm_(parameters, job.clip_norm or float("inf"))
+    overflow = job.precision.overflow(job.optimizer)
     scaler.step(job.optimizer)
     scaler.update()
     job.optimizer.zero_grad(set_to_none=True)
     for average in job.averages.values():
-        average.update()
-    return norm
+        average.update(overflow)
+    return norm, overflow
 
 
 def _sum(outcomes: list[Outcome]) -> tuple[int, Tensor, dict[str, Tensor]]:

@@ -95,6 +95,7 @@ class _Window:
     samples: list[int] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
+    overflows: list[Tensor] = field(default_factory=list)
     metrics: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
@@ -110,6 +111,8 @@ class Meter:
         self.warmup_until = warmup_steps
         """Steps up to this one are warm-up. A resumed run warms up again."""
         self._steps_per_epoch = steps_per_epoch
+        self.skipped_in_a_row = 0
+        """Steps without a change of the weights, one after the other, up to the last window."""
         self._window: _Window | None = None
         self._lap_host = 0.0
         self._lap_mark: Any = None
@@ -138,14 +141,24 @@ class Meter:
         self._lap_host, self._lap_mark = host, mark
 
     def end_step(
-        self, samples: int, loss: Tensor, metrics: Mapping[str, Tensor], norm: Tensor
+        self,
+        samples: int,
+        loss: Tensor,
+        metrics: Mapping[str, Tensor],
+        norm: Tensor,
+        overflow: Tensor | None = None,
     ) -> None:
-        """A step ends at the last lap. Tensors stay on the device until the window closes."""
+        """A step ends at the last lap. Tensors stay on the device until the window closes.
+
+        `overflow`: 1 where the optimizer skipped the step; None: it cannot.
+        """
         window = self._open_window()
         window.ends.append(self._lap_mark)
         window.samples.append(samples)
         window.losses.append(loss)
         window.norms.append(norm)
+        if overflow is not None:
+            window.overflows.append(overflow)
         for name, value in metrics.items():
             window.metrics.setdefault(name, []).append(value)
 
@@ -173,6 +186,10 @@ class Meter:
         parts = dict.fromkeys(LAPS[1:], 0.0)
         for name, first, last in window.laps:
             parts[name] += self._watch.between(first, last)
+        skipped = _flags(window)
+        for flag in skipped:
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if flag else 0
+        norms = [norm for norm, flag in zip(window.norms, skipped, strict=True) if not flag]
         return protocol.Step(
             step=step,
             count=len(durations),
@@ -185,7 +202,8 @@ class Meter:
             **parts,
             loss=_mean(window.losses, window.samples),
             lr=lr,
-            grad_norm=_mean(window.norms, [1] * len(window.norms)),
+            grad_norm=_mean(norms, [1] * len(norms)) if norms else None,
+            skipped_steps=sum(skipped),
             metrics={n: _mean(values, window.samples) for n, values in window.metrics.items()},
         )
 
@@ -193,6 +211,13 @@ class Meter:
         if self._window is None:
             raise RuntimeError("no window is open")
         return self._window
+
+
+def _flags(window: _Window) -> list[bool]:
+    """Which steps of the window were skipped; one copy from the device."""
+    if not window.overflows:
+        return [False] * len(window.norms)
+    return [bool(flag) for flag in torch.stack(window.overflows).tolist()]
 
 
 def _mean(values: Sequence[Tensor], weights: Sequence[int]) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
+from torch import Tensor
 
 from engines.emitter import EngineError
 
@@ -43,3 +44,15 @@ class Precision:
         on = self.name != "fp32"
         dtype = DTYPES[self.name] if on else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=on)
+
+    def overflow(self, optimizer: torch.optim.Optimizer) -> Tensor | None:
+        """1.0 where a gradient of this step is infinite or NaN, so that the scaler skips the step.
+
+        0-d, float32, on the device; does not wait. To be read between the scaler's `unscale_` and
+        its `update`. None: gradients are not scaled, and no step is skipped.
+        """
+        if not self.scaler.is_enabled():
+            return None
+        # Not public. `get_scale` before and after `update` would wait for the device twice a step.
+        found: dict[Any, Tensor] = self.scaler._found_inf_per_device(optimizer)
+        return sum(found.values(), torch.zeros((), device=self.device)).clamp(max=1.0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
 
 from engines.torchkit import loop
 from engines.torchkit.course import Course
@@ -24,9 +27,15 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
     gatherer = Gatherer(
         ready.pictures, data.train, context.spec.seed, shuffle=params.shuffle_choices
     )
+
+    def example() -> Any:
+        some = gatherer.to_device(gatherer(np.zeros(1, np.int64), 0), context.device)
+        with context.precision.autocast():
+            return model(some.inputs(), some.labels)
+
+    answer = team.wrap(model, example)
     if params.compile:
         model.compile(dynamic=True)
-    answer = team.wrap(model)
 
     def forward(batch: VqaBatch) -> loop.Outcome:
         own = answer(batch.inputs(), batch.labels)
