@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from pydantic import BaseModel
 
-from engines.protocol import Oom, RunSpec, Task
+from engines.protocol import Oom, PhaseName, RunSpec, Task
 
 if TYPE_CHECKING:  # the workbench reads this catalogue and must not know what speaks for engines
     from engines.emitter import Emitter
@@ -39,6 +39,9 @@ class Engine(Protocol):
     """Fields of a record without which it has nothing to work on; empty: needs no subset."""
     FORM: str
     """Form of the records that it works on (`datasets_mm.recipe.Form`); empty: needs no subset."""
+    KNOBS: Mapping[PhaseName, str]
+    """The setting that is halved after the device ran out of memory in a phase. A phase that is not
+    here holds what no setting of the run makes smaller: loading weights, building caches."""
     Params: type[BaseModel]
     """Every setting, with description, unit and limits: feeds plans, help and forms."""
 
@@ -67,28 +70,27 @@ def load(name: str) -> Engine:
 def smaller(engine: str, params: Mapping[str, Any], phase: str) -> Oom | None:
     """The same work in less memory, after the device ran out of it in `phase`; None: no such way.
 
-    An engine whose objective depends on the micro-batch has a function `smaller(params, phase)` of
-    its own. Every other one that has the settings gets half the micro-batch and twice the
-    accumulation.
+    Half of the setting that the engine's `KNOBS` names for the phase.
     """
     try:
-        own = getattr(load(engine), "smaller", None)
+        knob = load(engine).KNOBS.get(cast("PhaseName", phase))
     except UnknownEngineError:
         return None
-    found: Oom | None = own(params, phase) if own else halved(params, phase)
-    return found
+    if knob is None:
+        return None
+    return halved_batch(params) if knob == "batch" else halved(params, knob)
 
 
-def halved(params: Mapping[str, Any], phase: str = "train") -> Oom | None:
-    """Half of `batch`, or what comes next below it and divides the effective batch.
+def halved(params: Mapping[str, Any], knob: str) -> Oom | None:
+    """Half of a setting; 0 and empty mean the whole micro-batch."""
+    before = int(params.get(knob) or params.get("batch") or 1)
+    if before < 2:
+        return None
+    return Oom(step=0, before=before, after=before // 2, params={knob: before // 2})
 
-    Where answers are given, half of `predict_batch`.
-    """
-    asked = params.get("predict_batch")
-    if phase in ("eval", "generate") and isinstance(asked, int):
-        after = asked // 2
-        changed = {"predict_batch": after}
-        return Oom(step=0, before=asked, after=after, params=changed) if after else None
+
+def halved_batch(params: Mapping[str, Any]) -> Oom | None:
+    """Half of `batch`, or what comes next below it and divides the effective batch, which stays."""
     batch, accumulation = params.get("batch"), params.get("accumulation")
     if not isinstance(batch, int) or not isinstance(accumulation, int) or batch < 2:
         return None

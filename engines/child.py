@@ -23,7 +23,7 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 
-from engines import catalog, protocol
+from engines import catalog, exhaustion, protocol
 from engines.emitter import Emitter, EngineError, Stopped
 from results.secrets import mask
 
@@ -184,14 +184,7 @@ def read_spec(run_dir: Path) -> protocol.RunSpec:
 
 def classify(error: BaseException) -> Hint:
     """What kind of failure an exception is, told without importing torch."""
-    kind, text = type(error), str(error)
-    if kind.__name__ == "OutOfMemoryError" and kind.__module__.startswith("torch"):
-        return "oom-cuda"
-    if "CUDA out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text:
-        return "oom-cuda"
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:
-        return "oom-host"
-    return "failed"
+    return exhaustion.kind(error) or "failed"
 
 
 def tie_to_parent() -> None:

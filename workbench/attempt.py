@@ -89,6 +89,7 @@ class Attempt:
         self._cpu_start = time.process_time()
         self._sampler_start = setting.gpus.cpu_seconds
         self._oom_start = verdict.oom_kills()
+        self._log_start = process.log_size(folder)
 
     def start(self) -> None:
         """Start the engine; an engine that cannot start has ended at once."""
@@ -305,6 +306,7 @@ class Attempt:
             protocol_error=self._protocol_error,
             storage_error=self.book.problem,
             artifact_problems=verdict.problems(self.book.state.artifacts, self.folder),
+            last_words=self._last_words(),
             oom_kills=verdict.oom_kills() - self._oom_start,
         )
         cause, detail = verdict.judge(seen)
@@ -318,6 +320,13 @@ class Attempt:
         self._end(cause, detail, status)
         self.meter.close()
         self.engine.close()
+
+    def _last_words(self) -> str:
+        """The end of what this attempt wrote to engine.log; earlier attempts are in it too."""
+        path = self.folder / "engine.log"
+        size = process.log_size(self.folder) - self._log_start
+        # Shorter than at the start: its middle was cut out, and the end is this attempt's.
+        return process.tail_log(path, 16_384 if size < 0 else min(size, 16_384))
 
     def _count_vram(self) -> None:
         """Whether the GPUs have it all back; a driver takes a moment after a SIGKILL."""

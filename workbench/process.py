@@ -214,6 +214,14 @@ def trim_log(run_dir: Path, limit: int, keep: int = 1 << 20) -> int:
     return cut
 
 
+def log_size(run_dir: Path) -> int:
+    """Bytes of the run's engine.log; 0 if there is none."""
+    try:
+        return (run_dir / "engine.log").stat().st_size
+    except OSError:
+        return 0
+
+
 def tail_log(path: Path, size: int = 4096) -> str:
     """The last lines of a log as text; empty if there is none."""
     try:

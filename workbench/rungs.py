@@ -7,11 +7,14 @@ checkpoint. The journal's Oom entries are all that is remembered, so a resumed s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from engines import catalog
 from engines.protocol import Oom, RunSpec
 from workbench.state import RunState
+
+TRAINING: Final = frozenset({"batch", "grad_cache_chunk"})
+"""Settings of a rung that change how a training step is computed."""
 
 
 def changes(run: RunState) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def batch_words(run: RunState) -> str:
     if run.plan is None:
         return ""
     effective = run.plan.effective_batch
-    rungs = [oom for oom in run.ooms if oom.params and "evaluate_batch" not in oom.params]
+    rungs = [oom for oom in run.ooms if oom.params.keys() & TRAINING]
     if not rungs or rungs[-1].after >= effective:
         return f"{effective:,}"
     after = rungs[-1].after

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from engines import exhaustion
 from engines.protocol import Artifact, Cause, Failed
 from workbench.process import Status
 
@@ -40,6 +41,8 @@ class Evidence:
     protocol_error: str = ""
     storage_error: str = ""
     artifact_problems: tuple[str, ...] = ()
+    last_words: str = ""
+    """The end of what this attempt wrote to engine.log: read where it sent no last message."""
     oom_kills: int = 0
     """How far the kernel's counters of killed processes moved during the attempt."""
 
@@ -61,9 +64,18 @@ def judge(seen: Evidence) -> tuple[Cause, str]:
     if seen.failed is not None:
         hint = " (the kernel killed a process for memory meanwhile)" if seen.oom_kills else ""
         return _of_failure(seen.failed), seen.failed.error + hint
+    spoken = exhaustion.kind_of_text(seen.last_words) if _broke_off(seen) else ""
+    if spoken:
+        memory = "the GPU" if spoken == "oom-cuda" else "the host"
+        return spoken, f"a library ended the engine: {memory} ran out of memory; see engine.log"
     if seen.status.signal is not None:
         return _of_signal(seen.status.signal)
     return _of_silence(seen)
+
+
+def _broke_off(seen: Evidence) -> bool:
+    """Whether the engine ended itself without a word: abort, or a library's exit with an error."""
+    return seen.status.signal in CRASHES or bool(seen.status.code and not seen.done)
 
 
 def _of_failure(failed: Failed) -> Cause:

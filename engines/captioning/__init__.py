@@ -5,19 +5,25 @@ Light: declares what the engine is. The computing modules are imported by `run`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from engines.captioning.params import Params
 from engines.emitter import Emitter
-from engines.protocol import RunSpec, Task
+from engines.protocol import PhaseName, RunSpec, Task
 
-__all__ = ["FORM", "NEEDS", "SUMMARY", "TASKS", "Params", "run"]
+__all__ = ["FORM", "KNOBS", "NEEDS", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "Captioning: says what a picture or a video shows"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")
 FORM: Final = "captions"
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
+KNOBS: Final[Mapping[PhaseName, str]] = {
+    "cache": "vision_batch",
+    **dict.fromkeys(("compile", "warmup", "train"), "batch"),
+    **dict.fromkeys(("eval", "generate"), "evaluate_batch"),
+}
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:

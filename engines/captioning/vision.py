@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from engines import models
+from engines import exhaustion, models
 from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.models import Part
@@ -164,6 +164,8 @@ class Tower:
             else:
                 model = _from_folder(self.folder, self._config or {}, self.shape.family)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            if exhaustion.of_device(error):
+                raise
             place = self.folder or "effnet-lite0"
             reason = (str(error).splitlines() or [""])[0][:200]
             raise EngineError(f"{place}: no sound vision tower ({reason})") from None

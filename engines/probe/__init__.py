@@ -10,6 +10,7 @@ import hashlib
 import math
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engines import protocol
 from engines.emitter import Emitter
-from engines.protocol import RunSpec, Task
+from engines.protocol import PhaseName, RunSpec, Task
 
 SUMMARY: Final = "A machine probe: times a fixed stdlib computation"
 TASKS: Final[tuple[Task, ...]] = ("probe",)
 NEEDS: Final[tuple[str, ...]] = ()
 FORM: Final = ""
+KNOBS: Final[Mapping[PhaseName, str]] = {}
 
 BLOCK_BYTES: Final = 1 << 20
 """Hashed once a round. 1 MiB outlives the first-level caches and takes about a millisecond."""

@@ -12,6 +12,7 @@ from typing import Final
 import torch
 from torch import nn
 
+from engines import exhaustion
 from engines.emitter import EngineError
 from engines.models import ModelEntry
 from engines.retrieval import layers
@@ -43,10 +44,10 @@ def from_folder(entry: ModelEntry, folder: Path, words: Words, params: Params) -
     """
     try:
         model = _open(entry, folder, words, params.temperature)
-    except (EngineError, MemoryError):
+    except EngineError:
         raise
     except Exception as error:  # sizes that do not fit end in errors of a dozen classes
-        if "DefaultCPUAllocator" in str(error):  # no room, which is no fault of the folder
+        if exhaustion.of_device(error):  # no room, which is no fault of the folder
             raise
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(

@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from engines import exhaustion
 from engines.emitter import EngineError
 from engines.retrieval.encoder import FIRST_BIAS, DualEncoder
 from engines.retrieval.towers import Pixels, Tower, mean, until_end
@@ -202,6 +203,8 @@ def _create(name: str, said: object, **settings: Any) -> Any:
         try:
             model: Any = open_clip.create_model(name, force_custom_text=True, **settings)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            if exhaustion.of_device(error):
+                raise
             reason = (str(error).splitlines() or [""])[0][:200]
             raise EngineError(f"{said}: open_clip cannot build the model: {reason}") from None
     if not hasattr(model, "text") or not hasattr(model.text, "transformer"):

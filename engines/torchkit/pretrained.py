@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError
 
+from engines import exhaustion
 from engines.emitter import EngineError
 from engines.torchkit import quantize, weights
 from engines.torchkit.configs import ATTENTION, read_config
@@ -63,6 +64,8 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
             device_map={"": str(precision.device)}, output_loading_info=True, **extra,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if exhaustion.of_device(error):
+            raise
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"{folder}: no sound {kind.said} ({reason})") from None
     weights.refuse_missing(found["missing_keys"], folder)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from engines import models, protocol
+from engines import exhaustion, models, protocol
 from engines.emitter import EngineError
 from engines.torchkit import checkpoints, loop
 from engines.torchkit.context import Context, Params, Trained
@@ -56,6 +56,8 @@ def load(model: nn.Module, trained: Trained) -> None:
     try:
         found = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
+        if exhaustion.of_device(error):
+            raise
         raise EngineError(f"{folder}: does not fit the model: {error}".splitlines()[0]) from None
     if found.unexpected_keys:
         raise EngineError(f"{folder}: holds '{found.unexpected_keys[0]}', which the model has not")

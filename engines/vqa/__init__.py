@@ -5,19 +5,24 @@ Light: declares what the engine is. The computing modules are imported by `run`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from engines.emitter import Emitter
-from engines.protocol import RunSpec, Task
+from engines.protocol import PhaseName, RunSpec, Task
 from engines.vqa.params import Params
 
-__all__ = ["FORM", "NEEDS", "SUMMARY", "TASKS", "Params", "run"]
+__all__ = ["FORM", "KNOBS", "NEEDS", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "VQA: answers four-choice questions about pictures"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "ensemble", "probe")
 FORM: Final = "choices"
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
+KNOBS: Final[Mapping[PhaseName, str]] = {
+    **dict.fromkeys(("compile", "warmup", "train"), "batch"),
+    **dict.fromkeys(("eval", "generate"), "predict_batch"),
+}
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:

@@ -232,6 +232,9 @@ def test_killing_gives_up_on_what_cannot_be_killed(monkeypatch: pytest.MonkeyPat
 DONE = Status(code=0)
 KILLED = Status(signal=signal.SIGKILL)
 STOP = Failed(error="Stopped as asked.", hint="stopped")
+USAGE = Failed(error="x", hint="usage")
+BITSANDBYTES = "Error out of memory at line 449 in file /src/csrc/pythonInterface.cpp"
+ABORT = "terminate called after throwing\n  what():  CUDA error: out of memory\nSearch for it"
 
 
 @pytest.mark.parametrize(
@@ -245,6 +248,13 @@ STOP = Failed(error="Stopped as asked.", hint="stopped")
         (Evidence(DONE), "protocol-error"),
         (Evidence(Status(code=3), done=True), "failed"),
         (Evidence(Status(code=3)), "failed"),
+        (Evidence(Status(code=1), last_words=BITSANDBYTES), "oom-cuda"),
+        (Evidence(Status(code=1), last_words=f"{BITSANDBYTES}\nRuntimeWarning: x"), "oom-cuda"),
+        (Evidence(Status(signal=signal.SIGABRT), last_words=ABORT), "oom-cuda"),
+        (Evidence(Status(signal=signal.SIGABRT), last_words="what(): std::bad_alloc"), "oom-host"),
+        (Evidence(KILLED, last_words=ABORT), "killed"),
+        (Evidence(DONE, done=True, last_words=ABORT), "completed"),
+        (Evidence(Status(code=1), failed=USAGE, last_words=ABORT), "failed"),
         (Evidence(Status(), done=True), "unknown"),
         (Evidence(KILLED), "killed"),
         (Evidence(KILLED, oom_kills=1), "oom-host"),
@@ -255,7 +265,7 @@ STOP = Failed(error="Stopped as asked.", hint="stopped")
         (Evidence(Status(code=143), failed=STOP, asked="skipped"), "skipped"),
         (Evidence(Status(code=143), failed=STOP), "stopped"),
         (Evidence(KILLED, asked="hung", asked_detail="no progress"), "hung"),
-        (Evidence(Status(code=1), failed=Failed(error="x", hint="usage")), "failed"),
+        (Evidence(Status(code=1), failed=USAGE), "failed"),
     ],
 )
 def test_the_verdict(seen: Evidence, cause: str) -> None:

@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from engines import protocol
+from engines import catalog, protocol
 from engines.protocol import RunSpec
 from results import rows, store
 from results.query import last_attempts
@@ -256,9 +257,7 @@ SPEC = RunSpec(
 
 def after(batch: int, accumulation: int, *ooms: protocol.Oom) -> dict[str, object]:
     """The next rung's settings by the general rule."""
-    from engines import catalog
-
-    found = catalog.halved({"batch": batch, "accumulation": accumulation})
+    found = catalog.halved_batch({"batch": batch, "accumulation": accumulation})
     return found.params if found else {}
 
 
@@ -280,17 +279,49 @@ def test_halving_keeps_the_effective_batch(
     assert wanted[0] * wanted[1] == batch * accumulation
 
 
-def test_evaluation_is_made_smaller_by_itself() -> None:
-    from engines import retrieval
+TRAIN, EVALUATE = ("compile", "warmup", "train"), ("eval", "encode", "search", "generate")
+LOWERED = {
+    "retrieval": dict.fromkeys(TRAIN, "grad_cache_chunk")
+    | dict.fromkeys(("eval", "encode"), "evaluate_batch"),
+    "captioning": dict.fromkeys(TRAIN, "batch")
+    | dict.fromkeys(("eval", "generate"), "evaluate_batch")
+    | {"cache": "vision_batch"},
+    "vqa": dict.fromkeys(TRAIN, "batch") | dict.fromkeys(("eval", "generate"), "predict_batch"),
+    "probe": {},
+}
 
-    params = {"batch": 64, "evaluate_batch": 256, "grad_cache_chunk": 32}
-    trained, evaluated = (retrieval.smaller(params, phase) for phase in ("train", "encode"))
-    assert trained is not None
-    assert evaluated is not None
-    assert trained.params == {"grad_cache_chunk": 16}
-    assert evaluated.params == {"evaluate_batch": 128}
-    assert retrieval.smaller({**params, "grad_cache_chunk": 1}, "train") is None
-    retrieval.Params.model_validate({**trained.params, **evaluated.params})
+
+@pytest.mark.parametrize("phase", get_args(protocol.PhaseName))
+@pytest.mark.parametrize("engine", catalog.names())
+def test_out_of_memory_lowers_what_the_phase_computes_with(engine: str, phase: str) -> None:
+    """Loading, building and saving have no such setting: a smaller attempt would fail alike."""
+    params = catalog.load(engine).Params().model_dump()
+    params |= {"batch": 16} if "batch" in params else {}
+    rung, knob = catalog.smaller(engine, params, phase), LOWERED[engine].get(phase)
+    if knob is None:
+        assert rung is None
+        return
+    assert rung is not None
+    before = params[knob] or params["batch"]
+    changed = {knob: before // 2}
+    if knob == "batch":
+        changed["accumulation"] = params["accumulation"] * 2
+    assert (rung.before, rung.after, rung.params) == (before, before // 2, changed)
+    catalog.load(engine).Params.model_validate({**params, **rung.params})
+    assert catalog.smaller(engine, {**params, knob: 1}, phase) is None
+
+
+def test_a_resumed_training_keeps_its_batch_where_only_evaluation_failed() -> None:
+    params = catalog.load("captioning").Params().model_dump()
+    spec = SPEC.model_copy(update={"params": params})
+    phases = (state.PhaseSpan("train", 0.0, 5.0), state.PhaseSpan("generate", 5.0, None))
+    rung = rungs.following(spec, state.RunState(phases=phases))
+    assert rung is not None
+    after_rung = {**params, **rung.params}
+    assert after_rung["evaluate_batch"] == params["evaluate_batch"] // 2
+    assert (after_rung["batch"], after_rung["accumulation"]) == (16, 2)
+    plan = protocol.Plan(steps=1, samples=1, effective_batch=32, micro_batch=16)
+    assert rungs.batch_words(state.RunState(plan=plan, ooms=(rung,))) == "32"
 
 
 def test_an_unknown_engine_has_no_rung() -> None:

@@ -34,6 +34,7 @@ ENDINGS = {
     "half-line": ("killed", None, signal.SIGKILL, "SIGKILL"),
     "oom-cuda": ("oom-cuda", 1, None, "CUDA out of memory"),
     "oom-host": ("oom-host", 1, None, "MemoryError"),
+    "oom-exit": ("oom-cuda", 1, None, "a library ended the engine: the GPU ran out of memory"),
     "protocol99": ("protocol-error", None, signal.SIGTERM, "protocol 99"),
     "leave-behind": ("completed", 0, None, ""),
     "hold-pipe": ("completed", 0, None, ""),
