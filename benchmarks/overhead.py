@@ -74,7 +74,7 @@ def main() -> None:
     from workbench import suite
 
     with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(WORKBENCH_LOG_ROOT=folder, XDG_RUNTIME_DIR=folder)
+        os.environ.update(WORKBENCH_LOG_ROOT=folder, WORKBENCH_LOCKS=folder)
         steps = int(2 * (seconds + 3 * START_SECONDS) * STEPS_PER_SECOND)
         settings = [f"steps={steps}", f"delay_seconds={1 / STEPS_PER_SECOND - 0.001}", "rounds=1"]
         words = ["run", "-e", "probe", "-d", "none", "-m", "none", "--detach"]

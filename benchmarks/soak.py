@@ -54,7 +54,7 @@ class Soak:
         write_toy(root)
         self.environment = {
             **os.environ, "WORKBENCH_CONFIG": str(root / "config"), "WORKBENCH_GRACE": "3",
-            "WORKBENCH_CACHE": str(root / "cache"), "XDG_RUNTIME_DIR": str(root),
+            "WORKBENCH_CACHE": str(root / "cache"), "WORKBENCH_LOCKS": str(root),
             "WORKBENCH_LOG_ROOT": str(self.logs),
         }  # fmt: skip
 

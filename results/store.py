@@ -12,6 +12,7 @@ import errno
 import gc
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -59,9 +60,7 @@ def append_line(path: Path, line: bytes) -> None:
     """
     if b"\n" in line:
         raise ValueError("one line cannot hold a newline")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(path, flags, 0o600)
+    fd = _open_for_append(path)
     try:
         size = os.fstat(fd).st_size
         seal = b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
@@ -74,6 +73,29 @@ def append_line(path: Path, line: bytes) -> None:
             _sync_folder(path.parent)
     finally:
         os.close(fd)
+
+
+def check_appendable(path: Path) -> None:
+    """Open the file as `append` does, and write nothing.
+
+    Raises:
+        OSError: it is a link, not a regular file, or may not be written.
+    """
+    os.close(_open_for_append(path))
+
+
+def _open_for_append(path: Path) -> int:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return _require_regular(os.open(path, flags, 0o600), path)
+
+
+def _require_regular(fd: int, path: Path) -> int:
+    """The descriptor, unless it is of a FIFO or a device, which a reader would wait for."""
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def read(path: Path) -> Lines[RunRecord]:
@@ -126,10 +148,10 @@ class Lines(Iterator[T], Generic[T]):
 
     def _walk(self, parse: Callable[[bytes], T]) -> Iterator[T]:
         try:
-            file = self.path.open("rb")
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return
-        with file:
+        with os.fdopen(_require_regular(fd, self.path), "rb") as file:
             for number, line in enumerate(file, 1):
                 self.torn = not line.endswith(b"\n")
                 if not line.strip():

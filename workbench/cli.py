@@ -125,7 +125,10 @@ def _problems(error: Exception) -> list[str]:
 
     if isinstance(error, PlanError | TomlError):
         return error.problems
-    return [str(error)] if isinstance(error, SuiteError | NewerSchema | LaunchError) else []
+    if isinstance(error, OSError):  # a fault of the surroundings: a disk, a mode, a missing program
+        return [": ".join(str(part) for part in (error.filename, error.strerror or error) if part)]
+    known = isinstance(error, SuiteError | NewerSchema | LaunchError)
+    return str(error).splitlines() if known else []
 
 
 def say(text: str) -> None:
@@ -244,6 +247,7 @@ def resume(
     from workbench.views import Mode
 
     folder = resuming.choose(paths.log_root(log_root), name)
+    starting.check_surroundings(folder.parent)
     runs, trials = resuming.prepare(folder), resuming.to_come(folder)
     if not runs and not trials:
         say(f"{folder.name}: nothing is left to do")

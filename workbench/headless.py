@@ -122,7 +122,7 @@ def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
 def exit_status(state: SuiteState) -> ExitStatus:
     """The exit code that a suite has earned."""
     causes = [r.state.cause or "unknown" for r in state.runs]
-    if any(cause not in GOOD for cause in causes):
+    if state.records_lost or any(cause not in GOOD for cause in causes):
         return ExitStatus.FAILED
     if "stopped" in causes or (state.to_come and state.detail.startswith("stopped")):
         return ExitStatus.INTERRUPTED
@@ -154,11 +154,16 @@ def _follow(folder: Path, mode: Mode) -> SuiteState:
 
 
 def _say_what_is_left(state: SuiteState) -> None:
-    """Of a search that ended before its last trial: why, and how it goes on."""
+    """Trials of a search that are still to come, and records that could not be written."""
     if state.to_come:
         why = f" ({state.detail})" if state.detail else ""
         left = f"{state.to_come} of {state.trials} trials are left"
         talk(f"{left}{why}; `workbench resume {state.name}` goes on")
+    if state.records_lost:
+        talk(
+            f"records that could not be written to results.jsonl: {state.records_lost}; warden.log "
+            "says why, and each run's summary.json has its record"
+        )
 
 
 def _print_results(folder: Path, mode: Mode) -> None:

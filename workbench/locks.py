@@ -1,6 +1,6 @@
 """One suite at a time on a device: two would halve each other's speed and falsify both.
 
-A lock is a `flock` on a file in the user's runtime folder; the kernel frees it when its holder
+A lock is a `flock` on a file in `paths.lock_root()`; the kernel frees it when its holder
 dies, so nothing stale is ever left. Its content only says who holds it. Who runs on a taken device
 all the same (`--share`) holds a second file, by which the first one learns that it has company.
 """
@@ -63,7 +63,7 @@ class DeviceLocks:
         self.holder = holder
         self.behind = ""
         """Who was in the way at the last try: `SUITE on DEVICE`."""
-        self._root = paths.make_private(root or paths.runtime_root())
+        self._root = paths.make_private(root or paths.lock_root())
         self._held: list[int] = []
         self._company: list[int] = []
 
@@ -170,6 +170,15 @@ def holder(path: Path) -> str:
         return _read_holder(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock; False too where nobody can tell."""
+    try:
+        with path.open("rb") as file:
+            return not _flock(file.fileno())
+    except OSError:
+        return False
 
 
 def held_by(path: Path) -> str:

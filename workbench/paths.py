@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -41,11 +42,15 @@ def log_root(given: Path | None = None) -> Path:
     return resolve(given or os.environ.get("WORKBENCH_LOG_ROOT") or "bench_logs")
 
 
-def runtime_root() -> Path:
-    """Locks of devices: the user's runtime folder, or a private folder under the cache."""
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(runtime) / "workbench"
-    return cache_root() / "locks"
+def lock_root() -> Path:
+    """Locks of this machine's devices. `WORKBENCH_LOCKS` moves it.
+
+    Below the cache and not in `XDG_RUNTIME_DIR`: that folder is removed at the last logout, and a
+    login over SSH has it while a job of cron has not. By host, since a home may be shared.
+    """
+    if override := os.environ.get("WORKBENCH_LOCKS"):
+        return resolve(override)
+    return cache_root() / "locks" / socket.gethostname()
 
 
 def make_private(folder: Path) -> Path:

@@ -20,9 +20,13 @@ def choose(log_root: Path, name: str | None) -> Path:
     if name is not None:
         return suite.find(log_root, name)
     for folder in suite.suites(log_root):
-        warden = suite.read_warden(folder)
-        if (warden is None or not suite.alive(warden)) and (left(folder) or to_come(folder)):
-            return folder
+        try:
+            warden = suite.read_warden(folder)
+            working = warden is not None and suite.alive(warden)
+            if not working and (left(folder) or to_come(folder)):
+                return folder
+        except suite.SuiteError:
+            continue  # a colleague's, or broken; by its name it is refused with the reason
     suite.find(log_root, None)  # no suites at all has a sentence of its own
     raise suite.SuiteError(f"{log_root}: every suite is at work or has nothing left to do")
 

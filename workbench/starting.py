@@ -23,6 +23,14 @@ def check_devices(asked: SuitePlan) -> None:
         raise plan.PlanError([missing])
 
 
+def check_surroundings(log_root: Path) -> None:
+    """Raise SuiteError, with one sentence a line, where no suite can run."""
+    from workbench import preflight, suite
+
+    if problems := preflight.check_surroundings(log_root):
+        raise suite.SuiteError("\n".join(problems))
+
+
 def start(
     asked: SuitePlan, specs: list[RunSpec], log_root: Path | None, mode: Mode,
     *, detach: bool, share: bool,
@@ -30,6 +38,7 @@ def start(
     """Build the subsets, make the suite's folder, and start its warden; ends the command."""
     from workbench import headless, listing, paths, suite
 
+    check_surroundings(paths.log_root(log_root))
     if not listing.build_strict(specs):
         raise typer.Exit(ExitStatus.USAGE)
     folder = suite.create(paths.log_root(log_root), asked, specs)

@@ -345,6 +345,8 @@ class SuiteState:
     detail: str = ""
     """One sentence beside the state: `behind 20261121-…-demo-1a2b on cpu`."""
     started_wall: float | None = None
+    records_lost: int = 0
+    """Runs whose record is missing in results.jsonl."""
     runs: tuple[RunView, ...] = ()
     trials: int = 0
     """How many runs a search is to have in the end; 0: it is none."""

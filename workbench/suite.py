@@ -18,7 +18,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.protocol import RunSpec
-from workbench import costing, journal, paths, plan, state, trials
+from workbench import costing, journal, locks, paths, plan, state, trials
 
 WARDEN_START_SECONDS: Final = 15.0
 """A suite without a warden file for longer than this has lost its warden."""
@@ -59,6 +59,8 @@ class WardenFile(BaseModel):
     detail: str = ""
     started_wall: float = 0.0
     updated_wall: float = 0.0
+    records_lost: int = 0
+    """Runs whose record could not be appended to results.jsonl; each has its summary.json."""
 
 
 def create(log_root: Path, asked: plan.SuitePlan, specs: Sequence[RunSpec]) -> Path:
@@ -233,10 +235,25 @@ def again(suite: Path, found: state.SuiteState) -> set[str]:
 
 
 def read_warden(suite: Path) -> WardenFile | None:
-    """warden.json, or None while there is none."""
+    """warden.json, or None while there is none.
+
+    Raises:
+        SuiteError: there is one that cannot be read (a colleague's, say), so that nobody can tell
+            whether the suite is at work.
+    """
+    path = suite / "warden.json"
     try:
-        return WardenFile.model_validate_json((suite / "warden.json").read_bytes())
-    except (OSError, ValidationError):
+        if not os.path.lexists(path):  # a dangling link is one that cannot be read
+            return None
+        content = path.read_bytes()
+    except OSError as error:
+        raise SuiteError(
+            f"{suite.name}: its warden.json cannot be read ({error.strerror}), so whether it is at "
+            "work is not known; ask its owner, or look as that user"
+        ) from None
+    try:
+        return WardenFile.model_validate_json(content)
+    except ValidationError:
         return None
 
 
@@ -316,12 +333,15 @@ class Reader:
             warden_pid=warden.pid if warden else None,
             detail=warden.detail if warden else "",
             started_wall=warden.started_wall if warden else None,
+            records_lost=warden.records_lost if warden else 0,
             runs=tuple(self._views),
             trials=self._trials,
         )
 
     def _warden_state(self, warden: WardenFile | None, *, gone: bool) -> state.WardenState:
         if warden is None:
+            if locks.is_held(self.suite / "warden.lock"):
+                return "running"  # its file was deleted; it is written anew within 20 s
             age = time.time() - (self.suite / "plan.toml").stat().st_mtime
             return "starting" if age < WARDEN_START_SECONDS else "lost"
         if warden.state == "ended" or not gone:

@@ -64,6 +64,7 @@ class Warden:
         self.orders = Orders(folder, resumed=resume)
         self._beat_due = self._refresh_due = 0.0
         self._causes: dict[str, str] = {}
+        self._logged: set[str] = set()
         self._attempt: Attempt | None = None
 
     def run(self) -> None:
@@ -246,6 +247,8 @@ class Warden:
             write_record(self.folder, run, spec, ended)
         except OSError as error:
             log(f"{spec.run_id}: its record cannot be written: {error}")
+            lost = self._file.records_lost + 1
+            self._file = self._file.model_copy(update={"records_lost": lost})
 
     # The loop
 
@@ -257,21 +260,45 @@ class Warden:
         now = time.monotonic()
         if now >= self._beat_due:
             self._beat_due = now + self.limits.beat_seconds
-            self._take_orders()
-            self.gpus.receive()
-            self.gpus.start()  # again, if it died
-            if self._searching is not None:
-                self._searching.look()
-            if self._attempt is not None:
-                self._attempt.contaminated |= self._locks.contaminated()
-                self._attempt.pump()
-                if self._attempt.book.full and self._file.state == "running":
-                    self._say("running", f"{self._attempt.spec.run_id}: the disk is full")
+            self._beat()
         if now >= self._refresh_due:
             self._say(self._file.state, self._file.detail)
         current = self._attempt
         if current is not None and current.stopping and self._file.state == "running":
             self._say("stopping", current.spec.run_id)
+
+    def _beat(self) -> None:
+        """Everything periodic. An OSError of one part costs its part of this beat only.
+
+        The folder of the locks may be removed while a run works, a device or a disk may answer
+        with an error for a while; none of it is a reason to lose a training.
+        """
+        parts: list[Callable[[], object]] = [
+            self._take_orders,
+            self.gpus.receive,
+            self.gpus.start,  # again, if it died
+        ]
+        if self._searching is not None:
+            parts.append(self._searching.look)
+        if self._attempt is not None:
+            parts += [self._look_for_company, self._attempt.pump]
+        for part in parts:
+            try:
+                part()
+            except OSError as error:
+                self._log_once(f"{part.__name__}: {error}")
+        attempt = self._attempt
+        if attempt is not None and attempt.book.full and self._file.state == "running":
+            self._say("running", f"{attempt.spec.run_id}: the disk is full")
+
+    def _look_for_company(self) -> None:
+        if self._attempt is not None:
+            self._attempt.contaminated |= self._locks.contaminated()
+
+    def _log_once(self, text: str) -> None:
+        if text not in self._logged:
+            self._logged.add(text)
+            log(text)
 
     @contextlib.contextmanager
     def _woken_by_exit(self, attempt: Attempt) -> Iterator[None]:
@@ -332,14 +359,18 @@ class Warden:
 
 
 def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) -> None:
-    """The one line in results.jsonl, then the same as summary.json beside the journal.
+    """summary.json beside the journal, then the same as one line of results.jsonl.
+
+    Each is tried whatever becomes of the other: the log root may be a colleague's.
 
     Raises:
         OSError: the disk is full, or a folder is gone.
     """
     made = record.build(spec, ended, run.relative_to(folder.parent).as_posix())
-    store.append(folder.parent / "results.jsonl", made)
-    suite.replace(run / "summary.json", made.model_dump_json(indent=1))
+    try:
+        suite.replace(run / "summary.json", made.model_dump_json(indent=1))
+    finally:
+        store.append(folder.parent / "results.jsonl", made)
 
 
 def log(text: str) -> None:

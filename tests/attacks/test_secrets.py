@@ -33,7 +33,7 @@ def surroundings(here: Path) -> dict[str, str]:
         **secrets,
         "PATH": "/usr/bin:/bin", "HOME": str(here), "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT),
         "WORKBENCH_CACHE": str(here / "cache"), "WORKBENCH_CONFIG": str(here / "config"),
-        "XDG_RUNTIME_DIR": str(here / "runtime"),
+        "WORKBENCH_LOCKS": str(here / "runtime"),
     }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def environment(here: Path, **more: str) -> dict[str, str]:
     return {
         "PATH": "/usr/bin:/bin", "HOME": str(here / "home"), "LANG": "C.UTF-8",
         "WORKBENCH_CACHE": str(here / "cache"), "WORKBENCH_CONFIG": str(here / "config"),
-        "XDG_RUNTIME_DIR": str(here / "runtime"), "TMPDIR": str(here / "tmp"), **more,
+        "WORKBENCH_LOCKS": str(here / "runtime"), "TMPDIR": str(here / "tmp"), **more,
     }  # fmt: skip
 
 

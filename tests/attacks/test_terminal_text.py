@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine whose log root and catalogues were written by an attacker."""
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("WORKBENCH_CONFIG", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setenv("WORKBENCH_LOCKS", str(tmp_path / "runtime"))
     monkeypatch.delenv("NO_COLOR", raising=False)
     (tmp_path / "logs").mkdir()
     return tmp_path

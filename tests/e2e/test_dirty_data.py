@@ -64,7 +64,7 @@ def run(here: Path) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": "/usr/bin:/bin", "HOME": str(here), "LANG": "C.UTF-8",
         "WORKBENCH_CACHE": str(here / "cache"), "WORKBENCH_CONFIG": str(here / "config"),
-        "XDG_RUNTIME_DIR": str(here / "runtime"),
+        "WORKBENCH_LOCKS": str(here / "runtime"),
     }  # fmt: skip
     words = ["run", "-d", "mine", "-m", "clip-nano", "--set", f"data_root={here / 'data'}", *SMALL]
     return subprocess.run(

@@ -44,7 +44,7 @@ def environment(here: Path) -> dict[str, str]:
     return {
         "PATH": "/usr/bin:/bin", "HOME": str(here), "LANG": "C.UTF-8", "WORKBENCH_GRACE": "2",
         "WORKBENCH_CACHE": str(here / "cache"), "WORKBENCH_CONFIG": str(here / "config"),
-        "XDG_RUNTIME_DIR": str(here / "runtime"),
+        "WORKBENCH_LOCKS": str(here / "runtime"),
     }  # fmt: skip
 
 

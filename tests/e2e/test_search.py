@@ -27,7 +27,7 @@ def start(here: Path, *words: str) -> subprocess.Popen[str]:
     environment = {
         "PATH": "/usr/bin:/bin", "HOME": str(here), "LANG": "C.UTF-8", "WORKBENCH_GRACE": "2",
         "WORKBENCH_CACHE": str(here / "cache"), "WORKBENCH_CONFIG": str(here / "config"),
-        "XDG_RUNTIME_DIR": str(here / "runtime"),
+        "WORKBENCH_LOCKS": str(here / "runtime"),
     }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "workbench", *words], cwd=here, env=environment, text=True,

@@ -24,7 +24,7 @@ def workbench(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": os.environ["PATH"], "HOME": str(here), "LANG": "C.UTF-8",
         "WORKBENCH_CACHE": str(here / "cache"), "WORKBENCH_CONFIG": str(here / "config"),
-        "XDG_RUNTIME_DIR": str(here / "runtime"),
+        "WORKBENCH_LOCKS": str(here / "runtime"),
     }  # fmt: skip
     return subprocess.run(
         [sys.executable, "-m", "workbench", *words], cwd=here, env=environment,

@@ -13,8 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from results.text import clean, clean_line
+from workbench import preflight
 from workbench.doctor import caches, gpus, machine, places, software, terminal
-from workbench.doctor.finding import Finding
+from workbench.doctor.finding import Finding, problem
 from workbench.exits import ExitStatus
 
 __all__ = ["Finding", "examine", "run"]
@@ -22,6 +23,10 @@ __all__ = ["Finding", "examine", "run"]
 
 def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
     """Everything, in the order in which a person would look."""
+    for sentence in preflight.check_interpreter():
+        text, _, remedy = sentence.rpartition("; ")
+        yield problem("Python", text, remedy)
+        return
     driver, cache = gpus.ask(), caches.ask(cache_root)
     try:
         yield from software.examine()

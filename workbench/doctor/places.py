@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from results import formats
-from workbench import locks, paths, suite
+from workbench import locks, paths, preflight, suite
 from workbench.doctor.finding import Finding, note, ok, problem
+from workbench.preflight import nearest_existing
 
 MIB: Final = 1 << 20
 LITTLE: Final = {"log root": 512 * MIB, "cache": 1024 * MIB, "temporary files": 128 * MIB}
@@ -42,24 +44,18 @@ def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
     for name, folder in places.items():
         yield space(name, folder)
         yield from network(name, folder)
-    yield from writable("log root", log_root)
-    yield from writable("cache", cache_root)
+    yield from surroundings(log_root)
+    yield from access("log root", log_root)
+    yield from access("cache", cache_root)
     yield from suites(log_root)
-    yield from device_locks(paths.runtime_root())
-
-
-def standing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
+    yield from device_locks(paths.lock_root())
 
 
 def space(name: str, folder: Path) -> Finding:
     """Bytes and file entries that are left."""
     try:
-        free = shutil.disk_usage(standing(folder)).free
-        entries = os.statvfs(standing(folder))
+        free = shutil.disk_usage(nearest_existing(folder)).free
+        entries = os.statvfs(nearest_existing(folder))
     except OSError as error:
         return problem(name, f"{folder}: {error.strerror}", "choose another folder")
     text = f"{formats.size(free)} free for {folder}"
@@ -75,7 +71,7 @@ def network(
     name: str, folder: Path, mounts: Path = Path("/proc/self/mountinfo")
 ) -> Iterator[Finding]:
     """A line where the folder lies on a network file system; nothing otherwise."""
-    kind = file_system(standing(folder), mounts)
+    kind = file_system(nearest_existing(folder), mounts)
     if kind in NETWORK:
         where = "log roots work there (append-only files, one writer each), but slower"
         text = f"{folder} lies on a network file system ({kind})"
@@ -103,25 +99,24 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
     return kind
 
 
-def writable(name: str, folder: Path) -> Iterator[Finding]:
-    """Whether a file can be made, appended to and locked there."""
-    where = standing(folder)
-    if folder.exists() and not folder.is_dir():
-        yield problem(name, f"{folder} is no folder", "move it away, or choose another folder")
+def surroundings(log_root: Path) -> Iterator[Finding]:
+    """What keeps a suite from running here: the same checks that `run` refuses on."""
+    for sentence in preflight.check_surroundings(log_root):
+        text, _, remedy = sentence.rpartition("; ")
+        yield problem("surroundings", text, remedy)
+
+
+def access(name: str, folder: Path) -> Iterator[Finding]:
+    """Whether others may write there, and whether its disk has the same time."""
+    if not folder.is_dir():
         return
-    try:
-        with tempfile.TemporaryFile(dir=where) as file:
-            file.write(b"x")
-            file.flush()
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            skew = os.fstat(file.fileno()).st_mtime - time.time()
-    except OSError as error:
-        text = f"{where}: files cannot be written and locked there ({error.strerror})"
-        yield problem(name, text, "choose another folder, or change its owner and mode")
-        return
-    if abs(skew) > SKEW_SECONDS:
-        yield note(name, f"the disk's clock is {skew:+.0f} s off", "set the file server's clock")
-    if where == folder and stat.S_IMODE(folder.stat().st_mode) & 0o022:
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+        skew = os.fstat(file.fileno()).st_mtime - time.time()
+        if abs(skew) > SKEW_SECONDS:
+            yield note(
+                name, f"the disk's clock is {skew:+.0f} s off", "set the file server's clock"
+            )
+    if stat.S_IMODE(folder.stat().st_mode) & 0o022:
         yield problem(name, f"{folder} can be written by others", f"run `chmod 700 {folder}`")
 
 
@@ -131,7 +126,11 @@ def suites(log_root: Path) -> Iterator[Finding]:
     working: list[str] = []
     dead: list[str] = []
     for folder in found:
-        warden = suite.read_warden(folder)
+        try:
+            warden = suite.read_warden(folder)
+        except suite.SuiteError as error:
+            yield note("suites", str(error), "other suites are listed all the same")
+            continue
         if warden is not None and warden.state not in ("ended", "lost"):
             (working if suite.alive(warden) else dead).append(folder.name)
     if dead:

@@ -70,8 +70,11 @@ def _entry(folder: Path) -> SuiteEntry:
     from results.text import clean_line
     from workbench import suite
 
-    warden = suite.read_warden(folder)
-    state, detail, started = "starting", "", None
+    state, detail, started, warden = "starting", "", None, None
+    try:
+        warden = suite.read_warden(folder)
+    except suite.SuiteError as error:
+        return SuiteEntry(clean_line(folder.name), folder, "unreadable", str(error), None, 0)
     if warden is not None:
         gone = warden.state != "ended" and not suite.alive(warden)
         state, detail = ("lost" if gone else warden.state), clean_line(warden.detail)

@@ -138,13 +138,14 @@ def test_a_network_file_system_is_said(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert [f.standing for f in places.writable("log root", tmp_path / "file")] == ["problem"]
-    assert [f.standing for f in places.writable("log root", Path("/proc/self"))] == ["problem"]
-    assert list(places.writable("log root", tmp_path)) == []
+    assert [f.standing for f in places.surroundings(tmp_path / "file")] == ["problem"]
+    assert [f.standing for f in places.surroundings(Path("/proc/self"))] == ["problem"]
+    assert list(places.surroundings(tmp_path)) == []
+    assert list(places.access("log root", tmp_path)) == []
     open_ = tmp_path / "open"
     open_.mkdir()
     open_.chmod(0o777)
-    (found,) = places.writable("log root", open_)
+    (found,) = places.access("log root", open_)
     assert (found.standing, found.remedy) == ("problem", f"run `chmod 700 {open_}`")
 
 
@@ -253,7 +254,7 @@ def doctor(tmp_path: Path, *words: str, **environment: str) -> subprocess.Comple
         [sys.executable, "-m", "workbench", "doctor", *words], cwd=tmp_path, text=True,
         capture_output=True, timeout=60, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "WORKBENCH_CACHE": str(tmp_path / "cache"),
-             "XDG_RUNTIME_DIR": str(tmp_path), **environment},
+             "WORKBENCH_LOCKS": str(tmp_path), **environment},
     )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def test_the_interval_covers_what_it_should() -> None:
 
 
 def test_it_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("WORKBENCH_LOCKS", str(tmp_path))
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(overhead, "STEP_SECONDS", 0.004)
     found = overhead.measure(pairs=2, steps=60)

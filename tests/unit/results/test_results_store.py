@@ -1,5 +1,6 @@
 """results.jsonl under torn tails, many writers, full disks and lines of every foreign kind."""
 
+import errno
 import gc
 import json
 import multiprocessing
@@ -148,9 +149,21 @@ def test_a_record_is_synced_before_append_returns(path, make, monkeypatch):
     assert synced == [path, path.parent, path]
 
 
-def test_a_full_disk_is_an_error(make):
+def test_a_full_disk_is_an_error(tmp_path, make, monkeypatch):
+    def write(fd, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store.os, "write", write)
     with pytest.raises(OSError, match="No space left"):
-        store.append(Path("/dev/full"), make.record())
+        store.append(tmp_path / "results.jsonl", make.record())
+
+
+def test_a_fifo_is_refused_by_readers_and_writers_at_once(tmp_path, make):
+    os.mkfifo(tmp_path / "results.jsonl")
+    with pytest.raises(OSError, match="not a regular file"):
+        store.read(tmp_path / "results.jsonl").all()
+    with pytest.raises(OSError, match="not a regular file"):
+        store.append(tmp_path / "results.jsonl", make.record())
 
 
 def test_a_link_is_not_followed(tmp_path, make):

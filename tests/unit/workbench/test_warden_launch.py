@@ -22,7 +22,7 @@ from workbench.suite import Command
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("WORKBENCH_LOCKS", str(tmp_path))
     monkeypatch.setenv("WORKBENCH_GRACE", "1")
     with House(tmp_path) as house:
         yield house

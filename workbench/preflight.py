@@ -1,0 +1,95 @@
+"""What a suite needs of its surroundings, tried before anything of it is written.
+
+Each check is one attempt at what the warden does later: lock a file, append a record, open a
+process handle. `run`, `search` and `resume` refuse on a problem; `doctor` lists them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from results import store
+from workbench import paths
+from workbench.limits import Limits
+
+
+def check_surroundings(log_root: Path) -> list[str]:
+    """One sentence with its remedy for each reason why no suite can run here; none: it can."""
+    return [
+        *check_interpreter(),
+        *_check_limits(),
+        *_check_process_handles(),
+        *_check_folder(log_root, "suites cannot be written there", "name another with --log-root"),
+        *_check_folder(
+            paths.cache_root(), "caches cannot be written there", "name another in WORKBENCH_CACHE"
+        ),
+        *_check_folder(
+            paths.lock_root(), "devices cannot be locked there", "name another in WORKBENCH_LOCKS"
+        ),
+        *_check_records(log_root / "results.jsonl"),
+    ]
+
+
+def check_interpreter() -> Iterator[str]:
+    """Whether this user may start the Python of all children; it may lie in another's home."""
+    if not os.access(sys.executable, os.X_OK):
+        yield (
+            f"{sys.executable}: this user may not execute it (the interpreter behind a virtual "
+            "environment may lie in another user's home); install the workbench for this user"
+        )
+
+
+def _check_limits() -> Iterator[str]:
+    try:
+        Limits.from_environment()
+    except ValueError as error:
+        yield str(error)
+
+
+def _check_process_handles() -> Iterator[str]:
+    """The warden waits for an engine through a pidfd, which names one process for good."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            yield "no file descriptor is free; raise the limit with `ulimit -n`"
+            return
+        yield (
+            f"this kernel or container has no pidfd_open ({error.strerror}); use Linux 5.3 or "
+            "later, and a container runtime that lets the call through (Docker 20.10, not gVisor)"
+        )
+
+
+def _check_folder(folder: Path, effect: str, remedy: str) -> Iterator[str]:
+    """Whether a file can be written and locked in it, or in the one where it would be made."""
+    try:
+        with tempfile.TemporaryFile(dir=nearest_existing(folder)) as file:
+            file.write(b"x")
+            file.flush()
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        yield f"{folder}: {effect} ({error.strerror}); {remedy}"
+
+
+def nearest_existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _check_records(path: Path) -> Iterator[str]:
+    try:
+        if path.is_symlink() or path.exists():
+            store.check_appendable(path)
+    except OSError as error:
+        yield (
+            f"{path}: records cannot be appended ({error.strerror}); "
+            "make it a regular file of your own, or name another folder with --log-root"
+        )
