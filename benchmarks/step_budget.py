@@ -1,0 +1,219 @@
+"""What one training step launches, casts, waits for and copies, without a GPU.
+
+    python -m benchmarks.step_budget [CASE ...] [--host] [--json FILE]
+
+Counts are of the engine's own step on fake tensors at the true sizes (`step_count.py` says how).
+`--host` adds the CPU time of a step at tiny widths as a ratio to a bare loop over the same model,
+interleaved in one process. `tests/engine/test_step_budget.py` holds the counts as upper bounds.
+
+A further engine: one more function that returns a `Case`, in `CASES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from benchmarks import weekly
+from benchmarks.step_count import (
+    PARTS,
+    Case,
+    Counts,
+    Step,
+    forward_on_cuda,
+    whole_step,
+)
+from engines.emitter import Emitter
+from engines.protocol import RunSpec
+from engines.retrieval import shapes, work
+from engines.retrieval.context import Context
+from engines.retrieval.items import ArrayItems, TokenItems
+from engines.retrieval.pairs import Inputs, PairBatch, Pool, Side
+from engines.retrieval.prepare import Data, Prepared
+from engines.retrieval.subsets import Strings
+from engines.torchkit import loop
+from engines.torchkit.measure import Ledger, Meter, stopwatch
+from engines.torchkit.precision import Precision
+from engines.torchkit.rehearsal import Tuning
+
+QUERY_TOKENS, PASSAGE_TOKENS = 44, 77
+"""Of the longest query and passage of a batch: M2KR's lengths, as in `weekly`."""
+PAIRS = 128
+WORDS = 512
+"""Vocabulary of thin models."""
+
+
+# -- retrieval ---------------------------------------------------------------------------------
+
+
+def retrieval_step(
+    device: torch.device, *, thin: int = 1, image_size: int = 224, **settings: Any
+) -> Step:
+    """The engine's job for TinyCLIP-61M (widths divided by `thin`), and one micro-batch."""
+    sizes = weekly.Sizes(image_size=image_size, thin=thin)
+    params = weekly.settings(sizes, settings)
+    model = weekly.make_model(params, thin)
+    if thin > 1:  # or the optimizer would mostly be about unused rows
+        clip = model.clip
+        clip.text_model.embeddings.token_embedding = torch.nn.Embedding(WORDS, 512 // thin)
+        clip.text_model.eos_token_id = WORDS - 1
+    if device.type != "cpu":  # fake parameters cannot be moved, so they are made anew
+        with device:
+            shapes.fill(model)
+    precision = Precision(params.precision, device)
+    entry = weekly.preset_entry()
+    spec = RunSpec(suite="s", run_id="b", engine="retrieval", subset="s", model=entry.name,
+                   cache_root="", params=params.model_dump(mode="json"))  # fmt: skip
+    context = Context(spec, params, precision, Emitter(), Path(tempfile.gettempdir()), entry)
+    texts, images, pool = items(params.image_size, WORDS if thin > 1 else weekly.END + 1)
+    ready = Prepared(model, texts, images, "", {})
+    data = Data(None, pool, [], [], Strings())  # type: ignore[arg-type]  # no subset is read
+    return Step(work.assemble(context, data, ready), [pairs(params.batch, params.image_size)])
+
+
+def items(side: int, words: int) -> tuple[TokenItems, ArrayItems, Pool]:
+    """Distinct texts and pictures of a few pairs: queries first, then passages."""
+    lengths = np.repeat([QUERY_TOKENS, PASSAGE_TOKENS], PAIRS)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    flat = np.random.default_rng(0).integers(1, words - 2, int(offsets[-1])).astype(np.int32)
+    flat[offsets[1:] - 1] = words - 1
+    pictures = np.zeros((2 * PAIRS, side, side, 3), np.uint8)
+    rows = np.arange(PAIRS)
+    queries, passages = Side(rows, rows), Side(rows + PAIRS, rows + PAIRS)
+    pool = Pool(queries, passages, rows, np.arange(PAIRS + 1))
+    return TokenItems(flat, offsets, pad=0), ArrayItems([pictures]), pool
+
+
+def pairs(size: int, side: int) -> PairBatch:
+    """A micro-batch in host memory with everything on both sides."""
+    rows = torch.arange(size)
+
+    def inputs(tokens: int) -> Inputs:
+        pictures = torch.zeros(size, side, side, 3, dtype=torch.uint8)
+        return Inputs(size, torch.zeros(size, tokens, dtype=torch.long), rows, pictures, rows)
+
+    positive = torch.eye(size, dtype=torch.bool)
+    return PairBatch(inputs(QUERY_TOKENS), inputs(PASSAGE_TOKENS), positive)
+
+
+def retrieval(**settings: Any) -> Case:
+    """The weekly preset."""
+    return Case(
+        "retrieval",
+        "TinyCLIP-61M, batch 64, layers 3,7,11, bf16, 224 px, texts of 44 and 77 tokens",
+        lambda device: retrieval_step(device, **settings),
+        Tuning(precision=settings.get("precision", "bf16"), quantize="none", lora_rank=0,
+               checkpointing=False),
+    )  # fmt: skip
+
+
+CASES: Final[dict[str, Callable[[], Case]]] = {"retrieval": retrieval}
+
+
+# -- host time -------------------------------------------------------------------------------------
+
+
+def host_ratio(rounds: int = 8, steps: int = 6) -> float:
+    """CPU seconds of a step through `loop.train` over those of a bare loop: median of rounds.
+
+    One thread: at these widths a second one computes nothing and waits for the first.
+    """
+    torch.set_num_threads(1)
+    step = retrieval_step(torch.device("cpu"), thin=8, batch=8, precision="fp32", image_size=32)
+    job, ratios = step.job, []
+    job.stop_at, job.checkpoint_root = steps, None
+    batches = [batch for _, made in job.loader.steps(0, steps) for batch in made]
+    bare, watch, many = bare_loop(job), stopwatch(torch.device("cpu")), 10**6
+    for _ in range(rounds + 1):
+        began = time.process_time()
+        loop.train(job, Meter(watch, 0, many), Ledger(many, 0), Emitter())
+        middle = time.process_time()
+        bare(batches)
+        ratios.append((middle - began) / (time.process_time() - middle))
+    return statistics.median(ratios[1:])
+
+
+def bare_loop(job: loop.Training[PairBatch]) -> Callable[[list[PairBatch]], None]:
+    """The same model in the loop of a tutorial, over batches that are ready."""
+    model: Any = job.model
+    parameters = list(model.parameters())
+
+    def run(batches: list[PairBatch]) -> None:
+        model.train()
+        for batch in batches:
+            sides = []
+            for side in (batch.queries, batch.passages):
+                texts = model.clip.get_text_features(input_ids=side.texts).pooler_output
+                pixels = model.pixels(side.images)
+                pictures = model.clip.get_image_features(
+                    pixel_values=pixels, interpolate_pos_encoding=True
+                ).pooler_output
+                unit = torch.nn.functional.normalize
+                sides.append(unit(unit(texts, dim=-1) + unit(pictures, dim=-1), dim=-1))
+            logits = model.log_scale.exp() * sides[0] @ sides[1].T
+            target = torch.arange(len(logits))
+            cross = torch.nn.functional.cross_entropy
+            ((cross(logits, target) + cross(logits.T, target)) / 2).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            job.optimizer.step()
+            job.optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+# -- report ------------------------------------------------------------------------------------
+
+
+def totals(parts: dict[str, Counts]) -> dict[str, int]:
+    """Numbers of a whole step."""
+    names = ("kernels", "casts", "waits", "bytes_to_device")
+    found = {name: sum(getattr(counts, name) for counts in parts.values()) for name in names}
+    return found | {part: parts[part].kernels for part in PARTS[1:]}
+
+
+def measure(case: Case) -> dict[str, int]:
+    """Counts of a step; the bytes copied are those of the pass on fake CUDA tensors."""
+    found, cuda = totals(whole_step(case)), forward_on_cuda(case)
+    found["bytes_to_device"] = sum(c.bytes_to_device for c in cuda.values())
+    found["waits"] += sum(c.waits for c in cuda.values())
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE")
+    parser.add_argument("--host", action="store_true", help="measure host time too")
+    parser.add_argument("--names", type=int, default=0, help="show so many operations by name")
+    parser.add_argument("--json", type=Path, default=None)
+    args = parser.parse_args()
+    figures: dict[str, Any] = {}
+    print("| case | kernels | forward | backward | optimizer | casts | host waits | MB copied |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for name in args.cases:
+        case = CASES[name]()
+        found = figures[name] = measure(case)
+        print(f"| {name} | {found['kernels']:,} | {found['forward']:,} | {found['backward']:,} | "
+              f"{found['optimizer']:,} | {found['casts']:,} | {found['waits']} | "
+              f"{found['bytes_to_device'] / 1e6:.1f} |")  # fmt: skip
+        for part, counts in whole_step(case).items() if args.names else ():
+            print(f"{part}: {dict(counts.by_name.most_common(args.names))}")
+    if args.host:
+        figures["host_ratio"] = host_ratio()
+        print(f"\nhost time of a step, retrieval: {figures['host_ratio']:.2f} of a bare loop's")
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
