@@ -6,9 +6,11 @@ Apart from `messages`, which a running engine speaks: these are exchanged before
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from engines.cuda import BF16
 
 Phase = Literal["train", "predict"]
 
@@ -29,7 +31,9 @@ class Want(BaseModel):
     params: dict[str, Any] = Field(description="The engine's settings, all of them")
     trains: bool = Field(default=True, description="Task train; else only predictions are made")
     target: Literal["cuda", "cpu"] = "cuda"
-    capability: tuple[int, int] = Field(default=(8, 6), description="Of the GPU: 7.5 is a T4")
+    capability: tuple[int, int] | None = Field(
+        default=None, description="Of the GPU: 7.5 is a T4; needed for the target cuda"
+    )
     text_tokens: int = Field(
         default=0, description="Text of the longest sample; 0: as in `subsets`"
     )
@@ -39,6 +43,17 @@ class Want(BaseModel):
     subsets: tuple[str, ...] = Field(
         default=(), description="Folders of the built subsets that the run reads, its own first"
     )
+
+    @model_validator(mode="after")
+    def _names_the_gpu(self) -> Self:
+        if self.target == "cuda" and self.capability is None:
+            raise ValueError("target = cuda: say the GPU's compute capability, as [7, 5] for a T4")
+        return self
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether the GPU has bf16 in hardware."""
+        return self.capability is not None and self.capability >= BF16
 
 
 class Need(BaseModel):

@@ -19,8 +19,8 @@ Beta2 = Annotated[float, Field(gt=0, lt=1, description="Second-moment decay of A
 Precision = Annotated[
     Literal["auto", "bf16", "fp16", "fp32"],
     Field(
-        description="Autocast type, fp16 with gradient scaling; auto: bf16 where the GPU has it, "
-        "else fp16, and fp32 on a CPU"
+        description="Autocast type, fp16 with gradient scaling; auto: bf16 where the GPU or CPU "
+        "has it in hardware, else fp16 on a GPU and fp32 on a CPU"
     ),
 ]
 EvaluateOn = Annotated[
@@ -90,7 +90,7 @@ class Ranks(Settings):
 class Machine(Settings):
     """Number formats and threads."""
 
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     tf32: bool = Field(True, description="TF32 for fp32 matrix products on the GPU")
     fused: bool = Field(True, description="Fused AdamW")
     compile: bool = Field(False, description="torch.compile the towers")

@@ -30,13 +30,17 @@ from workbench.options import (
 if TYPE_CHECKING:
     from engines.fitting import Need
     from engines.protocol import RunSpec
+    from workbench.fit.forecast import Place
     from workbench.fit.gpus import Gpu
     from workbench.fit.planned import Steps
     from workbench.fit.verdict import Host
     from workbench.plan import SuitePlan
 
 GpuName = Annotated[
-    str, typer.Option("--gpu", help="T4, A10G, L4, A100-80, H100, …, or 24GiB; default: this one.")
+    str,
+    typer.Option(
+        "--gpu", help="T4, A10G, L4, A100-80, …, or 24GiB@8.6 (capability); default: this one."
+    ),
 ]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Start even what will not fit.")]
 Rows = Annotated[int | None, typer.Option("--rows", min=2, help="Rows; default: the subset's.")]
@@ -71,22 +75,25 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     as_json: AsJson = False,
 ) -> None:
     """Steps, GPU memory by part and host memory of a plan's runs; exit code 1: does not fit."""
+    from results.text import clean
     from workbench import paths
-    from workbench.fit import asking, forecast, planned
+    from workbench.fit import asking, forecast, planned, support
 
     flags: dict[str, Any] = {"engine": engine, "subsets": subset, "models": model, "task": task}
     if not (plan_file or preset):
         flags["engine"] = engine or [_engine_of(model or ())]
         flags["subsets"] = subset or ([NO_SUBSET] if rows else None)
     asked = asked_plan(plan_file, preset, flags, setting, cpu=cpu)
-    device = forecast.chosen(gpu or asked.gpu, asked.devices, cpu=asked.cpu)
-    asked = with_rules(asked, setting, device)
-    where = _place(device, host_gib, cpu=asked.cpu)
+    where = _sized(forecast.locate(gpu or asked.gpu, asked.devices, cpu=asked.cpu), host_gib)
+    asked = with_rules(asked, setting, where)
     cache_root, fits = paths.cache_root(), True
     host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
     specs = planned.runs(asked, cache_root)
+    for problem in support.problems(specs, where):
+        typer.echo(f"workbench: {clean(problem)}", err=True)
+        fits = False
     needs: list[Need | None] = [None] * len(specs)
-    if where:
+    if not isinstance(where, forecast.Unknown):
         needs[:] = asking.ask([forecast.want(spec, where) for spec in specs], cache_root)
     for spec, need in zip(specs, needs, strict=True):
         count = rows or planned.rows_of(spec.subset, cache_root)
@@ -106,12 +113,14 @@ def _engine_of(names: Sequence[str]) -> str:
     return engines[0] if len(engines) == 1 else "vqa"
 
 
-def with_rules(asked: SuitePlan, settings: list[str] | None, gpu: Gpu | None) -> SuitePlan:
+def with_rules(asked: SuitePlan, settings: list[str] | None, where: Place) -> SuitePlan:
     """The plan with what the environment and the GPU's rule make of it."""
     from workbench import plan
     from workbench.fit import applying
+    from workbench.fit.gpus import Gpu
 
     flagged = dict(map(plan.read_setting, settings or ()))
+    gpu = where if isinstance(where, Gpu) else None
     return applying.applied(asked, flagged, gpu, os.environ)
 
 
@@ -124,26 +133,27 @@ def forecast_runs(
         PlanError: something does not fit at all.
     """
     from workbench import paths, plan
-    from workbench.fit import forecast
+    from workbench.fit import forecast, support
 
-    cpu, cache_root = asked.cpu, paths.cache_root()
-    gpu = forecast.chosen(asked.gpu, asked.devices, cpu=cpu)
-    asked = with_rules(asked, settings, gpu)
+    cache_root = paths.cache_root()
+    where = forecast.locate(asked.gpu, asked.devices, cpu=asked.cpu)
+    asked = with_rules(asked, settings, where)
     specs = plan.expand(asked, cache_root)
     lines = [f"{key} = {asked.settings.get(key)}, {why}" for key, why in asked.origins.items()]
-    where = forecast.place(gpu, cpu=cpu)
-    if where is None:
-        return asked, specs, lines
+    problems = list(dict.fromkeys(support.problems(specs, where)))
+    if problems and not anyway:
+        raise plan.PlanError(problems)
+    lines += problems
+    if isinstance(where, forecast.Unknown):
+        return asked, specs, [*lines, f"memory forecast: n/a ({where.reason})"]
     specs, said = forecast.judged(specs, where, cache_root, anyway=anyway)
     return asked, specs, [*lines, *said]
 
 
-def _place(gpu: Gpu | None, host_gib: float | None, *, cpu: bool) -> Gpu | Host | None:
-    """Where the plan's runs will compute; a host has what was said, else what is free."""
-    from workbench.fit import forecast
+def _sized(where: Place, host_gib: float | None) -> Place:
+    """A host has the memory that was said, else what is free."""
     from workbench.fit.verdict import Host
 
-    where = forecast.place(gpu, cpu=cpu)
     if isinstance(where, Host) and host_gib:
         return Host(int(host_gib * (1 << 30)), "the host")
     return where
@@ -157,7 +167,7 @@ class _Shown:
         spec: RunSpec,
         origins: dict[str, str],
         rows: int | None,
-        where: Gpu | Host | None,
+        where: Place,
         host_bytes: int,
     ) -> None:
         self.spec, self.origins, self.rows = spec, origins, rows
@@ -176,17 +186,17 @@ class _Shown:
         return self._fits(need)
 
     def _fits(self, need: Need | None) -> bool:
-        from workbench.fit import verdict
+        from workbench.fit import forecast, verdict
         from workbench.fit.verdict import Host
 
-        if need is None or self.where is None or need.problem:
+        if need is None or isinstance(self.where, forecast.Unknown) or need.problem:
             return True
         here = isinstance(self.where, Host)
         roomy = here or sum(need.host.values()) <= self.host_bytes
         return roomy and verdict.worst(need, self.where).fits
 
     def _tables(self, steps: Steps | None, need: Need | None, *, markdown: bool) -> None:
-        from workbench.fit import table
+        from workbench.fit import forecast, table
         from workbench.fit.verdict import Host
 
         spec, where = self.spec, self.where
@@ -200,9 +210,10 @@ class _Shown:
         if isinstance(where, Host):
             _say("no GPU here and none named: memory is the host's; --gpu A10G asks about a GPU",
                  markdown=markdown)  # fmt: skip
-        if where is None or need is None:
-            _say("memory: n/a (the GPU's driver did not answer); give --gpu, as --gpu A10G",
-                 markdown=markdown)  # fmt: skip
+        if isinstance(where, forecast.Unknown):
+            _say(f"memory: n/a ({where.reason}); give --gpu, as --gpu A10G", markdown=markdown)
+        elif need is None:
+            _say("memory: n/a (not asked)", markdown=markdown)
         elif need.problem:
             _say(f"memory: n/a ({need.problem})", markdown=markdown)
         else:
@@ -227,7 +238,7 @@ class _Shown:
 
     def _lines(self, steps: Steps | None, need: Need | None) -> None:
         from results.text import escape_json
-        from workbench.fit import verdict
+        from workbench.fit import forecast, verdict
         from workbench.fit.verdict import Host
 
         where = self.where
@@ -235,7 +246,7 @@ class _Shown:
         said["subset"] = self.spec.subset
         said["params"], said["origins"] = self.spec.params, self.origins
         said["steps"] = steps._asdict() if steps else None
-        if need is not None and where is not None:
+        if need is not None and not isinstance(where, forecast.Unknown):
             said["need"] = need.model_dump()
             if isinstance(where, Host):
                 said["host"] = where._asdict()

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from engines import protocol
-from engines.emitter import Emitter
+from engines.cuda import bf16_problem
+from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
 from engines.retrieval.context import Context
 from engines.retrieval.encoder import parameter_counts
@@ -27,6 +29,7 @@ from engines.torchkit import device, forecast, loop, opening, timed, trained
 from engines.torchkit.course import Course
 from engines.torchkit.distributed import Team
 from engines.torchkit.ema import Average, Ema
+from engines.torchkit.precision import has_bf16
 
 Job = loop.Training[PairBatch]
 
@@ -43,6 +46,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     params = Params.model_validate(spec.params)
     context = trained.resolve(opening.begin(spec, params, emit, run_dir), SHAPING)
     target = context.device
+    refuse_unsupported(params, target)
     with context.team.leader_first(emit):
         emit.phase("build")
         data = read_data(context)
@@ -65,6 +69,16 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     if data.splits:
         evaluate(context, data, ready, ema)
         device.report_memory(emit, "search", target)
+
+
+def refuse_unsupported(params: Params, target: torch.device) -> None:
+    """Raise EngineError where the corpus is to be searched in a precision that the GPU lacks.
+
+    Before anything is loaded, since the search comes last. On a CPU every precision is widened.
+    """
+    searches = params.search == "exact" and params.search_precision == "bf16"
+    if searches and target.type == "cuda" and not has_bf16(target):
+        raise EngineError(bf16_problem("search_precision", torch.cuda.get_device_name(target)))
 
 
 def assemble(context: Context, data: Data, ready: Prepared) -> Job:

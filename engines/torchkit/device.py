@@ -14,11 +14,15 @@ from pathlib import Path
 
 import torch
 
-from engines import protocol
+from engines import cuda, protocol
 from engines.emitter import Emitter, EngineError
 from engines.protocol import PhaseName, RunSpec
 
 NO_GPU = "torch sees no CUDA device in this process"
+KERNEL_MODULE = Path("/sys/module/nvidia/version")
+WSL_DRIVER = Path("/usr/lib/wsl/lib/libcuda.so.1")
+HIDDEN = ("", "-1", "NoDevFiles")
+"""First entries of CUDA_VISIBLE_DEVICES by which a person hides every GPU."""
 
 
 def choose(devices: Sequence[int], rank: int = 0, *, cpu: bool = False) -> torch.device:
@@ -28,7 +32,7 @@ def choose(devices: Sequence[int], rank: int = 0, *, cpu: bool = False) -> torch
     the GPUs.
 
     Raises:
-        EngineError: GPUs were asked for and torch sees none.
+        EngineError: GPUs were asked for and torch sees none, or one is here that torch cannot use.
     """
     if cpu:
         return torch.device("cpu")
@@ -36,8 +40,51 @@ def choose(devices: Sequence[int], rank: int = 0, *, cpu: bool = False) -> torch
         return torch.device("cuda", rank)
     if devices:
         wanted = ", ".join(map(str, devices))
-        raise EngineError(f"devices = [{wanted}], but {NO_GPU}; leave `devices` empty for the CPU")
+        raise EngineError(f"devices = [{wanted}], but {NO_GPU}{_reason()}; give --cpu for the CPU")
+    if gpu_present() and not gpus_hidden():
+        raise EngineError(f"a GPU is here, but {NO_GPU}{_reason()}; give --cpu for the CPU")
     return torch.device("cpu")
+
+
+def gpu_present(nodes: Path = Path("/dev")) -> bool:
+    """Whether the kernel has an NVIDIA GPU, whatever torch says of it."""
+    return any(nodes.glob("nvidia[0-9]*")) or ((nodes / "dxg").exists() and WSL_DRIVER.exists())
+
+
+def gpus_hidden() -> bool:
+    """Whether the environment hides all GPUs, which a person does to compute on the CPU."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shown is not None and shown.split(",")[0].strip() in HIDDEN
+
+
+def _reason() -> str:
+    """torch's own words for why it has no GPU, and the remedy where the driver is too old."""
+    words = ""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch for CPUs only
+        words = str(error).partition(". ")[0].rstrip(".")
+    problem = cuda.driver_problem(torch.version.cuda or "", driver_version())
+    said = f" ({words})" if words else ""
+    return f"{said}: {problem}" if problem else f"{said}; `workbench doctor` looks for the cause"
+
+
+def driver_version() -> str:
+    """Of the loaded kernel module; empty: there is none, or another kernel has it (WSL)."""
+    try:
+        return KERNEL_MODULE.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def refuse_unsupported(device: torch.device) -> None:
+    """Raise EngineError where this build of torch has no kernels for the device."""
+    if device.type != "cuda":
+        return
+    capability = torch.cuda.get_device_capability(device)
+    if not cuda.runs(capability, torch.cuda.get_arch_list()):
+        name, build = torch.cuda.get_device_name(device), f"torch {torch.__version__}"
+        raise EngineError(f"{cuda.no_kernels(name, capability, build)}; or give --cpu")
 
 
 def prepare(threads: int, *, tf32: bool, ranks: int = 1) -> None:
@@ -65,7 +112,12 @@ def seed(number: int) -> None:
 
 
 def introduce(emit: Emitter, spec: RunSpec, device: torch.device, ranks: int = 1) -> None:
-    """Say what the run computes on, now that torch is loaded; rank 0 speaks for all `ranks`."""
+    """Say what the run computes on, now that torch is loaded; rank 0 speaks for all `ranks`.
+
+    Raises:
+        EngineError: this build of torch has no kernels for the GPU.
+    """
+    refuse_unsupported(device)
     name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     versions = {
         "python": platform.python_version(),

@@ -25,5 +25,7 @@ def begin(
         device.be_deterministic()
     device.seed(spec.seed)
     device.introduce(emit, spec, target, team.size)
-    precision = Precision(machine.precision, target)
+    precision = Precision(machine.precision, target, ranks=team.size)
+    if sentence := precision.notice():
+        emit.notice("precision-emulated", sentence)
     return Context(spec, params, precision, emit, run_dir, models.load(spec.model), team=team)

@@ -18,7 +18,7 @@ from engines import exhaustion
 from engines.emitter import EngineError
 from engines.torchkit import quantize, weights
 from engines.torchkit.configs import ATTENTION, read_config
-from engines.torchkit.precision import DTYPES, Precision
+from engines.torchkit.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,18 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
     """
     import transformers
 
-    dtype = DTYPES[precision.name] if precision.device.type == "cuda" else torch.float32
     extra: dict[str, Any] = {}
     auto = getattr(transformers, kind.auto)
     sizes = sizes_of(folder, kind)
     try:
         if four_bit:
             kind = replace(kind, keep=kind.keep or beside_language(auto, sizes))
-            extra["quantization_config"] = quantize.nf4(dtype, double=double, keep=kind.keep)
+            extra["quantization_config"] = quantize.nf4(
+                precision.products, double=double, keep=kind.keep
+            )
         model, found = auto.from_pretrained(
             folder, config=sizes, attn_implementation=ATTENTION, local_files_only=True,
-            use_safetensors=True, trust_remote_code=False, dtype=dtype,
+            use_safetensors=True, trust_remote_code=False, dtype=precision.weights,
             device_map={"": str(precision.device)}, output_loading_info=True, **extra,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

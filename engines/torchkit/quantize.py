@@ -34,8 +34,8 @@ def need_bitsandbytes() -> None:
 def nf4(compute: torch.dtype, *, double: bool, keep: tuple[str, ...] = KEPT) -> Any:
     """A configuration for `from_pretrained`: NF4 weights (Dettmers et al. 2023, "QLoRA").
 
-    `compute`: type in which products are computed. On a CPU that is float32: bfloat16 products
-    are several times slower there. `double`: quantise the scales too (0.37 bits a weight less).
+    `compute`: type in which products are computed; see `precision.Precision.products`. `double`:
+    quantise the scales too (0.37 bits a weight less).
 
     Raises:
         EngineError: bitsandbytes is missing.

@@ -20,7 +20,7 @@ from engines.torchkit import ledger as books
 from engines.torchkit import lora, pretrained, stand_ins
 from engines.torchkit.batches import DEPTH
 from engines.torchkit.ledger import Ledger, Peak
-from engines.torchkit.precision import DTYPES, Name
+from engines.torchkit.precision import DTYPES, Name, best, products_of
 
 PACKED: Final = "language model, 4-bit"
 WHOLE: Final = "language model"
@@ -33,8 +33,6 @@ GPU_RUNTIME: Final = 3 << 30
 """Max RSS of the weekly report's whole runs on a GPU: 1.9 to 3.2 GiB."""
 FILE_BYTES: Final = 4 * 10**9
 """Files of published weights are 3.5 to 4.0 GB. Mapped, so the kernel may drop what was read."""
-BF16: Final = (8, 0)
-"""From this compute capability on a GPU has bf16 in hardware."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,8 @@ class Tuning:
         """As an engine's settings say it on the device that is asked about."""
         named = {key: settings[key] for key in cls.__dataclass_fields__ if key in settings}
         if named.get("precision") == "auto":
-            half = "bf16" if want.capability >= BF16 else "fp16"
-            named["precision"] = half if want.target == "cuda" else "fp32"
+            half = "bf16" if want.has_bf16 else "fp16"
+            named["precision"] = half if want.target == "cuda" else best(torch.device("cpu"))
         # Several ranks keep gradients between steps, in the buckets in which they are averaged.
         ranks = int(want.params.get("nproc_per_node", 1))
         named["accumulation"] = max(int(named.get("accumulation", 1)), ranks)
@@ -68,13 +66,18 @@ class Tuning:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of whole weights, and of products with 4-bit ones."""
+        """Of whole weights."""
         return DTYPES[self.precision] if self.target == "cuda" else torch.float32
+
+    @property
+    def products(self) -> torch.dtype:
+        """Of products with 4-bit weights."""
+        return products_of(self.precision, self.target)
 
 
 def precision_said(want: Want, tuning: Tuning) -> str:
     """The precision, and that the GPU lacks it, where a run would be refused."""
-    if want.target == "cuda" and tuning.precision == "bf16" and want.capability < BF16:
+    if want.target == "cuda" and tuning.precision == "bf16" and not want.has_bf16:
         return "bf16, which this GPU lacks; set precision = fp16, which takes as much"
     return tuning.precision
 
@@ -139,7 +142,7 @@ def adapt(language: Any, tuning: Tuning) -> None:
     """4-bit linear layers, checkpointing and LoRA, in place, on a decoder without its head."""
     language.requires_grad_(False)
     if tuning.quantize == "nf4":
-        stand_ins.pack(language, lambda _: True, tuning.dtype, double=tuning.double_quant)
+        stand_ins.pack(language, lambda _: True, tuning.products, double=tuning.double_quant)
     if tuning.checkpointing:
         pretrained.recompute(language, random=False)  # fake generators have no state to keep
     if tuning.lora_rank:

@@ -135,7 +135,6 @@ class Params(
 ):  # fmt: skip
     """Settings of one VQA run."""
 
-    precision: settings.Precision = "auto"
     batch: settings.Batch = Field(1, description="Questions in a micro-batch")
     accumulation: settings.Accumulation = 4
     compile: bool = Field(False, description="torch.compile the whole model")

@@ -71,7 +71,8 @@ class Shape:
         """The question that the ledger is asked."""
         return Want(
             engine="captioning", model="small", params=self.params.model_dump(mode="json"),
-            trains=self.trains, target=self.target, text_tokens=self.tokens, subsets=subsets,
+            trains=self.trains, target=self.target, capability=(8, 6), text_tokens=self.tokens,
+            subsets=subsets,
         )  # fmt: skip
 
 

@@ -73,7 +73,8 @@ class Shape:
         entry = self.entry(folder)
         return Want(
             engine="retrieval", model=entry.name, params=self.params(entry).model_dump(mode="json"),
-            trains=self.phase == "train", target=self.target, subsets=(str(subset(folder)),),
+            trains=self.phase == "train", target=self.target, capability=(8, 6),
+            subsets=(str(subset(folder)),),
         )  # fmt: skip
 
 

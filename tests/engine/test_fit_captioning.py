@@ -212,7 +212,7 @@ def test_without_a_feature_cache_the_tower_stays():
 def test_what_cannot_be_rehearsed_is_a_sentence(model, settings, sentence):
     params = Params.model_validate(settings).model_dump(mode="json")
     with pytest.raises(EngineError, match=sentence) as caught:
-        fit.rehearse(Want(engine="captioning", model=model, params=params))
+        fit.rehearse(Want(capability=(8, 6), engine="captioning", model=model, params=params))
     assert "\n" not in str(caught.value)
 
 
@@ -233,7 +233,9 @@ def test_a_folder_that_is_no_language_model_is_a_sentence(config, sentence, tmp_
 def test_a_model_of_another_make_is_a_sentence(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     params = Params(llm=f"path:{tmp_path}").model_dump(mode="json")
-    said = rehearse.answer(Want(engine="captioning", model="nano-captioner", params=params))
+    said = rehearse.answer(
+        Want(capability=(8, 6), engine="captioning", model="nano-captioner", params=params)
+    )
     assert said.problem.startswith("its step cannot be rehearsed (")
 
 

@@ -26,7 +26,9 @@ def made(tmp_path_factory):
 
 def want(subset, model="toy-vlm", **settings):
     params = Params(**(vqa_toy.SETTINGS | settings)).model_dump(mode="json")
-    return Want(engine="vqa", model=model, params=params, subsets=(str(subset.folder),))
+    return Want(
+        capability=(8, 6), engine="vqa", model=model, params=params, subsets=(str(subset.folder),)
+    )
 
 
 def counted(folder, subset, prompt):
@@ -92,7 +94,12 @@ def test_a_model_of_another_kind_is_one_sentence(tmp_path):
     from engines import rehearse
 
     (tmp_path / "config.json").write_text('{"model_type": "llava", "vision_config": {}}')
-    asked = Want(engine="vqa", model=f"path:{tmp_path}", params=Params().model_dump(mode="json"))
+    asked = Want(
+        capability=(8, 6),
+        engine="vqa",
+        model=f"path:{tmp_path}",
+        params=Params().model_dump(mode="json"),
+    )
     need = rehearse.answer(asked)
     assert need.phases == {}
     assert "memory of a 'llava' cannot be forecast" in need.problem

@@ -245,10 +245,7 @@ def test_half_precision_scales_its_gradients():
 
 
 def test_bf16_needs_a_gpu_that_has_it(monkeypatch):
-    def supported(including_emulation=True):
-        return including_emulation
-
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
     with pytest.raises(EngineError, match="Tesla T4 has no bf16; use fp16"):
         Precision("bf16", torch.device("cuda"))

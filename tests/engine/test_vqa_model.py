@@ -14,7 +14,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from engines.emitter import EngineError
 from engines.torchkit import lora, pretrained, quantize
 from engines.torchkit.ema import Ema, Swa
-from engines.torchkit.precision import Precision, best
+from engines.torchkit.precision import Precision, best, cpu_has
 from engines.vqa import batches, lessons, wording
 from engines.vqa.model import PIXELS, Answerer, padded, to_device
 from engines.vqa.patching import Patching
@@ -344,16 +344,13 @@ def test_a_settled_average_stays_settled():
 
 def test_auto_is_what_the_gpu_can_do(monkeypatch):
     """torch calls a T4 capable of bf16, which it emulates; this asks for the hardware."""
-    assert Precision("auto", CPU).name == "fp32"
+    assert Precision("auto", CPU).name == ("bf16" if cpu_has("bf16") else "fp32")
     gpu = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
-    for hardware, name in ((False, "fp16"), (True, "bf16")):
-        monkeypatch.setattr(
-            torch.cuda, "is_bf16_supported",
-            lambda including_emulation=True, h=hardware: including_emulation or h,
-        )  # fmt: skip
+    for capability, name in (((7, 5), "fp16"), ((8, 0), "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
         assert best(gpu) == name
-        if not hardware:
+        if name == "fp16":
             with pytest.raises(EngineError, match="Tesla T4 has no bf16; use fp16"):
                 Precision("bf16", gpu)
 

@@ -79,7 +79,7 @@ class Shape:
         params = self.params.model_dump(mode="json")
         return Want(
             engine="vqa", model="", params=params, trains=self.trains, target=self.target,
-            text_tokens=self.text,
+            capability=(8, 6), text_tokens=self.text,
         )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pynvml
 import pytest
 
+from engines.torchkit import device
 from tests.fixtures.nvml.state import UNKNOWN_BYTES, State
 from tests.hardware.machines import MIB, Gpu, Machine, Slice
 from workbench import devices
@@ -185,6 +186,9 @@ class FakeNvml:
     def nvmlSystemGetDriverVersion(self) -> str:
         return self._machine.driver
 
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
+        return self._machine.driver_cuda * 1000
+
     def nvmlDeviceGetCount(self) -> int:
         return len(self._machine.gpus)
 
@@ -311,9 +315,27 @@ def see_torch(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> FakeCuda:
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
     monkeypatch.setattr(torch.version, "cuda", machine.torch.cuda)
-    supported = machine.cpu.bf16
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch, "__version__", machine.torch.version)
+    see_cpu(monkeypatch, machine)
+    present, driver = bool(machine.gpus), machine.driver
+    monkeypatch.setattr(device, "gpu_present", lambda: present)
+    monkeypatch.setattr(device, "driver_version", lambda: driver)
     return fake
+
+
+def see_cpu(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    """What torch reports of the processor."""
+    import torch
+
+    cpu = machine.cpu
+    reports = {
+        "_is_avx512_supported": "avx512f", "_is_avx512_bf16_supported": "avx512_bf16",
+        "_is_amx_tile_supported": "amx_tile",
+    }  # fmt: skip
+    for name, flag in reports.items():
+        monkeypatch.setattr(torch.cpu, name, lambda has=flag in cpu.flags: has)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: cpu.bf16)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)
 
 
 def facts_of(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> dict[str, Any]:
@@ -328,13 +350,13 @@ def facts_of(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> dict[str, Any
 def fill(state: State, machine: Machine) -> None:
     """The compiled stub's state, for child processes. It is 8 GPUs large."""
     state.device_count = len(machine.gpus)
-    state.driver = machine.driver.encode()
+    state.driver, state.cuda = machine.driver.encode(), machine.driver_cuda * 1000
     state.init_us = int(machine.driver_seconds * 1e6)
-    for device, gpu in zip(state.devices, machine.gpus, strict=False):
-        device.name, device.uuid = gpu.name.encode(), gpu.uuid.encode()
-        device.bus, (device.major, device.minor) = gpu.bus.encode(), gpu.capability
-        device.total, device.reserved = gpu.nvml_mib * MIB, RESERVED_MIB * MIB
-        device.used = HELD_MIB * MIB
-        device.hold(*_processes(machine))
+    for slot, gpu in zip(state.devices, machine.gpus, strict=False):
+        slot.name, slot.uuid = gpu.name.encode(), gpu.uuid.encode()
+        slot.bus, (slot.major, slot.minor) = gpu.bus.encode(), gpu.capability
+        slot.total, slot.reserved = gpu.nvml_mib * MIB, RESERVED_MIB * MIB
+        slot.used = HELD_MIB * MIB
+        slot.hold(*_processes(machine))
         slices = [(one.uuid, f"{gpu.name} MIG {one.profile}", one.mib * MIB) for one in gpu.slices]
-        device.cut(able=gpu.has_mig, slices=slices)
+        slot.cut(able=gpu.has_mig, slices=slices)

@@ -58,7 +58,7 @@ class Cpu:
     cores: int
     flags: tuple[str, ...]
     bf16: bool = False
-    """What `torch.ops.mkldnn._is_mkldnn_bf16_supported()` says."""
+    """What `torch.ops.mkldnn._is_mkldnn_bf16_supported()` says: also where oneDNN converts."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,16 @@ class Machine:
 
     @property
     def driver_cuda(self) -> int:
-        """The newest CUDA major version that the driver runs (CUDA toolkit release notes)."""
+        """CUDA major version of the loaded libcuda (CUDA toolkit release notes)."""
+        if "compat" in self.environment.get("LD_LIBRARY_PATH", ""):
+            return 13
         major = int(self.driver.split(".")[0] or 0)
         return 13 if major >= 580 else 12 if major >= 525 else 11
 
 
-CU126: Final = Torch("2.11.0+cu126", "12.6", ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86",
+CU126: Final = Torch("2.14.0+cu126", "12.6", ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86",
                                              "sm_90"))  # fmt: skip
-CU128: Final = Torch("2.11.0+cu128", "12.8", ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100",
-                                             "sm_120"))  # fmt: skip
+"""The last build for CUDA 12.6 (pytorch/pytorch#190385)."""
 CU132: Final = Torch("2.15.0+cu132", "13.2", ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100",
                                              "sm_120"))  # fmt: skip
 """The build that requirements.lock pins."""
@@ -118,15 +119,15 @@ _AVX512: Final = (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512
 EPYC: Final = Cpu("AMD EPYC 7B13", 2, _AVX2)
 LAPTOP: Final = Cpu("12th Gen Intel(R) Core(TM) i7-1260P", 12, (*_AVX2, "avx_vnni"))
 XEON: Final = Cpu("Intel(R) Xeon(R) CPU @ 2.20GHz", 2, _AVX2)
-SKYLAKE: Final = Cpu("Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz", 40, _AVX512)
+SKYLAKE: Final = Cpu("Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz", 40, _AVX512, bf16=True)
 SAPPHIRE: Final = Cpu("Intel(R) Xeon(R) Platinum 8480+", 32,
                       (*_AVX512, "avx512_bf16", "amx_bf16", "amx_tile"), bf16=True)  # fmt: skip
 GENOA: Final = Cpu("AMD EPYC 9454", 48, (*_AVX512, "avx512_bf16"), bf16=True)
 
 T4: Final = Gpu("Tesla T4", (7, 5), 15_360, 14_910, speed=20)
-P100: Final = Gpu("Tesla P100-PCIE-16GB", (6, 0), 16_384, 16_276, speed=15)
+P100: Final = Gpu("Tesla P100-PCIE-16GB", (6, 0), 16_384, 16_281, speed=15)
 V100: Final = Gpu("Tesla V100-SXM2-16GB", (7, 0), 16_384, 16_128, speed=30)
-RTX_2080_TI: Final = Gpu("NVIDIA GeForce RTX 2080 Ti", (7, 5), 11_264, 11_012, speed=25)
+RTX_2080_TI: Final = Gpu("NVIDIA GeForce RTX 2080 Ti", (7, 5), 11_264, 11_018, speed=25)
 RTX_3090: Final = Gpu("NVIDIA GeForce RTX 3090", (8, 6), 24_576, 24_268, speed=40)
 RTX_4090: Final = Gpu("NVIDIA GeForce RTX 4090", (8, 9), 24_564, 24_207, speed=80)
 A6000: Final = Gpu("NVIDIA RTX A6000", (8, 6), 49_140, 48_570, speed=45)
@@ -172,8 +173,8 @@ CATALOGUE: Final = (
     Machine("p100-cu126", "P100 with torch for CUDA 12.6", SKYLAKE, _in_slots(P100), "580.95.05",
             torch=CU126),
     Machine("v100", "V100", SKYLAKE, _in_slots(V100), "580.95.05"),
-    Machine("v100-cu128", "V100 with torch for CUDA 12.8", SKYLAKE, _in_slots(V100), "570.86.15",
-            torch=CU128),
+    Machine("v100-cu126", "V100 with torch for CUDA 12.6", SKYLAKE, _in_slots(V100), "570.86.15",
+            torch=CU126),
     Machine("2080ti", "RTX 2080 Ti", LAPTOP, _in_slots(RTX_2080_TI), "590.44.01"),
     Machine("4090", "RTX 4090", LAPTOP, _in_slots(RTX_4090), "590.44.01"),
     Machine("a10g", "A10G (AWS g5)", EPYC, _in_slots(A10G), "580.95.05"),
@@ -202,6 +203,9 @@ CATALOGUE: Final = (
             "535.183.01"),
     Machine("old-driver-cu126", "T4 with an old driver and torch for CUDA 12.6", SKYLAKE,
             _in_slots(T4), "535.183.01", torch=CU126),
+    Machine("old-driver-compat", "T4 with an old driver and a newer libcuda (compat)", SKYLAKE,
+            _in_slots(T4), "535.183.01",
+            environment={"LD_LIBRARY_PATH": "/usr/local/cuda-13.0/compat"}),
     Machine("slow-driver", "8 A100 without persistence mode", GENOA, _in_slots(*[A100_80] * 8),
             "580.95.05", driver_seconds=7.0),
     Machine("container", "RTX 4090 in a container without --pid=host", LAPTOP,

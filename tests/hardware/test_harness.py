@@ -63,7 +63,7 @@ def test_the_compiled_stub_says_the_same(library: Path, tmp_path: Path, monkeypa
         compiled = json.loads(done.stdout.splitlines()[0])["facts"]
         with monkeypatch.context() as patch:
             faked = json.loads(json.dumps(fakes.facts_of(patch, machine)))
-        for key in ("driver", "gpus"):
+        for key in ("driver", "cuda", "gpus"):
             assert compiled[key] == faked[key], machine.key
 
 
@@ -74,6 +74,7 @@ def test_cuda_shows_what_the_driver_and_the_environment_allow(monkeypatch, machi
     assert torch.cuda.is_available() == (bool(machine.gpus) and not old)
     assert torch.cuda.get_arch_list() == list(machine.torch.architectures)
     assert torch.ops.mkldnn._is_mkldnn_bf16_supported() == machine.cpu.bf16
+    assert torch.cpu._is_amx_tile_supported() == ("amx_tile" in machine.cpu.flags)
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="too old" if old else "Found no NVIDIA driver"):
             torch.cuda.init()

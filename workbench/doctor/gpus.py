@@ -6,9 +6,10 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from engines import cuda
 from results import formats
-from workbench import devices
-from workbench.doctor import child, software
+from workbench import devices, torch_build
+from workbench.doctor import child
 from workbench.doctor.finding import Finding, note, ok, problem
 
 REMEDIES: Final = {
@@ -65,9 +66,32 @@ def present(facts: Mapping[str, Any], readings: list[dict[str, Any]]) -> Iterato
         yield one(gpu, reading)
     if not gpus:
         yield problem("GPU", "the driver names none", "look at `nvidia-smi -L`")
-    elif not software.built_for_cuda():
+    else:
+        yield from unusable(facts, torch_build.cuda(torch_build.folder()))
+
+
+def unusable(facts: Mapping[str, Any], build: str) -> Iterator[Finding]:
+    """Why torch, built for the CUDA version `build`, cannot use these GPUs."""
+    if not build:
         text = "torch was built for CPUs only and cannot use the GPU"
         yield problem("torch", text, "install a build of torch for CUDA")
+        return
+    driver, gpus = str(facts.get("driver") or ""), facts.get("gpus", [])
+    abilities = [tuple(gpu.get("capability") or ()) for gpu in gpus]
+    newest = max((one for one in abilities if len(one) == 2), default=None)
+    supported = facts.get("cuda")
+    if text := cuda.driver_problem(build, driver, newest, tuple(supported) if supported else None):
+        yield _split("torch", text)
+    for gpu, capability in zip(gpus, abilities, strict=True):
+        if len(capability) == 2:
+            name = str(gpu.get("name") or "the GPU")
+            if text := cuda.card_problem(build, name, capability, driver):
+                yield _split(f"GPU {gpu.get('index')}", text)
+
+
+def _split(name: str, sentence: str) -> Finding:
+    text, _, remedy = sentence.partition("; ")
+    return problem(name, text, remedy)
 
 
 def one(gpu: Mapping[str, Any], reading: Mapping[str, Any]) -> Finding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import platform
 import re
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from workbench import torch_build
 from workbench.doctor.finding import Finding, note, ok, problem
 
 OURS: Final = "workbench-mm"
@@ -23,7 +23,7 @@ def examine() -> Iterator[Finding]:
     """Python, our packages, torch's build."""
     yield ok("python", f"{platform.python_version()} in {sys.prefix}")
     yield packages(needs())
-    yield torch_build()
+    yield torch_finding()
 
 
 def needs() -> list[str]:
@@ -88,32 +88,11 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in leading.group().split(".")) if leading else ()
 
 
-def torch_build(folder: Path | None = None) -> Finding:
-    """torch's version and what it was built for, read from its own version.py as text."""
-    folder = folder or torch_folder()
-    if folder is None:
+def torch_finding(place: Path | None = None) -> Finding:
+    """torch's version and what it was built for."""
+    place = place or torch_build.folder()
+    if place is None:
         return problem("torch", "is not installed", "install it with `pip install torch`")
-    version, cuda = _stated(folder, "__version__"), _stated(folder, "cuda")
+    version, cuda = torch_build.version(place), torch_build.cuda(place)
     built = f"built for CUDA {cuda}" if cuda else "built for CPUs only"
     return ok("torch", f"{version or 'of unknown version'}, {built}")
-
-
-def torch_folder() -> Path | None:
-    """Where torch lies; importing it takes two seconds, looking for it does not."""
-    found = importlib.util.find_spec("torch")
-    return Path(found.origin).parent if found and found.origin else None
-
-
-def built_for_cuda() -> bool:
-    """Whether the installed torch can use a GPU at all."""
-    folder = torch_folder()
-    return folder is not None and bool(_stated(folder, "cuda"))
-
-
-def _stated(folder: Path, name: str) -> str:
-    try:
-        text = (folder / "version.py").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    found = re.search(rf"^{name}\b[^=\n]*=\s*['\"]([^'\"]*)['\"]", text, re.MULTILINE)
-    return found.group(1) if found else ""

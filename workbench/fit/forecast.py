@@ -5,9 +5,10 @@ Runs that differ only in seed, fold or repeat ask the same question, which is as
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psutil
 
@@ -15,6 +16,7 @@ from datasets_mm import catalog
 from engines import models
 from engines.fitting import OTHERS, Need, Want
 from engines.protocol import RunSpec
+from workbench import devices
 from workbench.fit import asking, gpus, policy, verdict
 from workbench.fit.gpus import Gpu
 from workbench.fit.verdict import Host
@@ -27,8 +29,17 @@ EVERYWHERE: Final = ("seed", "fold", "data_root", "image_root", "epochs", "max_s
 """Settings that change no tensor's size: left out of the question, so that it is asked once."""
 
 
-def chosen(name: str, devices: Sequence[int], *, cpu: bool) -> Gpu | None:
-    """The GPU that was named, else the one that the plan will use; None: there is none.
+class Unknown(NamedTuple):
+    """Where a run will compute is not known, so nothing can be forecast."""
+
+    reason: str
+
+
+Place = Gpu | Host | Unknown
+
+
+def locate(name: str, indexes: Sequence[int], *, cpu: bool) -> Place:
+    """Where a plan's runs will compute: a GPU that was named, or what this machine has for them.
 
     Raises:
         PlanError: no GPU of that name is known.
@@ -38,18 +49,22 @@ def chosen(name: str, devices: Sequence[int], *, cpu: bool) -> Gpu | None:
             return gpus.named(name)
         except gpus.UnknownGpuError as error:
             raise PlanError([str(error)]) from None
-    if cpu or not library_present():
-        return None
-    here = gpus.present()
-    index = devices[0] if devices else 0
-    return here[index] if index < len(here) else None
-
-
-def place(gpu: Gpu | None, *, cpu: bool) -> Gpu | Host | None:
-    """Where a run will compute; None: a driver is here and has not told of its GPUs."""
-    if gpu is not None:
-        return gpu
-    return Host(psutil.virtual_memory().available) if cpu or not library_present() else None
+    host = Host(psutil.virtual_memory().available)
+    if cpu or not library_present() or (not indexes and devices.hides_all(os.environ)):
+        return host
+    answer = gpus.facts()
+    every = gpus.listed(answer)
+    if not every:
+        return Unknown("the driver does not say which GPUs are here")
+    visible = devices.resolve(indexes, os.environ, every)
+    kinds = {(info.name, info.memory_bytes) for info in visible.gpus}
+    if not kinds or (not visible.certain and len(kinds) > 1):
+        return Unknown(visible.reason)
+    gpu = gpus.of(visible.gpus[0], answer)
+    if not gpu.memory_bytes or not gpu.capability:
+        lacking = "compute capability" if gpu.memory_bytes else "memory"
+        return Unknown(f"NVML does not tell the {lacking} of {gpu.name or 'the GPU'}")
+    return gpu
 
 
 def want(spec: RunSpec, where: Gpu | Host, **changed: Any) -> Want:

@@ -56,7 +56,7 @@ def judge(need: Need, phase: Phase, place: Gpu | Host) -> Verdict:
         parts |= {name: size for name, size in need.host.items() if name != STEP}
         return Verdict(phase, parts, sum(parts.values()), place.memory_bytes)
     tensors = sum(parts.values())
-    parts["cuBLAS workspace"] = WORKSPACE_BYTES[place.capability >= (9, 0)]
+    parts["cuBLAS workspace"] = WORKSPACE_BYTES[(place.capability or (0, 0)) >= (9, 0)]
     parts["allocator slack, 6 %"] = int(SLACK * tensors)
     parts["CUDA context"] = CONTEXT_BYTES
     return Verdict(phase, parts, sum(parts.values()), place.memory_bytes)

@@ -113,9 +113,17 @@ class Nvml:
         return {
             "driver": self.driver,
             "library": self.library,
+            "cuda": self._cuda(),
             "stub": self.stub,
             "gpus": [self._gpu_facts(index) for index in range(self.count)],
         }
+
+    def _cuda(self) -> tuple[int, int] | None:
+        """CUDA version of the libcuda that programs load: newer than the driver's own where
+        NVIDIA's compatibility library stands before it.
+        """
+        version, _ = self._ask(self._nvml.nvmlSystemGetCudaDriverVersion_v2)
+        return None if version is None else (version // 1000, version % 1000 // 10)
 
     def _gpu_facts(self, index: int) -> Json:
         """One row of the list: the fields of `results.schema.GpuInfo`."""

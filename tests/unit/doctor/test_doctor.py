@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.fixtures.nvml.state import GIB, build_library, make_state
+from tests.fixtures.nvml.state import GIB, MIB, build_library, make_state
 from tests.fixtures.terminals import ROOT
+from tests.hardware import fakes
+from tests.hardware.machines import CATALOGUE, Machine
 from tests.tui import canned
 from workbench.doctor import gpus, machine, places, software, terminal
 
@@ -65,7 +68,23 @@ def test_limits_have_a_remedy() -> None:
     assert "ulimit -n 4096" in machine.descriptors(512, 100_000).remedy
     assert machine.memory(machine.Allowance(memory_bytes=GIB)).standing == "problem"
     assert machine.cores(machine.Allowance(cores=0.5)).standing == "note"
-    assert machine.shared_memory(Path("/none/at/all")).standing == "problem"
+
+
+def test_small_shared_memory_is_about_ranks(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * MIB))
+    found = machine.shared_memory(tmp_path, 2)
+    assert (found.standing, found.text) == (
+        "problem",
+        f"64 MiB free in {tmp_path}; NCCL may fail with `unhandled system error` on 2 GPUs",
+    )
+    assert "nproc_per_node = 1" in found.remedy
+    assert "worker" not in found.text + found.remedy
+    assert machine.shared_memory(tmp_path, 1).standing == "ok"
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * GIB))
+    assert machine.shared_memory(tmp_path, 8).standing == "ok"
+    monkeypatch.undo()
+    assert machine.shared_memory(Path("/none/at/all"), 2).standing == "problem"
+    assert machine.shared_memory(Path("/none/at/all"), 0).standing == "ok"
 
 
 def test_clocks() -> None:
@@ -103,9 +122,9 @@ def test_torch_is_told_without_importing_it(tmp_path: Path) -> None:
     folder = tmp_path / "torch"
     folder.mkdir()
     (folder / "version.py").write_text("__version__ = '2.15.0+cpu'\ncuda: Optional[str] = None\n")
-    assert "2.15.0+cpu, built for CPUs only" in software.torch_build(folder).text
+    assert "2.15.0+cpu, built for CPUs only" in software.torch_finding(folder).text
     (folder / "version.py").write_text("__version__ = '9.9'\ncuda: Optional[str] = '13.2'\n")
-    assert software.torch_build(folder).text == "9.9, built for CUDA 13.2"
+    assert software.torch_finding(folder).text == "9.9, built for CUDA 13.2"
 
 
 # --- folders -------------------------------------------------------------------------------------
@@ -240,6 +259,18 @@ def test_a_driver_that_never_answers_is_told_in_time(driver) -> None:
     assert found.standing == "problem"
     assert "not answered" in found.text
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("one", CATALOGUE, ids=lambda one: one.key)
+def test_a_gpu_that_torch_cannot_use_is_a_problem(monkeypatch, one: Machine) -> None:
+    facts = fakes.facts_of(monkeypatch, one)
+    found = list(gpus.unusable(facts, one.torch.cuda)) if facts else []
+    wrong = {"p100": "GPU 0", "v100": "GPU 0", "old-driver": "torch"}
+    assert [finding.name for finding in found] == [wrong[key] for key in wrong if key == one.key]
+    for finding in found:
+        assert finding.standing == "problem"
+        assert "whl/cu126" in finding.remedy
+    assert not facts or [f.name for f in gpus.unusable(facts, "")] == ["torch"]
 
 
 def test_no_library_is_only_a_note(tmp_path: Path) -> None:

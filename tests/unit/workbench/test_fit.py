@@ -133,7 +133,7 @@ def test_held_out_rows_are_those_that_are_dealt():
         ("L4", 2, 6),
         ("A100-40", 4, 10),
         ("H100", 8, 20),
-        ("8GiB", 1, 1),
+        ("8GiB@8.6", 1, 1),
     ],
 )
 def test_rule_by_memory(name, batch, predict):
@@ -143,9 +143,9 @@ def test_rule_by_memory(name, batch, predict):
 
 def test_a_wrong_gpu_names_the_nearest():
     with pytest.raises(plan.PlanError, match="did you mean.*A10G"):
-        forecast.chosen("A10", (), cpu=False)
-    assert forecast.chosen("NVIDIA a10g", (), cpu=False) == A10G
-    assert gpus.named("24GB").memory_bytes == 24 * 10**9
+        forecast.locate("A10", (), cpu=False)
+    assert forecast.locate("NVIDIA a10g", (), cpu=False) == A10G
+    assert gpus.named("24GB@8.6").memory_bytes == 24 * 10**9
 
 
 def test_environment_stands_between_plan_and_flags():
@@ -184,8 +184,8 @@ def test_verdict_adds_what_no_ledger_sees():
     assert found.total == tensors + int(0.06 * tensors) + 8_519_680 + GIB // 2
     assert found.fits
     assert "fits on A10G: 5.8 of 22.2 GiB in training" in verdict.sentence(found, A10G)
-    small = gpus.named("5GiB")
-    assert "does not fit on 5GiB" in verdict.sentence(verdict.worst(NEED, small), small)
+    small = gpus.named("5GiB@8.6")
+    assert "does not fit on 5GiB@8.6" in verdict.sentence(verdict.worst(NEED, small), small)
 
 
 def test_lowering_goes_in_the_order_of_the_reports():
@@ -203,10 +203,10 @@ def test_a_run_that_fits_is_recorded_and_one_that_cannot_is_refused(answers, tmp
     assert made[0].fit["gpu"] == "A10G"
     assert made[0].fit["tensors"] == {"train": 5 * GIB}
     assert len(lines) == 1
-    tight = gpus.named("4GiB")  # batch 1 needs 3 GiB and what comes on top
+    tight = gpus.named("4GiB@8.6")  # batch 1 needs 3 GiB and what comes on top
     made, lines = forecast.judged([spec()], tight, tmp_path, anyway=False)
     assert "does not fit" in lines[0]
-    tiny = gpus.named("3GiB")
+    tiny = gpus.named("3GiB@8.6")
     with pytest.raises(plan.PlanError, match="even with batch = 1.*--anyway"):
         forecast.judged([spec()], tiny, tmp_path, anyway=False)
     assert forecast.judged([spec()], tiny, tmp_path, anyway=True)[0][0].fit
@@ -250,7 +250,7 @@ def test_every_subset_of_a_plan_is_asked_about(answers, monkeypatch):
 
 
 def test_lowered_forecasts_come_on_top_of_each_other(answers, tmp_path):
-    found = planned.lowered(spec(long_side=768), gpus.named("4GiB"), tmp_path, "train")
+    found = planned.lowered(spec(long_side=768), gpus.named("4GiB@8.6"), tmp_path, "train")
     assert [one.verdict.fits for one in found][:1] == [True]
     assert answers[1].params["batch"] == 1
     assert answers[-1].model == "qwen2.5-vl-3b"
@@ -308,7 +308,7 @@ def test_only_what_a_host_clearly_lacks_is_hopeless():
     assert not verdict.worst(ON_CPU, Host(4 * GIB)).fits
     assert not verdict.hopeless(ON_CPU, Host(4 * GIB))  # pages of mapped files can be dropped
     assert verdict.hopeless(ON_CPU, Host(2 * GIB))
-    assert verdict.hopeless(NEED, gpus.named("5GiB"))
+    assert verdict.hopeless(NEED, gpus.named("5GiB@8.6"))
 
 
 @pytest.fixture
@@ -345,10 +345,15 @@ def test_a_model_from_scratch_on_a_cpu_waits_for_no_answer(answers, tmp_path):
 
 
 def test_where_a_run_will_compute(monkeypatch):
-    assert forecast.place(A10G, cpu=False) == A10G
+    assert forecast.locate("A10G", (), cpu=True) == A10G
     monkeypatch.setattr(forecast, "library_present", lambda: True)
-    assert forecast.place(None, cpu=False) is None  # a driver that does not tell is no CPU
-    assert isinstance(forecast.place(None, cpu=True), Host)
+    monkeypatch.setattr(gpus, "facts", dict)
+    silent = forecast.locate("", (), cpu=False)
+    assert silent == forecast.Unknown("the driver does not say which GPUs are here"), "no CPU"
+    assert isinstance(forecast.locate("", (), cpu=True), Host)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert isinstance(forecast.locate("", (), cpu=False), Host)
+    assert forecast.locate("", (0,), cpu=False) == silent, "a plan's devices go before the shell's"
 
 
 def test_plan_without_a_gpu_is_about_the_host(answers, monkeypatch):

@@ -213,7 +213,7 @@ def test_a_plan_names_gpus_or_the_cpu(tmp_path: Path) -> None:
 
 def test_a_plan_on_the_cpu_is_forecast_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast, "library_present", lambda: True)
-    monkeypatch.setattr(forecast.gpus, "present", lambda: pytest.fail("no GPU is asked about"))
+    monkeypatch.setattr(forecast.gpus, "facts", lambda: pytest.fail("no GPU is asked about"))
     asked = plan.parse({**CPU_PLAN, "cpu": True})
     _, specs, _ = fit_cli.forecast_runs(asked, None, anyway=False)
     assert [spec.cpu for spec in specs] == [True]
