@@ -24,6 +24,7 @@ from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
 from engines.torchkit import device, forecast, loop, opening, quantize, timed, trained
 from engines.torchkit.course import Course
+from engines.torchkit.identity import fingerprint_samples
 from engines.torchkit.optimizers import decay_groups
 
 Job = loop.Training[CaptionBatch]
@@ -102,7 +103,8 @@ def first_features(data: Data, ready: Prepared) -> torch.Tensor:
 def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
     """Everything that the loop needs."""
     params, model, team = context.params, ready.model, context.team
-    course = Course.of(context, len(data.train))
+    samples = fingerprint_samples(data.fingerprint, (data.train.rows,))
+    course = Course.of(context, len(data.train), samples)
     spoken = tokenise(context, data, ready)
     gatherer = Gatherer(ready.items, data.train.rows, spoken, context.spec.seed)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from engines.retrieval.items import Items, Rows
 from engines.torchkit.batches import share
 from engines.torchkit.draws import draw, hashed
+from engines.torchkit.identity import fingerprint_samples
 
 NONE = -1
 """Row of a modality that is not there."""
@@ -50,6 +51,12 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.queries)
+
+    def digest(self, fingerprint: str) -> str:
+        """Of the subset's fingerprint, and of which texts and readable pictures make its pairs."""
+        sides = (self.queries.texts, self.queries.images, self.positives.texts)
+        parts = (*sides, self.positives.images, self.codes, self.offsets)
+        return fingerprint_samples(fingerprint, parts)
 
 
 def uniform(pool: Pool) -> bool:

@@ -102,7 +102,7 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
     def transfer(batch: PairBatch) -> PairBatch:
         return to_device(batch, context.device)
 
-    course = Course.of(context, len(data.pool))
+    course = Course.of(context, len(data.pool), data.pool.digest(data.subset.fingerprint))
     job = course.job(model, gatherer, transfer, forward)
     job.ema = Ema(model, params.ema) if params.ema else None
     return job

@@ -14,6 +14,7 @@ from torch import nn
 
 from engines.torchkit.batches import Loader, Order, Rows
 from engines.torchkit.context import Context
+from engines.torchkit.identity import TrainingIdentity
 from engines.torchkit.loop import Outcome, Training
 from engines.torchkit.optimizers import adamw
 from engines.torchkit.schedules import planned_steps, warmup_cosine, warmup_steps
@@ -43,15 +44,18 @@ class Course:
     steps: int
     warm: int
     """Steps that warm up the rate."""
+    identity: TrainingIdentity
 
     @classmethod
-    def of(cls, run: Context[Any], samples: int) -> Self:
-        """Over so many samples, as the run's settings say."""
+    def of(cls, run: Context[Any], samples: int, data: str) -> Self:
+        """Over so many samples, as the run's settings say. `data`: digest of the samples."""
         params = run.params
         batch = params.batch * run.team.size
         order = Order(samples, batch, params.accumulation, run.spec.seed)
         steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
-        return cls(run, order, steps, warmup_steps(steps, params.warmup_ratio, params.warmup_steps))
+        warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
+        identity = TrainingIdentity.of_run(params, run.spec.seed, order.per_step, data, samples)
+        return cls(run, order, steps, warm, identity)
 
     def lr_at(self, step: int) -> float:
         """Warm-up, then a cosine to 0."""
@@ -86,4 +90,5 @@ class Course:
             checkpoint_root=run.run_dir / "checkpoints",
             full_disk_is_fatal=run.spec.on_disk_full == "stop",
             team=run.team,
+            identity=self.identity,
         )

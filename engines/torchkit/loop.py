@@ -20,6 +20,7 @@ from engines.torchkit import checkpoints, health
 from engines.torchkit.batches import Loader
 from engines.torchkit.distributed import Team
 from engines.torchkit.ema import Average, Swa
+from engines.torchkit.identity import TrainingIdentity
 from engines.torchkit.measure import Ledger, Meter
 from engines.torchkit.optimizers import set_lr
 from engines.torchkit.precision import Precision
@@ -59,6 +60,8 @@ class Training(Generic[Batch]):
     checkpoint_root: Path | None = None
     full_disk_is_fatal: bool = True
     """A checkpoint on the way that cannot be written ends the run; otherwise a notice says so."""
+    identity: TrainingIdentity | None = None
+    """What a checkpoint belongs to; None: checkpoints are not checked."""
     team: Team = field(default_factory=Team)
     stop_at: int | None = None
     """A costing run: the last step that is done. Schedules and batches stay those of `steps`."""
@@ -69,6 +72,11 @@ class Training(Generic[Batch]):
 
     In no step's time. The model and the generators must be left as they were found.
     """
+
+    @property
+    def saved_identity(self) -> dict[str, Any]:
+        """The identity as a checkpoint keeps it."""
+        return {"identity": self.identity.as_state()} if self.identity else {}
 
     @property
     def averages(self) -> dict[str, Average]:
@@ -233,7 +241,7 @@ def save(job: Training[Any], step: int) -> None:
         "random": random,
     }
     groups |= {name: average.tensors() for name, average in job.averages.items()}
-    state = {"step": step, "scaler": job.precision.scaler.state_dict()}
+    state = {"step": step, "scaler": job.precision.scaler.state_dict(), **job.saved_identity}
     kept = checkpoints.step_folder(job.checkpoint_root, step)
     checkpoints.save(kept, groups, state)
     checkpoints.remove_others(job.checkpoint_root, kept)
@@ -249,18 +257,24 @@ def resume(job: Training[Any], emit: Emitter) -> int:
     for folder in checkpoints.newest_first(job.checkpoint_root):
         if problem := checkpoints.problem(folder):
             emit.notice("checkpoint-damaged", f"{problem}; it is passed over")
-        elif (start := _continue(job, folder)) is not None:
+        elif (start := _continue(job, folder, emit)) is not None:
             emit.notice("resumed", f"goes on after step {start} of {job.last_step}")
             return start
     return 0
 
 
-def _continue(job: Training[Any], folder: Path) -> int | None:
-    """Load a checkpoint; None if it cannot be trained on."""
+def _continue(job: Training[Any], folder: Path, emit: Emitter) -> int | None:
+    """Load a checkpoint; None if it cannot be trained on.
+
+    Raises:
+        EngineError: it belongs to other data or settings.
+    """
     groups, state = checkpoints.load(folder, next(job.model.parameters()).device)
     start = int(state["step"])
     if "optimizer" not in groups and start < job.last_step:
         return None
+    if job.identity and (change := job.identity.check(state.get("identity") or {}, folder)):
+        emit.notice("checkpoint-changed", change)
     job.model.load_state_dict(groups["model"], strict=False)
     for name, average in job.averages.items():
         average.load(groups[name])

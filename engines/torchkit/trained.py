@@ -78,7 +78,8 @@ def keep(
     groups = {"model": loop.trainable_tensors(job.model)}
     groups |= {name: average.tensors() for name, average in job.averages.items()}
     state = {"step": job.steps, "model": spec.model, "params": spec.params, "seed": spec.seed}
-    written = checkpoints.save(root / checkpoints.LAST, groups, {**state, **(facts or {})}, files)
+    state |= {**job.saved_identity, **(facts or {})}
+    written = checkpoints.save(root / checkpoints.LAST, groups, state, files)
     for file in written:
         path = str(file.path.relative_to(run.run_dir))
         run.emit.send(protocol.Artifact(path=path, sha256=file.sha256, size=file.size))

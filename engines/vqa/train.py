@@ -10,6 +10,7 @@ import numpy as np
 from engines.torchkit import loop
 from engines.torchkit.course import Course
 from engines.torchkit.ema import Ema, Swa
+from engines.torchkit.identity import fingerprint_samples
 from engines.vqa.batches import Gatherer
 from engines.vqa.context import Context
 from engines.vqa.data import Data
@@ -23,7 +24,8 @@ Job = loop.Training[VqaBatch]
 def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
     """Everything that the loop needs."""
     params, model, team = context.params, ready.model, context.team
-    course = Course.of(context, len(data.train))
+    samples = fingerprint_samples(data.fingerprint, data.train.ids)
+    course = Course.of(context, len(data.train), samples)
     gatherer = Gatherer(
         ready.pictures, data.train, context.spec.seed, shuffle=params.shuffle_choices
     )
