@@ -265,7 +265,7 @@ def test_until_counts_for_what_steps_can_narrow_where_the_machine_alone_wanders_
     assert said.method.endswith("95%, ± 12 % for what 5 earlier forecasts here missed")
 
 
-@pytest.mark.parametrize(("device", "share"), [("cpu", 0.10), ("cuda", 0.01)])
+@pytest.mark.parametrize(("device", "share"), [("cpu", 0.10), ("cuda", 0.05)])
 def test_what_is_assumed_of_a_machine_without_a_history(device, share):
     assert forecast.known(protocol.Probe(), device).share == share
     told = protocol.Probe(unseen=0.034, unseen_from="for what 3 earlier forecasts here missed")

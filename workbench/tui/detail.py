@@ -188,9 +188,11 @@ def _machine(record: RunRecord) -> tuple[Line, ...]:
         ("RAM", q.size(machine.ram_bytes) if machine.ram_bytes else ""),
         ("computed on", machine.device), ("threads", machine.threads or ""),
     ]  # fmt: skip
+    run_uuids = {gpu.uuid for gpu in machine.run_gpus}
     for gpu in machine.gpus:
         memory = f", {q.size(gpu.memory_bytes)}" if gpu.memory_bytes else ""
-        pairs.append((f"GPU {gpu.index}", f"{gpu.name}{memory}"))
+        used = ", used by the run" if gpu.uuid and gpu.uuid in run_uuids else ""
+        pairs.append((f"GPU {gpu.index}", f"{gpu.name}{memory}{used}"))
     if not machine.gpus:
         pairs.append(("GPUs", f"n/a ({machine.gpu_reason or 'none seen'})"))
     if machine.driver:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fixtures.nvml.stub import RAW, Stub
 from tests.fixtures.wardens import House, end_of, until
-from workbench import suite
+from workbench import devices, suite
 from workbench.limits import Limits
 from workbench.suite import Command
 from workbench.telemetry import gpus
@@ -67,3 +67,53 @@ def test_a_driver_that_refuses_leaves_a_run_alone(library: Path, tmp_path: Path,
         record = json.loads((house.logs / "results.jsonl").read_text().splitlines()[0])
         assert record["memory"]["vram_device_peak"]["value"] is None
         assert "NVML" in record["memory"]["vram_device_peak"]["reason"]
+
+
+def test_a_throttled_run_says_so_in_its_record(library: Path, tmp_path: Path) -> None:
+    stub = Stub(library, tmp_path / "state", 2)
+    stub.state.devices[1].event_reasons = 0x4 | 0x20
+    with House(tmp_path) as house:
+        house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-1"}
+        folder = house.suite("polite")
+        house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
+        house.until_step(folder)
+        reader = suite.Reader(folder)
+
+        def sampled() -> bool:
+            sample = reader.poll().runs[0].state.sample
+            return bool(sample and sample.gpus and sample.gpus[0].throttle)
+
+        until(sampled, "a throttled sample")
+        suite.send(folder, Command(do="stop"))
+        house.finish(folder)
+        record = json.loads((house.logs / "results.jsonl").read_text().splitlines()[0])
+        (said,) = [text for text in record["notices"] if text.startswith("throttled: ")]
+        assert "of GPU 1 were held down in 100%" in said
+        assert "power limit in 100%, temperature (driver) in 100%" in said
+        assert "1,410 MHz on average, power limit 300 W" in said
+        assert record["counters"]["notice:throttled"] == 1
+
+
+def test_a_driver_that_was_slow_is_in_the_records_of_later_runs(
+    library: Path, tmp_path: Path
+) -> None:
+    stub = Stub(library, tmp_path / "state", 1)
+    stub.state.init_us = int((devices.answer_seconds() + 2) * 1e6)
+    with House(tmp_path) as house:
+        house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
+        folder = house.suite("polite", "polite")
+        house.start(folder, sample_seconds=0.1)
+        for number in range(2):
+            reader = suite.Reader(folder)
+
+            def sampled(number: int = number, reader: suite.Reader = reader) -> bool:
+                sample = reader.poll().runs[number].state.sample
+                return bool(sample and sample.gpus)
+
+            until(sampled, f"figures of run {number}")
+            suite.send(folder, Command(do="skip"))
+        house.finish(folder)
+        lines = (house.logs / "results.jsonl").read_text().splitlines()
+        first, second = (json.loads(line)["environment"] for line in lines)
+        assert (first["gpus"], first["gpu_reason"]) == ([], "no reading yet")
+        assert [gpu["uuid"] for gpu in second["gpus"]] == ["GPU-stub-0"]
