@@ -15,6 +15,7 @@ from results.schema import GpuInfo
 from tests.hardware import fakes
 from tests.hardware.machines import CATALOGUE, MACHINES, Machine
 from workbench import devices, locks, process
+from workbench.doctor import gpus as doctor
 from workbench.run_gpus import AttemptGpus
 from workbench.telemetry import gpus as telemetry
 
@@ -80,6 +81,19 @@ def test_figures_are_of_the_gpu_that_torch_names(monkeypatch, machine: Machine, 
     by_bus = named.model_copy(update={"uuid": ""})
     rows = devices.match_engine([by_bus], visible, gpus).indexes
     assert [gpus[row].uuid for row in rows] in ([truth.uuid], []), "a slice's card has several"
+
+
+@with_gpu
+def test_doctor_names_the_gpus_of_a_run_or_says_why_not(monkeypatch, machine: Machine) -> None:
+    facts = fakes.facts_of(monkeypatch, machine)
+    finding = doctor.visible(facts, machine.environment)
+    first = shown(machine, spec())[0].uuid
+    assert first in finding.text
+    sure = machine.key not in ("h100-mig", "mixed-chosen")
+    assert (finding.standing == "ok") is sure
+    assert bool(finding.remedy) is not sure
+    hidden = doctor.visible(facts, {"CUDA_VISIBLE_DEVICES": "-1"})
+    assert (hidden.standing, hidden.text) == ("note", "CUDA_VISIBLE_DEVICES hides every GPU")
 
 
 @every

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from engines import cuda
 from results import formats
+from results.schema import GpuInfo
 from workbench import devices, torch_build
 from workbench.doctor import child
 from workbench.doctor.finding import Finding, note, ok, problem
@@ -67,6 +69,7 @@ def present(facts: Mapping[str, Any], readings: list[dict[str, Any]]) -> Iterato
     if not gpus:
         yield problem("GPU", "the driver names none", "look at `nvidia-smi -L`")
     else:
+        yield visible(facts, os.environ)
         yield from unusable(facts, torch_build.cuda(torch_build.folder()))
 
 
@@ -87,6 +90,20 @@ def unusable(facts: Mapping[str, Any], build: str) -> Iterator[Finding]:
             name = str(gpu.get("name") or "the GPU")
             if text := cuda.card_problem(build, name, capability, driver):
                 yield _split(f"GPU {gpu.get('index')}", text)
+
+
+def visible(facts: Mapping[str, Any], variables: Mapping[str, str]) -> Finding:
+    """The GPUs that CUDA shows to an engine started from this shell, or why nobody can tell."""
+    listed = [GpuInfo.model_validate(row) for row in facts.get("gpus", [])]
+    shown = devices.resolve((), variables, listed)
+    names = ", ".join(f"GPU {gpu.index} ({gpu.uuid or 'without UUID'})" for gpu in shown.gpus)
+    if not shown.gpus:
+        remedy = f"unset {devices.VISIBLE}, or name one of {len(listed)} GPUs in it by its UUID"
+        return note("GPUs of a run", shown.reason, remedy)
+    if not shown.certain:
+        remedy = f"set {devices.VISIBLE} to a UUID"
+        return note("GPUs of a run", f"{shown.reason}; one of {names}, all are locked", remedy)
+    return ok("GPUs of a run", names)
 
 
 def _split(name: str, sentence: str) -> Finding:
