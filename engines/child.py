@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from engines import catalog, exhaustion, protocol
 from engines.emitter import Emitter, EngineError, Stopped
+from engines.process_memory import read_rss_peak
 from results.secrets import mask
 
 EXIT_FAILED: Final = 1
@@ -83,14 +84,14 @@ def work(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
             failed = lead(spec, size, run_dir, emit)
         else:
             catalog.load(spec.engine).run(spec, emit, run_dir)
-            emit.send(protocol.Done(dropped=emit.dropped))
+            emit.send(protocol.Done(dropped=emit.dropped, rss_peak=read_rss_peak()))
             failed = None
     except BaseException as error:
         failed = failure(error)
     if failed is None:
         return 0
     if rank is None:
-        emit.send(failed)
+        emit.send(failed.model_copy(update={"rss_peak": read_rss_peak()}))
     else:
         tell_agent(run_dir / "ranks" / f"rank{rank}.json", failed, emit.now())
     return EXIT_STOPPED if failed.hint == "stopped" else EXIT_FAILED

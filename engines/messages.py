@@ -290,6 +290,8 @@ class Done(Message):
     kind: Literal["done"] = "done"
     dropped: int = 0
     """Metric messages that the emitter dropped because the pipe was full."""
+    rss_peak: int | None = None
+    """VmHWM of the engine at its end, bytes: a short run ends before it is ever sampled."""
 
 
 class Failed(Message):
@@ -300,6 +302,8 @@ class Failed(Message):
     """One sentence for a person."""
     hint: Literal["failed", "oom-cuda", "oom-host", "stopped", "usage"] = "failed"
     traceback: str = ""
+    rss_peak: int | None = None
+    """As in `Done`."""
 
 
 class Attempt(Message):

@@ -248,11 +248,12 @@ def _rss_on_cpu(run: RunState) -> Reading:
 
 def _rss_main(run: RunState) -> Reading:
     """The larger of what the engine said of itself and what the warden saw: both are VmHWM."""
-    said = [m.rss_peak for m in run.memory.values() if m.rss_peak is not None]
-    seen = run.peaks.get("rss_main_peak")
-    values = [*said, *([seen] if seen is not None else [])]
+    endings = [ending.rss_peak for ending in (run.done, run.failed) if ending is not None]
+    reported = [*(memory.rss_peak for memory in run.memory.values()), *endings]
+    readings = [*reported, run.peaks.get("rss_main_peak")]
+    values = [value for value in readings if value is not None]
     if not values:
-        return Reading(reason="the run ended before the first sample")
+        return Reading(reason="the run ended before the first sample of the loaded engine")
     return Reading(value=max(values), method="VmHWM")
 
 

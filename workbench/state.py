@@ -301,6 +301,8 @@ def _sample(state: RunState, msg: protocol.Sample) -> dict[str, Any]:
         values[f"gpu_utilisation[{gpu.index}]"] = gpu.utilisation
         values[f"power[{gpu.index}]"] = gpu.power
     curves, peaks = {**state.curves}, {**state.peaks}
+    if state.hello is None:  # before its interpreter is loaded a process has a few hundred KiB
+        values["rss_main_peak"] = None
     for name, value in values.items():
         if value is None:
             continue

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
-from engines import cuda, protocol
+from engines import cuda, exhaustion, protocol
 from engines.emitter import Emitter, EngineError
+from engines.process_memory import read_rss_peak
 from engines.protocol import PhaseName, RunSpec
 
 NO_GPU = "torch sees no CUDA device in this process"
@@ -63,6 +64,8 @@ def _reason() -> str:
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # torch
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch for CPUs only
+        if exhaustion.of_device(error):
+            raise
         words = str(error).partition(". ")[0].rstrip(".")
     problem = cuda.driver_problem(torch.version.cuda or "", driver_version())
     said = f" ({words})" if words else ""
@@ -179,17 +182,7 @@ def report_memory(emit: Emitter, phase: PhaseName, device: torch.device) -> None
             phase=phase,
             vram_allocated_peak=allocated,
             vram_reserved_peak=reserved,
-            rss_peak=rss_peak(),
+            rss_peak=read_rss_peak(),
             reason="" if device.type == "cuda" else NO_GPU,
         )
     )
-
-
-def rss_peak() -> int | None:
-    """VmHWM of this process in bytes. Not ru_maxrss: that one includes the parent's size."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = next((line for line in lines if line.startswith("VmHWM:")), None)
-    return int(found.split()[1]) * 1024 if found else None

@@ -226,3 +226,18 @@ def test_part_of_a_run_is_compared_with_no_more_than_it_did() -> None:
     assert (resumed.measured.value, resumed.error) == (3 * GIB, None)
     probed = fitted(SPEC.model_copy(update={"fit": sizes, "probe": p.Probe(steps=20)}))
     assert (probed.phase, probed.error) == ("train", 1.0)
+
+
+def test_max_rss_of_a_run_shorter_than_the_sampling_is_its_own_peak() -> None:
+    """A reading from before the interpreter is loaded (a few hundred KiB) is no peak."""
+    early = p.Sample(t=0.1, rss_main=500_000, rss_main_peak=500_000)
+    short = fold(entries(START[0], early, START[1], p.Done(t=2, rss_peak=30 << 20),
+                         p.End(t=3, cause="completed", exit_code=0)))  # fmt: skip
+    assert record.build(SPEC, short, "s").memory.rss_main_peak.value == 30 << 20
+    failed = fold(entries(START[0], early, p.Failed(t=2, error="no", rss_peak=20 << 20),
+                          p.End(t=3, cause="failed", exit_code=1)))  # fmt: skip
+    assert record.build(SPEC, failed, "s").memory.rss_main_peak.value == 20 << 20
+    killed = fold(entries(START[0], early, p.End(t=3, cause="killed", signal=9)))
+    reading = record.build(SPEC, killed, "s").memory.rss_main_peak
+    assert reading.value is None
+    assert reading.reason == "the run ended before the first sample of the loaded engine"
