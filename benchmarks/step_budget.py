@@ -78,7 +78,9 @@ def retrieval_step(
     texts, images, pool = items(params.image_size, WORDS if thin > 1 else weekly.END + 1)
     ready = Prepared(model, texts, images, "", {})
     data = Data(None, pool, [], [], Strings())  # type: ignore[arg-type]  # no subset is read
-    return Step(work.assemble(context, data, ready), [pairs(params.batch, params.image_size)])
+    job = work.assemble(context, data, ready)
+    model.one_pass = thin == 1  # at true sizes a fake CPU stands for a GPU
+    return Step(job, [pairs(params.batch, params.image_size)])
 
 
 def items(side: int, words: int) -> tuple[TokenItems, ArrayItems, Pool]:

@@ -27,6 +27,8 @@ class ClipText(Tower):
     its fastest path.
     """
 
+    ignores_padding = True
+
     def __init__(self, clip: Any) -> None:
         self._clip, self._tower = clip, clip.text_model
         self.blocks = len(clip.text_model.encoder.layers)

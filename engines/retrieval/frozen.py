@@ -52,6 +52,7 @@ class HeadEncoder(DualEncoder):
 
     def __init__(self, sizes: dict[str, Any], temperature: float) -> None:
         super().__init__(temperature)
+        self.sides_share = False
         hidden, out = int(sizes["hidden"]), int(sizes["projection"])
         dropout = float(sizes.get("dropout", 0.0))
         self.text = nn.ModuleDict(

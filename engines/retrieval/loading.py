@@ -104,6 +104,8 @@ def shape(model: DualEncoder, entry: ModelEntry, params: Params, words: Words | 
     model.chunk = params.grad_cache_chunk
     kind = nn.modules.batchnorm._BatchNorm
     normed = [n for n, m in model.named_modules() if isinstance(m, kind) and not model.frozen]
+    if normed:  # statistics of queries and passages together would be another objective
+        model.sides_share = False
     if model.chunk and normed:
         raise EngineError(
             f"grad_cache_chunk = {model.chunk}: model '{entry.name}' normalises over the batch "

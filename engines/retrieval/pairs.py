@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from engines.retrieval.items import Items, Rows
 from engines.torchkit.batches import share
@@ -169,6 +170,25 @@ def gather(side: Side, texts: Items, images: Items) -> Inputs:
         images.gather(side.images[image_at]),
         torch.from_numpy(image_at),
     )
+
+
+def joined(first: Inputs, second: Inputs) -> Inputs:
+    """Both sides as one of `first.size + second.size` items; texts padded to the longer, by 0."""
+    width = max(first.texts.shape[1], second.texts.shape[1])
+    texts = [functional.pad(i.texts, (0, width - i.texts.shape[1])) for i in (first, second)]
+    return Inputs(
+        first.size + second.size,
+        torch.cat(texts),
+        torch.cat([first.text_at, second.text_at + first.size]),
+        torch.cat([first.images, second.images]),
+        torch.cat([first.image_at, second.image_at + first.size]),
+    )
+
+
+def padding_of_join(first: Inputs, second: Inputs) -> int:
+    """Tokens that `joined` adds."""
+    (rows, width), (others, other_width) = first.texts.shape, second.texts.shape
+    return rows * max(0, other_width - width) + others * max(0, width - other_width)
 
 
 def to_device(batch: PairBatch, device: torch.device) -> PairBatch:

@@ -94,6 +94,7 @@ def train(scene: Scene, queries: Count, passages: Count) -> dict[str, int]:
     with scene.ledger.part(INPUTS):
         batch = PairBatch(asked, wanted, torch.eye(total, dtype=torch.bool))
     objective = _booked(scene.ledger, OBJECTIVES[params.loss])
+    scene.model.one_pass = scene.tuning.target == "cuda"
     forward = work.forward_of(scene.model, objective, _OneRank(size=params.nproc_per_node))
     with _recomputing():
         return rehearsal.training(

@@ -21,6 +21,8 @@ class Tower:
     blocks: int = 0
     width: int = 0
     """Width of a block's output."""
+    ignores_padding: bool = False
+    """Of texts: more padding at the end of a row changes none of its outputs."""
 
     def own(self, inputs: Tensor) -> Tensor:
         """The tower's own output, projected: [n, D]."""

@@ -94,6 +94,7 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
         with context.precision.autocast():
             return model(some.queries, some.passages)
 
+    model.one_pass = context.device.type == "cuda"
     wrapped = team.wrap(model, example if same else None)
     if params.compile:
         model.compile_towers()

@@ -171,6 +171,7 @@ def _training(bench: Bench) -> tuple[allocations.Step, Callable[[], int]]:
     side = Side(rows, rows)
     pool = Pool(side, side, rows, np.arange(params.batch + 1))
     gather = PairGatherer(pool, bench.texts, bench.images, seed=0)
+    model.one_pass = precision.device.type == "cuda"
     forward = work.forward_of(model, OBJECTIVES[params.loss], Team())
     model.train()
 

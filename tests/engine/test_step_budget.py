@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import step_budget, step_count
 from benchmarks.step_count import Counts, Meter
 
-RETRIEVAL = {"kernels": 3_234, "casts": 962, "waits": 0, "bytes_to_device": 19_400_000}
+RETRIEVAL = {"kernels": 1_743, "casts": 737, "waits": 0, "bytes_to_device": 19_400_000}
 """TinyCLIP-61M, batch 64, bf16: `python -m benchmarks.step_budget retrieval`."""
 
 
