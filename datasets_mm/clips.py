@@ -1,12 +1,15 @@
 """The clip cache: of every video some frames, decoded once, beside the image cache.
 
 One row is a clip: its frames one after the other, keyed by the file's content, the number of frames
-and the transform. What frames.py refuses is skipped, with its reason kept beside its path.
+and the transform. What frames.py refuses is skipped, with its reason kept beside its path. Frames
+that stand in for others are named in `substitutes.json`, row by row.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,8 +18,9 @@ from datasets_mm.decode import Resample, UnusableError, open_inside
 from datasets_mm.images import HASH_BYTES, WINDOW, Entry, Filler, ImageCache
 from datasets_mm.store import silent
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised when equal files give other pixels: the old rows are then left alone."""
+SUBSTITUTES: Final = "substitutes.json"
 
 
 class ClipCache(ImageCache):
@@ -25,6 +29,10 @@ class ClipCache(ImageCache):
     def __init__(self, folder: Path, size: int, entries: dict[str, Entry], frames: int) -> None:
         self.frames = frames
         super().__init__(folder, size, entries)
+        notes = _substitutes(folder)
+        rows = ((path, self.row(path)) for path in entries)
+        self.substituted = {path: notes[row] for path, row in rows if row in notes}
+        """Path -> which of its frames are stand-ins for others that could not be decoded."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,6 +66,21 @@ class ClipFiller(Filler):
     def __init__(self, root: Path, folder: Path, size: int, frames: int) -> None:
         super().__init__(root, folder, size, "bicubic")
         self.frames = frames
+        self._notes: dict[bytes, str] = {}
+        """Content hash -> what `frames.Clip.substitutes` says, where it says anything."""
+
+    def fill(
+        self, marks: dict[str, int], progress: Callable[[int, int, str], None]
+    ) -> dict[str, Entry]:
+        """As for pictures; what stands in for lost frames is added to `substitutes.json`."""
+        entries = super().fill(marks, progress)
+        if self._notes:
+            notes = _substitutes(self.folder)
+            notes |= {self.rows[key]: note for key, note in self._notes.items()}
+            draft = self.folder / f"{SUBSTITUTES}.tmp"
+            draft.write_text(json.dumps(notes), "utf-8")
+            draft.replace(self.folder / SUBSTITUTES)
+        return entries
 
     @property
     def row_bytes(self) -> int:
@@ -77,6 +100,17 @@ class ClipFiller(Filler):
                 key = video.digest(file, HASH_BYTES)
                 if key in self.rows:
                     return key, b""
-                return key, video.read(file, self.frames, self.size, resample).tobytes()
+                clip = video.read_clip(file, self.frames, self.size, resample)
+                if clip.substitutes:
+                    self._notes[key] = clip.substitutes
+                return key, clip.pixels.tobytes()
         except UnusableError as reason:
             return str(reason)
+
+
+def _substitutes(folder: Path) -> dict[int, str]:
+    """Row -> what stands in for its lost frames."""
+    with suppress(OSError, ValueError):
+        notes = json.loads((folder / SUBSTITUTES).read_text("utf-8"))
+        return {int(row): str(note) for row, note in notes.items()}
+    return {}

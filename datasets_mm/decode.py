@@ -24,6 +24,7 @@ MAX_PIXELS: Final = 40_000_000
 """Pillow only warns above 89 Mpx: a 9 KiB PNG may decode to 400 MiB below that."""
 
 MAX_BYTES: Final = 64 << 20
+MAX_VIDEO_BYTES: Final = 4 << 30
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
 """Pillow would otherwise try over 40 decoders, EPS among them."""
 

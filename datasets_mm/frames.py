@@ -3,23 +3,34 @@
 Like decode.py for pictures this is what an attacker reaches: only regular files inside the media
 root, only containers of a short list (a playlist would open other files), a cap on pixels and on
 size. Frames are chosen by their number in the file: its packets are counted first, without decoding
-them, because headers lie about the number of frames. PyAV is in the extra `captions`.
+them, because headers lie about the number of frames. A frame that a seek returns is taken only if
+its timestamp is the one that was wanted: in MPEG-TS, FLV and AVI seeks land elsewhere. PyAV is in
+the extra `captions`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from datasets_mm.decode import MAX_PIXELS, Resample, UnusableError, fitted
+from datasets_mm.decode import MAX_PIXELS, MAX_VIDEO_BYTES, Resample, UnusableError, fitted
 from datasets_mm.source import SourceError
 
-MAX_BYTES: Final = 4 << 30
+MAX_BYTES: Final = MAX_VIDEO_BYTES
 FORMATS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,ogg,asf,flv"
 """FFmpeg would otherwise try over 300 demuxers, HLS and concat among them."""
+
+MAX_DECODED: Final = 20_000
+"""Frames that are decoded from the start where seeks fail: 11 minutes at 30 a second."""
+BACK_SECONDS: Final = (0, 2, 20)
+"""How far before the wanted time a seek is aimed, one try after the other."""
+NO_TIMES: Final = frozenset({"avi"})
+"""Containers that store no presentation times: with B-frames theirs are guesses."""
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -44,8 +55,26 @@ def digest(file: Any, length: int) -> bytes:
     return found
 
 
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one video. `pixels`: uint8 [frames, size, size, 3]."""
+
+    pixels: Pixels
+    substitutes: str = ""
+    """How many frames are stand-ins for others, and which is the first; "": none."""
+
+
 def read(file: Any, frames: int, size: int, resample: Resample) -> Pixels:
-    """uint8 [frames, size, size, 3] of an open video.
+    """The pixels of `read_clip`.
+
+    Raises:
+        UnusableError: no video that can be decoded; the text is the reason.
+    """
+    return read_clip(file, frames, size, resample).pixels
+
+
+def read_clip(file: Any, frames: int, size: int, resample: Resample) -> Clip:
+    """`frames` frames of an open video.
 
     Frame i is number round(i (n - 1) / (frames - 1)) of n: first and last are among them, and a
     video of fewer frames gives some of them twice.
@@ -53,13 +82,9 @@ def read(file: Any, frames: int, size: int, resample: Resample) -> Pixels:
     Raises:
         UnusableError: no video that can be decoded; the text is the reason.
     """
-    av = need_av()
+    need_av()
     try:
-        with av.open(file, "r", options={"format_whitelist": FORMATS}) as container:
-            if not container.streams.video:
-                sound = bool(container.streams.audio)
-                raise UnusableError("audio without a picture" if sound else "no video stream")
-            return _read(container, frames, size, resample)
+        return _read(file, frames, size, resample)
     except UnusableError:
         raise
     except Exception as error:
@@ -72,42 +97,139 @@ def evenly(total: int, frames: int) -> list[int]:
     return [int(place) for place in np.linspace(0, total - 1, frames).round()]
 
 
-def _read(container: Any, frames: int, size: int, resample: Resample) -> Pixels:
-    stream = container.streams.video[0]
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > MAX_PIXELS:
-        raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx")
-    times = sorted(t for p in container.demux(stream) if p.size and (t := _time(p)) is not None)
-    if not times:
+@contextmanager
+def _opened(file: Any) -> Iterator[tuple[Any, Any]]:
+    """(container, video stream) of the file from its start."""
+    file.seek(0)
+    with need_av().open(file, "r", options={"format_whitelist": FORMATS}) as container:
+        if not container.streams.video:
+            sound = bool(container.streams.audio)
+            raise UnusableError("audio without a picture" if sound else "no video stream")
+        stream = container.streams.video[0]
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MAX_PIXELS:
+            raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx")
+        yield container, stream
+
+
+def _read(file: Any, frames: int, size: int, resample: Resample) -> Clip:
+    with _opened(file) as (container, stream):
+        packets = (p for p in container.demux(stream) if p.size and not p.is_discard)
+        times = sorted(t for p in packets if (t := _time(p)) is not None)
+        if not times:
+            raise UnusableError("zero frames")
+        numbers = evenly(len(times), frames)
+        guessed = container.format.name in NO_TIMES and bool(stream.codec_context.has_b_frames)
+        match = Match({number: times[number] for number in numbers})
+        if not guessed:
+            _seek(container, stream, match, budget=max(len(times), 1000))
+    if guessed or not match.exact:
+        with _opened(file) as (container, stream):
+            _decode_all(container, stream, match, len(times), guessed=guessed)
+    if not match.frames:
         raise UnusableError("zero frames")
-    wanted = [times[number] for number in evenly(len(times), frames)]
-    shown: dict[int, Pixels] = {}
-    for time, frame in _frames_at(container, stream, sorted(set(wanted))):
-        image = frame.to_image()
-        if turn := int(getattr(frame, "rotation", 0) or 0):
-            image = image.rotate(turn, expand=True)
-        shown[time] = fitted(image, size, resample)
-    if not shown:
-        raise UnusableError("zero frames")
-    return np.stack([shown[time] for time in _nearest(wanted, shown)])
+    shown = {number: _fitted(frame, size, resample) for number, frame in match.frames.items()}
+    return Clip(np.stack([shown[number] for number in numbers]), match.account(len(times)))
 
 
-def _frames_at(container: Any, stream: Any, times: Sequence[int]) -> Iterator[tuple[int, Any]]:
-    """(time asked for, the first frame at or after it), each once; keyframes are jumped to."""
-    for time in times:
-        container.seek(time, stream=stream, backward=True)
-        later = (f for f in container.decode(stream) if (t := _time(f)) is not None and t >= time)
-        found = next(later, None)
-        if found is not None:
-            yield time, found
+class Match:
+    """The decoded frame nearest to each wanted one, by timestamp. `times`: number -> its time."""
+
+    def __init__(self, times: dict[int, int]) -> None:
+        self.times = times
+        self.frames: dict[int, Any] = {}
+        self.distance: dict[int, int] = {}
+
+    @property
+    def exact(self) -> bool:
+        """Every wanted frame was decoded."""
+        return all(self.distance.get(number) == 0 for number in self.times)
+
+    def offer(self, frame: Any, time: int) -> None:
+        """Keep the frame wherever it is nearer than what is there; a corrupt one is never exact."""
+        for number, target in self.times.items():
+            distance = abs(time - target) + bool(frame.is_corrupt)
+            if number not in self.distance or distance < self.distance[number]:
+                self.distance[number], self.frames[number] = distance, frame
+
+    def put(self, number: int, frame: Any, distance: int) -> None:
+        """Set the frame of a wanted number."""
+        self.distance[number], self.frames[number] = distance, frame
+
+    def account(self, total: int) -> str:
+        """One clause about the stand-ins; "": there is none."""
+        lost = [number for number in sorted(self.times) if self.distance.get(number) != 0]
+        if not lost:
+            return ""
+        return (
+            f"{len(lost)} of {len(self.times)} frames could not be decoded and their nearest stand "
+            f"in for them (first: frame {lost[0] + 1} of {total})"
+        )
 
 
-def _nearest(wanted: Sequence[int], shown: dict[int, Pixels]) -> list[int]:
-    """A frame that a damaged end has lost is stood in for by its nearest."""
-    return [min(shown, key=lambda time: abs(time - one)) for one in wanted]
+def _seek(container: Any, stream: Any, match: Match, budget: int) -> None:
+    """Offer what seeks return; one that lands behind its aim is tried again from further back."""
+    for target in sorted(match.times.values()):
+        for seconds in BACK_SECONDS:
+            aim = target - int(seconds / stream.time_base) if seconds else target
+            try:
+                container.seek(aim, stream=stream, backward=True)
+            except need_av().FFmpegError:
+                continue  # no index, or no frame at this place: the file is decoded from its start
+            first = None
+            for frame in _frames(container, stream):
+                budget -= 1
+                if (time := _time(frame)) is None:
+                    continue
+                first = time if first is None else first
+                match.offer(frame, time)
+                if time >= target or budget <= 0:
+                    break
+            if budget <= 0:
+                return
+            if first is not None and first <= target:
+                break
+
+
+def _decode_all(container: Any, stream: Any, match: Match, total: int, *, guessed: bool) -> None:
+    """Decode from the start: frame by number if their number is `total`, else by timestamp."""
+    by_number: dict[int, Any] = {}
+    count, last = 0, None
+    for frame in _frames(container, stream):
+        time = _time(frame)
+        if count in match.times and not frame.is_corrupt:
+            by_number[count] = frame
+        if time is not None and not guessed:
+            match.offer(frame, time)
+        count, last = count + 1, frame
+        if count >= MAX_DECODED:
+            break
+    if last is not None and (guessed or count == total):
+        for number in match.times:
+            if number in by_number:
+                match.put(number, by_number[number], 0)
+            elif guessed:
+                match.put(number, last, 1)
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Every frame from here on; a damaged packet costs its own frames only."""
+    for packet in container.demux(stream):
+        try:
+            decoded = packet.decode()
+        except need_av().FFmpegError:
+            continue
+        yield from decoded
+
+
+def _fitted(frame: Any, size: int, resample: Resample) -> Pixels:
+    image = frame.to_image()
+    if turn := int(getattr(frame, "rotation", 0) or 0):
+        image = image.rotate(turn, expand=True)
+    return fitted(image, size, resample)
 
 
 def _time(part: Any) -> int | None:
     """Presentation time of a packet or frame; AVI gives only that of decoding."""
-    found: int | None = part.dts if part.pts is None else part.pts
-    return found
+    time: int | None = part.dts if part.pts is None else part.pts
+    return time

@@ -17,7 +17,9 @@ from heapq import nsmallest
 from pathlib import Path
 
 from datasets_mm import patches
+from datasets_mm.media import is_video
 from datasets_mm.profile import PictureProfile, SizeProfile, Spread
+from datasets_mm.source import SourceError
 from datasets_mm.tokens import wilson
 
 OPENED = 1_000
@@ -65,7 +67,7 @@ class PictureCount:
 
     def _reason(self, path: str) -> str:
         """Why there is no usable file; the words are those of decode.read_inside."""
-        from datasets_mm.decode import MAX_BYTES
+        from datasets_mm.decode import MAX_BYTES, MAX_VIDEO_BYTES
 
         if "\0" in path:
             return "outside the image root"
@@ -83,14 +85,17 @@ class PictureCount:
             return self._slowly(path)
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"
-        return f"larger than {MAX_BYTES >> 20} MiB" if status.st_size > MAX_BYTES else ""
+        most = MAX_VIDEO_BYTES if is_video(path) else MAX_BYTES
+        return f"larger than {most >> 20:,} MiB" if status.st_size > most else ""
 
     def _slowly(self, path: str) -> str:
         """The full rule, for paths that a glance cannot judge."""
-        from datasets_mm.decode import UnusableError, read_inside
+        from datasets_mm.decode import MAX_BYTES, MAX_VIDEO_BYTES, UnusableError, open_inside
 
         try:
-            read_inside(self.root, path)
+            most = MAX_VIDEO_BYTES if is_video(path) else MAX_BYTES
+            with open_inside(self.root, path, most):
+                pass
         except UnusableError as reason:
             return str(reason)
         return ""
@@ -116,7 +121,7 @@ class PictureCount:
                 say(number, len(paths), "pictures")
                 if isinstance(said, str):
                     unusable[path] = said
-                else:
+                elif said is not None:
                     sizes.append(said)
         opened, everything = len(self.drawn), len(self.drawn) + len(self.lost) == len(self.seen)
         low, high = wilson(len(unusable) / opened if opened else 0.0, opened)
@@ -133,16 +138,29 @@ class PictureCount:
             sizes=_sizes(sizes) if self.measured and sizes else None,
         )
 
-    def _opened(self, path: str) -> str | tuple[int, int]:
-        """(width, height), or why there are no pixels."""
+    def _opened(self, path: str) -> str | tuple[int, int] | None:
+        """(width, height) of a picture, None for a video, or why there are no pixels."""
         from datasets_mm.decode import UnusableError, decode, extent, read_inside
 
         try:
+            if is_video(path):
+                return self._opened_video(path)
             data = read_inside(self.root, path)
             decode(data, 8, "bilinear")
             return extent(data)
         except UnusableError as reason:
             return str(reason)
+
+    def _opened_video(self, path: str) -> str | None:
+        """None: its first frame can be decoded, or PyAV is not there to try it."""
+        from datasets_mm import frames
+        from datasets_mm.decode import open_inside
+
+        with open_inside(self.root, path, frames.MAX_BYTES) as file:
+            try:
+                return frames.read_clip(file, 1, 8, "bilinear").substitutes or None
+            except SourceError:
+                return None
 
 
 def _sizes(sizes: list[tuple[int, int]]) -> SizeProfile:

@@ -15,12 +15,10 @@ from typing import Final
 import numpy as np
 
 from datasets_mm.build import Subset
+from datasets_mm.media import is_video
 from engines.emitter import EngineError
 from engines.torchkit.subsets import unique_ids
 
-VIDEO_SUFFIXES: Final = frozenset(
-    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
-)
 MIXED: Final = "mul"
 """ISO 639-2's code for several languages."""
 
@@ -89,8 +87,3 @@ def read(subset: Subset) -> Captions:
         root=subset.image_root,
         videos=videos.pop(),
     )
-
-
-def is_video(path: str) -> bool:
-    """By the file's ending; what it really holds is found when it is read."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES

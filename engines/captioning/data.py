@@ -160,6 +160,7 @@ def _clips(context: Context, size: int, said: Captions) -> tuple[Any, Rows]:
     except SourceError as error:
         raise EngineError(str(error)) from None
     subsets.tell_skipped(context.emit, cache.skipped, "videos")
+    subsets.tell_substituted(context.emit, cache.substituted)
     first = np.asarray([cache.row(path) for path in said.paths], np.int64)[:, None]
     rows = np.where(first >= 0, first * frames + np.arange(frames), -1)
     return cache.array.reshape(-1, size, size, 3), rows

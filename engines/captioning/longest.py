@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from datasets_mm.corpus import map_table
+from datasets_mm.media import is_video
 from engines import models
 from engines.captioning import llm
-from engines.captioning.captions import is_video
 from engines.captioning.llm import Wording
 from engines.captioning.params import Params
 from engines.emitter import EngineError

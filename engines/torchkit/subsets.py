@@ -78,6 +78,14 @@ def tell_skipped(emit: Emitter, skipped: Mapping[str, str], what: str) -> None:
         emit.notice("images-skipped", text, len(paths))
 
 
+def tell_substituted(emit: Emitter, substituted: Mapping[str, str]) -> None:
+    """Videos in which frames stand in for others that could not be decoded: counted, one named."""
+    if substituted:
+        path, note = min(substituted.items())
+        text = f"{len(substituted)} videos have substitute frames (first: {path}: {note})"
+        emit.notice("frames-substituted", text, len(substituted))
+
+
 def unique_ids(ids: Sequence[str]) -> list[str]:
     """Ids with a number behind those that occur again: score files are joined by id."""
     seen: dict[str, int] = {}

@@ -1,0 +1,169 @@
+"""The frames of a video are those that were wanted, whatever a seek in its container returns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av", reason="PyAV (extra `captions`) is not installed")
+
+from datasets_mm import frames, media
+from datasets_mm.clips import ClipCache
+
+CONTAINERS = {
+    "ts": ("mpegts", "libx264"), "m2ts": ("mpegts", "libx264"), "mts": ("mpegts", "mpeg2video"),
+    "flv": ("flv", "libx264"), "3gp": ("3gp", "libx264"), "asf": ("asf", "mpeg4"),
+    "wmv": ("asf", "wmv2"), "webm": ("webm", "libvpx-vp9"), "mkv": ("matroska", "libx264"),
+    "avi": ("avi", "mpeg4"), "mov": ("mov", "mpeg4"), "mp4": ("mp4", "libx264"),
+    "mpg": ("mpeg", "mpeg1video"), "vob": ("vob", "mpeg2video"),
+}  # fmt: skip
+WITH_B_FRAMES = {"avi", "mts", "mpg", "asf"}
+
+
+def _brightness(number: int, total: int) -> int:
+    return 20 + number * 200 // total
+
+
+def _write(path: Path, total: int, gop: int, *, times: list[int] | None = None) -> Path:
+    """A video of plain greys; `times`: presentation times in milliseconds."""
+    import av
+
+    container, codec = CONTAINERS[path.suffix[1:]]
+    options = {"g": str(gop)} | ({"bf": "2"} if path.suffix[1:] in WITH_B_FRAMES else {})
+    with av.open(str(path), "w", format=container) as output:
+        stream = output.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        if times:
+            from fractions import Fraction
+
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for number in range(total):
+            pixels = np.full((64, 96, 3), _brightness(number, total), np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            if times:
+                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def _read(path: Path, count: int = 8) -> frames.Clip:
+    with path.open("rb") as file:
+        return frames.read_clip(file, count, 32, "bicubic")
+
+
+def _off(clip: frames.Clip, total: int) -> float:
+    """Largest difference to the greys that were drawn."""
+    numbers = frames.evenly(total, len(clip.pixels))
+    drawn = [_brightness(number, total) for number in numbers]
+    return float(np.abs(clip.pixels.mean((1, 2, 3)) - drawn).max())
+
+
+@pytest.mark.parametrize("ending", CONTAINERS)
+@pytest.mark.parametrize(("total", "gop"), [(100, 250), (300, 50)])
+def test_every_container_gives_the_frames_that_were_wanted(
+    tmp_path: Path, ending: str, total: int, gop: int
+) -> None:
+    clip = _read(_write(tmp_path / f"a.{ending}", total, gop))
+    assert _off(clip, total) < 5
+    assert clip.substitutes == ""
+
+
+def test_variable_frame_rates_and_one_frame(tmp_path: Path) -> None:
+    times = [0, 40, 80, 1000, 1040, 5000, 5040, 5080, 5120, 9000, 9040, 60000]
+    assert _off(_read(_write(tmp_path / "v.mkv", 12, 12, times=times), 4), 12) < 5
+    one = _read(_write(tmp_path / "one.mp4", 1, 12), 4)
+    assert len(one.pixels) == 4
+    assert _off(one, 1) < 5
+
+
+def _damage_packets(path: Path, first: int, last: int) -> None:
+    """Overwrite the content of these packets, in the order of the file."""
+    import av
+
+    with av.open(str(path)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    content = bytearray(path.read_bytes())
+    for place, size in places[first:last]:
+        content[place : place + size] = b"\xff" * size
+    path.write_bytes(content)
+
+
+def test_substitutes_are_counted_and_named(tmp_path: Path) -> None:
+    """A damaged end: its nearest stands in, is named by the cache, and again by a later one."""
+    path = _write(tmp_path / "a.mp4", 24, 1)
+    _damage_packets(path, 21, 24)
+    clip = _read(path)
+    assert clip.substitutes.startswith("1 of 8 frames could not be decoded"), clip.substitutes
+    assert clip.substitutes.endswith("(first: frame 24 of 24)")
+    for _ in range(2):
+        cache = ClipCache.open(["a.mp4"], tmp_path, 32, 8, tmp_path / "cache")
+        assert cache.substituted == {"a.mp4": clip.substitutes}
+        assert cache.skipped == {}
+        assert cache.row("a.mp4") == 0
+    (tmp_path / "same.mp4").write_bytes(path.read_bytes())
+    again = ClipCache.open(["same.mp4"], tmp_path, 32, 8, tmp_path / "cache")
+    assert again.substituted == {"same.mp4": clip.substitutes}
+
+
+def test_a_damaged_middle_costs_its_own_frames(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.mp4", 24, 1)
+    _damage_packets(path, 9, 12)  # frame 10 of 0, 3, 7, 10, 13, 16, 20, 23
+    clip = _read(path)
+    drawn = [_brightness(number, 24) for number in (0, 3, 7, 13, 16, 20, 23)]
+    others = np.delete(clip.pixels.mean((1, 2, 3)), 3)
+    assert np.abs(others - drawn).max() < 5
+    assert "(first: frame 11 of 24)" in clip.substitutes
+
+
+def test_decoding_from_the_start_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path / "a.avi", 60, 12)  # with B-frames: always from the start
+    monkeypatch.setattr(frames, "MAX_DECODED", 20)
+    clip = _read(path)
+    assert clip.substitutes.startswith("5 of 8 frames could not be decoded")
+    assert np.abs(clip.pixels[3:].mean((1, 2, 3)) - _brightness(19, 60)).max() < 5
+
+
+def test_a_seek_that_fails_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any seek the frames come from the start; a file without an index is like this."""
+    path = _write(tmp_path / "a.mp4", 60, 12)
+    monkeypatch.setattr(frames, "_seek", lambda *_, **__: None)
+    clip = _read(path)
+    assert _off(clip, 60) < 5
+    assert clip.substitutes == ""
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "b.MOV", "c.flv", "d.3gp", "e.asf", "f.mts", "G.M2TS",
+                                  "h.mkv", "dir.png/i.ts ", "w\\j.Webm", "k.ogv", "l.vob"])  # fmt: skip
+def test_one_list_tells_videos_from_pictures(name: str) -> None:
+    assert media.is_video(name)
+    assert media.is_medium(name)
+
+
+def test_what_is_no_video_by_its_ending() -> None:
+    for name in ("a.jpg", "a.mp4.png", ".mp4", "mp4", "", "a.", "v.mp4/picture.webp"):
+        assert not media.is_video(name), name
+    assert not media.PICTURE_ENDINGS & media.VIDEO_ENDINGS
+    assert {f".{ending}" for ending in CONTAINERS} <= media.VIDEO_ENDINGS
+
+
+def test_a_check_opens_videos_as_videos(tmp_path: Path) -> None:
+    """`data check` called good videos damaged pictures: its list of media was another one."""
+    from datasets_mm.pictures import PictureCount
+
+    _write(tmp_path / "good.mts", 10, 5)
+    (tmp_path / "bad.flv").write_bytes(b"noise" * 99)
+    count = PictureCount(tmp_path.resolve(), 0)
+    count.look(["good.mts", "bad.flv"])
+
+    def say(*_: Any) -> None:
+        return
+
+    profile = count.profile(say)
+    assert profile.opened == 2
+    assert list(profile.examples.values()) == [("bad.flv",)]
