@@ -26,7 +26,7 @@ from datasets_mm.corpus import Corpus, map_table
 from datasets_mm.download import fetch
 from datasets_mm.location import Location, locate
 from datasets_mm.recipe import Recipe, RecipeError
-from datasets_mm.selection import Selection, is_inside, select
+from datasets_mm.selection import Selection, is_inside, select, spelling_notices
 from datasets_mm.source import SourceError, fingerprint, other_versions
 from datasets_mm.speech import percent_speaker, speak
 
@@ -214,6 +214,8 @@ def _is_current(folder: Path, recipe: str, place: _Place) -> bool:
         return False
     if "missing.json" not in manifest["files"] or manifest.get("origin", {}) != place.origin:
         return False
+    if manifest.get("passed_over", []) != list(place.found.notices):
+        return False
     missing = json.loads((folder / "missing.json").read_text("utf-8"))
     return not any(is_inside(path, place.images) for path in missing)
 
@@ -226,7 +228,9 @@ def _refuse_empty(chosen: Selection, place: _Place) -> None:
     remedy = "check the source and the recipe's steps"
     if chosen.missing:
         first = place.named(chosen.missing[:1])[0]
-        remedy = f"name the pictures' folder with --set image_root=/folder (first: {first})"
+        remedy = f"give this user the right to read the pictures (first: {first})"
+        if not any("cannot be read" in reason for reason in chosen.skipped):
+            remedy = f"name the pictures' folder with --set image_root=/folder (first: {first})"
     raise SourceError(f"no record is left ({account}); {remedy}")
 
 
@@ -242,6 +246,7 @@ def _account(chain: list[Recipe], place: _Place, chosen: Selection, made: Path) 
     for oddity, count in place.manifest.get("noted", {}).items():
         first = place.manifest["examples"][oddity][0]
         notices.append(f"{count} {oddity} (first: {first})")
+    notices += [*place.found.notices, *spelling_notices(chosen.respelled)]
     return {
         "name": leaf.name,
         "source": place.folder.name,
@@ -257,6 +262,7 @@ def _account(chain: list[Recipe], place: _Place, chosen: Selection, made: Path) 
         "origin": place.origin,
         "expected_rows": expected,
         "notices": notices,
+        "passed_over": list(place.found.notices),
         "licences": list(source.licences),
     }
 

@@ -90,7 +90,7 @@ def _lines(profile: Profile) -> list[Problem]:
         Problem(reason, count, profile.examples.get(reason, ()))
         for reason, count in profile.refused.items()
     ]
-    places = profile.left_out_examples
+    places = {**profile.examples, **profile.left_out_examples}
     found += [
         Problem(f"left out of the subset: {reason}", count, places.get(reason, ()))
         for reason, count in profile.left_out.items()

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, Final, Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from datasets_mm import paths
+
 MAX_PIXELS: Final = 40_000_000
 """Pillow only warns above 89 Mpx: a 9 KiB PNG may decode to 400 MiB below that."""
 
@@ -50,13 +52,18 @@ class UnusableError(Exception):
 
 @contextmanager
 def open_inside(root: Path, path: str, most_bytes: int) -> Iterator[BinaryIO]:
-    """A regular file under `root` (resolved), open to read, else UnusableError. Never blocks."""
+    """A regular file under `root` (resolved), open to read, else UnusableError. Never blocks.
+
+    Found in the spelling that the disk has (paths.on_disk).
+    """
     if "\0" in path:
         raise UnusableError("outside the image root")
     try:
-        real = (root / path).resolve(strict=True)
-    except (OSError, RuntimeError):
-        raise UnusableError("missing") from None
+        real = (root / paths.on_disk(root, path)).resolve(strict=True)
+    except PermissionError as error:
+        raise UnusableError(f"cannot be read ({error.strerror})") from None
+    except (OSError, RuntimeError, ValueError):
+        raise UnusableError(paths.foreign(path) or "missing") from None
     if not real.is_relative_to(root):
         raise UnusableError("outside the image root")
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

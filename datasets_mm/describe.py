@@ -24,10 +24,10 @@ from datasets_mm.recipe import RecipeError
 from datasets_mm.scan import Found, Options, ScanError, scan
 from datasets_mm.source import SourceError
 from datasets_mm.speech import percent_speaker, speak
-from datasets_mm.tally import NO_POSITIVE, UNEQUAL, Tally
+from datasets_mm.tally import Tally
 from datasets_mm.target import Target, TargetError, resolve
 
-REVISION = 3
+REVISION = 4
 """Raised when an equal file gives another profile: older cached ones are then not read."""
 
 Say = Callable[[int, int, str], None]
@@ -135,13 +135,15 @@ def _single(found: Found) -> bool:
 
 def _counts(found: Found, target: Target) -> Profile:
     tally = found.tally
-    unread = sum(n for reason, n in found.refused.items() if reason not in {NO_POSITIVE, UNEQUAL})
+    unread = sum(n for reason, n in found.refused.items() if reason not in tally.reasons)
+    known = target.profile()
     examples = {
         reason: tuple(f"{target.where} {n}" for n in found.line_numbers(reason))
         for reason in sorted(found.named)
     }
-    return target.profile().model_copy(
+    return known.model_copy(
         update={
+            "noted": {**known.noted, **dict(tally.oddities.most_common())},
             "lines": tally.records + unread,
             "records": tally.records,
             "refused": dict(found.refused.most_common()),

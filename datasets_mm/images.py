@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from datasets_mm.corpus import map_table
 from datasets_mm.decode import Resample, UnusableError, decode, read_inside
+from datasets_mm.paths import on_disk
 from datasets_mm.store import locked, silent
 
 VERSION: Final = 1
@@ -214,7 +215,8 @@ def _mark(root: Path, path: str) -> int:
     try:
         status = os.stat(root / path)  # noqa: PTH116 - 3x faster than Path.stat over 300,000 paths
     except (OSError, ValueError):
-        return -1
+        spelling = on_disk(root, path)
+        return -1 if spelling == path else _mark(root, spelling)
     return hash((status.st_size, status.st_mtime_ns, status.st_ino)) & (2**63 - 1)
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from datasets_mm import hub
+from datasets_mm.paths import on_disk
+from datasets_mm.patterns import Match, match
 from datasets_mm.recipe import Recipe, Source
 from datasets_mm.source import SourceError, missing_packages
 
-SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
+SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$", re.IGNORECASE)
 PARQUET: Final = b"PAR1"
 POINTER: Final = b"version https://git-lfs"
 EXTRAS: Final = {"easy_vqa": "vqa"}
@@ -38,6 +40,8 @@ class Location:
     """The sample submission, where the source names one and it is there."""
     commit: str = ""
     """Of the hub's repository, where the files come from its cache."""
+    notices: tuple[str, ...] = ()
+    """What the patterns passed over: links that lead nowhere, folders that cannot be read."""
 
     def name(self, path: Path) -> str:
         """Name of a file in reports: under the root, equal on every machine."""
@@ -61,10 +65,14 @@ def locate(recipe: Recipe, data_root: Path | None, image_root: str = "") -> Loca
         )
     if not first.uri:
         return Location(first)
+    passed_over: list[str] = []
     for source, root, commit in _candidates(recipe.sources, data_root):
-        if records := _first(source.uri, root):
-            return _complete(Location(source, root, records, commit=commit), roots)
-    raise SourceError(_nowhere(recipe, data_root))
+        records = _first(source.uri, root)
+        if records.files:
+            found = Location(source, root, records.files, commit=commit)
+            return _complete(replace(found, notices=tuple(records.notices)), roots)
+        passed_over += records.notices
+    raise SourceError("; ".join([_nowhere(recipe, data_root), *dict.fromkeys(passed_over[:SHOWN])]))
 
 
 def read_image_roots(text: str) -> dict[str, Path]:
@@ -97,23 +105,22 @@ def _candidates(
             yield source, found, found.name
 
 
-def _first(patterns: Sequence[str], root: Path) -> tuple[Path, ...]:
+def _first(patterns: Sequence[str], root: Path) -> Match:
     """Files of the first pattern that has any, in the order of their names."""
+    matches = [Match()]
     for pattern in patterns:
-        try:
-            found = tuple(sorted(path for path in root.glob(pattern) if path.is_file()))
-        except OSError:
-            found = ()
-        if found:
-            return found
-    return ()
+        matches.append(match(pattern, root))
+        if matches[-1].files:
+            break
+    return matches[-1]
 
 
 def _complete(found: Location, roots: dict[str, Path]) -> Location:
     """Passages and pictures beside the records; every file sound as far as a glance tells."""
     source, root = found.source, found.root
     assert root is not None  # noqa: S101 - _candidates gives every layout its folder
-    passages = _first(source.passages, root)
+    passage_match = _first(source.passages, root)
+    passages = passage_match.files
     if source.passages and not passages and not source.passages_optional:
         raise SourceError(
             f"{found.name(found.records[0])} is there, but its passages are not: "
@@ -124,20 +131,40 @@ def _complete(found: Location, roots: dict[str, Path]) -> Location:
         _glance(path, found.name(path))
     for paths in (found.records, passages):
         _all_shards(paths)
-    images = roots.get(source.dataset) or roots.get("") or root / source.images
-    if not images.is_dir():
+    own = root / on_disk(root, source.images)
+    images = roots.get(source.dataset) or roots.get("") or own
+    if not _is_folder(images):
         raise SourceError(
             f"the picture folder {images} is not there; unpack the pictures, and name their "
             f"folder with --set image_root=/folder"
             + (f" (or image_root={source.dataset}=/folder)" if source.dataset else "")
         )
-    sample = root / source.submission if source.submission else None
+    samples = _first((source.submission,) if source.submission else (), root).files
     return replace(
         found,
         passages=passages,
+        notices=(*found.notices, *passage_match.notices),
         images=images.resolve(),
-        submission=sample if sample and sample.is_file() else None,
+        submission=samples[0] if samples else None,
     )
+
+
+def _is_folder(path: Path) -> bool:
+    """A folder that this user may look into.
+
+    Raises:
+        SourceError: it is there, and may not be read.
+    """
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+            return True
+    except OSError as error:
+        raise SourceError(
+            f"the picture folder {path} cannot be read ({error.strerror}); "
+            f"give this user the right to (chmod u+rx, or ask its owner)"
+        ) from None
+    return False
 
 
 def _glance(path: Path, name: str) -> None:
@@ -152,7 +179,7 @@ def _glance(path: Path, name: str) -> None:
         raise SourceError(f"{name} cannot be read ({error.strerror}); check it") from None
     if head == POINTER:
         raise SourceError(f"{name} is a Git LFS pointer, not the data; run: git lfs pull")
-    if path.suffix == ".parquet" and (not head.startswith(PARQUET) or tail != PARQUET):
+    if path.suffix.lower() == ".parquet" and (not head.startswith(PARQUET) or tail != PARQUET):
         raise SourceError(
             f"{name} is no whole Parquet file ({size:,} bytes, "
             f"{'no end mark' if head.startswith(PARQUET) else 'no start mark'}): "
@@ -202,7 +229,7 @@ def _near(sources: Sequence[Source], data_root: Path) -> Path | None:
     except OSError:
         return None
     patterns = [pattern for source in sources for pattern in source.uri if "/" in pattern]
-    return next((folder for folder in folders if _first(patterns, folder)), None)
+    return next((folder for folder in folders if _first(patterns, folder).files), None)
 
 
 def _held(folder: Path) -> str:

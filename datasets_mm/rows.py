@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final, Protocol
 from pydantic_core import from_json
 
 from datasets_mm.adapters.fields import LineError, from_m2kr, items, text
+from datasets_mm.patterns import match
 from datasets_mm.source import SourceError
 
 PART_BYTES: Final = 4 << 20
@@ -248,7 +249,7 @@ def _passage_texts(data: Path) -> dict[str, str]:
         return {}
     beside = folder.with_name(folder.name.removesuffix("_data") + "_passages")
     texts: dict[str, str] = {}
-    for path in sorted(beside.rglob("*.parquet")):
+    for path in match("**/*.parquet", beside).files:
         with pq.ParquetFile(path) as file:
             wanted = ["passage_id", "passage_content"]
             for batch in file.iter_batches(4096, columns=wanted):

@@ -15,7 +15,8 @@ from random import Random
 from typing import Any, Final
 
 from datasets_mm.corpus import map_table
-from datasets_mm.decode import UnusableError, decode, read_inside
+from datasets_mm.decode import UnusableError, decode, open_inside, read_inside
+from datasets_mm.media import is_video
 from datasets_mm.recipe import RecipeError
 from datasets_mm.source import SourceError
 from datasets_mm.speech import speak
@@ -48,20 +49,32 @@ def _copy(root: Path | None, path: str, cache_root: Path) -> dict[str, str]:
     if root is None:
         return {"reason": "the picture folder is not known"}
     try:
-        data = read_inside(root, path)
-        name = hashlib.blake2b(data, digest_size=12).hexdigest()
+        if is_video(path):
+            name, pixels = _first_frame(root, path)
+        else:
+            data = read_inside(root, path)
+            name, pixels = hashlib.blake2b(data, digest_size=12).hexdigest(), None
         file = cache_root / "thumbnails" / f"{name}-{PIXELS}.png"
         if not file.exists():
             from PIL import Image
 
-            pixels = decode(data, PIXELS, "bilinear")
+            pixels = decode(data, PIXELS, "bilinear") if pixels is None else pixels
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft = file.with_suffix(".tmp")
             Image.fromarray(pixels).save(draft, "PNG")
             draft.replace(file)
-    except UnusableError as reason:
+    except (UnusableError, SourceError) as reason:
         return {"reason": str(reason)}
     return {"file": str(file)}
+
+
+def _first_frame(root: Path, path: str) -> tuple[str, Any]:
+    """(name, uint8 [PIXELS, PIXELS, 3]) of a video."""
+    from datasets_mm import frames
+
+    with open_inside(root, path, frames.MAX_BYTES) as file:
+        name = frames.digest(file, 12).hex()
+        return name, frames.read(file, 1, PIXELS, "bilinear")[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

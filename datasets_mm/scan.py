@@ -174,10 +174,12 @@ def _refusing(found: Found, part: int) -> Callable[[int, str], None]:
 
 def _paths(record: dict[str, Any]) -> list[str]:
     """Paths of the record's pictures, "" among them."""
-    from datasets_mm.adapters.fields import items, text
+    from datasets_mm.adapters.fields import PICTURES, LineError, Oddities
 
-    fields = ("image_path", "passage_image_path")
-    return [text(item) for name in fields for item in items(record.get(name))]
+    try:
+        return [p for name in sorted(PICTURES) for p in Oddities().elements(name, record.get(name))]
+    except LineError:
+        return []  # a build leaves the record out and says why
 
 
 def _together(source: Source, options: Options, workers: int, tick: Tick) -> Found:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasets_mm import paths as path_names
 from datasets_mm import steps, store
 from datasets_mm.recipe import Step
 from datasets_mm.source import SourceError
@@ -31,7 +32,11 @@ class Selection:
     examples: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     """Paths of query pictures without a usable file, sorted; the build looks for them again."""
+    respelled: dict[str, str] = field(default_factory=dict)
+    """Path -> its spelling on disk, for pictures that were found under another one."""
 
+
+MISSING = "picture missing"
 
 Named = Callable[[Sequence[str]], Sequence[str]]
 """Paths of pictures -> what a person is told of each."""
@@ -52,7 +57,8 @@ def select(
     )
     outcome = steps.apply(kept_steps, rows)
     paths: list[str] = table["image_path"].to_pylist()
-    reasons = lost_pictures({paths[row] for row in outcome.kept} - {""}, root)
+    respelled: dict[str, str] = {}
+    reasons = lost_pictures({paths[row] for row in outcome.kept} - {""}, root, respelled)
     if reasons and policy == "error":
         first = min(reasons)
         raise SourceError(
@@ -61,7 +67,7 @@ def select(
             'set missing = "skip" under [images] in the recipe'
         )
     kept = [row for row in outcome.kept if paths[row] not in reasons]
-    selection = Selection(kept, outcome.dropped, missing=sorted(reasons))
+    selection = Selection(kept, outcome.dropped, missing=sorted(reasons), respelled=respelled)
     lost = Counter(reasons[paths[row]] for row in outcome.kept if paths[row] in reasons)
     for reason in sorted(lost):
         selection.skipped[reason] = lost[reason]
@@ -70,10 +76,27 @@ def select(
     return selection
 
 
-def lost_pictures(paths: Iterable[str], root: Path) -> dict[str, str]:
-    """Path -> why there is no usable file, for those that have none. `root` is resolved."""
+def lost_pictures(
+    paths: Iterable[str], root: Path, respelled: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Path -> why there is no usable file, for those that have none. `root` is resolved.
+
+    `respelled` takes those that are on disk under another spelling (paths.on_disk).
+    """
     folders: dict[str, bool] = {}
-    return {path: reason for path in paths if (reason := _lost(path, root, folders))}
+    lost: dict[str, str] = {}
+    for path in paths:
+        reason = _lost(path, root, folders)
+        if reason == MISSING:
+            spelling = path_names.on_disk(root, path)
+            if spelling != path and not (reason := _lost(spelling, root, folders)):
+                if respelled is not None:
+                    respelled[path] = spelling
+            elif spelling == path and (why := path_names.foreign(path)):
+                reason = f"picture {why}"
+        if reason:
+            lost[path] = reason
+    return lost
 
 
 def is_inside(path: str, root: Path) -> bool:
@@ -92,8 +115,10 @@ def _lost(path: str, root: Path, folders: dict[str, bool]) -> str:
         if folders[folder]:
             try:
                 mode = os.lstat(os.path.join(root, path)).st_mode  # noqa: PTH118 - 3x faster than Path
-            except (OSError, ValueError):
-                return "picture missing"
+            except OSError as error:
+                return _absent(error)
+            except ValueError:
+                return MISSING
             if stat.S_ISREG(mode):
                 return ""
     return _lost_slowly(path, root)
@@ -112,11 +137,31 @@ def _lost_slowly(path: str, root: Path) -> str:
         real = (root / path).resolve()
         if not real.is_relative_to(root):
             return "picture outside the image root"
-        if not real.exists():
-            return "picture missing"
-        return "" if real.is_file() else "picture is not a regular file"
-    except (OSError, RuntimeError, ValueError):
-        return "picture missing"
+        mode = os.stat(real).st_mode  # noqa: PTH116 - Path.exists() takes "no permission" for "no"
+        return "" if stat.S_ISREG(mode) else "picture is not a regular file"
+    except OSError as error:
+        return _absent(error)
+    except (RuntimeError, ValueError):
+        return MISSING
+
+
+def _absent(error: OSError) -> str:
+    """No file, or a file that this user may not look at: two different things to mend."""
+    if isinstance(error, PermissionError):
+        return f"picture cannot be read ({error.strerror})"
+    return MISSING
+
+
+def spelling_notices(respelled: dict[str, str]) -> list[str]:
+    """One sentence for each way in which pictures are spelled otherwise on disk than in data."""
+    groups: dict[str, list[str]] = {}
+    for path in sorted(respelled):
+        how = path_names.difference(path, respelled[path])
+        groups.setdefault(how, []).append(path)
+    return [
+        f"{len(paths)} pictures were found {how} (first: {paths[0]})"
+        for how, paths in groups.items()
+    ]
 
 
 class _ContentKey:
@@ -129,7 +174,8 @@ class _ContentKey:
     def __call__(self, path: str) -> str:
         if path not in self._known:
             inside = is_inside(path, self._root)
-            self._known[path] = store.digest(self._root / path) if inside else path
+            spelling = path_names.on_disk(self._root, path)
+            self._known[path] = store.digest(self._root / spelling) if inside else path
         return self._known[path]
 
 

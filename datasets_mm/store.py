@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datasets_mm import corpus
+from datasets_mm import corpus, paths
 from datasets_mm.recipe import FIELDS, LIST_FIELDS
 
 FORMAT = 1
@@ -33,6 +33,7 @@ FORMAT = 1
 SUBMISSION = "submission.json"
 """Of test rows that are to be answered: the columns and ids of the sample submission."""
 
+MEDIA_FIELDS = frozenset({"image_path", "passage_image_path"})
 BATCH_ROWS = 4096
 VERIFY_BYTES = 64 << 20
 Progress = Callable[[int, int, str], None]
@@ -79,6 +80,19 @@ class TableWriter:
             self._flush()
         self._writer.close()
         self._sink.close()
+
+
+class MediaWriter(TableWriter):
+    """A writer that brings the paths of pictures into their one form, whoever read them."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append one row."""
+        written = {
+            name: paths.clean(value) if isinstance(value, str) else [paths.clean(v) for v in value]
+            for name, value in row.items()
+            if name in MEDIA_FIELDS
+        }
+        super().add({**row, **written})
 
 
 def write_rows(path: Path, table: pa.Table, rows: Sequence[int]) -> None:
@@ -245,9 +259,9 @@ def opened(folder: Path) -> dict[str, Any] | None:
 
 def corpus_writer(folder: Path) -> TableWriter:
     """Writer of `corpus.arrow`."""
-    return TableWriter(folder / "corpus.arrow", corpus.SCHEMA)
+    return MediaWriter(folder / "corpus.arrow", corpus.SCHEMA)
 
 
 def record_writer(folder: Path, schema: pa.Schema = RECORDS) -> TableWriter:
     """Writer of `records.arrow`."""
-    return TableWriter(folder / "records.arrow", schema)
+    return MediaWriter(folder / "records.arrow", schema)

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from datasets_mm.adapters import fields
-from datasets_mm.adapters.fields import ABSENT
+from datasets_mm.adapters.fields import ABSENT, NO_POSITIVE, UNEQUAL, LineError
 from datasets_mm.groups import question_kind, wh_word
 from datasets_mm.profile import ChoiceProfile, FieldProfile
 from datasets_mm.recipe import FIELDS, LIST_FIELDS, Form
@@ -32,11 +32,10 @@ FIELDS_OF: Final[dict[Form, tuple[str, ...]]] = {
 """Form of the records -> the fields that have a meaning in them; others are always empty."""
 VERBATIM: Final = frozenset({"answer", "options"})
 """In these "none" and "NA" are words; only a blank is none at all."""
-NO_POSITIVE: Final = "no positive passage"
-UNEQUAL: Final = "passage lists of unequal length"
 _TEXT_ONLY: Final = {str}
 _NINE_OF: Final = itemgetter(*FIELDS)
 _USUAL: Final = tuple(list if name in LIST_FIELDS else str for name in FIELDS)
+_PLAIN: Final = {str, type(None)}
 _BLANK: Final = frozenset({""})
 _LIST_OF_TEXT: Final = "list of text"
 _NOT_THERE: Final = object()
@@ -103,6 +102,10 @@ class Tally:
     letters: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     records_with_repeats: int = 0
+    oddities: Counter[str] = field(default_factory=Counter)
+    """What is odd about values that a build keeps -> records."""
+    reasons: set[str] = field(default_factory=set)
+    """Why a build would leave records out: those are counted in `records` all the same."""
     gaps: list[str] = field(default_factory=list)
     """What the record that was added last lacks; whoever knows its place takes it out."""
     data_ids: array[int] = field(default_factory=lambda: array("q"))
@@ -177,6 +180,8 @@ class Tally:
         return f"{instruction} {question}", texts, ""
 
     def _add_unusual(self, record: dict[str, Any]) -> tuple[str, list[str], str]:
+        if self.form == "passages":
+            record = dict(fields.by_name(record))
         get = record.get
         words: dict[str, Any] = {}
         for name, column in self.columns.items():
@@ -195,7 +200,23 @@ class Tally:
         known = self.columns.keys() | FIELDS
         if not record.keys() <= known:
             self.others.update(record.keys() - known)
-        return self._meaning(words) if self.form == "passages" else self._plain(words)
+        if self.form != "passages":
+            return self._plain(words)
+        query, texts, reason = self._meaning(words)
+        reason = (self._odd_reason(record) if _is_odd(record) else "") or reason
+        self.reasons |= {reason} - {""}
+        return query, texts, reason
+
+    def _odd_reason(self, record: dict[str, Any]) -> str:
+        """Why a build would leave the record out, judged by its own code; "": it would not."""
+        try:
+            _, oddities = fields.record(record)
+        except LineError as reason:
+            return str(reason)
+        for oddity in dict.fromkeys(oddities):
+            self.oddities[oddity] += 1
+            self.gaps.append(oddity)
+        return ""
 
     def _plain(self, words: dict[str, Any]) -> tuple[str, list[str], str]:
         """`_meaning` of a record without passages: its texts are its captions or options."""
@@ -306,12 +327,26 @@ class Tally:
         self.others.update(other.others)
         self.candidates.update(other.candidates)
         self.questions.update(other.questions)
+        self.oddities.update(other.oddities)
+        self.reasons |= other.reasons
         self.letters.update(other.letters)
         self.kinds.update(other.kinds)
         self.records_with_repeats += other.records_with_repeats
         self.data_ids.extend(other.data_ids)
         self.passage_ids.extend(other.passage_ids)
         self.passage_texts.extend(other.passage_texts)
+
+
+def _is_odd(record: dict[str, Any]) -> bool:
+    """Some field holds another type than texts, ids and lists of them."""
+    for name in FIELDS:
+        value = record.get(name)
+        if type(value) is list and name in LIST_FIELDS:
+            if not set(map(type, value)) <= _PLAIN:
+                return True
+        elif type(value) not in _PLAIN or (value is not None and type(value) is not str):
+            return True
+    return False
 
 
 def _any_absent(texts: list[str]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm import catalog
+from datasets_mm.patterns import match
 from datasets_mm.profile import Profile
 from datasets_mm.recipe import Form, Recipe
 from datasets_mm.rows import ArrowRows, JsonLines, ParquetRows, Source
@@ -75,7 +76,7 @@ def resolve(
     if asked in names:
         return _subset(asked, cache_root, data_root, image_root, say)
     if path.is_dir():
-        parquet = sorted(path.glob("*.parquet")) + sorted(path.glob("*/*.parquet"))
+        parquet = [*match("*.parquet", path).files, *match("*/*.parquet", path).files]
         if not parquet:
             raise TargetError(
                 f"{asked} is a folder without Parquet files; name a file of JSON lines in it"
@@ -85,7 +86,7 @@ def resolve(
         raise TargetError(f"{asked!r} is no file and no subset{nearest(asked, names)}")
     if not path.is_file():
         raise TargetError(f"{asked} is not a regular file; name a file of JSON lines or Parquet")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return _parquet(path, [path], image_root)
     return _json_lines(path, image_root)
 

@@ -20,6 +20,7 @@ from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.fields import LineError, items, text
 from datasets_mm.adapters.textfile import delimiter_of, read_text
 from datasets_mm.location import Location
+from datasets_mm.paths import clean
 from datasets_mm.source import SourceError
 
 REVISION = 1
@@ -82,7 +83,7 @@ def record(data_id: str, media: str, captions: list[str], language: str) -> dict
 def _parts(line: Mapping[str, Any], language: str) -> tuple[str, str, str, list[str]]:
     """(medium, language, name, captions) of one object."""
     flat = _flat(line)
-    media = _first(flat, MEDIA)
+    media = clean(_first(flat, MEDIA))
     if not media:
         raise LineError(f"no medium under any of {', '.join(MEDIA[:5])}, …")
     captions = [said for key, value in flat.items() if _is_caption(key) for said in _said(value)]

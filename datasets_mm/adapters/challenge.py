@@ -18,6 +18,7 @@ from datasets_mm import store
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.textfile import read_table
 from datasets_mm.location import Location
+from datasets_mm.paths import clean
 from datasets_mm.source import SourceError
 
 REVISION = 1
@@ -186,7 +187,7 @@ def _rows(path: Path, name: str, report: SourceReport, is_test: bool) -> Iterato
         row = Row(
             place=f"{name} row {number}",
             id=values.get("id", ""),
-            image=_relative(values.get("image", "")),
+            image=clean(cells[at["image"]]) if at["image"] < len(cells) else "",
             question=values.get("question", ""),
             options=tuple(values.get(letter, "") for letter in LETTERS),
             answer=values.get("answer", "").lower(),
@@ -235,11 +236,6 @@ def _columns(header: Sequence[str], name: str, needed: Collection[str]) -> dict[
 def _clean(cell: str) -> str:
     """A cell in one line. "None" and "NA" stay: they may well be options."""
     return " ".join(cell.encode("utf-8", "replace").decode().split())
-
-
-def _relative(image: str) -> str:
-    """A path with the slashes of this system; what leads out of the image root is judged later."""
-    return image.replace("\\", "/").removeprefix("./")
 
 
 # -- the sample submission ---------------------------------------------------------------------

@@ -9,12 +9,26 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any, Final
+
+from datasets_mm import paths
 
 ABSENT: Final = frozenset({"", "na", "nan", "none", "null"})
 LONGEST_ABSENT: Final = max(map(len, ABSENT))
 PASSAGE_FIELDS: Final = ("passage_id", "passage_text", "passage_image_path")
+SCALARS: Final = ("data_id", "dataset_id", "instruction", "question")
+"""Fields that hold one text; beside them the path of the picture."""
+PICTURES: Final = frozenset({"image_path", "passage_image_path"})
+IDS: Final = frozenset({"data_id", "passage_id"})
+"""Compared as text, whether they are written as numbers or not."""
+PATH_KEYS: Final = ("path", "image_path", "file_name", "filename", "file", "name", "image")
+"""Where an object keeps the path of a picture; `datasets` writes {bytes, path}."""
+_NAMES: Final = frozenset({*SCALARS, *PICTURES, *PASSAGE_FIELDS, "answer"})
+NO_POSITIVE: Final = "no positive passage"
+UNEQUAL: Final = "passage lists of unequal length"
 
 M2KR_DATA: Final = {
     "answer": "answers",
@@ -52,7 +66,10 @@ def text(value: Any) -> str:
         value = int(value)  # a column of ids with one NaN comes out of pandas as floats
     if value is None or isinstance(value, dict | list):
         return ""
-    said = str(value).strip()
+    try:
+        said = str(value).strip()
+    except ValueError:  # an integer of more digits than Python prints
+        return ""
     if len(said) <= LONGEST_ABSENT and said.lower() in ABSENT:
         return ""
     return _utf8(said)
@@ -63,31 +80,172 @@ def _utf8(said: str) -> str:
     return said if said.isascii() else said.encode("utf-8", "replace").decode()
 
 
+def type_of(value: Any) -> str:
+    """What a value is, for a reason: text, number, true or false, object, list, binary, null."""
+    for kind, name in _TYPES:
+        if isinstance(value, kind):
+            return name
+    return "number" if isinstance(value, Number) else type(value).__name__
+
+
+_TYPES: Final = (
+    (str, "text"), (bool, "true or false"), (dict, "an object"), (list, "a list"),
+    (tuple, "a list"), (bytes, "binary"), (type(None), "null"),
+)  # fmt: skip
+
+
+class Oddities(list[str]):
+    """What is odd about the values of one line that were kept; each is counted by the report."""
+
+    def scalar(self, name: str, value: Any) -> str:
+        """Text of a field that holds one value.
+
+        Raises:
+            LineError: it holds an object, several values or binary data.
+        """
+        if isinstance(value, str) or value is None:
+            return text(value)
+        if isinstance(value, list | tuple):
+            filled = [item for item in value if item is not None]
+            if len(filled) > 1:
+                raise LineError(f"{name} is a list of several values (one is read)")
+            if not filled:
+                return ""
+            if isinstance(filled[0], list | tuple):
+                return self._refuse(name, filled[0])
+            self.append(f"values of {name} are lists of one and were read as their element")
+            return self.scalar(name, filled[0])
+        if isinstance(value, bool) or name not in IDS:
+            return self._converted(name, value)
+        return self._plain(name, value)
+
+    def picture(self, name: str, value: Any) -> str:
+        """A path in its clean form; of an object (`{path: …}`, `{bytes: …, path: …}`) its path.
+
+        Raises:
+            LineError: as for `scalar`; the picture is in the file itself.
+        """
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+            value = value[0]
+        if isinstance(value, dict):
+            lower = {str(key).strip().lower(): inner for key, inner in value.items()}
+            if path := next((p for key in PATH_KEYS if (p := text(lower.get(key)))), ""):
+                self.append(f"values of {name} are objects and were read as their path")
+                return paths.clean(path)
+            if lower.get("bytes") is not None:
+                raise LineError(f"{name} holds the picture itself (write it to a file)")
+            if not any(inner is not None for inner in lower.values()):
+                return ""
+        return paths.clean(self.scalar(name, value))
+
+    def elements(self, name: str, value: Any) -> list[str]:
+        """Texts of a field that holds a list; "" where an element is absent.
+
+        Raises:
+            LineError: an element is an object, a list or binary data.
+        """
+        read = self.picture if name in PICTURES else self._element
+        return [item if item == "" else read(name, item) for item in items(value)]
+
+    def _element(self, name: str, value: Any) -> str:
+        if isinstance(value, dict | list | tuple):
+            return self._refuse(name, value)
+        return self.scalar(name, value)
+
+    def answers(self, value: Any) -> list[str]:
+        """Every answer that is one, in the order given; lists of lists are read through."""
+        found: list[str] = []
+        pending = items(value)[::-1]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, list | tuple):
+                self.append("answers are lists in lists and were read as their elements")
+                pending += list(item)[::-1]
+                continue
+            if isinstance(item, dict) and "wikidata" not in item:
+                self.append("answers are objects without `wikidata`: their text, or JSON, is read")
+            elif isinstance(item, bool | bytes):
+                self.append(f"values of answer are {type_of(item)} and were read as text")
+            if said := answer(item):
+                found.append(said)
+        return found
+
+    def _converted(self, name: str, value: Any) -> str:
+        """Text of what is no text."""
+        said = self._plain(name, value)
+        if said:
+            self.append(f"values of {name} are {type_of(value)} and were read as text")
+        return said
+
+    def _plain(self, name: str, value: Any) -> str:
+        if isinstance(value, dict | bytes):
+            return self._refuse(name, value)
+        said = text(value)
+        if not said and isinstance(value, int):
+            raise LineError(f"{name} is a number of too many digits")
+        return said
+
+    @staticmethod
+    def _refuse(name: str, value: Any) -> str:
+        raise LineError(f"{name} is {type_of(value)} where text belongs")
+
+
 def answer(value: Any) -> str:
     """InfoSeek writes numbers as objects; their `wikidata` value is what the field compares.
 
+    Of other objects (VQAv2 writes `{answer: …, answer_confidence: …}`) the text is read, else all.
     Source: ReT, inference.py (str(answer["wikidata"])).
     """
     if isinstance(value, dict):
-        whole = json.dumps(value, sort_keys=True, ensure_ascii=False)
+        if "wikidata" not in value:
+            inner = (value.get(key) for key in ("answer", "text", "value", "name"))
+            if said := next((one for one in inner if isinstance(one, str) and one.strip()), ""):
+                return _utf8(said.strip())
+        whole = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
         return _utf8(str(value.get("wikidata", whole)))
     if isinstance(value, str):
         return _utf8(value.strip())
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
     return text(value)
 
 
-def answers(value: Any) -> list[str]:
-    """Every answer that is one, in the order given."""
-    return [said for item in items(value) if (said := answer(item))]
-
-
-def passages(line: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(id, text, picture) of each passage. A missing text or picture list means: none has one.
+def record(line: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The nine fields of a line as they are written, and what is odd about them.
 
     Raises:
-        LineError: the lists are of unequal length.
+        LineError: it cannot be a record; the text is the reason under which it is counted.
     """
-    columns = [[text(item) for item in items(line.get(name))] for name in PASSAGE_FIELDS]
+    odd = Oddities()
+    line = by_name(line)
+    rows = _passages(line, odd)
+    if not rows:
+        raise LineError(NO_POSITIVE)
+    ids, texts, shown = (list(column) for column in zip(*rows, strict=True))
+    fields = {name: odd.scalar(name, line.get(name)) for name in SCALARS}
+    fields["image_path"] = odd.picture("image_path", line.get("image_path"))
+    return {
+        **fields,
+        "answer": odd.answers(line.get("answer")),
+        "passage_id": ids,
+        "passage_text": texts,
+        "passage_image_path": shown,
+    }, odd
+
+
+def passages(line: Mapping[str, Any]) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """(id, text, picture) of each passage of a line, and what is odd about them.
+
+    Raises:
+        LineError: the lists are of unequal length, or hold what is no text.
+    """
+    odd = Oddities()
+    return _passages(by_name(line), odd), odd
+
+
+def _passages(line: Mapping[str, Any], odd: Oddities) -> list[tuple[str, str, str]]:
+    """A missing text or picture list means: none has one."""
+    columns = [odd.elements(name, line.get(name)) for name in PASSAGE_FIELDS]
     ids = columns[0]
     if not any(ids):
         return []
@@ -95,8 +253,29 @@ def passages(line: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         if not any(columns[number]):
             columns[number] = [""] * len(ids)
         if len(columns[number]) != len(ids):
-            raise LineError("passage lists of unequal length")
-    return [(name, said, shown) for name, said, shown in zip(*columns, strict=True) if name]
+            raise LineError(UNEQUAL)
+    rows = list(zip(*columns, strict=True))
+    for name, said, shown in rows:
+        if not name and (said or shown):
+            odd.append("positives have no id and were left out")
+    return [(name, said, shown) for name, said, shown in rows if name]
+
+
+def by_name(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The line with its keys as they are called here: without blanks, marks and capitals.
+
+    A key that is written as it should be comes before one that only resembles it.
+    """
+    if line.keys() >= _NAMES or all(key in _NAMES for key in line):
+        return line
+    extra = {heading(key): value for key, value in line.items() if key not in _NAMES}
+    return {**{key: value for key, value in extra.items() if key in _NAMES}, **line}
+
+
+def heading(name: Any) -> str:
+    """The name of a column or key: composed letters, in small ones, `_` for blanks."""
+    said = unicodedata.normalize("NFC", str(name)).strip(paths.INVISIBLE)
+    return "_".join(said.lower().split())
 
 
 def from_m2kr(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
@@ -105,7 +284,7 @@ def from_m2kr(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     `gold_answer` stands in where `answers` is empty; `pos_item_contents` may be absent.
     """
     line = {ours: row.get(theirs) for ours, theirs in M2KR_DATA.items()}
-    if not answers(line["answer"]):
+    if not Oddities().answers(line["answer"]):
         line["answer"] = row.get("gold_answer")
     if len(items(line["passage_text"])) != len(items(line["passage_id"])):
         line["passage_text"] = None  # the passage file has the texts

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from datasets_mm import store
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.fields import PASSAGE_FIELDS, LineError, answers, passages, text
+from datasets_mm.adapters.fields import PASSAGE_FIELDS, LineError, passages, record
 from datasets_mm.corpus import map_table
 from datasets_mm.location import Location
 from datasets_mm.source import SourceError
@@ -45,9 +45,10 @@ class Intake:
     def add_passage(self, where: str, line: Mapping[str, Any]) -> None:
         """One line of a passage file."""
         with self._counted(where):
-            rows = passages(line)
+            rows, oddities = passages(line)
             if not rows:
                 raise LineError("passage without id")
+            self._note(oddities, where)
             for row in rows:
                 self._pool.add(*row)
 
@@ -68,23 +69,17 @@ class Intake:
     def add_record(self, where: str, line: Mapping[str, Any]) -> None:
         """One record."""
         with self._counted(where):
-            rows = passages(line)
-            if not rows:
-                raise LineError("no positive passage")
+            fields, oddities = record(line)
+            self._note(oddities, where)
+            rows = zip(*(fields[name] for name in PASSAGE_FIELDS), strict=True)
             rows = [self._positive(where, *row) for row in rows]
-            ids, texts, shown = (list(column) for column in zip(*rows, strict=True))
-            record = {
-                "answer": answers(line.get("answer")),
-                "data_id": text(line.get("data_id")),
-                "dataset_id": text(line.get("dataset_id")),
-                "image_path": text(line.get("image_path")),
-                "instruction": text(line.get("instruction")),
-                "passage_id": ids,
-                "passage_image_path": shown,
-                "passage_text": texts,
-                "question": text(line.get("question")),
-            }
-            self._records.add({**record, "data_id": record["data_id"] or _id_of(record)})
+            columns = zip(PASSAGE_FIELDS, zip(*rows, strict=True), strict=True)
+            fields |= {name: list(column) for name, column in columns}
+            self._records.add({**fields, "data_id": fields["data_id"] or _id_of(fields)})
+
+    def _note(self, oddities: list[str], where: str) -> None:
+        for oddity in dict.fromkeys(oddities):
+            self.report.note(oddity, where)
 
     def _positive(self, where: str, name: str, said: str, shown: str) -> tuple[str, str, str]:
         """A positive as it is written: its text taken from the corpus where the record has none."""

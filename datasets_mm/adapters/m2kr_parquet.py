@@ -15,7 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.fields import M2KR_DATA, M2KR_PASSAGES, from_m2kr, passage_from_m2kr
+from datasets_mm.adapters.fields import (
+    M2KR_DATA,
+    M2KR_PASSAGES,
+    from_m2kr,
+    heading,
+    passage_from_m2kr,
+)
 from datasets_mm.adapters.intake import Intake
 from datasets_mm.location import Location
 from datasets_mm.source import SourceError
@@ -25,6 +31,8 @@ BATCH_ROWS = 1024
 
 NEEDED_DATA = ("pos_item_ids",)
 NEEDED_PASSAGES = ("passage_id", "passage_content")
+
+UNREADABLE = "row holds text that is not UTF-8, or a value out of its range"
 
 Say = Callable[[int, int, str], None]
 
@@ -37,7 +45,7 @@ def write(found: Location, folder: Path, progress: Say) -> SourceReport:
     """
     report = SourceReport()
     intake = Intake(found, folder, report)
-    files = Files(found, progress)
+    files = Files(found, report, progress)
     for where, row in files.rows(found.passages, M2KR_PASSAGES.values(), NEEDED_PASSAGES):
         intake.add_passage(where, passage_from_m2kr(row))
     intake.settle()
@@ -51,8 +59,9 @@ def write(found: Location, folder: Path, progress: Say) -> SourceReport:
 class Files:
     """The shards of a split, read one after the other."""
 
-    def __init__(self, found: Location, progress: Say) -> None:
+    def __init__(self, found: Location, report: SourceReport, progress: Say) -> None:
         self._found = found
+        self._report = report
         self._progress = progress
 
     def rows(
@@ -64,23 +73,61 @@ class Files:
             try:
                 yield from self._of_one(path, name, wanted, needed)
             except (pa.ArrowException, OSError) as error:
-                reason = str(error).splitlines()[0][:120]
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
                 raise SourceError(f"{name} is damaged ({reason}); download it again") from None
 
     def _of_one(
         self, path: Path, name: str, wanted: Any, needed: Sequence[str]
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         with pq.ParquetFile(path) as file:
-            there = file.schema_arrow.names
+            there = _columns(file.schema_arrow.names, wanted, name)
             if lacking := [column for column in needed if column not in there]:
+                has = ", ".join(file.schema_arrow.names)
                 raise SourceError(
-                    f"{name} has no column {', '.join(lacking)} (it has {', '.join(there)}); "
+                    f"{name} has no column {', '.join(lacking)} (it has {has}); "
                     "is it a file of M2KR?"
                 )
-            columns = [column for column in wanted if column in there]
+            columns = [there[column] for column in wanted if column in there]
+            named = {written: column for column, written in there.items()}
             done, total = 0, file.metadata.num_rows
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                for row in batch.to_pylist():
+                for row in _rows(batch):
                     done += 1
-                    yield f"{name} row {done}", row
+                    where = f"{name} row {done}"
+                    if row is None:
+                        self._report.skip(UNREADABLE, where)
+                        continue
+                    yield where, {named[key]: value for key, value in row.items()}
                 self._progress(done, total, "rows")
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
+    """The rows of a batch; None for one that Python cannot hold."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (ValueError, OverflowError, pa.ArrowException):
+        pass  # nothing was yielded: the whole batch is converted at once
+    for number in range(batch.num_rows):
+        try:
+            yield batch.slice(number, 1).to_pylist()[0]
+        except (ValueError, OverflowError, pa.ArrowException):
+            yield None
+
+
+def _columns(written: Sequence[str], wanted: Sequence[str], name: str) -> dict[str, str]:
+    """Column as it is wanted -> as the file writes it, whatever its capitals and blanks.
+
+    Raises:
+        SourceError: the file has a wanted one twice.
+    """
+    columns: dict[str, str] = {}
+    for column in dict.fromkeys(wanted):
+        fits = [one for one in written if one == column] or [
+            one for one in written if heading(one) == column
+        ]
+        if len(fits) > 1:
+            raise SourceError(f"{name} has {len(fits)} columns {column}; rename all but one")
+        if fits:
+            columns[column] = fits[0]
+    return columns

@@ -18,6 +18,7 @@ from datasets_mm import store
 from datasets_mm.build import Subset
 from datasets_mm.folds import Folds
 from datasets_mm.groups import question_kind
+from datasets_mm.paths import on_disk
 from datasets_mm.selection import is_inside
 from engines.emitter import EngineError
 
@@ -135,4 +136,4 @@ def _answer(said: Sequence[str]) -> int:
 
 
 def _content(root: Path, path: str) -> str:
-    return store.digest(root / path) if is_inside(path, root) else path
+    return store.digest(root / on_disk(root, path)) if is_inside(path, root) else path

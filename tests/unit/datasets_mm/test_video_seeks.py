@@ -138,8 +138,13 @@ def test_a_seek_that_fails_is_no_loss(tmp_path: Path, monkeypatch: pytest.Monkey
     assert clip.substitutes == ""
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "b.MOV", "c.flv", "d.3gp", "e.asf", "f.mts", "G.M2TS",
-                                  "h.mkv", "dir.png/i.ts ", "w\\j.Webm", "k.ogv", "l.vob"])  # fmt: skip
+VIDEO_NAMES = (
+    "a.mp4", "b.MOV", "c.flv", "d.3gp", "e.asf", "f.mts", "G.M2TS", "h.mkv", "dir.png/i.ts ",
+    "w\\j.Webm", "k.ogv", "l.vob",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VIDEO_NAMES)
 def test_one_list_tells_videos_from_pictures(name: str) -> None:
     assert media.is_video(name)
     assert media.is_medium(name)
