@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from datasets_mm import tomlfile
+from datasets_mm.encoding import Encoding
 from datasets_mm.tomlfile import TomlError
 
 FieldName = Literal[
@@ -44,6 +45,12 @@ FORMS: Final[dict[str, Form]] = {
     "challenge": "choices", "easy_vqa": "choices",
 }  # fmt: skip
 """Adapter -> form of its records; all others have passages."""
+
+
+CAPTION_KEYS: Final = ("caption", "media", "split", "split_key", "languages")
+"""Keys of a source that only the adapter `captions` understands."""
+LATER_KEYS: Final = frozenset({"submission", "encoding", *CAPTION_KEYS})
+"""Keys of a source that older recipes lack: where they are empty they change no digest."""
 
 
 class RecipeError(TomlError):
@@ -176,6 +183,18 @@ class Source(Strict):
     submission: str = Field(
         "", description="of test rows that are to be answered: the sample submission beside them"
     )
+    caption: Patterns = Field(
+        (), description="of captions: their key, e.g. annotation.description_kr; several join"
+    )
+    media: str = Field(
+        "", description="of captions: key of the medium, or a template such as {video_id}.mp4"
+    )
+    split: Patterns = Field((), description="of captions: the splits to read, e.g. train")
+    split_key: str = Field("", description="of captions: key of the split; empty: split, subset, …")
+    languages: Patterns = Field((), description="of captions: the languages to read, e.g. ko")
+    encoding: Encoding = Field(
+        "", description="of tables, caption files and JSON lines; empty: UTF-8, or a tested guess"
+    )
     images: str = Field("images", description="folder of pictures under the data root")
     hub: str = Field("", description="dataset repository on the Hugging Face hub that has the same")
     revision: str = Field("", description="commit, tag or branch of it; empty: main")
@@ -190,6 +209,8 @@ class Source(Strict):
             raise ValueError(f"adapter {self.adapter} reads files; name them in `uri`")
         if self.adapter == "m2kr_parquet" and not self.passages:
             raise ValueError("adapter m2kr_parquet takes texts from `passages`; name them")
+        if self.adapter != "captions" and (given := [k for k in CAPTION_KEYS if getattr(self, k)]):
+            raise ValueError(f"{', '.join(given)}: only the adapter captions has such keys")
         if self.adapter == "challenge" and self.dataset not in {"train", "test"}:
             raise ValueError("adapter challenge needs `dataset`: train, or test (rows to answer)")
         for path in (*self.uri, *self.passages, *filter(None, [self.submission]), self.images):
@@ -249,8 +270,9 @@ class Recipe(Strict):
         quiet = {"name", "title", "evaluate_on", "expected_rows", "notes"}
         asked = self.model_dump(mode="json", exclude=quiet)
         for source in filter(None, [asked["source"], *asked["alternatives"]]):
-            if not source["submission"]:
-                del source["submission"]  # recipes of before this key keep their digests
+            for key in LATER_KEYS & source.keys():
+                if not source[key]:
+                    del source[key]  # recipes of before this key keep their digests
         content = json.dumps(asked, sort_keys=True)
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from datasets_mm.recipe import Source
+from datasets_mm.recipe import LATER_KEYS, Source
 
 
 class SourceError(Exception):
@@ -92,6 +92,11 @@ def other_versions(source: Source) -> list[str]:
     return said
 
 
+def _chosen(source: Source) -> dict[str, object]:
+    """What the recipe says about reading the files, by keys that older recipes lack."""
+    return {key: getattr(source, key) for key in sorted(LATER_KEYS - {"submission"})}
+
+
 def fingerprint(source: Source, revision: int, files: Mapping[str, Path], cache_root: Path) -> str:
     """Identity of what an adapter reads; `revision` is that of the adapter's own code.
 
@@ -101,6 +106,7 @@ def fingerprint(source: Source, revision: int, files: Mapping[str, Path], cache_
     parts += [source.images, *map(package_digest, source.packages)]
     if files:
         parts += [source.dataset, source.pool]
+        parts += [f"{key}={value}" for key, value in _chosen(source).items() if value]
     for name, path in files.items():
         parts += [name, file_digest(path, cache_root)]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()

@@ -20,6 +20,9 @@ SMALL_BYTES: Final = 24 << 20
 SMALL_ROWS: Final = 6_000
 """Up to here every text is counted in tokens, which takes some two seconds."""
 
+CHOICES: Final = ("split ", "language ")
+"""How the reasons begin by which an adapter leaves out what the recipe did not choose."""
+
 Say = Callable[[int, int, str], None]
 
 
@@ -170,7 +173,8 @@ def _built(name: str, folder: Path, manifest: dict[str, Any], images: Path | Non
     chain = catalog.lineage(name)
     skipped = {**manifest.get("source_skipped", {}), **manifest.get("skipped", {})}
     # What steps drop, and what the maker of packaged data excludes, is meant.
-    meant = manifest.get("source_skipped", {}) if catalog.origin(chain).packages else {}
+    meant = dict(manifest.get("source_skipped", {})) if catalog.origin(chain).packages else {}
+    meant |= {r: n for r, n in skipped.items() if r.startswith(CHOICES)}
     left_out = {r: n for r, n in skipped.items() if r not in meant and not r.startswith("step ")}
     noted = {} if catalog.origin(chain).packages else manifest.get("source_noted", {})
     said = [f"{count:,} left out by the source: {reason}" for reason, count in meant.items()]

@@ -1,43 +1,30 @@
-"""Reads captions of pictures or videos: JSON, JSON lines or CSV of (media, captions[, language]).
+"""Reads captions of pictures or videos: JSON, JSON lines or tables of (media, captions).
 
 Lines about one medium become one record with several captions, so one line a caption (as Flickr's
 and COCO's tables are) and one line a medium mean the same. A record has no passages: `answer` holds
 the captions and `dataset_id` their language. One JSON file for each video, as AI-Hub hands them
-out, is read through a pattern in `uri`.
+out, is read through a pattern in `uri`. Several splits or languages are never mixed in silence.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm import store
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.fields import LineError, items, text
-from datasets_mm.adapters.textfile import delimiter_of, read_text
+from datasets_mm.adapters.caption_files import read
+from datasets_mm.adapters.caption_keys import AmbiguousError, Keys, Label, expand, label
+from datasets_mm.adapters.fields import LineError
+from datasets_mm.adapters.languages import language_code, split_name
 from datasets_mm.location import Location
-from datasets_mm.paths import clean
+from datasets_mm.recipe import Source
 from datasets_mm.source import SourceError
 
-REVISION = 1
-
-MEDIA: Final = (
-    "media", "image_path", "video_path", "image", "video", "img_path", "file_name", "filename",
-    "file", "path", "video_name", "video_id",
-)  # fmt: skip
-"""What the medium's path is called, the first that holds text."""
-CAPTIONS: Final = (
-    "captions", "caption", "caption_ko", "caption_kor", "sentences", "sentence", "descriptions",
-    "description", "answer", "answers", "text", "raw",
-)  # fmt: skip
-LANGUAGE: Final = ("language", "lang")
-NAMES: Final = ("data_id", "id", "annotation_id")
-LISTS: Final = ("data", "annotations", "items", "records", "videos", "images", "samples")
-"""Where a JSON file keeps its list of objects, if it is not one itself."""
+REVISION = 2
+ALIKE: Final = "media all have the same caption: is its key the right one?"
 
 Say = Callable[[int, int, str], None]
 
@@ -46,28 +33,26 @@ def write(found: Location, folder: Path, progress: Say) -> SourceReport:
     """Write one record for each medium and language.
 
     Raises:
-        SourceError: a file is no table of captions at all.
+        SourceError: a file is no table of captions at all, or several keys, splits or languages
+            may be meant and the recipe names none.
     """
     report = SourceReport()
-    known: dict[tuple[str, str], tuple[str, list[str]]] = {}
-    for number, path in enumerate(found.records, 1):
-        for where, line in _lines(path, found.name(path), report):
-            try:
-                media, language, name, captions = _parts(line, found.source.dataset)
-            except LineError as reason:
-                report.skip(str(reason), where)
-                continue
-            known.setdefault((media, language), (name, []))[1].extend(captions)
-        progress(number, len(found.records), "files")
+    labels = _chosen(list(_labels(found, report, progress)), found.source, report)
+    media: dict[tuple[str, str], tuple[str, list[str]]] = {}
+    for one in labels:
+        media.setdefault((one.media, one.language), (one.id, []))[1].extend(one.captions)
     store.corpus_writer(folder).close()
     records = store.record_writer(folder)
-    for (media, language), (name, captions) in known.items():
-        data_id = name or f"{media}.{language}".rstrip(".")
-        records.add(record(data_id, media, list(dict.fromkeys(captions)), language))
+    for (path, language), (name, captions) in media.items():
+        data_id = name or f"{path}.{language}".rstrip(".")
+        records.add(record(data_id, path, list(dict.fromkeys(captions)), language))
     records.close()
     store.sort_by(folder / "records.arrow", "data_id")
     report.content = store.content_digest(folder / "records.arrow")
-    report.facts = {"captions": str(sum(len(said) for _, said in known.values()))}
+    report.facts = {"captions": str(sum(len(captions) for _, captions in media.values()))}
+    distinct = {caption for _, captions in media.values() for caption in captions}
+    if len(media) > 2 and len(distinct) == 1:
+        report.note(f"{len(media)} {ALIKE}", next(iter(distinct))[:80])
     return report
 
 
@@ -80,119 +65,61 @@ def record(data_id: str, media: str, captions: list[str], language: str) -> dict
     }  # fmt: skip
 
 
-def _parts(line: Mapping[str, Any], language: str) -> tuple[str, str, str, list[str]]:
-    """(medium, language, name, captions) of one object."""
-    flat = _flat(line)
-    media = clean(_first(flat, MEDIA))
-    if not media:
-        raise LineError(f"no medium under any of {', '.join(MEDIA[:5])}, …")
-    captions = [said for key, value in flat.items() if _is_caption(key) for said in _said(value)]
-    if not captions:
-        raise LineError("no caption")
-    # Of one line a caption the ids are the captions', and any of them would name the medium.
-    name = _first(flat, NAMES) if "captions" in flat else ""
-    return media, _first(flat, LANGUAGE) or language, name, captions
+Placed = tuple[str, Label]
+"""Where an object stands, and what it says."""
 
 
-def _flat(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Lower-case keys; those one level deeper (`video: {file_name: …}`) join, after its own."""
-    flat = {str(key).strip().lower(): value for key, value in line.items()}
-    for value in list(flat.values()):
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                flat.setdefault(str(key).strip().lower(), inner)
-    return flat
+def _labels(found: Location, report: SourceReport, progress: Say) -> Iterator[Placed]:
+    source = found.source
+    keys = Keys(source.caption, source.media, source.split_key, source.dataset)
+    for number, path in enumerate(found.records, 1):
+        for item in read(path, found.name(path), keys, source.encoding, report):
+            for content in expand(item.content):
+                try:
+                    one = label(content, keys, item.split)
+                except AmbiguousError as error:
+                    raise SourceError(f"{item.where}: {error}") from None
+                except LineError as reason:
+                    report.skip(str(reason), item.where)
+                    continue
+                for note in dict.fromkeys(one.notes):
+                    report.note(note, item.where)
+                yield item.where, one
+        progress(number, len(found.records), "files")
 
 
-def _first(flat: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    return next((said for name in names if (said := text(flat.get(name)))), "")
+def _chosen(labels: Sequence[Placed], source: Source, report: SourceReport) -> list[Label]:
+    """The labels of the splits and languages that are meant; the others are counted."""
+    splits = [split_name(name) for name in source.split]
+    labels = _of_one(labels, "split", splits, report)
+    languages = [language_code(name) for name in source.languages]
+    if not languages and source.dataset in {one.language for _, one in labels}:
+        languages = [source.dataset]
+    return [one for _, one in _of_one(labels, "language", languages, report)]
 
 
-def _is_caption(key: str) -> bool:
-    """`caption_1` to `caption_5` are captions too."""
-    return key in CAPTIONS or key.rstrip("0123456789").rstrip("_") in {"caption", "sentence"}
+def _of_one(
+    labels: Sequence[Placed], name: str, wanted: Sequence[str], report: SourceReport
+) -> list[Placed]:
+    """The labels with a wanted value.
 
-
-def _said(value: Any) -> list[str]:
-    """Captions of a scalar, a list, or a list of objects (`sentences: [{raw: …}]`)."""
-    found = []
-    for item in items(value):
-        if isinstance(item, dict):
-            found += [text(inner) for key, inner in item.items() if _is_caption(str(key).lower())]
-        else:
-            found.append(text(item))
-    return [" ".join(said.split()) for said in found if said]
-
-
-def _lines(path: Path, name: str, report: SourceReport) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    said = read_text(path, name, report)
-    match path.suffix.lower():
-        case ".csv" | ".tsv":
-            yield from _table(said, name, report)
-        case ".jsonl" | ".ndjson":
-            for number, line in enumerate(said.split("\n"), 1):
-                if line.strip():
-                    yield from _json_line(line, f"{name} line {number}", report)
-        case _:
-            yield from _document(said, name)
-
-
-def _table(said: str, name: str, report: SourceReport) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows of a CSV or TSV with a heading."""
-    reader = csv.DictReader(io.StringIO(said, newline=""), delimiter=delimiter_of(said), restkey="")
-    names = [str(column).strip().lower() for column in reader.fieldnames or ()]
-    if not set(names) & set(MEDIA) or not any(map(_is_caption, names)):
+    Raises:
+        SourceError: there are several values, and none is wanted in particular.
+    """
+    counts = Counter(str(getattr(one, name)) for _, one in labels)
+    if not wanted and len(counts) > 1:
+        sizes = ", ".join(f"{value or 'none named'} {n:,}" for value, n in counts.most_common())
+        key = "split" if name == "split" else "languages"
+        first = next(filter(None, counts))
         raise SourceError(
-            f"{name} has no column of media or none of captions (it has {', '.join(names)}); "
-            "name them `media` and `caption` in its first line"
+            f"the labels are of several {name}s ({sizes}); choose with "
+            f'{key} = ["{first}"] in [source]'
         )
-    try:
-        for row in reader:
-            yield f"{name} line {reader.line_num}", row
-    except csv.Error as error:
-        report.skip("rest of a damaged CSV", f"{name} line {reader.line_num} ({error})")
-
-
-def _json_line(
-    line: str, where: str, report: SourceReport
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        report.skip("line is not JSON", where)
-        return
-    if isinstance(value, dict):
-        yield where, value
-    else:
-        report.skip("line is not an object", where)
-
-
-def _document(said: str, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """A JSON file: a list of objects, `{medium: captions}`, COCO's two lists, or one object."""
-    try:
-        whole = json.loads(said)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{name} is not JSON ({error}); mend it or leave it out") from None
-    for number, line in enumerate(_objects(whole), 1):
-        yield f"{name} item {number}", line
-
-
-def _objects(whole: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(whole, list):
-        yield from (line if isinstance(line, dict) else {} for line in whole)
-        return
-    if not isinstance(whole, dict):
-        yield {}
-        return
-    lists = [key for key in LISTS if isinstance(whole.get(key), list)]
-    if {"images", "annotations"} <= set(lists):
-        files = {image.get("id"): image for image in whole["images"] if isinstance(image, dict)}
-        for line in whole["annotations"]:
-            if isinstance(line, dict):
-                yield {**files.get(line.get("image_id"), {}), **line}
-    elif lists and not _first(_flat(whole), MEDIA):
-        yield from _objects(whole[lists[0]])
-    elif _first(_flat(whole), MEDIA):
-        yield whole
-    else:
-        yield from ({"media": media, "captions": said} for media, said in whole.items())
+    kept = []
+    for where, one in labels:
+        value = str(getattr(one, name))
+        if wanted and value not in wanted:
+            report.skip(f"{name} {value or 'none'}: the recipe chooses another", where)
+        else:
+            kept.append((where, one))
+    return kept

@@ -8,7 +8,6 @@ being row 1.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,13 @@ from typing import Any, Final
 
 from datasets_mm import store
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.textfile import read_table
+from datasets_mm.adapters.submission import Sample, write_submission
+from datasets_mm.adapters.textfile import RAGGED, need_columns, read_table, whole_rows
 from datasets_mm.location import Location
 from datasets_mm.paths import clean
 from datasets_mm.source import SourceError
 
-REVISION = 1
+REVISION = 2
 
 LETTERS: Final = ("a", "b", "c", "d")
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
@@ -36,9 +36,7 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 SHOWN: Final = 3
 """Rows that the refusal of a file names."""
 
-SHORT: Final = (
-    "row has not as many cells as the heading (quote cells with commas, or copy it again)"
-)
+SHORT: Final = RAGGED
 NO_ID: Final = "row has no id"
 NO_IMAGE: Final = "row names no picture"
 NO_QUESTION: Final = "row has no question"
@@ -48,6 +46,14 @@ TWICE: Final = "one id stands for different rows (give each its own)"
 AGAIN: Final = "rows repeat another one and were read once"
 ALIKE: Final = "questions offer the same option twice"
 UNASKED: Final = "test rows have no question and were kept"
+NO_LETTERS: Final = "answers of test rows are no letters: they count as not known"
+PLACEHOLDERS: Final = (
+    "answers of test rows are placeholders (all have the same answer, or that of the sample "
+    "submission): they count as not known"
+)
+ONE_LETTER: Final = "rows all have the same answer"
+FEW: Final = 5
+"""Rows from which on one letter for all is no chance: it comes once in 256 files."""
 NO_SAMPLE: Final = "sample submission is not there: its columns are taken to be id and answer"
 
 Say = Callable[[int, int, str], None]
@@ -80,15 +86,17 @@ def write(found: Location, folder: Path, progress: Say) -> SourceReport:
     """
     report = SourceReport()
     is_test = found.source.dataset == "test"
-    rows = [row for path in found.records for row in _rows(path, found.name(path), report, is_test)]
+    rows: Sequence[Row] = [row for path in found.records for row in _of_file(found, path, report)]
     kept = _answerable(rows) if is_test else _usable(rows, report)
     for row in kept:
         if len(set(row.options)) < len(LETTERS):
             report.note(ALIKE, row.named)
         if not row.question:
             report.note(UNASKED, row.named)
+    sample = _sample(found, report) if is_test else None
     if is_test:
-        _write_submission(found, kept, folder, report)
+        write_submission(folder, sample, kept)
+    kept = _with_known_answers(kept, sample, report, is_test=is_test)
     store.corpus_writer(folder).close()
     records = store.record_writer(folder, store.CHOICE_RECORDS)
     for row in kept:
@@ -123,7 +131,7 @@ def places(found: Location, paths: Collection[str]) -> dict[str, str]:
     report, wanted = SourceReport(), set(paths)
     named: dict[str, str] = {}
     for path in found.records:
-        for row in _rows(path, found.name(path), report, found.source.dataset == "test"):
+        for row in _of_file(found, path, report):
             if row.image in wanted:
                 named.setdefault(row.image, f"{row.named}: {row.image}")
     return named
@@ -172,20 +180,51 @@ def _answerable(rows: Sequence[Row]) -> list[Row]:
     return list(rows)
 
 
+def _with_known_answers(
+    rows: Sequence[Row], sample: Sample | None, report: SourceReport, *, is_test: bool
+) -> list[Row]:
+    """The rows with their answers; those of test rows that nobody gave are taken away."""
+    for row in rows:
+        if row.answer and row.answer not in LETTERS:
+            report.note(NO_LETTERS, f"{row.named}: {row.answer[:20]!r}")
+    kept = [row if row.answer in LETTERS else replace(row, answer="") for row in rows]
+    letters = [row.answer for row in kept if row.answer]
+    is_constant = len(letters) > 1 and len(set(letters)) == 1
+    is_sample = is_test and sample is not None and len(letters) >= FEW and all(
+        sample.answers.get(row.id, "") == row.answer for row in kept if row.answer
+    )  # fmt: skip
+    if is_test and (is_sample or (is_constant and len(letters) >= FEW)):
+        for row in kept:
+            if row.answer:
+                report.note(PLACEHOLDERS, row.named)
+        return [replace(row, answer="") for row in kept]
+    if is_constant:
+        report.note(ONE_LETTER, f"{len(letters)} times {letters[0]}")
+    return kept
+
+
 # -- one file ----------------------------------------------------------------------------------
 
 
-def _rows(path: Path, name: str, report: SourceReport, is_test: bool) -> Iterator[Row]:
+def _of_file(found: Location, path: Path, report: SourceReport) -> Iterator[Row]:
+    source = found.source
+    is_test = source.dataset == "test"
+    return _rows(path, found.name(path), report, is_test=is_test, encoding=source.encoding)
+
+
+def _rows(
+    path: Path, name: str, report: SourceReport, *, is_test: bool, encoding: str
+) -> Iterator[Row]:
     """Every row of a file, usable or not; blank lines are passed over."""
     needed = [key for key in COLUMNS if key != "kind" and not (is_test and key == "answer")]
-    header, lines = read_table(path, name, report)
-    at = _columns(header, name, needed)
-    for number, cells in lines:
-        while len(cells) > len(header) and not cells[-1].strip():
-            cells = cells[:-1]  # noqa: PLW2901 - commas at the end of a line are no cells
+    table = read_table(path, name, report, encoding)
+    at = table.columns(COLUMNS)
+    need_columns(table, at, needed)
+    for line in table.rows:
+        cells = line.cells
         values = {key: _clean(cells[place]) for key, place in at.items() if place < len(cells)}
         row = Row(
-            place=f"{name} row {number}",
+            place=f"{name} row {line.number}",
             id=values.get("id", ""),
             image=clean(cells[at["image"]]) if at["image"] < len(cells) else "",
             question=values.get("question", ""),
@@ -193,9 +232,8 @@ def _rows(path: Path, name: str, report: SourceReport, is_test: bool) -> Iterato
             answer=values.get("answer", "").lower(),
             kind=values.get("kind", ""),
         )
-        whole = len(cells) == len(header)
-        problem = _problem(row, is_test=is_test) if whole else SHORT
-        yield replace(row, problem=problem, answer=row.answer if row.answer in LETTERS else "")
+        problem = line.problem or _problem(row, is_test=is_test)
+        yield replace(row, problem=problem)
 
 
 def _problem(row: Row, *, is_test: bool) -> str:
@@ -208,29 +246,9 @@ def _problem(row: Row, *, is_test: bool) -> str:
         return NO_QUESTION
     if not all(row.options):
         return NO_OPTION
-    if row.answer not in LETTERS and (row.answer or not is_test):
+    if row.answer not in LETTERS and not is_test:
         return NO_LETTER
     return ""
-
-
-def _columns(header: Sequence[str], name: str, needed: Collection[str]) -> dict[str, int]:
-    """What -> number of its column.
-
-    Raises:
-        SourceError: a needed one is not there.
-    """
-    written = ["_".join(cell.lower().split()) for cell in header]
-    at = {
-        key: written.index(known[0])
-        for key, names in COLUMNS.items()
-        if (known := [one for one in names if one in written])
-    }
-    if missing := [key for key in needed if key not in at]:
-        raise SourceError(
-            f"{name} has no column {', '.join(missing)} (its first row has "
-            f"{', '.join(map(repr, header[:12]))}); name the columns {', '.join(needed)}"
-        )
-    return at
 
 
 def _clean(cell: str) -> str:
@@ -238,38 +256,19 @@ def _clean(cell: str) -> str:
     return " ".join(cell.encode("utf-8", "replace").decode().split())
 
 
-# -- the sample submission ---------------------------------------------------------------------
-
-
-def _write_submission(
-    found: Location, rows: Sequence[Row], folder: Path, report: SourceReport
-) -> None:
-    """Keep the sample's columns and order: a submission is written after them.
-
-    Raises:
-        SourceError: its ids are not those of the test rows.
-    """
-    columns, ids = ["id", "answer"], [row.id for row in rows]
+def _sample(found: Location, report: SourceReport) -> Sample | None:
+    """The sample submission beside the test rows; None: it is not there."""
     if found.submission is None:
         report.note(NO_SAMPLE, found.source.submission or "sample_submission.csv")
-    else:
-        name = found.name(found.submission)
-        header, lines = read_table(found.submission, name, report)
-        at = _columns(header, name, ("id", "answer"))
-        columns = [header[at["id"]].strip(), header[at["answer"]].strip()]
-        ids = [_clean(cells[at["id"]]) for _, cells in lines if at["id"] < len(cells)]
-        _same_ids(name, ids, rows)
-    text = json.dumps({"columns": columns, "ids": ids}, ensure_ascii=False)
-    (folder / store.SUBMISSION).write_text(text, "utf-8")
-
-
-def _same_ids(name: str, ids: Sequence[str], rows: Sequence[Row]) -> None:
-    wanted, given = {row.id: row.place for row in rows}, frozenset(ids)
-    repeated = len(ids) - len(given)
-    lacking = [place for one, place in wanted.items() if one not in given]
-    beyond = [one for one in dict.fromkeys(ids) if one not in wanted]
-    said = [f"{len(lacking)} test rows are not in it (first: {lacking[0]})"] if lacking else []
-    said += [f"{len(beyond)} of its ids are no test row (first: {beyond[0]})"] if beyond else []
-    said += [f"{repeated} of its ids come twice"] if repeated else []
-    if said:
-        raise SourceError(f"{name}: {'; '.join(said)}; take both files from one download")
+        return None
+    name = found.name(found.submission)
+    table = read_table(found.submission, name, report, found.source.encoding)
+    at = table.columns(COLUMNS)
+    need_columns(table, at, ("id", "answer"))
+    pairs = [(row.cells[at["id"]], row.cells[at["answer"]]) for row in whole_rows(table)]
+    return Sample(
+        name=name,
+        columns=(table.header[at["id"]].strip(), table.header[at["answer"]].strip()),
+        ids=tuple(_clean(name) for name, _ in pairs),
+        answers={_clean(name): _clean(answer).lower() for name, answer in pairs},
+    )

@@ -16,7 +16,7 @@ from datasets_mm.adapters.fields import LineError
 from datasets_mm.adapters.intake import Intake
 from datasets_mm.location import Location
 
-REVISION = 2
+REVISION = 3
 MAX_LINE_BYTES = 16 << 20
 """The largest lists of positives seen have a few hundred passages: far below 16 MiB."""
 

@@ -1,0 +1,395 @@
+"""Which key of a label holds its medium, its captions, its language and its split.
+
+What a file says is chosen by the recipe, or by one key that alone can be meant. Several candidates
+are refused with their names: the description of a data set, of an object or in another language
+looks like a caption, and would train and score like one.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from datasets_mm.adapters.fields import LineError, heading, text, type_of
+from datasets_mm.adapters.languages import CODES, SPLITS, language_code, split_name, variant
+from datasets_mm.media import is_medium
+from datasets_mm.paths import clean
+from datasets_mm.source import SourceError
+
+MEDIA: Final = (
+    "media", "image_path", "video_path", "media_path", "image", "video", "img_path", "file_name",
+    "filename", "image_name", "img_name", "video_name", "image_file", "video_file", "file", "img",
+    "path", "clip_name", "clip", "이미지", "영상", "파일명", "video_id", "videoid",
+)  # fmt: skip
+"""What the medium's path is called; of several that fit the first."""
+CAPTIONS: Final = frozenset({
+    "caption", "captions", "caption_str", "sentence", "sentences", "cap", "caps", "캡션", "문장",
+})  # fmt: skip
+WEAK: Final = frozenset({
+    "description", "descriptions", "desc", "answer", "answers", "text", "texts", "raw", "comment",
+    "설명",
+})  # fmt: skip
+"""Called so for other things too: on the record's own level they yield to nothing, and refuse."""
+LANGUAGE: Final = ("language", "lang")
+SPLIT: Final = ("split", "subset", "set", "set_name", "data_split", "partition")
+BLOCKS: Final = frozenset({
+    "info", "license", "licenses", "licence", "licences", "categories", "category", "dataset",
+     "dataset_info", "copyright", "contributor", "taxonomy", "version",
+})  # fmt: skip
+"""Blocks about the data set: nothing in them is about a medium."""
+SIDE: Final = frozenset({"metadata", "meta"})
+"""Blocks that may name the medium, and describe what is not in the picture."""
+DEPTH: Final = 4
+LISTED: Final = "captions are lists written as text and were read as their elements"
+LONGEST_LISTED: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What the recipe says about keys; "" and (): found out."""
+
+    caption: tuple[str, ...] = ()
+    media: str = ""
+    split: str = ""
+    language: str = ""
+    """Of captions whose file names none, and the one that is meant where keys name several."""
+
+
+@dataclass
+class Label:
+    """What one object says."""
+
+    media: str
+    captions: list[str]
+    language: str
+    split: str = ""
+    id: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+class AmbiguousError(SourceError):
+    """Several keys may be meant; the recipe has to name one."""
+
+
+def label(record: Mapping[str, Any], keys: Keys, split: str = "") -> Label:
+    """What an object says; `split`: what its file says of all its objects.
+
+    Raises:
+        LineError: it has no medium or no caption; the text is the reason.
+        AmbiguousError: several keys may hold them.
+    """
+    leaves = dict(_leaves(record))
+    media = _chosen_media(record, leaves, keys)
+    notes: list[str] = []
+    captions, language = _chosen_captions(record, leaves, keys, notes)
+    said = _one_of(leaves, LANGUAGE)
+    return Label(
+        media=media,
+        captions=captions,
+        language=language_code(said) if said else language or keys.language,
+        split=_split(record, leaves, keys) or split,
+        id=_id(record),
+        notes=notes,
+    )
+
+
+def expand(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The record, or one for each of its captions where these name a language or split each."""
+    for key, value in record.items():
+        if not (isinstance(value, list) and (is_caption(heading(key)) or key == "annotations")):
+            continue
+        names = [{heading(k) for k in item} if isinstance(item, dict) else set() for item in value]
+        if any(one & {*LANGUAGE, *SPLIT} for one in names):
+            return [{**record, key: [item]} for item in value]
+    return [record]
+
+
+def _id(record: Mapping[str, Any]) -> str:
+    """Of one line a caption the ids are the captions', and any of them would name the medium."""
+    if not any(heading(key) == "captions" for key in record):
+        return ""
+    levels = [record, *(value for value in record.values() if isinstance(value, dict))]
+    for name in ("data_id", "id", "annotation_id"):
+        for level in levels:
+            if said := next((text(v) for k, v in level.items() if heading(k) == name), ""):
+                return said
+    return ""
+
+
+# -- what is in an object ----------------------------------------------------------------------
+
+Leaves = Mapping[str, list[Any]]
+"""Dotted path of a key -> its values; lists are read through."""
+
+
+def _leaves(record: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    found: dict[str, list[Any]] = {}
+    _collect(record, (), found)
+    yield from found.items()
+
+
+def _collect(record: Mapping[str, Any], path: tuple[str, ...], found: dict[str, list[Any]]) -> None:
+    for key, value in record.items():
+        name = heading(key)
+        if name in BLOCKS or (name in {"description", "설명"} and isinstance(value, dict)):
+            continue
+        here = (*path, name)
+        if isinstance(value, dict):
+            if len(here) < DEPTH:
+                _collect(value, here, found)
+            continue
+        objects = [item for item in value if isinstance(item, dict)] if type(value) is list else []
+        for item in objects:
+            if len(here) < DEPTH:
+                _collect(item, here, found)
+        if not objects:
+            found.setdefault(".".join(here), []).extend(value if type(value) is list else [value])
+        elif len(objects) < len(value):
+            others = [item for item in value if not isinstance(item, dict)]
+            found.setdefault(".".join(here), []).extend(others)
+
+
+def lookup(record: Any, path: str) -> list[Any]:
+    """Values under a dotted path as a recipe writes it; lists are read through."""
+    found = [record]
+    if isinstance(record, dict) and path in record:
+        found, parts = [record[path]], []
+    else:
+        parts = path.split(".")
+    for part in parts:
+        found = [inner for value in found for inner in _under(value, part)]
+    return [item for value in found for item in (value if isinstance(value, list) else [value])]
+
+
+def _under(value: Any, part: str) -> list[Any]:
+    if isinstance(value, list):
+        return [inner for item in value for inner in _under(item, part)]
+    if not isinstance(value, dict):
+        return []
+    if part in value:
+        return [value[part]]
+    return [inner for key, inner in value.items() if heading(key) == heading(part)][:1]
+
+
+def _depth(path: str) -> int:
+    """1: the record's own level; what lies in a list of captions lies where the list does."""
+    parts = path.split(".")
+    return 1 if is_caption(parts[0]) else len(parts)
+
+
+def _one_of(leaves: Leaves, names: tuple[str, ...]) -> str:
+    """The first of these keys, on the own level and then below, that holds one text."""
+    for path, values in sorted(leaves.items(), key=lambda item: item[0].count(".")):
+        if path.rpartition(".")[2] in names:
+            said = [text(value) for value in values]
+            if len(set(said)) == 1 and said[0]:
+                return said[0]
+    return ""
+
+
+def _split(record: Mapping[str, Any], leaves: Leaves, keys: Keys) -> str:
+    if keys.split:
+        return split_name(next((said for v in lookup(record, keys.split) if (said := text(v))), ""))
+    for name in SPLIT:
+        said = _one_of(leaves, (name,))
+        if heading(said) in SPLITS:
+            return split_name(said)
+    return ""
+
+
+# -- the medium --------------------------------------------------------------------------------
+
+
+def _chosen_media(record: Mapping[str, Any], leaves: Leaves, keys: Keys) -> str:
+    if keys.media:
+        return clean(_by_recipe(record, keys.media))
+    found: dict[str, str] = {}
+    reason = LineError(f"no medium under any of {', '.join(MEDIA[:5])}, …")
+    for path, values in leaves.items():
+        if path.rpartition(".")[2] in MEDIA and any(text(v) or _is_nested(v) for v in values):
+            try:
+                found[path] = _single(path, values)
+            except LineError as error:
+                reason = error
+    order = sorted(found, key=lambda path: (path.count("."), MEDIA.index(path.rpartition(".")[2])))
+    named = [path for path in order if is_medium(found[path])]
+    level = [path for path in named if path.count(".") == named[0].count(".")] if named else []
+    if len({clean(found[path]).rpartition("/")[2].lower() for path in level}) > 1:
+        raise AmbiguousError(f"several keys may name the medium ({', '.join(level)}); choose one "
+                             f'with media = "{level[0]}" in [source]')  # fmt: skip
+    chosen = next(iter([*named, *order]), "")
+    if not chosen:
+        raise reason
+    return clean(found[chosen])
+
+
+def _single(path: str, values: list[Any]) -> str:
+    filled = [value for value in values if text(value) or _is_nested(value)]
+    if not filled:
+        raise LineError(f"no medium under {path}")
+    if len({str(value) for value in filled}) > 1:
+        raise LineError(f"{path} names several media (one is read)")
+    if not isinstance(filled[0], str | int | float) or isinstance(filled[0], bool):
+        raise LineError(f"{path} is {type_of(filled[0])} where a path belongs")
+    return text(filled[0])
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _by_recipe(record: Mapping[str, Any], media: str) -> str:
+    """The path under the recipe's key, or made of its template (`{video_id}.mp4`)."""
+    template = media if "{" in media else "{" + media + "}"
+
+    def fill(match: re.Match[str]) -> str:
+        path = match.group(1)
+        values = [value for value in lookup(record, path) if value is not None]
+        if not values:
+            raise LineError(f"no medium under {path}")
+        return _single(path, values)
+
+    return re.sub(r"\{([^{}]+)\}", fill, template)
+
+
+# -- the captions ------------------------------------------------------------------------------
+
+
+def is_caption(name: str) -> bool:
+    """A key that may hold a caption; `caption_1` to `caption_5` are captions too."""
+    stem, language = variant(name)
+    if language:
+        return True
+    return _plain(stem) in CAPTIONS | WEAK
+
+
+def _plain(name: str) -> str:
+    """Without the number of `caption_1` and `sentence2`."""
+    stem = name.rstrip("0123456789").rstrip("_")
+    return stem if stem in {"caption", "sentence", "description", "text", "comment"} else name
+
+
+def _chosen_captions(
+    record: Mapping[str, Any], leaves: Leaves, keys: Keys, notes: list[str]
+) -> tuple[list[str], str]:
+    """(captions, language that their key names or "")."""
+    if keys.caption:
+        values = [value for path in keys.caption for value in lookup(record, path)]
+        captions = _texts(", ".join(keys.caption), values, notes)
+        languages = {variant(heading(path.rpartition(".")[2]))[1] for path in keys.caption}
+        if not captions:
+            raise LineError("no caption")
+        return captions, languages.pop() if len(languages) == 1 else ""
+    groups: dict[str, dict[str, list[str]]] = {}
+    reason = LineError("no caption")
+    for path, values in leaves.items():
+        if name := _candidate(path):
+            family, language = name
+            try:
+                captions = _texts(path, values, notes)
+            except LineError as error:
+                reason = error
+                if _depth(path) == 1 and family in CAPTIONS:
+                    raise  # what stands beside it would be taken for the caption
+                continue
+            if captions:
+                groups.setdefault(family, {}).setdefault(language, []).extend(captions)
+    if not groups:
+        raise reason
+    family = _one_group(groups)
+    return _in_one_language(family, groups[family], keys, notes)
+
+
+def _candidate(path: str) -> tuple[str, str] | None:
+    """(path without number and language, language) of a key that may hold captions."""
+    before, dot, name = path.rpartition(".")
+    if SIDE & set(before.split(".")):
+        return None
+    if name in CODES and before and is_caption(before.rpartition(".")[2]):
+        return before, CODES[name]  # caption: {ko: …, en: …}
+    if not is_caption(name):
+        return None
+    stem, language = variant(name)
+    return f"{before}{dot}{_plain(stem)}", language
+
+
+def _one_group(groups: Mapping[str, Mapping[str, list[str]]]) -> str:
+    """The key that is meant.
+
+    Raises:
+        AmbiguousError: several may be.
+    """
+    texts = {path: {t for many in by.values() for t in many} for path, by in groups.items()}
+    own = [path for path in groups if _depth(path) == 1]
+    strong = [path for path in own if path.rpartition(".")[2] in CAPTIONS]
+    level = own if len(own) == len(strong) and own else list(groups)
+    widest = max(level, key=lambda path: len(texts[path]))
+    if all(texts[path] <= texts[widest] for path in level):
+        return widest  # one candidate, or others that only repeat it
+    names = ", ".join(sorted(level))
+    raise AmbiguousError(
+        f"several keys may hold the caption ({names}); choose with "
+        f'caption = "{min(level)}" in [source]'
+    )
+
+
+def _in_one_language(
+    family: str, languages: Mapping[str, list[str]], keys: Keys, notes: list[str]
+) -> tuple[list[str], str]:
+    if len(languages) == 1:
+        language, captions = next(iter(languages.items()))
+        return captions, language
+    wanted = language_code(keys.language)
+    if wanted not in languages:
+        names = ", ".join(language or "none named" for language in languages)
+        raise AmbiguousError(
+            f"{family} comes in several languages ({names}); choose with "
+            f'dataset = "{next(filter(None, languages))}" in [source]'
+        )
+    others = ", ".join(language or "no language" for language in languages if language != wanted)
+    notes.append(f"labels have captions in {others} too, which were not read")
+    return languages[wanted], wanted
+
+
+def _texts(path: str, values: list[Any], notes: list[str]) -> list[str]:
+    """Captions under one key, in one line each.
+
+    Raises:
+        LineError: one of them is no text.
+    """
+    captions = []
+    for value in values:
+        if isinstance(value, str):
+            said = _listed(value)
+            if said is not None:
+                notes.append(LISTED)
+            captions += said if said is not None else [text(value)]
+        elif value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124 - NaN
+            continue
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            notes.append(f"values of {path} are numbers and were read as text")
+            captions.append(text(value))
+        else:
+            raise LineError(f"{path} is {type_of(value)} where captions belong")
+    return [" ".join(said.split()) for said in captions if said.strip()]
+
+
+def _listed(said: str) -> list[str] | None:
+    """Captions of a list that a table holds as text: JSON, or as Python prints it; None: none."""
+    said = said.strip()
+    if not (said.startswith(('["', "['")) and said.endswith(('"]', "']"))):
+        return None
+    if len(said) > LONGEST_LISTED:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            values = read(said)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(values, list) and all(isinstance(value, str) for value in values):
+            return values
+    return None
