@@ -79,7 +79,8 @@ def _names(folder: Path, pattern: str, result: Match) -> list[str]:
 def _folders(folder: Path, result: Match) -> Iterator[Path]:
     """The folder and all below it. Links come last, so that a folder keeps its own path."""
     visited: set[tuple[int, int]] = set()
-    pending, links = [folder], []
+    pending: list[Path] = [folder]
+    links: list[Path] = []
     while pending or links:
         path = pending.pop() if pending else links.pop()
         try:

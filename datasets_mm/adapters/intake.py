@@ -71,8 +71,8 @@ class Intake:
         with self._counted(where):
             fields, oddities = record(line)
             self._note(oddities, where)
-            rows = zip(*(fields[name] for name in PASSAGE_FIELDS), strict=True)
-            rows = [self._positive(where, *row) for row in rows]
+            positives = zip(*(fields[name] for name in PASSAGE_FIELDS), strict=True)
+            rows = [self._positive(where, *row) for row in positives]
             columns = zip(PASSAGE_FIELDS, zip(*rows, strict=True), strict=True)
             fields |= {name: list(column) for name, column in columns}
             self._records.add({**fields, "data_id": fields["data_id"] or _id_of(fields)})
