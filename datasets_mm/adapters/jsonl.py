@@ -6,6 +6,7 @@ with dirt in it means is said in fields.py.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.fields import LineError
 from datasets_mm.adapters.intake import Intake
 from datasets_mm.location import Location
+from datasets_mm.source import SourceError
 
 REVISION = 3
 MAX_LINE_BYTES = 16 << 20
@@ -28,20 +30,22 @@ def write(found: Location, folder: Path, progress: Say) -> SourceReport:
     report = SourceReport()
     intake = Intake(found, folder, report)
     for path in found.passages:
-        for where, line in _lines(path, found.name(path), report, progress):
+        for where, line in _lines(path, found, report, progress):
             intake.add_passage(where, line)
     intake.settle()
     for path in found.records:
-        for where, line in _lines(path, found.name(path), report, progress):
+        for where, line in _lines(path, found, report, progress):
             intake.add_record(where, line)
     intake.close()
     return report
 
 
 def _lines(
-    path: Path, name: str, report: SourceReport, progress: Say
+    path: Path, found: Location, report: SourceReport, progress: Say
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name of the line, object) for every line that is a JSON object."""
+    name, encoding = found.name(path), found.source.encoding or "utf-8-sig"
+    _refuse_wide(path, name, encoding)
     total, done, shown = path.stat().st_size, 0, 0
     with path.open("rb") as file:
         number = 0
@@ -60,16 +64,29 @@ def _lines(
                 shown = done
             if raw.strip():
                 try:
-                    yield where, _object(raw)
+                    yield where, _object(raw, encoding)
                 except LineError as reason:
                     report.skip(str(reason), where)
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def _refuse_wide(path: Path, name: str, encoding: str) -> None:
+    """Lines are cut at bytes, which UTF-16 and UTF-32 do not end with.
+
+    Raises:
+        SourceError: the file is in one of them.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+    if encoding.startswith("utf-16") or head[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+        raise SourceError(f"{name} is in UTF-16; save JSON lines as UTF-8")
+
+
+def _object(raw: bytes, encoding: str) -> dict[str, Any]:
     try:
-        line = json.loads(raw.decode("utf-8-sig"))
+        line = json.loads(raw.decode(encoding))
     except UnicodeDecodeError:
-        raise LineError("line is not UTF-8") from None
+        title = "UTF-8" if encoding == "utf-8-sig" else encoding
+        raise LineError(f"line is not {title}") from None
     except (ValueError, RecursionError):
         raise LineError("line is not JSON") from None
     if not isinstance(line, dict):
