@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from itertools import pairwise
 from typing import Final, Literal, get_args
 
 Encoding = Literal[
@@ -155,6 +156,10 @@ def is_western(said: str) -> bool:
 
 def _is_western_run(run: str, before: str, after: str) -> bool:
     if len(run) > 3 or (len(run) > 1 and any(sign in ALONE for sign in run)):
+        return False
+    if len(run) > 1 and (run[0] in "¿¡" and run[1].islower()):
+        return False
+    if any((sign.isupper() or sign == "»") and other.isalpha() for sign, other in pairwise(run)):
         return False
     signs = [before, *run, after]
     return all(_is_western_sign(*signs[place : place + 3]) for place in range(len(run)))

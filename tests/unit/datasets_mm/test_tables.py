@@ -144,6 +144,7 @@ POLISH = "id,q\n1,Zażółć gęślą jaźń, co to jest na środku stołu?\n"
         ("가", "cp949", "CP949"), (KOREAN, "utf-16-le", "UTF-16"), (ENGLISH, "utf-16-be", "UTF-16"),
         (ENGLISH, "cp1252", "Windows-1252"), (FRENCH, "cp1252", "Windows-1252"),
         (FRENCH, "latin-1", "Windows-1252"), ("Who’s", "cp1252", "Windows-1252"),
+        ("«Été», créée", "cp1252", "Windows-1252"), ("사용 상수", "cp949", "CP949"),
         (JAPANESE, "cp932", "Shift-JIS"),
     ],
 )  # fmt: skip
