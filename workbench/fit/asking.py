@@ -66,9 +66,20 @@ def _child(wants: Sequence[Want]) -> list[Need]:
 
 def _place(want: Want, cache_root: Path) -> Path:
     versions = [metadata.version(name) for name in ("torch", "transformers") if _has(name)]
-    content = repr([_source(want.engine), _files(want), versions, want.model_dump_json()])
+    cpu = _half_of_cpu() if want.target == "cpu" else ""
+    content = repr([_source(want.engine), _files(want), versions, want.model_dump_json(), cpu])
     mark = hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
     return cache_root / "fit" / f"{mark}.json"
+
+
+@cache
+def _half_of_cpu() -> str:
+    """The CPU's instructions for half precision, by which `precision = auto` chooses there."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except (OSError, ValueError):
+        return ""
+    return " ".join(sorted(word for word in words if "bf16" in word or "avx512f" in word))
 
 
 @cache

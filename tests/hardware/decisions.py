@@ -1,0 +1,181 @@
+"""What the product decides on a machine of the catalogue, by its own functions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from engines.emitter import EngineError
+from engines.protocol import EngineGpu, RunSpec
+from engines.torchkit import device
+from engines.torchkit.precision import Precision
+from results.schema import GpuInfo
+from tests.hardware import fakes
+from tests.hardware.machines import MIB, Machine
+from workbench import devices, locks, process, torch_build
+from workbench.doctor import gpus as doctor
+from workbench.doctor import machine as doctor_machine
+from workbench.fit import forecast, gpus, policy, support
+from workbench.fit.gpus import GIB, Gpu
+from workbench.telemetry import gpus as telemetry
+from workbench.telemetry import nvml, sampler
+
+OWN_PID = 1
+REFUSED, NONE = "refused", "–"
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Of a plain run: nothing chosen on the command line, the machine's own environment."""
+
+    before: tuple[str, ...]
+    """Sentences of `run`, before anything starts."""
+    refusal: str
+    """The engine's sentence; empty: it runs."""
+    device: str
+    precision: str
+    products: str
+    """Type of products with 4-bit weights."""
+    explicit_bf16: str
+    forecast: str
+    lock: str
+    figures: str
+    """NVML's figures of the run's GPU."""
+    process_memory: str
+    batches: str
+    """Micro-batch and predictions at once of a VQA plan that names none."""
+    doctor: tuple[str, ...]
+    """Findings that are not ok: `name: text`."""
+
+
+def decide(patch: pytest.MonkeyPatch, machine: Machine) -> Decisions:
+    """All decisions on the machine; `patch` is to be undone afterwards."""
+    see(patch, machine)
+    spec = _spec()
+    where = forecast.locate("", (), cpu=False)
+    answer = gpus.facts()
+    listed = tuple(gpus.listed(answer))
+    before = tuple(support.problems([spec], where))
+    figures, process_memory = _telemetry(machine, listed)
+    lock = _lock(spec, machine, listed)
+    findings = _doctor(patch, machine)
+    batches = _batches(where)
+    for name, value in process.environment(machine.environment, spec, "t", 1).items():
+        if name.startswith("CUDA_"):
+            patch.setenv(name, value)
+    target, refusal = _engine()
+    found = Precision("auto", target)
+    made = Decisions(
+        before=before, refusal=refusal, device=_name(target), precision=found.name,
+        products=_short(found.products), explicit_bf16=_explicit_bf16(target),
+        forecast=_place(where), lock=lock, figures=figures, process_memory=process_memory,
+        batches=batches, doctor=findings,
+    )  # fmt: skip
+    if not refusal:
+        return made
+    unmade = ("precision", "products", "explicit_bf16", "forecast", "batches")
+    return replace(made, device=REFUSED, **dict.fromkeys(unmade, NONE))
+
+
+def see(patch: pytest.MonkeyPatch, machine: Machine) -> None:
+    """The machine as workbench and engine see it; the sampler answers from this process."""
+    fakes.see(patch, machine)
+    patch.setattr(gpus, "facts", lambda: nvml.Nvml.open().facts() if machine.gpus else {})
+    patch.setattr(forecast, "library_present", lambda: bool(machine.gpus))
+    patch.setattr(torch_build, "cuda", lambda _: machine.torch.cuda)
+    patch.setattr(devices, "may_be_here", lambda *_: bool(machine.gpus))
+
+
+def _spec() -> RunSpec:
+    return RunSpec(
+        suite="", run_id="01", engine="retrieval", subset="", model="", cache_root="",
+        params={"precision": "auto"},
+    )  # fmt: skip
+
+
+def _engine() -> tuple[torch.device, str]:
+    try:
+        target = device.choose(())
+        device.refuse_unsupported(target)
+    except EngineError as error:
+        return torch.device("cpu"), str(error)
+    return target, ""
+
+
+def _name(target: torch.device) -> str:
+    return "CPU" if target.type == "cpu" else torch.cuda.get_device_name(target)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
+
+
+def _explicit_bf16(target: torch.device) -> str:
+    try:
+        lacks = Precision("bf16", target).notice()
+    except EngineError:
+        return REFUSED
+    return "slow, with a notice" if lacks else "runs"
+
+
+def _place(where: forecast.Place) -> str:
+    if isinstance(where, Gpu):
+        return f"{where.memory_bytes / GIB:.1f} GiB of {where.name}"
+    return f"n/a ({where.reason})" if isinstance(where, forecast.Unknown) else "host memory"
+
+
+def _lock(spec: RunSpec, machine: Machine, listed: tuple[GpuInfo, ...]) -> str:
+    names = locks.devices_of(spec, machine.environment, listed)
+    if names == {locks.CPU}:
+        return "the CPU"
+    count = len(names)
+    things = "slice" if any(gpu.parent_uuid for gpu in listed) else "GPU"
+    if count < len(listed):
+        return f"{count} of {len(listed)} {things}s"
+    return f"all {count} {things}s" if count > 2 else f"both {things}s" if count == 2 else "the GPU"
+
+
+def _telemetry(machine: Machine, listed: tuple[GpuInfo, ...]) -> tuple[str, str]:
+    """Whether NVML gives figures of the GPU that the engine names, and of the run's processes."""
+    if not machine.gpus:
+        return "no GPU", "no GPU"
+    variables = process.environment(machine.environment, _spec(), "t", 1)
+    shown = fakes.visible(machine, variables)[0]
+    named = EngineGpu(uuid=shown.uuid.partition("-")[2])
+    visible = devices.resolve((), machine.environment, listed)
+    rows = devices.match_engine([named], visible, listed)
+    if not rows.indexes:
+        return f"n/a ({rows.reason})", f"n/a ({rows.reason})"
+    raw = sampler.Tiers(nvml.Nvml.open(), 1.0, 1.0).read(0.0)["gpus"][min(rows.indexes)]
+    sizes = {"named": GIB, "unsized": None}
+    own = [(OWN_PID, sizes[machine.processes])] if machine.processes in sizes else []
+    gpu = telemetry.gpu_of({**raw, "processes": own}, {OWN_PID}, reserved=True)
+    lacking = [name for name in ("used", "utilisation", "power", "clock") if name in gpu.reasons]
+    figures = f"without {', '.join(lacking)}" if lacking else "all"
+    held = "yes" if gpu.process is not None else f"n/a ({gpu.reasons['process']})"
+    return figures, held
+
+
+def _batches(where: forecast.Place) -> str:
+    if not isinstance(where, Gpu):
+        return "as the model's entry says"
+    row = policy.rule(where.memory_bytes)
+    return f"{row.batch} and {row.predict_batch}"
+
+
+def _doctor(patch: pytest.MonkeyPatch, machine: Machine) -> tuple[str, ...]:
+    free = machine.shm_mib * MIB
+    patch.setattr(fakes, "_processes", lambda _: [])  # nobody else computes there
+    patch.setattr(doctor_machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    findings = [doctor_machine.shared_memory(Path("/dev/shm"), len(machine.gpus))]
+    if machine.gpus:
+        opened = nvml.Nvml.open()
+        tiers = sampler.Tiers(opened, 1.0, 1.0)
+        findings += doctor.present(opened.facts(), [json.loads(json.dumps(tiers.read(0.0)))])
+    rows = [f"{one.name}: {one.text}" for one in findings if one.standing != "ok"]
+    return tuple(rows)
