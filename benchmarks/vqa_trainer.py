@@ -38,6 +38,7 @@ from engines.vqa.model import Answerer, VqaBatch
 from engines.vqa.pixels import Limits, Pictures
 from engines.vqa.prepare import load_processor
 from engines.vqa.questions import Questions
+from engines.vqa.vision import Vision
 from workbench import paths
 
 
@@ -67,7 +68,7 @@ class Work:
         limits = Limits(args.side, 784, 1 << 20, seeing.factor)
         pictures = Pictures(seeing, limits, paths.cache_root(), lambda *_: None)
         pictures.add(asked.root, asked.paths)
-        self.gather = Gatherer(pictures, asked, 0, shuffle=True)
+        self.gather = Gatherer(Vision(pictures, self.precision), asked, 0, shuffle=True)
         self.order = Order(len(asked), args.batch, 1, 0)
 
     def model(self) -> Any:

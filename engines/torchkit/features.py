@@ -2,7 +2,8 @@
 
 A store belongs to one tower fingerprint (weights, layers, precision); a row is keyed by the content
 of its item after the transform, so all runs and subsets share what they have in common. Rows are
-memory-mapped: a cache of many GB costs no more memory than what is read of it.
+memory-mapped: a cache of many GB costs no more memory than what is read of it. An item has one row,
+or, where the caller gives `sizes`, a number of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy.typing as npt
 
 from engines.emitter import EngineError
 
-Compute = Callable[[Sequence[int]], Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]]
+Compute = Callable[[Sequence[int]], Iterator[tuple[Sequence[int], npt.NDArray[Any]]]]
 """Positions of items -> pieces of (positions, rows), in any order."""
 
 KEY_BYTES: Final = 16
@@ -48,10 +49,11 @@ class NoRoomError(EngineError):
 
 @dataclass(frozen=True)
 class Stored:
-    """Rows of a store. `arrays` are memory maps; `places` [n, 2]: array and row of each item."""
+    """Rows of a store. `arrays` are memory maps; `places`: array and row of each item."""
 
     arrays: list[npt.NDArray[Any]]
     places: npt.NDArray[np.int64]
+    """[n, 2]; of items with sizes [n, 3]: array, first row and number of rows."""
     computed: int
     """How many were not there before."""
 
@@ -80,8 +82,12 @@ class FeatureStore:
         known = self._known(self._shards())
         return len({k for k in keys if k not in known})
 
-    def open(self, keys: Sequence[bytes], compute: Compute) -> Stored:
+    def open(
+        self, keys: Sequence[bytes], compute: Compute, sizes: Sequence[int] | None = None
+    ) -> Stored:
         """One row per key, in order; what is not there is computed first.
+
+        `sizes`: rows of each item, where they are not one each; an item's rows follow each other.
 
         Raises:
             NoRoomError: the disk lacks the room, as a rule before anything is computed; where it
@@ -92,18 +98,29 @@ class FeatureStore:
             known = self._known(self._shards())
             unique = list({k: i for i, k in enumerate(keys) if k not in known}.values())
             if unique:
-                self._check_room(len(unique))
-                self._write(keys, unique, compute)
+                self._check_room(sum(sizes[p] for p in unique) if sizes else len(unique))
+                self._write(keys, unique, compute, sizes)
         shards = self._shards()
         known = self._known(shards)
         places = np.array([known[k] for k in keys], np.int64).reshape(-1, 2)
+        if sizes is not None:
+            places = self._spans(shards, places)
         return Stored([self._rows(shard) for shard in shards], places, len(unique))
+
+    def _spans(self, shards: list[Path], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """[n, 2] of array and item -> [n, 3] of array, first row and number of rows."""
+        offsets = [np.cumsum([0, *np.fromfile(shard / "sizes", np.int64)]) for shard in shards]
+        found = [
+            (array, offsets[array][item], offsets[array][item + 1] - offsets[array][item])
+            for array, item in places.tolist()
+        ]
+        return np.array(found, np.int64).reshape(-1, 3)
 
     def _shards(self) -> list[Path]:
         return sorted(self.folder.glob("rows-*"))
 
     def _rows(self, shard: Path) -> npt.NDArray[Any]:
-        count = (shard / "keys").stat().st_size // KEY_BYTES
+        count = (shard / "rows").stat().st_size // (math.prod(self.shape) * self.dtype.itemsize)
         return np.memmap(shard / "rows", self.dtype, "r", shape=(count, *self.shape))
 
     def _known(self, shards: list[Path]) -> dict[bytes, tuple[int, int]]:
@@ -122,7 +139,13 @@ class FeatureStore:
                 f"{disk.free / 2**30:.2f} GiB are free; set feature_cache = false, or make room"
             )
 
-    def _write(self, keys: Sequence[bytes], positions: list[int], compute: Compute) -> None:
+    def _write(
+        self,
+        keys: Sequence[bytes],
+        positions: list[int],
+        compute: Compute,
+        sizes: Sequence[int] | None,
+    ) -> None:
         """A new shard, in the order in which its rows are computed.
 
         Written, not mapped: on a full disk a write fails and a map ends the process.
@@ -136,6 +159,11 @@ class FeatureStore:
         try:
             with (draft / "rows").open("wb") as file:
                 for computed, values in compute(positions):
+                    rows = sum(sizes[p] for p in computed) if sizes else len(computed)
+                    if values.shape != (rows, *self.shape):
+                        raise RuntimeError(
+                            f"{self.folder}: rows of {values.shape} came for {rows} of {self.shape}"
+                        )
                     file.write(np.ascontiguousarray(values, self.dtype).data)
                     done += computed
                 file.flush()
@@ -143,6 +171,8 @@ class FeatureStore:
             if sorted(done) != sorted(positions):
                 raise RuntimeError(f"{self.folder}: {len(done)} of {len(positions)} rows came")
             (draft / "keys").write_bytes(b"".join(keys[p] for p in done))
+            if sizes is not None:
+                np.array([sizes[p] for p in done], np.int64).tofile(draft / "sizes")
             about = {"shape": self.shape, "dtype": self.dtype.name, "rows": len(done)}
             (draft / "about.json").write_text(json.dumps(about))
         except BaseException as error:

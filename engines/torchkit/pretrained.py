@@ -140,6 +140,17 @@ def beside_language(auto: Any, sizes: Any) -> tuple[str, ...]:
     """
     with torch.device("meta"):
         model = auto.from_config(sizes)
+    return _beside(model)
+
+
+def seeing_modules(model: Any) -> tuple[str, ...]:
+    """Names of the largest modules that are neither in the language model nor its output layer:
+    the vision tower, and what makes its features tokens."""
+    output = model.get_output_embeddings()
+    return tuple(name for name in _beside(model) if model.get_submodule(name) is not output)
+
+
+def _beside(model: Any) -> tuple[str, ...]:
     speaking = language(model)
     found: list[str] = []
     for name, _ in model.named_modules():  # parents first

@@ -41,7 +41,7 @@ def letter_logits(
     with looking(ready.model):
         found = [
             ready.model.next_logits(batch)[:, letters].float().cpu().numpy()
-            for batch in ready.batches(questions, rows, scale, permutation, blank)
+            for batch in ready.batches(questions, rows, scale, permutation, blank=blank)
         ]
     return augment.unpermuted(np.concatenate(found), permutation)
 
@@ -51,7 +51,7 @@ def written(ready: Prepared, questions: Questions, longest: int) -> list[str]:
     wording, rows = ready.wording, np.arange(len(questions))
     said: list[str] = []
     with looking(ready.model):
-        for batch in ready.batches(questions, rows, 1.0, IDENTITY, False):
+        for batch in ready.batches(questions, rows, ahead=False):
             made = ready.model.generate(batch, longest, wording.stops, wording.pad)
             said += [wording.decode(tokens) for tokens in made]
     return said

@@ -15,8 +15,8 @@ from engines.torchkit.draws import hashed
 from engines.vqa import model
 from engines.vqa.augment import IDENTITY, Permutation, permuted
 from engines.vqa.model import VqaBatch
-from engines.vqa.pixels import Pictures
 from engines.vqa.questions import Questions
+from engines.vqa.vision import View, Vision
 from engines.vqa.wording import LETTERS, Said
 
 Rows = npt.NDArray[np.int64]
@@ -40,13 +40,13 @@ class Gatherer:
 
     def __init__(
         self,
-        pictures: Pictures,
+        vision: Vision,
         questions: Questions,
         seed: int,
         *,
         shuffle: bool,
     ) -> None:
-        self._pictures = pictures
+        self._vision = vision
         self._questions = questions
         self._seed = seed
         self._shuffle = shuffle
@@ -61,34 +61,34 @@ class Gatherer:
         orders = [IDENTITY] * len(own)
         if self._shuffle:
             orders = [ORDERS[int(chance % 24)] for chance in hashed(own, self._seed, epoch, salt=2)]
-        batch = gathered(self._pictures, self._questions, own, (orders, scale, True))
+        batch = gathered(self._vision, self._questions, own, (orders, scale, True))
         batch = replace(batch, total=len(rows))
         return batch.mapped(torch.Tensor.pin_memory) if self.pin else batch
 
     def to_device(self, batch: VqaBatch, device: torch.device) -> VqaBatch:
         """The batch where it is computed."""
-        return model.to_device(batch, device, self._pictures.sight.values)
+        return model.to_device(batch, device, self._vision.sight.values)
 
 
 def gathered(
-    pictures: Pictures,
+    vision: Vision,
     questions: Questions,
     rows: Sequence[int] | Rows,
     how: tuple[Sequence[Permutation], float, bool],
     *,
     blank: bool = False,
+    ahead: bool = True,
 ) -> VqaBatch:
     """A batch of some questions; `how`: order of each one's options, scale, with the answers.
 
-    At letter i stands option `order[i]`. `blank`: pictures of nothing but the mean colour.
+    At letter i stands option `order[i]`. `blank`: pictures of nothing but the mean colour; `ahead`:
+    see `Vision.batch`.
     """
     orders, scale, taught = how
     said, shown = [], []
-    nothing = np.array(pictures.sight.blank, np.uint8)
     for row, order in zip(rows, orders, strict=True):
         answer = LETTERS[order.index(int(questions.answers[row]))] if taught else None
         options = permuted(questions.options[row], order)
         said.append(Said(questions.texts[row], options, answer))
-        pixels = pictures.pixels(questions.root, questions.paths[row], scale)
-        shown.append(np.broadcast_to(nothing, pixels.shape) if blank else pixels)
-    return pictures.sight.batch(said, shown)
+        shown.append(View(questions.root, questions.paths[row], scale, blank))
+    return vision.batch(said, shown, ahead=ahead)

@@ -17,10 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.vqa.form import Form
 from engines.vqa.wording import IGNORED, Encoded
 
 PIXELS: Final = "pixel_values"
 """What every processor of transformers calls its pictures."""
+
+FEATURES: Final = "features"
+"""Instead of PIXELS: what the vision tower made of the pictures, [rows, width]."""
 
 LEARNT: Final = 2
 """Positions of an answer: the letter, and the token that ends the turn."""
@@ -38,7 +42,11 @@ class VqaBatch:
     """[B, T]: IGNORED but on the answers, and everywhere in questions without one."""
     seen: dict[str, Tensor] = field(default_factory=dict)
     """What the model takes beside the words, by its own names; empty: words alone. PIXELS may still
-    be uint8 before `to_device`."""
+    be uint8 before `to_device`; FEATURES stand for PIXELS that the tower has seen."""
+    host: dict[str, Any] = field(default_factory=dict)
+    """More of that, which is read on the host and stays there."""
+    padded: bool | None = None
+    """Whether any token is padding; None: only the mask says it, and the model has to read it."""
     total: int = 0
     """Questions of the global micro-batch, of which these are one rank's share; 0: these are all.
     """
@@ -50,15 +58,28 @@ class VqaBatch:
         """With the function applied to every tensor."""
         ids, mask, labels = map(function, (self.ids, self.mask, self.labels))
         seen = {name: function(one) for name, one in self.seen.items()}
-        return VqaBatch(ids, mask, labels, seen, self.total)
+        return replace(self, ids=ids, mask=mask, labels=labels, seen=seen)
 
     def showing(self, seen: dict[str, Tensor]) -> VqaBatch:
         """The same words with other things to see."""
         return replace(self, seen=seen)
 
-    def inputs(self) -> dict[str, Tensor]:
-        """Arguments of the model, by its own names; the labels are not among them."""
-        return {"input_ids": self.ids, "attention_mask": self.mask, **self.seen}
+    def inputs(self) -> dict[str, Any]:
+        """Arguments of the model, by its own names; the labels are not among them.
+
+        Where the host knows the padding, the mask is the whole causal one [B, 1, T, T], or none.
+        """
+        masks = {"attention_mask": self.mask}
+        if self.padded is not None:
+            masks = {"attention_mask": causal(self.mask)} if self.padded else {}
+        return {"input_ids": self.ids, **masks, **self.seen, **self.host}
+
+
+def causal(mask: Tensor) -> Tensor:
+    """Who sees whom, bool [B, 1, T, T], from a padding mask [B, T]: no padding, nothing later."""
+    length = mask.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    return earlier & mask.bool()[:, None, None]
 
 
 def padded(encoded: Sequence[Encoded], pad: int) -> VqaBatch:
@@ -78,7 +99,7 @@ def to_device(
     """The batch on a device, pixels as numbers. Asynchronous from pinned memory."""
     if device.type != "cpu":
         batch = batch.mapped(lambda tensor: tensor.to(device, non_blocking=True))
-    if not batch.seen:
+    if PIXELS not in batch.seen:
         return batch
     return batch.showing({**batch.seen, PIXELS: values(batch.seen[PIXELS])})
 
@@ -86,13 +107,15 @@ def to_device(
 class Answerer(nn.Module):
     """A vision-language model that is asked for one letter."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, form: Form | None = None) -> None:
+        """`form`: of the features that come in the place of pixels."""
         super().__init__()
         self.model = model
         whole = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._keeps = "logits_to_keep" in inspect.signature(whole.forward).parameters
+        self._form = form
 
-    def forward(self, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of each question [B]: summed nats of its answer, tokens of it, whether the letter is hit.
 
         `labels` [B, T]; only the last LEARNT may be others than IGNORED.
@@ -110,18 +133,25 @@ class Answerer(nn.Module):
         """Logits of the token that follows each question, float32 [B, V]."""
         return self._logits(batch.inputs(), 1)[:, -1]
 
-    def _logits(self, inputs: dict[str, Tensor], last: int) -> Tensor:
+    def _logits(self, inputs: dict[str, Any], last: int) -> Tensor:
         """Of the last positions, float32 [B, last, V]."""
         less = {"logits_to_keep": last} if self._keeps else {}
-        found: Tensor = self.model(**inputs, **less, use_cache=False).logits
+        found: Tensor = self.model(**self._named(inputs), **less, use_cache=False).logits
         return found[:, -last:].float()
+
+    def _named(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The same with features as the model wants to have them."""
+        if FEATURES not in inputs or self._form is None:
+            return inputs
+        rest = {name: one for name, one in inputs.items() if name != FEATURES}
+        return {**rest, "mm_encoder_outputs": {"image": self._form.output(inputs[FEATURES])}}
 
     def generate(
         self, batch: VqaBatch, longest: int, stops: Sequence[int], pad: int
     ) -> list[list[int]]:
         """Greedy answers: the new tokens of each, up to one of `stops`."""
         made: Tensor = self.model.generate(
-            **batch.inputs(), max_new_tokens=longest, do_sample=False, num_beams=1,
+            **self._named(batch.inputs()), max_new_tokens=longest, do_sample=False, num_beams=1,
             eos_token_id=list(stops), pad_token_id=pad, use_cache=True,
         )  # fmt: skip
         found: list[list[int]] = made[:, batch.ids.shape[1] :].tolist()

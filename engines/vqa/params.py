@@ -45,6 +45,11 @@ class _Model(settings.Settings):
         description="Linear layers of the language model that get LoRA, by the ends of their names",
     )
     checkpointing: settings.Checkpointing = True
+    feature_cache: bool = Field(
+        True,
+        description="Compute the vision tower's features once and keep them, where the kind of "
+        "model and the disk allow it",
+    )
     base_on: str = Field(
         "",
         description="Subset that a model from scratch learns first, with all its parameters; none "

@@ -80,20 +80,31 @@ class Patching:
         encoded = [self.wording.encode(*one) for one in zip(said, tokens, strict=True)]
         return self.collate(encoded, pictures)
 
+    def unseen(self, said: Sequence[Said], sizes: Sequence[tuple[int, ...]]) -> VqaBatch:
+        """The same without pixels, of pictures of these heights and widths."""
+        encoded = [
+            self.wording.encode(one, self.tokens(*size))
+            for one, size in zip(said, sizes, strict=True)
+        ]
+        return self._placed(encoded, sizes)
+
     def collate(self, encoded: Sequence[Encoded], pictures: Sequence[Patches]) -> VqaBatch:
         """The same of questions as tokens; without pictures, words alone."""
-        words = padded(encoded, self.wording.pad)
         if not pictures:
-            return words
+            return padded(encoded, self.wording.pad)
+        words = self._placed(encoded, [picture.shape[:2] for picture in pictures])
+        patches = np.concatenate([self.cut(picture) for picture in pictures])
+        return words.showing({**words.seen, PIXELS: torch.from_numpy(patches)})
+
+    def _placed(self, encoded: Sequence[Encoded], sizes: Sequence[tuple[int, ...]]) -> VqaBatch:
+        """Questions as tokens, with the places of their pictures."""
+        words = padded(encoded, self.wording.pad)
         longest = words.ids.shape[1]
         types = [np.pad(one.types, (longest - len(one.types), 0)) for one in encoded]
-        grids = [[1, *self.grid(*picture.shape[:2])] for picture in pictures]
-        patches = np.concatenate([self.cut(picture) for picture in pictures])
         seen = {
             # Without them Qwen2.5-VL gives pictures the places of text, unsaid.
             "mm_token_type_ids": torch.from_numpy(np.stack(types)),
-            PIXELS: torch.from_numpy(patches),
-            "image_grid_thw": torch.tensor(grids),
+            "image_grid_thw": torch.tensor([[1, *self.grid(*size)] for size in sizes]),
         }
         return words.showing(seen)
 

@@ -14,9 +14,7 @@ from typing import Any
 from engines import models
 from engines.emitter import EngineError
 from engines.torchkit import bases, device, lora, pretrained, quantize
-from engines.torchkit.precision import Precision
-from engines.vqa import base, batches, questions, sight, wording
-from engines.vqa import model as answering
+from engines.vqa import base, batches, caching, questions, sight, wording
 from engines.vqa.augment import IDENTITY, Permutation
 from engines.vqa.batches import Rows
 from engines.vqa.context import Context
@@ -24,6 +22,7 @@ from engines.vqa.data import Data
 from engines.vqa.model import Answerer, VqaBatch
 from engines.vqa.pixels import Limits, Pictures
 from engines.vqa.questions import Questions
+from engines.vqa.vision import Vision
 from engines.vqa.wording import Said, Wording
 
 
@@ -33,14 +32,15 @@ class Prepared:
 
     model: Answerer
     wording: Wording
-    pictures: Pictures
-    precision: Precision
+    vision: Vision
     batch: int
     """Questions answered at once."""
     revision: str
     facts: dict[str, str]
     state: dict[str, Any]
     """What a later run needs to build the same model."""
+    parameters: int
+    """Of the whole model, a tower that was given back among them."""
 
     def batches(
         self,
@@ -48,18 +48,20 @@ class Prepared:
         rows: Sequence[int] | Rows,
         scale: float = 1.0,
         permutation: Permutation = IDENTITY,
+        *,
         blank: bool = False,
+        ahead: bool = True,
     ) -> Iterator[VqaBatch]:
         """These questions without their answers, on the device, `batch` at a time, in this order.
 
-        At letter i stands option `permutation[i]`. `blank`: pictures of the mean colour only.
+        At letter i stands option `permutation[i]`. `blank`: pictures of the mean colour only;
+        `ahead`: see `Vision.batch`.
         """
-        values = self.pictures.sight.values
         for start in range(0, len(rows), self.batch):
             some = rows[start : start + self.batch]
             how = ([permutation] * len(some), scale, False)
-            host = batches.gathered(self.pictures, asked, some, how, blank=blank)
-            yield answering.to_device(host, self.precision.device, values)
+            host = batches.gathered(self.vision, asked, some, how, blank=blank, ahead=ahead)
+            yield self.vision.to_device(host)
 
 
 def prepare(context: Context, data: Data) -> Prepared:
@@ -88,7 +90,12 @@ def prepare(context: Context, data: Data) -> Prepared:
         double=params.double_quant,
     )  # fmt: skip
     held, four_bit = quantize.weight_bytes(found), len(quantize.four_bit(found))
-    model = Answerer(adapt(context, found)).to(context.device)
+    whole = quantize.logical_parameters(found)
+    vision, cache_said = caching.prepare(context, data, pictures, found)
+    if vision.kept is not None:
+        emit.phase("load", "adapters")
+    seen = whole - quantize.logical_parameters(found)
+    model = Answerer(adapt(context, found), vision.form).to(context.device)
     weights = f"{four_bit} linear layers in NF4, vision tower whole" if four_bit else "whole"
     facts = {
         "model": f"{folder.name}, {base_said}{weights}, {held / 2**20:.1f} MiB",
@@ -96,12 +103,13 @@ def prepare(context: Context, data: Data) -> Prepared:
         "longest_sample": f"{longest:,} tokens with its picture",
         "folds": data.dealt,
         "trainable": lora.listed(model),
+        "feature_cache": cache_said,
     }
     from_base = folder.name if folder.parent.name == "bases" else ""
     revision = models.revision(context.entry) if context.entry.hub else str(folder.name)
     return Prepared(
-        model, words, pictures, context.precision, params.predict_batch, revision, facts,
-        {"base": from_base},
+        model, words, vision, params.predict_batch, revision, facts, {"base": from_base},
+        quantize.logical_parameters(model) + seen,
     )  # fmt: skip
 
 

@@ -26,9 +26,7 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
     params, model, team = context.params, ready.model, context.team
     samples = fingerprint_samples(data.fingerprint, data.train.ids)
     course = Course.of(context, len(data.train), samples)
-    gatherer = Gatherer(
-        ready.pictures, data.train, context.spec.seed, shuffle=params.shuffle_choices
-    )
+    gatherer = Gatherer(ready.vision, data.train, context.spec.seed, shuffle=params.shuffle_choices)
 
     def example() -> Any:
         some = gatherer.to_device(gatherer(np.zeros(1, np.int64), 0), context.device)

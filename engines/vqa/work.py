@@ -9,7 +9,7 @@ from typing import Any, Final
 from engines import protocol
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
-from engines.torchkit import checkpoints, device, forecast, loop, opening, quantize, timed
+from engines.torchkit import checkpoints, device, forecast, loop, opening, timed
 from engines.torchkit import trained as kept
 from engines.vqa.answers import answer_split
 from engines.vqa.context import Context
@@ -91,7 +91,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> 
             stop_at=(job.stop_at or 0) if job else 0,
             effective_batch=order.per_step if order else params.predict_batch,
             micro_batch=order.batch if order else params.predict_batch,
-            parameters=quantize.logical_parameters(model),
+            parameters=ready.parameters,
             trainable_parameters=trained if job else 0,
             subset_fingerprint=data.fingerprint,
             model_revision=ready.revision,
@@ -133,5 +133,6 @@ def disk(context: Context, ready: Prepared, job: Job) -> dict[str, int]:
     on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
     return {
         **forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
-        "picture cache": ready.pictures.bytes,
+        "picture cache": ready.vision.pictures.bytes,
+        **({"feature cache": ready.vision.kept.bytes} if ready.vision.kept else {}),
     }

@@ -157,3 +157,37 @@ def test_a_tower_that_leaves_rows_out_is_refused(tmp_path):
 
 def test_keys_tell_parts_apart():
     assert key(b"ab", b"c") != key(b"a", b"bc")
+
+
+class Growing(Tower):
+    """Item p has p + 1 rows, all of them the item's."""
+
+    def __call__(self, positions):
+        for piece, rows in super().__call__(positions):
+            yield piece, np.repeat(rows, [p + 1 for p in piece], axis=0)
+
+
+def spans_of(stored):
+    """What the places of items with sizes point at."""
+    return [stored.arrays[array][first : first + n] for array, first, n in stored.places]
+
+
+def test_items_may_have_rows_of_their_own_number(tmp_path):
+    ks = keys(1, 2, 3, 4, 5, 6, 7)
+    sizes = [place + 1 for place in range(7)]
+    stored = FeatureStore(tmp_path, "t", WIDTH).open(ks, Growing(ks), sizes)
+    for place, rows in enumerate(spans_of(stored)):
+        assert np.array_equal(rows, np.repeat(expected(ks[place : place + 1]), place + 1, axis=0))
+    more = [*ks[2:5], *keys(9)]  # known ones beside a new one, in another shard
+    again = FeatureStore(tmp_path, "t", WIDTH).open(more, Growing(more), [3, 4, 5, 4])
+    assert again.computed == 1
+    for place, rows in enumerate(spans_of(again)):
+        assert np.array_equal(rows, np.repeat(expected(more[place : place + 1]), len(rows), axis=0))
+    assert [len(rows) for rows in spans_of(again)] == [3, 4, 5, 4]
+
+
+def test_an_item_with_another_number_of_rows_than_said_is_an_error(tmp_path):
+    ks = keys(1, 2)
+    with pytest.raises(RuntimeError, match=r"rows of \(3, 4\) came for 4 of \(4,\)"):
+        FeatureStore(tmp_path, "t", WIDTH).open(ks, Growing(ks), [1, 3])
+    assert not list((tmp_path / "features/t").glob("*rows*"))

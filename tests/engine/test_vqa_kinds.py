@@ -13,11 +13,15 @@ from transformers import AutoProcessor
 from engines.emitter import EngineError
 from engines.torchkit import lora, pretrained, quantize
 from engines.torchkit.precision import Precision
-from engines.vqa import sight, wording
+from engines.vqa import caching, sight, wording
+from engines.vqa.form import Form
+from engines.vqa.layout import Layout
 from engines.vqa.model import PIXELS, Answerer, to_device
 from engines.vqa.patching import Patching
+from engines.vqa.pixels import Limits, Pictures
 from engines.vqa.processed import Processed
 from engines.vqa.sight import Pixels, Sight
+from engines.vqa.vision import Tower, Vision
 from engines.vqa.wording import Said
 from tests.engine import toys, vlm_kinds, vqa_toy
 from tests.engine.vqa_toy import go, lines, spec
@@ -244,3 +248,26 @@ def test_a_processor_that_fails_is_one_sentence(folder, seen):
 
     with pytest.raises(EngineError, match=r"\(no pictures today\); install what it lacks"):
         Processed.of(Failing(), seen.wording, folder)
+
+
+def test_features_stand_in_for_pixels_where_a_kind_takes_them(folder, seen):
+    """One picture at a time against both in one batch; Llama 3.2 Vision takes none and says so."""
+    loaded, limits = model(folder), Limits(56, 784, 1 << 20, seen.factor)
+    ways = Vision(Pictures(seen, limits, folder / "cache", lambda *_: None), Precision("fp32", CPU))
+    pair = caching.noise(seen.factor)
+    plain = caching.logits(loaded, ways, pair)
+    ways.layout = Layout.of(loaded, seen)
+    tower = Tower(loaded, ways)
+    reason = caching.refusal(loaded, tower, pair, plain)
+    if "Mllama" in type(loaded).__name__:
+        assert reason == "MllamaForConditionalGeneration takes no features in the place of pixels"
+        return
+    assert not reason
+    assert isinstance(tower.form, Form)
+    assert tower.form.layers == (2 if "Qwen3" in type(loaded).__name__ else 0)
+    rows = torch.cat([tower.encode(one) for one in pair])
+    assert torch.allclose(
+        caching.logits(loaded, ways, pair, (tower.form, rows)), plain, rtol=1e-4, atol=1e-4
+    )
+    other = caching.logits(loaded, ways, pair, (tower.form, rows.flip(0)))
+    assert not caching.alike(plain, other)

@@ -20,6 +20,7 @@ from engines.vqa.model import PIXELS, Answerer, padded, to_device
 from engines.vqa.patching import Patching
 from engines.vqa.pixels import Limits, Pictures
 from engines.vqa.questions import Questions
+from engines.vqa.vision import Vision
 from engines.vqa.wording import Said
 from tests.engine import vqa_toy
 
@@ -72,10 +73,14 @@ def shown(folder: Path, words, side: int = 56) -> Pictures:
     )
 
 
+def seeing(pictures: Pictures) -> Vision:
+    return Vision(pictures, Precision("fp32", CPU))
+
+
 def batch(folder: Path, words, rows, taught=True):
     pictures = shown(folder, words)
     how = ([(0, 1, 2, 3)] * len(rows), 1.0, taught)
-    host = batches.gathered(pictures, asked(folder), rows, how)
+    host = batches.gathered(seeing(pictures), asked(folder), rows, how)
     return to_device(host, CPU, pictures.sight.values)
 
 
@@ -186,12 +191,12 @@ def test_padding_changes_no_answer(folder, words):
     long = replace(questions, texts=[f"{t} really? {'so ' * k}" for k, t in enumerate(
         questions.texts)])  # fmt: skip
     how = ([(0, 1, 2, 3)] * 3, 1.0, False)
-    together = batches.gathered(pictures, long, [0, 9, 17], how)
+    together = batches.gathered(seeing(pictures), long, [0, 9, 17], how)
     assert together.mask.sum(1).unique().numel() == 3
     with torch.no_grad():
         padded = model.next_logits(to_device(together, CPU, pictures.sight.values))
         for place, row in enumerate([0, 9, 17]):
-            one = batches.gathered(pictures, long, [row], ([(0, 1, 2, 3)], 1.0, False))
+            one = batches.gathered(seeing(pictures), long, [row], ([(0, 1, 2, 3)], 1.0, False))
             alone = model.next_logits(to_device(one, CPU, pictures.sight.values))
             assert torch.allclose(padded[place], alone[0], atol=1e-5)
 
@@ -217,7 +222,7 @@ def test_blank_pictures_are_the_mean_colour(folder, words):
     pictures, how = shown(folder, words), ([(0, 1, 2, 3)] * 2, 1.0, False)
     blank, whole = (
         to_device(
-            batches.gathered(pictures, asked(folder), [0, 4], how, blank=nothing),
+            batches.gathered(seeing(pictures), asked(folder), [0, 4], how, blank=nothing),
             CPU, pictures.sight.values,
         )
         for nothing in (True, False)
@@ -275,7 +280,7 @@ def test_a_long_side_and_scales_give_whole_tokens():
 
 def test_options_are_shuffled_anew_each_epoch_and_the_same_when_resumed(folder, words):
     questions, pictures = asked(folder), shown(folder, words)
-    gather = batches.Gatherer(pictures, questions, 7, shuffle=True)
+    gather = batches.Gatherer(seeing(pictures), questions, 7, shuffle=True)
     rows = np.arange(12)
     first, again, later = gather(rows, 0), gather(rows, 0), gather(rows, 1)
     assert first.ids.equal(again.ids)
