@@ -17,7 +17,7 @@ from torch import nn
 
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.torchkit import lora, pretrained
+from engines.torchkit import attention, lora, pretrained
 from engines.torchkit.configs import read_config
 from engines.torchkit.precision import Precision
 
@@ -90,9 +90,11 @@ def load(folder: Path, params: Params, precision: Precision) -> Any:
         EngineError: the folder holds no sound causal language model.
     """
     four_bit = params.quantize == "nf4"
-    return pretrained.load(
+    model = pretrained.load(
         folder, pretrained.CAUSAL, precision, four_bit=four_bit, double=params.double_quant
     )
+    attention.unmask(model)
+    return model
 
 
 def adapt(model: Any, params: Params) -> Any:

@@ -36,13 +36,16 @@ class Captioner(nn.Module):
         super().__init__()
         self.projector = projector
         self.llm = llm
-        self._before = torch.tensor(wording.before, dtype=torch.long)
-        self._after = torch.tensor(wording.after, dtype=torch.long)
+        # Not kept with the weights, but on their device: copying them there would wait for it.
+        for name, ids in (("_before", wording.before), ("_after", wording.after)):
+            self.register_buffer(name, torch.tensor(ids, dtype=torch.long), persistent=False)
         self._end = wording.end
         self.register_buffer("feature_scale", torch.ones(()))
         self.register_buffer("token_scale", torch.ones(()))
         self.feature_scale: Tensor
         self.token_scale: Tensor
+        self._before: Tensor
+        self._after: Tensor
 
     @torch.no_grad()
     def calibrate(self, features: Tensor) -> None:
@@ -61,9 +64,8 @@ class Captioner(nn.Module):
         """Features [B, F, N, D] -> the vectors before the caption, [B, P, W]."""
         words = language.embeddings(self.llm)
         seen = self.projector(features.float() * self.feature_scale) * self.token_scale
-        device, size = features.device, len(features)
         before, after = (
-            words(ids.to(device)).expand(size, -1, -1) for ids in (self._before, self._after)
+            words(ids).expand(len(features), -1, -1) for ids in (self._before, self._after)
         )
         return torch.cat([before.to(seen.dtype), seen, after.to(seen.dtype)], 1)
 

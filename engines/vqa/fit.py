@@ -2,15 +2,17 @@
 
 A step is rehearsed on fake tensors: vision tower, language model with 4-bit stand-ins and real
 LoRA, loss, backward pass, optimizer. The tower takes its lengths precomputed, because it reads the
-grid's numbers, and fake tensors have none.
+grid's numbers, and fake tensors have none. Where features are kept, it has one pass, over one
+picture at a time, and is gone from then on.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -24,10 +26,12 @@ from engines.fitting import Need, Phase, Want
 from engines.torchkit import rehearsal, shipped
 from engines.torchkit.configs import ATTENTION
 from engines.torchkit.ledger import Ledger, book_model
-from engines.torchkit.rehearsal import INPUTS, LOGITS, Tuning
-from engines.vqa import longest, shapes
+from engines.torchkit.precision import DTYPES
+from engines.torchkit.rehearsal import INPUTS, LOGITS, LORA, Tuning
+from engines.vqa import caching, longest, shapes
 from engines.vqa.longest import Longest
-from engines.vqa.model import LEARNT
+from engines.vqa.model import LEARNT, causal
+from engines.vqa.params import Params
 
 KNOWN: Final = "qwen2_5_vl"
 RUNTIME_BYTES: Final = 1 << 30
@@ -93,10 +97,14 @@ class Inputs(NamedTuple):
 
     ids: Tensor
     """[B, T]."""
+    mask: Tensor
+    """[B, T]."""
+    places: Tensor
+    """[3, B, T]."""
     rest: list[Tensor]
-    """Mask, labels and kinds of tokens, [B, T] each."""
-    pixels: Tensor
-    """Patches of all pictures, fp32."""
+    """Labels [B, T]; order and places of patches."""
+    shown: Tensor
+    """Patches of all pictures, fp32; or their features."""
 
 
 def rehearse(want: Want) -> Need:
@@ -119,20 +127,25 @@ def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
     tuning = tuning_of(want)
     eye = Eye.of(config)
     most = longest.of(want, eye.patch * eye.merge)
+    kept = caching.wanted(Params.model_validate(want.params), trains=want.trains)
     phases: dict[Phase, dict[str, int]] = {}
     with rehearsal.stage(tuning) as ledger:
         model, weights = build(config, tuning)
         book_model(ledger, model, part_of(model, tuning))
+        looked = keep(ledger, model, Sizes.of(want, "predict_batch", eye, most)) if kept else {}
         if want.trains:
             sizes = Sizes.of(want, "batch", eye, most)
-            seen = inputs(ledger, sizes)  # the loop holds its batch until the next one
-            phases["train"] = rehearsal.training(
+            seen = inputs(ledger, sizes, features_of(model, tuning, kept))
+            step = rehearsal.training(  # the loop holds its batch until the next one
                 ledger, model, tuning, lambda: loss(ledger, model, sizes, seen)
             ).parts
+            phases["train"] = max(step, looked, key=_total)
             del seen
         sizes = Sizes.of(want, "predict_batch", eye, most)
-        phases["predict"] = predict(ledger, model, tuning, sizes)
+        answered = predict(ledger, model, tuning, (sizes, features_of(model, tuning, kept)))
+        phases["predict"] = answered if want.trains else max(answered, looked, key=_total)
         learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        waits = sample_bytes(most, eye, features_of(model, tuning, kept))
     facts = {
         "sizes of the model": source,
         "longest sample": f"{sizes.length:,} tokens, {sizes.merged:,} of them the picture's "
@@ -140,12 +153,53 @@ def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
         **most.facts,
         "trained parameters": f"{learnt:,}",
         "precision": rehearsal.precision_said(want, tuning),
+        "vision tower": "one pass for each picture, then given back" if kept else "in every step",
     }
     if source == shipped.SCRATCH:
         facts["left out"] = "the base that is trained first, with all its parameters"
-    picture = math.prod(eye.grid(*most.train)) * eye.colours  # it waits as uint8
-    host = rehearsal.host(want, RUNTIME_BYTES, weights, picture, phases)
+    host = rehearsal.host(want, RUNTIME_BYTES, weights, waits, phases)
     return Need(phases=phases, host=host, facts=facts)
+
+
+def _total(parts: dict[str, int]) -> int:
+    return sum(parts.values())
+
+
+class Features(NamedTuple):
+    """Of a picture, as they are kept: what stands for its pixels."""
+
+    width: int
+    dtype: torch.dtype
+
+
+def features_of(model: Any, tuning: Tuning, kept: bool) -> Features | None:
+    """In the number format that the tower computes in; None where none are kept."""
+    if not kept:
+        return None
+    return Features(model.config.vision_config.out_hidden_size, DTYPES[tuning.precision])
+
+
+def sample_bytes(most: Longest, eye: Eye, features: Features | None) -> int:
+    """Of a picture as it waits in host memory: patches as uint8, or features."""
+    patches = math.prod(eye.grid(*most.train))
+    if features is None:
+        return patches * eye.colours
+    return patches // eye.merge**2 * features.width * features.dtype.itemsize
+
+
+def keep(ledger: Ledger, model: Any, sizes: Sizes) -> dict[str, int]:
+    """Parts at the peak of the tower's one pass over the largest picture; no tower afterwards.
+
+    There are no adapters yet when a run does this.
+    """
+    alone = replace(sizes, batch=1)
+    ledger.forget_peak()
+    shown = inputs(ledger, alone, None).shown
+    with ledger.part(SEEN), torch.no_grad():
+        look(model.model.visual, shown, alone)
+    model.model.visual = nn.Module()
+    gc.collect()  # modules hold each other
+    return {name: size for name, size in ledger.peak.parts.items() if name != LORA}
 
 
 def tuning_of(want: Want) -> Tuning:
@@ -184,36 +238,46 @@ def loss(ledger: Ledger, model: Any, sizes: Sizes, seen: Inputs) -> Tensor:
 
 
 @torch.no_grad()
-def predict(ledger: Ledger, model: Any, tuning: Tuning, sizes: Sizes) -> dict[str, int]:
+def predict(
+    ledger: Ledger, model: Any, tuning: Tuning, given: tuple[Sizes, Features | None]
+) -> dict[str, int]:
     """Parts at the peak of reading a batch of prompts and saying the first token."""
     model.eval()
     ledger.forget_peak()
     with rehearsal.autocast(tuning):
         cache = rehearsal.BookedCache.of(ledger)
-        seen = inputs(ledger, sizes)
-        hidden = hidden_states(ledger, model, (sizes, seen), cache=cache)
+        seen = inputs(ledger, *given)
+        hidden = hidden_states(ledger, model, (given[0], seen), cache=cache)
         with ledger.part(LOGITS):
             model.lm_head(hidden[:, -1:]).float().softmax(-1)
     return ledger.peak.parts
 
 
-def inputs(ledger: Ledger, sizes: Sizes) -> Inputs:
-    """A micro-batch as it lies on the device."""
-    count = sizes.batch * sizes.grid[0] * sizes.grid[1]
+def inputs(ledger: Ledger, sizes: Sizes, features: Features | None) -> Inputs:
+    """A micro-batch as it lies on the device, of pixels or of features."""
+    count, tokens = sizes.batch * sizes.grid[0] * sizes.grid[1], sizes.batch * sizes.merged
     with ledger.part(INPUTS):
-        ids, *rest = (torch.zeros(sizes.batch, sizes.length).long() for _ in range(4))
-        return Inputs(ids, rest, torch.zeros(count, sizes.eye.colours * sizes.eye.frames))
+        ids, mask, labels = (torch.zeros(sizes.batch, sizes.length).long() for _ in range(3))
+        places = torch.zeros(3, sizes.batch, sizes.length, dtype=torch.long)
+        if features is not None:
+            shown = torch.zeros(tokens, features.width, dtype=features.dtype)
+            return Inputs(ids, mask, places, [labels], shown)
+        order = [torch.zeros(count, 2).long(), torch.zeros(tokens).long()]
+        shown = torch.zeros(count, sizes.eye.colours * sizes.eye.frames)
+        return Inputs(ids, mask, places, [labels, *order], shown)
 
 
 def hidden_states(ledger: Ledger, model: Any, given: tuple[Sizes, Inputs], cache: Any) -> Tensor:
     """Last hidden states [B, T, W] of pictures and texts."""
-    sizes, (ids, _, pixels) = given
+    sizes, batch = given
     with ledger.part(INPUTS):
-        places = torch.zeros(3, sizes.batch, sizes.length, dtype=torch.long)
-        mask = torch.ones(sizes.batch, 1, sizes.length, sizes.length, dtype=torch.bool)
-    words = model.get_input_embeddings()(ids)
-    with ledger.part(SEEN), torch.no_grad():
-        seen = look(model.model.visual, pixels, sizes).to(words.dtype)
+        mask = causal(batch.mask)
+    words = model.get_input_embeddings()(batch.ids)
+    seen = batch.shown
+    if hasattr(model.model.visual, "blocks"):
+        with ledger.part(SEEN), torch.no_grad():
+            seen = look(model.model.visual, batch.shown, sizes)
+    seen = seen.to(words.dtype)
     with ledger.part(INPUTS):
         spots = torch.zeros(words.shape, dtype=torch.bool)
     whole = words.masked_scatter(spots, seen)
@@ -221,7 +285,7 @@ def hidden_states(ledger: Ledger, model: Any, given: tuple[Sizes, Inputs], cache
     hidden: Tensor = model.model.language_model(
         inputs_embeds=whole,
         attention_mask={"full_attention": mask},
-        position_ids=places,
+        position_ids=batch.places,
         past_key_values=cache,
         use_cache=cache is not None,
     ).last_hidden_state

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.torchkit import packed
+from engines.torchkit import attention
 from engines.vqa.model import FEATURES, PIXELS, VqaBatch
 from engines.vqa.patching import Patching
 from engines.vqa.sight import Sight
@@ -42,7 +42,7 @@ class Layout:
     def of(cls, whole: Any, sight: Sight) -> Self | None:
         """Of a model of transformers; None where nothing can be computed ahead.
 
-        The tower attends with `packed` afterwards.
+        The tower attends with packed attention afterwards.
         """
         model = getattr(whole, "model", None)
         if not isinstance(sight, Patching) or not hasattr(model, "get_rope_index"):
@@ -54,7 +54,7 @@ class Layout:
         tower = getattr(model, "visual", None)
         if not hasattr(tower, "fullatt_block_indexes"):
             return cls(model, None)
-        packed.attach(tower)
+        attention.pack(tower)
         return cls(model, tower)
 
     def of_batch(self, batch: VqaBatch) -> VqaBatch:
@@ -91,9 +91,10 @@ def tower_inputs(tower: Any, grid: Tensor) -> tuple[dict[str, Tensor], dict[str,
     """What Qwen2.5-VL's tower reads of a grid [pictures, 3]: for the device, and for the host
     (arrays of numpy, which nothing moves to a device).
 
-    Windows of a picture stand in the order of their lengths, so that `packed` meets few runs: the
-    tower puts patches into any order that it is given and back again. Attention over the whole
-    picture then adds up in another order than transformers' own (1e-6 of the features in fp32).
+    Windows of a picture stand in the order of their lengths, so that packed attention meets few
+    runs: the tower puts patches into any order that it is given and back again. Attention over the
+    whole picture then adds up in another order than transformers' own (1e-6 of the features in
+    fp32).
     """
     from transformers import vision_utils
 

@@ -136,10 +136,10 @@ class Answerer(nn.Module):
     def _logits(self, inputs: dict[str, Any], last: int) -> Tensor:
         """Of the last positions, float32 [B, last, V]."""
         less = {"logits_to_keep": last} if self._keeps else {}
-        found: Tensor = self.model(**self._named(inputs), **less, use_cache=False).logits
+        found: Tensor = self.model(**self.named(inputs), **less, use_cache=False).logits
         return found[:, -last:].float()
 
-    def _named(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def named(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The same with features as the model wants to have them."""
         if FEATURES not in inputs or self._form is None:
             return inputs
@@ -151,7 +151,7 @@ class Answerer(nn.Module):
     ) -> list[list[int]]:
         """Greedy answers: the new tokens of each, up to one of `stops`."""
         made: Tensor = self.model.generate(
-            **self._named(batch.inputs()), max_new_tokens=longest, do_sample=False, num_beams=1,
+            **self.named(batch.inputs()), max_new_tokens=longest, do_sample=False, num_beams=1,
             eos_token_id=list(stops), pad_token_id=pad, use_cache=True,
         )  # fmt: skip
         found: list[list[int]] = made[:, batch.ids.shape[1] :].tolist()

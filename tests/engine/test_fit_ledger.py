@@ -25,6 +25,8 @@ SHAPES = (
     ),
     Shape("long text, batch 3", {"long_side": 112, "batch": 3}, text=300),
     Shape("prediction", {"long_side": 280, "predict_batch": 6}, trains=False),
+    Shape("prediction, turned", {"long_side": 280, "tta_options": True}, trains=False),
+    Shape("tower", {"long_side": 280, "feature_cache": False}),
 )
 
 
@@ -99,8 +101,9 @@ def test_a_model_from_scratch_has_the_parameters_that_are_made():
     config, source = shapes.architecture(entry)
     assert source == shipped.SCRATCH
     need = fit.forecast(
-        Shape("scratch", {"quantize": "none", "long_side": 56}).want(), config, source
-    )
+        Shape("scratch", {"quantize": "none", "long_side": 56, "feature_cache": False}).want(),
+        config, source,
+    )  # fmt: skip
     parts = need.phases["train"]
     names = ("vision tower", "language model", "embeddings, head, norms")
     said = sum(parts[name] for name in names)
@@ -116,11 +119,15 @@ def test_towers_of_other_sizes_are_rehearsed(sizes):
 
     entry = ModelEntry(name="other", family="vlm", architecture=SIZES | {"vocabulary": 400} | sizes)
     config, source = shapes.architecture(entry)
-    want = Shape("other", {"quantize": "none", "long_side": 96}).want()
+    settings = {"quantize": "none", "long_side": 96, "feature_cache": False}
+    want = Shape("other", settings).want()
     need = fit.forecast(want, config, source)
     tokens = (96 // (2 * sizes.get("patch", 14))) ** 2
     assert f"{tokens} of them the picture's" in need.facts["longest sample"]
     assert all(need.phases[phase]["vision tower"] > 0 for phase in need.phases)
+    want = Shape("kept", {"quantize": "none", "long_side": 96, "batch": 64}).want()
+    need = fit.forecast(want, config, source)
+    assert not any("vision tower" in parts for parts in need.phases.values())
 
 
 def test_a_rehearsal_that_fails_ends_no_other(monkeypatch):

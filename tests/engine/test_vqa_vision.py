@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoProcessor
 
-from engines.torchkit import features, packed, pretrained
+from engines.torchkit import attention, features, pretrained
 from engines.torchkit.precision import Precision
 from engines.vqa import caching, sight, vision, wording
 from engines.vqa.form import Form
@@ -258,11 +258,11 @@ def test_windows_of_equal_length_are_one_call(toy):
 
 
 def test_runs_of_equal_lengths():
-    assert packed.runs([0, 4, 8, 8, 12, 14, 16, 20]) == [(0, 4, 3), (12, 2, 2), (16, 4, 1)]
-    assert packed.runs([0]) == []
-    few, many = ([packed.Run(start, 4 + start % 2, 1) for start in range(2 * n)] for n in (4, 5))
-    assert [len(group) for group in packed.groups(few)] == [1] * 8
-    assert [len(group) for group in packed.groups(many)] == [5, 5]
+    assert attention.runs([0, 4, 8, 8, 12, 14, 16, 20]) == [(0, 4, 3), (12, 2, 2), (16, 4, 1)]
+    assert attention.runs([0]) == []
+    few, many = ([attention.Run(start, 4 + start % 2, 1) for start in range(2 * n)] for n in (4, 5))
+    assert [len(group) for group in attention.groups(few)] == [1] * 8
+    assert [len(group) for group in attention.groups(many)] == [5, 5]
 
 
 def test_packed_attention_is_that_of_each_sequence():
@@ -271,7 +271,7 @@ def test_packed_attention_is_that_of_each_sequence():
     ends = np.cumsum([0, *lengths])
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 1, 2, ends[-1], 8).unbind(0)
-    found, _ = packed.attend(None, q, k, v, cu_seq_lens_q=ends, scaling=0.3)
+    found, _ = attention.attend(None, q, k, v, cu_seq_lens_q=ends, scaling=0.3)
     for start, end in pairwise(ends):
         one = (tensor[:, :, start:end] for tensor in (q, k, v))
         alone = torch.nn.functional.scaled_dot_product_attention(*one, scale=0.3)

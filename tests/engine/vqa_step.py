@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from engines.fitting import Want
-from engines.torchkit import lora, pretrained, quantize
+from engines.torchkit import attention, lora, pretrained, quantize
 from engines.torchkit.ema import Ema
 from engines.torchkit.optimizers import adamw
-from engines.torchkit.precision import Precision
-from engines.vqa.model import LEARNT, Answerer
+from engines.torchkit.precision import DTYPES, Precision
+from engines.vqa import caching
+from engines.vqa.form import Form
+from engines.vqa.layout import GRID, TYPES, Layout
+from engines.vqa.model import FEATURES, LEARNT, PIXELS, Answerer, VqaBatch
 from engines.vqa.params import Params
+from engines.vqa.vision import Gone
 from engines.vqa.wording import IGNORED
 from tests.engine import allocations
 from tests.engine.random_models import ModelFolders
@@ -53,6 +58,11 @@ class Shape:
     published: str = ""
     """Hub id of a model whose sizes are taken, with random weights."""
     target: Literal["cuda", "cpu"] = "cpu"
+
+    @property
+    def kept(self) -> bool:
+        """Whether the model gets kept features, and has no tower."""
+        return caching.wanted(self.params, trains=self.trains)
 
     @property
     def params(self) -> Params:
@@ -92,10 +102,11 @@ def written(shape: Shape, folder: Path) -> Path:
     return folder
 
 
-def inputs(
-    shape: Shape, batch: int, device: torch.device
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """A batch whose second half is a token shorter, so that there is a mask."""
+def batch_of(shape: Shape, model: Any, batch: int) -> VqaBatch:
+    """On the host; its second half is a token shorter, so that there is a mask.
+
+    Where features are kept, a model without a tower gets them instead of patches.
+    """
     from engines.vqa import longest
 
     rows, columns = (edge // 14 for edge in longest.largest(shape.params.model_dump(), [], 28))
@@ -106,14 +117,20 @@ def inputs(
     mask[1::2, 0] = 0
     labels = torch.full_like(ids, IGNORED)
     labels[:, -LEARNT:] = 7
-    named = {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "mm_token_type_ids": (ids == IMAGE).long(),
-        "pixel_values": torch.randn(batch * rows * columns, 3 * 2 * 14 * 14),
-        "image_grid_thw": torch.tensor([[1, rows, columns]] * batch),
-    }
-    return {name: tensor.to(device) for name, tensor in named.items()}, labels.to(device)
+    shown = {PIXELS: torch.randn(batch * rows * columns, 3 * 2 * 14 * 14)}
+    if shape.kept:
+        kept = DTYPES[Precision(shape.params.precision, torch.device(shape.target)).name]
+        width = model.config.text_config.hidden_size
+        shown = {FEATURES: torch.randn(batch * merged, width, dtype=kept)}
+    grid = torch.tensor([[1, rows, columns]] * batch)
+    seen = {TYPES: (ids == IMAGE).long(), GRID: grid, **shown}
+    tower = None if shape.kept else model.model.visual
+    return Layout(model.model, tower).of_batch(VqaBatch(ids, mask, labels, seen))
+
+
+def on(batch: VqaBatch, device: torch.device) -> VqaBatch:
+    """A copy of the batch on a device."""
+    return batch.mapped(lambda tensor: tensor.to(device, copy=True))
 
 
 def measured(shape: Shape, folder: Path) -> int:
@@ -145,49 +162,57 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
     )  # fmt: skip
     if params.checkpointing:
         pretrained.recompute(found)
+    if shape.kept:
+        found.model.visual = Gone()
+    else:
+        attention.pack(found.model.visual)
     adapted = lora.attach(
         found, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets,
         "language_model",
     )  # fmt: skip
-    model = Answerer(adapted).to(device)
+    form = Form(BaseModelOutputWithPooling, True, (found.config.text_config.hidden_size,), 0)
+    model = Answerer(adapted, form).to(device)
+    size = params.batch if shape.trains else params.predict_batch
+    host = batch_of(shape, found, size)
     kept = quantize.weight_bytes(model) + allocations.of(model.buffers())
     if not shape.trains:
-        step = _predicting(model, shape, precision)
+        step = _predicting(model, host, precision)
         step()
         return step, kept
     optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
     ema = Ema(model, params.ema) if params.ema else None
-    step = _training(model, optimizer, ema, shape, precision)
+    step = _training(model, (optimizer, ema, params.accumulation), host, precision)
     step()  # the first one makes the optimizer's moments, and caches
     kept += allocations.of_state(optimizer)
     return step, kept + (allocations.of(ema.tensors().values()) if ema else 0)
 
 
 def _training(
-    model: Answerer, optimizer: Any, ema: Ema | None, shape: Shape, precision: Precision
+    model: Answerer, how: tuple[Any, Ema | None, int], host: VqaBatch, precision: Precision
 ) -> Callable[[], None]:
-    params = shape.params
+    optimizer, ema, accumulation = how
     model.train()
 
     def step() -> None:
-        for _ in range(params.accumulation):
-            batch, labels = inputs(shape, params.batch, precision.device)
+        for _ in range(accumulation):
+            batch = on(host, precision.device)
             with precision.autocast():
-                nats, tokens, _ = model(batch, labels)
+                nats, tokens, _ = model(batch.inputs(), batch.labels)
                 loss = nats.sum() / tokens.sum()
             loss.backward()
-            del loss, nats, tokens
+            del batch, loss, nats, tokens
         allocations.end_step(model, optimizer, ema)
 
     return step
 
 
-def _predicting(model: Answerer, shape: Shape, precision: Precision) -> Callable[[], None]:
+def _predicting(model: Answerer, host: VqaBatch, precision: Precision) -> Callable[[], None]:
     @torch.no_grad()
     def step() -> None:
         model.eval()
-        batch, _ = inputs(shape, shape.params.predict_batch, precision.device)
+        batch = on(host, precision.device)
         with precision.autocast():
-            model.model(**batch, logits_to_keep=1, use_cache=True).logits.float().softmax(-1)
+            named = model.named(batch.inputs())
+            model.model(**named, logits_to_keep=1, use_cache=True).logits.float().softmax(-1)
 
     return step

@@ -1,10 +1,13 @@
-"""Attention of packed sequences: one call of SDPA for all sequences of equal length in a row.
+"""Two ways of attending, registered with transformers: packed sequences, and causal without a mask.
 
-Vision towers of Qwen2-VL and its successors see all pictures of a batch as one sequence, cut into
-windows. For SDPA transformers (5.23) calls the attention function once a window and reads the
-window lengths on the host once a block: at 756 px and batch 2 that is 2,752 calls and 96 waits for
-the GPU in one forward pass. A function whose name has "flash" in it is handed the whole sequence
-with its boundaries instead, which is how this one is attached.
+Packed: vision towers of Qwen2-VL and its successors see all pictures of a batch as one sequence,
+cut into windows. For SDPA transformers (5.23) calls the attention function once a window and reads
+the window lengths on the host once a block: at 756 px and batch 2 that is 2,752 calls and 96 waits
+for the GPU in one forward pass. A function whose name has "flash" in it is handed the whole
+sequence with its boundaries instead, which is how this one is attached.
+
+Causal: where no mask is given, transformers looks for packed sequences in the positions of tokens
+and waits for the answer. For a function that has no mask function beside it, it does not.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-NAME: Final = "workbench_flash_packed_sdpa"
+PACKED: Final = "workbench_flash_packed_sdpa"
 """transformers decides by the word "flash" in it (utils/generic.py, is_flash_attention_requested).
 """
+CAUSAL: Final = "workbench_causal_sdpa"
 
 JOINED: Final = 4
 """More runs of one length than this are joined, three copies and a call, rather than called one by
@@ -88,9 +92,22 @@ def _taken(packed: Tensor, some: list[Run]) -> Tensor:
     return torch.cat(views) if len(views) > 1 else views[0]
 
 
-def attach(tower: Any) -> None:
-    """Make a vision tower of transformers attend this way."""
+def pack(tower: Any) -> None:
+    """Make a vision tower of transformers attend to packed sequences."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, attend)
-    tower.config._attn_implementation = NAME
+    AttentionInterface.register(PACKED, attend)
+    tower.config._attn_implementation = PACKED
+
+
+def unmask(model: Any) -> None:
+    """Make a language model attend to all that is earlier, and look for no mask: for sequences
+    without padding before their end. One with sliding windows, which are masks, stays as it is.
+    """
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    kinds = set(getattr(model.config, "layer_types", None) or ())
+    if kinds == {"full_attention"} or (not kinds and not hasattr(model.config, "sliding_window")):
+        AttentionInterface.register(CAUSAL, sdpa_attention_forward)
+        model.config._attn_implementation = CAUSAL
