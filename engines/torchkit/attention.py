@@ -75,7 +75,7 @@ def attend(
         seen = functional.scaled_dot_product_attention(
             q, k, v, dropout_p=settings.get("dropout", 0.0), scale=settings.get("scaling")
         )
-        parts = seen.transpose(1, 2).split([run.number for run in some])
+        parts = torch.split(seen.transpose(1, 2), [run.number for run in some])
         outs |= {run.start: part.flatten(0, 1) for run, part in zip(some, parts, strict=True)}
     ordered = [outs[start] for start in sorted(outs)]
     return torch.cat(ordered)[None] if len(ordered) > 1 else ordered[0][None], None

@@ -112,15 +112,19 @@ def stage(tuning: Tuning) -> Iterator[Ledger]:
     autocast = tuning.precision != "fp32" and tuning.target == "cuda"
     rounding = books.CUDA_ROUNDING if tuning.target == "cuda" else 1
     with ExitStack() as stack:
-        # peft asks for the GPU's autocast by its old name; here a fake CPU stands for the GPU.
-        asked = mock.patch.object(torch, "is_autocast_enabled", _answer(autocast))
-        stack.enter_context(asked)
+        stack.enter_context(asked_of_cpu(autocast))
         stack.enter_context(books.faked())
         stack.enter_context(stand_ins.fused_attention(tuning.target))
         stack.enter_context(stand_ins.undrawn())
         if autocast:
             stack.enter_context(stand_ins.whole_norms())
         yield stack.enter_context(Ledger(rounding))
+
+
+def asked_of_cpu(autocast: bool = True) -> Any:
+    """A context in which a fake CPU stands for the GPU whose autocast peft asks for, by its old
+    name."""
+    return mock.patch.object(torch, "is_autocast_enabled", _answer(autocast))
 
 
 def _answer(autocast: bool) -> Callable[..., bool]:

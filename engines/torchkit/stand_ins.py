@@ -61,8 +61,10 @@ def _four_bit_class() -> type[nn.Module]:
 
         def unpacked(self, dtype: torch.dtype) -> Tensor:
             """The weight for one product; with it, for a moment, its scales in fp32."""
-            scales = torch.empty(math.ceil(self.shape.numel() / NF4_BLOCK), dtype=torch.float32)
-            weight = torch.empty(self.shape, dtype=dtype)
+            place: Any = self.weight.device
+            count = math.ceil(self.shape.numel() / NF4_BLOCK)
+            scales = torch.empty(count, dtype=torch.float32, device=place)
+            weight = torch.empty(self.shape, dtype=dtype, device=place)
             del scales
             return weight
 
