@@ -115,11 +115,11 @@ def _engine_of(names: Sequence[str]) -> str:
 
 def with_rules(asked: SuitePlan, settings: list[str] | None, where: Place) -> SuitePlan:
     """The plan with what the environment and the GPU's rule make of it."""
-    from workbench import plan
+    from workbench import plan_settings
     from workbench.fit import applying
     from workbench.fit.gpus import Gpu
 
-    flagged = dict(map(plan.read_setting, settings or ()))
+    flagged = dict(map(plan_settings.read_setting, settings or ()))
     gpu = where if isinstance(where, Gpu) else None
     return applying.applied(asked, flagged, gpu, os.environ)
 

@@ -21,7 +21,7 @@ from workbench import locks, paths, process, state, suite, tree
 from workbench.book import leave_out
 from workbench.journal import JournalBusyError, JournalLostError, Tail
 from workbench.limits import Limits
-from workbench.warden import write_record
+from workbench.run_records import write_record
 
 POLL_SECONDS: Final = 0.02
 

@@ -84,7 +84,7 @@ def asked_plan(
     Raises:
         PlanError: both are given, nothing is, or what is given does not fit together.
     """
-    from workbench import plan
+    from workbench import plan, plan_settings
 
     if plan_file and preset:
         raise plan.PlanError(["give a plan file or --preset, not both"])
@@ -102,7 +102,7 @@ def asked_plan(
         raise plan.PlanError(
             ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
         )
-    chosen = map(plan.read_setting, settings or ())
+    chosen = map(plan_settings.read_setting, settings or ())
     merged = {**table, **flags}
     if "search" in flags:  # its flags overrule single keys
         known = table.get("search") or {}

@@ -117,12 +117,12 @@ def read_range(text: str) -> tuple[str, Any]:
     Raises:
         PlanError: it is none of these.
     """
-    from workbench import plan
+    from workbench import plan, plan_settings
 
     wrong = f"--range {text}: is not KEY=LOW..HIGH, with :log or :STEP, nor KEY=[VALUES]"
     if "=" not in text:
         raise plan.PlanError([wrong])
-    key, value = plan.read_setting(text)
+    key, value = plan_settings.read_setting(text)
     if not isinstance(value, str) or ".." not in value:
         return key, value if isinstance(value, list | dict) else [value]
     span, _, kind = value.partition(":")

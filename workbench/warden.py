@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.protocol import Cause, End, Entry, RunSpec
-from results import store
-from workbench import devices, guard, locks, paths, process, record, state, suite, tree, trials
+from workbench import devices, guard, locks, paths, process, run_records, state, suite, tree, trials
 from workbench.attempt import Attempt, Setting
 from workbench.book import leave_out
 from workbench.journal import JournalBusyError, JournalLostError, Tail
@@ -244,7 +243,7 @@ class Warden:
         """The record, in the run's folder and in the log root."""
         self._causes[spec.run_id] = ended.cause
         try:
-            write_record(self.folder, run, spec, ended)
+            run_records.write_record(self.folder, run, spec, ended)
         except OSError as error:
             log(f"{spec.run_id}: its record cannot be written: {error}")
             lost = self._file.records_lost + 1
@@ -356,21 +355,6 @@ class Warden:
             suite.write_warden(self.folder, self._file)
         except OSError as error:
             log(f"warden.json cannot be written: {error}")
-
-
-def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) -> None:
-    """summary.json beside the journal, then the same as one line of results.jsonl.
-
-    Each is tried whatever becomes of the other: the log root may be a colleague's.
-
-    Raises:
-        OSError: the disk is full, or a folder is gone.
-    """
-    made = record.build(spec, ended, run.relative_to(folder.parent).as_posix())
-    try:
-        suite.replace(run / "summary.json", made.model_dump_json(indent=1))
-    finally:
-        store.append(folder.parent / "results.jsonl", made)
 
 
 def log(text: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import fit_cli, plan, presence, suite
+from workbench import fit_cli, plan, plan_settings, presence, suite
 from workbench.fit import forecast
 from workbench.options import asked_plan
 
@@ -103,7 +103,7 @@ def test_run_ids_are_safe_names(tmp_path: Path) -> None:
     ],
 )
 def test_settings_of_flags_are_read_as_toml_or_text(text: str, pair: tuple[str, object]) -> None:
-    assert plan.read_setting(text) == pair
+    assert plan_settings.read_setting(text) == pair
 
 
 def test_user_presets_are_found_and_may_not_hide_shipped_ones(

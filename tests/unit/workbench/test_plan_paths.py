@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import plan, suite
+from workbench import plan, plan_settings, suite
 
 
 @pytest.fixture(autouse=True)
@@ -60,13 +60,13 @@ def test_paths_in_variants_overrides_and_models_are_absolute(folder: Path) -> No
 
 @pytest.mark.parametrize("value", ["2024", "2026-11-29", "1.50", "true", "1e3", "a,b", "[x]"])
 def test_a_text_setting_stays_as_typed(value: str) -> None:
-    assert plan.read_setting(f"data_root={value}") == ("data_root", value)
+    assert plan_settings.read_setting(f"data_root={value}") == ("data_root", value)
 
 
 def test_other_settings_are_still_read_as_toml() -> None:
-    assert plan.read_setting("batch=8") == ("batch", 8)
-    assert plan.read_setting("layers=3,7,11") == ("layers", [3, 7, 11])
-    assert plan.read_setting('data_root="a b"') == ("data_root", "a b")
+    assert plan_settings.read_setting("batch=8") == ("batch", 8)
+    assert plan_settings.read_setting("layers=3,7,11") == ("layers", [3, 7, 11])
+    assert plan_settings.read_setting('data_root="a b"') == ("data_root", "a b")
 
 
 def test_the_newest_suite_is_the_one_created_last_whatever_its_name_says(tmp_path: Path) -> None:

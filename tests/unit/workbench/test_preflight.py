@@ -15,7 +15,7 @@ import pytest
 from engines.protocol import End, Entry
 from results import store
 from tests.fixtures.wardens import House, until
-from workbench import paths, preflight, state, suite, warden
+from workbench import paths, preflight, run_records, state, suite
 
 
 @pytest.fixture(autouse=True)
@@ -140,11 +140,11 @@ def test_a_record_that_cannot_be_appended_is_kept_in_its_run(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = house.suite("ok")
-    monkeypatch.setattr(warden.store, "append", refused(errno.EROFS))
+    monkeypatch.setattr(run_records.store, "append", refused(errno.EROFS))
     run, spec = suite.runs(folder)[0]
     end = Entry(seq=0, wall=1.0, src="warden", msg=End(cause="stopped"))
     with pytest.raises(OSError, match="Read-only"):
-        warden.write_record(folder, run, spec, state.fold([end]))
+        run_records.write_record(folder, run, spec, state.fold([end]))
     assert (run / "summary.json").is_file()
     assert list(store.read(folder.parent / "results.jsonl")) == []
 

@@ -82,7 +82,7 @@ OPERATIONS = ("write", "fsync", "replace", "mkdir", "unlink", "ftruncate", "open
 
 def scenario(root: Path) -> None:
     """About forty effects on files: a suite, a journal of eight entries, a record, its summary."""
-    from workbench.warden import write_record
+    from workbench.run_records import write_record
 
     asked = plan.SuitePlan(name="crash", engines="fake", subsets="none", models="m")
     spec = RunSpec(

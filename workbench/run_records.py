@@ -1,0 +1,24 @@
+"""Writing the record of an ended run: into its own folder and into the log root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines.protocol import RunSpec
+from results import store
+from workbench import record, state, suite
+
+
+def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) -> None:
+    """summary.json beside the journal, then the same as one line of results.jsonl.
+
+    Each is tried whatever becomes of the other: the log root may be a colleague's.
+
+    Raises:
+        OSError: the disk is full, or a folder is gone.
+    """
+    made = record.build(spec, ended, run.relative_to(folder.parent).as_posix())
+    try:
+        suite.replace(run / "summary.json", made.model_dump_json(indent=1))
+    finally:
+        store.append(folder.parent / "results.jsonl", made)
