@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_paths_in_variants_overrides_and_models_are_absolute(folder: Path) -> No
     assert parsed.variants[0].settings == {"data_root": f"{folder}/d"}
     assert parsed.overrides[0].settings == {"image_root": f"{folder}/i"}
     assert parsed.overrides[0].model == f"path:{folder}/m"
-    assert plan.parse(plan.tomllib.loads(plan.dump(parsed))) == parsed
+    assert plan.parse(tomllib.loads(plan.dump(parsed))) == parsed
 
 
 @pytest.mark.parametrize("value", ["2024", "2026-11-29", "1.50", "true", "1e3", "a,b", "[x]"])
