@@ -91,7 +91,10 @@ class Machine(Settings):
     """Number formats and threads."""
 
     precision: Precision = "auto"
-    tf32: bool = Field(True, description="TF32 for fp32 matrix products on the GPU")
+    tf32: bool = Field(
+        True,
+        description="TF32 for fp32 matrix products on the GPU, but not in a search",
+    )
     fused: bool = Field(True, description="Fused AdamW")
     compile: bool = Field(False, description="torch.compile the towers")
     workers: int = Field(

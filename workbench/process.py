@@ -25,6 +25,7 @@ from workbench import devices, paths, tree
 
 ENGINE_COMMAND: Final = (sys.executable, "-m", "engines.child")
 
+ALLOCATOR: Final = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 ALLOWED: Final = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|VIRTUAL_ENV|CONDA_PREFIX"
     r"|LD_LIBRARY_PATH|CUDA_.*|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES|NCCL_.*"
@@ -175,7 +176,18 @@ def environment(
         "WORKBENCH_ATTEMPT": str(attempt),
         "WORKBENCH_PARAMS": json.dumps(dict(smaller or {})),
     }
-    return passed | _visible_devices(spec, passed)
+    return passed | _allocator(passed) | _visible_devices(spec, passed)
+
+
+def _allocator(variables: Mapping[str, str]) -> dict[str, str]:
+    """torch's allocator in segments that grow: batches of many sizes leave no holes in them.
+
+    Under torch's name of today and that of before 2.9, which 2.15 reads first. A person's own
+    setting, under any name, wins.
+    """
+    if any(name in variables for name in (*ALLOCATOR, "PYTORCH_HIP_ALLOC_CONF")):
+        return {}
+    return dict.fromkeys(ALLOCATOR, "expandable_segments:True")
 
 
 def _visible_devices(spec: RunSpec, variables: Mapping[str, str]) -> dict[str, str]:

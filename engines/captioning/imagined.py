@@ -23,7 +23,7 @@ from engines.captioning.scores import siglip
 from engines.captioning.vision import Tower
 from engines.emitter import EngineError
 from engines.models import Part
-from engines.torchkit import attention, rehearsal, shipped
+from engines.torchkit import attention, pretrained, rehearsal, shipped
 from engines.torchkit.configs import ATTENTION
 from engines.torchkit.ledger import Ledger
 from engines.torchkit.precision import Name, Precision
@@ -95,6 +95,7 @@ def captioner(
     llm = speaking.from_config(sizes, dtype=tuning.dtype, attn_implementation=ATTENTION)
     attention.unmask(llm)
     llm.requires_grad_(False)
+    pretrained.widen(llm)
     files = 2 * sum(parameter.numel() for parameter in llm.parameters())
     rehearsal.adapt(llm.get_decoder(), tuning)
     chosen = prepare.projector_sizes(params, seeing, longest.frames, language.width(llm))

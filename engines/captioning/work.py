@@ -43,6 +43,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     params = Params.model_validate(spec.params)
     context = resolve(opening.begin(spec, params, emit, run_dir))
     target = context.device
+    device.choose_convolutions(fixed=True)  # a tower's passes are filled up
     with context.team.leader_first(emit):
         emit.phase("build")
         tower = Tower(part(context, "vision"), context.params, context.precision)
@@ -162,7 +163,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     facts = {
         **ready.facts,
-        "precision": context.precision.name,
+        "precision": context.precision.said,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": f"linear warm-up, then {params.schedule}",
         "checkpointing": "non-reentrant" if params.checkpointing else "off",

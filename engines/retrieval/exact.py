@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from engines.emitter import EngineError
+from engines.torchkit.products import ieee
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """Scores [q, p] in float32 of some queries and some passages, whatever shape the rows have."""
@@ -46,7 +47,7 @@ def top_k(
 
     Equal scores are ordered by corpus row; k is at most the size of the corpus. The corpus may lie
     elsewhere (a file, the host) and be half precision: its chunks go where the queries are, and
-    scores are summed in float32.
+    scores are summed in float32. Products of float32 vectors are IEEE, whatever `tf32` says.
 
     Raises:
         EngineError: a vector is not finite.
@@ -57,7 +58,9 @@ def top_k(
         return empty, empty.long()
     refuse_unfinite(queries, "query")
     refuse_unfinite(corpus, "passage")
-    found = [_search(part, corpus, k, score or dot) for part in torch.split(queries, QUERIES_HELD)]
+    parts = torch.split(queries, QUERIES_HELD)
+    with ieee():
+        found = [_search(part, corpus, k, score or dot) for part in parts]
     return torch.cat([scores for scores, _ in found]), torch.cat([rows for _, rows in found])
 
 

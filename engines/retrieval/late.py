@@ -13,6 +13,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from engines.torchkit.products import product
+
 SIMILARITIES_AT_ONCE: Final = 1 << 25
 """Token pairs held at a time: 128 MiB in float32."""
 
@@ -42,7 +44,9 @@ def max_sim(queries: Tensor, passages: Tensor) -> Tensor:
     size = max(1, SIMILARITIES_AT_ONCE // max(1, queries.shape[1] * flat.shape[1]))
     rows = []
     for part, mask in zip(torch.split(queries, size), torch.split(asked, size), strict=True):
-        pairs = (part.flatten(0, 1) @ flat).view(-1, *passages.shape[:2])  # [part * Tq, P, Tp]
+        pairs = product(part.flatten(0, 1), flat).view(
+            -1, *passages.shape[:2]
+        )  # [part * Tq, P, Tp]
         best = pairs.masked_fill(~there, NEVER).max(-1).values
         best = best.view(*part.shape[:2], -1)
         rows.append((best * mask[:, :, None]).sum(1))

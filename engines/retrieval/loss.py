@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engines.retrieval import late
+from engines.torchkit.products import product
 
 Objective = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 """(queries, passages, positive, scale) -> loss and metrics."""
@@ -28,11 +29,12 @@ def similarity(queries: Tensor, passages: Tensor) -> Tensor:
     """[B, P] of [B, D] and [P, D] (cosines), or of [B, T, D] and [P, T, D] (mean MaxSim).
 
     Autocast is off: it would round cosines to bf16, steps of 1/256, which the scale makes 0.4.
+    TF32 is off too, in the gradients as well: 64 x 64 products of width 512 cost nothing.
     """
     with torch.autocast(queries.device.type, enabled=False):
         if queries.ndim == 3:
             return late.mean_max_sim(queries.float(), passages.float())
-        return queries.float() @ passages.float().T
+        return product(queries.float(), passages.float().T)
 
 
 def contrastive(

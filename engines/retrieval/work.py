@@ -95,6 +95,7 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
             return model(some.queries, some.passages)
 
     model.one_pass = context.device.type == "cuda"
+    device.choose_convolutions(fixed=same)
     wrapped = team.wrap(model, example if same else None)
     if params.compile:
         model.compile_towers()
@@ -132,7 +133,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:
         chance += f"; gathered with their gradients from {team.size} ranks of {params.batch} each"
     facts = {
         **ready.facts,
-        "precision": context.precision.name,
+        "precision": context.precision.said,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": "linear warm-up, then cosine to 0",
         "negatives": chance
@@ -179,7 +180,7 @@ def announce_evaluation(context: Context, data: Data, ready: Prepared) -> None:
             trainable_parameters=0,
             subset_fingerprint=data.subset.fingerprint,
             model_revision=ready.revision,
-            facts={**ready.facts, "precision": context.precision.name},
+            facts={**ready.facts, "precision": context.precision.said},
         )
     )
 

@@ -18,6 +18,7 @@ from engines import cuda, exhaustion, protocol
 from engines.emitter import Emitter, EngineError
 from engines.process_memory import read_rss_peak
 from engines.protocol import PhaseName, RunSpec
+from engines.torchkit import products
 
 NO_GPU = "torch sees no CUDA device in this process"
 KERNEL_MODULE = Path("/sys/module/nvidia/version")
@@ -98,8 +99,16 @@ def prepare(threads: int, *, tf32: bool, ranks: int = 1) -> None:
     if threads or ranks > 1:
         torch.set_num_threads(threads or max(1, torch.get_num_threads() // ranks))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if threads != 1 else "false")
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"  # type: ignore[attr-defined]
+    products.allow_tf32(tf32)
+
+
+def choose_convolutions(*, fixed: bool) -> None:
+    """Whether cuDNN times its algorithms for each shape of a convolution and takes the fastest.
+
+    Worth it where shapes are `fixed`: each new one costs some hundred milliseconds. Not where
+    kernels must give equal results every time, since timing chooses anew in every process.
+    """
+    torch.backends.cudnn.benchmark = fixed and not torch.are_deterministic_algorithms_enabled()
 
 
 def be_deterministic() -> None:
@@ -128,6 +137,8 @@ def introduce(emit: Emitter, spec: RunSpec, device: torch.device, ranks: int = 1
         "transformers": version("transformers"),  # not imported yet, and perhaps never
     }
     if device.type == "cuda":
+        check_allocator(emit, device)
+        versions["cuda_allocator"] = allocator_settings()
         versions["cuda"] = torch.version.cuda or "unknown"
         versions["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]  # torch
     emit.send(
@@ -140,6 +151,32 @@ def introduce(emit: Emitter, spec: RunSpec, device: torch.device, ranks: int = 1
             gpus=identify(device, ranks),
         )
     )
+
+
+def allocator_settings() -> str:
+    """What torch's allocator on the GPU was told; `default`: nothing."""
+    names = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # in torch's order
+    return next((os.environ[name] for name in names if os.environ.get(name)), "default")
+
+
+def check_allocator(emit: Emitter, device: torch.device) -> None:
+    """Make a first allocation; without growing segments where the GPU has no virtual memory.
+
+    Virtual GPUs may lack it (vGPU without unified memory), and then every allocation fails.
+    """
+    try:
+        torch.empty(1, device=device)
+    except RuntimeError as error:
+        if exhaustion.kind(error) or "not supported" not in str(error):
+            raise
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:False"
+        torch.cuda.memory._set_allocator_settings("expandable_segments:False")
+        torch.empty(1, device=device)
+        emit.notice(
+            "segments-fixed",
+            "the GPU's memory cannot be mapped in pieces (a virtual GPU), so segments of torch's "
+            "allocator do not grow; batches of many sizes may need more memory",
+        )
 
 
 def identify(device: torch.device, ranks: int = 1) -> tuple[protocol.EngineGpu, ...]:

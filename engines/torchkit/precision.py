@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from engines.cuda import BF16, bf16_problem
 from engines.emitter import EngineError
+from engines.torchkit.products import uses_tf32
 
 Name = Literal["bf16", "fp16", "fp32"]
 
@@ -103,6 +104,12 @@ class Precision:
             f"precision = {self.name}: this CPU does not compute it in hardware; a matrix product "
             f"took {slowness(self.name):.1f} times as long as in fp32; precision = auto takes fp32"
         )
+
+    @property
+    def said(self) -> str:
+        """The name, and what fp32 products are where they are not IEEE fp32."""
+        tf32 = self.name == "fp32" and uses_tf32(self.device)
+        return "fp32, products in TF32" if tf32 else self.name
 
     def autocast(self) -> torch.autocast:
         """The context of every forward pass."""

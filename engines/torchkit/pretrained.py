@@ -6,13 +6,15 @@ would choose code, attention stated by us, safetensors only, and module types lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from engines import exhaustion
 from engines.emitter import EngineError
@@ -59,11 +61,12 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
             extra["quantization_config"] = quantize.nf4(
                 precision.products, double=double, keep=kind.keep
             )
-        model, found = auto.from_pretrained(
-            folder, config=sizes, attn_implementation=ATTENTION, local_files_only=True,
-            use_safetensors=True, trust_remote_code=False, dtype=precision.weights,
-            device_map={"": str(precision.device)}, output_loading_info=True, **extra,
-        )  # fmt: skip
+        with no_warmup():
+            model, found = auto.from_pretrained(
+                folder, config=sizes, attn_implementation=ATTENTION, local_files_only=True,
+                use_safetensors=True, trust_remote_code=False, dtype=precision.weights,
+                device_map={"": str(precision.device)}, output_loading_info=True, **extra,
+            )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if exhaustion.of_device(error):
             raise
@@ -74,7 +77,45 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
     if four_bit:
         quantize.check_four_bit(model, kind.quantised)
         quantize.keep_layout(model)
+    widen(model)
     return model
+
+
+def widen(model: nn.Module) -> None:
+    """Embeddings, norms and whatever else is fp16 and no matrix product: fp32 from now on.
+
+    Then the residual stream is fp32 too, since autocast gives fp16 to products alone. In fp16 the
+    stream of Qwen2.5-VL and its like passes 65,504. peft's `prepare_model_for_kbit_training` does
+    the same, and to products that are not 4-bit as well: those are cast back at every use.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            continue
+        for parameter in module.parameters(recurse=False):
+            if parameter.dtype == torch.float16:
+                parameter.data = parameter.data.float()
+
+
+@contextmanager
+def no_warmup() -> Iterator[None]:
+    """Loading without transformers' allocation of the whole model in one block beforehand.
+
+    The block would be the memory peak of the phase `load`, whatever the weights then need: it is
+    sized by a guess of their types. It saves calls of cudaMalloc, which expandable segments make
+    page by page anyway.
+    """
+    from transformers import modeling_utils
+
+    name = "caching_allocator_warmup"
+    before = getattr(modeling_utils, name, None)
+    if before is None:  # another version, without it
+        yield
+        return
+    setattr(modeling_utils, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        setattr(modeling_utils, name, before)
 
 
 def sizes_of(folder: Path, kind: Kind) -> Any:

@@ -23,7 +23,7 @@ from torch.nn import functional
 from engines import models
 from engines.emitter import EngineError
 from engines.fitting import Need, Phase, Want
-from engines.torchkit import rehearsal, shipped
+from engines.torchkit import pretrained, rehearsal, shipped
 from engines.torchkit.configs import ATTENTION
 from engines.torchkit.ledger import Ledger, book_model
 from engines.torchkit.precision import DTYPES
@@ -217,6 +217,7 @@ def build(config: dict[str, Any], tuning: Tuning) -> tuple[Any, int]:
     seeing: Any = AutoModelForImageTextToText
     model = seeing.from_config(described, dtype=tuning.dtype, attn_implementation=ATTENTION)
     model.requires_grad_(False)
+    pretrained.widen(model)
     files = 2 * sum(parameter.numel() for parameter in model.parameters())
     rehearsal.adapt(model.model.language_model, tuning)
     return model, files

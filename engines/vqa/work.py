@@ -74,7 +74,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> 
     answering = [name for name, on in (("EMA", params.ema), ("SWA", params.swa)) if on]
     facts = {
         **ready.facts,
-        "precision": context.precision.name,
+        "precision": context.precision.said,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": "linear warm-up, then cosine to 0",
         "checkpointing": "non-reentrant" if params.checkpointing else "off",

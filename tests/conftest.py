@@ -1,0 +1,28 @@
+"""What holds for all tests: on a GPU, warnings that a CPU never gives are no errors."""
+
+import re
+
+import pytest
+
+ONLY_ON_A_GPU = (
+    "Attempting to run cuBLAS, but there was no current CUDA context! Attempting to set the "
+    "primary context...",
+    "Attempting to run cuFFT, but there was no current CUDA context! Attempting to set the "
+    "primary context...",
+    "Memory Efficient attention defaults to a non-deterministic algorithm.",
+    "Flash Attention defaults to a non-deterministic algorithm.",
+    "cuDNN Attention defaults to a non-deterministic algorithm.",
+    "The CUDA Graph is empty. This usually means that the graph was",
+    "expandable_segments not supported on this platform",
+)
+"""UserWarnings of torch's CUDA libraries, word for word as far as the text is fixed; the last is of
+the allocator on other systems than Linux."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let them pass where the marker `gpu` is, and nowhere else."""
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            for message in ONLY_ON_A_GPU:
+                pattern = re.escape(message).replace(":", r"\x3a")  # a colon ends the message
+                item.add_marker(pytest.mark.filterwarnings(f"ignore:{pattern}:UserWarning"))
