@@ -15,7 +15,8 @@ from typing import Final, Self
 
 from datasets_mm import frames as video
 from datasets_mm.decode import Resample, UnusableError, open_inside
-from datasets_mm.images import HASH_BYTES, WINDOW, Entry, Filler, ImageCache
+from datasets_mm.images import WINDOW, Entry, Filler, ImageCache
+from datasets_mm.pixelfile import HASH_BYTES
 from datasets_mm.store import silent
 
 VERSION: Final = 2

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -33,7 +33,17 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP")
 ORIENTATION: Final = 0x0112
 """EXIF's tag; values 5 to 8 swap width and height."""
 LYING: Final = frozenset({5, 6, 7, 8})
+LAST_COLUMN_FIRST: Final = frozenset({2, 3, 6, 7})
+"""Turned upright, the column that a decoder completes lies on the left."""
+LAST_ROW_FIRST: Final = frozenset({3, 4, 7, 8})
 
+MARGIN: Final = 2
+"""JPEGs are decoded at 1/2 or 1/4 of their size where that leaves so many times the pixels, in each
+direction, that are wanted. 99.9 % of the values are then within 5 levels of 255 of those from a
+full decode, 0.2 in the mean (shapes with noise); with 1 it were 25, at 1/8 0.6 in the mean."""
+SHRINKS: Final = (4, 2, 1)
+
+Box = tuple[float, float, float, float]
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Resample = Literal["bicubic", "bilinear", "lanczos"]
 FILTERS: Final = {
@@ -94,25 +104,60 @@ def decode(data: bytes, size: int, resample: Resample) -> Pixels:
 
     CLIP's own preprocessing (resize, then crop) in one pass, equal to it within a level of
     rounding: only what stays is computed, so that a 20000 x 2 picture is not blown up on the way.
+    JPEGs whose shorter side is 4 times `size` or more are decoded smaller (see MARGIN).
     """
-    return _made(data, lambda image: fitted(image, size, resample))
+
+    def make(image: Image.Image, whole: Whole) -> Pixels:
+        box = whole.inside(_centre(whole.width, whole.height, size))
+        return np.asarray(image.resize((size, size), FILTERS[resample], box=box), np.uint8)
+
+    return _made(data, make, size)
 
 
 def decode_uncut(data: bytes, width: int, height: int, resample: Resample) -> Pixels:
     """uint8 [height, width, 3]: upright, on white, all of the picture in just this size."""
-    return _made(
-        data, lambda image: np.asarray(image.resize((width, height), FILTERS[resample]), np.uint8)
-    )
+
+    def make(image: Image.Image, whole: Whole) -> Pixels:
+        box = whole.inside((0, 0, whole.width, whole.height))
+        return np.asarray(image.resize((width, height), FILTERS[resample], box=box), np.uint8)
+
+    return _made(data, make, max(width, height))
 
 
-def _made(data: bytes, make: Callable[[Image.Image], Pixels]) -> Pixels:
-    """What `make` makes of the RGB image, else UnusableError."""
+class Whole(NamedTuple):
+    """Where all of the upright picture, `width` by `height` in its file, lies in the decoded image.
+
+    Decoded smaller, its last column and row are of whole blocks, so more than there is; in a turned
+    picture they come first.
+    """
+
+    width: int
+    height: int
+    left: float = 0
+    top: float = 0
+    shrink: int = 1
+
+    def inside(self, box: Box) -> Box:
+        """A box of the picture as one of the decoded image."""
+        left, top, right, bottom = (edge / self.shrink for edge in box)
+        return self.left + left, self.top + top, self.left + right, self.top + bottom
+
+
+Make = Callable[[Image.Image, Whole], Pixels]
+"""Pixels of an upright RGB image."""
+
+
+def _made(data: bytes, make: Make, most: int) -> Pixels:
+    """What `make` makes of the RGB image, else UnusableError. `most`: the longer side wanted."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx")
+            size, turn = image.size, _turn(image)
+            shrink = _shrink(image, most * MARGIN)
             image.load()
-            return make(_flat(image))
+            flat = _flat(image)
+            return make(flat, _whole(flat, size, turn, shrink))
     except UnusableError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -128,10 +173,33 @@ def extent(data: bytes) -> tuple[int, int]:
     """(width, height) of a picture that decodes, turned upright by EXIF; read from its header."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        with contextlib.suppress(Exception):  # a broken EXIF block leaves the picture as it lies
-            if image.getexif().get(ORIENTATION) in LYING:
-                return height, width
-        return width, height
+        return (height, width) if _turn(image) in LYING else (width, height)
+
+
+def _turn(image: Image.Image) -> int:
+    """EXIF's orientation; a broken EXIF block leaves the picture as it lies."""
+    with contextlib.suppress(Exception):
+        return int(image.getexif().get(ORIENTATION, 1))
+    return 1
+
+
+def _whole(flat: Image.Image, size: tuple[int, int], turn: int, shrink: int) -> Whole:
+    """Of an image decoded from a file's picture of `size`, already turned upright."""
+    if shrink == 1:
+        return Whole(*flat.size)
+    width, height = size[::-1] if turn in LYING else size
+    left = flat.width - width / shrink if turn in LAST_COLUMN_FIRST else 0
+    top = flat.height - height / shrink if turn in LAST_ROW_FIRST else 0
+    return Whole(width, height, left, top, shrink)
+
+
+def _shrink(image: Image.Image, least: int) -> int:
+    """Let the decoder of a JPEG make it smaller, both sides `least` or more; by how much."""
+    if image.format != "JPEG":
+        return 1
+    shrink = next(one for one in SHRINKS if one == 1 or min(image.size) // one >= least)
+    size = image.width // shrink, image.height // shrink
+    return shrink if shrink > 1 and image.draft(image.mode, size) else 1
 
 
 def fitted(
@@ -156,7 +224,7 @@ def _flat(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _centre(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+def _centre(width: int, height: int, size: int) -> Box:
     """Box in source pixels of what remains after resize and centre crop, roundings included."""
     short = min(width, height)
     wide, high = int(size * width / short), int(size * height / short)

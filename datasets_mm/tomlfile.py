@@ -127,11 +127,14 @@ def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list
     """The key path as a person would write it, and the models that may stand there.
 
     pydantic puts the tag of a union member among the keys; nobody wrote it there: it is left out.
+    Tags of values that are no tables stand in angle brackets.
     """
     text, models = "", [model]
     for part in loc:
         if isinstance(part, int):
             text += f"[{part}]"
+            continue
+        if part.startswith("<"):
             continue
         fields = [field for one in models if (field := _field(one, part))]
         tagged = [one for one in models if part in _tags(one)]

@@ -17,8 +17,9 @@ from datasets_mm.store import silent
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION: Final = 1
-"""Raised when equal files give other pixels: the old rows are then left alone."""
+VERSION: Final = 2
+"""Raised when equal files give other pixels: the old rows are then left alone. 2: large JPEGs are
+decoded smaller."""
 
 
 class UncutCache(ImageCache):

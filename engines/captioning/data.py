@@ -13,7 +13,6 @@ import numpy as np
 
 from datasets_mm.clips import ClipCache
 from datasets_mm.images import ImageCache
-from datasets_mm.source import SourceError
 from engines import models
 from engines.captioning import captions
 from engines.captioning.captions import Captions
@@ -144,7 +143,9 @@ def _decode(
 
 def _pictures(context: Context, size: int, said: Captions) -> tuple[Any, Rows]:
     """uint8 [N, S, S, 3] and the row [n, 1] of each picture; -1: it cannot be read."""
-    cache = ImageCache.open(said.paths, said.root, size, context.cache_root, progress=context.say)
+    root = context.cache_root
+    with subsets.explained():
+        cache = ImageCache.open(said.paths, said.root, size, root, progress=context.say)
     subsets.tell_skipped(context.emit, cache.skipped, "pictures")
     rows = np.asarray([cache.row(path) for path in said.paths], np.int64)[:, None]
     return cache.array, rows
@@ -153,12 +154,10 @@ def _pictures(context: Context, size: int, said: Captions) -> tuple[Any, Rows]:
 def _clips(context: Context, size: int, said: Captions) -> tuple[Any, Rows]:
     """uint8 [N, S, S, 3] and the rows [n, F] of each clip's frames; -1: it cannot be read."""
     frames = context.params.frames
-    try:
+    with subsets.explained():
         cache = ClipCache.open(
             said.paths, said.root, size, frames, context.cache_root, progress=context.say
         )
-    except SourceError as error:
-        raise EngineError(str(error)) from None
     subsets.tell_skipped(context.emit, cache.skipped, "videos")
     subsets.tell_substituted(context.emit, cache.substituted)
     first = np.asarray([cache.row(path) for path in said.paths], np.int64)[:, None]

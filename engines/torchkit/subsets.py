@@ -5,17 +5,28 @@ Apart from any engine: all of them ask for subsets by name and owe a person the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm import build, catalog
 from datasets_mm.recipe import RecipeError
+from datasets_mm.source import SourceError
 from engines.emitter import Emitter, EngineError
 
 NAMED_SKIPS: Final = 5
 """Unusable media that are named for each reason; the others are counted."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What data cannot give, as the engine's own sentence."""
+    try:
+        yield
+    except SourceError as error:
+        raise EngineError(str(error)) from None
 
 
 @dataclass(frozen=True)

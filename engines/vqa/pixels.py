@@ -16,6 +16,7 @@ from typing import Any
 from datasets_mm.decode import UnusableError, extent, read_inside
 from datasets_mm.uncut import UncutCache
 from engines.emitter import EngineError
+from engines.torchkit import subsets
 from engines.vqa.params import Params
 from engines.vqa.sight import Pixels, Sight
 
@@ -92,7 +93,8 @@ class Pictures:
                     wanted.setdefault(size, []).append((path, scale))
         for size, views in wanted.items():
             named = [path for path, _ in views]
-            cache = UncutCache.open(named, root, size, self.cache_root, self.say)
+            with subsets.explained():
+                cache = UncutCache.open(named, root, size, self.cache_root, self.say)
             for path, scale in views:
                 if path in cache.skipped:
                     raise unreadable(root, path, cache.skipped[path])

@@ -47,6 +47,9 @@ def images(row: dict[str, Any]) -> Finding:
     if row["lost"]:
         text += f"; {row['lost']:,} paths name rows that are not there"
         return note(name, text, "nothing to do: the next run decodes them again")
+    if row.get("old"):
+        remedy = f"delete {row['folder']}, unless an older version of the workbench uses it"
+        return note(name, f"{text}; of an earlier version, read by nothing here", remedy)
     gone = f", {row['gone']} files are gone or have changed" if row["gone"] else ""
     checked = (
         f"{row['checked']} of them decoded again and equal" if row["checked"] else "none checked"

@@ -120,3 +120,12 @@ def test_it_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.write_text("{}")
     assert cost.kept(tmp_path / "cache") is None
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["overhead.json"]
+
+
+def test_a_cache_of_an_earlier_version_is_named_and_not_compared(cache: Path) -> None:
+    folder = next((cache / "images").glob("16-*"))
+    row = health.image_cache(folder.rename(folder.with_name("16-bicubic-center-v1")))
+    found = caches.images(row)
+    assert (found.standing, row["rows"], row["checked"]) == ("note", 40, 0)
+    assert "earlier version" in found.text
+    assert "delete" in found.remedy
