@@ -134,7 +134,7 @@ def host_ratio(rounds: int = 8, steps: int = 6) -> float:
     step = retrieval_step(torch.device("cpu"), thin=8, batch=8, precision="fp32", image_size=32)
     job, ratios = step.job, []
     job.stop_at, job.checkpoint_root = steps, None
-    batches = [batch for _, made in job.loader.steps(0, steps) for batch in made]
+    batches = [batch.result() for batch in job.loader.batches(0, steps)]
     bare, watch, many = bare_loop(job), stopwatch(torch.device("cpu")), 10**6
     for _ in range(rounds + 1):
         began = time.process_time()

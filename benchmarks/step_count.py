@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from unittest import mock
 
@@ -33,6 +34,7 @@ from engines import protocol
 from engines.emitter import Emitter
 from engines.torchkit import ledger as books
 from engines.torchkit import loop, stand_ins
+from engines.torchkit.batches import Pending, ahead
 from engines.torchkit.measure import Ledger
 from engines.torchkit.rehearsal import Tuning
 
@@ -182,10 +184,14 @@ class OneBatch:
     def __init__(self, order: Any, batches: list[Any]) -> None:
         self.order, self._batches = order, batches
 
-    def steps(self, start: int, end: int) -> Iterator[tuple[int, Iterator[Any]]]:
+    def batches(self, start: int, end: int) -> Iterator[Pending[Any]]:
         """The same micro-batches in every step."""
-        for _ in range(start, end):
-            yield len(self._batches), iter(self._batches)
+        steps = (batch for _ in range(start, end) for batch in self._batches)
+        return ahead((partial(_identity, batch) for batch in steps), None, 0)
+
+
+def _identity(batch: Any) -> Any:
+    return batch
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,14 @@ from engines.emitter import Emitter
 from engines.retrieval import clip, wording
 from engines.retrieval.items import ArrayItems, TokenItems
 from engines.retrieval.loss import contrastive
-from engines.retrieval.pairs import NONE, PairBatch, PairGatherer, Pool, Side, to_device
+from engines.retrieval.pairs import NONE, PairBatch, PairGatherer, Pool, Side
 from engines.retrieval.work import openmp_wait
 from engines.torchkit import loop
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.measure import Ledger, Meter, stopwatch
 from engines.torchkit.optimizers import adamw, set_lr
 from engines.torchkit.precision import Precision
+from engines.torchkit.prefetch import to_device
 from engines.torchkit.schedules import warmup_cosine
 
 SEED, TEMPERATURE = 42, 0.07

@@ -29,13 +29,14 @@ from engines.retrieval import loading, shapes, work
 from engines.retrieval.clip import ClipEncoder
 from engines.retrieval.context import Context
 from engines.retrieval.items import ArrayItems, TokenItems
-from engines.retrieval.pairs import PairBatch, PairGatherer, Pool, Side, to_device
+from engines.retrieval.pairs import PairBatch, PairGatherer, Pool, Side
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Prepared
 from engines.retrieval.wording import Words
 from engines.torchkit import device, loop, shipped
 from engines.torchkit.measure import Ledger, Meter, stopwatch
 from engines.torchkit.precision import Precision
+from engines.torchkit.prefetch import to_device
 from workbench import plan, presence
 
 PRESET = "weekly-m2kr"

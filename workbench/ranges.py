@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -127,7 +127,15 @@ def key(settings: Mapping[str, Any]) -> str:
 
 def whole_settings(search: Search, params: type[BaseModel]) -> set[str]:
     """The searched settings that take whole numbers only."""
-    return {name for name in search.ranges if params.model_fields[name].annotation is int}
+    return {name for name in search.ranges if _is_whole(params.model_fields[name].annotation)}
+
+
+def _is_whole(annotation: Any) -> bool:
+    """Whether its numbers are whole: `int`, alone or beside words such as `auto`."""
+    if annotation is int:
+        return True
+    parts = [part for part in get_args(annotation) if isinstance(part, type) or get_args(part)]
+    return float not in parts and any(map(_is_whole, parts))
 
 
 def every(search: Search, params: type[BaseModel]) -> Iterator[Settings] | None:

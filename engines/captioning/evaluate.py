@@ -16,15 +16,17 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from engines import protocol
 from engines.captioning.context import Context
 from engines.captioning.data import Split
 from engines.captioning.judge import Judge
-from engines.captioning.media import CaptionBatch, Rows, padded, to_device
+from engines.captioning.media import CaptionBatch, Rows, padded
 from engines.captioning.prepare import Prepared
 from engines.captioning.scores import Scored, diversity
 from engines.captioning.scores.diversity import Diversity
+from engines.torchkit.batches import slices
 from engines.torchkit.looks import looking
 from results.statistics import Interval, bootstrap_mean
 
@@ -70,27 +72,28 @@ class Evaluator:
         return Losses(own, other, np.asarray([len(one) for one in tokens], np.float64))
 
     def _summed(self, rows: Rows, tokens: Sequence[npt.NDArray[np.int64]]) -> Numbers:
+        def gather(part: Rows) -> CaptionBatch:
+            ids, labels = padded([tokens[place] for place in part])
+            return CaptionBatch(self._ready.items.gather(rows[part]), ids, labels)
+
         found = []
+        parts = slices(np.arange(len(rows)), self._batch)
         with looking(self._ready.model):
-            for start in range(0, len(rows), self._batch):
+            for _, batch in self._context.pipeline.batches(parts, gather):
                 self._context.emit.check_stop()
-                ids, labels = padded(tokens[start : start + self._batch])
-                seen = self._ready.items.gather(rows[start : start + self._batch])
-                batch = to_device(CaptionBatch(seen, ids, labels), self._context.device)
                 features = self._ready.features(batch.media)
                 with self._context.precision.autocast():
                     summed, _ = self._ready.model(features, batch.ids, batch.labels)
-                found.append(summed.double().cpu().numpy())
-        return np.concatenate(found)
+                found.append(summed.double())
+        return torch.cat(found).cpu().numpy()
 
     def captions(self, split: Split) -> list[str]:
         """Greedy captions of all media."""
         found: list[str] = []
         longest = self._context.params.max_new_tokens
         with looking(self._ready.model):
-            for start in range(0, len(split), self._batch):
-                rows = split.rows[start : start + self._batch]
-                seen = self._ready.items.gather(rows).to(self._context.device)
+            parts = slices(split.rows, self._batch)
+            for _, seen in self._context.pipeline.batches(parts, self._ready.items.gather):
                 features = self._ready.features(seen)
                 with self._context.precision.autocast():
                     made = self._ready.model.generate(features, longest)

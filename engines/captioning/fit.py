@@ -175,7 +175,7 @@ def training(scene: Scene, model: Captioner) -> list[Parts]:
         with imagined.head_apart(ledger, model.llm):
             return mean_loss(*model(scene.features(media), ids, ids))
 
-    return [calibrated, rehearsal.training(ledger, model, scene.tuning, loss).parts]
+    return [calibrated, rehearsal.training(ledger, model, scene.tuning, loss, seen).parts]
 
 
 def evaluation(scene: Scene, model: Captioner, *, trains: bool) -> tuple[list[Parts], str]:

@@ -17,6 +17,7 @@ from engines.captioning.media import Frames, Rows
 from engines.captioning.prepare import Prepared
 from engines.captioning.scores import Numbers, Scored, mean_score, siglip
 from engines.captioning.scores.local import LocalScorer
+from engines.torchkit.batches import slices
 
 AT_ONCE: Final = 256
 LOCAL: Final = "cosine (local stand-in)"
@@ -89,9 +90,6 @@ class Judge:
 
     def _pooled(self, rows: Rows) -> Numbers:
         """The mean feature of each medium, [n, D]."""
-        found = []
-        for start in range(0, len(rows), AT_ONCE):
-            seen = self._ready.items.gather(rows[start : start + AT_ONCE])
-            features = self._ready.features(seen.to(self._context.device))
-            found.append(features.float().mean((1, 2)).cpu().numpy())
-        return np.concatenate(found)
+        batches = self._context.pipeline.batches(slices(rows, AT_ONCE), self._ready.items.gather)
+        pooled = [self._ready.features(seen).float().mean((1, 2)) for _, seen in batches]
+        return torch.cat(pooled).cpu().numpy()

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from engines.captioning.vision import Tower
-from engines.torchkit.batches import share
+from engines.torchkit.batches import share, slices
 from engines.torchkit.draws import draw
 from engines.torchkit.features import FeatureStore, key
+from engines.torchkit.prefetch import InputPipeline, arrays, pinned
 
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int, int, str], None]
@@ -97,7 +98,9 @@ def store_of(tower: Tower, root: Any, dtype: str) -> FeatureStore:
     return FeatureStore(root, tower.fingerprint(), (tower.shape.patches, tower.shape.width), dtype)
 
 
-def cached(pixels: Frames, store: FeatureStore, tower: Tower, say: Progress) -> Cached:
+def cached(
+    pixels: Frames, store: FeatureStore, tower: Tower, pipeline: InputPipeline, say: Progress
+) -> Cached:
     """The features of all frames, computed where the store has none.
 
     Raises:
@@ -106,18 +109,18 @@ def cached(pixels: Frames, store: FeatureStore, tower: Tower, say: Progress) -> 
     keys = pixels.keys()
     flat = Frames(pixels.arrays, pixels.places.reshape(-1, 1, 2))
 
-    def compute(
-        positions: Sequence[int],
-    ) -> Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]:
-        rows = np.asarray(positions, np.int64)
-        at_once = tower.at_once
-        for start in range(0, len(rows), at_once):
-            part = rows[start : start + at_once]
-            frames = flat.gather(part)[:, 0].to(tower.precision.device)
-            yield part.tolist(), tower.encode(frames).cpu().numpy()
-            say(start + len(part), len(rows), "frames")
+    def gather(rows: Rows) -> Tensor:
+        return flat.gather(rows)[:, 0]
 
-    stored = store.open(keys, compute)
+    def encode(rows: Rows) -> Iterator[tuple[Sequence[int], Tensor]]:
+        done = 0
+        for part, frames in pipeline.batches(slices(rows, tower.at_once), gather):
+            features = tower.encode(frames)
+            done += len(part)
+            say(done, len(rows), "frames")
+            yield part.tolist(), features
+
+    stored = store.open(keys, lambda positions: arrays(encode(np.asarray(positions, np.int64))))
     places = stored.places.reshape(len(pixels), pixels.frames, 2)
     size = store.bytes_of(len(set(keys)))
     return Cached(Frames(stored.arrays, places), stored.computed, size)
@@ -138,18 +141,6 @@ class CaptionBatch:
 
     def __len__(self) -> int:
         return self.whole or len(self.ids)
-
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> CaptionBatch:
-        """With the function applied to every tensor."""
-        media, ids, labels = (function(one) for one in (self.media, self.ids, self.labels))
-        return CaptionBatch(media, ids, labels, self.whole)
-
-
-def to_device(batch: CaptionBatch, device: torch.device) -> CaptionBatch:
-    """The batch on a device; asynchronous from pinned memory."""
-    if device.type == "cpu":
-        return batch
-    return batch.mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 class Spoken:
@@ -189,7 +180,7 @@ class Gatherer:
         own = slice(first, last) if last > first else slice(0, 1)
         ids, labels = padded([self._spoken.tokens[place] for place in drawn[own]])
         batch = CaptionBatch(self._items.gather(self._media[rows[own]]), ids, labels, len(rows))
-        return batch.mapped(Tensor.pin_memory) if self.pin else batch
+        return pinned(batch) if self.pin else batch
 
 
 def padded(tokens: Sequence[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:

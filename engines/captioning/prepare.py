@@ -127,7 +127,7 @@ def _items(context: Context, data: Data, tower: Tower) -> tuple[Frames, str]:
         missing,
     )
     began = emit.now()
-    made = media.cached(data.pixels, store, tower, context.say)
+    made = media.cached(data.pixels, store, tower, context.pipeline, context.say)
     tower.drop()  # of no more use: 1.2 GB of the GPU for CLIP ViT-L
     took = emit.now() - began
     said = f"{made.bytes / 2**20:.1f} MiB; {made.computed} frames computed in {took:.1f} s"

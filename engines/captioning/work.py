@@ -13,7 +13,7 @@ from engines.captioning.context import Context
 from engines.captioning.data import Data, read_data
 from engines.captioning.evaluate import Evaluator
 from engines.captioning.judge import Judge
-from engines.captioning.media import CaptionBatch, Gatherer, Spoken, to_device
+from engines.captioning.media import CaptionBatch, Gatherer, Spoken
 from engines.captioning.model import mean_loss
 from engines.captioning.params import Params
 from engines.captioning.parts import part
@@ -26,6 +26,7 @@ from engines.torchkit import device, forecast, loop, opening, quantize, timed, t
 from engines.torchkit.course import Course
 from engines.torchkit.identity import fingerprint_samples
 from engines.torchkit.optimizers import decay_groups
+from engines.torchkit.prefetch import to_device
 
 Job = loop.Training[CaptionBatch]
 
@@ -123,10 +124,7 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
         summed, tokens = (team.gather(one, len(batch)) for one in own)
         return loop.Outcome(mean_loss(summed, tokens), watch.latest, len(batch))
 
-    def transfer(batch: CaptionBatch) -> CaptionBatch:
-        return to_device(batch, context.device)
-
-    job = course.job(model, gatherer, transfer, forward)
+    job = course.job(model, gatherer, forward)
     job.optimizer = optimizer(params, ready)
     if params.schedule == "constant":
         job.lr_at = lambda step: params.lr * min(1.0, (step + 1) / max(1, course.warm))
@@ -164,6 +162,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> 
     facts = {
         **ready.facts,
         "precision": context.precision.said,
+        **context.pipeline.facts,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": f"linear warm-up, then {params.schedule}",
         "checkpointing": "non-reentrant" if params.checkpointing else "off",

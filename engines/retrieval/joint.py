@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from engines.emitter import EngineError
-from engines.retrieval.items import Items, by_cost
-from engines.retrieval.pairs import NONE, Side, gather
-from engines.retrieval.search import Encoded, Encoder
+from engines.retrieval.items import Items, Rows, by_cost
+from engines.retrieval.pairs import NONE, Inputs, Side, gather
+from engines.retrieval.search import Encoded, Encoder, Results
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,20 @@ class JointEncoder(Encoder):
     def _items(self, side: Side, name: str, texts: Items, images: Items) -> Tensor:
         costs = np.append(texts.costs(), 1)[side.texts]  # NONE, which is -1, takes the 1
         usual = max(1, int(np.median(costs)))
-        done, vectors = 0, None
-        for part in by_cost(np.maximum(costs, usual), self._batch * usual):
-            self._emit.check_stop()
-            inputs = gather(side.take(part), texts, images).to(self._precision.device)
-            with self._precision.autocast():
-                made = self._model.items(inputs, name)
-            self._count_batch()
-            if vectors is None:
-                width = made[0].numel()
-                vectors = self._room.zeros(len(side), width).view(-1, *made.shape[1:])
-            vectors[torch.from_numpy(part).to(vectors.device)] = made.to(vectors.device)
-            done += len(part)
-            self._emit.progress(done, len(side), "items")
-        assert vectors is not None  # noqa: S101 - there is at least one item
-        return vectors
+
+        def gathered(part: Rows) -> tuple[Inputs, Tensor]:
+            return gather(side.take(part), texts, images), torch.from_numpy(part)
+
+        def compute() -> Results:
+            done = 0
+            parts = by_cost(np.maximum(costs, usual), self._batch * usual)
+            for part, (inputs, at) in self._pipeline.batches(parts, gathered):
+                self._emit.check_stop()
+                with self._precision.autocast():
+                    made = self._model.items(inputs, name)
+                self._count_batch()
+                done += len(part)
+                self._emit.progress(done, len(side), "items")
+                yield (part, at), made
+
+        return self._placed(compute(), len(side))

@@ -6,7 +6,6 @@ batches nor the number of workers changes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from engines.retrieval.items import Items, Rows
 from engines.torchkit.batches import share
 from engines.torchkit.draws import draw, hashed
 from engines.torchkit.identity import fingerprint_samples
+from engines.torchkit.prefetch import pinned
 
 NONE = -1
 """Row of a modality that is not there."""
@@ -77,20 +77,6 @@ class Inputs:
     images: Tensor
     image_at: Tensor
 
-    def to(self, device: torch.device) -> Inputs:
-        """On a device; asynchronous from pinned memory."""
-        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> Inputs:
-        """With the function applied to every tensor."""
-        return Inputs(
-            self.size,
-            function(self.texts),
-            function(self.text_at),
-            function(self.images),
-            function(self.image_at),
-        )
-
 
 @dataclass(frozen=True)
 class PairBatch:
@@ -137,7 +123,7 @@ class PairGatherer:
             gather(pool.positives.take(drawn[own]), self._texts, self._images),
             torch.from_numpy(positive_matrix(pool, rows, drawn)),
         )
-        return _mapped(batch, Tensor.pin_memory) if self.pin else batch
+        return pinned(batch) if self.pin else batch
 
 
 def drop_modality(queries: Side, rows: Rows, seed: int, epoch: int, share: float) -> Side:
@@ -189,16 +175,3 @@ def padding_of_join(first: Inputs, second: Inputs) -> int:
     """Tokens that `joined` adds."""
     (rows, width), (others, other_width) = first.texts.shape, second.texts.shape
     return rows * max(0, other_width - width) + others * max(0, width - other_width)
-
-
-def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
-    """The batch on a device; asynchronous from pinned memory."""
-    if device.type == "cpu":
-        return batch
-    return _mapped(batch, lambda t: t.to(device, non_blocking=True))
-
-
-def _mapped(batch: PairBatch, function: Callable[[Tensor], Tensor]) -> PairBatch:
-    return PairBatch(
-        batch.queries.mapped(function), batch.passages.mapped(function), function(batch.positive)
-    )

@@ -109,7 +109,8 @@ def decode_images(run: Context, data: Data) -> ArrayItems:
     arrays, places = [], np.full((len(data.strings.images), 2), NONE, np.int64)
     for number, (root, named) in enumerate(by_root.items()):
         paths = [path for _, path in named]
-        cache = ImageCache.open(paths, Path(root), size, run.cache_root, progress=run.say)
+        with subsets.explained():
+            cache = ImageCache.open(paths, Path(root), size, run.cache_root, progress=run.say)
         arrays.append(cache.array)
         for row, path in named:
             places[row] = (number, cache.row(path))
@@ -179,13 +180,15 @@ def _frozen(run: Context, data: Data, images: ArrayItems) -> Prepared:
     model = frozen.HeadEncoder(entry.architecture, run.params.temperature)
     loading.shape(model, entry, run.params, None)
     facts = loading.facts(model, run.params)
-    tower = frozen.TextTower(model.text_layers, run.precision)
+    tower = frozen.TextTower(model.text_layers, run.precision, run.pipeline)
     words = wording.plain(wording.from_folder(tower.folder), "the model's own")
     items = tokenise(run, data.strings.texts.values(), words)
     run.emit.phase("cache", "text features")
     texts = tower.features(items, run.cache_root, run.say)
     run.emit.phase("cache", "image features")
-    pictures = frozen.ImageTower(run.precision).features(images, run.cache_root, run.say)
+    pictures = frozen.ImageTower(run.precision, run.pipeline).features(
+        images, run.cache_root, run.say
+    )
     run.team.pass_on()
     run.emit.phase("load", entry.name)
     facts |= {

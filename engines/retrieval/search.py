@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,8 +16,13 @@ from engines.emitter import Emitter, EngineError
 from engines.retrieval.encoder import DualEncoder, unit
 from engines.retrieval.items import Items, Rows, by_cost
 from engines.retrieval.pairs import NONE, Side
+from engines.torchkit import prefetch
 from engines.torchkit.measure import stopwatch
 from engines.torchkit.precision import Precision
+from engines.torchkit.prefetch import InputPipeline
+
+Results = Iterator[tuple[tuple[Rows, Tensor], Tensor]]
+"""Rows of a batch, here and on the device, and what was computed of them."""
 
 FUSED_AT_ONCE: Final = 65_536
 GIB: Final = 1 << 30
@@ -91,8 +98,10 @@ class Encoder:
         batch: int,
         emit: Emitter,
         room: Room | None = None,
+        pipeline: InputPipeline | None = None,
     ) -> None:
         self._model = model.eval()
+        self._pipeline = pipeline or InputPipeline(precision.device)
         self._precision = precision
         self._batch = batch
         self._emit = emit
@@ -131,22 +140,39 @@ class Encoder:
         most = self._batch * max(1, int(np.median(costs)))
         kind, _, side = what.partition(":")
         embed = self._model.embed_texts if kind == "text" else self._model.embed_images
-        vectors: Tensor | None = None
-        for part in by_cost(costs, most):
-            self._emit.check_stop()
-            batch = items.gather(present[part]).to(self._precision.device)
-            with self._precision.autocast():
-                made = unit(embed(batch, side))
-            self._count_batch()
-            if vectors is None:  # one more row, of zeros, for what is not there
-                vectors = self._room.zeros(len(present) + 1, made.shape[1])
-            vectors[torch.from_numpy(part).to(vectors.device)] = made.to(vectors.device)
-            done += len(part)
-            self._emit.progress(done, total, "items")
-        assert vectors is not None  # noqa: S101 - there is at least one present row
+
+        def gather(part: Rows) -> tuple[Tensor, Tensor]:
+            return items.gather(present[part]), torch.from_numpy(part)
+
+        def compute() -> Results:
+            count = done
+            for part, (batch, at) in self._pipeline.batches(by_cost(costs, most), gather):
+                self._emit.check_stop()
+                with self._precision.autocast():
+                    made = unit(embed(batch, side))
+                self._count_batch()
+                count += len(part)
+                self._emit.progress(count, total, "items")
+                yield (part, at), made
+
+        # One more row, of zeros, for what is not there.
+        vectors = self._placed(compute(), len(present) + 1)
         shift = len(unique) - len(present)  # NONE sorts first
         at = np.where(inverse < shift, len(present), inverse - shift)
         return Vectors(vectors, torch.from_numpy(at).to(vectors.device))
+
+    def _placed(self, results: Results, rows: int) -> Tensor:
+        """[rows, ...]: every result in its rows, zeros elsewhere."""
+        key, first = next(results)
+        vectors = self._room.zeros(rows, first[0].numel()).view(-1, *first.shape[1:])
+        results = itertools.chain([(key, first)], results)
+        if vectors.device == first.device:
+            for (_, at), made in results:
+                vectors[at] = made
+        else:
+            for (part, _), array in prefetch.arrays(results):
+                vectors[torch.from_numpy(part)] = torch.from_numpy(array)
+        return vectors
 
     def _count_batch(self) -> None:
         self.batches += 1

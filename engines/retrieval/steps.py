@@ -98,7 +98,7 @@ def train(scene: Scene, queries: Count, passages: Count) -> dict[str, int]:
     forward = work.forward_of(scene.model, objective, _OneRank(size=params.nproc_per_node))
     with _recomputing():
         return rehearsal.training(
-            scene.ledger, scene.model, scene.tuning, lambda: forward(batch).loss
+            scene.ledger, scene.model, scene.tuning, lambda: forward(batch).loss, batch
         ).parts
 
 

@@ -21,7 +21,7 @@ from engines.retrieval.evaluate import Evaluator, epoch_timing
 from engines.retrieval.items import ArrayItems
 from engines.retrieval.joint import JointEncoder
 from engines.retrieval.loss import OBJECTIVES, Objective
-from engines.retrieval.pairs import PairBatch, PairGatherer, to_device, uniform
+from engines.retrieval.pairs import PairBatch, PairGatherer, uniform
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder, Room
@@ -30,6 +30,7 @@ from engines.torchkit.course import Course
 from engines.torchkit.distributed import Team
 from engines.torchkit.ema import Average, Ema
 from engines.torchkit.precision import has_bf16
+from engines.torchkit.prefetch import to_device
 
 Job = loop.Training[PairBatch]
 
@@ -101,11 +102,8 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
         model.compile_towers()
     forward = forward_of(wrapped, OBJECTIVES[params.loss], team)
 
-    def transfer(batch: PairBatch) -> PairBatch:
-        return to_device(batch, context.device)
-
     course = Course.of(context, len(data.pool), data.pool.digest(data.subset.fingerprint))
-    job = course.job(model, gatherer, transfer, forward)
+    job = course.job(model, gatherer, forward)
     job.ema = Ema(model, params.ema) if params.ema else None
     return job
 
@@ -134,6 +132,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:
     facts = {
         **ready.facts,
         "precision": context.precision.said,
+        **context.pipeline.facts,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": "linear warm-up, then cosine to 0",
         "negatives": chance
@@ -180,7 +179,11 @@ def announce_evaluation(context: Context, data: Data, ready: Prepared) -> None:
             trainable_parameters=0,
             subset_fingerprint=data.subset.fingerprint,
             model_revision=ready.revision,
-            facts={**ready.facts, "precision": context.precision.said},
+            facts={
+                **ready.facts,
+                "precision": context.precision.said,
+                **context.pipeline.facts,
+            },
         )
     )
 
@@ -205,7 +208,9 @@ def evaluate(context: Context, data: Data, ready: Prepared, ema: Average | None)
     with ema.applied() if ema is not None else nullcontext():
         room = Room(context.device, params.corpus_memory_gib, context.run_dir)
         kind = JointEncoder if ready.model.joint else Encoder
-        encoder = kind(ready.model, context.precision, params.evaluate_batch, emit, room)
+        encoder = kind(
+            ready.model, context.precision, params.evaluate_batch, emit, room, context.pipeline
+        )
         evaluator = Evaluator(encoder, ready.texts, ready.images, params, emit)
         costs = [evaluator.run(split, context.run_dir) for split in data.splits]
     if context.spec.task == "evaluate":

@@ -8,15 +8,18 @@ gathering them releases the GIL, so workers are threads: no copies, no pickling,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
 Batch = TypeVar("Batch")
+Batch_co = TypeVar("Batch_co", covariant=True)
 
 DEPTH: Final = 2
 """Batches prepared ahead per worker: one in the hand, one being made."""
@@ -49,6 +52,11 @@ class Order:
         """The epoch, from 0, that step number `step` (from 0) belongs to."""
         return step // self.steps_per_epoch
 
+    def parts(self, step: int) -> int:
+        """How many micro-batches a step has."""
+        place = step % self.steps_per_epoch * self.per_step
+        return -(-min(self.per_step, self.rows - place) // self.batch)
+
     def micro_batches(self, step: int) -> list[Rows]:
         """Rows of each micro-batch of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
@@ -58,6 +66,54 @@ class Order:
             self._epoch = epoch
         taken = self._permutation[place * self.per_step : (place + 1) * self.per_step]
         return [taken[i : i + self.batch] for i in range(0, len(taken), self.batch)]
+
+
+def slices(rows: Rows, size: int) -> Iterator[Rows]:
+    """The rows in order, `size` at a time."""
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+class Pending(Protocol[Batch_co]):
+    """A batch that is being made, or that `result` makes."""
+
+    def done(self) -> bool:
+        """Whether `result` returns at once."""
+
+    def result(self) -> Batch_co:
+        """The batch; waits for it."""
+
+
+@dataclass(frozen=True)
+class _Inline(Generic[Batch]):
+    """A batch that is made when it is asked for."""
+
+    result: Callable[[], Batch]
+
+    def done(self) -> bool:
+        return False
+
+
+def ahead(
+    makers: Iterable[Callable[[], Batch]], pool: Executor | None, depth: int
+) -> Iterator[Pending[Batch]]:
+    """What each maker makes, in order, `depth` of them at once in the pool; without one, inline.
+
+    Closing the iterator cancels what no thread has begun.
+    """
+    if pool is None:
+        yield from map(_Inline, makers)
+        return
+    waiting: deque[Future[Batch]] = deque()
+    try:
+        for maker in makers:
+            waiting.append(pool.submit(maker))
+            if len(waiting) >= depth:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 class Loader(Generic[Batch]):
@@ -71,43 +127,17 @@ class Loader(Generic[Batch]):
         self._gather = gather
         self._workers = workers
 
-    def steps(self, start: int, end: int) -> Iterator[tuple[int, Iterator[Batch]]]:
-        """For each step: the number of its micro-batches and an iterator over them.
-
-        The iterator must be exhausted before the next step is asked for.
-        """
+    def batches(self, start: int, end: int) -> Iterator[Pending[Batch]]:
+        """The micro-batches of the steps from `start` to before `end`, one after the other."""
+        makers = self._makers(start, end)
         if not self._workers:
-            for step in range(start, end):
-                yield self._inline(step)
+            yield from ahead(makers, None, 0)
             return
         with ThreadPoolExecutor(self._workers, thread_name_prefix="loader") as pool:
-            yield from self._ahead(pool, start, end)
+            yield from ahead(makers, pool, DEPTH * self._workers)
 
-    def _inline(self, step: int) -> tuple[int, Iterator[Batch]]:
-        micro, epoch = self.order.micro_batches(step), self.order.epoch(step)
-        return len(micro), (self._gather(rows, epoch) for rows in micro)
-
-    def _ahead(
-        self, pool: ThreadPoolExecutor, start: int, end: int
-    ) -> Iterator[tuple[int, Iterator[Batch]]]:
-        waiting: deque[list[Future[Batch]]] = deque()
-        upcoming, ready = start, 0
-        try:
-            for _ in range(start, end):
-                while upcoming < end and (not waiting or ready < DEPTH * self._workers):
-                    epoch = self.order.epoch(upcoming)
-                    waiting.append(
-                        [
-                            pool.submit(self._gather, rows, epoch)
-                            for rows in self.order.micro_batches(upcoming)
-                        ]
-                    )
-                    ready += len(waiting[-1])
-                    upcoming += 1
-                futures = waiting.popleft()
-                ready -= len(futures)
-                yield len(futures), (future.result() for future in futures)
-        finally:
-            for futures in waiting:
-                for future in futures:
-                    future.cancel()
+    def _makers(self, start: int, end: int) -> Iterator[Callable[[], Batch]]:
+        for step in range(start, end):
+            epoch = self.order.epoch(step)
+            for rows in self.order.micro_batches(step):
+                yield partial(self._gather, rows, epoch)

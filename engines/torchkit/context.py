@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 
@@ -17,6 +17,7 @@ from engines.models import ModelEntry
 from engines.protocol import RunSpec
 from engines.torchkit.distributed import Team
 from engines.torchkit.precision import Precision
+from engines.torchkit.prefetch import InputPipeline
 from engines.torchkit.subsets import Source
 
 Params = TypeVar("Params", bound=settings.Data)
@@ -49,6 +50,12 @@ class Context(Generic[Params]):
     def device(self) -> torch.device:
         """What the run computes on."""
         return self.precision.device
+
+    @property
+    def pipeline(self) -> InputPipeline:
+        """How its batches reach the device."""
+        machine = cast("settings.Machine", self.params)  # a section of every engine that trains
+        return InputPipeline.of(machine, self.device, self.team.size)
 
     @property
     def cache_root(self) -> Path:

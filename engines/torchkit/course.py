@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 from torch import nn
@@ -17,6 +18,7 @@ from engines.torchkit.context import Context
 from engines.torchkit.identity import TrainingIdentity
 from engines.torchkit.loop import Outcome, Training
 from engines.torchkit.optimizers import adamw
+from engines.torchkit.prefetch import to_device
 from engines.torchkit.schedules import planned_steps, warmup_cosine, warmup_steps
 
 Batch = TypeVar("Batch")
@@ -66,17 +68,21 @@ class Course:
         self,
         model: nn.Module,
         gatherer: Gathers[Batch],
-        transfer: Callable[[Batch], Batch],
         forward: Callable[[Batch], Outcome],
+        transfer: Callable[[Batch], Batch] | None = None,
     ) -> Training[Batch]:
-        """What the loop needs; an engine changes in it what it does otherwise."""
+        """What the loop needs; an engine changes in it what it does otherwise.
+
+        `transfer`: where a batch is more than copied to the device.
+        """
         run, params = self.run, self.run.params
         gatherer.place = (run.team.rank, run.team.size)
-        gatherer.pin = params.pin_memory and run.device.type == "cuda"
+        pipeline = run.pipeline
+        gatherer.pin = pipeline.pin
         return Training(
             model=model,
-            loader=Loader(self.order, gatherer, params.workers),
-            transfer=transfer,
+            loader=Loader(self.order, gatherer, pipeline.workers),
+            transfer=transfer or partial(to_device, device=run.device),
             forward=forward,
             optimizer=adamw(
                 model, params.lr, params.weight_decay, (0.9, params.beta2), fused=params.fused

@@ -6,7 +6,7 @@ It computes, counts and saves; what a batch is and what a loss is come from the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,6 +24,7 @@ from engines.torchkit.identity import TrainingIdentity
 from engines.torchkit.measure import Ledger, Meter
 from engines.torchkit.optimizers import set_lr
 from engines.torchkit.precision import Precision
+from engines.torchkit.prefetch import Prefetcher
 
 Batch = TypeVar("Batch")
 
@@ -44,7 +45,7 @@ class Training(Generic[Batch]):
     model: nn.Module
     loader: Loader[Batch]
     transfer: Callable[[Batch], Batch]
-    """To the device, not blocking."""
+    """To the device, not blocking; on a GPU on the stream of copies."""
     forward: Callable[[Batch], Outcome]
     optimizer: torch.optim.Optimizer
     lr_at: Callable[[int], float]
@@ -101,7 +102,8 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
     meter.warmup_until = start + meter.warmup_steps
     emit.phase("warmup" if meter.warmup_steps else "train")
     job.model.train()
-    steps = job.loader.steps(start, job.last_step)
+    batches = job.loader.batches(start, job.last_step)
+    feed = Prefetcher(batches, job.transfer, job.precision.device)
     forward = health.checked(job.forward, job.model, job.precision)
     most_skipped = health.skip_limit(job.loader.order.steps_per_epoch, job.steps)
     stop_vote, enough_vote, due, enough = job.team.vote(), job.team.vote(), Due(job), False
@@ -110,8 +112,7 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
             meter.open()
         lr = job.lr_at(step - 1)
         set_lr(job.optimizer, lr)
-        parts, micro_batches = next(steps)
-        outcomes = _compute(job, forward, parts, micro_batches, meter)
+        outcomes = _compute(job, forward, job.loader.order.parts(step - 1), feed, meter)
         norm, overflow = _update(job, parameters)
         meter.lap("optimizer")
         meter.end_step(*_sum(outcomes), norm, overflow)
@@ -143,21 +144,23 @@ def _compute(
     job: Training[Batch],
     forward: Callable[[Batch], Outcome],
     parts: int,
-    micro_batches: Iterator[Batch],
+    feed: Prefetcher[Batch],
     meter: Meter,
 ) -> list[Outcome]:
     """Forward and backward pass of a step's `parts` micro-batches; gradients are of their mean."""
     outcomes: list[Outcome] = []
-    for host in micro_batches:
+    for number in range(parts):
+        feed.wait()
         meter.lap("data_wait")
-        batch = job.transfer(host)
+        batch = feed.take()
         meter.lap("transfer")
-        with job.team.averaging(last=len(outcomes) == parts - 1):
+        with job.team.averaging(last=number == parts - 1):
             with job.precision.autocast():
                 outcome = forward(batch)
             meter.lap("forward")
             job.precision.scaler.scale(outcome.loss / parts).backward()  # type: ignore[no-untyped-call]
         meter.lap("backward")
+        feed.look_ahead()
         outcomes.append(outcome)
     return outcomes
 

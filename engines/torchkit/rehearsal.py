@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from engines.fitting import MAPPED, STEP, Phase, Want
+from engines.settings import effective_workers
 from engines.torchkit import ledger as books
 from engines.torchkit import lora, pretrained, stand_ins
 from engines.torchkit.batches import DEPTH
 from engines.torchkit.ledger import Ledger, Peak
 from engines.torchkit.precision import DTYPES, Name, best, products_of
+from engines.torchkit.prefetch import AHEAD, map_tensors
+
+Batch = TypeVar("Batch")
 
 PACKED: Final = "language model, 4-bit"
 WHOLE: Final = "language model"
@@ -94,7 +98,11 @@ def host(
         sample: Of one sample as it waits for its batch.
         phases: What the device needs, which without a GPU is the host.
     """
-    ahead = max(1, DEPTH * int(want.params.get("workers", 0))) * int(want.params["batch"])
+    workers = effective_workers(
+        want.params.get("workers", "auto"), gpu=want.target == "cuda",
+        ranks=int(want.params.get("nproc_per_node", 1)),
+    )  # fmt: skip
+    ahead = max(1, DEPTH * workers) * int(want.params["batch"])
     parts = {
         "Python and libraries": GPU_RUNTIME if want.target == "cuda" else runtime,
         "batches prepared ahead": ahead * sample,
@@ -104,6 +112,14 @@ def host(
     if want.target == "cpu":
         parts[STEP] = max(sum(phase.values()) for phase in phases.values())
     return parts
+
+
+def copied_ahead(ledger: Ledger, batch: Batch, tuning: Tuning) -> list[Batch]:
+    """The batches that lie on a GPU beside the one that is computed; to be kept for the step."""
+    if tuning.target != "cuda":
+        return []
+    with ledger.part(INPUTS):
+        return [map_tensors(batch, torch.empty_like) for _ in range(AHEAD)]
 
 
 @contextmanager
@@ -179,10 +195,14 @@ def part_of(model: nn.Module, tuning: Tuning) -> Callable[[str], str]:
 
 
 def training(
-    ledger: Ledger, model: nn.Module, tuning: Tuning, forward: Callable[[], Tensor]
+    ledger: Ledger, model: nn.Module, tuning: Tuning, forward: Callable[[], Tensor], batch: object
 ) -> Peak:
-    """The peak of a step that is not the first: moments exist, and gradients if accumulated."""
+    """The peak of a step that is not the first: moments exist, and gradients if accumulated.
+
+    `batch` is what `forward` computes; the following ones lie beside it on a GPU.
+    """
     model.train()
+    following = copied_ahead(ledger, batch, tuning)
     optimizer = books.optimizer_with_state(ledger, model)
     kept = books.averages(ledger, model, tuning.copies)
     if tuning.accumulation > 1:
@@ -197,7 +217,7 @@ def training(
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     peak = ledger.peak
-    del kept
+    del kept, following
     return peak
 
 

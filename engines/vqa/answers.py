@@ -40,10 +40,11 @@ def letter_logits(
     rows = np.arange(len(questions))
     with looking(ready.model):
         found = [
-            ready.model.next_logits(batch)[:, letters].float().cpu().numpy()
+            ready.model.next_logits(batch)[:, letters].float()
             for batch in ready.batches(questions, rows, scale, permutation, blank=blank)
         ]
-    return augment.unpermuted(np.concatenate(found), permutation)
+        logits = torch.cat(found).cpu().numpy()
+    return augment.unpermuted(logits, permutation)
 
 
 def written(ready: Prepared, questions: Questions, longest: int) -> list[str]:

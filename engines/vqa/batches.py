@@ -12,6 +12,7 @@ import torch
 
 from engines.torchkit.batches import share
 from engines.torchkit.draws import hashed
+from engines.torchkit.prefetch import pinned
 from engines.vqa import model
 from engines.vqa.augment import IDENTITY, Permutation, permuted
 from engines.vqa.model import VqaBatch
@@ -63,7 +64,7 @@ class Gatherer:
             orders = [ORDERS[int(chance % 24)] for chance in hashed(own, self._seed, epoch, salt=2)]
         batch = gathered(self._vision, self._questions, own, (orders, scale, True))
         batch = replace(batch, total=len(rows))
-        return batch.mapped(torch.Tensor.pin_memory) if self.pin else batch
+        return pinned(batch) if self.pin else batch
 
     def to_device(self, batch: VqaBatch, device: torch.device) -> VqaBatch:
         """The batch where it is computed."""

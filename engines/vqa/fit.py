@@ -137,7 +137,7 @@ def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
             sizes = Sizes.of(want, "batch", eye, most)
             seen = inputs(ledger, sizes, features_of(model, tuning, kept))
             step = rehearsal.training(  # the loop holds its batch until the next one
-                ledger, model, tuning, lambda: loss(ledger, model, sizes, seen)
+                ledger, model, tuning, lambda: loss(ledger, model, sizes, seen), seen
             ).parts
             phases["train"] = max(step, looked, key=_total)
             del seen

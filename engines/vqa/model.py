@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.torchkit import prefetch
 from engines.vqa.form import Form
 from engines.vqa.wording import IGNORED, Encoded
 
@@ -53,12 +54,6 @@ class VqaBatch:
 
     def __len__(self) -> int:
         return self.total or len(self.ids)
-
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> VqaBatch:
-        """With the function applied to every tensor."""
-        ids, mask, labels = map(function, (self.ids, self.mask, self.labels))
-        seen = {name: function(one) for name, one in self.seen.items()}
-        return replace(self, ids=ids, mask=mask, labels=labels, seen=seen)
 
     def showing(self, seen: dict[str, Tensor]) -> VqaBatch:
         """The same words with other things to see."""
@@ -97,8 +92,7 @@ def to_device(
     batch: VqaBatch, device: torch.device, values: Callable[[Tensor], Tensor]
 ) -> VqaBatch:
     """The batch on a device, pixels as numbers. Asynchronous from pinned memory."""
-    if device.type != "cpu":
-        batch = batch.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+    batch = prefetch.to_device(batch, device)
     if PIXELS not in batch.seen:
         return batch
     return batch.showing({**batch.seen, PIXELS: values(batch.seen[PIXELS])})

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engines import models
 from engines.emitter import EngineError
 from engines.torchkit import bases, device, lora, pretrained, quantize
+from engines.torchkit.batches import slices
+from engines.torchkit.prefetch import InputPipeline
 from engines.vqa import base, batches, caching, questions, sight, wording
 from engines.vqa.augment import IDENTITY, Permutation
 from engines.vqa.batches import Rows
@@ -33,6 +37,7 @@ class Prepared:
     model: Answerer
     wording: Wording
     vision: Vision
+    pipeline: InputPipeline
     batch: int
     """Questions answered at once."""
     revision: str
@@ -57,11 +62,14 @@ class Prepared:
         At letter i stands option `permutation[i]`. `blank`: pictures of the mean colour only;
         `ahead`: see `Vision.batch`.
         """
-        for start in range(0, len(rows), self.batch):
-            some = rows[start : start + self.batch]
+
+        def gather(some: Rows) -> VqaBatch:
             how = ([permutation] * len(some), scale, False)
-            host = batches.gathered(self.vision, asked, some, how, blank=blank, ahead=ahead)
-            yield self.vision.to_device(host)
+            return batches.gathered(self.vision, asked, some, how, blank=blank, ahead=ahead)
+
+        parts = slices(np.asarray(rows), self.batch)
+        for _, batch in self.pipeline.batches(parts, gather):
+            yield self.vision.to_device(batch)  # it lies there; pixels become numbers
 
 
 def prepare(context: Context, data: Data) -> Prepared:
@@ -108,8 +116,8 @@ def prepare(context: Context, data: Data) -> Prepared:
     from_base = folder.name if folder.parent.name == "bases" else ""
     revision = models.revision(context.entry) if context.entry.hub else str(folder.name)
     return Prepared(
-        model, words, vision, params.predict_batch, revision, facts, {"base": from_base},
-        quantize.logical_parameters(model) + seen,
+        model, words, vision, context.pipeline, params.predict_batch, revision, facts,
+        {"base": from_base},        quantize.logical_parameters(model) + seen,
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
     def transfer(batch: VqaBatch) -> VqaBatch:
         return gatherer.to_device(batch, context.device)
 
-    job = course.job(model, gatherer, transfer, forward)
+    job = course.job(model, gatherer, forward, transfer)
     job.ema = Ema(model, params.ema) if params.ema else None
     first_averaged = math.floor(params.swa_start * course.steps) + 1
     job.swa = Swa(model, first_averaged) if params.swa else None

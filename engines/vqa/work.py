@@ -75,6 +75,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> 
     facts = {
         **ready.facts,
         "precision": context.precision.said,
+        **context.pipeline.facts,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": "linear warm-up, then cosine to 0",
         "checkpointing": "non-reentrant" if params.checkpointing else "off",

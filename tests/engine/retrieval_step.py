@@ -29,13 +29,14 @@ from engines.retrieval.items import ArrayItems, Items, TokenItems
 from engines.retrieval.joint import JointEncoder
 from engines.retrieval.late import score
 from engines.retrieval.loss import OBJECTIVES
-from engines.retrieval.pairs import PairGatherer, Pool, Side, to_device
+from engines.retrieval.pairs import PairGatherer, Pool, Side
 from engines.retrieval.search import Encoder, Room
 from engines.torchkit import shipped
 from engines.torchkit.distributed import Team
 from engines.torchkit.ema import Ema
 from engines.torchkit.optimizers import adamw
 from engines.torchkit.precision import Precision
+from engines.torchkit.prefetch import to_device
 from engines.torchkit.rehearsal import INPUTS
 from tests.engine import allocations, families
 

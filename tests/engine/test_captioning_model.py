@@ -22,6 +22,7 @@ from engines.torchkit import bases, lora, quantize
 from engines.torchkit.features import NoRoomError
 from engines.torchkit.looks import judged
 from engines.torchkit.precision import Precision
+from engines.torchkit.prefetch import InputPipeline
 from tests.engine import captioning_toy as toy
 
 pytest.importorskip("bitsandbytes")
@@ -320,7 +321,9 @@ def test_only_changed_pictures_are_computed_again(tower_folder, tmp_path):
     store = media.store_of(made, tmp_path, "float32")
 
     def cached(array):
-        return media.cached(Frames([array], places), store, made, lambda *_: None)
+        return media.cached(
+            Frames([array], places), store, made, InputPipeline(CPU), lambda *_: None
+        )
 
     assert cached(pixels).computed == 6
     assert cached(pixels).computed == 0
@@ -338,7 +341,7 @@ def test_a_full_disk_is_said_before_anything_is_computed(tower_folder, tmp_path,
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("U", (), {"free": 10, "total": 100}))
     frames = Frames([np.zeros((2, 32, 32, 3), np.uint8)], np.zeros((2, 1, 2), np.int64))
     with pytest.raises(NoRoomError, match="set feature_cache = false, or make room"):
-        media.cached(frames, store, made, lambda *_: None)
+        media.cached(frames, store, made, InputPipeline(CPU), lambda *_: None)
     assert made._model is None
 
 

@@ -42,6 +42,7 @@ def test_the_journal_says_what_was_done(learned):
     assert (plan.samples, plan.effective_batch, plan.steps) == (18, 8, 120)
     assert "14 linear layers in NF4" in plan.facts["llm"]
     assert "trained here on" in plan.facts["llm"]
+    assert (plan.facts["workers"], plan.facts["pin_memory"]) == ("0", "false"), "auto, on a CPU"
     named = plan.facts["trainable"].split("; ")
     assert len(named) == 2 + 14
     counts = [part.rpartition(" ")[2].replace(",", "") for part in named]

@@ -130,8 +130,8 @@ def test_a_loader_thread_that_fails_ends_the_run_with_its_error():
         return rows
 
     loader = Loader(Order(50, 8, 1, seed=3), gather, workers=2)
-    steps = loader.steps(0, 7)
+    batches = loader.batches(0, 7)
     with pytest.raises(OSError, match="under the cache"):
-        list(map(list, (micro_batches for _, micro_batches in steps)))
-    steps.close()
+        [batch.result() for batch in batches]
+    batches.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("loader")]

@@ -74,6 +74,7 @@ def test_the_journal_of_a_run_is_complete(learned):
     assert (plan.samples, plan.effective_batch, plan.steps) == (60, 16, 120)
     assert plan.trainable_parameters == plan.parameters > 10_000
     assert plan.facts["layers"] == "text own output; vision own output"
+    assert (plan.facts["workers"], plan.facts["pin_memory"]) == ("0", "false"), "auto, on a CPU"
     assert plan.subset_fingerprint
     steps = [m for m in sent if m.kind == "step"]
     assert sum(s.samples for s in steps) == 30 * 60

@@ -111,7 +111,7 @@ def test_a_setting_changes_what_is_learned(go, base, name):
 
 
 CHANGES_ELSE = {
-    "workers": (2, lambda done: True),
+    "workers": (2, lambda done: kinds(done, "plan")[0].facts["workers"] == "2"),
     "ema": (0.5, lambda done: (done[1] / "checkpoints/last/ema.safetensors").exists()),
     "timing_warmup_steps": (2, lambda done: kinds(done, "plan")[0].warmup_steps == 2),
     "checkpoint_every": (1, lambda done: sum(m.count == 1 for m in kinds(done, "step")) >= 1),

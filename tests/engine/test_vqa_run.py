@@ -33,6 +33,7 @@ def test_a_fold_is_trained_validated_and_says_what_it_did(toy, tmp_path):
     assert "language_model" in plan.facts["trainable"]
     assert "visual" not in plan.facts["trainable"]
     assert "vision tower whole" in plan.facts["model"]
+    assert (plan.facts["workers"], plan.facts["pin_memory"]) == ("0", "false"), "auto, on a CPU"
     assert plan.facts["picture_tokens"] == "4"
     dealt = folds.load(next(tmp_path.rglob("folds/*.json")))
     held = {name for name, fold in zip(dealt.ids, dealt.fold.tolist(), strict=True) if fold == 1}

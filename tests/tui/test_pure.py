@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from engines import protocol
+from engines.settings import PinMemory, Workers
 from workbench import lines
 from workbench.state import RunState, RunView, SuiteState, fold
 from workbench.tui import braille, children, live_rows, plan_rows, settings, steering
@@ -148,6 +149,8 @@ class Params(BaseModel):
     layers: tuple[int, ...] = (3, 7, 11)
     data_root: str | None = None
     max_steps: int | None = Field(None, ge=1)
+    workers: Workers = "auto"
+    pin_memory: PinMemory = "auto"
 
 
 FORM = {s.name: s for s in settings.of_schema(Params.model_json_schema())}
@@ -156,7 +159,8 @@ FORM = {s.name: s for s in settings.of_schema(Params.model_json_schema())}
 def test_every_kind_of_field_is_known() -> None:
     assert {name: s.kind for name, s in FORM.items()} == {
         "epochs": "integer", "lr": "number", "tf32": "switch", "precision": "choice",
-        "layers": "list", "data_root": "text", "max_steps": "integer",
+        "layers": "list", "data_root": "text", "max_steps": "integer", "workers": "integer",
+        "pin_memory": "switch",
     }  # fmt: skip
     assert FORM["epochs"].limits == "1 to 64"
     assert FORM["lr"].limits == "> 0"
@@ -171,7 +175,8 @@ def test_every_kind_of_field_is_known() -> None:
     [
         ("epochs", "3", 3), ("lr", "1e-4", 1e-4), ("layers", "2, 5,8", [2, 5, 8]),
         ("layers", "", []), ("data_root", "", None), ("data_root", "/x y", "/x y"),
-        ("max_steps", "", None), ("max_steps", "1_000", 1000),
+        ("max_steps", "", None), ("max_steps", "1_000", 1000), ("workers", "auto", "auto"),
+        ("workers", "4", 4), ("pin_memory", "auto", "auto"), ("pin_memory", "on", True),
     ],
 )  # fmt: skip
 def test_reading_what_was_typed(name: str, typed: str, value: object) -> None:
@@ -187,6 +192,8 @@ def test_reading_what_was_typed(name: str, typed: str, value: object) -> None:
         ("lr", "0", "lr: 0 is not > 0"),
         ("lr", "nan", "lr: nan is not > 0"),
         ("layers", "3, x", "layers: 'x' is not a whole number"),
+        ("workers", "automatic", "workers: 'automatic' is not a whole number"),
+        ("workers", "65", "workers: 65 is not 0 to 64"),
     ],
 )
 def test_what_cannot_be_read_says_why(name: str, typed: str, sentence: str) -> None:
@@ -198,6 +205,15 @@ def test_what_cannot_be_read_says_why(name: str, typed: str, sentence: str) -> N
 def test_writing_and_reading_a_default_gives_it_back(setting: settings.Setting) -> None:
     value = settings.read(setting, settings.write(setting.default))
     assert settings.same(setting, value)
+
+
+def test_a_switch_with_a_word_turns_through_all_three() -> None:
+    seen = ["auto"]
+    for _ in range(3):
+        seen.append(settings.turned(FORM["pin_memory"], seen[-1]))
+    assert seen == ["auto", True, False, "auto"]
+    assert settings.turned(FORM["tf32"], True) is False
+    assert settings.turned(FORM["tf32"], False) is True
 
 
 def test_a_one_is_not_the_switch_true() -> None:

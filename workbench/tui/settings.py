@@ -32,6 +32,8 @@ class Setting:
     required: bool = False
     about: str = ""
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """What it may be beside a value of its kind: `auto`."""
     optional: bool = False
     """An empty field means "not set"."""
     item: Kind = "text"
@@ -75,6 +77,7 @@ def _setting(
     about, default = str(part.get("description", "")), part.get("default")
     core, optional = _core(part, definitions)
     choices = _choices(core)
+    words = () if choices else _words(part)
     low, open_low = _limit(core, "minimum", "exclusiveMinimum")
     high, open_high = _limit(core, "maximum", "exclusiveMaximum")
     return Setting(
@@ -84,6 +87,7 @@ def _setting(
         required=required,
         about=about,
         choices=choices,
+        words=words,
         optional=optional,
         item=_item(core, definitions),
         low=low,
@@ -111,6 +115,12 @@ def _choices(core: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(values) if all(isinstance(v, str) for v in values) else ()
 
 
+def _words(part: Mapping[str, Any]) -> tuple[str, ...]:
+    """Single words of a union, `auto` of `4 or auto`."""
+    branches = part.get("anyOf") or part.get("oneOf") or ()
+    return tuple(word for branch in branches for word in _choices(branch))
+
+
 def _limit(core: Mapping[str, Any], closed: str, opened: str) -> tuple[float | None, bool]:
     if (value := core.get(opened)) is not None:
         return float(value), True
@@ -133,6 +143,8 @@ def read(setting: Setting, typed: str) -> Any:
     typed = typed.strip()
     if not typed and setting.optional:
         return None
+    if typed in setting.words:
+        return typed
     if setting.kind == "list":
         return [_scalar(setting, setting.item, part) for part in _parts(typed)]
     return _scalar(setting, setting.kind, typed)
@@ -145,6 +157,12 @@ def write(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_plain(v) for v in value)
     return _plain(value)
+
+
+def turned(setting: Setting, value: Any) -> Any:
+    """The next value of a switch: on, off and its words in turn."""
+    values = [*setting.words, True, False]
+    return values[(values.index(value) + 1) % len(values)] if value in values else not value
 
 
 def same(setting: Setting, value: Any) -> bool:

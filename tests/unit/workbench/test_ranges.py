@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.retrieval.params import Params
 from workbench import plan, ranges
 from workbench.plan import PlanError
 from workbench.ranges import Range, Search
@@ -40,6 +41,8 @@ def test_a_search_is_one_run_that_its_trials_vary(tmp_path: Path) -> None:
         ({"lr": {"low": 0.0, "high": 5}}, "search.ranges.lr.high: 'lr' = 5 is wrong: input should"),
         ({"batch": [8, 0]}, "search.ranges.batch[1]: 'batch' = 0 is wrong: input should be gre"),
         ({"batch": {"low": 8, "high": 16.5}}, "search.ranges.batch.high: 'batch' = 16.5 is wron"),
+        ({"workers": {"low": 1, "high": 65}}, "'workers' = 65 is wrong: input should be less"),
+        ({"workers": ["many"]}, "search.ranges.workers[0]: 'workers' = 'many' is wrong: input"),
         ({"precision": ["bf16", "fp8"]}, "search.ranges.precision[1]: 'precision' = 'fp8' is wr"),
         ({"save_model": {"low": 0, "high": 1}}, "'save_model' is no number; give a list of values"),
         ({"lr": LR, "batch": [8, 16], "temperature": {"low": 0, "high": 2}}, "temperature.low"),
@@ -138,3 +141,10 @@ def test_ranges_in_words() -> None:
     assert Range.model_validate(LR).words() == "1e-05 … 0.01 (log)"
     assert Range.model_validate([8, 16]).words() == "8, 16"
     assert Range.model_validate({"low": 0, "high": 1, "step": 0.25}).words() == "0 … 1, step 0.25"
+
+
+def test_threads_are_whole_numbers_beside_their_auto() -> None:
+    table = {"workers": {"low": 0, "high": 3}, "lr": {"low": 1e-5, "high": 1e-4}}
+    search = asked({"ranges": table}).search
+    assert search is not None
+    assert ranges.whole_settings(search, Params) == {"workers"}

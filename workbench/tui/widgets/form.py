@@ -17,7 +17,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from workbench.tui.settings import Setting, SettingError, read, same, write
+from workbench.tui.settings import Setting, SettingError, read, same, turned, write
 from workbench.tui.widgets.grid import Cell, Column, Grid, Row
 
 COLUMNS: Final = (
@@ -129,7 +129,7 @@ class SettingsForm(Vertical):
         if setting is None or setting.kind == "other":
             return
         if setting.kind == "switch":
-            self.put(setting, not self.value(setting))
+            self.put(setting, turned(setting, self.value(setting)))
         elif setting.kind == "choice":
             self.post_message(self.ChoiceWanted(setting, self.value(setting)))
         else:
@@ -208,6 +208,8 @@ class SettingsForm(Vertical):
 
 
 def _shown(setting: Setting, value: Any) -> str:
+    if value in setting.words:
+        return write(value)
     if setting.kind == "switch":
         return "on" if value else "off"
     if setting.kind == "choice":
