@@ -187,9 +187,9 @@ def test_a_collapsed_model_is_flagged_at_the_first_look(folder, tmp_path):
     "settings",
     [
         {"projector": "c_abstractor", "checkpointing": True, "accumulation": 2, "batch": 4},
-        {"projector": "perceiver", "precision": "bf16", "workers": 2, "schedule": "constant"},
+        {"projector": "perceiver", "precision": "auto", "workers": 2, "schedule": "constant"},
         {"projector": "mlp2x", "quantize": "none", "lora_rank": 0, "clip_norm": 0.0},
-        {"feature_cache": False, "precision": "bf16", "checkpointing": True},
+        {"feature_cache": False, "precision": "auto", "checkpointing": True},
         {"vision_layer": -2, "cls": True, "prompt": "say it", "projector_lr": 1e-3},
         {"double_quant": False, "lora_targets": ["q_proj"], "fused": False, "compile": False},
     ],

@@ -19,9 +19,9 @@ from tests.engine.captioning_step import Shape, looked, measured, written
 
 SHAPES = (
     Shape("linear, 4-bit", {}),
-    Shape("c_abstractor, checkpointing, bf16", {"projector": "c_abstractor", "projector_tokens": 9,
+    Shape("c_abstractor, checkpointing, auto", {"projector": "c_abstractor", "projector_tokens": 9,
                                                 "projector_hidden": 128, "checkpointing": True,
-                                                "precision": "bf16"}),
+                                                "precision": "auto"}),
     Shape("mlp2x, whole", {"projector": "mlp2x", "quantize": "none"}),
     Shape("perceiver, checkpointing", {"projector": "perceiver", "projector_depth": 2,
                                        "projector_tokens": 16, "checkpointing": True}),
