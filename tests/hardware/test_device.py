@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from engines import cuda
+from engines import catalog, cuda, models
 from engines.emitter import Emitter, EngineError
 from engines.retrieval import work
 from engines.retrieval.params import Params
@@ -16,6 +16,7 @@ from engines.torchkit import device, precision
 from engines.torchkit.precision import Precision
 from tests.hardware import fakes
 from tests.hardware.machines import CATALOGUE, MACHINES, Machine
+from workbench import plan
 
 every = pytest.mark.parametrize("machine", CATALOGUE, ids=lambda machine: machine.key)
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -100,6 +101,19 @@ def test_gpus_are_looked_for_in_dev(tmp_path, monkeypatch) -> None:
 
 
 # --- precision -----------------------------------------------------------------------------------
+
+
+def test_auto_is_the_default_of_every_engine_entry_and_preset() -> None:
+    for engine in ("retrieval", "captioning", "vqa"):
+        assert catalog.load(engine).Params().precision == "auto"
+    for name in models.names():
+        entry = models.load(name)
+        parts = [part for part in (entry, entry.vision, entry.llm) if part is not None]
+        small = not any(part.hub or part.path for part in parts) and not entry.packages
+        # Models that are trained here from scratch have equal scores on every machine.
+        assert entry.settings.get("precision", "auto") == ("fp32" if small else "auto"), name
+    chosen = {name: plan.preset(name).settings.get("precision") for name in plan.preset_files()}
+    assert {name: one for name, one in chosen.items() if one} == {"weekly-m2kr": "bf16"}
 
 
 @every
