@@ -114,22 +114,54 @@ def _opened(file: Any) -> Iterator[tuple[Any, Any]]:
 
 def _read(file: Any, frames: int, size: int, resample: Resample) -> Clip:
     with _opened(file) as (container, stream):
-        packets = (p for p in container.demux(stream) if p.size and not p.is_discard)
-        times = sorted(t for p in packets if (t := _time(p)) is not None)
+        times, is_ordered = _times(container, stream)
         if not times:
             raise UnusableError("zero frames")
-        numbers = evenly(len(times), frames)
         guessed = container.format.name in NO_TIMES and bool(stream.codec_context.has_b_frames)
-        match = Match({number: times[number] for number in numbers})
-        if not guessed:
+        by_time = is_ordered and not guessed
+        match = Match({number: times[number] for number in evenly(len(times), frames)})
+        if by_time:
             _seek(container, stream, match, budget=max(len(times), 1000))
-    if guessed or not match.exact:
+    total = len(times)
+    if not by_time:
+        match, total = _by_number(file, frames, total)
+    elif not match.exact:
         with _opened(file) as (container, stream):
-            _decode_all(container, stream, match, len(times), guessed=guessed)
+            _decode_all(container, stream, match, total, by_time=True)
     if not match.frames:
         raise UnusableError("zero frames")
     shown = {number: _fitted(frame, size, resample) for number, frame in match.frames.items()}
-    return Clip(np.stack([shown[number] for number in numbers]), match.account(len(times)))
+    numbers = evenly(total, frames)
+    return Clip(np.stack([shown[number] for number in numbers]), match.account(total))
+
+
+def _times(container: Any, stream: Any) -> tuple[list[int], bool]:
+    """(presentation times in their order, whether they tell all frames apart).
+
+    Those of files that were joined jump back, and come twice.
+    """
+    times: list[int] = []
+    is_ordered, last = True, None
+    for packet in container.demux(stream):
+        time = _time(packet)
+        if not packet.size or packet.is_discard or time is None:
+            continue
+        times.append(time)
+        if packet.dts is not None:
+            is_ordered = is_ordered and (last is None or packet.dts >= last)
+            last = packet.dts
+    return sorted(times), is_ordered and len(set(times)) == len(times)
+
+
+def _by_number(file: Any, frames: int, total: int) -> tuple[Match, int]:
+    """(frames by their number from the start, how many there are): packets may hold none."""
+    while True:
+        match = Match(dict.fromkeys(evenly(total, frames), 0))
+        with _opened(file) as (container, stream):
+            count = _decode_all(container, stream, match, total, by_time=False)
+        if match.exact or not 0 < count < min(total, MAX_DECODED):
+            return match, total
+        total = count
 
 
 class Match:
@@ -191,25 +223,26 @@ def _seek(container: Any, stream: Any, match: Match, budget: int) -> None:
                 break
 
 
-def _decode_all(container: Any, stream: Any, match: Match, total: int, *, guessed: bool) -> None:
-    """Decode from the start: frame by number if their number is `total`, else by timestamp."""
+def _decode_all(container: Any, stream: Any, match: Match, total: int, *, by_time: bool) -> int:
+    """How many frames come from the start: by number if they are `total`, else by timestamp."""
     by_number: dict[int, Any] = {}
     count, last = 0, None
     for frame in _frames(container, stream):
         time = _time(frame)
         if count in match.times and not frame.is_corrupt:
             by_number[count] = frame
-        if time is not None and not guessed:
+        if by_time and time is not None:
             match.offer(frame, time)
         count, last = count + 1, frame
         if count >= MAX_DECODED:
             break
-    if last is not None and (guessed or count == total):
+    if not by_time or count == total:
         for number in match.times:
             if number in by_number:
                 match.put(number, by_number[number], 0)
-            elif guessed:
+            elif not by_time and last is not None:
                 match.put(number, last, 1)
+    return count
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:

@@ -134,8 +134,9 @@ class Oddities(list[str]):
                 return paths.clean(path)
             if lower.get("bytes") is not None:
                 raise LineError(f"{name} holds the picture itself (write it to a file)")
-            if not any(inner is not None for inner in lower.values()):
-                return ""
+            is_named = isinstance(lower.get("path", ""), str | None)
+            if lower and is_named and lower.keys() <= {"bytes", "path"}:
+                return ""  # `datasets` writes a record without a picture like this
         return paths.clean(self.scalar(name, value))
 
     def elements(self, name: str, value: Any) -> list[str]:
@@ -144,10 +145,11 @@ class Oddities(list[str]):
         Raises:
             LineError: an element is an object, a list or binary data.
         """
-        read = self.picture if name in PICTURES else self._element
-        return [item if item == "" else read(name, item) for item in items(value)]
+        return [item if item == "" else self._element(name, item) for item in items(value)]
 
     def _element(self, name: str, value: Any) -> str:
+        if name in PICTURES and not isinstance(value, list | tuple):
+            return self.picture(name, value)
         if isinstance(value, dict | list | tuple):
             return self._refuse(name, value)
         return self.scalar(name, value)
@@ -162,7 +164,7 @@ class Oddities(list[str]):
                 self.append("answers are lists in lists and were read as their elements")
                 pending += list(item)[::-1]
                 continue
-            if isinstance(item, dict) and "wikidata" not in item:
+            if isinstance(item, dict) and type(item.get("wikidata")) not in {str, int, float}:
                 self.append("answers are objects without `wikidata`: their text, or JSON, is read")
             elif isinstance(item, bool | bytes):
                 self.append(f"values of answer are {type_of(item)} and were read as text")
@@ -197,12 +199,12 @@ def answer(value: Any) -> str:
     Source: ReT, inference.py (str(answer["wikidata"])).
     """
     if isinstance(value, dict):
-        if "wikidata" not in value:
+        if value.get("wikidata") is None:
             inner = (value.get(key) for key in ("answer", "text", "value", "name"))
             if said := next((one for one in inner if isinstance(one, str) and one.strip()), ""):
                 return _utf8(said.strip())
         whole = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-        return _utf8(str(value.get("wikidata", whole)))
+        return _utf8(whole if value.get("wikidata") is None else str(value["wikidata"]))
     if isinstance(value, str):
         return _utf8(value.strip())
     if isinstance(value, bytes):

@@ -119,6 +119,34 @@ def test_a_damaged_middle_costs_its_own_frames(tmp_path: Path) -> None:
     assert "(first: frame 11 of 24)" in clip.substitutes
 
 
+def test_files_that_were_joined_go_by_number(tmp_path: Path) -> None:
+    """Timestamps of joined MPEG-TS files jump back, so that each comes twice."""
+    path = _write(tmp_path / "a.ts", 100, 250)
+    path.write_bytes(path.read_bytes() * 2)
+    clip = _read(path)
+    drawn = [_brightness(number % 100, 100) for number in frames.evenly(200, 8)]
+    assert np.abs(clip.pixels.mean((1, 2, 3)) - drawn).max() < 5
+    assert clip.substitutes == ""
+
+
+def test_packets_without_a_frame_are_none(tmp_path: Path) -> None:
+    """In an AVI with B-frames half of the packets is damaged: the frames that are there count."""
+    path = _write(tmp_path / "a.avi", 40, 12)
+    _damage_packets(path, 24, 40)
+    clip = _read(path, 4)
+    means = clip.pixels.mean((1, 2, 3))
+    assert np.diff(means).min() > 20  # no frame stands in for others four times
+    assert means[-1] < _brightness(30, 40)
+
+
+def test_timestamps_may_begin_anywhere(tmp_path: Path) -> None:
+    for ending in ("mp4", "ts", "mkv"):
+        times = [5_000_000 + 40 * number for number in range(40)]
+        clip = _read(_write(tmp_path / f"a.{ending}", 40, 12, times=times))
+        assert _off(clip, 40) < 5
+        assert clip.substitutes == ""
+
+
 def test_decoding_from_the_start_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
