@@ -38,6 +38,10 @@ benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/tui_start.py
 
+# Any bytes as JSON lines, Parquet, tables, captions and videos: half an hour.
+fuzz: $(STAMP)
+	FUZZ_SECONDS=1800 $(BIN)/python -m pytest -q -n 0 tests/unit/datasets_mm/test_fuzz_files.py
+
 # 200 random kill -9s over a real suite: about half an hour on two idle cores.
 soak: $(STAMP)
 	$(BIN)/python -m benchmarks.soak --kills 200 --seconds 7200

@@ -23,7 +23,8 @@ from datasets_mm.source import SourceError
 MEDIA: Final = (
     "media", "image_path", "video_path", "media_path", "image", "video", "img_path", "file_name",
     "filename", "image_name", "img_name", "video_name", "image_file", "video_file", "file", "img",
-    "path", "clip_name", "clip", "이미지", "영상", "파일명", "video_id", "videoid",
+    "path", "clip_name", "clip", "이미지", "영상", "파일명", "imagepath",
+    "videopath", "images", "videos", "video_id", "videoid",
 )  # fmt: skip
 """What the medium's path is called; of several that fit the first."""
 CAPTIONS: Final = frozenset({

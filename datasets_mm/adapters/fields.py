@@ -22,6 +22,10 @@ PASSAGE_FIELDS: Final = ("passage_id", "passage_text", "passage_image_path")
 SCALARS: Final = ("data_id", "dataset_id", "instruction", "question")
 """Fields that hold one text; beside them the path of the picture."""
 PICTURES: Final = frozenset({"image_path", "passage_image_path"})
+OTHER_PICTURES: Final = frozenset({
+    "image", "images", "img", "img_path", "image_file", "image_name", "imagepath", "file_name",
+    "filename", "picture", "pictures", "image_paths",
+})  # fmt: skip
 IDS: Final = frozenset({"data_id", "passage_id"})
 """Compared as text, whether they are written as numbers or not."""
 PATH_KEYS: Final = ("path", "image_path", "file_name", "filename", "file", "name", "image")
@@ -226,6 +230,8 @@ def record(line: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     ids, texts, shown = (list(column) for column in zip(*rows, strict=True))
     fields = {name: odd.scalar(name, line.get(name)) for name in SCALARS}
     fields["image_path"] = odd.picture("image_path", line.get("image_path"))
+    if not fields["image_path"] and (others := _other_pictures(line)):
+        odd.append(f"records name no image_path but {others}, which is not read: rename the key")
     return {
         **fields,
         "answer": odd.answers(line.get("answer")),
@@ -233,6 +239,15 @@ def record(line: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "passage_text": texts,
         "passage_image_path": shown,
     }, odd
+
+
+def _other_pictures(line: Mapping[str, Any]) -> str:
+    """Keys that hold a picture under a name that other data sets give it."""
+    return ", ".join(
+        str(key)
+        for key, value in line.items()
+        if key not in _NAMES and heading(key) in OTHER_PICTURES and value
+    )
 
 
 def passages(line: Mapping[str, Any]) -> tuple[list[tuple[str, str, str]], list[str]]:

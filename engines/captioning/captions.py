@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 
 from datasets_mm.build import Subset
-from datasets_mm.media import is_video
+from datasets_mm.media import is_medium, is_video
+from datasets_mm.paths import on_disk
 from engines.emitter import EngineError
 from engines.torchkit.subsets import unique_ids
 
@@ -70,7 +71,8 @@ def read(subset: Subset) -> Captions:
             f"subset '{subset.name}': no record has both a medium (image_path) and a caption "
             "(answer); train captioning on a caption subset, such as emoji_captions_en_train"
         )
-    videos = {is_video(paths[row]) for row in rows}
+    root = subset.image_root
+    videos = {is_video(paths[row]) or _is_video_on_disk(root, paths[row]) for row in rows}
     if len(videos) > 1:
         raise EngineError(
             f"subset '{subset.name}': it mixes pictures and videos; split it by a `where` step on "
@@ -87,3 +89,8 @@ def read(subset: Subset) -> Captions:
         root=subset.image_root,
         videos=videos.pop(),
     )
+
+
+def _is_video_on_disk(root: Path, path: str) -> bool:
+    """A path without the ending of its file (`video7010`) means the video that is there."""
+    return not is_medium(path) and is_video(on_disk(root, path))

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "0"))
 """Of all fuzz tests together; 0: one bounded round of each."""
-TESTS: Final = 6
+TESTS: Final = 8
 """Fuzz tests among which the seconds are shared."""
 
 ROUND: Final = settings(

@@ -391,3 +391,37 @@ def test_keys_of_captions_belong_to_their_adapter(own_recipes: Callable[[str, st
     )
     with pytest.raises(RecipeError, match="caption: only the adapter captions has such keys"):
         read(path)
+
+
+def test_forms_of_public_threads(make: Make) -> None:
+    """Labels as people have posted them; a key that nothing tells from others is the recipe's."""
+    named = [{"video_name": "a.png", "version": 1, "trigger_info": [
+        {"timestamps": ["0:00"], "trigger_action": "여자가 사진을 찍는다."}]}]  # fmt: skip
+    assert "1 no caption" in _refused(make, named)
+    chosen = make(named, 'caption = "trigger_info.trigger_action"')
+    assert _captions(chosen) == {"a.png": ["여자가 사진을 찍는다."]}
+    golden = '{"video_id": "a", "golden_caption": ["a cat"]}\n'
+    recipe = 'media = "{video_id}.png"\ncaption = "golden_caption"'
+    assert _captions(make(golden, recipe, name="g.jsonl")) == {"a.png": ["a cat"]}
+    instances = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1}],
+                 "annotations": [{"image_id": 1, "id": 1, "bbox": [1, 2, 3, 4]}]}  # fmt: skip
+    assert "1 no caption" in _refused(make, instances)
+    several = [
+        {"images": ["a.png", "b.png"], "caption": "x"},
+        {"images": ["c.png"], "caption": "y"},
+    ]
+    assert _captions(make(several)) == {"c.png": ["y"]}
+    stem = make({"a": "a cat", "b": "a dog"})  # keys without the ending of the files
+    assert len(stem) == 2
+    assert any("an ending that the data do not name" in said for said in stem.manifest["notices"])
+    labelme = [{"imagePath": "..\\media\\a.png", "caption": "x"}]
+    assert len(make(labelme)) == 1  # it leads out of the root and back in
+
+
+def test_videos_without_their_ending_are_videos(make: Make) -> None:
+    from engines.captioning import captions
+
+    msrvtt = {"videos": [{"video_id": "video0", "split": "train", "id": 0}],
+              "sentences": [{"video_id": "video0", "caption": "a cat", "sen_id": 0}]}  # fmt: skip
+    found = captions.read(make(msrvtt, media_names="video0.MP4"))
+    assert (found.paths, found.videos) == (["video0"], True)

@@ -1,4 +1,4 @@
-"""Any file of JSON lines, Parquet, tables or captions: a record or a count for each line of it.
+"""Any file of JSON lines, Parquet, tables, captions or video: a record or a count for each line.
 
 No traceback (only the errors that say a sentence), no loss without a count, no hang. Records are
 written by the adapters themselves, without the rest of a build. `FUZZ_SECONDS=1800` tries longer.
@@ -6,15 +6,18 @@ written by the adapters themselves, without the rest of a build. `FUZZ_SECONDS=1
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -161,6 +164,13 @@ def test_any_bytes_are_lines_or_counts(parts: list[bytes]) -> None:
     assert len(records) + sum(report.skipped.values()) == len(lines)
 
 
+def test_a_picture_under_another_key_is_told() -> None:
+    line = {key: value for key, value in GOOD.items() if key != "image_path"}
+    records, report = _write("jsonl", {"r.jsonl": _lines({**line, "images": ["a.png", "b.png"]})})
+    assert records[0]["image_path"] == ""
+    assert any("name no image_path but images" in note for note in report.noted)
+
+
 # -- Parquet: every type of column --------------------------------------------------------------
 
 COLUMNS = ["question_id", "question", "img_path", "instruction", "pos_item_ids", "answers",
@@ -266,3 +276,38 @@ def test_labels_in_are_labels_built_plus_labels_counted(image: Any, said: list[A
         _is_sentence(error)
         return
     assert len(records) + sum(report.skipped.values()) == len(labels)
+
+
+# -- videos -------------------------------------------------------------------------------------
+
+
+@cache
+def _videos() -> dict[str, bytes]:
+    from tests.fixtures.videos import write_video
+
+    with tempfile.TemporaryDirectory() as name:
+        made = {}
+        for file, codec in (("a.mp4", "libx264"), ("a.ts", "libx264"), ("a.avi", "mpeg4"),
+                            ("a.flv", "flv1"), ("a.mkv", "mpeg4")):  # fmt: skip
+            made[file] = write_video(Path(name) / file, 12, codec).read_bytes()
+        return made
+
+
+@fuzz
+@given(st.sampled_from(["a.mp4", "a.ts", "a.avi", "a.flv", "a.mkv"]), st.floats(0, 1),
+       st.binary(max_size=40), st.booleans())  # fmt: skip
+def test_any_damage_to_a_video_gives_frames_or_a_reason(
+    name: str, place: float, damage: bytes, cut: bool
+) -> None:
+    pytest.importorskip("av", reason="PyAV (extra `captions`) is not installed")
+    from datasets_mm import frames
+    from datasets_mm.decode import UnusableError
+
+    content = bytearray(_videos()[name])
+    at = int(place * len(content))
+    content[at : at + len(damage)] = damage
+    try:
+        clip = frames.read_clip(io.BytesIO(content[:at] if cut else content), 4, 8, "bilinear")
+    except UnusableError:
+        return
+    assert clip.pixels.shape == (4, 8, 8, 3)

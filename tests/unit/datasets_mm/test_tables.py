@@ -169,6 +169,27 @@ def test_no_guess_is_better_than_a_wrong_one(text: str, encoding: str) -> None:
         assert decode(data, encoding) == (text, "")
 
 
+@pytest.mark.parametrize(
+    ("data", "text", "guess"),
+    [
+        # chardet#170 and #279: apostrophes and pounds that detectors take for Korean
+        (b"OTE up to \xa350K first year!. to \xb7 perform", "£50K", "Windows-1252"),
+        (b"y!\r\n- We\xb4re going", "We´re", "Windows-1252"),
+        # jschardet#61, chardet#161, libchardet#14: Korean names that they take for Western
+        (b"\xc7\xd1\xb1\xb9\xbe\xee.txt", "한국어.txt", "CP949"),
+        (b"\xb1\xe8\xbc\xba\xbd\xc4", "김성식", "CP949"),
+        ("안녕하세요".encode("euc-kr"), "안녕하세요", "CP949"),
+        # uchardet#40 and #42: UTF-8 that they take for Western
+        ("shouldn’t".encode(), "shouldn’t", ""),
+        ("hour时.txt".encode(), "hour时.txt", ""),
+    ],
+)
+def test_bytes_that_public_detectors_get_wrong(data: bytes, text: str, guess: str) -> None:
+    said, found = decode(data)
+    assert text in said
+    assert found == guess
+
+
 def test_two_encodings_in_one_file_and_a_wrong_statement_are_refused() -> None:
     with pytest.raises(EncodingError, match="as far as its text is plausible"):
         decode(KOREAN.encode() + KOREAN.encode("cp949"))
@@ -212,7 +233,9 @@ def _answers(subset: Subset) -> list[str]:
     return ["".join(row) for row in subset.records["answer"].to_pylist()]
 
 
-@pytest.mark.parametrize("answers", ["aaaaaa", "??????", "------", "000000", ["TBD"] * 6])
+@pytest.mark.parametrize(
+    "answers", ["aaaaaa", "??????", "------", "000000", ["TBD"] * 6, ["-1"] * 6]
+)
 def test_placeholders_of_test_rows_are_not_known_answers(place: Path, answers: str) -> None:
     (place / "test.csv").write_text(_rows(answers))
     subset = _built(place, "test")
