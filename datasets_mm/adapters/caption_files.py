@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.caption_keys import BLOCKS, MEDIA, SPLIT, Keys, is_caption
+from datasets_mm.adapters.caption_keys import MEDIA, SPLIT, Keys, is_caption
 from datasets_mm.adapters.fields import heading, text
 from datasets_mm.adapters.languages import SPLITS, split_name
+from datasets_mm.adapters.leaves import BLOCKS
 from datasets_mm.adapters.textfile import parse_table, read_text, skip_problems
 from datasets_mm.media import is_medium
 from datasets_mm.source import SourceError

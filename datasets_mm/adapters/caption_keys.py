@@ -10,12 +10,13 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from datasets_mm.adapters.fields import LineError, heading, text, type_of
 from datasets_mm.adapters.languages import CODES, SPLITS, language_code, split_name, variant
+from datasets_mm.adapters.leaves import Leaves, leaves, lookup
 from datasets_mm.media import is_medium
 from datasets_mm.paths import clean
 from datasets_mm.source import SourceError
@@ -37,14 +38,8 @@ WEAK: Final = frozenset({
 """Called so for other things too: on the record's own level they yield to nothing, and refuse."""
 LANGUAGE: Final = ("language", "lang")
 SPLIT: Final = ("split", "subset", "set", "set_name", "data_split", "partition")
-BLOCKS: Final = frozenset({
-    "info", "license", "licenses", "licence", "licences", "categories", "category", "dataset",
-     "dataset_info", "copyright", "contributor", "taxonomy", "version",
-})  # fmt: skip
-"""Blocks about the data set: nothing in them is about a medium."""
 SIDE: Final = frozenset({"metadata", "meta"})
 """Blocks that may name the medium, and describe what is not in the picture."""
-DEPTH: Final = 4
 LISTED: Final = "captions are lists written as text and were read as their elements"
 LONGEST_LISTED: Final = 100_000
 
@@ -83,16 +78,16 @@ def label(record: Mapping[str, Any], keys: Keys, split: str = "") -> Label:
         LineError: it has no medium or no caption; the text is the reason.
         AmbiguousError: several keys may hold them.
     """
-    leaves = dict(_leaves(record))
-    media = _chosen_media(record, leaves, keys)
+    found = dict(leaves(record))
+    media = _chosen_media(record, found, keys)
     notes: list[str] = []
-    captions, language = _chosen_captions(record, leaves, keys, notes)
-    said = _one_of(leaves, LANGUAGE)
+    captions, language = _chosen_captions(record, found, keys, notes)
+    said = _one_of(found, LANGUAGE)
     return Label(
         media=media,
         captions=captions,
         language=language_code(said) if said else language or keys.language,
-        split=_split(record, leaves, keys) or split,
+        split=_split(record, found, keys) or split,
         id=_id(record),
         notes=notes,
     )
@@ -121,59 +116,7 @@ def _id(record: Mapping[str, Any]) -> str:
     return ""
 
 
-# -- what is in an object ----------------------------------------------------------------------
-
-Leaves = Mapping[str, list[Any]]
-"""Dotted path of a key -> its values; lists are read through."""
-
-
-def _leaves(record: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
-    found: dict[str, list[Any]] = {}
-    _collect(record, (), found)
-    yield from found.items()
-
-
-def _collect(record: Mapping[str, Any], path: tuple[str, ...], found: dict[str, list[Any]]) -> None:
-    for key, value in record.items():
-        name = heading(key)
-        if name in BLOCKS or (name in {"description", "설명"} and isinstance(value, dict)):
-            continue
-        here = (*path, name)
-        if isinstance(value, dict):
-            if len(here) < DEPTH:
-                _collect(value, here, found)
-            continue
-        objects = [item for item in value if isinstance(item, dict)] if type(value) is list else []
-        for item in objects:
-            if len(here) < DEPTH:
-                _collect(item, here, found)
-        if not objects:
-            found.setdefault(".".join(here), []).extend(value if type(value) is list else [value])
-        elif len(objects) < len(value):
-            others = [item for item in value if not isinstance(item, dict)]
-            found.setdefault(".".join(here), []).extend(others)
-
-
-def lookup(record: Any, path: str) -> list[Any]:
-    """Values under a dotted path as a recipe writes it; lists are read through."""
-    found = [record]
-    if isinstance(record, dict) and path in record:
-        found, parts = [record[path]], []
-    else:
-        parts = path.split(".")
-    for part in parts:
-        found = [inner for value in found for inner in _under(value, part)]
-    return [item for value in found for item in (value if isinstance(value, list) else [value])]
-
-
-def _under(value: Any, part: str) -> list[Any]:
-    if isinstance(value, list):
-        return [inner for item in value for inner in _under(item, part)]
-    if not isinstance(value, dict):
-        return []
-    if part in value:
-        return [value[part]]
-    return [inner for key, inner in value.items() if heading(key) == heading(part)][:1]
+# -- levels ---------------------------------------------------------------------------------------
 
 
 def _depth(path: str) -> int:
