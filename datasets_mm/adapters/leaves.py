@@ -19,6 +19,7 @@ Leaves = Mapping[str, list[Any]]
 
 
 def leaves(record: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """(dotted path, values) of all that is no object, outside of BLOCKS."""
     found: dict[str, list[Any]] = {}
     _collect(record, (), found)
     yield from found.items()
