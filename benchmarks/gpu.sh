@@ -1,12 +1,11 @@
 #!/bin/sh
-# Everything that only a GPU can tell, on a machine without network: tests first, then the figures.
-#   benchmarks/gpu.sh [FOLDER WITH 60 GB]   writes gpu.json beside the printed Markdown
+# Everything that only a GPU can tell, in ten minutes, on a machine without network.
+#   benchmarks/gpu.sh [--out FOLDER] [--budget SECONDS] [--only STEP ...]
+# Writes figures.jsonl, figures.md and log.txt, figure by figure, to FOLDER (default: $OUT, or
+# ./gpu-figures). Needs torch >= 2.10, the project's dependencies, pytest and pytest-timeout, and
+# 5 GB of disk under $TMPDIR.
 set -eu
-cd "$(dirname "$0")/.."
-python=${PYTHON:-.venv/bin/python}
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-$root/.venv/bin/python}
 [ -x "$python" ] || python=python3
-folder=${1:-${TMPDIR:-/tmp}}
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-"$python" -m pytest -q -m gpu tests
-"$python" -m benchmarks.gpu_epoch --folder "$folder" --set compile=true --out "${OUT:-.}/gpu.json"
-"$python" benchmarks/fit.py --gpu
+PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m benchmarks.gpu "$@"

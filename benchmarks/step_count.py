@@ -212,14 +212,14 @@ class Case:
     tuning: Tuning
 
 
-def whole_step(case: Case) -> dict[str, Counts]:
+def whole_step(case: Case, meter: Meter | None = None) -> dict[str, Counts]:
     """Counts by part of a step that is not the first, on a fake CPU that stands for the GPU."""
     with staged(case.tuning), one_kernel_attention():
         step = case.make(torch.device("cpu"))
         job, emit = step.job, Emitter()
         job.loader = OneBatch(job.loader.order, step.batches)  # type: ignore[assignment]
         job.stop_at, job.checkpoint_root = 2, None
-        meter = Meter()
+        meter = meter or Meter()
         with meter:
             loop.train(job, meter, Ledger(2, 0), emit)  # type: ignore[arg-type]
     return meter.parts
@@ -260,10 +260,13 @@ def staged(tuning: Tuning, *, norms: bool = True) -> Iterator[None]:
 @contextmanager
 def seen_gpu() -> Iterator[None]:
     """torch says that there is a GPU with bf16."""
-    names = ("is_available", "is_bf16_supported")
+    answers = {
+        "is_available": True, "is_bf16_supported": True, "device_count": 1,
+        "get_device_capability": (9, 0),
+    }  # fmt: skip
     with ExitStack() as stack:
-        for name in names:
-            stack.enter_context(mock.patch.object(torch.cuda, name, return_value=True))
+        for name, answer in answers.items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, return_value=answer))
         yield
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -186,7 +187,7 @@ class Bench:
         context = Context(spec, params, precision, Emitter(), folder, entry)
         model = make_model(params, self.sizes.thin, attention).to(self.device)
         prepared = Prepared(model, self.texts, self.images, "random weights", {})
-        data: Any = SimpleNamespace(pool=self.pool)
+        data: Any = SimpleNamespace(pool=self.pool, subset=SimpleNamespace(fingerprint="random"))
         try:
             yield params, work.assemble(context, data, prepared)
         finally:
@@ -212,7 +213,8 @@ class Bench:
                 "last_step": windows[-1].step_seconds[-1],
                 "data_wait_share": timing.data_wait_share,
                 "samples_per_second": timing.samples_per_second,
-                "loss": windows[-1].loss, **peaks(self.device),
+                "loss": statistics.fmean(window.loss for window in windows), **peaks(self.device),
+                "skipped_steps": sum(getattr(w, "skipped_steps", 0) for w in windows),
             }  # fmt: skip
 
     def batches(self, count: int, batch: int) -> list[PairBatch]:

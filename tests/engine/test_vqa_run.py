@@ -11,7 +11,7 @@ from engines.emitter import Emitter, EngineError, Stopped
 from engines.torchkit import loop
 from engines.vqa import watch
 from tests.engine import toys, vqa_toy
-from tests.engine.toys import weights
+from tests.engine.toys import Impatient, weights
 from tests.engine.vqa_toy import go, lines, spec
 
 toy = toys.built(vqa_toy.write)
@@ -60,19 +60,6 @@ def test_folds_hold_out_every_question_once(toy, tmp_path):
         prints |= {folds.load(path).fingerprint for path in tmp_path.rglob("folds/*.json")}
     assert sorted(held) == [row["id"] for row in vqa_toy.rows()[:18]]
     assert len(prints) == 1
-
-
-class Impatient(Emitter):
-    """Asks to stop after some steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._steps = steps
-
-    def send(self, message) -> None:
-        if message.kind == "step" and message.step >= self._steps:
-            self.stop_requested = True
-        super().send(message)
 
 
 def test_a_resumed_run_ends_with_the_same_bits(toy, tmp_path):

@@ -57,3 +57,16 @@ def go(
 def weights(run_dir: Path) -> bytes:
     """What was trained. Step messages are means over as many steps as half a second holds."""
     return (run_dir / "checkpoints/last/model.safetensors").read_bytes()
+
+
+class Impatient(Emitter):
+    """Asks to stop after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def send(self, message: Any) -> None:
+        if message.kind == "step" and message.step >= self._steps:
+            self.stop_requested = True
+        super().send(message)

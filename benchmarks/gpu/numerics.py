@@ -1,0 +1,101 @@
+"""Number formats on a GPU: TF32 in search, skipped fp16 steps, 4-bit layers that resume."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.report import Report, Skip
+from benchmarks.gpu.retrieval import bench, changes
+from engines.emitter import Stopped
+from engines.retrieval import exact
+from engines.torchkit import device
+
+DEEPEST = 100
+FP32_ERROR = 1e-5
+"""Largest error of a cosine of 512 products in float32; TF32's is 1e-4 and more."""
+HALF_STEPS = 50
+
+
+def search(report: Report) -> None:
+    """`exact.top_k` with and without TF32 in the settings, beside float64."""
+    queries, passages = report.size(5_000, 50), report.size(100_000, 20_000)
+    width = report.size(512, 64)
+    target = torch.device("cuda" if report.cuda else "cpu")
+    generator = torch.Generator(target).manual_seed(0)
+
+    def vectors(count: int) -> Tensor:
+        drawn = torch.randn(count, width, generator=generator, device=target)
+        return torch.nn.functional.normalize(drawn, dim=1)
+
+    asked, corpus = vectors(queries), vectors(passages)
+    scores, rows = reference(asked, corpus)
+    for tf32 in (False, True):
+        device.prepare(0, tf32=tf32)
+        found, order = exact.top_k(asked, corpus, DEEPEST)
+        error = float((found.double() - scores).abs().max())
+        first = float((order[:, 0] != rows[:, 0]).double().mean())
+        name = "tf32 = true" if tf32 else "tf32 = false"
+        report.figure(f"{name}: largest error of a score", error)
+        report.figure(f"{name}: queries with another first passage", first)
+        report.check(f"{name}: search is float32", error < FP32_ERROR, f"{error:.2e}")
+    device.prepare(0, tf32=False)
+
+
+def reference(asked: Tensor, corpus: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores and rows by float64, 500 queries at a time: 0.4 GB of scores."""
+    parts = [
+        (part.double() @ corpus.double().T).topk(DEEPEST, dim=1) for part in torch.split(asked, 500)
+    ]
+    return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
+
+
+def half_precision(report: Report) -> None:
+    """fp16 with gradient scaling: how many steps are skipped, and whether the loss is a number."""
+    with bench(report) as measured:
+        figures = measured.train(changes(report, precision="fp16"), HALF_STEPS)
+    skipped = figures["skipped_steps"]
+    report.figure("skipped steps", skipped, f"of {figures['steps']}")
+    report.check("most steps train", skipped < figures["steps"] // 2)
+    report.check("the loss is finite", math.isfinite(figures["loss"]), str(figures["loss"]))
+
+
+def four_bit(report: Report) -> None:
+    """A small Qwen2.5-VL of 4 layers in NF4 with LoRA: trained whole, and cut and resumed."""
+    if find_spec("bitsandbytes") is None or find_spec("peft") is None:
+        raise Skip("bitsandbytes or peft is not installed")
+    from engines.vqa import Params
+    from tests.engine import toys, vqa_toy
+
+    folder = report.scratch / "nf4"
+    vqa_toy.SIZES |= {"layers": 4, "width": 64, "inner": 128}
+    if not folder.exists():
+        folder.mkdir()
+        vqa_toy.write(folder)
+    settings = {"quantize": "nf4", "precision": "auto", "max_steps": 6, "epochs": 2,
+                "lora_dropout": 0.2}  # fmt: skip
+    settings |= {"deterministic": True} if "deterministic" in Params.model_fields else {}
+
+    def go(name: str, steps: int = 0) -> list[Any]:
+        spec = vqa_toy.spec(folder, settings=settings)
+        emit = toys.Impatient(steps) if steps else None
+        return vqa_toy.go(spec, folder / name, emit)
+
+    with toys.configured(folder):
+        whole = go("whole")
+        try:
+            go("cut", steps=3)
+        except Stopped:
+            report.figure("stopped after a checkpoint", value=True)
+        go("cut")
+    losses = [message.loss for message in whole if message.kind == "step"]
+    report.figure("losses", str([round(loss, 3) for loss in losses]))
+    report.check("losses are finite", all(map(math.isfinite, losses)))
+    same = toys.weights(folder / "whole") == toys.weights(folder / "cut")
+    report.check("a resumed run ends with the same bits", same)
+    peaks = [m.vram_allocated_peak for m in whole if m.kind == "memory" and m.phase == "train"]
+    report.figure("allocated in training, bytes", peaks[0] if peaks else None)

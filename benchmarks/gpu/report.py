@@ -1,0 +1,38 @@
+"""What a step is handed: where it may write, how large it should be, and how it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Send = Callable[..., None]
+
+
+class Skip(Exception):  # noqa: N818 - no error
+    """The step cannot run here; the text says why."""
+
+
+@dataclass
+class Report:
+    """Of one step."""
+
+    send: Send
+    scratch: Path
+    small: bool
+    cuda: bool
+    failures: int = 0
+
+    def figure(self, what: str, value: Any, remark: str = "") -> None:
+        """A number, or a fact, as it is measured."""
+        self.send("figure", what, value, remark)
+
+    def check(self, what: str, holds: bool, remark: str = "") -> None:
+        """Something that must hold; the step goes on where it does not, and is FAILED."""
+        self.failures += not holds
+        self.send("figure", what, "ok" if holds else "FAILED", remark)
+
+    def size(self, full: int, small: int) -> int:
+        """One of the two."""
+        return small if self.small else full

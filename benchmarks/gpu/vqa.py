@@ -1,0 +1,48 @@
+"""A VQA step with and without the cache of the frozen vision tower's features."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from benchmarks.gpu.report import Report, Skip
+
+TOWER = {
+    "vision_width": 1280, "vision_inner": 3456, "vision_depth": 32, "vision_heads": 16,
+    "width": 2048, "inner": 5504, "layers": 4, "heads": 16, "key_value_heads": 2,
+    "long_side": 756,
+}  # fmt: skip
+"""The vision tower of Qwen2.5-VL-3B, and 4 of its 36 language layers."""
+STEPS = 12
+
+
+def step(report: Report) -> None:
+    """Through the engine: seconds of a step, and the loss, which must not differ."""
+    from engines.vqa import Params
+    from tests.engine import toys, vqa_toy
+
+    if find_spec("peft") is None:
+        raise Skip("peft is not installed")
+    if "feature_cache" not in Params.model_fields:
+        raise Skip("the engine has no cache of vision features")
+    folder = report.scratch / "vqa"
+    small = dict(vqa_toy.SIZES)
+    vqa_toy.SIZES |= {} if report.small else TOWER
+    folder.mkdir()
+    vqa_toy.write(folder)
+    vqa_toy.SIZES |= small
+    settings = {"quantize": "none", "precision": "auto", "batch": 2, "epochs": 4, "lr": 1e-4,
+                "max_steps": report.size(STEPS, 4), "timing_warmup_steps": report.size(4, 1),
+                "long_side": report.size(756, 56), "checkpointing": False}  # fmt: skip
+    losses: dict[bool, list[float]] = {}
+    with toys.configured(folder):
+        for cached in (False, True):
+            spec = vqa_toy.spec(folder, settings=settings | {"feature_cache": cached})
+            sent: list[Any] = vqa_toy.go(spec, folder / f"cached-{cached}")
+            timing = next(m for m in sent if m.kind == "timing")
+            losses[cached] = [m.loss for m in sent if m.kind == "step"]
+            name = "with the cache" if cached else "without it"
+            report.figure(f"{name}: step median, ms", timing.step_median * 1e3)
+            report.figure(f"{name}: last loss", losses[cached][-1])
+    gap = abs(losses[True][-1] - losses[False][-1])
+    report.check("the losses agree", gap < 0.02, f"{gap:.2e} apart")
