@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from engines import settings
 from engines.emitter import EngineError
 from engines.protocol import EngineGpu, RunSpec
 from engines.torchkit import device
@@ -47,6 +48,8 @@ class Decisions:
     figures: str
     """NVML's figures of the run's GPU."""
     process_memory: str
+    loading: str
+    """Loader threads and page-locked memory by `auto`."""
     batches: str
     """Micro-batch and predictions at once of a VQA plan that names none."""
     doctor: tuple[str, ...]
@@ -74,11 +77,11 @@ def decide(patch: pytest.MonkeyPatch, machine: Machine) -> Decisions:
         before=before, refusal=refusal, device=_name(target), precision=found.name,
         products=_short(found.products), explicit_bf16=_explicit_bf16(target),
         forecast=_place(where), lock=lock, figures=figures, process_memory=process_memory,
-        batches=batches, doctor=findings,
+        batches=batches, loading=_loading(patch, machine, target), doctor=findings,
     )  # fmt: skip
     if not refusal:
         return made
-    unmade = ("precision", "products", "explicit_bf16", "forecast", "batches")
+    unmade = ("precision", "products", "explicit_bf16", "forecast", "batches", "loading")
     return replace(made, device=REFUSED, **dict.fromkeys(unmade, NONE))
 
 
@@ -166,6 +169,14 @@ def _batches(where: forecast.Place) -> str:
         return "as the model's entry says"
     row = policy.rule(where.memory_bytes)
     return f"{row.batch} and {row.predict_batch}"
+
+
+def _loading(patch: pytest.MonkeyPatch, machine: Machine, target: torch.device) -> str:
+    gpu, cores = target.type == "cuda", set(range(machine.cpu.cores))
+    patch.setattr(settings.os, "sched_getaffinity", lambda _: cores)
+    workers = settings.effective_workers("auto", gpu=gpu)
+    pinned = settings.effective_pin_memory("auto", gpu=gpu)
+    return f"{workers} threads, page-locked" if pinned else f"{workers} threads"
 
 
 def _doctor(patch: pytest.MonkeyPatch, machine: Machine) -> tuple[str, ...]:

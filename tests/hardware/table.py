@@ -42,8 +42,8 @@ are in [RESULTS.md](../benchmarks/RESULTS.md).
 Of a plain run, nothing chosen. *bf16*: what an explicit `precision = "bf16"` does (the preset
 `weekly-m2kr` has it, as the weekly report does); where it is refused, `--set precision=auto` takes
 fp16. A CPU that lacks it computes it all the same, and says how many times slower a product is than
-in fp32, measured at the start of the run. *VQA batch*: micro-batch and predictions at once of a VQA
-plan that names none.
+in fp32, measured at the start of the run. *Loader*: threads that prepare batches, by cores.
+*VQA batch*: micro-batch and predictions at once of a VQA plan that names none.
 """
 
 REFUSALS: Final = """
@@ -84,7 +84,7 @@ def document() -> str:
         bf16=cuda.shown(cuda.BF16),
     )  # fmt: skip
     titles = ("machine", "driver", "torch for CUDA", "computes on", "auto", "4-bit products",
-              "bf16", "VQA batch")  # fmt: skip
+              "bf16", "loader", "VQA batch")  # fmt: skip
     parts = [head, *_table(titles, (_device_row(*one) for one in made))]
     parts += [REFUSALS, *_refusals(made), MEMORY]
     parts += _table(
@@ -100,7 +100,7 @@ def _device_row(machine: Machine, made: Decisions) -> Sequence[str]:
     build = machine.torch.cuda if machine.gpus else NONE
     batches = made.batches if machine.gpus else NONE
     return (_title(machine), machine.driver or NONE, build, device, made.precision,
-            made.products, made.explicit_bf16, batches)  # fmt: skip
+            made.products, made.explicit_bf16, made.loading, batches)  # fmt: skip
 
 
 def _memory_row(machine: Machine, made: Decisions) -> Sequence[str]:
