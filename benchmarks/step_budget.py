@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -40,8 +41,7 @@ from engines.retrieval import shapes, work
 from engines.retrieval.context import Context
 from engines.retrieval.items import ArrayItems, TokenItems
 from engines.retrieval.pairs import Inputs, PairBatch, Pool, Side
-from engines.retrieval.prepare import Data, Prepared
-from engines.retrieval.subsets import Strings
+from engines.retrieval.prepare import Prepared
 from engines.torchkit import loop
 from engines.torchkit.measure import Ledger, Meter, stopwatch
 from engines.torchkit.precision import Precision
@@ -78,10 +78,10 @@ def retrieval_step(
     context = Context(spec, params, precision, Emitter(), Path(tempfile.gettempdir()), entry)
     texts, images, pool = items(params.image_size, WORDS if thin > 1 else weekly.END + 1)
     ready = Prepared(model, texts, images, "", {})
-    subset: Any = SimpleNamespace(fingerprint="random")
-    data = Data(subset, pool, [], [], Strings())
+    data: Any = SimpleNamespace(pool=pool, subset=SimpleNamespace(fingerprint="random"))
     job = work.assemble(context, data, ready)
-    model.one_pass = thin == 1  # at true sizes a fake CPU stands for a GPU
+    computing: Any = job.model if job.replica is None else job.replica.model
+    computing.one_pass = thin == 1  # at true sizes a fake CPU stands for a GPU
     return Step(job, [pairs(params.batch, params.image_size)])
 
 
@@ -121,7 +121,10 @@ def retrieval(**settings: Any) -> Case:
     )  # fmt: skip
 
 
-CASES: Final[dict[str, Callable[[], Case]]] = {"retrieval": retrieval}
+CASES: Final[dict[str, Callable[[], Case]]] = {
+    "retrieval": retrieval,
+    "retrieval, autocast": partial(retrieval, mixed_precision="autocast"),
+}
 
 
 # -- host time -------------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ def speed_switches() -> dict[str, dict[str, Any]]:
         "fp32, ieee": {"precision": "fp32", "tf32": False},
         "fp32, tf32": {"precision": "fp32", "tf32": True},
         "fp16": {"precision": "fp16"},
+        "autocast": {"mixed_precision": "autocast"},
         "not fused": {"fused": False},
         "pinned": {"pin_memory": True},
         "4 workers": {"workers": 4},
@@ -239,10 +240,14 @@ class Bench:
                 with job.precision.autocast():
                     outcome = job.forward(ready[number % len(ready)])
                 scaler.scale(outcome.loss).backward()
+                if job.replica is not None:
+                    job.replica.collect()
                 scaler.unscale_(job.optimizer)
                 torch.nn.utils.clip_grad_norm_(parameters, params.clip_norm)
                 scaler.step(job.optimizer)
                 scaler.update()
+                if job.replica is not None:
+                    job.replica.refresh()
                 job.optimizer.zero_grad(set_to_none=True)
 
             yield step

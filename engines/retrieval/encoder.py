@@ -65,6 +65,8 @@ class DualEncoder(nn.Module):
         """Queries and passages go through the same weights, so both can go through them at once."""
         self.one_pass = False
         """In training both sides go through the towers at once, where they can. See `joins`."""
+        self.dtype = torch.float32
+        """Of activations, where autocast does not say otherwise."""
         self.chunk = 0
         """Items embedded at once in training; 0: all. See `_in_parts`."""
         self.fusion: RecurrentFusion | None = None
@@ -214,7 +216,7 @@ class DualEncoder(nn.Module):
     def _layers(self, tower: Tower, rows: Tensor, at: Tensor, size: int) -> Layers:
         layers = self.text_layers if tower is self.text_tower else self.vision_layers
         if not len(at):
-            nothing = self.log_scale.new_zeros(size, 1, tower.width)
+            nothing = self.log_scale.new_zeros(size, 1, tower.width, dtype=self.dtype)
             return Layers([nothing] * len(layers), nothing[:, :, 0].bool())
         states = [placed(state, at, size) for state in tower.states(rows, layers)]
         present = tower.present(rows, states[0].shape[1])

@@ -67,11 +67,11 @@ class HeadEncoder(DualEncoder):
 
     def embed_texts(self, texts: Tensor, side: str) -> Tensor:
         """Features [n, 384] -> [n, D]."""
-        return self.text[side](texts.float())  # type: ignore[no-any-return]
+        return self.text[side](texts.to(self.dtype))  # type: ignore[no-any-return]
 
     def embed_images(self, images: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one head for both
         """Features [n, 1280] -> [n, D]."""
-        return self.image(images.float())  # type: ignore[no-any-return]
+        return self.image(images.to(self.dtype))  # type: ignore[no-any-return]
 
 
 class Head(Tower):

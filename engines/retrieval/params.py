@@ -95,8 +95,18 @@ class _Evaluation(settings.Settings):
     )
 
 
+class _Machine(settings.Machine):
+    """How the step is computed."""
+
+    mixed_precision: Literal["autocast", "master_weights"] = Field(
+        "autocast",
+        description="With bf16: autocast converts weights and activations as operations need them; "
+        "master_weights computes with a bf16 copy of the model and optimizes float32 weights",
+    )
+
+
 class Params(
-    _Evaluation, settings.Keeping, settings.Machine, settings.Ranks, _Vectors, _Inputs, _Objective,
+    _Evaluation, settings.Keeping, _Machine, settings.Ranks, _Vectors, _Inputs, _Objective,
     settings.Optimization, settings.Length, settings.Data,
 ):  # fmt: skip
     """Settings of one retrieval run."""

@@ -6,7 +6,7 @@ computed for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from engines.retrieval import encoder, frozen, work
+from engines.retrieval import encoder, frozen, masters, work
 from engines.retrieval.census import Count
 from engines.retrieval.encoder import DualEncoder
 from engines.retrieval.loss import OBJECTIVES, Objective
@@ -95,10 +95,14 @@ def train(scene: Scene, queries: Count, passages: Count) -> dict[str, int]:
         batch = PairBatch(asked, wanted, torch.eye(total, dtype=torch.bool))
     objective = _booked(scene.ledger, OBJECTIVES[params.loss])
     scene.model.one_pass = scene.tuning.target == "cuda"
-    forward = work.forward_of(scene.model, objective, _OneRank(size=params.nproc_per_node))
+    replica = masters.replica_for(scene.model, params, scene.tuning.precision)
+    encode: Callable[..., Any] = scene.model
+    if replica is not None:
+        encode = masters.without_autocast(replica.model, "cpu")
+    forward = work.forward_of(encode, objective, _OneRank(size=params.nproc_per_node))
     with _recomputing():
         return rehearsal.training(
-            scene.ledger, scene.model, scene.tuning, lambda: forward(batch).loss, batch
+            scene.ledger, scene.model, scene.tuning, lambda: forward(batch).loss, batch, replica
         ).parts
 
 

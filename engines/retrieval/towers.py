@@ -77,16 +77,18 @@ def mean(states: Sequence[Tensor]) -> Tensor:
 
 
 class Pixels(nn.Module):
-    """uint8 [n, S, S, 3] -> float [n, 3, S, S] as a checkpoint wants it; runs on the device."""
+    """uint8 [n, S, S, 3] -> `dtype` [n, 3, S, S] as a checkpoint wants it; runs on the device."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """`mean` and `std` of the channels, for pixels between 0 and 1."""
         super().__init__()
+        self.dtype = torch.float32
         self.register_buffer("shift", torch.tensor(mean, dtype=torch.float32) * 255, False)
         self.register_buffer("gain", 1 / (torch.tensor(std, dtype=torch.float32) * 255), False)
         self.shift: Tensor
         self.gain: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised, channels first."""
-        return ((images.float() - self.shift) * self.gain).permute(0, 3, 1, 2)
+        """Normalised in float32, channels first."""
+        pixels = (images.float() - self.shift) * self.gain
+        return pixels.to(self.dtype).permute(0, 3, 1, 2)

@@ -15,6 +15,7 @@ from engines import protocol
 from engines.cuda import bf16_problem
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
+from engines.retrieval import masters
 from engines.retrieval.context import Context
 from engines.retrieval.encoder import parameter_counts
 from engines.retrieval.evaluate import Evaluator, epoch_timing
@@ -88,22 +89,27 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
     gatherer = PairGatherer(
         data.pool, ready.texts, ready.images, context.spec.seed, params.modality_dropout
     )
+    model.one_pass = context.device.type == "cuda"
+    replica = masters.replica_for(model, params, context.precision.name)
+    computing = model if replica is None else replica.model
     same = uniform(data.pool) and not params.modality_dropout
 
     def example() -> Any:
         some = to_device(gatherer(np.arange(min(2, len(data.pool))), 0), context.device)
-        with context.precision.autocast():
-            return model(some.queries, some.passages)
+        with nullcontext() if replica else context.precision.autocast():
+            return computing(some.queries, some.passages)
 
-    model.one_pass = context.device.type == "cuda"
     device.choose_convolutions(fixed=same)
-    wrapped = team.wrap(model, example if same else None)
+    wrapped = team.wrap(computing, example if same else None)
     if params.compile:
-        model.compile_towers()
+        computing.compile_towers()
+    if replica is not None:
+        wrapped = masters.without_autocast(wrapped, context.device.type)
     forward = forward_of(wrapped, OBJECTIVES[params.loss], team)
 
     course = Course.of(context, len(data.pool), data.pool.digest(data.subset.fingerprint))
     job = course.job(model, gatherer, forward)
+    job.replica = replica
     job.ema = Ema(model, params.ema) if params.ema else None
     return job
 
@@ -131,7 +137,8 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job) -> None:
         chance += f"; gathered with their gradients from {team.size} ranks of {params.batch} each"
     facts = {
         **ready.facts,
-        "precision": context.precision.said,
+        "precision": context.precision.said
+        + (", with float32 master weights" if job.replica is not None else ""),
         **context.pipeline.facts,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": "linear warm-up, then cosine to 0",

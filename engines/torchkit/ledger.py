@@ -134,7 +134,12 @@ def book_model(ledger: Ledger, model: nn.Module, part_of: Any) -> None:
     """Book parameters and buffers under `part_of(name)`, and their gradients when they come."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         ledger.move([tensor], part_of(name))
-    for parameter in model.parameters():
+    book_gradients(ledger, model.parameters())
+
+
+def book_gradients(ledger: Ledger, parameters: Iterable[nn.Parameter]) -> None:
+    """Book the gradients of these parameters when they come."""
+    for parameter in parameters:
         if parameter.requires_grad:
             hook: Any = parameter.register_post_accumulate_grad_hook
             hook(lambda p: ledger.move([p.grad], GRADIENTS) if p.grad is not None else None)

@@ -25,6 +25,7 @@ from engines.torchkit.measure import Ledger, Meter
 from engines.torchkit.optimizers import set_lr
 from engines.torchkit.precision import Precision
 from engines.torchkit.prefetch import Prefetcher
+from engines.torchkit.replica import Replica
 
 Batch = TypeVar("Batch")
 
@@ -52,6 +53,8 @@ class Training(Generic[Batch]):
     precision: Precision
     steps: int
     clip_norm: float
+    replica: Replica[Any] | None = None
+    """What `forward` computes with, where that is a copy of `model`, whose weights learn."""
     ema: Average | None = None
     swa: Swa | None = None
     checkpoint_every: int = 0
@@ -102,9 +105,13 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
     meter.warmup_until = start + meter.warmup_steps
     emit.phase("warmup" if meter.warmup_steps else "train")
     job.model.train()
+    computing = job.model
+    if job.replica is not None:
+        job.replica.refresh()
+        computing = job.replica.model.train()
     batches = job.loader.batches(start, job.last_step)
     feed = Prefetcher(batches, job.transfer, job.precision.device)
-    forward = health.checked(job.forward, job.model, job.precision)
+    forward = health.checked(job.forward, computing, job.precision)
     most_skipped = health.skip_limit(job.loader.order.steps_per_epoch, job.steps)
     stop_vote, enough_vote, due, enough = job.team.vote(), job.team.vote(), Due(job), False
     for step in range(start + 1, job.last_step + 1):
@@ -154,11 +161,15 @@ def _compute(
         meter.lap("data_wait")
         batch = feed.take()
         meter.lap("transfer")
-        with job.team.averaging(last=number == parts - 1):
+        # A replica's gradients leave it after each micro-batch, to be added up in float32.
+        last = number == parts - 1 or job.replica is not None
+        with job.team.averaging(last):
             with job.precision.autocast():
                 outcome = forward(batch)
             meter.lap("forward")
             job.precision.scaler.scale(outcome.loss / parts).backward()  # type: ignore[no-untyped-call]
+        if job.replica is not None:
+            job.replica.collect()
         meter.lap("backward")
         feed.look_ahead()
         outcomes.append(outcome)
@@ -182,6 +193,8 @@ def _update(job: Training[Any], parameters: list[nn.Parameter]) -> tuple[Tensor,
     overflow = job.precision.overflow(job.optimizer)
     scaler.step(job.optimizer)
     scaler.update()
+    if job.replica is not None:
+        job.replica.refresh()
     job.optimizer.zero_grad(set_to_none=True)
     for average in job.averages.values():
         average.update(overflow)

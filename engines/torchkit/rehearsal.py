@@ -23,6 +23,7 @@ from engines.torchkit.batches import DEPTH
 from engines.torchkit.ledger import Ledger, Peak
 from engines.torchkit.precision import DTYPES, Name, best, products_of
 from engines.torchkit.prefetch import AHEAD, map_tensors
+from engines.torchkit.replica import Replica
 
 Batch = TypeVar("Batch")
 
@@ -30,6 +31,7 @@ PACKED: Final = "language model, 4-bit"
 WHOLE: Final = "language model"
 OTHER: Final = "embeddings, head, norms"
 LORA: Final = "LoRA"
+COPY: Final = "bf16 copy of the weights"
 INPUTS: Final = "inputs"
 LOGITS: Final = "logits and loss"
 CACHE: Final = "KV cache"
@@ -195,14 +197,24 @@ def part_of(model: nn.Module, tuning: Tuning) -> Callable[[str], str]:
 
 
 def training(
-    ledger: Ledger, model: nn.Module, tuning: Tuning, forward: Callable[[], Tensor], batch: object
+    ledger: Ledger,
+    model: nn.Module,
+    tuning: Tuning,
+    forward: Callable[[], Tensor],
+    batch: object,
+    replica: Replica[Any] | None = None,
 ) -> Peak:
     """The peak of a step that is not the first: moments exist, and gradients if accumulated.
 
-    `batch` is what `forward` computes; the following ones lie beside it on a GPU.
+    `batch` is what `forward` computes; the following ones lie beside it on a GPU. `replica`: what
+    `forward` computes with, where `model` only keeps the weights that learn.
     """
     model.train()
     following = copied_ahead(ledger, batch, tuning)
+    if replica is not None:
+        replica.model.train()
+        ledger.move(replica.parameters(), COPY)
+        books.book_gradients(ledger, replica.parameters())
     optimizer = books.optimizer_with_state(ledger, model)
     kept = books.averages(ledger, model, tuning.copies)
     if tuning.accumulation > 1:
@@ -213,6 +225,9 @@ def training(
     with ledger.part(books.BACKWARD):
         loss.backward()  # type: ignore[no-untyped-call]
     del loss
+    if replica is not None:
+        with ledger.part(books.GRADIENTS):
+            replica.collect()
     with ledger.part(books.OPTIMIZER):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)

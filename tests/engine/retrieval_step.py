@@ -21,7 +21,7 @@ from engines import models
 from engines.emitter import Emitter
 from engines.fitting import Need, Phase, Want
 from engines.models import ModelEntry
-from engines.retrieval import Params, exact, loading, shapes, wording, work
+from engines.retrieval import Params, exact, loading, masters, shapes, wording, work
 from engines.retrieval.encoder import DualEncoder
 from engines.retrieval.frozen import IMAGE_WIDTH, TEXT_WIDTH, HeadEncoder
 from engines.retrieval.indexes import ExactIndex
@@ -173,7 +173,12 @@ def _training(bench: Bench) -> tuple[allocations.Step, Callable[[], int]]:
     pool = Pool(side, side, rows, np.arange(params.batch + 1))
     gather = PairGatherer(pool, bench.texts, bench.images, seed=0)
     model.one_pass = precision.device.type == "cuda"
-    forward = work.forward_of(model, OBJECTIVES[params.loss], Team())
+    replica = masters.replica_for(model, params, precision.name)
+    computing = model if replica is None else replica.model.train()
+    encode = (
+        computing if replica is None else masters.without_autocast(computing, precision.device.type)
+    )
+    forward = work.forward_of(encode, OBJECTIVES[params.loss], Team())
     model.train()
 
     def step() -> None:
@@ -182,11 +187,16 @@ def _training(bench: Bench) -> tuple[allocations.Step, Callable[[], int]]:
             with precision.autocast():
                 outcome = forward(batch)
             outcome.loss.backward()
+            if replica is not None:
+                replica.collect()
         allocations.end_step(model, optimizer, ema)
+        if replica is not None:
+            replica.refresh()
 
     def kept() -> int:
         averaged = allocations.of(ema.tensors().values()) if ema else 0
-        return _weights(model) + allocations.of_state(optimizer) + averaged
+        copied = allocations.of(replica.parameters()) if replica else 0
+        return copied + _weights(model) + allocations.of_state(optimizer) + averaged
 
     return step, kept
 

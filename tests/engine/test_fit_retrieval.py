@@ -21,6 +21,9 @@ RECURRENT = {"layer_fusion": "recurrent", "layers": (3, 7, 11), "fusion_width": 
 SHAPES = (
     Shape("clip", "clip", {"batch": 64, "layers": (3, 7, 11)}),
     Shape("accumulation, EMA", "clip", {"batch": 32, "accumulation": 2, "ema": 0.99}),
+    Shape("master weights", "clip",
+          {"batch": 64, "layers": (3, 7, 11), "precision": "bf16",
+           "mixed_precision": "master_weights"}),
     Shape("GradCache", "clip", {"batch": 64, "grad_cache_chunk": 32}),
     Shape("late", "clip", {"batch": 16, "scoring": "late"}),
     Shape("recurrent, frozen towers", "clip", {**RECURRENT, "freeze_towers": True}),

@@ -54,6 +54,7 @@ ELSEWHERE = {
     "grad_cache_chunk": "test_retrieval_families, test_ranks",
     "nproc_per_node": "test_ranks",
     "tf32": "needs a GPU",
+    "mixed_precision": "test_retrieval_masters",
     "pin_memory": "needs a GPU",
     "search": "test_retrieval_search",
     "search_depth": "test_retrieval_evaluation",

@@ -1,0 +1,124 @@
+"""Master weights: the optimizer keeps fp32, and a bf16 copy of the model computes.
+
+Micikevicius et al. 2018 ("Mixed Precision Training", section 3.1), as Megatron-LM does it. Autocast
+converts every weight anew in each step, and an activation for every layer that reads it: one launch
+each. Here all weights are converted by one operation over lists after the optimizer's step, and all
+gradients by another one before it.
+
+The masters are what is optimized, averaged, saved and evaluated. The replica holds nothing that is
+not derived from them, but for buffers: those of modules that are kept whole are shared.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a master's values lie in the replica: a whole parameter, or rows of a fused one."""
+
+    parameter: nn.Parameter
+    rows: slice
+
+    def values(self) -> Tensor:
+        """The replica's numbers."""
+        return (
+            self.parameter.detach()[self.rows] if self.parameter.ndim else self.parameter.detach()
+        )
+
+    def gradient(self) -> Tensor | None:
+        """What the backward pass has left of it."""
+        grad = self.parameter.grad
+        return grad if grad is None or not self.parameter.ndim else grad[self.rows]
+
+
+Slots = dict[str, Slot]
+"""By the name of the parameter in the masters' model."""
+
+
+class Replica(Generic[Model]):
+    """A copy of a model in another dtype.
+
+    Args:
+        masters: The model with the weights that learn, float32.
+        dtype: Of the copy's parameters and buffers.
+        whole: Whether a module's own parameters and buffers stay as they are, shared with the
+            masters: gradients of these arrive there directly.
+        fuse: Rebuilds parts of the copy, and says where the values of their parameters lie then.
+    """
+
+    def __init__(
+        self,
+        masters: Model,
+        dtype: torch.dtype,
+        whole: Callable[[nn.Module], bool],
+        fuse: Callable[[nn.Module], Slots] | None = None,
+    ) -> None:
+        memo: dict[int, Any] = {}
+        for module in masters.modules():
+            for tensor in own_tensors(module):
+                kept = whole(module) or not tensor.is_floating_point()
+                memo.setdefault(id(tensor), tensor if kept else converted(tensor, dtype))
+        self.model: Model = copy.deepcopy(masters, memo)
+        slots = {name: Slot(p, slice(None)) for name, p in self.model.named_parameters()}
+        if fuse is not None:
+            slots |= fuse(self.model)
+        named = [(name, p) for name, p in masters.named_parameters() if p.requires_grad]
+        self._pairs = [(p, slots[n]) for n, p in named if slots[n].parameter is not p]
+        shared = {id(parameter) for parameter in masters.parameters()}
+        self._own = [p for p in self.model.parameters() if id(p) not in shared]
+        self._masters: list[Tensor] = [p.detach() for p, _ in self._pairs]
+        self._copies = [slot.values() for _, slot in self._pairs]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Those that are not the masters' own."""
+        return iter(self._own)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """The copy gets the masters' values, rounded: one operation over lists."""
+        torch._foreach_copy_(self._copies, self._masters)
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """The copy's gradients are added to the masters', in float32, and given up."""
+        copied: tuple[list[Tensor], list[Tensor]] = ([], [])
+        added: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for parameter, slot in self._pairs:
+            gradient = slot.gradient()
+            if gradient is None:
+                continue
+            totals, gradients = copied if parameter.grad is None else added
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            totals.append(parameter.grad)
+            gradients.append(gradient)
+        if copied[0]:
+            torch._foreach_copy_(*copied)
+        if added[0]:
+            torch._foreach_add_(*added)
+        for parameter in self._own:
+            parameter.grad = None
+
+
+def own_tensors(module: nn.Module) -> Iterable[Tensor]:
+    """Parameters and buffers of a module itself, not of those inside."""
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
+
+
+def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy in another dtype; a parameter stays one."""
+    values = tensor.detach().to(dtype)
+    return (
+        nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
+    )
