@@ -12,7 +12,7 @@ from engines.torchkit import checkpoints, device, products
 from engines.torchkit.optimizers import adamw
 from engines.torchkit.precision import Precision
 
-PRODUCTS = {"aten.mm.default", "aten.bmm.default", "aten.addmm.default"}
+PRODUCTS = {"aten.mm.default", "aten.matmul.default"}
 
 
 def rounded(tensor: torch.Tensor) -> torch.Tensor:
