@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from engines import exhaustion
 from engines.torchkit.features import FeatureStore, NoRoomError, key
 from engines.vqa.context import Context
 from engines.vqa.data import Data
@@ -117,9 +118,9 @@ def refusal(model: Any, tower: Tower, pair: Sequence[Pixels], plain: Tensor) -> 
             other = logits(model, tower.vision, pair, (form, rows))
         finally:
             tower.restore(taken)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # code of any model: it may raise whatever it likes
+        if exhaustion.of_device(error):
+            raise
         return f"{kind} fails on features ({(str(error).splitlines() or [''])[0][:120]})"
     if rows.dtype not in NUMPY or not alike(plain, other):
         return f"{kind} says something else to features than to pixels"
