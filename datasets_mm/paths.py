@@ -23,12 +23,16 @@ DRIVE: Final = re.compile(r"[A-Za-z]:")
 URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 INVISIBLE: Final = "\ufeff\u200b\u200e\u200f\u2060 \t\r\n\u00a0"
 """What text editors and spreadsheets leave at the ends of a cell."""
+UNCLEAN: Final = re.compile(r"(?i)[^\x21-\x2d\x2f-\x5b\x5d-\x7e.]|//|(?:^|/)\.(?:/|$)|^file:")
+"""What makes a path worth a closer look: most of hundreds of thousands have nothing of it."""
 FOLDERS: Final = 256
 """Folder listings that are remembered."""
 
 
 def clean(path: str) -> str:
     """The path with `/`, composed letters (NFC), without `./`, doubled slashes and outer blanks."""
+    if not UNCLEAN.search(path):
+        return path
     text = path.strip()
     if not text.isascii():
         text = unicodedata.normalize("NFC", text).strip(INVISIBLE)

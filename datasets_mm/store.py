@@ -87,12 +87,14 @@ class MediaWriter(TableWriter):
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append one row."""
-        written = {
-            name: paths.clean(value) if isinstance(value, str) else [paths.clean(v) for v in value]
-            for name, value in row.items()
-            if name in MEDIA_FIELDS
-        }
-        super().add({**row, **written})
+        written = dict(row)
+        for name in MEDIA_FIELDS & row.keys():
+            value = row[name]
+            if isinstance(value, str):
+                written[name] = paths.clean(value)
+            elif any(value):
+                written[name] = [paths.clean(path) for path in value]
+        super().add(written)
 
 
 def write_rows(path: Path, table: pa.Table, rows: Sequence[int]) -> None:

@@ -28,6 +28,7 @@ OTHER_PICTURES: Final = frozenset({
 })  # fmt: skip
 IDS: Final = frozenset({"data_id", "passage_id"})
 """Compared as text, whether they are written as numbers or not."""
+_TEXTS: Final = {str, type(None)}
 PATH_KEYS: Final = ("path", "image_path", "file_name", "filename", "file", "name", "image")
 """Where an object keeps the path of a picture; `datasets` writes {bytes, path}."""
 _NAMES: Final = frozenset({*SCALARS, *PICTURES, *PASSAGE_FIELDS, "answer"})
@@ -66,6 +67,10 @@ def items(value: Any) -> list[Any]:
 
 def text(value: Any) -> str:
     """Text of a scalar; "" for every way of writing that there is none."""
+    if type(value) is str:  # the common case, a million times
+        said = value.strip()
+        is_absent = len(said) <= LONGEST_ABSENT and said.lower() in ABSENT
+        return "" if is_absent else said if said.isascii() else _utf8(said)
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of ids with one NaN comes out of pandas as floats
     if value is None or isinstance(value, dict | list):
@@ -107,7 +112,7 @@ class Oddities(list[str]):
         Raises:
             LineError: it holds an object, several values or binary data.
         """
-        if isinstance(value, str) or value is None:
+        if value is None or type(value) is str:
             return text(value)
         if isinstance(value, list | tuple):
             filled = [item for item in value if item is not None]
@@ -129,6 +134,8 @@ class Oddities(list[str]):
         Raises:
             LineError: as for `scalar`; the picture is in the file itself.
         """
+        if type(value) is str:
+            return paths.clean(text(value))
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
             value = value[0]
         if isinstance(value, dict):
@@ -149,7 +156,10 @@ class Oddities(list[str]):
         Raises:
             LineError: an element is an object, a list or binary data.
         """
-        return [item if item == "" else self._element(name, item) for item in items(value)]
+        values = items(value)
+        if name not in PICTURES and set(map(type, values)) <= _TEXTS:  # nearly all there are
+            return list(map(text, values))
+        return ["" if item is None or item == "" else self._element(name, item) for item in values]
 
     def _element(self, name: str, value: Any) -> str:
         if name in PICTURES and not isinstance(value, list | tuple):

@@ -164,6 +164,27 @@ def test_any_bytes_are_lines_or_counts(parts: list[bytes]) -> None:
     assert len(records) + sum(report.skipped.values()) == len(lines)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("image_path", ["a.png", "b.png"], "image_path is a list of several values (one is read)"),
+        ("question", ["who?", "what?"], "question is a list of several values (one is read)"),
+        ("instruction", {"en": "find"}, "instruction is an object where text belongs"),
+        ("image_path", {"bytes": "x", "path": None}, "image_path holds the picture itself"),
+        ("passage_id", ["p1", {"id": "p2"}], "passage_id is an object where text belongs"),
+        ("passage_text", [["t"]], "passage_text is a list where text belongs"),
+        ("passage_image_path", [["b.png"]], "passage_image_path is a list where text belongs"),
+    ],
+)
+def test_a_value_that_cannot_be_read_leaves_its_record_out(
+    name: str, value: Any, reason: str
+) -> None:
+    records, report = _write("jsonl", {"r.jsonl": _lines(GOOD, {**GOOD, name: value})})
+    assert len(records) == 1
+    assert [said.startswith(reason) for said in report.skipped] == [True], report.skipped
+    assert report.examples[next(iter(report.skipped))] == ["r.jsonl line 2"]
+
+
 def test_a_picture_under_another_key_is_told() -> None:
     line = {key: value for key, value in GOOD.items() if key != "image_path"}
     records, report = _write("jsonl", {"r.jsonl": _lines({**line, "images": ["a.png", "b.png"]})})
