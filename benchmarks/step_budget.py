@@ -26,7 +26,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from benchmarks import weekly
+from benchmarks import language_steps, weekly
 from benchmarks.step_count import (
     PARTS,
     Case,
@@ -121,9 +121,17 @@ def retrieval(**settings: Any) -> Case:
     )  # fmt: skip
 
 
+def tower() -> Case:
+    """VQA without kept features."""
+    return language_steps.vqa_case(feature_cache=False)
+
+
 CASES: Final[dict[str, Callable[[], Case]]] = {
     "retrieval": retrieval,
     "retrieval, autocast": partial(retrieval, mixed_precision="autocast"),
+    "captioning": language_steps.captioning_case,
+    "vqa": language_steps.vqa_case,
+    "vqa-tower": tower,
 }
 
 

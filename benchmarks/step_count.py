@@ -33,7 +33,7 @@ from torch.utils._pytree import tree_leaves
 from engines import protocol
 from engines.emitter import Emitter
 from engines.torchkit import ledger as books
-from engines.torchkit import loop, stand_ins
+from engines.torchkit import loop, rehearsal, stand_ins
 from engines.torchkit.batches import Pending, ahead
 from engines.torchkit.measure import Ledger
 from engines.torchkit.rehearsal import Tuning
@@ -254,6 +254,7 @@ def staged(tuning: Tuning, *, norms: bool = True) -> Iterator[None]:
         stack.enter_context(listed)
         if norms and tuning.precision != "fp32":
             stack.enter_context(stand_ins.whole_norms())
+            stack.enter_context(rehearsal.asked_of_cpu())
         yield
 
 

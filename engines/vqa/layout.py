@@ -38,6 +38,9 @@ class Layout:
     tower: Any | None
     """Qwen2.5-VL's; None: another kind, which reads its grids itself."""
 
+    def __post_init__(self) -> None:
+        os.environ[UNCHECKED] = "1"
+
     @classmethod
     def of(cls, whole: Any, sight: Sight) -> Self | None:
         """Of a model of transformers; None where nothing can be computed ahead.
@@ -50,7 +53,6 @@ class Layout:
         kinds = set(getattr(whole.config.get_text_config(), "layer_types", None) or ())
         if kinds - {"full_attention"}:
             return None  # a sliding window needs a mask of its own
-        os.environ[UNCHECKED] = "1"
         tower = getattr(model, "visual", None)
         if not hasattr(tower, "fullatt_block_indexes"):
             return cls(model, None)

@@ -1,0 +1,267 @@
+"""Training steps of captioning and VQA at published sizes on fake tensors, for `step_budget.py`.
+
+4-bit layers are stand-ins, which unpack a weight without a kernel: a real one is three more
+launches for each product (the scales' own scale, their offset, the weight itself).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.overrides import TorchFunctionMode
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from benchmarks.step_count import Case, Step
+from engines import captioning, models, vqa
+from engines.captioning import fit as captioning_fit
+from engines.captioning import imagined, longest
+from engines.captioning import work as captioning_work
+from engines.captioning.captions import Captions
+from engines.captioning.data import Data as CaptioningData
+from engines.captioning.data import Split
+from engines.captioning.media import CaptionBatch, Frames
+from engines.captioning.prepare import Prepared as PreparedCaptioner
+from engines.emitter import Emitter
+from engines.fitting import Want
+from engines.models import ModelEntry
+from engines.protocol import RunSpec
+from engines.torchkit import attention
+from engines.torchkit.context import Context
+from engines.torchkit.precision import Precision
+from engines.torchkit.rehearsal import Tuning
+from engines.vqa import fit as vqa_fit
+from engines.vqa import shapes, train
+from engines.vqa.data import Data as VqaData
+from engines.vqa.form import Form
+from engines.vqa.layout import GRID, TYPES, Layout
+from engines.vqa.model import FEATURES, LEARNT, PIXELS, Answerer, VqaBatch
+from engines.vqa.prepare import Prepared as PreparedAnswerer
+from engines.vqa.questions import Questions
+from engines.vqa.vision import Gone, Vision
+from engines.vqa.wording import IGNORED
+
+QWEN_VL: Final = "Qwen/Qwen2.5-VL-3B-Instruct"
+SIDE, TEXT, IMAGE = 756, 192, 1
+"""Pixels and text tokens of a sample: the sizes at which transformers' own tower was counted."""
+CAPTIONER: Final = "qwen3-8b-clip-l14"
+CAPTION = 20
+NOWHERE: Final = Path(tempfile.gettempdir())
+ROWS = 64
+
+
+def context_of(engine: str, model: str, params: Any, device: torch.device) -> Context[Any]:
+    """A run of these settings."""
+    spec = RunSpec(suite="s", run_id="b", engine=engine, subset="s", model=model, cache_root="",
+                   params=params.model_dump(mode="json"))  # fmt: skip
+    precision = Precision(params.precision, device)
+    return Context(spec, params, precision, Emitter(), NOWHERE, models.load(model))
+
+
+def tuning_of(params: Any) -> Tuning:
+    """The settings of the language model, on a GPU."""
+    want = Want(engine="", model="", params=params.model_dump(mode="json"), capability=(9, 0))
+    return Tuning.of(want, want.params)
+
+
+def put(model: nn.Module, device: torch.device) -> None:
+    """Fake parameters and buffers anew on a device: they cannot be moved to one."""
+    fresh: dict[int, torch.Tensor] = {}
+    for module in model.modules() if device.type != "cpu" else ():
+        for tensors in (module._parameters, module._buffers):
+            for name, one in tensors.items():
+                if one is not None and id(one) not in fresh:
+                    there = torch.empty(one.shape, dtype=one.dtype, device=device)
+                    learnt = isinstance(one, nn.Parameter)
+                    fresh[id(one)] = nn.Parameter(there, one.requires_grad) if learnt else there
+                if one is not None:
+                    tensors[name] = fresh[id(one)]  # type: ignore[assignment]
+
+
+# -- vqa -------------------------------------------------------------------------------------------
+
+
+def vqa_config(layers: int, blocks: int) -> dict[str, Any]:
+    """Qwen2.5-VL-3B with so many decoder layers and blocks of its tower; 0: all."""
+    entry = ModelEntry(name="published", family="vlm", hub=QWEN_VL)
+    config = dict(shapes.architecture(entry)[0])
+    config["text_config"] = dict(config["text_config"])
+    config["vision_config"] = dict(config["vision_config"])
+    if layers:
+        config["text_config"] |= {"num_hidden_layers": layers, "layer_types": None}
+    if blocks:
+        config["vision_config"] |= {"depth": blocks, "fullatt_block_indexes": [blocks - 1]}
+    tokens = {"image_token_id": IMAGE, "video_token_id": 4, "vision_start_token_id": 2}
+    return {**config, **tokens, "vision_end_token_id": 5}
+
+
+def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settings: Any) -> Step:
+    """The engine's job and its micro-batches."""
+    params = vqa.Params(**{"batch": 2, "accumulation": 1, "precision": "bf16", **settings})
+    context = context_of("vqa", "qwen2.5-vl-3b", params, device)
+    tuning = tuning_of(params)
+    model, _ = vqa_fit.build(vqa_config(layers, blocks), tuning)
+    put(model, device)
+    tower = model.model.visual
+    if params.feature_cache:
+        model.model.visual = Gone()
+    else:
+        attention.pack(tower)
+    width = model.config.text_config.hidden_size
+    form = Form(BaseModelOutputWithPooling, True, (width,), 0)
+    answerer = Answerer(model, form)
+    vision: Any = Vision(_Sighted(), context.precision)  # type: ignore[arg-type]  # of no pictures
+    ready = PreparedAnswerer(answerer, None, vision, 1, "", {}, {}, 0)  # type: ignore[arg-type]
+    none, empty = [("", "", "", "")] * ROWS, [""] * ROWS
+    names = [str(row) for row in range(ROWS)]
+    nobody = Questions(names, empty, NOWHERE, empty, none, np.zeros(ROWS, np.int64), empty)
+    data = VqaData("", nobody, nobody.take([]), {}, "")
+    job = train.assemble(context, data, ready, _Unwatched())  # type: ignore[arg-type]
+    layout = Layout(model.model, None if params.feature_cache else tower)
+    return Step(job, [vqa_batch(params, width, layout)] * params.accumulation)
+
+
+class _Sighted:
+    """Stands for pictures: numbers of patches as `Patching.values` makes them."""
+
+    class sight:  # noqa: N801  # an attribute of Pictures
+        """What the batch asks of it."""
+
+        @staticmethod
+        def values(patches: torch.Tensor) -> torch.Tensor:
+            """[n, 3, p, p] -> [n, 3 x 2 x p x p]."""
+            shown = (patches.float() / 255 - 0.5) / 0.5
+            return shown.unsqueeze(2).expand(-1, -1, 2, -1, -1).flatten(1)
+
+
+class _Unwatched:
+    """Looks at nothing between epochs."""
+
+    wanted, latest, averages = False, {}, {}  # type: ignore[var-annotated]
+
+
+def vqa_batch(params: Any, width: int, layout: Layout) -> VqaBatch:
+    """In host memory, made of true numbers and faked afterwards; its rows are equally long."""
+    with unset_fake_temporarily():
+        batch = layout.of_batch(plain_batch(params, width))
+    return batch.mapped(lambda one: torch.zeros(one.shape, dtype=one.dtype))
+
+
+def plain_batch(params: Any, width: int) -> VqaBatch:
+    """The same as the gatherer makes it, before anything is computed ahead."""
+    rows = SIDE // 14
+    merged = (rows // 2) ** 2
+    ids = torch.full((params.batch, merged + TEXT), 7)
+    ids[:, 10 : 10 + merged] = IMAGE
+    labels = torch.full_like(ids, IGNORED)
+    labels[:, -LEARNT:] = 7
+    grid = torch.tensor([[1, rows, rows]] * params.batch)
+    shown = {PIXELS: torch.zeros(params.batch * rows * rows, 3, 14, 14, dtype=torch.uint8)}
+    if params.feature_cache:
+        shown = {FEATURES: torch.zeros(params.batch * merged, width, dtype=torch.bfloat16)}
+    seen = {TYPES: (ids == IMAGE).long(), GRID: grid, **shown}
+    return VqaBatch(ids, torch.ones_like(ids), labels, seen)
+
+
+# -- captioning ------------------------------------------------------------------------------------
+
+
+def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -> Step:
+    """The engine's job for Qwen3-8B behind CLIP ViT-L/14-336, and one micro-batch."""
+    named = {"batch": 16, "accumulation": 1, "precision": "bf16", **settings}
+    params = captioning.Params(**named)
+    context = context_of("captioning", CAPTIONER, params, device)
+    tuning, entry = tuning_of(params), models.load(CAPTIONER)
+    parts = [captioning_fit.parts.meant(entry, params, name) for name in ("vision", "llm")]
+    sizes, _ = imagined.sizes_of(CAPTIONER, parts[1])
+    if layers:
+        sizes.num_hidden_layers, sizes.layer_types = layers, ["full_attention"] * layers
+    want = Want(engine="captioning", model=CAPTIONER, params=params.model_dump(mode="json"),
+                text_tokens=CAPTION, capability=(9, 0))  # fmt: skip
+    most = longest.of(want, params, parts[1])
+    tower, _ = imagined.tower(CAPTIONER, parts[0], params, context.precision)
+    model, _ = imagined.captioner(sizes, tower, params, tuning, most)
+    put(model, device)
+    features = Frames([np.zeros((ROWS, 1, 1), np.float16)], np.zeros((ROWS, 1, 2), np.int64))
+    ready = PreparedCaptioner(model, most.wording, tower, features, "", {}, {})
+    said = Captions([""] * ROWS, [[""]] * ROWS, [""] * ROWS, "en", NOWHERE, False)
+    data = CaptioningData("", Split("s", said, np.arange(ROWS)), None, [], features, [])
+    job = captioning_work.assemble(context, data, ready, _Unwatched())  # type: ignore[arg-type]
+    shape, kept = tower.shape, getattr(torch, params.feature_dtype)
+    media = torch.zeros(params.batch, most.frames, shape.patches, shape.width, dtype=kept)
+    ids = torch.zeros(params.batch, most.tokens, dtype=torch.long)
+    return Step(job, [CaptionBatch(media, ids, ids.clone())] * params.accumulation)
+
+
+# -- cases -----------------------------------------------------------------------------------------
+
+
+def vqa_case(**settings: Any) -> Case:
+    """With kept features, unless settings say otherwise."""
+    tuning = tuning_of(vqa.Params(precision="bf16"))
+    how = "features kept" if settings.get("feature_cache", True) else "tower in every step"
+    about = f"Qwen2.5-VL-3B in NF4, LoRA 16, batch 2, bf16, 756 px, {TEXT} tokens of text, {how}"
+    return Case("vqa", about, lambda device: vqa_step(device, **settings), tuning)
+
+
+def captioning_case(**settings: Any) -> Case:
+    """On kept features."""
+    tuning = tuning_of(captioning.Params(precision="bf16"))
+    about = "Qwen3-8B in NF4, LoRA 16, linear projector, batch 16, bf16, 336 px, features kept"
+    return Case("captioning", about, lambda device: captioning_step(device, **settings), tuning)
+
+
+# -- transformers' own -----------------------------------------------------------------------------
+
+
+class Reads(TorchFunctionMode):
+    """Counts the calls that read a tensor's numbers, and those of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Count, and call."""
+        self.found[getattr(func, "__name__", "")] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def own_pass(*, ahead: bool) -> dict[str, int]:
+    """Attention calls and reads of one forward pass of Qwen2.5-VL at true depth and lengths, thin,
+    on the CPU; `ahead` = False: as transformers makes it. On a GPU every read waits."""
+    config = vqa_config(0, 0)
+    thin = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "vocab_size": 16}  # fmt: skip
+    config["text_config"] |= {**thin, "layer_types": None, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]}}  # fmt: skip
+    config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+                                "out_hidden_size": 64}  # fmt: skip
+    tuning = Tuning(precision="fp32", quantize="none", lora_rank=0, checkpointing=False)
+    model, _ = vqa_fit.build(config, tuning)
+    params = vqa.Params(batch=2, feature_cache=False)
+    batch = plain_batch(params, 64)
+    if ahead:
+        attention.pack(model.model.visual)
+        batch = Layout(model.model, model.model.visual).of_batch(batch)
+    seen = {**batch.seen, PIXELS: _Sighted.sight.values(batch.seen[PIXELS])}
+    with torch.no_grad(), Reads() as reads:
+        Answerer(model)(batch.showing(seen).inputs(), batch.labels)
+    found = reads.found
+    waits = sum(
+        found[name] for name in ("tolist", "item", "__bool__", "nonzero", "unique_consecutive")
+    )
+    return {"attention calls": found["scaled_dot_product_attention"], "reads": waits}
+
+
+if __name__ == "__main__":
+    for way in (False, True):
+        print("computed ahead:" if way else "transformers' own:", own_pass(ahead=way))
