@@ -35,6 +35,7 @@ from engines.protocol import RunSpec
 from engines.torchkit import attention
 from engines.torchkit.context import Context
 from engines.torchkit.precision import Precision
+from engines.torchkit.prefetch import map_tensors
 from engines.torchkit.rehearsal import Tuning
 from engines.vqa import fit as vqa_fit
 from engines.vqa import shapes, train
@@ -117,7 +118,8 @@ def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settin
     form = Form(BaseModelOutputWithPooling, True, (width,), 0)
     answerer = Answerer(model, form)
     vision: Any = Vision(_Sighted(), context.precision)  # type: ignore[arg-type]  # of no pictures
-    ready = PreparedAnswerer(answerer, None, vision, 1, "", {}, {}, 0)  # type: ignore[arg-type]
+    nothing: Any = None  # no words, and nothing is answered
+    ready = PreparedAnswerer(answerer, nothing, vision, nothing, 1, "", {}, {}, 0)
     none, empty = [("", "", "", "")] * ROWS, [""] * ROWS
     names = [str(row) for row in range(ROWS)]
     nobody = Questions(names, empty, NOWHERE, empty, none, np.zeros(ROWS, np.int64), empty)
@@ -150,7 +152,7 @@ def vqa_batch(params: Any, width: int, layout: Layout) -> VqaBatch:
     """In host memory, made of true numbers and faked afterwards; its rows are equally long."""
     with unset_fake_temporarily():
         batch = layout.of_batch(plain_batch(params, width))
-    return batch.mapped(lambda one: torch.zeros(one.shape, dtype=one.dtype))
+    return map_tensors(batch, lambda one: torch.zeros(one.shape, dtype=one.dtype))
 
 
 def plain_batch(params: Any, width: int) -> VqaBatch:

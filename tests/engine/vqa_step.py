@@ -19,6 +19,7 @@ from engines.torchkit import attention, lora, pretrained, quantize
 from engines.torchkit.ema import Ema
 from engines.torchkit.optimizers import adamw
 from engines.torchkit.precision import DTYPES, Precision
+from engines.torchkit.prefetch import map_tensors
 from engines.vqa import caching
 from engines.vqa.form import Form
 from engines.vqa.layout import GRID, TYPES, Layout
@@ -130,7 +131,7 @@ def batch_of(shape: Shape, model: Any, batch: int) -> VqaBatch:
 
 def on(batch: VqaBatch, device: torch.device) -> VqaBatch:
     """A copy of the batch on a device."""
-    return batch.mapped(lambda tensor: tensor.to(device, copy=True))
+    return map_tensors(batch, lambda tensor: tensor.to(device, copy=True))
 
 
 def measured(shape: Shape, folder: Path) -> int:
