@@ -14,10 +14,11 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 from benchmarks import step_budget, weekly
 from benchmarks.step_count import forward_on_cuda
@@ -32,6 +33,10 @@ TILES: Final = ((256, 128, 1.0), (128, 256, 1.0), (128, 128, 0.85), (128, 64, 0.
 """Rows and columns of a product's tiles, and the share of the full rate that they reach."""
 SPLITS: Final = (1, 2, 4, 8)
 """Ways to divide K among blocks, as cuBLAS does for few tiles."""
+
+
+PRODUCTS_MS: Final = "bf16 products of this step"
+"""The assumption that is itself a sum."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ ASSUMPTIONS: Final = {
     "bf16 product, large": Assumption(
         780.0, "TFLOP/s", "8192 x 8192 x 8192 of random numbers, torch 2.11, one H200: 769 to 798",
         700, 830),
-    "bf16 products of this step": Assumption(
+    PRODUCTS_MS: Assumption(
         0.0, "ms", "tiles over 132 multiprocessors at the rate above, 3 us a launch", 0, 0),
     "fp32 product": Assumption(
         50.0, "TFLOP/s", "67 by the data sheet (ieee); of the loss alone", 30, 67),
@@ -160,19 +165,23 @@ def of(name: str, operations: Sequence[Operation], host: float, copies: float) -
 
 
 def estimates(operations: Sequence[Operation], copied: int) -> list[Estimate]:
-    """A step as the settings would have it. `copied`: bytes to the device in a step."""
+    """A step of the preset as settings would change it. `copied`: bytes to the device in a step."""
     compiled = fused(list(operations))
-    launches, fewer = (sum(op.launches for op in ops) for ops in (operations, compiled))
-    eager_host = launches * rate("host, eager") / 1e3
-    compiled_host = fewer * rate("host, compiled") / 1e3
+    fewer = sum(op.launches for op in compiled)
     pageable = copied / rate("pageable copy") / 1e6
+    autocast = counted(mixed_precision="autocast")[0]
     return [
-        of("eager, pageable copies", operations, eager_host, pageable),
-        of("eager, copies on a side stream", operations, eager_host, 0.0),
-        of("compile, copies on a side stream", compiled, compiled_host, 0.0),
-        of("CUDA graphs, copies on a side stream", operations, rate("host, graph"), 0.0),
-        of("compile, CUDA graphs, side stream", compiled, rate("host, graph"), 0.0),
+        of("autocast, pageable copies", autocast, eager_host(autocast), pageable),
+        of("the preset, pageable copies", operations, eager_host(operations), pageable),
+        of("pinned, on a side stream", operations, eager_host(operations), 0.0),
+        of("compile, pinned", compiled, fewer * rate("host, compiled") / 1e3, 0.0),
+        of("compile, CUDA graphs, pinned", compiled, rate("host, graph"), 0.0),
     ]  # fmt: skip
+
+
+def eager_host(operations: Sequence[Operation]) -> float:
+    """Milliseconds of the host without compilation."""
+    return sum(op.launches for op in operations) * rate("host, eager") / 1e3
 
 
 # -- tables ------------------------------------------------------------------------------------
@@ -205,6 +214,25 @@ def kinds_table(operations: Sequence[Operation]) -> list[str]:
     return lines
 
 
+def span(name: str, operations: Sequence[Operation]) -> tuple[float, float, float]:
+    """Lower end, value and upper end of an assumption."""
+    one = ASSUMPTIONS[name]
+    if name != PRODUCTS_MS:
+        return one.low, one.value, one.high
+    value = products_ms(operations)
+    return 0.8 * value, value, 1.25 * value
+
+
+def epoch_at(name: str, value: float, operations: Sequence[Operation], copied: int) -> float:
+    """Seconds of the epoch with all settings, were this assumption another."""
+    if name == PRODUCTS_MS:
+        fastest = estimates(operations, copied)[-1]
+        more = value - products_ms(operations)
+        return replace(fastest, products=fastest.products + more).epoch
+    with mock.patch.dict(ASSUMPTIONS, {name: replace(ASSUMPTIONS[name], value=value)}):
+        return estimates(operations, copied)[-1].epoch
+
+
 def tables(operations: Sequence[Operation], copied: int) -> str:
     """Everything as Markdown."""
     flops = sum(p.flops for op in operations for p in op.products)
@@ -215,7 +243,8 @@ def tables(operations: Sequence[Operation], copied: int) -> str:
         f"{1e3 * GOAL_SECONDS / STEPS:.1f} ms a step. Counted: {flops / 1e12:.2f} TFLOP in "
         f"products, {attention / 1e12:.3f} in attention, {moved / 1e9:.2f} GB through memory-bound "
         f"kernels, {copied / 1e6:.1f} MB copied to the device.", "",
-        "| a step, ms | launches | products | attention | memory-bound | gaps | device | host "
+        "| one setting more in each row; ms a step | launches | products | attention "
+        "| memory-bound | gaps | device | host "
         "| copies | step | epoch, s |",
         "|---|" + "---:|" * 10,
     ]  # fmt: skip
@@ -236,21 +265,23 @@ def tables(operations: Sequence[Operation], copied: int) -> str:
         micro, milli = seconds * 1e6, count * seconds * 1e3
         lines.append(f"| {shape} | {count} | {micro:.1f} | {milli:.2f} | {share:.0%} |")
     lines += kinds_table(operations)
-    lines += ["", "| assumption | value | useful range | basis |", "|---|---:|---:|---|"]
+    lines += ["", "| assumption | value | useful range | epoch at its ends, s | basis |"]
+    lines += ["|---|---:|---:|---:|---|"]
     for name, one in ASSUMPTIONS.items():
-        if name == "bf16 products of this step":
-            value = products_ms(operations)
-            shown, between = f"{value:.1f} {one.unit}", f"{0.8 * value:.1f} to {1.25 * value:.1f}"
-        else:
-            shown, between = f"{one.value:g} {one.unit}", f"{one.low:g} to {one.high:g}"
-        lines.append(f"| {name} | {shown} | {between} | {one.basis} |")
+        low, value, high = span(name, operations)
+        ends = " and ".join(f"{epoch_at(name, end, operations, copied):.0f}" for end in (low, high))
+        between = f"{low:.3g} to {high:.3g}"
+        lines.append(f"| {name} | {value:.3g} {one.unit} | {between} | {ends} | {one.basis} |")
     return "\n".join(lines) + "\n"
 
 
 @cache
-def counted() -> tuple[list[Operation], int]:
-    """Operations of the weekly step, and the bytes that it copies to the device."""
-    case = step_budget.retrieval()
+def counted(**settings: str) -> tuple[list[Operation], int]:
+    """Operations of the weekly step, and the bytes that it copies to the device.
+
+    `settings`: changes to the preset.
+    """
+    case = step_budget.retrieval(**settings)
     copied = sum(counts.bytes_to_device for counts in forward_on_cuda(case).values())
     return record(case), copied
 

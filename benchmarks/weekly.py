@@ -84,16 +84,16 @@ def speed_switches() -> dict[str, dict[str, Any]]:
     """Changes to the preset's settings, each measured alone. Only settings that there are."""
     switches: dict[str, dict[str, Any]] = {
         "preset": {},
-        "fp32, ieee": {"precision": "fp32", "tf32": False},
-        "fp32, tf32": {"precision": "fp32", "tf32": True},
-        "fp16": {"precision": "fp16"},
+        "fp32, ieee": {"precision": "fp32", "tf32": False, "mixed_precision": "autocast"},
+        "fp32, tf32": {"precision": "fp32", "tf32": True, "mixed_precision": "autocast"},
         "autocast": {"mixed_precision": "autocast"},
+        "fp16, autocast": {"precision": "fp16", "mixed_precision": "autocast"},
         "not fused": {"fused": False},
         "pinned": {"pin_memory": True},
         "4 workers": {"workers": 4},
         "4 workers, pinned": {"workers": 4, "pin_memory": True},
         "compile": {"compile": True},
-        "CUDA graphs": {"cuda_graphs": True},
+        "compile, pinned": {"compile": True, "pin_memory": True},
         "compile, CUDA graphs, pinned": {"compile": True, "cuda_graphs": True, "pin_memory": True},
     }
     known = Params.model_fields.keys()

@@ -167,7 +167,6 @@ def attention(report: Report, target: torch.device) -> None:
 def step_products(report: Report, target: torch.device) -> None:
     """Every product of the counted step at its own size, times how often it occurs."""
     operations, _ = estimate.counted()
-    assumed = estimate.products_ms(operations)
     measured = 0.0
     dtype = torch.bfloat16 if report.cuda else torch.float32
     shapes = [(p, count) for p, count in estimate.distinct(operations) if p.half]
@@ -184,5 +183,5 @@ def step_products(report: Report, target: torch.device) -> None:
         expected = estimate.product_seconds(product)
         report.figure(f"{m} x {n} x {k}, us", seconds * 1e6,
                       f"{count} a step; {expected * 1e6:.1f} estimated")  # fmt: skip
-    low, high = 0.8 * assumed, 1.25 * assumed
+    low, _, high = estimate.span("bf16 products of this step", operations)
     confirm(report, "bf16 products of this step", measured, low, high)

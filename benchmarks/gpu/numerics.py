@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import weekly
 from benchmarks.gpu.report import Report, Skip
 from benchmarks.gpu.retrieval import bench, changes
 from engines.emitter import Stopped
@@ -57,7 +58,9 @@ def reference(asked: Tensor, corpus: Tensor) -> tuple[Tensor, Tensor]:
 def half_precision(report: Report) -> None:
     """fp16 with gradient scaling: how many steps are skipped, and whether the loss is a number."""
     with bench(report) as measured:
-        figures = measured.train(changes(report, precision="fp16"), HALF_STEPS)
+        figures = measured.train(
+            changes(report, **weekly.speed_switches()["fp16, autocast"]), HALF_STEPS
+        )
     skipped = figures["skipped_steps"]
     report.figure("skipped steps", skipped, f"of {figures['steps']}")
     report.check("most steps train", skipped < figures["steps"] // 2)

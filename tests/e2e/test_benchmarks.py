@@ -71,7 +71,7 @@ def test_the_gpu_epoch_is_the_weekly_preset(tmp_path: Path) -> None:
 
 def test_speed_switches_change_settings_that_there_are() -> None:
     switches = weekly.speed_switches()
-    assert switches.keys() >= {"preset", "fp32, ieee", "fp16", "pinned", "compile"}
+    assert switches.keys() >= {"preset", "fp32, ieee", "fp16, autocast", "pinned", "compile"}
     for changes in switches.values():
         weekly.settings(weekly.Sizes(), changes)
 
