@@ -104,7 +104,9 @@ def test_no_group_spans_a_product():
     assert len(fused(made)) == 3
 
 
-def test_fusion_saves_launches_and_bytes_and_no_product(operations):
+def test_fusion_saves_launches_and_bytes_and_no_product():
+    """Under autocast, whose casts are nearly all fusible."""
+    operations = estimate.counted(mixed_precision="autocast")[0]
     after = fused(operations)
     assert sum(op.launches for op in after) < 0.8 * sum(op.launches for op in operations)
     assert sum(op.bytes for op in after) < 0.8 * sum(op.bytes for op in operations)
