@@ -120,7 +120,7 @@ class Tower:
             piece = frames[start : start + self.at_once]
             missing = self.at_once - len(piece)
             full = torch.cat([piece, piece.new_zeros(missing, *piece.shape[1:])])
-            pixels = ((full.float() - self._shift) * self._gain).permute(0, 3, 1, 2)
+            pixels = full.float().sub_(self._shift).mul_(self._gain).permute(0, 3, 1, 2)
             with self.precision.autocast():
                 features = self._features(pixels)
             out.append(features[: len(piece)].to(self._rounded))

@@ -210,7 +210,7 @@ class ImageTower:
         for rows, seen in self._pipeline.batches(slices(positions, IMAGES_AT_ONCE), images.gather):
             # As TensorFlow's Lite models scale, from which these weights were converted. The
             # package's example has ImageNet's mean and std instead: held-out R@1 0.21 for 0.24.
-            pixels = (seen.float() - 127) / 128
+            pixels = seen.float().sub_(127).div_(128)
             with self._precision.autocast():
                 maps = model.extract_features(pixels.permute(0, 3, 1, 2))
             done += len(rows)

@@ -23,6 +23,7 @@ def begin(
     device.prepare(machine.threads, tf32=machine.tf32, ranks=team.size)
     if deterministic:
         device.be_deterministic()
+    device.reuse_freed_memory()
     device.seed(spec.seed)
     device.introduce(emit, spec, target, team.size)
     precision = Precision(machine.precision, target, ranks=team.size)
