@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from engines import exhaustion
 from engines.torchkit.features import FeatureStore, NoRoomError, key
+from engines.torchkit.prefetch import arrays
 from engines.vqa.context import Context
 from engines.vqa.data import Data
 from engines.vqa.form import Form
@@ -174,14 +174,14 @@ def keep(context: Context, tower: Tower, vision: Vision, seen: Sequence[View]) -
         missing,
     )
 
-    def compute(positions: Sequence[int]) -> Iterator[tuple[Sequence[int], npt.NDArray[Any]]]:
+    def encode(positions: Sequence[int]) -> Iterator[tuple[Sequence[int], Tensor]]:
         for count, place in enumerate(positions, 1):
-            rows = tower.encode(vision.pixels(seen[place])).cpu()
+            rows = tower.encode(vision.pixels(seen[place]))
             bits = rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows
-            yield [place], bits.numpy()
             context.say(count, len(positions), "pictures")
+            yield [place], bits
 
-    stored = store.open(keys, compute, sizes)
+    stored = store.open(keys, lambda positions: arrays(encode(positions)), sizes)
     places = {view: tuple(place) for view, place in zip(seen, stored.places.tolist(), strict=True)}
     size = store.bytes_of(sum(distinct.values()))
     return Kept(stored.arrays, places, tower.dtype, stored.computed, size)
