@@ -17,6 +17,7 @@ from transformers import AutoProcessor
 
 from engines.torchkit import attention, features, pretrained
 from engines.torchkit.precision import Precision
+from engines.torchkit.prefetch import map_tensors
 from engines.vqa import caching, sight, vision, wording
 from engines.vqa.form import Form
 from engines.vqa.layout import GRID, TYPES, Layout
@@ -294,7 +295,7 @@ def test_a_forward_pass_reads_no_tensor(toy, kept, padded):
     assert (FEATURES in batch.seen, PIXELS in batch.seen) == (kept, not kept)
     assert batch.padded is padded
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
-        fake = batch.mapped(mode.from_tensor)
+        fake = map_tensors(batch, mode.from_tensor)
         made = Answerer(model, form)(fake.inputs(), fake.labels)[0]
     assert made.shape == (2,)
 
@@ -305,7 +306,7 @@ def test_transformers_own_way_reads_some(toy):
     batch = seen.to_device(seen.collate(SAID, shown(), None, ahead=True))
     reading = pytest.raises((RuntimeError, NotImplementedError, ValueError))
     with reading, FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        fake = batch.mapped(mode.from_tensor)
+        fake = map_tensors(batch, mode.from_tensor)
         Answerer(model)(fake.inputs(), fake.labels)
 
 
