@@ -22,7 +22,7 @@ from engines.captioning.vision import Tower
 from engines.captioning.watch import Watch
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
-from engines.torchkit import device, forecast, loop, opening, quantize, timed, trained
+from engines.torchkit import compiling, device, forecast, loop, opening, quantize, timed, trained
 from engines.torchkit.course import Course
 from engines.torchkit.identity import fingerprint_samples
 from engines.torchkit.optimizers import decay_groups
@@ -126,6 +126,8 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
 
     job = course.job(model, gatherer, forward)
     job.optimizer = optimizer(params, ready)
+    if params.compile:
+        job.prepare = compiling.with_first_batch(job)
     if params.schedule == "constant":
         job.lr_at = lambda step: params.lr * min(1.0, (step + 1) / max(1, course.warm))
     job.after_epoch = watch.after_epoch if watch.wanted else None

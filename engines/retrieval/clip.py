@@ -63,10 +63,6 @@ class ClipText(Tower):
         """Tower and projection."""
         return self._tower, self._clip.text_projection
 
-    def compile(self) -> None:
-        """Text lengths change from batch to batch."""
-        self._tower.compile(dynamic=True)
-
 
 class ClipVision(Tower):
     """The vision tower, pooled at its class token."""
@@ -100,10 +96,6 @@ class ClipVision(Tower):
     def modules(self) -> Iterable[nn.Module]:
         """Tower and projection."""
         return self._tower, self._clip.visual_projection
-
-    def compile(self) -> None:
-        """Images have one shape."""
-        self._tower.compile()
 
     def _arguments(self, images: Tensor) -> dict[str, Any]:
         stretch = tuple(images.shape[1:3]) != self._native

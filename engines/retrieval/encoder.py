@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,8 @@ class DualEncoder(nn.Module):
         """Most tokens of a text."""
         self.image_limit = 0
         """The one image size that the model takes; 0: any."""
+        self.compiler: Callable[..., Any] | None = None
+        """Calls functions of the towers in training; see `compiling`."""
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
     @property
@@ -100,11 +102,13 @@ class DualEncoder(nn.Module):
 
     def embed_texts(self, texts: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one tower for both
         """[n, D]; late: [n, T, D] with zeros for padding. Not normalised."""
-        return self._embedded(self.text_tower, texts, self.text_layers)
+        vectors: Tensor = self._run(self._embedded, texts, self.text_tower, self.text_layers)
+        return vectors
 
     def embed_images(self, images: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one for both
         """[n, D]; late: [n, T, D]. Not normalised."""
-        return self._embedded(self.vision_tower, images, self.vision_layers)
+        vectors: Tensor = self._run(self._embedded, images, self.vision_tower, self.vision_layers)
+        return vectors
 
     def train(self, mode: bool = True) -> DualEncoder:
         """Frozen towers stay in evaluation mode: no dropout, and no new running statistics."""
@@ -114,11 +118,6 @@ class DualEncoder(nn.Module):
                 for module in tower.modules():
                     module.eval()
         return self
-
-    def compile_towers(self) -> None:
-        """torch.compile what is worth it."""
-        self.text_tower.compile()
-        self.vision_tower.compile()
 
     def scale(self) -> Tensor:
         """Inverse temperature, 0-d; under the sigmoid loss [2], with its bias."""
@@ -164,7 +163,13 @@ class DualEncoder(nn.Module):
             return torch.cat(parts, 1)
         return unit(torch.stack(parts).sum(0)) if len(parts) > 1 else parts[0]
 
-    def _embedded(self, tower: Tower, inputs: Tensor, layers: tuple[int, ...]) -> Tensor:
+    def _run(self, function: Callable[..., Any], rows: Tensor, *fixed: Any) -> Any:
+        """`function(*fixed, rows)`, by the compiler where there is one."""
+        if self.compiler is None:
+            return function(*fixed, rows)
+        return self.compiler(function, rows, *fixed)
+
+    def _embedded(self, tower: Tower, layers: tuple[int, ...], inputs: Tensor) -> Tensor:
         if not self.late and not layers:
             return tower.own(inputs)
         if not self.late:
@@ -218,9 +223,14 @@ class DualEncoder(nn.Module):
         if not len(at):
             nothing = self.log_scale.new_zeros(size, 1, tower.width, dtype=self.dtype)
             return Layers([nothing] * len(layers), nothing[:, :, 0].bool())
-        states = [placed(state, at, size) for state in tower.states(rows, layers)]
+        found = self._run(_states, rows, tower, layers)
+        states = [placed(state, at, size) for state in found]
         present = tower.present(rows, states[0].shape[1])
         return Layers(states, placed(present, at, size))
+
+
+def _states(tower: Tower, layers: tuple[int, ...], rows: Tensor) -> list[Tensor]:
+    return tower.states(rows, layers)
 
 
 def split(inputs: Inputs, chunk: int) -> list[Inputs]:

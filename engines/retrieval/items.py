@@ -7,6 +7,7 @@ passages hold row numbers only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -61,6 +62,8 @@ class TokenItems:
         self.offsets = offsets
         self.pad = pad
         self.length = length
+        self.multiple = 1
+        """Lengths of gathered texts are multiples of it, or that of the longest text."""
         self.truncated = 0
 
     @classmethod
@@ -86,14 +89,24 @@ class TokenItems:
         return len(self.offsets) - 1
 
     def gather(self, rows: Rows) -> Tensor:
-        """Token ids [n, longest], padded on the right."""
+        """Token ids [n, width], padded on the right."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
-        columns = np.arange(max(self.length, lengths.max(initial=1)))
+        columns = np.arange(self.width(rows))
         inside = columns < lengths[:, None]
         out = np.full(inside.shape, self.pad, np.int64)
         out[inside] = self.flat[(starts[:, None] + columns)[inside]]
         return torch.from_numpy(out)
+
+    def width(self, rows: Rows) -> int:
+        """Tokens of each of these texts when they are gathered."""
+        longest = int((self.offsets[rows + 1] - self.offsets[rows]).max(initial=1))
+        rounded = -(-longest // self.multiple) * self.multiple
+        return max(self.length, longest, min(rounded, self._longest))
+
+    @cached_property
+    def _longest(self) -> int:
+        return int(np.diff(self.offsets).max(initial=1))
 
     def costs(self) -> Rows:
         """Tokens of each text, padding included where it is computed with."""

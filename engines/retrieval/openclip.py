@@ -60,10 +60,6 @@ class OpenText(Tower):
         """The tower has its projection."""
         return (self._tower,)
 
-    def compile(self) -> None:
-        """Texts have one length."""
-        self._tower.compile()
-
     def _projected(self, features: Tensor) -> Tensor:
         project = self._tower.text_projection
         if isinstance(project, nn.Module):
@@ -135,10 +131,6 @@ class OpenVision(Tower):
     def modules(self) -> Iterable[nn.Module]:
         """The tower has its projection."""
         return (self._tower,)
-
-    def compile(self) -> None:
-        """Images have one shape."""
-        self._tower.compile()
 
     def _seen(self, images: Tensor) -> Tensor:
         pixels: Tensor = self._pixels(images)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engines.retrieval.items import Items, Rows
+from engines.retrieval.items import Items, Rows, TokenItems
 from engines.torchkit.batches import share
 from engines.torchkit.draws import draw, hashed
 from engines.torchkit.identity import fingerprint_samples
@@ -108,6 +108,20 @@ class PairGatherer:
         self.pin = False
         self.place = (0, 1)
         """This rank and the number of ranks."""
+
+    def pad_texts(self, multiple: int) -> None:
+        """Let texts come in few lengths, where they do not have one already."""
+        if isinstance(self._texts, TokenItems) and not self._texts.length:
+            self._texts.multiple = multiple
+
+    def text_widths(self, rows: Rows, epoch: int) -> tuple[int, int]:
+        """Tokens of a query's and of a passage's text in this batch, padding counted."""
+        if not isinstance(self._texts, TokenItems):
+            return 0, 0
+        drawn = draw(self._pool.offsets, rows, self._seed, epoch)
+        both = (self._pool.queries.texts[rows], self._pool.positives.texts[drawn])
+        queries, passages = (self._texts.width(texts[texts != NONE]) for texts in both)
+        return queries, passages
 
     def __call__(self, rows: Rows, epoch: int) -> PairBatch:
         """The pairs of these records in this epoch."""

@@ -103,6 +103,9 @@ class _Machine(settings.Machine):
         description="With bf16: autocast converts weights and activations as operations need them; "
         "master_weights computes with a bf16 copy of the model and optimizes float32 weights",
     )
+    cuda_graphs: bool = Field(
+        False, description="With compile: each shape is one CUDA graph; needs batches of few shapes"
+    )
 
 
 class Params(

@@ -65,10 +65,6 @@ class SiglipText(Tower):
         """The tower has its head."""
         return (self._tower,)
 
-    def compile(self) -> None:
-        """Texts have one length."""
-        self._tower.compile()
-
 
 class SiglipVision(Tower):
     """The vision tower, pooled by attention; its patches are in the space of the texts' vectors."""
@@ -103,10 +99,6 @@ class SiglipVision(Tower):
     def modules(self) -> Iterable[nn.Module]:
         """The tower has its head."""
         return (self._tower,)
-
-    def compile(self) -> None:
-        """Images have one shape."""
-        self._tower.compile()
 
     def _arguments(self, images: Tensor) -> dict[str, Any]:
         pixels = self._pixels(images)

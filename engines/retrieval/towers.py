@@ -61,9 +61,6 @@ class Tower:
         found = {id(p): p for part in self.modules() for p in part.parameters()}
         return list((found | {id(p): p for p in self.extras()}).values())
 
-    def compile(self) -> None:
-        """torch.compile what is worth it."""
-
 
 def until_end(texts: Tensor, end: int) -> Tensor:
     """True up to and including the first end token of each row: bool [n, L]."""

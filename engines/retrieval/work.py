@@ -15,7 +15,7 @@ from engines import protocol
 from engines.cuda import bf16_problem
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
-from engines.retrieval import masters
+from engines.retrieval import compiling, masters
 from engines.retrieval.context import Context
 from engines.retrieval.encoder import parameter_counts
 from engines.retrieval.evaluate import Evaluator, epoch_timing
@@ -101,8 +101,6 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
 
     device.choose_convolutions(fixed=same)
     wrapped = team.wrap(computing, example if same else None)
-    if params.compile:
-        computing.compile_towers()
     if replica is not None:
         wrapped = masters.without_autocast(wrapped, context.device.type)
     forward = forward_of(wrapped, OBJECTIVES[params.loss], team)
@@ -110,6 +108,8 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
     course = Course.of(context, len(data.pool), data.pool.digest(data.subset.fingerprint))
     job = course.job(model, gatherer, forward)
     job.replica = replica
+    if params.compile or params.cuda_graphs:
+        compiling.arrange(context, job, computing, gatherer, uniform=same)
     job.ema = Ema(model, params.ema) if params.ema else None
     return job
 

@@ -55,6 +55,8 @@ class Training(Generic[Batch]):
     clip_norm: float
     replica: Replica[Any] | None = None
     """What `forward` computes with, where that is a copy of `model`, whose weights learn."""
+    prepare: Callable[[int, Emitter], None] | None = None
+    """Called before the first step with the number of steps already done, in no step's time."""
     ema: Average | None = None
     swa: Swa | None = None
     checkpoint_every: int = 0
@@ -103,12 +105,14 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
     start = resume(job, emit)
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     meter.warmup_until = start + meter.warmup_steps
-    emit.phase("warmup" if meter.warmup_steps else "train")
     job.model.train()
     computing = job.model
     if job.replica is not None:
         job.replica.refresh()
         computing = job.replica.model.train()
+    if job.prepare is not None and start < job.last_step:
+        job.prepare(start, emit)
+    emit.phase("warmup" if meter.warmup_steps else "train")
     batches = job.loader.batches(start, job.last_step)
     feed = Prefetcher(batches, job.transfer, job.precision.device)
     forward = health.checked(job.forward, computing, job.precision)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.torchkit import loop
+from engines.torchkit import compiling, loop
 from engines.torchkit.course import Course
 from engines.torchkit.ema import Ema, Swa
 from engines.torchkit.identity import fingerprint_samples
@@ -47,6 +47,8 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
         return gatherer.to_device(batch, context.device)
 
     job = course.job(model, gatherer, forward, transfer)
+    if params.compile:
+        job.prepare = compiling.with_first_batch(job)
     job.ema = Ema(model, params.ema) if params.ema else None
     first_averaged = math.floor(params.swa_start * course.steps) + 1
     job.swa = Swa(model, first_averaged) if params.swa else None

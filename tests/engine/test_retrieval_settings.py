@@ -12,7 +12,6 @@ from engines import models
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.retrieval import Params, run
-from engines.retrieval.encoder import DualEncoder
 
 BASE = {
     "epochs": 10, "max_steps": 3, "evaluate_on": (), "threads": 1, "batch": 16, "lr": 3e-3,
@@ -55,6 +54,8 @@ ELSEWHERE = {
     "nproc_per_node": "test_ranks",
     "tf32": "needs a GPU",
     "mixed_precision": "test_retrieval_masters",
+    "compile": "test_retrieval_compiled",
+    "cuda_graphs": "test_retrieval_compiled",
     "pin_memory": "needs a GPU",
     "search": "test_retrieval_search",
     "search_depth": "test_retrieval_evaluation",
@@ -154,16 +155,6 @@ def test_what_is_kept_and_how_the_optimizer_steps(go):
     assert kinds(done, "plan")[0].facts["optimizer"] == "AdamW"
 
 
-def test_compile_is_asked_for_before_training(go, monkeypatch):
-    """Compiling itself takes a minute here, and a compiler."""
-    asked = []
-    monkeypatch.setattr(DualEncoder, "compile_towers", lambda _model: asked.append(1))
-    go()
-    assert len(asked) == 0
-    go(compile=True)
-    assert len(asked) == 1
-
-
 def test_settings_of_evaluation(go):
     few = go(evaluate_on=("toy_val",), evaluate_modalities=("both",), pseudo_recall=False)
     all_ = go(evaluate_on=("toy_val",), evaluate_batch=7)
@@ -174,7 +165,7 @@ def test_settings_of_evaluation(go):
 
 
 ABOVE = {
-    "epochs", "max_steps", "fused", "save_model", "compile", "evaluate_modalities",
+    "epochs", "max_steps", "fused", "save_model", "evaluate_modalities",
     "evaluate_batch", "pseudo_recall",
 }  # fmt: skip
 

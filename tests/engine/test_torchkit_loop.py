@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from engines.emitter import Emitter, EngineError, Stopped
-from engines.torchkit import checkpoints, loop
+from engines.torchkit import checkpoints, compiling, loop
 from engines.torchkit.batches import Loader, Order
 from engines.torchkit.ema import Ema
 from engines.torchkit.measure import HostStopwatch, Ledger, Meter
@@ -82,6 +82,32 @@ def run(training, emit=None):
         emit.close()
         training.losses, training.sent = losses, emit.sent
     return losses
+
+
+def test_compiling_is_a_phase_of_its_own_and_changes_nothing():
+    """With dropout and running statistics. The first batch goes through twice, timed once."""
+    made = job()
+    made.model.append(nn.BatchNorm1d(1))
+    calls = []
+    plain = made.forward
+    made.forward = lambda batch: (calls.append(len(batch[0])), plain(batch))[1]
+    made.prepare = compiling.with_first_batch(made)
+    before = [buffer.clone() for buffer in made.model.buffers()]
+    seen = []
+
+    class Looking(Emitter):
+        def phase(self, name, detail=""):
+            after = zip(before, made.model.buffers(), strict=True)
+            seen.append((name, len(calls), all(torch.equal(a, b) for a, b in after)))
+            super().phase(name, detail)
+
+    losses = run(made, Looking())
+    assert seen[:2] == [("compile", 0, True), ("warmup", 1, True)]
+    bare = job()
+    bare.model.append(nn.BatchNorm1d(1))
+    assert losses[1:] == run(bare), "the first one noted is of the compiling pass"
+    windows = [message for message in made.sent if message.kind == "step"]
+    assert sum(window.count for window in windows) == len(losses) - 1
 
 
 def plain_losses() -> list[float]:

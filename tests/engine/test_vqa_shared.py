@@ -83,6 +83,9 @@ def test_a_compiled_model_trains_alike(folder, tmp_path):
         ends.append(engine(tmp_path / name))
     plain, fast = ends
     assert plain.code == fast.code == 0
+    names = [[m.name for m in end.kinds("phase")] for end in ends]
+    assert names[1][names[1].index("compile") + 1] in ("warmup", "train")
+    assert "compile" not in names[0]
     assert list(fast.losses.values()) == pytest.approx(list(plain.losses.values()), rel=1e-4)
     assert len(plain.losses) == 3
     one, two = (lines(tmp_path / name, "validation") for name in ("plain", "fast"))
