@@ -138,6 +138,18 @@ def test_two_ranks_equal_one_process_with_the_joint_batch(toy_odd, start, extra)
     assert together.kinds("hello")[-1].threads == 1
 
 
+@pytest.mark.slow
+def test_two_ranks_with_master_weights_learn_what_one_process_does(toy_odd, start):
+    """Gradients are averaged in bf16, so losses are equal within its rounding."""
+    settings = {**HARD, "max_steps": 4, "precision": "bf16", "mixed_precision": "master_weights"}
+    one = start("pico", subset=toy_odd, batch=16, **settings)
+    two = start("pico", subset=toy_odd, batch=8, nproc_per_node=2, **settings)
+    alone, together = engine(one), engine(two)
+    assert alone.code == together.code == 0
+    assert together.losses == pytest.approx(alone.losses, rel=0.02)
+    assert {tensor.dtype for tensor in weights(two).values()} == {torch.float32}
+
+
 @pytest.mark.skipif(NO_DEMO, reason="needs the demo extra")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_killed_run_resumes_bitwise(toy_with_heads, undisturbed, start, workers):
