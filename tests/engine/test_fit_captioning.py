@@ -184,8 +184,9 @@ def test_a_gpu_without_bf16_is_told():
     want = Shape("t4", {"precision": "bf16"}).want()
     for capability, said in (((8, 0), "bf16"), ((7, 5), "set precision = fp16")):
         asked_of = want.model_copy(update={"target": "cuda", "capability": capability})
-        assert said in rehearsal.precision_said(asked_of, fit.tuning_of(asked_of, Params()))
-    assert rehearsal.precision_said(want, fit.tuning_of(want, Params())) == "bf16"
+        tuning = fit.tuning_of(asked_of, Params(precision="bf16"))
+        assert said in rehearsal.precision_said(asked_of, tuning)
+    assert rehearsal.precision_said(want, fit.tuning_of(want, Params(precision="bf16"))) == "bf16"
 
 
 def test_without_a_feature_cache_the_tower_stays():

@@ -17,6 +17,7 @@ from engines.retrieval.fusion import FusionSizes, Layers, RecurrentFusion
 from engines.retrieval.loss import contrastive, sigmoid
 from engines.retrieval.pairs import Inputs
 from engines.torchkit.loop import trainable_tensors
+from engines.torchkit.prefetch import map_tensors
 
 
 def tokens(items: int, length: int, width: int, seed: int) -> torch.Tensor:
@@ -234,7 +235,9 @@ def gradients(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     positive = torch.eye(size, dtype=torch.bool, device=device)
     positive[0, size - 1] = True
-    queries, passages = (side(size, seed).to(torch.device(device)) for seed in (1, 2))
+    queries, passages = (
+        map_tensors(side(size, seed), lambda tensor: tensor.to(device)) for seed in (1, 2)
+    )
     torch.manual_seed(5)
     loss, _ = contrastive(*model.to(device)(queries, passages)[:2], positive, model.scale())
     loss.backward()

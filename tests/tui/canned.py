@@ -72,6 +72,8 @@ def make_suite(
     folder = suite.create(log_root, asked, specs)
     if stamp:
         folder = folder.rename(log_root / f"{stamp}-{name}-1a2b")
+        made = time.mktime(time.strptime(stamp, "%Y%m%d-%H%M%S"))
+        os.utime(folder / "plan.toml", (made, made))  # suites are listed in this order
         for run, spec in suite.runs(folder):
             text = spec.model_copy(update={"suite": folder.name}).model_dump_json()
             (run / "spec.json").write_text(text)
