@@ -96,6 +96,18 @@ def same_weights(first: Path, second: Path) -> None:
             assert torch.equal(tensor, found[key]), (name, key)
 
 
+def assert_equal_but_for_noise(found: torch.Tensor, expected: torch.Tensor, key: str) -> None:
+    """Within 1e-5, but for one element and one in 10,000, which may differ by 1e-4.
+
+    Adam divides a gradient by its own size: an element whose true gradient is near 0 takes steps of
+    the size of lr whose sign is rounding, and that differs with the CPU's order of sums (on AVX2
+    one of 24,576 patch weights was 2e-5 off).
+    """
+    off = (found - expected).abs() > 1e-5 + 1e-4 * expected.abs()
+    assert int(off.sum()) <= 1 + off.numel() // 10_000, key
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, msg=key)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 64])
 def test_shares_are_a_partition_in_order(rows, size):
@@ -128,7 +140,7 @@ def test_two_ranks_equal_one_process_with_the_joint_batch(toy_odd, start, extra)
         for key, tensor in weights(one, name).items():
             # The true gradient of a key's bias is 0: Adam makes steps of the size of lr of noise.
             if not key.endswith("k_proj.bias"):
-                torch.testing.assert_close(found[key], tensor, rtol=1e-4, atol=1e-5, msg=key)
+                assert_equal_but_for_noise(found[key], tensor, key)
     assert {m.samples for m in alone.kinds("step")} == {32, 1}
     assert alone.kinds("step")[0].metrics["duplicate_rate"] > 0
     plan = together.kinds("plan")[0]
