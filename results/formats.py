@@ -77,6 +77,13 @@ def size(bytes_: float) -> str:
     return f"{bytes_ / GIB:.2f} GiB" if abs(bytes_) >= GIB else f"{bytes_ / MIB:,.0f} MiB"
 
 
+def file_size(bytes_: float) -> str:
+    """`35 B`, `41.3 KiB`, from one MiB on as `size`."""
+    if bytes_ >= MIB:
+        return size(bytes_)
+    return f"{bytes_ / 1024:.1f} KiB" if bytes_ >= 1024 else f"{bytes_:.0f} B"
+
+
 def count(value: float) -> str:
     """`339,137`."""
     return f"{value:,.0f}" if math.isfinite(value) else number(value)

@@ -256,6 +256,16 @@ class Evaluation(Part):
         return (self.corpus_seconds or 0.0) + self.query_seconds + self.search_seconds
 
 
+class Artifact(Part):
+    """A file that the run left, as its engine announced it."""
+
+    path: str
+    """Relative to the run folder."""
+    role: str = "checkpoint"
+    sha256: str = ""
+    size: int = 0
+
+
 class Exit(Part):
     """How it ended, and where it was then."""
 
@@ -291,6 +301,8 @@ class RunRecord(Part):
     parameters: int | None = None
     trainable_parameters: int | None = None
     facts: dict[str, str] = {}
+    artifacts: tuple[Artifact, ...] = ()
+    """Files that its engine announced, the last word about each; none in records from before."""
     exit: Exit
     forecast: Forecast | None = None
     """Of a costing run; None: all numbers of this record are measured."""

@@ -136,7 +136,7 @@ def exit_status(state: SuiteState) -> ExitStatus:
 
 def _follow(folder: Path, mode: Mode) -> SuiteState:
     reader = suite.Reader(folder)
-    view = view_of(mode)
+    view = view_of(mode, folder)
     try:
         while True:
             state = reader.poll()

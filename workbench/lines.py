@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, TypeVar
 
 from engines import protocol
 from engines.protocol import RunSpec
-from results import formats, schema
+from results import formats, outputs, schema
 from results.text import clean_line
 from workbench import folds
 from workbench.state import RunState, RunView, SuiteState
@@ -49,6 +50,14 @@ def progress_line(view: RunView, number: int, total: int) -> str:
     if cells["ETA"]:
         parts.append(f"{cells['ETA']} left")
     return " · ".join(parts)
+
+
+def output_lines(view: RunView, suite: Path) -> list[str]:
+    """`submission saved to /…/submission.csv`: what a run left, of the suite in this folder."""
+    run = view.state
+    left = outputs.collect(run.artifacts, (metric.scores_file for metric in run.metrics))
+    place = suite / "runs" / view.folder
+    return [f"    {one.kind} saved to {place / one.path}" for one in left]
 
 
 def suite_rows(state: SuiteState) -> tuple[tuple[tuple[str, bool], ...], list[list[str]]]:

@@ -42,6 +42,7 @@ def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecor
         parameters=plan.parameters if plan else None,
         trainable_parameters=plan.trainable_parameters if plan else None,
         facts=_facts(run),
+        artifacts=_artifacts(run),
         exit=schema.Exit(
             cause=end.cause if end else "unknown",
             code=end.exit_code if end else None,
@@ -69,6 +70,13 @@ def _facts(run: RunState) -> dict[str, str]:
     said = dict(run.plan.facts) if run.plan else {}
     batch = rungs.batch_words(run)
     return {**said, "batch": batch} if "(" in batch else said
+
+
+def _artifacts(run: RunState) -> tuple[schema.Artifact, ...]:
+    """The last word about each file."""
+    last = {artifact.path: artifact for artifact in run.artifacts}
+    names = set(schema.Artifact.model_fields)
+    return tuple(schema.Artifact(**one.model_dump(include=names)) for one in last.values())
 
 
 def _identity(spec: protocol.RunSpec, run: RunState) -> schema.Identity:

@@ -154,7 +154,17 @@ def _with_sheets(found: SuiteView) -> SuiteView:
 
 def summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
-    from results import captioning, costing, evaluation, fit, published, searches, tables, vqa
+    from results import (
+        captioning,
+        costing,
+        evaluation,
+        fit,
+        outputs,
+        published,
+        searches,
+        tables,
+        vqa,
+    )
     from results.markdown import code, markdown
     from results.trials import table as trial_table
 
@@ -194,8 +204,8 @@ def summary(folder: Path) -> str:
         parts.append(markdown(searched))
     if (fitted := fit.table(found)).rows:
         parts.append(markdown(fitted))
-    if any(r.exit.cause != "completed" for r in found):
-        parts.append(markdown(tables.failures(found)))
+    left = (tables.failures(found), outputs.table(found, root=str(folder.parent)))
+    parts += [markdown(table) for table in left if table.rows]
     return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
@@ -234,7 +244,7 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
     Raises:
         SuiteError: no run fits.
     """
-    from results import fit
+    from results import fit, outputs
 
     everything = records(log_root)
     found = [r for r in everything if run_id in f"{r.identity.suite}/{r.identity.run_id}"]
@@ -257,6 +267,10 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
         print("    " + clean_line(f"by {source.suite}/{source.run_id}"))
     if record.fit:
         print(clean_line(f"memory: {fit.sentence(record.fit)}"))
+    if left := outputs.of(record):
+        print("left:")
+    for one in left:
+        print("    " + clean_line(f"{one.kind:<12} {log_root / record.folder / one.path}", 4096))
     if record.exit.cause not in ("completed", "pruned", "skipped"):
         for line in blackbox.lines(log_root / record.folder, record.identity.attempt):
             indent = line[: len(line) - len(line.lstrip(" "))]

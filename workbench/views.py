@@ -7,10 +7,11 @@ import os
 import sys
 import time
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from results.text import clean
-from workbench.lines import progress_line, suite_rows
+from workbench.lines import output_lines, progress_line, suite_rows
 from workbench.state import RunView, SuiteState
 
 if TYPE_CHECKING:
@@ -49,20 +50,18 @@ class View(Protocol):
         """The suite has ended, or nobody looks any longer."""
 
 
-def view_of(mode: Mode) -> View:
-    """The view for a mode."""
-    views: dict[Mode, type[View]] = {
-        Mode.LINES: Lines,
-        Mode.LIVE: Live,
-        Mode.JSON: JsonLines,
-    }
-    return views[mode]()
+def view_of(mode: Mode, folder: Path) -> View:
+    """The view of the suite in `folder` for a mode."""
+    if mode is Mode.LINES:
+        return Lines(folder)
+    return Live() if mode is Mode.LIVE else JsonLines()
 
 
 class Lines:
-    """One line a second at most, and one for every run that ends."""
+    """One line a second at most; for every run that ends one, and one for each thing it left."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._next = 0.0
         self._last = ""
         self._ended: set[str] = set()
@@ -73,6 +72,8 @@ class Lines:
             if view.state.status == "ended" and view.folder not in self._ended:
                 self._ended.add(view.folder)
                 talk(progress_line(view, number, state.total))
+                for line in output_lines(view, self._folder):
+                    talk(line)
         now = time.monotonic()
         line = self._current(state)
         if line and line != self._last and now >= self._next:

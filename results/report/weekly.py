@@ -17,6 +17,7 @@ from results import (
     forecasts,
     measures,
     optimization,
+    outputs,
     rows,
     searches,
     tables,
@@ -182,6 +183,8 @@ def _figures(figures: Mapping[str, str], lang: str) -> Iterator[str]:
 
 
 def _tail(view: SuiteView, lang: str) -> Iterator[str]:
+    left = outputs.table(view.records, lang)
+    yield from _part("##", "outputs.heading", markdown(left) if left.rows else "", lang)
     yield from _part("##", "report.notices", sections.notices(view.records, lang), lang)
     yield from _part("##", "report.notes", sections.notes(view), lang)
     yield f"## {say('report.again', lang)}"
