@@ -1,13 +1,15 @@
 """What each optimization was worth: runs with one switch off against the run with all on.
 
 Apart from `evaluation.ablations`, which compares variants of a query inside one run: here every
-variant is a run. Names, purposes and versions are the SigLIP study's, from `optimizations.toml`;
-the rows are found by what differs in the settings, so a plan needs nothing but its labels.
+variant is a run. Names and purposes are the SigLIP study's, from `optimizations.toml`; the rows are
+found by what differs in the settings, and where each is applied is read from the settings of the
+labelled runs, so a plan needs nothing but its labels.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,21 +26,29 @@ BASELINE: Final = "all on"
 QUALITY: Final = ("loss", "diversity")
 """Metrics whose change is shown; the first evaluated split that is no training sample."""
 
+_VERSION: Final = re.compile(r".+-(v\d+)")
+"""`E5-v2`: an experiment and its version."""
+
 
 @functools.cache
-def known() -> dict[str, dict[str, str]]:
+def known() -> dict[str, dict[str, Any]]:
     """Optimizations by the setting that switches them."""
     path = Path(__file__).parent / "optimizations.toml"
     return tomllib.loads(path.read_text("utf-8"))
 
 
 def pairs(records: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
-    """(all on, one off) for every run that has such a partner: equal but for settings."""
+    """(all on, one off) for every run that has such a partner: equal but for settings.
+
+    A label with a version (`E5-v2`) is an experiment of its own, and no switch.
+    """
     bases = {_kin(r): r for r in records if r.identity.label.casefold() == BASELINE}
     return [
         (bases[_kin(r)], r)
         for r in records
-        if r.identity.label.casefold() != BASELINE and _kin(r) in bases
+        if r.identity.label.casefold() != BASELINE
+        and _kin(r) in bases
+        and not _VERSION.fullmatch(r.identity.label)
     ]
 
 
@@ -62,19 +72,87 @@ def table(
     lang: str = "en",
     known_changes: Mapping[str, Mapping[str, Change]] | None = None,
 ) -> Table | None:
-    """Optimization, purpose, what switching it off changed, version; None without a baseline.
+    """Optimization, purpose, what switching it off changed; None without a baseline.
 
-    `known_changes`: from `changes`; without them intervals are of independent samples.
+    A last column says which experiments have it on, where the suite has labelled runs beside those
+    that are compared. `known_changes`: from `changes`; without them intervals are of independent
+    samples.
     """
     found = pairs(records)
     if not found:
         return None
-    heads = ("optimization", "purpose", "time a step", "whole run", "memory", *QUALITY, "version")
+    compared = {id(record) for pair in found for record in pair}
+    others = _labelled([r for r in records if id(r) not in compared])
+    heads = ["optimization", "purpose", "time a step", "whole run", "memory", *QUALITY]
+    heads += ["applied in"] if others else []
     columns = tuple(Column(say(f"optimization.{head}", lang), 2 <= i < 7) for i, head in
                     enumerate(heads))  # fmt: skip
     paired = known_changes or {}
-    body = tuple(_row(on, off, lang, paired.get(off.identity.run_id, {})) for on, off in found)
-    return Table(columns, body, (Cell(say("optimization.remark", lang), "value"),))
+    body = []
+    for on, off in found:
+        cells = _row(on, off, lang, paired.get(off.identity.run_id, {}))
+        last = [Cell(", ".join(applied_in(_setting(on, off), others)))] if others else []
+        body.append((*cells, *last))
+    return Table(columns, tuple(body), (Cell(say("optimization.remark", lang), "value"),))
+
+
+def applied(records: Sequence[RunRecord], lang: str = "en") -> Table | None:
+    """Optimization, purpose, the labelled runs that have it on; None without a labelled run."""
+    labelled = _labelled(records)
+    found = {name: where for name in known() if (where := applied_in(name, labelled))}
+    if not found:
+        return None
+    heads = ("optimization alone", "purpose", "applied in")
+    columns = tuple(Column(say(f"optimization.{head}", lang)) for head in heads)
+    body = tuple(
+        (Cell(_name(known()[name], lang)), _purpose(known()[name], lang), Cell(", ".join(where)))
+        for name, where in found.items()
+    )
+    return Table(columns, body, (Cell(say("optimization.applied remark", lang), "value"),))
+
+
+def applied_in(setting: str, records: Sequence[RunRecord]) -> list[str]:
+    """The versions all of whose runs have an optimization on, and labels of single runs."""
+    on = dict.fromkeys(r.identity.label for r in records if _is_on(setting, r))
+    off = {r.identity.label for r in records if not _is_on(setting, r)}
+    partly = {version(label) for label in off}
+    shown = (label if version(label) in partly else version(label) for label in on)
+    return list(dict.fromkeys(shown))
+
+
+def version(label: str) -> str:
+    """`v2` of `E5-v2`; the label itself where it has no version."""
+    found = _VERSION.fullmatch(label)
+    return found[1] if found else label
+
+
+def _labelled(records: Sequence[RunRecord]) -> list[RunRecord]:
+    return [r for r in records if r.identity.label and r.identity.task == "train"]
+
+
+def _is_on(setting: str, record: RunRecord) -> bool:
+    """By the setting; where that is `auto`, by what the engine told of the run."""
+    entry, value = known().get(setting, {}), record.identity.params.get(setting)
+    if value == "auto":
+        value = record.facts.get(setting, "").partition(" ")[0].rstrip(",;")
+    if "on" in entry:
+        return entry["on"] in str(value or "").casefold()
+    if "needs" in entry and not _is_on(entry["needs"], record):
+        return False
+    return bool(value) and value != entry.get("off")
+
+
+def _setting(on: RunRecord, off: RunRecord) -> str:
+    return next(iter(switched(on, off)), "")
+
+
+def _name(entry: Mapping[str, Any], lang: str) -> str:
+    return str(entry.get(lang) or entry.get("name", ""))
+
+
+def _purpose(entry: Mapping[str, Any], lang: str) -> Cell:
+    purposes = entry["purpose"].split(", ") if entry else []
+    return Cell(", ".join(say(f"optimization.for {word}", lang) for word in purposes))
 
 
 def switched(on: RunRecord, off: RunRecord) -> list[str]:
@@ -91,32 +169,33 @@ def switched(on: RunRecord, off: RunRecord) -> list[str]:
 def _row(
     on: RunRecord, off: RunRecord, lang: str, paired: Mapping[str, Change]
 ) -> tuple[Cell, ...]:
-    settings = switched(on, off)
-    entry = known().get(settings[0], {}) if settings else {}
-    name = entry.get("name") or off.identity.label or ", ".join(settings)
+    entry = known().get(_setting(on, off), {})
+    label = off.identity.label
+    name = _name(entry, lang) or label or ", ".join(switched(on, off))
     if off.exit.cause != "completed":
         why = Cell(off.exit.cause, "unknown")
-        return (Cell(name), Cell(entry.get("purpose", "")), *[why] * 5,
-                Cell(entry.get("version", "")))  # fmt: skip
+        return (Cell(name), _purpose(entry, lang), *[why] * 5)
     return (
-        Cell(name, "text", (off.identity.label,)),
-        Cell(entry.get("purpose", "")),
-        _share(on.timing.step_median, off.timing.step_median, lang),
-        _share(on.timing.end_to_end_seconds, off.timing.end_to_end_seconds, lang),
-        _share(_memory(on), _memory(off), lang),
+        Cell(f"{name} ({label})" if label not in ("", name) else name),
+        _purpose(entry, lang),
+        _share(on.timing.step_median, off.timing.step_median),
+        _share(on.timing.end_to_end_seconds, off.timing.end_to_end_seconds),
+        _share(_memory(on), _memory(off)),
         *(_change(paired.get(kind) or _unpaired(on, off, kind), lang) for kind in QUALITY),
-        Cell(entry.get("version", "")),
     )
 
 
-def _share(on: Reading, off: Reading, lang: str) -> Cell:
-    """How much more the run without it took: `+12.0 % [9.8 %, 14.1 %]`; bold where it is sure."""
+def _share(on: Reading, off: Reading) -> Cell:
+    """How much more the run without it took: `+12.0 % [9.8 %, 14.1 %]`.
+
+    Bold where the interval excludes 0; without an interval the change alone, never bold.
+    """
     if not on.value or off.value is None:
         return Cell(off.reason or on.reason, "unknown")
     share = off.value / on.value - 1
     limits = _limits(on, off)
     if limits is None:
-        return Cell(_signed(share), "value", (say("optimization.no interval", lang),))
+        return Cell(_signed(share), "value")
     low, high = (limit / on.value for limit in limits)
     text = f"{_signed(share)} [{_signed(low)}, {_signed(high)}]"
     return Cell(text, "strong" if low > 0 or high < 0 else "value")
@@ -133,11 +212,11 @@ def _limits(on: Reading, off: Reading) -> tuple[float, float] | None:
 
 
 def _change(found: Change | None, lang: str) -> Cell:
-    """How a metric changed when it was switched off; bold where the interval excludes zero."""
+    """How a metric changed when it was switched off; bold where the interval excludes 0."""
     if found is None:
-        return Cell("not measured", "unknown")
+        return Cell(say("not measured", lang), "unknown")
     if found.low is None or found.high is None:
-        return Cell(f"{found.delta:+.3f}", "value", (say("optimization.no interval", lang),))
+        return Cell(f"{found.delta:+.3f}", "value")
     text = f"{found.delta:+.3f} [{number(found.low, 3)}, {number(found.high, 3)}]"
     return Cell(text, "strong" if found.low > 0 or found.high < 0 else "value")
 

@@ -293,12 +293,15 @@ def report(
         Path | None,
         typer.Option(help="Write report.md and figures into this folder."),
     ] = None,
+    appendix: Annotated[
+        bool, typer.Option("--appendix", help="Counters and trained tensors by run, at the end.")
+    ] = False,
 ) -> None:
     """The weekly report of a suite as Markdown."""
     from workbench import paths, reporting, suite
 
     folder = suite.find(paths.log_root(log_root), name)
-    raise typer.Exit(reporting.report(folder, lang, out))
+    raise typer.Exit(reporting.report(folder, lang, out, appendix=appendix))
 
 
 @app.command()

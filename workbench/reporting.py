@@ -129,11 +129,12 @@ def _forecasts(found: list[RunRecord], everything: list[RunRecord]) -> tuple[Run
     return tuple({id(r): r for r in sources if r is not None}.values())
 
 
-def report(folder: Path, lang: str, out: Path | None) -> ExitStatus:
+def report(folder: Path, lang: str, out: Path | None, *, appendix: bool = False) -> ExitStatus:
     """Print the report, or write it with its figures into `out`."""
     if lang not in ("en", "ko"):
         raise suite.SuiteError(f"--lang {lang}: is not known; use en or ko")
     command = [sys.executable, "-m", "results.report", "-", "--lang", lang]
+    command += ["--appendix"] if appendix else []
     found = view(folder)
     if out is not None:
         command += ["--out", str(out)]

@@ -15,12 +15,14 @@ from results.view import SuiteView
 __all__ = ["render", "write"]
 
 
-def render(view: SuiteView, lang: str = "en") -> str:
+def render(view: SuiteView, lang: str = "en", *, appendix: bool = False) -> str:
     """The report as Markdown, without figures and without touching the disk."""
-    return weekly.render(view, lang)
+    return weekly.render(view, lang, appendix=appendix)
 
 
-def write(view: SuiteView, out: Path, lang: str = "en", *, figures: bool = True) -> list[Path]:
+def write(
+    view: SuiteView, out: Path, lang: str = "en", *, figures: bool = True, appendix: bool = False
+) -> list[Path]:
     """Write `report.md` (or `report.ko.md`) and its figures into the folder `out`.
 
     Returns what was written. Without matplotlib the report says so and comes without figures.
@@ -36,7 +38,7 @@ def write(view: SuiteView, out: Path, lang: str = "en", *, figures: bool = True)
     pictures = captions.copy_pictures(view, out / "pictures")
     pictures |= answers.copy_pictures(view, out / "pictures")
     drawn += [out / link for link in pictures.values()]
-    text = weekly.render(view, lang, links, pictures)
+    text = weekly.render(view, lang, links, pictures, appendix=appendix)
     report = out / ("report.md" if lang == "en" else f"report.{lang}.md")
     _replace(report, text.encode())
     return [report, *drawn]

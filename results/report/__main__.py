@@ -24,13 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for report.md and figures/")
     parser.add_argument("--lang", choices=LANGS, default="en")
     parser.add_argument("--no-figures", action="store_true")
+    parser.add_argument("--appendix", action="store_true", help="counters and tensors by run")
     asked = parser.parse_args(arguments)
     try:
         view = SuiteView.model_validate_json(_read(asked.view))
         if asked.out is None:
-            _print(report.render(view, asked.lang))
+            _print(report.render(view, asked.lang, appendix=asked.appendix))
         else:
-            written = report.write(view, asked.out, asked.lang, figures=not asked.no_figures)
+            more = {"figures": not asked.no_figures, "appendix": asked.appendix}
+            written = report.write(view, asked.out, asked.lang, **more)
             _print("".join(f"{path}\n" for path in written))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]

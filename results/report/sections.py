@@ -16,8 +16,11 @@ from results.schema import RunRecord
 from results.view import SuiteView
 from results.words import say
 
-NOTICES: Final = 10
-"""A run shows this many notices; the rest are counted. The record has them all."""
+NOTICES: Final = 20
+"""A report shows this many distinct notices; the rest are counted. The appendix has them all."""
+
+INTERNAL: Final = frozenset({"trainable", "openmp_wait", "note"})
+"""Facts that are not of a model: the appendix has them; `note` stands in the training table."""
 
 A_LINE: Final = 5
 """Settings a line: thirty of them one below the other would push the results off the page."""
@@ -68,7 +71,7 @@ def _model_facts(records: Sequence[RunRecord]) -> Iterator[str]:
     found: dict[str, dict[str, list[str]]] = {}
     for record in records:
         for key, value in record.facts.items():
-            if key != "note":
+            if key not in INTERNAL:
                 found.setdefault(key, {}).setdefault(value, []).append(record.identity.subset)
     for key, values in found.items():
         for value, subsets in values.items():
@@ -82,15 +85,19 @@ def _revision(records: Sequence[RunRecord], lang: str) -> list[str]:
 
 
 def _parameters(records: Sequence[RunRecord], lang: str) -> list[str]:
-    found = dict.fromkeys(
-        (r.parameters, r.trainable_parameters) for r in records if r.parameters is not None
-    )
-    said = say("report.parameters", lang)
-    return [said.format(_weights(whole), _weights(trained)) for whole, trained in found]
+    """One entry: variants of a model differ in size, and their sizes are then a range."""
+    known = [r for r in records if r.parameters is not None]
+    if not known:
+        return []
+    whole = _weights([r.parameters for r in known])
+    trained = _weights([r.trainable_parameters for r in known])
+    return [say("report.parameters", lang).format(whole, trained)]
 
 
-def _weights(value: int | None) -> str:
-    return formats.n_a("") if value is None else formats.parameters(value)
+def _weights(values: Sequence[int | None]) -> str:
+    known = sorted({value for value in values if value is not None})
+    ends = dict.fromkeys(formats.parameters(value) for value in (known[:1] + known[-1:]))
+    return "–".join(ends) or formats.n_a("")
 
 
 def environment(records: Sequence[RunRecord], lang: str) -> str:
@@ -214,23 +221,39 @@ def _values(record: RunRecord, names: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def notices(records: Sequence[RunRecord], lang: str) -> str:
-    """What each run said and counted: skipped images, dropped messages, retries."""
+    """What the runs reported, each sentence once: skipped images, cut texts, retries."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for text in dict.fromkeys(record.notices):
+            found.setdefault(text, []).append(record.identity.run_id)
+    lines = [
+        f"- {escape(text)}{_whose(runs, len(records))}" for text, runs in [*found.items()][:NOTICES]
+    ]
+    if len(found) > NOTICES:
+        lines.append(f"- {say('report.more', lang).format(len(found) - NOTICES)}")
+    return _block(lines)
+
+
+def _whose(runs: Sequence[str], total: int) -> str:
+    return "" if len(runs) == total else f" ({_few(runs)})"
+
+
+def appendix(records: Sequence[RunRecord]) -> str:
+    """By run: every notice, every counter, and what the record knows of the trained tensors."""
     lines = []
     for record in records:
-        said = list(dict.fromkeys(record.notices))
-        texts = [escape(text) for text in said[:NOTICES]]
-        if len(said) > NOTICES:
-            texts.append(say("report.more", lang).format(len(said) - NOTICES))
+        texts = [escape(text) for text in dict.fromkeys(record.notices)]
         counted = [
             f"{escape(name)} = {formats.number(value, 3).rstrip('0').rstrip('.')}"
             for name, value in sorted(record.counters.items())
             if value
         ]
-        if texts or counted:
+        texts += [", ".join(counted)] if counted else []
+        internal = sorted(INTERNAL & record.facts.keys() - {"note"})
+        texts += [f"{escape(name)}: {escape(record.facts[name])}" for name in internal]
+        if texts:
             lines.append(f"- {code(record.identity.run_id)}")
-            lines += [
-                f"  - {text}" for text in (*texts, *([", ".join(counted)] if counted else []))
-            ]
+            lines += [f"  - {text}" for text in texts]
     return _block(lines)
 
 

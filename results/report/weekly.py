@@ -39,11 +39,14 @@ def render(
     lang: str = "en",
     figures: Mapping[str, str] | None = None,
     pictures: Mapping[str, str] | None = None,
+    *,
+    appendix: bool = False,
 ) -> str:
     """The whole report.
 
     `figures`: link by name (`loss`, `memory`), or under `""` the reason why there are none; None
     leaves the part out. `pictures`: link by path, of the pictures that were copied beside it.
+    `appendix`: counters, every notice and the trained tensors of each run stand at the end.
     """
     parts = [
         *_head(view, lang),
@@ -57,6 +60,7 @@ def render(
         *_measurements(view.records, lang),
         *_figures(figures or {}, lang),
         *_tail(view, lang),
+        *_appendix(view.records if appendix else (), lang),
     ]
     return "\n".join(part if part.endswith("\n") else f"{part}\n" for part in parts)
 
@@ -148,10 +152,11 @@ def _evaluation(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
 
 
 def _optimizations(view: SuiteView, lang: str) -> Iterator[str]:
-    """What switches were worth, where a run has all on and others have one off."""
-    worth = optimization.table(view.records, lang, view.changes)
-    body = markdown(worth) if worth else ""
-    yield from _part("##", "optimization.heading", body, lang)
+    """What switches were worth, beside a run with all on; else which runs have them on."""
+    if worth := optimization.table(view.records, lang, view.changes):
+        yield from _part("##", "optimization.heading", markdown(worth), lang)
+    elif applied := optimization.applied(view.records, lang):
+        yield from _part("##", "optimization.applied heading", markdown(applied), lang)
 
 
 def _measurements(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
@@ -194,6 +199,10 @@ def _tail(view: SuiteView, lang: str) -> Iterator[str]:
     yield say("report.command", lang)
     yield fenced("workbench run plan.toml", "sh")
     yield fenced(view.plan_toml, "toml")
+
+
+def _appendix(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
+    yield from _part("##", "report.appendix", sections.appendix(records), lang)
 
 
 def _part(level: str, heading: str, body: str, lang: str) -> Iterator[str]:

@@ -107,7 +107,7 @@ def test_folds_killed_while_answering_are_resumed_to_the_same_answers(
     assert shown.returncode == 0, shown.stderr
     text = (tmp_path / "report" / "report.md").read_text()
     assert "## Answers to questions" in text
-    assert "got wrong" in text
+    assert "Error analysis: " in text
     assert "### Memory, forecast and measured" in text
     assert '<img src="pictures/' in text
     summary = json.loads((together / "summary.json").read_bytes())

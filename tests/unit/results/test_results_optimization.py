@@ -46,7 +46,7 @@ def records():
 def test_each_row_is_one_switch_with_its_effect(records):
     table = optimization.table(records)
     first, second = table.rows
-    assert [cell.text for cell in first[:2]] == ["4-bit weights", "memory"]
+    assert [cell.text for cell in first[:2]] == ["4-bit weights (no 4-bit weights)", "memory"]
     # (0.4 - 0.5) / 0.5; limits by hand: sqrt(0.004^2 + 0.005^2) / 0.5 = 1.28 %
     assert first[2].text == "-20.0 % [-21.3 %, -18.7 %]"
     assert first[2].kind == "strong"
@@ -56,7 +56,8 @@ def test_each_row_is_one_switch_with_its_effect(records):
     assert first[5].text == "-0.500 [-0.641, -0.359]"
     assert first[5].kind == "strong"
     assert first[6].text == "+0.000"
-    assert first[7].text == "v2, v3"
+    assert len(first) == 7, "no experiment beside the comparison: no column of where it is applied"
+    assert not any(cell.flags for cell in first), "flags are bold, and bold is for sure changes"
     assert second[0].text == "no odd", "a setting the study does not name goes by its label"
     assert second[2].kind == second[5].kind == "value", "within the intervals"
 
@@ -64,7 +65,36 @@ def test_each_row_is_one_switch_with_its_effect(records):
 def test_a_switch_that_takes_another_along_goes_by_its_own_name(records):
     changes = {"early_stopping": False, "evaluate_every_epochs": 0}
     off = run("no diversity monitoring", changes, step=0.5, memory=2, loss=3.0)
-    assert optimization.table([records[0], off]).rows[0][0].text == "Diversity monitoring"
+    shown = optimization.table([records[0], off]).rows[0][0].text
+    assert shown == "Diversity monitoring (no diversity monitoring)"
+
+
+def study_run(label, **params):
+    return record(
+        run_id=f"r-{label}",
+        identity={"label": label, "engine": "captioning", "params": params},
+        facts={"precision": "bf16 autocast" if label.endswith("v3") else "fp32"},
+    )
+
+
+def test_where_an_optimization_is_applied_comes_from_the_labels_and_settings(records):
+    common = {"siglip": "hub:google/siglip2-so400m-patch14-384", "precision": "auto",
+              "double_quant": True, "quantize": "none", "accumulation": 1}  # fmt: skip
+    study = [
+        study_run("E1-v2", early_stopping=False, workers=4, **common),
+        study_run("E5-v2", early_stopping=False, workers=0, **common),
+        study_run("E5-v3", early_stopping=True, workers=4, **common),
+    ]
+    shown = {row[0].text: row[2].text for row in optimization.applied(study).rows}
+    assert shown == {
+        "SigLIP2": "v2, v3", "Early stopping": "v3", "Mixed precision": "v3",
+        "Loader threads, pinned memory": "E1-v2, v3",
+    }  # fmt: skip
+    assert optimization.applied([record()]) is None, "no label, no version"
+    together = optimization.table([*records, *study])
+    assert together.rows[0][7].text == "", "4-bit weights are off in all three"
+    korean = optimization.applied(study, "ko")
+    assert [cell.text for cell in korean.rows[0][:2]] == ["SigLIP2", "품질"]
 
 
 def test_without_a_baseline_there_is_no_table(records):

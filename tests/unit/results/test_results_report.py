@@ -229,3 +229,24 @@ def test_the_child_names_what_it_cannot_use(mixed, tmp_path):
     assert done.stderr.decode() == f"cannot use {tmp_path}/file/out: Not a directory\n"
     done = _child(b"", str(tmp_path / "none.json"))
     assert done.stderr.decode() == f"cannot use {tmp_path}/none.json: No such file or directory\n"
+
+
+def test_internal_counters_and_tensors_are_in_the_appendix_alone(mixed):
+    tensors = "; ".join(f"model.h.*.q.lora_{k} 4 x 4,096" for k in "AB")
+    first = mixed.records[0].model_copy(
+        update={"facts": {"precision": "fp32", "trainable": tensors}}
+    )
+    second = mixed.records[1].model_copy(update={"parameters": 9_000_000})
+    second = second.model_copy(
+        update={"identity": second.identity.model_copy(update={"model": "clip-nano"})}
+    )
+    view = mixed.model_copy(update={"records": (first, second, mixed.records[2])})
+    page = report.render(view)
+    for hidden in ("warden_cpu_seconds", "lora_A", "contaminated = 1"):
+        assert hidden not in page
+    assert page.count("image-skipped") == 1, "a sentence of two runs stands once, with both"
+    assert "8.2 M–9.0 M parameters, 8.2 M trained" in page, "variants of a model: one range"
+    whole = report.render(view, appendix=True)
+    assert whole.startswith(page)
+    for shown in ("warden\\_cpu\\_seconds = 0.21", "lora_A", "contaminated = 1"):
+        assert shown.replace("\\", "") in whole.replace("\\", "")

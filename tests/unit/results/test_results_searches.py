@@ -45,7 +45,7 @@ def test_each_split_is_a_row_and_the_corpus_is_paid_once(make):
     assert first["time to first batch"] == "0:12.50"
     assert second["encode corpus (passages/s)"] == "reused"
     assert second["1 epoch"] == "0:09.00"
-    assert second["ranked a query"] == "500 (exact, bf16)"
+    assert second["ranked per query"] == "500 (exact, bf16)"
 
 
 @pytest.mark.parametrize("lang", ["en", "ko"])

@@ -64,7 +64,10 @@ def test_a_split_is_asked_for_by_name(make):
 
 def test_a_metric_without_interval_makes_no_claim_about_others(make):
     table = markdown(trials.table([trial(make, 1, 0.5, None), trial(make, 2, 0.4, None)], SEARCH))
-    assert "Trial 1 is better than the 1 others, and lucky" in table
+    assert (
+        "Trial 1 is better than the 1 others, but the best of many trials is always partly chance"
+        in table
+    )
     assert "meet its own" not in table
 
 
@@ -72,7 +75,7 @@ def test_importances_and_trouble_are_said(make):
     more = {"importances": {"lr": 0.9, "layers": 0.1}, "trouble": "the last 3 trials failed: `x`"}
     table = markdown(trials.table([trial(make, 1, 0.5)], SEARCH.model_copy(update=more)))
     assert "lr 90.0 %, layers 10.0 %" in table
-    assert "The search broke off: the last 3 trials failed: \\`x\\`" in table
+    assert "The search ended early: the last 3 trials failed: \\`x\\`" in table
 
 
 @pytest.mark.parametrize(("lang", "heading"), [("en", "## Search"), ("ko", "## 탐색")])

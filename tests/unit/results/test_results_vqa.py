@@ -120,8 +120,8 @@ def test_errors_are_shown_once_and_of_the_ensemble(make, tmp_path):
     out = tmp_path / "report"
     written = report.write(made, out, figures=False)
     text = (out / "report.md").read_text()
-    assert text.count("got wrong") == 1
-    assert "What `04-vqa-ensemble` got wrong on `quiz`" in text
+    assert text.count("Error analysis: ") == 1
+    assert "Error analysis: `04-vqa-ensemble` on `quiz`" in text
     assert r"How many \| shapes?" in text
     assert r"d. \<b\>4" in text
     assert '<img src="pictures/' in text
