@@ -105,11 +105,7 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
     start = resume(job, emit)
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     meter.warmup_until = start + meter.warmup_steps
-    job.model.train()
-    computing = job.model
-    if job.replica is not None:
-        job.replica.refresh()
-        computing = job.replica.model.train()
+    computing = _computing_model(job)
     if job.prepare is not None and start < job.last_step:
         job.prepare(start, emit)
     emit.phase("warmup" if meter.warmup_steps else "train")
@@ -149,6 +145,15 @@ def train(job: Training[Batch], meter: Meter, ledger: Ledger, emit: Emitter) -> 
             raise Stopped
         if finished or (enough and job.team.size == 1):  # several ranks hear of it a step later
             break
+
+
+def _computing_model(job: Training[Any]) -> nn.Module:
+    """The module that computes, in training mode: the model or its replica, brought up to date."""
+    job.model.train()
+    if job.replica is None:
+        return job.model
+    job.replica.refresh()
+    return job.replica.model.train()
 
 
 def _compute(

@@ -8,6 +8,7 @@ tell that the text itself was shown and not just swallowed.
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import time
@@ -80,6 +81,7 @@ def root(log_root: Path, *, at_work: bool = True) -> Path:
     named = log_root / "20261121-091411-\x1b]0;owned\x07\x1b[6n-1a2b"
     (named / "runs").mkdir(parents=True)
     (named / "plan.toml").write_text('name = "x"\n')
+    os.utime(named / "plan.toml", (now - 3600, now - 3600))  # screens open the newest suite
     return folder
 
 

@@ -196,6 +196,15 @@ async def test_a_broken_suite_is_a_sentence(app: WorkbenchApp, log_root: Path) -
         await until(pilot, lambda: "This suite cannot be read" in screen_text(pilot))
 
 
+async def test_a_suite_without_runs_says_so(app: WorkbenchApp, log_root: Path) -> None:
+    folder = log_root / "20261121-091411-none-1a2b"
+    (folder / "runs").mkdir(parents=True)
+    (folder / "plan.toml").write_text('name = "x"\n')
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "This suite has no runs." in screen_text(pilot))
+
+
 async def test_a_suite_that_is_deleted_meanwhile_is_no_crash(
     app: WorkbenchApp, log_root: Path
 ) -> None:

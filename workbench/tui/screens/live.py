@@ -216,7 +216,10 @@ class LiveScreen(Screen[None]):
         if len(rows) != self._queued:  # setting a height lays out the whole screen again
             self._queued = len(rows)
             grid.styles.height = len(rows) + 1
-        grid.show(rows, keys)
+        if rows:
+            grid.show(rows, keys)
+        else:
+            grid.say("This suite has no runs.")
         if self._watched is None and self.snapshot.watched in keys:
             grid.cursor = keys.index(self.snapshot.watched)
         self._paint_run()
