@@ -1,4 +1,4 @@
-"""notes.jsonl: what people say about runs. Findings, states, tags, and what is in the trash.
+"""notes.jsonl: what people say about runs and suites, and what is in the trash.
 
 Apart from the records, which no person edits: a note never changes a number. Append-only too: a
 later note of the same kind replaces an earlier one in what is shown, and a tombstone hides a run
@@ -18,13 +18,21 @@ from results.store import Lines, NewerSchema, append_line
 
 NOTES_SCHEMA: Final = 1
 
-Kind = Literal["finding", "state", "tag", "tombstone"]
+Kind = Literal[
+    "finding", "state", "tag", "tombstone", "title", "goal", "background", "reason", "next",
+    "event", "conclusion", "withdrawn",
+]  # fmt: skip
+SINGLE: Final = ("title", "goal", "background", "conclusion")
+"""Kinds of which the last note counts; an empty text takes it back."""
+SUITE_ONLY: Final = (*SINGLE, "reason", "next", "event")
+"""Kinds that are said of a whole suite."""
 
 
 class Note(Part):
     """One line of notes.jsonl.
 
-    An empty `text` takes back an earlier state or tombstone, `-word` an earlier tag.
+    An empty `text` takes back an earlier state, tombstone or text of a kind in `SINGLE`, `-word` an
+    earlier tag; `withdrawn` takes back the finding, next step or event of just that text.
     """
 
     schema_number: int = Field(default=NOTES_SCHEMA, alias="schema")
@@ -33,6 +41,10 @@ class Note(Part):
     """Empty: the whole suite."""
     kind: Kind
     text: str
+    about: str = ""
+    """Of a reason: the subset, model or variant that it is for; empty: the choice as a whole."""
+    date: str = ""
+    """Of an event: when it was, as a person writes it."""
     wall: float = 0.0
     """Unix time; a label."""
     by: str = ""
@@ -48,6 +60,15 @@ class Standing(Part):
     tags: frozenset[str] = frozenset()
     trashed: str = ""
     """Why it is in the trash; empty when it is not."""
+    title: str = ""
+    goal: str = ""
+    background: str = ""
+    conclusion: str = ""
+    next_steps: tuple[str, ...] = ()
+    events: tuple[tuple[str, str], ...] = ()
+    """(date, what happened), in the order in which they were noted."""
+    reasons: dict[str, str] = Field(default={})
+    """By subset, model or variant; under `""` of the choice as a whole."""
 
 
 def append(path: Path, note: Note) -> None:
@@ -84,6 +105,19 @@ def _with(standing: Standing, note: Note) -> Standing:
     match note.kind:
         case "finding":
             return standing.model_copy(update={"findings": (*standing.findings, note.text)})
+        case "next":
+            return standing.model_copy(update={"next_steps": (*standing.next_steps, note.text)})
+        case "event":
+            events = (*standing.events, (note.date, note.text))
+            return standing.model_copy(update={"events": events})
+        case "reason":
+            reasons = {k: v for k, v in standing.reasons.items() if k != note.about}
+            reasons |= {note.about: note.text} if note.text else {}
+            return standing.model_copy(update={"reasons": reasons})
+        case "withdrawn":
+            return _without(standing, note.text)
+        case "title" | "goal" | "background" | "conclusion":
+            return standing.model_copy(update={note.kind: note.text})
         case "state":
             return standing.model_copy(update={"state": note.text})
         case "tombstone":
@@ -93,3 +127,13 @@ def _with(standing: Standing, note: Note) -> Standing:
             if taken_back != note.text:
                 return standing.model_copy(update={"tags": standing.tags - {taken_back}})
             return standing.model_copy(update={"tags": standing.tags | {note.text}})
+
+
+def _without(standing: Standing, text: str) -> Standing:
+    return standing.model_copy(
+        update={
+            "findings": tuple(one for one in standing.findings if one != text),
+            "next_steps": tuple(one for one in standing.next_steps if one != text),
+            "events": tuple(one for one in standing.events if one[1] != text),
+        }
+    )

@@ -103,6 +103,27 @@ class Change(View):
     high: float | None = None
 
 
+class SuiteWords(View):
+    """What people say about a suite, in its plan or in notes; a note comes before the plan."""
+
+    title: str = ""
+    goal: str = ""
+    background: str = ""
+    conclusion: str = ""
+    next_steps: tuple[str, ...] = ()
+    events: tuple[tuple[str, str], ...] = ()
+    """(date, what happened), in the order in which they were noted."""
+    reasons: dict[str, str] = {}
+    """Why it was chosen, by subset, model or variant; under `""` of the choice as a whole."""
+
+
+class RecipeWords(View):
+    """What a recipe says of its subset."""
+
+    title: str = ""
+    notes: str = ""
+
+
 class SuiteView(View):
     """A suite, folded for a report. `results` reads nothing but this."""
 
@@ -118,7 +139,10 @@ class SuiteView(View):
     forecasts: tuple[RunRecord, ...] = ()
     """Costing runs, of any suite, with which runs of this one can be compared."""
     notes: dict[str, tuple[str, ...]] = {}
-    """What people noted, by run id; under `""` of the whole suite."""
+    """Findings that people noted, by run id; under `""` of the whole suite."""
+    words: SuiteWords = SuiteWords()
+    recipes: dict[str, RecipeWords] = {}
+    """By subset."""
     states: dict[str, str] = {}
     """By run id: the state that a person noted, else waiting, running, done or stopped."""
     planned: tuple[Identity, ...] = ()

@@ -43,6 +43,7 @@ def _as_tuple(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
+Text = Annotated[str, Field(max_length=4000)]
 
 
 class Override(BaseModel):
@@ -72,6 +73,8 @@ class Variant(BaseModel):
     label: str = Field(min_length=1, max_length=40)
     """Its name in tables, say "E5-v2"."""
     settings: dict[str, Any] = {}
+    why: Text = ""
+    """Why it is compared, for the report."""
 
 
 class Cell(BaseModel):
@@ -126,10 +129,20 @@ class SuitePlan(BaseModel):
     """Settings that come from the environment or a rule, and from which."""
     about: str = ""
     """One sentence for the list of presets."""
+    title: Text = ""
+    """Of the report; empty: the suite's name."""
+    goal: Text = ""
+    """What the suite is to find out, for the report."""
+    background: Text = ""
+    """What led to it, for the report."""
+    why: Text | dict[str, Text] = ""
+    """Why these subsets, as a sentence; or a table with one for each subset or model."""
 
     def hash(self) -> str:
         """Equal plans have equal hashes, however they came to be."""
-        content = self.model_dump(mode="json", exclude={"about"})
+        texts: dict[str, Any] = dict.fromkeys(("about", "title", "goal", "background", "why"), True)
+        texts["variants"] = {"__all__": {"why"}}
+        content = self.model_dump(mode="json", exclude=texts)
         # Younger than the first records: plans without them keep the hashes that those hold.
         unset = set(YOUNGER) - self.model_dump(exclude_defaults=True).keys()
         content = {k: v for k, v in content.items() if k not in unset}
@@ -212,7 +225,7 @@ def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
             that cannot be had here.
     """
     problems = [*_unknown_names(plan), *_same_variants(plan), *_unused_overrides(plan)]
-    problems += presence.device_conflict(plan.devices, cpu=plan.cpu)
+    problems += [*_unknown_reasons(plan), *presence.device_conflict(plan.devices, cpu=plan.cpu)]
     specs: list[RunSpec] = []
     if not problems:
         for cell in _cells(plan):
@@ -367,6 +380,17 @@ def _same_variants(plan: SuitePlan) -> list[str]:
     labels = [variant.label for variant in plan.variants]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     return [f"two [[variant]] have the label '{label}'; rename one" for label in twice]
+
+
+def _unknown_reasons(plan: SuitePlan) -> list[str]:
+    """A reason for something that the plan does not run is a typo in its name."""
+    known = [*plan.subsets, *plan.models, *(v.label for v in plan.variants)]
+    reasons = plan.why if isinstance(plan.why, dict) else {}
+    return [
+        f"why: '{name}' is no subset, model or variant of the plan{nearest(name, known)}"
+        for name in reasons
+        if name not in known
+    ]
 
 
 def _unused_overrides(plan: SuitePlan) -> list[str]:

@@ -17,7 +17,7 @@ from results import forecasts, formats, notes, optimization, query, store
 from results.schema import Identity, RunRecord
 from results.text import clean, clean_line, escape_json
 from results.view import RunCurves, SearchView, SuiteView
-from workbench import answers, blackbox, examples, paths, plan, suite, trials
+from workbench import answers, blackbox, examples, paths, plan, suite, suite_words, trials
 from workbench.exits import ExitStatus
 from workbench.state import RunView
 
@@ -52,6 +52,8 @@ def view(folder: Path) -> SuiteView:
         plan_toml=(folder / "plan.toml").read_text(encoding="utf-8"),
         started_wall=_started(folder, state.started_wall),
         state=state.warden,
+        words=suite_words.of(folder, standings.get((folder.name, ""), notes.Standing())),
+        recipes=suite_words.recipes(r.spec.subset for r in state.runs),
         records=tuple(found),
         forecasts=_forecasts(found, everything),
         pending=tuple(r.spec.run_id for r in state.runs if r.spec.run_id not in done),

@@ -14,7 +14,10 @@ from workbench.options import AsJson, LogRoot
 if TYPE_CHECKING:
     from results.notes import Kind
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, a part of it, or its label.")]
+Noted = Annotated[
+    str,
+    typer.Argument(metavar="RUN|SUITE", help="A run's id or label, a suite's name, or a part."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,32 +49,50 @@ def show(
     reporting.show_record(paths.log_root(log_root), run_id, as_json=as_json)
 
 
-def note(
-    run: Run,
+def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    name: Noted,
     finding: Annotated[
         str | None, typer.Option(help="What was found; each one is kept, none replaces another.")
     ] = None,
     state: Annotated[
-        str | None, typer.Option(help="waiting, running, done or stopped; '' takes it back.")
+        str | None,
+        typer.Option(help="Of a run: waiting, running, done, stopped, or own words; '': none."),
     ] = None,
     tag: Annotated[str | None, typer.Option(help="A word to find it by; -word takes it back.")] = (
         None
     ),
+    why: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]TEXT", help="Why a subset, model or variant was chosen."),
+    ] = None,
+    next_: Annotated[str | None, typer.Option("--next", help="A next step.")] = None,
+    event: Annotated[str | None, typer.Option(help="A line of the timeline.")] = None,
+    date: Annotated[str, typer.Option(help="Of --event, in any form; default: today.")] = "",
+    title: Annotated[str | None, typer.Option(help="Title of the suite's report.")] = None,
+    goal: Annotated[str | None, typer.Option(help="What the suite is to find out.")] = None,
+    background: Annotated[str | None, typer.Option(help="What led to it.")] = None,
+    conclusion: Annotated[str | None, typer.Option(help="What follows from it.")] = None,
+    take_back: Annotated[
+        str | None, typer.Option(help="The whole text of a finding, next step or event.")
+    ] = None,
     log_root: LogRoot = None,
 ) -> None:
-    """Note a finding, a state or a tag on a run; without any, print what is noted."""
+    """Note something on a run or a suite; without any option, print what is noted."""
     from results.text import clean_line
     from workbench import noting, paths
 
     root = paths.log_root(log_root)
-    key = noting.find(root, run)
-    given: dict[Kind, str | None] = {"finding": finding, "state": state, "tag": tag}
+    key = noting.find(root, name)
+    given: dict[Kind, str | None] = {
+        "title": title, "goal": goal, "background": background, "finding": finding, "state": state,
+        "tag": tag, "next": next_, "event": event, "conclusion": conclusion,
+        "withdrawn": take_back,
+    }  # fmt: skip
     for kind, text in given.items():
         if text is not None:
-            noting.add(root, key, kind, text)
-    found = noting.standing(root, key)
-    typer.echo(clean_line("/".join(key)))
-    shown = [("state", found.state), ("tags", ", ".join(sorted(found.tags)))]
-    for name, said in [*shown, *(("finding", one) for one in found.findings)]:
-        if said:
-            typer.echo(f"  {name:<8} {clean_line(said, noting.LONGEST)}")
+            noting.add(root, key, kind, text, date=date)
+    for reason in why or ():
+        noting.add_reason(root, key, reason)
+    typer.echo(clean_line("/".join(filter(None, key))))
+    for kind_name, said in noting.lines(noting.standing(root, key)):
+        typer.echo(f"  {kind_name:<10} {clean_line(said, noting.LONGEST)}")

@@ -258,9 +258,9 @@ def appendix(records: Sequence[RunRecord]) -> str:
 
 
 def notes(view: SuiteView) -> str:
-    """What people noted about the suite, and about runs that are not in the training table."""
+    """What people noted about runs that are not in the training table."""
     trained = {r.identity.run_id for r in view.records if r.identity.task == "train"}
-    lines = [f"- {prose(text)}" for text in view.notes.get("", ())]
+    lines: list[str] = []
     for run, texts in view.notes.items():
         if run and run not in trained:
             lines += [f"- {code(run)}: {prose(text)}" for text in texts]

@@ -25,7 +25,7 @@ from results import (
     vqa,
 )
 from results.markdown import Table, code, escape, fenced, markdown
-from results.report import answers, captions, sections
+from results.report import answers, captions, sections, story
 from results.schema import RunRecord
 from results.view import SuiteView
 from results.words import say
@@ -50,12 +50,13 @@ def render(
     """
     parts = [
         *_head(view, lang),
-        *_setup(view.records, lang),
+        *_setup(view, lang),
         *_results(view, lang),
         *_search(view, lang),
         *_evaluation([r for r in view.records if r.identity.engine not in OWN_TABLES], lang),
         *captions.render(view, lang, pictures),
         *answers.render(view, lang, pictures),
+        *_part("##", "story.findings", story.findings(view), lang),
         *_optimizations(view, lang),
         *_measurements(view.records, lang),
         *_figures(figures or {}, lang),
@@ -66,9 +67,11 @@ def render(
 
 
 def _head(view: SuiteView, lang: str) -> Iterator[str]:
-    yield f"# {say('report.title', lang).format(escape(view.name))}"
+    yield f"# {story.title(view, lang)}"
+    yield from story.head(view, lang)
     started = _moment(view.started_wall) or "n/a"
-    lines = [say("report.started", lang).format(started, escape(view.state or "n/a"))]
+    lines = [f"suite: {code(view.name)}"] if view.words.title else []
+    lines += [say("report.started", lang).format(started, escape(view.state or "n/a"))]
     failed = [r for r in view.records if r.exit.cause != "completed"]
     if failed:
         named = ", ".join(f"{code(r.identity.run_id)} ({r.exit.cause})" for r in failed)
@@ -89,8 +92,13 @@ def _moment(wall: float | None) -> str:
     return datetime.datetime.fromtimestamp(wall, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _setup(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
-    yield from _part("##", "report.subsets", sections.subsets(records, lang), lang)
+def _setup(view: SuiteView, lang: str) -> Iterator[str]:
+    records = view.records
+    subsets = list(dict.fromkeys(i.subset for i in (*(r.identity for r in records), *view.planned)))
+    known, chosen = sections.subsets(records, lang), story.subset_reasons(view, subsets, lang)
+    heading = "story.subsets" if chosen else "report.subsets"
+    yield from _part("##", heading, "\n".join(filter(None, (known, chosen))), lang)
+    yield from _part("##", "story.choices", story.other_reasons(view, subsets), lang)
     yield f"## {say('report.setup', lang)}"
     yield from _part("###", "report.models", sections.models(records, lang), lang)
     yield from _part("###", "report.environment", sections.environment(records, lang), lang)
@@ -192,6 +200,9 @@ def _tail(view: SuiteView, lang: str) -> Iterator[str]:
     yield from _part("##", "outputs.heading", markdown(left) if left.rows else "", lang)
     yield from _part("##", "report.notices", sections.notices(view.records, lang), lang)
     yield from _part("##", "report.notes", sections.notes(view), lang)
+    yield from _part("##", "story.timeline", story.timeline(view, lang), lang)
+    yield from _part("##", "story.conclusion", story.conclusion(view), lang)
+    yield from _part("##", "story.next", story.next_steps(view), lang)
     yield f"## {say('report.again', lang)}"
     if not view.plan_toml.strip():
         yield say("report.no plan", lang)

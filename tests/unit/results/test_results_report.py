@@ -13,7 +13,7 @@ from PIL import Image
 
 from results import report
 from results.report import sections
-from results.view import RunCurves, SuiteView
+from results.view import RecipeWords, RunCurves, SuiteView, SuiteWords
 from results.words import LANGS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -250,3 +250,39 @@ def test_internal_counters_and_tensors_are_in_the_appendix_alone(mixed):
     assert whole.startswith(page)
     for shown in ("warden\\_cpu\\_seconds = 0.21", "lora_A", "contaminated = 1"):
         assert shown.replace("\\", "") in whole.replace("\\", "")
+
+
+def test_what_people_say_stands_where_their_reports_have_it(weekly):
+    words = SuiteWords(
+        title="SigLIP Study 실험 보고서", goal="Projector 비교", background="METEOR만으로는 부족",
+        conclusion="C-Abstractor는 **Mode Collapse** 발생", next_steps=("E1-v2, E3-v2 실험",),
+        events=(("다음", "E1-v2 예정"), ("2026-01-20", "E5-v2 | 완료")),
+        reasons={"": "양쪽 모두 text+image", "oven_train": "대규모", "tinyclip": "가장 큰 모델"},
+    )  # fmt: skip
+    recipes = {
+        "oven_train": RecipeWords(title="OVEN of M2KR, train", notes="names undocumented"),
+        "evqa_train": RecipeWords(title="EVQA"),
+    }
+    notes = {**weekly.notes, "": ("Diversity 0.11 이하", "SigLIP 단독 평가의 한계")}
+    view = weekly.model_copy(update={"words": words, "recipes": recipes, "notes": notes})
+    page = report.render(view, "ko")
+    assert page.startswith(
+        "# SigLIP Study 실험 보고서\n\n> **연구 목표**: Projector 비교\n\n## 배경\n"
+    )
+    assert "- suite: `weekly-m2kr`" in page
+    chosen = page[page.index("선택 이유: 양쪽") : page.index("## 비교 대상")]
+    assert "- **`oven_train`**: OVEN of M2KR, train\n  - 선택 이유: 대규모\n  - names" in chosen
+    assert "- **`evqa_train`**: EVQA\n" in chosen
+    assert "okvqa_mm_train" not in chosen, "nothing is known of it"
+    assert "- **tinyclip**: 가장 큰 모델" in page
+    assert "## 핵심 발견\n\n1. Diversity 0.11 이하\n2. SigLIP" in page
+    lines = page[page.index("## 타임라인") :].splitlines()
+    assert [line.split(" | ")[0] for line in lines[4:7]] == [
+        "| 2026-01-20", "| 2026-11-21", "| 다음",
+    ], "dates in order, words behind"  # fmt: skip
+    assert "E5-v2 \\| 완료" in lines[4]
+    assert "## 결론\n\n> C-Abstractor는 **Mode Collapse** 발생\n" in page
+    assert "## 다음 진행해야 할 것\n\n- E1-v2, E3-v2 실험\n" in page
+    untold = report.render(weekly, "ko")
+    for heading in ("타임라인", "결론", "다음 진행", "핵심 발견", "배경", "비교 대상"):
+        assert heading not in untold

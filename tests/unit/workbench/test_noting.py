@@ -48,10 +48,44 @@ def test_a_run_is_found_by_label_or_part_and_noted(tmp_path: Path) -> None:
         noting.find(tmp_path, "E9")
     with pytest.raises(SuiteError, match="fits 2 runs"):
         noting.find(tmp_path, "captioning")
-    with pytest.raises(noting.NoteError, match="no state 'finished'"):
-        noting.add(tmp_path, key, "state", "finished")
+    noting.add(tmp_path, key, "state", "기존 실험")
+    assert noting.standing(tmp_path, key).state == "기존 실험"
+    with pytest.raises(noting.NoteError, match="too long; 40"):
+        noting.add(tmp_path, key, "state", "x" * 41)
     with pytest.raises(noting.NoteError, match="empty"):
         noting.add(tmp_path, key, "finding", "  ")
+
+
+def test_a_suite_takes_every_kind_of_note_and_gives_it_back(tmp_path: Path) -> None:
+    _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"))
+    key = noting.find(tmp_path, "study")
+    assert key == ("20260101-study-ab12", "")
+    for kind in ("title", "goal", "background", "conclusion", "next", "finding"):
+        noting.add(tmp_path, key, kind, f"the {kind}")
+    noting.add(tmp_path, key, "next", "second step")
+    noting.add(tmp_path, key, "event", "E5-v2 done", date="2026-01-20")
+    noting.add_reason(tmp_path, key, "s=images on both sides")
+    noting.add_reason(tmp_path, key, "E5-v2=lower rate")
+    noting.add_reason(tmp_path, key, "fits = the budget")
+    found = noting.standing(tmp_path, key)
+    assert (found.title, found.goal) == ("the title", "the goal")
+    assert found.next_steps == ("the next", "second step")
+    assert found.events == (("2026-01-20", "E5-v2 done"),)
+    assert found.reasons == {
+        "s": "images on both sides", "E5-v2": "lower rate", "": "fits = the budget",
+    }  # fmt: skip
+    noting.add(tmp_path, key, "withdrawn", "the next")
+    noting.add(tmp_path, key, "title", "")
+    noting.add(tmp_path, key, "reason", "", about="s")
+    found = noting.standing(tmp_path, key)
+    assert (found.title, found.next_steps) == ("", ("second step",))
+    assert "s" not in found.reasons
+    with pytest.raises(noting.NoteError, match="nothing noted reads 'no such'"):
+        noting.add(tmp_path, key, "withdrawn", "no such")
+    with pytest.raises(noting.NoteError, match=r"give 20260101-study-ab12$"):
+        noting.add(tmp_path, (key[0], "01-captioning-a"), "next", "x")
+    with pytest.raises(noting.NoteError, match="give suite/run"):
+        noting.add(tmp_path, key, "state", "done")
 
 
 def test_the_command_notes_and_shows(tmp_path: Path) -> None:
@@ -109,3 +143,22 @@ def test_best_and_worst_captions_with_pictures_inside_their_root(
     assert shown[1].picture == ""  # missing
     assert shown[-1].picture == ""  # outside
     assert examples.of_run(_record("predictions/none.jsonl"), tmp_path, tmp_path) == ()
+
+
+def test_the_command_notes_on_a_suite(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from workbench.cli import app
+
+    _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"))
+    suite = ["results", "note", "study", "--log-root", str(tmp_path)]
+    given = ["--next", "E1-v2 (Linear)", "--event", "E5-v3 완료", "--date", "2026-01-20",
+             "--why", "s=text+image", "--conclusion", "단순한 Projector"]  # fmt: skip
+    done = CliRunner().invoke(app, [*suite, *given])
+    assert done.exit_code == 0, done.output
+    shown = CliRunner().invoke(app, suite).output
+    for line in ("20260101-study-ab12\n", "  next       E1-v2 (Linear)", "2026-01-20  E5-v3 완료",
+                 "why        s: text+image", "conclusion 단순한"):  # fmt: skip
+        assert line in shown
+    wrong = CliRunner().invoke(app, ["results", "note", "E5-v2", "--next", "x", *suite[-2:]])
+    assert wrong.exit_code != 0

@@ -150,6 +150,7 @@ HELP: Final = (
         ("< > · r", "sort by another column · turn the order round"),
         ("Enter", "all that is known of a run; there: n notes a finding, s a state"),
         ("x · w", "export what is shown · write the suite's report"),
+        ("n", "note on the suite: next step, finding, reason, timeline, conclusion"),
     )),
     ("Data", (
         ("Enter", "describe the subset: what its records hold"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAME_CELLS = 26
 NO_STATE = "none: as its last run ended"
+OWN_WORDS = "own words …"
 
 
 class RecordFound(Message):
@@ -103,10 +104,12 @@ class RecordScreen(ModalScreen[None]):
         from workbench.noting import STATES
 
         def take(state: str | None) -> None:
-            if state is not None:
+            if state == OWN_WORDS:
+                self.app.push_screen(Ask(f"State of {self._key[1]}", "such as: 기존 실험"), take)
+            elif state is not None:
                 self._note("state", "" if state == NO_STATE else state)
 
-        columns, keys = (Column("name", "", 30, grow=10),), [*STATES, NO_STATE]
+        columns, keys = (Column("name", "", 30, grow=10),), [OWN_WORDS, *STATES, NO_STATE]
         rows = [(key,) for key in keys]
         self.app.push_screen(Choose(f"State of {self._key[1]}", columns, rows, keys), take)
 
@@ -127,9 +130,9 @@ class RecordScreen(ModalScreen[None]):
 
 def _noted(noted: Standing) -> Text:
     """What people said, above what was measured; nothing where nobody said anything."""
-    shown = [("state", noted.state), ("tags", ", ".join(sorted(noted.tags)))]
-    shown += [("finding", one) for one in noted.findings]
-    lines = [(name, said) for name, said in shown if said]
+    from workbench import noting
+
+    lines = noting.lines(noted)
     page = Text()
     if lines:
         page.append("\n Notes\n", style="bold")

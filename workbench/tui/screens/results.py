@@ -47,6 +47,7 @@ class ResultsScreen(Screen[None]):
         Binding("r", "reverse", "Reverse"),
         Binding("x", "export", "Export"),
         Binding("w", "report", "Report"),
+        Binding("n", "note", "Note"),
         Binding("escape", "clear", show=False),
     ]
 
@@ -241,6 +242,16 @@ class ResultsScreen(Screen[None]):
             self.notify(f"{folder}: {error.strerror}", title="Not written", severity="error")
             return
         self.notify(str(path), title=f"{len(rows):,} rows written")
+
+    def action_note(self) -> None:
+        """Note something on the suite under the cursor."""
+        from workbench.tui import suite_notes
+
+        cursor = self.query_one("#records", Grid).cursor
+        if not 0 <= cursor < len(self._shown):
+            self.notify("There is no run whose suite could take a note.")
+            return
+        suite_notes.begin(self.app, self.bench.log_root, self._shown[cursor].key[0])
 
     @work(exclusive=True, group="report")
     async def action_report(self) -> None:
