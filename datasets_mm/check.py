@@ -82,6 +82,10 @@ def remarks(profile: Profile) -> list[str]:
     elif not profile.pictures.opened_all:
         opened, there = profile.pictures.opened, profile.pictures.distinct
         said.append(f"{opened:,} of {there:,} pictures were opened; --exact opens all")
+    if profile.pictures is not None and profile.pictures.alike:
+        there, first = profile.pictures.alike, profile.pictures.alike_example
+        said.append(f"{there:,} of the opened pictures are one and the same file (first: {first}); "
+                    "does it say that there is no picture?")  # fmt: skip
     return said
 
 

@@ -19,8 +19,9 @@ from datasets_mm.images import WINDOW, Entry, Filler, ImageCache
 from datasets_mm.pixelfile import HASH_BYTES
 from datasets_mm.store import silent
 
-VERSION: Final = 2
-"""Raised when equal files give other pixels: the old rows are then left alone."""
+VERSION: Final = 3
+"""Raised when equal files give other pixels: the old rows are then left alone. 3: covers, pixels
+that are no squares, transparency."""
 SUBSTITUTES: Final = "substitutes.json"
 
 

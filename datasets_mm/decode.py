@@ -12,6 +12,7 @@ import io
 import os
 import stat
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasets_mm import paths
+from datasets_mm.media import HEAD_BYTES, other_content
 
 MAX_PIXELS: Final = 40_000_000
 """Pillow only warns above 89 Mpx: a 9 KiB PNG may decode to 400 MiB below that."""
@@ -153,6 +155,8 @@ def _made(data: bytes, make: Make, most: int) -> Pixels:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx")
+            if not _is_whole(data, image.format or ""):
+                raise UnusableError("truncated or damaged (no end mark, or a wrong check sum)")
             size, turn = image.size, _turn(image)
             shrink = _shrink(image, most * MARGIN)
             image.load()
@@ -163,10 +167,50 @@ def _made(data: bytes, make: Make, most: int) -> Pixels:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx") from None
     except UnidentifiedImageError:
-        raise UnusableError("not JPEG, PNG or WEBP") from None
+        raise UnusableError(other_content(data[:HEAD_BYTES]) or "not JPEG, PNG or WEBP") from None
     except Exception as error:
         # Decoders meet hostile bytes: OSError, ValueError, SyntaxError, struct.error and more.
         raise UnusableError(f"truncated or damaged ({type(error).__name__})") from None
+
+
+def _is_whole(data: bytes, form: str) -> bool:
+    """The end mark of a JPEG is there, and the check sums of a PNG's pixels are right.
+
+    Decoders do not look: of half a file that was filled up with zeros the rest becomes grey.
+    """
+    if form == "PNG":
+        return _has_right_sums(memoryview(data))
+    return form not in {"JPEG", "MPO"} or _has_end(data)
+
+
+def _has_end(data: bytes) -> bool:
+    """There is an end mark behind the header of the first scan; a thumbnail's is before it."""
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        mark = data[at + 1 : at + 2]
+        if mark == b"\xda":
+            return data.find(b"\xff\xd9", at) >= 0
+        is_alone = mark in {b"\x01", b"\xff"} or b"\xd0" <= mark <= b"\xd8"
+        at += (1 if mark == b"\xff" else 2) if is_alone else _length(data, at)
+    return True  # no JPEG as one knows them: the decoder judges
+
+
+def _length(data: bytes, at: int) -> int:
+    """Bytes of a JPEG's segment with its mark."""
+    return 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+
+
+def _has_right_sums(data: memoryview) -> bool:
+    at = 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        end = at + 8 + length
+        stated = data[end : end + 4]
+        if data[at + 4 : at + 8] == b"IDAT" and len(stated) == 4:
+            if zlib.crc32(data[at + 4 : end]) != int.from_bytes(stated, "big"):
+                return False
+        at = end + 4
+    return True
 
 
 def extent(data: bytes) -> tuple[int, int]:
@@ -203,10 +247,16 @@ def _shrink(image: Image.Image, least: int) -> int:
 
 
 def fitted(
-    image: Image.Image, size: int, resample: Resample
+    image: Image.Image, size: int, resample: Resample, aspect: float = 1.0
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 [size, size, 3] of an RGB image: shortest side to `size`, centre cut out."""
-    box = _centre(image.width, image.height, size)
+    """uint8 [size, size, 3] of an RGB image: shortest side to `size`, centre cut out.
+
+    `aspect`: width of its pixels by their height.
+    """
+    width = max(1, round(image.width * aspect))
+    left, top, right, bottom = _centre(width, image.height, size)
+    scale = image.width / width
+    box = (left * scale, top, min(right * scale, image.width), bottom)
     return np.asarray(image.resize((size, size), FILTERS[resample], box=box), np.uint8)
 
 
@@ -218,10 +268,15 @@ def _flat(image: Image.Image) -> Image.Image:
         values = np.clip(np.asarray(image, np.int64), 0, 65_535) >> 8
         image = Image.fromarray(values.astype(np.uint8))
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, "white")
-        image = Image.alpha_composite(ground, layer)
+        return on_white(image)
     return image.convert("RGB")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB of an image with transparency."""
+    layer = image.convert("RGBA")
+    ground = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(ground, layer).convert("RGB")
 
 
 def _centre(width: int, height: int, size: int) -> Box:

@@ -4,8 +4,9 @@ Like decode.py for pictures this is what an attacker reaches: only regular files
 root, only containers of a short list (a playlist would open other files), a cap on pixels and on
 size. Frames are chosen by their number in the file: its packets are counted first, without decoding
 them, because headers lie about the number of frames. A frame that a seek returns is taken only if
-its timestamp is the one that was wanted: in MPEG-TS, FLV and AVI seeks land elsewhere. PyAV is in
-the extra `captions`.
+its timestamp is the one that was wanted: in MPEG-TS, FLV and AVI seeks land elsewhere. A cover
+picture is no video, pixels that are no squares are shown as they are meant, transparency is white.
+PyAV is in the extra `captions`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from PIL import Image
 
-from datasets_mm.decode import MAX_PIXELS, MAX_VIDEO_BYTES, Resample, UnusableError, fitted
+from datasets_mm.decode import (
+    MAX_PIXELS,
+    MAX_VIDEO_BYTES,
+    Resample,
+    UnusableError,
+    fitted,
+    on_white,
+)
+from datasets_mm.media import HEAD_BYTES, other_content
 from datasets_mm.source import SourceError
 
 MAX_BYTES: Final = MAX_VIDEO_BYTES
@@ -31,6 +41,10 @@ BACK_SECONDS: Final = (0, 2, 20)
 """How far before the wanted time a seek is aimed, one try after the other."""
 NO_TIMES: Final = frozenset({"avi"})
 """Containers that store no presentation times: with B-frames theirs are guesses."""
+ATTACHED_PICTURE: Final = 1 << 10
+"""FFmpeg's AV_DISPOSITION_ATTACHED_PIC."""
+LEAST_LOSS: Final = 0.25
+"""Seconds at the end of a file whose loss is told, and more where they are less than 5 %."""
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -61,7 +75,8 @@ class Clip:
 
     pixels: Pixels
     substitutes: str = ""
-    """How many frames are stand-ins for others, and which is the first; "": none."""
+    """How many frames are stand-ins for others and which is the first; whether the file is cut off
+    before its stated end, so that later frames are not among them. "": neither."""
 
 
 def read(file: Any, frames: int, size: int, resample: Resample) -> Pixels:
@@ -89,7 +104,9 @@ def read_clip(file: Any, frames: int, size: int, resample: Resample) -> Clip:
         raise
     except Exception as error:
         # Demuxers and decoders meet hostile bytes: FFmpegError, ValueError, MemoryError and more.
-        raise UnusableError(f"unreadable video ({type(error).__name__})") from None
+        file.seek(0)
+        other = other_content(file.read(HEAD_BYTES))
+        raise UnusableError(other or f"unreadable video ({type(error).__name__})") from None
 
 
 def evenly(total: int, frames: int) -> list[int]:
@@ -102,19 +119,25 @@ def _opened(file: Any) -> Iterator[tuple[Any, Any]]:
     """(container, video stream) of the file from its start."""
     file.seek(0)
     with need_av().open(file, "r", options={"format_whitelist": FORMATS}) as container:
-        if not container.streams.video:
+        stream = next((one for one in container.streams.video if not _is_cover(one)), None)
+        if stream is None:
             sound = bool(container.streams.audio)
             raise UnusableError("audio without a picture" if sound else "no video stream")
-        stream = container.streams.video[0]
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > MAX_PIXELS:
             raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx")
         yield container, stream
 
 
+def _is_cover(stream: Any) -> bool:
+    """A picture of a disc's or a video's cover, which FFmpeg lists as a video, often the first."""
+    return bool(int(getattr(stream, "disposition", 0)) & ATTACHED_PICTURE)
+
+
 def _read(file: Any, frames: int, size: int, resample: Resample) -> Clip:
     with _opened(file) as (container, stream):
-        times, is_ordered = _times(container, stream)
+        times, is_ordered, end = _times(container, stream)
+        loss, aspect = _loss(container, stream, end), _pixel_aspect(stream)
         if not times:
             raise UnusableError("zero frames")
         guessed = container.format.name in NO_TIMES and bool(stream.codec_context.has_b_frames)
@@ -130,27 +153,49 @@ def _read(file: Any, frames: int, size: int, resample: Resample) -> Clip:
             _decode_all(container, stream, match, total, by_time=True)
     if not match.frames:
         raise UnusableError("zero frames")
-    shown = {number: _fitted(frame, size, resample) for number, frame in match.frames.items()}
-    numbers = evenly(total, frames)
-    return Clip(np.stack([shown[number] for number in numbers]), match.account(total))
+    shown = {
+        number: _fitted(frame, aspect, size, resample) for number, frame in match.frames.items()
+    }
+    notes = filter(None, [match.account(total), loss])
+    return Clip(np.stack([shown[number] for number in evenly(total, frames)]), "; ".join(notes))
 
 
-def _times(container: Any, stream: Any) -> tuple[list[int], bool]:
-    """(presentation times in their order, whether they tell all frames apart).
+def _times(container: Any, stream: Any) -> tuple[list[int], bool, float]:
+    """(presentation times in their order, whether they tell all frames apart, last end in seconds).
 
-    Those of files that were joined jump back, and come twice.
+    Those of files that were joined jump back, and come twice. The end is that of sound too.
     """
     times: list[int] = []
-    is_ordered, last = True, None
-    for packet in container.demux(stream):
+    is_ordered, last, end = True, None, 0.0
+    covers = {one.index for one in container.streams.video if _is_cover(one)}
+    for packet in container.demux():
         time = _time(packet)
-        if not packet.size or packet.is_discard or time is None:
+        if not packet.size or time is None or packet.stream.index in covers:
+            continue
+        end = max(end, float((time + (packet.duration or 0)) * packet.time_base))
+        if packet.stream.index != stream.index or packet.is_discard:
             continue
         times.append(time)
         if packet.dts is not None:
             is_ordered = is_ordered and (last is None or packet.dts >= last)
             last = packet.dts
-    return sorted(times), is_ordered and len(set(times)) == len(times)
+    return sorted(times), is_ordered and len(set(times)) == len(times), end
+
+
+def _loss(container: Any, stream: Any, end: float) -> str:
+    """One clause if the file ends long before the end that its header states; "": it does not."""
+    stated = (container.duration or 0) / 1e6
+    there = max(end, end - (container.start_time or 0) / 1e6)  # Matroska counts from zero
+    frame = 1 / float(stream.average_rate or 1)
+    if stated - there <= max(LEAST_LOSS, 0.05 * stated, 2 * frame):
+        return ""
+    return f"the file ends after {there:.1f} of {stated:.1f} seconds: copy or download it again"
+
+
+def _pixel_aspect(stream: Any) -> float:
+    """Width of a pixel by its height; values that no screen has are not believed."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 1 / 4 <= aspect <= 4 else 1.0
 
 
 def _by_number(file: Any, frames: int, total: int) -> tuple[Match, int]:
@@ -255,11 +300,16 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
         yield from decoded
 
 
-def _fitted(frame: Any, size: int, resample: Resample) -> Pixels:
-    image = frame.to_image()
+def _fitted(frame: Any, aspect: float, size: int, resample: Resample) -> Pixels:
+    """`aspect`: of a pixel, before the frame is turned."""
+    if any(component.is_alpha for component in frame.format.components):
+        image = on_white(Image.fromarray(frame.to_ndarray(format="rgba")))
+    else:
+        image = frame.to_image()
     if turn := int(getattr(frame, "rotation", 0) or 0):
         image = image.rotate(turn, expand=True)
-    return fitted(image, size, resample)
+        aspect = 1 / aspect if turn % 180 else aspect
+    return fitted(image, size, resample, aspect)
 
 
 def _time(part: Any) -> int | None:

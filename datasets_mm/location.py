@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from datasets_mm import hub
+from datasets_mm.media import POINTER
 from datasets_mm.paths import on_disk
 from datasets_mm.patterns import Match, match
 from datasets_mm.recipe import Recipe, Source
@@ -20,7 +21,6 @@ from datasets_mm.source import SourceError, missing_packages
 
 SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$", re.IGNORECASE)
 PARQUET: Final = b"PAR1"
-POINTER: Final = b"version https://git-lfs"
 EXTRAS: Final = {"easy_vqa": "vqa"}
 """Adapter -> the extra that brings its packages, where that is not `demo`."""
 SHOWN: Final = 8

@@ -1,6 +1,7 @@
 """The one list of media types: endings of pictures and videos, for adapters, engines and reports.
 
-The ending only chooses which decoder opens a file; what the file holds is checked when it is read.
+The ending only chooses which decoder opens a file; what the file holds is checked when it is read,
+and `other_content` names what often lies in its place.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ VIDEO_ENDINGS: Final = frozenset({
 })  # fmt: skip
 """Usual endings of the containers in `frames.FORMATS`, one row a container."""
 MEDIA_ENDINGS: Final = PICTURE_ENDINGS | VIDEO_ENDINGS
+POINTER: Final = b"version https://git-lfs"
+HEAD_BYTES: Final = 512
+"""Of a file that `other_content` judges."""
 
 
 def ending(path: str) -> str:
@@ -40,3 +44,14 @@ def is_video(path: str) -> bool:
 def is_medium(path: str) -> bool:
     """The path ends like that of a picture or a video."""
     return ending(path) in MEDIA_ENDINGS
+
+
+def other_content(head: bytes) -> str:
+    """What a file is that no decoder reads, by its first bytes; "": nothing in particular."""
+    if not head.strip(b"\0"):
+        return "holds zero bytes only" if head else "is an empty file"
+    if head.startswith(POINTER):
+        return "is a Git LFS pointer (run: git lfs pull)"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+        return "is a web page (download the file again)"
+    return ""

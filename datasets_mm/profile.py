@@ -136,6 +136,9 @@ class PictureProfile(Part):
     """95 % interval of the share of unusable pictures, where only a sample was opened."""
     examples: dict[str, tuple[str, ...]] = {}
     sizes: SizeProfile | None = None
+    alike: int = 0
+    """Opened files with one and the same content, where these are many; 0: they are not."""
+    alike_example: str = ""
 
 
 class Profile(Part):

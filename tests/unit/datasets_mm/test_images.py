@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_mm.decode import MAX_PIXELS
+from datasets_mm.decode import MAX_PIXELS, UnusableError, decode
 from datasets_mm.images import Filler, ImageCache
 
 SIZE = 32
@@ -192,8 +192,9 @@ def test_other_formats_are_not_even_tried(root: Path, save: Save) -> None:
     names = [save(f"a.{kind}", image) for kind in ("gif", "bmp", "tiff", "ppm")]
     (root / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
     (root / "text.png").write_text("<html>not found</html>")
-    names += ["a.eps", "text.png"]
-    assert set(open_cache(names, root).skipped.values()) == {"not JPEG, PNG or WEBP"}
+    skipped = open_cache([*names, "a.eps", "text.png"], root).skipped
+    assert skipped.pop("text.png") == "is a web page (download the file again)"
+    assert set(skipped.values()) == {"not JPEG, PNG or WEBP"}
     disguised = save("png.jpg", Image.new("RGB", (8, 8), "red"), format="PNG")
     assert (pixels(disguised, root) == [255, 0, 0]).all()
 
@@ -349,3 +350,31 @@ def test_progress_reaches_the_end(root: Path, save: Save) -> None:
     seen: list[tuple[int, int, str]] = []
     ImageCache.open(names, root, 8, root.parent / "cache", progress=lambda *what: seen.append(what))
     assert seen == [(256, 300, "pictures"), (300, 300, "pictures")]
+
+
+def test_half_a_picture_that_was_filled_up_is_damaged() -> None:
+    """Decoders make grey of what is not there: a JPEG needs its end mark, a PNG right sums."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8))
+    contents = {}
+    for form in ("JPEG", "PNG", "MPO"):
+        file = io.BytesIO()
+        image.save(file, form)
+        contents[form] = file.getvalue()
+        decode(contents[form], 8, "bilinear")
+        decode(contents[form] + bytes(4096), 8, "bilinear")  # cameras fill up their files
+    for content in contents.values():
+        cut = len(content) // 2
+        with pytest.raises(UnusableError, match="truncated or damaged"):
+            decode(content[:cut] + bytes(len(content) - cut), 8, "bilinear")
+    flipped = bytearray(contents["PNG"])
+    flipped[len(flipped) // 2] ^= 255
+    with pytest.raises(UnusableError, match="truncated or damaged"):
+        decode(bytes(flipped), 8, "bilinear")
+    thumbnail = image.getexif()
+    thumbnail[0x010E] = "\xff\xd9"  # an end mark before the picture is none
+    file = io.BytesIO()
+    image.save(file, "JPEG", exif=thumbnail)
+    content = file.getvalue()
+    with pytest.raises(UnusableError, match="truncated or damaged"):
+        decode(content[: len(content) // 2] + bytes(len(content)), 8, "bilinear")

@@ -19,6 +19,7 @@ from datasets_mm import paths, patterns, selection
 from datasets_mm.build import BuildError, Subset, build
 from datasets_mm.decode import UnusableError, read_inside
 from datasets_mm.images import ImageCache
+from datasets_mm.pictures import PictureCount
 
 ADAPTERS = ("jsonl", "m2kr_parquet", "captions", "captions.csv", "challenge")
 DOG = unicodedata.normalize("NFC", "강아지")
@@ -319,3 +320,17 @@ def test_lost_pictures_of_every_kind_are_told_apart(tmp_path: Path) -> None:
         "D:/x.png": "picture has an absolute Windows path (drive letter; make it relative to the "
         "image root)",
     }
+
+
+def test_a_check_looks_for_pictures_as_a_build_does(tmp_path: Path) -> None:
+    """It called pictures missing that lie there in another spelling, or that nobody may read."""
+    root = tmp_path.resolve()
+    _picture(root / "sub" / "A.PNG")
+    for number in range(6):
+        _picture(root / f"{number}.png")
+    count = PictureCount(root, 0)
+    count.look(["sub/a.png", "no.png", *(f"{number}.png" for number in range(6))])
+    profile = count.profile(lambda *_: None)
+    assert profile.lost == {"missing": 1}
+    assert profile.opened == 7
+    assert (profile.alike, profile.alike_example) == (7, "0.png")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("av", reason="PyAV (extra `captions`) is not installed")
 
 from datasets_mm import frames, media
 from datasets_mm.clips import ClipCache
+from datasets_mm.decode import UnusableError, decode
+from tests.fixtures.videos import write_sound
 
 CONTAINERS = {
     "ts": ("mpegts", "libx264"), "m2ts": ("mpegts", "libx264"), "mts": ("mpegts", "mpeg2video"),
@@ -200,3 +204,91 @@ def test_a_check_opens_videos_as_videos(tmp_path: Path) -> None:
     profile = count.profile(say)
     assert profile.opened == 2
     assert list(profile.examples.values()) == [("bad.flv",)]
+
+
+# -- what came back is not what was wanted ------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "webm", "avi", "flv"])
+def test_a_file_that_is_cut_off_is_told(tmp_path: Path, ending: str) -> None:
+    """Half a download: the frames lie in what is there, and the end that is not is named."""
+    path = _write(tmp_path / f"a.{ending}", 100, 12)
+    if ending == "mp4":  # its table of contents comes first, as on the web
+        import av
+
+        source, path = path, tmp_path / "b.mp4"
+        options = {"movflags": "faststart"}
+        with av.open(str(source)) as read, av.open(str(path), "w", options=options) as output:
+            stream = output.add_stream_from_template(read.streams.video[0])
+            for packet in read.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    output.mux(packet)
+    assert _read(path).substitutes == ""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+    clip = _read(path)
+    assert "seconds: copy or download it again" in clip.substitutes
+    assert clip.substitutes.count("the file ends after") == 1
+
+
+def _with_cover(path: Path) -> Path:
+    """Write a white cover picture into an MP4, as music players do: in front of its tracks."""
+
+    def atom(kind: bytes, content: bytes) -> bytes:
+        return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(picture, "JPEG")
+    cover = atom(b"covr", atom(b"data", bytes([0, 0, 0, 13, 0, 0, 0, 0]) + picture.getvalue()))
+    handler = atom(b"hdlr", bytes(8) + b"mdirappl" + bytes(9))
+    added = atom(b"udta", atom(b"meta", bytes(4) + handler + atom(b"ilst", cover)))
+    content = path.read_bytes()
+    start = content.find(b"moov") - 4
+    size = int.from_bytes(content[start : start + 4], "big") + len(added)
+    first = start + 8 + int.from_bytes(content[start + 8 : start + 12], "big")
+    moov = size.to_bytes(4, "big") + content[start + 4 : first] + added
+    path.write_bytes(content[:start] + moov + content[first:])
+    return path
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    clip = _read(_with_cover(_write(tmp_path / "a.mp4", 40, 12)))
+    assert _off(clip, 40) < 5
+    assert clip.substitutes == ""
+    with pytest.raises(UnusableError, match="audio without a picture"):
+        _read(_with_cover(write_sound(tmp_path / "song.mp4")))
+
+
+def test_pixels_that_are_no_squares_and_transparency(tmp_path: Path) -> None:
+    """A ring is as wide as it is high where its pixels are wide; what is not there is white."""
+    import av
+
+    path = tmp_path / "wide.mov"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 128, "rgba"
+        stream.codec_context.sample_aspect_ratio = 2
+        pixels = np.zeros((128, 64, 4), np.uint8)
+        pixels[32:96, 16:48] = (0, 0, 0, 255)  # a black square of 64 by 64 on nothing
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgba")))
+        output.mux(stream.encode(None))
+    shown = _read(path, 1).pixels[0]
+    assert shown[0, 0].tolist() == [255, 255, 255]
+    dark = np.argwhere(shown[:, :, 0] < 128)
+    assert np.ptp(dark, axis=0).tolist() == [15, 15]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><title>404</title>", "is a web page"),
+        (b"", "is an empty file"),
+        (bytes(4096), "holds zero bytes only"),
+    ],
+)
+def test_what_lies_in_the_place_of_a_medium_is_named(content: bytes, reason: str) -> None:
+    with pytest.raises(UnusableError, match=reason):
+        frames.read_clip(io.BytesIO(content), 4, 8, "bilinear")
+    with pytest.raises(UnusableError, match=reason):
+        decode(content, 8, "bilinear")
