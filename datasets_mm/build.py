@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from datasets_mm import catalog, store
-from datasets_mm.adapters import Adapter
+from datasets_mm.adapters import Adapter, shortened
 from datasets_mm.corpus import Corpus, map_table
 from datasets_mm.download import fetch
 from datasets_mm.location import Location, locate
@@ -98,8 +99,8 @@ def _remember(folder: Path, images: Path) -> None:
     """
     path = folder / IMAGE_ROOT
     with suppress(OSError):  # the cache may be another user's, and read-only
-        if not path.exists() or path.read_text("utf-8") != str(images):
-            path.write_text(str(images), "utf-8")
+        if not path.exists() or path.read_bytes() != os.fsencode(images):
+            path.write_bytes(os.fsencode(images))
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def _refuse_empty(chosen: Selection, place: _Place) -> None:
     account = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "it is empty"
     remedy = "check the source and the recipe's steps"
     if chosen.missing:
-        first = place.named(chosen.missing[:1])[0]
+        first = shortened(place.named(chosen.missing[:1])[0])
         remedy = f"give this user the right to read the pictures (first: {first})"
         if not any("cannot be read" in reason for reason in chosen.skipped):
             remedy = f"name the pictures' folder with --set image_root=/folder (first: {first})"

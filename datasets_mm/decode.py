@@ -206,9 +206,9 @@ def _has_right_sums(data: memoryview) -> bool:
         length = int.from_bytes(data[at : at + 4], "big")
         end = at + 8 + length
         stated = data[end : end + 4]
-        if data[at + 4 : at + 8] == b"IDAT" and len(stated) == 4:
-            if zlib.crc32(data[at + 4 : end]) != int.from_bytes(stated, "big"):
-                return False
+        is_pixels = bytes(data[at + 4 : at + 8]) == b"IDAT" and len(stated) == 4
+        if is_pixels and zlib.crc32(data[at + 4 : end]) != int.from_bytes(stated, "big"):
+            return False
         at = end + 4
     return True
 

@@ -7,6 +7,7 @@ lock: a run that fills a cache meanwhile can make an end look torn, never a row 
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -78,7 +79,7 @@ def _index(index: Path, rows: int) -> tuple[list[tuple[Path, str, int]], int]:
         paths, places = table["path"].to_pylist(), table["row"].to_pylist()
     except (OSError, KeyError, pa.ArrowException):
         return [], 0
-    root = (table.schema.metadata or {}).get(b"root", b"").decode()
+    root = os.fsdecode((table.schema.metadata or {}).get(b"root", b""))
     lost = sum(row >= rows for row in places)
     if not root:
         return [], lost

@@ -268,7 +268,7 @@ def _stale(paths: list[str], root: Path, known: dict[str, Entry]) -> dict[str, i
 
 
 def _index_path(folder: Path, root: Path) -> Path:
-    name = hashlib.blake2b(str(root).encode(), digest_size=8).hexdigest()
+    name = hashlib.blake2b(os.fsencode(root), digest_size=8).hexdigest()
     return folder / f"index-{name}.arrow"
 
 
@@ -296,7 +296,9 @@ def _write_index(folder: Path, root: Path, known: dict[str, Entry]) -> None:
             "row": pa.array([entry.row for entry in known.values()], pa.int64()),
             "reason": [entry.reason for entry in known.values()],
         }
-    ).replace_schema_metadata({"root": str(root)})  # so that health.py finds the files again
+    ).replace_schema_metadata(
+        {"root": os.fsencode(root)}
+    )  # so that health.py finds the files again
     draft = path.with_suffix(".tmp")
     with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

@@ -14,7 +14,7 @@ from typing import Final
 
 from datasets_mm import hub
 from datasets_mm.media import POINTER
-from datasets_mm.paths import on_disk
+from datasets_mm.paths import on_disk, shown
 from datasets_mm.patterns import Match, match
 from datasets_mm.recipe import Recipe, Source
 from datasets_mm.source import SourceError, missing_packages
@@ -45,7 +45,7 @@ class Location:
 
     def name(self, path: Path) -> str:
         """Name of a file in reports: under the root, equal on every machine."""
-        return path.relative_to(self.root).as_posix() if self.root else path.name
+        return shown(path.relative_to(self.root).as_posix() if self.root else path.name)
 
 
 def locate(recipe: Recipe, data_root: Path | None, image_root: str = "") -> Location:
@@ -234,7 +234,7 @@ def _near(sources: Sequence[Source], data_root: Path) -> Path | None:
 
 def _held(folder: Path) -> str:
     try:
-        names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+        names = sorted(shown(path.name) + "/" * path.is_dir() for path in folder.iterdir())
     except OSError as error:
         return f"something unreadable ({error.strerror})"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

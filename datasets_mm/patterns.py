@@ -15,8 +15,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-COPIES: Final = ("._", "__MACOSX", ".ipynb_checkpoints")
-"""What macOS and Jupyter leave beside files, by its first letters: no wildcard means it."""
+from datasets_mm.paths import shown
+
+COPIES: Final = (
+    "._", ".DS_Store", "__MACOSX", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini",
+)  # fmt: skip
+"""What systems and Jupyter leave beside files, by its first letters: no wildcard means it."""
 MAGIC: Final = frozenset("*?[")
 
 
@@ -123,7 +127,7 @@ def _entries(folder: Path, result: Match) -> list[os.DirEntry[str]]:
 
 
 def _unread(path: Path, root: Path, error: OSError) -> str:
-    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    name = shown(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name)
     if path.is_symlink() and isinstance(error, FileNotFoundError):
         return f"{name} is a link that leads nowhere: what it stands for is not among the records"
     return f"{name} cannot be read ({error.strerror}): what it holds is not among the records"

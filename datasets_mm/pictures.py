@@ -20,6 +20,7 @@ from typing import Any
 
 from datasets_mm import patches
 from datasets_mm.media import is_video
+from datasets_mm.paths import shown
 from datasets_mm.profile import PictureProfile, SizeProfile, Spread
 from datasets_mm.source import SourceError
 from datasets_mm.tokens import wilson
@@ -134,7 +135,7 @@ class PictureCount:
         opened, everything = len(self.drawn), len(self.drawn) + len(self.lost) == len(self.seen)
         low, high = wilson(len(unusable) / opened if opened else 0.0, opened)
         return PictureProfile(
-            root=str(self.root),
+            root=shown(str(self.root)),
             distinct=len(self.seen),
             lost=_counted(reasons),
             opened=opened,

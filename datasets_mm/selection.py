@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from datasets_mm import paths as path_names
 from datasets_mm import steps, store
+from datasets_mm.adapters import shortened
 from datasets_mm.recipe import Step
 from datasets_mm.source import SourceError
 
@@ -62,7 +63,8 @@ def select(
     if reasons and policy == "error":
         first = min(reasons)
         raise SourceError(
-            f"{len(reasons)} pictures are missing under {root}, first {named([first])[0]!r} "
+            f"{len(reasons)} pictures are missing under {root}, first "
+            f"{shortened(named([first])[0])!r} "
             f"({reasons[first]}); add them, name their folder with --set image_root=/folder, or "
             'set missing = "skip" under [images] in the recipe'
         )
@@ -72,7 +74,7 @@ def select(
     for reason in sorted(lost):
         selection.skipped[reason] = lost[reason]
         some = sorted(path for path, why in reasons.items() if why == reason)[:5]
-        selection.examples[reason] = list(named(some))
+        selection.examples[reason] = list(map(shortened, named(some)))
     return selection
 
 
@@ -94,6 +96,8 @@ def lost_pictures(
                     respelled[path] = spelling
             elif spelling == path and (why := path_names.foreign(path)):
                 reason = f"picture {why}"
+        elif reason and path_names.CONTENT.match(path):
+            reason = f"picture {path_names.foreign(path)}"
         if reason:
             lost[path] = reason
     return lost

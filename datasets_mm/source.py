@@ -52,7 +52,7 @@ def package_digest(requirement: str) -> str:
 def file_digest(path: Path, cache_root: Path) -> str:
     """blake2b of a file's content; remembered while its size and time stay as they are."""
     stat = path.stat()
-    name = hashlib.blake2b(str(path.absolute()).encode(), digest_size=16).hexdigest()
+    name = hashlib.blake2b(os.fsencode(path.absolute()), digest_size=16).hexdigest()
     memory = cache_root / "digests" / f"{name}.json"
     mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,7 +163,7 @@ def _subset(
 def _last_root(folder: Path) -> Path | None:
     """Where the pictures were when the subset was last opened with its data."""
     try:
-        root = Path((folder / "image_root").read_text("utf-8"))
+        root = Path(os.fsdecode((folder / "image_root").read_bytes()))
     except OSError:
         return None
     return root if root.is_dir() else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -90,7 +91,7 @@ def image_root(subset: str, cache_root: Path) -> Path | None:
         folder = catalog.summary(subset, cache_root).folder
         if folder is None:
             return None
-        return Path((folder / "image_root").read_text("utf-8")).resolve()
+        return Path(os.fsdecode((folder / "image_root").read_bytes())).resolve()
     except (RecipeError, OSError, UnicodeDecodeError):
         return None
 

@@ -6,12 +6,17 @@ and `write(found, folder, progress)`, which fills a folder and reports what it l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from datasets_mm.location import Location
+
+REPEATED_KEY: Final = "objects have a key twice, of which the last was read"
+LONGEST_NAME: Final = 200
+"""Characters of a place or a value that a report names."""
 
 
 @dataclass
@@ -42,7 +47,30 @@ class SourceReport:
     def _name(self, reason: str, what: str) -> None:
         named = self.examples.setdefault(reason, [])
         if len(named) < 5:
-            named.append(what)
+            named.append(shortened(what))
+
+
+def shortened(what: str) -> str:
+    """A name as a report shows it: a picture as text in its place has a million characters."""
+    return (
+        what if len(what) <= LONGEST_NAME else f"{what[:LONGEST_NAME]}… ({len(what):,} characters)"
+    )
+
+
+def parse_json(said: str, where: str, report: SourceReport) -> Any:
+    """What `json.loads` reads; a key that comes twice in an object is noted.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(items)
+        if len(content) < len(items):
+            report.note(REPEATED_KEY, where)
+        return content
+
+    return json.loads(said, object_pairs_hook=pairs)
 
 
 class Adapter(Protocol):

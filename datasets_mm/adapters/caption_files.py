@@ -6,19 +6,18 @@ each is either handed on or counted.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from datasets_mm.adapters import SourceReport
+from datasets_mm.adapters import SourceReport, parse_json
 from datasets_mm.adapters.caption_keys import MEDIA, SPLIT, Keys, is_caption
 from datasets_mm.adapters.fields import heading, text
 from datasets_mm.adapters.languages import SPLITS, split_name
 from datasets_mm.adapters.leaves import BLOCKS
-from datasets_mm.adapters.textfile import parse_table, read_text, skip_problems
+from datasets_mm.adapters.textfile import parse_table, read_text, skip_problems, tell_lost_cells
 from datasets_mm.media import is_medium
 from datasets_mm.source import SourceError
 
@@ -46,7 +45,6 @@ TOKEN: Final = re.compile(r"^(\S+)#\d+\t")
 NOT_JSON: Final = "line is not JSON"
 NO_OBJECT: Final = "line is not an object"
 NO_CAPTION: Final = "no caption"
-REPEATED_KEY: Final = "objects have a key twice, of which the last was read"
 OTHER_LISTS: Final = "files have further lists of objects, which were not read"
 SAME_ID: Final = "media share an id, of which the first was taken"
 
@@ -83,7 +81,7 @@ def _json_lines(said: str, name: str, report: SourceReport) -> Iterator[Item]:
             continue
         where = f"{name} line {number}"
         try:
-            value = _parse(line, where, report)
+            value = parse_json(line, where, report)
         except (ValueError, RecursionError):
             report.skip(NOT_JSON, where)
             continue
@@ -91,16 +89,6 @@ def _json_lines(said: str, name: str, report: SourceReport) -> Iterator[Item]:
             yield Item(where, value)
         else:
             report.skip(NO_OBJECT, where)
-
-
-def _parse(said: str, where: str, report: SourceReport) -> Any:
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(items)
-        if len(content) < len(items):
-            report.note(REPEATED_KEY, where)
-        return content
-
-    return json.loads(said, object_pairs_hook=pairs)
 
 
 # -- tables ------------------------------------------------------------------------------------
@@ -124,6 +112,7 @@ def _table(said: str, name: str, keys: Keys, report: SourceReport) -> Iterator[I
     for one in dict.fromkeys(names):
         if names.count(one) > 1 and (one in chosen or one in MEDIA or is_caption(one)):
             raise SourceError(f"{name} has {names.count(one)} columns {one!r}; rename all but one")
+    tell_lost_cells(table, report)
     for row in skip_problems(table, report):
         yield Item(f"{name} row {row.number}", dict(zip(names, row.cells, strict=True)))
 
@@ -142,7 +131,7 @@ def _token_lines(said: str, name: str, report: SourceReport) -> Iterator[Item]:
 
 def _document(said: str, name: str, report: SourceReport) -> Iterator[Item]:
     try:
-        whole = _parse(said, name, report)
+        whole = parse_json(said, name, report)
     except (ValueError, RecursionError) as error:
         if "Extra data" in str(error) and said.lstrip().startswith("{"):
             yield from _json_lines(said, name, report)  # JSON lines under the ending of JSON

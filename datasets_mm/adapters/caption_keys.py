@@ -7,14 +7,12 @@ looks like a caption, and would train and score like one.
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from datasets_mm.adapters.fields import LineError, heading, text, type_of
+from datasets_mm.adapters.fields import LineError, heading, listed, text, type_of
 from datasets_mm.adapters.languages import CODES, SPLITS, language_code, split_name, variant
 from datasets_mm.adapters.leaves import Leaves, leaves, lookup
 from datasets_mm.media import is_medium
@@ -23,8 +21,8 @@ from datasets_mm.source import SourceError
 
 MEDIA: Final = (
     "media", "image_path", "video_path", "media_path", "image", "video", "img_path", "file_name",
-    "filename", "image_name", "img_name", "video_name", "image_file", "video_file", "file", "img",
-    "path", "clip_name", "clip", "이미지", "영상", "파일명", "imagepath",
+    "filename", "file_path", "image_name", "img_name", "video_name", "image_file", "video_file",
+    "file", "img", "path", "clip_name", "clip", "이미지", "영상", "파일명", "imagepath",
     "videopath", "images", "videos", "video_id", "videoid",
 )  # fmt: skip
 """What the medium's path is called; of several that fit the first."""
@@ -40,8 +38,21 @@ LANGUAGE: Final = ("language", "lang")
 SPLIT: Final = ("split", "subset", "set", "set_name", "data_split", "partition")
 SIDE: Final = frozenset({"metadata", "meta"})
 """Blocks that may name the medium, and describe what is not in the picture."""
+PARTS: Final = frozenset({
+    "objects", "object", "shapes", "regions", "region", "bboxes", "boxes", "instances",
+    "detections", "segments_info", "predictions",
+})  # fmt: skip
+"""Blocks about parts of the picture, or of another origin: what they say is not its caption."""
 LISTED: Final = "captions are lists written as text and were read as their elements"
-LONGEST_LISTED: Final = 100_000
+TOKENS: Final = "captions are lists of single words: are these the tokens of one sentence?"
+NO_TOKENS: Final = "{} is a list of tokens where captions belong (join them)"
+LEAST_TOKENS: Final = 3
+NUMBERED: Final = re.compile(r"(.+\.[A-Za-z0-9]{3,4})#\d+\Z")
+"""A medium with the number of its caption, as Flickr's token files write them."""
+WITHDRAWN: Final = frozenset({
+    "is_rejected", "rejected", "was_cancelled", "is_deleted", "deleted",
+})  # fmt: skip
+"""Keys by which annotators take a label back."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,15 @@ class Keys:
     """Of captions whose file names none, and the one that is meant where keys name several."""
 
 
+@dataclass(frozen=True)
+class Key:
+    """Where captions were. "": under the recipe's key, or a usual one on the own level."""
+
+    family: str = ""
+    """Its path without number and language."""
+    path: str = ""
+
+
 @dataclass
 class Label:
     """What one object says."""
@@ -64,6 +84,7 @@ class Label:
     language: str
     split: str = ""
     id: str = ""
+    key: Key = Key()
     notes: list[str] = field(default_factory=list)
 
 
@@ -81,14 +102,15 @@ def label(record: Mapping[str, Any], keys: Keys, split: str = "") -> Label:
     found = dict(leaves(record))
     media = _chosen_media(record, found, keys)
     notes: list[str] = []
-    captions, language = _chosen_captions(record, found, keys, notes)
+    captions, language, key = _chosen_captions(record, found, keys, notes)
     said = _one_of(found, LANGUAGE)
     return Label(
-        media=media,
+        media=NUMBERED.sub(r"\1", media),
         captions=captions,
         language=language_code(said) if said else language or keys.language,
         split=_split(record, found, keys) or split,
         id=_id(record),
+        key=key,
         notes=notes,
     )
 
@@ -102,6 +124,28 @@ def expand(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if any(one & {*LANGUAGE, *SPLIT} for one in names):
             return [{**record, key: [item]} for item in value]
     return [record]
+
+
+def without_withdrawn(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """The record without annotations that are marked as taken back, and those marks.
+
+    Raises:
+        LineError: the record itself is.
+    """
+    if mark := _mark(record):
+        raise LineError(f"label is marked {mark}")
+    marks: list[str] = []
+    kept = dict(record)
+    for key, value in record.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            found = [_mark(item) if isinstance(item, dict) else "" for item in value]
+            marks += filter(None, found)
+            kept[key] = [item for item, mark in zip(value, found, strict=True) if not mark]
+    return (kept, marks) if marks else (record, marks)
+
+
+def _mark(record: Mapping[str, Any]) -> str:
+    return next((k for k, v in record.items() if v is True and heading(k) in WITHDRAWN), "")
 
 
 def _id(record: Mapping[str, Any]) -> str:
@@ -219,16 +263,17 @@ def _plain(name: str) -> str:
 
 def _chosen_captions(
     record: Mapping[str, Any], leaves: Leaves, keys: Keys, notes: list[str]
-) -> tuple[list[str], str]:
-    """(captions, language that their key names or "")."""
+) -> tuple[list[str], str, Key]:
+    """(captions, language that their key names or "", that key)."""
     if keys.caption:
         values = [value for path in keys.caption for value in lookup(record, path)]
         captions = _texts(", ".join(keys.caption), values, notes)
         languages = {variant(heading(path.rpartition(".")[2]))[1] for path in keys.caption}
         if not captions:
             raise LineError("no caption")
-        return captions, languages.pop() if len(languages) == 1 else ""
+        return captions, languages.pop() if len(languages) == 1 else "", Key()
     groups: dict[str, dict[str, list[str]]] = {}
+    written: dict[str, str] = {}
     reason = LineError("no caption")
     for path, values in leaves.items():
         if name := _candidate(path):
@@ -241,11 +286,16 @@ def _chosen_captions(
                     raise  # what stands beside it would be taken for the caption
                 continue
             if captions:
+                written.setdefault(family, path)
                 groups.setdefault(family, {}).setdefault(language, []).extend(captions)
     if not groups:
         raise reason
-    family = _one_group(groups)
-    return _in_one_language(family, groups[family], keys, notes)
+    family = _one_group(groups, written)
+    if PARTS & set(family.split(".")[:-1]):
+        raise LineError(f"no caption ({written[family]} is about parts, or no annotator's)")
+    is_usual = _depth(family) == 1 and bool(CAPTIONS & set(family.split(".")))
+    key = Key() if is_usual else Key(family, written[family])
+    return *_in_one_language(family, groups[family], keys, notes), key
 
 
 def _candidate(path: str) -> tuple[str, str] | None:
@@ -261,8 +311,8 @@ def _candidate(path: str) -> tuple[str, str] | None:
     return f"{before}{dot}{_plain(stem)}", language
 
 
-def _one_group(groups: Mapping[str, Mapping[str, list[str]]]) -> str:
-    """The key that is meant.
+def _one_group(groups: Mapping[str, Mapping[str, list[str]]], written: Mapping[str, str]) -> str:
+    """The key that is meant. `written`: the first path of each, with language and number.
 
     Raises:
         AmbiguousError: several may be.
@@ -274,10 +324,10 @@ def _one_group(groups: Mapping[str, Mapping[str, list[str]]]) -> str:
     widest = max(level, key=lambda path: len(texts[path]))
     if all(texts[path] <= texts[widest] for path in level):
         return widest  # one candidate, or others that only repeat it
-    names = ", ".join(sorted(level))
+    names = sorted(written[path] for path in level)
     raise AmbiguousError(
-        f"several keys may hold the caption ({names}); choose with "
-        f'caption = "{min(level)}" in [source]'
+        f"several keys may hold the caption ({', '.join(names)}); choose with "
+        f'caption = "{names[0]}" in [source]'
     )
 
 
@@ -308,7 +358,7 @@ def _texts(path: str, values: list[Any], notes: list[str]) -> list[str]:
     captions = []
     for value in values:
         if isinstance(value, str):
-            said = _listed(value)
+            said = listed(value)
             if said is not None:
                 notes.append(LISTED)
             captions += said if said is not None else [text(value)]
@@ -319,21 +369,18 @@ def _texts(path: str, values: list[Any], notes: list[str]) -> list[str]:
             captions.append(text(value))
         else:
             raise LineError(f"{path} is {type_of(value)} where captions belong")
+    _refuse_tokens(path, captions, notes)
     return [" ".join(said.split()) for said in captions if said.strip()]
 
 
-def _listed(said: str) -> list[str] | None:
-    """Captions of a list that a table holds as text: JSON, or as Python prints it; None: none."""
-    said = said.strip()
-    if not (said.startswith(('["', "['")) and said.endswith(('"]', "']"))):
-        return None
-    if len(said) > LONGEST_LISTED:
-        return None
-    for read in (json.loads, ast.literal_eval):
-        try:
-            values = read(said)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(values, list) and all(isinstance(value, str) for value in values):
-            return values
-    return None
+def _refuse_tokens(path: str, captions: list[str], notes: list[str]) -> None:
+    """Tell a list of tokens from a list of captions.
+
+    Raises:
+        LineError: single words and signs, which are tokens.
+    """
+    if len(captions) < LEAST_TOKENS or any(len(said.split()) > 1 for said in captions):
+        return
+    if any(said.strip() and not any(map(str.isalnum, said)) for said in captions):
+        raise LineError(NO_TOKENS.format(path))
+    notes.append(TOKENS)

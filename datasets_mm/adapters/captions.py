@@ -16,15 +16,26 @@ from typing import Any, Final
 from datasets_mm import store
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.caption_files import read
-from datasets_mm.adapters.caption_keys import AmbiguousError, Keys, Label, expand, label
+from datasets_mm.adapters.caption_keys import (
+    NO_TOKENS,
+    TOKENS,
+    AmbiguousError,
+    Keys,
+    Label,
+    expand,
+    label,
+    without_withdrawn,
+)
 from datasets_mm.adapters.fields import LineError
 from datasets_mm.adapters.languages import language_code, split_name
 from datasets_mm.location import Location
 from datasets_mm.recipe import Source
 from datasets_mm.source import SourceError
 
-REVISION = 2
+REVISION = 3
 ALIKE: Final = "media all have the same caption: is its key the right one?"
+COMMON: Final = "media share one caption, which is that of most: is its key the right one?"
+TAKEN_BACK: Final = "annotations are marked {}, and were left out"
 
 Say = Callable[[int, int, str], None]
 
@@ -37,9 +48,10 @@ def write(found: Location, folder: Path, progress: Say) -> SourceReport:
             may be meant and the recipe names none.
     """
     report = SourceReport()
-    labels = _chosen(list(_labels(found, report, progress)), found.source, report)
+    labels = _without_tokens(list(_labels(found, report, progress)), report)
+    chosen = _of_one_key(_chosen(labels, found.source, report), report)
     media: dict[tuple[str, str], tuple[str, list[str]]] = {}
-    for one in labels:
+    for _, one in chosen:
         media.setdefault((one.media, one.language), (one.id, []))[1].extend(one.captions)
     store.corpus_writer(folder).close()
     records = store.record_writer(folder)
@@ -50,10 +62,19 @@ def write(found: Location, folder: Path, progress: Say) -> SourceReport:
     store.sort_by(folder / "records.arrow", "data_id")
     report.content = store.content_digest(folder / "records.arrow")
     report.facts = {"captions": str(sum(len(captions) for _, captions in media.values()))}
-    distinct = {caption for _, captions in media.values() for caption in captions}
-    if len(media) > 2 and len(distinct) == 1:
-        report.note(f"{len(media)} {ALIKE}", next(iter(distinct))[:80])
+    _tell_common(Counter(c for _, many in media.values() for c in set(many)), len(media), report)
     return report
+
+
+def _tell_common(counts: Counter[str], media: int, report: SourceReport) -> None:
+    """A caption of most media is a prompt or a description of the data set."""
+    if media <= 2 or not counts:
+        return
+    caption, count = counts.most_common(1)[0]
+    if len(counts) == 1:
+        report.note(f"{media} {ALIKE}", caption[:80])
+    elif count > media / 2:
+        report.note(f"{count} of {media} {COMMON}", caption[:80])
 
 
 def record(data_id: str, media: str, captions: list[str], language: str) -> dict[str, Any]:
@@ -74,7 +95,14 @@ def _labels(found: Location, report: SourceReport, progress: Say) -> Iterator[Pl
     keys = Keys(source.caption, source.media, source.split_key, source.dataset)
     for number, path in enumerate(found.records, 1):
         for item in read(path, found.name(path), keys, source.encoding, report):
-            for content in expand(item.content):
+            try:
+                whole, marks = without_withdrawn(item.content)
+            except LineError as reason:
+                report.skip(str(reason), item.where)
+                continue
+            for mark in marks:
+                report.note(TAKEN_BACK.format(mark), item.where)
+            for content in expand(whole):
                 try:
                     one = label(content, keys, item.split)
                 except AmbiguousError as error:
@@ -88,14 +116,51 @@ def _labels(found: Location, report: SourceReport, progress: Say) -> Iterator[Pl
         progress(number, len(found.records), "files")
 
 
-def _chosen(labels: Sequence[Placed], source: Source, report: SourceReport) -> list[Label]:
+def _of_one_key(labels: Sequence[Placed], report: SourceReport) -> list[Placed]:
+    """The labels whose captions are under one key, in all files alike.
+
+    Where some have a usual key on their own level, another one is not taken in its place.
+
+    Raises:
+        SourceError: there are several others.
+    """
+    counts = Counter(one.key.family for _, one in labels)
+    if len(counts) < 2:
+        return list(labels)
+    if "" not in counts:
+        paths = {one.key.family: one.key.path for _, one in labels}
+        sizes = ", ".join(f"{paths[key]} {n:,}" for key, n in counts.most_common())
+        names = ", ".join(f'"{paths[key]}"' for key in sorted(counts))
+        raise SourceError(
+            f"the captions are under different keys ({sizes}); choose one with caption, or read "
+            f"all with caption = [{names}] in [source]"
+        )
+    for where, one in labels:
+        if one.key.family:
+            report.skip(f"no caption ({one.key.path} is not taken in its place)", where)
+    return [(where, one) for where, one in labels if not one.key.family]
+
+
+def _without_tokens(labels: Sequence[Placed], report: SourceReport) -> list[Placed]:
+    """The labels without lists of single words, where others are lists of tokens for certain."""
+    start, _, end = NO_TOKENS.partition("{}")
+    reason = next((r for r in report.skipped if r.startswith(start) and r.endswith(end)), "")
+    if not reason:
+        return list(labels)
+    for where, one in labels:
+        if TOKENS in one.notes:
+            report.skip(reason, where)
+    return [(where, one) for where, one in labels if TOKENS not in one.notes]
+
+
+def _chosen(labels: Sequence[Placed], source: Source, report: SourceReport) -> list[Placed]:
     """The labels of the splits and languages that are meant; the others are counted."""
     splits = [split_name(name) for name in source.split]
     labels = _of_one(labels, "split", splits, report)
     languages = [language_code(name) for name in source.languages]
     if not languages and source.dataset in {one.language for _, one in labels}:
         languages = [source.dataset]
-    return [one for _, one in _of_one(labels, "language", languages, report)]
+    return _of_one(labels, "language", languages, report)
 
 
 def _of_one(

@@ -16,12 +16,18 @@ from typing import Any, Final
 from datasets_mm import store
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.submission import Sample, write_submission
-from datasets_mm.adapters.textfile import RAGGED, need_columns, read_table, whole_rows
+from datasets_mm.adapters.textfile import (
+    RAGGED,
+    need_columns,
+    read_table,
+    tell_lost_cells,
+    whole_rows,
+)
 from datasets_mm.location import Location
-from datasets_mm.paths import clean
+from datasets_mm.paths import INVISIBLE, clean
 from datasets_mm.source import SourceError
 
-REVISION = 2
+REVISION = 3
 
 LETTERS: Final = ("a", "b", "c", "d")
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
@@ -220,6 +226,7 @@ def _rows(
     table = read_table(path, name, report, encoding)
     at = table.columns(COLUMNS)
     need_columns(table, at, needed)
+    tell_lost_cells(table, report)
     for line in table.rows:
         cells = line.cells
         values = {key: _clean(cells[place]) for key, place in at.items() if place < len(cells)}
@@ -253,7 +260,7 @@ def _problem(row: Row, *, is_test: bool) -> str:
 
 def _clean(cell: str) -> str:
     """A cell in one line. "None" and "NA" stay: they may well be options."""
-    return " ".join(cell.encode("utf-8", "replace").decode().split())
+    return " ".join(cell.encode("utf-8", "replace").decode().strip(INVISIBLE).split())
 
 
 def _sample(found: Location, report: SourceReport) -> Sample | None:

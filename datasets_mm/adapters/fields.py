@@ -7,8 +7,10 @@ JSON, a row of Parquet and a scan of either mean the same by "missing".
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from numbers import Number
@@ -28,6 +30,8 @@ OTHER_PICTURES: Final = frozenset({
 })  # fmt: skip
 IDS: Final = frozenset({"data_id", "passage_id"})
 """Compared as text, whether they are written as numbers or not."""
+EXACT: Final = 2.0**53
+"""Whole numbers from here on are rounded where they are written as floats: ids lose their ends."""
 _TEXTS: Final = {str, type(None)}
 PATH_KEYS: Final = ("path", "image_path", "file_name", "filename", "file", "name", "image")
 """Where an object keeps the path of a picture; `datasets` writes {bytes, path}."""
@@ -54,6 +58,12 @@ M2KR_PASSAGES: Final = {
 """Our field -> column of `*_passages` files; only CC_passages has pictures."""
 
 
+LONGEST_LISTED: Final = 100_000
+_STRING: Final = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+LISTED: Final = re.compile(rf"\[\s*{_STRING}(?:(?:\s*,\s*|\s+){_STRING})*\s*,?\s*\]", re.DOTALL)
+"""A list of texts as text: JSON, as Python prints it, and as NumPy does, without commas."""
+
+
 class LineError(Exception):
     """This line cannot be used; the text is the reason under which it is counted."""
 
@@ -69,8 +79,9 @@ def text(value: Any) -> str:
     """Text of a scalar; "" for every way of writing that there is none."""
     if type(value) is str:  # the common case, a million times
         said = value.strip()
-        is_absent = len(said) <= LONGEST_ABSENT and said.lower() in ABSENT
-        return "" if is_absent else said if said.isascii() else _utf8(said)
+        if not said.isascii():
+            said = _utf8(said.strip(paths.INVISIBLE))
+        return "" if len(said) <= LONGEST_ABSENT and said.lower() in ABSENT else said
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of ids with one NaN comes out of pandas as floats
     if value is None or isinstance(value, dict | list):
@@ -82,6 +93,28 @@ def text(value: Any) -> str:
     if len(said) <= LONGEST_ABSENT and said.lower() in ABSENT:
         return ""
     return _utf8(said)
+
+
+def listed(said: str) -> list[str] | None:
+    """The elements of a list of texts that was written as one text; None: it is none."""
+    said = said.strip()
+    if not said.startswith(("['", '["', "[ ")) or len(said) > LONGEST_LISTED:
+        return None
+    try:
+        values = json.loads(said)
+    except (ValueError, RecursionError):
+        if LISTED.fullmatch(said) is None:
+            return None
+        values = [_unquoted(match) for match in re.findall(_STRING, said, re.DOTALL)]
+    is_texts = isinstance(values, list) and all(isinstance(value, str) for value in values)
+    return values if is_texts and values else None
+
+
+def _unquoted(said: str) -> str:
+    try:
+        return str(ast.literal_eval(said))
+    except (ValueError, SyntaxError):
+        return said[1:-1]
 
 
 def _utf8(said: str) -> str:
@@ -158,8 +191,17 @@ class Oddities(list[str]):
         """
         values = items(value)
         if name not in PICTURES and set(map(type, values)) <= _TEXTS:  # nearly all there are
-            return list(map(text, values))
+            return list(map(text, self._unlisted(name, values)))
         return ["" if item is None or item == "" else self._element(name, item) for item in values]
+
+    def _unlisted(self, name: str, values: list[Any]) -> list[Any]:
+        """The elements of the one text, where that is a list written as text."""
+        if len(values) != 1 or type(values[0]) is not str or values[0].lstrip()[:1] != "[":
+            return values
+        if (elements := listed(values[0])) is None:
+            return values
+        self.append(f"values of {name} are lists written as text and were read as their elements")
+        return elements
 
     def _element(self, name: str, value: Any) -> str:
         if name in PICTURES and not isinstance(value, list | tuple):
@@ -171,7 +213,7 @@ class Oddities(list[str]):
     def answers(self, value: Any) -> list[str]:
         """Every answer that is one, in the order given; lists of lists are read through."""
         found: list[str] = []
-        pending = items(value)[::-1]
+        pending = self._unlisted("answer", items(value))[::-1]
         while pending:
             item = pending.pop()
             if isinstance(item, list | tuple):
@@ -180,7 +222,9 @@ class Oddities(list[str]):
                 continue
             if isinstance(item, dict) and type(item.get("wikidata")) not in {str, int, float}:
                 self.append("answers are objects without `wikidata`: their text, or JSON, is read")
-            elif isinstance(item, bool | bytes):
+            elif isinstance(item, bool | bytes) or (
+                isinstance(item, float) and not math.isfinite(item) and item == item  # noqa: PLR0124
+            ):
                 self.append(f"values of answer are {type_of(item)} and were read as text")
             if said := answer(item):
                 found.append(said)
@@ -196,6 +240,8 @@ class Oddities(list[str]):
     def _plain(self, name: str, value: Any) -> str:
         if isinstance(value, dict | bytes):
             return self._refuse(name, value)
+        if isinstance(value, float) and abs(value) >= EXACT and math.isfinite(value):
+            raise LineError(f"{name} is a rounded number (write ids of 16 digits and more as text)")
         said = text(value)
         if not said and isinstance(value, int):
             raise LineError(f"{name} is a number of too many digits")
@@ -239,6 +285,8 @@ def record(line: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         raise LineError(NO_POSITIVE)
     ids, texts, shown = (list(column) for column in zip(*rows, strict=True))
     fields = {name: odd.scalar(name, line.get(name)) for name in SCALARS}
+    if not fields["data_id"] and isinstance(given := line.get("data_id"), str | float) and given:
+        odd.append("values of data_id say that there is none (NA, NaN): ids were made")
     fields["image_path"] = odd.picture("image_path", line.get("image_path"))
     if not fields["image_path"] and (others := _other_pictures(line)):
         odd.append(f"records name no image_path but {others}, which is not read: rename the key")

@@ -7,18 +7,17 @@ with dirt in it means is said in fields.py.
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets_mm.adapters import SourceReport
+from datasets_mm.adapters import SourceReport, parse_json
 from datasets_mm.adapters.fields import LineError
 from datasets_mm.adapters.intake import Intake
 from datasets_mm.location import Location
 from datasets_mm.source import SourceError
 
-REVISION = 3
+REVISION = 4
 MAX_LINE_BYTES = 16 << 20
 """The largest lists of positives seen have a few hundred passages: far below 16 MiB."""
 
@@ -64,7 +63,7 @@ def _lines(
                 shown = done
             if raw.strip():
                 try:
-                    yield where, _object(raw, encoding)
+                    yield where, _object(raw, encoding, where, report)
                 except LineError as reason:
                     report.skip(str(reason), where)
 
@@ -81,9 +80,9 @@ def _refuse_wide(path: Path, name: str, encoding: str) -> None:
         raise SourceError(f"{name} is in UTF-16; save JSON lines as UTF-8")
 
 
-def _object(raw: bytes, encoding: str) -> dict[str, Any]:
+def _object(raw: bytes, encoding: str, where: str, report: SourceReport) -> dict[str, Any]:
     try:
-        line = json.loads(raw.decode(encoding))
+        line = parse_json(raw.decode(encoding), where, report)
     except UnicodeDecodeError:
         title = "UTF-8" if encoding == "utf-8-sig" else encoding
         raise LineError(f"line is not {title}") from None

@@ -26,7 +26,7 @@ from datasets_mm.adapters.intake import Intake
 from datasets_mm.location import Location
 from datasets_mm.source import SourceError
 
-REVISION = 2
+REVISION = 3
 BATCH_ROWS = 1024
 
 NEEDED_DATA = ("pos_item_ids",)

@@ -28,6 +28,8 @@ MOJIBAKE: Final = "files look like UTF-8 that was saved as Windows-1252 (Ã©, �
 BARE: Final = "rows have a quotation mark inside an unquoted cell, which was read as it stands"
 SPACED: Final = "rows have blanks around a quoted cell, which were passed over"
 
+EXCEL: Final = "rows have a cell that Excel could not compute (#NAME?, #REF!, …): its text is lost"
+
 RAGGED: Final = (
     "row has not as many cells as the heading (quote cells with commas, or copy it again)"
 )
@@ -37,6 +39,9 @@ STRAY: Final = "a quotation mark inside a quoted cell is not doubled"
 SWALLOWED: Final = "a quotation mark is closed rows later only"
 OPEN: Final = "a quotation mark is opened and never closed"
 
+_EXCEL_ERRORS: Final = frozenset({
+    "#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", "#N/A", "#SPILL!",
+})  # fmt: skip
 _MOJIBAKE: Final = re.compile("Ã[\u0080-\u00bf]|â€[\u0080-\u00bf\u2018-\u2122œž]")
 _SEPARATOR: Final = re.compile(r"sep=([,;|\t])\n")
 _QUOTED: Final = re.compile(r'[ \t]*"')
@@ -272,6 +277,13 @@ def skip_problems(table: Table, report: SourceReport) -> Iterator[TableRow]:
             report.skip(row.problem, f"{table.name} row {row.number}")
         else:
             yield row
+
+
+def tell_lost_cells(table: Table, report: SourceReport) -> None:
+    """Note the rows with an error of a spreadsheet in the place of a text."""
+    for row in table.rows:
+        if not _EXCEL_ERRORS.isdisjoint(map(str.strip, row.cells)):
+            report.note(EXCEL, f"{table.name} row {row.number}")
 
 
 def whole_rows(table: Table) -> list[TableRow]:

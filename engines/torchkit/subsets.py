@@ -93,7 +93,9 @@ def tell_substituted(emit: Emitter, substituted: Mapping[str, str]) -> None:
     """Videos in which frames stand in for others that could not be decoded: counted, one named."""
     if substituted:
         path, note = min(substituted.items())
-        text = f"{len(substituted)} videos have substitute or missing frames (first: {path}: {note})"
+        text = (
+            f"{len(substituted)} videos have substitute or missing frames (first: {path}: {note})"
+        )
         emit.notice("frames-substituted", text, len(substituted))
 
 

@@ -7,6 +7,7 @@ pictures are looked at no further than their headers.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def read(folders: Sequence[str]) -> Found:
     for folder in map(Path, folders):
         try:
             rows = map_table(folder / "records.arrow").select(COLUMNS).to_pydict()
-            root = Path((folder / IMAGE_ROOT).read_text("utf-8")).resolve()
+            root = Path(os.fsdecode((folder / IMAGE_ROOT).read_bytes())).resolve()
         except (OSError, ValueError, KeyError):
             continue
         for text, options in zip(rows["question"], rows["options"], strict=True):

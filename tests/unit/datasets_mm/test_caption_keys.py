@@ -425,3 +425,76 @@ def test_videos_without_their_ending_are_videos(make: Make) -> None:
               "sentences": [{"video_id": "video0", "caption": "a cat", "sen_id": 0}]}  # fmt: skip
     found = captions.read(make(msrvtt, media_names="video0.MP4"))
     assert (found.paths, found.videos) == (["video0"], True)
+
+
+# -- what stands in the place of a caption ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "reason"),
+    [
+        ({"caption": "", "text": "EXIT"}, "text is not taken in its place"),
+        ({"caption": None, "description": "release 2"}, "description is not taken in its place"),
+        ({"annotation": {"caption": "b"}}, "annotation.caption is not taken in its place"),
+        ({"shapes": [{"label": "ear", "description": "the left one"}]},
+         "shapes.description is about parts"),
+        ({"predictions": [{"result": {"text": "a model's"}}]}, "predictions.result.text is about"),
+        ({"caption": "b", "is_rejected": True}, "label is marked is_rejected"),
+        ({"caption": ["a", "dog", "."]}, "caption is a list of tokens"),
+        ({"caption": [{"text": "b", "was_cancelled": True}]}, "no caption"),
+    ],
+)  # fmt: skip
+def test_nothing_stands_in_for_a_caption(make: Make, stand_in: dict[str, Any], reason: str) -> None:
+    subset = make([{"image": "a.png", "caption": "a cat"}, {"image": "b.png", **stand_in}])
+    assert _captions(subset) == {"a.png": ["a cat"]}
+    assert [reason in said for said in subset.manifest["source_skipped"]] == [True]
+
+
+def test_captions_under_different_keys_are_refused_with_keys_that_exist(make: Make) -> None:
+    lines = [{"image": "a.png", "annotation": {"description_kr": "고양이"}},
+             {"image": "b.png", "scene": {"caption": "개"}},
+             {"image": "c.png", "annotation": {"description_kr": "새"}}]  # fmt: skip
+    said = _refused(make, lines, 'dataset = "ko"')
+    assert "(annotation.description_kr 2, scene.caption 1)" in said
+    recipe = said.partition("read all with ")[2].partition(" in [source]")[0]
+    assert len(make(lines, f'dataset = "ko"\n{recipe}')) == 3
+
+
+def test_the_key_that_a_refusal_proposes_can_be_used(make: Make) -> None:
+    """AI-Hub's Korean COCO: `captions` and `caption_ko`, and no key `caption`."""
+    lines = [{"file_path": f"{n}.png", "captions": ["x"], "caption_ko": ["가"]} for n in "ab"]
+    said = _refused(make, lines)
+    assert "several keys may hold the caption (caption_ko, captions)" in said
+    chosen = make(lines, said.partition("choose with ")[2].partition(" in [source]")[0])
+    assert _captions(chosen) == {"a.png": ["가"], "b.png": ["가"]}
+
+
+def test_prompts_and_tokens_are_told(make: Make) -> None:
+    """LLaVA's turns under one key, and ViLBERT's captions, which are split into words."""
+    turns = [{"image": f"{n}.png", "conversations": [
+        {"from": "human", "value": "<image> Describe it."}, {"from": "gpt", "value": n}]}
+        for n in "abc"]  # fmt: skip
+    prompt = make(turns, 'caption = "conversations.value"')
+    assert any("3 of 3 media share one caption" in said for said in prompt.manifest["notices"])
+    names = [{"image": f"{n}.png", "caption": ["cat", "kitty", n]} for n in "abc"]
+    told = make(names)
+    assert len(told) == 3
+    assert any("lists of single words" in said for said in told.manifest["notices"])
+    names[0]["caption"] = ["a", "cat", ":", "grey"]
+    said = _refused(make, names)
+    assert "no record is left (3 caption is a list of tokens" in said
+
+
+def test_lists_as_text_keep_their_elements(make: Make) -> None:
+    """NumPy prints no commas, and Python joins the texts of such a list to one."""
+    table = "image,caption\na.png,\"['a cat' 'it\\'s one']\"\nb.png,\"['a dog'\n 'a bone']\"\n"
+    assert _captions(make(table, name="n.csv")) == {
+        "a.png": ["a cat", "it's one"], "b.png": ["a dog", "a bone"],
+    }  # fmt: skip
+
+
+def test_flickr_numbers_in_any_file_mean_one_medium(make: Make) -> None:
+    table = "image,caption\na.png#0,a cat\na.png#1,one cat\nb.png,a dog #1\n"
+    assert _captions(make(table, name="n.csv")) == {
+        "a.png": ["a cat", "one cat"], "b.png": ["a dog #1"],
+    }  # fmt: skip

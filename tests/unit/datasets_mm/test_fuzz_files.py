@@ -185,6 +185,40 @@ def test_a_value_that_cannot_be_read_leaves_its_record_out(
     assert report.examples[next(iter(report.skipped))] == ["r.jsonl line 2"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "got", "note"),
+    [
+        ("passage_id", "['p1', 'p2']", ["p1", "p2"], "lists written as text"),
+        ("passage_id", '["p1", "p2"]', ["p1", "p2"], "lists written as text"),
+        ("answer", "['it\\'s' 'one'\n 'two']", ["it's", "one", "two"], "lists written as text"),
+        ("answer", [-math.inf], ["-inf"], "values of answer are number"),
+        ("question", "\u200b", "", ""),
+        ("question", "\ufeffwho?\u200b", "who?", ""),
+    ],
+)
+def test_what_lists_and_signs_become(name: str, value: Any, got: Any, note: str) -> None:
+    """As NumPy, pandas and text editors leave them; `ast` would join NumPy's texts to one."""
+    line = {**GOOD, "passage_text": None, "passage_image_path": None, name: value}
+    records, report = _write("jsonl", {"r.jsonl": _lines(line)})
+    assert records[0][name] == got
+    assert [note in said for said in report.noted] == [True] * bool(note)
+
+
+def test_ids_that_lost_their_ends_and_keys_that_come_twice() -> None:
+    rounded = _lines({**GOOD, "passage_id": [12345678901234567.0]}, {**GOOD, "data_id": 1e15})
+    records, report = _write("jsonl", {"r.jsonl": rounded})
+    assert [record["data_id"] for record in records] == ["1000000000000000"]
+    assert [said.startswith("passage_id is a rounded number") for said in report.skipped] == [True]
+    twice = _lines(GOOD).replace(b'"question": "q"', b'"question": "a", "question": "q"')
+    absent = _lines({**GOOD, "data_id": "NA"})
+    records, report = _write("jsonl", {"r.jsonl": twice + absent})
+    assert len(records) == 2
+    assert set(report.noted) == {
+        "objects have a key twice, of which the last was read",
+        "values of data_id say that there is none (NA, NaN): ids were made",
+    }
+
+
 def test_a_picture_under_another_key_is_told() -> None:
     line = {key: value for key, value in GOOD.items() if key != "image_path"}
     records, report = _write("jsonl", {"r.jsonl": _lines({**line, "images": ["a.png", "b.png"]})})

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets_mm import paths, patterns, selection
+from datasets_mm import health, paths, patterns, selection
 from datasets_mm.build import BuildError, Subset, build
 from datasets_mm.decode import UnusableError, read_inside
+from datasets_mm.describe import Asked, describe
 from datasets_mm.images import ImageCache
 from datasets_mm.pictures import PictureCount
 
@@ -92,6 +93,13 @@ SPELLINGS = [
     ("sub/a.png", "sub/a.png ", "other blanks"),
     ("sub/a%20b.png", "sub/a b.png", "%-quoting"),
     ("sub/a", "sub/a.png", "an ending that the data do not name"),
+    ("sub /a.png", "sub/a.png", "other blanks"),
+    ("sub/a.png", "sub\\a.png", "backslashes in their names"),
+    ("sub\\b\\a.png", "sub/b\\a.png", "backslashes in their names"),
+    (DOG + ".png", DOG.encode("cp949").decode("cp437") + ".png", "another code page"),
+    (DOG + "/a.png", _nfd(DOG).encode().decode("cp437") + "/a.png", "another code page"),
+    (DOG + ".png", os.fsdecode(DOG.encode("cp949")) + ".png", "another code page"),
+    ("\u00e9.png", os.fsdecode(b"\xe9.png"), "another code page"),
 ]
 
 
@@ -130,6 +138,10 @@ def test_every_adapter_finds_the_file_that_is_meant(
         ("sub/../../secret.png", "outside the image root"),
         ("/etc/passwd", "outside the image root"),
         ("twice.png", "missing"),
+        ("file://localhost/etc/passwd", "outside the image root"),
+        ("data:image/png;base64,iVBORw0KGgo=", "written into the data as text"),
+        ("/9j/4AAQSkZJRg" + "A" * 5000, "written into the data as text"),
+        ("iVBORw0KGgo" + "A" * 5000, "written into the data as text"),
     ],
 )
 def test_what_lies_elsewhere_is_named_and_never_opened(
@@ -334,3 +346,42 @@ def test_a_check_looks_for_pictures_as_a_build_does(tmp_path: Path) -> None:
     assert profile.lost == {"missing": 1}
     assert profile.opened == 7
     assert (profile.alike, profile.alike_example) == (7, "0.png")
+
+
+def test_no_sentence_has_a_million_characters(make: Callable[..., Subset], tmp_path: Path) -> None:
+    _picture(tmp_path / "data" / "media" / "a.png")
+    make("jsonl", "a.png")
+    with pytest.raises(BuildError) as error:
+        make("jsonl", "iVBORw0KGgo" + "A" * 1_000_000)
+    assert len(str(error.value)) < 800
+
+
+def test_names_of_other_bytes_are_read_and_shown(
+    tmp_path: Path, own_recipes: Callable[[str, str], Path]
+) -> None:
+    """Data folder, label file and picture have names of Latin-1, as an old disk has them."""
+    data = tmp_path / os.fsdecode(b"daten_\xe9")
+    _picture(data / "media" / "a.png")
+    (data / os.fsdecode(b"\xe9.json")).write_text('[{"image": "a.png", "caption": "x"}, 5]')
+    own_recipes(
+        "latin",
+        'schema = 1\nname = "latin"\ntitle = "t"\n[source]\nadapter = "captions"\n'
+        'uri = ["*.json"]\nimages = "media"\n',
+    )
+    subset = build("latin", tmp_path / "cache", data)
+    assert subset.manifest["source_examples"] == {"line is not an object": ["\\xe9.json"]}
+    cache = ImageCache.open(["a.png"], subset.image_root, 8, tmp_path / "cache")
+    assert cache.skipped == {}
+    folder = tmp_path / "cache" / "images" / cache.folder.name
+    assert health.image_cache(folder)["checked"] == 1
+    asked = Asked("latin", tmp_path / "cache", data, workers=1)
+    assert describe(asked, lambda *_: None).model_dump_json()
+    own_recipes(
+        "other",
+        'schema = 1\nname = "other"\ntitle = "t"\n[source]\nadapter = "captions"\n'
+        'uri = ["labels/*.json"]\nimages = "media"\n',
+    )
+    with pytest.raises(BuildError) as error:
+        build("other", tmp_path / "cache", data)
+    assert "\\xe9.json" in str(error.value)
+    assert str(error.value).replace(str(data), "").isprintable()

@@ -65,6 +65,13 @@ def test_what_is_odd_but_kept_is_noted_by_row() -> None:
     assert report.examples[textfile.SPACED] == ["t.csv row 3"]
 
 
+def test_cells_that_a_spreadsheet_lost_are_named() -> None:
+    table, report = _table("id,a\n1,#NAME?\n2,# NAME\n3, #REF! \n4,C#N/A\n")
+    textfile.tell_lost_cells(table, report)
+    assert report.noted == {textfile.EXCEL: 2}
+    assert report.examples[textfile.EXCEL] == ["t.csv row 2", "t.csv row 4"]
+
+
 def test_the_heading_decides_the_sign_that_separates() -> None:
     assert _outcome('"a, b";c\n1;2\n') == ({2: ["1", "2"]}, {})
     assert _outcome("sep=;\na,x;b\n1,5;2\n") == ({3: ["1,5", "2"]}, {})
@@ -313,3 +320,15 @@ def test_an_encoding_is_part_of_what_was_read(place: Path, own_recipes) -> None:
     assert second.records["answer"].to_pylist() == [["cafÈ bar"]]
     assert first.fingerprint != second.fingerprint
     shutil.rmtree(place.parent / "cache")
+
+
+def test_signs_that_nobody_sees_are_no_text(place: Path) -> None:
+    """Copied from a web page: `a` and a blank of no width is the letter, and the blank alone no
+    option."""
+    rows = ("1\u200b,img/a.png,q?,w,x,y,z,a\u200b\n2,img/a.png,q?,\u200b,x,y,z,b\n"
+            "3,img/a.png\u200b,q?,#REF!,x,y,z,\ufeffc\n")  # fmt: skip
+    (place / "train.csv").write_text(HEAD + rows, "utf-8")
+    subset = _built(place, "train")
+    assert subset.records["data_id"].to_pylist() == ["1", "3"]
+    assert _answers(subset) == ["a", "c"]
+    assert subset.manifest["source_skipped"] == {challenge.NO_OPTION: 1}
