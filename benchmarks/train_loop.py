@@ -12,8 +12,8 @@ A rate counts the samples after `--warmup` steps over the wall clock from the en
 warm-up step to the end of the last step, data waits included. `bare` is also the plain reference:
 its losses and ours must be bitwise equal. Building our caches is timed apart, from empty.
 
-OpenMP's waiting is set for all as engines.child sets it, unless the environment says otherwise:
-threads that spin for long fight with loader workers for the cores.
+OpenMP's waiting and the reuse of freed memory are set for all as engines set them, unless the
+environment says otherwise: threads that spin for long fight with loader workers for the cores.
 
 `--apart` runs every round in a process of its own, as its users would find it: ours as the
 workbench starts its engines; the others, and bare, with nothing set.
@@ -56,6 +56,7 @@ from engines.retrieval.pairs import NONE, PairBatch, PairGatherer, Pool, Side
 from engines.retrieval.work import openmp_wait
 from engines.torchkit import loop
 from engines.torchkit.batches import Loader, Order
+from engines.torchkit.device import reuse_freed_memory
 from engines.torchkit.measure import Ledger, Meter, stopwatch
 from engines.torchkit.optimizers import adamw, set_lr
 from engines.torchkit.precision import Precision
@@ -112,7 +113,7 @@ def parse() -> argparse.Namespace:
     add("--only", nargs="*", default=["bare", "ours", "hf", "st"])
     add("--out", type=Path, default=None, help="write all figures as JSON")
     add("--apart", action="store_true", help="every round in a process of its own")
-    add("--untouched", action="store_true", help="leave OpenMP's waiting as it is")
+    add("--untouched", action="store_true", help="leave OpenMP and malloc as they are")
     return parser.parse_args()
 
 
@@ -303,6 +304,8 @@ def apart(args: argparse.Namespace) -> int:
 def together(args: argparse.Namespace) -> int:
     """All contenders in this process, interleaved round by round."""
     torch.set_num_threads(args.threads)
+    if not args.untouched:
+        reuse_freed_memory()
     with tempfile.TemporaryDirectory(prefix="train-loop-") as scratch:
         folder, fresh = Path(scratch, "clip"), Path(scratch, "cache")
         folder.mkdir()
