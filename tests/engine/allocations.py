@@ -39,7 +39,7 @@ def end_step(model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None
 
 def peak(step: Step) -> int:
     """Most bytes that come and go at once in a step on the CPU."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         step()
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     sums = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
