@@ -143,6 +143,10 @@ class Emitter:
         return True
 
 
+PARTS: Final = ("data_wait", "data_stall", "transfer", "forward", "backward", "optimizer")
+"""Of a window: seconds that add up when two become one."""
+
+
 def mergeable(first: Step, second: Step) -> bool:
     """Whether two windows may become one: alike in warm-up and not too long together."""
     return (
@@ -177,10 +181,7 @@ def merge(first: Step, second: Step) -> Step:
             "grad_norm": norm,
             "skipped_steps": first.skipped_steps + second.skipped_steps,
             "metrics": {k: mean(first.metrics[k], v) for k, v in second.metrics.items()},
-            **{
-                name: total(name)
-                for name in ("data_wait", "transfer", "forward", "backward", "optimizer")
-            },
+            **{name: total(name) for name in PARTS},
         }
     )
 

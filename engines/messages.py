@@ -114,6 +114,9 @@ class Step(Message):
     step_seconds: tuple[float, ...] = ()
     """One duration a step; its sum is `seconds` less what lay between the steps."""
     data_wait: float | None = None
+    """The host waited for its next batch."""
+    data_stall: float | None = None
+    """The device had nothing to do for want of that batch: of `data_wait` what no computing hid."""
     transfer: float | None = None
     forward: float | None = None
     backward: float | None = None
@@ -189,7 +192,13 @@ class Timing(Message):
     time_to_first_step: float | None = None
     epoch_wall_seconds: float | None = None
     """Wall clock of the timed training steps of the last whole epoch; `epoch_steps` of them."""
+    epoch_stall_seconds: float | None = None
+    """The data stalls among them: seconds in which the device waited for the next batch."""
     epoch_steps: int = 0
+    epoch_loss: float | None = None
+    """Mean over the samples of the last epoch, the timing warm-up's too; an epoch that was not
+    trained to its end counts as far as it was, one that was resumed within has none."""
+    epoch_loss_steps: int = 0
     timed_steps: int = 0
     """Steps that the median and the 95th percentile are of, over all epochs."""
     warmup_steps: int = 0
@@ -201,6 +210,7 @@ class Timing(Message):
     step_p95_high: float | None = None
     interval_method: str = ""
     data_wait_share: float | None = None
+    data_stall_share: float | None = None
     samples_per_second: float | None = None
     """Sum of samples over sum of seconds."""
     samples_per_second_median: float | None = None

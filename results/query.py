@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from results import epochs
 from results.schema import RunRecord
 
 Sortable = float | str | None
@@ -29,7 +30,7 @@ _COLUMNS: Final[Mapping[str, Callable[[RunRecord], Sortable]]] = {
     "steps": lambda r: r.steps,
     "started": lambda r: r.started_wall,
     "wall": lambda r: r.timing.end_to_end_seconds.value,
-    "epoch": lambda r: r.timing.epoch_wall_seconds.value,
+    "epoch": lambda r: epochs.training(r).value,
     "step": lambda r: r.timing.step_median.value,
     "rss": lambda r: r.memory.rss_main_peak.value,
     "vram": lambda r: r.memory.vram_process_peak.value,

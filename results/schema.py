@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA: Final = 1
 
+NOT_APART: Final = "the record is from before waiting for data was measured apart"
+
 Cause = Literal[
     "completed", "failed", "killed", "oom-cuda", "oom-host", "stopped", "hung", "supervisor-lost",
     "protocol-error", "storage-lost", "skipped", "pruned", "unknown",
@@ -113,6 +115,8 @@ class Environment(Part):
     """Those that the run took, as its engine named them; empty: none, or a record from before."""
     gpu_reason: str = ""
     """Why `gpus` is empty."""
+    cuda_visible_devices: str | None = None
+    """The variable as the engine had it: "" hides all GPUs; None: not set, or not recorded."""
     driver: str = ""
     nvml_library: str = ""
     nvml_stub: bool = False
@@ -128,7 +132,11 @@ class Timing(Part):
     end_to_end_seconds: Reading
     time_to_first_step: Reading
     epoch_wall_seconds: Reading
+    epoch_stall_seconds: Reading = Reading(reason=NOT_APART)
+    """Of `epoch_wall_seconds`, what the device waited for data."""
     epoch_steps: int = 0
+    epoch_loss_steps: int = 0
+    """Steps of the last epoch that `train["epoch_loss"]` is the mean over."""
     timed_steps: int | None = None
     """Steps in the statistics of a step, over all epochs; None: a record from before it was
     told."""
@@ -136,6 +144,8 @@ class Timing(Part):
     step_median: Reading
     step_p95: Reading
     data_wait_share: Reading
+    data_stall_share: Reading = Reading(reason=NOT_APART)
+    """Share of the timed steps in which the device waited for data."""
     samples_per_second: Reading
     samples_per_second_median: Reading
     phases: dict[str, float] = {}
@@ -289,8 +299,9 @@ class RunRecord(Part):
     evaluations: tuple[Evaluation, ...] = ()
     """One for each split, in the order in which they were evaluated."""
     train: dict[str, float] = {}
-    """Numbers of the last logged window of full batches: `loss`, `r@1`, `batch`, …; of the last
-    one at all where none was without a short batch."""
+    """Numbers of the last logged window of full batches: `loss`, `r@1`, `batch`, …, and the `epoch`
+    at which it ended; of the last one at all where none was without a short batch. `epoch_loss`:
+    mean over the last epoch."""
     samples: int = 0
     """Training samples of the subset that were loaded."""
     steps: int = 0

@@ -6,10 +6,11 @@ tables. Pure functions of records; a row is never left out because its run faile
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from results import forecasts, formats, rows, searches
+from results import epochs, forecasts, formats, rows, searches
 from results.markdown import Cell, Column, Table
 from results.schema import RunRecord
 from results.words import say
@@ -45,22 +46,18 @@ def _cost_row(
     record: RunRecord, fields: Sequence[str], lang: str, *, with_epochs: bool
 ) -> tuple[Cell, ...]:
     done = rows.epochs(record)
-    epochs = Cell(f"{done:g}", "value") if done is not None else Cell("", "value")
-
-    wall, epoch = forecasts.wall(record), forecasts.epoch(record)
-
-    def alone(_: float) -> str:
-        return f"{forecasts.seconds(epoch)} ({formats.count(forecasts.epoch_steps(record))})"
+    count = Cell(f"{done:g}", "value") if done is not None else Cell("", "value")
+    wall = forecasts.wall(record)
 
     return (
         *rows.name_cells(record, fields, lang),
         _samples(record, lang),
         _steps(record, lang),
-        *([epochs] if with_epochs else []),
+        *([count] if with_epochs else []),
         rows.reading(wall, lambda _: forecasts.seconds(wall), "strong"),
         rows.reading(record.memory.rss_main_peak, formats.size, prefix="~"),
         rows.exit_cell(record),
-        rows.reading(epoch, alone),
+        rows.reading(epochs.training(record), lambda _: epochs.cell_text(record)),
     )
 
 
@@ -81,6 +78,8 @@ def _steps(record: RunRecord, lang: str) -> Cell:
 
 def _cost_remarks(records: Sequence[RunRecord], lang: str) -> tuple[Cell, ...]:
     remarks = [Cell(say("remark.wall", lang), "value")]
+    if any(epochs.training(r).method == epochs.AT_MOST for r in records):
+        remarks.append(Cell(say("remark.at most", lang), "value"))
     if any(r.evaluations and r.identity.task == "evaluate" for r in records):
         remarks.append(Cell(say("remark.evaluation rows", lang), "value"))
     if any(map(forecasts.costing, records)):
@@ -106,29 +105,51 @@ def train(
     """Last logged loss and in-batch r@1 of the training runs, with people's notes by run id."""
     trained = [r for r in records if r.identity.task == "train"]
     fields = rows.distinguishing(trained)
-    epochs = {rows.epochs(r) for r in trained if "loss" in r.train}
-    at = f"epoch={_only(epochs):g}" if _only(epochs) is not None else say("last log", lang)
+    at = _at({rows.epochs(r) for r in trained if "loss" in r.train}, lang)
+    ends = {_logged_at(r) for r in trained if "loss" in r.train}
+    logged, differ = _at(ends, lang), len(ends) > 1
+    means = any("epoch_loss" in r.train for r in trained)
     batches = {r.train["batch"] for r in trained if "batch" in r.train and "r@1" in r.train}
     batch = _only(batches)
     r_at_1 = any("r@1" in r.train for r in trained)
-    heading = f"train r@1 ({at}{_batch(batch) if batch else ''})"
+    heading = f"train r@1 ({logged}{_batch(batch) if batch else ''})"
+    last = say("last window", lang).format(logged) if means else f"train_loss ({logged})"
     columns = (
         *rows.name_columns(fields, lang),
-        Column(f"train_loss ({at})", right=True),
+        *([Column(say("epoch mean", lang).format(at), right=True)] if means else []),
+        Column(last, right=True),
         *([Column(heading, right=True)] if r_at_1 else []),
         Column(say("note", lang)),
     )
     body = tuple(
         (
             *rows.name_cells(r, fields, lang),
-            _logged(r, "loss", lang),
-            *([_logged(r, "r@1", lang, with_batch=batch is None)] if r_at_1 else []),
+            *([_logged(r, "epoch_loss", lang)] if means else []),
+            _logged(r, "loss", lang, with_epoch=differ),
+            *(
+                [_logged(r, "r@1", lang, with_batch=batch is None, with_epoch=differ)]
+                if r_at_1
+                else []
+            ),
             Cell(_note(r, lang, (notes or {}).get(r.identity.run_id, ())), "prose"),
         )
         for r in trained
     )
-    remarks = (Cell(say("remark.r@1", lang), "value"),) if r_at_1 else ()
-    return Table(columns, body, remarks)
+    remarks = [Cell(say("remark.losses", lang), "value")] if means else []
+    remarks += [Cell(say("remark.r@1", lang), "value")] if r_at_1 else []
+    return Table(columns, body, tuple(remarks))
+
+
+def _at(found: set[float | None], lang: str) -> str:
+    """`epoch=1`, or that it is the last log where rows differ."""
+    only = _only(found)
+    return say("last log", lang) if only is None else f"epoch={only:g}"
+
+
+def _logged_at(record: RunRecord) -> float | None:
+    """The epoch at which the window ended that was logged last without a short batch."""
+    ended = record.train.get("epoch")
+    return rows.epochs(record) if ended is None else math.floor(ended * 100 + 0.5) / 100
 
 
 def _only(values: set[float] | set[float | None]) -> float | None:
@@ -139,12 +160,19 @@ def _batch(batch: float) -> str:
     return f", batch {batch:g}, chance {formats.number(1 / batch)}"
 
 
-def _logged(record: RunRecord, name: str, lang: str, *, with_batch: bool = False) -> Cell:
+def _logged(
+    record: RunRecord, name: str, lang: str, *, with_batch: bool = False, with_epoch: bool = False
+) -> Cell:
     if name not in record.train:
         cause = record.exit.cause
         return Cell(say("not logged", lang) if cause == "completed" else cause, "unknown")
     batch = record.train.get("batch") if with_batch else None
-    tail = f" ({_batch(batch)[2:]})" if batch else ""
+    at = _logged_at(record) if with_epoch else None
+    beside = [
+        *([f"epoch={at:g}"] if at is not None else []),
+        *([_batch(batch)[2:]] if batch else []),
+    ]
+    tail = f" ({', '.join(beside)})" if beside else ""
     return Cell(formats.number(record.train[name]) + tail, "value")
 
 

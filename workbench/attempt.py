@@ -16,7 +16,7 @@ from typing import Any
 
 from engines import protocol
 from engines.protocol import Cause, RunSpec
-from workbench import process, rungs, tree, verdict
+from workbench import devices, process, rungs, tree, verdict
 from workbench.book import Book
 from workbench.journal import LineSplitter
 from workbench.ladder import Ladder
@@ -113,7 +113,8 @@ class Attempt:
         self.ladder = Ladder(self.tree, self.limits, grace)
         self.meter = TreeMeter(root.pid)
         self.silence = Silence(self.limits, time.monotonic())
-        environment = dict(self.setting.environment)
+        visible = {"cuda_visible_devices": variables.get(devices.VISIBLE)}
+        environment = {**self.setting.environment, **visible}
         self.book.write(protocol.Attempt(number=number, pid=root.pid, environment=environment))
 
     def ask(self, cause: Cause, detail: str) -> None:

@@ -18,4 +18,5 @@ class ExitStatus(IntEnum):
     """Kept for gates, as the next one: no command returns them yet."""
     INCONCLUSIVE = 4
     NOTHING_MEASURED = 5
+    """Costing runs that timed no step, so that none has a forecast."""
     INTERRUPTED = 130

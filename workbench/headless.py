@@ -129,7 +129,8 @@ def exit_status(state: SuiteState) -> ExitStatus:
     if state.to_come:  # the search broke off; the detail says why
         return ExitStatus.FAILED
     completed = [r for r in state.runs if r.state.cause == "completed"]
-    if completed and not any(r.state.timed_steps or r.state.metrics for r in completed):
+    probed = [r for r in completed if r.spec.probe is not None]
+    if probed and len(probed) == len(completed) and not any(r.state.timed_steps for r in probed):
         return ExitStatus.NOTHING_MEASURED
     return ExitStatus.COMPLETED
 

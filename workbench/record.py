@@ -149,12 +149,15 @@ def _timing(run: RunState) -> schema.Timing:
         end_to_end_seconds=_end_to_end(run),
         time_to_first_step=reading("time_to_first_step"),
         epoch_wall_seconds=reading("epoch_wall_seconds"),
+        epoch_stall_seconds=reading("epoch_stall_seconds"),
+        epoch_loss_steps=said.epoch_loss_steps if said else 0,
         epoch_steps=said.epoch_steps if said else 0,
         timed_steps=(said.timed_steps or run.timed_steps) if said else 0,
         warmup_steps=said.warmup_steps if said else 0,
         step_median=reading("step_median", bounds=True),
         step_p95=reading("step_p95", bounds=True),
         data_wait_share=reading("data_wait_share"),
+        data_stall_share=reading("data_stall_share"),
         samples_per_second=reading("samples_per_second"),
         samples_per_second_median=reading("samples_per_second_median"),
         phases=run.phase_seconds(),
@@ -293,12 +296,15 @@ def _train(run: RunState) -> dict[str, float]:
         return {}
     shown, plan = run.last_full or run.last, run.plan
     batch = {}
+    means = {"epoch": shown.epoch} if shown.epoch else {}  # 0: an engine that does not count them
+    if run.timing is not None and run.timing.epoch_loss is not None:
+        means["epoch_loss"] = run.timing.epoch_loss
     if plan is not None:
         short = run.last_full is None and plan.micro_batch == plan.effective_batch
         # Means are weighted by samples, and so is chance: steps / samples.
         known = short and shown.count > 0 and shown.samples > 0
         batch["batch"] = shown.samples / shown.count if known else float(plan.micro_batch)
-    return {"loss": shown.loss, "lr": run.last.lr, **shown.metrics, **batch}
+    return {"loss": shown.loss, **means, "lr": run.last.lr, **shown.metrics, **batch}
 
 
 def _counters(run: RunState) -> dict[str, float]:

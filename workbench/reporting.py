@@ -214,15 +214,15 @@ def summary(folder: Path) -> str:
 
 def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> None:
     """One line per run, oldest first."""
-    from results import evaluation
+    from results import epochs, evaluation
 
     found = [r for r in records(log_root) if not suite_name or suite_name in r.identity.suite]
     for record in found:
         if as_json:
             print(escape_json(record.model_dump_json()))
             continue
-        epoch, rss = forecasts.epoch(record), record.memory.rss_main_peak.value
-        shown = forecasts.seconds(epoch) if epoch.value is not None else "n/a"
+        wall, rss = forecasts.wall(record), record.memory.rss_main_peak.value
+        process = forecasts.seconds(wall) if wall.value is not None else "n/a"
         guess = "" if forecasts.measured(record) else "  forecast"
         cells = [
             f"{record.identity.suite:<32}",
@@ -230,7 +230,8 @@ def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> No
             f"seed {record.identity.seed:<5}",
             f"{record.exit.cause:<11}",
             f"{formats.count(record.steps):>8} steps",
-            f"{shown:>10} epoch",
+            f"{process:>10} wall-clock",
+            f"{epochs.words(record) or 'n/a':>10} training of 1 epoch",
             f"{formats.size(rss) if rss is not None else 'n/a':>9} max RSS{guess}",
             evaluation.score(record),
         ]

@@ -107,7 +107,9 @@ def _report(emit: Emitter, params: Params, durations: list[float], first: float 
             step_p95=sorted(durations)[min(len(durations) - 1, int(0.95 * len(durations)))],
             samples_per_second=params.rounds * len(durations) / sum(durations),
             samples_per_second_median=params.rounds / median,
-            reasons={"data_wait_share": "the probe loads no data"},
+            epoch_stall_seconds=0.0,
+            data_stall_share=0.0,
+            reasons=dict.fromkeys(("data_wait_share", "epoch_loss"), "the probe loads no data"),
         )
     )
     emit.send(

@@ -203,7 +203,10 @@ def epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:
     seconds = sum((c.corpus_seconds or 0.0) + c.query_seconds + c.search_seconds for c in costs)
     queries = sum(c.queries for c in costs)
     none = "an evaluation has no optimizer steps"
-    unmeasured = ("step_median", "step_p95", "data_wait_share", "samples_per_second_median")
+    unmeasured = (
+        "step_median", "step_p95", "data_wait_share", "data_stall_share", "epoch_stall_seconds",
+        "epoch_loss", "samples_per_second_median",
+    )  # fmt: skip
     return protocol.Timing(
         time_to_first_step=next((c.time_to_first_batch for c in costs), None),
         epoch_wall_seconds=seconds,

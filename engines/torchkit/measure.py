@@ -91,6 +91,7 @@ class _Window:
     first: Any
     laps: list[tuple[str, Any, Any]] = field(default_factory=list)
     waits: float = 0.0
+    stalls: list[tuple[Any, Any]] = field(default_factory=list)
     ends: list[Any] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
@@ -136,6 +137,7 @@ class Meter:
         host = self._watch.now()
         if name == "data_wait":
             window.waits += host - self._lap_host
+            window.stalls.append((self._lap_mark, mark))
         else:
             window.laps.append((name, self._lap_mark, mark))
         self._lap_host, self._lap_mark = host, mark
@@ -199,6 +201,7 @@ class Meter:
             seconds=seconds,
             step_seconds=durations,
             data_wait=window.waits,
+            data_stall=sum(self._watch.between(first, last) for first, last in window.stalls),
             **parts,
             loss=_mean(window.losses, window.samples),
             lr=lr,
@@ -237,6 +240,7 @@ class Ledger:
         self._samples: list[float] = []
         self._seconds = 0.0
         self._waits = 0.0
+        self._stalls = 0.0
         self._epochs: dict[int, _Epoch] = {}
         self.time_to_first_step: float | None = None
 
@@ -244,39 +248,58 @@ class Ledger:
         """One window. Windows never straddle the end of the warm-up or of an epoch."""
         index = (window.step - 1) // self._steps_per_epoch
         epoch = self._epochs.setdefault(index, _Epoch())
+        if not epoch.seen:
+            epoch.first = window.step - window.count
         epoch.seen += window.count
+        epoch.samples += window.samples
+        epoch.losses += window.loss * window.samples
         if window.warmup:
             return
         epoch.steps += window.count
         epoch.seconds += window.seconds
+        epoch.stalls += window.data_stall or 0.0
         self._durations.extend(window.step_seconds)
         self._samples.extend([window.samples / window.count] * window.count)
         self._seconds += window.seconds
         self._waits += window.data_wait or 0.0
+        self._stalls += window.data_stall or 0.0
 
     def timing(self) -> protocol.Timing:
         """The run's times; what could not be measured is null with its reason."""
         reasons: dict[str, str] = {}
         whole = [e for e in self._epochs.values() if e.seen == self._steps_per_epoch and e.steps]
         if not whole:
-            reasons["epoch_wall_seconds"] = self._no_epoch()
+            reasons["epoch_wall_seconds"] = reasons["epoch_stall_seconds"] = self._no_epoch()
         if self.time_to_first_step is None:
             reasons["time_to_first_step"] = "no step was done"
         epoch = whole[-1] if whole else None
         base: dict[str, Any] = {
             "time_to_first_step": self.time_to_first_step,
             "epoch_wall_seconds": epoch.seconds if epoch else None,
+            "epoch_stall_seconds": epoch.stalls if epoch else None,
             "epoch_steps": epoch.steps if epoch else 0,
             "timed_steps": len(self._durations),
             "warmup_steps": self._warmup_steps,
+            **self._loss(reasons),
         }
         if not self._durations:
             missing = f"no step after the {self._warmup_steps} of the timing warm-up"
-            for name in ("step_median", "step_p95", "data_wait_share", "samples_per_second",
-                         "samples_per_second_median"):  # fmt: skip
+            for name in ("step_median", "step_p95", "data_wait_share", "data_stall_share",
+                         "samples_per_second", "samples_per_second_median"):  # fmt: skip
                 reasons[name] = missing
             return protocol.Timing(**base, reasons=reasons)
         return protocol.Timing(**base, **self._steps(), reasons=reasons)
+
+    def _loss(self, reasons: dict[str, str]) -> dict[str, Any]:
+        """The mean over the last epoch, as far as it was trained; of no epoch's rest alone."""
+        if not self._epochs:
+            reasons["epoch_loss"] = "no step was done"
+            return {}
+        index, last = max(self._epochs.items())
+        if last.first != index * self._steps_per_epoch:
+            reasons["epoch_loss"] = f"the run was resumed at step {last.first} within the epoch"
+            return {}
+        return {"epoch_loss": last.losses / last.samples, "epoch_loss_steps": last.seen}
 
     def _steps(self) -> dict[str, Any]:
         durations = np.asarray(self._durations)
@@ -292,6 +315,7 @@ class Ledger:
             "step_p95_high": of_p95.high,
             "interval_method": of_median.method,
             "data_wait_share": self._waits / self._seconds,
+            "data_stall_share": self._stalls / self._seconds,
             "samples_per_second": sum(self._samples) / self._seconds,
             "samples_per_second_median": float(np.median(self._samples) / median),
         }
@@ -305,6 +329,11 @@ class Ledger:
 
 @dataclass
 class _Epoch:
+    first: int = 0
+    """Steps of the run before the first one that was seen."""
     seen: int = 0
     steps: int = 0
     seconds: float = 0.0
+    stalls: float = 0.0
+    samples: int = 0
+    losses: float = 0.0

@@ -41,4 +41,17 @@ def _train(run: Context[Any], job: loop.Training[Any]) -> protocol.Timing:
     loop.train(job, meter, ledger, run.emit)
     timing = ledger.timing()
     run.emit.send(timing)
+    _tell_untimed(run, timing)
     return timing
+
+
+def _tell_untimed(run: Context[Any], timing: protocol.Timing) -> None:
+    """A run that was too short to be timed is said to be; its other numbers count."""
+    if timing.timed_steps or timing.time_to_first_step is None:
+        return
+    text = (
+        f"no step was timed: all were among the {timing.warmup_steps} of the timing warm-up; step "
+        "and epoch times are n/a, while wall-clock, memory and losses are measured. Train more "
+        "steps, or set timing_warmup_steps=0, which times the slow first step too"
+    )
+    run.emit.notice("not-timed", text)

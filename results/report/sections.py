@@ -22,6 +22,8 @@ NOTICES: Final = 20
 INTERNAL: Final = frozenset({"trainable", "openmp_wait", "note"})
 """Facts that are not of a model: the appendix has them; `note` stands in the training table."""
 
+NO_GPU: Final = 'CUDA_VISIBLE_DEVICES=""'
+
 A_LINE: Final = 5
 """Settings a line: thirty of them one below the other would push the results off the page."""
 
@@ -169,10 +171,14 @@ def fixed_settings(records: Sequence[RunRecord], lang: str) -> str:
     blocks = []
     engines = dict.fromkeys(r.identity.engine for r in records)
     for engine in engines:
-        same, _ = _settings([r for r in records if r.identity.engine == engine])
+        own = [r for r in records if r.identity.engine == engine]
+        same, _ = _settings(own)
         given = [code(f"{name}={value}") for name, value in same.items() if value != "null"]
         unset = [code(name) for name, value in same.items() if value == "null"]
         lines = [f"{code(engine)}:", ""] if len(engines) > 1 else []
+        visible = {r.environment.cuda_visible_devices for r in own}
+        if len(visible) == 1 and (shown := visible.pop()) is not None:
+            given = [code(f"CUDA_VISIBLE_DEVICES={shown}" if shown else NO_GPU), *given]
         starts = range(0, len(given), A_LINE)
         lines += [f"- {', '.join(given[start : start + A_LINE])}" for start in starts]
         if unset:

@@ -207,6 +207,11 @@ def _tail(view: SuiteView, lang: str) -> Iterator[str]:
     if not view.plan_toml.strip():
         yield say("report.no plan", lang)
         return
+    commits = {r.environment.git_commit for r in view.records if r.environment.git_commit}
+    if len(commits) == 1:
+        dirty = any(r.environment.git_dirty for r in view.records)
+        key = "report.at changed commit" if dirty else "report.at commit"
+        yield say(key, lang).format(code(commits.pop()))
     yield say("report.command", lang)
     yield fenced("workbench run plan.toml", "sh")
     yield fenced(view.plan_toml, "toml")

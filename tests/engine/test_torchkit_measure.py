@@ -121,6 +121,28 @@ def test_one_epoch_counts_the_steps_after_the_warm_up():
     _, timing = on_host(10, warmup=4)
     assert timing.epoch_steps == 6
     assert timing.epoch_wall_seconds == pytest.approx(6 * STEP)
+    assert timing.epoch_stall_seconds == pytest.approx(6 * DATA)
+
+
+def test_the_epochs_loss_is_the_mean_of_its_steps_with_the_warm_up():
+    _, timing = on_host(20, warmup=4)  # the loss of a step is its number
+    assert (timing.epoch_loss, timing.epoch_loss_steps) == (pytest.approx(15.5), 10)
+    _, cut = on_host(13)
+    assert (cut.epoch_loss, cut.epoch_loss_steps) == (pytest.approx(12.0), 3)
+
+
+def test_an_epoch_that_was_resumed_within_has_no_mean_loss():
+    windows, _ = on_host(20)
+    for first, reason in ((13, "resumed at step 12"), (11, None)):
+        ledger = Ledger(10, 0)
+        for window in windows:
+            if window.step - window.count >= first - 1:
+                ledger.add(window)
+        timing = ledger.timing()
+        start = windows[-1].step - timing.epoch_loss_steps
+        assert (timing.epoch_loss is None) == (reason is not None)
+        assert reason is None or "within the epoch" in timing.reasons["epoch_loss"]
+        assert reason is not None or start == 10
 
 
 def test_unmeasured_is_null_with_a_reason():
@@ -153,6 +175,10 @@ def test_on_an_asynchronous_device_times_are_the_devices():
     assert whole == pytest.approx(40 * busy + len(windows) * DATA, rel=0.01)
     assert sum(w.forward for w in windows) == pytest.approx(40 * FORWARD, rel=0.01)
     assert sum(w.data_wait for w in windows) == pytest.approx(40 * DATA)
+    assert sum(w.data_stall for w in windows) == pytest.approx(len(windows) * DATA)
+    timing = ledger.timing()
+    assert timing.data_stall_share == pytest.approx(len(windows) * DATA / whole)
+    assert timing.data_wait_share == pytest.approx(40 * DATA / whole), "most of it was hidden"
     assert device.synchronised == 2 * len(windows), "one at each edge, none per step"
 
 

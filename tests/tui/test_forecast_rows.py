@@ -65,7 +65,7 @@ def test_a_forecast_is_marked_in_the_results():
 def test_the_detail_tells_all_of_it():
     group = next(g for g in detail.groups(RECORD) if g.title == "Forecast")
     lines = {line.name: f"{line.value} {line.remark}" for line in group.lines}
-    assert lines["one epoch, 5,280 steps"].startswith("7:36.00 7:27.00 to 7:45.00, forecast")
+    assert lines["5,280 steps of an epoch"].startswith("7:36.00 7:27.00 to 7:45.00, forecast")
     assert lines["whole run, 5,300 steps"].startswith("8:01.00")
     assert lines["asked to be within"].startswith("±2.0 %")
     assert lines["image cache"].startswith("3.00 GiB")

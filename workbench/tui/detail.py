@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from results.schema import Reading, RunRecord
 
 TIMES: Final[tuple[tuple[str, str, q.Write], ...]] = (
-    ("one epoch", "epoch_wall_seconds", q.wall),
-    ("whole process", "end_to_end_seconds", q.wall),
+    ("wall-clock, whole process", "end_to_end_seconds", q.wall),
     ("time to first step", "time_to_first_step", q.duration),
     ("step, median", "step_median", q.duration),
     ("step, 95th percentile", "step_p95", q.duration),
-    ("waiting for data", "data_wait_share", q.share),
+    ("host waiting for data", "data_wait_share", q.share),
+    ("device waiting for data", "data_stall_share", q.share),
     ("samples/s", "samples_per_second", q.rate),
     ("samples/s by median", "samples_per_second_median", q.rate),
 )
+TRAINING: Final = {
+    "loss": "loss, last window",
+    "epoch": "epoch at the end of that window",
+    "epoch_loss": "loss, mean of the last epoch",
+}
 PEAKS: Final = (
     ("max RSS, main process", "rss_main_peak"),
     ("RSS, all processes", "rss_tree_peak"),
@@ -123,12 +128,19 @@ def _training(record: RunRecord) -> tuple[Line, ...]:
         trained = record.trainable_parameters
         remark = f"{trained:,} of them trained" if trained is not None else ""
         lines.append(Line("parameters", f"{record.parameters:,}", remark))
-    return (*lines, *_mapping(record.train, q.number))
+    named = {TRAINING.get(name, name): value for name, value in record.train.items()}
+    return (*lines, *_mapping(named, q.number))
 
 
 def _times(record: RunRecord) -> tuple[Line, ...]:
+    from results import epochs
+
     timing = record.timing
-    lines = [_reading(name, getattr(timing, key), write) for name, key, write in TIMES]
+    lines = [
+        _reading("training of 1 epoch", epochs.training(record), q.wall),
+        _reading("left out: waiting for data", epochs.stall(record), q.wall),
+        *(_reading(name, getattr(timing, key), write) for name, key, write in TIMES),
+    ]
     timed = timing.epoch_steps if timing.timed_steps is None else timing.timed_steps
     counted = f"{timed:,} timed, {timing.warmup_steps:,} of warm-up left out"
     return (*lines, Line("steps", counted))
@@ -140,7 +152,8 @@ def _forecast(record: RunRecord) -> tuple[Line, ...]:
         return ()
     rests = f"{forecast.steps:,} timed steps of {forecast.asked_steps:,} asked for"
     lines = [
-        _reading(f"one epoch, {forecast.epoch_steps:,} steps", forecast.epoch_seconds, q.wall),
+        _reading(f"{forecast.epoch_steps:,} steps of an epoch", forecast.epoch_seconds, q.wall),
+        Line("", "with waiting for data"),
         _reading(f"whole run, {forecast.run_steps:,} steps", forecast.run_seconds, q.wall),
         Line("", "without evaluation and saving"),
         _reading("start-up", forecast.start_seconds, q.duration),

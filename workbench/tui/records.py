@@ -33,8 +33,8 @@ COLUMNS: Final = (
     Column("seed", "seed", 5, right=True, rank=3),
     Column("cause", "end", 9, rank=1),
     Column("steps", "steps", 7, right=True, rank=10),
-    Column("epoch", "1 epoch", 9, right=True, rank=2),
-    Column("whole", "whole run", 9, right=True, rank=9),
+    Column("whole", "wall-clock", 10, right=True, rank=2),
+    Column("epoch", "training of 1 epoch", 19, right=True, rank=6),
     Column("step", "step", 8, right=True, rank=7),
     Column("rate", "samples/s", 9, right=True, rank=9),
     Column("rss", "max RSS", 8, right=True, rank=4),
@@ -186,8 +186,8 @@ def _numbers(record: RunRecord) -> list[Part]:
     steps = f"{record.steps:,}" if record.steps else q.UNKNOWN
     return [
         (steps, float(record.steps)),
-        _wall(forecasts.epoch(record)),
         _wall(forecasts.wall(record)),
+        _epoch(record),
         _reading(timing.step_median, q.duration),
         _reading(timing.samples_per_second, q.rate),
         _reading(memory.rss_main_peak, q.size),
@@ -209,6 +209,15 @@ def _wall(reading: Reading) -> Part:
     shown, order = _reading(reading, q.wall)
     guess = reading.value is not None and reading.method.startswith("forecast")
     return (f"~{shown}", order) if guess else (shown, order)
+
+
+def _epoch(record: RunRecord) -> Part:
+    """The training of one epoch; `≤` before it where waiting for data is still in it."""
+    from results import epochs
+
+    found = epochs.training(record)
+    shown, order = _wall(found)
+    return (f"≤ {shown}", order) if found.method == epochs.AT_MOST else (shown, order)
 
 
 def _plain(value: float | None, write: q.Write = q.number) -> Part:

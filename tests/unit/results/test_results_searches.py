@@ -41,10 +41,10 @@ def test_each_split_is_a_row_and_the_corpus_is_paid_once(make):
     assert first["encode corpus (passages/s)"] == "1:40.00 (1,148/s)"
     assert first["encode queries (/s)"] == "0:04.00 (1,262/s)"
     assert first["search (queries/s)"] == "0:05.00 (1,009/s)"
-    assert first["1 epoch"] == "1:49.00"
+    assert first["1 epoch (encode, search)"] == "1:49.00"
     assert first["time to first batch"] == "0:12.50"
     assert second["encode corpus (passages/s)"] == "reused"
-    assert second["1 epoch"] == "0:09.00"
+    assert second["1 epoch (encode, search)"] == "0:09.00"
     assert second["ranked per query"] == "500 (exact, bf16)"
 
 
@@ -62,7 +62,7 @@ def test_an_evaluation_is_a_row_of_the_weekly_table(make):
     assert shown["loaded samples"] == "10,092"
     assert shown["steps"] == "490 batches"
     assert shown["1 epoch wall-clock"] == "2:20.00"
-    assert shown["training steps of 1 epoch"] == "1:58.00 (490)"
+    assert shown["training of 1 epoch"] == "1:58.00 (490)"
     assert any("Evaluations:" in remark.text for remark in table.remarks)
     assert len(measures.steps([make.record(), run]).rows) <= 1, "it has no steps to time"
 

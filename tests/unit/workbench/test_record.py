@@ -8,8 +8,9 @@ import pytest
 
 from engines import protocol as p
 from results import store
-from workbench import record, reporting
-from workbench.state import fold
+from workbench import headless, record, reporting
+from workbench.exits import ExitStatus
+from workbench.state import RunView, SuiteState, fold
 
 SPEC = p.RunSpec(
     suite="s", run_id="01-retrieval-a-m", engine="retrieval", subset="a", model="m",
@@ -59,6 +60,33 @@ def test_a_completed_run() -> None:
     assert made.metrics[0].value == 0.25
     assert made.counters == {"oversize": 1.0}
     assert made == type(made).model_validate_json(made.model_dump_json())
+
+
+def test_the_mean_of_the_epoch_stands_beside_the_last_window() -> None:
+    timing = TIMING.model_copy(
+        update={"epoch_loss": 2.25, "epoch_loss_steps": 4, "epoch_stall_seconds": 0.5,
+                "data_stall_share": 0.25}
+    )  # fmt: skip
+    last = START[-1].model_copy(update={"epoch": 1.0})
+    done = (p.Done(t=5), p.End(t=6, cause="completed", exit_code=0))
+    made = record.build(SPEC, fold(entries(*START[:-1], last, timing, *done)), "s/runs/01")
+    assert (made.train["loss"], made.train["epoch_loss"], made.train["epoch"]) == (1.5, 2.25, 1.0)
+    assert made.timing.epoch_loss_steps == 4
+    assert made.timing.epoch_stall_seconds.value == 0.5
+    assert made.timing.data_stall_share.value == 0.25
+
+
+def test_only_costing_runs_without_a_timed_step_have_measured_nothing() -> None:
+    completed = fold(entries(*START[:4], p.End(t=6, cause="completed", exit_code=0)))
+
+    def status(*specs: p.RunSpec) -> ExitStatus:
+        runs = tuple(RunView(spec, spec.run_id, completed) for spec in specs)
+        return headless.exit_status(SuiteState("s", warden="ended", runs=runs))
+
+    probe = SPEC.model_copy(update={"task": "probe", "probe": p.Probe()})
+    assert status(SPEC) is ExitStatus.COMPLETED
+    assert status(probe) is ExitStatus.NOTHING_MEASURED
+    assert status(probe, SPEC) is ExitStatus.COMPLETED
 
 
 def test_a_short_last_batch_is_not_what_training_ended_with() -> None:
