@@ -11,7 +11,7 @@ from typing import Final
 
 from datasets_mm.profile import Lengths, PictureProfile, Profile
 from datasets_mm.recipe import Form
-from workbench import choice_rows
+from workbench import choice_rows, schema_rows
 from workbench.profile_figures import (
     UNKNOWN,
     Figure,
@@ -39,8 +39,9 @@ SHOWN_CANDIDATES: Final = 20
 def sections(profiles: Profiles) -> list[Section]:
     """Everything that is known of one profile or two."""
     made = (
-        _size, _filled, _candidates, choice_rows.answers, choice_rows.kinds, _questions, _lengths,
-        _duplicates, _pictures, choice_rows.sizes, choice_rows.tokens, _left_out,
+        _size, schema_rows.section, _filled, _candidates, choice_rows.answers, choice_rows.kinds,
+        _questions, _lengths, _duplicates, _pictures, choice_rows.sizes, choice_rows.tokens,
+        _left_out,
     )  # fmt: skip
     return [section for make in made if (section := make(profiles)).rows]
 
