@@ -15,7 +15,7 @@ from workbench.fit.gpus import Gpu
 from workbench.plan import SuitePlan
 
 ENGINE: Final = "vqa"
-"""Whose notebook the variables and the rule are from; other engines' plans are left alone."""
+"""Whose notebook the rule is from; other engines' batches are left alone."""
 
 
 def applied(
@@ -26,12 +26,17 @@ def applied(
     Raises:
         PlanError: a variable holds no number.
     """
-    if set(asked.engines) != {ENGINE}:
+    if len(set(asked.engines)) != 1:
         return asked
-    named, origins = environment.read(variables)
+    engine = asked.engines[0]
+    named, origins = environment.read(variables, engine)
+    if engine != ENGINE and not named:
+        return asked
     named = {key: value for key, value in named.items() if key not in flagged}
     origins = {key: origins[key] for key in named}
     settings = {**asked.settings, **named}
+    if engine != ENGINE:
+        return asked.model_copy(update={"settings": settings, "origins": origins})
     decided = settings.keys() | _decided(asked)
     more, why = _batches(settings, decided, gpu, environment.effective_batch(variables))
     if "accumulation" in flagged:
