@@ -10,9 +10,17 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from datasets_mm import tomlfile
 from datasets_mm.encoding import Encoding
@@ -150,7 +158,28 @@ class Balance(Strict):
     n: int | None = Field(
         None, ge=1, description="records to keep; empty: as many of each as the smallest group has"
     )
+    shares: dict[str, float] | None = Field(
+        None,
+        description="share of some groups in what is kept; the others keep their proportions; as "
+        "many records as these shares allow",
+    )
     seed: int = 0
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes without shares keep their digests from before this key."""
+        found: dict[str, Any] = standard(self)
+        return found if self.shares else {k: v for k, v in found.items() if k != "shares"}
+
+    @model_validator(mode="after")
+    def _shares_are_of_one_key(self) -> Self:
+        if self.shares is None:
+            return self
+        if len(self.by) != 1 or self.n is not None:
+            raise ValueError("shares: give one key in `by`, and no `n`: it follows from the shares")
+        if any(share <= 0 for share in self.shares.values()) or sum(self.shares.values()) >= 1:
+            raise ValueError("shares: each is more than 0, and all of them together less than 1")
+        return self
 
 
 Step = Annotated[

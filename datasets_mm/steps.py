@@ -8,8 +8,9 @@ that is read in another order gives the same subset, and a sample of 5 is part o
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasets_mm import groups
@@ -166,12 +167,33 @@ def _balance(step: Balance, rows: Rows, kept: list[int]) -> list[int]:
     for row in _ordered(rows, kept, step.seed):
         members.setdefault(names[row], []).append(row)
     sizes = {name: len(group) for name, group in members.items()}
+    if step.shares is not None:
+        quotas = _quotas(sizes, step.shares)
+        return sorted(row for name, group in members.items() for row in group[: quotas[name]])
     quota, odd = _quota(sorted(sizes.values()), step.n)
     larger = [name for name, size in sizes.items() if size > quota]
     lucky = frozenset(sorted(larger, key=lambda name: (rank(step.seed, name), name))[:odd])
     return sorted(
         row for name, group in members.items() for row in group[: quota + (name in lucky)]
     )
+
+
+def _quotas(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
+    """Records of each group: as many in all as leave every named group its share.
+
+    Groups without a share have the rest in their own proportions. Of a named group that has no
+    record nothing can be kept; its share goes to all others, in proportion.
+    """
+    others = {name: size for name, size in sizes.items() if name not in shares}
+    named = {name: share for name, share in shares.items() if sizes.get(name)}
+    rest = 1 - sum(shares.values()) if others else 0.0
+    whole = sum(named.values()) + rest
+    if not whole:
+        return dict.fromkeys(sizes, 0)
+    wanted = {name: share / whole for name, share in named.items()}
+    wanted |= {name: rest / whole * size / sum(others.values()) for name, size in others.items()}
+    total = min(sizes[name] / share for name, share in wanted.items())
+    return {name: math.floor(total * wanted.get(name, 0.0) + 1e-9) for name in sizes}
 
 
 def _quota(sizes: Sequence[int], wanted: int | None) -> tuple[int, int]:

@@ -6,8 +6,10 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from datasets_mm import groups
 from datasets_mm.recipe import Balance, Dedupe, Limit, Present, Sample, Split, Step, Where
@@ -206,6 +208,27 @@ def test_a_balance_equalises_shares_as_far_as_there_are_records() -> None:
     assert kept_kinds(counts) == {"a": 5, "b": 5, "c": 5}
     assert sum(kept_kinds(counts, n=46).values()) == 46  # one group gives one more
     assert kept_kinds({}, n=3) == {}
+
+
+def test_a_balance_keeps_as_many_as_the_shares_allow() -> None:
+    counts = {"1": 400, "2-3": 300, "4-10": 100, "11+": 200}
+    kept = kept_kinds(counts, shares={"2-3": 0.4, "11+": 0.1})
+    assert kept == {"1": 300, "2-3": 300, "4-10": 75, "11+": 75}  # 750, bound by 2-3
+    assert kept_kinds({"2-3": 10, "11+": 90}, shares={"2-3": 0.4, "11+": 0.4}) == {
+        "2-3": 10, "11+": 10,
+    }  # fmt: skip
+    without = kept_kinds({"1": 60, "2-3": 40}, shares={"2-3": 0.4, "11+": 0.2})
+    assert without == {"1": 40, "2-3": 40}, "the share of what is not there goes to all others"
+    assert kept_kinds({}, shares={"2-3": 0.5}) == {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"shares": {"a": 0.5}, "n": 3}, {"shares": {"a": 1.0}}, {"shares": {"a": 0.0}}],
+)
+def test_shares_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="shares:"):
+        Balance.model_validate({"do": "balance", "by": ["candidates"], **wrong})
 
 
 @given(
