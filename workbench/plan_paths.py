@@ -14,7 +14,7 @@ from workbench import paths
 if TYPE_CHECKING:
     from workbench.plan import SuitePlan
 
-PATH_SETTINGS: Final = ("data_root", "sample_submission")
+PATH_SETTINGS: Final = ("data_root", "sample_submission", "paraphrases")
 MODEL_PATH: Final = "path:"
 
 

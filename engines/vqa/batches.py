@@ -62,9 +62,20 @@ class Gatherer:
         orders = [IDENTITY] * len(own)
         if self._shuffle:
             orders = [ORDERS[int(chance % 24)] for chance in hashed(own, self._seed, epoch, salt=2)]
-        batch = gathered(self._vision, self._questions, own, (orders, scale, True))
+        asked, places = self._worded(own, epoch)
+        batch = gathered(self._vision, asked, places, (orders, scale, True))
         batch = replace(batch, total=len(rows))
         return pinned(batch) if self.pin else batch
+
+    def _worded(self, rows: Rows, epoch: int) -> tuple[Questions, Rows]:
+        """Questions and which of them, each in one of its wordings, by (seed, epoch, row)."""
+        if self._questions.wordings is None:
+            return self._questions, rows
+        some = self._questions.take(rows)
+        draws = hashed(rows, self._seed, epoch, salt=3)
+        known = zip(some.wordings or (), draws, strict=True)
+        texts = [words[int(draw % len(words))] for words, draw in known]
+        return replace(some, texts=texts), np.arange(len(texts))
 
     def to_device(self, batch: VqaBatch, device: torch.device) -> VqaBatch:
         """The batch where it is computed."""

@@ -9,7 +9,7 @@ import numpy as np
 from datasets_mm.build import Subset
 from datasets_mm.folds import FoldError
 from engines.emitter import EngineError
-from engines.vqa import dealing, questions
+from engines.vqa import dealing, paraphrases, questions
 from engines.vqa.context import Context
 from engines.vqa.evaluate import stratified
 from engines.vqa.questions import Questions
@@ -29,6 +29,8 @@ class Data:
     """How the rows were dealt, for the record."""
     delivered: Subset | None = None
     """The subset whose answers are a submission."""
+    worded: str = ""
+    """Which paraphrases the training questions have, for the record; empty: none."""
 
 
 def read_data(context: Context) -> Data:
@@ -52,10 +54,12 @@ def read_data(context: Context) -> Data:
     splits = {name: asked[name] for name in wanted(context, own) if name in asked}
     delivered = subsets.get(spec.subset if spec.task == "infer" else params.infer_on)
     none = asked[spec.subset].take([])
-    train, held, dealt = none, none, ""
+    train, held, dealt, worded = none, none, "", ""
     if spec.task in ("train", "probe"):
         train, held, dealt = deal(context, asked[spec.subset], own)
-    return Data(own.fingerprint, train, held, splits, dealt, delivered)
+        if params.paraphrases:
+            train, worded = paraphrases.applied(train, params.paraphrases)
+    return Data(own.fingerprint, train, held, splits, dealt, delivered, worded)
 
 
 def wanted(context: Context, own: Subset) -> list[str]:

@@ -97,6 +97,11 @@ class _Averages(settings.Settings):
     shuffle_choices: bool = Field(
         True, description="Show the options of a question in another order in every epoch"
     )
+    paraphrases: str = Field(
+        "",
+        description="CSV or JSON lines with other wordings of training questions, of which one is "
+        "drawn in every epoch; empty: none",
+    )
     deterministic: bool = Field(
         False, description="Only kernels with equal results every time; slower on a GPU"
     )

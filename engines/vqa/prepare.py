@@ -110,6 +110,7 @@ def prepare(context: Context, data: Data) -> Prepared:
         "picture_tokens": tokens_said(pictures, data),
         "longest_sample": f"{longest:,} tokens with its picture",
         "folds": data.dealt,
+        **({"paraphrases": data.worded} if data.worded else {}),
         "trainable": lora.listed(model),
         "feature_cache": cache_said,
     }
@@ -132,8 +133,7 @@ def refuse_long(context: Context, words: Wording, pictures: Pictures, data: Data
     params, longest = context.params, 0
     for asked in (data.train, data.validation, *data.splits.values()):
         scales = (1.0,) if asked is data.train else (1.0, *params.tta_scales)
-        said = [Said(*one, "a") for one in zip(asked.texts, asked.options, strict=True)]
-        for row, words_alone in enumerate(words.lengths(said)):
+        for row, words_alone in enumerate(_text_lengths(words, asked)):
             place = asked.root, asked.paths[row]
             seen = max(pictures.tokens(*place, scale) for scale in scales)
             length = words_alone - 1 + seen
@@ -144,6 +144,22 @@ def refuse_long(context: Context, words: Wording, pictures: Pictures, data: Data
                     f"them its picture's, and {params.max_length:,} are allowed; lower long_side "
                     "or max_pixels, or raise max_length"
                 )
+    return longest
+
+
+def _text_lengths(words: Wording, asked: Questions) -> list[int]:
+    """Tokens of each question with its options and an answer; of the longest of its wordings."""
+    if asked.wordings is None:
+        said = [Said(*one, "a") for one in zip(asked.texts, asked.options, strict=True)]
+        return words.lengths(said)
+    rows = [row for row, known in enumerate(asked.wordings) for _ in known]
+    texts = [text for known in asked.wordings for text in known]
+    found = words.lengths(
+        [Said(t, asked.options[r], "a") for r, t in zip(rows, texts, strict=True)]
+    )
+    longest = [0] * len(asked)
+    for row, length in zip(rows, found, strict=True):
+        longest[row] = max(longest[row], length)
     return longest
 
 

@@ -45,6 +45,8 @@ class Questions:
     """Type of the question: the data's own where it has one, else by its words."""
     fold: Rows | None = None
     """Which fold a question belongs to, once they are dealt."""
+    wordings: list[tuple[str, ...]] | None = None
+    """Of each question its own text first, then its paraphrases; None: there are none."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,6 +64,7 @@ class Questions:
             answers=self.answers[at],
             kinds=[self.kinds[row] for row in places],
             fold=None if self.fold is None else self.fold[at],
+            wordings=None if self.wordings is None else [self.wordings[row] for row in places],
         )
 
     def groups(self) -> list[str]:

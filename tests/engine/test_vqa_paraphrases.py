@@ -1,0 +1,88 @@
+"""Paraphrases of training questions: which table is taken, what is drawn, what stays as it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.emitter import EngineError
+from engines.vqa import paraphrases
+from engines.vqa.batches import Gatherer
+from engines.vqa.questions import Questions
+from tests.engine import toys, vqa_toy
+from tests.engine.vqa_toy import go, lines, spec
+
+toy = toys.built(vqa_toy.write)
+
+
+def questions(count=3):
+    return Questions(
+        ids=[f"q{n}" for n in range(count)], paths=["p.png"] * count, root=Path(),
+        texts=[f"What is {n}?" for n in range(count)], options=[("a", "b", "c", "d")] * count,
+        answers=np.zeros(count, np.int64), kinds=["what"] * count,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "question,paraphrase\nWhat is 0?,Which is 0?\nWhat is 0?,Name 0.\nWhat is 2?,\n"),
+        ("t.csv", "\ufeffid,paraphrase\nq0,Which is 0?\nq0, Name  0.\nq0,What is 0?\nother,X?\n"),
+        ("t.jsonl", '{"data_id": "q0", "paraphrase": ["Which is 0?", "Name 0."]}\n\n'),
+    ],
+)
+def test_a_table_words_the_questions_that_it_names(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    worded, said = paraphrases.applied(questions(), str(tmp_path / name))
+    assert worded.wordings == [
+        ("What is 0?", "Which is 0?", "Name 0."), ("What is 1?",), ("What is 2?",),
+    ]  # fmt: skip
+    assert said.startswith("1 of 3 training questions have 2 more wordings")
+    assert worded.take([2, 0]).wordings == [worded.wordings[2], worded.wordings[0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("question,other\nWhat is 0?,x\n", "row 1 lacks `paraphrase`"),
+        ("text,paraphrase\nWhat is 0?,x\n", "row 1 lacks a column that names the question"),
+        ("question,paraphrase\nWhy?,x\n", "names none of the 3 training questions"),
+        ("question,paraphrase\n", "it has no wording"),
+    ],
+)
+def test_a_table_that_is_none_is_a_sentence(tmp_path, text, reason):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(EngineError, match=reason):
+        paraphrases.applied(questions(), str(path))
+    with pytest.raises(EngineError, match="No such file"):
+        paraphrases.applied(questions(), str(tmp_path / "none.csv"))
+
+
+def test_a_wording_is_drawn_by_seed_epoch_and_row(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "question,paraphrase\n" + "".join(f"What is {n}?,Which is {n}?\n" for n in range(40))
+    )
+    worded, _ = paraphrases.applied(questions(40), str(tmp_path / "t.csv"))
+    rows = np.arange(40)
+
+    def texts(seed, epoch, some=rows):
+        found, places = Gatherer(None, worded, seed, shuffle=False)._worded(some, epoch)
+        return [found.texts[place] for place in places]
+
+    assert texts(7, 0) == texts(7, 0), "a resumed run sees what it would have seen"
+    assert texts(7, 0)[5:9] == texts(7, 0, rows[5:9]), "whatever batch a question is in"
+    assert texts(7, 0) != texts(7, 1) != texts(8, 1)
+    assert 8 < sum(text.startswith("Which") for text in texts(7, 0)) < 32
+    plain = Gatherer(None, questions(), 7, shuffle=False)._worded(rows[:3], 0)
+    assert plain[0].texts == questions().texts
+
+
+def test_a_run_learns_paraphrases_and_answers_the_questions_as_they_are(toy, tmp_path):
+    table = tmp_path / "t.csv"
+    asked = sorted({row["question"] for row in vqa_toy.rows()})
+    table.write_text("question,paraphrase\n" + "".join(f'"{q}","{q[::-1]}"\n' for q in asked))
+    sent = go(spec(toy, settings={"paraphrases": str(table)}), tmp_path / "run")
+    plan = next(m for m in sent if m.kind == "plan")
+    assert "training questions have 1 more wordings" in plan.facts["paraphrases"]
+    assert lines(tmp_path / "run", "validation")
