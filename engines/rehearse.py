@@ -10,6 +10,7 @@ import importlib
 import sys
 import time
 from importlib.util import find_spec
+from typing import Any
 
 from engines import catalog, models
 from engines.emitter import EngineError
@@ -46,8 +47,22 @@ def others(host: dict[str, int], ranks: int) -> dict[str, int]:
     return {OTHERS: (ranks - 1) * own} if ranks > 1 else {}
 
 
+def compile_nothing() -> None:
+    """Leave torch's compiler unloaded: libraries decorate functions with it that nobody calls here.
+
+    Loading it takes longer than a rehearsal.
+    """
+    import torch
+
+    def uncompiled(function: Any = None, **_: Any) -> Any:
+        return function if function is not None else lambda given: given
+
+    torch.compile = uncompiled
+
+
 def main() -> None:
     """Answer until stdin ends."""
+    compile_nothing()
     for line in sys.stdin:
         need = answer(Want.model_validate_json(line))
         sys.stdout.write(need.model_dump_json() + "\n")

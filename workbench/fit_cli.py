@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,7 +79,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """Steps, GPU memory by part and host memory of a plan's runs; exit code 1: does not fit."""
     from results.text import clean
     from workbench import paths
-    from workbench.fit import asking, forecast, planned, support
+    from workbench.fit import asking, checklist, forecast, planned, support
 
     flags: dict[str, Any] = {"engine": engine, "subsets": subset, "models": model, "task": task}
     if not (plan_file or preset):
@@ -93,12 +95,16 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         typer.echo(f"workbench: {clean(problem)}", err=True)
         fits = False
     needs: list[Need | None] = [None] * len(specs)
-    if not isinstance(where, forecast.Unknown):
-        needs[:] = asking.ask([forecast.want(spec, where) for spec in specs], cache_root)
-    for spec, need in zip(specs, needs, strict=True):
-        count = rows or planned.rows_of(spec.subset, cache_root)
-        shown = _Shown(spec, asked.origins, count, where, host)
-        fits &= shown.tell(need, markdown=markdown, as_json=as_json)
+    with asking.kept_open(_talk):
+        if not isinstance(where, forecast.Unknown):
+            needs[:] = asking.ask([forecast.want(spec, where) for spec in specs], cache_root)
+        for spec, need in zip(specs, needs, strict=True):
+            count = rows or planned.rows_of(spec.subset, cache_root)
+            shown = _Shown(spec, asked.origins, count, where, host)
+            fits &= shown.tell(need, markdown=markdown, as_json=as_json)
+    if specs and not as_json:
+        again = _command(plan_file, preset, flags, setting, cpu=cpu)
+        _say_list("To run it elsewhere", checklist.lines(specs, again), markdown=markdown)
     raise typer.Exit(ExitStatus.COMPLETED if fits else ExitStatus.FAILED)
 
 
@@ -133,7 +139,7 @@ def forecast_runs(
         PlanError: something does not fit at all.
     """
     from workbench import paths, plan
-    from workbench.fit import forecast, support
+    from workbench.fit import asking, forecast, support
 
     cache_root = paths.cache_root()
     where = forecast.locate(asked.gpu, asked.devices, cpu=asked.cpu)
@@ -146,7 +152,8 @@ def forecast_runs(
     lines += problems
     if isinstance(where, forecast.Unknown):
         return asked, specs, [*lines, f"memory forecast: n/a ({where.reason})"]
-    specs, said = forecast.judged(specs, where, cache_root, anyway=anyway)
+    with asking.kept_open(_talk):
+        specs, said = forecast.judged(specs, where, cache_root, anyway=anyway)
     return asked, specs, [*lines, *said]
 
 
@@ -221,7 +228,7 @@ class _Shown:
 
     def _memory(self, need: Need, where: Gpu | Host, *, markdown: bool) -> None:
         from workbench import paths
-        from workbench.fit import planned, table, verdict
+        from workbench.fit import checklist, planned, table, verdict
         from workbench.fit.verdict import Host
 
         _print(table.of_memory(need, where), markdown=markdown)
@@ -229,9 +236,14 @@ class _Shown:
             _print(table.of_host(need, self.host_bytes), markdown=markdown)
         found = verdict.worst(need, where)
         _say(verdict.sentence(found, where), markdown=markdown)
+        if not isinstance(where, Host):
+            _say_estimate(self.spec, need, where, markdown=markdown)
         if not found.fits:
             lowered = planned.lowered(self.spec, where, paths.cache_root(), found.phase)
             _print(table.of_lowered(lowered), markdown=markdown)
+        elif not isinstance(where, Host):
+            ways = checklist.remedies(self.spec, found.phase)
+            _say_list("If memory does not suffice all the same", ways, markdown=markdown)
         if not isinstance(where, Host) and sum(need.host.values()) > self.host_bytes:
             _say("host memory does not suffice: close other programs, or lower workers",
                  markdown=markdown)  # fmt: skip
@@ -256,6 +268,56 @@ class _Shown:
                 found = verdict.worst(need, where)
                 said["verdict"] = {**found._asdict(), "fits": found.fits}
         typer.echo(escape_json(json.dumps(said)))
+
+
+def _command(
+    plan_file: Path | None,
+    preset: str | None,
+    flags: dict[str, Any],
+    settings: list[str] | None,
+    *,
+    cpu: bool,
+) -> list[str]:
+    """The `run` command of the same plan."""
+    named = [str(plan_file)] if plan_file else ["-p", preset] if preset else []
+    words = {"engine": "-e", "subsets": "-d", "models": "-m"}
+    for key, flag in words.items():
+        for value in flags[key] or ():
+            named += [flag, "SUBSET" if value == NO_SUBSET else value]
+    named += ["--task", flags["task"]] if flags["task"] else []
+    for one in settings or ():
+        named += ["--set", one]
+    return ["workbench", "run", *named, *(["--cpu"] if cpu else []), "--headless"]
+
+
+def _say_estimate(spec: RunSpec, need: Need, where: Gpu, *, markdown: bool) -> None:
+    from workbench.fit import checklist
+
+    if said := checklist.audit_estimate(spec, need, where):
+        _say(said if markdown else _wrapped(said), markdown=markdown)
+
+
+def _say_list(title: str, lines: Sequence[str], *, markdown: bool) -> None:
+    _say(f"### {title}" if markdown else f"\n{title}:", markdown=markdown)
+    for line in lines:
+        text = line if line[:1].isdigit() else f"- {line}"
+        _say(text if markdown else _wrapped(text), markdown=False)
+    _say("", markdown=False)
+
+
+def _wrapped(line: str) -> str:
+    """Within 80 columns; words are not cut, so that a command can still be copied."""
+    indent = " " * (line.index(" ") + 1)
+    return textwrap.fill(
+        line, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _talk(text: str) -> None:
+    """How far it is, for a person who waits."""
+    from results.text import clean_line
+
+    typer.echo(f"workbench: {clean_line(text)}", err=True)
 
 
 def _say(text: str, *, markdown: bool) -> None:

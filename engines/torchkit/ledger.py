@@ -59,6 +59,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     def __init__(self, rounding: int = 1) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch
         self.peak = Peak()
+        self.peaks: dict[str, Peak] = {}
+        """By the part that was at work: the most that lived when it made something."""
         self.total = 0
         self.parts: Counter[str] = Counter()
         self._entries: dict[int, _Entry] = {}
@@ -99,6 +101,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     def forget_peak(self) -> None:
         """The peak starts anew from what lives now."""
         self.peak = Peak(self.total, dict(+self.parts))
+        self.peaks = {"": self.peak}
 
     def _book(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -110,8 +113,11 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         self._entries[key] = _Entry(size, self._part, watch)
         self.parts[self._part] += size
         self.total += size
-        if self.total > self.peak.total:
-            self.peak = Peak(self.total, dict(+self.parts))
+        known = self.peaks.get(self._part)
+        if known is None or self.total > known.total:
+            self.peaks[self._part] = now = Peak(self.total, dict(+self.parts))
+            if self.total > self.peak.total:
+                self.peak = now
 
     def _close(self, key: int) -> None:
         entry = self._entries.pop(key, None)

@@ -236,6 +236,13 @@ def training(
     return peak
 
 
+def drop(model: nn.Module) -> None:
+    """Give a model's tensors back at once: modules hold each other until the next collection."""
+    for module in model.modules():
+        module._parameters.clear()
+        module._buffers.clear()
+
+
 class BookedCache:
     """Makes the key-value cache of a prediction, whose tensors are booked as what they are."""
 

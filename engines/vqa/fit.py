@@ -8,7 +8,6 @@ picture at a time, and is gone from then on.
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +22,9 @@ from torch.nn import functional
 from engines import models
 from engines.emitter import EngineError
 from engines.fitting import Need, Phase, Want
-from engines.torchkit import pretrained, rehearsal, shipped
+from engines.torchkit import depths, pretrained, rehearsal, shipped
 from engines.torchkit.configs import ATTENTION
+from engines.torchkit.depths import Measured
 from engines.torchkit.ledger import Ledger, book_model
 from engines.torchkit.precision import DTYPES
 from engines.torchkit.rehearsal import INPUTS, LOGITS, LORA, Tuning
@@ -128,41 +128,60 @@ def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
     eye = Eye.of(config)
     most = longest.of(want, eye.patch * eye.merge)
     kept = caching.wanted(Params.model_validate(want.params), trains=want.trains)
-    phases: dict[Phase, dict[str, int]] = {}
-    with rehearsal.stage(tuning) as ledger:
-        model, weights = build(config, tuning)
-        book_model(ledger, model, part_of(model, tuning))
-        looked = keep(ledger, model, Sizes.of(want, "predict_batch", eye, most)) if kept else {}
-        if want.trains:
-            sizes = Sizes.of(want, "batch", eye, most)
-            seen = inputs(ledger, sizes, features_of(model, tuning, kept))
-            step = rehearsal.training(  # the loop holds its batch until the next one
-                ledger, model, tuning, lambda: loss(ledger, model, sizes, seen), seen
-            ).parts
-            phases["train"] = max(step, looked, key=_total)
-            del seen
-        sizes = Sizes.of(want, "predict_batch", eye, most)
-        answered = predict(ledger, model, tuning, (sizes, features_of(model, tuning, kept)))
-        phases["predict"] = answered if want.trains else max(answered, looked, key=_total)
-        learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        waits = sample_bytes(most, eye, features_of(model, tuning, kept))
+    text = config.get("text_config") or {}
+
+    def measure(layers: int) -> Measured:
+        cut = {**config, "text_config": depths.shallow(text, layers)} if layers else config
+        return measured(want, cut, tuning, (eye, most, kept))
+
+    found = depths.at_depth(depths.layers_of(text), measure)
+    phases: dict[Phase, dict[str, int]] = {"predict": depths.largest(found.peaks, "predict")}
+    if want.trains:
+        phases = {"train": depths.largest(found.peaks, "train"), **phases}
+    sizes, counts = Sizes.of(want, "predict_batch", eye, most), found.counts
     facts = {
         "sizes of the model": source,
         "longest sample": f"{sizes.length:,} tokens, {sizes.merged:,} of them the picture's "
         f"({most.predict[1]} x {most.predict[0]} pixels)",
         **most.facts,
-        "trained parameters": f"{learnt:,}",
+        "trained parameters": f"{counts['learnt']:,}",
         "precision": rehearsal.precision_said(want, tuning),
         "vision tower": "one pass for each picture, then given back" if kept else "in every step",
     }
     if source == shipped.SCRATCH:
         facts["left out"] = "the base that is trained first, with all its parameters"
-    host = rehearsal.host(want, RUNTIME_BYTES, weights, waits, phases)
+    host = rehearsal.host(want, RUNTIME_BYTES, counts["files"], counts["waits"], phases)
     return Need(phases=phases, host=host, facts=facts)
 
 
-def _total(parts: dict[str, int]) -> int:
-    return sum(parts.values())
+def measured(
+    want: Want, config: dict[str, Any], tuning: Tuning, reads: tuple[Eye, Longest, bool]
+) -> Measured:
+    """A step and a prediction of a model of these sizes. `reads`: how it sees, what, and whether
+    features are kept."""
+    eye, most, kept = reads
+    peaks: dict[str, dict[str, int]] = {}
+    with rehearsal.stage(tuning) as ledger:
+        model, files = build(config, tuning)
+        book_model(ledger, model, part_of(model, tuning))
+        sizes = Sizes.of(want, "predict_batch", eye, most)
+        if kept:
+            first = "train" if want.trains else "predict"
+            peaks[f"{first}: features"] = keep(ledger, model, sizes)
+        features = features_of(model, tuning, kept)
+        if want.trains:
+            batch = Sizes.of(want, "batch", eye, most)
+            seen = inputs(ledger, batch, features)
+            rehearsal.training(  # the loop holds its batch until the next one
+                ledger, model, tuning, lambda: loss(ledger, model, batch, seen), seen
+            )
+            peaks |= {f"train: {at}": peak.parts for at, peak in ledger.peaks.items()}
+            del seen
+        predict(ledger, model, tuning, (sizes, features))
+        peaks |= {f"predict: {at}": peak.parts for at, peak in ledger.peaks.items()}
+        learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        waits = sample_bytes(most, eye, features)
+    return Measured(peaks, {"learnt": learnt, "files": files, "waits": waits})
 
 
 class Features(NamedTuple):
@@ -197,8 +216,8 @@ def keep(ledger: Ledger, model: Any, sizes: Sizes) -> dict[str, int]:
     shown = inputs(ledger, alone, None).shown
     with ledger.part(SEEN), torch.no_grad():
         look(model.model.visual, shown, alone)
+    rehearsal.drop(model.model.visual)
     model.model.visual = nn.Module()
-    gc.collect()  # modules hold each other
     return {name: size for name, size in ledger.peak.parts.items() if name != LORA}
 
 

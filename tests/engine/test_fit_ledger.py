@@ -130,6 +130,40 @@ def test_towers_of_other_sizes_are_rehearsed(sizes):
     assert not any("vision tower" in parts for parts in need.phases.values())
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quantize": "none", "checkpointing": False, "feature_cache": False},
+        {"quantize": "none", "checkpointing": True, "accumulation": 1, "lora_rank": 64, "batch": 1},
+    ],
+    ids=["activations of all layers", "gradients of all layers"],
+)
+def test_shallow_models_say_what_the_whole_one_needs(settings, monkeypatch):
+    from engines.models import ModelEntry
+    from engines.torchkit import depths
+    from engines.vqa import fit, shapes
+    from tests.engine.vqa_toy import SIZES
+
+    sizes = SIZES | {"vocabulary": 400, "layers": 12}
+    config, source = shapes.architecture(ModelEntry(name="deep", family="vlm", architecture=sizes))
+    want = Shape("deep", {"long_side": 56, **settings}).want()
+    seen: list[int] = []
+    measured_at = fit.measured
+
+    def counted(asked, cut, *rest):
+        seen.append(cut["text_config"]["num_hidden_layers"])
+        return measured_at(asked, cut, *rest)
+
+    monkeypatch.setattr(fit, "measured", counted)
+    found = fit.forecast(want, config, source)
+    assert seen == [2, 3, 4]
+    monkeypatch.setattr(depths, "LEAST", 100)
+    whole = fit.forecast(want, config, source)
+    assert seen[3:] == [12]
+    assert found.phases == whole.phases
+    assert (found.host, found.facts) == (whole.host, whole.facts)
+
+
 def test_a_rehearsal_that_fails_ends_no_other(monkeypatch):
     from engines import rehearse
     from engines.vqa import fit

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +28,10 @@ from workbench import paths
 
 ENGINES: Final = Path(str(engines.__file__)).parent
 SECONDS: Final = 300.0
-"""One rehearsal of a 7B model takes some ten seconds, and loading torch as long again."""
+"""One rehearsal of a 7B model takes some seconds, and loading torch and transformers five."""
+CLOSING_SECONDS: Final = 5.0
+
+Say = Callable[[str], None]
 
 
 def ask(wants: Sequence[Want], cache_root: Path) -> list[Need]:
@@ -45,23 +52,101 @@ def remembered(want: Want, cache_root: Path) -> Need | None:
     return _read(_place(want, cache_root))
 
 
+class _Rehearser:
+    """The child that rehearses, for as long as there are questions: it loads torch once."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, **paths.module_path(os.environ)}
+        self._last_words = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "engines.rehearse"], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._last_words, env=environment, bufsize=0,
+        )  # fmt: skip
+        self._read = b""
+
+    def answer(self, want: Want) -> Need:
+        """What the child says, or why it says nothing; it is ended where it takes too long."""
+        if self._process.stdin is None:
+            raise RuntimeError("the child was started without a pipe")
+        try:
+            self._process.stdin.write(f"{want.model_dump_json()}\n".encode())
+            return Need.model_validate_json(self._line(time.monotonic() + SECONDS))
+        except TimeoutError:
+            self._process.kill()
+            return Need(problem=f"the rehearsal has not ended within {SECONDS:g} s")
+        except (OSError, EOFError, ValueError):
+            return Need(problem=f"the rehearsal failed: {self._why()[:300]}")
+
+    def _line(self, until: float) -> bytes:
+        out = self._process.stdout
+        if out is None:
+            raise EOFError
+        while b"\n" not in self._read:
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([out], [], [], left)[0]:
+                raise TimeoutError
+            if not (more := out.read(65_536)):
+                raise EOFError
+            self._read += more
+        line, _, self._read = self._read.partition(b"\n")
+        return line
+
+    def _why(self) -> str:
+        """The child's last words; it has ended."""
+        code = self._process.wait()
+        self._last_words.seek(0)
+        said = self._last_words.read().decode("utf-8", "replace").strip().splitlines()
+        return (said or [f"it ended with {code}"])[-1]
+
+    def close(self) -> None:
+        """End the child: it reads until its input ends."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._last_words.close()
+
+
+class _Kept:
+    """The child of a `kept_open` context, once it was needed."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.child: _Rehearser | None = None
+
+
+_kept: list[_Kept] = []
+
+
+@contextmanager
+def kept_open(say: Say) -> Iterator[None]:
+    """Questions of this context have one child. `say` hears each that takes time."""
+    _kept.append(_Kept(say))
+    try:
+        yield
+    finally:
+        kept = _kept.pop()
+        if kept.child is not None:
+            kept.child.close()
+
+
 def _child(wants: Sequence[Want]) -> list[Need]:
     """Ask the child; what it did not answer has its last words as a reason."""
-    lines = "".join(f"{want.model_dump_json()}\n" for want in wants)
-    environment = {**os.environ, **paths.module_path(os.environ)}
-    limit = SECONDS * len(wants)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "engines.rehearse"], input=lines, capture_output=True,
-            encoding="utf-8", errors="replace", timeout=limit, check=False, env=environment,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        reason = f"the rehearsal has not ended within {limit:g} s"
-        return [Need(problem=reason)] * len(wants)
-    said = [Need.model_validate_json(line) for line in done.stdout.splitlines() if line]
-    last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-    lost = Need(problem=f"the rehearsal failed: {last[:300]}")
-    return [*said, *[lost] * (len(wants) - len(said))]
+    if not _kept:
+        with kept_open(lambda _: None):
+            return _child(wants)
+    kept = _kept[-1]
+    if kept.child is None:
+        kept.child = _Rehearser()
+    found = []
+    for number, want in enumerate(wants, 1):
+        kept.say(f"rehearsing a step of {want.model} on fake tensors, {number} of {len(wants)} …")
+        found.append(kept.child.answer(want))
+    return found
 
 
 def _place(want: Want, cache_root: Path) -> Path:

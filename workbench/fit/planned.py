@@ -27,6 +27,8 @@ class Steps(NamedTuple):
     rows: int
     train: int
     held_out: int
+    looked_at: int
+    """Of those, rows that a look at the validation takes, stratified."""
     batch: int
     accumulation: int
     ranks: int
@@ -107,7 +109,9 @@ def steps(params: Mapping[str, Any], rows: int) -> Steps:
     epochs = float(params.get("epochs", 1.0))
     total = -int(-(epochs * each) // 1)
     total = min(total, params.get("max_steps") or total)
-    return Steps(rows, train, held, batch, accumulation, ranks, each, epochs, total)
+    limit = int(params.get("validate_limit") or 0)
+    looked_at = min(held, limit) if limit else held
+    return Steps(rows, train, held, looked_at, batch, accumulation, ranks, each, epochs, total)
 
 
 def lowered(spec: RunSpec, where: Gpu | Host, cache_root: Path, phase: Phase) -> list[Lowered]:

@@ -18,6 +18,12 @@ TARGET_EFFECTIVE_BATCH: Final = 16
 """Samples of an optimizer step in the audit, where a plan says nothing."""
 
 
+AUDIT_PREDICTS: Final = (15, 17)
+"""GB that the audit expects in prediction on an A10G; it does not say how it came to them."""
+AUDITED: Final = frozenset({"qwen2.5-vl-3b"})
+"""The model of its notebook."""
+
+
 class Rule(NamedTuple):
     """From so many bytes of VRAM on: micro-batch and prediction batch, and who says so."""
 

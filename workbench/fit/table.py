@@ -24,6 +24,7 @@ def of_steps(found: Steps, origins: Mapping[str, str]) -> Table:
         ("rows", f"{found.rows:,}", ""),
         ("trained on", f"{found.train:,}", ""),
         ("held out", f"{found.held_out:,}", ""),
+        *_looked_at(found),
         ("micro-batch", f"{found.batch:,}", origins.get("batch", "")),
         ("accumulation", f"{found.accumulation:,}", origins.get("accumulation", "")),
         *([("processes", f"{found.ranks:,}", "nproc_per_node")] if found.ranks > 1 else []),
@@ -33,6 +34,13 @@ def of_steps(found: Steps, origins: Mapping[str, str]) -> Table:
     ]
     columns = (Column("steps"), Column("", right=True), Column("from"))
     return Table(columns, tuple((_value(a), _value(b), Cell(c)) for a, b, c in lines))
+
+
+def _looked_at(found: Steps) -> list[tuple[str, str, str]]:
+    """Where a look at the validation takes fewer rows than are held out."""
+    if found.looked_at == found.held_out:
+        return []
+    return [("validation, stratified", f"{found.looked_at:,}", "validate_limit")]
 
 
 def of_memory(need: Need, where: Gpu | Host) -> Table:

@@ -171,6 +171,27 @@ def test_wrong_variables_are_all_named():
         environment.effective_batch({"EFFECTIVE_BATCH_SIZE": "0"})
 
 
+def test_the_names_of_the_weekly_log_are_those_of_a_retrieval_plan():
+    weekly = plan.preset("weekly-m2kr")
+    variables = {
+        "NUM_EPOCHS": "2", "PER_DEVICE_TRAIN_BS": "32", "GRAD_ACCUM": "2", "NUM_WORKERS": "4",
+        "WARMUP_STEPS": "5", "PIN_MEMORY": "True", "BF16": "False", "TF32": "0",
+        "NPROC_PER_NODE": "1", "LORA_R": "8",
+    }  # fmt: skip
+    made = applying.applied(weekly, {"workers"}, A10G, variables)
+    changed = {k: v for k, v in made.settings.items() if weekly.settings.get(k) != v}
+    assert changed == {
+        "epochs": 2.0, "batch": 32, "accumulation": 2, "timing_warmup_steps": 5,
+        "pin_memory": True, "precision": "fp32", "tf32": False, "nproc_per_node": 1,
+    }  # fmt: skip
+    assert made.settings["workers"] == 12, "--set wins"
+    assert made.origins["batch"] == "environment: PER_DEVICE_TRAIN_BS=32"
+    assert made.origins.keys() == changed.keys()
+    assert applying.applied(weekly, (), A10G, {"LORA_R": "8"}) == weekly
+    with pytest.raises(plan.PlanError, match="PIN_MEMORY=maybe is neither true nor false"):
+        applying.applied(weekly, (), A10G, {"PIN_MEMORY": "maybe"})
+
+
 def test_what_a_plan_decides_is_left_alone():
     made = applying.applied(audit(settings={"batch": 3, "accumulation": 5}), (), A10G, {})
     assert (made.settings["batch"], made.settings["accumulation"]) == (3, 5)
