@@ -44,7 +44,7 @@ AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `workbench data`."""
-    for command in (describe, diff, check):
+    for command in (describe, diff, check, paraphrase):
         app.command()(command)
 
 
@@ -134,6 +134,30 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
             typer.echo(f"note: {clean_line(remark)}")
         typer.echo(f"{found.name}: {len(wrong) or 'no'} problem{'s' if len(wrong) != 1 else ''}")
     raise typer.Exit(ExitStatus.FAILED if wrong else ExitStatus.COMPLETED)
+
+
+def paraphrase(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    subset: Annotated[str, typer.Argument(help="A subset of questions.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A language model: path:/abs/dir, or by name.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The table to write: CSV.")],
+    each: Annotated[int, typer.Option(min=1, max=16, help="Wordings of a question.")] = 2,
+    limit: Annotated[int, typer.Option(min=0, help="Only the first questions; 0: all.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 16,
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    image_root: ImageRoot = "",
+) -> None:
+    """Write other wordings of questions with a local model, for `--set paraphrases=TABLE`."""
+    from workbench import listing
+
+    if not out.resolve().parent.is_dir():
+        _refuse(f"{out}: its folder does not exist; make it, or give another --out")
+    numbers = {"--each": each, "--limit": limit, "--batch": batch, "--seed": seed}
+    options = [part for name, value in numbers.items() for part in (name, str(value))]
+    place = listing.Place(data_root, image_root)
+    raise typer.Exit(listing.paraphrase(subset, model, out, [*options, *place.flags()]))
 
 
 def _known_fields(names: list[str]) -> None:

@@ -85,6 +85,13 @@ def make_copy(layout: str, out: Path, rows: int) -> ExitStatus:
     return ExitStatus.COMPLETED if _child(layout, command) else ExitStatus.FAILED
 
 
+def paraphrase(subset: str, model: str, out: Path, options: list[str]) -> ExitStatus:
+    """Write a table of paraphrases of a subset's questions, in a child that loads the model."""
+    command = [sys.executable, "-m", "engines.vqa.rewording", subset, "--model", model]
+    command += ["--out", str(out), "--cache-root", str(paths.cache_root()), *options]
+    return ExitStatus.COMPLETED if _child(subset, command) else ExitStatus.FAILED
+
+
 def build_strict(specs: Iterable[RunSpec]) -> bool:
     """Build now what a recipe wants refused rather than skipped; False: it was refused, and said.
 

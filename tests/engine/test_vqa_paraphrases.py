@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from engines.emitter import EngineError
-from engines.vqa import paraphrases
+from engines.torchkit import bases
+from engines.vqa import paraphrases, rewording
 from engines.vqa.batches import Gatherer
 from engines.vqa.questions import Questions
 from tests.engine import toys, vqa_toy
@@ -86,3 +87,44 @@ def test_a_run_learns_paraphrases_and_answers_the_questions_as_they_are(toy, tmp
     plan = next(m for m in sent if m.kind == "plan")
     assert "training questions have 1 more wordings" in plan.facts["paraphrases"]
     assert lines(tmp_path / "run", "validation")
+
+
+def test_wordings_that_cannot_be_one_are_left_out():
+    said = [
+        "Question: Which colour have the 2 cups?", '"what colour are the 2 cups?"', "Two cups?",
+        "Which colour have the 2 cups?\nBecause I was asked.", "What " * 60 + "2?", "  \n",
+    ]  # fmt: skip
+    assert rewording.kept("What colour are the 2 cups?", said) == ["Which colour have the 2 cups?"]
+
+
+def write_language_model(folder):
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = bases.byte_tokenizer(["What is the question?"], 300, ["<end>"])
+    end = tokenizer.token_to_id("<end>")
+    sizes = Qwen2Config(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, eos_token_id=end, bos_token_id=end,
+    )  # fmt: skip
+    Qwen2ForCausalLM(sizes).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
+
+
+def test_a_local_model_writes_the_table_that_a_run_takes(tmp_path):
+    """The words of a random model mean nothing: what is seen is the way from model to table."""
+    write_language_model(tmp_path / "model")
+    writer = rewording.language_model(tmp_path / "model", 2, seed=1)
+    said = writer(["What is 0?", "What is 1, then?"])
+    assert [len(one) for one in said] == [2, 2]
+    asked = rewording.Asked(["What is 0?", "What is 1?"], "path:model", 1, tmp_path / "t.csv")
+    answers = {"What is 0?": ["Which is 0?"], "What is 1?": ["Name 1.", "What is 2?"]}
+    progress = []
+    count = rewording.write(
+        asked, lambda some: [answers[q] for q in some], 1, lambda *at: progress.append(at)
+    )
+    assert count == 2
+    assert progress == [(1, 2, "questions"), (2, 2, "questions")]
+    worded, _ = paraphrases.applied(questions(), str(asked.out))
+    assert worded.wordings == [
+        ("What is 0?", "Which is 0?"), ("What is 1?", "Name 1."), ("What is 2?",),
+    ]  # fmt: skip
