@@ -124,6 +124,14 @@ class RecipeWords(View):
     notes: str = ""
 
 
+class Chart(View):
+    """Counts of a subset to be drawn as bars."""
+
+    subset: str
+    title: str
+    bars: tuple[tuple[str, int], ...]
+
+
 class SuiteView(View):
     """A suite, folded for a report. `results` reads nothing but this."""
 
@@ -136,6 +144,8 @@ class SuiteView(View):
     pending: tuple[str, ...] = ()
     curves: dict[str, RunCurves] = {}
     """By run id."""
+    charts: tuple[Chart, ...] = ()
+    """What the subsets hold, subset by subset."""
     forecasts: tuple[RunRecord, ...] = ()
     """Costing runs, of any suite, with which runs of this one can be compared."""
     notes: dict[str, tuple[str, ...]] = {}

@@ -296,12 +296,23 @@ def report(
     appendix: Annotated[
         bool, typer.Option("--appendix", help="Counters and trained tensors by run, at the end.")
     ] = False,
+    eda: Annotated[
+        bool, typer.Option("--eda", help="With --out: a figure of what the subsets hold, too.")
+    ] = False,
 ) -> None:
     """The weekly report of a suite as Markdown."""
     from workbench import paths, reporting, suite
 
     folder = suite.find(paths.log_root(log_root), name)
-    raise typer.Exit(reporting.report(folder, lang, out, appendix=appendix))
+    if eda and out is None:
+        say("--eda draws a figure; give the folder for it with --out")
+        raise typer.Exit(ExitStatus.USAGE)
+    shown: tuple[Any, ...] = ()
+    if eda:
+        from workbench import charts
+
+        shown = charts.of_records(reporting.suite_records(folder), say)
+    raise typer.Exit(reporting.report(folder, lang, out, appendix=appendix, charts=shown))
 
 
 @app.command()

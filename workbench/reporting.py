@@ -16,7 +16,7 @@ from engines.protocol import RunSpec
 from results import forecasts, formats, notes, optimization, query, store
 from results.schema import Identity, RunRecord
 from results.text import clean, clean_line, escape_json
-from results.view import RunCurves, SearchView, SuiteView
+from results.view import Chart, RunCurves, SearchView, SuiteView
 from workbench import answers, blackbox, examples, paths, plan, suite, suite_words, trials
 from workbench.exits import ExitStatus
 from workbench.state import RunView
@@ -131,13 +131,20 @@ def _forecasts(found: list[RunRecord], everything: list[RunRecord]) -> tuple[Run
     return tuple({id(r): r for r in sources if r is not None}.values())
 
 
-def report(folder: Path, lang: str, out: Path | None, *, appendix: bool = False) -> ExitStatus:
-    """Print the report, or write it with its figures into `out`."""
+def report(
+    folder: Path,
+    lang: str,
+    out: Path | None,
+    *,
+    appendix: bool = False,
+    charts: tuple[Chart, ...] = (),
+) -> ExitStatus:
+    """Print the report, or write it with its figures into `out`. `charts`: of its subsets."""
     if lang not in ("en", "ko"):
         raise suite.SuiteError(f"--lang {lang}: is not known; use en or ko")
     command = [sys.executable, "-m", "results.report", "-", "--lang", lang]
     command += ["--appendix"] if appendix else []
-    found = view(folder)
+    found = view(folder).model_copy(update={"charts": charts})
     if out is not None:
         command += ["--out", str(out)]
         found = _with_sheets(found)

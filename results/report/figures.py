@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from results import formats, rows
 from results.schema import RunRecord
-from results.view import SuiteView
+from results.view import Chart, SuiteView
 
 ACCENT: Final = "#2f6fde"
 INK: Final = "#2b2f36"
@@ -63,13 +63,49 @@ Panel = tuple[list[Line], str]
 
 
 def draw(view: SuiteView) -> dict[str, dict[str, bytes]]:
-    """`loss` and `memory`, each as `svg` and `png`; a figure without any curve is left out."""
+    """`loss`, `memory` and `data`, each as `svg` and `png`; one without a panel is left out."""
+    panels = (("loss", _losses(view)), ("memory", _memories(view)))
     with mpl.rc_context(dict(_STYLE)):
-        return {
-            name: drawn
-            for name, panels in (("loss", _losses(view)), ("memory", _memories(view)))
-            if (drawn := _figure(name, panels))
-        }
+        found = {name: drawn for name, some in panels if (drawn := _figure(name, some))}
+        return found | ({"data": drawn} if (drawn := _charts(view.charts)) else {})
+
+
+def _charts(charts: Sequence[Chart]) -> dict[str, bytes]:
+    """What subsets hold: one panel of bars a chart, with the share of each bar."""
+    shown = [chart for chart in charts if any(n for _, n in chart.bars)][:PANELS]
+    if not shown:
+        return {}
+    across = min(3, len(shown))
+    down = math.ceil(len(shown) / across)
+    tallest = max(len(chart.bars) for chart in shown)
+    figure = Figure(figsize=(3.7 * across, (0.9 + 0.17 * tallest) * down), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(down, across, squeeze=False).flatten()
+    for axis, chart in zip(axes, shown, strict=False):
+        _bars_panel(axis, chart)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    if len(charts) > PANELS:
+        figure.supxlabel(f"first {PANELS} of {len(charts)} charts", color=QUIET, fontsize=8)
+    return {"svg": _bytes(figure, "svg"), "png": _bytes(figure, "png")}
+
+
+def _bars_panel(axis: Any, chart: Chart) -> None:
+    labels, counts = zip(*chart.bars, strict=True)
+    places, whole = range(len(labels)), sum(counts)
+    axis.barh(places, counts, color=ACCENT, height=0.7)
+    axis.set_yticks(places, [_latin(label) for label in labels])
+    axis.invert_yaxis()
+    axis.grid(visible=False, axis="y")
+    axis.set_axisbelow(True)
+    axis.set_xlim(0, max(counts) * 1.25)
+    axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axis.set_title(_latin(f"{chart.subset} · {chart.title}"), color=INK)
+    for place, count in zip(places, counts, strict=True):
+        axis.annotate(
+            f"{100 * count / whole:.1f} %", (count, place), xytext=(3, 0), va="center",
+            textcoords="offset points", color=QUIET, fontsize=7,
+        )  # fmt: skip
 
 
 def _losses(view: SuiteView) -> dict[str, Panel]:

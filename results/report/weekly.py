@@ -191,7 +191,8 @@ def _figures(figures: Mapping[str, str], lang: str) -> Iterator[str]:
         if not name:
             yield say("report.no figures", lang).format(escape(link))
         else:
-            title = say("report.loss" if name == "loss" else "report.memory figure", lang)
+            key = {"loss": "report.loss", "data": "report.data figure"}
+            title = say(key.get(name, "report.memory figure"), lang)
             yield f"![{title}]({link})"
 
 

@@ -1,0 +1,65 @@
+"""What a subset holds as bars for a report: the tables of `data describe`, drawn.
+
+Apart from `profile_rows`, which makes the rows: here is chosen which of them are worth a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from results.text import clean_line
+from results.view import Chart
+from workbench import profiles
+from workbench.profile_rows import sections
+
+if TYPE_CHECKING:
+    from datasets_mm.profile import Profile
+    from results.schema import RunRecord
+    from workbench.profile_figures import Section
+
+AS_BARS: Final = (
+    "candidate passages a record", "captions a record", "first WH-word of the question",
+    "right answer", "type of question",
+)  # fmt: skip
+"""Sections whose rows are counts of one whole."""
+MOST_BARS: Final = 24
+
+
+def of_records(records: Iterable[RunRecord], say: Any) -> tuple[Chart, ...]:
+    """Charts of every subset that the records are of; one that cannot be scanned is said.
+
+    `say`: hears a sentence before each scan, and why a subset has no chart.
+    """
+    known: dict[str, Any] = {}
+    for record in records:
+        known.setdefault(record.identity.subset, record.identity.params)
+    found: list[Chart] = []
+    for subset, params in known.items():
+        root = params.get("data_root")
+        wanted = profiles.Wanted(
+            subset, Path(root) if root else None, str(params.get("image_root") or "")
+        )
+        say(f"{subset}: what it holds, for the figure …")
+        try:
+            found += of_profile(profiles.make(wanted, lambda *_: None))
+        except profiles.ProfileError as error:
+            say(f"{subset}: no figure of what it holds: {clean_line(str(error))}")
+    return tuple(found)
+
+
+def of_profile(profile: Profile) -> Iterator[Chart]:
+    """The charts of one subset."""
+    for section in sections([profile]):
+        bars = section.bars or _bars(section)
+        if sum(count for _, count in bars) and len(bars) <= MOST_BARS:
+            yield Chart(subset=profile.name, title=section.title, bars=bars)
+
+
+def _bars(section: Section) -> tuple[tuple[str, int], ...]:
+    """Rows of counts as bars; a mean below them is none."""
+    if section.title not in AS_BARS:
+        return ()
+    rows = ((row.label, row.figures[0]) for row in section.rows)
+    return tuple((label, int(one.value or 0)) for label, one in rows if one.share is not None)
