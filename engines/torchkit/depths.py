@@ -63,8 +63,8 @@ def _line(rows: Sequence[Parts], depth: int) -> dict[str, int] | None:
 
 def largest(peaks: Mapping[str, Mapping[str, int]], phase: str) -> dict[str, int]:
     """Parts of the moment of a phase (`phase: what is at work`) that has most bytes."""
-    own = [parts for moment, parts in peaks.items() if moment.startswith(f"{phase}: ")]
-    return dict(max(own, key=lambda parts: sum(parts.values())))
+    own = [dict(parts) for moment, parts in peaks.items() if moment.startswith(f"{phase}: ")]
+    return max(own, key=lambda parts: sum(parts.values()))
 
 
 def layers_of(text: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from engines.fitting import Need
+from engines.fitting import Need, Phase
 from engines.protocol import RunSpec
 from workbench.fit import environment, policy, verdict
 from workbench.fit.gpus import Gpu
@@ -79,11 +79,10 @@ def _files(spec: RunSpec) -> list[str]:
     return found
 
 
-def remedies(spec: RunSpec, phase: str) -> list[str]:
+def remedies(spec: RunSpec, phase: Phase) -> list[str]:
     """What to lower if memory does not suffice after all, in the reports' order."""
     trains = spec.task in ("train", "probe")
-    at = "predict" if phase == "predict" else "train"
-    ways = [w.words for w in policy.lowerings(spec.params, spec.model, at, trains=trains)]
+    ways = [w.words for w in policy.lowerings(spec.params, spec.model, phase, trains=trains)]
     if not ways:
         return ["nothing of this plan can be lowered; take a larger GPU"]
     found = [f"one after the other: {'; '.join(ways)}"]
