@@ -53,7 +53,7 @@ def test_the_weekly_preset_runs_from_data_to_markdown(tmp_path: Path) -> None:
     # Five steps are fewer than the 20 of the timing warm-up: said, and no failure.
     assert "not-timed: no step was timed: all were among the 20" in report
     assert "training of 1 epoch: n/a (" in report
-    assert '`CUDA_VISIBLE_DEVICES=""`, `epochs=1`' in report
+    assert '- `CUDA_VISIBLE_DEVICES=""`, `' in report
     assert "train_loss (epoch=1, mean of the epoch)" in report
     again = report[report.index("## How to repeat it") :]
     assert "cpu = true" in again

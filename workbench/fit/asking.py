@@ -63,6 +63,8 @@ class _Rehearser:
             stdout=subprocess.PIPE, stderr=self._last_words, env=environment, bufsize=0,
         )  # fmt: skip
         self._read = b""
+        self.lost = False
+        """It has ended, or was ended, before its input did."""
 
     def answer(self, want: Want) -> Need:
         """What the child says, or why it says nothing; it is ended where it takes too long."""
@@ -72,9 +74,11 @@ class _Rehearser:
             self._process.stdin.write(f"{want.model_dump_json()}\n".encode())
             return Need.model_validate_json(self._line(time.monotonic() + SECONDS))
         except TimeoutError:
+            self.lost = True
             self._process.kill()
             return Need(problem=f"the rehearsal has not ended within {SECONDS:g} s")
         except (OSError, EOFError, ValueError):
+            self.lost = True
             return Need(problem=f"the rehearsal failed: {self._why()[:300]}")
 
     def _line(self, until: float) -> bytes:
@@ -92,8 +96,8 @@ class _Rehearser:
         return line
 
     def _why(self) -> str:
-        """The child's last words; it has ended."""
-        code = self._process.wait()
+        """The child's last words; it ends now, if it has not."""
+        code = self._end()
         self._last_words.seek(0)
         said = self._last_words.read().decode("utf-8", "replace").strip().splitlines()
         return (said or [f"it ended with {code}"])[-1]
@@ -103,12 +107,15 @@ class _Rehearser:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+        self._end()
+        self._last_words.close()
+
+    def _end(self) -> int:
         try:
-            self._process.wait(CLOSING_SECONDS)
+            return self._process.wait(CLOSING_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        self._last_words.close()
+            return self._process.wait()
 
 
 class _Kept:
@@ -140,10 +147,12 @@ def _child(wants: Sequence[Want]) -> list[Need]:
         with kept_open(lambda _: None):
             return _child(wants)
     kept = _kept[-1]
-    if kept.child is None:
-        kept.child = _Rehearser()
     found = []
     for number, want in enumerate(wants, 1):
+        if kept.child is not None and kept.child.lost:
+            kept.child.close()
+            kept.child = None
+        kept.child = kept.child or _Rehearser()
         kept.say(f"rehearsing a step of {want.model} on fake tensors, {number} of {len(wants)} …")
         found.append(kept.child.answer(want))
     return found

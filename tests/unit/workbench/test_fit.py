@@ -298,6 +298,37 @@ def test_what_a_model_cannot_do_is_not_advised(monkeypatch, tmp_path):
         forecast.judged([run], A10G, tmp_path, anyway=False)
 
 
+def test_the_questions_of_a_command_have_one_child(monkeypatch, tmp_path):
+    """A child that says how many it is; it answers until its input ends."""
+    script = tmp_path / "python"
+    script.write_text(
+        "#!/bin/sh\necho x >> starts\nwhile read line; do "
+        'echo "{\\"seconds\\": $(wc -l < starts)}"; done\necho end >> ends\n'
+    )
+    script.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(asking.sys, "executable", str(script))
+    heard: list[str] = []
+    wants = [forecast.want(spec(long_side=side), A10G) for side in (384, 512, 768)]
+    with asking.kept_open(heard.append):
+        found = asking.ask(wants[:2], tmp_path / "one") + asking.ask(wants[2:], tmp_path / "one")
+    assert [need.seconds for need in found] == [1, 1, 1]
+    assert [line.split(", ")[1] for line in heard] == ["1 of 2 …", "2 of 2 …", "1 of 1 …"]
+    assert (tmp_path / "ends").read_text() == "end\n", "it has ended with the command"
+    assert asking.ask(wants[:1], tmp_path / "two")[0].seconds == 2, "outside, one for each call"
+
+
+def test_a_child_that_takes_too_long_is_ended(monkeypatch, tmp_path):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nread line; exec sleep 60\n")
+    script.chmod(0o700)
+    monkeypatch.setattr(asking.sys, "executable", str(script))
+    monkeypatch.setattr(asking, "SECONDS", 0.2)
+    wants = [forecast.want(spec(long_side=side), A10G) for side in (384, 512)]
+    problems = [need.problem for need in asking.ask(wants, tmp_path)]
+    assert problems == ["the rehearsal has not ended within 0.2 s"] * 2, "the next has a new child"
+
+
 def test_a_child_that_dies_is_an_answer(monkeypatch, tmp_path):
     monkeypatch.setattr(asking.sys, "executable", "/bin/false")
     need = asking.ask([forecast.want(spec(), A10G)], tmp_path)[0]
