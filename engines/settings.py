@@ -45,6 +45,7 @@ Workers = Annotated[
     Annotated[int, Field(ge=0, le=64), Tag("<value>")] | Auto, Discriminator(_member)
 ]
 PinMemory = Annotated[Annotated[bool, Tag("<value>")] | Auto, Discriminator(_member)]
+LoadBest = Annotated[Annotated[bool, Tag("<value>")] | Auto, Discriminator(_member)]
 TimingWarmup = Annotated[int, Field(ge=0, description="Steps at the start left out of the timing")]
 
 
@@ -88,6 +89,27 @@ class Optimization(Settings):
         None, ge=0, description="Steps that warm up the rate; empty: by warmup_ratio"
     )
     clip_norm: float = Field(1.0, ge=0, description="Largest gradient norm; 0: no clipping")
+
+
+class Monitoring(Settings):
+    """What the validation between epochs decides; `monitor` names the engine's own metrics."""
+
+    early_stopping: bool = Field(
+        False, description="Stop when the monitored validation metric stops improving"
+    )
+    patience: int = Field(
+        1, ge=1, description="Validations without improvement before training stops"
+    )
+    min_delta: float = Field(
+        0.0,
+        ge=0,
+        description="Smallest difference that counts as improvement, in the metric's unit",
+    )
+    load_best: LoadBest = Field(
+        "auto",
+        description="Replace the last weights by those that were best by `monitor`; auto: with "
+        "early_stopping",
+    )
 
 
 class Ranks(Settings):

@@ -21,6 +21,7 @@ from engines.captioning.media import Frames, Rows
 from engines.captioning.parts import part
 from engines.emitter import EngineError
 from engines.torchkit import subsets
+from engines.torchkit.looks import Monitor
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,12 @@ def _base_texts(context: Context) -> list[str]:
 def _held_back(
     context: Context, whole: Split, splits: dict[str, Split]
 ) -> tuple[Split, Split | None]:
-    """Training media, and those whose loss decides when to stop."""
+    """Training media, and those that are validated on between epochs."""
     params = context.params
     if params.validate_on and context.spec.task == "train":
         return whole, splits[params.validate_on]
-    count = round(params.validation_share * len(whole)) if params.early_stopping else 0
+    monitored = Monitor.of(params).active
+    count = round(params.validation_share * len(whole)) if monitored else 0
     if not count:
         return whole, None
     order = np.random.default_rng([context.spec.seed, 1]).permutation(len(whole))

@@ -26,6 +26,7 @@ from engines.captioning.media import CaptionBatch, Rows, padded
 from engines.captioning.prepare import Prepared
 from engines.captioning.scores import Scored, diversity
 from engines.captioning.scores.diversity import Diversity
+from engines.emitter import EngineError
 from engines.torchkit.batches import slices
 from engines.torchkit.looks import looking
 from results.statistics import Interval, bootstrap_mean
@@ -101,12 +102,30 @@ class Evaluator:
                 self._context.say(len(found), len(split), "captions")
         return found
 
-    def look(self, split: Split, when: str) -> Diversity:
-        """How varied captions are, and the warning where they are all alike."""
+    def look(self, split: Split, when: str) -> tuple[list[str], float]:
+        """Captions of all media and the unique share of them; warns where they are all alike."""
         candidates = self.captions(split)
-        found = diversity.measure(candidates, split.captions.language)
-        self._warn(found, f"{split.name}, {when}", len(candidates))
-        return found
+        variety = diversity.measure(candidates, split.captions.language)
+        self._warn(variety, f"{split.name}, {when}", len(candidates))
+        return candidates, variety.unique
+
+    def value(self, metric: str, split: Split, candidates: Sequence[str]) -> float:
+        """One score of these captions, for the validation between epochs.
+
+        Raises:
+            EngineError: it cannot be computed here: no judge, or a library is missing.
+        """
+        if metric == "siglip":
+            scored = self._judge.score(split, candidates)
+            self._judge.park()
+        else:
+            scored = self._words(metric, split, candidates)
+        if not scored:
+            raise EngineError(
+                f"monitor = {metric} cannot be computed here (see the notices); set another "
+                "monitor, or turn early_stopping and load_best off"
+            )
+        return scored[-1].value  # of a judge with a probability that comes last
 
     def _warn(self, found: Diversity, where: str, n: int) -> None:
         if found.collapsed:
@@ -173,20 +192,24 @@ class Evaluator:
         ]
 
     def _scores(self, split: Split, candidates: Sequence[str]) -> Iterator[Scored]:
-        said = split.captions
         for name in self._context.params.scorers:
-            try:
-                if name == "siglip":
-                    yield from self._judge.score(split, candidates)
-                    continue
-                module = importlib.import_module(f"{SCORERS}.{name}")
-                made = module.score(candidates, said.references, said.language)
-            except ModuleNotFoundError as error:
-                self._context.emit.notice(
-                    "not-scored", f"{name}: {error}; install the `captions` extra"
-                )
-                continue
-            yield from made if isinstance(made, list) else [made]
+            if name == "siglip":
+                yield from self._judge.score(split, candidates)
+            else:
+                yield from self._words(name, split, candidates)
+
+    def _words(self, name: str, split: Split, candidates: Sequence[str]) -> list[Scored]:
+        """The scores of one module that compares words; none, and a notice, without its library."""
+        captions = split.captions
+        try:
+            module = importlib.import_module(f"{SCORERS}.{name}")
+            scores = module.score(candidates, captions.references, captions.language)
+        except ModuleNotFoundError as error:
+            self._context.emit.notice(
+                "not-scored", f"{name}: {error}; install the `captions` extra"
+            )
+            return []
+        return scores if isinstance(scores, list) else [scores]
 
 
 def _write(

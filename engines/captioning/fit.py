@@ -29,6 +29,7 @@ from engines.fitting import Need, Phase, Want
 from engines.torchkit import ledger as books
 from engines.torchkit import rehearsal, shipped
 from engines.torchkit.ledger import OPTIMIZER, Ledger
+from engines.torchkit.looks import Monitor
 from engines.torchkit.rehearsal import INPUTS, Tuning
 
 Parts = dict[str, int]
@@ -194,7 +195,11 @@ def evaluation(scene: Scene, model: Captioner, *, trains: bool) -> tuple[list[Pa
         scene.ledger.forget_peak()
         with scene.ledger.part(JUDGE):
             imagined.judged(judge, scene.most.frames)
-        found.append(scene.ledger.peak.parts)
+        peak = scene.ledger.peak.parts
+        found.append(peak)
+        between = params.monitor == "siglip" and Monitor.of(params).active
+        if looks and between:
+            looks.append(peak | {OPTIMIZER: looks[0][OPTIMIZER]})
     return [*found, *looks], lacking
 
 

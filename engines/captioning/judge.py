@@ -58,11 +58,17 @@ class Judge:
         )
         return [mean_score(LOCAL, cosine, remark)]
 
+    def park(self) -> None:
+        """Move the judge to host memory: it is no part of a training step's peak."""
+        if self._scorer is not None:
+            self._scorer.to("cpu")
+
     def _by_model(self, split: Split, candidates: Sequence[str]) -> list[Scored]:
         params = self._context.params
         if self._scorer is None:
             self._scorer = siglip.Scorer(params.siglip, str(self._context.device))
         scorer = self._scorer
+        scorer.to(str(self._context.device))
         cosine: list[Numbers] = []
         chance: list[Numbers] = []
         cut = 0

@@ -70,21 +70,35 @@ class _Schedule(settings.Settings):
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="Of the learning rate after its warm-up"
     )
-    early_stopping: bool = Field(
-        False, description="Stop when the validation loss stops falling; keep the best weights"
-    )
-    patience: int = Field(3, ge=1, description="Evaluations without a better loss before it stops")
-    min_delta: float = Field(0.001, ge=0, description="What counts as better, nats a token")
     validate_on: str = Field(
         "",
-        description="Subset of the loss between epochs; empty: validation_share of the own subset",
+        description="Subset that is validated on between epochs; empty: validation_share of the "
+        "own subset",
     )
     validation_share: float = Field(
         0.05,
         ge=0,
         lt=1,
-        description="Media held out of training for the loss between epochs; only with "
-        "early_stopping and without validate_on",
+        description="Media held out of training for the validation between epochs; only with "
+        "early_stopping or load_best, and without validate_on",
+    )
+
+
+class _Monitoring(settings.Monitoring):
+    """What the validation between epochs decides."""
+
+    monitor: Literal["loss", "diversity", "siglip", "meteor", "cider"] = Field(
+        "loss",
+        description="Validation metric that early_stopping and load_best go by; siglip: the "
+        "judge's mean probability (of a CLIP or the local scorer: its mean cosine)",
+    )
+    patience: int = Field(
+        3, ge=1, description="Validations without improvement before training stops"
+    )
+    min_delta: float = Field(
+        0.001,
+        ge=0,
+        description="Smallest difference that counts as improvement, in the metric's unit",
     )
 
 
@@ -129,8 +143,8 @@ class _Evaluation(settings.Settings):
 
 
 class Params(
-    _Evaluation, settings.Keeping, settings.Machine, settings.Ranks, _Towers, _Schedule,
-    settings.Optimization, settings.Length, _Media, _Model, settings.Data,
+    _Evaluation, settings.Keeping, settings.Machine, settings.Ranks, _Towers, _Monitoring,
+    _Schedule, settings.Optimization, settings.Length, _Media, _Model, settings.Data,
 ):  # fmt: skip
     """Settings of one captioning run."""
 
@@ -140,9 +154,10 @@ class Params(
 
     @model_validator(mode="after")
     def _stops_by_looking(self) -> Self:
-        if self.early_stopping and not self.evaluate_every_epochs:
+        if (self.early_stopping or self.load_best is True) and not self.evaluate_every_epochs:
+            asked = "early_stopping" if self.early_stopping else "load_best"
             raise ValueError(
-                "early_stopping judges what is seen between epochs; set evaluate_every_epochs to 1 "
+                f"{asked} judges what is validated between epochs; set evaluate_every_epochs to 1 "
                 "or more"
             )
         return self

@@ -13,14 +13,16 @@ from engines.captioning.context import Context
 from engines.captioning.data import Data
 from engines.captioning.evaluate import Evaluator
 from engines.captioning.model import Captioner
-from engines.torchkit import looks
+from engines.torchkit import checkpoints, looks
 
+ALWAYS: Final = ("loss", "diversity")
+"""Metrics of every validation; others are computed where they are monitored."""
 LOSS_SAMPLE: Final = 512
 """Media whose loss is looked at, at most: a loss is an eighth of the price of a caption."""
 
 
 class Watch(looks.Watch):
-    """Looks at losses and captions."""
+    """Validates losses and captions."""
 
     def __init__(
         self, context: Context, data: Data, evaluator: Evaluator, model: Captioner
@@ -30,16 +32,37 @@ class Watch(looks.Watch):
         self._data = data
         self._evaluator = evaluator
 
+    def check(self) -> None:
+        """Compute the monitored metric once before training, of two true captions.
+
+        Raises:
+            EngineError: it cannot be computed here.
+        """
+        monitor = self.monitor
+        if not (monitor.active and self.wanted) or monitor.metric in ALWAYS:
+            return
+        state = checkpoints.random_state()
+        sample = (self._data.validation or self._data.train).spread(2)
+        captions = [references[0] for references in sample.captions.references]
+        self._evaluator.value(monitor.metric, sample, captions)
+        checkpoints.set_random_state(state)
+
     def look(self, epoch: int) -> bool:
         """See `looks.Watch`."""
-        params = self._params
         source = self._data.validation or self._data.train
-        found = self._evaluator.look(source.spread(params.evaluate_sample), f"epoch {epoch}")
+        sample = source.spread(self._params.evaluate_sample)
+        captions, unique = self._evaluator.look(sample, f"epoch {epoch}")
         loss = self._evaluator.losses(source.spread(LOSS_SAMPLE), shuffled=False).mean
-        name = "validation_loss" if self._data.validation else "train_sample_loss"
-        self.latest = {name: torch.tensor(loss), "diversity": torch.tensor(found.unique)}
-        seen = self._looks.add(epoch, loss, diversity=found.unique)
-        return params.early_stopping and self._looks.judge(seen, params.patience, params.min_delta)
+        metrics = {"loss": loss, "diversity": unique}
+        monitor = self.monitor
+        if monitor.active and monitor.metric not in ALWAYS:
+            metrics[monitor.metric] = self._evaluator.value(monitor.metric, sample, captions)
+        split = "validation" if self._data.validation else "train_sample"
+        self.latest = {
+            name if name == "diversity" else f"{split}_{name}": torch.tensor(value)
+            for name, value in metrics.items()
+        }
+        return self._looks.add(epoch, **metrics)
 
     def restore(self) -> None:
         """Put the best weights back into the model, where they were kept."""

@@ -25,6 +25,7 @@ from engines.protocol import RunSpec
 from engines.torchkit import compiling, device, forecast, loop, opening, quantize, timed, trained
 from engines.torchkit.course import Course
 from engines.torchkit.identity import fingerprint_samples
+from engines.torchkit.looks import Monitor
 from engines.torchkit.optimizers import decay_groups
 from engines.torchkit.prefetch import to_device
 
@@ -73,7 +74,9 @@ def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -
     costing = forecast.of(context.spec, job, params.timing_warmup_steps, emit)
     if costing is not None:  # it looks at nothing, as it evaluates nothing
         job.after_epoch = None
-    announce(context, data, ready, job)
+    elif context.team.leads:
+        watch.check()
+    announce(context, data, ready, job, watch.monitor)
     if not timed.train(context, job, costing, lambda: disk(context, data, ready, job)):
         return False
     watch.restore()
@@ -157,7 +160,13 @@ def tokenise(context: Context, data: Data, ready: Prepared) -> Spoken:
     return Spoken(spoken)
 
 
-def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> None:
+def announce(
+    context: Context,
+    data: Data,
+    ready: Prepared,
+    job: Job | None,
+    monitor: Monitor | None = None,
+) -> None:
     """Say what is going to happen, before it does."""
     params, model = context.params, ready.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -168,6 +177,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> 
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": f"linear warm-up, then {params.schedule}",
         "checkpointing": "non-reentrant" if params.checkpointing else "off",
+        **(monitor.facts() if monitor and job and job.after_epoch else {}),
     }
     order = job.loader.order if job else None
     context.emit.send(

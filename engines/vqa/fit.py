@@ -223,7 +223,7 @@ def keep(ledger: Ledger, model: Any, sizes: Sizes) -> dict[str, int]:
 
 def tuning_of(want: Want) -> Tuning:
     """The settings of the engine that decide about memory."""
-    copies = bool(want.params.get("ema")) + bool(want.params.get("swa"))
+    copies = int(bool(want.params.get("ema") or want.params.get("swa")))
     return Tuning.of(want, {**want.params, "copies": copies})
 
 

@@ -58,8 +58,14 @@ class _Model(settings.Settings):
 
 
 class _HeldOut(settings.Settings):
-    """Which rows are held out of training, and what they decide."""
+    """Which rows are drawn, and which of them are held out of training."""
 
+    sample: int = Field(
+        0,
+        ge=0,
+        description="Rows of the subset that are drawn, stratified by answer, before any is held "
+        "out; 0: all",
+    )
     folds: int = Field(
         0, ge=0, le=100, description="Folds of the subset; 0: validation_share is held out instead"
     )
@@ -73,11 +79,16 @@ class _HeldOut(settings.Settings):
     look_every_epochs: int = Field(
         1, ge=0, description="Epochs between looks at the held-out rows; 0: only at the end"
     )
-    early_stopping: bool = Field(
-        False, description="Stop when the held-out loss stops falling; keep the best weights"
+
+
+class _Monitoring(settings.Monitoring):
+    """What the looks at the held-out rows decide."""
+
+    monitor: Literal["loss", "accuracy"] = Field(
+        "loss",
+        description="Metric of the held-out rows that early_stopping and load_best go by: loss "
+        "(nats of the right letter) or accuracy",
     )
-    patience: int = Field(1, ge=1, description="Looks without a better loss before it stops")
-    min_delta: float = Field(0.0, ge=0, description="What counts as better, nats a question")
 
 
 class _Averages(settings.Settings):
@@ -141,7 +152,8 @@ class _Answers(settings.Settings):
 
 class Params(
     _Answers, settings.Keeping, settings.Machine, settings.Ranks, _Averages,
-    settings.Optimization, settings.Length, _HeldOut, _Model, _Picture, settings.Data,
+    settings.Optimization, settings.Length, _Monitoring, _HeldOut, _Model, _Picture,
+    settings.Data,
 ):  # fmt: skip
     """Settings of one VQA run."""
 
@@ -155,8 +167,9 @@ class Params(
             raise ValueError("folds = 1 leaves nothing to train on; take 0, or 2 or more")
         if self.folds and self.fold >= self.folds:
             raise ValueError(f"fold = {self.fold}: there are folds 0 to {self.folds - 1}")
-        if self.early_stopping and not self.look_every_epochs:
-            raise ValueError("early_stopping needs looks; set look_every_epochs to 1 or more")
+        if (self.early_stopping or self.load_best is True) and not self.look_every_epochs:
+            asked = "early_stopping" if self.early_stopping else "load_best"
+            raise ValueError(f"{asked} needs looks; set look_every_epochs to 1 or more")
         if self.min_pixels > self.max_pixels:
             raise ValueError("min_pixels is more than max_pixels")
         if any(not 0.25 <= scale <= 4 for scale in self.tta_scales):

@@ -49,7 +49,7 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
     job = course.job(model, gatherer, forward, transfer)
     if params.compile:
         job.prepare = compiling.with_first_batch(job)
-    job.ema = Ema(model, params.ema) if params.ema else None
+    job.ema = Ema(model, params.ema) if params.ema and not params.swa else None
     first_averaged = math.floor(params.swa_start * course.steps) + 1
     job.swa = Swa(model, first_averaged) if params.swa else None
     job.after_epoch = watch.after_epoch if watch.wanted else None

@@ -40,7 +40,7 @@ class Watch(looks.Watch):
 
     def look(self, epoch: int) -> bool:
         """See `looks.Watch`."""
-        params, average = self._context.params, self._answering()
+        average = self._answering()
         applied: AbstractContextManager[None] = average.applied() if average else nullcontext()
         with applied:
             loss, accuracy = self._losses()
@@ -48,10 +48,7 @@ class Watch(looks.Watch):
                 "validation_loss": torch.tensor(loss),
                 "validation_accuracy": torch.tensor(accuracy),
             }
-            seen = self._looks.add(epoch, loss, accuracy=accuracy)
-            return params.early_stopping and self._looks.judge(
-                seen, params.patience, params.min_delta
-            )
+            return self._looks.add(epoch, loss=loss, accuracy=accuracy)
 
     def _losses(self) -> tuple[float, float]:
         """Nats of the right letter among the four, and the share of hits."""

@@ -11,6 +11,7 @@ from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.torchkit import checkpoints, device, forecast, loop, opening, timed
 from engines.torchkit import trained as kept
+from engines.torchkit.looks import Monitor
 from engines.vqa.answers import answer_split
 from engines.vqa.context import Context
 from engines.vqa.data import Data, read_data
@@ -59,7 +60,9 @@ def train(context: Context, data: Data, ready: Prepared) -> bool:
     costing = forecast.of(context.spec, job, params.timing_warmup_steps, emit)
     if costing is not None:  # it looks at nothing, as it answers nothing
         job.after_epoch = None
-    announce(context, data, ready, job)
+    announce(context, data, ready, job, watch.monitor)
+    if params.ema and params.swa:
+        emit.notice("ema-unused", "ema and swa: SWA answers, so no EMA is kept; set one of them")
     if not timed.train(context, job, costing, lambda: disk(context, ready, job)):
         return False
     watch.settle()
@@ -68,7 +71,13 @@ def train(context: Context, data: Data, ready: Prepared) -> bool:
     return True
 
 
-def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> None:
+def announce(
+    context: Context,
+    data: Data,
+    ready: Prepared,
+    job: Job | None,
+    monitor: Monitor | None = None,
+) -> None:
     """Say what is going to happen, before it does."""
     params, model = context.params, ready.model
     answering = [name for name, on in (("EMA", params.ema), ("SWA", params.swa)) if on]
@@ -80,6 +89,7 @@ def announce(context: Context, data: Data, ready: Prepared, job: Job | None) -> 
         "schedule": "linear warm-up, then cosine to 0",
         "checkpointing": "non-reentrant" if params.checkpointing else "off",
         "answering_weights": f"{answering[-1]} of the trained ones" if answering else "the last",
+        **(monitor.facts() if monitor and job and job.after_epoch else {}),
     }
     order = job.loader.order if job else None
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

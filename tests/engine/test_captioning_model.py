@@ -20,7 +20,7 @@ from engines.emitter import EngineError
 from engines.models import Part
 from engines.torchkit import bases, lora, quantize
 from engines.torchkit.features import NoRoomError
-from engines.torchkit.looks import judged
+from engines.torchkit.looks import best_place
 from engines.torchkit.precision import Precision
 from engines.torchkit.prefetch import InputPipeline
 from tests.engine import captioning_toy as toy
@@ -367,9 +367,9 @@ def test_nobody_gets_their_own_picture():
 
 
 def test_patience_counts_from_the_best():
-    assert judged([3.0], 0.1) == (0, 0)
-    assert judged([3.0, 2.0, 1.95, 2.5], 0.1) == (1, 2)
-    assert judged([3.0, 2.0, 1.85], 0.1) == (2, 0)
+    assert best_place([3.0], 0.1, higher_is_better=False) == (0, 0)
+    assert best_place([3.0, 2.0, 1.95, 2.5], 0.1, higher_is_better=False) == (1, 2)
+    assert best_place([3.0, 2.0, 1.85], 0.1, higher_is_better=False) == (2, 0)
 
 
 def test_the_interval_of_a_ratio_holds_its_value():

@@ -162,6 +162,36 @@ def test_early_stopping_keeps_the_best_weights(folder, tmp_path):
     assert metric(again, "loss", "says_heldout").value == pytest.approx(best["loss"])
 
 
+def test_early_stopping_and_the_best_checkpoint_go_by_the_monitored_score(folder, tmp_path):
+    from tests.fixtures import thin_siglip
+
+    thin_siglip.write(tmp_path / "judge")
+    settings = {"epochs": 12, "evaluate_on": [], "evaluate_train": 0, "early_stopping": True,
+                "validate_on": "says_heldout", "patience": 2, "lr": 3e-2, "monitor": "siglip",
+                "siglip": f"path:{tmp_path / 'judge'}", "min_delta": 0.0}  # fmt: skip
+    sent = go(spec(folder, settings=settings), tmp_path / "run")
+    seen = json.loads((tmp_path / "run/checkpoints/epochs.json").read_text())
+    facts = next(m for m in sent if m.kind == "plan").facts
+    assert facts["monitor"] == "siglip, higher is better"
+    assert facts["load_best"] == "yes, by siglip"
+    best = max(seen, key=lambda one: one["siglip"])
+    codes = [m.code for m in sent if m.kind == "notice"]
+    assert ("stopped-early" in codes) == (len(seen) < 12)
+    assert len(seen) == min(12, best["epoch"] + 2)
+    curve = [m.metrics for m in sent if m.kind == "step"]
+    assert curve[-1]["validation_siglip"] == pytest.approx(seen[-2]["siglip"], abs=1e-6)
+    again = go(spec(folder, "run:run", task="evaluate", subset="says_heldout"), tmp_path / "again")
+    assert metric(again, "loss", "says_heldout").value == pytest.approx(best["loss"])
+
+
+def test_a_monitor_that_cannot_be_computed_is_refused_before_training(folder, tmp_path):
+    settings = {"early_stopping": True, "validate_on": "says_heldout", "monitor": "siglip"}
+    emit = Emitter()
+    with pytest.raises(EngineError, match="monitor = siglip cannot be computed here"):
+        go(spec(folder, settings=settings), tmp_path / "run", emit)
+    assert not [m for m in emit.sent if m.kind == "step"]
+
+
 def test_a_trained_run_can_be_evaluated(folder, learned):
     sent, run_dir = learned
     asked = spec(folder, "run:learned", task="evaluate", subset="says_heldout",

@@ -102,6 +102,7 @@ def test_a_pass_of_the_tower_is_what_a_real_one_allocates(settings, tmp_path):
         ("Qwen/Qwen3-8B", 8_190_735_360),
         ("openai/clip-vit-large-patch14-336", 303_507_456),
         ("google/siglip2-base-patch16-224", 375_187_970),
+        ("google/siglip2-so400m-patch14-384", 1_136_008_498),
     ],
 )
 def test_shipped_sizes_have_the_parameters_of_the_published_models(hub, parameters):

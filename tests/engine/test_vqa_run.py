@@ -50,6 +50,17 @@ def test_a_fold_is_trained_validated_and_says_what_it_did(toy, tmp_path):
     assert "validation_loss" in curve[-1]
 
 
+def test_a_sample_is_drawn_before_rows_are_held_out_and_is_what_was_loaded(toy, tmp_path):
+    settings = {"sample": 12, "validation_share": 0.25, "save_model": False}
+    sent = go(spec(toy, settings=settings), tmp_path / "run")
+    plan = of_kind(sent, "plan")[0]
+    assert (plan.samples, plan.steps, plan.epochs) == (9, 3, 1.0)
+    assert plan.facts["folds"].startswith("12 of 18 rows drawn; 25% held out: 9 to train, 3 held")
+    dealt = folds.load(next(tmp_path.rglob("folds/*-n12-*.json")))
+    assert len(dealt.ids) == 12
+    assert len(lines(tmp_path / "run", "validation")) == 3
+
+
 def test_folds_hold_out_every_question_once(toy, tmp_path):
     held: list[str] = []
     prints = set()
@@ -72,6 +83,10 @@ def test_a_resumed_run_ends_with_the_same_bits(toy, tmp_path):
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
     whole, cut = (lines(tmp_path / name, "validation") for name in ("whole", "cut"))
     assert whole == cut
+    assert "swa.safetensors" in {path.name for path in (tmp_path / "whole").rglob("*")}
+    assert "ema.safetensors" not in {path.name for path in (tmp_path / "whole").rglob("*")}
+    unused = [m.text for m in of_kind(sent, "notice") if m.code == "ema-unused"]
+    assert len(unused) == 1
 
 
 def test_a_finished_training_read_again_answers_alike(toy, tmp_path):
@@ -91,9 +106,16 @@ def test_the_answering_weights_are_the_average(toy, tmp_path):
     assert weights(tmp_path / "plain") != weights(tmp_path / "averaged")
 
 
-def test_early_stopping_reloads_the_best_weights(toy, tmp_path, monkeypatch):
-    """Those that were looked at: the average after two epochs, which had the lowest loss."""
-    seen, looked_at = iter([(1.0, 0.5), (0.5, 0.6), (0.9, 0.5)]), []
+@pytest.mark.parametrize(
+    ("monitor", "values"),
+    [
+        ("loss", [(1.0, 0.5), (0.5, 0.6), (0.9, 0.7)]),
+        ("accuracy", [(1.0, 0.5), (0.9, 0.7), (0.5, 0.6)]),
+    ],
+)
+def test_early_stopping_reloads_the_best_weights(toy, tmp_path, monkeypatch, monitor, values):
+    """Those that were looked at: the average after two epochs, the best by the monitor alone."""
+    seen, looked_at = iter(values), []
 
     def look(self: watch.Watch) -> tuple[float, float]:
         found = loop.trainable_tensors(self._ready.model)
@@ -101,8 +123,9 @@ def test_early_stopping_reloads_the_best_weights(toy, tmp_path, monkeypatch):
         return next(seen)
 
     monkeypatch.setattr(watch.Watch, "_losses", look)
-    settings = {"epochs": 6, "early_stopping": True, "patience": 1, "ema": 0.5}
+    settings = {"epochs": 6, "early_stopping": True, "patience": 1, "ema": 0.5, "monitor": monitor}
     sent = go(spec(toy, settings=settings), tmp_path / "run")
+    assert of_kind(sent, "plan")[0].facts["load_best"] == f"yes, by {monitor}"
     assert any(m.code == "stopped-early" for m in of_kind(sent, "notice"))
     kept = tmp_path / "run" / "checkpoints"
     assert len(json.loads((kept / "epochs.json").read_text())) == 3
@@ -154,7 +177,9 @@ def test_settings_that_cannot_be_are_refused():
     for wrong, said in (
         ({"folds": 1}, "leaves nothing to train on"),
         ({"folds": 3, "fold": 3}, "there are folds 0 to 2"),
-        ({"early_stopping": True, "look_every_epochs": 0}, "needs looks"),
+        ({"early_stopping": True, "look_every_epochs": 0}, "early_stopping needs looks"),
+        ({"load_best": True, "look_every_epochs": 0}, "load_best needs looks"),
+        ({"monitor": "recall"}, "'loss' or 'accuracy'"),
         ({"tta_scales": [9.0]}, "between 0.25 and 4"),
         ({"min_pixels": 9000, "max_pixels": 800}, "more than max_pixels"),
     ):

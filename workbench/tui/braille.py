@@ -77,6 +77,8 @@ def _columns(points: Points, count: int) -> list[float | None]:
         return [None] * max(0, count)
     first, last = points[0][0], points[-1][0]
     scale = (count - 1) / (last - first) if last > first else 0.0
+    if not math.isfinite(scale):  # a range so small that its inverse overflows
+        scale = 0.0
     sums: list[list[float]] = [[] for _ in range(count)]
     for x, y in points:
         sums[max(0, min(count - 1, round((x - first) * scale)))].append(y)

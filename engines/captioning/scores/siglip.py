@@ -60,6 +60,12 @@ class Scorer:
         self.truncated = 0
         """Captions of the last call that were longer than the text tower."""
 
+    def to(self, device: str) -> None:
+        """Move the model to another device."""
+        self.device = torch.device(device)
+        self._model.to(self.device)
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
+
     def score(
         self, images: np.ndarray[Any, np.dtype[np.uint8]], captions: Sequence[str]
     ) -> tuple[Numbers, Numbers]:
