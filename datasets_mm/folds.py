@@ -106,6 +106,24 @@ def hold_out(
     return table.deal(np.stack([out, totals - out]))
 
 
+def draw(answers: Sequence[Hashable] | Rows, ids: Sequence[str], n: int, seed: int) -> Rows:
+    """Row numbers of `n` rows with the answers' shares, ascending; all rows where there are fewer.
+
+    Which rows follows from their ids and the seed alone, not from their order. Rows are drawn, not
+    groups: a sample of 200 has 200 rows.
+    """
+    labels = np.asarray([str(answer) for answer in answers])
+    if n >= len(labels):
+        return np.arange(len(labels))
+    kinds, counts = np.unique(labels, return_counts=True)
+    quotas = _part(counts.astype(np.float64), n).astype(int)
+    order = sorted(range(len(labels)), key=lambda row: (rank(seed, ids[row]), ids[row]))
+    chosen: list[int] = []
+    for kind, quota in zip(kinds, quotas, strict=True):
+        chosen += [row for row in order if labels[row] == kind][:quota]
+    return np.sort(np.asarray(chosen, np.int64))
+
+
 @dataclass(frozen=True)
 class _Table:
     """Groups in the order in which they are dealt, and how often each answer occurs in them."""

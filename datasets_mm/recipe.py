@@ -216,7 +216,9 @@ class Source(Strict):
         (), description="of captions: their key, e.g. annotation.description_kr; several join"
     )
     media: str = Field(
-        "", description="of captions: key of the medium, or a template such as {video_id}.mp4"
+        "",
+        description="of captions: key of the medium, or a template such as {video_id}.mp4; {stem}: "
+        "name of the label file",
     )
     split: Patterns = Field((), description="of captions: the splits to read, e.g. train")
     split_key: str = Field("", description="of captions: key of the split; empty: split, subset, …")

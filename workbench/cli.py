@@ -210,12 +210,16 @@ def run(
 
 @app.command()
 def presets() -> None:
-    """List the presets."""
+    """List the presets, and what a document expects of them: time and accuracy."""
     from results.text import clean_line
-    from workbench import plan
+    from workbench import paths, plan
+    from workbench.fit import expected
 
     for name in plan.preset_files():
-        typer.echo(clean_line(f"{name:<24} {plan.preset(name).about}"))
+        asked = plan.preset(name)
+        typer.echo(clean_line(f"{name:<24} {asked.about}"))
+        if sentence := expected.sentence(asked, paths.cache_root()):
+            typer.echo(f"{'':<24} {clean_line(sentence)}")
 
 
 @app.command()

@@ -72,7 +72,7 @@ def read(path: Path, name: str, keys: Keys, encoding: str, report: SourceReport)
     elif ending in TABLES and not is_json:
         yield from _table(said, name, keys, report)
     else:
-        yield from _document(said, name, report)
+        yield from _document(said, name, keys, report)
 
 
 def _json_lines(said: str, name: str, report: SourceReport) -> Iterator[Item]:
@@ -129,7 +129,7 @@ def _token_lines(said: str, name: str, report: SourceReport) -> Iterator[Item]:
 # -- one JSON document -------------------------------------------------------------------------
 
 
-def _document(said: str, name: str, report: SourceReport) -> Iterator[Item]:
+def _document(said: str, name: str, keys: Keys, report: SourceReport) -> Iterator[Item]:
     try:
         whole = parse_json(said, name, report)
     except (ValueError, RecursionError) as error:
@@ -137,6 +137,9 @@ def _document(said: str, name: str, report: SourceReport) -> Iterator[Item]:
             yield from _json_lines(said, name, report)  # JSON lines under the ending of JSON
             return
         raise SourceError(f"{name} is not JSON ({error}); mend it or leave it out") from None
+    if keys.stem and isinstance(whole, dict):  # the file is one label: its name is the medium's
+        yield Item(name, whole)
+        return
     for number, (content, split) in enumerate(_objects(whole, "", report, name), 1):
         yield Item(f"{name} item {number}", content, split)
 

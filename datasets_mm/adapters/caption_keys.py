@@ -64,6 +64,8 @@ class Keys:
     split: str = ""
     language: str = ""
     """Of captions whose file names none, and the one that is meant where keys name several."""
+    stem: str = ""
+    """Name of the label file without its ending: `{stem}` in a template of `media`."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def _split(record: Mapping[str, Any], leaves: Leaves, keys: Keys) -> str:
 
 def _chosen_media(record: Mapping[str, Any], leaves: Leaves, keys: Keys) -> str:
     if keys.media:
-        return clean(_by_recipe(record, keys.media))
+        return clean(_by_recipe(record, keys))
     found: dict[str, str] = {}
     reason = LineError(f"no medium under any of {', '.join(MEDIA[:5])}, …")
     for path, values in leaves.items():
@@ -230,12 +232,15 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
-def _by_recipe(record: Mapping[str, Any], media: str) -> str:
+def _by_recipe(record: Mapping[str, Any], keys: Keys) -> str:
     """The path under the recipe's key, or made of its template (`{video_id}.mp4`)."""
+    media = keys.media
     template = media if "{" in media else "{" + media + "}"
 
     def fill(match: re.Match[str]) -> str:
         path = match.group(1)
+        if path == "stem" and keys.stem:
+            return keys.stem
         values = [value for value in lookup(record, path) if value is not None]
         if not values:
             raise LineError(f"no medium under {path}")

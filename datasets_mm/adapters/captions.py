@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,6 +95,8 @@ def _labels(found: Location, report: SourceReport, progress: Say) -> Iterator[Pl
     source = found.source
     keys = Keys(source.caption, source.media, source.split_key, source.dataset)
     for number, path in enumerate(found.records, 1):
+        if "{stem}" in source.media:
+            keys = replace(keys, stem=path.stem)
         for item in read(path, found.name(path), keys, source.encoding, report):
             try:
                 whole, marks = without_withdrawn(item.content)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets_mm.build import Subset
-from datasets_mm.folds import FoldError
+from datasets_mm.folds import FoldError, draw
 from engines.emitter import EngineError
 from engines.vqa import dealing, paraphrases, questions
 from engines.vqa.context import Context
@@ -88,6 +88,9 @@ def deal(context: Context, asked: Questions, own: Subset) -> tuple[Questions, Qu
             f"subset '{own.name}': {len(unknown)} of {len(asked)} questions have no answer (first: "
             f"{unknown[0]}); train on questions whose answer is a, b, c or d"
         )
+    whole = len(asked)
+    if params.sample:
+        asked = asked.take(draw(asked.answers, asked.ids, params.sample, context.spec.seed))
     try:
         dealt = dealing.dealt(context, asked, own)
         fold = dealt.of(asked.ids)
@@ -99,8 +102,9 @@ def deal(context: Context, asked: Questions, own: Subset) -> tuple[Questions, Qu
     looked_at = held[stratified(asked.answers[held], params.validate_limit)]
     part = f"fold {params.fold + 1} of {params.folds}"
     what = part if params.folds else f"{dealt.share:.0%} held out"
+    drawn = f"{len(asked)} of {whole} rows drawn; " if len(asked) < whole else ""
     said = (
-        f"{what}: {len(training)} to train, {len(held)} held out, {len(looked_at)} of them looked "
-        f"at; by answer, pictures together; {dealt.fingerprint}"
+        f"{drawn}{what}: {len(training)} to train, {len(held)} held out, {len(looked_at)} of them "
+        f"looked at; by answer, pictures together; {dealt.fingerprint}"
     )
     return training, asked.take(looked_at), said

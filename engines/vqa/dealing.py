@@ -24,7 +24,8 @@ def dealt(context: Context, asked: Questions, own: Subset) -> Folds:
     """
     params, seed = context.params, context.spec.seed
     share = 0.0 if params.folds else params.validation_share
-    path = file(context.run_dir, own.name, f"{params.folds or f'{share:g}'}-s{seed}")
+    drawn = f"-n{params.sample}" if params.sample else ""
+    path = file(context.run_dir, own.name, f"{params.folds or f'{share:g}'}{drawn}-s{seed}")
     if path.is_file():
         found = folds.load(path)
         if found.subset != own.fingerprint:

@@ -94,11 +94,13 @@ def rows_of(subset: str, cache_root: Path) -> int | None:
 
 def steps(params: Mapping[str, Any], rows: int) -> Steps:
     """The steps of a run over so many rows."""
+    rows = min(rows, int(params.get("sample", 0)) or rows)
     folds = int(params.get("folds", 0))
     if folds:
         train, held = policy.fold(rows, folds, int(params.get("fold", 0)))
-    elif "validate_on" in params:  # captioning holds nothing out unless it stops by it
-        stops = params["early_stopping"] and not params["validate_on"]
+    elif "validate_on" in params:  # captioning holds nothing out unless something goes by it
+        monitored = params["early_stopping"] or params.get("load_best") is True
+        stops = monitored and not params["validate_on"]
         held = round(float(params["validation_share"]) * rows) if stops else 0
         train = rows - held
     else:

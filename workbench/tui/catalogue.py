@@ -66,6 +66,8 @@ class PresetEntry:
     name: str
     about: str
     table: Mapping[str, Any]
+    expected: str = ""
+    """What a document expects of it: time and accuracy; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def read(cache_root: Path) -> Catalogue:
         engines=_engines(problems),
         subsets=subsets(cache_root, problems),
         models=_models(problems),
-        presets=_presets(problems),
+        presets=_presets(cache_root, problems),
         suite=tuple(
             replace(form[name], about=about) for name, about in SUITE_ABOUT.items() if name in form
         ),
@@ -199,9 +201,10 @@ def _models(problems: list[str]) -> tuple[ModelEntry, ...]:
     return tuple(found)
 
 
-def _presets(problems: list[str]) -> tuple[PresetEntry, ...]:
+def _presets(cache_root: Path, problems: list[str]) -> tuple[PresetEntry, ...]:
     from results.text import clean_line
     from workbench import plan
+    from workbench.fit import expected
 
     found = []
     try:
@@ -216,7 +219,8 @@ def _presets(problems: list[str]) -> tuple[PresetEntry, ...]:
             problems += error.problems
             continue
         table = asked.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        found.append(PresetEntry(clean_line(name), clean_line(asked.about), table))
+        brief = "; ".join(one.brief() for one in expected.of_plan(asked, cache_root))
+        found.append(PresetEntry(clean_line(name), clean_line(asked.about), table, brief))
     return tuple(sorted(found, key=lambda p: p.name != FIRST))
 
 

@@ -96,12 +96,15 @@ class Preview:
     toml: str = ""
     file: Path | None = None
     problems: tuple[str, ...] = ()
+    expected: str = ""
+    """What a document expects of these runs: time and accuracy; empty: nothing."""
 
 
 def check(draft: Draft, cache_root: Path, log_root: Path) -> Preview:
     """Expand the draft with the real plan code."""
     from results.text import clean, clean_line
     from workbench import plan
+    from workbench.fit import expected
 
     try:
         if missing := _missing(draft):
@@ -121,7 +124,7 @@ def check(draft: Draft, cache_root: Path, log_root: Path) -> Preview:
         PreviewRun(s.run_id, s.engine, clean_line(s.subset), clean_line(s.model), s.seed, s.repeat)
         for s in specs
     )
-    return Preview(runs, clean(toml), file)
+    return Preview(runs, clean(toml), file, (), expected.sentence(asked, cache_root))
 
 
 def _missing(draft: Draft) -> tuple[str, ...]:

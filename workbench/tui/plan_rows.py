@@ -37,6 +37,11 @@ LISTED: Final = (
     Column("name", "name", 16, grow=14, rank=0),
     Column("about", "", 24, grow=60, rank=1),
 )
+PRESETS: Final = (
+    LISTED[0],
+    Column("expected", "its document expects", 34, rank=2),
+    LISTED[1],
+)
 ON: Final = Cell("●", "accent")
 OFF: Final = Cell("○", "dim")
 
@@ -154,13 +159,14 @@ def verdict(preview: Preview | None) -> tuple[str, bool]:
     seeds, repeats = len({r.seed for r in runs}), len({r.repeat for r in runs})
     parts += [many(seeds, "seed")] if seeds > 1 else []
     parts += [many(repeats, "repeat")] if repeats > 1 else []
-    return f" {many(len(runs), 'run')}: {' × '.join(parts)}", False
+    expected = f"  ({preview.expected})" if preview.expected else ""
+    return f" {many(len(runs), 'run')}: {' × '.join(parts)}{expected}", False
 
 
 def presets(entries: tuple[PresetEntry, ...]) -> tuple[list[Row], list[str]]:
     """The presets, and an empty plan as the last."""
-    rows: list[Row] = [(p.name, Cell(p.about, "dim")) for p in entries]
-    rows.append(("empty plan", Cell("nothing chosen, all settings at their defaults", "dim")))
+    rows: list[Row] = [(p.name, p.expected, Cell(p.about, "dim")) for p in entries]
+    rows.append(("empty plan", "", Cell("nothing chosen, all settings at their defaults", "dim")))
     return rows, [*(p.name for p in entries), ""]
 
 

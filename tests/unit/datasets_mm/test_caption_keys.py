@@ -498,3 +498,29 @@ def test_flickr_numbers_in_any_file_mean_one_medium(make: Make) -> None:
     assert _captions(make(table, name="n.csv")) == {
         "a.png": ["a cat", "one cat"], "b.png": ["a dog #1"],
     }  # fmt: skip
+
+
+def test_a_label_file_names_its_video_by_its_own_name(make: Make) -> None:
+    """AI-Hub 71849: no key names the medium; the video has the label file's name."""
+    labels = {
+        f"labels/{name}.json": {
+            "annotation": {"description_kr": f"{name} 도시의 밤", "description_en": "a city"}
+        }
+        for name in ("K_0001", "K{2}")
+    }
+    more = 'media = "{stem}.mp4"\ncaption = "annotation.description_kr"\ndataset = "ko"'
+    found = make(labels, more, media_names="K_0001.mp4 K{2}.mp4")
+    assert _captions(found) == {"K_0001.mp4": ["K_0001 도시의 밤"], "K{2}.mp4": ["K{2} 도시의 밤"]}
+
+
+@pytest.mark.parametrize(("part", "rows"), [("train", 865), ("val", 97)])
+def test_the_studys_clips_are_read_as_they_lie(tmp_path: Path, part: str, rows: int) -> None:
+    folder = tmp_path / "data" / part
+    for kind in ("labels", "videos"):
+        (folder / kind).mkdir(parents=True)
+    label = {"annotation": {"description_kr": "밤의 도시", "description_en": "a city at night"}}
+    (folder / "labels" / "clip_7.json").write_text(json.dumps(label, ensure_ascii=False))
+    (folder / "videos" / "clip_7.mp4").touch()
+    found = build(f"siglip_study_{part}", tmp_path / "cache", tmp_path / "data")
+    assert _captions(found) == {"clip_7.mp4": ["밤의 도시"]}
+    assert any(f"{rows:,}" in notice for notice in found.manifest["notices"]), "a part of the clips"

@@ -48,6 +48,21 @@ def test_groups_are_whole_and_the_order_is_no_matter(
     assert again.tolist() == [fold[n] for n in order]
 
 
+def test_a_sample_has_the_answers_shares_and_follows_from_ids_alone() -> None:
+    answers, _ = rows(3_887, 1, seed=4)
+    ids = [f"r{n}" for n in range(3_887)]
+    chosen = folds.draw(answers, ids, 200, seed=42)
+    assert len(set(chosen.tolist())) == 200
+    assert chosen.tolist() == sorted(chosen.tolist())
+    shares = np.bincount(answers[chosen], minlength=4) / 200
+    assert np.abs(shares - np.bincount(answers, minlength=4) / 3_887).max() < 1 / 200
+    order = np.random.default_rng(0).permutation(3_887)
+    again = folds.draw(answers[order], [ids[n] for n in order], 200, seed=42)
+    assert {ids[order[n]] for n in again} == {ids[n] for n in chosen}
+    assert {*folds.draw(answers, ids, 200, seed=43)} != {*chosen}
+    assert folds.draw(answers, ids, 5_000, seed=42).tolist() == list(range(3_887))
+
+
 @pytest.mark.parametrize("k", [3, 5])
 def test_single_rows_are_spread_to_within_one(k: int) -> None:
     answers, _ = rows(3_887, 1, seed=k)

@@ -75,10 +75,20 @@ def test_steps_are_those_of_the_loop():
         assert policy.steps_per_epoch(rows, batch, accumulation) == order.steps_per_epoch
 
 
+def test_a_sample_of_the_rows_is_what_is_divided():
+    params = {"batch": 1, "accumulation": 4, "validation_share": 0.1, "sample": 200}
+    steps = planned.steps(params, 3887)
+    assert (steps.rows, steps.train, steps.held_out, steps.total) == (200, 180, 20, 45)
+    assert planned.steps({**params, "sample": 0}, 3887).rows == 3887
+    assert planned.steps(params, 100).rows == 100
+
+
 def test_captioning_holds_out_only_what_it_stops_by():
     params = {"batch": 16, "validation_share": 0.05, "validate_on": "", "early_stopping": False}
     assert planned.steps(params, 1000).held_out == 0
     assert planned.steps({**params, "early_stopping": True}, 1000).held_out == 50
+    assert planned.steps({**params, "load_best": True}, 1000).held_out == 50
+    assert planned.steps({**params, "load_best": "auto"}, 1000).held_out == 0
     named = {**params, "early_stopping": True, "validate_on": "other"}
     assert planned.steps(named, 1000).held_out == 0
 
