@@ -75,15 +75,16 @@ class Expectation(NamedTuple):
         return int(self.settings["folds"] or 1)
 
     def brief(self) -> str:
-        """`2:00:00 (T4), accuracy 0.75–0.78`."""
+        """Time and accuracy: `2:00:00, 0.75–0.78`."""
         low, high = self.accuracy
-        return f"{formats.duration(self.seconds)} (T4), accuracy {low:.2f}–{high:.2f}"
+        return f"{formats.duration(self.seconds)}, {low:.2f}–{high:.2f}"
 
     def words(self) -> str:
-        """The same with the number of rows: `…, 200 of 3,887 rows`."""
+        """`2:00:00 (T4), accuracy 0.75–0.78, 3,887 rows`; of a sample `200 of 3,887 rows`."""
+        time, _, accuracy = self.brief().partition(", ")
         drawn = int(self.settings["sample"])
         part = f"{formats.count(drawn)} of " if drawn else ""
-        return f"{self.brief()}, {part}{formats.count(self.rows)} rows"
+        return f"{time} (T4), accuracy {accuracy}, {part}{formats.count(self.rows)} rows"
 
 
 @functools.cache

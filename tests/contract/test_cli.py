@@ -170,6 +170,8 @@ def test_run_and_search_take_the_same_plan(tmp_path: Path) -> None:
 def test_presets_are_listed(tmp_path: Path) -> None:
     done = workbench(tmp_path, "presets")
     assert {line.split()[0] for line in done.stdout.splitlines()} >= {"demo", "weekly-m2kr"}
+    assert "not measured here: 6:00:00 (T4), accuracy 0.79–0.82, 3,887 rows" in done.stdout
+    assert done.stdout.count("expected by") == 5
 
 
 @pytest.mark.parametrize("words", [["presets"], ["data", "list"], ["models", "--json"], ["--help"]])

@@ -158,6 +158,29 @@ async def test_presets_and_engines_are_chosen_from_lists(app: WorkbenchApp) -> N
         assert screen.draft.subsets == ()
 
 
+async def test_expected_time_and_accuracy_stand_beside_presets_before_a_run(
+    app: WorkbenchApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench import plan
+
+    monkeypatch.setattr(plan, "expand", lambda *_: [])  # the challenge's files are not here
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        lines = screen_text(pilot).splitlines()
+        row = next(line for line in lines if "vqa-3fold-7b-tta" in line)
+        assert "15:00:00, 0.85–0.88" in row
+        assert any("time (on a T4) and accuracy that a document expects" in line for line in lines)
+        await pilot.press("escape")
+        screen._start_from("vqa-3fold-3b")
+        await until(pilot, lambda: screen.preview and screen.preview.expected)
+        assert "notebook expects 6:00:00, 0.79–0.82 on a T4" in screen_text(pilot)
+        screen.change(replace(screen.draft, settings={**screen.draft.settings, "max_steps": 3}))
+        await until(pilot, lambda: screen.preview and "max_steps" in screen.preview.toml)
+        assert "expects" not in screen_text(pilot)
+
+
 async def test_start_runs_exactly_the_command_that_was_shown(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,7 +124,8 @@ def check(draft: Draft, cache_root: Path, log_root: Path) -> Preview:
         PreviewRun(s.run_id, s.engine, clean_line(s.subset), clean_line(s.model), s.seed, s.repeat)
         for s in specs
     )
-    return Preview(runs, clean(toml), file, (), expected.sentence(asked, cache_root))
+    figures = "; ".join(recipe.brief() for recipe in expected.of_plan(asked, cache_root))
+    return Preview(runs, clean(toml), file, (), figures)
 
 
 def _missing(draft: Draft) -> tuple[str, ...]:

@@ -37,10 +37,11 @@ LISTED: Final = (
     Column("name", "name", 16, grow=14, rank=0),
     Column("about", "", 24, grow=60, rank=1),
 )
+PRESETS_TITLE: Final = "Start from; with time (on a T4) and accuracy that a document expects"
 PRESETS: Final = (
     LISTED[0],
-    Column("expected", "its document expects", 34, rank=2),
-    LISTED[1],
+    Column("expected", "expected", 20, rank=1),
+    Column("about", "", 24, grow=60, rank=2),
 )
 ON: Final = Cell("●", "accent")
 OFF: Final = Cell("○", "dim")
@@ -159,7 +160,7 @@ def verdict(preview: Preview | None) -> tuple[str, bool]:
     seeds, repeats = len({r.seed for r in runs}), len({r.repeat for r in runs})
     parts += [many(seeds, "seed")] if seeds > 1 else []
     parts += [many(repeats, "repeat")] if repeats > 1 else []
-    expected = f"  ({preview.expected})" if preview.expected else ""
+    expected = f" · notebook expects {preview.expected} on a T4" if preview.expected else ""
     return f" {many(len(runs), 'run')}: {' × '.join(parts)}{expected}", False
 
 

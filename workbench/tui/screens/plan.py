@@ -286,7 +286,8 @@ class PlanScreen(Screen[None]):
             if chosen is not None:
                 self._start_from(chosen)
 
-        dialog = Choose("Start from", plan_rows.PRESETS, rows, keys, here=self.draft.preset)
+        title = plan_rows.PRESETS_TITLE
+        dialog = Choose(title, plan_rows.PRESETS, rows, keys, here=self.draft.preset)
         self.app.push_screen(dialog, take)
 
     @on(Pick.Opened, "#pick-engine")
