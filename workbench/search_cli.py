@@ -103,6 +103,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
         raise plan.PlanError([NOTHING])
     starting.check_devices(asked)
     specs = plan.expand(asked, paths.cache_root())
+    starting.check_gpu(asked, specs)
     if dry_run:
         for line in described(asked.search, specs[0], as_json=as_json):
             typer.echo(line)

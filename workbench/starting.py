@@ -23,6 +23,16 @@ def check_devices(asked: SuitePlan) -> None:
         raise plan.PlanError([missing])
 
 
+def check_gpu(asked: SuitePlan, specs: list[RunSpec]) -> None:
+    """Raise PlanError if driver, torch's build or precision rule out the GPU of the runs."""
+    from workbench import plan
+    from workbench.fit import forecast, support
+
+    where = forecast.locate(asked.gpu, asked.devices, cpu=asked.cpu)
+    if problems := list(dict.fromkeys(support.problems(specs, where))):
+        raise plan.PlanError(problems)
+
+
 def check_surroundings(log_root: Path) -> None:
     """Raise SuiteError, with one sentence a line, where no suite can run."""
     from workbench import preflight, suite

@@ -95,6 +95,17 @@ def test_run_refuses_and_anyway_only_says_it(monkeypatch, answers) -> None:
     assert not [line for line in lines if "is too old" in line]
 
 
+def test_a_search_is_refused_as_a_run_is(monkeypatch, answers) -> None:
+    from workbench.cli import app
+
+    see(monkeypatch, MACHINES["old-driver"])
+    command = ["search", "--preset", "demo-search", "--dry-run"]
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, plan.PlanError)
+    assert "is too old for torch" in str(refused.exception)
+    assert CliRunner().invoke(app, [*command, "--cpu"]).exit_code == 0
+
+
 def test_plan_says_it_of_a_gpu_by_name(monkeypatch, answers) -> None:
     from workbench.cli import app
 
