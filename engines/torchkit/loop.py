@@ -153,7 +153,8 @@ def _computing_model(job: Training[Any]) -> nn.Module:
     if job.replica is None:
         return job.model
     job.replica.refresh()
-    return job.replica.model.train()
+    model: nn.Module = job.replica.model
+    return model.train()
 
 
 def _compute(
