@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,15 @@ class ImageCache:
     def row(self, path: str) -> int:
         """Row of a picture in `array`; -1: skipped, or no picture at all ("")."""
         return self._rows.get(path, -1)
+
+    def contents(self, paths: Iterable[str]) -> str:
+        """Digest of what these pictures are, in their order; wherever their rows lie."""
+        keys = (self.folder / "hashes.bin").read_bytes() if self._rows else b""
+        hasher = hashlib.blake2b(digest_size=16)
+        for path in paths:
+            row = self.row(path)
+            hasher.update(keys[row * HASH_BYTES : (row + 1) * HASH_BYTES] if row >= 0 else b"-")
+        return hasher.hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         """Spawned workers map the file again: a pickled memmap would be a full copy."""

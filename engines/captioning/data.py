@@ -54,6 +54,8 @@ class Data:
     pixels: Frames
     base_captions: list[str]
     """What a language model from scratch reads."""
+    media: str
+    """Digest of the contents of the training media, those held back among them."""
 
 
 def read_data(context: Context, size: int) -> Data:
@@ -79,7 +81,7 @@ def read_data(context: Context, size: int) -> Data:
         named.setdefault(params.validate_on, captions.read(source.built(params.validate_on, emit)))
     read = [captions.read(source.built(name, emit)) for name in _base_texts(context)]
     emit.phase("cache", "media")
-    pixels, kept = _decode(context, size, [train, *named.values()])
+    pixels, kept, media = _decode(context, size, [train, *named.values()])
     splits = {
         name: Split(name, said.take(rows), places)
         for (name, said), (rows, places) in zip(named.items(), kept[1:], strict=True)
@@ -89,7 +91,7 @@ def read_data(context: Context, size: int) -> Data:
     # Sorted: runs of any of these subsets share one base.
     texts = sorted(one for said in (train, *read) for many in said.references for one in many)
     evaluated = [splits[name] for name in wanted if name in splits]
-    return Data(own.fingerprint, training, validation, evaluated, pixels, texts)
+    return Data(own.fingerprint, training, validation, evaluated, pixels, texts, media)
 
 
 def _base_texts(context: Context) -> list[str]:
@@ -121,17 +123,22 @@ def _held_back(
 
 def _decode(
     context: Context, size: int, groups: Sequence[Captions]
-) -> tuple[Frames, list[tuple[Rows, Rows]]]:
-    """Pixels of all media; for each group the rows that could be read, and their places."""
+) -> tuple[Frames, list[tuple[Rows, Rows]], str]:
+    """Pixels of all media; for each group the rows that could be read, and their places.
+
+    Last, a digest of the contents of the first group.
+    """
     if len({said.videos for said in groups}) > 1:
         raise EngineError("the subsets of a run are of pictures or of videos, not of both")
     arrays: list[Any] = []
     places: list[Rows] = []
     kept: list[tuple[Rows, Rows]] = []
+    contents: list[str] = []
     total = 0
     for number, said in enumerate(groups):
         opener = _clips if said.videos else _pictures
-        array, rows = opener(context, size, said)
+        cache, array, rows = opener(context, size, said)
+        contents.append(cache.contents(said.paths) if not number else "")
         readable = np.flatnonzero((rows >= 0).all(1))
         if not len(readable):
             raise EngineError(f"{said.root}: none of {len(said)} media could be read")
@@ -140,21 +147,21 @@ def _decode(
         places.append(np.stack([np.full_like(good, number), good], -1))
         kept.append((readable, np.arange(total, total + len(readable))))
         total += len(readable)
-    return Frames(arrays, np.concatenate(places)), kept
+    return Frames(arrays, np.concatenate(places)), kept, contents[0]
 
 
-def _pictures(context: Context, size: int, said: Captions) -> tuple[Any, Rows]:
-    """uint8 [N, S, S, 3] and the row [n, 1] of each picture; -1: it cannot be read."""
+def _pictures(context: Context, size: int, said: Captions) -> tuple[ImageCache, Any, Rows]:
+    """Their cache, uint8 [N, S, S, 3] and the row [n, 1] of each picture; -1: it cannot be read."""
     root = context.cache_root
     with subsets.explained():
         cache = ImageCache.open(said.paths, said.root, size, root, progress=context.say)
     subsets.tell_skipped(context.emit, cache.skipped, "pictures")
     rows = np.asarray([cache.row(path) for path in said.paths], np.int64)[:, None]
-    return cache.array, rows
+    return cache, cache.array, rows
 
 
-def _clips(context: Context, size: int, said: Captions) -> tuple[Any, Rows]:
-    """uint8 [N, S, S, 3] and the rows [n, F] of each clip's frames; -1: it cannot be read."""
+def _clips(context: Context, size: int, said: Captions) -> tuple[ImageCache, Any, Rows]:
+    """Their cache, uint8 [N, S, S, 3] and the rows [n, F] of each clip's frames; -1: unreadable."""
     frames = context.params.frames
     with subsets.explained():
         cache = ClipCache.open(
@@ -164,4 +171,4 @@ def _clips(context: Context, size: int, said: Captions) -> tuple[Any, Rows]:
     subsets.tell_substituted(context.emit, cache.substituted)
     first = np.asarray([cache.row(path) for path in said.paths], np.int64)[:, None]
     rows = np.where(first >= 0, first * frames + np.arange(frames), -1)
-    return cache.array.reshape(-1, size, size, 3), rows
+    return cache, cache.array.reshape(-1, size, size, 3), rows

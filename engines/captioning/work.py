@@ -108,7 +108,7 @@ def first_features(data: Data, ready: Prepared) -> torch.Tensor:
 def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
     """Everything that the loop needs."""
     params, model, team = context.params, ready.model, context.team
-    samples = fingerprint_samples(data.fingerprint, (data.train.rows,))
+    samples = fingerprint_samples(data.fingerprint, (data.train.rows, data.media))
     course = Course.of(context, len(data.train), samples)
     spoken = tokenise(context, data, ready)
     gatherer = Gatherer(ready.items, data.train.rows, spoken, context.spec.seed)

@@ -53,10 +53,13 @@ class Pool:
     def __len__(self) -> int:
         return len(self.queries)
 
-    def digest(self, fingerprint: str) -> str:
-        """Of the subset's fingerprint, and of which texts and readable pictures make its pairs."""
+    def digest(self, fingerprint: str, pictures: str = "") -> str:
+        """Of the subset's fingerprint, and of which texts and readable pictures make its pairs.
+
+        `pictures`: digest of the pictures' contents.
+        """
         sides = (self.queries.texts, self.queries.images, self.positives.texts)
-        parts = (*sides, self.positives.images, self.codes, self.offsets)
+        parts = (*sides, self.positives.images, self.codes, self.offsets, pictures)
         return fingerprint_samples(fingerprint, parts)
 
 

@@ -5,7 +5,7 @@ Each part is a phase of its own, so that a run's time to first step can be read 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,8 @@ class Prepared:
     facts: dict[str, str]
     tokenizer: str = ""
     """A tokenizer that was built for this run, as JSON; empty: the model has its own."""
+    pictures: str = ""
+    """Digest of the contents of the training pictures."""
 
     def files(self) -> dict[str, str]:
         """What a checkpoint needs beside its tensors."""
@@ -96,9 +98,10 @@ def read_data(run: Context) -> Data:
     return Data(subset, pool, splits, list(corpora.values()), strings)
 
 
-def decode_images(run: Context, data: Data) -> ArrayItems:
+def decode_images(run: Context, data: Data) -> tuple[ArrayItems, str]:
     """The decoded images of all subsets, in the order of `strings.images`.
 
+    And a digest of the contents of those that are trained on.
     Items whose picture cannot be read lose it: their rows become NONE.
     """
     size = run.params.image_size
@@ -106,12 +109,16 @@ def decode_images(run: Context, data: Data) -> ArrayItems:
     for row, name in enumerate(data.strings.images.values()):
         root, _, path = name.partition("\0")
         by_root.setdefault(root, []).append((row, path))
+    pool = data.pool
+    trained_on = set(np.concatenate([pool.queries.images, pool.positives.images]).tolist())
+    contents: list[str] = []
     arrays, places = [], np.full((len(data.strings.images), 2), NONE, np.int64)
     for number, (root, named) in enumerate(by_root.items()):
         paths = [path for _, path in named]
         with subsets.explained():
             cache = ImageCache.open(paths, Path(root), size, run.cache_root, progress=run.say)
         arrays.append(cache.array)
+        contents.append(cache.contents(path for row, path in named if row in trained_on))
         for row, path in named:
             places[row] = (number, cache.row(path))
         subsets.tell_skipped(run.emit, cache.skipped, "pictures")
@@ -119,7 +126,7 @@ def decode_images(run: Context, data: Data) -> ArrayItems:
     readable = np.append(items.readable(), False)  # the last one answers for NONE
     for rows in data.image_rows():
         rows[~readable[rows]] = NONE
-    return items
+    return items, " ".join(contents)
 
 
 def prepare(run: Context, data: Data) -> Prepared:
@@ -131,13 +138,13 @@ def prepare(run: Context, data: Data) -> Prepared:
     if sentence := models.problem(run.entry):
         raise EngineError(sentence)
     run.emit.phase("cache", "images")
-    images = decode_images(run, data)
+    images, contents = decode_images(run, data)
     run.emit.phase("cache", "texts")
     build_model = _frozen if run.entry.family == "frozen-towers" else _from_weights
     ready = build_model(run, data, images)
     if run.trained is not None:
         trained.load(ready.model, run.trained)
-    return ready
+    return replace(ready, pictures=contents)
 
 
 def _from_weights(run: Context, data: Data, images: ArrayItems) -> Prepared:

@@ -105,7 +105,9 @@ def assemble(context: Context, data: Data, ready: Prepared) -> Job:
         wrapped = masters.without_autocast(wrapped, context.device.type)
     forward = forward_of(wrapped, OBJECTIVES[params.loss], team)
 
-    course = Course.of(context, len(data.pool), data.pool.digest(data.subset.fingerprint))
+    course = Course.of(
+        context, len(data.pool), data.pool.digest(data.subset.fingerprint, ready.pictures)
+    )
     job = course.job(model, gatherer, forward)
     job.replica = replica
     if params.compile or params.cuda_graphs:

@@ -15,7 +15,7 @@ from torch import nn
 
 from engines.torchkit.batches import Loader, Order, Rows
 from engines.torchkit.context import Context
-from engines.torchkit.identity import TrainingIdentity
+from engines.torchkit.identity import TrainingIdentity, model_digest
 from engines.torchkit.loop import Outcome, Training
 from engines.torchkit.optimizers import adamw
 from engines.torchkit.prefetch import to_device
@@ -56,7 +56,11 @@ class Course:
         order = Order(samples, batch, params.accumulation, run.spec.seed)
         steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
         warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
-        identity = TrainingIdentity.of_run(params, run.spec.seed, order.per_step, data, samples)
+        trained = run.trained.state if run.trained is not None else None
+        model = model_digest(run.entry, params, trained)
+        identity = TrainingIdentity.of_run(
+            params, run.spec.seed, order.per_step, data, samples, model
+        )
         return cls(run, order, steps, warm, identity)
 
     def lr_at(self, step: int) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engines import protocol
-from engines.emitter import Emitter, Stopped
+from engines.emitter import Emitter, EngineError, Stopped
 from engines.torchkit import checkpoints, health
 from engines.torchkit.batches import Loader
 from engines.torchkit.distributed import Team
@@ -301,7 +301,7 @@ def _continue(job: Training[Any], folder: Path, emit: Emitter) -> int | None:
         return None
     if job.identity and (change := job.identity.check(state.get("identity") or {}, folder)):
         emit.notice("checkpoint-changed", change)
-    job.model.load_state_dict(groups["model"], strict=False)
+    load_trained(job.model, groups["model"], folder)
     for name, average in job.averages.items():
         average.load(groups[name])
     if "optimizer" in groups:
@@ -310,6 +310,24 @@ def _continue(job: Training[Any], folder: Path, emit: Emitter) -> int | None:
         if state["scaler"]:
             job.precision.scaler.load_state_dict(state["scaler"])
     return start
+
+
+def load_trained(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Put a checkpoint's tensors into the model: every one that training changes, and no other.
+
+    Raises:
+        EngineError: they are those of another model. torch would leave out what does not fit.
+    """
+    wanted = trainable_tensors(model)
+    odd = sorted(wanted.keys() ^ tensors.keys())
+    odd += [name for name in wanted.keys() & tensors.keys()
+            if wanted[name].shape != tensors[name].shape]  # fmt: skip
+    if odd:
+        raise EngineError(
+            f"{folder}: is a checkpoint of another model ({len(odd)} tensors differ, first "
+            f"{odd[0]}); restore the model, or start a new suite"
+        )
+    model.load_state_dict(tensors, strict=False)
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -77,6 +77,8 @@ class Pictures:
     say: Say
     _extents: dict[tuple[Path, str], tuple[int, int]] = field(default_factory=dict)
     _found: dict[tuple[Path, str, float], tuple[Any, int]] = field(default_factory=dict)
+    _caches: dict[tuple[Path, str], UncutCache] = field(default_factory=dict)
+    """Where each picture lies at scale 1."""
 
     def add(self, root: Path, paths: Sequence[str], scales: Sequence[float] = (1.0,)) -> None:
         """Decode what is not there yet.
@@ -99,6 +101,15 @@ class Pictures:
                 if path in cache.skipped:
                     raise unreadable(root, path, cache.skipped[path])
                 self._found[root, path, scale] = (cache.array, cache.row(path))
+                if scale == 1.0:
+                    self._caches[root, path] = cache
+
+    def contents(self, root: Path, paths: Sequence[str]) -> str:
+        """Digest of what these pictures are at scale 1; all of them were added."""
+        groups: dict[int, list[str]] = {}
+        for path in paths:
+            groups.setdefault(id(self._caches[root, path]), []).append(path)
+        return " ".join(self._caches[root, group[0]].contents(group) for group in groups.values())
 
     def pixels(self, root: Path, path: str, scale: float = 1.0) -> Pixels:
         """Of one picture, uint8 [h, w, 3]."""

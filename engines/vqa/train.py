@@ -24,7 +24,9 @@ Job = loop.Training[VqaBatch]
 def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
     """Everything that the loop needs."""
     params, model, team = context.params, ready.model, context.team
-    samples = fingerprint_samples(data.fingerprint + data.worded, data.train.ids)
+    pictures = ready.vision.pictures.contents(data.train.root, data.train.paths)
+    parts = (*data.train.ids, pictures)
+    samples = fingerprint_samples(data.fingerprint + data.worded, parts)
     course = Course.of(context, len(data.train), samples)
     gatherer = Gatherer(ready.vision, data.train, context.spec.seed, shuffle=params.shuffle_choices)
 
