@@ -29,6 +29,9 @@ T = TypeVar("T")
 _CURRENT: Final = b'{"schema":%d,' % SCHEMA
 """How a line of the present version begins: such a line needs no detour over a dictionary."""
 
+UNSUPPORTED: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
+"""What fsync of a folder says on a file system that has none (CIFS, many of FUSE): no loss."""
+
 NAMED: Final = 100
 """This many bad lines are kept with their reason; all are counted."""
 
@@ -198,5 +201,8 @@ def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     finally:
         os.close(fd)

@@ -7,6 +7,7 @@ second copy of the model in memory, which would show up in the run's own memory 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -211,9 +212,13 @@ def _verify(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Make the new name last; a file system without fsync of folders (CIFS, FUSE) is let be."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
+            raise
     finally:
         os.close(fd)
 

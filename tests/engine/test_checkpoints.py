@@ -1,9 +1,11 @@
 """Checkpoints that are damaged, half written, late or impossible, and what a resumed run does."""
 
+import errno
 import json
 import os
 import shutil
 import signal
+import stat
 import threading
 import time
 
@@ -68,6 +70,19 @@ def test_kill_9_while_saving_leaves_the_old_checkpoint_or_the_new_one(tmp_path):
         shutil.rmtree(checkpoints.step_folder(tmp_path, 2), ignore_errors=True)
     assert 1 in taken, "some died before the end"
     assert old.is_dir()
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_without_fsync_of_folders_keeps_checkpoints(tmp_path, monkeypatch, error):
+    fsync = os.fsync
+
+    def of_files_only(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(error, os.strerror(error))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", of_files_only)
+    assert checkpoints.problem(saved(tmp_path, 3, 1.0)) == ""
 
 
 def test_checkpoints_come_by_the_clock_too(tmp_path, monkeypatch):

@@ -149,6 +149,24 @@ def test_a_record_is_synced_before_append_returns(path, make, monkeypatch):
     assert synced == [path, path.parent, path]
 
 
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_without_fsync_of_folders_loses_no_record(path, make, monkeypatch, error):
+    fsync = os.fsync
+
+    def of_files_only(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(error, os.strerror(error))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", of_files_only)
+    if error == errno.EIO:  # that one means a disk
+        with pytest.raises(OSError, match="Input/output"):
+            store.append(path, make.record())
+        return
+    store.append(path, make.record())
+    assert len(list(store.read(path))) == 1
+
+
 def test_a_full_disk_is_an_error(tmp_path, make, monkeypatch):
     def write(fd, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
