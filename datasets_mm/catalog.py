@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets_mm import location
+from datasets_mm import location, tomlfile
 from datasets_mm.recipe import Form, Recipe, RecipeError, Source, Step, read
 from datasets_mm.source import SourceError
 from datasets_mm.tomlfile import nearest
@@ -49,8 +49,8 @@ def user_recipes() -> Path:
 
 def _files() -> dict[str, Path]:
     """Name -> file. A user's recipe with a shipped name is an error, not an override."""
-    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
-    own = {path.stem: path for path in sorted(user_recipes().glob("*.toml"))}
+    shipped = {path.stem: path for path in tomlfile.files(SHIPPED)}
+    own = {path.stem: path for path in tomlfile.files(user_recipes())}
     if clash := sorted(shipped.keys() & own.keys()):
         raise RecipeError(
             [f"{own[name]}: {name!r} is the name of a shipped subset; rename it" for name in clash]

@@ -29,6 +29,19 @@ class TomlError(ValueError):
         self.problems = problems
 
 
+def files(folder: Path) -> list[Path]:
+    """The TOML files of a folder that people write, by name.
+
+    Without hidden ones, which editors and file managers leave: a lock of Emacs is a link to nothing
+    called `.#x.toml`, and macOS puts a binary `._x.toml` beside a file on a foreign disk.
+    """
+    return sorted(
+        path
+        for path in folder.glob("*.toml")
+        if not path.name.startswith(".") and not path.is_dir()
+    )
+
+
 def read(path: Path, model: type[Model]) -> Model:
     """The file as a model.
 
@@ -107,6 +120,9 @@ def _sentence(item: dict[str, Any], model: type[BaseModel], place: str) -> str:
             allowed = re.findall(r"'([^']*)'", str(item["ctx"]["expected"]))
             value = _short(item["input"])
             return f"{place}: '{path}' = {value} is wrong{nearest(item['input'], allowed)}"
+        case "tuple_type" | "list_type":
+            value = _short(item["input"])
+            return f"{place}: '{path}' = {value} is wrong: a list is wanted, such as [1, 2]"
     message = item["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     where = f"'{path}' = {_short(item['input'])}" if path else "it"

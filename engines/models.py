@@ -313,4 +313,4 @@ def _files() -> Iterator[Path]:
     base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "workbench"
     own = (Path(config) if config else base).expanduser() / "models"
     for folder in (CATALOGUE, own):
-        yield from sorted(folder.glob("*.toml"))
+        yield from tomlfile.files(folder)

@@ -187,7 +187,7 @@ def preset_files() -> dict[str, Path]:
     """
     files: dict[str, Path] = {}
     for folder in (PRESETS, paths.config_root() / "presets"):
-        for path in sorted(folder.glob("*.toml")):
+        for path in tomlfile.files(folder):
             if path.stem in files:
                 raise PlanError([f"{path}: a preset '{path.stem}' exists already; rename the file"])
             files[path.stem] = path
