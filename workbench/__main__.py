@@ -18,12 +18,14 @@ from workbench import paths, process_state
 def main() -> NoReturn:
     """Entry point."""
     process_state.restore()
+    process_state.restart_without(process_state.INTERPRETER_SWITCHES)
     os.umask(0o077)  # what this tool writes is for its user
     make_writable(sys.stdout, sys.stderr)
     sys.excepthook = tell_fault
     os.environ.update(paths.module_path(os.environ))  # for all that is started from here
     refuse_control_characters(sys.argv[1:])
     refuse_missing_folder()
+    refuse_unset_variables()
     if len(sys.argv) > 1:
         from workbench import cli
 
@@ -50,6 +52,14 @@ def refuse_missing_folder() -> None:
         text = f"workbench: the current folder cannot be used ({error.strerror}); change to another"
         print(text, file=sys.stderr)  # noqa: T201 - talk
         raise SystemExit(2) from None
+
+
+def refuse_unset_variables() -> None:
+    """Absolute folders in our variables, so that a `resume` from elsewhere finds the same ones."""
+    if problems := paths.settle_variables(os.environ):
+        for problem in problems:
+            print(f"workbench: {clean(problem)}", file=sys.stderr)  # noqa: T201 - talk
+        raise SystemExit(2)
 
 
 def tell_fault(

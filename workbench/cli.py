@@ -17,6 +17,7 @@ import typer.core
 from workbench import data_cli, fit_cli, results_cli, search_cli, starting
 from workbench.exits import ExitStatus
 from workbench.options import (
+    FOLDER,
     AsJson,
     CostProbe,
     Detach,
@@ -88,7 +89,9 @@ def main() -> NoReturn:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             _discard_stdout()
-            say(f"output cannot be written ({error.strerror}); free some space")
+            what = error.filename or "output"
+            entries = ", or file entries" if error.filename else ""
+            say(f"{what} cannot be written ({error.strerror}); free some space{entries}")
             raise SystemExit(ExitStatus.FAILED) from None
         problems = _problems(error)
         if not problems:
@@ -295,7 +298,7 @@ def report(
     lang: Annotated[str, typer.Option(help="en or ko.")] = "en",
     out: Annotated[
         Path | None,
-        typer.Option(help="Write report.md and figures into this folder."),
+        typer.Option(help="Write report.md and figures into this folder.", **FOLDER),
     ] = None,
     appendix: Annotated[
         bool, typer.Option("--appendix", help="Counters and trained tensors by run, at the end.")
@@ -359,7 +362,8 @@ def data_list(as_json: AsJson = False) -> None:
 def data_build(
     names: Annotated[list[str], typer.Argument(metavar="SUBSET…")],
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the real data; default: the local hub cache.")
+        Path | None,
+        typer.Option(help="Folder of the real data; default: the local hub cache.", **FOLDER),
     ] = None,
     image_root: Annotated[
         str, typer.Option(help="Folder of the pictures, or oven=/a,evqa=/b,/others.")
@@ -376,7 +380,9 @@ def data_build(
 
 @data_app.command("make-copy")
 def data_make_copy(
-    out: Annotated[Path, typer.Option("--out", help="A new folder: the data_root of the copy.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="A new folder: the data_root of the copy.", **FOLDER)
+    ],
     layout: Annotated[
         str, typer.Option(help="ret-jsonl, m2kr-parquet or vqa-challenge.")
     ] = "ret-jsonl",

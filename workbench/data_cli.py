@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from workbench.exits import ExitStatus
-from workbench.options import AsJson
+from workbench.options import FOLDER, AsJson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,8 @@ TARGET = "a subset by name, a file of JSON lines, or Parquet in M2KR's layout"
 
 Target = Annotated[str, typer.Argument(metavar="SUBSET|FILE", help=f"What: {TARGET}.")]
 DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder of the real data, to build a subset that is not.")
+    Path | None,
+    typer.Option(help="Folder of the real data, to build a subset that is not.", **FOLDER),
 ]
 ImageRoot = Annotated[str, typer.Option(help="Folder of the pictures that a file names.")]
 Model = Annotated[

@@ -84,7 +84,7 @@ class Limits:
     def from_environment(cls) -> Self:
         """The table, with `WORKBENCH_GRACE` (seconds) in force if it is set."""
         grace = os.environ.get("WORKBENCH_GRACE")
-        if grace is None:
+        if not grace:
             return cls()
         try:
             seconds = float(grace)

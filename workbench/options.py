@@ -7,13 +7,28 @@ things, described once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+
+def read_folder(text: str) -> Path:
+    """A folder as typed. An empty word is a variable of the shell that is not set, not `.`."""
+    if not text.strip():
+        raise typer.BadParameter("is empty; is a variable of the shell not set?")
+    return Path(text)
+
+
+FOLDER: Final[dict[str, Any]] = {"parser": read_folder, "metavar": "DIRECTORY"}
+"""How an option takes a folder."""
+
 LogRoot = Annotated[
     Path | None,
-    typer.Option("--log-root", help="Where suites live; default: bench_logs here."),
+    typer.Option(
+        "--log-root",
+        help="Where suites live; default: bench_logs here.",
+        **FOLDER,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 SuiteName = Annotated[
@@ -108,5 +123,6 @@ def asked_plan(
         known = table.get("search") or {}
         searched = {**known.get("ranges", {}), **flags["search"].get("ranges", {})}
         merged["search"] = {**known, **flags["search"], "ranges": searched}
-    merged["settings"] = {**table.get("settings", {}), **dict(chosen)}
+    together = {**table.get("settings", {}), **dict(chosen)}
+    merged["settings"] = {name: value for name, value in together.items() if value is not None}
     return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))

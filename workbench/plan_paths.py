@@ -51,7 +51,7 @@ def _resolve_setting(name: str, value: Any) -> Any:
     if name == "image_root":
         return ",".join(map(_resolve_image_root, value.split(",")))
     if name in PATH_SETTINGS:
-        return str(paths.resolve(value))
+        return str(paths.resolve(value.strip()))  # blanks, and the line ends of Windows
     return _resolve_model(value)
 
 

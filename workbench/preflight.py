@@ -9,21 +9,29 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from results import store
 from workbench import paths
 from workbench.limits import Limits
+
+LEAST_DESCRIPTORS: Final = 64
+"""A run of one process has about 40 open, and no library is loaded where none is left."""
 
 
 def check_surroundings(log_root: Path) -> list[str]:
     """One sentence with its remedy for each reason why no suite can run here; none: it can."""
     return [
         *check_interpreter(),
+        *check_proc(),
         *_check_limits(),
+        *_check_descriptors(),
+        *_check_null_device(),
         *_check_process_handles(),
         *_check_folder(log_root, "suites cannot be written there", "name another with --log-root"),
         *_check_folder(
@@ -45,11 +53,40 @@ def check_interpreter() -> Iterator[str]:
         )
 
 
+def check_proc(proc: Path = Path("/proc")) -> Iterator[str]:
+    """Whether /proc tells about processes; a chroot, or a build's sandbox, may have an empty one.
+
+    Memory, process trees and whether a warden lives are read there.
+    """
+    if not (proc / "self" / "stat").exists():
+        yield f"{proc} is not mounted; mount it with `mount -t proc proc {proc}`"
+
+
 def _check_limits() -> Iterator[str]:
     try:
         Limits.from_environment()
     except ValueError as error:
         yield str(error)
+
+
+def _check_descriptors() -> Iterator[str]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < LEAST_DESCRIPTORS:
+        yield (
+            f"only {soft} files may be open at once and a run needs {LEAST_DESCRIPTORS}; raise the "
+            "limit with `ulimit -n 4096`"
+        )
+
+
+def _check_null_device() -> Iterator[str]:
+    """Processes are started with it as their standard input."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDWR))
+    except OSError as error:
+        yield (
+            f"{os.devnull} cannot be used ({error.strerror}); make it with "
+            f"`mknod -m 666 {os.devnull} c 1 3`, or start the container with a /dev"
+        )
 
 
 def _check_process_handles() -> Iterator[str]:
@@ -68,8 +105,14 @@ def _check_process_handles() -> Iterator[str]:
 
 def _check_folder(folder: Path, effect: str, remedy: str) -> Iterator[str]:
     """Whether a file can be written and locked in it, or in the one where it would be made."""
+    if unset := paths.unset_variable(folder):
+        yield f"{folder}: no shell has expanded {unset}, and it is not set; set it, or {remedy}"
+        return
+    if link := _dangling_link(folder):
+        yield f"{folder}: {effect} ({link} is a link to nothing); remove the link, or {remedy}"
+        return
     try:
-        with tempfile.TemporaryFile(dir=nearest_existing(folder)) as file:
+        with tempfile.TemporaryFile(dir=paths.nearest_existing(folder)) as file:
             file.write(b"x")
             file.flush()
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,11 +120,13 @@ def _check_folder(folder: Path, effect: str, remedy: str) -> Iterator[str]:
         yield f"{folder}: {effect} ({error.strerror}); {remedy}"
 
 
-def nearest_existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+def _dangling_link(folder: Path) -> Path | None:
+    """The link to nothing, or to itself, at which making the folder would end."""
     while not folder.exists() and folder != folder.parent:
+        if folder.is_symlink():
+            return folder
         folder = folder.parent
-    return folder
+    return None
 
 
 def _check_records(path: Path) -> Iterator[str]:

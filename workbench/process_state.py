@@ -7,17 +7,28 @@ variables for other programs otherwise fail far from their cause.
 from __future__ import annotations
 
 import os
+import pwd
+import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
 STANDARD_STREAMS: Final = 3
 
+DESCRIPTORS: Final = 4096
+
 UNBLOCKED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGWINCH)
 """Signals that the commands wait for; a parent may have blocked them for all its children."""
+
+INTERPRETER_SWITCHES: Final = (
+    "PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONTRACEMALLOC", "PYTHONMALLOC",
+    "PYTHONMALLOCSTATS", "PYTHONASYNCIODEBUG", "PYTHONVERBOSE", "PYTHONPROFILEIMPORTTIME",
+    "PYTHONOPTIMIZE", "PYTHONDEBUG", "PYTHONDUMPREFS", "PYTHONPERFSUPPORT", "PYTHONCASEOK",
+)  # fmt: skip
+"""Debugging aids of somebody's own program: they change exit codes, memory and step times."""
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -32,6 +43,43 @@ def restore() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, UNBLOCKED)
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    name_user()
+    raise_descriptor_limit()
+
+
+def raise_descriptor_limit() -> None:
+    """As many open files as are allowed, up to `DESCRIPTORS`; the soft limit is for old programs.
+
+    Children inherit it: loaders, caches and the warden's samples of processes need hundreds.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def restart_without(names: Sequence[str]) -> None:
+    """Start this very process anew without these variables, if one of them is set.
+
+    The interpreter reads them before any line of ours; process id and streams stay. What this
+    process starts does not inherit them either.
+    """
+    present = [name for name in names if os.environ.pop(name, None)]
+    if present:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
+
+
+def name_user() -> None:
+    """Set USER where the user has no entry in the passwd database, as in many containers.
+
+    torch asks for the user's name when it is imported, and fails without one.
+    """
+    if any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        return
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ["USER"] = f"uid{os.getuid()}"
 
 
 @contextmanager

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 
 def check_devices(asked: SuitePlan) -> None:
-    """Raise PlanError if the plan names GPUs that are not here."""
-    from workbench import plan, presence
+    """Raise PlanError if the plan names GPUs that are not here, or nothing tells what is here."""
+    from workbench import plan, preflight, presence
 
+    if problems := list(preflight.check_proc()):  # memory is forecast from it
+        raise plan.PlanError(problems)
     if missing := presence.device_problem(asked.devices):
         raise plan.PlanError([missing])
 

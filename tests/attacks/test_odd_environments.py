@@ -73,6 +73,13 @@ ODDITIES = (
     Oddity("a narrow, unknown terminal", {"TERM": "no-such", "COLUMNS": "1", "LINES": "0"}),
     Oddity("a notebook's backend", {"MPLBACKEND": "module://nowhere"}),
     Oddity("CUDA variables of another world", {"CUDA_VISIBLE_DEVICES": "-1,GPU-x,ü"}),
+    Oddity("Python's debugging aids", {"PYTHONINSPECT": "1", "PYTHONWARNINGS": "error",
+        "PYTHONDEVMODE": "1", "PYTHONTRACEMALLOC": "25", "PYTHONOPTIMIZE": "2"}),
+    Oddity("variables of a file without a shell", {
+        "WORKBENCH_LOG_ROOT": "'$HOME/logs'\r", "WORKBENCH_GRACE": "", "XDG_CACHE_HOME": "here"}),
+    Oddity("an unset variable in a folder", {"WORKBENCH_LOG_ROOT": "$NOT_SET/logs"}),
+    Oddity("a hook's GIT_DIR, a thread count of letters, colours forced", {
+        "GIT_DIR": "/nowhere", "OMP_NUM_THREADS": "abc", "FORCE_COLOR": "1"}),
     Oddity("standard input closed", prepare=close(0)),
     Oddity("nothing is open", prepare=close(0, 1, 2)),
     Oddity("few descriptors", prepare=limit(resource.RLIMIT_NOFILE, 24)),

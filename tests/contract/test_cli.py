@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.terminals import ROOT
+from workbench import cli
 
 
 def workbench(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -197,6 +199,23 @@ def test_a_full_disk_under_the_output_is_a_sentence(tmp_path: Path, words: list[
     assert done.returncode == 1
     assert done.stderr == (
         "workbench: output cannot be written (No space left on device); free some space\n"
+    )
+
+
+def test_a_full_disk_under_a_file_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/logs/results.jsonl")
+
+    monkeypatch.setattr(cli, "_invoke", fail)
+    monkeypatch.setattr(cli, "_discard_stdout", lambda: None)
+    with pytest.raises(SystemExit) as ending:
+        cli.main()
+    assert ending.value.code == 1
+    assert capsys.readouterr().err == (
+        "workbench: /logs/results.jsonl cannot be written (No space left on device); "
+        "free some space, or file entries\n"
     )
 
 

@@ -23,10 +23,12 @@ __all__ = ["Finding", "examine", "run"]
 
 def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
     """Everything, in the order in which a person would look."""
-    for sentence in preflight.check_interpreter():
-        text, _, remedy = sentence.rpartition("; ")
-        yield problem("Python", text, remedy)
-        return
+    basic = [("Python", preflight.check_interpreter()), ("/proc", preflight.check_proc())]
+    for name, sentences in basic:
+        for sentence in sentences:
+            text, _, remedy = sentence.rpartition("; ")
+            yield problem(name, text, remedy)
+            return
     driver, cache = gpus.ask(), caches.ask(cache_root)
     try:
         yield from software.examine()

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from results import formats
-from workbench import locks, paths, preflight, suite
+from workbench import locks, logout, paths, preflight, suite
 from workbench.doctor.finding import Finding, note, ok, problem
-from workbench.preflight import nearest_existing
+from workbench.paths import nearest_existing
 
 MIB: Final = 1 << 20
 LITTLE: Final = {"log root": 512 * MIB, "cache": 1024 * MIB, "temporary files": 128 * MIB}
@@ -49,6 +49,9 @@ def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
     yield from access("cache", cache_root)
     yield from suites(log_root)
     yield from device_locks(paths.lock_root())
+    if sentence := logout.problem():
+        text, _, remedy = sentence.partition("; ")
+        yield note("logout", text, remedy)
 
 
 def space(name: str, folder: Path) -> Finding:

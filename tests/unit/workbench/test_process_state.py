@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import pwd
+import resource
 import signal
 import subprocess
 import sys
@@ -103,3 +106,65 @@ def test_an_installed_copy_keeps_foreign_packages_of_our_names_from_its_children
     variables = paths.module_path({"PYTHONPATH": f"{foreign}{os.pathsep}{harmless}"})
     assert variables["PYTHONPATH"] == str(harmless)
     assert variables["MPLBACKEND"] == "agg"
+
+
+def test_debugging_aids_of_python_do_not_change_what_is_measured(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, tracemalloc\n"
+        "from workbench import process_state\n"
+        "process_state.restart_without(process_state.INTERPRETER_SWITCHES)\n"
+        "seen = (os.getpid(), sys.flags.inspect, sys.flags.dev_mode, sys.warnoptions,\n"
+        "        tracemalloc.is_tracing(), sys.argv[1:], 'PYTHONINSPECT' in os.environ)\n"
+        "print(seen, flush=True)\n"
+        "raise SystemExit(7)"
+    )
+    aids = {"PYTHONINSPECT": "1", "PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1",
+            "PYTHONTRACEMALLOC": "9"}  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, "a b", ""], env={**os.environ, **aids}, cwd=ROOT,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode == 7
+    assert eval(said) == (child.pid, 0, False, [], False, ["a b", ""], False)
+
+
+def test_a_user_without_an_entry_in_passwd_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    process_state.name_user()
+    assert "USER" not in os.environ  # root, or whoever runs this, has one
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    process_state.name_user()
+    assert getpass.getuser() == f"uid{os.getuid()}"
+    monkeypatch.delenv("USER")
+    monkeypatch.setenv("LOGNAME", "someone")
+    process_state.name_user()
+    assert "USER" not in os.environ
+
+
+def test_as_many_files_may_be_open_as_are_allowed() -> None:
+    code = (
+        "import resource\n"
+        "from workbench import process_state\n"
+        "process_state.restore()\n"
+        "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+
+    def limited(soft: int, hard: int) -> list[int]:
+        def lower() -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, preexec_fn=lower, check=True,
+                              capture_output=True, text=True)  # fmt: skip
+        return [int(word) for word in done.stdout.split()]
+
+    assert limited(24, 300) == [300, 300]
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = hard if hard != resource.RLIM_INFINITY else 65_536
+    assert limited(256, most)[0] == min(4096, most)
+    assert limited(most, most)[0] == most, "never lowered"
