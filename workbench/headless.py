@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from results.text import clean
-from workbench import launch, suite
+from workbench import launch, logout, suite
 from workbench.exits import ExitStatus
 from workbench.process_state import handle_signals
 from workbench.state import GOOD, SuiteState
@@ -56,6 +56,8 @@ def detach(folder: Path, mode: Mode, *, share: bool, resume: bool = False) -> Ex
     else:
         print(folder.name)
         talk(f"runs on by itself; `workbench attach {folder.name}` shows it")
+    if sentence := logout.problem():
+        talk(sentence)
     return ExitStatus.COMPLETED
 
 

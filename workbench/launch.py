@@ -140,7 +140,7 @@ def reconcile(folder: Path, *, elsewhere: bool = False) -> list[str]:
     warden = suite.read_warden(folder)
     if warden is None or suite.alive(warden):
         return []
-    if warden.host != socket.gethostname() and not elsewhere:
+    if warden.host != socket.gethostname() and not suite.is_here(warden) and not elsewhere:
         return []
     if warden.state in ("ended", "lost"):
         return []

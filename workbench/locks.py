@@ -64,7 +64,7 @@ class DeviceLocks:
         self.behind = ""
         """Who was in the way at the last try: `SUITE on DEVICE`."""
         self._root = paths.make_private(root or paths.lock_root())
-        self._held: list[int] = []
+        self._held: dict[str, int] = {}
         self._company: list[int] = []
 
     @property
@@ -76,17 +76,17 @@ class DeviceLocks:
         """Try once, without waiting."""
         if self._held:
             return True
-        taken: list[int] = []
+        taken: dict[str, int] = {}
         for device, mode in self._lock_modes():
             descriptor = self._open(device, "lock")
             if not _flock(descriptor, mode):
                 self.behind = f"{_read_holder(descriptor)} on {device}"
-                for other in (descriptor, *taken):
+                for other in (descriptor, *taken.values()):
                     os.close(other)
                 return False
-            taken.append(descriptor)
+            taken[device] = descriptor
         self.behind = ""
-        for descriptor in taken:
+        for descriptor in taken.values():
             _write_holder(descriptor, self.holder)
         self._held = taken
         self._leave_company()
@@ -106,7 +106,11 @@ class DeviceLocks:
 
     def share(self) -> None:
         """Run beside whoever holds the locks, and let them know."""
-        if not self._held and not self._company:
+        if not self._held:
+            self._join()
+
+    def _join(self) -> None:
+        if not self._company:
             names = [*self.devices, *([MEMBERS] if self._single_gpus else ())]
             self._company = [self._open(name, "shared") for name in names]
             for descriptor in self._company:
@@ -114,11 +118,33 @@ class DeviceLocks:
 
     def contaminated(self) -> bool:
         """Whether another suite computes on one of our devices now."""
-        if not self._held:
+        if not self._held or not self._renew():
             return True
         names = {*self.devices, *([EVERY_GPU] if self._single_gpus else ())}
         names |= {MEMBERS} if EVERY_GPU in self.devices else set()
         return any(self._has_company(name) for name in names)
+
+    def _renew(self) -> bool:
+        """Make and lock again what somebody has deleted; False: another suite was faster.
+
+        A tidied file stays locked, but who comes next makes a new one and locks that.
+        """
+        for device, mode in self._lock_modes():
+            held = os.fstat(self._held[device])
+            fresh = self._open(device, "lock")
+            now = os.fstat(fresh)
+            if (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino):
+                os.close(fresh)
+            elif _flock(fresh, mode):
+                os.close(self._held[device])
+                self._held[device] = fresh
+                _write_holder(fresh, self.holder)
+            else:
+                os.close(fresh)
+                self._join()  # the other one learns of us
+                return False
+        self._leave_company()
+        return True
 
     def _has_company(self, device: str) -> bool:
         descriptor = self._open(device, "shared")
@@ -135,15 +161,19 @@ class DeviceLocks:
     def release(self) -> None:
         """Let the next suite in."""
         self._leave_company()
-        for descriptor in self._held:
+        for descriptor in self._held.values():
             os.ftruncate(descriptor, 0)
             os.close(descriptor)
-        self._held = []
+        self._held = {}
 
     def _open(self, device: str, kind: str) -> int:
         path = self._root / f"device-{_NAME.sub('_', device)}.{kind}"
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(path, flags, 0o600)
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            paths.make_private(self._root)
+            return os.open(path, flags, 0o600)
 
 
 def take(path: Path) -> int | None:

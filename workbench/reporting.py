@@ -109,7 +109,7 @@ def _search(folder: Path) -> SearchView | None:
 
 def _started(folder: Path, warden: float | None) -> float | None:
     """When the suite was made, at which its first warden starts; a resumed one has another."""
-    return None if warden is None else min(warden, (folder / "plan.toml").stat().st_mtime)
+    return None if warden is None else min(warden, suite.created_wall(folder / "plan.toml"))
 
 
 def _state(run: RunView) -> str:

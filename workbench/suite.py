@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import socket
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.protocol import RunSpec
-from workbench import costing, journal, locks, paths, plan, state, trials
+from workbench import costing, journal, locks, paths, plan, state, tree, trials
 
 WARDEN_START_SECONDS: Final = 15.0
 """A suite without a warden file for longer than this has lost its warden."""
+
+
+_RUN: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
+"""The alphabet of run ids."""
+
+_CREATED: Final = "# created "
+"""Begins the first line of plan.toml, which goes on with the time in UTC."""
 
 
 class SuiteError(ValueError):
@@ -54,6 +63,8 @@ class WardenFile(BaseModel):
     start_ticks: int
     """Field 22 of /proc/PID/stat: with the pid it names one process for good."""
     host: str
+    place: str = ""
+    """`tree.pid_place`: where the pid means this process; empty in files of version 0.1."""
     token: str
     state: state.WardenState
     detail: str = ""
@@ -89,7 +100,8 @@ def create(log_root: Path, asked: plan.SuitePlan, specs: Sequence[RunSpec]) -> P
             run.mkdir(mode=0o700)
             (run / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
         # Last: it is what makes readers take the folder for a suite.
-        (folder / "plan.toml").write_text(plan.dump(asked), encoding="utf-8")
+        created = f"{_CREATED}{datetime.now(UTC).isoformat()}\n"
+        (folder / "plan.toml").write_text(created + plan.dump(asked), encoding="utf-8")
     except OSError as error:
         raise SuiteError(
             f"{log_root}: suites cannot be written there ({error.strerror}); "
@@ -113,19 +125,36 @@ def _new_folder(log_root: Path, name: str) -> Path:
 def suites(log_root: Path) -> list[Path]:
     """All suites of a log root, the one created last first.
 
-    By the time of plan.toml, which is written once: names carry local time, and a container in UTC
-    and a login in Asia/Seoul are nine hours apart.
+    By the first line of plan.toml: names carry local time, and a container in UTC and a login in
+    Asia/Seoul are nine hours apart; the file's own time is that of a copy, after `cp -r` or git.
     """
     plans = [p for p in log_root.glob("*/plan.toml") if (p.parent / "runs").is_dir()]
     return [p.parent for p in sorted(plans, key=_creation_order, reverse=True)]
 
 
 def _creation_order(plan_file: Path) -> tuple[float, str]:
-    """Its time in seconds since the epoch, then the suite's name; 0 if it has just gone."""
+    """When its suite was created, in seconds since the epoch, then the suite's name."""
+    return created_wall(plan_file), plan_file.parent.name
+
+
+def created_wall(plan_file: Path) -> float:
+    """When a suite was created, in seconds since the epoch; 0 if its plan.toml has just gone.
+
+    Version 0.1 wrote no such line; then it is the time of the file.
+    """
     try:
-        return plan_file.stat().st_mtime, plan_file.parent.name
+        first = ""
+        if plan_file.is_file():  # a FIFO would wait
+            with plan_file.open(encoding="utf-8", errors="replace") as file:
+                first = file.readline(100)
+        if first.startswith(_CREATED):
+            return datetime.fromisoformat(first.removeprefix(_CREATED).strip()).timestamp()
+    except (OSError, ValueError):
+        pass
+    try:
+        return plan_file.stat().st_mtime
     except OSError:
-        return 0.0, plan_file.parent.name
+        return 0.0
 
 
 def find(log_root: Path, name: str | None) -> Path:
@@ -156,7 +185,8 @@ def runs(suite: Path) -> list[tuple[Path, RunSpec]]:
         SuiteError: a spec.json is missing or broken.
     """
     found = []
-    for folder in sorted((suite / "runs").iterdir(), key=_place):
+    for name in sorted(run_names(suite), key=_place):
+        folder = suite / "runs" / name
         try:
             spec = RunSpec.model_validate_json((folder / "spec.json").read_bytes())
         except (OSError, ValidationError) as error:
@@ -165,10 +195,23 @@ def runs(suite: Path) -> list[tuple[Path, RunSpec]]:
     return found
 
 
-def _place(run: Path) -> tuple[int, str]:
+def run_names(suite: Path) -> list[str]:
+    """The folders of its runs, in no order.
+
+    Without what other programs leave in any folder that they look at: `.DS_Store`, `@eaDir`,
+    `.ipynb_checkpoints`, `Thumbs.db`.
+
+    Raises:
+        OSError: the suite has no folder of runs.
+    """
+    with os.scandir(suite / "runs") as entries:
+        return [entry.name for entry in entries if _RUN.fullmatch(entry.name) and entry.is_dir()]
+
+
+def _place(name: str) -> tuple[int, str]:
     """By number: the hundredth run comes after the ninety-ninth."""
-    number = run.name.partition("-")[0]
-    return int(number) if number.isdecimal() else 0, run.name
+    number = name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0, name
 
 
 def send(suite: Path, command: Command) -> None:
@@ -272,9 +315,16 @@ def replace(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
+def is_here(warden: WardenFile) -> bool:
+    """Whether its pid means the same process here; two containers may have one host's name."""
+    if warden.place:
+        return warden.place == tree.pid_place()
+    return warden.host == socket.gethostname()
+
+
 def alive(warden: WardenFile) -> bool:
-    """Whether that very process still lives; on another host, whether it wrote within a minute."""
-    if warden.host != socket.gethostname():
+    """Whether that very process still lives; elsewhere, whether it wrote within a minute."""
+    if not is_here(warden):
         return time.time() - warden.updated_wall < 60
     try:
         stat = Path(f"/proc/{warden.pid}/stat").read_text()
@@ -302,7 +352,7 @@ class Reader:
 
     def _meet_new_runs(self) -> None:
         """A search's runs come one by one, and no run ever goes."""
-        if len(os.listdir(self.suite / "runs")) == len(self._views):  # noqa: PTH208 - 20 µs
+        if len(run_names(self.suite)) == len(self._views):
             return
         known = {view.folder: index for index, view in enumerate(self._views)}
         views, tails = [], []

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NamedTuple
+
+from workbench import paths
 
 PROC: Final = "/proc"
 TOKEN_NAME: Final = "WORKBENCH_TOKEN"  # noqa: S105 - the variable's name, not a secret
@@ -42,6 +46,19 @@ class Process(NamedTuple):
 def become_subreaper() -> None:
     """Orphans of this process's descendants become its children instead of init's."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@functools.cache
+def pid_place() -> str:
+    """Where this process's pids mean what they mean: the running kernel and the pid namespace.
+
+    A host's name does not say it: containers may share one, and it may change under way.
+    """
+    try:
+        namespace = str(Path(f"{PROC}/self/ns/pid").readlink())
+    except OSError:
+        namespace = ""
+    return f"{paths.boot_id()} {namespace}"
 
 
 def die_with(parent: int) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 from engines.protocol import Cause, End, Entry, RunSpec
 from workbench import devices, guard, locks, paths, process, run_records, state, suite, tree, trials
 from workbench.attempt import Attempt, Setting
-from workbench.book import leave_out
+from workbench.book import FULL, leave_out
 from workbench.journal import JournalBusyError, JournalLostError, Tail
 from workbench.limits import Limits
 from workbench.orders import Orders
@@ -63,6 +63,7 @@ class Warden:
         self.orders = Orders(folder, resumed=resume)
         self._beat_due = self._refresh_due = 0.0
         self._causes: dict[str, str] = {}
+        self._reserve = folder / ".reserve"
         self._logged: set[str] = set()
         self._attempt: Attempt | None = None
 
@@ -93,7 +94,7 @@ class Warden:
             self.gpus.stop()
             if self._searching is not None:
                 self._searching.stop()
-            (self.folder / ".reserve").unlink(missing_ok=True)
+            self._reserve.unlink(missing_ok=True)
 
     def _become_warden(self) -> None:
         os.umask(0o077)
@@ -104,6 +105,7 @@ class Warden:
             pid=os.getpid(),
             start_ticks=tree.start_ticks(os.getpid()),
             host=socket.gethostname(),
+            place=tree.pid_place(),
             token=self.token,
             state="starting",
             started_wall=time.time(),
@@ -141,10 +143,9 @@ class Warden:
         return facts.model_dump(mode="json")
 
     def _make_reserve(self) -> Path:
-        path = self.folder / ".reserve"
-        with contextlib.suppress(OSError), path.open("wb") as file:
+        with contextlib.suppress(OSError), self._reserve.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, self.limits.reserve_bytes)
-        return path
+        return self._reserve
 
     def _make_locks(self, specs: Sequence[RunSpec]) -> locks.DeviceLocks:
         gpus = self.gpus.known_gpus()
@@ -243,7 +244,13 @@ class Warden:
         """The record, in the run's folder and in the log root."""
         self._causes[spec.run_id] = ended.cause
         try:
-            run_records.write_record(self.folder, run, spec, ended)
+            try:
+                run_records.write_record(self.folder, run, spec, ended)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                self._reserve.unlink(missing_ok=True)  # its blocks, or its file entry, will do
+                run_records.write_record(self.folder, run, spec, ended)
         except OSError as error:
             log(f"{spec.run_id}: its record cannot be written: {error}")
             lost = self._file.records_lost + 1

@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from engines import protocol
@@ -73,7 +74,9 @@ def make_suite(
     if stamp:
         folder = folder.rename(log_root / f"{stamp}-{name}-1a2b")
         made = time.mktime(time.strptime(stamp, "%Y%m%d-%H%M%S"))
-        os.utime(folder / "plan.toml", (made, made))  # suites are listed in this order
+        plan_text = (folder / "plan.toml").read_text().partition("\n")[2]
+        created = datetime.fromtimestamp(made, UTC).isoformat()  # suites are listed in this order
+        (folder / "plan.toml").write_text(f"# created {created}\n{plan_text}")
         for run, spec in suite.runs(folder):
             text = spec.model_copy(update={"suite": folder.name}).model_dump_json()
             (run / "spec.json").write_text(text)

@@ -82,7 +82,7 @@ def _entry(folder: Path) -> SuiteEntry:
     try:
         if warden is None and time.time() - folder.stat().st_mtime > suite.WARDEN_START_SECONDS:
             state = "lost"
-        runs = sum(1 for _ in (folder / "runs").iterdir())
+        runs = len(suite.run_names(folder))
     except OSError:
         state, runs = "unreadable", 0
     return SuiteEntry(clean_line(folder.name), folder, state, detail, started, runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -134,3 +135,27 @@ def test_take_is_exclusive_within_one_process_too(tmp_path: Path) -> None:
     held = take(tmp_path / "lock")
     assert held is not None
     assert take(tmp_path / "lock") is None
+
+
+def test_a_tidied_lock_is_made_and_locked_again(tmp_path: Path) -> None:
+    held = lock(tmp_path / "locks", "cpu", "gpu-1", holder="first")
+    assert held.acquire()
+    shutil.rmtree(tmp_path / "locks")
+    assert not held.contaminated()
+    second = lock(tmp_path / "locks", "gpu-1")
+    assert not second.acquire()
+    assert second.behind == "first on gpu-1"
+    held.release()
+    assert second.acquire()
+
+
+def test_two_suites_whose_lock_was_tidied_between_them_learn_of_each_other(tmp_path: Path) -> None:
+    first, second = lock(tmp_path, "gpu-1"), lock(tmp_path, "gpu-1")
+    assert first.acquire()
+    (tmp_path / "device-gpu-1.lock").unlink()
+    assert second.acquire()
+    assert not second.contaminated(), "nobody has told it yet"
+    assert first.contaminated()
+    assert second.contaminated()
+    second.release()
+    assert not first.contaminated(), "alone, and locked anew"

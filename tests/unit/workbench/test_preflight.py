@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from engines.protocol import End, Entry
 from results import store
 from tests.fixtures.wardens import House, until
 from workbench import paths, preflight, run_records, state, suite
+from workbench.warden import Warden
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +121,61 @@ def test_locks_are_found_by_every_session_of_a_user(
     assert not over_ssh.is_relative_to(places / "run")
 
 
+def test_locks_are_found_from_a_snap_and_from_every_container(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORKBENCH_CACHE")
+    monkeypatch.setenv("HOME", str(places))
+    plain = paths.lock_root()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(places / "snap" / "code" / "133" / ".cache"))
+    monkeypatch.setattr(socket, "gethostname", lambda: "9f3c2a71d0be")
+    assert paths.lock_root() == plain
+    assert paths.cache_root() == places / "snap/code/133/.cache/workbench"
+    monkeypatch.setenv("HOME", "/dev/null/home")  # a home that nobody can write
+    assert paths.lock_root().parent == paths.cache_root() / "locks"
+
+
+def test_without_a_boot_id_locks_are_by_host(places: Path) -> None:
+    assert paths.boot_id(places / "none") == socket.gethostname()
+    (places / "empty").write_text("\n")
+    assert paths.boot_id(places / "empty") == socket.gethostname()
+
+
+@pytest.mark.parametrize("target", ["/nonexistent/x", "loop"])
+def test_a_log_root_that_is_a_link_to_nothing_is_named(places: Path, target: str) -> None:
+    (places / "loop").symlink_to(target)
+    (problem,) = preflight.check_surroundings(places / "loop" / "logs")
+    assert f"{places}/loop is a link to nothing" in problem
+    assert "remove the link, or name another with --log-root" in problem
+
+
+def test_a_variable_that_nobody_has_expanded_is_named(places: Path) -> None:
+    (problem,) = preflight.check_surroundings(places / "$NOWHERE" / "logs")
+    assert "no shell has expanded $NOWHERE, and it is not set; set it, or" in problem
+
+
+def test_a_dev_without_the_null_device_is_named(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "devnull", str(places / "null"))
+    (problem,) = preflight.check_surroundings(places / "logs")
+    assert problem.startswith(f"{places}/null cannot be used (No such file or directory); make it")
+
+
+def test_too_few_files_are_named(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
+    (problem,) = preflight.check_surroundings(places / "logs")
+    assert "only 40 files may be open at once and a run needs 64" in problem
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (-1, -1))
+    assert preflight.check_surroundings(places / "logs") == []
+
+
+def test_an_empty_proc_is_named(places: Path) -> None:
+    (problem,) = preflight.check_proc(places)
+    assert problem == f"{places} is not mounted; mount it with `mount -t proc proc {places}`"
+    assert list(preflight.check_proc()) == []
+
+
 def test_a_runtime_folder_of_another_user_is_no_obstacle(places: Path) -> None:
     assert run_probe(places, XDG_RUNTIME_DIR="/proc/1/nowhere").returncode == 0
 
@@ -129,11 +187,12 @@ def test_the_warden_survives_when_the_locks_go(house: House) -> None:
     house.start(folder)
     house.until_step(folder)
     shutil.rmtree(locks)
-    until(lambda: "No such file" in house.log(folder), "an error of a beat")
+    locks.write_text("no folder can be made here")
+    until(lambda: "Not a directory" in house.log(folder), "an error of a beat")
     house.until_step(folder, 1 + suite.Reader(folder).poll().current.state.step)
     suite.send(folder, suite.Command(do="stop"))
     assert house.finish(folder).warden == "ended"
-    assert house.log(folder).count("No such file") == 1  # said once, not at every beat
+    assert house.log(folder).count("Not a directory") == 1  # said once, not at every beat
 
 
 def test_a_record_that_cannot_be_appended_is_kept_in_its_run(
@@ -147,6 +206,25 @@ def test_a_record_that_cannot_be_appended_is_kept_in_its_run(
         run_records.write_record(folder, run, spec, state.fold([end]))
     assert (run / "summary.json").is_file()
     assert list(store.read(folder.parent / "results.jsonl")) == []
+
+
+def test_the_reserve_gives_its_room_for_the_record(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blocks, or its file entry where these have run out."""
+    folder = house.suite("ok")
+    reserve, written = folder / ".reserve", []
+
+    def write(*arguments: object) -> None:
+        if reserve.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(arguments)
+
+    monkeypatch.setattr(run_records, "write_record", write)
+    reserve.write_bytes(b"0")
+    run, spec = suite.runs(folder)[0]
+    Warden(folder)._keep(spec, run, state.RunState())
+    assert written == [(folder, run, spec, state.RunState())]
 
 
 def test_a_warden_file_that_cannot_be_read_is_no_ended_suite(house: House) -> None:

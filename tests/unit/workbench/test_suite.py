@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from engines import protocol as p
-from workbench import headless, plan, suite
+from workbench import headless, plan, suite, tree
 
 LOOKS = 20
 """At the orders: more than a reader needs that never stands still."""
@@ -50,6 +51,38 @@ def test_a_new_suite_is_complete_and_private(folder: Path) -> None:
     assert all(s.suite == folder.name for _, s in suite.runs(folder))
     for path in (folder.parent, folder, folder / "runs" / "01-probe-a-m"):
         assert path.stat().st_mode & 0o077 == 0
+
+
+def test_what_other_programs_leave_among_the_runs_is_no_run(folder: Path) -> None:
+    runs = folder / "runs"
+    for name in (".DS_Store", "._01-probe-a-m", "Thumbs.db", "desktop.ini", "03-file"):
+        (runs / name).write_bytes(b"\0")
+    for name in ("@eaDir", ".ipynb_checkpoints", "lost+found", "#recycle", ".snapshot"):
+        (runs / name).mkdir()
+    assert [s.run_id for _, s in suite.runs(folder)] == ["01-probe-a-m", "02-probe-a-m"]
+    reader = suite.Reader(folder)
+    assert [view.folder for view in reader.poll().runs] == ["01-probe-a-m", "02-probe-a-m"]
+    assert sorted(suite.run_names(folder)) == ["01-probe-a-m", "02-probe-a-m"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "lives"),
+    [
+        ({}, True),
+        ({"host": "renamed-meanwhile"}, True),  # by DHCP, say: the kernel and its pids are the same
+        ({"pid": 2**22 - 1}, False),
+        ({"place": "another-boot pid:[1]", "updated_wall": time.time()}, True),
+        ({"place": "another-boot pid:[1]", "updated_wall": 1.0}, False),
+        ({"place": "", "host": "elsewhere", "updated_wall": time.time()}, True),
+        ({"place": "", "host": "elsewhere"}, False),
+        ({"place": ""}, True),  # as version 0.1 wrote it
+    ],
+)
+def test_a_warden_is_looked_for_where_its_pid_means_something(
+    changes: dict[str, object], lives: bool
+) -> None:
+    """Two containers with one host's name: its pid is not here, and it lives all the same."""
+    assert suite.alive(warden(**{"place": tree.pid_place(), **changes})) is lives
 
 
 def test_the_hundredth_run_comes_last(tmp_path: Path) -> None:
