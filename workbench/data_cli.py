@@ -140,7 +140,10 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
 def paraphrase(  # noqa: PLR0913, PLR0917 - one parameter for each option
     subset: Annotated[str, typer.Argument(help="A subset of questions.")],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A language model: path:/abs/dir, or by name.")
+        str,
+        typer.Option(
+            "--model", "-m", help="A language model: path:/abs/dir, hub:org/name, a captioner."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The table to write: CSV.")],
     each: Annotated[int, typer.Option(min=1, max=16, help="Wordings of a question.")] = 2,

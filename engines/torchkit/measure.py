@@ -322,6 +322,8 @@ class Ledger:
 
     def _no_epoch(self) -> str:
         seen = max((e.seen for e in self._epochs.values()), default=0)
+        if seen == self._steps_per_epoch == 1:
+            return "the one step of the epoch was timing warm-up"
         if seen == self._steps_per_epoch:
             return f"all {seen} steps of the epoch were timing warm-up"
         return f"no whole epoch was run: {seen} of {self._steps_per_epoch} steps"

@@ -130,6 +130,34 @@ def language_model(folder: Path, each: int, seed: int) -> Writer:
     return writer
 
 
+def folder_of(name: str) -> Path:
+    """Where a language model lies: `path:/abs/dir`, `hub:org/name`, or a captioner's, by its name.
+
+    Raises:
+        LookupError: it is not here; a sentence.
+    """
+    from engines import models
+
+    kind, _, rest = name.partition(":")
+    if kind == "path":
+        part: models.Part | None = models.Part(path=rest)
+    elif kind == "hub":
+        hub, _, revision = rest.partition("@")
+        part = models.Part(hub=hub, revision=revision or "main")
+    else:
+        part = models.load(name).llm
+    folder = None if part is None else models.weights_folder(part)
+    if part is None or (folder is None and not part.hub):
+        raise LookupError(
+            f"model '{name}' has no language model's weights; give path:/abs/dir or hub:org/name"
+        )
+    if sentence := models.part_problem(name, part, (*models.PART_FILES, "tokenizer.json")):
+        raise LookupError(sentence)
+    if folder is None:
+        raise LookupError(f"model '{name}' is not in the hub's cache")
+    return folder
+
+
 def questions_of(given: argparse.Namespace) -> Iterator[str]:
     """The subset's questions, each once, in order.
 
@@ -149,7 +177,6 @@ def questions_of(given: argparse.Namespace) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write one table, speaking JSON lines on stdout."""
-    from engines import models
     from engines.emitter import EngineError
 
     parser = argparse.ArgumentParser(prog="python -m engines.vqa.rewording", description=__doc__)
@@ -165,9 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     try:
-        folder = models.weights_folder(models.load(given.model))
-        if folder is None:
-            raise LookupError(f"model '{given.model}' has no weights here; name a folder as path:")
+        folder = folder_of(given.model)
         asked = Asked(list(questions_of(given)), given.model, given.seed, given.out)
         writer = language_model(folder, given.each, given.seed)
         count = write(asked, writer, given.batch, percent_speaker())

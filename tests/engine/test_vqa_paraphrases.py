@@ -97,6 +97,16 @@ def test_wordings_that_cannot_be_one_are_left_out():
     assert rewording.kept("What colour are the 2 cups?", said) == ["Which colour have the 2 cups?"]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("path:/none", "/none"), ("hub:no/such-model", "hf download no/such-model"),
+     ("nano-qwen-vl", "path:/abs/dir or hub:org/name"), ("nothing", "no model 'nothing'")],
+)  # fmt: skip
+def test_a_language_model_that_is_not_here_is_a_sentence(name, reason):
+    with pytest.raises(LookupError, match=reason):
+        rewording.folder_of(name)
+
+
 def write_language_model(folder):
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -113,7 +123,8 @@ def write_language_model(folder):
 def test_a_local_model_writes_the_table_that_a_run_takes(tmp_path):
     """The words of a random model mean nothing: what is seen is the way from model to table."""
     write_language_model(tmp_path / "model")
-    writer = rewording.language_model(tmp_path / "model", 2, seed=1)
+    folder = rewording.folder_of(f"path:{tmp_path / 'model'}")
+    writer = rewording.language_model(folder, 2, seed=1)
     said = writer(["What is 0?", "What is 1, then?"])
     assert [len(one) for one in said] == [2, 2]
     asked = rewording.Asked(["What is 0?", "What is 1?"], "path:model", 1, tmp_path / "t.csv")
