@@ -42,6 +42,8 @@ class Engine(Protocol):
     KNOBS: Mapping[PhaseName, str]
     """The setting that is halved after the device ran out of memory in a phase. A phase that is not
     here holds what no setting of the run makes smaller: loading weights, building caches."""
+    SHAPING: tuple[str, ...]
+    """Settings that a trained model brings along: no run that uses it has others."""
     Params: type[BaseModel]
     """Every setting, with description, unit and limits: feeds plans, help and forms."""
 

@@ -1,9 +1,9 @@
 """The models by name: TOML entries that ship, the user's own, and local folders.
 
 An entry says where weights come from and what an engine needs to build the model; it never loads
-anything. `path:/abs/dir` names a folder in transformers' or open_clip's layout, `hub:org/name` (and
-`hub:org/name@revision`) a repository in the local hub cache, `run:ID` the checkpoint of another run
-of the same suite.
+anything. `path:/abs/dir` names a folder in transformers' or open_clip's layout, or what a run left;
+`hub:org/name` (and `hub:org/name@revision`) a repository in the local hub cache; `run:ID` and
+`run:SUITE/ID` what another run has trained (see `provenance`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from datasets_mm import tomlfile
 from datasets_mm.tomlfile import nearest
+from engines import provenance
+from engines.provenance import NoCheckpointError, Trained
 
 CATALOGUE: Final = Path(__file__).parent / "catalogue"
 WEIGHTS: Final = "model.safetensors"
@@ -104,7 +106,7 @@ def load(name: str) -> ModelEntry:
     if colon and kind == "hub":
         return _in_cache(name, rest)
     if colon and kind == "run":
-        return ModelEntry(name=name, title=f"checkpoint of run {rest}", family="run")
+        return ModelEntry(name=name, title=f"trained by run {rest}", family="run")
     entries = _entries()
     if name not in entries:
         raise LookupError(f"no model '{name}'{nearest(name, entries)}")
@@ -113,6 +115,8 @@ def load(name: str) -> ModelEntry:
 
 def problem(entry: ModelEntry) -> str | None:
     """Why the model cannot be had on this machine, in one sentence with the remedy."""
+    if entry.family == "run":  # its base is another entry, see `base_entry`
+        return None
     for part, files in ((entry.vision, PART_FILES), (entry.llm, (*PART_FILES, "tokenizer.json"))):
         if part is not None and (sentence := part_problem(entry.name, part, files)):
             return sentence
@@ -133,6 +137,39 @@ def problem(entry: ModelEntry) -> str | None:
     if missing:
         return f"model '{entry.name}': {folder} lacks {', '.join(missing)}; complete the folder"
     return None
+
+
+def base_entry(trained: Trained, override: str = "") -> ModelEntry:
+    """The entry of the model that a training began with, its weights where they lie here.
+
+    Of the entry that the checkpoint keeps; of one of that name here, where weights in folders lie
+    elsewhere; of the encoder folder beside the checkpoint, where the weights are not here at all.
+    `override`: another name for it.
+
+    Raises:
+        LookupError: its name is not known here and the checkpoint does not describe it.
+        ValueError: an entry's file is wrong, or two entries have one name.
+    """
+    if override:
+        return load(override)
+    stated = trained.state.get("entry")
+    if not isinstance(stated, dict):  # version 0.1
+        return load(trained.base_model)
+    entry = ModelEntry.model_validate(stated)
+    if (sentence := problem(entry)) is None:
+        return entry
+    try:
+        here = load(entry.name)
+    except (LookupError, ValueError):
+        here = entry
+    if here.family == entry.family and problem(here) is None:
+        return here
+    encoder = trained.folder.parent / provenance.ENCODER
+    whole = entry.model_copy(update={"path": str(encoder), "hub": ""})
+    if encoder.is_dir() and problem(whole) is None:
+        return whole
+    remedy = "set base_model to its name or folder on this machine, as path:/abs/dir"
+    raise LookupError(f"{sentence}; or {remedy}")
 
 
 def part_problem(name: str, part: Part | ModelEntry, needed: tuple[str, ...]) -> str | None:
@@ -202,6 +239,18 @@ def _local(name: str, folder: Path) -> ModelEntry:
     """An entry for a folder, by what its own configuration says."""
     if not folder.is_absolute():
         raise LookupError(f"model '{name}': the path is not absolute; write path:/abs/dir")
+    if not (folder / "config.json").is_file() and not (folder / OPEN_CLIP).is_file():
+        try:
+            trained = Trained.read(folder, name)
+        except NoCheckpointError as error:
+            if (folder / "spec.json").is_file():
+                raise LookupError(str(error)) from None
+        else:
+            engines = (trained.engine,) if trained.engine else ()
+            title = f"trained from {trained.base_model} in {folder}"
+            return ModelEntry(
+                name=name, title=title, engines=engines, path=str(folder), family="run"
+            )
     found = _described(name, folder)
     return ModelEntry(name=name, path=str(folder), **found)
 

@@ -123,6 +123,8 @@ class RunSpec(BaseModel):
     task: Task = "train"
     subset: str
     model: str
+    base_model: str = ""
+    """Of a trained model (`run:` or `path:`): the model that its training began with."""
     params: dict[str, Any] = {}
     """Complete and validated: every setting of the engine's Params with its value."""
     seed: int = 42

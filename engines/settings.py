@@ -65,6 +65,11 @@ class Data(Settings):
     image_root: str | None = Field(
         None, description="Folder of the pictures and videos; empty: images/ under data_root"
     )
+    base_model: str = Field(
+        "",
+        description="With a trained model (run: or path:): the model that it was trained from, "
+        "where that lies elsewhere on this machine: a name, path:/abs/dir or hub:org/name",
+    )
 
 
 class Length(Settings):

@@ -61,6 +61,8 @@ class Identity(Part):
     subset: str
     subset_fingerprint: str = ""
     model: str
+    base_model: str = ""
+    """Of a trained model (`run:` or `path:`): the model that its training began with."""
     model_revision: str = ""
     params: dict[str, Any] = {}
     seed: int = 42

@@ -191,6 +191,7 @@ def run(
 ) -> None:
     """Train and evaluate: a plan file, a preset, or flags; flags overrule the other two."""
     from results.text import escape_json
+    from workbench import paths
     from workbench.views import Mode
 
     flags = {
@@ -200,7 +201,9 @@ def run(
     }  # fmt: skip
     asked = asked_plan(plan_file, preset, flags, setting, cpu=cpu)
     starting.check_devices(asked)
-    asked, specs, lines = fit_cli.forecast_runs(asked, setting, anyway=anyway)
+    asked, specs, lines = fit_cli.forecast_runs(
+        asked, setting, anyway=anyway, log_root=paths.log_root(log_root)
+    )
     for line in lines:
         say(line)
     if dry_run:

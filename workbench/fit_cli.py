@@ -90,7 +90,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     asked = with_rules(asked, setting, where)
     cache_root, fits = paths.cache_root(), True
     host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
-    specs = planned.runs(asked, cache_root)
+    specs = planned.runs(asked, cache_root, paths.log_root(None))
     for problem in support.problems(specs, where):
         typer.echo(f"workbench: {clean(problem)}", err=True)
         fits = False
@@ -131,9 +131,15 @@ def with_rules(asked: SuitePlan, settings: list[str] | None, where: Place) -> Su
 
 
 def forecast_runs(
-    asked: SuitePlan, settings: list[str] | None, *, anyway: bool
+    asked: SuitePlan,
+    settings: list[str] | None,
+    *,
+    anyway: bool,
+    log_root: Path | None = None,
 ) -> tuple[SuitePlan, list[RunSpec], list[str]]:
     """Plan and specs with rules and forecasts, and lines for a person, before a suite starts.
+
+    Trained models of the log root have their whole names in the plan.
 
     Raises:
         PlanError: something does not fit at all.
@@ -143,8 +149,9 @@ def forecast_runs(
 
     cache_root = paths.cache_root()
     where = forecast.locate(asked.gpu, asked.devices, cpu=asked.cpu)
-    asked = with_rules(asked, settings, where)
-    specs = plan.expand(asked, cache_root)
+    root = log_root or paths.log_root(None)
+    asked = plan.name_models(with_rules(asked, settings, where), root)
+    specs = plan.expand(asked, cache_root, root)
     lines = [f"{key} = {asked.settings.get(key)}, {why}" for key, why in asked.origins.items()]
     problems = list(dict.fromkeys(support.problems(specs, where)))
     if problems and not anyway:

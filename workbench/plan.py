@@ -11,21 +11,34 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from datasets_mm import tomlfile
 from datasets_mm.tomlfile import TomlError, nearest
 from engines.protocol import RunSpec, Task
+from engines.provenance import RUN
 from results import secrets
-from workbench import costing, folds, paths, plan_paths, presence, ranges
+from workbench import (
+    cells,
+    costing,
+    folds,
+    paths,
+    plan_checks,
+    plan_paths,
+    presence,
+    ranges,
+    trained_models,
+)
+from workbench.cells import Block, Cell, Ints, Names, Override, Text, Variant
+from workbench.trained_models import Model
 
 PRESETS = Path(__file__).parent / "presets"
 
 YOUNGER: Final = (
     "cost_probe", "until", "oom_retries", "on_disk_full", "variants", "search", "gpu", "origins",
-    "cpu",
+    "cpu", "runs",
 )  # fmt: skip
 
 
@@ -35,59 +48,6 @@ class PlanError(ValueError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
-
-
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str | int) and not isinstance(value, bool) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
-Text = Annotated[str, Field(max_length=4000)]
-
-
-class Override(BaseModel):
-    """Settings for those runs that fit every key given here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    engine: str | None = None
-    subset: str | None = None
-    model: str | None = None
-    seed: int | None = None
-    variant: str | None = None
-    settings: dict[str, Any] = {}
-    label: str | None = None
-
-    def fits(self, cell: Cell) -> bool:
-        """Whether a run is meant."""
-        keys = ("engine", "subset", "model", "seed", "variant")
-        return all(getattr(self, key) in (None, getattr(cell, key)) for key in keys)
-
-
-class Variant(BaseModel):
-    """One set of settings among several that are compared: an arm of an ablation, an experiment."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    label: str = Field(min_length=1, max_length=40)
-    """Its name in tables, say "E5-v2"."""
-    settings: dict[str, Any] = {}
-    why: Text = ""
-    """Why it is compared, for the report."""
-
-
-class Cell(BaseModel):
-    """One run's place in the product."""
-
-    model_config = ConfigDict(frozen=True)
-
-    engine: str
-    subset: str
-    model: str
-    seed: int
-    repeat: int
-    variant: str = ""
 
 
 class SuitePlan(BaseModel):
@@ -109,6 +69,8 @@ class SuitePlan(BaseModel):
     cpu: bool = False
     """Every GPU is hidden from the engines."""
     settings: dict[str, Any] = {}
+    runs: tuple[Block, ...] = Field(default=(), alias="run")
+    """Runs of several tasks, one block after the other; none: all runs are of one task."""
     variants: tuple[Variant, ...] = Field(default=(), alias="variant")
     """Every combination is run once with each of these; none: once."""
     overrides: tuple[Override, ...] = Field(default=(), alias="override")
@@ -138,6 +100,21 @@ class SuitePlan(BaseModel):
     why: Text | dict[str, Text] = ""
     """Why these subsets, as a sentence; or a table with one for each subset or model."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_blocks(cls, table: Any) -> Any:
+        """A plan whose blocks all name their subsets, or models, needs none of its own."""
+        blocks = table.get("run") if isinstance(table, dict) else None
+        if not isinstance(blocks, list) or not all(isinstance(one, dict) for one in blocks):
+            return table
+        found = dict(table)
+        for key in ("subsets", "models"):
+            own = [one.get(key) or one.get(key[:-1]) for one in blocks]
+            if blocks and key not in found and all(own):
+                each = [[one] if isinstance(one, str) else list(one) for one in own]
+                found[key] = list(dict.fromkeys(name for names in each for name in names))
+        return found
+
     def hash(self) -> str:
         """Equal plans have equal hashes, however they came to be."""
         texts: dict[str, Any] = dict.fromkeys(("about", "title", "goal", "background", "why"), True)
@@ -148,6 +125,13 @@ class SuitePlan(BaseModel):
         content = {k: v for k, v in content.items() if k not in unset}
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class Roots(NamedTuple):
+    """Folders that an expansion reads."""
+
+    cache: Path
+    logs: Path
 
 
 def load(path: Path) -> SuitePlan:
@@ -214,25 +198,28 @@ def dump(plan: SuitePlan) -> str:
     return tomli_w.dumps({"schema": 1, **table})
 
 
-def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
-    """The runs of a plan in their order: repeat, seed, engine, model, subset, variant.
+def expand(plan: SuitePlan, cache_root: Path, log_root: Path | None = None) -> list[RunSpec]:
+    """The runs of a plan in their order: repeat, seed, block, engine, model, subset, variant.
 
     Repeats are the outermost factor so that slow drift of the machine spreads over all runs. Of a
-    search it is the one run that its trials vary.
+    search it is the one run that its trials vary. `log_root`: where trained models of earlier
+    suites lie; None: the usual one.
 
     Raises:
         PlanError: unknown names, settings that an engine does not take, or a subset or model
             that cannot be had here.
     """
-    problems = [*_unknown_names(plan), *_same_variants(plan), *_unused_overrides(plan)]
-    problems += [*_unknown_reasons(plan), *presence.device_conflict(plan.devices, cpu=plan.cpu)]
-    specs: list[RunSpec] = []
+    roots = Roots(cache_root, log_root or paths.log_root(None))
+    plan = name_models(plan, roots.logs)
+    problems = plan_checks.problems(plan)
+    made: list[tuple[Cell, RunSpec]] = []
     if not problems:
-        for cell in _cells(plan):
+        for cell in cells.product(plan):
             try:
-                specs += _specs(plan, cell, len(specs), cache_root)
+                made += [(cell, spec) for spec in _specs(plan, cell, made, roots)]
             except PlanError as error:
                 problems += error.problems
+    specs = [spec for _, spec in made]
     if plan.search is not None and specs:
         problems += _search_problems(plan, plan.search, specs)
     if problems:
@@ -240,12 +227,24 @@ def expand(plan: SuitePlan, cache_root: Path) -> list[RunSpec]:
     return specs
 
 
+def name_models(plan: SuitePlan, log_root: Path) -> SuitePlan:
+    """The same plan with every trained model of an earlier suite as `run:SUITE/ID`.
+
+    Raises:
+        PlanError: a name fits no run, several, or one that trained nothing.
+    """
+    update, problems = trained_models.named(plan, log_root)
+    if problems:
+        raise PlanError(problems)
+    return plan.model_copy(update=update)
+
+
 def _search_problems(plan: SuitePlan, search: ranges.Search, specs: Sequence[RunSpec]) -> list[str]:
     from engines import catalog
 
-    lists = ("engines", "subsets", "models", "seeds", "variants")
+    lists = ("engines", "subsets", "models", "seeds", "variants", "runs")
     factors = {name: len(getattr(plan, name)) for name in lists} | {"repeats": plan.repeats}
-    if len(specs) > len(_cells(plan)):
+    if len(specs) > len(list(cells.product(plan))):
         factors["folds"] = specs[0].params[folds.FOLDS]
     params = catalog.load(specs[0].engine).Params
     fixed = {**plan.settings, **{k: v for o in plan.overrides for k, v in o.settings.items()}}
@@ -255,50 +254,92 @@ def _search_problems(plan: SuitePlan, search: ranges.Search, specs: Sequence[Run
     return found
 
 
-def _cells(plan: SuitePlan) -> list[Cell]:
-    return [
-        Cell(engine=engine, subset=subset, model=model, seed=seed, repeat=repeat, variant=variant)
-        for repeat in range(plan.repeats)
-        for seed in plan.seeds
-        for engine in plan.engines
-        for model in plan.models
-        for subset in plan.subsets
-        for variant in [v.label for v in plan.variants] or [""]
+def _specs(
+    plan: SuitePlan, cell: Cell, known: Sequence[tuple[Cell, RunSpec]], roots: Roots
+) -> list[RunSpec]:
+    """The runs of a cell: one, or its folds and their ensemble, or one for each trained model."""
+    block = next((one for one in plan.runs if one.label == cell.block), None)
+    layers = [plan.settings, block.settings if block else {}]
+    layers += [v.settings for v in plan.variants if v.label == cell.variant]
+    layers += [o.settings for o in plan.overrides if o.fits(cell)]
+    given = {key: value for layer in layers for key, value in layer.items()}
+    made: list[RunSpec] = []
+    for model in _models(plan, cell, known, given, roots):
+        place = len(known) + len(made)
+        made += _runs(plan, cell, model, given, (place, roots, block))
+    return made
+
+
+def _models(
+    plan: SuitePlan,
+    cell: Cell,
+    known: Sequence[tuple[Cell, RunSpec]],
+    given: Mapping[str, Any],
+    roots: Roots,
+) -> list[Model]:
+    """What a cell's model means: one model, or those that a block before it trains."""
+    label = cell.model.removeprefix(RUN)
+    if cell.model == label or label not in [block.label for block in plan.runs]:
+        if not presence.needs_model(cell.engine):
+            return [Model(cell.model)]
+        try:
+            return [trained_models.of(cell.model, cell.engine, given, roots.logs)]
+        except (LookupError, ValueError) as error:
+            raise PlanError([str(error.args[0] if error.args else error)]) from None
+    trained = [
+        (spec, one.variant)
+        for one, spec in known
+        if (one.block, one.seed, one.repeat) == (label, cell.seed, cell.repeat)
+        and spec.task == "train"
     ]
+    if not trained:
+        raise PlanError(
+            [f"model '{cell.model}': no [[run]] of this label before '{cell.block}' trains a model"]
+        )
+    return [trained_models.of_sibling(spec, variant) for spec, variant in trained]
 
 
-def _specs(plan: SuitePlan, cell: Cell, number: int, cache_root: Path) -> list[RunSpec]:
-    """The run of a cell, or its folds and their ensemble."""
+def _runs(
+    plan: SuitePlan,
+    cell: Cell,
+    model: Model,
+    given: Mapping[str, Any],
+    where: tuple[int, Roots, Block | None],
+) -> list[RunSpec]:
+    """The run of a cell with one model, or its folds and their ensemble."""
     from engines import catalog
 
+    number, roots, block = where
     module = catalog.load(cell.engine)
-    settings = {**presence.model_settings(cell.engine, cell.model), **plan.settings}
-    settings |= next((v.settings for v in plan.variants if v.label == cell.variant), {})
-    for override in plan.overrides:
-        settings |= override.settings if override.fits(cell) else {}
-
-    if problems := presence.mismatches(cell.engine, cell.subset, cell.model):
+    if problems := presence.mismatches(cell.engine, cell.subset, model.base_model or cell.model):
         raise PlanError(problems)
+    if model.engine not in ("", cell.engine):
+        raise PlanError(
+            [f"model '{model.name}': engine {model.engine} trained it, not {cell.engine}"]
+        )
 
     def named(place: int, part: str) -> str:
-        return _run_id(plan, cell, number + place, part)
+        shown = cell.model_copy(update={"model": model.base_model or cell.model})
+        return _run_id(plan, shown, number + place, part)
 
-    one = _spec(plan, cell, settings, named, cache_root)
+    entry = model.settings or presence.model_settings(cell.engine, cell.model)
+    settings = {**entry, **given, **trained_models.shaped(model, given)}
+    one = _spec(plan, cell, (model, settings, given), named, (roots, block))
     return folds.spread(one, settings, module.TASKS, named)
 
 
 def _spec(
     plan: SuitePlan,
     cell: Cell,
-    settings: Mapping[str, Any],
+    chosen: tuple[Model, Mapping[str, Any], Mapping[str, Any]],
     named: Callable[[int, str], str],
-    cache_root: Path,
+    where: tuple[Roots, Block | None],
 ) -> RunSpec:
     from engines import catalog
 
+    (model, settings, given), (roots, block) = chosen, where
     module = catalog.load(cell.engine)
-    fitting = [o for o in plan.overrides if o.fits(cell)]
-    task = plan.task or module.TASKS[0]
+    task = (block and block.task) or plan.task or module.TASKS[0]
     if task not in module.TASKS:
         known = ", ".join(module.TASKS)
         raise PlanError([f"engine '{cell.engine}' has no task '{task}'; it has {known}"])
@@ -307,11 +348,13 @@ def _spec(
     probe = costing.probe(plan.cost_probe, plan.until, task, module.TASKS)
     try:
         params = module.Params.model_validate(settings)
+        stated = module.Params.model_validate({**model.settings, **given})
     except ValidationError as error:
         place = f"settings of {cell.engine}"
         raise PlanError(tomlfile.sentences(error, module.Params, place)) from None
     full = params.model_dump(mode="json")
-    if reasons := presence.reasons(cell.engine, cell.subset, cell.model, full):
+    reasons = trained_models.conflicts(model, given, stated.model_dump(mode="json"))
+    if reasons := reasons + presence.reasons(cell.engine, cell.subset, cell.model, full):
         raise PlanError(reasons)
     return RunSpec(
         suite="",
@@ -319,16 +362,16 @@ def _spec(
         engine=cell.engine,
         task="probe" if probe else task,
         subset=cell.subset,
-        model=cell.model,
+        model=model.name,
+        base_model=model.base_model,
         params=full,
         seed=cell.seed,
         repeat=cell.repeat,
+        needs=model.needs,
         devices=plan.devices,
         cpu=plan.cpu,
-        cache_root=str(cache_root),
-        label=next(
-            (o.label for o in reversed(fitting) if o.label is not None), cell.variant or plan.label
-        ),
+        cache_root=str(roots.cache),
+        label=_label(plan, cell, model.variant),
         plan_hash=plan.hash(),
         probe=probe,
         oom_retries=plan.oom_retries,
@@ -337,68 +380,20 @@ def _spec(
     )
 
 
+def _label(plan: SuitePlan, cell: Cell, trained: str) -> str:
+    """`trained`: the variant that trained its model."""
+    fitting = (o.label for o in reversed(plan.overrides) if o.fits(cell) and o.label is not None)
+    own = cell.variant or cell.block or plan.label
+    return next(fitting, f"{own} {trained}" if trained else own)
+
+
 def _run_id(plan: SuitePlan, cell: Cell, number: int, part: str) -> str:
     parts = [f"{number + 1:02d}", cell.engine, cell.subset, cell.model]
     if len(plan.seeds) > 1:
         parts.append(f"s{cell.seed}")
     if plan.repeats > 1:
         parts.append(f"r{cell.repeat + 1}")
-    if cell.variant:
-        parts.append(cell.variant)
+    parts += [name for name in (cell.block, cell.variant) if name]
     tail = f"-{part}" if part else ""
     plain = re.sub(r"[^a-z0-9._-]+", "_", "-".join(parts).lower())
     return plain[: 96 - len(tail)].rstrip("-_.") + tail
-
-
-def _unknown_names(plan: SuitePlan) -> list[str]:
-    from datasets_mm import catalog as subsets
-    from engines import catalog, models
-
-    engine_names = catalog.names()
-    problems = [
-        f"no engine '{engine}'{nearest(engine, engine_names)}"
-        for engine in plan.engines
-        if engine not in engine_names
-    ]
-    if problems or not any(presence.needs_model(engine) for engine in plan.engines):
-        return problems
-    known_subsets = subsets.names()
-    problems += [
-        f"no subset '{name}'{nearest(name, known_subsets)}"
-        for name in plan.subsets
-        if name not in known_subsets
-    ]
-    for name in plan.models:
-        try:
-            models.load(name)
-        except (LookupError, ValueError) as error:
-            problems.append(str(error.args[0] if error.args else error))
-    return problems
-
-
-def _same_variants(plan: SuitePlan) -> list[str]:
-    labels = [variant.label for variant in plan.variants]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    return [f"two [[variant]] have the label '{label}'; rename one" for label in twice]
-
-
-def _unknown_reasons(plan: SuitePlan) -> list[str]:
-    """A reason for something that the plan does not run is a typo in its name."""
-    known = [*plan.subsets, *plan.models, *(v.label for v in plan.variants)]
-    reasons = plan.why if isinstance(plan.why, dict) else {}
-    return [
-        f"why: '{name}' is no subset, model or variant of the plan{nearest(name, known)}"
-        for name in reasons
-        if name not in known
-    ]
-
-
-def _unused_overrides(plan: SuitePlan) -> list[str]:
-    """An override that fits no run is a typo in its keys."""
-    cells = _cells(plan)
-    return [
-        f"[[override]] number {number} fits no run; "
-        "check its engine, subset, model, seed and variant"
-        for number, override in enumerate(plan.overrides, 1)
-        if not any(override.fits(cell) for cell in cells)
-    ]

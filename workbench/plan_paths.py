@@ -24,6 +24,15 @@ def resolve_paths(plan: SuitePlan) -> SuitePlan:
         update={
             "models": tuple(map(_resolve_model, plan.models)),
             "settings": _resolve_settings(plan.settings),
+            "runs": tuple(
+                block.model_copy(
+                    update={
+                        "models": tuple(map(_resolve_model, block.models)),
+                        "settings": _resolve_settings(block.settings),
+                    }
+                )
+                for block in plan.runs
+            ),
             "variants": tuple(
                 variant.model_copy(update={"settings": _resolve_settings(variant.settings)})
                 for variant in plan.variants

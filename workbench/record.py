@@ -89,6 +89,7 @@ def _identity(spec: protocol.RunSpec, run: RunState) -> schema.Identity:
         subset=spec.subset,
         subset_fingerprint=run.plan.subset_fingerprint if run.plan else "",
         model=spec.model,
+        base_model=spec.base_model,
         model_revision=run.plan.model_revision if run.plan else "",
         params=spec.params,
         seed=spec.seed,

@@ -102,7 +102,8 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
     if asked.search is None:
         raise plan.PlanError([NOTHING])
     starting.check_devices(asked)
-    specs = plan.expand(asked, paths.cache_root())
+    asked = plan.name_models(asked, paths.log_root(log_root))
+    specs = plan.expand(asked, paths.cache_root(), paths.log_root(log_root))
     starting.check_gpu(asked, specs)
     if dry_run:
         for line in described(asked.search, specs[0], as_json=as_json):

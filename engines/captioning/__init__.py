@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from engines.captioning.params import Params
+from engines.captioning.params import SHAPING, Params
 from engines.emitter import Emitter
 from engines.protocol import PhaseName, RunSpec, Task
 
-__all__ = ["FORM", "KNOBS", "NEEDS", "SUMMARY", "TASKS", "Params", "run"]
+__all__ = ["FORM", "KNOBS", "NEEDS", "SHAPING", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "Captioning: says what a picture or a video shows"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")

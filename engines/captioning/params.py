@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from engines import settings
+
+SHAPING: Final = (
+    "vision", "vision_layer", "cls", "llm", "prompt", "projector", "projector_hidden",
+    "projector_depth", "projector_tokens", "projector_heads", "projector_head_width",
+    "projector_readout", "quantize", "double_quant", "lora_rank", "lora_alpha", "lora_targets",
+    "frames", "feature_dtype",
+)  # fmt: skip
+"""Settings that a trained model brings along; everything else is the run's own."""
 
 
 class _Model(settings.Settings):

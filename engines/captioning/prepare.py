@@ -22,7 +22,7 @@ from engines.captioning.params import Params
 from engines.captioning.parts import part, revision
 from engines.captioning.vision import Tower
 from engines.emitter import EngineError
-from engines.torchkit import bases, device, lora, quantize
+from engines.torchkit import bases, device, lora, quantize, trained
 
 CALIBRATED_ON: Final = 64
 """Media whose features set the scale of the projector's input."""
@@ -41,6 +41,8 @@ class Prepared:
     facts: dict[str, str]
     state: dict[str, Any]
     """What a later run needs to build the same model."""
+    base: Path | None = None
+    """Folder of the language model from scratch; None: it has weights from elsewhere."""
 
     def features(self, seen: Tensor) -> Tensor:
         """Of a batch's media: [B, F, N, D]; pixels go through the tower first."""
@@ -86,10 +88,18 @@ def prepare(context: Context, data: Data, tower: Tower) -> Prepared:
         "prompt_form": wording.said,
         "trainable": lora.listed(captioner),
     }
+    scratch = models.weights_folder(part(context, "llm")) is None
+    prints = {"vision": trained.weights_print(tower.folder), "llm": trained.weights_print(folder)}
+    state = {"base": made_name(folder, context) if scratch else "", "base_weights": prints}
     return Prepared(
-        captioner, wording, tower, items, revision(context, folder), facts,
-        {"base": folder.name if folder.parent.name == "bases" else ""},
+        captioner, wording, tower, items, revision(context, folder), facts, state,
+        folder if scratch else None,
     )  # fmt: skip
+
+
+def made_name(folder: Path, context: Context) -> str:
+    """Name of a base from scratch, by what it was made of; beside a checkpoint it has another."""
+    return str(context.trained.state["base"]) if context.trained else folder.name
 
 
 def _is_trained(name: str) -> bool:
@@ -141,10 +151,7 @@ def _llm_folder(context: Context, data: Data) -> tuple[Path, str]:
     if folder is not None:
         return folder, ""
     if context.trained is not None:
-        place = context.cache_root / "bases" / str(context.trained.state["base"])
-        if not (place / bases.ABOUT).is_file():
-            raise EngineError(f"{place}: the run's language model is gone; train the run again")
-        made = bases.opened(place)
+        made = bases.found(context.cache_root, context.trained)
     else:
         context.emit.phase("cache", "language model from scratch, on text")
         recipe = base.recipe(data.base_captions, found.architecture)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from engines.captioning.evaluate import Evaluator
 from engines.captioning.judge import Judge
 from engines.captioning.media import CaptionBatch, Gatherer, Spoken
 from engines.captioning.model import mean_loss
-from engines.captioning.params import Params
+from engines.captioning.params import SHAPING, Params
 from engines.captioning.parts import part
 from engines.captioning.prepare import CALIBRATED_ON, Prepared, prepare
 from engines.captioning.vision import Tower
@@ -31,14 +31,6 @@ from engines.torchkit.prefetch import to_device
 
 Job = loop.Training[CaptionBatch]
 
-SHAPING: Final = (
-    "vision", "vision_layer", "cls", "llm", "prompt", "projector", "projector_hidden",
-    "projector_depth", "projector_tokens", "projector_heads", "projector_head_width",
-    "projector_readout", "quantize", "double_quant", "lora_rank", "lora_alpha", "lora_targets",
-    "frames", "feature_dtype",
-)  # fmt: skip
-"""Settings that a trained model brings along; everything else is the evaluating run's own."""
-
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, or only evaluate."""
@@ -53,13 +45,14 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         device.report_memory(emit, "build", target)
         ready = prepare(context, data, tower)
     device.report_memory(emit, "load", target)
+    if context.trained is not None:
+        trained.check_base(context.trained, ready.state["base_weights"])
+        trained.load(ready.model, context.trained)
     evaluator = Evaluator(context, ready, Judge(context, data.pixels, data.train, ready))
     if spec.task in ("train", "probe"):
         if not train(context, data, ready, evaluator):
             return
     else:
-        if context.trained is not None:
-            trained.load(ready.model, context.trained)
         announce(context, data, ready, None)
     evaluate(context, data, evaluator)
     device.report_memory(emit, "generate", target)
@@ -68,7 +61,8 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
 def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -> bool:
     """Train, and keep what came of it; whether this process goes on to evaluate."""
     params, emit = context.params, context.emit
-    ready.model.calibrate(first_features(data, ready))
+    if context.trained is None:
+        ready.model.calibrate(first_features(data, ready))
     watch = Watch(context, data, evaluator, ready.model)
     job = assemble(context, data, ready, watch)
     costing = forecast.of(context.spec, job, params.timing_warmup_steps, emit)
@@ -81,7 +75,8 @@ def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -
         return False
     watch.restore()
     if params.save_model:
-        trained.keep(context, job, ready.state)
+        state = {**ready.state, "subset_fingerprint": data.fingerprint}
+        trained.keep(context, job, state, base=ready.base)
     return True
 
 
@@ -169,9 +164,10 @@ def announce(
 ) -> None:
     """Say what is going to happen, before it does."""
     params, model = context.params, ready.model
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
     facts = {
         **ready.facts,
+        **trained.facts(context),
         "precision": context.precision.said,
         **context.pipeline.facts,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
@@ -189,7 +185,7 @@ def announce(
             effective_batch=order.per_step if order else params.evaluate_batch,
             micro_batch=order.batch if order else params.evaluate_batch,
             parameters=quantize.logical_parameters(model),
-            trainable_parameters=trained if job else 0,
+            trainable_parameters=learnt if job else 0,
             subset_fingerprint=data.fingerprint,
             model_revision=ready.revision,
             facts=facts,

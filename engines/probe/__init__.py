@@ -25,6 +25,7 @@ TASKS: Final[tuple[Task, ...]] = ("probe",)
 NEEDS: Final[tuple[str, ...]] = ()
 FORM: Final = ""
 KNOBS: Final[Mapping[PhaseName, str]] = {}
+SHAPING: Final[tuple[str, ...]] = ()
 
 BLOCK_BYTES: Final = 1 << 20
 """Hashed once a round. 1 MiB outlives the first-level caches and takes about a millisecond."""

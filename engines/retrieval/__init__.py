@@ -11,9 +11,9 @@ from typing import Final
 
 from engines.emitter import Emitter
 from engines.protocol import PhaseName, RunSpec, Task
-from engines.retrieval.params import Params
+from engines.retrieval.params import SHAPING, Params
 
-__all__ = ["FORM", "KNOBS", "NEEDS", "SUMMARY", "TASKS", "Params", "run"]
+__all__ = ["FORM", "KNOBS", "NEEDS", "SHAPING", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "Retrieval: finds the passages that answer a question about an image"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")

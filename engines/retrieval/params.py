@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from engines import settings
+
+SHAPING: Final = (
+    "image_size", "max_tokens", "layers", "text_layers", "vision_layers", "temperature",
+    "use_instruction", "layer_fusion", "scoring", "fusion_width", "fusion_queries", "late_width",
+    "loss",
+)  # fmt: skip
+"""Settings that a trained model brings along; everything else is the run's own."""
 
 Modality = Literal["both", "text", "image"]
 

@@ -5,8 +5,9 @@ Each part is a phase of its own, so that a run's time to first step can be read 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,8 @@ class Prepared:
     images: Items
     revision: str
     facts: dict[str, str]
+    state: dict[str, Any] = field(default_factory=dict)
+    """What a later run needs to build the same model."""
     tokenizer: str = ""
     """A tokenizer that was built for this run, as JSON; empty: the model has its own."""
     pictures: str = ""
@@ -143,7 +146,9 @@ def prepare(run: Context, data: Data) -> Prepared:
     build_model = _frozen if run.entry.family == "frozen-towers" else _from_weights
     ready = build_model(run, data, images)
     if run.trained is not None:
+        trained.check_base(run.trained, ready.state.get("base_weights", {}))
         trained.load(ready.model, run.trained)
+    ready.facts.update(trained.facts(run))
     return replace(ready, pictures=contents)
 
 
@@ -171,7 +176,8 @@ def _from_weights(run: Context, data: Data, images: ArrayItems) -> Prepared:
     facts = loading.facts(model, params)
     facts |= {"tokenizer": words.said, "truncated_texts": _share(items)}
     own = words.tokenizer.to_str() if folder is None else ""
-    return Prepared(model, items, images, _revision(entry, folder), facts, own)
+    state = {"base_weights": {"model": trained.base_print(run, folder)}}
+    return Prepared(model, items, images, _revision(entry, folder), facts, state, own)
 
 
 def own_texts(data: Data) -> list[str]:

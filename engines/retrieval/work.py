@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from engines.retrieval.items import ArrayItems
 from engines.retrieval.joint import JointEncoder
 from engines.retrieval.loss import OBJECTIVES, Objective
 from engines.retrieval.pairs import PairBatch, PairGatherer, uniform
-from engines.retrieval.params import Params
+from engines.retrieval.params import SHAPING, Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder, Room
 from engines.torchkit import device, forecast, loop, opening, timed, trained
@@ -34,13 +34,6 @@ from engines.torchkit.precision import has_bf16
 from engines.torchkit.prefetch import to_device
 
 Job = loop.Training[PairBatch]
-
-SHAPING: Final = (
-    "image_size", "max_tokens", "layers", "text_layers", "vision_layers", "temperature",
-    "use_instruction", "layer_fusion", "scoring", "fusion_width", "fusion_queries", "late_width",
-    "loss",
-)  # fmt: skip
-"""Settings that a trained model brings along; everything else is the evaluating run's own."""
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
@@ -65,7 +58,8 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         if not timed.train(context, job, costing, lambda: disk(context, data, ready, job)):
             return
         if params.save_model:
-            trained.keep(context, job, files=ready.files())
+            state = {**ready.state, "subset_fingerprint": data.subset.fingerprint}
+            trained.keep(context, job, state, ready.files())
     else:
         announce_evaluation(context, data, ready)
     if data.splits:

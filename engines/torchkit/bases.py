@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 
 from engines.emitter import EngineError
+from engines.provenance import BASE, Trained
 from engines.torchkit.schedules import warmup_cosine
 
 SPECIAL: Final = ("<pad>", "<bos>", "<eos>")
@@ -108,16 +110,35 @@ def opened(folder: Path, *, fresh: bool = False) -> Base:
     return Base(folder, **about, fresh=fresh)
 
 
-def found(root: Path, name: str) -> Base:
-    """The base of a run that is read again.
+def found(root: Path, trained: Trained) -> Base:
+    """The base from scratch of a trained model: from the cache, else from beside its checkpoint.
 
     Raises:
-        EngineError: it is no longer in the cache.
+        EngineError: it is in neither.
     """
-    folder = root / "bases" / name
-    if not name or not (folder / ABOUT).is_file():
-        raise EngineError(f"{folder}: the base of the run is gone; train the run again")
-    return opened(folder)
+    name = str(trained.state.get("base") or "")
+    beside = trained.folder.parent / BASE
+    for folder in (root / "bases" / name, beside):
+        if name and (folder / ABOUT).is_file():
+            return opened(folder)
+    raise EngineError(
+        f"{beside}: the base that '{trained.base_model}' began with is not here; copy the run's "
+        "whole folder, or train the run again"
+    )
+
+
+def copy(folder: Path, beside: Path) -> None:
+    """Put a base from scratch beside a checkpoint, so that both can be copied together.
+
+    Hard links, where both are on one file system: no second copy of its weights.
+    """
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True, mode=0o700)
+    for path in folder.iterdir():
+        try:
+            os.link(path, beside / path.name)
+        except OSError:
+            shutil.copyfile(path, beside / path.name)
 
 
 def fit(

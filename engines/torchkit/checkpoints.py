@@ -23,10 +23,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-STATE: Final = "state.json"
+from engines.provenance import LAST, STATE
 
-LAST: Final = "last"
-"""Folder of the weights that a finished training keeps."""
+__all__ = ["LAST", "STATE"]
 
 _NAMES: Final = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",

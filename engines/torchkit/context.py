@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import torch
 
@@ -15,20 +15,13 @@ from engines import settings
 from engines.emitter import Emitter
 from engines.models import ModelEntry
 from engines.protocol import RunSpec
+from engines.provenance import Trained
 from engines.torchkit.distributed import Team
 from engines.torchkit.precision import Precision
 from engines.torchkit.prefetch import InputPipeline
 from engines.torchkit.subsets import Source
 
 Params = TypeVar("Params", bound=settings.Data)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What another run of the suite has left: its checkpoint folder and what that says of it."""
-
-    folder: Path
-    state: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Context(Generic[Params]):
     run_dir: Path
     entry: ModelEntry
     trained: Trained | None = None
-    """The run that trained the model; None: the entry's own weights."""
+    """What another run has left of the model; None: the entry's own weights."""
     team: Team = field(default_factory=Team)
     """The processes that train together."""
 

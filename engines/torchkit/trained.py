@@ -1,23 +1,29 @@
-"""A model that another run of the suite has trained, `model = "run:<id>"`: kept, found, loaded.
+"""A model that another run has trained, `model = "run:<id>"`: kept, found, checked, loaded.
 
 What shapes the model (sizes, layers, projector, …) comes from that run; everything else from the
-run that reads it.
+run that reads it. Where it lies: `engines.provenance`.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from torch import nn
+from safetensors import safe_open
+from torch import Tensor, nn
 
-from engines import exhaustion, models, protocol
+from engines import exhaustion, models, protocol, provenance
 from engines.emitter import EngineError
-from engines.torchkit import checkpoints, loop
-from engines.torchkit.context import Context, Params, Trained
+from engines.provenance import NoCheckpointError, Trained
+from engines.torchkit import bases, checkpoints, loop
+from engines.torchkit.context import Context, Params
+
+SAMPLES: Final = 64
+"""Places of a file of weights that its print is taken at."""
+SAMPLE_BYTES: Final = 4096
 
 
 def resolve(run: Context[Params], shaping: Sequence[str]) -> Context[Params]:
@@ -26,22 +32,39 @@ def resolve(run: Context[Params], shaping: Sequence[str]) -> Context[Params]:
     `shaping`: the settings that the model brings along.
 
     Raises:
-        EngineError: that run left no checkpoint.
+        EngineError: that run left no checkpoint, one of another engine, or a damaged one.
     """
     if run.entry.family != "run":
         return run
-    run_id = run.spec.model.partition(":")[2]
-    folder = run.run_dir.parent / run_id / "checkpoints" / checkpoints.LAST
-    if Path(run_id).name != run_id or not (folder / checkpoints.STATE).is_file():
+    name = run.spec.model
+    try:
+        found = Trained.read(provenance.locate(name, run.run_dir), name)
+        entry = models.base_entry(found, run.params.base_model)
+    except NoCheckpointError as error:
+        raise EngineError(str(error)) from None
+    except (LookupError, ValueError) as error:
+        raise EngineError(f"model '{name}': {error.args[0] if error.args else error}") from None
+    if found.engine not in ("", run.spec.engine):
         raise EngineError(
-            f"model '{run.spec.model}': run '{run_id}' of this suite left no checkpoint; "
-            "train it first, with save_model = true"
+            f"model '{name}': was trained by engine {found.engine}, not {run.spec.engine}"
         )
-    state = json.loads((folder / checkpoints.STATE).read_text(encoding="utf-8"))
-    shape = {name: state["params"][name] for name in shaping if name in state["params"]}
+    if entry.family == "run":
+        raise EngineError(
+            f"model '{name}': version 0.1 trained it further from {entry.name} and did not say "
+            "from which base; set base_model to that"
+        )
+    if problem := checkpoints.problem(found.folder):
+        raise EngineError(f"model '{name}': {problem}; copy the run again, or train it again")
+    shape = found.shape(tuple(shaping))
     params = type(run.params).model_validate({**run.params.model_dump(), **shape})
-    entry = models.load(state["model"])
-    return replace(run, params=params, entry=entry, trained=Trained(folder, state))
+    return replace(run, params=params, entry=entry, trained=found)
+
+
+def facts(run: Context[Any]) -> dict[str, str]:
+    """Which training the model comes from, for the record; none: it is the entry's own."""
+    if run.trained is None:
+        return {}
+    return {"trained_by": run.trained.words, "base_model": run.entry.name}
 
 
 def load(model: nn.Module, trained: Trained) -> None:
@@ -66,21 +89,100 @@ def load(model: nn.Module, trained: Trained) -> None:
 def keep(
     run: Context[Any],
     job: loop.Training[Any],
-    facts: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any],
     files: Mapping[str, str] | None = None,
+    base: Path | None = None,
 ) -> None:
     """Write the trained weights; checkpoints to resume from are no longer needed.
 
-    `facts`: what else a later run needs to build the same model; `files`: texts beside the tensors.
+    `state`: what else a later run needs to build the same model; `files`: texts beside the tensors;
+    `base`: folder of a base from scratch, of which only this machine has a copy.
     """
     run.emit.phase("save")
-    root, spec = run.run_dir / "checkpoints", run.spec
-    groups = {"model": loop.trainable_tensors(job.model)}
+    root = run.run_dir / provenance.CHECKPOINTS
+    groups: dict[str, Mapping[str, Tensor]] = {"model": whole(job.model, run.trained)}
     groups |= {name: average.tensors() for name, average in job.averages.items()}
-    state = {"step": job.steps, "model": spec.model, "params": spec.params, "seed": spec.seed}
-    state |= {**job.saved_identity, **(facts or {})}
-    written = checkpoints.save(root / checkpoints.LAST, groups, state, files)
-    for file in written:
-        path = str(file.path.relative_to(run.run_dir))
-        run.emit.send(protocol.Artifact(path=path, sha256=file.sha256, size=file.size))
+    content = {"step": job.steps, **origin(run), **job.saved_identity, **state}
+    written = checkpoints.save(root / checkpoints.LAST, groups, content, files)
+    announce(run, written)
     checkpoints.remove_others(root, root / checkpoints.LAST)
+    if base is not None:
+        bases.copy(base, root / provenance.BASE)
+
+
+def announce(
+    run: Context[Any], written: Sequence[checkpoints.Written], role: str = "checkpoint"
+) -> None:
+    """Tell the journal of files that are written."""
+    for file in written:
+        path = file.path.relative_to(run.run_dir).as_posix()
+        run.emit.send(protocol.Artifact(path=path, sha256=file.sha256, size=file.size, role=role))
+
+
+def origin(run: Context[Any]) -> dict[str, Any]:
+    """Where the weights of this run come from, as its checkpoint keeps it."""
+    spec, parent = run.spec, run.trained
+    names = ("suite", "run_id", "label", "engine", "subset")
+    return {
+        "model": spec.model,
+        "base_model": parent.base_model if parent else spec.model,
+        "entry": run.entry.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        "params": run.params.model_dump(mode="json"),
+        "seed": spec.seed,
+        "run": {name: getattr(spec, name) for name in names},
+        "parents": [*parent.state.get("parents", ()), parent.words] if parent else [],
+    }
+
+
+def whole(model: nn.Module, parent: Trained | None) -> dict[str, Tensor]:
+    """What training changed, in this run and in those before it, by name.
+
+    A run that trains further may freeze what an earlier one has trained.
+    """
+    own = loop.trainable_tensors(model)
+    if parent is None:
+        return own
+    with safe_open(parent.folder / "model.safetensors", framework="pt") as file:
+        names = set(file.keys())
+    return {name: t for name, t in model.state_dict().items() if name in names} | own
+
+
+def check_base(trained: Trained | None, prints: Mapping[str, str]) -> None:
+    """Compare the frozen weights here with those of the training. `prints`: see `weights_print`.
+
+    Raises:
+        EngineError: they are others; trained weights mean nothing without theirs.
+    """
+    known = trained.state.get("base_weights", {}) if trained else {}
+    for part, own in prints.items():
+        if own and known.get(part, own) != own:
+            raise EngineError(
+                f"model '{trained.base_model if trained else ''}': the weights of its {part} are "
+                "not those that the run was trained with; set base_model to the folder that has "
+                "them"
+            )
+
+
+def base_print(run: Context[Any], folder: Path | None) -> str:
+    """`weights_print` of a base; empty where the run's own encoder folder stands in for it."""
+    if run.trained and folder == run.trained.folder.parent / provenance.ENCODER:
+        return ""
+    return weights_print(folder)
+
+
+def weights_print(folder: Path | None) -> str:
+    """Digest of a folder's weights by sizes and samples; empty: it has none.
+
+    Sampled, as hashing 15 GB takes longer than a short run: it tells models and trainings apart,
+    and is no protection against a person who wants to deceive.
+    """
+    files = sorted(folder.glob("*.safetensors")) if folder is not None else []
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            digest.update(size.to_bytes(8, "little"))
+            for place in range(SAMPLES):
+                file.seek(max(0, size - SAMPLE_BYTES) * place // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest() if files else ""

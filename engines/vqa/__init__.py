@@ -11,9 +11,9 @@ from typing import Final
 
 from engines.emitter import Emitter
 from engines.protocol import PhaseName, RunSpec, Task
-from engines.vqa.params import Params
+from engines.vqa.params import SHAPING, Params
 
-__all__ = ["FORM", "KNOBS", "NEEDS", "SUMMARY", "TASKS", "Params", "run"]
+__all__ = ["FORM", "KNOBS", "NEEDS", "SHAPING", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "VQA: answers four-choice questions about pictures"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "ensemble", "probe")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from engines import settings
+
+SHAPING: Final = (
+    "long_side", "min_pixels", "max_pixels", "prompt", "quantize", "double_quant", "lora_rank",
+    "lora_alpha", "lora_targets",
+)  # fmt: skip
+"""Settings that a trained model brings along; everything else is the run's own."""
 
 
 class _Picture(settings.Settings):

@@ -15,7 +15,7 @@ import numpy as np
 
 from engines import models
 from engines.emitter import EngineError
-from engines.torchkit import bases, device, lora, pretrained, quantize
+from engines.torchkit import bases, device, lora, pretrained, quantize, trained
 from engines.torchkit.batches import slices
 from engines.torchkit.prefetch import InputPipeline
 from engines.vqa import base, batches, caching, questions, sight, wording
@@ -46,6 +46,8 @@ class Prepared:
     """What a later run needs to build the same model."""
     parameters: int
     """Of the whole model, a tower that was given back among them."""
+    base: Path | None = None
+    """Folder of the base from scratch; None: the model's weights are from elsewhere."""
 
     def batches(
         self,
@@ -114,11 +116,16 @@ def prepare(context: Context, data: Data) -> Prepared:
         "trainable": lora.listed(model),
         "feature_cache": cache_said,
     }
-    from_base = folder.name if folder.parent.name == "bases" else ""
+    scratch = models.weights_folder(context.entry) is None
+    name = str(context.trained.state["base"]) if context.trained and scratch else folder.name
+    state = {
+        "base": name if scratch else "",
+        "base_weights": {"model": trained.weights_print(folder)},
+    }
     revision = models.revision(context.entry) if context.entry.hub else str(folder.name)
     return Prepared(
-        model, words, vision, context.pipeline, params.predict_batch, revision, facts,
-        {"base": from_base},        quantize.logical_parameters(model) + seen,
+        model, words, vision, context.pipeline, params.predict_batch, revision, facts, state,
+        quantize.logical_parameters(model) + seen, folder if scratch else None,
     )  # fmt: skip
 
 
@@ -209,7 +216,7 @@ def model_folder(context: Context, data: Data) -> tuple[Path, str]:
     if folder is not None:
         return folder, ""
     if context.trained is not None:
-        made = bases.found(context.cache_root, str(context.trained.state["base"]))
+        made = bases.found(context.cache_root, context.trained)
     else:
         learns = read_base(context, data)
         context.emit.phase("cache", "base from scratch, with all its parameters")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from engines import protocol
 from engines.emitter import Emitter
@@ -17,17 +17,11 @@ from engines.vqa.context import Context
 from engines.vqa.data import Data, read_data
 from engines.vqa.delivery import deliver
 from engines.vqa.evaluate import stratified
-from engines.vqa.params import Params
+from engines.vqa.params import SHAPING, Params
 from engines.vqa.prepare import Prepared, prepare
 from engines.vqa.siblings import VALIDATION
 from engines.vqa.train import Job, assemble
 from engines.vqa.watch import Watch
-
-SHAPING: Final = (
-    "long_side", "min_pixels", "max_pixels", "prompt", "quantize", "double_quant", "lora_rank",
-    "lora_alpha", "lora_targets",
-)  # fmt: skip
-"""Settings that a trained model brings along; everything else is the answering run's own."""
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
@@ -41,12 +35,13 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         device.report_memory(emit, "build", target)
         ready = prepare(context, data)
     device.report_memory(emit, "load", target)
+    if context.trained is not None:
+        kept.check_base(context.trained, ready.state["base_weights"])
+        kept.load(ready.model, context.trained)
     if spec.task in ("train", "probe"):
         if not train(context, data, ready):
             return
     else:
-        if context.trained is not None:
-            kept.load(ready.model, context.trained)
         announce(context, data, ready, None)
     answer(context, data, ready)
     device.report_memory(emit, "generate", target)
@@ -67,7 +62,8 @@ def train(context: Context, data: Data, ready: Prepared) -> bool:
         return False
     watch.settle()
     if params.save_model:
-        kept.keep(context, job, ready.state)
+        state = {**ready.state, "subset_fingerprint": data.fingerprint}
+        kept.keep(context, job, state, base=ready.base)
     return True
 
 
@@ -83,6 +79,7 @@ def announce(
     answering = [name for name, on in (("EMA", params.ema), ("SWA", params.swa)) if on]
     facts = {
         **ready.facts,
+        **kept.facts(context),
         "precision": context.precision.said,
         **context.pipeline.facts,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",

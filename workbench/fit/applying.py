@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from workbench import presence
+from workbench import cells, presence
 from workbench.fit import environment, policy
 from workbench.fit.gpus import Gpu
 from workbench.plan import SuitePlan
@@ -26,9 +26,10 @@ def applied(
     Raises:
         PlanError: a variable holds no number.
     """
-    if len(set(asked.engines)) != 1:
+    engines = set(cells.every(asked, "engines"))
+    if len(engines) != 1:
         return asked
-    engine = asked.engines[0]
+    engine = engines.pop()
     named, origins = environment.read(variables, engine)
     if engine != ENGINE and not named:
         return asked
@@ -47,13 +48,12 @@ def applied(
 
 
 def _decided(asked: SuitePlan) -> set[str]:
-    """Settings that variants, overrides or the models' entries name."""
+    """Settings that run blocks, variants, overrides or the models' entries name."""
     found: set[str] = set()
-    for settings in [one.settings for one in asked.variants] + [
-        one.settings for one in asked.overrides
-    ]:
+    named = [one.settings for one in (*asked.runs, *asked.variants)]
+    for settings in (*named, *(one.settings for one in asked.overrides)):
         found |= settings.keys()
-    for model in asked.models:
+    for model in cells.every(asked, "models"):
         try:
             found |= presence.model_settings(ENGINE, model).keys()
         except (LookupError, ValueError):

@@ -69,7 +69,7 @@ def locate(name: str, indexes: Sequence[int], *, cpu: bool) -> Place:
 
 def want(spec: RunSpec, where: Gpu | Host, **changed: Any) -> Want:
     """The question about a run; `changed`: settings instead of its own, `model` its model."""
-    model = changed.pop("model", spec.model)
+    model = changed.pop("model", spec.base_model or spec.model)
     params = {key: value for key, value in spec.params.items() if key not in EVERYWHERE}
     on = {"capability": where.capability} if isinstance(where, Gpu) else {"target": "cpu"}
     return Want(
@@ -142,7 +142,7 @@ def _answers(specs: Sequence[RunSpec], where: Gpu | Host, cache_root: Path) -> l
 def _from_scratch(spec: RunSpec) -> bool:
     """Its model is made here, so it is small; loading torch to ask takes longer than its start."""
     try:
-        entry = models.load(spec.model)
+        entry = models.load(spec.base_model or spec.model)
     except (LookupError, ValueError):
         return False
     parts = [part for part in (entry, entry.vision, entry.llm) if part is not None]

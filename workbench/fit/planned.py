@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +11,16 @@ from pydantic import ValidationError
 from datasets_mm import tomlfile
 from engines.fitting import Phase, Want
 from engines.protocol import RunSpec
-from workbench import presence
+from engines.provenance import RUN
+from workbench import cells, plan, presence, trained_models
+from workbench.cells import Cell
 from workbench.fit import asking, policy, verdict
 from workbench.fit.forecast import want
 from workbench.fit.gpus import Gpu
 from workbench.fit.policy import Lowering
 from workbench.fit.verdict import Host
 from workbench.plan import PlanError, SuitePlan
+from workbench.trained_models import Model
 
 
 class Steps(NamedTuple):
@@ -45,41 +47,67 @@ class Lowered(NamedTuple):
     verdict: verdict.Verdict
 
 
-def runs(asked: SuitePlan, cache_root: Path) -> list[RunSpec]:
+def runs(asked: SuitePlan, cache_root: Path, log_root: Path) -> list[RunSpec]:
     """One spec for each engine, model, variant and subset; seeds and repeats change no size.
 
     Raises:
         PlanError: an unknown model, or settings that an engine does not take.
     """
+    asked = plan.name_models(asked, log_root)
+    once = asked.model_copy(update={"seeds": asked.seeds[:1], "repeats": 1})
+    made: list[tuple[str, RunSpec]] = []
+    for cell in cells.product(once):
+        try:
+            made += [
+                (cell.block, spec) for spec in _of_cell(asked, cell, made, (cache_root, log_root))
+            ]
+        except (LookupError, ValueError) as error:
+            if isinstance(error, PlanError):
+                raise
+            raise PlanError([str(error.args[0] if error.args else error)]) from None
+    return [spec for _, spec in made]
+
+
+def _of_cell(
+    asked: SuitePlan, cell: Cell, made: Sequence[tuple[str, RunSpec]], roots: tuple[Path, Path]
+) -> list[RunSpec]:
     from engines import catalog
 
-    variants = [(v.label, v.settings) for v in asked.variants] or [("", {})]
-    made: list[RunSpec] = []
-    for engine, model, (label, more) in product(asked.engines, asked.models, variants):
-        module = catalog.load(engine)
+    module = catalog.load(cell.engine)
+    block = next((one for one in asked.runs if one.label == cell.block), None)
+    layers = [asked.settings, block.settings if block else {}]
+    layers += [v.settings for v in asked.variants if v.label == cell.variant]
+    given = {key: value for layer in layers for key, value in layer.items()}
+    trained = [
+        spec for label, spec in made if cell.model == f"{RUN}{label}" and spec.task == "train"
+    ]
+    found = [trained_models.of_sibling(spec) for spec in trained]
+    if not found and presence.needs_model(cell.engine):
+        found = [trained_models.of(cell.model, cell.engine, given, roots[1])]
+    specs = []
+    for number, model in enumerate(found or [Model(cell.model)], 1):
+        entry = model.settings or presence.model_settings(cell.engine, cell.model)
+        settings = {**entry, **given, **trained_models.shaped(model, given)}
         try:
-            entry = presence.model_settings(engine, model)
-            params = module.Params.model_validate({**entry, **asked.settings, **more})
+            params = module.Params.model_validate(settings)
         except ValidationError as error:
-            place = f"settings of {engine}"
+            place = f"settings of {cell.engine}"
             raise PlanError(tomlfile.sentences(error, module.Params, place)) from None
-        except (LookupError, ValueError) as error:
-            raise PlanError([str(error.args[0] if error.args else error)]) from None
-        made += [
+        specs.append(
             RunSpec(
                 suite="",
                 run_id=f"{len(made) + number:02d}",
-                engine=engine,
-                model=model,
-                task=asked.task or module.TASKS[0],
-                subset=subset,
+                engine=cell.engine,
+                model=model.name,
+                base_model=model.base_model,
+                task=(block and block.task) or asked.task or module.TASKS[0],
+                subset=cell.subset,
                 params=params.model_dump(mode="json"),
-                cache_root=str(cache_root),
-                label=label or asked.label,
+                cache_root=str(roots[0]),
+                label=cell.variant or cell.block or asked.label,
             )
-            for number, subset in enumerate(asked.subsets, 1)
-        ]
-    return made
+        )
+    return specs
 
 
 def rows_of(subset: str, cache_root: Path) -> int | None:

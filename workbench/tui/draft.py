@@ -51,6 +51,8 @@ class Draft:
             "models": list((self.models if self.needs_data else ()) or empty),
             **self.suite,
         }
+        if self.rest.get("run"):
+            table = {k: v for k, v in table.items() if k not in ("subsets", "models") or v}
         if self.task and self.task != "train":
             table["task"] = self.task
         if self.settings:
@@ -113,7 +115,7 @@ def check(draft: Draft, cache_root: Path, log_root: Path) -> Preview:
         toml, name = plan.dump(asked), f"{asked.name}-{asked.hash()[:6]}.toml"
         file = log_root / "plans" / name
         try:
-            specs = plan.expand(asked, cache_root)
+            specs = plan.expand(asked, cache_root, log_root)
         except plan.PlanError as error:
             return Preview((), clean(toml), file, tuple(map(clean_line, error.problems)))
     except plan.PlanError as error:
@@ -131,7 +133,7 @@ def check(draft: Draft, cache_root: Path, log_root: Path) -> Preview:
 def _missing(draft: Draft) -> tuple[str, ...]:
     if not draft.engine:
         return ("Choose an engine.",)
-    if not draft.needs_data:
+    if not draft.needs_data or draft.rest.get("run"):  # its blocks name their own
         return ()
     parts = [
         sentence

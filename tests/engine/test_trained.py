@@ -1,0 +1,197 @@
+"""What a training leaves is used by later suites, where nothing of the first machine is left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from engines import captioning, models, retrieval, vqa
+from engines.emitter import EngineError
+from engines.protocol import RunSpec
+from engines.torchkit import trained
+from tests.engine import captioning_toy, toys, vqa_toy
+from tests.engine.toys import weights
+
+EARLY, LATE = "20260101-000000-week-1a2b", "20260108-000000-week-3c4d"
+captions = toys.built(captioning_toy.write)
+quiz = toys.built(vqa_toy.write)
+
+
+def place(logs: Path, suite: str, run_id: str) -> Path:
+    return logs / suite / "runs" / run_id
+
+
+def retrieval_spec(folder: Path, model: str = "pico", **changes) -> RunSpec:
+    settings = {**models.load("pico").settings, "data_root": str(folder / "data"), "threads": 1,
+                "timing_warmup_steps": 1, **changes.pop("settings", {})}  # fmt: skip
+    base = {
+        "suite": "s", "run_id": "01-toy", "engine": "retrieval", "subset": "toy_train",
+        "model": model, "cache_root": str(folder / "cache"),
+        "params": retrieval.Params.model_validate(settings).model_dump(mode="json"),
+    }  # fmt: skip
+    return RunSpec.model_validate({**base, **changes})
+
+
+def metrics(sent: list, split: str) -> dict[str, float]:
+    return {m.name: m.value for m in sent if m.kind == "metric" and m.split == split}
+
+
+def facts(sent: list) -> dict[str, str]:
+    return next(m.facts for m in sent if m.kind == "plan")
+
+
+@pytest.fixture(scope="module")
+def early(toy, tmp_path_factory):
+    """A log root with one training."""
+    logs = tmp_path_factory.mktemp("logs")
+    asked = retrieval_spec(toy, suite=EARLY, label="E1", settings={"epochs": 4, "ema": 0.5})
+    return toys.go(retrieval.run, asked, place(logs, EARLY, "01-toy")), logs
+
+
+def test_a_later_suite_on_another_machine_evaluates_what_was_copied(toy, early, tmp_path):
+    sent, logs = early
+    shutil.copytree(logs, tmp_path / "copied")
+    cache = str(tmp_path / "other cache")
+    named = [f"run:{EARLY}/01-toy", f"path:{place(tmp_path / 'copied', EARLY, '01-toy')}"]
+    for number, name in enumerate(named):
+        asked = retrieval_spec(toy, name, task="evaluate", subset="toy_val", cache_root=cache)
+        again = toys.go(retrieval.run, asked, place(tmp_path / "copied", LATE, f"0{number}-e"))
+        assert metrics(again, "toy_val") == metrics(sent, "toy_val")
+        said = facts(again)
+        assert said["trained_by"].startswith(f"{EARLY}/01-toy (E1), trained on toy_train (")
+        assert said["trained_by"].endswith("16 steps, seed 42")
+        assert said["base_model"] == "pico"
+
+
+def test_training_goes_on_from_what_an_earlier_suite_learned(toy, early, tmp_path):
+    _, logs = early
+    settings = {"max_steps": 1, "lr": 1e-9, "evaluate_on": ["toy_val"]}
+    asked = retrieval_spec(toy, f"run:{EARLY}/01-toy", suite=LATE, settings=settings)
+    toys.go(retrieval.run, asked, place(logs, LATE, "01-toy"))
+    kept = "checkpoints/last"
+    before = load_file(place(logs, EARLY, "01-toy") / kept / "ema.safetensors")
+    after = load_file(place(logs, LATE, "01-toy") / kept / "model.safetensors")
+    assert all(after[name].allclose(tensor, atol=1e-6) for name, tensor in before.items())
+    state = json.loads((place(logs, LATE, "01-toy") / kept / "state.json").read_text())
+    assert (state["base_model"], state["entry"]["name"]) == ("pico", "pico")
+    assert [one.split()[0] for one in state["parents"]] == [f"{EARLY}/01-toy"]
+    third = retrieval_spec(toy, f"run:{LATE}/01-toy", task="evaluate", subset="toy_val")
+    assert metrics(toys.go(retrieval.run, third, place(logs, LATE, "02-e")), "toy_val")
+
+
+def test_weights_that_a_later_training_freezes_are_kept_all_the_same(toy, early):
+    from engines.provenance import Trained
+    from engines.retrieval.clip import from_scratch
+
+    _, logs = early
+    run_dir = place(logs, EARLY, "01-toy")
+    parent = Trained.read(run_dir, "run:x")
+    model = from_scratch(models.load("pico").architecture | {"vocabulary": 300}, 32, 24, 0.07)
+    for parameter in model.text_tower.parameters():
+        parameter.requires_grad_(False)
+    names = load_file(run_dir / "checkpoints/last/model.safetensors").keys()
+    assert trained.whole(model, None).keys() < names
+    assert trained.whole(model, parent).keys() == names
+
+
+def test_a_damaged_copy_is_refused(toy, early, tmp_path):
+    _, logs = early
+    shutil.copytree(place(logs, EARLY, "01-toy"), tmp_path / "run")
+    file = tmp_path / "run/checkpoints/last/model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    asked = retrieval_spec(toy, f"path:{tmp_path / 'run'}", task="evaluate")
+    with pytest.raises(EngineError, match="is not the file that was saved; copy the run"):
+        toys.go(retrieval.run, asked, place(tmp_path, LATE, "01-e"))
+
+
+def test_a_checkpoint_of_version_0_1_still_opens(toy, early, tmp_path):
+    sent, logs = early
+    run_dir = place(tmp_path, EARLY, "01-toy")
+    shutil.copytree(place(logs, EARLY, "01-toy"), run_dir)
+    file = run_dir / "checkpoints/last/state.json"
+    kept = ("step", "model", "params", "seed", "identity", "files")
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps({name: state[name] for name in kept}))
+    (run_dir / "spec.json").write_text(retrieval_spec(toy, suite=EARLY).model_dump_json())
+    asked = retrieval_spec(toy, f"run:{EARLY}/01-toy", task="evaluate", subset="toy_val")
+    again = toys.go(retrieval.run, asked, place(tmp_path, LATE, "01-e"))
+    assert metrics(again, "toy_val") == metrics(sent, "toy_val")
+    assert facts(again)["trained_by"].startswith(f"{EARLY}/01-toy, trained on toy_train, 16")
+
+
+def test_a_captioner_is_used_elsewhere_without_the_cache_of_its_base(captions, tmp_path):
+    asked = captioning_toy.spec(captions, suite=EARLY, settings={"epochs": 4})
+    sent = captioning_toy.go(asked, place(tmp_path / "logs", EARLY, "01-toy"))
+    moved = tmp_path / "moved"
+    (tmp_path / "logs").rename(moved)
+    (captions / "cache" / "bases").rename(tmp_path / "gone")
+    name = f"run:{EARLY}/01-toy"
+    other = captioning_toy.spec(captions, name, task="evaluate", subset="says_heldout",
+                                suite=LATE)  # fmt: skip
+    again = captioning_toy.go(other, place(moved, LATE, "01-toy"))
+    for metric in ("loss", "picture gap", "diversity"):
+        assert metrics(again, "says_heldout")[metric] == metrics(sent, "says_heldout")[metric]
+    settings = {"epochs": 1, "lr": 1e-9, "evaluate_on": [], "evaluate_train": 0}
+    further = captioning_toy.spec(captions, name, suite=LATE, settings=settings)
+    captioning_toy.go(further, place(moved, LATE, "02-toy"))
+    kept = "checkpoints/last/model.safetensors"
+    before, after = (
+        load_file(place(moved, suite, run) / kept)
+        for suite, run in ((EARLY, "01-toy"), (LATE, "02-toy"))
+    )
+    assert before.keys() == after.keys()
+    assert all(after[key].allclose(tensor, atol=1e-6) for key, tensor in before.items())
+    assert after["feature_scale"].equal(before["feature_scale"]), "not calibrated again"
+    shutil.rmtree(place(moved, EARLY, "01-toy") / "checkpoints" / "base")
+    with pytest.raises(EngineError, match="the base that 'toy-captioner' began with is not here"):
+        captioning_toy.go(other, place(moved, LATE, "03-toy"))
+
+
+def test_a_vqa_model_is_submitted_with_and_trained_further(quiz, tmp_path):
+    settings = {"tta_options": True}
+    asked = vqa_toy.spec(quiz, suite=EARLY, settings={"max_steps": 3})
+    vqa_toy.go(asked, place(tmp_path, EARLY, "01-toy"))
+    name = f"run:{EARLY}/01-toy"
+    infer = vqa_toy.spec(quiz, model=name, task="infer", subset="asks_more", settings=settings)
+    vqa_toy.go(infer, place(tmp_path, LATE, "01-toy"))
+    assert (place(tmp_path, LATE, "01-toy") / "submission.csv").read_text().count("\n") == 7
+    further = vqa_toy.spec(quiz, model=name, settings={"max_steps": 1, "lr": 1e-9})
+    vqa_toy.go(further, place(tmp_path, LATE, "02-toy"))
+    before, after = (
+        load_file(place(tmp_path, suite, run) / "checkpoints/last/model.safetensors")
+        for suite, run in ((EARLY, "01-toy"), (LATE, "02-toy"))
+    )
+    assert all(after[key].allclose(tensor, atol=1e-6) for key, tensor in before.items())
+
+
+def test_other_base_weights_than_those_of_the_training_are_refused(quiz, tmp_path):
+    asked = vqa_toy.spec(quiz, suite=EARLY, settings={"max_steps": 1})
+    vqa_toy.go(asked, place(tmp_path, EARLY, "01-toy"))
+    shutil.copytree(quiz / "model", tmp_path / "other")
+    tensors = load_file(tmp_path / "other/model.safetensors")
+    changed = {name: tensor + 1e-3 for name, tensor in tensors.items()}
+    save_file(changed, tmp_path / "other/model.safetensors", metadata={"format": "pt"})
+    name = f"run:{EARLY}/01-toy"
+    settings = {"base_model": f"path:{tmp_path / 'other'}"}
+    other = vqa_toy.spec(quiz, model=name, task="infer", subset="asks_more", settings=settings)
+    with pytest.raises(EngineError, match="the weights of its model are not those that the run"):
+        vqa_toy.go(other, place(tmp_path, LATE, "01-toy"))
+    same = {"base_model": f"path:{quiz / 'model'}"}
+    other = vqa_toy.spec(quiz, model=name, task="infer", subset="asks_more", settings=same)
+    vqa_toy.go(other, place(tmp_path, LATE, "02-toy"))
+
+
+def test_runs_of_another_engine_and_unused_weights_are_refused(toy, early, quiz, tmp_path):
+    _, logs = early
+    asked = vqa_toy.spec(quiz, model=f"run:{EARLY}/01-toy", task="infer", subset="asks_more")
+    with pytest.raises(EngineError, match="was trained by engine retrieval, not vqa"):
+        vqa_toy.go(asked, place(logs, LATE, "09-toy"))
+    assert weights(place(logs, EARLY, "01-toy")), "left as they were"
+    assert captioning.SHAPING
+    assert vqa.SHAPING
