@@ -64,7 +64,7 @@ def _same_labels(plan: SuitePlan) -> list[str]:
 def _unknown_reasons(plan: SuitePlan) -> list[str]:
     """A reason for something that the plan does not run is a typo in its name."""
     known = [name for kind in ("subsets", "models") for name in cells.every(plan, kind)]
-    known += [part.label for part in (*plan.variants, *plan.runs)]
+    known += [variant.label for variant in plan.variants] + [block.label for block in plan.runs]
     reasons = plan.why if isinstance(plan.why, dict) else {}
     return [
         f"why: '{name}' is no subset, model or variant of the plan{nearest(name, known)}"

@@ -50,8 +50,8 @@ def applied(
 def _decided(asked: SuitePlan) -> set[str]:
     """Settings that run blocks, variants, overrides or the models' entries name."""
     found: set[str] = set()
-    named = [one.settings for one in (*asked.runs, *asked.variants)]
-    for settings in (*named, *(one.settings for one in asked.overrides)):
+    named = [one.settings for one in asked.runs] + [one.settings for one in asked.variants]
+    for settings in named + [one.settings for one in asked.overrides]:
         found |= settings.keys()
     for model in cells.every(asked, "models"):
         try:
