@@ -90,7 +90,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     asked = with_rules(asked, setting, where)
     cache_root, fits = paths.cache_root(), True
     host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
-    specs = planned.runs(asked, cache_root, paths.log_root(None))
+    specs = planned.runs(asked, cache_root)
     for problem in support.problems(specs, where):
         typer.echo(f"workbench: {clean(problem)}", err=True)
         fits = False

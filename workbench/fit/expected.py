@@ -26,7 +26,7 @@ def of_plan(asked: SuitePlan, cache_root: Path) -> list[Expectation]:
     recipes: dict[str, Expectation] = {}
     for spec in specs:
         recipe = published.expected(spec.engine, spec.subset, spec.model, spec.params)
-        if recipe is None:
+        if recipe is None or spec.task != "train":
             continue
         rows = planned.rows_of(spec.subset, cache_root)
         if rows is None or recipe.has_rows(rows):

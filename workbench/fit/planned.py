@@ -12,7 +12,7 @@ from datasets_mm import tomlfile
 from engines.fitting import Phase, Want
 from engines.protocol import RunSpec
 from engines.provenance import RUN
-from workbench import cells, plan, presence, trained_models
+from workbench import cells, paths, plan, presence, trained_models
 from workbench.cells import Cell
 from workbench.fit import asking, policy, verdict
 from workbench.fit.forecast import want
@@ -47,20 +47,21 @@ class Lowered(NamedTuple):
     verdict: verdict.Verdict
 
 
-def runs(asked: SuitePlan, cache_root: Path, log_root: Path) -> list[RunSpec]:
+def runs(asked: SuitePlan, cache_root: Path, log_root: Path | None = None) -> list[RunSpec]:
     """One spec for each engine, model, variant and subset; seeds and repeats change no size.
+
+    `log_root`: where trained models of earlier suites lie; None: the usual one.
 
     Raises:
         PlanError: an unknown model, or settings that an engine does not take.
     """
-    asked = plan.name_models(asked, log_root)
+    logs = log_root or paths.log_root(None)
+    asked = plan.name_models(asked, logs)
     once = asked.model_copy(update={"seeds": asked.seeds[:1], "repeats": 1})
     made: list[tuple[str, RunSpec]] = []
     for cell in cells.product(once):
         try:
-            made += [
-                (cell.block, spec) for spec in _of_cell(asked, cell, made, (cache_root, log_root))
-            ]
+            made += [(cell.block, spec) for spec in _of_cell(asked, cell, made, (cache_root, logs))]
         except (LookupError, ValueError) as error:
             if isinstance(error, PlanError):
                 raise
