@@ -163,6 +163,11 @@ class Keeping(Settings):
         10.0, ge=0, description="Minutes of training between checkpoints; 0: none by the clock"
     )
     save_model: bool = Field(True, description="Keep the trained weights at the end")
+    export_model: bool = Field(
+        True,
+        description="With save_model: keep them as other libraries load them too, adapters for "
+        "PEFT or an encoder for from_pretrained",
+    )
 
 
 def effective_workers(workers: int | str, *, gpu: bool, ranks: int = 1) -> int:

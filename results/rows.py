@@ -64,7 +64,8 @@ def name_cells(record: RunRecord, fields: Sequence[str], lang: str = "en") -> tu
     """Subset with the row's flags, then the fields."""
     identity = record.identity
     first = Cell(identity.subset, "code", flags(record, lang))
-    return (first, *(_field(getattr(identity, f), f) for f in fields))
+    shown = {"model": identity.model_title}
+    return (first, *(_field(shown.get(f, getattr(identity, f)), f) for f in fields))
 
 
 def reading(

@@ -74,6 +74,15 @@ class Identity(Part):
     trial: Trial | None = None
     """None: the run is no trial of a search."""
 
+    @property
+    def model_title(self) -> str:
+        """The model for a table: of a trained one its base, and the run that trained it."""
+        if not self.base_model:
+            return self.model
+        place = self.model.partition(":")[2].split("/")
+        named = [part for part in place if part not in ("", "checkpoints", "last")]
+        return f"{self.base_model} of {named[-1]}" if named else self.model
+
 
 class GpuInfo(Part):
     """One GPU of the machine: a card, or a MIG slice of one."""

@@ -96,7 +96,8 @@ def apart(specs: Sequence[RunSpec], *, seeds: bool) -> list[str]:
 def _what(spec: RunSpec) -> str:
     """`emoji_train clip-nano`, with its fold, of a trial with the settings that make it one."""
     trial = formats.settings(spec.trial.settings) if spec.trial else ""
-    return " ".join(part for part in (spec.subset, spec.model, folds.words(spec), trial) if part)
+    model = f"{spec.base_model} (trained)" if spec.base_model else spec.model
+    return " ".join(part for part in (spec.subset, model, folds.words(spec), trial) if part)
 
 
 def _state(run: RunState) -> str:

@@ -22,7 +22,17 @@ from engines.captioning.vision import Tower
 from engines.captioning.watch import Watch
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
-from engines.torchkit import compiling, device, forecast, loop, opening, quantize, timed, trained
+from engines.torchkit import (
+    compiling,
+    device,
+    exports,
+    forecast,
+    loop,
+    opening,
+    quantize,
+    timed,
+    trained,
+)
 from engines.torchkit.course import Course
 from engines.torchkit.identity import fingerprint_samples
 from engines.torchkit.looks import Monitor
@@ -77,6 +87,8 @@ def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -
     if params.save_model:
         state = {**ready.state, "subset_fingerprint": data.fingerprint}
         trained.keep(context, job, state, base=ready.base)
+        if params.export_model and params.lora_rank:
+            exports.adapter(context, ready.model.llm, part(context, "llm"))
     return True
 
 
@@ -197,8 +209,10 @@ def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, i
     """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
     params = context.params
     on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
+    exported = exports.adapter_bytes(ready.model) * (params.save_model and params.export_model)
     return {
         **forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
+        **({"adapter folder": exported} if exported else {}),
         "image cache": data.pixels.nbytes,
         **({"feature cache": ready.items.nbytes} if params.feature_cache else {}),
     }

@@ -60,6 +60,8 @@ class Prepared:
     facts: dict[str, str]
     state: dict[str, Any] = field(default_factory=dict)
     """What a later run needs to build the same model."""
+    base: Path | None = None
+    """Folder of the model before training; None: it has none."""
     tokenizer: str = ""
     """A tokenizer that was built for this run, as JSON; empty: the model has its own."""
     pictures: str = ""
@@ -177,7 +179,7 @@ def _from_weights(run: Context, data: Data, images: ArrayItems) -> Prepared:
     facts |= {"tokenizer": words.said, "truncated_texts": _share(items)}
     own = words.tokenizer.to_str() if folder is None else ""
     state = {"base_weights": {"model": trained.base_print(run, folder)}}
-    return Prepared(model, items, images, _revision(entry, folder), facts, state, own)
+    return Prepared(model, items, images, _revision(entry, folder), facts, state, folder, own)
 
 
 def own_texts(data: Data) -> list[str]:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines import protocol
+from engines import protocol, provenance
 from engines.cuda import bf16_problem
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
-from engines.retrieval import compiling, masters
+from engines.retrieval import compiling, export, masters
 from engines.retrieval.context import Context
 from engines.retrieval.encoder import parameter_counts
 from engines.retrieval.evaluate import Evaluator, epoch_timing
@@ -26,7 +26,7 @@ from engines.retrieval.pairs import PairBatch, PairGatherer, uniform
 from engines.retrieval.params import SHAPING, Params
 from engines.retrieval.prepare import Data, Prepared, prepare, read_data
 from engines.retrieval.search import Encoder, Room
-from engines.torchkit import device, forecast, loop, opening, timed, trained
+from engines.torchkit import device, exports, forecast, loop, opening, timed, trained
 from engines.torchkit.course import Course
 from engines.torchkit.distributed import Team
 from engines.torchkit.ema import Average, Ema
@@ -60,6 +60,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         if params.save_model:
             state = {**ready.state, "subset_fingerprint": data.subset.fingerprint}
             trained.keep(context, job, state, ready.files())
+            export_encoder(context, ready, job.ema)
     else:
         announce_evaluation(context, data, ready)
     if data.splits:
@@ -191,15 +192,32 @@ def announce_evaluation(context: Context, data: Data, ready: Prepared) -> None:
     )
 
 
+def export_encoder(context: Context, ready: Prepared, ema: Average | None) -> None:
+    """Write the encoder as its library loads it: with the weights that are evaluated."""
+    if not context.params.export_model:
+        return
+    if sentence := export.refusal(context.entry):
+        context.emit.notice("not-exported", sentence)
+        return
+    with ema.applied() if ema is not None else nullcontext():
+        made = export.encoder(
+            ready.model, context.entry, context.params, ready.base, ready.tokenizer
+        )
+        exports.write(context, provenance.ENCODER, {made.file: made.tensors}, made.texts)
+
+
 def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, int]:
     """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
     params, side = context.params, context.params.image_size
     arrays = [a for i in (ready.texts, ready.images) if isinstance(i, ArrayItems) for a in i.arrays]
     on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
+    exported = params.save_model and params.export_model and not export.refusal(context.entry)
+    weights = sum(p.numel() * p.element_size() for p in ready.model.parameters())
     features = sum(array.nbytes for array in arrays if array.dtype == "float16")
     return {
         **forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
         "image cache": len(data.strings.images) * side * side * 3,
+        **({"encoder folder": weights} if exported else {}),
         **({"feature cache": features} if features else {}),
     }
 

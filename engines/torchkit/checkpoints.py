@@ -27,6 +27,10 @@ from engines.provenance import LAST, STATE
 
 __all__ = ["LAST", "STATE"]
 
+SUFFIX: Final = ".safetensors"
+FOREIGN: Final = {"format": "pt"}
+"""What other libraries want to read in a file of weights."""
+
 _NAMES: Final = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
@@ -54,20 +58,40 @@ def save(
     Raises:
         OSError: the disk is full or a file read back differs from what was written.
     """
+    named = {f"{name}{SUFFIX}": group for name, group in tensors.items()}
+    return _write_whole(folder, named, texts or {}, state)
+
+
+def write_folder(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], texts: Mapping[str, str]
+) -> list[Written]:
+    """Write a folder for another library in the same way: files of tensors and of text, by name.
+
+    Raises:
+        OSError: as `save`.
+    """
+    return _write_whole(folder, tensors, texts, None)
+
+
+def _write_whole(
+    folder: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    texts: Mapping[str, str],
+    state: Mapping[str, Any] | None,
+) -> list[Written]:
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True, mode=0o700)
-    written = [
-        write_safetensors(temporary / f"{name}.safetensors", group)
-        for name, group in tensors.items()
-    ]
+    about = {} if state is not None else FOREIGN
+    written = [write_safetensors(temporary / name, group, about) for name, group in tensors.items()]
     for file in written:
-        _verify(file.path, tensors[file.path.stem])
+        _verify(file.path, tensors[file.path.name])
     files = {f.path.name: {"sha256": f.sha256, "size": f.size} for f in written}
-    for name, text in (texts or {}).items():
+    for name, text in texts.items():
         written.append(_write(temporary / name, [text.encode()]))
-    content = json.dumps({**state, "files": files}, indent=1).encode()
-    written.append(_write(temporary / STATE, [content]))
+    if state is not None:
+        content = json.dumps({**state, "files": files}, indent=1).encode()
+        written.append(_write(temporary / STATE, [content]))
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     _sync_folder(folder.parent)
@@ -133,9 +157,14 @@ def step_folder(root: Path, step: int) -> Path:
     return root / f"step-{step:09d}"
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> Written:
-    """One file in safetensors format (8-byte length, JSON header, raw little-endian data)."""
-    header: dict[str, Any] = {}
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
+) -> Written:
+    """One file in safetensors format (8-byte length, JSON header, raw little-endian data).
+
+    `about`: what the header says of the whole file.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(about)} if about else {}
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.numel() * tensor.element_size()

@@ -9,7 +9,7 @@ from typing import Any
 from engines import protocol
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
-from engines.torchkit import checkpoints, device, forecast, loop, opening, timed
+from engines.torchkit import checkpoints, device, exports, forecast, loop, opening, timed
 from engines.torchkit import trained as kept
 from engines.torchkit.looks import Monitor
 from engines.vqa.answers import answer_split
@@ -64,6 +64,8 @@ def train(context: Context, data: Data, ready: Prepared) -> bool:
     if params.save_model:
         state = {**ready.state, "subset_fingerprint": data.fingerprint}
         kept.keep(context, job, state, base=ready.base)
+        if params.export_model:
+            exports.adapter(context, ready.model.model, context.entry)
     return True
 
 
@@ -139,8 +141,10 @@ def disk(context: Context, ready: Prepared, job: Job) -> dict[str, int]:
     """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
     params = context.params
     on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
+    exported = exports.adapter_bytes(ready.model) * (params.save_model and params.export_model)
     return {
         **forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
+        **({"adapter folder": exported} if exported else {}),
         "picture cache": ready.vision.pictures.bytes,
         **({"feature cache": ready.vision.kept.bytes} if ready.vision.kept else {}),
     }

@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPModel, Siglip2Model, SiglipModel
 
 from engines import models
 from engines.emitter import Emitter, EngineError
-from engines.retrieval import Params, frozen, loading, wording
+from engines.retrieval import Params, export, frozen, loading, wording
 from engines.retrieval.encoder import DualEncoder, parameter_counts, tower_counts, unit
 from engines.retrieval.items import ArrayItems, TokenItems
 from engines.retrieval.joint import JointEncoder
 from engines.retrieval.loss import contrastive
 from engines.retrieval.pairs import NONE, Inputs, Side
+from engines.torchkit import checkpoints
 from engines.torchkit.precision import Precision
 from tests.engine.families import (
     FOLDERS,
@@ -107,6 +109,40 @@ def test_logits_are_the_librarys_own(family):
     counts = tower_counts(model)
     assert counts["other"] == 1, "the temperature"
     assert counts["text"] + counts["vision"] + 1 == parameter_counts(model)[0]
+
+
+def test_a_trained_encoder_is_loaded_by_its_own_library(family, tmp_path):
+    """From its folder alone, after training moved every weight: equal logits, nothing missing."""
+    name, folder, _ = family
+    model, words, params = opened(folder)
+    if name in ("siglip", "naflex"):  # trained with SigLIP's loss, which has a bias of its own
+        model.bias = torch.nn.Parameter(torch.tensor(model.first_bias))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    entry = models.load(f"path:{folder}")
+    made = export.encoder(model, entry, params, folder, "")
+    out = tmp_path / "encoder"
+    checkpoints.write_folder(out, {made.file: made.tensors}, made.texts)
+    assert json.loads((out / "workbench.json").read_text())["from_pretrained_gives_the_same"]
+    if name in ("clip", "siglip", "naflex"):
+        kind = {"clip": CLIPModel, "siglip": SiglipModel, "naflex": Siglip2Model}[name]
+        library, found = kind.from_pretrained(out, output_loading_info=True)
+        assert not found["missing_keys"]
+        assert not found["unexpected_keys"]
+    else:
+        import open_clip
+
+        library = open_clip.create_model(f"local-dir:{out}", require_pretrained=True)
+    ids, images = token_ids(words, params), pictures(params)
+    mean, std = STATISTICS.get(name, ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    with torch.inference_mode():
+        expected = own_logits(name, library.eval(), ids, images, mean, std)
+        texts, seen = unit(model.embed_texts(ids, "query")), unit(model.embed_images(images, ""))
+        logits = model.log_scale.exp() * texts @ seen.T + (0 if model.bias is None else model.bias)
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+        again, _, _ = opened(out)
+        torch.testing.assert_close(again.embed_texts(ids, "query"), model.embed_texts(ids, "query"))
 
 
 @torch.inference_mode()

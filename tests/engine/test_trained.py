@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from engines import captioning, models, retrieval, vqa
@@ -19,6 +20,14 @@ from tests.engine.toys import weights
 EARLY, LATE = "20260101-000000-week-1a2b", "20260108-000000-week-3c4d"
 captions = toys.built(captioning_toy.write)
 quiz = toys.built(vqa_toy.write)
+
+
+@pytest.fixture(autouse=True)
+def config(request, monkeypatch):
+    """The models and subsets of the test's toy: several of them are set up in this module."""
+    name = next(one for one in ("quiz", "captions", "toy") if one in request.fixturenames)
+    folder = request.getfixturevalue(name)
+    monkeypatch.setenv("WORKBENCH_CONFIG", str(folder / "config"))
 
 
 def place(logs: Path, suite: str, run_id: str) -> Path:
@@ -195,3 +204,116 @@ def test_runs_of_another_engine_and_unused_weights_are_refused(toy, early, quiz,
     assert weights(place(logs, EARLY, "01-toy")), "left as they were"
     assert captioning.SHAPING
     assert vqa.SHAPING
+
+
+def test_an_encoder_from_scratch_is_loaded_by_transformers(toy, early):
+    import torch
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+
+    sent, logs = early
+    folder = place(logs, EARLY, "01-toy") / "checkpoints/encoder"
+    assert {m.role for m in sent if m.kind == "artifact"} >= {"checkpoint", "encoder"}
+    model, found = CLIPModel.from_pretrained(folder, output_loading_info=True)
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+    words, pictures = (
+        AutoTokenizer.from_pretrained(folder),
+        CLIPImageProcessor.from_pretrained(folder),
+    )
+    known = load_file(place(logs, EARLY, "01-toy") / "checkpoints/last/ema.safetensors")
+    table = model.text_model.embeddings.token_embedding.weight
+    assert table.equal(known["clip.text_model.embeddings.token_embedding.weight"]), "the average"
+    ids = words("The sound of the red disc", return_tensors="pt")["input_ids"]
+    assert ids[0, -1] == model.config.text_config.eos_token_id
+    seen = pictures(Image.open(toy / "data/images/red-disc.png"), return_tensors="pt")
+    with torch.no_grad():
+        assert model(input_ids=ids, **seen).logits_per_text.isfinite().all()
+    name = f"path:{folder}"
+    asked = retrieval_spec(toy, name, task="evaluate", subset="toy_val")
+    again = toys.go(retrieval.run, asked, place(logs, LATE, "08-e"))
+    assert metrics(again, "toy_val") == metrics(sent, "toy_val"), "as a model like any other"
+
+
+def test_an_encoder_takes_the_place_of_weights_that_are_not_here(toy, early, tmp_path):
+    """Trained from a folder of another machine, with all its parameters: the run has them all."""
+    sent, logs = early
+    shutil.copytree(place(logs, EARLY, "01-toy") / "checkpoints/encoder", tmp_path / "clip")
+    settings = {"max_steps": 2, "freeze_towers": False}
+    asked = retrieval_spec(toy, f"path:{tmp_path / 'clip'}", suite=EARLY, settings=settings)
+    sent = toys.go(retrieval.run, asked, place(tmp_path, EARLY, "01-toy"))
+    (tmp_path / "clip").rename(tmp_path / "unmounted")
+    other = retrieval_spec(toy, f"run:{EARLY}/01-toy", task="evaluate", subset="toy_val")
+    again = toys.go(retrieval.run, other, place(tmp_path, LATE, "01-e"))
+    assert metrics(again, "toy_val") == metrics(sent, "toy_val")
+
+
+def test_heads_over_packages_say_why_no_library_loads_them(toy):
+    from engines.retrieval import export
+
+    assert "heads over frozen towers" in export.refusal(models.load("effnet-minilm"))
+    for name in ("clip-nano", "tinyclip-61m", "siglip2-b16", "mobileclip2-s0"):
+        assert not export.refusal(models.load(name))
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_peft_loads_the_adapter_of_a_vqa_run(quiz, tmp_path, quantize):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    from engines.torchkit import lora, pretrained
+    from engines.torchkit.precision import Precision
+
+    asked = vqa_toy.spec(quiz, suite=EARLY, settings={"max_steps": 3, "quantize": quantize})
+    sent = vqa_toy.go(asked, place(tmp_path, EARLY, "01-toy"))
+    kept = place(tmp_path, EARLY, "01-toy") / "checkpoints"
+    assert {m.role for m in sent if m.kind == "artifact"} >= {"checkpoint", "adapter"}
+    said = json.loads((kept / "adapter/adapter_config.json").read_text())
+    assert (said["peft_type"], said["r"], said["inference_mode"]) == ("LORA", 4, True)
+    assert said["base_model_name_or_path"] == str(quiz / "model")
+    cpu = Precision("fp32", torch.device("cpu"))
+    own = pretrained.load(
+        quiz / "model", pretrained.SEEING, cpu, four_bit=quantize == "nf4", double=True
+    )
+    own = lora.attach(own, 4, 8, 0.0, tuple(asked.params["lora_targets"]), pretrained.language(own))
+    trained_by_us = load_file(kept / "last/model.safetensors")
+    named = {name.removeprefix("model."): tensor for name, tensor in trained_by_us.items()}
+    assert not own.load_state_dict(named, strict=False).unexpected_keys
+    ids = torch.arange(8, 20)[None]
+    if quantize == "none":
+        base = AutoModelForImageTextToText.from_pretrained(quiz / "model", dtype=torch.float32)
+    else:
+        base = pretrained.load(quiz / "model", pretrained.SEEING, cpu, four_bit=True, double=True)
+    with torch.no_grad():
+        before = base(input_ids=ids).logits.clone()
+        loaded = PeftModel.from_pretrained(base, kept / "adapter")
+        after, expected = (m.eval()(input_ids=ids).logits for m in (loaded, own))
+    torch.testing.assert_close(after, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(after, before, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_peft_loads_the_adapter_of_a_captioner(captions, tmp_path):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    settings = {"epochs": 2, "quantize": "none", "evaluate_on": [], "evaluate_train": 0}
+    asked = captioning_toy.spec(captions, suite=EARLY, settings=settings)
+    captioning_toy.go(asked, place(tmp_path, EARLY, "01-toy"))
+    kept = place(tmp_path, EARLY, "01-toy") / "checkpoints"
+    base = AutoModelForCausalLM.from_pretrained(kept / "base", dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, kept / "adapter")
+    ours = load_file(kept / "last/model.safetensors")
+    theirs = {name: p for name, p in loaded.named_parameters() if ".lora_" in name}
+    assert len(theirs) == 2 * 7 * 2
+    assert all(ours[f"llm.{name}"].equal(tensor) for name, tensor in theirs.items())
+    said = json.loads((kept / "adapter/adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == "../base"
+
+
+def test_folders_of_other_libraries_can_be_left_out(toy, tmp_path):
+    settings = {"max_steps": 1, "evaluate_on": [], "export_model": False}
+    toys.go(retrieval.run, retrieval_spec(toy, settings=settings), tmp_path / "run")
+    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["last"]

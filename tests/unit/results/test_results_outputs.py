@@ -1,7 +1,7 @@
 """What a run left, as paths: grouped into folders, in one order, in tables and lines."""
 
 from engines import protocol
-from results import outputs
+from results import outputs, tables
 from results.markdown import markdown
 from results.report import render
 from results.schema import Artifact, Metric
@@ -50,3 +50,13 @@ def test_the_end_of_a_run_says_where_its_submission_is(tmp_path):
     view = state.RunView(spec, "01-a", state.RunState(artifacts=(sent,)))
     said = lines.output_lines(view, tmp_path)
     assert said == [f"    submission saved to {tmp_path}/runs/01-a/submission.csv"]
+
+
+def test_a_trained_model_is_named_by_its_base_and_its_run(make):
+    trained = {"model": "run:20260101-000000-week-1a2b/01-a", "base_model": "clip-nano"}
+    records = [
+        make.record("01-b", identity={"model": "clip-nano"}),
+        make.record("02-b", identity=trained, folder="s/runs/02"),
+    ]
+    assert "`clip-nano of 01-a`" in markdown(tables.cost(records))
+    assert "run:20260101" not in markdown(tables.cost(records))
