@@ -28,7 +28,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 
 from engines.emitter import EngineError
-from engines.provenance import BASE, Trained
+from engines.provenance import BASE, Trained, plain
 from engines.torchkit.schedules import warmup_cosine
 
 SPECIAL: Final = ("<pad>", "<bos>", "<eos>")
@@ -119,7 +119,7 @@ def found(root: Path, trained: Trained) -> Base:
     name = str(trained.state.get("base") or "")
     beside = trained.folder.parent / BASE
     for folder in (root / "bases" / name, beside):
-        if name and (folder / ABOUT).is_file():
+        if plain(name) and (folder / ABOUT).is_file():
             return opened(folder)
     raise EngineError(
         f"{beside}: the base that '{trained.base_model}' began with is not here; copy the run's "
