@@ -1,6 +1,7 @@
-"""What holds for all tests: on a GPU, warnings that a CPU never gives are no errors."""
+"""What holds for all tests: which warnings of a GPU are no errors; Ctrl-C is not ignored."""
 
 import re
+import signal
 
 import pytest
 
@@ -17,6 +18,12 @@ ONLY_ON_A_GPU = (
 )
 """UserWarnings of torch's CUDA libraries, word for word as far as the text is fixed; the last is of
 the allocator on other systems than Linux."""
+
+
+def pytest_configure() -> None:
+    """A shell ignores SIGINT for what it starts with `&`, and commands under test inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
