@@ -77,7 +77,7 @@ class Expectation(NamedTuple):
     def brief(self) -> str:
         """Time and accuracy: `2:00:00, 0.75–0.78`."""
         low, high = self.accuracy
-        return f"{formats.duration(self.seconds)}, {low:.2f}–{high:.2f}"
+        return f"{formats.clock(self.seconds)}, {low:.2f}–{high:.2f}"
 
     def words(self) -> str:
         """`2:00:00 (T4), accuracy 0.75–0.78, 3,887 rows`; of a sample `200 of 3,887 rows`."""
@@ -152,7 +152,7 @@ def _row(recipe: Expectation, group: Sequence[RunRecord], lang: str) -> tuple[Ce
     unknown = Cell(say("published.unfinished", lang), "unknown")
     return (
         Cell(recipe.title, "value"),
-        Cell(formats.duration(recipe.seconds), "value"),
+        Cell(formats.clock(recipe.seconds), "value"),
         _time(group, lang) if complete else unknown,
         Cell(f"{low:.2f}–{high:.2f}", "value"),
         _accuracy(group, lang) if complete else unknown,

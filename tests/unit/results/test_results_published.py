@@ -112,5 +112,5 @@ def test_folds_may_differ_by_a_picture_and_not_by_more(make):
 
 
 def test_words_name_machine_and_rows():
-    assert QUICK.words() == "20:00.00 (T4), accuracy 0.60–0.65, 200 of 3,887 rows"
+    assert QUICK.words() == "20:00 (T4), accuracy 0.60–0.65, 200 of 3,887 rows"
     assert SINGLE.words() == "2:00:00 (T4), accuracy 0.75–0.78, 3,887 rows"
