@@ -103,6 +103,35 @@ class Change(View):
     high: float | None = None
 
 
+class SubsetCheck(View):
+    """What a full check of a subset's fields came to."""
+
+    subset: str
+    sentence: str
+    """How many records were checked, and how many lack one of the fields."""
+    problems: tuple[str, ...] = ()
+
+
+class DataSection(View):
+    """Figures of two subsets side by side."""
+
+    title: str
+    rows: tuple[tuple[str, str, str, str], ...] = ()
+    """Label, first, second, difference."""
+    remark: str = ""
+
+
+class DataComparison(View):
+    """Two subsets, scanned in full."""
+
+    first: str
+    second: str
+    records: tuple[int, int]
+    fields: tuple[tuple[str, ...], tuple[str, ...]]
+    """Names of the fields that are filled in any record, of each."""
+    sections: tuple[DataSection, ...] = ()
+
+
 class SuiteWords(View):
     """What people say about a suite, in its plan or in notes; a note comes before the plan."""
 
@@ -153,6 +182,8 @@ class SuiteView(View):
     words: SuiteWords = SuiteWords()
     recipes: dict[str, RecipeWords] = {}
     """By subset."""
+    checks: tuple[SubsetCheck, ...] = ()
+    comparisons: tuple[DataComparison, ...] = ()
     states: dict[str, str] = {}
     """By run id: the state that a person noted, else waiting, running, done or stopped."""
     planned: tuple[Identity, ...] = ()

@@ -309,6 +309,13 @@ def report(
     eda: Annotated[
         bool, typer.Option("--eda", help="With --out: a figure of what the subsets hold, too.")
     ] = False,
+    data: Annotated[
+        bool, typer.Option("--data", help="With the full check of every subset; scans them.")
+    ] = False,
+    compare_data: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="SUBSET SUBSET", help="With two subsets side by side; scans them."),
+    ] = None,
 ) -> None:
     """The weekly report of a suite as Markdown."""
     from workbench import paths, reporting, suite
@@ -322,7 +329,8 @@ def report(
         from workbench import charts
 
         shown = charts.of_records(reporting.suite_records(folder), say)
-    raise typer.Exit(reporting.report(folder, lang, out, appendix=appendix, charts=shown))
+    wanted = reporting.Wanted(appendix, data, compare_data, shown)
+    raise typer.Exit(reporting.report(folder, lang, out, wanted))
 
 
 @app.command()

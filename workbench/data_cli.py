@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from workbench import faces
 from workbench.exits import ExitStatus
-from workbench.options import FOLDER, AsJson
+from workbench.options import FOLDER, AsJson, Language
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,9 +60,11 @@ def describe(  # noqa: PLR0913, PLR0917 - one parameter for each option
     seed: Seed = 0,
     fresh: Fresh = False,
     markdown: AsMarkdown = False,
+    lang: Language = "en",
     as_json: AsJson = False,
 ) -> None:
     """Rows, fields, candidate passages, WH-words, text lengths, duplicates, pictures."""
+    faces.speak(lang)
     looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "sample": sample,
              "seed": seed, "fresh": fresh}  # fmt: skip
     found = _profiles([target], model, looks)[0]
@@ -88,9 +91,11 @@ def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
     seed: Seed = 0,
     fresh: Fresh = False,
     markdown: AsMarkdown = False,
+    lang: Language = "en",
     as_json: AsJson = False,
 ) -> None:
     """Two subsets side by side; differences of shares are percentage points."""
+    faces.speak(lang)
     looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "sample": sample,
              "seed": seed, "fresh": fresh}  # fmt: skip
     found = _profiles([first, second], model, looks)
@@ -113,9 +118,11 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
     image_root: ImageRoot = "",
     exact: Exact = False,
     fresh: Fresh = False,
+    lang: Language = "en",
     as_json: AsJson = False,
 ) -> None:
     """For CI: exit code 0 and no problem, or 1 and every problem with its place."""
+    faces.speak(lang)
     _known_fields(require or [])
     looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "fresh": fresh}
     found = _profiles([target], "", looks)[0]
@@ -128,12 +135,13 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
             line = {"problem": problem.what, "count": problem.count, "places": problem.places}
             typer.echo(json.dumps(line, ensure_ascii=True))
     else:
-        typer.echo(judge.missing_sentence(found))
+        typer.echo(faces.words(judge.missing_sentence(found)))
         for problem in wrong:
-            typer.echo(f"problem: {clean_line(problem.sentence())}")
+            typer.echo(f"{faces.words('problem')}: {clean_line(faces.words(problem.sentence()))}")
         for remark in judge.remarks(found):
-            typer.echo(f"note: {clean_line(remark)}")
-        typer.echo(f"{found.name}: {len(wrong) or 'no'} problem{'s' if len(wrong) != 1 else ''}")
+            typer.echo(f"{faces.words('note')}: {clean_line(faces.words(remark))}")
+        counted = f"{len(wrong) or 'no'} problem{'s' if len(wrong) != 1 else ''}"
+        typer.echo(f"{found.name}: {faces.words(counted)}")
     raise typer.Exit(ExitStatus.FAILED if wrong else ExitStatus.COMPLETED)
 
 
@@ -229,7 +237,7 @@ def _say_title(found: Profile, *, markdown: bool) -> None:
     name = code(found.name) if markdown else clean_line(found.name)
     typer.echo(f"{'# ' if markdown else ''}{name}\n")
     said = f"{found.kind}, {found.records:,} records, scanned in full in {found.seconds:.1f} s"
-    typer.echo(clean_line(said) + "\n")
+    typer.echo(clean_line(faces.words(said)) + "\n")
 
 
 def _print_sections(found: list[Profile], *, markdown: bool) -> None:
@@ -250,4 +258,5 @@ def _print_table(table: Any, *, markdown: bool) -> None:
     from results.markdown import markdown as as_markdown
     from results.markdown import terminal
 
-    typer.echo(as_markdown(table) if markdown else terminal(table), nl=False)
+    shown = faces.table(table)
+    typer.echo(as_markdown(shown) if markdown else terminal(shown), nl=False)

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from workbench import faces
 from workbench.exits import ExitStatus
 from workbench.options import (
     AsJson,
     Engines,
+    Language,
     Models,
     NoGpu,
     PlanFile,
@@ -74,9 +76,11 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     rows: Rows = None,
     host_gib: HostMemory = None,
     markdown: AsMarkdown = False,
+    lang: Language = "en",
     as_json: AsJson = False,
 ) -> None:
     """Steps, GPU memory by part and host memory of a plan's runs; exit code 1: does not fit."""
+    faces.speak(lang)
     from results.text import clean
     from workbench import paths
     from workbench.fit import asking, checklist, forecast, planned, support
@@ -330,11 +334,11 @@ def _talk(text: str) -> None:
 def _say(text: str, *, markdown: bool) -> None:
     from results.text import clean
 
-    typer.echo(clean(text) + ("\n" if markdown else ""))
+    typer.echo(clean(faces.words(text)) + ("\n" if markdown else ""))
 
 
 def _print(table: Any, *, markdown: bool) -> None:
     from results.markdown import markdown as as_markdown
     from results.markdown import terminal
 
-    typer.echo((as_markdown if markdown else terminal)(table))
+    typer.echo((as_markdown if markdown else terminal)(faces.table(table)))

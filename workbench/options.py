@@ -30,6 +30,7 @@ LogRoot = Annotated[
         **FOLDER,
     ),
 ]
+Language = Annotated[str, typer.Option("--lang", help="en or ko.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 SuiteName = Annotated[
     str | None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,25 +132,50 @@ def _forecasts(found: list[RunRecord], everything: list[RunRecord]) -> tuple[Run
     return tuple({id(r): r for r in sources if r is not None}.values())
 
 
-def report(
-    folder: Path,
-    lang: str,
-    out: Path | None,
-    *,
-    appendix: bool = False,
-    charts: tuple[Chart, ...] = (),
-) -> ExitStatus:
-    """Print the report, or write it with its figures into `out`. `charts`: of its subsets."""
+@dataclass(frozen=True)
+class Wanted:
+    """What a report has beside its usual parts."""
+
+    appendix: bool = False
+    """Counters and trained tensors of each run."""
+    data: bool = False
+    """The full check of each subset."""
+    compare: tuple[str, str] | None = None
+    """Two subsets, side by side."""
+    charts: tuple[Chart, ...] = ()
+    """Figures of what its subsets hold."""
+
+
+def report(folder: Path, lang: str, out: Path | None, wanted: Wanted | None = None) -> ExitStatus:
+    """Print the report, or write it with its figures into `out`.
+
+    Raises:
+        SuiteError: no such language, or data that was asked for cannot be scanned.
+    """
+    wanted = wanted or Wanted()
     if lang not in ("en", "ko"):
         raise suite.SuiteError(f"--lang {lang}: is not known; use en or ko")
     command = [sys.executable, "-m", "results.report", "-", "--lang", lang]
-    command += ["--appendix"] if appendix else []
-    found = view(folder).model_copy(update={"charts": charts})
+    command += ["--appendix"] if wanted.appendix else []
+    found = _with_data(view(folder), wanted).model_copy(update={"charts": wanted.charts})
     if out is not None:
         command += ["--out", str(out)]
         found = _with_sheets(found)
     done = subprocess.run(command, input=found.model_dump_json().encode(), check=False)
     return ExitStatus.COMPLETED if done.returncode == 0 else ExitStatus.FAILED
+
+
+def _with_data(found: SuiteView, wanted: Wanted) -> SuiteView:
+    """With what a scan of its subsets says, where that was asked for."""
+    from workbench import data_views, profiles
+
+    try:
+        checks = data_views.checks(found.records) if wanted.data else ()
+        pairs = [wanted.compare] if wanted.compare else []
+        compared = tuple(data_views.comparison(*pair, found.records) for pair in pairs)
+    except profiles.ProfileError as error:
+        raise suite.SuiteError(str(error)) from None
+    return found.model_copy(update={"checks": checks, "comparisons": compared})
 
 
 def _with_sheets(found: SuiteView) -> SuiteView:

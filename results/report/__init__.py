@@ -11,6 +11,7 @@ from pathlib import Path
 
 from results.report import answers, captions, weekly
 from results.view import SuiteView
+from results.words import say
 
 __all__ = ["render", "write"]
 
@@ -34,7 +35,7 @@ def write(
     links: dict[str, str] | None = None
     drawn: list[Path] = []
     if figures:
-        links, drawn = _draw(view, out)
+        links, drawn = _draw(view, out, lang)
     pictures = captions.copy_pictures(view, out / "pictures")
     pictures |= answers.copy_pictures(view, out / "pictures")
     drawn += [out / link for link in pictures.values()]
@@ -44,15 +45,15 @@ def write(
     return [report, *drawn]
 
 
-def _draw(view: SuiteView, out: Path) -> tuple[dict[str, str], list[Path]]:
+def _draw(view: SuiteView, out: Path, lang: str) -> tuple[dict[str, str], list[Path]]:
     try:
         import results.report.figures as drawing
     except ModuleNotFoundError as error:
-        why = f"{error.name} is not installed: pip install 'workbench-mm[figures]'"
+        why = say("figure.missing", lang).format(error.name)
         return {"": why}, []
-    drawings = drawing.draw(view)
+    drawings = drawing.draw(view, lang)
     if not drawings:
-        return {"": "no curves were recorded"}, []
+        return {"": say("figure.none", lang)}, []
     (out / "figures").mkdir(exist_ok=True)
     links, paths = {}, []
     for name, formats in drawings.items():

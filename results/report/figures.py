@@ -2,7 +2,8 @@
 
 Apart because matplotlib takes a second to load and is an extra. Nothing here touches the disk, and
 the same view gives the same bytes: no dates, a fixed salt for ids, and the font that matplotlib
-brings, drawn as paths. That font has no Korean, so labels are English in every language.
+brings, drawn as paths. That font has no Korean: axes are named in Korean where the machine has a
+Korean font, else in English, and the caption below the figure says in Korean what they are.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
 from results import formats, rows
 from results.schema import RunRecord
 from results.view import Chart, SuiteView
+from results.words import say
 
 ACCENT: Final = "#2f6fde"
 INK: Final = "#2b2f36"
@@ -52,6 +55,11 @@ _STYLE: Final[Mapping[Any, Any]] = {
     "lines.solid_joinstyle": "round",
 }
 
+KOREAN_FONTS: Final = (
+    "NanumGothic", "Noto Sans CJK KR", "Noto Sans KR", "Malgun Gothic", "Apple SD Gothic Neo",
+    "UnDotum",
+)  # fmt: skip
+
 TITLE: Final = 44
 """Characters that fit above a panel."""
 
@@ -62,11 +70,14 @@ Panel = tuple[list[Line], str]
 """Lines, and the flags of their run."""
 
 
-def draw(view: SuiteView) -> dict[str, dict[str, bytes]]:
+def draw(view: SuiteView, lang: str = "en") -> dict[str, dict[str, bytes]]:
     """`loss`, `memory` and `data`, each as `svg` and `png`; one without a panel is left out."""
+    font = korean_font() if lang == "ko" else ""
+    style = {**_STYLE, "font.family": [*_STYLE["font.family"], *([font] if font else [])]}
+    spoken = "ko" if font else "en"
     panels = (("loss", _losses(view)), ("memory", _memories(view)))
-    with mpl.rc_context(dict(_STYLE)):
-        found = {name: drawn for name, some in panels if (drawn := _figure(name, some))}
+    with mpl.rc_context(style):
+        found = {name: drawn for name, some in panels if (drawn := _figure(name, some, spoken))}
         return found | ({"data": drawn} if (drawn := _charts(view.charts)) else {})
 
 
@@ -106,6 +117,12 @@ def _bars_panel(axis: Any, chart: Chart) -> None:
             f"{100 * count / whole:.1f} %", (count, place), xytext=(3, 0), va="center",
             textcoords="offset points", color=QUIET, fontsize=7,
         )  # fmt: skip
+
+
+def korean_font() -> str:
+    """The first font of this machine that has Korean; empty: none."""
+    known = {font.name for font in fontManager.ttflist}
+    return next((name for name in KOREAN_FONTS if name in known), "")
 
 
 def _losses(view: SuiteView) -> dict[str, Panel]:
@@ -152,7 +169,7 @@ def _latin(text: str) -> str:
     return drawn if len(drawn) <= TITLE else f"{drawn[: TITLE - 1]}…"
 
 
-def _figure(name: str, panels: Mapping[str, Panel]) -> dict[str, bytes]:
+def _figure(name: str, panels: Mapping[str, Panel], lang: str) -> dict[str, bytes]:
     shown = list(panels.items())[:PANELS]
     if not shown:
         return {}
@@ -165,37 +182,39 @@ def _figure(name: str, panels: Mapping[str, Panel]) -> dict[str, bytes]:
     for axis, (title, (lines, flags)) in zip(axes, shown, strict=False):
         axis.set_title(title, color=INK)
         axis.annotate(flags, (0.02, 0.04), xycoords="axes fraction", color=INK, fontsize=7)
-        (_loss_panel if name == "loss" else _memory_panel)(axis, lines)
+        (_loss_panel if name == "loss" else _memory_panel)(axis, lines, lang)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     if len(panels) > PANELS:
-        figure.supxlabel(f"first {PANELS} of {len(panels)} runs", color=QUIET, fontsize=8)
+        shown_of = say("figure.first", lang).format(PANELS, len(panels))
+        figure.supxlabel(shown_of, color=QUIET, fontsize=8)
     return {"svg": _bytes(figure, "svg"), "png": _bytes(figure, "png")}
 
 
-def _loss_panel(axis: Any, lines: Sequence[Line]) -> None:
+def _loss_panel(axis: Any, lines: Sequence[Line], lang: str) -> None:
     _, points, colour = lines[0]
     axis.plot(*zip(*points, strict=True), color=colour)
     axis.set_xlabel("optimizer step")
-    axis.set_ylabel("training loss")
+    axis.set_ylabel(say("figure.loss", lang))
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    last = f"last {formats.number(points[-1][1], 3)}"
+    last = say("figure.last", lang).format(formats.number(points[-1][1], 3))
     axis.annotate(last, (0.98, 0.9), xycoords="axes fraction", ha="right", color=colour)
 
 
-def _memory_panel(axis: Any, lines: Sequence[Line]) -> None:
+def _memory_panel(axis: Any, lines: Sequence[Line], lang: str) -> None:
     for label, points, colour in lines:
         xs, ys = zip(*((x, y / formats.GIB) for x, y in points), strict=True)
         axis.plot(xs, ys, color=colour)
         peak = formats.size(max(y for _, y in points))
+        text = say("figure.peak", lang).format(label, peak)
         axis.annotate(
-            f"{label}, peak {peak}", (xs[-1], ys[-1]), xytext=(0, 5), textcoords="offset points",
-            ha="right", color=colour,
+            text, (xs[-1], ys[-1]), xytext=(0, 5), textcoords="offset points", ha="right",
+            color=colour,
         )  # fmt: skip
     highest = max(y for _, points, _ in lines for _, y in points) / formats.GIB
     axis.set_ylim(0, max(highest * 1.2, 0.01))
-    axis.set_xlabel("seconds since start")
-    axis.set_ylabel("memory, GiB")
+    axis.set_xlabel(say("figure.seconds", lang))
+    axis.set_ylabel(say("figure.memory", lang))
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:

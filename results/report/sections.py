@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from results import formats
+from results import formats, phrases
 from results.markdown import Cell, Column, Table, code, escape, markdown, prose
 from results.schema import RunRecord
 from results.view import SuiteView
@@ -64,11 +64,11 @@ def models(records: Sequence[RunRecord], lang: str) -> str:
         own = [r for r in records if r.identity.model == name]
         parts = [code(name), *_revision(own, lang), *_parameters(own, lang)]
         lines.append("- " + ", ".join(parts))
-        lines += [f"  - {line}" for line in _model_facts(own)]
+        lines += [f"  - {line}" for line in _model_facts(own, lang)]
     return _block(lines)
 
 
-def _model_facts(records: Sequence[RunRecord]) -> Iterator[str]:
+def _model_facts(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
     """Each fact once; one that differs between the model's runs with the subsets it is of."""
     found: dict[str, dict[str, list[str]]] = {}
     for record in records:
@@ -78,7 +78,8 @@ def _model_facts(records: Sequence[RunRecord]) -> Iterator[str]:
     for key, values in found.items():
         for value, subsets in values.items():
             of = ", ".join(map(code, dict.fromkeys(subsets)))
-            yield f"{escape(key)}{f' ({of})' if len(values) > 1 else ''}: {escape(value)}"
+            named = escape(phrases.name(key, lang)) + (f" ({of})" if len(values) > 1 else "")
+            yield f"{named}: {escape(phrases.localized(value, lang))}"
 
 
 def _revision(records: Sequence[RunRecord], lang: str) -> list[str]:

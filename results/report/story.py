@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Sequence
 
+from results import phrases
 from results.markdown import Cell, Column, Table, code, escape, markdown, prose
 from results.view import SuiteView
 from results.words import say
@@ -36,14 +37,18 @@ def subset_reasons(view: SuiteView, subsets: Sequence[str], lang: str) -> str:
     lines = [f"{say('story.why', lang)}: {prose(reasons[''])}", ""] if reasons.get("") else []
     for name in subsets:
         recipe = view.recipes.get(name)
-        told = escape(recipe.title) if recipe and recipe.title else ""
+        told = escape(phrases.localized(recipe.title, lang)) if recipe else ""
         if not told and name not in reasons:
             continue
         lines.append(f"- **{code(name)}**{f': {told}' if told else ''}")
         lines += (
             [f"  - {say('story.why', lang)}: {prose(reasons[name])}"] if name in reasons else []
         )
-        lines += [f"  - {escape(recipe.notes)}"] if recipe and recipe.notes else []
+        lines += (
+            [f"  - {escape(phrases.localized(recipe.notes, lang))}"]
+            if recipe and recipe.notes
+            else []
+        )
     return _block(lines)
 
 

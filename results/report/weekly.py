@@ -18,6 +18,7 @@ from results import (
     measures,
     optimization,
     outputs,
+    phrases,
     rows,
     searches,
     tables,
@@ -25,7 +26,7 @@ from results import (
     vqa,
 )
 from results.markdown import Table, code, escape, fenced, markdown
-from results.report import answers, captions, sections, story
+from results.report import answers, captions, data, sections, story
 from results.schema import RunRecord
 from results.view import SuiteView
 from results.words import say
@@ -48,6 +49,12 @@ def render(
     leaves the part out. `pictures`: link by path, of the pictures that were copied beside it.
     `appendix`: counters, every notice and the trained tensors of each run stand at the end.
     """
+    view = view.model_copy(
+        update={
+            "records": phrases.records(view.records, lang),
+            "forecasts": phrases.records(view.forecasts, lang),
+        }
+    )
     parts = [
         *_head(view, lang),
         *_setup(view, lang),
@@ -71,7 +78,7 @@ def _head(view: SuiteView, lang: str) -> Iterator[str]:
     yield from story.head(view, lang)
     started = _moment(view.started_wall) or "n/a"
     lines = [f"suite: {code(view.name)}"] if view.words.title else []
-    lines += [say("report.started", lang).format(started, escape(view.state or "n/a"))]
+    lines += [say("report.started", lang).format(started, _state(view.state, lang))]
     failed = [r for r in view.records if r.exit.cause != "completed"]
     if failed:
         named = ", ".join(f"{code(r.identity.run_id)} ({r.exit.cause})" for r in failed)
@@ -83,6 +90,11 @@ def _head(view: SuiteView, lang: str) -> Iterator[str]:
     if view.pending:
         lines.append(say("report.pending", lang).format(", ".join(map(code, view.pending))))
     yield "\n".join(f"- {line}" for line in lines)
+
+
+def _state(state: str, lang: str) -> str:
+    known = {"queued", "running", "holding", "stopping", "starting", "ended", "lost"}
+    return say(f"state.{state}", lang) if state in known else escape(state or "n/a")
 
 
 def _moment(wall: float | None) -> str:
@@ -99,6 +111,7 @@ def _setup(view: SuiteView, lang: str) -> Iterator[str]:
     heading = "story.subsets" if chosen else "report.subsets"
     yield from _part("##", heading, "\n".join(filter(None, (known, chosen))), lang)
     yield from _part("##", "story.choices", story.other_reasons(view, subsets), lang)
+    yield from data.render(view, lang)
     yield f"## {say('report.setup', lang)}"
     yield from _part("###", "report.models", sections.models(records, lang), lang)
     yield from _part("###", "report.environment", sections.environment(records, lang), lang)
@@ -194,6 +207,7 @@ def _figures(figures: Mapping[str, str], lang: str) -> Iterator[str]:
             key = {"loss": "report.loss", "data": "report.data figure"}
             title = say(key.get(name, "report.memory figure"), lang)
             yield f"![{title}]({link})"
+            yield f"*{say(f'figure.{name} caption', lang)}*"
 
 
 def _tail(view: SuiteView, lang: str) -> Iterator[str]:

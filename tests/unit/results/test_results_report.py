@@ -286,3 +286,13 @@ def test_what_people_say_stands_where_their_reports_have_it(weekly):
     untold = report.render(weekly, "ko")
     for heading in ("타임라인", "결론", "다음 진행", "핵심 발견", "배경", "비교 대상"):
         assert heading not in untold
+
+
+def test_figures_have_a_caption_and_korean_axes_where_there_is_a_font(mixed, tmp_path, monkeypatch):
+    figures = pytest.importorskip("results.report.figures")
+    report.write(mixed, tmp_path, "ko")
+    page = (tmp_path / "report.ko.md").read_text()
+    assert "*가로축: optimizer step, 세로축: 학습 loss." in page
+    monkeypatch.setattr(figures, "korean_font", lambda: "")
+    without = figures.draw(mixed, "ko")
+    assert without == figures.draw(mixed), "no font: English axes, and no boxes"

@@ -1,0 +1,132 @@
+"""The data of a report, and `--lang` of the commands that print it, from made profiles."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from datasets_mm.profile import FieldProfile, Lengths, PassageProfile, Profile, TokenProfile
+from datasets_mm.recipe import FIELDS
+from results import report
+from results.view import SubsetCheck, SuiteView
+from workbench import data_views, profiles
+from workbench.cli import app
+from workbench.fit import table as fit_tables
+from workbench.fit.planned import Steps
+
+HANGUL = re.compile("[가-힣]")
+
+
+def profile(name: str, records: int, two: int, **more: object) -> Profile:
+    lengths = Lengths(n=records, mean=20.0, median=19, p95=40, longest=77, truncated=0.01)
+    return Profile(
+        name=name,
+        kind="subset",
+        place="x.jsonl",
+        records=records,
+        lines=records,
+        fields=tuple(FieldProfile(name=field, filled=records) for field in FIELDS),
+        candidates={1: records - two, 2: two},
+        questions={"what": records // 2, "which": records // 4, "other": 1},
+        tokens=TokenProfile(tokenizer="CLIP", context=77, step=8, query=lengths, passage=lengths),
+        passages=PassageProfile(references=records, distinct_ids=records),
+        corpus_rows=114_810,
+        expected_rows=records,
+        **more,
+    )
+
+
+ORIGINAL = profile("infoseek_train", 676_441, 201_000)
+BALANCED = profile("infoseek_bal76k_train", 76_265, 30_209)
+
+
+def test_the_original_against_the_balanced_is_a_part_of_the_report() -> None:
+    view = SuiteView(name="s", comparisons=(data_views.compared(ORIGINAL, BALANCED),))
+    page = report.render(view, "ko")
+    assert "## `infoseek_train`와 `infoseek_bal76k_train` 차이" in page
+    assert "스키마: 동일, 9개 필드 (`answer`, `data_id`" in page
+    assert "샘플 수: 676,441 → 76,265 (앞 데이터셋의 11.3 %)" in page
+    assert "| 2-3 | 201,000 (29.71 %) | 30,209 (39.61 %) | +9.90 |" in page
+    assert "| 샘플 수 | 676,441 | 76,265 | × 0.113 |" in page
+    english = report.render(view)
+    assert "Schema: equal, 9 fields" in english
+    assert "candidate passages" in english
+    short = BALANCED.model_copy(update={"fields": BALANCED.fields[1:]})
+    differs = SuiteView(name="s", comparisons=(data_views.compared(ORIGINAL, short),))
+    said = "Schema: differs; only `infoseek_train`: `answer`; only `infoseek_bal76k_train`: –"
+    assert said in report.render(differs)
+
+
+def test_the_full_check_is_a_part_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.unit.results.conftest import record
+
+    scanned: list[profiles.Wanted] = []
+
+    def make(wanted: profiles.Wanted, say: object) -> Profile:
+        scanned.append(wanted)
+        return profile(wanted.target, 8_253, 100)
+
+    monkeypatch.setattr(profiles, "make", make)
+    runs = [
+        record(identity={"subset": "okvqa_mm_train", "params": {"data_root": "/data"}}),
+        record("02", identity={"subset": "okvqa_mm_train"}),
+    ]
+    checks = data_views.checks(runs)
+    assert [(w.target, w.data_root) for w in scanned] == [("okvqa_mm_train", Path("/data"))]
+    page = report.render(SuiteView(name="s", checks=checks), "ko")
+    fields = "question, image_path, passage_text, passage_image_path, passage_id"
+    sentence = f"전체 8,253개 레코드 전수 검사: 필드 결측 0 ({fields}) – 문제 없음"
+    assert f"- `okvqa_mm_train`: {sentence}" in page
+    torn = SubsetCheck(subset="s", sentence="", problems=("3 × question is missing: line 4",))
+    assert "3건: question 결측: line 4" in report.render(SuiteView(name="s", checks=(torn,)), "ko")
+
+
+@pytest.fixture
+def scan(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    known = {"a": ORIGINAL, "b": BALANCED}
+    monkeypatch.setattr(profiles, "make", lambda wanted, say: known[wanted.target])
+    return CliRunner()
+
+
+def test_commands_about_data_speak_korean(scan: CliRunner) -> None:
+    shown = scan.invoke(app, ["data", "diff", "a", "b", "--lang", "ko"])
+    assert shown.exit_code == 0, shown.output
+    for words in ("레코드당 후보 passage 수", "질문의 WH 타입", "차이", "× 0.113"):
+        assert words in shown.output
+    assert "difference" in scan.invoke(app, ["data", "diff", "a", "b"]).output, "and back"
+    described = scan.invoke(app, ["data", "describe", "a", "--lang", "ko"]).output
+    assert "전수 스캔" in described
+    checked = scan.invoke(app, ["data", "check", "b", "--lang", "ko"]).output
+    assert "전체 76,265개 레코드 전수 검사: 필드 결측 0" in checked
+    assert "infoseek_bal76k_train: 문제 없음" in checked
+    assert scan.invoke(app, ["data", "check", "b", "--lang", "fr"]).exit_code == 2
+
+
+def test_every_label_of_a_profile_has_its_korean() -> None:
+    from results.phrases import localized
+    from workbench.profile_rows import WORDS, sections
+
+    names = {*WORDS, "1", "2-3", "4-10", "11+"}
+    for section in sections([ORIGINAL, BALANCED]):
+        for text in (section.title, section.remark, *(row.label for row in section.rows)):
+            known = not text or text in names or HANGUL.search(localized(text, "ko"))
+            assert known, text
+
+
+def test_a_plan_speaks_korean() -> None:
+    from results.markdown import markdown
+    from results.phrases import localized, table
+
+    steps = Steps(rows=3887, train=3498, held_out=389, batch=2, accumulation=8, per_epoch=219,
+                  total=657, epochs=3, ranks=1)  # fmt: skip
+    page = markdown(table(fit_tables.of_steps(steps, {}), "ko"))
+    for words in ("| 학습 | 3,498 |", "| 검증셋 | 389 |", "| epoch당 optimizer step | 219 |",
+                  "| optimizer step, 3 epoch | 657 |"):  # fmt: skip
+        assert words in page
+    verdict = "fits on A10G: 5.5 of 22.2 GiB in training, 16.7 left"
+    assert localized(verdict, "ko") == (
+        "OOM 위험 낮음: A10G 22.2 GiB 중 학습에 5.5 GiB, 여유 16.7 GiB"
+    )

@@ -1,0 +1,85 @@
+"""Full checks and comparisons of subsets, for a report.
+
+Apart from `reporting`, which needs no scan: a report has these parts where they were asked for.
+Profiles are kept by content, so that a second report scans nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from results.schema import RunRecord
+from results.view import DataComparison, DataSection, SubsetCheck
+from workbench import profiles
+from workbench.profile_rows import sections
+
+if TYPE_CHECKING:
+    from datasets_mm.profile import Profile
+
+
+def checks(records: Sequence[RunRecord]) -> tuple[SubsetCheck, ...]:
+    """Every subset of the records, checked in full.
+
+    Raises:
+        ProfileError: one cannot be scanned.
+    """
+    from datasets_mm import check as judge
+
+    found = []
+    for name in dict.fromkeys(r.identity.subset for r in records):
+        profile = _profile(name, records)
+        problems = tuple(problem.sentence() for problem in judge.problems(profile))
+        sentence = judge.missing_sentence(profile)
+        found.append(SubsetCheck(subset=name, sentence=sentence, problems=problems))
+    return tuple(found)
+
+
+def comparison(first: str, second: str, records: Sequence[RunRecord]) -> DataComparison:
+    """Two subsets side by side, scanned in full.
+
+    Raises:
+        ProfileError: one cannot be scanned.
+    """
+    pair = [_profile(name, records) for name in (first, second)]
+    return compared(*pair)
+
+
+def compared(first: Profile, second: Profile) -> DataComparison:
+    """Two profiles as a report shows them."""
+    shown = tuple(
+        DataSection(
+            title=section.title,
+            rows=tuple(
+                (row.label, row.figures[0].text, row.figures[1].text, row.difference)
+                for row in section.rows
+            ),
+            remark=section.remark,
+        )
+        for section in sections([first, second])
+    )
+    return DataComparison(
+        first=first.name,
+        second=second.name,
+        records=(first.records, second.records),
+        fields=(_fields(first), _fields(second)),
+        sections=shown,
+    )
+
+
+def _fields(profile: Profile) -> tuple[str, ...]:
+    """Fields that some record has: M2KR's, then further ones."""
+    known = [field.name for field in profile.fields if field.no_key < profile.records]
+    return (*known, *profile.other_fields)
+
+
+def _profile(name: str, records: Sequence[RunRecord]) -> Profile:
+    """By the data root of the runs that used the subset, else of any run."""
+    own = [r for r in records if r.identity.subset == name] or list(records)
+    params: dict[str, Any] = own[0].identity.params if own else {}
+    root, images = params.get("data_root"), params.get("image_root")
+    wanted = profiles.Wanted(
+        name, data_root=Path(root) if root else None, image_root=str(images or "")
+    )
+    return profiles.make(wanted, lambda done, total, unit: None)  # noqa: ARG005
