@@ -104,18 +104,18 @@ def memory(records: Sequence[RunRecord], lang: str = "en") -> Table:
     named = rows.name_columns(fields, lang)
     columns = (*named, *(Column(say(title, lang), right=True) for title, _ in _MEMORY))
     body = tuple(
-        (*rows.name_cells(r, fields, lang), *(_peak(r, name) for _, name in _MEMORY))
+        (*rows.name_cells(r, fields, lang), *(_peak(r, name, lang) for _, name in _MEMORY))
         for r in records
     )
     remarks = (Cell(say("remark.memory", lang), "value"),)
     return rows.without_unknown(Table(columns, body, remarks), len(named))
 
 
-def _peak(record: RunRecord, name: str) -> Cell:
+def _peak(record: RunRecord, name: str, lang: str) -> Cell:
     found: Reading = getattr(record.memory, name)
     from_nvml = name in ("vram_process_peak", "vram_device_peak")
     if from_nvml and record.environment.nvml_stub and found.value is not None:
-        return Cell(f"stub library said {formats.size(found.value)}", "unknown")
+        return Cell(say("stub said", lang).format(formats.size(found.value)), "unknown")
     return rows.reading(found, formats.size)
 
 

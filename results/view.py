@@ -127,8 +127,6 @@ class DataComparison(View):
     first: str
     second: str
     records: tuple[int, int]
-    fields: tuple[tuple[str, ...], tuple[str, ...]]
-    """Names of the fields that are filled in any record, of each."""
     sections: tuple[DataSection, ...] = ()
 
 

@@ -63,15 +63,8 @@ def compared(first: Profile, second: Profile) -> DataComparison:
         first=first.name,
         second=second.name,
         records=(first.records, second.records),
-        fields=(_fields(first), _fields(second)),
         sections=shown,
     )
-
-
-def _fields(profile: Profile) -> tuple[str, ...]:
-    """Fields that some record has: M2KR's, then further ones."""
-    known = [field.name for field in profile.fields if field.no_key < profile.records]
-    return (*known, *profile.other_fields)
 
 
 def _profile(name: str, records: Sequence[RunRecord]) -> Profile:

@@ -5,14 +5,12 @@ Apart from the commands, because a process speaks one language: it is set once, 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
-from results.markdown import Table
-from results.phrases import localized
-from results.phrases import table as localized_table
-from results.words import LANGS
+if TYPE_CHECKING:
+    from results.markdown import Table
 
 _CHOSEN: Final = {"lang": "en"}
 
@@ -23,6 +21,8 @@ def speak(lang: str) -> None:
     Raises:
         typer.BadParameter: there is none of that name (exit code 2).
     """
+    from results.words import LANGS
+
     if lang not in LANGS:
         raise typer.BadParameter(f"--lang {lang} is not known; use {' or '.join(LANGS)}")
     _CHOSEN["lang"] = lang
@@ -30,9 +30,13 @@ def speak(lang: str) -> None:
 
 def words(text: str) -> str:
     """A sentence or label in that language; unchanged where it has none."""
+    from results.phrases import localized
+
     return localized(text, _CHOSEN["lang"])
 
 
 def table(made: Table) -> Table:
     """A table in that language."""
-    return localized_table(made, _CHOSEN["lang"])
+    from results import phrases
+
+    return phrases.table(made, _CHOSEN["lang"])

@@ -305,12 +305,14 @@ def _say_estimate(spec: RunSpec, need: Need, where: Gpu, *, markdown: bool) -> N
     from workbench.fit import checklist
 
     if said := checklist.audit_estimate(spec, need, where):
-        _say(said if markdown else _wrapped(said), markdown=markdown)
+        words = faces.words(said)
+        _say(words if markdown else _wrapped(words), markdown=markdown)
 
 
 def _say_list(title: str, lines: Sequence[str], *, markdown: bool) -> None:
-    _say(f"### {title}" if markdown else f"\n{title}:", markdown=markdown)
-    for line in lines:
+    heading = faces.words(title)
+    _say(f"### {heading}" if markdown else f"\n{heading}:", markdown=markdown)
+    for line in map(faces.words, lines):
         text = line if line[:1].isdigit() else f"- {line}"
         _say(text if markdown else _wrapped(text), markdown=False)
     _say("", markdown=False)

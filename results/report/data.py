@@ -33,7 +33,7 @@ def _comparison(found: DataComparison, lang: str) -> Iterator[str]:
     first, second = found.records
     share = formats.percent(second / first) if first else formats.n_a("")
     counts = formats.count(first), formats.count(second), share
-    lines = [_schema(found, lang), say("data.ratio", lang).format(*counts), say("data.scan", lang)]
+    lines = [say("data.ratio", lang).format(*counts), say("data.scan", lang)]
     yield "\n".join(f"- {line}" for line in lines)
     for section in found.sections:
         columns = (
@@ -48,16 +48,3 @@ def _comparison(found: DataComparison, lang: str) -> Iterator[str]:
         )
         said = phrases.localized(section.remark, lang)
         yield markdown(Table(columns, body, (Cell(said),) if said else ()))
-
-
-def _schema(found: DataComparison, lang: str) -> str:
-    first, second = (set(fields) for fields in found.fields)
-    if first == second:
-        return say("data.schema", lang).format(len(first), _named(first))
-    alone = _named(first - second), _named(second - first)
-    names = code(found.first), code(found.second)
-    return say("data.schema differs", lang).format(names[0], alone[0], names[1], alone[1])
-
-
-def _named(fields: set[str]) -> str:
-    return ", ".join(map(code, sorted(fields))) or "–"

@@ -271,7 +271,7 @@ def test_what_people_say_stands_where_their_reports_have_it(weekly):
     )
     assert "- suite: `weekly-m2kr`" in page
     chosen = page[page.index("선택 이유: 양쪽") : page.index("## 비교 대상")]
-    assert "- **`oven_train`**: OVEN of M2KR, train\n  - 선택 이유: 대규모\n  - names" in chosen
+    assert "- **`oven_train`**: M2KR의 OVEN, 학습\n  - 선택 이유: 대규모\n  - names" in chosen
     assert "- **`evqa_train`**: EVQA\n" in chosen
     assert "okvqa_mm_train" not in chosen, "nothing is known of it"
     assert "- **tinyclip**: 가장 큰 모델" in page
