@@ -87,7 +87,7 @@ def resolve(
             )
         return _parquet(path, parquet, image_root)
     if not path.exists():
-        raise TargetError(f"{asked!r} is no file and no subset{nearest(asked, names)}")
+        raise TargetError(f"{asked!r} is neither a file nor a subset{nearest(asked, names)}")
     if not path.is_file():
         raise TargetError(f"{asked} is not a regular file; name a file of JSON lines or Parquet")
     if path.suffix.lower() == ".parquet":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from workbench.profile_figures import Section
 
 AS_BARS: Final = (
-    "candidate passages a record", "captions a record", "first WH-word of the question",
+    "candidate passages per record", "captions per record", "first WH-word of the question",
     "right answer", "type of question",
 )  # fmt: skip
 """Sections whose rows are counts of one whole."""

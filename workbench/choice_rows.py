@@ -77,7 +77,7 @@ def tokens(profiles: Profiles) -> Section:
     remark = "Qwen2.5-VL: H × W / 784 in whole tokens, the longer side as it says"
     remark += f"; bars: at {SHOWN_SIDE} px" if len(profiles) == 1 else ""
     shown = _bars(found[0]) if len(profiles) == 1 and found else ()
-    return Section("tokens a picture", tuple(rows), remark if rows else "", shown)
+    return Section("tokens per picture", tuple(rows), remark if rows else "", shown)
 
 
 def _tokens(side: int, find: Callable[[Spread], Figure]) -> Find:

@@ -95,7 +95,7 @@ def _elements(name: str) -> Find:
 
 def _candidates(profiles: Profiles) -> Section:
     forms = _forms(profiles)
-    title = f"{'captions' if forms == {'captions'} else 'candidate passages'} a record"
+    title = f"{'captions' if forms == {'captions'} else 'candidate passages'} per record"
     if "choices" in forms:
         return Section(title, ())  # four options, always
     names = list(dict.fromkeys(name for p in profiles for name in p.buckets()))

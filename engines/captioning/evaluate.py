@@ -179,7 +179,7 @@ class Evaluator:
         said = f", {unseen} added to each for those never seen" if unseen else ""
         return protocol.Metric(
             name="unigram loss", value=float((asked * nats).sum() / asked.sum()), split="", n=0,
-            method=f"nats a token, by the token frequencies of {known.name}{said}; on all of "
+            method=f"nats per token, by the token frequencies of {known.name}{said}; on all of "
             "the training captions it is their entropy", higher_is_better=False,
         )  # fmt: skip
 
@@ -250,7 +250,7 @@ def loss_metrics(losses: Losses) -> list[protocol.Metric]:
         _of_loss("loss_other_picture", losses.other, losses.tokens),
         protocol.Metric(
             name="picture gap", value=float(gaps.mean()), split="", n=0, low=gap.low,
-            high=gap.high, method="loss with another picture less loss, nats a token of a caption; "
+            high=gap.high, method="loss with another image less loss, nats per token of a caption; "
             + gap.method,
         ),
     ]  # fmt: skip
@@ -260,7 +260,7 @@ def _of_loss(name: str, summed: Numbers, tokens: Numbers) -> protocol.Metric:
     found = ratio_interval(summed, tokens)
     return protocol.Metric(
         name=name, value=float(summed.sum() / tokens.sum()), split="", n=0, low=found.low,
-        high=found.high, method=f"nats a token; {found.method}", higher_is_better=False,
+        high=found.high, method=f"nats per token; {found.method}", higher_is_better=False,
     )  # fmt: skip
 
 

@@ -251,7 +251,7 @@ def announce(emit: Emitter, folds: Sequence[Sibling], held_out: HeldOut, splits:
             facts={
                 "ensemble": f"{len(folds)} folds, {splits} splits",
                 "held-out accuracies": shown,
-                "voices of the folds": voices,
+                "weights of the folds": voices,
             },
         )
     )  # fmt: skip

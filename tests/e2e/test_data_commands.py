@@ -59,7 +59,7 @@ def test_a_clean_file_passes_and_a_dirty_one_is_named(data, tmp_path: Path) -> N
 
 def test_wrong_words_are_one_sentence_and_exit_code_2(data, tmp_path: Path) -> None:
     for arguments, sentence in (
-        (["describe", str(tmp_path / "nothing.jsonl")], "is no file and no subset"),
+        (["describe", str(tmp_path / "nothing.jsonl")], "is neither a file nor a subset"),
         (["describe", write(tmp_path / "a.jsonl", 1), "-m", "clip-nana"], "did you mean"),
         (["describe", write(tmp_path / "a.jsonl", 1), "-m", "clip-nano"], "no tokenizer"),
         (["check", write(tmp_path / "a.jsonl", 1), "--require", "questoin"], "'question'?"),

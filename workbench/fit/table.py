@@ -29,7 +29,7 @@ def of_steps(found: Steps, origins: Mapping[str, str]) -> Table:
         ("accumulation", f"{found.accumulation:,}", origins.get("accumulation", "")),
         *([("processes", f"{found.ranks:,}", "nproc_per_node")] if found.ranks > 1 else []),
         ("effective batch", f"{effective:,}", ""),
-        ("optimizer steps an epoch", f"{found.per_epoch:,}", f"{found.train:,} / {effective:,}"),
+        ("optimizer steps per epoch", f"{found.per_epoch:,}", f"{found.train:,} / {effective:,}"),
         (f"optimizer steps, {found.epochs:g} epochs", f"{found.total:,}", ""),
     ]
     columns = (Column("steps"), Column("", right=True), Column("from"))

@@ -65,7 +65,7 @@ def test_questions_are_counted_by_hand(place: Path) -> None:
     assert 0 < found.bytes < 1 << 20
     assert shown["size"]["size of the file"] == (f"{found.bytes / 1024:,.0f} KiB",), "not 0 MiB"
     assert shown["right answer"]["b"] == ("1 (25.00 %)",)
-    assert "candidate passages a record" not in shown
+    assert "candidate passages per record" not in shown
     labels = [label for rows in shown.values() for label in rows]
     assert not [label for label in labels if "passage" in label or "truncated" in label]
     assert {"question: mean", "option: longest"} <= set(labels)
@@ -82,7 +82,7 @@ def test_sizes_and_tokens_of_pictures(place: Path) -> None:
     assert (sizes.tokens[512].lowest, sizes.tokens[512].highest) == (6 * 18, 18 * 14)
     assert sum(sizes.histogram) == 2
     assert sizes.histogram[(6 * 18 - 1) // 32] == sizes.histogram[(18 * 14 - 1) // 32] == 1
-    assert said(found)["tokens a picture"]["at 512 px: highest"] == ("252",)
+    assert said(found)["tokens per picture"]["at 512 px: highest"] == ("252",)
 
 
 def test_rows_without_answers_are_not_known_and_no_problem(place: Path) -> None:
@@ -121,9 +121,9 @@ def test_captions_are_described_as_captions(place: Path, own_recipes) -> None:
     shown = said(found)
     assert found.refused == {}
     assert problems(found) == []
-    assert shown["captions a record"]["2-3"] == ("1 (50.00 %)",)
+    assert shown["captions per record"]["2-3"] == ("1 (50.00 %)",)
     assert set(shown) == {
-        "size", "absent values", "captions a record", "text lengths in tokens", "duplicates",
+        "size", "absent values", "captions per record", "text lengths in tokens", "duplicates",
         "pictures",
     }  # fmt: skip
     labels = [label for rows in shown.values() for label in rows]

@@ -31,7 +31,7 @@ def test_counts_of_one_whole_become_bars() -> None:
         questions={"what": 4},
     )  # fmt: skip
     bars = {chart.title: dict(chart.bars) for chart in charts.of_profile(passages)}
-    shares = bars["candidate passages a record"]
+    shares = bars["candidate passages per record"]
     assert (sum(shares.values()), shares["1"], shares["3"]) == (4, 2, 1), "no mean among them"
 
 
