@@ -1,0 +1,67 @@
+"""docs/documents.md names commands, options, presets and settings that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import typer
+
+from engines import catalog
+from workbench import plan
+from workbench.cli import app
+
+PAGE = (Path(__file__).parents[2] / "docs/documents.md").read_text("utf-8")
+STATES = ("works", "by tests", "not run", "open", "not applicable", "by intent")
+
+
+def rows() -> list[list[str]]:
+    """Cells of the tables of the documents, without headings and rules."""
+    lines = [line for line in PAGE.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [row for row in cells if len(row) == 4 and row[0] not in ("what they say", "what")]
+
+
+def test_every_row_has_a_state() -> None:
+    assert len(rows()) > 60
+    for row in rows():
+        assert any(state in row[3] for state in STATES) or "never checked" in row[3], row
+        if row[3].startswith("open"):
+            assert ":" in row[3] or row[2] != "–", f"no reason: {row}"
+
+
+def _group(words: list[str]) -> tuple[typer.main.TyperCommand, str]:
+    command = typer.main.get_command(app)
+    named = []
+    while words and hasattr(command, "commands") and words[0] in command.commands:
+        named.append(words[0])
+        command = command.commands[words.pop(0)]
+    return command, " ".join(named)
+
+
+def test_commands_and_their_options_exist() -> None:
+    found = [code for code in re.findall(r"`([^`]+)`", PAGE) if "workbench " in code]
+    assert len(found) > 30
+    for code in found:
+        words = code[code.index("workbench ") :].split()[1:]
+        command, name = _group(words)
+        assert name, code
+        known = {option for parameter in command.params for option in parameter.opts}
+        for word in words:
+            if word.startswith("-"):
+                assert word in known, f"{code}: {name} has no {word}"
+        for flag in ("-p", "--preset"):
+            if flag in words:
+                assert words[words.index(flag) + 1] in plan.preset_files(), code
+
+
+def test_presets_and_settings_exist() -> None:
+    presets = set(plan.preset_files())
+    for name in re.findall(r"`((?:vqa|weekly|siglip|ablation|audit)-[a-z0-9-]+)`", PAGE):
+        assert name in presets, name
+    settings = {
+        key for engine in ("retrieval", "captioning", "vqa")
+        for key in catalog.load(engine).Params.model_fields
+    }  # fmt: skip
+    for name in re.findall(r"`(\w+) = [^`]+`", PAGE):
+        assert name in settings | set(plan.SuitePlan.model_fields), name
