@@ -71,7 +71,7 @@ def timeline(view: SuiteView, lang: str) -> str:
     events = [(date, prose(what)) for date, what in view.words.events]
     if view.started_wall is not None:
         day = datetime.datetime.fromtimestamp(view.started_wall, datetime.UTC)
-        events.append((day.strftime("%Y-%m-%d"), say("story.started", lang)))
+        events.insert(0, (day.strftime("%Y-%m-%d"), say("story.started", lang)))
     events.sort(key=lambda event: (not _dated(event[0]), event[0] if _dated(event[0]) else ""))
     columns = (Column(say("story.date", lang)), Column(say("story.event", lang)))
     body = tuple((Cell(date, "text"), Cell(what, "value")) for date, what in events)
