@@ -93,6 +93,8 @@ def forecast(want: Want, params: Params, pair: tuple[Any, Any]) -> Need:
     tuning = tuning_of(want, params)
     most = longest.of(want, params, pair[1])
     sizes, spoken_by = imagined.sizes_of(want.model, pair[1])
+    kind = str(sizes.model_type)
+    rehearsal.load_libraries(tuning, kind, lambda: imagined.spoken(sizes, tuning))
     with rehearsal.stage(tuning) as ledger:
         precision = imagined.on_cpu(tuning.precision)
         tower, seen_by = imagined.tower(want.model, pair[0], params, precision)

@@ -81,6 +81,14 @@ def tower(name: str, part: Part, params: Params, precision: Precision) -> tuple[
     return Tower(part, params, precision, config), source
 
 
+def spoken(sizes: Any, tuning: Tuning) -> Any:
+    """A language model of these sizes, as transformers makes it."""
+    from transformers import AutoModelForCausalLM
+
+    speaking: Any = AutoModelForCausalLM
+    return speaking.from_config(sizes, dtype=tuning.dtype, attn_implementation=ATTENTION)
+
+
 def captioner(
     sizes: Any, seeing: Tower, params: Params, tuning: Tuning, longest: Longest
 ) -> tuple[Captioner, int]:
@@ -89,10 +97,7 @@ def captioner(
     Raises:
         EngineError: the projector's sizes do not fit.
     """
-    from transformers import AutoModelForCausalLM
-
-    speaking: Any = AutoModelForCausalLM
-    llm = speaking.from_config(sizes, dtype=tuning.dtype, attn_implementation=ATTENTION)
+    llm = spoken(sizes, tuning)
     attention.unmask(llm)
     llm.requires_grad_(False)
     pretrained.widen(llm)

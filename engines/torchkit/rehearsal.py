@@ -6,8 +6,9 @@ around a language model the way `quantize`, `lora` and the loop treat the real o
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, TypeVar
 from unittest import mock
@@ -122,6 +123,29 @@ def copied_ahead(ledger: Ledger, batch: Batch, tuning: Tuning) -> list[Batch]:
         return []
     with ledger.part(INPUTS):
         return [map_tensors(batch, torch.empty_like) for _ in range(AHEAD)]
+
+
+def load_libraries(tuning: Tuning, kind: str, make: Callable[[], object]) -> None:
+    """Import what a rehearsal uses while tensors are still real: under fake ones it takes longer.
+
+    Args:
+        tuning: Says whether peft and bitsandbytes are used.
+        kind: Of the model; each is made once a process.
+        make: Makes a model of the kind, on the meta device, so that its module is imported.
+    """
+    wanted = [*(["peft"] if tuning.lora_rank else [])]
+    wanted += ["bitsandbytes"] if tuning.quantize == "nf4" else []
+    for name in wanted:
+        with suppress(ImportError):  # whoever needs it says what to install
+            importlib.import_module(name)
+    if kind not in _made:
+        with torch.device("meta"):
+            make()
+        _made.add(kind)
+
+
+_made: set[str] = set()
+"""Kinds of models whose modules this process has imported."""
 
 
 @contextmanager

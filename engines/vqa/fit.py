@@ -134,6 +134,8 @@ def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
         cut = {**config, "text_config": depths.shallow(text, layers)} if layers else config
         return measured(want, cut, tuning, (eye, most, kept))
 
+    small = {**config, "text_config": depths.shallow(text, 1)} if text else config
+    rehearsal.load_libraries(tuning, str(config["model_type"]), lambda: made(small, tuning))
     found = depths.at_depth(depths.layers_of(text), measure)
     phases: dict[Phase, dict[str, int]] = {"predict": depths.largest(found.peaks, "predict")}
     if want.trains:
@@ -227,14 +229,19 @@ def tuning_of(want: Want) -> Tuning:
     return Tuning.of(want, {**want.params, "copies": copies})
 
 
-def build(config: dict[str, Any], tuning: Tuning) -> tuple[Any, int]:
-    """The model on fake tensors, as training finds it, and the bytes of its files."""
+def made(config: dict[str, Any], tuning: Tuning) -> Any:
+    """A model of these sizes, as transformers makes it."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     sizes = dict(config)
     described = AutoConfig.for_model(sizes.pop("model_type"), **sizes)
     seeing: Any = AutoModelForImageTextToText
-    model = seeing.from_config(described, dtype=tuning.dtype, attn_implementation=ATTENTION)
+    return seeing.from_config(described, dtype=tuning.dtype, attn_implementation=ATTENTION)
+
+
+def build(config: dict[str, Any], tuning: Tuning) -> tuple[Any, int]:
+    """The model on fake tensors, as training finds it, and the bytes of its files."""
+    model = made(config, tuning)
     model.requires_grad_(False)
     pretrained.widen(model)
     files = 2 * sum(parameter.numel() for parameter in model.parameters())
