@@ -6,6 +6,7 @@ around a language model the way `quantize`, `lora` and the loop treat the real o
 
 from __future__ import annotations
 
+import gc
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -135,13 +136,18 @@ def load_libraries(tuning: Tuning, kind: str, make: Callable[[], object]) -> Non
     """
     wanted = [*(["peft"] if tuning.lora_rank else [])]
     wanted += ["bitsandbytes"] if tuning.quantize == "nf4" else []
-    for name in wanted:
-        with suppress(ImportError):  # whoever needs it says what to install
-            importlib.import_module(name)
-    if kind not in _made:
+    if kind in _made:
+        return
+    gc.disable()  # what is imported stays: looking for garbage in it takes a tenth of the time
+    try:
+        for name in wanted:
+            with suppress(ImportError):  # whoever needs it says what to install
+                importlib.import_module(name)
         with torch.device("meta"):
             make()
         _made.add(kind)
+    finally:
+        gc.enable()
 
 
 _made: set[str] = set()
