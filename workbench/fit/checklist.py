@@ -71,6 +71,8 @@ def _signs(spec: RunSpec) -> str:
 def _files(spec: RunSpec) -> list[str]:
     """Where the weights and the answers lie."""
     found = ["weights: `bench_logs/SUITE/runs/RUN/checkpoints/last/`"]
+    if spec.params.get("export_model") and spec.params.get("lora_rank"):
+        found.append("adapter for PEFT: `bench_logs/SUITE/runs/RUN/checkpoints/adapter/`")
     if spec.engine == "vqa" and spec.params.get("infer_on"):
         found.append(
             f"answers: `submission.csv` in the run's folder, one for every row of "
