@@ -19,7 +19,7 @@ demo-vqa: $(STAMP)
 	$(BIN)/workbench report
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/attacks tests/contract tests/engine tests/hardware tests/tui tests/unit
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/engine tests/attacks tests/contract tests/hardware tests/tui tests/unit
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/e2e
 
 lint: $(STAMP)
