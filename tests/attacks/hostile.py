@@ -81,7 +81,7 @@ def root(log_root: Path, *, at_work: bool = True) -> Path:
     named = log_root / "20261121-091411-\x1b]0;owned\x07\x1b[6n-1a2b"
     (named / "runs").mkdir(parents=True)
     (named / "plan.toml").write_text('name = "x"\n')
-    before = (folder / "plan.toml").stat().st_mtime - 1
+    before = suite.created_wall(folder / "plan.toml") - 1
     os.utime(named / "plan.toml", (before, before))  # screens open the newest suite
     return folder
 

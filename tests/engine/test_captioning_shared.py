@@ -24,13 +24,15 @@ def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, tmp_pa
     forecast = next(m for m in sent if m.kind == "forecast")
     assert (forecast.steps, forecast.run_steps) == (6, 64)
     assert forecast.run_seconds > forecast.start_seconds
-    names = {"weights kept", "checkpoints on the way", "image cache", "feature cache"}
+    names = {"weights kept", "checkpoints on the way", "adapter folder", "image cache",
+             "feature cache"}  # fmt: skip
     assert forecast.disk.keys() == names
     assert forecast.disk["image cache"] == 18 * 32 * 32 * 3
     assert forecast.disk["feature cache"] == 18 * 16 * 32 * 2
-    kept = (tmp_path / "whole/checkpoints/last/model.safetensors").read_bytes()
-    header = 8 + int.from_bytes(kept[:8], "little")
-    assert forecast.disk["weights kept"] == len(kept) - header
+    for name, file in (("weights kept", "last/model"), ("adapter folder", "adapter/adapter_model")):
+        kept = (tmp_path / f"whole/checkpoints/{file}.safetensors").read_bytes()
+        header = 8 + int.from_bytes(kept[:8], "little")
+        assert forecast.disk[name] == len(kept) - header
     assert [p for p in (tmp_path / "probe").rglob("*") if p.is_file()] == []
     assert not [m for m in sent if m.kind == "metric" or (m.kind == "phase" and m.name == "eval")]
     assert losses(sent)[0] == losses(whole)[0]

@@ -45,6 +45,7 @@ NEEDS_MORE = {"layer_fusion": {"layers": (0, 11), "fusion_width": 16, "fusion_qu
 
 ELSEWHERE = {
     "data_root": "every test of the toy subset",
+    "base_model": "test_trained",
     "image_root": "tests of the data room",
     "fusion_width": "test_retrieval_families",
     "fusion_queries": "test_retrieval_families",
@@ -118,6 +119,7 @@ CHANGES_ELSE = {
     "timing_warmup_steps": (2, lambda done: kinds(done, "plan")[0].warmup_steps == 2),
     "checkpoint_every": (1, lambda done: sum(m.count == 1 for m in kinds(done, "step")) >= 1),
     "checkpoint_minutes": (1e-6, lambda done: True),
+    "export_model": (False, lambda done: not (done[1] / "checkpoints/encoder").exists()),
     "evaluate_on": (("toy_val",), lambda done: "recall@1" in names(done)),
     "threads": (1, lambda done: kinds(done, "hello")[-1].threads == 1),
 }
