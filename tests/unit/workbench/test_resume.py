@@ -150,7 +150,7 @@ PROBE = ["run", "-e", "probe", "-d", "none", "-m", "none", "--set", "rounds=1", 
 
 
 def test_the_command_goes_on_after_kill_9_of_the_warden(house: House) -> None:
-    words = [*PROBE, "delay_seconds=0.05", "--set", "steps=200", "--seed", "1", "--seed", "2"]
+    words = [*PROBE, "delay_seconds=0.05", "--set", "steps=120", "--seed", "1", "--seed", "2"]
     name = command(house, *words, "--detach").stdout.strip()
     folder = house.logs / name
     house.until_step(folder)
