@@ -20,7 +20,7 @@ demo-vqa: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/engine tests/attacks tests/contract tests/hardware tests/tui tests/unit
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/e2e
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/e2e/test_real_endings.py tests/e2e/test_soak.py tests/e2e
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
