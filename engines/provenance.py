@@ -111,8 +111,10 @@ class Trained:
         return f"{place or self.folder}{label}{subset}{data}{steps}"
 
 
-def locate(name: str, run_dir: Path) -> Path:
-    """The folder that a `run:` or `path:` name means, as seen from a run's folder.
+def locate(name: str, log_root: Path, runs: Path | None = None) -> Path:
+    """The folder that a `run:` or `path:` name means.
+
+    `runs`: folder of the runs that a name without a suite is one of.
 
     Raises:
         NoCheckpointError: it is no such name.
@@ -120,12 +122,12 @@ def locate(name: str, run_dir: Path) -> Path:
     if name.startswith(PATH):
         return Path(name.removeprefix(PATH)).expanduser()
     suite, _, run_id = name.removeprefix(RUN).rpartition("/")
-    if not plain(run_id) or (suite and not plain(suite)):
+    place = log_root / suite / "runs" if suite else runs
+    if place is None or not plain(run_id) or (suite and not plain(suite)):
         raise NoCheckpointError(
             f"model '{name}': a run of this name left no checkpoint; write run:ID or run:SUITE/ID"
         )
-    runs = run_dir.parents[2] / suite / "runs" if suite else run_dir.parent
-    return runs / run_id
+    return place / run_id
 
 
 def plain(name: str) -> bool:

@@ -46,6 +46,13 @@ Workers = Annotated[
 ]
 PinMemory = Annotated[Annotated[bool, Tag("<value>")] | Auto, Discriminator(_member)]
 LoadBest = Annotated[Annotated[bool, Tag("<value>")] | Auto, Discriminator(_member)]
+Patience = Annotated[
+    int, Field(ge=1, description="Validations without improvement before training stops")
+]
+MinDelta = Annotated[
+    float,
+    Field(ge=0, description="Smallest difference that counts as improvement, in the metric's unit"),
+]
 TimingWarmup = Annotated[int, Field(ge=0, description="Steps at the start left out of the timing")]
 
 
@@ -102,14 +109,8 @@ class Monitoring(Settings):
     early_stopping: bool = Field(
         False, description="Stop when the monitored validation metric stops improving"
     )
-    patience: int = Field(
-        1, ge=1, description="Validations without improvement before training stops"
-    )
-    min_delta: float = Field(
-        0.0,
-        ge=0,
-        description="Smallest difference that counts as improvement, in the metric's unit",
-    )
+    patience: Patience = 1
+    min_delta: MinDelta = 0.0
     load_best: LoadBest = Field(
         "auto",
         description="Replace the last weights by those that were best by `monitor`; auto: with "

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from results.schema import Part
 from results.store import Lines, NewerSchema, append_line
+from results.view import SuiteWords
 
 NOTES_SCHEMA: Final = 1
 
@@ -52,7 +53,7 @@ class Note(Part):
     model_config = Part.model_config | {"populate_by_name": True, "serialize_by_alias": True}
 
 
-class Standing(Part):
+class Standing(SuiteWords):
     """What the notes of one run (or suite) come to."""
 
     findings: tuple[str, ...] = ()
@@ -60,15 +61,6 @@ class Standing(Part):
     tags: frozenset[str] = frozenset()
     trashed: str = ""
     """Why it is in the trash; empty when it is not."""
-    title: str = ""
-    goal: str = ""
-    background: str = ""
-    conclusion: str = ""
-    next_steps: tuple[str, ...] = ()
-    events: tuple[tuple[str, str], ...] = ()
-    """(date, what happened), in the order in which they were noted."""
-    reasons: dict[str, str] = Field(default={})
-    """By subset, model or variant; under `""` of the choice as a whole."""
 
 
 def append(path: Path, note: Note) -> None:

@@ -5,13 +5,12 @@ Apart from `profile_rows`, which makes the rows: here is chosen which of them ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 from results.text import clean_line
 from results.view import Chart
-from workbench import profiles
+from workbench import data_views, profiles
 from workbench.profile_rows import sections
 
 if TYPE_CHECKING:
@@ -27,23 +26,16 @@ AS_BARS: Final = (
 MOST_BARS: Final = 24
 
 
-def of_records(records: Iterable[RunRecord], say: Any) -> tuple[Chart, ...]:
+def of_records(records: Sequence[RunRecord], say: Callable[[str], None]) -> tuple[Chart, ...]:
     """Charts of every subset that the records are of; one that cannot be scanned is said.
 
     `say`: hears a sentence before each scan, and why a subset has no chart.
     """
-    known: dict[str, Any] = {}
-    for record in records:
-        known.setdefault(record.identity.subset, record.identity.params)
     found: list[Chart] = []
-    for subset, params in known.items():
-        root = params.get("data_root")
-        wanted = profiles.Wanted(
-            subset, Path(root) if root else None, str(params.get("image_root") or "")
-        )
+    for subset in dict.fromkeys(record.identity.subset for record in records):
         say(f"{subset}: what it holds, for the figure …")
         try:
-            found += of_profile(profiles.make(wanted, lambda *_: None))
+            found += of_profile(data_views.profile_of(subset, records))
         except profiles.ProfileError as error:
             say(f"{subset}: no figure of what it holds: {clean_line(str(error))}")
     return tuple(found)

@@ -26,6 +26,7 @@ from workbench.options import (
     Engines,
     Headless,
     Label,
+    Language,
     LogRoot,
     Models,
     Name,
@@ -298,7 +299,7 @@ def stop(
 def report(
     name: SuiteName = None,
     log_root: LogRoot = None,
-    lang: Annotated[str, typer.Option(help="en or ko.")] = "en",
+    lang: Language = "en",
     out: Annotated[
         Path | None,
         typer.Option(help="Write report.md and figures into this folder.", **FOLDER),
@@ -324,12 +325,7 @@ def report(
     if eda and out is None:
         say("--eda draws a figure; give the folder for it with --out")
         raise typer.Exit(ExitStatus.USAGE)
-    shown: tuple[Any, ...] = ()
-    if eda:
-        from workbench import charts
-
-        shown = charts.of_records(reporting.suite_records(folder), say)
-    wanted = reporting.Wanted(appendix, data, compare_data, shown)
+    wanted = reporting.Wanted(appendix, data, compare_data, eda)
     raise typer.Exit(reporting.report(folder, lang, out, wanted))
 
 
@@ -359,53 +355,6 @@ def models_list(as_json: AsJson = False) -> None:
     from workbench import listing
 
     listing.models(as_json=as_json)
-
-
-@data_app.command("list")
-def data_list(as_json: AsJson = False) -> None:
-    """List the subsets."""
-    from workbench import listing
-
-    listing.subsets(as_json=as_json)
-
-
-@data_app.command("build")
-def data_build(
-    names: Annotated[list[str], typer.Argument(metavar="SUBSET…")],
-    data_root: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the real data; default: the local hub cache.", **FOLDER),
-    ] = None,
-    image_root: Annotated[
-        str, typer.Option(help="Folder of the pictures, or oven=/a,evqa=/b,/others.")
-    ] = "",
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch from the hub what its cache lacks.")
-    ] = False,
-) -> None:
-    """Build subsets into the cache; runs build what is missing by themselves."""
-    from workbench import listing
-
-    raise typer.Exit(listing.build(names, listing.Place(data_root, image_root, download)))
-
-
-@data_app.command("make-copy")
-def data_make_copy(
-    out: Annotated[
-        Path, typer.Option("--out", help="A new folder: the data_root of the copy.", **FOLDER)
-    ],
-    layout: Annotated[
-        str, typer.Option(help="ret-jsonl, m2kr-parquet or vqa-challenge.")
-    ] = "ret-jsonl",
-    rows: Annotated[int, typer.Option(min=4, help="Records of a training split.")] = 400,
-) -> None:
-    """Write a small copy of M2KR or of a VQA challenge, true in form: for trying things out."""
-    from workbench import listing
-
-    if layout not in {"ret-jsonl", "m2kr-parquet", "vqa-challenge"}:
-        say(f"no layout '{layout}'; there are ret-jsonl, m2kr-parquet and vqa-challenge")
-        raise typer.Exit(ExitStatus.USAGE)
-    raise typer.Exit(listing.make_copy(layout, out, rows))
 
 
 if __name__ == "__main__":

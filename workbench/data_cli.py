@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from workbench import faces
 from workbench.exits import ExitStatus
 from workbench.options import FOLDER, AsJson, Language
+from workbench.output_language import set_language, translate, translate_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,8 +46,52 @@ AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `workbench data`."""
-    for command in (describe, diff, check, paraphrase):
+    app.command("list")(list_)
+    for command in (build, make_copy, describe, diff, check, paraphrase):
         app.command()(command)
+
+
+def list_(as_json: AsJson = False) -> None:
+    """List the subsets."""
+    from workbench import listing
+
+    listing.subsets(as_json=as_json)
+
+
+def build(
+    names: Annotated[list[str], typer.Argument(metavar="SUBSET…")],
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the real data; default: the local hub cache.", **FOLDER),
+    ] = None,
+    image_root: Annotated[
+        str, typer.Option(help="Folder of the pictures, or oven=/a,evqa=/b,/others.")
+    ] = "",
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch from the hub what its cache lacks.")
+    ] = False,
+) -> None:
+    """Build subsets into the cache; runs build what is missing by themselves."""
+    from workbench import listing
+
+    raise typer.Exit(listing.build(names, listing.Place(data_root, image_root, download)))
+
+
+def make_copy(
+    out: Annotated[
+        Path, typer.Option("--out", help="A new folder: the data_root of the copy.", **FOLDER)
+    ],
+    layout: Annotated[
+        str, typer.Option(help="ret-jsonl, m2kr-parquet or vqa-challenge.")
+    ] = "ret-jsonl",
+    rows: Annotated[int, typer.Option(min=4, help="Records of a training split.")] = 400,
+) -> None:
+    """Write a small copy of M2KR or of a VQA challenge, true in form: for trying things out."""
+    from workbench import listing
+
+    if layout not in {"ret-jsonl", "m2kr-parquet", "vqa-challenge"}:
+        _refuse(f"no layout '{layout}'; there are ret-jsonl, m2kr-parquet and vqa-challenge")
+    raise typer.Exit(listing.make_copy(layout, out, rows))
 
 
 def describe(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -64,7 +108,7 @@ def describe(  # noqa: PLR0913, PLR0917 - one parameter for each option
     as_json: AsJson = False,
 ) -> None:
     """Rows, fields, candidate passages, WH-words, text lengths, duplicates, pictures."""
-    faces.speak(lang)
+    set_language(lang)
     looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "sample": sample,
              "seed": seed, "fresh": fresh}  # fmt: skip
     found = _profiles([target], model, looks)[0]
@@ -95,7 +139,7 @@ def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
     as_json: AsJson = False,
 ) -> None:
     """Two subsets side by side; differences of shares are percentage points."""
-    faces.speak(lang)
+    set_language(lang)
     looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "sample": sample,
              "seed": seed, "fresh": fresh}  # fmt: skip
     found = _profiles([first, second], model, looks)
@@ -122,7 +166,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
     as_json: AsJson = False,
 ) -> None:
     """For CI: exit code 0 and no problem, or 1 and every problem with its place."""
-    faces.speak(lang)
+    set_language(lang)
     _known_fields(require or [])
     looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "fresh": fresh}
     found = _profiles([target], "", looks)[0]
@@ -135,13 +179,13 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
             line = {"problem": problem.what, "count": problem.count, "places": problem.places}
             typer.echo(json.dumps(line, ensure_ascii=True))
     else:
-        typer.echo(faces.words(judge.missing_sentence(found)))
+        typer.echo(translate(judge.missing_sentence(found)))
         for problem in wrong:
-            typer.echo(f"{faces.words('problem')}: {clean_line(faces.words(problem.sentence()))}")
+            typer.echo(f"{translate('problem')}: {clean_line(translate(problem.sentence()))}")
         for remark in judge.remarks(found):
-            typer.echo(f"{faces.words('note')}: {clean_line(faces.words(remark))}")
+            typer.echo(f"{translate('note')}: {clean_line(translate(remark))}")
         counted = f"{len(wrong) or 'no'} problem{'s' if len(wrong) != 1 else ''}"
-        typer.echo(f"{found.name}: {faces.words(counted)}")
+        typer.echo(f"{found.name}: {translate(counted)}")
     raise typer.Exit(ExitStatus.FAILED if wrong else ExitStatus.COMPLETED)
 
 
@@ -237,7 +281,7 @@ def _say_title(found: Profile, *, markdown: bool) -> None:
     name = code(found.name) if markdown else clean_line(found.name)
     typer.echo(f"{'# ' if markdown else ''}{name}\n")
     said = f"{found.kind}, {found.records:,} records, scanned in full in {found.seconds:.1f} s"
-    typer.echo(clean_line(faces.words(said)) + "\n")
+    typer.echo(clean_line(translate(said)) + "\n")
 
 
 def _print_sections(found: list[Profile], *, markdown: bool) -> None:
@@ -258,5 +302,5 @@ def _print_table(table: Any, *, markdown: bool) -> None:
     from results.markdown import markdown as as_markdown
     from results.markdown import terminal
 
-    shown = faces.table(table)
+    shown = translate_table(table)
     typer.echo(as_markdown(shown) if markdown else terminal(shown), nl=False)

@@ -29,7 +29,7 @@ def checks(records: Sequence[RunRecord]) -> tuple[SubsetCheck, ...]:
 
     found = []
     for name in dict.fromkeys(r.identity.subset for r in records):
-        profile = _profile(name, records)
+        profile = profile_of(name, records)
         problems = tuple(problem.sentence() for problem in judge.problems(profile))
         sentence = judge.missing_sentence(profile)
         found.append(SubsetCheck(subset=name, sentence=sentence, problems=problems))
@@ -42,7 +42,7 @@ def comparison(first: str, second: str, records: Sequence[RunRecord]) -> DataCom
     Raises:
         ProfileError: one cannot be scanned.
     """
-    pair = [_profile(name, records) for name in (first, second)]
+    pair = [profile_of(name, records) for name in (first, second)]
     return compared(*pair)
 
 
@@ -67,8 +67,12 @@ def compared(first: Profile, second: Profile) -> DataComparison:
     )
 
 
-def _profile(name: str, records: Sequence[RunRecord]) -> Profile:
-    """By the data root of the runs that used the subset, else of any run."""
+def profile_of(name: str, records: Sequence[RunRecord]) -> Profile:
+    """A subset scanned in full, by the data root of the runs that used it, else of any run.
+
+    Raises:
+        ProfileError: it cannot be scanned.
+    """
     own = [r for r in records if r.identity.subset == name] or list(records)
     params: dict[str, Any] = own[0].identity.params if own else {}
     root, images = params.get("data_root"), params.get("image_root")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench import faces
 from workbench.exits import ExitStatus
 from workbench.options import (
     AsJson,
@@ -30,6 +29,7 @@ from workbench.options import (
     TaskName,
     asked_plan,
 )
+from workbench.output_language import set_language, translate, translate_table
 
 if TYPE_CHECKING:
     from engines.fitting import Need
@@ -80,7 +80,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     as_json: AsJson = False,
 ) -> None:
     """Steps, GPU memory by part and host memory of a plan's runs; exit code 1: does not fit."""
-    faces.speak(lang)
+    set_language(lang)
     from results.text import clean
     from workbench import paths
     from workbench.fit import asking, checklist, forecast, planned, support
@@ -305,14 +305,14 @@ def _say_estimate(spec: RunSpec, need: Need, where: Gpu, *, markdown: bool) -> N
     from workbench.fit import checklist
 
     if said := checklist.audit_estimate(spec, need, where):
-        words = faces.words(said)
+        words = translate(said)
         _say(words if markdown else _wrapped(words), markdown=markdown)
 
 
 def _say_list(title: str, lines: Sequence[str], *, markdown: bool) -> None:
-    heading = faces.words(title)
+    heading = translate(title)
     _say(f"### {heading}" if markdown else f"\n{heading}:", markdown=markdown)
-    for line in map(faces.words, lines):
+    for line in map(translate, lines):
         text = line if line[:1].isdigit() else f"- {line}"
         _say(text if markdown else _wrapped(text), markdown=False)
     _say("", markdown=False)
@@ -336,11 +336,11 @@ def _talk(text: str) -> None:
 def _say(text: str, *, markdown: bool) -> None:
     from results.text import clean
 
-    typer.echo(clean(faces.words(text)) + ("\n" if markdown else ""))
+    typer.echo(clean(translate(text)) + ("\n" if markdown else ""))
 
 
 def _print(table: Any, *, markdown: bool) -> None:
     from results.markdown import markdown as as_markdown
     from results.markdown import terminal
 
-    typer.echo((as_markdown if markdown else terminal)(faces.table(table)))
+    typer.echo((as_markdown if markdown else terminal)(translate_table(table)))

@@ -19,6 +19,15 @@ def read_folder(text: str) -> Path:
     return Path(text)
 
 
+def read_language(text: str) -> str:
+    """A language that reports and tables have."""
+    from results.words import LANGS
+
+    if text not in LANGS:
+        raise typer.BadParameter(f"'{text}' is not known; use {' or '.join(LANGS)}")
+    return text
+
+
 FOLDER: Final[dict[str, Any]] = {"parser": read_folder, "metavar": "DIRECTORY"}
 """How an option takes a folder."""
 
@@ -30,7 +39,9 @@ LogRoot = Annotated[
         **FOLDER,
     ),
 ]
-Language = Annotated[str, typer.Option("--lang", help="en or ko.")]
+Language = Annotated[
+    str, typer.Option("--lang", parser=read_language, metavar="LANGUAGE", help="en or ko.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 SuiteName = Annotated[
     str | None,

@@ -17,7 +17,7 @@ from engines.protocol import RunSpec
 from results import forecasts, formats, notes, optimization, query, store
 from results.schema import Identity, RunRecord
 from results.text import clean, clean_line, escape_json
-from results.view import Chart, RunCurves, SearchView, SuiteView
+from results.view import RunCurves, SearchView, SuiteView
 from workbench import answers, blackbox, examples, paths, plan, suite, suite_words, trials
 from workbench.exits import ExitStatus
 from workbench.state import RunView
@@ -28,7 +28,7 @@ def records(log_root: Path) -> list[RunRecord]:
     lines = store.read(log_root / "results.jsonl")
     found = query.last_attempts(lines.all())
     if lines.trouble:
-        print(f"workbench: {clean(lines.trouble)}", file=sys.stderr)
+        _talk(lines.trouble)
     return found
 
 
@@ -48,12 +48,13 @@ def view(folder: Path) -> SuiteView:
     found = [r for r in suite_records(folder, everything) if r.identity.run_id not in again]
     done = {r.identity.run_id for r in found}
     standings = notes.standings(notes.read(folder.parent / "notes.jsonl"))
+    noted = {run: one for (name, run), one in standings.items() if name == folder.name}
     return SuiteView(
         name=folder.name,
         plan_toml=(folder / "plan.toml").read_text(encoding="utf-8"),
         started_wall=_started(folder, state.started_wall),
         state=state.warden,
-        words=suite_words.of(folder, standings.get((folder.name, ""), notes.Standing())),
+        words=suite_words.of(folder, noted.get("", notes.Standing())),
         recipes=suite_words.recipes(r.spec.subset for r in state.runs),
         records=tuple(found),
         forecasts=_forecasts(found, everything),
@@ -64,18 +65,10 @@ def view(folder: Path) -> SuiteView:
             )
             for r in state.runs
         },
-        notes={
-            run: standing.findings
-            for (suite_name, run), standing in standings.items()
-            if suite_name == folder.name
-        },
+        notes={run: standing.findings for run, standing in noted.items()},
         states={
             **{r.spec.run_id: _state(r) for r in state.runs},
-            **{
-                run: standing.state
-                for (suite_name, run), standing in standings.items()
-                if suite_name == folder.name and standing.state
-            },
+            **{run: standing.state for run, standing in noted.items() if standing.state},
         },
         planned=tuple(_identity(r.spec) for r in state.runs if r.spec.run_id not in done),
         search=_search(folder),
@@ -142,7 +135,7 @@ class Wanted:
     """The full check of each subset."""
     compare: tuple[str, str] | None = None
     """Two subsets, side by side."""
-    charts: tuple[Chart, ...] = ()
+    eda: bool = False
     """Figures of what its subsets hold."""
 
 
@@ -150,14 +143,12 @@ def report(folder: Path, lang: str, out: Path | None, wanted: Wanted | None = No
     """Print the report, or write it with its figures into `out`.
 
     Raises:
-        SuiteError: no such language, or data that was asked for cannot be scanned.
+        SuiteError: data that was asked for cannot be scanned.
     """
     wanted = wanted or Wanted()
-    if lang not in ("en", "ko"):
-        raise suite.SuiteError(f"--lang {lang}: is not known; use en or ko")
     command = [sys.executable, "-m", "results.report", "-", "--lang", lang]
     command += ["--appendix"] if wanted.appendix else []
-    found = _with_data(view(folder), wanted).model_copy(update={"charts": wanted.charts})
+    found = _with_data(view(folder), wanted)
     if out is not None:
         command += ["--out", str(out)]
         found = _with_sheets(found)
@@ -167,15 +158,21 @@ def report(folder: Path, lang: str, out: Path | None, wanted: Wanted | None = No
 
 def _with_data(found: SuiteView, wanted: Wanted) -> SuiteView:
     """With what a scan of its subsets says, where that was asked for."""
-    from workbench import data_views, profiles
+    from workbench import charts, data_views, profiles
 
+    drawn = charts.of_records(found.records, _talk) if wanted.eda else ()
     try:
         checks = data_views.checks(found.records) if wanted.data else ()
         pairs = [wanted.compare] if wanted.compare else []
         compared = tuple(data_views.comparison(*pair, found.records) for pair in pairs)
     except profiles.ProfileError as error:
         raise suite.SuiteError(str(error)) from None
-    return found.model_copy(update={"checks": checks, "comparisons": compared})
+    update = {"checks": checks, "comparisons": compared, "charts": drawn}
+    return found.model_copy(update=update)
+
+
+def _talk(text: str) -> None:
+    print(f"workbench: {clean(text)}", file=sys.stderr)
 
 
 def _with_sheets(found: SuiteView) -> SuiteView:
@@ -190,59 +187,42 @@ def _with_sheets(found: SuiteView) -> SuiteView:
 
 def summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
-    from results import (
-        captioning,
-        costing,
-        evaluation,
-        fit,
-        outputs,
-        published,
-        searches,
-        tables,
-        vqa,
-    )
-    from results.markdown import code, markdown
+    from results import captioning, costing, fit, outputs, searches, tables
+    from results.markdown import markdown
     from results.trials import table as trial_table
 
     everything = records(folder.parent)
     found = suite_records(folder, everything)
+    search, compared = _search(folder), forecasts.of_suite(found, everything)
+    first = [trial_table(found, search)] if search else []
+    first += [captioning.experiments(found), costing.expected(found)]
+    first += [costing.compared(compared)] if compared else []
+    last = [searches.cost(found), fit.table(found), tables.failures(found)]
+    last += [outputs.table(found, root=str(folder.parent))]
     parts = [markdown(tables.cost(found)), tables.total(found)]
-    if (searched_for := _search(folder)) and (tried := trial_table(found, searched_for)).rows:
-        parts.append(markdown(tried))
-    if (listed := captioning.experiments(found)).rows:
-        parts.append(markdown(listed))
-    if (expected := costing.expected(found)).rows:
-        parts.append(markdown(expected))
-    if compared := forecasts.of_suite(found, everything):
-        parts.append(markdown(costing.compared(compared)))
-    if (trained := tables.train(found)).rows:
-        parts.append(markdown(trained))
-    spoken = captioning.of(found)
-    parts += [
-        f"Captions of {code(split)}\n\n{markdown(captioning.scores(spoken, split))}"
-        for split in captioning.splits(spoken)
-    ]
-    asked = vqa.of(found)
-    if preset := published.table(asked):
-        parts.append(markdown(preset))
-    parts += [
-        f"Answers on {code(split)}\n\n" + "\n".join(vqa.sections(asked, split))
-        for split in vqa.splits(asked)
-    ]
+    parts += [markdown(table) for table in (*first, tables.train(found)) if table.rows]
+    parts += _scores(found)
+    parts += [markdown(table) for table in last if table.rows]
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def _scores(found: list[RunRecord]) -> Iterator[str]:
+    """Captions, answers and other evaluations, split by split."""
+    from results import captioning, evaluation, published, vqa
+    from results.markdown import code, markdown
+
+    spoken, asked = captioning.of(found), vqa.of(found)
+    for split in captioning.splits(spoken):
+        yield f"Captions of {code(split)}\n\n{markdown(captioning.scores(spoken, split))}"
+    if expected := published.table(asked):
+        yield markdown(expected)
+    for split in vqa.splits(asked):
+        yield f"Answers on {code(split)}\n\n" + "\n".join(vqa.sections(asked, split))
     others = [r for r in found if r not in spoken and r not in asked]
     for split in evaluation.splits(others):
-        parts.append(
-            f"Evaluation on {code(split)}\n\n{markdown(evaluation.metrics(others, split))}"
-        )
+        yield f"Evaluation on {code(split)}\n\n{markdown(evaluation.metrics(others, split))}"
         if ablation := evaluation.ablations(others, split):
-            parts.append(markdown(ablation))
-    if (searched := searches.cost(found)).rows:
-        parts.append(markdown(searched))
-    if (fitted := fit.table(found)).rows:
-        parts.append(markdown(fitted))
-    left = (tables.failures(found), outputs.table(found, root=str(folder.parent)))
-    parts += [markdown(table) for table in left if table.rows]
-    return "\n\n".join(part.strip() for part in parts if part.strip())
+            yield markdown(ablation)
 
 
 def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> None:

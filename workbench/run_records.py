@@ -7,6 +7,24 @@ from pathlib import Path
 from engines.protocol import RunSpec
 from results import store
 from workbench import record, state, suite
+from workbench.book import FULL
+
+
+def keep_record(
+    folder: Path, run: Path, spec: RunSpec, ended: state.RunState, reserve: Path
+) -> None:
+    """`write_record`; on a full disk once more with what `reserve` takes, blocks and file entry.
+
+    Raises:
+        OSError: see `write_record`.
+    """
+    try:
+        write_record(folder, run, spec, ended)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        reserve.unlink(missing_ok=True)
+        write_record(folder, run, spec, ended)
 
 
 def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) -> None:

@@ -101,10 +101,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
     asked = asked_plan(plan_file, preset, flags, setting, cpu=cpu)
     if asked.search is None:
         raise plan.PlanError([NOTHING])
-    starting.check_devices(asked)
-    asked = plan.name_models(asked, paths.log_root(log_root))
-    specs = plan.expand(asked, paths.cache_root(), paths.log_root(log_root))
-    starting.check_gpu(asked, specs)
+    asked, specs = starting.expand(asked, paths.log_root(log_root))
     if dry_run:
         for line in described(asked.search, specs[0], as_json=as_json):
             typer.echo(line)

@@ -25,6 +25,21 @@ def check_devices(asked: SuitePlan) -> None:
         raise plan.PlanError([missing])
 
 
+def expand(asked: SuitePlan, log_root: Path) -> tuple[SuitePlan, list[RunSpec]]:
+    """The plan with whole names of trained models, and its runs, if this machine can do them.
+
+    Raises:
+        PlanError: the plan is wrong, or a device that it needs is not here or cannot run it.
+    """
+    from workbench import paths, plan
+
+    check_devices(asked)
+    asked = plan.name_models(asked, log_root)
+    specs = plan.expand(asked, paths.cache_root(), log_root)
+    check_gpu(asked, specs)
+    return asked, specs
+
+
 def check_gpu(asked: SuitePlan, specs: list[RunSpec]) -> None:
     """Raise PlanError if driver, torch's build or precision rule out the GPU of the runs."""
     from workbench import plan

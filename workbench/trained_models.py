@@ -135,8 +135,7 @@ def of(name: str, engine: str, params: Mapping[str, Any], log_root: Path) -> Mod
     entry = models.load(name)
     if entry.family != "run":
         return Model(name)
-    anywhere = log_root / "suite" / "runs" / "run"
-    trained = Trained.read(provenance.locate(name, anywhere), name)
+    trained = Trained.read(provenance.locate(name, log_root), name)
     base = models.base_entry(trained, str(params.get("base_model") or ""))
     return Model(name, base, trained.shape(_shaping(engine)), trained.engine)
 

@@ -28,7 +28,7 @@ from typing import Any
 from engines.protocol import Cause, End, Entry, RunSpec
 from workbench import devices, guard, locks, paths, process, run_records, state, suite, tree, trials
 from workbench.attempt import Attempt, Setting
-from workbench.book import FULL, leave_out
+from workbench.book import leave_out
 from workbench.journal import JournalBusyError, JournalLostError, Tail
 from workbench.limits import Limits
 from workbench.orders import Orders
@@ -244,13 +244,7 @@ class Warden:
         """The record, in the run's folder and in the log root."""
         self._causes[spec.run_id] = ended.cause
         try:
-            try:
-                run_records.write_record(self.folder, run, spec, ended)
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
-                self._reserve.unlink(missing_ok=True)  # its blocks, or its file entry, will do
-                run_records.write_record(self.folder, run, spec, ended)
+            run_records.keep_record(self.folder, run, spec, ended, self._reserve)
         except OSError as error:
             log(f"{spec.run_id}: its record cannot be written: {error}")
             lost = self._file.records_lost + 1

@@ -100,14 +100,8 @@ class _Monitoring(settings.Monitoring):
         description="Validation metric that early_stopping and load_best go by; siglip: the "
         "judge's mean probability (of a CLIP or the local scorer: its mean cosine)",
     )
-    patience: int = Field(
-        3, ge=1, description="Validations without improvement before training stops"
-    )
-    min_delta: float = Field(
-        0.001,
-        ge=0,
-        description="Smallest difference that counts as improvement, in the metric's unit",
-    )
+    patience: settings.Patience = 3
+    min_delta: settings.MinDelta = 0.001
 
 
 class _Towers(settings.Settings):

@@ -22,7 +22,7 @@ from engines.retrieval.params import Params
 
 COPIED: Final = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-    "merges.txt", "spiece.model", "preprocessor_config.json", "open_clip_config.json",
+    "merges.txt", "preprocessor_config.json", "open_clip_config.json",
 )  # fmt: skip
 """Small files of a base that its library reads beside config and weights."""
 ABOUT: Final = "workbench.json"
@@ -87,12 +87,10 @@ def _scaled(model: DualEncoder, whole: Any, *, bias: bool) -> dict[str, Tensor]:
 
 
 def _copied(base: Path | None) -> dict[str, str]:
-    texts = {}
-    for name in COPIED if base is not None else ():
-        path = base / name if base is not None else Path(name)
-        if path.is_file() and path.suffix != ".model":
-            texts[name] = path.read_text(encoding="utf-8")
-    return texts
+    if base is None:
+        return {}
+    files = [path for name in COPIED if (path := base / name).is_file()]
+    return {path.name: path.read_text(encoding="utf-8") for path in files}
 
 
 def _custom(config: str) -> str:

@@ -25,8 +25,6 @@ from torch import Tensor
 
 from engines.provenance import LAST, STATE
 
-__all__ = ["LAST", "STATE"]
-
 SUFFIX: Final = ".safetensors"
 FOREIGN: Final = {"format": "pt"}
 """What other libraries want to read in a file of weights."""

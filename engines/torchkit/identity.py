@@ -49,7 +49,7 @@ NAMED: Final = 3
 WHOLE_BYTES: Final = 1 << 20
 BLOCKS: Final = 64
 BLOCK_BYTES: Final = 4096
-"""Of a larger file of weights this many blocks are read, evenly spread: fine-tuning changes all."""
+"""Of a larger file this many blocks are read, evenly spread: fine-tuning changes all."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def model_digest(
             hasher.update(json.dumps(chosen, sort_keys=True).encode())
             folder = models.weights_folder(part)
             for path in _files(folder) if folder is not None else ():
-                hasher.update(path.name.encode() + b"\0" + _content(path))
+                hasher.update(path.name.encode() + b"\0" + content_digest(path))
     if trained is not None:
         hasher.update(json.dumps(trained.get("files"), sort_keys=True).encode())
     return hasher.hexdigest()
@@ -175,7 +175,12 @@ def _files(folder: Path) -> list[Path]:
         return []
 
 
-def _content(path: Path) -> bytes:
+def content_digest(path: Path) -> bytes:
+    """Digest of a file: of a large one by its size and `BLOCKS` blocks.
+
+    Hashing 15 GB takes longer than a short run. It tells models and trainings apart, and is no
+    protection against a person who wants to deceive.
+    """
     with path.open("rb") as file:
         size = path.stat().st_size
         if size <= WHOLE_BYTES:

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor, nn
 
+from engines import provenance
 from engines.emitter import Emitter
 from engines.torchkit import checkpoints, loop
 from engines.torchkit.context import Context
@@ -126,7 +127,7 @@ class Looks:
     def restore(self) -> bool:
         """Put the best weights back into the model, then forget them; False: none were kept."""
         folder = self._root / BEST
-        if not (folder / checkpoints.STATE).is_file():
+        if not (folder / provenance.STATE).is_file():
             return False
         groups, state = checkpoints.load(folder, next(self._model.parameters()).device)
         self._model.load_state_dict(groups["model"], strict=False)

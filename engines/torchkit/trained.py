@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -20,10 +20,7 @@ from engines.emitter import EngineError
 from engines.provenance import NoCheckpointError, Trained
 from engines.torchkit import bases, checkpoints, loop
 from engines.torchkit.context import Context, Params
-
-SAMPLES: Final = 64
-"""Places of a file of weights that its print is taken at."""
-SAMPLE_BYTES: Final = 4096
+from engines.torchkit.identity import content_digest
 
 
 def resolve(run: Context[Params], shaping: Sequence[str]) -> Context[Params]:
@@ -38,7 +35,8 @@ def resolve(run: Context[Params], shaping: Sequence[str]) -> Context[Params]:
         return run
     name = run.spec.model
     try:
-        found = Trained.read(provenance.locate(name, run.run_dir), name)
+        place = provenance.locate(name, run.run_dir.parents[2], run.run_dir.parent)
+        found = Trained.read(place, name)
         entry = models.base_entry(found, run.params.base_model)
     except NoCheckpointError as error:
         raise EngineError(str(error)) from None
@@ -103,9 +101,9 @@ def keep(
     groups: dict[str, Mapping[str, Tensor]] = {"model": whole(job.model, run.trained)}
     groups |= {name: average.tensors() for name, average in job.averages.items()}
     content = {"step": job.steps, **origin(run), **job.saved_identity, **state}
-    written = checkpoints.save(root / checkpoints.LAST, groups, content, files)
+    written = checkpoints.save(root / provenance.LAST, groups, content, files)
     announce(run, written)
-    checkpoints.remove_others(root, root / checkpoints.LAST)
+    checkpoints.remove_others(root, root / provenance.LAST)
     if base is not None:
         bases.copy(base, root / provenance.BASE)
 
@@ -171,18 +169,6 @@ def base_print(run: Context[Any], folder: Path | None) -> str:
 
 
 def weights_print(folder: Path | None) -> str:
-    """Digest of a folder's weights by sizes and samples; empty: it has none.
-
-    Sampled, as hashing 15 GB takes longer than a short run: it tells models and trainings apart,
-    and is no protection against a person who wants to deceive.
-    """
+    """Digest of a folder's weights, see `content_digest`; empty: it has none."""
     files = sorted(folder.glob("*.safetensors")) if folder is not None else []
-    digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            digest.update(size.to_bytes(8, "little"))
-            for place in range(SAMPLES):
-                file.seek(max(0, size - SAMPLE_BYTES) * place // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest() if files else ""
+    return hashlib.sha256(b"".join(map(content_digest, files))).hexdigest() if files else ""

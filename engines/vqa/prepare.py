@@ -117,16 +117,19 @@ def prepare(context: Context, data: Data) -> Prepared:
         "feature_cache": cache_said,
     }
     scratch = models.weights_folder(context.entry) is None
-    name = str(context.trained.state["base"]) if context.trained and scratch else folder.name
-    state = {
-        "base": name if scratch else "",
-        "base_weights": {"model": trained.weights_print(folder)},
-    }
     revision = models.revision(context.entry) if context.entry.hub else str(folder.name)
     return Prepared(
-        model, words, vision, context.pipeline, params.predict_batch, revision, facts, state,
-        quantize.logical_parameters(model) + seen, folder if scratch else None,
+        model, words, vision, context.pipeline, params.predict_batch, revision, facts,
+        base_state(context, folder, scratch=scratch), quantize.logical_parameters(model) + seen,
+        folder if scratch else None,
     )  # fmt: skip
+
+
+def base_state(context: Context, folder: Path, *, scratch: bool) -> dict[str, Any]:
+    """What a later run needs to find the same base, and to know it by its weights."""
+    name = str(context.trained.state["base"]) if context.trained and scratch else folder.name
+    prints = {"model": trained.weights_print(folder)}
+    return {"base": name if scratch else "", "base_weights": prints}
 
 
 def refuse_long(context: Context, words: Wording, pictures: Pictures, data: Data) -> int:

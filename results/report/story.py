@@ -41,14 +41,10 @@ def subset_reasons(view: SuiteView, subsets: Sequence[str], lang: str) -> str:
         if not told and name not in reasons:
             continue
         lines.append(f"- **{code(name)}**{f': {told}' if told else ''}")
-        lines += (
-            [f"  - {say('story.why', lang)}: {prose(reasons[name])}"] if name in reasons else []
-        )
-        lines += (
-            [f"  - {escape(phrases.localized(recipe.notes, lang))}"]
-            if recipe and recipe.notes
-            else []
-        )
+        if name in reasons:
+            lines.append(f"  - {say('story.why', lang)}: {prose(reasons[name])}")
+        if recipe and recipe.notes:
+            lines.append(f"  - {escape(phrases.localized(recipe.notes, lang))}")
     return _block(lines)
 
 

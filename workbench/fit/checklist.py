@@ -30,7 +30,8 @@ def lines(specs: Sequence[RunSpec], command: Sequence[str]) -> list[str]:
         f"start: `{shlex.join(command)}` (exit code 0: all runs completed)",
         "before the first step: `memory forecast, …: fits on …`, and each setting that a variable "
         "or a rule has decided",
-        f"while it runs: {_signs(first)}",
+        "while it runs: the loss falls, `RSS` and `VRAM` stand still after the first epoch; "
+        "`CUDA out of memory` is the sign of too little VRAM",
         "at the end: state `completed` for every run; "
         "`workbench results show RUN` has metrics, memory and the files that it left",
         *_files(first),
@@ -61,11 +62,6 @@ def _written(key: str, value: Any) -> str:
 def _effective(params: Mapping[str, Any]) -> int:
     ranks = int(params.get("nproc_per_node", 1))
     return int(params.get("batch", 1)) * int(params.get("accumulation", 1)) * ranks
-
-
-def _signs(spec: RunSpec) -> str:
-    signs = "the loss falls, `RSS` and `VRAM` stand still after the first epoch"
-    return f"{signs}; `CUDA out of memory` is the sign of too little VRAM" if spec.engine else signs
 
 
 def _files(spec: RunSpec) -> list[str]:
