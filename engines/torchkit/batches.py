@@ -45,6 +45,8 @@ class Order:
         self.per_step = batch * accumulation
         self.seed = seed
         self.steps_per_epoch = -(-rows // self.per_step)
+        self.short_last = bool(rows % self.per_step)
+        """Whether the last step of an epoch has fewer rows than the others."""
         self._epoch = -1
         self._permutation: Rows = np.empty(0, np.int64)
 

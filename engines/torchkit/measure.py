@@ -106,8 +106,18 @@ class Meter:
     `open`, then per step `lap(name)` after each part and `end_step`, then `close` when `due`.
     """
 
-    def __init__(self, watch: Stopwatch, warmup_steps: int, steps_per_epoch: int) -> None:
+    def __init__(
+        self,
+        watch: Stopwatch,
+        warmup_steps: int,
+        steps_per_epoch: int,
+        *,
+        short_last: bool = False,
+    ) -> None:
         self._watch = watch
+        self._short_last = short_last
+        """The last step of an epoch has fewer rows: it is a window of its own, as its loss and r@1
+        are of other batches than all others."""
         self.warmup_steps = warmup_steps
         self.warmup_until = warmup_steps
         """Steps up to this one are warm-up. A resumed run warms up again."""
@@ -170,7 +180,9 @@ class Meter:
         The first step is a window of its own: its end is the time to first step.
         """
         window = self._open_window()
-        edge = step == self.warmup_until or step % self._steps_per_epoch == 0
+        place = step % self._steps_per_epoch
+        before_short = self._short_last and place == self._steps_per_epoch - 1
+        edge = step == self.warmup_until or place == 0 or before_short
         long = (
             len(window.ends) >= MAX_WINDOW_STEPS
             or self._watch.now() - window.start >= WINDOW_SECONDS

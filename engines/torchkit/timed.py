@@ -31,9 +31,9 @@ def train(
 
 
 def _train(run: Context[Any], job: loop.Training[Any]) -> protocol.Timing:
-    per_epoch = job.loader.order.steps_per_epoch
-    warmup = run.params.timing_warmup_steps
-    meter = Meter(stopwatch(run.device), warmup, per_epoch)
+    order, warmup = job.loader.order, run.params.timing_warmup_steps
+    per_epoch = order.steps_per_epoch
+    meter = Meter(stopwatch(run.device), warmup, per_epoch, short_last=order.short_last)
     ledger = Ledger(per_epoch, warmup)
     # Whatever was drawn while caches were filled, training starts from the seed.
     # Ranks draw different dropout masks: theirs are different records.

@@ -67,9 +67,9 @@ def run(meter, ledger, spend, steps, *, samples=8, between=0.0, clock=None):
     return windows
 
 
-def on_host(steps, *, warmup=0, per_epoch=10, between=0.0):
+def on_host(steps, *, warmup=0, per_epoch=10, between=0.0, short_last=False):
     clock = Clock()
-    meter = Meter(HostStopwatch(clock), warmup, per_epoch)
+    meter = Meter(HostStopwatch(clock), warmup, per_epoch, short_last=short_last)
     ledger = Ledger(per_epoch, warmup)
 
     def spend(_name, seconds):
@@ -93,6 +93,16 @@ def test_parts_and_steps_are_what_the_clock_says():
     losses = list(itertools.chain.from_iterable([w.loss * w.count] for w in windows))
     assert sum(losses) == pytest.approx(sum(range(1, 21)))
     assert windows[-1].epoch == pytest.approx(2.0)
+
+
+def test_a_short_batch_is_a_window_of_its_own():
+    """Else no window of an epoch shorter than half a second is of full batches alone."""
+    windows, timing = on_host(12, per_epoch=4, short_last=True)
+    assert [(w.step, w.count) for w in windows] == [
+        (1, 1), (3, 2), (4, 1), (7, 3), (8, 1), (11, 3), (12, 1),
+    ]  # fmt: skip
+    assert timing.epoch_steps == 4
+    assert timing.epoch_loss == pytest.approx((9 + 10 + 11 + 12) / 4)
 
 
 def test_what_lies_between_windows_belongs_to_no_step():
