@@ -20,6 +20,7 @@ from workbench.options import (
     AsJson,
     Engines,
     Language,
+    LogRoot,
     Models,
     NoGpu,
     PlanFile,
@@ -75,6 +76,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     cpu: NoGpu = False,
     rows: Rows = None,
     host_gib: HostMemory = None,
+    log_root: LogRoot = None,
     markdown: AsMarkdown = False,
     lang: Language = "en",
     as_json: AsJson = False,
@@ -82,19 +84,19 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """Steps, GPU memory by part and host memory of a plan's runs; exit code 1: does not fit."""
     set_language(lang)
     from results.text import clean
-    from workbench import paths
+    from workbench import paths, plan
     from workbench.fit import asking, checklist, forecast, planned, support
 
     flags: dict[str, Any] = {"engine": engine, "subsets": subset, "models": model, "task": task}
     if not (plan_file or preset):
-        flags["engine"] = engine or [_engine_of(model or ())]
         flags["subsets"] = subset or ([NO_SUBSET] if rows else None)
-    asked = asked_plan(plan_file, preset, flags, setting, cpu=cpu)
+    logs = paths.log_root(log_root)
+    asked = plan.name_models(asked_plan(plan_file, preset, flags, setting, cpu=cpu), logs)
     where = _sized(forecast.locate(gpu or asked.gpu, asked.devices, cpu=asked.cpu), host_gib)
     asked = with_rules(asked, setting, where)
     cache_root, fits = paths.cache_root(), True
     host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
-    specs = planned.runs(asked, cache_root)
+    specs = planned.runs(asked, cache_root, logs)
     for problem in support.problems(specs, where):
         typer.echo(f"workbench: {clean(problem)}", err=True)
         fits = False
@@ -107,20 +109,9 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
             shown = _Shown(spec, asked.origins, count, where, host)
             fits &= shown.tell(need, markdown=markdown, as_json=as_json)
     if specs and not as_json:
-        again = _command(plan_file, preset, flags, setting, cpu=cpu)
+        again = _command(plan_file, preset, flags, setting, cpu=cpu, log_root=log_root)
         _say_list("To run it elsewhere", checklist.lines(specs, again), markdown=markdown)
     raise typer.Exit(ExitStatus.COMPLETED if fits else ExitStatus.FAILED)
-
-
-def _engine_of(names: Sequence[str]) -> str:
-    """The engine that the first model is for, where its entry says so; else the VQA engine."""
-    from engines import models
-
-    try:
-        engines = models.load(names[0]).engines if names else ()
-    except (LookupError, ValueError):
-        engines = ()  # expansion says what is wrong with the name
-    return engines[0] if len(engines) == 1 else "vqa"
 
 
 def with_rules(asked: SuitePlan, settings: list[str] | None, where: Place) -> SuitePlan:
@@ -154,7 +145,7 @@ def forecast_runs(
     cache_root = paths.cache_root()
     where = forecast.locate(asked.gpu, asked.devices, cpu=asked.cpu)
     root = log_root or paths.log_root(None)
-    asked = plan.name_models(with_rules(asked, settings, where), root)
+    asked = with_rules(plan.name_models(asked, root), settings, where)
     specs = plan.expand(asked, cache_root, root)
     lines = [f"{key} = {asked.settings.get(key)}, {why}" for key, why in asked.origins.items()]
     problems = list(dict.fromkeys(support.problems(specs, where)))
@@ -288,6 +279,7 @@ def _command(
     settings: list[str] | None,
     *,
     cpu: bool,
+    log_root: Path | None,
 ) -> list[str]:
     """The `run` command of the same plan."""
     named = [str(plan_file)] if plan_file else ["-p", preset] if preset else []
@@ -298,6 +290,7 @@ def _command(
     named += ["--task", flags["task"]] if flags["task"] else []
     for one in settings or ():
         named += ["--set", one]
+    named += ["--log-root", str(log_root)] if log_root else []
     return ["workbench", "run", *named, *(["--cpu"] if cpu else []), "--headless"]
 
 

@@ -122,9 +122,9 @@ def asked_plan(
     flags |= {"cpu": False} if "devices" in flags and not cpu else {}
     table: dict[str, Any] = {}
     if plan_file:
-        table = plan.load(plan_file).model_dump(mode="json", by_alias=True)
+        table = _stated(plan.load(plan_file))
     elif preset:
-        table = plan.preset(preset).model_dump(mode="json", by_alias=True)
+        table = _stated(plan.preset(preset))
     elif "subsets" not in flags or "models" not in flags:
         raise plan.PlanError(
             ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
@@ -138,3 +138,9 @@ def asked_plan(
     together = {**table.get("settings", {}), **dict(chosen)}
     merged["settings"] = {name: value for name, value in together.items() if value is not None}
     return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))
+
+
+def _stated(asked: Any) -> dict[str, Any]:
+    """The table of a plan without what it leaves open: an engine may follow from its models."""
+    table: dict[str, Any] = asked.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return table

@@ -50,7 +50,7 @@ class Model(NamedTuple):
         return dict(self.base.settings) if self.base else {}
 
 
-class _Known(NamedTuple):
+class KnownRun(NamedTuple):
     """A run of the log root, as far as a name needs it."""
 
     folder: Path
@@ -77,7 +77,7 @@ def canonical(name: str, log_root: Path) -> str:
     if not name.startswith(RUN):
         return name
     wanted = name.removeprefix(RUN)
-    fitting = [run for run in _runs(log_root) if run.fits(wanted)]
+    fitting = [run for run in runs(log_root) if run.fits(wanted)]
     exact = [run for run in fitting if run.name == wanted] or fitting
     trained = [run for run in exact if provenance.checkpoint_folder(run.folder)]
     if len(trained) == 1:
@@ -99,7 +99,8 @@ def canonical(name: str, log_root: Path) -> str:
 def named(plan: SuitePlan, log_root: Path) -> tuple[dict[str, Any], list[str]]:
     """The fields of a plan that name models, with canonical names; and what is wrong with them.
 
-    Labels of the plan's own blocks stay: what they train is not there yet.
+    Labels of the plan's own blocks stay: what they train is not there yet. An engine that the plan
+    leaves open is that of its models.
     """
     own = {f"{RUN}{block.label}" for block in plan.runs}
     problems: list[str] = []
@@ -121,7 +122,42 @@ def named(plan: SuitePlan, log_root: Path) -> tuple[dict[str, Any], list[str]]:
     }  # fmt: skip
     if isinstance(plan.why, dict):
         update["why"] = {name_of(key): text for key, text in plan.why.items()}
+    if "engines" not in plan.model_fields_set and not problems:
+        update |= _engines(plan.model_copy(update=update), log_root)
     return update, list(dict.fromkeys(problems))
+
+
+def _engines(plan: SuitePlan, log_root: Path) -> dict[str, Any]:
+    """The engines of a plan, and of its blocks, that names none: those of the models."""
+    known: dict[str, str] = {}
+    blocks = []
+    for block in plan.runs:
+        names = block.models or plan.models
+        own = block.engines[0] if len(block.engines) == 1 else ""
+        engine = own or known.get(names[0], "") or engine_of(names, log_root)
+        known[f"{RUN}{block.label}"] = engine
+        fitting = block.engines or ((engine,) if engine else ())
+        blocks.append(block.model_copy(update={"engines": fitting}))
+    engine = "" if blocks else engine_of(plan.models, log_root)
+    return {"runs": tuple(blocks), **({"engines": (engine,)} if engine else {})}
+
+
+def engine_of(names: Sequence[str], log_root: Path) -> str:
+    """The engine that all these models are for; empty: none is known, or they have several.
+
+    `names`: canonical. Of a trained model it is the engine that trained it.
+    """
+    engines: set[str] = set()
+    for name in names:
+        try:
+            entry = models.load(name)
+            trained = entry.family == "run"
+            folder = provenance.locate(name, log_root) if trained else None
+            engine = Trained.read(folder, name).engine if folder else ""
+        except (LookupError, ValueError):
+            return ""  # expansion says what is wrong with the name
+        engines |= {engine} if trained else set(entry.engines)
+    return engines.pop() if len(engines) == 1 else ""
 
 
 def of(name: str, engine: str, params: Mapping[str, Any], log_root: Path) -> Model:
@@ -176,13 +212,13 @@ def _shaping(engine: str) -> tuple[str, ...]:
     return catalog.load(engine).SHAPING
 
 
-def _runs(log_root: Path) -> Sequence[_Known]:
+def runs(log_root: Path) -> Sequence[KnownRun]:
     """The runs of a log root, those of the latest suites first."""
     found = []
     for path in sorted(log_root.glob("*/runs/*/spec.json"), reverse=True):
         try:
             said = json.loads(path.read_bytes())
-            found.append(_Known(path.parent, str(said["run_id"]), str(said.get("label") or "")))
+            found.append(KnownRun(path.parent, str(said["run_id"]), str(said.get("label") or "")))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # what cannot be read is no reason against others
     return found

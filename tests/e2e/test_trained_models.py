@@ -63,7 +63,7 @@ def test_a_model_is_trained_evaluated_and_used_next_week_elsewhere(tmp_path: Pat
     assert f"checkpoint   {kept}" in shown.stdout
 
     logs.rename(there / "bench_logs")
-    words = ["-e", "retrieval", "-d", "toy_val", "-m", "run:train", "--task", "evaluate", "--cpu"]
+    words = ["-d", "toy_val", "-m", "run:train", "--task", "evaluate", "--cpu"]
     given = ["--set", f"data_root={toy / 'data'}", "--set", "threads=1", "--name", "next"]
     used = workbench(there, toy, "run", *words, *given, "--headless")
     assert used.returncode == 0, used.stderr

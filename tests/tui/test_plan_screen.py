@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.tui import canned
 from tests.tui.conftest import live_of, ready, screen_text, sizes, until
+from tests.unit.workbench.test_trained_models import left
 from workbench.tui import command
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import Choose, Confirm
@@ -246,3 +248,49 @@ async def test_exactly_one_run_is_one_run_under_its_header(app: WorkbenchApp) ->
         await until(pilot, lambda: "F5  Start 1 run\n" in screen_text(pilot))
         place = screen.query_one("#runs", Grid).region
         assert "subset" in screen_text(pilot).splitlines()[place.y][place.x :]
+
+
+async def test_trained_runs_are_models_with_engine_subset_and_metric(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    suite = "20260101-000000-week-1a2b"
+    run = left(log_root, suite, "01-a", label="E5-v2")
+    made = canned.record(suite, 1, random.Random(1))
+    (run / "summary.json").write_text(made.model_dump_json())
+    left(log_root, suite, "02-b", state={"run": {"engine": "vqa"}}, engine="vqa")
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#models", Grid)
+        assert "run:E5-v2" in grid.keys
+        assert "run:02-b" not in grid.keys, "of another engine"
+        screen.change(replace(screen.draft, subsets=("emoji_val",), models=(), suite={}))
+        grid.focus()
+        grid.cursor = list(grid.keys).index("run:E5-v2")
+        await pilot.press("space")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 1)
+        score = f"{made.metrics[0].value:.3f}"
+        assert "run:E5-v2: retrieval, emoji_train" in screen_text(pilot)
+        assert f"recall@1 {score} on okvqa_test" in screen_text(pilot)
+        form = screen.query_one("#settings-grid", Grid)
+        form.focus()
+        form.cursor = list(form.keys).index("task")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("home", "down", "enter")
+        await until(pilot, lambda: screen.preview and "evaluate" in screen.preview.toml)
+        assert screen.preview is not None
+        assert 'models = [\n    "run:E5-v2",\n]' in screen.preview.toml
+        assert screen.preview.runs[0].model == f"run:{suite}/01-a"
+
+
+async def test_a_run_that_has_ended_meanwhile_is_listed_on_return(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("3")
+        await until(pilot, lambda: app.screen is not screen)
+        left(log_root, "20260101-000000-week-1a2b", "01-a")
+        await pilot.press("1")
+        await until(pilot, lambda: "run:01-a" in screen.query_one("#models", Grid).keys)
+        assert screen.draft.preset == "demo", "the draft stays"

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from workbench.tui import settings
+from workbench.tui.settings import Setting
 
+PLANNED: Final = ("train", "evaluate", "infer")
+"""Tasks that a person chooses; the others belong to costing runs and folds."""
+TASK_ABOUT: Final = (
+    "train: also goes on with a trained model (run:…); evaluate: metrics; infer: predictions alone"
+)
 FIRST: Final = "demo"
 """The preset that the screen starts with: it runs anywhere, in minutes."""
 
@@ -44,6 +50,8 @@ class ModelEntry:
     problem: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Defaults that it brings; they lie over the engine's and under the plan's."""
+    trained: bool = False
+    """A run of the log root trained it; `summary` says on what and how well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,14 @@ class EngineEntry:
     form: str = ""
     """Of the records that it works on; empty: any."""
     settings: tuple[settings.Setting, ...] = ()
+
+    @property
+    def task_settings(self) -> tuple[Setting, ...]:
+        """The task as a setting, where there is a choice."""
+        choices = tuple(task for task in self.tasks if task in PLANNED)
+        if len(choices) < 2:
+            return ()
+        return (Setting("task", "choice", choices[0], about=TASK_ABOUT, choices=choices),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +131,7 @@ SUITE_ABOUT: Final = {
 """Settings of the plan itself that the form offers, with their sentences."""
 
 
-def read(cache_root: Path) -> Catalogue:
+def read(cache_root: Path, log_root: Path) -> Catalogue:
     """Read all catalogues. What is broken is named in `problems`; the rest is still there."""
     from workbench import plan
 
@@ -124,7 +140,7 @@ def read(cache_root: Path) -> Catalogue:
     return Catalogue(
         engines=_engines(problems),
         subsets=subsets(cache_root, problems),
-        models=_models(problems),
+        models=(*_models(problems), *trained_models(log_root)),
         presets=_presets(cache_root, problems),
         suite=tuple(
             replace(form[name], about=about) for name, about in SUITE_ABOUT.items() if name in form
@@ -198,6 +214,25 @@ def _models(problems: list[str]) -> tuple[ModelEntry, ...]:
                 clean_line(name), summary, tuple(entry.engines), clean_line(problem), entry.settings
             )
         )
+    return tuple(found)
+
+
+def trained_models(log_root: Path) -> tuple[ModelEntry, ...]:
+    """The models that runs of this log root have trained, the latest suites first."""
+    from results.text import clean_line
+    from workbench import trained_runs
+
+    found = []
+    for run in trained_runs.listed(log_root):
+        metric = run.metric
+        score = f"{metric.name} {metric.value:.3f} on {metric.split}" if metric else "no metric"
+        parts = (f"{run.engine}, {run.subset}", score, f"base {run.base_model}", run.suite)
+        found.append(
+            ModelEntry(
+                run.name, clean_line(" · ".join(parts)), (run.engine,), clean_line(run.problem),
+                run.settings, trained=True,
+            )
+        )  # fmt: skip
     return tuple(found)
 
 

@@ -111,7 +111,10 @@ def about(catalogue: Catalogue, kind: str, key: str | None) -> tuple[str, bool]:
     """What is known of one subset or model, and whether it is a complaint."""
     if kind == "models":
         model = next((m for m in catalogue.models if m.name == key), None)
-        return (model.problem or model.summary, bool(model.problem)) if model else ("", False)
+        if model is None:
+            return "", False
+        named = f"{model.name}: {model.summary}" if model.trained else model.summary
+        return model.problem or named, bool(model.problem)
     subset = next((s for s in catalogue.subsets if s.name == key), None)
     if subset is None:
         return "", False

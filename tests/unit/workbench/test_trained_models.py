@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from engines import models
 from engines.protocol import RunSpec
 from engines.retrieval import Params
-from workbench import plan, trained_models
+from workbench import plan, trained_models, trained_runs
+from workbench.cli import app
 from workbench.options import asked_plan
 
 EARLY, LATE = "20260101-000000-week-1a2b", "20260108-000000-week-3c4d"
@@ -132,7 +134,82 @@ def test_the_base_of_a_model_may_lie_elsewhere_on_this_machine(tmp_path: Path) -
 def test_another_engines_model_is_refused(tmp_path: Path) -> None:
     run = {"suite": EARLY, "run_id": "01-a", "engine": "vqa"}
     left(tmp_path, EARLY, "01-a", state={"run": run})
-    assert "engine vqa trained it, not retrieval" in refusal(tmp_path, {"models": "run:01-a"})
+    asked = {"models": "run:01-a", "engine": "retrieval"}
+    assert "engine vqa trained it, not retrieval" in refusal(tmp_path, asked)
+
+
+VQA = {
+    "engine": "vqa", "model": "nano-qwen-vl",
+    "state": {"run": {"engine": "vqa"}, "params": {}, "entry": None},
+}  # fmt: skip
+"""What differs where the VQA engine has trained."""
+
+
+def test_a_plan_without_an_engine_has_that_of_its_trained_model(tmp_path: Path) -> None:
+    left(tmp_path, EARLY, "01-a", label="asks", **VQA)
+    left(tmp_path, EARLY, "02-b", label="E5-v2")
+    flags = {"subsets": ["easy_vqa_val"], "models": ["run:asks"], "task": "infer"}
+    (spec,) = plan.expand(asked_plan(None, None, flags, None), tmp_path / "cache", tmp_path)
+    assert (spec.engine, spec.model) == ("vqa", f"run:{EARLY}/01-a")
+    file = tmp_path / "plan.toml"
+    file.write_text('subsets = "easy_vqa_val"\nmodels = "run:01-a"\ntask = "infer"\n')
+    named = plan.name_models(asked_plan(file, None, {}, None), tmp_path)
+    assert named.engines == ("vqa",)
+    file.write_text(plan.dump(named))
+    assert asked_plan(file, None, {}, None).hash() == named.hash()
+    assert plan.name_models(plan.parse({**flags, "models": "run:E5-v2"}), tmp_path).engines == (
+        "retrieval",
+    )
+    with pytest.raises(plan.PlanError, match="is for engine vqa, not for engine retrieval"):
+        expand(tmp_path, {"engine": "retrieval", "models": "run:asks"})
+    with pytest.raises(plan.PlanError, match="'nano-captioner' is for engine captioning"):
+        expand(tmp_path, {"models": ["clip-nano", "nano-captioner"]})
+
+
+def test_blocks_without_an_engine_have_that_of_what_they_use(tmp_path: Path) -> None:
+    left(tmp_path, EARLY, "01-a", label="asks", **VQA)
+    blocks = [
+        {"label": "train", "model": "clip-nano", "subset": "emoji_train"},
+        {"label": "test", "model": "run:train", "subset": "emoji_val", "task": "evaluate"},
+        {"label": "hand in", "model": "run:asks", "subset": "easy_vqa_val", "task": "infer"},
+    ]
+    specs = plan.expand(plan.parse({"run": blocks}), tmp_path / "cache", tmp_path)
+    assert [spec.engine for spec in specs] == ["retrieval", "retrieval", "vqa"]
+
+
+def test_a_forecast_reads_the_log_root_that_is_named(tmp_path: Path) -> None:
+    left(tmp_path / "logs", EARLY, "01-a", label="E5-v2")
+    words = ["plan", "-d", "emoji_val", "-m", "run:E5-v2", "--task", "evaluate", "--cpu", "--json"]
+    asked = CliRunner().invoke(app, [*words, "--log-root", str(tmp_path / "logs")])
+    assert asked.exit_code == 0, asked.output
+    shown = json.loads(asked.stdout)
+    assert (shown["model"], shown["params"]["image_size"]) == (f"run:{EARLY}/01-a", 64)
+    with pytest.raises(plan.PlanError, match=f"no run in {tmp_path}/other has this id or label"):
+        CliRunner().invoke(
+            app, [*words, "--log-root", str(tmp_path / "other")], catch_exceptions=False
+        )
+
+
+def test_trained_runs_of_a_log_root_are_listed_by_the_shortest_name_of_their_own(
+    tmp_path: Path,
+) -> None:
+    left(tmp_path, EARLY, "01-a", label="E5-v2")
+    left(tmp_path, LATE, "01-a", label="E5-v3", **VQA)
+    left(tmp_path, LATE, "02-b")
+    left(tmp_path, LATE, "03-c", label="E5-v2")
+    left(tmp_path, EARLY, "04-d", task="evaluate", kept=False)
+    broken = left(tmp_path, EARLY, "05-e")
+    (broken / "checkpoints/last/state.json").write_text("{")
+    found = {run.name: run for run in trained_runs.listed(tmp_path)}
+    assert list(found) == ["run:03-c", "run:02-b", "run:E5-v3", "run:05-e", f"run:{EARLY}/01-a"]
+    assert "state.json is damaged" in found["run:05-e"].problem
+    assert found["run:E5-v3"].engine == "vqa"
+    assert (found["run:02-b"].base_model, found["run:02-b"].subset) == ("clip-nano", "emoji_train")
+    assert found["run:02-b"].settings["image_size"] == 64
+    assert found["run:02-b"].metric is None
+    for name, run in found.items():
+        if not run.problem:
+            assert run.suite in trained_models.canonical(name, tmp_path), "means this run alone"
 
 
 BLOCKS = {

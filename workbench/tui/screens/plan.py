@@ -112,8 +112,10 @@ class PlanScreen(Screen[None]):
         self.call_after_refresh(self._read_catalogues)
 
     def on_screen_resume(self) -> None:
-        """The bar of another screen was brought up to date meanwhile."""
+        """The bar of another screen was brought up to date meanwhile; runs may have ended."""
         self.bench.say_work()
+        if self.catalogue is not None:
+            self._read_trained(self.catalogue)
 
     # -- catalogues ------------------------------------------------------------------------
 
@@ -121,7 +123,16 @@ class PlanScreen(Screen[None]):
     def _read_catalogues(self) -> None:
         from workbench.tui import catalogue
 
-        self.post_message(CatalogueRead(catalogue.read(self.bench.cache_root)))
+        self.post_message(CatalogueRead(catalogue.read(self.bench.cache_root, self.bench.log_root)))
+
+    @work(thread=True, exclusive=True, group="catalogue")
+    def _read_trained(self, known: Catalogue) -> None:
+        from workbench.tui import catalogue
+
+        others = tuple(entry for entry in known.models if not entry.trained)
+        models = (*others, *catalogue.trained_models(self.bench.log_root))
+        if models != known.models:
+            self.post_message(CatalogueRead(replace(known, models=models)))
 
     @on(CatalogueRead)
     def _take_catalogue(self, event: CatalogueRead) -> None:
@@ -182,10 +193,12 @@ class PlanScreen(Screen[None]):
         plan_rows.paint_subsets(self, catalogue, draft)
         plan_rows.paint_models(self, catalogue, draft)
         self._about(self.query_one(f"#{self._list}", Grid))
-        settings = (*catalogue.suite, *(engine.settings if engine else ()))
-        self.query_one(SettingsForm).show(
-            settings, {**draft.suite, **draft.settings}, catalogue.brought(draft.models)
-        )
+        settings = catalogue.suite
+        values = {**draft.suite, **draft.settings}
+        if engine is not None:
+            settings = (*settings, *engine.task_settings, *engine.settings)
+            values |= {"task": draft.task} if draft.task != engine.tasks[0] else {}
+        self.query_one(SettingsForm).show(settings, values, catalogue.brought(draft.models))
         changed = len(draft.suite) + len(draft.settings)
         heading = self.query_one("#settings-heading", Heading)
         heading.remark = f"{changed} changed" if changed else "all defaults"
@@ -253,6 +266,9 @@ class PlanScreen(Screen[None]):
     @on(SettingsForm.Changed)
     def _setting_changed(self, event: SettingsForm.Changed) -> None:
         name = event.setting.name
+        if name == "task":
+            self.change(replace(self.draft, task=str(event.value)))
+            return
         of_suite = any(s.name == name for s in (self.catalogue or Catalogue()).suite)
         values: dict[str, Any] = dict(self.draft.suite if of_suite else self.draft.settings)
         values.pop(name, None)
