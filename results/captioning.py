@@ -13,7 +13,7 @@ from typing import Final
 from results import formats, rows
 from results.markdown import Cell, Column, Table
 from results.schema import Identity, Metric, RunRecord
-from results.words import say
+from results.words import cause, say
 
 ENGINE: Final = "captioning"
 COLLAPSED: Final = 0.5
@@ -68,7 +68,7 @@ def experiments(
         state = (states or {}).get(run) or default
         said = (notes or {}).get(run, ())
         known = state in {"waiting", "running", "done", "stopped"}
-        shown = Cell(say(f"captions.{state}", lang), "value") if known else Cell(state)
+        shown = Cell(say(f"captions.{state}", lang), "value") if known else Cell(cause(state, lang))
         return shown, Cell("; ".join(said), "prose")
 
     body = [

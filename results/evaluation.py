@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from results import formats, rows
 from results.markdown import Cell, Column, Table
 from results.schema import Metric, RunRecord
-from results.words import say
+from results.words import cause, say
 
 CHANCE: Final = "chance"
 
@@ -131,8 +131,9 @@ def _metric(found: Metric | None, record: RunRecord, lang: str, headline: bool =
 
 
 def _missing(record: RunRecord, lang: str) -> Cell:
-    cause = record.exit.cause
-    return Cell(say("not computed", lang) if cause == "completed" else cause, "unknown")
+    ended = record.exit.cause
+    known = say("not computed", lang) if ended == "completed" else cause(ended, lang)
+    return Cell(known, "unknown")
 
 
 def _chance_row(

@@ -19,7 +19,7 @@ from results.formats import number, percent
 from results.markdown import Cell, Column, Table
 from results.schema import Metric, Reading, RunRecord
 from results.view import Change
-from results.words import say
+from results.words import cause, say
 
 BASELINE: Final = "all on"
 """Label of the run that the others are compared with."""
@@ -173,7 +173,7 @@ def _row(
     label = off.identity.label
     name = _name(entry, lang) or label or ", ".join(switched(on, off))
     if off.exit.cause != "completed":
-        why = Cell(off.exit.cause, "unknown")
+        why = Cell(cause(off.exit.cause, lang), "unknown")
         return (Cell(name), _purpose(entry, lang), *[why] * 5)
     return (
         Cell(f"{name} ({label})" if label not in ("", name) else name),

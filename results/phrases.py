@@ -1,7 +1,8 @@
 """What engines, warden and recipes say, in the language of a report.
 
-Records hold English sentences with names and numbers in them. `lang/phrases.ko.toml` has their
-templates beside the Korean ones; a sentence that it does not know stays as it is.
+Records hold English sentences with names and numbers in them. `lang/phrases.ko.toml` and
+`lang/errors.ko.toml` have their templates beside the Korean ones; a sentence that neither knows
+stays as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from results.markdown import Cell, Table
 from results.schema import Reading, RunRecord
 from results.words import LANGS
 
-GROUPS: Final = ("notices", "reasons", "methods", "facts", "recipes", "data", "plan")
+GROUPS: Final = (
+    "notices", "reasons", "methods", "facts", "recipes", "data", "plan", "oddities", "errors",
+)  # fmt: skip
 _DEPTH: Final = 3
 """A sentence inside a sentence inside a sentence."""
 _CODE: Final = re.compile(r"([a-z][a-z0-9-]*): (.+)", re.DOTALL)
@@ -72,6 +75,7 @@ def _record(record: RunRecord, lang: str) -> RunRecord:
         "memory": _readings(record.memory, lang),
         "metrics": metrics,
         "notices": tuple(notice(text, lang) for text in record.notices),
+        "exit": record.exit.model_copy(update={"detail": localized(record.exit.detail, lang)}),
         "environment": machine.model_copy(
             update={"gpu_reason": localized(machine.gpu_reason, lang)}
         ),
@@ -103,9 +107,9 @@ def _phrases(lang: str) -> list[tuple[re.Pattern[str], str]]:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """`{}` is any text, as short as it can be; `{#}` is a number."""
-    parts = re.split(r"(\{#?\})", template)
-    kinds = {"{}": "(.+?)", "{#}": r"([-+]?\d[\d.,]*(?: ?%)?)"}
+    """`{}` is any text, as short as it can be, `{?}` also none; `{#}` is a number."""
+    parts = re.split(r"(\{[#?]?\})", template)
+    kinds = {"{}": "(.+?)", "{?}": "(.*?)", "{#}": r"([-+]?\d[\d.,]*(?: ?%)?)"}
     return re.compile("".join(kinds.get(part) or re.escape(part) for part in parts), re.DOTALL)
 
 
@@ -113,8 +117,10 @@ def _pattern(template: str) -> re.Pattern[str]:
 def _table(lang: str) -> dict[str, Any]:
     if lang not in LANGS:
         raise KeyError(lang)
-    path = Path(__file__).parent / "lang" / f"phrases.{lang}.toml"
-    return tomllib.loads(path.read_text("utf-8"))
+    folder = Path(__file__).parent / "lang"
+    names = (f"phrases.{lang}.toml", f"errors.{lang}.toml")
+    read = [tomllib.loads((folder / name).read_text("utf-8")) for name in names]
+    return {key: value for table in read for key, value in table.items()}
 
 
 def table(made: Table, lang: str) -> Table:

@@ -16,7 +16,7 @@ from results import forecasts
 from results.formats import count, n_a
 from results.markdown import Cell, Column, Table
 from results.schema import Reading, RunRecord
-from results.words import say
+from results.words import cause, say
 
 _DISTINGUISHING: Final = ("label", "engine", "task", "model", "seed", "repeat")
 _MADE_OF: Final = re.compile(r"[0-9,]+ \([0-9,]+ × [0-9,]+\)")
@@ -27,7 +27,7 @@ _NAMES: Final = ("label", "engine", "task", "model", "run_id")
 
 def flags(record: RunRecord, lang: str = "en") -> tuple[str, ...]:
     """Short words for everything that makes the row's numbers special, worst first."""
-    found: list[str] = [] if record.exit.cause == "completed" else [record.exit.cause]
+    found: list[str] = [] if record.exit.cause == "completed" else [cause(record.exit.cause, lang)]
     counters, facts = record.counters, record.facts
     if facts.get("forecast") or not forecasts.measured(record):
         found.append(say("forecast", lang))
@@ -78,14 +78,15 @@ def reading(
     return Cell(prefix + form(found.value), kind, flagged)
 
 
-def exit_cell(record: RunRecord) -> Cell:
+def exit_cell(record: RunRecord, lang: str = "en") -> Cell:
     """`0` for a completed run; otherwise the code or signal, and the cause."""
     ended = record.exit
     if ended.cause == "completed":
         return Cell(str(ended.code or 0), "value")
     if ended.signal:
-        return Cell(f"{_signal_name(ended.signal)} ({ended.cause})")
-    return Cell(ended.cause if ended.code is None else f"{ended.code} ({ended.cause})")
+        return Cell(f"{_signal_name(ended.signal)} ({cause(ended.cause, lang)})")
+    named = cause(ended.cause, lang)
+    return Cell(named if ended.code is None else f"{ended.code} ({named})")
 
 
 def epochs(record: RunRecord) -> float | None:

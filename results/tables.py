@@ -13,7 +13,7 @@ from typing import Final
 from results import epochs, forecasts, formats, rows, searches
 from results.markdown import Cell, Column, Table
 from results.schema import RunRecord
-from results.words import say
+from results.words import cause, say
 
 EVALUATING: Final = frozenset({"eval", "encode", "search", "generate"})
 """Phases that belong to evaluation."""
@@ -56,7 +56,7 @@ def _cost_row(
         *([count] if with_epochs else []),
         rows.reading(wall, lambda _: forecasts.seconds(wall), "strong"),
         rows.reading(record.memory.rss_main_peak, formats.size, prefix="~"),
-        rows.exit_cell(record),
+        rows.exit_cell(record, lang),
         rows.reading(epochs.training(record), lambda _: epochs.cell_text(record)),
     )
 
@@ -164,8 +164,9 @@ def _logged(
     record: RunRecord, name: str, lang: str, *, with_batch: bool = False, with_epoch: bool = False
 ) -> Cell:
     if name not in record.train:
-        cause = record.exit.cause
-        return Cell(say("not logged", lang) if cause == "completed" else cause, "unknown")
+        ended = record.exit.cause
+        known = say("not logged", lang) if ended == "completed" else cause(ended, lang)
+        return Cell(known, "unknown")
     batch = record.train.get("batch") if with_batch else None
     at = _logged_at(record) if with_epoch else None
     beside = [
@@ -247,7 +248,7 @@ def _failure(record: RunRecord, fields: Sequence[str], lang: str) -> tuple[Cell,
     where = ", ".join(part for part in (ended.phase, step) if part)
     return (
         *rows.name_cells(record, fields, lang),
-        rows.exit_cell(record),
+        rows.exit_cell(record, lang),
         Cell(where),
         Cell(ended.detail),
     )

@@ -13,7 +13,7 @@ from results import formats, rows
 from results.markdown import Cell, Column, Table
 from results.schema import Metric, RunRecord
 from results.view import SearchView
-from results.words import say
+from results.words import cause, say
 
 LOSS: Final = "loss"
 
@@ -76,7 +76,7 @@ def _row(
         value,
         Cell(_steps(record, lang), "value"),
         rows.reading(record.timing.end_to_end_seconds, formats.duration),
-        _end(record),
+        _end(record, lang),
     )
 
 
@@ -85,10 +85,10 @@ def _steps(record: RunRecord, lang: str) -> str:
     return done if done == planned else say("of", lang).format(done, planned)
 
 
-def _end(record: RunRecord) -> Cell:
+def _end(record: RunRecord, lang: str) -> Cell:
     """`completed`, or why not: a pruned trial says at which point."""
     ended = record.exit
-    return Cell(ended.cause if ended.cause == "completed" else ended.detail or ended.cause)
+    return Cell((ended.cause != "completed" and ended.detail) or cause(ended.cause, lang))
 
 
 def _remarks(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from results import formats, rows
+from results import formats, phrases, rows
 from results.evaluation import split_name
 from results.markdown import Cell, Column, Table, code, markdown
 from results.schema import Metric, RunRecord
@@ -67,7 +67,7 @@ def runs(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
         )
         for record, known in shown
     )
-    remarks = [Cell(say("vqa.chance", lang), "value"), *_methods(shown, [n for n, _ in used])]
+    remarks = [Cell(say("vqa.chance", lang), "value"), *_methods(shown, used, lang)]
     return Table(columns, body, tuple(remarks))
 
 
@@ -102,7 +102,7 @@ def ensemble(record: RunRecord, split: str, lang: str = "en") -> Table | None:
         )  # fmt: skip
     remarks = [Cell(say("vqa.mean fold", lang).format(_gain(mean).text), "value")] if mean else []
     remarks += [
-        Cell(f"{split_name(m.name).variant}: {m.method}.")
+        Cell(f"{_part(split_name(m.name).variant, lang).text}: {m.method}.")
         for m in known.values()
         if split_name(m.name).base == "gain"
     ]
@@ -162,7 +162,8 @@ def kinds(answered: AnsweredSplit, lang: str = "en") -> Table:
     order = sorted(answered.kinds.items(), key=lambda one: (one[1][1] - one[1][0], one[0]))
     body = tuple(
         (
-            Cell(name), Cell(formats.count(n), "value"), Cell(formats.count(n - right), "value"),
+            Cell(phrases.localized(name, lang)), Cell(formats.count(n), "value"),
+            Cell(formats.count(n - right), "value"),
             _share(right / n if n else None),
         )
         for name, (n, right) in order
@@ -224,15 +225,24 @@ def _share(value: float | None) -> Cell:
     return Cell("–" if value is None else formats.percent(value), "value")
 
 
-def _methods(shown: Sequence[tuple[RunRecord, dict[str, Metric]]], names: list[str]) -> list[Cell]:
+def _methods(
+    shown: Sequence[tuple[RunRecord, dict[str, Metric]]],
+    used: Sequence[tuple[str, str]],
+    lang: str,
+) -> list[Cell]:
     """How intervals were made and what they say beside them, of the first run that has each."""
     found: dict[str, list[str]] = {}
-    for name in names:
+    for name, word in used:
         metric = next((known[name] for _, known in shown if name in known), None)
         if metric is not None and metric.method:
-            found.setdefault(metric.method, []).append(name)
-    several = len(shown) > 1
+            found.setdefault(metric.method, []).append(say(f"vqa.{word}", lang))
+    of_first = f" ({say('vqa.first run', lang)})" if len(shown) > 1 else ""
     return [
-        Cell(f"{', '.join(named)}: {method}{' (first run)' if several and ';' in method else ''}.")
+        Cell(f"{', '.join(named)}: {method}{of_first if _of_a_run(method) else ''}.")
         for method, named in found.items()
     ]
+
+
+def _of_a_run(method: str) -> bool:
+    """Whether it says something of one run beside how the interval was made."""
+    return ";" in method or ". " in method

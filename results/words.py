@@ -26,6 +26,11 @@ def say(key: str, lang: str = "en") -> str:
     return _words(lang)[group or "word"][name]
 
 
+def cause(name: str, lang: str = "en") -> str:
+    """How a run ended, by its code (see `engines.messages.Cause`); a newer code stays itself."""
+    return _words(lang)["cause"].get(name, name)
+
+
 @functools.cache
 def _words(lang: str) -> dict[str, dict[str, str]]:
     if lang not in LANGS:

@@ -247,7 +247,7 @@ def _profiles(targets: list[str], model: str, looks: dict[str, Any]) -> list[Pro
 def _refuse(sentence: str) -> NoReturn:
     from results.text import clean_line
 
-    typer.echo(f"workbench: {clean_line(sentence, 2000)}", err=True)
+    typer.echo(f"workbench: {clean_line(translate(sentence), 2000)}", err=True)
     raise typer.Exit(ExitStatus.USAGE)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from results import formats, published, vqa
+from results import formats, phrases, published, vqa
 from results.markdown import Cell, Column, Table, code, markdown
 from results.report import pictures as beside
 from results.schema import RunRecord
@@ -75,7 +75,7 @@ def _worst(shown: Sequence[AnswerExample], lang: str, pictures: Mapping[str, str
             Cell(_option(one, one.answer)),
             Cell(_option(one, one.truth)),
             Cell(formats.percent(one.confidence), "value"),
-            Cell(one.kind),
+            Cell(phrases.localized(one.kind, lang)),
         )
         for one in shown
     )

@@ -29,7 +29,7 @@ from results.markdown import Table, code, escape, fenced, markdown
 from results.report import answers, captions, data, sections, story
 from results.schema import RunRecord
 from results.view import SuiteView
-from results.words import say
+from results.words import cause, say
 
 OWN_TABLES = frozenset({captioning.ENGINE, vqa.ENGINE})
 """Engines whose metrics have tables of their own."""
@@ -81,7 +81,9 @@ def _head(view: SuiteView, lang: str) -> Iterator[str]:
     lines += [say("report.started", lang).format(started, _state(view.state, lang))]
     failed = [r for r in view.records if r.exit.cause != "completed"]
     if failed:
-        named = ", ".join(f"{code(r.identity.run_id)} ({r.exit.cause})" for r in failed)
+        named = ", ".join(
+            f"{code(r.identity.run_id)} ({cause(r.exit.cause, lang)})" for r in failed
+        )
         counts = (len(failed), len(view.records))
         lines.append(say("report.not completed", lang).format(*counts, named))
     elif view.records and not view.pending:

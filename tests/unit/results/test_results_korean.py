@@ -6,13 +6,16 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from engines.messages import Cause
 from results import phrases, report
 from results.markdown import Table, markdown
 from results.schema import Fit, Reading
 from results.view import RecipeWords, SuiteView
+from results.words import cause
 from tests.unit.results import test_results_captioning as spoken
 from tests.unit.results import test_results_optimization as switches
 from tests.unit.results import test_results_vqa as asked
@@ -26,6 +29,14 @@ FUNCTION_WORDS = frozenset(
         "was", "were", "which", "with", "without",
     )
 )  # fmt: skip
+ERRORS = frozenset(
+    (
+        "AmbiguousError", "BuildError", "EncodingError", "EngineError", "EngineStartError",
+        "FoldError", "LineError", "LookupError", "NoCheckpointError", "NoRoomError", "ProfileError",
+        "ScanError", "SourceError", "TargetError", "UnknownEngineError", "UnusableError",
+    )
+)  # fmt: skip
+"""Exceptions whose sentences end in a record or are printed by `workbench data`."""
 FACTS = {
     "layers": "3,7,11 -> text 2,5,8; vision 3,7,11",
     "fusion": "sum of unit text and image vectors, at unit length",
@@ -119,15 +130,15 @@ def test_one_style_of_ending(make, mixed, weekly) -> None:
 
 
 def templates() -> Iterator[tuple[str, str]]:
-    """(place, sentence) of what engines and the warden say: placeholders are filled with 7."""
-    for room in ("engines", "workbench"):
+    """(place, sentence) of what engines, data and the warden say; placeholders are 7."""
+    for room in ("engines", "datasets_mm", "workbench"):
         for path in sorted((ROOT / room).rglob("*.py")):
             tree = ast.parse(path.read_text("utf-8"))
             known = {
-                node.targets[0].id: text
+                name.id: text
                 for node in ast.walk(tree)
-                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-                if (text := _text(node.value))
+                if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+                if isinstance(name := _target(node), ast.Name) and (text := _text(node.value))
             }
             for node in ast.walk(tree):
                 if isinstance(node, ast.Call):
@@ -137,10 +148,17 @@ def templates() -> Iterator[tuple[str, str]]:
                             yield f"{path.relative_to(ROOT)}:{node.lineno}", text
 
 
+def _target(node: ast.Assign | ast.AnnAssign) -> ast.expr:
+    return node.targets[0] if isinstance(node, ast.Assign) else node.target
+
+
 def _said(call: ast.Call) -> list[ast.expr]:
     called = getattr(call.func, "attr", getattr(call.func, "id", ""))
     if called == "notice" and len(call.args) > 1:
         return [call.args[1]]
+    counted = called in ("skip", "note") and ast.unparse(call.func).endswith(f"report.{called}")
+    if called in ERRORS or counted:
+        return call.args[:1]
     wanted = {"Notice": ("text",), "Reading": ("reason",), "Metric": ("method",)}.get(called, ())
     return [word.value for word in call.keywords if word.arg in wanted]
 
@@ -157,9 +175,55 @@ def _text(node: ast.expr) -> str:
     return ""
 
 
+def verdicts() -> Iterator[tuple[str, str]]:
+    """Every sentence that `verdict.judge` gives, and what is wrong with files."""
+    for node in ast.walk(ast.parse((ROOT / "workbench/verdict.py").read_text("utf-8"))):
+        if isinstance(node, ast.Return) and node.value is not None:
+            values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+            yield from (("verdict.py", text) for value in values if (text := _text(value)))
+
+
+def test_every_way_to_fail_has_its_korean() -> None:
+    found = [text for _, text in verdicts() if english(text)]
+    assert len(found) > 12
+    missing = [text for text in found if not HANGUL.search(phrases.localized(text, "ko"))]
+    assert not missing, "add them to results/lang/errors.ko.toml:\n" + "\n".join(missing)
+    for name in get_args(Cause):
+        assert HANGUL.search(cause(name, "ko")) or name == "oom-cuda", name
+        assert cause(name) == name
+
+
+def test_why_a_run_failed_is_korean_in_the_report(mixed) -> None:
+    detail = "subset 'a': 3 of 90 questions have no answer (first: q1); train on questions whose "
+    detail += "answer is a, b, c or d; the next attempt computes 4 at once instead of 8"
+    ended = mixed.records[2].exit.model_copy(update={"detail": detail, "cause": "oom-cuda"})
+    last = mixed.records[2].model_copy(update={"exit": ended})
+    page = report.render(mixed.model_copy(update={"records": (*mixed.records[:2], last)}), "ko")
+    assert "서브셋 'a': 질문 90개 중 3개에 답이 없음 (첫 번째: q1)." in page
+    assert "다음 시도는 batch 8 대신 4(으)로 계산함" in page
+    assert "1 (GPU OOM)" in page
+    assert "oom-cuda" not in page
+
+
+@pytest.mark.parametrize(
+    ("text", "korean"),
+    [
+        ("no engine 'x'; known: probe, retrieval", "엔진 'x' 없음. 가능한 값: probe, retrieval"),
+        ("no engine 'x'", "엔진 'x' 없음"),
+        ("stopped by SIGINT, before this run started", "SIGINT(으)로 중단함 (이 run의 시작 전)"),
+        ("skipped", "건너뜀"),
+        ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total "
+         "capacity of 22.06 GiB of which 1.00 GiB is free. Including non-PyTorch memory, …",
+         "CUDA out of memory: 2.00 GiB 할당 실패. GPU 0 용량 22.06 GiB 중 1.00 GiB 남음"),
+    ],
+)  # fmt: skip
+def test_errors(text: str, korean: str) -> None:
+    assert phrases.localized(text, "ko") == korean
+
+
 def test_every_notice_reason_and_method_has_its_korean() -> None:
     found = list(templates())
-    assert len(found) > 40, "the sentences of the engines are found at all"
+    assert len(found) > 300, "the sentences of the engines are found at all"
     missing = [
         f"{place}: {text}"
         for place, text in found

@@ -8,10 +8,21 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from datasets_mm.profile import FieldProfile, Lengths, PassageProfile, Profile, TokenProfile
+from datasets_mm.profile import (
+    ChoiceProfile,
+    FieldProfile,
+    Lengths,
+    PassageProfile,
+    PictureProfile,
+    Profile,
+    SizeProfile,
+    Spread,
+    TokenProfile,
+)
 from datasets_mm.recipe import FIELDS
 from results import report
 from results.view import SubsetCheck, SuiteView
+from tests.unit.results.test_results_korean import english
 from workbench import data_views, profiles
 from workbench.cli import app
 from workbench.fit import table as fit_tables
@@ -21,7 +32,9 @@ HANGUL = re.compile("[가-힣]")
 
 
 def profile(name: str, records: int, two: int, **more: object) -> Profile:
-    lengths = Lengths(n=records, mean=20.0, median=19, p95=40, longest=77, truncated=0.01)
+    lengths = Lengths(
+        n=records, mean=20.0, median=19, p95=40, longest=77, truncated=0.01, histogram=(records,)
+    )
     return Profile(
         name=name,
         kind="subset",
@@ -101,15 +114,67 @@ def test_commands_about_data_speak_korean(scan: CliRunner) -> None:
     assert scan.invoke(app, ["data", "check", "b", "--lang", "fr"]).exit_code == 2
 
 
-def test_every_label_of_a_profile_has_its_korean() -> None:
-    from results.phrases import localized
-    from workbench.profile_rows import WORDS, sections
+SPREAD = Spread(lowest=200, median=300, p95=400, highest=500, mean=310.0)
+QUIZ = profile("quiz", 90, 0).model_copy(
+    update={
+        "form": "choices",
+        "choices": ChoiceProfile(answers={"a": 40, "b": 49, "": 1},
+                                 kinds={"how many": 30, "yes/no": 30, "other": 30}),
+        "pictures": PictureProfile(
+            root="/i", distinct=90, opened=90, lost={"missing": 2},
+            unusable={"truncated or damaged (no end mark, or a wrong check sum)": 1},
+            alike=40, alike_example="a.png",
+            sizes=SizeProfile(width=SPREAD, height=SPREAD, tokens={512: SPREAD}, step=32,
+                              histogram=(0, 90)),
+        ),
+        "left_out": {"row names no picture": 3, "row has no question": 2},
+        "left_out_examples": {"row names no picture": ("row 7",)},
+        "refused": {"line is not JSON": 1},
+    }
+)  # fmt: skip
+SPOKEN = profile("spoken", 90, 12).model_copy(update={"form": "captions"})
+NAMES = frozenset(("what", "which", "1", "2-3", "4-10", "11+", "a", "b", "c", "d"))
 
-    names = {*WORDS, "1", "2-3", "4-10", "11+"}
-    for section in sections([ORIGINAL, BALANCED]):
+
+@pytest.mark.parametrize("found", [[ORIGINAL, BALANCED], [QUIZ], [SPOKEN]], ids=range(3))
+def test_every_label_of_a_profile_has_its_korean(found: list[Profile]) -> None:
+    from results.phrases import localized
+    from workbench.profile_rows import sections
+    from workbench.profile_tables import fields
+
+    for section in sections(found):
         for text in (section.title, section.remark, *(row.label for row in section.rows)):
-            known = not text or text in names or HANGUL.search(localized(text, "ko"))
-            assert known, text
+            shown = localized(text, "ko")
+            assert not text or text in NAMES or HANGUL.search(shown), text
+            assert not english(shown), shown
+    titles = [column.title for column in fields(found[0]).columns]
+    assert all(HANGUL.search(localized(t, "ko")) for t in titles if t not in ("null", '"NA"'))
+
+
+@pytest.mark.parametrize("found", [ORIGINAL, QUIZ, SPOKEN], ids=["passages", "choices", "captions"])
+def test_every_problem_and_remark_of_a_check_has_its_korean(found: Profile) -> None:
+    from datasets_mm import check
+    from results.phrases import localized
+
+    said = [problem.sentence() for problem in check.problems(found, ["answer"])]
+    said += [check.missing_sentence(found), *check.remarks(found)]
+    assert said
+    for text in said:
+        shown = localized(text, "ko")
+        assert HANGUL.search(shown), text
+        assert not english(shown), shown
+
+
+def test_a_refusal_is_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(wanted: profiles.Wanted, say: object) -> Profile:
+        raise profiles.ProfileError(f"{wanted.target!r} is neither a file nor a subset; known: a")
+
+    monkeypatch.setattr(profiles, "make", make)
+    shown = CliRunner().invoke(app, ["data", "check", "x", "--lang", "ko"])
+    assert shown.exit_code == 2
+    assert "'x'은(는) 파일도 서브셋도 아님. 가능한 값: a" in shown.output
+    with_field = ["data", "check", "x", "--require", "y", "--lang", "ko"]
+    assert "없는 필드. 가능한 값: answer" in CliRunner().invoke(app, with_field).output
 
 
 def test_a_plan_speaks_korean() -> None:
