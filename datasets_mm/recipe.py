@@ -55,7 +55,9 @@ FORMS: Final[dict[str, Form]] = {
 """Adapter -> form of its records; all others have passages."""
 
 
-CAPTION_KEYS: Final = ("caption", "media", "split", "split_key", "languages")
+CAPTION_KEYS: Final = (
+    "caption", "media", "split", "split_key", "languages", "captions_optional",
+)  # fmt: skip
 """Keys of a source that only the adapter `captions` understands."""
 LATER_KEYS: Final = frozenset({"submission", "encoding", *CAPTION_KEYS})
 """Keys of a source that older recipes lack: where they are empty they change no digest."""
@@ -223,6 +225,9 @@ class Source(Strict):
     split: Patterns = Field((), description="of captions: the splits to read, e.g. train")
     split_key: str = Field("", description="of captions: key of the split; empty: split, subset, …")
     languages: Patterns = Field((), description="of captions: the languages to read, e.g. ko")
+    captions_optional: bool = Field(
+        False, description="of captions: media without one are kept, for the task infer"
+    )
     encoding: Encoding = Field(
         "", description="of tables, caption files and JSON lines; empty: UTF-8, or a tested guess"
     )

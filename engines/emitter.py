@@ -7,11 +7,13 @@ messages wait in the queue and always arrive.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import Final
 
 from engines import protocol
@@ -33,6 +35,19 @@ class EngineError(Exception):
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
     """The engine was asked to stop and has left its work in order."""
+
+
+def artifact(path: Path, run_dir: Path, role: str = "predictions") -> protocol.Artifact:
+    """What the journal is told of a finished file, which is on the disk then."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return protocol.Artifact(
+        path=path.relative_to(run_dir).as_posix(),
+        sha256=digest,
+        size=path.stat().st_size,
+        role=role,
+    )
 
 
 class Emitter:

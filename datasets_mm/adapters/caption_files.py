@@ -103,7 +103,7 @@ def _table(said: str, name: str, keys: Keys, report: SourceReport) -> Iterator[I
     names = [heading(cell) for cell in table.header]
     chosen = {heading(path) for path in (*keys.caption, keys.split, keys.media) if path}
     if not (keys.media or set(names) & set(MEDIA)) or not (
-        keys.caption or any(map(is_caption, names))
+        keys.caption or keys.optional or any(map(is_caption, names))
     ):
         raise SourceError(
             f"{name} has no column of media or none of captions (it has {', '.join(names)}); "
@@ -140,45 +140,61 @@ def _document(said: str, name: str, keys: Keys, report: SourceReport) -> Iterato
     if keys.stem and isinstance(whole, dict):  # the file is one label: its name is the medium's
         yield Item(name, whole)
         return
-    for number, (content, split) in enumerate(_objects(whole, "", report, name), 1):
+    read = _Reading(report, name, optional=keys.optional)
+    for number, (content, split) in enumerate(_objects(whole, "", read), 1):
         yield Item(f"{name} item {number}", content, split)
 
 
 Objects = Iterator[tuple[Mapping[str, Any], str]]
 
 
-def _objects(whole: Any, split: str, report: SourceReport, name: str) -> Objects:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A file that is read. `optional`: media without a caption are handed on."""
+
+    report: SourceReport
+    name: str
+    optional: bool
+
+    def skip(self, reason: str, at: str = "") -> None:
+        """Count what is left out."""
+        self.report.skip(reason, f"{self.name} {at}".rstrip())
+
+
+def _objects(whole: Any, split: str, reading: _Reading) -> Objects:
     """(object, split) of each in a list, in COCO's two lists, in `{medium: captions}`, or one."""
     if isinstance(whole, dict):
-        yield from _of_object(whole, split, report, name)
+        yield from _of_object(whole, split, reading)
         return
     for line in whole if isinstance(whole, list) else [whole]:
         if isinstance(line, dict):
             yield line, split
+        elif reading.optional and isinstance(line, str) and is_medium(line):
+            yield {"media": line}, split
         else:
-            report.skip(NO_OBJECT, name)
+            reading.skip(NO_OBJECT)
 
 
-def _of_object(whole: Mapping[str, Any], split: str, report: SourceReport, name: str) -> Objects:
+def _of_object(whole: Mapping[str, Any], split: str, reading: _Reading) -> Objects:
     names = {heading(key): value for key, value in whole.items()}
     split = _split_of(names) or split
     parts = {key: value for key, value in names.items() if key in SPLITS and _holds(value)}
     media, captions = (_list_among(names, keys) for keys in (MEDIA_LISTS, CAPTION_LISTS))
     if parts and not _has_medium(names):
         for key, value in parts.items():
-            yield from _objects(value, split_name(key), report, name)
+            yield from _objects(value, split_name(key), reading)
     elif media and captions and media != captions:
-        yield from _joined(names[media], names[captions], split, report, name)
+        yield from _joined(names[media], names[captions], split, reading)
     elif _has_medium(names) and not _is_mapping(names):
         yield whole, split
     elif lists := [key for key in LISTS if _holds(names.get(key))]:
         if len(lists) > 1:
-            report.note(OTHER_LISTS, f"{name}: {', '.join(lists[1:])}")
-        yield from _objects(names[lists[0]], split, report, name)
+            reading.report.note(OTHER_LISTS, f"{reading.name}: {', '.join(lists[1:])}")
+        yield from _objects(names[lists[0]], split, reading)
     elif any(is_caption(key) and not isinstance(value, dict) for key, value in names.items()):
         yield whole, split
     else:
-        yield from _mapping(whole, split, report, name)
+        yield from _mapping(whole, split, reading)
 
 
 def _holds(value: Any) -> bool:
@@ -219,13 +235,13 @@ def _list_among(names: Mapping[str, Any], keys: Sequence[str]) -> str:
     return next((key for key in lists if any(isinstance(one, dict) for one in names[key])), "")
 
 
-def _mapping(whole: Mapping[str, Any], split: str, report: SourceReport, name: str) -> Objects:
+def _mapping(whole: Mapping[str, Any], split: str, reading: _Reading) -> Objects:
     """`{medium: captions}` or `{medium: {sentences: …}}`."""
     entries = {key: value for key, value in whole.items() if heading(key) not in BLOCKS}
     has_endings = any(is_medium(key) for key in entries)
     for key, value in entries.items():
         if has_endings and not is_medium(key):
-            report.skip("entry names no medium", f"{name} {key[:40]}")
+            reading.skip("entry names no medium", key[:40])
         elif isinstance(value, dict):
             named = any(heading(k) in MEDIA and is_medium(text(v)) for k, v in value.items())
             own = {k: v for k, v in value.items() if heading(k) not in MEDIA}
@@ -235,21 +251,21 @@ def _mapping(whole: Mapping[str, Any], split: str, report: SourceReport, name: s
 
 
 def _joined(
-    media: Sequence[Any], captions: Sequence[Any], split: str, report: SourceReport, name: str
+    media: Sequence[Any], captions: Sequence[Any], split: str, reading: _Reading
 ) -> Objects:
-    """Each caption with its medium; media without a caption are counted."""
+    """Each caption with its medium; media without a caption are counted, or handed on too."""
     files = [item for item in media if isinstance(item, dict)]
     for _ in range(len(media) - len(files)):
-        report.skip(NO_OBJECT, name)
+        reading.skip(NO_OBJECT)
     tables: dict[str, dict[str, Mapping[str, Any]]] = {}
     used: set[int] = set()
     for line in captions:
         if not isinstance(line, dict):
-            report.skip(NO_OBJECT, name)
+            reading.skip(NO_OBJECT)
             continue
         reference = next((key for key in REFERENCES if text(line.get(key))), "")
         if reference not in tables:
-            tables[reference] = _by_id(files, reference, report, name)
+            tables[reference] = _by_id(files, reference, reading)
         file = tables[reference].get(text(line.get(reference)) if reference else "", {})
         if not reference and len(files) == 1:
             file = files[0]
@@ -258,14 +274,14 @@ def _joined(
     for file in files:
         if id(file) in used:
             continue
-        if any(is_caption(heading(key)) for key in file):
+        if reading.optional or any(is_caption(heading(key)) for key in file):
             yield file, split
         else:
-            report.skip(NO_CAPTION, f"{name} {text(file.get('id'))}")
+            reading.skip(NO_CAPTION, text(file.get("id")))
 
 
 def _by_id(
-    files: Sequence[Mapping[str, Any]], reference: str, report: SourceReport, name: str
+    files: Sequence[Mapping[str, Any]], reference: str, reading: _Reading
 ) -> dict[str, Mapping[str, Any]]:
     """What captions refer to -> the medium: by the same key where media have it, else by `id`."""
     key = reference if any(reference in file for file in files) else "id"
@@ -273,5 +289,5 @@ def _by_id(
     for file in files:
         number = text(file.get(key))
         if number and found.setdefault(number, file) is not file:
-            report.note(SAME_ID, f"{name} {number}")
+            reading.report.note(SAME_ID, f"{reading.name} {number}")
     return found

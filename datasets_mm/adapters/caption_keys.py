@@ -66,6 +66,8 @@ class Keys:
     """Of captions whose file names none, and the one that is meant where keys name several."""
     stem: str = ""
     """Name of the label file without its ending: `{stem}` in a template of `media`."""
+    optional: bool = False
+    """A medium without a caption is a label too."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,10 @@ class AmbiguousError(SourceError):
     """Several keys may be meant; the recipe has to name one."""
 
 
+class NoCaptionError(LineError):
+    """Nothing is said about the medium."""
+
+
 def label(record: Mapping[str, Any], keys: Keys, split: str = "") -> Label:
     """What an object says; `split`: what its file says of all its objects.
 
@@ -104,7 +110,12 @@ def label(record: Mapping[str, Any], keys: Keys, split: str = "") -> Label:
     found = dict(leaves(record))
     media = _chosen_media(record, found, keys)
     notes: list[str] = []
-    captions, language, key = _chosen_captions(record, found, keys, notes)
+    try:
+        captions, language, key = _chosen_captions(record, found, keys, notes)
+    except NoCaptionError:
+        if not keys.optional:
+            raise
+        captions, language, key = [], "", Key()
     said = _one_of(found, LANGUAGE)
     return Label(
         media=NUMBERED.sub(r"\1", media),
@@ -275,11 +286,11 @@ def _chosen_captions(
         captions = _texts(", ".join(keys.caption), values, notes)
         languages = {variant(heading(path.rpartition(".")[2]))[1] for path in keys.caption}
         if not captions:
-            raise LineError("no caption")
+            raise NoCaptionError("no caption")
         return captions, languages.pop() if len(languages) == 1 else "", Key()
     groups: dict[str, dict[str, list[str]]] = {}
     written: dict[str, str] = {}
-    reason = LineError("no caption")
+    reason: LineError = NoCaptionError("no caption")
     for path, values in leaves.items():
         if name := _candidate(path):
             family, language = name
@@ -297,7 +308,7 @@ def _chosen_captions(
         raise reason
     family = _one_group(groups, written)
     if PARTS & set(family.split(".")[:-1]):
-        raise LineError(f"no caption ({written[family]} is about parts, or no annotator's)")
+        raise NoCaptionError(f"no caption ({written[family]} is about parts, or no annotator's)")
     is_usual = _depth(family) == 1 and bool(CAPTIONS & set(family.split(".")))
     key = Key() if is_usual else Key(family, written[family])
     return *_in_one_language(family, groups[family], keys, notes), key

@@ -93,7 +93,8 @@ Placed = tuple[str, Label]
 
 def _labels(found: Location, report: SourceReport, progress: Say) -> Iterator[Placed]:
     source = found.source
-    keys = Keys(source.caption, source.media, source.split_key, source.dataset)
+    keys = Keys(source.caption, source.media, source.split_key, source.dataset,
+                optional=source.captions_optional)  # fmt: skip
     for number, path in enumerate(found.records, 1):
         if "{stem}" in source.media:
             keys = replace(keys, stem=path.stem)
@@ -120,14 +121,14 @@ def _labels(found: Location, report: SourceReport, progress: Say) -> Iterator[Pl
 
 
 def _of_one_key(labels: Sequence[Placed], report: SourceReport) -> list[Placed]:
-    """The labels whose captions are under one key, in all files alike.
+    """The labels whose captions are under one key, in all files alike, and those without captions.
 
     Where some have a usual key on their own level, another one is not taken in its place.
 
     Raises:
         SourceError: there are several others.
     """
-    counts = Counter(one.key.family for _, one in labels)
+    counts = Counter(one.key.family for _, one in labels if one.captions)
     if len(counts) < 2:
         return list(labels)
     if "" not in counts:

@@ -16,7 +16,7 @@ from engines.protocol import PhaseName, RunSpec, Task
 __all__ = ["FORM", "KNOBS", "NEEDS", "SHAPING", "SUMMARY", "TASKS", "Params", "run"]
 
 SUMMARY: Final = "Captioning: says what a picture or a video shows"
-TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")
+TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "probe")
 FORM: Final = "captions"
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
 KNOBS: Final[Mapping[PhaseName, str]] = {
@@ -27,7 +27,7 @@ KNOBS: Final[Mapping[PhaseName, str]] = {
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
-    """Train and evaluate, or evaluate, as the spec says."""
+    """Train and evaluate, evaluate, or caption, as the spec says."""
     from engines.captioning import work
 
     work.run(spec, emit, run_dir)

@@ -31,7 +31,7 @@ class Captions:
     paths: list[str]
     """Relative to `root`: what ImageCache and ClipCache take."""
     references: list[list[str]]
-    """At least one caption each, none empty."""
+    """Captions of each medium, none empty; at least one, unless media without were asked for."""
     ids: list[str]
     language: str
     """`en`, `ko`, …; `mul` when the subset has several; "" when it names none."""
@@ -55,21 +55,27 @@ class Captions:
         )
 
 
-def read(subset: Subset) -> Captions:
-    """The media of a subset that have a caption.
+def read(subset: Subset, *, optional: bool = False) -> Captions:
+    """The media of a subset that have a caption; `optional`: those without one, too.
 
     Raises:
-        EngineError: none has one, or pictures and videos are mixed.
+        EngineError: there is none, or pictures and videos are mixed.
     """
     records = subset.records
     paths: list[str] = records["image_path"].to_pylist()
     said = [[" ".join(one.split()) for one in many] for many in records["answer"].to_pylist()]
     references = [[one for one in many if one] for many in said]
-    rows = [row for row, path in enumerate(paths) if path and references[row]]
+    rows = [row for row, path in enumerate(paths) if path and (optional or references[row])]
+    if not rows and optional:
+        raise EngineError(
+            f"subset '{subset.name}': no record has a medium (image_path); name a subset of "
+            "pictures or videos"
+        )
     if not rows:
         raise EngineError(
             f"subset '{subset.name}': no record has both a medium (image_path) and a caption "
-            "(answer); train captioning on a caption subset, such as emoji_captions_en_train"
+            "(answer); train captioning on a caption subset, such as "
+            "emoji_captions_en_train, or caption this one by task infer"
         )
     root = subset.image_root
     videos = {is_video(paths[row]) or _is_video_on_disk(root, paths[row]) for row in rows}

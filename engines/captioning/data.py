@@ -56,6 +56,8 @@ class Data:
     """What a language model from scratch reads."""
     media: str
     """Digest of the contents of the training media, those held back among them."""
+    listed: int
+    """Media of the run's own subset, those that cannot be read among them."""
 
 
 def read_data(context: Context, size: int) -> Data:
@@ -67,12 +69,14 @@ def read_data(context: Context, size: int) -> Data:
     spec, params, emit = context.spec, context.params, context.emit
     source = context.source
     own = source.built(spec.subset, emit)
-    train = captions.read(own)
+    train = captions.read(own, optional=spec.task == "infer")
     wanted = own.evaluate_on if params.evaluate_on is None else params.evaluate_on
-    if spec.task == "evaluate" and not wanted:
+    if spec.task == "infer" or (spec.task == "evaluate" and not wanted):
         wanted = (spec.subset,)
-    named: dict[str, Captions] = {}
+    named: dict[str, Captions] = {spec.subset: train} if spec.task == "infer" else {}
     for name in wanted:
+        if name in named:
+            continue
         if params.evaluate_on is None and (sentence := source.absent(name)):
             emit.notice("not-evaluated", sentence)
             continue
@@ -91,7 +95,9 @@ def read_data(context: Context, size: int) -> Data:
     # Sorted: runs of any of these subsets share one base.
     texts = sorted(one for said in (train, *read) for many in said.references for one in many)
     evaluated = [splits[name] for name in wanted if name in splits]
-    return Data(own.fingerprint, training, validation, evaluated, pixels, texts, media)
+    return Data(
+        own.fingerprint, training, validation, evaluated, pixels, texts, media, len(train)
+    )  # fmt: skip
 
 
 def _base_texts(context: Context) -> list[str]:

@@ -26,7 +26,7 @@ from engines.captioning.media import CaptionBatch, Rows, padded
 from engines.captioning.prepare import Prepared
 from engines.captioning.scores import Scored, diversity
 from engines.captioning.scores.diversity import Diversity
-from engines.emitter import EngineError
+from engines.emitter import EngineError, artifact
 from engines.torchkit.batches import slices
 from engines.torchkit.looks import looking
 from results.statistics import Interval, bootstrap_mean
@@ -164,6 +164,38 @@ class Evaluator:
             kept = file if metric.name in columns else None
             update = {"split": name, "n": len(split), "scores_file": kept}
             emit.send(metric.model_copy(update=update))
+
+    def caption(self, split: Split, listed: int) -> None:
+        """Captions of a split, whose media need none: a file with each, and what it tells alone.
+
+        `listed`: media of the subset, of which those that cannot be read have no caption.
+        """
+        emit, name = self._context.emit, split.name
+        emit.phase("generate", name)
+        candidates = self.captions(split)
+        emit.phase("eval", f"scores of {name}")
+        language = split.captions.language
+        self._warn(diversity.measure(candidates, language), name, len(candidates))
+        scored = diversity.all_scores(candidates, language)
+        if self._context.params.siglip and "siglip" in self._context.params.scorers:
+            scored += self._judge.score(split, candidates)
+        file = f"predictions/{name}.jsonl"
+        columns = {
+            one.name: np.asarray(one.per_item, np.float64)
+            for one in scored if len(one.per_item) == len(split)
+        }  # fmt: skip
+        _write(self._context.run_dir / file, split, candidates, columns)
+        emit.send(artifact(self._context.run_dir / file, self._context.run_dir))
+        for one in scored:
+            kept = file if one.name in columns else None
+            update = {"split": name, "n": len(split), "scores_file": kept}
+            emit.send(_metric(one).model_copy(update=update))
+        emit.send(
+            protocol.Metric(
+                name="coverage", value=len(split) / listed, split=name, n=listed,
+                method="media of the subset that have a caption now; others could not be read",
+            )
+        )  # fmt: skip
 
     def _unigrams(self, split: Split) -> protocol.Metric:
         """What a model reaches that knows how frequent tokens are, and nothing else."""

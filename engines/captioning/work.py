@@ -43,7 +43,7 @@ Job = loop.Training[CaptionBatch]
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
-    """Train on the subset and evaluate, or only evaluate."""
+    """Train on the subset and evaluate, only evaluate, or only caption."""
     params = Params.model_validate(spec.params)
     context = resolve(opening.begin(spec, params, emit, run_dir))
     target = context.device
@@ -98,9 +98,9 @@ def resolve(context: Context) -> Context:
     Raises:
         EngineError: the run that trained it left no checkpoint, or nothing was trained.
     """
-    if context.entry.family != "run" and context.spec.task == "evaluate":
+    if context.entry.family != "run" and context.spec.task in ("evaluate", "infer"):
         raise EngineError(
-            f"model '{context.spec.model}': its projector was never trained; evaluate a run's "
+            f"model '{context.spec.model}': its projector was never trained; name a run's "
             "model, run:<id>, or use task = train"
         )
     return trained.resolve(context, SHAPING)
@@ -219,8 +219,11 @@ def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, i
 
 
 def evaluate(context: Context, data: Data, evaluator: Evaluator) -> None:
-    """A sample of the training media, then all splits."""
+    """A sample of the training media, then all splits; or the captions of every medium alone."""
     params = context.params
+    if context.spec.task == "infer":
+        evaluator.caption(data.splits[0], data.listed)
+        return
     if context.spec.task == "train" and params.evaluate_train:
         evaluator.run(data.train.spread(params.evaluate_train), "train")
     for split in data.splits:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from datasets_mm.build import Subset
-from engines.emitter import Emitter, EngineError
+from engines.emitter import Emitter, EngineError, artifact
 from engines.vqa import evaluate, predictions, questions, submission
 from engines.vqa.predictions import Answer
 from engines.vqa.questions import Sample
@@ -31,7 +31,7 @@ def leave(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]) -
 def announce(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]) -> None:
     """Announce a split's answers, which are written, and write its tables."""
     path = run_dir / "predictions" / f"{split}.jsonl"
-    emit.send(predictions.artifact(path, run_dir))
+    emit.send(artifact(path, run_dir))
     found = evaluate.tables(answers)
     if found is None:
         return
@@ -68,4 +68,4 @@ def deliver(
         submission.write(path, letters, sample)
     except SubmissionError as error:
         raise EngineError(f"{FILE} was not written: {error}") from None
-    emit.send(predictions.artifact(path, run_dir, "submission"))
+    emit.send(artifact(path, run_dir, "submission"))

@@ -6,7 +6,6 @@ report reads the ensemble's.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from engines import protocol
 from engines.vqa.calibration import Numbers, Places
 from engines.vqa.questions import LETTERS
 
@@ -149,19 +147,6 @@ def resume(path: Path, key: Mapping[str, Any]) -> list[Answer]:
     if dropped:
         replace(path, b"".join(answer.line() for answer in answers))
     return answers
-
-
-def artifact(path: Path, run_dir: Path, role: str = "predictions") -> protocol.Artifact:
-    """What the journal is told of a finished file."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return protocol.Artifact(
-        path=path.relative_to(run_dir).as_posix(),
-        sha256=digest,
-        size=path.stat().st_size,
-        role=role,
-    )
 
 
 def probabilities(answers: Sequence[Answer]) -> Numbers:

@@ -89,6 +89,13 @@ def write(folder: Path) -> None:
             "[source]", 'adapter = "captions"', f'uri = "{name}.jsonl"',
         ]  # fmt: skip
         (folder / "config" / "recipes" / f"{name}.toml").write_text("\n".join(text))
+    bare = [{"image": row["image"]} for row in rows[:3]] + rows[3:5]
+    (folder / "data" / "says_nothing.json").write_text(json.dumps(bare))
+    text[1:] = [
+        'name = "says_nothing"', 'title = "Media"', "[source]", 'adapter = "captions"',
+        'uri = "says_nothing.json"', 'dataset = "en"', "captions_optional = true",
+    ]  # fmt: skip
+    (folder / "config" / "recipes" / "says_nothing.toml").write_text("\n".join(text))
     write_tower(folder / "tower")
     entry = MODEL.format(tower=folder / "tower")
     (folder / "config" / "models" / "toy-captioner.toml").write_text(entry)

@@ -205,6 +205,32 @@ def test_a_trained_run_can_be_evaluated(folder, learned):
         go(spec(folder, "run:../../learned", task="evaluate"), run_dir.parent / "never")
 
 
+def test_a_trained_run_captions_media_that_have_no_captions(folder, learned):
+    _, run_dir = learned
+    asked = spec(folder, "run:learned", task="infer", subset="says_nothing",
+                 settings={"projector": "mlp2x"})  # fmt: skip
+    said = go(asked, run_dir.parent / "infer")
+    (file,) = (m for m in said if m.kind == "artifact")
+    assert (file.role, file.path) == ("predictions", "predictions/says_nothing.jsonl")
+    text = (run_dir.parent / "infer" / file.path).read_text()
+    lines = {line["medium"]: line for line in map(json.loads, text.splitlines())}
+    assert sorted(len(line["references"]) for line in lines.values()) == [0, 0, 0, 2, 2]
+    known = (run_dir / "predictions/train.jsonl").read_text().splitlines()
+    before = {line["medium"]: line["caption"] for line in map(json.loads, known)}
+    assert {name: line["caption"] for name, line in lines.items()} == {
+        name: before[name] for name in lines
+    }, "what the training's own evaluation says of them"
+    names = [m.name for m in said if m.kind == "metric"]
+    assert names[0] == "diversity"
+    assert "loss" not in names
+    assert metric(said, "coverage", "says_nothing").value == 1
+    with pytest.raises(EngineError, match="never trained"):
+        go(spec(folder, task="infer", subset="says_nothing"), run_dir.parent / "never")
+    asked = spec(folder, "run:learned", task="evaluate", subset="says_heldout",
+                 settings={"projector": "mlp2x", "evaluate_on": ["says_nothing"]})  # fmt: skip
+    assert metric(go(asked, run_dir.parent / "some"), "loss", "says_nothing").n == 2
+
+
 def test_a_collapsed_model_is_flagged_at_the_first_look(folder, tmp_path):
     settings = {"epochs": 8, "evaluate_on": [], "evaluate_train": 0, "evaluate_every_epochs": 4}
     sent = go(spec(folder, subset="says_the_same", settings=settings), tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engines import protocol
-from engines.emitter import Emitter, EngineError
+from engines.emitter import Emitter, EngineError, artifact
 from engines.protocol import Entry, RunSpec
 from engines.vqa import calibration, ensemble, predictions, questions, siblings
 from engines.vqa.params import Params
@@ -86,7 +86,7 @@ class Suite:
                 subset_fingerprint="f1", model_revision="r1",
             ),
             protocol.Artifact(path="checkpoints/last/model.safetensors", sha256="0", size=0),
-            *(predictions.artifact(file, folder) for file in files),
+            *(artifact(file, folder) for file in files),
             protocol.Done(),
         ]  # fmt: skip
         lines = [

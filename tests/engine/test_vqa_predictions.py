@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.emitter import EngineError
+from engines.emitter import EngineError, artifact
 from engines.vqa import (
     augment,
     evaluate,
@@ -271,7 +271,7 @@ def test_samples_from_excel_and_broken_ones(tmp_path: Path) -> None:
 def test_an_announced_file_has_its_own_hash(tmp_path: Path) -> None:
     path = tmp_path / "predictions" / "a.jsonl"
     answer_all(path, Fake())
-    found = predictions.artifact(path, tmp_path)
+    found = artifact(path, tmp_path)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.path == "predictions/a.jsonl"
     assert found.size == path.stat().st_size

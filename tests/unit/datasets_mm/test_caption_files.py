@@ -26,10 +26,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _build(place: Path, uri: str, language: str = "en"):
+def _build(place: Path, uri: str, language: str = "en", recipe: str = ""):
     (place / "config" / "recipes" / "own.toml").write_text(
         'schema = 1\nname = "own"\ntitle = "t"\n[source]\nadapter = "captions"\n'
-        f'uri = ["{uri}"]\ndataset = "{language}"\n'
+        f'uri = ["{uri}"]\ndataset = "{language}"\n{recipe}'
     )
     return build("own", place / "cache", place / "data")
 
@@ -166,3 +166,35 @@ def test_flags_are_named_as_flags() -> None:
         "1F600": {"en": "grinning face", "ko": "활짝 웃는 얼굴"},
         "1F6A9": {"en": "triangular flag", "ko": "세모 깃발"},
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("c.jsonl", '{"media": "a.png"}\n{"media": "b.png", "caption": "a dog"}\n'),
+        ("c.json", '["a.png", "b.png"]'),
+        ("c.json", json.dumps({**COCO, "annotations": COCO["annotations"][1:2]})),
+        ("c.csv", "media\na.png\nb.png\n"),
+        ("c.csv", "media,caption\na.png,\nb.png,a dog\n"),
+    ],
+)
+def test_media_without_captions_are_kept_where_captions_are_optional(
+    place: Path, name: str, content: str
+) -> None:
+    (place / "data" / name).write_text(content)
+    subset = _build(place, name, recipe="captions_optional = true\n")
+    assert subset.manifest["source_skipped"] == {}
+    found = captions.read(subset, optional=True)
+    assert found.paths == ["a.png", "b.png"]
+    assert found.references in ([[], ["a dog"]], [[], []])
+    assert found.language == "en"
+
+
+def test_odd_values_are_no_media_without_captions(place: Path) -> None:
+    lines = [{"media": "a.png", "caption": {"x": [1]}}, {"media": "b.png"}, {"caption": "a dog"}]
+    (place / "data" / "c.json").write_text(json.dumps(lines))
+    subset = _build(place, "c.json", recipe="captions_optional = true\n")
+    assert captions.read(subset, optional=True).paths[-1] == "b.png"
+    assert any("no medium" in reason for reason in subset.manifest["source_skipped"])
+    with pytest.raises(EngineError, match="caption this one by task infer"):
+        captions.read(subset)
