@@ -176,5 +176,6 @@ def absence(folder: Path) -> str:
 
 def _left(folder: Path) -> list[str]:
     checkpoints = sorted(p.name for p in (folder / CHECKPOINTS).glob("step-*"))
-    names = ("predictions", "submission.csv", "summary.json")
-    return [*checkpoints[-1:], *(name for name in names if (folder / name).exists())]
+    tables = sorted(p.name for p in folder.glob("*.csv"))  # a submission
+    names = [name for name in ("predictions", "summary.json") if (folder / name).exists()]
+    return [*checkpoints[-1:], *tables, *names]

@@ -21,9 +21,9 @@ from results.words import say
 HELD_OUT: Final = ("out-of-fold", "validation")
 """Splits of questions that were not trained on, the ensemble's first."""
 FREE: Final = frozenset({
-    "data_root", "image_root", "sample_submission", "fold", "predict_batch", "workers",
-    "pin_memory", "threads", "timing_warmup_steps", "checkpoint_every", "checkpoint_minutes",
-    "save_model", "export_model",
+    "data_root", "image_root", "sample_submission", "submission_file", "fold", "predict_batch",
+    "workers", "pin_memory", "threads", "timing_warmup_steps", "checkpoint_every",
+    "checkpoint_minutes", "save_model", "export_model",
 })  # fmt: skip
 """Settings that an expectation says nothing of: places, threads, what is kept and how it is cut."""
 TOLERANCE: Final = 0.01

@@ -15,7 +15,7 @@ from workbench.profile_rows import sections
 
 if TYPE_CHECKING:
     from datasets_mm.profile import Profile
-    from results.schema import RunRecord
+    from results.schema import Identity
     from workbench.profile_figures import Section
 
 AS_BARS: Final = (
@@ -26,16 +26,16 @@ AS_BARS: Final = (
 MOST_BARS: Final = 24
 
 
-def of_records(records: Sequence[RunRecord], say: Callable[[str], None]) -> tuple[Chart, ...]:
-    """Charts of every subset that the records are of; one that cannot be scanned is said.
+def of_runs(runs: Sequence[Identity], say: Callable[[str], None]) -> tuple[Chart, ...]:
+    """Charts of every subset of the runs; one that cannot be scanned is said.
 
     `say`: hears a sentence before each scan, and why a subset has no chart.
     """
     found: list[Chart] = []
-    for subset in dict.fromkeys(record.identity.subset for record in records):
+    for subset in dict.fromkeys(run.subset for run in runs):
         say(f"{subset}: what it holds, for the figure …")
         try:
-            found += of_profile(data_views.profile_of(subset, records))
+            found += of_profile(data_views.profile_of(subset, runs))
         except profiles.ProfileError as error:
             say(f"{subset}: no figure of what it holds: {clean_line(str(error))}")
     return tuple(found)

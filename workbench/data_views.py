@@ -6,11 +6,11 @@ Profiles are kept by content, so that a second report scans nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.schema import RunRecord
+from results.schema import Identity
 from results.view import DataComparison, DataSection, SubsetCheck
 from workbench import profiles
 from workbench.profile_rows import sections
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from datasets_mm.profile import Profile
 
 
-def checks(records: Sequence[RunRecord]) -> tuple[SubsetCheck, ...]:
-    """Every subset of the records, checked in full.
+def checks(runs: Sequence[Identity], say: Callable[[str], None]) -> tuple[SubsetCheck, ...]:
+    """Every subset of the runs, checked in full; `say` hears a sentence before each scan.
 
     Raises:
         ProfileError: one cannot be scanned.
@@ -28,21 +28,22 @@ def checks(records: Sequence[RunRecord]) -> tuple[SubsetCheck, ...]:
     from datasets_mm import check as judge
 
     found = []
-    for name in dict.fromkeys(r.identity.subset for r in records):
-        profile = profile_of(name, records)
+    for name in dict.fromkeys(run.subset for run in runs):
+        say(f"{name}: full check …")
+        profile = profile_of(name, runs)
         problems = tuple(problem.sentence() for problem in judge.problems(profile))
         sentence = judge.missing_sentence(profile)
         found.append(SubsetCheck(subset=name, sentence=sentence, problems=problems))
     return tuple(found)
 
 
-def comparison(first: str, second: str, records: Sequence[RunRecord]) -> DataComparison:
+def comparison(first: str, second: str, runs: Sequence[Identity]) -> DataComparison:
     """Two subsets side by side, scanned in full.
 
     Raises:
         ProfileError: one cannot be scanned.
     """
-    pair = [profile_of(name, records) for name in (first, second)]
+    pair = [profile_of(name, runs) for name in (first, second)]
     return compared(*pair)
 
 
@@ -67,14 +68,14 @@ def compared(first: Profile, second: Profile) -> DataComparison:
     )
 
 
-def profile_of(name: str, records: Sequence[RunRecord]) -> Profile:
+def profile_of(name: str, runs: Sequence[Identity]) -> Profile:
     """A subset scanned in full, by the data root of the runs that used it, else of any run.
 
     Raises:
         ProfileError: it cannot be scanned.
     """
-    own = [r for r in records if r.identity.subset == name] or list(records)
-    params: dict[str, Any] = own[0].identity.params if own else {}
+    own = [run for run in runs if run.subset == name] or list(runs)
+    params: dict[str, Any] = own[0].params if own else {}
     root, images = params.get("data_root"), params.get("image_root")
     wanted = profiles.Wanted(
         name, data_root=Path(root) if root else None, image_root=str(images or "")

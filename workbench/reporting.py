@@ -160,11 +160,12 @@ def _with_data(found: SuiteView, wanted: Wanted) -> SuiteView:
     """With what a scan of its subsets says, where that was asked for."""
     from workbench import charts, data_views, profiles
 
-    drawn = charts.of_records(found.records, _talk) if wanted.eda else ()
+    runs = [*(record.identity for record in found.records), *found.planned]
+    drawn = charts.of_runs(runs, _talk) if wanted.eda else ()
     try:
-        checks = data_views.checks(found.records) if wanted.data else ()
+        checks = data_views.checks(runs, _talk) if wanted.data else ()
         pairs = [wanted.compare] if wanted.compare else []
-        compared = tuple(data_views.comparison(*pair, found.records) for pair in pairs)
+        compared = tuple(data_views.comparison(*pair, runs) for pair in pairs)
     except profiles.ProfileError as error:
         raise suite.SuiteError(str(error)) from None
     update = {"checks": checks, "comparisons": compared, "charts": drawn}

@@ -36,8 +36,8 @@ NEUTRAL: Final = frozenset(
         "deterministic", "evaluate_on", "evaluate_modalities", "evaluate_batch", "evaluate_train",
         "evaluate_limit", "pseudo_recall", "search", "search_depth",
         "search_precision", "search_probes", "corpus_memory_gib", "max_new_tokens", "scorers",
-        "siglip", "infer_on", "sample_submission", "predict_batch", "tta_scales", "tta_options",
-        "blank", "written", "ensemble",
+        "siglip", "infer_on", "sample_submission", "submission_file", "predict_batch", "tta_scales",
+        "tta_options", "blank", "written", "ensemble",
     )
 )  # fmt: skip
 """Settings that change no step: where data lie, how fast a step is, what is evaluated. Any other

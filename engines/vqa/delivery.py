@@ -13,12 +13,20 @@ from typing import Final
 
 from datasets_mm.build import Subset
 from engines.emitter import Emitter, EngineError, artifact
+from engines.protocol import Task
 from engines.vqa import evaluate, predictions, questions, submission
+from engines.vqa.params import Params
 from engines.vqa.predictions import Answer
 from engines.vqa.questions import Sample
 from engines.vqa.submission import SubmissionError
 
 FILE: Final = "submission.csv"
+"""Of one fold among several: the name that is asked for is that of their ensemble's."""
+
+
+def file_name(task: Task, params: Params) -> str:
+    """Name of the submission of a run that is no ensemble."""
+    return FILE if task == "train" and params.folds else params.submission_file
 
 
 def leave(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]) -> None:
@@ -48,9 +56,9 @@ def announce(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]
 
 
 def deliver(
-    emit: Emitter, run_dir: Path, answers: Sequence[Answer], file: str, subset: Subset
+    emit: Emitter, path: Path, answers: Sequence[Answer], file: str, subset: Subset
 ) -> None:
-    """Write submission.csv in the form that is asked for, and announce it.
+    """Write the submission, directly in the run's folder, and announce it.
 
     `file`: path of a sample_submission.csv; empty: the subset's own sample, or, where it has none,
     columns id and answer in the order of the data.
@@ -58,7 +66,6 @@ def deliver(
     Raises:
         EngineError: it would be no valid submission; then none is written.
     """
-    path = run_dir / FILE
     letters = {answer.id: answer.letter for answer in answers}
     try:
         sample = submission.read_sample(Path(file)) if file else questions.sample(subset)
@@ -67,5 +74,5 @@ def deliver(
             sample = Sample(("id", "answer"), tuple(letters))
         submission.write(path, letters, sample)
     except SubmissionError as error:
-        raise EngineError(f"{FILE} was not written: {error}") from None
-    emit.send(artifact(path, run_dir, "submission"))
+        raise EngineError(f"{path.name} was not written: {error}") from None
+    emit.send(artifact(path, path.parent, "submission"))

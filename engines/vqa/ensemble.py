@@ -78,7 +78,8 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         if name == params.infer_on:
             emit.phase("save", "submission")
             source = Source(Path(spec.cache_root), params.data_root, params.image_root or "")
-            deliver(emit, run_dir, answers, params.sample_submission, source.built(name, emit))
+            path = run_dir / params.submission_file
+            deliver(emit, path, answers, params.sample_submission, source.built(name, emit))
 
 
 def gather_held_out(folds: Sequence[Sibling]) -> HeldOut:

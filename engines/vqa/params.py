@@ -137,6 +137,13 @@ class _Answers(settings.Settings):
     sample_submission: str = Field(
         "", description="Path of sample_submission.csv, whose form and ids a submission has"
     )
+    submission_file: str = Field(
+        "submission.csv",
+        max_length=100,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.csv$",
+        description="Name of the submission in the run's folder, with the ending .csv; one fold of "
+        "several, whose ensemble has this name, writes submission.csv",
+    )
     predict_batch: int = Field(6, ge=1, le=4096, description="Questions answered at once")
     tta_scales: tuple[float, ...] = Field(
         (), description="Scales of the picture's sides that answers are averaged over, beside 1.0"

@@ -15,7 +15,7 @@ from engines.torchkit.looks import Monitor
 from engines.vqa.answers import answer_split
 from engines.vqa.context import Context
 from engines.vqa.data import Data, read_data
-from engines.vqa.delivery import deliver
+from engines.vqa.delivery import deliver, file_name
 from engines.vqa.evaluate import stratified
 from engines.vqa.params import SHAPING, Params
 from engines.vqa.prepare import Prepared, prepare
@@ -123,9 +123,8 @@ def answer(context: Context, data: Data, ready: Prepared) -> None:
         answers = answer_split(context, ready, chosen, name, key)
         if data.delivered is not None and name == last:
             context.emit.phase("save", "submission")
-            deliver(
-                context.emit, context.run_dir, answers, params.sample_submission, data.delivered
-            )
+            path = context.run_dir / file_name(context.spec.task, params)
+            deliver(context.emit, path, answers, params.sample_submission, data.delivered)
 
 
 def digest(model: Any) -> str:

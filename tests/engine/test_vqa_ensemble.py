@@ -12,7 +12,7 @@ import pytest
 from engines import protocol
 from engines.emitter import Emitter, EngineError, artifact
 from engines.protocol import Entry, RunSpec
-from engines.vqa import calibration, ensemble, predictions, questions, siblings
+from engines.vqa import calibration, delivery, ensemble, predictions, questions, siblings
 from engines.vqa.params import Params
 from engines.vqa.predictions import Answer
 
@@ -180,12 +180,23 @@ def test_files_are_announced_with_tables_for_the_report(house: Suite) -> None:
 
 
 def test_the_submission_has_the_form_of_the_sample(quiz: None, house: Suite) -> None:
-    house.run(infer_on=TEST)
-    lines = (house.folder / "submission.csv").read_text().splitlines()
+    house.run(infer_on=TEST, submission_file="submission_ensemble.csv")
+    lines = (house.folder / "submission_ensemble.csv").read_text().splitlines()
     mean = np.mean(house.shares, axis=0).argmax(1)
     assert lines[0] == "ID,Answer"
     assert lines[1:] == [f"t{n},{LETTERS[mean[n]]}" for n in reversed(range(120))]
-    assert house.said(protocol.Artifact)[-1].role == "submission"
+    last = house.said(protocol.Artifact)[-1]
+    assert (last.role, last.path) == ("submission", "submission_ensemble.csv")
+
+
+def test_one_fold_of_several_does_not_take_the_ensembles_name() -> None:
+    asked = Params(folds=3, submission_file="mine.csv")
+    assert delivery.file_name("train", asked) == "submission.csv"
+    assert delivery.file_name("infer", asked) == "mine.csv"
+    assert delivery.file_name("train", Params(submission_file="mine.csv")) == "mine.csv"
+    for name in ("../mine.csv", "mine", ".csv", "a/b.csv", ""):
+        with pytest.raises(ValueError, match="submission_file"):
+            Params(submission_file=name)
 
 
 def test_a_sample_of_other_ids_leaves_no_submission(

@@ -142,9 +142,10 @@ def test_a_trained_run_answers_other_questions(toy, tmp_path):
     sent = go(asked, tmp_path / "02-toy")
     assert len(lines(tmp_path / "02-toy", "asks_more")) == 6
     assert of_kind(sent, "plan")[0].steps == 0
-    infer = spec(toy, model="run:01-toy", task="infer", run_id="03-toy", subset="asks_more")
+    infer = spec(toy, model="run:01-toy", task="infer", run_id="03-toy", subset="asks_more",
+                 settings={"submission_file": "submission_single.csv"})  # fmt: skip
     go(infer, tmp_path / "03-toy")
-    submitted = (tmp_path / "03-toy/submission.csv").read_text().splitlines()
+    submitted = (tmp_path / "03-toy/submission_single.csv").read_text().splitlines()
     answers = {line["id"]: line["letter"] for line in lines(tmp_path / "02-toy", "asks_more")}
     assert dict(row.split(",") for row in submitted[1:]) == answers
 

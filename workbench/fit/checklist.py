@@ -71,8 +71,8 @@ def _files(spec: RunSpec) -> list[str]:
         found.append("adapter for PEFT: `bench_logs/SUITE/runs/RUN/checkpoints/adapter/`")
     if spec.engine == "vqa" and spec.params.get("infer_on"):
         found.append(
-            f"answers: `submission.csv` in the run's folder, one for every row of "
-            f"{spec.params['infer_on']}, in the order of the file"
+            f"answers: `{spec.params['submission_file']}` in the run's folder, one for every row "
+            f"of {spec.params['infer_on']}, in the order of the file"
         )
     return found
 

@@ -50,7 +50,7 @@ def test_a_report_draws_them_and_says_what_has_none(
     monkeypatch.setattr(profiles, "make", make)
     said: list[str] = []
     records = [_record("vqa_train"), _record("vqa_train"), _record("lost")]
-    shown = charts.of_records(records, said.append)
+    shown = charts.of_runs([one.identity for one in records], said.append)
     assert [(one.target, one.data_root) for one in wanted] == [
         ("vqa_train", Path("/data")), ("lost", Path("/data")),
     ]  # fmt: skip

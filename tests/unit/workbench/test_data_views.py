@@ -83,7 +83,9 @@ def test_the_full_check_is_a_part_of_the_report(monkeypatch: pytest.MonkeyPatch)
         record(identity={"subset": "okvqa_mm_train", "params": {"data_root": "/data"}}),
         record("02", identity={"subset": "okvqa_mm_train"}),
     ]
-    checks = data_views.checks(runs)
+    said: list[str] = []
+    checks = data_views.checks([run.identity for run in runs], said.append)
+    assert said == ["okvqa_mm_train: full check …"]
     assert [(w.target, w.data_root) for w in scanned] == [("okvqa_mm_train", Path("/data"))]
     page = report.render(SuiteView(name="s", checks=checks), "ko")
     fields = "question, image_path, passage_text, passage_image_path, passage_id"
