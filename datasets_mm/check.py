@@ -30,9 +30,13 @@ class Problem:
     what: str
     count: int
     places: tuple[str, ...] = ()
+    is_whole: bool = False
+    """Of the subset or file as a whole: it is not counted."""
 
     def sentence(self) -> str:
         """For a terminal."""
+        if self.is_whole:
+            return self.what
         places = ", ".join(self.places)
         more = ", …" if self.count > len(self.places) else ""
         return f"{self.count:,} × {self.what}" + (f": {places}{more}" if places else "")
@@ -42,7 +46,7 @@ def problems(profile: Profile, required: Sequence[str] = ()) -> list[Problem]:
     """Everything that is wrong. `required`: fields that must be filled in every record."""
     if not profile.records:
         return [
-            Problem("no record at all: these are no JSON lines in M2KR's fields", 1),
+            Problem("no record at all: these are no JSON lines in M2KR's fields", 1, is_whole=True),
             *_lines(profile),
         ]
     return [
@@ -132,8 +136,8 @@ def _corpus(profile: Profile) -> list[Problem]:
         what = "passage id with more than one text"
         found.append(Problem(what, profile.passages.ids_with_several_texts))
     if profile.corpus_rows == 0 and profile.form == "passages":
-        found.append(Problem("the corpus is empty", 1))
+        found.append(Problem("the corpus is empty", 1, is_whole=True))
     if profile.expected_rows not in (None, profile.records):
         what = f"{profile.records:,} records; the recipe expects {profile.expected_rows:,}"
-        found.append(Problem(what, 1))
+        found.append(Problem(what, 1, is_whole=True))
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
-from results import formats, rows
+from results import formats, phrases, rows
 from results.schema import RunRecord
 from results.view import Chart, SuiteView
 from results.words import say
@@ -78,22 +79,26 @@ def draw(view: SuiteView, lang: str = "en") -> dict[str, dict[str, bytes]]:
     panels = (("loss", _losses(view)), ("memory", _memories(view)))
     with mpl.rc_context(style):
         found = {name: drawn for name, some in panels if (drawn := _figure(name, some, spoken))}
-        return found | ({"data": drawn} if (drawn := _charts(view.charts)) else {})
+        return found | ({"data": drawn} if (drawn := _charts(view.charts, spoken)) else {})
 
 
-def _charts(charts: Sequence[Chart]) -> dict[str, bytes]:
-    """What subsets hold: one panel of bars a chart, with the share of each bar."""
+def _charts(charts: Sequence[Chart], lang: str) -> dict[str, bytes]:
+    """What subsets hold: one panel of bars a chart, with the share of each bar.
+
+    A row of panels is a subset where all have as many.
+    """
     shown = [chart for chart in charts if any(n for _, n in chart.bars)][:PANELS]
     if not shown:
         return {}
-    across = min(3, len(shown))
+    each = set(Counter(chart.subset for chart in shown).values())
+    across = each.pop() if each in ({2}, {3}) else min(3, len(shown))
     down = math.ceil(len(shown) / across)
     tallest = max(len(chart.bars) for chart in shown)
-    figure = Figure(figsize=(3.7 * across, (0.9 + 0.17 * tallest) * down), layout="constrained")
+    figure = Figure(figsize=(3.7 * across, (1.1 + 0.17 * tallest) * down), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(down, across, squeeze=False).flatten()
     for axis, chart in zip(axes, shown, strict=False):
-        _bars_panel(axis, chart)
+        _bars_panel(axis, chart, lang)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     if len(charts) > PANELS:
@@ -101,17 +106,20 @@ def _charts(charts: Sequence[Chart]) -> dict[str, bytes]:
     return {"svg": _bytes(figure, "svg"), "png": _bytes(figure, "png")}
 
 
-def _bars_panel(axis: Any, chart: Chart) -> None:
+def _bars_panel(axis: Any, chart: Chart, lang: str) -> None:
+    def words(text: str) -> str:
+        return phrases.localized(text, lang)[:TITLE] if lang == "ko" else _latin(text)
+
     labels, counts = zip(*chart.bars, strict=True)
     places, whole = range(len(labels)), sum(counts)
     axis.barh(places, counts, color=ACCENT, height=0.7)
-    axis.set_yticks(places, [_latin(label) for label in labels])
+    axis.set_yticks(places, [words(label) for label in labels])
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
     axis.set_axisbelow(True)
     axis.set_xlim(0, max(counts) * 1.25)
     axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    axis.set_title(_latin(f"{chart.subset} · {chart.title}"), color=INK)
+    axis.set_title(f"{_latin(chart.subset)}\n{words(chart.title)}", color=INK)
     for place, count in zip(places, counts, strict=True):
         axis.annotate(
             f"{100 * count / whole:.1f} %", (count, place), xytext=(3, 0), va="center",
