@@ -26,7 +26,7 @@ from results import (
     vqa,
 )
 from results.markdown import Table, code, escape, fenced, markdown
-from results.report import answers, captions, data, sections, story
+from results.report import answers, architecture, captions, data, sections, story
 from results.schema import RunRecord
 from results.view import SuiteView
 from results.words import cause, say
@@ -115,7 +115,8 @@ def _setup(view: SuiteView, lang: str) -> Iterator[str]:
     yield from _part("##", "story.choices", story.other_reasons(view, subsets), lang)
     yield from data.render(view, lang)
     yield f"## {say('report.setup', lang)}"
-    yield from _part("###", "report.models", sections.models(records, lang), lang)
+    shown = (architecture.drawings(records, lang), sections.models(records, lang))
+    yield from _part("###", "report.models", "\n\n".join(filter(None, shown)), lang)
     yield from _part("###", "report.environment", sections.environment(records, lang), lang)
     yield from _part("###", "report.fixed", sections.fixed_settings(records, lang), lang)
     yield from _part("###", "report.differing", sections.differing_settings(records, lang), lang)

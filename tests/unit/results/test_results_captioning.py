@@ -8,7 +8,7 @@ from pathlib import Path
 
 from results import captioning, report
 from results.markdown import markdown
-from results.report import captions
+from results.report import architecture, captions
 from results.schema import Exit, Identity, Metric
 from results.view import CaptionExample, SuiteView
 
@@ -151,3 +151,29 @@ def test_scores_are_a_row_each(make):
     assert table.columns[2].title == "E5-v2"
     assert len(table.rows) == 3
     assert captioning.splits([caption_run(make, "01-c", "x")]) == ["train", "heldout"]
+
+
+def test_the_architecture_is_drawn_with_every_projector(make):
+    facts = {
+        "vision": "CLIP at 336 px, frozen; 576 patches of 1,024, layer -2",
+        "llm": "Qwen3-8B, 252 linear layers in NF4, 5,120.0 MiB",
+    }
+    runs = [
+        caption_run(make, run_id, "").model_copy(update={"facts": {**facts, "projector": said}})
+        for run_id, said in (
+            ("01", "linear, 4,198,400 parameters, 576 tokens"),
+            ("02", "c_abstractor, 206,158,656 parameters, 144 tokens"),
+        )
+    ]
+    page = report.render(SuiteView(name="s", records=tuple(runs)), "ko")
+    block = page.partition("```text\n")[2].partition("\n```")[0].splitlines()
+    assert block[1].count(" ──▶ ") == 2
+    assert "Vision Encoder (frozen)" in block[1]
+    assert "Projector (학습)" in block[1]
+    drawn = "\n".join(block)
+    for line in ("linear, 4,198,400, 576 tokens", "c_abstractor, 206,158,656, 144 tokens",
+                 "patches", "Qwen3-8B", "5,120.0 MiB"):  # fmt: skip
+        assert line in drawn
+    assert len({architecture._cells(line) for line in block}) == 1, "a rectangle in cells"
+    bare = [caption_run(make, "01", "")]
+    assert "```text" not in report.render(SuiteView(name="s", records=tuple(bare)), "en")
