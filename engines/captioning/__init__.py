@@ -11,6 +11,7 @@ from typing import Final
 
 from engines.captioning.params import SHAPING, Params
 from engines.emitter import Emitter
+from engines.process_memory import collection_paused
 from engines.protocol import PhaseName, RunSpec, Task
 
 __all__ = ["FORM", "KNOBS", "NEEDS", "SHAPING", "SUMMARY", "TASKS", "Params", "run"]
@@ -28,6 +29,7 @@ KNOBS: Final[Mapping[PhaseName, str]] = {
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train and evaluate, evaluate, or caption, as the spec says."""
-    from engines.captioning import work
+    with collection_paused("torch"):
+        from engines.captioning import work
 
     work.run(spec, emit, run_dir)

@@ -23,6 +23,7 @@ from engines import exhaustion, models
 from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.models import Part
+from engines.process_memory import collection_paused
 from engines.torchkit import weights
 from engines.torchkit.configs import ATTENTION, read_config
 from engines.torchkit.pixels import pixel_statistics
@@ -206,8 +207,10 @@ def _kind(config: dict[str, Any], family: str) -> tuple[Any, Any]:
     import transformers
 
     name = {"clip": "CLIPVision", "siglip": "SiglipVision"}[family]
+    with collection_paused("transformers.modeling_utils"):
+        kind = getattr(transformers, f"{name}Model")
     sizes = getattr(transformers, f"{name}Config").from_dict(config.get("vision_config", config))
-    return getattr(transformers, f"{name}Model"), sizes
+    return kind, sizes
 
 
 def _from_folder(folder: Path, config: dict[str, Any], family: str) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from engines.emitter import Emitter
+from engines.process_memory import collection_paused
 from engines.protocol import PhaseName, RunSpec, Task
 from engines.retrieval.params import SHAPING, Params
 
@@ -31,6 +32,7 @@ objective, since the batch holds the negatives. A search holds the corpus, whate
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train and evaluate, or evaluate, as the spec says."""
-    from engines.retrieval import work
+    with collection_paused("torch"):
+        from engines.retrieval import work
 
     work.run(spec, emit, run_dir)

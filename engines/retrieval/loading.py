@@ -15,6 +15,7 @@ from torch import nn
 from engines import exhaustion
 from engines.emitter import EngineError
 from engines.models import ModelEntry
+from engines.process_memory import collection_paused
 from engines.retrieval import layers
 from engines.retrieval.encoder import DualEncoder, LateShape, parameter_counts, tower_counts
 from engines.retrieval.fusion import HEAD_WIDTH, FusionSizes, RecurrentFusion
@@ -30,7 +31,8 @@ FUSION_FACTS: Final = {
 
 def from_scratch(entry: ModelEntry, words: Words, params: Params) -> DualEncoder:
     """A small CLIP with fresh weights, for the vocabulary of `words`."""
-    from engines.retrieval import clip
+    with collection_paused("transformers.modeling_utils"):
+        from engines.retrieval import clip
 
     sizes = {**entry.architecture, "vocabulary": words.tokenizer.get_vocab_size()}
     return clip.from_scratch(sizes, params.image_size, params.max_tokens, params.temperature)
@@ -78,10 +80,12 @@ def _open(entry: ModelEntry, folder: Path, words: Words, temperature: float) -> 
         return openclip.from_folder(folder, temperature)
     statistics = pixel_statistics(folder)
     if entry.family == "siglip":
-        from engines.retrieval import siglip
+        with collection_paused("transformers.modeling_utils"):
+            from engines.retrieval import siglip
 
         return siglip.from_folder(folder, temperature, words.pad, *statistics)
-    from engines.retrieval import clip
+    with collection_paused("transformers.modeling_utils"):
+        from engines.retrieval import clip
 
     return clip.from_folder(folder, temperature, *statistics)
 

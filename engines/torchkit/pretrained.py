@@ -18,6 +18,7 @@ from torch import nn
 
 from engines import exhaustion
 from engines.emitter import EngineError
+from engines.process_memory import collection_paused
 from engines.torchkit import quantize, weights
 from engines.torchkit.configs import ATTENTION, read_config
 from engines.torchkit.precision import Precision
@@ -144,7 +145,9 @@ def refuse_unseeing(folder: Path) -> None:
     import transformers
 
     sizes = sizes_of(folder, SEEING)
-    if type(sizes) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+    with collection_paused("transformers.modeling_utils"):
+        known = transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if type(sizes) not in known:
         raise EngineError(
             f"{folder}: a '{sizes.model_type}' is no image-text-to-text model of transformers; "
             "take one, such as Qwen2.5-VL, LLaVA, SmolVLM or InternVL"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from engines.emitter import Emitter
+from engines.process_memory import collection_paused
 from engines.protocol import PhaseName, RunSpec, Task
 from engines.vqa.params import SHAPING, Params
 
@@ -32,6 +33,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
 
         ensemble.run(spec, emit, run_dir)
         return
-    from engines.vqa import work
+    with collection_paused("torch"):
+        from engines.vqa import work
 
     work.run(spec, emit, run_dir)
