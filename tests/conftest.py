@@ -1,5 +1,10 @@
-"""What holds for all tests: which warnings of a GPU are no errors; Ctrl-C is not ignored."""
+"""What holds for all tests: which warnings of a GPU are no errors; Ctrl-C is not ignored.
 
+Garbage collection is paused while test modules import torch and its like, and what they made is
+never searched: tests make much garbage of their own, and each full search went through all of it.
+"""
+
+import gc
 import re
 import signal
 
@@ -22,6 +27,7 @@ the allocator on other systems than Linux."""
 
 def pytest_configure() -> None:
     """A shell ignores SIGINT for what it starts with `&`, and commands under test inherit that."""
+    gc.disable()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,3 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for message in ONLY_ON_A_GPU:
                 pattern = re.escape(message).replace(":", r"\x3a")  # a colon ends the message
                 item.add_marker(pytest.mark.filterwarnings(f"ignore:{pattern}:UserWarning"))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
