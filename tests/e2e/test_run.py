@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -133,7 +134,7 @@ def test_detach_attach_ps_and_stop(here: Path) -> None:
     assert folder.name == name
     assert name in workbench(here, "ps").stdout
     watcher = start(here, "attach", name)
-    time.sleep(1.0)
+    assert select.select([watcher.stdout, watcher.stderr], [], [], 20)[0], "its first words"
     watcher.send_signal(2)  # Ctrl-C only detaches
     assert watcher.wait(timeout=20) == 0
     watcher.communicate()

@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_slice_of_the_soak() -> None:
-    command = [sys.executable, "-m", "benchmarks.soak", "--seconds", "45", "--runs", "2"]
+    command = [
+        sys.executable, "-m", "benchmarks.soak", "--kills", "4", "--seconds", "45", "--runs", "2"
+    ]  # fmt: skip
     done = subprocess.run(
         [*command, "--seed", "7"], cwd=ROOT, capture_output=True, text=True, check=False
     )
