@@ -150,10 +150,13 @@ PROBE = ["run", "-e", "probe", "-d", "none", "-m", "none", "--set", "rounds=1", 
 
 
 def test_the_command_goes_on_after_kill_9_of_the_warden(house: House) -> None:
-    words = [*PROBE, "delay_seconds=0.05", "--set", "steps=120", "--seed", "1", "--seed", "2"]
+    words = [*PROBE, "delay_seconds=0.05", "--set", "steps=40", "--seed", "1", "--seed", "2"]
     name = command(house, *words, "--detach").stdout.strip()
     folder = house.logs / name
     house.until_step(folder)
+    pid = suite.Reader(folder).poll().runs[0].state.pid
+    assert pid
+    os.kill(pid, signal.SIGSTOP)  # it does not end before its warden does
     refused = command(house, "resume", name)
     assert refused.returncode == 2
     assert f"warden {house.warden_pid(folder)} on" in refused.stderr
