@@ -12,7 +12,7 @@ from PIL import Image
 from textual.widgets import Static
 
 from datasets_mm.build import build
-from tests.tui.conftest import screen_text, sizes, until
+from tests.tui.conftest import screen_text, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.data import DataScreen
 from workbench.tui.screens.sample import SampleScreen
@@ -54,9 +54,8 @@ def grid(app: WorkbenchApp, name: str) -> Grid:
     return app.screen.query_one(f"#{name}", Grid)
 
 
-@sizes
-async def test_describe_mark_and_diff_by_keys(app: WorkbenchApp, built: None, size) -> None:
-    async with app.run_test(size=size) as pilot:
+async def test_describe_mark_and_diff_by_keys(app: WorkbenchApp, built: None) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("4")
         await until(pilot, lambda: "aa_first" in screen_text(pilot))
         assert isinstance(app.screen, DataScreen)

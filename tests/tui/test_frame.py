@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tui.conftest import ready, screen_text, sizes, until
+from tests.tui.conftest import ready, screen_text, until
 from workbench.tui.app import WorkbenchApp, refusal
 from workbench.tui.screens.dialogs import Help
 from workbench.tui.screens.live import LiveScreen
@@ -13,9 +13,8 @@ from workbench.tui.screens.results import ResultsScreen
 from workbench.tui.widgets.grid import Grid
 
 
-@sizes
-async def test_help_and_modes(app: WorkbenchApp, size) -> None:
-    async with app.run_test(size=size) as pilot:
+async def test_help_and_modes(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
         for key, kind in (("2", LiveScreen), ("3", ResultsScreen), ("1", PlanScreen),
                           ("f2", LiveScreen), ("f1", PlanScreen)):  # fmt: skip
             await pilot.press(key)
@@ -27,9 +26,8 @@ async def test_help_and_modes(app: WorkbenchApp, size) -> None:
         await until(pilot, lambda: not app.is_running)
 
 
-@sizes
-async def test_mouse_clicks_do_what_keys_do(app: WorkbenchApp, size) -> None:
-    async with app.run_test(size=size) as pilot:
+async def test_mouse_clicks_do_what_keys_do(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
         screen = await ready(pilot, app)
         grid = screen.query_one("#subsets", Grid)
         first = grid.keys[grid.scroll_offset.y]

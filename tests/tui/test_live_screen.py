@@ -92,33 +92,32 @@ async def test_new_journal_lines_appear(app: WorkbenchApp, log_root: Path) -> No
         await until(pilot, lambda: live_of(app).query_one("#queue", Grid).cursor == 1)
 
 
-@pytest.mark.parametrize(
-    ("keys", "do", "run"),
-    [
-        (["s"], "stop", None),
-        (["k"], "skip", "03-retrieval-evqa_train-tinyclip-61m"),
-        (["down", "c"], "cancel", "04-retrieval-oven_train-tinyclip-61m"),
-        (["h"], "hold", None),
-    ],
+STEERING = (
+    ("k", "skip", "03-retrieval-evqa_train-tinyclip-61m"),
+    ("h", "hold", None),
+    ("s", "stop", None),
+    ("c", "cancel", "04-retrieval-oven_train-tinyclip-61m"),
 )
-async def test_steering_asks_then_writes_one_command(
-    app: WorkbenchApp, log_root: Path, keys: list[str], do: str, run: str | None
-) -> None:
-    folder = canned.busy_root(log_root)
+"""Key, order, and its run. What is queued, the last, must be looked at first."""
+
+
+async def test_steering_asks_then_writes_one_command(app: WorkbenchApp, log_root: Path) -> None:
+    folder, place = canned.busy_root(log_root), 0
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: live_of(app).snapshot is not None)
-        await pilot.press(*keys)
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
-        await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, LiveScreen))
-        assert suite.read_commands(folder, 0)[0] == []
-        await pilot.press(keys[-1])
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
-        await pilot.press("y")
-        await until(pilot, lambda: suite.read_commands(folder, 0)[0])
-        (told,) = suite.read_commands(folder, 0)[0]
-        assert (told.do, told.run) == (do, run)
+        for key, do, run in STEERING:
+            if do == "cancel":
+                await pilot.press("down")
+            for answer in "ny":
+                assert suite.read_commands(folder, place)[0] == []
+                await pilot.press(key)
+                await until(pilot, lambda: isinstance(app.screen, Confirm))
+                await pilot.press(answer)
+                await until(pilot, lambda: isinstance(app.screen, LiveScreen))
+            await until(pilot, lambda at=place: suite.read_commands(folder, at)[0])
+            (told,), place = suite.read_commands(folder, place)
+            assert (told.do, told.run) == (do, run)
 
 
 async def test_a_held_suite_goes_on_with_the_same_key(app: WorkbenchApp, log_root: Path) -> None:
@@ -150,9 +149,8 @@ async def test_suites_are_chosen_from_a_list_and_by_brackets(
         await until(pilot, lambda: live_of(app).folder == busy)
 
 
-@sizes
-async def test_empty_log_root_says_what_to_do(app: WorkbenchApp, size) -> None:
-    async with app.run_test(size=size) as pilot:
+async def test_empty_log_root_says_what_to_do(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: "No suite yet." in screen_text(pilot))
         await pilot.press("s", "k", "c", "h", "f", "o")
@@ -264,7 +262,7 @@ async def test_charts_stand_in_two_rows_where_there_is_height(
         assert len({chart.region.y for chart in shown}) == rows
 
 
-@pytest.mark.parametrize("size", [(40, 10), (79, 40), (120, 23)])
+@pytest.mark.parametrize("size", [(79, 40), (120, 23)])
 async def test_a_screen_that_is_too_small_says_so(
     app: WorkbenchApp, log_root: Path, size: tuple[int, int]
 ) -> None:

@@ -35,9 +35,8 @@ async def test_plan_starts_from_a_preset_and_shows_its_runs(app: WorkbenchApp, s
             assert "schema = 1" in text
 
 
-@sizes
-async def test_plan_by_keys_alone(app: WorkbenchApp, size) -> None:
-    async with app.run_test(size=size) as pilot:
+async def test_plan_by_keys_alone(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
         screen = await ready(pilot, app)
         grid = screen.query_one("#subsets", Grid)
         assert screen.focused is grid

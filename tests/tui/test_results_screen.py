@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.tui import canned
-from tests.tui.conftest import screen_text, sizes, until
+from tests.tui.conftest import screen_text, until
 from workbench.tui import command
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import Choose
@@ -16,10 +16,9 @@ from workbench.tui.screens.results import ResultsScreen
 from workbench.tui.widgets.grid import Grid
 
 
-@sizes
-async def test_results_sort_filter_and_detail(app: WorkbenchApp, log_root: Path, size) -> None:
+async def test_results_sort_filter_and_detail(app: WorkbenchApp, log_root: Path) -> None:
     canned.write_records(log_root, 60)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=(120, 36)) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "60 runs · newest first" in screen_text(pilot))
         await pilot.press("slash", *"oven nano", "enter")
@@ -53,24 +52,22 @@ async def test_new_records_appear_by_themselves(
         await until(pilot, lambda: "1 run · newest" in screen_text(pilot))
 
 
-@pytest.mark.parametrize(("choice", "ending"), [("home", "md"), ("end", "csv")])
-async def test_what_is_shown_is_exported(
-    app: WorkbenchApp, log_root: Path, choice: str, ending: str
-) -> None:
+async def test_what_is_shown_is_exported(app: WorkbenchApp, log_root: Path) -> None:
     canned.write_records(log_root, 20)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "20 runs" in screen_text(pilot))
         await pilot.press("slash", *"oven", "enter")
         shown = len(app.screen.query_one("#records", Grid).rows)
-        await pilot.press("x")
-        await until(pilot, lambda: isinstance(app.screen, Choose))
-        await pilot.press(choice, "enter")
-        await until(pilot, lambda: list((log_root / "exports").glob(f"*.{ending}")))
-        (file,) = (log_root / "exports").iterdir()
-        await until(pilot, file.read_text)
-        extra = 2 if ending == "md" else 1
-        assert len(file.read_text().splitlines()) == shown + extra
+        for choice, ending, head in (("home", "md", 2), ("end", "csv", 1)):
+            await pilot.press("x")
+            await until(pilot, lambda: isinstance(app.screen, Choose))
+            await pilot.press(choice, "enter")
+            files = (log_root / "exports").glob
+            await until(pilot, lambda at=f"*.{ending}", files=files: list(files(at)))
+            (file,) = files(f"*.{ending}")
+            await until(pilot, file.read_text)
+            assert len(file.read_text().splitlines()) == shown + head
 
 
 async def test_a_newer_schema_is_refused_in_a_sentence(app: WorkbenchApp, log_root: Path) -> None:
