@@ -18,18 +18,14 @@ from engines.torchkit import rehearsal, shipped
 from tests.engine.captioning_step import Shape, looked, measured, written
 
 SHAPES = (
-    Shape("linear, 4-bit", {}),
     Shape("c_abstractor, checkpointing, auto", {"projector": "c_abstractor", "projector_tokens": 9,
                                                 "projector_hidden": 128, "checkpointing": True,
                                                 "precision": "auto"}),
     Shape("mlp2x, whole", {"projector": "mlp2x", "quantize": "none"}),
-    Shape("perceiver, checkpointing", {"projector": "perceiver", "projector_depth": 2,
-                                       "projector_tokens": 16, "checkpointing": True}),
-    Shape("c_abstractor, accumulation", {"projector": "c_abstractor", "projector_tokens": 9,
-                                         "projector_hidden": 128, "accumulation": 3}),
     Shape("8 frames, checkpointing, accumulation", {"checkpointing": True, "accumulation": 2},
           frames=8),
     Shape("projector alone, perceiver of 8 frames", {"lora_rank": 0, "projector": "perceiver",
+                                                     "projector_depth": 2, "projector_tokens": 16,
                                                      "projector_hidden": 256}, frames=8),
     Shape("rank 64, long captions", {"lora_rank": 64, "batch": 2}, tokens=64),
     Shape("pixels in every step, 4 frames", {"feature_cache": False, "vision_batch": 16},

@@ -19,25 +19,23 @@ from tests.engine.retrieval_step import PASSAGES, Shape, measured, said
 RECURRENT = {"layer_fusion": "recurrent", "layers": (3, 7, 11), "fusion_width": 64,
              "fusion_queries": 8, "late_width": 32}  # fmt: skip
 SHAPES = (
-    Shape("clip", "clip", {"batch": 64, "layers": (3, 7, 11)}),
     Shape("accumulation, EMA", "clip", {"batch": 32, "accumulation": 2, "ema": 0.99}),
     Shape("master weights", "clip",
           {"batch": 64, "layers": (3, 7, 11), "precision": "bf16",
            "mixed_precision": "master_weights"}),
-    Shape("GradCache", "clip", {"batch": 64, "grad_cache_chunk": 32}),
     Shape("late", "clip", {"batch": 16, "scoring": "late"}),
     Shape("recurrent, frozen towers", "clip", {**RECURRENT, "freeze_towers": True}),
     Shape("recurrent, late, GradCache", "clip",
-          {**RECURRENT, "scoring": "late", "grad_cache_chunk": 8}),
+          {**RECURRENT, "scoring": "late", "batch": 8, "grad_cache_chunk": 4}),
     Shape("siglip, sigmoid loss", "siglip", {"batch": 64, "loss": "sigmoid"}),
     Shape("siglip2, naflex", "naflex", {"batch": 64}),
-    Shape("open_clip, fastvit", "fastvit", {"batch": 8}),
+    Shape("open_clip, fastvit", "fastvit", {"batch": 4}),
     Shape("open_clip, its own vit", "plain-vit", {"batch": 64}),
     Shape("open_clip, timm vit", "timm-vit", {"batch": 16}),
     Shape("cached features", "frozen", {"batch": 256}),
     Shape("evaluation", "clip", {"evaluate_batch": 256}, phase="predict"),
     Shape("evaluation, late", "siglip", {"evaluate_batch": 64, "scoring": "late"}, phase="predict"),
-    Shape("evaluation, recurrent", "clip", {**RECURRENT, "evaluate_batch": 64}, phase="predict"),
+    Shape("evaluation, recurrent", "clip", {**RECURRENT, "evaluate_batch": 32}, phase="predict"),
     Shape("evaluation, open_clip", "plain-vit", {"evaluate_batch": 64}, phase="predict"),
 )  # fmt: skip
 PACKAGED = "efficientnet_lite_pytorch"

@@ -199,11 +199,13 @@ def test_two_ranks_with_master_weights_learn_what_one_process_does(toy_odd, star
 
 
 @pytest.mark.skipif(NO_DEMO, reason="needs the demo extra")
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_run_resumes_bitwise(toy_with_heads, undisturbed, start, workers):
-    """kill -9 at a step drawn at random, in the middle of an epoch or not; dropout and all."""
-    at = random.Random(f"alone {workers}").randrange(4, 18)
-    folder = start("heads", workers=workers, **HARD)
+def test_a_killed_run_resumes_bitwise(toy_with_heads, undisturbed, start):
+    """kill -9 at a step drawn at random, in the middle of an epoch or not; dropout and all.
+
+    With two loader workers, which `undisturbed` has not.
+    """
+    at = random.Random("alone 2").randrange(4, 18)
+    folder = start("heads", workers=2, **HARD)
     killed = engine(folder, f"{at} self SIGKILL")
     assert (killed.code, killed.failed) == (-9, None)
     assert len(killed.losses) >= at - 1, "the last window may not have been closed"
@@ -216,7 +218,7 @@ def test_a_killed_run_resumes_bitwise(toy_with_heads, undisturbed, start, worker
 @pytest.fixture(scope="module")
 def undisturbed(toy_with_heads, start):
     """Folder and end of a run of one process that nobody disturbed."""
-    folder = start("heads", **HARD)
+    folder = start("heads", workers=0, **HARD)
     ended = engine(folder)
     assert ended.code == 0
     assert len(ended.losses) == HARD["max_steps"]
@@ -237,7 +239,7 @@ def continues(resumed, before, whole) -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(NO_DEMO, reason="needs the demo extra")
 def test_two_ranks_survive_what_kills_them(toy_with_heads, start):
-    """The agent is killed, then a rank, then all are stopped; losses as if nothing had been.
+    """A rank is killed, then all are stopped; losses as if nothing had been.
 
     With dropout, so generators of both ranks must come back.
     """
@@ -246,21 +248,17 @@ def test_two_ranks_survive_what_kills_them(toy_with_heads, start):
     whole = engine(quiet)
     assert whole.code == 0
 
-    no_agent = engine(folder, "5 parent SIGKILL")
-    assert (no_agent.code, no_agent.failed) == (-9, None)
-
-    no_rank = engine(folder, "7 rank1 SIGKILL", attempt=2)
+    no_rank = engine(folder, "7 rank1 SIGKILL")
     assert no_rank.code == 1
     assert no_rank.failed.error == "rank 1 was ended by SIGKILL; see ranks/rank1.log"
-    continues(no_rank, no_agent, whole)
 
-    stopped = engine(folder, "4 parent SIGTERM", attempt=3)
+    stopped = engine(folder, "4 parent SIGTERM", attempt=2)
     assert (stopped.code, stopped.failed.hint) == (143, "stopped")
     continues(stopped, no_rank, whole)
     saved = [p.name for p in (folder / "checkpoints").glob("step-*")]
     assert saved == [f"step-{max(stopped.losses):09d}"], "one checkpoint, of the last step done"
 
-    rest = engine(folder, attempt=4)
+    rest = engine(folder, attempt=3)
     assert rest.code == 0
     continues(rest, stopped, whole)
     assert min(rest.losses) == max(stopped.losses) + 1, "nothing is done twice after a stop"

@@ -1,13 +1,14 @@
 """VQA with what all training engines share: costing runs, several processes, torch.compile."""
 
-import shutil
-
 import pytest
+import torch
+from torch._dynamo.utils import counters
 
+from engines import emitter
 from engines.protocol import Probe
+from engines.torchkit import measure
 from tests.engine import jointly, toys, vlm_kinds, vqa_toy
 from tests.engine.vqa_toy import go, lines, spec
-from tests.fixtures.engine_process import engine
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
@@ -69,25 +70,32 @@ def test_two_ranks_equal_one_process_with_the_joint_batch(folder, tmp_path):
     assert two[0]["probabilities"] == pytest.approx(one[0]["probabilities"], abs=1e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler here")
-def test_a_compiled_model_trains_alike(folder, tmp_path):
-    """Sequences of several lengths. In a process of its own: torch's compiler warns of itself."""
-    ends = []
-    for name in ("plain", "fast"):
-        settings = {**QUIET, "max_steps": 3, "compile": name == "fast"}
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "spec.json").write_text(
-            spec(folder, settings=settings).model_dump_json()
-        )
-        ends.append(engine(tmp_path / name))
-    plain, fast = ends
-    assert plain.code == fast.code == 0
-    names = [[m.name for m in end.kinds("phase")] for end in ends]
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
+def test_a_compiled_model_trains_alike(folder, tmp_path, monkeypatch):
+    """Sequences of several lengths, traced forward and backward; test_retrieval_compiled.py has
+    the real compiler behind that."""
+    compiled = []
+
+    def traced(module, **how):
+        compiled.append(how)
+        inner(module, **how, backend="aot_eager")
+
+    inner = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    monkeypatch.setattr(measure, "MAX_WINDOW_STEPS", 1)
+    monkeypatch.setattr(emitter, "STEP_INTERVAL_SECONDS", 0.0)
+    torch._dynamo.reset()
+    plain, fast = (
+        go(spec(folder, settings={**QUIET, "max_steps": 3, "compile": it}), tmp_path / str(it))
+        for it in (False, True)
+    )
+    assert compiled == [{"dynamic": True}]
+    assert counters["stats"]["unique_graphs"] > 0
+    names = [[m.name for m in sent if m.kind == "phase"] for sent in (plain, fast)]
     assert names[1][names[1].index("compile") + 1] in ("warmup", "train")
     assert "compile" not in names[0]
-    assert list(fast.losses.values()) == pytest.approx(list(plain.losses.values()), rel=1e-4)
-    assert len(plain.losses) == 3
-    one, two = (lines(tmp_path / name, "validation") for name in ("plain", "fast"))
+    assert losses(fast) == pytest.approx(losses(plain), rel=1e-4)
+    assert len(losses(plain)) == 3
+    one, two = (lines(tmp_path / str(it), "validation") for it in (False, True))
     assert two[0]["probabilities"] == pytest.approx(one[0]["probabilities"], abs=1e-3)
+    torch._dynamo.reset()
