@@ -11,10 +11,13 @@ from datasets_mm.build import Subset, build
 
 
 @pytest.fixture(scope="session")
-def kb_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache root in which OpenMoji-KB is built once (7 s on two cores)."""
+def kb_cache(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A cache root in which OpenMoji-KB is built once (7 s on two cores) for all test processes."""
     pytest.importorskip("resvg_py", reason="the [demo] extra is not installed")
-    return tmp_path_factory.mktemp("cache")
+    own = tmp_path_factory.getbasetemp()
+    cache = (own if worker_id == "master" else own.parent) / "kb"
+    cache.mkdir(exist_ok=True)
+    return cache
 
 
 @pytest.fixture(scope="session")
