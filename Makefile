@@ -38,9 +38,11 @@ benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/tui_start.py
 
-# Any bytes as JSON lines, Parquet, tables, captions and videos: half an hour.
+# Any bytes as JSON lines, Parquet, tables, captions and videos: half an hour. Then any command in
+# several odd environments at once: some minutes.
 fuzz: $(STAMP)
 	FUZZ_SECONDS=1800 $(BIN)/python -m pytest -q -n 0 tests/unit/datasets_mm/test_fuzz_files.py
+	WORKBENCH_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -q -n 0 --timeout 1800 tests/attacks/test_odd_environments.py -k several
 
 # 200 random kill -9s over a real suite: about half an hour on two idle cores.
 soak: $(STAMP)

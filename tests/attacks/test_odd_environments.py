@@ -126,7 +126,7 @@ def test_a_run_in_an_odd_environment(tmp_path: Path, oddity: Oddity) -> None:
 
 
 @settings(
-    max_examples=int(os.environ.get("WORKBENCH_FUZZ_EXAMPLES", "12")), deadline=None,
+    max_examples=int(os.environ.get("WORKBENCH_FUZZ_EXAMPLES", "8")), deadline=None,
     suppress_health_check=list(HealthCheck), derandomize=True,
 )  # fmt: skip
 @given(
