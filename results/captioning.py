@@ -26,12 +26,22 @@ STUDY: Final = (
 )
 """The study's columns, and how the names of the metrics begin that fill them."""
 
+PROJECTORS: Final = {
+    "linear": "Linear", "mlp2x": "MLP-2L", "c_abstractor": "C-Abstractor", "perceiver": "Perceiver",
+}  # fmt: skip
+"""What the study calls the projectors, by the setting."""
+
 _PARAMETERS: Final = re.compile(r"^([\w-]+), ([\d,]+) parameters")
 
 
 def of(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The captioning runs."""
     return [r for r in records if r.identity.engine == ENGINE]
+
+
+def projector_title(kind: object) -> str:
+    """`C-Abstractor` of `c_abstractor`; another name stays itself, none is a dash."""
+    return PROJECTORS.get(str(kind), str(kind)) if kind else "–"
 
 
 def splits(records: Sequence[RunRecord]) -> list[str]:
@@ -73,7 +83,7 @@ def experiments(
 
     body = [
         (
-            _name(r.identity, rows.flags(r, lang)), *_projector(r), *_study(r, lang),
+            _name(r.identity, rows.flags(r, lang)), *_projector(r, lang), *_study(r, lang),
             *ends(r.identity, "done" if r.exit.cause == "completed" else r.exit.cause),
         )
         for r in found
@@ -81,7 +91,8 @@ def experiments(
     nothing = Cell("–", "value")
     body += [
         (
-            _name(i, ()), Cell(str(i.params.get("projector", "–"))), *[nothing] * (2 + len(STUDY)),
+            _name(i, ()), Cell(projector_title(i.params.get("projector"))),
+            *[nothing] * (2 + len(STUDY)),
             *ends(i, "waiting"),
         )
         for i in waiting
@@ -125,19 +136,21 @@ def _title(identity: Identity) -> str:
     return re.sub(r"[^\w .+·-]", "?", said)
 
 
-def _projector(record: RunRecord) -> tuple[Cell, Cell]:
+def _projector(record: RunRecord, lang: str) -> tuple[Cell, Cell]:
     """Kind and measured number of parameters, from what the engine said of its model."""
     found = _PARAMETERS.match(record.facts.get("projector", ""))
     if found is None:
-        kind = str(record.identity.params.get("projector", "–"))
-        return Cell(kind), Cell("not reached", "unknown")
-    return Cell(found[1]), Cell(formats.parameters(int(found[2].replace(",", ""))), "value")
+        kind = projector_title(record.identity.params.get("projector"))
+        return Cell(kind), Cell(say("not reached", lang), "unknown")
+    return Cell(projector_title(found[1])), Cell(
+        formats.parameters(int(found[2].replace(",", ""))), "value"
+    )
 
 
 def _study(record: RunRecord, lang: str) -> tuple[Cell, ...]:
     others = [split for split in splits([record]) if split != "train"] or splits([record])
     if not others:
-        return (Cell("–", "value"), *[Cell("not reached", "unknown")] * len(STUDY))
+        return (Cell("–", "value"), *[Cell(say("not reached", lang), "unknown")] * len(STUDY))
     split = others[-1]
     own = [m for m in record.metrics if m.split == split]
     flags = (say("captions.collapse", lang),) if collapsed(record, split) else ()

@@ -104,7 +104,7 @@ def terminal(table: Table) -> str:
         return "\n".join(remarks) + "\n"
     titles = [c.title for c in table.columns]
     rows = [titles, *([plain(cell) for cell in row] for row in table.rows)]
-    widths = [max(_width(row[i]) for row in rows) for i in range(len(titles))]
+    widths = [max(text_width(row[i]) for row in rows) for i in range(len(titles))]
     lines = [_aligned(row, widths, table.columns) for row in rows]
     lines.insert(1, "  ".join("─" * width for width in widths))
     return "\n".join([*lines, *remarks]) + "\n"
@@ -151,12 +151,13 @@ def _row(cells: Iterable[str]) -> str:
 def _aligned(row: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
     cells = []
     for text, width, column in zip(row, widths, columns, strict=True):
-        gap = " " * (width - _width(text))
+        gap = " " * (width - text_width(text))
         cells.append(gap + text if column.right else text + gap)
     return "  ".join(cells).rstrip()
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
+    """Columns on a terminal: letters of East Asia take two, combining marks none."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 

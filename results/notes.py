@@ -21,11 +21,11 @@ NOTES_SCHEMA: Final = 1
 
 Kind = Literal[
     "finding", "state", "tag", "tombstone", "title", "goal", "background", "reason", "next",
-    "event", "conclusion", "withdrawn",
+    "event", "link", "conclusion", "withdrawn",
 ]  # fmt: skip
 SINGLE: Final = ("title", "goal", "background", "conclusion")
 """Kinds of which the last note counts; an empty text takes it back."""
-SUITE_ONLY: Final = (*SINGLE, "reason", "next", "event")
+SUITE_ONLY: Final = (*SINGLE, "reason", "next", "event", "link")
 """Kinds that are said of a whole suite."""
 
 
@@ -33,7 +33,7 @@ class Note(Part):
     """One line of notes.jsonl.
 
     An empty `text` takes back an earlier state, tombstone or text of a kind in `SINGLE`, `-word` an
-    earlier tag; `withdrawn` takes back the finding, next step or event of just that text.
+    earlier tag; `withdrawn` takes back the finding, next step, event or link of just that text.
     """
 
     schema_number: int = Field(default=NOTES_SCHEMA, alias="schema")
@@ -43,7 +43,8 @@ class Note(Part):
     kind: Kind
     text: str
     about: str = ""
-    """Of a reason: the subset, model or variant that it is for; empty: the choice as a whole."""
+    """Of a reason: the subset, model or variant that it is for; empty: the choice as a whole. Of a
+    link: where it leads, a relative path or an address."""
     date: str = ""
     """Of an event: when it was, as a person writes it."""
     wall: float = 0.0
@@ -102,6 +103,9 @@ def _with(standing: Standing, note: Note) -> Standing:
         case "event":
             events = (*standing.events, (note.date, note.text))
             return standing.model_copy(update={"events": events})
+        case "link":
+            links = (*standing.links, (note.about, note.text))
+            return standing.model_copy(update={"links": links})
         case "reason":
             reasons = {k: v for k, v in standing.reasons.items() if k != note.about}
             reasons |= {note.about: note.text} if note.text else {}
@@ -127,5 +131,6 @@ def _without(standing: Standing, text: str) -> Standing:
             "findings": tuple(one for one in standing.findings if one != text),
             "next_steps": tuple(one for one in standing.next_steps if one != text),
             "events": tuple(one for one in standing.events if one[1] != text),
+            "links": tuple(one for one in standing.links if text not in one),
         }
     )

@@ -97,15 +97,20 @@ def table(
 
 
 def applied(records: Sequence[RunRecord], lang: str = "en") -> Table | None:
-    """Optimization, purpose, the labelled runs that have it on; None without a labelled run."""
+    """Optimization, purpose, effect, the labelled runs that have it on; None without such a run."""
     labelled = _labelled(records)
     found = {name: where for name in known() if (where := applied_in(name, labelled))}
     if not found:
         return None
-    heads = ("optimization alone", "purpose", "applied in")
+    heads = ("optimization alone", "purpose", "effect", "applied in")
     columns = tuple(Column(say(f"optimization.{head}", lang)) for head in heads)
     body = tuple(
-        (Cell(_name(known()[name], lang)), _purpose(known()[name], lang), Cell(", ".join(where)))
+        (
+            Cell(_name(known()[name], lang)),
+            _purpose(known()[name], lang),
+            Cell(known()[name]["effect" if lang == "en" else f"effect_{lang}"]),
+            Cell(", ".join(where)),
+        )
         for name, where in found.items()
     )
     return Table(columns, body, (Cell(say("optimization.applied remark", lang), "value"),))

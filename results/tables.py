@@ -214,7 +214,7 @@ def _forecast_total(records: Sequence[RunRecord], lang: str) -> str:
 def _measured_total(records: Sequence[RunRecord], lang: str) -> str:
     readings = [r.timing.end_to_end_seconds.value for r in records]
     known = [value for value in readings if value is not None]
-    about = say("about", lang).format(formats.spoken(sum(known), lang))
+    about = say("about", lang).format(formats.spoken(sum(known), lang)) if known else "n/a"
     parts = [formats.clock(value) for value in known]
     if len(parts) > PARTS:
         runs = say("runs in all", lang).format(len(parts))

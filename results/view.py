@@ -140,6 +140,8 @@ class SuiteWords(View):
     next_steps: tuple[str, ...] = ()
     events: tuple[tuple[str, str], ...] = ()
     """(date, what happened), in the order in which they were noted."""
+    links: tuple[tuple[str, str], ...] = ()
+    """(where it leads, what it holds) of documents beside the report."""
     reasons: dict[str, str] = {}
     """Why it was chosen, by subset, model or variant; under `""` of the choice as a whole."""
 

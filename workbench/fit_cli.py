@@ -205,7 +205,7 @@ class _Shown:
         return roomy and verdict.worst(need, self.where).fits
 
     def _tables(self, steps: Steps | None, need: Need | None, *, markdown: bool) -> None:
-        from workbench.fit import forecast, table
+        from workbench.fit import checklist, forecast, table
         from workbench.fit.verdict import Host
 
         spec, where = self.spec, self.where
@@ -216,6 +216,8 @@ class _Shown:
             _print(table.of_steps(steps, self.origins), markdown=markdown)
         else:
             _say("steps: the subset's rows are not known here; give --rows", markdown=markdown)
+        if kept := checklist.settings(spec.params):
+            _say_list("Settings of training and prediction", kept, markdown=markdown)
         if isinstance(where, Host):
             _say("no GPU here and none named: memory is the host's; --gpu A10G asks about a GPU",
                  markdown=markdown)  # fmt: skip

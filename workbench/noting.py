@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from engines.protocol import RunSpec
 from results import notes
@@ -104,6 +105,31 @@ def add_reason(log_root: Path, key: tuple[str, str], text: str) -> None:
     add(log_root, key, "reason", why, about=about)
 
 
+def add_link(log_root: Path, key: tuple[str, str], text: str) -> None:
+    """Note `WHERE TEXT`, a document beside the report: a path or an address, then what it holds.
+
+    Raises:
+        NoteError: there is no such first word; else see `add`.
+        OSError: see `add`.
+    """
+    where, _, holds = text.strip().partition(" ")
+    if not leads_somewhere(where):
+        raise NoteError(
+            f"a link begins with a relative path or an http address, and '{where}' is neither; "
+            "write 'details.md What it holds'"
+        )
+    add(log_root, key, "link", holds.strip() or where, about=where)
+
+
+def leads_somewhere(where: str) -> bool:
+    """A relative path, or an address that a browser opens as a page."""
+    try:
+        scheme = urlsplit(where).scheme
+    except ValueError:
+        return False
+    return bool(where) and not where.startswith("/") and scheme in ("", "http", "https")
+
+
 def choices(folder: Path) -> set[str]:
     """Subsets, models and labels of the runs of a suite."""
     names = {name for spec in _runs(folder) for name in (spec.subset, spec.model, spec.label)}
@@ -111,7 +137,8 @@ def choices(folder: Path) -> set[str]:
 
 
 def _noted(found: Standing) -> set[str]:
-    return {*found.findings, *found.next_steps, *(text for _, text in found.events)}
+    links = {text for pair in found.links for text in pair}
+    return {*found.findings, *found.next_steps, *(text for _, text in found.events), *links}
 
 
 def standing(log_root: Path, key: tuple[str, str]) -> Standing:
@@ -127,5 +154,6 @@ def lines(found: Standing) -> list[tuple[str, str]]:
     shown += [("why", f"{about}: {why}" if about else why) for about, why in found.reasons.items()]
     shown += [("finding", one) for one in found.findings]
     shown += [("event", f"{date}  {what}") for date, what in found.events]
+    shown += [("link", f"{where}  {holds}") for where, holds in found.links]
     shown += [("conclusion", found.conclusion), *(("next", one) for one in found.next_steps)]
     return [(name, text) for name, text in shown if text]

@@ -68,12 +68,18 @@ def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
     next_: Annotated[str | None, typer.Option("--next", help="A next step.")] = None,
     event: Annotated[str | None, typer.Option(help="A line of the timeline.")] = None,
     date: Annotated[str, typer.Option(help="Of --event, in any form; default: today.")] = "",
+    link: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHERE TEXT", help="A document beside it: path or address, what it holds."
+        ),
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the suite's report.")] = None,
     goal: Annotated[str | None, typer.Option(help="What the suite is to find out.")] = None,
     background: Annotated[str | None, typer.Option(help="What led to it.")] = None,
     conclusion: Annotated[str | None, typer.Option(help="What follows from it.")] = None,
     take_back: Annotated[
-        str | None, typer.Option(help="The whole text of a finding, next step or event.")
+        str | None, typer.Option(help="The whole text of a finding, next step, event or link.")
     ] = None,
     log_root: LogRoot = None,
 ) -> None:
@@ -93,6 +99,8 @@ def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
             noting.add(root, key, kind, text, date=date)
     for reason in why or ():
         noting.add_reason(root, key, reason)
+    for one in link or ():
+        noting.add_link(root, key, one)
     typer.echo(clean_line("/".join(filter(None, key))))
     for kind_name, said in noting.lines(noting.standing(root, key)):
         typer.echo(f"  {kind_name:<10} {clean_line(said, noting.LONGEST)}")

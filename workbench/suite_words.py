@@ -32,6 +32,7 @@ def of(folder: Path, noted: Standing) -> SuiteWords:
         conclusion=noted.conclusion,
         next_steps=noted.next_steps,
         events=noted.events,
+        links=noted.links,
         reasons={**planned_reasons(table), **noted.reasons},
     )
 

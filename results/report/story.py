@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Sequence
+from urllib.parse import quote
 
 from results import phrases
 from results.markdown import Cell, Column, Table, code, escape, markdown, prose
@@ -80,6 +81,24 @@ def _dated(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def links(view: SuiteView, lang: str) -> str:
+    """Documents beside the report: where they are, what they hold."""
+    if not view.words.links:
+        return ""
+    columns = (Column(say("story.document", lang)), Column(say("story.holds", lang)))
+    body = tuple(
+        (Cell(_link(where), "value"), Cell(holds, "prose")) for where, holds in view.words.links
+    )
+    return markdown(Table(columns, body))
+
+
+def _link(where: str) -> str:
+    """`[name](where)`; only paths and pages are noted, and what could end the link is quoted."""
+    quoted = quote(where, safe="/:?&=#%~+,;@!.-_")
+    name = where if "://" in where else where.rpartition("/")[2] or where
+    return f"[{escape(name)}]({quoted})"
 
 
 def conclusion(view: SuiteView) -> str:

@@ -39,6 +39,25 @@ def lines(specs: Sequence[RunSpec], command: Sequence[str]) -> list[str]:
     return [f"{number}. {step}" for number, step in enumerate(steps, 1)]
 
 
+def settings(params: Mapping[str, Any]) -> list[str]:
+    """What keeps training steady, when it stops, and how it predicts, by the run's settings."""
+
+    def given(*names: str) -> str:
+        known = [f"`{n}={params[n]}`" for n in names if params.get(n) not in (None, "")]
+        return ", ".join(known)
+
+    steady = given("clip_norm", "weight_decay", "warmup_ratio")
+    found = [f"gradients and schedule: {steady}"] if steady else []
+    if "early_stopping" in params:
+        watched = given("monitor", "patience", "min_delta", "load_best")
+        found.append(f"early stopping: {watched if params['early_stopping'] else 'off'}")
+    if (asked := params.get("infer_on")) and (
+        predicted := given("predict_batch", "max_new_tokens")
+    ):
+        found.append(f"prediction: {predicted}; every row of {asked} is answered, or the run fails")
+    return found
+
+
 def _variables(specs: Sequence[RunSpec]) -> list[str]:
     """The settings as the variables that set them, where all runs agree."""
     exports = []

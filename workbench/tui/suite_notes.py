@@ -17,6 +17,7 @@ KINDS: Final[tuple[tuple[Kind, str], ...]] = (
     ("finding", "key finding"),
     ("reason", "why a subset, model or variant"),
     ("event", "line of the timeline, today"),
+    ("link", "document: where, what it holds"),
     ("conclusion", "conclusion"),
     ("title", "title of the report"),
     ("goal", "goal"),
@@ -66,7 +67,10 @@ def _ask(app: Any, log_root: Path, key: tuple[str, str], kind: Kind, about: str)
         if not text:
             return
         try:
-            noting.add(log_root, key, kind, text, about=about)
+            if kind == "link":
+                noting.add_link(log_root, key, text)
+            else:
+                noting.add(log_root, key, kind, text, about=about)
         except (OSError, noting.NoteError) as error:
             app.notify(clean_line(str(error)), title="Not noted", severity="error")
             return
@@ -81,6 +85,7 @@ def _now(found: Standing, kind: str) -> str:
     """What is noted already; of a list, its last line."""
     lists = {"next": found.next_steps, "finding": found.findings,
              "event": tuple(text for _, text in found.events),
+             "link": tuple(" ".join(pair) for pair in found.links),
              "reason": tuple(found.reasons.values())}  # fmt: skip
     if kind in lists:
         return lists[kind][-1] if lists[kind] else ""

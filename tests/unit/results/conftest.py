@@ -15,7 +15,7 @@ from results.schema import (
     RunRecord,
     Timing,
 )
-from results.view import RunCurves, SuiteView
+from results.view import RunCurves, SuiteView, SuiteWords
 
 GIB = 2**30
 NO_GPU = Reading(reason="no NVML library on this machine")
@@ -251,4 +251,107 @@ def mixed():
         },
         notes={"": ("Next: the balanced OKVQA.",)},
         plan_toml='name = "demo"\nengine = "retrieval"\n',
+    )
+
+
+STUDY_SETTINGS = {
+    "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "quantize": "nf4",
+    "double_quant": True,
+    "frames": 8, "warmup_ratio": 0.1, "schedule": "cosine", "clip_norm": 1.0, "accumulation": 2,
+    "batch": 16, "workers": 4, "pin_memory": True, "checkpointing": True, "feature_cache": True,
+    "precision": "bf16", "evaluate_every_epochs": 1, "max_tokens": 768, "max_new_tokens": 128,
+    "siglip": "hub:google/siglip2-so400m-patch14-384",
+}  # fmt: skip
+STUDY_RUNS = (
+    ("E5-v2", {"epochs": 5, "projector_lr": 1e-4, "lr": 2e-5}, 0.11, 0.113, 0.066),
+    ("E5-v3", {"epochs": 10, "projector_lr": 1e-3, "lr": 5e-5, "early_stopping": True,
+               "monitor": "siglip", "patience": 3, "min_delta": 0.001}, 0.06, 0.003, 0.068),
+)  # fmt: skip
+WAITING = (("E1", "linear"), ("E3", "mlp2x"), ("E5", "c_abstractor"), ("E1-v2", "linear"),
+           ("E3-v2", "mlp2x"))  # fmt: skip
+
+
+def _study_run(nn, label, settings, diversity, siglip, meteor):
+    params = {**STUDY_SETTINGS, "projector": "c_abstractor", **settings}
+    values = {
+        "diversity": diversity,
+        "SigLIP cosine (google/siglip2-so400m-patch14-384)": siglip,
+        "METEOR (exact, kiwi morphemes)": meteor,
+    }
+    return record(
+        f"{nn:02d}-captioning-{label}",
+        identity={
+            "suite": "20260120-090000-siglip-study-1a2b", "engine": "captioning", "label": label,
+            "subset": "siglip_study_train", "model": "qwen3-8b-clip-l14", "params": params,
+        },
+        environment=Environment(
+            device="cuda", gpus=(GpuInfo(index=0, name="A100-SXM4-80GB", memory_bytes=80 * GIB),)
+        ),
+        timing=untimed(),
+        memory=unknown_memory(),
+        metrics=tuple(
+            Metric(name=name, value=value, split="siglip_study_val", n=97)
+            for name, value in values.items()
+        ),
+        samples=865,
+        steps=135,
+        planned_steps=135 if label == "E5-v2" else 270,
+        parameters=8_000_000_000,
+        trainable_parameters=249_487_360,
+        facts={
+            "vision": "clip at 336 px, frozen; 576 patches of 1024, layer -2",
+            "projector": "c_abstractor, 205,840,384 parameters, 64 tokens",
+            "llm": "Qwen3-8B, 252 linear layers in NF4, 5,684.1 MiB",
+            "schedule": "linear warm-up, then cosine",
+            "checkpointing": "non-reentrant",
+        },
+    )  # fmt: skip
+
+
+@pytest.fixture
+def study():
+    """The projector study with its own numbers, and what its author noted."""
+    runs = tuple(_study_run(nn, *known) for nn, known in enumerate(STUDY_RUNS, 1))
+    first = runs[0].identity
+    planned = tuple(
+        first.model_copy(
+            update={
+                "run_id": f"{nn:02d}-captioning-{label}", "label": label,
+                "params": {**STUDY_SETTINGS, "projector": kind},
+            }
+        )
+        for nn, (label, kind) in enumerate(WAITING, 3)
+    )  # fmt: skip
+    earlier = {one.run_id: "기존 실험" for one in planned if "-v" not in one.label}
+    return SuiteView(
+        name="20260120-090000-siglip-study-1a2b",
+        started_wall=1_768_899_600.0,
+        state="ended",
+        records=runs,
+        planned=planned,
+        states={r.identity.run_id: "done" for r in runs} | earlier,
+        notes={
+            "": (
+                "**C-Abstractor Mode Collapse 확인**: LR 감소, Epoch 증가 모두 해결 실패",
+                "**SigLIP 단독 평가의 한계**: Diversity와 함께 평가 필수",
+            ),
+            "01-captioning-E5-v2": ("LR 감소 (1e-4, 2e-5)",),
+            "02-captioning-E5-v3": ("Epoch 증가 + Early Stopping (10 epoch 중 6에서 종료)",),
+        },
+        words=SuiteWords(
+            title="SigLIP Study 실험 보고서",
+            goal="Vision Projector 아키텍처 비교를 통한 최적 Vision-Language 정렬 달성",
+            background="기존 METEOR 평가는 LLM의 언어 능력과 Projector 효과를 분리 불가",
+            conclusion="C-Abstractor (206M)는 현재 데이터셋/설정에서 Mode Collapse 발생",
+            next_steps=("E1-v2 (Linear), E3-v2 (MLP) 실험으로 가설 검증",),
+            events=(
+                ("2026-01-20", "Mode Collapse 확인 및 분석"),
+                ("다음", "E1-v2, E3-v2 실험 예정"),
+            ),
+            links=(
+                ("01_experiment_results.md", "실험별 상세 결과 및 비교"),
+                ("02_optimizations_applied.md", "적용된 최적화 기법 상세"),
+            ),
+        ),
+        plan_toml='name = "siglip-study"\nengine = "captioning"\n',
     )

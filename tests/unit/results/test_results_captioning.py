@@ -7,8 +7,8 @@ import zlib
 from pathlib import Path
 
 from results import captioning, report
-from results.markdown import markdown
-from results.report import architecture, captions
+from results.markdown import markdown, text_width
+from results.report import captions
 from results.schema import Exit, Identity, Metric
 from results.view import CaptionExample, SuiteView
 
@@ -63,14 +63,14 @@ def test_experiments_are_the_studys_table(make):
     table = captioning.experiments(found, [waiting()], {"02-c": "stopped"}, notes)
     rows = [[cell.text for cell in row] for row in table.rows]
     assert rows[0] == [
-        "E5-v2", "c_abstractor", "205.5 M", "heldout", "0.110 [0.080, 0.140]",
+        "E5-v2", "C-Abstractor", "205.5 M", "heldout", "0.110 [0.080, 0.140]",
         "0.113 [0.100, 0.120]", "0.066 [0.050, 0.080]", "done",
         "mode collapse; a lower LR did not cure it",
     ]  # fmt: skip
     assert table.rows[0][4].flags == ("mode collapse",)
     assert table.rows[1][4].flags == ()
     assert rows[1][7] == "stopped"
-    assert rows[2] == ["E1-v2", "linear", "–", "–", "–", "–", "–", "waiting", ""]
+    assert rows[2] == ["E1-v2", "Linear", "–", "–", "–", "–", "–", "waiting", ""]
     assert "METEOR (exact, kiwi morphemes)" in markdown(table)
 
 
@@ -80,7 +80,7 @@ def test_a_run_that_failed_has_its_cause_and_no_made_up_number(make):
     )
     row = [cell.text for cell in captioning.experiments([run]).rows[0]]
     assert row[-2] == "oom-cuda"
-    assert "not reached" in row[4:7]
+    assert "ended before the data were loaded" in row[4:7]
     assert "0" not in "".join(row[2:7])
 
 
@@ -167,13 +167,13 @@ def test_the_architecture_is_drawn_with_every_projector(make):
     ]
     page = report.render(SuiteView(name="s", records=tuple(runs)), "ko")
     block = page.partition("```text\n")[2].partition("\n```")[0].splitlines()
-    assert block[1].count(" ──▶ ") == 2
-    assert "Vision Encoder (frozen)" in block[1]
-    assert "Projector (학습)" in block[1]
     drawn = "\n".join(block)
-    for line in ("linear, 4,198,400, 576 tokens", "c_abstractor, 206,158,656, 144 tokens",
-                 "patches", "Qwen3-8B", "5,120.0 MiB"):  # fmt: skip
+    assert drawn.count(" ──▶ ") == 2
+    assert "Vision Encoder" in block[1]
+    assert "Projector" in block[1]
+    for line in ("- Linear (4.2 M, 576 tokens)", "- C-Abstractor (206.2 M, 144 tokens)", "patch",
+                 "Qwen3-8B", "4-bit NF4", "(Frozen)", "(학습)"):  # fmt: skip
         assert line in drawn
-    assert len({architecture._cells(line) for line in block}) == 1, "a rectangle in cells"
+    assert len({text_width(line) for line in block}) == 1, "a rectangle in cells"
     bare = [caption_run(make, "01", "")]
     assert "```text" not in report.render(SuiteView(name="s", records=tuple(bare)), "en")

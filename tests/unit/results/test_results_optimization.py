@@ -85,7 +85,7 @@ def test_where_an_optimization_is_applied_comes_from_the_labels_and_settings(rec
         study_run("E5-v2", early_stopping=False, workers=0, **common),
         study_run("E5-v3", early_stopping=True, workers=4, **common),
     ]
-    shown = {row[0].text: row[2].text for row in optimization.applied(study).rows}
+    shown = {row[0].text: row[3].text for row in optimization.applied(study).rows}
     assert shown == {
         "SigLIP2": "v2, v3", "Early stopping": "v3", "Mixed precision": "v3",
         "Loader threads, pinned memory": "E1-v2, v3",

@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("lang", LANGS)
-@pytest.mark.parametrize("name", ["weekly", "mixed"])
+@pytest.mark.parametrize("name", ["weekly", "mixed", "study"])
 def test_golden(request, name, lang, tmp_path):
     """`UPDATE_GOLDEN=1` writes them anew; read the difference before it is committed."""
     shown = report.render(request.getfixturevalue(name), lang)

@@ -179,6 +179,27 @@ def test_a_refusal_is_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "없는 필드. 가능한 값: answer" in CliRunner().invoke(app, with_field).output
 
 
+def test_a_plan_says_what_keeps_training_steady_in_both_languages() -> None:
+    from results.phrases import localized
+    from workbench.fit import checklist
+
+    params = {
+        "clip_norm": 0.3, "weight_decay": 0.01, "warmup_ratio": 0.1, "early_stopping": True,
+        "monitor": "accuracy", "patience": 1, "load_best": True, "predict_batch": 6,
+        "max_new_tokens": 16, "infer_on": "vqa_challenge_test",
+    }  # fmt: skip
+    lines = checklist.settings(params)
+    assert lines[0].endswith("`clip_norm=0.3`, `weight_decay=0.01`, `warmup_ratio=0.1`")
+    assert [localized(line, "ko").partition(":")[0] for line in lines] == [
+        "학습 안정화", "조기 종료", "추론",
+    ]  # fmt: skip
+    assert "vqa_challenge_test의 모든 행에 답하며" in localized(lines[2], "ko")
+    assert not english(localized(lines[2], "ko"))
+    off = checklist.settings({"early_stopping": False})
+    assert localized(off[0], "ko") == "조기 종료: 사용하지 않음"
+    assert checklist.settings({"epochs": 1}) == []
+
+
 def test_a_plan_speaks_korean() -> None:
     from results.markdown import markdown
     from results.phrases import localized, table

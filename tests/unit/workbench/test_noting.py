@@ -56,6 +56,26 @@ def test_a_run_is_found_by_label_or_part_and_noted(tmp_path: Path) -> None:
         noting.add(tmp_path, key, "finding", "  ")
 
 
+def test_a_suite_takes_links_to_documents_beside_its_report(tmp_path: Path) -> None:
+    _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"))
+    key = noting.find(tmp_path, "study")
+    noting.add_link(tmp_path, key, "01_results.md  what each run came to")
+    noting.add_link(tmp_path, key, "https://example.org/x?a=b")
+    found = noting.standing(tmp_path, key)
+    assert found.links == (
+        ("01_results.md", "what each run came to"),
+        ("https://example.org/x?a=b", "https://example.org/x?a=b"),
+    )
+    assert ("link", "01_results.md  what each run came to") in noting.lines(found)
+    noting.add(tmp_path, key, "withdrawn", "01_results.md")
+    assert len(noting.standing(tmp_path, key).links) == 1
+    for wrong in ("javascript:alert(1) x", "/etc/passwd x", "file:///x y", ""):
+        with pytest.raises(noting.NoteError, match="relative path or an http address"):
+            noting.add_link(tmp_path, key, wrong)
+    with pytest.raises(noting.NoteError, match="noted on a suite"):
+        noting.add_link(tmp_path, (key[0], "01-captioning-a"), "a.md b")
+
+
 def test_a_suite_takes_every_kind_of_note_and_gives_it_back(tmp_path: Path) -> None:
     _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"))
     key = noting.find(tmp_path, "study")
