@@ -187,12 +187,18 @@ class _Shown:
         from workbench.fit import planned
 
         params = self.spec.params
-        steps = planned.steps(params, self.rows) if self.rows and "batch" in params else None
+        steps = None
+        if self._trains and self.rows and "batch" in params:
+            steps = planned.steps(params, self.rows)
         if as_json:
             self._lines(steps, need)
         else:
             self._tables(steps, need, markdown=markdown)
         return self._fits(need)
+
+    @property
+    def _trains(self) -> bool:
+        return self.spec.task in ("train", "probe")
 
     def _fits(self, need: Need | None) -> bool:
         from workbench.fit import forecast, verdict
@@ -214,6 +220,9 @@ class _Shown:
         _say(f"## {title}\n" if markdown else f"{title}\n", markdown=markdown)
         if steps:
             _print(table.of_steps(steps, self.origins), markdown=markdown)
+        elif not self._trains:
+            known = f"rows: {self.rows:,}; " if self.rows else ""
+            _say(f"{known}task {spec.task} trains nothing", markdown=markdown)
         else:
             _say("steps: the subset's rows are not known here; give --rows", markdown=markdown)
         if kept := checklist.settings(spec.params):

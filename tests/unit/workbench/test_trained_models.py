@@ -184,6 +184,7 @@ def test_a_forecast_reads_the_log_root_that_is_named(tmp_path: Path) -> None:
     assert asked.exit_code == 0, asked.output
     shown = json.loads(asked.stdout)
     assert (shown["model"], shown["params"]["image_size"]) == (f"run:{EARLY}/01-a", 64)
+    assert shown["steps"] is None, "an evaluation has none"
     with pytest.raises(plan.PlanError, match=f"no run in {tmp_path}/other has this id or label"):
         CliRunner().invoke(
             app, [*words, "--log-root", str(tmp_path / "other")], catch_exceptions=False
