@@ -198,7 +198,7 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
     features = Frames([np.zeros((ROWS, 1, 1), np.float16)], np.zeros((ROWS, 1, 2), np.int64))
     ready = PreparedCaptioner(model, most.wording, tower, features, "", {}, {})
     said = Captions([""] * ROWS, [[""]] * ROWS, [""] * ROWS, "en", NOWHERE, False)
-    data = CaptioningData("", Split("s", said, np.arange(ROWS)), None, [], features, [], "")
+    data = CaptioningData("", Split("s", said, np.arange(ROWS)), None, [], features, [], "", ROWS)
     job = captioning_work.assemble(context, data, ready, _Unwatched())  # type: ignore[arg-type]
     shape, kept = tower.shape, getattr(torch, params.feature_dtype)
     media = torch.zeros(params.batch, most.frames, shape.patches, shape.width, dtype=kept)

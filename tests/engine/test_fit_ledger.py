@@ -22,7 +22,7 @@ SHAPES = (
         {"long_side": 168, "accumulation": 2, "ema": 0.99, "lora_rank": 64},
         sizes={"num_hidden_layers": 6},
     ),
-    Shape("long text, batch 3", {"long_side": 112, "batch": 3}, text=200),
+    Shape("long text, batch 3", {"long_side": 112, "batch": 3}, text=300),
     Shape("prediction", {"long_side": 280, "predict_batch": 6}, trains=False),
     Shape("prediction, turned", {"long_side": 280, "tta_options": True}, trains=False),
     Shape("tower", {"long_side": 280, "feature_cache": False}),
