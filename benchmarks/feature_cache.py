@@ -93,12 +93,12 @@ def main() -> None:
 
 
 def _write(folder: Path, asked: argparse.Namespace) -> None:
-    from engines import models
+    from engines import model_catalog
 
     vision = EFFNET
     if asked.tower in TOWERS:
         vision = f'path = "{_tower(folder / asked.tower, TOWERS[asked.tower])}"'
-    sizes = models.load("nano-captioner").llm.architecture
+    sizes = model_catalog.load("nano-captioner").llm.architecture
     llm = ", ".join(f"{name} = {value}" for name, value in sizes.items() if name not in BRIEF)
     for place, name, text in (
         ("models", "vision-bound", MODEL.format(vision=vision, llm=llm)),

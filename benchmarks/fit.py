@@ -1,6 +1,6 @@
 """The memory forecast beside what a real step allocates: one line a shape, and the time it takes.
 
-python benchmarks/fit.py [ENGINE …]           on the CPU: the shapes of tests/engine/test_fit_*.py
+python benchmarks/fit.py [ENGINE …]           on the CPU, shapes of tests/engines/*/memory/
 python benchmarks/fit.py [ENGINE …] --gpu     with a GPU: published sizes with random weights
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.engine.random_models import ModelFolders
+from tests.engines.random_models import ModelFolders
 
 Of = Callable[[Any, ModelFolders], int]
 Table = tuple[Sequence[Any], Of, Of]
@@ -24,22 +24,25 @@ Table = tuple[Sequence[Any], Of, Of]
 
 
 def vqa(*, gpu: bool) -> Table:
-    from engines.vqa import fit
-    from tests.engine import vqa_step
+    from engines.vqa.memory import estimate
+    from tests.engines import vqa_step
 
     def forecast(shape: vqa_step.Shape, _: ModelFolders) -> int:
-        need = fit.forecast(shape.want(), shape.config(), "benchmark")
+        need = estimate.forecast(shape.want(), shape.config(), "benchmark")
         return sum(need.phases["train" if shape.trains else "predict"].values())
 
-    tests = importlib.import_module(f"tests.engine.test_fit_{'gpu' if gpu else 'ledger'}")
+    tests = importlib.import_module(
+        f"tests.engines.vqa.memory.test_estimate{'_gpu' if gpu else ''}"
+    )
     if gpu:
         return tests.SHAPES, forecast, vqa_step.measured_on_gpu
     return tests.SHAPES, forecast, lambda shape, folders: vqa_step.measured(shape, folders.new())
 
 
 def captioning(*, gpu: bool) -> Table:
-    from engines.captioning import fit
-    from tests.engine import captioning_step, test_fit_captioning
+    from engines.captioning.memory import estimate
+    from tests.engines import captioning_step
+    from tests.engines.captioning.memory import test_estimate as test_fit_captioning
 
     def pair(shape: captioning_step.Shape, folders: ModelFolders) -> Any:
         return captioning_step.shared(shape, folders)
@@ -47,25 +50,29 @@ def captioning(*, gpu: bool) -> Table:
     def forecast(shape: captioning_step.Shape, folders: ModelFolders) -> int:
         suffix = "mp4" if shape.frames > 1 else "png"
         read = test_fit_captioning.subset(folders.new(), suffix, [["a word"]])
-        need = fit.forecast(shape.want(read), shape.params, pair(shape, folders))
+        need = estimate.forecast(shape.want(read), shape.params, pair(shape, folders))
         return sum(need.phases["train" if shape.trains else "predict"].values())
 
-    tests = importlib.import_module(f"tests.engine.test_fit_captioning{'_gpu' if gpu else ''}")
+    tests = importlib.import_module(
+        f"tests.engines.captioning.memory.test_estimate{'_gpu' if gpu else ''}"
+    )
     step = captioning_step.measured_on_gpu if gpu else captioning_step.measured
     return tests.SHAPES, forecast, lambda shape, folders: step(shape, pair(shape, folders))
 
 
 def retrieval(*, gpu: bool) -> Table:
-    from engines.retrieval import fit
-    from tests.engine import retrieval_step
+    from engines.retrieval.memory import estimate
+    from tests.engines import retrieval_step
 
     def place(shape: retrieval_step.Shape, folders: ModelFolders) -> Path:
         return folders.root / shape.family
 
     def forecast(shape: retrieval_step.Shape, folders: ModelFolders) -> int:
-        return retrieval_step.said(fit.rehearse(shape.want(place(shape, folders))), shape)
+        return retrieval_step.said(estimate.rehearse(shape.want(place(shape, folders))), shape)
 
-    tests = importlib.import_module(f"tests.engine.test_fit_retrieval{'_gpu' if gpu else ''}")
+    tests = importlib.import_module(
+        f"tests.engines.retrieval.memory.test_estimate{'_gpu' if gpu else ''}"
+    )
     step = retrieval_step.measured_on_gpu if gpu else retrieval_step.measured
     return tests.SHAPES, forecast, lambda shape, folders: step(shape, place(shape, folders))
 

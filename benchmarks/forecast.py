@@ -25,9 +25,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from results import forecasts, formats
-from results.forecasts import Comparison
-from results.schema import RunRecord
+from results.records import cost_forecasts
+from results.records.cost_forecasts import Comparison
+from results.records.schema import RunRecord
+from results.text import formats
 
 WITHIN = 0.05
 OF_TRIALS = 0.9
@@ -83,7 +84,7 @@ def trial(asked: argparse.Namespace, log_root: Path) -> tuple[Comparison, Compar
     whole = run(asked, log_root, [])
     if probe is None or whole is None:
         return None
-    pairs = {c.what: c for c in forecasts.comparisons(whole, [probe])}
+    pairs = {c.what: c for c in cost_forecasts.comparisons(whole, [probe])}
     if "epoch" not in pairs:
         print("the two runs cannot be compared: was the code changed meanwhile?", file=sys.stderr)
         return None
@@ -104,7 +105,7 @@ def run(asked: argparse.Namespace, log_root: Path, more: list[str]) -> RunRecord
 
 def line(number: int, epoch: Comparison, whole: Comparison | None) -> str:
     forecast = epoch.source.forecast
-    share = forecasts.share(epoch.forecast)
+    share = cost_forecasts.share(epoch.forecast)
     cells = (
         str(number),
         str(forecast.steps if forecast else 0),

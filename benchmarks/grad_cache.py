@@ -18,11 +18,11 @@ import time
 
 import torch
 
-from engines.retrieval import clip
-from engines.retrieval.encoder import DualEncoder
+from engines.retrieval.data.pairs import Inputs
 from engines.retrieval.loss import contrastive
-from engines.retrieval.pairs import Inputs
-from engines.torchkit.precision import Precision
+from engines.retrieval.models import clip
+from engines.retrieval.models.encoder import DualEncoder
+from engines.torchkit.runtime.precision import Precision
 
 TOKENS = 32
 

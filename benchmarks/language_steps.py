@@ -19,34 +19,35 @@ from torch.overrides import TorchFunctionMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from benchmarks.step_count import Case, Step
-from engines import captioning, models, vqa
-from engines.captioning import fit as captioning_fit
-from engines.captioning import imagined, longest
-from engines.captioning import work as captioning_work
-from engines.captioning.captions import Captions
-from engines.captioning.data import Data as CaptioningData
-from engines.captioning.data import Split
-from engines.captioning.media import CaptionBatch, Frames
+from engines import captioning, model_catalog, vqa
+from engines.captioning import tasks as captioning_work
+from engines.captioning.data.captions import Captions
+from engines.captioning.data.dataset import Data as CaptioningData
+from engines.captioning.data.dataset import Split
+from engines.captioning.data.media import CaptionBatch, Frames
+from engines.captioning.memory import estimate as captioning_fit
+from engines.captioning.memory import max_lengths, model_from_config
 from engines.captioning.prepare import Prepared as PreparedCaptioner
 from engines.emitter import Emitter
-from engines.fitting import Want
-from engines.models import ModelEntry
+from engines.memory_query import Want
+from engines.model_catalog import ModelEntry
 from engines.protocol import RunSpec
-from engines.torchkit import attention
-from engines.torchkit.context import Context
-from engines.torchkit.precision import Precision
-from engines.torchkit.prefetch import map_tensors
-from engines.torchkit.rehearsal import Tuning
-from engines.vqa import fit as vqa_fit
-from engines.vqa import shapes, train
-from engines.vqa.data import Data as VqaData
-from engines.vqa.form import Form
-from engines.vqa.layout import GRID, TYPES, Layout
-from engines.vqa.model import FEATURES, LEARNT, PIXELS, Answerer, VqaBatch
+from engines.torchkit.data.prefetch import map_tensors
+from engines.torchkit.memory.fake_training_step import Tuning
+from engines.torchkit.modeling import attention
+from engines.torchkit.runtime.context import Context
+from engines.torchkit.runtime.precision import Precision
+from engines.vqa import training
+from engines.vqa.data.dataset import Data as VqaData
+from engines.vqa.data.image_inputs import Gone, Vision
+from engines.vqa.data.questions import Questions
+from engines.vqa.memory import estimate as vqa_fit
+from engines.vqa.memory import model_from_config as memory_model_from_config
+from engines.vqa.models.chat_template import IGNORED
+from engines.vqa.models.model import FEATURES, LEARNT, PIXELS, Answerer, VqaBatch
+from engines.vqa.models.qwen_layout import GRID, TYPES, Layout
+from engines.vqa.models.vision_output import Form
 from engines.vqa.prepare import Prepared as PreparedAnswerer
-from engines.vqa.questions import Questions
-from engines.vqa.vision import Gone, Vision
-from engines.vqa.wording import IGNORED
 
 QWEN_VL: Final = "Qwen/Qwen2.5-VL-3B-Instruct"
 SIDE, TEXT, IMAGE = 756, 192, 1
@@ -62,7 +63,7 @@ def context_of(engine: str, model: str, params: Any, device: torch.device) -> Co
     spec = RunSpec(suite="s", run_id="b", engine=engine, subset="s", model=model, cache_root="",
                    params=params.model_dump(mode="json"))  # fmt: skip
     precision = Precision(params.precision, device)
-    return Context(spec, params, precision, Emitter(), NOWHERE, models.load(model))
+    return Context(spec, params, precision, Emitter(), NOWHERE, model_catalog.load(model))
 
 
 def tuning_of(params: Any) -> Tuning:
@@ -91,7 +92,7 @@ def put(model: nn.Module, device: torch.device) -> None:
 def vqa_config(layers: int, blocks: int) -> dict[str, Any]:
     """Qwen2.5-VL-3B with so many decoder layers and blocks of its tower; 0: all."""
     entry = ModelEntry(name="published", family="vlm", hub=QWEN_VL)
-    config = dict(shapes.architecture(entry)[0])
+    config = dict(memory_model_from_config.architecture(entry)[0])
     config["text_config"] = dict(config["text_config"])
     config["vision_config"] = dict(config["vision_config"])
     if layers:
@@ -124,7 +125,7 @@ def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settin
     names = [str(row) for row in range(ROWS)]
     nobody = Questions(names, empty, NOWHERE, empty, none, np.zeros(ROWS, np.int64), empty)
     data = VqaData("", nobody, nobody.take([]), {}, "")
-    job = train.assemble(context, data, ready, _Unwatched())  # type: ignore[arg-type]
+    job = training.assemble(context, data, ready, _Unwatched())  # type: ignore[arg-type]
     layout = Layout(model.model, None if params.feature_cache else tower)
     return Step(job, [vqa_batch(params, width, layout)] * params.accumulation)
 
@@ -184,16 +185,16 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
     named = {"batch": 16, "accumulation": 1, "precision": "bf16", **settings}
     params = captioning.Params(**named)
     context = context_of("captioning", CAPTIONER, params, device)
-    tuning, entry = tuning_of(params), models.load(CAPTIONER)
-    parts = [captioning_fit.parts.meant(entry, params, name) for name in ("vision", "llm")]
-    sizes, _ = imagined.sizes_of(CAPTIONER, parts[1])
+    tuning, entry = tuning_of(params), model_catalog.load(CAPTIONER)
+    parts = [captioning_fit.components.meant(entry, params, name) for name in ("vision", "llm")]
+    sizes, _ = model_from_config.sizes_of(CAPTIONER, parts[1])
     if layers:
         sizes.num_hidden_layers, sizes.layer_types = layers, ["full_attention"] * layers
     want = Want(engine="captioning", model=CAPTIONER, params=params.model_dump(mode="json"),
                 text_tokens=CAPTION, capability=(9, 0))  # fmt: skip
-    most = longest.of(want, params, parts[1])
-    tower, _ = imagined.tower(CAPTIONER, parts[0], params, context.precision)
-    model, _ = imagined.captioner(sizes, tower, params, tuning, most)
+    most = max_lengths.of(want, params, parts[1])
+    tower, _ = model_from_config.tower(CAPTIONER, parts[0], params, context.precision)
+    model, _ = model_from_config.captioner(sizes, tower, params, tuning, most)
     put(model, device)
     features = Frames([np.zeros((ROWS, 1, 1), np.float16)], np.zeros((ROWS, 1, 2), np.int64))
     ready = PreparedCaptioner(model, most.wording, tower, features, "", {}, {})

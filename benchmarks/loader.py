@@ -28,15 +28,15 @@ import torch
 from train_loop import Ours, as_photos, make_model, pairs
 from train_peers import Work
 
-from datasets_mm.decode import decode, read_inside
-from datasets_mm.images import ImageCache
+from datasets_mm.media.decode import decode, read_inside
+from datasets_mm.media.image_cache import ImageCache
 from engines import protocol
 from engines.emitter import Emitter
-from engines.retrieval import wording
-from engines.retrieval.items import ArrayItems, TokenItems
-from engines.torchkit import loop
-from engines.torchkit.batches import Loader
-from engines.torchkit.measure import Ledger, Meter, stopwatch
+from engines.retrieval.data.items import ArrayItems, TokenItems
+from engines.retrieval.models import tokenizer
+from engines.torchkit.data.data_loader import Loader
+from engines.torchkit.training import loop
+from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
 
 EPOCHS = 5
 
@@ -159,7 +159,7 @@ def main() -> int:
         rates = {"one core": single, f"{cores} processes apart": apart, "the cache": filled}
         shares = [rate / (cores * one) for rate, one in zip(filled, single, strict=True)]
         make_model(folder, texts, args)
-        tokens = TokenItems.tokenise(texts, wording.from_folder(folder), 77, pad=0)
+        tokens = TokenItems.tokenise(texts, tokenizer.from_folder(folder), 77, pad=0)
         images = ArrayItems([cache.array])
         work = Work(
             folder, photos, texts, [], args.batch, EPOCHS * -(-args.photos // args.batch), 1e-3,

@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     seconds = parser.parse_args().seconds
     sys.path.insert(0, str(ROOT))
-    from workbench import suite
+    from workbench.suites import suite
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(WORKBENCH_LOG_ROOT=folder, WORKBENCH_LOCKS=folder)

@@ -237,7 +237,7 @@ def main() -> None:
 
 
 def _scan(path: Path, folder: Path) -> Measured:
-    command = [sys.executable, "-m", "datasets_mm.describe", str(path)]
+    command = [sys.executable, "-m", "datasets_mm.profile.describe", str(path)]
     done = measured([*command, "--cache-root", str(folder / "cache"), "--fresh"])
     last = json.loads(done.stdout.splitlines()[-1])
     assert last["kind"] == "done", last

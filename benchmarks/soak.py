@@ -24,9 +24,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from results import store
-from tests.engine.conftest import write_toy
-from workbench import resuming, suite, tree
+from results.records import store
+from tests.engines.conftest import write_toy
+from workbench.processes import tree
+from workbench.suites import suite
+from workbench.supervisor import resume
 
 WORDS = [
     "-e", "retrieval", "-d", "toy_train", "-m", "clip-nano", "--headless", "--set", "epochs=100",
@@ -179,7 +181,7 @@ class Soak:
                 return True
             self.wait(lambda: not self._alive(folder), "the end of the warden")
             self.check_orphans()
-        if not resuming.left(folder):
+        if not resume.left(folder):
             return False
         self.front = self.workbench("resume", folder.name, "--headless")
         self.counts["resumes"] += 1

@@ -4,7 +4,7 @@
 
 Counts are of the engine's own step on fake tensors at the true sizes (`step_count.py` says how).
 `--host` adds the CPU time of a step at tiny widths as a ratio to a bare loop over the same model,
-interleaved in one process. `tests/engine/test_step_budget.py` holds the counts as upper bounds.
+interleaved in one process. `tests/benchmarks/test_step_budget.py` holds the counts as upper bounds.
 
 A further engine: one more function that returns a `Case`, in `CASES`.
 """
@@ -37,15 +37,16 @@ from benchmarks.step_count import (
 )
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
-from engines.retrieval import shapes, work
+from engines.retrieval import tasks
 from engines.retrieval.context import Context
-from engines.retrieval.items import ArrayItems, TokenItems
-from engines.retrieval.pairs import Inputs, PairBatch, Pool, Side
+from engines.retrieval.data.items import ArrayItems, TokenItems
+from engines.retrieval.data.pairs import Inputs, PairBatch, Pool, Side
+from engines.retrieval.memory import model_from_config
 from engines.retrieval.prepare import Prepared
-from engines.torchkit import loop
-from engines.torchkit.measure import Ledger, Meter, stopwatch
-from engines.torchkit.precision import Precision
-from engines.torchkit.rehearsal import Tuning
+from engines.torchkit.memory.fake_training_step import Tuning
+from engines.torchkit.runtime.precision import Precision
+from engines.torchkit.training import loop
+from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
 
 QUERY_TOKENS, PASSAGE_TOKENS = 44, 77
 """Of the longest query and passage of a batch: M2KR's lengths, as in `weekly`."""
@@ -70,7 +71,7 @@ def retrieval_step(
         clip.text_model.eos_token_id = WORDS - 1
     if device.type != "cpu":  # fake parameters cannot be moved, so they are made anew
         with device:
-            shapes.fill(model)
+            model_from_config.fill(model)
     precision = Precision(params.precision, device)
     entry = weekly.preset_entry()
     spec = RunSpec(suite="s", run_id="b", engine="retrieval", subset="s", model=entry.name,
@@ -79,7 +80,7 @@ def retrieval_step(
     texts, images, pool = items(params.image_size, WORDS if thin > 1 else weekly.END + 1)
     ready = Prepared(model, texts, images, "", {})
     data: Any = SimpleNamespace(pool=pool, subset=SimpleNamespace(fingerprint="random"))
-    job = work.assemble(context, data, ready)
+    job = tasks.assemble(context, data, ready)
     computing: Any = job.model if job.replica is None else job.replica.model
     computing.one_pass = thin == 1  # at true sizes a fake CPU stands for a GPU
     return Step(job, [pairs(params.batch, params.image_size)])

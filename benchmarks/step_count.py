@@ -32,11 +32,12 @@ from torch.utils._pytree import tree_leaves
 
 from engines import protocol
 from engines.emitter import Emitter
-from engines.torchkit import ledger as books
-from engines.torchkit import loop, rehearsal, stand_ins
-from engines.torchkit.batches import Pending, ahead
-from engines.torchkit.measure import Ledger
-from engines.torchkit.rehearsal import Tuning
+from engines.torchkit.data.data_loader import Pending, ahead
+from engines.torchkit.memory import allocation_tracker as books
+from engines.torchkit.memory import fake_modules, fake_training_step
+from engines.torchkit.memory.fake_training_step import Tuning
+from engines.torchkit.training import loop
+from engines.torchkit.training.step_timing import Ledger
 
 PARTS: Final = ("transfer", "forward", "backward", "optimizer")
 CHUNK: Final = 65_536
@@ -248,13 +249,13 @@ def staged(tuning: Tuning, *, norms: bool = True) -> Iterator[None]:
     """The stage of the memory rehearsal without its ledger, whose LayerNorm may stay as it is."""
     with ExitStack() as stack:
         stack.enter_context(books.faked())
-        stack.enter_context(stand_ins.undrawn())
+        stack.enter_context(fake_modules.undrawn())
         # Gradients on a GPU are clipped by operations over lists; a fake CPU stands for one.
         listed = mock.patch.object(clip_grad, "_has_foreach_support", return_value=True)
         stack.enter_context(listed)
         if norms and tuning.precision != "fp32":
-            stack.enter_context(stand_ins.whole_norms())
-            stack.enter_context(rehearsal.asked_of_cpu())
+            stack.enter_context(fake_modules.whole_norms())
+            stack.enter_context(fake_training_step.asked_of_cpu())
         yield
 
 

@@ -4,7 +4,7 @@
 
 Contenders, interleaved round by round on one machine in one process:
   bare    the compute limit: the same steps over batches that already lie in memory as tensors
-  ours    engines.torchkit.loop over the image cache and tokenised texts, as a run uses it
+  ours    engines.torchkit.training.loop over the image cache and tokenised texts, as a run uses it
   hf      Hugging Face Trainer
   st      sentence-transformers
 
@@ -46,22 +46,23 @@ from PIL import Image
 from train_peers import Tick, Work, hf_trainer, sentence_transformers
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-from datasets_mm.build import build
-from datasets_mm.images import ImageCache
+from datasets_mm.building.build import build
+from datasets_mm.media.image_cache import ImageCache
 from engines.emitter import Emitter
-from engines.retrieval import clip, wording
-from engines.retrieval.items import ArrayItems, TokenItems
+from engines.retrieval.data.items import ArrayItems, TokenItems
+from engines.retrieval.data.pairs import NONE, PairBatch, PairGatherer, Pool, Side
 from engines.retrieval.loss import contrastive
-from engines.retrieval.pairs import NONE, PairBatch, PairGatherer, Pool, Side
-from engines.retrieval.work import openmp_wait
-from engines.torchkit import loop
-from engines.torchkit.batches import Loader, Order
-from engines.torchkit.device import reuse_freed_memory
-from engines.torchkit.measure import Ledger, Meter, stopwatch
-from engines.torchkit.optimizers import adamw, set_lr
-from engines.torchkit.precision import Precision
-from engines.torchkit.prefetch import to_device
-from engines.torchkit.schedules import warmup_cosine
+from engines.retrieval.models import clip
+from engines.retrieval.models import tokenizer as models_tokenizer
+from engines.retrieval.tasks import openmp_wait
+from engines.torchkit.data.data_loader import Loader, Order
+from engines.torchkit.data.prefetch import to_device
+from engines.torchkit.runtime.device import reuse_freed_memory
+from engines.torchkit.runtime.precision import Precision
+from engines.torchkit.training import loop
+from engines.torchkit.training.optimizers import adamw, set_lr
+from engines.torchkit.training.schedules import warmup_cosine
+from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
 
 SEED, TEMPERATURE = 42, 0.07
 CAPTION_LETTERS = 120
@@ -121,7 +122,7 @@ def make_model(folder: Path, texts: list[str], args: argparse.Namespace) -> None
     """A CLIP folder that all contenders can load: weights, tokenizer, processor."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = wording.built(texts, 6000, folder)
+    tokenizer = models_tokenizer.built(texts, 6000, folder)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>",
         unk_token="<unk>", model_max_length=77,
@@ -189,7 +190,7 @@ def own_items(work: Work, cache_root: Path) -> tuple[ArrayItems, TokenItems, dic
     start = time.perf_counter()
     cache = ImageCache.open(names, root, work.image_size, cache_root)
     decoded = time.perf_counter()
-    tokenizer = wording.from_folder(work.folder)
+    tokenizer = models_tokenizer.from_folder(work.folder)
     tokens = TokenItems.tokenise(work.texts, tokenizer, 77, pad=0)
     done = time.perf_counter()
     places = np.array([(0, cache.row(name)) for name in names])
@@ -313,7 +314,7 @@ def together(args: argparse.Namespace) -> int:
         if args.pictures == "photos":
             pictures = as_photos(pictures, Path(scratch, "photos"))
         make_model(folder, texts, args)
-        tokens = [e.ids for e in wording.from_folder(folder).encode_batch(texts)]
+        tokens = [e.ids for e in models_tokenizer.from_folder(folder).encode_batch(texts)]
         work = Work(
             folder, pictures, texts, [ids[:76] + ids[-1:] for ids in tokens], args.batch,
             args.images // args.batch, 1e-3, args.image_size, args.precision, args.workers,

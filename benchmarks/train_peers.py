@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 from transformers import CLIPModel, Trainer, TrainerCallback, TrainingArguments
 
-from engines.retrieval.clip import MEAN, STD
+from engines.retrieval.models.clip import MEAN, STD
 
 logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 

@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=10_000)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from tests.tui import canned
+    from tests.workbench.tui import canned
 
     with tempfile.TemporaryDirectory() as folder:
         few, many = Path(folder) / "few", Path(folder) / "many"

@@ -24,21 +24,25 @@ from torch.utils.data import Sampler, SequentialSampler
 from train_peers import Ticks
 from transformers import Trainer, TrainingArguments
 
-from datasets_mm.build import build
+from datasets_mm.building.build import build
 from engines.emitter import Emitter
-from engines.models import CATALOGUE
-from engines.torchkit import loop, lora, pretrained
-from engines.torchkit.batches import Loader, Order
-from engines.torchkit.measure import Ledger, Meter, stopwatch
-from engines.torchkit.optimizers import adamw
-from engines.torchkit.precision import Precision
-from engines.vqa import base, questions, sight, wording
-from engines.vqa.batches import Gatherer
-from engines.vqa.model import Answerer, VqaBatch
-from engines.vqa.pixels import Limits, Pictures
+from engines.model_catalog import CATALOGUE
+from engines.torchkit.data.data_loader import Loader, Order
+from engines.torchkit.modeling import lora, pretrained
+from engines.torchkit.runtime.precision import Precision
+from engines.torchkit.training import loop
+from engines.torchkit.training.optimizers import adamw
+from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
+from engines.vqa.data import questions
+from engines.vqa.data.batches import Gatherer
+from engines.vqa.data.image_inputs import Vision
+from engines.vqa.data.images import Limits, Pictures
+from engines.vqa.data.questions import Questions
+from engines.vqa.models import chat_template
+from engines.vqa.models import processor as models_processor
+from engines.vqa.models.model import Answerer, VqaBatch
+from engines.vqa.nano import model
 from engines.vqa.prepare import load_processor
-from engines.vqa.questions import Questions
-from engines.vqa.vision import Vision
 from workbench import paths
 
 
@@ -64,7 +68,7 @@ class Work:
         self.precision = Precision(args.precision, self.device)
         self.folder = folder
         processor = load_processor(folder)
-        seeing = sight.of(processor, wording.of(processor, "", folder), folder)
+        seeing = models_processor.of(processor, chat_template.of(processor, "", folder), folder)
         limits = Limits(args.side, 784, 1 << 20, seeing.factor)
         pictures = Pictures(seeing, limits, paths.cache_root(), lambda *_: None)
         pictures.add(asked.root, asked.paths)
@@ -156,9 +160,9 @@ def nano(folder: Path, asked: Questions) -> None:
     """The nano with random weights: its speed does not depend on them."""
     entry = tomllib.loads((CATALOGUE / "nano-qwen-vl.toml").read_text("utf-8"))
     sizes = entry["architecture"]
-    processor = base.processor_of(asked.texts, int(sizes["vocabulary"]), int(sizes["patch"]))
+    processor = model.processor_of(asked.texts, int(sizes["vocabulary"]), int(sizes["patch"]))
     torch.manual_seed(0)
-    base.fresh(processor, sizes).save_pretrained(folder)
+    model.fresh(processor, sizes).save_pretrained(folder)
     processor.save_pretrained(folder)
 
 

@@ -24,21 +24,25 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import CLIPConfig, CLIPModel
 
-from engines import models, protocol
+from engines import model_catalog, protocol
 from engines.emitter import Emitter
-from engines.retrieval import loading, shapes, work
-from engines.retrieval.clip import ClipEncoder
+from engines.retrieval import tasks
 from engines.retrieval.context import Context
-from engines.retrieval.items import ArrayItems, TokenItems
-from engines.retrieval.pairs import PairBatch, PairGatherer, Pool, Side
+from engines.retrieval.data.items import ArrayItems, TokenItems
+from engines.retrieval.data.pairs import PairBatch, PairGatherer, Pool, Side
+from engines.retrieval.memory import model_from_config
+from engines.retrieval.models import factory
+from engines.retrieval.models.clip import ClipEncoder
+from engines.retrieval.models.tokenizer import Words
 from engines.retrieval.params import Params
 from engines.retrieval.prepare import Prepared
-from engines.retrieval.wording import Words
-from engines.torchkit import device, loop, shipped
-from engines.torchkit.measure import Ledger, Meter, stopwatch
-from engines.torchkit.precision import Precision
-from engines.torchkit.prefetch import to_device
-from workbench import plan, presence
+from engines.torchkit.data.prefetch import to_device
+from engines.torchkit.memory import known_configs
+from engines.torchkit.runtime import device
+from engines.torchkit.runtime.precision import Precision
+from engines.torchkit.training import loop
+from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
+from workbench.planning import availability, plan
 
 PRESET = "weekly-m2kr"
 OVEN = 339_137
@@ -75,7 +79,7 @@ class Sizes:
 def settings(sizes: Sizes, changes: dict[str, Any]) -> Params:
     """Those of the preset, with `changes`, as a plan would validate them."""
     chosen = plan.preset(PRESET)
-    own = presence.model_settings("retrieval", chosen.models[0])
+    own = availability.model_settings("retrieval", chosen.models[0])
     inputs = {"image_size": sizes.image_size, "data_root": None}
     return Params.model_validate({**own, **chosen.settings, **inputs, **changes})
 
@@ -137,7 +141,7 @@ def make_pool(sizes: Sizes) -> tuple[Pool, TokenItems]:
 
 def tiny_clip(thin: int, image_size: int, attention: str = "sdpa") -> CLIPModel:
     """The preset's model with random weights: 115,382,145 parameters at `thin` 1."""
-    shipped_sizes = shipped.sizes(preset_entry(), shapes.SHAPES)
+    shipped_sizes = known_configs.sizes(preset_entry(), model_from_config.SHAPES)
     assert shipped_sizes is not None
     config = dict(shipped_sizes[0])
     for tower in ("text_config", "vision_config"):
@@ -152,13 +156,13 @@ def tiny_clip(thin: int, image_size: int, attention: str = "sdpa") -> CLIPModel:
 def make_model(params: Params, thin: int, attention: str = "sdpa") -> ClipEncoder:
     """The encoder around it, its layers chosen as the settings say."""
     model = ClipEncoder(tiny_clip(thin, params.image_size, attention), params.temperature)
-    loading.shape(model, preset_entry(), params, Words(Tokenizer(BPE()), 0, 0))
+    factory.shape(model, preset_entry(), params, Words(Tokenizer(BPE()), 0, 0))
     return model
 
 
-def preset_entry() -> models.ModelEntry:
+def preset_entry() -> model_catalog.ModelEntry:
     """The catalogue's entry of the preset's model."""
-    return models.load(plan.preset(PRESET).models[0])
+    return model_catalog.load(plan.preset(PRESET).models[0])
 
 
 class Bench:
@@ -174,7 +178,7 @@ class Bench:
     @contextmanager
     def job(
         self, changes: dict[str, Any], attention: str = "sdpa"
-    ) -> Iterator[tuple[Params, work.Job]]:
+    ) -> Iterator[tuple[Params, tasks.Job]]:
         """Parameters and training of a run with these changes to the preset's settings."""
         params = settings(self.sizes, changes)
         entry = preset_entry()
@@ -190,7 +194,7 @@ class Bench:
         prepared = Prepared(model, self.texts, self.images, "random weights", {})
         data: Any = SimpleNamespace(pool=self.pool, subset=SimpleNamespace(fingerprint="random"))
         try:
-            yield params, work.assemble(context, data, prepared)
+            yield params, tasks.assemble(context, data, prepared)
         finally:
             del model, prepared
             if self.device.type == "cuda":

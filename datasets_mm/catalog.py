@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets_mm import location, tomlfile
-from datasets_mm.recipe import Form, Recipe, RecipeError, Source, Step, read
-from datasets_mm.source import SourceError
-from datasets_mm.tomlfile import nearest
+from datasets_mm import strict_toml
+from datasets_mm.recipes.recipe import Form, Recipe, RecipeError, Source, Step, read
+from datasets_mm.sources import location
+from datasets_mm.sources.fingerprint import SourceError
+from datasets_mm.strict_toml import nearest
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -49,8 +50,8 @@ def user_recipes() -> Path:
 
 def _files() -> dict[str, Path]:
     """Name -> file. A user's recipe with a shipped name is an error, not an override."""
-    shipped = {path.stem: path for path in tomlfile.files(SHIPPED)}
-    own = {path.stem: path for path in tomlfile.files(user_recipes())}
+    shipped = {path.stem: path for path in strict_toml.files(SHIPPED)}
+    own = {path.stem: path for path in strict_toml.files(user_recipes())}
     if clash := sorted(shipped.keys() & own.keys()):
         raise RecipeError(
             [f"{own[name]}: {name!r} is the name of a shipped subset; rename it" for name in clash]

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from datasets_mm.steps import rank
+from datasets_mm.recipes.steps import rank
 
 FORMAT: Final = 1
 

@@ -38,7 +38,7 @@ class Engine(Protocol):
     NEEDS: tuple[str, ...]
     """Fields of a record without which it has nothing to work on; empty: needs no subset."""
     FORM: str
-    """Form of the records that it works on (`datasets_mm.recipe.Form`); empty: needs no subset."""
+    """Form of its records (`datasets_mm.recipes.recipe.Form`); empty: needs no subset."""
     KNOBS: Mapping[PhaseName, str]
     """The setting that is halved after the device ran out of memory in a phase. A phase that is not
     here holds what no setting of the run makes smaller: loading weights, building caches."""

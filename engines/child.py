@@ -23,10 +23,10 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 
-from engines import catalog, exhaustion, protocol
+from engines import catalog, out_of_memory, protocol
 from engines.emitter import Emitter, EngineError, Stopped
 from engines.process_memory import read_rss_peak
-from results.secrets import mask
+from results.text.secrets import mask
 
 EXIT_FAILED: Final = 1
 EXIT_STOPPED: Final = 143
@@ -116,10 +116,13 @@ def ranks(spec: protocol.RunSpec) -> int:
 
 def lead(spec: protocol.RunSpec, size: int, run_dir: Path, emit: Emitter) -> protocol.Failed | None:
     """Be the agent of several ranks until all have ended."""
-    from engines.torchkit import agent, distributed  # torch, which only an agent needs here
+    from engines.torchkit.runtime import (  # torch, which only an agent needs here
+        distributed,
+        torchrun_agent,
+    )
 
     distributed.check_ranks(size, spec.devices)
-    return agent.supervise(size, run_dir, emit)
+    return torchrun_agent.supervise(size, run_dir, emit)
 
 
 def own_rank() -> int | None:
@@ -185,7 +188,7 @@ def read_spec(run_dir: Path) -> protocol.RunSpec:
 
 def classify(error: BaseException) -> Hint:
     """What kind of failure an exception is, told without importing torch."""
-    return exhaustion.kind(error) or "failed"
+    return out_of_memory.kind(error) or "failed"
 
 
 def tie_to_parent() -> None:

@@ -323,7 +323,7 @@ class Attempt(Message):
     number: int
     pid: int
     environment: dict[str, Any] = {}
-    """Machine, GPUs, driver, NVML library and whether it is a stub: see results.schema."""
+    """Machine, GPUs, driver, NVML library and whether it is a stub: see results.records.schema."""
 
 
 class Gpu(BaseModel):

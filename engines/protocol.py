@@ -146,7 +146,7 @@ class RunSpec(BaseModel):
     origins: dict[str, str] = {}
     """Settings that come from the environment or a rule, and from which: for the record."""
     fit: dict[str, Any] = {}
-    """The memory forecast made before the start, for the record; see results.schema.Fit."""
+    """The memory forecast made before the start, for the record; see results.records.schema.Fit."""
     oom_retries: int = Field(3, ge=0, le=16)
     """Attempts with a smaller micro-batch after the device ran out of memory."""
     on_disk_full: Literal["stop", "continue"] = "stop"

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from results.text import clean, make_writable
-from workbench import paths, process_state
+from results.text.sanitize import clean, make_writable
+from workbench import paths
+from workbench.processes import process_state
 
 
 def main() -> NoReturn:
@@ -27,9 +28,9 @@ def main() -> NoReturn:
     refuse_missing_folder()
     refuse_unset_variables()
     if len(sys.argv) > 1:
-        from workbench import cli
+        from workbench.cli import main
 
-        cli.main()
+        main.main()
     from workbench.tui import app
 
     raise SystemExit(app.main(paths.log_root()))
@@ -71,7 +72,7 @@ def tell_fault(
         return
     import traceback
 
-    from results.secrets import mask
+    from results.text.secrets import mask
 
     told = clean(mask("".join(traceback.format_exception(kind, error, trace))))
     sys.stderr.write(f"{told}workbench: this is a fault of ours; please report the above\n")

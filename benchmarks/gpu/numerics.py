@@ -13,8 +13,8 @@ from benchmarks import weekly
 from benchmarks.gpu.report import Report, Skip
 from benchmarks.gpu.retrieval import bench, changes
 from engines.emitter import Stopped
-from engines.retrieval import exact
-from engines.torchkit import device
+from engines.retrieval.index import exact
+from engines.torchkit.runtime import device
 
 DEEPEST = 100
 FP32_ERROR = 1e-5
@@ -72,7 +72,7 @@ def four_bit(report: Report) -> None:
     if find_spec("bitsandbytes") is None or find_spec("peft") is None:
         raise Skip("bitsandbytes or peft is not installed")
     from engines.vqa import Params
-    from tests.engine import toys, vqa_toy
+    from tests.engines import toys, vqa_toy
 
     folder = report.scratch / "nf4"
     vqa_toy.SIZES |= {"layers": 4, "width": 64, "inner": 128}

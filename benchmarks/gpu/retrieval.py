@@ -15,10 +15,10 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import estimate, step_ops, weekly
 from benchmarks.gpu import assumptions
 from benchmarks.gpu.report import Report, Skip
-from engines import models
-from engines.fitting import Want
-from engines.retrieval import fit
-from workbench.fit.verdict import CONTEXT_BYTES, WORKSPACE_BYTES
+from engines import model_catalog
+from engines.memory_query import Want
+from engines.retrieval.memory import estimate as memory_estimate
+from workbench.memory_estimate.fit_check import CONTEXT_BYTES, WORKSPACE_BYTES
 
 FULL = weekly.Sizes(pairs=12_801, passages=1_000)
 """200 batches of 64 and one of a single pair, as 339,137 = 64 * 5,299 + 1; 2.1 GB of pictures."""
@@ -139,13 +139,13 @@ def memory(report: Report) -> None:
     """The forecast beside torch's allocator, and that beside NVML."""
     chosen = sizes(report)
     params = weekly.settings(weekly.Sizes(image_size=224), {})
-    entry = models.load("tinyclip-61m")
+    entry = model_catalog.load("tinyclip-61m")
     capability = torch.cuda.get_device_capability() if report.cuda else (9, 0)
     want = Want(
         engine="retrieval", model=entry.name, params=params.model_dump(mode="json"), trains=True,
         target="cuda", text_tokens=0, capability=capability,
     )  # fmt: skip
-    forecast = sum(fit.forecast(want, entry, params).phases["train"].values())
+    forecast = sum(memory_estimate.forecast(want, entry, params).phases["train"].values())
     report.figure("forecast of the training's tensors, bytes", forecast)
     if not report.cuda:
         return

@@ -13,7 +13,8 @@ import torch
 
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.toy import Toy
-from workbench import suite, tree
+from workbench.processes import tree
+from workbench.suites import suite
 
 PATIENCE = 60.0
 RETURN_SECONDS = 10.0

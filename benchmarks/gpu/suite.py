@@ -11,14 +11,20 @@ from benchmarks.gpu.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = re.compile(r"mark\.gpu\b")
-LARGE = ("test_fit_gpu.py", "test_fit_captioning_gpu.py")
+LARGE = tuple(
+    f"tests/engines/{engine}/memory/test_estimate_gpu.py" for engine in ("captioning", "retrieval")
+)
 """They draw and write models of 7.5 and 1.9 GB; `pytest -m gpu tests` runs them too."""
 LINE = re.compile(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)")
 
 
 def gpu_files() -> list[Path]:
     """Test files that have the mark, in a fixed order."""
-    files = (path for path in sorted((ROOT / "tests").rglob("test_*.py")) if path.name not in LARGE)
+    files = (
+        path
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if str(path.relative_to(ROOT)) not in LARGE
+    )
     return [path for path in files if MARK.search(path.read_text("utf-8"))]
 
 

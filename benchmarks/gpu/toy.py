@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.engine.conftest import write_toy
+from tests.engines.conftest import write_toy
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 90.0

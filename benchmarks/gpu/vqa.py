@@ -19,7 +19,7 @@ STEPS = 12
 def step(report: Report) -> None:
     """Through the engine: seconds of a step, and the loss, which must not differ."""
     from engines.vqa import Params
-    from tests.engine import toys, vqa_toy
+    from tests.engines import toys, vqa_toy
 
     if find_spec("peft") is None:
         raise Skip("peft is not installed")

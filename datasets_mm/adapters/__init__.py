@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from datasets_mm.location import Location
+from datasets_mm.sources.location import Location
 
 REPEATED_KEY: Final = "objects have a key twice, of which the last was read"
 LONGEST_NAME: Final = 200

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from datasets_mm.adapters import SourceReport, parse_json
 from datasets_mm.adapters.caption_keys import MEDIA, SPLIT, Keys, is_caption
-from datasets_mm.adapters.fields import heading, text
 from datasets_mm.adapters.languages import SPLITS, split_name
-from datasets_mm.adapters.leaves import BLOCKS
-from datasets_mm.adapters.textfile import parse_table, read_text, skip_problems, tell_lost_cells
-from datasets_mm.media import is_medium
-from datasets_mm.source import SourceError
+from datasets_mm.adapters.m2kr_fields import heading, text
+from datasets_mm.adapters.nested_values import BLOCKS
+from datasets_mm.adapters.text_files import parse_table, read_text, skip_problems, tell_lost_cells
+from datasets_mm.media_types import is_medium
+from datasets_mm.sources.fingerprint import SourceError
 
 MEDIA_LISTS: Final = ("images", "videos")
 CAPTION_LISTS: Final = ("annotations", "sentences", "captions")

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from datasets_mm.adapters.fields import LineError, heading, listed, text, type_of
 from datasets_mm.adapters.languages import CODES, SPLITS, language_code, split_name, variant
-from datasets_mm.adapters.leaves import Leaves, leaves, lookup
-from datasets_mm.media import is_medium
-from datasets_mm.paths import clean
-from datasets_mm.source import SourceError
+from datasets_mm.adapters.m2kr_fields import LineError, heading, listed, text, type_of
+from datasets_mm.adapters.nested_values import Leaves, leaves, lookup
+from datasets_mm.media_paths import clean
+from datasets_mm.media_types import is_medium
+from datasets_mm.sources.fingerprint import SourceError
 
 MEDIA: Final = (
     "media", "image_path", "video_path", "media_path", "image", "video", "img_path", "file_name",

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from datasets_mm import store
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.caption_files import read
 from datasets_mm.adapters.caption_keys import (
@@ -27,11 +26,12 @@ from datasets_mm.adapters.caption_keys import (
     label,
     without_withdrawn,
 )
-from datasets_mm.adapters.fields import LineError
 from datasets_mm.adapters.languages import language_code, split_name
-from datasets_mm.location import Location
-from datasets_mm.recipe import Source
-from datasets_mm.source import SourceError
+from datasets_mm.adapters.m2kr_fields import LineError
+from datasets_mm.recipes.recipe import Source
+from datasets_mm.sources.fingerprint import SourceError
+from datasets_mm.sources.location import Location
+from datasets_mm.storage import arrow_store
 
 REVISION = 3
 ALIKE: Final = "media all have the same caption: is its key the right one?"
@@ -54,14 +54,14 @@ def write(found: Location, folder: Path, progress: Say) -> SourceReport:
     media: dict[tuple[str, str], tuple[str, list[str]]] = {}
     for _, one in chosen:
         media.setdefault((one.media, one.language), (one.id, []))[1].extend(one.captions)
-    store.corpus_writer(folder).close()
-    records = store.record_writer(folder)
+    arrow_store.corpus_writer(folder).close()
+    records = arrow_store.record_writer(folder)
     for (path, language), (name, captions) in media.items():
         data_id = name or f"{path}.{language}".rstrip(".")
         records.add(record(data_id, path, list(dict.fromkeys(captions)), language))
     records.close()
-    store.sort_by(folder / "records.arrow", "data_id")
-    report.content = store.content_digest(folder / "records.arrow")
+    arrow_store.sort_by(folder / "records.arrow", "data_id")
+    report.content = arrow_store.content_digest(folder / "records.arrow")
     report.facts = {"captions": str(sum(len(captions) for _, captions in media.values()))}
     _tell_common(Counter(c for _, many in media.values() for c in set(many)), len(media), report)
     return report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from datasets_mm.adapters.fields import heading
+from datasets_mm.adapters.m2kr_fields import heading
 
 LANGUAGES: Final[dict[str, tuple[str, ...]]] = {
     "ko": ("ko", "kr", "kor", "korean", "ko_kr", "ko-kr", "한국어", "한글", "국문"),

@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.fields import (
+from datasets_mm.adapters.m2kr_fields import (
     M2KR_DATA,
     M2KR_PASSAGES,
     from_m2kr,
     heading,
     passage_from_m2kr,
 )
-from datasets_mm.adapters.intake import Intake
-from datasets_mm.location import Location
-from datasets_mm.source import SourceError
+from datasets_mm.adapters.m2kr_tables import Intake
+from datasets_mm.sources.fingerprint import SourceError
+from datasets_mm.sources.location import Location
 
 REVISION = 3
 BATCH_ROWS = 1024

@@ -30,6 +30,6 @@ KNOBS: Final[Mapping[PhaseName, str]] = {
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train and evaluate, evaluate, or caption, as the spec says."""
     with collection_paused("torch"):
-        from engines.captioning import work
+        from engines.captioning import tasks
 
-    work.run(spec, emit, run_dir)
+    tasks.run(spec, emit, run_dir)

@@ -6,7 +6,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engines import settings
+from engines import param_sections
 
 SHAPING: Final = (
     "vision", "vision_layer", "cls", "llm", "prompt", "projector", "projector_hidden",
@@ -17,7 +17,7 @@ SHAPING: Final = (
 """Settings that a trained model brings along; everything else is the run's own."""
 
 
-class _Model(settings.Settings):
+class _Model(param_sections.Settings):
     """The three parts, and what of them is trained."""
 
     vision: str = Field(
@@ -62,14 +62,14 @@ class _Model(settings.Settings):
     )
 
 
-class _Media(settings.Settings):
+class _Media(param_sections.Settings):
     """How much of a medium and of its caption is looked at."""
 
     frames: int = Field(8, ge=1, le=256, description="Frames of a video, evenly spaced")
     max_tokens: int = Field(64, ge=4, le=4096, description="Longest caption, tokens; rest is cut")
 
 
-class _Schedule(settings.Settings):
+class _Schedule(param_sections.Settings):
     """Rates beside the main one, and when training ends."""
 
     projector_lr: float | None = Field(
@@ -92,7 +92,7 @@ class _Schedule(settings.Settings):
     )
 
 
-class _Monitoring(settings.Monitoring):
+class _Monitoring(param_sections.Monitoring):
     """What the validation between epochs decides."""
 
     monitor: Literal["loss", "diversity", "siglip", "meteor", "cider"] = Field(
@@ -100,11 +100,11 @@ class _Monitoring(settings.Monitoring):
         description="Validation metric that early_stopping and load_best go by; siglip: the "
         "judge's mean probability (of a CLIP or the local scorer: its mean cosine)",
     )
-    patience: settings.Patience = 3
-    min_delta: settings.MinDelta = 0.001
+    patience: param_sections.Patience = 3
+    min_delta: param_sections.MinDelta = 0.001
 
 
-class _Towers(settings.Settings):
+class _Towers(param_sections.Settings):
     """What the frozen tower and the language model's activations cost."""
 
     feature_cache: bool = Field(True, description="Compute vision features once and keep them")
@@ -112,13 +112,13 @@ class _Towers(settings.Settings):
         "float16", description="Vision features are rounded to this, kept or not"
     )
     vision_batch: int = Field(32, ge=1, le=4096, description="Frames in the vision tower at once")
-    checkpointing: settings.Checkpointing = False
+    checkpointing: param_sections.Checkpointing = False
 
 
-class _Evaluation(settings.Settings):
+class _Evaluation(param_sections.Settings):
     """What is asked of a model, when, and who judges."""
 
-    evaluate_on: settings.EvaluateOn = None
+    evaluate_on: param_sections.EvaluateOn = None
     evaluate_train: int = Field(
         256, ge=0, description="Training media that are evaluated too, spread evenly; 0: none"
     )
@@ -145,13 +145,14 @@ class _Evaluation(settings.Settings):
 
 
 class Params(
-    _Evaluation, settings.Keeping, settings.Machine, settings.Ranks, _Towers, _Monitoring,
-    _Schedule, settings.Optimization, settings.Length, _Media, _Model, settings.Data,
+    _Evaluation, param_sections.Keeping, param_sections.Machine, param_sections.Ranks, _Towers,
+    _Monitoring, _Schedule, param_sections.Optimization, param_sections.Length, _Media, _Model,
+    param_sections.Data,
 ):  # fmt: skip
     """Settings of one captioning run."""
 
-    batch: settings.Batch = Field(16, description="Media in a micro-batch")
-    accumulation: settings.Accumulation = 2
+    batch: param_sections.Batch = Field(16, description="Media in a micro-batch")
+    accumulation: param_sections.Accumulation = 2
     compile: bool = Field(False, description="torch.compile projector and vision tower")
 
     @model_validator(mode="after")

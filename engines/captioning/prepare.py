@@ -11,18 +11,21 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from engines import models
-from engines.captioning import base, llm, media, projectors
+from engines import model_catalog
+from engines.captioning.components import part, revision
 from engines.captioning.context import Context
-from engines.captioning.data import Data
-from engines.captioning.llm import Wording
-from engines.captioning.media import Frames
-from engines.captioning.model import Captioner
+from engines.captioning.data import media
+from engines.captioning.data.dataset import Data
+from engines.captioning.data.media import Frames
+from engines.captioning.models import llm, nano_model, projectors
+from engines.captioning.models.captioner import Captioner
+from engines.captioning.models.llm import Wording
+from engines.captioning.models.vision import Tower
 from engines.captioning.params import Params
-from engines.captioning.parts import part, revision
-from engines.captioning.vision import Tower
 from engines.emitter import EngineError
-from engines.torchkit import bases, device, lora, quantize, trained
+from engines.torchkit.modeling import lora, quantize
+from engines.torchkit.runtime import device
+from engines.torchkit.training import nano_models, trained_model
 
 CALIBRATED_ON: Final = 64
 """Media whose features set the scale of the projector's input."""
@@ -88,8 +91,11 @@ def prepare(context: Context, data: Data, tower: Tower) -> Prepared:
         "prompt_form": wording.said,
         "trainable": lora.listed(captioner),
     }
-    scratch = models.weights_folder(part(context, "llm")) is None
-    prints = {"vision": trained.weights_print(tower.folder), "llm": trained.weights_print(folder)}
+    scratch = model_catalog.weights_folder(part(context, "llm")) is None
+    prints = {
+        "vision": trained_model.weights_print(tower.folder),
+        "llm": trained_model.weights_print(folder),
+    }
     state = {"base": made_name(folder, context) if scratch else "", "base_weights": prints}
     return Prepared(
         captioner, wording, tower, items, revision(context, folder), facts, state,
@@ -147,13 +153,13 @@ def _items(context: Context, data: Data, tower: Tower) -> tuple[Frames, str]:
 def _llm_folder(context: Context, data: Data) -> tuple[Path, str]:
     """The language model's folder, trained from scratch first where the entry says so."""
     found = part(context, "llm")
-    folder = models.weights_folder(found)
+    folder = model_catalog.weights_folder(found)
     if folder is not None:
         return folder, ""
     if context.trained is not None:
-        made = bases.found(context.cache_root, context.trained)
+        made = nano_models.found(context.cache_root, context.trained)
     else:
         context.emit.phase("cache", "language model from scratch, on text")
-        recipe = base.recipe(data.base_captions, found.architecture)
-        made = bases.trained(recipe, context.cache_root, context.device, context.say)
+        recipe = nano_model.recipe(data.base_captions, found.architecture)
+        made = nano_models.trained(recipe, context.cache_root, context.device, context.say)
     return made.folder, f"{made.said}; "

@@ -33,6 +33,6 @@ objective, since the batch holds the negatives. A search holds the corpus, whate
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train and evaluate, or evaluate, as the spec says."""
     with collection_paused("torch"):
-        from engines.retrieval import work
+        from engines.retrieval import tasks
 
-    work.run(spec, emit, run_dir)
+    tasks.run(spec, emit, run_dir)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from engines.retrieval.params import Params
-from engines.torchkit import context
+from engines.torchkit.runtime import context
 
 Context = context.Context[Params]

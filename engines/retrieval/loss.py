@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engines.retrieval import late
-from engines.torchkit.products import product
+from engines.retrieval.models import max_sim
+from engines.torchkit.runtime.matmul_precision import product
 
 Objective = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 """(queries, passages, positive, scale) -> loss and metrics."""
@@ -33,7 +33,7 @@ def similarity(queries: Tensor, passages: Tensor) -> Tensor:
     """
     with torch.autocast(queries.device.type, enabled=False):
         if queries.ndim == 3:
-            return late.mean_max_sim(queries.float(), passages.float())
+            return max_sim.mean_max_sim(queries.float(), passages.float())
         return product(queries.float(), passages.float().T)
 
 

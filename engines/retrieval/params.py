@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from engines import settings
+from engines import param_sections
 
 SHAPING: Final = (
     "image_size", "max_tokens", "layers", "text_layers", "vision_layers", "temperature",
@@ -18,7 +18,7 @@ SHAPING: Final = (
 Modality = Literal["both", "text", "image"]
 
 
-class _Objective(settings.Settings):
+class _Objective(param_sections.Settings):
     """What training aims at."""
 
     temperature: float = Field(0.07, gt=0, le=1, description="First value of the learned one")
@@ -30,7 +30,7 @@ class _Objective(settings.Settings):
     )
 
 
-class _Inputs(settings.Settings):
+class _Inputs(param_sections.Settings):
     """What the model sees."""
 
     image_size: int = Field(224, ge=16, le=1024, description="Side of the square image, pixels")
@@ -49,7 +49,7 @@ class _Inputs(settings.Settings):
     )
 
 
-class _Vectors(settings.Settings):
+class _Vectors(param_sections.Settings):
     """How vectors are made and compared."""
 
     layer_fusion: Literal["mean", "recurrent"] = Field(
@@ -78,10 +78,10 @@ class _Vectors(settings.Settings):
     )
 
 
-class _Evaluation(settings.Settings):
+class _Evaluation(param_sections.Settings):
     """How the corpus is searched, and what is counted."""
 
-    evaluate_on: settings.EvaluateOn = None
+    evaluate_on: param_sections.EvaluateOn = None
     evaluate_modalities: tuple[Modality, ...] = Field(
         ("both", "text", "image"), description="Query ablations: both, text only, image only"
     )
@@ -102,7 +102,7 @@ class _Evaluation(settings.Settings):
     )
 
 
-class _Machine(settings.Machine):
+class _Machine(param_sections.Machine):
     """How the step is computed."""
 
     mixed_precision: Literal["autocast", "master_weights"] = Field(
@@ -116,8 +116,8 @@ class _Machine(settings.Machine):
 
 
 class Params(
-    _Evaluation, settings.Keeping, _Machine, settings.Ranks, _Vectors, _Inputs, _Objective,
-    settings.Optimization, settings.Length, settings.Data,
+    _Evaluation, param_sections.Keeping, _Machine, param_sections.Ranks, _Vectors, _Inputs,
+    _Objective, param_sections.Optimization, param_sections.Length, param_sections.Data,
 ):  # fmt: skip
     """Settings of one retrieval run."""
 
@@ -126,10 +126,10 @@ class Params(
         description="Folder of the pictures, or one for each data set: oven=/a,evqa=/b,/others; "
         "empty: images/ under data_root",
     )
-    batch: settings.Batch = Field(64, description="Pairs in a micro-batch; negatives too")
-    accumulation: settings.Accumulation = Field(
+    batch: param_sections.Batch = Field(64, description="Pairs in a micro-batch; negatives too")
+    accumulation: param_sections.Accumulation = Field(
         1, description="Micro-batches in a step; negatives stay within each"
     )
-    lr: settings.LearningRate = 2e-5
-    beta2: settings.Beta2 = 0.98
-    timing_warmup_steps: settings.TimingWarmup = 20
+    lr: param_sections.LearningRate = 2e-5
+    beta2: param_sections.Beta2 = 0.98
+    timing_warmup_steps: param_sections.TimingWarmup = 20

@@ -11,17 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from datasets_mm import build
-from datasets_mm.images import ImageCache
-from engines import models
+from datasets_mm.building import build
+from datasets_mm.media.image_cache import ImageCache
+from engines import model_catalog
 from engines.emitter import EngineError
-from engines.models import ModelEntry
-from engines.retrieval import frozen, loading, wording
+from engines.model_catalog import ModelEntry
 from engines.retrieval.context import Context
-from engines.retrieval.encoder import DualEncoder
-from engines.retrieval.items import ArrayItems, Items, Rows, TokenItems
-from engines.retrieval.pairs import NONE, Pool
-from engines.retrieval.subsets import (
+from engines.retrieval.data.dataset import (
     SearchCorpus,
     Split,
     Strings,
@@ -29,8 +25,14 @@ from engines.retrieval.subsets import (
     read_pool,
     read_split,
 )
-from engines.retrieval.wording import Words
-from engines.torchkit import subsets, trained
+from engines.retrieval.data.items import ArrayItems, Items, Rows, TokenItems
+from engines.retrieval.data.pairs import NONE, Pool
+from engines.retrieval.models import factory, frozen_towers
+from engines.retrieval.models import tokenizer as models_tokenizer
+from engines.retrieval.models.encoder import DualEncoder
+from engines.retrieval.models.tokenizer import Words
+from engines.torchkit.data import subsets
+from engines.torchkit.training import trained_model
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Prepared:
 
     def files(self) -> dict[str, str]:
         """What a checkpoint needs beside its tensors."""
-        return {wording.TOKENIZER: self.tokenizer} if self.tokenizer else {}
+        return {models_tokenizer.TOKENIZER: self.tokenizer} if self.tokenizer else {}
 
 
 def read_data(run: Context) -> Data:
@@ -140,7 +142,7 @@ def prepare(run: Context, data: Data) -> Prepared:
     Raises:
         EngineError: weights are missing, or settings do not fit the model.
     """
-    if sentence := models.problem(run.entry):
+    if sentence := model_catalog.problem(run.entry):
         raise EngineError(sentence)
     run.emit.phase("cache", "images")
     images, contents = decode_images(run, data)
@@ -148,37 +150,39 @@ def prepare(run: Context, data: Data) -> Prepared:
     build_model = _frozen if run.entry.family == "frozen-towers" else _from_weights
     ready = build_model(run, data, images)
     if run.trained is not None:
-        trained.check_base(run.trained, ready.state.get("base_weights", {}))
-        trained.load(ready.model, run.trained)
-    ready.facts.update(trained.facts(run))
+        trained_model.check_base(run.trained, ready.state.get("base_weights", {}))
+        trained_model.load(ready.model, run.trained)
+    ready.facts.update(trained_model.facts(run))
     return replace(ready, pictures=contents)
 
 
 def _from_weights(run: Context, data: Data, images: ArrayItems) -> Prepared:
     """A model with towers of its own: from a folder, from a checkpoint, or from scratch."""
     params, entry = run.params, run.entry
-    folder = models.weights_folder(entry) if entry.hub or entry.path else None
+    folder = model_catalog.weights_folder(entry) if entry.hub or entry.path else None
     if folder is not None:
-        words = wording.of_model(folder, entry.family)
+        words = models_tokenizer.of_model(folder, entry.family)
     elif run.trained is not None:
-        words = wording.plain(wording.from_folder(run.trained.folder), "the model's own")
+        words = models_tokenizer.plain(
+            models_tokenizer.from_folder(run.trained.folder), "the model's own"
+        )
     else:
         size = int(entry.architecture["vocabulary"])
-        tokenizer = wording.built(own_texts(data), size, run.cache_root)
-        words = wording.plain(tokenizer, "built from the subset and its corpus")
+        tokenizer = models_tokenizer.built(own_texts(data), size, run.cache_root)
+        words = models_tokenizer.plain(tokenizer, "built from the subset and its corpus")
     items = tokenise(run, data.strings.texts.values(), words)
     run.team.pass_on()
     run.emit.phase("import", "open_clip" if entry.family == "open-clip" else "transformers")
     run.emit.phase("load", entry.name)
     if folder is None:
-        model = loading.from_scratch(entry, words, params)
+        model = factory.from_scratch(entry, words, params)
     else:
-        model = loading.from_folder(entry, folder, words, params)
-    loading.shape(model, entry, params, words)
-    facts = loading.facts(model, params)
+        model = factory.from_folder(entry, folder, words, params)
+    factory.shape(model, entry, params, words)
+    facts = factory.facts(model, params)
     facts |= {"tokenizer": words.said, "truncated_texts": _share(items)}
     own = words.tokenizer.to_str() if folder is None else ""
-    state = {"base_weights": {"model": trained.base_print(run, folder)}}
+    state = {"base_weights": {"model": trained_model.base_print(run, folder)}}
     return Prepared(model, items, images, _revision(entry, folder), facts, state, folder, own)
 
 
@@ -192,16 +196,16 @@ def own_texts(data: Data) -> list[str]:
 
 def _frozen(run: Context, data: Data, images: ArrayItems) -> Prepared:
     entry = run.entry
-    model = frozen.HeadEncoder(entry.architecture, run.params.temperature)
-    loading.shape(model, entry, run.params, None)
-    facts = loading.facts(model, run.params)
-    tower = frozen.TextTower(model.text_layers, run.precision, run.pipeline)
-    words = wording.plain(wording.from_folder(tower.folder), "the model's own")
+    model = frozen_towers.HeadEncoder(entry.architecture, run.params.temperature)
+    factory.shape(model, entry, run.params, None)
+    facts = factory.facts(model, run.params)
+    tower = frozen_towers.TextTower(model.text_layers, run.precision, run.pipeline)
+    words = models_tokenizer.plain(models_tokenizer.from_folder(tower.folder), "the model's own")
     items = tokenise(run, data.strings.texts.values(), words)
     run.emit.phase("cache", "text features")
     texts = tower.features(items, run.cache_root, run.say)
     run.emit.phase("cache", "image features")
-    pictures = frozen.ImageTower(run.precision, run.pipeline).features(
+    pictures = frozen_towers.ImageTower(run.precision, run.pipeline).features(
         images, run.cache_root, run.say
     )
     run.team.pass_on()
@@ -234,4 +238,4 @@ def _share(items: TokenItems) -> str:
 def _revision(entry: ModelEntry, folder: Path | None) -> str:
     if folder is None:
         return "from scratch"
-    return models.revision(entry) if entry.hub else f"local {folder.name}"
+    return model_catalog.revision(entry) if entry.hub else f"local {folder.name}"

@@ -29,11 +29,11 @@ KNOBS: Final[Mapping[PhaseName, str]] = {
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train and answer, only answer, or put the answers of other runs together."""
     if spec.task == "ensemble":
-        from engines.vqa import ensemble
+        from engines.vqa.ensemble import ensemble
 
         ensemble.run(spec, emit, run_dir)
         return
     with collection_paused("torch"):
-        from engines.vqa import work
+        from engines.vqa import tasks
 
-    work.run(spec, emit, run_dir)
+    tasks.run(spec, emit, run_dir)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.torchkit import context
+from engines.torchkit.runtime import context
 from engines.vqa.params import Params
 
 Context = context.Context[Params]

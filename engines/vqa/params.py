@@ -6,7 +6,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engines import settings
+from engines import param_sections
 
 SHAPING: Final = (
     "long_side", "min_pixels", "max_pixels", "prompt", "quantize", "double_quant", "lora_rank",
@@ -15,7 +15,7 @@ SHAPING: Final = (
 """Settings that a trained model brings along; everything else is the run's own."""
 
 
-class _Picture(settings.Settings):
+class _Picture(param_sections.Settings):
     """How large a picture is looked at, and how it is asked about."""
 
     long_side: int = Field(
@@ -36,7 +36,7 @@ class _Picture(settings.Settings):
     )
 
 
-class _Model(settings.Settings):
+class _Model(param_sections.Settings):
     """What is trained of the model."""
 
     quantize: Literal["nf4", "none"] = Field(
@@ -50,7 +50,7 @@ class _Model(settings.Settings):
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         description="Linear layers of the language model that get LoRA, by the ends of their names",
     )
-    checkpointing: settings.Checkpointing = True
+    checkpointing: param_sections.Checkpointing = True
     feature_cache: bool = Field(
         True,
         description="Compute the vision tower's features once and keep them, where the kind of "
@@ -63,7 +63,7 @@ class _Model(settings.Settings):
     )
 
 
-class _HeldOut(settings.Settings):
+class _HeldOut(param_sections.Settings):
     """Which rows are drawn, and which of them are held out of training."""
 
     sample: int = Field(
@@ -87,7 +87,7 @@ class _HeldOut(settings.Settings):
     )
 
 
-class _Monitoring(settings.Monitoring):
+class _Monitoring(param_sections.Monitoring):
     """What the looks at the held-out rows decide."""
 
     monitor: Literal["loss", "accuracy"] = Field(
@@ -97,7 +97,7 @@ class _Monitoring(settings.Monitoring):
     )
 
 
-class _Averages(settings.Settings):
+class _Averages(param_sections.Settings):
     """Averages of the trained weights, and what is drawn anew in every epoch."""
 
     ema: float = Field(
@@ -124,10 +124,10 @@ class _Averages(settings.Settings):
     )
 
 
-class _Answers(settings.Settings):
+class _Answers(param_sections.Settings):
     """What is answered after training, and how."""
 
-    evaluate_on: settings.EvaluateOn = None
+    evaluate_on: param_sections.EvaluateOn = None
     evaluate_limit: int = Field(
         0, ge=0, description="Rows of a subset that are evaluated, stratified; 0: all"
     )
@@ -164,14 +164,14 @@ class _Answers(settings.Settings):
 
 
 class Params(
-    _Answers, settings.Keeping, settings.Machine, settings.Ranks, _Averages,
-    settings.Optimization, settings.Length, _Monitoring, _HeldOut, _Model, _Picture,
-    settings.Data,
+    _Answers, param_sections.Keeping, param_sections.Machine, param_sections.Ranks, _Averages,
+    param_sections.Optimization, param_sections.Length, _Monitoring, _HeldOut, _Model, _Picture,
+    param_sections.Data,
 ):  # fmt: skip
     """Settings of one VQA run."""
 
-    batch: settings.Batch = Field(1, description="Questions in a micro-batch")
-    accumulation: settings.Accumulation = 4
+    batch: param_sections.Batch = Field(1, description="Questions in a micro-batch")
+    accumulation: param_sections.Accumulation = 4
     compile: bool = Field(False, description="torch.compile the whole model")
 
     @model_validator(mode="after")

@@ -13,21 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from engines import models
+from engines import model_catalog
 from engines.emitter import EngineError
-from engines.torchkit import bases, device, lora, pretrained, quantize, trained
-from engines.torchkit.batches import slices
-from engines.torchkit.prefetch import InputPipeline
-from engines.vqa import base, batches, caching, questions, sight, wording
-from engines.vqa.augment import IDENTITY, Permutation
-from engines.vqa.batches import Rows
+from engines.torchkit.data.data_loader import slices
+from engines.torchkit.data.prefetch import InputPipeline
+from engines.torchkit.modeling import lora, pretrained, quantize
+from engines.torchkit.runtime import device
+from engines.torchkit.training import nano_models, trained_model
 from engines.vqa.context import Context
-from engines.vqa.data import Data
-from engines.vqa.model import Answerer, VqaBatch
-from engines.vqa.pixels import Limits, Pictures
-from engines.vqa.questions import Questions
-from engines.vqa.vision import Vision
-from engines.vqa.wording import Said, Wording
+from engines.vqa.data import batches, feature_cache, questions
+from engines.vqa.data.batches import Rows
+from engines.vqa.data.dataset import Data
+from engines.vqa.data.image_inputs import Vision
+from engines.vqa.data.images import Limits, Pictures
+from engines.vqa.data.option_order import IDENTITY, Permutation
+from engines.vqa.data.questions import Questions
+from engines.vqa.models import chat_template
+from engines.vqa.models import processor as models_processor
+from engines.vqa.models.chat_template import Said, Wording
+from engines.vqa.models.model import Answerer, VqaBatch
+from engines.vqa.nano import model
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,8 @@ def prepare(context: Context, data: Data) -> Prepared:
     folder, base_said = model_folder(context, data)
     pretrained.refuse_unseeing(folder)
     processor = load_processor(folder)
-    words = wording.of(processor, params.prompt, folder)
-    seeing = sight.of(processor, words, folder)
+    words = chat_template.of(processor, params.prompt, folder)
+    seeing = models_processor.of(processor, words, folder)
     emit.phase("cache", "pictures")
     limits = Limits.of(params, seeing.factor)
     pictures = Pictures(seeing, limits, context.cache_root, context.say)
@@ -101,7 +106,7 @@ def prepare(context: Context, data: Data) -> Prepared:
     )  # fmt: skip
     held, four_bit = quantize.weight_bytes(found), len(quantize.four_bit(found))
     whole = quantize.logical_parameters(found)
-    vision, cache_said = caching.prepare(context, data, pictures, found)
+    vision, cache_said = feature_cache.prepare(context, data, pictures, found)
     if vision.kept is not None:
         emit.phase("load", "adapters")
     seen = whole - quantize.logical_parameters(found)
@@ -116,8 +121,8 @@ def prepare(context: Context, data: Data) -> Prepared:
         "trainable": lora.listed(model),
         "feature_cache": cache_said,
     }
-    scratch = models.weights_folder(context.entry) is None
-    revision = models.revision(context.entry) if context.entry.hub else str(folder.name)
+    scratch = model_catalog.weights_folder(context.entry) is None
+    revision = model_catalog.revision(context.entry) if context.entry.hub else str(folder.name)
     return Prepared(
         model, words, vision, context.pipeline, params.predict_batch, revision, facts,
         base_state(context, folder, scratch=scratch), quantize.logical_parameters(model) + seen,
@@ -128,7 +133,7 @@ def prepare(context: Context, data: Data) -> Prepared:
 def base_state(context: Context, folder: Path, *, scratch: bool) -> dict[str, Any]:
     """What a later run needs to find the same base, and to know it by its weights."""
     name = str(context.trained.state["base"]) if context.trained and scratch else folder.name
-    prints = {"model": trained.weights_print(folder)}
+    prints = {"model": trained_model.weights_print(folder)}
     return {"base": name if scratch else "", "base_weights": prints}
 
 
@@ -215,15 +220,15 @@ def load_processor(folder: Path) -> Any:
 
 def model_folder(context: Context, data: Data) -> tuple[Path, str]:
     """The model's folder, trained from scratch first where the entry says so."""
-    folder = models.weights_folder(context.entry)
+    folder = model_catalog.weights_folder(context.entry)
     if folder is not None:
         return folder, ""
     if context.trained is not None:
-        made = bases.found(context.cache_root, context.trained)
+        made = nano_models.found(context.cache_root, context.trained)
     else:
         learns = read_base(context, data)
         context.emit.phase("cache", "base from scratch, with all its parameters")
-        made = base.trained(
+        made = model.trained(
             learns, dict(context.entry.architecture), context.cache_root, context.device,
             context.say,
         )  # fmt: skip

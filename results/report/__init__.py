@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from results.records.suite_view import SuiteView
 from results.report import answers, captions, weekly
-from results.view import SuiteView
-from results.words import say
+from results.text.translations import say
 
 __all__ = ["render", "write"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from results import report
-from results.view import SuiteView
-from results.words import LANGS
+from results.records.suite_view import SuiteView
+from results.text.translations import LANGS
 
 
 def main(arguments: list[str] | None = None) -> int:

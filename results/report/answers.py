@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from results import formats, phrases, published, vqa
-from results.markdown import Cell, Column, Table, code, markdown
+from results.records.schema import RunRecord
+from results.records.suite_view import AnsweredSplit, AnswerExample, SuiteView
 from results.report import pictures as beside
-from results.schema import RunRecord
-from results.view import AnsweredSplit, AnswerExample, SuiteView
-from results.words import say
+from results.tables import message_translations, published, vqa
+from results.tables.table import Cell, Column, Table, code, markdown
+from results.text import formats
+from results.text.translations import say
 
 
 def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -75,7 +76,7 @@ def _worst(shown: Sequence[AnswerExample], lang: str, pictures: Mapping[str, str
             Cell(_option(one, one.answer)),
             Cell(_option(one, one.truth)),
             Cell(formats.percent(one.confidence), "value"),
-            Cell(phrases.localized(one.kind, lang)),
+            Cell(message_translations.localized(one.kind, lang)),
         )
         for one in shown
     )

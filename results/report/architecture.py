@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from results import captioning, formats, phrases
-from results.markdown import fenced, text_width
-from results.schema import Identity, RunRecord
-from results.text import clean_line
-from results.view import SuiteView
-from results.words import say
+from results.records.schema import Identity, RunRecord
+from results.records.suite_view import SuiteView
+from results.tables import captioning, message_translations
+from results.tables.table import fenced, text_width
+from results.text import formats
+from results.text.sanitize import clean_line
+from results.text.translations import say
 
 Lines = list[str]
 
@@ -52,7 +53,10 @@ def _captioner(records: Sequence[RunRecord], planned: Sequence[Identity], lang: 
     first = own[-1]
     seen, _, patches = first.facts["vision"].partition("; ")
     vision = [say("architecture.vision", lang), _state("frozen", lang), ""]
-    vision += [seen.partition(",")[0].replace(" at ", ", "), phrases.localized(patches, lang)]
+    vision += [
+        seen.partition(",")[0].replace(" at ", ", "),
+        message_translations.localized(patches, lang),
+    ]
     return _chain([vision, _projectors(own, planned, lang), _language_model(first, "llm", lang)])
 
 
@@ -111,7 +115,12 @@ def _towers(records: Sequence[RunRecord], lang: str) -> Lines:
 
     joined = [say("architecture.joined", lang), ""]
     said = (facts.get(name, "") for name in ("fusion", "scoring"))
-    joined += [line for text in said if text for line in _folded(phrases.localized(text, lang))]
+    joined += [
+        line
+        for text in said
+        if text
+        for line in _folded(message_translations.localized(text, lang))
+    ]
     pair = tower("text"), tower("vision", facts.get("image_size", ""))
     width = max(text_width(line) for lines in pair for line in lines)
     left = [line for lines in pair for line in _box(lines, width)]

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from results import captioning, formats
-from results.markdown import Cell, Column, Table, code, escape, markdown
+from results.records.suite_view import CaptionExample, SuiteView
 from results.report import pictures as beside
-from results.view import CaptionExample, SuiteView
-from results.words import say
+from results.tables import captioning
+from results.tables.table import Cell, Column, Table, code, escape, markdown
+from results.text import formats
+from results.text.translations import say
 
 IN_A_ROW: Final = 4
 """Frames of a video in a row of its contact sheet."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from results import formats, phrases
-from results.markdown import Cell, Column, Table, code, escape, markdown
-from results.view import DataComparison, SubsetCheck, SuiteView
-from results.words import say
+from results.records.suite_view import DataComparison, SubsetCheck, SuiteView
+from results.tables import message_translations
+from results.tables.table import Cell, Column, Table, code, escape, markdown
+from results.text import formats
+from results.text.translations import say
 
 
 def render(view: SuiteView, lang: str) -> Iterator[str]:
@@ -20,11 +21,11 @@ def render(view: SuiteView, lang: str) -> Iterator[str]:
 
 
 def _check(check: SubsetCheck, lang: str) -> Iterator[str]:
-    sentence = escape(phrases.localized(check.sentence, lang))
+    sentence = escape(message_translations.localized(check.sentence, lang))
     found = "" if check.problems else f" – {say('data.clean', lang)}"
     yield f"- {code(check.subset)}: {sentence}{found}\n"
     for problem in check.problems:
-        yield f"  - {escape(phrases.localized(problem, lang))}\n"
+        yield f"  - {escape(message_translations.localized(problem, lang))}\n"
 
 
 def _comparison(found: DataComparison, lang: str) -> Iterator[str]:
@@ -37,14 +38,17 @@ def _comparison(found: DataComparison, lang: str) -> Iterator[str]:
     yield "\n".join(f"- {line}" for line in lines)
     for section in found.sections:
         columns = (
-            Column(escape(phrases.localized(section.title, lang))),
+            Column(escape(message_translations.localized(section.title, lang))),
             Column(names[0], right=True),
             Column(names[1], right=True),
-            Column(phrases.localized("difference", lang), right=True),
+            Column(message_translations.localized("difference", lang), right=True),
         )
         body = tuple(
-            (Cell(phrases.localized(label, lang)), *(Cell(text, "value") for text in figures))
+            (
+                Cell(message_translations.localized(label, lang)),
+                *(Cell(text, "value") for text in figures),
+            )
             for label, *figures in section.rows
         )
-        said = phrases.localized(section.remark, lang)
+        said = message_translations.localized(section.remark, lang)
         yield markdown(Table(columns, body, (Cell(said),) if said else ()))

@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
-from results import formats, phrases, rows
-from results.schema import RunRecord
-from results.view import Chart, SuiteView
-from results.words import say
+from results.records.schema import RunRecord
+from results.records.suite_view import Chart, SuiteView
+from results.tables import message_translations, run_cells
+from results.text import formats
+from results.text.translations import say
 
 ACCENT: Final = "#2f6fde"
 INK: Final = "#2b2f36"
@@ -108,7 +109,7 @@ def _charts(charts: Sequence[Chart], lang: str) -> dict[str, bytes]:
 
 def _bars_panel(axis: Any, chart: Chart, lang: str) -> None:
     def words(text: str) -> str:
-        return phrases.localized(text, lang)[:TITLE] if lang == "ko" else _latin(text)
+        return message_translations.localized(text, lang)[:TITLE] if lang == "ko" else _latin(text)
 
     labels, counts = zip(*chart.bars, strict=True)
     places, whole = range(len(labels)), sum(counts)
@@ -152,7 +153,7 @@ def _memories(view: SuiteView) -> dict[str, Panel]:
 def _panels(view: SuiteView, lines: Any) -> dict[str, Panel]:
     """Title -> lines and flags, of the runs that have a curve."""
     titles = _titles(view.records)
-    flags = {r.identity.run_id: ", ".join(rows.flags(r)) for r in view.records}
+    flags = {r.identity.run_id: ", ".join(run_cells.flags(r)) for r in view.records}
     found: dict[str, Panel] = {}
     for run, recorded in view.curves.items():
         drawn = [line for line in lines(recorded.curves) if len(line[1]) > 1]

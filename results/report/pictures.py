@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from results.markdown import Cell
+from results.tables.table import Cell
 
 MAX_BYTES: Final = 8 << 20
 WIDTH: Final = 96

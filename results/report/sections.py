@@ -10,11 +10,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from results import formats, phrases
-from results.markdown import Cell, Column, Table, code, escape, markdown, prose
-from results.schema import RunRecord
-from results.view import SuiteView
-from results.words import say
+from results.records.schema import RunRecord
+from results.records.suite_view import SuiteView
+from results.tables import message_translations
+from results.tables.table import Cell, Column, Table, code, escape, markdown, prose
+from results.text import formats
+from results.text.translations import say
 
 NOTICES: Final = 20
 """A report shows this many distinct notices; the rest are counted. The appendix has them all."""
@@ -78,8 +79,10 @@ def _model_facts(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
     for key, values in found.items():
         for value, subsets in values.items():
             of = ", ".join(map(code, dict.fromkeys(subsets)))
-            named = escape(phrases.name(key, lang)) + (f" ({of})" if len(values) > 1 else "")
-            yield f"{named}: {escape(phrases.localized(value, lang))}"
+            named = escape(message_translations.name(key, lang)) + (
+                f" ({of})" if len(values) > 1 else ""
+            )
+            yield f"{named}: {escape(message_translations.localized(value, lang))}"
 
 
 def _revision(records: Sequence[RunRecord], lang: str) -> list[str]:

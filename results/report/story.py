@@ -10,10 +10,10 @@ import datetime
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from results import phrases
-from results.markdown import Cell, Column, Table, code, escape, markdown, prose
-from results.view import SuiteView
-from results.words import say
+from results.records.suite_view import SuiteView
+from results.tables import message_translations
+from results.tables.table import Cell, Column, Table, code, escape, markdown, prose
+from results.text.translations import say
 
 
 def title(view: SuiteView, lang: str) -> str:
@@ -38,14 +38,14 @@ def subset_reasons(view: SuiteView, subsets: Sequence[str], lang: str) -> str:
     lines = [f"{say('story.why', lang)}: {prose(reasons[''])}", ""] if reasons.get("") else []
     for name in subsets:
         recipe = view.recipes.get(name)
-        told = escape(phrases.localized(recipe.title, lang)) if recipe else ""
+        told = escape(message_translations.localized(recipe.title, lang)) if recipe else ""
         if not told and name not in reasons:
             continue
         lines.append(f"- **{code(name)}**{f': {told}' if told else ''}")
         if name in reasons:
             lines.append(f"  - {say('story.why', lang)}: {prose(reasons[name])}")
         if recipe and recipe.notes:
-            lines.append(f"  - {escape(phrases.localized(recipe.notes, lang))}")
+            lines.append(f"  - {escape(message_translations.localized(recipe.notes, lang))}")
     return _block(lines)
 
 

@@ -9,27 +9,34 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from results import (
+from results.records import cost_forecasts
+from results.records.schema import RunRecord
+from results.records.suite_view import SuiteView
+from results.report import (
+    answers,
+    architecture,
+    captions,
+    data,
+    sections,
+    story,
+)
+from results.tables import (
+    ablation,
     captioning,
-    costing,
-    evaluation,
-    fit,
-    forecasts,
-    measures,
-    optimization,
-    outputs,
-    phrases,
-    rows,
-    searches,
-    tables,
-    trials,
+    cost_forecast,
+    memory_estimate,
+    message_translations,
+    metrics,
+    retrieval_cost,
+    run_cells,
+    run_outputs,
+    search_trials,
+    timing_and_memory,
+    training_cost,
     vqa,
 )
-from results.markdown import Table, code, escape, fenced, markdown
-from results.report import answers, architecture, captions, data, sections, story
-from results.schema import RunRecord
-from results.view import SuiteView
-from results.words import cause, say
+from results.tables.table import Table, code, escape, fenced, markdown
+from results.text.translations import cause, say
 
 OWN_TABLES = frozenset({captioning.ENGINE, vqa.ENGINE})
 """Engines whose metrics have tables of their own."""
@@ -51,8 +58,8 @@ def render(
     """
     view = view.model_copy(
         update={
-            "records": phrases.records(view.records, lang),
-            "forecasts": phrases.records(view.forecasts, lang),
+            "records": message_translations.records(view.records, lang),
+            "forecasts": message_translations.records(view.forecasts, lang),
         }
     )
     parts = [
@@ -129,47 +136,49 @@ def _results(view: SuiteView, lang: str) -> Iterator[str]:
     yield f"## {say('report.results', lang)}"
     how = (say("report.sequential", lang), *_trained(records, lang))
     yield f"{say('report.method', lang)}\n" + "\n".join(f"- {line}" for line in how)
-    yield from _part("###", "report.cost", markdown(tables.cost(records, lang)), lang)
-    trained = tables.train(records, lang, view.notes)
+    yield from _part("###", "report.cost", markdown(training_cost.cost(records, lang)), lang)
+    trained = training_cost.train(records, lang, view.notes)
     if trained.rows:
         yield f"### {say('report.training', lang)}"
-        evaluated = "with evaluation" if evaluation.splits(records) else "no evaluation"
+        evaluated = "with evaluation" if metrics.splits(records) else "no evaluation"
         yield say(f"report.{evaluated}", lang)
         yield markdown(trained)
-    yield from _part("###", "report.total", f"- {tables.total(records, lang)}", lang)
-    expected = costing.expected(records, lang)
+    yield from _part("###", "report.total", f"- {training_cost.total(records, lang)}", lang)
+    expected = cost_forecast.expected(records, lang)
     yield from _part("###", "report.forecasts", markdown(expected) if expected.rows else "", lang)
-    found = forecasts.of_suite(records, view.forecasts)
-    beside = markdown(costing.compared(found, lang)) if found else ""
+    found = cost_forecasts.of_suite(records, view.forecasts)
+    beside = markdown(cost_forecast.compared(found, lang)) if found else ""
     yield from _part("###", "report.compared", beside, lang)
-    failed = tables.failures(records, lang)
+    failed = training_cost.failures(records, lang)
     yield from _part("###", "report.failures", markdown(failed) if failed.rows else "", lang)
 
 
 def _search(view: SuiteView, lang: str) -> Iterator[str]:
     """Of a search: its trials side by side."""
     if view.search is not None:
-        found = trials.table(view.records, view.search, lang)
+        found = search_trials.table(view.records, view.search, lang)
         yield from _part("##", "trials.heading", markdown(found) if found.rows else "", lang)
 
 
 def _trained(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
     """How long the trainings went, and which rows are none."""
-    probed = sum(map(forecasts.costing, records))
+    probed = sum(map(cost_forecasts.costing, records))
     if probed:
         yield say("report.costing runs", lang).format(probed, len(records))
     if probed < len(records):
-        yield say("report.one epoch" if rows.one_epoch(records) else "report.several epochs", lang)
+        yield say(
+            "report.one epoch" if run_cells.one_epoch(records) else "report.several epochs", lang
+        )
 
 
 def _evaluation(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
-    names = evaluation.splits(records)
+    names = metrics.splits(records)
     if names:
         yield f"## {say('report.evaluation', lang)}"
     for split in names:
         yield f"### {code(split)}"
-        yield markdown(evaluation.metrics(records, split, lang))
-        ablated = evaluation.ablations(records, split, lang)
+        yield markdown(metrics.metrics(records, split, lang))
+        ablated = metrics.ablations(records, split, lang)
         if ablated is not None:
             yield f"#### {say('report.ablation', lang).format(code(split))}"
             yield markdown(ablated)
@@ -177,9 +186,9 @@ def _evaluation(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
 
 def _optimizations(view: SuiteView, lang: str) -> Iterator[str]:
     """What switches were worth, beside a run with all on; else which runs have them on."""
-    if worth := optimization.table(view.records, lang, view.changes):
+    if worth := ablation.table(view.records, lang, view.changes):
         yield from _part("##", "optimization.heading", markdown(worth), lang)
-    elif applied := optimization.applied(view.records, lang):
+    elif applied := ablation.applied(view.records, lang):
         yield from _part("##", "optimization.applied heading", markdown(applied), lang)
 
 
@@ -188,14 +197,14 @@ def _measurements(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
         return
     yield f"## {say('report.measurements', lang)}"
     kinds: dict[str, Callable[[Sequence[RunRecord], str], Table]] = {
-        "evaluation cost": searches.cost,
-        "steps": measures.steps,
-        "phases": measures.phases,
-        "memory": measures.memory,
+        "evaluation cost": retrieval_cost.cost,
+        "steps": timing_and_memory.steps,
+        "phases": timing_and_memory.phases,
+        "memory": timing_and_memory.memory,
     }
     for name, table in kinds.items():
         yield from _part("###", f"report.{name}", markdown(table(records, lang)), lang)
-    fitted = fit.table(records, lang)
+    fitted = memory_estimate.table(records, lang)
     yield from _part("###", "report.fit", markdown(fitted) if fitted.rows else "", lang)
 
 
@@ -214,7 +223,7 @@ def _figures(figures: Mapping[str, str], lang: str) -> Iterator[str]:
 
 
 def _tail(view: SuiteView, lang: str) -> Iterator[str]:
-    left = outputs.table(view.records, lang)
+    left = run_outputs.table(view.records, lang)
     yield from _part("##", "outputs.heading", markdown(left) if left.rows else "", lang)
     yield from _part("##", "report.notices", sections.notices(view.records, lang), lang)
     yield from _part("##", "report.notes", sections.notes(view), lang)

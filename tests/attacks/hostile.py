@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from engines import protocol
-from results import schema
-from results.schema import Reading
-from tests.tui import canned
-from workbench import suite
+from results.records import schema
+from results.records.schema import Reading
+from tests.workbench.tui import canned
+from workbench.suites import suite
 
 EVIL = (
     "evil\x1b]52;c;Y2FuYXJ5\x07\x1b]0;owned\x07\x1b]8;;http://x\x1b\\\x1b[6n\x1b[c\x1b[5n\x1bP+q544e"

@@ -9,8 +9,8 @@ import re
 
 import pytest
 
-from results import markdown as md
-from results.markdown import Cell, Column, Table
+from results.tables import table as md
+from results.tables.table import Cell, Column, Table
 from tests.attacks import hostile
 
 FORMULAS = (
@@ -39,13 +39,13 @@ def test_no_cell_of_a_csv_begins_a_formula(text: str) -> None:
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_the_screens_csv_neither(text: str) -> None:
-    from workbench.tui import export
+    from workbench.tui.view_models import export
 
     assert export._harmless(text)[:1] not in ("=", "+", "-", "@", "\t", "\r", "＝")
 
 
 def test_numbers_stay_numbers() -> None:
-    from workbench.tui import export
+    from workbench.tui.view_models import export
 
     for text in ("-0.03", "+1.2e-05", "12:30", "-4 ms", "86.4 ms"):
         assert export._harmless(text) == text
@@ -83,7 +83,7 @@ def test_no_log_ends_its_fence(text: str) -> None:
 
 
 def test_the_screens_markdown_is_a_table_whatever_its_cells_say() -> None:
-    from workbench.tui import export
+    from workbench.tui.view_models import export
 
     for text in MARKUP:
         cell = export._MARKUP.sub(r"\\\1", text)

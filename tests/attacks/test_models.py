@@ -15,12 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
-from engines import models, protocol
+from engines import model_catalog, protocol
 from engines.emitter import EngineError
-from engines.retrieval import loading, wording
+from engines.retrieval.models import factory, tokenizer
 from engines.retrieval.params import Params
-from engines.torchkit import checkpoints, configs
-from workbench import verdict
+from engines.torchkit.checkpointing import checkpoints
+from engines.torchkit.modeling import model_config
+from workbench.supervisor import exit_cause
 
 
 class Sentinel:
@@ -64,8 +65,8 @@ def configure(folder: Path, **extra: object) -> None:
 
 def load(folder: Path):
     """As the engine does; its errors are sentences."""
-    entry = models.ModelEntry(name="x", family="clip", path=str(folder))
-    return loading.from_folder(entry, folder, None, Params(image_size=32, max_tokens=8))
+    entry = model_catalog.ModelEntry(name="x", family="clip", path=str(folder))
+    return factory.from_folder(entry, folder, None, Params(image_size=32, max_tokens=8))
 
 
 def test_pickled_weights_are_named_and_never_loaded(folder: Path, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_pickled_weights_are_named_and_never_loaded(folder: Path, tmp_path: Path
     sentinel = tmp_path / "ran"
     for name in ("pytorch_model.bin", "model.pt", "model.ckpt", "optimizer.bin"):
         (folder / name).write_bytes(pickle.dumps(Sentinel(sentinel)))
-    said = models.problem(models.load(f"path:{folder}"))
+    said = model_catalog.problem(model_catalog.load(f"path:{folder}"))
     assert said is not None
     assert "pickled weights, which are never loaded" in said
     with pytest.raises(EngineError, match="cannot be loaded"):
@@ -154,7 +155,7 @@ class Trap:
 
 def test_sizes_are_kept_when_orders_are_dropped() -> None:
     stated = {"hidden_size": 8, "kernel_size": 3, "vision_config": {"patch_size": 16, "x": [1]}}
-    assert configs.without_orders({**stated, "auto_map": {}}) == stated
+    assert model_config.without_orders({**stated, "auto_map": {}}) == stated
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_a_config_that_is_none_is_a_sentence(folder: Path, config: bytes) -> Non
     with pytest.raises(EngineError):
         load(folder)
     with pytest.raises(LookupError):
-        models.load(f"path:{folder}")
+        model_catalog.load(f"path:{folder}")
 
 
 @pytest.mark.parametrize(
@@ -183,15 +184,15 @@ def test_a_size_that_is_none_is_a_sentence(
 ) -> None:
     configure(folder, **config)
     with pytest.raises(LookupError, match=f"{sentence}; a whole number is wanted"):
-        models.load(f"path:{folder}")
+        model_catalog.load(f"path:{folder}")
 
 
 @pytest.mark.parametrize("size", [[], None, "x", -1])
 def test_a_size_in_the_other_layout_is_a_sentence(tmp_path: Path, size: object) -> None:
     stated = {"model_cfg": {"vision_cfg": {"image_size": size}, "text_cfg": "none"}}
-    (tmp_path / models.OPEN_CLIP).write_text(json.dumps(stated))
+    (tmp_path / model_catalog.OPEN_CLIP).write_text(json.dumps(stated))
     with pytest.raises(LookupError, match="a whole number is wanted"):
-        models.load(f"path:{tmp_path}")
+        model_catalog.load(f"path:{tmp_path}")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_weights_that_lack_tensors_are_refused(folder: Path) -> None:
 def test_a_tokenizer_that_is_none_is_a_sentence(folder: Path, text: str) -> None:
     (folder / "tokenizer.json").write_text(text)
     with pytest.raises(EngineError, match="tokenizer.json: is no tokenizer"):
-        wording.of_model(folder, "clip")
+        tokenizer.of_model(folder, "clip")
 
 
 def header(text: bytes, length: int | None = None, body: bytes = b"") -> bytes:
@@ -289,7 +290,7 @@ def test_no_checkpoint_with_such_a_header_is_taken(tmp_path: Path, attack: str) 
         t=0, path=str(weights.relative_to(tmp_path)), size=weights.stat().st_size, sha256="0" * 64
     )
     if attack not in SHAPES:
-        assert verdict.problems([promised], tmp_path)
+        assert exit_cause.problems([promised], tmp_path)
     with pytest.raises((ValueError, SafetensorError, OSError)):
         checkpoints.load(folder, torch.device("cpu"))
 

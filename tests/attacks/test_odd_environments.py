@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures.terminals import ROOT
-from workbench import suite
-from workbench.exits import ExitStatus
+from workbench.exit_codes import ExitStatus
+from workbench.suites import suite
 
 PROBE = ("run", "-e", "probe", "-d", "none", "-m", "none", "--headless", "--set", "steps=3")
 COMMANDS = (

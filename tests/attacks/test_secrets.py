@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engines import child
-from results import secrets
+from results.text import secrets
 from tests.fixtures.terminals import ROOT
 from workbench.telemetry import environment
 

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from engines.protocol import RunSpec
 from tests.fixtures.terminals import ROOT, Terminal
-from workbench import paths, plan, suite
-from workbench.suite import Command
+from workbench import paths
+from workbench.planning import plan
+from workbench.suites import suite
+from workbench.suites.suite import Command
 
 PROBE = ["-e", "probe", "-d", "none", "-m", "none"]
 SHADOWS = ("torch", "json", "pydantic", "logging", "results", "engines", "workbench", "textual",
@@ -149,7 +151,7 @@ LINKS = {
 START = """
 import sys
 from pathlib import Path
-from workbench import launch, suite
+from workbench.supervisor import launch; from workbench.suites import suite
 folder = Path(sys.argv[1])
 for act in (lambda: launch.start_warden(folder).popen.wait(30),
             lambda: suite.send(folder, suite.Command(do="stop"))):

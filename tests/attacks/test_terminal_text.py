@@ -124,9 +124,9 @@ def test_no_screen_lets_a_control_character_through(here: Path) -> None:
 def test_a_fault_of_ours_is_told_without_driving_the_terminal(here: Path) -> None:
     code = (
         "import sys\nsys.argv = ['workbench', 'models']\n"
-        "from workbench import __main__, listing\n"
+        "from workbench import __main__; from workbench.cli import catalogs\n"
         "def broken(**_): raise RuntimeError('\\x1b]0;owned\\x07 evil')\n"
-        "listing.models = broken\n__main__.main()\n"
+        "catalogs.models = broken\n__main__.main()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False

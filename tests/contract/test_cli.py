@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.terminals import ROOT
-from workbench import cli
+from workbench.cli import main
 
 
 def workbench(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -208,10 +208,10 @@ def test_a_full_disk_under_a_file_names_the_file(
     def fail() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/logs/results.jsonl")
 
-    monkeypatch.setattr(cli, "_invoke", fail)
-    monkeypatch.setattr(cli, "_discard_stdout", lambda: None)
+    monkeypatch.setattr(main, "_invoke", fail)
+    monkeypatch.setattr(main, "_discard_stdout", lambda: None)
     with pytest.raises(SystemExit) as ending:
-        cli.main()
+        main.main()
     assert ending.value.code == 1
     assert capsys.readouterr().err == (
         "workbench: /logs/results.jsonl cannot be written (No space left on device); "

@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 
 from engines import catalog
-from workbench import plan
-from workbench.cli import app
+from workbench.cli.main import app
+from workbench.planning import plan
 
 PAGE = (Path(__file__).parents[2] / "docs/documents.md").read_text("utf-8")
 STATES = ("works", "by tests", "not run", "open", "not applicable", "by intent")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import weekly
-from workbench import plan
+from workbench.planning import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 

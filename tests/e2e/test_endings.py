@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.wardens import House, end_of, until
-from workbench import suite
+from workbench.suites import suite
 
 ENDLESS = [
     "run", "-e", "probe", "-d", "none", "-m", "none", "--set", "steps=1000000",

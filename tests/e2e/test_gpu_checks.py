@@ -192,10 +192,11 @@ def test_steps_are_ordered_and_name_steps_before_them():
 
 
 def test_the_tests_for_a_gpu_are_chosen_without_the_large_models():
-    names = {path.name for path in gpu_files()}
-    assert {"test_torchkit_measure.py", "test_retrieval_search.py"} <= names
-    assert not names & set(LARGE)
-    assert all((ROOT / "tests/engine" / name).exists() for name in LARGE)
-    match = LINE.match("tests/engine/test_a.py::test_b[x y] PASSED          [ 10%]")
+    paths = {path.relative_to(ROOT).as_posix() for path in gpu_files()}
+    small = ("torchkit/training/test_step_timing.py", "retrieval/index/test_indexes.py")
+    assert {f"tests/engines/{path}" for path in small} <= paths
+    assert not paths & set(LARGE)
+    assert all((ROOT / name).exists() for name in LARGE)
+    match = LINE.match("tests/engines/test_a.py::test_b[x y] PASSED          [ 10%]")
     assert match is not None
-    assert match.groups() == ("tests/engine/test_a.py::test_b[x y]", "PASSED")
+    assert match.groups() == ("tests/engines/test_a.py::test_b[x y]", "PASSED")

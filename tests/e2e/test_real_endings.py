@@ -18,10 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from results import store
-from tests.engine.conftest import write_toy
+from results.records import store
+from tests.engines.conftest import write_toy
 from tests.fixtures.wardens import House, until
-from workbench import resuming, suite, tree
+from workbench.processes import tree
+from workbench.suites import suite
+from workbench.supervisor import resume
 
 SETTINGS = ["epochs=1000", "max_steps=100000", "checkpoint_every=20", "workers=2", "threads=1"]
 
@@ -149,7 +151,7 @@ def test_an_ending_of_the_real_engine(house: House, toy: Path, ranks: int, fault
     allowed = 5 if ranks == 1 else 40
     until(lambda: not any(Path(f"/proc/{p}").exists() for p in pids), "an empty house", allowed)
     until(lambda: not house.survivors(), "no carrier of the token", allowed)
-    resuming.prepare(run.folder)  # closes the books where nobody did
+    resume.prepare(run.folder)  # closes the books where nobody did
     (record,) = store.read(house.logs / "results.jsonl")
     assert record.exit.cause == CAUSES[fault]
     assert record.steps >= 25
@@ -165,7 +167,7 @@ SMALL_GPU = """
 import json, os, sys
 if "engines.child" in sys.orig_argv:
     import torch
-    from engines.torchkit import loop
+    from engines.torchkit.training import loop
     inner = loop.train
     def train(job, *more):
         with open(sys.argv[-1] + "/spec.json") as file:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import suite
+from workbench.suites import suite
 
 PROBE = ["-e", "probe", "-d", "none", "-m", "none"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import suite
+from workbench.suites import suite
 
 pytest.importorskip("optuna")
 
@@ -43,7 +43,7 @@ def searchers(here: Path) -> list[int]:
             words = (process / "cmdline").read_text()
         except OSError:
             continue
-        if "workbench.searcher" in words and str(here) in words:
+        if "workbench.tuning.searcher" in words and str(here) in words:
             found.append(int(process.name))
     return found
 

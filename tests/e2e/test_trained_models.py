@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import conftest
+from tests.engines import conftest
 
 PLAN = """
 name = "week"

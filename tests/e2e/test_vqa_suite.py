@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from engines.protocol import RunSpec
-from engines.vqa import predictions, submission
-from engines.vqa.questions import Sample
-from tests.engine import vqa_toy
+from engines.vqa.data.questions import Sample
+from engines.vqa.evaluation import predictions, submission
+from tests.engines import vqa_toy
 from tests.fixtures.wardens import House, until
-from workbench import suite
+from workbench.suites import suite
 
 SETTINGS = {
     **vqa_toy.SETTINGS, "folds": 2, "infer_on": "asks", "predict_batch": 1, "written": 6,

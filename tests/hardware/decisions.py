@@ -10,19 +10,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engines import settings
+from engines import param_sections
 from engines.emitter import EngineError
 from engines.protocol import EngineGpu, RunSpec
-from engines.torchkit import device
-from engines.torchkit.precision import Precision
-from results.schema import GpuInfo
+from engines.torchkit.runtime import device
+from engines.torchkit.runtime.precision import Precision
+from results.records.schema import GpuInfo
 from tests.hardware import fakes
 from tests.hardware.machines import MIB, Machine
-from workbench import devices, locks, process, torch_build
 from workbench.doctor import gpus as doctor
 from workbench.doctor import machine as doctor_machine
-from workbench.fit import forecast, gpus, policy, support
-from workbench.fit.gpus import GIB, Gpu
+from workbench.memory_estimate import estimate, gpu_support, gpus, policy, torch_build
+from workbench.memory_estimate.gpus import GIB, Gpu
+from workbench.processes import device_locks, engine_process, gpu_selection
 from workbench.telemetry import gpus as telemetry
 from workbench.telemetry import nvml, sampler
 
@@ -60,15 +60,15 @@ def decide(patch: pytest.MonkeyPatch, machine: Machine) -> Decisions:
     """All decisions on the machine; `patch` is to be undone afterwards."""
     see(patch, machine)
     spec = _spec()
-    where = forecast.locate("", (), cpu=False)
+    where = estimate.locate("", (), cpu=False)
     answer = gpus.facts()
     listed = tuple(gpus.listed(answer))
-    before = tuple(support.problems([spec], where))
+    before = tuple(gpu_support.problems([spec], where))
     figures, process_memory = _telemetry(machine, listed)
     lock = _lock(spec, machine, listed)
     findings = _doctor(patch, machine)
     batches = _batches(where)
-    for name, value in process.environment(machine.environment, spec, "t", 1).items():
+    for name, value in engine_process.environment(machine.environment, spec, "t", 1).items():
         if name.startswith("CUDA_"):
             patch.setenv(name, value)
     target, refusal = _engine()
@@ -89,9 +89,9 @@ def see(patch: pytest.MonkeyPatch, machine: Machine) -> None:
     """The machine as workbench and engine see it; the sampler answers from this process."""
     fakes.see(patch, machine)
     patch.setattr(gpus, "facts", lambda: nvml.Nvml.open().facts() if machine.gpus else {})
-    patch.setattr(forecast, "library_present", lambda: bool(machine.gpus))
+    patch.setattr(estimate, "library_present", lambda: bool(machine.gpus))
     patch.setattr(torch_build, "cuda", lambda _: machine.torch.cuda)
-    patch.setattr(devices, "may_be_here", lambda *_: bool(machine.gpus))
+    patch.setattr(gpu_selection, "may_be_here", lambda *_: bool(machine.gpus))
 
 
 def _spec() -> RunSpec:
@@ -126,15 +126,15 @@ def _explicit_bf16(target: torch.device) -> str:
     return "slow, with a notice" if lacks else "runs"
 
 
-def _place(where: forecast.Place) -> str:
+def _place(where: estimate.Place) -> str:
     if isinstance(where, Gpu):
         return f"{where.memory_bytes / GIB:.1f} GiB of {where.name}"
-    return f"n/a ({where.reason})" if isinstance(where, forecast.Unknown) else "host memory"
+    return f"n/a ({where.reason})" if isinstance(where, estimate.Unknown) else "host memory"
 
 
 def _lock(spec: RunSpec, machine: Machine, listed: tuple[GpuInfo, ...]) -> str:
-    names = locks.devices_of(spec, machine.environment, listed)
-    if names == {locks.CPU}:
+    names = device_locks.devices_of(spec, machine.environment, listed)
+    if names == {device_locks.CPU}:
         return "the CPU"
     count = len(names)
     things = "slice" if any(gpu.parent_uuid for gpu in listed) else "GPU"
@@ -147,11 +147,11 @@ def _telemetry(machine: Machine, listed: tuple[GpuInfo, ...]) -> tuple[str, str]
     """Whether NVML gives figures of the GPU that the engine names, and of the run's processes."""
     if not machine.gpus:
         return "no GPU", "no GPU"
-    variables = process.environment(machine.environment, _spec(), "t", 1)
+    variables = engine_process.environment(machine.environment, _spec(), "t", 1)
     shown = fakes.visible(machine, variables)[0]
     named = EngineGpu(uuid=shown.uuid.partition("-")[2])
-    visible = devices.resolve((), machine.environment, listed)
-    rows = devices.match_engine([named], visible, listed)
+    visible = gpu_selection.resolve((), machine.environment, listed)
+    rows = gpu_selection.match_engine([named], visible, listed)
     if not rows.indexes:
         return f"n/a ({rows.reason})", f"n/a ({rows.reason})"
     raw = sampler.Tiers(nvml.Nvml.open(), 1.0, 1.0).read(0.0)["gpus"][min(rows.indexes)]
@@ -164,7 +164,7 @@ def _telemetry(machine: Machine, listed: tuple[GpuInfo, ...]) -> tuple[str, str]
     return figures, held
 
 
-def _batches(where: forecast.Place) -> str:
+def _batches(where: estimate.Place) -> str:
     if not isinstance(where, Gpu):
         return "as the model's entry says"
     row = policy.rule(where.memory_bytes)
@@ -173,9 +173,9 @@ def _batches(where: forecast.Place) -> str:
 
 def _loading(patch: pytest.MonkeyPatch, machine: Machine, target: torch.device) -> str:
     gpu, cores = target.type == "cuda", set(range(machine.cpu.cores))
-    patch.setattr(settings.os, "sched_getaffinity", lambda _: cores)
-    workers = settings.effective_workers("auto", gpu=gpu)
-    pinned = settings.effective_pin_memory("auto", gpu=gpu)
+    patch.setattr(param_sections.os, "sched_getaffinity", lambda _: cores)
+    workers = param_sections.effective_workers("auto", gpu=gpu)
+    pinned = param_sections.effective_pin_memory("auto", gpu=gpu)
     return f"{workers} threads, page-locked" if pinned else f"{workers} threads"
 
 

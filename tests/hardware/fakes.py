@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import pynvml
 import pytest
 
-from engines.torchkit import device
+from engines.torchkit.runtime import device
 from tests.fixtures.nvml.state import UNKNOWN_BYTES, State
 from tests.hardware.machines import MIB, Gpu, Machine, Slice
-from workbench import devices
+from workbench.processes import gpu_selection
 from workbench.telemetry import gpus, nvml, nvml_library
 
 OTHER_PID, HELD_MIB = 4242, 512
@@ -295,7 +295,7 @@ def see_driver(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> FakeNvml:
     monkeypatch.setattr(nvml, "impostor", lambda _file: "")
     monkeypatch.setattr(nvml, "library_path", lambda: machine.library)
     monkeypatch.setattr(gpus, "library_present", lambda: bool(machine.gpus))
-    monkeypatch.setattr(devices, "node_count", lambda *_: len(machine.gpus))
+    monkeypatch.setattr(gpu_selection, "node_count", lambda *_: len(machine.gpus))
     monkeypatch.setattr(nvml_library, "has_kernel_node", lambda *_: bool(machine.gpus))
     initial = machine.initial_pid_namespace
     monkeypatch.setattr(gpus, "in_initial_namespace", lambda *_: initial)

@@ -2,8 +2,9 @@
 
 `fakes.py` makes the product see one of them. Memory in MiB: `nvml_mib` as nvidia-smi prints it,
 `torch_mib` as torch's `total_memory`, which is less. Sources: nvidia-smi listings and out-of-memory
-messages that people posted (workbench/fit/gpus.toml names some); NVIDIA's CUDA C++ programming
-guide for capabilities and CUDA_DEVICE_ORDER. `GPU-…` identifiers and bus ids are invented.
+messages that people posted (workbench/memory_estimate/gpus.toml names some); NVIDIA's CUDA C++
+programming guide for capabilities and CUDA_DEVICE_ORDER. `GPU-…` identifiers and bus ids are
+invented.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from engines import cuda
+from engines import cuda_support
 from tests.hardware.decisions import NONE, REFUSED, Decisions, decide
 from tests.hardware.machines import CATALOGUE, Machine
 
@@ -78,10 +78,11 @@ def document() -> str:
     for machine in CATALOGUE:
         with pytest.MonkeyPatch.context() as patch:
             made.append((machine, decide(patch, machine)))
-    newest = cuda.BUILDS[0]
+    newest = cuda_support.BUILDS[0]
     head = HEAD.format(
-        command=COMMAND, oldest=cuda.shown(newest.oldest), branch=cuda.DRIVERS[newest.cuda[0]],
-        bf16=cuda.shown(cuda.BF16),
+        command=COMMAND, oldest=cuda_support.shown(newest.oldest),
+        branch=cuda_support.DRIVERS[newest.cuda[0]],
+        bf16=cuda_support.shown(cuda_support.BF16),
     )  # fmt: skip
     titles = ("machine", "driver", "torch for CUDA", "computes on", "auto", "4-bit products",
               "bf16", "loader", "VQA batch")  # fmt: skip
@@ -91,7 +92,7 @@ def document() -> str:
         ("machine", "forecast against", "lock", "GPU figures", "memory of the run"),
         (_memory_row(*one) for one in made if one[0].gpus),
     )
-    parts += [DOCTOR, *_findings(made), BUILDS.rstrip("\n"), *map(_build_row, cuda.BUILDS)]
+    parts += [DOCTOR, *_findings(made), BUILDS.rstrip("\n"), *map(_build_row, cuda_support.BUILDS)]
     return "\n".join(parts) + "\n"
 
 
@@ -125,10 +126,10 @@ def _findings(made: Iterable[tuple[Machine, Decisions]]) -> list[str]:
     ]
 
 
-def _build_row(build: cuda.Build) -> str:
-    version, branch = ".".join(map(str, build.cuda)), cuda.DRIVERS[build.cuda[0]]
-    later = " and later" if build is cuda.BUILDS[0] else ""
-    span = f"{cuda.shown(build.oldest)} to {cuda.shown(build.newest)}"
+def _build_row(build: cuda_support.Build) -> str:
+    version, branch = ".".join(map(str, build.cuda)), cuda_support.DRIVERS[build.cuda[0]]
+    later = " and later" if build is cuda_support.BUILDS[0] else ""
+    span = f"{cuda_support.shown(build.oldest)} to {cuda_support.shown(build.newest)}"
     return f"| {version}{later} | {span} | {branch} | `{build.install}` |"
 
 

@@ -8,15 +8,15 @@ import sys
 import pytest
 import torch
 
-from engines import catalog, cuda, models
+from engines import catalog, cuda_support, model_catalog
 from engines.emitter import Emitter, EngineError
-from engines.retrieval import work
+from engines.retrieval import tasks
 from engines.retrieval.params import Params
-from engines.torchkit import device, precision
-from engines.torchkit.precision import Precision
+from engines.torchkit.runtime import device, precision
+from engines.torchkit.runtime.precision import Precision
 from tests.hardware import fakes
 from tests.hardware.machines import CATALOGUE, MACHINES, Machine
-from workbench import plan
+from workbench.planning import plan
 
 every = pytest.mark.parametrize("machine", CATALOGUE, ids=lambda machine: machine.key)
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -106,8 +106,8 @@ def test_gpus_are_looked_for_in_dev(tmp_path, monkeypatch) -> None:
 def test_auto_is_the_default_of_every_engine_entry_and_preset() -> None:
     for engine in ("retrieval", "captioning", "vqa"):
         assert catalog.load(engine).Params().precision == "auto"
-    for name in models.names():
-        entry = models.load(name)
+    for name in model_catalog.names():
+        entry = model_catalog.load(name)
         parts = [part for part in (entry, entry.vision, entry.llm) if part is not None]
         small = not any(part.hub or part.path for part in parts) and not entry.packages
         # Models that are trained here from scratch have equal scores on every machine.
@@ -174,7 +174,7 @@ def test_the_ratio_is_measured_here() -> None:
 def test_what_torch_really_reports_is_what_is_asked() -> None:
     """Names of torch's private reports: a version that renames one fails here, not in a run."""
     script = (
-        "import torch; from engines.torchkit import precision as p;"
+        "import torch; from engines.torchkit.runtime import precision as p;"
         "report = torch.ops.mkldnn._is_mkldnn_bf16_supported();"
         "print(p.cpu_has('bf16') <= report, p.cpu_has('fp16') in (True, False), p.cpu_has('fp32'))"
     )
@@ -189,13 +189,13 @@ def test_a_search_in_bf16_is_refused_where_the_gpu_lacks_it(monkeypatch, machine
     fakes.see(monkeypatch, machine)
     target = device.choose(()) if machine.key not in REFUSED else CPU
     bf16, faiss = Params(search_precision="bf16"), Params(search="faiss-flat")
-    work.refuse_unsupported(faiss.model_copy(update={"search_precision": "bf16"}), target)
-    work.refuse_unsupported(Params(search_precision="fp16"), target)
+    tasks.refuse_unsupported(faiss.model_copy(update={"search_precision": "bf16"}), target)
+    tasks.refuse_unsupported(Params(search_precision="fp16"), target)
     if target.type == "cuda" and AUTO.get(machine.key) == "fp16":
         with pytest.raises(EngineError, match="search_precision = bf16: .* has no bf16; use fp16"):
-            work.refuse_unsupported(bf16, target)
+            tasks.refuse_unsupported(bf16, target)
     else:
-        work.refuse_unsupported(bf16, target)
+        tasks.refuse_unsupported(bf16, target)
 
 
 # --- drivers and kernels -------------------------------------------------------------------------
@@ -219,34 +219,38 @@ def test_a_search_in_bf16_is_refused_where_the_gpu_lacks_it(monkeypatch, machine
     ],
 )
 def test_kernels_run_by_nvidias_rules(capability, architectures, runs: bool) -> None:
-    assert cuda.runs(capability, architectures) is runs
+    assert cuda_support.runs(capability, architectures) is runs
 
 
 def test_an_old_driver_gets_the_driver_and_the_wheel_that_would_do() -> None:
-    assert cuda.driver_problem("13.2", "580.65.06") == ""
-    assert cuda.driver_problem("12.6", "535.183.01") == ""
-    sentence = cuda.driver_problem("13.2", "535.183.01")
+    assert cuda_support.driver_problem("13.2", "580.65.06") == ""
+    assert cuda_support.driver_problem("12.6", "535.183.01") == ""
+    sentence = cuda_support.driver_problem("13.2", "535.183.01")
     assert "update the driver to 580 or later" in sentence
     assert "whl/cu126" in sentence
-    assert "whl/cu128" in cuda.driver_problem("13.2", "570.86.15", (12, 0)), "Blackwell"
-    assert "install" not in cuda.driver_problem("12.8", "470.1"), "no build is old enough"
-    assert cuda.driver_problem("13.2", "535.1", supported=(13, 0)) == "", "compatibility library"
-    assert cuda.driver_problem("13.2", "535.1", supported=(12, 2))
-    assert cuda.driver_problem("", "535.1") == cuda.driver_problem("13.2", "") == ""
+    assert "whl/cu128" in cuda_support.driver_problem("13.2", "570.86.15", (12, 0)), "Blackwell"
+    assert "install" not in cuda_support.driver_problem("12.8", "470.1"), "no build is old enough"
+    assert cuda_support.driver_problem("13.2", "535.1", supported=(13, 0)) == "", (
+        "compatibility library"
+    )
+    assert cuda_support.driver_problem("13.2", "535.1", supported=(12, 2))
+    assert cuda_support.driver_problem("", "535.1") == cuda_support.driver_problem("13.2", "") == ""
 
 
 def test_a_card_gets_the_wheel_that_has_kernels_for_it() -> None:
-    assert cuda.card_problem("13.2", "Tesla T4", (7, 5)) == ""
-    assert "whl/cu126" in cuda.card_problem("13.2", "Tesla P100", (6, 0))
-    assert "whl/cu128" in cuda.card_problem("12.6", "RTX 5090", (12, 0), "570.86.15")
-    assert cuda.card_problem("12.6", "RTX 5090", (12, 0), "580.1").endswith("torch torchvision")
-    assert "take another GPU" in cuda.card_problem("13.2", "Tesla K80", (3, 7))
-    assert cuda.card_problem("", "Tesla K80", (3, 7)) == ""
+    assert cuda_support.card_problem("13.2", "Tesla T4", (7, 5)) == ""
+    assert "whl/cu126" in cuda_support.card_problem("13.2", "Tesla P100", (6, 0))
+    assert "whl/cu128" in cuda_support.card_problem("12.6", "RTX 5090", (12, 0), "570.86.15")
+    assert cuda_support.card_problem("12.6", "RTX 5090", (12, 0), "580.1").endswith(
+        "torch torchvision"
+    )
+    assert "take another GPU" in cuda_support.card_problem("13.2", "Tesla K80", (3, 7))
+    assert cuda_support.card_problem("", "Tesla K80", (3, 7)) == ""
 
 
 @every
 def test_the_tables_agree_with_the_kernels_of_the_builds(machine: Machine) -> None:
     for gpu in machine.gpus:
         build = machine.torch
-        runs = cuda.runs(gpu.capability, build.architectures)
-        assert (cuda.card_problem(build.cuda, gpu.name, gpu.capability) == "") is runs
+        runs = cuda_support.runs(gpu.capability, build.architectures)
+        assert (cuda_support.card_problem(build.cuda, gpu.name, gpu.capability) == "") is runs

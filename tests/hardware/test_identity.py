@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from engines import protocol as p
-from engines.torchkit import device
-from results.schema import GpuInfo
+from engines.torchkit.runtime import device
+from results.records.schema import GpuInfo
 from tests.hardware import fakes
 from tests.hardware.machines import CATALOGUE, MACHINES, Machine
-from workbench import devices, locks, process
 from workbench.doctor import gpus as doctor
-from workbench.run_gpus import AttemptGpus
+from workbench.processes import device_locks, engine_process, gpu_selection
+from workbench.supervisor.run_gpus import AttemptGpus
 from workbench.telemetry import gpus as telemetry
 
 every = pytest.mark.parametrize("machine", CATALOGUE, ids=lambda machine: machine.key)
@@ -37,7 +37,7 @@ def listed(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> tuple[GpuInfo, 
 
 def shown(machine: Machine, run: p.RunSpec) -> list[fakes.Visible]:
     """What CUDA shows the engine of a run that the warden starts there."""
-    return fakes.visible(machine, process.environment(machine.environment, run, "t", 1))
+    return fakes.visible(machine, engine_process.environment(machine.environment, run, "t", 1))
 
 
 RUNS = [{}, {"devices": (0,)}, {"devices": (1, 0)}, {"cpu": True}]
@@ -50,14 +50,14 @@ def test_locks_and_list_hold_every_gpu_that_the_engine_can_take(
 ) -> None:
     gpus, run = listed(monkeypatch, machine), spec(**fields)
     uuids = [one.uuid for one in shown(machine, run)]
-    visible = devices.resolve(run.devices, machine.environment, gpus, cpu=run.cpu)
+    visible = gpu_selection.resolve(run.devices, machine.environment, gpus, cpu=run.cpu)
     assert set(uuids) <= {gpu.uuid for gpu in visible.gpus}
     if visible.certain:
         assert [gpu.uuid for gpu in visible.gpus] == uuids
     else:
         assert visible.reason
-    names = locks.devices_of(run, machine.environment, gpus)
-    assert set(uuids) <= names or locks.EVERY_GPU in names
+    names = device_locks.devices_of(run, machine.environment, gpus)
+    assert set(uuids) <= names or device_locks.EVERY_GPU in names
     if not uuids and not run.devices:
         assert names == {"cpu"}
 
@@ -67,7 +67,7 @@ def test_locks_and_list_hold_every_gpu_that_the_engine_can_take(
 def test_figures_are_of_the_gpu_that_torch_names(monkeypatch, machine: Machine, fields) -> None:
     gpus, run = listed(monkeypatch, machine), spec(**fields)
     fakes.see(monkeypatch, machine)
-    for name, value in process.environment(machine.environment, run, "t", 1).items():
+    for name, value in engine_process.environment(machine.environment, run, "t", 1).items():
         monkeypatch.setenv(name, value)
     if not torch.cuda.is_available():
         assert machine.key == "old-driver"
@@ -75,11 +75,11 @@ def test_figures_are_of_the_gpu_that_torch_names(monkeypatch, machine: Machine, 
     (named,) = device.identify(torch.device("cuda", 0))
     (truth, *_) = shown(machine, run)
     assert (named.name, named.memory_bytes) == (truth.name, truth.memory_bytes)
-    visible = devices.resolve(run.devices, machine.environment, gpus)
-    rows = devices.match_engine([named], visible, gpus).indexes
+    visible = gpu_selection.resolve(run.devices, machine.environment, gpus)
+    rows = gpu_selection.match_engine([named], visible, gpus).indexes
     assert [gpus[row].uuid for row in rows] == [truth.uuid]
     by_bus = named.model_copy(update={"uuid": ""})
-    rows = devices.match_engine([by_bus], visible, gpus).indexes
+    rows = gpu_selection.match_engine([by_bus], visible, gpus).indexes
     assert [gpus[row].uuid for row in rows] in ([truth.uuid], []), "a slice's card has several"
 
 
@@ -102,8 +102,8 @@ def test_cpu_hides_every_gpu(monkeypatch, machine: Machine) -> None:
     gpus = listed(monkeypatch, machine)
     fakes.see(monkeypatch, machine)
     assert device.choose((), cpu=True).type == "cpu", "also without the warden"
-    assert not devices.sees_gpu((), os.environ, cpu=True)
-    assert locks.devices_of(spec(cpu=True), machine.environment, gpus) == {"cpu"}
+    assert not gpu_selection.sees_gpu((), os.environ, cpu=True)
+    assert device_locks.devices_of(spec(cpu=True), machine.environment, gpus) == {"cpu"}
 
 
 @every
@@ -115,19 +115,21 @@ def test_no_drivers_library_is_called_a_stand_in(monkeypatch, machine: Machine) 
 @with_gpu
 def test_a_driver_that_does_not_answer_locks_everything(monkeypatch, machine: Machine) -> None:
     fakes.see_driver(monkeypatch, machine)
-    assert devices.answer_seconds() >= machine.driver_seconds + 2, "8 cards without persistence"
-    assert locks.devices_of(spec(), {}, ()) == {"cpu", locks.EVERY_GPU}
-    assert locks.devices_of(spec(cpu=True), {}, ()) == {"cpu"}
-    assert locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": ""}, ()) == {"cpu"}
+    assert gpu_selection.answer_seconds() >= machine.driver_seconds + 2, (
+        "8 cards without persistence"
+    )
+    assert device_locks.devices_of(spec(), {}, ()) == {"cpu", device_locks.EVERY_GPU}
+    assert device_locks.devices_of(spec(cpu=True), {}, ()) == {"cpu"}
+    assert device_locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": ""}, ()) == {"cpu"}
 
 
 def test_different_cards_are_counted_as_nvml_does_unless_the_shell_chose() -> None:
     mixed = MACHINES["mixed"]
-    plain = process.environment({}, spec(), "t", 1)
+    plain = engine_process.environment({}, spec(), "t", 1)
     assert plain["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert shown(mixed, spec())[0].uuid == mixed.gpus[0].uuid
     for chosen in ({"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}):
-        made = process.environment(chosen, spec(), "t", 1)
+        made = engine_process.environment(chosen, spec(), "t", 1)
         assert {name: made[name] for name in chosen} == chosen
         assert ("CUDA_DEVICE_ORDER" in made) == ("CUDA_DEVICE_ORDER" in chosen)
 
@@ -146,11 +148,11 @@ MIXED_UUIDS = [gpu.uuid for gpu in MACHINES["mixed"].gpus]
 def test_the_environments_list_is_read_as_cuda_does(monkeypatch, variable: str, rows) -> None:
     gpus = listed(monkeypatch, MACHINES["mixed"])
     variables = {"CUDA_VISIBLE_DEVICES": variable, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    visible = devices.resolve((), variables, gpus)
+    visible = gpu_selection.resolve((), variables, gpus)
     assert [gpu.index for gpu in visible.gpus] == rows
     assert visible.certain
     assert bool(visible.reason) == (not rows)
-    by_lock = locks.devices_of(spec(), variables, gpus)
+    by_lock = device_locks.devices_of(spec(), variables, gpus)
     if rows:
         assert by_lock == {gpus[row].uuid for row in rows}
 
@@ -159,11 +161,11 @@ def test_one_card_has_one_lock_under_all_its_names(monkeypatch) -> None:
     machine = MACHINES["mixed"]
     gpus = listed(monkeypatch, machine)
     uuid = machine.gpus[1].uuid
-    by_plan = locks.devices_of(spec(devices=(1,)), {}, gpus)
-    by_uuid = locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": uuid}, gpus)
-    by_prefix = locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": uuid[:13]}, gpus)
+    by_plan = device_locks.devices_of(spec(devices=(1,)), {}, gpus)
+    by_uuid = device_locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": uuid}, gpus)
+    by_prefix = device_locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": uuid[:13]}, gpus)
     assert by_plan == by_uuid == by_prefix == {uuid}
-    unsure = locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": "1"}, gpus)
+    unsure = device_locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": "1"}, gpus)
     assert unsure == {gpu.uuid for gpu in machine.gpus}, "CUDA counts different cards by speed"
 
 
@@ -172,18 +174,18 @@ def test_a_slice_is_one_device_and_its_card_is_none(monkeypatch) -> None:
     gpus = listed(monkeypatch, machine)
     card, slices = machine.gpus[0], machine.gpus[0].slices
     chosen = {"CUDA_VISIBLE_DEVICES": slices[1].uuid}
-    assert locks.devices_of(spec(), chosen, gpus) == {slices[1].uuid}
-    assert devices.resolve((), chosen, gpus).gpus[0].memory_bytes == slices[1].mib << 20
-    everything = devices.resolve((), {"CUDA_VISIBLE_DEVICES": card.uuid}, gpus)
+    assert device_locks.devices_of(spec(), chosen, gpus) == {slices[1].uuid}
+    assert gpu_selection.resolve((), chosen, gpus).gpus[0].memory_bytes == slices[1].mib << 20
+    everything = gpu_selection.resolve((), {"CUDA_VISIBLE_DEVICES": card.uuid}, gpus)
     assert [gpu.uuid for gpu in everything.gpus] == [part.uuid for part in slices]
     assert not everything.certain
     named = [p.EngineGpu(uuid=card.uuid.removeprefix("GPU-"))]  # a CUDA that names the card
-    alone = devices.match_engine(named, devices.resolve((), chosen, gpus), gpus)
+    alone = gpu_selection.match_engine(named, gpu_selection.resolve((), chosen, gpus), gpus)
     assert alone.indexes == {1}
-    several = devices.match_engine(named, everything, gpus)
+    several = gpu_selection.match_engine(named, everything, gpus)
     assert (several.indexes, "3 MIG slices" in several.reason) == (frozenset(), True)
     empty = [row.model_copy(update={"usable": False, "parent_uuid": ""}) for row in gpus[:1]]
-    assert devices.resolve((), {}, empty).gpus == ()
+    assert gpu_selection.resolve((), {}, empty).gpus == ()
 
 
 def test_all_ranks_gpus_are_named(monkeypatch) -> None:
@@ -193,7 +195,10 @@ def test_all_ranks_gpus_are_named(monkeypatch) -> None:
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     named = device.identify(torch.device("cuda", 0), ranks=2)
     assert [one.name for one in named] == ["Tesla T4"] * 2
-    assert devices.match_engine(named, devices.resolve((), {}, gpus), gpus).indexes == {0, 1}
+    assert gpu_selection.match_engine(named, gpu_selection.resolve((), {}, gpus), gpus).indexes == {
+        0,
+        1,
+    }
     assert device.identify(torch.device("cpu")) == ()
 
 
@@ -295,4 +300,4 @@ def test_a_torch_without_a_property_leaves_it_empty(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1, 4))
     (named,) = device.identify(torch.device("cuda"))
     assert (named.uuid, named.pci_bus_id, named.memory_bytes) == ("", "", 4)
-    assert devices.match_engine([named], devices.VisibleGpus(), ()).reason
+    assert gpu_selection.match_engine([named], gpu_selection.VisibleGpus(), ()).reason

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from results.text import clean, clean_line
-from workbench import preflight
-from workbench.doctor import caches, gpus, machine, places, software, terminal
+from results.text.sanitize import clean, clean_line
+from workbench.doctor import caches, gpus, machine, software, storage, terminal
 from workbench.doctor.finding import Finding, problem
-from workbench.exits import ExitStatus
+from workbench.exit_codes import ExitStatus
+from workbench.suites import preflight
 
 __all__ = ["Finding", "examine", "run"]
 
@@ -33,9 +33,9 @@ def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
     try:
         yield from software.examine()
         yield from machine.examine()
-        yield from places.variables(terminal.environment())
+        yield from storage.variables(terminal.environment())
         yield from gpus.examine(driver)
-        yield from places.examine(log_root, cache_root)
+        yield from storage.examine(log_root, cache_root)
         yield from caches.examine(cache)
         yield from terminal.examine(terminal.environment())
     finally:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from results import formats
-from workbench.doctor import child
+from results.text import formats
+from workbench.doctor import probe_process
 from workbench.doctor.finding import Finding, note, ok, problem
 
 SECONDS: Final = 60.0
@@ -17,18 +17,18 @@ _AGAIN: Final = "delete that folder; it is built again when it is needed"
 
 def ask(cache_root: Path) -> subprocess.Popen[bytes]:
     """Start the child."""
-    return child.ask("datasets_mm.health", str(cache_root))
+    return probe_process.ask("datasets_mm.cache_health", str(cache_root))
 
 
 def examine(asked: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
     """A line for each image cache, and one for all subsets."""
-    said = child.answer(asked, seconds)
+    said = probe_process.answer(asked, seconds)
     if said is None:
         yield note("cache", f"not checked within {seconds:g} s", "is its disk slow?")
         return
     if asked.returncode or not said:
         text = f"the check of the cache ended with {asked.returncode}"
-        yield problem("cache", text, "run `python -m datasets_mm.health` to see why")
+        yield problem("cache", text, "run `python -m datasets_mm.cache_health` to see why")
         return
     yield from (images(row) for row in said if row["kind"] == "images")
     yield from subsets([row for row in said if row["kind"] == "subset"])

@@ -7,12 +7,13 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from engines import cuda
-from results import formats
-from results.schema import GpuInfo
-from workbench import devices, torch_build
-from workbench.doctor import child
+from engines import cuda_support
+from results.records.schema import GpuInfo
+from results.text import formats
+from workbench.doctor import probe_process
 from workbench.doctor.finding import Finding, note, ok, problem
+from workbench.memory_estimate import torch_build
+from workbench.processes import gpu_selection
 
 REMEDIES: Final = {
     "version mismatch": "reboot, or reload the nvidia modules: the driver was "
@@ -28,13 +29,13 @@ REMEDIES: Final = {
 
 def ask() -> subprocess.Popen[bytes]:
     """Start the sampler for one reading."""
-    return child.ask("workbench.telemetry.sampler", "--once")
+    return probe_process.ask("workbench.telemetry.sampler", "--once")
 
 
 def examine(asked: subprocess.Popen[bytes], seconds: float | None = None) -> Iterator[Finding]:
     """What the child said, or that it said nothing in time."""
-    seconds = devices.answer_seconds() if seconds is None else seconds
-    said = child.answer(asked, seconds)
+    seconds = gpu_selection.answer_seconds() if seconds is None else seconds
+    said = probe_process.answer(asked, seconds)
     if said is None:
         text = f"the driver has not answered within {seconds:g} s"
         yield problem("GPU", text, "look at `dmesg` for Xid messages; a reboot helps")
@@ -83,25 +84,29 @@ def unusable(facts: Mapping[str, Any], build: str) -> Iterator[Finding]:
     abilities = [tuple(gpu.get("capability") or ()) for gpu in gpus]
     newest = max((one for one in abilities if len(one) == 2), default=None)
     supported = facts.get("cuda")
-    if text := cuda.driver_problem(build, driver, newest, tuple(supported) if supported else None):
+    if text := cuda_support.driver_problem(
+        build, driver, newest, tuple(supported) if supported else None
+    ):
         yield _split("torch", text)
     for gpu, capability in zip(gpus, abilities, strict=True):
         if len(capability) == 2:
             name = str(gpu.get("name") or "the GPU")
-            if text := cuda.card_problem(build, name, capability, driver):
+            if text := cuda_support.card_problem(build, name, capability, driver):
                 yield _split(f"GPU {gpu.get('index')}", text)
 
 
 def visible(facts: Mapping[str, Any], variables: Mapping[str, str]) -> Finding:
     """The GPUs that CUDA shows to an engine started from this shell, or why nobody can tell."""
     listed = [GpuInfo.model_validate(row) for row in facts.get("gpus", [])]
-    shown = devices.resolve((), variables, listed)
+    shown = gpu_selection.resolve((), variables, listed)
     names = ", ".join(f"GPU {gpu.index} ({gpu.uuid or 'without UUID'})" for gpu in shown.gpus)
     if not shown.gpus:
-        remedy = f"unset {devices.VISIBLE}, or name one of {len(listed)} GPUs in it by its UUID"
+        remedy = (
+            f"unset {gpu_selection.VISIBLE}, or name one of {len(listed)} GPUs in it by its UUID"
+        )
         return note("GPUs of a run", shown.reason, remedy)
     if not shown.certain:
-        remedy = f"set {devices.VISIBLE} to a UUID"
+        remedy = f"set {gpu_selection.VISIBLE} to a UUID"
         return note("GPUs of a run", f"{shown.reason}; one of {names}, all are locked", remedy)
     return ok("GPUs of a run", names)
 

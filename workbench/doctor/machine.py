@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from results import formats
+from results.text import formats
 from workbench.doctor.finding import Finding, note, ok, problem
 
 GIB: Final = 1 << 30

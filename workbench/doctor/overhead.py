@@ -24,9 +24,13 @@ from typing import Any, Final
 
 from engines import protocol
 from engines.protocol import RunSpec
-from workbench import journal, launch, paths, plan, process, suite, tree
-from workbench.doctor.cost import Block, Cost, cost_of, keep, sentence
-from workbench.limits import Limits
+from workbench import paths
+from workbench.doctor.overhead_statistics import Block, Cost, cost_of, keep, sentence
+from workbench.planning import plan
+from workbench.processes import engine_process, tree
+from workbench.processes.limits import Limits
+from workbench.suites import journal, suite
+from workbench.supervisor import launch
 
 PAIRS: Final = 5
 STEPS: Final = 100
@@ -126,9 +130,9 @@ def _alone(folder: Path, steps: int, rounds: int) -> Block:
     run_dir, spec = suite.runs(made)[0]
     reading, writing = os.pipe()
     token = f"overhead-{os.getpid()}"
-    variables = process.environment(os.environ, spec, token, 1, {})
-    engine = process.start(
-        process.ENGINE_COMMAND, run_dir, variables, reading, Limits().pipe_bytes
+    variables = engine_process.environment(os.environ, spec, token, 1, {})
+    engine = engine_process.start(
+        engine_process.ENGINE_COMMAND, run_dir, variables, reading, Limits().pipe_bytes
     )  # fmt: skip
     try:
         for _ in _patiently():

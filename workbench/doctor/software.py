@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from workbench import torch_build
 from workbench.doctor.finding import Finding, note, ok, problem
+from workbench.memory_estimate import torch_build
 
 OURS: Final = "workbench-mm"
 SHOWN: Final = ("torch", "transformers", "pydantic", "textual", "pillow", "nvidia-ml-py")

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from results.schema import Environment, GpuInfo
+from results.records.schema import Environment, GpuInfo
 
 GIT_SECONDS: Final = 5.0
 """A source tree on a slow disk is not worth waiting for any longer."""

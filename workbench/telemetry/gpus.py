@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from engines.protocol import Gpu
-from results.schema import GpuInfo
-from workbench.devices import NOT_COUNTED
-from workbench.journal import LineSplitter
-from workbench.limits import Limits
+from results.records.schema import GpuInfo
+from workbench.processes.gpu_selection import NOT_COUNTED
+from workbench.processes.limits import Limits
+from workbench.suites.journal import LineSplitter
 
 INITIAL_PID_NAMESPACE: Final = "pid:[4026531836]"
 """The kernel's fixed number of the namespace in which the driver counts pids."""

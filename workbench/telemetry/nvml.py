@@ -126,7 +126,7 @@ class Nvml:
         return None if version is None else (version // 1000, version % 1000 // 10)
 
     def _gpu_facts(self, index: int) -> Json:
-        """One row of the list: the fields of `results.schema.GpuInfo`."""
+        """One row of the list: the fields of `results.records.schema.GpuInfo`."""
         nvml, place = self._nvml, self.places[index]
         handle, _ = self._handle(index)
         card, _ = self._card(index)

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from workbench import tree
+from workbench.processes import tree
 from workbench.telemetry.nvml import Nvml, NvmlAbsentError
 
 Json = dict[str, Any]

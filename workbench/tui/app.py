@@ -22,16 +22,16 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.theme import Theme
 
-from results.text import clean
-from workbench.tui.driver import TerminalDriver
+from results.text.sanitize import clean
 from workbench.tui.screens.plan import PlanScreen
-from workbench.tui.widgets.chrome import ModeChosen, TopBar
+from workbench.tui.system.terminal_driver import TerminalDriver
+from workbench.tui.widgets.top_bar import ModeChosen, TopBar
 
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
     from textual.screen import Screen
 
-    from workbench.tui.feed import SuiteEntry
+    from workbench.tui.view_models.suite_feed import SuiteEntry
 
 THEME: Final = Theme(
     name="workbench",
@@ -150,13 +150,13 @@ class WorkbenchApp(App[None]):
     @work(thread=True, exclusive=True, group="suites")
     def _watch_suites(self) -> None:
         """The list of suites, read again every few seconds while the app lives."""
-        from workbench.tui import feed
+        from workbench.tui.view_models import suite_feed
 
         while True:
-            found = feed.suites(self.log_root)
+            found = suite_feed.suites(self.log_root)
             if found != self.suites:
                 self.post_message(SuitesRead(found))
-            if self._over.wait(feed.SUITES_SECONDS):
+            if self._over.wait(suite_feed.SUITES_SECONDS):
                 return
 
     @on(SuitesRead)
@@ -220,7 +220,7 @@ class WorkbenchApp(App[None]):
         """A fault of ours, told without the values of variables: they may be anybody's text."""
         from rich.text import Text
 
-        from results.secrets import mask
+        from results.text.secrets import mask
 
         told = mask("".join(traceback.format_exception(self._exception)))
         remedy = "This is a fault of the screen; suites go on. Please report what stands above."

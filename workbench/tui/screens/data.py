@@ -14,15 +14,15 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
-from workbench.tui import data_rows
-from workbench.tui.children import ChildError, messages
-from workbench.tui.widgets.chrome import Heading, TopBar
+from workbench.tui.system.child_process import ChildError, messages
+from workbench.tui.view_models import data_rows
 from workbench.tui.widgets.grid import Grid
+from workbench.tui.widgets.top_bar import Heading, TopBar
 
 if TYPE_CHECKING:
-    from datasets_mm.profile import Profile
+    from datasets_mm.profile.profile import Profile
     from workbench.tui.app import WorkbenchApp
-    from workbench.tui.catalogue import SubsetEntry
+    from workbench.tui.view_models.catalog import SubsetEntry
 
 MARKED = 2
 """As many subsets can be compared."""
@@ -87,10 +87,10 @@ class DataScreen(Screen[None]):
 
     @work(thread=True, exclusive=True, group="recipes")
     def _read(self) -> None:
-        from workbench.tui import catalogue
+        from workbench.tui.view_models import catalog
 
         problems: list[str] = []
-        entries = catalogue.subsets(self.bench.cache_root, problems)
+        entries = catalog.subsets(self.bench.cache_root, problems)
         self.post_message(SubsetsRead(entries, tuple(problems)))
 
     @on(SubsetsRead)
@@ -150,18 +150,18 @@ class DataScreen(Screen[None]):
         self._head(" and ".join(self.shown), f"scanned in {seconds:.1f} s")
 
     def _head(self, title: str, remark: str) -> None:
-        from results.text import clean_line
+        from results.text.sanitize import clean_line
 
         heading = self.query_one("#profile-heading", Heading)
         heading.title, heading.remark = clean_line(title), clean_line(remark)
 
     def _about(self, sentence: str) -> None:
-        from results.text import clean_line
+        from results.text.sanitize import clean_line
 
         self.query_one("#data-about", Static).update(Text(clean_line(sentence)))
 
     def _trouble(self, sentence: str) -> None:
-        from results.text import clean_line
+        from results.text.sanitize import clean_line
 
         self.set_class(bool(sentence), "trouble")
         self.query_one("#profile-trouble", Static).update(Text(clean_line(sentence, 2_000)))
@@ -205,14 +205,14 @@ class DataScreen(Screen[None]):
 
     def action_browse(self) -> None:
         """Look at records of the subset under the cursor."""
-        from workbench.tui.screens.sample import SampleScreen
+        from workbench.tui.screens.record_browser import SampleScreen
 
         if (entry := self.here) is not None:
             self.app.push_screen(SampleScreen(entry.name))
 
     @work(exclusive=True, group="scan")
     async def _scan(self, names: list[str], *, fresh: bool) -> None:
-        from workbench.profiles import Wanted
+        from workbench.subsets.profile_process import Wanted
 
         self.busy = True
         self._trouble("")
@@ -234,7 +234,7 @@ class DataScreen(Screen[None]):
                 self.busy = False
 
     def _hear(self, name: str, said: dict[str, Any]) -> None:
-        from datasets_mm.profile import Profile
+        from datasets_mm.profile.profile import Profile
 
         if said.get("kind") == "progress":
             share = 100 * said["done"] // max(said["total"], 1)

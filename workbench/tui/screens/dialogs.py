@@ -13,8 +13,9 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
-from results.text import clean
-from workbench.tui.widgets.grid import Column, Grid, Row
+from results.text.sanitize import clean
+from workbench.tui.view_models.cells import Column, Row
+from workbench.tui.widgets.grid import Grid
 
 
 class Confirm(ModalScreen[bool]):

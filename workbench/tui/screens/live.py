@@ -21,17 +21,19 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from results.text import clean_line
-from workbench.tui import command, feed, live_rows, steering
+from results.text.sanitize import clean_line
 from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.system import cli_commands
+from workbench.tui.view_models import control_actions, live_rows, suite_feed
+from workbench.tui.view_models.cells import Cell, Column, Row
 from workbench.tui.widgets.chart import Chart
-from workbench.tui.widgets.chrome import Heading, TopBar
-from workbench.tui.widgets.grid import Cell, Column, Grid, Row
+from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_tail import LogTail
-from workbench.tui.widgets.run_head import RunHead
+from workbench.tui.widgets.run_header import RunHead
+from workbench.tui.widgets.top_bar import Heading, TopBar
 
 if TYPE_CHECKING:
-    from workbench.state import RunView
+    from workbench.suites.state import RunView
     from workbench.tui.app import WorkbenchApp
 
 CLOCK_SECONDS = 3.0
@@ -54,7 +56,7 @@ SUITES = (
 class SnapshotTaken(Message):
     """The suite as it is now."""
 
-    def __init__(self, snapshot: feed.Snapshot) -> None:
+    def __init__(self, snapshot: suite_feed.Snapshot) -> None:
         super().__init__()
         self.snapshot = snapshot
 
@@ -85,7 +87,7 @@ class LiveScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__(classes="view-log")
-        self.snapshot: feed.Snapshot | None = None
+        self.snapshot: suite_feed.Snapshot | None = None
         self.folder: Path | None = None
         self._watched: str | None = None
         """None: whichever run is at work."""
@@ -180,7 +182,7 @@ class LiveScreen(Screen[None]):
     def _follow(self, folder: Path, over: threading.Event, taken: threading.Event) -> None:
         taken.set()
 
-        def deliver(snapshot: feed.Snapshot) -> bool:
+        def deliver(snapshot: suite_feed.Snapshot) -> bool:
             if not taken.is_set() or not self.is_running:
                 return False  # the screen has not painted the one before
             taken.clear()
@@ -188,8 +190,8 @@ class LiveScreen(Screen[None]):
             return True
 
         try:
-            source = feed.SuiteFeed(folder)
-            feed.follow(source, lambda: self._watched, deliver, over.wait)
+            source = suite_feed.SuiteFeed(folder)
+            suite_feed.follow(source, lambda: self._watched, deliver, over.wait)
         except (OSError, ValueError) as error:
             self.post_message(FeedFailed(folder, str(error)))
 
@@ -283,7 +285,7 @@ class LiveScreen(Screen[None]):
             self.set_class(bool(trouble), "trouble")
             self.query_one("#live-trouble", Static).update(Text(trouble))
 
-    def _close_books(self, snapshot: feed.Snapshot) -> None:
+    def _close_books(self, snapshot: suite_feed.Snapshot) -> None:
         """Once for a suite without a warden: `workbench ps` writes the ends of its runs."""
         open_runs = any(r.state.status != "ended" for r in snapshot.suite.runs)
         if open_runs and snapshot.folder not in self._books_closed:
@@ -292,7 +294,7 @@ class LiveScreen(Screen[None]):
 
     @work(group="ps")
     async def _run_ps(self) -> None:
-        await command.workbench(command.list_suites(self.bench.log_root))
+        await cli_commands.workbench(cli_commands.list_suites(self.bench.log_root))
 
     @property
     def view(self) -> RunView | None:
@@ -314,7 +316,7 @@ class LiveScreen(Screen[None]):
         """Look at whichever run is at work."""
         self._watched = None
         if self.snapshot is not None:
-            run_id = feed.following(self.snapshot.suite)
+            run_id = suite_feed.following(self.snapshot.suite)
             grid = self.query_one("#queue", Grid)
             if run_id in grid.keys:
                 grid.cursor = list(grid.keys).index(run_id)
@@ -361,12 +363,12 @@ class LiveScreen(Screen[None]):
             self.bench.chosen_suite = folders[max(0, min(index, len(folders) - 1))]
             self.suites_changed()
 
-    def action_steer(self, do: steering.Do) -> None:
+    def action_steer(self, do: control_actions.Do) -> None:
         """Ask, then tell the warden."""
         snapshot, view = self.snapshot, self.view
         if snapshot is None:
             return
-        question = steering.question(do, snapshot.suite, view)
+        question = control_actions.question(do, snapshot.suite, view)
         if question.refusal:
             self.notify(question.refusal, timeout=6)
             return
@@ -378,8 +380,8 @@ class LiveScreen(Screen[None]):
         self.app.push_screen(Confirm(question.title, question.what, question.yes), take)
 
     @work(group="steer")
-    async def _send(self, folder: Path, question: steering.Question) -> None:
-        from workbench import suite
+    async def _send(self, folder: Path, question: control_actions.Question) -> None:
+        from workbench.suites import suite
 
         if question.do == "resume":
             await self._go_on(folder, question)
@@ -392,8 +394,10 @@ class LiveScreen(Screen[None]):
             return
         self.notify(question.told)
 
-    async def _go_on(self, folder: Path, question: steering.Question) -> None:
-        done = await command.workbench(command.resume_detached(folder.name, folder.parent))
+    async def _go_on(self, folder: Path, question: control_actions.Question) -> None:
+        done = await cli_commands.workbench(
+            cli_commands.resume_detached(folder.name, folder.parent)
+        )
         if done.code:
             self.notify(clean_line(done.error.strip()), severity="error", timeout=10)
         else:

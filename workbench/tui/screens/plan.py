@@ -20,15 +20,17 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Button, Footer, Static
 
-from workbench.tui import command, plan_rows
-from workbench.tui.catalogue import Catalogue
-from workbench.tui.draft import Draft, Preview, check, from_table, save
+from workbench.tui.screens import plan_panels
 from workbench.tui.screens.dialogs import Choose, Confirm
-from workbench.tui.settings import Setting
-from workbench.tui.widgets.chrome import Heading, Pick, TopBar
+from workbench.tui.system import cli_commands
+from workbench.tui.view_models import plan_rows
+from workbench.tui.view_models.catalog import Catalogue
+from workbench.tui.view_models.form_fields import Setting
+from workbench.tui.view_models.plan_draft import Draft, Preview, check, from_table, save
 from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
-from workbench.tui.widgets.preview import PlanFile
+from workbench.tui.widgets.plan_preview import PlanFile
+from workbench.tui.widgets.top_bar import Heading, Pick, TopBar
 
 if TYPE_CHECKING:
     from workbench.tui.app import WorkbenchApp
@@ -121,16 +123,16 @@ class PlanScreen(Screen[None]):
 
     @work(thread=True, exclusive=True, group="catalogue")
     def _read_catalogues(self) -> None:
-        from workbench.tui import catalogue
+        from workbench.tui.view_models import catalog
 
-        self.post_message(CatalogueRead(catalogue.read(self.bench.cache_root, self.bench.log_root)))
+        self.post_message(CatalogueRead(catalog.read(self.bench.cache_root, self.bench.log_root)))
 
     @work(thread=True, exclusive=True, group="catalogue")
     def _read_trained(self, known: Catalogue) -> None:
-        from workbench.tui import catalogue
+        from workbench.tui.view_models import catalog
 
         others = tuple(entry for entry in known.models if not entry.trained)
-        models = (*others, *catalogue.trained_models(self.bench.log_root))
+        models = (*others, *catalog.trained_models(self.bench.log_root))
         if models != known.models:
             self.post_message(CatalogueRead(replace(known, models=models)))
 
@@ -190,8 +192,8 @@ class PlanScreen(Screen[None]):
         self.query_one("#pick-engine", Pick).value = (
             ", ".join((draft.engine, *draft.more_engines)) or "none"
         )
-        plan_rows.paint_subsets(self, catalogue, draft)
-        plan_rows.paint_models(self, catalogue, draft)
+        plan_panels.paint_subsets(self, catalogue, draft)
+        plan_panels.paint_models(self, catalogue, draft)
         self._about(self.query_one(f"#{self._list}", Grid))
         settings = catalogue.suite
         values = {**draft.suite, **draft.settings}
@@ -214,11 +216,13 @@ class PlanScreen(Screen[None]):
         if event.draft is not self.draft:
             return  # a newer one is on its way
         self.preview = preview = event.preview
-        plan_rows.paint_runs(self, preview)
+        plan_panels.paint_runs(self, preview)
         arguments = (
-            command.run_detached(preview.file, self.bench.log_root) if preview.file else None
+            cli_commands.run_detached(preview.file, self.bench.log_root) if preview.file else None
         )
-        self.query_one(PlanFile).show(preview.toml, command.shown(arguments) if arguments else "")
+        self.query_one(PlanFile).show(
+            preview.toml, cli_commands.shown(arguments) if arguments else ""
+        )
         self._verdict()
 
     def _verdict(self) -> None:
@@ -343,7 +347,7 @@ class PlanScreen(Screen[None]):
             self.notify(plan_rows.verdict(self.preview)[0], severity="error")
             return
         file = self.preview.file or Path()
-        typed = command.shown(command.run_detached(file, self.bench.log_root))
+        typed = cli_commands.shown(cli_commands.run_detached(file, self.bench.log_root))
         count = len(self.preview.runs)
         runs = (
             f"{count} runs, one after the other. They go on" if count > 1 else "1 run. It goes on"
@@ -362,15 +366,17 @@ class PlanScreen(Screen[None]):
         self._verdict()
         try:
             path = save(self.draft, self.bench.log_root)
-            outcome = await command.workbench(command.run_detached(path, self.bench.log_root))
+            outcome = await cli_commands.workbench(
+                cli_commands.run_detached(path, self.bench.log_root)
+            )
         except (OSError, ValueError) as error:
-            outcome = command.Outcome(-1, "", str(error))
+            outcome = cli_commands.Outcome(-1, "", str(error))
         self._starting = False
         self._verdict()
         self._started(outcome)
 
-    def _started(self, outcome: command.Outcome) -> None:
-        from results.text import clean
+    def _started(self, outcome: cli_commands.Outcome) -> None:
+        from results.text.sanitize import clean
 
         name = outcome.output.strip().splitlines()[-1:] or [""]
         if outcome.code != 0 or not name[0]:

@@ -13,16 +13,16 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
-from results.text import clean_line
+from results.text.sanitize import clean_line
 from workbench.tui.screens.dialogs import Ask, Choose
-from workbench.tui.widgets.chrome import Heading
-from workbench.tui.widgets.grid import Column
+from workbench.tui.view_models.cells import Column
+from workbench.tui.widgets.top_bar import Heading
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from results.notes import Kind, Standing
-    from results.schema import RunRecord
+    from results.records.notes import Kind, Standing
+    from results.records.schema import RunRecord
 
 NAME_CELLS = 26
 NO_STATE = "none: as its last run ended"
@@ -66,13 +66,13 @@ class RecordScreen(ModalScreen[None]):
 
     @work(thread=True)
     def _read(self) -> None:
-        from results.upgrade import NewerSchema
-        from workbench import noting
-        from workbench.tui import records
+        from results.records.migrations import NewerSchema
+        from workbench.reporting import note_writer
+        from workbench.tui.view_models import result_rows
 
         try:
-            found = records.find(self._path, self._key)
-            noted = noting.standing(self._path.parent, self._key)
+            found = result_rows.find(self._path, self._key)
+            noted = note_writer.standing(self._path.parent, self._key)
             self.post_message(RecordFound(found, noted=noted))
         except (OSError, NewerSchema) as error:
             self.post_message(RecordFound(None, str(error)))
@@ -101,7 +101,7 @@ class RecordScreen(ModalScreen[None]):
 
     def action_state(self) -> None:
         """Say where the experiment is, whatever its last run did."""
-        from workbench.noting import STATES
+        from workbench.reporting.note_writer import STATES
 
         def take(state: str | None) -> None:
             if state == OWN_WORDS:
@@ -114,11 +114,11 @@ class RecordScreen(ModalScreen[None]):
         self.app.push_screen(Choose(f"State of {self._key[1]}", columns, rows, keys), take)
 
     def _note(self, kind: Kind, said: str) -> None:
-        from workbench import noting
+        from workbench.reporting import note_writer
 
         try:
-            noting.add(self._path.parent, self._key, kind, said)
-        except (OSError, noting.NoteError) as error:
+            note_writer.add(self._path.parent, self._key, kind, said)
+        except (OSError, note_writer.NoteError) as error:
             self.notify(clean_line(str(error)), title="Not noted", severity="error")
             return
         self._read()
@@ -130,9 +130,9 @@ class RecordScreen(ModalScreen[None]):
 
 def _noted(noted: Standing) -> Text:
     """What people said, above what was measured; nothing where nobody said anything."""
-    from workbench import noting
+    from workbench.reporting import note_writer
 
-    lines = noting.lines(noted)
+    lines = note_writer.lines(noted)
     page = Text()
     if lines:
         page.append("\n Notes\n", style="bold")
@@ -143,10 +143,10 @@ def _noted(noted: Standing) -> Text:
 
 
 def _page(record: RunRecord) -> Text:
-    from workbench.tui import detail
+    from workbench.tui.view_models import record_detail
 
     page = Text()
-    for group in detail.groups(record):
+    for group in record_detail.groups(record):
         page.append(f"\n {group.title}\n", style="bold")
         for line in group.lines:
             page.append(f"   {line.name:<{NAME_CELLS}}", style="dim")

@@ -15,11 +15,13 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
-from workbench.tui import command, export, records
 from workbench.tui.screens.dialogs import Choose
 from workbench.tui.screens.record import RecordScreen
-from workbench.tui.widgets.chrome import Heading, TopBar
-from workbench.tui.widgets.grid import Column, Grid
+from workbench.tui.system import cli_commands
+from workbench.tui.view_models import export, result_rows
+from workbench.tui.view_models.cells import Column
+from workbench.tui.widgets.grid import Grid
+from workbench.tui.widgets.top_bar import Heading, TopBar
 
 if TYPE_CHECKING:
     from workbench.tui.app import WorkbenchApp
@@ -32,7 +34,7 @@ EXPORTS = (("md", "Markdown table"), ("csv", "CSV"))
 class RecordsRead(Message):
     """Records are there, the first or all of them; or the file cannot be read."""
 
-    def __init__(self, batch: records.Batch, failure: str = "") -> None:
+    def __init__(self, batch: result_rows.Batch, failure: str = "") -> None:
         super().__init__()
         self.batch, self.failure = batch, failure
 
@@ -53,8 +55,8 @@ class ResultsScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._batch = records.Batch()
-        self._shown: list[records.ResultRow] = []
+        self._batch = result_rows.Batch()
+        self._shown: list[result_rows.ResultRow] = []
         self._column: int | None = None
         self._descending = True
         self._placed = False
@@ -78,7 +80,7 @@ class ResultsScreen(Screen[None]):
         yield Heading("Results", id="results-heading")
         with Vertical(id="results-body"):
             yield Input(placeholder="words that a row must hold", compact=True, id="filter")
-            yield Grid(records.COLUMNS, notice="Reading records …", id="records")
+            yield Grid(result_rows.COLUMNS, notice="Reading records …", id="records")
         yield Static("", id="results-trouble")
         yield Footer(show_command_palette=False)
 
@@ -107,17 +109,17 @@ class ResultsScreen(Screen[None]):
 
     @work(thread=True, exclusive=True, group="records")
     def _read(self) -> None:
-        from results.upgrade import NewerSchema
+        from results.records.migrations import NewerSchema
 
         try:
-            for batch in records.read(self.path):
+            for batch in result_rows.read(self.path):
                 self.post_message(RecordsRead(batch))
         except (NewerSchema, OSError) as error:
-            self.post_message(RecordsRead(records.Batch(complete=True), str(error)))
+            self.post_message(RecordsRead(result_rows.Batch(complete=True), str(error)))
 
     @on(RecordsRead)
     def _take(self, event: RecordsRead) -> None:
-        from results.text import clean_line
+        from results.text.sanitize import clean_line
 
         grid, trouble = self.query_one("#records", Grid), event.failure or event.batch.trouble
         self.set_class(bool(trouble), "trouble")
@@ -136,13 +138,13 @@ class ResultsScreen(Screen[None]):
     def _paint(self) -> None:
         words = self.query_one("#filter", Input).value
         grid, heading = self.query_one("#records", Grid), self.query_one(Heading)
-        self._shown = records.arrange(
+        self._shown = result_rows.arrange(
             self._batch.rows, words, self._column, descending=self._descending
         )
         total, shown = len(self._batch.rows), len(self._shown)
         if self._shown:
             keys = ["/".join(r.key) for r in self._shown]
-            grid.show(records.told_apart(self._shown), keys)
+            grid.show(result_rows.told_apart(self._shown), keys)
             if not self._placed:
                 grid.cursor = 0
         elif total:
@@ -156,12 +158,12 @@ class ResultsScreen(Screen[None]):
         heading.remark = f"{count} {unit} · {sorted_by}{more}"
 
     def _sorting(self) -> str:
-        column = records.COLUMNS[self._column or 0]
+        column = result_rows.COLUMNS[self._column or 0]
         return f"by {column.title}, {'falling' if self._descending else 'rising'}"
 
     def _sort_by(self, column: int | None) -> None:
         self._column = column
-        key = "" if column is None else records.COLUMNS[column].key
+        key = "" if column is None else result_rows.COLUMNS[column].key
         self.query_one("#records", Grid).mark(key, "▾" if self._descending else "▴")
         self._paint()
 
@@ -184,7 +186,7 @@ class ResultsScreen(Screen[None]):
 
     @on(Grid.HeaderChosen)
     def _header(self, event: Grid.HeaderChosen) -> None:
-        index = next(i for i, c in enumerate(records.COLUMNS) if c.key == event.key)
+        index = next(i for i, c in enumerate(result_rows.COLUMNS) if c.key == event.key)
         if index == self._column:
             self._descending = not self._descending
         self._sort_by(index)
@@ -234,7 +236,7 @@ class ResultsScreen(Screen[None]):
         self.app.push_screen(Choose(title, columns, names, [key for key, _ in EXPORTS]), take)
 
     @work(group="export")
-    async def _export(self, rows: list[records.ResultRow], kind: str) -> None:
+    async def _export(self, rows: list[result_rows.ResultRow], kind: str) -> None:
         folder = self.bench.log_root / "exports"
         try:
             path = await asyncio.to_thread(export.write, rows, folder, kind)
@@ -245,7 +247,7 @@ class ResultsScreen(Screen[None]):
 
     def action_note(self) -> None:
         """Note something on the suite under the cursor."""
-        from workbench.tui import suite_notes
+        from workbench.tui.screens import suite_notes
 
         cursor = self.query_one("#records", Grid).cursor
         if not 0 <= cursor < len(self._shown):
@@ -256,7 +258,7 @@ class ResultsScreen(Screen[None]):
     @work(exclusive=True, group="report")
     async def action_report(self) -> None:
         """Write the report of the suite under the cursor."""
-        from results.text import clean
+        from results.text.sanitize import clean
 
         cursor = self.query_one("#records", Grid).cursor
         if not 0 <= cursor < len(self._shown):
@@ -265,7 +267,7 @@ class ResultsScreen(Screen[None]):
         suite = self._shown[cursor].key[0]
         out = self.bench.log_root / suite / "report"
         self.notify(f"Writing the report of {suite} …")
-        outcome = await command.workbench(command.report(suite, self.bench.log_root, out))
+        outcome = await cli_commands.workbench(cli_commands.report(suite, self.bench.log_root, out))
         if outcome.code == 0:
             self.notify(str(out), title="Report written")
         else:

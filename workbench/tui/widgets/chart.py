@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from rich.cells import cell_len
@@ -14,7 +13,8 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from workbench.tui import braille, quantities
+from workbench.tui.view_models.cells import Series
+from workbench.tui.widgets import braille
 
 PLAIN_FONT: Final = (
     os.environ.get("TERM", "") == "linux"
@@ -24,20 +24,6 @@ PLAIN_FONT: Final = (
 
 LABEL: Final = 9
 """Cells at the left for the y labels: `1.25 GiB ` fits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """What a chart shows. Frozen, so that a chart can see that nothing has changed."""
-
-    title: str
-    points: braille.Points = ()
-    last: float | None = None
-    format: Callable[[float | None], str] = field(default=quantities.number)
-    x_label: str = ""
-    """What the x axis spans, written under the curve: `step 1,192`."""
-    reason: str = "no data yet"
-    """Shown in place of a curve."""
 
 
 class Chart(Widget):

@@ -17,8 +17,9 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from workbench.tui.settings import Setting, SettingError, read, same, turned, write
-from workbench.tui.widgets.grid import Cell, Column, Grid, Row
+from workbench.tui.view_models.cells import Cell, Column, Row
+from workbench.tui.view_models.form_fields import Setting, SettingError, read, same, turned, write
+from workbench.tui.widgets.grid import Grid
 
 COLUMNS: Final = (
     Column("name", "setting", 16, grow=12, rank=0),

@@ -8,8 +8,7 @@ text; columns that do not fit are left out by rank instead of scrolled sideways.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -22,36 +21,10 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from workbench.tui.view_models.cells import Cell, Column, Row
+
 GAP: Final = 2
 """Blank cells between columns."""
-
-
-class Cell(NamedTuple):
-    """Text with a tone: `dim`, `accent`, `error` or `strong`."""
-
-    text: str
-    tone: str = ""
-
-
-CellLike = str | Cell
-Row = tuple[CellLike, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """How one column is drawn."""
-
-    key: str
-    title: str
-    width: int
-    right: bool = False
-    """Numbers stand at the right."""
-    grow: int = 0
-    """The column may become this much wider than `width`."""
-    rank: int = 0
-    """Where there is no room, the columns with the highest rank are left out first."""
-    left_out: bool = False
-    """Cut from the left: the end of the text is what tells rows apart."""
 
 
 class Grid(ScrollView, can_focus=True):

@@ -1,0 +1,64 @@
+"""The sample submission of a challenge: a submission is written in its columns and its order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from datasets_mm.sources.fingerprint import SourceError
+from datasets_mm.storage import arrow_store
+
+
+class Question(Protocol):
+    """A test row: its id, and where it is."""
+
+    @property
+    def id(self) -> str:
+        """Of the row."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """File and number of the row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample submission as it is written."""
+
+    name: str
+    columns: tuple[str, str]
+    """What its columns of ids and answers are called."""
+    ids: tuple[str, ...]
+    answers: Mapping[str, str]
+    """Id -> its answer: placeholders."""
+
+
+def write_submission(folder: Path, sample: Sample | None, rows: Sequence[Question]) -> None:
+    """Keep the sample's columns and order of ids; without one those of the test rows.
+
+    Raises:
+        SourceError: its ids are not those of the test rows.
+    """
+    columns, ids = ["id", "answer"], [row.id for row in rows]
+    if sample is not None:
+        columns, ids = list(sample.columns), list(sample.ids)
+        _check_ids(sample.name, ids, rows)
+    text = json.dumps({"columns": columns, "ids": ids}, ensure_ascii=False)
+    (folder / arrow_store.SUBMISSION).write_text(text, "utf-8")
+
+
+def _check_ids(name: str, ids: Sequence[str], rows: Sequence[Question]) -> None:
+    places, unique = {row.id: row.place for row in rows}, frozenset(ids)
+    repeated = len(ids) - len(unique)
+    lacking = [place for one, place in places.items() if one not in unique]
+    beyond = [one for one in dict.fromkeys(ids) if one not in places]
+    clauses = [f"{len(lacking)} test rows are not in it (first: {lacking[0]})"] if lacking else []
+    clauses += [f"{len(beyond)} of its ids are no test row (first: {beyond[0]})"] if beyond else []
+    clauses += [f"{repeated} of its ids come twice"] if repeated else []
+    if clauses:
+        raise SourceError(f"{name}: {'; '.join(clauses)}; take both files from one download")

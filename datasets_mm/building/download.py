@@ -1,0 +1,80 @@
+"""Downloads of data from the Hugging Face hub, into its ordinary cache.
+
+Separate from hub.py, which only looks: huggingface_hub is loaded here, and only when somebody asked
+for a download. It resumes by itself; only the files that the recipe names are fetched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+from pathlib import Path
+from typing import Any
+
+from datasets_mm import catalog
+from datasets_mm.recipes.recipe import Source
+from datasets_mm.sources import hub_cache
+from datasets_mm.sources.fingerprint import SourceError
+from datasets_mm.storage.arrow_store import Progress
+
+
+def fetch(name: str, progress: Progress) -> None:
+    """Bring the files of a subset into the hub's local cache.
+
+    Raises:
+        RecipeError: there is no such subset.
+        SourceError: its files cannot be had, in one sentence with the remedy.
+    """
+    sources = [source for source in catalog.lineage(name)[0].sources if source.hub]
+    if not sources:
+        raise SourceError("its recipe names no hub repository to download from")
+    download(sources[0], progress)
+
+
+def download(source: Source, progress: Progress) -> Path:
+    """The snapshot with the records and passages of this source, fetched where needed.
+
+    Raises:
+        SourceError: it cannot be had, in one sentence with the remedy.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    revision = source.revision or "main"
+    try:
+        folder = snapshot_download(
+            source.hub,
+            repo_type="dataset",
+            revision=revision,
+            cache_dir=hub_cache.cache(),
+            allow_patterns=[*source.uri, *source.passages],
+            tqdm_class=_bar(progress),
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise SourceError(
+            f"{source.hub} at {revision} cannot be downloaded ({reason}); try again where the hub "
+            "can be reached (it goes on where it stopped), or give --set data_root=…"
+        ) from None
+    return Path(folder)
+
+
+def _bar(progress: Progress) -> Any:
+    """A class that huggingface_hub can use as its progress bar; it draws nothing.
+
+    There is a bar for bytes received and one for bytes written: the one that is ahead is told.
+    """
+    base = importlib.import_module("tqdm.auto").tqdm
+    nowhere, ahead = io.StringIO(), [0]
+
+    def start(bar: Any, *args: Any, **kwargs: Any) -> None:
+        quiet = {name: value for name, value in kwargs.items() if name != "name"}
+        base.__init__(bar, *args, **{**quiet, "file": nowhere, "disable": False})
+
+    def display(bar: Any, *_: Any, **__: Any) -> bool:
+        if bar.unit == "B" and bar.total and bar.n > ahead[0]:
+            ahead[0] = int(bar.n)
+            progress(ahead[0], int(max(bar.total, bar.n)), "bytes")
+        return True
+
+    return type("Bar", (base,), {"__init__": start, "display": display})

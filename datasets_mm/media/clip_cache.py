@@ -1,0 +1,118 @@
+"""The clip cache: of every video some frames, decoded once, beside the image cache.
+
+One row is a clip: its frames one after the other, keyed by the file's content, the number of frames
+and the transform. What frames.py refuses is skipped, with its reason kept beside its path. Frames
+that stand in for others are named in `substitutes.json`, row by row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from datasets_mm.media import video_frames as video
+from datasets_mm.media.decode import Resample, UnusableError, open_inside
+from datasets_mm.media.image_cache import WINDOW, Entry, Filler, ImageCache
+from datasets_mm.media.pixel_file import HASH_BYTES
+from datasets_mm.storage.arrow_store import silent
+
+VERSION: Final = 3
+"""Raised when equal files give other pixels: the old rows are then left alone. 3: covers, pixels
+that are no squares, transparency."""
+SUBSTITUTES: Final = "substitutes.json"
+
+
+class ClipCache(ImageCache):
+    """Frames by path. `array`: uint8 [N, frames, size, size, 3], RGB, read-only."""
+
+    def __init__(self, folder: Path, size: int, entries: dict[str, Entry], frames: int) -> None:
+        self.frames = frames
+        super().__init__(folder, size, entries)
+        notes = _substitutes(folder)
+        rows = ((path, self.row(path)) for path in entries)
+        self.substituted = {path: notes[row] for path, row in rows if row in notes}
+        """Path -> which of its frames are stand-ins for others that could not be decoded."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+        return (self.frames, self.size, self.size, 3)
+
+    @classmethod
+    def open(  # type: ignore[override]
+        cls,
+        paths: Sequence[str],
+        root: Path,
+        size: int,
+        frames: int,
+        cache_root: Path,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Self:
+        """Map the rows of these paths (relative to `root`), decoding those that are new.
+
+        Raises:
+            SourceError: PyAV is not installed.
+        """
+        video.need_av()
+        folder = cache_root / "clips" / f"{size}-{frames}-bicubic-center-v{VERSION}"
+        filler = ClipFiller(root.resolve(), folder, size, frames)
+        return cls(folder, size, filler.entries(paths, progress or silent), frames)
+
+
+class ClipFiller(Filler):
+    """Adds clips to the files of one transform."""
+
+    def __init__(self, root: Path, folder: Path, size: int, frames: int) -> None:
+        super().__init__(root, folder, size, "bicubic")
+        self.frames = frames
+        self._notes: dict[bytes, str] = {}
+        """Content hash -> what `frames.Clip.substitutes` says, where it says anything."""
+
+    def fill(
+        self, marks: dict[str, int], progress: Callable[[int, int, str], None]
+    ) -> dict[str, Entry]:
+        """As for pictures; what stands in for lost frames is added to `substitutes.json`."""
+        entries = super().fill(marks, progress)
+        if self._notes:
+            notes = _substitutes(self.folder)
+            notes |= {self.rows[key]: note for key, note in self._notes.items()}
+            draft = self.folder / f"{SUBSTITUTES}.tmp"
+            draft.write_text(json.dumps(notes), "utf-8")
+            draft.replace(self.folder / SUBSTITUTES)
+        return entries
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one clip: 1.2 MB of eight frames at 224 px."""
+        return self.frames * super().row_bytes
+
+    @property
+    def window(self) -> int:
+        """Clips that are decoded before they are written."""
+        return max(1, WINDOW // self.frames)
+
+    def _load(self, path: str) -> tuple[bytes, bytes] | str:
+        """(content hash, pixels), or the reason why not. Pixels of known content are not made."""
+        resample: Resample = self.resample
+        try:
+            with open_inside(self.root, path, video.MAX_BYTES) as file:
+                key = video.digest(file, HASH_BYTES)
+                if key in self.rows:
+                    return key, b""
+                clip = video.read_clip(file, self.frames, self.size, resample)
+                if clip.substitutes:
+                    self._notes[key] = clip.substitutes
+                return key, clip.pixels.tobytes()
+        except UnusableError as reason:
+            return str(reason)
+
+
+def _substitutes(folder: Path) -> dict[int, str]:
+    """Row -> what stands in for its lost frames."""
+    with suppress(OSError, ValueError):
+        notes = json.loads((folder / SUBSTITUTES).read_text("utf-8"))
+        return {int(row): str(note) for row, note in notes.items()}
+    return {}

@@ -1,0 +1,246 @@
+"""Where the data of a recipe lies: which of its layouts is there, its files, its picture folder.
+
+Asked before anything heavy is loaded, so that a wrong folder, a half-downloaded file or a missing
+shard is named before a run starts, with what was looked for and what is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from datasets_mm.media_paths import on_disk, shown
+from datasets_mm.media_types import POINTER
+from datasets_mm.recipes.recipe import Recipe, Source
+from datasets_mm.sources import hub_cache
+from datasets_mm.sources.file_patterns import Match, match
+from datasets_mm.sources.fingerprint import SourceError, missing_packages
+
+SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$", re.IGNORECASE)
+PARQUET: Final = b"PAR1"
+EXTRAS: Final = {"easy_vqa": "vqa"}
+"""Adapter -> the extra that brings its packages, where that is not `demo`."""
+SHOWN: Final = 8
+"""Names of a folder's content that an error lists."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """Files of one layout. `root` None: the data come from packages."""
+
+    source: Source
+    root: Path | None = None
+    records: tuple[Path, ...] = ()
+    passages: tuple[Path, ...] = ()
+    images: Path | None = None
+    submission: Path | None = None
+    """The sample submission, where the source names one and it is there."""
+    commit: str = ""
+    """Of the hub's repository, where the files come from its cache."""
+    notices: tuple[str, ...] = ()
+    """What the patterns passed over: links that lead nowhere, folders that cannot be read."""
+
+    def name(self, path: Path) -> str:
+        """Name of a file in reports: under the root, equal on every machine."""
+        return shown(path.relative_to(self.root).as_posix() if self.root else path.name)
+
+
+def locate(recipe: Recipe, data_root: Path | None, image_root: str = "") -> Location:
+    """The first layout of a recipe with a source that is there.
+
+    `image_root`: folder of the pictures, or `oven=/a,evqa=/b,/others`; empty: the recipe's own.
+
+    Raises:
+        SourceError: nothing usable is there; what was looked for, what is there, what to do.
+    """
+    roots = read_image_roots(image_root)
+    first = recipe.sources[0]
+    if missing := missing_packages(first):
+        raise SourceError(
+            f"{', '.join(missing)} not installed; "
+            f"run: pip install 'workbench-mm[{EXTRAS.get(first.adapter, 'demo')}]'"
+        )
+    if not first.uri:
+        return Location(first)
+    passed_over: list[str] = []
+    for source, root, commit in _candidates(recipe.sources, data_root):
+        records = _first(source.uri, root)
+        if records.files:
+            found = Location(source, root, records.files, commit=commit)
+            return _complete(replace(found, notices=tuple(records.notices)), roots)
+        passed_over += records.notices
+    raise SourceError("; ".join([_nowhere(recipe, data_root), *dict.fromkeys(passed_over[:SHOWN])]))
+
+
+def read_image_roots(text: str) -> dict[str, Path]:
+    """Data set -> folder; the folder under "" is for all others.
+
+    Raises:
+        SourceError: a part has no folder, or one data set has two.
+    """
+    roots: dict[str, Path] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, folder = part.partition("=")
+        key, path = (name.strip(), folder.strip()) if equals and "/" not in name else ("", part)
+        if not path or key in roots:
+            raise SourceError(
+                f"image_root = {text!r} is wrong at {part!r}; "
+                "write /folder, or oven=/folder,evqa=/other"
+            )
+        roots[key] = Path(path).expanduser()
+    return roots
+
+
+def _candidates(
+    sources: Sequence[Source], data_root: Path | None
+) -> Iterable[tuple[Source, Path, str]]:
+    """(layout, folder to look in, commit): the given folder, else snapshots of the hub's cache."""
+    for source in sources:
+        if data_root is not None:
+            yield source, data_root, ""
+        elif source.hub and (found := hub_cache.snapshot(source.hub, source.revision or "main")):
+            yield source, found, found.name
+
+
+def _first(patterns: Sequence[str], root: Path) -> Match:
+    """Files of the first pattern that has any, in the order of their names."""
+    matches = [Match()]
+    for pattern in patterns:
+        matches.append(match(pattern, root))
+        if matches[-1].files:
+            break
+    return matches[-1]
+
+
+def _complete(found: Location, roots: dict[str, Path]) -> Location:
+    """Passages and pictures beside the records; every file sound as far as a glance tells."""
+    source, root = found.source, found.root
+    assert root is not None  # noqa: S101 - _candidates gives every layout its folder
+    passage_match = _first(source.passages, root)
+    passages = passage_match.files
+    if source.passages and not passages and not source.passages_optional:
+        raise SourceError(
+            f"{found.name(found.records[0])} is there, but its passages are not: "
+            f"{_either(source.passages)} is not in the data folder {root}; copy it there: "
+            "a corpus of positives alone would make every recall too high"
+        )
+    for path in (*found.records, *passages):
+        _glance(path, found.name(path))
+    for paths in (found.records, passages):
+        _all_shards(paths)
+    own = root / on_disk(root, source.images)
+    images = roots.get(source.dataset) or roots.get("") or own
+    if not _is_folder(images):
+        raise SourceError(
+            f"the picture folder {images} is not there; unpack the pictures, and name their "
+            f"folder with --set image_root=/folder"
+            + (f" (or image_root={source.dataset}=/folder)" if source.dataset else "")
+        )
+    samples = _first((source.submission,) if source.submission else (), root).files
+    return replace(
+        found,
+        passages=passages,
+        notices=(*found.notices, *passage_match.notices),
+        images=images.resolve(),
+        submission=samples[0] if samples else None,
+    )
+
+
+def _is_folder(path: Path) -> bool:
+    """A folder that this user may look into.
+
+    Raises:
+        SourceError: it is there, and may not be read.
+    """
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+            return True
+    except OSError as error:
+        raise SourceError(
+            f"the picture folder {path} cannot be read ({error.strerror}); "
+            f"give this user the right to (chmod u+rx, or ask its owner)"
+        ) from None
+    return False
+
+
+def _glance(path: Path, name: str) -> None:
+    """Refuse what is not the file it says: pointers instead of content, half a download."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(len(POINTER))
+            file.seek(max(0, size - len(PARQUET)))
+            tail = file.read()
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read ({error.strerror}); check it") from None
+    if head == POINTER:
+        raise SourceError(f"{name} is a Git LFS pointer, not the data; run: git lfs pull")
+    if path.suffix.lower() == ".parquet" and (not head.startswith(PARQUET) or tail != PARQUET):
+        raise SourceError(
+            f"{name} is no whole Parquet file ({size:,} bytes, "
+            f"{'no end mark' if head.startswith(PARQUET) else 'no start mark'}): "
+            "its download was cut short; download it again"
+        )
+
+
+def _all_shards(paths: Sequence[Path]) -> None:
+    """`…-00000-of-00004.parquet`: all four must be there, or the rows would silently be fewer."""
+    numbers: dict[tuple[Path, str], set[int]] = {}
+    for path in paths:
+        if found := SHARD.search(path.name):
+            key = (path.with_name(path.name[: found.start()]), found.group(2))
+            numbers.setdefault(key, set()).add(int(found.group(1)))
+    for (stem, total), there in numbers.items():
+        if gone := [number for number in range(int(total)) if number not in there]:
+            raise SourceError(
+                f"{stem.name}-{gone[0]:05}-of-{total}.parquet is not in {stem.parent} "
+                f"({len(gone)} of {int(total)} parts are missing); download what is missing"
+            )
+
+
+def _nowhere(recipe: Recipe, data_root: Path | None) -> str:
+    sources = recipe.sources
+    if data_root is None:
+        wanted = _either([source.uri[0] for source in sources])
+        hubs = [source.hub for source in sources if source.hub]
+        cached = f"; {_either(hubs)} is not in the hub cache {hub_cache.cache()}" if hubs else ""
+        command = f"workbench data build {recipe.name} --download"
+        remedy = f", or download it: {command}" if hubs else ""
+        return f"{wanted} needs a data folder{cached}; give --set data_root=/folder{remedy}"
+    wanted = _either([pattern for source in sources for pattern in source.uri])
+    if not data_root.is_dir():
+        return f"the data folder {data_root} is not there; give another --set data_root=…"
+    near = _near(sources, data_root)
+    remedy = f"did you mean --set data_root={near}?" if near else "give another --set data_root=…"
+    return (
+        f"{wanted} is not in the data folder {data_root}, which holds {_held(data_root)}; {remedy}"
+    )
+
+
+def _near(sources: Sequence[Source], data_root: Path) -> Path | None:
+    """A folder a level or two above or one below that has the files."""
+    folders = [data_root.parent, data_root.parent.parent]
+    try:
+        folders += [path for path in sorted(data_root.iterdir())[:50] if path.is_dir()]
+    except OSError:
+        return None
+    patterns = [pattern for source in sources for pattern in source.uri if "/" in pattern]
+    return next((folder for folder in folders if _first(patterns, folder).files), None)
+
+
+def _held(folder: Path) -> str:
+    try:
+        names = sorted(shown(path.name) + "/" * path.is_dir() for path in folder.iterdir())
+    except OSError as error:
+        return f"something unreadable ({error.strerror})"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(names[:SHOWN]) + more) if names else "nothing"
+
+
+def _either(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    return " or ".join([", ".join(unique[:-1]), unique[-1]] if len(unique) > 1 else unique)

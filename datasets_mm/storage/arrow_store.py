@@ -1,0 +1,270 @@
+"""Folders of built data: writing them whole or not at all, opening them, finding damage.
+
+A folder is finished when its manifest.json is there and every file it names has the size (and, for
+files up to 64 MiB, the digest) that it states. Anything else is built again. The manifest holds no
+time and no machine, so that a second build gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datasets_mm import media_paths
+from datasets_mm.recipes.recipe import FIELDS, LIST_FIELDS
+from datasets_mm.storage import corpus
+
+FORMAT = 1
+"""Raised when the layout of a built folder changes: older builds are then made again."""
+
+SUBMISSION = "submission.json"
+"""Of test rows that are to be answered: the columns and ids of the sample submission."""
+
+MEDIA_FIELDS = frozenset({"image_path", "passage_image_path"})
+BATCH_ROWS = 4096
+VERIFY_BYTES = 64 << 20
+Progress = Callable[[int, int, str], None]
+
+RECORDS = pa.schema(
+    [(name, pa.list_(pa.string()) if name in LIST_FIELDS else pa.string()) for name in FIELDS]
+)
+
+CHOICE_RECORDS = RECORDS.append(pa.field("options", pa.list_(pa.string())))
+"""With the options of a question, in the order of their letters. A column of its own, and only
+where there are any: tables without it keep their digests."""
+
+
+def silent(done: int, total: int, unit: str) -> None:
+    """Progress that nobody watches."""
+    del done, total, unit
+
+
+class TableWriter:
+    """Writes an Arrow file in batches of equal size: equal rows give equal bytes."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.rows = 0
+        self._schema = schema
+        self._pending: list[Mapping[str, Any]] = []
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, schema)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append one row."""
+        self._pending.append(row)
+        self.rows += 1
+        if len(self._pending) == BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        batch = pa.RecordBatch.from_pylist(self._pending, schema=self._schema)
+        self._writer.write_batch(batch)
+        self._pending = []
+
+    def close(self) -> None:
+        """Write what is pending and the footer; without it the file is not readable."""
+        if self._pending:
+            self._flush()
+        self._writer.close()
+        self._sink.close()
+
+
+class MediaWriter(TableWriter):
+    """A writer that brings the paths of pictures into their one form, whoever read them."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append one row."""
+        written = dict(row)
+        for name in MEDIA_FIELDS & row.keys():
+            value = row[name]
+            if isinstance(value, str):
+                written[name] = media_paths.clean(value)
+            elif any(value):
+                written[name] = [media_paths.clean(path) for path in value]
+        super().add(written)
+
+
+def write_rows(path: Path, table: pa.Table, rows: Sequence[int]) -> None:
+    """Write the chosen rows of a table in this order, BATCH_ROWS at a time.
+
+    Batch by batch: Table.take joins all of a column first, which fails beyond 2 GiB of text (and
+    the records of InfoSeek are more).
+    """
+    batches = table.to_batches()
+    starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        for start in range(0, len(rows), BATCH_ROWS):
+            writer.write_batch(_gathered(batches, starts, rows[start : start + BATCH_ROWS]))
+
+
+def _gathered(
+    batches: Sequence[pa.RecordBatch], starts: Sequence[int], rows: Sequence[int]
+) -> pa.RecordBatch:
+    """These rows as one batch. Each source batch is asked once, then the order is restored."""
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    parts, place = [], 0
+    while place < len(order):
+        number = bisect_right(starts, rows[order[place]]) - 1
+        end = place
+        while end < len(order) and rows[order[end]] < starts[number + 1]:
+            end += 1
+        local = [rows[at] - starts[number] for at in order[place:end]]
+        parts.append(batches[number].take(pa.array(local, pa.int64())))
+        place = end
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return pa.concat_batches(parts).take(pa.array(back, pa.int64()))
+
+
+def sort_by(path: Path, column: str) -> None:
+    """Put a table into the order of a column; equal ones by their whole content.
+
+    So the order in which a source was read leaves no trace: equal rows give equal files.
+    """
+    table = corpus.map_table(path)
+    names: list[str] = table[column].to_pylist()
+    count = Counter(names)
+    keys = [
+        (name, row_digest(table, row) if count[name] > 1 else "") for row, name in enumerate(names)
+    ]
+    rows = sorted(range(len(keys)), key=keys.__getitem__)
+    if rows != list(range(len(keys))):
+        keep_rows(path, rows)
+
+
+def keep_rows(path: Path, rows: Sequence[int]) -> None:
+    """Rewrite a table with these rows only, in this order."""
+    draft_path = path.with_suffix(".draft")
+    write_rows(draft_path, corpus.map_table(path), rows)
+    draft_path.replace(path)
+
+
+def row_digest(table: pa.Table, row: int) -> str:
+    """Digest of everything that a row says."""
+    line = json.dumps(table.slice(row, 1).to_pylist()[0], sort_keys=True)
+    return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """Digest of a table's values: the same under every version of Arrow, unlike the file's own."""
+    digest_ = hashlib.blake2b(digest_size=16)
+    table = corpus.map_table(path)
+    for name in table.column_names:
+        digest_.update(name.encode())
+        for chunk in table[name].chunks:
+            values = chunk
+            if pa.types.is_list(chunk.type):
+                digest_.update(np.asarray(chunk.value_lengths(), np.int64).tobytes())
+                values = chunk.flatten()
+            digest_.update(np.asarray(pc.binary_length(values), np.int64).tobytes())
+            digest_.update(_text_bytes(values))
+    return digest_.hexdigest()
+
+
+def _text_bytes(values: pa.StringArray) -> memoryview | bytes:
+    """The UTF-8 of all strings, one after the other; of columns without nulls."""
+    _, offsets, data = values.buffers()
+    if data is None or not len(values):
+        return b""
+    edges = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    return memoryview(data)[int(edges[0]) : int(edges[-1])]
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one process builds this folder; the lock ends with the process, however it dies."""
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def draft(folder: Path) -> Iterator[Path]:
+    """A private folder that becomes `folder` at the end; nothing is left when the block fails.
+
+    Call it under `locked(folder)`: drafts that a killed build left behind are removed here.
+    """
+    for old in folder.parent.glob(f".{folder.name}.tmp-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    made = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    made.mkdir(mode=0o700, parents=True)
+    try:
+        yield made
+        shutil.rmtree(folder, ignore_errors=True)
+        made.replace(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def digest(path: Path) -> str:
+    """blake2b of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def finish(folder: Path, content: Mapping[str, Any], files: Sequence[str]) -> None:
+    """Write the manifest: the last file, after which the folder counts as built."""
+    named = {
+        name: {"bytes": (folder / name).stat().st_size, "blake2b": digest(folder / name)}
+        for name in files
+    }
+    text = json.dumps(
+        {"format": FORMAT, **content, "files": named}, indent=1, sort_keys=True, ensure_ascii=False
+    )
+    with (folder / "manifest.json").open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def opened(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a finished folder; None when it is missing, damaged or of another format."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+        if manifest["format"] != FORMAT:
+            return None
+        for name, stated in manifest["files"].items():
+            size = (folder / name).stat().st_size
+            if size != stated["bytes"]:
+                return None
+            if size <= VERIFY_BYTES and digest(folder / name) != stated["blake2b"]:
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return manifest
+
+
+def corpus_writer(folder: Path) -> TableWriter:
+    """Writer of `corpus.arrow`."""
+    return MediaWriter(folder / "corpus.arrow", corpus.SCHEMA)
+
+
+def record_writer(folder: Path, schema: pa.Schema = RECORDS) -> TableWriter:
+    """Writer of `records.arrow`."""
+    return MediaWriter(folder / "records.arrow", schema)

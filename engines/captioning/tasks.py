@@ -1,0 +1,229 @@
+"""One captioning run from spec to metrics: the order of its phases, and nothing that computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines import protocol
+from engines.captioning.components import part
+from engines.captioning.context import Context
+from engines.captioning.data.dataset import Data, read_data
+from engines.captioning.data.media import CaptionBatch, Gatherer, Spoken
+from engines.captioning.evaluation.evaluate import Evaluator
+from engines.captioning.evaluation.image_text_score import Judge
+from engines.captioning.models.captioner import mean_loss
+from engines.captioning.models.vision import Tower
+from engines.captioning.params import SHAPING, Params
+from engines.captioning.prepare import CALIBRATED_ON, Prepared, prepare
+from engines.captioning.validation import Watch
+from engines.emitter import Emitter, EngineError
+from engines.protocol import RunSpec
+from engines.torchkit.checkpointing.training_identity import fingerprint_samples
+from engines.torchkit.data.prefetch import to_device
+from engines.torchkit.modeling import quantize
+from engines.torchkit.runtime import device, run_setup
+from engines.torchkit.training import (
+    compilation,
+    cost_forecast,
+    export,
+    loop,
+    timed_training,
+    trained_model,
+)
+from engines.torchkit.training.early_stopping import Monitor
+from engines.torchkit.training.optimizers import decay_groups
+from engines.torchkit.training.training_setup import Course
+
+Job = loop.Training[CaptionBatch]
+
+
+def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
+    """Train on the subset and evaluate, only evaluate, or only caption."""
+    params = Params.model_validate(spec.params)
+    context = resolve(run_setup.begin(spec, params, emit, run_dir))
+    target = context.device
+    device.choose_convolutions(fixed=True)  # a tower's passes are filled up
+    with context.team.leader_first(emit):
+        emit.phase("build")
+        tower = Tower(part(context, "vision"), context.params, context.precision)
+        data = read_data(context, tower.shape.image_size)
+        device.report_memory(emit, "build", target)
+        ready = prepare(context, data, tower)
+    device.report_memory(emit, "load", target)
+    if context.trained is not None:
+        trained_model.check_base(context.trained, ready.state["base_weights"])
+        trained_model.load(ready.model, context.trained)
+    evaluator = Evaluator(context, ready, Judge(context, data.pixels, data.train, ready))
+    if spec.task in ("train", "probe"):
+        if not train(context, data, ready, evaluator):
+            return
+    else:
+        announce(context, data, ready, None)
+    evaluate(context, data, evaluator)
+    device.report_memory(emit, "generate", target)
+
+
+def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -> bool:
+    """Train, and keep what came of it; whether this process goes on to evaluate."""
+    params, emit = context.params, context.emit
+    if context.trained is None:
+        ready.model.calibrate(first_features(data, ready))
+    watch = Watch(context, data, evaluator, ready.model)
+    job = assemble(context, data, ready, watch)
+    costing = cost_forecast.of(context.spec, job, params.timing_warmup_steps, emit)
+    if costing is not None:  # it looks at nothing, as it evaluates nothing
+        job.after_epoch = None
+    elif context.team.leads:
+        watch.check()
+    announce(context, data, ready, job, watch.monitor)
+    if not timed_training.train(context, job, costing, lambda: disk(context, data, ready, job)):
+        return False
+    watch.restore()
+    if params.save_model:
+        state = {**ready.state, "subset_fingerprint": data.fingerprint}
+        trained_model.keep(context, job, state, base=ready.base)
+        if params.export_model and params.lora_rank:
+            export.adapter(context, ready.model.llm, part(context, "llm"))
+    return True
+
+
+def resolve(context: Context) -> Context:
+    """The run with the model that is meant.
+
+    Raises:
+        EngineError: the run that trained it left no checkpoint, or nothing was trained.
+    """
+    if context.entry.family != "run" and context.spec.task in ("evaluate", "infer"):
+        raise EngineError(
+            f"model '{context.spec.model}': its projector was never trained; name a run's "
+            "model, run:<id>, or use task = train"
+        )
+    return trained_model.resolve(context, SHAPING)
+
+
+def first_features(data: Data, ready: Prepared) -> torch.Tensor:
+    """Of a few training media: the same ones in every run."""
+    rows = data.train.spread(CALIBRATED_ON).rows
+    return ready.features(ready.items.gather(rows).to(ready.tower.precision.device))
+
+
+def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
+    """Everything that the loop needs."""
+    params, model, team = context.params, ready.model, context.team
+    samples = fingerprint_samples(data.fingerprint, (data.train.rows, data.media))
+    course = Course.of(context, len(data.train), samples)
+    spoken = tokenise(context, data, ready)
+    gatherer = Gatherer(ready.items, data.train.rows, spoken, context.spec.seed)
+
+    def example() -> Any:
+        some = to_device(gatherer(np.zeros(1, np.int64), 0), context.device)
+        with context.precision.autocast():
+            return model(ready.features(some.media), some.ids, some.labels)
+
+    caption = team.wrap(model, example)
+    if params.compile:
+        model.projector.compile()
+
+    def forward(batch: CaptionBatch) -> loop.Outcome:
+        own = caption(ready.features(batch.media), batch.ids, batch.labels)
+        summed, tokens = (team.gather(one, len(batch)) for one in own)
+        return loop.Outcome(mean_loss(summed, tokens), watch.latest, len(batch))
+
+    job = course.job(model, gatherer, forward)
+    job.optimizer = optimizer(params, ready)
+    if params.compile:
+        job.prepare = compilation.with_first_batch(job)
+    if params.schedule == "constant":
+        job.lr_at = lambda step: params.lr * min(1.0, (step + 1) / max(1, course.warm))
+    job.after_epoch = watch.after_epoch if watch.wanted else None
+    return job
+
+
+def optimizer(params: Params, ready: Prepared) -> torch.optim.AdamW:
+    """AdamW; the projector's groups may have a rate of their own."""
+    model, scale = ready.model, (params.projector_lr or params.lr) / params.lr
+    groups = decay_groups(model.projector.named_parameters(), params.weight_decay)
+    for group in groups:
+        group["lr_scale"] = scale
+    groups += decay_groups(model.llm.named_parameters(), params.weight_decay)
+    return torch.optim.AdamW(groups, lr=params.lr, betas=(0.9, params.beta2), fused=params.fused)
+
+
+def tokenise(context: Context, data: Data, ready: Prepared) -> Spoken:
+    """The training captions as token ids; says how many were cut."""
+    longest, cut = context.params.max_tokens, 0
+    spoken = []
+    for said in data.train.captions.references:
+        encoded = [ready.wording.encode(one, longest) for one in said]
+        cut += sum(was_cut for _, was_cut in encoded)
+        spoken.append([ids for ids, _ in encoded])
+    if cut:
+        context.emit.notice("texts-truncated", f"{cut} captions were cut at {longest} tokens", cut)
+    return Spoken(spoken)
+
+
+def announce(
+    context: Context,
+    data: Data,
+    ready: Prepared,
+    job: Job | None,
+    monitor: Monitor | None = None,
+) -> None:
+    """Say what is going to happen, before it does."""
+    params, model = context.params, ready.model
+    learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    facts = {
+        **ready.facts,
+        **trained_model.facts(context),
+        "precision": context.precision.said,
+        **context.pipeline.facts,
+        "optimizer": f"AdamW{', fused' if params.fused else ''}",
+        "schedule": f"linear warm-up, then {params.schedule}",
+        "checkpointing": "non-reentrant" if params.checkpointing else "off",
+        **(monitor.facts() if monitor and job and job.after_epoch else {}),
+    }
+    order = job.loader.order if job else None
+    context.emit.send(
+        protocol.Plan(
+            steps=job.steps if job else 0,
+            samples=len(data.train) if job else sum(map(len, data.splits)),
+            epochs=job.steps / order.steps_per_epoch if job and order else 0,
+            warmup_steps=min(params.timing_warmup_steps, job.steps) if job else 0,
+            effective_batch=order.per_step if order else params.evaluate_batch,
+            micro_batch=order.batch if order else params.evaluate_batch,
+            parameters=quantize.logical_parameters(model),
+            trainable_parameters=learnt if job else 0,
+            subset_fingerprint=data.fingerprint,
+            model_revision=ready.revision,
+            facts=facts,
+        )
+    )
+
+
+def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, int]:
+    """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
+    params = context.params
+    on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
+    exported = export.adapter_bytes(ready.model) * (params.save_model and params.export_model)
+    return {
+        **cost_forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
+        **({"adapter folder": exported} if exported else {}),
+        "image cache": data.pixels.nbytes,
+        **({"feature cache": ready.items.nbytes} if params.feature_cache else {}),
+    }
+
+
+def evaluate(context: Context, data: Data, evaluator: Evaluator) -> None:
+    """A sample of the training media, then all splits; or the captions of every medium alone."""
+    params = context.params
+    if context.spec.task == "infer":
+        evaluator.caption(data.splits[0], data.listed)
+        return
+    if context.spec.task == "train" and params.evaluate_train:
+        evaluator.run(data.train.spread(params.evaluate_train), "train")
+    for split in data.splits:
+        evaluator.run(split.spread(params.evaluate_limit), split.name)

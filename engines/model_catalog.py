@@ -1,0 +1,365 @@
+"""The models by name: TOML entries that ship, the user's own, and local folders.
+
+An entry says where weights come from and what an engine needs to build the model; it never loads
+anything. `path:/abs/dir` names a folder in transformers' or open_clip's layout, or what a run left;
+`hub:org/name` (and `hub:org/name@revision`) a repository in the local hub cache; `run:ID` and
+`run:SUITE/ID` what another run has trained (see `provenance`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from datasets_mm import strict_toml
+from datasets_mm.strict_toml import nearest
+from engines import trained_weights
+from engines.trained_weights import NoCheckpointError, Trained
+
+CATALOGUE: Final = Path(__file__).parent / "model_entries"
+WEIGHTS: Final = "model.safetensors"
+OPEN_CLIP: Final = "open_clip_config.json"
+NEEDED: Final = ("config.json", WEIGHTS, "tokenizer.json")
+"""Files that a local folder must have. Pickled weights are never loaded."""
+NEEDED_OPEN_CLIP: Final = (OPEN_CLIP, "open_clip_model.safetensors")
+PART_FILES: Final = ("config.json", WEIGHTS)
+PICKLED: Final = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
+Family = Literal[
+    "clip", "siglip", "open-clip", "clip-scratch", "frozen-towers", "captioner", "vlm", "run"
+]  # fmt: skip
+TRANSFORMERS: Final[dict[str, Family]] = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip"}
+"""Families by the model_type of a folder in transformers' layout."""
+INSTALL_OPEN_CLIP: Final = "install the `open-clip` extra: pip install 'workbench-mm[open-clip]'"
+
+
+class Part(BaseModel):
+    """A part of a model that is put together: weights of a library, of a package, or sizes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub: str = Field(default="", description="Repository id on the Hugging Face hub")
+    revision: str = Field(default="main", description="Commit, tag or branch of the hub repository")
+    path: str = Field(default="", description="Local folder in transformers' layout")
+    packages: tuple[str, ...] = Field(default=(), description="Import names of its packages")
+    install: str = Field(default="", description="What to install when a package is missing")
+    architecture: dict[str, Any] = Field(
+        default={}, description="Sizes of what starts from scratch, or the tower of a package"
+    )
+
+
+class ModelEntry(BaseModel):
+    """One model of the catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_number: Literal[1] = Field(default=1, alias="schema")
+    name: str = Field(description="Name in plans and tables")
+    title: str = Field(default="", description="One line for lists")
+    engines: tuple[str, ...] = Field(default=(), description="Engines that can use it; empty: all")
+    family: Family = Field(description="How an engine builds it")
+    hub: str = Field(default="", description="Repository id on the Hugging Face hub")
+    revision: str = Field(default="main", description="Commit, tag or branch of the hub repository")
+    path: str = Field(default="", description="Local folder in transformers' or open_clip's layout")
+    packages: tuple[str, ...] = Field(
+        default=(), description="Import names of packages that carry its weights or code"
+    )
+    install: str = Field(default="", description="What to install when a package is missing")
+    license: str = Field(default="", description="Licence of the weights")
+    notes: str = Field(default="", description="What a reader of its numbers should know")
+    architecture: dict[str, Any] = Field(
+        default={}, description="Sizes of a model that starts from scratch, or tower names"
+    )
+    vision: Part | None = Field(default=None, description="Frozen vision tower of a captioner")
+    llm: Part | None = Field(default=None, description="Language model of a captioner")
+    settings: dict[str, Any] = Field(
+        default={}, description="Defaults of the engine's settings; a plan's settings win"
+    )
+
+
+def names(engine: str | None = None) -> list[str]:
+    """All catalogued models, or those that an engine can use."""
+    entries = _entries()
+    return sorted(
+        name
+        for name, entry in entries.items()
+        if engine is None or not entry.engines or engine in entry.engines
+    )
+
+
+def load(name: str) -> ModelEntry:
+    """The entry of that name, of a `path:`, of a `hub:` or of a `run:`.
+
+    Raises:
+        LookupError: there is none; its one argument is a sentence.
+        ValueError: an entry's file is wrong, or two entries have one name.
+    """
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "path":
+        return _local(name, Path(rest).expanduser())
+    if colon and kind == "hub":
+        return _in_cache(name, rest)
+    if colon and kind == "run":
+        return ModelEntry(name=name, title=f"trained by run {rest}", family="run")
+    entries = _entries()
+    if name not in entries:
+        raise LookupError(f"no model '{name}'{nearest(name, entries)}")
+    return entries[name]
+
+
+def problem(entry: ModelEntry) -> str | None:
+    """Why the model cannot be had on this machine, in one sentence with the remedy."""
+    if entry.family == "run":  # its base is another entry, see `base_entry`
+        return None
+    for part, files in ((entry.vision, PART_FILES), (entry.llm, (*PART_FILES, "tokenizer.json"))):
+        if part is not None and (sentence := part_problem(entry.name, part, files)):
+            return sentence
+    if sentence := _absent(entry.name, entry):
+        return sentence
+    folder = weights_folder(entry)
+    if folder is None:
+        return None
+    if entry.family == "vlm":
+        return part_problem(entry.name, entry, NEEDED)
+    needed = NEEDED_OPEN_CLIP if entry.family == "open-clip" else NEEDED
+    missing = [file for file in needed if not (folder / file).is_file()]
+    if needed[1] in missing and any((folder / file).exists() for file in PICKLED):
+        return (
+            f"model '{entry.name}': {folder} has only pickled weights, which are never loaded; "
+            f"save them as {needed[1]}"
+        )
+    if missing:
+        return f"model '{entry.name}': {folder} lacks {', '.join(missing)}; complete the folder"
+    return None
+
+
+def base_entry(trained: Trained, override: str = "") -> ModelEntry:
+    """The entry of the model that a training began with, its weights where they lie here.
+
+    Of the entry that the checkpoint keeps; of one of that name here, where weights in folders lie
+    elsewhere; of the encoder folder beside the checkpoint, where the weights are not here at all.
+    `override`: another name for it.
+
+    Raises:
+        LookupError: its name is not known here and the checkpoint does not describe it.
+        ValueError: an entry's file is wrong, or two entries have one name.
+    """
+    if override:
+        return load(override)
+    stated = trained.state.get("entry")
+    if not isinstance(stated, dict):  # version 0.1
+        return load(trained.base_model)
+    entry = ModelEntry.model_validate(stated)
+    if (sentence := problem(entry)) is None:
+        return entry
+    try:
+        here = load(entry.name)
+    except (LookupError, ValueError):
+        here = entry
+    if here.family == entry.family and problem(here) is None:
+        return here
+    encoder = trained.folder.parent / trained_weights.ENCODER
+    whole = entry.model_copy(update={"path": str(encoder), "hub": ""})
+    if encoder.is_dir() and problem(whole) is None:
+        return whole
+    remedy = "set base_model to its name or folder on this machine, as path:/abs/dir"
+    raise LookupError(f"{sentence}; or {remedy}")
+
+
+def part_problem(name: str, part: Part | ModelEntry, needed: tuple[str, ...]) -> str | None:
+    """`problem` of one part of the model `name`; large weights may lie in several files."""
+    if sentence := _absent(name, part):
+        return sentence
+    folder = weights_folder(part)
+    if folder is None or (lacking := [f for f in needed if not (folder / f).is_file()]) == []:
+        return None
+    if WEIGHTS in lacking and (folder / f"{WEIGHTS}.index.json").is_file():
+        lacking.remove(WEIGHTS)
+    if not lacking:
+        return None
+    return f"model '{name}': {folder} lacks {', '.join(lacking)}; complete the folder"
+
+
+def _absent(name: str, entry: ModelEntry | Part) -> str | None:
+    """Which package is missing, or why there is no folder with weights."""
+    for package in entry.packages:
+        if find_spec(package) is None:
+            remedy = entry.install or f"install the package that provides `{package}`"
+            return f"model '{name}': package `{package}` is missing; {remedy}"
+    if not entry.hub and not entry.path:
+        return None
+    folder = weights_folder(entry)
+    if folder is None:
+        command = f"hf download {entry.hub} --revision {entry.revision}"
+        return (
+            f"model '{name}': {entry.hub} is not in the local hub cache {hub_cache()}; "
+            f"run `{command}` where there is a network, or name a folder as path:/abs/dir"
+        )
+    return None if folder.is_dir() else f"model '{name}': {folder} is no folder; check the path"
+
+
+def weights_folder(entry: ModelEntry | Part) -> Path | None:
+    """The folder with the weights: its path, or its snapshot in the local hub cache; else None."""
+    if entry.path:
+        return Path(entry.path).expanduser().absolute()
+    if not entry.hub:
+        return None
+    repo = hub_cache() / f"models--{entry.hub.replace('/', '--')}"
+    commit = revision(entry)
+    snapshot = repo / "snapshots" / commit
+    return snapshot if commit and snapshot.is_dir() else None
+
+
+def revision(entry: ModelEntry | Part) -> str:
+    """The commit that the cache holds for the entry's revision; empty when it holds none."""
+    repo = hub_cache() / f"models--{entry.hub.replace('/', '--')}"
+    ref = repo / "refs" / entry.revision
+    try:
+        return ref.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return entry.revision if (repo / "snapshots" / entry.revision).is_dir() else ""
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps its snapshots, by the same variables that it reads."""
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    home = os.environ.get("HF_HOME")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return (Path(home) if home else base).expanduser() / "hub"
+
+
+def _local(name: str, folder: Path) -> ModelEntry:
+    """An entry for a folder, by what its own configuration says."""
+    if not folder.is_absolute():
+        raise LookupError(f"model '{name}': the path is not absolute; write path:/abs/dir")
+    if not (folder / "config.json").is_file() and not (folder / OPEN_CLIP).is_file():
+        try:
+            trained = Trained.read(folder, name)
+        except NoCheckpointError as error:
+            if (folder / "spec.json").is_file():
+                raise LookupError(str(error)) from None
+        else:
+            engines = (trained.engine,) if trained.engine else ()
+            title = f"trained from {trained.base_model} in {folder}"
+            return ModelEntry(
+                name=name, title=title, engines=engines, path=str(folder), family="run"
+            )
+    found = _described(name, folder)
+    return ModelEntry(name=name, path=str(folder), **found)
+
+
+def _in_cache(name: str, wanted: str) -> ModelEntry:
+    """An entry for a repository that the local hub cache holds."""
+    hub, _, asked = wanted.partition("@")
+    entry = ModelEntry(name=name, family="clip", hub=hub, revision=asked or "main")
+    folder = weights_folder(entry)
+    if folder is None:
+        raise LookupError(problem(entry))
+    return entry.model_copy(update=_described(name, folder))
+
+
+def _described(name: str, folder: Path) -> dict[str, Any]:
+    """Family, title and settings of a model folder in either layout."""
+    if (folder / OPEN_CLIP).is_file() and not (folder / "config.json").is_file():
+        return _described_open_clip(name, folder)
+    config = _json(name, folder / "config.json")
+    kind = config.get("model_type")
+    family = TRANSFORMERS.get(str(kind))
+    if family is None and isinstance(config.get("vision_config"), dict):
+        return {"title": f"{kind} in {folder}", "engines": ("vqa",), "family": "vlm"}
+    if family is None:
+        raise LookupError(
+            f"model '{name}': model_type {kind!r} is not supported; a `clip`, `siglip` or "
+            "`siglip2` folder is, one in open_clip's layout, or a vision-language model whose "
+            "config.json has a vision_config"
+        )
+    vision, text = (_table(config, f"{tower}_config") for tower in ("vision", "text"))
+    context = _size(name, text, "max_position_embeddings", 77 if family == "clip" else 64)
+    if kind == "siglip2":  # for any shape: it states its number of patches; a square of as many
+        patches = _size(name, vision, "num_patches", 256)
+        size = math.isqrt(patches) * _size(name, vision, "patch_size", 16)
+    else:
+        size = _size(name, vision, "image_size", 224)
+    return {
+        "title": f"{str(kind).upper()} in {folder}",
+        "engines": ("retrieval",),
+        "family": family,
+        "settings": {"image_size": size, "max_tokens": context},
+    }
+
+
+def _described_open_clip(name: str, folder: Path) -> dict[str, Any]:
+    config = _json(name, folder / OPEN_CLIP).get("model_cfg")
+    if not isinstance(config, dict):
+        raise LookupError(f"model '{name}': {folder / OPEN_CLIP} has no `model_cfg`")
+    vision, text = (_table(config, f"{tower}_cfg") for tower in ("vision", "text"))
+    return {
+        "title": f"open_clip model in {folder}",
+        "engines": ("retrieval",),
+        "family": "open-clip",
+        "packages": ("open_clip",),
+        "install": INSTALL_OPEN_CLIP,
+        "settings": {
+            "image_size": _size(name, vision, "image_size", 224),
+            "max_tokens": _size(name, text, "context_length", 77),
+        },
+    }
+
+
+def _table(config: dict[str, Any], key: str) -> dict[str, Any]:
+    found = config.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _size(name: str, table: dict[str, Any], key: str, usual: int) -> int:
+    """What a configuration states: a whole number, or a pair of equal ones."""
+    stated = table.get(key, usual)
+    found = stated[0] if isinstance(stated, list) and stated else stated
+    if not isinstance(found, int) or found < 1:
+        raise LookupError(
+            f"model '{name}': its configuration says {key} = {stated!r}; a whole number is wanted"
+        )
+    return found
+
+
+def _json(name: str, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LookupError(
+            f"model '{name}': {path} cannot be read ({error.strerror}); "
+            "name a folder in transformers' or open_clip's layout"
+        ) from None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise LookupError(f"model '{name}': {path} is not JSON")
+    return found
+
+
+def _entries() -> dict[str, ModelEntry]:
+    found: dict[str, ModelEntry] = {}
+    for path in _files():
+        entry = strict_toml.read(path, ModelEntry)
+        if entry.name in found:
+            raise ValueError(
+                f"{path}: a model '{entry.name}' exists already; give this one another name"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def _files() -> Iterator[Path]:
+    # The same folder as workbench.paths.config_root; engines do not know the workbench.
+    config = os.environ.get("WORKBENCH_CONFIG")
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "workbench"
+    own = (Path(config) if config else base).expanduser() / "models"
+    for folder in (CATALOGUE, own):
+        yield from strict_toml.files(folder)

@@ -1,0 +1,170 @@
+"""Built subsets as numbers: pools to train on, splits to evaluate on, corpora to search.
+
+Strings are numbered once over all subsets of a run; columns are read through Arrow's dictionary
+encoding, so that only distinct strings become Python objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datasets_mm.building.build import Subset
+from engines.emitter import EngineError
+from engines.retrieval.data.items import Rows, Vocabulary
+from engines.retrieval.data.pairs import NONE, Pool, Side
+from engines.torchkit.data.subsets import unique_ids
+
+
+@dataclass
+class Strings:
+    """Everything that a run's subsets mention, numbered."""
+
+    texts: Vocabulary = field(default_factory=Vocabulary)
+    images: Vocabulary = field(default_factory=Vocabulary)
+    """Absolute paths below the subset's image root, as `root NUL path`."""
+    passages: Vocabulary = field(default_factory=Vocabulary)
+    """Passage ids."""
+
+
+@dataclass(frozen=True)
+class SearchCorpus:
+    """What is searched."""
+
+    fingerprint: str
+    passages: Side
+    ids: Sequence[str]
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is asked, and what would be right."""
+
+    name: str
+    queries: Side
+    ids: Sequence[str]
+    positives: Sequence[Rows]
+    """Rows of each query's positives in the corpus."""
+    positive_ids: Sequence[Sequence[str]]
+    """Ids of each query's positives, in the corpus or not."""
+    answers: Sequence[Sequence[str]]
+    corpus: SearchCorpus
+
+    @property
+    def positive_counts(self) -> Rows:
+        """Positives of each query, in the corpus or not."""
+        return np.asarray([len(ids) for ids in self.positive_ids], np.int64)
+
+
+def read_pool(subset: Subset, strings: Strings, *, use_instruction: bool) -> Pool:
+    """A subset's records to train on. Records without a positive are left out."""
+    records = subset.records
+    counts = _lengths(records["passage_id"])
+    if (counts == 0).any():
+        records = records.filter(pa.array(counts > 0))
+        counts = counts[counts > 0]
+    root = subset.image_root
+    positives = Side(
+        _rows(_flat(records["passage_text"]), strings.texts),
+        _image_rows(_flat(records["passage_image_path"]), root, strings.images),
+    )
+    return Pool(
+        queries=_queries(records, root, strings, use_instruction=use_instruction),
+        positives=positives,
+        codes=_rows(_flat(records["passage_id"]), strings.passages),
+        offsets=np.concatenate(([0], np.cumsum(counts))),
+    )
+
+
+def read_split(
+    subset: Subset, corpus: SearchCorpus, strings: Strings, *, use_instruction: bool
+) -> Split:
+    """A subset's records to evaluate on."""
+    records = subset.records
+    wanted = [list(dict.fromkeys(ids or ())) for ids in records["passage_id"].to_pylist()]
+    return Split(
+        name=subset.name,
+        queries=_queries(records, subset.image_root, strings, use_instruction=use_instruction),
+        ids=unique_ids(records["data_id"].to_pylist()),
+        positives=[np.asarray(subset.corpus.rows(ids), np.int64) for ids in wanted],
+        positive_ids=wanted,
+        answers=[[a for a in (given or ()) if a and a.strip()] for given in _answers(records)],
+        corpus=corpus,
+    )
+
+
+def read_corpus(subset: Subset, strings: Strings) -> SearchCorpus:
+    """The corpus of a subset.
+
+    Raises:
+        EngineError: it holds no passage.
+    """
+    table = subset.corpus.table
+    if not table.num_rows:
+        raise EngineError(
+            f"subset '{subset.name}': its corpus is empty; there is nothing to search: check the "
+            "recipe's passages"
+        )
+    return SearchCorpus(
+        fingerprint=subset.corpus.fingerprint,
+        passages=Side(
+            _rows(table["passage_text"], strings.texts),
+            _image_rows(table["passage_image_path"], subset.image_root, strings.images),
+        ),
+        ids=subset.corpus.ids,
+        texts=subset.corpus.texts,
+    )
+
+
+def image_key(root: Path, path: str) -> str:
+    """How an image is numbered: by its root and its path."""
+    return f"{root}\0{path}" if path else ""
+
+
+def _queries(records: pa.Table, root: Path, strings: Strings, *, use_instruction: bool) -> Side:
+    question = pc.fill_null(records["question"], "")
+    if use_instruction:
+        instruction = pc.fill_null(records["instruction"], "")
+        question = pc.utf8_trim_whitespace(pc.binary_join_element_wise(instruction, question, " "))
+    return Side(
+        _rows(question, strings.texts), _image_rows(records["image_path"], root, strings.images)
+    )
+
+
+def _rows(column: Any, vocabulary: Vocabulary) -> Rows:
+    """The column's strings as numbers; NONE for null and for the empty string."""
+    encoded = pc.dictionary_encode(column)
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # no rows at all
+        return np.empty(0, np.int64)
+    known = vocabulary.rows(encoded.dictionary.to_pylist())
+    places = np.asarray(pc.fill_null(encoded.indices, -1), np.int64)
+    return np.where(places < 0, NONE, np.append(known, NONE)[places])
+
+
+def _image_rows(column: Any, root: Path, vocabulary: Vocabulary) -> Rows:
+    paths = Vocabulary()
+    local = _rows(column, paths)
+    known = vocabulary.rows(image_key(root, path) for path in paths.values())
+    return np.append(known, NONE)[local]
+
+
+def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.list_flatten(column)
+
+
+def _lengths(column: pa.ChunkedArray) -> Rows:
+    return np.asarray(pc.fill_null(pc.list_value_length(column), 0), np.int64)
+
+
+def _answers(records: pa.Table) -> list[list[str] | None]:
+    answers: list[list[str] | None] = records["answer"].to_pylist()
+    return answers

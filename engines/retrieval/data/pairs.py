@@ -1,0 +1,194 @@
+"""Training pairs: (query, one positive passage), drawn anew each epoch, as batches.
+
+The positive of a record is a function of (seed, epoch, record) alone: neither the order of the
+batches nor the number of workers changes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engines.retrieval.data.items import Items, Rows, TokenItems
+from engines.torchkit.checkpointing.training_identity import fingerprint_samples
+from engines.torchkit.data.data_loader import share
+from engines.torchkit.data.epoch_sampling import draw, hashed
+from engines.torchkit.data.prefetch import pinned
+
+NONE = -1
+"""Row of a modality that is not there."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Queries or passages: a row of the text items and one of the image items each, or NONE."""
+
+    texts: Rows
+    images: Rows
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Rows) -> Side:
+        """Some of them."""
+        return Side(self.texts[rows], self.images[rows])
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A subset's records: queries, and the positives of all records one after the other."""
+
+    queries: Side
+    positives: Side
+    codes: Rows
+    """Number of each positive's passage id: equal numbers are the same passage."""
+    offsets: Rows
+    """Positives of record i: offsets[i] to offsets[i + 1]; at least one."""
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def digest(self, fingerprint: str, pictures: str = "") -> str:
+        """Of the subset's fingerprint, and of which texts and readable pictures make its pairs.
+
+        `pictures`: digest of the pictures' contents.
+        """
+        sides = (self.queries.texts, self.queries.images, self.positives.texts)
+        parts = (*sides, self.positives.images, self.codes, self.offsets, pictures)
+        return fingerprint_samples(fingerprint, parts)
+
+
+def uniform(pool: Pool) -> bool:
+    """Whether all queries have the same modalities, and all passages have the same."""
+    sides = (pool.queries, pool.positives)
+    lacking = [rows == NONE for side in sides for rows in (side.texts, side.images)]
+    return all(bool(each.all() or not each.any()) for each in lacking)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One side of a batch of `size`: what is there, and in which rows of the batch."""
+
+    size: int
+    texts: Tensor
+    text_at: Tensor
+    images: Tensor
+    image_at: Tensor
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """A micro-batch. `positive` [B, B]: passage j is a positive of query i.
+
+    Among several ranks `positive` is of the global micro-batch, and the inputs are one rank's share
+    of it; a rank without a share gets one pair as a stand-in.
+    """
+
+    queries: Inputs
+    passages: Inputs
+    positive: Tensor
+
+    def __len__(self) -> int:
+        return len(self.positive)
+
+
+class PairGatherer:
+    """Makes batches of a pool; called by the loader, from several threads at once."""
+
+    def __init__(
+        self, pool: Pool, texts: Items, images: Items, seed: int, modality_dropout: float = 0.0
+    ) -> None:
+        self._pool = pool
+        self._texts = texts
+        self._images = images
+        self._seed = seed
+        self._dropout = modality_dropout
+        self.pin = False
+        self.place = (0, 1)
+        """This rank and the number of ranks."""
+
+    def pad_texts(self, multiple: int) -> None:
+        """Let texts come in few lengths, where they do not have one already."""
+        if isinstance(self._texts, TokenItems) and not self._texts.length:
+            self._texts.multiple = multiple
+
+    def text_widths(self, rows: Rows, epoch: int) -> tuple[int, int]:
+        """Tokens of a query's and of a passage's text in this batch, padding counted."""
+        if not isinstance(self._texts, TokenItems):
+            return 0, 0
+        drawn = draw(self._pool.offsets, rows, self._seed, epoch)
+        both = (self._pool.queries.texts[rows], self._pool.positives.texts[drawn])
+        queries, passages = (self._texts.width(texts[texts != NONE]) for texts in both)
+        return queries, passages
+
+    def __call__(self, rows: Rows, epoch: int) -> PairBatch:
+        """The pairs of these records in this epoch."""
+        pool = self._pool
+        drawn = draw(pool.offsets, rows, self._seed, epoch)
+        queries = pool.queries.take(rows)
+        if self._dropout:
+            queries = drop_modality(queries, rows, self._seed, epoch, self._dropout)
+        first, last = share(len(rows), *self.place)
+        own = np.arange(first, last) if last > first else np.zeros(1, np.int64)
+        batch = PairBatch(
+            gather(queries.take(own), self._texts, self._images),
+            gather(pool.positives.take(drawn[own]), self._texts, self._images),
+            torch.from_numpy(positive_matrix(pool, rows, drawn)),
+        )
+        return pinned(batch) if self.pin else batch
+
+
+def drop_modality(queries: Side, rows: Rows, seed: int, epoch: int, share: float) -> Side:
+    """Take the text or the image, at even odds, from `share` of the queries that have both."""
+    chance = hashed(rows, seed, epoch, salt=2)
+    both = (queries.texts != NONE) & (queries.images != NONE)
+    chosen = both & ((chance >> np.uint64(11)) * 2.0**-53 < share)
+    text = chosen & (chance & np.uint64(1) == 0)
+    return Side(np.where(text, NONE, queries.texts), np.where(chosen & ~text, NONE, queries.images))
+
+
+def positive_matrix(pool: Pool, rows: Rows, drawn: Rows) -> npt.NDArray[np.bool_]:
+    """[B, B]: is the passage drawn for record j a positive of record i?"""
+    starts, counts = pool.offsets[rows], np.diff(pool.offsets)[rows]
+    ends = np.cumsum(counts)
+    flat = np.arange(ends[-1]) - np.repeat(ends - counts - starts, counts)
+    hits = pool.codes[flat][:, None] == pool.codes[drawn][None, :]
+    matrix: npt.NDArray[np.bool_] = np.logical_or.reduceat(hits, ends - counts, axis=0)
+    return matrix
+
+
+def gather(side: Side, texts: Items, images: Items) -> Inputs:
+    """What one side holds, as CPU tensors."""
+    text_at = np.flatnonzero(side.texts != NONE)
+    image_at = np.flatnonzero(side.images != NONE)
+    return Inputs(
+        len(side),
+        texts.gather(side.texts[text_at]),
+        torch.from_numpy(text_at),
+        images.gather(side.images[image_at]),
+        torch.from_numpy(image_at),
+    )
+
+
+def joined(first: Inputs, second: Inputs) -> Inputs:
+    """Both sides as one of `first.size + second.size` items; texts padded to the longer, by 0."""
+    width = max(first.texts.shape[1], second.texts.shape[1])
+    texts = [functional.pad(i.texts, (0, width - i.texts.shape[1])) for i in (first, second)]
+    return Inputs(
+        first.size + second.size,
+        torch.cat(texts),
+        torch.cat([first.text_at, second.text_at + first.size]),
+        torch.cat([first.images, second.images]),
+        torch.cat([first.image_at, second.image_at + first.size]),
+    )
+
+
+def padding_of_join(first: Inputs, second: Inputs) -> int:
+    """Tokens that `joined` adds."""
+    (rows, width), (others, other_width) = first.texts.shape, second.texts.shape
+    return rows * max(0, other_width - width) + others * max(0, width - other_width)

@@ -1,0 +1,181 @@
+"""Encoding many items, every distinct text and image once, in batches of like cost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engines.emitter import Emitter, EngineError
+from engines.retrieval.data.items import Items, Rows, by_cost
+from engines.retrieval.data.pairs import NONE, Side
+from engines.retrieval.models.encoder import DualEncoder, unit
+from engines.torchkit.data import prefetch
+from engines.torchkit.data.prefetch import InputPipeline
+from engines.torchkit.runtime.precision import Precision
+from engines.torchkit.training.step_timing import stopwatch
+
+Results = Iterator[tuple[tuple[Rows, Tensor], Tensor]]
+"""Rows of a batch, here and on the device, and what was computed of them."""
+
+FUSED_AT_ONCE: Final = 65_536
+GIB: Final = 1 << 30
+
+
+class Room:
+    """Where vectors are kept: on the device, or beyond a limit in a file that has no name.
+
+    The file is unlinked as soon as it is mapped: whatever happens to the process, nothing is left.
+    """
+
+    def __init__(self, device: torch.device, limit_gib: float, folder: Path | None = None) -> None:
+        self._device = device
+        self._limit = limit_gib * GIB
+        self._folder = folder
+        self.filed = False
+        """Something was kept in a file."""
+
+    def zeros(self, rows: int, width: int) -> Tensor:
+        """[rows, width] of zeros in float32."""
+        if self._folder is None or rows * width * 4 <= self._limit:
+            return torch.zeros(rows, width, device=self._device)
+        self.filed = True
+        path = self._folder / f".vectors-{id(self):x}"
+        kept = torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.float32)
+        path.unlink()
+        return kept.view(rows, width)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One modality of many items: its distinct vectors, and which of them each item has."""
+
+    distinct: Tensor
+    """[U + 1, D], unit length; the last row is of zeros, for items that lack the modality."""
+    at: Tensor
+    """Row of `distinct` for each item, where that lies."""
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Vectors of the items from `start` to before `stop`."""
+        return self.distinct[self.at[start:stop]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Text and image vectors of many items; None where no item has the modality."""
+
+    texts: Vectors | None
+    images: Vectors | None
+    room: Room
+
+    def fused(self, modality: str = "both") -> Tensor:
+        """Item vectors [N, D] of all modalities or of one; zeros where an item has none of them."""
+        known = next(v for v in (self.texts, self.images) if v is not None)
+        chosen = {"text": (self.texts,), "image": (self.images,)}
+        parts = [v for v in chosen.get(modality, (self.texts, self.images)) if v is not None]
+        out = self.room.zeros(len(known.at), known.distinct.shape[1])
+        for start in range(0, len(out), FUSED_AT_ONCE):
+            stop = min(start + FUSED_AT_ONCE, len(out))
+            rows = [vectors.rows(start, stop) for vectors in parts]
+            if rows:
+                out[start:stop] = unit(torch.stack(rows).sum(0)) if len(rows) > 1 else rows[0]
+        return out
+
+
+class Encoder:
+    """Runs a model over items in batches of like cost; every distinct row once."""
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        precision: Precision,
+        batch: int,
+        emit: Emitter,
+        room: Room | None = None,
+        pipeline: InputPipeline | None = None,
+    ) -> None:
+        self._model = model.eval()
+        self._pipeline = pipeline or InputPipeline(precision.device)
+        self._precision = precision
+        self._batch = batch
+        self._emit = emit
+        self._room = room or Room(precision.device, 0)
+        self._watch = stopwatch(precision.device)
+        self.batches = 0
+        """Batches done so far, of all calls."""
+        self.first_batch_seconds: float | None = None
+        """Start of the process to the end of the first batch."""
+
+    def encode(self, side: Side, name: str, texts: Items, images: Items) -> Encoded:
+        """All items of a side; `name` is "query" or "passage".
+
+        Raises:
+            EngineError: no item has a text or an image.
+        """
+        total = len(np.unique(side.texts)) + len(np.unique(side.images))
+        embedded = self._embed(side.texts, texts, f"text:{name}", 0, total)
+        done = len(np.unique(side.texts))
+        pictures = self._embed(side.images, images, f"image:{name}", done, total)
+        if embedded is None and pictures is None:
+            raise EngineError(f"no {name} has a text or an image; look at the subset's records")
+        return Encoded(embedded, pictures, self._room)
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        self._watch.synchronise()
+
+    @torch.inference_mode()
+    def _embed(self, rows: Rows, items: Items, what: str, done: int, total: int) -> Vectors | None:
+        unique, inverse = np.unique(rows, return_inverse=True)
+        present = unique[unique != NONE]
+        if not len(present):
+            return None
+        costs = items.costs()[present]
+        most = self._batch * max(1, int(np.median(costs)))
+        kind, _, side = what.partition(":")
+        embed = self._model.embed_texts if kind == "text" else self._model.embed_images
+
+        def gather(part: Rows) -> tuple[Tensor, Tensor]:
+            return items.gather(present[part]), torch.from_numpy(part)
+
+        def compute() -> Results:
+            count = done
+            for part, (batch, at) in self._pipeline.batches(by_cost(costs, most), gather):
+                self._emit.check_stop()
+                with self._precision.autocast():
+                    made = unit(embed(batch, side))
+                self._count_batch()
+                count += len(part)
+                self._emit.progress(count, total, "items")
+                yield (part, at), made
+
+        # One more row, of zeros, for what is not there.
+        vectors = self._placed(compute(), len(present) + 1)
+        shift = len(unique) - len(present)  # NONE sorts first
+        at = np.where(inverse < shift, len(present), inverse - shift)
+        return Vectors(vectors, torch.from_numpy(at).to(vectors.device))
+
+    def _placed(self, results: Results, rows: int) -> Tensor:
+        """[rows, ...]: every result in its rows, zeros elsewhere."""
+        key, first = next(results)
+        vectors = self._room.zeros(rows, first[0].numel()).view(-1, *first.shape[1:])
+        results = itertools.chain([(key, first)], results)
+        if vectors.device == first.device:
+            for (_, at), made in results:
+                vectors[at] = made
+        else:
+            for (part, _), array in prefetch.arrays(results):
+                vectors[torch.from_numpy(part)] = torch.from_numpy(array)
+        return vectors
+
+    def _count_batch(self) -> None:
+        self.batches += 1
+        if self.first_batch_seconds is None:
+            self._watch.synchronise()
+            self.first_batch_seconds = self._emit.now()

@@ -1,0 +1,225 @@
+"""Exact top-k over a corpus, chunk by chunk, without ever holding the full score matrix.
+
+Apart from encoding because it knows only vectors. A top-k of every chunk costs more than the matrix
+product it follows; so each query first gets a threshold: the r-th best score in a sample of the
+corpus, with r so far below what the sample should hold of the true top k that more than k passages
+beat it. Then one comparison a score finds the few hundred survivors, and only they are sorted. A
+query with fewer than k survivors, or with very many, goes the plain way: the result never depends
+on the sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engines.emitter import EngineError
+from engines.torchkit.runtime.matmul_precision import ieee
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""Scores [q, p] in float32 of some queries and some passages, whatever shape the rows have."""
+
+SAMPLE: Final = 4096
+"""Passages whose scores set the thresholds: 4 % more products on a corpus of 114,810."""
+QUERIES_HELD: Final = 8192
+"""Queries that pass the corpus together; their survivors take 8 bytes each, some 130 MB."""
+QUERIES_AT_ONCE: Final = {"cpu": 512, "cuda": 8192}
+PASSAGES_AT_ONCE: Final = {"cpu": 4096, "cuda": 16_384}
+"""On a CPU a block of scores is 8 MiB and stays in the cache; a GPU wants few, large blocks."""
+PLAIN_QUERIES: Final = 256
+LARGEST: Final = 1e15
+"""Vectors beyond it could overflow to inf - inf in a score."""
+_EMPTY: Final = torch.iinfo(torch.int64).max
+_LOW: Final = 0xFFFF_FFFF
+
+
+@torch.inference_mode()
+def top_k(
+    queries: Tensor, corpus: Tensor, k: int, score: Score | None = None
+) -> tuple[Tensor, Tensor]:
+    """Scores and corpus rows of the k best passages of each query, best first: [Q, k] each.
+
+    Equal scores are ordered by corpus row; k is at most the size of the corpus. The corpus may lie
+    elsewhere (a file, the host) and be half precision: its chunks go where the queries are, and
+    scores are summed in float32. Products of float32 vectors are IEEE, whatever `tf32` says.
+
+    Raises:
+        EngineError: a vector is not finite.
+    """
+    k = min(k, len(corpus))
+    if not len(queries) or not k:
+        empty = torch.empty(len(queries), k, device=queries.device)
+        return empty, empty.long()
+    refuse_unfinite(queries, "query")
+    refuse_unfinite(corpus, "passage")
+    parts = torch.split(queries, QUERIES_HELD)
+    with ieee():
+        found = [_search(part, corpus, k, score or dot) for part in parts]
+    return torch.cat([scores for scores, _ in found]), torch.cat([rows for _, rows in found])
+
+
+def dot(queries: Tensor, passages: Tensor) -> Tensor:
+    """Inner products [q, p], summed in float32 whatever the passages are stored in."""
+    if passages.dtype == torch.float32:
+        return queries @ passages.T
+    if passages.is_cuda:
+        return torch.mm(queries.to(passages.dtype), passages.T, out_dtype=torch.float32)
+    return queries @ passages.float().T
+
+
+def refuse_unfinite(vectors: Tensor, what: str) -> None:
+    """Raise EngineError where a vector holds NaN or something that is not a sane number."""
+    for part in torch.split(vectors, 65_536):
+        low, high = torch.aminmax(part)
+        if not (float(low) >= -LARGEST and float(high) <= LARGEST):
+            raise EngineError(
+                f"search: a {what} vector is NaN or infinite; the model has diverged: lower lr, or "
+                "use precision = fp32"
+            )
+
+
+def scanned(k: int, passages: int) -> bool:
+    """Whether so many passages are searched by thresholds; else the plain way."""
+    return passages >= 4 * SAMPLE and k <= passages // 16
+
+
+def survivors(k: int, passages: int) -> tuple[int, int]:
+    """Rank in the sample of a query's threshold, and the room for what beats it."""
+    expected = k * SAMPLE / passages
+    rank = math.ceil(expected + 3.3 * math.sqrt(expected) + 2)
+    return rank, math.ceil(rank * passages / SAMPLE * (1 + 6 / math.sqrt(rank)))
+
+
+def _search(queries: Tensor, corpus: Tensor, k: int, score: Score) -> tuple[Tensor, Tensor]:
+    """The top k of at most `QUERIES_HELD` queries."""
+    if not scanned(k, len(corpus)):
+        return _plain(queries, corpus, k, score)
+    scan = _Scan.over(queries, corpus, k, score)
+    size = PASSAGES_AT_ONCE[queries.device.type]
+    for start in range(0, len(corpus), size):
+        chunk = corpus[start : start + size].to(queries.device)
+        for at in range(0, len(queries), QUERIES_AT_ONCE[queries.device.type]):
+            part = queries[at : at + QUERIES_AT_ONCE[queries.device.type]]
+            scan.collect(score(part, chunk), at, start)
+    scores, rows = _unpacked(_sorted(scan.keys)[:, :k])
+    again = (scan.counts < k).nonzero().squeeze(1)
+    if len(again):
+        scores[again], rows[again] = _plain(queries[again], corpus, k, score)
+    return scores, rows
+
+
+@dataclass
+class _Scan:
+    """One pass over the corpus: the threshold of each query, and what has beaten it so far."""
+
+    thresholds: Tensor
+    keys: Tensor
+    """Packed survivors, [Q, room]."""
+    counts: Tensor
+    """Survivors of each query; -1 for one that had no room for all."""
+
+    @classmethod
+    def over(cls, queries: Tensor, corpus: Tensor, k: int, score: Score) -> _Scan:
+        """Thresholds from a sample that is spread evenly over the corpus."""
+        rank, room = survivors(k, len(corpus))
+        spread = torch.linspace(0, len(corpus) - 1, SAMPLE, device=corpus.device).long()
+        sample = corpus[spread].to(queries.device)
+        blocks = torch.split(queries, QUERIES_AT_ONCE[queries.device.type])
+        thresholds = torch.cat([_rank_th(score(part, sample), rank) for part in blocks])
+        keys = queries.new_full((len(queries), room), _EMPTY, dtype=torch.int64)
+        counts = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+        return cls(thresholds, keys, counts)
+
+    def collect(self, scores: Tensor, at: int, start: int) -> None:
+        """Keep what beats the thresholds in a block of scores [q, p] at this query and passage."""
+        scores = scores.float().contiguous()
+        size, width = scores.shape
+        room, device = self.keys.shape[1], scores.device
+        mine = slice(at, at + size)
+        places = _true_places(scores > self.thresholds[mine, None])
+        edges = torch.searchsorted(places, torch.arange(size + 1, device=device) * width)
+        found, before = edges.diff(), self.counts[mine]
+        if bool((before + found > room).any()):
+            crowded = before + found > room
+            self.thresholds[mine][crowded] = math.inf
+            self.counts[mine][crowded] = -room * width  # stays below k whatever comes
+            places = places[~crowded.repeat_interleave(found)]
+            found = found.masked_fill(crowded, 0)
+            edges = torch.cat([found.new_zeros(1), found.cumsum(0)])
+        number = torch.arange(size, device=device)
+        columns = places - (number * width).repeat_interleave(found)
+        shift = (number + at) * room + before - edges[:-1]
+        targets = torch.arange(len(places), device=device) + shift.repeat_interleave(found)
+        self.keys.view(-1)[targets] = _packed(scores.view(-1)[places], columns + start)
+        self.counts[mine] += found
+
+
+def _plain(queries: Tensor, corpus: Tensor, k: int, score: Score) -> tuple[Tensor, Tensor]:
+    """Top k by a running merge; equal scores at the edge of the k are decided by row too."""
+    parts = []
+    size = PASSAGES_AT_ONCE[queries.device.type]
+    for block in torch.split(queries, PLAIN_QUERIES):
+        best = block.new_empty(len(block), 0, dtype=torch.int64)
+        for start in range(0, len(corpus), size):
+            scores = score(block, corpus[start : start + size].to(block.device))
+            rows = torch.arange(start, start + scores.shape[1], device=block.device)
+            keys = torch.cat([best, _packed(scores, rows)], 1)
+            best = _smallest(keys, min(k, keys.shape[1]))
+        parts.append(_unpacked(_sorted(best)))
+    return torch.cat([scores for scores, _ in parts]), torch.cat([rows for _, rows in parts])
+
+
+def _packed(scores: Tensor, rows: Tensor) -> Tensor:
+    """Score and row as one integer, whose ascending order is: best score first, then lowest row."""
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score
+    ascending = bits ^ ((bits >> 31) & 0x7FFF_FFFF)
+    return (~ascending).long() << 32 | rows
+
+
+def _unpacked(keys: Tensor) -> tuple[Tensor, Tensor]:
+    ascending = ~(keys >> 32).int()
+    bits = ascending ^ ((ascending >> 31) & 0x7FFF_FFFF)
+    return bits.view(torch.float32), keys & _LOW
+
+
+# numpy partitions, sorts and finds with AVX2 and AVX-512: on a CPU 5 to 30 times as fast as torch.
+
+
+def _by_torch(data: Tensor) -> bool:
+    return data.is_cuda
+
+
+def _rank_th(scores: Tensor, rank: int) -> Tensor:
+    """The score at this rank of each row, from 1."""
+    if _by_torch(scores):
+        return scores.topk(rank).values[:, -1]
+    place = scores.shape[1] - rank
+    return torch.from_numpy(np.partition(scores.numpy(), place, axis=1)[:, place].copy())
+
+
+def _true_places(mask: Tensor) -> Tensor:
+    """Flat places of all that is true, ascending."""
+    if _by_torch(mask):
+        return mask.view(-1).nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
+def _sorted(keys: Tensor) -> Tensor:
+    if _by_torch(keys):
+        return keys.sort(1).values
+    return torch.from_numpy(np.sort(keys.numpy(), axis=1))
+
+
+def _smallest(keys: Tensor, k: int) -> Tensor:
+    """The k smallest of each row, in any order."""
+    if _by_torch(keys):
+        return keys.topk(k, dim=1, largest=False, sorted=False).values
+    if k == keys.shape[1]:
+        return keys
+    return torch.from_numpy(np.partition(keys.numpy(), k - 1, axis=1)[:, :k].copy())

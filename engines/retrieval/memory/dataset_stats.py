@@ -1,0 +1,76 @@
+"""What built subsets hold, as far as memory asks: which modalities, and how many different items.
+
+Apart from `subsets`, which numbers every string of a run; here they are only counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datasets_mm.storage.corpus import map_table
+
+
+@dataclass(frozen=True)
+class Count:
+    """Queries or passages, and the different texts and images that they have."""
+
+    items: int
+    texts: int
+    images: int
+
+    def said(self) -> str:
+        """`text and image`."""
+        there = [name for name, n in (("text", self.texts), ("image", self.images)) if n]
+        return " and ".join(there) or "nothing"
+
+
+@dataclass(frozen=True)
+class Census:
+    """One built subset."""
+
+    queries: Count
+    positives: Count
+    corpus: Count
+    fingerprint: str
+    """Of the corpus: subsets may share it."""
+
+
+def of(folder: str) -> Census | None:
+    """Counts of the subset in a folder; None: it cannot be read, which the run will say."""
+    try:
+        records = map_table(Path(folder) / "records.arrow")
+        corpus = map_table(Path(folder) / "corpus.arrow")
+        manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+        texts, images = (
+            pc.list_flatten(records[f"passage_{name}"]) for name in ("text", "image_path")
+        )
+        return Census(
+            _count(records["question"], records["image_path"]),
+            _count(texts, images),
+            _count(corpus["passage_text"], corpus["passage_image_path"]),
+            str(manifest["corpus_fingerprint"]),
+        )
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return None
+
+
+def all_of(folders: Sequence[str]) -> list[Census]:
+    """Those that can be read."""
+    return [found for found in map(of, folders) if found is not None]
+
+
+def _count(texts: Any, images: Any) -> Count:
+    return Count(len(texts), _different(texts), _different(images))
+
+
+def _different(column: Any) -> int:
+    """Different strings that are not empty. Of questions, without their instructions."""
+    lengths = pc.binary_length(pc.drop_null(pc.unique(column)))
+    return int(pc.sum(pc.greater(lengths, 0)).as_py() or 0)

@@ -1,0 +1,146 @@
+"""A model of the catalogue without its weights: its sizes, from wherever they are said.
+
+The same modules as in a run, made on the fake tensors of a rehearsal. Apart from `loading`, which
+reads weights, and from the rehearsal, which takes any model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from torch import nn
+
+from engines import model_catalog
+from engines.emitter import EngineError
+from engines.model_catalog import ModelEntry
+from engines.retrieval.models import tokenizer
+from engines.retrieval.models.encoder import DualEncoder
+from engines.retrieval.models.tokenizer import Words
+from engines.retrieval.params import Params
+from engines.torchkit.memory import known_configs
+
+SHAPES: Final = Path(__file__).parent / "known_configs.toml"
+SUFFIX: Final = "-OpenCLIP"
+"""Of the hub's names of open_clip's own models."""
+TEXT_TOKENS: Final = 64
+"""Of SigLIP, where a configuration does not say otherwise."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How to make a model of some sizes."""
+
+    make: Callable[[], DualEncoder]
+    """With whatever weights."""
+    source: str
+    """Where its sizes were read."""
+    length: int = 0
+    """Tokens to which every text is padded; 0: to the longest of its batch."""
+    reads: bool = True
+    """It has a text tower of its own, and so a tokenizer."""
+
+    def made(self) -> DualEncoder:
+        """The model with tensors of no storage, which libraries know how to construct."""
+        with torch.device("meta"):
+            return self.make()
+
+    @property
+    def words(self) -> Words | None:
+        """What settings ask of a tokenizer, which is its length: this one knows no word."""
+        return Words(Tokenizer(BPE()), 0, self.length) if self.reads else None
+
+
+def of(entry: ModelEntry, params: Params) -> Shape:
+    """The model's shape.
+
+    Raises:
+        EngineError: nothing says its sizes, or its library is missing.
+    """
+    if entry.family == "frozen-towers":
+        from engines.retrieval.models.frozen_towers import HeadEncoder
+
+        make = partial(HeadEncoder, entry.architecture, params.temperature)
+        return Shape(make, known_configs.SCRATCH, reads=False)
+    if entry.family == "clip-scratch":
+        return _from_scratch(entry, params)
+    if entry.family == "open-clip":
+        return _open_clip(entry, params)
+    found = known_configs.sizes(entry, SHAPES)
+    if found is None:
+        raise _unknown(entry)
+    config, source = found
+    if entry.family == "siglip":
+        from engines.retrieval.models import siglip
+
+        text = config.get("text_config") or {}
+        length = int(text.get("max_position_embeddings", TEXT_TOKENS))
+        return Shape(partial(siglip.unread, config, params.temperature, 0), source, length)
+    from engines.retrieval.models import clip
+
+    return Shape(partial(clip.unread, config, params.temperature), source)
+
+
+def fill(model: nn.Module) -> None:
+    """Give the model tensors with storages, which are fake ones where tensors are faked."""
+    weights: dict[int, nn.Parameter] = {}  # towers may share one
+    for module in model.modules():
+        for name, old in module.named_parameters(recurse=False, remove_duplicate=False):
+            if id(old) not in weights:
+                new = torch.empty(old.shape, dtype=old.dtype)
+                weights[id(old)] = nn.Parameter(new, old.requires_grad)
+            module.register_parameter(name, weights[id(old)])
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
+def _from_scratch(entry: ModelEntry, params: Params) -> Shape:
+    """With the largest vocabulary; the tokenizer of few texts may come to fewer entries."""
+    from engines.retrieval.models import clip
+
+    def make() -> DualEncoder:
+        with known_configs.described(entry.name):
+            return clip.from_scratch(
+                entry.architecture, params.image_size, params.max_tokens, params.temperature
+            )
+
+    return Shape(make, known_configs.SCRATCH)
+
+
+def _open_clip(entry: ModelEntry, params: Params) -> Shape:
+    """From a folder in its layout, or by the name of an architecture that open_clip ships."""
+    if find_spec("open_clip") is None:
+        raise EngineError(
+            f"model '{entry.name}': open_clip is not here; {model_catalog.INSTALL_OPEN_CLIP}"
+        )
+    import open_clip
+
+    from engines.retrieval.models import openclip
+
+    folder = model_catalog.weights_folder(entry)
+    if folder is not None and (folder / model_catalog.OPEN_CLIP).is_file():
+        stated = json.loads((folder / model_catalog.OPEN_CLIP).read_text(encoding="utf-8"))[
+            "model_cfg"
+        ]
+        name, source = f"local-dir:{folder}", model_catalog.OPEN_CLIP
+    else:
+        name = entry.hub.rpartition("/")[2].removesuffix(SUFFIX)
+        stated, source = open_clip.get_model_config(name), "open_clip's own sizes"
+    if stated is None:
+        raise _unknown(entry)
+    length = tokenizer.context_of(stated["text_cfg"], name)
+    return Shape(partial(openclip.unread, name, params.temperature), source, length)
+
+
+def _unknown(entry: ModelEntry) -> EngineError:
+    if entry.family == "run":
+        return EngineError(f"model '{entry.name}': the sizes of another run's model are not known")
+    return known_configs.unknown(entry.name)

@@ -1,0 +1,169 @@
+"""CLIP-shaped encoders through transformers' CLIPModel: local weights, or small from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel
+
+from engines.retrieval.models.encoder import DualEncoder
+from engines.retrieval.models.towers import Pixels, Tower, mean, until_end
+from engines.torchkit.modeling import weights
+from engines.torchkit.modeling.model_config import read_config
+
+MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+STD: Final = (0.26862954, 0.26130258, 0.27577711)
+"""Pixel statistics of CLIP's training images, where a folder does not say otherwise."""
+
+
+class ClipText(Tower):
+    """The causal text tower, pooled at the first end token.
+
+    No padding mask: nothing that is used ever sees the padding, and without a mask attention takes
+    its fastest path.
+    """
+
+    ignores_padding = True
+
+    def __init__(self, clip: Any) -> None:
+        self._clip, self._tower = clip, clip.text_model
+        self.blocks = len(clip.text_model.encoder.layers)
+        self.width = int(clip.config.text_config.hidden_size)
+
+    def own(self, inputs: Tensor) -> Tensor:
+        """Token ids [n, L] -> [n, D]."""
+        return self._clip.get_text_features(input_ids=inputs).pooler_output  # type: ignore[no-any-return]
+
+    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """[n, L, width] each."""
+        states = self._tower(input_ids=inputs, output_hidden_states=True).hidden_states[1:]
+        return [states[i] for i in layers]
+
+    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        """[n, D]."""
+        ends = (inputs == self._tower.eos_token_id).int().argmax(1)
+        rows = torch.arange(len(inputs), device=inputs.device)
+        picked = mean([self._tower.final_layer_norm(s[rows, ends]) for s in states])
+        return self._clip.text_projection(picked)  # type: ignore[no-any-return]
+
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - all tokens
+        """[n, L, D]."""
+        normed = mean([self._tower.final_layer_norm(s) for s in states])
+        return self._clip.text_projection(normed)  # type: ignore[no-any-return]
+
+    def present(self, inputs: Tensor, tokens: int) -> Tensor:
+        """Up to the first end token."""
+        return until_end(inputs, self._tower.eos_token_id)[:, :tokens]
+
+    def modules(self) -> Iterable[nn.Module]:
+        """Tower and projection."""
+        return self._tower, self._clip.text_projection
+
+
+class ClipVision(Tower):
+    """The vision tower, pooled at its class token."""
+
+    def __init__(self, clip: Any, pixels: Pixels) -> None:
+        self._clip, self._tower, self._pixels = clip, clip.vision_model, pixels
+        self.blocks = len(clip.vision_model.encoder.layers)
+        self.width = int(clip.config.vision_config.hidden_size)
+        size = clip.config.vision_config.image_size
+        self._native = (size, size)
+
+    def own(self, inputs: Tensor) -> Tensor:
+        """uint8 [n, S, S, 3] -> [n, D]; normalised here, on the device."""
+        return self._clip.get_image_features(**self._arguments(inputs)).pooler_output  # type: ignore[no-any-return]
+
+    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """[n, patches + 1, width] each."""
+        out = self._tower(**self._arguments(inputs), output_hidden_states=True)
+        return [out.hidden_states[1:][i] for i in layers]
+
+    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+        """[n, D]."""
+        picked = mean([self._tower.post_layernorm(s[:, 0]) for s in states])
+        return self._clip.visual_projection(picked)  # type: ignore[no-any-return]
+
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+        """[n, patches + 1, D]."""
+        normed = mean([self._tower.post_layernorm(s) for s in states])
+        return self._clip.visual_projection(normed)  # type: ignore[no-any-return]
+
+    def modules(self) -> Iterable[nn.Module]:
+        """Tower and projection."""
+        return self._tower, self._clip.visual_projection
+
+    def _arguments(self, images: Tensor) -> dict[str, Any]:
+        stretch = tuple(images.shape[1:3]) != self._native
+        return {"pixel_values": self._pixels(images), "interpolate_pos_encoding": stretch}
+
+
+class ClipEncoder(DualEncoder):
+    """Both towers of a CLIPModel with its projections; queries and passages share them."""
+
+    def __init__(
+        self,
+        clip: Any,
+        temperature: float,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ) -> None:
+        super().__init__(temperature)
+        self.clip = clip
+        del clip.logit_scale  # ours is `log_scale`; a second one would never get a gradient
+        self.pixels = pixels = Pixels(mean, std)
+        self.text_tower = ClipText(clip)
+        self.vision_tower = ClipVision(clip, pixels)
+        self.text_limit = int(clip.config.text_config.max_position_embeddings)
+
+
+def from_folder(
+    folder: Path, temperature: float, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> ClipEncoder:
+    """A CLIPModel from a local folder, safetensors only, in float32."""
+    clip = weights.load(CLIPModel, folder, CLIPConfig.from_dict(read_config(folder)))
+    return _whole(clip, temperature, mean, std)
+
+
+def unread(config: dict[str, Any], temperature: float) -> ClipEncoder:
+    """The same of a configuration alone, for a rehearsal."""
+    return _whole(weights.unread(CLIPConfig.from_dict(config)), temperature)
+
+
+def _whole(
+    clip: Any, temperature: float, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> ClipEncoder:
+    if clip.text_model.eos_token_id == 2:  # configs from before transformers 4.31 say 2
+        clip.text_model.eos_token_id = clip.config.text_config.vocab_size - 1
+    return ClipEncoder(clip, temperature, mean, std)
+
+
+def from_scratch(
+    sizes: dict[str, Any], image_size: int, max_tokens: int, temperature: float
+) -> ClipEncoder:
+    """A small CLIPModel with fresh weights; `sizes` is the entry's `architecture`."""
+    width, layers, heads = (int(sizes[k]) for k in ("width", "layers", "heads"))
+    shared = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_act": "gelu",
+    }
+    config = CLIPConfig(
+        text_config={
+            **shared,
+            "vocab_size": int(sizes["vocabulary"]),
+            "max_position_embeddings": max_tokens,
+            "pad_token_id": 0,
+            "bos_token_id": 3,
+            "eos_token_id": 4,
+        },
+        vision_config={**shared, "image_size": image_size, "patch_size": int(sizes["patch_size"])},
+        projection_dim=int(sizes["projection"]),
+    )
+    return ClipEncoder(CLIPModel(config), temperature)

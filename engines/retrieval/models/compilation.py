@@ -1,0 +1,203 @@
+"""torch.compile for a dual encoder: which shapes are compiled, when, and what runs without.
+
+Everything is compiled before the first step, in the phase `compile`, with real batches of the run:
+one for each combination of text lengths that its full batches will have. From then on nothing is:
+a shape that was not met (the short batch at the end of an epoch, a remainder of GradCache,
+evaluation) runs through the same functions as they are, since compiling takes longer than it saves.
+
+Shapes are few because texts are padded to multiples of TEXT_MULTIPLE. Where items may lack a text
+or an image their numbers differ from batch to batch: then sizes are left open (`dynamic`), and one
+compilation serves all batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from engines.emitter import Emitter, EngineError
+from engines.retrieval.context import Context
+from engines.retrieval.data.items import Rows
+from engines.retrieval.data.pairs import PairBatch, PairGatherer
+from engines.retrieval.models import master_weights
+from engines.retrieval.models.encoder import DualEncoder
+from engines.retrieval.params import Params
+from engines.torchkit.data.data_loader import Order
+from engines.torchkit.training import loop
+from engines.torchkit.training.compilation import untouched
+
+TEXT_MULTIPLE: Final = 16
+"""77 tokens are 5 lengths: 16, 32, 48, 64 and 77 itself."""
+
+RECOMPILE_LIMIT: Final = 64
+"""Compilations of one function. torch's 8 are for all towers together, as they share their code;
+beyond it everything runs uncompiled, with a line in the log. 512 tokens are 32 lengths."""
+
+GRAPH_CALLS: Final = 3
+"""Of a shape before it is a CUDA graph: one warms up, one records, one shows that it replays."""
+
+
+@dataclass
+class Compiler:
+    """Calls functions of a tower, compiled where their shape is known."""
+
+    dynamic: bool = False
+    """Sizes are open."""
+    graphs: bool = False
+    backend: str = "inductor"
+    learning: bool = False
+    """Unknown shapes are compiled too."""
+    shapes: set[tuple[Any, ...]] = field(default_factory=set)
+    _compiled: dict[tuple[Any, ...], Callable[..., Any]] = field(default_factory=dict)
+
+    def __call__(self, function: Callable[..., Any], rows: Tensor, *fixed: Any) -> Any:
+        """`function(*fixed, rows)`; one compiled function for each `fixed`."""
+        name = (function.__name__, *map(_identity, fixed))
+        key = (*name, *self._shape(rows), torch.is_grad_enabled())
+        if key not in self.shapes:
+            # Of open sizes torch compiles 1 apart from all others.
+            if not self.learning or (self.dynamic and len(rows) < 2):
+                return function(*fixed, rows)
+            self.shapes.add(key)
+        if name not in self._compiled:
+            self._compiled[name] = torch.compile(
+                lambda rows: function(*fixed, rows),
+                dynamic=self.dynamic,
+                backend=self.backend,
+                mode="reduce-overhead" if self.graphs else None,
+            )
+        return self._compiled[name](rows)
+
+    def _shape(self, rows: Tensor) -> tuple[Any, ...]:
+        if not self.dynamic:
+            return tuple(rows.shape)
+        return ("open" if len(rows) > 1 else len(rows), rows.ndim)
+
+
+def _identity(value: Any) -> Any:
+    return value if isinstance(value, tuple) else id(value)
+
+
+def compiler_for(params: Params, device: torch.device, emit: Emitter, *, uniform: bool) -> Compiler:
+    """What the settings ask for. `uniform`: every item of a side has the same modalities.
+
+    Raises:
+        EngineError: CUDA graphs without compiling, or with what needs their memory for longer.
+    """
+    graphs = params.cuda_graphs
+    if not params.compile:
+        raise EngineError(
+            "cuda_graphs = true: graphs are made of compiled towers; set compile = true"
+        )
+    if graphs and (params.grad_cache_chunk or params.accumulation > 1):
+        name = "grad_cache_chunk" if params.grad_cache_chunk else "accumulation"
+        raise EngineError(
+            f"cuda_graphs = true with {name} = {getattr(params, name)}: the next replay of a graph "
+            "overwrites what the step still needs; set cuda_graphs = false"
+        )
+    if graphs and (device.type != "cuda" or not uniform):
+        why = (
+            "this run computes on the CPU"
+            if device.type != "cuda"
+            else "items lack a text or an image here and there, so no two batches have one shape"
+        )
+        emit.notice("cuda-graphs-off", f"cuda_graphs = true does nothing: {why}")
+        graphs = False
+    # Not per call: the limit is looked up where a function is compiled.
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    return Compiler(dynamic=not uniform, graphs=graphs)
+
+
+def representatives(
+    gatherer: PairGatherer, order: Order, steps: range, *, joined: bool, dynamic: bool
+) -> Iterator[tuple[Rows, int]]:
+    """Rows and epoch of a full micro-batch for each combination of text lengths in these steps."""
+    seen: set[tuple[int, ...]] = set()
+    for step in steps:
+        epoch = order.epoch(step)
+        for rows in order.micro_batches(step):
+            if len(rows) < order.batch:
+                continue
+            widths = gatherer.text_widths(rows, epoch)
+            key = (max(widths),) if joined else tuple(sorted(set(widths)))
+            if key not in seen:
+                seen.add(key)
+                yield rows, epoch
+                if dynamic:
+                    return
+
+
+def arrange(
+    run: Context,
+    job: loop.Training[PairBatch],
+    model: DualEncoder,
+    gatherer: PairGatherer,
+    *,
+    uniform: bool,
+) -> None:
+    """Let `model` compile its towers before the first step of `job`."""
+    if model.pixels is None:
+        run.emit.notice("compile-off", "compile = true does nothing: heads alone are too small")
+        return
+    compiler = compiler_for(run.params, run.device, run.emit, uniform=uniform)
+    model.compiler = compiler
+    if uniform and model.text_tower.ignores_padding:
+        gatherer.pad_texts(TEXT_MULTIPLE)
+    plain: Callable[..., Any] = model
+    if job.replica is not None:
+        plain = master_weights.without_autocast(model, run.device.type)
+
+    def encode(batch: PairBatch) -> tuple[Tensor, ...]:
+        with job.precision.autocast():
+            vectors: tuple[Tensor, ...] = plain(batch.queries, batch.passages)
+        return vectors
+
+    def prepare(start: int, emit: Emitter) -> None:
+        steps = range(start, job.last_step)
+        joined = model.one_pass and model.sides_share
+        found = list(
+            representatives(gatherer, job.loader.order, steps, joined=joined, dynamic=not uniform)
+        )
+        emit.phase("compile", f"{len(found)} kinds of batches")
+        batches = (job.transfer(gatherer(rows, epoch)) for rows, epoch in found)
+        with untouched(model):
+            for number, batch in enumerate(batches):
+                emit.check_stop()
+                _learn(compiler, partial(encode, batch), model)
+                emit.progress(number + 1, len(found), "kinds of batches")
+
+    job.prepare = prepare
+    if compiler.graphs:
+        forward = job.forward
+
+        def beginning(batch: PairBatch) -> loop.Outcome:
+            begin_step()
+            return forward(batch)
+
+        job.forward = beginning
+
+
+def _learn(compiler: Compiler, encode: Callable[[], Any], model: DualEncoder) -> None:
+    """Compile for what `encode` computes, forward and backward."""
+    if not compiler.shapes:
+        # Once as it is: transformers puts hooks on its blocks when their outputs are first wanted,
+        # behind a lock, which would cut what is compiled in two.
+        with torch.no_grad():
+            encode()
+    compiler.learning = True
+    for _ in range(GRAPH_CALLS if compiler.graphs else 1):
+        begin_step()
+        queries, passages, _ = encode()
+        (queries.sum() + passages.sum()).backward()
+        model.zero_grad(set_to_none=True)
+    compiler.learning = False
+
+
+def begin_step() -> None:
+    """Tell CUDA graphs that what the last step left in their memory is no longer needed."""
+    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch

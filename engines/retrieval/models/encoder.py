@@ -1,0 +1,289 @@
+"""The dual encoder: what all families share. Fusion, scoring, temperature, and one interface.
+
+An item's vector(s), by setting:
+  pooled, layers averaged   text and image are projected into one space and normalised each; the
+                            item is the sum of what it has, normalised again. A missing modality
+                            adds nothing. Comparable with any mix of modalities, no parameters, and
+                            a question can say what kind of passage is wanted while the image says
+                            of which thing.
+  late, layers averaged     all text and image tokens side by side, each at unit length (as FILIP
+                            compares them, Yao et al. 2022).
+  recurrent                 the query tokens of `fusion.RecurrentFusion`: late, or their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from engines.retrieval.data.pairs import Inputs, joined, padding_of_join
+from engines.retrieval.models.fusion import Layers, RecurrentFusion
+from engines.retrieval.models.towers import Pixels, Tower
+
+MAX_SCALE: Final = 100.0
+"""Largest inverse temperature, as in CLIP (Radford et al. 2021)."""
+
+FIRST_BIAS: Final = -10.0
+"""Of the sigmoid loss, where a checkpoint has none (SigLIP, Zhai et al. 2023)."""
+
+
+@dataclass(frozen=True)
+class LateShape:
+    """A late item: [texts + images, width]. Fixed, so that batches and ranks can be joined."""
+
+    texts: int
+    images: int
+    width: int
+
+
+class DualEncoder(nn.Module):
+    """Families hand over their two towers, or embed texts and images themselves.
+
+    `side` is "query" or "passage", for families with a head for each.
+    """
+
+    text_tower: Tower
+    vision_tower: Tower
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.text_tower = self.vision_tower = Tower()
+        self.text_layers: tuple[int, ...] = ()
+        self.vision_layers: tuple[int, ...] = ()
+        """Blocks whose features are taken; empty: the tower's own output."""
+        self.late = False
+        """Items are tokens [T, D] and compared by MaxSim, not single vectors [D]."""
+        self.late_shape = LateShape(0, 0, 0)
+        self.sides_share = True
+        """Queries and passages go through the same weights, so both can go through them at once."""
+        self.one_pass = False
+        """In training both sides go through the towers at once, where they can. See `joins`."""
+        self.dtype = torch.float32
+        """Of activations, where autocast does not say otherwise."""
+        self.chunk = 0
+        """Items embedded at once in training; 0: all. See `_in_parts`."""
+        self.fusion: RecurrentFusion | None = None
+        self.bias: nn.Parameter | None = None
+        """Of the sigmoid loss."""
+        self.first_bias = FIRST_BIAS
+        self.frozen = False
+        """The towers keep their weights."""
+        self.pixels: Pixels | None = None
+        """How images are normalised, where the model sees pixels."""
+        self.text_limit = 0
+        """Most tokens of a text."""
+        self.image_limit = 0
+        """The one image size that the model takes; 0: any."""
+        self.compiler: Callable[..., Any] | None = None
+        """Calls functions of the towers in training; see `compiling`."""
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+
+    @property
+    def text_blocks(self) -> int:
+        """Blocks of the text tower that layers can name."""
+        return self.text_tower.blocks
+
+    @property
+    def vision_blocks(self) -> int:
+        """Blocks of the vision tower that layers can name."""
+        return self.vision_tower.blocks
+
+    @property
+    def joint(self) -> bool:
+        """An item's vectors are not the sum of those of its text and of its image."""
+        return self.late or self.fusion is not None
+
+    def embed_texts(self, texts: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one tower for both
+        """[n, D]; late: [n, T, D] with zeros for padding. Not normalised."""
+        vectors: Tensor = self._run(self._embedded, texts, self.text_tower, self.text_layers)
+        return vectors
+
+    def embed_images(self, images: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one for both
+        """[n, D]; late: [n, T, D]. Not normalised."""
+        vectors: Tensor = self._run(self._embedded, images, self.vision_tower, self.vision_layers)
+        return vectors
+
+    def train(self, mode: bool = True) -> DualEncoder:
+        """Frozen towers stay in evaluation mode: no dropout, and no new running statistics."""
+        super().train(mode)
+        if self.frozen:
+            for tower in (self.text_tower, self.vision_tower):
+                for module in tower.modules():
+                    module.eval()
+        return self
+
+    def scale(self) -> Tensor:
+        """Inverse temperature, 0-d; under the sigmoid loss [2], with its bias."""
+        scale = self.log_scale.exp().clamp(max=MAX_SCALE)
+        return scale if self.bias is None else torch.stack([scale, self.bias])
+
+    def forward(self, queries: Inputs, passages: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Query and passage vectors, [B, D] or [B, T, D] each, unit length, and `scale()`."""
+        if not self.joins(queries, passages):
+            return self.items(queries, "query"), self.items(passages, "passage"), self.scale()
+        sizes = [queries.size, passages.size]
+        items = self.items(joined(queries, passages), "query")
+        own_queries, own_passages = torch.split(items, sizes)
+        return own_queries, own_passages, self.scale()
+
+    def joins(self, queries: Inputs, passages: Inputs) -> bool:
+        """Whether both sides go through the towers in one pass: half the kernels, larger ones.
+
+        Meant for a GPU (`one_pass`), where the padding of the shorter texts costs less than the
+        launches of a second pass: 64 queries of 44 tokens and 64 passages of 77 are 7,744 tokens,
+        and 9,856 when padded. A CPU's time goes by tokens, and without padding it gains nothing
+        either: 1.04 of two passes' time at batch 64 of `clip-nano`, 0.95 at 16.
+        """
+        if not (self.one_pass and self.sides_share):
+            return False
+        return self.text_tower.ignores_padding or not padding_of_join(queries, passages)
+
+    def items(self, inputs: Inputs, side: str) -> Tensor:
+        """Vectors of one side: unit length, zeros where there is nothing. [B, D] or [B, T, D]."""
+        if self.fusion is not None:
+            return self._fused(inputs, self.fusion)
+        parts, shape = [], self.late_shape
+        for embed, rows, at, tokens in (
+            (self.embed_texts, inputs.texts, inputs.text_at, shape.texts),
+            (self.embed_images, inputs.images, inputs.image_at, shape.images),
+        ):
+            if len(at):
+                vectors = unit(self._in_parts(embed, rows, side))
+                parts.append(placed(vectors, at, inputs.size))
+            elif self.late:
+                parts.append(self.log_scale.new_zeros(inputs.size, tokens, shape.width))
+        if self.late:
+            return torch.cat(parts, 1)
+        return unit(torch.stack(parts).sum(0)) if len(parts) > 1 else parts[0]
+
+    def _run(self, function: Callable[..., Any], rows: Tensor, *fixed: Any) -> Any:
+        """`function(*fixed, rows)`, by the compiler where there is one."""
+        if self.compiler is None:
+            return function(*fixed, rows)
+        return self.compiler(function, rows, *fixed)
+
+    def _embedded(self, tower: Tower, layers: tuple[int, ...], inputs: Tensor) -> Tensor:
+        if not self.late and not layers:
+            return tower.own(inputs)
+        if not self.late:
+            return tower.pooled(tower.states(inputs, layers), inputs)
+        if layers:
+            tokens = tower.tokens(tower.states(inputs, layers), inputs)
+        else:
+            tokens = tower.own_tokens(inputs)
+        tokens = tokens * tower.present(inputs, tokens.shape[1])[:, :, None]
+        if tower is self.text_tower:
+            tokens = functional.pad(tokens, (0, 0, 0, self.late_shape.texts - tokens.shape[1]))
+        return tokens
+
+    def _in_parts(self, embed: Callable[[Tensor, str], Tensor], rows: Tensor, side: str) -> Tensor:
+        """Rows embedded `chunk` at a time, keeping no activations (GradCache, Gao et al. 2021).
+
+        The forward pass keeps the vectors only; the backward pass starts from the gradient of the
+        whole batch's vectors and computes each chunk once more, with the random numbers it had.
+        Gradients are exact, and memory is that of one chunk, for any number of negatives.
+        """
+        if not self.chunk or not torch.is_grad_enabled():
+            return embed(rows, side)
+        parts = torch.split(rows, self.chunk)
+        return torch.cat([checkpoint(embed, part, side, use_reentrant=False) for part in parts])
+
+    def _fused(self, inputs: Inputs, fusion: RecurrentFusion) -> Tensor:
+        def embed(size: int, *tensors: Tensor) -> Tensor:
+            return self._fused_part(Inputs(size, *tensors), fusion)
+
+        if not self.chunk or not torch.is_grad_enabled():
+            return self._fused_part(inputs, fusion)
+        # Tensors by themselves: from them `checkpoint` knows whose random state to keep.
+        return torch.cat(
+            [
+                checkpoint(
+                    embed, p.size, p.texts, p.text_at, p.images, p.image_at, use_reentrant=False
+                )
+                for p in split(inputs, self.chunk)
+            ]
+        )
+
+    def _fused_part(self, inputs: Inputs, fusion: RecurrentFusion) -> Tensor:
+        text = self._layers(self.text_tower, inputs.texts, inputs.text_at, inputs.size)
+        vision = self._layers(self.vision_tower, inputs.images, inputs.image_at, inputs.size)
+        vectors = unit(fusion(text, vision, pool=not self.late))
+        there = text.has() | vision.has()
+        return vectors * there.view(-1, *[1] * (vectors.ndim - 1))
+
+    def _layers(self, tower: Tower, rows: Tensor, at: Tensor, size: int) -> Layers:
+        layers = self.text_layers if tower is self.text_tower else self.vision_layers
+        if not len(at):
+            nothing = self.log_scale.new_zeros(size, 1, tower.width, dtype=self.dtype)
+            return Layers([nothing] * len(layers), nothing[:, :, 0].bool())
+        found = self._run(_states, rows, tower, layers)
+        states = [placed(state, at, size) for state in found]
+        present = tower.present(rows, states[0].shape[1])
+        return Layers(states, placed(present, at, size))
+
+
+def _states(tower: Tower, layers: tuple[int, ...], rows: Tensor) -> list[Tensor]:
+    return tower.states(rows, layers)
+
+
+def split(inputs: Inputs, chunk: int) -> list[Inputs]:
+    """One side of a batch in parts of `chunk` items, in order."""
+    edges = [min(start, inputs.size) for start in range(0, inputs.size + chunk, chunk)]
+    texts, images = (_first_rows(at, edges) for at in (inputs.text_at, inputs.image_at))
+    parts = []
+    for i, start in enumerate(range(0, inputs.size, chunk)):
+        text, image = slice(texts[i], texts[i + 1]), slice(images[i], images[i + 1])
+        parts.append(
+            Inputs(
+                min(chunk, inputs.size - start),
+                inputs.texts[text],
+                inputs.text_at[text] - start,
+                inputs.images[image],
+                inputs.image_at[image] - start,
+            )
+        )
+    return parts
+
+
+def _first_rows(at: Tensor, edges: list[int]) -> list[int]:
+    """The first row of each part, where rows belong to the items `at`."""
+    if len(at) in (0, edges[-1]):
+        return [min(edge, len(at)) for edge in edges]
+    # One wait for the device per side: rows are ragged, and a part's shape must be known.
+    return torch.searchsorted(at, torch.tensor(edges, device=at.device)).tolist()
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Each row at length 1, in float32; a zero row stays zero."""
+    return functional.normalize(vectors.float(), dim=-1)
+
+
+def placed(vectors: Tensor, at: Tensor, size: int) -> Tensor:
+    """Rows put into a tensor of `size` rows, zeros elsewhere."""
+    if len(at) == size:
+        return vectors
+    return vectors.new_zeros(size, *vectors.shape[1:]).index_copy(0, at, vectors)
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """All parameters, and those that are trained."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+
+
+def tower_counts(model: DualEncoder) -> dict[str, int]:
+    """Parameters by part: text, vision, fusion, and what lies outside of them."""
+    counts = {
+        "text": sum(p.numel() for p in model.text_tower.parameters()),
+        "vision": sum(p.numel() for p in model.vision_tower.parameters()),
+        "fusion": sum(p.numel() for p in model.fusion.parameters()) if model.fusion else 0,
+    }
+    counts["other"] = parameter_counts(model)[0] - sum(counts.values())
+    return {name: number for name, number in counts.items() if number}

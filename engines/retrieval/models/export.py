@@ -1,0 +1,140 @@
+"""A trained encoder in its library's own layout, for `from_pretrained` and other tools.
+
+CLIP, SigLIP and SigLIP 2: transformers' layout; models of open_clip: open_clip's. Heads over the
+frozen towers of packages have no library that knows them. What such a folder cannot say (layers
+that are averaged, a recurrent cell, MaxSim) stands in its workbench.json.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from torch import Tensor
+
+from engines import model_catalog
+from engines.model_catalog import ModelEntry
+from engines.retrieval.models.encoder import MAX_SCALE, DualEncoder
+from engines.retrieval.params import Params
+
+COPIED: Final = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
+    "merges.txt", "preprocessor_config.json", "open_clip_config.json",
+)  # fmt: skip
+"""Small files of a base that its library reads beside config and weights."""
+ABOUT: Final = "workbench.json"
+TRANSFORMERS: Final[Mapping[str, str]] = {
+    "clip": "CLIPModel", "clip-scratch": "CLIPModel", "siglip": "SiglipModel",
+}  # fmt: skip
+
+
+class Encoder(NamedTuple):
+    """What a folder holds: tensors of its one weights file, and its other files."""
+
+    file: str
+    tensors: dict[str, Tensor]
+    texts: dict[str, str]
+
+
+def refusal(entry: ModelEntry) -> str:
+    """Why a family has no such folder; empty: it has one."""
+    if entry.family in (*TRANSFORMERS, "open-clip"):
+        return ""
+    return (
+        f"no encoder folder: '{entry.name}' is heads over frozen towers of packages, which no "
+        "library loads by from_pretrained"
+    )
+
+
+def encoder(
+    model: DualEncoder, entry: ModelEntry, params: Params, base: Path | None, tokenizer: str
+) -> Encoder:
+    """The folder's content. `base`: folder of the model before training; None: from scratch.
+
+    `tokenizer`: JSON of one that was built for the run. The tensors are the model's own, not
+    copied: write them before it is trained any further.
+    """
+    texts = _copied(base)
+    if tokenizer:
+        texts |= _own_words(model, params, tokenizer)
+    texts[ABOUT] = json.dumps(_about(model, params), indent=1)
+    if entry.family == "open-clip":
+        texts[model_catalog.OPEN_CLIP] = _custom(texts[model_catalog.OPEN_CLIP])
+        tensors = _scaled(model, _part(model, "model"), bias=False)
+        return Encoder(model_catalog.NEEDED_OPEN_CLIP[1], tensors, texts)
+    siglip = entry.family == "siglip"
+    whole = _part(model, "siglip" if siglip else "clip")
+    name = type(whole).__name__
+    texts["config.json"] = json.dumps({**whole.config.to_dict(), "architectures": [name]}, indent=1)
+    return Encoder(model_catalog.WEIGHTS, _scaled(model, whole, bias=siglip), texts)
+
+
+def _part(model: DualEncoder, name: str) -> Any:
+    return getattr(model, name)
+
+
+def _scaled(model: DualEncoder, whole: Any, *, bias: bool) -> dict[str, Tensor]:
+    """The library's tensors, with the temperature (and bias) that it keeps among them."""
+    scale = model.log_scale.detach().clamp(max=math.log(MAX_SCALE))
+    found = {name: t.detach() for name, t in whole.state_dict().items()}
+    if not bias:
+        return {**found, "logit_scale": scale}
+    own = scale.new_tensor(model.first_bias) if model.bias is None else model.bias.detach()
+    return {**found, "logit_scale": scale.reshape(1), "logit_bias": own.reshape(1)}
+
+
+def _copied(base: Path | None) -> dict[str, str]:
+    if base is None:
+        return {}
+    files = [path for name in COPIED if (path := base / name).is_file()]
+    return {path.name: path.read_text(encoding="utf-8") for path in files}
+
+
+def _custom(config: str) -> str:
+    """open_clip's configuration for weights with a text tower of its own module."""
+    said = json.loads(config)
+    said["model_cfg"]["custom_text"] = True
+    return json.dumps(said, indent=1)
+
+
+def _own_words(model: DualEncoder, params: Params, tokenizer: str) -> dict[str, str]:
+    """Tokenizer and preparation of pictures of a model from scratch, as transformers reads them."""
+    words = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": params.max_tokens,
+        "pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>",
+        "mask_token": "<mask>",
+    }  # fmt: skip
+    mean, gain = ((), ()) if model.pixels is None else (model.pixels.shift, model.pixels.gain)
+    side = params.image_size
+    pictures = {
+        "image_processor_type": "CLIPImageProcessor", "do_resize": True, "resample": 3,
+        "size": {"shortest_edge": side}, "do_center_crop": True,
+        "crop_size": {"height": side, "width": side}, "do_rescale": True, "do_normalize": True,
+        "image_mean": [float(one) / 255 for one in mean],
+        "image_std": [1 / float(one) / 255 for one in gain],
+    }  # fmt: skip
+    return {
+        "tokenizer.json": tokenizer,
+        "tokenizer_config.json": json.dumps(words, indent=1),
+        "preprocessor_config.json": json.dumps(pictures, indent=1),
+    }
+
+
+def _about(model: DualEncoder, params: Params) -> dict[str, Any]:
+    """How the run made vectors of these towers."""
+    layers = {"text": list(model.text_layers), "vision": list(model.vision_layers)}
+    plain = model.fusion is None and not model.late and not any(layers.values())
+    return {
+        "vectors": "the towers' own features" if plain else "of chosen layers or tokens",
+        "from_pretrained_gives_the_same": plain,
+        "layers": layers,
+        "layer_fusion": params.layer_fusion,
+        "scoring": params.scoring,
+        "image_size": params.image_size,
+        "max_tokens": params.max_tokens,
+        "item": "text and image vectors at unit length each, added, at unit length again",
+        "left_out": [] if model.fusion is None else ["the recurrent cell: checkpoints/last"],
+    }

@@ -1,0 +1,220 @@
+"""A model of the catalogue with its weights, and what the settings make of it.
+
+Separate from `prepare` because it knows families and nothing of data. The libraries of a family
+(transformers takes 2.4 s) are imported when it is opened: runs on cached features need none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import nn
+
+from engines import out_of_memory
+from engines.emitter import EngineError
+from engines.model_catalog import ModelEntry
+from engines.process_memory import collection_paused
+from engines.retrieval.models import layers
+from engines.retrieval.models.encoder import DualEncoder, LateShape, parameter_counts, tower_counts
+from engines.retrieval.models.fusion import HEAD_WIDTH, FusionSizes, RecurrentFusion
+from engines.retrieval.models.tokenizer import Words
+from engines.retrieval.params import Params
+from engines.torchkit.modeling.image_normalization import pixel_statistics
+
+FUSION_FACTS: Final = {
+    "mean": "sum of unit text and image vectors, at unit length",
+    "recurrent": "recurrent gated cell over the layers (ReT)",
+}
+
+
+def from_scratch(entry: ModelEntry, words: Words, params: Params) -> DualEncoder:
+    """A small CLIP with fresh weights, for the vocabulary of `words`."""
+    with collection_paused("transformers.modeling_utils"):
+        from engines.retrieval.models import clip
+
+    sizes = {**entry.architecture, "vocabulary": words.tokenizer.get_vocab_size()}
+    return clip.from_scratch(sizes, params.image_size, params.max_tokens, params.temperature)
+
+
+def from_folder(entry: ModelEntry, folder: Path, words: Words, params: Params) -> DualEncoder:
+    """The model in a local folder.
+
+    Raises:
+        EngineError: settings do not fit it, or the folder holds no sound model.
+    """
+    try:
+        model = _open(entry, folder, words, params.temperature)
+    except EngineError:
+        raise
+    except Exception as error:  # sizes that do not fit end in errors of a dozen classes
+        if out_of_memory.of_device(error):  # no room, which is no fault of the folder
+            raise
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise EngineError(
+            f"model '{entry.name}': {folder} cannot be loaded ({type(error).__name__}: {reason}); "
+            "its files are damaged or do not belong together"
+        ) from None
+    refuse_unfit(model, entry, params)
+    return model
+
+
+def refuse_unfit(model: DualEncoder, entry: ModelEntry, params: Params) -> None:
+    """Raise EngineError where the settings ask for texts or images that the model cannot take."""
+    text_limit, image_limit = model.text_limit, model.image_limit
+    if text_limit and params.max_tokens > text_limit:
+        raise EngineError(
+            f"max_tokens = {params.max_tokens}: model '{entry.name}' takes at most {text_limit}"
+        )
+    if image_limit and params.image_size != image_limit:
+        raise EngineError(
+            f"image_size = {params.image_size}: model '{entry.name}' takes {image_limit} only"
+        )
+
+
+def _open(entry: ModelEntry, folder: Path, words: Words, temperature: float) -> DualEncoder:
+    if entry.family == "open-clip":
+        from engines.retrieval.models import openclip
+
+        return openclip.from_folder(folder, temperature)
+    statistics = pixel_statistics(folder)
+    if entry.family == "siglip":
+        with collection_paused("transformers.modeling_utils"):
+            from engines.retrieval.models import siglip
+
+        return siglip.from_folder(folder, temperature, words.pad, *statistics)
+    with collection_paused("transformers.modeling_utils"):
+        from engines.retrieval.models import clip
+
+    return clip.from_folder(folder, temperature, *statistics)
+
+
+def shape(model: DualEncoder, entry: ModelEntry, params: Params, words: Words | None) -> None:
+    """Layers, fusion, scoring, loss and what is trained, as the settings say.
+
+    Raises:
+        EngineError: a setting does not fit the model.
+    """
+    set_layers(model, params)
+    if params.layer_fusion == "recurrent":
+        _set_recurrent(model, entry, params)
+    if params.scoring == "late":
+        _set_late(model, entry, params, words)
+    if params.loss == "sigmoid":
+        model.bias = nn.Parameter(torch.tensor(model.first_bias))
+    if params.freeze_towers:
+        _freeze(model, entry)
+    model.chunk = params.grad_cache_chunk
+    kind = nn.modules.batchnorm._BatchNorm
+    normed = [n for n, m in model.named_modules() if isinstance(m, kind) and not model.frozen]
+    if normed:  # statistics of queries and passages together would be another objective
+        model.sides_share = False
+    if model.chunk and normed:
+        raise EngineError(
+            f"grad_cache_chunk = {model.chunk}: model '{entry.name}' normalises over the batch "
+            f"({normed[0]}), so chunks would change its gradients; set grad_cache_chunk = 0"
+        )
+
+
+def set_layers(model: DualEncoder, params: Params) -> None:
+    """Choose the blocks of both towers."""
+    scale = max(layers.SCALE, model.text_blocks, model.vision_blocks)
+    distinct = params.layer_fusion == "mean"
+    for tower in ("text", "vision"):
+        blocks, exact = getattr(model, f"{tower}_blocks"), getattr(params, f"{tower}_layers")
+        if blocks:
+            chosen = layers.choose(params.layers, exact, blocks, scale, tower, distinct=distinct)
+            setattr(model, f"{tower}_layers", chosen)
+        elif exact:
+            raise EngineError(
+                f"{tower}_layers = {list(exact)}: the {tower} tower of this model has no blocks "
+                f"to choose from; leave {tower}_layers empty"
+            )
+
+
+def _set_recurrent(model: DualEncoder, entry: ModelEntry, params: Params) -> None:
+    text, vision = model.text_layers, model.vision_layers
+    without = [t for t in ("text", "vision") if not getattr(model, f"{t}_tower").width]
+    without += ["vision"] if not model.vision_blocks and "vision" not in without else []
+    if without:
+        raise EngineError(
+            f"layer_fusion = recurrent: the {without[0]} tower of model '{entry.name}' gives no "
+            "blocks to read; use layer_fusion = mean"
+        )
+    if not text or len(text) != len(vision):
+        raise EngineError(
+            f"layer_fusion = recurrent reads as many text as vision layers, and there are "
+            f"{len(text)} and {len(vision)}; set layers (0 to {layers.SCALE - 1}), or text_layers "
+            f"(0 to {model.text_blocks - 1}) and vision_layers (0 to {model.vision_blocks - 1}) "
+            "of equal length"
+        )
+    if params.fusion_width > HEAD_WIDTH and params.fusion_width % HEAD_WIDTH:
+        raise EngineError(
+            f"fusion_width = {params.fusion_width}: not a multiple of {HEAD_WIDTH}, the width of "
+            "an attention head"
+        )
+    sizes = FusionSizes(params.fusion_width, params.fusion_queries, params.late_width)
+    widths = model.text_tower.width, model.vision_tower.width
+    model.fusion = RecurrentFusion(*widths, len(text), sizes)
+
+
+def _set_late(model: DualEncoder, entry: ModelEntry, params: Params, words: Words | None) -> None:
+    if words is None:
+        raise EngineError(
+            f"scoring = late: model '{entry.name}' keeps one vector per text and image, no tokens; "
+            "use scoring = pooled"
+        )
+    model.late = True
+    if model.fusion is None:
+        side = params.image_size
+        with torch.inference_mode():
+            probe = model.vision_tower.own_tokens(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+        model.late_shape = LateShape(words.length or params.max_tokens, *probe.shape[1:])
+
+
+def _freeze(model: DualEncoder, entry: ModelEntry) -> None:
+    if model.fusion is None:
+        raise EngineError(
+            "freeze_towers leaves nothing to train but the temperature; use it with "
+            "layer_fusion = recurrent"
+        )
+    if not (entry.hub or entry.path):
+        raise EngineError(
+            f"freeze_towers: model '{entry.name}' starts from scratch, so its towers know nothing "
+            "yet; use a model with weights"
+        )
+    model.frozen = True
+    for tower in (model.text_tower, model.vision_tower):
+        for parameter in tower.parameters():
+            parameter.requires_grad_(False)
+
+
+def facts(model: DualEncoder, params: Params) -> dict[str, str]:
+    """What a reader of the run's numbers should know of its model; counts are measured."""
+    counts = ", ".join(f"{name} {number:,}" for name, number in tower_counts(model).items())
+    total, trained = parameter_counts(model)
+    said = {
+        "layers": layers.described(params.layers, model.text_layers, model.vision_layers),
+        "fusion": FUSION_FACTS[params.layer_fusion],
+        "scoring": "one vector per item",
+        "parameters": f"{total:,}: {counts}; {trained:,} trained",
+        "image_size": f"{params.image_size} px",
+    }
+    if params.scoring == "late":
+        shape = model.late_shape
+        tokens = params.fusion_queries if model.fusion else f"up to {shape.texts + shape.images}"
+        width = params.late_width if model.fusion else shape.width
+        said["scoring"] = f"late interaction (MaxSim) over {tokens} tokens of {width}"
+        if model.fusion is None:
+            said["fusion"] = "text and image tokens side by side"
+    if model.pixels is not None:
+        mean, gain = (model.pixels.shift / 255).tolist(), (1 / model.pixels.gain / 255).tolist()
+        said["normalisation"] = f"mean {_list(mean)}, std {_list(gain)}"
+    if model.chunk:
+        said["grad_cache"] = f"chunks of {model.chunk}; every forward pass is computed twice"
+    return said
+
+
+def _list(values: list[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)

@@ -1,0 +1,46 @@
+"""What of a dual encoder a replica keeps in float32, and what in bf16.
+
+float32: pixels until they are normalised, batch norms with their statistics, the temperature and
+the bias of the loss; vectors are brought to unit length and compared in float32 anyway. Between
+blocks activations are bf16, where autocast adds them up in float32: the difference of the losses is
+in docs/retrieval.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from engines.retrieval.models import attention
+from engines.retrieval.models.encoder import DualEncoder
+from engines.retrieval.models.towers import Pixels
+from engines.retrieval.params import Params
+from engines.torchkit.modeling.master_weights import Replica
+from engines.torchkit.runtime.precision import Name
+
+DTYPE: Final = torch.bfloat16
+WHOLE: Final = (Pixels, nn.modules.batchnorm._BatchNorm)
+
+
+def replica_for(model: DualEncoder, params: Params, precision: Name) -> Replica[DualEncoder] | None:
+    """The bf16 copy that computes in training; None where autocast or float32 does."""
+    if precision != "bf16" or params.mixed_precision != "master_weights":
+        return None
+    replica = Replica(model, DTYPE, lambda m: m is model or isinstance(m, WHOLE), attention.fuse)
+    replica.model.dtype = DTYPE
+    if replica.model.pixels is not None:
+        replica.model.pixels.dtype = DTYPE
+    return replica
+
+
+def without_autocast(encode: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    """The same call where autocast is off, on this type of device."""
+
+    def plain(*args: Any) -> Any:
+        with torch.autocast(kind, enabled=False):
+            return encode(*args)
+
+    return plain

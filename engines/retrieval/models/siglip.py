@@ -1,0 +1,180 @@
+"""SigLIP and SigLIP 2 through transformers, fixed resolution and NaFlex (Zhai et al. 2023;
+Tschannen et al. 2025).
+
+Their text tower looks both ways, was trained without a mask on texts padded to one length, and is
+pooled at the last position: padding to that length is part of the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import Siglip2Model, SiglipModel
+
+from engines.retrieval.models.encoder import DualEncoder
+from engines.retrieval.models.towers import Pixels, Tower, mean
+from engines.torchkit.modeling import weights
+from engines.torchkit.modeling.model_config import read_config
+
+MEAN: Final = (0.5, 0.5, 0.5)
+STD: Final = (0.5, 0.5, 0.5)
+
+NAFLEX: Final = "siglip2"
+"""model_type of checkpoints for any shape; SigLIP 2 of a fixed resolution says `siglip`."""
+
+
+class SiglipText(Tower):
+    """The text tower, pooled at the last position."""
+
+    def __init__(self, siglip: Any, pad: int) -> None:
+        self._tower, self._pad = siglip.text_model, pad
+        self.blocks = len(siglip.text_model.encoder.layers)
+        self.width = int(siglip.config.text_config.hidden_size)
+
+    def own(self, inputs: Tensor) -> Tensor:
+        """Token ids [n, 64] -> [n, D]."""
+        return self._tower(input_ids=inputs).pooler_output  # type: ignore[no-any-return]
+
+    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """[n, 64, width] each."""
+        out = self._tower(input_ids=inputs, output_hidden_states=True)
+        return [out.hidden_states[1:][i] for i in layers]
+
+    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+        """[n, D]."""
+        picked = mean([self._tower.final_layer_norm(s[:, -1]) for s in states])
+        return self._tower.head(picked)  # type: ignore[no-any-return]
+
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+        """[n, 64, D]."""
+        return self._tower.head(mean([self._tower.final_layer_norm(s) for s in states]))  # type: ignore[no-any-return]
+
+    def present(self, inputs: Tensor, tokens: int) -> Tensor:
+        """Everything but padding; the first token counts always, so that no text is empty."""
+        there = inputs[:, :tokens] != self._pad
+        there[:, 0] = True
+        return there
+
+    def modules(self) -> Iterable[nn.Module]:
+        """The tower has its head."""
+        return (self._tower,)
+
+
+class SiglipVision(Tower):
+    """The vision tower, pooled by attention; its patches are in the space of the texts' vectors."""
+
+    def __init__(self, siglip: Any, pixels: Pixels) -> None:
+        self._tower, self._pixels = siglip.vision_model, pixels
+        config = siglip.config.vision_config
+        self.blocks, self.width = len(siglip.vision_model.encoder.layers), int(config.hidden_size)
+        self._patch = int(config.patch_size)
+        self._naflex = siglip.config.model_type == NAFLEX
+        self._native = 0 if self._naflex else int(config.image_size)
+        if self._naflex:
+            self._tower.embeddings.resize_positional_embeddings = _resized_once
+
+    def own(self, inputs: Tensor) -> Tensor:
+        """uint8 [n, S, S, 3] -> [n, D]."""
+        return self._tower(**self._arguments(inputs)).pooler_output  # type: ignore[no-any-return]
+
+    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """[n, patches, width] each."""
+        out = self._tower(**self._arguments(inputs), output_hidden_states=True)
+        return [out.hidden_states[1:][i] for i in layers]
+
+    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+        """[n, D]."""
+        return self._tower.head(mean([self._tower.post_layernorm(s) for s in states]))  # type: ignore[no-any-return]
+
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+        """[n, patches, D]; there is no projection."""
+        return mean([self._tower.post_layernorm(s) for s in states])
+
+    def modules(self) -> Iterable[nn.Module]:
+        """The tower has its head."""
+        return (self._tower,)
+
+    def _arguments(self, images: Tensor) -> dict[str, Any]:
+        pixels = self._pixels(images)
+        if not self._naflex:
+            stretch = images.shape[1] != self._native
+            return {"pixel_values": pixels, "interpolate_pos_encoding": stretch}
+        side = images.shape[1] // self._patch
+        patches = functional.unfold(pixels, self._patch, stride=self._patch)
+        # unfold puts channels first within a patch; NaFlex wants them last
+        patches = patches.view(len(images), 3, self._patch**2, -1).permute(0, 3, 2, 1).flatten(2)
+        return {
+            "pixel_values": patches,
+            "pixel_attention_mask": None,  # no image is padded: all are squares of one size
+            "spatial_shapes": torch.tensor([[side, side]]).expand(len(images), 2),
+        }
+
+
+def _resized_once(places: Tensor, shapes: Tensor, max_length: int) -> Tensor:
+    """Position embeddings for squares of one size: [n, max_length, width].
+
+    As Siglip2VisionEmbeddings, which interpolates anew for each picture of the batch.
+    """
+    side = math.isqrt(max_length)
+    grid = functional.interpolate(
+        places.permute(2, 0, 1)[None].float(),
+        size=(side, side),
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,
+    )
+    rows = grid.flatten(2).transpose(1, 2).to(places.dtype)
+    return rows.expand(len(shapes), max_length, -1)
+
+
+class SiglipEncoder(DualEncoder):
+    """Both towers of a SiglipModel or Siglip2Model; queries and passages share them."""
+
+    def __init__(
+        self,
+        siglip: Any,
+        temperature: float,
+        pad: int,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ) -> None:
+        super().__init__(temperature)
+        self.siglip = siglip
+        del siglip.logit_scale, siglip.logit_bias  # ours are `log_scale` and `bias`
+        self.pixels = pixels = Pixels(mean, std)
+        self.text_tower = SiglipText(siglip, pad)
+        self.vision_tower = SiglipVision(siglip, pixels)
+        self.text_limit = int(siglip.config.text_config.max_position_embeddings)
+
+
+def from_folder(
+    folder: Path,
+    temperature: float,
+    pad: int,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+) -> SiglipEncoder:
+    """A SigLIP from a local folder, safetensors only, in float32."""
+    kind, config = _described(read_config(folder))
+    siglip = weights.load(kind, folder, config)
+    first_bias = float(siglip.logit_bias.detach())
+    encoder = SiglipEncoder(siglip, temperature, pad, mean, std)
+    encoder.first_bias = first_bias
+    return encoder
+
+
+def unread(config: dict[str, Any], temperature: float, pad: int) -> SiglipEncoder:
+    """The same of a configuration alone, for a rehearsal."""
+    return SiglipEncoder(weights.unread(_described(config)[1]), temperature, pad)
+
+
+def _described(stated: dict[str, Any]) -> tuple[Any, Any]:
+    """transformers' class of the model, and its configuration."""
+    kind: Any = Siglip2Model if stated.get("model_type") == NAFLEX else SiglipModel
+    return kind, kind.config_class.from_dict(stated)

@@ -1,0 +1,170 @@
+"""Text to token ids: a model's own tokenizer.json, or one that is built from the subset.
+
+Reads `tokenizer.json` directly. Some repositories (TinyCLIP's) ship no tokenizer_config.json, and
+transformers then takes the maximal length for infinite and truncates nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from datasets_mm.sources.fingerprint import package_folder
+from engines.emitter import EngineError
+
+OPEN_CLIP: Final = "open_clip_config.json"
+TOKENIZER: Final = "tokenizer.json"
+
+SPECIAL: Final = ("<pad>", "<unk>", "<mask>", "<bos>", "<eos>")
+"""<eos> is 4, not 2: transformers takes an eos id of 2 for a known mistake in old CLIP configs."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a model's texts become token ids."""
+
+    tokenizer: Tokenizer
+    pad: int
+    length: int = 0
+    """Every text is padded to it, as in the model's training; 0: to the longest of its batch."""
+    said: str = ""
+    """Where the tokenizer comes from, for the facts of a run."""
+
+
+def of_model(folder: Path, family: str) -> Words:
+    """The tokenizer, padding and length that a model in a folder was trained with.
+
+    Raises:
+        EngineError: the folder's texts cannot be prepared as it wants them.
+    """
+    if family == "siglip":
+        return _of_siglip(folder)
+    if family == "open-clip":
+        return _of_open_clip(folder)
+    return plain(from_folder(folder), "the model's own")
+
+
+def plain(tokenizer: Tokenizer, origin: str) -> Words:
+    """Padding that nothing sees, to the longest of a batch."""
+    known = (tokenizer.token_to_id(name) for name in ("<pad>", "[PAD]"))
+    pad = next((number for number in known if number is not None), 0)
+    return Words(tokenizer, pad, said=f"{tokenizer.get_vocab_size()} entries, {origin}")
+
+
+def _of_siglip(folder: Path) -> Words:
+    """Lower case, and for SigLIP 1 no punctuation; padded to the context, which is pooled last."""
+    tokenizer, config = from_folder(folder), _json(folder / "config.json")
+    stated = _json(folder / "tokenizer_config.json")
+    text = config.get("text_config") or {}
+    token = stated.get("pad_token")
+    name = token.get("content") if isinstance(token, dict) else token
+    pad = tokenizer.token_to_id(name) if name else None
+    steps: list[normalizers.Normalizer] = [normalizers.Lowercase()]
+    if str(stated.get("tokenizer_class", "")).startswith("SiglipTokenizer"):
+        steps += [normalizers.Replace(char, "") for char in string.punctuation]
+        steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    tokenizer.normalizer = normalizers.Sequence(
+        [*steps, *([tokenizer.normalizer] if tokenizer.normalizer else [])]
+    )
+    said = f"{tokenizer.get_vocab_size()} entries, the model's own, lower case"
+    length = int(text.get("max_position_embeddings", 64))
+    return Words(tokenizer, int(text.get("pad_token_id", 1)) if pad is None else pad, length, said)
+
+
+def _of_open_clip(folder: Path) -> Words:
+    """CLIP's tokenizer, whose vocabulary the package ships; 0 pads to the context."""
+    text = _json(folder / OPEN_CLIP).get("model_cfg", {}).get("text_cfg", {})
+    length = context_of(text, folder / OPEN_CLIP)
+    from datasets_mm.profile.token_lengths import VOCABULARY, clip_bpe
+
+    package = package_folder("open_clip")
+    if package is None:
+        raise EngineError("package `open_clip` is missing; install the `open-clip` extra")
+    tokenizer = clip_bpe(package / VOCABULARY)
+    said = f"{tokenizer.get_vocab_size()} entries, CLIP's"
+    return Words(tokenizer, 0, length, said)
+
+
+def context_of(text: dict[str, Any], where: object) -> int:
+    """Tokens to which open_clip's own text tower with this configuration pads.
+
+    Raises:
+        EngineError: it is not open_clip's own, or pools otherwise.
+    """
+    for key, wanted in (
+        ("hf_model_name", None),
+        ("hf_tokenizer_name", None),
+        ("pool_type", "argmax"),
+    ):
+        if text.get(key, wanted) != wanted:
+            raise EngineError(
+                f"{where}: {key} = {text[key]} is not supported; use the model's "
+                "folder in transformers' layout"
+            )
+    return int(text.get("context_length", 77))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def from_folder(folder: Path) -> Tokenizer:
+    """The tokenizer of a model folder.
+
+    Raises:
+        EngineError: the file is damaged, or not there.
+    """
+    path = folder / TOKENIZER
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise EngineError(
+            f"{path}: is no tokenizer ({str(error)[:200]}); save the model again"
+        ) from None
+
+
+def built(texts: Sequence[str], vocabulary: int, cache_root: Path) -> Tokenizer:
+    """A byte-pair tokenizer of `vocabulary` entries over these texts, built once and kept."""
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(f"bpe-1:{vocabulary}".encode())
+    for text in texts:
+        digest.update(text.encode())
+        digest.update(b"\0")
+    folder = cache_root / "tokenizers"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{digest.hexdigest()}.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            temporary = path.with_suffix(".tmp")
+            _train(texts, vocabulary).save(str(temporary))
+            os.replace(temporary, path)  # noqa: PTH105 - atomic by contract
+    return Tokenizer.from_file(str(path))
+
+
+def _train(texts: Sequence[str], vocabulary: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106 - a token, no password
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>",
+        special_tokens=[("<bos>", SPECIAL.index("<bos>")), ("<eos>", SPECIAL.index("<eos>"))],
+    )
+    return tokenizer

@@ -1,0 +1,256 @@
+"""The device of a run: choice, threads, seeds, and what it says about memory.
+
+One place, because these decide whether two runs are comparable: equal threads and seed give bitwise
+equal losses on a CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from engines import cuda_support, out_of_memory, protocol
+from engines.emitter import Emitter, EngineError
+from engines.process_memory import read_rss_peak
+from engines.protocol import PhaseName, RunSpec
+from engines.torchkit.runtime import matmul_precision
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+REUSED_BLOCK: Final = 256 << 20
+"""Largest block that is kept: above the tensors of a step, below the weights of a large model."""
+KEPT_BYTES: Final = 1 << 30
+"""Most of the end of the heap that is kept."""
+ALLOCATOR_SETTINGS: Final = (
+    "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES",
+    "LD_PRELOAD",
+)  # fmt: skip
+"""By which a person sets glibc's allocator, or takes another one."""
+
+NO_GPU = "torch sees no CUDA device in this process"
+KERNEL_MODULE = Path("/sys/module/nvidia/version")
+WSL_DRIVER = Path("/usr/lib/wsl/lib/libcuda.so.1")
+HIDDEN = ("", "-1", "NoDevFiles")
+"""First entries of CUDA_VISIBLE_DEVICES by which a person hides every GPU."""
+
+
+def choose(devices: Sequence[int], rank: int = 0, *, cpu: bool = False) -> torch.device:
+    """The first visible GPU (of several ranks: the one in the rank's place), else the CPU.
+
+    `cpu`: the CPU in any case, also where this process was started without the warden, which hides
+    the GPUs.
+
+    Raises:
+        EngineError: GPUs were asked for and torch sees none, or one is here that torch cannot use.
+    """
+    if cpu:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", rank)
+    if devices:
+        wanted = ", ".join(map(str, devices))
+        raise EngineError(f"devices = [{wanted}], but {NO_GPU}{_reason()}; give --cpu for the CPU")
+    if gpu_present() and not gpus_hidden():
+        raise EngineError(f"a GPU is here, but {NO_GPU}{_reason()}; give --cpu for the CPU")
+    return torch.device("cpu")
+
+
+def gpu_present(nodes: Path = Path("/dev")) -> bool:
+    """Whether the kernel has an NVIDIA GPU, whatever torch says of it."""
+    return any(nodes.glob("nvidia[0-9]*")) or ((nodes / "dxg").exists() and WSL_DRIVER.exists())
+
+
+def gpus_hidden() -> bool:
+    """Whether the environment hides all GPUs, which a person does to compute on the CPU."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shown is not None and shown.split(",")[0].strip() in HIDDEN
+
+
+def _reason() -> str:
+    """torch's own words for why it has no GPU, and the remedy where the driver is too old."""
+    words = ""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch for CPUs only
+        if out_of_memory.of_device(error):
+            raise
+        words = str(error).partition(". ")[0].rstrip(".")
+    problem = cuda_support.driver_problem(torch.version.cuda or "", driver_version())
+    said = f" ({words})" if words else ""
+    return f"{said}: {problem}" if problem else f"{said}; `workbench doctor` looks for the cause"
+
+
+def driver_version() -> str:
+    """Of the loaded kernel module; empty: there is none, or another kernel has it (WSL)."""
+    try:
+        return KERNEL_MODULE.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def refuse_unsupported(device: torch.device) -> None:
+    """Raise EngineError where this build of torch has no kernels for the device."""
+    if device.type != "cuda":
+        return
+    capability = torch.cuda.get_device_capability(device)
+    if not cuda_support.runs(capability, torch.cuda.get_arch_list()):
+        name, build = torch.cuda.get_device_name(device), f"torch {torch.__version__}"
+        raise EngineError(f"{cuda_support.no_kernels(name, capability, build)}; or give --cpu")
+
+
+def prepare(threads: int, *, tf32: bool, ranks: int = 1) -> None:
+    """Set torch's thread count (0: torch's own choice) and the precision of fp32 products.
+
+    torch chooses all cores; several ranks share them, or they would wait for each other.
+    """
+    if threads or ranks > 1:
+        torch.set_num_threads(threads or max(1, torch.get_num_threads() // ranks))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if threads != 1 else "false")
+    matmul_precision.allow_tf32(tf32)
+
+
+def choose_convolutions(*, fixed: bool) -> None:
+    """Whether cuDNN times its algorithms for each shape of a convolution and takes the fastest.
+
+    Worth it where shapes are `fixed`: each new one costs some hundred milliseconds. Not where
+    kernels must give equal results every time, since timing chooses anew in every process.
+    """
+    torch.backends.cudnn.benchmark = fixed and not torch.are_deterministic_algorithms_enabled()
+
+
+def reuse_freed_memory() -> bool:
+    """Let glibc keep freed memory for the next step; whether it does.
+
+    By itself it maps each tensor above 32 MB anew and gives the end of its heap back, so that the
+    kernel zeroes the same pages again in every step: 13,000 to 32,000 page faults and 35 to 100 ms
+    of a 500 ms step (CLIP of two layers, batch 64, one thread), now none; the peak of memory grew
+    by 2 %. Blocks above REUSED_BLOCK are given back all the same. A person's own choice stays.
+    """
+    if any(name in os.environ for name in ALLOCATOR_SETTINGS):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library has no such switch
+        return False
+    settings = (M_MMAP_THRESHOLD, REUSED_BLOCK), (M_TRIM_THRESHOLD, KEPT_BYTES)
+    return all(mallopt(*one) for one in settings)
+
+
+def be_deterministic() -> None:
+    """Only kernels that give equal results every time, where there are any; slower on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS first starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def seed(number: int) -> None:
+    """Start torch's generators, of all devices, from this number."""
+    torch.manual_seed(number)
+
+
+def introduce(emit: Emitter, spec: RunSpec, device: torch.device, ranks: int = 1) -> None:
+    """Say what the run computes on, now that torch is loaded; rank 0 speaks for all `ranks`.
+
+    Raises:
+        EngineError: this build of torch has no kernels for the GPU.
+    """
+    refuse_unsupported(device)
+    name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),  # not imported yet, and perhaps never
+    }
+    if device.type == "cuda":
+        check_allocator(emit, device)
+        versions["cuda_allocator"] = allocator_settings()
+        versions["cuda"] = torch.version.cuda or "unknown"
+        versions["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]  # torch
+    emit.send(
+        protocol.Hello(
+            engine=spec.engine,
+            pid=os.getpid(),
+            device=name,
+            threads=torch.get_num_threads(),
+            versions=versions,
+            gpus=identify(device, ranks),
+        )
+    )
+
+
+def allocator_settings() -> str:
+    """What torch's allocator on the GPU was told; `default`: nothing."""
+    names = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # in torch's order
+    return next((os.environ[name] for name in names if os.environ.get(name)), "default")
+
+
+def check_allocator(emit: Emitter, device: torch.device) -> None:
+    """Make a first allocation; without growing segments where the GPU has no virtual memory.
+
+    Virtual GPUs may lack it (vGPU without unified memory), and then every allocation fails.
+    """
+    try:
+        torch.empty(1, device=device)
+    except RuntimeError as error:
+        if out_of_memory.kind(error) or "not supported" not in str(error):
+            raise
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:False"
+        torch.cuda.memory._set_allocator_settings("expandable_segments:False")
+        torch.empty(1, device=device)
+        emit.notice(
+            "segments-fixed",
+            "the GPU's memory cannot be mapped in pieces (a virtual GPU), so segments of torch's "
+            "allocator do not grow; batches of many sizes may need more memory",
+        )
+
+
+def identify(device: torch.device, ranks: int = 1) -> tuple[protocol.EngineGpu, ...]:
+    """The GPUs of all ranks, so that the warden reads NVML's figures of exactly these; CPU: none.
+
+    Rank n takes `cuda:n` (`choose`). Memory is cudaMemGetInfo's, a slice's with MIG; of the other
+    ranks' GPUs the properties', since asking there would make a CUDA context of this process on
+    each of them.
+    """
+    if device.type != "cuda":
+        return ()
+    first, total = device.index or 0, torch.cuda.mem_get_info(device)[1]
+    indexes = range(ranks) if ranks > 1 else (first,)
+    return tuple(_identity(index, total if index == first else None) for index in indexes)
+
+
+def _identity(index: int, memory_bytes: int | None) -> protocol.EngineGpu:
+    """One GPU by CUDA's index. A torch that lacks a property leaves it empty."""
+    gpu = torch.cuda.get_device_properties(index)
+    names = ("pci_domain_id", "pci_bus_id", "pci_device_id")
+    places = [place for name in names if (place := getattr(gpu, name, None)) is not None]
+    return protocol.EngineGpu(
+        uuid=str(getattr(gpu, "uuid", "")),
+        pci_bus_id="{:08X}:{:02X}:{:02X}.0".format(*places) if len(places) == 3 else "",
+        name=gpu.name,
+        memory_bytes=gpu.total_memory if memory_bytes is None else memory_bytes,
+        capability=(gpu.major, gpu.minor),
+    )
+
+
+def report_memory(emit: Emitter, phase: PhaseName, device: torch.device) -> None:
+    """Send the peaks of the phase that ends, and start new ones."""
+    allocated = reserved = None
+    if device.type == "cuda":
+        allocated = torch.cuda.max_memory_allocated(device)
+        reserved = torch.cuda.max_memory_reserved(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    emit.send(
+        protocol.Memory(
+            phase=phase,
+            vram_allocated_peak=allocated,
+            vram_reserved_peak=reserved,
+            rss_peak=read_rss_peak(),
+            reason="" if device.type == "cuda" else NO_GPU,
+        )
+    )

@@ -1,0 +1,92 @@
+"""What other runs of the suite have left: their spec, what they said, files they announced.
+
+A file counts only if its bytes are those that its run hashed while it wrote them: a journal is
+written by the warden alone, so whoever changes a file afterwards cannot change its hash with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engines import protocol
+from engines.emitter import EngineError
+from engines.protocol import Artifact, RunSpec
+from engines.vqa.evaluation import predictions
+from engines.vqa.evaluation.predictions import Answer
+
+VALIDATION = "validation"
+"""Split of the rows that a run holds out of training."""
+
+
+@dataclass
+class Sibling:
+    """A completed run of the same suite."""
+
+    folder: Path
+    spec: RunSpec
+    plan: protocol.Plan | None = None
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    """Of its last attempt, by path."""
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that it answered."""
+        found = [Path(a.path) for a in self.artifacts.values() if a.role == "predictions"]
+        return [path.stem for path in found]
+
+    def answers(self, split: str) -> list[Answer]:
+        """Its verified answers to a split.
+
+        Raises:
+            EngineError: it has none, or the file is not the one that it announced.
+        """
+        name = f"predictions/{split}.jsonl"
+        if name not in self.artifacts:
+            raise EngineError(
+                f"{self.folder.name}: has no answers to '{split}'; run it again with the settings "
+                "of the others"
+            )
+        path = self.folder / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise EngineError(f"{path}: {error.strerror}; run {self.folder.name} again") from None
+        if hashlib.sha256(data).hexdigest() != self.artifacts[name].sha256:
+            raise EngineError(
+                f"{path}: is not the file that its run announced; run {self.folder.name} again"
+            )
+        answers, dropped = predictions.read(path)
+        if dropped:
+            raise EngineError(f"{path}: {dropped} lines are no answers; run it again")
+        return answers
+
+
+def read(runs: Path, run_id: str) -> Sibling:
+    """A run by its id, from its spec and its journal.
+
+    Raises:
+        EngineError: there is no such run beside this one.
+    """
+    folder = runs / run_id
+    try:
+        spec = RunSpec.model_validate_json((folder / "spec.json").read_bytes())
+        lines = (folder / "events.jsonl").read_bytes().splitlines()
+    except (OSError, ValueError):
+        raise EngineError(f"{folder}: is no run of this suite whose answers can be read") from None
+    found = Sibling(folder, spec)
+    for line in lines:
+        if not any(f'"kind":"{kind}"'.encode() in line for kind in ("attempt", "plan", "artifact")):
+            continue
+        try:
+            said = protocol.decode_entry(line).msg
+        except ValueError:
+            continue
+        if isinstance(said, protocol.Attempt):
+            found = Sibling(folder, spec)
+        elif isinstance(said, protocol.Plan):
+            found.plan = said
+        elif isinstance(said, Artifact):
+            found.artifacts[said.path] = said
+    return found

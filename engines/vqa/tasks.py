@@ -1,0 +1,151 @@
+"""One VQA run from spec to answers: the order of its phases, and nothing that computes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from engines import protocol
+from engines.emitter import Emitter
+from engines.protocol import RunSpec
+from engines.torchkit.checkpointing import checkpoints
+from engines.torchkit.runtime import device, run_setup
+from engines.torchkit.training import cost_forecast, export, loop, timed_training
+from engines.torchkit.training import trained_model as kept
+from engines.torchkit.training.early_stopping import Monitor
+from engines.vqa.answering import answer_split
+from engines.vqa.context import Context
+from engines.vqa.data.dataset import Data, read_data
+from engines.vqa.data.questions import stratified
+from engines.vqa.ensemble.fold_runs import VALIDATION
+from engines.vqa.evaluation.run_outputs import deliver, file_name
+from engines.vqa.params import SHAPING, Params
+from engines.vqa.prepare import Prepared, prepare
+from engines.vqa.training import Job, assemble
+from engines.vqa.validation import Watch
+
+
+def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
+    """Train on the subset and answer, or only answer."""
+    params = Params.model_validate(spec.params)
+    asked = run_setup.begin(spec, params, emit, run_dir, deterministic=params.deterministic)
+    context, target = kept.resolve(asked, SHAPING), asked.device
+    with context.team.leader_first(emit):
+        emit.phase("build")
+        data = read_data(context)
+        device.report_memory(emit, "build", target)
+        ready = prepare(context, data)
+    device.report_memory(emit, "load", target)
+    if context.trained is not None:
+        kept.check_base(context.trained, ready.state["base_weights"])
+        kept.load(ready.model, context.trained)
+    if spec.task in ("train", "probe"):
+        if not train(context, data, ready):
+            return
+    else:
+        announce(context, data, ready, None)
+    answer(context, data, ready)
+    device.report_memory(emit, "generate", target)
+
+
+def train(context: Context, data: Data, ready: Prepared) -> bool:
+    """Train, and keep what came of it; whether this process goes on to answer."""
+    params, emit = context.params, context.emit
+    watch = Watch(context, data, ready)
+    job = assemble(context, data, ready, watch)
+    costing = cost_forecast.of(context.spec, job, params.timing_warmup_steps, emit)
+    if costing is not None:  # it looks at nothing, as it answers nothing
+        job.after_epoch = None
+    announce(context, data, ready, job, watch.monitor)
+    if params.ema and params.swa:
+        emit.notice("ema-unused", "ema and swa: SWA answers, so no EMA is kept; set one of them")
+    if not timed_training.train(context, job, costing, lambda: disk(context, ready, job)):
+        return False
+    watch.settle()
+    if params.save_model:
+        state = {**ready.state, "subset_fingerprint": data.fingerprint}
+        kept.keep(context, job, state, base=ready.base)
+        if params.export_model:
+            export.adapter(context, ready.model.model, context.entry)
+    return True
+
+
+def announce(
+    context: Context,
+    data: Data,
+    ready: Prepared,
+    job: Job | None,
+    monitor: Monitor | None = None,
+) -> None:
+    """Say what is going to happen, before it does."""
+    params, model = context.params, ready.model
+    answering = [name for name, on in (("EMA", params.ema), ("SWA", params.swa)) if on]
+    facts = {
+        **ready.facts,
+        **kept.facts(context),
+        "precision": context.precision.said,
+        **context.pipeline.facts,
+        "optimizer": f"AdamW{', fused' if params.fused else ''}",
+        "schedule": "linear warm-up, then cosine to 0",
+        "checkpointing": "non-reentrant" if params.checkpointing else "off",
+        "answering_weights": f"{answering[-1]} of the trained ones" if answering else "the last",
+        **(monitor.facts() if monitor and job and job.after_epoch else {}),
+    }
+    order = job.loader.order if job else None
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    context.emit.send(
+        protocol.Plan(
+            steps=job.steps if job else 0,
+            samples=len(data.train) if job else sum(map(len, data.splits.values())),
+            epochs=job.steps / order.steps_per_epoch if job and order else 0,
+            warmup_steps=min(params.timing_warmup_steps, job.steps) if job else 0,
+            stop_at=(job.stop_at or 0) if job else 0,
+            effective_batch=order.per_step if order else params.predict_batch,
+            micro_batch=order.batch if order else params.predict_batch,
+            parameters=ready.parameters,
+            trainable_parameters=trained if job else 0,
+            subset_fingerprint=data.fingerprint,
+            model_revision=ready.revision,
+            facts=facts,
+        )
+    )
+
+
+def answer(context: Context, data: Data, ready: Prepared) -> None:
+    """The held-out questions, then all splits; the submission last."""
+    params = context.params
+    key = {"weights": digest(ready.model), "subset": data.fingerprint}
+    if len(data.validation):
+        answer_split(context, ready, data.validation, VALIDATION, key)
+    last = data.delivered.name if data.delivered else ""
+    for name, asked in data.splits.items():
+        limit = 0 if name == last else params.evaluate_limit
+        chosen = asked.take(stratified(asked.answers, limit))
+        answers = answer_split(context, ready, chosen, name, key)
+        if data.delivered is not None and name == last:
+            context.emit.phase("save", "submission")
+            path = context.run_dir / file_name(context.spec.task, params)
+            deliver(context.emit, path, answers, params.sample_submission, data.delivered)
+
+
+def digest(model: Any) -> str:
+    """Of the trained weights: answers of other weights are not theirs."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in loop.trainable_tensors(model).items():
+        found.update(name.encode())
+        found.update(checkpoints.raw(tensor))
+    return found.hexdigest()
+
+
+def disk(context: Context, ready: Prepared, job: Job) -> dict[str, int]:
+    """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
+    params = context.params
+    on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
+    exported = export.adapter_bytes(ready.model) * (params.save_model and params.export_model)
+    return {
+        **cost_forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
+        **({"adapter folder": exported} if exported else {}),
+        "picture cache": ready.vision.pictures.bytes,
+        **({"feature cache": ready.vision.kept.bytes} if ready.vision.kept else {}),
+    }

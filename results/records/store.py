@@ -1,0 +1,208 @@
+"""results.jsonl: appending one record, reading them all. notes.jsonl goes the same way.
+
+The only module that touches these files. One record is one line and one `write` to an O_APPEND
+descriptor, so that many writers never mix their lines; a writer that died in the middle leaves a
+torn line, which the next one closes and every reader counts. Nothing here needs a lock: a lock
+could be held by a stopped process, and the kernel already orders appends of a local file.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from results.records.migrations import NewerSchema, upgrade
+from results.records.schema import SCHEMA, RunRecord
+
+__all__ = ["BadLine", "Lines", "NewerSchema", "append", "append_line", "read"]
+
+T = TypeVar("T")
+
+_CURRENT: Final = b'{"schema":%d,' % SCHEMA
+"""How a line of the present version begins: such a line needs no detour over a dictionary."""
+
+UNSUPPORTED: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
+"""What fsync of a folder says on a file system that has none (CIFS, many of FUSE): no loss."""
+
+NAMED: Final = 100
+"""This many bad lines are kept with their reason; all are counted."""
+
+
+class BadLine(NamedTuple):
+    """A line that is no record: its number, counted from 1, and what is wrong with it."""
+
+    number: int
+    reason: str
+
+
+def append(path: Path, record: RunRecord) -> None:
+    """Add one record and make it survive a power cut.
+
+    Raises:
+        OSError: the file cannot be written; the message names it. Earlier records are untouched.
+    """
+    append_line(path, record.model_dump_json().encode())
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add one line (without its newline) in a single write, then fsync.
+
+    A torn last line is closed first, in the same write: its bytes stay readable and countable, and
+    never swallow the new line.
+
+    Raises:
+        OSError: as `append`.
+    """
+    if b"\n" in line:
+        raise ValueError("one line cannot hold a newline")
+    fd = _open_for_append(path)
+    try:
+        size = os.fstat(fd).st_size
+        seal = b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
+        data = seal + line + b"\n"
+        if (written := os.write(fd, data)) != len(data):
+            reason = f"only {written} of {len(data)} bytes were written"
+            raise OSError(errno.ENOSPC, f"{reason}; free space and repeat the run", str(path))
+        os.fsync(fd)
+        if not size:
+            _sync_folder(path.parent)
+    finally:
+        os.close(fd)
+
+
+def check_appendable(path: Path) -> None:
+    """Open the file as `append` does, and write nothing.
+
+    Raises:
+        OSError: it is a link, not a regular file, or may not be written.
+    """
+    os.close(_open_for_append(path))
+
+
+def _open_for_append(path: Path) -> int:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return _require_regular(os.open(path, flags, 0o600), path)
+
+
+def _require_regular(fd: int, path: Path) -> int:
+    """The descriptor, unless it is of a FIFO or a device, which a reader would wait for."""
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read(path: Path) -> Lines[RunRecord]:
+    """All records of the file, oldest first. A file that is not there holds none."""
+    return Lines(path, _record)
+
+
+class Lines(Iterator[T], Generic[T]):
+    """An iterator over the lines of a file that counts what it could not read.
+
+    Iterating raises `NewerSchema` at a line of a later version, with a sentence for a person:
+    leaving such lines out would show an older attempt as the last one.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[bytes], T]) -> None:
+        self.path = path
+        self.bad: list[BadLine] = []
+        """The first `NAMED` bad lines."""
+        self.bad_count = 0
+        self.torn = False
+        """The last line has no newline: its writer died, or is at work just now."""
+        self._parsed = self._walk(parse)
+
+    def __next__(self) -> T:
+        return next(self._parsed)
+
+    def all(self) -> list[T]:
+        """Everything that is left, at once and faster than one by one.
+
+        The cyclic garbage collector rests meanwhile: records hold no cycles, and its walks over
+        the hundreds of objects of each made 10,000 of them take 1.9 s instead of 0.5 s.
+        """
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return list(self)
+        finally:
+            if collecting:
+                gc.enable()
+
+    @property
+    def trouble(self) -> str:
+        """One sentence about all that could not be read; empty when everything could."""
+        if not self.bad_count:
+            return ""
+        number, reason = self.bad[0]
+        lines = "1 line is" if self.bad_count == 1 else f"{self.bad_count} lines are"
+        first = f"line {number}: {reason}"
+        return f"{self.path}: {lines} unreadable and left out ({first})"
+
+    def _walk(self, parse: Callable[[bytes], T]) -> Iterator[T]:
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return
+        with os.fdopen(_require_regular(fd, self.path), "rb") as file:
+            for number, line in enumerate(file, 1):
+                self.torn = not line.endswith(b"\n")
+                if not line.strip():
+                    continue
+                try:
+                    yield parse(line)
+                except NewerSchema as error:
+                    raise NewerSchema(
+                        f"{self.path} line {number} was written by a newer workbench ({error}): "
+                        "update the workbench, or use another log root"
+                    ) from None
+                except (ValueError, RecursionError) as error:
+                    self._note(BadLine(number, "torn" if self.torn else _why(error)))
+
+    def _note(self, line: BadLine) -> None:
+        self.bad_count += 1
+        if len(self.bad) < NAMED:
+            self.bad.append(line)
+
+
+def _record(line: bytes) -> RunRecord:
+    if line.startswith(_CURRENT):
+        return RunRecord.model_validate_json(line)
+    raw = json.loads(line)
+    if not isinstance(raw, dict):
+        raise ValueError("not an object")
+    return RunRecord.model_validate_json(json.dumps(upgrade(raw)))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return f"{place}: {first['msg']}" if place else first["msg"]
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return "not JSON"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file's name survives a power cut only when its folder is written too."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    finally:
+        os.close(fd)

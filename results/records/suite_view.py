@@ -1,0 +1,198 @@
+"""What a report reads: a suite with its records, folded once; never stored.
+
+`results` knows no journal and no run folder: whoever calls it folds them into a `SuiteView`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from results.records.schema import Identity, RunRecord
+
+
+class View(BaseModel):
+    """Base of what is folded; it passes as JSON to the process that writes a report."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
+
+class RunCurves(View):
+    """What a report draws of one run: name -> [(x, y), …]; see state.RunState.curves."""
+
+    curves: dict[str, list[tuple[float, float]]] = {}
+
+
+class CaptionExample(View):
+    """A caption that scored among the best or the worst of its split, for a person to look at."""
+
+    split: str
+    standing: Literal["best", "worst"]
+    id: str
+    medium: str
+    """Its path under the subset's image root, as the data names it."""
+    caption: str
+    references: tuple[str, ...] = ()
+    metric: str
+    score: float
+    picture: str = ""
+    """Where the picture lies on this machine, inside its image root; empty: none can be shown."""
+    frames: int = 0
+    """Of a video: how many of its frames the picture shows, four in a row; 0: it is the medium."""
+
+
+class AnswerExample(View):
+    """A question that was answered wrongly, and confidently, for a person to look at."""
+
+    id: str
+    medium: str
+    """The picture's path under the subset's image root, as the data names it."""
+    question: str
+    options: tuple[str, ...] = ()
+    truth: str
+    """Letter of the right option."""
+    answer: str
+    """Letter that was given."""
+    confidence: float
+    """Probability that the answer had."""
+    kind: str = ""
+    picture: str = ""
+    """Where the picture lies on this machine, inside its image root; empty: none can be shown."""
+
+
+class AnsweredSplit(View):
+    """What the answers to one split look like, beside their metrics."""
+
+    split: str
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Counts by true letter (row) and answered letter (column)."""
+    reliability: tuple[tuple[float, float, int, float | None, float | None], ...] = ()
+    """Low, high, n, mean confidence, accuracy of each bin of confidence; None where n is 0."""
+    kinds: dict[str, tuple[int, int]] = {}
+    """By type of question: how many, and how many right."""
+    worst: tuple[AnswerExample, ...] = ()
+
+
+class SearchView(View):
+    """A search: what was asked of it, and what it found beside its trials' records."""
+
+    metric: str
+    split: str = ""
+    """Empty: the first split that has the metric."""
+    direction: Literal["maximize", "minimize", ""] = ""
+    """Empty: not known before a trial has measured the metric."""
+    trials: int
+    """How many were asked for."""
+    sampler: str = ""
+    pruner: str = ""
+    seed: int = 0
+    ranges: dict[str, str] = {}
+    """By setting: the values it may take, in words."""
+    importances: dict[str, float] = {}
+    """By setting: its share, most important first; empty: too few trials for that."""
+    trouble: str = ""
+    """Why the search broke off."""
+
+
+class Change(View):
+    """How much a metric differs from that of the run it is compared with."""
+
+    delta: float
+    low: float | None = None
+    high: float | None = None
+
+
+class SubsetCheck(View):
+    """What a full check of a subset's fields came to."""
+
+    subset: str
+    sentence: str
+    """How many records were checked, and how many lack one of the fields."""
+    problems: tuple[str, ...] = ()
+
+
+class DataSection(View):
+    """Figures of two subsets side by side."""
+
+    title: str
+    rows: tuple[tuple[str, str, str, str], ...] = ()
+    """Label, first, second, difference."""
+    remark: str = ""
+
+
+class DataComparison(View):
+    """Two subsets, scanned in full."""
+
+    first: str
+    second: str
+    records: tuple[int, int]
+    sections: tuple[DataSection, ...] = ()
+
+
+class SuiteWords(View):
+    """What people say about a suite, in its plan or in notes; a note comes before the plan."""
+
+    title: str = ""
+    goal: str = ""
+    background: str = ""
+    conclusion: str = ""
+    next_steps: tuple[str, ...] = ()
+    events: tuple[tuple[str, str], ...] = ()
+    """(date, what happened), in the order in which they were noted."""
+    links: tuple[tuple[str, str], ...] = ()
+    """(where it leads, what it holds) of documents beside the report."""
+    reasons: dict[str, str] = {}
+    """Why it was chosen, by subset, model or variant; under `""` of the choice as a whole."""
+
+
+class RecipeWords(View):
+    """What a recipe says of its subset."""
+
+    title: str = ""
+    notes: str = ""
+
+
+class Chart(View):
+    """Counts of a subset to be drawn as bars."""
+
+    subset: str
+    title: str
+    bars: tuple[tuple[str, int], ...]
+
+
+class SuiteView(View):
+    """A suite, folded for a report. `results` reads nothing but this."""
+
+    name: str
+    plan_toml: str = ""
+    started_wall: float | None = None
+    state: str = ""
+    records: tuple[RunRecord, ...] = ()
+    """The last attempt of every run, in plan order; runs without a record are in `pending`."""
+    pending: tuple[str, ...] = ()
+    curves: dict[str, RunCurves] = {}
+    """By run id."""
+    charts: tuple[Chart, ...] = ()
+    """What the subsets hold, subset by subset."""
+    forecasts: tuple[RunRecord, ...] = ()
+    """Costing runs, of any suite, with which runs of this one can be compared."""
+    notes: dict[str, tuple[str, ...]] = {}
+    """Findings that people noted, by run id; under `""` of the whole suite."""
+    words: SuiteWords = SuiteWords()
+    recipes: dict[str, RecipeWords] = {}
+    """By subset."""
+    checks: tuple[SubsetCheck, ...] = ()
+    comparisons: tuple[DataComparison, ...] = ()
+    states: dict[str, str] = {}
+    """By run id: the state that a person noted, else waiting, running, done or stopped."""
+    planned: tuple[Identity, ...] = ()
+    """What the runs of `pending` are to be."""
+    search: SearchView | None = None
+    """None: its runs were all known when it started."""
+    captions: dict[str, tuple[CaptionExample, ...]] = {}
+    """Best and worst captions, by run id."""
+    changes: dict[str, dict[str, Change]] = {}
+    """Of an ablation: by run and metric, what switching one thing off has changed."""
+    answers: dict[str, tuple[AnsweredSplit, ...]] = {}
+    """Answers to questions, by run id."""

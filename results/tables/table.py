@@ -1,0 +1,168 @@
+"""A table as data, and its three faces: Markdown, terminal, CSV.
+
+Apart from what the tables say. Cells know what they hold, so that nothing foreign (a subset's
+name, an error's text) reaches a page or a terminal unescaped, and our own formatted numbers come
+out unchanged.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from results.text import sanitize as foreign
+from results.text.formats import n_a
+
+_BREAKS: Final = re.compile(r"[\n\t]+")
+_STRUCTURE: Final = re.compile(r"([|<>\[\]\\])")
+_MARKUP: Final = re.compile(r"([|<>\[\]\\`*~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+
+_BLOCK: Final = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[#+=-]))")
+"""What would begin a heading, list or rule at the start of a line."""
+
+
+class Cell(NamedTuple):
+    """One cell: `text` by its `kind`, then `flags` in brackets.
+
+    Kinds: `value` is made by this room and needs no escaping; `strong` is such a value in bold;
+    `text` is foreign; `code` is a foreign name; `prose` was written by a person, whose `*` and
+    backticks count; `unknown` is the reason why there is no value.
+    """
+
+    text: str
+    kind: Literal["value", "strong", "text", "code", "prose", "unknown"] = "text"
+    flags: tuple[str, ...] = ()
+
+
+class Column(NamedTuple):
+    """A column's heading, made by this room."""
+
+    title: str
+    right: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells, and remarks that stand under them."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    remarks: tuple[Cell, ...] = ()
+
+
+def clean(text: str) -> str:
+    """Foreign text on one line, every control character visible."""
+    return _BREAKS.sub(" ", foreign.clean(text)).strip()
+
+
+def escape(text: str) -> str:
+    """Foreign text that Markdown, in a table or outside, shows as it is."""
+    return _BLOCK.sub(r"\1\\", _MARKUP.sub(r"\\\1", clean(text)))
+
+
+def code(text: str) -> str:
+    """A foreign name as a code span; a name with a backtick cannot be one and is escaped."""
+    name = clean(text)
+    if not name or "`" in name:
+        return escape(name)
+    return "`" + name.replace("|", "\\|") + "`"
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A code block that no line of the text can end."""
+    shown = foreign.clean(text).strip("\n")
+    longest = max((len(ticks) for ticks in re.findall(r"`+", shown)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{shown}\n{fence}\n"
+
+
+def prose(text: str) -> str:
+    """A person's sentence: bold and code stay, what could break out of its cell does not."""
+    return _BLOCK.sub(r"\1\\", _STRUCTURE.sub(r"\\\1", clean(text)))
+
+
+def markdown(table: Table) -> str:
+    """The table in GitHub's Markdown, remarks below; of a table without columns only these."""
+    remarks = [f"{_marked(remark)}\n" for remark in table.remarks]
+    if not table.columns:
+        return "\n".join(remarks)
+    rules = "|" + "|".join("---:" if c.right else "---" for c in table.columns) + "|"
+    lines = [_row(c.title for c in table.columns), rules]
+    lines += [_row(map(_marked, row)) for row in table.rows]
+    return "\n".join(["\n".join(lines) + "\n", *remarks])
+
+
+def terminal(table: Table) -> str:
+    """The table as aligned plain text; Korean and other wide characters count as two."""
+    remarks = [f"  {plain(remark)}" for remark in table.remarks]
+    if not table.columns:
+        return "\n".join(remarks) + "\n"
+    titles = [c.title for c in table.columns]
+    rows = [titles, *([plain(cell) for cell in row] for row in table.rows)]
+    widths = [max(text_width(row[i]) for row in rows) for i in range(len(titles))]
+    lines = [_aligned(row, widths, table.columns) for row in rows]
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join([*lines, *remarks]) + "\n"
+
+
+def comma_separated(table: Table) -> str:
+    """The table as CSV; text that a spreadsheet would run as a formula gets a `'` before it."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(c.title for c in table.columns)
+    writer.writerows([_harmless(cell) for cell in row] for row in table.rows)
+    return out.getvalue()
+
+
+def plain(cell: Cell) -> str:
+    """The cell without markup, safe for a terminal."""
+    text = clean(cell.text)
+    if cell.kind == "unknown":
+        text = n_a(text)
+    return f"{text} [{clean(', '.join(cell.flags))}]" if cell.flags else text
+
+
+def _marked(cell: Cell) -> str:
+    match cell.kind:
+        case "value":
+            text = cell.text
+        case "strong":
+            text = f"**{cell.text}**"
+        case "text":
+            text = escape(cell.text)
+        case "code":
+            text = code(cell.text)
+        case "prose":
+            text = prose(cell.text)
+        case "unknown":
+            text = n_a(escape(cell.text))
+    return f"{text} **[{escape(', '.join(cell.flags))}]**" if cell.flags else text
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
+    cells = []
+    for text, width, column in zip(row, widths, columns, strict=True):
+        gap = " " * (width - text_width(text))
+        cells.append(gap + text if column.right else text + gap)
+    return "  ".join(cells).rstrip()
+
+
+def text_width(text: str) -> int:
+    """Columns on a terminal: letters of East Asia take two, combining marks none."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+def _harmless(cell: Cell) -> str:
+    text = plain(cell)
+    strange = cell.kind not in ("value", "strong")
+    return f"'{text}" if strange and foreign.starts_formula(text) else text

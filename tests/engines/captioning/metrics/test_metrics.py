@@ -1,0 +1,343 @@
+"""Scores of captions against other implementations, or numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engines.captioning.metrics import (
+    bleu_chrf,
+    cider,
+    diversity,
+    local_clip_score,
+    meteor,
+    tokenizers,
+)
+from engines.captioning.metrics.wordnet import WordNet
+
+CAPTIONS = [
+    "a happy man rides a brown horse",
+    "two cats lie on the sofa",
+    "the dogs are running quickly through fields",
+    "red car",
+    "a a a a",
+    "the cat sat on the mat on the cat",
+    "",
+]
+REFERENCES = [
+    ["the happy man is riding a horse", "someone on horseback"],
+    ["two cats lying on a sofa", "cats sleep on the couch"],
+    ["a dog runs quickly through a field"],
+    ["an automobile", "the red cars"],
+    ["a b a c"],
+    ["on the mat the cat sat", "the mat sat on the cat"],
+    ["nothing was said"],
+]
+
+
+class NoSynonyms:
+    """Stands in for NLTK's WordNet: knows no word."""
+
+    def synsets(self, word):
+        return []
+
+
+@pytest.fixture
+def without_wordnet(monkeypatch):
+    monkeypatch.setattr(meteor, "find", lambda: None)
+
+
+def test_meteor_is_nltks(without_wordnet):
+    """NLTK 3.10's METEOR with exact and stem matches, caption by caption."""
+    from nltk.translate.meteor_score import meteor_score
+
+    found = meteor.score(CAPTIONS, REFERENCES, "en")
+    split = tokenizers.tokenizer("en").split
+    wanted = [
+        meteor_score([split(r) for r in many], split(one), wordnet=NoSynonyms())
+        for one, many in zip(CAPTIONS, REFERENCES, strict=True)
+    ]
+    assert found.name == "METEOR (exact+stem, en words)"
+    assert found.per_item == pytest.approx(wanted, abs=1e-12)
+    assert found.value == pytest.approx(np.mean(wanted))
+    assert found.low < found.value < found.high
+
+
+def test_meteor_of_many_random_sentences_is_nltks(without_wordnet):
+    from nltk.translate.meteor_score import meteor_score
+
+    draw = np.random.default_rng(3)
+    vocabulary = ["run", "runs", "running", "cat", "cats", "the", "a", "on", "sat", "sitting"]
+    pairs = [
+        (list(draw.choice(vocabulary, draw.integers(1, 9))),
+         list(draw.choice(vocabulary, draw.integers(1, 9))))
+        for _ in range(300)
+    ]  # fmt: skip
+    found = meteor.score([" ".join(a) for a, _ in pairs], [[" ".join(b)] for _, b in pairs], "en")
+    wanted = [meteor_score([b], a, wordnet=NoSynonyms()) for a, b in pairs]
+    assert found.per_item == pytest.approx(wanted, abs=1e-12)
+
+
+def test_synonyms_are_those_of_words_not_of_stems(tmp_path, monkeypatch):
+    """A two-synset WordNet in the real file format: car/auto/automobile, and run with its forms."""
+    head = "  1 This is WordNet 3.0, by its licence\n"
+    synset = "00000010 06 n 03 car 0 auto 0 automobile 0 000 | a motor vehicle\n"
+    running = "00000020 38 v 02 run 0 sprint 0 000 | move fast\n"
+    for part, data, index in (
+        (
+            "noun",
+            synset,
+            "".join(f"{w} n 1 0 1 0 00000010\n" for w in ("auto", "automobile", "car")),
+        ),
+        ("verb", running, "run v 1 0 1 0 00000020\nsprint v 1 0 1 0 00000020\n"),
+        ("adj", "", ""),
+        ("adv", "", ""),
+    ):
+        (tmp_path / f"data.{part}").write_text(head + data)
+        (tmp_path / f"index.{part}").write_text(head + index)
+    (tmp_path / "verb.exc").write_text("ran run\n")
+    lexicon = WordNet(tmp_path)
+    assert lexicon.synonyms("automobile") == {"automobile", "car", "auto"}
+    assert lexicon.synonyms("cars") == {"cars", "car", "auto", "automobile"}
+    assert lexicon.synonyms("ran") == {"ran", "run", "sprint"}
+    assert lexicon.synonyms("unheard") == {"unheard"}
+    monkeypatch.setattr(meteor, "find", lambda: lexicon)
+    found = meteor.score(["an automobile ran"], [["a car sprint"]], "en")
+    assert found.name == "METEOR (exact+stem+synonym by WordNet 3.0, en words)"
+    # Two of three words match in one chunk: P = R = 2/3, penalty 0.5 (1/2)^3.
+    assert found.value == pytest.approx(2 / 3 * (1 - 0.5 / 8))
+
+
+def test_cider_by_hand():
+    """Two media: `a b` and `a c`. idf(a) = ln 2 - ln 2 = 0; all else ln 2. Caption `a b` of the
+    first: 1-grams (0, ln 2) on both sides, cosine 1; 2-gram `a b`, cosine 1; no 3- or 4-grams.
+    So 10 * (1 + 1 + 0 + 0) / 4 = 5. Caption `a d` of the second shares only `a`, of weight 0."""
+    found = cider.score(["a b", "a d"], [["a b"], ["a c"]], "en")
+    assert found.per_item == pytest.approx([5.0, 0.0])
+    assert found.value == pytest.approx(2.5)
+
+
+def test_cider_clips_counts_and_punishes_length():
+    """`b b` against `b`: 1-grams 2 ln 2 and ln 2; clipped min(2, 1) * 1 / (2 * 1) = 1/2, length 1
+    off: exp(-1 / 72). One n of four: 10 / 4 * 1/2 * exp(-1/72)."""
+    found = cider.score(["b b", "c"], [["b"], ["c"]], "en")
+    assert found.per_item == pytest.approx([1.25 * math.exp(-1 / 72), 2.5])
+
+
+def test_cider_of_one_medium_is_zero():
+    assert cider.score(["a man rides"], [["a man rides"]], "en").value == 0
+
+
+def test_bleu_is_sacrebleus_and_its_interval_surrounds_it():
+    from sacrebleu.metrics.bleu import BLEU
+
+    said = ["the cat sat on the mat today", "two dogs run over a green field", "a red car"] * 4
+    right = [["the cat sat on a mat"], ["two dogs ran over the green field"], ["the red car"]] * 4
+    found = bleu_chrf.bleu(said, right, "en")
+    oracle = BLEU(lowercase=True).corpus_score(said, [[many[0] for many in right]])
+    assert found.value == pytest.approx(oracle.score)
+    assert found.low < found.value < found.high
+    assert found.name.startswith("BLEU-4 (sacrebleu ")
+    uneven = bleu_chrf.bleu(said, [[*many, "something else"] for many in right], "en")
+    assert uneven.value >= found.value
+
+
+def test_chrf_is_the_mean_of_sacrebleus_sentences():
+    from sacrebleu.metrics.chrf import CHRF
+
+    found = bleu_chrf.chrf(CAPTIONS, REFERENCES)
+    wanted = [
+        CHRF(lowercase=True).sentence_score(one, many).score
+        for one, many in zip(CAPTIONS, REFERENCES, strict=True)
+    ]
+    assert found.per_item == pytest.approx(wanted)
+
+
+def test_korean_is_split_into_morphemes_and_named_so():
+    pytest.importorskip("kiwipiepy")
+    found = meteor.score(["남자는 말을 탄다"], [["남자가 말을 타고 있다"]], "ko")
+    assert found.name == "METEOR (exact, kiwi morphemes)"
+    # 남자 는 말 을 타 ㄴ다 | 남자 가 말 을 타 고 있 다: 4 of 6 and of 8 in two chunks.
+    p, r = 4 / 6, 4 / 8
+    assert found.value == pytest.approx(p * r / (0.9 * p + 0.1 * r) * (1 - 0.5 * (2 / 4) ** 3))
+    assert "kiwi morphemes" in bleu_chrf.bleu(["남자는"], [["남자가"]], "ko").name
+
+
+def test_korean_without_the_extra_is_split_at_blanks_and_named_so(monkeypatch):
+    tokenizers.tokenizer.cache_clear()
+    monkeypatch.setattr(tokenizers, "find_spec", lambda name: None)
+    try:
+        found = meteor.score(["남자는 말을 탄다"], [["남자가 말을 타고 있다"]], "ko")
+        assert found.name == "METEOR (exact, ko split at blanks)"
+        # One word of three and of four.
+        assert found.value == pytest.approx((1 / 12) / (0.9 / 3 + 0.1 / 4) * 0.5)
+    finally:
+        tokenizers.tokenizer.cache_clear()
+
+
+def test_two_ways_to_write_a_caption_are_one():
+    assert tokenizers.normal("  A\u0301 x") == tokenizers.normal("\u00e1 X")
+    assert diversity.measure(["Red Car", "red  car "], "en").unique == 0.5
+
+
+def test_diversity_by_hand():
+    said = ["a red car", "a red car", "a dog", "the dog"]
+    found = diversity.measure(said, "en")
+    assert found.unique == 3 / 4
+    assert found.distinct_1 == 5 / 10  # a red car dog the, of 3 + 3 + 2 + 2
+    assert found.distinct_2 == 4 / 6  # a-red red-car a-dog the-dog
+    assert (found.most_frequent, found.caption) == (0.5, "a red car")
+    assert not found.collapsed
+    by_name = {one.name: one for one in diversity.all_scores(said, "en")}
+    assert by_name["diversity"].value == 0.75
+    assert by_name["distinct-1 (en words)"].value == 0.5
+    assert by_name["most frequent caption"].value == 0.5
+    assert not by_name["most frequent caption"].higher_is_better
+    for one in by_name.values():
+        assert one.low <= one.value <= one.high
+        assert len(one.per_item) == 4
+    assert by_name["diversity"].per_item.mean() == pytest.approx(0.75)
+
+
+def test_a_bootstrap_would_miss_diversity_and_the_jackknife_does_not():
+    """Captions drawn from a known distribution: the interval holds the mean of many such draws."""
+    draw = np.random.default_rng(0)
+
+    def sample():
+        return [f"c{k}" for k in draw.geometric(0.02, 200)]
+
+    truth = np.mean([len(set(sample())) / 200 for _ in range(300)])
+    intervals = [diversity.of_captions(sample()) for _ in range(200)]
+    held = np.mean([one.low <= truth <= one.high for one in intervals])
+    assert 0.88 <= held <= 1.0
+    assert np.mean([one.high - one.low for one in intervals]) < 0.2
+
+
+def test_one_constant_caption_is_a_collapse():
+    found = diversity.measure(["a smiling face"] * 97, "ko")
+    assert found.collapsed
+    assert found.unique == pytest.approx(1 / 97)
+    assert diversity.of_captions(["same"] * 97).high < 0.1
+    pairs = diversity.of_captions([f"said {k % 7}" for k in range(216)])  # each many times
+    assert pairs.low < pairs.value - 0.01 < pairs.value + 0.01 < pairs.high
+
+
+@pytest.mark.parametrize("module", [meteor, cider, bleu_chrf])
+def test_what_cannot_be_scored_is_refused(module):
+    with pytest.raises(ValueError, match="2 captions and 1"):
+        module.score(["a", "b"], [["a"]], "en")
+    with pytest.raises(ValueError, match="caption 1 has no reference"):
+        module.score(["a", "b"], [["a"], []], "en")
+    with pytest.raises(ValueError, match="no captions"):
+        module.score([], [], "en")
+
+
+def test_the_local_scorer_prefers_the_right_caption_of_new_pictures():
+    """Features state colour and shape; captions of unseen pairs must fit better than others'."""
+    draw = np.random.default_rng(0)
+    colours, shapes = ["red", "green", "blue", "teal", "gold"], ["disc", "square", "cross", "star"]
+    pairs = [(c, s) for c in range(5) for s in range(4)]
+    held = {(0, 0), (1, 1), (2, 2), (3, 3)}
+
+    def feature(colour, shape):
+        made = draw.normal(0, 0.3, 24)
+        made[colour] += 3
+        made[10 + shape] += 3
+        return np.tile(made, (7, 1))  # patches
+
+    known = [p for p in pairs if p not in held] * 16
+    shown = np.stack([feature(*p) for p in known])
+    scorer = local_clip_score.LocalScorer.fit(
+        shown, [f"a {colours[c]} {shapes[s]}" for c, s in known]
+    )
+    new = sorted(held) * 5
+    features = np.stack([feature(*p) for p in new])
+    right = [f"a {colours[c]} {shapes[s]}" for c, s in new]
+    wrong = right[1:] + right[:1]
+    cosine, chance = scorer.score(features, right)
+    other, less = scorer.score(features, wrong)
+    assert (cosine > other).mean() > 0.9
+    assert chance.mean() > less.mean()
+    assert scorer.recall(features, right) > 0.8
+    again = local_clip_score.LocalScorer.fit(
+        shown, [f"a {colours[c]} {shapes[s]}" for c, s in known]
+    )
+    assert np.array_equal(again.score(features, right)[0], cosine)
+
+
+def _same_as_transformers(folder: Path, images: np.ndarray, texts: list[str], length: int):
+    """logits_per_image of the pairs as the model's own forward gives them."""
+    from tokenizers import Tokenizer
+    from transformers import SiglipModel
+
+    model = SiglipModel.from_pretrained(folder).eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = [[*tokenizer.encode(text.lower()).ids[:-1][: length - 1], 1] for text in texts]
+    padded = torch.tensor([row + [1] * (length - len(row)) for row in ids])
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.5, 0.25, 0.2])
+    pixels = ((torch.from_numpy(images).float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        return model(input_ids=padded, pixel_values=pixels).logits_per_image.diagonal()
+
+
+def test_siglip_scores_are_the_models_own(tmp_path):
+    from engines.captioning.metrics.clip_score import Scorer, scored
+    from tests.fixtures.thin_siglip import LENGTH, write
+
+    write(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (5, 48, 48, 3), np.uint8)
+    texts = ["a red car", "Two cats", "horse", "a car " * 30, ""]
+    scorer = Scorer(f"path:{tmp_path}")
+    cosine, chance = scorer.score(images, texts)
+    assert scorer.truncated == 1
+    logits = _same_as_transformers(tmp_path, images, texts, LENGTH).double()
+    assert chance == pytest.approx(torch.sigmoid(logits).numpy(), abs=1e-6)
+    assert cosine == pytest.approx(((logits + 2.5) / math.exp(1.5)).numpy(), abs=1e-5)
+    clip, _ = scorer.score(np.stack([images, images[::-1]], 1), texts)
+    back, _ = scorer.score(images[::-1], texts)
+    assert clip == pytest.approx((cosine + back) / 2, abs=1e-6)
+    names = [one.name for one in scored("judge", cosine, chance)]
+    assert names == ["SigLIP cosine (judge)", "SigLIP probability (judge)"]
+    smaller = images[:, ::2, ::2]
+    assert scorer.score(np.ascontiguousarray(smaller), texts)[0].shape == (5,)
+
+
+def test_clip_judges_too_without_a_probability(tmp_path):
+    from transformers import CLIPModel
+
+    from engines.captioning.metrics.clip_score import Scorer, scored
+    from tests.fixtures import thin_clip
+
+    thin_clip.write(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
+    texts = ["a red car", "cats", "a much longer text than the others are"]
+    scorer = Scorer(str(tmp_path))
+    cosine, chance = scorer.score(images, texts)
+    assert np.isnan(chance).all()
+    assert [one.name for one in scored("c", cosine, chance)] == ["SigLIP cosine (c)"]
+    model = CLIPModel.from_pretrained(tmp_path).eval()
+    ids = [scorer._tokenizer.encode(text) for text in texts]
+    pixels = torch.from_numpy(images).float().permute(0, 3, 1, 2) / 255
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
+    for row, one in enumerate(ids):  # one by one: no padding at all
+        bare = [i for i, seen in zip(one.ids, one.attention_mask, strict=True) if seen]
+        with torch.no_grad():
+            out = model(input_ids=torch.tensor([bare]), pixel_values=((pixels - mean) / std)[[row]])
+            wanted = float(out.logits_per_image / model.logit_scale.exp())
+        assert cosine[row] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_judge_that_is_not_there_is_named(tmp_path):
+    from engines.captioning.metrics.clip_score import Scorer
+    from engines.emitter import EngineError
+
+    with pytest.raises(EngineError, match="siglip = "):
+        Scorer(f"path:{tmp_path}/none")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(EngineError, match="siglip = "):
+        Scorer(str(tmp_path))

@@ -1,0 +1,54 @@
+"""Captioning with what all training engines share: costing runs, and several processes."""
+
+import pytest
+
+from engines.protocol import Probe
+from tests.engines import captioning_toy as toy
+from tests.engines import jointly, toys
+from tests.engines.captioning_toy import go, losses, spec
+
+pytest.importorskip("bitsandbytes")
+pytest.importorskip("peft")
+
+
+folder = toys.built(toy.write)
+
+
+def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, tmp_path):
+    settings = {"epochs": 4, "early_stopping": True, "validation_share": 0.1, "evaluate_on": [],
+                "evaluate_train": 0, "accumulation": 1, "batch": 1}  # fmt: skip
+    whole = go(spec(folder, settings=settings), tmp_path / "whole")
+    sent = go(
+        spec(folder, settings=settings, task="probe", probe=Probe(steps=6)), tmp_path / "probe"
+    )
+    forecast = next(m for m in sent if m.kind == "forecast")
+    assert (forecast.steps, forecast.run_steps) == (6, 64)
+    assert forecast.run_seconds > forecast.start_seconds
+    names = {"weights kept", "checkpoints on the way", "adapter folder", "image cache",
+             "feature cache"}  # fmt: skip
+    assert forecast.disk.keys() == names
+    assert forecast.disk["image cache"] == 18 * 32 * 32 * 3
+    assert forecast.disk["feature cache"] == 18 * 16 * 32 * 2
+    for name, file in (("weights kept", "last/model"), ("adapter folder", "adapter/adapter_model")):
+        kept = (tmp_path / f"whole/checkpoints/{file}.safetensors").read_bytes()
+        header = 8 + int.from_bytes(kept[:8], "little")
+        assert forecast.disk[name] == len(kept) - header
+    assert [p for p in (tmp_path / "probe").rglob("*") if p.is_file()] == []
+    assert not [m for m in sent if m.kind == "metric" or (m.kind == "phase" and m.name == "eval")]
+    assert losses(sent)[0] == losses(whole)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_ranks_equal_one_process_with_the_joint_batch(folder, tmp_path):
+    """17 media and 1 held out: steps of 8, 8 and then 1, where rank 1 has nothing to do."""
+    settings = {"epochs": 2, "lora_dropout": 0.0, "early_stopping": True, "validation_share": 0.06,
+                "evaluate_on": [], "evaluate_train": 4, "patience": 1}  # fmt: skip
+    ends = jointly.trained(tmp_path, 8, lambda more: spec(folder, settings={**settings, **more}))
+    jointly.check_same(tmp_path, ends, steps=6, samples={8, 1})
+    looks = [len([m for m in end.kinds("phase") if "after epoch" in m.detail]) for end in ends]
+    assert looks == [2, 2], "the leader alone looks and speaks"
+    one, two = ends
+    assert [m.value for m in two.kinds("metric") if m.name == "loss"] == pytest.approx(
+        [m.value for m in one.kinds("metric") if m.name == "loss"], rel=1e-3
+    )

@@ -1,0 +1,153 @@
+"""Checkpoints that are damaged, half written, late or impossible, and what a resumed run does."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import stat
+import threading
+import time
+
+import pytest
+import torch
+
+from engines.emitter import Emitter
+from engines.torchkit.checkpointing import checkpoints
+from engines.torchkit.data.data_loader import Loader, Order
+from engines.torchkit.training import loop
+from tests.engines.torchkit.training.test_loop import EPOCHS, job, run
+
+
+def saved(root, step, value):
+    """A checkpoint by the code under test."""
+    folder = checkpoints.step_folder(root, step)
+    checkpoints.save(folder, {"model": {"w": torch.full((3000,), value)}}, {"step": step})
+    return folder
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "remove", "state"])
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(tmp_path, harm):
+    run(job(tmp_path, checkpoint_every=10))
+    newest = checkpoints.newest(tmp_path)
+    old = tmp_path / "step-000000001"
+    shutil.copytree(newest, old)
+    state = json.loads((old / "state.json").read_text())
+    (old / "state.json").write_text(json.dumps({**state, "step": 1}))
+    file = newest / ("state.json" if harm == "state" else "optimizer.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 0xFF
+    {
+        "cut": lambda: file.write_bytes(data[:-1]),
+        "flip": lambda: file.write_bytes(data),  # the same size: only the hash can tell
+        "state": lambda: file.write_bytes(data[:20]),
+        "remove": file.unlink,
+    }[harm]()
+    emit = Emitter()
+    assert loop.resume(job(tmp_path), emit) == 1
+    codes = [m.code for m in emit.sent]
+    assert codes == ["checkpoint-damaged", "resumed"]
+    assert str(file) in emit.sent[0].text
+
+
+def test_kill_9_while_saving_leaves_the_old_checkpoint_or_the_new_one(tmp_path):
+    """20 moments all over the save of 5 MB, each killed in a child of its own."""
+    old, tensors = saved(tmp_path, 1, 1.0), {"model": {"w": torch.zeros(1_300_000)}}
+    began = time.monotonic()
+    checkpoints.save(tmp_path / "measure", tensors, {"step": 2})
+    whole = time.monotonic() - began
+    taken = []
+    for number in range(20):
+        child = os.fork()
+        if child == 0:
+            checkpoints.save(checkpoints.step_folder(tmp_path, 2), tensors, {"step": 2})
+            os._exit(0)
+        time.sleep(whole * number / 20)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        newest = checkpoints.newest(tmp_path)
+        assert checkpoints.problem(newest) == ""
+        taken.append(json.loads((newest / "state.json").read_text())["step"])
+        shutil.rmtree(checkpoints.step_folder(tmp_path, 2), ignore_errors=True)
+    assert 1 in taken, "some died before the end"
+    assert old.is_dir()
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_without_fsync_of_folders_keeps_checkpoints(tmp_path, monkeypatch, error):
+    fsync = os.fsync
+
+    def of_files_only(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(error, os.strerror(error))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", of_files_only)
+    assert checkpoints.problem(saved(tmp_path, 3, 1.0)) == ""
+
+
+def test_checkpoints_come_by_the_clock_too(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    steps = []
+
+    def advance(training, step):
+        steps.append(step)
+
+    monkeypatch.setattr(loop, "save", advance)
+    training = job(tmp_path, checkpoint_seconds=25.0)
+    inner = training.forward
+
+    def slow(batch):
+        now[0] += 10.0
+        return inner(batch)
+
+    training.forward = slow
+    run(training)
+    assert steps == list(range(3, EPOCHS * 7 + 1, 3)), "every third step of ten seconds each"
+
+
+def test_a_full_disk_costs_a_checkpoint_or_the_run_as_asked(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        run(job(tmp_path, checkpoint_every=5))
+    training, emit = job(tmp_path, checkpoint_every=10), Emitter()
+    training.full_disk_is_fatal = False
+    run(training, emit)
+    said = [m for m in emit.sent if m.kind == "notice"]
+    assert {m.code for m in said} == {"checkpoint-failed"}
+    assert len(said) == EPOCHS * 7 // 10
+
+
+def test_weights_of_the_end_need_no_second_training(tmp_path):
+    """Killed during evaluation: the next attempt has nothing left to train."""
+    first = job(tmp_path)
+    run(first)
+    weights = loop.trainable_tensors(first.model)
+    checkpoints.save(tmp_path / "last", {"model": weights}, {"step": first.steps})
+    second, emit = job(tmp_path), Emitter()
+    second.model[0].weight.data.zero_()
+    assert run(second, emit) == []
+    assert torch.equal(second.model[0].weight, first.model[0].weight)
+    longer = job(tmp_path)
+    longer.steps += 1
+    assert loop.resume(longer, Emitter()) == 0, "weights alone cannot be trained on"
+
+
+def test_a_loader_thread_that_fails_ends_the_run_with_its_error():
+    """Workers are threads: none can be killed alone, and what one raises reaches the loop."""
+
+    def gather(rows, _epoch):
+        if 7 in rows:
+            raise OSError(5, "the disk under the cache is gone")
+        return rows
+
+    loader = Loader(Order(50, 8, 1, seed=3), gather, workers=2)
+    batches = loader.batches(0, 7)
+    with pytest.raises(OSError, match="under the cache"):
+        [batch.result() for batch in batches]
+    batches.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]

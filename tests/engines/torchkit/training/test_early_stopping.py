@@ -1,0 +1,89 @@
+"""Early stopping and the best checkpoint: direction of the metric, patience, what is kept."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from engines.captioning.params import Params as CaptioningParams
+from engines.emitter import Emitter
+from engines.torchkit.training.early_stopping import Looks, Monitor, best_place
+from engines.vqa.params import Params as VqaParams
+
+
+def monitor(**settings) -> Monitor:
+    return Monitor.of(VqaParams.model_validate(settings))
+
+
+def test_the_best_value_follows_the_direction_of_the_metric():
+    values = [0.5, 0.7, 0.6, 0.65]
+    assert best_place(values, 0.0, higher_is_better=True) == (1, 2)
+    assert best_place(values, 0.0, higher_is_better=False) == (0, 3)
+    assert best_place(values, 0.2, higher_is_better=True) == (0, 3)
+    assert best_place([math.nan, 0.4, math.nan], 0.0, higher_is_better=True) == (1, 1)
+    assert not monitor(monitor="loss").higher_is_better
+    assert monitor(monitor="accuracy").higher_is_better
+    for name in ("diversity", "siglip", "meteor", "cider"):
+        params = CaptioningParams.model_validate({"monitor": name})
+        assert Monitor.of(params).higher_is_better
+
+
+def test_the_studys_history_stops_after_the_sixth_epoch():
+    """Mean SigLIP2 by epoch of the users' E5-v3: best in epoch 3, patience 3, stopped after 6."""
+    scores = [0.2355, 0.2330, 0.3383, 0.1347, 0.0430, 0.0032]
+    passed = [best_place(scores[:n], 0.001, higher_is_better=True) for n in range(1, 7)]
+    assert [since for _, since in passed] == [0, 1, 0, 1, 2, 3]
+    assert passed[-1][0] == 2
+
+
+def test_load_best_follows_early_stopping_unless_it_is_set():
+    assert monitor(early_stopping=True).load_best
+    assert not monitor().load_best
+    assert not monitor(early_stopping=True, load_best=False).load_best
+    only_best = monitor(load_best=True)
+    assert only_best.load_best
+    assert only_best.active
+    assert not monitor().active
+
+
+def run_through(root, asked: Monitor, values: list[float]) -> tuple[float, list, list]:
+    """Weights after these validations, whether each ended training, and the notices."""
+    model, emit = nn.Linear(1, 1), Emitter()
+    looks = Looks(root, model, emit, asked)
+    ended = []
+    for epoch, value in enumerate(values, 1):
+        with torch.no_grad():
+            model.weight.fill_(epoch)
+        ended.append(looks.add(epoch, loss=1.0, accuracy=value))
+    looks.restore()
+    return model.weight.item(), ended, [m for m in emit.sent if m.kind == "notice"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "weight", "stops", "said"),
+    [
+        ({"early_stopping": True}, 2, [False, False, True], "epoch 2 (accuracy 0.700) are kept"),
+        ({"early_stopping": True, "load_best": False}, 3, [False, False, True], "the last weights"),
+        ({"load_best": True}, 2, [False] * 3, "epoch 2 (accuracy 0.700) replaces epoch 3"),
+        ({}, 3, [False] * 3, ""),
+    ],
+)
+def test_the_best_weights_are_kept_as_asked(tmp_path, settings, weight, stops, said):
+    asked = monitor(monitor="accuracy", **settings)
+    found, ended, notices = run_through(tmp_path, asked, [0.5, 0.7, 0.6])
+    assert (found, ended) == (weight, stops)
+    assert any(said in notice.text for notice in notices) if said else not notices
+    assert not (tmp_path / "best").exists()
+    history = json.loads((tmp_path / "epochs.json").read_text())
+    assert [row["accuracy"] for row in history] == [0.5, 0.7, 0.6]
+
+
+def test_facts_of_a_record_name_metric_direction_and_what_is_loaded():
+    assert monitor(monitor="accuracy", early_stopping=True, patience=2).facts() == {
+        "monitor": "accuracy, higher is better",
+        "early_stopping": "patience 2, min_delta 0",
+        "load_best": "yes, by accuracy",
+    }
+    assert monitor().facts()["load_best"] == "no, the last weights"

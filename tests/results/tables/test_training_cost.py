@@ -1,0 +1,398 @@
+"""Tables: the users' own rows to the character, flags that cannot be lost, hostile names."""
+
+import re
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from results.records.schema import Exit, Metric, Reading
+from results.tables import comparison, run_cells, timing_and_memory, training_cost
+from results.tables import metrics as tables_metrics
+from results.tables.table import (
+    Cell,
+    Column,
+    Table,
+    clean,
+    code,
+    comma_separated,
+    escape,
+    fenced,
+    markdown,
+    plain,
+    prose,
+    terminal,
+)
+from results.text import formats, translations
+
+COST = """\
+|---|---:|---:|---:|---:|---:|
+| `oven_train` | 339,137 | 5,300 | **8:01.39** | ~3.15 GiB | 0 |
+| `infoseek_bal76k_train` | 76,265 | 1,192 | **2:06.03** | ~2.59 GiB | 0 |
+| `evqa_train` | 167,369 | 2,616 | **4:16.15** | ~2.35 GiB | 0 |
+| `okvqa_mm_train` | 8,253 | 129 | **0:35.92** | ~1.88 GiB | 0 |
+"""
+
+TRAIN = """\
+|---|---:|---:|---|
+| `oven_train` | 1.5284 | 0.8538 | r@1은 “최종 summary”가 아니라 \
+**마지막 train log(epoch=1.0)** 에서 확인 |
+| `infoseek_bal76k_train` | 1.7455 | 0.8151 | 최종 summary에 r@1 포함 |
+| `evqa_train` | 1.6716 | 0.8046 | 최종 summary에 r@1 포함 |
+| `okvqa_mm_train` | 3.6432 | 0.4884 | 최종 summary에 r@1 포함 |
+"""
+
+
+def test_the_weekly_reports_rows_to_the_character(weekly):
+    cost = markdown(training_cost.cost(weekly.records))
+    assert cost.startswith(
+        "| subset | loaded samples | steps | 1 epoch wall-clock | max RSS | exit"
+    )
+    assert COST in cost
+    train = markdown(training_cost.train(weekly.records, "ko", weekly.notes))
+    heading = train.splitlines()[0]
+    assert heading.startswith("| subset | train_loss (epoch=1) | train r@1 (epoch=1, batch 64, ")
+    assert heading.endswith("chance 0.0156) | 비고 |")
+    assert TRAIN in train
+    line = "총 소요: **약 14분 59초** (8:01 + 2:06 + 4:16 + 0:36)"
+    assert training_cost.total(weekly.records, "ko") == line
+    line = "Total, sequential: **about 14 min 59 s** (8:01 + 2:06 + 4:16 + 0:36)"
+    assert training_cost.total(weekly.records) == line
+
+
+def test_both_times_are_printed_when_both_were_measured(mixed):
+    table = markdown(training_cost.cost(mixed.records))
+    assert "| wall-clock | max RSS | exit | training of 1 epoch |" in table
+    assert "| 4 | **1:21.25** | ~1.21 GiB | 0 | ≤ 0:14.40 (120) |" in table
+    assert "published times are to be compared with it and with nothing else" in table
+
+
+def _all_tables(records):
+    yield from (
+        training_cost.cost(records),
+        training_cost.train(records),
+        training_cost.failures(records),
+    )
+    yield from (
+        timing_and_memory.steps(records),
+        timing_and_memory.memory(records),
+        timing_and_memory.phases(records),
+    )
+    for split in tables_metrics.splits(records):
+        yield tables_metrics.metrics(records, split)
+
+
+@pytest.mark.parametrize("lang", translations.LANGS)
+def test_no_table_drops_a_failed_run_or_its_flags(mixed, lang):
+    failed = mixed.records[2]
+    said = run_cells.flags(failed, lang)
+    assert len(said) == 5
+    for table in _all_tables(mixed.records):
+        mine = [row for row in table.rows if row[0].text == "emoji_mm_train"]
+        assert len(mine) == 1
+        assert set(run_cells.flags(failed)) == set(mine[0][0].flags)
+        assert f"**[{', '.join(mine[0][0].flags)}]**" in markdown(table)
+        assert "oom-cuda, stub GPU, contaminated" in terminal(table)
+        assert "oom-cuda, stub GPU, contaminated" in comma_separated(table)
+
+
+def test_a_stand_in_library_never_gives_a_vram_figure(mixed):
+    for record in mixed.records[2:], mixed.records:
+        assert not re.search(r"\| 21\.00 GiB", markdown(timing_and_memory.memory(record)))
+        assert "n/a (" in markdown(timing_and_memory.memory(record))
+        assert "stub library said 21.00 GiB" in markdown(timing_and_memory.memory(record))
+
+
+def test_a_forecast_is_marked_in_its_cell_and_its_row(make):
+    guess = Reading(value=300.0, method="forecast from 20 steps")
+    record = make.record(
+        timing=make.untimed(end_to_end_seconds=guess), facts={"forecast": "from 20 steps"}
+    )
+    table = markdown(training_cost.cost([record]))
+    assert "| `oven_train` **[forecast]** |" in table
+    assert "| **~5:00.00** **[forecast]** |" in table
+    assert "computed from a costing run, not measured" in table
+
+
+@pytest.mark.parametrize(
+    ("ended", "shown"),
+    [
+        (Exit(cause="completed", code=0), "0"),
+        (Exit(cause="completed"), "0"),
+        (Exit(cause="failed", code=1), "1 (failed)"),
+        (Exit(cause="killed", signal=9), "SIGKILL (killed)"),
+        (Exit(cause="hung", signal=250), "signal 250 (hung)"),
+        (Exit(cause="skipped"), "skipped"),
+        (Exit(cause="protocol-error", code=0), "0 (protocol-error)"),
+    ],
+)
+def test_exit(make, ended, shown):
+    assert run_cells.exit_cell(make.record(exit=ended)).text == shown
+
+
+def test_unknown_is_never_zero(make):
+    record = make.record(
+        samples=0, steps=0, planned_steps=0, exit=Exit(cause="skipped"),
+        timing=make.untimed(), memory=make.unknown_memory(),
+    )  # fmt: skip
+    table = markdown(training_cost.cost([record]))
+    assert "| n/a (ended before the data were loaded) | 0 | n/a (the report timed" in table
+    assert "n/a (no NVML library on this machine) | skipped |" in table
+    assert training_cost.total([record]).endswith("(1 not measured; 1 not completed)")
+    assert markdown(timing_and_memory.steps([record])).startswith("timed steps, median step")
+
+
+def test_columns_appear_when_they_tell_rows_apart(make):
+    def titles(*identities):
+        found = [make.record(f"0{i}-run", identity=who) for i, who in enumerate(identities)]
+        return [c.title for c in training_cost.cost(found).columns][1:-5]
+
+    assert titles({}) == []
+    assert titles({"model": "a"}, {"model": "b"}) == ["model"]
+    assert titles({"seed": 1}, {"seed": 2}) == ["seed"]
+    assert titles({"label": "E5-v2"}, {}) == ["label"]
+    assert titles({}, {}) == ["run"]
+    assert titles({"params": {"lr": 1}}, {"params": {"lr": 3}}) == ["run"]
+
+
+def test_epochs_change_the_heading(make):
+    for epochs, heading in ((1, "1 epoch wall-clock"), (3, "wall-clock"), (0.5, "wall-clock")):
+        record = make.record(identity={"params": {"epochs": epochs}})
+        titles = [c.title for c in training_cost.cost([record]).columns]
+        assert heading in titles
+        assert ("epochs" in titles) == (epochs != 1)
+
+
+def test_epochs_are_those_that_were_done(make):
+    """A run of 8 epochs that `max_steps` has cut, beside one that was killed in its first."""
+    cut = make.record(identity={"params": {"epochs": 8}}, epochs=2.40625, train={"loss": 1.0})
+    table = training_cost.cost([cut])
+    at = [c.title for c in table.columns].index("epochs")
+    assert table.rows[0][at].text == "2.4"
+    assert "train_loss (epoch=2.4)" in markdown(training_cost.train([cut]))
+    killed = make.record(epochs=0.999, exit=Exit(cause="killed", signal=9))
+    assert run_cells.epochs(killed) == 0.99, "not rounded up to all"
+    assert run_cells.one_epoch([make.record(epochs=1.0), killed]), "its steps and its flag say it"
+    assert not run_cells.one_epoch([make.record(epochs=0.5)])
+
+
+def test_timed_steps_are_those_of_all_epochs(make):
+    """236 steps of 8 epochs, 20 of them warm-up: the median is not of the last epoch's 32."""
+    timing = make.untimed(
+        epoch_wall_seconds=make.reading(value=3.0), epoch_steps=32, timed_steps=216,
+        warmup_steps=20, step_median=make.reading(value=0.1),
+    )  # fmt: skip
+    assert "| 216 (+20 warm-up) |" in markdown(
+        timing_and_memory.steps([make.record(timing=timing)])
+    )
+    older = make.record(timing=timing.model_copy(update={"timed_steps": None}), steps=236)
+    assert "| 216 (+20 warm-up) |" in markdown(timing_and_memory.steps([older]))
+
+
+def test_different_batches_are_shown_in_the_cells(make):
+    found = [
+        make.record(f"0{b}-run", identity={"seed": b}, train={"loss": 1.0, "r@1": 0.5, "batch": b})
+        for b in (2, 8)
+    ]
+    table = markdown(training_cost.train(found))
+    assert "train r@1 (epoch=1) |" in table
+    assert "| 0.5000 (batch 2, chance 0.5000) |" in table
+    assert "| 0.5000 (batch 8, chance 0.1250) |" in table
+
+
+def test_a_long_suite_has_a_short_total_line(make):
+    line = training_cost.total([make.record(f"{i:02d}-run") for i in range(40)])
+    assert line.startswith("Total, sequential: **about 5 h 20 min 56 s** (8:01 + 8:01")
+    assert line.endswith("… + 8:01; 40 runs)")
+
+
+def _metric(name, value, low, high, **more):
+    return Metric(name=name, value=value, low=low, high=high, split="val", n=9, **more)
+
+
+@pytest.mark.parametrize(
+    ("full", "text_only", "higher", "verdict"),
+    [
+        ((0.5, 0.4, 0.6), (0.2, 0.1, 0.3), True, "disjoint"),
+        ((0.5, 0.4, 0.6), (0.3, 0.2, 0.4), True, "overlap: text only"),
+        ((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), True, "full model worse: text only"),
+        ((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), False, "disjoint"),
+        ((0.5, None, None), (0.2, 0.1, 0.3), True, "n/a (no interval)"),
+    ],
+)
+def test_ablation_verdicts(make, full, text_only, higher, verdict):
+    metrics = (
+        _metric("r", *full, higher_is_better=higher),
+        _metric("r[text only]", *text_only, higher_is_better=higher),
+        _metric("r[chance]", 0.1, None, None),
+    )
+    table = tables_metrics.ablations([make.record(metrics=metrics)], "val")
+    assert [c.title for c in table.columns] == [
+        "subset", "metric", "full model", "text only", "intervals",
+    ]  # fmt: skip
+    assert plain(table.rows[0][-1]) == verdict
+
+
+def test_no_ablation_no_table(make):
+    record = make.record(
+        metrics=(_metric("r", 0.5, 0.4, 0.6), _metric("r[chance]", 0.1, None, None))
+    )
+    assert tables_metrics.ablations([record], "val") is None
+    assert (
+        markdown(tables_metrics.metrics([record], "val")).splitlines()[-1]
+        == "| chance |  | 0.1000 |"
+    )
+
+
+def test_rates_that_disagree_are_flagged(mixed):
+    table = markdown(timing_and_memory.steps(mixed.records))
+    assert "| 533.3 | 541.0 | yes |" in table
+    assert "| 533.3 | 610.0 | **differ by 12.6 %** |" in table
+
+
+HOSTILE = [
+    "a|b", "a\\|b", "`x`", "``", "a\nb", "<script>alert(1)</script>", "![x](http://a/b.png)",
+    "[x](http://a)", "**bold**", "\x1b[31mred\x07", "\u202eevil", "$x$", "&lt;", "~~x~~", "# h",
+    "a\r\nb", "\x9b2J", "</td>", "\\", "|", "- x", "=1+1", "\ud800", "\u2028| x |", "``|`",
+    "1. x", "2) x", "+ x", "---", "===",
+]  # fmt: skip
+
+
+def _parsed(page):
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(page)
+    inline = [child for token in tokens for child in (token.children or [])]
+    return tokens, {token.type for token in (*tokens, *inline)}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("kind", ["text", "code", "prose", "unknown"])
+def test_hostile_text_stays_in_its_cell(name, kind):
+    table = Table(
+        (Column("a"), Column("b")), ((Cell(name, kind, (name,)), Cell("end", "value")),),
+        (Cell(name),),
+    )  # fmt: skip
+    page = markdown(table)
+    tokens, types = _parsed(page)
+    assert sum(t.type == "td_open" for t in tokens) == 2
+    assert sum(t.type == "table_open" for t in tokens) == 1
+    assert not types & {
+        "html_inline",
+        "html_block",
+        "link_open",
+        "image",
+        "heading_open",
+        "list_item_open",
+    }
+    assert not set(page) & (set(map(chr, range(32))) - {"\n"} | set("\x9b\u202e\u2028\ud800"))
+    page.encode()
+    comma_separated(table).encode()
+    assert "\x1b" not in terminal(table)
+    assert len(terminal(table).splitlines()) == 4
+
+
+@given(st.text(max_size=40))
+def test_code_and_escape_show_the_cleaned_text(name):
+    """What a reader of the rendered page sees is the cleaned name, to the character."""
+    shown = " ".join(clean(name).split())
+    for face in (escape, code):
+        table = Table((Column("a"),), ((Cell(name, "code" if face is code else "text"),),))
+        tokens, _ = _parsed(markdown(table))
+        cell = tokens[[t.type for t in tokens].index("td_open") + 1]
+        seen = "".join(c.content for c in cell.children)
+        assert " ".join(seen.split()) == shown
+
+
+def test_no_line_ends_a_fence():
+    page = fenced("a\n```\n````\n# not a heading\x1b", "toml")
+    tokens, _ = _parsed(page)
+    assert [t.type for t in tokens] == ["fence"]
+    assert tokens[0].content == "a\n```\n````\n# not a heading\\x1b\n"
+
+
+def test_prose_keeps_what_a_person_marked():
+    assert prose("3.15 GiB of 2. x - y") == "3.15 GiB of 2. x - y"
+    assert prose("**bold** and `code` | <b>") == "**bold** and `code` \\| \\<b\\>"
+
+
+def test_terminal_aligns_wide_characters():
+    table = Table(
+        (Column("이름"), Column("n", right=True)),
+        ((Cell("한국어"), Cell("7", "value")), (Cell("x"), Cell("1,234", "value"))),
+    )
+    assert terminal(table) == "이름        n\n──────  ─────\n한국어      7\nx       1,234\n"
+
+
+def test_formulas_are_disarmed_in_csv():
+    table = Table((Column("a"), Column("b")), ((Cell("=1+1"), Cell("-3.5", "value")),))
+    assert comma_separated(table) == "a,b\n'=1+1,-3.5\n"
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "shown"),
+    [
+        (formats.duration, 481.39, "8:01.39"),
+        (formats.duration, 0, "0:00.00"),
+        (formats.duration, 59.996, "1:00.00"),
+        (formats.duration, 3599.994, "59:59.99"),
+        (formats.duration, 3599.996, "1:00:00"),
+        (formats.duration, 3723.4, "1:02:03"),
+        (formats.duration, 100_000, "27:46:40"),
+        (formats.duration, -0.001, "0:00.00"),
+        (formats.duration, -61.5, "-1:01.50"),
+        (formats.duration, float("nan"), "NaN"),
+        (formats.duration, float("inf"), "inf"),
+        (formats.clock, 35.92, "0:36"),
+        (formats.clock, 3599.9, "1:00:00"),
+        (formats.spoken, 899.49, "14 min 59 s"),
+        (formats.spoken, 59.6, "1 min 0 s"),
+        (formats.spoken, 3661, "1 h 1 min 1 s"),
+        (formats.spoken, 0.2, "0 s"),
+        (formats.short, 0.0864, "86.4 ms"),
+        (formats.short, 1.2549, "1.25 s"),
+        (formats.short, 0.00042, "0.420 ms"),
+        (formats.size, 3.15 * 2**30, "3.15 GiB"),
+        (formats.size, 612 * 2**20, "612 MiB"),
+        (formats.size, 0, "0 MiB"),
+        (formats.count, 339_137, "339,137"),
+        (formats.number, 1.52844, "1.5284"),
+        (formats.number, 0.0, "0.0000"),
+        (formats.number, 3.2e-5, "3.2e-05"),
+        (formats.number, float("-inf"), "-inf"),
+        (formats.percent, 0.0431, "4.3 %"),
+        (formats.rate, 741.23, "741.2"),
+        (formats.rate, 12345.6, "12,346"),
+        (formats.parameters, 61_300_000, "61.3 M"),
+        (formats.parameters, 8_290_000_000, "8.29 B"),
+        (formats.parameters, 8192, "8,192"),
+    ],
+)
+def test_formats(function, value, shown):
+    assert function(value) == shown
+
+
+def test_intervals():
+    assert formats.interval(0.412, 0.389, 0.436) == "0.412 [0.389, 0.436]"
+    assert formats.interval(0.412, None, None) == "0.412"
+    assert formats.short_interval(0.0864, 0.0859, 0.087) == "86.4 ms [85.9, 87.0]"
+    assert formats.short_interval(1.3, 1.26, 1.4) == "1.30 s [1.26, 1.40]"
+
+
+def test_both_languages_have_the_same_words_with_the_same_places():
+    english, korean = (translations._words(lang) for lang in translations.LANGS)
+    assert {g: set(w) for g, w in english.items()} == {g: set(w) for g, w in korean.items()}
+    for group, said in english.items():
+        for key, sentence in said.items():
+            places = [len(list(_places(s))) for s in (sentence, korean[group][key])]
+            assert places[0] == places[1], (group, key)
+
+
+def _places(sentence):
+    return (field for _, field, _, _ in string.Formatter().parse(sentence) if field is not None)
+
+
+def test_compare_says_what_else_differs(mixed):
+    a, b, _ = mixed.records
+    found = comparison.compare(a, b)
+    assert found.unequal == ("model: clip-nano ≠ effnet-minilm", "lr: 0.0005 ≠ 0.001")

@@ -1,0 +1,323 @@
+"""The doctor: every finding against a machine made for it, and the command as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.fixtures.nvml.state import GIB, MIB, build_library, make_state
+from tests.fixtures.terminals import ROOT
+from tests.hardware import fakes
+from tests.hardware.machines import CATALOGUE, Machine
+from tests.workbench.tui import canned
+from workbench.doctor import gpus, machine, software, storage, terminal
+
+
+def standings(findings) -> dict[str, str]:
+    return {finding.name: finding.standing for finding in findings}
+
+
+# --- the machine ---------------------------------------------------------------------------------
+
+
+def cgroup(tmp_path: Path, text: str, files: dict[str, str]) -> machine.Allowance:
+    (tmp_path / "self").write_text(text)
+    for name, content in files.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return machine.allowance(tmp_path / "self", tmp_path / "fs")
+
+
+def test_the_tightest_limit_on_the_way_up_counts(tmp_path: Path) -> None:
+    allowed = cgroup(
+        tmp_path, "0::/a/b\n",
+        {"a/b/memory.max": "max\n", "a/memory.max": f"{4 * GIB}\n", "memory.max": f"{9 * GIB}\n",
+         "a/b/cpu.max": "150000 100000\n", "a/cpu.max": "max 100000\n", "a/pids.max": "100\n"},
+    )  # fmt: skip
+    assert allowed == machine.Allowance(4 * GIB, 1.5, 100)
+
+
+def test_version_1_of_control_groups(tmp_path: Path) -> None:
+    allowed = cgroup(
+        tmp_path, "5:memory:/x\n4:cpu,cpuacct:/x\n",
+        {"memory/x/memory.limit_in_bytes": f"{GIB}\n", "memory/memory.limit_in_bytes": f"{1 << 62}",
+         "cpu,cpuacct/x/cpu.cfs_quota_us": "50000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"},
+    )  # fmt: skip
+    assert allowed == machine.Allowance(GIB, 0.5, None)
+
+
+def test_control_groups_that_are_not_there_or_lie_elsewhere(tmp_path: Path) -> None:
+    assert machine.allowance(tmp_path / "none", tmp_path) == machine.Allowance()
+    outside = cgroup(tmp_path, "0::/../../elsewhere\n", {"memory.max": f"{GIB}\n"})
+    assert outside.memory_bytes == GIB, "in another namespace the visible root is ours"
+    assert cgroup(tmp_path, "garbage\n", {}) == machine.Allowance()
+
+
+def test_limits_have_a_remedy() -> None:
+    assert machine.descriptors(64, 64).standing == "problem"
+    assert machine.descriptors(512, 4096).standing == "note"
+    assert machine.descriptors(-1, -1).standing == "ok"
+    assert "ulimit -n 4096" in machine.descriptors(512, 100_000).remedy
+    assert machine.memory(machine.Allowance(memory_bytes=GIB)).standing == "problem"
+    assert machine.cores(machine.Allowance(cores=0.5)).standing == "note"
+
+
+def test_small_shared_memory_is_about_ranks(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * MIB))
+    found = machine.shared_memory(tmp_path, 2)
+    assert (found.standing, found.text) == (
+        "problem",
+        f"64 MiB free in {tmp_path}; NCCL may fail with `unhandled system error` on 2 GPUs",
+    )
+    assert "nproc_per_node = 1" in found.remedy
+    assert "worker" not in found.text + found.remedy
+    assert machine.shared_memory(tmp_path, 1).standing == "ok"
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * GIB))
+    assert machine.shared_memory(tmp_path, 8).standing == "ok"
+    monkeypatch.undo()
+    assert machine.shared_memory(Path("/none/at/all"), 2).standing == "problem"
+    assert machine.shared_memory(Path("/none/at/all"), 0).standing == "ok"
+
+
+def test_clocks() -> None:
+    assert machine.clock("tsc", True).standing == "ok"
+    assert machine.clock("hpet", True).standing == "note"
+    assert machine.clock("tsc", False).standing == "note"
+    assert machine.clock("", None).standing == "ok"
+    assert machine.synchronised() in (True, False, None)
+
+
+# --- software ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("pydantic>=2.9", ""),
+        ("pydantic>=99,<100", "pydantic is"),
+        ("pydantic<1", "pydantic is"),
+        ("no-such-package-at-all>=1", "no-such-package-at-all is missing"),
+        ("numpy", ""),
+    ],
+)
+def test_requirements(line: str, said: str) -> None:
+    finding = software.packages([line])
+    assert finding.standing == ("problem" if said else "ok")
+    assert finding.text.startswith(said)
+
+
+def test_our_requirements_are_met_here() -> None:
+    assert software.packages(software.needs()).standing == "ok"
+
+
+def test_torch_is_told_without_importing_it(tmp_path: Path) -> None:
+    folder = tmp_path / "torch"
+    folder.mkdir()
+    (folder / "version.py").write_text("__version__ = '2.15.0+cpu'\ncuda: Optional[str] = None\n")
+    assert "2.15.0+cpu, built for CPUs only" in software.torch_finding(folder).text
+    (folder / "version.py").write_text("__version__ = '9.9'\ncuda: Optional[str] = '13.2'\n")
+    assert software.torch_finding(folder).text == "9.9, built for CUDA 13.2"
+
+
+# --- folders -------------------------------------------------------------------------------------
+
+MOUNTS = """\
+21 1 8:1 / / rw - ext4 /dev/sda1 rw
+30 21 0:40 / /net/logs rw,relatime shared:1 - nfs4 server:/x rw
+31 21 0:41 / /my\\040disk rw - fuse.sshfs host:/ rw
+33 21 0:42 / /자료/그림 rw - cifs //host/x rw
+32 30 8:2 / /net/logs/local rw - xfs /dev/sdb1 rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [("/net/logs/suite", "nfs4"), ("/net/logs2", "ext4"), ("/my disk/a", "fuse.sshfs"),
+     ("/자료/그림/a", "cifs"),      ("/net/logs/local/x", "xfs"), ("/", "ext4")],
+)  # fmt: skip
+def test_the_file_system_below_a_folder(tmp_path: Path, folder: str, kind: str) -> None:
+    (tmp_path / "mounts").write_text(MOUNTS)
+    assert storage.file_system(Path(folder), tmp_path / "mounts") == kind
+
+
+def test_a_network_file_system_is_said(tmp_path: Path) -> None:
+    (tmp_path / "mounts").write_text(f"30 21 0:40 / {tmp_path} rw - nfs4 server:/x rw\n")
+    found = list(storage.network("cache", tmp_path / "not yet", tmp_path / "mounts"))
+    assert [f.standing for f in found] == ["note"]
+    assert "nfs4" in found[0].text
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert [f.standing for f in storage.surroundings(tmp_path / "file")] == ["problem"]
+    assert [f.standing for f in storage.surroundings(Path("/proc/self"))] == ["problem"]
+    assert list(storage.surroundings(tmp_path)) == []
+    assert list(storage.access("log root", tmp_path)) == []
+    open_ = tmp_path / "open"
+    open_.mkdir()
+    open_.chmod(0o777)
+    (found,) = storage.access("log root", open_)
+    assert (found.standing, found.remedy) == ("problem", f"run `chmod 700 {open_}`")
+
+
+def test_dead_wardens_torn_and_newer_records(tmp_path: Path) -> None:
+    canned.make_suite(tmp_path, [("a", "m")], state="running", pid=2**22 - 1)
+    canned.write_records(tmp_path, 3)
+    found = list(storage.suites(tmp_path))
+    assert standings(found) == {"suites": "ok", "records": "ok"}
+    assert "lost their warden" in found[0].text
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"schema":1,"torn')
+    assert [f.standing for f in storage.records(tmp_path / "results.jsonl")] == ["note"]
+    (tmp_path / "results.jsonl").write_text('{"schema":9999}\n')
+    assert [f.standing for f in storage.records(tmp_path / "results.jsonl")] == ["problem"]
+
+
+# --- terminal ------------------------------------------------------------------------------------
+
+
+def test_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "20")
+    dumb, small = ({"TERM": "dumb"}, {"TERM": "xterm-256color"})
+    assert standings(terminal.examine(dumb))["terminal"] == "note"
+    assert standings(terminal.examine(small))["terminal"] == "note"
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("LINES", "36")
+    assert standings(terminal.examine(small))["terminal"] == "ok"
+    inside = {"TMUX": "/tmp/x", "TERM": "xterm-256color"}
+    assert standings(terminal.examine(inside))["tmux"] == "note"
+    assert standings(terminal.examine({"TMUX": "x", "TERM": "tmux-256color"}))["tmux"] == "ok"
+    assert terminal.characters("ascii", "utf-8").standing == "note"
+    assert terminal.colours({"NO_COLOR": "1"}) == "no colours (NO_COLOR)"
+
+
+# --- GPUs, by the stub ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_library(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def driver(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library.parent))
+    monkeypatch.setenv("NVML_STUB_STATE", str(tmp_path / "state"))
+    return make_state(tmp_path / "state", 2)
+
+
+def test_a_stand_in_is_marked_and_gpus_are_listed(driver) -> None:
+    driver.devices[1].hold()
+    found = list(gpus.examine(gpus.ask()))
+    assert {"NVML": "note", "GPU 0": "note", "GPU 1": "ok"}.items() <= standings(found).items()
+    assert "stand-in" in found[0].text
+    assert "1 processes compute on it" in found[1].text
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [(18, "reload the nvidia modules"), (9, "modprobe nvidia"), (999, "start it again"),
+     (4, "group that owns")],
+)  # fmt: skip
+def test_a_driver_that_refuses_is_a_problem_with_a_remedy(driver, code: int, remedy: str) -> None:
+    driver.rc_init = code
+    (found,) = gpus.examine(gpus.ask())
+    assert found.standing == "problem"
+    assert remedy in found.remedy
+
+
+def test_a_lost_gpu_does_not_hide_the_other(driver) -> None:
+    driver.devices[0].rc = 15
+    driver.devices[1].hold()
+    found = {f.name: f for f in gpus.examine(gpus.ask())}
+    assert (found["GPU 0"].standing, found["GPU 1"].standing) == ("problem", "ok")
+    assert "lost" in found["GPU 0"].text
+    assert "reset the GPU" in found["GPU 0"].remedy
+
+
+def test_a_value_that_nobody_knows_has_its_reason(driver) -> None:
+    driver.devices[0].rc_utilisation = 3
+    found = {f.name: f for f in gpus.examine(gpus.ask())}
+    assert "utilisation: n/a (Not Supported)" in found["GPU 0"].text
+
+
+def test_a_driver_that_never_answers_is_told_in_time(driver) -> None:
+    driver.devices[0].sleep_us = 30_000_000
+    began = time.monotonic()
+    (found,) = gpus.examine(gpus.ask(), seconds=1.0)
+    assert found.standing == "problem"
+    assert "not answered" in found.text
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("one", CATALOGUE, ids=lambda one: one.key)
+def test_a_gpu_that_torch_cannot_use_is_a_problem(monkeypatch, one: Machine) -> None:
+    facts = fakes.facts_of(monkeypatch, one)
+    found = list(gpus.unusable(facts, one.torch.cuda)) if facts else []
+    wrong = {"p100": "GPU 0", "v100": "GPU 0", "old-driver": "torch"}
+    assert [finding.name for finding in found] == [wrong[key] for key in wrong if key == one.key]
+    for finding in found:
+        assert finding.standing == "problem"
+        assert "whl/cu126" in finding.remedy
+    assert not facts or [f.name for f in gpus.unusable(facts, "")] == ["torch"]
+
+
+def test_no_library_is_only_a_note(tmp_path: Path) -> None:
+    assert gpus.absent("libnvidia-ml.so.1 is not on this machine").standing == "note"
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def doctor(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "workbench", "doctor", *words], cwd=tmp_path, text=True,
+        capture_output=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "WORKBENCH_CACHE": str(tmp_path / "cache"),
+             "WORKBENCH_LOCKS": str(tmp_path), **environment},
+    )  # fmt: skip
+
+
+def test_json_has_every_finding_and_the_exit_code_says_whether_all_is_well(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(set(row) == {"name", "standing", "text", "remedy"} for row in rows)
+    assert all(row["remedy"] or row["standing"] == "ok" for row in rows)
+    problems = [row for row in rows if row["standing"] == "problem"]
+    assert done.returncode == bool(problems)
+    names = {row["name"] for row in rows}
+    wanted = {"python", "packages", "torch", "cores", "memory", "descriptors", "shared memory",
+              "clock", "log root", "cache", "temporary files", "suites", "subsets", "terminal",
+              "characters"}  # fmt: skip
+    assert wanted <= names
+
+
+def test_a_problem_is_exit_code_1(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "--log-root", "/proc/nowhere")
+    assert done.returncode == 1
+    assert "problem  log root" in done.stdout
+    assert "→" in done.stdout
+
+
+def test_it_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom workbench import doctor\n"
+        "list(doctor.examine(Path('/tmp/none'), Path('/tmp/none')))\n"
+        "print({m.partition('.')[0] for m in sys.modules} & {'torch','numpy','pyarrow','PIL',"
+        "'pandas','pynvml','textual'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "set()"

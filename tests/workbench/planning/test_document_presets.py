@@ -1,0 +1,117 @@
+"""Presets that carry a document's name have the settings that the document states."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.protocol import RunSpec
+from results.tables import published
+from workbench.memory_estimate import automatic_settings, expectations, gpus, plan_estimate
+from workbench.planning import plan
+
+DOCUMENTS: dict[str, Any] = tomllib.loads(
+    (Path(__file__).parents[2] / "fixtures" / "documents.toml").read_text("utf-8")
+)
+VQA: tuple[str, ...] = tuple(DOCUMENTS["vqa"]["presets"])
+WHOLE = ("weekly-m2kr", "audit-vqa")
+
+
+def specs(name: str) -> dict[str, RunSpec]:
+    """The runs of a preset by label, with every default filled in."""
+    return {spec.label: spec for spec in plan_estimate.runs(plan.preset(name), Path("no-cache"))}
+
+
+def differing(spec: RunSpec, stated: dict[str, Any]) -> dict[str, Any]:
+    """Stated settings that a run has otherwise."""
+    return {name: spec.params[name] for name in stated if spec.params[name] != stated[name]}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_settings_of_the_weekly_report_and_the_audit(name: str) -> None:
+    document = DOCUMENTS[name]
+    for spec in specs(name).values():
+        assert differing(spec, document["settings"]) == {}
+
+
+@pytest.mark.parametrize("name", ["weekly-m2kr", "siglip-study", "audit-vqa", *VQA])
+def test_models_seeds_and_devices(name: str) -> None:
+    preset, document = plan.preset(name), DOCUMENTS[name]
+    assert list(preset.models) == document["models"]
+    assert list(preset.seeds) == document.get("seeds", [42])
+    assert list(preset.devices) == document.get("devices", [])
+
+
+@pytest.mark.parametrize("name", ["weekly-m2kr", "siglip-study"])
+def test_subsets_have_the_documents_sizes(name: str, tmp_path: Path) -> None:
+    document = DOCUMENTS[name]
+    preset = plan.preset(name)
+    assert {s: plan_estimate.rows_of(s, tmp_path) for s in preset.subsets} == document["rows"]
+    for subset, rows in document.get("validation", {}).items():
+        assert preset.settings["validate_on"] == subset
+        assert plan_estimate.rows_of(subset, tmp_path) == rows
+
+
+def test_the_studys_experiments() -> None:
+    document, made = DOCUMENTS["siglip-study"], specs("siglip-study")
+    assert made.keys() == document["variants"].keys()
+    for label, spec in made.items():
+        assert differing(spec, document["settings"] | document["variants"][label]) == {}, label
+
+
+@pytest.mark.parametrize("name", VQA)
+def test_recipes_of_the_vqa_notebook(name: str) -> None:
+    stated = DOCUMENTS["vqa"]["settings"] | DOCUMENTS[name]["settings"]
+    (spec,) = specs(name).values()
+    assert differing(spec, stated) == {}
+    assert spec.params["ema"] > 0, "EMA is on in the notebook's configuration"
+    assert not (spec.params["ema"] and spec.params["swa"]), "one average answers"
+
+
+@pytest.mark.parametrize("name", VQA)
+def test_expectations_are_the_notebooks(name: str, tmp_path: Path) -> None:
+    stated = DOCUMENTS[name]["expected"]
+    (recipe,) = expectations.of_plan(plan.preset(name), tmp_path)
+    assert (recipe.seconds, list(recipe.accuracy)) == (stated["minutes"] * 60, stated["accuracy"])
+    assert recipe.rows == DOCUMENTS["audit-vqa"]["steps"]["rows"]
+
+
+def test_an_expectation_goes_with_what_runs_and_not_with_a_name(tmp_path: Path) -> None:
+    preset = plan.preset("vqa-3fold-7b-tta")
+    assert expectations.sentence(preset, tmp_path).startswith("expected by the VQA notebook")
+    renamed = preset.model_copy(update={"name": "mine"})
+    assert expectations.of_plan(renamed, tmp_path)
+    for change in (
+        {"models": ("nano-qwen-vl",)},
+        {"settings": preset.settings | {"max_steps": 3}},
+        {"settings": preset.settings | {"swa": True}},
+        {"task": "evaluate"},
+        {"cost_probe": 200},
+        {"overrides": (plan.Override(seed=42, settings={"epochs": 1}),)},
+    ):
+        assert expectations.sentence(preset.model_copy(update=change), tmp_path) == "", change
+    placed = preset.settings | {"data_root": "/data", "workers": 2}
+    assert expectations.of_plan(preset.model_copy(update={"settings": placed}), tmp_path)
+
+
+def test_a_subset_built_with_other_rows_has_no_expectation(tmp_path: Path, monkeypatch) -> None:
+    for rows, shown in ((3887, True), (3880, True), (100, False), (None, True)):
+        monkeypatch.setattr(plan_estimate, "rows_of", lambda *_, rows=rows: rows)
+        assert bool(expectations.of_plan(plan.preset("vqa-quick"), tmp_path)) == shown
+
+
+def test_the_audits_steps_on_an_a10g() -> None:
+    stated = DOCUMENTS["audit-vqa"]["steps"]
+    gpu = gpus.named("A10G")
+    asked = automatic_settings.applied(plan.preset("audit-vqa"), (), gpu, {})
+    (spec,) = plan_estimate.runs(asked, Path("no-cache"))
+    steps = plan_estimate.steps(spec.params, stated["rows"])._asdict()
+    steps["predict_batch"] = spec.params["predict_batch"]
+    assert {name: steps[name] for name in stated} == stated
+
+
+def test_every_expectation_is_in_the_documents() -> None:
+    assert {recipe.preset for recipe in published.expectations()} == set(VQA)

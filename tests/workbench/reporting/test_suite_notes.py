@@ -1,0 +1,63 @@
+"""Reasons, title and goal of a plan, and what notes make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from results.records.notes import Standing
+from workbench.planning import plan
+from workbench.reporting import suite_notes
+
+TOLD = """
+subsets = ["emoji_train", "emoji_mm_train"]
+models = ["clip-nano"]
+title = "Weekly Report"
+goal = "what an epoch costs"
+[why]
+emoji_train = "large"
+clip-nano = "small enough"
+[[variant]]
+label = "E5-v2"
+why = "lower rate"
+"""
+
+
+def test_texts_of_a_plan_and_of_notes(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(TOLD)
+    noted = Standing(title="Another title", reasons={"emoji_train": "largest", "": "both sides"})
+    found = suite_notes.of(tmp_path, noted)
+    assert (found.title, found.goal) == ("Another title", "what an epoch costs")
+    assert found.reasons == {
+        "emoji_train": "largest", "clip-nano": "small enough", "E5-v2": "lower rate",
+        "": "both sides",
+    }  # fmt: skip
+    (tmp_path / "plan.toml").write_text('why = "all of it"\nvariant = 3 ]')
+    assert suite_notes.of(tmp_path, Standing()).reasons == {}, "a torn plan has no words"
+    (tmp_path / "plan.toml").write_text('why = "all of it"')
+    assert suite_notes.of(tmp_path, Standing()).reasons == {"": "all of it"}
+
+
+def test_the_plan_keeps_its_texts_and_its_hash(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(TOLD)
+    told = plan.load(path)
+    path.write_text(plan.dump(told))
+    assert plan.load(path) == told
+    bare = told.model_copy(update={"title": "", "goal": "", "why": ""})
+    variants = tuple(v.model_copy(update={"why": ""}) for v in told.variants)
+    assert bare.model_copy(update={"variants": variants}).hash() == told.hash()
+
+
+def test_a_reason_for_what_the_plan_does_not_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(TOLD.replace("emoji_train = ", "emoji_trian = "))
+    with pytest.raises(plan.PlanError, match=r"why: 'emoji_trian' is no subset.*emoji_train"):
+        plan.expand(plan.load(path), tmp_path)
+
+
+def test_recipes_tell_title_and_notes() -> None:
+    found = suite_notes.recipes(["okvqa_mm_train", "okvqa_mm_train", "no_such_subset"])
+    assert list(found) == ["okvqa_mm_train"]
+    assert found["okvqa_mm_train"].title == "OK-VQA of M2KR, train: pictures on both sides"

@@ -1,0 +1,276 @@
+"""The Live screen over canned suites: what it shows, and what it tells the warden."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.workbench.tui import canned
+from tests.workbench.tui.conftest import live_of, screen_text, sizes, until
+from workbench.suites import suite, trials
+from workbench.tui.app import WorkbenchApp
+from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.results import ResultsScreen
+from workbench.tui.system import cli_commands
+from workbench.tui.widgets.chart import Chart
+from workbench.tui.widgets.grid import Grid
+from workbench.tui.widgets.log_tail import LogTail
+
+
+@sizes
+async def test_live_shows_queue_run_curves_and_log(app: WorkbenchApp, log_root: Path, size) -> None:
+    canned.busy_root(log_root)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: live_of(app).snapshot is not None)
+        await until(pilot, lambda: "step time" in screen_text(pilot))
+        text = screen_text(pilot)
+        for part in ("running · 2 of 4 runs done · 1 failed", "completed", "oom-cuda", "train 64%",
+                     "queued", "1,680 / 2,616 steps", "left", "GiB", "CPU of one core",
+                     "epoch 1 of 1: 2,616 steps of 64"):  # fmt: skip
+            assert part in text, f"{part!r} is not on\n{text}"
+        assert any(0x2800 < ord(c) < 0x2900 for c in text)
+        assert live_of(app).query_one("#queue", Grid).cursor == 2  # the run at work
+
+
+@sizes
+async def test_another_run_is_looked_at_and_left_again(
+    app: WorkbenchApp, log_root: Path, size
+) -> None:
+    canned.busy_root(log_root)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: live_of(app).snapshot is not None)
+        await pilot.press("up")
+        await until(pilot, lambda: "CUDA out of memory" in screen_text(pilot))
+        await pilot.press("up")
+        if size[0] < 110:
+            await pilot.press("v")
+        await until(pilot, lambda: "recall@1" in screen_text(pilot))
+        await pilot.press("f")
+        await until(pilot, lambda: live_of(app).query_one("#queue", Grid).cursor == 2)
+
+
+async def test_trials_of_a_search_appear_one_by_one(app: WorkbenchApp, log_root: Path) -> None:
+    pytest.importorskip("optuna")
+    folder = canned.make_search(log_root, trials=12)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "0 of 12 trials done" in screen_text(pilot))
+        base = trials.base(folder)
+        assert base is not None
+        for number in (1, 2):
+            chosen = {"lr": 0.0003 * number}
+            spec = trials.make(base, number, chosen, {**base.spec.params, **chosen})
+            trials.admit(folder, spec)
+            await until(pilot, lambda c=chosen: f"lr={c['lr']:g}" in screen_text(pilot))
+        canned.train(canned.begin(folder, 1), 50, 200)
+        await until(pilot, lambda: "train 25%" in screen_text(pilot))
+        assert live_of(app).query_one("#queue", Grid).keys[0].startswith("t0001-")
+
+
+async def test_new_journal_lines_appear(app: WorkbenchApp, log_root: Path) -> None:
+    folder = canned.make_suite(
+        log_root, [("emoji_train", "clip-nano"), ("emoji_train", "effnet-minilm")], state="running"
+    )
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: live_of(app).snapshot is not None)
+        assert "queued" in screen_text(pilot)
+        journal = canned.begin(folder, 1)
+        await until(pilot, lambda: "running" in screen_text(pilot).split("subset")[1])
+        t = canned.train(journal, 100, 200)
+        canned.log(folder, 1, "hello from the engine\n")
+        await until(pilot, lambda: "train 50%" in screen_text(pilot))
+        await until(pilot, lambda: "hello from the engine" in screen_text(pilot))
+        canned.finish(journal, t, "emoji_val")
+        await until(pilot, lambda: "completed" in screen_text(pilot))
+        canned.begin(folder, 2)
+        await until(pilot, lambda: live_of(app).query_one("#queue", Grid).cursor == 1)
+
+
+STEERING = (
+    ("k", "skip", "03-retrieval-evqa_train-tinyclip-61m"),
+    ("h", "hold", None),
+    ("s", "stop", None),
+    ("c", "cancel", "04-retrieval-oven_train-tinyclip-61m"),
+)
+"""Key, order, and its run. What is queued, the last, must be looked at first."""
+
+
+async def test_steering_asks_then_writes_one_command(app: WorkbenchApp, log_root: Path) -> None:
+    folder, place = canned.busy_root(log_root), 0
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: live_of(app).snapshot is not None)
+        for key, do, run in STEERING:
+            if do == "cancel":
+                await pilot.press("down")
+            for answer in "ny":
+                assert suite.read_commands(folder, place)[0] == []
+                await pilot.press(key)
+                await until(pilot, lambda: isinstance(app.screen, Confirm))
+                await pilot.press(answer)
+                await until(pilot, lambda: isinstance(app.screen, LiveScreen))
+            await until(pilot, lambda at=place: suite.read_commands(folder, at)[0])
+            (told,), place = suite.read_commands(folder, place)
+            assert (told.do, told.run) == (do, run)
+
+
+async def test_a_held_suite_goes_on_with_the_same_key(app: WorkbenchApp, log_root: Path) -> None:
+    folder = canned.busy_root(log_root)
+    canned.write_warden(folder, "holding")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: live_of(app).snapshot is not None)
+        await pilot.press("h")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
+        await until(pilot, lambda: suite.read_commands(folder, 0)[0])
+        assert suite.read_commands(folder, 0)[0][0].do == "continue"
+
+
+async def test_suites_are_chosen_from_a_list_and_by_brackets(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    busy = canned.busy_root(log_root)
+    old = canned.make_suite(log_root, [("emoji_val", "clip-nano")], stamp="20261101-000000")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: live_of(app).snapshot is not None)
+        assert live_of(app).folder == busy
+        await pilot.press("o", "down", "enter")
+        await until(pilot, lambda: isinstance(app.screen, LiveScreen) and app.screen.folder == old)
+        await until(pilot, lambda: "emoji_val" in screen_text(pilot))
+        await pilot.press("right_square_bracket")
+        await until(pilot, lambda: live_of(app).folder == busy)
+
+
+async def test_empty_log_root_says_what_to_do(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "No suite yet." in screen_text(pilot))
+        await pilot.press("s", "k", "c", "h", "f", "o")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("escape", "3")
+        await until(pilot, lambda: "No records yet." in screen_text(pilot))
+        await pilot.press("x", "w", "enter", "r", "less_than_sign")
+        assert isinstance(app.screen, ResultsScreen)
+
+
+async def test_a_lost_warden_is_said_and_its_books_are_closed_once(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = canned.busy_root(log_root)
+    warden = suite.read_warden(folder)
+    assert warden is not None
+    suite.write_warden(folder, warden.model_copy(update={"start_ticks": 1}))
+    ran: list[list[str]] = []
+
+    async def pretend(arguments: list[str]) -> cli_commands.Outcome:
+        ran.append(arguments)
+        return cli_commands.Outcome(0, "", "")
+
+    monkeypatch.setattr(cli_commands, "workbench", pretend)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "The warden of this suite is gone" in screen_text(pilot))
+        await until(pilot, lambda: ran)
+        await pilot.pause(1.2)
+        assert ran == [cli_commands.list_suites(log_root)]
+        await pilot.press("s")
+        assert isinstance(app.screen, LiveScreen)
+
+
+async def test_a_broken_suite_is_a_sentence(app: WorkbenchApp, log_root: Path) -> None:
+    folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")])
+    run, _ = suite.runs(folder)[0]
+    (run / "spec.json").write_text("{")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "This suite cannot be read" in screen_text(pilot))
+
+
+async def test_a_suite_without_runs_says_so(app: WorkbenchApp, log_root: Path) -> None:
+    folder = log_root / "20261121-091411-none-1a2b"
+    (folder / "runs").mkdir(parents=True)
+    (folder / "plan.toml").write_text('name = "x"\n')
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "This suite has no runs." in screen_text(pilot))
+
+
+async def test_a_suite_that_is_deleted_meanwhile_is_no_crash(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    folder = canned.busy_root(log_root)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: live_of(app).snapshot is not None)
+        shutil.rmtree(folder)
+        await pilot.pause(1.0)
+        assert isinstance(app.screen, LiveScreen)
+
+
+async def test_foreign_text_reaches_no_widget_as_markup_or_escape(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    from engines import protocol
+
+    hostile = "[bold]x[/bold] [/] \x1b]52;c;aGk=\x07 \x9b31m \u202eabc"
+    folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
+    journal = canned.begin(folder, 1)
+    journal.put(protocol.Phase(t=2.0, name="load", detail=hostile))
+    journal.put(protocol.Notice(t=2.0, code="x", text=hostile))
+    metric = protocol.Metric(t=2.1, name=hostile, value=0.5, split=hostile, n=1)
+    journal.put(metric)
+    canned.log(folder, 1, hostile + "\n")
+    canned.write_warden(folder, "queued", detail=hostile)
+    async with app.run_test(size=(200, 60)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: screen_text(pilot).count("[bold]x[/") >= 6)
+        assert not set(screen_text(pilot)) & set("\x1b\x07\x9b\u202e")
+
+
+async def test_log_stays_where_it_was_scrolled_to(app: WorkbenchApp, log_root: Path) -> None:
+    folder = canned.busy_root(log_root)
+    canned.log(folder, 3, "".join(f"line {n}\n" for n in range(150)))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "line 149" in screen_text(pilot))
+        live_of(app).query_one(LogTail).focus()
+        await pilot.press("home")
+        await until(pilot, lambda: "line 0 " in screen_text(pilot) + " ")
+        canned.log(folder, 3, "".join(f"line {n}\n" for n in range(160)))
+        await until(pilot, lambda: (s := live_of(app).snapshot) and s.log[-1] == "line 159")
+        await pilot.pause()
+        assert "line 159" not in screen_text(pilot)
+
+
+@pytest.mark.parametrize(("size", "rows"), [((160, 50), 2), ((160, 30), 1), ((120, 36), 1)])
+async def test_charts_stand_in_two_rows_where_there_is_height(
+    app: WorkbenchApp, log_root: Path, size: tuple[int, int], rows: int
+) -> None:
+    canned.busy_root(log_root)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "step time" in screen_text(pilot))
+        shown = [chart for chart in app.screen.query(Chart) if chart.display]
+        assert len({chart.region.y for chart in shown}) == rows
+
+
+@pytest.mark.parametrize("size", [(79, 40), (120, 23)])
+async def test_a_screen_that_is_too_small_says_so(
+    app: WorkbenchApp, log_root: Path, size: tuple[int, int]
+) -> None:
+    canned.busy_root(log_root)
+    async with app.run_test(size=size) as pilot:
+        for key in "24":
+            await pilot.press(key)
+            await pilot.pause()
+            await until(pilot, lambda: screen_text(pilot).split() == ["needs", "80×24"])
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "Data" in screen_text(pilot))

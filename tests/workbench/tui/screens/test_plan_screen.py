@@ -1,0 +1,295 @@
+"""The Plan screen, driven by keys at two sizes."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.workbench.planning.test_trained_models import left
+from tests.workbench.tui import canned
+from tests.workbench.tui.conftest import live_of, ready, screen_text, sizes, until
+from workbench.tui.app import WorkbenchApp
+from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.plan import PlanScreen
+from workbench.tui.system import cli_commands
+from workbench.tui.widgets.grid import Grid
+
+
+@sizes
+async def test_plan_starts_from_a_preset_and_shows_its_runs(app: WorkbenchApp, size) -> None:
+    async with app.run_test(size=size) as pilot:
+        screen = await ready(pilot, app)
+        assert screen.draft.preset == "demo"
+        assert screen.preview is not None
+        assert len(screen.preview.runs) == 4
+        text = screen_text(pilot)
+        assert "4 runs: 2 subsets × 2 models" in text
+        assert "emoji_train" in text
+        assert "clip-nano" in text
+        if size[0] >= 110:
+            assert "workbench run" in text
+            assert "schema = 1" in text
+
+
+async def test_plan_by_keys_alone(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#subsets", Grid)
+        assert screen.focused is grid
+        while grid.key != "emoji_train":
+            await pilot.press("down")
+        await pilot.press("space")
+        assert "emoji_train" not in screen.draft.subsets
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 2)
+        await pilot.press("space")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 4)
+
+
+async def test_a_number_is_edited_checked_and_put_back(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#settings-grid", Grid)
+        grid.focus()
+        grid.cursor = list(grid.keys).index("repeats")
+        await pilot.press("enter", "backspace", "x", "enter")
+        assert "repeats: 'x' is not a whole number" in screen_text(pilot)
+        assert not screen.draft.suite.get("repeats")
+        await pilot.press("backspace", "3", "enter")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 12)
+        assert screen.draft.suite["repeats"] == 3
+        assert "repeats = 3" in (screen.preview.toml if screen.preview else "")
+        await pilot.press("backspace")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 4)
+        assert "repeats" not in screen.draft.suite
+
+
+async def test_a_switch_turns_and_a_choice_is_chosen(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        assert screen.catalogue is not None
+        engine = screen.catalogue.engine("retrieval")
+        assert engine is not None
+        switch = next(s for s in engine.settings if s.kind == "switch")
+        choice = next(s for s in engine.settings if s.kind == "choice")
+        grid = screen.query_one("#settings-grid", Grid)
+        grid.focus()
+        grid.cursor = list(grid.keys).index(switch.name)
+        await pilot.press("space")
+        assert screen.draft.settings[switch.name] is not switch.default
+        grid.cursor = list(grid.keys).index(choice.name)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("home", "down", "enter")
+        await until(pilot, lambda: app.screen is screen)
+        if choice.choices[1] != choice.default:
+            assert screen.draft.settings[choice.name] == choice.choices[1]
+
+
+async def test_escape_leaves_the_editor_without_a_change(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#settings-grid", Grid)
+        grid.focus()
+        before = screen.draft
+        await pilot.press("enter", "z", "q", "1", "escape")
+        assert screen.draft == before
+        assert screen.focused is grid
+        assert isinstance(app.screen, PlanScreen)  # q and 1 were typed, not obeyed
+
+
+async def test_the_same_pane_shows_settings_runs_and_file_where_it_is_narrow(
+    app: WorkbenchApp,
+) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        shown = []
+        for _ in range(4):
+            shown.append(
+                tuple(
+                    screen.query_one(f"#{part}").region.area > 0
+                    for part in ("plan-settings", "plan-runs", "plan-file")
+                )
+            )
+            await pilot.press("v")
+            await pilot.pause()
+        assert shown == [
+            (True, False, False), (False, True, False), (False, False, True), (True, False, False)
+        ]  # fmt: skip
+
+
+async def test_problems_are_shown_and_nothing_starts(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#subsets", Grid)
+        for name in screen.draft.subsets:
+            grid.cursor = list(grid.keys).index(name)
+            await pilot.press("space")
+        await until(pilot, lambda: screen.preview and screen.preview.problems)
+        assert "Choose at least one subset." in screen_text(pilot)
+        await pilot.press("f5")
+        assert not isinstance(app.screen, Confirm)
+
+
+async def test_a_wrong_setting_is_told_by_the_plan_code(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        from dataclasses import replace
+
+        screen.change(replace(screen.draft, settings={"epochz": 3}))
+        await until(pilot, lambda: screen.preview and screen.preview.problems)
+        assert "epochz" in screen_text(pilot)
+        assert screen.query_one("#start").disabled
+
+
+async def test_presets_and_engines_are_chosen_from_lists(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: screen.draft.engine == "probe")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 1)
+        assert "needs no subset" in screen_text(pilot)
+        await pilot.press("p", "end", "enter")
+        await until(pilot, lambda: screen.draft.preset == "")
+        assert screen.draft.subsets == ()
+
+
+async def test_expected_time_and_accuracy_stand_beside_presets_before_a_run(
+    app: WorkbenchApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.planning import plan
+
+    monkeypatch.setattr(plan, "expand", lambda *_: [])  # the challenge's files are not here
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        lines = screen_text(pilot).splitlines()
+        row = next(line for line in lines if "vqa-3fold-7b-tta" in line)
+        assert "15:00:00, 0.85–0.88" in row
+        assert any("time (on a T4) and accuracy that a document expects" in line for line in lines)
+        await pilot.press("escape")
+        screen._start_from("vqa-3fold-3b")
+        await until(pilot, lambda: screen.preview and screen.preview.expected)
+        assert "notebook expects 6:00:00, 0.79–0.82 on a T4" in screen_text(pilot)
+        screen.change(replace(screen.draft, settings={**screen.draft.settings, "max_steps": 3}))
+        await until(pilot, lambda: screen.preview and "max_steps" in screen.preview.toml)
+        assert "expects" not in screen_text(pilot)
+
+
+async def test_start_runs_exactly_the_command_that_was_shown(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
+    hidden = folder.rename(log_root.parent / "made-by-the-command")
+
+    async def pretend(arguments: list[str]) -> cli_commands.Outcome:
+        ran.append(arguments)
+        hidden.rename(folder)
+        return cli_commands.Outcome(0, f"{folder.name}\n", "it runs on by itself\n")
+
+    monkeypatch.setattr(cli_commands, "workbench", pretend)
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        preview = screen.preview
+        assert preview is not None
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        assert "go on when you leave" in screen_text(pilot)
+        await pilot.press("y")
+        await until(pilot, lambda: isinstance(app.screen, LiveScreen))
+        assert preview.file is not None
+        assert ran == [cli_commands.run_detached(preview.file, log_root)]
+        assert preview.file.read_text() == preview.toml
+        await until(pilot, lambda: live_of(app).snapshot is not None)
+        assert live_of(app).folder == folder
+
+
+async def test_a_start_that_fails_says_why_and_stays(
+    app: WorkbenchApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pretend(arguments: list[str]) -> cli_commands.Outcome:
+        return cli_commands.Outcome(2, "", "workbench: the disk is \x1b[31mfull\n")
+
+    monkeypatch.setattr(cli_commands, "workbench", pretend)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await ready(pilot, app)
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
+        await until(pilot, lambda: "the disk is" in screen_text(pilot))
+        assert isinstance(app.screen, PlanScreen)
+        assert "\x1b" not in screen_text(pilot)
+
+
+async def test_enter_alone_does_no_harm(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is screen)
+        assert not (app.log_root / "plans").exists()
+
+
+async def test_exactly_one_run_is_one_run_under_its_header(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        screen.change(replace(screen.draft, subsets=(), models=("clip-nano",), suite={}))
+        await until(pilot, lambda: screen.preview and screen.preview.problems)
+        screen.change(replace(screen.draft, subsets=("emoji_train",)))
+        await until(pilot, lambda: "F5  Start 1 run\n" in screen_text(pilot))
+        place = screen.query_one("#runs", Grid).region
+        assert "subset" in screen_text(pilot).splitlines()[place.y][place.x :]
+
+
+async def test_trained_runs_are_models_with_engine_subset_and_metric(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    suite = "20260101-000000-week-1a2b"
+    run = left(log_root, suite, "01-a", label="E5-v2")
+    made = canned.record(suite, 1, random.Random(1))
+    (run / "summary.json").write_text(made.model_dump_json())
+    left(log_root, suite, "02-b", state={"run": {"engine": "vqa"}}, engine="vqa")
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#models", Grid)
+        assert "run:E5-v2" in grid.keys
+        assert "run:02-b" not in grid.keys, "of another engine"
+        screen.change(replace(screen.draft, subsets=("emoji_val",), models=(), suite={}))
+        grid.focus()
+        grid.cursor = list(grid.keys).index("run:E5-v2")
+        await pilot.press("space")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 1)
+        score = f"{made.metrics[0].value:.3f}"
+        assert "run:E5-v2: retrieval, emoji_train" in screen_text(pilot)
+        assert f"recall@1 {score} on okvqa_test" in screen_text(pilot)
+        form = screen.query_one("#settings-grid", Grid)
+        form.focus()
+        form.cursor = list(form.keys).index("task")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("home", "down", "enter")
+        await until(pilot, lambda: screen.preview and "evaluate" in screen.preview.toml)
+        assert screen.preview is not None
+        assert 'models = [\n    "run:E5-v2",\n]' in screen.preview.toml
+        assert screen.preview.runs[0].model == f"run:{suite}/01-a"
+
+
+async def test_a_run_that_has_ended_meanwhile_is_listed_on_return(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("3")
+        await until(pilot, lambda: app.screen is not screen)
+        left(log_root, "20260101-000000-week-1a2b", "01-a")
+        await pilot.press("1")
+        await until(pilot, lambda: "run:01-a" in screen.query_one("#models", Grid).keys)
+        assert screen.draft.preset == "demo", "the draft stays"

@@ -1,0 +1,120 @@
+"""The Results screen over canned records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.workbench.tui import canned
+from tests.workbench.tui.conftest import screen_text, until
+from workbench.tui.app import WorkbenchApp
+from workbench.tui.screens.dialogs import Choose
+from workbench.tui.screens.record import RecordScreen
+from workbench.tui.screens.results import ResultsScreen
+from workbench.tui.system import cli_commands
+from workbench.tui.widgets.grid import Grid
+
+
+async def test_results_sort_filter_and_detail(app: WorkbenchApp, log_root: Path) -> None:
+    canned.write_records(log_root, 60)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "60 runs · newest first" in screen_text(pilot))
+        await pilot.press("slash", *"oven nano", "enter")
+        await until(pilot, lambda: " of 60 runs" in screen_text(pilot))
+        grid = app.screen.query_one("#records", Grid)
+        assert 0 < len(grid.rows) < 60
+        assert all("oven_train" in str(row) and "clip-nano" in str(row) for row in grid.rows)
+        await pilot.press("escape")
+        await until(pilot, lambda: len(grid.rows) == 60)
+        await pilot.press("greater_than_sign")
+        assert "by " in screen_text(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, RecordScreen))
+        await until(pilot, lambda: "cause" in screen_text(pilot))
+        await pilot.press("escape")
+        assert isinstance(app.screen, ResultsScreen)
+
+
+async def test_new_records_appear_by_themselves(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import random
+
+    from workbench.tui.screens import results
+
+    monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "No records yet." in screen_text(pilot))
+        canned.append_record(log_root, canned.record("s", 1, random.Random(1)))
+        await until(pilot, lambda: "1 run · newest" in screen_text(pilot))
+
+
+async def test_what_is_shown_is_exported(app: WorkbenchApp, log_root: Path) -> None:
+    canned.write_records(log_root, 20)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "20 runs" in screen_text(pilot))
+        await pilot.press("slash", *"oven", "enter")
+        shown = len(app.screen.query_one("#records", Grid).rows)
+        for choice, ending, head in (("home", "md", 2), ("end", "csv", 1)):
+            await pilot.press("x")
+            await until(pilot, lambda: isinstance(app.screen, Choose))
+            await pilot.press(choice, "enter")
+            files = (log_root / "exports").glob
+            await until(pilot, lambda at=f"*.{ending}", files=files: list(files(at)))
+            (file,) = files(f"*.{ending}")
+            await until(pilot, file.read_text)
+            assert len(file.read_text().splitlines()) == shown + head
+
+
+async def test_a_newer_schema_is_refused_in_a_sentence(app: WorkbenchApp, log_root: Path) -> None:
+    (log_root / "results.jsonl").write_text('{"schema": 999}\n')
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "newer workbench" in " ".join(screen_text(pilot).split()))
+        assert "cannot be read" in screen_text(pilot)
+
+
+async def test_report_is_written_by_the_command(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canned.write_records(log_root, 5)
+    ran: list[list[str]] = []
+
+    async def pretend(arguments: list[str]) -> cli_commands.Outcome:
+        ran.append(arguments)
+        return cli_commands.Outcome(1, "", "workbench: no suite of that name\n")
+
+    monkeypatch.setattr(cli_commands, "workbench", pretend)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "5 runs" in screen_text(pilot))
+        await pilot.press("w")
+        await until(pilot, lambda: "no suite of that name" in screen_text(pilot))
+        assert ran[0][0] == "report"
+
+
+async def test_the_cursor_stays_on_the_newest_row_until_it_is_moved(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import random
+
+    from workbench.tui.screens import results
+
+    monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
+    canned.append_record(log_root, canned.record("s", 1, random.Random(1)))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "1 run · newest" in screen_text(pilot))
+        grid = app.screen.query_one("#records", Grid)
+        canned.append_record(log_root, canned.record("s", 2, random.Random(2)))
+        await until(pilot, lambda: len(grid.rows) == 2)
+        assert grid.cursor == 0
+        await pilot.press("down")
+        held = grid.key
+        canned.append_record(log_root, canned.record("s", 3, random.Random(3)))
+        await until(pilot, lambda: len(grid.rows) == 3)
+        assert (grid.key, grid.cursor) == (held, 2)

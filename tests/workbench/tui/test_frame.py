@@ -1,0 +1,62 @@
+"""What all screens share: modes, help, mouse, footers, terminals that cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.workbench.tui.conftest import ready, screen_text, until
+from workbench.tui.app import WorkbenchApp, refusal
+from workbench.tui.screens.dialogs import Help
+from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.plan import PlanScreen
+from workbench.tui.screens.results import ResultsScreen
+from workbench.tui.widgets.grid import Grid
+
+
+async def test_help_and_modes(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        for key, kind in (("2", LiveScreen), ("3", ResultsScreen), ("1", PlanScreen),
+                          ("f2", LiveScreen), ("f1", PlanScreen)):  # fmt: skip
+            await pilot.press(key)
+            await until(pilot, lambda kind=kind: isinstance(app.screen, kind))
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(app.screen, Help))
+        assert "leave; suites go on" in screen_text(pilot)
+        await pilot.press("escape", "q")
+        await until(pilot, lambda: not app.is_running)
+
+
+async def test_mouse_clicks_do_what_keys_do(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#subsets", Grid)
+        first = grid.keys[grid.scroll_offset.y]
+        chosen = first in screen.draft.subsets
+        await pilot.click("#subsets", offset=(1, 1))
+        assert (first in screen.draft.subsets) is not chosen
+        tabs = list(screen.query("Tab"))
+        await pilot.click(tabs[2])
+        await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
+
+
+def test_no_line_is_wider_than_the_smallest_screen_needs() -> None:
+    """The footers of all screens fit 80 columns, with `q Quit` in view."""
+    from textual.binding import Binding
+
+    own = [b for b in WorkbenchApp.BINDINGS if isinstance(b, Binding) and b.show]
+    for screen in (PlanScreen, LiveScreen, ResultsScreen):
+        shown = [b for b in (*screen.BINDINGS, *own) if isinstance(b, Binding) and b.show]
+        names = {"question_mark": "?", "slash": "/", "escape": "esc"}
+        keys = [b.key_display or names.get(b.key, b.key) for b in shown]
+        width = sum(len(k) + len(b.description) + 3 for k, b in zip(keys, shown, strict=True))
+        assert width <= 80, screen
+
+
+@pytest.mark.parametrize("term", ["", "dumb", "unknown"])
+def test_a_terminal_that_cannot_is_refused_with_a_way_out(term: str) -> None:
+    assert "--headless" in refusal(term, is_terminal=True)
+
+
+def test_terminals_that_can_are_not_refused() -> None:
+    assert refusal("xterm-256color", is_terminal=True) == ""
+    assert "terminal" in refusal("xterm-256color", is_terminal=False)

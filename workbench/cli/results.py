@@ -1,0 +1,109 @@
+"""`workbench results list`, `show` and `note`: the records that runs left, and what people say.
+
+Beside `cli.py`, which registers these commands: they share no options with runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.cli.options import AsJson, LogRoot
+
+if TYPE_CHECKING:
+    from results.records.notes import Kind
+
+Noted = Annotated[
+    str,
+    typer.Argument(metavar="RUN|SUITE", help="A run's id or label, a suite's name, or a part."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `workbench results`."""
+    app.command("list")(list_)
+    app.command("show")(show)
+    app.command("note")(note)
+
+
+def list_(
+    log_root: LogRoot = None,
+    suite_name: Annotated[str | None, typer.Option("--suite")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """All runs, one line each; the last attempt of each."""
+    from workbench import paths
+    from workbench.reporting import suite_view
+
+    suite_view.list_records(paths.log_root(log_root), suite_name, as_json=as_json)
+
+
+def show(
+    run_id: Annotated[str, typer.Argument(help="A run's id or a part of it.")],
+    log_root: LogRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything that is known of one run."""
+    from workbench import paths
+    from workbench.reporting import suite_view
+
+    suite_view.show_record(paths.log_root(log_root), run_id, as_json=as_json)
+
+
+def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    name: Noted,
+    finding: Annotated[
+        str | None, typer.Option(help="What was found; each one is kept, none replaces another.")
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="Of a run: waiting, running, done, stopped, or own words; '': none."),
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="A word to find it by; -word takes it back.")] = (
+        None
+    ),
+    why: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]TEXT", help="Why a subset, model or variant was chosen."),
+    ] = None,
+    next_: Annotated[str | None, typer.Option("--next", help="A next step.")] = None,
+    event: Annotated[str | None, typer.Option(help="A line of the timeline.")] = None,
+    date: Annotated[str, typer.Option(help="Of --event, in any form; default: today.")] = "",
+    link: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHERE TEXT", help="A document beside it: path or address, what it holds."
+        ),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the suite's report.")] = None,
+    goal: Annotated[str | None, typer.Option(help="What the suite is to find out.")] = None,
+    background: Annotated[str | None, typer.Option(help="What led to it.")] = None,
+    conclusion: Annotated[str | None, typer.Option(help="What follows from it.")] = None,
+    take_back: Annotated[
+        str | None, typer.Option(help="The whole text of a finding, next step, event or link.")
+    ] = None,
+    log_root: LogRoot = None,
+) -> None:
+    """Note something on a run or a suite; without any option, print what is noted."""
+    from results.text.sanitize import clean_line
+    from workbench import paths
+    from workbench.reporting import note_writer
+
+    root = paths.log_root(log_root)
+    key = note_writer.find(root, name)
+    given: dict[Kind, str | None] = {
+        "title": title, "goal": goal, "background": background, "finding": finding, "state": state,
+        "tag": tag, "next": next_, "event": event, "conclusion": conclusion,
+        "withdrawn": take_back,
+    }  # fmt: skip
+    for kind, text in given.items():
+        if text is not None:
+            note_writer.add(root, key, kind, text, date=date)
+    for reason in why or ():
+        note_writer.add_reason(root, key, reason)
+    for one in link or ():
+        note_writer.add_link(root, key, one)
+    typer.echo(clean_line("/".join(filter(None, key))))
+    for kind_name, said in note_writer.lines(note_writer.standing(root, key)):
+        typer.echo(f"  {kind_name:<10} {clean_line(said, note_writer.LONGEST)}")

@@ -1,0 +1,67 @@
+"""Settings as they are typed after `--set`."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections import defaultdict
+from typing import Any, Literal, get_args, get_origin
+
+from workbench.planning.plan import PlanError
+
+
+def read_setting(text: str) -> tuple[str, Any]:
+    """`key=value` from a flag; the value is read as TOML, and as plain text when it is none.
+
+    Numbers between commas are a list, with brackets or without: `layers=3,7,11`. A setting that is
+    text in every engine stays as typed: a folder may be called 2024 or 2026-11-29; so do the texts
+    of a list, `evaluate_on=2024,emoji_val`. Nothing behind the `=` unsets a setting that may be
+    unset (None).
+
+    Raises:
+        PlanError: there is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    key, bare = key.strip(), value.strip()
+    if not equals or not key:
+        raise PlanError([f"--set {text}: is not KEY=VALUE"])
+    texts, lists, optional = _kinds()
+    if key in texts and not bare.startswith(('"', "'")):
+        return key, value
+    if not bare and key in optional:
+        return key, None
+    if key in lists and bare and not bare.startswith(('"', "'", "[")):
+        return key, [part.strip() for part in bare.split(",") if part.strip()]
+    if re.fullmatch(r"[-+.\de]+(\s*,\s*[-+.\de]+)+", bare):
+        value = f"[{bare}]"
+    try:
+        return key, tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+@functools.cache
+def _kinds() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Settings that are text, lists of text, or may be unset, in every engine that has them."""
+    from engines import catalog
+
+    kinds: dict[str, list[Any]] = defaultdict(list)
+    for engine in catalog.names():
+        for name, field in catalog.load(engine).Params.model_fields.items():
+            kinds[name].append(field.annotation)
+
+    def those(fits: Any) -> frozenset[str]:
+        return frozenset(name for name, found in kinds.items() if all(map(fits, found)))
+
+    return (
+        those(lambda kind: kind in (str, str | None)),
+        those(lambda kind: any(map(_is_list_of_text, (kind, *get_args(kind))))),
+        those(lambda kind: type(None) in get_args(kind)),
+    )
+
+
+def _is_list_of_text(kind: Any) -> bool:
+    """`tuple[str, ...]`, or a tuple of certain texts."""
+    inner = get_args(kind)[0] if get_origin(kind) is tuple else None
+    return inner is str or get_origin(inner) is Literal

@@ -1,0 +1,189 @@
+"""Folders: room on their disks, whether they can be written and locked, and what kind of disk."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from results.text import formats
+from workbench import paths
+from workbench.doctor.finding import Finding, note, ok, problem
+from workbench.paths import nearest_existing
+from workbench.processes import device_locks as processes_device_locks
+from workbench.processes import logout
+from workbench.suites import preflight, suite
+
+MIB: Final = 1 << 20
+LITTLE: Final = {"log root": 512 * MIB, "cache": 1024 * MIB, "temporary files": 128 * MIB}
+"""Below this a run is likely to end with a full disk: one checkpoint, one image cache."""
+SCANT: Final = 10
+"""A note below this many times as much."""
+NETWORK: Final = frozenset(
+    {
+        "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "lustre", "gpfs", "beegfs", "ceph",
+        "glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse",
+        "fuse.rclone", "virtiofs",
+    }
+)  # fmt: skip
+"""File systems whose appends and locks are promises of a server, not of this kernel."""
+SKEW_SECONDS: Final = 2.0
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+"""How the kernel writes blanks and backslashes in a path: `\\040`."""
+
+
+def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
+    """The log root, the cache and the folder for temporary files."""
+    temporary = Path(tempfile.gettempdir())
+    places = {"log root": log_root, "cache": cache_root, "temporary files": temporary}
+    for name, folder in places.items():
+        yield space(name, folder)
+        yield from network(name, folder)
+    yield from surroundings(log_root)
+    yield from access("log root", log_root)
+    yield from access("cache", cache_root)
+    yield from suites(log_root)
+    yield from device_locks(paths.lock_root())
+    if sentence := logout.problem():
+        text, _, remedy = sentence.partition("; ")
+        yield note("logout", text, remedy)
+
+
+def space(name: str, folder: Path) -> Finding:
+    """Bytes and file entries that are left."""
+    try:
+        free = shutil.disk_usage(nearest_existing(folder)).free
+        entries = os.statvfs(nearest_existing(folder))
+    except OSError as error:
+        return problem(name, f"{folder}: {error.strerror}", "choose another folder")
+    text = f"{formats.size(free)} free for {folder}"
+    if entries.f_files and entries.f_favail < 1000:
+        return problem(name, f"{text}, but no file entries are left", "delete some small files")
+    remedy = "delete old suites and caches, or move it (see docs/doctor.md)"
+    if free < LITTLE[name]:
+        return problem(name, text, remedy)
+    return note(name, text, remedy) if free < SCANT * LITTLE[name] else ok(name, text)
+
+
+def network(
+    name: str, folder: Path, mounts: Path = Path("/proc/self/mountinfo")
+) -> Iterator[Finding]:
+    """A line where the folder lies on a network file system; nothing otherwise."""
+    kind = file_system(nearest_existing(folder), mounts)
+    if kind in NETWORK:
+        where = "log roots work there (append-only files, one writer each), but slower"
+        text = f"{folder} lies on a network file system ({kind})"
+        remedy = where if name == "log root" else "keep it on a local disk: it is memory-mapped"
+        yield note(name, text, remedy)
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Type of the file system that a folder lies on; empty if nobody says."""
+    try:
+        lines = mounts.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    place, best, kind = str(folder.resolve()), "", ""
+    for line in lines:
+        fields = line.split()
+        try:
+            point, found = fields[4], fields[fields.index("-") + 1]
+        except (ValueError, IndexError):
+            continue
+        point = _ESCAPE.sub(lambda found: chr(int(found.group(1), 8)), point)
+        inside = point in ("/", place) or place.startswith(f"{point}/")
+        if inside and len(point) >= len(best):  # a later mount hides an earlier one
+            best, kind = point, found
+    return kind
+
+
+def surroundings(log_root: Path) -> Iterator[Finding]:
+    """What keeps a suite from running here: the same checks that `run` refuses on."""
+    for sentence in preflight.check_surroundings(log_root):
+        text, _, remedy = sentence.rpartition("; ")
+        yield problem("surroundings", text, remedy)
+
+
+def access(name: str, folder: Path) -> Iterator[Finding]:
+    """Whether others may write there, and whether its disk has the same time."""
+    if not folder.is_dir():
+        return
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+        skew = os.fstat(file.fileno()).st_mtime - time.time()
+        if abs(skew) > SKEW_SECONDS:
+            yield note(
+                name, f"the disk's clock is {skew:+.0f} s off", "set the file server's clock"
+            )
+    if stat.S_IMODE(folder.stat().st_mode) & 0o022:
+        yield problem(name, f"{folder} can be written by others", f"run `chmod 700 {folder}`")
+
+
+def suites(log_root: Path) -> Iterator[Finding]:
+    """What is in the log root: suites, who works, who died, and whether records can be read."""
+    found = suite.suites(log_root) if log_root.is_dir() else []
+    working: list[str] = []
+    dead: list[str] = []
+    for folder in found:
+        try:
+            warden = suite.read_warden(folder)
+        except suite.SuiteError as error:
+            yield note("suites", str(error), "other suites are listed all the same")
+            continue
+        if warden is not None and warden.state not in ("ended", "lost"):
+            (working if suite.alive(warden) else dead).append(folder.name)
+    if dead:
+        text = f"{len(dead)} suites have lost their warden: {', '.join(dead[:3])}"
+        yield problem("suites", text, "run `workbench ps`: it ends what is left and says so")
+    at_work = f", at work: {', '.join(working[:3])}" if working else ""
+    yield ok("suites", f"{len(found)} in {log_root}{at_work}")
+    yield from records(log_root / "results.jsonl")
+
+
+def records(path: Path) -> Iterator[Finding]:
+    """Whether results.jsonl can be read to its end."""
+    from results.records import store
+
+    if not path.exists():
+        return
+    if path.stat().st_size > 64 * MIB:
+        yield ok("records", f"{path} has {formats.size(path.stat().st_size)}; not read here")
+        return
+    try:
+        lines = store.read(path)
+        count = sum(1 for _ in lines)
+    except (store.NewerSchema, OSError) as error:
+        yield problem("records", str(error), "use the version of the workbench that wrote them")
+        return
+    if lines.trouble:
+        yield note("records", lines.trouble, "nothing to do: whole records are read all the same")
+    else:
+        yield ok("records", f"{count:,} in {path}")
+
+
+def device_locks(folder: Path) -> Iterator[Finding]:
+    """Who holds a device now; a lock ends with its holder, so none of them is stale."""
+    for path in sorted(folder.glob("device-*.lock")) if folder.is_dir() else []:
+        device = path.stem.removeprefix("device-")
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = processes_device_locks.holder(path)
+            yield note("devices", f"{device} is used by {holder}", "new suites queue behind it")
+        except OSError as error:
+            yield problem("devices", f"{path}: {error.strerror}", f"delete {path}")
+
+
+def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Variables that change what programs do here, and would change what is measured."""
+    for name in ("LD_PRELOAD", "CUDA_LAUNCH_BLOCKING", "NCCL_DEBUG"):
+        if environment.get(name):
+            yield note("environment", f"{name} is set", f"unset {name} before measuring")

@@ -1,0 +1,245 @@
+"""Starting one engine, and waiting for it: the pipes, the environment, the status.
+
+The engine gets a session of its own (a Ctrl-C of the terminal never reaches it), an event pipe that
+is not stdout (a library may print what it likes), and the read end of a life pipe that nobody
+writes to: when the warden dies, however, the kernel closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from engines.protocol import RunSpec
+from workbench import paths
+from workbench.processes import gpu_selection, tree
+
+ENGINE_COMMAND: Final = (sys.executable, "-m", "engines.child")
+
+ALLOCATOR: Final = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+ALLOWED: Final = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|VIRTUAL_ENV|CONDA_PREFIX"
+    r"|LD_LIBRARY_PATH|CUDA_.*|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES|NCCL_.*"
+    r"|TORCH_.*|PYTORCH_.*|TRITON_.*|OMP_.*|MKL_.*|OPENBLAS_.*|GOMP_.*|KMP_.*|MALLOC_.*"
+    r"|HF_HOME|HF_HUB_CACHE|HF_HUB_OFFLINE|HF_DATASETS_CACHE|TRANSFORMERS_CACHE"
+    r"|TRANSFORMERS_OFFLINE|TOKENIZERS_PARALLELISM|HUGGINGFACE_HUB_CACHE"
+    r"|PYTHON.*|WORKBENCH_.*|XDG_.*|SSL_CERT_FILE|SSL_CERT_DIR|NVML_STUB_STATE"
+)
+"""What an engine inherits. A list of what may pass, since secrets have no common name."""
+
+SECRET: Final = re.compile(
+    r"(^|_)(TOKENS?|SECRETS?|PASSWORD|PASSWD|CREDENTIALS?|API_?KEYS?)(_|$)", re.IGNORECASE
+)
+"""Never inherited, even where the list above would let it pass."""
+
+OOM_SCORE: Final = 500
+"""The kernel's killer shall take the engine before its warden, which could not say so."""
+
+
+class EngineStartError(RuntimeError):
+    """The engine's process could not be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a process ended. All None: somebody else took the status, so nobody knows."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+@dataclass
+class Engine:
+    """A started engine. `close` gives up the descriptors; it does not stop anything."""
+
+    process: tree.Process
+    pidfd: int
+    event_fd: int
+    t0: float
+    """CLOCK_MONOTONIC at its start; all times of the attempt count from here."""
+    popen: subprocess.Popen[bytes] = field(repr=False)
+    status: Status | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def now(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.t0
+
+    def poll(self) -> Status | None:
+        """Its status if it has ended. Asks for this one process and no other."""
+        if self.status is not None:
+            return self.status
+        try:
+            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            self.status = Status()
+        else:
+            if ended is None:
+                return None
+            exited = ended.si_code == os.CLD_EXITED
+            self.status = Status(
+                code=ended.si_status if exited else None,
+                signal=None if exited else ended.si_status,
+            )
+        self.popen.returncode = -(self.status.signal or 0) or self.status.code or 0
+        return self.status
+
+    def close(self) -> None:
+        """Close the pidfd and the event pipe."""
+        for descriptor in (self.pidfd, self.event_fd):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self.pidfd = self.event_fd = -1
+
+
+def start(
+    command: Sequence[str],
+    run_dir: Path,
+    environment: Mapping[str, str],
+    life_fd: int,
+    pipe_bytes: int,
+) -> Engine:
+    """Start `command RUN_DIR` with `environment` and its two pipes.
+
+    Raises:
+        EngineStartError: no such program, no memory, too many processes.
+    """
+    try:
+        log = open_log(run_dir)
+    except OSError as error:
+        raise EngineStartError(f"{run_dir}/engine.log: {error.strerror}") from error
+    reading, writing = os.pipe()
+    with contextlib.suppress(OSError):  # a user's pipes may be limited; 64 KiB then
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, pipe_bytes)
+    os.set_blocking(reading, False)
+    t0 = time.monotonic()
+    pipes = {"WORKBENCH_EVENT_FD": writing, "WORKBENCH_LIFE_FD": life_fd}
+    own = {name: str(fd) for name, fd in pipes.items()}
+    own |= {"WORKBENCH_T0": repr(t0), "WORKBENCH_PARENT": str(os.getpid())}
+    try:
+        popen = subprocess.Popen(
+            [*command, str(run_dir)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            pass_fds=tuple(pipes.values()), start_new_session=True, env={**environment, **own},
+        )  # fmt: skip
+    except OSError as error:
+        os.close(reading)
+        raise EngineStartError(f"{command[0]} cannot be started: {error.strerror}") from error
+    finally:
+        os.close(writing)
+        os.close(log)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{popen.pid}/oom_score_adj").write_text(str(OOM_SCORE))
+    # Not reaped by anybody yet, so the pid is surely still ours.
+    found = tree.look(popen.pid) or tree.Process(popen.pid, 0, os.getpid(), popen.pid, "Z")
+    return Engine(found, os.pidfd_open(popen.pid), reading, t0, popen)
+
+
+def open_log(run_dir: Path) -> int:
+    """A descriptor of the run's engine.log, for appending."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(run_dir / "engine.log", flags, 0o600)
+
+
+def environment(
+    inherited: Mapping[str, str],
+    spec: RunSpec,
+    token: str,
+    attempt: int,
+    smaller: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """The environment of an engine: what may pass, where our modules are, who it is.
+
+    `smaller`: settings that it has instead of the spec's, after an OOM.
+    """
+    passed = {
+        name: value
+        for name, value in inherited.items()
+        if ALLOWED.fullmatch(name) and not SECRET.search(name)
+    }
+    passed |= paths.module_path(inherited)
+    passed |= {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        tree.TOKEN_NAME: token,
+        "WORKBENCH_ATTEMPT": str(attempt),
+        "WORKBENCH_PARAMS": json.dumps(dict(smaller or {})),
+    }
+    return passed | _allocator(passed) | _visible_devices(spec, passed)
+
+
+def _allocator(variables: Mapping[str, str]) -> dict[str, str]:
+    """torch's allocator in segments that grow: batches of many sizes leave no holes in them.
+
+    Under torch's name of today and that of before 2.9, which 2.15 reads first. A person's own
+    setting, under any name, wins.
+    """
+    if any(name in variables for name in (*ALLOCATOR, "PYTORCH_HIP_ALLOC_CONF")):
+        return {}
+    return dict.fromkeys(ALLOCATOR, "expandable_segments:True")
+
+
+def _visible_devices(spec: RunSpec, variables: Mapping[str, str]) -> dict[str, str]:
+    """What CUDA is told of its GPUs. Indexes that a shell chose keep the shell's order."""
+    if spec.cpu:
+        return {gpu_selection.VISIBLE: ""}
+    if spec.devices:
+        chosen = ",".join(str(device) for device in spec.devices)
+        return {gpu_selection.VISIBLE: chosen, gpu_selection.ORDER: gpu_selection.BY_BUS}
+    if gpu_selection.VISIBLE in variables or gpu_selection.ORDER in variables:
+        return {}
+    return {gpu_selection.ORDER: gpu_selection.BY_BUS}
+
+
+def trim_log(run_dir: Path, limit: int, keep: int = 1 << 20) -> int:
+    """Cut the middle out of an engine.log that is over `limit`; returns the bytes cut.
+
+    The writers append, so they go on after the cut. What they write between the reading and the
+    cutting is lost with the middle.
+    """
+    path = run_dir / "engine.log"
+    try:
+        size = path.stat().st_size
+        if size <= limit:
+            return 0
+        descriptor = open_log(run_dir)
+    except OSError:
+        return 0
+    try:
+        end = os.pread(descriptor, keep, size - keep)
+        cut = size - 2 * keep
+        os.ftruncate(descriptor, keep)
+        os.write(descriptor, f"\n[... {cut} bytes cut out here ...]\n".encode() + end)
+    finally:
+        os.close(descriptor)
+    return cut
+
+
+def log_size(run_dir: Path) -> int:
+    """Bytes of the run's engine.log; 0 if there is none."""
+    try:
+        return (run_dir / "engine.log").stat().st_size
+    except OSError:
+        return 0
+
+
+def tail_log(path: Path, size: int = 4096) -> str:
+    """The last lines of a log as text; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read(size).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""

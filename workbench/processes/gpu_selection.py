@@ -1,0 +1,220 @@
+"""Which GPUs a run may use and which ones it took: CUDA's names for them against NVML's.
+
+The only place that reads CUDA_VISIBLE_DEVICES; locks, telemetry, forecast and doctor ask here. CUDA
+counts GPUs by CUDA_DEVICE_ORDER, NVML by PCI bus: only a UUID means the same GPU to both. The rules
+are those of the CUDA programming guide (environment variables) and of the MIG user guide (device
+enumeration), as torch.cuda reads them too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from engines.protocol import EngineGpu
+from results.records.schema import GpuInfo
+
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+ORDER: Final = "CUDA_DEVICE_ORDER"
+BY_BUS: Final = "PCI_BUS_ID"
+"""The order in which NVML counts."""
+
+BY_SPEED: Final = f"CUDA counts different GPUs by speed without {ORDER}={BY_BUS}"
+SLICED: Final = "how CUDA counts MIG slices is not known; choose one by its UUID"
+
+DEV: Final = Path("/dev")
+WSL_DRIVER: Final = Path("/usr/lib/wsl/lib/libcuda.so.1")
+"""Windows' driver as Linux sees it. Its `/dev/dxg` is there without an NVIDIA GPU too."""
+
+SECONDS: Final = 3.0
+"""How long a driver may take to list its GPUs where no device node says that there are any."""
+SECONDS_WITH_NODES: Final = 10.0
+"""Where a node is there: without persistence mode a driver initialises each card first (up to about
+1 s a card), and a run that does not know its GPUs locks all of them."""
+
+
+NOT_COUNTED: Final = "the driver counts no memory of the run's processes, where torch has some"
+"""Seen with the open kernel module in containers (open-gpu-kernel-modules issue 614)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleGpus:
+    """The GPUs that CUDA may show to a process."""
+
+    gpus: tuple[GpuInfo, ...] = ()
+    """In CUDA's order where `certain`: the first is `cuda:0`. Otherwise every GPU it may be."""
+    certain: bool = True
+    reason: str = ""
+    """Why there are none, or why they are not certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunGpus:
+    """The GPUs that a run computes on, as rows of the sampler's list."""
+
+    indexes: frozenset[int] = frozenset()
+    reason: str = ""
+    """Why no figure of a GPU can be given; empty where `indexes` are there."""
+
+
+def node_count(nodes: Path = DEV) -> int:
+    """How many GPUs have a device node (`/dev/nvidia0`, …); WSL has none for its GPUs."""
+    return len(list(nodes.glob("nvidia[0-9]*")))
+
+
+def may_be_here(nodes: Path = DEV) -> bool:
+    """Whether the kernel offers a GPU, whatever the driver says of it."""
+    return node_count(nodes) > 0 or ((nodes / "dxg").exists() and WSL_DRIVER.exists())
+
+
+def answer_seconds(nodes: Path = DEV) -> float:
+    """How long to wait for a driver to list its GPUs."""
+    return SECONDS_WITH_NODES if may_be_here(nodes) else SECONDS
+
+
+def parse_visible(value: str) -> tuple[int | str, ...]:
+    """The entries of CUDA_VISIBLE_DEVICES up to the first that is none: indexes and UUIDs.
+
+    `0,-1,1` is (0,); a repeated entry hides everything.
+    """
+    entries: list[int | str] = []
+    for part in value.split(","):
+        name = part.strip()
+        number = re.match(r"\+?[0-9]+", name)  # CUDA reads indexes as C's strtoul does
+        if number is None and not name.startswith(("GPU-", "MIG-")):
+            break
+        entries.append(int(number[0]) if number else name)
+    return tuple(entries) if len(set(entries)) == len(entries) else ()
+
+
+def hides_all(variables: Mapping[str, str]) -> bool:
+    """Whether the environment leaves CUDA without any GPU."""
+    value = variables.get(VISIBLE)
+    return value is not None and not parse_visible(value)
+
+
+def sees_gpu(
+    devices: Sequence[int], variables: Mapping[str, str], *, cpu: bool, nodes: Path = DEV
+) -> bool:
+    """Whether an engine may find a GPU, from device nodes and environment alone."""
+    if cpu or devices:
+        return not cpu
+    return not hides_all(variables) and may_be_here(nodes)
+
+
+def resolve(
+    devices: Sequence[int],
+    variables: Mapping[str, str],
+    gpus: Sequence[GpuInfo],
+    *,
+    cpu: bool = False,
+) -> VisibleGpus:
+    """The GPUs that CUDA shows to an engine with this environment.
+
+    `devices`: indexes of a plan, in PCI order; they go before the environment's. `gpus`: the
+    sampler's list, complete.
+    """
+    if cpu:
+        return VisibleGpus(reason="the run computes on the CPU, as asked")
+    usable = [gpu for gpu in gpus if gpu.usable]
+    value = variables.get(VISIBLE)
+    sliced = any(gpu.parent_uuid for gpu in gpus)
+    if devices:
+        return _unordered(usable, SLICED) if sliced else _first_slices(_at(devices, gpus), gpus)
+    if value is None:
+        order = variables.get(ORDER, BY_BUS)
+        every = _first_slices(usable, gpus)
+        return every if order == BY_BUS or len(every.gpus) < 2 else _unordered(every.gpus, BY_SPEED)
+    entries = parse_visible(value)
+    if not entries:
+        return VisibleGpus(reason=f"{VISIBLE} hides every GPU")
+    if any(isinstance(entry, int) for entry in entries):
+        if sliced:
+            return _unordered(usable, SLICED)
+        if variables.get(ORDER) != BY_BUS and len({gpu.name for gpu in usable}) > 1:
+            return _unordered(usable, BY_SPEED)
+    return _first_slices(_at(entries, gpus), gpus)
+
+
+def _at(entries: Iterable[int | str], gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
+    """The GPUs of these entries; CUDA stops at the first that fits none, or more than one."""
+    rows: list[GpuInfo] = []
+    for entry in entries:
+        fits = _of_index(entry, gpus) if isinstance(entry, int) else _of_uuid(entry, gpus)
+        if not fits:
+            break
+        rows += [gpu for gpu in fits if gpu.usable]
+    return rows
+
+
+def _of_index(index: int, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
+    """The card of this PCI order, or its slices."""
+    return [gpu for gpu in gpus if gpu.card == index]
+
+
+def _of_uuid(name: str, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
+    """The one GPU whose UUID begins so; a divided card's own UUID stands for its slices."""
+    fits = [gpu for gpu in gpus if gpu.uuid.startswith(name)]
+    parents = {gpu.parent_uuid for gpu in gpus if gpu.parent_uuid.startswith(name)}
+    if len(fits) + len(parents) != 1:
+        return []
+    return fits or [gpu for gpu in gpus if gpu.parent_uuid in parents]
+
+
+def _first_slices(gpus: Sequence[GpuInfo], every: Sequence[GpuInfo]) -> VisibleGpus:
+    """CUDA shows one MIG slice at most, and no whole card beside it."""
+    slices = tuple(gpu for gpu in gpus if gpu.parent_uuid)
+    if not gpus:
+        return VisibleGpus(
+            reason="CUDA is shown no GPU that NVML lists" if every else "no GPU here"
+        )
+    if len(slices) > 1:
+        return VisibleGpus(slices, False, f"CUDA takes one of {len(slices)} MIG slices")
+    return VisibleGpus(slices or tuple(gpus))
+
+
+def _unordered(gpus: Sequence[GpuInfo], reason: str) -> VisibleGpus:
+    return VisibleGpus(tuple(gpus), certain=False, reason=reason)
+
+
+def match_engine(
+    named: Sequence[EngineGpu], visible: VisibleGpus, gpus: Sequence[GpuInfo]
+) -> RunGpus:
+    """The rows of the GPUs that an engine named. All or none: a part of a run's memory is no peak.
+
+    Args:
+        named: the engine's GPUs, at least one.
+        visible: what `resolve` said of its environment.
+        gpus: the sampler's list.
+    """
+    rows: set[int] = set()
+    for gpu in named:
+        fits = _matches(gpu, gpus)
+        if len(fits) > 1:  # CUDA gave the UUID of a divided card
+            shown = {shown.index for shown in visible.gpus}
+            fits = [fit for fit in fits if fit.index in shown]
+        name = gpu.uuid or gpu.pci_bus_id or "without UUID"
+        if not fits:
+            return RunGpus(reason=f"NVML lists no GPU {name}, which the engine uses")
+        if len(fits) > 1:
+            return RunGpus(reason=f"GPU {name} has {len(fits)} MIG slices; which one is not known")
+        rows.add(fits[0].index)
+    return RunGpus(frozenset(rows))
+
+
+def _matches(named: EngineGpu, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
+    usable = [gpu for gpu in gpus if gpu.usable]
+    if named.uuid:
+        key = _digits(named.uuid)
+        exact = [gpu for gpu in usable if _digits(gpu.uuid) == key]
+        return exact or [gpu for gpu in usable if _digits(gpu.parent_uuid) == key]
+    bus = named.pci_bus_id.lower()
+    return [gpu for gpu in usable if bus and gpu.pci_bus_id.lower() == bus]
+
+
+def _digits(uuid: str) -> str:
+    """A UUID without NVML's prefix, which torch leaves out."""
+    return uuid.lower().removeprefix("mig-").removeprefix("gpu-")

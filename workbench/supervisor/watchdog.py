@@ -1,0 +1,139 @@
+"""Does the engine still move, and does it say too much? Two small meters on its messages.
+
+Liveness is not progress: a heartbeat may come from a thread while the work hangs. Only what stands
+for work done counts.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from engines import protocol
+from engines.protocol import Message
+from workbench.processes import tree
+from workbench.processes.limits import PHASE_SHARES, Limits
+
+IDLE_TALK: Final = frozenset({"notice", "hello"})
+
+
+class Silence:
+    """How long nothing has been done. Times are CLOCK_MONOTONIC."""
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._since = now
+        self._phase = ""
+        self._noted = self._suspended = False
+        self._mark: object = None
+        self._steps: deque[float] = deque(maxlen=50)
+
+    def heard(self, message: Message, now: float) -> None:
+        """Take a message into account."""
+        if isinstance(message, protocol.Phase):
+            self._phase = message.name
+        if isinstance(message, protocol.Step) and message.count:
+            self._steps.append(max(message.step_seconds, default=message.seconds / message.count))
+        if not self._advances(message):
+            return
+        self._since, self._noted = now, False
+        self._suspended = False
+
+    def _advances(self, message: Message) -> bool:
+        match message:
+            case protocol.Progress() | protocol.Step():
+                mark = (message.done, message.total) if message.kind == "progress" else message.step
+                moved, self._mark = mark != self._mark, mark
+                return moved
+            case protocol.Unknown():
+                return False
+            case _:
+                return getattr(message, "kind", "") not in IDLE_TALK
+
+    def seconds(self, now: float) -> float:
+        """Since the last sign of work."""
+        return now - self._since
+
+    def newly_stalled(self, now: float) -> bool:
+        """True once for each silence that is longer than the phase allows."""
+        budget = self._limits.stall_seconds * PHASE_SHARES.get(self._phase, 1.0)
+        if self._phase == "train" and self._steps:
+            budget = max(self._limits.stall_step_seconds, 20 * max(self._steps))
+        budget = min(budget, self._hang_seconds)
+        if self._noted or self.seconds(now) < budget:
+            return False
+        self._noted = True
+        return True
+
+    def newly_suspended(self, now: float) -> bool:
+        """The engine was stopped by a signal, which is no hang; true once until it moves again."""
+        self._since = now
+        first, self._suspended = not self._suspended, True
+        return first
+
+    def hung(self, now: float) -> bool:
+        """True when nobody should wait any longer; its stacks were asked for a look before."""
+        return self._noted and self.seconds(now) >= self._hang_seconds
+
+    @property
+    def _hang_seconds(self) -> float:
+        return self._limits.hang_seconds * PHASE_SHARES.get(self._phase, 1.0)
+
+    def dump_stacks(self, process: tree.Process) -> bool:
+        """Have the engine write its stacks to engine.log; only if it listens to SIGUSR1.
+
+        Without a handler the signal would kill it.
+        """
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:
+            return False
+        caught = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+        listens = int(caught.split()[-1], 16) >> (signal.SIGUSR1 - 1) & 1
+        return bool(listens) and tree.send(process, signal.SIGUSR1)
+
+
+def boot_gap() -> float:
+    """Seconds that this machine has slept since it was started: one clock counts them, one not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+
+
+class Sleep:
+    """Notices that the machine slept: a laptop's lid, a paused virtual machine."""
+
+    LEAST_SECONDS: Final = 1.0
+
+    def __init__(self, gap: Callable[[], float] = boot_gap) -> None:
+        self._gap = gap
+        self._before = gap()
+
+    def slept(self) -> float:
+        """Seconds slept since the last call, 0 if not longer than a second."""
+        now = self._gap()
+        seconds = now - self._before
+        if seconds < self.LEAST_SECONDS:
+            return 0.0
+        self._before = now
+        return seconds
+
+
+class RateLimit:
+    """At most so many a second, with a second's worth in stock."""
+
+    def __init__(self, per_second: int) -> None:
+        self._rate = per_second
+        self._stock = float(per_second)
+        self._last = 0.0
+
+    def allows(self, now: float) -> bool:
+        """Whether one more may pass."""
+        self._stock = min(float(self._rate), self._stock + (now - self._last) * self._rate)
+        self._last = now
+        if self._stock < 1:
+            return False
+        self._stock -= 1
+        return True

@@ -1,0 +1,270 @@
+"""All that a plan can be made of, read once into frozen rows.
+
+Runs in a thread after the first frame: importing pydantic and reading the catalogues takes longer
+than a frame may. Nothing outside this module asks the other rooms what they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from workbench.tui.view_models import form_fields
+from workbench.tui.view_models.form_fields import Setting
+
+PLANNED: Final = ("train", "evaluate", "infer")
+"""Tasks that a person chooses; the others belong to costing runs and folds."""
+TASK_ABOUT: Final = (
+    "train: also goes on with a trained model (run:…); evaluate: metrics; infer: predictions alone"
+)
+FIRST: Final = "demo"
+"""The preset that the screen starts with: it runs anywhere, in minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetEntry:
+    """One subset of the catalogue."""
+
+    name: str
+    title: str = ""
+    rows: int | None = None
+    corpus_rows: int | None = None
+    built: bool = False
+    license: str = ""
+    problem: str = ""
+    """Why it cannot be used here; empty: it can."""
+    form: str = ""
+    """Of its records: says which engine it is for. Empty: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model of the catalogue."""
+
+    name: str
+    summary: str = ""
+    engines: tuple[str, ...] = ()
+    """Engines that it is for; empty: all."""
+    problem: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Defaults that it brings; they lie over the engine's and under the plan's."""
+    trained: bool = False
+    """A run of the log root trained it; `summary` says on what and how well."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEntry:
+    """One engine and its settings."""
+
+    name: str
+    summary: str = ""
+    tasks: tuple[str, ...] = ()
+    needs_data: bool = True
+    form: str = ""
+    """Of the records that it works on; empty: any."""
+    settings: tuple[form_fields.Setting, ...] = ()
+
+    @property
+    def task_settings(self) -> tuple[Setting, ...]:
+        """The task as a setting, where there is a choice."""
+        choices = tuple(task for task in self.tasks if task in PLANNED)
+        if len(choices) < 2:
+            return ()
+        return (Setting("task", "choice", choices[0], about=TASK_ABOUT, choices=choices),)
+
+
+@dataclass(frozen=True, slots=True)
+class PresetEntry:
+    """A plan to start from."""
+
+    name: str
+    about: str
+    table: Mapping[str, Any]
+    expected: str = ""
+    """What a document expects of it: time and accuracy; empty: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Everything, and what of it could not be read."""
+
+    engines: tuple[EngineEntry, ...] = ()
+    subsets: tuple[SubsetEntry, ...] = ()
+    models: tuple[ModelEntry, ...] = ()
+    presets: tuple[PresetEntry, ...] = ()
+    suite: tuple[form_fields.Setting, ...] = ()
+    """Settings of the plan itself: name, seeds, repeats, devices, label."""
+    problems: tuple[str, ...] = ()
+
+    def brought(self, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+        """Setting -> model -> the default that this model brings, for the models given."""
+        found: dict[str, dict[str, Any]] = {}
+        for entry in self.models:
+            if entry.name in models:
+                for name, value in entry.settings.items():
+                    found.setdefault(name, {})[entry.name] = value
+        return found
+
+    def is_for(self, subset: SubsetEntry, engine: str) -> bool:
+        """Whether the engine works on records such as this subset has."""
+        entry = self.engine(engine)
+        forms = (subset.form, entry.form if entry else "")
+        return "" in forms or len(set(forms)) == 1
+
+    def engine(self, name: str) -> EngineEntry | None:
+        """The engine of that name."""
+        return next((e for e in self.engines if e.name == name), None)
+
+
+SUITE_ABOUT: Final = {
+    "name": "Name of the suite: small letters, digits and hyphens",
+    "seeds": "Seeds, with commas between; every run is made once with each",
+    "repeats": "How often everything is repeated, to see the noise between runs",
+    "devices": "GPU indexes that the runs may see; empty: whatever the environment shows",
+    "cpu": "Compute on the CPU: every GPU is hidden from the runs",
+    "label": "Name of the experiment, as tables show it",
+    "cost_probe": "Costing run: train so many steps (200, say) and forecast; empty: train it all",
+    "until": "Costing run: stop when the forecast is as sure as this, ±2% or 0.02",
+}
+"""Settings of the plan itself that the form offers, with their sentences."""
+
+
+def read(cache_root: Path, log_root: Path) -> Catalogue:
+    """Read all catalogues. What is broken is named in `problems`; the rest is still there."""
+    from workbench.planning import plan
+
+    problems: list[str] = []
+    form = {s.name: s for s in form_fields.of_schema(plan.SuitePlan.model_json_schema())}
+    return Catalogue(
+        engines=_engines(problems),
+        subsets=subsets(cache_root, problems),
+        models=(*_models(problems), *trained_models(log_root)),
+        presets=_presets(cache_root, problems),
+        suite=tuple(
+            replace(form[name], about=about) for name, about in SUITE_ABOUT.items() if name in form
+        ),
+        problems=tuple(problems),
+    )
+
+
+def _engines(problems: list[str]) -> tuple[EngineEntry, ...]:
+    from engines import catalog
+    from results.text.sanitize import clean_line
+
+    found = []
+    for name in catalog.names():
+        try:
+            engine = catalog.load(name)
+            form = form_fields.of_schema(engine.Params.model_json_schema())
+        except Exception as error:
+            problems.append(f"engine {name}: {error}")
+            continue
+        summary = clean_line(engine.SUMMARY)
+        tasks, needs = tuple(engine.TASKS), bool(engine.NEEDS)
+        found.append(EngineEntry(name, summary, tasks, needs, engine.FORM, form))
+    return tuple(found)
+
+
+def subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
+    """Every subset; what cannot be read is named in `problems`."""
+    from datasets_mm import catalog
+    from results.text.sanitize import clean_line
+
+    found = []
+    for name in _names(catalog.names, problems):
+        try:
+            row = catalog.summary(name, cache_root)
+            problem = catalog.problem(name, None) or ""
+        except Exception as error:
+            found.append(SubsetEntry(clean_line(name), problem=clean_line(str(error))))
+            continue
+        rows = row.rows if row.rows is not None else row.expected_rows
+        found.append(
+            SubsetEntry(
+                clean_line(name),
+                clean_line(row.title),
+                rows,
+                row.corpus_rows,
+                row.built,
+                clean_line(", ".join(row.license)),
+                "" if row.built else clean_line(problem),
+                row.form,
+            )
+        )
+    return tuple(found)
+
+
+def _models(problems: list[str]) -> tuple[ModelEntry, ...]:
+    from engines import model_catalog
+    from results.text.sanitize import clean_line
+
+    found = []
+    for name in _names(model_catalog.names, problems):
+        try:
+            entry = model_catalog.load(name)
+            problem = model_catalog.problem(entry) or ""
+        except Exception as error:
+            found.append(ModelEntry(clean_line(name), problem=clean_line(str(error))))
+            continue
+        summary = clean_line(entry.title)
+        found.append(
+            ModelEntry(
+                clean_line(name), summary, tuple(entry.engines), clean_line(problem), entry.settings
+            )
+        )
+    return tuple(found)
+
+
+def trained_models(log_root: Path) -> tuple[ModelEntry, ...]:
+    """The models that runs of this log root have trained, the latest suites first."""
+    from results.text.sanitize import clean_line
+    from workbench.suites import trained_runs
+
+    found = []
+    for run in trained_runs.listed(log_root):
+        metric = run.metric
+        score = f"{metric.name} {metric.value:.3f} on {metric.split}" if metric else "no metric"
+        parts = (f"{run.engine}, {run.subset}", score, f"base {run.base_model}", run.suite)
+        found.append(
+            ModelEntry(
+                run.name, clean_line(" · ".join(parts)), (run.engine,), clean_line(run.problem),
+                run.settings, trained=True,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _presets(cache_root: Path, problems: list[str]) -> tuple[PresetEntry, ...]:
+    from results.text.sanitize import clean_line
+    from workbench.memory_estimate import expectations
+    from workbench.planning import plan
+
+    found = []
+    try:
+        files = plan.preset_files()
+    except plan.PlanError as error:
+        problems += error.problems
+        files = {}
+    for name in files:
+        try:
+            asked = plan.preset(name)
+        except plan.PlanError as error:
+            problems += error.problems
+            continue
+        table = asked.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        brief = "; ".join(one.brief() for one in expectations.of_plan(asked, cache_root))
+        found.append(PresetEntry(clean_line(name), clean_line(asked.about), table, brief))
+    return tuple(sorted(found, key=lambda p: p.name != FIRST))
+
+
+def _names(ask: Any, problems: list[str]) -> list[str]:
+    """The names of a catalogue; none, and a problem, when it cannot be read at all."""
+    from results.text.sanitize import clean_line
+
+    try:
+        return list(ask())
+    except Exception as error:
+        problems.append(clean_line(str(error)))
+        return []

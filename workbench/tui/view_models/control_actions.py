@@ -1,0 +1,121 @@
+"""What can be asked of a warden, in words that say what will happen. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from workbench.suites.state import RunView, SuiteState
+
+Do = Literal["stop", "skip", "cancel", "hold", "continue", "resume"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question to confirm, or why there is nothing to ask."""
+
+    do: Do
+    title: str = ""
+    what: str = ""
+    yes: str = ""
+    told: str = ""
+    """What is said once the warden has been told."""
+    run: str | None = None
+    refusal: str = ""
+
+
+def question(do: Do, suite: SuiteState, view: RunView | None) -> Question:
+    """The question for a key that was pressed."""
+    if do == "resume":
+        return _resume(suite)
+    if suite.warden == "lost":
+        return Question(do, refusal="Nobody is there to ask: the warden of this suite is gone.")
+    if suite.ended:
+        return Question(do, refusal="This suite has ended.")
+    if suite.warden == "stopping" and do != "stop":
+        return Question(do, refusal="This suite is being stopped already.")
+    match do:
+        case "stop":
+            return _stop(suite)
+        case "skip":
+            return _skip(suite)
+        case "cancel":
+            return _cancel(view)
+        case _:
+            return _hold(suite)
+
+
+def _resume(suite: SuiteState) -> Question:
+    from workbench.suites.state import unfinished
+
+    if not suite.ended:
+        return Question("resume", refusal="This suite is at work; s stops it.")
+    left = sum(unfinished(view.state) for view in suite.runs)
+    if not left and not suite.to_come:
+        return Question("resume", refusal="All runs of this suite are completed or were skipped.")
+    runs = "1 run starts" if left == 1 else f"{left} runs start"
+    what = f"{runs} again, from the last checkpoint where there is one. Completed runs are kept."
+    if suite.to_come:
+        trials = "1 trial" if suite.to_come == 1 else f"{suite.to_come} trials"
+        what = f"The search goes on with {trials}. {what if left else 'Completed ones are kept.'}"
+    return Question("resume", f"Resume {suite.name}?", what, "Go on with it", "The suite goes on.")
+
+
+def _stop(suite: SuiteState) -> Question:
+    waiting = sum(r.state.status == "queued" for r in suite.runs)
+    to_come = f" The search keeps {suite.to_come} trials for later." if suite.to_come else ""
+    what = "The run at work finishes its step, writes a checkpoint and ends as stopped."
+    if suite.current is None:
+        what = "No run is at work."
+    if waiting:
+        runs = "1 queued run is" if waiting == 1 else f"{waiting} queued runs are"
+        what += f" {runs} not started."
+    what += to_come
+    return Question("stop", f"Stop {suite.name}?", what, "Stop the suite", "The suite is stopping.")
+
+
+def _skip(suite: SuiteState) -> Question:
+    view = suite.current
+    if view is None:
+        return Question("skip", refusal="No run is at work; c cancels a queued one.")
+    return Question(
+        "skip",
+        f"Skip {view.spec.run_id}?",
+        "It finishes its step, writes a checkpoint and ends as skipped. The next run starts.",
+        "Skip this run",
+        f"{view.spec.run_id} is being skipped.",
+        view.spec.run_id,
+    )
+
+
+def _cancel(view: RunView | None) -> Question:
+    if view is None or view.state.status != "queued":
+        refusal = "Only a queued run can be cancelled; k skips the one at work."
+        return Question("cancel", refusal=refusal)
+    return Question(
+        "cancel",
+        f"Cancel {view.spec.run_id}?",
+        "It will not be started and its record says stopped. The other runs stay as they are.",
+        "Cancel this run",
+        f"{view.spec.run_id} is cancelled.",
+        view.spec.run_id,
+    )
+
+
+def _hold(suite: SuiteState) -> Question:
+    if suite.warden == "holding":
+        return Question(
+            "continue",
+            f"Go on with {suite.name}?",
+            "The next queued run starts.",
+            "Go on",
+            "The suite goes on.",
+        )
+    return Question(
+        "hold",
+        f"Hold {suite.name}?",
+        "The run at work goes on to its end; no further run starts until you press h again.",
+        "Hold the suite",
+        "The suite is held after the run at work.",
+    )

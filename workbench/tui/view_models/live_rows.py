@@ -1,0 +1,292 @@
+"""The Live screen's states as rows, series and sentences. Pure: `RunState` in, text out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from results.text import formats
+from results.text.sanitize import clean_line
+from workbench.planning import folds
+from workbench.suites import oom_retry, run_summary
+from workbench.tui.view_models import quantities as q
+from workbench.tui.view_models.cells import Cell, CellLike, Column, Row, Series
+
+if TYPE_CHECKING:
+    from engines.protocol import RunSpec
+    from workbench.suites.state import RunState, RunView, SuiteState
+
+QUEUE: Final = (
+    Column("mark", "", 1, rank=0),
+    Column("subset", "subset", 15, grow=14, rank=0),
+    Column("model", "model", 13, grow=14, rank=0),
+    Column("seed", "seed", 5, right=True, rank=2),
+    Column("state", "state", 15, grow=8, rank=0),
+    Column("step", "step", 7, right=True, rank=5),
+    Column("loss", "loss", 8, right=True, rank=1),
+    Column("r1", "r@1", 6, right=True, rank=4),
+    Column("time", "step time", 9, right=True, rank=3),
+    Column("rate", "samples/s", 9, right=True, rank=6),
+    Column("rss", "RSS", 8, right=True, rank=7),
+    Column("vram", "VRAM", 8, right=True, rank=8),
+    Column("left", "time", 7, right=True, rank=2),
+)
+METRICS: Final = (
+    Column("name", "metric", 17, grow=10, rank=0),
+    Column("value", "value", 7, right=True, rank=0),
+    Column("interval", "95 %", 15, right=True, rank=2),
+    Column("n", "n", 6, right=True, rank=3),
+    Column("split", "on", 10, grow=16, rank=1),
+)
+GLYPHS: Final = {
+    "queued": Cell("◌", "dim"),
+    "starting": Cell("●", "accent"),
+    "running": Cell("●", "accent"),
+    "completed": Cell("✓", ""),
+    "skipped": Cell("–", "dim"),
+    "pruned": Cell("✂", "dim"),
+    "stopped": Cell("■", "dim"),
+}
+SUITE_WORDS: Final = {
+    "starting": "starting",
+    "queued": "waiting for its device",
+    "running": "running",
+    "holding": "holding: no new run starts",
+    "stopping": "stopping",
+    "ended": "ended",
+    "lost": "warden lost",
+}
+
+
+def queue(state: SuiteState) -> tuple[list[Row], list[str]]:
+    """One row a run."""
+    specs = [view.spec for view in state.runs]
+    told = run_summary.apart(specs, seeds=False)
+    rows = [_run_row(view, part) for view, part in zip(state.runs, told, strict=True)]
+    return rows, [spec.run_id for spec in specs]
+
+
+def _run_row(view: RunView, told: str) -> Row:
+    run, spec = view.state, view.spec
+    key = run.cause or run.status
+    last, sample = run.last, run.sample
+    rate = run.timed_samples / run.timed_seconds if run.timed_seconds else None
+    vram = [g.used for g in sample.gpus if g.used is not None] if sample else []
+    tone = "strong" if run.status in ("starting", "running") else ""
+    return (
+        GLYPHS.get(key, Cell("✗", "error")),
+        Cell(clean_line(" ".join(filter(None, (told, _subject(spec)))), 80), tone),
+        Cell(clean_line(spec.model, 80), tone),
+        Cell(str(spec.seed), "dim"),
+        status(run),
+        q.count(run.step) if run.step else "",
+        q.number(last.loss) if last else "",
+        q.score(last.metrics["r@1"]) if last and "r@1" in last.metrics else "",
+        q.duration(run.step_seconds) if run.step_seconds else "",
+        q.rate(rate) if rate else "",
+        q.size(sample.rss_tree) if sample and sample.rss_tree is not None else "",
+        q.size(sum(vram)) if vram else "",
+        _time(run),
+    )
+
+
+def _subject(spec: RunSpec) -> str:
+    """What tells the run from those beside it: its subset and fold, or the settings of a trial."""
+    if spec.trial:
+        return formats.settings(spec.trial.settings)
+    return " ".join(part for part in (folds.words(spec), spec.subset) if part)
+
+
+def status(run: RunState) -> CellLike:
+    """What a run does now, in a word or two."""
+    if run.status == "ended":
+        tone = "error" if _is_bad(run) else "" if run.cause == "completed" else "dim"
+        return Cell(run.cause, tone)
+    if run.status != "running":
+        return Cell(run.status, "dim" if run.status == "queued" else "")
+    share = f" {run.fraction:.0%}" if run.fraction is not None else ""
+    return f"{run.phase or 'running'}{share}"
+
+
+def _time(run: RunState) -> CellLike:
+    if run.eta_seconds is not None:
+        return f"-{q.clock(run.eta_seconds)}"
+    return q.clock(run.t) if run.status != "queued" else ""
+
+
+def short_name(suite: str) -> str:
+    """`weekly-m2kr-1a2b` of `20261121-091412-weekly-m2kr-1a2b`: the list has the time."""
+    parts = suite.split("-", 2)
+    stamped = len(parts) == 3 and all(p.isdigit() for p in parts[:2])
+    return clean_line(parts[2] if stamped else suite, 60)
+
+
+def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
+    """Left and right part of the line about the suite."""
+    ended = sum(r.state.status == "ended" for r in state.runs)
+    failed = sum(_is_bad(r.state) for r in state.runs)
+    unit = state.unit.removesuffix("s") if state.total == 1 else state.unit
+    done = f"{ended} of {state.total} {unit} done"
+    parts = [SUITE_WORDS.get(state.warden, state.warden), done]
+    parts += [f"{failed} failed"] if failed else []
+    if state.detail and state.warden != "running":  # then it names the run, which is shown
+        parts.append(clean_line(state.detail))
+    right = ""
+    if state.started_wall is not None:
+        ends = [r.state.ended_wall for r in state.runs if r.state.ended_wall is not None]
+        until = max(ends, default=state.started_wall) if state.ended else now
+        right = q.clock(until - state.started_wall)
+    return " · ".join(parts), right
+
+
+def title(view: RunView) -> str:
+    """The run in one line."""
+    spec = view.spec
+    parts = [clean_line(spec.subset, 80), clean_line(spec.model, 80), spec.engine]
+    parts += [part] if (part := folds.words(spec)) else []
+    parts.append(f"seed {spec.seed}")
+    parts += [f"repeat {spec.repeat + 1}"] if spec.repeat else []
+    parts += [f"attempt {view.state.attempt}"] if view.state.attempt > 1 else []
+    parts += [clean_line(spec.label, 40)] if spec.label else []
+    return " · ".join(parts)
+
+
+def progress(run: RunState) -> tuple[str, float | None, str, bool]:
+    """Word before the bar, its fraction, words after it, and whether they are a complaint."""
+    if run.status == "queued":
+        return "queued", None, "waits for the runs before it", False
+    if run.status == "ended":
+        return _ended(run)
+    word = run.phase or run.status
+    if run.phase in ("train", "warmup") and run.plan and run.plan.steps:
+        after = f"{run.step:,} / {run.last_step:,} steps"
+        if run.eta_seconds is not None:
+            after += f"   {q.clock(run.eta_seconds)} left"
+        return word, run.fraction, after, False
+    if run.progress and run.progress.total:
+        done = f"{run.progress.done:,} / {run.progress.total:,} {clean_line(run.progress.unit)}"
+        return word, run.fraction, done, False
+    detail = clean_line(run.phases[-1].detail) if run.phases else ""
+    return word, None, detail or f"since {q.clock(_phase_seconds(run))}", False
+
+
+def _ended(run: RunState) -> tuple[str, float | None, str, bool]:
+    after = f"after {q.clock(run.t)}"
+    if run.cause != "completed":
+        after += f" in {run.phase}" if run.phase else ""
+        after += f" at step {run.step:,}" if run.step else ""
+    return run.cause, None, after, _is_bad(run)
+
+
+def why(run: RunState) -> str:
+    """The sentence about a run that did not do what it should; empty for all others."""
+    if not _is_bad(run):
+        return ""
+    said = (run.failed.error if run.failed else "") or (run.end.detail if run.end else "")
+    return clean_line(said)
+
+
+def _is_bad(run: RunState) -> bool:
+    from workbench.suites.state import GOOD
+
+    return run.status == "ended" and run.cause not in GOOD
+
+
+def _phase_seconds(run: RunState) -> float:
+    return run.t - run.phases[-1].start if run.phases else 0.0
+
+
+def facts(run: RunState) -> str:
+    """A quiet line of numbers about the run."""
+    parts = []
+    if run.step_seconds:
+        parts.append(f"{q.duration(run.step_seconds)} a step")
+    if run.timed_seconds and run.timed_samples:
+        parts.append(f"{q.rate(run.timed_samples / run.timed_seconds)} samples/s")
+    if run.last and run.last.data_wait is not None and run.last.seconds:
+        parts.append(f"{q.share(run.last.data_wait / run.last.seconds)} waiting for data")
+    if run.last:
+        parts.append(f"lr {q.number(run.last.lr)}")
+    if run.plan:
+        parts.append(f"batch {oom_retry.batch_words(run)}")
+    if run.plan and run.plan.parameters:
+        parts.append(f"{run.plan.parameters / 1e6:,.1f} M parameters")
+    if run.hello and run.hello.device:
+        parts.append(clean_line(run.hello.device, 40))
+    return " · ".join(parts)
+
+
+def series(run: RunState | None) -> dict[str, Series]:
+    """What the charts show, by their ids."""
+    memory, label = _memory(run)
+    why = "" if run is None or not run.sample else run.sample.gpu_reason
+    use = _first_gpu(run, "gpu_utilisation")
+    steps = f"step 1 … {run.step:,}" if run and run.step else ""
+    seconds = f"0 … {q.clock(run.t)}" if run and run.t else ""
+    return {
+        "loss": _series(run, "loss", "loss", q.number, steps),
+        "step": _series(run, "step_seconds", "step time", q.duration, steps),
+        "memory": _series(run, memory, label, q.size, seconds),
+        "cpu": _series(run, "cpu", "CPU of one core", q.percent, seconds),
+        "r1": _series(run, "r@1", "r@1 in the batch", q.score, steps),
+        "gpu": _series(run, use, "GPU use", q.percent, seconds, clean_line(why) or "no GPU"),
+    }
+
+
+def _first_gpu(run: RunState | None, name: str) -> str:
+    """The curve of this name of the first GPU that the run is shown; empty: there is none."""
+    curves = sorted(run.curves) if run else []
+    return next((curve for curve in curves if curve.startswith(f"{name}[")), "")
+
+
+def _memory(run: RunState | None) -> tuple[str, str]:
+    """The memory curve that matters: the run's own VRAM, the device's, else resident memory."""
+    for prefix, label in (("vram_process", "VRAM"), ("vram_device", "all VRAM")):
+        if name := _first_gpu(run, prefix):
+            return name, f"{label}, GPU {name.partition('[')[2].rstrip(']')}"
+    return "rss_tree", "RSS of the run"
+
+
+def _series(
+    run: RunState | None, name: str, label: str, write: q.Write, axis: str, reason: str = ""
+) -> Series:
+    curve = run.curves.get(name) if run else None
+    if curve is None or curve.last is None:
+        waiting = run is None or run.status != "ended"
+        return Series(label, reason=reason or ("no data yet" if waiting else "not measured"))
+    points = curve.points
+    if points[-1:] != (curve.last,):
+        points = (*points, curve.last)
+    return Series(label, points, curve.last[1], write, axis)
+
+
+def metrics(run: RunState | None) -> list[Row]:
+    """The measured qualities, newest evaluation last."""
+    rows: list[Row] = []
+    for metric in run.metrics if run else ():
+        interval = ""
+        if metric.low is not None and metric.high is not None:
+            interval = f"{q.score(metric.low)}–{q.score(metric.high)}"
+        rows.append(
+            (
+                clean_line(metric.name, 60),
+                Cell(q.score(metric.value), "strong"),
+                Cell(interval, "dim"),
+                Cell(q.count(metric.n), "dim"),
+                Cell(clean_line(metric.split, 60), "dim"),
+            )
+        )
+    return rows
+
+
+def notices(run: RunState | None) -> str:
+    """What a person should know of a run, in one line: the newest notice."""
+    if run is None or not run.notices:
+        return ""
+    newest = run.notices[-1]
+    others = len(run.notice_counts) - 1
+    more = (
+        f"  (and {others} more {'kind' if others == 1 else 'kinds'} of notice)"
+        if others > 0
+        else ""
+    )
+    return f"{clean_line(newest.text, 300)}{more}"

@@ -1,0 +1,113 @@
+"""Line charts out of text. Pure: numbers in, lines of characters out.
+
+Own because it is small and everything else was worse: `textual-plotext` stands still since 2024 and
+pins plotext below 6, and neither draws less than a dozen lines well. One cell of braille holds
+2 x 4 dots, so a chart of 24 x 4 cells shows 48 x 16 points.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Final
+
+from workbench.tui.view_models.cells import Points
+
+_DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""Bit of a dot by its row from the top and its column: the order of Unicode's braille block."""
+
+_EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
+
+
+def bounds(points: Points) -> tuple[float, float] | None:
+    """Smallest and largest finite y; None when there is none."""
+    finite = [y for _, y in points if math.isfinite(y)]
+    return (min(finite), max(finite)) if finite else None
+
+
+def lines(points: Points, width: int, height: int) -> list[str]:
+    """The curve as `height` lines of `width` braille cells; blank where there is nothing.
+
+    A gap in the curve (a NaN) stays a gap: what was not finite is not joined.
+    """
+    columns = _columns(points, width * 2)
+    grid = [[0] * width for _ in range(height)]
+    span = bounds([(0.0, y) for y in columns if y is not None])
+    if span is None:
+        return [" " * width] * height
+    top = height * 4 - 1
+    before: int | None = None
+    for x, y in enumerate(columns):
+        if y is None:
+            before = None
+            continue
+        row = _row(y, span, top)
+        for dot in _between(before, row):
+            grid[dot // 4][x // 2] |= _DOTS[dot % 4][x % 2]
+        before = row
+    return ["".join(chr(0x2800 + c) if c else " " for c in line) for line in grid]
+
+
+def bars(points: Points, width: int, height: int) -> list[str]:
+    """The same curve as columns of eighth blocks, for terminals whose font has no braille."""
+    columns = _columns(points, width)
+    span = bounds([(0.0, y) for y in columns if y is not None])
+    if span is None:
+        return [" " * width] * height
+    levels = [
+        0 if y is None else height * 8 - _row(y, span, height * 8 - 1) for y in columns
+    ]  # at least one eighth, so that the smallest value is seen
+    return [
+        "".join(_EIGHTHS[max(0, min(8, level - (height - 1 - line) * 8))] for level in levels)
+        for line in range(height)
+    ]
+
+
+def bar(fraction: float, width: int) -> tuple[str, str]:
+    """A progress bar of `width` cells to the half cell: the done part and the rest."""
+    halves = round(max(0.0, min(1.0, fraction)) * width * 2)
+    done = "━" * (halves // 2) + ("╸" if halves % 2 else "")
+    return done, "─" * (width - len(done))
+
+
+def _columns(points: Points, count: int) -> list[float | None]:
+    """Mean y of each of `count` equal parts of the x range; short gaps are filled straight."""
+    if not points or count < 1:
+        return [None] * max(0, count)
+    first, last = points[0][0], points[-1][0]
+    scale = (count - 1) / (last - first) if last > first else 0.0
+    if not math.isfinite(scale):  # a range so small that its inverse overflows
+        scale = 0.0
+    sums: list[list[float]] = [[] for _ in range(count)]
+    for x, y in points:
+        sums[max(0, min(count - 1, round((x - first) * scale)))].append(y)
+    means: list[float | None] = [sum(ys) / len(ys) if ys else None for ys in sums]
+    _fill(means)
+    return [y if y is None or math.isfinite(y) else None for y in means]
+
+
+def _fill(values: list[float | None]) -> None:
+    """Join neighbours over empty columns (fewer points than columns) by straight lines."""
+    known = [i for i, y in enumerate(values) if y is not None]
+    for left, right in pairwise(known):
+        low, high = values[left], values[right]
+        if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+            continue
+        for i in range(left + 1, right):
+            values[i] = low + (high - low) * (i - left) / (right - left)
+
+
+def _row(y: float, span: tuple[float, float], top: int) -> int:
+    low, high = span
+    if high <= low:
+        return top // 2
+    if not math.isfinite(high - low):  # the distance of two huge values has no float
+        y, low, high = y / 2, low / 2, high / 2
+    return top - round((y - low) / (high - low) * top)
+
+
+def _between(before: int | None, row: int) -> range:
+    """The dots of one column: from half way to the one before, so that the line has no holes."""
+    if before is None or abs(before - row) <= 1:
+        return range(row, row + 1)
+    return range(row, before) if before > row else range(before + 1, row + 1)
