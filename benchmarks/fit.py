@@ -68,7 +68,9 @@ def retrieval(*, gpu: bool) -> Table:
         return folders.root / shape.family
 
     def forecast(shape: retrieval_step.Shape, folders: ModelFolders) -> int:
-        return retrieval_step.said(estimate.rehearse(shape.want(place(shape, folders))), shape)
+        return retrieval_step.said(
+            estimate.estimate_memory(shape.want(place(shape, folders))), shape
+        )
 
     tests = importlib.import_module(
         f"tests.engines.retrieval.memory.test_estimate{'_gpu' if gpu else ''}"

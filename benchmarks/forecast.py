@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from results.records import cost_forecasts
-from results.records.cost_forecasts import Comparison
+from results.records.cost_forecasts import ForecastComparison
 from results.records.schema import RunRecord
 from results.text import formats
 
@@ -77,14 +77,16 @@ def plan(asked: argparse.Namespace) -> list[str]:
     return ["-d", asked.subset, "-m", asked.model, *settings]
 
 
-def trial(asked: argparse.Namespace, log_root: Path) -> tuple[Comparison, Comparison | None] | None:
+def trial(
+    asked: argparse.Namespace, log_root: Path
+) -> tuple[ForecastComparison, ForecastComparison | None] | None:
     """A probe, then the epoch; the comparisons of epoch and run."""
     until = ["--until", asked.until] if asked.until else []
     probe = run(asked, log_root, ["--cost-probe", str(asked.steps), *until])
     whole = run(asked, log_root, [])
     if probe is None or whole is None:
         return None
-    pairs = {c.what: c for c in cost_forecasts.comparisons(whole, [probe])}
+    pairs = {c.scope: c for c in cost_forecasts.compare_with_forecast(whole, [probe])}
     if "epoch" not in pairs:
         print("the two runs cannot be compared: was the code changed meanwhile?", file=sys.stderr)
         return None
@@ -103,9 +105,9 @@ def run(asked: argparse.Namespace, log_root: Path, more: list[str]) -> RunRecord
     return None
 
 
-def line(number: int, epoch: Comparison, whole: Comparison | None) -> str:
+def line(number: int, epoch: ForecastComparison, whole: ForecastComparison | None) -> str:
     forecast = epoch.source.forecast
-    share = cost_forecasts.share(epoch.forecast)
+    share = cost_forecasts.relative_half_width(epoch.forecast)
     cells = (
         str(number),
         str(forecast.steps if forecast else 0),
@@ -120,7 +122,7 @@ def line(number: int, epoch: Comparison, whole: Comparison | None) -> str:
     return "  ".join(f"{cell:>9}" for cell in cells)
 
 
-def judge(found: list[Comparison]) -> int:
+def judge(found: list[ForecastComparison]) -> int:
     near = sum(abs(c.error) <= WITHIN for c in found)
     inside = sum(bool(c.covered) for c in found)
     kept = min(near, inside) >= OF_TRIALS * len(found)

@@ -18,7 +18,7 @@ import time
 
 import torch
 
-from engines.retrieval.data.pairs import Inputs
+from engines.retrieval.data.pairs import ItemInputs
 from engines.retrieval.loss import contrastive
 from engines.retrieval.models import clip
 from engines.retrieval.models.encoder import DualEncoder
@@ -42,14 +42,14 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def side(args: argparse.Namespace, device: torch.device, seed: int) -> Inputs:
+def side(args: argparse.Namespace, device: torch.device, seed: int) -> ItemInputs:
     generator = torch.Generator().manual_seed(seed)
     texts = torch.randint(5, 1000, (args.batch, TOKENS), generator=generator)
     texts[:, -1] = 4  # the end token
     shape = (args.batch, args.image_size, args.image_size, 3)
     images = torch.randint(0, 256, shape, generator=generator).to(torch.uint8)
     at = torch.arange(args.batch)
-    return Inputs(args.batch, texts, at, images, at).to(device)
+    return ItemInputs(args.batch, texts, at, images, at).to(device)
 
 
 def kept_bytes(model: DualEncoder, forward) -> int:

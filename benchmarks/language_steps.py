@@ -29,11 +29,11 @@ from engines.captioning.memory import estimate as captioning_fit
 from engines.captioning.memory import max_lengths, model_from_config
 from engines.captioning.prepare import Prepared as PreparedCaptioner
 from engines.emitter import Emitter
-from engines.memory_query import Want
+from engines.memory_query import MemoryQuery
 from engines.model_catalog import ModelEntry
 from engines.protocol import RunSpec
 from engines.torchkit.data.prefetch import map_tensors
-from engines.torchkit.memory.fake_training_step import Tuning
+from engines.torchkit.memory.fake_training_step import TrainingOptions
 from engines.torchkit.modeling import attention
 from engines.torchkit.runtime.context import Context
 from engines.torchkit.runtime.precision import Precision
@@ -66,10 +66,12 @@ def context_of(engine: str, model: str, params: Any, device: torch.device) -> Co
     return Context(spec, params, precision, Emitter(), NOWHERE, model_catalog.load(model))
 
 
-def tuning_of(params: Any) -> Tuning:
+def tuning_of(params: Any) -> TrainingOptions:
     """The settings of the language model, on a GPU."""
-    want = Want(engine="", model="", params=params.model_dump(mode="json"), capability=(9, 0))
-    return Tuning.of(want, want.params)
+    want = MemoryQuery(
+        engine="", model="", params=params.model_dump(mode="json"), capability=(9, 0)
+    )
+    return TrainingOptions.from_query(want, want.params)
 
 
 def put(model: nn.Module, device: torch.device) -> None:
@@ -114,7 +116,7 @@ def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settin
     if params.feature_cache:
         model.model.visual = Gone()
     else:
-        attention.pack(tower)
+        attention.use_packed_attention(tower)
     width = model.config.text_config.hidden_size
     form = Form(BaseModelOutputWithPooling, True, (width,), 0)
     answerer = Answerer(model, form)
@@ -190,7 +192,7 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
     sizes, _ = model_from_config.sizes_of(CAPTIONER, parts[1])
     if layers:
         sizes.num_hidden_layers, sizes.layer_types = layers, ["full_attention"] * layers
-    want = Want(engine="captioning", model=CAPTIONER, params=params.model_dump(mode="json"),
+    want = MemoryQuery(engine="captioning", model=CAPTIONER, params=params.model_dump(mode="json"),
                 text_tokens=CAPTION, capability=(9, 0))  # fmt: skip
     most = max_lengths.of(want, params, parts[1])
     tower, _ = model_from_config.tower(CAPTIONER, parts[0], params, context.precision)
@@ -253,12 +255,12 @@ def own_pass(*, ahead: bool) -> dict[str, int]:
         "rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]}}  # fmt: skip
     config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
                                 "out_hidden_size": 64}  # fmt: skip
-    tuning = Tuning(precision="fp32", quantize="none", lora_rank=0, checkpointing=False)
+    tuning = TrainingOptions(precision="fp32", quantize="none", lora_rank=0, checkpointing=False)
     model, _ = vqa_fit.build(config, tuning)
     params = vqa.Params(batch=2, feature_cache=False)
     batch = plain_batch(params, 64)
     if ahead:
-        attention.pack(model.model.visual)
+        attention.use_packed_attention(model.model.visual)
         batch = Layout(model.model, model.model.visual).of_batch(batch)
     seen = {**batch.seen, PIXELS: _Sighted.sight.values(batch.seen[PIXELS])}
     with torch.no_grad(), Reads() as reads:

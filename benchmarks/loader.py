@@ -36,7 +36,7 @@ from engines.retrieval.data.items import ArrayItems, TokenItems
 from engines.retrieval.models import tokenizer
 from engines.torchkit.data.data_loader import Loader
 from engines.torchkit.training import loop
-from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
+from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 
 EPOCHS = 5
 
@@ -130,8 +130,8 @@ def train(mine: Ours, workers: int) -> dict[str, Any]:
 
     job.lr_at = lr_at
     emit = Emitter()
-    meter = Meter(stopwatch(mine.device), order.steps_per_epoch, order.steps_per_epoch)
-    ledger = Ledger(order.steps_per_epoch, order.steps_per_epoch)
+    meter = StepTimer(stopwatch(mine.device), order.steps_per_epoch, order.steps_per_epoch)
+    ledger = TimingSummary(order.steps_per_epoch, order.steps_per_epoch)
     loop.train(job, meter, ledger, emit)
     memory.append(pss())
     timing: protocol.Timing = ledger.timing()

@@ -83,7 +83,7 @@ def main() -> None:
         pid, terminal = spawn(words)
         drain(terminal, 1.0)
         os.waitpid(pid, 0)
-        found = suite.find(Path(folder), None)
+        found = suite.find_suite(Path(folder), None)
         warden = suite.read_warden(found)
         if warden is None:
             raise SystemExit("the warden did not start")
@@ -92,8 +92,8 @@ def main() -> None:
         attach = watched(["attach"], b"", seconds)
         screen = watched([], b"2", seconds)
         share = (cpu_seconds(warden.pid) - before) / (time.monotonic() - began)
-        suite.send(found, suite.Command(do="stop"))
-        while suite.alive(warden):
+        suite.send_command(found, suite.Command(do="stop"))
+        while suite.is_alive(warden):
             time.sleep(0.1)
     print(f"warden (no GPU: no sampler)     {share:7.2%} of wall time")
     for name, (start, reader) in (("attach", attach), ("screen", screen)):

@@ -39,7 +39,7 @@ def blocks(queries: Tensor, corpus: Tensor, use: Callable[[Tensor], object]) -> 
     kind = queries.device.type
     for chunk in torch.split(corpus, exact.PASSAGES_AT_ONCE[kind]):
         for part in torch.split(queries, exact.QUERIES_AT_ONCE[kind]):
-            use(exact.dot(part, chunk))
+            use(exact.inner_products(part, chunk))
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
@@ -70,7 +70,7 @@ def main() -> None:
     corpus = vectors(asked.passages, asked.width, 2, asked.device).to(DTYPES[asked.corpus_dtype])
     depths = [int(depth) for depth in asked.depths.split(",")]
     work: dict[str, Callable[[], object]] = {
-        "matmul": lambda: exact.dot(queries, corpus),
+        "matmul": lambda: exact.inner_products(queries, corpus),
         "chunked": lambda: blocks(queries, corpus, lambda _: None),
     }
     for depth in depths:

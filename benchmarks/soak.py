@@ -76,10 +76,10 @@ class Soak:
             f'schema = 1\nname = "{name}"\nsubsets = ["toy_train"]\nmodels = ["clip-nano"]\n'
             f"seeds = {list(range(1, runs + 1))}\n[settings]\ndata_root = {data}\n{override}"
         )
-        before = set(suite.suites(self.logs)) if self.logs.exists() else set()
+        before = set(suite.list_suites(self.logs)) if self.logs.exists() else set()
         self.front = self.workbench("run", str(plan), *WORDS[6:])
-        self.wait(lambda: set(suite.suites(self.logs)) - before, "a new suite")
-        return (set(suite.suites(self.logs)) - before).pop()
+        self.wait(lambda: set(suite.list_suites(self.logs)) - before, "a new suite")
+        return (set(suite.list_suites(self.logs)) - before).pop()
 
     def wait(self, said, what: str, seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
@@ -92,18 +92,18 @@ class Soak:
 
     def kill(self, folder: Path) -> str:
         """Wait for a random moment, kill a random victim; says what."""
-        reader = suite.Reader(folder)
+        reader = suite.SuiteReader(folder)
         victim = self.random.choices(list(VICTIMS), list(VICTIMS.values()))[0]
         watcher = self.workbench("attach", folder.name) if victim == "watcher" else None
         self._moment(reader)
         state = reader.poll()
         warden = suite.read_warden(folder)
-        if warden is None or not suite.alive(warden) or state.current is None:
+        if warden is None or not suite.is_alive(warden) or state.current is None:
             self._kill(watcher.pid if watcher else 0)
             return "nobody"
         self.tokens.add(warden.token)
-        guard, engine = tree.look(warden.pid), state.current.state.pid or 0
-        ranks = tree.descendants(engine)[1:] if engine else []
+        guard, engine = tree.read_process(warden.pid), state.current.state.pid or 0
+        ranks = tree.descendant_pids(engine)[1:] if engine else []
         pids = {
             "engine": [engine], "rank": [self.random.choice(ranks or [engine])],
             "warden": [warden.pid], "guard": [guard.parent if guard else 0],
@@ -124,14 +124,14 @@ class Soak:
         )
 
     def _kill(self, pid: int) -> bool:
-        found = tree.look(pid) if pid > 1 else None
+        found = tree.read_process(pid) if pid > 1 else None
         if found is None or found.dead:
             return False
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         return True
 
-    def _moment(self, reader: suite.Reader) -> None:
+    def _moment(self, reader: suite.SuiteReader) -> None:
         """Half of the time after some steps of this attempt, otherwise just some seconds later."""
         patience = time.monotonic() + self.random.uniform(0, 8)
         steps = self.random.randrange(1, 25) if self.random.random() < 0.5 else None
@@ -165,7 +165,7 @@ class Soak:
 
     def check_orphans(self) -> None:
         deadline = time.monotonic() + ORPHAN_SECONDS
-        while left := {pid for token in self.tokens for pid in tree.carriers(token)}:
+        while left := {pid for token in self.tokens for pid in tree.processes_with_token(token)}:
             if time.monotonic() > deadline:
                 self.counts["orphans"] += len(left)
                 self.broken.append(f"left behind: {sorted(left)}")
@@ -181,7 +181,7 @@ class Soak:
                 return True
             self.wait(lambda: not self._alive(folder), "the end of the warden")
             self.check_orphans()
-        if not resume.left(folder):
+        if not resume.unfinished_runs(folder):
             return False
         self.front = self.workbench("resume", folder.name, "--headless")
         self.counts["resumes"] += 1
@@ -189,7 +189,7 @@ class Soak:
 
     def _alive(self, folder: Path) -> bool:
         warden = suite.read_warden(folder)
-        return warden is not None and suite.alive(warden)
+        return warden is not None and suite.is_alive(warden)
 
     def finish(self, folder: Path) -> None:
         """Let it come to its end without further harm."""
@@ -204,11 +204,11 @@ class Soak:
     def outcome(self, folder: Path) -> dict[str, object]:
         """Weights and metrics of every run, from the records and the files."""
         found = {}
-        for run, spec in suite.runs(folder):
+        for run, spec in suite.read_runs(folder):
             weights = (run / "checkpoints/last/model.safetensors").read_bytes()
             metrics = [
                 record.model_dump(mode="json")["metrics"]
-                for record in store.read(self.logs / "results.jsonl")
+                for record in store.read_records(self.logs / "results.jsonl")
                 if (record.identity.suite, record.identity.run_id) == (folder.name, spec.run_id)
                 and record.exit.cause == "completed"
             ]

@@ -40,13 +40,13 @@ from engines.protocol import RunSpec
 from engines.retrieval import tasks
 from engines.retrieval.context import Context
 from engines.retrieval.data.items import ArrayItems, TokenItems
-from engines.retrieval.data.pairs import Inputs, PairBatch, Pool, Side
+from engines.retrieval.data.pairs import ItemInputs, ItemRows, PairBatch, TrainingPairs
 from engines.retrieval.memory import model_from_config
-from engines.retrieval.prepare import Prepared
-from engines.torchkit.memory.fake_training_step import Tuning
+from engines.retrieval.prepare import PreparedModel
+from engines.torchkit.memory.fake_training_step import TrainingOptions
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop
-from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
+from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 
 QUERY_TOKENS, PASSAGE_TOKENS = 44, 77
 """Of the longest query and passage of a batch: M2KR's lengths, as in `weekly`."""
@@ -71,22 +71,22 @@ def retrieval_step(
         clip.text_model.eos_token_id = WORDS - 1
     if device.type != "cpu":  # fake parameters cannot be moved, so they are made anew
         with device:
-            model_from_config.fill(model)
+            model_from_config.materialise(model)
     precision = Precision(params.precision, device)
     entry = weekly.preset_entry()
     spec = RunSpec(suite="s", run_id="b", engine="retrieval", subset="s", model=entry.name,
                    cache_root="", params=params.model_dump(mode="json"))  # fmt: skip
     context = Context(spec, params, precision, Emitter(), Path(tempfile.gettempdir()), entry)
     texts, images, pool = items(params.image_size, WORDS if thin > 1 else weekly.END + 1)
-    ready = Prepared(model, texts, images, "", {})
-    data: Any = SimpleNamespace(pool=pool, subset=SimpleNamespace(fingerprint="random"))
-    job = tasks.assemble(context, data, ready)
+    ready = PreparedModel(model, texts, images, "", {})
+    data: Any = SimpleNamespace(pairs=pool, subset=SimpleNamespace(fingerprint="random"))
+    job = tasks.create_training_job(context, data, ready)
     computing: Any = job.model if job.replica is None else job.replica.model
     computing.one_pass = thin == 1  # at true sizes a fake CPU stands for a GPU
     return Step(job, [pairs(params.batch, params.image_size)])
 
 
-def items(side: int, words: int) -> tuple[TokenItems, ArrayItems, Pool]:
+def items(side: int, words: int) -> tuple[TokenItems, ArrayItems, TrainingPairs]:
     """Distinct texts and pictures of a few pairs: queries first, then passages."""
     lengths = np.repeat([QUERY_TOKENS, PASSAGE_TOKENS], PAIRS)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -94,8 +94,8 @@ def items(side: int, words: int) -> tuple[TokenItems, ArrayItems, Pool]:
     flat[offsets[1:] - 1] = words - 1
     pictures = np.zeros((2 * PAIRS, side, side, 3), np.uint8)
     rows = np.arange(PAIRS)
-    queries, passages = Side(rows, rows), Side(rows + PAIRS, rows + PAIRS)
-    pool = Pool(queries, passages, rows, np.arange(PAIRS + 1))
+    queries, passages = ItemRows(rows, rows), ItemRows(rows + PAIRS, rows + PAIRS)
+    pool = TrainingPairs(queries, passages, rows, np.arange(PAIRS + 1))
     return TokenItems(flat, offsets, pad=0), ArrayItems([pictures]), pool
 
 
@@ -103,9 +103,9 @@ def pairs(size: int, side: int) -> PairBatch:
     """A micro-batch in host memory with everything on both sides."""
     rows = torch.arange(size)
 
-    def inputs(tokens: int) -> Inputs:
+    def inputs(tokens: int) -> ItemInputs:
         pictures = torch.zeros(size, side, side, 3, dtype=torch.uint8)
-        return Inputs(size, torch.zeros(size, tokens, dtype=torch.long), rows, pictures, rows)
+        return ItemInputs(size, torch.zeros(size, tokens, dtype=torch.long), rows, pictures, rows)
 
     positive = torch.eye(size, dtype=torch.bool)
     return PairBatch(inputs(QUERY_TOKENS), inputs(PASSAGE_TOKENS), positive)
@@ -117,7 +117,7 @@ def retrieval(**settings: Any) -> Case:
         "retrieval",
         "TinyCLIP-61M, batch 64, layers 3,7,11, bf16, 224 px, texts of 44 and 77 tokens",
         lambda device: retrieval_step(device, **settings),
-        Tuning(precision=settings.get("precision", "bf16"), quantize="none", lora_rank=0,
+        TrainingOptions(precision=settings.get("precision", "bf16"), quantize="none", lora_rank=0,
                checkpointing=False),
     )  # fmt: skip
 
@@ -152,14 +152,14 @@ def host_ratio(rounds: int = 8, steps: int = 6) -> float:
     bare, watch, many = bare_loop(job), stopwatch(torch.device("cpu")), 10**6
     for _ in range(rounds + 1):
         began = time.process_time()
-        loop.train(job, Meter(watch, 0, many), Ledger(many, 0), Emitter())
+        loop.train(job, StepTimer(watch, 0, many), TimingSummary(many, 0), Emitter())
         middle = time.process_time()
         bare(batches)
         ratios.append((middle - began) / (time.process_time() - middle))
     return statistics.median(ratios[1:])
 
 
-def bare_loop(job: loop.Training[PairBatch]) -> Callable[[list[PairBatch]], None]:
+def bare_loop(job: loop.TrainingJob[PairBatch]) -> Callable[[list[PairBatch]], None]:
     """The same model in the loop of a tutorial, over batches that are ready."""
     model: Any = job.model
     parameters = list(model.parameters())

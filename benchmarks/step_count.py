@@ -32,12 +32,12 @@ from torch.utils._pytree import tree_leaves
 
 from engines import protocol
 from engines.emitter import Emitter
-from engines.torchkit.data.data_loader import Pending, ahead
+from engines.torchkit.data.data_loader import PendingBatch, make_ahead
 from engines.torchkit.memory import allocation_tracker as books
 from engines.torchkit.memory import fake_modules, fake_training_step
-from engines.torchkit.memory.fake_training_step import Tuning
+from engines.torchkit.memory.fake_training_step import TrainingOptions
 from engines.torchkit.training import loop
-from engines.torchkit.training.step_timing import Ledger
+from engines.torchkit.training.step_timing import TimingSummary
 
 PARTS: Final = ("transfer", "forward", "backward", "optimizer")
 CHUNK: Final = 65_536
@@ -103,7 +103,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     def end_step(self, *_: Any) -> None:
         """A step ends."""
 
-    def due(self, _step: int, *, first: bool) -> bool:
+    def is_due(self, _step: int, *, first: bool) -> bool:
         """A window is one step."""
         return first
 
@@ -185,10 +185,10 @@ class OneBatch:
     def __init__(self, order: Any, batches: list[Any]) -> None:
         self.order, self._batches = order, batches
 
-    def batches(self, start: int, end: int) -> Iterator[Pending[Any]]:
+    def batches(self, start: int, end: int) -> Iterator[PendingBatch[Any]]:
         """The same micro-batches in every step."""
         steps = (batch for _ in range(start, end) for batch in self._batches)
-        return ahead((partial(_identity, batch) for batch in steps), None, 0)
+        return make_ahead((partial(_identity, batch) for batch in steps), None, 0)
 
 
 def _identity(batch: Any) -> Any:
@@ -199,7 +199,7 @@ def _identity(batch: Any) -> Any:
 class Step:
     """What a case hands over: the engine's own job, and its micro-batches in host memory."""
 
-    job: loop.Training[Any]
+    job: loop.TrainingJob[Any]
     batches: list[Any]
 
 
@@ -210,7 +210,7 @@ class Case:
     name: str
     about: str
     make: Callable[[torch.device], Step]
-    tuning: Tuning
+    tuning: TrainingOptions
 
 
 def whole_step(case: Case, meter: Meter | None = None) -> dict[str, Counts]:
@@ -222,7 +222,7 @@ def whole_step(case: Case, meter: Meter | None = None) -> dict[str, Counts]:
         job.stop_at, job.checkpoint_root = 2, None
         meter = meter or Meter()
         with meter:
-            loop.train(job, meter, Ledger(2, 0), emit)  # type: ignore[arg-type]
+            loop.train(job, meter, TimingSummary(2, 0), emit)  # type: ignore[arg-type]
     return meter.parts
 
 
@@ -245,17 +245,17 @@ def forward_on_cuda(case: Case) -> dict[str, Counts]:
 
 
 @contextmanager
-def staged(tuning: Tuning, *, norms: bool = True) -> Iterator[None]:
+def staged(tuning: TrainingOptions, *, norms: bool = True) -> Iterator[None]:
     """The stage of the memory rehearsal without its ledger, whose LayerNorm may stay as it is."""
     with ExitStack() as stack:
-        stack.enter_context(books.faked())
-        stack.enter_context(fake_modules.undrawn())
+        stack.enter_context(books.fake_tensors())
+        stack.enter_context(fake_modules.skip_weight_init())
         # Gradients on a GPU are clipped by operations over lists; a fake CPU stands for one.
         listed = mock.patch.object(clip_grad, "_has_foreach_support", return_value=True)
         stack.enter_context(listed)
         if norms and tuning.precision != "fp32":
-            stack.enter_context(fake_modules.whole_norms())
-            stack.enter_context(fake_training_step.asked_of_cpu())
+            stack.enter_context(fake_modules.fp32_layer_norms())
+            stack.enter_context(fake_training_step.answer_autocast_for_cpu())
         yield
 
 

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import sys
 
-from engines.child import share_cores
+from engines.child import set_openmp_spin
 
 if not {"--untouched", "--apart"} & set(sys.argv):
-    share_cores()  # before libgomp is loaded
+    set_openmp_spin()  # before libgomp is loaded
 
 import argparse
 import json
@@ -50,19 +50,19 @@ from datasets_mm.building.build import build
 from datasets_mm.media.image_cache import ImageCache
 from engines.emitter import Emitter
 from engines.retrieval.data.items import ArrayItems, TokenItems
-from engines.retrieval.data.pairs import NONE, PairBatch, PairGatherer, Pool, Side
+from engines.retrieval.data.pairs import NONE, ItemRows, PairBatch, PairCollator, TrainingPairs
 from engines.retrieval.loss import contrastive
 from engines.retrieval.models import clip
 from engines.retrieval.models import tokenizer as models_tokenizer
-from engines.retrieval.tasks import openmp_wait
-from engines.torchkit.data.data_loader import Loader, Order
+from engines.retrieval.tasks import read_openmp_wait
+from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.runtime.device import reuse_freed_memory
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop
 from engines.torchkit.training.optimizers import adamw, set_lr
 from engines.torchkit.training.schedules import warmup_cosine
-from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
+from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 
 SEED, TEMPERATURE = 42, 0.07
 CAPTION_LETTERS = 120
@@ -122,7 +122,7 @@ def make_model(folder: Path, texts: list[str], args: argparse.Namespace) -> None
     """A CLIP folder that all contenders can load: weights, tokenizer, processor."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = models_tokenizer.built(texts, 6000, folder)
+    tokenizer = models_tokenizer.get_or_train_tokenizer(texts, 6000, folder)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>",
         unk_token="<unk>", model_max_length=77,
@@ -211,24 +211,28 @@ class Ours:
         self.work, self.workers = work, workers
         self.device = torch.device("cpu" if work.cpu else "cuda")
         rows, none = np.arange(len(work.texts)), np.full(len(work.texts), NONE)
-        self.pool = Pool(Side(none, rows), Side(rows, none), rows, np.append(rows, len(rows)))
-        self.gather = PairGatherer(self.pool, tokens, images, SEED)
+        self.pool = TrainingPairs(
+            ItemRows(none, rows), ItemRows(rows, none), rows, np.append(rows, len(rows))
+        )
+        self.gather = PairCollator(self.pool, tokens, images, SEED)
         self.losses: dict[str, list[float]] = {"bare": [], "ours": []}
 
-    def _job(self, name: str) -> loop.Training[PairBatch]:
+    def _job(self, name: str) -> loop.TrainingJob[PairBatch]:
         work = self.work
         model = clip.from_folder(work.folder, TEMPERATURE).to(self.device)
         precision = Precision("bf16" if work.precision == "bf16" else "fp32", self.device)
         kept = self.losses[name] = []
 
-        def forward(batch: PairBatch) -> loop.Outcome:
+        def forward(batch: PairBatch) -> loop.LossOutput:
             loss, metrics = contrastive(*self._three(model, batch))
             kept.append(loss.detach())
-            return loop.Outcome(loss, metrics, len(batch))
+            return loop.LossOutput(loss, metrics, len(batch))
 
-        return loop.Training(
+        return loop.TrainingJob(
             model=model,
-            loader=Loader(Order(len(self.pool), work.batch, 1, SEED), self.gather, self.workers),
+            loader=Loader(
+                EpochPermutation(len(self.pool), work.batch, 1, SEED), self.gather, self.workers
+            ),
             transfer=lambda batch: to_device(batch, self.device),
             forward=forward,
             optimizer=adamw(model, work.lr, 0.0, (0.9, 0.999), fused=True),
@@ -253,8 +257,8 @@ class Ours:
             return inner(step)
 
         job.lr_at = lr_at
-        meter = Meter(stopwatch(self.device), 0, per_epoch)
-        loop.train(job, meter, Ledger(per_epoch, 0), Emitter())
+        meter = StepTimer(stopwatch(self.device), 0, per_epoch)
+        loop.train(job, meter, TimingSummary(per_epoch, 0), Emitter())
         tick(job.steps)
 
     def bare(self, _work: Work, tick: Tick) -> None:
@@ -347,7 +351,7 @@ def report(
 ) -> int:  # fmt: skip
     """Medians and the ratios that matter; exit code 1 when losses differ."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    waiting = "each in its own environment" if args.apart else f"OpenMP {openmp_wait()}"
+    waiting = "each in its own environment" if args.apart else f"OpenMP {read_openmp_wait()}"
     print(f"{args.images} pairs a round ({args.pictures}), batch {args.batch}, {args.rounds} "
           f"rounds, {args.image_size} px, {args.precision}, {args.threads} threads, "
           f"{waiting}")  # fmt: skip

@@ -27,12 +27,12 @@ from transformers import Trainer, TrainingArguments
 from datasets_mm.building.build import build
 from engines.emitter import Emitter
 from engines.model_catalog import CATALOGUE
-from engines.torchkit.data.data_loader import Loader, Order
+from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.modeling import lora, pretrained
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop
 from engines.torchkit.training.optimizers import adamw
-from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
+from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 from engines.vqa.data import questions
 from engines.vqa.data.batches import Gatherer
 from engines.vqa.data.image_inputs import Vision
@@ -73,26 +73,28 @@ class Work:
         pictures = Pictures(seeing, limits, paths.cache_root(), lambda *_: None)
         pictures.add(asked.root, asked.paths)
         self.gather = Gatherer(Vision(pictures, self.precision), asked, 0, shuffle=True)
-        self.order = Order(len(asked), args.batch, 1, 0)
+        self.order = EpochPermutation(len(asked), args.batch, 1, 0)
 
     def model(self) -> Any:
         """With fresh adapters, always the same ones."""
         found = pretrained.load(
-            self.folder, pretrained.SEEING, self.precision, four_bit=True, double=True
+            self.folder, pretrained.VISION_LANGUAGE, self.precision, four_bit=True, double=True
         )
         torch.manual_seed(0)
-        return lora.attach(found, 16, 32, 0.0, lora.PROJECTIONS, pretrained.language(found))
+        return lora.add_lora(
+            found, 16, 32, 0.0, lora.PROJECTIONS, pretrained.language_module_name(found)
+        )
 
     def ours(self) -> tuple[list[float], list[float]]:
         """Seconds and loss of every step."""
         model, losses = Answerer(self.model()).to(self.device), []
 
-        def forward(batch: VqaBatch) -> loop.Outcome:
+        def forward(batch: VqaBatch) -> loop.LossOutput:
             nats, tokens, _ = model(batch.inputs(), batch.labels)
             losses.append((nats.sum() / tokens.sum()).detach())
-            return loop.Outcome(nats.sum() / tokens.sum(), {}, len(batch))
+            return loop.LossOutput(nats.sum() / tokens.sum(), {}, len(batch))
 
-        job = loop.Training(
+        job = loop.TrainingJob(
             model=model,
             loader=Loader(self.order, self.gather, 0),
             transfer=lambda batch: self.gather.to_device(batch, self.device),
@@ -104,9 +106,9 @@ class Work:
             clip_norm=1.0,
         )
         emit, per_epoch = Emitter(), self.order.steps_per_epoch
-        meter = Meter(stopwatch(self.device), 0, per_epoch)
+        meter = StepTimer(stopwatch(self.device), 0, per_epoch)
         began = time.perf_counter()
-        loop.train(job, meter, Ledger(per_epoch, 0), emit)
+        loop.train(job, meter, TimingSummary(per_epoch, 0), emit)
         whole = time.perf_counter() - began
         windows = [m for m in emit.sent if m.kind == "step"]
         seconds = [one for window in windows for one in window.step_seconds]

@@ -29,19 +29,19 @@ from engines.emitter import Emitter
 from engines.retrieval import tasks
 from engines.retrieval.context import Context
 from engines.retrieval.data.items import ArrayItems, TokenItems
-from engines.retrieval.data.pairs import PairBatch, PairGatherer, Pool, Side
+from engines.retrieval.data.pairs import ItemRows, PairBatch, PairCollator, TrainingPairs
 from engines.retrieval.memory import model_from_config
 from engines.retrieval.models import factory
 from engines.retrieval.models.clip import ClipEncoder
-from engines.retrieval.models.tokenizer import Words
+from engines.retrieval.models.tokenizer import TextTokenizer
 from engines.retrieval.params import Params
-from engines.retrieval.prepare import Prepared
+from engines.retrieval.prepare import PreparedModel
 from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.memory import known_configs
 from engines.torchkit.runtime import device
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop
-from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
+from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 from workbench.planning import availability, plan
 
 PRESET = "weekly-m2kr"
@@ -125,7 +125,7 @@ def open_images(path: Path, sizes: Sizes) -> np.memmap[Any, Any]:
     return np.memmap(path, np.uint8, "r", shape=(sizes.rows, side, side, 3))
 
 
-def make_pool(sizes: Sizes) -> tuple[Pool, TokenItems]:
+def make_pool(sizes: Sizes) -> tuple[TrainingPairs, TokenItems]:
     """Pairs, and texts of M2KR's lengths: queries of 20 to 44 tokens, passages of 77."""
     rng = np.random.default_rng(42)
     passage_lengths = np.full(sizes.passages, 77)
@@ -135,13 +135,15 @@ def make_pool(sizes: Sizes) -> tuple[Pool, TokenItems]:
     flat[offsets[1:] - 1] = END
     queries, drawn = np.arange(sizes.pairs), rng.integers(0, sizes.passages, sizes.pairs)
     passages = sizes.pairs + drawn
-    sides = Side(queries, queries), Side(passages, passages)
-    return Pool(*sides, drawn, np.arange(sizes.pairs + 1)), TokenItems(flat, offsets, pad=0)
+    sides = ItemRows(queries, queries), ItemRows(passages, passages)
+    return TrainingPairs(*sides, drawn, np.arange(sizes.pairs + 1)), TokenItems(
+        flat, offsets, pad=0
+    )
 
 
 def tiny_clip(thin: int, image_size: int, attention: str = "sdpa") -> CLIPModel:
     """The preset's model with random weights: 115,382,145 parameters at `thin` 1."""
-    shipped_sizes = known_configs.sizes(preset_entry(), model_from_config.SHAPES)
+    shipped_sizes = known_configs.find_config(preset_entry(), model_from_config.SHAPES)
     assert shipped_sizes is not None
     config = dict(shipped_sizes[0])
     for tower in ("text_config", "vision_config"):
@@ -156,7 +158,7 @@ def tiny_clip(thin: int, image_size: int, attention: str = "sdpa") -> CLIPModel:
 def make_model(params: Params, thin: int, attention: str = "sdpa") -> ClipEncoder:
     """The encoder around it, its layers chosen as the settings say."""
     model = ClipEncoder(tiny_clip(thin, params.image_size, attention), params.temperature)
-    factory.shape(model, preset_entry(), params, Words(Tokenizer(BPE()), 0, 0))
+    factory.configure_model(model, preset_entry(), params, TextTokenizer(Tokenizer(BPE()), 0, 0))
     return model
 
 
@@ -186,15 +188,15 @@ class Bench:
             suite="", run_id="epoch", engine="retrieval", subset="oven_train", model=entry.name,
             params=params.model_dump(mode="json"), cache_root=str(self.scratch),
         )  # fmt: skip
-        device.prepare(params.threads, tf32=params.tf32)
+        device.configure_torch(params.threads, tf32=params.tf32)
         precision = Precision(params.precision, self.device)
         folder = self.scratch / f"run{next(self._runs)}"
         context = Context(spec, params, precision, Emitter(), folder, entry)
         model = make_model(params, self.sizes.thin, attention).to(self.device)
-        prepared = Prepared(model, self.texts, self.images, "random weights", {})
-        data: Any = SimpleNamespace(pool=self.pool, subset=SimpleNamespace(fingerprint="random"))
+        prepared = PreparedModel(model, self.texts, self.images, "random weights", {})
+        data: Any = SimpleNamespace(pairs=self.pool, subset=SimpleNamespace(fingerprint="random"))
         try:
-            yield params, tasks.assemble(context, data, prepared)
+            yield params, tasks.create_training_job(context, data, prepared)
         finally:
             del model, prepared
             if self.device.type == "cuda":
@@ -205,10 +207,10 @@ class Bench:
         with self.job(changes) as (params, job):
             job.stop_at = min(job.steps, steps) if steps else None
             warmup = min(params.timing_warmup_steps, job.last_step // 2)
-            ledger, emit = Ledger(job.steps, warmup), Emitter()
+            ledger, emit = TimingSummary(job.steps, warmup), Emitter()
             reset_peaks(self.device)
             start = time.perf_counter()
-            loop.train(job, Meter(stopwatch(self.device), warmup, job.steps), ledger, emit)
+            loop.train(job, StepTimer(stopwatch(self.device), warmup, job.steps), ledger, emit)
             self.wait()
             seconds, timing = time.perf_counter() - start, ledger.timing()
             windows = [message for message in emit.sent if isinstance(message, protocol.Step)]
@@ -224,7 +226,7 @@ class Bench:
 
     def batches(self, count: int, batch: int) -> list[PairBatch]:
         """Batches that lie on the device."""
-        gather = PairGatherer(self.pool, self.texts, self.images, seed=42)
+        gather = PairCollator(self.pool, self.texts, self.images, seed=42)
         rows = np.arange(min(len(self.pool), count * batch))
         parts = np.array_split(rows, max(1, len(rows) // batch))
         return [to_device(gather(part, 0), self.device) for part in parts]
@@ -245,7 +247,7 @@ class Bench:
                     outcome = job.forward(ready[number % len(ready)])
                 scaler.scale(outcome.loss).backward()
                 if job.replica is not None:
-                    job.replica.collect()
+                    job.replica.collect_gradients()
                 scaler.unscale_(job.optimizer)
                 torch.nn.utils.clip_grad_norm_(parameters, params.clip_norm)
                 scaler.step(job.optimizer)

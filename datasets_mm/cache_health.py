@@ -1,7 +1,7 @@
-"""Whether the cache is whole: `python -m datasets_mm.cache_health CACHE_ROOT` prints JSON lines.
+"""Cache check: `python -m datasets_mm.cache_health CACHE_ROOT` prints JSON lines.
 
-A child of `workbench doctor`, which must not load Arrow or Pillow. It only reads, and takes no
-lock: a run that fills a cache meanwhile can make an end look torn, never a row look wrong.
+Runs as a child of `workbench doctor`, which must not load Arrow or Pillow. It only reads, and takes
+no lock: a run that fills a cache meanwhile can make its end look torn, never a row look wrong.
 """
 
 from __future__ import annotations
@@ -26,115 +26,115 @@ SAMPLE: Final = 24
 """Pictures decoded again per cache: 3 ms each. One wrong row in eight is found at 96 %."""
 
 
-def image_cache(folder: Path, sample: int = SAMPLE, seed: int = 0) -> dict[str, Any]:
+def check_image_cache(folder: Path, sample: int = SAMPLE, seed: int = 0) -> dict[str, Any]:
     """Sizes against each other, index against rows, a seeded sample of pixels against the files."""
-    size, resample = parts_of(folder.name)
+    size, resample = parse_transform_name(folder.name)
     row_bytes = size * size * 3
-    pixels, hashes = (_size(folder / name) for name in ("rows.u8", "hashes.bin"))
+    pixels, hashes = (_file_size(folder / name) for name in ("rows.u8", "hashes.bin"))
     rows = min(pixels // row_bytes, hashes // HASH_BYTES)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "kind": "images", "name": folder.name, "folder": str(folder), "rows": rows,
         "bytes": pixels + hashes, "checked": 0, "gone": 0, "lost": 0, "bad": [],
         "torn_bytes": pixels - rows * row_bytes + hashes - rows * HASH_BYTES,
     }  # fmt: skip
-    known: list[tuple[Path, str, int]] = []
+    entries: list[tuple[Path, str, int]] = []
     for index in sorted(folder.glob("index-*.arrow")):
-        named, lost = _index(index, rows)
-        known += named
-        found["lost"] += lost
+        rows_of_index, lost = _read_index(index, rows)
+        entries += rows_of_index
+        result["lost"] += lost
     if not folder.name.endswith(f"-v{VERSION}"):  # its pixels were made otherwise
-        return found | {"old": True}
-    array: Any = (
+        return result | {"old": True}
+    pixels_by_row: Any = (
         np.memmap(folder / "rows.u8", np.uint8, "r", shape=(rows, size, size, 3)) if rows else []
     )
     keys = (folder / "hashes.bin").read_bytes() if rows else b""
-    for root, path, row in random.Random(seed).sample(known, min(sample, len(known))):
+    for root, path, row in random.Random(seed).sample(entries, min(sample, len(entries))):
         key = keys[row * HASH_BYTES : (row + 1) * HASH_BYTES]
         try:
             data = read_inside(root, path)
             if content_key(data) != key:
-                found["gone"] += 1  # the file has changed since; the next run decodes it anew
+                result["gone"] += 1  # the file has changed since; the next run decodes it anew
                 continue
-            found["checked"] += 1
-            if not np.array_equal(decode(data, size, resample), array[row]):
-                found["bad"].append(f"row {row} does not hold the pixels of {path}")
+            result["checked"] += 1
+            if not np.array_equal(decode(data, size, resample), pixels_by_row[row]):
+                result["bad"].append(f"row {row} does not hold the pixels of {path}")
         except UnusableError:
-            found["gone"] += 1
-    return found
+            result["gone"] += 1
+    return result
 
 
-def parts_of(name: str) -> tuple[int, Any]:
+def parse_transform_name(name: str) -> tuple[int, Any]:
     """Edge and filter of a transform's folder, `224-bicubic-center-v1`."""
     size, resample, _ = name.split("-", 2)
     return int(size), resample
 
 
-def _index(index: Path, rows: int) -> tuple[list[tuple[Path, str, int]], int]:
+def _read_index(index: Path, rows: int) -> tuple[list[tuple[Path, str, int]], int]:
     """(root, path, row) of one index, and how many of its rows are not there.
 
     Indexes of before the root was written into them name no files that could be compared.
     """
     try:
         table = map_table(index)
-        paths, places = table["path"].to_pylist(), table["row"].to_pylist()
+        paths, row_numbers = table["path"].to_pylist(), table["row"].to_pylist()
     except (OSError, KeyError, pa.ArrowException):
         return [], 0
     root = os.fsdecode((table.schema.metadata or {}).get(b"root", b""))
-    lost = sum(row >= rows for row in places)
+    lost = sum(row >= rows for row in row_numbers)
     if not root:
         return [], lost
-    pairs = zip(paths, places, strict=True)
+    pairs = zip(paths, row_numbers, strict=True)
     return [(Path(root), path, row) for path, row in pairs if 0 <= row < rows], lost
 
 
-def subset(folder: Path) -> dict[str, Any]:
-    """Whether a built folder is what its manifest says."""
-    stated = _manifest(folder)
-    sizes = sum(_size(path) for path in folder.iterdir())
-    found = {"kind": "subset", "name": folder.name, "bytes": sizes, "problem": ""}
-    if stated is None:
-        found["problem"] = "its manifest is missing or broken"
-    elif stated.get("format") == arrow_store.FORMAT and arrow_store.opened(folder) is None:
-        found["problem"] = "its files are not those of its manifest"
-    return found
+def check_subset(folder: Path) -> dict[str, Any]:
+    """Check a built subset folder against its manifest."""
+    manifest = _read_manifest(folder)
+    size = sum(_file_size(path) for path in folder.iterdir())
+    result = {"kind": "subset", "name": folder.name, "bytes": size, "problem": ""}
+    if manifest is None:
+        result["problem"] = "its manifest is missing or broken"
+    elif manifest.get("format") == arrow_store.FORMAT and arrow_store.read_manifest(folder) is None:
+        result["problem"] = "its files are not those of its manifest"
+    return result
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
-        stated = json.loads((folder / "manifest.json").read_text("utf-8"))
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return stated if isinstance(stated, dict) else None
+    return manifest if isinstance(manifest, dict) else None
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     try:
         return path.lstat().st_size
     except OSError:
         return 0
 
 
-def _folders(place: Path) -> list[Path]:
-    if not place.is_dir():
+def _list_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
         return []
-    return sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def main(argv: list[str]) -> int:
-    """Entry point: one line for each cache and subset, and a last one that says it is over."""
+    """Entry point: one JSON line for each cache and subset, then an `end` line."""
     if len(argv) != 2:
         sys.stderr.write("usage: python -m datasets_mm.cache_health CACHE_ROOT\n")
         return 2
     root = Path(argv[1])
     rows = []
-    for folder in _folders(root / "images"):
+    for folder in _list_folders(root / "images"):
         try:
-            rows.append(image_cache(folder))
+            rows.append(check_image_cache(folder))
         except (ValueError, OSError) as error:
             broken = {"name": folder.name, "folder": str(folder), "rows": 0, "bytes": 0}
             counts = {"checked": 0, "gone": 0, "lost": 0, "torn_bytes": 0}
             rows.append({"kind": "images", **broken, **counts, "bad": [str(error)]})
-    rows += [subset(folder) for folder in _folders(root / "subsets")]
+    rows += [check_subset(folder) for folder in _list_folders(root / "subsets")]
     for row in [*rows, {"kind": "end"}]:
         sys.stdout.write(json.dumps(row) + "\n")
     return 0

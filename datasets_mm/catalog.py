@@ -1,6 +1,6 @@
-"""The list of subsets: shipped recipes and the user's own, found by name.
+"""The catalog of subsets: shipped recipes and the user's own, by name.
 
-The light door of this room: what the workbench may import. Nothing here loads data.
+Loads no data and no heavy package, so that the workbench may import it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datasets_mm import strict_toml
 from datasets_mm.recipes.recipe import Form, Recipe, RecipeError, Source, Step, read
 from datasets_mm.sources import location
 from datasets_mm.sources.fingerprint import SourceError
-from datasets_mm.strict_toml import nearest
+from datasets_mm.strict_toml import suggest_nearest
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -48,27 +48,27 @@ def user_recipes() -> Path:
     return Path(base).expanduser() / "workbench" / "recipes"
 
 
-def _files() -> dict[str, Path]:
+def _recipe_files() -> dict[str, Path]:
     """Name -> file. A user's recipe with a shipped name is an error, not an override."""
-    shipped = {path.stem: path for path in strict_toml.files(SHIPPED)}
-    own = {path.stem: path for path in strict_toml.files(user_recipes())}
-    if clash := sorted(shipped.keys() & own.keys()):
+    shipped = {path.stem: path for path in strict_toml.list_files(SHIPPED)}
+    user = {path.stem: path for path in strict_toml.list_files(user_recipes())}
+    if clash := sorted(shipped.keys() & user.keys()):
         raise RecipeError(
-            [f"{own[name]}: {name!r} is the name of a shipped subset; rename it" for name in clash]
+            [f"{user[name]}: {name!r} is the name of a shipped subset; rename it" for name in clash]
         )
-    return shipped | own
+    return shipped | user
 
 
 def names() -> list[str]:
     """Every subset, in alphabetical order."""
-    return sorted(_files())
+    return sorted(_recipe_files())
 
 
 def load(name: str) -> Recipe:
     """The recipe called `name`; RecipeError lists all its problems, or the nearest name."""
-    files = _files()
+    files = _recipe_files()
     if name not in files:
-        raise RecipeError([f"subset {name!r} is unknown{nearest(name, files)}"])
+        raise RecipeError([f"subset {name!r} is unknown{suggest_nearest(name, files)}"])
     return read(files[name])
 
 
@@ -83,24 +83,24 @@ def lineage(name: str) -> list[Recipe]:
             chain.append(load(parent))
         except RecipeError as error:
             raise RecipeError(
-                [f"subset {chain[-1].name!r}: derive: {one}" for one in error.problems]
+                [f"subset {chain[-1].name!r}: derive: {sentence}" for sentence in error.problems]
             ) from None
     return chain[::-1]
 
 
-def origin(chain: list[Recipe]) -> Source:
+def root_source(chain: list[Recipe]) -> Source:
     """The source at the root of a lineage."""
     assert chain[0].source is not None  # noqa: S101 - Recipe demands a source or a parent
     return chain[0].source
 
 
-def form(name: str) -> Form:
-    """What belongs to the pictures of the subset called `name`: says which engine it is for.
+def subset_form(name: str) -> Form:
+    """Form of the records of subset `name`, which decides the engines that can use it.
 
     Raises:
         RecipeError: there is none, or it is wrong.
     """
-    return origin(lineage(name)).form
+    return root_source(lineage(name)).form
 
 
 def all_steps(chain: list[Recipe]) -> list[Step]:
@@ -109,25 +109,25 @@ def all_steps(chain: list[Recipe]) -> list[Step]:
 
 
 def recipe_digest(chain: list[Recipe]) -> str:
-    """Identity of what the lineage asks for, without looking at the data."""
+    """Identity of a lineage's recipes, without reading the data."""
     return "-".join(recipe.digest()[:8] for recipe in chain)
 
 
-def expected_rows(chain: list[Recipe], origin: Source | None = None) -> int | None:
-    """What the recipe, or the layout that was found, says that the subset should have."""
+def expected_rows(chain: list[Recipe], source: Source | None = None) -> int | None:
+    """Number of records expected by the recipe, or by the layout that was found."""
     leaf = chain[-1]
     if leaf.expected_rows is not None or leaf.source is None or leaf.steps:
         return leaf.expected_rows
-    return (origin or leaf.source).expected_rows
+    return (source or leaf.source).expected_rows
 
 
-def problem(name: str, data_root: Path | None, image_root: str = "") -> str | None:
+def find_problem(name: str, data_root: Path | None, image_root: str = "") -> str | None:
     """Pre-flight: why this subset cannot be built, with the remedy; None: nothing found."""
     try:
         chain = lineage(name)
         for other in chain[-1].evaluate_on:
             load(other)
-        _known_data_sets(image_root)
+        _check_data_set_names(image_root)
         location.locate(chain[0], data_root, image_root)
     except RecipeError as error:
         return error.problems[0]
@@ -136,21 +136,24 @@ def problem(name: str, data_root: Path | None, image_root: str = "") -> str | No
     return None
 
 
-def _known_data_sets(image_root: str) -> None:
+def _check_data_set_names(image_root: str) -> None:
     """A typo in the name of a data set would quietly send all its pictures elsewhere."""
-    named = location.read_image_roots(image_root).keys() - {""}
-    if not named:
+    data_sets = location.read_image_roots(image_root).keys() - {""}
+    if not data_sets:
         return
-    known = {source.dataset for other in names() for source in load(other).sources} - {""}
-    for one in sorted(named - known):
-        raise SourceError(f"image_root names the data set {one!r}{nearest(one, known)}")
+    recipe_data_sets = {source.dataset for other in names() for source in load(other).sources} - {
+        ""
+    }
+    for data_set in sorted(data_sets - recipe_data_sets):
+        suggestion = suggest_nearest(data_set, recipe_data_sets)
+        raise SourceError(f"image_root names the data set {data_set!r}{suggestion}")
 
 
 def summary(name: str, cache_root: Path) -> SubsetSummary:
-    """What is known of the subset without building it."""
+    """Summary of a subset, without building it."""
     chain = lineage(name)
     recipe = chain[-1]
-    folder, manifest = _built(name, recipe_digest(chain), cache_root)
+    folder, manifest = _find_build(name, recipe_digest(chain), cache_root)
     return SubsetSummary(
         name=name,
         title=recipe.title,
@@ -158,25 +161,25 @@ def summary(name: str, cache_root: Path) -> SubsetSummary:
         corpus_rows=manifest.get("corpus_rows"),
         built=folder is not None,
         evaluate_on=recipe.evaluate_on,
-        license=origin(chain).licences,
+        license=root_source(chain).licences,
         notes=recipe.notes,
         expected_rows=expected_rows(chain),
         folder=folder,
-        form=origin(chain).form,
+        form=root_source(chain).form,
     )
 
 
-def _built(name: str, digest: str, cache_root: Path) -> tuple[Path | None, dict[str, Any]]:
+def _find_build(name: str, digest: str, cache_root: Path) -> tuple[Path | None, dict[str, Any]]:
     """The newest finished build of this recipe."""
-    found = []
+    builds = []
     for path in (cache_root / "subsets").glob(f"{name}-*/manifest.json"):
         try:
             manifest = json.loads(path.read_text("utf-8"))
             if manifest["name"] == name and manifest["recipe"] == digest:
-                found.append((path.stat().st_mtime_ns, path.parent, manifest))
+                builds.append((path.stat().st_mtime_ns, path.parent, manifest))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    if not found:
+    if not builds:
         return None, {}
-    _, folder, manifest = max(found, key=lambda item: item[0])
+    _, folder, manifest = max(builds, key=lambda item: item[0])
     return folder, manifest

@@ -1,7 +1,7 @@
-"""How a child of this package tells its parent: JSON lines on stdout, one message a line.
+"""Messages of a child process of this package: JSON lines on stdout, one message a line.
 
-Building, describing, copying and browsing run in children, because pyarrow and pixels are heavy;
-they all speak this way and say `progress`, then `done` or `failed`.
+Building, describing, copying and browsing run in child processes, because pyarrow and image
+decoding are heavy. Each sends `progress` messages, then `done` or `failed`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable
 from typing import Any
 
 
-def speak(**message: Any) -> None:
-    """One message, ASCII only: it passes whatever encoding the pipe has."""
+def emit_message(**message: Any) -> None:
+    """Print one message as a JSON line; ASCII only, for any encoding of the pipe."""
     sys.stdout.write(json.dumps(message, ensure_ascii=True) + "\n")
     sys.stdout.flush()
 
 
-def percent_speaker() -> Callable[[int, int, str], None]:
-    """Takes (done, total, unit); says at most 100 lines a unit: a terminal draws no finer bar."""
+def percent_progress() -> Callable[[int, int, str], None]:
+    """Progress callback (done, total, unit) that emits at most 100 messages per unit."""
     last: dict[str, int] = {}
 
-    def say(done: int, total: int, unit: str) -> None:
+    def emit_progress(done: int, total: int, unit: str) -> None:
         percent = 100 * done // max(total, 1)
         if last.get(unit) != percent:
             last[unit] = percent
-            speak(kind="progress", done=done, total=total, unit=unit)
+            emit_message(kind="progress", done=done, total=total, unit=unit)
 
-    return say
+    return emit_progress

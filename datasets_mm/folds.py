@@ -1,8 +1,8 @@
-"""Folds of labelled rows: each fold has the labels' shares, and a group is never divided.
+"""Cross-validation folds: each fold has the labels' shares, and a group is never divided.
 
-Rows about one picture are a group: a model that has seen the picture in training would be tested on
-what it remembers. scikit-learn's StratifiedGroupKFold aims at the same, but its result follows from
-the order of the rows; here it follows from the groups' names and the seed alone, so that a source
+Rows about one image are a group: a model that has seen the image in training would be tested on
+what it remembers. scikit-learn's StratifiedGroupKFold has the same aim, but its result depends on
+the order of the rows; here it depends on the groups' names and the seed alone, so that a source
 read in another order has the same folds.
 """
 
@@ -46,24 +46,24 @@ class Folds:
 
     @property
     def fingerprint(self) -> str:
-        """Identity: equal folds of equal records, in whatever order they came."""
+        """Identity of the folds, independent of the order of records."""
         rows = sorted(zip(self.ids, self.fold.tolist(), strict=True))
         content = [FORMAT, self.k, self.seed, self.share, self.subset, rows]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
-    def of(self, ids: Sequence[str]) -> Rows:
+    def lookup(self, ids: Sequence[str]) -> Rows:
         """The fold of each of these records, int64 [n].
 
         Raises:
             FoldError: one of them was not dealt.
         """
-        known = dict(zip(self.ids, self.fold.tolist(), strict=True))
-        if strange := [name for name in ids if name not in known]:
+        fold_by_id = dict(zip(self.ids, self.fold.tolist(), strict=True))
+        if missing := [name for name in ids if name not in fold_by_id]:
             raise FoldError(
-                f"{len(strange)} of {len(ids)} records are in no fold (first: {strange[0]}): the "
+                f"{len(missing)} of {len(ids)} records are in no fold (first: {missing[0]}): the "
                 "folds are those of another subset; remove the fold file and deal again"
             )
-        return np.asarray([known[name] for name in ids], np.int64)
+        return np.asarray([fold_by_id[name] for name in ids], np.int64)
 
 
 def assign(answers: Sequence[Hashable] | Rows, groups: Sequence[str], k: int, seed: int) -> Rows:
@@ -77,10 +77,10 @@ def assign(answers: Sequence[Hashable] | Rows, groups: Sequence[str], k: int, se
     """
     if k < 2:
         raise FoldError(f"{k} folds cannot be dealt; ask for 2 or more, or hold a share out")
-    table = _Table.of(answers, groups, seed)
+    table = _GroupTable.count_answers(answers, groups, seed)
     if len(table.names) < k:
         raise FoldError(f"{len(table.names)} groups cannot fill {k} folds; ask for fewer folds")
-    return table.deal(_even(table.counts.sum(axis=0), k))
+    return table.assign_groups(_even_targets(table.counts.sum(axis=0), k))
 
 
 def hold_out(
@@ -95,18 +95,20 @@ def hold_out(
     """
     if not 0 < share < 1:
         raise FoldError(f"a share of {share:g} cannot be held out; give one between 0 and 1")
-    table = _Table.of(answers, groups, seed)
+    table = _GroupTable.count_answers(answers, groups, seed)
     if len(table.names) < 2:
         raise FoldError("one group cannot be divided; there must be two pictures at least")
     totals = table.counts.sum(axis=0)
-    held = math.ceil(share * totals.sum() - 1e-9)
-    if held == totals.sum():
+    count = math.ceil(share * totals.sum() - 1e-9)
+    if count == totals.sum():
         raise FoldError(f"a share of {share:g} leaves no row to train on; hold out less")
-    out = _part(totals, held)
-    return table.deal(np.stack([out, totals - out]))
+    held_out = _apportion(totals, count)
+    return table.assign_groups(np.stack([held_out, totals - held_out]))
 
 
-def draw(answers: Sequence[Hashable] | Rows, ids: Sequence[str], n: int, seed: int) -> Rows:
+def sample_stratified(
+    answers: Sequence[Hashable] | Rows, ids: Sequence[str], n: int, seed: int
+) -> Rows:
     """Row numbers of `n` rows with the answers' shares, ascending; all rows where there are fewer.
 
     Which rows follows from their ids and the seed alone, not from their order. Rows are drawn, not
@@ -116,7 +118,7 @@ def draw(answers: Sequence[Hashable] | Rows, ids: Sequence[str], n: int, seed: i
     if n >= len(labels):
         return np.arange(len(labels))
     kinds, counts = np.unique(labels, return_counts=True)
-    quotas = _part(counts.astype(np.float64), n).astype(int)
+    quotas = _apportion(counts.astype(np.float64), n).astype(int)
     order = sorted(range(len(labels)), key=lambda row: (rank(seed, ids[row]), ids[row]))
     chosen: list[int] = []
     for kind, quota in zip(kinds, quotas, strict=True):
@@ -125,7 +127,7 @@ def draw(answers: Sequence[Hashable] | Rows, ids: Sequence[str], n: int, seed: i
 
 
 @dataclass(frozen=True)
-class _Table:
+class _GroupTable:
     """Groups in the order in which they are dealt, and how often each answer occurs in them."""
 
     names: list[str]
@@ -135,55 +137,57 @@ class _Table:
     """Row -> number of its group."""
 
     @classmethod
-    def of(cls, answers: Sequence[Hashable] | Rows, groups: Sequence[str], seed: int) -> _Table:
-        """Count; large groups first, equal ones by rank, which knows no order of rows."""
+    def count_answers(
+        cls, answers: Sequence[Hashable] | Rows, groups: Sequence[str], seed: int
+    ) -> _GroupTable:
+        """Count answers per group; groups sorted by size, then by rank."""
         sizes: dict[str, int] = {}
         for name in groups:
             sizes[name] = sizes.get(name, 0) + 1
         names = sorted(sizes, key=lambda name: (-sizes[name], rank(seed, name), name))
-        number = {name: place for place, name in enumerate(names)}
+        number = {name: index for index, name in enumerate(names)}
         group = np.asarray([number[name] for name in groups], np.int64)
         labels = [str(answer) for answer in answers]
-        kinds = {label: place for place, label in enumerate(sorted(set(labels)))}
+        kinds = {label: index for index, label in enumerate(sorted(set(labels)))}
         counts = np.zeros((len(names), len(kinds)))
-        for place, label in zip(group, labels, strict=True):
-            counts[place, kinds[label]] += 1
+        for index, label in zip(group, labels, strict=True):
+            counts[index, kinds[label]] += 1
         return cls(names, counts, group)
 
-    def deal(self, wanted: Counts) -> Rows:
-        """Fold of each row. `wanted`: rows of each answer that each fold should get."""
-        have = np.zeros_like(wanted)
-        weight = 1 / np.maximum(wanted, 1)
-        room, room_weight = wanted.sum(axis=1), 1 / np.maximum(wanted.sum(axis=1), 1)
+    def assign_groups(self, targets: Counts) -> Rows:
+        """Fold of each row. `targets`: rows of each answer that each fold should get."""
+        assigned = np.zeros_like(targets)
+        weight = 1 / np.maximum(targets, 1)
+        room, room_weight = targets.sum(axis=1), 1 / np.maximum(targets.sum(axis=1), 1)
         fold = np.zeros(len(self.names), np.int64)
         for number, counts in enumerate(self.counts):
             # Growth of the squared distance from what is wanted, by answers and in all.
             size = counts.sum()
-            cost = ((2 * (have - wanted) + counts) * counts * weight).sum(axis=1)
-            cost += (2 * (have.sum(axis=1) - room) + size) * size * room_weight
+            cost = ((2 * (assigned - targets) + counts) * counts * weight).sum(axis=1)
+            cost += (2 * (assigned.sum(axis=1) - room) + size) * size * room_weight
             fold[number] = int(np.argmin(np.round(cost, 9)))
-            have[fold[number]] += counts
+            assigned[fold[number]] += counts
         return fold[self.group]
 
 
-def _even(totals: Counts, k: int) -> Counts:
-    """[k, answers]: equal parts in whole rows; what is left over goes around the folds."""
-    wanted = np.tile(totals // k, (k, 1))
-    following = 0
-    for answer, left in enumerate((totals % k).astype(int)):
-        for _ in range(left):
-            wanted[following % k, answer] += 1
-            following += 1
-    return wanted
+def _even_targets(totals: Counts, k: int) -> Counts:
+    """[k, answers]: target counts in whole rows; remainders rotate over the folds."""
+    targets = np.tile(totals // k, (k, 1))
+    next_fold = 0
+    for answer, rest in enumerate((totals % k).astype(int)):
+        for _ in range(rest):
+            targets[next_fold % k, answer] += 1
+            next_fold += 1
+    return targets
 
 
-def _part(totals: Counts, rows: int) -> Counts:
-    """`rows` of all, in whole rows, each answer in its share (largest remainders)."""
+def _apportion(totals: Counts, rows: int) -> Counts:
+    """`rows` of all rows, with each answer in its share (largest remainders)."""
     exact = totals * rows / totals.sum()
-    part: Counts = np.floor(exact)
-    order = np.argsort(-(exact - part), kind="stable")
-    part[order[: rows - int(part.sum())]] += 1
-    return part
+    shares: Counts = np.floor(exact)
+    order = np.argsort(-(exact - shares), kind="stable")
+    shares[order[: rows - int(shares.sum())]] += 1
+    return shares
 
 
 def save(folds: Folds, path: Path) -> None:
@@ -209,15 +213,17 @@ def load(path: Path) -> Folds:
         FoldError: it is not there, damaged, of a later version, or was changed by hand.
     """
     try:
-        said = json.loads(path.read_text("utf-8"))
-        if said["schema"] != FORMAT:
-            raise FoldError(f"{path}: schema {said['schema']} is not known; deal the folds again")
-        rows = {str(name): int(fold) for name, fold in said["folds"].items()}
+        content = json.loads(path.read_text("utf-8"))
+        if content["schema"] != FORMAT:
+            raise FoldError(
+                f"{path}: schema {content['schema']} is not known; deal the folds again"
+            )
+        rows = {str(name): int(fold) for name, fold in content["folds"].items()}
         folds = Folds(
-            tuple(rows), np.asarray(list(rows.values()), np.int64), int(said["k"]),
-            int(said["seed"]), float(said["share"]), str(said["subset"]),
+            tuple(rows), np.asarray(list(rows.values()), np.int64), int(content["k"]),
+            int(content["seed"]), float(content["share"]), str(content["subset"]),
         )  # fmt: skip
-        stated = said["fingerprint"]
+        stated = content["fingerprint"]
     except OSError as error:
         raise FoldError(f"{path} cannot be read ({error.strerror}); deal the folds again") from None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -1,10 +1,10 @@
-"""Paths of pictures and videos as data write them, normalised once for all adapters.
+"""Paths of images and videos as data files write them, normalized once for all adapters.
 
-Labels come from other systems: with backslashes, in another Unicode form or case of letters, with
-blanks at their ends, %-quoted, or without the ending of the file; archives are unpacked with their
-names in another code page, or with backslashes as letters. `clean` brings the text into one
-form; `on_disk` finds the file that is meant. Neither widens what may be opened: whether a file lies
-inside the image root is checked on the result (decode.py, selection.py).
+Labels come from other systems: with backslashes, in another Unicode form or case, with blanks at
+their ends, %-quoted, or without a file extension; archives are unpacked with their names in another
+code page, or with backslashes as letters. `clean_path` normalizes the text; `find_on_disk` finds
+the file that is meant. Neither widens what may be opened: whether a file lies inside the image root
+is checked on the result (decode.py, selection.py).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FOLDERS: Final = 256
 """Folder listings that are remembered."""
 
 
-def clean(path: str) -> str:
+def clean_path(path: str) -> str:
     """The path with `/`, composed letters (NFC), without `./`, doubled slashes and outer blanks."""
     if not UNCLEAN.search(path):
         return path
@@ -64,8 +64,8 @@ def clean(path: str) -> str:
     return lead + "/".join(part for part in text.split("/") if part not in {"", "."})
 
 
-def foreign(path: str) -> str:
-    """Why a path can lie in no folder of this machine; "": it may."""
+def describe_foreign_path(path: str) -> str:
+    """Reason why a path cannot lie in a folder of this machine; "": it can."""
     if CONTENT.match(path):
         return "is written into the data as text (base64; write it to a file)"
     if URL.match(path):
@@ -77,7 +77,7 @@ def foreign(path: str) -> str:
     return ""
 
 
-def on_disk(root: Path, path: str) -> str:
+def find_on_disk(root: Path, path: str) -> str:
     """The spelling under which the file lies below `root`; the path itself where nothing fits.
 
     The exact spelling comes first. Else each part is compared without regard to Unicode form, case
@@ -87,31 +87,31 @@ def on_disk(root: Path, path: str) -> str:
     full = os.path.join(root, path)  # noqa: PTH118 - an absolute path stays what it is
     if not path or "\0" in path or path[0] == "/" or os.path.lexists(full):
         return path
-    if spelling := _spelling(root, path):
+    if spelling := _find_spelling(root, path):
         return spelling
-    if "%" in path and (spelling := _spelling(root, clean(unquote(path)))):
+    if "%" in path and (spelling := _find_spelling(root, clean_path(unquote(path)))):
         return spelling
     return path
 
 
-def difference(path: str, spelling: str) -> str:
-    """In what the spelling on disk differs from the path; "": in nothing."""
+def describe_difference(path: str, spelling: str) -> str:
+    """How the spelling on disk differs from the path; "": not at all."""
     if path == spelling:
         return ""
     if unicodedata.normalize("NFC", spelling) == unicodedata.normalize("NFC", path):
         return "in another Unicode form (NFC, NFD)"
-    if list(map(_fold, spelling.split("/"))) == list(map(_fold, path.split("/"))):
+    if list(map(_fold_name, spelling.split("/"))) == list(map(_fold_name, path.split("/"))):
         return "in another case of letters or with other blanks"
     if "\\" in spelling:
         return "with backslashes in their names (unpack the archive with 7z or unzip)"
-    if not path.isascii() and _fold(path) != _fold(spelling).removesuffix(
+    if not path.isascii() and _fold_name(path) != _fold_name(spelling).removesuffix(
         media_types.ending(spelling)
     ):
         return "with their letters in another code page (unpack the archive with unzip -O or 7z)"
     return "without their %-quoting" if "%" in path else "with an ending that the data do not name"
 
 
-def _spelling(root: Path, path: str) -> str:
+def _find_spelling(root: Path, path: str) -> str:
     """The path below root with each part as its folder has it; "": some part is not there."""
     parts = path.split("/")
     if ".." in parts or not all(parts):
@@ -119,9 +119,9 @@ def _spelling(root: Path, path: str) -> str:
     folder, chosen = str(root), list[str]()
     for number, part in enumerate(parts, 1):
         is_last = number == len(parts)
-        name = _entry(folder, part, is_last=is_last)
+        name = _find_entry(folder, part, is_last=is_last)
         if not name and not is_last:
-            name = _entry(folder, "\\".join(parts[number - 1 :]), is_last=True)
+            name = _find_entry(folder, "\\".join(parts[number - 1 :]), is_last=True)
             return "/".join([*chosen, name]) if name else ""
         if not name:
             return ""
@@ -130,39 +130,43 @@ def _spelling(root: Path, path: str) -> str:
     return "/".join(chosen)
 
 
-def _entry(folder: str, part: str, *, is_last: bool) -> str:
+def _find_entry(folder: str, part: str, *, is_last: bool) -> str:
     if os.path.lexists(os.path.join(folder, part)):  # noqa: PTH118
         return part
-    names = _listing(folder)
-    if len(fits := names.get(_fold(part), ())) > 1:
+    names = _list_folder(folder)
+    if len(fits := names.get(_fold_name(part), ())) > 1:
         composed = unicodedata.normalize("NFC", part)
         fits = [name for name in fits if unicodedata.normalize("NFC", name) == composed]
     if not fits and not part.isascii():
-        fits = list(dict.fromkeys(n for other in _unpacked(part) for n in names.get(other, ())))
+        fits = list(
+            dict.fromkeys(n for other in _code_page_variants(part) for n in names.get(other, ()))
+        )
     if not fits and is_last and not media_types.is_medium(part):
         fits = [
-            n for ending in media_types.MEDIA_ENDINGS for n in names.get(_fold(part + ending), ())
+            n
+            for ending in media_types.MEDIA_ENDINGS
+            for n in names.get(_fold_name(part + ending), ())
         ]
     return fits[0] if len(fits) == 1 else ""
 
 
-def _unpacked(part: str) -> Iterator[str]:
-    """The folded names that archives give a file whose letters were read in another code page."""
+def _code_page_variants(part: str) -> Iterator[str]:
+    """Folded names of a file whose letters were unpacked in another code page."""
     for form in ("NFC", "NFD"):
         for stored, shown in CODE_PAGES:
             try:
                 raw = unicodedata.normalize(form, part).encode(stored)
-                yield _fold(raw.decode(shown) if shown else os.fsdecode(raw))
+                yield _fold_name(raw.decode(shown) if shown else os.fsdecode(raw))
             except UnicodeError:
                 continue
 
 
-def shown(name: str) -> str:
+def printable_name(name: str) -> str:
     """The name as text that can be written: bytes that are no UTF-8 as `\\xe9`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _fold(name: str) -> str:
+def _fold_name(name: str) -> str:
     """Equal for names that differ in Unicode form, case and outer blanks only."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
 
@@ -170,18 +174,18 @@ def _fold(name: str) -> str:
 _listings: OrderedDict[str, tuple[int, dict[str, list[str]]]] = OrderedDict()
 
 
-def _listing(folder: str) -> dict[str, list[str]]:
+def _list_folder(folder: str) -> dict[str, list[str]]:
     """Folded name -> names of a folder, remembered while the folder's time stays the same."""
     try:
         status = os.stat(folder)  # noqa: PTH116 - called for each missing picture
         if not stat.S_ISDIR(status.st_mode):
             return {}
-        known = _listings.get(folder)
-        if known is not None and known[0] == status.st_mtime_ns:
-            return known[1]
+        cached = _listings.get(folder)
+        if cached is not None and cached[0] == status.st_mtime_ns:
+            return cached[1]
         names: dict[str, list[str]] = {}
         for name in os.listdir(folder):  # noqa: PTH208
-            names.setdefault(_fold(name), []).append(name)
+            names.setdefault(_fold_name(name), []).append(name)
     except OSError:
         return {}
     _listings[folder] = (status.st_mtime_ns, names)

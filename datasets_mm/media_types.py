@@ -1,7 +1,7 @@
-"""The one list of media types: endings of pictures and videos, for adapters, engines and reports.
+"""File extensions of images and videos, for adapters, engines and reports.
 
-The ending only chooses which decoder opens a file; what the file holds is checked when it is read,
-and `other_content` names what often lies in its place.
+The extension only chooses the decoder; the content is checked when the file is read, and
+`describe_other_content` names what is often found in its place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VIDEO_ENDINGS: Final = frozenset({
 MEDIA_ENDINGS: Final = PICTURE_ENDINGS | VIDEO_ENDINGS
 POINTER: Final = b"version https://git-lfs"
 HEAD_BYTES: Final = 512
-"""Of a file that `other_content` judges."""
+"""Of a file that `describe_other_content` judges."""
 
 
 def ending(path: str) -> str:
@@ -46,8 +46,8 @@ def is_medium(path: str) -> bool:
     return ending(path) in MEDIA_ENDINGS
 
 
-def other_content(head: bytes) -> str:
-    """What a file is that no decoder reads, by its first bytes; "": nothing in particular."""
+def describe_other_content(head: bytes) -> str:
+    """Content that no decoder reads, by its first bytes; "": none of the known kinds."""
     if not head.strip(b"\0"):
         return "holds zero bytes only" if head else "is an empty file"
     if head.startswith(POINTER):

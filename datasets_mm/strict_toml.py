@@ -1,7 +1,7 @@
 """Strict reading of the TOML files that people write: plans, recipes, models, presets.
 
-All errors of a file are listed at once, each with the file, the key path, the bad value and what
-to do about it. Stands here, at the bottom of the house, because every room above reads TOML.
+All errors of a file are listed at once, each with the file, the key path, the bad value and the
+remedy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class TomlError(ValueError):
         self.problems = problems
 
 
-def files(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     """The TOML files of a folder that people write, by name.
 
     Without hidden ones, which editors and file managers leave: a lock of Emacs is a link to nothing
@@ -69,8 +69,8 @@ def read_table(path: Path) -> dict[str, Any]:
         raise TomlError([f"{path}: is not TOML: {error}"]) from None
 
 
-def parse(table: Mapping[str, Any], model: type[Model], place: str) -> Model:
-    """The table as a model; `place` names it in errors.
+def parse(table: Mapping[str, Any], model: type[Model], source: str) -> Model:
+    """The table as a model; `source` names it in errors.
 
     Raises:
         TomlError: the table does not fit the model.
@@ -78,71 +78,74 @@ def parse(table: Mapping[str, Any], model: type[Model], place: str) -> Model:
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        raise TomlError(sentences(error, model, place)) from None
+        raise TomlError(error_sentences(error, model, source)) from None
 
 
-def sentences(error: ValidationError, model: type[BaseModel], place: str) -> list[str]:
+def error_sentences(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
     """One sentence for each error of a validation."""
     items = error.errors(include_url=False)
-    return [_sentence(dict(item), model, place) for item in items if not _follows(item, items)]
+    return [
+        _sentence(dict(item), model, source) for item in items if not _is_consequence(item, items)
+    ]
 
 
-def _follows(item: Any, items: list[Any]) -> bool:
+def _is_consequence(item: Any, items: list[Any]) -> bool:
     """A list is called too short because its own elements were refused: not a second error."""
     inner = (other["loc"][: len(item["loc"])] for other in items if other is not item)
     return bool(item["type"] == "too_short" and item["loc"] in inner)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` or the list of known names, to end an error sentence with."""
-    names = sorted(known)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.6):
-        return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(names)}" if names else "; none is known"
+def suggest_nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean 'x'?` or the list of known names: the end of an error sentence."""
+    candidates = sorted(names)
+    if matches := difflib.get_close_matches(name, candidates, n=1, cutoff=0.6):
+        return f"; did you mean '{matches[0]}'?"
+    return f"; known: {', '.join(candidates)}" if candidates else "; none is known"
 
 
-def _sentence(item: dict[str, Any], model: type[BaseModel], place: str) -> str:
-    path, models = _walk(model, item["loc"])
+def _sentence(item: dict[str, Any], model: type[BaseModel], source: str) -> str:
+    path, models = _resolve_location(model, item["loc"])
     match item["type"]:
         case "extra_forbidden":
-            _, models = _walk(model, item["loc"][:-1])
-            known = [name for one in models for name in _keys(one)]
-            return f"{place}: unknown key '{path}'{nearest(str(item['loc'][-1]), known)}"
+            _, models = _resolve_location(model, item["loc"][:-1])
+            keys = [name for candidate in models for name in _model_keys(candidate)]
+            return f"{source}: unknown key '{path}'{suggest_nearest(str(item['loc'][-1]), keys)}"
         case "missing":
-            return f"{place}: '{path}' is missing; add it"
+            return f"{source}: '{path}' is missing; add it"
         case "union_tag_not_found":
-            return f"{place}: '{path}.{_tag_key(item)}' is missing; add it"
+            return f"{source}: '{path}.{_tag_key(item)}' is missing; add it"
         case "union_tag_invalid":
-            tags = [tag for one in models for tag in _tags(one)]
+            tags = [tag for candidate in models for tag in _model_tags(candidate)]
             tag = str(item["ctx"]["tag"])
-            return f"{place}: '{path}.{_tag_key(item)}' = {tag!r} is wrong{nearest(tag, tags)}"
+            suggestion = suggest_nearest(tag, tags)
+            return f"{source}: '{path}.{_tag_key(item)}' = {tag!r} is wrong{suggestion}"
         case "literal_error" if isinstance(item["input"], str):
             allowed = re.findall(r"'([^']*)'", str(item["ctx"]["expected"]))
-            value = _short(item["input"])
-            return f"{place}: '{path}' = {value} is wrong{nearest(item['input'], allowed)}"
+            value = _shorten_repr(item["input"])
+            return f"{source}: '{path}' = {value} is wrong{suggest_nearest(item['input'], allowed)}"
         case "tuple_type" | "list_type":
-            value = _short(item["input"])
-            return f"{place}: '{path}' = {value} is wrong: a list is wanted, such as [1, 2]"
+            value = _shorten_repr(item["input"])
+            return f"{source}: '{path}' = {value} is wrong: a list is wanted, such as [1, 2]"
     message = item["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    where = f"'{path}' = {_short(item['input'])}" if path else "it"
-    return f"{place}: {where} is wrong: {message}"
+    subject = f"'{path}' = {_shorten_repr(item['input'])}" if path else "it"
+    return f"{source}: {subject} is wrong: {message}"
 
 
 def _tag_key(item: dict[str, Any]) -> str:
-    """Key that says which member of a tagged union is meant."""
+    """Key of the discriminator of a tagged union."""
     return str(item["ctx"]["discriminator"]).strip("'")
 
 
-def _short(value: Any) -> str:
+def _shorten_repr(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[Any]]:
-    """The key path as a person would write it, and the models that may stand there.
+def _resolve_location(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[Any]]:
+    """Key path as written in the file, and the models that are allowed there.
 
-    pydantic puts the tag of a union member among the keys; nobody wrote it there: it is left out.
+    pydantic puts the tag of a union member among the keys; it is not in the file and is left out.
     Tags of values that are no tables stand in angle brackets.
     """
     text, models = "", [model]
@@ -152,27 +155,27 @@ def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list
             continue
         if part.startswith("<"):
             continue
-        fields = [field for one in models if (field := _field(one, part))]
-        tagged = [one for one in models if part in _tags(one)]
+        fields = [field for candidate in models if (field := _find_field(candidate, part))]
+        tagged = [candidate for candidate in models if part in _model_tags(candidate)]
         if tagged and not fields:
             models = tagged
             continue
         text += f".{part}" if text else part
-        models = [inner for field in fields for inner in _models(field.annotation)]
+        models = [inner for field in fields for inner in _annotation_models(field.annotation)]
     return text, models
 
 
-def _keys(model: Any) -> list[str]:
+def _model_keys(model: Any) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _field(model: Any, key: str) -> Any:
-    named = zip(_keys(model), model.model_fields.values(), strict=True)
+def _find_field(model: Any, key: str) -> Any:
+    named = zip(_model_keys(model), model.model_fields.values(), strict=True)
     return next((field for name, field in named if name == key), None)
 
 
-def _tags(model: Any) -> list[str]:
-    """Values of the literals by which a tagged union tells this model from others."""
+def _model_tags(model: Any) -> list[str]:
+    """Literal values of the discriminator of a tagged union's member."""
     annotations = [field.annotation for field in model.model_fields.values() if field.is_required()]
     return [
         str(tag)
@@ -182,8 +185,8 @@ def _tags(model: Any) -> list[str]:
     ]
 
 
-def _models(annotation: Any) -> list[Any]:
+def _annotation_models(annotation: Any) -> list[Any]:
     """Every model inside an annotation: of lists, optionals and unions, too."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]
+    return [model for argument in get_args(annotation) for model in _annotation_models(argument)]

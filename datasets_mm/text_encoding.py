@@ -1,9 +1,9 @@
-"""Bytes of a text file as text: the encoding is stated, marked, strict UTF-8, or a tested guess.
+"""Decoding of text files: stated encoding, byte-order mark, strict UTF-8, or a tested guess.
 
-Every byte pair is a letter in some encoding, so that decoding without an error proves nothing: an
+Every byte pair is a letter in some encoding, so decoding without an error proves nothing: an
 apostrophe of Windows-1252 and the letter after it are a rare Korean syllable in CP949. A guess is
-taken only if its text is plausible and that of no other guess is; else the file is refused, and the
-recipe's `encoding` settles it.
+used only if its text is plausible and that of no other guess is; otherwise EncodingError is raised,
+and the recipe's `encoding` decides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Encoding = Literal[
 """What a recipe may state; "": found out."""
 STATED: Final = tuple(name for name in get_args(Encoding) if name)
 
-MARKS: Final = (
+BYTE_ORDER_MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
@@ -54,20 +54,20 @@ def decode(data: bytes, stated: str = "") -> tuple[str, str]:
     Raises:
         EncodingError: the stated encoding does not fit, or none or several do.
     """
-    for mark, encoding in MARKS:
+    for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
-            return _strictly(data, encoding).removeprefix("\ufeff"), ""
+            return _decode_strictly(data, encoding).removeprefix("\ufeff"), ""
     if stated:
-        return _strictly(data, stated), ""
-    if guess := _wide(data):
-        return _strictly(data, guess), TITLES[guess]
+        return _decode_strictly(data, stated), ""
+    if guess := _detect_utf16(data):
+        return _decode_strictly(data, guess), TITLES[guess]
     try:
         return data.decode("utf-8"), ""
     except UnicodeDecodeError as error:
-        return _guessed(data, error.start)
+        return _guess_encoding(data, error.start)
 
 
-def _strictly(data: bytes, encoding: str) -> str:
+def _decode_strictly(data: bytes, encoding: str) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -76,7 +76,7 @@ def _strictly(data: bytes, encoding: str) -> str:
         ) from None
 
 
-def _wide(data: bytes) -> str:
+def _detect_utf16(data: bytes) -> str:
     """UTF-16 without a mark: every second byte of Western text is zero, and no text has zeros."""
     head = data[: SAMPLE & ~1]
     if len(data) % 2 or not head:
@@ -85,26 +85,26 @@ def _wide(data: bytes) -> str:
         low = head[::2] if encoding == "utf-16-le" else head[1::2]
         if high.count(0) > 0.3 * len(high) and low.count(0) < 0.02 * len(low) + 1:
             try:
-                said = data.decode(encoding)
+                text = data.decode(encoding)
             except UnicodeDecodeError:
                 continue
-            if "\0" not in said:
+            if "\0" not in text:
                 return encoding
     return ""
 
 
-def _guessed(data: bytes, start: int) -> tuple[str, str]:
+def _guess_encoding(data: bytes, start: int) -> tuple[str, str]:
     fits = {}
-    for encoding, judge in JUDGES.items():
+    for encoding, is_plausible in PLAUSIBILITY_TESTS.items():
         try:
-            said = data.decode(encoding)
+            text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if judge(said[:SAMPLE]):
-            fits[encoding] = said
+        if is_plausible(text[:SAMPLE]):
+            fits[encoding] = text
     if len(fits) == 1:
-        encoding, said = fits.popitem()
-        return said, TITLES[encoding]
+        encoding, text = fits.popitem()
+        return text, TITLES[encoding]
     if fits:
         names = " or ".join(TITLES[encoding] for encoding in fits)
         raise EncodingError(f"may be in {names}; state `encoding` in the recipe's [source]")
@@ -120,12 +120,12 @@ FOREIGN: Final = re.compile(r"[^\x00-\x7f]+")
 SYLLABLE: Final = re.compile("[가-힣]")
 
 
-def is_korean(said: str) -> bool:
+def is_korean(text: str) -> bool:
     """Text of CP949: syllables of EUC-KR's 2,350, few Chinese characters, common syllables.
 
     The other 8,822 syllables of CP949 occupy the bytes that Western letters and Shift-JIS have.
     """
-    foreign = "".join(FOREIGN.findall(said))
+    foreign = "".join(FOREIGN.findall(text))
     syllables = SYLLABLE.findall(foreign)
     letters = [sign for sign in foreign if sign.isalpha()]
     if not syllables or len(syllables) < 0.5 * len(letters):
@@ -144,12 +144,12 @@ def _is_plain_syllable(sign: str) -> bool:
         return False
 
 
-def is_western(said: str) -> bool:
+def is_western(text: str) -> bool:
     """Text of Windows-1252: signs of punctuation, and accented letters as words have them."""
     implausible = total = 0
-    for run in FOREIGN.finditer(said):
+    for run in FOREIGN.finditer(text):
         total += 1
-        before, after = said[: run.start()][-1:], said[run.end() :][:1]
+        before, after = text[: run.start()][-1:], text[run.end() :][:1]
         implausible += not _is_western_run(run.group(), before, after)
     return implausible <= 0.02 * total
 
@@ -162,7 +162,7 @@ def _is_western_run(run: str, before: str, after: str) -> bool:
     if any((sign.isupper() or sign == "»") and other.isalpha() for sign, other in pairwise(run)):
         return False
     signs = [before, *run, after]
-    return all(_is_western_sign(*signs[place : place + 3]) for place in range(len(run)))
+    return all(_is_western_sign(*signs[index : index + 3]) for index in range(len(run)))
 
 
 def _is_western_sign(before: str, sign: str, after: str) -> bool:
@@ -177,13 +177,13 @@ def _is_western_sign(before: str, sign: str, after: str) -> bool:
     return True
 
 
-def is_japanese(said: str) -> bool:
+def is_japanese(text: str) -> bool:
     """Text of Shift-JIS: kana of full width among its letters, hardly any of half width."""
-    foreign = "".join(FOREIGN.findall(said))
+    foreign = "".join(FOREIGN.findall(text))
     kana = sum("\u3041" <= sign <= "\u30fe" for sign in foreign)
     half = sum("\uff61" <= sign <= "\uff9f" for sign in foreign)
     letters = sum(sign.isalpha() for sign in foreign)
     return bool(letters) and kana >= 0.25 * letters and half <= 0.05 * letters
 
 
-JUDGES: Final = {"cp949": is_korean, "cp1252": is_western, "cp932": is_japanese}
+PLAUSIBILITY_TESTS: Final = {"cp949": is_korean, "cp1252": is_western, "cp932": is_japanese}

@@ -1,7 +1,7 @@
-"""The engines by name. Light: importing it, or an engine package, never loads torch.
+"""Catalog of the engines. Importing it, or an engine package, never loads torch.
 
-An engine is one package here. Its `__init__` declares what it is; the computing modules are
-imported by its `run`.
+An engine is a package of this folder. Its `__init__` declares the members of `Engine`; its `run`
+imports the computing modules.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ _NAMES: Final = ("retrieval", "captioning", "vqa", "probe")
 
 
 class UnknownEngineError(LookupError):
-    """There is no engine of that name; the message names the nearest one."""
+    """Unknown engine; the message names the nearest one."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class Engine(Protocol):
-    """What an engine package offers."""
+    """Members of an engine package."""
 
     SUMMARY: str
     """One line for lists."""
     TASKS: tuple[Task, ...]
     NEEDS: tuple[str, ...]
-    """Fields of a record without which it has nothing to work on; empty: needs no subset."""
+    """Fields that its records must have; empty: it needs no subset."""
     FORM: str
     """Form of its records (`datasets_mm.recipes.recipe.Form`); empty: needs no subset."""
-    KNOBS: Mapping[PhaseName, str]
-    """The setting that is halved after the device ran out of memory in a phase. A phase that is not
-    here holds what no setting of the run makes smaller: loading weights, building caches."""
-    SHAPING: tuple[str, ...]
-    """Settings that a trained model brings along: no run that uses it has others."""
+    OOM_SETTINGS: Mapping[PhaseName, str]
+    """Phase -> the setting that is halved after the device ran out of memory in it. In other phases
+    (loading weights, building caches) no setting reduces the memory."""
+    ARCHITECTURE_PARAMS: tuple[str, ...]
+    """Settings that a trained model fixes for every run that uses it."""
     Params: type[BaseModel]
     """Every setting, with description, unit and limits: feeds plans, help and forms."""
 
     def run(self, spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
-        """Do the work of one run, in this process."""
+        """Execute one run in this process."""
 
 
 def names() -> list[str]:
-    """All engines, the main one first."""
+    """Names of all engines, the main one first."""
     return list(_NAMES)
 
 
@@ -69,30 +69,30 @@ def load(name: str) -> Engine:
     return cast("Engine", importlib.import_module(f"engines.{name}"))
 
 
-def smaller(engine: str, params: Mapping[str, Any], phase: str) -> Oom | None:
-    """The same work in less memory, after the device ran out of it in `phase`; None: no such way.
+def reduce_memory(engine: str, params: Mapping[str, Any], phase: str) -> Oom | None:
+    """Changed settings for a retry after the device ran out of memory in `phase`; None: none help.
 
-    Half of the setting that the engine's `KNOBS` names for the phase.
+    Halves the setting that the engine's `OOM_SETTINGS` names for the phase.
     """
     try:
-        knob = load(engine).KNOBS.get(cast("PhaseName", phase))
+        knob = load(engine).OOM_SETTINGS.get(cast("PhaseName", phase))
     except UnknownEngineError:
         return None
     if knob is None:
         return None
-    return halved_batch(params) if knob == "batch" else halved(params, knob)
+    return halve_batch(params) if knob == "batch" else halve_setting(params, knob)
 
 
-def halved(params: Mapping[str, Any], knob: str) -> Oom | None:
-    """Half of a setting; 0 and empty mean the whole micro-batch."""
+def halve_setting(params: Mapping[str, Any], knob: str) -> Oom | None:
+    """Halve a setting; 0 and empty mean the whole micro-batch."""
     before = int(params.get(knob) or params.get("batch") or 1)
     if before < 2:
         return None
     return Oom(step=0, before=before, after=before // 2, params={knob: before // 2})
 
 
-def halved_batch(params: Mapping[str, Any]) -> Oom | None:
-    """Half of `batch`, or what comes next below it and divides the effective batch, which stays."""
+def halve_batch(params: Mapping[str, Any]) -> Oom | None:
+    """Halve `batch`, or take the next smaller divisor of the effective batch, which is kept."""
     batch, accumulation = params.get("batch"), params.get("accumulation")
     if not isinstance(batch, int) or not isinstance(accumulation, int) or batch < 2:
         return None

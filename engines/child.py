@@ -1,10 +1,10 @@
-"""The engine's process: `python -m engines.child RUN_DIR`.
+"""Engine process: `python -m engines.child RUN_DIR`.
 
 Ties the process to its warden (parent-death signal and life pipe), reads the spec, runs the engine
-and turns every ending into a last message and an exit code. Knows no torch.
+and ends with a last message and an exit code. Imports no torch.
 
 With `nproc_per_node` > 1 this process becomes the agent of that many ranks, each of which is again
-`python -m engines.child RUN_DIR`. Rank 0 speaks for all of them; their failures go to the agent.
+`python -m engines.child RUN_DIR`. Rank 0 sends the messages; failures go to the agent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from engines import catalog, out_of_memory, protocol
 from engines.emitter import Emitter, EngineError, Stopped
 from engines.process_memory import read_rss_peak
-from results.text.secrets import mask
+from results.text.secrets import mask_secrets
 
 EXIT_FAILED: Final = 1
 EXIT_STOPPED: Final = 143
@@ -44,11 +44,11 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2:
         print("usage: python -m engines.child RUN_DIR", file=sys.stderr)  # noqa: T201
         return 2
-    run_dir, rank = Path(argv[1]), own_rank()
+    run_dir, rank = Path(argv[1]), read_rank()
     if rank:
-        write_apart(run_dir / "ranks" / f"rank{rank}.log")
+        redirect_output(run_dir / "ranks" / f"rank{rank}.log")
     tie_to_parent()
-    share_cores()
+    set_openmp_spin()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     events = os.devnull if rank else os.environ.get("WORKBENCH_EVENT_FD")
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         emit.stop_requested = True
 
     signal.signal(signal.SIGTERM, request_stop)
-    code = work(emit, run_dir, rank)
+    code = run_engine(emit, run_dir, rank)
     flushed = emit.close()
     code = code if flushed or code else EXIT_FAILED
     if rank is not None:  # a process group that lost a peer may hang in its destructor
@@ -70,8 +70,8 @@ def main(argv: list[str]) -> int:
     return code
 
 
-def work(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
-    """Read the spec, run its engine (or the ranks that do), say how it ended."""
+def run_engine(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
+    """Read the spec, run its engine (or the agent of its ranks), send the last message."""
     try:
         spec = read_spec(run_dir)
         emit.send(
@@ -80,58 +80,62 @@ def work(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
             )
         )
         emit.phase("import")
-        if rank is None and (size := ranks(spec)) > 1:
-            failed = lead(spec, size, run_dir, emit)
+        if rank is None and (size := count_ranks(spec)) > 1:
+            last_message = run_agent(spec, size, run_dir, emit)
         else:
             catalog.load(spec.engine).run(spec, emit, run_dir)
             emit.send(protocol.Done(dropped=emit.dropped, rss_peak=read_rss_peak()))
-            failed = None
+            last_message = None
     except BaseException as error:
-        failed = failure(error)
-    if failed is None:
+        last_message = describe_failure(error)
+    if last_message is None:
         return 0
     if rank is None:
-        emit.send(failed.model_copy(update={"rss_peak": read_rss_peak()}))
+        emit.send(last_message.model_copy(update={"rss_peak": read_rss_peak()}))
     else:
-        tell_agent(run_dir / "ranks" / f"rank{rank}.json", failed, emit.now())
-    return EXIT_STOPPED if failed.hint == "stopped" else EXIT_FAILED
+        write_failure(run_dir / "ranks" / f"rank{rank}.json", last_message, emit.now())
+    return EXIT_STOPPED if last_message.hint == "stopped" else EXIT_FAILED
 
 
-def failure(error: BaseException) -> protocol.Failed:
-    """What an exception comes to; one that nobody expected goes to stderr too."""
+def describe_failure(error: BaseException) -> protocol.Failed:
+    """The `Failed` message for an exception; an unexpected one is written to stderr too."""
     if isinstance(error, Stopped):
         return protocol.Failed(error="Stopped as asked.", hint="stopped")
     if isinstance(error, (EngineError, catalog.UnknownEngineError)):
-        return protocol.Failed(error=mask(str(error)), hint="usage")
-    trace = mask("".join(traceback.format_exception(error)))  # of an address with a password, say
+        return protocol.Failed(error=mask_secrets(str(error)), hint="usage")
+    trace = mask_secrets(
+        "".join(traceback.format_exception(error))
+    )  # of an address with a password, say
     sys.stderr.write(trace)
-    text = mask(f"{type(error).__name__}: {error}".splitlines()[0])[:500]
+    text = mask_secrets(f"{type(error).__name__}: {error}".splitlines()[0])[:500]
     return protocol.Failed(error=text, hint=classify(error), traceback=trace)
 
 
-def ranks(spec: protocol.RunSpec) -> int:
-    """How many processes share the work. Only training is shared."""
+def count_ranks(spec: protocol.RunSpec) -> int:
+    """Number of ranks; only tasks that train have several."""
     return int(spec.params.get("nproc_per_node", 1)) if spec.task in SHARED_TASKS else 1
 
 
-def lead(spec: protocol.RunSpec, size: int, run_dir: Path, emit: Emitter) -> protocol.Failed | None:
-    """Be the agent of several ranks until all have ended."""
+def run_agent(
+    spec: protocol.RunSpec, size: int, run_dir: Path, emit: Emitter
+) -> protocol.Failed | None:
+    """Run the torchrun agent until all ranks have ended."""
     from engines.torchkit.runtime import (  # torch, which only an agent needs here
         distributed,
         torchrun_agent,
     )
 
     distributed.check_ranks(size, spec.devices)
-    return torchrun_agent.supervise(size, run_dir, emit)
+    return torchrun_agent.run_ranks(size, run_dir, emit)
 
 
-def own_rank() -> int | None:
+def read_rank() -> int | None:
     """The rank of this process, if an agent started it."""
     return int(os.environ["RANK"]) if "WORKBENCH_RANKS" in os.environ else None
 
 
-def write_apart(path: Path) -> None:
-    """Send stdout and stderr of this process, C code included, to the end of a file."""
+def redirect_output(path: Path) -> None:
+    """Redirect stdout and stderr of this process, C code included, to the end of a file."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     fd = os.open(path, flags, 0o600)
     for stream in (1, 2):
@@ -139,31 +143,31 @@ def write_apart(path: Path) -> None:
     os.close(fd)
 
 
-def tell_agent(path: Path, failed: protocol.Failed, t: float) -> None:
-    """Leave a rank's failure where its agent looks, whole or not at all."""
+def write_failure(path: Path, failed: protocol.Failed, t: float) -> None:
+    """Write a rank's failure for its agent, atomically; `t`: seconds since the start."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(failed.model_copy(update={"t": t}).model_dump_json())
     temporary.rename(path)
 
 
-def open_pipe(place: str, flags: int) -> int:
-    """A descriptor from its number (inherited) or its path (a rank: torchrun closes all others)."""
-    return int(place) if place.isdigit() else os.open(place, flags | os.O_CLOEXEC)
+def open_pipe(target: str, flags: int) -> int:
+    """Descriptor of a pipe by number (inherited) or path (in a rank, since torchrun closes it)."""
+    return int(target) if target.isdigit() else os.open(target, flags | os.O_CLOEXEC)
 
 
-def share_cores() -> None:
-    """Let threads that wait for each other spin for some 10 µs, then sleep. libgomp reads it.
+def set_openmp_spin() -> None:
+    """Let waiting OpenMP threads spin for some 10 µs, then sleep (read by libgomp).
 
     Samples per second of a small CLIP on two cores, alone and beside one busy process: libgomp's
     own default 366 and 117, sleeping at once (OMP_WAIT_POLICY=PASSIVE) 325 and 206, this 355 and
-    185. Settings of one's own win.
+    185. The environment's settings win.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def read_spec(run_dir: Path) -> protocol.RunSpec:
-    """The content of spec.json, with the settings that an attempt after an OOM has instead.
+    """The content of spec.json, with the changed settings of a retry after an OOM.
 
     Raises:
         EngineError: it is missing, broken, or of another protocol.
@@ -175,8 +179,8 @@ def read_spec(run_dir: Path) -> protocol.RunSpec:
         raise EngineError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise EngineError(f"{path}: {place or 'the file'}: {first['msg']}") from None
+        location = ".".join(str(part) for part in first["loc"])
+        raise EngineError(f"{path}: {location or 'the file'}: {first['msg']}") from None
     if spec.protocol != protocol.PROTOCOL:
         raise EngineError(
             f"{path}: protocol {spec.protocol}, but this engine speaks {protocol.PROTOCOL}; "
@@ -187,8 +191,8 @@ def read_spec(run_dir: Path) -> protocol.RunSpec:
 
 
 def classify(error: BaseException) -> Hint:
-    """What kind of failure an exception is, told without importing torch."""
-    return out_of_memory.kind(error) or "failed"
+    """Kind of failure of an exception, without importing torch."""
+    return out_of_memory.classify_error(error) or "failed"
 
 
 def tie_to_parent() -> None:
@@ -205,10 +209,10 @@ def tie_to_parent() -> None:
     life = os.environ.get("WORKBENCH_LIFE_FD")
     if life:
         fd = open_pipe(life, os.O_RDONLY)
-        threading.Thread(target=watch_life, args=(fd,), name="life", daemon=True).start()
+        threading.Thread(target=wait_for_parent_end, args=(fd,), name="life", daemon=True).start()
 
 
-def watch_life(fd: int) -> None:
+def wait_for_parent_end(fd: int) -> None:
     """Block until the warden's end of the pipe closes, then end this process group."""
     while True:
         try:

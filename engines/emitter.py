@@ -1,8 +1,7 @@
-"""The engine's mouth: typed messages as JSON lines on a pipe that must never block training.
+"""Emitter: sends an engine's messages as JSON lines on a pipe, without blocking training.
 
-Separate from the protocol because it holds state: a queue, a clock, a stop flag. Step windows are
-coalesced; when the pipe is full they are merged further and at last dropped and counted. State
-messages wait in the queue and always arrive.
+Step windows are coalesced; when the pipe is full they are merged further and at last dropped and
+counted. All other messages wait in a queue and always arrive.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ from engines import protocol
 from engines.protocol import MAX_LINE, Message, PhaseName, Step
 
 STEP_INTERVAL_SECONDS: Final = 0.1
-"""Step windows closer than this are merged: about 10 lines a second, 2 KB/s, at any step time."""
+"""Shortest time between step windows, closer ones are merged: about 10 lines or 2 KB a second."""
 
 MAX_STEPS_PER_WINDOW: Final = 1000
 """1,000 durations of ~22 characters keep a line far below the 64 KiB of the protocol."""
 
 CLOSE_SECONDS: Final = 10.0
-"""How long `close` waits for a warden that does not read."""
+"""Seconds that `close` waits for a warden that does not read."""
 
 
 class EngineError(Exception):
-    """A mistake in what was asked; its one sentence names the place and the remedy."""
+    """A user error: one sentence that names the setting or file, and the remedy."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """The engine was asked to stop and has left its work in order."""
+class Stopped(Exception):  # noqa: N818 - not an error, but a request
+    """The engine was asked to stop and has saved its state."""
 
 
 def artifact(path: Path, run_dir: Path, role: str = "predictions") -> protocol.Artifact:
@@ -76,47 +75,47 @@ class Emitter:
             message = message.model_copy(update={"t": self.now()})
         with self._lock:
             if isinstance(message, Step):
-                self._take_step(message)
+                self._merge_step(message)
                 return
             self._flush_step()
             self._post(message)
 
     def check_stop(self) -> None:
-        """Raise `Stopped` when somebody asked the engine to stop."""
+        """Raise `Stopped` if the engine was asked to stop."""
         if self.stop_requested:
             raise Stopped
 
     def phase(self, name: PhaseName, detail: str = "") -> None:
-        """A phase begins; the one before it ends."""
+        """Begin a phase, which ends the previous one."""
         self.send(protocol.Phase(name=name, detail=detail))
 
     def progress(self, done: int, total: int, unit: str = "items") -> None:
-        """How far the present phase is."""
+        """Send the progress of the current phase."""
         self.send(protocol.Progress(done=done, total=total, unit=unit))
 
     def notice(self, code: str, text: str, count: int = 1) -> None:
-        """Something that a person should know, counted by its code."""
+        """Send a notice for the user; notices are counted by their code."""
         self.send(protocol.Notice(code=code, text=text, count=count))
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Write what is left, waiting for the reader if need be; True when all of it went out."""
+        """Write the queued messages, waiting for the reader if needed; True if all were written."""
         deadline = time.monotonic() + seconds
         with self._lock:
             self._flush_step()
             while self._fd is not None and not self._drain():
-                left = deadline - time.monotonic()
-                if left <= 0:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
                     break
-                select.select([], [self._fd], [], min(left, 0.5))
+                select.select([], [self._fd], [], min(remaining, 0.5))
             return not self._queue
 
-    def _take_step(self, step: Step) -> None:
+    def _merge_step(self, step: Step) -> None:
         waiting = self._step
         if waiting is not None:
-            if not mergeable(waiting, step):
+            if not are_mergeable(waiting, step):
                 self._flush_step()
             else:
-                step = merge(waiting, step)
+                step = merge_steps(waiting, step)
         self._step = step
         now = time.monotonic()
         if now - self._step_sent >= STEP_INTERVAL_SECONDS and self._drain():
@@ -136,7 +135,7 @@ class Emitter:
         if not drained and getattr(message, "kind", "") in protocol.DROPPABLE:
             self.dropped += 1
             return
-        self._queue.append(fit(message))
+        self._queue.append(encode_within_limit(message))
         self._drain()
 
     def _drain(self) -> bool:
@@ -159,11 +158,11 @@ class Emitter:
 
 
 PARTS: Final = ("data_wait", "data_stall", "transfer", "forward", "backward", "optimizer")
-"""Of a window: seconds that add up when two become one."""
+"""Fields of a step window that are summed when two are merged."""
 
 
-def mergeable(first: Step, second: Step) -> bool:
-    """Whether two windows may become one: alike in warm-up and not too long together."""
+def are_mergeable(first: Step, second: Step) -> bool:
+    """Whether two windows may be merged: equal in warm-up and metrics, not too long together."""
     return (
         first.warmup == second.warmup
         and first.metrics.keys() == second.metrics.keys()
@@ -172,8 +171,8 @@ def mergeable(first: Step, second: Step) -> bool:
     )
 
 
-def merge(first: Step, second: Step) -> Step:
-    """Two windows in a row as one: sums of sums, sample-weighted means of means."""
+def merge_steps(first: Step, second: Step) -> Step:
+    """Merge two consecutive windows: sums of sums, sample-weighted means of means."""
     count, samples = first.count + second.count, first.samples + second.samples
 
     def mean(a: float, b: float) -> float:
@@ -201,11 +200,11 @@ def merge(first: Step, second: Step) -> Step:
     )
 
 
-def fit(message: Message) -> bytes:
-    """The message as one line that is no longer than the protocol allows.
+def encode_within_limit(message: Message) -> bytes:
+    """Encode a message as one line of at most MAX_LINE bytes, shortening long texts.
 
     Raises:
-        ValueError: it cannot be shortened enough; no message of ours comes near.
+        ValueError: it cannot be shortened enough.
     """
     line = protocol.encode(message)
     if len(line) <= MAX_LINE:

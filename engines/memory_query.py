@@ -1,8 +1,4 @@
-"""What is asked about a run's memory, and what is answered: shared by the workbench and engines.
-
-Apart from `messages`, which a running engine speaks: these are exchanged before any run exists, by
-`engines.estimate_memory`, in JSON lines.
-"""
+"""Memory query and memory estimate: JSON lines between workbench and `engines.estimate_memory`."""
 
 from __future__ import annotations
 
@@ -17,12 +13,12 @@ Phase = Literal["train", "predict"]
 STEP: Final = "model and step"
 MAPPED: Final = "largest file of weights, mapped"
 OTHERS: Final = "the other processes"
-"""Parts of `Need.host`: what a CPU's phases say one by one, what the kernel may drop, and what
-further ranks on this machine take."""
+"""Parts of `MemoryEstimate.host`: the sum of a CPU's phases, pages that the kernel may drop, and
+further ranks on this machine."""
 
 
-class Want(BaseModel):
-    """One question: how much memory would these settings take?"""
+class MemoryQuery(BaseModel):
+    """Query: how much memory does a run with these settings take?"""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,8 +52,8 @@ class Want(BaseModel):
         return self.capability is not None and self.capability >= BF16
 
 
-class Need(BaseModel):
-    """The answer: bytes at the peak of a phase, by what they are."""
+class MemoryEstimate(BaseModel):
+    """Answer to a `MemoryQuery`: bytes at the peak of each phase, by part."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,9 +66,9 @@ class Need(BaseModel):
     seconds: float = 0.0
 
     def peak(self) -> int:
-        """Bytes of the phase that needs most; 0: no answer."""
+        """Bytes at the highest peak of all phases; 0: no estimate."""
         return max((sum(parts.values()) for parts in self.phases.values()), default=0)
 
-    def deciding(self) -> Phase:
-        """The phase that needs most."""
+    def peak_phase(self) -> Phase:
+        """The phase with the highest peak."""
         return max(self.phases, key=lambda phase: sum(self.phases[phase].values()))

@@ -1,10 +1,7 @@
-"""What engines and wardens say: one class a message, and the words that they share.
+"""Messages of engines and wardens, one class each. Encoding: `engines.protocol`.
 
-Apart from `protocol`, which knows how a message becomes a line: what is said grows with every
-engine, how it is said does not.
-
-Two rules of numbers: a non-finite number (a NaN loss) is written as the string "NaN"/"Infinity",
-on purpose; an unmeasured number is null and has a reason beside it. Neither stands for the other.
+Two rules of numbers: a non-finite number (a NaN loss) is written as the string "NaN"/"Infinity";
+an unmeasured number is null and has a reason beside it.
 """
 
 from __future__ import annotations

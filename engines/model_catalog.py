@@ -1,9 +1,9 @@
-"""The models by name: TOML entries that ship, the user's own, and local folders.
+"""Model catalog: entries that ship, the user's entries, local folders and trained models.
 
-An entry says where weights come from and what an engine needs to build the model; it never loads
-anything. `path:/abs/dir` names a folder in transformers' or open_clip's layout, or what a run left;
-`hub:org/name` (and `hub:org/name@revision`) a repository in the local hub cache; `run:ID` and
-`run:SUITE/ID` what another run has trained (see `provenance`).
+An entry has the source of the weights and what an engine needs to build the model; nothing is
+loaded here. Other names: `path:/abs/dir`, a folder in transformers' or open_clip's layout or of a
+run; `hub:org/name` (and `hub:org/name@revision`), a repository in the local hub cache; `run:ID` and
+`run:SUITE/ID`, weights that another run trained (see `trained_weights`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasets_mm import strict_toml
-from datasets_mm.strict_toml import nearest
+from datasets_mm.strict_toml import suggest_nearest
 from engines import trained_weights
-from engines.trained_weights import NoCheckpointError, Trained
+from engines.trained_weights import NoCheckpointError, TrainedWeights
 
 CATALOGUE: Final = Path(__file__).parent / "model_entries"
 WEIGHTS: Final = "model.safetensors"
 OPEN_CLIP: Final = "open_clip_config.json"
 NEEDED: Final = ("config.json", WEIGHTS, "tokenizer.json")
-"""Files that a local folder must have. Pickled weights are never loaded."""
+"""Required files of a local folder. Pickled weights are never loaded."""
 NEEDED_OPEN_CLIP: Final = (OPEN_CLIP, "open_clip_model.safetensors")
 PART_FILES: Final = ("config.json", WEIGHTS)
 PICKLED: Final = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
@@ -39,8 +39,8 @@ TRANSFORMERS: Final[dict[str, Family]] = {"clip": "clip", "siglip": "siglip", "s
 INSTALL_OPEN_CLIP: Final = "install the `open-clip` extra: pip install 'workbench-mm[open-clip]'"
 
 
-class Part(BaseModel):
-    """A part of a model that is put together: weights of a library, of a package, or sizes."""
+class ModelPart(BaseModel):
+    """A component of a composed model: weights of a folder, of a package, or sizes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,16 +76,16 @@ class ModelEntry(BaseModel):
     architecture: dict[str, Any] = Field(
         default={}, description="Sizes of a model that starts from scratch, or tower names"
     )
-    vision: Part | None = Field(default=None, description="Frozen vision tower of a captioner")
-    llm: Part | None = Field(default=None, description="Language model of a captioner")
+    vision: ModelPart | None = Field(default=None, description="Frozen vision tower of a captioner")
+    llm: ModelPart | None = Field(default=None, description="Language model of a captioner")
     settings: dict[str, Any] = Field(
         default={}, description="Defaults of the engine's settings; a plan's settings win"
     )
 
 
 def names(engine: str | None = None) -> list[str]:
-    """All catalogued models, or those that an engine can use."""
-    entries = _entries()
+    """Names of all catalogued models, or of those that an engine can use."""
+    entries = _read_entries()
     return sorted(
         name
         for name, entry in entries.items()
@@ -102,31 +102,31 @@ def load(name: str) -> ModelEntry:
     """
     kind, colon, rest = name.partition(":")
     if colon and kind == "path":
-        return _local(name, Path(rest).expanduser())
+        return _local_entry(name, Path(rest).expanduser())
     if colon and kind == "hub":
-        return _in_cache(name, rest)
+        return _hub_entry(name, rest)
     if colon and kind == "run":
         return ModelEntry(name=name, title=f"trained by run {rest}", family="run")
-    entries = _entries()
+    entries = _read_entries()
     if name not in entries:
-        raise LookupError(f"no model '{name}'{nearest(name, entries)}")
+        raise LookupError(f"no model '{name}'{suggest_nearest(name, entries)}")
     return entries[name]
 
 
-def problem(entry: ModelEntry) -> str | None:
-    """Why the model cannot be had on this machine, in one sentence with the remedy."""
-    if entry.family == "run":  # its base is another entry, see `base_entry`
+def find_problem(entry: ModelEntry) -> str | None:
+    """Why the model is not available here, in one sentence with the remedy; None: it is."""
+    if entry.family == "run":  # its base is another entry, see `find_base_entry`
         return None
     for part, files in ((entry.vision, PART_FILES), (entry.llm, (*PART_FILES, "tokenizer.json"))):
-        if part is not None and (sentence := part_problem(entry.name, part, files)):
+        if part is not None and (sentence := find_part_problem(entry.name, part, files)):
             return sentence
-    if sentence := _absent(entry.name, entry):
+    if sentence := _find_absence(entry.name, entry):
         return sentence
     folder = weights_folder(entry)
     if folder is None:
         return None
     if entry.family == "vlm":
-        return part_problem(entry.name, entry, NEEDED)
+        return find_part_problem(entry.name, entry, NEEDED)
     needed = NEEDED_OPEN_CLIP if entry.family == "open-clip" else NEEDED
     missing = [file for file in needed if not (folder / file).is_file()]
     if needed[1] in missing and any((folder / file).exists() for file in PICKLED):
@@ -139,12 +139,11 @@ def problem(entry: ModelEntry) -> str | None:
     return None
 
 
-def base_entry(trained: Trained, override: str = "") -> ModelEntry:
-    """The entry of the model that a training began with, its weights where they lie here.
+def find_base_entry(trained: TrainedWeights, override: str = "") -> ModelEntry:
+    """The entry of the model that a training started from, with weights on this machine.
 
-    Of the entry that the checkpoint keeps; of one of that name here, where weights in folders lie
-    elsewhere; of the encoder folder beside the checkpoint, where the weights are not here at all.
-    `override`: another name for it.
+    Tried in order: the entry in the checkpoint; the entry of that name in this catalog, where
+    folders differ; the encoder folder beside the checkpoint. `override`: another name for it.
 
     Raises:
         LookupError: its name is not known here and the checkpoint does not describe it.
@@ -156,25 +155,27 @@ def base_entry(trained: Trained, override: str = "") -> ModelEntry:
     if not isinstance(stated, dict):  # version 0.1
         return load(trained.base_model)
     entry = ModelEntry.model_validate(stated)
-    if (sentence := problem(entry)) is None:
+    if (sentence := find_problem(entry)) is None:
         return entry
     try:
-        here = load(entry.name)
+        local = load(entry.name)
     except (LookupError, ValueError):
-        here = entry
-    if here.family == entry.family and problem(here) is None:
-        return here
+        local = entry
+    if local.family == entry.family and find_problem(local) is None:
+        return local
     encoder = trained.folder.parent / trained_weights.ENCODER
     whole = entry.model_copy(update={"path": str(encoder), "hub": ""})
-    if encoder.is_dir() and problem(whole) is None:
+    if encoder.is_dir() and find_problem(whole) is None:
         return whole
     remedy = "set base_model to its name or folder on this machine, as path:/abs/dir"
     raise LookupError(f"{sentence}; or {remedy}")
 
 
-def part_problem(name: str, part: Part | ModelEntry, needed: tuple[str, ...]) -> str | None:
-    """`problem` of one part of the model `name`; large weights may lie in several files."""
-    if sentence := _absent(name, part):
+def find_part_problem(
+    name: str, part: ModelPart | ModelEntry, needed: tuple[str, ...]
+) -> str | None:
+    """`find_problem` of one part of the model `name`; large weights may lie in several files."""
+    if sentence := _find_absence(name, part):
         return sentence
     folder = weights_folder(part)
     if folder is None or (lacking := [f for f in needed if not (folder / f).is_file()]) == []:
@@ -186,8 +187,8 @@ def part_problem(name: str, part: Part | ModelEntry, needed: tuple[str, ...]) ->
     return f"model '{name}': {folder} lacks {', '.join(lacking)}; complete the folder"
 
 
-def _absent(name: str, entry: ModelEntry | Part) -> str | None:
-    """Which package is missing, or why there is no folder with weights."""
+def _find_absence(name: str, entry: ModelEntry | ModelPart) -> str | None:
+    """Missing package or folder of weights, in one sentence; None: all there."""
     for package in entry.packages:
         if find_spec(package) is None:
             remedy = entry.install or f"install the package that provides `{package}`"
@@ -204,20 +205,20 @@ def _absent(name: str, entry: ModelEntry | Part) -> str | None:
     return None if folder.is_dir() else f"model '{name}': {folder} is no folder; check the path"
 
 
-def weights_folder(entry: ModelEntry | Part) -> Path | None:
+def weights_folder(entry: ModelEntry | ModelPart) -> Path | None:
     """The folder with the weights: its path, or its snapshot in the local hub cache; else None."""
     if entry.path:
         return Path(entry.path).expanduser().absolute()
     if not entry.hub:
         return None
     repo = hub_cache() / f"models--{entry.hub.replace('/', '--')}"
-    commit = revision(entry)
+    commit = cached_revision(entry)
     snapshot = repo / "snapshots" / commit
     return snapshot if commit and snapshot.is_dir() else None
 
 
-def revision(entry: ModelEntry | Part) -> str:
-    """The commit that the cache holds for the entry's revision; empty when it holds none."""
+def cached_revision(entry: ModelEntry | ModelPart) -> str:
+    """The commit of the entry's revision in the hub cache; empty: not cached."""
     repo = hub_cache() / f"models--{entry.hub.replace('/', '--')}"
     ref = repo / "refs" / entry.revision
     try:
@@ -227,7 +228,7 @@ def revision(entry: ModelEntry | Part) -> str:
 
 
 def hub_cache() -> Path:
-    """Where huggingface_hub keeps its snapshots, by the same variables that it reads."""
+    """Cache folder of huggingface_hub, by the variables that it reads."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache).expanduser()
     home = os.environ.get("HF_HOME")
@@ -235,13 +236,13 @@ def hub_cache() -> Path:
     return (Path(home) if home else base).expanduser() / "hub"
 
 
-def _local(name: str, folder: Path) -> ModelEntry:
-    """An entry for a folder, by what its own configuration says."""
+def _local_entry(name: str, folder: Path) -> ModelEntry:
+    """An entry for a folder, from its configuration."""
     if not folder.is_absolute():
         raise LookupError(f"model '{name}': the path is not absolute; write path:/abs/dir")
     if not (folder / "config.json").is_file() and not (folder / OPEN_CLIP).is_file():
         try:
-            trained = Trained.read(folder, name)
+            trained = TrainedWeights.read(folder, name)
         except NoCheckpointError as error:
             if (folder / "spec.json").is_file():
                 raise LookupError(str(error)) from None
@@ -251,25 +252,25 @@ def _local(name: str, folder: Path) -> ModelEntry:
             return ModelEntry(
                 name=name, title=title, engines=engines, path=str(folder), family="run"
             )
-    found = _described(name, folder)
-    return ModelEntry(name=name, path=str(folder), **found)
+    description = _describe_folder(name, folder)
+    return ModelEntry(name=name, path=str(folder), **description)
 
 
-def _in_cache(name: str, wanted: str) -> ModelEntry:
+def _hub_entry(name: str, repository: str) -> ModelEntry:
     """An entry for a repository that the local hub cache holds."""
-    hub, _, asked = wanted.partition("@")
-    entry = ModelEntry(name=name, family="clip", hub=hub, revision=asked or "main")
+    hub, _, revision_name = repository.partition("@")
+    entry = ModelEntry(name=name, family="clip", hub=hub, revision=revision_name or "main")
     folder = weights_folder(entry)
     if folder is None:
-        raise LookupError(problem(entry))
-    return entry.model_copy(update=_described(name, folder))
+        raise LookupError(find_problem(entry))
+    return entry.model_copy(update=_describe_folder(name, folder))
 
 
-def _described(name: str, folder: Path) -> dict[str, Any]:
+def _describe_folder(name: str, folder: Path) -> dict[str, Any]:
     """Family, title and settings of a model folder in either layout."""
     if (folder / OPEN_CLIP).is_file() and not (folder / "config.json").is_file():
-        return _described_open_clip(name, folder)
-    config = _json(name, folder / "config.json")
+        return _describe_open_clip(name, folder)
+    config = _read_json(name, folder / "config.json")
     kind = config.get("model_type")
     family = TRANSFORMERS.get(str(kind))
     if family is None and isinstance(config.get("vision_config"), dict):
@@ -280,13 +281,13 @@ def _described(name: str, folder: Path) -> dict[str, Any]:
             "`siglip2` folder is, one in open_clip's layout, or a vision-language model whose "
             "config.json has a vision_config"
         )
-    vision, text = (_table(config, f"{tower}_config") for tower in ("vision", "text"))
-    context = _size(name, text, "max_position_embeddings", 77 if family == "clip" else 64)
+    vision, text = (_read_table(config, f"{tower}_config") for tower in ("vision", "text"))
+    context = _read_size(name, text, "max_position_embeddings", 77 if family == "clip" else 64)
     if kind == "siglip2":  # for any shape: it states its number of patches; a square of as many
-        patches = _size(name, vision, "num_patches", 256)
-        size = math.isqrt(patches) * _size(name, vision, "patch_size", 16)
+        patches = _read_size(name, vision, "num_patches", 256)
+        size = math.isqrt(patches) * _read_size(name, vision, "patch_size", 16)
     else:
-        size = _size(name, vision, "image_size", 224)
+        size = _read_size(name, vision, "image_size", 224)
     return {
         "title": f"{str(kind).upper()} in {folder}",
         "engines": ("retrieval",),
@@ -295,11 +296,11 @@ def _described(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _described_open_clip(name: str, folder: Path) -> dict[str, Any]:
-    config = _json(name, folder / OPEN_CLIP).get("model_cfg")
+def _describe_open_clip(name: str, folder: Path) -> dict[str, Any]:
+    config = _read_json(name, folder / OPEN_CLIP).get("model_cfg")
     if not isinstance(config, dict):
         raise LookupError(f"model '{name}': {folder / OPEN_CLIP} has no `model_cfg`")
-    vision, text = (_table(config, f"{tower}_cfg") for tower in ("vision", "text"))
+    vision, text = (_read_table(config, f"{tower}_cfg") for tower in ("vision", "text"))
     return {
         "title": f"open_clip model in {folder}",
         "engines": ("retrieval",),
@@ -307,59 +308,59 @@ def _described_open_clip(name: str, folder: Path) -> dict[str, Any]:
         "packages": ("open_clip",),
         "install": INSTALL_OPEN_CLIP,
         "settings": {
-            "image_size": _size(name, vision, "image_size", 224),
-            "max_tokens": _size(name, text, "context_length", 77),
+            "image_size": _read_size(name, vision, "image_size", 224),
+            "max_tokens": _read_size(name, text, "context_length", 77),
         },
     }
 
 
-def _table(config: dict[str, Any], key: str) -> dict[str, Any]:
-    found = config.get(key)
-    return found if isinstance(found, dict) else {}
+def _read_table(config: dict[str, Any], key: str) -> dict[str, Any]:
+    table = config.get(key)
+    return table if isinstance(table, dict) else {}
 
 
-def _size(name: str, table: dict[str, Any], key: str, usual: int) -> int:
-    """What a configuration states: a whole number, or a pair of equal ones."""
-    stated = table.get(key, usual)
-    found = stated[0] if isinstance(stated, list) and stated else stated
-    if not isinstance(found, int) or found < 1:
+def _read_size(name: str, table: dict[str, Any], key: str, default: int) -> int:
+    """A size of a configuration: a whole number, or the first of a pair."""
+    stated = table.get(key, default)
+    size = stated[0] if isinstance(stated, list) and stated else stated
+    if not isinstance(size, int) or size < 1:
         raise LookupError(
             f"model '{name}': its configuration says {key} = {stated!r}; a whole number is wanted"
         )
-    return found
+    return size
 
 
-def _json(name: str, path: Path) -> dict[str, Any]:
+def _read_json(name: str, path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LookupError(
             f"model '{name}': {path} cannot be read ({error.strerror}); "
             "name a folder in transformers' or open_clip's layout"
         ) from None
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise LookupError(f"model '{name}': {path} is not JSON")
-    return found
+    return content
 
 
-def _entries() -> dict[str, ModelEntry]:
-    found: dict[str, ModelEntry] = {}
-    for path in _files():
+def _read_entries() -> dict[str, ModelEntry]:
+    entries: dict[str, ModelEntry] = {}
+    for path in _entry_files():
         entry = strict_toml.read(path, ModelEntry)
-        if entry.name in found:
+        if entry.name in entries:
             raise ValueError(
                 f"{path}: a model '{entry.name}' exists already; give this one another name"
             )
-        found[entry.name] = entry
-    return found
+        entries[entry.name] = entry
+    return entries
 
 
-def _files() -> Iterator[Path]:
+def _entry_files() -> Iterator[Path]:
     # The same folder as workbench.paths.config_root; engines do not know the workbench.
     config = os.environ.get("WORKBENCH_CONFIG")
     base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "workbench"
-    own = (Path(config) if config else base).expanduser() / "models"
-    for folder in (CATALOGUE, own):
-        yield from strict_toml.files(folder)
+    user_folder = (Path(config) if config else base).expanduser() / "models"
+    for folder in (CATALOGUE, user_folder):
+        yield from strict_toml.list_files(folder)

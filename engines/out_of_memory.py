@@ -1,10 +1,10 @@
-"""Which errors mean that memory ran out, of a device or of the host, told from their words.
+"""Classification of out-of-memory errors, of a device or of the host, by their messages.
 
 torch has a class for one of them only. Libraries that allocate by themselves (cuBLAS, cuDNN, NCCL,
-Triton, bitsandbytes, the CUDA driver) word it their own way, some end the process and leave a line
-on stderr. Light: knows no torch, so that the workbench can ask too.
+Triton, bitsandbytes, the CUDA driver) have other messages; some end the process with a line on
+stderr. Imports no torch, so that the workbench can use it.
 
-Sources of the words: torch 2.15 (c10/cuda, ATen/cuda/Exceptions.h), cuDNN 9 (cudnn_graph.h; its
+Sources of the messages: torch 2.15 (c10/cuda, ATen/cuda/Exceptions.h), cuDNN 9 (cudnn_graph.h; its
 ALLOC_FAILED is version 8's), NCCL 2 (alloc.h, checks.h), Triton 3 (driver.c), bitsandbytes 0.50
 (CUDA_CHECK_RETURN).
 """
@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Final, Literal
 
-Kind = Literal["", "oom-cuda", "oom-host"]
+OomKind = Literal["", "oom-cuda", "oom-host"]
 
 _HOST: Final = re.compile(
     r"DefaultCPUAllocator|std::bad_alloc|Cannot allocate memory|HOST_ALLOCATION_FAILED"
@@ -35,23 +35,23 @@ _DEVICE: Final = re.compile(
     r"|memory mapping failed with OOM on device"
 )
 _HANDLE: Final = re.compile(r"CU(?:BLAS|DNN|SOLVER|SPARSE)_STATUS_NOT_INITIALIZED")
-"""A library that could not make its handle: for want of memory, or for a dozen other reasons."""
+"""A library could not make its handle: for lack of memory, or for other reasons."""
 
 LOW_BYTES: Final = 512 * 2**20
-"""Less than this free on the device, and a handle that cannot be made means want of memory: cuBLAS
-takes 32 MiB of workspace on sm_90 and its kernels' code some 100 MiB."""
+"""With less than this free on the device, a failed handle counts as out of memory: cuBLAS takes
+32 MiB of workspace on sm_90 and its kernels' code some 100 MiB."""
 
 PINNING: Final = "pin_memory"
-"""In a line of code whose failure is one of cudaHostAlloc, which torch words as the device's."""
+"""In a line of code that fails by cudaHostAlloc, whose error torch words like the device's."""
 
 
-def kind(error: BaseException) -> Kind:
-    """What an exception, or one that it came of, says about memory."""
-    return next(filter(None, map(_of_one, _chain(error))), "")
+def classify_error(error: BaseException) -> OomKind:
+    """Kind of out-of-memory error of an exception or of one in its chain; empty: none."""
+    return next(filter(None, map(_classify_one, _chain(error))), "")
 
 
-def kind_of_text(text: str) -> Kind:
-    """What words say about memory; of several lines the last one that speaks of it counts."""
+def classify_text(text: str) -> OomKind:
+    """Kind of out-of-memory error by the last matching line of a text; empty: none."""
     for line in reversed(text.splitlines()):
         if _HOST.search(line):
             return "oom-host"
@@ -60,47 +60,47 @@ def kind_of_text(text: str) -> Kind:
     return ""
 
 
-def of_device(error: BaseException) -> bool:
-    """Whether the machine failed, and not the data: memory ran out, or CUDA reports an error.
+def is_device_failure(error: BaseException) -> bool:
+    """Whether the machine failed, not the data: out of memory, or an error of CUDA.
 
-    For whoever catches RuntimeError to say that a file is damaged: torch's errors of the device are
-    of that class.
+    For handlers of RuntimeError that report a damaged file: torch's device errors are of that
+    class.
     """
     names = {kind.__name__ for each in _chain(error) for kind in type(each).__mro__}
-    return bool(kind(error)) or "AcceleratorError" in names
+    return bool(classify_error(error)) or "AcceleratorError" in names
 
 
-def _of_one(error: BaseException) -> Kind:
-    text, kind = str(error), type(error)
-    if kind.__name__ == "OutOfMemoryError" and kind.__module__.startswith("torch"):
+def _classify_one(error: BaseException) -> OomKind:
+    text, error_class = str(error), type(error)
+    if error_class.__name__ == "OutOfMemoryError" and error_class.__module__.startswith("torch"):
         return "oom-cuda"
     if isinstance(error, MemoryError):
         return "oom-host"
     if _HANDLE.search(text):
-        return "oom-cuda" if _low() else ""
-    spoken = kind_of_text(text)
-    return "oom-host" if spoken == "oom-cuda" and _pinning(error) else spoken
+        return "oom-cuda" if _is_memory_low() else ""
+    kind = classify_text(text)
+    return "oom-host" if kind == "oom-cuda" and _is_pinning(error) else kind
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was raised from, back to the first."""
-    passed: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in passed:
-        passed.add(id(following))
-        yield following
-        hidden = following.__suppress_context__
-        following = following.__cause__ or (None if hidden else following.__context__)
+    """The error and its causes or contexts, back to the first."""
+    seen_ids: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen_ids:
+        seen_ids.add(id(current))
+        yield current
+        hidden = current.__suppress_context__
+        current = current.__cause__ or (None if hidden else current.__context__)
 
 
-def _pinning(error: BaseException) -> bool:
-    """Whether the innermost line of ours asked for page-locked host memory."""
+def _is_pinning(error: BaseException) -> bool:
+    """Whether the innermost frame allocates page-locked host memory."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and PINNING in (frames[-1].line or "")
 
 
-def _low() -> bool:
-    """Whether the device has little memory free, where torch is loaded and can tell."""
+def _is_memory_low() -> bool:
+    """Whether the device has less than LOW_BYTES free, where torch is loaded."""
     torch = sys.modules.get("torch")
     if torch is None:
         return False

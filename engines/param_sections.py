@@ -1,9 +1,8 @@
-"""Settings that every engine which trains has, one class for each section of a form.
+"""Shared settings of the engines that train, one class for each section of a form.
 
-Apart from the engines because their plans, forms and tables should read alike. An engine's `Params`
-inherits the sections it has, last one first: pydantic lists the fields of the last base first.
-A default of the engine's own is one line there, with the limits and the text of the type here.
-Imports no torch.
+An engine's `Params` inherits its sections in reverse order, since pydantic lists the fields of the
+last base first. An engine overrides a default in one line, with the limits and the description of
+the type here. Imports no torch.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ MAX_AUTO_WORKERS: Final = 8
 
 
 def _member(value: object) -> str:
-    """Which member of a union with `auto` a value is checked as; no key that anybody wrote."""
+    """Tag of the union member of a value: `auto`, or any other value."""
     return "<auto>" if value == "auto" else "<value>"
 
 
@@ -57,13 +56,13 @@ TimingWarmup = Annotated[int, Field(ge=0, description="Steps at the start left o
 
 
 class Settings(BaseModel):
-    """A section: some settings of an engine."""
+    """Base of sections of settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Data(Settings):
-    """Where subsets and their media lie."""
+    """Folders of subsets and media, and the base of a trained model."""
 
     data_root: str | None = Field(
         None,
@@ -80,7 +79,7 @@ class Data(Settings):
 
 
 class Length(Settings):
-    """How long is trained, on how much at once."""
+    """Length of the training, and batch size."""
 
     epochs: float = Field(1.0, gt=0, le=10_000, description="Passes over the subset")
     max_steps: int | None = Field(
@@ -91,7 +90,7 @@ class Length(Settings):
 
 
 class Optimization(Settings):
-    """AdamW, its warm-up, clipping."""
+    """AdamW, warm-up and gradient clipping."""
 
     lr: LearningRate = 1e-4
     weight_decay: float = Field(0.01, ge=0, lt=1, description="Decay of weight matrices")
@@ -104,7 +103,7 @@ class Optimization(Settings):
 
 
 class Monitoring(Settings):
-    """What the validation between epochs decides; `monitor` names the engine's own metrics."""
+    """Early stopping and best weights; `monitor` is a metric of the engine."""
 
     early_stopping: bool = Field(
         False, description="Stop when the monitored validation metric stops improving"
@@ -119,7 +118,7 @@ class Monitoring(Settings):
 
 
 class Ranks(Settings):
-    """Who trains together."""
+    """Data parallel training."""
 
     nproc_per_node: int = Field(
         1,
@@ -131,7 +130,7 @@ class Ranks(Settings):
 
 
 class Machine(Settings):
-    """Number formats and threads."""
+    """Precision, threads and input pipeline."""
 
     precision: Precision = "auto"
     tf32: bool = Field(
@@ -154,7 +153,7 @@ class Machine(Settings):
 
 
 class Keeping(Settings):
-    """What is measured, and what stays on disk."""
+    """Timing warm-up, checkpoints and saved weights."""
 
     timing_warmup_steps: TimingWarmup = 5
     checkpoint_every: int = Field(
@@ -172,7 +171,7 @@ class Keeping(Settings):
 
 
 def effective_workers(workers: int | str, *, gpu: bool, ranks: int = 1) -> int:
-    """Loader threads of one process. On a CPU they would take cores from the computing."""
+    """Loader threads of one process; `auto` is 0 on a CPU, where they would take its cores."""
     if workers != "auto":
         return int(workers)
     if not gpu:
@@ -181,5 +180,5 @@ def effective_workers(workers: int | str, *, gpu: bool, ranks: int = 1) -> int:
 
 
 def effective_pin_memory(pin_memory: bool | str, *, gpu: bool) -> bool:
-    """Whether batches lie in page-locked memory; without a GPU there is no such memory."""
+    """Whether batches are page-locked; never without a GPU."""
     return gpu and bool(pin_memory)

@@ -1,7 +1,7 @@
-"""The wire between an engine and its warden, and the spec that starts the engine.
+"""Protocol between engine and warden, and the spec of a run.
 
-Both sides of the pipe import this module; it knows nothing of processes, files or torch. One line
-of UTF-8 JSON is one message (engines/messages.py); on the wire and in the journal the same shape.
+Both sides of the pipe import this module; it knows no processes, files or torch. A message
+(engines/messages.py) is one line of UTF-8 JSON, on the wire as in the journal.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ Task = Literal["train", "evaluate", "infer", "ensemble", "probe"]
 
 
 class Probe(BaseModel):
-    """What the task `probe` of a training engine is told: the costing run."""
+    """Settings of a cost probe, the task `probe` of a training engine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,24 +95,24 @@ class Probe(BaseModel):
     until: float | None = Field(None, gt=0, lt=1)
     """Stop as soon as the half-width of the forecast's interval is below this share of it."""
     unseen: float | None = Field(None, ge=0, lt=1)
-    """Half-width, as a share of the forecast, of what so short a run cannot see: how much the
-    machine wanders from one minute to the next. None: not known yet, the usual for the device."""
+    """Variation of the machine that so short a run cannot see, as a half-width over the forecast.
+    None: not known yet, the default of the device."""
     unseen_from: str = ""
-    """How `unseen` is known, to end the interval's method with."""
+    """Source of `unseen`; ends the text of the interval's method."""
 
 
 class Trial(BaseModel):
-    """What makes a run the trial of a search."""
+    """Trial of a hyper-parameter search."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int = Field(ge=1)
     settings: dict[str, Any]
-    """The settings that are searched, with the values of this trial; `params` holds them too."""
+    """The searched settings with the values of this trial; also in `params`."""
 
 
 class RunSpec(BaseModel):
-    """All that an engine is told: the content of `spec.json` in its run folder."""
+    """Spec of a run: the content of `spec.json` in its run folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -124,7 +124,7 @@ class RunSpec(BaseModel):
     subset: str
     model: str
     base_model: str = ""
-    """Of a trained model (`run:` or `path:`): the model that its training began with."""
+    """Of a trained model (`run:` or `path:`): the model that its training started from."""
     params: dict[str, Any] = {}
     """Complete and validated: every setting of the engine's Params with its value."""
     seed: int = 42
@@ -134,10 +134,10 @@ class RunSpec(BaseModel):
     devices: tuple[int, ...] = ()
     """GPU indexes made visible to the engine; empty: the CPU, or whatever the environment shows."""
     cpu: bool = False
-    """No GPU is made visible to the engine, whatever there is."""
+    """No GPU is made visible to the engine."""
     cache_root: str
     label: str = ""
-    """A person's name for the run (an experiment id, say); shown in tables."""
+    """The user's name for the run (an experiment id, say); shown in tables."""
     plan_hash: str = ""
     probe: Probe | None = None
     """Only train this many steps and forecast the rest; None: no costing run."""
@@ -202,7 +202,7 @@ def decode(line: bytes, *, from_engine: bool = True) -> Message:
     try:
         message: Message = adapter.validate_json(line)
     except ValidationError as error:
-        kind = _kind_of(line)
+        kind = _read_kind(line)
         if kind is not None and kind not in _KINDS:
             return Unknown.model_validate_json(line)
         first = error.errors(include_url=False)[0]["msg"]
@@ -219,7 +219,7 @@ def decode_entry(line: bytes) -> Entry:
     return Entry.model_validate_json(line)
 
 
-def _kind_of(line: bytes) -> str | None:
+def _read_kind(line: bytes) -> str | None:
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):

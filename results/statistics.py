@@ -1,9 +1,8 @@
-"""Intervals: how sure a number is. Engines, tables and comparisons share these few functions.
+"""Confidence intervals, shared by engines, tables and comparisons.
 
-Apart because it is the only computing part of this room: numpy is loaded by whoever imports this
-module, and readers of records never need to. Every function is deterministic for its seed, bounded
-in memory, and answers without raising when there is no interval: then `low` and `high` are None and
-`method` says why.
+The only module of `results` that loads numpy. Every function is deterministic for its seed, bounded
+in memory, and returns instead of raising when there is no interval: then `low` and `high` are None
+and `method` gives the reason.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 
-CELLS: Final = 1 << 20
+MAX_CELLS: Final = 1 << 20
 """Numbers held at once while resampling: 8 MiB of floats and 4 MiB of indices."""
 
 
 class Interval(NamedTuple):
-    """A confidence interval and how it was made; None, None and the reason when there is none."""
+    """A confidence interval and its method; None, None and the reason when there is none."""
 
     low: float | None
     high: float | None
@@ -32,7 +31,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How much b is above a, with an interval of that difference."""
+    """b - a, with the interval of that difference."""
 
     delta: float
     low: float | None
@@ -62,11 +61,11 @@ def bootstrap_mean(
     score interval is exact enough there and takes its place. `method` says so.
     """
     data = np.asarray(values, dtype=np.float64)
-    if problem := _problem(data):
+    if problem := _find_problem(data):
         return Interval(None, None, problem)
     if data.min() == data.max():
-        return _of_equal_values(data, level)
-    means = _resampled(data.size, resamples, seed, lambda drawn: data[drawn].mean(axis=1))
+        return _interval_of_equal_values(data, level)
+    means = _resample(data.size, resamples, seed, lambda indices: data[indices].mean(axis=1))
     low, high = _percentiles(means, level)
     return Interval(low, high, f"bootstrap over {of}, {resamples}, {level:.0%}")
 
@@ -84,22 +83,22 @@ def bootstrap_means(
         return [bootstrap_mean(row, resamples, seed, level) for row in data]
     n = data.shape[1]
     means = np.empty((len(data), resamples))
-    rows = max(1, CELLS // n)
+    rows = max(1, MAX_CELLS // n)
     generator = np.random.default_rng(seed)
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
-        drawn = generator.integers(0, n, size=(size, n), dtype=np.int32)
-        drawn += np.arange(size, dtype=np.int32)[:, None] * n
-        counts = np.bincount(drawn.ravel(), minlength=size * n).astype(np.float64)
+        indices = generator.integers(0, n, size=(size, n), dtype=np.int32)
+        indices += np.arange(size, dtype=np.int32)[:, None] * n
+        counts = np.bincount(indices.ravel(), minlength=size * n).astype(np.float64)
         means[:, start : start + size] = data @ counts.reshape(size, n).T / n
     method = f"bootstrap over queries, {resamples}, {level:.0%}"
-    found = []
+    intervals = []
     for row, drawn_means in zip(data, means, strict=True):
-        if _problem(row) or row.min() == row.max():
-            found.append(bootstrap_mean(row, resamples, seed, level))
+        if _find_problem(row) or row.min() == row.max():
+            intervals.append(bootstrap_mean(row, resamples, seed, level))
         else:
-            found.append(Interval(*_percentiles(drawn_means, level), method))
-    return found
+            intervals.append(Interval(*_percentiles(drawn_means, level), method))
+    return intervals
 
 
 def paired_difference(
@@ -118,13 +117,13 @@ def paired_difference(
     if first.shape != second.shape:
         raise ValueError(f"{first.size} and {second.size} scores cannot be paired")
     gaps = second - first
-    if problem := _problem(gaps):
+    if problem := _find_problem(gaps):
         return Difference(float(gaps.mean()) if gaps.size else math.nan, None, None, problem)
     method = f"paired bootstrap over {gaps.size} queries, {resamples}, {level:.0%}"
     if gaps.min() == gaps.max():
         gap = float(gaps[0])
         return Difference(gap, gap, gap, f"all {gaps.size} pairs differ equally")
-    means = _resampled(gaps.size, resamples, seed, lambda drawn: gaps[drawn].mean(axis=1))
+    means = _resample(gaps.size, resamples, seed, lambda indices: gaps[indices].mean(axis=1))
     return Difference(float(gaps.mean()), *_percentiles(means, level), method)
 
 
@@ -169,7 +168,7 @@ def block_bootstrap_quantile(
     where the steps are correlated (see `block_length`).
     """
     data = np.asarray(step_seconds, dtype=np.float64)
-    if problem := _problem(data):
+    if problem := _find_problem(data):
         return Interval(None, None, problem)
     length = min(data.size, block or block_length(data))
     offsets = np.arange(length, dtype=np.int32)
@@ -180,8 +179,8 @@ def block_bootstrap_quantile(
         drawn = data[places.reshape(len(starts), -1)[:, : data.size]]
         return np.asarray(np.quantile(drawn, q, axis=1, overwrite_input=True))
 
-    found = _resampled(data.size, resamples, seed, quantiles, draws=blocks)
-    low, high = _percentiles(found, level)
+    quantiles_of_resamples = _resample(data.size, resamples, seed, quantiles, draws=blocks)
+    low, high = _percentiles(quantiles_of_resamples, level)
     method = f"block bootstrap over steps, blocks of {length}, {resamples}, {level:.0%}"
     return Interval(low, high, method)
 
@@ -206,7 +205,7 @@ def block_length(step_seconds: Sequence[float] | Numbers) -> int:
     return max(1, min(n // 10, round(math.cbrt(n) * stretch)))
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
+def wilson_interval(successes: float, n: int, level: float = 0.95) -> Interval:
     """Wilson score interval (1927) of a share; never outside [0, 1], never empty."""
     if n <= 0:
         return Interval(None, None, "no values")
@@ -219,8 +218,8 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
     return Interval(low, high, f"Wilson, {level:.0%}")
 
 
-def _problem(data: Numbers) -> str:
-    """Why there can be no interval; empty when there can."""
+def _find_problem(data: Numbers) -> str:
+    """Reason why there is no interval; empty when there is one."""
     if data.ndim != 1 or data.size == 0:
         return "no values"
     if data.size == 1:
@@ -229,33 +228,36 @@ def _problem(data: Numbers) -> str:
     return f"{bad} of {data.size} values are not finite" if bad else ""
 
 
-def _of_equal_values(data: Numbers, level: float) -> Interval:
+def _interval_of_equal_values(data: Numbers, level: float) -> Interval:
     value = float(data[0])
     if value in (0.0, 1.0):
-        found = wilson(value * data.size, data.size, level)
-        return found._replace(method=f"{found.method} (all {data.size} values are {value:g})")
+        interval = wilson_interval(value * data.size, data.size, level)
+        return interval._replace(method=f"{interval.method} (all {data.size} values are {value:g})")
     return Interval(value, value, f"all {data.size} values are equal")
 
 
-def _resampled(
+def _resample(
     n: int,
     resamples: int,
     seed: int,
     statistic: Callable[[npt.NDArray[np.int32]], Numbers],
     draws: int | None = None,
 ) -> Numbers:
-    """`statistic` of `resamples` rows of `draws` (n) indices below n, `CELLS` numbers at a time."""
+    """`statistic` of each of `resamples` draws of `draws` (default n) indices below n.
+
+    At most `MAX_CELLS` numbers are held at a time.
+    """
     generator = np.random.default_rng(seed)
-    rows = max(1, CELLS // n)
-    found = np.empty(resamples)
+    rows = max(1, MAX_CELLS // n)
+    values = np.empty(resamples)
     for start in range(0, resamples, rows):
         size = (min(rows, resamples - start), draws or n)
-        drawn = generator.integers(0, n, size=size, dtype=np.int32)
-        found[start : start + size[0]] = statistic(drawn)
-    return found
+        indices = generator.integers(0, n, size=size, dtype=np.int32)
+        values[start : start + size[0]] = statistic(indices)
+    return values
 
 
-def _percentiles(found: Numbers, level: float) -> tuple[float, float]:
+def _percentiles(values: Numbers, level: float) -> tuple[float, float]:
     tail = (1 - level) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

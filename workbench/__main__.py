@@ -1,6 +1,6 @@
-"""`workbench` and `python -m workbench`: the screen without words, the commands with them.
+"""`workbench` and `python -m workbench`: the TUI without arguments, the commands with them.
 
-Apart from the commands because the screen should not wait 80 ms for a parser that it never uses.
+The TUI does not import the command line, whose parser takes 80 ms to load.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from workbench.processes import process_state
 
 def main() -> NoReturn:
     """Entry point."""
-    process_state.restore()
+    process_state.restore_process_state()
     process_state.restart_without(process_state.INTERPRETER_SWITCHES)
     os.umask(0o077)  # what this tool writes is for its user
     make_writable(sys.stdout, sys.stderr)
-    sys.excepthook = tell_fault
-    os.environ.update(paths.module_path(os.environ))  # for all that is started from here
+    sys.excepthook = print_internal_error
+    os.environ.update(paths.module_path(os.environ))  # for child processes
     refuse_control_characters(sys.argv[1:])
     refuse_missing_folder()
     refuse_unset_variables()
@@ -36,17 +36,22 @@ def main() -> NoReturn:
     raise SystemExit(app.main(paths.log_root()))
 
 
-def refuse_control_characters(words: list[str]) -> None:
-    """A shell's `*` puts file names here as they are, and a parser's errors repeat them."""
-    for number, word in enumerate(words, 1):
-        if clean(word) != word:
-            said = f"workbench: argument {number} holds control characters: {clean(word)}; rename"
-            print(said, "the file, or leave them out", file=sys.stderr)  # noqa: T201 - talk
+def refuse_control_characters(arguments: list[str]) -> None:
+    """Exit with status 2 if an argument holds control characters.
+
+    A shell's `*` inserts file names unchanged, and the parser's errors repeat arguments.
+    """
+    for number, argument in enumerate(arguments, 1):
+        if clean(argument) != argument:
+            message = (
+                f"workbench: argument {number} holds control characters: {clean(argument)}; rename"
+            )
+            print(message, "the file, or leave them out", file=sys.stderr)  # noqa: T201 - talk
             raise SystemExit(2)
 
 
 def refuse_missing_folder() -> None:
-    """A current folder that was removed, or that may not be entered, has no path to resolve."""
+    """Exit with status 2 if the current folder was removed or may not be entered."""
     try:
         Path.cwd()
     except OSError as error:
@@ -56,26 +61,26 @@ def refuse_missing_folder() -> None:
 
 
 def refuse_unset_variables() -> None:
-    """Absolute folders in our variables, so that a `resume` from elsewhere finds the same ones."""
-    if problems := paths.settle_variables(os.environ):
+    """Make the folders in our variables absolute; exit with status 2 if one cannot be resolved."""
+    if problems := paths.resolve_variables(os.environ):
         for problem in problems:
             print(f"workbench: {clean(problem)}", file=sys.stderr)  # noqa: T201 - talk
         raise SystemExit(2)
 
 
-def tell_fault(
+def print_internal_error(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """A fault of ours: the traceback, cleaned, for its message may be anybody's text."""
+    """Print the traceback of an internal error, without control characters and secrets."""
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
     import traceback
 
-    from results.text.secrets import mask
+    from results.text.secrets import mask_secrets
 
-    told = clean(mask("".join(traceback.format_exception(kind, error, trace))))
-    sys.stderr.write(f"{told}workbench: this is a fault of ours; please report the above\n")
+    text = clean(mask_secrets("".join(traceback.format_exception(kind, error, trace))))
+    sys.stderr.write(f"{text}workbench: this is a fault of ours; please report the above\n")
 
 
 if __name__ == "__main__":

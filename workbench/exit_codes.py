@@ -1,4 +1,4 @@
-"""Exit codes of `workbench`. They are an interface: CI scripts branch on them."""
+"""Exit codes of `workbench`, an interface for CI scripts."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """What a finished command says to the shell."""
+    """Exit code of a command."""
 
     COMPLETED = 0
-    """All runs completed, or a person skipped them."""
+    """All runs completed or were skipped by a person."""
     FAILED = 1
     """A run failed."""
     USAGE = 2
-    """The command line, a plan or a file that a person wrote is wrong. Nothing was started."""
+    """The command line, a plan or a file that a person wrote is wrong; nothing was started."""
     GATE_FAILED = 3
-    """Kept for gates, as the next one: no command returns them yet."""
+    """Reserved for gates, as the next one: no command returns them yet."""
     INCONCLUSIVE = 4
     NOTHING_MEASURED = 5
-    """Costing runs that timed no step, so that none has a forecast."""
+    """No cost probe timed a step, so there is no forecast."""
     INTERRUPTED = 130

@@ -1,4 +1,4 @@
-"""Where things live. Every path the workbench makes is made here; folders are private (0700)."""
+"""Root folders of the workbench (cache, configuration, logs, locks); all are private (0700)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ PACKAGES: Final = ("workbench", "engines", "datasets_mm", "results")
 """Our top-level packages."""
 
 
-PLACES: Final = ("WORKBENCH_CACHE", "WORKBENCH_CONFIG", "WORKBENCH_LOG_ROOT", "WORKBENCH_LOCKS")
-XDG_PLACES: Final = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+FOLDER_VARIABLES: Final = (
+    "WORKBENCH_CACHE",
+    "WORKBENCH_CONFIG",
+    "WORKBENCH_LOG_ROOT",
+    "WORKBENCH_LOCKS",
+)
+XDG_VARIABLES: Final = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 _LEADING_VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=/|\Z)")
 
 
-def settle_variables(variables: MutableMapping[str, str]) -> list[str]:
-    """Make the variables that name our folders absolute, for this process and all that it starts.
+def resolve_variables(variables: MutableMapping[str, str]) -> list[str]:
+    """Make the variables that name our folders absolute, for this process and its children.
 
-    Files of variables (of Docker, systemd, CI) know no shell: values keep their quotation marks,
-    the line ends of Windows, and `~` and `$HOME` as they are typed. Empty: not set. A relative
-    folder of XDG is ignored, as its specification says.
+    Values from files (of Docker, systemd, CI) pass no shell: quotation marks, the line ends of
+    Windows, `~` and `$HOME` are resolved here. Empty: not set. A relative folder of XDG is ignored,
+    as its specification says.
 
     Returns:
-        One sentence for each value that names an unset variable; it is left as it is.
+        One sentence for each value that names an unset variable; the value stays unchanged.
     """
     problems = []
-    for name in (*PLACES, *XDG_PLACES):
+    for name in (*FOLDER_VARIABLES, *XDG_VARIABLES):
         value = _unquote(variables.get(name, ""))
         folder = resolve(value) if value else None
-        if folder is None or (name in XDG_PLACES and not _expand(value).startswith(("/", "~"))):
+        if folder is None or (name in XDG_VARIABLES and not _expand(value).startswith(("/", "~"))):
             variables.pop(name, None)
         elif unset := unset_variable(folder):
             problems.append(f"{name} is '{value}', but {unset} is not set; set it, or give a path")
@@ -43,7 +48,7 @@ def settle_variables(variables: MutableMapping[str, str]) -> list[str]:
 
 
 def _unquote(value: str) -> str:
-    """Without blanks and line ends around it, and without a pair of quotation marks."""
+    """The value without surrounding blanks, line ends and a pair of quotation marks."""
     value = value.strip()
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1].strip()
@@ -51,16 +56,16 @@ def _unquote(value: str) -> str:
 
 
 def unset_variable(folder: Path) -> str:
-    """The first part of a path that is `$NAME` and was not expanded; empty: there is none."""
-    found = (part for part in folder.parts if _LEADING_VARIABLE.fullmatch(part))
-    return next(found, "")
+    """The first part of a path that is an unexpanded `$NAME`; empty: there is none."""
+    unset_parts = (part for part in folder.parts if _LEADING_VARIABLE.fullmatch(part))
+    return next(unset_parts, "")
 
 
 def resolve(path: Path | str) -> Path:
-    """An absolute path; a leading `~` or `$NAME` counts also where no shell expanded it.
+    """An absolute path; expands a leading `~` or `$NAME`.
 
-    Without a home (`HOME` unset and no such user) `~` stays a name, as an unset variable does, and
-    one whose value is no absolute path.
+    `~` without a home (`HOME` unset and no such user), an unset variable, and a variable whose
+    value is no absolute path stay as they are.
     """
     path = _expand(str(path))
     try:
@@ -70,9 +75,9 @@ def resolve(path: Path | str) -> Path:
 
 
 def _expand(path: str) -> str:
-    found = _LEADING_VARIABLE.match(path)
-    value = os.environ.get(found[1] or found[2], "") if found else ""
-    return value + path[found.end() :] if found and value.startswith("/") else path
+    match = _LEADING_VARIABLE.match(path)
+    value = os.environ.get(match[1] or match[2], "") if match else ""
+    return value + path[match.end() :] if match and value.startswith("/") else path
 
 
 def cache_root() -> Path:
@@ -89,32 +94,32 @@ def config_root() -> Path:
     return resolve(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "workbench"
 
 
-def log_root(given: Path | None = None) -> Path:
-    """Where suites live: the flag, `WORKBENCH_LOG_ROOT`, or `bench_logs` in the current folder."""
-    return resolve(given or os.environ.get("WORKBENCH_LOG_ROOT") or "bench_logs")
+def log_root(override: Path | None = None) -> Path:
+    """The folder of suites: `override`, `WORKBENCH_LOG_ROOT`, or `bench_logs` here."""
+    return resolve(override or os.environ.get("WORKBENCH_LOG_ROOT") or "bench_logs")
 
 
 def lock_root() -> Path:
-    """Locks of this machine's devices. `WORKBENCH_LOCKS` moves it, and `WORKBENCH_CACHE` does.
+    """Locks of this machine's devices. `WORKBENCH_LOCKS` or `WORKBENCH_CACHE` moves it.
 
-    In the home and not in `XDG_RUNTIME_DIR`: that folder is removed at the last logout, and a
-    login over SSH has it while a job of cron has not. Nor below `XDG_CACHE_HOME`, which a terminal
-    inside a snap has of its own, unless the home cannot be written. By boot, since a home may be
-    shared: names of hosts change, and each container on a machine has another.
+    It is below the home: `XDG_RUNTIME_DIR` is removed at the last logout and missing in cron jobs,
+    and a terminal inside a snap has its own `XDG_CACHE_HOME`, which is used only if the home cannot
+    be written. It is named by boot, since machines may share a home: host names change, and each
+    container has another one.
     """
     if override := os.environ.get("WORKBENCH_LOCKS"):
         return resolve(override)
     home = resolve("~/.cache")
     root = home / "workbench"
-    there = nearest_existing(home)
-    usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    existing = nearest_existing(home)
+    usable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     if os.environ.get("WORKBENCH_CACHE") or not usable:
         root = cache_root()
     return root / "locks" / boot_id()
 
 
 def boot_id(source: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
-    """What all containers of a running kernel share, and no two kernels; else the host's name."""
+    """An id shared by all containers of a running kernel, unique by boot; else the host name."""
     try:
         return source.read_text().strip() or socket.gethostname()
     except OSError:
@@ -122,14 +127,14 @@ def boot_id(source: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
 
 
 def nearest_existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """The folder itself if it exists, else its nearest existing parent."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
 
 
 def make_private(folder: Path) -> Path:
-    """Make a folder that only its owner can read, with its parents; returns it."""
+    """Make a folder with mode 0700, and its parents; returns it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
@@ -137,9 +142,9 @@ def make_private(folder: Path) -> Path:
 def module_path(inherited: Mapping[str, str]) -> dict[str, str]:
     """Variables for every Python child: our packages, nothing from the current folder, UTF-8.
 
-    A folder of results or data may hold a `torch.py`; `PYTHONSAFEPATH` keeps it out of the path,
-    and then a source checkout has to be named. A terminal without UTF-8 must not make a child fail
-    when it prints a Korean caption into its log.
+    A folder of results or data may hold a `torch.py`: `PYTHONSAFEPATH` keeps it out of the path,
+    so a source checkout has to be in `PYTHONPATH`. With UTF-8 a child can print Korean captions
+    into its log whatever the terminal's encoding.
     """
     variables = {
         "PYTHONSAFEPATH": "1",
@@ -153,12 +158,12 @@ def module_path(inherited: Mapping[str, str]) -> dict[str, str]:
         others = [folder for folder in folders if folder != str(root)]
         variables["PYTHONPATH"] = os.pathsep.join([str(root), *others])
     elif folders:
-        kept = [folder for folder in folders if not _has_our_names(Path(folder))]
-        variables["PYTHONPATH"] = os.pathsep.join(kept)
+        safe_folders = [folder for folder in folders if not _shadows_our_packages(Path(folder))]
+        variables["PYTHONPATH"] = os.pathsep.join(safe_folders)
     return variables
 
 
-def _has_our_names(folder: Path) -> bool:
-    """Whether a package or module in it would be imported instead of one of ours."""
+def _shadows_our_packages(folder: Path) -> bool:
+    """Whether a package or module in a folder would be imported instead of one of ours."""
     entries = (entry for name in PACKAGES for entry in (folder / name, folder / f"{name}.py"))
     return any(entry.exists() for entry in entries)

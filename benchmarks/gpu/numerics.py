@@ -36,7 +36,7 @@ def search(report: Report) -> None:
     asked, corpus = vectors(queries), vectors(passages)
     scores, rows = reference(asked, corpus)
     for tf32 in (False, True):
-        device.prepare(0, tf32=tf32)
+        device.configure_torch(0, tf32=tf32)
         found, order = exact.top_k(asked, corpus, DEEPEST)
         error = float((found.double() - scores).abs().max())
         first = float((order[:, 0] != rows[:, 0]).double().mean())
@@ -44,7 +44,7 @@ def search(report: Report) -> None:
         report.figure(f"{name}: largest error of a score", error)
         report.figure(f"{name}: queries with another first passage", first)
         report.check(f"{name}: search is float32", error < FP32_ERROR, f"{error:.2e}")
-    device.prepare(0, tf32=False)
+    device.configure_torch(0, tf32=False)
 
 
 def reference(asked: Tensor, corpus: Tensor) -> tuple[Tensor, Tensor]:

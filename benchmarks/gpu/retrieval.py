@@ -16,7 +16,7 @@ from benchmarks import estimate, step_ops, weekly
 from benchmarks.gpu import assumptions
 from benchmarks.gpu.report import Report, Skip
 from engines import model_catalog
-from engines.memory_query import Want
+from engines.memory_query import MemoryQuery
 from engines.retrieval.memory import estimate as memory_estimate
 from workbench.memory_estimate.fit_check import CONTEXT_BYTES, WORKSPACE_BYTES
 
@@ -141,11 +141,11 @@ def memory(report: Report) -> None:
     params = weekly.settings(weekly.Sizes(image_size=224), {})
     entry = model_catalog.load("tinyclip-61m")
     capability = torch.cuda.get_device_capability() if report.cuda else (9, 0)
-    want = Want(
+    want = MemoryQuery(
         engine="retrieval", model=entry.name, params=params.model_dump(mode="json"), trains=True,
         target="cuda", text_tokens=0, capability=capability,
     )  # fmt: skip
-    forecast = sum(memory_estimate.forecast(want, entry, params).phases["train"].values())
+    forecast = sum(memory_estimate.estimate_entry(want, entry, params).phases["train"].values())
     report.figure("forecast of the training's tensors, bytes", forecast)
     if not report.cuda:
         return

@@ -78,12 +78,12 @@ def training(toy: Toy) -> tuple[Path, int]:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         time.sleep(0.1)
-        folders = suite.suites(toy.logs) if toy.logs.exists() else []
+        folders = suite.list_suites(toy.logs) if toy.logs.exists() else []
         for folder in folders:
             supervisor = suite.read_warden(folder)
-            if supervisor is None or not suite.alive(supervisor):
+            if supervisor is None or not suite.is_alive(supervisor):
                 continue
-            current = suite.Reader(folder).poll().current
+            current = suite.SuiteReader(folder).poll().current
             if current is not None and current.state.step >= 5 and current.state.pid:
                 return folder, current.state.pid
     raise TimeoutError(f"no run trains within {PATIENCE:.0f} s")
@@ -110,7 +110,7 @@ def used_bytes() -> int:
 
 def alive(pid: int) -> bool:
     """Whether the process runs."""
-    process = tree.look(pid)
+    process = tree.read_process(pid)
     return process is not None and not process.dead
 
 

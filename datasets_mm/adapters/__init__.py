@@ -1,7 +1,7 @@
-"""Readers of data formats: each writes records and passages in M2KR's nine fields.
+"""Adapters: readers of data formats that write records and passages in M2KR's nine fields.
 
 An adapter is a module with `REVISION` (raised when its code gives other records from equal data)
-and `write(found, folder, progress)`, which fills a folder and reports what it left out.
+and `write(location, folder, progress)`, which fills a folder and reports what it skipped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST_NAME: Final = 200
 
 @dataclass
 class SourceReport:
-    """What became of the source's lines."""
+    """Account of a source's lines: what was skipped, what was odd, with examples."""
 
     skipped: dict[str, int] = field(default_factory=dict)
     """Reason -> how many records were left out."""
@@ -34,55 +34,55 @@ class SourceReport:
     facts: dict[str, str] = field(default_factory=dict)
     """Anything else that a reader should know."""
 
-    def skip(self, reason: str, what: str) -> None:
-        """Count a record that is left out, and name it if it is among the first five."""
+    def skip(self, reason: str, example: str) -> None:
+        """Count a skipped record; the first five of each reason are named."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
-        self._name(reason, what)
+        self._add_example(reason, example)
 
-    def note(self, oddity: str, what: str) -> None:
-        """Count something odd about what is kept, and name it likewise."""
+    def note(self, oddity: str, example: str) -> None:
+        """Count an oddity of a record that is kept; the first five of each are named."""
         self.noted[oddity] = self.noted.get(oddity, 0) + 1
-        self._name(oddity, what)
+        self._add_example(oddity, example)
 
-    def _name(self, reason: str, what: str) -> None:
-        named = self.examples.setdefault(reason, [])
-        if len(named) < 5:
-            named.append(shortened(what))
+    def _add_example(self, reason: str, example: str) -> None:
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < 5:
+            examples.append(shorten(example))
 
 
-def shortened(what: str) -> str:
-    """A name as a report shows it: a picture as text in its place has a million characters."""
+def shorten(name: str) -> str:
+    """A name of at most `LONGEST_NAME` characters: an image as base64 text has a million."""
     return (
-        what if len(what) <= LONGEST_NAME else f"{what[:LONGEST_NAME]}… ({len(what):,} characters)"
+        name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}… ({len(name):,} characters)"
     )
 
 
-def parse_json(said: str, where: str, report: SourceReport) -> Any:
-    """What `json.loads` reads; a key that comes twice in an object is noted.
+def parse_json(text: str, position: str, report: SourceReport) -> Any:
+    """Parse JSON; a key that comes twice in an object is noted in the report.
 
     Raises:
         ValueError, RecursionError: it is not JSON.
     """
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    def collect_pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(items)
         if len(content) < len(items):
-            report.note(REPEATED_KEY, where)
+            report.note(REPEATED_KEY, position)
         return content
 
-    return json.loads(said, object_pairs_hook=pairs)
+    return json.loads(text, object_pairs_hook=collect_pairs)
 
 
 class Adapter(Protocol):
-    """What build.py asks of an adapter module.
+    """Interface of an adapter module.
 
-    One that reads tables may have `places(found, paths)` too: picture -> the row that names it.
+    A reader of tables may also define `find_image_rows(location, images)`: image -> its first row.
     """
 
     REVISION: int
 
     def write(
-        self, found: Location, folder: Path, progress: Callable[[int, int, str], None]
+        self, location: Location, folder: Path, progress: Callable[[int, int, str], None]
     ) -> SourceReport:
-        """Fill `folder` with records.arrow, corpus.arrow and, for made pictures, images/."""
+        """Fill `folder` with records.arrow, corpus.arrow and, for rendered images, images/."""
         ...

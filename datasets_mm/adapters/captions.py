@@ -1,9 +1,10 @@
-"""Reads captions of pictures or videos: JSON, JSON lines or tables of (media, captions).
+"""Adapter for captions of images or videos: JSON, JSON lines or tables of (media, captions).
 
-Lines about one medium become one record with several captions, so one line a caption (as Flickr's
-and COCO's tables are) and one line a medium mean the same. A record has no passages: `answer` holds
-the captions and `dataset_id` their language. One JSON file for each video, as AI-Hub hands them
-out, is read through a pattern in `uri`. Several splits or languages are never mixed in silence.
+Lines about one medium become one record with several captions, so one line per caption (as in
+Flickr's and COCO's tables) and one line per medium mean the same. A record has no passages:
+`answer` holds the captions and `dataset_id` their language. One JSON file for each video, as AI-Hub
+publishes them, is read through a pattern in `uri`. Several splits or languages are never mixed
+silently.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.caption_files import read
+from datasets_mm.adapters.caption_files import read_items
 from datasets_mm.adapters.caption_keys import (
     NO_TOKENS,
     TOKENS,
     AmbiguousError,
-    Keys,
     Label,
-    expand,
-    label,
-    without_withdrawn,
+    RecipeKeys,
+    drop_withdrawn,
+    read_label,
+    split_by_caption,
 )
 from datasets_mm.adapters.languages import language_code, split_name
 from datasets_mm.adapters.m2kr_fields import LineError
@@ -38,10 +39,10 @@ ALIKE: Final = "media all have the same caption: is its key the right one?"
 COMMON: Final = "media share one caption, which is that of most: is its key the right one?"
 TAKEN_BACK: Final = "annotations are marked {}, and were left out"
 
-Say = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 
-def write(found: Location, folder: Path, progress: Say) -> SourceReport:
+def write(location: Location, folder: Path, progress: Progress) -> SourceReport:
     """Write one record for each medium and language.
 
     Raises:
@@ -49,25 +50,27 @@ def write(found: Location, folder: Path, progress: Say) -> SourceReport:
             may be meant and the recipe names none.
     """
     report = SourceReport()
-    labels = _without_tokens(list(_labels(found, report, progress)), report)
-    chosen = _of_one_key(_chosen(labels, found.source, report), report)
+    labels = _drop_token_lists(list(_read_labels(location, report, progress)), report)
+    labels = _select_key(_select_splits_and_languages(labels, location.source, report), report)
     media: dict[tuple[str, str], tuple[str, list[str]]] = {}
-    for _, one in chosen:
-        media.setdefault((one.media, one.language), (one.id, []))[1].extend(one.captions)
+    for _, label in labels:
+        media.setdefault((label.media, label.language), (label.id, []))[1].extend(label.captions)
     arrow_store.corpus_writer(folder).close()
     records = arrow_store.record_writer(folder)
     for (path, language), (name, captions) in media.items():
         data_id = name or f"{path}.{language}".rstrip(".")
-        records.add(record(data_id, path, list(dict.fromkeys(captions)), language))
+        records.add(make_record(data_id, path, list(dict.fromkeys(captions)), language))
     records.close()
     arrow_store.sort_by(folder / "records.arrow", "data_id")
     report.content = arrow_store.content_digest(folder / "records.arrow")
     report.facts = {"captions": str(sum(len(captions) for _, captions in media.values()))}
-    _tell_common(Counter(c for _, many in media.values() for c in set(many)), len(media), report)
+    _note_common_captions(
+        Counter(c for _, captions in media.values() for c in set(captions)), len(media), report
+    )
     return report
 
 
-def _tell_common(counts: Counter[str], media: int, report: SourceReport) -> None:
+def _note_common_captions(counts: Counter[str], media: int, report: SourceReport) -> None:
     """A caption of most media is a prompt or a description of the data set."""
     if media <= 2 or not counts:
         return
@@ -78,7 +81,7 @@ def _tell_common(counts: Counter[str], media: int, report: SourceReport) -> None
         report.note(f"{count} of {media} {COMMON}", caption[:80])
 
 
-def record(data_id: str, media: str, captions: list[str], language: str) -> dict[str, Any]:
+def make_record(data_id: str, media: str, captions: list[str], language: str) -> dict[str, Any]:
     """The nine fields of a medium with its captions."""
     nothing: dict[str, Any] = {"instruction": "", "question": ""}
     lists = ("passage_id", "passage_image_path", "passage_text")
@@ -87,40 +90,42 @@ def record(data_id: str, media: str, captions: list[str], language: str) -> dict
     }  # fmt: skip
 
 
-Placed = tuple[str, Label]
+LocatedLabel = tuple[str, Label]
 """Where an object stands, and what it says."""
 
 
-def _labels(found: Location, report: SourceReport, progress: Say) -> Iterator[Placed]:
-    source = found.source
-    keys = Keys(source.caption, source.media, source.split_key, source.dataset,
-                optional=source.captions_optional)  # fmt: skip
-    for number, path in enumerate(found.records, 1):
+def _read_labels(
+    location: Location, report: SourceReport, progress: Progress
+) -> Iterator[LocatedLabel]:
+    source = location.source
+    keys = RecipeKeys(source.caption, source.media, source.split_key, source.dataset,
+                      optional=source.captions_optional)  # fmt: skip
+    for number, path in enumerate(location.records, 1):
         if "{stem}" in source.media:
             keys = replace(keys, stem=path.stem)
-        for item in read(path, found.name(path), keys, source.encoding, report):
+        for item in read_items(path, location.name(path), keys, source.encoding, report):
             try:
-                whole, marks = without_withdrawn(item.content)
+                record, marks = drop_withdrawn(item.content)
             except LineError as reason:
-                report.skip(str(reason), item.where)
+                report.skip(str(reason), item.position)
                 continue
             for mark in marks:
-                report.note(TAKEN_BACK.format(mark), item.where)
-            for content in expand(whole):
+                report.note(TAKEN_BACK.format(mark), item.position)
+            for content in split_by_caption(record):
                 try:
-                    one = label(content, keys, item.split)
+                    label = read_label(content, keys, item.split)
                 except AmbiguousError as error:
-                    raise SourceError(f"{item.where}: {error}") from None
+                    raise SourceError(f"{item.position}: {error}") from None
                 except LineError as reason:
-                    report.skip(str(reason), item.where)
+                    report.skip(str(reason), item.position)
                     continue
-                for note in dict.fromkeys(one.notes):
-                    report.note(note, item.where)
-                yield item.where, one
-        progress(number, len(found.records), "files")
+                for note in dict.fromkeys(label.notes):
+                    report.note(note, item.position)
+                yield item.position, label
+        progress(number, len(location.records), "files")
 
 
-def _of_one_key(labels: Sequence[Placed], report: SourceReport) -> list[Placed]:
+def _select_key(labels: Sequence[LocatedLabel], report: SourceReport) -> list[LocatedLabel]:
     """The labels whose captions are under one key, in all files alike, and those without captions.
 
     Where some have a usual key on their own level, another one is not taken in its place.
@@ -128,55 +133,57 @@ def _of_one_key(labels: Sequence[Placed], report: SourceReport) -> list[Placed]:
     Raises:
         SourceError: there are several others.
     """
-    counts = Counter(one.key.family for _, one in labels if one.captions)
+    counts = Counter(label.key.family for _, label in labels if label.captions)
     if len(counts) < 2:
         return list(labels)
     if "" not in counts:
-        paths = {one.key.family: one.key.path for _, one in labels}
+        paths = {label.key.family: label.key.path for _, label in labels}
         sizes = ", ".join(f"{paths[key]} {n:,}" for key, n in counts.most_common())
         names = ", ".join(f'"{paths[key]}"' for key in sorted(counts))
         raise SourceError(
             f"the captions are under different keys ({sizes}); choose one with caption, or read "
             f"all with caption = [{names}] in [source]"
         )
-    for where, one in labels:
-        if one.key.family:
-            report.skip(f"no caption ({one.key.path} is not taken in its place)", where)
-    return [(where, one) for where, one in labels if not one.key.family]
+    for position, label in labels:
+        if label.key.family:
+            report.skip(f"no caption ({label.key.path} is not taken in its place)", position)
+    return [(position, label) for position, label in labels if not label.key.family]
 
 
-def _without_tokens(labels: Sequence[Placed], report: SourceReport) -> list[Placed]:
+def _drop_token_lists(labels: Sequence[LocatedLabel], report: SourceReport) -> list[LocatedLabel]:
     """The labels without lists of single words, where others are lists of tokens for certain."""
     start, _, end = NO_TOKENS.partition("{}")
     reason = next((r for r in report.skipped if r.startswith(start) and r.endswith(end)), "")
     if not reason:
         return list(labels)
-    for where, one in labels:
-        if TOKENS in one.notes:
-            report.skip(reason, where)
-    return [(where, one) for where, one in labels if TOKENS not in one.notes]
+    for position, label in labels:
+        if TOKENS in label.notes:
+            report.skip(reason, position)
+    return [(position, label) for position, label in labels if TOKENS not in label.notes]
 
 
-def _chosen(labels: Sequence[Placed], source: Source, report: SourceReport) -> list[Placed]:
-    """The labels of the splits and languages that are meant; the others are counted."""
+def _select_splits_and_languages(
+    labels: Sequence[LocatedLabel], source: Source, report: SourceReport
+) -> list[LocatedLabel]:
+    """Labels of the selected splits and languages; the others are counted as skipped."""
     splits = [split_name(name) for name in source.split]
-    labels = _of_one(labels, "split", splits, report)
+    labels = _select_values(labels, "split", splits, report)
     languages = [language_code(name) for name in source.languages]
-    if not languages and source.dataset in {one.language for _, one in labels}:
+    if not languages and source.dataset in {label.language for _, label in labels}:
         languages = [source.dataset]
-    return _of_one(labels, "language", languages, report)
+    return _select_values(labels, "language", languages, report)
 
 
-def _of_one(
-    labels: Sequence[Placed], name: str, wanted: Sequence[str], report: SourceReport
-) -> list[Placed]:
-    """The labels with a wanted value.
+def _select_values(
+    labels: Sequence[LocatedLabel], name: str, chosen: Sequence[str], report: SourceReport
+) -> list[LocatedLabel]:
+    """Labels whose attribute `name` has one of the chosen values.
 
     Raises:
         SourceError: there are several values, and none is wanted in particular.
     """
-    counts = Counter(str(getattr(one, name)) for _, one in labels)
-    if not wanted and len(counts) > 1:
+    counts = Counter(str(getattr(label, name)) for _, label in labels)
+    if not chosen and len(counts) > 1:
         sizes = ", ".join(f"{value or 'none named'} {n:,}" for value, n in counts.most_common())
         key = "split" if name == "split" else "languages"
         first = next(filter(None, counts))
@@ -185,10 +192,10 @@ def _of_one(
             f'{key} = ["{first}"] in [source]'
         )
     kept = []
-    for where, one in labels:
-        value = str(getattr(one, name))
-        if wanted and value not in wanted:
-            report.skip(f"{name} {value or 'none'}: the recipe chooses another", where)
+    for position, label in labels:
+        value = str(getattr(label, name))
+        if chosen and value not in chosen:
+            report.skip(f"{name} {value or 'none'}: the recipe chooses another", position)
         else:
-            kept.append((where, one))
+            kept.append((position, label))
     return kept

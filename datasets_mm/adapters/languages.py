@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from datasets_mm.adapters.m2kr_fields import heading
+from datasets_mm.adapters.m2kr_fields import normalize_name
 
 LANGUAGES: Final[dict[str, tuple[str, ...]]] = {
     "ko": ("ko", "kr", "kor", "korean", "ko_kr", "ko-kr", "한국어", "한글", "국문"),
@@ -39,11 +39,11 @@ SPLITS: Final = {
 
 
 def language_code(name: str) -> str:
-    """The code of a language; a name that is not known stays as it is."""
+    """ISO 639-1 code of a language name; unknown names are returned unchanged."""
     return CODES.get(name.strip().lower(), name)
 
 
-def variant(key: str) -> tuple[str, str]:
+def split_language(key: str) -> tuple[str, str]:
     """(stem, language) of a key such as `caption_kr`, `en_caption`, `enCap`; language "": none."""
     match = VARIANT.fullmatch(key)
     if match is None:
@@ -55,5 +55,5 @@ def variant(key: str) -> tuple[str, str]:
 
 
 def split_name(text: str) -> str:
-    """The name of a split; one that is not known stays as it is."""
-    return SPLITS.get(heading(text), text)
+    """Canonical name of a split; unknown names are returned unchanged."""
+    return SPLITS.get(normalize_name(text), text)

@@ -1,8 +1,8 @@
-"""How a field of a real file is read: one defined result for each kind of dirt, in both layouts.
+"""Cleaning of M2KR's fields: one defined result for each kind of dirt, in all layouts.
 
 Missing values are null, NaN, "NA" or empty; ids are numbers or strings; the passage fields are
-scalars or lists; answers are text, numbers or objects. Separate from the readers, so that a line of
-JSON, a row of Parquet and a scan of either mean the same by "missing".
+scalars or lists; answers are text, numbers or objects. JSON lines, Parquet files and profiles use
+the same rules.
 """
 
 from __future__ import annotations
@@ -68,62 +68,62 @@ class LineError(Exception):
     """This line cannot be used; the text is the reason under which it is counted."""
 
 
-def items(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """A scalar is a list of one, an absent value an empty one."""
     if isinstance(value, list):
         return value
     return [] if value is None or (isinstance(value, float) and math.isnan(value)) else [value]
 
 
-def text(value: Any) -> str:
+def scalar_text(value: Any) -> str:
     """Text of a scalar; "" for every way of writing that there is none."""
     if type(value) is str:  # the common case, a million times
-        said = value.strip()
-        if not said.isascii():
-            said = _utf8(said.strip(media_paths.INVISIBLE))
-        return "" if len(said) <= LONGEST_ABSENT and said.lower() in ABSENT else said
+        stripped = value.strip()
+        if not stripped.isascii():
+            stripped = _replace_surrogates(stripped.strip(media_paths.INVISIBLE))
+        return "" if len(stripped) <= LONGEST_ABSENT and stripped.lower() in ABSENT else stripped
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of ids with one NaN comes out of pandas as floats
     if value is None or isinstance(value, dict | list):
         return ""
     try:
-        said = str(value).strip()
+        stripped = str(value).strip()
     except ValueError:  # an integer of more digits than Python prints
         return ""
-    if len(said) <= LONGEST_ABSENT and said.lower() in ABSENT:
+    if len(stripped) <= LONGEST_ABSENT and stripped.lower() in ABSENT:
         return ""
-    return _utf8(said)
+    return _replace_surrogates(stripped)
 
 
-def listed(said: str) -> list[str] | None:
+def parse_text_list(text: str) -> list[str] | None:
     """The elements of a list of texts that was written as one text; None: it is none."""
-    said = said.strip()
-    if not said.startswith(("['", '["', "[ ")) or len(said) > LONGEST_LISTED:
+    text = text.strip()
+    if not text.startswith(("['", '["', "[ ")) or len(text) > LONGEST_LISTED:
         return None
     try:
-        values = json.loads(said)
+        values = json.loads(text)
     except (ValueError, RecursionError):
-        if LISTED.fullmatch(said) is None:
+        if LISTED.fullmatch(text) is None:
             return None
-        values = [_unquoted(match) for match in re.findall(_STRING, said, re.DOTALL)]
+        values = [_unquote(match) for match in re.findall(_STRING, text, re.DOTALL)]
     is_texts = isinstance(values, list) and all(isinstance(value, str) for value in values)
     return values if is_texts and values else None
 
 
-def _unquoted(said: str) -> str:
+def _unquote(literal: str) -> str:
     try:
-        return str(ast.literal_eval(said))
+        return str(ast.literal_eval(literal))
     except (ValueError, SyntaxError):
-        return said[1:-1]
+        return literal[1:-1]
 
 
-def _utf8(said: str) -> str:
+def _replace_surrogates(string: str) -> str:
     """A lone surrogate is legal in JSON and not in UTF-8."""
-    return said if said.isascii() else said.encode("utf-8", "replace").decode()
+    return string if string.isascii() else string.encode("utf-8", "replace").decode()
 
 
 def type_of(value: Any) -> str:
-    """What a value is, for a reason: text, number, true or false, object, list, binary, null."""
+    """Type of a value for messages: text, number, true or false, object, list, binary, null."""
     for kind, name in _TYPES:
         if isinstance(value, kind):
             return name
@@ -137,16 +137,16 @@ _TYPES: Final = (
 
 
 class Oddities(list[str]):
-    """What is odd about the values of one line that were kept; each is counted by the report."""
+    """Readers of one line's fields that collect oddities of values that are kept."""
 
-    def scalar(self, name: str, value: Any) -> str:
+    def read_scalar(self, name: str, value: Any) -> str:
         """Text of a field that holds one value.
 
         Raises:
             LineError: it holds an object, several values or binary data.
         """
         if value is None or type(value) is str:
-            return text(value)
+            return scalar_text(value)
         if isinstance(value, list | tuple):
             filled = [item for item in value if item is not None]
             if len(filled) > 1:
@@ -154,66 +154,68 @@ class Oddities(list[str]):
             if not filled:
                 return ""
             if isinstance(filled[0], list | tuple):
-                return self._refuse(name, filled[0])
+                return self._reject(name, filled[0])
             self.append(f"values of {name} are lists of one and were read as their element")
-            return self.scalar(name, filled[0])
+            return self.read_scalar(name, filled[0])
         if isinstance(value, bool) or name not in IDS:
-            return self._converted(name, value)
-        return self._plain(name, value)
+            return self._read_converted(name, value)
+        return self._read_plain(name, value)
 
-    def picture(self, name: str, value: Any) -> str:
+    def read_image_path(self, name: str, value: Any) -> str:
         """A path in its clean form; of an object (`{path: …}`, `{bytes: …, path: …}`) its path.
 
         Raises:
             LineError: as for `scalar`; the picture is in the file itself.
         """
         if type(value) is str:
-            return media_paths.clean(text(value))
+            return media_paths.clean_path(scalar_text(value))
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
             value = value[0]
         if isinstance(value, dict):
             lower = {str(key).strip().lower(): inner for key, inner in value.items()}
-            if path := next((p for key in PATH_KEYS if (p := text(lower.get(key)))), ""):
+            if path := next((p for key in PATH_KEYS if (p := scalar_text(lower.get(key)))), ""):
                 self.append(f"values of {name} are objects and were read as their path")
-                return media_paths.clean(path)
+                return media_paths.clean_path(path)
             if lower.get("bytes") is not None:
                 raise LineError(f"{name} holds the picture itself (write it to a file)")
             is_named = isinstance(lower.get("path", ""), str | None)
             if lower and is_named and lower.keys() <= {"bytes", "path"}:
                 return ""  # `datasets` writes a record without a picture like this
-        return media_paths.clean(self.scalar(name, value))
+        return media_paths.clean_path(self.read_scalar(name, value))
 
-    def elements(self, name: str, value: Any) -> list[str]:
+    def read_elements(self, name: str, value: Any) -> list[str]:
         """Texts of a field that holds a list; "" where an element is absent.
 
         Raises:
             LineError: an element is an object, a list or binary data.
         """
-        values = items(value)
+        values = as_list(value)
         if name not in PICTURES and set(map(type, values)) <= _TEXTS:  # nearly all there are
-            return list(map(text, self._unlisted(name, values)))
-        return ["" if item is None or item == "" else self._element(name, item) for item in values]
+            return list(map(scalar_text, self._split_text_list(name, values)))
+        return [
+            "" if item is None or item == "" else self._read_element(name, item) for item in values
+        ]
 
-    def _unlisted(self, name: str, values: list[Any]) -> list[Any]:
+    def _split_text_list(self, name: str, values: list[Any]) -> list[Any]:
         """The elements of the one text, where that is a list written as text."""
         if len(values) != 1 or type(values[0]) is not str or values[0].lstrip()[:1] != "[":
             return values
-        if (elements := listed(values[0])) is None:
+        if (elements := parse_text_list(values[0])) is None:
             return values
         self.append(f"values of {name} are lists written as text and were read as their elements")
         return elements
 
-    def _element(self, name: str, value: Any) -> str:
+    def _read_element(self, name: str, value: Any) -> str:
         if name in PICTURES and not isinstance(value, list | tuple):
-            return self.picture(name, value)
+            return self.read_image_path(name, value)
         if isinstance(value, dict | list | tuple):
-            return self._refuse(name, value)
-        return self.scalar(name, value)
+            return self._reject(name, value)
+        return self.read_scalar(name, value)
 
-    def answers(self, value: Any) -> list[str]:
-        """Every answer that is one, in the order given; lists of lists are read through."""
-        found: list[str] = []
-        pending = self._unlisted("answer", items(value))[::-1]
+    def read_answers(self, value: Any) -> list[str]:
+        """Non-empty answers, in order; nested lists are flattened."""
+        answers: list[str] = []
+        pending = self._split_text_list("answer", as_list(value))[::-1]
         while pending:
             item = pending.pop()
             if isinstance(item, list | tuple):
@@ -226,34 +228,34 @@ class Oddities(list[str]):
                 isinstance(item, float) and not math.isfinite(item) and item == item  # noqa: PLR0124
             ):
                 self.append(f"values of answer are {type_of(item)} and were read as text")
-            if said := answer(item):
-                found.append(said)
-        return found
+            if text := answer_text(item):
+                answers.append(text)
+        return answers
 
-    def _converted(self, name: str, value: Any) -> str:
-        """Text of what is no text."""
-        said = self._plain(name, value)
-        if said:
+    def _read_converted(self, name: str, value: Any) -> str:
+        """A value that is no text, as text; noted as an oddity."""
+        string = self._read_plain(name, value)
+        if string:
             self.append(f"values of {name} are {type_of(value)} and were read as text")
-        return said
+        return string
 
-    def _plain(self, name: str, value: Any) -> str:
+    def _read_plain(self, name: str, value: Any) -> str:
         if isinstance(value, dict | bytes):
-            return self._refuse(name, value)
+            return self._reject(name, value)
         if isinstance(value, float) and abs(value) >= EXACT and math.isfinite(value):
             raise LineError(f"{name} is a rounded number (write ids of 16 digits and more as text)")
-        said = text(value)
-        if not said and isinstance(value, int):
+        string = scalar_text(value)
+        if not string and isinstance(value, int):
             raise LineError(f"{name} is a number of too many digits")
-        return said
+        return string
 
     @staticmethod
-    def _refuse(name: str, value: Any) -> str:
+    def _reject(name: str, value: Any) -> str:
         raise LineError(f"{name} is {type_of(value)} where text belongs")
 
 
-def answer(value: Any) -> str:
-    """InfoSeek writes numbers as objects; their `wikidata` value is what the field compares.
+def answer_text(value: Any) -> str:
+    """Text of one answer; of InfoSeek's number objects their `wikidata` value, as in the field.
 
     Of other objects (VQAv2 writes `{answer: …, answer_confidence: …}`) the text is read, else all.
     Source: ReT, inference.py (str(answer["wikidata"])).
@@ -261,66 +263,77 @@ def answer(value: Any) -> str:
     if isinstance(value, dict):
         if value.get("wikidata") is None:
             inner = (value.get(key) for key in ("answer", "text", "value", "name"))
-            if said := next((one for one in inner if isinstance(one, str) and one.strip()), ""):
-                return _utf8(said.strip())
-        whole = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-        return _utf8(whole if value.get("wikidata") is None else str(value["wikidata"]))
+            if string := next(
+                (
+                    candidate
+                    for candidate in inner
+                    if isinstance(candidate, str) and candidate.strip()
+                ),
+                "",
+            ):
+                return _replace_surrogates(string.strip())
+        content = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+        return _replace_surrogates(
+            content if value.get("wikidata") is None else str(value["wikidata"])
+        )
     if isinstance(value, str):
-        return _utf8(value.strip())
+        return _replace_surrogates(value.strip())
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace").strip()
-    return text(value)
+    return scalar_text(value)
 
 
-def record(line: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The nine fields of a line as they are written, and what is odd about them.
+def parse_record(line: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The nine fields of a line, and oddities of its values.
 
     Raises:
         LineError: it cannot be a record; the text is the reason under which it is counted.
     """
-    odd = Oddities()
-    line = by_name(line)
-    rows = _passages(line, odd)
+    oddities = Oddities()
+    line = normalize_keys(line)
+    rows = _parse_passages(line, oddities)
     if not rows:
         raise LineError(NO_POSITIVE)
-    ids, texts, shown = (list(column) for column in zip(*rows, strict=True))
-    fields = {name: odd.scalar(name, line.get(name)) for name in SCALARS}
-    if not fields["data_id"] and isinstance(given := line.get("data_id"), str | float) and given:
-        odd.append("values of data_id say that there is none (NA, NaN): ids were made")
-    fields["image_path"] = odd.picture("image_path", line.get("image_path"))
+    ids, texts, images = (list(column) for column in zip(*rows, strict=True))
+    fields = {name: oddities.read_scalar(name, line.get(name)) for name in SCALARS}
+    if not fields["data_id"] and isinstance(raw_id := line.get("data_id"), str | float) and raw_id:
+        oddities.append("values of data_id say that there is none (NA, NaN): ids were made")
+    fields["image_path"] = oddities.read_image_path("image_path", line.get("image_path"))
     if not fields["image_path"] and (others := _other_pictures(line)):
-        odd.append(f"records name no image_path but {others}, which is not read: rename the key")
+        oddities.append(
+            f"records name no image_path but {others}, which is not read: rename the key"
+        )
     return {
         **fields,
-        "answer": odd.answers(line.get("answer")),
+        "answer": oddities.read_answers(line.get("answer")),
         "passage_id": ids,
         "passage_text": texts,
-        "passage_image_path": shown,
-    }, odd
+        "passage_image_path": images,
+    }, oddities
 
 
 def _other_pictures(line: Mapping[str, Any]) -> str:
-    """Keys that hold a picture under a name that other data sets give it."""
+    """Keys that hold an image under a name used by other data sets."""
     return ", ".join(
         str(key)
         for key, value in line.items()
-        if key not in _NAMES and heading(key) in OTHER_PICTURES and value
+        if key not in _NAMES and normalize_name(key) in OTHER_PICTURES and value
     )
 
 
-def passages(line: Mapping[str, Any]) -> tuple[list[tuple[str, str, str]], list[str]]:
-    """(id, text, picture) of each passage of a line, and what is odd about them.
+def parse_passages(line: Mapping[str, Any]) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """(id, text, image) of each passage of a line, and oddities of its values.
 
     Raises:
         LineError: the lists are of unequal length, or hold what is no text.
     """
-    odd = Oddities()
-    return _passages(by_name(line), odd), odd
+    oddities = Oddities()
+    return _parse_passages(normalize_keys(line), oddities), oddities
 
 
-def _passages(line: Mapping[str, Any], odd: Oddities) -> list[tuple[str, str, str]]:
+def _parse_passages(line: Mapping[str, Any], oddities: Oddities) -> list[tuple[str, str, str]]:
     """A missing text or picture list means: none has one."""
-    columns = [odd.elements(name, line.get(name)) for name in PASSAGE_FIELDS]
+    columns = [oddities.read_elements(name, line.get(name)) for name in PASSAGE_FIELDS]
     ids = columns[0]
     if not any(ids):
         return []
@@ -330,38 +343,38 @@ def _passages(line: Mapping[str, Any], odd: Oddities) -> list[tuple[str, str, st
         if len(columns[number]) != len(ids):
             raise LineError(UNEQUAL)
     rows = list(zip(*columns, strict=True))
-    for name, said, shown in rows:
-        if not name and (said or shown):
-            odd.append("positives have no id and were left out")
-    return [(name, said, shown) for name, said, shown in rows if name]
+    for name, passage_text, image in rows:
+        if not name and (passage_text or image):
+            oddities.append("positives have no id and were left out")
+    return [(name, passage_text, image) for name, passage_text, image in rows if name]
 
 
-def by_name(line: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The line with its keys as they are called here: without blanks, marks and capitals.
+def normalize_keys(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The line with normalized keys: lower case, without blanks and byte-order marks.
 
     A key that is written as it should be comes before one that only resembles it.
     """
     if line.keys() >= _NAMES or all(key in _NAMES for key in line):
         return line
-    extra = {heading(key): value for key, value in line.items() if key not in _NAMES}
+    extra = {normalize_name(key): value for key, value in line.items() if key not in _NAMES}
     return {**{key: value for key, value in extra.items() if key in _NAMES}, **line}
 
 
-def heading(name: Any) -> str:
-    """The name of a column or key: composed letters, in small ones, `_` for blanks."""
-    said = unicodedata.normalize("NFC", str(name)).strip(media_paths.INVISIBLE)
-    return "_".join(said.lower().split())
+def normalize_name(name: Any) -> str:
+    """Normalized name of a column or key: NFC, lower case, `_` for blanks."""
+    composed = unicodedata.normalize("NFC", str(name)).strip(media_paths.INVISIBLE)
+    return "_".join(composed.lower().split())
 
 
-def from_m2kr(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+def record_from_m2kr(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """A row of an M2KR `*_data` file under our nine names, its dirt untouched.
 
     `gold_answer` stands in where `answers` is empty; `pos_item_contents` may be absent.
     """
     line = {ours: row.get(theirs) for ours, theirs in M2KR_DATA.items()}
-    if not Oddities().answers(line["answer"]):
+    if not Oddities().read_answers(line["answer"]):
         line["answer"] = row.get("gold_answer")
-    if len(items(line["passage_text"])) != len(items(line["passage_id"])):
+    if len(as_list(line["passage_text"])) != len(as_list(line["passage_id"])):
         line["passage_text"] = None  # the passage file has the texts
     return {**line, "dataset_id": dataset, "passage_image_path": None}
 

@@ -1,8 +1,8 @@
-"""Reads BByrneLab/M2KR: Parquet files in folders `<CONFIG>_data` and `<CONFIG>_passages`.
+"""Adapter for BByrneLab/M2KR: Parquet files in folders `<CONFIG>_data` and `<CONFIG>_passages`.
 
-Record batches of some hundred rows, so that memory stays bounded whatever the size of a row group's
-file. Its columns become our nine fields (fields.py); positives take their text from the passages.
-Source: M2KR's dataset card, and FLMR's docs/Datasets.md.
+Files are read in batches of `BATCH_ROWS` rows, so that memory does not depend on the size of a row
+group. Columns become M2KR's nine fields (m2kr_fields.py); positives take their text from the
+passages. Source: M2KR's dataset card, and FLMR's docs/Datasets.md.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.m2kr_fields import (
     M2KR_DATA,
     M2KR_PASSAGES,
-    from_m2kr,
-    heading,
+    normalize_name,
     passage_from_m2kr,
+    record_from_m2kr,
 )
-from datasets_mm.adapters.m2kr_tables import Intake
+from datasets_mm.adapters.m2kr_tables import M2KRWriter
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
 
@@ -34,74 +34,76 @@ NEEDED_PASSAGES = ("passage_id", "passage_content")
 
 UNREADABLE = "row holds text that is not UTF-8, or a value out of its range"
 
-Say = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 
-def write(found: Location, folder: Path, progress: Say) -> SourceReport:
+def write(location: Location, folder: Path, progress: Progress) -> SourceReport:
     """Write every usable record, and the passages as the corpus.
 
     Raises:
         SourceError: a file is damaged or lacks a column that it must have.
     """
     report = SourceReport()
-    intake = Intake(found, folder, report)
-    files = Files(found, report, progress)
-    for where, row in files.rows(found.passages, M2KR_PASSAGES.values(), NEEDED_PASSAGES):
-        intake.add_passage(where, passage_from_m2kr(row))
-    intake.settle()
+    writer = M2KRWriter(location, folder, report)
+    shards = ParquetShards(location, report, progress)
+    for position, row in shards.read_rows(
+        location.passages, M2KR_PASSAGES.values(), NEEDED_PASSAGES
+    ):
+        writer.add_passage(position, passage_from_m2kr(row))
+    writer.finish_passages()
     columns = (*M2KR_DATA.values(), "gold_answer")
-    for where, row in files.rows(found.records, columns, NEEDED_DATA):
-        intake.add_record(where, from_m2kr(row, found.source.dataset))
-    intake.close()
+    for position, row in shards.read_rows(location.records, columns, NEEDED_DATA):
+        writer.add_record(position, record_from_m2kr(row, location.source.dataset))
+    writer.close()
     return report
 
 
-class Files:
+class ParquetShards:
     """The shards of a split, read one after the other."""
 
-    def __init__(self, found: Location, report: SourceReport, progress: Say) -> None:
-        self._found = found
+    def __init__(self, location: Location, report: SourceReport, progress: Progress) -> None:
+        self._location = location
         self._report = report
         self._progress = progress
 
-    def rows(
-        self, paths: Sequence[Path], wanted: Any, needed: Sequence[str]
+    def read_rows(
+        self, paths: Sequence[Path], names: Any, required: Sequence[str]
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """(name of the row, its columns among `wanted`) of every row of all files."""
+        """(name of the row, its columns among `names`) of every row of all files."""
         for path in paths:
-            name = self._found.name(path)
+            name = self._location.name(path)
             try:
-                yield from self._of_one(path, name, wanted, needed)
+                yield from self._read_file(path, name, names, required)
             except (pa.ArrowException, OSError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
                 raise SourceError(f"{name} is damaged ({reason}); download it again") from None
 
-    def _of_one(
-        self, path: Path, name: str, wanted: Any, needed: Sequence[str]
+    def _read_file(
+        self, path: Path, name: str, names: Any, required: Sequence[str]
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         with pq.ParquetFile(path) as file:
-            there = _columns(file.schema_arrow.names, wanted, name)
-            if lacking := [column for column in needed if column not in there]:
+            written_names = _match_columns(file.schema_arrow.names, names, name)
+            if missing := [column for column in required if column not in written_names]:
                 has = ", ".join(file.schema_arrow.names)
                 raise SourceError(
-                    f"{name} has no column {', '.join(lacking)} (it has {has}); "
+                    f"{name} has no column {', '.join(missing)} (it has {has}); "
                     "is it a file of M2KR?"
                 )
-            columns = [there[column] for column in wanted if column in there]
-            named = {written: column for column, written in there.items()}
+            columns = [written_names[column] for column in names if column in written_names]
+            columns_by_name = {written: column for column, written in written_names.items()}
             done, total = 0, file.metadata.num_rows
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                for row in _rows(batch):
+                for row in _batch_rows(batch):
                     done += 1
-                    where = f"{name} row {done}"
+                    position = f"{name} row {done}"
                     if row is None:
-                        self._report.skip(UNREADABLE, where)
+                        self._report.skip(UNREADABLE, position)
                         continue
-                    yield where, {named[key]: value for key, value in row.items()}
+                    yield position, {columns_by_name[key]: value for key, value in row.items()}
                 self._progress(done, total, "rows")
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
+def _batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
     """The rows of a batch; None for one that Python cannot hold."""
     try:
         yield from batch.to_pylist()
@@ -115,19 +117,19 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
             yield None
 
 
-def _columns(written: Sequence[str], wanted: Sequence[str], name: str) -> dict[str, str]:
-    """Column as it is wanted -> as the file writes it, whatever its capitals and blanks.
+def _match_columns(header: Sequence[str], columns: Sequence[str], name: str) -> dict[str, str]:
+    """Column -> its name in the file, which may differ in capitals and blanks.
 
     Raises:
-        SourceError: the file has a wanted one twice.
+        SourceError: the file has one of them twice.
     """
-    columns: dict[str, str] = {}
-    for column in dict.fromkeys(wanted):
-        fits = [one for one in written if one == column] or [
-            one for one in written if heading(one) == column
+    matches: dict[str, str] = {}
+    for column in dict.fromkeys(columns):
+        candidates = [heading for heading in header if heading == column] or [
+            heading for heading in header if normalize_name(heading) == column
         ]
-        if len(fits) > 1:
-            raise SourceError(f"{name} has {len(fits)} columns {column}; rename all but one")
-        if fits:
-            columns[column] = fits[0]
-    return columns
+        if len(candidates) > 1:
+            raise SourceError(f"{name} has {len(candidates)} columns {column}; rename all but one")
+        if candidates:
+            matches[column] = candidates[0]
+    return matches

@@ -1,8 +1,8 @@
-"""Takes records and passages from a reader of any layout and writes the two tables.
+"""Writes the record and corpus tables of an M2KR source, whatever its layout.
 
-One meaning for both layouts: which passages are the corpus, what a positive without text is given,
-what happens to ids with two texts. What is written does not depend on the order of reading: of
-several texts one is chosen by content, and both tables are put into the order of their ids.
+Decides which passages form the corpus, where positives without text get it, and which text an id
+with several texts keeps. The result does not depend on the order of reading: texts are chosen by
+content, and both tables are sorted by id.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.m2kr_fields import PASSAGE_FIELDS, LineError, passages, record
+from datasets_mm.adapters.m2kr_fields import PASSAGE_FIELDS, LineError, parse_passages, parse_record
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
 from datasets_mm.storage import arrow_store
@@ -25,81 +25,83 @@ from datasets_mm.storage.corpus import map_table
 
 NOT_IN_POOL = "positives are not among the passages of the corpus and can never be found"
 OTHER_TEXT = "positives have another text than the corpus has under their id"
-SEVERAL = "passage ids have several texts or pictures; one of each was kept"
+SEVERAL_TEXTS = "passage ids have several texts or pictures; one of each was kept"
 
 
-class Intake:
-    """Passages first, then `settle`, then records, then `close`."""
+class M2KRWriter:
+    """Writer of both tables: passages first, then `finish_passages`, then records, then `close`."""
 
-    def __init__(self, found: Location, folder: Path, report: SourceReport) -> None:
+    def __init__(self, location: Location, folder: Path, report: SourceReport) -> None:
         self.report = report
         self._folder = folder
-        self._found = found
-        self._pool = Pool(folder)
+        self._location = location
+        self._pool = CorpusBuilder(folder)
         self._records = arrow_store.record_writer(folder)
-        self._given = bool(found.passages)
+        self._has_passage_files = bool(location.passages)
         """There is a passage file; otherwise the positives are the corpus."""
-        self._closed = self._given and found.source.pool == "passages"
+        self._is_fixed_corpus = self._has_passage_files and location.source.pool == "passages"
         self._texts: pa.ChunkedArray | None = None
 
-    def add_passage(self, where: str, line: Mapping[str, Any]) -> None:
+    def add_passage(self, position: str, line: Mapping[str, Any]) -> None:
         """One line of a passage file."""
-        with self._counted(where):
-            rows, oddities = passages(line)
+        with self._count_errors(position):
+            rows, oddities = parse_passages(line)
             if not rows:
                 raise LineError("passage without id")
-            self._note(oddities, where)
+            self._note(oddities, position)
             for row in rows:
                 self._pool.add(*row)
 
-    def settle(self) -> None:
-        """The passage files are read. A corpus without passages is refused."""
-        if self._given and not self._pool.known:
-            names = ", ".join(map(self._found.name, self._found.passages))
-            lost = ", ".join(f"{n} {reason}" for reason, n in self.report.skipped.items())
+    def finish_passages(self) -> None:
+        """End of the passage files; an empty corpus raises SourceError."""
+        if self._has_passage_files and not self._pool.digests:
+            names = ", ".join(map(self._location.name, self._location.passages))
+            skipped = ", ".join(f"{n} {reason}" for reason, n in self.report.skipped.items())
             raise SourceError(
-                f"the corpus is empty: {names} holds no usable passage ({lost or 'it is empty'}); "
-                "copy or download the file again"
+                f"the corpus is empty: {names} holds no usable passage "
+                f"({skipped or 'it is empty'}); copy or download the file again"
             )
-        self._pool.fixed = self._given
-        if self._closed:
+        self._pool.is_fixed = self._has_passage_files
+        if self._is_fixed_corpus:
             self._pool.close(self.report)
             self._texts = map_table(self._folder / "corpus.arrow")["passage_text"]
 
-    def add_record(self, where: str, line: Mapping[str, Any]) -> None:
+    def add_record(self, position: str, line: Mapping[str, Any]) -> None:
         """One record."""
-        with self._counted(where):
-            fields, oddities = record(line)
-            self._note(oddities, where)
+        with self._count_errors(position):
+            fields, oddities = parse_record(line)
+            self._note(oddities, position)
             positives = zip(*(fields[name] for name in PASSAGE_FIELDS), strict=True)
-            rows = [self._positive(where, *row) for row in positives]
+            rows = [self._complete_positive(position, *row) for row in positives]
             columns = zip(PASSAGE_FIELDS, zip(*rows, strict=True), strict=True)
             fields |= {name: list(column) for name, column in columns}
-            self._records.add({**fields, "data_id": fields["data_id"] or _id_of(fields)})
+            self._records.add({**fields, "data_id": fields["data_id"] or _make_id(fields)})
 
-    def _note(self, oddities: list[str], where: str) -> None:
+    def _note(self, oddities: list[str], position: str) -> None:
         for oddity in dict.fromkeys(oddities):
-            self.report.note(oddity, where)
+            self.report.note(oddity, position)
 
-    def _positive(self, where: str, name: str, said: str, shown: str) -> tuple[str, str, str]:
-        """A positive as it is written: its text taken from the corpus where the record has none."""
-        if not self._closed:
-            if self._pool.add(name, said, shown):
-                self.report.note(OTHER_TEXT, f"{where}: {name}")
-            return name, said, shown
+    def _complete_positive(
+        self, position: str, name: str, text: str, image: str
+    ) -> tuple[str, str, str]:
+        """A positive with the corpus' text where the record has none."""
+        if not self._is_fixed_corpus:
+            if self._pool.add(name, text, image):
+                self.report.note(OTHER_TEXT, f"{position}: {name}")
+            return name, text, image
         row = self._pool.rows.get(name)
         if row is None:
-            self.report.note(NOT_IN_POOL, f"{where}: {name}")
-        elif not said and self._texts is not None:
-            said = self._texts[row].as_py()
-        elif self._pool.known[name][0] != _mark(said):
-            self.report.note(OTHER_TEXT, f"{where}: {name}")
-        return name, said, shown
+            self.report.note(NOT_IN_POOL, f"{position}: {name}")
+        elif not text and self._texts is not None:
+            text = self._texts[row].as_py()
+        elif self._pool.digests[name][0] != _text_digest(text):
+            self.report.note(OTHER_TEXT, f"{position}: {name}")
+        return name, text, image
 
     def close(self) -> None:
         """Finish both tables, in the order of their ids."""
         self._records.close()
-        if not self._closed:
+        if not self._is_fixed_corpus:
             self._pool.close(self.report)
         arrow_store.sort_by(self._folder / "records.arrow", "data_id")
         names = ("records.arrow", "corpus.arrow")
@@ -108,44 +110,44 @@ class Intake:
         )
 
     @contextmanager
-    def _counted(self, where: str) -> Iterator[None]:
+    def _count_errors(self, position: str) -> Iterator[None]:
         try:
             yield
         except LineError as reason:
-            self.report.skip(str(reason), where)
+            self.report.skip(str(reason), position)
 
 
-class Pool:
-    """The corpus while it is written: each id once in the end, whatever came first."""
+class CorpusBuilder:
+    """Builder of the corpus table with one row per id, independent of the reading order."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer = arrow_store.corpus_writer(folder)
-        self.known: dict[str, tuple[bytes, bytes]] = {}
+        self.digests: dict[str, tuple[bytes, bytes]] = {}
         """Id -> marks of the text and the picture that came first."""
         self._others: dict[str, set[tuple[bytes, bytes]]] = {}
-        self.fixed = False
+        self.is_fixed = False
         """What the passage files said about an id stands; positives only add other ids."""
         self.rows: dict[str, int] = {}
         """Id -> row of the finished corpus."""
 
-    def add(self, name: str, said: str, shown: str) -> bool:
-        """Write the passage unless it is known as it is; True: it contradicts a passage file."""
-        marks = (_mark(said), _mark(shown))
-        first = self.known.setdefault(name, marks)
-        if first is marks:
-            self._write(name, said, shown)
-        elif first != marks:
-            if self.fixed:
-                return bool(said) and first[0] != marks[0]
+    def add(self, name: str, text: str, image: str) -> bool:
+        """Add a passage unless an equal one is there. True: it contradicts a passage file."""
+        digests = (_text_digest(text), _text_digest(image))
+        first = self.digests.setdefault(name, digests)
+        if first is digests:
+            self._write(name, text, image)
+        elif first != digests:
+            if self.is_fixed:
+                return bool(text) and first[0] != digests[0]
             others = self._others.setdefault(name, set())
-            if marks not in others:
-                others.add(marks)
-                self._write(name, said, shown)
+            if digests not in others:
+                others.add(digests)
+                self._write(name, text, image)
         return False
 
-    def _write(self, name: str, said: str, shown: str) -> None:
-        self._writer.add(dict(zip(PASSAGE_FIELDS, (name, said, shown), strict=True)))
+    def _write(self, name: str, text: str, image: str) -> None:
+        self._writer.add(dict(zip(PASSAGE_FIELDS, (name, text, image), strict=True)))
 
     def close(self, report: SourceReport) -> None:
         """Keep one row of each id, in the order of the ids."""
@@ -153,33 +155,33 @@ class Pool:
         path = self._folder / "corpus.arrow"
         if self._others:
             for name in sorted(self._others):
-                report.note(SEVERAL, name)
-            arrow_store.keep_rows(path, _one_of_each(map_table(path), self._others.keys()))
+                report.note(SEVERAL_TEXTS, name)
+            arrow_store.keep_rows(path, _select_rows(map_table(path), self._others.keys()))
         arrow_store.sort_by(path, "passage_id")
         ids = map_table(path)["passage_id"].to_pylist()
         self.rows = {name: row for row, name in enumerate(ids)}
 
 
-def _one_of_each(table: pa.Table, doubtful: Any) -> list[int]:
+def _select_rows(table: pa.Table, ambiguous_ids: Any) -> list[int]:
     """All rows; of doubtful ids the best one: with a text, with a picture, then by alphabet."""
     best: dict[str, tuple[tuple[bool, bool, str, str], int]] = {}
     kept = []
     for row, name in enumerate(table["passage_id"].to_pylist()):
-        if name not in doubtful:
+        if name not in ambiguous_ids:
             kept.append(row)
             continue
-        said, shown = (table[column][row].as_py() for column in PASSAGE_FIELDS[1:])
-        place = ((not said, not shown, said, shown), row)
-        best[name] = min(best.get(name, place), place)
+        text, image = (table[column][row].as_py() for column in PASSAGE_FIELDS[1:])
+        entry = ((not text, not image, text, image), row)
+        best[name] = min(best.get(name, entry), entry)
     return sorted([*kept, *(row for _, row in best.values())])
 
 
-def _mark(said: str) -> bytes:
+def _text_digest(text: str) -> bytes:
     """8 bytes for a text; none for none."""
-    return hashlib.blake2b(said.encode(), digest_size=8).digest() if said else b""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest() if text else b""
 
 
-def _id_of(record: Mapping[str, Any]) -> str:
+def _make_id(record: Mapping[str, Any]) -> str:
     """A name for a record that has none: by content, so that its place in the file is no matter."""
     content = json.dumps(record, sort_keys=True)
     return f"unnamed-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}"

@@ -1,4 +1,4 @@
-"""The sample submission of a challenge: a submission is written in its columns and its order."""
+"""The sample submission of a challenge: its columns and the order of its ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.storage import arrow_store
 
 
-class Question(Protocol):
+class TestRow(Protocol):
     """A test row: its id, and where it is."""
 
     @property
@@ -21,13 +21,13 @@ class Question(Protocol):
         ...
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         """File and number of the row."""
         ...
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleSubmission:
     """A sample submission as it is written."""
 
     name: str
@@ -38,7 +38,9 @@ class Sample:
     """Id -> its answer: placeholders."""
 
 
-def write_submission(folder: Path, sample: Sample | None, rows: Sequence[Question]) -> None:
+def write_submission(
+    folder: Path, sample: SampleSubmission | None, rows: Sequence[TestRow]
+) -> None:
     """Keep the sample's columns and order of ids; without one those of the test rows.
 
     Raises:
@@ -52,11 +54,11 @@ def write_submission(folder: Path, sample: Sample | None, rows: Sequence[Questio
     (folder / arrow_store.SUBMISSION).write_text(text, "utf-8")
 
 
-def _check_ids(name: str, ids: Sequence[str], rows: Sequence[Question]) -> None:
-    places, unique = {row.id: row.place for row in rows}, frozenset(ids)
+def _check_ids(name: str, ids: Sequence[str], rows: Sequence[TestRow]) -> None:
+    positions, unique = {row.id: row.position for row in rows}, frozenset(ids)
     repeated = len(ids) - len(unique)
-    lacking = [place for one, place in places.items() if one not in unique]
-    beyond = [one for one in dict.fromkeys(ids) if one not in places]
+    lacking = [position for row_id, position in positions.items() if row_id not in unique]
+    beyond = [row_id for row_id in dict.fromkeys(ids) if row_id not in positions]
     clauses = [f"{len(lacking)} test rows are not in it (first: {lacking[0]})"] if lacking else []
     clauses += [f"{len(beyond)} of its ids are no test row (first: {beyond[0]})"] if beyond else []
     clauses += [f"{repeated} of its ids come twice"] if repeated else []

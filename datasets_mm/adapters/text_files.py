@@ -1,7 +1,7 @@
-"""Text files and tables of strangers, read strictly: every deviation is named by its row.
+"""Strict reading of text files and tables (CSV, TSV): each deviation is reported with its row.
 
-Apart from the adapters, because tables and lists of every format come out of the same few
-spreadsheets and tools, and each of them must be read, or refused, in the same way.
+Cells are quoted as in RFC 4180. A row that cannot be read is skipped and counted; a table whose
+rows cannot be separated raises SourceError.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.m2kr_fields import heading
+from datasets_mm.adapters.m2kr_fields import normalize_name
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.text_encoding import EncodingError, decode
 
@@ -57,31 +57,31 @@ class TableRow:
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A table with its heading."""
 
     name: str
     header: list[str]
     rows: list[TableRow]
 
-    def columns(self, names: Mapping[str, Sequence[str]]) -> dict[str, int]:
-        """What -> number of its column: the first of its names that the heading has.
+    def find_columns(self, names: Mapping[str, Sequence[str]]) -> dict[str, int]:
+        """Key -> index of its column: the first of its names that the header has.
 
         Raises:
             SourceError: the heading has that name twice.
         """
-        written = [heading(cell) for cell in self.header]
-        places: dict[str, int] = {}
+        headings = [normalize_name(cell) for cell in self.header]
+        indices: dict[str, int] = {}
         for key, candidates in names.items():
-            name = next((name for name in candidates if name in written), None)
+            name = next((name for name in candidates if name in headings), None)
             if name is None:
                 continue
-            if written.count(name) > 1:
+            if headings.count(name) > 1:
                 raise SourceError(
-                    f"{self.name} has {written.count(name)} columns {name!r}; rename all but one"
+                    f"{self.name} has {headings.count(name)} columns {name!r}; rename all but one"
                 )
-            places[key] = written.index(name)
-        return places
+            indices[key] = headings.index(name)
+        return indices
 
 
 def read_text(path: Path, name: str, report: SourceReport, encoding: str = "") -> str:
@@ -95,20 +95,20 @@ def read_text(path: Path, name: str, report: SourceReport, encoding: str = "") -
     if path.stat().st_size > MAX_FILE_BYTES:
         raise SourceError(f"{name} is larger than 1 GiB; split it into several files")
     try:
-        said, guess = decode(path.read_bytes(), encoding)
+        text, guess = decode(path.read_bytes(), encoding)
     except EncodingError as reason:
         raise SourceError(f"{name} {reason}") from None
     if guess:
         report.note(GUESSED.format(guess), name)
-    if "\ufffd" in said:
+    if "\ufffd" in text:
         report.note(REPAIRED, name)
-    if _MOJIBAKE.search(said):
+    if _MOJIBAKE.search(text):
         report.note(MOJIBAKE, name)
-    return said.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_table(path: Path, name: str, report: SourceReport, encoding: str = "") -> Table:
-    """The heading of a table, and what follows but for blank rows.
+def read_table(path: Path, name: str, report: SourceReport, encoding: str = "") -> TextTable:
+    """Header and non-blank rows of a table.
 
     Raises:
         SourceError: the file is empty, or a quotation mark swallows its end.
@@ -116,35 +116,35 @@ def read_table(path: Path, name: str, report: SourceReport, encoding: str = "") 
     return parse_table(read_text(path, name, report, encoding), name, report)
 
 
-def parse_table(said: str, name: str, report: SourceReport) -> Table:
+def parse_table(text: str, name: str, report: SourceReport) -> TextTable:
     """`read_table` of a text."""
-    first, start = 1, 0
-    if stated := _SEPARATOR.match(said.lower()):  # Excel's own first line
-        first, start = 2, stated.end()
-    delimiter = stated.group(1) if stated else _delimiter(said)
+    first_row, start = 1, 0
+    if separator := _SEPARATOR.match(text.lower()):  # Excel's own first line
+        first_row, start = 2, separator.end()
+    delimiter = separator.group(1) if separator else _find_delimiter(text)
     header: list[str] = []
     rows = []
-    for row in _rows(said, start, delimiter, _Account(name, report, first)):
+    for row in _parse_rows(text, start, delimiter, _ParseState(name, report, first_row)):
         if not any(cell.strip() for cell in row.cells) and not row.problem:
             continue
         if header:
-            rows.append(_checked(row, len(header), delimiter))
+            rows.append(_check_width(row, len(header), delimiter))
         elif row.problem:
             raise SourceError(f"{name} row {row.number}: {row.problem}; mend the heading")
         else:
-            header = _checked(row, 1, delimiter).cells
+            header = _check_width(row, 1, delimiter).cells
     if not header:
         raise SourceError(f"{name} is empty; copy it again")
-    return Table(name, header, rows)
+    return TextTable(name, header, rows)
 
 
-def _delimiter(said: str) -> str:
-    """What separates the cells of a table: the commonest in its heading, outside of quotes."""
-    head = re.sub(r'"[^"]*"', "", said.lstrip("\n").split("\n", 1)[0])
+def _find_delimiter(text: str) -> str:
+    """Delimiter of a table: the most frequent one in its header, outside of quotes."""
+    head = re.sub(r'"[^"]*"', "", text.lstrip("\n").split("\n", 1)[0])
     return max(DELIMITERS, key=head.count)
 
 
-def _checked(row: TableRow, width: int, delimiter: str) -> TableRow:
+def _check_width(row: TableRow, width: int, delimiter: str) -> TableRow:
     """The row without empty cells beyond the heading; another number of cells is a problem."""
     cells = row.cells
     while len(cells) > width and not cells[-1].strip():
@@ -164,113 +164,114 @@ def _checked(row: TableRow, width: int, delimiter: str) -> TableRow:
 
 
 @dataclass
-class _Account:
+class _ParseState:
     name: str
     report: SourceReport
     number: int
     width: int = 0
 
 
-class _DeviationError(Exception):
-    """The row is no row; the text says why."""
+class _MalformedRowError(Exception):
+    """The row is malformed; the text is the reason."""
 
 
-def _rows(said: str, at: int, delimiter: str, account: _Account) -> Iterator[TableRow]:
+def _parse_rows(text: str, offset: int, delimiter: str, state: _ParseState) -> Iterator[TableRow]:
     """Every row, as RFC 4180 writes them; after one that cannot be read the next line follows."""
-    while at < len(said):
-        number = account.number
-        end = said.find("\n", at)
-        end = len(said) if end < 0 else end
-        line = said[at:end]
+    while offset < len(text):
+        number = state.number
+        end = text.find("\n", offset)
+        end = len(text) if end < 0 else end
+        line = text[offset:end]
         if '"' not in line:
             cells, problem = line.split(delimiter), ""
         else:
-            cells, end, problem = _quoted_row(said, at, end, delimiter, account)
-        account.width = account.width or len(cells)
-        account.number += 1
-        at = end + 1
+            cells, end, problem = _parse_quoted_row(text, offset, end, delimiter, state)
+        state.width = state.width or len(cells)
+        state.number += 1
+        offset = end + 1
         yield TableRow(number, cells, problem)
 
 
-def _quoted_row(
-    said: str, at: int, end: int, delimiter: str, account: _Account
+def _parse_quoted_row(
+    text: str, offset: int, end: int, delimiter: str, state: _ParseState
 ) -> tuple[list[str], int, str]:
     """(cells, where the row ends, problem) of a row whose first line has a quotation mark."""
-    where = f"{account.name} row {account.number}"
+    position = f"{state.name} row {state.number}"
     notes: list[str] = []
     try:
-        cells, stop = _cells(said, at, delimiter, where, notes)
-        if stop > end and _is_swallowed(said, at, stop, delimiter, account.width):
-            raise _DeviationError(SWALLOWED)
-    except _DeviationError as reason:
-        return said[at:end].split(delimiter), end, str(reason)
+        cells, stop = _parse_cells(text, offset, delimiter, position, notes)
+        if stop > end and _is_swallowed(text, offset, stop, delimiter, state.width):
+            raise _MalformedRowError(SWALLOWED)
+    except _MalformedRowError as reason:
+        return text[offset:end].split(delimiter), end, str(reason)
     for note in dict.fromkeys(notes):
-        account.report.note(note, where)
+        state.report.note(note, position)
     return cells, stop, ""
 
 
-def _cells(
-    said: str, at: int, delimiter: str, where: str, notes: list[str]
+def _parse_cells(
+    text: str, offset: int, delimiter: str, position: str, notes: list[str]
 ) -> tuple[list[str], int]:
     cells: list[str] = []
     while True:
-        blank = _QUOTED.match(said, at)
+        blank = _QUOTED.match(text, offset)
         if blank and delimiter not in blank.group():
-            cell, stop = _quoted_cell(said, blank.end(), where)
+            cell, stop = _parse_quoted_cell(text, blank.end(), position)
             after = stop
-            while said[after : after + 1] in {" ", "\t"} - {delimiter}:
+            while text[after : after + 1] in {" ", "\t"} - {delimiter}:
                 after += 1
-            if said[after : after + 1] not in {"", "\n", delimiter}:
-                raise _DeviationError(STRAY)
+            if text[after : after + 1] not in {"", "\n", delimiter}:
+                raise _MalformedRowError(STRAY)
             if after > stop or len(blank.group()) > 1:
                 notes.append(SPACED)
         else:
-            stops = [s for s in (said.find(delimiter, at), said.find("\n", at)) if s >= 0]
-            after = min(stops, default=len(said))
-            cell = said[at:after]
+            stops = [s for s in (text.find(delimiter, offset), text.find("\n", offset)) if s >= 0]
+            after = min(stops, default=len(text))
+            cell = text[offset:after]
             if '"' in cell:
                 notes.append(BARE)
         cells.append(cell)
-        if said[after : after + 1] != delimiter:
+        if text[after : after + 1] != delimiter:
             return cells, after
-        at = after + 1
+        offset = after + 1
 
 
-def _quoted_cell(said: str, at: int, where: str) -> tuple[str, int]:
-    """(content, place behind the closing mark) of a cell whose content begins at `at`."""
-    parts, begin = [], at
+def _parse_quoted_cell(text: str, offset: int, position: str) -> tuple[str, int]:
+    """(content, place behind the closing mark) of a cell whose content begins at `offset`."""
+    parts, begin = [], offset
     while True:
-        mark = said.find('"', at, begin + MAX_CELL)
+        mark = text.find('"', offset, begin + MAX_CELL)
         if mark < 0:
-            if len(said) > begin + MAX_CELL and '"' in said[begin + MAX_CELL :]:
-                raise _DeviationError(SWALLOWED)
+            if len(text) > begin + MAX_CELL and '"' in text[begin + MAX_CELL :]:
+                raise _MalformedRowError(SWALLOWED)
             raise SourceError(
-                f"{where}: {OPEN}, so the rest of the file cannot be told apart; "
+                f"{position}: {OPEN}, so the rest of the file cannot be told apart; "
                 "mend that row, or copy the file again"
             )
-        parts.append(said[at:mark])
-        if said[mark + 1 : mark + 2] != '"':
+        parts.append(text[offset:mark])
+        if text[mark + 1 : mark + 2] != '"':
             return '"'.join(parts), mark + 1
-        at = mark + 2
+        offset = mark + 2
 
 
-def _is_swallowed(said: str, at: int, stop: int, delimiter: str, width: int) -> bool:
+def _is_swallowed(text: str, offset: int, stop: int, delimiter: str, width: int) -> bool:
     """The first and the last line of a row over several lines are whole rows themselves."""
-    lines = said[at:stop].split("\n")
+    lines = text[offset:stop].split("\n")
     first, last = lines[0], lines[-1]
     return (
         width > 1
         and first.count(delimiter) == last.count(delimiter) == width - 1
-        and _shape(first.split(delimiter)[0]) == _shape(last.split(delimiter)[0])
+        and _character_pattern(first.split(delimiter)[0])
+        == _character_pattern(last.split(delimiter)[0])
     )
 
 
-def _shape(cell: str) -> str:
+def _character_pattern(cell: str) -> str:
     """Digits as 0 and letters as a, runs of them as one: `t12` and `t7` are alike."""
     return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", cell.strip()))
 
 
-def skip_problems(table: Table, report: SourceReport) -> Iterator[TableRow]:
+def readable_rows(table: TextTable, report: SourceReport) -> Iterator[TableRow]:
     """The rows that can be read; the others are counted and named."""
     for row in table.rows:
         if row.problem:
@@ -279,14 +280,14 @@ def skip_problems(table: Table, report: SourceReport) -> Iterator[TableRow]:
             yield row
 
 
-def tell_lost_cells(table: Table, report: SourceReport) -> None:
+def note_spreadsheet_errors(table: TextTable, report: SourceReport) -> None:
     """Note the rows with an error of a spreadsheet in the place of a text."""
     for row in table.rows:
         if not _EXCEL_ERRORS.isdisjoint(map(str.strip, row.cells)):
             report.note(EXCEL, f"{table.name} row {row.number}")
 
 
-def whole_rows(table: Table) -> list[TableRow]:
+def require_readable(table: TextTable) -> list[TableRow]:
     """All rows.
 
     Raises:
@@ -298,14 +299,14 @@ def whole_rows(table: Table) -> list[TableRow]:
     return table.rows
 
 
-def need_columns(table: Table, places: Collection[str], needed: Sequence[str]) -> None:
+def require_columns(table: TextTable, columns: Collection[str], required: Sequence[str]) -> None:
     """Refuse a table that lacks a column.
 
     Raises:
         SourceError: it does; what it has, and what to call them.
     """
-    if missing := [key for key in needed if key not in places]:
+    if missing := [key for key in required if key not in columns]:
         raise SourceError(
             f"{table.name} has no column {', '.join(missing)} (its first row has "
-            f"{', '.join(map(repr, table.header[:12]))}); name the columns {', '.join(needed)}"
+            f"{', '.join(map(repr, table.header[:12]))}); name the columns {', '.join(required)}"
         )

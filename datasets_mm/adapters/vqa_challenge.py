@@ -1,9 +1,8 @@
-"""Reads a VQA challenge: train.csv, test.csv and sample_submission.csv of four-choice questions.
+"""Adapter for a VQA challenge of four-choice questions: train.csv, test.csv, sample_submission.csv.
 
-A training row that cannot be used is left out, counted and named by file and row. A test row that
-cannot be answered refuses the file: a submission without it would be short of a line, and that
-would be known only when it is too late. Rows are counted as a spreadsheet shows them, the heading
-being row 1.
+A training row that cannot be used is skipped and counted, the first ones named by file and row. A
+test row that cannot be answered raises SourceError, because the submission would lack a line. Rows
+are numbered as a spreadsheet shows them, the heading being row 1.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.sample_submission import Sample, write_submission
+from datasets_mm.adapters.sample_submission import SampleSubmission, write_submission
 from datasets_mm.adapters.text_files import (
     RAGGED,
-    need_columns,
+    note_spreadsheet_errors,
     read_table,
-    tell_lost_cells,
-    whole_rows,
+    require_columns,
+    require_readable,
 )
-from datasets_mm.media_paths import INVISIBLE, clean
+from datasets_mm.media_paths import INVISIBLE, clean_path
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
 from datasets_mm.storage import arrow_store
@@ -48,28 +47,28 @@ NO_IMAGE: Final = "row names no picture"
 NO_QUESTION: Final = "row has no question"
 NO_OPTION: Final = "an option is empty (fill in all four)"
 NO_LETTER: Final = "the answer is not a, b, c or d (write the letter)"
-TWICE: Final = "one id stands for different rows (give each its own)"
-AGAIN: Final = "rows repeat another one and were read once"
-ALIKE: Final = "questions offer the same option twice"
-UNASKED: Final = "test rows have no question and were kept"
+CONFLICTING_ID: Final = "one id stands for different rows (give each its own)"
+DUPLICATE_ROW: Final = "rows repeat another one and were read once"
+EQUAL_OPTIONS: Final = "questions offer the same option twice"
+NO_TEST_QUESTION: Final = "test rows have no question and were kept"
 NO_LETTERS: Final = "answers of test rows are no letters: they count as not known"
 PLACEHOLDERS: Final = (
     "answers of test rows are placeholders (all have the same answer, or that of the sample "
     "submission): they count as not known"
 )
 ONE_LETTER: Final = "rows all have the same answer"
-FEW: Final = 5
+LEAST_CONSTANT_ANSWERS: Final = 5
 """Rows from which on one letter for all is no chance: it comes once in 256 files."""
 NO_SAMPLE: Final = "sample submission is not there: its columns are taken to be id and answer"
 
-Say = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ChallengeRow:
     """One question as the file has it; `problem`: why it cannot be used, "" if it can."""
 
-    place: str
+    position: str
     id: str
     image: str
     question: str
@@ -79,130 +78,142 @@ class Row:
     problem: str = ""
 
     @property
-    def named(self) -> str:
+    def title(self) -> str:
         """Where it is, and which one."""
-        return f"{self.place} (id {self.id})" if self.id else self.place
+        return f"{self.position} (id {self.id})" if self.id else self.position
 
 
-def write(found: Location, folder: Path, progress: Say) -> SourceReport:
+def write(location: Location, folder: Path, progress: Progress) -> SourceReport:
     """Write one record for each usable question.
 
     Raises:
         SourceError: a file is no table of questions, is cut off, or a test row cannot be answered.
     """
     report = SourceReport()
-    is_test = found.source.dataset == "test"
-    rows: Sequence[Row] = [row for path in found.records for row in _of_file(found, path, report)]
-    kept = _answerable(rows) if is_test else _usable(rows, report)
+    is_test = location.source.dataset == "test"
+    rows: Sequence[ChallengeRow] = [
+        row for path in location.records for row in _read_file(location, path, report)
+    ]
+    kept = _require_answerable(rows) if is_test else _select_usable(rows, report)
     for row in kept:
         if len(set(row.options)) < len(LETTERS):
-            report.note(ALIKE, row.named)
+            report.note(EQUAL_OPTIONS, row.title)
         if not row.question:
-            report.note(UNASKED, row.named)
-    sample = _sample(found, report) if is_test else None
+            report.note(NO_TEST_QUESTION, row.title)
+    sample = _read_sample_submission(location, report) if is_test else None
     if is_test:
         write_submission(folder, sample, kept)
-    kept = _with_known_answers(kept, sample, report, is_test=is_test)
+    kept = _resolve_answers(kept, sample, report, is_test=is_test)
     arrow_store.corpus_writer(folder).close()
-    records = arrow_store.record_writer(folder, arrow_store.CHOICE_RECORDS)
+    records = arrow_store.record_writer(folder, arrow_store.CHOICE_RECORD_SCHEMA)
     for row in kept:
-        part = f"challenge.{row.kind}" if row.kind else "challenge"
-        records.add(record(row.id, part, row.image, (row.question, row.options), row.answer))
+        data_set = f"challenge.{row.kind}" if row.kind else "challenge"
+        records.add(
+            make_record(row.id, data_set, row.image, (row.question, row.options), row.answer)
+        )
     records.close()
     arrow_store.sort_by(folder / "records.arrow", "data_id")
     report.content = arrow_store.content_digest(folder / "records.arrow")
     if (folder / arrow_store.SUBMISSION).is_file():
-        report.content += "-" + arrow_store.digest(folder / arrow_store.SUBMISSION)
+        report.content += "-" + arrow_store.file_digest(folder / arrow_store.SUBMISSION)
     progress(len(kept), len(rows), "rows")
     return report
 
 
-def record(
-    data_id: str, part: str, image: str, asked: tuple[str, Sequence[str]], answer: str
+def make_record(
+    data_id: str,
+    data_set: str,
+    image: str,
+    question_and_options: tuple[str, Sequence[str]],
+    answer: str,
 ) -> dict[str, Any]:
-    """The fields of a question with its options; `answer`: their letter, "": not known.
+    """Fields of a record with options. `answer`: letter, "" where not known.
 
-    `part`: what the question belongs to; behind a dot its kind.
+    `data_set`: what the question belongs to; behind a dot its kind.
     """
-    question, options = asked
+    question, options = question_and_options
     lists = ("passage_id", "passage_image_path", "passage_text")
     return {name: [] for name in lists} | {
-        "answer": [answer] if answer else [], "data_id": data_id, "dataset_id": part,
+        "answer": [answer] if answer else [], "data_id": data_id, "dataset_id": data_set,
         "image_path": image, "instruction": "", "question": question, "options": list(options),
     }  # fmt: skip
 
 
-def places(found: Location, paths: Collection[str]) -> dict[str, str]:
-    """Picture -> the first row that names it: asked where pictures are missing."""
-    report, wanted = SourceReport(), set(paths)
-    named: dict[str, str] = {}
-    for path in found.records:
-        for row in _of_file(found, path, report):
-            if row.image in wanted:
-                named.setdefault(row.image, f"{row.named}: {row.image}")
-    return named
+def find_image_rows(location: Location, paths: Collection[str]) -> dict[str, str]:
+    """Image path -> name of the first row with it, for messages about missing images."""
+    report, images = SourceReport(), set(paths)
+    rows: dict[str, str] = {}
+    for path in location.records:
+        for row in _read_file(location, path, report):
+            if row.image in images:
+                rows.setdefault(row.image, f"{row.title}: {row.image}")
+    return rows
 
 
-def _usable(rows: Sequence[Row], report: SourceReport) -> list[Row]:
+def _select_usable(rows: Sequence[ChallengeRow], report: SourceReport) -> list[ChallengeRow]:
     """Training rows without a problem, each id once."""
-    by_id: dict[str, list[Row]] = {}
+    by_id: dict[str, list[ChallengeRow]] = {}
     for row in rows:
         if row.problem:
-            report.skip(row.problem, row.named)
+            report.skip(row.problem, row.title)
         else:
             by_id.setdefault(row.id, []).append(row)
     kept = []
-    for same in by_id.values():
-        if len({replace(row, place="") for row in same}) > 1:
+    for duplicates in by_id.values():
+        if len({replace(row, position="") for row in duplicates}) > 1:
             # Which of them is meant cannot be known, and any choice would be the file's order.
-            for row in same:
-                report.skip(TWICE, row.named)
+            for row in duplicates:
+                report.skip(CONFLICTING_ID, row.title)
             continue
-        for row in same[1:]:
-            report.note(AGAIN, row.named)
-        kept.append(same[0])
+        for row in duplicates[1:]:
+            report.note(DUPLICATE_ROW, row.title)
+        kept.append(duplicates[0])
     return kept
 
 
-def _answerable(rows: Sequence[Row]) -> list[Row]:
+def _require_answerable(rows: Sequence[ChallengeRow]) -> list[ChallengeRow]:
     """All rows of a test file.
 
     Raises:
         SourceError: one of them cannot be answered.
     """
-    wrong = [f"{row.named}: {row.problem}" for row in rows if row.problem]
-    first: dict[str, Row] = {}
-    wrong += [
-        f"{row.place}: id {row.id} is also that of {first[row.id].place}"
+    problems = [f"{row.title}: {row.problem}" for row in rows if row.problem]
+    first: dict[str, ChallengeRow] = {}
+    problems += [
+        f"{row.position}: id {row.id} is also that of {first[row.id].position}"
         for row in rows
         if not row.problem and first.setdefault(row.id, row) is not row
     ]
-    if wrong:
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    if problems:
+        rest = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise SourceError(
-            f"{len(wrong)} of {len(rows)} test rows cannot be answered, and a submission needs "
-            f"every one; mend them: {'; '.join(wrong[:SHOWN])}{more}"
+            f"{len(problems)} of {len(rows)} test rows cannot be answered, and a submission needs "
+            f"every one; mend them: {'; '.join(problems[:SHOWN])}{rest}"
         )
     return list(rows)
 
 
-def _with_known_answers(
-    rows: Sequence[Row], sample: Sample | None, report: SourceReport, *, is_test: bool
-) -> list[Row]:
-    """The rows with their answers; those of test rows that nobody gave are taken away."""
+def _resolve_answers(
+    rows: Sequence[ChallengeRow],
+    sample: SampleSubmission | None,
+    report: SourceReport,
+    *,
+    is_test: bool,
+) -> list[ChallengeRow]:
+    """Rows with their answers; placeholders of test rows are removed."""
     for row in rows:
         if row.answer and row.answer not in LETTERS:
-            report.note(NO_LETTERS, f"{row.named}: {row.answer[:20]!r}")
+            report.note(NO_LETTERS, f"{row.title}: {row.answer[:20]!r}")
     kept = [row if row.answer in LETTERS else replace(row, answer="") for row in rows]
     letters = [row.answer for row in kept if row.answer]
     is_constant = len(letters) > 1 and len(set(letters)) == 1
-    is_sample = is_test and sample is not None and len(letters) >= FEW and all(
+    is_sample = is_test and sample is not None and len(letters) >= LEAST_CONSTANT_ANSWERS and all(
         sample.answers.get(row.id, "") == row.answer for row in kept if row.answer
     )  # fmt: skip
-    if is_test and (is_sample or (is_constant and len(letters) >= FEW)):
+    if is_test and (is_sample or (is_constant and len(letters) >= LEAST_CONSTANT_ANSWERS)):
         for row in kept:
             if row.answer:
-                report.note(PLACEHOLDERS, row.named)
+                report.note(PLACEHOLDERS, row.title)
         return [replace(row, answer="") for row in kept]
     if is_constant:
         report.note(ONE_LETTER, f"{len(letters)} times {letters[0]}")
@@ -212,38 +223,40 @@ def _with_known_answers(
 # -- one file ----------------------------------------------------------------------------------
 
 
-def _of_file(found: Location, path: Path, report: SourceReport) -> Iterator[Row]:
-    source = found.source
+def _read_file(location: Location, path: Path, report: SourceReport) -> Iterator[ChallengeRow]:
+    source = location.source
     is_test = source.dataset == "test"
-    return _rows(path, found.name(path), report, is_test=is_test, encoding=source.encoding)
+    return _read_rows(path, location.name(path), report, is_test=is_test, encoding=source.encoding)
 
 
-def _rows(
+def _read_rows(
     path: Path, name: str, report: SourceReport, *, is_test: bool, encoding: str
-) -> Iterator[Row]:
+) -> Iterator[ChallengeRow]:
     """Every row of a file, usable or not; blank lines are passed over."""
     needed = [key for key in COLUMNS if key != "kind" and not (is_test and key == "answer")]
     table = read_table(path, name, report, encoding)
-    at = table.columns(COLUMNS)
-    need_columns(table, at, needed)
-    tell_lost_cells(table, report)
+    columns = table.find_columns(COLUMNS)
+    require_columns(table, columns, needed)
+    note_spreadsheet_errors(table, report)
     for line in table.rows:
         cells = line.cells
-        values = {key: _clean(cells[place]) for key, place in at.items() if place < len(cells)}
-        row = Row(
-            place=f"{name} row {line.number}",
+        values = {
+            key: _clean_cell(cells[index]) for key, index in columns.items() if index < len(cells)
+        }
+        row = ChallengeRow(
+            position=f"{name} row {line.number}",
             id=values.get("id", ""),
-            image=clean(cells[at["image"]]) if at["image"] < len(cells) else "",
+            image=clean_path(cells[columns["image"]]) if columns["image"] < len(cells) else "",
             question=values.get("question", ""),
             options=tuple(values.get(letter, "") for letter in LETTERS),
             answer=values.get("answer", "").lower(),
             kind=values.get("kind", ""),
         )
-        problem = line.problem or _problem(row, is_test=is_test)
+        problem = line.problem or _find_problem(row, is_test=is_test)
         yield replace(row, problem=problem)
 
 
-def _problem(row: Row, *, is_test: bool) -> str:
+def _find_problem(row: ChallengeRow, *, is_test: bool) -> str:
     """Why a row cannot be used; "": it can."""
     if not row.id:
         return NO_ID
@@ -258,24 +271,26 @@ def _problem(row: Row, *, is_test: bool) -> str:
     return ""
 
 
-def _clean(cell: str) -> str:
+def _clean_cell(cell: str) -> str:
     """A cell in one line. "None" and "NA" stay: they may well be options."""
     return " ".join(cell.encode("utf-8", "replace").decode().strip(INVISIBLE).split())
 
 
-def _sample(found: Location, report: SourceReport) -> Sample | None:
-    """The sample submission beside the test rows; None: it is not there."""
-    if found.submission is None:
-        report.note(NO_SAMPLE, found.source.submission or "sample_submission.csv")
+def _read_sample_submission(location: Location, report: SourceReport) -> SampleSubmission | None:
+    """The sample submission of the test rows; None: there is none."""
+    if location.submission is None:
+        report.note(NO_SAMPLE, location.source.submission or "sample_submission.csv")
         return None
-    name = found.name(found.submission)
-    table = read_table(found.submission, name, report, found.source.encoding)
-    at = table.columns(COLUMNS)
-    need_columns(table, at, ("id", "answer"))
-    pairs = [(row.cells[at["id"]], row.cells[at["answer"]]) for row in whole_rows(table)]
-    return Sample(
+    name = location.name(location.submission)
+    table = read_table(location.submission, name, report, location.source.encoding)
+    columns = table.find_columns(COLUMNS)
+    require_columns(table, columns, ("id", "answer"))
+    pairs = [
+        (row.cells[columns["id"]], row.cells[columns["answer"]]) for row in require_readable(table)
+    ]
+    return SampleSubmission(
         name=name,
-        columns=(table.header[at["id"]].strip(), table.header[at["answer"]].strip()),
-        ids=tuple(_clean(name) for name, _ in pairs),
-        answers={_clean(name): _clean(answer).lower() for name, answer in pairs},
+        columns=(table.header[columns["id"]].strip(), table.header[columns["answer"]].strip()),
+        ids=tuple(_clean_cell(name) for name, _ in pairs),
+        answers={_clean_cell(name): _clean_cell(answer).lower() for name, answer in pairs},
     )

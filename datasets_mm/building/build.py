@@ -1,9 +1,8 @@
 """Builds a subset from its recipe, once, and opens it: memory-mapped records and their corpus.
 
-Two layers are cached. A source is what an adapter wrote (all its records, its corpus, pictures it
-rendered); a subset is the rows that the recipe's steps keep. Both are keyed by content, built under
-a lock, and appear whole or not at all. `python -m datasets_mm.building.build NAME` prints JSON
-lines.
+Two layers are cached. A source is the output of an adapter (all records, the corpus, rendered
+images); a subset is the rows that the recipe's steps keep. Both are keyed by content, built under a
+lock, and replaced atomically. `python -m datasets_mm.building.build NAME` prints JSON lines.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from typing import Any, cast
 import pyarrow as pa
 
 from datasets_mm import catalog
-from datasets_mm.adapters import Adapter, shortened
+from datasets_mm.adapters import Adapter, shorten
 from datasets_mm.building.download import fetch
 from datasets_mm.building.selection import Selection, is_inside, select, spelling_notices
-from datasets_mm.child_messages import percent_speaker, speak
+from datasets_mm.child_messages import emit_message, percent_progress
 from datasets_mm.recipes.recipe import Recipe, RecipeError
-from datasets_mm.sources.fingerprint import SourceError, fingerprint, other_versions
+from datasets_mm.sources.fingerprint import SourceError, fingerprint, version_notices
 from datasets_mm.sources.location import Location, locate
 from datasets_mm.storage import arrow_store
 from datasets_mm.storage.corpus import Corpus, map_table
 
-MODULES = {
+ADAPTER_MODULES = {
     "openmoji": "datasets_mm.demo.openmoji",
     "jsonl": "datasets_mm.adapters.m2kr_jsonl",
     "ret_m2kr_jsonl": "datasets_mm.adapters.m2kr_jsonl",
@@ -80,22 +79,22 @@ def build(
     `data_root` None: packages, or the hub's local cache. `image_root`: see location.locate.
     Raises RecipeError (the recipe), BuildError (the data); both say where and what to do.
     """
-    say = progress or arrow_store.silent
+    progress = progress or arrow_store.ignore_progress
     chain = catalog.lineage(name)
-    if sentence := catalog.problem(name, data_root, image_root):
+    if sentence := catalog.find_problem(name, data_root, image_root):
         raise BuildError(sentence)
     try:
-        found = locate(chain[0], data_root, image_root)
-        place = _Place.of(_source(found, cache_root, say), found)
-        folder = _subset(chain, place, cache_root, say)
-        _remember(folder, place.images)
-        return _open(chain[-1], folder, place.images)
+        location = locate(chain[0], data_root, image_root)
+        source = _BuiltSource.from_folder(_build_source(location, cache_root, progress), location)
+        folder = _build_subset(chain, source, cache_root, progress)
+        _store_image_root(folder, source.images)
+        return _open_subset(chain[-1], folder, source.images)
     except (SourceError, OSError, pa.ArrowException) as error:
         raise BuildError(f"subset {name!r}: {error}") from error
 
 
-def _remember(folder: Path, images: Path) -> None:
-    """Where the pictures were last: for whoever looks at the subset without naming its data.
+def _store_image_root(folder: Path, images: Path) -> None:
+    """Store the image root next to the manifest, for commands that do not name the data.
 
     Beside the manifest, which names no machine and is equal everywhere.
     """
@@ -106,202 +105,215 @@ def _remember(folder: Path, images: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _BuiltSource:
     """A built source, and where its pictures are."""
 
     folder: Path
     manifest: dict[str, Any]
     images: Path
-    found: Location
+    location: Location
 
     @classmethod
-    def of(cls, folder: Path, found: Location) -> _Place:
-        """Pictures lie where they were located, or in the built folder if the adapter made them."""
-        return cls(folder, _manifest(folder), found.images or (folder / "images").resolve(), found)
+    def from_folder(cls, folder: Path, location: Location) -> _BuiltSource:
+        """Images lie in the located folder, or in the built one if the adapter rendered them."""
+        return cls(
+            folder,
+            _read_manifest(folder),
+            location.images or (folder / "images").resolve(),
+            location,
+        )
 
-    def named(self, paths: Sequence[str]) -> list[str]:
-        """Pictures as a person finds them: by file and row, where their adapter can tell."""
-        adapter = importlib.import_module(MODULES[self.found.source.adapter])
-        rows = adapter.places(self.found, paths) if hasattr(adapter, "places") else {}
+    def describe_pictures(self, paths: Sequence[str]) -> list[str]:
+        """Paths of images for messages: by file and row, where the adapter knows them."""
+        adapter = importlib.import_module(ADAPTER_MODULES[self.location.source.adapter])
+        rows = (
+            adapter.find_image_rows(self.location, paths)
+            if hasattr(adapter, "find_image_rows")
+            else {}
+        )
         return [rows.get(path, path) for path in paths]
 
     @property
     def content(self) -> str:
-        """Identity of what was read: its values where the adapter knows them, else its files."""
+        """Content digest of the source where the adapter has one, else that of its files."""
         return str(self.manifest.get("content") or self.manifest["fingerprint"])
 
     @property
     def origin(self) -> dict[str, str]:
-        """Repository, revision and commit, where the files came from the hub's cache."""
-        if not self.found.commit:
+        """Hub repository, revision and commit of the files; empty for other data."""
+        if not self.location.commit:
             return {}
-        source = self.found.source
-        asked = source.revision or "main"
-        return {"hub": source.hub, "revision": asked, "commit": self.found.commit}
+        source = self.location.source
+        revision = source.revision or "main"
+        return {"hub": source.hub, "revision": revision, "commit": self.location.commit}
 
 
-def _source(found: Location, cache_root: Path, say: arrow_store.Progress) -> Path:
-    """The folder of the source, written by its adapter unless it is there and whole."""
-    origin = found.source
-    adapter = cast("Adapter", importlib.import_module(MODULES[origin.adapter]))
-    read = [*found.records, *found.passages, *filter(None, [found.submission])]
-    files = {found.name(path): path for path in read}
-    mark = fingerprint(origin, adapter.REVISION, files, cache_root)
-    folder = cache_root / "sources" / f"{origin.adapter}-{mark[:12]}"
-    if arrow_store.opened(folder):
+def _build_source(location: Location, cache_root: Path, progress: arrow_store.Progress) -> Path:
+    """Folder of the source; its adapter writes it unless it is there and complete."""
+    source = location.source
+    adapter = cast("Adapter", importlib.import_module(ADAPTER_MODULES[source.adapter]))
+    paths = [*location.records, *location.passages, *filter(None, [location.submission])]
+    files = {location.name(path): path for path in paths}
+    digest = fingerprint(source, adapter.REVISION, files, cache_root)
+    folder = cache_root / "sources" / f"{source.adapter}-{digest[:12]}"
+    if arrow_store.read_manifest(folder):
         return folder
     with arrow_store.locked(folder):
-        if arrow_store.opened(folder):
+        if arrow_store.read_manifest(folder):
             return folder
-        with arrow_store.draft(folder) as made:
-            report = adapter.write(found, made, say)
+        with arrow_store.draft_folder(folder) as draft:
+            report = adapter.write(location, draft, progress)
             content = {
-                "fingerprint": mark,
+                "fingerprint": digest,
                 "content": report.content,
                 "skipped": report.skipped,
                 "noted": report.noted,
                 "examples": report.examples,
                 "facts": report.facts,
             }
-            arrow_store.finish(made, content, [*TABLES, *_submission(made)])
+            arrow_store.write_manifest(draft, content, [*TABLES, *_submission_files(draft)])
     return folder
 
 
-def _subset(
-    chain: list[Recipe], place: _Place, cache_root: Path, say: arrow_store.Progress
+def _build_subset(
+    chain: list[Recipe], source: _BuiltSource, cache_root: Path, progress: arrow_store.Progress
 ) -> Path:
     """The folder of the subset: the source's rows after all steps of the lineage."""
     leaf = chain[-1]
     plan = {
         "format": arrow_store.FORMAT,
-        "source": place.content,
+        "source": source.content,
         "steps": [step.model_dump(mode="json") for step in catalog.all_steps(chain)],
         "missing": leaf.images.missing,
         "corpus": leaf.corpus,
     }
-    mark = _hash(plan)
-    folder = cache_root / "subsets" / f"{leaf.name}-{mark[:12]}"
+    digest = _digest(plan)
+    folder = cache_root / "subsets" / f"{leaf.name}-{digest[:12]}"
     recipe = catalog.recipe_digest(chain)
-    if _is_current(folder, recipe, place):
+    if _is_current(folder, recipe, source):
         return folder
     with arrow_store.locked(folder):
-        if _is_current(folder, recipe, place):
+        if _is_current(folder, recipe, source):
             return folder
-        with arrow_store.draft(folder) as made:
-            table = map_table(place.folder / "records.arrow")
+        with arrow_store.draft_folder(folder) as draft:
+            table = map_table(source.folder / "records.arrow")
             steps, policy = catalog.all_steps(chain), leaf.images.missing
-            chosen = select(steps, table, place.images, policy, place.named)
-            _refuse_empty(chosen, place)
-            _write(made, place.folder, table, chosen, leaf.corpus)
-            say(len(chosen.rows), table.num_rows, "records")
-            content = _account(chain, place, chosen, made) | {
+            selection = select(steps, table, source.images, policy, source.describe_pictures)
+            _refuse_empty(selection, source)
+            _write_tables(draft, source.folder, table, selection, leaf.corpus)
+            progress(len(selection.rows), table.num_rows, "records")
+            content = _manifest_content(chain, source, selection, draft) | {
                 "recipe": recipe,
-                "fingerprint": _hash([mark, chosen.missing]),
+                "fingerprint": _digest([digest, selection.missing]),
             }
-            arrow_store.finish(made, content, [*TABLES, "missing.json", *_submission(made)])
+            arrow_store.write_manifest(
+                draft, content, [*TABLES, "missing.json", *_submission_files(draft)]
+            )
     return folder
 
 
-def _submission(folder: Path) -> list[str]:
+def _submission_files(folder: Path) -> list[str]:
     """The form of a submission, where the source has one."""
     return [arrow_store.SUBMISSION] if (folder / arrow_store.SUBMISSION).is_file() else []
 
 
-def _hash(content: Any) -> str:
+def _digest(content: Any) -> str:
     text = json.dumps(content, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _is_current(folder: Path, recipe: str, place: _Place) -> bool:
-    """Whole, of the present recipe and commit, and no picture it lacked has come since."""
-    manifest = arrow_store.opened(folder)
+def _is_current(folder: Path, recipe: str, source: _BuiltSource) -> bool:
+    """Whether the build is complete, current, and no missing image is there now."""
+    manifest = arrow_store.read_manifest(folder)
     if manifest is None or manifest["recipe"] != recipe:
         return False
-    if "missing.json" not in manifest["files"] or manifest.get("origin", {}) != place.origin:
+    if "missing.json" not in manifest["files"] or manifest.get("origin", {}) != source.origin:
         return False
-    if manifest.get("passed_over", []) != list(place.found.notices):
+    if manifest.get("passed_over", []) != list(source.location.notices):
         return False
     missing = json.loads((folder / "missing.json").read_text("utf-8"))
-    return not any(is_inside(path, place.images) for path in missing)
+    return not any(is_inside(path, source.images) for path in missing)
 
 
-def _refuse_empty(chosen: Selection, place: _Place) -> None:
-    if chosen.rows:
+def _refuse_empty(selection: Selection, source: _BuiltSource) -> None:
+    if selection.rows:
         return
-    lost = {**place.manifest["skipped"], **chosen.skipped}
-    account = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "it is empty"
+    skipped = {**source.manifest["skipped"], **selection.skipped}
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
     remedy = "check the source and the recipe's steps"
-    if chosen.missing:
-        first = shortened(place.named(chosen.missing[:1])[0])
+    if selection.missing:
+        first = shorten(source.describe_pictures(selection.missing[:1])[0])
         remedy = f"give this user the right to read the pictures (first: {first})"
-        if not any("cannot be read" in reason for reason in chosen.skipped):
+        if not any("cannot be read" in reason for reason in selection.skipped):
             remedy = f"name the pictures' folder with --set image_root=/folder (first: {first})"
-    raise SourceError(f"no record is left ({account}); {remedy}")
+    raise SourceError(f"no record is left ({reasons}); {remedy}")
 
 
-def _account(chain: list[Recipe], place: _Place, chosen: Selection, made: Path) -> dict[str, Any]:
-    """What the manifest says beside identity: sizes, what was left out and why, licences."""
-    leaf, source = chain[-1], place.found.source
-    notices = other_versions(source)
+def _manifest_content(
+    chain: list[Recipe], built: _BuiltSource, selection: Selection, draft: Path
+) -> dict[str, Any]:
+    """Content of the manifest besides its identity: sizes, skipped records, licences."""
+    leaf, source = chain[-1], built.location.source
+    notices = version_notices(source)
     expected = catalog.expected_rows(chain, source)
-    if expected not in {None, len(chosen.rows)}:
-        notices.append(f"{len(chosen.rows)} records; the recipe expects {expected}")
-    if source.passages and not place.found.passages:
+    if expected not in {None, len(selection.rows)}:
+        notices.append(f"{len(selection.rows)} records; the recipe expects {expected}")
+    if source.passages and not built.location.passages:
         notices.append("no passage file is there: the corpus is the positives of the records")
-    for oddity, count in place.manifest.get("noted", {}).items():
-        first = place.manifest["examples"][oddity][0]
+    for oddity, count in built.manifest.get("noted", {}).items():
+        first = built.manifest["examples"][oddity][0]
         notices.append(f"{count} {oddity} (first: {first})")
-    notices += [*place.found.notices, *spelling_notices(chosen.respelled)]
+    notices += [*built.location.notices, *spelling_notices(selection.respelled)]
     return {
         "name": leaf.name,
-        "source": place.folder.name,
-        "rows": len(chosen.rows),
-        "corpus_rows": map_table(made / "corpus.arrow").num_rows,
-        "corpus_fingerprint": arrow_store.digest(made / "corpus.arrow"),
-        "skipped": chosen.skipped,
-        "examples": chosen.examples,
-        "source_skipped": place.manifest["skipped"],
-        "source_examples": place.manifest["examples"],
-        "source_noted": place.manifest.get("noted", {}),
-        "source_facts": place.manifest["facts"],
-        "origin": place.origin,
+        "source": built.folder.name,
+        "rows": len(selection.rows),
+        "corpus_rows": map_table(draft / "corpus.arrow").num_rows,
+        "corpus_fingerprint": arrow_store.file_digest(draft / "corpus.arrow"),
+        "skipped": selection.skipped,
+        "examples": selection.examples,
+        "source_skipped": built.manifest["skipped"],
+        "source_examples": built.manifest["examples"],
+        "source_noted": built.manifest.get("noted", {}),
+        "source_facts": built.manifest["facts"],
+        "origin": built.origin,
         "expected_rows": expected,
         "notices": notices,
-        "passed_over": list(place.found.notices),
+        "passed_over": list(built.location.notices),
         "licences": list(source.licences),
     }
 
 
-def _write(
-    made: Path, source_folder: Path, table: pa.Table, chosen: Selection, corpus: str
+def _write_tables(
+    draft: Path, source_folder: Path, table: pa.Table, selection: Selection, corpus: str
 ) -> None:
-    """Rows that are all kept, and a corpus that is the source's own, need no second copy."""
-    (made / "missing.json").write_text(json.dumps(chosen.missing), "utf-8")
-    for name in _submission(source_folder):
-        arrow_store.link(source_folder / name, made / name)
-    if len(chosen.rows) == table.num_rows:
-        arrow_store.link(source_folder / "records.arrow", made / "records.arrow")
+    """Write the subset's tables; unchanged ones are linked, not copied."""
+    (draft / "missing.json").write_text(json.dumps(selection.missing), "utf-8")
+    for name in _submission_files(source_folder):
+        arrow_store.link_or_copy(source_folder / name, draft / name)
+    if len(selection.rows) == table.num_rows:
+        arrow_store.link_or_copy(source_folder / "records.arrow", draft / "records.arrow")
     else:
-        arrow_store.write_rows(made / "records.arrow", table, chosen.rows)
+        arrow_store.write_rows(draft / "records.arrow", table, selection.rows)
     if corpus == "source":
-        arrow_store.link(source_folder / "corpus.arrow", made / "corpus.arrow")
+        arrow_store.link_or_copy(source_folder / "corpus.arrow", draft / "corpus.arrow")
         return
-    positives = map_table(made / "records.arrow")["passage_id"].to_pylist()
-    wanted = {name for names in positives for name in names}
+    positives = map_table(draft / "records.arrow")["passage_id"].to_pylist()
+    positive_ids = {name for names in positives for name in names}
     pool = map_table(source_folder / "corpus.arrow")
-    rows = [row for row, name in enumerate(pool["passage_id"].to_pylist()) if name in wanted]
-    arrow_store.write_rows(made / "corpus.arrow", pool, rows)
+    rows = [row for row, name in enumerate(pool["passage_id"].to_pylist()) if name in positive_ids]
+    arrow_store.write_rows(draft / "corpus.arrow", pool, rows)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    manifest = arrow_store.opened(folder)
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = arrow_store.read_manifest(folder)
     if manifest is None:
         raise SourceError(f"{folder} was damaged while it was read; run again to build it anew")
     return manifest
 
 
-def _open(leaf: Recipe, folder: Path, images: Path) -> Subset:
-    manifest = _manifest(folder)
+def _open_subset(leaf: Recipe, folder: Path, images: Path) -> Subset:
+    manifest = _read_manifest(folder)
     return Subset(
         name=leaf.name,
         fingerprint=manifest["fingerprint"],
@@ -315,7 +327,7 @@ def _open(leaf: Recipe, folder: Path, images: Path) -> Subset:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build one subset, speaking JSON lines on stdout."""
+    """Build one subset and print JSON lines on stdout."""
     parser = argparse.ArgumentParser(
         prog="python -m datasets_mm.building.build", description=__doc__
     )
@@ -324,17 +336,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--image-root", default="")
     parser.add_argument("--download", action="store_true", help="fetch from the hub what is absent")
-    given = parser.parse_args(arguments)
-    say = percent_speaker()
+    options = parser.parse_args(arguments)
+    progress = percent_progress()
     try:
-        if given.download and given.data_root is None:
-            fetch(given.name, say)
-        subset = build(given.name, given.cache_root, given.data_root, say, given.image_root)
+        if options.download and options.data_root is None:
+            fetch(options.name, progress)
+        subset = build(
+            options.name, options.cache_root, options.data_root, progress, options.image_root
+        )
     except (RecipeError, BuildError, SourceError) as error:
-        about = f"subset {given.name!r}: " if isinstance(error, SourceError) else ""
-        speak(kind="failed", error=f"{about}{error}")
+        about = f"subset {options.name!r}: " if isinstance(error, SourceError) else ""
+        emit_message(kind="failed", error=f"{about}{error}")
         return 1
-    speak(kind="done", manifest=subset.manifest, folder=str(subset.folder))
+    emit_message(kind="done", manifest=subset.manifest, folder=str(subset.folder))
     return 0
 
 

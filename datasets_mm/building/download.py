@@ -1,7 +1,7 @@
-"""Downloads of data from the Hugging Face hub, into its ordinary cache.
+"""Downloads of data from the Hugging Face hub into its standard cache.
 
-Separate from hub.py, which only looks: huggingface_hub is loaded here, and only when somebody asked
-for a download. It resumes by itself; only the files that the recipe names are fetched.
+huggingface_hub is imported only here, when a download was requested. Downloads resume; only the
+files that the recipe names are fetched.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def download(source: Source, progress: Progress) -> Path:
             source.hub,
             repo_type="dataset",
             revision=revision,
-            cache_dir=hub_cache.cache(),
+            cache_dir=hub_cache.cache_folder(),
             allow_patterns=[*source.uri, *source.passages],
-            tqdm_class=_bar(progress),
+            tqdm_class=_progress_bar_class(progress),
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
@@ -59,17 +59,17 @@ def download(source: Source, progress: Progress) -> Path:
     return Path(folder)
 
 
-def _bar(progress: Progress) -> Any:
+def _progress_bar_class(progress: Progress) -> Any:
     """A class that huggingface_hub can use as its progress bar; it draws nothing.
 
-    There is a bar for bytes received and one for bytes written: the one that is ahead is told.
+    There is a bar for bytes received and one for bytes written; the larger count is reported.
     """
     base = importlib.import_module("tqdm.auto").tqdm
-    nowhere, ahead = io.StringIO(), [0]
+    sink, ahead = io.StringIO(), [0]
 
     def start(bar: Any, *args: Any, **kwargs: Any) -> None:
         quiet = {name: value for name, value in kwargs.items() if name != "name"}
-        base.__init__(bar, *args, **{**quiet, "file": nowhere, "disable": False})
+        base.__init__(bar, *args, **{**quiet, "file": sink, "disable": False})
 
     def display(bar: Any, *_: Any, **__: Any) -> bool:
         if bar.unit == "B" and bar.total and bar.n > ahead[0]:

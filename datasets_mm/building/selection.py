@@ -1,6 +1,6 @@
-"""Which rows of a source become the subset: the steps of its recipe, then the image policy.
+"""Row selection of a subset: the steps of its recipe, then the image policy.
 
-Separate from build.py, which knows folders and locks: a table goes in, row numbers come out.
+A table goes in, row numbers come out; nothing is written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets_mm import media_paths as path_names
-from datasets_mm.adapters import shortened
+from datasets_mm.adapters import shorten
 from datasets_mm.recipes import steps
 from datasets_mm.recipes.recipe import Step
 from datasets_mm.sources.fingerprint import SourceError
@@ -40,8 +40,8 @@ class Selection:
 
 MISSING = "picture missing"
 
-Named = Callable[[Sequence[str]], Sequence[str]]
-"""Paths of pictures -> what a person is told of each."""
+DescribePictures = Callable[[Sequence[str]], Sequence[str]]
+"""Paths of images -> their names in messages."""
 
 
 def select(
@@ -49,23 +49,23 @@ def select(
     table: pa.Table,
     root: Path,
     policy: str,
-    named: Named = lambda paths: paths,
+    describe: DescribePictures = lambda paths: paths,
 ) -> Selection:
-    """Rows of `table` that stay. `policy`: what a missing query picture does, skip or error."""
-    rows = steps.Rows(
-        keys=_keys(table),
+    """Rows of `table` to keep. `policy`: a missing query image is skipped, or an error."""
+    rows = steps.RecordColumns(
+        keys=_record_keys(table),
         column=lambda name: table[name].to_pylist(),
         image_key=_ContentKey(root),
     )
-    outcome = steps.apply(kept_steps, rows)
+    outcome = steps.apply_steps(kept_steps, rows)
     paths: list[str] = table["image_path"].to_pylist()
     respelled: dict[str, str] = {}
-    reasons = lost_pictures({paths[row] for row in outcome.kept} - {""}, root, respelled)
+    reasons = find_lost_pictures({paths[row] for row in outcome.kept} - {""}, root, respelled)
     if reasons and policy == "error":
         first = min(reasons)
         raise SourceError(
             f"{len(reasons)} pictures are missing under {root}, first "
-            f"{shortened(named([first])[0])!r} "
+            f"{shorten(describe([first])[0])!r} "
             f"({reasons[first]}); add them, name their folder with --set image_root=/folder, or "
             'set missing = "skip" under [images] in the recipe'
         )
@@ -74,31 +74,31 @@ def select(
     lost = Counter(reasons[paths[row]] for row in outcome.kept if paths[row] in reasons)
     for reason in sorted(lost):
         selection.skipped[reason] = lost[reason]
-        some = sorted(path for path, why in reasons.items() if why == reason)[:5]
-        selection.examples[reason] = list(map(shortened, named(some)))
+        paths_of_reason = sorted(path for path, cause in reasons.items() if cause == reason)[:5]
+        selection.examples[reason] = list(map(shorten, describe(paths_of_reason)))
     return selection
 
 
-def lost_pictures(
+def find_lost_pictures(
     paths: Iterable[str], root: Path, respelled: dict[str, str] | None = None
 ) -> dict[str, str]:
-    """Path -> why there is no usable file, for those that have none. `root` is resolved.
+    """Path -> reason, for images without a usable file. `root` is resolved.
 
     `respelled` takes those that are on disk under another spelling (paths.on_disk).
     """
     folders: dict[str, bool] = {}
     lost: dict[str, str] = {}
     for path in paths:
-        reason = _lost(path, root, folders)
+        reason = _check_picture(path, root, folders)
         if reason == MISSING:
-            spelling = path_names.on_disk(root, path)
-            if spelling != path and not (reason := _lost(spelling, root, folders)):
+            spelling = path_names.find_on_disk(root, path)
+            if spelling != path and not (reason := _check_picture(spelling, root, folders)):
                 if respelled is not None:
                     respelled[path] = spelling
-            elif spelling == path and (why := path_names.foreign(path)):
-                reason = f"picture {why}"
+            elif spelling == path and (problem := path_names.describe_foreign_path(path)):
+                reason = f"picture {problem}"
         elif reason and path_names.CONTENT.match(path):
-            reason = f"picture {path_names.foreign(path)}"
+            reason = f"picture {path_names.describe_foreign_path(path)}"
         if reason:
             lost[path] = reason
     return lost
@@ -106,38 +106,41 @@ def lost_pictures(
 
 def is_inside(path: str, root: Path) -> bool:
     """A regular file that lies under the root after every link is followed."""
-    return bool(path) and not lost_pictures([path], root)
+    return bool(path) and not find_lost_pictures([path], root)
 
 
-def _lost(path: str, root: Path, folders: dict[str, bool]) -> str:
-    """`folders` remembers which folders lie inside: one lstat a picture is left (3 µs, not 40)."""
+def _check_picture(path: str, root: Path, folders: dict[str, bool]) -> str:
+    """Reason why an image is unusable; "" if usable.
+
+    `folders` caches which folders lie inside, so that one lstat per image remains (3 µs, not 40).
+    """
     if "\0" in path:
         return "picture outside the image root"
     folder, _, name = path.rpartition("/")
     if name not in {"", ".", ".."}:
         if folder not in folders:
-            folders[folder] = _within(root / folder, root)
+            folders[folder] = _is_within(root / folder, root)
         if folders[folder]:
             try:
                 mode = os.lstat(os.path.join(root, path)).st_mode  # noqa: PTH118 - 3x faster than Path
             except OSError as error:
-                return _absent(error)
+                return _absence_reason(error)
             except ValueError:
                 return MISSING
             if stat.S_ISREG(mode):
                 return ""
-    return _lost_slowly(path, root)
+    return _resolve_fully(path, root)
 
 
-def _within(folder: Path, root: Path) -> bool:
+def _is_within(folder: Path, root: Path) -> bool:
     try:
         return folder.resolve(strict=True).is_relative_to(root)
     except (OSError, RuntimeError, ValueError):
         return False
 
 
-def _lost_slowly(path: str, root: Path) -> str:
-    """Where links or odd paths need following: outside comes first, whether or not it exists."""
+def _resolve_fully(path: str, root: Path) -> str:
+    """The same with links resolved; "outside the image root" comes before "missing"."""
     try:
         real = (root / path).resolve()
         if not real.is_relative_to(root):
@@ -145,13 +148,13 @@ def _lost_slowly(path: str, root: Path) -> str:
         mode = os.stat(real).st_mode  # noqa: PTH116 - Path.exists() takes "no permission" for "no"
         return "" if stat.S_ISREG(mode) else "picture is not a regular file"
     except OSError as error:
-        return _absent(error)
+        return _absence_reason(error)
     except (RuntimeError, ValueError):
         return MISSING
 
 
-def _absent(error: OSError) -> str:
-    """No file, or a file that this user may not look at: two different things to mend."""
+def _absence_reason(error: OSError) -> str:
+    """Missing, or not readable by this user: the remedies differ."""
     if isinstance(error, PermissionError):
         return f"picture cannot be read ({error.strerror})"
     return MISSING
@@ -161,11 +164,11 @@ def spelling_notices(respelled: dict[str, str]) -> list[str]:
     """One sentence for each way in which pictures are spelled otherwise on disk than in data."""
     groups: dict[str, list[str]] = {}
     for path in sorted(respelled):
-        how = path_names.difference(path, respelled[path])
-        groups.setdefault(how, []).append(path)
+        difference = path_names.describe_difference(path, respelled[path])
+        groups.setdefault(difference, []).append(path)
     return [
-        f"{len(paths)} pictures were found {how} (first: {paths[0]})"
-        for how, paths in groups.items()
+        f"{len(paths)} pictures were found {difference} (first: {paths[0]})"
+        for difference, paths in groups.items()
     ]
 
 
@@ -174,17 +177,17 @@ class _ContentKey:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
 
     def __call__(self, path: str) -> str:
-        if path not in self._known:
+        if path not in self._digests:
             inside = is_inside(path, self._root)
-            spelling = path_names.on_disk(self._root, path)
-            self._known[path] = arrow_store.digest(self._root / spelling) if inside else path
-        return self._known[path]
+            spelling = path_names.find_on_disk(self._root, path)
+            self._digests[path] = arrow_store.file_digest(self._root / spelling) if inside else path
+        return self._digests[path]
 
 
-def _keys(table: pa.Table) -> list[str]:
+def _record_keys(table: pa.Table) -> list[str]:
     """One unique key a record: its id; for a repeated id also a digest of the record's content.
 
     Records that are equal in everything share a key: which of them is kept makes no difference.

@@ -1,8 +1,7 @@
-"""A small VQA challenge, true in form, made from easy-VQA: for trying things out.
+"""A small VQA challenge in the usual layout, made from easy-VQA, for trying things out.
 
-train.csv, test.csv without answers, sample_submission.csv, and pictures of several sizes, so that
-tokens a picture differ as those of photographs do. Beside `copies.py`, which writes M2KR's layouts
-and has the command for all of them.
+Writes train.csv, test.csv without answers, sample_submission.csv, and images of several sizes, so
+that the tokens per image differ as those of photographs do. The command is in m2kr_copy.py.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ TEST_SHARE: Final = 4
 """One test row for so many training rows."""
 
 
-def make(
+def write_copy(
     out: Path, rows: int, train: Sequence[Subset], test: Sequence[Subset], progress: Progress
 ) -> None:
     """Write the challenge into an empty or new folder: all of a first subset before the next.
@@ -35,20 +34,20 @@ def make(
         BuildError: there are not as many questions.
     """
     parts = (("train", train, rows), ("test", test, max(4, rows // TEST_SHARE)))
-    drawn = {name: _drawn(subsets, wanted) for name, subsets, wanted in parts}
+    records_of_part = {name: _draw_records(subsets, count) for name, subsets, count in parts}
     for done, (name, subsets, _) in enumerate(parts, 1):
-        records = drawn[name]
-        pictures = _pictures(out, name, records, subsets[0].image_root)
+        records = records_of_part[name]
+        pictures = _write_pictures(out, name, records, subsets[0].image_root)
         columns = ["id", "image", "question", "a", "b", "c", "d"]
         columns += ["answer"] if name == "train" else []
         lines = [
-            [f"{name}_{number:04}", pictures[one["image_path"]], one["question"], *one["options"],
-             *(one["answer"] if name == "train" else ())]
-            for number, one in enumerate(records, 1)
+            [f"{name}_{number:04}", pictures[record["image_path"]], record["question"],
+             *record["options"], *(record["answer"] if name == "train" else ())]
+            for number, record in enumerate(records, 1)
         ]  # fmt: skip
-        _write(out / f"{name}.csv", columns, lines)
+        _write_csv(out / f"{name}.csv", columns, lines)
         if name == "test":
-            _write(
+            _write_csv(
                 out / "sample_submission.csv", ["id", "answer"], [[row[0], "a"] for row in lines]
             )
         progress(done, len(parts), "files")
@@ -60,47 +59,47 @@ def make(
     )
 
 
-def _drawn(subsets: Sequence[Subset], wanted: int) -> list[dict[str, Any]]:
+def _draw_records(subsets: Sequence[Subset], count: int) -> list[dict[str, Any]]:
     """Records in an order that has no system."""
-    drawn: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for subset in subsets:
         ids = subset.records["data_id"].to_pylist()
         order = sorted(range(len(ids)), key=lambda row: (rank(13, ids[row]), ids[row]))
-        rows = pa.array(order[: wanted - len(drawn)], pa.int64())
-        drawn += subset.records.take(rows).to_pylist()
-    if len(drawn) < wanted:
-        raise BuildError(f"easy-VQA has {len(drawn):,} questions for it; ask for fewer --rows")
-    return drawn
+        rows = pa.array(order[: count - len(records)], pa.int64())
+        records += subset.records.take(rows).to_pylist()
+    if len(records) < count:
+        raise BuildError(f"easy-VQA has {len(records):,} questions for it; ask for fewer --rows")
+    return records
 
 
-def _pictures(
+def _write_pictures(
     out: Path, name: str, records: Sequence[dict[str, Any]], root: Path
 ) -> dict[str, str]:
     """Path in the source -> path in the copy, written as JPEG."""
     (out / name).mkdir(parents=True)
-    found: dict[str, str] = {}
+    targets: dict[str, str] = {}
     for record in records:
         source = record["image_path"]
-        if source not in found:
-            found[source] = f"{name}/{name}_{len(found) + 1:04}.jpg"
+        if source not in targets:
+            targets[source] = f"{name}/{name}_{len(targets) + 1:04}.jpg"
             size = SIZES[rank(14, source) % len(SIZES)]
-            _framed(root / source, size).save(out / found[source], "JPEG", quality=90)
-    return found
+            _place_on_canvas(root / source, size).save(out / targets[source], "JPEG", quality=90)
+    return targets
 
 
-def _framed(path: Path, size: tuple[int, int]) -> Image.Image:
+def _place_on_canvas(path: Path, size: tuple[int, int]) -> Image.Image:
     """The drawing as large as it fits, in the middle of its own background."""
     with Image.open(path) as image:
         drawing = image.convert("RGB")
     side = min(size)
-    ground = drawing.getpixel((0, 0))
-    frame = Image.new("RGB", size, ground if isinstance(ground, tuple) else 0)
-    place = ((size[0] - side) // 2, (size[1] - side) // 2)
-    frame.paste(drawing.resize((side, side), Image.Resampling.BICUBIC), place)
+    background = drawing.getpixel((0, 0))
+    frame = Image.new("RGB", size, background if isinstance(background, tuple) else 0)
+    offset = ((size[0] - side) // 2, (size[1] - side) // 2)
+    frame.paste(drawing.resize((side, side), Image.Resampling.BICUBIC), offset)
     return frame
 
 
-def _write(path: Path, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+def _write_csv(path: Path, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """With a byte-order mark and CRLF, as Excel saves "CSV UTF-8"."""
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)

@@ -1,7 +1,7 @@
-"""Pictures that are looked at whole: one cache for each size, beside the square, cut ones.
+"""The aspect-ratio image cache: images without crop, one cache folder for each (height, width).
 
-A vision-language model takes a picture in its own proportions, so what size it gets follows from
-its own. Separate from images.py, whose rows all have one size.
+For vision-language models that keep the proportions of an image, so that its input size follows
+from its own size.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from datasets_mm.media.decode import decode_uncut
-from datasets_mm.media.image_cache import Entry, Filler, ImageCache
-from datasets_mm.storage.arrow_store import silent
+from datasets_mm.media.decode import decode_without_crop
+from datasets_mm.media.image_cache import CacheEntry, ImageCache, ImageCacheBuilder
+from datasets_mm.storage.arrow_store import ignore_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,10 +22,12 @@ VERSION: Final = 2
 decoded smaller."""
 
 
-class UncutCache(ImageCache):
+class AspectImageCache(ImageCache):
     """Pixels by path. `array`: uint8 [N, height, width, 3], RGB, read-only."""
 
-    def __init__(self, folder: Path, extent: tuple[int, int], entries: dict[str, Entry]) -> None:
+    def __init__(
+        self, folder: Path, extent: tuple[int, int], entries: dict[str, CacheEntry]
+    ) -> None:
         self.extent = extent
         super().__init__(folder, extent[0], entries)
 
@@ -48,11 +50,11 @@ class UncutCache(ImageCache):
         `extent`: height and width that all of them get.
         """
         folder = cache_root / "uncut" / f"{extent[0]}x{extent[1]}-bicubic-v{VERSION}"
-        filler = UncutFiller(root.resolve(), folder, extent)
-        return cls(folder, extent, filler.entries(paths, progress or silent))
+        builder = AspectCacheBuilder(root.resolve(), folder, extent)
+        return cls(folder, extent, builder.load_entries(paths, progress or ignore_progress))
 
 
-class UncutFiller(Filler):
+class AspectCacheBuilder(ImageCacheBuilder):
     """Adds pictures to the files of one size."""
 
     def __init__(self, root: Path, folder: Path, extent: tuple[int, int]) -> None:
@@ -64,6 +66,6 @@ class UncutFiller(Filler):
         """Bytes of one row."""
         return self.extent[0] * self.extent[1] * 3
 
-    def _pixels(self, data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _decode(self, data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
         height, width = self.extent
-        return decode_uncut(data, width, height, self.resample)
+        return decode_without_crop(data, width, height, self.resample)

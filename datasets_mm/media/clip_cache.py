@@ -1,8 +1,8 @@
-"""The clip cache: of every video some frames, decoded once, beside the image cache.
+"""The clip cache: a fixed number of frames of each video, decoded once.
 
-One row is a clip: its frames one after the other, keyed by the file's content, the number of frames
-and the transform. What frames.py refuses is skipped, with its reason kept beside its path. Frames
-that stand in for others are named in `substitutes.json`, row by row.
+One row is a clip: its frames in order, keyed by the file's content, the number of frames and the
+transform. Videos that video_frames.py refuses are skipped, with the reason stored for their path.
+Substituted frames are named in `substitutes.json`, row by row.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final, Self
 
 from datasets_mm.media import video_frames as video
 from datasets_mm.media.decode import Resample, UnusableError, open_inside
-from datasets_mm.media.image_cache import WINDOW, Entry, Filler, ImageCache
+from datasets_mm.media.image_cache import WINDOW, CacheEntry, ImageCache, ImageCacheBuilder
 from datasets_mm.media.pixel_file import HASH_BYTES
-from datasets_mm.storage.arrow_store import silent
+from datasets_mm.storage.arrow_store import ignore_progress
 
 VERSION: Final = 3
 """Raised when equal files give other pixels: the old rows are then left alone. 3: covers, pixels
@@ -28,10 +28,12 @@ SUBSTITUTES: Final = "substitutes.json"
 class ClipCache(ImageCache):
     """Frames by path. `array`: uint8 [N, frames, size, size, 3], RGB, read-only."""
 
-    def __init__(self, folder: Path, size: int, entries: dict[str, Entry], frames: int) -> None:
+    def __init__(
+        self, folder: Path, size: int, entries: dict[str, CacheEntry], frames: int
+    ) -> None:
         self.frames = frames
         super().__init__(folder, size, entries)
-        notes = _substitutes(folder)
+        notes = _read_substitutes(folder)
         rows = ((path, self.row(path)) for path in entries)
         self.substituted = {path: notes[row] for path, row in rows if row in notes}
         """Path -> which of its frames are stand-ins for others that could not be decoded."""
@@ -56,13 +58,13 @@ class ClipCache(ImageCache):
         Raises:
             SourceError: PyAV is not installed.
         """
-        video.need_av()
+        video.require_av()
         folder = cache_root / "clips" / f"{size}-{frames}-bicubic-center-v{VERSION}"
-        filler = ClipFiller(root.resolve(), folder, size, frames)
-        return cls(folder, size, filler.entries(paths, progress or silent), frames)
+        builder = ClipCacheBuilder(root.resolve(), folder, size, frames)
+        return cls(folder, size, builder.load_entries(paths, progress or ignore_progress), frames)
 
 
-class ClipFiller(Filler):
+class ClipCacheBuilder(ImageCacheBuilder):
     """Adds clips to the files of one transform."""
 
     def __init__(self, root: Path, folder: Path, size: int, frames: int) -> None:
@@ -71,13 +73,13 @@ class ClipFiller(Filler):
         self._notes: dict[bytes, str] = {}
         """Content hash -> what `frames.Clip.substitutes` says, where it says anything."""
 
-    def fill(
+    def decode_new(
         self, marks: dict[str, int], progress: Callable[[int, int, str], None]
-    ) -> dict[str, Entry]:
-        """As for pictures; what stands in for lost frames is added to `substitutes.json`."""
-        entries = super().fill(marks, progress)
+    ) -> dict[str, CacheEntry]:
+        """Decode new clips; substituted frames are added to `substitutes.json`."""
+        entries = super().decode_new(marks, progress)
         if self._notes:
-            notes = _substitutes(self.folder)
+            notes = _read_substitutes(self.folder)
             notes |= {self.rows[key]: note for key, note in self._notes.items()}
             draft = self.folder / f"{SUBSTITUTES}.tmp"
             draft.write_text(json.dumps(notes), "utf-8")
@@ -95,11 +97,11 @@ class ClipFiller(Filler):
         return max(1, WINDOW // self.frames)
 
     def _load(self, path: str) -> tuple[bytes, bytes] | str:
-        """(content hash, pixels), or the reason why not. Pixels of known content are not made."""
+        """(content hash, pixels), or the reason for skipping; b"" pixels for known content."""
         resample: Resample = self.resample
         try:
             with open_inside(self.root, path, video.MAX_BYTES) as file:
-                key = video.digest(file, HASH_BYTES)
+                key = video.digest_file(file, HASH_BYTES)
                 if key in self.rows:
                     return key, b""
                 clip = video.read_clip(file, self.frames, self.size, resample)
@@ -110,8 +112,8 @@ class ClipFiller(Filler):
             return str(reason)
 
 
-def _substitutes(folder: Path) -> dict[int, str]:
-    """Row -> what stands in for its lost frames."""
+def _read_substitutes(folder: Path) -> dict[int, str]:
+    """Row -> description of its substituted frames."""
     with suppress(OSError, ValueError):
         notes = json.loads((folder / SUBSTITUTES).read_text("utf-8"))
         return {int(row): str(note) for row, note in notes.items()}

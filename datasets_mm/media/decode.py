@@ -1,8 +1,7 @@
-"""From a file to pixels: the only place where bytes of strangers are opened as pictures.
+"""Image decoding: the only module that opens untrusted bytes as images.
 
-Separate from the cache, because this is what an attacker reaches: only regular files inside the
-image root, only three formats, only up to 40 Mpx by their header, and one defined result for every
-odd but honest picture.
+Only regular files inside the image root, only JPEG, PNG and WEBP, only up to 40 Mpx by their
+header, and one defined result for every unusual but valid image.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasets_mm import media_paths
-from datasets_mm.media_types import HEAD_BYTES, other_content
+from datasets_mm.media_types import HEAD_BYTES, describe_other_content
 
 MAX_PIXELS: Final = 40_000_000
 """Pillow only warns above 89 Mpx: a 9 KiB PNG may decode to 400 MiB below that."""
@@ -34,7 +33,7 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP")
 
 ORIENTATION: Final = 0x0112
 """EXIF's tag; values 5 to 8 swap width and height."""
-LYING: Final = frozenset({5, 6, 7, 8})
+TRANSPOSED: Final = frozenset({5, 6, 7, 8})
 LAST_COLUMN_FIRST: Final = frozenset({2, 3, 6, 7})
 """Turned upright, the column that a decoder completes lies on the left."""
 LAST_ROW_FIRST: Final = frozenset({3, 4, 7, 8})
@@ -59,7 +58,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 class UnusableError(Exception):
-    """This picture has no pixels for us; the text is the reason."""
+    """The image cannot be used; the text is the reason."""
 
 
 @contextmanager
@@ -71,11 +70,11 @@ def open_inside(root: Path, path: str, most_bytes: int) -> Iterator[BinaryIO]:
     if "\0" in path:
         raise UnusableError("outside the image root")
     try:
-        real = (root / media_paths.on_disk(root, path)).resolve(strict=True)
+        real = (root / media_paths.find_on_disk(root, path)).resolve(strict=True)
     except PermissionError as error:
         raise UnusableError(f"cannot be read ({error.strerror})") from None
     except (OSError, RuntimeError, ValueError):
-        raise UnusableError(media_paths.foreign(path) or "missing") from None
+        raise UnusableError(media_paths.describe_foreign_path(path) or "missing") from None
     if not real.is_relative_to(root):
         raise UnusableError("outside the image root")
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -109,25 +108,25 @@ def decode(data: bytes, size: int, resample: Resample) -> Pixels:
     JPEGs whose shorter side is 4 times `size` or more are decoded smaller (see MARGIN).
     """
 
-    def make(image: Image.Image, whole: Whole) -> Pixels:
-        box = whole.inside(_centre(whole.width, whole.height, size))
+    def transform(image: Image.Image, region: DecodedRegion) -> Pixels:
+        box = region.to_decoded(_center_crop_box(region.width, region.height, size))
         return np.asarray(image.resize((size, size), FILTERS[resample], box=box), np.uint8)
 
-    return _made(data, make, size)
+    return _decode_with(data, transform, size)
 
 
-def decode_uncut(data: bytes, width: int, height: int, resample: Resample) -> Pixels:
+def decode_without_crop(data: bytes, width: int, height: int, resample: Resample) -> Pixels:
     """uint8 [height, width, 3]: upright, on white, all of the picture in just this size."""
 
-    def make(image: Image.Image, whole: Whole) -> Pixels:
-        box = whole.inside((0, 0, whole.width, whole.height))
+    def transform(image: Image.Image, region: DecodedRegion) -> Pixels:
+        box = region.to_decoded((0, 0, region.width, region.height))
         return np.asarray(image.resize((width, height), FILTERS[resample], box=box), np.uint8)
 
-    return _made(data, make, max(width, height))
+    return _decode_with(data, transform, max(width, height))
 
 
-class Whole(NamedTuple):
-    """Where all of the upright picture, `width` by `height` in its file, lies in the decoded image.
+class DecodedRegion(NamedTuple):
+    """Position of the upright image (`width` x `height` in its file) in the decoded array.
 
     Decoded smaller, its last column and row are of whole blocks, so more than there is; in a turned
     picture they come first.
@@ -135,39 +134,45 @@ class Whole(NamedTuple):
 
     width: int
     height: int
-    left: float = 0
-    top: float = 0
+    offset_x: float = 0
+    offset_y: float = 0
     shrink: int = 1
 
-    def inside(self, box: Box) -> Box:
+    def to_decoded(self, box: Box) -> Box:
         """A box of the picture as one of the decoded image."""
-        left, top, right, bottom = (edge / self.shrink for edge in box)
-        return self.left + left, self.top + top, self.left + right, self.top + bottom
+        x0, y0, x1, y1 = (edge / self.shrink for edge in box)
+        return self.offset_x + x0, self.offset_y + y0, self.offset_x + x1, self.offset_y + y1
 
 
-Make = Callable[[Image.Image, Whole], Pixels]
+Transform = Callable[[Image.Image, DecodedRegion], Pixels]
 """Pixels of an upright RGB image."""
 
 
-def _made(data: bytes, make: Make, most: int) -> Pixels:
-    """What `make` makes of the RGB image, else UnusableError. `most`: the longer side wanted."""
+def _decode_with(data: bytes, transform: Transform, longer_side: int) -> Pixels:
+    """Decode to upright RGB and apply `transform`. `longer_side`: of the result, in pixels.
+
+    Raises:
+        UnusableError: the image is too large, truncated, damaged or of another format.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx")
             if not _is_whole(data, image.format or ""):
                 raise UnusableError("truncated or damaged (no end mark, or a wrong check sum)")
-            size, turn = image.size, _turn(image)
-            shrink = _shrink(image, most * MARGIN)
+            size, turn = image.size, _read_orientation(image)
+            shrink = _shrink(image, longer_side * MARGIN)
             image.load()
-            flat = _flat(image)
-            return make(flat, _whole(flat, size, turn, shrink))
+            rgb = _to_rgb(image)
+            return transform(rgb, _decoded_region(rgb, size, turn, shrink))
     except UnusableError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnusableError(f"more than {MAX_PIXELS // 1_000_000} Mpx") from None
     except UnidentifiedImageError:
-        raise UnusableError(other_content(data[:HEAD_BYTES]) or "not JPEG, PNG or WEBP") from None
+        raise UnusableError(
+            describe_other_content(data[:HEAD_BYTES]) or "not JPEG, PNG or WEBP"
+        ) from None
     except Exception as error:
         # Decoders meet hostile bytes: OSError, ValueError, SyntaxError, struct.error and more.
         raise UnusableError(f"truncated or damaged ({type(error).__name__})") from None
@@ -179,11 +184,11 @@ def _is_whole(data: bytes, form: str) -> bool:
     Decoders do not look: of half a file that was filled up with zeros the rest becomes grey.
     """
     if form == "PNG":
-        return _has_right_sums(memoryview(data))
-    return form not in {"JPEG", "MPO"} or _has_end(data)
+        return _has_valid_checksums(memoryview(data))
+    return form not in {"JPEG", "MPO"} or _has_end_marker(data)
 
 
-def _has_end(data: bytes) -> bool:
+def _has_end_marker(data: bytes) -> bool:
     """There is an end mark behind the header of the first scan; a thumbnail's is before it."""
     at = 2
     while data[at : at + 1] == b"\xff":
@@ -191,16 +196,16 @@ def _has_end(data: bytes) -> bool:
         if mark == b"\xda":
             return data.find(b"\xff\xd9", at) >= 0
         is_alone = mark in {b"\x01", b"\xff"} or b"\xd0" <= mark <= b"\xd8"
-        at += (1 if mark == b"\xff" else 2) if is_alone else _length(data, at)
+        at += (1 if mark == b"\xff" else 2) if is_alone else _segment_length(data, at)
     return True  # no JPEG as one knows them: the decoder judges
 
 
-def _length(data: bytes, at: int) -> int:
+def _segment_length(data: bytes, at: int) -> int:
     """Bytes of a JPEG's segment with its mark."""
     return 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
 
 
-def _has_right_sums(data: memoryview) -> bool:
+def _has_valid_checksums(data: memoryview) -> bool:
     at = 8
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -213,40 +218,42 @@ def _has_right_sums(data: memoryview) -> bool:
     return True
 
 
-def extent(data: bytes) -> tuple[int, int]:
+def upright_size(data: bytes) -> tuple[int, int]:
     """(width, height) of a picture that decodes, turned upright by EXIF; read from its header."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        return (height, width) if _turn(image) in LYING else (width, height)
+        return (height, width) if _read_orientation(image) in TRANSPOSED else (width, height)
 
 
-def _turn(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image) -> int:
     """EXIF's orientation; a broken EXIF block leaves the picture as it lies."""
     with contextlib.suppress(Exception):
         return int(image.getexif().get(ORIENTATION, 1))
     return 1
 
 
-def _whole(flat: Image.Image, size: tuple[int, int], turn: int, shrink: int) -> Whole:
+def _decoded_region(
+    image: Image.Image, size: tuple[int, int], turn: int, shrink: int
+) -> DecodedRegion:
     """Of an image decoded from a file's picture of `size`, already turned upright."""
     if shrink == 1:
-        return Whole(*flat.size)
-    width, height = size[::-1] if turn in LYING else size
-    left = flat.width - width / shrink if turn in LAST_COLUMN_FIRST else 0
-    top = flat.height - height / shrink if turn in LAST_ROW_FIRST else 0
-    return Whole(width, height, left, top, shrink)
+        return DecodedRegion(*image.size)
+    width, height = size[::-1] if turn in TRANSPOSED else size
+    offset_x = image.width - width / shrink if turn in LAST_COLUMN_FIRST else 0
+    offset_y = image.height - height / shrink if turn in LAST_ROW_FIRST else 0
+    return DecodedRegion(width, height, offset_x, offset_y, shrink)
 
 
 def _shrink(image: Image.Image, least: int) -> int:
     """Let the decoder of a JPEG make it smaller, both sides `least` or more; by how much."""
     if image.format != "JPEG":
         return 1
-    shrink = next(one for one in SHRINKS if one == 1 or min(image.size) // one >= least)
+    shrink = next(factor for factor in SHRINKS if factor == 1 or min(image.size) // factor >= least)
     size = image.width // shrink, image.height // shrink
     return shrink if shrink > 1 and image.draft(image.mode, size) else 1
 
 
-def fitted(
+def center_crop(
     image: Image.Image, size: int, resample: Resample, aspect: float = 1.0
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """uint8 [size, size, 3] of an RGB image: shortest side to `size`, centre cut out.
@@ -254,13 +261,13 @@ def fitted(
     `aspect`: width of its pixels by their height.
     """
     width = max(1, round(image.width * aspect))
-    left, top, right, bottom = _centre(width, image.height, size)
+    x0, y0, x1, y1 = _center_crop_box(width, image.height, size)
     scale = image.width / width
-    box = (left * scale, top, min(right * scale, image.width), bottom)
+    box = (x0 * scale, y0, min(x1 * scale, image.width), y1)
     return np.asarray(image.resize((size, size), FILTERS[resample], box=box), np.uint8)
 
 
-def _flat(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     """RGB, turned upright by EXIF; transparency on white, 16 bits to their upper 8."""
     with contextlib.suppress(Exception):  # a broken EXIF block leaves the picture as it lies
         image = ImageOps.exif_transpose(image) or image
@@ -268,25 +275,25 @@ def _flat(image: Image.Image) -> Image.Image:
         values = np.clip(np.asarray(image, np.int64), 0, 65_535) >> 8
         image = Image.fromarray(values.astype(np.uint8))
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        return on_white(image)
+        return composite_on_white(image)
     return image.convert("RGB")
 
 
-def on_white(image: Image.Image) -> Image.Image:
+def composite_on_white(image: Image.Image) -> Image.Image:
     """RGB of an image with transparency."""
     layer = image.convert("RGBA")
-    ground = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(ground, layer).convert("RGB")
+    background = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(background, layer).convert("RGB")
 
 
-def _centre(width: int, height: int, size: int) -> Box:
-    """Box in source pixels of what remains after resize and centre crop, roundings included."""
+def _center_crop_box(width: int, height: int, size: int) -> Box:
+    """Box in source pixels that remains after resize and centre crop, with their rounding."""
     short = min(width, height)
     wide, high = int(size * width / short), int(size * height / short)
-    left, top = (wide - size) // 2, (high - size) // 2
+    x0, y0 = (wide - size) // 2, (high - size) // 2
     return (
-        left * width / wide,
-        top * height / high,
-        (left + size) * width / wide,
-        (top + size) * height / high,
+        x0 * width / wide,
+        y0 * height / high,
+        (x0 + size) * width / wide,
+        (y0 + size) * height / high,
     )

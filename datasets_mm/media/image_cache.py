@@ -1,10 +1,11 @@
-"""The image cache: every picture decoded and resized once, into one memory-mapped uint8 array.
+"""The image cache: every image decoded and resized once, into one memory-mapped uint8 array.
 
-A row is keyed by the picture's content and the transform, so that subsets, runs and loader workers
-share it without copies. What decode.py refuses is skipped, with its reason kept beside its path.
+A row is keyed by the image's content and the transform, so that subsets, runs and loader workers
+share it without copies. Images that decode.py refuses are skipped, with the reason stored for their
+path.
 
 Files of one transform: `rows.u8` (pixels) and `hashes.bin` (32 bytes a row) only grow; one
-`index-*.arrow` per image root says which path has which row, or why it has none.
+`index-*.arrow` per image root maps each path to its row, or to the reason why it has none.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from datasets_mm.media.decode import Resample, UnusableError, decode, read_insid
 from datasets_mm.media.pixel_file import (
     HASH_BYTES,
     REMEDY,
-    NoRoomError,
+    DiskFullError,
     RowWriter,
-    count,
+    count_rows,
     free_bytes,
-    hashes,
+    read_hashes,
 )
-from datasets_mm.media_paths import on_disk
-from datasets_mm.storage.arrow_store import locked, silent
+from datasets_mm.media_paths import find_on_disk
+from datasets_mm.storage.arrow_store import ignore_progress, locked
 from datasets_mm.storage.corpus import map_table
 
 VERSION: Final = 2
 """Raised when equal files give other pixels: the old rows are then left alone. 2: large JPEGs are
 decoded smaller."""
 
-Loaded = tuple[bytes, bytes] | str
+DecodeResult = tuple[bytes, bytes] | str
 """Content hash and pixels of a picture, or why it has none."""
 
 WINDOW: Final = 256
@@ -57,8 +58,8 @@ STATS_AT_ONCE: Final = 512
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is known of a path: valid while the file's mark (size and time) stays."""
+class CacheEntry:
+    """Cache entry of a path, valid while the file's mark (size and time) is unchanged."""
 
     mark: int
     row: int
@@ -68,7 +69,7 @@ class Entry:
 class ImageCache:
     """Pixels by path. `array`: uint8 [N, size, size, 3], RGB, read-only, N rows of all subsets."""
 
-    def __init__(self, folder: Path, size: int, entries: dict[str, Entry]) -> None:
+    def __init__(self, folder: Path, size: int, entries: dict[str, CacheEntry]) -> None:
         self.folder = folder
         self.size = size
         self._rows = {path: entry.row for path, entry in entries.items() if entry.row >= 0}
@@ -82,7 +83,7 @@ class ImageCache:
         return (self.size, self.size, 3)
 
     def _map(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        shape = (count(self.folder, math.prod(self.shape)), *self.shape)
+        shape = (count_rows(self.folder, math.prod(self.shape)), *self.shape)
         if not shape[0]:
             return np.zeros(shape, np.uint8)
         return np.memmap(self.folder / "rows.u8", np.uint8, "r", shape=shape)
@@ -92,7 +93,7 @@ class ImageCache:
         return self._rows.get(path, -1)
 
     def contents(self, paths: Iterable[str]) -> str:
-        """Digest of what these pictures are, in their order; wherever their rows lie."""
+        """Digest of the contents of these images, in order, independent of their rows."""
         keys = (self.folder / "hashes.bin").read_bytes() if self._rows else b""
         hasher = hashlib.blake2b(digest_size=16)
         for path in paths:
@@ -120,11 +121,11 @@ class ImageCache:
     ) -> Self:
         """Map the rows of these paths (relative to `root`), decoding those that are new."""
         folder = cache_root / "images" / f"{size}-{resample}-center-v{VERSION}"
-        filler = Filler(root.resolve(), folder, size, resample)
-        return cls(folder, size, filler.entries(paths, progress or silent))
+        builder = ImageCacheBuilder(root.resolve(), folder, size, resample)
+        return cls(folder, size, builder.load_entries(paths, progress or ignore_progress))
 
 
-class Filler:
+class ImageCacheBuilder:
     """Adds rows to the files of one transform; used under their lock."""
 
     def __init__(self, root: Path, folder: Path, size: int, resample: Resample) -> None:
@@ -145,53 +146,55 @@ class Filler:
         """Rows that are decoded before they are written."""
         return WINDOW
 
-    def entries(
+    def load_entries(
         self, paths: Sequence[str], progress: Callable[[int, int, str], None]
-    ) -> dict[str, Entry]:
-        """What is known of these paths; those that are new are decoded first, under the lock."""
+    ) -> dict[str, CacheEntry]:
+        """Entries of these paths; new ones are decoded first, under the lock."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        wanted = [path for path in dict.fromkeys(paths) if path]
-        known = _read_index(self.folder, self.root, self.row_bytes)
-        if _stale(wanted, self.root, known):
+        unique_paths = [path for path in dict.fromkeys(paths) if path]
+        entries = _read_index(self.folder, self.root, self.row_bytes)
+        if _find_stale(unique_paths, self.root, entries):
             with locked(self.folder):
-                known = _read_index(self.folder, self.root, self.row_bytes)
-                known |= self.fill(_stale(wanted, self.root, known), progress)
-                _write_index(self.folder, self.root, known)
-        return {path: known[path] for path in wanted}
+                entries = _read_index(self.folder, self.root, self.row_bytes)
+                entries |= self.decode_new(_find_stale(unique_paths, self.root, entries), progress)
+                _write_index(self.folder, self.root, entries)
+        return {path: entries[path] for path in unique_paths}
 
-    def fill(
+    def decode_new(
         self, marks: dict[str, int], progress: Callable[[int, int, str], None]
-    ) -> dict[str, Entry]:
-        """Decode these paths, in their order, and say what became of each."""
-        self.rows = hashes(self.folder, self.row_bytes)
-        paths, found = list(marks), dict[str, Entry]()
-        self._check_room(paths)
+    ) -> dict[str, CacheEntry]:
+        """Decode these paths, in order, and return their entries."""
+        self.rows = read_hashes(self.folder, self.row_bytes)
+        paths, entries = list(marks), dict[str, CacheEntry]()
+        self._check_disk_space(paths)
         # Pillow decodes and resizes outside the interpreter lock: threads scale, and copy nothing.
         pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
         try:
             with RowWriter(self.folder, self.row_bytes, len(self.rows)) as writer:
-                for window, loading in _ahead(pool, self._load, _windows(paths, self.window)):
+                for window, loading in _decode_ahead(
+                    pool, self._load, _split_windows(paths, self.window)
+                ):
                     for path, result in zip(window, loading, strict=True):
-                        found[path] = self._place(marks[path], result.result(), writer)
+                        entries[path] = self._store(marks[path], result.result(), writer)
                     writer.commit_if_due()
-                    progress(len(found), len(paths), "pictures")
+                    progress(len(entries), len(paths), "pictures")
         finally:
             pool.shutdown(cancel_futures=True)
-        return found
+        return entries
 
-    def _place(self, mark: int, result: Loaded, writer: RowWriter) -> Entry:
+    def _store(self, mark: int, result: DecodeResult, writer: RowWriter) -> CacheEntry:
         if isinstance(result, str):
-            return Entry(mark, -1, result)
+            return CacheEntry(mark, -1, result)
         key, raw = result
         if key not in self.rows:
             writer.add(key, raw)
             self.rows[key] = len(self.rows)
-        return Entry(mark, self.rows[key], "")
+        return CacheEntry(mark, self.rows[key], "")
 
-    def _check_room(self, paths: list[str]) -> None:
+    def _check_disk_space(self, paths: list[str]) -> None:
         """Before hours of decoding: do the rows fit on the disk?
 
-        Pictures whose content has a row already take no room. How many these are a sample tells,
+        Images whose content has a row already need no space. Their share is estimated on a sample,
         and only where it matters.
 
         Raises:
@@ -200,51 +203,52 @@ class Filler:
         free, size = free_bytes(self.folder), len(paths) * self.row_bytes
         if size <= free:
             return
-        some = paths[:: max(1, len(paths) // SAMPLED)]
+        sample = paths[:: max(1, len(paths) // SAMPLED)]
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-            fresh = sum(
-                not isinstance(one, str) and bool(one[1]) for one in pool.map(self._load, some)
+            new = sum(
+                not isinstance(result, str) and bool(result[1])
+                for result in pool.map(self._load, sample)
             )
-        size = size * fresh // len(some)
+        size = size * new // len(sample)
         if size > free:
-            raise NoRoomError(
+            raise DiskFullError(
                 f"{self.folder}: {len(paths):,} pictures need about {size / 2**30:.2f} GiB and "
                 f"{max(0.0, free) / 2**30:.2f} GiB are free; {REMEDY}"
             )
 
-    def _load(self, path: str) -> Loaded:
-        """(content hash, pixels), or the reason why not. Pixels of known content are not made."""
+    def _load(self, path: str) -> DecodeResult:
+        """(content hash, pixels), or the reason for skipping; b"" pixels for known content."""
         try:
             data = read_inside(self.root, path)
             key = content_key(data)
             if key in self.rows:
                 return key, b""
-            return key, self._pixels(data).tobytes()
+            return key, self._decode(data).tobytes()
         except UnusableError as reason:
             return str(reason)
 
-    def _pixels(self, data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _decode(self, data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return decode(data, self.size, self.resample)
 
 
 def content_key(data: bytes) -> bytes:
-    """What a row of pixels is kept under: a digest of the picture's file."""
+    """Key of a row: digest of the image file."""
     return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, load: Callable[[str], Loaded], windows: Iterator[list[str]]
-) -> Iterator[tuple[list[str], list[Future[Loaded]]]]:
-    """Each window and its results; those behind it are decoded while it goes to the disk."""
-    begun: deque[tuple[list[str], list[Future[Loaded]]]] = deque()
+def _decode_ahead(
+    pool: ThreadPoolExecutor, load: Callable[[str], DecodeResult], windows: Iterator[list[str]]
+) -> Iterator[tuple[list[str], list[Future[DecodeResult]]]]:
+    """Windows with their results; up to `WINDOWS_AHEAD` further windows are decoded meanwhile."""
+    pending: deque[tuple[list[str], list[Future[DecodeResult]]]] = deque()
     for window in windows:
-        begun.append((window, [pool.submit(load, path) for path in window]))
-        if len(begun) > WINDOWS_AHEAD:
-            yield begun.popleft()
-    yield from begun
+        pending.append((window, [pool.submit(load, path) for path in window]))
+        if len(pending) > WINDOWS_AHEAD:
+            yield pending.popleft()
+    yield from pending
 
 
-def _windows(paths: list[str], most: int) -> Iterator[list[str]]:
+def _split_windows(paths: list[str], most: int) -> Iterator[list[str]]:
     for start in range(0, len(paths), most):
         yield paths[start : start + most]
 
@@ -254,14 +258,14 @@ def _mark(root: Path, path: str) -> int:
     try:
         status = os.stat(root / path)  # noqa: PTH116 - 3x faster than Path.stat over 300,000 paths
     except (OSError, ValueError):
-        spelling = on_disk(root, path)
+        spelling = find_on_disk(root, path)
         return -1 if spelling == path else _mark(root, spelling)
     return hash((status.st_size, status.st_mtime_ns, status.st_ino)) & (2**63 - 1)
 
 
 def _marks(root: Path, paths: list[str]) -> Iterator[int]:
     """The mark of each path. A network file system answers in 0.5 ms, but many at once."""
-    parts = list(_windows(paths, STATS_AT_ONCE))
+    parts = list(_split_windows(paths, STATS_AT_ONCE))
     if len(parts) < 2:
         yield from (_mark(root, path) for path in paths)
         return
@@ -270,10 +274,10 @@ def _marks(root: Path, paths: list[str]) -> Iterator[int]:
             yield from marks
 
 
-def _stale(paths: list[str], root: Path, known: dict[str, Entry]) -> dict[str, int]:
+def _find_stale(paths: list[str], root: Path, entries: dict[str, CacheEntry]) -> dict[str, int]:
     """Paths that are new, or whose file has changed -> their mark."""
     marks = zip(paths, _marks(root, paths), strict=True)
-    return {path: mark for path, mark in marks if path not in known or known[path].mark != mark}
+    return {path: mark for path, mark in marks if path not in entries or entries[path].mark != mark}
 
 
 def _index_path(folder: Path, root: Path) -> Path:
@@ -281,29 +285,29 @@ def _index_path(folder: Path, root: Path) -> Path:
     return folder / f"index-{name}.arrow"
 
 
-def _read_index(folder: Path, root: Path, row_bytes: int) -> dict[str, Entry]:
+def _read_index(folder: Path, root: Path, row_bytes: int) -> dict[str, CacheEntry]:
     """Path -> entry. A damaged index is an empty one: contents are still found by their hash."""
     try:
         table = map_table(_index_path(folder, root))
         columns = [table[name].to_pylist() for name in ("path", "mark", "row", "reason")]
     except (OSError, KeyError, pa.ArrowException):
         return {}
-    rows = count(folder, row_bytes)
+    rows = count_rows(folder, row_bytes)
     return {
-        path: Entry(mark, row, reason)
+        path: CacheEntry(mark, row, reason)
         for path, mark, row, reason in zip(*columns, strict=True)
         if row < rows
     }
 
 
-def _write_index(folder: Path, root: Path, known: dict[str, Entry]) -> None:
+def _write_index(folder: Path, root: Path, entries: dict[str, CacheEntry]) -> None:
     path = _index_path(folder, root)
     table = pa.table(
         {
-            "path": list(known),
-            "mark": pa.array([entry.mark for entry in known.values()], pa.int64()),
-            "row": pa.array([entry.row for entry in known.values()], pa.int64()),
-            "reason": [entry.reason for entry in known.values()],
+            "path": list(entries),
+            "mark": pa.array([entry.mark for entry in entries.values()], pa.int64()),
+            "row": pa.array([entry.row for entry in entries.values()], pa.int64()),
+            "reason": [entry.reason for entry in entries.values()],
         }
     ).replace_schema_metadata(
         {"root": os.fsencode(root)}

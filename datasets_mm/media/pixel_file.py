@@ -1,8 +1,7 @@
-"""Writing rows of pixels so that a row is whole or not there, whatever ends the process.
+"""Atomic appending of pixel rows: a row is complete or absent, however the process ends.
 
-`rows.u8` holds the pixels and `hashes.bin` a content hash a row; a row counts when it has both. So
-a hash is written only after its pixels are on the disk. Apart from images.py, which knows what a
-row shows.
+`rows.u8` holds the pixels and `hashes.bin` a content hash per row; a row counts when it has both.
+So a hash is written only after its pixels are on the disk.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDY: Final = "make room there, or set WORKBENCH_CACHE to a folder on a larger disk"
 
 
-class NoRoomError(SourceError):
+class DiskFullError(SourceError):
     """The pictures do not fit on the disk; one sentence with the remedy."""
 
 
 def free_bytes(folder: Path) -> float:
-    """What a cache may still take of the folder's disk."""
+    """Bytes that a cache may use of the folder's disk."""
     disk = shutil.disk_usage(folder)
     return disk.free - SPARE * disk.total
 
@@ -49,8 +48,8 @@ class RowWriter:
         self._keys: list[bytes] = []
         self._bytes = 0
         self._committed = time.monotonic()
-        self._pixels = _opened(folder / "rows.u8", rows * row_bytes)
-        self._hashes = _opened(folder / "hashes.bin", rows * HASH_BYTES)
+        self._pixels = _open_truncated(folder / "rows.u8", rows * row_bytes)
+        self._hashes = _open_truncated(folder / "hashes.bin", rows * HASH_BYTES)
 
     def __enter__(self) -> Self:
         return self
@@ -97,19 +96,19 @@ class RowWriter:
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            raise NoRoomError(
+            raise DiskFullError(
                 f"{self._folder}: the disk is full ({error.strerror}); {REMEDY}"
             ) from None
 
 
-def _opened(path: Path, size: int) -> BinaryIO:
-    """The file, unbuffered, at its end; what a killed writer left behind `size` is cut off."""
+def _open_truncated(path: Path, size: int) -> BinaryIO:
+    """The file, unbuffered, at its end; bytes of a killed writer beyond `size` are cut off."""
     file = path.open("ab", buffering=0)
     file.truncate(size)
     return file
 
 
-def count(folder: Path, row_bytes: int) -> int:
+def count_rows(folder: Path, row_bytes: int) -> int:
     """Whole rows: those that have both their pixels and their hash."""
     try:
         pixels = (folder / "rows.u8").stat().st_size // row_bytes
@@ -118,8 +117,8 @@ def count(folder: Path, row_bytes: int) -> int:
         return 0
 
 
-def hashes(folder: Path, row_bytes: int) -> dict[bytes, int]:
+def read_hashes(folder: Path, row_bytes: int) -> dict[bytes, int]:
     """Content hash -> row."""
-    rows = count(folder, row_bytes)
+    rows = count_rows(folder, row_bytes)
     data = (folder / "hashes.bin").read_bytes() if rows else b""
     return {data[row * HASH_BYTES : (row + 1) * HASH_BYTES]: row for row in range(rows)}

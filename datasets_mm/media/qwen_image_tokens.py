@@ -1,7 +1,6 @@
-"""How many tokens a picture becomes in Qwen2.5-VL: by its size alone, before anything is loaded.
+"""Number of tokens of an image in Qwen2.5-VL, from its size alone.
 
-Light, and apart from the pixels: what `data describe` counts and what an engine feeds its model
-must be rounded alike.
+`data describe` and the engine use the same rounding. Loads no heavy package.
 """
 
 from __future__ import annotations

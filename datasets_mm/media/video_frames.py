@@ -1,12 +1,11 @@
-"""From a video file to a few frames, evenly spaced: the only place where videos are decoded.
+"""Evenly spaced frames of a video file: the only module that decodes videos.
 
-Like decode.py for pictures this is what an attacker reaches: only regular files inside the media
-root, only containers of a short list (a playlist would open other files), a cap on pixels and on
-size. Frames are chosen by their number in the file: its packets are counted first, without decoding
-them, because headers lie about the number of frames. A frame that a seek returns is taken only if
-its timestamp is the one that was wanted: in MPEG-TS, FLV and AVI seeks land elsewhere. A cover
-picture is no video, pixels that are no squares are shown as they are meant, transparency is white.
-PyAV is in the extra `captions`.
+Only regular files inside the media root, only containers of a short list (a playlist would open
+other files), a cap on pixels and on size. Frames are chosen by their number in the file: its
+packets are counted first, without decoding them, because headers lie about the number of frames. A
+frame that a seek returns is used only if it has the requested timestamp: in MPEG-TS, FLV and AVI
+seeks land elsewhere. Cover images are ignored, non-square pixels are stretched, transparency
+becomes white. PyAV is in the extra `captions`.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from datasets_mm.media.decode import (
     MAX_VIDEO_BYTES,
     Resample,
     UnusableError,
-    fitted,
-    on_white,
+    center_crop,
+    composite_on_white,
 )
-from datasets_mm.media_types import HEAD_BYTES, other_content
+from datasets_mm.media_types import HEAD_BYTES, describe_other_content
 from datasets_mm.sources.fingerprint import SourceError
 
 MAX_BYTES: Final = MAX_VIDEO_BYTES
@@ -44,12 +43,12 @@ NO_TIMES: Final = frozenset({"avi"})
 ATTACHED_PICTURE: Final = 1 << 10
 """FFmpeg's AV_DISPOSITION_ATTACHED_PIC."""
 LEAST_LOSS: Final = 0.25
-"""Seconds at the end of a file whose loss is told, and more where they are less than 5 %."""
+"""Missing seconds at the end of a file from which on they are reported, if they are 5 % or more."""
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def need_av() -> Any:
+def require_av() -> Any:
     """PyAV, or SourceError with the remedy."""
     try:
         import av
@@ -61,12 +60,12 @@ def need_av() -> Any:
     return av
 
 
-def digest(file: Any, length: int) -> bytes:
+def digest_file(file: Any, length: int) -> bytes:
     """Digest of an open file, which is wound back."""
     file.seek(0)
-    found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=length)).digest()
+    digest_bytes = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=length)).digest()
     file.seek(0)
-    return found
+    return digest_bytes
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Clip:
     before its stated end, so that later frames are not among them. "": neither."""
 
 
-def read(file: Any, frames: int, size: int, resample: Resample) -> Pixels:
+def read_frames(file: Any, frames: int, size: int, resample: Resample) -> Pixels:
     """The pixels of `read_clip`.
 
     Raises:
@@ -97,29 +96,31 @@ def read_clip(file: Any, frames: int, size: int, resample: Resample) -> Clip:
     Raises:
         UnusableError: no video that can be decoded; the text is the reason.
     """
-    need_av()
+    require_av()
     try:
-        return _read(file, frames, size, resample)
+        return _read_clip(file, frames, size, resample)
     except UnusableError:
         raise
     except Exception as error:
         # Demuxers and decoders meet hostile bytes: FFmpegError, ValueError, MemoryError and more.
         file.seek(0)
-        other = other_content(file.read(HEAD_BYTES))
+        other = describe_other_content(file.read(HEAD_BYTES))
         raise UnusableError(other or f"unreadable video ({type(error).__name__})") from None
 
 
-def evenly(total: int, frames: int) -> list[int]:
+def evenly_spaced(total: int, frames: int) -> list[int]:
     """Numbers of `frames` frames among `total`, first and last among them."""
-    return [int(place) for place in np.linspace(0, total - 1, frames).round()]
+    return [int(position) for position in np.linspace(0, total - 1, frames).round()]
 
 
 @contextmanager
-def _opened(file: Any) -> Iterator[tuple[Any, Any]]:
+def _open_video(file: Any) -> Iterator[tuple[Any, Any]]:
     """(container, video stream) of the file from its start."""
     file.seek(0)
-    with need_av().open(file, "r", options={"format_whitelist": FORMATS}) as container:
-        stream = next((one for one in container.streams.video if not _is_cover(one)), None)
+    with require_av().open(file, "r", options={"format_whitelist": FORMATS}) as container:
+        stream = next(
+            (candidate for candidate in container.streams.video if not _is_cover(candidate)), None
+        )
         if stream is None:
             sound = bool(container.streams.audio)
             raise UnusableError("audio without a picture" if sound else "no video stream")
@@ -134,42 +135,47 @@ def _is_cover(stream: Any) -> bool:
     return bool(int(getattr(stream, "disposition", 0)) & ATTACHED_PICTURE)
 
 
-def _read(file: Any, frames: int, size: int, resample: Resample) -> Clip:
-    with _opened(file) as (container, stream):
-        times, is_ordered, end = _times(container, stream)
-        loss, aspect = _loss(container, stream, end), _pixel_aspect(stream)
+def _read_clip(file: Any, frames: int, size: int, resample: Resample) -> Clip:
+    with _open_video(file) as (container, stream):
+        times, is_ordered, end = _read_times(container, stream)
+        loss, aspect = _describe_loss(container, stream, end), _pixel_aspect(stream)
         if not times:
             raise UnusableError("zero frames")
         guessed = container.format.name in NO_TIMES and bool(stream.codec_context.has_b_frames)
         by_time = is_ordered and not guessed
-        match = Match({number: times[number] for number in evenly(len(times), frames)})
+        matches = FrameMatch(
+            {number: times[number] for number in evenly_spaced(len(times), frames)}
+        )
         if by_time:
-            _seek(container, stream, match, budget=max(len(times), 1000))
+            _seek(container, stream, matches, budget=max(len(times), 1000))
     total = len(times)
     if not by_time:
-        match, total = _by_number(file, frames, total)
-    elif not match.exact:
-        with _opened(file) as (container, stream):
-            _decode_all(container, stream, match, total, by_time=True)
-    if not match.frames:
+        matches, total = _match_by_number(file, frames, total)
+    elif not matches.is_exact:
+        with _open_video(file) as (container, stream):
+            _decode_all(container, stream, matches, total, by_time=True)
+    if not matches.frames:
         raise UnusableError("zero frames")
-    shown = {
-        number: _fitted(frame, aspect, size, resample) for number, frame in match.frames.items()
+    pixels = {
+        number: _to_pixels(frame, aspect, size, resample)
+        for number, frame in matches.frames.items()
     }
-    notes = filter(None, [match.account(total), loss])
-    return Clip(np.stack([shown[number] for number in evenly(total, frames)]), "; ".join(notes))
+    notes = filter(None, [matches.describe_substitutes(total), loss])
+    return Clip(
+        np.stack([pixels[number] for number in evenly_spaced(total, frames)]), "; ".join(notes)
+    )
 
 
-def _times(container: Any, stream: Any) -> tuple[list[int], bool, float]:
-    """(presentation times in their order, whether they tell all frames apart, last end in seconds).
+def _read_times(container: Any, stream: Any) -> tuple[list[int], bool, float]:
+    """(sorted presentation times, whether they identify all frames, end in seconds).
 
     Those of files that were joined jump back, and come twice. The end is that of sound too.
     """
     times: list[int] = []
     is_ordered, last, end = True, None, 0.0
-    covers = {one.index for one in container.streams.video if _is_cover(one)}
+    covers = {video.index for video in container.streams.video if _is_cover(video)}
     for packet in container.demux():
-        time = _time(packet)
+        time = _presentation_time(packet)
         if not packet.size or time is None or packet.stream.index in covers:
             continue
         end = max(end, float((time + (packet.duration or 0)) * packet.time_base))
@@ -182,14 +188,16 @@ def _times(container: Any, stream: Any) -> tuple[list[int], bool, float]:
     return sorted(times), is_ordered and len(set(times)) == len(times), end
 
 
-def _loss(container: Any, stream: Any, end: float) -> str:
+def _describe_loss(container: Any, stream: Any, end: float) -> str:
     """One clause if the file ends long before the end that its header states; "": it does not."""
     stated = (container.duration or 0) / 1e6
-    there = max(end, end - (container.start_time or 0) / 1e6)  # Matroska counts from zero
+    actual_end = max(end, end - (container.start_time or 0) / 1e6)  # Matroska counts from zero
     frame = 1 / float(stream.average_rate or 1)
-    if stated - there <= max(LEAST_LOSS, 0.05 * stated, 2 * frame):
+    if stated - actual_end <= max(LEAST_LOSS, 0.05 * stated, 2 * frame):
         return ""
-    return f"the file ends after {there:.1f} of {stated:.1f} seconds: copy or download it again"
+    return (
+        f"the file ends after {actual_end:.1f} of {stated:.1f} seconds: copy or download it again"
+    )
 
 
 def _pixel_aspect(stream: Any) -> float:
@@ -198,19 +206,19 @@ def _pixel_aspect(stream: Any) -> float:
     return aspect if 1 / 4 <= aspect <= 4 else 1.0
 
 
-def _by_number(file: Any, frames: int, total: int) -> tuple[Match, int]:
+def _match_by_number(file: Any, frames: int, total: int) -> tuple[FrameMatch, int]:
     """(frames by their number from the start, how many there are): packets may hold none."""
     while True:
-        match = Match(dict.fromkeys(evenly(total, frames), 0))
-        with _opened(file) as (container, stream):
+        match = FrameMatch(dict.fromkeys(evenly_spaced(total, frames), 0))
+        with _open_video(file) as (container, stream):
             count = _decode_all(container, stream, match, total, by_time=False)
-        if match.exact or not 0 < count < min(total, MAX_DECODED):
+        if match.is_exact or not 0 < count < min(total, MAX_DECODED):
             return match, total
         total = count
 
 
-class Match:
-    """The decoded frame nearest to each wanted one, by timestamp. `times`: number -> its time."""
+class FrameMatch:
+    """The decoded frame nearest to each requested timestamp. `times`: frame number -> time."""
 
     def __init__(self, times: dict[int, int]) -> None:
         self.times = times
@@ -218,23 +226,23 @@ class Match:
         self.distance: dict[int, int] = {}
 
     @property
-    def exact(self) -> bool:
-        """Every wanted frame was decoded."""
+    def is_exact(self) -> bool:
+        """Every requested frame was decoded."""
         return all(self.distance.get(number) == 0 for number in self.times)
 
-    def offer(self, frame: Any, time: int) -> None:
-        """Keep the frame wherever it is nearer than what is there; a corrupt one is never exact."""
+    def add_candidate(self, frame: Any, time: int) -> None:
+        """Keep the frame where it is nearer than the present one; a corrupt one is never exact."""
         for number, target in self.times.items():
             distance = abs(time - target) + bool(frame.is_corrupt)
             if number not in self.distance or distance < self.distance[number]:
                 self.distance[number], self.frames[number] = distance, frame
 
-    def put(self, number: int, frame: Any, distance: int) -> None:
-        """Set the frame of a wanted number."""
+    def set_frame(self, number: int, frame: Any, distance: int) -> None:
+        """Set the frame of a requested number."""
         self.distance[number], self.frames[number] = distance, frame
 
-    def account(self, total: int) -> str:
-        """One clause about the stand-ins; "": there is none."""
+    def describe_substitutes(self, total: int) -> str:
+        """One clause about substituted frames; "": there are none."""
         lost = [number for number in sorted(self.times) if self.distance.get(number) != 0]
         if not lost:
             return ""
@@ -244,22 +252,22 @@ class Match:
         )
 
 
-def _seek(container: Any, stream: Any, match: Match, budget: int) -> None:
-    """Offer what seeks return; one that lands behind its aim is tried again from further back."""
+def _seek(container: Any, stream: Any, match: FrameMatch, budget: int) -> None:
+    """Match frames by seeking; a seek that lands too late is retried from further back."""
     for target in sorted(match.times.values()):
         for seconds in BACK_SECONDS:
             aim = target - int(seconds / stream.time_base) if seconds else target
             try:
                 container.seek(aim, stream=stream, backward=True)
-            except need_av().FFmpegError:
+            except require_av().FFmpegError:
                 continue  # no index, or no frame at this place: the file is decoded from its start
             first = None
             for frame in _frames(container, stream):
                 budget -= 1
-                if (time := _time(frame)) is None:
+                if (time := _presentation_time(frame)) is None:
                     continue
                 first = time if first is None else first
-                match.offer(frame, time)
+                match.add_candidate(frame, time)
                 if time >= target or budget <= 0:
                     break
             if budget <= 0:
@@ -268,25 +276,27 @@ def _seek(container: Any, stream: Any, match: Match, budget: int) -> None:
                 break
 
 
-def _decode_all(container: Any, stream: Any, match: Match, total: int, *, by_time: bool) -> int:
-    """How many frames come from the start: by number if they are `total`, else by timestamp."""
+def _decode_all(
+    container: Any, stream: Any, match: FrameMatch, total: int, *, by_time: bool
+) -> int:
+    """Decode from the start; match by number if there are `total` frames, else by timestamp."""
     by_number: dict[int, Any] = {}
     count, last = 0, None
     for frame in _frames(container, stream):
-        time = _time(frame)
+        time = _presentation_time(frame)
         if count in match.times and not frame.is_corrupt:
             by_number[count] = frame
         if by_time and time is not None:
-            match.offer(frame, time)
+            match.add_candidate(frame, time)
         count, last = count + 1, frame
         if count >= MAX_DECODED:
             break
     if not by_time or count == total:
         for number in match.times:
             if number in by_number:
-                match.put(number, by_number[number], 0)
+                match.set_frame(number, by_number[number], 0)
             elif not by_time and last is not None:
-                match.put(number, last, 1)
+                match.set_frame(number, last, 1)
     return count
 
 
@@ -295,24 +305,24 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     for packet in container.demux(stream):
         try:
             decoded = packet.decode()
-        except need_av().FFmpegError:
+        except require_av().FFmpegError:
             continue
         yield from decoded
 
 
-def _fitted(frame: Any, aspect: float, size: int, resample: Resample) -> Pixels:
+def _to_pixels(frame: Any, aspect: float, size: int, resample: Resample) -> Pixels:
     """`aspect`: of a pixel, before the frame is turned."""
     if any(component.is_alpha for component in frame.format.components):
-        image = on_white(Image.fromarray(frame.to_ndarray(format="rgba")))
+        image = composite_on_white(Image.fromarray(frame.to_ndarray(format="rgba")))
     else:
         image = frame.to_image()
     if turn := int(getattr(frame, "rotation", 0) or 0):
         image = image.rotate(turn, expand=True)
         aspect = 1 / aspect if turn % 180 else aspect
-    return fitted(image, size, resample, aspect)
+    return center_crop(image, size, resample, aspect)
 
 
-def _time(part: Any) -> int | None:
-    """Presentation time of a packet or frame; AVI gives only that of decoding."""
+def _presentation_time(part: Any) -> int | None:
+    """Presentation time of a packet or frame; in AVI the decoding time."""
     time: int | None = part.dts if part.pts is None else part.pts
     return time

@@ -1,8 +1,8 @@
-"""What is in this subset, or in this file? `python -m datasets_mm.profile.describe TARGET`.
+"""Profile of a subset or a file: `python -m datasets_mm.profile.describe TARGET`.
 
-Speaks JSON lines on stdout: progress, then one `done` with the profile or one `failed`. A target is
+Prints JSON lines on stdout: progress, then one `done` with the profile or one `failed`. A target is
 a subset by name, a file of JSON lines, or a Parquet file in M2KR's layout. Profiles are cached by
-the content's fingerprint, so that a screen shows a known subset at once.
+the content's fingerprint.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets_mm.child_messages import percent_speaker, speak
+from datasets_mm.child_messages import emit_message, percent_progress
 from datasets_mm.profile import duplicate_passages, token_lengths
-from datasets_mm.profile.field_counts import Tally
-from datasets_mm.profile.parallel_scan import Found, Options, ScanError, scan
+from datasets_mm.profile.field_counts import FieldCounts
+from datasets_mm.profile.parallel_scan import ScanError, ScanOptions, ScanResult, scan
 from datasets_mm.profile.profile import PassageProfile, Profile, TokenProfile
-from datasets_mm.profile.target import Target, TargetError, resolve
+from datasets_mm.profile.target import Target, TargetError, resolve_target
 from datasets_mm.recipes.recipe import RecipeError
 from datasets_mm.sources.fingerprint import SourceError
 
 REVISION = 4
 """Raised when an equal file gives another profile: older cached ones are then not read."""
 
-Say = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a person wants to know, and where to look."""
+class DescribeOptions:
+    """Options of `describe`."""
 
     target: str
     cache_root: Path
@@ -51,122 +51,129 @@ class Asked:
     fresh: bool = False
 
 
-def describe(asked: Asked, say: Say) -> Profile:
-    """The profile of a target, from the cache where it is known.
+def describe(options: DescribeOptions, progress: Progress) -> Profile:
+    """The profile of a target, from the cache where it is present.
 
     Raises:
         TargetError, RecipeError, SourceError, ScanError, OSError: why not, in one sentence.
     """
-    target = resolve(asked.target, asked.cache_root, asked.data_root, asked.image_root, say)
-    path = _cached(asked, target)
-    if not asked.fresh and (known := _read(path)):
-        return known
-    made = _profile(asked, target, say)
+    target = resolve_target(
+        options.target, options.cache_root, options.data_root, options.image_root, progress
+    )
+    path = _cache_path(options, target)
+    if not options.fresh and (cached := _read_cached(path)):
+        return cached
+    profile = _compute_profile(options, target, progress)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_suffix(f".tmp-{os.getpid()}")
-    draft.write_text(made.model_dump_json(), encoding="utf-8")
+    draft.write_text(profile.model_dump_json(), encoding="utf-8")
     draft.replace(path)
-    return made
+    return profile
 
 
-def _cached(asked: Asked, target: Target) -> Path:
-    """Where the profile is kept: by content and by all that was asked."""
-    tokenizer = asked.tokenizer or token_lengths.measure().name
-    wanted = [REVISION, target.fingerprint, str(target.images), str(tokenizer), asked.context]
-    wanted += ["exact"] if asked.exact else [asked.sample, asked.seed]
-    mark = hashlib.blake2b(json.dumps(wanted).encode(), digest_size=12).hexdigest()
-    return asked.cache_root / "profiles" / f"{mark}.json"
+def _cache_path(options: DescribeOptions, target: Target) -> Path:
+    """Path of the cached profile: by content and options."""
+    tokenizer = options.tokenizer or token_lengths.load_counter().name
+    key = [REVISION, target.fingerprint, str(target.images), str(tokenizer), options.context]
+    key += ["exact"] if options.exact else [options.sample, options.seed]
+    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=12).hexdigest()
+    return options.cache_root / "profiles" / f"{digest}.json"
 
 
-def _read(path: Path) -> Profile | None:
+def _read_cached(path: Path) -> Profile | None:
     try:
         return Profile.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def _profile(asked: Asked, target: Target, say: Say) -> Profile:
-    began = time.monotonic()
-    measure = token_lengths.measure(asked.tokenizer)
+def _compute_profile(options: DescribeOptions, target: Target, progress: Progress) -> Profile:
+    start = time.monotonic()
+    counter = token_lengths.load_counter(options.tokenizer)
     total, done = target.source.total(), 0
-    options = Options(
-        measure=measure if asked.exact or total <= target.small else None,
-        sample=asked.sample,
-        seed=asked.seed,
+    scan_options = ScanOptions(
+        measure=counter if options.exact or total <= target.exact_limit else None,
+        sample=options.sample,
+        seed=options.seed,
         images=target.images,
         form=target.form,
-        opened=None if asked.exact else Options.opened,
+        opened=None if options.exact else ScanOptions.opened,
     )
 
     def tick(more: int) -> None:
         nonlocal done
         done += more
-        say(done, total, target.unit)
+        progress(done, total, target.unit)
 
-    workers = target.workers or asked.workers or min(8, os.cpu_count() or 1)
-    found = scan(target.source, options, workers, tick)
-    counted = _tokens(found, measure, asked)
-    pictures = found.pictures.profile(say) if found.pictures else None
-    made = _counts(found, target)
-    return made.model_copy(
+    workers = target.workers or options.workers or min(8, os.cpu_count() or 1)
+    result = scan(target.source, scan_options, workers, tick)
+    tokens = _token_profile(result, counter, options)
+    pictures = result.pictures.profile(progress) if result.pictures else None
+    profile = _count_profile(result, target)
+    return profile.model_copy(
         update={
-            "tokens": counted,
+            "tokens": tokens,
             "pictures": pictures,
-            "seconds": time.monotonic() - began,
-            "rss_peak_bytes": found.rss_peak_bytes,
+            "seconds": time.monotonic() - start,
+            "rss_peak_bytes": result.rss_peak_bytes,
         }
     )
 
 
-def _tokens(found: Found, measure: token_lengths.Measure, asked: Asked) -> TokenProfile:
-    if found.tokens is not None:
-        return found.tokens.profile(measure, asked.context, None)
+def _token_profile(
+    result: ScanResult, counter: token_lengths.TokenCounter, options: DescribeOptions
+) -> TokenProfile:
+    if result.tokens is not None:
+        return result.tokens.profile(counter, options.context, None)
     count = token_lengths.TokenCount()
-    drawn = found.sample
-    count.add(measure, [one.query for one in drawn], [[one.passage] for one in drawn])
-    whole = len(drawn) >= found.tally.records
-    return count.profile(measure, asked.context, None if whole and _single(found) else asked.seed)
+    sample = result.sample
+    count.add(counter, [record.query for record in sample], [[record.passage] for record in sample])
+    whole = len(sample) >= result.counts.records
+    return count.profile(
+        counter, options.context, None if whole and _has_single_positives(result) else options.seed
+    )
 
 
-def _single(found: Found) -> bool:
-    """A sample of all records is a full count where no record has several positives to draw of."""
-    return all(count < 2 for count in found.tally.candidates)
+def _has_single_positives(result: ScanResult) -> bool:
+    """Whether no record has several positives: then a sample of all records is a full count."""
+    return all(count < 2 for count in result.counts.candidates)
 
 
-def _counts(found: Found, target: Target) -> Profile:
-    tally = found.tally
-    unread = sum(n for reason, n in found.refused.items() if reason not in tally.reasons)
-    known = target.profile()
+def _count_profile(result: ScanResult, target: Target) -> Profile:
+    counts = result.counts
+    unread = sum(n for reason, n in result.refused.items() if reason not in counts.reasons)
+    base = target.profile()
     examples = {
-        reason: tuple(f"{target.where} {n}" for n in found.line_numbers(reason))
-        for reason in sorted(found.named)
+        reason: tuple(f"{target.row_label} {n}" for n in result.line_numbers(reason))
+        for reason in sorted(result.positions)
     }
-    return known.model_copy(
+    return base.model_copy(
         update={
-            "noted": {**known.noted, **dict(tally.oddities.most_common())},
-            "lines": tally.records + unread,
-            "records": tally.records,
-            "refused": dict(found.refused.most_common()),
+            "noted": {**base.noted, **dict(counts.oddities.most_common())},
+            "lines": counts.records + unread,
+            "records": counts.records,
+            "refused": dict(result.refused.most_common()),
             "examples": examples,
-            "fields": tally.profiles(),
-            "other_fields": dict(tally.others.most_common()),
-            "candidates": dict(sorted(tally.candidates.items())),
-            "questions": dict(tally.questions.most_common()),
-            "repeated_data_ids": len(tally.data_ids) - duplicate_passages.distinct(tally.data_ids),
-            "choices": tally.choices(),
-            "passages": _passages(tally) if target.form == "passages" else PassageProfile(),
+            "fields": counts.profiles(),
+            "other_fields": dict(counts.others.most_common()),
+            "candidates": dict(sorted(counts.candidates.items())),
+            "questions": dict(counts.questions.most_common()),
+            "repeated_data_ids": len(counts.data_ids)
+            - duplicate_passages.count_distinct(counts.data_ids),
+            "choices": counts.choices(),
+            "passages": _passage_profile(counts) if target.form == "passages" else PassageProfile(),
         }
     )
 
 
-def _passages(tally: Tally) -> PassageProfile:
-    pairs = duplicate_passages.distinct_pairs(tally.passage_ids, tally.passage_texts)
-    references = sum(count * records for count, records in tally.candidates.items())
-    return duplicate_passages.profile(*pairs, references, tally.records_with_repeats)
+def _passage_profile(counts: FieldCounts) -> PassageProfile:
+    pairs = duplicate_passages.distinct_pairs(counts.passage_ids, counts.passage_texts)
+    references = sum(count * records for count, records in counts.candidates.items())
+    return duplicate_passages.passage_profile(*pairs, references, counts.records_with_repeats)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Describe one target, speaking JSON lines on stdout."""
+    """Describe one target and print JSON lines on stdout."""
     parser = argparse.ArgumentParser(
         prog="python -m datasets_mm.profile.describe", description=__doc__
     )
@@ -177,23 +184,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer.json")
     parser.add_argument("--context", type=int, default=token_lengths.CONTEXT)
     parser.add_argument("--exact", action="store_true")
-    parser.add_argument("--sample", type=int, default=Asked.sample)
+    parser.add_argument("--sample", type=int, default=DescribeOptions.sample)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="scan even what is known")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the scan ends its processes
     try:
-        found = describe(Asked(**vars(given)), percent_speaker())
+        profile = describe(DescribeOptions(**vars(options)), percent_progress())
     except KeyboardInterrupt:
         return 130
     except (TargetError, RecipeError, SourceError, ScanError) as error:
-        speak(kind="failed", error=str(error))
+        emit_message(kind="failed", error=str(error))
         return 1
     except OSError as error:
-        speak(kind="failed", error=f"{error.filename or given.target}: {error.strerror or error}")
+        emit_message(
+            kind="failed", error=f"{error.filename or options.target}: {error.strerror or error}"
+        )
         return 1
-    speak(kind="done", profile=found.model_dump(mode="json"))
+    emit_message(kind="done", profile=profile.model_dump(mode="json"))
     return 0
 
 

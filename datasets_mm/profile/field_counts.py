@@ -1,8 +1,8 @@
-"""Counts what records hold, one record at a time, and adds up the counts of several processes.
+"""Counts of field values over records; the counts of several processes can be merged.
 
-Written for speed: 676,441 records of 3 KB must pass in seconds, so the common case of each field
-(a text; a list of texts) takes a short path, and whatever is odd a slow one with the same result.
-The rules of what counts as absent are those by which adapters read (`adapters/fields.py`).
+Written for speed: 676,441 records of 3 KB must pass in seconds, so the common case of each field (a
+text; a list of texts) takes a short path, and everything else a slow one with the same result. The
+rules of what counts as absent are those of the adapters (`adapters/m2kr_fields.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from datasets_mm.recipes.recipe import FIELDS, LIST_FIELDS, Form
 from datasets_mm.recipes.record_classes import question_kind, wh_word
 
 LONGEST_ABSENT: Final = 8
-"""Longer texts are not looked up among the words for nothing; leaves room for blanks."""
+"""Characters. Longer texts are not compared with the words for absent values."""
 
 FIELDS_OF: Final[dict[Form, tuple[str, ...]]] = {
     "passages": FIELDS,
@@ -30,7 +30,7 @@ FIELDS_OF: Final[dict[Form, tuple[str, ...]]] = {
     "choices": ("answer", "data_id", "dataset_id", "image_path", "options", "question"),
 }
 """Form of the records -> the fields that have a meaning in them; others are always empty."""
-VERBATIM: Final = frozenset({"answer", "options"})
+VERBATIM_FIELDS: Final = frozenset({"answer", "options"})
 """In these "none" and "NA" are words; only a blank is none at all."""
 _TEXT_ONLY: Final = {str}
 _NINE_OF: Final = itemgetter(*FIELDS)
@@ -42,7 +42,7 @@ _NOT_THERE: Final = object()
 
 
 @dataclass(slots=True)
-class Column:
+class ColumnCounts:
     """Running counts of one field."""
 
     types: Counter[str] = field(default_factory=Counter)
@@ -53,14 +53,14 @@ class Column:
     elements: int = 0
     elements_absent: int = 0
 
-    def add(self, other: Column) -> None:
+    def add(self, other: ColumnCounts) -> None:
         """Take over the counts of another process."""
         self.types.update(other.types)
         for name in ("no_key", "null", "stated_na", "empty", "elements", "elements_absent"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def count_absent(self, value: Any) -> None:
-        """File an absent value under its way of being absent."""
+        """Count an absent value by how it is written."""
         if isinstance(value, str):
             if value.strip():
                 self.stated_na += 1
@@ -86,7 +86,7 @@ class Column:
 
 
 @dataclass
-class Tally:
+class FieldCounts:
     """Running counts of all records that one process saw."""
 
     form: Form = "passages"
@@ -95,7 +95,7 @@ class Tally:
     """Records that took the short path: their types are not in `columns`."""
     usual_passages: int = 0
     usual_answers: int = 0
-    columns: dict[str, Column] = field(default_factory=dict)
+    columns: dict[str, ColumnCounts] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
     candidates: Counter[int] = field(default_factory=Counter)
     questions: Counter[str] = field(default_factory=Counter)
@@ -107,14 +107,14 @@ class Tally:
     reasons: set[str] = field(default_factory=set)
     """Why a build would leave records out: those are counted in `records` all the same."""
     gaps: list[str] = field(default_factory=list)
-    """What the record that was added last lacks; whoever knows its place takes it out."""
+    """Gaps of the record that was added last; the caller stores their positions and clears it."""
     data_ids: array[int] = field(default_factory=lambda: array("q"))
     """Hashes: of each record's id, and of every (passage id, text) referred to, in step."""
     passage_ids: array[int] = field(default_factory=lambda: array("q"))
     passage_texts: array[int] = field(default_factory=lambda: array("q"))
 
     def __post_init__(self) -> None:
-        self.columns = {name: Column() for name in FIELDS_OF[self.form]}
+        self.columns = {name: ColumnCounts() for name in FIELDS_OF[self.form]}
 
     def add(self, record: dict[str, Any]) -> tuple[str, list[str], str]:
         """Count one record.
@@ -141,15 +141,15 @@ class Tally:
         image: str,
         instruction: str,
         ids: list[str],
-        shown: list[str],
+        images: list[str],
         texts: list[str],
         question: str,
     ) -> tuple[str, list[str], str] | None:
         """The short path: all there, texts and lists of texts of one length; None: it is not so."""
         count = len(ids)
         if not (
-            count == len(shown) == len(texts) > 0
-            and set(map(type, chain(ids, shown, texts, answer))) == _TEXT_ONLY
+            count == len(images) == len(texts) > 0
+            and set(map(type, chain(ids, images, texts, answer))) == _TEXT_ONLY
             and not _any_absent(ids)
             and not _any_absent(texts)
             and answer
@@ -159,9 +159,9 @@ class Tally:
         for value in (data_id, dataset_id, image, instruction, question):
             if len(value) <= LONGEST_ABSENT and value.strip().lower() in ABSENT:
                 return None
-        if min(map(len, shown)) <= LONGEST_ABSENT:
+        if min(map(len, images)) <= LONGEST_ABSENT:
             column = self.columns["passage_image_path"]
-            absent = [t for t in shown if len(t) <= LONGEST_ABSENT and t.strip().lower() in ABSENT]
+            absent = [t for t in images if len(t) <= LONGEST_ABSENT and t.strip().lower() in ABSENT]
             if absent:
                 column.elements_absent += len(absent)
                 self.gaps.append("passage_image_path not filled")
@@ -181,9 +181,9 @@ class Tally:
 
     def _add_unusual(self, record: dict[str, Any]) -> tuple[str, list[str], str]:
         if self.form == "passages":
-            record = dict(m2kr_fields.by_name(record))
+            record = dict(m2kr_fields.normalize_keys(record))
         get = record.get
-        words: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, column in self.columns.items():
             value = get(name, _NOT_THERE)
             if type(value) is str:
@@ -192,25 +192,25 @@ class Tally:
                     self.gaps.append(f"{name} not filled")
                     value = ""
                 column.types["text"] += 1
-                words[name] = value
+                values[name] = value
             elif type(value) is list:
-                words[name] = self._list(name, value)
+                values[name] = self._count_list(name, value)
             else:
-                words[name] = self._odd(name, value)
-        known = self.columns.keys() | FIELDS
-        if not record.keys() <= known:
-            self.others.update(record.keys() - known)
+                values[name] = self._count_other(name, value)
+        known_fields = self.columns.keys() | FIELDS
+        if not record.keys() <= known_fields:
+            self.others.update(record.keys() - known_fields)
         if self.form != "passages":
-            return self._plain(words)
-        query, texts, reason = self._meaning(words)
-        reason = (self._odd_reason(record) if _is_odd(record) else "") or reason
+            return self._add_plain(values)
+        query, texts, reason = self._add_meaning(values)
+        reason = (self._build_problem(record) if _is_odd(record) else "") or reason
         self.reasons |= {reason} - {""}
         return query, texts, reason
 
-    def _odd_reason(self, record: dict[str, Any]) -> str:
+    def _build_problem(self, record: dict[str, Any]) -> str:
         """Why a build would leave the record out, judged by its own code; "": it would not."""
         try:
-            _, oddities = m2kr_fields.record(record)
+            _, oddities = m2kr_fields.parse_record(record)
         except LineError as reason:
             return str(reason)
         for oddity in dict.fromkeys(oddities):
@@ -218,30 +218,32 @@ class Tally:
             self.gaps.append(oddity)
         return ""
 
-    def _plain(self, words: dict[str, Any]) -> tuple[str, list[str], str]:
+    def _add_plain(self, values: dict[str, Any]) -> tuple[str, list[str], str]:
         """`_meaning` of a record without passages: its texts are its captions or options."""
-        if data_id := _joined(words["data_id"]):
+        if data_id := _join_texts(values["data_id"]):
             self.data_ids.append(hash(data_id))
-        texts = [text for text in words["answer"] if text]
-        question = _joined(words.get("question", ""))
+        texts = [text for text in values["answer"] if text]
+        question = _join_texts(values.get("question", ""))
         if self.form == "choices":
             self.questions[wh_word(question)] += 1
             self.letters[texts[0] if texts else ""] += 1
-            self.kinds[question_kind(_joined(words["dataset_id"]), question)] += 1
-            texts = [text for text in words["options"] if text]
+            self.kinds[question_kind(_join_texts(values["dataset_id"]), question)] += 1
+            texts = [text for text in values["options"] if text]
         self.candidates[len(texts)] += 1
         return question, texts, ""
 
-    def _list(self, name: str, values: list[Any]) -> list[str]:
+    def _count_list(self, name: str, values: list[Any]) -> list[str]:
         """Count a list; its elements as texts, "" where absent."""
-        column, is_answer = self.columns[name], name in VERBATIM
+        column, is_answer = self.columns[name], name in VERBATIM_FIELDS
         column.elements += len(values)
         kinds = set(map(type, values))
         if kinds == _TEXT_ONLY:
             texts = values
             column.types[_LIST_OF_TEXT] += 1
         else:
-            texts = list(map(m2kr_fields.answer if is_answer else m2kr_fields.text, values))
+            texts = list(
+                map(m2kr_fields.answer_text if is_answer else m2kr_fields.scalar_text, values)
+            )
             column.types[_list_type(kinds)] += 1
         if texts and min(map(len, texts)) <= LONGEST_ABSENT:
             # An answer may well be "none" or "NA": only a blank one is none at all.
@@ -260,7 +262,7 @@ class Tally:
             self.gaps.append(f"{name} not filled")
         return texts
 
-    def _odd(self, name: str, value: Any) -> str:
+    def _count_other(self, name: str, value: Any) -> str:
         column = self.columns[name]
         if value is _NOT_THERE:
             column.no_key += 1
@@ -271,19 +273,19 @@ class Tally:
             column.null += 1
             self.gaps.append(f"{name} missing")
             return ""
-        return m2kr_fields.text(value)
+        return m2kr_fields.scalar_text(value)
 
-    def _meaning(self, words: dict[str, Any]) -> tuple[str, list[str], str]:
-        """What `add` returns; counts what takes more than one field."""
-        question, instruction = _joined(words["question"]), _joined(words["instruction"])
+    def _add_meaning(self, values: dict[str, Any]) -> tuple[str, list[str], str]:
+        """Result of `add`; counts that need more than one field."""
+        question, instruction = _join_texts(values["question"]), _join_texts(values["instruction"])
         self.questions[wh_word(question)] += 1
-        if data_id := _joined(words["data_id"]):
+        if data_id := _join_texts(values["data_id"]):
             self.data_ids.append(hash(data_id))
-        ids, texts, shown = (_as_list(words[name]) for name in m2kr_fields.PASSAGE_FIELDS)
+        ids, texts, images = (_as_list(values[name]) for name in m2kr_fields.PASSAGE_FIELDS)
         reason = ""
         if not ids:
             reason = NO_POSITIVE
-        elif len(texts or ids) != len(ids) or len(shown or ids) != len(ids):
+        elif len(texts or ids) != len(ids) or len(images or ids) != len(ids):
             reason = UNEQUAL
         else:
             texts = texts or [""] * len(ids)
@@ -309,14 +311,14 @@ class Tally:
         return tuple(column.profile(name, self.records) for name, column in self.columns.items())
 
     def choices(self) -> ChoiceProfile | None:
-        """What is right and what is asked, where there are options."""
+        """Counts of right letters and question types; None where there are no options."""
         if self.form != "choices":
             return None
         return ChoiceProfile(
             answers=dict(sorted(self.letters.items())), kinds=dict(self.kinds.most_common())
         )
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: FieldCounts) -> None:
         """Take over the counts of another process."""
         self.records += other.records
         self.usual += other.usual
@@ -350,7 +352,7 @@ def _is_odd(record: dict[str, Any]) -> bool:
 
 
 def _any_absent(texts: list[str]) -> bool:
-    """One of the texts is none at all; asked of the shortest first, which is nearly always long."""
+    """Whether one of the texts is absent; the shortest is checked first."""
     if min(map(len, texts)) > LONGEST_ABSENT:
         return False
     return any(len(t) <= LONGEST_ABSENT and t.strip().lower() in ABSENT for t in texts)
@@ -363,7 +365,7 @@ def _as_list(value: list[str] | str) -> list[str]:
     return [str(value)] if value else []
 
 
-def _joined(value: list[str] | str) -> str:
+def _join_texts(value: list[str] | str) -> str:
     return value if type(value) is str else " ".join(value)
 
 

@@ -1,8 +1,8 @@
-"""One pass over all records with several processes: parts are handed out, counts are added up.
+"""One pass over all records with several processes: parts are handed out, counts are merged.
 
-Processes are forked: they share the seed of Python's `hash`, by which passages are told apart
-(64 bits: among 5 million passages two different ones fall together with a chance below 1e-6), and
-start in milliseconds.
+Processes are forked: they share the seed of Python's `hash`, by which passages are compared (64
+bits: among 5 million passages two different ones collide with a probability below 1e-6), and start
+in milliseconds.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
 
-from datasets_mm.profile.field_counts import Tally
-from datasets_mm.profile.image_checks import OPENED, PictureCount
-from datasets_mm.profile.record_readers import Source
-from datasets_mm.profile.reservoir_sample import Drawn, Sample
-from datasets_mm.profile.token_lengths import Measure, TokenCount
+from datasets_mm.profile.field_counts import FieldCounts
+from datasets_mm.profile.image_checks import MAX_OPENED, PictureCount
+from datasets_mm.profile.record_readers import RecordSource
+from datasets_mm.profile.reservoir_sample import ReservoirSample, SampledRecord
+from datasets_mm.profile.token_lengths import TokenCount, TokenCounter
 from datasets_mm.recipes.recipe import Form
 
-NAMED: Final = 5
+MAX_POSITIONS: Final = 5
 """Places that are named for each reason."""
 
-Tick = Callable[[int], None]
+OnRead = Callable[[int], None]
 
 
 class ScanError(Exception):
@@ -37,56 +37,58 @@ class ScanError(Exception):
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is counted beside the records themselves."""
+class ScanOptions:
+    """Options of a scan."""
 
-    measure: Measure | None = None
+    measure: TokenCounter | None = None
     """Set: every text is counted in tokens during the scan; else only the sample, afterwards."""
     sample: int = 4_000
     seed: int = 0
     images: Path | None = None
-    opened: int | None = OPENED
+    opened: int | None = MAX_OPENED
     form: Form = "passages"
 
 
 @dataclass
-class Found:
-    """What one process found, and after merging all of them."""
+class ScanResult:
+    """Result of one process, and of all after merging."""
 
-    tally: Tally
-    sample: list[Drawn]
+    counts: FieldCounts
+    sample: list[SampledRecord]
     tokens: TokenCount | None
     pictures: PictureCount | None
     refused: Counter[str] = field(default_factory=Counter)
-    named: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    positions: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """Reason -> (part, line in part) of the first few."""
     lines: dict[int, int] = field(default_factory=dict)
     """Part -> lines that began in it."""
     blank: int = 0
     rss_peak_bytes: int = 0
 
-    def refuse(self, part: int, number: int, reason: str) -> None:
-        """A line that is no record, or a record that a build would leave out."""
+    def reject(self, part: int, number: int, reason: str) -> None:
+        """Count a rejected line or record, and store its position."""
         self.refused[reason] += 1
-        self.name(part, number, reason)
+        self.add_position(part, number, reason)
 
-    def name(self, part: int, number: int, reason: str) -> None:
-        """Note a place, if it is one of the first."""
-        named = self.named.setdefault(reason, [])
-        if len(named) < NAMED:
+    def add_position(self, part: int, number: int, reason: str) -> None:
+        """Store the position of a reason, if it is among the first."""
+        named = self.positions.setdefault(reason, [])
+        if len(named) < MAX_POSITIONS:
             named.append((part, number))
 
-    def merge(self, other: Found, sample: int) -> None:
-        """Take over what another process found."""
-        self.tally.merge(other.tally)
+    def merge(self, other: ScanResult, sample: int) -> None:
+        """Add the results of another process."""
+        self.counts.merge(other.counts)
         self.sample = sorted([*self.sample, *other.sample])[:sample]
         if self.tokens and other.tokens:
             self.tokens.merge(other.tokens)
         if self.pictures and other.pictures:
             self.pictures.merge(other.pictures)
         self.refused.update(other.refused)
-        for reason, named in other.named.items():
-            self.named[reason] = sorted([*self.named.get(reason, []), *named])[:NAMED]
+        for reason, positions in other.positions.items():
+            self.positions[reason] = sorted([*self.positions.get(reason, []), *positions])[
+                :MAX_POSITIONS
+            ]
         self.lines |= other.lines
         self.rss_peak_bytes += other.rss_peak_bytes
 
@@ -96,11 +98,11 @@ class Found:
         for part in sorted(self.lines):
             before[part] = total
             total += self.lines[part]
-        return [before[part] + number for part, number in self.named.get(reason, [])]
+        return [before[part] + number for part, number in self.positions.get(reason, [])]
 
 
-def scan(source: Source, options: Options, workers: int, tick: Tick) -> Found:
-    """All records of a source. `tick` hears how much more (bytes or rows) has been read.
+def scan(source: RecordSource, options: ScanOptions, workers: int, tick: OnRead) -> ScanResult:
+    """Scan all records of a source. `tick` is called with the bytes or rows read since.
 
     Raises:
         ScanError: a process died.
@@ -110,50 +112,50 @@ def scan(source: Source, options: Options, workers: int, tick: Tick) -> Found:
     workers = max(1, min(workers, parts))
     if workers == 1:
         return _Worker(source, options).run(iter(range(parts)), tick)
-    return _together(source, options, workers, tick)
+    return _scan_parallel(source, options, workers, tick)
 
 
 class _Worker:
     """Reads parts until there are no more."""
 
-    def __init__(self, source: Source, options: Options) -> None:
+    def __init__(self, source: RecordSource, options: ScanOptions) -> None:
         self.source, self.options = source, options
-        self.sample = Sample(options.sample, options.seed)
-        self.found = Found(
-            Tally(options.form),
+        self.sample = ReservoirSample(options.sample, options.seed)
+        self.result = ScanResult(
+            FieldCounts(options.form),
             [],
             TokenCount() if options.measure else None,
             PictureCount(
-                options.images, options.seed, options.opened, measured=options.form == "choices"
+                options.images, options.seed, options.opened, with_sizes=options.form == "choices"
             )
             if options.images
             else None,
         )
 
-    def run(self, parts: Any, tick: Tick) -> Found:
+    def run(self, parts: Any, tick: OnRead) -> ScanResult:
         """Read these parts."""
         for part in parts:
             self._read(part)
             lines, size = self.source.size(part)
-            self.found.lines[part] = lines
+            self.result.lines[part] = lines
             tick(size)
-        self.found.sample = self.sample.finish()
-        self.found.rss_peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-        return self.found
+        self.result.sample = self.sample.finish()
+        self.result.rss_peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        return self.result
 
     def _read(self, part: int) -> None:
-        found, sample = self.found, self.sample
-        tally, pictures, measure = found.tally, found.pictures, self.options.measure
+        result, sample = self.result, self.sample
+        counts, pictures, measure = result.counts, result.pictures, self.options.measure
         queries: list[str] = []
         passages: list[list[str]] = []
         sample.begin(part)
-        refuse = _refusing(found, part)
+        refuse = _reject_callback(result, part)
         for number, record in self.source.read(part, refuse):
-            query, texts, reason = tally.add(record)
-            if tally.gaps:
-                for gap in tally.gaps:
-                    found.name(part, number, gap)
-                tally.gaps.clear()
+            query, texts, reason = counts.add(record)
+            if counts.gaps:
+                for gap in counts.gaps:
+                    result.add_position(part, number, gap)
+                counts.gaps.clear()
             if reason:
                 refuse(number, reason)
                 continue
@@ -163,13 +165,13 @@ class _Worker:
             else:
                 sample.offer(query, texts)
             if pictures:
-                pictures.look(_paths(record))
-        if measure and found.tokens:
-            found.tokens.add(measure, queries, passages)
+                pictures.check_paths(_paths(record))
+        if measure and result.tokens:
+            result.tokens.add(measure, queries, passages)
 
 
-def _refusing(found: Found, part: int) -> Callable[[int, str], None]:
-    return lambda number, reason: found.refuse(part, number, reason)
+def _reject_callback(result: ScanResult, part: int) -> Callable[[int, str], None]:
+    return lambda number, reason: result.reject(part, number, reason)
 
 
 def _paths(record: dict[str, Any]) -> list[str]:
@@ -177,61 +179,67 @@ def _paths(record: dict[str, Any]) -> list[str]:
     from datasets_mm.adapters.m2kr_fields import PICTURES, LineError, Oddities
 
     try:
-        return [p for name in sorted(PICTURES) for p in Oddities().elements(name, record.get(name))]
+        return [
+            p for name in sorted(PICTURES) for p in Oddities().read_elements(name, record.get(name))
+        ]
     except LineError:
         return []  # a build leaves the record out and says why
 
 
-def _together(source: Source, options: Options, workers: int, tick: Tick) -> Found:
+def _scan_parallel(
+    source: RecordSource, options: ScanOptions, workers: int, tick: OnRead
+) -> ScanResult:
     context = multiprocessing.get_context("fork")
-    following = context.Value("l", 0)
+    next_part = context.Value("l", 0)
     pipes: list[Connection] = []
     children = []
     for _ in range(workers):
-        ours, theirs = context.Pipe(duplex=False)
+        receiver, sender = context.Pipe(duplex=False)
         # As daemons they end with this process, but for a kill -9: then their next word fails.
         child = context.Process(
-            target=_child, args=(source, options, following, theirs), daemon=True
+            target=_run_child, args=(source, options, next_part, sender), daemon=True
         )
         child.start()
-        theirs.close()
-        pipes.append(ours)
+        sender.close()
+        pipes.append(receiver)
         children.append(child)
     try:
-        found = _listen(pipes, options, tick)
+        result = _collect_results(pipes, options, tick)
     finally:
         for child in children:
             child.terminate()
             child.join()
-    return found
+    return result
 
 
-def _listen(pipes: list[Connection], options: Options, tick: Tick) -> Found:
-    result: Found | None = None
+def _collect_results(pipes: list[Connection], options: ScanOptions, tick: OnRead) -> ScanResult:
+    result: ScanResult | None = None
     while pipes:
         for pipe in wait(pipes):
             assert isinstance(pipe, Connection)  # noqa: S101 - wait() gives back what it was given
             try:
-                said = pipe.recv()
+                message = pipe.recv()
             except EOFError:
                 raise ScanError(
                     "a process of the scan was killed, perhaps for memory; try --workers 1"
                 ) from None
-            if isinstance(said, Exception):
-                raise said
-            if isinstance(said, Found):
+            if isinstance(message, Exception):
+                raise message
+            if isinstance(message, ScanResult):
                 pipes.remove(pipe)
                 if result is None:
-                    result = said
+                    result = message
                 else:
-                    result.merge(said, options.sample)
+                    result.merge(message, options.sample)
             else:
-                tick(said)
+                tick(message)
     assert result is not None  # noqa: S101 - there is at least one process
     return result
 
 
-def _child(source: Source, options: Options, following: Any, pipe: Connection) -> None:
+def _run_child(
+    source: RecordSource, options: ScanOptions, next_part: Any, pipe: Connection
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core is enough
     gc.disable()  # nothing here makes cycles, and looking for them takes a tenth of the time
@@ -239,9 +247,9 @@ def _child(source: Source, options: Options, following: Any, pipe: Connection) -
 
     def parts() -> Any:
         while True:
-            with following.get_lock():
-                part = following.value
-                following.value += 1
+            with next_part.get_lock():
+                part = next_part.value
+                next_part.value += 1
             if part >= total:
                 return
             yield part
@@ -249,6 +257,6 @@ def _child(source: Source, options: Options, following: Any, pipe: Connection) -
     try:
         pipe.send(_Worker(source, options).run(parts(), pipe.send))
     except BrokenPipeError:
-        return  # the parent was killed: there is nobody to tell
+        return  # the parent was killed
     except (OSError, ScanError) as error:
         pipe.send(error)

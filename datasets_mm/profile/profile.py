@@ -1,8 +1,8 @@
-"""What is known of a subset after it was scanned: the figures behind `describe`, `diff`, `check`.
+"""The profile of a scanned subset or file: the figures behind `describe`, `diff` and `check`.
 
-A light door of this room: the child that scans writes a `Profile` as JSON, the workbench reads it
-and loads nothing heavier than pydantic. Counts are counts of a full scan; what was only sampled
-carries its n and an interval.
+The child process that scans writes a `Profile` as JSON; the workbench reads it and loads nothing
+heavier than pydantic. Counts are those of a full scan; sampled figures have their n and an
+interval.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from datasets_mm.recipes.recipe import Form
 from datasets_mm.recipes.record_classes import BUCKETS, candidates_bucket
 
 
-class Part(BaseModel):
+class ProfilePart(BaseModel):
     """Written and read by this project only; fields of later versions are ignored."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
 
-class FieldProfile(Part):
+class FieldProfile(ProfilePart):
     """How one field is filled. The five counts of records sum to all records."""
 
     name: str
@@ -39,11 +39,11 @@ class FieldProfile(Part):
 
     @property
     def missing(self) -> int:
-        """Records that do not say anything about the field: no key, null or NaN."""
+        """Records without a value for the field: no key, null or NaN."""
         return self.no_key + self.null
 
 
-class PassageProfile(Part):
+class PassageProfile(ProfilePart):
     """Candidate passages over all records."""
 
     references: int = 0
@@ -58,7 +58,7 @@ class PassageProfile(Part):
     """Records that name one passage more than once."""
 
 
-class Lengths(Part):
+class LengthProfile(ProfilePart):
     """Lengths of one kind of text in tokens. `low`, `high`: 95 % interval; None: exact."""
 
     n: int
@@ -76,7 +76,7 @@ class Lengths(Part):
     """Texts by length in steps of `TokenProfile.step` tokens; the last step is open."""
 
 
-class TokenProfile(Part):
+class TokenProfile(ProfilePart):
     """Texts as a model would see them: the query, and one positive as a training step draws it."""
 
     tokenizer: str
@@ -85,11 +85,11 @@ class TokenProfile(Part):
     step: int
     seed: int | None = None
     """Of the sample; None: every record was counted."""
-    query: Lengths | None = None
-    passage: Lengths | None = None
+    query: LengthProfile | None = None
+    passage: LengthProfile | None = None
 
 
-class Spread(Part):
+class NumberProfile(ProfilePart):
     """How a number is spread over pictures."""
 
     lowest: int
@@ -99,20 +99,20 @@ class Spread(Part):
     mean: float
 
 
-class SizeProfile(Part):
+class SizeProfile(ProfilePart):
     """Sizes of the pictures that were opened, upright, in pixels."""
 
-    width: Spread
-    height: Spread
-    tokens: dict[int, Spread] = {}
+    width: NumberProfile
+    height: NumberProfile
+    tokens: dict[int, NumberProfile] = {}
     """Longer side in pixels -> tokens of a picture in Qwen2.5-VL at that size."""
     step: int = 0
     histogram: tuple[int, ...] = ()
     """Pictures by tokens at 512 px, in steps of `step` from 1."""
 
 
-class ChoiceProfile(Part):
-    """Four-choice questions: what is right, and what is asked."""
+class ChoiceProfile(ProfilePart):
+    """Four-choice questions: right letters and question types."""
 
     answers: dict[str, int] = {}
     """Letter -> records; "" where the answer is not known."""
@@ -120,7 +120,7 @@ class ChoiceProfile(Part):
     """Type of the question -> records."""
 
 
-class PictureProfile(Part):
+class PictureProfile(ProfilePart):
     """Pictures by distinct path. Every path was looked up; `opened` of them were decoded."""
 
     root: str
@@ -141,7 +141,7 @@ class PictureProfile(Part):
     alike_example: str = ""
 
 
-class Profile(Part):
+class Profile(ProfilePart):
     """Everything that one scan found."""
 
     format: int = 1
@@ -196,12 +196,12 @@ class Profile(Part):
 
     def buckets(self) -> dict[str, int]:
         """Records by the report's buckets of candidate passages; `0` only where there are any."""
-        found = dict.fromkeys((name for name, _, _ in BUCKETS), 0)
+        counts = dict.fromkeys((name for name, _, _ in BUCKETS), 0)
         for count, records in self.candidates.items():
             name = candidates_bucket(count)
-            found[name] = found.get(name, 0) + records
-        return {name: found[name] for name in sorted(found, key=_order)}
+            counts[name] = counts.get(name, 0) + records
+        return {name: counts[name] for name in sorted(counts, key=_bucket_start)}
 
 
-def _order(bucket: str) -> int:
+def _bucket_start(bucket: str) -> int:
     return int(bucket.rstrip("+").partition("-")[0])

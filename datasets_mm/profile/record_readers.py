@@ -1,4 +1,4 @@
-"""Files cut into parts that processes read independently: JSON lines and Arrow files.
+"""Readers of JSON lines, Arrow and Parquet files in parts that processes read independently.
 
 A part of a JSON-lines file is a range of bytes; it owns the lines that begin in it. Ranges are read
 into memory rather than mapped: mapped pages count as resident, and a scan of 2 GB must stay small.
@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Final, Protocol
 
 from pydantic_core import from_json
 
-from datasets_mm.adapters.m2kr_fields import LineError, from_m2kr, items, text
-from datasets_mm.sources.file_patterns import match
+from datasets_mm.adapters.m2kr_fields import LineError, as_list, record_from_m2kr, scalar_text
+from datasets_mm.sources.file_patterns import match_pattern
 from datasets_mm.sources.fingerprint import SourceError
 
 PART_BYTES: Final = 4 << 20
@@ -24,11 +24,11 @@ BUFFER_BYTES: Final = 256 << 10
 MAX_LINE_BYTES: Final = 16 << 20
 """As in the adapter: the largest lists of positives seen are far below."""
 
-Refuse = Callable[[int, str], None]
+Reject = Callable[[int, str], None]
 """Takes the number of a line within its part, and why it is no record."""
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
     """A file that can be read in parts."""
 
     def parts(self) -> int:
@@ -39,7 +39,7 @@ class Source(Protocol):
         """Bytes or rows of all parts."""
         ...
 
-    def read(self, part: int, refuse: Refuse) -> Iterator[tuple[int, dict[str, Any]]]:
+    def read(self, part: int, refuse: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
         """(number of the line within the part from 1, record) of each record of the part."""
         ...
 
@@ -49,7 +49,7 @@ class Source(Protocol):
 
 
 @dataclass
-class JsonLines:
+class JsonLinesReader:
     """A file of JSON lines."""
 
     path: Path
@@ -68,8 +68,8 @@ class JsonLines:
         """Lines that began in the part that was read last, and its bytes."""
         return self._lines, min(self.part_bytes, self.total() - part * self.part_bytes)
 
-    def read(self, part: int, refuse: Refuse) -> Iterator[tuple[int, dict[str, Any]]]:
-        """See `Source`; blank lines are passed over but numbered."""
+    def read(self, part: int, refuse: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
+        """See `RecordSource`; blank lines are passed over but numbered."""
         self._lines = 0
         for number, raw in enumerate(self._raw(part), 1):
             self._lines = number
@@ -77,7 +77,7 @@ class JsonLines:
                 if raw is None:
                     raise LineError(f"line longer than {MAX_LINE_BYTES >> 20} MiB")
                 if not raw.isspace():
-                    yield number, parse(raw)
+                    yield number, parse_line(raw)
             except LineError as reason:
                 refuse(number, str(reason))
 
@@ -115,21 +115,21 @@ def _skip_line(file: BinaryIO, at: int, end: int) -> int:
     return end
 
 
-def parse(raw: bytes) -> dict[str, Any]:
-    """The object of one line; what the fast parser refuses is left to the standard library.
+def parse_line(raw: bytes) -> dict[str, Any]:
+    """Parse the object of one line; lines that the fast parser refuses go to the json module.
 
     The fast one knows no lone surrogates and no nesting over 200; both are legal.
     """
     try:
         value = from_json(raw, cache_strings="none")
     except ValueError:
-        value = _parse_slowly(raw)
+        value = _parse_strictly(raw)
     if type(value) is not dict:
         raise LineError("line is not an object")
     return value
 
 
-def _parse_slowly(raw: bytes) -> Any:
+def _parse_strictly(raw: bytes) -> Any:
     try:
         return json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -139,7 +139,7 @@ def _parse_slowly(raw: bytes) -> Any:
 
 
 @dataclass
-class ArrowRows:
+class ArrowReader:
     """The records of a built subset: an Arrow file of equal batches."""
 
     path: Path
@@ -165,8 +165,8 @@ class ArrowRows:
         del part
         return self._rows, self._rows
 
-    def read(self, part: int, refuse: Refuse) -> Iterator[tuple[int, dict[str, Any]]]:
-        """See `Source`."""
+    def read(self, part: int, refuse: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
+        """See `RecordSource`."""
         del refuse
         batch = self._file(mapped=False).get_batch(part)
         self._rows = batch.num_rows
@@ -177,7 +177,7 @@ class ArrowRows:
 
 
 @dataclass
-class ParquetRows:
+class ParquetReader:
     """M2KR's `*_data` files, a row group a part, read under our nine names.
 
     Texts of positives come from the `*_passages` folder beside, where there is one and the rows
@@ -217,8 +217,8 @@ class ParquetRows:
         del part
         return self._rows, self._rows
 
-    def read(self, part: int, refuse: Refuse) -> Iterator[tuple[int, dict[str, Any]]]:
-        """See `Source`."""
+    def read(self, part: int, refuse: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
+        """See `RecordSource`."""
         import pyarrow.parquet as pq
 
         del refuse
@@ -229,18 +229,21 @@ class ParquetRows:
             for batch in file.iter_batches(1024, row_groups=[group]):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, self._with_texts(from_m2kr(row, dataset.removesuffix("_data")))
+                    yield (
+                        number,
+                        self._with_texts(record_from_m2kr(row, dataset.removesuffix("_data"))),
+                    )
 
     def _with_texts(self, line: dict[str, Any]) -> dict[str, Any]:
         if self._texts is None:
-            self._texts = _passage_texts(self.paths[0])
+            self._texts = _read_passage_texts(self.paths[0])
         if line["passage_text"] is None and self._texts:
-            names = [text(one) for one in items(line["passage_id"])]
+            names = [scalar_text(passage_id) for passage_id in as_list(line["passage_id"])]
             line["passage_text"] = [self._texts.get(name) for name in names]
         return line
 
 
-def _passage_texts(data: Path) -> dict[str, str]:
+def _read_passage_texts(data: Path) -> dict[str, str]:
     """Id -> text of the passage files that belong to a data file."""
     import pyarrow.parquet as pq
 
@@ -249,10 +252,12 @@ def _passage_texts(data: Path) -> dict[str, str]:
         return {}
     beside = folder.with_name(folder.name.removesuffix("_data") + "_passages")
     texts: dict[str, str] = {}
-    for path in match("**/*.parquet", beside).files:
+    for path in match_pattern("**/*.parquet", beside).files:
         with pq.ParquetFile(path) as file:
-            wanted = ["passage_id", "passage_content"]
-            for batch in file.iter_batches(4096, columns=wanted):
+            columns = ["passage_id", "passage_content"]
+            for batch in file.iter_batches(4096, columns=columns):
                 for row in batch.to_pylist():
-                    texts.setdefault(text(row["passage_id"]), text(row["passage_content"]))
+                    texts.setdefault(
+                        scalar_text(row["passage_id"]), scalar_text(row["passage_content"])
+                    )
     return texts

@@ -8,7 +8,7 @@ from random import Random
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Drawn:
+class SampledRecord:
     """A record of the sample, and one of its positives as a training step draws it."""
 
     rank: float
@@ -16,16 +16,15 @@ class Drawn:
     passage: str
 
 
-class Sample:
-    """The records with the smallest of independent random ranks: uniform, without replacement.
+class ReservoirSample:
+    """Uniform sample without replacement: the records with the smallest independent random ranks.
 
-    Which records these are follows from the seed and the cut of the file into parts alone, not from
-    which process read which part.
+    It depends on the seed and the parts of the file alone, not on which process reads which part.
     """
 
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
-        self.drawn: list[Drawn] = []
+        self.drawn: list[SampledRecord] = []
         self._seed = seed
         self._random = Random(seed)
         # A heap gives its smallest: ranks are stored negated, so that the largest one leaves first.
@@ -37,12 +36,12 @@ class Sample:
         self._random = Random(f"{self._seed}:{part}")
 
     def offer(self, query: str, texts: list[str]) -> None:
-        """A record comes by."""
+        """Offer a record to the sample."""
         rank = self._random.random()
         if rank >= self._limit:
             return
-        drawn = texts[int(rank * 2**53) % len(texts)] if texts else ""
-        entry = (-rank, query, drawn)
+        passage = texts[int(rank * 2**53) % len(texts)] if texts else ""
+        entry = (-rank, query, passage)
         if len(self._heap) < self.size:
             heappush(self._heap, entry)
         else:
@@ -50,6 +49,6 @@ class Sample:
         if len(self._heap) == self.size:
             self._limit = -self._heap[0][0]
 
-    def finish(self) -> list[Drawn]:
-        """What was drawn, by rank."""
-        return sorted(Drawn(-rank, query, text) for rank, query, text in self._heap)
+    def finish(self) -> list[SampledRecord]:
+        """The sampled records, by rank."""
+        return sorted(SampledRecord(-rank, query, text) for rank, query, text in self._heap)

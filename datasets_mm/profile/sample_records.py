@@ -1,9 +1,9 @@
-"""Records to look at, with small copies of their pictures.
+"""Sampled records of a subset, with thumbnails of their images.
 
 `python -m datasets_mm.profile.sample_records NAME`
 
-A child of the screen: it opens the data and decodes strangers' pictures, so that the screen shows
-only what was decoded here. Speaks JSON lines: one `record` each, then `done`, or one `failed`.
+A child process of the screen, which thus never decodes untrusted images itself. Prints JSON lines:
+one `record` each, then `done`, or one `failed`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from datasets_mm.child_messages import speak
+from datasets_mm.child_messages import emit_message
 from datasets_mm.media.decode import UnusableError, decode, open_inside, read_inside
 from datasets_mm.media_types import is_video
-from datasets_mm.profile.target import Target, TargetError, resolve
+from datasets_mm.profile.target import Target, TargetError, resolve_target
 from datasets_mm.recipes.recipe import RecipeError
 from datasets_mm.sources.fingerprint import SourceError
-from datasets_mm.storage.arrow_store import silent
+from datasets_mm.storage.arrow_store import ignore_progress
 from datasets_mm.storage.corpus import map_table
 
 PIXELS: Final = 224
 """Side of the copies: more than the cells of a terminal can show, and what CLIP sees."""
 
 
-def samples(target: Target, count: int, seed: int, cache_root: Path) -> Iterator[dict[str, Any]]:
+def draw_samples(
+    target: Target, count: int, seed: int, cache_root: Path
+) -> Iterator[dict[str, Any]]:
     """`count` records drawn by the seed: fields, row number, copies of pictures by their path.
 
     Raises:
@@ -42,17 +44,17 @@ def samples(target: Target, count: int, seed: int, cache_root: Path) -> Iterator
     for row in rows:
         fields = table.slice(row, 1).to_pylist()[0]
         paths = dict.fromkeys([fields["image_path"], *fields["passage_image_path"]])
-        copies = {path: _copy(target.images, path, cache_root) for path in paths if path}
+        copies = {path: _make_thumbnail(target.images, path, cache_root) for path in paths if path}
         yield {"row": row + 1, "rows": table.num_rows, "fields": fields, "pictures": copies}
 
 
-def _copy(root: Path | None, path: str, cache_root: Path) -> dict[str, str]:
+def _make_thumbnail(root: Path | None, path: str, cache_root: Path) -> dict[str, str]:
     """{"file": …} of the small copy, or {"reason": …} why there is none."""
     if root is None:
         return {"reason": "the picture folder is not known"}
     try:
         if is_video(path):
-            name, pixels = _first_frame(root, path)
+            name, pixels = _read_first_frame(root, path)
         else:
             data = read_inside(root, path)
             name, pixels = hashlib.blake2b(data, digest_size=12).hexdigest(), None
@@ -70,17 +72,17 @@ def _copy(root: Path | None, path: str, cache_root: Path) -> dict[str, str]:
     return {"file": str(file)}
 
 
-def _first_frame(root: Path, path: str) -> tuple[str, Any]:
+def _read_first_frame(root: Path, path: str) -> tuple[str, Any]:
     """(name, uint8 [PIXELS, PIXELS, 3]) of a video."""
     from datasets_mm.media import video_frames
 
     with open_inside(root, path, video_frames.MAX_BYTES) as file:
-        name = video_frames.digest(file, 12).hex()
-        return name, video_frames.read(file, 1, PIXELS, "bilinear")[0]
+        name = video_frames.digest_file(file, 12).hex()
+        return name, video_frames.read_frames(file, 1, PIXELS, "bilinear")[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw records of one subset, speaking JSON lines."""
+    """Print sampled records of one subset as JSON lines."""
     parser = argparse.ArgumentParser(
         prog="python -m datasets_mm.profile.sample_records", description=__doc__
     )
@@ -88,15 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache-root", type=Path, required=True)
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        target = resolve(given.name, given.cache_root, None, "", silent)
-        for record in samples(target, given.count, given.seed, given.cache_root):
-            speak(kind="record", **record)
+        target = resolve_target(options.name, options.cache_root, None, "", ignore_progress)
+        for record in draw_samples(target, options.count, options.seed, options.cache_root):
+            emit_message(kind="record", **record)
     except (TargetError, RecipeError, SourceError, OSError) as error:
-        speak(kind="failed", error=str(error))
+        emit_message(kind="failed", error=str(error))
         return 1
-    speak(kind="done")
+    emit_message(kind="done")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Lengths of texts in tokens, and how much of them a model's context cuts off.
+"""Lengths of texts in tokens, and the share of them that a model's context truncates.
 
 The default is CLIP's byte-pair tokenizer (Radford et al. 2021), rebuilt from the vocabulary file
 that the package open_clip_torch ships; that package is located, not imported.
@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from datasets_mm.profile.profile import Lengths, TokenProfile
+from datasets_mm.profile.profile import LengthProfile, TokenProfile
 from datasets_mm.sources.fingerprint import package_folder
 
 CONTEXT: Final = 77
@@ -36,7 +36,7 @@ _WORDS: Final = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|[^\s\w]+|_+")
 
 
 @dataclass
-class Measure:
+class TokenCounter:
     """Texts -> tokens of each, begin and end marks counted, nothing cut."""
 
     name: str
@@ -44,47 +44,55 @@ class Measure:
     is_stand_in: bool = False
 
 
-def measure(folder: Path | None = None) -> Measure:
+def load_counter(folder: Path | None = None) -> TokenCounter:
     """The tokenizer of a model's folder; without one CLIP's, or words where that is not here."""
     if folder is not None:
         file = folder / "tokenizer.json"
-        return Measure(f"tokenizer.json of {folder.name}", _counter(lambda: _from_file(file)))
+        return TokenCounter(
+            f"tokenizer.json of {folder.name}", _lazy_counter(lambda: _load_file(file))
+        )
     package = package_folder("open_clip")
     if package is not None and (package / VOCABULARY).is_file():
         vocabulary = package / VOCABULARY
-        return Measure("CLIP BPE, 49,408 entries", _counter(lambda: clip_bpe(vocabulary)))
-    return Measure(
+        return TokenCounter(
+            "CLIP BPE, 49,408 entries", _lazy_counter(lambda: build_clip_tokenizer(vocabulary))
+        )
+    return TokenCounter(
         "words and marks, a lower bound of CLIP's BPE (pip install open_clip_torch has it)",
         lambda texts: [len(_WORDS.findall(text)) + 2 for text in texts],
         is_stand_in=True,
     )
 
 
-def _from_file(file: Path) -> Any:
+def _load_file(file: Path) -> Any:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(file))
 
 
-def _counter(load: Callable[[], Any]) -> Callable[[Sequence[str]], list[int]]:
-    """Counts with a tokenizer that is loaded (0.3 s) when the first texts come."""
+def _lazy_counter(load: Callable[[], Any]) -> Callable[[Sequence[str]], list[int]]:
+    """Counting function whose tokenizer is loaded (0.3 s) with the first texts."""
 
     @cache
-    def tokenizer() -> Any:
-        made = load()
-        made.no_truncation()
-        made.no_padding()
-        return made
+    def load_tokenizer() -> Any:
+        tokenizer = load()
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
     def count(texts: Sequence[str]) -> list[int]:
         # A lone surrogate is legal in JSON and no text to a tokenizer.
-        whole = [text.encode("utf-8", "replace").decode() for text in texts]
-        return [len(one) for one in tokenizer().encode_batch_fast(whole)] if whole else []
+        valid_texts = [text.encode("utf-8", "replace").decode() for text in texts]
+        return (
+            [len(encoding) for encoding in load_tokenizer().encode_batch_fast(valid_texts)]
+            if valid_texts
+            else []
+        )
 
     return count
 
 
-def clip_bpe(vocabulary: Path) -> Any:
+def build_clip_tokenizer(vocabulary: Path) -> Any:
     """CLIP's tokenizer as a `tokenizers.Tokenizer`: 49,408 entries, lower case, `</w>` at ends."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -93,23 +101,23 @@ def clip_bpe(vocabulary: Path) -> Any:
     letters = _byte_letters()
     entries = [*letters, *(letter + "</w>" for letter in letters)]
     entries += [*map("".join, merges), BEGIN, END]
-    known = {entry: number for number, entry in enumerate(entries)}
-    model = models.BPE(vocab=known, merges=merges, end_of_word_suffix="</w>", unk_token=END)
-    made = Tokenizer(model)
-    made.normalizer = normalizers.Sequence(
+    vocab = {entry: number for number, entry in enumerate(entries)}
+    model = models.BPE(vocab=vocab, merges=merges, end_of_word_suffix="</w>", unk_token=END)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A {END}",
-        special_tokens=[(BEGIN, known[BEGIN]), (END, known[END])],
+        special_tokens=[(BEGIN, vocab[BEGIN]), (END, vocab[END])],
     )
-    return made
+    return tokenizer
 
 
 def _byte_letters() -> list[str]:
@@ -136,7 +144,7 @@ class LengthCount:
         for length, weight in other.weights.items():
             self.add(length, weight)
 
-    def lengths(self, context: int, *, sampled: bool) -> Lengths | None:
+    def lengths(self, context: int, *, sampled: bool) -> LengthProfile | None:
         """The figures; with 95 % intervals if the texts were sampled. None: there was no text."""
         n = round(sum(self.weights.values()))
         if not n:
@@ -145,8 +153,8 @@ class LengthCount:
         spread = sum(w * (length - mean) ** 2 for length, w in self.weights.items())
         error = Z95 * math.sqrt(spread / max(n - 1, 1) / n)
         cut = sum(w for length, w in self.weights.items() if length > context) / n
-        low, high = wilson(cut, n)
-        return Lengths(
+        low, high = wilson_interval(cut, n)
+        return LengthProfile(
             n=n,
             mean=mean,
             mean_low=mean - error if sampled else None,
@@ -176,7 +184,7 @@ class LengthCount:
         return tuple(round(step) for step in steps)
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
     """95 % interval of a share found in n independent draws (Wilson 1927)."""
     if not n:
         return 0.0, 1.0
@@ -192,19 +200,23 @@ class TokenCount:
 
     query: LengthCount = field(default_factory=LengthCount)
     passage: LengthCount = field(default_factory=LengthCount)
-    _known: dict[int, int] = field(default_factory=dict)
+    _lengths: dict[int, int] = field(default_factory=dict)
     """Hash of a passage -> its tokens: passages come again and again."""
 
-    def add(self, measure: Measure, queries: Sequence[str], passages: Sequence[list[str]]) -> None:
+    def add(
+        self, counter: TokenCounter, queries: Sequence[str], passages: Sequence[list[str]]
+    ) -> None:
         """Count the records of one part: a query and the texts of all positives of each."""
-        for length in measure.count([query for query in queries if query]):
+        for length in counter.count([query for query in queries if query]):
             self.query.add(length)
-        new = {hash(t): t for texts in passages for t in texts if t and hash(t) not in self._known}
-        self._known.update(zip(new, measure.count(list(new.values())), strict=True))
+        new = {
+            hash(t): t for texts in passages for t in texts if t and hash(t) not in self._lengths
+        }
+        self._lengths.update(zip(new, counter.count(list(new.values())), strict=True))
         for texts in passages:
-            shown = [text for text in texts if text]
-            for text in shown:
-                self.passage.add(self._known[hash(text)], 1 / len(shown))
+            filled = [text for text in texts if text]
+            for text in filled:
+                self.passage.add(self._lengths[hash(text)], 1 / len(filled))
 
     def merge(self, other: TokenCount) -> None:
         """Take over the counts of another process."""
@@ -214,12 +226,12 @@ class TokenCount:
     def __getstate__(self) -> dict[str, Any]:
         return {"query": self.query, "passage": self.passage, "_known": {}}
 
-    def profile(self, measure: Measure, context: int, seed: int | None) -> TokenProfile:
+    def profile(self, counter: TokenCounter, context: int, seed: int | None) -> TokenProfile:
         """The figures; `seed` of the sample, or None for a full count."""
         sampled = seed is not None
         return TokenProfile(
-            tokenizer=measure.name,
-            is_stand_in=measure.is_stand_in,
+            tokenizer=counter.name,
+            is_stand_in=counter.is_stand_in,
             context=context,
             step=STEP,
             seed=seed,

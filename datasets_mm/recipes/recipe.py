@@ -1,7 +1,7 @@
-"""The recipe of a subset: strict TOML, read and checked here, with every problem said at once.
+"""The recipe of a subset: strict TOML, validated with all problems reported at once.
 
-Separate from the code that builds, because the workbench, the TUI and the command line read recipes
-before anything heavy is loaded: only the standard library and pydantic are used.
+The workbench, the TUI and the command line read recipes before anything heavy is loaded: only the
+standard library and pydantic are used.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ class RecipeError(TomlError):
     """One or more recipes cannot be used. `problems`: one sentence each, with place and remedy."""
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Files that people write: unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
-class Where(Strict):
+class WhereStep(StrictModel):
     """Keep the records whose field has one of these values, or matches a pattern."""
 
     do: Literal["where"]
@@ -94,7 +94,7 @@ class Where(Strict):
         return self
 
 
-class Present(Strict):
+class PresentStep(StrictModel):
     """Keep the records in which these fields are filled."""
 
     do: Literal["present"]
@@ -102,7 +102,7 @@ class Present(Strict):
     need: Literal["all", "any"] = Field("all", description="of a list's elements: all, or any")
 
 
-class Dedupe(Strict):
+class DedupeStep(StrictModel):
     """Keep one record of each group, drawn by the seed."""
 
     do: Literal["dedupe"]
@@ -110,7 +110,7 @@ class Dedupe(Strict):
     seed: int = 0
 
 
-class Sample(Strict):
+class SampleStep(StrictModel):
     """Keep n records, or a fraction. A smaller sample is always part of a larger one."""
 
     do: Literal["sample"]
@@ -125,7 +125,7 @@ class Sample(Strict):
         return self
 
 
-class Split(Strict):
+class SplitStep(StrictModel):
     """Divide the groups into named parts and keep some of them. A group never straddles parts."""
 
     do: Literal["split"]
@@ -143,7 +143,7 @@ class Split(Strict):
         return self
 
 
-class Limit(Strict):
+class LimitStep(StrictModel):
     """Keep at most n records of each group (of all records, without `by`), drawn by the seed."""
 
     do: Literal["limit"]
@@ -152,7 +152,7 @@ class Limit(Strict):
     seed: int = 0
 
 
-class Balance(Strict):
+class BalanceStep(StrictModel):
     """Equalise the shares of groups: each keeps as many as the others, as far as it has them."""
 
     do: Literal["balance"]
@@ -170,8 +170,8 @@ class Balance(Strict):
     @model_serializer(mode="wrap")
     def _as_before(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Recipes without shares keep their digests from before this key."""
-        found: dict[str, Any] = standard(self)
-        return found if self.shares else {k: v for k, v in found.items() if k != "shares"}
+        content: dict[str, Any] = standard(self)
+        return content if self.shares else {k: v for k, v in content.items() if k != "shares"}
 
     @model_validator(mode="after")
     def _shares_are_of_one_key(self) -> Self:
@@ -185,17 +185,18 @@ class Balance(Strict):
 
 
 Step = Annotated[
-    Where | Present | Dedupe | Sample | Split | Limit | Balance, Field(discriminator="do")
+    WhereStep | PresentStep | DedupeStep | SampleStep | SplitStep | LimitStep | BalanceStep,
+    Field(discriminator="do"),
 ]
 
 Patterns = Annotated[
-    tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
 """Paths under the data root, or patterns (`OVEN_data/train-*.parquet`): the first that is there."""
 
 
-class Source(Strict):
-    """Where the records come from."""
+class Source(StrictModel):
+    """Source of the records: adapter, files and their options."""
 
     adapter: Adapter
     dataset: str = Field(
@@ -245,8 +246,10 @@ class Source(Strict):
             raise ValueError(f"adapter {self.adapter} reads files; name them in `uri`")
         if self.adapter == "m2kr_parquet" and not self.passages:
             raise ValueError("adapter m2kr_parquet takes texts from `passages`; name them")
-        if self.adapter != "captions" and (given := [k for k in CAPTION_KEYS if getattr(self, k)]):
-            raise ValueError(f"{', '.join(given)}: only the adapter captions has such keys")
+        if self.adapter != "captions" and (
+            caption_keys := [k for k in CAPTION_KEYS if getattr(self, k)]
+        ):
+            raise ValueError(f"{', '.join(caption_keys)}: only the adapter captions has such keys")
         if self.adapter == "challenge" and self.dataset not in {"train", "test"}:
             raise ValueError("adapter challenge needs `dataset`: train, or test (rows to answer)")
         for path in (*self.uri, *self.passages, *filter(None, [self.submission]), self.images):
@@ -260,14 +263,14 @@ class Source(Strict):
         return FORMS.get(self.adapter, "passages")
 
 
-class Images(Strict):
-    """What happens to a record whose picture is missing or outside the image root."""
+class ImagePolicy(StrictModel):
+    """Policy for records whose image is missing or outside the image root."""
 
     missing: Literal["skip", "error"] = "skip"
 
 
-class Recipe(Strict):
-    """What is trained or tested on."""
+class Recipe(StrictModel):
+    """Recipe of a subset."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -280,7 +283,7 @@ class Recipe(Strict):
     )
     derive: str | None = Field(None, description="the subset whose records this one filters")
     steps: tuple[Step, ...] = ()
-    images: Images = Images()
+    images: ImagePolicy = ImagePolicy()
     corpus: Literal["source", "positives"] = Field(
         "source", description="searched: every passage of the source, or this subset's positives"
     )
@@ -302,14 +305,14 @@ class Recipe(Strict):
         return (self.source, *self.alternatives) if self.source else ()
 
     def digest(self) -> str:
-        """Hash of all that can change the rows: titles and notes are left out."""
+        """Digest of everything that can change the rows: titles and notes are excluded."""
         quiet = {"name", "title", "evaluate_on", "expected_rows", "notes"}
-        asked = self.model_dump(mode="json", exclude=quiet)
-        for source in filter(None, [asked["source"], *asked["alternatives"]]):
+        fields = self.model_dump(mode="json", exclude=quiet)
+        for source in filter(None, [fields["source"], *fields["alternatives"]]):
             for key in LATER_KEYS & source.keys():
                 if not source[key]:
                     del source[key]  # recipes of before this key keep their digests
-        content = json.dumps(asked, sort_keys=True)
+        content = json.dumps(fields, sort_keys=True)
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 

@@ -1,7 +1,6 @@
-"""What records are grouped by beside their own fields: the weekly report's classes of a record.
+"""Classes of records for grouping and for the weekly report: candidate buckets, WH-words, answers.
 
-Pure functions of one record, so that a balance, a split and a table mean the same by a bucket or a
-WH-word. Light: recipes and profiles read them without anything heavy.
+Pure functions of one record, shared by recipe steps, profiles and tables. Loads no heavy package.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ def candidates_bucket(count: int) -> str:
 
 
 def wh_word(question: str) -> str:
-    """The first WH-word of a question wherever it stands ("In what year"); `other`, `none`."""
+    """The first WH-word anywhere in a question ("In what year"); `other`, `none`."""
     if not question.strip():
         return "none"
-    found = _FIRST_WH.search(question)
-    return found.group(1).lower() if found else "other"
+    match = _FIRST_WH.search(question)
+    return match.group(1).lower() if match else "other"
 
 
 def main_answer(answers: Sequence[str]) -> str:
@@ -52,12 +51,12 @@ _YES_NO: Final = re.compile(
 
 
 def question_kind(part: str, question: str) -> str:
-    """Type of a question: what stands behind the dot of `dataset_id`, else by its words."""
+    """Type of a question: the part of `dataset_id` after its dot, else by its words."""
     return part.partition(".")[2] or question_type(question)
 
 
 def question_type(question: str) -> str:
-    """What is asked for, by the words of the question, English or Korean.
+    """Type of a question by its words, English or Korean.
 
     A WH-word, `how many`, `yes/no`, `other`, or `none` where there is no question.
     """
@@ -68,5 +67,5 @@ def question_type(question: str) -> str:
     word = wh_word(question)
     if word != "other":
         return word
-    korean = (kind for kind, words in _ASKED_IN_KOREAN if any(one in question for one in words))
+    korean = (kind for kind, words in _ASKED_IN_KOREAN if any(term in question for term in words))
     return next(korean, "other")

@@ -1,8 +1,8 @@
 """The steps of a recipe as pure functions over row numbers.
 
-A record's fate depends only on its own content, the seed and the records it is grouped with, never
-on the order in which they came: everything is decided by the rank blake2b(seed:key). So a source
-that is read in another order gives the same subset, and a sample of 5 is part of a sample of 10.
+Whether a record is kept depends only on its content, the seed and the records of its group, never
+on their order: every choice is made by the rank blake2b(seed:key). So a source that is read in
+another order gives the same subset, and a sample of 5 is part of a sample of 10.
 """
 
 from __future__ import annotations
@@ -14,14 +14,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasets_mm.recipes import record_classes
-from datasets_mm.recipes.recipe import Balance, Dedupe, Limit, Present, Sample, Split, Step, Where
+from datasets_mm.recipes.recipe import (
+    BalanceStep,
+    DedupeStep,
+    LimitStep,
+    PresentStep,
+    SampleStep,
+    SplitStep,
+    Step,
+    WhereStep,
+)
 
 Value = str | Sequence[str]
 SEPARATOR = "\x1f"
 
 
 @dataclass(frozen=True)
-class Rows:
+class RecordColumns:
     """The records as the steps see them: columns, fetched only when a step names them."""
 
     keys: Sequence[str]
@@ -32,7 +41,7 @@ class Rows:
 
 
 @dataclass
-class Outcome:
+class StepResult:
     """The kept row numbers, ascending, and how many each step dropped."""
 
     kept: list[int]
@@ -45,71 +54,71 @@ def rank(seed: int, key: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def apply(steps: Sequence[Step], rows: Rows) -> Outcome:
+def apply_steps(steps: Sequence[Step], rows: RecordColumns) -> StepResult:
     """Run the steps one after the other."""
     kept = list(range(len(rows.keys)))
     dropped: dict[str, int] = {}
     for number, step in enumerate(steps, start=1):
         before = len(kept)
-        kept = _run(step, rows, kept)
+        kept = _apply_step(step, rows, kept)
         if before - len(kept):
             dropped[f"step {number}: {step.do}"] = before - len(kept)
-    return Outcome(kept, dropped)
+    return StepResult(kept, dropped)
 
 
-def _run(step: Step, rows: Rows, kept: list[int]) -> list[int]:
+def _apply_step(step: Step, rows: RecordColumns, kept: list[int]) -> list[int]:
     match step:
-        case Where():
-            return _where(step, rows, kept)
-        case Present():
-            return _present(step, rows, kept)
-        case Dedupe():
-            return _capped(rows, kept, step.by, step.seed, 1)
-        case Limit():
-            return _capped(rows, kept, step.by, step.seed, step.n)
-        case Sample():
-            return _sample(step, rows, kept)
-        case Split():
-            return _split(step, rows, kept)
-        case Balance():
-            return _balance(step, rows, kept)
+        case WhereStep():
+            return _apply_where(step, rows, kept)
+        case PresentStep():
+            return _apply_present(step, rows, kept)
+        case DedupeStep():
+            return _limit_groups(rows, kept, step.by, step.seed, 1)
+        case LimitStep():
+            return _limit_groups(rows, kept, step.by, step.seed, step.n)
+        case SampleStep():
+            return _apply_sample(step, rows, kept)
+        case SplitStep():
+            return _apply_split(step, rows, kept)
+        case BalanceStep():
+            return _apply_balance(step, rows, kept)
 
 
-def _where(step: Where, rows: Rows, kept: list[int]) -> list[int]:
+def _apply_where(step: WhereStep, rows: RecordColumns, kept: list[int]) -> list[int]:
     values = rows.column(step.field)
-    wanted = frozenset(step.one_of or ())
+    allowed = frozenset(step.one_of or ())
     pattern = re.compile(step.matches) if step.matches is not None else None
 
     def passes(value: Value) -> bool:
         parts = (value,) if isinstance(value, str) else value
         if pattern is not None:
             return any(pattern.search(part) for part in parts)
-        return any(part in wanted for part in parts)
+        return any(part in allowed for part in parts)
 
     return [row for row in kept if passes(values[row]) is not step.negate]
 
 
-def _present(step: Present, rows: Rows, kept: list[int]) -> list[int]:
+def _apply_present(step: PresentStep, rows: RecordColumns, kept: list[int]) -> list[int]:
     for name in step.fields:
         values = rows.column(name)
-        kept = [row for row in kept if _filled(values[row], step.need)]
+        kept = [row for row in kept if _is_filled(values[row], step.need)]
     return kept
 
 
-def _filled(value: Value, need: str) -> bool:
+def _is_filled(value: Value, need: str) -> bool:
     if isinstance(value, str):
         return bool(value.strip())
     filled = [bool(part.strip()) for part in value]
     return bool(filled) and (all(filled) if need == "all" else any(filled))
 
 
-def _groups(rows: Rows, kept: list[int], by: Sequence[str]) -> dict[int, str]:
+def _group_rows(rows: RecordColumns, kept: list[int], by: Sequence[str]) -> dict[int, str]:
     """Row -> name of its group."""
     parts: dict[int, list[str]] = {row: [] for row in kept}
     for name in by:
         values = rows.column(_COLUMN.get(name, name))
         for row in kept:
-            parts[row].append(_key(name, values[row], rows))
+            parts[row].append(_group_key(name, values[row], rows))
     return {row: SEPARATOR.join(names) for row, names in parts.items()}
 
 
@@ -122,7 +131,7 @@ _COLUMN = {
 """Group key that is no field -> the field that it is made of."""
 
 
-def _key(name: str, value: Value, rows: Rows) -> str:
+def _group_key(name: str, value: Value, rows: RecordColumns) -> str:
     if isinstance(value, str):
         match name:
             case "image":
@@ -138,17 +147,19 @@ def _key(name: str, value: Value, rows: Rows) -> str:
     return "\x1e".join(value)
 
 
-def _ordered(rows: Rows, kept: list[int], seed: int) -> list[int]:
+def _sort_by_rank(rows: RecordColumns, kept: list[int], seed: int) -> list[int]:
     """Rows by rank; equal ranks (1 in 2^64) by the id itself."""
     return sorted(kept, key=lambda row: (rank(seed, rows.keys[row]), rows.keys[row]))
 
 
-def _capped(rows: Rows, kept: list[int], by: Sequence[str], seed: int, cap: int) -> list[int]:
+def _limit_groups(
+    rows: RecordColumns, kept: list[int], by: Sequence[str], seed: int, cap: int
+) -> list[int]:
     """At most `cap` rows of each group, those of lowest rank."""
-    groups = _groups(rows, kept, by)
+    groups = _group_rows(rows, kept, by)
     count: dict[str, int] = {}
     chosen = []
-    for row in _ordered(rows, kept, seed):
+    for row in _sort_by_rank(rows, kept, seed):
         name = groups[row]
         count[name] = count.get(name, 0) + 1
         if count[name] <= cap:
@@ -156,29 +167,29 @@ def _capped(rows: Rows, kept: list[int], by: Sequence[str], seed: int, cap: int)
     return sorted(chosen)
 
 
-def _balance(step: Balance, rows: Rows, kept: list[int]) -> list[int]:
-    """Groups keep an equal number each; what a small group lacks is shared by the larger ones.
+def _apply_balance(step: BalanceStep, rows: RecordColumns, kept: list[int]) -> list[int]:
+    """Keep an equal number per group; larger groups fill what a small group lacks.
 
     A smaller n is always part of a larger one: quotas only grow, and the odd records go to groups
     in the order of their rank.
     """
-    names = _groups(rows, kept, step.by)
+    names = _group_rows(rows, kept, step.by)
     members: dict[str, list[int]] = {}
-    for row in _ordered(rows, kept, step.seed):
+    for row in _sort_by_rank(rows, kept, step.seed):
         members.setdefault(names[row], []).append(row)
     sizes = {name: len(group) for name, group in members.items()}
     if step.shares is not None:
-        quotas = _quotas(sizes, step.shares)
+        quotas = _share_quotas(sizes, step.shares)
         return sorted(row for name, group in members.items() for row in group[: quotas[name]])
-    quota, odd = _quota(sorted(sizes.values()), step.n)
+    quota, odd = _equal_quota(sorted(sizes.values()), step.n)
     larger = [name for name, size in sizes.items() if size > quota]
-    lucky = frozenset(sorted(larger, key=lambda name: (rank(step.seed, name), name))[:odd])
+    with_extra = frozenset(sorted(larger, key=lambda name: (rank(step.seed, name), name))[:odd])
     return sorted(
-        row for name, group in members.items() for row in group[: quota + (name in lucky)]
+        row for name, group in members.items() for row in group[: quota + (name in with_extra)]
     )
 
 
-def _quotas(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
+def _share_quotas(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
     """Records of each group: as many in all as leave every named group its share.
 
     Groups without a share have the rest in their own proportions. Of a named group that has no
@@ -190,44 +201,46 @@ def _quotas(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, 
     whole = sum(named.values()) + rest
     if not whole:
         return dict.fromkeys(sizes, 0)
-    wanted = {name: share / whole for name, share in named.items()}
-    wanted |= {name: rest / whole * size / sum(others.values()) for name, size in others.items()}
-    total = min(sizes[name] / share for name, share in wanted.items())
-    return {name: math.floor(total * wanted.get(name, 0.0) + 1e-9) for name in sizes}
+    target_shares = {name: share / whole for name, share in named.items()}
+    target_shares |= {
+        name: rest / whole * size / sum(others.values()) for name, size in others.items()
+    }
+    total = min(sizes[name] / share for name, share in target_shares.items())
+    return {name: math.floor(total * target_shares.get(name, 0.0) + 1e-9) for name in sizes}
 
 
-def _quota(sizes: Sequence[int], wanted: int | None) -> tuple[int, int]:
-    """(records of each group, how many groups give one more), for ascending sizes."""
-    if wanted is None:
+def _equal_quota(sizes: Sequence[int], total: int | None) -> tuple[int, int]:
+    """(records per group, number of groups with one more), for ascending sizes."""
+    if total is None:
         return (sizes[0] if sizes else 0), 0
-    left = wanted
-    for place, size in enumerate(sizes):
-        groups_left = len(sizes) - place
-        if size * groups_left > left:
-            return divmod(left, groups_left)
-        left -= size
+    remaining = total
+    for index, size in enumerate(sizes):
+        remaining_groups = len(sizes) - index
+        if size * remaining_groups > remaining:
+            return divmod(remaining, remaining_groups)
+        remaining -= size
     return (sizes[-1] if sizes else 0), 0
 
 
-def _sample(step: Sample, rows: Rows, kept: list[int]) -> list[int]:
+def _apply_sample(step: SampleStep, rows: RecordColumns, kept: list[int]) -> list[int]:
     if step.n is not None:
-        return sorted(_ordered(rows, kept, step.seed)[: step.n])
+        return sorted(_sort_by_rank(rows, kept, step.seed)[: step.n])
     edge = int((step.fraction or 0) * 2**64)
     return [row for row in kept if rank(step.seed, rows.keys[row]) < edge]
 
 
-def _split(step: Split, rows: Rows, kept: list[int]) -> list[int]:
+def _apply_split(step: SplitStep, rows: RecordColumns, kept: list[int]) -> list[int]:
     """A group's part follows from its name alone: other groups coming or going move nothing."""
-    groups = _groups(rows, kept, step.by)
-    part = {name: _part(step, name) for name in set(groups.values())}
+    groups = _group_rows(rows, kept, step.by)
+    part = {name: _split_part(step, name) for name in set(groups.values())}
     return [row for row in kept if part[groups[row]] in step.keep]
 
 
-def _part(step: Split, group: str) -> str:
-    place = rank(step.seed, SEPARATOR.join((*step.by, group))) / 2**64
+def _split_part(step: SplitStep, group: str) -> str:
+    position = rank(step.seed, SEPARATOR.join((*step.by, group))) / 2**64
     edge, name = 0.0, ""
     for name, share in step.parts.items():
         edge += share
-        if place < edge:
+        if position < edge:
             return name
     return name

@@ -1,7 +1,7 @@
-"""Files that a recipe's pattern names: links are followed, loops are not, and losses are named.
+"""Files that match a recipe's pattern: links are followed, loops are not, and losses are reported.
 
-`Path.glob` passes over folders that are links below `**`, in silence; labels of large data sets lie
-on several disks. What cannot be listed, and links that lead nowhere, are told with the build.
+`Path.glob` silently skips folders that are links below `**`; labels of large data sets lie on
+several disks. Unreadable folders and broken links are reported with the build.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from datasets_mm.media_paths import shown
+from datasets_mm.media_paths import printable_name
 
 COPIES: Final = (
     "._", ".DS_Store", "__MACOSX", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini",
@@ -25,20 +25,20 @@ MAGIC: Final = frozenset("*?[")
 
 
 @dataclass
-class Match:
+class PatternMatch:
     """Files in the order of their paths, and one sentence for each thing that was passed over."""
 
     files: tuple[Path, ...] = ()
     notices: list[str] = field(default_factory=list)
 
 
-def match(pattern: str, root: Path) -> Match:
+def match_pattern(pattern: str, root: Path) -> PatternMatch:
     """Regular files below `root` that fit the pattern, as `Path.glob` writes it.
 
     Names are compared without regard to Unicode form and case; `**` follows links to folders, each
     real folder once.
     """
-    result = Match()
+    result = PatternMatch()
     parts = [part for part in pattern.split("/") if part not in {"", "."}]
     paths = dict.fromkeys(_expand(root, parts, result))
     result.files = tuple(sorted(path for path in paths if _is_file(path, root, result)))
@@ -46,42 +46,42 @@ def match(pattern: str, root: Path) -> Match:
     return result
 
 
-def _is_file(path: Path, root: Path, result: Match) -> bool:
+def _is_file(path: Path, root: Path, result: PatternMatch) -> bool:
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        result.notices.append(_unread(path, root, error))
+        result.notices.append(_unread_notice(path, root, error))
         return False
 
 
-def _expand(folder: Path, parts: list[str], result: Match) -> Iterator[Path]:
+def _expand(folder: Path, parts: list[str], result: PatternMatch) -> Iterator[Path]:
     if not parts:
         yield folder
         return
     first, rest = parts[0], parts[1:]
     if first == "**":
-        for below in _folders(folder, result):
+        for below in _walk_folders(folder, result):
             yield from _expand(below, rest, result) if rest else iter((below,))
         return
-    for name in _names(folder, first, result):
+    for name in _matching_names(folder, first, result):
         yield from _expand(folder / name, rest, result)
 
 
-def _names(folder: Path, pattern: str, result: Match) -> list[str]:
+def _matching_names(folder: Path, pattern: str, result: PatternMatch) -> list[str]:
     """Entries of a folder that fit one part of a pattern: the very name, else all that fit."""
     if os.path.lexists(folder / pattern):
         return [pattern]
     is_plain = not MAGIC & set(pattern)
-    wanted = _fold(pattern)
-    names = [entry.name for entry in _entries(folder, result)]
+    folded = _fold_name(pattern)
+    names = [entry.name for entry in _list_entries(folder, result)]
     if is_plain:
-        fits = [name for name in names if _fold(name) == wanted]
-        return fits if len(fits) == 1 else []
-    return [n for n in names if fnmatchcase(_fold(n), wanted) and not n.startswith(COPIES)]
+        matches = [name for name in names if _fold_name(name) == folded]
+        return matches if len(matches) == 1 else []
+    return [n for n in names if fnmatchcase(_fold_name(n), folded) and not n.startswith(COPIES)]
 
 
-def _folders(folder: Path, result: Match) -> Iterator[Path]:
-    """The folder and all below it. Links come last, so that a folder keeps its own path."""
+def _walk_folders(folder: Path, result: PatternMatch) -> Iterator[Path]:
+    """The folder and all below it; links come last, so that a folder keeps its own path."""
     visited: set[tuple[int, int]] = set()
     pending: list[Path] = [folder]
     links: list[Path] = []
@@ -90,13 +90,15 @@ def _folders(folder: Path, result: Match) -> Iterator[Path]:
         try:
             status = path.stat()
         except OSError as error:
-            result.notices.append(_unread(path, folder, error))
+            result.notices.append(_unread_notice(path, folder, error))
             continue
         if (status.st_dev, status.st_ino) in visited:
             continue
         visited.add((status.st_dev, status.st_ino))
         yield path
-        for entry in sorted(_entries(path, result), key=lambda entry: entry.name, reverse=True):
+        for entry in sorted(
+            _list_entries(path, result), key=lambda entry: entry.name, reverse=True
+        ):
             if entry.name.startswith(COPIES):
                 continue
             if entry.is_symlink():
@@ -113,7 +115,7 @@ def _leads_to_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _entries(folder: Path, result: Match) -> list[os.DirEntry[str]]:
+def _list_entries(folder: Path, result: PatternMatch) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -122,16 +124,18 @@ def _entries(folder: Path, result: Match) -> list[os.DirEntry[str]]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        result.notices.append(_unread(folder, folder.parent, error))
+        result.notices.append(_unread_notice(folder, folder.parent, error))
         return []
 
 
-def _unread(path: Path, root: Path, error: OSError) -> str:
-    name = shown(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name)
+def _unread_notice(path: Path, root: Path, error: OSError) -> str:
+    name = printable_name(
+        path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    )
     if path.is_symlink() and isinstance(error, FileNotFoundError):
         return f"{name} is a link that leads nowhere: what it stands for is not among the records"
     return f"{name} cannot be read ({error.strerror}): what it holds is not among the records"
 
 
-def _fold(name: str) -> str:
+def _fold_name(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -1,7 +1,7 @@
-"""What identifies a source: installed packages and their folders, digests of files.
+"""Identity of a source: installed packages and their folders, digests of files.
 
-Separate from the adapters, because the workbench asks "could this be built?" before anything heavy
-is loaded. Data packages are located, never imported: their code has no business running here.
+Light, so that the workbench can check availability before anything heavy is loaded. Data packages
+are located, never imported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def package_folder(module: str) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def distribution(requirement: str) -> str:
+def distribution_name(requirement: str) -> str:
     """`emoji==2.16.0` -> `emoji`."""
     return re.split(r"[=<>!~\[ ;]", requirement, maxsplit=1)[0]
 
@@ -40,10 +40,10 @@ def package_digest(requirement: str) -> str:
 
     Only data files count: byte-code and installer marks differ between machines.
     """
-    name = distribution(requirement)
-    found = metadata.distribution(name)
-    digest = hashlib.blake2b(f"{name}=={found.version}".encode(), digest_size=16)
-    for file in sorted(found.files or (), key=str):
+    name = distribution_name(requirement)
+    package = metadata.distribution(name)
+    digest = hashlib.blake2b(f"{name}=={package.version}".encode(), digest_size=16)
+    for file in sorted(package.files or (), key=str):
         if file.hash and file.suffix in {".svg", ".json"}:
             digest.update(f"{file}:{file.hash.value}\n".encode())
     return digest.hexdigest()
@@ -53,20 +53,20 @@ def file_digest(path: Path, cache_root: Path) -> str:
     """blake2b of a file's content; remembered while its size and time stay as they are."""
     stat = path.stat()
     name = hashlib.blake2b(os.fsencode(path.absolute()), digest_size=16).hexdigest()
-    memory = cache_root / "digests" / f"{name}.json"
-    mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    cache_file = cache_root / "digests" / f"{name}.json"
+    file_state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     try:
-        known = json.loads(memory.read_text())
-        if known["mark"] == mark:
-            return str(known["digest"])
+        cached = json.loads(cache_file.read_text())
+        if cached["mark"] == file_state:
+            return str(cached["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = memory.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps({"mark": mark, "digest": digest}))
-    draft.replace(memory)
+    cache_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = cache_file.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps({"mark": file_state, "digest": digest}))
+    draft.replace(cache_file)
     return digest
 
 
@@ -75,38 +75,38 @@ def missing_packages(source: Source) -> list[str]:
     missing = []
     for requirement in source.packages:
         try:
-            metadata.version(distribution(requirement))
+            metadata.version(distribution_name(requirement))
         except metadata.PackageNotFoundError:
             missing.append(requirement)
     return missing
 
 
-def other_versions(source: Source) -> list[str]:
+def version_notices(source: Source) -> list[str]:
     """Packages installed in another version than the recipe names: its numbers may differ."""
-    said = []
+    notices = []
     for requirement in source.packages:
-        name = distribution(requirement)
-        wanted, found = requirement.removeprefix(f"{name}=="), metadata.version(name)
-        if wanted not in {requirement, found}:
-            said.append(f"{name} {found} is installed; the recipe names {wanted}")
-    return said
+        name = distribution_name(requirement)
+        version_of_recipe, installed = requirement.removeprefix(f"{name}=="), metadata.version(name)
+        if version_of_recipe not in {requirement, installed}:
+            notices.append(f"{name} {installed} is installed; the recipe names {version_of_recipe}")
+    return notices
 
 
-def _chosen(source: Source) -> dict[str, object]:
-    """What the recipe says about reading the files, by keys that older recipes lack."""
+def _reading_options(source: Source) -> dict[str, object]:
+    """Options of the recipe that change how files are read, by keys that older recipes lack."""
     return {key: getattr(source, key) for key in sorted(LATER_KEYS - {"submission"})}
 
 
 def fingerprint(source: Source, revision: int, files: Mapping[str, Path], cache_root: Path) -> str:
-    """Identity of what an adapter reads; `revision` is that of the adapter's own code.
+    """Identity of an adapter's input; `revision` is that of the adapter's code.
 
-    `files`: name -> path. Names tell parts apart; where they lie does not matter.
+    `files`: name -> path. The names are part of the identity, the paths are not.
     """
     parts = [source.adapter, str(revision), source.revision if source.packages else ""]
     parts += [source.images, *map(package_digest, source.packages)]
     if files:
         parts += [source.dataset, source.pool]
-        parts += [f"{key}={value}" for key, value in _chosen(source).items() if value]
+        parts += [f"{key}={value}" for key, value in _reading_options(source).items() if value]
     for name, path in files.items():
         parts += [name, file_digest(path, cache_root)]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()

@@ -1,7 +1,7 @@
 """The local cache of the Hugging Face hub: which dataset repositories are here, at which commit.
 
-Looks only at files that huggingface_hub wrote (`datasets--OWNER--NAME/{refs,snapshots,blobs}`):
-light enough for the command line, and never a network. Downloads are download.py's.
+Only reads the folders that huggingface_hub wrote (`datasets--OWNER--NAME/{refs,snapshots,blobs}`),
+without importing it and without network access. Downloads are in building/download.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 
-def cache() -> Path:
+def cache_folder() -> Path:
     """Where huggingface_hub keeps its snapshots, by the same variables that it reads."""
     if folder := os.environ.get("HF_HUB_CACHE"):
         return Path(folder).expanduser()
@@ -19,12 +19,12 @@ def cache() -> Path:
     return (Path(home) if home else base).expanduser() / "hub"
 
 
-def snapshot(repository: str, revision: str) -> Path | None:
+def find_snapshot(repository: str, revision: str) -> Path | None:
     """Folder of the revision's snapshot, called by its commit; None: not in the cache."""
-    folder = cache() / f"datasets--{repository.replace('/', '--')}"
+    folder = cache_folder() / f"datasets--{repository.replace('/', '--')}"
     try:
         commit = (folder / "refs" / revision).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         commit = revision  # a commit is its own name
-    found = folder / "snapshots" / commit
-    return found if commit and found.is_dir() else None
+    path = folder / "snapshots" / commit
+    return path if commit and path.is_dir() else None

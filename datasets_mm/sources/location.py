@@ -1,7 +1,7 @@
-"""Where the data of a recipe lies: which of its layouts is there, its files, its picture folder.
+"""Location of a recipe's data: the layout that is present, its files, its image folder.
 
-Asked before anything heavy is loaded, so that a wrong folder, a half-downloaded file or a missing
-shard is named before a run starts, with what was looked for and what is there.
+Runs before anything heavy is loaded, so that a wrong folder, an incomplete download or a missing
+shard is reported before a run starts, with what was searched for and what is there.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from datasets_mm.media_paths import on_disk, shown
+from datasets_mm.media_paths import find_on_disk, printable_name
 from datasets_mm.media_types import POINTER
 from datasets_mm.recipes.recipe import Recipe, Source
 from datasets_mm.sources import hub_cache
-from datasets_mm.sources.file_patterns import Match, match
+from datasets_mm.sources.file_patterns import PatternMatch, match_pattern
 from datasets_mm.sources.fingerprint import SourceError, missing_packages
 
 SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$", re.IGNORECASE)
@@ -45,7 +45,7 @@ class Location:
 
     def name(self, path: Path) -> str:
         """Name of a file in reports: under the root, equal on every machine."""
-        return shown(path.relative_to(self.root).as_posix() if self.root else path.name)
+        return printable_name(path.relative_to(self.root).as_posix() if self.root else path.name)
 
 
 def locate(recipe: Recipe, data_root: Path | None, image_root: str = "") -> Location:
@@ -67,12 +67,16 @@ def locate(recipe: Recipe, data_root: Path | None, image_root: str = "") -> Loca
         return Location(first)
     passed_over: list[str] = []
     for source, root, commit in _candidates(recipe.sources, data_root):
-        records = _first(source.uri, root)
+        records = _first_match(source.uri, root)
         if records.files:
-            found = Location(source, root, records.files, commit=commit)
-            return _complete(replace(found, notices=tuple(records.notices)), roots)
+            location = Location(source, root, records.files, commit=commit)
+            return _add_passages_and_images(
+                replace(location, notices=tuple(records.notices)), roots
+            )
         passed_over += records.notices
-    raise SourceError("; ".join([_nowhere(recipe, data_root), *dict.fromkeys(passed_over[:SHOWN])]))
+    raise SourceError(
+        "; ".join([_not_found_message(recipe, data_root), *dict.fromkeys(passed_over[:SHOWN])])
+    )
 
 
 def read_image_roots(text: str) -> dict[str, Path]:
@@ -101,56 +105,58 @@ def _candidates(
     for source in sources:
         if data_root is not None:
             yield source, data_root, ""
-        elif source.hub and (found := hub_cache.snapshot(source.hub, source.revision or "main")):
-            yield source, found, found.name
+        elif source.hub and (
+            snapshot := hub_cache.find_snapshot(source.hub, source.revision or "main")
+        ):
+            yield source, snapshot, snapshot.name
 
 
-def _first(patterns: Sequence[str], root: Path) -> Match:
+def _first_match(patterns: Sequence[str], root: Path) -> PatternMatch:
     """Files of the first pattern that has any, in the order of their names."""
-    matches = [Match()]
+    matches = [PatternMatch()]
     for pattern in patterns:
-        matches.append(match(pattern, root))
+        matches.append(match_pattern(pattern, root))
         if matches[-1].files:
             break
     return matches[-1]
 
 
-def _complete(found: Location, roots: dict[str, Path]) -> Location:
-    """Passages and pictures beside the records; every file sound as far as a glance tells."""
-    source, root = found.source, found.root
+def _add_passages_and_images(location: Location, roots: dict[str, Path]) -> Location:
+    """Add passages and image folder to the records' location; incomplete files raise."""
+    source, root = location.source, location.root
     assert root is not None  # noqa: S101 - _candidates gives every layout its folder
-    passage_match = _first(source.passages, root)
+    passage_match = _first_match(source.passages, root)
     passages = passage_match.files
     if source.passages and not passages and not source.passages_optional:
         raise SourceError(
-            f"{found.name(found.records[0])} is there, but its passages are not: "
-            f"{_either(source.passages)} is not in the data folder {root}; copy it there: "
-            "a corpus of positives alone would make every recall too high"
+            f"{location.name(location.records[0])} is there, but its passages are not: "
+            f"{_join_alternatives(source.passages)} is not in the data folder {root}; copy it "
+            "there: a corpus of positives alone would make every recall too high"
         )
-    for path in (*found.records, *passages):
-        _glance(path, found.name(path))
-    for paths in (found.records, passages):
-        _all_shards(paths)
-    own = root / on_disk(root, source.images)
-    images = roots.get(source.dataset) or roots.get("") or own
+    for path in (*location.records, *passages):
+        _reject_incomplete(path, location.name(path))
+    for paths in (location.records, passages):
+        _require_all_shards(paths)
+    default_images = root / find_on_disk(root, source.images)
+    images = roots.get(source.dataset) or roots.get("") or default_images
     if not _is_folder(images):
         raise SourceError(
             f"the picture folder {images} is not there; unpack the pictures, and name their "
             f"folder with --set image_root=/folder"
             + (f" (or image_root={source.dataset}=/folder)" if source.dataset else "")
         )
-    samples = _first((source.submission,) if source.submission else (), root).files
+    samples = _first_match((source.submission,) if source.submission else (), root).files
     return replace(
-        found,
+        location,
         passages=passages,
-        notices=(*found.notices, *passage_match.notices),
+        notices=(*location.notices, *passage_match.notices),
         images=images.resolve(),
         submission=samples[0] if samples else None,
     )
 
 
 def _is_folder(path: Path) -> bool:
-    """A folder that this user may look into.
+    """Whether the path is a folder that this user can read.
 
     Raises:
         SourceError: it is there, and may not be read.
@@ -167,8 +173,8 @@ def _is_folder(path: Path) -> bool:
     return False
 
 
-def _glance(path: Path, name: str) -> None:
-    """Refuse what is not the file it says: pointers instead of content, half a download."""
+def _reject_incomplete(path: Path, name: str) -> None:
+    """Raise SourceError for Git LFS pointers and truncated Parquet files."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -187,41 +193,46 @@ def _glance(path: Path, name: str) -> None:
         )
 
 
-def _all_shards(paths: Sequence[Path]) -> None:
+def _require_all_shards(paths: Sequence[Path]) -> None:
     """`…-00000-of-00004.parquet`: all four must be there, or the rows would silently be fewer."""
     numbers: dict[tuple[Path, str], set[int]] = {}
     for path in paths:
-        if found := SHARD.search(path.name):
-            key = (path.with_name(path.name[: found.start()]), found.group(2))
-            numbers.setdefault(key, set()).add(int(found.group(1)))
-    for (stem, total), there in numbers.items():
-        if gone := [number for number in range(int(total)) if number not in there]:
+        if shard := SHARD.search(path.name):
+            key = (path.with_name(path.name[: shard.start()]), shard.group(2))
+            numbers.setdefault(key, set()).add(int(shard.group(1)))
+    for (stem, total), present in numbers.items():
+        if missing := [number for number in range(int(total)) if number not in present]:
             raise SourceError(
-                f"{stem.name}-{gone[0]:05}-of-{total}.parquet is not in {stem.parent} "
-                f"({len(gone)} of {int(total)} parts are missing); download what is missing"
+                f"{stem.name}-{missing[0]:05}-of-{total}.parquet is not in {stem.parent} "
+                f"({len(missing)} of {int(total)} parts are missing); download what is missing"
             )
 
 
-def _nowhere(recipe: Recipe, data_root: Path | None) -> str:
+def _not_found_message(recipe: Recipe, data_root: Path | None) -> str:
     sources = recipe.sources
     if data_root is None:
-        wanted = _either([source.uri[0] for source in sources])
+        patterns = _join_alternatives([source.uri[0] for source in sources])
         hubs = [source.hub for source in sources if source.hub]
-        cached = f"; {_either(hubs)} is not in the hub cache {hub_cache.cache()}" if hubs else ""
+        cached = (
+            f"; {_join_alternatives(hubs)} is not in the hub cache {hub_cache.cache_folder()}"
+            if hubs
+            else ""
+        )
         command = f"workbench data build {recipe.name} --download"
         remedy = f", or download it: {command}" if hubs else ""
-        return f"{wanted} needs a data folder{cached}; give --set data_root=/folder{remedy}"
-    wanted = _either([pattern for source in sources for pattern in source.uri])
+        return f"{patterns} needs a data folder{cached}; give --set data_root=/folder{remedy}"
+    patterns = _join_alternatives([pattern for source in sources for pattern in source.uri])
     if not data_root.is_dir():
         return f"the data folder {data_root} is not there; give another --set data_root=…"
-    near = _near(sources, data_root)
-    remedy = f"did you mean --set data_root={near}?" if near else "give another --set data_root=…"
-    return (
-        f"{wanted} is not in the data folder {data_root}, which holds {_held(data_root)}; {remedy}"
+    nearby = _find_nearby_folder(sources, data_root)
+    remedy = (
+        f"did you mean --set data_root={nearby}?" if nearby else "give another --set data_root=…"
     )
+    content = _describe_folder(data_root)
+    return f"{patterns} is not in the data folder {data_root}, which holds {content}; {remedy}"
 
 
-def _near(sources: Sequence[Source], data_root: Path) -> Path | None:
+def _find_nearby_folder(sources: Sequence[Source], data_root: Path) -> Path | None:
     """A folder a level or two above or one below that has the files."""
     folders = [data_root.parent, data_root.parent.parent]
     try:
@@ -229,18 +240,18 @@ def _near(sources: Sequence[Source], data_root: Path) -> Path | None:
     except OSError:
         return None
     patterns = [pattern for source in sources for pattern in source.uri if "/" in pattern]
-    return next((folder for folder in folders if _first(patterns, folder).files), None)
+    return next((folder for folder in folders if _first_match(patterns, folder).files), None)
 
 
-def _held(folder: Path) -> str:
+def _describe_folder(folder: Path) -> str:
     try:
-        names = sorted(shown(path.name) + "/" * path.is_dir() for path in folder.iterdir())
+        names = sorted(printable_name(path.name) + "/" * path.is_dir() for path in folder.iterdir())
     except OSError as error:
         return f"something unreadable ({error.strerror})"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return (", ".join(names[:SHOWN]) + more) if names else "nothing"
 
 
-def _either(names: Sequence[str]) -> str:
+def _join_alternatives(names: Sequence[str]) -> str:
     unique = list(dict.fromkeys(names))
     return " or ".join([", ".join(unique[:-1]), unique[-1]] if len(unique) > 1 else unique)

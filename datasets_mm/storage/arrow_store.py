@@ -1,6 +1,6 @@
-"""Folders of built data: writing them whole or not at all, opening them, finding damage.
+"""Folders of built data: written atomically, opened with a check for damage.
 
-A folder is finished when its manifest.json is there and every file it names has the size (and, for
+A folder is complete when its manifest.json is there and every file it names has the size (and, for
 files up to 64 MiB, the digest) that it states. Anything else is built again. The manifest holds no
 time and no machine, so that a second build gives the same bytes.
 """
@@ -29,7 +29,7 @@ from datasets_mm.recipes.recipe import FIELDS, LIST_FIELDS
 from datasets_mm.storage import corpus
 
 FORMAT = 1
-"""Raised when the layout of a built folder changes: older builds are then made again."""
+"""Raised when the layout of a built folder changes: older builds are then rebuilt."""
 
 SUBMISSION = "submission.json"
 """Of test rows that are to be answered: the columns and ids of the sample submission."""
@@ -39,17 +39,17 @@ BATCH_ROWS = 4096
 VERIFY_BYTES = 64 << 20
 Progress = Callable[[int, int, str], None]
 
-RECORDS = pa.schema(
+RECORD_SCHEMA = pa.schema(
     [(name, pa.list_(pa.string()) if name in LIST_FIELDS else pa.string()) for name in FIELDS]
 )
 
-CHOICE_RECORDS = RECORDS.append(pa.field("options", pa.list_(pa.string())))
+CHOICE_RECORD_SCHEMA = RECORD_SCHEMA.append(pa.field("options", pa.list_(pa.string())))
 """With the options of a question, in the order of their letters. A column of its own, and only
 where there are any: tables without it keep their digests."""
 
 
-def silent(done: int, total: int, unit: str) -> None:
-    """Progress that nobody watches."""
+def ignore_progress(done: int, total: int, unit: str) -> None:
+    """Progress callback that does nothing."""
     del done, total, unit
 
 
@@ -83,8 +83,8 @@ class TableWriter:
         self._sink.close()
 
 
-class MediaWriter(TableWriter):
-    """A writer that brings the paths of pictures into their one form, whoever read them."""
+class MediaTableWriter(TableWriter):
+    """Table writer that normalizes paths of images and videos."""
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append one row."""
@@ -92,9 +92,9 @@ class MediaWriter(TableWriter):
         for name in MEDIA_FIELDS & row.keys():
             value = row[name]
             if isinstance(value, str):
-                written[name] = media_paths.clean(value)
+                written[name] = media_paths.clean_path(value)
             elif any(value):
-                written[name] = [media_paths.clean(path) for path in value]
+                written[name] = [media_paths.clean_path(path) for path in value]
         super().add(written)
 
 
@@ -108,25 +108,25 @@ def write_rows(path: Path, table: pa.Table, rows: Sequence[int]) -> None:
     starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         for start in range(0, len(rows), BATCH_ROWS):
-            writer.write_batch(_gathered(batches, starts, rows[start : start + BATCH_ROWS]))
+            writer.write_batch(_take_rows(batches, starts, rows[start : start + BATCH_ROWS]))
 
 
-def _gathered(
+def _take_rows(
     batches: Sequence[pa.RecordBatch], starts: Sequence[int], rows: Sequence[int]
 ) -> pa.RecordBatch:
-    """These rows as one batch. Each source batch is asked once, then the order is restored."""
+    """These rows as one batch. Each source batch is read once, then the order is restored."""
     order = sorted(range(len(rows)), key=rows.__getitem__)
-    parts, place = [], 0
-    while place < len(order):
-        number = bisect_right(starts, rows[order[place]]) - 1
-        end = place
+    parts, begin = [], 0
+    while begin < len(order):
+        number = bisect_right(starts, rows[order[begin]]) - 1
+        end = begin
         while end < len(order) and rows[order[end]] < starts[number + 1]:
             end += 1
-        local = [rows[at] - starts[number] for at in order[place:end]]
+        local = [rows[index] - starts[number] for index in order[begin:end]]
         parts.append(batches[number].take(pa.array(local, pa.int64())))
-        place = end
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return pa.concat_batches(parts).take(pa.array(back, pa.int64()))
+        begin = end
+    original_order = sorted(range(len(order)), key=order.__getitem__)
+    return pa.concat_batches(parts).take(pa.array(original_order, pa.int64()))
 
 
 def sort_by(path: Path, column: str) -> None:
@@ -153,25 +153,25 @@ def keep_rows(path: Path, rows: Sequence[int]) -> None:
 
 
 def row_digest(table: pa.Table, row: int) -> str:
-    """Digest of everything that a row says."""
+    """Digest of all values of a row."""
     line = json.dumps(table.slice(row, 1).to_pylist()[0], sort_keys=True)
     return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()
 
 
 def content_digest(path: Path) -> str:
     """Digest of a table's values: the same under every version of Arrow, unlike the file's own."""
-    digest_ = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     table = corpus.map_table(path)
     for name in table.column_names:
-        digest_.update(name.encode())
+        hasher.update(name.encode())
         for chunk in table[name].chunks:
             values = chunk
             if pa.types.is_list(chunk.type):
-                digest_.update(np.asarray(chunk.value_lengths(), np.int64).tobytes())
+                hasher.update(np.asarray(chunk.value_lengths(), np.int64).tobytes())
                 values = chunk.flatten()
-            digest_.update(np.asarray(pc.binary_length(values), np.int64).tobytes())
-            digest_.update(_text_bytes(values))
-    return digest_.hexdigest()
+            hasher.update(np.asarray(pc.binary_length(values), np.int64).tobytes())
+            hasher.update(_text_bytes(values))
+    return hasher.hexdigest()
 
 
 def _text_bytes(values: pa.StringArray) -> memoryview | bytes:
@@ -183,7 +183,7 @@ def _text_bytes(values: pa.StringArray) -> memoryview | bytes:
     return memoryview(data)[int(edges[0]) : int(edges[-1])]
 
 
-def link(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """The same file under a second name; a copy where the file system has no links."""
     try:
         os.link(source, target)
@@ -205,33 +205,33 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def draft(folder: Path) -> Iterator[Path]:
-    """A private folder that becomes `folder` at the end; nothing is left when the block fails.
+def draft_folder(folder: Path) -> Iterator[Path]:
+    """Temporary folder that becomes `folder` on success and is removed on failure.
 
     Call it under `locked(folder)`: drafts that a killed build left behind are removed here.
     """
     for old in folder.parent.glob(f".{folder.name}.tmp-*"):
         shutil.rmtree(old, ignore_errors=True)
-    made = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    made.mkdir(mode=0o700, parents=True)
+    draft = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    draft.mkdir(mode=0o700, parents=True)
     try:
-        yield made
+        yield draft
         shutil.rmtree(folder, ignore_errors=True)
-        made.replace(folder)
+        draft.replace(folder)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """blake2b of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def finish(folder: Path, content: Mapping[str, Any], files: Sequence[str]) -> None:
+def write_manifest(folder: Path, content: Mapping[str, Any], files: Sequence[str]) -> None:
     """Write the manifest: the last file, after which the folder counts as built."""
     named = {
-        name: {"bytes": (folder / name).stat().st_size, "blake2b": digest(folder / name)}
+        name: {"bytes": (folder / name).stat().st_size, "blake2b": file_digest(folder / name)}
         for name in files
     }
     text = json.dumps(
@@ -243,7 +243,7 @@ def finish(folder: Path, content: Mapping[str, Any], files: Sequence[str]) -> No
         os.fsync(file.fileno())
 
 
-def opened(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a finished folder; None when it is missing, damaged or of another format."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
@@ -253,7 +253,7 @@ def opened(folder: Path) -> dict[str, Any] | None:
             size = (folder / name).stat().st_size
             if size != stated["bytes"]:
                 return None
-            if size <= VERIFY_BYTES and digest(folder / name) != stated["blake2b"]:
+            if size <= VERIFY_BYTES and file_digest(folder / name) != stated["blake2b"]:
                 return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -262,9 +262,9 @@ def opened(folder: Path) -> dict[str, Any] | None:
 
 def corpus_writer(folder: Path) -> TableWriter:
     """Writer of `corpus.arrow`."""
-    return MediaWriter(folder / "corpus.arrow", corpus.SCHEMA)
+    return MediaTableWriter(folder / "corpus.arrow", corpus.SCHEMA)
 
 
-def record_writer(folder: Path, schema: pa.Schema = RECORDS) -> TableWriter:
+def record_writer(folder: Path, schema: pa.Schema = RECORD_SCHEMA) -> TableWriter:
     """Writer of `records.arrow`."""
-    return MediaWriter(folder / "records.arrow", schema)
+    return MediaTableWriter(folder / "records.arrow", schema)

@@ -1,7 +1,7 @@
-"""The corpus: the pool of passages that is searched, memory-mapped and shared by subsets.
+"""The corpus: the passages that are searched, memory-mapped and shared by subsets.
 
-Separate from the records: subsets of one source search the same corpus, and what is computed over
-it (its encoding, say) is keyed by its own fingerprint.
+Subsets of one source search the same corpus; what is computed over it (its encoding, for example)
+is keyed by its own fingerprint.
 """
 
 from __future__ import annotations

@@ -9,18 +9,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from engines.captioning.params import SHAPING, Params
+from engines.captioning.params import ARCHITECTURE_PARAMS, Params
 from engines.emitter import Emitter
 from engines.process_memory import collection_paused
 from engines.protocol import PhaseName, RunSpec, Task
 
-__all__ = ["FORM", "KNOBS", "NEEDS", "SHAPING", "SUMMARY", "TASKS", "Params", "run"]
+__all__ = [
+    "ARCHITECTURE_PARAMS",
+    "FORM",
+    "NEEDS",
+    "OOM_SETTINGS",
+    "SUMMARY",
+    "TASKS",
+    "Params",
+    "run",
+]
 
 SUMMARY: Final = "Captioning: says what a picture or a video shows"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "probe")
 FORM: Final = "captions"
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
-KNOBS: Final[Mapping[PhaseName, str]] = {
+OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {
     "cache": "vision_batch",
     **dict.fromkeys(("compile", "warmup", "train"), "batch"),
     **dict.fromkeys(("eval", "generate"), "evaluate_batch"),

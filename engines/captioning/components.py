@@ -8,10 +8,10 @@ from engines import model_catalog
 from engines.captioning.context import Context
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.model_catalog import ModelEntry, Part
+from engines.model_catalog import ModelEntry, ModelPart
 
 
-def part(context: Context, name: str) -> Part:
+def part(context: Context, name: str) -> ModelPart:
     """The vision tower or language model of the run: the setting's, else the entry's.
 
     Raises:
@@ -23,12 +23,12 @@ def part(context: Context, name: str) -> Part:
         if name == "vision"
         else (*model_catalog.PART_FILES, "tokenizer.json")
     )
-    if sentence := model_catalog.part_problem(context.entry.name, found, needed):
+    if sentence := model_catalog.find_part_problem(context.entry.name, found, needed):
         raise EngineError(sentence)
     return found
 
 
-def meant(entry: ModelEntry, params: Params, name: str) -> Part:
+def meant(entry: ModelEntry, params: Params, name: str) -> ModelPart:
     """The same, whether or not it can be had here.
 
     Raises:
@@ -37,10 +37,10 @@ def meant(entry: ModelEntry, params: Params, name: str) -> Part:
     asked: str = getattr(params, name)
     kind, _, rest = asked.partition(":")
     if kind == "path":
-        found: Part | None = Part(path=rest)
+        found: ModelPart | None = ModelPart(path=rest)
     elif kind == "hub":
         hub, _, revision = rest.partition("@")
-        found = Part(hub=hub, revision=revision or "main")
+        found = ModelPart(hub=hub, revision=revision or "main")
     elif asked:
         raise EngineError(f"{name} = {asked}: is neither path:/abs/dir nor hub:org/name")
     else:
@@ -55,6 +55,6 @@ def revision(context: Context, folder: Path) -> str:
     parts = []
     for name in ("vision", "llm"):
         found = part(context, name)
-        parts.append(model_catalog.revision(found) if found.hub else found.path or "")
+        parts.append(model_catalog.cached_revision(found) if found.hub else found.path or "")
     known = [one for one in parts if one]
     return " + ".join(known) or f"base {folder.name}"

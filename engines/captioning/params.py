@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from engines import param_sections
 
-SHAPING: Final = (
+ARCHITECTURE_PARAMS: Final = (
     "vision", "vision_layer", "cls", "llm", "prompt", "projector", "projector_hidden",
     "projector_depth", "projector_tokens", "projector_heads", "projector_head_width",
     "projector_readout", "quantize", "double_quant", "lora_rank", "lora_alpha", "lora_targets",

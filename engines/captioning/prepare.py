@@ -64,14 +64,16 @@ def prepare(context: Context, data: Data, tower: Tower) -> Prepared:
     params, emit = context.params, context.emit
     items, cache_said = _items(context, data, tower)
     folder, base_said = _llm_folder(context, data)
-    context.team.pass_on()
+    context.process_group.release_other_ranks()
     emit.phase("import", "transformers")
     wording = llm.wording(folder, params.prompt)
     emit.phase("load", context.entry.name)
     model = llm.load(folder, params, context.precision)
-    four_bit = len(quantize.four_bit(model))
+    four_bit = len(quantize.four_bit_layers(model))
     held = quantize.weight_bytes(model)
-    device.seed(context.spec.seed)  # a tower that had to be loaded has drawn its first weights
+    device.seed_generators(
+        context.spec.seed
+    )  # a tower that had to be loaded has drawn its first weights
     adapted = llm.adapt(model, params)
     sizes = projector_sizes(params, tower, data.pixels.frames, llm.width(adapted))
     try:
@@ -89,12 +91,12 @@ def prepare(context: Context, data: Data, tower: Tower) -> Prepared:
         f"{projector.length(data.pixels.frames)} tokens",
         "llm": f"{folder.name}, {base_said}{weights}, {held / 2**20:.1f} MiB",
         "prompt_form": wording.said,
-        "trainable": lora.listed(captioner),
+        "trainable": lora.list_trainable(captioner),
     }
     scratch = model_catalog.weights_folder(part(context, "llm")) is None
     prints = {
-        "vision": trained_model.weights_print(tower.folder),
-        "llm": trained_model.weights_print(folder),
+        "vision": trained_model.weights_digest(tower.folder),
+        "llm": trained_model.weights_digest(folder),
     }
     state = {"base": made_name(folder, context) if scratch else "", "base_weights": prints}
     return Prepared(
@@ -135,15 +137,15 @@ def _items(context: Context, data: Data, tower: Tower) -> tuple[Frames, str]:
     emit.phase("cache", "vision features")
     store = media.store_of(tower, context.cache_root, params.feature_dtype)
     keys = data.pixels.keys()
-    missing = store.missing(keys)
+    missing = store.count_missing(keys)
     emit.notice(
         "feature-cache",
         f"{missing} of {len(set(keys))} frames are not in the feature cache yet; it will take "
-        f"{store.bytes_of(missing) / 2**20:.1f} MiB more in {store.folder}",
+        f"{store.disk_bytes(missing) / 2**20:.1f} MiB more in {store.folder}",
         missing,
     )
     began = emit.now()
-    made = media.cached(data.pixels, store, tower, context.pipeline, context.say)
+    made = media.cached(data.pixels, store, tower, context.pipeline, context.report_progress)
     tower.drop()  # of no more use: 1.2 GB of the GPU for CLIP ViT-L
     took = emit.now() - began
     said = f"{made.bytes / 2**20:.1f} MiB; {made.computed} frames computed in {took:.1f} s"
@@ -157,9 +159,11 @@ def _llm_folder(context: Context, data: Data) -> tuple[Path, str]:
     if folder is not None:
         return folder, ""
     if context.trained is not None:
-        made = nano_models.found(context.cache_root, context.trained)
+        made = nano_models.find_base(context.cache_root, context.trained)
     else:
         context.emit.phase("cache", "language model from scratch, on text")
         recipe = nano_model.recipe(data.base_captions, found.architecture)
-        made = nano_models.trained(recipe, context.cache_root, context.device, context.say)
-    return made.folder, f"{made.said}; "
+        made = nano_models.get_or_train_language_model(
+            recipe, context.cache_root, context.device, context.report_progress
+        )
+    return made.folder, f"{made.description}; "

@@ -17,7 +17,7 @@ from engines.captioning.evaluation.evaluate import Evaluator
 from engines.captioning.evaluation.image_text_score import Judge
 from engines.captioning.models.captioner import mean_loss
 from engines.captioning.models.vision import Tower
-from engines.captioning.params import SHAPING, Params
+from engines.captioning.params import ARCHITECTURE_PARAMS, Params
 from engines.captioning.prepare import CALIBRATED_ON, Prepared, prepare
 from engines.captioning.validation import Watch
 from engines.emitter import Emitter, EngineError
@@ -36,18 +36,18 @@ from engines.torchkit.training import (
 )
 from engines.torchkit.training.early_stopping import Monitor
 from engines.torchkit.training.optimizers import decay_groups
-from engines.torchkit.training.training_setup import Course
+from engines.torchkit.training.training_setup import TrainingSetup
 
-Job = loop.Training[CaptionBatch]
+Job = loop.TrainingJob[CaptionBatch]
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, only evaluate, or only caption."""
     params = Params.model_validate(spec.params)
-    context = resolve(run_setup.begin(spec, params, emit, run_dir))
+    context = resolve(run_setup.begin_run(spec, params, emit, run_dir))
     target = context.device
-    device.choose_convolutions(fixed=True)  # a tower's passes are filled up
-    with context.team.leader_first(emit):
+    device.set_convolution_benchmark(fixed=True)  # a tower's passes are filled up
+    with context.process_group.rank_zero_first(emit):
         emit.phase("build")
         tower = Tower(part(context, "vision"), context.params, context.precision)
         data = read_data(context, tower.shape.image_size)
@@ -55,8 +55,8 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         ready = prepare(context, data, tower)
     device.report_memory(emit, "load", target)
     if context.trained is not None:
-        trained_model.check_base(context.trained, ready.state["base_weights"])
-        trained_model.load(ready.model, context.trained)
+        trained_model.check_base_weights(context.trained, ready.state["base_weights"])
+        trained_model.load_trained_weights(ready.model, context.trained)
     evaluator = Evaluator(context, ready, Judge(context, data.pixels, data.train, ready))
     if spec.task in ("train", "probe"):
         if not train(context, data, ready, evaluator):
@@ -74,20 +74,22 @@ def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -
         ready.model.calibrate(first_features(data, ready))
     watch = Watch(context, data, evaluator, ready.model)
     job = assemble(context, data, ready, watch)
-    costing = cost_forecast.of(context.spec, job, params.timing_warmup_steps, emit)
-    if costing is not None:  # it looks at nothing, as it evaluates nothing
+    cost_probe = cost_forecast.create_cost_probe(
+        context.spec, job, params.timing_warmup_steps, emit
+    )
+    if cost_probe is not None:  # it looks at nothing, as it evaluates nothing
         job.after_epoch = None
-    elif context.team.leads:
+    elif context.process_group.is_rank_zero:
         watch.check()
     announce(context, data, ready, job, watch.monitor)
-    if not timed_training.train(context, job, costing, lambda: disk(context, data, ready, job)):
+    if not timed_training.train(context, job, cost_probe, lambda: disk(context, data, ready, job)):
         return False
     watch.restore()
     if params.save_model:
         state = {**ready.state, "subset_fingerprint": data.fingerprint}
-        trained_model.keep(context, job, state, base=ready.base)
+        trained_model.save_trained_model(context, job, state, base=ready.base)
         if params.export_model and params.lora_rank:
-            export.adapter(context, ready.model.llm, part(context, "llm"))
+            export.write_adapter(context, ready.model.llm, part(context, "llm"))
     return True
 
 
@@ -102,7 +104,7 @@ def resolve(context: Context) -> Context:
             f"model '{context.spec.model}': its projector was never trained; name a run's "
             "model, run:<id>, or use task = train"
         )
-    return trained_model.resolve(context, SHAPING)
+    return trained_model.resolve_trained_model(context, ARCHITECTURE_PARAMS)
 
 
 def first_features(data: Data, ready: Prepared) -> torch.Tensor:
@@ -113,9 +115,9 @@ def first_features(data: Data, ready: Prepared) -> torch.Tensor:
 
 def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
     """Everything that the loop needs."""
-    params, model, team = context.params, ready.model, context.team
+    params, model, process_group = context.params, ready.model, context.process_group
     samples = fingerprint_samples(data.fingerprint, (data.train.rows, data.media))
-    course = Course.of(context, len(data.train), samples)
+    course = TrainingSetup.from_run(context, len(data.train), samples)
     spoken = tokenise(context, data, ready)
     gatherer = Gatherer(ready.items, data.train.rows, spoken, context.spec.seed)
 
@@ -124,22 +126,22 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
         with context.precision.autocast():
             return model(ready.features(some.media), some.ids, some.labels)
 
-    caption = team.wrap(model, example)
+    caption = process_group.wrap(model, example)
     if params.compile:
         model.projector.compile()
 
-    def forward(batch: CaptionBatch) -> loop.Outcome:
+    def forward(batch: CaptionBatch) -> loop.LossOutput:
         own = caption(ready.features(batch.media), batch.ids, batch.labels)
-        summed, tokens = (team.gather(one, len(batch)) for one in own)
-        return loop.Outcome(mean_loss(summed, tokens), watch.latest, len(batch))
+        summed, tokens = (process_group.gather(one, len(batch)) for one in own)
+        return loop.LossOutput(mean_loss(summed, tokens), watch.latest, len(batch))
 
-    job = course.job(model, gatherer, forward)
+    job = course.create_job(model, gatherer, forward)
     job.optimizer = optimizer(params, ready)
     if params.compile:
-        job.prepare = compilation.with_first_batch(job)
+        job.prepare = compilation.compile_on_first_batch(job)
     if params.schedule == "constant":
-        job.lr_at = lambda step: params.lr * min(1.0, (step + 1) / max(1, course.warm))
-    job.after_epoch = watch.after_epoch if watch.wanted else None
+        job.lr_at = lambda step: params.lr * min(1.0, (step + 1) / max(1, course.warmup))
+    job.after_epoch = watch.after_epoch if watch.enabled else None
     return job
 
 
@@ -179,7 +181,7 @@ def announce(
     facts = {
         **ready.facts,
         **trained_model.facts(context),
-        "precision": context.precision.said,
+        "precision": context.precision.description,
         **context.pipeline.facts,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": f"linear warm-up, then {params.schedule}",

@@ -22,7 +22,7 @@ LOSS_SAMPLE: Final = 512
 """Media whose loss is looked at, at most: a loss is an eighth of the price of a caption."""
 
 
-class Watch(early_stopping.Watch):
+class Watch(early_stopping.EpochEndValidation):
     """Validates losses and captions."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Watch(early_stopping.Watch):
             EngineError: it cannot be computed here.
         """
         monitor = self.monitor
-        if not (monitor.active and self.wanted) or monitor.metric in ALWAYS:
+        if not (monitor.active and self.enabled) or monitor.metric in ALWAYS:
             return
         state = checkpoints.random_state()
         sample = (self._data.validation or self._data.train).spread(2)
@@ -48,7 +48,7 @@ class Watch(early_stopping.Watch):
         self._evaluator.value(monitor.metric, sample, captions)
         checkpoints.set_random_state(state)
 
-    def look(self, epoch: int) -> bool:
+    def validate(self, epoch: int) -> bool:
         """See `looks.Watch`."""
         source = self._data.validation or self._data.train
         sample = source.spread(self._params.evaluate_sample)
@@ -63,8 +63,8 @@ class Watch(early_stopping.Watch):
             name if name == "diversity" else f"{split}_{name}": torch.tensor(value)
             for name, value in metrics.items()
         }
-        return self._looks.add(epoch, **metrics)
+        return self._early_stopping.record(epoch, **metrics)
 
     def restore(self) -> None:
         """Put the best weights back into the model, where they were kept."""
-        self._looks.restore()
+        self._early_stopping.restore_best()

@@ -1,7 +1,6 @@
-"""A machine probe: times a fixed computation of the standard library. No torch, no data.
+"""Probe engine (synthetic): times a fixed computation of the standard library. No torch, no data.
 
-Says how fast and how steady one core of this machine is before anything is measured on it, and is
-the smallest complete engine: every message kind that a run needs, in 80 lines.
+Measures the speed and steadiness of one core of the machine, and is the smallest complete engine.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ SUMMARY: Final = "A machine probe: times a fixed stdlib computation"
 TASKS: Final[tuple[Task, ...]] = ("probe",)
 NEEDS: Final[tuple[str, ...]] = ()
 FORM: Final = ""
-KNOBS: Final[Mapping[PhaseName, str]] = {}
-SHAPING: Final[tuple[str, ...]] = ()
+OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {}
+ARCHITECTURE_PARAMS: Final[tuple[str, ...]] = ()
 
 BLOCK_BYTES: Final = 1 << 20
 """Hashed once a round. 1 MiB outlives the first-level caches and takes about a millisecond."""

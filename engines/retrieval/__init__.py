@@ -12,9 +12,18 @@ from typing import Final
 from engines.emitter import Emitter
 from engines.process_memory import collection_paused
 from engines.protocol import PhaseName, RunSpec, Task
-from engines.retrieval.params import SHAPING, Params
+from engines.retrieval.params import ARCHITECTURE_PARAMS, Params
 
-__all__ = ["FORM", "KNOBS", "NEEDS", "SHAPING", "SUMMARY", "TASKS", "Params", "run"]
+__all__ = [
+    "ARCHITECTURE_PARAMS",
+    "FORM",
+    "NEEDS",
+    "OOM_SETTINGS",
+    "SUMMARY",
+    "TASKS",
+    "Params",
+    "run",
+]
 
 SUMMARY: Final = "Retrieval: finds the passages that answer a question about an image"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")
@@ -22,7 +31,7 @@ FORM: Final = "passages"
 NEEDS: Final[tuple[str, ...]] = (
     "question", "image_path", "passage_id", "passage_text", "passage_image_path",
 )  # fmt: skip
-KNOBS: Final[Mapping[PhaseName, str]] = {
+OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {
     **dict.fromkeys(("compile", "warmup", "train"), "grad_cache_chunk"),
     **dict.fromkeys(("eval", "encode"), "evaluate_batch"),
 }

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engines.retrieval.models import max_sim
-from engines.torchkit.runtime.matmul_precision import product
+from engines.torchkit.runtime.matmul_precision import ieee_matmul
 
 Objective = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 """(queries, passages, positive, scale) -> loss and metrics."""
@@ -34,7 +34,7 @@ def similarity(queries: Tensor, passages: Tensor) -> Tensor:
     with torch.autocast(queries.device.type, enabled=False):
         if queries.ndim == 3:
             return max_sim.mean_max_sim(queries.float(), passages.float())
-        return product(queries.float(), passages.float().T)
+        return ieee_matmul(queries.float(), passages.float().T)
 
 
 def contrastive(
@@ -54,7 +54,7 @@ def contrastive(
     """
     logits = scale.float() * similarity(queries, passages)
     size = len(logits)
-    others = _others(positive)
+    others = _other_positives(positive)
     masked = logits.masked_fill(others, float("-inf"))
     target = torch.arange(size, device=logits.device)
     loss = (
@@ -74,14 +74,14 @@ def sigmoid(
     logits = scale[0].float() * similarity(queries, passages) + scale[1].float()
     signs = positive.to(logits.dtype) * 2 - 1
     loss = -functional.logsigmoid(signs * logits).sum() / len(logits)
-    metrics = _metrics(logits, positive, _others(positive), scale[0])
+    metrics = _metrics(logits, positive, _other_positives(positive), scale[0])
     return loss, metrics | {"bias": scale[1].detach().float()}
 
 
 OBJECTIVES: Final[dict[str, Objective]] = {"softmax": contrastive, "sigmoid": sigmoid}
 
 
-def _others(positive: Tensor) -> Tensor:
+def _other_positives(positive: Tensor) -> Tensor:
     return positive & ~torch.eye(len(positive), dtype=torch.bool, device=positive.device)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from engines import param_sections
 
-SHAPING: Final = (
+ARCHITECTURE_PARAMS: Final = (
     "image_size", "max_tokens", "layers", "text_layers", "vision_layers", "temperature",
     "use_instruction", "layer_fusion", "scoring", "fusion_width", "fusion_queries", "late_width",
     "loss",

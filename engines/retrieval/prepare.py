@@ -20,44 +20,44 @@ from engines.retrieval.context import Context
 from engines.retrieval.data.dataset import (
     SearchCorpus,
     Split,
-    Strings,
+    Vocabularies,
     read_corpus,
-    read_pool,
     read_split,
+    read_training_pairs,
 )
-from engines.retrieval.data.items import ArrayItems, Items, Rows, TokenItems
-from engines.retrieval.data.pairs import NONE, Pool
+from engines.retrieval.data.items import ArrayItems, ItemStore, Rows, TokenItems
+from engines.retrieval.data.pairs import NONE, TrainingPairs
 from engines.retrieval.models import factory, frozen_towers
 from engines.retrieval.models import tokenizer as models_tokenizer
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.tokenizer import Words
+from engines.retrieval.models.tokenizer import TextTokenizer
 from engines.torchkit.data import subsets
 from engines.torchkit.training import trained_model
 
 
 @dataclass
-class Data:
+class RetrievalData:
     """Everything that is read of the subsets."""
 
     subset: build.Subset
-    pool: Pool
+    pairs: TrainingPairs
     splits: list[Split]
     corpora: list[SearchCorpus]
-    strings: Strings
+    vocabularies: Vocabularies
 
     def image_rows(self) -> list[Rows]:
         """Every array of image rows there is."""
-        sides = [self.pool.queries, self.pool.positives, *(s.queries for s in self.splits)]
+        sides = [self.pairs.queries, self.pairs.positives, *(s.queries for s in self.splits)]
         return [side.images for side in (*sides, *(c.passages for c in self.corpora))]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """A model and its inputs, ready to train or to evaluate."""
 
     model: DualEncoder
-    texts: Items
-    images: Items
+    texts: ItemStore
+    images: ItemStore
     revision: str
     facts: dict[str, str]
     state: dict[str, Any] = field(default_factory=dict)
@@ -74,38 +74,38 @@ class Prepared:
         return {models_tokenizer.TOKENIZER: self.tokenizer} if self.tokenizer else {}
 
 
-def read_data(run: Context) -> Data:
+def read_data(run: Context) -> RetrievalData:
     """Build (or open) the subset and those that it is evaluated on.
 
     Raises:
         EngineError: a subset cannot be built.
     """
-    spec, params, source, strings = run.spec, run.params, run.source, Strings()
-    subset = source.built(spec.subset, run.emit)
-    pool = read_pool(subset, strings, use_instruction=params.use_instruction)
-    if not len(pool):
+    spec, params, source, vocabularies = run.spec, run.params, run.source, Vocabularies()
+    subset = source.build(spec.subset, run.emit)
+    pairs = read_training_pairs(subset, vocabularies, use_instruction=params.use_instruction)
+    if not len(pairs):
         raise EngineError(f"subset '{spec.subset}': no record has a positive passage")
-    wanted = subset.evaluate_on if params.evaluate_on is None else params.evaluate_on
-    if spec.task == "evaluate" and not wanted:
-        wanted = (spec.subset,)
+    names = subset.evaluate_on if params.evaluate_on is None else params.evaluate_on
+    if spec.task == "evaluate" and not names:
+        names = (spec.subset,)
     corpora: dict[str, SearchCorpus] = {}
     splits = []
-    for name in wanted:
-        if params.evaluate_on is None and (sentence := source.absent(name)):
+    for name in names:
+        if params.evaluate_on is None and (sentence := source.find_problem(name)):
             # The recipe would like it; only what a person named is a reason not to train.
             run.emit.notice("not-evaluated", sentence)
             continue
-        other = source.built(name, run.emit)
+        other = source.build(name, run.emit)
         key = other.corpus.fingerprint
         if key not in corpora:
-            corpora[key] = read_corpus(other, strings)
+            corpora[key] = read_corpus(other, vocabularies)
         splits.append(
-            read_split(other, corpora[key], strings, use_instruction=params.use_instruction)
+            read_split(other, corpora[key], vocabularies, use_instruction=params.use_instruction)
         )
-    return Data(subset, pool, splits, list(corpora.values()), strings)
+    return RetrievalData(subset, pairs, splits, list(corpora.values()), vocabularies)
 
 
-def decode_images(run: Context, data: Data) -> tuple[ArrayItems, str]:
+def decode_images(run: Context, data: RetrievalData) -> tuple[ArrayItems, str]:
     """The decoded images of all subsets, in the order of `strings.images`.
 
     And a digest of the contents of those that are trained on.
@@ -113,111 +113,121 @@ def decode_images(run: Context, data: Data) -> tuple[ArrayItems, str]:
     """
     size = run.params.image_size
     by_root: dict[str, list[tuple[int, str]]] = {}
-    for row, name in enumerate(data.strings.images.values()):
+    for row, name in enumerate(data.vocabularies.images.values()):
         root, _, path = name.partition("\0")
         by_root.setdefault(root, []).append((row, path))
-    pool = data.pool
-    trained_on = set(np.concatenate([pool.queries.images, pool.positives.images]).tolist())
+    pairs = data.pairs
+    trained_on = set(np.concatenate([pairs.queries.images, pairs.positives.images]).tolist())
     contents: list[str] = []
-    arrays, places = [], np.full((len(data.strings.images), 2), NONE, np.int64)
+    arrays, positions = [], np.full((len(data.vocabularies.images), 2), NONE, np.int64)
     for number, (root, named) in enumerate(by_root.items()):
         paths = [path for _, path in named]
-        with subsets.explained():
-            cache = ImageCache.open(paths, Path(root), size, run.cache_root, progress=run.say)
+        with subsets.source_errors_as_engine_errors():
+            cache = ImageCache.open(
+                paths, Path(root), size, run.cache_root, progress=run.report_progress
+            )
         arrays.append(cache.array)
         contents.append(cache.contents(path for row, path in named if row in trained_on))
         for row, path in named:
-            places[row] = (number, cache.row(path))
-        subsets.tell_skipped(run.emit, cache.skipped, "pictures")
-    items = ArrayItems(arrays or [np.zeros((0, size, size, 3), np.uint8)], places)
+            positions[row] = (number, cache.row(path))
+        subsets.report_skipped_media(run.emit, cache.skipped, "pictures")
+    items = ArrayItems(arrays or [np.zeros((0, size, size, 3), np.uint8)], positions)
     readable = np.append(items.readable(), False)  # the last one answers for NONE
     for rows in data.image_rows():
         rows[~readable[rows]] = NONE
     return items, " ".join(contents)
 
 
-def prepare(run: Context, data: Data) -> Prepared:
+def prepare(run: Context, data: RetrievalData) -> PreparedModel:
     """The model of the spec, and texts and images as it takes them.
 
     Raises:
         EngineError: weights are missing, or settings do not fit the model.
     """
-    if sentence := model_catalog.problem(run.entry):
+    if sentence := model_catalog.find_problem(run.entry):
         raise EngineError(sentence)
     run.emit.phase("cache", "images")
     images, contents = decode_images(run, data)
     run.emit.phase("cache", "texts")
-    build_model = _frozen if run.entry.family == "frozen-towers" else _from_weights
+    build_model = _from_frozen_towers if run.entry.family == "frozen-towers" else _from_weights
     ready = build_model(run, data, images)
     if run.trained is not None:
-        trained_model.check_base(run.trained, ready.state.get("base_weights", {}))
-        trained_model.load(ready.model, run.trained)
+        trained_model.check_base_weights(run.trained, ready.state.get("base_weights", {}))
+        trained_model.load_trained_weights(ready.model, run.trained)
     ready.facts.update(trained_model.facts(run))
     return replace(ready, pictures=contents)
 
 
-def _from_weights(run: Context, data: Data, images: ArrayItems) -> Prepared:
+def _from_weights(run: Context, data: RetrievalData, images: ArrayItems) -> PreparedModel:
     """A model with towers of its own: from a folder, from a checkpoint, or from scratch."""
     params, entry = run.params, run.entry
     folder = model_catalog.weights_folder(entry) if entry.hub or entry.path else None
     if folder is not None:
-        words = models_tokenizer.of_model(folder, entry.family)
+        words = models_tokenizer.load_model_tokenizer(folder, entry.family)
     elif run.trained is not None:
-        words = models_tokenizer.plain(
+        words = models_tokenizer.make_text_tokenizer(
             models_tokenizer.from_folder(run.trained.folder), "the model's own"
         )
     else:
         size = int(entry.architecture["vocabulary"])
-        tokenizer = models_tokenizer.built(own_texts(data), size, run.cache_root)
-        words = models_tokenizer.plain(tokenizer, "built from the subset and its corpus")
-    items = tokenise(run, data.strings.texts.values(), words)
-    run.team.pass_on()
+        tokenizer = models_tokenizer.get_or_train_tokenizer(
+            collect_training_texts(data), size, run.cache_root
+        )
+        words = models_tokenizer.make_text_tokenizer(
+            tokenizer, "built from the subset and its corpus"
+        )
+    items = tokenise_texts(run, data.vocabularies.texts.values(), words)
+    run.process_group.release_other_ranks()
     run.emit.phase("import", "open_clip" if entry.family == "open-clip" else "transformers")
     run.emit.phase("load", entry.name)
     if folder is None:
         model = factory.from_scratch(entry, words, params)
     else:
         model = factory.from_folder(entry, folder, words, params)
-    factory.shape(model, entry, params, words)
-    facts = factory.facts(model, params)
-    facts |= {"tokenizer": words.said, "truncated_texts": _share(items)}
-    own = words.tokenizer.to_str() if folder is None else ""
-    state = {"base_weights": {"model": trained_model.base_print(run, folder)}}
-    return Prepared(model, items, images, _revision(entry, folder), facts, state, folder, own)
+    factory.configure_model(model, entry, params, words)
+    facts = factory.describe_model(model, params)
+    facts |= {"tokenizer": words.description, "truncated_texts": _truncated_share(items)}
+    tokenizer_json = words.tokenizer.to_str() if folder is None else ""
+    state = {"base_weights": {"model": trained_model.base_digest(run, folder)}}
+    return PreparedModel(
+        model, items, images, _model_revision(entry, folder), facts, state, folder, tokenizer_json
+    )
 
 
-def own_texts(data: Data) -> list[str]:
+def collect_training_texts(data: RetrievalData) -> list[str]:
     """Texts of the subset and its corpus, not of what it is evaluated on, in a fixed order."""
-    texts = data.strings.texts.values()
-    rows = np.concatenate([data.pool.queries.texts, data.pool.positives.texts])
-    seen = dict.fromkeys(texts[row] for row in np.unique(rows[rows != NONE]))
-    return list(seen | dict.fromkeys(text for text in data.subset.corpus.texts if text))
+    texts = data.vocabularies.texts.values()
+    rows = np.concatenate([data.pairs.queries.texts, data.pairs.positives.texts])
+    distinct = dict.fromkeys(texts[row] for row in np.unique(rows[rows != NONE]))
+    return list(distinct | dict.fromkeys(text for text in data.subset.corpus.texts if text))
 
 
-def _frozen(run: Context, data: Data, images: ArrayItems) -> Prepared:
+def _from_frozen_towers(run: Context, data: RetrievalData, images: ArrayItems) -> PreparedModel:
     entry = run.entry
     model = frozen_towers.HeadEncoder(entry.architecture, run.params.temperature)
-    factory.shape(model, entry, run.params, None)
-    facts = factory.facts(model, run.params)
-    tower = frozen_towers.TextTower(model.text_layers, run.precision, run.pipeline)
-    words = models_tokenizer.plain(models_tokenizer.from_folder(tower.folder), "the model's own")
-    items = tokenise(run, data.strings.texts.values(), words)
-    run.emit.phase("cache", "text features")
-    texts = tower.features(items, run.cache_root, run.say)
-    run.emit.phase("cache", "image features")
-    pictures = frozen_towers.ImageTower(run.precision, run.pipeline).features(
-        images, run.cache_root, run.say
+    factory.configure_model(model, entry, run.params, None)
+    facts = factory.describe_model(model, run.params)
+    tower = frozen_towers.MiniLMTower(model.text_layers, run.precision, run.pipeline)
+    words = models_tokenizer.make_text_tokenizer(
+        models_tokenizer.from_folder(tower.folder), "the model's own"
     )
-    run.team.pass_on()
+    items = tokenise_texts(run, data.vocabularies.texts.values(), words)
+    run.emit.phase("cache", "text features")
+    texts = tower.features(items, run.cache_root, run.report_progress)
+    run.emit.phase("cache", "image features")
+    pictures = frozen_towers.EfficientNetTower(run.precision, run.pipeline).features(
+        images, run.cache_root, run.report_progress
+    )
+    run.process_group.release_other_ranks()
     run.emit.phase("load", entry.name)
     facts |= {
-        "truncated_texts": _share(items),
+        "truncated_texts": _truncated_share(items),
         "towers": "frozen, not among the parameters; features cached as float16",
     }
-    return Prepared(model, texts, pictures, "packages", facts)
+    return PreparedModel(model, texts, pictures, "packages", facts)
 
 
-def tokenise(run: Context, texts: list[str], words: Words) -> TokenItems:
+def tokenise_texts(run: Context, texts: list[str], words: TextTokenizer) -> TokenItems:
     """All texts as token ids; says how many were cut."""
     items = TokenItems.tokenise(texts, words.tokenizer, run.params.max_tokens, words.pad)
     items.length = words.length
@@ -231,11 +241,11 @@ def tokenise(run: Context, texts: list[str], words: Words) -> TokenItems:
     return items
 
 
-def _share(items: TokenItems) -> str:
+def _truncated_share(items: TokenItems) -> str:
     return f"{items.truncated / max(1, len(items)):.1%} of {len(items)} distinct texts"
 
 
-def _revision(entry: ModelEntry, folder: Path | None) -> str:
+def _model_revision(entry: ModelEntry, folder: Path | None) -> str:
     if folder is None:
         return "from scratch"
-    return model_catalog.revision(entry) if entry.hub else f"local {folder.name}"
+    return model_catalog.cached_revision(entry) if entry.hub else f"local {folder.name}"

@@ -12,15 +12,24 @@ from typing import Final
 from engines.emitter import Emitter
 from engines.process_memory import collection_paused
 from engines.protocol import PhaseName, RunSpec, Task
-from engines.vqa.params import SHAPING, Params
+from engines.vqa.params import ARCHITECTURE_PARAMS, Params
 
-__all__ = ["FORM", "KNOBS", "NEEDS", "SHAPING", "SUMMARY", "TASKS", "Params", "run"]
+__all__ = [
+    "ARCHITECTURE_PARAMS",
+    "FORM",
+    "NEEDS",
+    "OOM_SETTINGS",
+    "SUMMARY",
+    "TASKS",
+    "Params",
+    "run",
+]
 
 SUMMARY: Final = "VQA: answers four-choice questions about pictures"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "ensemble", "probe")
 FORM: Final = "choices"
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
-KNOBS: Final[Mapping[PhaseName, str]] = {
+OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {
     **dict.fromkeys(("compile", "warmup", "train"), "batch"),
     **dict.fromkeys(("eval", "generate"), "predict_batch"),
 }

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.torchkit.training.early_stopping import looking
+from engines.torchkit.training.early_stopping import eval_mode
 from engines.vqa.context import Context
 from engines.vqa.data.option_order import IDENTITY, Permutation
 from engines.vqa.data.questions import Questions, stratified
@@ -39,7 +39,7 @@ def letter_logits(
     """
     letters = torch.tensor(ready.wording.letters, device=next(ready.model.parameters()).device)
     rows = np.arange(len(questions))
-    with looking(ready.model):
+    with eval_mode(ready.model):
         found = [
             ready.model.next_logits(batch)[:, letters].float()
             for batch in ready.batches(questions, rows, scale, permutation, blank=blank)
@@ -52,7 +52,7 @@ def written(ready: Prepared, questions: Questions, longest: int) -> list[str]:
     """What the model writes when it is asked, greedy, at most `longest` tokens."""
     wording, rows = ready.wording, np.arange(len(questions))
     said: list[str] = []
-    with looking(ready.model):
+    with eval_mode(ready.model):
         for batch in ready.batches(questions, rows, ahead=False):
             made = ready.model.generate(batch, longest, wording.stops, wording.pad)
             said += [wording.decode(tokens) for tokens in made]
@@ -94,7 +94,9 @@ def answer_split(
     emit.phase("generate" if context.params.written else "eval", name)
     path = context.run_dir / "predictions" / f"{name}.jsonl"
     asked = how(context, questions, key)
-    answers = infer.answer_all(Reader(context, ready), questions, asked, path, context.say)
+    answers = infer.answer_all(
+        Reader(context, ready), questions, asked, path, context.report_progress
+    )
     file = path.relative_to(context.run_dir).as_posix()
     for metric in metrics.metrics(answers, name, file):
         emit.send(metric)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from engines import param_sections
 
-SHAPING: Final = (
+ARCHITECTURE_PARAMS: Final = (
     "long_side", "min_pixels", "max_pixels", "prompt", "quantize", "double_quant", "lora_rank",
     "lora_alpha", "lora_targets",
 )  # fmt: skip

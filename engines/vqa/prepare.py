@@ -15,7 +15,7 @@ import numpy as np
 
 from engines import model_catalog
 from engines.emitter import EngineError
-from engines.torchkit.data.data_loader import slices
+from engines.torchkit.data.data_loader import split_rows
 from engines.torchkit.data.prefetch import InputPipeline
 from engines.torchkit.modeling import lora, pretrained, quantize
 from engines.torchkit.runtime import device
@@ -74,7 +74,7 @@ class Prepared:
             how = ([permutation] * len(some), scale, False)
             return batches.gathered(self.vision, asked, some, how, blank=blank, ahead=ahead)
 
-        parts = slices(np.asarray(rows), self.batch)
+        parts = split_rows(np.asarray(rows), self.batch)
         for _, batch in self.pipeline.batches(parts, gather):
             yield self.vision.to_device(batch)  # it lies there; pixels become numbers
 
@@ -88,23 +88,23 @@ def prepare(context: Context, data: Data) -> Prepared:
     params, emit = context.params, context.emit
     emit.phase("import", "transformers")
     folder, base_said = model_folder(context, data)
-    pretrained.refuse_unseeing(folder)
+    pretrained.validate_vision_language(folder)
     processor = load_processor(folder)
     words = chat_template.of(processor, params.prompt, folder)
     seeing = models_processor.of(processor, words, folder)
     emit.phase("cache", "pictures")
     limits = Limits.of(params, seeing.factor)
-    pictures = Pictures(seeing, limits, context.cache_root, context.say)
+    pictures = Pictures(seeing, limits, context.cache_root, context.report_progress)
     for asked in (data.train, data.validation, *data.splits.values()):
         pictures.add(asked.root, asked.paths, (1.0, *params.tta_scales))
     tell_void_scales(context, pictures, data)
     longest = refuse_long(context, words, pictures, data)
     emit.phase("load", context.entry.name)
     found = pretrained.load(
-        folder, pretrained.SEEING, context.precision, four_bit=params.quantize == "nf4",
+        folder, pretrained.VISION_LANGUAGE, context.precision, four_bit=params.quantize == "nf4",
         double=params.double_quant,
     )  # fmt: skip
-    held, four_bit = quantize.weight_bytes(found), len(quantize.four_bit(found))
+    held, four_bit = quantize.weight_bytes(found), len(quantize.four_bit_layers(found))
     whole = quantize.logical_parameters(found)
     vision, cache_said = feature_cache.prepare(context, data, pictures, found)
     if vision.kept is not None:
@@ -118,11 +118,13 @@ def prepare(context: Context, data: Data) -> Prepared:
         "longest_sample": f"{longest:,} tokens with its picture",
         "folds": data.dealt,
         **({"paraphrases": data.worded} if data.worded else {}),
-        "trainable": lora.listed(model),
+        "trainable": lora.list_trainable(model),
         "feature_cache": cache_said,
     }
     scratch = model_catalog.weights_folder(context.entry) is None
-    revision = model_catalog.revision(context.entry) if context.entry.hub else str(folder.name)
+    revision = (
+        model_catalog.cached_revision(context.entry) if context.entry.hub else str(folder.name)
+    )
     return Prepared(
         model, words, vision, context.pipeline, params.predict_batch, revision, facts,
         base_state(context, folder, scratch=scratch), quantize.logical_parameters(model) + seen,
@@ -133,7 +135,7 @@ def prepare(context: Context, data: Data) -> Prepared:
 def base_state(context: Context, folder: Path, *, scratch: bool) -> dict[str, Any]:
     """What a later run needs to find the same base, and to know it by its weights."""
     name = str(context.trained.state["base"]) if context.trained and scratch else folder.name
-    prints = {"model": trained_model.weights_print(folder)}
+    prints = {"model": trained_model.weights_digest(folder)}
     return {"base": name if scratch else "", "base_weights": prints}
 
 
@@ -194,11 +196,13 @@ def adapt(context: Context, found: Any) -> Any:
     """The model with LoRA on its language model alone, from the run's seed."""
     params = context.params
     if params.checkpointing:
-        pretrained.recompute(found)
-    device.seed(context.spec.seed)  # whatever was drawn while a base was made or weights loaded
-    return lora.attach(
+        pretrained.enable_gradient_checkpointing(found)
+    device.seed_generators(
+        context.spec.seed
+    )  # whatever was drawn while a base was made or weights loaded
+    return lora.add_lora(
         found, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets,
-        pretrained.language(found),
+        pretrained.language_module_name(found),
     )  # fmt: skip
 
 
@@ -224,15 +228,15 @@ def model_folder(context: Context, data: Data) -> tuple[Path, str]:
     if folder is not None:
         return folder, ""
     if context.trained is not None:
-        made = nano_models.found(context.cache_root, context.trained)
+        made = nano_models.find_base(context.cache_root, context.trained)
     else:
         learns = read_base(context, data)
         context.emit.phase("cache", "base from scratch, with all its parameters")
         made = model.trained(
             learns, dict(context.entry.architecture), context.cache_root, context.device,
-            context.say,
+            context.report_progress,
         )  # fmt: skip
-    return made.folder, f"{made.said}; "
+    return made.folder, f"{made.description}; "
 
 
 def read_base(context: Context, data: Data) -> Questions:
@@ -247,7 +251,7 @@ def read_base(context: Context, data: Data) -> Questions:
             f"model '{context.entry.name}': is made from scratch, and base_on is empty; name the "
             "subset that it learns first, easy_vqa_base"
         )
-    learns = questions.read(context.source.built(name, context.emit))
+    learns = questions.read(context.source.build(name, context.emit))
     asked = (data.train, data.validation, *data.splits.values())
     own = {picture for some in asked for picture in some.groups()}
     if shared := own.intersection(learns.groups()):

@@ -20,7 +20,7 @@ from engines.vqa.data.dataset import Data, read_data
 from engines.vqa.data.questions import stratified
 from engines.vqa.ensemble.fold_runs import VALIDATION
 from engines.vqa.evaluation.run_outputs import deliver, file_name
-from engines.vqa.params import SHAPING, Params
+from engines.vqa.params import ARCHITECTURE_PARAMS, Params
 from engines.vqa.prepare import Prepared, prepare
 from engines.vqa.training import Job, assemble
 from engines.vqa.validation import Watch
@@ -29,17 +29,17 @@ from engines.vqa.validation import Watch
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and answer, or only answer."""
     params = Params.model_validate(spec.params)
-    asked = run_setup.begin(spec, params, emit, run_dir, deterministic=params.deterministic)
-    context, target = kept.resolve(asked, SHAPING), asked.device
-    with context.team.leader_first(emit):
+    asked = run_setup.begin_run(spec, params, emit, run_dir, deterministic=params.deterministic)
+    context, target = kept.resolve_trained_model(asked, ARCHITECTURE_PARAMS), asked.device
+    with context.process_group.rank_zero_first(emit):
         emit.phase("build")
         data = read_data(context)
         device.report_memory(emit, "build", target)
         ready = prepare(context, data)
     device.report_memory(emit, "load", target)
     if context.trained is not None:
-        kept.check_base(context.trained, ready.state["base_weights"])
-        kept.load(ready.model, context.trained)
+        kept.check_base_weights(context.trained, ready.state["base_weights"])
+        kept.load_trained_weights(ready.model, context.trained)
     if spec.task in ("train", "probe"):
         if not train(context, data, ready):
             return
@@ -54,20 +54,22 @@ def train(context: Context, data: Data, ready: Prepared) -> bool:
     params, emit = context.params, context.emit
     watch = Watch(context, data, ready)
     job = assemble(context, data, ready, watch)
-    costing = cost_forecast.of(context.spec, job, params.timing_warmup_steps, emit)
-    if costing is not None:  # it looks at nothing, as it answers nothing
+    cost_probe = cost_forecast.create_cost_probe(
+        context.spec, job, params.timing_warmup_steps, emit
+    )
+    if cost_probe is not None:  # it looks at nothing, as it answers nothing
         job.after_epoch = None
     announce(context, data, ready, job, watch.monitor)
     if params.ema and params.swa:
         emit.notice("ema-unused", "ema and swa: SWA answers, so no EMA is kept; set one of them")
-    if not timed_training.train(context, job, costing, lambda: disk(context, ready, job)):
+    if not timed_training.train(context, job, cost_probe, lambda: disk(context, ready, job)):
         return False
     watch.settle()
     if params.save_model:
         state = {**ready.state, "subset_fingerprint": data.fingerprint}
-        kept.keep(context, job, state, base=ready.base)
+        kept.save_trained_model(context, job, state, base=ready.base)
         if params.export_model:
-            export.adapter(context, ready.model.model, context.entry)
+            export.write_adapter(context, ready.model.model, context.entry)
     return True
 
 
@@ -84,7 +86,7 @@ def announce(
     facts = {
         **ready.facts,
         **kept.facts(context),
-        "precision": context.precision.said,
+        "precision": context.precision.description,
         **context.pipeline.facts,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": "linear warm-up, then cosine to 0",
@@ -134,7 +136,7 @@ def digest(model: Any) -> str:
     found = hashlib.blake2b(digest_size=16)
     for name, tensor in loop.trainable_tensors(model).items():
         found.update(name.encode())
-        found.update(checkpoints.raw(tensor))
+        found.update(checkpoints.raw_bytes(tensor))
     return found.hexdigest()
 
 

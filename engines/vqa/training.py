@@ -9,7 +9,7 @@ import numpy as np
 
 from engines.torchkit.checkpointing.training_identity import fingerprint_samples
 from engines.torchkit.training import compilation, loop
-from engines.torchkit.training.training_setup import Course
+from engines.torchkit.training.training_setup import TrainingSetup
 from engines.torchkit.training.weight_averaging import Ema, Swa
 from engines.vqa.context import Context
 from engines.vqa.data.batches import Gatherer
@@ -18,16 +18,16 @@ from engines.vqa.models.model import VqaBatch
 from engines.vqa.prepare import Prepared
 from engines.vqa.validation import Watch
 
-Job = loop.Training[VqaBatch]
+Job = loop.TrainingJob[VqaBatch]
 
 
 def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
     """Everything that the loop needs."""
-    params, model, team = context.params, ready.model, context.team
+    params, model, process_group = context.params, ready.model, context.process_group
     pictures = ready.vision.pictures.contents(data.train.root, data.train.paths)
     parts = (*data.train.ids, pictures)
     samples = fingerprint_samples(data.fingerprint + data.worded, parts)
-    course = Course.of(context, len(data.train), samples)
+    course = TrainingSetup.from_run(context, len(data.train), samples)
     gatherer = Gatherer(ready.vision, data.train, context.spec.seed, shuffle=params.shuffle_choices)
 
     def example() -> Any:
@@ -35,25 +35,25 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
         with context.precision.autocast():
             return model(some.inputs(), some.labels)
 
-    answer = team.wrap(model, example)
+    answer = process_group.wrap(model, example)
     if params.compile:
         model.compile(dynamic=True)
 
-    def forward(batch: VqaBatch) -> loop.Outcome:
+    def forward(batch: VqaBatch) -> loop.LossOutput:
         own = answer(batch.inputs(), batch.labels)
-        nats, tokens, hits = (team.gather(one, len(batch)) for one in own)
+        nats, tokens, hits = (process_group.gather(one, len(batch)) for one in own)
         metrics = {"letter_accuracy": hits.mean(), **watch.latest}
-        return loop.Outcome(nats.sum() / tokens.sum(), metrics, len(batch))
+        return loop.LossOutput(nats.sum() / tokens.sum(), metrics, len(batch))
 
     def transfer(batch: VqaBatch) -> VqaBatch:
         return gatherer.to_device(batch, context.device)
 
-    job = course.job(model, gatherer, forward, transfer)
+    job = course.create_job(model, gatherer, forward, transfer)
     if params.compile:
-        job.prepare = compilation.with_first_batch(job)
+        job.prepare = compilation.compile_on_first_batch(job)
     job.ema = Ema(model, params.ema) if params.ema and not params.swa else None
     first_averaged = math.floor(params.swa_start * course.steps) + 1
     job.swa = Swa(model, first_averaged) if params.swa else None
-    job.after_epoch = watch.after_epoch if watch.wanted else None
+    job.after_epoch = watch.after_epoch if watch.enabled else None
     watch.averages = job.averages
     return job

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engines.torchkit.training import early_stopping
-from engines.torchkit.training.weight_averaging import Average
+from engines.torchkit.training.weight_averaging import WeightAverage
 from engines.vqa.answering import letter_logits
 from engines.vqa.context import Context
 from engines.vqa.data.dataset import Data
@@ -20,7 +20,7 @@ from engines.vqa.evaluation.calibration import softmax
 from engines.vqa.prepare import Prepared
 
 
-class Watch(early_stopping.Watch):
+class Watch(early_stopping.EpochEndValidation):
     """Looks at the held-out questions."""
 
     def __init__(self, context: Context, data: Data, ready: Prepared) -> None:
@@ -28,17 +28,17 @@ class Watch(early_stopping.Watch):
         self._context = context
         self._questions = data.validation
         self._ready = ready
-        self.averages: dict[str, Average] = {}
+        self.averages: dict[str, WeightAverage] = {}
         """Of the weights, the one that answers last."""
 
     def settle(self) -> None:
         """Put the weights that answer into the model: the best ones, else their average."""
-        if not self._looks.restore() and (average := self._answering()) is not None:
-            average.settle()
+        if not self._early_stopping.restore_best() and (average := self._answering()) is not None:
+            average.copy_to_model()
         for average in self.averages.values():  # a run that is read again finds equal ones
-            average.follow()
+            average.reset_to_weights()
 
-    def look(self, epoch: int) -> bool:
+    def validate(self, epoch: int) -> bool:
         """See `looks.Watch`."""
         average = self._answering()
         applied: AbstractContextManager[None] = average.applied() if average else nullcontext()
@@ -48,7 +48,7 @@ class Watch(early_stopping.Watch):
                 "validation_loss": torch.tensor(loss),
                 "validation_accuracy": torch.tensor(accuracy),
             }
-            return self._looks.add(epoch, loss=loss, accuracy=accuracy)
+            return self._early_stopping.record(epoch, loss=loss, accuracy=accuracy)
 
     def _losses(self) -> tuple[float, float]:
         """Nats of the right letter among the four, and the share of hits."""
@@ -59,6 +59,6 @@ class Watch(early_stopping.Watch):
         hits = logits.argmax(1) == answers
         return float(-np.log(np.maximum(right, 1e-12)).mean()), float(hits.mean())
 
-    def _answering(self) -> Average | None:
-        begun = [average for average in self.averages.values() if average.begun]
+    def _answering(self) -> WeightAverage | None:
+        begun = [average for average in self.averages.values() if average.started]
         return begun[-1] if begun else None

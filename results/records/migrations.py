@@ -1,8 +1,8 @@
-"""Old lines of results.jsonl in today's shape, on reading; the file itself is never rewritten.
+"""Migrations of old lines of results.jsonl to the current schema, on reading.
 
-Apart from the schema, which describes only the present. A change that loses or renames a field
-raises `schema.SCHEMA` and adds one function here: it takes a dictionary of version n and returns
-one of version n + 1. Sample lines of every version ever written are kept in the tests.
+The file itself is never rewritten. A change that removes or renames a field raises `schema.SCHEMA`
+and adds one function here, which takes a dictionary of version n and returns one of version n + 1.
+Sample lines of every version ever written are kept in the tests.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any, Final
 
 from results.records.schema import SCHEMA
 
-Raw = dict[str, Any]
+RawRecord = dict[str, Any]
 
-STEPS: Final[Mapping[int, Callable[[Raw], Raw]]] = {}
+MIGRATIONS: Final[Mapping[int, Callable[[RawRecord], RawRecord]]] = {}
 """Version n -> the function that makes version n + 1. Empty: version 1 is the first."""
 
 
-class NewerSchema(ValueError):  # noqa: N818 - it names what was met, not a fault
+class NewerSchemaError(ValueError):
     """A later version of the workbench wrote this; guessing at it would falsify numbers."""
 
 
-def version(line: Raw) -> int:
+def schema_version(line: RawRecord) -> int:
     """The schema number of a line.
 
     Raises:
@@ -34,18 +34,20 @@ def version(line: Raw) -> int:
     return number
 
 
-def upgrade(
-    line: Raw, steps: Mapping[int, Callable[[Raw], Raw]] = STEPS, newest: int = SCHEMA
-) -> Raw:
+def migrate(
+    line: RawRecord,
+    steps: Mapping[int, Callable[[RawRecord], RawRecord]] = MIGRATIONS,
+    newest: int = SCHEMA,
+) -> RawRecord:
     """The line in version `newest`.
 
     Raises:
-        NewerSchema: the line is of a later version.
+        NewerSchemaError: the line is of a later version.
         ValueError: it has no schema number.
     """
-    number = version(line)
+    number = schema_version(line)
     if number > newest:
-        raise NewerSchema(f"schema {number}, and this workbench reads up to {newest}")
+        raise NewerSchemaError(f"schema {number}, and this workbench reads up to {newest}")
     while number < newest:
         line = {**steps[number](line), "schema": number + 1}
         number += 1

@@ -1,8 +1,7 @@
-"""notes.jsonl: what people say about runs and suites, and what is in the trash.
+"""notes.jsonl: people's notes about runs and suites, and which runs are in the trash.
 
-Apart from the records, which no person edits: a note never changes a number. Append-only too: a
-later note of the same kind replaces an earlier one in what is shown, and a tombstone hides a run
-without deleting anything.
+Append-only; a note never changes a number. A later note of the same kind replaces an earlier one
+when notes are shown, and a tombstone hides a run without deleting anything.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from results.records.schema import Part
-from results.records.store import Lines, NewerSchema, append_line
+from results.records.schema import StoredModel
+from results.records.store import LineReader, NewerSchemaError, append_line
 from results.records.suite_view import SuiteWords
 
 NOTES_SCHEMA: Final = 1
@@ -23,17 +22,17 @@ Kind = Literal[
     "finding", "state", "tag", "tombstone", "title", "goal", "background", "reason", "next",
     "event", "link", "conclusion", "withdrawn",
 ]  # fmt: skip
-SINGLE: Final = ("title", "goal", "background", "conclusion")
+SINGLE_KINDS: Final = ("title", "goal", "background", "conclusion")
 """Kinds of which the last note counts; an empty text takes it back."""
-SUITE_ONLY: Final = (*SINGLE, "reason", "next", "event", "link")
+SUITE_KINDS: Final = (*SINGLE_KINDS, "reason", "next", "event", "link")
 """Kinds that are said of a whole suite."""
 
 
-class Note(Part):
+class Note(StoredModel):
     """One line of notes.jsonl.
 
-    An empty `text` takes back an earlier state, tombstone or text of a kind in `SINGLE`, `-word` an
-    earlier tag; `withdrawn` takes back the finding, next step, event or link of just that text.
+    An empty `text` removes an earlier state, tombstone or text of a kind in `SINGLE_KINDS`; `-word`
+    removes a tag; `withdrawn` removes the finding, next step, event or link with exactly that text.
     """
 
     schema_number: int = Field(default=NOTES_SCHEMA, alias="schema")
@@ -51,11 +50,11 @@ class Note(Part):
     """Unix time; a label."""
     by: str = ""
 
-    model_config = Part.model_config | {"populate_by_name": True, "serialize_by_alias": True}
+    model_config = StoredModel.model_config | {"populate_by_name": True, "serialize_by_alias": True}
 
 
-class Standing(SuiteWords):
-    """What the notes of one run (or suite) come to."""
+class RunNotes(SuiteWords):
+    """Current notes of one run or suite."""
 
     findings: tuple[str, ...] = ()
     state: str = ""
@@ -64,7 +63,7 @@ class Standing(SuiteWords):
     """Why it is in the trash; empty when it is not."""
 
 
-def append(path: Path, note: Note) -> None:
+def append_note(path: Path, note: Note) -> None:
     """Add one note.
 
     Raises:
@@ -73,64 +72,66 @@ def append(path: Path, note: Note) -> None:
     append_line(path, note.model_dump_json().encode())
 
 
-def read(path: Path) -> Lines[Note]:
+def read_notes(path: Path) -> LineReader[Note]:
     """All notes, oldest first; unreadable lines are counted, a later schema is refused."""
-    return Lines(path, _note)
+    return LineReader(path, _parse_note)
 
 
-def standings(notes: Iterable[Note]) -> dict[tuple[str, str], Standing]:
-    """By (suite, run id), the notes folded in order."""
-    found: dict[tuple[str, str], Standing] = {}
+def reduce_notes(notes: Iterable[Note]) -> dict[tuple[str, str], RunNotes]:
+    """Notes reduced in order, by (suite, run id)."""
+    notes_of_run: dict[tuple[str, str], RunNotes] = {}
     for note in notes:
         key = (note.suite, note.run_id)
-        found[key] = _with(found.get(key, Standing()), note)
-    return found
+        notes_of_run[key] = _apply_note(notes_of_run.get(key, RunNotes()), note)
+    return notes_of_run
 
 
-def _note(line: bytes) -> Note:
+def _parse_note(line: bytes) -> Note:
     note = Note.model_validate_json(line)
     if note.schema_number > NOTES_SCHEMA:
-        raise NewerSchema(f"schema {note.schema_number}, and this one reads up to {NOTES_SCHEMA}")
+        raise NewerSchemaError(
+            f"schema {note.schema_number}, and this one reads up to {NOTES_SCHEMA}"
+        )
     return note
 
 
-def _with(standing: Standing, note: Note) -> Standing:
+def _apply_note(run_notes: RunNotes, note: Note) -> RunNotes:
     match note.kind:
         case "finding":
-            return standing.model_copy(update={"findings": (*standing.findings, note.text)})
+            return run_notes.model_copy(update={"findings": (*run_notes.findings, note.text)})
         case "next":
-            return standing.model_copy(update={"next_steps": (*standing.next_steps, note.text)})
+            return run_notes.model_copy(update={"next_steps": (*run_notes.next_steps, note.text)})
         case "event":
-            events = (*standing.events, (note.date, note.text))
-            return standing.model_copy(update={"events": events})
+            events = (*run_notes.events, (note.date, note.text))
+            return run_notes.model_copy(update={"events": events})
         case "link":
-            links = (*standing.links, (note.about, note.text))
-            return standing.model_copy(update={"links": links})
+            links = (*run_notes.links, (note.about, note.text))
+            return run_notes.model_copy(update={"links": links})
         case "reason":
-            reasons = {k: v for k, v in standing.reasons.items() if k != note.about}
+            reasons = {k: v for k, v in run_notes.reasons.items() if k != note.about}
             reasons |= {note.about: note.text} if note.text else {}
-            return standing.model_copy(update={"reasons": reasons})
+            return run_notes.model_copy(update={"reasons": reasons})
         case "withdrawn":
-            return _without(standing, note.text)
+            return _withdraw(run_notes, note.text)
         case "title" | "goal" | "background" | "conclusion":
-            return standing.model_copy(update={note.kind: note.text})
+            return run_notes.model_copy(update={note.kind: note.text})
         case "state":
-            return standing.model_copy(update={"state": note.text})
+            return run_notes.model_copy(update={"state": note.text})
         case "tombstone":
-            return standing.model_copy(update={"trashed": note.text})
+            return run_notes.model_copy(update={"trashed": note.text})
         case "tag":
-            taken_back = note.text.removeprefix("-")
-            if taken_back != note.text:
-                return standing.model_copy(update={"tags": standing.tags - {taken_back}})
-            return standing.model_copy(update={"tags": standing.tags | {note.text}})
+            removed_tag = note.text.removeprefix("-")
+            if removed_tag != note.text:
+                return run_notes.model_copy(update={"tags": run_notes.tags - {removed_tag}})
+            return run_notes.model_copy(update={"tags": run_notes.tags | {note.text}})
 
 
-def _without(standing: Standing, text: str) -> Standing:
-    return standing.model_copy(
+def _withdraw(run_notes: RunNotes, text: str) -> RunNotes:
+    return run_notes.model_copy(
         update={
-            "findings": tuple(one for one in standing.findings if one != text),
-            "next_steps": tuple(one for one in standing.next_steps if one != text),
-            "events": tuple(one for one in standing.events if one[1] != text),
-            "links": tuple(one for one in standing.links if text not in one),
+            "findings": tuple(entry for entry in run_notes.findings if entry != text),
+            "next_steps": tuple(entry for entry in run_notes.next_steps if entry != text),
+            "events": tuple(entry for entry in run_notes.events if entry[1] != text),
+            "links": tuple(entry for entry in run_notes.links if text not in entry),
         }
     )

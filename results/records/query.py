@@ -1,7 +1,6 @@
-"""Choosing among many records: the last attempt of every run, filters, order.
+"""Selection and order of records: the last attempt of every run, filters, sorting.
 
-Apart from the store, which knows the file and not the meaning. Plain lists: 10,000 records pass
-through each function in milliseconds, and nothing has to be imported for it.
+Plain lists: 10,000 records take milliseconds in each function.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _COLUMNS: Final[Mapping[str, Callable[[RunRecord], Sortable]]] = {
     "steps": lambda r: r.steps,
     "started": lambda r: r.started_wall,
     "wall": lambda r: r.timing.end_to_end_seconds.value,
-    "epoch": lambda r: epoch_time.training(r).value,
+    "epoch": lambda r: epoch_time.training_reading(r).value,
     "step": lambda r: r.timing.step_median.value,
     "rss": lambda r: r.memory.rss_main_peak.value,
     "vram": lambda r: r.memory.vram_process_peak.value,
@@ -38,8 +37,8 @@ _COLUMNS: Final[Mapping[str, Callable[[RunRecord], Sortable]]] = {
 }
 
 
-def columns() -> list[str]:
-    """Names that `order` knows, beside metrics (`recall@1@emoji_val`) and training numbers."""
+def sortable_columns() -> list[str]:
+    """Columns for `sort_records`, besides metrics (`recall@1@emoji_val`) and training numbers."""
     return list(_COLUMNS)
 
 
@@ -57,48 +56,48 @@ def last_attempts(records: Iterable[RunRecord]) -> list[RunRecord]:
     return list(last.values())
 
 
-def select(records: Iterable[RunRecord], **patterns: str) -> list[RunRecord]:
+def select_records(records: Iterable[RunRecord], **patterns: str) -> list[RunRecord]:
     """Records whose columns match shell patterns: `select(all, subset="emoji_*", cause="oom-*")`.
 
     Raises:
-        KeyError: a column that `columns` does not name.
+        KeyError: a column that `sortable_columns` does not name.
     """
-    wanted = [(_COLUMNS[name], pattern) for name, pattern in patterns.items() if pattern]
+    filters = [(_COLUMNS[name], pattern) for name, pattern in patterns.items() if pattern]
     return [
         record
         for record in records
-        if all(fnmatch.fnmatchcase(str(value(record)), pattern) for value, pattern in wanted)
+        if all(fnmatch.fnmatchcase(str(value(record)), pattern) for value, pattern in filters)
     ]
 
 
-def order(
+def sort_records(
     records: Sequence[RunRecord], column: str, *, descending: bool = False
 ) -> list[RunRecord]:
     """Sorted by a column, unknown and NaN last either way; equal records keep their order."""
-    value = _COLUMNS.get(column) or _number(column)
+    value = _COLUMNS.get(column) or _number_getter(column)
     keyed = [(value(record), record) for record in records]
-    known = [(key, record) for key, record in keyed if not _unknown(key)]
-    rest = [record for key, record in keyed if _unknown(key)]
-    known.sort(key=lambda pair: _comparable(pair[0]), reverse=descending)
-    return [record for _, record in known] + rest
+    comparable = [(key, record) for key, record in keyed if not _is_unknown(key)]
+    unknown = [record for key, record in keyed if _is_unknown(key)]
+    comparable.sort(key=lambda pair: _sort_key(pair[0]), reverse=descending)
+    return [record for _, record in comparable] + unknown
 
 
-def _number(name: str) -> Callable[[RunRecord], Sortable]:
+def _number_getter(name: str) -> Callable[[RunRecord], Sortable]:
     """A training number, or a metric as `name@split` (`recall@1@emoji_val`)."""
     base, _, split = name.rpartition("@")
 
     def value(record: RunRecord) -> Sortable:
         if name in record.train:
             return record.train[name]
-        found = (m.value for m in record.metrics if (m.name, m.split) == (base, split))
-        return next(found, None)
+        values = (m.value for m in record.metrics if (m.name, m.split) == (base, split))
+        return next(values, None)
 
     return value
 
 
-def _unknown(key: Sortable) -> bool:
+def _is_unknown(key: Sortable) -> bool:
     return key is None or (isinstance(key, float) and math.isnan(key))
 
 
-def _comparable(key: Sortable) -> tuple[bool, float | str]:
+def _sort_key(key: Sortable) -> tuple[bool, float | str]:
     return (isinstance(key, str), key if key is not None else "")

@@ -1,4 +1,4 @@
-"""What one finished attempt of a run leaves behind: one line of results.jsonl.
+"""Schema of results.jsonl: one line, a `RunRecord`, for each finished attempt of a run.
 
 Persisted, so versioned and never edited in place: a correction is a later line. An unmeasured
 number is a `Reading` without a value and with a reason; it is never 0.
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA: Final = 1
 
-NOT_APART: Final = "the record is from before waiting for data was measured apart"
+NOT_MEASURED_SEPARATELY: Final = "the record is from before waiting for data was measured apart"
 
 Cause = Literal[
     "completed", "failed", "killed", "oom-cuda", "oom-host", "stopped", "hung", "supervisor-lost",
@@ -20,13 +20,13 @@ Cause = Literal[
 ]  # fmt: skip
 
 
-class Part(BaseModel):
-    """Base of everything persisted: unknown fields of later versions are kept."""
+class StoredModel(BaseModel):
+    """Base of all persisted models: unknown fields of later versions are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="strings")
 
 
-class Reading(Part):
+class Reading(StoredModel):
     """A measured number, or the reason why there is none."""
 
     value: float | None = None
@@ -42,7 +42,7 @@ class Reading(Part):
         return self
 
 
-class Trial(Part):
+class TrialRecord(StoredModel):
     """A run's place in a search."""
 
     number: int
@@ -50,8 +50,8 @@ class Trial(Part):
     """The settings that are searched, with the values of this trial."""
 
 
-class Identity(Part):
-    """What was run. Two records with equal identity but another attempt are one run."""
+class Identity(StoredModel):
+    """Identity of a run. Records with equal identity but another attempt belong to one run."""
 
     suite: str
     run_id: str
@@ -71,7 +71,7 @@ class Identity(Part):
     plan_hash: str = ""
     probe_steps: int = 0
     """Timed steps that a costing run was to train at most; 0: no costing run."""
-    trial: Trial | None = None
+    trial: TrialRecord | None = None
     """None: the run is no trial of a search."""
 
     @property
@@ -79,12 +79,12 @@ class Identity(Part):
         """The model for a table: of a trained one its base, and the run that trained it."""
         if not self.base_model:
             return self.model
-        place = self.model.partition(":")[2].split("/")
-        named = [part for part in place if part not in ("", "checkpoints", "last")]
-        return f"{self.base_model} of {named[-1]}" if named else self.model
+        path_parts = self.model.partition(":")[2].split("/")
+        names = [part for part in path_parts if part not in ("", "checkpoints", "last")]
+        return f"{self.base_model} of {names[-1]}" if names else self.model
 
 
-class GpuInfo(Part):
+class GpuInfo(StoredModel):
     """One GPU of the machine: a card, or a MIG slice of one."""
 
     index: int
@@ -108,8 +108,8 @@ class GpuInfo(Part):
         return self.index if self.card_index is None else self.card_index
 
 
-class Environment(Part):
-    """Where it was run."""
+class Environment(StoredModel):
+    """Software and machine of a run."""
 
     versions: dict[str, str] = {}
     python: str = ""
@@ -137,13 +137,13 @@ class Environment(Part):
     hostname: str = ""
 
 
-class Timing(Part):
+class TimingRecord(StoredModel):
     """Seconds, as defined in docs/measuring.md."""
 
     end_to_end_seconds: Reading
     time_to_first_step: Reading
     epoch_wall_seconds: Reading
-    epoch_stall_seconds: Reading = Reading(reason=NOT_APART)
+    epoch_stall_seconds: Reading = Reading(reason=NOT_MEASURED_SEPARATELY)
     """Of `epoch_wall_seconds`, what the device waited for data."""
     epoch_steps: int = 0
     epoch_loss_steps: int = 0
@@ -155,7 +155,7 @@ class Timing(Part):
     step_median: Reading
     step_p95: Reading
     data_wait_share: Reading
-    data_stall_share: Reading = Reading(reason=NOT_APART)
+    data_stall_share: Reading = Reading(reason=NOT_MEASURED_SEPARATELY)
     """Share of the timed steps in which the device waited for data."""
     samples_per_second: Reading
     samples_per_second_median: Reading
@@ -163,8 +163,10 @@ class Timing(Part):
     """Seconds per phase."""
 
 
-class Forecast(Part):
-    """What a costing run expects of the whole run; the record's own timing is what it measured."""
+class ForecastRecord(StoredModel):
+    """Forecast of the whole run by a cost probe; the record's own timing is what the probe
+    measured.
+    """
 
     steps: int
     """Timed steps that it rests on."""
@@ -186,7 +188,7 @@ class Forecast(Part):
     """Bytes that the whole run keeps on disk, by what they are."""
 
 
-class MemoryUse(Part):
+class MemoryUse(StoredModel):
     """Peaks in bytes."""
 
     rss_main_peak: Reading
@@ -199,8 +201,8 @@ class MemoryUse(Part):
     vram_device_peak: Reading
 
 
-class Fit(Part):
-    """Memory that was forecast before the run, beside what it took. Bytes.
+class MemoryEstimateRecord(StoredModel):
+    """Memory estimate made before the run, and the measured peak. Bytes.
 
     For a GPU tensors are compared with torch's own count. Without one everything is host memory,
     and the whole process is compared with its max RSS.
@@ -226,16 +228,16 @@ class Fit(Part):
 
     @property
     def expected(self) -> int:
-        """The forecast of what `measured` counts."""
+        """Estimate of the quantity that `measured` counts."""
         return (self.tensors if self.gpu else self.total).get(self.phase, 0)
 
     @property
     def needed(self) -> int:
-        """What the GPU or the host must have."""
+        """Bytes that the GPU or the host must have."""
         return max(self.total.values(), default=0)
 
 
-class Metric(Part):
+class MetricRecord(StoredModel):
     """One number of quality, with its interval."""
 
     name: str
@@ -249,8 +251,8 @@ class Metric(Part):
     scores_file: str | None = None
 
 
-class Evaluation(Part):
-    """What evaluating on one split cost, in seconds."""
+class EvaluationRecord(StoredModel):
+    """Cost of evaluating on one split, in seconds."""
 
     split: str
     queries: int
@@ -277,8 +279,8 @@ class Evaluation(Part):
         return (self.corpus_seconds or 0.0) + self.query_seconds + self.search_seconds
 
 
-class Artifact(Part):
-    """A file that the run left, as its engine announced it."""
+class ArtifactRecord(StoredModel):
+    """A file in the run folder, as announced by its engine."""
 
     path: str
     """Relative to the run folder."""
@@ -287,8 +289,8 @@ class Artifact(Part):
     size: int = 0
 
 
-class Exit(Part):
-    """How it ended, and where it was then."""
+class Exit(StoredModel):
+    """Cause of a run's end, with the phase and step at that time."""
 
     cause: Cause
     code: int | None = None
@@ -298,16 +300,16 @@ class Exit(Part):
     step: int = 0
 
 
-class RunRecord(Part):
+class RunRecord(StoredModel):
     """One attempt of one run."""
 
     schema_number: int = Field(default=SCHEMA, alias="schema")
     identity: Identity
     environment: Environment
-    timing: Timing
+    timing: TimingRecord
     memory: MemoryUse
-    metrics: tuple[Metric, ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
+    metrics: tuple[MetricRecord, ...] = ()
+    evaluations: tuple[EvaluationRecord, ...] = ()
     """One for each split, in the order in which they were evaluated."""
     train: dict[str, float] = {}
     """Numbers of the last logged window of full batches: `loss`, `r@1`, `batch`, …, and the `epoch`
@@ -323,12 +325,12 @@ class RunRecord(Part):
     parameters: int | None = None
     trainable_parameters: int | None = None
     facts: dict[str, str] = {}
-    artifacts: tuple[Artifact, ...] = ()
+    artifacts: tuple[ArtifactRecord, ...] = ()
     """Files that its engine announced, the last word about each; none in records from before."""
     exit: Exit
-    forecast: Forecast | None = None
+    forecast: ForecastRecord | None = None
     """Of a costing run; None: all numbers of this record are measured."""
-    fit: Fit | None = None
+    fit: MemoryEstimateRecord | None = None
     """The memory forecast; None: none was made."""
     origins: dict[str, str] = {}
     """Settings that came from the environment or a rule, and from which."""

@@ -1,9 +1,9 @@
-"""results.jsonl: appending one record, reading them all. notes.jsonl goes the same way.
+"""Reading and appending of results.jsonl and notes.jsonl, one JSON object per line.
 
-The only module that touches these files. One record is one line and one `write` to an O_APPEND
-descriptor, so that many writers never mix their lines; a writer that died in the middle leaves a
-torn line, which the next one closes and every reader counts. Nothing here needs a lock: a lock
-could be held by a stopped process, and the kernel already orders appends of a local file.
+One record is one line and one `write` to an O_APPEND descriptor, so that concurrent writers never
+mix their lines; a writer that died in the middle leaves a torn line, which the next one closes and
+every reader counts. There is no lock: a stopped process could hold it, and the kernel already
+orders appends of a local file.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from results.records.migrations import NewerSchema, upgrade
+from results.records.migrations import NewerSchemaError, migrate
 from results.records.schema import SCHEMA, RunRecord
 
-__all__ = ["BadLine", "Lines", "NewerSchema", "append", "append_line", "read"]
+__all__ = [
+    "BadLine", "LineReader", "NewerSchemaError", "append_line", "append_record", "read_records",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ _CURRENT: Final = b'{"schema":%d,' % SCHEMA
 UNSUPPORTED: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 """What fsync of a folder says on a file system that has none (CIFS, many of FUSE): no loss."""
 
-NAMED: Final = 100
+MAX_NAMED_LINES: Final = 100
 """This many bad lines are kept with their reason; all are counted."""
 
 
@@ -43,7 +45,7 @@ class BadLine(NamedTuple):
     reason: str
 
 
-def append(path: Path, record: RunRecord) -> None:
+def append_record(path: Path, record: RunRecord) -> None:
     """Add one record and make it survive a power cut.
 
     Raises:
@@ -59,7 +61,7 @@ def append_line(path: Path, line: bytes) -> None:
     never swallow the new line.
 
     Raises:
-        OSError: as `append`.
+        OSError: as `append_record`.
     """
     if b"\n" in line:
         raise ValueError("one line cannot hold a newline")
@@ -79,7 +81,7 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def check_appendable(path: Path) -> None:
-    """Open the file as `append` does, and write nothing.
+    """Open the file as `append_record` does, and write nothing.
 
     Raises:
         OSError: it is a link, not a regular file, or may not be written.
@@ -101,22 +103,22 @@ def _require_regular(fd: int, path: Path) -> int:
     raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
-def read(path: Path) -> Lines[RunRecord]:
-    """All records of the file, oldest first. A file that is not there holds none."""
-    return Lines(path, _record)
+def read_records(path: Path) -> LineReader[RunRecord]:
+    """Iterate over all records of the file, oldest first; a missing file has none."""
+    return LineReader(path, _parse_record)
 
 
-class Lines(Iterator[T], Generic[T]):
-    """An iterator over the lines of a file that counts what it could not read.
+class LineReader(Iterator[T], Generic[T]):
+    """Iterator over the lines of a file that counts unreadable ones.
 
-    Iterating raises `NewerSchema` at a line of a later version, with a sentence for a person:
+    Iterating raises `NewerSchemaError` at a line of a later version, with a sentence for a person:
     leaving such lines out would show an older attempt as the last one.
     """
 
     def __init__(self, path: Path, parse: Callable[[bytes], T]) -> None:
         self.path = path
         self.bad: list[BadLine] = []
-        """The first `NAMED` bad lines."""
+        """The first `MAX_NAMED_LINES` bad lines."""
         self.bad_count = 0
         self.torn = False
         """The last line has no newline: its writer died, or is at work just now."""
@@ -126,7 +128,7 @@ class Lines(Iterator[T], Generic[T]):
         return next(self._parsed)
 
     def all(self) -> list[T]:
-        """Everything that is left, at once and faster than one by one.
+        """All remaining records, faster than one by one.
 
         The cyclic garbage collector rests meanwhile: records hold no cycles, and its walks over
         the hundreds of objects of each made 10,000 of them take 1.9 s instead of 0.5 s.
@@ -141,7 +143,7 @@ class Lines(Iterator[T], Generic[T]):
 
     @property
     def trouble(self) -> str:
-        """One sentence about all that could not be read; empty when everything could."""
+        """One sentence about unreadable lines; empty if there are none."""
         if not self.bad_count:
             return ""
         number, reason = self.bad[0]
@@ -161,34 +163,34 @@ class Lines(Iterator[T], Generic[T]):
                     continue
                 try:
                     yield parse(line)
-                except NewerSchema as error:
-                    raise NewerSchema(
+                except NewerSchemaError as error:
+                    raise NewerSchemaError(
                         f"{self.path} line {number} was written by a newer workbench ({error}): "
                         "update the workbench, or use another log root"
                     ) from None
                 except (ValueError, RecursionError) as error:
-                    self._note(BadLine(number, "torn" if self.torn else _why(error)))
+                    self._note(BadLine(number, "torn" if self.torn else _describe_error(error)))
 
     def _note(self, line: BadLine) -> None:
         self.bad_count += 1
-        if len(self.bad) < NAMED:
+        if len(self.bad) < MAX_NAMED_LINES:
             self.bad.append(line)
 
 
-def _record(line: bytes) -> RunRecord:
+def _parse_record(line: bytes) -> RunRecord:
     if line.startswith(_CURRENT):
         return RunRecord.model_validate_json(line)
     raw = json.loads(line)
     if not isinstance(raw, dict):
         raise ValueError("not an object")
-    return RunRecord.model_validate_json(json.dumps(upgrade(raw)))
+    return RunRecord.model_validate_json(json.dumps(migrate(raw)))
 
 
-def _why(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return f"{place}: {first['msg']}" if place else first["msg"]
+        field = ".".join(str(part) for part in first["loc"])
+        return f"{field}: {first['msg']}" if field else first["msg"]
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return "not JSON"
     if isinstance(error, RecursionError):

@@ -1,6 +1,7 @@
-"""What a report reads: a suite with its records, folded once; never stored.
+"""Input of a report: a suite with its records, curves, notes and checks as one `SuiteView`.
 
-`results` knows no journal and no run folder: whoever calls it folds them into a `SuiteView`.
+`results` reads no journal and no run folder: the caller builds the view. It is passed as JSON to
+the process that writes the report, and never stored.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ from pydantic import BaseModel, ConfigDict
 from results.records.schema import Identity, RunRecord
 
 
-class View(BaseModel):
-    """Base of what is folded; it passes as JSON to the process that writes a report."""
+class SuiteViewPart(BaseModel):
+    """Base of the view's parts; the view is passed as JSON to the process that writes a report."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
 
-class RunCurves(View):
-    """What a report draws of one run: name -> [(x, y), …]; see state.RunState.curves."""
+class RunCurves(SuiteViewPart):
+    """Curves of one run: name -> [(x, y), …]; see state.RunState.curves."""
 
     curves: dict[str, list[tuple[float, float]]] = {}
 
 
-class CaptionExample(View):
-    """A caption that scored among the best or the worst of its split, for a person to look at."""
+class CaptionExample(SuiteViewPart):
+    """A caption among the best or worst of its split."""
 
     split: str
     standing: Literal["best", "worst"]
@@ -42,8 +43,8 @@ class CaptionExample(View):
     """Of a video: how many of its frames the picture shows, four in a row; 0: it is the medium."""
 
 
-class AnswerExample(View):
-    """A question that was answered wrongly, and confidently, for a person to look at."""
+class AnswerExample(SuiteViewPart):
+    """A wrong answer with a high confidence."""
 
     id: str
     medium: str
@@ -61,8 +62,8 @@ class AnswerExample(View):
     """Where the picture lies on this machine, inside its image root; empty: none can be shown."""
 
 
-class AnsweredSplit(View):
-    """What the answers to one split look like, beside their metrics."""
+class AnsweredSplit(SuiteViewPart):
+    """Confusion, calibration and errors of the answers to one split."""
 
     split: str
     confusion: tuple[tuple[int, ...], ...] = ()
@@ -74,8 +75,8 @@ class AnsweredSplit(View):
     worst: tuple[AnswerExample, ...] = ()
 
 
-class SearchView(View):
-    """A search: what was asked of it, and what it found beside its trials' records."""
+class SearchView(SuiteViewPart):
+    """Settings and outcome of a search; its trials are records of the suite."""
 
     metric: str
     split: str = ""
@@ -83,7 +84,7 @@ class SearchView(View):
     direction: Literal["maximize", "minimize", ""] = ""
     """Empty: not known before a trial has measured the metric."""
     trials: int
-    """How many were asked for."""
+    """Number of planned trials."""
     sampler: str = ""
     pruner: str = ""
     seed: int = 0
@@ -95,16 +96,16 @@ class SearchView(View):
     """Why the search broke off."""
 
 
-class Change(View):
-    """How much a metric differs from that of the run it is compared with."""
+class MetricChange(SuiteViewPart):
+    """Difference of a metric to that of the run it is compared with."""
 
     delta: float
     low: float | None = None
     high: float | None = None
 
 
-class SubsetCheck(View):
-    """What a full check of a subset's fields came to."""
+class SubsetCheck(SuiteViewPart):
+    """Result of a full check of a subset's fields."""
 
     subset: str
     sentence: str
@@ -112,7 +113,7 @@ class SubsetCheck(View):
     problems: tuple[str, ...] = ()
 
 
-class DataSection(View):
+class DataSection(SuiteViewPart):
     """Figures of two subsets side by side."""
 
     title: str
@@ -121,7 +122,7 @@ class DataSection(View):
     remark: str = ""
 
 
-class DataComparison(View):
+class DataComparison(SuiteViewPart):
     """Two subsets, scanned in full."""
 
     first: str
@@ -130,8 +131,8 @@ class DataComparison(View):
     sections: tuple[DataSection, ...] = ()
 
 
-class SuiteWords(View):
-    """What people say about a suite, in its plan or in notes; a note comes before the plan."""
+class SuiteWords(SuiteViewPart):
+    """Texts that people wrote about a suite, in its plan or in notes; a note overrides the plan."""
 
     title: str = ""
     goal: str = ""
@@ -146,14 +147,14 @@ class SuiteWords(View):
     """Why it was chosen, by subset, model or variant; under `""` of the choice as a whole."""
 
 
-class RecipeWords(View):
-    """What a recipe says of its subset."""
+class RecipeWords(SuiteViewPart):
+    """Title and notes of a subset's recipe."""
 
     title: str = ""
     notes: str = ""
 
 
-class Chart(View):
+class SubsetChart(SuiteViewPart):
     """Counts of a subset to be drawn as bars."""
 
     subset: str
@@ -161,8 +162,8 @@ class Chart(View):
     bars: tuple[tuple[str, int], ...]
 
 
-class SuiteView(View):
-    """A suite, folded for a report. `results` reads nothing but this."""
+class SuiteView(SuiteViewPart):
+    """A suite prepared for a report; the only input of `results.report`."""
 
     name: str
     plan_toml: str = ""
@@ -173,7 +174,7 @@ class SuiteView(View):
     pending: tuple[str, ...] = ()
     curves: dict[str, RunCurves] = {}
     """By run id."""
-    charts: tuple[Chart, ...] = ()
+    charts: tuple[SubsetChart, ...] = ()
     """What the subsets hold, subset by subset."""
     forecasts: tuple[RunRecord, ...] = ()
     """Costing runs, of any suite, with which runs of this one can be compared."""
@@ -192,7 +193,7 @@ class SuiteView(View):
     """None: its runs were all known when it started."""
     captions: dict[str, tuple[CaptionExample, ...]] = {}
     """Best and worst captions, by run id."""
-    changes: dict[str, dict[str, Change]] = {}
+    changes: dict[str, dict[str, MetricChange]] = {}
     """Of an ablation: by run and metric, what switching one thing off has changed."""
     answers: dict[str, tuple[AnsweredSplit, ...]] = {}
     """Answers to questions, by run id."""

@@ -1,7 +1,7 @@
-"""Reports of a suite as Markdown, with figures beside them when asked.
+"""Reports of a suite as Markdown, with figures on request.
 
 `render` and `write` are the whole interface; `python -m results.report` is the same for processes
-that must not load matplotlib themselves.
+that must not load matplotlib.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from results.records.suite_view import SuiteView
 from results.report import answers, captions, weekly
-from results.text.translations import say
+from results.text.translations import translate
 
 __all__ = ["render", "write"]
 
@@ -33,40 +33,40 @@ def write(
     """
     out.mkdir(parents=True, exist_ok=True)
     links: dict[str, str] | None = None
-    drawn: list[Path] = []
+    paths: list[Path] = []
     if figures:
-        links, drawn = _draw(view, out, lang)
+        links, paths = _write_figures(view, out, lang)
     pictures = captions.copy_pictures(view, out / "pictures")
     pictures |= answers.copy_pictures(view, out / "pictures")
-    drawn += [out / link for link in pictures.values()]
+    paths += [out / link for link in pictures.values()]
     text = weekly.render(view, lang, links, pictures, appendix=appendix)
     report = out / ("report.md" if lang == "en" else f"report.{lang}.md")
-    _replace(report, text.encode())
-    return [report, *drawn]
+    _write_atomic(report, text.encode())
+    return [report, *paths]
 
 
-def _draw(view: SuiteView, out: Path, lang: str) -> tuple[dict[str, str], list[Path]]:
+def _write_figures(view: SuiteView, out: Path, lang: str) -> tuple[dict[str, str], list[Path]]:
     try:
-        import results.report.figures as drawing
+        import results.report.figures as figures_module
     except ModuleNotFoundError as error:
-        why = say("figure.missing", lang).format(error.name)
-        return {"": why}, []
-    drawings = drawing.draw(view, lang)
-    if not drawings:
-        return {"": say("figure.none", lang)}, []
+        reason = translate("figure.missing", lang).format(error.name)
+        return {"": reason}, []
+    figures = figures_module.draw_figures(view, lang)
+    if not figures:
+        return {"": translate("figure.none", lang)}, []
     (out / "figures").mkdir(exist_ok=True)
     links, paths = {}, []
-    for name, formats in drawings.items():
+    for name, formats in figures.items():
         links[name] = f"figures/{name}.svg"
         for suffix, data in formats.items():
             path = out / "figures" / f"{name}.{suffix}"
-            _replace(path, data)
+            _write_atomic(path, data)
             paths.append(path)
     return links, paths
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside and rename: a reader never sees half a report."""
+def _write_atomic(path: Path, data: bytes) -> None:
+    """Write a temporary file and rename it: a reader never sees half a report."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(data)

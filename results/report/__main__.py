@@ -1,7 +1,7 @@
 """`python -m results.report VIEW.json [--out DIR] [--lang ko]`: a report in a process of its own.
 
-The workbench runs this as a child, so that neither matplotlib nor the tables are ever loaded into
-its own process. Without `--out` the report goes to stdout and nothing is written.
+The workbench runs this as a child process, so that it loads neither matplotlib nor the tables.
+Without `--out` the report goes to stdout and nothing is written.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lang", choices=LANGS, default="en")
     parser.add_argument("--no-figures", action="store_true")
     parser.add_argument("--appendix", action="store_true", help="counters and tensors by run")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        view = SuiteView.model_validate_json(_read(asked.view))
-        if asked.out is None:
-            _print(report.render(view, asked.lang, appendix=asked.appendix))
+        view = SuiteView.model_validate_json(_read(options.view))
+        if options.out is None:
+            _print(report.render(view, options.lang, appendix=options.appendix))
         else:
-            more = {"figures": not asked.no_figures, "appendix": asked.appendix}
-            written = report.write(view, asked.out, asked.lang, **more)
+            flags = {"figures": not options.no_figures, "appendix": options.appendix}
+            written = report.write(view, options.out, options.lang, **flags)
             _print("".join(f"{path}\n" for path in written))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        sys.stderr.write(f"{asked.view} is no suite view: {place}: {first['msg']}\n")
+        field = ".".join(map(str, first["loc"])) or "the file"
+        sys.stderr.write(f"{options.view} is no suite view: {field}: {first['msg']}\n")
         return 2
     except OSError as error:
         sys.stderr.write(f"cannot use {error.filename}: {error.strerror}\n")

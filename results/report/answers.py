@@ -1,4 +1,4 @@
-"""The VQA part of a report: runs by split, ensembles against their folds, what went wrong."""
+"""VQA section of a report: runs by split, ensembles against their folds, wrong answers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from results.records.schema import RunRecord
 from results.records.suite_view import AnsweredSplit, AnswerExample, SuiteView
 from results.report import pictures as beside
 from results.tables import message_translations, published, vqa
-from results.tables.table import Cell, Column, Table, code, markdown
+from results.tables.table import Table, TableCell, TableColumn, code, render_markdown
 from results.text import formats
-from results.text.translations import say
+from results.text.translations import translate
 
 
 def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -19,72 +19,78 @@ def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None
 
     `pictures`: link by path; without one an example has its medium's name alone.
     """
-    found = vqa.of(view.records)
-    splits = vqa.splits(found)
+    records = vqa.vqa_runs(view.records)
+    splits = vqa.splits(records)
     if not splits:
         return
-    if expected := published.table(found, lang):
-        yield f"## {say('published.title', lang)}"
-        yield markdown(expected)
-    yield f"## {say('vqa.title', lang)}"
+    if expected := published.table(records, lang):
+        yield f"## {translate('published.title', lang)}"
+        yield render_markdown(expected)
+    yield f"## {translate('vqa.title', lang)}"
     for split in splits:
         yield f"### {code(split)}"
-        yield from vqa.sections(found, split, lang)
-    for record in _looked_into(found):
+        yield from vqa.sections(records, split, lang)
+    for record in _select_runs(records):
         for answered in view.answers.get(record.identity.run_id, ()):
             names = code(record.identity.run_id), code(answered.split)
-            yield f"### {say('vqa.errors', lang).format(*names)}"
-            yield from _errors(answered, lang, pictures or {})
+            yield f"### {translate('vqa.errors', lang).format(*names)}"
+            yield from _render_errors(answered, lang, pictures or {})
 
 
 def copy_pictures(view: SuiteView, folder: Path) -> dict[str, str]:
     """Copy the pictures of all examples into `folder`; link by path, relative to its parent."""
-    shown = (one for many in view.answers.values() for split in many for one in split.worst)
-    return beside.copy((one.picture for one in shown), folder)
+    examples = (
+        example for splits in view.answers.values() for split in splits for example in split.worst
+    )
+    return beside.copy_pictures((example.picture for example in examples), folder)
 
 
-def _looked_into(records: Sequence[RunRecord]) -> list[RunRecord]:
+def _select_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Whose errors are shown: of the ensembles, where there are any, else of every run."""
-    put_together = [r for r in records if r.identity.task == "ensemble" and r.metrics]
-    return put_together or list(records)
+    ensembles = [r for r in records if r.identity.task == "ensemble" and r.metrics]
+    return ensembles or list(records)
 
 
-def _errors(answered: AnsweredSplit, lang: str, pictures: Mapping[str, str]) -> Iterator[str]:
-    yield markdown(vqa.kinds(answered, lang))
-    yield f"{say('vqa.confusion', lang)}\n"
-    yield markdown(vqa.confusion(answered, lang))
-    yield f"{say('vqa.reliability', lang)}\n"
-    yield markdown(vqa.reliability(answered, lang))
+def _render_errors(
+    answered: AnsweredSplit, lang: str, pictures: Mapping[str, str]
+) -> Iterator[str]:
+    yield render_markdown(vqa.kind_table(answered, lang))
+    yield f"{translate('vqa.confusion', lang)}\n"
+    yield render_markdown(vqa.confusion_table(answered, lang))
+    yield f"{translate('vqa.reliability', lang)}\n"
+    yield render_markdown(vqa.reliability_table(answered, lang))
     if answered.worst:
-        yield f"{say('vqa.worst', lang)}\n"
-        yield markdown(_worst(answered.worst, lang, pictures))
+        yield f"{translate('vqa.worst', lang)}\n"
+        yield render_markdown(_examples_table(answered.worst, lang, pictures))
 
 
-def _worst(shown: Sequence[AnswerExample], lang: str, pictures: Mapping[str, str]) -> Table:
+def _examples_table(
+    examples: Sequence[AnswerExample], lang: str, pictures: Mapping[str, str]
+) -> Table:
     columns = (
-        Column(say("captions.picture", lang)),
-        Column(say("vqa.question", lang)),
-        Column(say("vqa.answered", lang)),
-        Column(say("vqa.true", lang)),
-        Column(say("vqa.confidence", lang), right=True),
-        Column(say("vqa.kind", lang)),
+        TableColumn(translate("captions.picture", lang)),
+        TableColumn(translate("vqa.question", lang)),
+        TableColumn(translate("vqa.answered", lang)),
+        TableColumn(translate("vqa.true", lang)),
+        TableColumn(translate("vqa.confidence", lang), right=True),
+        TableColumn(translate("vqa.kind", lang)),
     )
     body = tuple(
         (
-            beside.cell(one.picture, one.medium, pictures),
-            Cell(one.question),
-            Cell(_option(one, one.answer)),
-            Cell(_option(one, one.truth)),
-            Cell(formats.percent(one.confidence), "value"),
-            Cell(message_translations.localized(one.kind, lang)),
+            beside.picture_cell(example.picture, example.medium, pictures),
+            TableCell(example.question),
+            TableCell(_format_option(example, example.answer)),
+            TableCell(_format_option(example, example.truth)),
+            TableCell(formats.percent(example.confidence), "value"),
+            TableCell(message_translations.localize(example.kind, lang)),
         )
-        for one in shown
+        for example in examples
     )
     return Table(columns, body)
 
 
-def _option(example: AnswerExample, letter: str) -> str:
+def _format_option(example: AnswerExample, letter: str) -> str:
     """`b. two`."""
-    place = vqa.LETTERS.find(letter)
-    known = 0 <= place < len(example.options)
-    return f"{letter}. {example.options[place]}" if known else letter
+    index = vqa.LETTERS.find(letter)
+    is_known = 0 <= index < len(example.options)
+    return f"{letter}. {example.options[index]}" if is_known else letter

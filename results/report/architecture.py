@@ -14,10 +14,10 @@ from typing import Final
 from results.records.schema import Identity, RunRecord
 from results.records.suite_view import SuiteView
 from results.tables import captioning, message_translations
-from results.tables.table import fenced, text_width
+from results.tables.table import code_block, text_width
 from results.text import formats
 from results.text.sanitize import clean_line
-from results.text.translations import say
+from results.text.translations import translate
 
 Lines = list[str]
 
@@ -26,112 +26,126 @@ _SNAPSHOT: Final = re.compile(r"[0-9a-f]{40}")
 _TOWER: Final = re.compile(r"(\w+) ([\d,]+)")
 """`text 29,000,000` in the fact of a retrieval model's parameters."""
 _NF4: Final = "in NF4"
-LONGEST: Final = 44
-"""Letters of a line; a longer name of a model is cut."""
+MAX_LINE: Final = 44
+"""Letters of a line; a longer model name is cut."""
 
 
 def render(view: SuiteView, lang: str) -> str:
     """One drawing for each kind of model in the suite; empty where no record knows its parts."""
-    drawn: list[str] = []
-    for name in dict.fromkeys(_base(r) for r in view.records):
-        own = [r for r in view.records if _base(r) == name and r.facts]
-        planned = [one for one in view.planned if one.model == name]
-        for lines in (_captioner(own, planned, lang), _answerer(own, lang), _towers(own, lang)):
-            if lines and (text := fenced("\n".join(lines), "text")) not in drawn:
-                drawn.append(text)
-    return "\n".join(drawn)
+    drawings: list[str] = []
+    for name in dict.fromkeys(_base_model(r) for r in view.records):
+        records = [r for r in view.records if _base_model(r) == name and r.facts]
+        planned = [identity for identity in view.planned if identity.model == name]
+        for lines in (
+            _draw_captioner(records, planned, lang),
+            _draw_vqa_model(records, lang),
+            _draw_towers(records, lang),
+        ):
+            if lines and (drawing := code_block("\n".join(lines), "text")) not in drawings:
+                drawings.append(drawing)
+    return "\n".join(drawings)
 
 
-def _base(record: RunRecord) -> str:
+def _base_model(record: RunRecord) -> str:
     return record.identity.base_model or record.identity.model
 
 
-def _captioner(records: Sequence[RunRecord], planned: Sequence[Identity], lang: str) -> Lines:
-    own = [r for r in records if r.identity.engine == "captioning" and "vision" in r.facts]
-    if not own:
+def _draw_captioner(records: Sequence[RunRecord], planned: Sequence[Identity], lang: str) -> Lines:
+    runs = [r for r in records if r.identity.engine == "captioning" and "vision" in r.facts]
+    if not runs:
         return []
-    first = own[-1]
-    seen, _, patches = first.facts["vision"].partition("; ")
-    vision = [say("architecture.vision", lang), _state("frozen", lang), ""]
+    last = runs[-1]
+    encoder, _, patches = last.facts["vision"].partition("; ")
+    vision = [translate("architecture.vision", lang), _state_text("frozen", lang), ""]
     vision += [
-        seen.partition(",")[0].replace(" at ", ", "),
-        message_translations.localized(patches, lang),
+        encoder.partition(",")[0].replace(" at ", ", "),
+        message_translations.localize(patches, lang),
     ]
-    return _chain([vision, _projectors(own, planned, lang), _language_model(first, "llm", lang)])
+    projectors = _projector_lines(runs, planned, lang)
+    return _draw_chain([vision, projectors, _language_model_lines(last, "llm", lang)])
 
 
-def _projectors(records: Sequence[RunRecord], planned: Sequence[Identity], lang: str) -> Lines:
+def _projector_lines(records: Sequence[RunRecord], planned: Sequence[Identity], lang: str) -> Lines:
     """The projector with its size and tokens, or all that are compared."""
-    found: dict[str, str] = {}
+    sizes: dict[str, str] = {}
     for record in records:
         kind, size, *rest = (*record.facts.get("projector", "").split(", "), "")
         count = size.partition(" ")[0].replace(",", "")
-        known = formats.parameters(int(count)) if count.isdigit() else ""
-        found[captioning.projector_title(kind)] = ", ".join(filter(None, (known, *rest[:1])))
+        parameters = formats.parameters(int(count)) if count.isdigit() else ""
+        sizes[captioning.projector_title(kind)] = ", ".join(filter(None, (parameters, *rest[:1])))
     for identity in planned:
-        found.setdefault(captioning.projector_title(identity.params.get("projector")), "")
-    rows = [f"{name} ({size})" if size else name for name, size in found.items() if name]
-    head = [say("architecture.projector", lang), _state("trained", lang), ""]
+        sizes.setdefault(captioning.projector_title(identity.params.get("projector")), "")
+    rows = [f"{name} ({size})" if size else name for name, size in sizes.items() if name]
+    head = [translate("architecture.projector", lang), _state_text("trained", lang), ""]
     if len(rows) < 2:
         return head + rows
-    return [*head, say("architecture.compared", lang).format(len(rows)), *(f"- {r}" for r in rows)]
+    return [
+        *head,
+        translate("architecture.compared", lang).format(len(rows)),
+        *(f"- {r}" for r in rows),
+    ]
 
 
-def _answerer(records: Sequence[RunRecord], lang: str) -> Lines:
-    own = [r for r in records if r.identity.engine == "vqa" and "model" in r.facts]
-    if not own:
+def _draw_vqa_model(records: Sequence[RunRecord], lang: str) -> Lines:
+    runs = [r for r in records if r.identity.engine == "vqa" and "model" in r.facts]
+    if not runs:
         return []
-    first = own[-1]
-    side = first.identity.params.get("long_side")
-    vision = [say("architecture.vision", lang), _state("frozen", lang), ""]
-    vision += [say("architecture.side", lang).format(side)] if side else []
-    answers = [say("architecture.answers", lang), "", "a / b / c / d"]
-    return _chain([vision, _language_model(first, "model", lang), answers])
+    last = runs[-1]
+    side = last.identity.params.get("long_side")
+    vision = [translate("architecture.vision", lang), _state_text("frozen", lang), ""]
+    vision += [translate("architecture.side", lang).format(side)] if side else []
+    answers = [translate("architecture.answers", lang), "", "a / b / c / d"]
+    return _draw_chain([vision, _language_model_lines(last, "model", lang), answers])
 
 
-def _language_model(record: RunRecord, fact: str, lang: str) -> Lines:
+def _language_model_lines(record: RunRecord, fact: str, lang: str) -> Lines:
     """Name, precision of the weights, LoRA: by the fact of that name and the settings."""
-    params, said = record.identity.params, record.facts.get(fact, "")
-    name = said.partition(", ")[0]
+    params, description = record.identity.params, record.facts.get(fact, "")
+    name = description.partition(", ")[0]
     name = record.identity.model_title if _SNAPSHOT.fullmatch(name) or not name else name
     rank, alpha = params.get("lora_rank"), params.get("lora_alpha")
-    head = [say("architecture.llm", lang), _state("lora" if rank else "trained", lang), "", name]
-    head += ["4-bit NF4"] if _NF4 in said else []
+    head = [
+        translate("architecture.llm", lang),
+        _state_text("lora" if rank else "trained", lang),
+        "",
+        name,
+    ]
+    head += ["4-bit NF4"] if _NF4 in description else []
     return head + ([f"LoRA r={rank}, alpha={alpha}"] if rank else [])
 
 
-def _towers(records: Sequence[RunRecord], lang: str) -> Lines:
-    own = [r for r in records if r.identity.engine == "retrieval" and "parameters" in r.facts]
-    if not own:
+def _draw_towers(records: Sequence[RunRecord], lang: str) -> Lines:
+    runs = [r for r in records if r.identity.engine == "retrieval" and "parameters" in r.facts]
+    if not runs:
         return []
-    facts = own[-1].facts
+    facts = runs[-1].facts
     counts = dict(_TOWER.findall(facts["parameters"].partition(": ")[2].partition(";")[0]))
-    state = _state("frozen" if "towers" in facts else "trained", lang)
+    state = _state_text("frozen" if "towers" in facts else "trained", lang)
 
-    def tower(kind: str, *beside: str) -> Lines:
+    def tower_lines(kind: str, *details: str) -> Lines:
         count = counts.get(kind, "").replace(",", "")
         size = formats.parameters(int(count)) if count.isdigit() else ""
-        return [say(f"architecture.{kind}", lang), state, "", *filter(None, (size, *beside))]
+        return [translate(f"architecture.{kind}", lang), state, "", *filter(None, (size, *details))]
 
-    joined = [say("architecture.joined", lang), ""]
-    said = (facts.get(name, "") for name in ("fusion", "scoring"))
+    joined = [translate("architecture.joined", lang), ""]
+    descriptions = (facts.get(name, "") for name in ("fusion", "scoring"))
     joined += [
         line
-        for text in said
+        for text in descriptions
         if text
-        for line in _folded(message_translations.localized(text, lang))
+        for line in _wrap(message_translations.localize(text, lang))
     ]
-    pair = tower("text"), tower("vision", facts.get("image_size", ""))
+    pair = tower_lines("text"), tower_lines("vision", facts.get("image_size", ""))
     width = max(text_width(line) for lines in pair for line in lines)
-    left = [line for lines in pair for line in _box(lines, width)]
-    return _beside([left, _box(joined)])
+    towers = [line for lines in pair for line in _draw_box(lines, width)]
+    return _place_beside([towers, _draw_box(joined)])
 
 
-def _state(name: str, lang: str) -> str:
-    return f"({say(f'architecture.{name}', lang)})"
+def _state_text(name: str, lang: str) -> str:
+    return f"({translate(f'architecture.{name}', lang)})"
 
 
-def _folded(text: str, width: int = 34) -> Iterator[str]:
+def _wrap(text: str, width: int = 34) -> Iterator[str]:
     """Lines of whole words, no wider than that where the words allow it."""
     line = ""
     for word in text.split():
@@ -144,33 +158,33 @@ def _folded(text: str, width: int = 34) -> Iterator[str]:
         yield line
 
 
-def _chain(parts: Sequence[Lines]) -> Lines:
+def _draw_chain(parts: Sequence[Lines]) -> Lines:
     tallest = max(map(len, parts))
-    return _beside([_box([*part, *[""] * (tallest - len(part))]) for part in parts])
+    return _place_beside([_draw_box([*part, *[""] * (tallest - len(part))]) for part in parts])
 
 
-def _beside(blocks: Sequence[Lines]) -> Lines:
+def _place_beside(blocks: Sequence[Lines]) -> Lines:
     """Blocks side by side, each centred in height, arrows between them at the middle."""
     tallest = max(map(len, blocks))
     columns: list[Lines] = []
-    for place, block in enumerate(blocks):
+    for position, block in enumerate(blocks):
         above = (tallest - len(block)) // 2
         width = max(map(text_width, block))
         lines = ["" for _ in range(above)] + list(block)
-        columns.append([_filled(line, width) for line in [*lines, *[""] * (tallest - len(lines))]])
-        if place + 1 < len(blocks):
+        columns.append([_pad(line, width) for line in [*lines, *[""] * (tallest - len(lines))]])
+        if position + 1 < len(blocks):
             columns.append([" ──▶ " if n == tallest // 2 else "     " for n in range(tallest)])
     return ["".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
-def _box(lines: Sequence[str], width: int = 0) -> Lines:
-    """With a border; `width`: columns inside of it, at least."""
-    lines = [clean_line(line, LONGEST) for line in lines]
+def _draw_box(lines: Sequence[str], width: int = 0) -> Lines:
+    """The lines with a border; `width`: minimum number of columns inside it."""
+    lines = [clean_line(line, MAX_LINE) for line in lines]
     width = max(width, *map(text_width, lines))
-    body = [f"│ {_filled(line, width)} │" for line in lines]
+    body = [f"│ {_pad(line, width)} │" for line in lines]
     rule = "─" * (width + 2)
     return [f"┌{rule}┐", *body, f"└{rule}┘"]
 
 
-def _filled(line: str, width: int) -> str:
+def _pad(line: str, width: int) -> str:
     return line + " " * (width - text_width(line))

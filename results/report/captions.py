@@ -1,4 +1,4 @@
-"""The captioning part of a report: experiments, scores by split, best and worst with pictures."""
+"""Captioning section of a report: experiments, scores by split, best and worst captions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 from results.records.suite_view import CaptionExample, SuiteView
 from results.report import pictures as beside
 from results.tables import captioning
-from results.tables.table import Cell, Column, Table, code, escape, markdown
+from results.tables.table import Table, TableCell, TableColumn, code, escape, render_markdown
 from results.text import formats
-from results.text.translations import say
+from results.text.translations import translate
 
-IN_A_ROW: Final = 4
+FRAMES_PER_ROW: Final = 4
 """Frames of a video in a row of its contact sheet."""
 
 
@@ -22,65 +22,71 @@ def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None
 
     `pictures`: link by path; without one an example has its medium's name alone.
     """
-    found = captioning.of(view.records)
-    table = captioning.experiments(found, view.planned, view.states, view.notes, lang)
+    records = captioning.captioning_runs(view.records)
+    table = captioning.experiments(records, view.planned, view.states, view.notes, lang)
     if not table.rows:
         return
-    yield f"## {say('captions.experiments', lang)}"
-    yield markdown(table)
-    if not captioning.splits(found):
+    yield f"## {translate('captions.experiments', lang)}"
+    yield render_markdown(table)
+    if not captioning.splits(records):
         return
-    yield f"## {say('captions.title', lang)}"
-    yield say("captions.together", lang)
-    for split in captioning.splits(found):
+    yield f"## {translate('captions.title', lang)}"
+    yield translate("captions.together", lang)
+    for split in captioning.splits(records):
         yield f"### {code(split)}"
-        yield markdown(captioning.scores(found, split, lang))
+        yield render_markdown(captioning.scores(records, split, lang))
     if any(view.captions.values()):
-        yield f"### {say('captions.examples', lang)}"
-    for record in found:
-        yield from _examples(record.identity.run_id, view, lang, pictures or {})
+        yield f"### {translate('captions.examples', lang)}"
+    for record in records:
+        yield from _render_examples(record.identity.run_id, view, lang, pictures or {})
 
 
 def copy_pictures(view: SuiteView, folder: Path) -> dict[str, str]:
     """Copy the pictures of all examples into `folder`; link by path, relative to its parent."""
-    return beside.copy((one.picture for many in view.captions.values() for one in many), folder)
+    return beside.copy_pictures(
+        (example.picture for examples in view.captions.values() for example in examples), folder
+    )
 
 
-def _examples(run: str, view: SuiteView, lang: str, pictures: Mapping[str, str]) -> Iterator[str]:
-    shown = view.captions.get(run, ())
-    for split in dict.fromkeys(one.split for one in shown):
-        mine = [one for one in shown if one.split == split]
+def _render_examples(
+    run: str, view: SuiteView, lang: str, pictures: Mapping[str, str]
+) -> Iterator[str]:
+    examples = view.captions.get(run, ())
+    for split in dict.fromkeys(example.split for example in examples):
+        examples_of_split = [example for example in examples if example.split == split]
         yield f"#### {code(run)} · {code(split)}"
-        yield markdown(_table(mine, lang, pictures))
-        yield say("captions.ranked", lang).format(escape(mine[0].metric))
+        yield render_markdown(_examples_table(examples_of_split, lang, pictures))
+        yield translate("captions.ranked", lang).format(escape(examples_of_split[0].metric))
 
 
-def _table(shown: list[CaptionExample], lang: str, pictures: Mapping[str, str]) -> Table:
+def _examples_table(
+    examples: list[CaptionExample], lang: str, pictures: Mapping[str, str]
+) -> Table:
     columns = (
-        Column(""),
-        Column(say("captions.picture", lang)),
-        Column(say("captions.caption", lang)),
-        Column(say("captions.references", lang)),
-        Column(_heading(shown[0].metric), right=True),
+        TableColumn(""),
+        TableColumn(translate("captions.picture", lang)),
+        TableColumn(translate("captions.caption", lang)),
+        TableColumn(translate("captions.references", lang)),
+        TableColumn(_short_metric_name(examples[0].metric), right=True),
     )
     body = tuple(
         (
-            Cell(say(f"captions.{one.standing}", lang), "value"),
-            _picture(one, pictures),
-            Cell(one.caption),
-            Cell("; ".join(one.references)),
-            Cell(formats.number(one.score, 3), "value"),
+            TableCell(translate(f"captions.{example.standing}", lang), "value"),
+            _picture_cell(example, pictures),
+            TableCell(example.caption),
+            TableCell("; ".join(example.references)),
+            TableCell(formats.number(example.score, 3), "value"),
         )
-        for one in shown
+        for example in examples
     )
     return Table(columns, body)
 
 
-def _picture(example: CaptionExample, pictures: Mapping[str, str]) -> Cell:
-    columns = max(1, min(IN_A_ROW, example.frames))
-    return beside.cell(example.picture, example.medium, pictures, columns)
+def _picture_cell(example: CaptionExample, pictures: Mapping[str, str]) -> TableCell:
+    columns = max(1, min(FRAMES_PER_ROW, example.frames))
+    return beside.picture_cell(example.picture, example.medium, pictures, columns)
 
 
-def _heading(metric: str) -> str:
-    """`METEOR (exact+stem, en words)` -> `METEOR`: the sentence below has the whole name."""
+def _short_metric_name(metric: str) -> str:
+    """`METEOR (exact+stem, en words)` -> `METEOR`; the full name is below the table."""
     return escape(metric.partition(" (")[0])

@@ -1,4 +1,4 @@
-"""The data's part of a report: the full check of each subset, and subsets side by side."""
+"""Data section of a report: the full check of each subset, and comparisons of two subsets."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ from collections.abc import Iterator
 
 from results.records.suite_view import DataComparison, SubsetCheck, SuiteView
 from results.tables import message_translations
-from results.tables.table import Cell, Column, Table, code, escape, markdown
+from results.tables.table import Table, TableCell, TableColumn, code, escape, render_markdown
 from results.text import formats
-from results.text.translations import say
+from results.text.translations import translate
 
 
 def render(view: SuiteView, lang: str) -> Iterator[str]:
     """The parts; nothing where nothing was scanned for this report."""
     if view.checks:
-        yield f"## {say('data.checks', lang)}"
-        yield "".join(line for check in view.checks for line in _check(check, lang))
+        yield f"## {translate('data.checks', lang)}"
+        yield "".join(line for check in view.checks for line in _render_check(check, lang))
     for comparison in view.comparisons:
-        yield from _comparison(comparison, lang)
+        yield from _render_comparison(comparison, lang)
 
 
-def _check(check: SubsetCheck, lang: str) -> Iterator[str]:
-    sentence = escape(message_translations.localized(check.sentence, lang))
-    found = "" if check.problems else f" – {say('data.clean', lang)}"
-    yield f"- {code(check.subset)}: {sentence}{found}\n"
+def _render_check(check: SubsetCheck, lang: str) -> Iterator[str]:
+    sentence = escape(message_translations.localize(check.sentence, lang))
+    suffix = "" if check.problems else f" – {translate('data.clean', lang)}"
+    yield f"- {code(check.subset)}: {sentence}{suffix}\n"
     for problem in check.problems:
-        yield f"  - {escape(message_translations.localized(problem, lang))}\n"
+        yield f"  - {escape(message_translations.localize(problem, lang))}\n"
 
 
-def _comparison(found: DataComparison, lang: str) -> Iterator[str]:
-    names = code(found.first), code(found.second)
-    yield f"## {say('data.comparison', lang).format(*names)}"
-    first, second = found.records
+def _render_comparison(comparison: DataComparison, lang: str) -> Iterator[str]:
+    names = code(comparison.first), code(comparison.second)
+    yield f"## {translate('data.comparison', lang).format(*names)}"
+    first, second = comparison.records
     share = formats.percent(second / first) if first else formats.n_a("")
     counts = formats.count(first), formats.count(second), share
-    lines = [say("data.ratio", lang).format(*counts), say("data.scan", lang)]
+    lines = [translate("data.ratio", lang).format(*counts), translate("data.scan", lang)]
     yield "\n".join(f"- {line}" for line in lines)
-    for section in found.sections:
+    for section in comparison.sections:
         columns = (
-            Column(escape(message_translations.localized(section.title, lang))),
-            Column(names[0], right=True),
-            Column(names[1], right=True),
-            Column(message_translations.localized("difference", lang), right=True),
+            TableColumn(escape(message_translations.localize(section.title, lang))),
+            TableColumn(names[0], right=True),
+            TableColumn(names[1], right=True),
+            TableColumn(message_translations.localize("difference", lang), right=True),
         )
         body = tuple(
             (
-                Cell(message_translations.localized(label, lang)),
-                *(Cell(text, "value") for text in figures),
+                TableCell(message_translations.localize(label, lang)),
+                *(TableCell(text, "value") for text in figures),
             )
             for label, *figures in section.rows
         )
-        said = message_translations.localized(section.remark, lang)
-        yield markdown(Table(columns, body, (Cell(said),) if said else ()))
+        remark = message_translations.localize(section.remark, lang)
+        yield render_markdown(Table(columns, body, (TableCell(remark),) if remark else ()))

@@ -1,4 +1,4 @@
-"""Pictures beside a report: copied under names of our own, as they are.
+"""Images of a report: copied next to it under content-based names.
 
 A report that is moved to another machine keeps them. Only regular files that begin like JPEG, PNG
 or WEBP are copied.
@@ -13,24 +13,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from results.tables.table import Cell
+from results.tables.table import TableCell
 
 MAX_BYTES: Final = 8 << 20
 WIDTH: Final = 96
 """Pixels in the report, of a picture or of one frame; the file is the data's own."""
 
-HEADS: Final = (
+MAGIC_BYTES: Final = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"\xff\xd8\xff", "jpg"),
 )
 
 
-def copy(pictures: Iterable[str], folder: Path) -> dict[str, str]:
+def copy_pictures(pictures: Iterable[str], folder: Path) -> dict[str, str]:
     """Copy pictures into `folder`; link by path, relative to its parent."""
     links: dict[str, str] = {}
     for picture in dict.fromkeys(pictures):
-        data = _read(Path(picture)) if picture else b""
-        ending = _ending(data)
+        data = _read_regular_file(Path(picture)) if picture else b""
+        ending = _picture_type(data)
         if not ending:
             continue
         name = f"{hashlib.blake2b(data, digest_size=12).hexdigest()}.{ending}"
@@ -40,22 +40,24 @@ def copy(pictures: Iterable[str], folder: Path) -> dict[str, str]:
     return links
 
 
-def cell(picture: str, medium: str, links: Mapping[str, str], columns: int = 1) -> Cell:
+def picture_cell(
+    picture: str, medium: str, links: Mapping[str, str], columns: int = 1
+) -> TableCell:
     """The picture, or the medium's name where none was copied; `columns`: frames side by side."""
     link = links.get(picture)
     if link is None:
-        return Cell(medium, "code")
-    return Cell(f'<img src="{link}" width="{WIDTH * columns}" alt="">', "value")
+        return TableCell(medium, "code")
+    return TableCell(f'<img src="{link}" width="{WIDTH * columns}" alt="">', "value")
 
 
-def _ending(data: bytes) -> str:
-    """What kind of picture the bytes begin like; empty for anything else."""
+def _picture_type(data: bytes) -> str:
+    """File extension of an image by its first bytes; empty for anything else."""
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":  # RIFF alone may be a video
         return "webp"
-    return next((ending for head, ending in HEADS if data.startswith(head)), "")
+    return next((ending for head, ending in MAGIC_BYTES if data.startswith(head)), "")
 
 
-def _read(path: Path) -> bytes:
+def _read_regular_file(path: Path) -> bytes:
     """The file's bytes; none of what is no regular file, or too large, or gone."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,9 +1,9 @@
-"""What each optimization was worth: runs with one switch off against the run with all on.
+"""Ablation table: runs with one optimization switched off against the run with all on.
 
-Apart from `evaluation.ablations`, which compares variants of a query inside one run: here every
-variant is a run. Names and purposes are the SigLIP study's, from `optimizations.toml`; the rows are
-found by what differs in the settings, and where each is applied is read from the settings of the
-labelled runs, so a plan needs nothing but its labels.
+Names and purposes are the SigLIP study's, from `optimizations.toml`. The switched setting of a row
+is the one that differs, and where an optimization is applied follows from the settings of the
+labelled runs, so a plan needs nothing but its labels. Reduced queries inside one run are in
+`metrics.ablations`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from results.records.schema import Metric, Reading, RunRecord
-from results.records.suite_view import Change
-from results.tables.table import Cell, Column, Table
+from results.records.schema import MetricRecord, Reading, RunRecord
+from results.records.suite_view import MetricChange
+from results.tables.table import Table, TableCell, TableColumn
 from results.text.formats import number, percent
-from results.text.translations import cause, say
+from results.text.translations import cause, translate
 
 BASELINE: Final = "all on"
 """Label of the run that the others are compared with."""
@@ -31,93 +31,105 @@ _VERSION: Final = re.compile(r".+-(v\d+)")
 
 
 @functools.cache
-def known() -> dict[str, dict[str, Any]]:
+def load_optimizations() -> dict[str, dict[str, Any]]:
     """Optimizations by the setting that switches them."""
     path = Path(__file__).parent / "optimizations.toml"
     return tomllib.loads(path.read_text("utf-8"))
 
 
-def pairs(records: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
+def find_pairs(records: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
     """(all on, one off) for every run that has such a partner: equal but for settings.
 
     A label with a version (`E5-v2`) is an experiment of its own, and no switch.
     """
-    bases = {_kin(r): r for r in records if r.identity.label.casefold() == BASELINE}
+    bases = {_pair_key(r): r for r in records if r.identity.label.casefold() == BASELINE}
     return [
-        (bases[_kin(r)], r)
+        (bases[_pair_key(r)], r)
         for r in records
         if r.identity.label.casefold() != BASELINE
-        and _kin(r) in bases
+        and _pair_key(r) in bases
         and not _VERSION.fullmatch(r.identity.label)
     ]
 
 
-def changes(records: Sequence[RunRecord], log_root: Path) -> dict[str, dict[str, Change]]:
+def compute_changes(
+    records: Sequence[RunRecord], log_root: Path
+) -> dict[str, dict[str, MetricChange]]:
     """Of every run with one off, by metric: paired over captions where both runs kept theirs."""
     from results.tables import comparison
 
-    found: dict[str, dict[str, Change]] = {}
-    for on, off in pairs(records):
+    changes: dict[str, dict[str, MetricChange]] = {}
+    for on, off in find_pairs(records):
         for name in QUALITY:
-            mine, theirs = _metric(on, name), _metric(off, name)
-            if mine is not None and theirs is not None:
-                delta, low, high, _ = comparison.difference((on, mine), (off, theirs), log_root)
-                made = Change(delta=delta, low=low, high=high)
-                found.setdefault(off.identity.run_id, {})[name] = made
-    return found
+            metric_on, metric_off = _find_metric(on, name), _find_metric(off, name)
+            if metric_on is not None and metric_off is not None:
+                delta, low, high, _ = comparison.metric_difference(
+                    (on, metric_on), (off, metric_off), log_root
+                )
+                change = MetricChange(delta=delta, low=low, high=high)
+                changes.setdefault(off.identity.run_id, {})[name] = change
+    return changes
 
 
 def table(
     records: Sequence[RunRecord],
     lang: str = "en",
-    known_changes: Mapping[str, Mapping[str, Change]] | None = None,
+    known_changes: Mapping[str, Mapping[str, MetricChange]] | None = None,
 ) -> Table | None:
     """Optimization, purpose, what switching it off changed; None without a baseline.
 
-    A last column says which experiments have it on, where the suite has labelled runs beside those
-    that are compared. `known_changes`: from `changes`; without them intervals are of independent
-    samples.
+    A last column says which experiments have it on, where the suite has labelled runs in addition
+    to those that are compared. `known_changes`: from `compute_changes`; without it the intervals
+    are those of independent samples.
     """
-    found = pairs(records)
-    if not found:
+    pairs = find_pairs(records)
+    if not pairs:
         return None
-    compared = {id(record) for pair in found for record in pair}
-    others = _labelled([r for r in records if id(r) not in compared])
+    compared = {id(record) for pair in pairs for record in pair}
+    others = _select_labelled([r for r in records if id(r) not in compared])
     heads = ["optimization", "purpose", "time a step", "whole run", "memory", *QUALITY]
     heads += ["applied in"] if others else []
-    columns = tuple(Column(say(f"optimization.{head}", lang), 2 <= i < 7) for i, head in
+    columns = tuple(TableColumn(translate(f"optimization.{head}", lang), 2 <= i < 7) for i, head in
                     enumerate(heads))  # fmt: skip
-    paired = known_changes or {}
+    changes_of_run = known_changes or {}
     body = []
-    for on, off in found:
-        cells = _row(on, off, lang, paired.get(off.identity.run_id, {}))
-        last = [Cell(", ".join(applied_in(_setting(on, off), others)))] if others else []
+    for on, off in pairs:
+        cells = _row(on, off, lang, changes_of_run.get(off.identity.run_id, {}))
+        last = (
+            [TableCell(", ".join(runs_with_setting(_setting(on, off), others)))] if others else []
+        )
         body.append((*cells, *last))
-    return Table(columns, tuple(body), (Cell(say("optimization.remark", lang), "value"),))
+    return Table(
+        columns, tuple(body), (TableCell(translate("optimization.remark", lang), "value"),)
+    )
 
 
 def applied(records: Sequence[RunRecord], lang: str = "en") -> Table | None:
     """Optimization, purpose, effect, the labelled runs that have it on; None without such a run."""
-    labelled = _labelled(records)
-    found = {name: where for name in known() if (where := applied_in(name, labelled))}
-    if not found:
+    labelled = _select_labelled(records)
+    runs_of_setting = {
+        name: runs for name in load_optimizations() if (runs := runs_with_setting(name, labelled))
+    }
+    if not runs_of_setting:
         return None
     heads = ("optimization alone", "purpose", "effect", "applied in")
-    columns = tuple(Column(say(f"optimization.{head}", lang)) for head in heads)
+    columns = tuple(TableColumn(translate(f"optimization.{head}", lang)) for head in heads)
     body = tuple(
         (
-            Cell(_name(known()[name], lang)),
-            _purpose(known()[name], lang),
-            Cell(known()[name]["effect" if lang == "en" else f"effect_{lang}"]),
-            Cell(", ".join(where)),
+            TableCell(_display_name(load_optimizations()[name], lang)),
+            _purpose(load_optimizations()[name], lang),
+            TableCell(load_optimizations()[name]["effect" if lang == "en" else f"effect_{lang}"]),
+            TableCell(", ".join(runs)),
         )
-        for name, where in found.items()
+        for name, runs in runs_of_setting.items()
     )
-    return Table(columns, body, (Cell(say("optimization.applied remark", lang), "value"),))
+    return Table(
+        columns, body, (TableCell(translate("optimization.applied remark", lang), "value"),)
+    )
 
 
-def applied_in(setting: str, records: Sequence[RunRecord]) -> list[str]:
-    """The versions all of whose runs have an optimization on, and labels of single runs."""
+def runs_with_setting(setting: str, records: Sequence[RunRecord]) -> list[str]:
+    """Versions all of whose runs have the setting on, and labels of single runs."""
     on = dict.fromkeys(r.identity.label for r in records if _is_on(setting, r))
     off = {r.identity.label for r in records if not _is_on(setting, r)}
     partly = {version(label) for label in off}
@@ -127,17 +139,17 @@ def applied_in(setting: str, records: Sequence[RunRecord]) -> list[str]:
 
 def version(label: str) -> str:
     """`v2` of `E5-v2`; the label itself where it has no version."""
-    found = _VERSION.fullmatch(label)
-    return found[1] if found else label
+    match = _VERSION.fullmatch(label)
+    return match[1] if match else label
 
 
-def _labelled(records: Sequence[RunRecord]) -> list[RunRecord]:
+def _select_labelled(records: Sequence[RunRecord]) -> list[RunRecord]:
     return [r for r in records if r.identity.label and r.identity.task == "train"]
 
 
 def _is_on(setting: str, record: RunRecord) -> bool:
-    """By the setting; where that is `auto`, by what the engine told of the run."""
-    entry, value = known().get(setting, {}), record.identity.params.get(setting)
+    """Whether a run has the setting on; for `auto`, as its engine reported."""
+    entry, value = load_optimizations().get(setting, {}), record.identity.params.get(setting)
     if value == "auto":
         value = record.facts.get(setting, "").partition(" ")[0].rstrip(",;")
     if "on" in entry:
@@ -148,111 +160,118 @@ def _is_on(setting: str, record: RunRecord) -> bool:
 
 
 def _setting(on: RunRecord, off: RunRecord) -> str:
-    return next(iter(switched(on, off)), "")
+    return next(iter(switched_settings(on, off)), "")
 
 
-def _name(entry: Mapping[str, Any], lang: str) -> str:
+def _display_name(entry: Mapping[str, Any], lang: str) -> str:
     return str(entry.get(lang) or entry.get("name", ""))
 
 
-def _purpose(entry: Mapping[str, Any], lang: str) -> Cell:
+def _purpose(entry: Mapping[str, Any], lang: str) -> TableCell:
     purposes = entry["purpose"].split(", ") if entry else []
-    return Cell(", ".join(say(f"optimization.for {word}", lang) for word in purposes))
+    return TableCell(", ".join(translate(f"optimization.for {word}", lang) for word in purposes))
 
 
-def switched(on: RunRecord, off: RunRecord) -> list[str]:
+def switched_settings(on: RunRecord, off: RunRecord) -> list[str]:
     """Settings that differ, those with a name in the study first, in the order of its table.
 
     Without diversity monitoring there is no early stopping either: the row is the monitoring's.
     """
-    mine, theirs = on.identity.params, off.identity.params
-    differing = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
-    places = {name: place for place, name in enumerate(known())}
-    return sorted(differing, key=lambda name: places.get(name, len(places)))
+    params_on, params_off = on.identity.params, off.identity.params
+    differing = [k for k in {**params_on, **params_off} if params_on.get(k) != params_off.get(k)]
+    positions = {name: index for index, name in enumerate(load_optimizations())}
+    return sorted(differing, key=lambda name: positions.get(name, len(positions)))
 
 
 def _row(
-    on: RunRecord, off: RunRecord, lang: str, paired: Mapping[str, Change]
-) -> tuple[Cell, ...]:
-    entry = known().get(_setting(on, off), {})
+    on: RunRecord, off: RunRecord, lang: str, changes: Mapping[str, MetricChange]
+) -> tuple[TableCell, ...]:
+    entry = load_optimizations().get(_setting(on, off), {})
     label = off.identity.label
-    name = _name(entry, lang) or label or ", ".join(switched(on, off))
+    name = _display_name(entry, lang) or label or ", ".join(switched_settings(on, off))
     if off.exit.cause != "completed":
-        why = Cell(cause(off.exit.cause, lang), "unknown")
-        return (Cell(name), _purpose(entry, lang), *[why] * 5)
+        cause_cell = TableCell(cause(off.exit.cause, lang), "unknown")
+        return (TableCell(name), _purpose(entry, lang), *[cause_cell] * 5)
     return (
-        Cell(f"{name} ({label})" if label not in ("", name) else name),
+        TableCell(f"{name} ({label})" if label not in ("", name) else name),
         _purpose(entry, lang),
-        _share(on.timing.step_median, off.timing.step_median),
-        _share(on.timing.end_to_end_seconds, off.timing.end_to_end_seconds),
-        _share(_memory(on), _memory(off)),
-        *(_change(paired.get(kind) or _unpaired(on, off, kind), lang) for kind in QUALITY),
+        _relative_change_cell(on.timing.step_median, off.timing.step_median),
+        _relative_change_cell(on.timing.end_to_end_seconds, off.timing.end_to_end_seconds),
+        _relative_change_cell(_peak_memory(on), _peak_memory(off)),
+        *(
+            _change_cell(changes.get(kind) or _unpaired_change(on, off, kind), lang)
+            for kind in QUALITY
+        ),
     )
 
 
-def _share(on: Reading, off: Reading) -> Cell:
-    """How much more the run without it took: `+12.0 % [9.8 %, 14.1 %]`.
+def _relative_change_cell(on: Reading, off: Reading) -> TableCell:
+    """Relative change without the optimization: `+12.0 % [9.8 %, 14.1 %]`.
 
     Bold where the interval excludes 0; without an interval the change alone, never bold.
     """
     if not on.value or off.value is None:
-        return Cell(off.reason or on.reason, "unknown")
+        return TableCell(off.reason or on.reason, "unknown")
     share = off.value / on.value - 1
-    limits = _limits(on, off)
+    limits = _change_limits(on, off)
     if limits is None:
-        return Cell(_signed(share), "value")
+        return TableCell(_format_signed(share), "value")
     low, high = (limit / on.value for limit in limits)
-    text = f"{_signed(share)} [{_signed(low)}, {_signed(high)}]"
-    return Cell(text, "strong" if low > 0 or high < 0 else "value")
+    text = f"{_format_signed(share)} [{_format_signed(low)}, {_format_signed(high)}]"
+    return TableCell(text, "strong" if low > 0 or high < 0 else "value")
 
 
-def _limits(on: Reading, off: Reading) -> tuple[float, float] | None:
+def _change_limits(on: Reading, off: Reading) -> tuple[float, float] | None:
     from results.statistics import unpaired_difference
 
     if None in (on.low, on.high, off.low, off.high):
         return None
     both: Any = ((r.value, r.low, r.high) for r in (on, off))
-    found = unpaired_difference(*both)
-    return None if found.low is None or found.high is None else (found.low, found.high)
+    difference = unpaired_difference(*both)
+    return (
+        None
+        if difference.low is None or difference.high is None
+        else (difference.low, difference.high)
+    )
 
 
-def _change(found: Change | None, lang: str) -> Cell:
-    """How a metric changed when it was switched off; bold where the interval excludes 0."""
-    if found is None:
-        return Cell(say("not measured", lang), "unknown")
-    if found.low is None or found.high is None:
-        return Cell(f"{found.delta:+.3f}", "value")
-    text = f"{found.delta:+.3f} [{number(found.low, 3)}, {number(found.high, 3)}]"
-    return Cell(text, "strong" if found.low > 0 or found.high < 0 else "value")
+def _change_cell(change: MetricChange | None, lang: str) -> TableCell:
+    """Change of a metric without the optimization; bold where the interval excludes 0."""
+    if change is None:
+        return TableCell(translate("not measured", lang), "unknown")
+    if change.low is None or change.high is None:
+        return TableCell(f"{change.delta:+.3f}", "value")
+    text = f"{change.delta:+.3f} [{number(change.low, 3)}, {number(change.high, 3)}]"
+    return TableCell(text, "strong" if change.low > 0 or change.high < 0 else "value")
 
 
-def _unpaired(on: RunRecord, off: RunRecord, name: str) -> Change | None:
+def _unpaired_change(on: RunRecord, off: RunRecord, name: str) -> MetricChange | None:
     """The change from the two values and their intervals alone."""
     from results.tables import comparison
 
-    mine, theirs = _metric(on, name), _metric(off, name)
-    if mine is None or theirs is None:
+    metric_on, metric_off = _find_metric(on, name), _find_metric(off, name)
+    if metric_on is None or metric_off is None:
         return None
-    delta, low, high, _ = comparison.difference((on, mine), (off, theirs), None)
-    return Change(delta=delta, low=low, high=high)
+    delta, low, high, _ = comparison.metric_difference((on, metric_on), (off, metric_off), None)
+    return MetricChange(delta=delta, low=low, high=high)
 
 
-def _metric(record: RunRecord, name: str) -> Metric | None:
-    held = [m for m in record.metrics if m.name == name]
-    apart = [m for m in held if m.split != "train"]
-    return next(iter(apart or held), None)
+def _find_metric(record: RunRecord, name: str) -> MetricRecord | None:
+    metrics = [m for m in record.metrics if m.name == name]
+    held_out = [m for m in metrics if m.split != "train"]
+    return next(iter(held_out or metrics), None)
 
 
-def _memory(record: RunRecord) -> Reading:
+def _peak_memory(record: RunRecord) -> Reading:
     """On a GPU what torch allocated, else the peak of the main process."""
-    found = record.memory.vram_allocated_peak
-    return found if found.value is not None else record.memory.rss_main_peak
+    allocated = record.memory.vram_allocated_peak
+    return allocated if allocated.value is not None else record.memory.rss_main_peak
 
 
-def _kin(record: RunRecord) -> tuple[object, ...]:
+def _pair_key(record: RunRecord) -> tuple[object, ...]:
     i = record.identity
     return (i.suite, i.engine, i.subset, i.model, i.seed, i.repeat)
 
 
-def _signed(share: float) -> str:
+def _format_signed(share: float) -> str:
     return f"{'+' if share >= 0 else '-'}{percent(abs(share))}"

@@ -1,9 +1,8 @@
-"""Two runs side by side: how much better, how sure, and what else was different.
+"""Comparison of two runs: differences of their metrics with intervals, and of their settings.
 
-Apart from the tables, which put runs beside each other without judging. Where both runs left their
-per-query scores, the same queries are compared with each other (paired bootstrap); otherwise only
-the two intervals are known. Either way the interval is over queries: it does not know how much
-another seed would have changed.
+Where both runs left their per-query scores, the same queries are compared with each other (paired
+bootstrap); otherwise only the two intervals are known. Either way the interval is over queries: it
+does not include the variation between seeds.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from results import statistics
-from results.records.schema import Metric, RunRecord
+from results.records.schema import MetricRecord, RunRecord
 from results.tables.metrics import CHANCE, split_name
-from results.tables.table import Cell, Column, Table
+from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
-from results.text.translations import say
+from results.text.translations import translate
 
 
-class Delta(NamedTuple):
-    """One metric of both runs; `difference` is b - a."""
+class MetricDelta(NamedTuple):
+    """One metric of both runs; `metric_difference` is b - a."""
 
-    a: Metric
-    b: Metric
+    a: MetricRecord
+    b: MetricRecord
     difference: statistics.Difference
 
     @property
@@ -38,72 +37,78 @@ class Delta(NamedTuple):
         return "b better" if (self.difference.delta > 0) == self.a.higher_is_better else "a better"
 
 
-class Comparison(NamedTuple):
+class RunComparison(NamedTuple):
     """All metrics that both runs have, and everything else in which they differ."""
 
-    deltas: tuple[Delta, ...]
+    deltas: tuple[MetricDelta, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     unequal: tuple[str, ...]
     """`lr: 0.0005 ≠ 0.001`: settings, seed, versions, machine."""
 
 
-def compare(a: RunRecord, b: RunRecord, log_root: Path | None = None) -> Comparison:
+def compare(a: RunRecord, b: RunRecord, log_root: Path | None = None) -> RunComparison:
     """Every metric of both runs; paired where `log_root` holds the scores of both."""
-    ours, theirs = _metrics(a), _metrics(b)
+    metrics_a, metrics_b = _metrics(a), _metrics(b)
     deltas = tuple(
-        Delta(mine, theirs[key], difference((a, mine), (b, theirs[key]), log_root))
-        for key, mine in ours.items()
-        if key in theirs
+        MetricDelta(
+            metric, metrics_b[key], metric_difference((a, metric), (b, metrics_b[key]), log_root)
+        )
+        for key, metric in metrics_a.items()
+        if key in metrics_b
     )
-    return Comparison(
+    return RunComparison(
         deltas,
-        tuple(f"{name} on {split}" for name, split in ours if (name, split) not in theirs),
-        tuple(f"{name} on {split}" for name, split in theirs if (name, split) not in ours),
-        tuple(_unequal(a, b)),
+        tuple(f"{name} on {split}" for name, split in metrics_a if (name, split) not in metrics_b),
+        tuple(f"{name} on {split}" for name, split in metrics_b if (name, split) not in metrics_a),
+        tuple(_find_unequal(a, b)),
     )
 
 
-def table(found: Comparison, lang: str = "en") -> Table:
+def table(comparison: RunComparison, lang: str = "en") -> Table:
     """The deltas as rows, with the list of what else differs below."""
     titles = ("split", "metric", "a", "b", "delta", "verdict", "method")
-    columns = tuple(Column(say(f"compare.{t}", lang), t in ("a", "b", "delta")) for t in titles)
+    columns = tuple(
+        TableColumn(translate(f"compare.{t}", lang), t in ("a", "b", "delta")) for t in titles
+    )
     rows = tuple(
         (
-            Cell(d.a.split, "code"),
-            Cell(d.a.name),
-            Cell(formats.interval(d.a.value, d.a.low, d.a.high), "value"),
-            Cell(formats.interval(d.b.value, d.b.low, d.b.high), "value"),
-            Cell(_signed(d.difference), "value"),
-            Cell(say(f"compare.{d.verdict}", lang), "strong"),
-            Cell(d.difference.method),
+            TableCell(d.a.split, "code"),
+            TableCell(d.a.name),
+            TableCell(formats.interval(d.a.value, d.a.low, d.a.high), "value"),
+            TableCell(formats.interval(d.b.value, d.b.low, d.b.high), "value"),
+            TableCell(_format_signed(d.difference), "value"),
+            TableCell(translate(f"compare.{d.verdict}", lang), "strong"),
+            TableCell(d.difference.method),
         )
-        for d in found.deltas
+        for d in comparison.deltas
     )
-    remarks = [Cell(say("compare.remark", lang), "value")]
-    for key, names in (("only a", found.only_a), ("only b", found.only_b)):
+    remarks = [TableCell(translate("compare.remark", lang), "value")]
+    for key, names in (("only a", comparison.only_a), ("only b", comparison.only_b)):
         if names:
-            remarks.append(Cell(f"{say(f'compare.{key}', lang)}: {', '.join(names)}"))
-    if found.unequal:
-        remarks.append(Cell(f"{say('compare.unequal', lang)}: {'; '.join(found.unequal)}"))
+            remarks.append(TableCell(f"{translate(f'compare.{key}', lang)}: {', '.join(names)}"))
+    if comparison.unequal:
+        remarks.append(
+            TableCell(f"{translate('compare.unequal', lang)}: {'; '.join(comparison.unequal)}")
+        )
     return Table(columns, rows, tuple(remarks))
 
 
-def _signed(found: statistics.Difference) -> str:
-    text = formats.interval(found.delta, found.low, found.high)
-    return f"+{text}" if found.delta > 0 else text
+def _format_signed(difference: statistics.Difference) -> str:
+    text = formats.interval(difference.delta, difference.low, difference.high)
+    return f"+{text}" if difference.delta > 0 else text
 
 
-def _metrics(record: RunRecord) -> dict[tuple[str, str], Metric]:
+def _metrics(record: RunRecord) -> dict[tuple[str, str], MetricRecord]:
     return {(m.name, m.split): m for m in record.metrics if split_name(m.name).variant != CHANCE}
 
 
-def difference(
-    a: tuple[RunRecord, Metric], b: tuple[RunRecord, Metric], log_root: Path | None
+def metric_difference(
+    a: tuple[RunRecord, MetricRecord], b: tuple[RunRecord, MetricRecord], log_root: Path | None
 ) -> statistics.Difference:
     """b - a of one metric; paired where `log_root` holds the scores of both."""
     if log_root is not None:
-        first, second = scores(log_root, *a), scores(log_root, *b)
+        first, second = read_scores(log_root, *a), read_scores(log_root, *b)
         if len(first) > 1 and first.keys() == second.keys():
             return statistics.paired_difference(
                 list(first.values()), [second[query] for query in first]
@@ -114,7 +119,7 @@ def difference(
     return statistics.unpaired_difference((va, la, ha), (vb, lb, hb))
 
 
-def scores(log_root: Path, record: RunRecord, metric: Metric) -> dict[str, float]:
+def read_scores(log_root: Path, record: RunRecord, metric: MetricRecord) -> dict[str, float]:
     """Score by query id from the run's score file; empty when there is none to be had.
 
     A line is `{"id": …, "recall@1": …, …}`; in the file of a variant its scores go by the plain
@@ -127,17 +132,17 @@ def scores(log_root: Path, record: RunRecord, metric: Metric) -> dict[str, float
     if not path.is_relative_to(root) or not path.is_file():
         return {}
     names = (metric.name, split_name(metric.name).base)
-    found: dict[str, float] = {}
+    score_of_query: dict[str, float] = {}
     with path.open("rb") as file:
         for line in file:
-            data = _object(line)
+            data = _parse_object(line)
             value = next((data[name] for name in names if name in data), None)
             if "id" in data and isinstance(value, int | float):
-                found[str(data["id"])] = float(value)
-    return found
+                score_of_query[str(data["id"])] = float(value)
+    return score_of_query
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def _parse_object(line: bytes) -> dict[str, Any]:
     """The line's JSON object; empty for a torn line, whose query then stays unpaired."""
     try:
         data = json.loads(line)
@@ -146,21 +151,22 @@ def _object(line: bytes) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _unequal(a: RunRecord, b: RunRecord) -> Iterator[str]:
-    ours, theirs = _facts(a), _facts(b)
-    for name in dict.fromkeys([*ours, *theirs]):
-        mine, other = ours.get(name), theirs.get(name)
-        if mine != other:
-            yield f"{name}: {'–' if mine is None else mine} ≠ {'–' if other is None else other}"
+def _find_unequal(a: RunRecord, b: RunRecord) -> Iterator[str]:
+    facts_a, facts_b = _facts(a), _facts(b)
+    for name in dict.fromkeys([*facts_a, *facts_b]):
+        value_a, value_b = facts_a.get(name), facts_b.get(name)
+        if value_a != value_b:
+            texts = ("–" if value is None else value for value in (value_a, value_b))
+            yield f"{name}: {' ≠ '.join(map(str, texts))}"
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
-    who, where = record.identity, record.environment
+    identity, environment = record.identity, record.environment
     return {
-        **{n: getattr(who, n) for n in ("engine", "task", "subset", "model", "seed")},
-        "subset fingerprint": who.subset_fingerprint,
-        "model revision": who.model_revision,
-        **who.params,
-        **{n: getattr(where, n) for n in ("device", "threads", "cpu", "git_commit")},
-        **where.versions,
+        **{n: getattr(identity, n) for n in ("engine", "task", "subset", "model", "seed")},
+        "subset fingerprint": identity.subset_fingerprint,
+        "model revision": identity.model_revision,
+        **identity.params,
+        **{n: getattr(environment, n) for n in ("device", "threads", "cpu", "git_commit")},
+        **environment.versions,
     }

@@ -1,61 +1,62 @@
-"""Memory that was forecast before a run, beside what it took.
+"""Table of memory estimates made before a run, with the measured peaks.
 
-Apart from `forecasts`, which is about times: those come from costing runs, these from a rehearsal
-of one step before anything ran. Pure functions of records.
+Estimates come from a rehearsal of one step. Pure functions of records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.records.schema import Fit, RunRecord
+from results.records.schema import MemoryEstimateRecord, RunRecord
 from results.tables import run_cells
-from results.tables.table import Cell, Column, Table
+from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
-from results.text.translations import say
+from results.text.translations import translate
 
 
 def table(records: Sequence[RunRecord], lang: str = "en") -> Table:
-    """One row for each run whose memory was forecast; no rows when none was."""
+    """One row for each run with a memory estimate."""
     shown = [r for r in records if r.fit is not None]
-    fields = run_cells.distinguishing(shown)
+    fields = run_cells.distinguishing_fields(shown)
     keys = ("for", "phase", "forecast", "measured", "error", "needed")
     columns = (
         *run_cells.name_columns(fields, lang),
-        *(Column(say(f"fit.{key}", lang), key not in ("for", "phase")) for key in keys),
+        *(TableColumn(translate(f"fit.{key}", lang), key not in ("for", "phase")) for key in keys),
     )
     body = tuple(
-        (*run_cells.name_cells(r, fields, lang), *_cells(r.fit, lang)) for r in shown if r.fit
+        (*run_cells.name_cells(r, fields, lang), *_estimate_cells(r.fit, lang))
+        for r in shown
+        if r.fit
     )
     kinds = dict.fromkeys("gpu" if r.fit.gpu else "host" for r in shown if r.fit)
-    remarks = [Cell(say(f"fit.remark {kind}", lang), "value") for kind in kinds]
-    return Table(columns, body, (*remarks, Cell(say("fit.remark", lang), "value")))
+    remarks = [TableCell(translate(f"fit.remark {kind}", lang), "value") for kind in kinds]
+    return Table(columns, body, (*remarks, TableCell(translate("fit.remark", lang), "value")))
 
 
-def _cells(fit: Fit, lang: str) -> tuple[Cell, ...]:
+def _estimate_cells(fit: MemoryEstimateRecord, lang: str) -> tuple[TableCell, ...]:
     return (
-        Cell(fit.gpu) if fit.gpu else Cell(say("fit.host", lang), "value"),
-        Cell(fit.phase),
-        Cell(formats.size(fit.expected), "value"),
-        run_cells.reading(fit.measured, formats.size),
-        Cell("–" if fit.error is None else signed(fit.error), "value"),
-        Cell(formats.size(fit.needed), "value"),
+        TableCell(fit.gpu) if fit.gpu else TableCell(translate("fit.host", lang), "value"),
+        TableCell(fit.phase),
+        TableCell(formats.size(fit.expected), "value"),
+        run_cells.reading_cell(fit.measured, formats.size),
+        TableCell("–" if fit.error is None else format_error(fit.error), "value"),
+        TableCell(formats.size(fit.needed), "value"),
     )
 
 
-def signed(error: float) -> str:
+def format_error(error: float) -> str:
     """`+4.3 %`."""
     return f"{error * 100:+.1f} %"
 
 
-def sentence(fit: Fit) -> str:
+def sentence(fit: MemoryEstimateRecord) -> str:
     """`forecast 4.52 GiB in training, measured 4.60 GiB (-1.7 %); A10G must have 5.53 GiB`."""
-    when = {"train": " in training", "predict": " in prediction"}.get(fit.phase, "")
-    found = fit.measured
-    seen = formats.n_a(found.reason) if found.value is None else formats.size(found.value)
-    error = "" if fit.error is None else f" ({signed(fit.error)})"
-    where = fit.gpu or "the host"
+    phase = {"train": " in training", "predict": " in prediction"}.get(fit.phase, "")
+    peak = fit.measured
+    measured = formats.n_a(peak.reason) if peak.value is None else formats.size(peak.value)
+    error = "" if fit.error is None else f" ({format_error(fit.error)})"
+    target = fit.gpu or "the host"
     return (
-        f"forecast {formats.size(fit.expected)}{when}, measured {seen}{error}; "
-        f"{where} must have {formats.size(fit.needed)}"
+        f"forecast {formats.size(fit.expected)}{phase}, measured {measured}{error}; "
+        f"{target} must have {formats.size(fit.needed)}"
     )

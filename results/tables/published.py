@@ -1,8 +1,8 @@
-"""Expected time and accuracy of the VQA notebook's recipes, beside what was measured.
+"""Expected time and accuracy of the VQA notebook's recipes, beside the measured ones.
 
 The figures are the notebook's own (`published.toml`), not this workbench's. They belong to an
-engine, a model, a number of rows and settings, and are shown for runs that have all of these; the
-name of a plan says nothing.
+engine, a model, a number of rows and settings, and are shown for runs that have all of these, under
+whatever plan name.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from results.records.schema import Metric, RunRecord
-from results.tables.table import Cell, Column, Table
+from results.records.schema import MetricRecord, RunRecord
+from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
-from results.text.translations import say
+from results.text.translations import translate
 
 HELD_OUT: Final = ("out-of-fold", "validation")
 """Splits of questions that were not trained on, the ensemble's first."""
-FREE: Final = frozenset({
+FREE_SETTINGS: Final = frozenset({
     "data_root", "image_root", "sample_submission", "submission_file", "fold", "predict_batch",
     "workers", "pin_memory", "threads", "timing_warmup_steps", "checkpoint_every",
     "checkpoint_minutes", "save_model", "export_model",
@@ -31,7 +31,7 @@ TOLERANCE: Final = 0.01
 
 
 class Expectation(NamedTuple):
-    """What a recipe is expected to cost and to reach."""
+    """Expected cost and accuracy of a recipe."""
 
     preset: str
     title: str
@@ -46,21 +46,21 @@ class Expectation(NamedTuple):
     accuracy: tuple[float, float]
     """Lower and upper end."""
 
-    def fits(self, engine: str, subset: str, model: str, params: Mapping[str, Any]) -> bool:
+    def matches(self, engine: str, subset: str, model: str, params: Mapping[str, Any]) -> bool:
         """Whether a run with these names and settings is one of the recipe's."""
         if (engine, subset, model) != (self.engine, self.subset, self.model):
             return False
         others = {
             name: value
             for name, value in params.items()
-            if name not in FREE and name not in self.settings
+            if name not in FREE_SETTINGS and name not in self.settings
         }
-        same = all(_plain(params.get(name)) == value for name, value in self.settings.items())
+        same = all(_as_list(params.get(name)) == value for name, value in self.settings.items())
         return same and not any(others.values())  # what is not named must be off
 
     def has_rows(self, rows: int) -> bool:
         """Whether the subset is as large as expected."""
-        return _close(rows, self.rows)
+        return _is_close(rows, self.rows)
 
     @property
     def train_rows(self) -> float:
@@ -71,7 +71,7 @@ class Expectation(NamedTuple):
 
     @property
     def runs(self) -> int:
-        """Training runs; an ensemble comes on top where there are several."""
+        """Number of training runs; an ensemble is added where there are several."""
         return int(self.settings["folds"] or 1)
 
     def brief(self) -> str:
@@ -79,7 +79,7 @@ class Expectation(NamedTuple):
         low, high = self.accuracy
         return f"{formats.clock(self.seconds)}, {low:.2f}–{high:.2f}"
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """`2:00:00 (T4), accuracy 0.75–0.78, 3,887 rows`; of a sample `200 of 3,887 rows`."""
         time, _, accuracy = self.brief().partition(", ")
         drawn = int(self.settings["sample"])
@@ -107,9 +107,11 @@ def expectations() -> tuple[Expectation, ...]:
     )
 
 
-def expected(engine: str, subset: str, model: str, params: Mapping[str, Any]) -> Expectation | None:
+def find_expectation(
+    engine: str, subset: str, model: str, params: Mapping[str, Any]
+) -> Expectation | None:
     """The expectation of a run, by its names and settings; None: nothing is expected of it."""
-    fitting = (e for e in expectations() if e.fits(engine, subset, model, params))
+    fitting = (e for e in expectations() if e.matches(engine, subset, model, params))
     return next(fitting, None)
 
 
@@ -117,49 +119,58 @@ def table(records: Sequence[RunRecord], lang: str = "en") -> Table | None:
     """A row for each group of runs that a recipe's expectation is of; None without one."""
     groups: dict[tuple[Any, ...], list[RunRecord]] = {}
     for record in records:
-        own = record.identity
-        key = (own.suite, own.subset, own.model, own.seed, own.repeat, own.label)
+        identity = record.identity
+        key = (
+            identity.suite,
+            identity.subset,
+            identity.model,
+            identity.seed,
+            identity.repeat,
+            identity.label,
+        )
         groups.setdefault(key, []).append(record)
     pairs = [(_expected_of(group), group) for group in groups.values()]
     body = tuple(_row(recipe, group, lang) for recipe, group in pairs if recipe is not None)
     if not body:
         return None
     heads = ("preset", "expected time", "time", "expected accuracy", "accuracy")
-    columns = tuple(Column(say(f"published.{h}", lang), bool(n)) for n, h in enumerate(heads))
-    return Table(columns, body, (Cell(say("published.remark", lang), "value"),))
+    columns = tuple(
+        TableColumn(translate(f"published.{h}", lang), bool(n)) for n, h in enumerate(heads)
+    )
+    return Table(columns, body, (TableCell(translate("published.remark", lang), "value"),))
 
 
 def _expected_of(group: Sequence[RunRecord]) -> Expectation | None:
     """The expectation of a group: all of its runs have the names, settings and rows."""
     first = group[0].identity
-    recipe = expected(first.engine, first.subset, first.model, first.params)
-    if recipe is None or not all(_is_one(recipe, record) for record in group):
+    recipe = find_expectation(first.engine, first.subset, first.model, first.params)
+    if recipe is None or not all(_belongs_to_recipe(recipe, record) for record in group):
         return None
     rows = [r.samples for r in group if r.identity.task == "train" and r.samples]
-    same = bool(rows) and all(_close(count, recipe.train_rows) for count in rows)
+    same = bool(rows) and all(_is_close(count, recipe.train_rows) for count in rows)
     return recipe if same else None
 
 
-def _is_one(recipe: Expectation, record: RunRecord) -> bool:
-    own = record.identity
-    named = recipe.fits(own.engine, own.subset, own.model, own.params)
-    return named and own.task in ("train", "ensemble")
+def _belongs_to_recipe(recipe: Expectation, record: RunRecord) -> bool:
+    identity = record.identity
+    named = recipe.matches(identity.engine, identity.subset, identity.model, identity.params)
+    return named and identity.task in ("train", "ensemble")
 
 
-def _row(recipe: Expectation, group: Sequence[RunRecord], lang: str) -> tuple[Cell, ...]:
+def _row(recipe: Expectation, group: Sequence[RunRecord], lang: str) -> tuple[TableCell, ...]:
     low, high = recipe.accuracy
-    complete = _complete(recipe, group)
-    unknown = Cell(say("published.unfinished", lang), "unknown")
+    complete = _is_complete(recipe, group)
+    unknown = TableCell(translate("published.unfinished", lang), "unknown")
     return (
-        Cell(recipe.title, "value"),
-        Cell(formats.clock(recipe.seconds), "value"),
-        _time(group, lang) if complete else unknown,
-        Cell(f"{low:.2f}–{high:.2f}", "value"),
-        _accuracy(group, lang) if complete else unknown,
+        TableCell(recipe.title, "value"),
+        TableCell(formats.clock(recipe.seconds), "value"),
+        _time_cell(group, lang) if complete else unknown,
+        TableCell(f"{low:.2f}–{high:.2f}", "value"),
+        _accuracy_cell(group, lang) if complete else unknown,
     )
 
 
-def _complete(recipe: Expectation, group: Sequence[RunRecord]) -> bool:
+def _is_complete(recipe: Expectation, group: Sequence[RunRecord]) -> bool:
     """Whether every run of the recipe is there and ended well."""
     folds = {r.identity.params.get("fold", 0) for r in group if r.identity.task == "train"}
     joined = recipe.runs == 1 or any(r.identity.task == "ensemble" for r in group)
@@ -167,39 +178,39 @@ def _complete(recipe: Expectation, group: Sequence[RunRecord]) -> bool:
     return ended and joined and len(folds) == recipe.runs
 
 
-def _time(group: Sequence[RunRecord], lang: str) -> Cell:
+def _time_cell(group: Sequence[RunRecord], lang: str) -> TableCell:
     times = [record.timing.end_to_end_seconds.value for record in group]
     seconds = [value for value in times if value is not None]
     if len(seconds) < len(times):
-        return Cell(say("published.unfinished", lang), "unknown")
+        return TableCell(translate("published.unfinished", lang), "unknown")
     devices = dict.fromkeys(name for record in group if (name := _device(record)))
     shown = formats.duration(sum(seconds))
-    return Cell(f"{shown} ({', '.join(devices)})" if devices else shown, "value")
+    return TableCell(f"{shown} ({', '.join(devices)})" if devices else shown, "value")
 
 
 def _device(record: RunRecord) -> str:
-    """What a run computed on."""
+    """Device of a run: its GPUs' names, else the engine's device."""
     names = [gpu.name for gpu in record.environment.run_gpus if gpu.name]
     return ", ".join(dict.fromkeys(names)) or record.environment.device
 
 
-def _accuracy(group: Sequence[RunRecord], lang: str) -> Cell:
+def _accuracy_cell(group: Sequence[RunRecord], lang: str) -> TableCell:
     for split in HELD_OUT:
         if metrics := [m for r in group for m in r.metrics if _is_accuracy(m, split)]:
             best = metrics[-1]
             shown = formats.interval(best.value, best.low, best.high)
-            return Cell(f"{shown} (n = {formats.count(best.n)})", "value")
-    return Cell(say("published.unanswered", lang), "unknown")
+            return TableCell(f"{shown} (n = {formats.count(best.n)})", "value")
+    return TableCell(translate("published.unanswered", lang), "unknown")
 
 
-def _is_accuracy(metric: Metric, split: str) -> bool:
+def _is_accuracy(metric: MetricRecord, split: str) -> bool:
     return metric.split == split and metric.name == "accuracy"
 
 
-def _close(count: float, wanted: float) -> bool:
-    return abs(count - wanted) <= TOLERANCE * wanted
+def _is_close(count: float, expected: float) -> bool:
+    return abs(count - expected) <= TOLERANCE * expected
 
 
-def _plain(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     """A tuple of settings as the list that TOML and JSON have."""
     return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value

@@ -1,7 +1,7 @@
-"""How a record is named in a table, and what must always be said beside it.
+"""Cells that name a run in a table: distinguishing fields and flags; readings with their reasons.
 
-Apart because every table starts its rows here: a flag (failed, stand-in GPU library, shared
-devices) then cannot be lost by any one of them.
+Every table starts its rows with these cells, so that no flag (failed, stand-in GPU library, shared
+devices) is lost.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from results.records import cost_forecasts
 from results.records.schema import Reading, RunRecord
-from results.tables.table import Cell, Column, Table
+from results.tables.table import Table, TableCell, TableColumn
 from results.text.formats import count, n_a
-from results.text.translations import cause, say
+from results.text.translations import cause, translate
 
 _DISTINGUISHING: Final = ("label", "engine", "task", "model", "seed", "repeat")
 _MADE_OF: Final = re.compile(r"[0-9,]+ \([0-9,]+ × [0-9,]+\)")
@@ -26,73 +26,73 @@ _NAMES: Final = ("label", "engine", "task", "model", "run_id")
 
 
 def flags(record: RunRecord, lang: str = "en") -> tuple[str, ...]:
-    """Short words for everything that makes the row's numbers special, worst first."""
-    found: list[str] = [] if record.exit.cause == "completed" else [cause(record.exit.cause, lang)]
+    """Flags of a record, worst first: failed, forecast, stand-in library, contaminated, OOM."""
+    words: list[str] = [] if record.exit.cause == "completed" else [cause(record.exit.cause, lang)]
     counters, facts = record.counters, record.facts
-    if facts.get("forecast") or not cost_forecasts.measured(record):
-        found.append(say("forecast", lang))
-    elif cost_forecasts.costing(record):
-        found.append(say("costing run", lang))
+    if facts.get("forecast") or not cost_forecasts.is_measured(record):
+        words.append(translate("forecast", lang))
+    elif cost_forecasts.is_cost_probe(record):
+        words.append(translate("costing run", lang))
     if record.environment.nvml_stub:
-        found.append(say("stub", lang))
+        words.append(translate("stub", lang))
     if counters.get("contaminated"):
-        found.append(say("contaminated", lang))
+        words.append(translate("contaminated", lang))
     if ooms := counters.get("ooms"):
         made_of = facts.get("batch", "")
         batch = f", batch {made_of}" if _MADE_OF.fullmatch(made_of) else ""
-        found.append(f"{say('oom', lang)} ×{count(ooms)}{batch}")
+        words.append(f"{translate('oom', lang)} ×{count(ooms)}{batch}")
     if record.identity.attempt > 1:
-        found.append(say("attempt", lang).format(record.identity.attempt))
-    return tuple(found)
+        words.append(translate("attempt", lang).format(record.identity.attempt))
+    return tuple(words)
 
 
-def distinguishing(records: Sequence[RunRecord]) -> tuple[str, ...]:
-    """Which identity fields, beside the subset, a table of these records has to show."""
+def distinguishing_fields(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """Identity fields in which these records differ, besides the subset."""
     identities = [r.identity for r in records]
     fields = [f for f in _DISTINGUISHING if len({getattr(i, f) for i in identities}) > 1]
     names = {tuple(getattr(i, f) for f in ("subset", *fields)) for i in identities}
     return (*fields, *(["run_id"] if len(names) < len(identities) else []))
 
 
-def name_columns(fields: Sequence[str], lang: str = "en") -> tuple[Column, ...]:
+def name_columns(fields: Sequence[str], lang: str = "en") -> tuple[TableColumn, ...]:
     """Headings of `name_cells`."""
-    shown = (Column(say(f"column.{f}", lang), f not in _NAMES) for f in fields)
-    return (Column(say("column.subset", lang)), *shown)
+    shown = (TableColumn(translate(f"column.{f}", lang), f not in _NAMES) for f in fields)
+    return (TableColumn(translate("column.subset", lang)), *shown)
 
 
-def name_cells(record: RunRecord, fields: Sequence[str], lang: str = "en") -> tuple[Cell, ...]:
+def name_cells(record: RunRecord, fields: Sequence[str], lang: str = "en") -> tuple[TableCell, ...]:
     """Subset with the row's flags, then the fields."""
     identity = record.identity
-    first = Cell(identity.subset, "code", flags(record, lang))
+    first = TableCell(identity.subset, "code", flags(record, lang))
     shown = {"model": identity.model_title}
-    return (first, *(_field(shown.get(f, getattr(identity, f)), f) for f in fields))
+    return (first, *(_field_cell(shown.get(f, getattr(identity, f)), f) for f in fields))
 
 
-def reading(
-    found: Reading, form: Callable[[float], str], kind: Any = "value", prefix: str = ""
-) -> Cell:
-    """A measured number by `form`, or its reason; a forecast can never look measured."""
-    if found.value is None:
-        return Cell(found.reason, "unknown")
-    flagged = ("forecast",) if found.method.startswith("forecast") else ()
-    return Cell(prefix + form(found.value), kind, flagged)
+def reading_cell(
+    reading: Reading, formatter: Callable[[float], str], kind: Any = "value", prefix: str = ""
+) -> TableCell:
+    """A measured number by `formatter`, or its reason; forecasts are flagged."""
+    if reading.value is None:
+        return TableCell(reading.reason, "unknown")
+    flagged = ("forecast",) if reading.method.startswith("forecast") else ()
+    return TableCell(prefix + formatter(reading.value), kind, flagged)
 
 
-def exit_cell(record: RunRecord, lang: str = "en") -> Cell:
+def exit_cell(record: RunRecord, lang: str = "en") -> TableCell:
     """`0` for a completed run; otherwise the code or signal, and the cause."""
     ended = record.exit
     if ended.cause == "completed":
-        return Cell(str(ended.code or 0), "value")
+        return TableCell(str(ended.code or 0), "value")
     if ended.signal:
-        return Cell(f"{_signal_name(ended.signal)} ({cause(ended.cause, lang)})")
-    named = cause(ended.cause, lang)
-    return Cell(named if ended.code is None else f"{ended.code} ({named})")
+        return TableCell(f"{_signal_name(ended.signal)} ({cause(ended.cause, lang)})")
+    cause_text = cause(ended.cause, lang)
+    return TableCell(cause_text if ended.code is None else f"{ended.code} ({cause_text})")
 
 
-def epochs(record: RunRecord) -> float | None:
+def epochs_done(record: RunRecord) -> float | None:
     """Epochs that were done, cut to hundredths; of a costing run those of the whole run.
 
-    Of a run that did not tell: those asked for, times the share of its steps that it did. None when
+    Of a run without that number: the planned ones, times the share of its steps. None when
     the engine has no such setting, or trains nothing. An evaluation goes over its queries once,
     whatever the model's training settings say.
     """
@@ -100,27 +100,27 @@ def epochs(record: RunRecord) -> float | None:
         return 1.0
     if record.identity.task in ("infer", "ensemble"):
         return None
-    asked, done = _asked(record), record.epochs
-    if cost_forecasts.costing(record) or (done is None and asked is None):
-        return asked
+    planned, done = _planned_epochs(record), record.epochs
+    if cost_forecasts.is_cost_probe(record) or (done is None and planned is None):
+        return planned
     if done is None:
-        done = (asked or 0.0) * min(1.0, record.steps / (record.planned_steps or 1))
+        done = (planned or 0.0) * min(1.0, record.steps / (record.planned_steps or 1))
     return math.floor(done * 100 + 1e-6) / 100
 
 
-def _asked(record: RunRecord) -> float | None:
-    asked = record.identity.params.get("epochs")
-    return float(asked) if isinstance(asked, int | float) else None
+def _planned_epochs(record: RunRecord) -> float | None:
+    epochs = record.identity.params.get("epochs")
+    return float(epochs) if isinstance(epochs, int | float) else None
 
 
-def one_epoch(records: Sequence[RunRecord]) -> bool:
+def is_one_epoch(records: Sequence[RunRecord]) -> bool:
     """Every run that completed did one epoch, and every other one was to."""
-    done = {epochs(r) for r in records if r.exit.cause == "completed"}
-    asked = {_asked(r) for r in records if r.identity.task in ("train", "probe")}
-    return done | asked <= {1.0, None}
+    done = {epochs_done(r) for r in records if r.exit.cause == "completed"}
+    planned = {_planned_epochs(r) for r in records if r.identity.task in ("train", "probe")}
+    return done | planned <= {1.0, None}
 
 
-def without_unknown(table: Table, named: int, fixed: int | None = None) -> Table:
+def drop_unknown_columns(table: Table, named: int, fixed: int | None = None) -> Table:
     """The table less the columns that are unknown in every row.
 
     The first `named` columns only name the row, the first `fixed` (`named`) are never removed.
@@ -135,8 +135,10 @@ def without_unknown(table: Table, named: int, fixed: int | None = None) -> Table
         return table
     absent: dict[str, list[str]] = {}
     for i in empty:
-        absent.setdefault(_reasons(table.rows, i), []).append(table.columns[i].title)
-    remarks = tuple(Cell(f"{', '.join(titles)}: {n_a(why)}") for why, titles in absent.items())
+        absent.setdefault(_join_reasons(table.rows, i), []).append(table.columns[i].title)
+    remarks = tuple(
+        TableCell(f"{', '.join(titles)}: {n_a(reason)}") for reason, titles in absent.items()
+    )
     kept = [i for i in columns if i not in empty] if len(empty) < len(columns) - named else []
     return Table(
         columns=tuple(table.columns[i] for i in kept),
@@ -145,21 +147,23 @@ def without_unknown(table: Table, named: int, fixed: int | None = None) -> Table
     )
 
 
-def _reasons(body: Sequence[tuple[Cell, ...]], column: int) -> str:
+def _join_reasons(body: Sequence[tuple[TableCell, ...]], column: int) -> str:
     """The reason of all rows; of several reasons each with its rows."""
-    found: dict[str, list[str]] = {}
+    names_of_reason: dict[str, list[str]] = {}
     for row in body:
-        found.setdefault(row[column].text, []).append(row[0].text)
-    if len(found) == 1:
-        return next(iter(found))
-    parts = (f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in found.items())
+        names_of_reason.setdefault(row[column].text, []).append(row[0].text)
+    if len(names_of_reason) == 1:
+        return next(iter(names_of_reason))
+    parts = (
+        f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in names_of_reason.items()
+    )
     return "; ".join(parts)
 
 
-def _field(value: object, field: str) -> Cell:
+def _field_cell(value: object, field: str) -> TableCell:
     if field in ("model", "run_id"):
-        return Cell(str(value), "code")
-    return Cell(str(value), "text" if field in _NAMES else "value")
+        return TableCell(str(value), "code")
+    return TableCell(str(value), "text" if field in _NAMES else "value")
 
 
 def _signal_name(number: int) -> str:

@@ -1,7 +1,6 @@
-"""What a run left on disk: checkpoint, adapter, encoder folder, submission, predictions.
+"""Table of the files that a run left: checkpoint, adapter, encoder folder, submission, predictions.
 
-Apart from the tables of measurements: a reader wants these as paths, and files that belong together
-as the folder that a library loads.
+Files that a library loads as one folder are one row.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ from pathlib import PurePosixPath
 from typing import Final, NamedTuple, Protocol
 
 from results.records.schema import RunRecord
-from results.tables.table import Cell, Column, Table
+from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
-from results.text.translations import say
+from results.text.translations import translate
 
-KINDS: Final = ("checkpoint", "adapter", "encoder", "submission", "predictions")
+OUTPUT_KINDS: Final = ("checkpoint", "adapter", "encoder", "submission", "predictions")
 """Roles of artifacts in the order in which they are shown; any other follows by its own name."""
-FOLDERS: Final = ("checkpoint", "adapter", "encoder")
+FOLDER_KINDS: Final = ("checkpoint", "adapter", "encoder")
 """Roles whose files are loaded as one folder."""
 
 
-class File(Protocol):
+class OutputFile(Protocol):
     """A file as an engine or a record names it."""
 
     @property
@@ -30,42 +29,42 @@ class File(Protocol):
 
     @property
     def role(self) -> str:
-        """What it is for."""
+        """Purpose of the file."""
 
     @property
     def size(self) -> int:
         """Bytes."""
 
 
-class Output(NamedTuple):
-    """One thing that a run left."""
+class RunOutput(NamedTuple):
+    """One output of a run: a file, or a folder of files."""
 
     kind: str
     path: str
-    """Relative to the run folder; of `FOLDERS` the folder."""
+    """Relative to the run folder; of `FOLDER_KINDS` the folder."""
     size: int | None
     """Bytes; None: not known."""
 
 
-def collect(files: Iterable[File], scored: Iterable[str | None]) -> list[Output]:
+def collect_outputs(files: Iterable[OutputFile], scored: Iterable[str | None]) -> list[RunOutput]:
     """Each output once. `scored`: files of per-item scores that metrics name."""
-    found: dict[tuple[str, str], int | None] = {}
+    size_of_output: dict[tuple[str, str], int | None] = {}
     last = {file.path: file for file in files}
     for file in last.values():
         folder = str(PurePosixPath(file.path).parent)
-        key = (file.role, folder if file.role in FOLDERS else file.path)
-        found[key] = (found.get(key) or 0) + file.size
+        key = (file.role, folder if file.role in FOLDER_KINDS else file.path)
+        size_of_output[key] = (size_of_output.get(key) or 0) + file.size
     for path in scored:
         if path:
-            found.setdefault(("predictions", path), None)
-    order = {kind: place for place, kind in enumerate(KINDS)}
-    listed = sorted(found.items(), key=lambda item: order.get(item[0][0], len(order)))
-    return [Output(kind, path, size) for (kind, path), size in listed]
+            size_of_output.setdefault(("predictions", path), None)
+    order = {kind: index for index, kind in enumerate(OUTPUT_KINDS)}
+    listed = sorted(size_of_output.items(), key=lambda item: order.get(item[0][0], len(order)))
+    return [RunOutput(kind, path, size) for (kind, path), size in listed]
 
 
-def of(record: RunRecord) -> list[Output]:
-    """What the run of a record left."""
-    return collect(record.artifacts, (metric.scores_file for metric in record.metrics))
+def list_outputs(record: RunRecord) -> list[RunOutput]:
+    """Outputs of the run of a record."""
+    return collect_outputs(record.artifacts, (metric.scores_file for metric in record.metrics))
 
 
 def table(records: Sequence[RunRecord], lang: str = "en", root: str = "") -> Table:
@@ -73,15 +72,22 @@ def table(records: Sequence[RunRecord], lang: str = "en", root: str = "") -> Tab
     start = f"{root.rstrip('/')}/" if root else ""
     body = tuple(
         (
-            Cell(record.identity.run_id, "code"),
-            Cell(say(f"outputs.{one.kind}", lang) if one.kind in KINDS else one.kind),
-            Cell(f"{start}{record.folder}/{one.path}", "code"),
-            Cell("" if one.size is None else formats.file_size(one.size), "value"),
+            TableCell(record.identity.run_id, "code"),
+            TableCell(
+                translate(f"outputs.{output.kind}", lang)
+                if output.kind in OUTPUT_KINDS
+                else output.kind
+            ),
+            TableCell(f"{start}{record.folder}/{output.path}", "code"),
+            TableCell("" if output.size is None else formats.file_size(output.size), "value"),
         )
         for record in records
-        for one in of(record)
+        for output in list_outputs(record)
     )
-    titles = (say("column.run_id", lang), *(say(f"outputs.{t}", lang) for t in ("what", "path")))
-    columns = (*map(Column, titles), Column(say("outputs.size", lang), right=True))
-    remarks = () if root or not body else (Cell(say("outputs.remark", lang), "value"),)
+    titles = (
+        translate("column.run_id", lang),
+        *(translate(f"outputs.{t}", lang) for t in ("what", "path")),
+    )
+    columns = (*map(TableColumn, titles), TableColumn(translate("outputs.size", lang), right=True))
+    remarks = () if root or not body else (TableCell(translate("outputs.remark", lang), "value"),)
     return Table(columns, body, remarks)

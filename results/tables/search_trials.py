@@ -1,7 +1,6 @@
-"""The table of a search: every trial with its settings, its metric, and how it ended.
+"""Table of a search: every trial with its settings, its metric, and how it ended.
 
-Apart from the tables of runs, which name a run by what was asked; a trial is named by what the
-search chose. Pure functions of records and of what the search says of itself.
+Pure functions of records and of the search's view.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from results.records.schema import Metric, RunRecord
+from results.records.schema import MetricRecord, RunRecord
 from results.records.suite_view import SearchView
 from results.tables import run_cells
-from results.tables.table import Cell, Column, Table
+from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
-from results.text.translations import cause, say
+from results.text.translations import cause, translate
 
 LOSS: Final = "loss"
 
@@ -23,14 +22,14 @@ def table(records: Sequence[RunRecord], search: SearchView, lang: str = "en") ->
     """One row a trial, in their order; the best one's metric in bold. No rows without trials."""
     shown = [r for r in records if r.identity.trial is not None]
     names = list(search.ranges)
-    best = best_of(shown, search)
+    best = best_trial(shown, search)
     columns = (
-        Column(say("trials.trial", lang), right=True),
-        *(Column(f"`{name}`", right=True) for name in names),
-        Column(_metric_name(search), right=True),
-        Column(say("steps", lang), right=True),
-        Column(say("trials.time", lang), right=True),
-        Column(say("trials.end", lang)),
+        TableColumn(translate("trials.trial", lang), right=True),
+        *(TableColumn(f"`{name}`", right=True) for name in names),
+        TableColumn(_metric_name(search), right=True),
+        TableColumn(translate("steps", lang), right=True),
+        TableColumn(translate("trials.time", lang), right=True),
+        TableColumn(translate("trials.end", lang)),
     )
     body = tuple(_row(r, names, search, best is r, lang) for r in shown)
     return Table(columns, body, _remarks(shown, search, best, lang)) if body else Table((), ())
@@ -40,8 +39,8 @@ def _metric_name(search: SearchView) -> str:
     return f"`{search.metric}`" + (f" ({search.split})" if search.split else "")
 
 
-def metric_of(record: RunRecord, search: SearchView) -> Metric | None:
-    """What the search wanted of a completed trial; None of all others."""
+def trial_metric(record: RunRecord, search: SearchView) -> MetricRecord | None:
+    """The search's metric of a completed trial; None for all others."""
     if record.exit.cause != "completed":
         return None
     for metric in record.metrics:
@@ -49,79 +48,88 @@ def metric_of(record: RunRecord, search: SearchView) -> Metric | None:
             return metric
     if search.metric == LOSS and LOSS in record.train:
         value = record.train[LOSS]
-        return Metric(name=LOSS, value=value, split="train", n=1, higher_is_better=False)
+        return MetricRecord(name=LOSS, value=value, split="train", n=1, higher_is_better=False)
     return None
 
 
-def best_of(records: Sequence[RunRecord], search: SearchView) -> RunRecord | None:
+def best_trial(records: Sequence[RunRecord], search: SearchView) -> RunRecord | None:
     """The trial with the best metric; of equal ones the first."""
-    found = [(r, m.value) for r in records if (m := metric_of(r, search)) and m.value == m.value]
-    if not found:
+    values = [
+        (r, m.value) for r in records if (m := trial_metric(r, search)) and m.value == m.value
+    ]
+    if not values:
         return None
     sign = -1 if search.direction == "minimize" else 1
-    return max(found, key=lambda pair: sign * pair[1])[0]
+    return max(values, key=lambda pair: sign * pair[1])[0]
 
 
 def _row(
     record: RunRecord, names: Sequence[str], search: SearchView, best: bool, lang: str
-) -> tuple[Cell, ...]:
-    trial, metric = record.identity.trial, metric_of(record, search)
+) -> tuple[TableCell, ...]:
+    trial, metric = record.identity.trial, trial_metric(record, search)
     settings = trial.settings if trial else {}
-    value = Cell("–", "value")
+    value = TableCell("–", "value")
     if metric is not None:
         text = formats.interval(metric.value, metric.low, metric.high)
-        value = Cell(text, "strong", (say("trials.best", lang),)) if best else Cell(text, "value")
+        value = (
+            TableCell(text, "strong", (translate("trials.best", lang),))
+            if best
+            else TableCell(text, "value")
+        )
     return (
-        Cell(str(trial.number if trial else 0), "value"),
-        *(Cell(formats.setting(settings.get(name))) for name in names),
+        TableCell(str(trial.number if trial else 0), "value"),
+        *(TableCell(formats.setting(settings.get(name))) for name in names),
         value,
-        Cell(_steps(record, lang), "value"),
-        run_cells.reading(record.timing.end_to_end_seconds, formats.duration),
-        _end(record, lang),
+        TableCell(_steps(record, lang), "value"),
+        run_cells.reading_cell(record.timing.end_to_end_seconds, formats.duration),
+        _exit_cell(record, lang),
     )
 
 
 def _steps(record: RunRecord, lang: str) -> str:
     done, planned = formats.count(record.steps), formats.count(record.planned_steps)
-    return done if done == planned else say("of", lang).format(done, planned)
+    return done if done == planned else translate("of", lang).format(done, planned)
 
 
-def _end(record: RunRecord, lang: str) -> Cell:
-    """`completed`, or why not: a pruned trial says at which point."""
+def _exit_cell(record: RunRecord, lang: str) -> TableCell:
+    """`completed`, or the reason: of a pruned trial with its step."""
     ended = record.exit
-    return Cell((ended.cause != "completed" and ended.detail) or cause(ended.cause, lang))
+    return TableCell((ended.cause != "completed" and ended.detail) or cause(ended.cause, lang))
 
 
 def _remarks(
     shown: Sequence[RunRecord], search: SearchView, best: RunRecord | None, lang: str
-) -> tuple[Cell, ...]:
-    counted = (say("trials.counted", lang), len(shown), search.trials)
-    how = counted[0].format(*counted[1:], search.sampler, search.seed, search.pruner)
+) -> tuple[TableCell, ...]:
+    counted = (translate("trials.counted", lang), len(shown), search.trials)
+    sentence = counted[0].format(*counted[1:], search.sampler, search.seed, search.pruner)
     ranges = "; ".join(f"{name}: {words}" for name, words in search.ranges.items())
-    remarks = [Cell(how, "value"), Cell(say("trials.ranges", lang).format(ranges))]
+    remarks = [
+        TableCell(sentence, "value"),
+        TableCell(translate("trials.ranges", lang).format(ranges)),
+    ]
     if best is not None:
-        remarks.append(Cell(_about_best(shown, search, best, lang), "value"))
+        remarks.append(TableCell(_best_remark(shown, search, best, lang), "value"))
     if search.importances:
         parts = ", ".join(f"{name} {formats.percent(v)}" for name, v in search.importances.items())
-        remarks.append(Cell(say("trials.importances", lang).format(parts)))
+        remarks.append(TableCell(translate("trials.importances", lang).format(parts)))
     if search.trouble:
-        remarks.append(Cell(say("trials.trouble", lang).format(search.trouble)))
+        remarks.append(TableCell(translate("trials.trouble", lang).format(search.trouble)))
     return tuple(remarks)
 
 
-def _about_best(shown: Sequence[RunRecord], search: SearchView, best: RunRecord, lang: str) -> str:
-    """The best of many was lucky, too: how many others cannot be told from it."""
-    top = metric_of(best, search)
-    others = [m for r in shown if r is not best and (m := metric_of(r, search)) is not None]
+def _best_remark(shown: Sequence[RunRecord], search: SearchView, best: RunRecord, lang: str) -> str:
+    """The best of many trials is biased: number of others whose intervals overlap with its."""
+    top = trial_metric(best, search)
+    others = [m for r in shown if r is not best and (m := trial_metric(r, search)) is not None]
     number = best.identity.trial.number if best.identity.trial else 0
     if top is None or top.low is None:
-        return say("trials.about best without interval", lang).format(number, len(others))
+        return translate("trials.about best without interval", lang).format(number, len(others))
     near = sum(1 for m in others if _overlap(top, m))
-    return say("trials.about best", lang).format(number, near, len(others))
+    return translate("trials.about best", lang).format(number, near, len(others))
 
 
-def _overlap(a: Metric, b: Metric) -> bool:
-    """Whether two intervals meet; a value without one stands for itself."""
+def _overlap(a: MetricRecord, b: MetricRecord) -> bool:
+    """Whether two intervals overlap; a value without one counts as a point."""
     low_a, high_a = (a.value if x is None else x for x in (a.low, a.high))
     low_b, high_b = (b.value if x is None else x for x in (b.low, b.high))
     return low_a <= high_b and low_b <= high_a

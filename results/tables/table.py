@@ -1,8 +1,7 @@
-"""A table as data, and its three faces: Markdown, terminal, CSV.
+"""A table as data, rendered as Markdown, terminal text or CSV.
 
-Apart from what the tables say. Cells know what they hold, so that nothing foreign (a subset's
-name, an error's text) reaches a page or a terminal unescaped, and our own formatted numbers come
-out unchanged.
+Each cell knows its kind, so that untrusted text (a subset's name, an error's text) is escaped
+everywhere, and our own formatted numbers stay unchanged.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ _BLOCK: Final = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[#+=-]))")
 """What would begin a heading, list or rule at the start of a line."""
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """One cell: `text` by its `kind`, then `flags` in brackets.
 
-    Kinds: `value` is made by this room and needs no escaping; `strong` is such a value in bold;
+    Kinds: `value` is trusted and needs no escaping; `strong` is such a value in bold;
     `text` is foreign; `code` is a foreign name; `prose` was written by a person, whose `*` and
     backticks count; `unknown` is the reason why there is no value.
     """
@@ -39,8 +38,8 @@ class Cell(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
-class Column(NamedTuple):
-    """A column's heading, made by this room."""
+class TableColumn(NamedTuple):
+    """A column's heading, trusted text."""
 
     title: str
     right: bool = False
@@ -48,11 +47,11 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells, and remarks that stand under them."""
+    """Rows of cells, and remarks below them."""
 
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    remarks: tuple[Cell, ...] = ()
+    columns: tuple[TableColumn, ...]
+    rows: tuple[tuple[TableCell, ...], ...]
+    remarks: tuple[TableCell, ...] = ()
 
 
 def clean(text: str) -> str:
@@ -73,7 +72,7 @@ def code(text: str) -> str:
     return "`" + name.replace("|", "\\|") + "`"
 
 
-def fenced(text: str, language: str = "") -> str:
+def code_block(text: str, language: str = "") -> str:
     """A code block that no line of the text can end."""
     shown = foreign.clean(text).strip("\n")
     longest = max((len(ticks) for ticks in re.findall(r"`+", shown)), default=0)
@@ -82,44 +81,44 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def prose(text: str) -> str:
-    """A person's sentence: bold and code stay, what could break out of its cell does not."""
+    """User text in Markdown: bold and code stay, characters that would end its cell are escaped."""
     return _BLOCK.sub(r"\1\\", _STRUCTURE.sub(r"\\\1", clean(text)))
 
 
-def markdown(table: Table) -> str:
+def render_markdown(table: Table) -> str:
     """The table in GitHub's Markdown, remarks below; of a table without columns only these."""
-    remarks = [f"{_marked(remark)}\n" for remark in table.remarks]
+    remarks = [f"{_render_markdown(remark)}\n" for remark in table.remarks]
     if not table.columns:
         return "\n".join(remarks)
     rules = "|" + "|".join("---:" if c.right else "---" for c in table.columns) + "|"
-    lines = [_row(c.title for c in table.columns), rules]
-    lines += [_row(map(_marked, row)) for row in table.rows]
+    lines = [_join_row(c.title for c in table.columns), rules]
+    lines += [_join_row(map(_render_markdown, row)) for row in table.rows]
     return "\n".join(["\n".join(lines) + "\n", *remarks])
 
 
-def terminal(table: Table) -> str:
+def render_terminal(table: Table) -> str:
     """The table as aligned plain text; Korean and other wide characters count as two."""
-    remarks = [f"  {plain(remark)}" for remark in table.remarks]
+    remarks = [f"  {plain_text(remark)}" for remark in table.remarks]
     if not table.columns:
         return "\n".join(remarks) + "\n"
     titles = [c.title for c in table.columns]
-    rows = [titles, *([plain(cell) for cell in row] for row in table.rows)]
+    rows = [titles, *([plain_text(cell) for cell in row] for row in table.rows)]
     widths = [max(text_width(row[i]) for row in rows) for i in range(len(titles))]
-    lines = [_aligned(row, widths, table.columns) for row in rows]
+    lines = [_align_row(row, widths, table.columns) for row in rows]
     lines.insert(1, "  ".join("─" * width for width in widths))
     return "\n".join([*lines, *remarks]) + "\n"
 
 
-def comma_separated(table: Table) -> str:
+def csv_text(table: Table) -> str:
     """The table as CSV; text that a spreadsheet would run as a formula gets a `'` before it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(c.title for c in table.columns)
-    writer.writerows([_harmless(cell) for cell in row] for row in table.rows)
+    writer.writerows([_escape_formula(cell) for cell in row] for row in table.rows)
     return out.getvalue()
 
 
-def plain(cell: Cell) -> str:
+def plain_text(cell: TableCell) -> str:
     """The cell without markup, safe for a terminal."""
     text = clean(cell.text)
     if cell.kind == "unknown":
@@ -127,7 +126,7 @@ def plain(cell: Cell) -> str:
     return f"{text} [{clean(', '.join(cell.flags))}]" if cell.flags else text
 
 
-def _marked(cell: Cell) -> str:
+def _render_markdown(cell: TableCell) -> str:
     match cell.kind:
         case "value":
             text = cell.text
@@ -144,11 +143,11 @@ def _marked(cell: Cell) -> str:
     return f"{text} **[{escape(', '.join(cell.flags))}]**" if cell.flags else text
 
 
-def _row(cells: Iterable[str]) -> str:
+def _join_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
+def _align_row(row: Sequence[str], widths: Sequence[int], columns: Sequence[TableColumn]) -> str:
     cells = []
     for text, width, column in zip(row, widths, columns, strict=True):
         gap = " " * (width - text_width(text))
@@ -162,7 +161,7 @@ def text_width(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
-def _harmless(cell: Cell) -> str:
-    text = plain(cell)
+def _escape_formula(cell: TableCell) -> str:
+    text = plain_text(cell)
     strange = cell.kind not in ("value", "strong")
     return f"'{text}" if strange and foreign.starts_formula(text) else text

@@ -1,7 +1,6 @@
-"""Tables of VQA runs: folds beside each other, an ensemble against its folds, what was confused.
+"""Tables of VQA runs: folds, ensembles against their folds, confusion and reliability.
 
-Apart from `evaluation`, whose tables have a column for each metric of any engine: here the gains
-stand beside what they are gains over, each with its paired interval.
+Gains stand beside the value that they are gains over, each with its paired interval.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from results.records.schema import Metric, RunRecord
+from results.records.schema import MetricRecord, RunRecord
 from results.records.suite_view import AnsweredSplit
 from results.tables import message_translations, run_cells
 from results.tables.metrics import split_name
-from results.tables.table import Cell, Column, Table, code, markdown
+from results.tables.table import Table, TableCell, TableColumn, code, render_markdown
 from results.text import formats
-from results.text.translations import say
+from results.text.translations import translate
 
 ENGINE: Final = "vqa"
 LETTERS: Final = "abcd"
@@ -33,78 +32,94 @@ COLUMNS: Final = (
 """Metrics of the table of runs, and the words of their headings."""
 
 
-def of(records: Sequence[RunRecord]) -> list[RunRecord]:
+def vqa_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The VQA runs."""
     return [r for r in records if r.identity.engine == ENGINE]
 
 
 def splits(records: Sequence[RunRecord]) -> list[str]:
     """Every split with an accuracy, in the order of evaluation."""
-    found = (m.split for r in of(records) for m in r.metrics if m.name == "accuracy")
-    return list(dict.fromkeys(found))
+    names = (m.split for r in vqa_runs(records) for m in r.metrics if m.name == "accuracy")
+    return list(dict.fromkeys(names))
 
 
-def runs(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
+def run_table(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
     """A row a run that answered the split: accuracy with interval, checks, gains, time.
 
     Columns that no run fills are left out.
     """
-    shown = [(r, known) for r in of(records) if "accuracy" in (known := _on(r, split))]
-    used = [(name, word) for name, word in COLUMNS if any(name in known for _, known in shown)]
+    shown = [
+        (r, metrics)
+        for r in vqa_runs(records)
+        if "accuracy" in (metrics := _metrics_of_split(r, split))
+    ]
+    used = [(name, word) for name, word in COLUMNS if any(name in metrics for _, metrics in shown)]
     columns = (
-        Column(say("vqa.run", lang)),
-        Column(say("vqa.fold", lang), right=True),
-        Column(say("n", lang), right=True),
-        *(Column(say(f"vqa.{word}", lang), right=True) for _, word in used),
-        Column(say("vqa.time", lang), right=True),
+        TableColumn(translate("vqa.run", lang)),
+        TableColumn(translate("vqa.fold", lang), right=True),
+        TableColumn(translate("n", lang), right=True),
+        *(TableColumn(translate(f"vqa.{word}", lang), right=True) for _, word in used),
+        TableColumn(translate("vqa.time", lang), right=True),
     )
     body = tuple(
         (
-            _name(record, lang),
-            _fold(record, lang),
-            Cell(formats.count(known["accuracy"].n), "value"),
-            *(_value(known.get(name), known["accuracy"]) for name, _ in used),
-            run_cells.reading(record.timing.end_to_end_seconds, formats.duration),
+            _name_cell(record, lang),
+            _fold_cell(record, lang),
+            TableCell(formats.count(metrics["accuracy"].n), "value"),
+            *(_metric_cell(metrics.get(name), metrics["accuracy"]) for name, _ in used),
+            run_cells.reading_cell(record.timing.end_to_end_seconds, formats.duration),
         )
-        for record, known in shown
+        for record, metrics in shown
     )
-    remarks = [Cell(say("vqa.chance", lang), "value"), *_methods(shown, used, lang)]
+    remarks = [
+        TableCell(translate("vqa.chance", lang), "value"),
+        *_method_remarks(shown, used, lang),
+    ]
     return Table(columns, body, tuple(remarks))
 
 
-def ensemble(record: RunRecord, split: str, lang: str = "en") -> Table | None:
+def ensemble_table(record: RunRecord, split: str, lang: str = "en") -> Table | None:
     """Single folds, then every way of voting, with what it gains over one fold, and whether so.
 
     None for a run that put nothing together on that split.
     """
-    known = _on(record, split)
-    single = [n for n in known if split_name(n).variant.startswith("fold ")]
-    mean = known.get("gain over the mean fold")
-    voted = [f"accuracy[{name}]" for name in METHODS if f"accuracy[{name}]" in known]
+    metrics = _metrics_of_split(record, split)
+    single = [n for n in metrics if split_name(n).variant.startswith("fold ")]
+    mean = metrics.get("gain over the mean fold")
+    voted = [f"accuracy[{name}]" for name in METHODS if f"accuracy[{name}]" in metrics]
     if not voted:
         return None
     columns = (
-        Column(say("vqa.answers by", lang)),
-        Column(say("n", lang), right=True),
-        Column(say("vqa.accuracy", lang), right=True),
-        Column(say("vqa.gain", lang), right=True),
-        Column(say("vqa.verdict", lang)),
+        TableColumn(translate("vqa.answers by", lang)),
+        TableColumn(translate("n", lang), right=True),
+        TableColumn(translate("vqa.accuracy", lang), right=True),
+        TableColumn(translate("vqa.gain", lang), right=True),
+        TableColumn(translate("vqa.verdict", lang)),
     )
     body = []
     for name in (*(single or ["accuracy"]), *voted):
         part = split_name(name).variant
-        gained = known.get(f"gain[{part}]")
-        title = _part(part, lang) if part else Cell(say("vqa.unstacked", lang), "value")
+        gained = metrics.get(f"gain[{part}]")
+        title = (
+            _part_cell(part, lang) if part else TableCell(translate("vqa.unstacked", lang), "value")
+        )
         body.append(
             (
-                title, Cell(formats.count(known[name].n), "value"), _value(known[name]),
-                _gain(gained), _verdict(gained, lang),
+                title,
+                TableCell(formats.count(metrics[name].n), "value"),
+                _metric_cell(metrics[name]),
+                _gain_cell(gained),
+                _verdict_cell(gained, lang),
             )
         )  # fmt: skip
-    remarks = [Cell(say("vqa.mean fold", lang).format(_gain(mean).text), "value")] if mean else []
+    remarks = (
+        [TableCell(translate("vqa.mean fold", lang).format(_gain_cell(mean).text), "value")]
+        if mean
+        else []
+    )
     remarks += [
-        Cell(f"{_part(split_name(m.name).variant, lang).text}: {m.method}.")
-        for m in known.values()
+        TableCell(f"{_part_cell(split_name(m.name).variant, lang).text}: {m.method}.")
+        for m in metrics.values()
         if split_name(m.name).base == "gain"
     ]
     return Table(columns, tuple(body), tuple(remarks))
@@ -112,138 +127,139 @@ def ensemble(record: RunRecord, split: str, lang: str = "en") -> Table | None:
 
 def sections(records: Sequence[RunRecord], split: str, lang: str = "en") -> Iterator[str]:
     """Markdown of one split: its runs, then each ensemble against its folds."""
-    yield markdown(runs(records, split, lang))
+    yield render_markdown(run_table(records, split, lang))
     for record in records:
-        voted = ensemble(record, split, lang)
+        voted = ensemble_table(record, split, lang)
         if voted is not None:
-            yield f"{say('vqa.against', lang).format(code(record.identity.run_id))}\n"
-            yield markdown(voted)
+            yield f"{translate('vqa.against', lang).format(code(record.identity.run_id))}\n"
+            yield render_markdown(voted)
 
 
-def confusion(answered: AnsweredSplit, lang: str = "en") -> Table:
+def confusion_table(answered: AnsweredSplit, lang: str = "en") -> Table:
     """True letters down, answered letters across, with the share of each row that is right."""
     columns = (
-        Column(say("vqa.true", lang)),
-        *(Column(letter, right=True) for letter in LETTERS),
-        Column(say("vqa.right", lang), right=True),
+        TableColumn(translate("vqa.true", lang)),
+        *(TableColumn(letter, right=True) for letter in LETTERS),
+        TableColumn(translate("vqa.right", lang), right=True),
     )
     body = []
-    for place, (letter, counts) in enumerate(zip(LETTERS, answered.confusion, strict=False)):
-        right = counts[place] / sum(counts) if sum(counts) else None
+    for row, (letter, counts) in enumerate(zip(LETTERS, answered.confusion, strict=False)):
+        right = counts[row] / sum(counts) if sum(counts) else None
         cells = (
-            Cell(formats.count(count), "strong" if place == column else "value")
+            TableCell(formats.count(count), "strong" if row == column else "value")
             for column, count in enumerate(counts)
         )
-        body.append((Cell(letter, "value"), *cells, _share(right)))
+        body.append((TableCell(letter, "value"), *cells, _share_cell(right)))
     return Table(columns, tuple(body))
 
 
-def reliability(answered: AnsweredSplit, lang: str = "en") -> Table:
-    """Bins of confidence that have answers: how confident, how often right."""
+def reliability_table(answered: AnsweredSplit, lang: str = "en") -> Table:
+    """Non-empty confidence bins: mean confidence and accuracy."""
     titles = ("confidence bin", "n of bin", "confidence", "right")
-    columns = tuple(Column(say(f"vqa.{title}", lang), right=True) for title in titles)
+    columns = tuple(TableColumn(translate(f"vqa.{title}", lang), right=True) for title in titles)
     body = tuple(
         (
-            Cell(f"{low:.2f}–{high:.2f}", "value"), Cell(formats.count(n), "value"),
-            _share(confidence), _share(accuracy),
+            TableCell(f"{low:.2f}–{high:.2f}", "value"), TableCell(formats.count(n), "value"),
+            _share_cell(confidence), _share_cell(accuracy),
         )
         for low, high, n, confidence, accuracy in answered.reliability if n
     )  # fmt: skip
     return Table(columns, body)
 
 
-def kinds(answered: AnsweredSplit, lang: str = "en") -> Table:
+def kind_table(answered: AnsweredSplit, lang: str = "en") -> Table:
     """Types of question, the one with most errors first."""
     columns = (
-        Column(say("vqa.kind", lang)),
-        Column(say("n", lang), right=True),
-        Column(say("vqa.wrong", lang), right=True),
-        Column(say("vqa.right", lang), right=True),
+        TableColumn(translate("vqa.kind", lang)),
+        TableColumn(translate("n", lang), right=True),
+        TableColumn(translate("vqa.wrong", lang), right=True),
+        TableColumn(translate("vqa.right", lang), right=True),
     )
-    order = sorted(answered.kinds.items(), key=lambda one: (one[1][1] - one[1][0], one[0]))
+    order = sorted(answered.kinds.items(), key=lambda item: (item[1][1] - item[1][0], item[0]))
     body = tuple(
         (
-            Cell(message_translations.localized(name, lang)), Cell(formats.count(n), "value"),
-            Cell(formats.count(n - right), "value"),
-            _share(right / n if n else None),
+            TableCell(message_translations.localize(name, lang)),
+            TableCell(formats.count(n), "value"),
+            TableCell(formats.count(n - right), "value"),
+            _share_cell(right / n if n else None),
         )
         for name, (n, right) in order
     )  # fmt: skip
     return Table(columns, body)
 
 
-def _on(record: RunRecord, split: str) -> dict[str, Metric]:
+def _metrics_of_split(record: RunRecord, split: str) -> dict[str, MetricRecord]:
     return {m.name: m for m in record.metrics if m.split == split}
 
 
-def _name(record: RunRecord, lang: str) -> Cell:
-    return Cell(record.identity.run_id, "code", run_cells.flags(record, lang))
+def _name_cell(record: RunRecord, lang: str) -> TableCell:
+    return TableCell(record.identity.run_id, "code", run_cells.flags(record, lang))
 
 
-def _fold(record: RunRecord, lang: str) -> Cell:
+def _fold_cell(record: RunRecord, lang: str) -> TableCell:
     identity = record.identity
     if identity.task == "ensemble":
-        return Cell(say("vqa.ensemble", lang), "value")
+        return TableCell(translate("vqa.ensemble", lang), "value")
     folds, fold = identity.params.get("folds"), identity.params.get("fold")
     if identity.task != "train" or not isinstance(folds, int) or not isinstance(fold, int):
-        return Cell("–", "value")
-    return Cell(f"{fold + 1}/{folds}" if folds else "–", "value")
+        return TableCell("–", "value")
+    return TableCell(f"{fold + 1}/{folds}" if folds else "–", "value")
 
 
-def _part(part: str, lang: str) -> Cell:
+def _part_cell(part: str, lang: str) -> TableCell:
     number = part.removeprefix("fold ")
     if number != part:
-        return Cell(f"{say('vqa.fold', lang)} {number}")
-    return Cell(say(f"vqa.{part}", lang), "value")
+        return TableCell(f"{translate('vqa.fold', lang)} {number}")
+    return TableCell(translate(f"vqa.{part}", lang), "value")
 
 
-def _value(metric: Metric | None, beside: Metric | None = None) -> Cell:
-    """The number; strong if it is the one that others stand beside, with n where theirs differs."""
+def _metric_cell(metric: MetricRecord | None, beside: MetricRecord | None = None) -> TableCell:
+    """The value; strong if it is the reference `beside`, with n where that differs."""
     if metric is None:
-        return Cell("–", "value")
+        return TableCell("–", "value")
     text = formats.interval(metric.value, metric.low, metric.high)
     counted = f" (n = {formats.count(metric.n)})" if beside and metric.n != beside.n else ""
-    return Cell(text + counted, "strong" if metric is beside else "value")
+    return TableCell(text + counted, "strong" if metric is beside else "value")
 
 
-def _gain(metric: Metric | None) -> Cell:
+def _gain_cell(metric: MetricRecord | None) -> TableCell:
     if metric is None:
-        return Cell("–", "value")
+        return TableCell("–", "value")
     sign = "+" if metric.value > 0 else ""
-    return Cell(sign + formats.interval(metric.value, metric.low, metric.high), "value")
+    return TableCell(sign + formats.interval(metric.value, metric.low, metric.high), "value")
 
 
-def _verdict(metric: Metric | None, lang: str) -> Cell:
+def _verdict_cell(metric: MetricRecord | None, lang: str) -> TableCell:
     """Only an interval without zero is a difference."""
     if metric is None:
-        return Cell("–", "value")
+        return TableCell("–", "value")
     if metric.low is None or metric.high is None or metric.low <= 0 <= metric.high:
-        return Cell(say("compare.not distinguishable", lang), "value")
-    return Cell(say("vqa.better" if metric.low > 0 else "vqa.worse", lang), "strong")
+        return TableCell(translate("compare.not distinguishable", lang), "value")
+    return TableCell(translate("vqa.better" if metric.low > 0 else "vqa.worse", lang), "strong")
 
 
-def _share(value: float | None) -> Cell:
-    return Cell("–" if value is None else formats.percent(value), "value")
+def _share_cell(value: float | None) -> TableCell:
+    return TableCell("–" if value is None else formats.percent(value), "value")
 
 
-def _methods(
-    shown: Sequence[tuple[RunRecord, dict[str, Metric]]],
-    used: Sequence[tuple[str, str]],
+def _method_remarks(
+    runs: Sequence[tuple[RunRecord, dict[str, MetricRecord]]],
+    columns: Sequence[tuple[str, str]],
     lang: str,
-) -> list[Cell]:
-    """How intervals were made and what they say beside them, of the first run that has each."""
-    found: dict[str, list[str]] = {}
-    for name, word in used:
-        metric = next((known[name] for _, known in shown if name in known), None)
+) -> list[TableCell]:
+    """Interval methods with the headings of their metrics, of the first run that has each."""
+    titles_of_method: dict[str, list[str]] = {}
+    for name, word in columns:
+        metric = next((metrics[name] for _, metrics in runs if name in metrics), None)
         if metric is not None and metric.method:
-            found.setdefault(metric.method, []).append(say(f"vqa.{word}", lang))
-    of_first = f" ({say('vqa.first run', lang)})" if len(shown) > 1 else ""
+            titles_of_method.setdefault(metric.method, []).append(translate(f"vqa.{word}", lang))
+    first_run = f" ({translate('vqa.first run', lang)})" if len(runs) > 1 else ""
     return [
-        Cell(f"{', '.join(named)}: {method}{of_first if _of_a_run(method) else ''}.")
-        for method, named in found.items()
+        TableCell(f"{', '.join(titles)}: {method}{first_run if _describes_run(method) else ''}.")
+        for method, titles in titles_of_method.items()
     ]
 
 
-def _of_a_run(method: str) -> bool:
-    """Whether it says something of one run beside how the interval was made."""
+def _describes_run(method: str) -> bool:
+    """Whether a method says something of one run in addition to how the interval was made."""
     return ";" in method or ". " in method

@@ -1,7 +1,7 @@
 """Numbers as text: durations, sizes, counts, intervals.
 
-Apart so that every table, report and screen writes the same number the same way. All functions
-take SI units (seconds, bytes), never raise on NaN or infinity, and never print an unknown as 0.
+All functions take SI units (seconds, bytes), never raise on NaN or infinity, and never print an
+unknown as 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GIB: Final = 2**30
 
 
 def n_a(reason: str) -> str:
-    """What stands where a number is unknown."""
+    """Text for an unknown number."""
     return f"n/a ({reason})" if reason else "n/a"
 
 
@@ -42,7 +42,7 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def spoken(seconds: float, lang: str = "en") -> str:
+def duration_in_words(seconds: float, lang: str = "en") -> str:
     """`14 min 59 s`, in Korean `14분 59초`."""
     if not math.isfinite(seconds):
         return number(seconds)
@@ -50,24 +50,24 @@ def spoken(seconds: float, lang: str = "en") -> str:
     hours, minutes = divmod(minutes, 60)
     units = ("시간", "분", "초") if lang == "ko" else (" h", " min", " s")
     parts = [(hours, units[0]), (minutes, units[1]), (rest, units[2])]
-    shown = [p for i, p in enumerate(parts) if i == 2 or any(v for v, _ in parts[: i + 1])]
-    return " ".join(f"{value}{unit}" for value, unit in shown)
+    filled = [p for i, p in enumerate(parts) if i == 2 or any(v for v, _ in parts[: i + 1])]
+    return " ".join(f"{value}{unit}" for value, unit in filled)
 
 
-def short(seconds: float) -> str:
+def step_time(seconds: float) -> str:
     """A step's time: `86.4 ms`, `1.25 s`."""
     if not math.isfinite(seconds):
         return number(seconds)
     return f"{seconds:.2f} s" if abs(seconds) >= 1 else f"{_digits(seconds * 1e3)} ms"
 
 
-def short_interval(seconds: float, low: float | None, high: float | None) -> str:
+def step_time_interval(seconds: float, low: float | None, high: float | None) -> str:
     """`86.4 ms [85.9, 87.0]`: all three in the unit of the first."""
     if low is None or high is None or not math.isfinite(seconds):
-        return short(seconds)
+        return step_time(seconds)
     scale = 1.0 if abs(seconds) >= 1 else 1e3
     digits = 2 if scale == 1.0 else _decimals(seconds * scale)
-    return f"{short(seconds)} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
+    return f"{step_time(seconds)} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
 
 
 def size(bytes_: float) -> str:
@@ -120,7 +120,7 @@ def rate(per_second: float) -> str:
 
 
 def parameters(value: float) -> str:
-    """`61.3 M`, `1.24 B`, `8,192`: how many weights."""
+    """Number of weights: `61.3 M`, `1.24 B`, `8,192`."""
     if value >= 1e9:
         return f"{value / 1e9:.2f} B"
     return f"{value / 1e6:.1f} M" if value >= 1e6 else count(value)

@@ -1,11 +1,11 @@
-"""The one boundary where foreign text becomes printable.
+"""Sanitizing of untrusted text before it reaches a terminal, Markdown or CSV.
 
-Whatever comes from engines, data, models, file names or logs passes through `clean` before it
-reaches a terminal, Markdown or CSV. Escape sequences would otherwise drive the terminal
-(clipboard writes, title changes, status queries: CWE-150); no widget strips them.
+Everything from engines, data, models, file names and logs passes through `clean`. Escape sequences
+would otherwise control the terminal (clipboard writes, title changes, status queries: CWE-150); no
+widget strips them.
 
-`degrade` is for terminals without UTF-8: what they cannot write becomes the nearest plain
-character, never an exception.
+`degrade_characters` is for terminals without UTF-8: what they cannot write becomes the nearest
+plain character, never an exception.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ DEGRADE: Final = "workbench-degrade"
 
 def clean(text: str) -> str:
     """The text with every control character made visible; tabs and newlines stay."""
-    return _FORBIDDEN.sub(_visible, text)
+    return _FORBIDDEN.sub(_make_visible, text)
 
 
 def clean_line(text: str, limit: int = 500) -> str:
@@ -63,11 +63,11 @@ def starts_formula(text: str) -> bool:
 
 
 def escape_json(text: str) -> str:
-    """A line of JSON whose control characters are escapes: still the same JSON."""
-    return _FORBIDDEN.sub(_escape, text)
+    """A line of JSON with control characters as escapes; it parses to the same value."""
+    return _FORBIDDEN.sub(_escape_character, text)
 
 
-def degrade(error: UnicodeError) -> tuple[str, int]:
+def degrade_characters(error: UnicodeError) -> tuple[str, int]:
     """An error handler of `codecs`: the nearest plain characters, `?` where there is none."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -77,13 +77,13 @@ def degrade(error: UnicodeError) -> tuple[str, int]:
 
 def make_writable(*streams: IO[str] | None) -> None:
     """Let nothing that is printed fail for the encoding of its terminal (`LANG=C`, latin-1)."""
-    codecs.register_error(DEGRADE, degrade)
+    codecs.register_error(DEGRADE, degrade_characters)
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=DEGRADE)
 
 
-def _escape(match: re.Match[str]) -> str:
+def _escape_character(match: re.Match[str]) -> str:
     code = ord(match.group())
     if code > 0xFFFF:
         code -= 0x10000
@@ -91,6 +91,6 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{code:04x}"
 
 
-def _visible(match: re.Match[str]) -> str:
+def _make_visible(match: re.Match[str]) -> str:
     code = ord(match.group())
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,8 +1,8 @@
-"""What looks like a password or a token, so that it is neither recorded nor repeated.
+"""Detection of passwords and tokens, so that they are neither recorded nor printed.
 
-Plans are kept for good, printed in reports and sent to colleagues; errors land in logs. The shapes
-are those of the services that people who train models use. A secret without a shape (a word) cannot
-be told from text: that is why environments are passed on by a list of names and never recorded.
+Plans are stored, printed in reports and sent to colleagues; errors land in logs. The patterns are
+those of the services that people who train models use. A secret without a pattern (a word) cannot
+be detected: environments are therefore passed on by a list of names and never recorded.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _SHAPES: Final = re.compile(
 HIDDEN: Final = "[secret]"
 
 
-def mask(text: str) -> str:
+def mask_secrets(text: str) -> str:
     """The text with every secret in it replaced."""
-    return _SHAPES.sub(lambda found: (found.group("url") or "") + HIDDEN, text)
+    return _SHAPES.sub(lambda match: (match.group("url") or "") + HIDDEN, text)
 
 
-def places(value: Any, place: str = "") -> Iterator[str]:
+def find_secret_paths(value: Any, path: str = "") -> Iterator[str]:
     """Dotted names of all texts in a nested value (keys too) that hold a secret."""
     if isinstance(value, str):
         if _SHAPES.search(value):
-            yield place
+            yield path
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(key, str) and _SHAPES.search(key):
-                yield place or "a key"
-            name = mask(str(key))
-            yield from places(inner, f"{place}.{name}" if place else name)
+                yield path or "a key"
+            name = mask_secrets(str(key))
+            yield from find_secret_paths(inner, f"{path}.{name}" if path else name)
     elif isinstance(value, Sequence) and not isinstance(value, bytes):
         for inner in value:
-            yield from places(inner, place)
+            yield from find_secret_paths(inner, path)

@@ -81,7 +81,7 @@ def root(log_root: Path, *, at_work: bool = True) -> Path:
     named = log_root / "20261121-091411-\x1b]0;owned\x07\x1b[6n-1a2b"
     (named / "runs").mkdir(parents=True)
     (named / "plan.toml").write_text('name = "x"\n')
-    before = suite.created_wall(folder / "plan.toml") - 1
+    before = suite.read_creation_time(folder / "plan.toml") - 1
     os.utime(named / "plan.toml", (before, before))  # screens open the newest suite
     return folder
 
@@ -98,7 +98,7 @@ def record(suite_name: str) -> schema.RunRecord:
             "params": {EVIL: EVIL},
         }
     )
-    metric = schema.Metric(name=EVIL, value=0.5, split=EVIL, n=3, method=EVIL)
+    metric = schema.MetricRecord(name=EVIL, value=0.5, split=EVIL, n=3, method=EVIL)
     return made.model_copy(
         update={
             "identity": identity,
@@ -114,7 +114,7 @@ def record(suite_name: str) -> schema.RunRecord:
 
 def _respec(folder: Path) -> None:
     """Names that no recipe would have, as another person's results folder may hold them."""
-    for run, spec in suite.runs(folder):
+    for run, spec in suite.read_runs(folder):
         update = {"subset": f"subset {EVIL}", "model": f"path:/m/{EVIL}", "label": EVIL}
         (run / "spec.json").write_text(spec.model_copy(update=update).model_dump_json())
 

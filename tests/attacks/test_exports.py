@@ -10,7 +10,7 @@ import re
 import pytest
 
 from results.tables import table as md
-from results.tables.table import Cell, Column, Table
+from results.tables.table import Table, TableCell, TableColumn
 from tests.attacks import hostile
 
 FORMULAS = (
@@ -28,8 +28,11 @@ MARKUP = (
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_cell_of_a_csv_begins_a_formula(text: str) -> None:
-    table = Table((Column("a"), Column("b")), ((Cell(text), Cell("x")), (Cell("x"), Cell(text))))
-    for row in csv.reader(io.StringIO(md.comma_separated(table))):
+    table = Table(
+        (TableColumn("a"), TableColumn("b")),
+        ((TableCell(text), TableCell("x")), (TableCell("x"), TableCell(text))),
+    )
+    for row in csv.reader(io.StringIO(md.csv_text(table))):
         assert len(row) == 2
         for cell in row:
             inner = cell.lstrip(' ；;"')
@@ -49,9 +52,10 @@ def test_numbers_stay_numbers() -> None:
 
     for text in ("-0.03", "+1.2e-05", "12:30", "-4 ms", "86.4 ms"):
         assert export._harmless(text) == text
-    row = ((Cell("-0.03", "value"), Cell("+2.1 %", "value")),)
+    row = ((TableCell("-0.03", "value"), TableCell("+2.1 %", "value")),)
     assert (
-        md.comma_separated(Table((Column("a"), Column("b")), row)).splitlines()[1] == "-0.03,+2.1 %"
+        md.csv_text(Table((TableColumn("a"), TableColumn("b")), row)).splitlines()[1]
+        == "-0.03,+2.1 %"
     )
 
 
@@ -63,8 +67,10 @@ def rendered(text: str) -> str:
 @pytest.mark.parametrize("text", [*MARKUP, hostile.EVIL])
 @pytest.mark.parametrize("kind", ["text", "code", "unknown"])
 def test_no_text_in_a_table_is_markup(text: str, kind: str) -> None:
-    table = Table((Column("a"), Column("b")), ((Cell(text, kind), Cell("end")),))  # type: ignore[arg-type]
-    lines = md.markdown(table).splitlines()
+    table = Table(
+        (TableColumn("a"), TableColumn("b")), ((TableCell(text, kind), TableCell("end")),)
+    )  # type: ignore[arg-type]
+    lines = md.render_markdown(table).splitlines()
     assert len(lines) == 3
     assert re.sub(r"\\.", "", lines[2]).count("|") == 3, "two cells, whatever the text"
     cell = lines[2].removeprefix("| ").removesuffix(" | end |")
@@ -76,7 +82,7 @@ def test_no_text_in_a_table_is_markup(text: str, kind: str) -> None:
 
 @pytest.mark.parametrize("text", MARKUP)
 def test_no_log_ends_its_fence(text: str) -> None:
-    block = md.fenced(f"before\n{text}\n````\nafter")
+    block = md.code_block(f"before\n{text}\n````\nafter")
     fence = block.split("\n", 1)[0]
     body = block[len(fence) + 1 :].rsplit(fence, 1)[0]
     assert fence not in body.split("\n")

@@ -74,7 +74,7 @@ def test_pickled_weights_are_named_and_never_loaded(folder: Path, tmp_path: Path
     sentinel = tmp_path / "ran"
     for name in ("pytorch_model.bin", "model.pt", "model.ckpt", "optimizer.bin"):
         (folder / name).write_bytes(pickle.dumps(Sentinel(sentinel)))
-    said = model_catalog.problem(model_catalog.load(f"path:{folder}"))
+    said = model_catalog.find_problem(model_catalog.load(f"path:{folder}"))
     assert said is not None
     assert "pickled weights, which are never loaded" in said
     with pytest.raises(EngineError, match="cannot be loaded"):
@@ -155,7 +155,7 @@ class Trap:
 
 def test_sizes_are_kept_when_orders_are_dropped() -> None:
     stated = {"hidden_size": 8, "kernel_size": 3, "vision_config": {"patch_size": 16, "x": [1]}}
-    assert model_config.without_orders({**stated, "auto_map": {}}) == stated
+    assert model_config.drop_code_keys({**stated, "auto_map": {}}) == stated
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_weights_that_lack_tensors_are_refused(folder: Path) -> None:
 def test_a_tokenizer_that_is_none_is_a_sentence(folder: Path, text: str) -> None:
     (folder / "tokenizer.json").write_text(text)
     with pytest.raises(EngineError, match="tokenizer.json: is no tokenizer"):
-        tokenizer.of_model(folder, "clip")
+        tokenizer.load_model_tokenizer(folder, "clip")
 
 
 def header(text: bytes, length: int | None = None, body: bytes = b"") -> bytes:
@@ -282,15 +282,15 @@ def test_no_checkpoint_with_such_a_header_is_taken(tmp_path: Path, attack: str) 
     """Neither as a promised artifact by the warden, nor for resuming by the engine."""
     folder = tmp_path / "checkpoints" / "step-000000002"
     checkpoints.save(folder, {"model": {"a": torch.ones(3)}}, {"step": 2})
-    assert checkpoints.problem(folder) == ""
+    assert checkpoints.find_problem(folder) == ""
     weights = folder / "model.safetensors"
     weights.write_bytes(HEADERS[attack])
-    assert "not the file that was saved" in checkpoints.problem(folder)
+    assert "not the file that was saved" in checkpoints.find_problem(folder)
     promised = protocol.Artifact(
         t=0, path=str(weights.relative_to(tmp_path)), size=weights.stat().st_size, sha256="0" * 64
     )
     if attack not in SHAPES:
-        assert exit_cause.problems([promised], tmp_path)
+        assert exit_cause.find_artifact_problems([promised], tmp_path)
     with pytest.raises((ValueError, SafetensorError, OSError)):
         checkpoints.load(folder, torch.device("cpu"))
 
@@ -307,6 +307,6 @@ def test_a_checkpoint_names_no_file_outside_and_never_blocks(tmp_path: Path, nam
     facts = state["files"].pop("model.safetensors")
     state["files"] = {name: {**facts, "size": len(whole)}}
     (folder / "state.json").write_text(json.dumps(state))
-    assert checkpoints.problem(folder)
+    assert checkpoints.find_problem(folder)
     with pytest.raises(ValueError, match="is not the file"):
         checkpoints.load(folder, torch.device("cpu"))

@@ -121,8 +121,8 @@ def assert_contract(here: Path, words: tuple[str, ...], oddity: Oddity) -> None:
 @pytest.mark.parametrize("oddity", ODDITIES, ids=repr)
 def test_a_run_in_an_odd_environment(tmp_path: Path, oddity: Oddity) -> None:
     assert_contract(tmp_path, PROBE, oddity)
-    for folder in suite.suites(tmp_path / "bench_logs"):
-        assert suite.Reader(folder).poll().ended, f"{folder} was left at work"
+    for folder in suite.list_suites(tmp_path / "bench_logs"):
+        assert suite.SuiteReader(folder).poll().ended, f"{folder} was left at work"
 
 
 @settings(
@@ -151,5 +151,5 @@ def test_any_command_in_several_odd_environments_at_once(
 
     assert_contract(here, words, Oddity(" + ".join(map(repr, oddities)), variables, prepare))
     if "--detach" in words:
-        for folder in suite.suites(here / "bench_logs"):
+        for folder in suite.list_suites(here / "bench_logs"):
             run(here, ("stop", folder.name), Oddity("none"))

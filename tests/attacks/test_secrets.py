@@ -144,7 +144,7 @@ def test_git_state_names_no_remote(tmp_path: Path) -> None:
         [*who, "commit", "-q", "--allow-empty", "-m", CANARY],
     ):
         subprocess.run(["git", *words], check=True, cwd=tmp_path, capture_output=True)
-    assert CANARY not in str(environment.git_state(tmp_path))
+    assert CANARY not in str(environment.read_git_state(tmp_path))
 
 
 def test_nobody_else_can_read_what_a_run_leaves(here: Path) -> None:
@@ -162,7 +162,7 @@ def test_nobody_else_can_read_what_a_run_leaves(here: Path) -> None:
 
 
 def test_a_traceback_is_told_without_the_secret_in_its_message(capsys) -> None:
-    told = child.failure(RuntimeError(f"cannot fetch {URL}: 403"))
+    told = child.describe_failure(RuntimeError(f"cannot fetch {URL}: 403"))
     assert "cannot fetch https://[secret]@hub.example/model: 403" in told.error
     assert "test_secrets" in told.traceback or "RuntimeError" in told.traceback
     for text in (told.error, told.traceback, capsys.readouterr().err):
@@ -183,4 +183,4 @@ def test_a_traceback_is_told_without_the_secret_in_its_message(capsys) -> None:
     ],
 )
 def test_what_is_taken_for_a_secret(text: str, shown: str) -> None:
-    assert secrets.mask(text) == shown
+    assert secrets.mask_secrets(text) == shown

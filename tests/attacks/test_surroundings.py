@@ -123,14 +123,14 @@ def test_nothing_listens_and_nothing_holds_a_socket(here: Path) -> None:
     started = workbench(here, "run", *PROBE, *endless)
     folder = here / "work" / "bench_logs" / started.stdout.strip()
     deadline = time.monotonic() + 20
-    while not suite.Reader(folder).poll().runs[0].state.step:
+    while not suite.SuiteReader(folder).poll().runs[0].state.step:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     try:
         assert sockets_of(here / "work") == []
     finally:
-        suite.send(folder, Command(do="stop"))
-        while not suite.Reader(folder).poll().ended:
+        suite.send_command(folder, Command(do="stop"))
+        while not suite.SuiteReader(folder).poll().ended:
             time.sleep(0.05)
 
 
@@ -154,7 +154,7 @@ from pathlib import Path
 from workbench.supervisor import launch; from workbench.suites import suite
 folder = Path(sys.argv[1])
 for act in (lambda: launch.start_warden(folder).popen.wait(30),
-            lambda: suite.send(folder, suite.Command(do="stop"))):
+            lambda: suite.send_command(folder, suite.Command(do="stop"))):
     try:
         act()
     except (OSError, launch.LaunchError) as error:
@@ -172,7 +172,7 @@ def test_a_link_in_a_suite_folder_is_not_written_through(here: Path, group: str)
         params={"steps": 5}, cache_root=str(here / "cache"),
     )  # fmt: skip
     asked = plan.SuitePlan(name="x", engines="probe", subsets="none", models="none")
-    made = suite.create(here / "logs", asked, [spec])
+    made = suite.create_suite(here / "logs", asked, [spec])
     for name in LINKS[group]:
         (made / name).symlink_to(victim)
     subprocess.run(

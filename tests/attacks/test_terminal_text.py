@@ -126,7 +126,7 @@ def test_a_fault_of_ours_is_told_without_driving_the_terminal(here: Path) -> Non
         "import sys\nsys.argv = ['workbench', 'models']\n"
         "from workbench import __main__; from workbench.cli import catalogs\n"
         "def broken(**_): raise RuntimeError('\\x1b]0;owned\\x07 evil')\n"
-        "catalogs.models = broken\n__main__.main()\n"
+        "catalogs.print_models = broken\n__main__.main()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False

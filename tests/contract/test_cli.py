@@ -208,7 +208,7 @@ def test_a_full_disk_under_a_file_names_the_file(
     def fail() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/logs/results.jsonl")
 
-    monkeypatch.setattr(main, "_invoke", fail)
+    monkeypatch.setattr(main, "_run_app", fail)
     monkeypatch.setattr(main, "_discard_stdout", lambda: None)
     with pytest.raises(SystemExit) as ending:
         main.main()

@@ -51,16 +51,16 @@ def test_groups_are_whole_and_the_order_is_no_matter(
 def test_a_sample_has_the_answers_shares_and_follows_from_ids_alone() -> None:
     answers, _ = rows(3_887, 1, seed=4)
     ids = [f"r{n}" for n in range(3_887)]
-    chosen = folds.draw(answers, ids, 200, seed=42)
+    chosen = folds.sample_stratified(answers, ids, 200, seed=42)
     assert len(set(chosen.tolist())) == 200
     assert chosen.tolist() == sorted(chosen.tolist())
     shares = np.bincount(answers[chosen], minlength=4) / 200
     assert np.abs(shares - np.bincount(answers, minlength=4) / 3_887).max() < 1 / 200
     order = np.random.default_rng(0).permutation(3_887)
-    again = folds.draw(answers[order], [ids[n] for n in order], 200, seed=42)
+    again = folds.sample_stratified(answers[order], [ids[n] for n in order], 200, seed=42)
     assert {ids[order[n]] for n in again} == {ids[n] for n in chosen}
-    assert {*folds.draw(answers, ids, 200, seed=43)} != {*chosen}
-    assert folds.draw(answers, ids, 5_000, seed=42).tolist() == list(range(3_887))
+    assert {*folds.sample_stratified(answers, ids, 200, seed=43)} != {*chosen}
+    assert folds.sample_stratified(answers, ids, 5_000, seed=42).tolist() == list(range(3_887))
 
 
 @pytest.mark.parametrize("k", [3, 5])
@@ -141,10 +141,10 @@ def test_a_fold_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert found.fingerprint == made.fingerprint
     assert (found.k, found.seed, found.subset) == (3, 7, "abc")
     asked = ["q9", "q0"]
-    assert found.of(asked).tolist() == [made.fold[9], made.fold[0]]
+    assert found.lookup(asked).tolist() == [made.fold[9], made.fold[0]]
     assert [p.name for p in path.parent.iterdir()] == ["folds.json"]
     with pytest.raises(FoldError, match=r"1 of 2 records are in no fold \(first: q77\)"):
-        found.of(["q1", "q77"])
+        found.lookup(["q1", "q77"])
 
 
 def test_the_fingerprint_knows_content_not_order() -> None:

@@ -20,7 +20,7 @@ from datasets_mm.building import selection
 from datasets_mm.building.build import BuildError, Subset, build
 from datasets_mm.media.decode import UnusableError, read_inside
 from datasets_mm.media.image_cache import ImageCache
-from datasets_mm.profile.describe import Asked, describe
+from datasets_mm.profile.describe import DescribeOptions, describe
 from datasets_mm.profile.image_checks import PictureCount
 from datasets_mm.sources import file_patterns
 
@@ -120,7 +120,7 @@ def test_every_adapter_finds_the_file_that_is_meant(
     subset = make(adapter, written)
     assert len(subset) == 1
     path = subset.records["image_path"][0].as_py()
-    assert path == media_paths.clean(written)
+    assert path == media_paths.clean_path(written)
     assert any(notice in said for said in subset.manifest["notices"]) or not notice
     # What reads pixels finds the same file.
     cache = ImageCache.open([path], subset.image_root, 8, tmp_path / "cache")
@@ -158,22 +158,22 @@ def test_what_lies_elsewhere_is_named_and_never_opened(
     with pytest.raises(BuildError, match=reason):
         make(adapter, written)
     with pytest.raises(UnusableError):
-        read_inside(media.resolve(), media_paths.clean(written))
+        read_inside(media.resolve(), media_paths.clean_path(written))
 
 
 def test_the_exact_spelling_comes_before_any_other(tmp_path: Path) -> None:
     for name in (DOG, _nfd(DOG), "a.png", "A.png"):
         (tmp_path / name).touch()
     for name in (DOG, "a.png", "A.png"):
-        assert media_paths.on_disk(tmp_path, name) == name
+        assert media_paths.find_on_disk(tmp_path, name) == name
 
 
 @given(st.text(max_size=40))
 def test_cleaning_is_done_once_for_all(text: str) -> None:
-    once = media_paths.clean(text)
-    assert media_paths.clean(once) == once
+    once = media_paths.clean_path(text)
+    assert media_paths.clean_path(once) == once
     assert "\\" not in once
-    assert not media_paths.on_disk(Path("/nonexistent"), once).startswith("//nonexistent")
+    assert not media_paths.find_on_disk(Path("/nonexistent"), once).startswith("//nonexistent")
 
 
 @given(
@@ -183,8 +183,8 @@ def test_cleaning_is_done_once_for_all(text: str) -> None:
 )
 def test_no_spelling_leads_out_of_the_root(parts: list[str]) -> None:
     """Whatever `on_disk` returns is judged like any path; it adds no `..` that was not there."""
-    path = media_paths.clean("/".join(parts))
-    spelling = media_paths.on_disk(Path(__file__).parent, path)
+    path = media_paths.clean_path("/".join(parts))
+    spelling = media_paths.find_on_disk(Path(__file__).parent, path)
     assert spelling == path or ".." not in spelling.split("/")
 
 
@@ -240,7 +240,10 @@ class _unreadable:  # noqa: N801 - reads as a statement
 
 
 def _names(pattern: str, root: Path) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in file_patterns.match(pattern, root).files]
+    return [
+        path.relative_to(root).as_posix()
+        for path in file_patterns.match_pattern(pattern, root).files
+    ]
 
 
 def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
@@ -273,7 +276,7 @@ def test_patterns_mean_what_glob_means_where_there_are_no_links(tmp_path: Path) 
         wanted = sorted(p for p in tmp_path.glob(pattern) if p.is_file())
         if pattern == "x[1].json":
             wanted = [tmp_path / "x[1].json"]  # the name itself comes before its use as a pattern
-        assert list(file_patterns.match(pattern, tmp_path).files) == wanted, pattern
+        assert list(file_patterns.match_pattern(pattern, tmp_path).files) == wanted, pattern
 
 
 def test_names_of_label_files_are_compared_like_those_of_pictures(tmp_path: Path) -> None:
@@ -293,7 +296,7 @@ def test_what_a_pattern_cannot_read_is_named(
     (labels / "a.json").touch()
     (labels / "gone").symlink_to(tmp_path / "nowhere")
     with _unreadable(monkeypatch, "locked"):
-        found = file_patterns.match("labels/**/*.json", tmp_path)
+        found = file_patterns.match_pattern("labels/**/*.json", tmp_path)
     assert [path.name for path in found.files] == ["a.json"]
     assert any("gone is a link that leads nowhere" in said for said in found.notices)
     assert any("locked cannot be read (Permission denied)" in said for said in found.notices)
@@ -325,7 +328,7 @@ def test_lost_pictures_of_every_kind_are_told_apart(tmp_path: Path) -> None:
     (root / "folder.png").mkdir()
     respelled: dict[str, str] = {}
     names = ["a.png", "folder.png", "no.png", "x\0y", "D:/x.png"]
-    lost = selection.lost_pictures(names, root, respelled)
+    lost = selection.find_lost_pictures(names, root, respelled)
     assert respelled == {"a.png": "A.png"}
     assert lost == {
         "folder.png": "picture is not a regular file",
@@ -343,7 +346,7 @@ def test_a_check_looks_for_pictures_as_a_build_does(tmp_path: Path) -> None:
     for number in range(6):
         _picture(root / f"{number}.png")
     count = PictureCount(root, 0)
-    count.look(["sub/a.png", "no.png", *(f"{number}.png" for number in range(6))])
+    count.check_paths(["sub/a.png", "no.png", *(f"{number}.png" for number in range(6))])
     profile = count.profile(lambda *_: None)
     assert profile.lost == {"missing": 1}
     assert profile.opened == 7
@@ -375,8 +378,8 @@ def test_names_of_other_bytes_are_read_and_shown(
     cache = ImageCache.open(["a.png"], subset.image_root, 8, tmp_path / "cache")
     assert cache.skipped == {}
     folder = tmp_path / "cache" / "images" / cache.folder.name
-    assert cache_health.image_cache(folder)["checked"] == 1
-    asked = Asked("latin", tmp_path / "cache", data, workers=1)
+    assert cache_health.check_image_cache(folder)["checked"] == 1
+    asked = DescribeOptions("latin", tmp_path / "cache", data, workers=1)
     assert describe(asked, lambda *_: None).model_dump_json()
     own_recipes(
         "other",

@@ -65,9 +65,10 @@ def test_byte_order_mark_of_windows_editors_is_accepted(tmp_path: Path) -> None:
 
 def test_nearest_offers_a_name_or_the_list() -> None:
     assert (
-        strict_toml.nearest("tinyclip", ["tinyclip-61m", "x"]) == "; did you mean 'tinyclip-61m'?"
+        strict_toml.suggest_nearest("tinyclip", ["tinyclip-61m", "x"])
+        == "; did you mean 'tinyclip-61m'?"
     )
-    assert strict_toml.nearest("zzz", ["b", "a"]) == "; known: a, b"
+    assert strict_toml.suggest_nearest("zzz", ["b", "a"]) == "; known: a, b"
 
 
 def test_what_editors_and_file_managers_leave_is_no_file_of_ours(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_what_editors_and_file_managers_leave_is_no_file_of_ours(tmp_path: Path)
     (tmp_path / ".#b.toml").symlink_to("someone@host.1234:5678")  # a lock of Emacs
     (tmp_path / "._b.toml").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X\xff")
     (tmp_path / "folder.toml").mkdir()
-    assert [path.name for path in strict_toml.files(tmp_path)] == ["a.toml", "b.toml"]
-    assert strict_toml.files(tmp_path / "absent") == []
+    assert [path.name for path in strict_toml.list_files(tmp_path)] == ["a.toml", "b.toml"]
+    assert strict_toml.list_files(tmp_path / "absent") == []
     (tmp_path / "gone.toml").symlink_to("nowhere")  # a person's own link is read, and refused
-    assert strict_toml.files(tmp_path)[-1].name == "gone.toml"
+    assert strict_toml.list_files(tmp_path)[-1].name == "gone.toml"

@@ -84,8 +84,8 @@ def terminal(house: House) -> Iterator[Terminal]:
 
 def at_work(house: House) -> Path:
     """The suite, once its engine has done a step."""
-    until(lambda: suite.suites(house.logs), "a suite")
-    folder = suite.suites(house.logs)[0]
+    until(lambda: suite.list_suites(house.logs), "a suite")
+    folder = suite.list_suites(house.logs)[0]
     until(lambda: suite.read_warden(folder) is not None, "a warden")
     house.until_step(folder)
     return folder
@@ -104,7 +104,7 @@ def test_ctrl_c_reaches_the_command_only_and_the_engine_saves(
     gone(house, folder)
     end = end_of(folder)
     assert (end.cause, end.exit_code, end.signal) == ("stopped", 143, None), "asked, not killed"
-    state = suite.Reader(folder).poll()
+    state = suite.SuiteReader(folder).poll()
     assert state.runs[0].state.failed is not None, "it said its last word"
 
 
@@ -125,7 +125,7 @@ def test_a_dropped_line_does_not_touch_a_detached_suite(house: House) -> None:
     watcher.close()
     terminal.close()
     watcher.wait()
-    step = suite.Reader(folder).poll().runs[0].state.step
+    step = suite.SuiteReader(folder).poll().runs[0].state.step
     house.until_step(folder, step + 10)
     stopped = subprocess.run(
         [sys.executable, "-m", "workbench", "stop", folder.name],
@@ -140,9 +140,9 @@ def test_a_frozen_command_does_not_slow_the_run(house: House, terminal: Terminal
     """Ctrl-Z, a stuck terminal, a TUI that hangs: the warden and the engine never notice."""
     folder = at_work(house)
     os.kill(terminal.pid, signal.SIGSTOP)
-    before = suite.Reader(folder).poll().runs[0].state.step
+    before = suite.SuiteReader(folder).poll().runs[0].state.step
     time.sleep(1.0)
-    during = suite.Reader(folder).poll().runs[0].state.step - before
+    during = suite.SuiteReader(folder).poll().runs[0].state.step - before
     os.kill(terminal.pid, signal.SIGCONT)
     assert during > 10, "20 ms a step"
     terminal.press(b"\x03")
@@ -171,7 +171,7 @@ def test_the_observer_costs_less_than_half_a_percent(house: House) -> None:
         env=house.environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    counters = end_of(suite.suites(house.logs)[0]).counters
+    counters = end_of(suite.list_suites(house.logs)[0]).counters
     assert counters["wall_seconds"] > 8
     spent = counters["warden_cpu_seconds"] + counters["sampler_cpu_seconds"]
     assert spent / counters["wall_seconds"] < 0.005

@@ -55,10 +55,10 @@ class Foreground:
             command = [sys.executable, "-m", "workbench", *words]
             os.execve(sys.executable, command, house.environment)
         self.house = house
-        until(lambda: house.logs.exists() and suite.suites(house.logs), "a suite")
-        self.folder = suite.suites(house.logs)[0]
+        until(lambda: house.logs.exists() and suite.list_suites(house.logs), "a suite")
+        self.folder = suite.list_suites(house.logs)[0]
         until(lambda: suite.read_warden(self.folder), "a warden")
-        self.reader = suite.Reader(self.folder)
+        self.reader = suite.SuiteReader(self.folder)
         until(lambda: self.run.step >= 25, "training, and a checkpoint", seconds=90)
 
     @property
@@ -93,7 +93,7 @@ class Foreground:
 
 
 def guard_of(run: Foreground) -> int:
-    found = tree.look(run.house.warden_pid(run.folder))
+    found = tree.read_process(run.house.warden_pid(run.folder))
     assert found is not None
     return found.parent
 
@@ -109,9 +109,11 @@ def do(fault: str, run: Foreground) -> None:
             os.kill(engine, signal.SIGSEGV)
         case "suspended, then stopped":
             os.kill(engine, signal.SIGSTOP)
-            suite.send(run.folder, suite.Command(do="stop"))
+            suite.send_command(run.folder, suite.Command(do="stop"))
         case "kill rank":
-            ranks = [p for p in tree.descendants(engine)[1:] if "engines.child" in command_of(p)]
+            ranks = [
+                p for p in tree.descendant_pids(engine)[1:] if "engines.child" in command_of(p)
+            ]
             os.kill(ranks[-1], signal.SIGKILL)
         case "kill warden":
             os.kill(warden, signal.SIGKILL)
@@ -143,7 +145,7 @@ and test_faults.py."""
 @pytest.mark.parametrize(("ranks", "fault"), ENDINGS)
 def test_an_ending_of_the_real_engine(house: House, toy: Path, ranks: int, fault: str) -> None:
     run = Foreground(house, toy, ranks)
-    pids = {p for p in tree.descendants(run.run.pid or 0) if p}
+    pids = {p for p in tree.descendant_pids(run.run.pid or 0) if p}
     do(fault, run)
     began = time.monotonic()
     run.wait()
@@ -151,8 +153,8 @@ def test_an_ending_of_the_real_engine(house: House, toy: Path, ranks: int, fault
     allowed = 5 if ranks == 1 else 40
     until(lambda: not any(Path(f"/proc/{p}").exists() for p in pids), "an empty house", allowed)
     until(lambda: not house.survivors(), "no carrier of the token", allowed)
-    resume.prepare(run.folder)  # closes the books where nobody did
-    (record,) = store.read(house.logs / "results.jsonl")
+    resume.prepare_resume(run.folder)  # closes the books where nobody did
+    (record,) = store.read_records(house.logs / "results.jsonl")
     assert record.exit.cause == CAUSES[fault]
     assert record.steps >= 25
     assert time.monotonic() - began < 60
@@ -208,7 +210,7 @@ def test_out_of_memory_goes_on_in_smaller_chunks_from_the_checkpoint(
         words, env=house.environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    first, second = store.read(house.logs / "results.jsonl")
+    first, second = store.read_records(house.logs / "results.jsonl")
     assert (first.exit.cause, second.exit.cause) == ("oom-cuda", "completed")
     assert first.steps == 12
     assert "next attempt computes 8 at once instead of 16" in first.exit.detail

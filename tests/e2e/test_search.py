@@ -51,8 +51,8 @@ def searchers(here: Path) -> list[int]:
 def until_trial(here: Path, number: int) -> Path:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for folder in suite.suites(here / "bench_logs"):
-            state = suite.Reader(folder).poll()
+        for folder in suite.list_suites(here / "bench_logs"):
+            state = suite.SuiteReader(folder).poll()
             if len(state.runs) >= number and state.current and state.current.state.step:
                 return folder
         time.sleep(0.05)
@@ -77,7 +77,7 @@ def test_a_search_survives_its_searcher_and_ctrl_c(tmp_path: Path) -> None:
         out, err = again.communicate(timeout=90)
     assert again.returncode == 0, err
     assert "trials to come" in err
-    state = suite.Reader(folder).poll()
+    state = suite.SuiteReader(folder).poll()
     assert [run.state.cause for run in state.runs] == ["completed"] * 5
     chosen = [json.dumps(r.spec.trial.settings) for r in state.runs if r.spec.trial]
     assert len(set(chosen)) == 5, "no trial is repeated"
@@ -98,11 +98,11 @@ def test_a_plain_run_of_the_kept_plan_searches_again(tmp_path: Path) -> None:
     with start(tmp_path, *short, "--trials", "2") as first:
         first.communicate(timeout=60)
     assert first.returncode == 0
-    (folder,) = suite.suites(tmp_path / "bench_logs")
+    (folder,) = suite.list_suites(tmp_path / "bench_logs")
     with start(tmp_path, "run", str(folder / "plan.toml"), "--headless") as second:
         _, err = second.communicate(timeout=60)
     assert second.returncode == 0, err
-    both = [suite.runs(each) for each in suite.suites(tmp_path / "bench_logs")]
+    both = [suite.read_runs(each) for each in suite.list_suites(tmp_path / "bench_logs")]
     settings = [[spec.trial.settings for _, spec in runs if spec.trial] for runs in both]
     assert settings[0][0] == settings[1][0], "the same seed draws the same first trial"
     assert [len(each) for each in settings] == [2, 2]

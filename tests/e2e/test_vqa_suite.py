@@ -60,7 +60,7 @@ def plan(house: House, toy: Path) -> Path:
 
 
 def ended(folder: Path) -> dict[str, str]:
-    views = suite.Reader(folder).poll().runs
+    views = suite.SuiteReader(folder).poll().runs
     return {view.spec.run_id[3:]: view.state.cause for view in views}
 
 
@@ -71,12 +71,12 @@ def test_folds_killed_while_answering_are_resumed_to_the_same_answers(
 ) -> None:
     started = workbench(house, "run", str(plan(house, toy)), "--detach")
     assert started.returncode == 0, started.stderr
-    folder = suite.suites(house.logs)[0]
+    folder = suite.list_suites(house.logs)[0]
     run = folder / "runs" / "01-vqa-asks-toy-vlm-f1"
     file = run / "predictions" / "asks.jsonl"
     until(lambda: file.exists() and file.stat().st_size > 0, "the first answers", 100)
-    os.kill(suite.Reader(folder).poll().runs[0].state.pid or 0, signal.SIGKILL)
-    until(lambda: suite.Reader(folder).poll().ended, "the end of the suite", 100)
+    os.kill(suite.SuiteReader(folder).poll().runs[0].state.pid or 0, signal.SIGKILL)
+    until(lambda: suite.SuiteReader(folder).poll().ended, "the end of the suite", 100)
     assert ended(folder) == {
         "vqa-asks-toy-vlm-f1": "killed", "vqa-asks-toy-vlm-f2": "completed",
         "vqa-asks-toy-vlm-ensemble": "skipped",

@@ -21,8 +21,8 @@ from engines.captioning.models.captioner import Captioner, mean_loss
 from engines.captioning.models.llm import Wording
 from engines.captioning.models.vision import Tower
 from engines.captioning.params import Params
-from engines.memory_query import Want
-from engines.model_catalog import Part
+from engines.memory_query import MemoryQuery
+from engines.model_catalog import ModelPart
 from engines.torchkit.modeling import quantize
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training.optimizers import decay_groups
@@ -68,16 +68,16 @@ class Shape:
         """Class of transformers and configuration of the tower and of the language model."""
         return ("AutoModel", VISION | self.vision), ("AutoModelForCausalLM", TEXT | self.sizes)
 
-    def want(self, subsets: tuple[str, ...] = ()) -> Want:
+    def want(self, subsets: tuple[str, ...] = ()) -> MemoryQuery:
         """The question that the ledger is asked."""
-        return Want(
+        return MemoryQuery(
             engine="captioning", model="small", params=self.params.model_dump(mode="json"),
             trains=self.trains, target=self.target, capability=(8, 6), text_tokens=self.tokens,
             subsets=subsets,
         )  # fmt: skip
 
 
-def written(shape: Shape, folder: Path) -> tuple[Part, Part]:
+def written(shape: Shape, folder: Path) -> tuple[ModelPart, ModelPart]:
     """Folders of a tower and a language model with random weights, as a person would have them."""
     import transformers
 
@@ -85,17 +85,17 @@ def written(shape: Shape, folder: Path) -> tuple[Part, Part]:
     for name, (auto, config) in zip(("v", "l"), shape.configs(), strict=True):
         sizes = transformers.AutoConfig.for_model(**config)
         getattr(transformers, auto).from_config(sizes).save_pretrained(folder / name)
-        made.append(Part(path=str(folder / name)))
+        made.append(ModelPart(path=str(folder / name)))
     return made[0], made[1]
 
 
-def shared(shape: Shape, folders: ModelFolders) -> tuple[Part, Part]:
+def shared(shape: Shape, folders: ModelFolders) -> tuple[ModelPart, ModelPart]:
     """The same in folders that shapes of equal sizes share; weights are drawn on the target."""
     tower, language = (folders.get(*named, shape.target) for named in shape.configs())
-    return Part(path=str(tower)), Part(path=str(language))
+    return ModelPart(path=str(tower)), ModelPart(path=str(language))
 
 
-def measured(shape: Shape, pair: tuple[Part, Part]) -> int:
+def measured(shape: Shape, pair: tuple[ModelPart, ModelPart]) -> int:
     """Bytes of tensors that live at once, at most, in a later step, or in the calibration."""
     real = Real.of(shape, pair, torch.device("cpu"))
     if not shape.trains:
@@ -108,7 +108,7 @@ def measured(shape: Shape, pair: tuple[Part, Part]) -> int:
     return max(before, real.kept + allocations.of_state(optimizer) + allocations.peak(step))
 
 
-def measured_on_gpu(shape: Shape, pair: tuple[Part, Part]) -> int:
+def measured_on_gpu(shape: Shape, pair: tuple[ModelPart, ModelPart]) -> int:
     """The same by torch's own count, which has cuBLAS's workspace in it."""
     real = Real.of(shape, pair, torch.device("cuda"))
     if not shape.trains:
@@ -120,7 +120,7 @@ def measured_on_gpu(shape: Shape, pair: tuple[Part, Part]) -> int:
     return max(before, allocations.peak_on_gpu(step))
 
 
-def looked(part: Part, params: Params) -> int:
+def looked(part: ModelPart, params: Params) -> int:
     """Bytes of a tower and of one of its passes."""
     tower = Tower(part, params, Precision("fp32", torch.device("cpu")))
     side = tower.shape.image_size
@@ -142,7 +142,7 @@ class Real:
     """Bytes of both."""
 
     @classmethod
-    def of(cls, shape: Shape, pair: tuple[Part, Part], device: torch.device) -> Real:
+    def of(cls, shape: Shape, pair: tuple[ModelPart, ModelPart], device: torch.device) -> Real:
         params, precision = shape.params, Precision(shape.params.precision, device)
         tower = Tower(pair[0], params, precision)
         found = llm.adapt(llm.load(Path(pair[1].path), params, precision), params)

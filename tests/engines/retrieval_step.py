@@ -19,15 +19,15 @@ import torch
 
 from engines import model_catalog
 from engines.emitter import Emitter
-from engines.memory_query import Need, Phase, Want
+from engines.memory_query import MemoryEstimate, MemoryQuery, Phase
 from engines.model_catalog import ModelEntry
 from engines.retrieval import Params, tasks
-from engines.retrieval.data.items import ArrayItems, Items, TokenItems
-from engines.retrieval.data.pairs import PairGatherer, Pool, Side
+from engines.retrieval.data.items import ArrayItems, ItemStore, TokenItems
+from engines.retrieval.data.pairs import ItemRows, PairCollator, TrainingPairs
 from engines.retrieval.index import exact
-from engines.retrieval.index.encoding import Encoder, Room
+from engines.retrieval.index.encoding import CorpusEncoder, VectorStorage
 from engines.retrieval.index.indexes import ExactIndex
-from engines.retrieval.index.joint_encoding import JointEncoder
+from engines.retrieval.index.joint_encoding import JointCorpusEncoder
 from engines.retrieval.loss import OBJECTIVES
 from engines.retrieval.memory import model_from_config
 from engines.retrieval.models import factory, master_weights, tokenizer
@@ -37,7 +37,7 @@ from engines.retrieval.models.max_sim import score
 from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.memory import known_configs
 from engines.torchkit.memory.fake_training_step import INPUTS
-from engines.torchkit.runtime.distributed import Team
+from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training.optimizers import adamw
 from engines.torchkit.training.weight_averaging import Ema
@@ -72,10 +72,10 @@ class Shape:
         plain = {"precision": "fp32", "batch": 16, "evaluate_batch": 24}
         return Params(**{**entry.settings, **plain, **self.settings})
 
-    def want(self, folder: Path) -> Want:
+    def want(self, folder: Path) -> MemoryQuery:
         """The question that the ledger is asked."""
         entry = self.entry(folder)
-        return Want(
+        return MemoryQuery(
             engine="retrieval", model=entry.name, params=self.params(entry).model_dump(mode="json"),
             trains=self.phase == "train", target=self.target, capability=(8, 6),
             subsets=(str(subset(folder)),),
@@ -86,7 +86,7 @@ def published(name: str, folder: Path) -> None:
     """The folder of a catalogued CLIP, with random weights."""
     from transformers import CLIPConfig, CLIPModel
 
-    found = known_configs.sizes(model_catalog.load(name), model_from_config.SHAPES)
+    found = known_configs.find_config(model_catalog.load(name), model_from_config.SHAPES)
     assert found is not None
     families.words_file(folder, pad="<pad>", clip=True)
     CLIPModel(CLIPConfig.from_dict(found[0])).save_pretrained(folder)
@@ -116,8 +116,8 @@ class Bench:
     model: DualEncoder
     params: Params
     precision: Precision
-    texts: Items
-    images: Items
+    texts: ItemStore
+    images: ItemStore
 
     @classmethod
     def of(cls, shape: Shape, folder: Path, device: torch.device) -> Bench:
@@ -127,14 +127,14 @@ class Bench:
         precision = Precision(params.precision, device)
         if entry.family == "frozen-towers":
             model: DualEncoder = HeadEncoder(entry.architecture, params.temperature)
-            factory.shape(model, entry, params, None)
+            factory.configure_model(model, entry, params, None)
             texts, images = (np.zeros((PASSAGES, w), np.float16) for w in (TEXT_WIDTH, IMAGE_WIDTH))
             return cls(
                 model.to(device), params, precision, ArrayItems([texts]), ArrayItems([images])
             )
-        words = tokenizer.of_model(folder / "model", entry.family)
+        words = tokenizer.load_model_tokenizer(folder / "model", entry.family)
         model = factory.from_folder(entry, folder / "model", words, params)
-        factory.shape(model, entry, params, words)
+        factory.configure_model(model, entry, params, words)
         length = words.length or params.max_tokens
         flat = np.full(PASSAGES * length, 3, np.int32)
         tokens = TokenItems(flat, np.arange(PASSAGES + 1) * length, words.pad, words.length)
@@ -144,7 +144,7 @@ class Bench:
         return cls(model.to(device), params, precision, tokens, ArrayItems([pixels], places))
 
 
-def said(need: Need, shape: Shape) -> int:
+def said(need: MemoryEstimate, shape: Shape) -> int:
     """What the forecast says of it, without inputs: on a CPU numpy makes those, and not torch."""
     parts = need.phases[shape.phase]
     inputs = 0 if shape.target == "cuda" else parts.get(INPUTS, 0)
@@ -172,18 +172,18 @@ def _training(bench: Bench) -> tuple[allocations.Step, Callable[[], int]]:
     optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
     ema = Ema(model, params.ema) if params.ema else None
     rows = np.arange(params.batch)
-    side = Side(rows, rows)
-    pool = Pool(side, side, rows, np.arange(params.batch + 1))
-    gather = PairGatherer(pool, bench.texts, bench.images, seed=0)
+    side = ItemRows(rows, rows)
+    pool = TrainingPairs(side, side, rows, np.arange(params.batch + 1))
+    gather = PairCollator(pool, bench.texts, bench.images, seed=0)
     model.one_pass = precision.device.type == "cuda"
-    replica = master_weights.replica_for(model, params, precision.name)
+    replica = master_weights.make_replica(model, params, precision.name)
     computing = model if replica is None else replica.model.train()
     encode = (
         computing
         if replica is None
         else master_weights.without_autocast(computing, precision.device.type)
     )
-    forward = tasks.forward_of(encode, OBJECTIVES[params.loss], Team())
+    forward = tasks.make_forward(encode, OBJECTIVES[params.loss], ProcessGroup())
     model.train()
 
     def step() -> None:
@@ -193,7 +193,7 @@ def _training(bench: Bench) -> tuple[allocations.Step, Callable[[], int]]:
                 outcome = forward(batch)
             outcome.loss.backward()
             if replica is not None:
-                replica.collect()
+                replica.collect_gradients()
         allocations.end_step(model, optimizer, ema)
         if replica is not None:
             replica.refresh()
@@ -213,19 +213,19 @@ def _weights(model: DualEncoder) -> int:
 def _predicting(bench: Bench, folder: Path) -> tuple[allocations.Step, Callable[[], int]]:
     """Encoding a corpus and queries, and searching, as `evaluate` does."""
     model, params = bench.model, bench.params
-    room = Room(bench.precision.device, params.corpus_memory_gib, folder)
-    kind = JointEncoder if model.joint else Encoder
+    room = VectorStorage(bench.precision.device, params.corpus_memory_gib, folder)
+    kind = JointCorpusEncoder if model.joint else CorpusEncoder
     encoder = kind(model, bench.precision, params.evaluate_batch, Emitter(), room)
     passages, queries = (np.arange(n) for n in (PASSAGES, QUERIES))
 
     def step() -> None:
-        encoded = encoder.encode(Side(passages, passages), "passage", bench.texts, bench.images)
-        vectors = encoded.fused()
+        encoded = encoder.encode(ItemRows(passages, passages), "passage", bench.texts, bench.images)
+        vectors = encoded.fuse()
         del encoded
         index = ExactIndex(vectors, params.search_precision, score if model.late else None)
-        asked = encoder.encode(Side(queries, queries), "query", bench.texts, bench.images)
+        asked = encoder.encode(ItemRows(queries, queries), "query", bench.texts, bench.images)
         # Sorted by torch, as on a GPU: what numpy takes is not in torch's count.
-        with mock.patch.object(exact, "_by_torch", return_value=True):
-            index.search(asked.fused(), params.search_depth)
+        with mock.patch.object(exact, "_uses_torch", return_value=True):
+            index.search(asked.fuse(), params.search_depth)
 
     return step, lambda: _weights(model)

@@ -19,7 +19,7 @@ def test_declaring_engines_and_models_loads_nothing_heavy():
         "import sys, json\n"
         "from engines import catalog, model_catalog as models\n"
         "for name in catalog.names(): catalog.load(name).Params.model_json_schema()\n"
-        "for name in models.names(): models.problem(models.load(name))\n"
+        "for name in models.names(): models.find_problem(models.load(name))\n"
         "print(json.dumps(sorted(m for m in sys.modules if '.' not in m)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
@@ -105,7 +105,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_weights_that_were_never_fetched_are_told_before_the_run(hub):
-    sentence = model_catalog.problem(model_catalog.load("tinyclip-61m"))
+    sentence = model_catalog.find_problem(model_catalog.load("tinyclip-61m"))
     assert "hf download wkcn/TinyCLIP" in sentence
     assert "path:" in sentence
 
@@ -113,22 +113,25 @@ def test_weights_that_were_never_fetched_are_told_before_the_run(hub):
 def test_cached_weights_are_found_with_their_commit(hub):
     hub("abc123", *model_catalog.NEEDED)
     entry = model_catalog.load("tinyclip-61m")
-    assert model_catalog.problem(entry) is None
-    assert model_catalog.revision(entry) == "abc123"
+    assert model_catalog.find_problem(entry) is None
+    assert model_catalog.cached_revision(entry) == "abc123"
     assert model_catalog.weights_folder(entry).name == "abc123"
 
 
 def test_an_incomplete_snapshot_names_what_is_missing(hub):
     hub("abc123", "config.json", "tokenizer.json")
-    assert "lacks model.safetensors" in model_catalog.problem(model_catalog.load("tinyclip-61m"))
+    assert "lacks model.safetensors" in model_catalog.find_problem(
+        model_catalog.load("tinyclip-61m")
+    )
 
 
 def test_a_missing_package_names_the_remedy():
     entry = model_catalog.load("effnet-minilm").model_copy(
         update={"packages": ("no_such_package_here",)}
     )
-    assert "`no_such_package_here` is missing; install the `demo` extra" in model_catalog.problem(
-        entry
+    assert (
+        "`no_such_package_here` is missing; install the `demo` extra"
+        in model_catalog.find_problem(entry)
     )
 
 
@@ -147,4 +150,4 @@ def test_folders_by_path(tmp_path):
     assert entry.settings["image_size"] == 96
     (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_text("")
-    assert "only pickled weights, which are never loaded" in model_catalog.problem(entry)
+    assert "only pickled weights, which are never loaded" in model_catalog.find_problem(entry)

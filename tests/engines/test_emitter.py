@@ -62,7 +62,7 @@ def test_merge_weighs_means_by_samples_and_keeps_unknown_unknown():
     second = step(
         5, count=3, samples=5, loss=2.0, data_wait=None, grad_norm=None, metrics={"a": 3.0}
     )
-    both = emitter.merge(first, second)
+    both = emitter.merge_steps(first, second)
     assert (both.step, both.count, both.samples) == (5, 5, 25)
     assert both.loss == pytest.approx((20 * 1 + 5 * 2) / 25)
     assert both.metrics["a"] == pytest.approx((20 * 1 + 5 * 3) / 25)
@@ -137,11 +137,11 @@ def test_a_warden_that_is_gone_asks_the_engine_to_stop(pipe):
 
 def test_long_messages_are_cut_to_the_protocol():
     failed = protocol.Failed(error="e" * 100_000, traceback="t" * 1_000_000 + "the end")
-    line = emitter.fit(failed)
+    line = emitter.encode_within_limit(failed)
     assert len(line) <= protocol.MAX_LINE
     assert protocol.decode(line).traceback.endswith("the end")
     many = tuple(1 / 3 for _ in range(emitter.MAX_STEPS_PER_WINDOW))
-    assert len(emitter.fit(step(1, step_seconds=many))) <= protocol.MAX_LINE
+    assert len(emitter.encode_within_limit(step(1, step_seconds=many))) <= protocol.MAX_LINE
 
 
 def test_a_loss_that_is_no_number_arrives_as_such(pipe):

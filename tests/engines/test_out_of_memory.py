@@ -64,7 +64,9 @@ REPORTS = [
 @pytest.mark.parametrize(("error", "hint"), REPORTS, ids=lambda value: str(value)[-40:])
 def test_every_wording_is_recognised(error, hint):
     assert child.classify(error) == hint
-    assert out_of_memory.of_device(error) is (hint != "failed" or "CUDA error" in str(error))
+    assert out_of_memory.is_device_failure(error) is (
+        hint != "failed" or "CUDA error" in str(error)
+    )
 
 
 @pytest.mark.parametrize("free", [100 * 2**20, 4 * 2**30, None])
@@ -134,7 +136,9 @@ HARMLESS = {
 """Files of the engines whose broad handlers surround no work of a device."""
 
 
-PASSED_ON = re.compile(r"if out_of_memory\.(?:of_device|kind)\(error\).*:\n    raise")
+PASSED_ON = re.compile(
+    r"if out_of_memory\.(?:is_device_failure|classify_error)\(error\).*:\n    raise"
+)
 
 
 def broad(handler: ast.ExceptHandler) -> bool:

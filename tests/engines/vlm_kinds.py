@@ -37,7 +37,7 @@ def tokenizer_of(*special: str, **named: str) -> Any:
     said = [" ".join(row.values()) for row in vqa_toy.rows()]
     everything = ("<s>", PAD, TURN, END, *special, *named.values())
     return library.PreTrainedTokenizerFast(
-        tokenizer_object=nano_models.byte_tokenizer(
+        tokenizer_object=nano_models.train_byte_tokenizer(
             [*said, *("user\nassistant\na\nb\nc\nd" for _ in range(8))], VOCABULARY, everything
         ),
         bos_token="<s>", pad_token=PAD, eos_token=END,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from engines.memory_query import Want
+from engines.memory_query import MemoryQuery
 from engines.torchkit.data.prefetch import map_tensors
 from engines.torchkit.modeling import attention, lora, pretrained, quantize
 from engines.torchkit.runtime.precision import DTYPES, Precision
@@ -85,10 +85,10 @@ class Shape:
             "vision_start_token_id": LOOK, "vision_end_token_id": 5,
         }  # fmt: skip
 
-    def want(self) -> Want:
+    def want(self) -> MemoryQuery:
         """The question that the ledger is asked."""
         params = self.params.model_dump(mode="json")
-        return Want(
+        return MemoryQuery(
             engine="vqa", model="", params=params, trains=self.trains, target=self.target,
             capability=(8, 6), text_tokens=self.text,
         )  # fmt: skip
@@ -158,16 +158,16 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
     """
     params, precision = shape.params, Precision(shape.params.precision, device)
     found = pretrained.load(
-        folder, pretrained.SEEING, precision, four_bit=params.quantize == "nf4",
+        folder, pretrained.VISION_LANGUAGE, precision, four_bit=params.quantize == "nf4",
         double=params.double_quant,
     )  # fmt: skip
     if params.checkpointing:
-        pretrained.recompute(found)
+        pretrained.enable_gradient_checkpointing(found)
     if shape.kept:
         found.model.visual = Gone()
     else:
-        attention.pack(found.model.visual)
-    adapted = lora.attach(
+        attention.use_packed_attention(found.model.visual)
+    adapted = lora.add_lora(
         found, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets,
         "language_model",
     )  # fmt: skip

@@ -21,7 +21,7 @@ from tests.hardware.machines import MIB, Machine
 from workbench.doctor import gpus as doctor
 from workbench.doctor import machine as doctor_machine
 from workbench.memory_estimate import estimate, gpu_support, gpus, policy, torch_build
-from workbench.memory_estimate.gpus import GIB, Gpu
+from workbench.memory_estimate.gpus import GIB, GpuModel
 from workbench.processes import device_locks, engine_process, gpu_selection
 from workbench.telemetry import gpus as telemetry
 from workbench.telemetry import nvml, sampler
@@ -60,22 +60,22 @@ def decide(patch: pytest.MonkeyPatch, machine: Machine) -> Decisions:
     """All decisions on the machine; `patch` is to be undone afterwards."""
     see(patch, machine)
     spec = _spec()
-    where = estimate.locate("", (), cpu=False)
-    answer = gpus.facts()
-    listed = tuple(gpus.listed(answer))
+    where = estimate.locate_device("", (), cpu=False)
+    answer = gpus.query_nvml()
+    listed = tuple(gpus.list_gpus(answer))
     before = tuple(gpu_support.problems([spec], where))
     figures, process_memory = _telemetry(machine, listed)
     lock = _lock(spec, machine, listed)
     findings = _doctor(patch, machine)
     batches = _batches(where)
-    for name, value in engine_process.environment(machine.environment, spec, "t", 1).items():
+    for name, value in engine_process.engine_environment(machine.environment, spec, "t", 1).items():
         if name.startswith("CUDA_"):
             patch.setenv(name, value)
     target, refusal = _engine()
     found = Precision("auto", target)
     made = Decisions(
         before=before, refusal=refusal, device=_name(target), precision=found.name,
-        products=_short(found.products), explicit_bf16=_explicit_bf16(target),
+        products=_short(found.product_dtype), explicit_bf16=_explicit_bf16(target),
         forecast=_place(where), lock=lock, figures=figures, process_memory=process_memory,
         batches=batches, loading=_loading(patch, machine, target), doctor=findings,
     )  # fmt: skip
@@ -88,10 +88,10 @@ def decide(patch: pytest.MonkeyPatch, machine: Machine) -> Decisions:
 def see(patch: pytest.MonkeyPatch, machine: Machine) -> None:
     """The machine as workbench and engine see it; the sampler answers from this process."""
     fakes.see(patch, machine)
-    patch.setattr(gpus, "facts", lambda: nvml.Nvml.open().facts() if machine.gpus else {})
-    patch.setattr(estimate, "library_present", lambda: bool(machine.gpus))
-    patch.setattr(torch_build, "cuda", lambda _: machine.torch.cuda)
-    patch.setattr(gpu_selection, "may_be_here", lambda *_: bool(machine.gpus))
+    patch.setattr(gpus, "query_nvml", lambda: nvml.Nvml.open().facts() if machine.gpus else {})
+    patch.setattr(estimate, "is_library_present", lambda: bool(machine.gpus))
+    patch.setattr(torch_build, "cuda_version", lambda _: machine.torch.cuda)
+    patch.setattr(gpu_selection, "gpu_may_exist", lambda *_: bool(machine.gpus))
 
 
 def _spec() -> RunSpec:
@@ -103,7 +103,7 @@ def _spec() -> RunSpec:
 
 def _engine() -> tuple[torch.device, str]:
     try:
-        target = device.choose(())
+        target = device.choose_device(())
         device.refuse_unsupported(target)
     except EngineError as error:
         return torch.device("cpu"), str(error)
@@ -120,20 +120,20 @@ def _short(dtype: torch.dtype) -> str:
 
 def _explicit_bf16(target: torch.device) -> str:
     try:
-        lacks = Precision("bf16", target).notice()
+        lacks = Precision("bf16", target).emulation_notice()
     except EngineError:
         return REFUSED
     return "slow, with a notice" if lacks else "runs"
 
 
-def _place(where: estimate.Place) -> str:
-    if isinstance(where, Gpu):
+def _place(where: estimate.TargetDevice) -> str:
+    if isinstance(where, GpuModel):
         return f"{where.memory_bytes / GIB:.1f} GiB of {where.name}"
-    return f"n/a ({where.reason})" if isinstance(where, estimate.Unknown) else "host memory"
+    return f"n/a ({where.reason})" if isinstance(where, estimate.UnknownDevice) else "host memory"
 
 
 def _lock(spec: RunSpec, machine: Machine, listed: tuple[GpuInfo, ...]) -> str:
-    names = device_locks.devices_of(spec, machine.environment, listed)
+    names = device_locks.device_names(spec, machine.environment, listed)
     if names == {device_locks.CPU}:
         return "the CPU"
     count = len(names)
@@ -147,27 +147,27 @@ def _telemetry(machine: Machine, listed: tuple[GpuInfo, ...]) -> tuple[str, str]
     """Whether NVML gives figures of the GPU that the engine names, and of the run's processes."""
     if not machine.gpus:
         return "no GPU", "no GPU"
-    variables = engine_process.environment(machine.environment, _spec(), "t", 1)
+    variables = engine_process.engine_environment(machine.environment, _spec(), "t", 1)
     shown = fakes.visible(machine, variables)[0]
     named = EngineGpu(uuid=shown.uuid.partition("-")[2])
-    visible = gpu_selection.resolve((), machine.environment, listed)
-    rows = gpu_selection.match_engine([named], visible, listed)
+    visible = gpu_selection.resolve_visible((), machine.environment, listed)
+    rows = gpu_selection.match_engine_gpus([named], visible, listed)
     if not rows.indexes:
         return f"n/a ({rows.reason})", f"n/a ({rows.reason})"
     raw = sampler.Tiers(nvml.Nvml.open(), 1.0, 1.0).read(0.0)["gpus"][min(rows.indexes)]
     sizes = {"named": GIB, "unsized": None}
     own = [(OWN_PID, sizes[machine.processes])] if machine.processes in sizes else []
-    gpu = telemetry.gpu_of({**raw, "processes": own}, {OWN_PID}, reserved=True)
+    gpu = telemetry.build_gpu({**raw, "processes": own}, {OWN_PID}, reserved=True)
     lacking = [name for name in ("used", "utilisation", "power", "clock") if name in gpu.reasons]
     figures = f"without {', '.join(lacking)}" if lacking else "all"
     held = "yes" if gpu.process is not None else f"n/a ({gpu.reasons['process']})"
     return figures, held
 
 
-def _batches(where: estimate.Place) -> str:
-    if not isinstance(where, Gpu):
+def _batches(where: estimate.TargetDevice) -> str:
+    if not isinstance(where, GpuModel):
         return "as the model's entry says"
-    row = policy.rule(where.memory_bytes)
+    row = policy.select_preset(where.memory_bytes)
     return f"{row.batch} and {row.predict_batch}"
 
 
@@ -183,10 +183,10 @@ def _doctor(patch: pytest.MonkeyPatch, machine: Machine) -> tuple[str, ...]:
     free = machine.shm_mib * MIB
     patch.setattr(fakes, "_processes", lambda _: [])  # nobody else computes there
     patch.setattr(doctor_machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    findings = [doctor_machine.shared_memory(Path("/dev/shm"), len(machine.gpus))]
+    findings = [doctor_machine.shared_memory_finding(Path("/dev/shm"), len(machine.gpus))]
     if machine.gpus:
         opened = nvml.Nvml.open()
         tiers = sampler.Tiers(opened, 1.0, 1.0)
-        findings += doctor.present(opened.facts(), [json.loads(json.dumps(tiers.read(0.0)))])
+        findings += doctor.gpu_findings(opened.facts(), [json.loads(json.dumps(tiers.read(0.0)))])
     rows = [f"{one.name}: {one.text}" for one in findings if one.standing != "ok"]
     return tuple(rows)

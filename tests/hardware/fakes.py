@@ -292,13 +292,13 @@ def see_driver(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> FakeNvml:
     fake = FakeNvml(machine)
     see_environment(monkeypatch, machine)
     monkeypatch.setitem(sys.modules, "pynvml", fake)
-    monkeypatch.setattr(nvml, "impostor", lambda _file: "")
+    monkeypatch.setattr(nvml, "find_impostor", lambda _file: "")
     monkeypatch.setattr(nvml, "library_path", lambda: machine.library)
-    monkeypatch.setattr(gpus, "library_present", lambda: bool(machine.gpus))
-    monkeypatch.setattr(gpu_selection, "node_count", lambda *_: len(machine.gpus))
+    monkeypatch.setattr(gpus, "is_library_present", lambda: bool(machine.gpus))
+    monkeypatch.setattr(gpu_selection, "count_device_nodes", lambda *_: len(machine.gpus))
     monkeypatch.setattr(nvml_library, "has_kernel_node", lambda *_: bool(machine.gpus))
     initial = machine.initial_pid_namespace
-    monkeypatch.setattr(gpus, "in_initial_namespace", lambda *_: initial)
+    monkeypatch.setattr(gpus, "is_initial_pid_namespace", lambda *_: initial)
     return fake
 
 

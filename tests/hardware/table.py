@@ -80,9 +80,9 @@ def document() -> str:
             made.append((machine, decide(patch, machine)))
     newest = cuda_support.BUILDS[0]
     head = HEAD.format(
-        command=COMMAND, oldest=cuda_support.shown(newest.oldest),
+        command=COMMAND, oldest=cuda_support.format_capability(newest.oldest),
         branch=cuda_support.DRIVERS[newest.cuda[0]],
-        bf16=cuda_support.shown(cuda_support.BF16),
+        bf16=cuda_support.format_capability(cuda_support.BF16),
     )  # fmt: skip
     titles = ("machine", "driver", "torch for CUDA", "computes on", "auto", "4-bit products",
               "bf16", "loader", "VQA batch")  # fmt: skip
@@ -126,10 +126,11 @@ def _findings(made: Iterable[tuple[Machine, Decisions]]) -> list[str]:
     ]
 
 
-def _build_row(build: cuda_support.Build) -> str:
+def _build_row(build: cuda_support.TorchBuild) -> str:
     version, branch = ".".join(map(str, build.cuda)), cuda_support.DRIVERS[build.cuda[0]]
     later = " and later" if build is cuda_support.BUILDS[0] else ""
-    span = f"{cuda_support.shown(build.oldest)} to {cuda_support.shown(build.newest)}"
+    oldest, newest = map(cuda_support.format_capability, (build.oldest, build.newest))
+    span = f"{oldest} to {newest}"
     return f"| {version}{later} | {span} | {branch} | `{build.install}` |"
 
 

@@ -40,13 +40,13 @@ def test_a_gpu_is_used_or_refused_but_never_passed_over(monkeypatch, machine: Ma
     fakes.see(monkeypatch, machine)
     if words := REFUSED.get(machine.key):
         with pytest.raises(EngineError) as error:
-            device.refuse_unsupported(device.choose(()))
+            device.refuse_unsupported(device.choose_device(()))
         sentence = str(error.value)
         assert words in sentence
         assert "whl/cu126" in sentence
         assert sentence.endswith(("--cpu", "--cpu for the CPU"))
         return
-    chosen = device.choose(())
+    chosen = device.choose_device(())
     device.refuse_unsupported(chosen)
     assert chosen.type == ("cuda" if machine.gpus else "cpu")
     assert Precision("auto", chosen).name == AUTO.get(machine.key, "bf16")
@@ -56,7 +56,7 @@ def test_a_refused_gpu_is_refused_before_the_run_introduces_itself(monkeypatch, 
     fakes.see(monkeypatch, MACHINES["p100"])
     emit = Emitter()
     with pytest.raises(EngineError, match="no kernels"):
-        device.introduce(emit, spec, GPU)
+        device.send_hello(emit, spec, GPU)
     assert emit.sent == []
 
 
@@ -71,16 +71,16 @@ def spec():
 def test_who_hides_the_gpu_gets_the_cpu(monkeypatch, hidden: str) -> None:
     fakes.see(monkeypatch, MACHINES["h200"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    assert device.choose(()) == CPU
+    assert device.choose_device(()) == CPU
 
 
 def test_a_mistyped_index_is_refused(monkeypatch) -> None:
     fakes.see(monkeypatch, MACHINES["h200"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(EngineError, match=r"a GPU is here, but .*\(No CUDA GPUs are available\)"):
-        device.choose(())
+        device.choose_device(())
     with pytest.raises(EngineError, match=r"devices = \[3\], but .*--cpu"):
-        device.choose((3,))
+        device.choose_device((3,))
 
 
 def test_gpus_are_looked_for_in_dev(tmp_path, monkeypatch) -> None:
@@ -145,29 +145,29 @@ def test_ranks_on_mixed_cards_agree(monkeypatch) -> None:
 @pytest.mark.parametrize("name", ["bf16", "fp16", "fp32"])
 def test_a_cpu_that_lacks_a_precision_says_so_with_the_ratio(monkeypatch, machine, name) -> None:
     fakes.see(monkeypatch, machine)
-    monkeypatch.setattr(precision, "slowness", lambda _: 5.96)
+    monkeypatch.setattr(precision, "measured_slowdown", lambda _: 5.96)
     found = Precision(name, CPU)
     lacks = name == "fp16" or (name == "bf16" and AUTO[machine.key] == "fp32")
     assert found.name == name, "what was asked for is what is computed"
     expected = f"precision = {name}: this CPU does not compute it in hardware; a matrix product "
     expected += "took 6.0 times as long as in fp32; precision = auto takes fp32"
-    assert found.notice() == (expected if lacks else "")
+    assert found.emulation_notice() == (expected if lacks else "")
     half = name == "bf16" and not lacks
-    assert found.products == (torch.bfloat16 if half else torch.float32)
-    assert found.weights == torch.float32
+    assert found.product_dtype == (torch.bfloat16 if half else torch.float32)
+    assert found.weight_dtype == torch.float32
 
 
 def test_4_bit_products_have_the_precision_of_the_gpu(monkeypatch) -> None:
     for key, dtype in (("t4", torch.float16), ("a10g", torch.bfloat16)):
         fakes.see(monkeypatch, MACHINES[key])
         found = Precision("auto", GPU)
-        assert (found.products, found.weights) == (dtype, dtype)
+        assert (found.product_dtype, found.weight_dtype) == (dtype, dtype)
 
 
 def test_the_ratio_is_measured_here() -> None:
     threads = torch.get_num_threads()
-    assert 0.2 < precision.slowness("fp32") < 5, "of one and the same product"
-    assert precision.slowness("bf16") > (0 if precision.cpu_has("bf16") else 1)
+    assert 0.2 < precision.measured_slowdown("fp32") < 5, "of one and the same product"
+    assert precision.measured_slowdown("bf16") > (0 if precision.cpu_supports("bf16") else 1)
     assert torch.get_num_threads() == threads
 
 
@@ -176,7 +176,8 @@ def test_what_torch_really_reports_is_what_is_asked() -> None:
     script = (
         "import torch; from engines.torchkit.runtime import precision as p;"
         "report = torch.ops.mkldnn._is_mkldnn_bf16_supported();"
-        "print(p.cpu_has('bf16') <= report, p.cpu_has('fp16') in (True, False), p.cpu_has('fp32'))"
+        "has = p.cpu_supports;"
+        "print(has('bf16') <= report, has('fp16') in (True, False), has('fp32'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -187,7 +188,7 @@ def test_what_torch_really_reports_is_what_is_asked() -> None:
 @every
 def test_a_search_in_bf16_is_refused_where_the_gpu_lacks_it(monkeypatch, machine: Machine) -> None:
     fakes.see(monkeypatch, machine)
-    target = device.choose(()) if machine.key not in REFUSED else CPU
+    target = device.choose_device(()) if machine.key not in REFUSED else CPU
     bf16, faiss = Params(search_precision="bf16"), Params(search="faiss-flat")
     tasks.refuse_unsupported(faiss.model_copy(update={"search_precision": "bf16"}), target)
     tasks.refuse_unsupported(Params(search_precision="fp16"), target)
@@ -219,7 +220,7 @@ def test_a_search_in_bf16_is_refused_where_the_gpu_lacks_it(monkeypatch, machine
     ],
 )
 def test_kernels_run_by_nvidias_rules(capability, architectures, runs: bool) -> None:
-    assert cuda_support.runs(capability, architectures) is runs
+    assert cuda_support.has_kernels(capability, architectures) is runs
 
 
 def test_an_old_driver_gets_the_driver_and_the_wheel_that_would_do() -> None:
@@ -252,5 +253,5 @@ def test_a_card_gets_the_wheel_that_has_kernels_for_it() -> None:
 def test_the_tables_agree_with_the_kernels_of_the_builds(machine: Machine) -> None:
     for gpu in machine.gpus:
         build = machine.torch
-        runs = cuda_support.runs(gpu.capability, build.architectures)
+        runs = cuda_support.has_kernels(gpu.capability, build.architectures)
         assert (cuda_support.card_problem(build.cuda, gpu.name, gpu.capability) == "") is runs

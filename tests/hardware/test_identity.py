@@ -37,7 +37,9 @@ def listed(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> tuple[GpuInfo, 
 
 def shown(machine: Machine, run: p.RunSpec) -> list[fakes.Visible]:
     """What CUDA shows the engine of a run that the warden starts there."""
-    return fakes.visible(machine, engine_process.environment(machine.environment, run, "t", 1))
+    return fakes.visible(
+        machine, engine_process.engine_environment(machine.environment, run, "t", 1)
+    )
 
 
 RUNS = [{}, {"devices": (0,)}, {"devices": (1, 0)}, {"cpu": True}]
@@ -50,13 +52,13 @@ def test_locks_and_list_hold_every_gpu_that_the_engine_can_take(
 ) -> None:
     gpus, run = listed(monkeypatch, machine), spec(**fields)
     uuids = [one.uuid for one in shown(machine, run)]
-    visible = gpu_selection.resolve(run.devices, machine.environment, gpus, cpu=run.cpu)
+    visible = gpu_selection.resolve_visible(run.devices, machine.environment, gpus, cpu=run.cpu)
     assert set(uuids) <= {gpu.uuid for gpu in visible.gpus}
     if visible.certain:
         assert [gpu.uuid for gpu in visible.gpus] == uuids
     else:
         assert visible.reason
-    names = device_locks.devices_of(run, machine.environment, gpus)
+    names = device_locks.device_names(run, machine.environment, gpus)
     assert set(uuids) <= names or device_locks.EVERY_GPU in names
     if not uuids and not run.devices:
         assert names == {"cpu"}
@@ -67,32 +69,32 @@ def test_locks_and_list_hold_every_gpu_that_the_engine_can_take(
 def test_figures_are_of_the_gpu_that_torch_names(monkeypatch, machine: Machine, fields) -> None:
     gpus, run = listed(monkeypatch, machine), spec(**fields)
     fakes.see(monkeypatch, machine)
-    for name, value in engine_process.environment(machine.environment, run, "t", 1).items():
+    for name, value in engine_process.engine_environment(machine.environment, run, "t", 1).items():
         monkeypatch.setenv(name, value)
     if not torch.cuda.is_available():
         assert machine.key == "old-driver"
         return
-    (named,) = device.identify(torch.device("cuda", 0))
+    (named,) = device.identify_gpus(torch.device("cuda", 0))
     (truth, *_) = shown(machine, run)
     assert (named.name, named.memory_bytes) == (truth.name, truth.memory_bytes)
-    visible = gpu_selection.resolve(run.devices, machine.environment, gpus)
-    rows = gpu_selection.match_engine([named], visible, gpus).indexes
+    visible = gpu_selection.resolve_visible(run.devices, machine.environment, gpus)
+    rows = gpu_selection.match_engine_gpus([named], visible, gpus).indexes
     assert [gpus[row].uuid for row in rows] == [truth.uuid]
     by_bus = named.model_copy(update={"uuid": ""})
-    rows = gpu_selection.match_engine([by_bus], visible, gpus).indexes
+    rows = gpu_selection.match_engine_gpus([by_bus], visible, gpus).indexes
     assert [gpus[row].uuid for row in rows] in ([truth.uuid], []), "a slice's card has several"
 
 
 @with_gpu
 def test_doctor_names_the_gpus_of_a_run_or_says_why_not(monkeypatch, machine: Machine) -> None:
     facts = fakes.facts_of(monkeypatch, machine)
-    finding = doctor.visible(facts, machine.environment)
+    finding = doctor.visibility_finding(facts, machine.environment)
     first = shown(machine, spec())[0].uuid
     assert first in finding.text
     sure = machine.key not in ("h100-mig", "mixed-chosen")
     assert (finding.standing == "ok") is sure
     assert bool(finding.remedy) is not sure
-    hidden = doctor.visible(facts, {"CUDA_VISIBLE_DEVICES": "-1"})
+    hidden = doctor.visibility_finding(facts, {"CUDA_VISIBLE_DEVICES": "-1"})
     assert (hidden.standing, hidden.text) == ("note", "CUDA_VISIBLE_DEVICES hides every GPU")
 
 
@@ -101,9 +103,9 @@ def test_cpu_hides_every_gpu(monkeypatch, machine: Machine) -> None:
     assert shown(machine, spec(cpu=True)) == []
     gpus = listed(monkeypatch, machine)
     fakes.see(monkeypatch, machine)
-    assert device.choose((), cpu=True).type == "cpu", "also without the warden"
+    assert device.choose_device((), cpu=True).type == "cpu", "also without the warden"
     assert not gpu_selection.sees_gpu((), os.environ, cpu=True)
-    assert device_locks.devices_of(spec(cpu=True), machine.environment, gpus) == {"cpu"}
+    assert device_locks.device_names(spec(cpu=True), machine.environment, gpus) == {"cpu"}
 
 
 @every
@@ -115,21 +117,21 @@ def test_no_drivers_library_is_called_a_stand_in(monkeypatch, machine: Machine) 
 @with_gpu
 def test_a_driver_that_does_not_answer_locks_everything(monkeypatch, machine: Machine) -> None:
     fakes.see_driver(monkeypatch, machine)
-    assert gpu_selection.answer_seconds() >= machine.driver_seconds + 2, (
+    assert gpu_selection.driver_timeout() >= machine.driver_seconds + 2, (
         "8 cards without persistence"
     )
-    assert device_locks.devices_of(spec(), {}, ()) == {"cpu", device_locks.EVERY_GPU}
-    assert device_locks.devices_of(spec(cpu=True), {}, ()) == {"cpu"}
-    assert device_locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": ""}, ()) == {"cpu"}
+    assert device_locks.device_names(spec(), {}, ()) == {"cpu", device_locks.EVERY_GPU}
+    assert device_locks.device_names(spec(cpu=True), {}, ()) == {"cpu"}
+    assert device_locks.device_names(spec(), {"CUDA_VISIBLE_DEVICES": ""}, ()) == {"cpu"}
 
 
 def test_different_cards_are_counted_as_nvml_does_unless_the_shell_chose() -> None:
     mixed = MACHINES["mixed"]
-    plain = engine_process.environment({}, spec(), "t", 1)
+    plain = engine_process.engine_environment({}, spec(), "t", 1)
     assert plain["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert shown(mixed, spec())[0].uuid == mixed.gpus[0].uuid
     for chosen in ({"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}):
-        made = engine_process.environment(chosen, spec(), "t", 1)
+        made = engine_process.engine_environment(chosen, spec(), "t", 1)
         assert {name: made[name] for name in chosen} == chosen
         assert ("CUDA_DEVICE_ORDER" in made) == ("CUDA_DEVICE_ORDER" in chosen)
 
@@ -148,11 +150,11 @@ MIXED_UUIDS = [gpu.uuid for gpu in MACHINES["mixed"].gpus]
 def test_the_environments_list_is_read_as_cuda_does(monkeypatch, variable: str, rows) -> None:
     gpus = listed(monkeypatch, MACHINES["mixed"])
     variables = {"CUDA_VISIBLE_DEVICES": variable, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    visible = gpu_selection.resolve((), variables, gpus)
+    visible = gpu_selection.resolve_visible((), variables, gpus)
     assert [gpu.index for gpu in visible.gpus] == rows
     assert visible.certain
     assert bool(visible.reason) == (not rows)
-    by_lock = device_locks.devices_of(spec(), variables, gpus)
+    by_lock = device_locks.device_names(spec(), variables, gpus)
     if rows:
         assert by_lock == {gpus[row].uuid for row in rows}
 
@@ -161,11 +163,11 @@ def test_one_card_has_one_lock_under_all_its_names(monkeypatch) -> None:
     machine = MACHINES["mixed"]
     gpus = listed(monkeypatch, machine)
     uuid = machine.gpus[1].uuid
-    by_plan = device_locks.devices_of(spec(devices=(1,)), {}, gpus)
-    by_uuid = device_locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": uuid}, gpus)
-    by_prefix = device_locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": uuid[:13]}, gpus)
+    by_plan = device_locks.device_names(spec(devices=(1,)), {}, gpus)
+    by_uuid = device_locks.device_names(spec(), {"CUDA_VISIBLE_DEVICES": uuid}, gpus)
+    by_prefix = device_locks.device_names(spec(), {"CUDA_VISIBLE_DEVICES": uuid[:13]}, gpus)
     assert by_plan == by_uuid == by_prefix == {uuid}
-    unsure = device_locks.devices_of(spec(), {"CUDA_VISIBLE_DEVICES": "1"}, gpus)
+    unsure = device_locks.device_names(spec(), {"CUDA_VISIBLE_DEVICES": "1"}, gpus)
     assert unsure == {gpu.uuid for gpu in machine.gpus}, "CUDA counts different cards by speed"
 
 
@@ -174,18 +176,22 @@ def test_a_slice_is_one_device_and_its_card_is_none(monkeypatch) -> None:
     gpus = listed(monkeypatch, machine)
     card, slices = machine.gpus[0], machine.gpus[0].slices
     chosen = {"CUDA_VISIBLE_DEVICES": slices[1].uuid}
-    assert device_locks.devices_of(spec(), chosen, gpus) == {slices[1].uuid}
-    assert gpu_selection.resolve((), chosen, gpus).gpus[0].memory_bytes == slices[1].mib << 20
-    everything = gpu_selection.resolve((), {"CUDA_VISIBLE_DEVICES": card.uuid}, gpus)
+    assert device_locks.device_names(spec(), chosen, gpus) == {slices[1].uuid}
+    assert (
+        gpu_selection.resolve_visible((), chosen, gpus).gpus[0].memory_bytes == slices[1].mib << 20
+    )
+    everything = gpu_selection.resolve_visible((), {"CUDA_VISIBLE_DEVICES": card.uuid}, gpus)
     assert [gpu.uuid for gpu in everything.gpus] == [part.uuid for part in slices]
     assert not everything.certain
     named = [p.EngineGpu(uuid=card.uuid.removeprefix("GPU-"))]  # a CUDA that names the card
-    alone = gpu_selection.match_engine(named, gpu_selection.resolve((), chosen, gpus), gpus)
+    alone = gpu_selection.match_engine_gpus(
+        named, gpu_selection.resolve_visible((), chosen, gpus), gpus
+    )
     assert alone.indexes == {1}
-    several = gpu_selection.match_engine(named, everything, gpus)
+    several = gpu_selection.match_engine_gpus(named, everything, gpus)
     assert (several.indexes, "3 MIG slices" in several.reason) == (frozenset(), True)
     empty = [row.model_copy(update={"usable": False, "parent_uuid": ""}) for row in gpus[:1]]
-    assert gpu_selection.resolve((), {}, empty).gpus == ()
+    assert gpu_selection.resolve_visible((), {}, empty).gpus == ()
 
 
 def test_all_ranks_gpus_are_named(monkeypatch) -> None:
@@ -193,13 +199,15 @@ def test_all_ranks_gpus_are_named(monkeypatch) -> None:
     gpus = listed(monkeypatch, machine)
     fakes.see(monkeypatch, machine)
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    named = device.identify(torch.device("cuda", 0), ranks=2)
+    named = device.identify_gpus(torch.device("cuda", 0), ranks=2)
     assert [one.name for one in named] == ["Tesla T4"] * 2
-    assert gpu_selection.match_engine(named, gpu_selection.resolve((), {}, gpus), gpus).indexes == {
+    assert gpu_selection.match_engine_gpus(
+        named, gpu_selection.resolve_visible((), {}, gpus), gpus
+    ).indexes == {
         0,
         1,
     }
-    assert device.identify(torch.device("cpu")) == ()
+    assert device.identify_gpus(torch.device("cpu")) == ()
 
 
 def watch_of(gpus: tuple[GpuInfo, ...], *used: int) -> telemetry.GpuWatch:
@@ -220,18 +228,18 @@ def test_a_run_has_figures_and_neighbours_of_its_own_gpu_alone(monkeypatch) -> N
     """70 GiB and a neighbour on another card are not this run's."""
     machine = MACHINES["mixed"]
     gpus = listed(monkeypatch, machine)
-    monkeypatch.setattr(telemetry, "in_initial_namespace", lambda *_: True)
+    monkeypatch.setattr(telemetry, "is_initial_pid_namespace", lambda *_: True)
     attempt = AttemptGpus(spec(), watch := watch_of(gpus, 4, 70, 70, 70, 70, 70, 70, 70), {})
     unnamed, reason = attempt.read([1])
-    assert (unnamed, attempt.strangers([1])) == ((), 0)
+    assert (unnamed, attempt.count_foreign_processes([1])) == ((), 0)
     assert "not said yet" in reason
     uuid = machine.gpus[0].uuid.removeprefix("GPU-")
     attempt.receive(p.Hello(engine="e", pid=1, device="Tesla T4", gpus=[{"uuid": uuid}]))
     read, _ = attempt.read([1])
     assert [(gpu.index, gpu.used) for gpu in read] == [(0, 4)]
-    assert attempt.strangers([1]) == 1
+    assert attempt.count_foreign_processes([1]) == 1
     watch._last["gpus"][0]["processes"] = []
-    assert attempt.strangers([1]) == 0, "those on other cards do not slow this one"
+    assert attempt.count_foreign_processes([1]) == 0, "those on other cards do not slow this one"
     attempt.receive(p.Hello(engine="e", pid=1, device="X", gpus=[{"uuid": "77"}]))
     assert attempt.read([1]) == ((), "NVML lists no GPU 77, which the engine uses")
 
@@ -298,6 +306,6 @@ def test_a_torch_without_a_property_leaves_it_empty(monkeypatch) -> None:
     bare = SimpleNamespace(name="X", major=8, minor=0, total_memory=5)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: bare)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1, 4))
-    (named,) = device.identify(torch.device("cuda"))
+    (named,) = device.identify_gpus(torch.device("cuda"))
     assert (named.uuid, named.pci_bus_id, named.memory_bytes) == ("", "", 4)
-    assert gpu_selection.match_engine([named], gpu_selection.VisibleGpus(), ()).reason
+    assert gpu_selection.match_engine_gpus([named], gpu_selection.VisibleGpus(), ()).reason

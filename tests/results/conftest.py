@@ -10,10 +10,10 @@ from results.records.schema import (
     GpuInfo,
     Identity,
     MemoryUse,
-    Metric,
+    MetricRecord,
     Reading,
     RunRecord,
-    Timing,
+    TimingRecord,
 )
 from results.records.suite_view import RunCurves, SuiteView, SuiteWords
 
@@ -55,7 +55,7 @@ def untimed(**known):
         "end_to_end_seconds", "time_to_first_step", "epoch_wall_seconds", "step_median", "step_p95",
         "data_wait_share", "samples_per_second", "samples_per_second_median",
     )  # fmt: skip
-    return Timing(**(dict.fromkeys(names, UNTIMED) | known))
+    return TimingRecord(**(dict.fromkeys(names, UNTIMED) | known))
 
 
 def unknown_memory(**known):
@@ -133,7 +133,7 @@ def weekly():
 
 
 def scores(name, value, n=350, half=0.024, **more):
-    return Metric(
+    return MetricRecord(
         name=name,
         value=value,
         split="emoji_val",
@@ -170,7 +170,7 @@ def _measured(nn, model, label):
             git_dirty=True,
             hostname="bench",
         ),
-        timing=Timing(
+        timing=TimingRecord(
             end_to_end_seconds=Reading(value=81.254),
             time_to_first_step=Reading(value=9.87),
             epoch_wall_seconds=Reading(value=14.4),
@@ -290,7 +290,7 @@ def _study_run(nn, label, settings, diversity, siglip, meteor):
         timing=untimed(),
         memory=unknown_memory(),
         metrics=tuple(
-            Metric(name=name, value=value, split="siglip_study_val", n=97)
+            MetricRecord(name=name, value=value, split="siglip_study_val", n=97)
             for name, value in values.items()
         ),
         samples=865,

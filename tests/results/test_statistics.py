@@ -61,7 +61,7 @@ def test_no_hit_at_all_is_not_certainty(share):
 @pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (5, 300), (150, 300), (5046, 5046)])
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_wilson_agrees_with_scipy(successes, n, level):
-    low, high, _ = statistics.wilson(successes, n, level)
+    low, high, _ = statistics.wilson_interval(successes, n, level)
     oracle = scipy_stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     assert (low, high) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
 
@@ -127,7 +127,7 @@ def test_unpaired_difference_of_symmetric_intervals_is_the_root_of_squares():
 
 def test_unpaired_difference_agrees_with_newcombes_published_example():
     """Newcombe 1998, method 10: 56/70 against 48/80 gives 0.2 (0.0524 to 0.3339)."""
-    a, b = ((k / n, *statistics.wilson(k, n)[:2]) for k, n in ((48, 80), (56, 70)))
+    a, b = ((k / n, *statistics.wilson_interval(k, n)[:2]) for k, n in ((48, 80), (56, 70)))
     found = statistics.unpaired_difference(a, b)
     assert found.delta == pytest.approx(0.2)
     assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)

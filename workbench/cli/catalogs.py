@@ -1,4 +1,4 @@
-"""The catalogues on the command line: models, subsets, and building the latter."""
+"""Lists of models and subsets on the command line, and child processes that write data."""
 
 from __future__ import annotations
 
@@ -16,70 +16,72 @@ from workbench import paths
 from workbench.exit_codes import ExitStatus
 
 
-def models(*, as_json: bool) -> None:
-    """One line per model: for which engine, from where, and what it lacks here."""
-    from engines import model_catalog as catalogue
+def print_models(*, as_json: bool) -> None:
+    """Print one line per model: name, engines, title, and what is missing here."""
+    from engines import model_catalog
 
-    for name in catalogue.names():
-        entry = catalogue.load(name)
-        problem = catalogue.problem(entry)
+    for name in model_catalog.names():
+        entry = model_catalog.load(name)
+        problem = model_catalog.find_problem(entry)
         if as_json:
-            _out(json.dumps({**entry.model_dump(mode="json"), "problem": problem}))
+            _print_line(json.dumps({**entry.model_dump(mode="json"), "problem": problem}))
         else:
             state = clean_line(problem) if problem else "ready"
-            _out(f"{name:<20} {'/'.join(entry.engines):<12} {clean_line(entry.title)}")
-            _out(f"{'':<20} {'':<12} {state}")
+            _print_line(f"{name:<20} {'/'.join(entry.engines):<12} {clean_line(entry.title)}")
+            _print_line(f"{'':<20} {'':<12} {state}")
 
 
-def subsets(*, as_json: bool) -> None:
-    """One line per subset: rows, corpus, whether it is built, and whether the count is off."""
+def print_subsets(*, as_json: bool) -> None:
+    """Print one line per subset: rows, passages, build state, and a difference from the recipe."""
     from datasets_mm import catalog
 
     cache = paths.cache_root()
     for name in catalog.names():
         row = catalog.summary(name, cache)
         if as_json:
-            _out(json.dumps({"name": name, "title": row.title, "rows": row.rows,
+            _print_line(json.dumps({"name": name, "title": row.title, "rows": row.rows,
                              "expected_rows": row.expected_rows,
                              "corpus_rows": row.corpus_rows, "built": row.built}))  # fmt: skip
             continue
-        rows = _count(row.rows if row.built else row.expected_rows)
+        rows = _format_count(row.rows if row.built else row.expected_rows)
         built = "built" if row.built else "expected" if row.expected_rows else "not built"
-        corpus = f"{_count(row.corpus_rows):>9} passages" if row.corpus_rows != 0 else f"{'':>18}"
+        corpus = (
+            f"{_format_count(row.corpus_rows):>9} passages" if row.corpus_rows != 0 else f"{'':>18}"
+        )
         off = ""
         if row.built and row.expected_rows not in {None, row.rows}:
             off = f" (expected: {row.expected_rows:,} rows)"
         title = clean_line(row.title)
-        _out(f"{name:<24} {rows:>9} rows {corpus}  {built:<9}  {title}{off}")
+        _print_line(f"{name:<24} {rows:>9} rows {corpus}  {built:<9}  {title}{off}")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where data lies: `data_root` None: the hub's cache; `image_root` "": beside the data."""
+class DataLocation:
+    """Location of source data. `data_root` None: hub cache; `image_root` "": beside the data."""
 
     data_root: Path | None = None
     image_root: str = ""
     download: bool = False
 
     def flags(self) -> list[str]:
-        """As arguments of the child that builds."""
+        """The location as arguments of the building child process."""
         root = ["--data-root", str(self.data_root)] if self.data_root else []
         images = ["--image-root", self.image_root] if self.image_root else []
         return [*root, *images, *(["--download"] if self.download else [])]
 
 
-def build(names: list[str], place: Place) -> ExitStatus:
-    """Build subsets one after the other in a child each, with its progress on stderr."""
+def build_subsets(names: list[str], location: DataLocation) -> ExitStatus:
+    """Build subsets one after the other, each in a child process; progress goes to stderr."""
     from datasets_mm import catalog
 
     for name in names:
-        catalog.load(name)  # an unknown name is refused before anything is built
-    built = [_build(name, place) for name in names]  # one that fails stops no other
-    return ExitStatus.COMPLETED if all(built) else ExitStatus.FAILED
+        catalog.load(name)  # unknown names are rejected before anything is built
+    successes = [_build_subset(name, location) for name in names]  # one that fails stops no other
+    return ExitStatus.COMPLETED if all(successes) else ExitStatus.FAILED
 
 
-def make_copy(layout: str, out: Path, rows: int) -> ExitStatus:
-    """Write a small copy of M2KR, or of a VQA challenge, in a child."""
+def write_copy(layout: str, out: Path, rows: int) -> ExitStatus:
+    """Write a small synthetic copy of M2KR, or of a VQA challenge, in a child process."""
     command = [
         sys.executable,
         "-m",
@@ -90,63 +92,65 @@ def make_copy(layout: str, out: Path, rows: int) -> ExitStatus:
         str(out),
     ]
     command += ["--rows", str(rows), "--cache-root", str(paths.cache_root())]
-    return ExitStatus.COMPLETED if _child(layout, command) else ExitStatus.FAILED
+    return ExitStatus.COMPLETED if _run_child(layout, command) else ExitStatus.FAILED
 
 
-def paraphrase(subset: str, model: str, out: Path, options: list[str]) -> ExitStatus:
-    """Write a table of paraphrases of a subset's questions, in a child that loads the model."""
+def write_paraphrases(subset: str, model: str, out: Path, options: list[str]) -> ExitStatus:
+    """Write a table of paraphrases of a subset's questions, in a child process with the model."""
     command = [sys.executable, "-m", "engines.vqa.data.paraphrase_writer", subset, "--model", model]
     command += ["--out", str(out), "--cache-root", str(paths.cache_root()), *options]
-    return ExitStatus.COMPLETED if _child(subset, command) else ExitStatus.FAILED
+    return ExitStatus.COMPLETED if _run_child(subset, command) else ExitStatus.FAILED
 
 
-def build_strict(specs: Iterable[RunSpec]) -> bool:
-    """Build now what a recipe wants refused rather than skipped; False: it was refused, and said.
+def build_strict_subsets(specs: Iterable[RunSpec]) -> bool:
+    """Build the subsets whose recipes reject missing images; False: a build failed and was printed.
 
-    Which pictures are missing is only known after reading the data, and a plan that cannot run is
-    to be refused before anything starts.
+    Missing images are only known after reading the data, and a plan that cannot run has to be
+    rejected before a suite starts.
     """
     from datasets_mm import catalog
 
-    wanted: dict[str, Place] = {}
+    locations: dict[str, DataLocation] = {}
     for spec in specs:
         root, images = spec.params.get("data_root"), spec.params.get("image_root")
         if spec.subset in catalog.names() and catalog.load(spec.subset).images.missing == "error":
-            wanted[spec.subset] = Place(Path(root) if root else None, images or "")
-    return all(_build(name, place) for name, place in wanted.items())
+            locations[spec.subset] = DataLocation(Path(root) if root else None, images or "")
+    return all(_build_subset(name, location) for name, location in locations.items())
 
 
-def _build(name: str, place: Place) -> bool:
+def _build_subset(name: str, location: DataLocation) -> bool:
     command = [sys.executable, "-m", "datasets_mm.building.build", name]
-    return _child(name, [*command, "--cache-root", str(paths.cache_root()), *place.flags()])
+    return _run_child(name, [*command, "--cache-root", str(paths.cache_root()), *location.flags()])
 
 
-def _child(name: str, command: list[str]) -> bool:
-    """Run a child that speaks JSON lines; what it says goes to stderr."""
+def _run_child(name: str, command: list[str]) -> bool:
+    """Run a child process that writes JSON lines, print them to stderr; whether it succeeded."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as child:
         for line in child.stdout or ():
-            _tell(name, line)
+            _print_message(name, line)
     return child.returncode == 0
 
 
-def _tell(name: str, line: str) -> None:
+def _print_message(name: str, line: str) -> None:
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return
-    if said.get("kind") == "progress":
-        text = f"{name}: {said.get('unit', '')} {said.get('done'):,}/{said.get('total'):,}"
-        _talk(text)
-    elif said.get("kind") == "failed":
-        _talk(f"workbench: {said.get('error')}")
-    elif said.get("kind") == "done":
-        for text in _account(said.get("manifest") or {}):
-            _talk(f"{name}: {text}")
-        _talk(f"{name}: built" if "manifest" in said else f"{name}: written to {said['folder']}")
+    if message.get("kind") == "progress":
+        text = f"{name}: {message.get('unit', '')} {message.get('done'):,}/{message.get('total'):,}"
+        _print_progress(text)
+    elif message.get("kind") == "failed":
+        _print_progress(f"workbench: {message.get('error')}")
+    elif message.get("kind") == "done":
+        for text in _build_summary(message.get("manifest") or {}):
+            _print_progress(f"{name}: {text}")
+        _print_progress(
+            f"{name}: built" if "manifest" in message else f"{name}: written to {message['folder']}"
+        )
 
 
-def _account(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """What a build left out, and what it wondered about: nothing is dropped in silence."""
+def _build_summary(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Lines about a build: records, skipped records by reason, notices and origin."""
     if "rows" in manifest:
         passages = manifest["corpus_rows"]
         yield f"{manifest['rows']:,} records" + (f", {passages:,} passages" if passages else "")
@@ -161,13 +165,13 @@ def _account(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"from {origin['hub']} at {origin['revision']} = {origin['commit']}"
 
 
-def _talk(text: str) -> None:
+def _print_progress(text: str) -> None:
     print(clean_line(text), file=sys.stderr)
 
 
-def _count(value: int | None) -> str:
+def _format_count(value: int | None) -> str:
     return "?" if value is None else f"{value:,}"
 
 
-def _out(line: str) -> None:
+def _print_line(line: str) -> None:
     print(clean(line))

@@ -1,7 +1,4 @@
-"""`workbench data describe`, `diff` and `check`: what is in a subset or a file, and is it sound?
-
-Beside `cli.py`, which registers these commands: they share no options with runs.
-"""
+"""Commands of `workbench data`: list, build, describe, diff and check subsets and files."""
 
 from __future__ import annotations
 
@@ -55,7 +52,7 @@ def list_(as_json: AsJson = False) -> None:
     """List the subsets."""
     from workbench.cli import catalogs
 
-    catalogs.subsets(as_json=as_json)
+    catalogs.print_subsets(as_json=as_json)
 
 
 def build(
@@ -74,7 +71,9 @@ def build(
     """Build subsets into the cache; runs build what is missing by themselves."""
     from workbench.cli import catalogs
 
-    raise typer.Exit(catalogs.build(names, catalogs.Place(data_root, image_root, download)))
+    raise typer.Exit(
+        catalogs.build_subsets(names, catalogs.DataLocation(data_root, image_root, download))
+    )
 
 
 def make_copy(
@@ -91,7 +90,7 @@ def make_copy(
 
     if layout not in {"ret-jsonl", "m2kr-parquet", "vqa-challenge"}:
         _refuse(f"no layout '{layout}'; there are ret-jsonl, m2kr-parquet and vqa-challenge")
-    raise typer.Exit(catalogs.make_copy(layout, out, rows))
+    raise typer.Exit(catalogs.write_copy(layout, out, rows))
 
 
 def describe(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -109,19 +108,21 @@ def describe(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """Rows, fields, candidate passages, WH-words, text lengths, duplicates, pictures."""
     set_language(lang)
-    looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "sample": sample,
-             "seed": seed, "fresh": fresh}  # fmt: skip
-    found = _profiles([target], model, looks)[0]
+    scan_options = {
+        "data_root": data_root, "image_root": image_root, "exact": exact, "sample": sample,
+        "seed": seed, "fresh": fresh,
+    }  # fmt: skip
+    profile = _make_profiles([target], model, scan_options)[0]
     if as_json:
         from results.text.sanitize import escape_json
 
-        typer.echo(escape_json(found.model_dump_json()))
+        typer.echo(escape_json(profile.model_dump_json()))
         return
     from workbench.subsets import tables
 
-    _say_title(found, markdown=markdown)
-    _print_table(tables.fields(found), markdown=markdown)
-    _print_sections([found], markdown=markdown)
+    _print_title(profile, markdown=markdown)
+    _print_table(tables.schema_table(profile), markdown=markdown)
+    _print_sections([profile], markdown=markdown)
 
 
 def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -140,16 +141,18 @@ def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """Two subsets side by side; differences of shares are percentage points."""
     set_language(lang)
-    looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "sample": sample,
-             "seed": seed, "fresh": fresh}  # fmt: skip
-    found = _profiles([first, second], model, looks)
+    scan_options = {
+        "data_root": data_root, "image_root": image_root, "exact": exact, "sample": sample,
+        "seed": seed, "fresh": fresh,
+    }  # fmt: skip
+    profiles = _make_profiles([first, second], model, scan_options)
     if as_json:
         from workbench.subsets import tables
 
-        for line in tables.lines(found):
+        for line in tables.json_rows(profiles):
             typer.echo(json.dumps(line, ensure_ascii=True))
         return
-    _print_sections(found, markdown=markdown)
+    _print_sections(profiles, markdown=markdown)
 
 
 def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -167,26 +170,31 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """For CI: exit code 0 and no problem, or 1 and every problem with its place."""
     set_language(lang)
-    _known_fields(require or [])
-    looks = {"data_root": data_root, "image_root": image_root, "exact": exact, "fresh": fresh}
-    found = _profiles([target], "", looks)[0]
-    from datasets_mm.profile import check as judge
+    _check_fields(require or [])
+    scan_options = {
+        "data_root": data_root,
+        "image_root": image_root,
+        "exact": exact,
+        "fresh": fresh,
+    }
+    profile = _make_profiles([target], "", scan_options)[0]
+    from datasets_mm.profile import check as profile_check
     from results.text.sanitize import clean_line
 
-    wrong = judge.problems(found, require or [])
+    problems = profile_check.find_problems(profile, require or [])
     if as_json:
-        for problem in wrong:
-            line = {"problem": problem.what, "count": problem.count, "places": problem.places}
+        for problem in problems:
+            line = {"problem": problem.message, "count": problem.count, "places": problem.positions}
             typer.echo(json.dumps(line, ensure_ascii=True))
     else:
-        typer.echo(translate(judge.missing_sentence(found)))
-        for problem in wrong:
+        typer.echo(translate(profile_check.missing_sentence(profile)))
+        for problem in problems:
             typer.echo(f"{translate('problem')}: {clean_line(translate(problem.sentence()))}")
-        for remark in judge.remarks(found):
+        for remark in profile_check.find_remarks(profile):
             typer.echo(f"{translate('note')}: {clean_line(translate(remark))}")
-        counted = f"{len(wrong) or 'no'} problem{'s' if len(wrong) != 1 else ''}"
-        typer.echo(f"{found.name}: {translate(counted)}")
-    raise typer.Exit(ExitStatus.FAILED if wrong else ExitStatus.COMPLETED)
+        counted = f"{len(problems) or 'no'} problem{'s' if len(problems) != 1 else ''}"
+        typer.echo(f"{profile.name}: {translate(counted)}")
+    raise typer.Exit(ExitStatus.FAILED if problems else ExitStatus.COMPLETED)
 
 
 def paraphrase(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -212,36 +220,40 @@ def paraphrase(  # noqa: PLR0913, PLR0917 - one parameter for each option
         _refuse(f"{out}: its folder does not exist; make it, or give another --out")
     numbers = {"--each": each, "--limit": limit, "--batch": batch, "--seed": seed}
     options = [part for name, value in numbers.items() for part in (name, str(value))]
-    place = catalogs.Place(data_root, image_root)
-    raise typer.Exit(catalogs.paraphrase(subset, model, out, [*options, *place.flags()]))
+    location = catalogs.DataLocation(data_root, image_root)
+    raise typer.Exit(catalogs.write_paraphrases(subset, model, out, [*options, *location.flags()]))
 
 
-def _known_fields(names: list[str]) -> None:
+def _check_fields(names: list[str]) -> None:
     from datasets_mm.recipes.recipe import FIELDS
-    from datasets_mm.strict_toml import nearest
+    from datasets_mm.strict_toml import suggest_nearest
 
     for name in names:
         if name not in FIELDS:
-            _refuse(f"--require {name!r} is no field{nearest(name, FIELDS)}")
+            _refuse(f"--require {name!r} is no field{suggest_nearest(name, FIELDS)}")
 
 
-def _profiles(targets: list[str], model: str, looks: dict[str, Any]) -> list[Profile]:
-    """The profiles, one after the other; ends the command where one cannot be made."""
+def _make_profiles(targets: list[str], model: str, scan_options: dict[str, Any]) -> list[Profile]:
+    """The profiles of the targets; ends the command if one cannot be made."""
     from workbench.subsets import profile_process
 
     try:
         if model:
-            folder, context = profile_process.model_measure(model)
-            looks = {**looks, "tokenizer": folder, "context": context}
-        found = []
+            folder, context = profile_process.find_tokenizer(model)
+            scan_options = {**scan_options, "tokenizer": folder, "context": context}
+        profiles = []
         for target in targets:
-            with _progress(target) as say:
-                found.append(profile_process.make(profile_process.Wanted(target, **looks), say))
+            with _progress_bar(target) as report:
+                profiles.append(
+                    profile_process.make_profile(
+                        profile_process.ProfileRequest(target, **scan_options), report
+                    )
+                )
     except profile_process.ProfileError as error:
         _refuse(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
-    return found
+    return profiles
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -252,8 +264,8 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 @contextmanager
-def _progress(target: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on stderr where a person looks; else nothing: logs are no place for bars."""
+def _progress_bar(target: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A callback (done, total, unit) for a progress bar on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total, unit: None  # noqa: ARG005
         return
@@ -268,39 +280,40 @@ def _progress(target: str) -> Iterator[Callable[[int, int, str], None]]:
         name = clean_line(target, 40).replace("[", "\\[")
         task = bar.add_task(name, total=None, unit="")
 
-        def say(done: int, total: int, unit: str) -> None:
+        def update_bar(done: int, total: int, unit: str) -> None:
             bar.update(task, completed=done, total=total, unit=unit)
 
-        yield say
+        yield update_bar
 
 
-def _say_title(found: Profile, *, markdown: bool) -> None:
+def _print_title(profile: Profile, *, markdown: bool) -> None:
     from results.tables.table import code
     from results.text.sanitize import clean_line
 
-    name = code(found.name) if markdown else clean_line(found.name)
+    name = code(profile.name) if markdown else clean_line(profile.name)
     typer.echo(f"{'# ' if markdown else ''}{name}\n")
-    said = f"{found.kind}, {found.records:,} records, scanned in full in {found.seconds:.1f} s"
-    typer.echo(clean_line(translate(said)) + "\n")
+    summary = (
+        f"{profile.kind}, {profile.records:,} records, scanned in full in {profile.seconds:.1f} s"
+    )
+    typer.echo(clean_line(translate(summary)) + "\n")
 
 
-def _print_sections(found: list[Profile], *, markdown: bool) -> None:
-    from results.tables.table import fenced
+def _print_sections(profiles: list[Profile], *, markdown: bool) -> None:
+    from results.tables.table import code_block
     from workbench.subsets import sections, tables
-    from workbench.subsets.histogram import histogram
+    from workbench.subsets.histogram import histogram_lines
 
-    for section in sections.sections(found):
+    for section in sections.build_sections(profiles):
         typer.echo("")
-        made = tables.table(section, found, markup=markdown)
-        _print_table(made, markdown=markdown)
+        table = tables.section_table(section, profiles, markup=markdown)
+        _print_table(table, markdown=markdown)
         if section.bars:
-            bars = "\n".join(histogram(section.bars))
-            typer.echo(fenced(bars) if markdown else "\n" + bars + "\n", nl=False)
+            bars = "\n".join(histogram_lines(section.bars))
+            typer.echo(code_block(bars) if markdown else "\n" + bars + "\n", nl=False)
 
 
 def _print_table(table: Any, *, markdown: bool) -> None:
-    from results.tables.table import markdown as as_markdown
-    from results.tables.table import terminal
+    from results.tables.table import render_markdown, render_terminal
 
-    shown = translate_table(table)
-    typer.echo(as_markdown(shown) if markdown else terminal(shown), nl=False)
+    translated = translate_table(table)
+    typer.echo(render_markdown(translated) if markdown else render_terminal(translated), nl=False)

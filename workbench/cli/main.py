@@ -1,6 +1,6 @@
-"""The commands. Each imports what it needs when it is called, so that `--help` stays fast.
+"""The commands of `workbench`; each imports its modules when it is called, for a fast `--help`.
 
-stdout is data, stderr is talk; exit codes are those of `exits.ExitStatus`.
+Data go to stdout, messages to stderr; exit codes are those of `exit_codes.ExitStatus`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from workbench.cli.options import (
     SuiteName,
     TaskName,
     Until,
-    asked_plan,
+    load_plan,
 )
 from workbench.exit_codes import ExitStatus
 
@@ -66,44 +66,46 @@ plan.register(app)
 
 
 class RunCommand(typer.core.TyperCommand):
-    """`run`, whose `--cost-probe` may stand without its number."""
+    """`workbench run`, whose `--cost-probe` takes an optional number."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give a bare `--cost-probe` the usual number; what follows it may be the plan's file."""
+        """Add the default number to a bare `--cost-probe`, which the plan file may follow."""
         bare = "--cost-probe"
-        for place, word in enumerate(args):
-            following = args[place + 1] if place + 1 < len(args) else ""
+        for index, word in enumerate(args):
+            following = args[index + 1] if index + 1 < len(args) else ""
             if word == bare and not following.lstrip("+-").replace(".", "").isdigit():
                 from engines.protocol import Probe
 
-                args[place] = f"{bare}={Probe().steps}"
+                args[index] = f"{bare}={Probe().steps}"
         return super().parse_args(ctx, args)
 
 
 def main() -> NoReturn:
-    """Entry point: one-sentence errors, exit codes as promised."""
+    """Entry point: turns expected errors into one-sentence messages and exit codes."""
     try:
-        _invoke()
+        _run_app()
     except BrokenPipeError:
-        _discard_stdout()  # `| head` has enough
+        _discard_stdout()  # the reader, such as `| head`, has closed the pipe
         raise SystemExit(ExitStatus.COMPLETED) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             _discard_stdout()
-            what = error.filename or "output"
+            target = error.filename or "output"
             entries = ", or file entries" if error.filename else ""
-            say(f"{what} cannot be written ({error.strerror}); free some space{entries}")
+            print_message(
+                f"{target} cannot be written ({error.strerror}); free some space{entries}"
+            )
             raise SystemExit(ExitStatus.FAILED) from None
-        problems = _problems(error)
+        problems = _error_sentences(error)
         if not problems:
             raise
         for problem in problems:
-            say(problem)
+            print_message(problem)
         raise SystemExit(ExitStatus.USAGE) from None
 
 
-def _invoke() -> NoReturn:
-    """Run the command, and write out what it printed while an error can still be told."""
+def _run_app() -> NoReturn:
+    """Run the command and flush stdout, while an error of writing can still be reported."""
     try:
         app()
     except SystemExit as ending:
@@ -115,32 +117,32 @@ def _invoke() -> NoReturn:
 
 
 def _discard_stdout() -> None:
-    """Let Python's last flush of stdout succeed."""
+    """Redirect stdout to /dev/null, so that Python's last flush succeeds."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _problems(error: Exception) -> list[str]:
-    """The sentences of an error that a person made; none for a mistake of ours."""
+def _error_sentences(error: Exception) -> list[str]:
+    """The sentences of an expected error; empty list: an internal error."""
     from datasets_mm.strict_toml import TomlError
-    from results.records.store import NewerSchema
+    from results.records.store import NewerSchemaError
     from workbench.planning.plan import PlanError
     from workbench.suites.suite import SuiteError
     from workbench.supervisor.launch import LaunchError
 
     if isinstance(error, PlanError | TomlError):
         return error.problems
-    if isinstance(error, OSError):  # a fault of the surroundings: a disk, a mode, a missing program
+    if isinstance(error, OSError):  # of the environment: a disk, a mode, a missing program
         return [": ".join(str(part) for part in (error.filename, error.strerror or error) if part)]
-    known = isinstance(error, SuiteError | NewerSchema | LaunchError)
-    return str(error).splitlines() if known else []
+    has_sentences = isinstance(error, SuiteError | NewerSchemaError | LaunchError)
+    return str(error).splitlines() if has_sentences else []
 
 
-def say(text: str) -> None:
-    """One line of talk on stderr, cleaned."""
+def print_message(text: str) -> None:
+    """Print one line to stderr, without control characters and secrets."""
     from results.text.sanitize import clean
-    from results.text.secrets import mask
+    from results.text.secrets import mask_secrets
 
-    typer.echo(f"workbench: {clean(mask(text))}", err=True)
+    typer.echo(f"workbench: {clean(mask_secrets(text))}", err=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -193,26 +195,26 @@ def run(
     """Train and evaluate: a plan file, a preset, or flags; flags overrule the other two."""
     from results.text.sanitize import escape_json
     from workbench import paths
-    from workbench.headless.renderers import Mode
+    from workbench.headless.renderers import OutputMode
 
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
         "devices": device, "task": task, "name": name, "label": label, "cost_probe": cost_probe,
         "until": until, "gpu": gpu,
     }  # fmt: skip
-    asked = asked_plan(plan_file, preset, flags, setting, cpu=cpu)
-    start.check_devices(asked)
-    asked, specs, lines = plan.forecast_runs(
-        asked, setting, anyway=anyway, log_root=paths.log_root(log_root)
+    suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
+    start.check_devices(suite_plan)
+    suite_plan, specs, lines = plan.estimate_runs(
+        suite_plan, setting, anyway=anyway, log_root=paths.log_root(log_root)
     )
     for line in lines:
-        say(line)
+        print_message(line)
     if dry_run:
         for spec in specs:
             typer.echo(escape_json(spec.model_dump_json()) if as_json else spec.run_id)
         return
-    mode = Mode.of(headless=headless, as_json=as_json)
-    start.start(asked, specs, log_root, mode, detach=detach, share=share)
+    mode = OutputMode.choose(headless=headless, as_json=as_json)
+    start.start_suite(suite_plan, specs, log_root, mode, detach=detach, share=share)
 
 
 @app.command()
@@ -224,9 +226,9 @@ def presets() -> None:
     from workbench.planning import plan
 
     for name in plan.preset_files():
-        asked = plan.preset(name)
-        typer.echo(clean_line(f"{name:<24} {asked.about}"))
-        if sentence := expectations.sentence(asked, paths.cache_root()):
+        preset = plan.preset(name)
+        typer.echo(clean_line(f"{name:<24} {preset.about}"))
+        if sentence := expectations.sentence(preset, paths.cache_root()):
             typer.echo(f"{'':<24} {clean_line(sentence)}")
 
 
@@ -234,12 +236,14 @@ def presets() -> None:
 def attach(name: SuiteName = None, log_root: LogRoot = None, as_json: AsJson = False) -> None:
     """Watch a suite; Ctrl-C only detaches."""
     from workbench import paths
-    from workbench.headless import follow as front
-    from workbench.headless.renderers import Mode
+    from workbench.headless import follow
+    from workbench.headless.renderers import OutputMode
     from workbench.suites import suite
 
-    folder = suite.find(paths.log_root(log_root), name)
-    raise typer.Exit(front.attach(folder, Mode.of(headless=False, as_json=as_json)))
+    folder = suite.find_suite(paths.log_root(log_root), name)
+    raise typer.Exit(
+        follow.attach_suite(folder, OutputMode.choose(headless=False, as_json=as_json))
+    )
 
 
 @app.command()
@@ -256,20 +260,20 @@ def resume(
 ) -> None:
     """Go on with a suite that was stopped, killed or failed: completed runs are kept."""
     from workbench import paths
-    from workbench.headless import follow as front
-    from workbench.headless.renderers import Mode
+    from workbench.headless import follow
+    from workbench.headless.renderers import OutputMode
     from workbench.supervisor import resume
 
-    folder = resume.choose(paths.log_root(log_root), name)
+    folder = resume.choose_suite(paths.log_root(log_root), name)
     start.check_surroundings(folder.parent)
-    runs, trials = resume.prepare(folder), resume.to_come(folder)
+    runs, trials = resume.prepare_resume(folder), resume.count_pending_trials(folder)
     if not runs and not trials:
-        say(f"{folder.name}: nothing is left to do")
+        print_message(f"{folder.name}: nothing is left to do")
         raise typer.Exit(ExitStatus.COMPLETED)
-    say(resume.announcement(folder, runs, trials))
-    mode = Mode.of(headless=headless, as_json=as_json)
-    go = front.detach if detach else front.foreground
-    raise typer.Exit(go(folder, mode, share=share, resume=True))
+    print_message(resume.describe_resume(folder, runs, trials))
+    mode = OutputMode.choose(headless=headless, as_json=as_json)
+    follow_suite = follow.run_detached if detach else follow.run_foreground
+    raise typer.Exit(follow_suite(folder, mode, share=share, resume=True))
 
 
 @app.command()
@@ -280,9 +284,9 @@ def ps(
 ) -> None:
     """List the suites at work."""
     from workbench import paths
-    from workbench.headless import follow as front
+    from workbench.headless import follow
 
-    front.list_suites(paths.log_root(log_root), everything=all_, as_json=as_json)
+    follow.list_suites(paths.log_root(log_root), everything=all_, as_json=as_json)
 
 
 @app.command()
@@ -293,10 +297,10 @@ def stop(
 ) -> None:
     """Stop a suite: its engine finishes the step, saves, and ends."""
     from workbench import paths
-    from workbench.headless import follow as front
+    from workbench.headless import follow
     from workbench.suites import suite
 
-    raise typer.Exit(front.stop(suite.find(paths.log_root(log_root), name), timeout))
+    raise typer.Exit(follow.stop_suite(suite.find_suite(paths.log_root(log_root), name), timeout))
 
 
 @app.command()
@@ -327,12 +331,12 @@ def report(
     from workbench.reporting import suite_view
     from workbench.suites import suite
 
-    folder = suite.find(paths.log_root(log_root), name)
+    folder = suite.find_suite(paths.log_root(log_root), name)
     if eda and out is None:
-        say("--eda draws a figure; give the folder for it with --out")
+        print_message("--eda draws a figure; give the folder for it with --out")
         raise typer.Exit(ExitStatus.USAGE)
-    wanted = suite_view.Wanted(appendix, data, compare_data, eda)
-    raise typer.Exit(suite_view.report(folder, lang, out, wanted))
+    options = suite_view.ReportOptions(appendix, data, compare_data, eda)
+    raise typer.Exit(suite_view.write_report(folder, lang, out, options))
 
 
 @app.command()
@@ -344,14 +348,16 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """What this machine has, what is missing, and what to do about it."""
-    from workbench import doctor as examiner
+    from workbench import doctor as machine_doctor
     from workbench import paths
 
-    status = examiner.run(paths.log_root(log_root), paths.cache_root(), as_json=as_json)
+    status = machine_doctor.print_report(
+        paths.log_root(log_root), paths.cache_root(), as_json=as_json
+    )
     if overhead:
-        from workbench.doctor import overhead as meter
+        from workbench.doctor import overhead as overhead_measurement
 
-        meter.run(paths.cache_root(), as_json=as_json)
+        overhead_measurement.measure_and_print(paths.cache_root(), as_json=as_json)
     raise typer.Exit(status)
 
 
@@ -360,7 +366,7 @@ def models_list(as_json: AsJson = False) -> None:
     """List the model catalogue."""
     from workbench.cli import catalogs
 
-    catalogs.models(as_json=as_json)
+    catalogs.print_models(as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""The options that several commands share, and the plan that plan file, preset and flags give.
-
-Apart from the commands, so that one that plans, runs or searches takes the same flags for the same
-things, described once.
-"""
+"""Options shared by several commands, and the plan that plan file, preset and flags give."""
 
 from __future__ import annotations
 
@@ -12,15 +8,23 @@ from typing import Annotated, Any, Final
 import typer
 
 
-def read_folder(text: str) -> Path:
-    """A folder as typed. An empty word is a variable of the shell that is not set, not `.`."""
+def parse_folder(text: str) -> Path:
+    """A folder as typed.
+
+    Raises:
+        typer.BadParameter: the text is empty, as an unset variable of the shell is.
+    """
     if not text.strip():
         raise typer.BadParameter("is empty; is a variable of the shell not set?")
     return Path(text)
 
 
-def read_language(text: str) -> str:
-    """A language that reports and tables have."""
+def parse_language(text: str) -> str:
+    """A language of reports and tables.
+
+    Raises:
+        typer.BadParameter: there is no such language.
+    """
     from results.text.translations import LANGS
 
     if text not in LANGS:
@@ -28,8 +32,8 @@ def read_language(text: str) -> str:
     return text
 
 
-FOLDER: Final[dict[str, Any]] = {"parser": read_folder, "metavar": "DIRECTORY"}
-"""How an option takes a folder."""
+FOLDER: Final[dict[str, Any]] = {"parser": parse_folder, "metavar": "DIRECTORY"}
+"""Arguments of `typer.Option` for a folder."""
 
 LogRoot = Annotated[
     Path | None,
@@ -40,7 +44,7 @@ LogRoot = Annotated[
     ),
 ]
 Language = Annotated[
-    str, typer.Option("--lang", parser=read_language, metavar="LANGUAGE", help="en or ko.")
+    str, typer.Option("--lang", parser=parse_language, metavar="LANGUAGE", help="en or ko.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 SuiteName = Annotated[
@@ -95,7 +99,7 @@ Share = Annotated[bool, typer.Option(help="Run beside other suites on the device
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs, start none.")]
 
 
-def asked_plan(
+def load_plan(
     plan_file: Path | None,
     preset: str | None,
     flags: dict[str, Any],
@@ -103,13 +107,13 @@ def asked_plan(
     *,
     cpu: bool = False,
 ) -> Any:
-    """The plan of a file or a preset, overruled by flags (fields of a plan) and `--set`.
+    """The plan of a file or a preset, overridden by flags (fields of a plan) and `--set`.
 
-    Flags that are empty were not given. `cpu`: on no GPU, whatever the plan names; a GPU's index
-    among the flags overrules `cpu = true` of the plan.
+    Empty flags count as not given. `cpu`: use no GPU, whatever the plan names; a GPU index among
+    the flags overrides `cpu = true` of the plan.
 
     Raises:
-        PlanError: both are given, nothing is, or what is given does not fit together.
+        PlanError: both a file and a preset are given, or nothing to run, or conflicting flags.
     """
     from workbench.cli import set_options
     from workbench.planning import plan
@@ -130,14 +134,14 @@ def asked_plan(
         raise plan.PlanError(
             ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
         )
-    chosen = map(set_options.read_setting, settings or ())
+    set_settings = map(set_options.parse_setting, settings or ())
     merged = {**table, **flags}
     if "search" in flags:  # its flags overrule single keys
-        known = table.get("search") or {}
-        searched = {**known.get("ranges", {}), **flags["search"].get("ranges", {})}
-        merged["search"] = {**known, **flags["search"], "ranges": searched}
-    together = {**table.get("settings", {}), **dict(chosen)}
-    merged["settings"] = {name: value for name, value in together.items() if value is not None}
+        plan_search = table.get("search") or {}
+        ranges = {**plan_search.get("ranges", {}), **flags["search"].get("ranges", {})}
+        merged["search"] = {**plan_search, **flags["search"], "ranges": ranges}
+    all_settings = {**table.get("settings", {}), **dict(set_settings)}
+    merged["settings"] = {name: value for name, value in all_settings.items() if value is not None}
     return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))
 
 

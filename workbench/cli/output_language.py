@@ -1,6 +1,6 @@
-"""The language of what a command prints.
+"""Translation of a command's output.
 
-A process has one language, set once from `--lang`; the commands pass everything they print here.
+A process has one language, set once from `--lang`; commands translate their output here.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ _CHOSEN: Final = {"lang": "en"}
 
 
 def set_language(lang: str) -> None:
-    """Choose the language of this process, one of `results.text.translations.LANGS`."""
+    """Set the language of this process, one of `results.text.translations.LANGS`."""
     _CHOSEN["lang"] = lang
 
 
 def translate(text: str) -> str:
-    """A sentence or label in that language; unchanged where it has none."""
-    from results.tables.message_translations import localized
+    """A sentence or label in the language of this process; unchanged without a translation."""
+    from results.tables.message_translations import localize
 
-    return localized(text, _CHOSEN["lang"])
+    return localize(text, _CHOSEN["lang"])
 
 
 def translate_table(table: Table) -> Table:
-    """A table in that language."""
+    """A table in the language of this process."""
     from results.tables import message_translations
 
-    return message_translations.table(table, _CHOSEN["lang"])
+    return message_translations.localize_table(table, _CHOSEN["lang"])

@@ -1,7 +1,6 @@
-"""`workbench plan`: how many steps, how much memory, does it fit, and what to lower if not.
+"""`workbench plan`: step counts, memory estimates and memory reductions of a plan's runs.
 
-Beside `cli.py`, which registers it. Needs neither the data nor the weights: a number of rows and
-the model's sizes are enough.
+Needs neither data nor weights: a number of rows and the model's configuration suffice.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ from workbench.cli.options import (
     Settings,
     Subsets,
     TaskName,
-    asked_plan,
+    load_plan,
 )
 from workbench.cli.output_language import set_language, translate, translate_table
 from workbench.exit_codes import ExitStatus
 
 if TYPE_CHECKING:
-    from engines.memory_query import Need
+    from engines.memory_query import MemoryEstimate
     from engines.protocol import RunSpec
-    from workbench.memory_estimate.estimate import Place
-    from workbench.memory_estimate.fit_check import Host
-    from workbench.memory_estimate.gpus import Gpu
-    from workbench.memory_estimate.plan_estimate import Steps
+    from workbench.memory_estimate.estimate import TargetDevice
+    from workbench.memory_estimate.fit_check import HostMemory
+    from workbench.memory_estimate.gpus import GpuModel
+    from workbench.memory_estimate.plan_estimate import StepCounts
     from workbench.planning.plan import SuitePlan
 
 GpuName = Annotated[
@@ -49,14 +48,14 @@ GpuName = Annotated[
 ]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Start even what will not fit.")]
 Rows = Annotated[int | None, typer.Option("--rows", min=2, help="Rows; default: the subset's.")]
-HostMemory = Annotated[
+HostGib = Annotated[
     float | None,
     typer.Option("--host-gib", min=1, help="Host memory; default: 16, or what is free here."),
 ]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")]
 NO_SUBSET = "rows"
 AUDIT_HOST_GIB = 16.0
-"""The audit's machine (g5.xlarge)."""
+"""Host memory of the audit's machine (g5.xlarge)."""
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +74,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     gpu: GpuName = "",
     cpu: NoGpu = False,
     rows: Rows = None,
-    host_gib: HostMemory = None,
+    host_gib: HostGib = None,
     log_root: LogRoot = None,
     markdown: AsMarkdown = False,
     lang: Language = "en",
@@ -98,202 +97,229 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     if not (plan_file or preset):
         flags["subsets"] = subset or ([NO_SUBSET] if rows else None)
     logs = paths.log_root(log_root)
-    asked = plan.name_models(asked_plan(plan_file, preset, flags, setting, cpu=cpu), logs)
-    where = _sized(estimate.locate(gpu or asked.gpu, asked.devices, cpu=asked.cpu), host_gib)
-    asked = with_rules(asked, setting, where)
+    suite_plan = plan.resolve_model_names(
+        load_plan(plan_file, preset, flags, setting, cpu=cpu), logs
+    )
+    device = _with_host_memory(
+        estimate.locate_device(gpu or suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu),
+        host_gib,
+    )
+    suite_plan = with_automatic_settings(suite_plan, setting, device)
     cache_root, fits = paths.cache_root(), True
     host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
-    specs = plan_estimate.runs(asked, cache_root, logs)
-    for problem in gpu_support.problems(specs, where):
+    specs = plan_estimate.expand_runs(suite_plan, cache_root, logs)
+    for problem in gpu_support.problems(specs, device):
         typer.echo(f"workbench: {clean(problem)}", err=True)
         fits = False
-    needs: list[Need | None] = [None] * len(specs)
-    with estimator_process.kept_open(_talk):
-        if not isinstance(where, estimate.Unknown):
-            needs[:] = estimator_process.ask(
-                [estimate.want(spec, where) for spec in specs], cache_root
+    needs: list[MemoryEstimate | None] = [None] * len(specs)
+    with estimator_process.share_process(_print_progress):
+        if not isinstance(device, estimate.UnknownDevice):
+            needs[:] = estimator_process.request_estimates(
+                [estimate.build_query(spec, device) for spec in specs], cache_root
             )
         for spec, need in zip(specs, needs, strict=True):
-            count = rows or plan_estimate.rows_of(spec.subset, cache_root)
-            shown = _Shown(spec, asked.origins, count, where, host)
-            fits &= shown.tell(need, markdown=markdown, as_json=as_json)
+            count = rows or plan_estimate.count_rows(spec.subset, cache_root)
+            report = _RunReport(spec, suite_plan.origins, count, device, host)
+            fits &= report.print(need, markdown=markdown, as_json=as_json)
     if specs and not as_json:
-        again = _command(plan_file, preset, flags, setting, cpu=cpu, log_root=log_root)
-        _say_list("To run it elsewhere", checklist.lines(specs, again), markdown=markdown)
+        command = _run_command(plan_file, preset, flags, setting, cpu=cpu, log_root=log_root)
+        _print_list(
+            "To run it elsewhere", checklist.checklist_lines(specs, command), markdown=markdown
+        )
     raise typer.Exit(ExitStatus.COMPLETED if fits else ExitStatus.FAILED)
 
 
-def with_rules(asked: SuitePlan, settings: list[str] | None, where: Place) -> SuitePlan:
-    """The plan with what the environment and the GPU's rule make of it."""
+def with_automatic_settings(
+    suite_plan: SuitePlan, settings: list[str] | None, device: TargetDevice
+) -> SuitePlan:
+    """The plan with settings from the environment and the GPU preset, where `--set` has none."""
     from workbench.cli import set_options
     from workbench.memory_estimate import automatic_settings
-    from workbench.memory_estimate.gpus import Gpu
+    from workbench.memory_estimate.gpus import GpuModel
 
-    flagged = dict(map(set_options.read_setting, settings or ()))
-    gpu = where if isinstance(where, Gpu) else None
-    return automatic_settings.applied(asked, flagged, gpu, os.environ)
+    flag_settings = dict(map(set_options.parse_setting, settings or ()))
+    gpu = device if isinstance(device, GpuModel) else None
+    return automatic_settings.apply_automatic_settings(suite_plan, flag_settings, gpu, os.environ)
 
 
-def forecast_runs(
-    asked: SuitePlan,
+def estimate_runs(
+    suite_plan: SuitePlan,
     settings: list[str] | None,
     *,
     anyway: bool,
     log_root: Path | None = None,
 ) -> tuple[SuitePlan, list[RunSpec], list[str]]:
-    """Plan and specs with rules and forecasts, and lines for a person, before a suite starts.
+    """The plan with automatic settings, its specs with memory estimates, and lines to print.
 
-    Trained models of the log root have their whole names in the plan.
+    Trained models of the log root have their full names in the plan. `anyway`: print problems of
+    GPU and memory, do not raise them.
 
     Raises:
-        PlanError: something does not fit at all.
+        PlanError: the plan is wrong, or the GPU or its memory cannot run it.
     """
     from workbench import paths
     from workbench.memory_estimate import estimate, estimator_process, gpu_support
     from workbench.planning import plan
 
     cache_root = paths.cache_root()
-    where = estimate.locate(asked.gpu, asked.devices, cpu=asked.cpu)
+    device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
     root = log_root or paths.log_root(None)
-    asked = with_rules(plan.name_models(asked, root), settings, where)
-    specs = plan.expand(asked, cache_root, root)
-    lines = [f"{key} = {asked.settings.get(key)}, {why}" for key, why in asked.origins.items()]
-    problems = list(dict.fromkeys(gpu_support.problems(specs, where)))
+    suite_plan = with_automatic_settings(
+        plan.resolve_model_names(suite_plan, root), settings, device
+    )
+    specs = plan.expand(suite_plan, cache_root, root)
+    lines = [
+        f"{key} = {suite_plan.settings.get(key)}, {origin}"
+        for key, origin in suite_plan.origins.items()
+    ]
+    problems = list(dict.fromkeys(gpu_support.problems(specs, device)))
     if problems and not anyway:
         raise plan.PlanError(problems)
     lines += problems
-    if isinstance(where, estimate.Unknown):
-        return asked, specs, [*lines, f"memory forecast: n/a ({where.reason})"]
-    with estimator_process.kept_open(_talk):
-        specs, said = estimate.judged(specs, where, cache_root, anyway=anyway)
-    return asked, specs, [*lines, *said]
+    if isinstance(device, estimate.UnknownDevice):
+        return suite_plan, specs, [*lines, f"memory forecast: n/a ({device.reason})"]
+    with estimator_process.share_process(_print_progress):
+        specs, estimate_lines = estimate.check_memory(specs, device, cache_root, anyway=anyway)
+    return suite_plan, specs, [*lines, *estimate_lines]
 
 
-def _sized(where: Place, host_gib: float | None) -> Place:
-    """A host has the memory that was said, else what is free."""
-    from workbench.memory_estimate.fit_check import Host
+def _with_host_memory(device: TargetDevice, host_gib: float | None) -> TargetDevice:
+    """The device; if it is the host, with `host_gib` of memory where that is given."""
+    from workbench.memory_estimate.fit_check import HostMemory
 
-    if isinstance(where, Host) and host_gib:
-        return Host(int(host_gib * (1 << 30)), "the host")
-    return where
+    if isinstance(device, HostMemory) and host_gib:
+        return HostMemory(int(host_gib * (1 << 30)), "the host")
+    return device
 
 
-class _Shown:
-    """One run of a plan, told."""
+class _RunReport:
+    """Output about one run of a plan: tables or a JSON line."""
 
     def __init__(
         self,
         spec: RunSpec,
         origins: dict[str, str],
         rows: int | None,
-        where: Place,
+        device: TargetDevice,
         host_bytes: int,
     ) -> None:
         self.spec, self.origins, self.rows = spec, origins, rows
-        self.where, self.host_bytes = where, host_bytes
+        self.device, self.host_bytes = device, host_bytes
 
-    def tell(self, need: Need | None, *, markdown: bool, as_json: bool) -> bool:
-        """Print it; whether it fits as far as is known. `need`: None where nobody was asked."""
+    def print(self, need: MemoryEstimate | None, *, markdown: bool, as_json: bool) -> bool:
+        """Print the run; whether it fits, as far as is known. `need`: None: no estimate."""
         from workbench.memory_estimate import plan_estimate
 
         params = self.spec.params
         steps = None
         if self._trains and self.rows and "batch" in params:
-            steps = plan_estimate.steps(params, self.rows)
+            steps = plan_estimate.count_steps(params, self.rows)
         if as_json:
-            self._lines(steps, need)
+            self._print_json(steps, need)
         else:
-            self._tables(steps, need, markdown=markdown)
+            self._print_tables(steps, need, markdown=markdown)
         return self._fits(need)
 
     @property
     def _trains(self) -> bool:
         return self.spec.task in ("train", "probe")
 
-    def _fits(self, need: Need | None) -> bool:
+    def _fits(self, need: MemoryEstimate | None) -> bool:
         from workbench.memory_estimate import estimate, fit_check
-        from workbench.memory_estimate.fit_check import Host
+        from workbench.memory_estimate.fit_check import HostMemory
 
-        if need is None or isinstance(self.where, estimate.Unknown) or need.problem:
+        if need is None or isinstance(self.device, estimate.UnknownDevice) or need.problem:
             return True
-        here = isinstance(self.where, Host)
-        roomy = here or sum(need.host.values()) <= self.host_bytes
-        return roomy and fit_check.worst(need, self.where).fits
+        on_host = isinstance(self.device, HostMemory)
+        host_fits = on_host or sum(need.host.values()) <= self.host_bytes
+        return host_fits and fit_check.peak_phase(need, self.device).fits
 
-    def _tables(self, steps: Steps | None, need: Need | None, *, markdown: bool) -> None:
+    def _print_tables(
+        self, steps: StepCounts | None, need: MemoryEstimate | None, *, markdown: bool
+    ) -> None:
         from workbench.memory_estimate import checklist, estimate, table
-        from workbench.memory_estimate.fit_check import Host
+        from workbench.memory_estimate.fit_check import HostMemory
 
-        spec, where = self.spec, self.where
+        spec, device = self.spec, self.device
         subset = "" if spec.subset == NO_SUBSET else spec.subset
         title = " · ".join(part for part in (spec.engine, spec.model, subset, spec.label) if part)
-        _say(f"## {title}\n" if markdown else f"{title}\n", markdown=markdown)
+        _print_text(f"## {title}\n" if markdown else f"{title}\n", markdown=markdown)
         if steps:
-            _print(table.of_steps(steps, self.origins), markdown=markdown)
+            _print_table(table.steps_table(steps, self.origins), markdown=markdown)
         elif not self._trains:
-            known = f"rows: {self.rows:,}; " if self.rows else ""
-            _say(f"{known}task {spec.task} trains nothing", markdown=markdown)
+            row_count = f"rows: {self.rows:,}; " if self.rows else ""
+            _print_text(f"{row_count}task {spec.task} trains nothing", markdown=markdown)
         else:
-            _say("steps: the subset's rows are not known here; give --rows", markdown=markdown)
-        if kept := checklist.settings(spec.params):
-            _say_list("Settings of training and prediction", kept, markdown=markdown)
-        if isinstance(where, Host):
-            _say("no GPU here and none named: memory is the host's; --gpu A10G asks about a GPU",
-                 markdown=markdown)  # fmt: skip
-        if isinstance(where, estimate.Unknown):
-            _say(f"memory: n/a ({where.reason}); give --gpu, as --gpu A10G", markdown=markdown)
+            _print_text(
+                "steps: the subset's rows are not known here; give --rows", markdown=markdown
+            )
+        if setting_lines := checklist.setting_lines(spec.params):
+            _print_list("Settings of training and prediction", setting_lines, markdown=markdown)
+        if isinstance(device, HostMemory):
+            _print_text(
+                "no GPU here and none named: memory is the host's; --gpu A10G asks about a GPU",
+                markdown=markdown,
+            )
+        if isinstance(device, estimate.UnknownDevice):
+            _print_text(
+                f"memory: n/a ({device.reason}); give --gpu, as --gpu A10G", markdown=markdown
+            )
         elif need is None:
-            _say("memory: n/a (not asked)", markdown=markdown)
+            _print_text("memory: n/a (not asked)", markdown=markdown)
         elif need.problem:
-            _say(f"memory: n/a ({need.problem})", markdown=markdown)
+            _print_text(f"memory: n/a ({need.problem})", markdown=markdown)
         else:
-            self._memory(need, where, markdown=markdown)
+            self._print_memory(need, device, markdown=markdown)
 
-    def _memory(self, need: Need, where: Gpu | Host, *, markdown: bool) -> None:
+    def _print_memory(
+        self, need: MemoryEstimate, device: GpuModel | HostMemory, *, markdown: bool
+    ) -> None:
         from workbench import paths
         from workbench.memory_estimate import checklist, fit_check, plan_estimate, table
-        from workbench.memory_estimate.fit_check import Host
+        from workbench.memory_estimate.fit_check import HostMemory
 
-        _print(table.of_memory(need, where), markdown=markdown)
-        if not isinstance(where, Host):
-            _print(table.of_host(need, self.host_bytes), markdown=markdown)
-        found = fit_check.worst(need, where)
-        _say(fit_check.sentence(found, where), markdown=markdown)
-        if not isinstance(where, Host):
-            _say_estimate(self.spec, need, where, markdown=markdown)
-        if not found.fits:
-            lowered = plan_estimate.lowered(self.spec, where, paths.cache_root(), found.phase)
-            _print(table.of_lowered(lowered), markdown=markdown)
-        elif not isinstance(where, Host):
-            ways = checklist.remedies(self.spec, found.phase)
-            _say_list("If memory does not suffice all the same", ways, markdown=markdown)
-        if not isinstance(where, Host) and sum(need.host.values()) > self.host_bytes:
-            _say("host memory does not suffice: close other programs, or lower workers",
+        _print_table(table.memory_table(need, device), markdown=markdown)
+        if not isinstance(device, HostMemory):
+            _print_table(table.host_table(need, self.host_bytes), markdown=markdown)
+        peak = fit_check.peak_phase(need, device)
+        _print_text(fit_check.sentence(peak, device), markdown=markdown)
+        if not isinstance(device, HostMemory):
+            _print_audit_estimate(self.spec, need, device, markdown=markdown)
+        if not peak.fits:
+            reductions = plan_estimate.estimate_reductions(
+                self.spec, device, paths.cache_root(), peak.phase
+            )
+            _print_table(table.reductions_table(reductions), markdown=markdown)
+        elif not isinstance(device, HostMemory):
+            remedies = checklist.remedy_lines(self.spec, peak.phase)
+            _print_list("If memory does not suffice all the same", remedies, markdown=markdown)
+        if not isinstance(device, HostMemory) and sum(need.host.values()) > self.host_bytes:
+            _print_text("host memory does not suffice: close other programs, or lower workers",
                  markdown=markdown)  # fmt: skip
 
-    def _lines(self, steps: Steps | None, need: Need | None) -> None:
+    def _print_json(self, steps: StepCounts | None, need: MemoryEstimate | None) -> None:
         from results.text.sanitize import escape_json
         from workbench.memory_estimate import estimate, fit_check
-        from workbench.memory_estimate.fit_check import Host
+        from workbench.memory_estimate.fit_check import HostMemory
 
-        where = self.where
-        said: dict[str, Any] = {"engine": self.spec.engine, "model": self.spec.model}
-        said["subset"] = self.spec.subset
-        said["params"], said["origins"] = self.spec.params, self.origins
-        said["steps"] = steps._asdict() if steps else None
-        if need is not None and not isinstance(where, estimate.Unknown):
-            said["need"] = need.model_dump()
-            if isinstance(where, Host):
-                said["host"] = where._asdict()
+        device = self.device
+        report: dict[str, Any] = {"engine": self.spec.engine, "model": self.spec.model}
+        report["subset"] = self.spec.subset
+        report["params"], report["origins"] = self.spec.params, self.origins
+        report["steps"] = steps._asdict() if steps else None
+        if need is not None and not isinstance(device, estimate.UnknownDevice):
+            report["need"] = need.model_dump()
+            if isinstance(device, HostMemory):
+                report["host"] = device._asdict()
             else:
-                said["gpu"] = where.model_dump()
+                report["gpu"] = device.model_dump()
             if not need.problem:
-                found = fit_check.worst(need, where)
-                said["verdict"] = {**found._asdict(), "fits": found.fits}
-        typer.echo(escape_json(json.dumps(said)))
+                peak = fit_check.peak_phase(need, device)
+                report["verdict"] = {**peak._asdict(), "fits": peak.fits}
+        typer.echo(escape_json(json.dumps(report)))
 
 
-def _command(
+def _run_command(
     plan_file: Path | None,
     preset: str | None,
     flags: dict[str, Any],
@@ -302,59 +328,60 @@ def _command(
     cpu: bool,
     log_root: Path | None,
 ) -> list[str]:
-    """The `run` command of the same plan."""
-    named = [str(plan_file)] if plan_file else ["-p", preset] if preset else []
-    words = {"engine": "-e", "subsets": "-d", "models": "-m"}
-    for key, flag in words.items():
+    """The `workbench run` command of the same plan, as a list of arguments."""
+    arguments = [str(plan_file)] if plan_file else ["-p", preset] if preset else []
+    option_names = {"engine": "-e", "subsets": "-d", "models": "-m"}
+    for key, flag in option_names.items():
         for value in flags[key] or ():
-            named += [flag, "SUBSET" if value == NO_SUBSET else value]
-    named += ["--task", flags["task"]] if flags["task"] else []
-    for one in settings or ():
-        named += ["--set", one]
-    named += ["--log-root", str(log_root)] if log_root else []
-    return ["workbench", "run", *named, *(["--cpu"] if cpu else []), "--headless"]
+            arguments += [flag, "SUBSET" if value == NO_SUBSET else value]
+    arguments += ["--task", flags["task"]] if flags["task"] else []
+    for setting in settings or ():
+        arguments += ["--set", setting]
+    arguments += ["--log-root", str(log_root)] if log_root else []
+    return ["workbench", "run", *arguments, *(["--cpu"] if cpu else []), "--headless"]
 
 
-def _say_estimate(spec: RunSpec, need: Need, where: Gpu, *, markdown: bool) -> None:
+def _print_audit_estimate(
+    spec: RunSpec, need: MemoryEstimate, device: GpuModel, *, markdown: bool
+) -> None:
     from workbench.memory_estimate import checklist
 
-    if said := checklist.audit_estimate(spec, need, where):
-        words = translate(said)
-        _say(words if markdown else _wrapped(words), markdown=markdown)
+    if sentence := checklist.audit_estimate(spec, need, device):
+        translated = translate(sentence)
+        _print_text(translated if markdown else _wrap(translated), markdown=markdown)
 
 
-def _say_list(title: str, lines: Sequence[str], *, markdown: bool) -> None:
+def _print_list(title: str, lines: Sequence[str], *, markdown: bool) -> None:
     heading = translate(title)
-    _say(f"### {heading}" if markdown else f"\n{heading}:", markdown=markdown)
+    _print_text(f"### {heading}" if markdown else f"\n{heading}:", markdown=markdown)
     for line in map(translate, lines):
         text = line if line[:1].isdigit() else f"- {line}"
-        _say(text if markdown else _wrapped(text), markdown=False)
-    _say("", markdown=False)
+        _print_text(text if markdown else _wrap(text), markdown=False)
+    _print_text("", markdown=False)
 
 
-def _wrapped(line: str) -> str:
-    """Within 80 columns; words are not cut, so that a command can still be copied."""
+def _wrap(line: str) -> str:
+    """The line wrapped at 80 columns without cutting words, so that commands can be copied."""
     indent = " " * (line.index(" ") + 1)
     return textwrap.fill(
         line, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 
-def _talk(text: str) -> None:
-    """How far it is, for a person who waits."""
+def _print_progress(text: str) -> None:
+    """Print a progress message to stderr."""
     from results.text.sanitize import clean_line
 
     typer.echo(f"workbench: {clean_line(text)}", err=True)
 
 
-def _say(text: str, *, markdown: bool) -> None:
+def _print_text(text: str, *, markdown: bool) -> None:
     from results.text.sanitize import clean
 
     typer.echo(clean(translate(text)) + ("\n" if markdown else ""))
 
 
-def _print(table: Any, *, markdown: bool) -> None:
-    from results.tables.table import markdown as as_markdown
-    from results.tables.table import terminal
+def _print_table(table: Any, *, markdown: bool) -> None:
+    from results.tables.table import render_markdown, render_terminal
 
-    typer.echo((as_markdown if markdown else terminal)(translate_table(table)))
+    typer.echo((render_markdown if markdown else render_terminal)(translate_table(table)))

@@ -1,7 +1,4 @@
-"""`workbench results list`, `show` and `note`: the records that runs left, and what people say.
-
-Beside `cli.py`, which registers these commands: they share no options with runs.
-"""
+"""Commands of `workbench results`: list and show the records of runs, and note findings."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from workbench.cli.options import AsJson, LogRoot
 if TYPE_CHECKING:
     from results.records.notes import Kind
 
-Noted = Annotated[
+NoteTarget = Annotated[
     str,
     typer.Argument(metavar="RUN|SUITE", help="A run's id or label, a suite's name, or a part."),
 ]
@@ -52,7 +49,7 @@ def show(
 
 
 def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
-    name: Noted,
+    name: NoteTarget,
     finding: Annotated[
         str | None, typer.Option(help="What was found; each one is kept, none replaces another.")
     ] = None,
@@ -63,9 +60,11 @@ def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
     tag: Annotated[str | None, typer.Option(help="A word to find it by; -word takes it back.")] = (
         None
     ),
-    why: Annotated[
+    reasons: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]TEXT", help="Why a subset, model or variant was chosen."),
+        typer.Option(
+            "--why", metavar="[NAME=]TEXT", help="Why a subset, model or variant was chosen."
+        ),
     ] = None,
     next_: Annotated[str | None, typer.Option("--next", help="A next step.")] = None,
     event: Annotated[str | None, typer.Option(help="A line of the timeline.")] = None,
@@ -91,19 +90,19 @@ def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from workbench.reporting import note_writer
 
     root = paths.log_root(log_root)
-    key = note_writer.find(root, name)
-    given: dict[Kind, str | None] = {
+    key = note_writer.find_target(root, name)
+    texts: dict[Kind, str | None] = {
         "title": title, "goal": goal, "background": background, "finding": finding, "state": state,
         "tag": tag, "next": next_, "event": event, "conclusion": conclusion,
         "withdrawn": take_back,
     }  # fmt: skip
-    for kind, text in given.items():
+    for kind, text in texts.items():
         if text is not None:
-            note_writer.add(root, key, kind, text, date=date)
-    for reason in why or ():
+            note_writer.add_note(root, key, kind, text, date=date)
+    for reason in reasons or ():
         note_writer.add_reason(root, key, reason)
     for one in link or ():
         note_writer.add_link(root, key, one)
     typer.echo(clean_line("/".join(filter(None, key))))
-    for kind_name, said in note_writer.lines(note_writer.standing(root, key)):
-        typer.echo(f"  {kind_name:<10} {clean_line(said, note_writer.LONGEST)}")
+    for kind_name, text in note_writer.standing_lines(note_writer.read_standing(root, key)):
+        typer.echo(f"  {kind_name:<10} {clean_line(text, note_writer.MAX_LENGTH)}")

@@ -1,7 +1,7 @@
-"""`workbench search`: runs whose settings are chosen one after the other.
+"""`workbench search`: hyper-parameter search from flags.
 
-Beside `cli.py`, which registers it. It starts what `workbench run` starts for a plan that has a
-`[search]` table; here are the flags that make such a table.
+The flags give the `[search]` table of a plan; `workbench run` starts the same suite for a plan file
+with such a table.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from workbench.cli.options import (
     Settings,
     Share,
     Subsets,
-    asked_plan,
+    load_plan,
 )
 
 Ranges = Annotated[
@@ -49,7 +49,7 @@ Sampler = Annotated[str | None, typer.Option("--sampler", help="tpe or random.")
 Pruner = Annotated[str | None, typer.Option("--pruner", help="median or none.")]
 
 
-NOTHING: Final = (
+NOTHING_TO_SEARCH: Final = (
     "nothing to search: give --range KEY=LOW..HIGH and --metric NAME, or a plan with [search]"
 )
 
@@ -86,44 +86,44 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """Search settings: each trial is a run, chosen by what the trials before it reached."""
     from workbench import paths
-    from workbench.headless.renderers import Mode
+    from workbench.headless.renderers import OutputMode
     from workbench.planning import plan
 
-    asked_for = {
+    search_flags = {
         "metric": metric, "split": split, "trials": trials, "sampler": sampler, "pruner": pruner,
-        "ranges": dict(map(read_range, ranges or ())),
+        "ranges": dict(map(parse_range, ranges or ())),
     }  # fmt: skip
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "devices": device,
-        "name": name, "label": label, "search": {k: v for k, v in asked_for.items() if v},
+        "name": name, "label": label, "search": {k: v for k, v in search_flags.items() if v},
     }  # fmt: skip
     if not (plan_file or preset or (metric and ranges)):
-        raise plan.PlanError([NOTHING])
-    asked = asked_plan(plan_file, preset, flags, setting, cpu=cpu)
-    if asked.search is None:
-        raise plan.PlanError([NOTHING])
-    asked, specs = start.expand(asked, paths.log_root(log_root))
+        raise plan.PlanError([NOTHING_TO_SEARCH])
+    suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
+    if suite_plan.search is None:
+        raise plan.PlanError([NOTHING_TO_SEARCH])
+    suite_plan, specs = start.expand_plan(suite_plan, paths.log_root(log_root))
     if dry_run:
-        for line in described(asked.search, specs[0], as_json=as_json):
+        for line in describe_search(suite_plan.search, specs[0], as_json=as_json):
             typer.echo(line)
         return
-    mode = Mode.of(headless=headless, as_json=as_json)
-    start.start(asked, specs, log_root, mode, detach=detach, share=share)
+    mode = OutputMode.choose(headless=headless, as_json=as_json)
+    start.start_suite(suite_plan, specs, log_root, mode, detach=detach, share=share)
 
 
-def read_range(text: str) -> tuple[str, Any]:
-    """`lr=1e-5..1e-3:log`, `epochs=1..4`, `batch=[8,16,32]`, `lr={low=1e-5,high=1e-3}`.
+def parse_range(text: str) -> tuple[str, Any]:
+    """Setting and range of `lr=1e-5..1e-3:log`, `epochs=1..4`, `batch=[8,16]`, `lr={low=…,high=…}`.
 
     Raises:
-        PlanError: it is none of these.
+        PlanError: the text has none of these forms.
     """
     from workbench.cli import set_options
     from workbench.planning import plan
 
-    wrong = f"--range {text}: is not KEY=LOW..HIGH, with :log or :STEP, nor KEY=[VALUES]"
+    message = f"--range {text}: is not KEY=LOW..HIGH, with :log or :STEP, nor KEY=[VALUES]"
     if "=" not in text:
-        raise plan.PlanError([wrong])
-    key, value = set_options.read_setting(text)
+        raise plan.PlanError([message])
+    key, value = set_options.parse_setting(text)
     if not isinstance(value, str) or ".." not in value:
         return key, value if isinstance(value, list | dict) else [value]
     span, _, kind = value.partition(":")
@@ -131,26 +131,27 @@ def read_range(text: str) -> tuple[str, Any]:
         low, high = (int(end) if end.lstrip("+-").isdigit() else float(end)
                      for end in span.split(".."))  # fmt: skip
     except ValueError:
-        raise plan.PlanError([wrong]) from None
+        raise plan.PlanError([message]) from None
     if kind in ("", "log"):
         return key, {"low": low, "high": high, "log": bool(kind)}
     try:
         return key, {"low": low, "high": high, "step": float(kind)}
     except ValueError:
-        raise plan.PlanError([wrong]) from None
+        raise plan.PlanError([message]) from None
 
 
-def described(search: Any, spec: Any, *, as_json: bool) -> list[str]:
-    """What would be searched, one line each."""
+def describe_search(search: Any, spec: Any, *, as_json: bool) -> list[str]:
+    """The search and its ranges, one line each; as JSON the run's spec and the search."""
     from results.text.sanitize import clean_line, escape_json
 
     if as_json:
         return [escape_json(spec.model_dump_json()), escape_json(search.model_dump_json())]
-    way = {"maximize": "highest", "minimize": "lowest", None: "best"}[search.direction]
-    where = f" on {search.split}" if search.split else ""
+    direction = {"maximize": "highest", "minimize": "lowest", None: "best"}[search.direction]
+    subset = f" on {search.split}" if search.split else ""
     rows = [
         f"{search.trials} trials of {spec.engine} {spec.subset} {spec.model}",
-        f"for the {way} {search.metric}{where}, by {search.sampler}, pruned by {search.pruner}",
-        *(f"{name}: {values.words()}" for name, values in search.ranges.items()),
+        f"for the {direction} {search.metric}{subset}, by {search.sampler}, "
+        f"pruned by {search.pruner}",
+        *(f"{name}: {values.describe()}" for name, values in search.ranges.items()),
     ]
     return [clean_line(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Settings as they are typed after `--set`."""
+"""Parser of settings given by `--set KEY=VALUE`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any, Literal, get_args, get_origin
 from workbench.planning.plan import PlanError
 
 
-def read_setting(text: str) -> tuple[str, Any]:
-    """`key=value` from a flag; the value is read as TOML, and as plain text when it is none.
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Key and value of `KEY=VALUE`; the value is read as TOML, or as plain text if it is no TOML.
 
     Numbers between commas are a list, with brackets or without: `layers=3,7,11`. A setting that is
-    text in every engine stays as typed: a folder may be called 2024 or 2026-11-29; so do the texts
-    of a list, `evaluate_on=2024,emoji_val`. Nothing behind the `=` unsets a setting that may be
-    unset (None).
+    text in every engine stays as typed, since a folder may be called 2024 or 2026-11-29; so do the
+    texts of a list, `evaluate_on=2024,emoji_val`. An empty value unsets an optional setting (None).
 
     Raises:
         PlanError: there is no `=`.
@@ -26,7 +25,7 @@ def read_setting(text: str) -> tuple[str, Any]:
     key, bare = key.strip(), value.strip()
     if not equals or not key:
         raise PlanError([f"--set {text}: is not KEY=VALUE"])
-    texts, lists, optional = _kinds()
+    texts, lists, optional = _settings_by_kind()
     if key in texts and not bare.startswith(('"', "'")):
         return key, value
     if not bare and key in optional:
@@ -42,8 +41,8 @@ def read_setting(text: str) -> tuple[str, Any]:
 
 
 @functools.cache
-def _kinds() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Settings that are text, lists of text, or may be unset, in every engine that has them."""
+def _settings_by_kind() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Settings that are text, lists of text, or optional, in every engine that has them."""
     from engines import catalog
 
     kinds: dict[str, list[Any]] = defaultdict(list)
@@ -52,7 +51,7 @@ def _kinds() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
             kinds[name].append(field.annotation)
 
     def those(fits: Any) -> frozenset[str]:
-        return frozenset(name for name, found in kinds.items() if all(map(fits, found)))
+        return frozenset(name for name, annotations in kinds.items() if all(map(fits, annotations)))
 
     return (
         those(lambda kind: kind in (str, str | None)),

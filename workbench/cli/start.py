@@ -1,4 +1,4 @@
-"""The last steps of every command that starts a suite, the same for `run` and `search`."""
+"""Checks, expansion and start of a suite, shared by `workbench run` and `workbench search`."""
 
 from __future__ import annotations
 
@@ -11,68 +11,80 @@ from workbench.exit_codes import ExitStatus
 
 if TYPE_CHECKING:
     from engines.protocol import RunSpec
-    from workbench.headless.renderers import Mode
+    from workbench.headless.renderers import OutputMode
     from workbench.planning.plan import SuitePlan
 
 
-def check_devices(asked: SuitePlan) -> None:
-    """Raise PlanError if the plan names GPUs that are not here, or nothing tells what is here."""
+def check_devices(suite_plan: SuitePlan) -> None:
+    """Check /proc and the GPU indexes of the plan.
+
+    Raises:
+        PlanError: /proc is unusable, or a GPU of the plan does not exist here.
+    """
     from workbench.planning import availability, plan
     from workbench.suites import preflight
 
-    if problems := list(preflight.check_proc()):  # memory is forecast from it
+    if problems := list(preflight.check_proc()):  # the memory estimate reads it
         raise plan.PlanError(problems)
-    if missing := availability.device_problem(asked.devices):
+    if missing := availability.device_problem(suite_plan.devices):
         raise plan.PlanError([missing])
 
 
-def expand(asked: SuitePlan, log_root: Path) -> tuple[SuitePlan, list[RunSpec]]:
-    """The plan with whole names of trained models, and its runs, if this machine can do them.
+def expand_plan(suite_plan: SuitePlan, log_root: Path) -> tuple[SuitePlan, list[RunSpec]]:
+    """The plan with full names of trained models, and its runs.
 
     Raises:
-        PlanError: the plan is wrong, or a device that it needs is not here or cannot run it.
+        PlanError: the plan is wrong, or its device does not exist here or cannot run it.
     """
     from workbench import paths
     from workbench.planning import plan
 
-    check_devices(asked)
-    asked = plan.name_models(asked, log_root)
-    specs = plan.expand(asked, paths.cache_root(), log_root)
-    check_gpu(asked, specs)
-    return asked, specs
+    check_devices(suite_plan)
+    suite_plan = plan.resolve_model_names(suite_plan, log_root)
+    specs = plan.expand(suite_plan, paths.cache_root(), log_root)
+    check_gpu(suite_plan, specs)
+    return suite_plan, specs
 
 
-def check_gpu(asked: SuitePlan, specs: list[RunSpec]) -> None:
-    """Raise PlanError if driver, torch's build or precision rule out the GPU of the runs."""
+def check_gpu(suite_plan: SuitePlan, specs: list[RunSpec]) -> None:
+    """Check the GPU of the runs.
+
+    Raises:
+        PlanError: driver, torch's build or precision exclude it.
+    """
     from workbench.memory_estimate import estimate, gpu_support
     from workbench.planning import plan
 
-    where = estimate.locate(asked.gpu, asked.devices, cpu=asked.cpu)
-    if problems := list(dict.fromkeys(gpu_support.problems(specs, where))):
+    device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
+    if problems := list(dict.fromkeys(gpu_support.problems(specs, device))):
         raise plan.PlanError(problems)
 
 
 def check_surroundings(log_root: Path) -> None:
-    """Raise SuiteError, with one sentence a line, where no suite can run."""
+    """Check interpreter, /proc, limits, folders and records (`preflight.check_surroundings`).
+
+    Raises:
+        SuiteError: no suite can run here; one sentence a line.
+    """
     from workbench.suites import preflight, suite
 
     if problems := preflight.check_surroundings(log_root):
         raise suite.SuiteError("\n".join(problems))
 
 
-def start(
-    asked: SuitePlan, specs: list[RunSpec], log_root: Path | None, mode: Mode,
+def start_suite(
+    suite_plan: SuitePlan, specs: list[RunSpec], log_root: Path | None, mode: OutputMode,
     *, detach: bool, share: bool,
 ) -> NoReturn:  # fmt: skip
-    """Build the subsets, make the suite's folder, and start its warden; ends the command."""
+    """Build strict subsets, create the suite's folder, and start its warden; ends the command."""
     from workbench import paths
     from workbench.cli import catalogs
     from workbench.headless import follow
     from workbench.suites import suite
 
     check_surroundings(paths.log_root(log_root))
-    if not catalogs.build_strict(specs):
+    if not catalogs.build_strict_subsets(specs):
         raise typer.Exit(ExitStatus.USAGE)
-    folder = suite.create(paths.log_root(log_root), asked, specs)
-    go = follow.detach if detach else follow.foreground
-    raise typer.Exit(go(folder, mode, share=share))
+    folder = suite.create_suite(paths.log_root(log_root), suite_plan, specs)
+    follow_suite = follow.run_detached if detach else follow.run_foreground
+    raise typer.Exit(follow_suite(folder, mode, share=share))

@@ -1,7 +1,8 @@
-"""`workbench doctor`: what this machine has, what is missing, and one sentence on what to do.
+"""`workbench doctor`: findings about this machine, each with a remedy of one sentence.
 
-Three children ask what is slow or may hang (NVIDIA's driver, the caches) while the rest is looked
-at here; all of it takes about a second. `--overhead` measures what watching costs (overhead.py).
+Child processes check what is slow or may hang (NVIDIA's driver, the caches) while this process
+checks the rest; all of it takes about a second. `--overhead` measures the cost of supervision
+(overhead.py).
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from workbench.suites import preflight
 __all__ = ["Finding", "examine", "run"]
 
 
-def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
-    """Everything, in the order in which a person would look."""
+def examine_machine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
+    """All findings, in their order of display; only one if Python or /proc is unusable."""
     basic = [("Python", preflight.check_interpreter()), ("/proc", preflight.check_proc())]
     for name, sentences in basic:
         for sentence in sentences:
             text, _, remedy = sentence.rpartition("; ")
             yield problem(name, text, remedy)
             return
-    driver, cache = gpus.ask(), caches.ask(cache_root)
+    driver, cache = gpus.start_sampler(), caches.start_check(cache_root)
     try:
         yield from software.examine()
         yield from machine.examine()
-        yield from storage.variables(terminal.environment())
+        yield from storage.variable_findings(terminal.process_environment())
         yield from gpus.examine(driver)
         yield from storage.examine(log_root, cache_root)
         yield from caches.examine(cache)
-        yield from terminal.examine(terminal.environment())
+        yield from terminal.examine(terminal.process_environment())
     finally:
         for child in (driver, cache):
             if child.poll() is None:
@@ -45,25 +46,25 @@ def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
                 child.wait()
 
 
-def run(log_root: Path, cache_root: Path, *, as_json: bool) -> ExitStatus:
-    """Print every finding; 1 if one of them is a problem."""
-    found = show(examine(log_root, cache_root), as_json=as_json)
-    problems = sum(finding.standing == "problem" for finding in found)
-    notes = sum(finding.standing == "note" for finding in found)
+def print_report(log_root: Path, cache_root: Path, *, as_json: bool) -> ExitStatus:
+    """Print every finding; exit status 1 if one of them is a problem."""
+    findings = print_findings(examine_machine(log_root, cache_root), as_json=as_json)
+    problems = sum(finding.standing == "problem" for finding in findings)
+    notes = sum(finding.standing == "note" for finding in findings)
     counted = [f"{problems} problem{'s' * (problems != 1)}", f"{notes} note{'s' * (notes != 1)}"]
     print(f"workbench: {', '.join(counted)}", file=sys.stderr)
     return ExitStatus.FAILED if problems else ExitStatus.COMPLETED
 
 
-def show(findings: Iterable[Finding], *, as_json: bool) -> list[Finding]:
-    """Print findings as they come; returns them all."""
-    shown = []
+def print_findings(findings: Iterable[Finding], *, as_json: bool) -> list[Finding]:
+    """Print findings as they come, as lines or JSON; returns them all."""
+    printed = []
     for finding in findings:
-        shown.append(finding)
+        printed.append(finding)
         if as_json:
             print(json.dumps(asdict(finding)), flush=True)
             continue
         print(clean_line(f"{finding.standing:<8} {finding.name:<16} {finding.text}"), flush=True)
         if finding.remedy:
             print(clean(f"{'':<8} {'':<16} → {finding.remedy}"), flush=True)
-    return shown
+    return printed

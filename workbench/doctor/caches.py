@@ -1,4 +1,4 @@
-"""Image caches, built subsets: checked by a child, since pixels and Arrow files are heavy."""
+"""Image caches and built subsets, checked by a child process that loads Pillow and Arrow."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from workbench.doctor import probe_process
 from workbench.doctor.finding import Finding, note, ok, problem
 
 SECONDS: Final = 60.0
-_AGAIN: Final = "delete that folder; it is built again when it is needed"
+_REBUILD: Final = "delete that folder; it is built again when it is needed"
 
 
-def ask(cache_root: Path) -> subprocess.Popen[bytes]:
-    """Start the child."""
-    return probe_process.ask("datasets_mm.cache_health", str(cache_root))
+def start_check(cache_root: Path) -> subprocess.Popen[bytes]:
+    """Start the child process that checks the cache."""
+    return probe_process.start_child("datasets_mm.cache_health", str(cache_root))
 
 
-def examine(asked: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
-    """A line for each image cache, and one for all subsets."""
-    said = probe_process.answer(asked, seconds)
-    if said is None:
+def examine(child: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
+    """A finding for each image cache, each broken subset, and all subsets together."""
+    rows = probe_process.read_answer(child, seconds)
+    if rows is None:
         yield note("cache", f"not checked within {seconds:g} s", "is its disk slow?")
         return
-    if asked.returncode or not said:
-        text = f"the check of the cache ended with {asked.returncode}"
+    if child.returncode or not rows:
+        text = f"the check of the cache ended with {child.returncode}"
         yield problem("cache", text, "run `python -m datasets_mm.cache_health` to see why")
         return
-    yield from (images(row) for row in said if row["kind"] == "images")
-    yield from subsets([row for row in said if row["kind"] == "subset"])
+    yield from (image_cache_finding(row) for row in rows if row["kind"] == "images")
+    yield from subset_findings([row for row in rows if row["kind"] == "subset"])
 
 
-def images(row: dict[str, Any]) -> Finding:
-    """One image cache."""
+def image_cache_finding(row: dict[str, Any]) -> Finding:
+    """The finding about one image cache; `row`: a line of `datasets_mm.cache_health`."""
     name = "image cache"
     text = f"{row['name']}: {row['rows']:,} pictures, {formats.size(row['bytes'])}"
     if row["bad"]:
@@ -57,11 +57,11 @@ def images(row: dict[str, Any]) -> Finding:
     return ok(name, f"{text}; {checked}{gone}")
 
 
-def subsets(rows: list[dict[str, Any]]) -> Iterator[Finding]:
-    """All built subsets on one line, the broken ones on their own."""
+def subset_findings(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    """A problem for each broken subset, then the number and size of the sound ones."""
     for row in rows:
         if row["problem"]:
-            yield problem("subsets", f"{row['name']}: {row['problem']}", _AGAIN)
+            yield problem("subsets", f"{row['name']}: {row['problem']}", _REBUILD)
     whole = [row for row in rows if not row["problem"]]
     size = formats.size(sum(row["bytes"] for row in whole))
     yield ok("subsets", f"{len(whole)} built, {size}" if rows else "none is built yet")

@@ -1,4 +1,4 @@
-"""One line of the doctor: what was looked at, how it stands, and what to do about it."""
+"""One finding of the doctor: the subject, its standing, and a remedy."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ Standing = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`note`: works, but somebody should know; `problem`: runs will fail or mislead."""
+    """`ok`: nothing to do; `note`: works with a restriction; `problem`: runs fail or mislead."""
 
     name: str
     standing: Standing
     text: str
     remedy: str = ""
-    """One sentence; empty where nothing needs to be done."""
+    """One sentence; empty: nothing to do."""
 
 
 def ok(name: str, text: str) -> Finding:
-    """All is well."""
+    """A finding with nothing to do."""
     return Finding(name, "ok", text)
 
 
 def note(name: str, text: str, remedy: str) -> Finding:
-    """Works, but somebody should know."""
+    """A finding about something that works with a restriction."""
     return Finding(name, "note", text, remedy)
 
 
 def problem(name: str, text: str, remedy: str) -> Finding:
-    """Runs will fail, or their figures will mislead."""
+    """A finding that makes runs fail or their figures mislead."""
     return Finding(name, "problem", text, remedy)

@@ -1,4 +1,4 @@
-"""Cores, memory, descriptors, shared memory and the clock: what a run is allowed to use here."""
+"""Cores, memory, processes, file descriptors, shared memory and the clock of this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAST_DESCRIPTORS: Final = 256
 """The warden keeps about 4 descriptors a process it samples; loaders need 8 a worker."""
 FEW_DESCRIPTORS: Final = 1024
 FEW_SHARED_BYTES: Final = GIB
-"""What NVIDIA's containers are to be started with; 64 MiB, a container's default, is too little."""
+"""The size that NVIDIA recommends for containers; their default of 64 MiB is too small."""
 LEAST_MEMORY_BYTES: Final = 2 * GIB
 """torch alone takes half a GiB in every process."""
 SLOW_CLOCKS: Final = frozenset({"hpet", "acpi_pm"})
@@ -29,8 +29,8 @@ _STA_UNSYNC: Final = 0x40
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
-    """What control groups let us use; None: no limit."""
+class CgroupLimits:
+    """Limits of the control groups; None: no limit."""
 
     memory_bytes: int | None = None
     cores: float | None = None
@@ -38,68 +38,68 @@ class Allowance:
 
 
 def examine() -> Iterator[Finding]:
-    """Everything about this machine but its GPUs."""
-    allowed = allowance()
-    yield cores(allowed)
-    yield memory(allowed)
-    if allowed.processes is not None and allowed.processes < 512:
+    """All findings about this machine, without its GPUs."""
+    limits = read_cgroup_limits()
+    yield cores_finding(limits)
+    yield memory_finding(limits)
+    if limits.processes is not None and limits.processes < 512:
         yield note(
-            "processes", f"at most {allowed.processes} by control group",
+            "processes", f"at most {limits.processes} by control group",
             "use fewer loader workers, or raise pids.max of the container",
         )  # fmt: skip
-    yield descriptors(*resource.getrlimit(resource.RLIMIT_NOFILE))
+    yield descriptors_finding(*resource.getrlimit(resource.RLIMIT_NOFILE))
     cards = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    yield shared_memory(Path("/dev/shm"), cards)  # noqa: S108 - looked at, never written
-    yield clock(_clock_source(), synchronised())
+    yield shared_memory_finding(Path("/dev/shm"), cards)  # noqa: S108 - looked at, never written
+    yield clock_finding(_read_clock_source(), is_synchronised())
 
 
-def cores(allowed: Allowance) -> Finding:
-    """Cores we may run on, by affinity and by quota."""
-    have = len(os.sched_getaffinity(0))
-    if allowed.cores is not None and allowed.cores < have:
+def cores_finding(limits: CgroupLimits) -> Finding:
+    """Usable cores by affinity and quota, and their load."""
+    count = len(os.sched_getaffinity(0))
+    if limits.cores is not None and limits.cores < count:
         return note(
-            "cores", f"{have}, but a control group allows the time of {allowed.cores:g}",
+            "cores", f"{count}, but a control group allows the time of {limits.cores:g}",
             "set `threads` to that number, or steps will be throttled in bursts",
         )  # fmt: skip
     load = os.getloadavg()[0]
-    if load > have:
+    if load > count:
         return note(
-            "cores", f"{have}, and other work waits for them (load {load:.1f})",
+            "cores", f"{count}, and other work waits for them (load {load:.1f})",
             "measure when the machine is quiet; step times are too long now",
         )  # fmt: skip
-    return ok("cores", f"{have} (load {load:.1f})")
+    return ok("cores", f"{count} (load {load:.1f})")
 
 
-def memory(allowed: Allowance) -> Finding:
-    """Memory that is free, and the limit of the control group."""
+def memory_finding(limits: CgroupLimits) -> Finding:
+    """Available memory, and the limit of the control group."""
     import psutil
 
-    found = psutil.virtual_memory()
-    text = f"{formats.size(found.available)} free of {formats.size(found.total)}"
-    room: int = found.available
-    if allowed.memory_bytes is not None and allowed.memory_bytes < found.total:
-        text += f"; a control group allows {formats.size(allowed.memory_bytes)}"
-        room = min(room, allowed.memory_bytes)
-    if room < LEAST_MEMORY_BYTES:
+    host = psutil.virtual_memory()
+    text = f"{formats.size(host.available)} free of {formats.size(host.total)}"
+    available: int = host.available
+    if limits.memory_bytes is not None and limits.memory_bytes < host.total:
+        text += f"; a control group allows {formats.size(limits.memory_bytes)}"
+        available = min(available, limits.memory_bytes)
+    if available < LEAST_MEMORY_BYTES:
         return problem("memory", text, "free some, or raise the limit: torch needs 2 GiB to start")
     return ok("memory", text)
 
 
-def descriptors(soft: int, hard: int) -> Finding:
-    """How many files a process may open."""
+def descriptors_finding(soft: int, hard: int) -> Finding:
+    """The limit of open files of a process."""
     text = f"{soft:,} open files a process (hard limit {hard:,})"
-    raise_it = f"raise it with `ulimit -n {min(4096, hard) if hard > 0 else 4096}`"
+    remedy = f"raise it with `ulimit -n {min(4096, hard) if hard > 0 else 4096}`"
     if 0 <= soft < LEAST_DESCRIPTORS:
-        return problem("descriptors", text, raise_it)
+        return problem("descriptors", text, remedy)
     if 0 <= soft < FEW_DESCRIPTORS:
-        return note("descriptors", text, raise_it)
+        return note("descriptors", text, remedy)
     return ok("descriptors", text)
 
 
-def shared_memory(folder: Path, gpus: int) -> Finding:
-    """NCCL hands gradients from rank to rank through it where GPUs have no direct way (T4, RTX).
+def shared_memory_finding(folder: Path, gpus: int) -> Finding:
+    """Free shared memory; NCCL needs it between GPUs without peer access (T4, RTX).
 
-    Nothing else here uses it: loader workers are threads.
+    Nothing else needs it: loader workers are threads.
     """
     try:
         free = shutil.disk_usage(folder).free
@@ -116,8 +116,11 @@ def shared_memory(folder: Path, gpus: int) -> Finding:
     )  # fmt: skip
 
 
-def clock(source: str, in_step: bool | None) -> Finding:
-    """Durations come from the monotonic clock; the wall clock only labels."""
+def clock_finding(source: str, synchronised: bool | None) -> Finding:
+    """The clock source, and whether the wall clock is synchronised and plausible.
+
+    Durations come from the monotonic clock; the wall clock only labels suites and records.
+    """
     if time.time() < 1_700_000_000:
         return problem("clock", time.strftime("it says %Y-%m-%d"), "set it: suites are named by it")
     if source in SLOW_CLOCKS:
@@ -126,58 +129,61 @@ def clock(source: str, in_step: bool | None) -> Finding:
             "boot with `tsc=reliable` if the machine allows it",
         )  # fmt: skip
     state = {True: "synchronised", False: "not synchronised", None: "synchronisation unknown"}
-    text = f"{source or 'unknown source'}, {state[in_step]}"
-    if in_step is False:
+    text = f"{source or 'unknown source'}, {state[synchronised]}"
+    if synchronised is False:
         return note("clock", text, "start chrony or ntpd: labels of two machines cannot be ordered")
     return ok("clock", text)
 
 
-def allowance(
+def read_cgroup_limits(
     proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> Allowance:
-    """The tightest limits on the way from our control group up to the root, version 2 and 1."""
+) -> CgroupLimits:
+    """The tightest limits from our control group up to the root, of cgroup versions 2 and 1."""
     try:
         lines = [line.split(":", 2) for line in proc.read_text().splitlines()]
     except (OSError, ValueError):
-        return Allowance()
-    memory_, cores_, tasks = [], [], []
+        return CgroupLimits()
+    memory_limits, core_limits, process_limits = [], [], []
     for fields in (line for line in lines if len(line) == 3):
-        _, controllers, place = fields
-        named = controllers.split(",")
+        _, controllers, group = fields
+        names = controllers.split(",")
         folder = root if not controllers else root / controllers
         if controllers and not folder.is_dir():
-            folder = root / named[0]
-        for part in _up(folder, place):
-            memory_ += [_number(part / "memory.max"), _number(part / "memory.limit_in_bytes")]
-            tasks.append(_number(part / "pids.max"))
-            cores_ += [_quota(part / "cpu.max"), _quota_v1(part)]
-    return Allowance(
-        min((int(n) for n in memory_ if n is not None), default=None),
-        min((n for n in cores_ if n is not None), default=None),
-        min((int(n) for n in tasks if n is not None), default=None),
+            folder = root / names[0]
+        for part in _folders_up(folder, group):
+            memory_limits += [
+                _read_number(part / "memory.max"),
+                _read_number(part / "memory.limit_in_bytes"),
+            ]
+            process_limits.append(_read_number(part / "pids.max"))
+            core_limits += [_read_quota(part / "cpu.max"), _read_quota_v1(part)]
+    return CgroupLimits(
+        min((int(n) for n in memory_limits if n is not None), default=None),
+        min((n for n in core_limits if n is not None), default=None),
+        min((int(n) for n in process_limits if n is not None), default=None),
     )
 
 
-def _up(root: Path, place: str) -> Iterator[Path]:
-    here = root / place.lstrip("/")
-    if ".." in Path(place).parts or not here.is_dir():  # another namespace: its root is ours
-        here = root
+def _folders_up(root: Path, group: str) -> Iterator[Path]:
+    folder = root / group.lstrip("/")
+    if ".." in Path(group).parts or not folder.is_dir():  # another namespace: its root is ours
+        folder = root
     while True:
-        yield here
-        if here == root:
+        yield folder
+        if folder == root:
             return
-        here = here.parent
+        folder = folder.parent
 
 
-def _number(path: Path) -> int | None:
+def _read_number(path: Path) -> int | None:
     try:
-        found = int(path.read_text())
+        number = int(path.read_text())
     except (OSError, ValueError):
         return None
-    return found if 0 <= found < 1 << 60 else None
+    return number if 0 <= number < 1 << 60 else None
 
 
-def _quota(path: Path) -> float | None:
+def _read_quota(path: Path) -> float | None:
     try:
         quota, period = path.read_text().split()
         return int(quota) / int(period)
@@ -185,12 +191,15 @@ def _quota(path: Path) -> float | None:
         return None
 
 
-def _quota_v1(folder: Path) -> float | None:
-    quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+def _read_quota_v1(folder: Path) -> float | None:
+    quota, period = (
+        _read_number(folder / "cpu.cfs_quota_us"),
+        _read_number(folder / "cpu.cfs_period_us"),
+    )
     return quota / period if quota and period else None
 
 
-def _clock_source() -> str:
+def _read_clock_source() -> str:
     path = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
     try:
         return path.read_text().strip()
@@ -199,7 +208,7 @@ def _clock_source() -> str:
 
 
 class _Timex(ctypes.Structure):
-    """The head of the kernel's `struct timex` (man 2 adjtimex), and room for its rest."""
+    """The first fields of the kernel's `struct timex` (man 2 adjtimex), and space for the rest."""
 
     _fields_ = [
         ("modes", ctypes.c_uint), ("offset", ctypes.c_long), ("freq", ctypes.c_long),
@@ -208,8 +217,8 @@ class _Timex(ctypes.Structure):
     ]  # fmt: skip
 
 
-def synchronised() -> bool | None:
-    """Whether the kernel's clock follows a time server; None: the kernel does not say."""
+def is_synchronised() -> bool | None:
+    """Whether the kernel's clock follows a time server; None: unknown."""
     state = _Timex()
     if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(state)) < 0:
         return None

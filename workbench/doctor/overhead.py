@@ -1,11 +1,11 @@
-"""What watching costs, measured: the same engine with and without a warden, in turn.
+"""Overhead of supervision, measured: the same engine with and without a warden, in turn.
 
-A/B/A/B in blocks, since a machine drifts; the first of a pair changes each time. Arm A is a run as
-it always is: warden, journal, sampling, and the sampler where there is a GPU. In arm B the engine
-writes into a pipe that nobody reads. Both do the same steps of the probe engine.
+Blocks alternate (A/B, B/A, …) because a machine drifts. Arm A is a normal run: warden, journal,
+sampling, and the GPU sampler where there is a GPU. In arm B the engine writes into a pipe that
+nobody reads before its end. Both do the same steps of the synthetic engine.
 
-Two figures come of it. The difference of step times has an interval that is as wide as the noise of
-the machine; the CPU share of warden and sampler, counted by the kernel, is the sharper one.
+Two results: the difference of step times, whose interval is as wide as the machine's noise, and the
+CPU share of warden and sampler as counted by the kernel, which is more precise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ from typing import Any, Final
 from engines import protocol
 from engines.protocol import RunSpec
 from workbench import paths
-from workbench.doctor.overhead_statistics import Block, Cost, cost_of, keep, sentence
+from workbench.doctor.overhead_statistics import (
+    OverheadResult,
+    StepBlock,
+    compute_overhead,
+    sentence,
+    write_result,
+)
 from workbench.planning import plan
 from workbench.processes import engine_process, tree
 from workbench.processes.limits import Limits
@@ -41,39 +47,39 @@ WAIT_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.1
 
 
-def run(cache_root: Path, *, as_json: bool) -> None:
-    """Measure, print, and keep the result where a record can cite it."""
+def measure_and_print(cache_root: Path, *, as_json: bool) -> None:
+    """Measure the overhead, print it, and write it to the cache, where records read it."""
     seconds = round(2 * PAIRS * ((STEPS + WARMUP_STEPS) * STEP_SECONDS + 0.8))
     print(f"workbench: measuring what watching costs, about {seconds} s", file=sys.stderr)
-    cost = measure()
-    place = keep(cost, cache_root)
+    cost = measure_overhead()
+    path = write_result(cost, cache_root)
     if as_json:
-        print(json.dumps({"name": "overhead", **asdict(cost), "file": str(place)}))
+        print(json.dumps({"name": "overhead", **asdict(cost), "file": str(path)}))
     else:
         print(sentence(cost))
-        print(f"kept in {place}")
+        print(f"kept in {path}")
 
 
-def measure(pairs: int = PAIRS, steps: int = STEPS) -> Cost:
-    """Run both arms in turn.
+def measure_overhead(pairs: int = PAIRS, steps: int = STEPS) -> OverheadResult:
+    """Run both arms in turn, `pairs` blocks of `steps` steps each.
 
     Raises:
         LaunchError: a warden or an engine did not do its steps.
     """
-    rounds = rounds_for(STEP_SECONDS)
-    watched: list[Block] = []
-    alone: list[Block] = []
+    rounds = calibrate_rounds(STEP_SECONDS)
+    watched: list[StepBlock] = []
+    alone: list[StepBlock] = []
     with tempfile.TemporaryDirectory(prefix="workbench-") as name:
         folder = Path(name)
         for number in range(pairs):
-            arms = [(watched, _watched), (alone, _alone)]
+            arms = [(watched, _run_watched), (alone, _run_alone)]
             for blocks, arm in arms if number % 2 == 0 else reversed(arms):
                 blocks.append(arm(folder / f"{number}-{arm.__name__}", steps, rounds))
-    return cost_of(watched, alone)
+    return compute_overhead(watched, alone)
 
 
-def rounds_for(seconds: float) -> int:
-    """How many rounds of the probe make a step of about this length."""
+def calibrate_rounds(seconds: float) -> int:
+    """Rounds of the synthetic engine that make a step of about `seconds`."""
     block = bytes(1 << 20)
     times = []
     for _ in range(9):
@@ -83,86 +89,90 @@ def rounds_for(seconds: float) -> int:
     return max(1, round(seconds / statistics.median(times)))
 
 
-def _plan(steps: int, rounds: int) -> tuple[plan.SuitePlan, list[RunSpec]]:
+def _make_plan(steps: int, rounds: int) -> tuple[plan.SuitePlan, list[RunSpec]]:
     table = {
         "name": "overhead", "engine": "probe", "subsets": ["none"], "models": ["none"],
         "settings": {"steps": steps, "rounds": rounds, "warmup_steps": WARMUP_STEPS},
     }  # fmt: skip
-    asked = plan.parse(table, "overhead")
-    return asked, plan.expand(asked, paths.cache_root())
+    suite_plan = plan.parse(table, "overhead")
+    return suite_plan, plan.expand(suite_plan, paths.cache_root())
 
 
-def _watched(folder: Path, steps: int, rounds: int) -> Block:
-    """A suite of one run, with its warden; the life pipe takes it down with us."""
-    made = suite.create(folder, *_plan(steps, rounds))
-    launched = launch.start_warden(made, foreground=True, share=True)
-    used: list[tuple[float, float]] = []
-    watch = [launched.pid]
+def _run_watched(folder: Path, steps: int, rounds: int) -> StepBlock:
+    """A block of a supervised run; the life pipe ends its warden with this process."""
+    suite_folder = suite.create_suite(folder, *_make_plan(steps, rounds))
+    launched = launch.start_warden(suite_folder, foreground=True, share=True)
+    samples: list[tuple[float, float]] = []
+    pids = [launched.pid]
     try:
-        for _ in _patiently():
-            if len(watch) == 1:
-                watch += _sampler(launched.pid)
-            used.append((time.time(), _cpu_seconds(watch)))
+        for _ in _poll_until_timeout():
+            if len(pids) == 1:
+                pids += _sampler_pids(launched.pid)
+            samples.append((time.time(), _cpu_seconds(pids)))
             if launched.popen.poll() is not None:
                 break
     finally:
-        launch.hang_up(launched)
-    entries = journal.Tail(suite.runs(made)[0][0] / "events.jsonl").read_all()
+        launch.close_life_pipe(launched)
+    entries = journal.Tail(suite.read_runs(suite_folder)[0][0] / "events.jsonl").read_all()
     timed = [e for e in entries if isinstance(e.msg, protocol.Step) and not e.msg.warmup]
-    durations = _durations([entry.msg for entry in timed], steps)
-    inside = [(at, cpu) for at, cpu in used if timed[0].wall <= at <= timed[-1].wall]
+    durations = _step_durations([entry.msg for entry in timed], steps)
+    inside = [(at, cpu) for at, cpu in samples if timed[0].wall <= at <= timed[-1].wall]
     if len(inside) < 2:  # too short for two beats of the warden: its start and end count too
-        inside = used
+        inside = samples
     (first, before), (last, after) = inside[0], inside[-1]
-    return Block(durations, after - before, last - first)
+    return StepBlock(durations, after - before, last - first)
 
 
-def _durations(timed: Sequence[Any], steps: int) -> tuple[float, ...]:
-    found = tuple(s for message in timed for s in message.step_seconds)
-    if len(found) != steps:
-        raise launch.LaunchError(f"the probe did {len(found)} of {steps} steps")
-    return found
+def _step_durations(timed: Sequence[Any], steps: int) -> tuple[float, ...]:
+    durations = tuple(s for message in timed for s in message.step_seconds)
+    if len(durations) != steps:
+        raise launch.LaunchError(f"the probe did {len(durations)} of {steps} steps")
+    return durations
 
 
-def _alone(folder: Path, steps: int, rounds: int) -> Block:
-    """The same engine, started in the same way, whose pipe is read after its end."""
-    made = suite.create(folder, *_plan(steps, rounds))
-    run_dir, spec = suite.runs(made)[0]
+def _run_alone(folder: Path, steps: int, rounds: int) -> StepBlock:
+    """A block of the same engine without a warden; its pipe is read after its end."""
+    suite_folder = suite.create_suite(folder, *_make_plan(steps, rounds))
+    run_dir, spec = suite.read_runs(suite_folder)[0]
     reading, writing = os.pipe()
     token = f"overhead-{os.getpid()}"
-    variables = engine_process.environment(os.environ, spec, token, 1, {})
-    engine = engine_process.start(
+    variables = engine_process.engine_environment(os.environ, spec, token, 1, {})
+    engine = engine_process.start_engine(
         engine_process.ENGINE_COMMAND, run_dir, variables, reading, Limits().pipe_bytes
     )  # fmt: skip
     try:
-        for _ in _patiently():
+        for _ in _poll_until_timeout():
             if engine.poll() is not None:
                 break
-        said = _drain(engine.event_fd)
+        messages = _drain_messages(engine.event_fd)
     finally:
         os.close(writing)
         engine.close()
-        tree.kill_carriers(token, Limits().kill_seconds)
+        tree.kill_processes_with_token(token, Limits().kill_seconds)
         os.close(reading)
-    timed = [m for m in said if isinstance(m, protocol.Step) and not m.warmup]
-    return Block(_durations(timed, steps))
+    timed = [m for m in messages if isinstance(m, protocol.Step) and not m.warmup]
+    return StepBlock(_step_durations(timed, steps))
 
 
-def _drain(descriptor: int) -> list[Any]:
+def _drain_messages(descriptor: int) -> list[Any]:
     data = b""
     while True:
         try:
-            piece = os.read(descriptor, 1 << 16)
+            chunk = os.read(descriptor, 1 << 16)
         except BlockingIOError:
             break
-        if not piece:
+        if not chunk:
             break
-        data += piece
+        data += chunk
     return [protocol.decode(line) for line in data.splitlines()]
 
 
-def _patiently() -> Iterator[None]:
-    """Ten looks a second, in both arms alike."""
+def _poll_until_timeout() -> Iterator[None]:
+    """Yield ten times a second, in both arms alike.
+
+    Raises:
+        LaunchError: `WAIT_SECONDS` have passed.
+    """
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         yield
@@ -170,25 +180,25 @@ def _patiently() -> Iterator[None]:
     raise launch.LaunchError(f"an engine of a second's work was not over after {WAIT_SECONDS:g} s")
 
 
-def _sampler(warden: int) -> list[int]:
-    """The warden's sampler, where there is one."""
-    found = tree.children(warden)
-    return [pid for pid in found if b"telemetry.sampler" in _read(f"/proc/{pid}/cmdline")]
+def _sampler_pids(warden: int) -> list[int]:
+    """Process ids of the warden's GPU sampler; empty where there is none."""
+    children = tree.child_pids(warden)
+    return [pid for pid in children if b"telemetry.sampler" in _read_file(f"/proc/{pid}/cmdline")]
 
 
 def _cpu_seconds(pids: Sequence[int]) -> float:
-    """CPU of these processes so far: user and system ticks, finer where the scheduler tells."""
+    """CPU seconds of these processes so far, from schedstat, else from user and system ticks."""
     total = 0.0
     for pid in pids:
-        if exact := _read(f"/proc/{pid}/schedstat").split():
+        if exact := _read_file(f"/proc/{pid}/schedstat").split():
             total += int(exact[0]) / 1e9
-        elif fields := _read(f"/proc/{pid}/stat").rpartition(b")")[2].split():
+        elif fields := _read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split():
             total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return total
 
 
-def _read(path: str) -> bytes:
+def _read_file(path: str) -> bytes:
     try:
-        return tree.read(path)
+        return tree.read_file(path)
     except OSError:
         return b""

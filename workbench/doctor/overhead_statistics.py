@@ -1,6 +1,6 @@
-"""What watching costs, as a number: from blocks of steps to a difference with its interval. Pure.
+"""Overhead of supervision as statistics: difference of step times with a bootstrap interval.
 
-And where the last result on this machine is kept, so that a record or a report can cite it.
+Also the file of the last result on this machine, which records and reports cite.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from workbench.telemetry import environment
 
 RESAMPLES: Final = 2000
 BLOCK_STEPS: Final = 10
-"""Neighbouring steps are not independent: they are drawn again in runs of ten."""
-LIMIT_SHARE: Final = 0.005
-"""What watching may cost at most."""
+"""Length of the blocks of the bootstrap, because neighbouring steps are not independent."""
+MAX_SHARE: Final = 0.005
+"""The promised limit of supervision, as a share of a core."""
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """One engine's timed steps; of a watched one also what its warden used meanwhile."""
+class StepBlock:
+    """Seconds of an engine's timed steps; if supervised, also CPU time of its warden meanwhile."""
 
     steps: tuple[float, ...]
     cpu_seconds: float = 0.0
@@ -36,11 +36,11 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """The result, as it is kept in `overhead.json` of the cache."""
+class OverheadResult:
+    """The result, as stored in `overhead.json` of the cache."""
 
     difference_seconds: float
-    """Median step watched - median step alone."""
+    """Median step supervised - median step alone; `low` and `high`: its 95 % interval."""
     low: float
     high: float
     step_seconds: float
@@ -58,66 +58,74 @@ class Cost:
         return self.difference_seconds / self.step_seconds
 
 
-def cost_of(
-    watched: Sequence[Block], alone: Sequence[Block], seed: int = 0, resamples: int = RESAMPLES
-) -> Cost:
-    """Median difference with its 95 % bootstrap interval (over pairs, and runs of ten steps)."""
+def compute_overhead(
+    watched: Sequence[StepBlock],
+    alone: Sequence[StepBlock],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> OverheadResult:
+    """Median difference with its 95 % bootstrap interval (over pairs, and blocks of ten steps)."""
     pairs = list(zip(watched, alone, strict=True))
-    low, high = _interval(pairs, random.Random(seed), resamples)
-    return Cost(
-        difference_seconds=_difference(pairs),
+    low, high = _bootstrap_interval(pairs, random.Random(seed), resamples)
+    return OverheadResult(
+        difference_seconds=_median_difference(pairs),
         low=low,
         high=high,
         step_seconds=statistics.median(s for block in alone for s in block.steps),
         steps_per_arm=sum(len(block.steps) for block in alone),
         cpu_share=sum(b.cpu_seconds for b in watched) / sum(b.wall_seconds for b in watched),
-        cpu=environment.cpu_name(),
+        cpu=environment.read_cpu_name(),
         gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
-        version=environment.version("workbench-mm"),
+        version=environment.package_version("workbench-mm"),
         measured_wall=time.time(),
     )
 
 
-def _difference(pairs: Sequence[tuple[Block, Block]]) -> float:
-    """Median over pairs of (median watched - median alone): what drifts is in both of a pair."""
+def _median_difference(pairs: Sequence[tuple[StepBlock, StepBlock]]) -> float:
+    """Median over pairs of (median supervised - median alone), which cancels slow drift."""
     return statistics.median(
-        statistics.median(one.steps) - statistics.median(two.steps) for one, two in pairs
+        statistics.median(watched.steps) - statistics.median(alone.steps)
+        for watched, alone in pairs
     )
 
 
-def _interval(
-    pairs: Sequence[tuple[Block, Block]], chance: random.Random, resamples: int
+def _bootstrap_interval(
+    pairs: Sequence[tuple[StepBlock, StepBlock]], generator: random.Random, resamples: int
 ) -> tuple[float, float]:
-    drawn = []
+    differences = []
     for _ in range(resamples):
-        again = [chance.choice(pairs) for _ in pairs]
-        drawn.append(_difference([(_again(a, chance), _again(b, chance)) for a, b in again]))
-    drawn.sort()
-    return drawn[math.floor(0.025 * resamples)], drawn[math.ceil(0.975 * resamples) - 1]
+        sample = [generator.choice(pairs) for _ in pairs]
+        differences.append(
+            _median_difference(
+                [(_resample_block(a, generator), _resample_block(b, generator)) for a, b in sample]
+            )
+        )
+    differences.sort()
+    return differences[math.floor(0.025 * resamples)], differences[math.ceil(0.975 * resamples) - 1]
 
 
-def _again(block: Block, chance: random.Random) -> Block:
+def _resample_block(block: StepBlock, generator: random.Random) -> StepBlock:
     steps: list[float] = []
     length = min(BLOCK_STEPS, len(block.steps))
     while len(steps) < len(block.steps):
-        start = chance.randrange(len(block.steps) - length + 1)
+        start = generator.randrange(len(block.steps) - length + 1)
         steps += block.steps[start : start + length]
-    return Block(tuple(steps[: len(block.steps)]))
+    return StepBlock(tuple(steps[: len(block.steps)]))
 
 
-def sentence(cost: Cost) -> str:
-    """The result for a person."""
+def sentence(cost: OverheadResult) -> str:
+    """The result as a sentence."""
     low, high = (value / cost.step_seconds for value in (cost.low, cost.high))
-    verdict = "within" if cost.cpu_share <= LIMIT_SHARE else "ABOVE"
+    verdict = "within" if cost.cpu_share <= MAX_SHARE else "ABOVE"
     return (
         f"watching costs {cost.cpu_share:.2%} of a core ({verdict} the promised "
-        f"{LIMIT_SHARE:.1%}); steps of {cost.step_seconds * 1e3:.1f} ms take {cost.share:+.2%} "
+        f"{MAX_SHARE:.1%}); steps of {cost.step_seconds * 1e3:.1f} ms take {cost.share:+.2%} "
         f"[{low:+.2%}, {high:+.2%}] longer, {cost.steps_per_arm} steps with and without, in turn"
     )
 
 
-def keep(cost: Cost, cache_root: Path) -> Path:
-    """Write `overhead.json`, whole or not at all."""
+def write_result(cost: OverheadResult, cache_root: Path) -> Path:
+    """Write `overhead.json` atomically; returns its path."""
     paths.make_private(cache_root)
     path, fresh = cache_root / "overhead.json", cache_root / f".overhead.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -127,9 +135,11 @@ def keep(cost: Cost, cache_root: Path) -> Path:
     return path
 
 
-def kept(cache_root: Path) -> Cost | None:
-    """The last result on this machine, or None."""
+def read_result(cache_root: Path) -> OverheadResult | None:
+    """The last result on this machine; None: none can be read."""
     try:
-        return Cost(**json.loads((cache_root / "overhead.json").read_text(encoding="utf-8")))
+        return OverheadResult(
+            **json.loads((cache_root / "overhead.json").read_text(encoding="utf-8"))
+        )
     except (OSError, ValueError, TypeError):
         return None

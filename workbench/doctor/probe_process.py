@@ -1,4 +1,4 @@
-"""A child that looks where the doctor must not look itself: drivers may hang, pixels are heavy."""
+"""Child processes for checks that may hang (drivers) or load heavy libraries (caches)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from workbench import paths
 
 
-def ask(module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start `python -m module`; it answers in JSON lines on stdout."""
+def start_child(module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start `python -m module`, which writes JSON lines to stdout."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -20,8 +20,8 @@ def ask(module: str, *arguments: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def answer(child: subprocess.Popen[bytes], seconds: float) -> list[dict[str, Any]] | None:
-    """What it said; nothing where that is no JSON, None where it took longer and was killed."""
+def read_answer(child: subprocess.Popen[bytes], seconds: float) -> list[dict[str, Any]] | None:
+    """The child's JSON lines; empty: no JSON; None: killed after `seconds`."""
     try:
         output, _ = child.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Python and the packages, by their metadata: nothing heavy is imported to say which one it is."""
+"""Versions of Python, required packages and torch's build, from metadata without imports."""
 
 from __future__ import annotations
 
@@ -13,86 +13,90 @@ from typing import Final
 from workbench.doctor.finding import Finding, note, ok, problem
 from workbench.memory_estimate import torch_build
 
-OURS: Final = "workbench-mm"
-SHOWN: Final = ("torch", "transformers", "pydantic", "textual", "pillow", "nvidia-ml-py")
-_NEED: Final = re.compile(r"([A-Za-z0-9._-]+)((?:[<>=!~]=?[^;,\s]+,?)*)\s*(?:;(.*))?\Z")
+DISTRIBUTION: Final = "workbench-mm"
+SHOWN_PACKAGES: Final = ("torch", "transformers", "pydantic", "textual", "pillow", "nvidia-ml-py")
+_REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+)((?:[<>=!~]=?[^;,\s]+,?)*)\s*(?:;(.*))?\Z")
 _BOUND: Final = re.compile(r"(>=|<=|==|<|>)([0-9.]+)")
 
 
 def examine() -> Iterator[Finding]:
-    """Python, our packages, torch's build."""
+    """All findings about installed software."""
     yield ok("python", f"{platform.python_version()} in {sys.prefix}")
-    yield packages(needs())
+    yield packages_finding(read_requirements())
     yield torch_finding()
 
 
-def needs() -> list[str]:
-    """The package's own requirements without extras; empty for a checkout that is not installed."""
+def read_requirements() -> list[str]:
+    """Our requirements without extras; empty: the package is not installed."""
     try:
-        stated = importlib.metadata.requires(OURS) or []
+        requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
         return []
-    return [line for line in stated if "extra ==" not in line]
+    return [line for line in requirements if "extra ==" not in line]
 
 
-def packages(stated: list[str]) -> Finding:
-    """Whether what is required is there, in a version that fits."""
-    if not stated:
-        return note("packages", f"{OURS} is not installed", "install it with `make demo` or pip")
-    wrong = [said for line in stated if (said := _unmet(line))]
-    if wrong:
-        return problem("packages", "; ".join(wrong), "install them with `pip install -e .`")
-    return ok("packages", ", ".join(f"{name} {_version(name)}" for name in SHOWN))
+def packages_finding(requirements: list[str]) -> Finding:
+    """Whether every requirement is installed in a matching version."""
+    if not requirements:
+        return note(
+            "packages", f"{DISTRIBUTION} is not installed", "install it with `make demo` or pip"
+        )
+    complaints = [complaint for line in requirements if (complaint := _requirement_problem(line))]
+    if complaints:
+        return problem("packages", "; ".join(complaints), "install them with `pip install -e .`")
+    return ok(
+        "packages", ", ".join(f"{name} {_installed_version(name)}" for name in SHOWN_PACKAGES)
+    )
 
 
-def _unmet(line: str) -> str:
-    found = _NEED.match(line)
-    if found is None:
+def _requirement_problem(line: str) -> str:
+    match = _REQUIREMENT.match(line)
+    if match is None:
         return ""
-    name, bounds, _ = found.groups()
-    have = _version(name)
-    if not have:
+    name, bounds, _ = match.groups()
+    version = _installed_version(name)
+    if not version:
         return f"{name} is missing"
-    if not all(_holds(have, sign, bound) for sign, bound in _BOUND.findall(bounds)):
-        return f"{name} is {have}, but {bounds.rstrip(',')} is needed"
+    if not all(_satisfies(version, sign, bound) for sign, bound in _BOUND.findall(bounds)):
+        return f"{name} is {version}, but {bounds.rstrip(',')} is needed"
     return ""
 
 
-def _version(name: str) -> str:
+def _installed_version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
 
 
-def _holds(have: str, sign: str, bound: str) -> bool:
-    one, two = _numbers(have), _numbers(bound)
-    length = max(len(one), len(two))
-    one += (0,) * (length - len(one))
-    two += (0,) * (length - len(two))
+def _satisfies(version: str, sign: str, bound: str) -> bool:
+    actual, required = _version_numbers(version), _version_numbers(bound)
+    length = max(len(actual), len(required))
+    actual += (0,) * (length - len(actual))
+    required += (0,) * (length - len(required))
     match sign:
         case ">=":
-            return one >= two
+            return actual >= required
         case "<=":
-            return one <= two
+            return actual <= required
         case "<":
-            return one < two
+            return actual < required
         case ">":
-            return one > two
+            return actual > required
         case _:
-            return one == two
+            return actual == required
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def _version_numbers(version: str) -> tuple[int, ...]:
     leading = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in leading.group().split(".")) if leading else ()
 
 
-def torch_finding(place: Path | None = None) -> Finding:
-    """torch's version and what it was built for."""
-    place = place or torch_build.folder()
-    if place is None:
+def torch_finding(folder: Path | None = None) -> Finding:
+    """torch's version and the CUDA version of its build."""
+    folder = folder or torch_build.torch_folder()
+    if folder is None:
         return problem("torch", "is not installed", "install it with `pip install torch`")
-    version, cuda = torch_build.version(place), torch_build.cuda(place)
+    version, cuda = torch_build.torch_version(folder), torch_build.cuda_version(folder)
     built = f"built for CUDA {cuda}" if cuda else "built for CPUs only"
     return ok("torch", f"{version or 'of unknown version'}, {built}")

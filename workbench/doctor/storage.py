@@ -1,4 +1,4 @@
-"""Folders: room on their disks, whether they can be written and locked, and what kind of disk."""
+"""Log root, cache and temporary files: free space, file systems, access, suites and locks."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ from workbench.processes import logout
 from workbench.suites import preflight, suite
 
 MIB: Final = 1 << 20
-LITTLE: Final = {"log root": 512 * MIB, "cache": 1024 * MIB, "temporary files": 128 * MIB}
-"""Below this a run is likely to end with a full disk: one checkpoint, one image cache."""
-SCANT: Final = 10
-"""A note below this many times as much."""
-NETWORK: Final = frozenset(
+LEAST_FREE_BYTES: Final = {"log root": 512 * MIB, "cache": 1024 * MIB, "temporary files": 128 * MIB}
+"""Free bytes below which a run is likely to fill the disk: one checkpoint, one image cache."""
+NOTE_FACTOR: Final = 10
+"""A note is given below this multiple of `LEAST_FREE_BYTES`."""
+NETWORK_FILE_SYSTEMS: Final = frozenset(
     {
         "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "lustre", "gpfs", "beegfs", "ceph",
         "glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse",
         "fuse.rclone", "virtiofs",
     }
 )  # fmt: skip
-"""File systems whose appends and locks are promises of a server, not of this kernel."""
+"""File systems whose appends and locks depend on a server."""
 SKEW_SECONDS: Final = 2.0
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
-"""How the kernel writes blanks and backslashes in a path: `\\040`."""
+"""The kernel's escapes of blanks and backslashes in a path: `\\040`."""
 
 
 def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
-    """The log root, the cache and the folder for temporary files."""
+    """All findings about the log root, the cache and the folder for temporary files."""
     temporary = Path(tempfile.gettempdir())
-    places = {"log root": log_root, "cache": cache_root, "temporary files": temporary}
-    for name, folder in places.items():
-        yield space(name, folder)
-        yield from network(name, folder)
-    yield from surroundings(log_root)
-    yield from access("log root", log_root)
-    yield from access("cache", cache_root)
-    yield from suites(log_root)
-    yield from device_locks(paths.lock_root())
-    if sentence := logout.problem():
+    folders = {"log root": log_root, "cache": cache_root, "temporary files": temporary}
+    for name, folder in folders.items():
+        yield space_finding(name, folder)
+        yield from network_findings(name, folder)
+    yield from surroundings_findings(log_root)
+    yield from access_findings("log root", log_root)
+    yield from access_findings("cache", cache_root)
+    yield from suite_findings(log_root)
+    yield from device_lock_findings(paths.lock_root())
+    if sentence := logout.find_problem():
         text, _, remedy = sentence.partition("; ")
         yield note("logout", text, remedy)
 
 
-def space(name: str, folder: Path) -> Finding:
-    """Bytes and file entries that are left."""
+def space_finding(name: str, folder: Path) -> Finding:
+    """Free bytes and file entries of a folder's disk."""
     try:
         free = shutil.disk_usage(nearest_existing(folder)).free
         entries = os.statvfs(nearest_existing(folder))
@@ -68,52 +68,58 @@ def space(name: str, folder: Path) -> Finding:
     if entries.f_files and entries.f_favail < 1000:
         return problem(name, f"{text}, but no file entries are left", "delete some small files")
     remedy = "delete old suites and caches, or move it (see docs/doctor.md)"
-    if free < LITTLE[name]:
+    if free < LEAST_FREE_BYTES[name]:
         return problem(name, text, remedy)
-    return note(name, text, remedy) if free < SCANT * LITTLE[name] else ok(name, text)
+    return (
+        note(name, text, remedy) if free < NOTE_FACTOR * LEAST_FREE_BYTES[name] else ok(name, text)
+    )
 
 
-def network(
+def network_findings(
     name: str, folder: Path, mounts: Path = Path("/proc/self/mountinfo")
 ) -> Iterator[Finding]:
-    """A line where the folder lies on a network file system; nothing otherwise."""
-    kind = file_system(nearest_existing(folder), mounts)
-    if kind in NETWORK:
-        where = "log roots work there (append-only files, one writer each), but slower"
+    """A note if the folder lies on a network file system."""
+    kind = file_system_type(nearest_existing(folder), mounts)
+    if kind in NETWORK_FILE_SYSTEMS:
+        log_root_remedy = "log roots work there (append-only files, one writer each), but slower"
         text = f"{folder} lies on a network file system ({kind})"
-        remedy = where if name == "log root" else "keep it on a local disk: it is memory-mapped"
+        remedy = (
+            log_root_remedy
+            if name == "log root"
+            else "keep it on a local disk: it is memory-mapped"
+        )
         yield note(name, text, remedy)
 
 
-def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """Type of the file system that a folder lies on; empty if nobody says."""
+def file_system_type(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Type of the file system that a folder lies on; empty: unknown."""
     try:
         lines = mounts.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    place, best, kind = str(folder.resolve()), "", ""
+    resolved, best, kind = str(folder.resolve()), "", ""
     for line in lines:
         fields = line.split()
         try:
-            point, found = fields[4], fields[fields.index("-") + 1]
+            point, mount_type = fields[4], fields[fields.index("-") + 1]
         except (ValueError, IndexError):
             continue
-        point = _ESCAPE.sub(lambda found: chr(int(found.group(1), 8)), point)
-        inside = point in ("/", place) or place.startswith(f"{point}/")
+        point = _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), point)
+        inside = point in ("/", resolved) or resolved.startswith(f"{point}/")
         if inside and len(point) >= len(best):  # a later mount hides an earlier one
-            best, kind = point, found
+            best, kind = point, mount_type
     return kind
 
 
-def surroundings(log_root: Path) -> Iterator[Finding]:
-    """What keeps a suite from running here: the same checks that `run` refuses on."""
+def surroundings_findings(log_root: Path) -> Iterator[Finding]:
+    """Problems that keep a suite from running here, by the same checks as `workbench run`."""
     for sentence in preflight.check_surroundings(log_root):
         text, _, remedy = sentence.rpartition("; ")
         yield problem("surroundings", text, remedy)
 
 
-def access(name: str, folder: Path) -> Iterator[Finding]:
-    """Whether others may write there, and whether its disk has the same time."""
+def access_findings(name: str, folder: Path) -> Iterator[Finding]:
+    """Whether others may write to a folder, and whether its disk's clock agrees with ours."""
     if not folder.is_dir():
         return
     with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
@@ -126,29 +132,29 @@ def access(name: str, folder: Path) -> Iterator[Finding]:
         yield problem(name, f"{folder} can be written by others", f"run `chmod 700 {folder}`")
 
 
-def suites(log_root: Path) -> Iterator[Finding]:
-    """What is in the log root: suites, who works, who died, and whether records can be read."""
-    found = suite.suites(log_root) if log_root.is_dir() else []
+def suite_findings(log_root: Path) -> Iterator[Finding]:
+    """Suites of the log root: their number, those at work, lost wardens, and the records."""
+    folders = suite.list_suites(log_root) if log_root.is_dir() else []
     working: list[str] = []
     dead: list[str] = []
-    for folder in found:
+    for folder in folders:
         try:
             warden = suite.read_warden(folder)
         except suite.SuiteError as error:
             yield note("suites", str(error), "other suites are listed all the same")
             continue
         if warden is not None and warden.state not in ("ended", "lost"):
-            (working if suite.alive(warden) else dead).append(folder.name)
+            (working if suite.is_alive(warden) else dead).append(folder.name)
     if dead:
         text = f"{len(dead)} suites have lost their warden: {', '.join(dead[:3])}"
         yield problem("suites", text, "run `workbench ps`: it ends what is left and says so")
     at_work = f", at work: {', '.join(working[:3])}" if working else ""
-    yield ok("suites", f"{len(found)} in {log_root}{at_work}")
-    yield from records(log_root / "results.jsonl")
+    yield ok("suites", f"{len(folders)} in {log_root}{at_work}")
+    yield from record_findings(log_root / "results.jsonl")
 
 
-def records(path: Path) -> Iterator[Finding]:
-    """Whether results.jsonl can be read to its end."""
+def record_findings(path: Path) -> Iterator[Finding]:
+    """Whether results.jsonl can be read completely."""
     from results.records import store
 
     if not path.exists():
@@ -157,9 +163,9 @@ def records(path: Path) -> Iterator[Finding]:
         yield ok("records", f"{path} has {formats.size(path.stat().st_size)}; not read here")
         return
     try:
-        lines = store.read(path)
+        lines = store.read_records(path)
         count = sum(1 for _ in lines)
-    except (store.NewerSchema, OSError) as error:
+    except (store.NewerSchemaError, OSError) as error:
         yield problem("records", str(error), "use the version of the workbench that wrote them")
         return
     if lines.trouble:
@@ -168,22 +174,22 @@ def records(path: Path) -> Iterator[Finding]:
         yield ok("records", f"{count:,} in {path}")
 
 
-def device_locks(folder: Path) -> Iterator[Finding]:
-    """Who holds a device now; a lock ends with its holder, so none of them is stale."""
+def device_lock_findings(folder: Path) -> Iterator[Finding]:
+    """The holder of each device lock; a lock ends with its process, so none is stale."""
     for path in sorted(folder.glob("device-*.lock")) if folder.is_dir() else []:
         device = path.stem.removeprefix("device-")
         try:
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = processes_device_locks.holder(path)
+            holder = processes_device_locks.read_holder(path)
             yield note("devices", f"{device} is used by {holder}", "new suites queue behind it")
         except OSError as error:
             yield problem("devices", f"{path}: {error.strerror}", f"delete {path}")
 
 
-def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Variables that change what programs do here, and would change what is measured."""
+def variable_findings(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Environment variables that change what is measured."""
     for name in ("LD_PRELOAD", "CUDA_LAUNCH_BLOCKING", "NCCL_DEBUG"):
         if environment.get(name):
             yield note("environment", f"{name} is set", f"unset {name} before measuring")

@@ -1,4 +1,4 @@
-"""What this terminal can do: the screen and the live table need less than many have."""
+"""Capabilities of this terminal that the TUI and the live table need."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import Final
 
 from workbench.doctor.finding import Finding, note, ok
 
-LEAST: Final = (80, 24)
-PLAIN: Final = ("", "dumb", "unknown")
-_LINES: Final = "use `workbench run --headless` and `workbench attach` here"
+LEAST_SIZE: Final = (80, 24)
+PLAIN_TERMINALS: Final = ("", "dumb", "unknown")
+_USE_LINES: Final = "use `workbench run --headless` and `workbench attach` here"
 
 
 def examine(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Kind, size, colours, characters, and whether tmux stands between."""
+    """Findings about type, size, colours, multiplexer and encoding of the terminal."""
     term = environment.get("TERM", "")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         yield ok("terminal", "none (input or talk is redirected): lines instead of a screen")
-    elif term in PLAIN:
+    elif term in PLAIN_TERMINALS:
         text = f"TERM is {term or 'not set'}: it cannot place a cursor"
-        yield note("terminal", text, f"{_LINES}, or set TERM to what the terminal is")
+        yield note("terminal", text, f"{_USE_LINES}, or set TERM to what the terminal is")
     else:
         columns, lines = shutil.get_terminal_size((0, 0))
-        text = f"{term}, {columns} × {lines}, {colours(environment)}"
-        if columns < LEAST[0] or lines < LEAST[1]:
+        text = f"{term}, {columns} × {lines}, {describe_colours(environment)}"
+        if columns < LEAST_SIZE[0] or lines < LEAST_SIZE[1]:
             yield note("terminal", text, "make it 80 × 24 or larger; parts of the screen are cut")
         else:
             yield ok("terminal", text)
-    yield from multiplexer(environment)
-    yield characters(locale.getpreferredencoding(False), sys.stdout.encoding or "")
+    yield from multiplexer_findings(environment)
+    yield encoding_finding(locale.getpreferredencoding(False), sys.stdout.encoding or "")
 
 
-def colours(environment: Mapping[str, str]) -> str:
-    """In words, as programs decide it from the environment."""
+def describe_colours(environment: Mapping[str, str]) -> str:
+    """The number of colours in words, by the environment."""
     if environment.get("NO_COLOR"):
         return "no colours (NO_COLOR)"
     if environment.get("COLORTERM", "") in ("truecolor", "24bit"):
@@ -44,8 +44,8 @@ def colours(environment: Mapping[str, str]) -> str:
     return "256 colours" if "256" in environment.get("TERM", "") else "16 colours"
 
 
-def multiplexer(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """A line where tmux or screen stands between."""
+def multiplexer_findings(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """A finding about tmux, if the terminal is inside it."""
     if not environment.get("TMUX"):
         return
     term = environment.get("TERM", "")
@@ -56,8 +56,8 @@ def multiplexer(environment: Mapping[str, str]) -> Iterator[Finding]:
         yield note("tmux", text, "remove the setting of TERM from your shell's files")
 
 
-def characters(preferred: str, output: str) -> Finding:
-    """Charts are drawn in braille and boxes: without UTF-8 they become plain characters."""
+def encoding_finding(preferred: str, output: str) -> Finding:
+    """Whether the encodings are UTF-8; without it charts use plain characters, not braille."""
     names = {name.lower().replace("-", "").replace("_", "") for name in (preferred, output)}
     if names <= {"utf8"}:
         return ok("characters", "UTF-8")
@@ -65,6 +65,6 @@ def characters(preferred: str, output: str) -> Finding:
     return note("characters", f"{shown}: other letters appear as ?", "set LANG=C.UTF-8")
 
 
-def environment() -> Mapping[str, str]:
+def process_environment() -> Mapping[str, str]:
     """The variables of this process."""
     return os.environ

@@ -1,7 +1,7 @@
-"""Following a suite without the screen: lines, a live table or JSON, and the exit code.
+"""Start, follow, list and stop suites without the TUI; exit codes of the commands.
 
-Like the TUI this is only a reader. What makes `run` special is the life pipe: the warden ends the
-suite when its other end closes, so a foreground run that dies leaves nothing behind.
+Following only reads the suite's folder. A foreground run also holds the life pipe: the warden ends
+the suite when the other end closes, so a foreground process that dies leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -15,94 +15,113 @@ from typing import Final
 
 from results.text.sanitize import clean
 from workbench.exit_codes import ExitStatus
-from workbench.headless.renderers import Mode, emit, say, talk, view_of
+from workbench.headless.renderers import (
+    OutputMode,
+    make_renderer,
+    print_event,
+    print_json,
+    print_log_line,
+)
 from workbench.processes import logout
 from workbench.processes.process_state import handle_signals
 from workbench.suites import suite
-from workbench.suites.state import GOOD, SuiteState
+from workbench.suites.state import CLEAN_CAUSES, SuiteState
 from workbench.supervisor import launch
 
 POLL_SECONDS: Final = 0.5
 
 
-def foreground(folder: Path, mode: Mode, *, share: bool, resume: bool = False) -> ExitStatus:
-    """Start the warden, follow the suite to its end; Ctrl-C stops it, twice at once."""
+def run_foreground(
+    folder: Path, mode: OutputMode, *, share: bool, resume: bool = False
+) -> ExitStatus:
+    """Start the warden and follow the suite to its end.
+
+    Ctrl-C stops the suite after a step and its checkpoint; a second one ends it at once.
+    """
     launched = launch.start_warden(folder, foreground=True, share=share, resume=resume)
-    say(mode, {"kind": "launch", "suite": folder.name, "pid": launched.pid}, f"suite {folder.name}")
+    print_event(
+        mode, {"kind": "launch", "suite": folder.name, "pid": launched.pid}, f"suite {folder.name}"
+    )
     presses = 0
 
     def on_signal(number: int, _frame: object) -> None:
         nonlocal presses
         presses += 1
         if presses == 1 and number == signal.SIGINT:
-            suite.send(folder, suite.Command(do="stop"))
-            talk("stopping after this step and its checkpoint; Ctrl-C again ends it at once")
+            suite.send_command(folder, suite.Command(do="stop"))
+            print_log_line(
+                "stopping after this step and its checkpoint; Ctrl-C again ends it at once"
+            )
         elif launched.life_fd is not None:
-            launch.hang_up(launched)  # the warden sees the end of its life pipe
-            talk("ending the engine now")
+            launch.close_life_pipe(launched)  # the warden sees the end of its life pipe
+            print_log_line("ending the engine now")
 
     with handle_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), on_signal):
-        state = _follow(folder, mode)
-    _say_what_is_left(state)
+        state = _follow_suite(folder, mode)
+    _print_unfinished(state)
     _print_results(folder, mode)
     status = exit_status(state)
-    say(mode, {"kind": "done", "suite": folder.name, "exit": int(status)}, "")
+    print_event(mode, {"kind": "done", "suite": folder.name, "exit": int(status)}, "")
     return ExitStatus.INTERRUPTED if presses else status
 
 
-def detach(folder: Path, mode: Mode, *, share: bool, resume: bool = False) -> ExitStatus:
-    """Start the warden and return; the suite's name goes to stdout."""
+def run_detached(
+    folder: Path, mode: OutputMode, *, share: bool, resume: bool = False
+) -> ExitStatus:
+    """Start the warden and return; prints the suite's name to stdout."""
     launched = launch.start_warden(folder, foreground=False, share=share, resume=resume)
-    if mode is Mode.JSON:
-        say(mode, {"kind": "launch", "suite": folder.name, "pid": launched.pid}, "")
+    if mode is OutputMode.JSON:
+        print_event(mode, {"kind": "launch", "suite": folder.name, "pid": launched.pid}, "")
     else:
         print(folder.name)
-        talk(f"runs on by itself; `workbench attach {folder.name}` shows it")
-    if sentence := logout.problem():
-        talk(sentence)
+        print_log_line(f"runs on by itself; `workbench attach {folder.name}` shows it")
+    if sentence := logout.find_problem():
+        print_log_line(sentence)
     return ExitStatus.COMPLETED
 
 
-def attach(folder: Path, mode: Mode) -> ExitStatus:
-    """Follow a suite that runs or has ended; Ctrl-C detaches and stops nothing."""
+def attach_suite(folder: Path, mode: OutputMode) -> ExitStatus:
+    """Follow a running or ended suite; Ctrl-C detaches and stops nothing."""
     try:
-        state = _follow(folder, mode)
+        state = _follow_suite(folder, mode)
     except KeyboardInterrupt:
-        talk(f"detached; {folder.name} goes on")
+        print_log_line(f"detached; {folder.name} goes on")
         return ExitStatus.COMPLETED
-    _say_what_is_left(state)
+    _print_unfinished(state)
     _print_results(folder, mode)
     return exit_status(state)
 
 
-def stop(folder: Path, timeout_seconds: float) -> ExitStatus:
-    """Ask the warden to stop and wait until nothing of the suite runs any more."""
-    reader = suite.Reader(folder)
+def stop_suite(folder: Path, timeout_seconds: float) -> ExitStatus:
+    """Ask the warden to stop, and wait until no process of the suite runs."""
+    reader = suite.SuiteReader(folder)
     if not reader.poll().ended:
-        suite.send(folder, suite.Command(do="stop"))
+        suite.send_command(folder, suite.Command(do="stop"))
     deadline = time.monotonic() + timeout_seconds
     while not (state := reader.poll()).ended:
         if time.monotonic() > deadline:
-            talk(f"{folder.name} has not ended within {timeout_seconds:g} s; it is still stopping")
+            print_log_line(
+                f"{folder.name} has not ended within {timeout_seconds:g} s; it is still stopping"
+            )
             return ExitStatus.FAILED
         time.sleep(POLL_SECONDS)
     if state.warden == "lost":
-        launch.reconcile(folder)
-    talk(f"{folder.name} has ended")
+        launch.recover_dead_suite(folder)
+    print_log_line(f"{folder.name} has ended")
     return ExitStatus.COMPLETED
 
 
 def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
-    """One line per suite, newest first. Suites without a warden get their last entries now."""
+    """Print one line per suite, newest first; completes the journals of suites that lost theirs."""
     shown = 0
-    for folder in suite.suites(log_root):
+    for folder in suite.list_suites(log_root):
         try:
-            state = suite.Reader(folder).poll()
+            state = suite.SuiteReader(folder).poll()
         except suite.SuiteError as error:  # of one suite; the others are listed all the same
-            talk(str(error))
+            print_log_line(str(error))
             continue
         if state.warden == "lost":
-            launch.reconcile(folder)
+            launch.recover_dead_suite(folder)
         if state.ended and not everything:
             continue
         shown += 1
@@ -118,15 +137,17 @@ def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
             counted = f"{ended}/{state.total} {state.unit}"
             print(f"{clean(folder.name):<40} {state.warden:<9} {counted}{detail}")
     if not shown and not as_json:
-        where = clean(str(log_root))
-        idle = "no suites yet" if everything else "no suite is at work; --all lists the ended ones"
-        print(f"workbench: {where}: {idle}", file=sys.stderr)
+        location = clean(str(log_root))
+        message = (
+            "no suites yet" if everything else "no suite is at work; --all lists the ended ones"
+        )
+        print(f"workbench: {location}: {message}", file=sys.stderr)
 
 
 def exit_status(state: SuiteState) -> ExitStatus:
-    """The exit code that a suite has earned."""
+    """The exit code of a suite, by its runs' causes, lost records and trials to come."""
     causes = [r.state.cause or "unknown" for r in state.runs]
-    if state.records_lost or any(cause not in GOOD for cause in causes):
+    if state.records_lost or any(cause not in CLEAN_CAUSES for cause in causes):
         return ExitStatus.FAILED
     if "stopped" in causes or (state.to_come and state.detail.startswith("stopped")):
         return ExitStatus.INTERRUPTED
@@ -139,44 +160,44 @@ def exit_status(state: SuiteState) -> ExitStatus:
     return ExitStatus.COMPLETED
 
 
-def _follow(folder: Path, mode: Mode) -> SuiteState:
-    reader = suite.Reader(folder)
-    view = view_of(mode, folder)
+def _follow_suite(folder: Path, mode: OutputMode) -> SuiteState:
+    reader = suite.SuiteReader(folder)
+    renderer = make_renderer(mode, folder)
     try:
         while True:
             state = reader.poll()
-            view.show(state)
+            renderer.show(state)
             if state.ended:
                 break
             time.sleep(POLL_SECONDS)
         if state.warden == "lost":
-            launch.reconcile(folder)
+            launch.recover_dead_suite(folder)
             state = reader.poll()
-            view.show(state)
+            renderer.show(state)
         return state
     finally:
-        view.close()
+        renderer.close()
 
 
-def _say_what_is_left(state: SuiteState) -> None:
-    """Trials of a search that are still to come, and records that could not be written."""
+def _print_unfinished(state: SuiteState) -> None:
+    """Print trials of a search that are still to come, and records that were not written."""
     if state.to_come:
-        why = f" ({state.detail})" if state.detail else ""
-        left = f"{state.to_come} of {state.trials} trials are left"
-        talk(f"{left}{why}; `workbench resume {state.name}` goes on")
+        detail = f" ({state.detail})" if state.detail else ""
+        unfinished = f"{state.to_come} of {state.trials} trials are left"
+        print_log_line(f"{unfinished}{detail}; `workbench resume {state.name}` goes on")
     if state.records_lost:
-        talk(
+        print_log_line(
             f"records that could not be written to results.jsonl: {state.records_lost}; warden.log "
             "says why, and each run's summary.json has its record"
         )
 
 
-def _print_results(folder: Path, mode: Mode) -> None:
-    """The suite's records: Markdown tables, or JSON lines."""
+def _print_results(folder: Path, mode: OutputMode) -> None:
+    """Print the suite's records as Markdown tables or JSON rows."""
     from workbench.reporting import suite_view
 
-    if mode is Mode.JSON:
-        for record in suite_view.suite_records(folder):
-            emit({"kind": "record", **json.loads(record.model_dump_json())})
+    if mode is OutputMode.JSON:
+        for record in suite_view.read_suite_records(folder):
+            print_json({"kind": "record", **json.loads(record.model_dump_json())})
     else:
-        print(suite_view.summary(folder))
+        print(suite_view.format_summary(folder))

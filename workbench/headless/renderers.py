@@ -1,4 +1,4 @@
-"""How a suite that runs is shown without the screen: lines, a live table, or JSON rows."""
+"""Renderers of a running suite without the TUI: progress lines, a live table, or JSON rows."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LINE_SECONDS: Final = 1.0
-"""A log that is no terminal gets at most one progress line in this time."""
+"""Shortest time between two progress lines."""
 
 REPAINT_SECONDS: Final = 2.0
-"""The live table is painted this often while nothing but numbers changes."""
+"""Time between two repaints of the live table while no run changes its stage."""
 
 
-class Mode(Enum):
-    """How to show a suite that runs."""
+class OutputMode(Enum):
+    """The form of the output about a running suite."""
 
     LINES = "lines"
     LIVE = "live"
     JSON = "json"
 
     @classmethod
-    def of(cls, *, headless: bool, as_json: bool) -> Mode:
-        """JSON if asked for; a live table on a terminal; lines otherwise."""
+    def choose(cls, *, headless: bool, as_json: bool) -> OutputMode:
+        """JSON if requested; a live table on a terminal unless headless; else lines."""
         if as_json:
             return cls.JSON
         plain = headless or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
         return cls.LINES if plain else cls.LIVE
 
 
-class View(Protocol):
-    """Something that shows states as they come."""
+class Renderer(Protocol):
+    """Shows the states of a suite."""
 
     def show(self, state: SuiteState) -> None:
         """Show a state; called a few times a second."""
 
     def close(self) -> None:
-        """The suite has ended, or nobody looks any longer."""
+        """End the output: the suite has ended, or the user detached."""
 
 
-def view_of(mode: Mode, folder: Path) -> View:
-    """The view of the suite in `folder` for a mode."""
-    if mode is Mode.LINES:
-        return Lines(folder)
-    return Live() if mode is Mode.LIVE else JsonLines()
+def make_renderer(mode: OutputMode, folder: Path) -> Renderer:
+    """The renderer of the suite in `folder` for an output mode."""
+    if mode is OutputMode.LINES:
+        return LineRenderer(folder)
+    return LiveTableRenderer() if mode is OutputMode.LIVE else JsonRenderer()
 
 
-class Lines:
-    """One line a second at most; for every run that ends one, and one for each thing it left."""
+class LineRenderer:
+    """Progress lines, one a second at most; a line for every ended run and each of its outputs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -71,48 +71,48 @@ class Lines:
         for number, view in enumerate(state.runs, 1):
             if view.state.status == "ended" and view.folder not in self._ended:
                 self._ended.add(view.folder)
-                talk(progress_line(view, number, state.total))
+                print_log_line(progress_line(view, number, state.total))
                 for line in output_lines(view, self._folder):
-                    talk(line)
+                    print_log_line(line)
         now = time.monotonic()
-        line = self._current(state)
+        line = self._current_line(state)
         if line and line != self._last and now >= self._next:
             self._next, self._last = now + LINE_SECONDS, line
-            talk(line)
+            print_log_line(line)
 
     def close(self) -> None:
         """Nothing to undo."""
 
     @staticmethod
-    def _current(state: SuiteState) -> str:
+    def _current_line(state: SuiteState) -> str:
         if (view := state.current) is not None:
             return progress_line(view, state.runs.index(view) + 1, state.total)
         return f"{state.warden}: {state.detail}" if state.detail and not state.ended else ""
 
 
-class Live:
-    """A rich table that repaints itself on stderr."""
+class LiveTableRenderer:
+    """A rich table on stderr that is repainted in place."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.live import Live as RichLive
+        from rich.live import Live
 
-        self._live = RichLive(console=Console(stderr=True), auto_refresh=False, transient=False)
+        self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=False)
         self._live.start()
         self._next = 0.0
         self._stages: tuple[tuple[str, str], ...] = ()
 
     def show(self, state: SuiteState) -> None:
-        """Repaint at every change of a run's stage, and now and then between: it costs 2 ms."""
+        """Repaint (2 ms) at every change of a run's stage, else every `REPAINT_SECONDS`."""
         stages = tuple((str(r.state.status), r.state.phase) for r in state.runs)
         now = time.monotonic()
         if stages == self._stages and now < self._next:
             return
         self._stages, self._next = stages, now + REPAINT_SECONDS
-        self._live.update(self._table(state), refresh=True)
+        self._live.update(self._make_table(state), refresh=True)
 
     @staticmethod
-    def _table(state: SuiteState) -> Table:
+    def _make_table(state: SuiteState) -> Table:
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -126,12 +126,12 @@ class Live:
         return table
 
     def close(self) -> None:
-        """Leave the last table standing."""
+        """Stop repainting; the last table stays on the terminal."""
         self._live.stop()
 
 
-class JsonLines:
-    """One JSON object a second for the run at work, and one for every run that ends."""
+class JsonRenderer:
+    """JSON rows on stdout: one a second for the current run, and one for every ended run."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -142,16 +142,16 @@ class JsonLines:
         for view in state.runs:
             if view.state.status == "ended" and view.folder not in self._ended:
                 self._ended.add(view.folder)
-                emit(self._row("run", view))
+                print_json(self._make_row("run", view))
         if state.current and time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_SECONDS
-            emit(self._row("progress", state.current))
+            print_json(self._make_row("progress", state.current))
 
     def close(self) -> None:
         """Nothing to undo."""
 
     @staticmethod
-    def _row(kind: str, view: RunView) -> dict[str, Any]:
+    def _make_row(kind: str, view: RunView) -> dict[str, Any]:
         run = view.state
         return {
             "kind": kind, "run": view.spec.run_id, "status": run.status, "cause": run.cause,
@@ -160,20 +160,20 @@ class JsonLines:
         }  # fmt: skip
 
 
-def talk(line: str) -> None:
-    """One line on stderr, cleaned, with the time of day."""
+def print_log_line(line: str) -> None:
+    """Print one line on stderr with the time of day, without control characters."""
     print(time.strftime("%H:%M:%S"), clean(line), file=sys.stderr, flush=True)
 
 
-def say(mode: Mode, row: dict[str, Any], line: str) -> None:
-    """A JSON row on stdout in JSON mode, else a line of talk."""
-    if mode is Mode.JSON:
-        emit(row)
+def print_event(mode: OutputMode, row: dict[str, Any], line: str) -> None:
+    """Print `row` on stdout in JSON mode, else `line` on stderr."""
+    if mode is OutputMode.JSON:
+        print_json(row)
     elif line:
-        talk(line)
+        print_log_line(line)
 
 
-def emit(row: dict[str, Any]) -> None:
-    """A JSON row on stdout; what is not finite as a text, since JSON has no word for it."""
+def print_json(row: dict[str, Any]) -> None:
+    """Print a JSON row on stdout; numbers that are not finite as text, since JSON has none."""
     finite = {k: str(v) if isinstance(v, float) and v - v != 0 else v for k, v in row.items()}
     print(json.dumps(finite), flush=True)

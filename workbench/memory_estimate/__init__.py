@@ -1,1 +1,1 @@
-"""Will it fit: the forecast of a run's memory against a GPU, before anything runs."""
+"""Memory estimates of a plan's runs, and whether they fit a GPU or a host, before they start."""

@@ -1,7 +1,7 @@
-"""What a GPU and the environment make of a plan, before it is expanded.
+"""Automatic settings: batch sizes by GPU memory, and settings from environment variables.
 
-Order, the later winning: the engine's defaults, the rule for the GPU's memory, the model's entry,
-the plan, the environment, `--set`. What did not come from a person's plan is kept in `origins`.
+Precedence, lowest first: the engine's defaults, the preset for the GPU's memory, the model's entry,
+the plan, the environment, `--set`. `origins` of the plan names the source of each such setting.
 """
 
 from __future__ import annotations
@@ -10,77 +10,92 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from workbench.memory_estimate import environment, policy
-from workbench.memory_estimate.gpus import Gpu
+from workbench.memory_estimate.gpus import GpuModel
 from workbench.planning import availability, run_matrix
 from workbench.planning.plan import SuitePlan
 
 ENGINE: Final = "vqa"
-"""Whose notebook the rule is from; other engines' batches are left alone."""
+"""The engine that the GPU presets are for; other engines keep their batch sizes."""
 
 
-def applied(
-    asked: SuitePlan, flagged: Collection[str], gpu: Gpu | None, variables: Mapping[str, str]
+def apply_automatic_settings(
+    plan: SuitePlan, flag_keys: Collection[str], gpu: GpuModel | None, variables: Mapping[str, str]
 ) -> SuitePlan:
-    """The plan with settings from the environment and the rule. `flagged`: keys given by --set.
+    """The plan with settings from the environment and the GPU preset.
+
+    `flag_keys`: settings given by `--set`, which are not changed. A plan of several engines is
+    returned as it is.
 
     Raises:
         PlanError: a variable holds no number.
     """
-    engines = set(run_matrix.every(asked, "engines"))
+    engines = set(run_matrix.collect_names(plan, "engines"))
     if len(engines) != 1:
-        return asked
+        return plan
     engine = engines.pop()
-    named, origins = environment.read(variables, engine)
-    if engine != ENGINE and not named:
-        return asked
-    named = {key: value for key, value in named.items() if key not in flagged}
-    origins = {key: origins[key] for key in named}
-    settings = {**asked.settings, **named}
+    variable_settings, origins = environment.read_settings(variables, engine)
+    if engine != ENGINE and not variable_settings:
+        return plan
+    variable_settings = {
+        key: value for key, value in variable_settings.items() if key not in flag_keys
+    }
+    origins = {key: origins[key] for key in variable_settings}
+    settings = {**plan.settings, **variable_settings}
     if engine != ENGINE:
-        return asked.model_copy(update={"settings": settings, "origins": origins})
-    decided = settings.keys() | _decided(asked)
-    more, why = _batches(settings, decided, gpu, environment.effective_batch(variables))
-    if "accumulation" in flagged:
-        more.pop("accumulation", None)
-    origins |= {key: why[key] for key in more}
-    update = {"settings": {**settings, **more}, "origins": origins}
-    return asked.model_copy(update=update)
+        return plan.model_copy(update={"settings": settings, "origins": origins})
+    decided = settings.keys() | _planned_keys(plan)
+    batch_settings, batch_origins = _batch_settings(
+        settings, decided, gpu, environment.effective_batch(variables)
+    )
+    if "accumulation" in flag_keys:
+        batch_settings.pop("accumulation", None)
+    origins |= {key: batch_origins[key] for key in batch_settings}
+    update = {"settings": {**settings, **batch_settings}, "origins": origins}
+    return plan.model_copy(update=update)
 
 
-def _decided(asked: SuitePlan) -> set[str]:
-    """Settings that run blocks, variants, overrides or the models' entries name."""
-    found: set[str] = set()
-    named = [one.settings for one in asked.runs] + [one.settings for one in asked.variants]
-    for settings in named + [one.settings for one in asked.overrides]:
-        found |= settings.keys()
-    for model in run_matrix.every(asked, "models"):
+def _planned_keys(plan: SuitePlan) -> set[str]:
+    """Settings that run blocks, variants, overrides or the models' entries set."""
+    keys: set[str] = set()
+    tables = [part.settings for part in plan.runs] + [part.settings for part in plan.variants]
+    for settings in tables + [part.settings for part in plan.overrides]:
+        keys |= settings.keys()
+    for model in run_matrix.collect_names(plan, "models"):
         try:
-            found |= availability.model_settings(ENGINE, model).keys()
+            keys |= availability.model_settings(ENGINE, model).keys()
         except (LookupError, ValueError):
-            continue  # expansion says what is wrong with it
-    return found
+            continue  # expansion reports it
+    return keys
 
 
-def _batches(
-    settings: Mapping[str, Any], decided: Collection[str], gpu: Gpu | None, effective: int | None
+def _batch_settings(
+    settings: Mapping[str, Any],
+    decided: Collection[str],
+    gpu: GpuModel | None,
+    effective: int | None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Micro-batch, accumulation and prediction batch, where nobody decided; and why."""
-    made: dict[str, Any] = {}
-    why: dict[str, str] = {}
-    row = policy.rule(gpu.memory_bytes) if gpu else None
-    if row and gpu and "batch" not in decided:
-        made["batch"] = row.batch
-        why["batch"] = f"rule for {gpu.name}: {row.source}"
+    """Micro-batch, accumulation and prediction batch where `decided` has none, and their sources.
+
+    `effective`: samples of an optimizer step that the environment asks for.
+    """
+    batch_settings: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    preset = policy.select_preset(gpu.memory_bytes) if gpu else None
+    if preset and gpu and "batch" not in decided:
+        batch_settings["batch"] = preset.batch
+        origins["batch"] = f"rule for {gpu.name}: {preset.source}"
         effective = effective or (
             None if "accumulation" in decided else policy.TARGET_EFFECTIVE_BATCH
         )
-    if row and gpu and "predict_batch" not in decided:
-        made["predict_batch"] = row.predict_batch
-        why["predict_batch"] = f"rule for {gpu.name}: {row.source}"
-    batch = made.get("batch", settings.get("batch"))
+    if preset and gpu and "predict_batch" not in decided:
+        batch_settings["predict_batch"] = preset.predict_batch
+        origins["predict_batch"] = f"rule for {gpu.name}: {preset.source}"
+    batch = batch_settings.get("batch", settings.get("batch"))
     if effective and isinstance(batch, int) and batch > 0:
         ranks = settings.get("nproc_per_node", 1)
-        each = batch * ranks if isinstance(ranks, int) and ranks > 0 else batch
-        made["accumulation"] = policy.accumulation(effective, each)
-        why["accumulation"] = f"effective batch {effective} = {each} x {made['accumulation']}"
-    return made, why
+        step_batch = batch * ranks if isinstance(ranks, int) and ranks > 0 else batch
+        batch_settings["accumulation"] = policy.accumulation_steps(effective, step_batch)
+        origins["accumulation"] = (
+            f"effective batch {effective} = {step_batch} x {batch_settings['accumulation']}"
+        )
+    return batch_settings, origins

@@ -1,8 +1,7 @@
-"""Environment variables of the users' own scripts: honoured, and where a setting came from kept.
+"""Settings from environment variables of the users' own scripts, with the source of each.
 
-They stand between a plan and the command line: `--set` wins over them, they win over a plan file.
-Each engine has the names of the script that it took over: VQA those of the memory audit, retrieval
-those that the log of the weekly run prints.
+They override a plan file, and `--set` overrides them. Each engine reads the names of the script
+that it replaces: VQA those of the memory audit, retrieval those in the log of the weekly run.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from typing import Any, Final
 
 from workbench.planning.plan import PlanError
 
-Read = Callable[[str], Any]
+Parser = Callable[[str], Any]
 
 
-def _truth(text: str) -> bool:
-    """As Python, Hugging Face's arguments and shells write it.
+def _parse_bool(text: str) -> bool:
+    """A boolean as Python, Hugging Face's arguments and shells write it.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither true nor false.
     """
     try:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
@@ -30,12 +29,12 @@ def _truth(text: str) -> bool:
         raise ValueError(text) from None
 
 
-def _bf16(text: str) -> str:
-    """Hugging Face's `bf16`: without it, and without fp16, training is in fp32."""
-    return "bf16" if _truth(text) else "fp32"
+def _parse_bf16(text: str) -> str:
+    """The precision of Hugging Face's `bf16` argument: without it training is in fp32."""
+    return "bf16" if _parse_bool(text) else "fp32"
 
 
-AUDIT: Final[Mapping[str, tuple[str, Read]]] = {
+AUDIT_VARIABLES: Final[Mapping[str, tuple[str, Parser]]] = {
     "PER_DEVICE_BATCH": ("batch", int),
     "LORA_R": ("lora_rank", int),
     "LORA_ALPHA": ("lora_alpha", int),
@@ -45,27 +44,27 @@ AUDIT: Final[Mapping[str, tuple[str, Read]]] = {
     "IMAGE_SIZE": ("long_side", int),
     "MAX_SEQUENCE_LENGTH": ("max_length", int),
 }
-WEEKLY: Final[Mapping[str, tuple[str, Read]]] = {
+WEEKLY_VARIABLES: Final[Mapping[str, tuple[str, Parser]]] = {
     "NPROC_PER_NODE": ("nproc_per_node", int),
     "NUM_EPOCHS": ("epochs", float),
     "WARMUP_STEPS": ("timing_warmup_steps", int),
     "PER_DEVICE_TRAIN_BS": ("batch", int),
     "GRAD_ACCUM": ("accumulation", int),
     "NUM_WORKERS": ("workers", int),
-    "PIN_MEMORY": ("pin_memory", _truth),
-    "BF16": ("precision", _bf16),
-    "TF32": ("tf32", _truth),
+    "PIN_MEMORY": ("pin_memory", _parse_bool),
+    "BF16": ("precision", _parse_bf16),
+    "TF32": ("tf32", _parse_bool),
 }
-SETTINGS: Final = {"vqa": AUDIT, "retrieval": WEEKLY}
-"""Setting by variable, by engine. Other engines' plans are left alone."""
-EFFECTIVE: Final = "EFFECTIVE_BATCH_SIZE"
-"""No setting of its own: accumulation follows from it and the micro-batch."""
+SETTINGS: Final = {"vqa": AUDIT_VARIABLES, "retrieval": WEEKLY_VARIABLES}
+"""By engine, then by variable: the setting and the parser of its value."""
+EFFECTIVE_BATCH: Final = "EFFECTIVE_BATCH_SIZE"
+"""No setting itself: `accumulation` follows from it and the micro-batch."""
 
 
-def read(
+def read_settings(
     environment: Mapping[str, str] = os.environ, engine: str = "vqa"
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Settings that the environment asks for, and by which variable each.
+    """Settings that the environment asks for, and the variable behind each.
 
     Raises:
         PlanError: a value is no number, or neither true nor false; all of them at once.
@@ -79,8 +78,8 @@ def read(
         try:
             settings[key] = kind(text)
         except ValueError:
-            wanted = "no number" if kind in (int, float) else "neither true nor false"
-            problems.append(f"environment: {name}={text} is {wanted}; correct or unset it")
+            complaint = "no number" if kind in (int, float) else "neither true nor false"
+            problems.append(f"environment: {name}={text} is {complaint}; correct or unset it")
             continue
         origins[key] = f"environment: {name}={text}"
     if problems:
@@ -89,14 +88,16 @@ def read(
 
 
 def effective_batch(environment: Mapping[str, str] = os.environ) -> int | None:
-    """The effective batch that the environment asks for.
+    """Samples of an optimizer step that the environment asks for; None: not set.
 
     Raises:
         PlanError: it is no positive number.
     """
-    text = environment.get(EFFECTIVE, "").strip()
+    text = environment.get(EFFECTIVE_BATCH, "").strip()
     if not text:
         return None
     if not text.isdigit() or int(text) < 1:
-        raise PlanError([f"environment: {EFFECTIVE}={text} is no positive number; correct it"])
+        raise PlanError(
+            [f"environment: {EFFECTIVE_BATCH}={text} is no positive number; correct it"]
+        )
     return int(text)

@@ -1,6 +1,6 @@
-"""The forecasts of a plan's runs, their way into specs and records, and the refusal.
+"""Memory estimates of a plan's runs: the device, the queries, the check before a suite starts.
 
-Runs that differ only in seed, fold or repeat ask the same question, which is asked once.
+Runs that differ only in seed, fold or repeat have the same query, which is computed once.
 """
 
 from __future__ import annotations
@@ -14,133 +14,158 @@ import psutil
 
 from datasets_mm import catalog
 from engines import model_catalog
-from engines.memory_query import OTHERS, Need, Want
+from engines.memory_query import OTHERS, MemoryEstimate, MemoryQuery
 from engines.protocol import RunSpec
 from workbench.memory_estimate import estimator_process, fit_check, gpus, policy
-from workbench.memory_estimate.fit_check import Host
-from workbench.memory_estimate.gpus import Gpu
+from workbench.memory_estimate.fit_check import HostMemory
+from workbench.memory_estimate.gpus import GpuModel
 from workbench.planning.plan import PlanError
 from workbench.processes import gpu_selection
-from workbench.telemetry.gpus import library_present
+from workbench.telemetry.gpus import is_library_present
 
-ENGINES: Final = ("captioning", "retrieval", "vqa")
-"""Those that can be rehearsed (`engines.<name>.fit`)."""
-EVERYWHERE: Final = ("seed", "fold", "data_root", "image_root", "epochs", "max_steps", "lr")
-"""Settings that change no tensor's size: left out of the question, so that it is asked once."""
+ESTIMABLE_ENGINES: Final = ("captioning", "retrieval", "vqa")
+"""Engines with a memory estimate (`engines.<name>.memory.estimate`)."""
+SIZE_NEUTRAL_SETTINGS: Final = (
+    "seed",
+    "fold",
+    "data_root",
+    "image_root",
+    "epochs",
+    "max_steps",
+    "lr",
+)
+"""Settings that change no tensor's size: left out of the query, so that runs share it."""
 
 
-class Unknown(NamedTuple):
-    """Where a run will compute is not known, so nothing can be forecast."""
+class UnknownDevice(NamedTuple):
+    """The device of a run is not known, so its memory cannot be estimated."""
 
     reason: str
 
 
-Place = Gpu | Host | Unknown
+TargetDevice = GpuModel | HostMemory | UnknownDevice
 
 
-def locate(name: str, indexes: Sequence[int], *, cpu: bool) -> Place:
-    """Where a plan's runs will compute: a GPU that was named, or what this machine has for them.
+def locate_device(name: str, indexes: Sequence[int], *, cpu: bool) -> TargetDevice:
+    """The device of a plan's runs: the GPU named by `name`, or what this machine has for them.
 
     Raises:
         PlanError: no GPU of that name is known.
     """
     if name:
         try:
-            return gpus.named(name)
+            return gpus.find_gpu(name)
         except gpus.UnknownGpuError as error:
             raise PlanError([str(error)]) from None
-    host = Host(psutil.virtual_memory().available)
-    if cpu or not library_present() or (not indexes and gpu_selection.hides_all(os.environ)):
+    host = HostMemory(psutil.virtual_memory().available)
+    if cpu or not is_library_present() or (not indexes and gpu_selection.hides_all(os.environ)):
         return host
-    answer = gpus.facts()
-    every = gpus.listed(answer)
-    if not every:
-        return Unknown("the driver does not say which GPUs are here")
-    visible = gpu_selection.resolve(indexes, os.environ, every)
+    answer = gpus.query_nvml()
+    all_gpus = gpus.list_gpus(answer)
+    if not all_gpus:
+        return UnknownDevice("the driver does not say which GPUs are here")
+    visible = gpu_selection.resolve_visible(indexes, os.environ, all_gpus)
     kinds = {(info.name, info.memory_bytes) for info in visible.gpus}
     if not kinds or (not visible.certain and len(kinds) > 1):
-        return Unknown(visible.reason)
-    gpu = gpus.of(visible.gpus[0], answer)
+        return UnknownDevice(visible.reason)
+    gpu = gpus.gpu_from_nvml(visible.gpus[0], answer)
     if not gpu.memory_bytes or not gpu.capability:
-        lacking = "compute capability" if gpu.memory_bytes else "memory"
-        return Unknown(f"NVML does not tell the {lacking} of {gpu.name or 'the GPU'}")
+        unknown_fact = "compute capability" if gpu.memory_bytes else "memory"
+        return UnknownDevice(f"NVML does not tell the {unknown_fact} of {gpu.name or 'the GPU'}")
     return gpu
 
 
-def want(spec: RunSpec, where: Gpu | Host, **changed: Any) -> Want:
-    """The question about a run; `changed`: settings instead of its own, `model` its model."""
-    model = changed.pop("model", spec.base_model or spec.model)
-    params = {key: value for key, value in spec.params.items() if key not in EVERYWHERE}
-    on = {"capability": where.capability} if isinstance(where, Gpu) else {"target": "cpu"}
-    return Want(
-        engine=spec.engine, model=model, params={**params, **changed},
-        trains=spec.task in ("train", "probe"), subsets=built(spec), **on,
+def build_query(spec: RunSpec, device: GpuModel | HostMemory, **changes: Any) -> MemoryQuery:
+    """The memory query of a run. `changes`: settings that replace its own; `model`: its model."""
+    model = changes.pop("model", spec.base_model or spec.model)
+    params = {key: value for key, value in spec.params.items() if key not in SIZE_NEUTRAL_SETTINGS}
+    target = (
+        {"capability": device.capability} if isinstance(device, GpuModel) else {"target": "cpu"}
+    )
+    return MemoryQuery(
+        engine=spec.engine, model=model, params={**params, **changes},
+        trains=spec.task in ("train", "probe"), subsets=built_subset_folders(spec), **target,
     )  # fmt: skip
 
 
-def built(spec: RunSpec) -> tuple[str, ...]:
-    """Folders of the subsets that a run reads, as far as they are built; its own first.
+def built_subset_folders(spec: RunSpec) -> tuple[str, ...]:
+    """Folders of the built subsets that a run reads, its training subset first.
 
-    None where its own is not: the others would pass for it.
+    Empty if the training subset is not built, since another would take its place.
     """
-    known, root = set(catalog.names()), Path(spec.cache_root)
-    if spec.subset not in known:
+    subset_names, root = set(catalog.names()), Path(spec.cache_root)
+    if spec.subset not in subset_names:
         return ()
-    own, asked = catalog.summary(spec.subset, root), spec.params.get("evaluate_on")
-    more = [spec.params.get(key, "") for key in ("validate_on", "infer_on")]
-    names = (*(own.evaluate_on if asked is None else asked), *more)
-    folders = [own.folder, *(catalog.summary(n, root).folder for n in names if n in known)]
-    if own.folder is None:
+    summary, evaluate_on = catalog.summary(spec.subset, root), spec.params.get("evaluate_on")
+    others = [spec.params.get(key, "") for key in ("validate_on", "infer_on")]
+    names = (*(summary.evaluate_on if evaluate_on is None else evaluate_on), *others)
+    folders = [
+        summary.folder,
+        *(catalog.summary(n, root).folder for n in names if n in subset_names),
+    ]
+    if summary.folder is None:
         return ()
     return tuple(dict.fromkeys(str(folder) for folder in folders if folder))
 
 
-def judged(
-    specs: Sequence[RunSpec], where: Gpu | Host, cache_root: Path, *, anyway: bool
+def check_memory(
+    specs: Sequence[RunSpec], device: GpuModel | HostMemory, cache_root: Path, *, anyway: bool
 ) -> tuple[list[RunSpec], list[str]]:
-    """Specs with their forecasts, and one line of talk for each different forecast.
+    """Specs with their memory estimates, and one line of text for each different estimate.
 
     Raises:
-        PlanError: a run does not fit even one sample at a time, and `anyway` was not said.
+        PlanError: a run does not fit with one sample at a time either, and not `anyway`.
     """
     lines: dict[str, None] = {}
     problems: dict[str, None] = {}
-    made = []
-    for spec, need in zip(specs, _answers(specs, where, cache_root), strict=True):
+    estimated = []
+    for spec, need in zip(specs, _request_estimates(specs, device, cache_root), strict=True):
         if need is not None:
-            lines[_line(spec, need, where)] = None
+            lines[_estimate_line(spec, need, device)] = None
         if need is None or need.problem:
-            made.append(spec)
+            estimated.append(spec)
             continue
-        made.append(spec.model_copy(update={"fit": recorded(need, where)}))
-        if not anyway and (sentence := _refusal(spec, need, where, cache_root)):
+        estimated.append(spec.model_copy(update={"fit": estimate_record(need, device)}))
+        if not anyway and (sentence := _memory_problem(spec, need, device, cache_root)):
             problems[sentence] = None
     if problems:
         raise PlanError(list(problems))
-    return made, list(lines)
+    return estimated, list(lines)
 
 
-def _asked(spec: RunSpec) -> bool:
-    return spec.engine in ENGINES and spec.task != "ensemble"
+def _is_estimable(spec: RunSpec) -> bool:
+    return spec.engine in ESTIMABLE_ENGINES and spec.task != "ensemble"
 
 
-def _answers(specs: Sequence[RunSpec], where: Gpu | Host, cache_root: Path) -> list[Need | None]:
-    """Of each run. A small model on a CPU is not made to wait: only an old answer is taken."""
-    known: dict[int, Need | None] = {}
-    open_: dict[int, Want] = {}
+def _request_estimates(
+    specs: Sequence[RunSpec], device: GpuModel | HostMemory, cache_root: Path
+) -> list[MemoryEstimate | None]:
+    """The estimate of each run; None: the engine has none.
+
+    For a small model on a CPU only a cached estimate is read: to compute it would take longer than
+    the run needs to start.
+    """
+    estimates: dict[int, MemoryEstimate | None] = {}
+    queries: dict[int, MemoryQuery] = {}
     for row, spec in enumerate(specs):
-        if not _asked(spec):
+        if not _is_estimable(spec):
             continue
-        if isinstance(where, Host) and _from_scratch(spec):
-            known[row] = estimator_process.remembered(want(spec, where), cache_root)
+        if isinstance(device, HostMemory) and _trains_from_scratch(spec):
+            estimates[row] = estimator_process.cached_estimate(
+                build_query(spec, device), cache_root
+            )
         else:
-            open_[row] = want(spec, where)
-    known |= zip(open_, estimator_process.ask(list(open_.values()), cache_root), strict=True)
-    return [known.get(row) for row in range(len(specs))]
+            queries[row] = build_query(spec, device)
+    estimates |= zip(
+        queries,
+        estimator_process.request_estimates(list(queries.values()), cache_root),
+        strict=True,
+    )
+    return [estimates.get(row) for row in range(len(specs))]
 
 
-def _from_scratch(spec: RunSpec) -> bool:
-    """Its model is made here, so it is small; loading torch to ask takes longer than its start."""
+def _trains_from_scratch(spec: RunSpec) -> bool:
+    """Whether the run builds its model from a configuration, without pretrained weights."""
     try:
         entry = model_catalog.load(spec.base_model or spec.model)
     except (LookupError, ValueError):
@@ -149,46 +174,51 @@ def _from_scratch(spec: RunSpec) -> bool:
     return not any(part.hub or part.path for part in parts) and not spec.params.get("llm")
 
 
-def _line(spec: RunSpec, need: Need, where: Gpu | Host) -> str:
-    known = not need.problem
-    said = (
-        fit_check.sentence(fit_check.worst(need, where), where)
-        if known
-        else f"n/a ({need.problem})"
-    )
-    return f"memory forecast, {spec.model}: {said}"
+def _estimate_line(spec: RunSpec, need: MemoryEstimate, device: GpuModel | HostMemory) -> str:
+    if need.problem:
+        text = f"n/a ({need.problem})"
+    else:
+        text = fit_check.sentence(fit_check.peak_phase(need, device), device)
+    return f"memory forecast, {spec.model}: {text}"
 
 
-def recorded(need: Need, where: Gpu | Host) -> dict[str, Any]:
-    """The forecast as the record will have it: of the process that is measured."""
-    other = need.host.get(OTHERS, 0) if isinstance(where, Host) else 0
+def estimate_record(need: MemoryEstimate, device: GpuModel | HostMemory) -> dict[str, Any]:
+    """The estimate for the run's record, in bytes, of the measured process alone."""
+    other_bytes = need.host.get(OTHERS, 0) if isinstance(device, HostMemory) else 0
     return {
-        "gpu": where.name if isinstance(where, Gpu) else "",
+        "gpu": device.name if isinstance(device, GpuModel) else "",
         "tensors": {phase: sum(parts.values()) for phase, parts in need.phases.items()},
         "total": {
-            phase: fit_check.judge(need, phase, where).total - other for phase in need.phases
+            phase: fit_check.check_fit(need, phase, device).total - other_bytes
+            for phase in need.phases
         },
     }
 
 
-def _refusal(spec: RunSpec, need: Need, where: Gpu | Host, cache_root: Path) -> str:
-    """Why the run must not start; empty: it may."""
-    if not fit_check.hopeless(need, where):
+def _memory_problem(
+    spec: RunSpec, need: MemoryEstimate, device: GpuModel | HostMemory, cache_root: Path
+) -> str:
+    """Why the run cannot fit, even with its minimal settings; empty: it may fit."""
+    if not fit_check.cannot_fit(need, device):
         return ""
-    for smallest in policy.smallest(spec.params):
-        least = estimator_process.ask([want(spec, where, **smallest)], cache_root)[0]
-        if not least.problem:
+    for smallest in policy.minimal_settings(spec.params):
+        minimum = estimator_process.request_estimates(
+            [build_query(spec, device, **smallest)], cache_root
+        )[0]
+        if not minimum.problem:
             break
-    if least.problem or not fit_check.hopeless(least, where):
+    if minimum.problem or not fit_check.cannot_fit(minimum, device):
         return ""
-    found = fit_check.worst(least, where)
+    peak = fit_check.peak_phase(minimum, device)
     trains = spec.task == "train"
-    left = policy.lowerings({**spec.params, **smallest}, spec.model, found.phase, trains=trains)
-    ways = [one.words for one in left]
-    larger = "take a larger GPU" if isinstance(where, Gpu) else "close other programs"
-    remedy = f"lower {', then '.join(ways)}" if ways else larger
-    tried = " and ".join(f"{key} = {value}" for key, value in smallest.items())
+    reductions = policy.list_reductions(
+        {**spec.params, **smallest}, spec.model, peak.phase, trains=trains
+    )
+    descriptions = [reduction.description for reduction in reductions]
+    larger = "take a larger GPU" if isinstance(device, GpuModel) else "close other programs"
+    remedy = f"lower {', then '.join(descriptions)}" if descriptions else larger
+    settings = " and ".join(f"{key} = {value}" for key, value in smallest.items())
     return (
-        f"run {spec.run_id}: {fit_check.sentence(found, where)}, even with {tried}; {remedy}; "
+        f"run {spec.run_id}: {fit_check.sentence(peak, device)}, even with {settings}; {remedy}; "
         "--anyway starts it all the same"
     )

@@ -1,8 +1,7 @@
-"""Asks the child that can rehearse a step, and remembers what it said.
+"""The child process that computes memory estimates, and the cache of its results.
 
-An answer is a function of the question, of the model's and the subsets' files, of the engine's
-source and of the libraries' versions; that is its name in the cache, so a forecast before every run
-costs nothing but the first time.
+The cache key is a digest of the query, the model's and the subsets' files, the engine's source and
+the libraries' versions, so that only the first run with given sizes waits for an estimate.
 """
 
 from __future__ import annotations
@@ -23,94 +22,98 @@ from typing import Final
 
 import engines
 from engines import model_catalog
-from engines.memory_query import Need, Want
+from engines.memory_query import MemoryEstimate, MemoryQuery
 from workbench import paths
 
-ENGINES: Final = Path(str(engines.__file__)).parent
-SECONDS: Final = 300.0
-"""One rehearsal of a 7B model takes some seconds, and loading torch and transformers five."""
+ENGINES_FOLDER: Final = Path(str(engines.__file__)).parent
+TIMEOUT_SECONDS: Final = 300.0
+"""A 7B model takes some seconds; loading torch and transformers takes five."""
 CLOSING_SECONDS: Final = 5.0
 
-Say = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 
-def ask(wants: Sequence[Want], cache_root: Path) -> list[Need]:
-    """An answer for each question, in order; those that fail say why. Equal ones are asked once."""
-    asked = {_place(want, cache_root): want for want in wants}
-    found = {place: need for place in asked if (need := _read(place))}
-    missing = [place for place in asked if place not in found]
-    made = _child([asked[place] for place in missing]) if missing else []
-    for place, need in zip(missing, made, strict=True):
-        found[place] = need
+def request_estimates(wants: Sequence[MemoryQuery], cache_root: Path) -> list[MemoryEstimate]:
+    """The estimate of each query, in order; a failed one has a `problem`. Successes are cached."""
+    queries = {_cache_path(want, cache_root): want for want in wants}
+    estimates = {path: need for path in queries if (need := _read_cached(path))}
+    missing = [path for path in queries if path not in estimates]
+    computed = _run_estimator([queries[path] for path in missing]) if missing else []
+    for path, need in zip(missing, computed, strict=True):
+        estimates[path] = need
         if not need.problem:
-            _keep(place, need)
-    return [found[_place(want, cache_root)] for want in wants]
+            _write_cached(path, need)
+    return [estimates[_cache_path(want, cache_root)] for want in wants]
 
 
-def remembered(want: Want, cache_root: Path) -> Need | None:
-    """The answer, if it was given before: asking costs no time then."""
-    return _read(_place(want, cache_root))
+def cached_estimate(want: MemoryQuery, cache_root: Path) -> MemoryEstimate | None:
+    """The estimate of a query if it is in the cache, else None; starts no process."""
+    return _read_cached(_cache_path(want, cache_root))
 
 
-class _Rehearser:
-    """The child that rehearses, for as long as there are questions: it loads torch once."""
+class _EstimatorProcess:
+    """The child process: answers queries until it is closed, and loads torch once."""
 
     def __init__(self) -> None:
         environment = {**os.environ, **paths.module_path(os.environ)}
-        self._last_words = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._process = subprocess.Popen(
             [sys.executable, "-m", "engines.estimate_memory"], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._last_words, env=environment, bufsize=0,
+            stdout=subprocess.PIPE, stderr=self._stderr, env=environment, bufsize=0,
         )  # fmt: skip
-        self._read = b""
+        self._buffer = b""
         self.lost = False
-        """It has ended, or was ended, before its input did."""
+        """It ended, or was killed, before its input ended."""
 
-    def answer(self, want: Want) -> Need:
-        """What the child says, or why it says nothing; it is ended where it takes too long."""
+    def estimate(self, want: MemoryQuery) -> MemoryEstimate:
+        """The child's estimate; with a `problem` if it fails or exceeds `TIMEOUT_SECONDS`."""
         if self._process.stdin is None:
             raise RuntimeError("the child was started without a pipe")
         try:
             self._process.stdin.write(f"{want.model_dump_json()}\n".encode())
-            return Need.model_validate_json(self._line(time.monotonic() + SECONDS))
+            return MemoryEstimate.model_validate_json(
+                self._read_line(time.monotonic() + TIMEOUT_SECONDS)
+            )
         except TimeoutError:
             self.lost = True
             self._process.kill()
-            return Need(problem=f"the rehearsal has not ended within {SECONDS:g} s")
+            return MemoryEstimate(
+                problem=f"the rehearsal has not ended within {TIMEOUT_SECONDS:g} s"
+            )
         except (OSError, EOFError, ValueError):
             self.lost = True
-            return Need(problem=f"the rehearsal failed: {self._why()[:300]}")
+            return MemoryEstimate(problem=f"the rehearsal failed: {self._failure_reason()[:300]}")
 
-    def _line(self, until: float) -> bytes:
-        out = self._process.stdout
-        if out is None:
+    def _read_line(self, deadline: float) -> bytes:
+        pipe = self._process.stdout
+        if pipe is None:
             raise EOFError
-        while b"\n" not in self._read:
-            left = until - time.monotonic()
-            if left <= 0 or not select.select([out], [], [], left)[0]:
+        while b"\n" not in self._buffer:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not select.select([pipe], [], [], remaining)[0]:
                 raise TimeoutError
-            if not (more := out.read(65_536)):
+            if not (chunk := pipe.read(65_536)):
                 raise EOFError
-            self._read += more
-        line, _, self._read = self._read.partition(b"\n")
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def _why(self) -> str:
-        """The child's last words; it ends now, if it has not."""
-        code = self._end()
-        self._last_words.seek(0)
-        said = self._last_words.read().decode("utf-8", "replace").strip().splitlines()
-        return (said or [f"it ended with {code}"])[-1]
+    def _failure_reason(self) -> str:
+        """Wait for the child's end; its last line on stderr, or its exit status."""
+        code = self._wait()
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
+        return (lines or [f"it ended with {code}"])[-1]
 
     def close(self) -> None:
-        """End the child: it reads until its input ends."""
+        """Close the child's input, which ends it, and wait."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-        self._end()
-        self._last_words.close()
+        self._wait()
+        self._stderr.close()
 
-    def _end(self) -> int:
+    def _wait(self) -> int:
         try:
             return self._process.wait(CLOSING_SECONDS)
         except subprocess.TimeoutExpired:
@@ -118,57 +121,67 @@ class _Rehearser:
             return self._process.wait()
 
 
-class _Kept:
-    """The child of a `kept_open` context, once it was needed."""
+class _SharedProcess:
+    """The child process of a `share_process` context, started at the first query."""
 
-    def __init__(self, say: Say) -> None:
-        self.say = say
-        self.child: _Rehearser | None = None
+    def __init__(self, report: ProgressCallback) -> None:
+        self.report = report
+        self.child: _EstimatorProcess | None = None
 
 
-_kept: list[_Kept] = []
+_shared_processes: list[_SharedProcess] = []
 
 
 @contextmanager
-def kept_open(say: Say) -> Iterator[None]:
-    """Questions of this context have one child. `say` hears each that takes time."""
-    _kept.append(_Kept(say))
+def share_process(report: ProgressCallback) -> Iterator[None]:
+    """Let all queries of this context share one process; `report` gets a line for each query."""
+    _shared_processes.append(_SharedProcess(report))
     try:
         yield
     finally:
-        kept = _kept.pop()
-        if kept.child is not None:
-            kept.child.close()
+        shared = _shared_processes.pop()
+        if shared.child is not None:
+            shared.child.close()
 
 
-def _child(wants: Sequence[Want]) -> list[Need]:
-    """Ask the child; what it did not answer has its last words as a reason."""
-    if not _kept:
-        with kept_open(lambda _: None):
-            return _child(wants)
-    kept = _kept[-1]
-    found = []
+def _run_estimator(wants: Sequence[MemoryQuery]) -> list[MemoryEstimate]:
+    """Estimates from the shared process, which is started again after it was lost."""
+    if not _shared_processes:
+        with share_process(lambda _: None):
+            return _run_estimator(wants)
+    shared = _shared_processes[-1]
+    estimates = []
     for number, want in enumerate(wants, 1):
-        if kept.child is not None and kept.child.lost:
-            kept.child.close()
-            kept.child = None
-        kept.child = kept.child or _Rehearser()
-        kept.say(f"rehearsing a step of {want.model} on fake tensors, {number} of {len(wants)} …")
-        found.append(kept.child.answer(want))
-    return found
+        if shared.child is not None and shared.child.lost:
+            shared.child.close()
+            shared.child = None
+        shared.child = shared.child or _EstimatorProcess()
+        shared.report(
+            f"rehearsing a step of {want.model} on fake tensors, {number} of {len(wants)} …"
+        )
+        estimates.append(shared.child.estimate(want))
+    return estimates
 
 
-def _place(want: Want, cache_root: Path) -> Path:
-    versions = [metadata.version(name) for name in ("torch", "transformers") if _has(name)]
-    cpu = _half_of_cpu() if want.target == "cpu" else ""
-    content = repr([_source(want.engine), _files(want), versions, want.model_dump_json(), cpu])
-    mark = hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
-    return cache_root / "fit" / f"{mark}.json"
+def _cache_path(want: MemoryQuery, cache_root: Path) -> Path:
+    versions = [metadata.version(name) for name in ("torch", "transformers") if _is_installed(name)]
+    cpu_flags = _cpu_half_precision_flags() if want.target == "cpu" else ""
+    content = repr(
+        [
+            _source_digest(want.engine),
+            _input_files(want),
+            versions,
+            want.model_dump_json(),
+            cpu_flags,
+        ]
+    )
+    digest = hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+    return cache_root / "fit" / f"{digest}.json"
 
 
 @cache
-def _half_of_cpu() -> str:
-    """The CPU's instructions for half precision, by which `precision = auto` chooses there."""
+def _cpu_half_precision_flags() -> str:
+    """CPU flags for half precision, by which `precision = auto` chooses on a CPU."""
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except (OSError, ValueError):
@@ -177,38 +190,41 @@ def _half_of_cpu() -> str:
 
 
 @cache
-def _source(engine: str) -> str:
-    """Of everything that a rehearsal runs."""
-    folders = (ENGINES / "torchkit", ENGINES / engine)
-    paths = [*ENGINES.glob("*.py"), *(path for folder in folders for path in folder.rglob("*"))]
+def _source_digest(engine: str) -> str:
+    """Digest of all source that an estimate executes."""
+    folders = (ENGINES_FOLDER / "torchkit", ENGINES_FOLDER / engine)
+    paths = [
+        *ENGINES_FOLDER.glob("*.py"),
+        *(path for folder in folders for path in folder.rglob("*")),
+    ]
     files = sorted(path for path in paths if path.suffix in (".py", ".toml"))
     return hashlib.blake2b(b"".join(map(Path.read_bytes, files)), digest_size=12).hexdigest()
 
 
-def _files(want: Want) -> list[object]:
-    """What the answer reads: sizes and tokenizers of the models, rows of the subsets."""
+def _input_files(want: MemoryQuery) -> list[object]:
+    """What an estimate reads: the model's entry, and state of model and subset files."""
     try:
         entry = model_catalog.load(want.model)
     except (LookupError, ValueError):
-        return []  # the answer will say what is wrong, and is not kept
-    named = [str(value) for value in want.params.values()]
-    places = [Path(name[5:]).expanduser() for name in named if name.startswith("path:")]
-    places += [place for one in (entry, entry.vision, entry.llm) if one
-               if (place := model_catalog.weights_folder(one))]  # fmt: skip
-    paths = [path for place in places for path in sorted(place.glob("*.json"))]
+        return []  # the estimate will have a problem, and is not cached
+    setting_texts = [str(value) for value in want.params.values()]
+    folders = [Path(name[5:]).expanduser() for name in setting_texts if name.startswith("path:")]
+    folders += [folder for part in (entry, entry.vision, entry.llm) if part
+               if (folder := model_catalog.weights_folder(part))]  # fmt: skip
+    paths = [path for folder in folders for path in sorted(folder.glob("*.json"))]
     paths += [Path(folder) / "records.arrow" for folder in want.subsets]
-    return [entry.model_dump_json(), *map(_state, paths)]
+    return [entry.model_dump_json(), *map(_file_state, paths)]
 
 
-def _state(path: Path) -> tuple[str, int, int]:
+def _file_state(path: Path) -> tuple[str, int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return str(path), 0, 0
-    return str(path), found.st_size, found.st_mtime_ns
+    return str(path), status.st_size, status.st_mtime_ns
 
 
-def _has(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -216,18 +232,18 @@ def _has(name: str) -> bool:
     return True
 
 
-def _read(place: Path) -> Need | None:
+def _read_cached(path: Path) -> MemoryEstimate | None:
     try:
-        return Need.model_validate_json(place.read_bytes())
+        return MemoryEstimate.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def _keep(place: Path, need: Need) -> None:
+def _write_cached(path: Path, need: MemoryEstimate) -> None:
     try:
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = place.with_suffix(f".tmp-{os.getpid()}")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_suffix(f".tmp-{os.getpid()}")
         draft.write_text(need.model_dump_json(), encoding="utf-8")
-        draft.replace(place)
+        draft.replace(path)
     except OSError:
-        return  # a forecast that cannot be kept is still a forecast
+        return  # an estimate that cannot be cached is still valid

@@ -1,4 +1,4 @@
-"""Documented expectations (time, accuracy) of a plan, by what it runs: never by its name."""
+"""Published expectations (time, accuracy) of a plan, found by its runs, not by its name."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ from workbench.memory_estimate import plan_estimate
 from workbench.planning.plan import PlanError, SuitePlan
 
 
-def of_plan(asked: SuitePlan, cache_root: Path) -> list[Expectation]:
-    """The expectations of a plan's runs, each once. Data and weights need not be here.
+def plan_expectations(plan: SuitePlan, cache_root: Path) -> list[Expectation]:
+    """The published expectations of a plan's runs, each once; reads no data and no weights.
 
-    A subset that is built with another number of rows has none; a costing run, a search and a plan
-    with overrides have none either.
+    None for a subset with another number of rows, a cost probe, a search or a plan with overrides.
     """
-    trains = asked.task in (None, "train") and asked.cost_probe is None and asked.search is None
-    if not trains or asked.overrides:
+    trains = plan.task in (None, "train") and plan.cost_probe is None and plan.search is None
+    if not trains or plan.overrides:
         return []
     try:
-        specs = plan_estimate.runs(asked, cache_root)
+        specs = plan_estimate.expand_runs(plan, cache_root)
     except PlanError:
         return []
-    recipes: dict[str, Expectation] = {}
+    expectations: dict[str, Expectation] = {}
     for spec in specs:
-        recipe = published.expected(spec.engine, spec.subset, spec.model, spec.params)
-        if recipe is None or spec.task != "train":
+        expectation = published.find_expectation(spec.engine, spec.subset, spec.model, spec.params)
+        if expectation is None or spec.task != "train":
             continue
-        rows = plan_estimate.rows_of(spec.subset, cache_root)
-        if rows is None or recipe.has_rows(rows):
-            recipes[recipe.preset] = recipe
-    return list(recipes.values())
+        rows = plan_estimate.count_rows(spec.subset, cache_root)
+        if rows is None or expectation.has_rows(rows):
+            expectations[expectation.preset] = expectation
+    return list(expectations.values())
 
 
-def sentence(asked: SuitePlan, cache_root: Path) -> str:
-    """What the document expects of the plan, and whose figures these are; empty: nothing."""
-    recipes = of_plan(asked, cache_root)
-    shown = "; ".join(recipe.words() for recipe in recipes)
+def sentence(plan: SuitePlan, cache_root: Path) -> str:
+    """The plan's expectations and their source as a sentence; empty: there are none."""
+    expectations = plan_expectations(plan, cache_root)
+    shown = "; ".join(expectation.describe() for expectation in expectations)
     return f"expected by the VQA notebook, not measured here: {shown}" if shown else ""

@@ -1,4 +1,4 @@
-"""Whether a GPU, its driver and torch's build fit a plan's runs: known before anything starts."""
+"""Whether GPU, driver and torch's build can compute a plan's runs, before a suite starts."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 from engines import cuda_support
 from engines.protocol import RunSpec
 from workbench.memory_estimate import torch_build
-from workbench.memory_estimate.gpus import Gpu
+from workbench.memory_estimate.gpus import GpuModel
 
 PRECISIONS: Final = ("precision", "search_precision")
 
 
-def problems(specs: Sequence[RunSpec], where: object) -> list[str]:
-    """Why the runs cannot compute on a GPU, one sentence each; none where it is not known."""
-    if not isinstance(where, Gpu):
+def problems(specs: Sequence[RunSpec], device: object) -> list[str]:
+    """Why the runs cannot compute on a GPU, one sentence each; empty list: they can, or unknown."""
+    if not isinstance(device, GpuModel):
         return []
-    build = torch_build.cuda(torch_build.folder())
-    return [*_of_build(where, build), *_of_precision(specs, where)]
+    build = torch_build.cuda_version(torch_build.torch_folder())
+    return [*_build_problems(device, build), *_precision_problems(specs, device)]
 
 
-def _of_build(gpu: Gpu, build: str) -> list[str]:
-    """Driver and kernels. What holds for a GPU in this machine only is not said of a named one."""
+def _build_problems(gpu: GpuModel, build: str) -> list[str]:
+    """Problems of driver and kernels; the driver is checked only for a GPU of this machine."""
     if not build:
         remedy = "install a build for CUDA, or give --cpu"
         return [f"torch was built for CPUs only and cannot use {gpu.name}; {remedy}"]
@@ -36,7 +36,7 @@ def _of_build(gpu: Gpu, build: str) -> list[str]:
     return [f"{problem}; or give --cpu"] if problem else []
 
 
-def _of_precision(specs: Sequence[RunSpec], gpu: Gpu) -> list[str]:
+def _precision_problems(specs: Sequence[RunSpec], gpu: GpuModel) -> list[str]:
     if gpu.capability is None or gpu.capability >= cuda_support.BF16:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The GPUs that can be named, and the ones that are here."""
+"""GPU models by name, and the GPUs of this machine, with memory and compute capability."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from datasets_mm.strict_toml import nearest
+from datasets_mm.strict_toml import suggest_nearest
 from results.records.schema import GpuInfo
 from workbench import paths
 from workbench.processes import gpu_selection
@@ -23,37 +23,37 @@ TABLE: Final = Path(__file__).parent / "gpus.toml"
 GIB: Final = 1 << 30
 
 
-class Gpu(BaseModel):
-    """A GPU as far as memory goes."""
+class GpuModel(BaseModel):
+    """Memory and compute capability of a GPU, named by a person or present in this machine."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     memory_bytes: int
     capability: tuple[int, int] | None
-    """None: NVML does not tell, and the table does not know the card. Nothing is assumed."""
+    """None: neither NVML nor the table knows it."""
     source: str = ""
     names: tuple[str, ...] = ()
-    """As NVML and torch call it."""
+    """Its names in NVML and torch."""
     present: bool = False
-    """In this machine; else named by a person."""
+    """Whether it is in this machine; else a person named it."""
     driver: str = ""
-    """Of this machine; empty for a GPU that is not here."""
+    """Driver version of this machine; empty for a GPU that is not in it."""
     driver_cuda: tuple[int, int] | None = None
-    """CUDA version of this machine's libcuda, where NVML tells it."""
+    """CUDA version of this machine's libcuda; None: NVML does not report it."""
 
 
 class UnknownGpuError(LookupError):
-    """There is no such GPU in the table; the one argument is a sentence."""
+    """No such GPU in the table; the only argument is a sentence."""
 
 
 @cache
-def table() -> dict[str, Gpu]:
-    """The GPUs that can be named."""
+def load_gpu_table() -> dict[str, GpuModel]:
+    """The GPU models of `gpus.toml`, by name."""
     with TABLE.open("rb") as file:
         rows = tomllib.load(file)
     return {
-        name: Gpu(
+        name: GpuModel(
             name=name, memory_bytes=int(row["gib"] * GIB), capability=tuple(row["capability"]),
             source=row["source"], names=tuple(row["names"]),
         )
@@ -61,24 +61,29 @@ def table() -> dict[str, Gpu]:
     }  # fmt: skip
 
 
-def named(name: str) -> Gpu:
-    """The GPU of that name, or one of so many GiB and a capability: `A10G`, `a100-80`, `16GiB@7.5`.
+def find_gpu(name: str) -> GpuModel:
+    """The GPU of a name, or of a memory size and compute capability: `A10G`, `16GiB@7.5`.
 
     Raises:
-        UnknownGpuError: there is none, with the nearest, or its capability is missing.
+        UnknownGpuError: there is no such GPU, or the capability is missing.
     """
-    known = {key.lower().replace("-", "").replace("_", ""): gpu for key, gpu in table().items()}
-    plain = name.lower().replace("-", "").replace("_", "").replace(" ", "").removeprefix("nvidia")
-    if plain == "a100":
-        plain = "a10040"
-    if plain in known:
-        return known[plain]
-    amount, _, capability = plain.partition("@")
+    gpus = {
+        normalized.lower().replace("-", "").replace("_", ""): gpu
+        for normalized, gpu in load_gpu_table().items()
+    }
+    normalized = (
+        name.lower().replace("-", "").replace("_", "").replace(" ", "").removeprefix("nvidia")
+    )
+    if normalized == "a100":
+        normalized = "a10040"
+    if normalized in gpus:
+        return gpus[normalized]
+    amount, _, capability = normalized.partition("@")
     size = amount.removesuffix("gib").removesuffix("gb")
     if not size.replace(".", "", 1).isdigit():
         raise UnknownGpuError(
-            f"--gpu {name}: no such GPU{nearest(name, list(table()))}; or give its memory and "
-            "capability, as 24GiB@8.6"
+            f"--gpu {name}: no such GPU{suggest_nearest(name, list(load_gpu_table()))}; "
+            "or give its memory and capability, as 24GiB@8.6"
         )
     major, _, minor = capability.partition(".")
     if not (major.isdigit() and minor.isdigit()):
@@ -87,43 +92,46 @@ def named(name: str) -> Gpu:
             "(T4 7.5, A100 8.0, A10G 8.6, RTX 4090 8.9, H100 9.0)"
         )
     unit = 10**9 if amount.endswith("gb") else GIB
-    return Gpu(
+    return GpuModel(
         name=name, memory_bytes=int(float(size) * unit), capability=(int(major), int(minor)),
         source="as given",
     )  # fmt: skip
 
 
-def facts() -> dict[str, Any]:
-    """What NVML says of this machine, asked by a child: a call into a driver may never return."""
+def query_nvml() -> dict[str, Any]:
+    """NVML's facts about this machine; empty: no answer, or a stub library.
+
+    A child process asks, because a call into a driver may never return.
+    """
     command = [sys.executable, "-m", "workbench.telemetry.sampler", "--once"]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, check=False,
-            timeout=gpu_selection.answer_seconds(),
+            timeout=gpu_selection.driver_timeout(),
             env={**os.environ, **paths.module_path(os.environ)},
         )  # fmt: skip
-        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
     except (subprocess.TimeoutExpired, OSError, ValueError):
         return {}
     answer: dict[str, Any] = lines[0].get("facts", {}) if lines else {}
     return {} if answer.get("stub") else answer
 
 
-def listed(answer: Mapping[str, Any]) -> list[GpuInfo]:
-    """The GPUs of the sampler's facts, MIG slices in the place of divided cards."""
+def list_gpus(answer: Mapping[str, Any]) -> list[GpuInfo]:
+    """The GPUs in the facts of `query_nvml`, MIG slices instead of divided cards."""
     return [GpuInfo.model_validate(row) for row in answer.get("gpus", [])]
 
 
-def of(info: GpuInfo, answer: Mapping[str, Any]) -> Gpu:
-    """A GPU of this machine by what NVML says of it; where the table knows it, torch's memory."""
-    known = next((gpu for gpu in table().values() if info.name in gpu.names), None)
-    libcuda, memory = answer.get("cuda"), info.memory_bytes or 0
-    return Gpu(
+def gpu_from_nvml(info: GpuInfo, answer: Mapping[str, Any]) -> GpuModel:
+    """A GPU of this machine from NVML's facts; memory as torch sees it if the table has the GPU."""
+    entry = next((gpu for gpu in load_gpu_table().values() if info.name in gpu.names), None)
+    cuda_version, memory = answer.get("cuda"), info.memory_bytes or 0
+    return GpuModel(
         name=info.name,
-        memory_bytes=min(known.memory_bytes, memory) if known else memory,
-        capability=info.capability or (known.capability if known else None),
-        source=known.source if known else "NVML",
+        memory_bytes=min(entry.memory_bytes, memory) if entry else memory,
+        capability=info.capability or (entry.capability if entry else None),
+        source=entry.source if entry else "NVML",
         present=True,
         driver=str(answer.get("driver") or ""),
-        driver_cuda=tuple(libcuda) if libcuda else None,
+        driver_cuda=tuple(cuda_version) if cuda_version else None,
     )

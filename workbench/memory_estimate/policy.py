@@ -1,8 +1,8 @@
-"""The audit's rules as tables: micro-batch and prediction batch by VRAM, and what to lower first.
+"""GPU presets (micro-batch and prediction batch by VRAM) and the order of memory reductions.
 
-`vqa_oom_check` set them for one GPU ("VRAM >= 22 GB: batch 2; 24 GB: predictions 6; effective batch
-16 kept by accumulation"). Rows that go beyond it say so: they scale with memory, and change only
-how a step is cut, not what it computes.
+`vqa_oom_check` set the preset of one GPU ("VRAM >= 22 GB: batch 2; 24 GB: predictions 6; effective
+batch 16 kept by accumulation"). Presets beyond it scale with memory, as their `source` says; they
+change the split of a step into micro-batches, not what it computes.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from engines.memory_query import Phase
 
 GB: Final = 10**9
 TARGET_EFFECTIVE_BATCH: Final = 16
-"""Samples of an optimizer step in the audit, where a plan says nothing."""
+"""Samples of an optimizer step in the audit; used where a plan sets none."""
 
 
-AUDIT_PREDICTS: Final = (15, 17)
-"""GB that the audit expects in prediction on an A10G; it does not say how it came to them."""
-AUDITED: Final = frozenset({"qwen2.5-vl-3b"})
-"""The model of its notebook."""
+AUDIT_PREDICTION_GB: Final = (15, 17)
+"""Lowest and highest GB that the audit expects in prediction on an A10G; without derivation."""
+AUDITED_MODELS: Final = frozenset({"qwen2.5-vl-3b"})
+"""The model of the audit's notebook."""
 
 
-class Rule(NamedTuple):
-    """From so many bytes of VRAM on: micro-batch and prediction batch, and who says so."""
+class GpuPreset(NamedTuple):
+    """Micro-batch and prediction batch from `gigabytes` of VRAM on, and their source."""
 
     gigabytes: float
     batch: int
@@ -33,42 +33,42 @@ class Rule(NamedTuple):
     source: str
 
 
-RULES: Final = (
-    Rule(75, 8, 20, "ours: in proportion to memory"),
-    Rule(38, 4, 10, "ours: in proportion to memory"),
-    Rule(22, 2, 6, "audit: >= 22 GB -> 2; 24 GB -> 6"),
-    Rule(14, 1, 4, "digest: T4 -> 1; predictions ours"),
-    Rule(0, 1, 1, "audit: smaller -> 1"),
+GPU_PRESETS: Final = (
+    GpuPreset(75, 8, 20, "ours: in proportion to memory"),
+    GpuPreset(38, 4, 10, "ours: in proportion to memory"),
+    GpuPreset(22, 2, 6, "audit: >= 22 GB -> 2; 24 GB -> 6"),
+    GpuPreset(14, 1, 4, "digest: T4 -> 1; predictions ours"),
+    GpuPreset(0, 1, 1, "audit: smaller -> 1"),
 )
 
 
-def rule(memory_bytes: int) -> Rule:
-    """The row for a GPU's memory. Decimal gigabytes, as GPUs are sold."""
-    return next(row for row in RULES if memory_bytes >= row.gigabytes * GB)
+def select_preset(memory_bytes: int) -> GpuPreset:
+    """The preset for a GPU's memory. Decimal gigabytes, as GPUs are sold."""
+    return next(preset for preset in GPU_PRESETS if memory_bytes >= preset.gigabytes * GB)
 
 
-def accumulation(effective: int, batch: int) -> int:
-    """Micro-batches in a step, so that at least the effective batch is kept."""
+def accumulation_steps(effective: int, batch: int) -> int:
+    """Micro-batches per step that give at least the effective batch."""
     return max(1, math.ceil(effective / batch))
 
 
-class Lowering(NamedTuple):
-    """One thing to lower: what a person would read, settings, and the model if it changes."""
+class MemoryReduction(NamedTuple):
+    """One memory reduction: its description, the settings, and the model if that changes."""
 
-    words: str
+    description: str
     settings: dict[str, Any]
     model: str = ""
 
 
-CHUNK: Final = 16
-"""Pairs computed at once where negatives must stay: GradCache keeps the batch and gradients."""
+MINIMAL_CHUNK: Final = 16
+"""Pairs computed at once with GradCache, which keeps the batch, its negatives and gradients."""
 
 
-def smallest(params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The least that a run can hold at once; where a model cannot do the first, the second."""
-    answers = dict.fromkeys((k for k in ("predict_batch", "evaluate_batch") if k in params), 1)
-    chunked = [{"grad_cache_chunk": 1, **answers}] if "grad_cache_chunk" in params else []
-    return [*chunked, {"batch": 1, **answers}]
+def minimal_settings(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Settings of the smallest memory; the second where a model does not support the first."""
+    batch_sizes = dict.fromkeys((k for k in ("predict_batch", "evaluate_batch") if k in params), 1)
+    chunked = [{"grad_cache_chunk": 1, **batch_sizes}] if "grad_cache_chunk" in params else []
+    return [*chunked, {"batch": 1, **batch_sizes}]
 
 
 SMALLER_MODELS: Final = {"qwen2.5-vl-7b": "qwen2.5-vl-3b"}
@@ -76,72 +76,82 @@ LORA_RANK: Final = 24
 LONG_SIDE: Final = 384
 
 
-def lowerings(
+def list_reductions(
     params: Mapping[str, Any], model: str, phase: Phase = "train", *, trains: bool
-) -> list[Lowering]:
-    """What can still be lowered, in the order of the two reports; each one comes on top.
+) -> list[MemoryReduction]:
+    """The memory reductions that are left, in the order to apply them, each on top of the others.
 
-    Checkpointing comes first where it is off: both reports have it on from the start. Where
-    prediction is the phase that needs most, what makes it smaller comes before all else.
+    Activation checkpointing comes first if it is off: both audit reports have it on from the start.
+    Reductions of inference come before those of training if prediction needs most memory.
     """
-    training = _of_training(params) if trains else []
-    answers = _of_answers(params)
-    found = [*answers, *training] if phase == "predict" else [*training, *answers]
+    training = _training_reductions(params) if trains else []
+    inference = _inference_reductions(params)
+    reductions = [*inference, *training] if phase == "predict" else [*training, *inference]
     if params.get("long_side", 0) > LONG_SIDE:
-        found.append(Lowering(f"long_side = {LONG_SIDE}", {"long_side": LONG_SIDE}))
+        reductions.append(MemoryReduction(f"long_side = {LONG_SIDE}", {"long_side": LONG_SIDE}))
     if trains and params.get("lora_rank", 0) > LORA_RANK:
-        found.append(Lowering(f"lora_rank = {LORA_RANK}", {"lora_rank": LORA_RANK}))
+        reductions.append(MemoryReduction(f"lora_rank = {LORA_RANK}", {"lora_rank": LORA_RANK}))
     if smaller := SMALLER_MODELS.get(model):
-        found.append(Lowering(f"{smaller} instead of {model}", {}, smaller))
-    if trains and "grad_cache_chunk" in params and params["batch"] > CHUNK:
-        found.append(Lowering(f"batch = {CHUNK}, with fewer negatives", {"batch": CHUNK}))
+        reductions.append(MemoryReduction(f"{smaller} instead of {model}", {}, smaller))
+    if trains and "grad_cache_chunk" in params and params["batch"] > MINIMAL_CHUNK:
+        reductions.append(
+            MemoryReduction(
+                f"batch = {MINIMAL_CHUNK}, with fewer negatives", {"batch": MINIMAL_CHUNK}
+            )
+        )
     averages = {"ema": 0.0, "swa": False}
     if trains and any(params.get(key) for key in averages):
         settings = {key: value for key, value in averages.items() if key in params}
-        found.append(Lowering("EMA and SWA off", settings))
-    return found
+        reductions.append(MemoryReduction("EMA and SWA off", settings))
+    return reductions
 
 
-def _of_training(params: Mapping[str, Any]) -> list[Lowering]:
-    """What is computed at once in a step, the step itself left as it is."""
-    found: list[Lowering] = []
+def _training_reductions(params: Mapping[str, Any]) -> list[MemoryReduction]:
+    """Reductions of the samples computed at once in a step, which keep the effective batch."""
+    reductions: list[MemoryReduction] = []
     effective = int(params.get("batch", 1)) * int(params.get("accumulation", 1))
     if params.get("checkpointing") is False:
-        found.append(Lowering("checkpointing = true", {"checkpointing": True}))
+        reductions.append(MemoryReduction("checkpointing = true", {"checkpointing": True}))
     if "grad_cache_chunk" in params:  # fewer pairs in a batch are fewer negatives
-        if (params["grad_cache_chunk"] or params["batch"]) > CHUNK:
-            found.append(Lowering(f"grad_cache_chunk = {CHUNK}", {"grad_cache_chunk": CHUNK}))
+        if (params["grad_cache_chunk"] or params["batch"]) > MINIMAL_CHUNK:
+            reductions.append(
+                MemoryReduction(
+                    f"grad_cache_chunk = {MINIMAL_CHUNK}", {"grad_cache_chunk": MINIMAL_CHUNK}
+                )
+            )
     elif params.get("batch", 1) > 1:
         settings = {"batch": 1, "accumulation": effective}
-        found.append(Lowering(f"batch = 1, accumulation = {effective}", settings))
-    return found
+        reductions.append(MemoryReduction(f"batch = 1, accumulation = {effective}", settings))
+    return reductions
 
 
-def _of_answers(params: Mapping[str, Any]) -> list[Lowering]:
-    """What is answered or encoded at once."""
-    found: list[Lowering] = []
+def _inference_reductions(params: Mapping[str, Any]) -> list[MemoryReduction]:
+    """Reductions of the samples answered or encoded at once."""
+    reductions: list[MemoryReduction] = []
     if params.get("predict_batch", 1) > 1:
-        found.append(Lowering("predict_batch = 1", {"predict_batch": 1}))
-    if params.get("evaluate_batch", 1) > CHUNK:
-        found.append(Lowering(f"evaluate_batch = {CHUNK}", {"evaluate_batch": CHUNK}))
-    return found
+        reductions.append(MemoryReduction("predict_batch = 1", {"predict_batch": 1}))
+    if params.get("evaluate_batch", 1) > MINIMAL_CHUNK:
+        reductions.append(
+            MemoryReduction(f"evaluate_batch = {MINIMAL_CHUNK}", {"evaluate_batch": MINIMAL_CHUNK})
+        )
+    return reductions
 
 
-def hold_out(rows: int, share: float) -> tuple[int, int]:
-    """Rows that are trained on and held out: the held out ones are rounded up, as in the audit.
+def hold_out_sizes(rows: int, share: float) -> tuple[int, int]:
+    """Training rows and held-out rows; the latter are rounded up, as in the audit.
 
     3,887 rows and 10 %: 3,498 and 389 (scikit-learn's `train_test_split`).
     """
-    held = math.ceil(rows * share)
-    return rows - held, held
+    held_out = math.ceil(rows * share)
+    return rows - held_out, held_out
 
 
-def fold(rows: int, folds: int, number: int) -> tuple[int, int]:
-    """The same for fold `number` of `folds`: the first ones are one row larger."""
-    held = rows // folds + (number < rows % folds)
-    return rows - held, held
+def fold_sizes(rows: int, folds: int, number: int) -> tuple[int, int]:
+    """Training rows and held-out rows of fold `number`; the first folds are one row larger."""
+    held_out = rows // folds + (number < rows % folds)
+    return rows - held_out, held_out
 
 
 def steps_per_epoch(rows: int, batch: int, accumulation: int) -> int:
-    """Optimizer steps of an epoch; the last one may be short."""
+    """Optimizer steps of an epoch, a short last one included."""
     return math.ceil(rows / (batch * accumulation))

@@ -4,89 +4,100 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from engines.memory_query import Need
-from results.tables.table import Cell, Column, Table
+from engines.memory_query import MemoryEstimate
+from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
 from workbench.memory_estimate import fit_check
-from workbench.memory_estimate.fit_check import Host
-from workbench.memory_estimate.gpus import Gpu
-from workbench.memory_estimate.plan_estimate import Lowered, Steps
+from workbench.memory_estimate.fit_check import HostMemory
+from workbench.memory_estimate.gpus import GpuModel
+from workbench.memory_estimate.plan_estimate import ReducedEstimate, StepCounts
 
 
-def _value(text: str) -> Cell:
-    return Cell(text, "value")
+def _value_cell(text: str) -> TableCell:
+    return TableCell(text, "value")
 
 
-def of_steps(found: Steps, origins: Mapping[str, str]) -> Table:
-    """Rows, batch and steps, and what decided them."""
-    effective = found.batch * found.accumulation * found.ranks
+def steps_table(steps: StepCounts, origins: Mapping[str, str]) -> Table:
+    """Rows, batch and optimizer steps, with the source of each setting."""
+    effective = steps.batch * steps.accumulation * steps.ranks
     lines = [
-        ("rows", f"{found.rows:,}", ""),
-        ("trained on", f"{found.train:,}", ""),
-        ("held out", f"{found.held_out:,}", ""),
-        *_looked_at(found),
-        ("micro-batch", f"{found.batch:,}", origins.get("batch", "")),
-        ("accumulation", f"{found.accumulation:,}", origins.get("accumulation", "")),
-        *([("processes", f"{found.ranks:,}", "nproc_per_node")] if found.ranks > 1 else []),
+        ("rows", f"{steps.rows:,}", ""),
+        ("trained on", f"{steps.train:,}", ""),
+        ("held out", f"{steps.held_out:,}", ""),
+        *_validation_row(steps),
+        ("micro-batch", f"{steps.batch:,}", origins.get("batch", "")),
+        ("accumulation", f"{steps.accumulation:,}", origins.get("accumulation", "")),
+        *([("processes", f"{steps.ranks:,}", "nproc_per_node")] if steps.ranks > 1 else []),
         ("effective batch", f"{effective:,}", ""),
-        ("optimizer steps per epoch", f"{found.per_epoch:,}", f"{found.train:,} / {effective:,}"),
-        (f"optimizer steps, {found.epochs:g} epochs", f"{found.total:,}", ""),
+        ("optimizer steps per epoch", f"{steps.per_epoch:,}", f"{steps.train:,} / {effective:,}"),
+        (f"optimizer steps, {steps.epochs:g} epochs", f"{steps.total:,}", ""),
     ]
-    columns = (Column("steps"), Column("", right=True), Column("from"))
-    return Table(columns, tuple((_value(a), _value(b), Cell(c)) for a, b, c in lines))
+    columns = (TableColumn("steps"), TableColumn("", right=True), TableColumn("from"))
+    return Table(
+        columns, tuple((_value_cell(a), _value_cell(b), TableCell(c)) for a, b, c in lines)
+    )
 
 
-def _looked_at(found: Steps) -> list[tuple[str, str, str]]:
-    """Where a look at the validation takes fewer rows than are held out."""
-    if found.looked_at == found.held_out:
+def _validation_row(steps: StepCounts) -> list[tuple[str, str, str]]:
+    """The row about validation, if it reads fewer rows than are held out."""
+    if steps.looked_at == steps.held_out:
         return []
-    return [("validation, stratified", f"{found.looked_at:,}", "validate_limit")]
+    return [("validation, stratified", f"{steps.looked_at:,}", "validate_limit")]
 
 
-def of_memory(need: Need, where: Gpu | Host) -> Table:
-    """Bytes by part at the peak of each phase, their sum, and what the GPU or the host has."""
-    judged = {phase: fit_check.judge(need, phase, where) for phase in need.phases}
+def memory_table(need: MemoryEstimate, device: GpuModel | HostMemory) -> Table:
+    """Memory by part at the peak of each phase, the sum, and the memory of the GPU or the host."""
+    phase_fits = {phase: fit_check.check_fit(need, phase, device) for phase in need.phases}
     parts: dict[str, None] = {}
-    for one in judged.values():
-        parts |= dict.fromkeys(one.parts)
+    for phase_fit in phase_fits.values():
+        parts |= dict.fromkeys(phase_fit.parts)
     rows = [
-        (_value(part), *(_size(one.parts.get(part, 0)) for one in judged.values()))
-        for part in sorted(parts, key=lambda p: -max(o.parts.get(p, 0) for o in judged.values()))
+        (
+            _value_cell(part),
+            *(_size_cell(phase_fit.parts.get(part, 0)) for phase_fit in phase_fits.values()),
+        )
+        for part in sorted(
+            parts, key=lambda p: -max(o.parts.get(p, 0) for o in phase_fits.values())
+        )
     ]
     sums = {
-        "in all": [one.total for one in judged.values()],
-        f"{where.name} has": [one.available for one in judged.values()],
-        "left": [-one.missing for one in judged.values()],
+        "in all": [phase_fit.total for phase_fit in phase_fits.values()],
+        f"{device.name} has": [phase_fit.available for phase_fit in phase_fits.values()],
+        "left": [-phase_fit.missing for phase_fit in phase_fits.values()],
     }
-    rows += [(Cell(name, "strong"), *map(_size, values)) for name, values in sums.items()]
-    title = "GPU memory" if isinstance(where, Gpu) else "host memory, on the CPU"
-    columns = (Column(title), *(Column(phase, right=True) for phase in judged))
-    remarks = tuple(Cell(f"{name}: {text}") for name, text in need.facts.items())
+    rows += [(TableCell(name, "strong"), *map(_size_cell, values)) for name, values in sums.items()]
+    title = "GPU memory" if isinstance(device, GpuModel) else "host memory, on the CPU"
+    columns = (TableColumn(title), *(TableColumn(phase, right=True) for phase in phase_fits))
+    remarks = tuple(TableCell(f"{name}: {text}") for name, text in need.facts.items())
     return Table(columns, tuple(rows), remarks)
 
 
-def _size(bytes_: float) -> Cell:
-    return _value(formats.size(bytes_) if bytes_ else "–")
+def _size_cell(bytes_: float) -> TableCell:
+    return _value_cell(formats.size(bytes_) if bytes_ else "–")
 
 
-def of_host(need: Need, host_bytes: int) -> Table:
-    """Memory of the host by part, against what it has."""
-    rows = [(_value(part), _size(size)) for part, size in need.host.items()]
+def host_table(need: MemoryEstimate, host_bytes: int) -> Table:
+    """Host memory by part, the sum, and the memory that the host has."""
+    rows = [(_value_cell(part), _size_cell(size)) for part, size in need.host.items()]
     total = sum(need.host.values())
     rows += [
-        (Cell("in all", "strong"), _size(total)),
-        (Cell("the host has", "strong"), _size(host_bytes)),
-        (Cell("left", "strong"), _size(host_bytes - total)),
+        (TableCell("in all", "strong"), _size_cell(total)),
+        (TableCell("the host has", "strong"), _size_cell(host_bytes)),
+        (TableCell("left", "strong"), _size_cell(host_bytes - total)),
     ]
-    return Table((Column("host memory"), Column("", right=True)), tuple(rows))
+    return Table((TableColumn("host memory"), TableColumn("", right=True)), tuple(rows))
 
 
-def of_lowered(found: Sequence[Lowered]) -> Table:
-    """What to lower, one after the other, and what remains to be needed."""
+def reductions_table(estimates: Sequence[ReducedEstimate]) -> Table:
+    """Memory reductions one after the other, with the memory needed after each."""
     rows = [
-        (Cell(one.words), _size(one.verdict.total),
-         _value("fits" if one.verdict.fits else "too much"))
-        for one in found
+        (TableCell(estimate.description), _size_cell(estimate.phase_fit.total),
+         _value_cell("fits" if estimate.phase_fit.fits else "too much"))
+        for estimate in estimates
     ]  # fmt: skip
-    columns = (Column("lower, one after the other"), Column("then needs", right=True), Column(""))
+    columns = (
+        TableColumn("lower, one after the other"),
+        TableColumn("then needs", right=True),
+        TableColumn(""),
+    )
     return Table(columns, tuple(rows))

@@ -1,4 +1,4 @@
-"""torch's build, read from its own version.py as text: importing torch takes two seconds."""
+"""Version and CUDA build of torch, read from its version.py: importing torch takes two seconds."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import re
 from pathlib import Path
 
 
-def folder() -> Path | None:
-    """Where torch lies; None: it is not installed."""
+def torch_folder() -> Path | None:
+    """The folder of the torch package; None: not installed."""
     spec = importlib.util.find_spec("torch")
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def version(place: Path) -> str:
-    """`2.15.0+cu132`; empty: unknown."""
-    return _stated(place, "__version__")
+def torch_version(folder: Path) -> str:
+    """torch's version, such as `2.15.0+cu132`; empty: unknown."""
+    return _read_constant(folder, "__version__")
 
 
-def cuda(place: Path | None) -> str:
-    """The CUDA version that it was built for, `13.2`; empty: for CPUs only, or no torch is here."""
-    return _stated(place, "cuda") if place else ""
+def cuda_version(folder: Path | None) -> str:
+    """The CUDA version of torch's build, such as `13.2`; empty: CPU only, or not installed."""
+    return _read_constant(folder, "cuda") if folder else ""
 
 
-def _stated(place: Path, name: str) -> str:
+def _read_constant(folder: Path, name: str) -> str:
     try:
-        text = (place / "version.py").read_text(encoding="utf-8", errors="replace")
+        text = (folder / "version.py").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
     match = re.search(rf"^{name}\b[^=\n]*=\s*['\"]([^'\"]*)['\"]", text, re.MULTILINE)

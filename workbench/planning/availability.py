@@ -1,7 +1,4 @@
-"""Whether what a run needs can be had here: data, weights, packages; and what a model brings along.
-
-Apart from the plan, which is about what was asked; here is about what there is.
-"""
+"""Whether data, weights, packages and devices that a run needs are available on this machine."""
 
 from __future__ import annotations
 
@@ -13,78 +10,81 @@ from datasets_mm.recipes.recipe import RecipeError
 
 
 def needs_model(engine: str) -> bool:
-    """Whether an engine works on subsets with models; the probe does on nothing."""
+    """Whether an engine reads subsets and models; the synthetic engine (`probe`) reads neither."""
     from engines import catalog
 
     return bool(catalog.load(engine).NEEDS)
 
 
 def model_settings(engine: str, model: str) -> dict[str, Any]:
-    """Defaults that the model's entry brings; they lie below the plan's own settings."""
+    """Default settings of the model's catalogue entry; the plan's own settings override them."""
     from engines import model_catalog
 
     return dict(model_catalog.load(model).settings) if needs_model(engine) else {}
 
 
-def mismatches(engine: str, subset: str, model: str) -> list[str]:
-    """What of a run is for another engine; known before its settings are looked at."""
+def incompatibilities(engine: str, subset: str, model: str) -> list[str]:
+    """Why the subset or the model is for another engine, one sentence each; checks no settings."""
     from engines import model_catalog
 
     if not needs_model(engine):
         return []
-    found = [_wrong_form(engine, subset)]
-    entry = model_catalog.load(model)
-    if entry.engines and engine not in entry.engines:
-        found.append(
-            f"model '{model}' is for engine {_either(entry.engines)}, not for engine {engine}"
+    problems = [_form_mismatch(engine, subset)]
+    model_entry = model_catalog.load(model)
+    if model_entry.engines and engine not in model_entry.engines:
+        problems.append(
+            f"model '{model}' is for engine {_join_alternatives(model_entry.engines)}, "
+            f"not for engine {engine}"
         )
-    return [sentence for sentence in found if sentence]
+    return [sentence for sentence in problems if sentence]
 
 
-def _wrong_form(engine: str, subset: str) -> str:
-    """The sentence about a subset whose records another engine works on; empty: it is for this."""
+def _form_mismatch(engine: str, subset: str) -> str:
+    """Why a subset has records of another form than the engine reads; empty: the forms agree."""
     from datasets_mm import catalog as subsets
     from engines import catalog
 
-    form = catalog.load(engine).FORM
+    engine_form = catalog.load(engine).FORM
     try:
-        found = subsets.form(subset)
+        subset_form = subsets.subset_form(subset)
     except RecipeError:
-        return ""  # `reasons` says what is wrong with it
-    if found == form:
+        return ""  # `missing_requirements` says what is wrong with it
+    if subset_form == engine_form:
         return ""
-    fitting = [name for name in catalog.names() if found == catalog.load(name).FORM]
+    matching_engines = [name for name in catalog.names() if subset_form == catalog.load(name).FORM]
     return (
-        f"subset '{subset}' is for engine {_either(fitting)}: "
-        f"it has {found}, and {engine} needs {form}"
+        f"subset '{subset}' is for engine {_join_alternatives(matching_engines)}: "
+        f"it has {subset_form}, and {engine} needs {engine_form}"
     )
 
 
-def _either(names: Sequence[str]) -> str:
+def _join_alternatives(names: Sequence[str]) -> str:
     return " or ".join(names)
 
 
 def device_conflict(devices: Sequence[int], *, cpu: bool) -> list[str]:
-    """Why GPUs that a plan names and its `cpu` exclude each other; none: they do not."""
+    """The sentence about a plan that names GPUs and has `cpu = true`; empty list: no conflict."""
     both = cpu and devices
     return ["cpu = true hides every GPU; leave out devices, or leave out cpu"] if both else []
 
 
 def device_problem(devices: Sequence[int], nodes: Path = Path("/dev")) -> str | None:
-    """Why a GPU that a plan names cannot be here, from its device nodes alone; None: it may be.
+    """Why a GPU index of a plan does not exist here, by the device nodes; None: it may exist.
 
-    Where another kernel holds the GPU (`dxg`) there are no nodes to count, and nothing is said.
+    None also where another kernel holds the GPU (`dxg`): there are no nodes to count then.
     """
     count = len(list(nodes.glob("nvidia[0-9]*")))
-    over = [index for index in devices if index >= count]
-    if not over or (nodes / "dxg").exists():
+    missing = [index for index in devices if index >= count]
+    if not missing or (nodes / "dxg").exists():
         return None
-    have = "no GPU" if not count else f"{count} GPU" if count == 1 else f"{count} GPUs"
+    available = "no GPU" if not count else f"{count} GPU" if count == 1 else f"{count} GPUs"
     remedy = "name none, or give --cpu" if not count else f"indexes go from 0 to {count - 1}"
-    return f"device {over[0]}: this machine has {have}; {remedy}"
+    return f"device {missing[0]}: this machine has {available}; {remedy}"
 
 
-def reasons(engine: str, subset: str, model: str, params: Mapping[str, Any]) -> list[str]:
+def missing_requirements(
+    engine: str, subset: str, model: str, params: Mapping[str, Any]
+) -> list[str]:
     """Why a run cannot start here; none: it can. `params`: complete settings of the engine."""
     from datasets_mm import catalog as subsets
     from engines import model_catalog
@@ -93,11 +93,11 @@ def reasons(engine: str, subset: str, model: str, params: Mapping[str, Any]) -> 
         return []
     root = params.get("data_root")
     data_root = Path(root) if root else None
-    named = (subset, *(params.get("evaluate_on") or ()), params.get("infer_on"))
-    wanted = dict.fromkeys(name for name in named if name)
-    pictures = params.get("image_root") or ""
-    found = [subsets.problem(name, data_root, pictures) for name in wanted]
+    references = (subset, *(params.get("evaluate_on") or ()), params.get("infer_on"))
+    subset_names = dict.fromkeys(name for name in references if name)
+    image_root = params.get("image_root") or ""
+    problems = [subsets.find_problem(name, data_root, image_root) for name in subset_names]
     entry = model_catalog.load(model)
-    found.append(model_catalog.problem(entry))
-    found += [_wrong_form(engine, name) for name in wanted if name != subset]
-    return [sentence for sentence in found if sentence]
+    problems.append(model_catalog.find_problem(entry))
+    problems += [_form_mismatch(engine, name) for name in subset_names if name != subset]
+    return [sentence for sentence in problems if sentence]

@@ -1,9 +1,7 @@
-"""Costing runs in a plan: what was asked, whether it can be, and what the engine is told.
+"""Cost probes in a plan: checks of `cost_probe` and `until`, and the `Probe` of a run's spec.
 
-The engine is also told how much this machine wanders, which no probe of some seconds can see: the
-log root knows how far earlier forecasts were off.
-
-Apart from the plan, which has fields for every kind of run; the rules of this one are its own.
+The spec also carries this machine's variation between runs, which a probe of some seconds cannot
+measure: it comes from the errors of earlier forecasts in the log root.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ from results.records.schema import RunRecord
 from workbench.processes import gpu_selection
 
 
-def _as_share(value: Any) -> Any:
-    """`±2%`, `2 %` and 0.02 as 0.02; anything else is left for the check that follows."""
+def _parse_share(value: Any) -> Any:
+    """`±2%`, `2 %` and 0.02 as 0.02; any other value is returned as it is."""
     if not isinstance(value, str):
         return value
     plain = value.strip().removeprefix("±").removeprefix("+-").strip()
@@ -34,29 +32,29 @@ def _as_share(value: Any) -> Any:
     return number / 100 if plain.endswith("%") else number
 
 
-def _is_share(value: Any) -> float:
-    number = _as_share(value)
+def _validate_share(value: Any) -> float:
+    number = _parse_share(value)
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1:
         raise ValueError("a share between 0 and 1 is wanted, such as ±2% or 0.02")
     return float(number)
 
 
-Share = Annotated[float, BeforeValidator(_is_share), WithJsonSchema({"type": "string"})]
-"""A part of one; people may write it as `±2%`."""
+Share = Annotated[float, BeforeValidator(_validate_share), WithJsonSchema({"type": "string"})]
+"""A number between 0 and 1; may be written as `±2%`."""
 
-Steps = Annotated[int, Field(ge=1, le=1_000_000)]
+StepCount = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-def trains(tasks: Sequence[Task]) -> bool:
-    """Whether an engine of these tasks can make costing runs."""
+def supports_cost_probe(tasks: Sequence[Task]) -> bool:
+    """Whether an engine with these tasks can run a cost probe."""
     return "train" in tasks and "probe" in tasks
 
 
 def problem(steps: int | None, until: float | None, task: Task, tasks: Sequence[Task]) -> str:
-    """Why an engine of these `tasks` cannot do what was asked; empty: it can."""
+    """Why `cost_probe` (steps) or `until` does not fit the task or the engine; empty: it does."""
     if steps is None and until is None:
         return ""
-    if not trains(tasks):
+    if not supports_cost_probe(tasks):
         return "cost_probe: this engine trains nothing, so there is no epoch to forecast"
     if steps is None and task != "probe":
         return "until: only a costing run stops early; give cost_probe (--cost-probe) too"
@@ -68,38 +66,38 @@ def problem(steps: int | None, until: float | None, task: Task, tasks: Sequence[
     return ""
 
 
-def probe(
+def build_probe(
     steps: int | None, until: float | None, task: Task, tasks: Sequence[Task]
 ) -> Probe | None:
-    """What the engine is told; None for every other kind of run."""
-    if not trains(tasks) or (steps is None and task != "probe"):
+    """The probe of a run's spec; None: the run is no cost probe."""
+    if not supports_cost_probe(tasks) or (steps is None and task != "probe"):
         return None
-    asked = {} if steps is None else {"steps": steps}
-    return Probe(**asked, until=until)
+    options = {} if steps is None else {"steps": steps}
+    return Probe(**options, until=until)
 
 
-def calibrated(specs: Sequence[RunSpec], log_root: Path) -> list[RunSpec]:
-    """The specs, their costing runs told what the forecasts of this log root have missed so far.
+def calibrate_probes(specs: Sequence[RunSpec], log_root: Path) -> list[RunSpec]:
+    """The specs, with the measured error of earlier forecasts in the probes among them.
 
-    Without three forecasts that were tested on this machine they stay as they are, and the engine
-    assumes the usual for its device.
+    With fewer than three forecasts that were tested on this machine the specs stay as they are, and
+    the engine assumes a default for its device.
     """
     if not any(spec.probe for spec in specs):
         return list(specs)
     try:
-        records = query.last_attempts(store.read(log_root / "results.jsonl").all())
-    except (OSError, store.NewerSchema):
+        records = query.last_attempts(store.read_records(log_root / "results.jsonl").all())
+    except (OSError, store.NewerSchemaError):
         records = []
-    return [_told(spec, records) if spec.probe else spec for spec in specs]
+    return [_calibrate_spec(spec, records) if spec.probe else spec for spec in specs]
 
 
-def _told(spec: RunSpec, records: Sequence[RunRecord]) -> RunSpec:
+def _calibrate_spec(spec: RunSpec, records: Sequence[RunRecord]) -> RunSpec:
     gpu = gpu_selection.sees_gpu(spec.devices, os.environ, cpu=spec.cpu)
-    found = cost_forecasts.wander(records, platform.node(), gpu=gpu)
-    if found is None or spec.probe is None:
+    variation = cost_forecasts.estimate_speed_variation(records, platform.node(), gpu=gpu)
+    if variation is None or spec.probe is None:
         return spec
-    known = {
-        "unseen": found.share,
-        "unseen_from": f"for what {found.count} earlier forecasts here missed",
+    update = {
+        "unseen": variation.share,
+        "unseen_from": f"for what {variation.count} earlier forecasts here missed",
     }
-    return spec.model_copy(update={"probe": spec.probe.model_copy(update=known)})
+    return spec.model_copy(update={"probe": spec.probe.model_copy(update=update)})

@@ -1,7 +1,6 @@
-"""Folds in a plan: a setting `folds = k` becomes k runs, and the ensemble that needs them all.
+"""Cross-validation folds in a plan: `folds = k` becomes k runs and the ensemble that needs them.
 
-Apart from the plan, which knows products of names; here runs depend on each other. A person who
-wants one fold alone also gives the setting `fold`; nothing is spread then.
+With the setting `fold` as well, one run of that fold is made and nothing is expanded.
 """
 
 from __future__ import annotations
@@ -18,34 +17,34 @@ FOLDS: Final = "folds"
 FOLD: Final = "fold"
 
 
-def count(one: RunSpec, given: Mapping[str, Any]) -> int:
-    """Into how many runs a run is spread; 0: it stays as it is.
+def count_folds(spec: RunSpec, settings: Mapping[str, Any]) -> int:
+    """The number of folds that a run is expanded into; 0: it stays one run.
 
-    `given`: the settings that the plan, its overrides and the model's entry name.
+    `settings`: the settings that the plan, its overrides and the model's entry name.
     """
-    folds = one.params.get(FOLDS, 0)
-    if one.task not in ("train", "probe") or FOLD in given or FOLD not in one.params:
+    folds = spec.params.get(FOLDS, 0)
+    if spec.task not in ("train", "probe") or FOLD in settings or FOLD not in spec.params:
         return 0
     return folds if isinstance(folds, int) and folds > 1 else 0
 
 
-def spread(
-    one: RunSpec,
-    given: Mapping[str, Any],
+def expand_folds(
+    spec: RunSpec,
+    settings: Mapping[str, Any],
     tasks: tuple[Task, ...],
     run_id: Callable[[int, str], str],
 ) -> list[RunSpec]:
-    """The runs of a cell: one a fold, then their ensemble where the engine has that task.
+    """The runs of a cell: one for each fold, then their ensemble if the engine has that task.
 
-    A costing run stays one: folds cost the same. `run_id(place, part)` names the run at that place
-    behind the first, with `part` at its end.
+    A cost probe stays one run, since all folds cost the same. `run_id(offset, part)` makes the id
+    of the run at that offset from the first, with `part` at its end.
     """
-    folds = count(one, given)
-    if not folds or one.task == "probe":
-        return [one]
+    folds = count_folds(spec, settings)
+    if not folds or spec.task == "probe":
+        return [spec]
     runs = [
-        one.model_copy(
-            update={"run_id": run_id(fold, f"f{fold + 1}"), "params": {**one.params, FOLD: fold}}
+        spec.model_copy(
+            update={"run_id": run_id(fold, f"f{fold + 1}"), "params": {**spec.params, FOLD: fold}}
         )
         for fold in range(folds)
     ]
@@ -55,12 +54,12 @@ def spread(
             "task": "ensemble",
             "needs": tuple(run.run_id for run in runs),
         }
-        runs.append(one.model_copy(update=update))
+        runs.append(spec.model_copy(update=update))
     return runs
 
 
-def words(spec: RunSpec | Identity) -> str:
-    """What tells the runs of one cell apart: `fold 2/3`, `ensemble`; empty: it has one run."""
+def fold_label(spec: RunSpec | Identity) -> str:
+    """The label that distinguishes runs of one cell: `fold 2/3`, `ensemble`; empty: one run."""
     if spec.task == "ensemble":
         return "ensemble"
     folds, fold = spec.params.get(FOLDS), spec.params.get(FOLD)

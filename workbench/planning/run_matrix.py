@@ -1,7 +1,4 @@
-"""The parts of a plan that make or change runs: run blocks, variants, overrides, and their product.
-
-Apart from the plan, which reads and writes them; here is what they multiply to.
-"""
+"""The parts of a plan that make or change runs (blocks, variants, overrides) and their product."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ def _as_tuple(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-Some = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-"""Names of a block; none: those of the plan."""
+BlockNames = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+"""Names in a block; none: the plan's."""
 Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
 Text = Annotated[str, Field(max_length=4000)]
 
 
 class Override(BaseModel):
-    """Settings for those runs that fit every key given here."""
+    """Settings and label for the runs that match every key given here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,8 +37,8 @@ class Override(BaseModel):
     settings: dict[str, Any] = {}
     label: str | None = None
 
-    def fits(self, cell: Cell) -> bool:
-        """Whether a run is meant."""
+    def fits(self, cell: PlanCell) -> bool:
+        """Whether every given key matches the run."""
         keys = ("engine", "subset", "model", "seed", "variant")
         return all(getattr(self, key) in (None, getattr(cell, key)) for key in keys)
 
@@ -52,31 +49,32 @@ class Variant(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str = Field(min_length=1, max_length=40)
-    """Its name in tables, say "E5-v2"."""
+    """Its name in tables, such as "E5-v2"."""
     settings: dict[str, Any] = {}
     why: Text = ""
-    """Why it is compared, for the report."""
+    """Reason for comparing it, for the report."""
 
 
-class Block(BaseModel):
+class RunBlock(BaseModel):
     """Runs of one task in a plan of several tasks, one block after the other.
 
-    What it does not say is the plan's. A model `run:LABEL` is what the block of that label trained,
-    in the same repeat and with the same seed: one run for each of them, none for its variants.
+    Empty fields take the plan's values. A model `run:LABEL` is what the block of that label
+    trained in the same repeat and with the same seed: one run for each such model; the plan's
+    variants do not multiply it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     label: str = Field(min_length=1, max_length=40)
-    engines: Some = Field(default=(), alias="engine")
+    engines: BlockNames = Field(default=(), alias="engine")
     task: Task | None = None
-    subsets: Some = Field(default=(), alias="subset")
-    models: Some = Field(default=(), alias="model")
+    subsets: BlockNames = Field(default=(), alias="subset")
+    models: BlockNames = Field(default=(), alias="model")
     settings: dict[str, Any] = {}
 
 
-class Cell(BaseModel):
-    """One run's place in the product."""
+class PlanCell(BaseModel):
+    """One combination of the plan's factors."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -90,8 +88,8 @@ class Cell(BaseModel):
     """Label of its block; empty: the plan has none."""
 
 
-def product(plan: SuitePlan) -> Iterator[Cell]:
-    """The runs of a plan in their order: repeat, seed, block, engine, model, subset, variant."""
+def iterate_cells(plan: SuitePlan) -> Iterator[PlanCell]:
+    """The cells of a plan in their order: repeat, seed, block, engine, model, subset, variant."""
     labels = {f"run:{block.label}" for block in plan.runs}
     for repeat in range(plan.repeats):
         for seed in plan.seeds:
@@ -102,15 +100,15 @@ def product(plan: SuitePlan) -> Iterator[Cell]:
                         arms = [""] if model in labels else arms
                         for subset in (block and block.subsets) or plan.subsets:
                             for variant in arms:
-                                yield Cell(
+                                yield PlanCell(
                                     engine=engine, subset=subset, model=model, seed=seed,
                                     repeat=repeat, variant=variant,
                                     block=block.label if block else "",
                                 )  # fmt: skip
 
 
-def every(plan: SuitePlan, name: str) -> tuple[str, ...]:
+def collect_names(plan: SuitePlan, kind: str) -> tuple[str, ...]:
     """All names of one kind in a plan, each once: `engines`, `subsets` or `models`."""
-    blocks = [getattr(block, name) or getattr(plan, name) for block in plan.runs]
-    found = [one for names in (blocks or [getattr(plan, name)]) for one in names]
-    return tuple(dict.fromkeys(found))
+    name_lists = [getattr(block, kind) or getattr(plan, kind) for block in plan.runs]
+    names = [name for names in (name_lists or [getattr(plan, kind)]) for name in names]
+    return tuple(dict.fromkeys(names))

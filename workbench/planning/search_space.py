@@ -1,7 +1,6 @@
-"""The `[search]` table of a plan: what is searched, over which settings, and whether that can be.
+"""Search space of a hyper-parameter search: the `[search]` table of a plan and its checks.
 
-Apart from the plan, which knows products of names; here a suite grows while it runs. No Optuna:
-what is asked is checked everywhere, what it takes is loaded by the searcher alone.
+Does not import Optuna, which only the searcher loads.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from typing import Any, Final, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from datasets_mm import strict_toml
-from datasets_mm.strict_toml import nearest
+from datasets_mm.strict_toml import suggest_nearest
 
 REMEDY: Final = "install the `search` extra: pip install 'workbench-mm[search]'"
 
 Settings = dict[str, Any]
 
 
-class Range(BaseModel):
+class SearchRange(BaseModel):
     """The values that one setting may take: from low to high, or one of a list."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,16 +38,16 @@ class Range(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_list(cls, value: Any) -> Any:
+    def _from_list(cls, value: Any) -> Any:
         return {"choices": value} if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_form(self) -> Self:
         if self.choices:
             if self.low is not None or self.high is not None or self.log or self.step is not None:
                 raise ValueError("give a list of values, or low and high, not both")
-            written = [canonical(choice) for choice in self.choices]
-            if len(set(written)) < len(written):
+            texts = [canonical_json(choice) for choice in self.choices]
+            if len(set(texts)) < len(texts):
                 raise ValueError("a value stands twice in the list; leave one out")
             return self
         if self.low is None or self.high is None:
@@ -66,145 +65,154 @@ class Range(BaseModel):
         if self.log and self.step is not None:
             raise ValueError("give log or step, not both")
 
-    def ends(self) -> dict[str, Any]:
-        """The values that decide whether the setting allows the range, by their names in it."""
+    def boundary_values(self) -> dict[str, Any]:
+        """The values to validate: both ends or all choices, by their place (`.low`, `[0]`)."""
         if self.choices:
-            return {f"[{place}]": choice for place, choice in enumerate(self.choices)}
+            return {f"[{index}]": choice for index, choice in enumerate(self.choices)}
         return {".low": self.low, ".high": self.high}
 
     def values(self, *, whole: bool) -> list[Any] | None:
-        """All values where they can be counted; None for a range of real numbers."""
+        """All values; None for a continuous range or more than 10,000. `whole`: integers only."""
         if self.choices:
             return list(self.choices)
         if self.low is None or self.high is None or (self.step is None and not whole):
             return None
         step = self.step or 1
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
-        return [self.low + step * place for place in range(count)] if count <= 10_000 else None
+        return [self.low + step * index for index in range(count)] if count <= 10_000 else None
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """`1e-05 … 0.001 (log)`, `8, 16, 32`."""
         if self.choices:
-            return ", ".join(map(canonical, self.choices))
+            return ", ".join(map(canonical_json, self.choices))
         kind = " (log)" if self.log else f", step {self.step:g}" if self.step else ""
         return f"{self.low:g} … {self.high:g}{kind}"
 
 
-class Search(BaseModel):
-    """A search: runs of one kind, their settings chosen one after the other."""
+class SearchPlan(BaseModel):
+    """A hyper-parameter search: trials that differ in the settings of `ranges` only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str = Field(min_length=1)
-    """What is to be best: a metric of the evaluation (`recall@1`), or `loss` of the training."""
+    """The objective: a metric of the evaluation (`recall@1`), or `loss` of the training."""
     split: str = ""
     """The subset that the metric is measured on; empty: the first that has it."""
     direction: Literal["maximize", "minimize"] | None = None
-    """None: as the metric itself says."""
+    """None: the metric's own direction."""
     trials: int = Field(20, ge=1, le=9999)
     sampler: Literal["tpe", "random"] = "tpe"
     seed: int = Field(42, ge=0, le=2**31)
     pruner: Literal["median", "none"] = "median"
-    """`median`: a trial that is worse than half of the earlier ones at the same point is ended."""
+    """`median`: end a trial that is worse than the median of the earlier ones at that point."""
     startup: int = Field(5, ge=1)
-    """Trials with random settings, before the sampler learns and the pruner prunes."""
+    """Random trials before the sampler models the objective and the pruner prunes."""
     prune_after: float = Field(0.2, ge=0, le=1)
-    """Share of its training before which no trial is pruned: a warm-up tells nothing yet."""
+    """Share of its training before which no trial is pruned, since warm-up is no evidence."""
     live: str = "loss"
-    """What the pruner looks at while a trial trains: `loss`, or a training metric such as `r@1`."""
-    ranges: dict[str, Range] = Field(min_length=1)
+    """The pruner's metric while a trial trains: `loss`, or a training metric such as `r@1`."""
+    ranges: dict[str, SearchRange] = Field(min_length=1)
 
 
-def canonical(value: Any) -> str:
-    """One text for one value, whatever its type."""
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys: equal values have equal texts."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def key(settings: Mapping[str, Any]) -> str:
-    """One text for one choice of settings."""
-    return canonical({name: settings[name] for name in sorted(settings)})
+def settings_key(settings: Mapping[str, Any]) -> str:
+    """JSON of a choice of settings, independent of their order."""
+    return canonical_json({name: settings[name] for name in sorted(settings)})
 
 
-def whole_settings(search: Search, params: type[BaseModel]) -> set[str]:
-    """The searched settings that take whole numbers only."""
-    return {name for name in search.ranges if _is_whole(params.model_fields[name].annotation)}
+def whole_settings(search: SearchPlan, params: type[BaseModel]) -> set[str]:
+    """The searched settings that take integers only."""
+    return {
+        name for name in search.ranges if _takes_whole_numbers(params.model_fields[name].annotation)
+    }
 
 
-def _is_whole(annotation: Any) -> bool:
-    """Whether its numbers are whole: `int`, alone or beside words such as `auto`."""
+def _takes_whole_numbers(annotation: Any) -> bool:
+    """Whether an annotation allows integers only: `int`, alone or with literals such as `auto`."""
     if annotation is int:
         return True
     parts = [part for part in get_args(annotation) if isinstance(part, type) or get_args(part)]
-    return float not in parts and any(map(_is_whole, parts))
+    return float not in parts and any(map(_takes_whole_numbers, parts))
 
 
-def every(search: Search, params: type[BaseModel]) -> Iterator[Settings] | None:
-    """All choices of settings there are; None where there are too many to count."""
+def enumerate_choices(search: SearchPlan, params: type[BaseModel]) -> Iterator[Settings] | None:
+    """All combinations of values; None if a range cannot be enumerated."""
     whole = whole_settings(search, params)
-    values = [found.values(whole=name in whole) for name, found in search.ranges.items()]
-    if any(one is None for one in values):
+    values = [
+        value_range.values(whole=name in whole) for name, value_range in search.ranges.items()
+    ]
+    if any(value_list is None for value_list in values):
         return None
-    chosen = itertools.product(*(one for one in values if one is not None))
-    return (dict(zip(search.ranges, picked, strict=True)) for picked in chosen)
+    combinations = itertools.product(
+        *(value_list for value_list in values if value_list is not None)
+    )
+    return (dict(zip(search.ranges, combination, strict=True)) for combination in combinations)
 
 
 def problems(
-    search: Search,
+    search: SearchPlan,
     factors: Mapping[str, int],
     params: type[BaseModel],
     settings: Settings,
     fixed: Mapping[str, Any],
 ) -> list[str]:
-    """Why a search cannot run as it is asked, one sentence each; none: it can.
+    """Why a search cannot run, one sentence each; empty list: it can.
 
-    `factors`: how many engines, subsets, … the plan names. `settings`: all that a run would have
+    `factors`: the number of engines, subsets, … in the plan. `settings`: all settings of a run
     without the search; `fixed`: those that the plan names.
     """
-    found = [
+    plan_problems = [
         f"search: {count} {name}; a search compares trials of one kind, so give one"
         for name, count in factors.items()
         if count > 1
     ]
     if importlib.util.find_spec("optuna") is None:
-        found.append(f"search: Optuna is not installed; {REMEDY}")
-    twice = [name for name in search.ranges if name in fixed]
-    wrong = [
+        plan_problems.append(f"search: Optuna is not installed; {REMEDY}")
+    duplicates = [name for name in search.ranges if name in fixed]
+    range_problems = [
         f"search.ranges.{name}: '{name}' is among the settings of the plan, too; leave one out"
-        for name in twice
+        for name in duplicates
     ]
-    wrong += [
+    range_problems += [
         sentence
         for name, values in search.ranges.items()
         for sentence in _range_problems(name, values, params, settings)
     ]
-    if not wrong and (combinations := every(search, params)) is not None:
+    if not range_problems and (combinations := enumerate_choices(search, params)) is not None:
         count = sum(1 for _ in itertools.islice(combinations, search.trials))
         if count < search.trials:
-            wrong.append(
+            range_problems.append(
                 f"search.trials: {search.trials} are asked for, but the ranges allow only {count}; "
                 f"ask for {count} at most"
             )
-    return [*found, *wrong]
+    return [*plan_problems, *range_problems]
 
 
 def _range_problems(
-    name: str, values: Range, params: type[BaseModel], settings: Settings
+    name: str, value_range: SearchRange, params: type[BaseModel], settings: Settings
 ) -> list[str]:
-    place = f"search.ranges.{name}"
+    """Why the setting `name` does not take the values of its range, one sentence each."""
+    location = f"search.ranges.{name}"
     if name not in params.model_fields:
-        return [f"search.ranges: unknown setting '{name}'{nearest(name, params.model_fields)}"]
-    found: list[str] = []
-    for end, value in values.ends().items():
+        return [
+            f"search.ranges: unknown setting '{name}'{suggest_nearest(name, params.model_fields)}"
+        ]
+    problems: list[str] = []
+    for end, value in value_range.boundary_values().items():
         try:
-            taken = getattr(params.model_validate({**settings, name: value}), name)
+            parsed = getattr(params.model_validate({**settings, name: value}), name)
         except ValidationError as error:
             # A clash with another setting is for the trial: that one may be searched, too.
-            sentences = strict_toml.sentences(error, params, place + end)
-            found += [sentence for sentence in sentences if f"'{name}" in sentence]
+            sentences = strict_toml.error_sentences(error, params, location + end)
+            problems += [sentence for sentence in sentences if f"'{name}" in sentence]
         else:
-            if not values.choices and (isinstance(taken, bool) or not _is_number(taken)):
-                return [f"{place}: '{name}' is no number; give a list of values"]
-    return found
+            if not value_range.choices and (isinstance(parsed, bool) or not _is_number(parsed)):
+                return [f"{location}: '{name}' is no number; give a list of values"]
+    return problems
 
 
 def _is_number(value: Any) -> bool:

@@ -1,8 +1,8 @@
-"""Models as a plan names them, and what stands behind a name that means a run's trained weights.
+"""Resolution of model names in a plan, those of trained weights (`run:…`) above all.
 
-`run:LABEL` and `run:ID` are looked up among the runs of the log root, once: the plan that is kept
-holds `run:SUITE/ID`, which means the same weights next week, and on another machine as long as the
-log root is copied whole.
+`run:LABEL` and `run:ID` are looked up among the runs of the log root, once: the stored plan holds
+`run:SUITE/ID`, which means the same weights later, and on another machine with a copy of the log
+root.
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engines import model_catalog, trained_weights
 from engines.model_catalog import ModelEntry
 from engines.protocol import RunSpec
-from engines.trained_weights import RUN, NoCheckpointError, Trained
+from engines.trained_weights import RUN, NoCheckpointError, TrainedWeights
 
 if TYPE_CHECKING:
     from workbench.planning.plan import SuitePlan
 
-LISTED = 3
-"""Runs that a sentence names when several fit."""
+MAX_LISTED = 3
+"""Runs that an error names when several match."""
 
 
-class Model(NamedTuple):
-    """A model as a run uses it."""
+class RunModel(NamedTuple):
+    """A model as a run uses it: a catalogue entry, or trained weights of an earlier run."""
 
     name: str
     base: ModelEntry | None = None
-    """Of a trained model: the entry that its training began with."""
+    """Of a trained model: the entry that its training started from."""
     shape: Mapping[str, Any] = {}
-    """Settings that it brings along, and that no plan changes."""
+    """Architecture settings of the trained weights; a plan cannot change them."""
     engine: str = ""
-    """Which trained it; empty: any may use it."""
+    """The engine that trained it; empty: any engine may use it."""
     needs: tuple[str, ...] = ()
-    """Runs of the same suite that have to come before."""
+    """Ids of runs of the same suite that have to complete before."""
     variant: str = ""
-    """Label of such a run, where it is a variant of others."""
+    """Label of the variant that trained it, if the run is one."""
 
     @property
     def base_model(self) -> str:
-        """Name of the base; empty: it is no trained model."""
+        """Name of the base entry; empty: this is no trained model."""
         return self.base.name if self.base else ""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Defaults below the plan's own settings."""
+        """Default settings of the base entry; the plan's own settings override them."""
         return dict(self.base.settings) if self.base else {}
 
 
-class KnownRun(NamedTuple):
-    """A run of the log root, as far as a name needs it."""
+class LoggedRun(NamedTuple):
+    """A run in the log root: folder, id and label."""
 
     folder: Path
     run_id: str
@@ -62,90 +62,93 @@ class KnownRun(NamedTuple):
         """SUITE/ID."""
         return f"{self.folder.parent.parent.name}/{self.run_id}"
 
-    def fits(self, wanted: str) -> bool:
-        """Whether a name means this run: SUITE/ID, a part of the suite, the id or the label."""
-        suite, _, run = wanted.rpartition("/")
+    def fits(self, reference: str) -> bool:
+        """Whether a reference (ID, LABEL, SUITE/ID with a part of the suite) means this run."""
+        suite, _, run = reference.rpartition("/")
         return run in (self.run_id, self.label) and suite in self.folder.parent.parent.name
 
 
-def canonical(name: str, log_root: Path) -> str:
-    """The same model as `run:SUITE/ID` where it is a run's; any other name as it is.
+def canonical_name(name: str, log_root: Path) -> str:
+    """`run:SUITE/ID` for a trained model; any other name as it is.
 
     Raises:
-        NoCheckpointError: no run fits, several do, or the one left no trained weights.
+        NoCheckpointError: no run matches, several do, or the run has no trained weights.
     """
     if not name.startswith(RUN):
         return name
-    wanted = name.removeprefix(RUN)
-    fitting = [run for run in runs(log_root) if run.fits(wanted)]
-    exact = [run for run in fitting if run.name == wanted] or fitting
-    trained = [run for run in exact if trained_weights.checkpoint_folder(run.folder)]
+    reference = name.removeprefix(RUN)
+    matches = [run for run in list_runs(log_root) if run.fits(reference)]
+    exact = [run for run in matches if run.name == reference] or matches
+    trained = [run for run in exact if trained_weights.find_checkpoint(run.folder)]
     if len(trained) == 1:
         return f"{RUN}{trained[0].name}"
     if trained:
-        named = ", ".join(run.name for run in trained[:LISTED])
-        more = ", …" if len(trained) > LISTED else ""
+        names = ", ".join(run.name for run in trained[:MAX_LISTED])
+        more = ", …" if len(trained) > MAX_LISTED else ""
         raise NoCheckpointError(
-            f"model '{name}': fits {len(trained)} trained runs ({named}{more}); write run:SUITE/ID"
+            f"model '{name}': fits {len(trained)} trained runs ({names}{more}); write run:SUITE/ID"
         )
     if exact:
-        raise NoCheckpointError(f"model '{name}': {trained_weights.absence(exact[0].folder)}")
+        raise NoCheckpointError(
+            f"model '{name}': {trained_weights.explain_absence(exact[0].folder)}"
+        )
     raise NoCheckpointError(
         f"model '{name}': no run in {log_root} has this id or label; `workbench results list` "
         "names them"
     )
 
 
-def named(plan: SuitePlan, log_root: Path) -> tuple[dict[str, Any], list[str]]:
-    """The fields of a plan that name models, with canonical names; and what is wrong with them.
+def resolve_names(plan: SuitePlan, log_root: Path) -> tuple[dict[str, Any], list[str]]:
+    """The fields of a plan that name models, with canonical names; and their problems.
 
-    Labels of the plan's own blocks stay: what they train is not there yet. An engine that the plan
-    leaves open is that of its models.
+    Labels of the plan's own blocks stay: their runs do not exist yet. Where the plan names no
+    engine, its fields are those with the engine of its models.
     """
-    own = {f"{RUN}{block.label}" for block in plan.runs}
+    block_models = {f"{RUN}{block.label}" for block in plan.runs}
     problems: list[str] = []
 
-    def name_of(name: str) -> str:
+    def resolve(name: str) -> str:
         try:
-            return name if name in own else canonical(name, log_root)
+            return name if name in block_models else canonical_name(name, log_root)
         except NoCheckpointError as error:
             problems.append(str(error))
             return name
 
-    blocks = [b.model_copy(update={"models": tuple(map(name_of, b.models))}) for b in plan.runs]
+    blocks = [b.model_copy(update={"models": tuple(map(resolve, b.models))}) for b in plan.runs]
     overrides = [
-        one.model_copy(update={"model": one.model and name_of(one.model)}) for one in plan.overrides
+        override.model_copy(update={"model": override.model and resolve(override.model)})
+        for override in plan.overrides
     ]
     update: dict[str, Any] = {
-        "models": tuple(map(name_of, plan.models)), "runs": tuple(blocks),
+        "models": tuple(map(resolve, plan.models)), "runs": tuple(blocks),
         "overrides": tuple(overrides),
     }  # fmt: skip
     if isinstance(plan.why, dict):
-        update["why"] = {name_of(key): text for key, text in plan.why.items()}
+        update["why"] = {resolve(key): text for key, text in plan.why.items()}
     if "engines" not in plan.model_fields_set and not problems:
-        update |= _engines(plan.model_copy(update=update), log_root)
+        update |= _infer_engines(plan.model_copy(update=update), log_root)
     return update, list(dict.fromkeys(problems))
 
 
-def _engines(plan: SuitePlan, log_root: Path) -> dict[str, Any]:
-    """The engines of a plan, and of its blocks, that names none: those of the models."""
-    known: dict[str, str] = {}
+def _infer_engines(plan: SuitePlan, log_root: Path) -> dict[str, Any]:
+    """Fields of a plan that names no engine: the engines of its models, also for each block."""
+    block_engines: dict[str, str] = {}
     blocks = []
     for block in plan.runs:
         names = block.models or plan.models
-        own = block.engines[0] if len(block.engines) == 1 else ""
-        engine = own or known.get(names[0], "") or engine_of(names, log_root)
-        known[f"{RUN}{block.label}"] = engine
-        fitting = block.engines or ((engine,) if engine else ())
-        blocks.append(block.model_copy(update={"engines": fitting}))
-    engine = "" if blocks else engine_of(plan.models, log_root)
+        stated = block.engines[0] if len(block.engines) == 1 else ""
+        engine = stated or block_engines.get(names[0], "") or find_engine(names, log_root)
+        block_engines[f"{RUN}{block.label}"] = engine
+        engines = block.engines or ((engine,) if engine else ())
+        blocks.append(block.model_copy(update={"engines": engines}))
+    engine = "" if blocks else find_engine(plan.models, log_root)
     return {"runs": tuple(blocks), **({"engines": (engine,)} if engine else {})}
 
 
-def engine_of(names: Sequence[str], log_root: Path) -> str:
-    """The engine that all these models are for; empty: none is known, or they have several.
+def find_engine(names: Sequence[str], log_root: Path) -> str:
+    """The one engine of all these models; empty: an unknown model, or several engines.
 
-    `names`: canonical. Of a trained model it is the engine that trained it.
+    `names`: canonical. A trained model is for the engine that trained it.
     """
     engines: set[str] = set()
     for name in names:
@@ -153,72 +156,80 @@ def engine_of(names: Sequence[str], log_root: Path) -> str:
             entry = model_catalog.load(name)
             trained = entry.family == "run"
             folder = trained_weights.locate(name, log_root) if trained else None
-            engine = Trained.read(folder, name).engine if folder else ""
+            engine = TrainedWeights.read(folder, name).engine if folder else ""
         except (LookupError, ValueError):
-            return ""  # expansion says what is wrong with the name
+            return ""  # expansion reports the name
         engines |= {engine} if trained else set(entry.engines)
     return engines.pop() if len(engines) == 1 else ""
 
 
-def of(name: str, engine: str, params: Mapping[str, Any], log_root: Path) -> Model:
-    """A model by its name; `params`: settings of the plan, of which `base_model` counts here.
+def resolve_model(name: str, engine: str, params: Mapping[str, Any], log_root: Path) -> RunModel:
+    """A model by its name. `params`: settings of the plan; only `base_model` is read.
 
     Raises:
-        NoCheckpointError: a run left no trained weights.
+        NoCheckpointError: a run has no trained weights.
         LookupError: the base of a trained model is not known, or not here.
         ValueError: an entry's file is wrong.
     """
     entry = model_catalog.load(name)
     if entry.family != "run":
-        return Model(name)
-    trained = Trained.read(trained_weights.locate(name, log_root), name)
-    base = model_catalog.base_entry(trained, str(params.get("base_model") or ""))
-    return Model(name, base, trained.shape(_shaping(engine)), trained.engine)
+        return RunModel(name)
+    trained = TrainedWeights.read(trained_weights.locate(name, log_root), name)
+    base = model_catalog.find_base_entry(trained, str(params.get("base_model") or ""))
+    return RunModel(
+        name, base, trained.architecture_params(_architecture_params(engine)), trained.engine
+    )
 
 
-def of_sibling(spec: RunSpec, variant: str = "") -> Model:
-    """What a run of the same suite will have trained."""
+def model_from_run(spec: RunSpec, variant: str = "") -> RunModel:
+    """The model that a run of the same suite will have trained."""
     base = model_catalog.load(spec.base_model or spec.model)
-    shape = {name: spec.params[name] for name in _shaping(spec.engine) if name in spec.params}
-    return Model(f"{RUN}{spec.run_id}", base, shape, spec.engine, (spec.run_id,), variant)
+    settings = {
+        name: spec.params[name] for name in _architecture_params(spec.engine) if name in spec.params
+    }
+    return RunModel(f"{RUN}{spec.run_id}", base, settings, spec.engine, (spec.run_id,), variant)
 
 
-def conflicts(model: Model, given: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
-    """Settings that a plan names and a trained model brings along with another value.
+def setting_conflicts(
+    model: RunModel, plan_settings: Mapping[str, Any], params: Mapping[str, Any]
+) -> list[str]:
+    """Settings that a plan names with another value than the trained model has, one sentence each.
 
-    `given`: what the plan names; `params`: the same, validated and complete.
+    `plan_settings`: the settings that the plan names; `params`: the same, validated and complete.
     """
     return [
         f"{name} = {json.dumps(params[name])}: model '{model.name}' was trained with "
         f"{json.dumps(value)}; leave {name} out"
         for name, value in model.shape.items()
-        if name in given and name not in PLACES and params[name] != value
+        if name in plan_settings and name not in WEIGHT_LOCATIONS and params[name] != value
     ]
 
 
-PLACES = ("vision", "llm")
-"""Of the settings that a model brings along, those that say where frozen weights lie: they may be
-elsewhere on another machine, and the run compares the weights."""
+WEIGHT_LOCATIONS = ("vision", "llm")
+"""Architecture settings that name where frozen weights lie: a plan may change them, since paths
+differ between machines, and the run compares the weights."""
 
 
-def shaped(model: Model, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a model brings along, less the places that the plan names itself."""
-    return {k: v for k, v in model.shape.items() if not (k in PLACES and k in given)}
+def inherited_settings(model: RunModel, plan_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's architecture settings, without the weight locations that the plan names."""
+    return {
+        k: v for k, v in model.shape.items() if not (k in WEIGHT_LOCATIONS and k in plan_settings)
+    }
 
 
-def _shaping(engine: str) -> tuple[str, ...]:
+def _architecture_params(engine: str) -> tuple[str, ...]:
     from engines import catalog
 
-    return catalog.load(engine).SHAPING
+    return catalog.load(engine).ARCHITECTURE_PARAMS
 
 
-def runs(log_root: Path) -> Sequence[KnownRun]:
-    """The runs of a log root, those of the latest suites first."""
-    found = []
+def list_runs(log_root: Path) -> Sequence[LoggedRun]:
+    """The runs of a log root, those of the latest suites first; unreadable ones are skipped."""
+    runs = []
     for path in sorted(log_root.glob("*/runs/*/spec.json"), reverse=True):
         try:
-            said = json.loads(path.read_bytes())
-            found.append(KnownRun(path.parent, str(said["run_id"]), str(said.get("label") or "")))
+            table = json.loads(path.read_bytes())
+            runs.append(LoggedRun(path.parent, str(table["run_id"]), str(table.get("label") or "")))
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # what cannot be read is no reason against others
-    return found
+            continue
+    return runs

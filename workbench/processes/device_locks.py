@@ -1,8 +1,8 @@
-"""One suite at a time on a device: two would halve each other's speed and falsify both.
+"""Device locks: one suite at a time on a device, since two would slow each other down.
 
-A lock is a `flock` on a file in `paths.lock_root()`; the kernel frees it when its holder
-dies, so nothing stale is ever left. Its content only says who holds it. Who runs on a taken device
-all the same (`--share`) holds a second file, by which the first one learns that it has company.
+A lock is a `flock` on a file in `paths.lock_root()`; the kernel frees it when its holder dies. The
+file's content names the holder. A suite that shares a device (`--share`) locks a second file, by
+which the first suite learns that its times are contaminated.
 """
 
 from __future__ import annotations
@@ -28,74 +28,74 @@ _NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 CPU: Final = "cpu"
 EVERY_GPU: Final = "gpus"
-"""All GPUs of the machine, for a run of which nobody knows the ones that it will take."""
+"""All GPUs of the machine, for a run whose GPUs are unknown before it starts."""
 
 MEMBERS: Final = "gpu-any"
-"""Held in common by all who run beside others (`share`) on single GPUs."""
+"""Shared lock of all suites that share single GPUs (`share`)."""
 
 
-def devices_of(
+def device_names(
     spec: RunSpec,
     variables: Mapping[str, str],
     gpus: Sequence[GpuInfo],
     nodes: Path = gpu_selection.DEV,
 ) -> set[str]:
-    """The names of what a run will use: `cpu`, or UUIDs of GPUs and of MIG slices.
+    """Lock names of the devices of a run: `cpu`, or UUIDs of GPUs and of MIG slices.
 
     An engine without a device setting takes whatever the environment shows, so all of it is locked.
-    Where GPUs may be and the driver has not listed them, everything is.
+    If there may be GPUs that the driver has not listed, all devices are.
     """
     hidden = not spec.devices and gpu_selection.hides_all(variables)
     if spec.cpu or hidden:
         return {CPU}
     if not gpus:
-        return {CPU, EVERY_GPU} if spec.devices or gpu_selection.may_be_here(nodes) else {CPU}
-    visible = gpu_selection.resolve(spec.devices, variables, gpus)
+        return {CPU, EVERY_GPU} if spec.devices or gpu_selection.gpu_may_exist(nodes) else {CPU}
+    visible = gpu_selection.resolve_visible(spec.devices, variables, gpus)
     if not visible.gpus:
         return {CPU, EVERY_GPU}
     return {gpu.uuid or EVERY_GPU for gpu in visible.gpus}
 
 
 class DeviceLocks:
-    """The locks of one suite. All or none; give them back with `release` or by dying."""
+    """The locks of one suite, acquired together; freed by `release` or the end of the process."""
 
     def __init__(self, names: Iterable[str], holder: str, root: Path | None = None) -> None:
         self.devices = tuple(sorted(set(names)))  # one order for all, so nobody waits in a ring
         self.holder = holder
         self.behind = ""
-        """Who was in the way at the last try: `SUITE on DEVICE`."""
+        """Holder at the last failed `acquire`: `SUITE on DEVICE`."""
         self._root = paths.make_private(root or paths.lock_root())
         self._held: dict[str, int] = {}
-        self._company: list[int] = []
+        self._shared: list[int] = []
 
     @property
     def exclusive(self) -> bool:
-        """The locks are ours."""
+        """Whether this suite holds the locks."""
         return bool(self._held)
 
     def acquire(self) -> bool:
         """Try once, without waiting."""
         if self._held:
             return True
-        taken: dict[str, int] = {}
+        descriptors: dict[str, int] = {}
         for device, mode in self._lock_modes():
             descriptor = self._open(device, "lock")
             if not _flock(descriptor, mode):
                 self.behind = f"{_read_holder(descriptor)} on {device}"
-                for other in (descriptor, *taken.values()):
+                for other in (descriptor, *descriptors.values()):
                     os.close(other)
                 return False
-            taken[device] = descriptor
+            descriptors[device] = descriptor
         self.behind = ""
-        for descriptor in taken.values():
+        for descriptor in descriptors.values():
             _write_holder(descriptor, self.holder)
-        self._held = taken
-        self._leave_company()
+        self._held = descriptors
+        self._release_shared()
         return True
 
     def _lock_modes(self) -> list[tuple[str, int]]:
-        """Files and their modes. Whoever has a single GPU holds the one of all in common with the
-        others, so that nobody has all of them meanwhile."""
+        """(device, mode of flock). Single GPUs also take the lock of all GPUs in shared mode, so
+        that no other suite gets all of them meanwhile."""
         modes = dict.fromkeys(self.devices, fcntl.LOCK_EX)
         if self._single_gpus and EVERY_GPU not in modes:
             modes[EVERY_GPU] = fcntl.LOCK_SH
@@ -106,29 +106,29 @@ class DeviceLocks:
         return any(device not in (CPU, EVERY_GPU) for device in self.devices)
 
     def share(self) -> None:
-        """Run beside whoever holds the locks, and let them know."""
+        """Run beside the holder of the locks, which can detect it."""
         if not self._held:
-            self._join()
+            self._acquire_shared()
 
-    def _join(self) -> None:
-        if not self._company:
+    def _acquire_shared(self) -> None:
+        if not self._shared:
             names = [*self.devices, *([MEMBERS] if self._single_gpus else ())]
-            self._company = [self._open(name, "shared") for name in names]
-            for descriptor in self._company:
+            self._shared = [self._open(name, "shared") for name in names]
+            for descriptor in self._shared:
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
 
     def contaminated(self) -> bool:
-        """Whether another suite computes on one of our devices now."""
+        """Whether another suite computes on one of this suite's devices now."""
         if not self._held or not self._renew():
             return True
         names = {*self.devices, *([EVERY_GPU] if self._single_gpus else ())}
         names |= {MEMBERS} if EVERY_GPU in self.devices else set()
-        return any(self._has_company(name) for name in names)
+        return any(self._is_shared(name) for name in names)
 
     def _renew(self) -> bool:
-        """Make and lock again what somebody has deleted; False: another suite was faster.
+        """Recreate and lock again deleted lock files; False: another suite was faster.
 
-        A tidied file stays locked, but who comes next makes a new one and locks that.
+        A deleted file stays locked, but the next suite creates and locks a new one.
         """
         for device, mode in self._lock_modes():
             held = os.fstat(self._held[device])
@@ -142,26 +142,26 @@ class DeviceLocks:
                 _write_holder(fresh, self.holder)
             else:
                 os.close(fresh)
-                self._join()  # the other one learns of us
+                self._acquire_shared()  # so that the other one detects this suite
                 return False
-        self._leave_company()
+        self._release_shared()
         return True
 
-    def _has_company(self, device: str) -> bool:
+    def _is_shared(self, device: str) -> bool:
         descriptor = self._open(device, "shared")
         try:
             return not _flock(descriptor)
         finally:
             os.close(descriptor)
 
-    def _leave_company(self) -> None:
-        for descriptor in self._company:
+    def _release_shared(self) -> None:
+        for descriptor in self._shared:
             os.close(descriptor)
-        self._company = []
+        self._shared = []
 
     def release(self) -> None:
-        """Let the next suite in."""
-        self._leave_company()
+        """Free all locks."""
+        self._release_shared()
         for descriptor in self._held.values():
             os.ftruncate(descriptor, 0)
             os.close(descriptor)
@@ -177,10 +177,10 @@ class DeviceLocks:
             return os.open(path, flags, 0o600)
 
 
-def take(path: Path) -> int | None:
-    """Lock a file for as long as the returned descriptor is open; None if somebody else has it.
+def lock_file(path: Path) -> int | None:
+    """Lock a file for as long as the returned descriptor is open; None: it is locked already.
 
-    Its content says who we are, for `held_by`.
+    The holder is written into it, for `describe_holder`.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if not _flock(descriptor):
@@ -191,8 +191,8 @@ def take(path: Path) -> int | None:
     return descriptor
 
 
-def holder(path: Path) -> str:
-    """Who holds a device's lock, as its file says; nothing is locked by asking."""
+def read_holder(path: Path) -> str:
+    """Name of the suite in a device's lock file; takes no lock."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -204,7 +204,7 @@ def holder(path: Path) -> str:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds the lock; False too where nobody can tell."""
+    """Whether some process holds the lock; also False if the file cannot be opened."""
     try:
         with path.open("rb") as file:
             return not _flock(file.fileno())
@@ -212,12 +212,12 @@ def is_held(path: Path) -> bool:
         return False
 
 
-def held_by(path: Path) -> str:
-    """Who took the lock last: `pid 12 on host since 14:03:11`; empty if nobody said so."""
+def describe_holder(path: Path) -> str:
+    """The last holder: `pid 12 on host since 14:03:11`; empty if the file has none."""
     try:
-        said = json.loads(path.read_bytes())
-        since = time.strftime("%H:%M:%S", time.localtime(float(said["since"])))
-        return f"pid {int(said['pid'])} on {said['host']} since {since}"
+        content = json.loads(path.read_bytes())
+        since = time.strftime("%H:%M:%S", time.localtime(float(content["since"])))
+        return f"pid {int(content['pid'])} on {content['host']} since {since}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -232,10 +232,10 @@ def _flock(descriptor: int, mode: int = fcntl.LOCK_EX) -> bool:
 
 def _write_holder(descriptor: int, holder: str) -> None:
     os.ftruncate(descriptor, 0)
-    said = {
+    content = {
         "suite": holder, "pid": os.getpid(), "host": socket.gethostname(), "since": time.time(),
     }  # fmt: skip
-    os.pwrite(descriptor, json.dumps(said).encode(), 0)
+    os.pwrite(descriptor, json.dumps(content).encode(), 0)
 
 
 def _read_holder(descriptor: int) -> str:

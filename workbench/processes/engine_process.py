@@ -1,8 +1,8 @@
-"""Starting one engine, and waiting for it: the pipes, the environment, the status.
+"""The engine's process: pipes, environment, log and exit status.
 
-The engine gets a session of its own (a Ctrl-C of the terminal never reaches it), an event pipe that
-is not stdout (a library may print what it likes), and the read end of a life pipe that nobody
-writes to: when the warden dies, however, the kernel closes it.
+The engine gets its own session (a Ctrl-C of the terminal does not reach it), an event pipe apart
+from stdout (which libraries print to), and the read end of a life pipe, which the kernel closes
+when the warden dies.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ ALLOWED: Final = re.compile(
     r"|TRANSFORMERS_OFFLINE|TOKENIZERS_PARALLELISM|HUGGINGFACE_HUB_CACHE"
     r"|PYTHON.*|WORKBENCH_.*|XDG_.*|SSL_CERT_FILE|SSL_CERT_DIR|NVML_STUB_STATE"
 )
-"""What an engine inherits. A list of what may pass, since secrets have no common name."""
+"""Variables that an engine inherits: an allow-list, since secrets have no common name."""
 
 SECRET: Final = re.compile(
     r"(^|_)(TOKENS?|SECRETS?|PASSWORD|PASSWD|CREDENTIALS?|API_?KEYS?)(_|$)", re.IGNORECASE
 )
-"""Never inherited, even where the list above would let it pass."""
+"""Never inherited, even if the list above has it."""
 
 OOM_SCORE: Final = 500
-"""The kernel's killer shall take the engine before its warden, which could not say so."""
+"""oom_score_adj: the kernel's OOM killer takes the engine before the warden."""
 
 
 class EngineStartError(RuntimeError):
@@ -51,16 +51,16 @@ class EngineStartError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """How a process ended. All None: somebody else took the status, so nobody knows."""
+class ExitStatus:
+    """How a process ended. Both None: the status was reaped by somebody else."""
 
     code: int | None = None
     signal: int | None = None
 
 
 @dataclass
-class Engine:
-    """A started engine. `close` gives up the descriptors; it does not stop anything."""
+class EngineProcess:
+    """A started engine. `close` closes the descriptors and stops nothing."""
 
     process: tree.Process
     pidfd: int
@@ -68,7 +68,7 @@ class Engine:
     t0: float
     """CLOCK_MONOTONIC at its start; all times of the attempt count from here."""
     popen: subprocess.Popen[bytes] = field(repr=False)
-    status: Status | None = None
+    status: ExitStatus | None = None
 
     @property
     def pid(self) -> int:
@@ -78,19 +78,19 @@ class Engine:
         """Seconds since the start."""
         return time.monotonic() - self.t0
 
-    def poll(self) -> Status | None:
-        """Its status if it has ended. Asks for this one process and no other."""
+    def poll(self) -> ExitStatus | None:
+        """Its status if it has ended; reaps only this process."""
         if self.status is not None:
             return self.status
         try:
             ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
-            self.status = Status()
+            self.status = ExitStatus()
         else:
             if ended is None:
                 return None
             exited = ended.si_code == os.CLD_EXITED
-            self.status = Status(
+            self.status = ExitStatus(
                 code=ended.si_status if exited else None,
                 signal=None if exited else ended.si_status,
             )
@@ -105,14 +105,14 @@ class Engine:
         self.pidfd = self.event_fd = -1
 
 
-def start(
+def start_engine(
     command: Sequence[str],
     run_dir: Path,
     environment: Mapping[str, str],
     life_fd: int,
     pipe_bytes: int,
-) -> Engine:
-    """Start `command RUN_DIR` with `environment` and its two pipes.
+) -> EngineProcess:
+    """Start `command RUN_DIR` with `engine_environment` and its two pipes.
 
     Raises:
         EngineStartError: no such program, no memory, too many processes.
@@ -127,12 +127,12 @@ def start(
     os.set_blocking(reading, False)
     t0 = time.monotonic()
     pipes = {"WORKBENCH_EVENT_FD": writing, "WORKBENCH_LIFE_FD": life_fd}
-    own = {name: str(fd) for name, fd in pipes.items()}
-    own |= {"WORKBENCH_T0": repr(t0), "WORKBENCH_PARENT": str(os.getpid())}
+    added = {name: str(fd) for name, fd in pipes.items()}
+    added |= {"WORKBENCH_T0": repr(t0), "WORKBENCH_PARENT": str(os.getpid())}
     try:
         popen = subprocess.Popen(
             [*command, str(run_dir)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            pass_fds=tuple(pipes.values()), start_new_session=True, env={**environment, **own},
+            pass_fds=tuple(pipes.values()), start_new_session=True, env={**environment, **added},
         )  # fmt: skip
     except OSError as error:
         os.close(reading)
@@ -142,9 +142,11 @@ def start(
         os.close(log)
     with contextlib.suppress(OSError):
         Path(f"/proc/{popen.pid}/oom_score_adj").write_text(str(OOM_SCORE))
-    # Not reaped by anybody yet, so the pid is surely still ours.
-    found = tree.look(popen.pid) or tree.Process(popen.pid, 0, os.getpid(), popen.pid, "Z")
-    return Engine(found, os.pidfd_open(popen.pid), reading, t0, popen)
+    # Not reaped yet, so the pid cannot have been reused.
+    process = tree.read_process(popen.pid) or tree.Process(
+        popen.pid, 0, os.getpid(), popen.pid, "Z"
+    )
+    return EngineProcess(process, os.pidfd_open(popen.pid), reading, t0, popen)
 
 
 def open_log(run_dir: Path) -> int:
@@ -153,16 +155,16 @@ def open_log(run_dir: Path) -> int:
     return os.open(run_dir / "engine.log", flags, 0o600)
 
 
-def environment(
+def engine_environment(
     inherited: Mapping[str, str],
     spec: RunSpec,
     token: str,
     attempt: int,
     smaller: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """The environment of an engine: what may pass, where our modules are, who it is.
+    """The environment of an engine: allowed variables, module path, token, attempt, devices.
 
-    `smaller`: settings that it has instead of the spec's, after an OOM.
+    `smaller`: settings that replace those of the spec after an OOM.
     """
     passed = {
         name: value
@@ -181,10 +183,10 @@ def environment(
 
 
 def _allocator(variables: Mapping[str, str]) -> dict[str, str]:
-    """torch's allocator in segments that grow: batches of many sizes leave no holes in them.
+    """Expandable segments of torch's allocator, against fragmentation by varying batch sizes.
 
-    Under torch's name of today and that of before 2.9, which 2.15 reads first. A person's own
-    setting, under any name, wins.
+    Under torch's present name and that of before 2.9, which 2.15 reads first. A setting of the
+    user, under any name, wins.
     """
     if any(name in variables for name in (*ALLOCATOR, "PYTORCH_HIP_ALLOC_CONF")):
         return {}
@@ -192,7 +194,7 @@ def _allocator(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _visible_devices(spec: RunSpec, variables: Mapping[str, str]) -> dict[str, str]:
-    """What CUDA is told of its GPUs. Indexes that a shell chose keep the shell's order."""
+    """CUDA_VISIBLE_DEVICES and the order; indexes set in the shell keep the shell's order."""
     if spec.cpu:
         return {gpu_selection.VISIBLE: ""}
     if spec.devices:
@@ -206,8 +208,8 @@ def _visible_devices(spec: RunSpec, variables: Mapping[str, str]) -> dict[str, s
 def trim_log(run_dir: Path, limit: int, keep: int = 1 << 20) -> int:
     """Cut the middle out of an engine.log that is over `limit`; returns the bytes cut.
 
-    The writers append, so they go on after the cut. What they write between the reading and the
-    cutting is lost with the middle.
+    The writers append, so they continue after the cut. What they write between read and truncate
+    is lost with the middle.
     """
     path = run_dir / "engine.log"
     try:

@@ -1,7 +1,7 @@
-"""Which GPUs a run may use and which ones it took: CUDA's names for them against NVML's.
+"""GPU selection: which GPUs a run may use and which ones it took, matched with NVML's list.
 
-The only place that reads CUDA_VISIBLE_DEVICES; locks, telemetry, forecast and doctor ask here. CUDA
-counts GPUs by CUDA_DEVICE_ORDER, NVML by PCI bus: only a UUID means the same GPU to both. The rules
+The only module that reads CUDA_VISIBLE_DEVICES, for locks, telemetry, memory estimate and doctor.
+CUDA numbers GPUs by CUDA_DEVICE_ORDER, NVML by PCI bus: only a UUID is the same in both. The rules
 are those of the CUDA programming guide (environment variables) and of the MIG user guide (device
 enumeration), as torch.cuda reads them too.
 """
@@ -29,11 +29,11 @@ DEV: Final = Path("/dev")
 WSL_DRIVER: Final = Path("/usr/lib/wsl/lib/libcuda.so.1")
 """Windows' driver as Linux sees it. Its `/dev/dxg` is there without an NVIDIA GPU too."""
 
-SECONDS: Final = 3.0
-"""How long a driver may take to list its GPUs where no device node says that there are any."""
-SECONDS_WITH_NODES: Final = 10.0
-"""Where a node is there: without persistence mode a driver initialises each card first (up to about
-1 s a card), and a run that does not know its GPUs locks all of them."""
+DRIVER_SECONDS: Final = 3.0
+"""Time for a driver to list its GPUs if there is no device node of one."""
+DRIVER_SECONDS_WITH_NODES: Final = 10.0
+"""The same with a device node: without persistence mode a driver initialises each card first (up
+to about 1 s a card), and a run with unknown GPUs locks all of them."""
 
 
 NOT_COUNTED: Final = "the driver counts no memory of the run's processes, where torch has some"
@@ -42,7 +42,7 @@ NOT_COUNTED: Final = "the driver counts no memory of the run's processes, where 
 
 @dataclass(frozen=True, slots=True)
 class VisibleGpus:
-    """The GPUs that CUDA may show to a process."""
+    """The GPUs that CUDA may make visible to a process."""
 
     gpus: tuple[GpuInfo, ...] = ()
     """In CUDA's order where `certain`: the first is `cuda:0`. Otherwise every GPU it may be."""
@@ -57,26 +57,26 @@ class RunGpus:
 
     indexes: frozenset[int] = frozenset()
     reason: str = ""
-    """Why no figure of a GPU can be given; empty where `indexes` are there."""
+    """Why the GPUs are unknown; empty if there are `indexes`."""
 
 
-def node_count(nodes: Path = DEV) -> int:
+def count_device_nodes(nodes: Path = DEV) -> int:
     """How many GPUs have a device node (`/dev/nvidia0`, …); WSL has none for its GPUs."""
     return len(list(nodes.glob("nvidia[0-9]*")))
 
 
-def may_be_here(nodes: Path = DEV) -> bool:
-    """Whether the kernel offers a GPU, whatever the driver says of it."""
-    return node_count(nodes) > 0 or ((nodes / "dxg").exists() and WSL_DRIVER.exists())
+def gpu_may_exist(nodes: Path = DEV) -> bool:
+    """Whether there is a device node of a GPU, whatever the driver reports."""
+    return count_device_nodes(nodes) > 0 or ((nodes / "dxg").exists() and WSL_DRIVER.exists())
 
 
-def answer_seconds(nodes: Path = DEV) -> float:
-    """How long to wait for a driver to list its GPUs."""
-    return SECONDS_WITH_NODES if may_be_here(nodes) else SECONDS
+def driver_timeout(nodes: Path = DEV) -> float:
+    """Seconds to wait for a driver to list its GPUs."""
+    return DRIVER_SECONDS_WITH_NODES if gpu_may_exist(nodes) else DRIVER_SECONDS
 
 
 def parse_visible(value: str) -> tuple[int | str, ...]:
-    """The entries of CUDA_VISIBLE_DEVICES up to the first that is none: indexes and UUIDs.
+    """The entries of CUDA_VISIBLE_DEVICES, indexes and UUIDs, up to the first invalid one.
 
     `0,-1,1` is (0,); a repeated entry hides everything.
     """
@@ -102,10 +102,10 @@ def sees_gpu(
     """Whether an engine may find a GPU, from device nodes and environment alone."""
     if cpu or devices:
         return not cpu
-    return not hides_all(variables) and may_be_here(nodes)
+    return not hides_all(variables) and gpu_may_exist(nodes)
 
 
-def resolve(
+def resolve_visible(
     devices: Sequence[int],
     variables: Mapping[str, str],
     gpus: Sequence[GpuInfo],
@@ -123,39 +123,39 @@ def resolve(
     value = variables.get(VISIBLE)
     sliced = any(gpu.parent_uuid for gpu in gpus)
     if devices:
-        return _unordered(usable, SLICED) if sliced else _first_slices(_at(devices, gpus), gpus)
+        return _uncertain(usable, SLICED) if sliced else _first_slices(_select(devices, gpus), gpus)
     if value is None:
         order = variables.get(ORDER, BY_BUS)
         every = _first_slices(usable, gpus)
-        return every if order == BY_BUS or len(every.gpus) < 2 else _unordered(every.gpus, BY_SPEED)
+        return every if order == BY_BUS or len(every.gpus) < 2 else _uncertain(every.gpus, BY_SPEED)
     entries = parse_visible(value)
     if not entries:
         return VisibleGpus(reason=f"{VISIBLE} hides every GPU")
     if any(isinstance(entry, int) for entry in entries):
         if sliced:
-            return _unordered(usable, SLICED)
+            return _uncertain(usable, SLICED)
         if variables.get(ORDER) != BY_BUS and len({gpu.name for gpu in usable}) > 1:
-            return _unordered(usable, BY_SPEED)
-    return _first_slices(_at(entries, gpus), gpus)
+            return _uncertain(usable, BY_SPEED)
+    return _first_slices(_select(entries, gpus), gpus)
 
 
-def _at(entries: Iterable[int | str], gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
+def _select(entries: Iterable[int | str], gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
     """The GPUs of these entries; CUDA stops at the first that fits none, or more than one."""
     rows: list[GpuInfo] = []
     for entry in entries:
-        fits = _of_index(entry, gpus) if isinstance(entry, int) else _of_uuid(entry, gpus)
+        fits = _by_index(entry, gpus) if isinstance(entry, int) else _by_uuid(entry, gpus)
         if not fits:
             break
         rows += [gpu for gpu in fits if gpu.usable]
     return rows
 
 
-def _of_index(index: int, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
+def _by_index(index: int, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
     """The card of this PCI order, or its slices."""
     return [gpu for gpu in gpus if gpu.card == index]
 
 
-def _of_uuid(name: str, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
+def _by_uuid(name: str, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
     """The one GPU whose UUID begins so; a divided card's own UUID stands for its slices."""
     fits = [gpu for gpu in gpus if gpu.uuid.startswith(name)]
     parents = {gpu.parent_uuid for gpu in gpus if gpu.parent_uuid.startswith(name)}
@@ -176,18 +176,18 @@ def _first_slices(gpus: Sequence[GpuInfo], every: Sequence[GpuInfo]) -> VisibleG
     return VisibleGpus(slices or tuple(gpus))
 
 
-def _unordered(gpus: Sequence[GpuInfo], reason: str) -> VisibleGpus:
+def _uncertain(gpus: Sequence[GpuInfo], reason: str) -> VisibleGpus:
     return VisibleGpus(tuple(gpus), certain=False, reason=reason)
 
 
-def match_engine(
+def match_engine_gpus(
     named: Sequence[EngineGpu], visible: VisibleGpus, gpus: Sequence[GpuInfo]
 ) -> RunGpus:
-    """The rows of the GPUs that an engine named. All or none: a part of a run's memory is no peak.
+    """The rows of the GPUs that an engine named, all or none: a partial sum is no memory peak.
 
     Args:
         named: the engine's GPUs, at least one.
-        visible: what `resolve` said of its environment.
+        visible: result of `resolve_visible` for its environment.
         gpus: the sampler's list.
     """
     rows: set[int] = set()
@@ -208,13 +208,13 @@ def match_engine(
 def _matches(named: EngineGpu, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
     usable = [gpu for gpu in gpus if gpu.usable]
     if named.uuid:
-        key = _digits(named.uuid)
-        exact = [gpu for gpu in usable if _digits(gpu.uuid) == key]
-        return exact or [gpu for gpu in usable if _digits(gpu.parent_uuid) == key]
+        key = _normalize_uuid(named.uuid)
+        exact = [gpu for gpu in usable if _normalize_uuid(gpu.uuid) == key]
+        return exact or [gpu for gpu in usable if _normalize_uuid(gpu.parent_uuid) == key]
     bus = named.pci_bus_id.lower()
     return [gpu for gpu in usable if bus and gpu.pci_bus_id.lower() == bus]
 
 
-def _digits(uuid: str) -> str:
+def _normalize_uuid(uuid: str) -> str:
     """A UUID without NVML's prefix, which torch leaves out."""
     return uuid.lower().removeprefix("mig-").removeprefix("gpu-")

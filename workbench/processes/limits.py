@@ -1,6 +1,6 @@
-"""Every wait, queue, line, file and retry of the warden has its bound here, in one table.
+"""Limits of the warden: every timeout, interval, size and count in one table.
 
-`docs/warden.md` prints the same table. Tests shorten the waits; nothing else changes them.
+`docs/warden.md` has the same table. Only tests and `WORKBENCH_GRACE` change values.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ MIB: Final = 1024 * KIB
 
 
 PHASE_SHARES: Final = {"import": 0.5, "load": 2.0, "compile": 3.0}
-"""How much of `stall_seconds` and `hang_seconds` a phase may be silent; every other one: all.
+"""Factor on `stall_seconds` and `hang_seconds` by phase; 1 for every other one.
 
-Reading 16 GB of weights and compiling say nothing for long; an import that does is stuck.
+Loading 16 GB of weights and compiling are silent for long; a silent import is stuck.
 """
 
 

@@ -1,7 +1,7 @@
-"""Whether a detached suite outlives its user's logout, as the login manager is configured.
+"""Whether a detached suite survives its user's logout under the configuration of logind.
 
-A session of its own keeps a process from hang-ups, and nothing keeps it from systemd-logind: with
-`KillUserProcesses=yes` all that a login has started is killed when it ends, tmux included.
+A separate session protects a process from hang-ups, but not from systemd-logind: with
+`KillUserProcesses=yes` all processes of a login are killed when it ends, tmux included.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ REMEDY: Final = (
 )
 
 
-def problem(root: Path = Path("/"), user: str | None = None) -> str:
+def find_problem(root: Path = Path("/"), user: str | None = None) -> str:
     """One sentence with its remedy if this process ends at logout; empty: it does not.
 
     `root`: where the system's files lie. `user`: by default who runs this.
     """
     if "/session-" not in _read(root / "proc/self/cgroup"):
         return ""  # started by cron, a service or a scope of the user: not bound to a login
-    chosen = dict(_settings(root))
+    chosen = dict(_read_settings(root))
     name = user or _user()
     if chosen.get("KillUserProcesses", "no").lower() not in ("yes", "true", "on", "1"):
         return ""
@@ -37,7 +37,7 @@ def problem(root: Path = Path("/"), user: str | None = None) -> str:
     return f"logind kills at logout whatever the login has started (KillUserProcesses); {REMEDY}"
 
 
-def _settings(root: Path) -> Iterator[tuple[str, str]]:
+def _read_settings(root: Path) -> Iterator[tuple[str, str]]:
     """Keys and values of logind's files, those that win last."""
     main = [path for folder in FOLDERS if (path := root / folder / "logind.conf").is_file()]
     parts: dict[str, Path] = {}

@@ -1,7 +1,7 @@
 """Process state that a command inherits from its shell, scheduler or container.
 
-`restore` runs once, before anything else: closed standard streams, ignored or blocked signals and
-variables for other programs otherwise fail far from their cause.
+`restore_process_state` runs once at the start of a command. Closed standard streams, ignored or
+blocked signals and variables for other programs otherwise cause failures far from their origin.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ STANDARD_STREAMS: Final = 3
 DESCRIPTORS: Final = 4096
 
 UNBLOCKED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGWINCH)
-"""Signals that the commands wait for; a parent may have blocked them for all its children."""
+"""Signals that the commands need; a parent may have blocked them for its children."""
 
 INTERPRETER_SWITCHES: Final = (
     "PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONTRACEMALLOC", "PYTHONMALLOC",
     "PYTHONMALLOCSTATS", "PYTHONASYNCIODEBUG", "PYTHONVERBOSE", "PYTHONPROFILEIMPORTTIME",
     "PYTHONOPTIMIZE", "PYTHONDEBUG", "PYTHONDUMPREFS", "PYTHONPERFSUPPORT", "PYTHONCASEOK",
 )  # fmt: skip
-"""Debugging aids of somebody's own program: they change exit codes, memory and step times."""
+"""Debugging aids of other programs: they change exit codes, memory and step times."""
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
-def restore() -> None:
-    """Open missing standard streams, unblock signals, and let children be waited for.
+def restore_process_state() -> None:
+    """Open closed standard streams, unblock signals, restore SIGCHLD, raise the file limit.
 
     A pipe made while descriptor 0 is closed would become standard input. With SIGCHLD ignored the
     kernel reaps children itself, and their exit status is lost.
@@ -48,21 +48,21 @@ def restore() -> None:
 
 
 def raise_descriptor_limit() -> None:
-    """As many open files as are allowed, up to `DESCRIPTORS`; the soft limit is for old programs.
+    """Raise the soft limit of open files to the hard one, at most to `DESCRIPTORS`.
 
     Children inherit it: loaders, caches and the warden's samples of processes need hundreds.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    target = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
 def restart_without(names: Sequence[str]) -> None:
-    """Start this very process anew without these variables, if one of them is set.
+    """Re-execute this process without these variables, if one of them is set.
 
-    The interpreter reads them before any line of ours; process id and streams stay. What this
-    process starts does not inherit them either.
+    The interpreter reads them before any line of this program. Process id and streams stay;
+    children do not inherit the variables either.
     """
     present = [name for name in names if os.environ.pop(name, None)]
     if present:

@@ -1,9 +1,9 @@
-"""Everything that an engine started: finding it, signalling it, and leaving nothing of it alive.
+"""Process tree of an engine: find, signal and kill all of its processes.
 
-Killing a process group is not enough: `torchrun` puts every rank into a session of its own, and a
-dead parent's children move to init. So a process belongs to an attempt if any of these holds: it
-descends from the engine or was adopted by the warden (a subreaper), it is in a session that the
-tree opened, or it carries the run token in its environment.
+Killing a process group is not enough: `torchrun` puts every rank into its own session, and children
+of a dead parent move to init. A process belongs to an attempt if one of these holds: it descends
+from the engine or was adopted by the warden (a subreaper), it is in a session that the tree opened,
+or it has the run token in its environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class Process(NamedTuple):
-    """One process. Pid and start ticks together name it for good; a pid alone is used again."""
+    """One process, identified by pid and start ticks; a pid alone is reused."""
 
     pid: int
     start_ticks: int
@@ -39,20 +39,20 @@ class Process(NamedTuple):
 
     @property
     def dead(self) -> bool:
-        """A zombie: it does nothing more and waits for its parent."""
+        """Whether it is a zombie, which waits for its parent."""
         return self.state in "ZX"
 
 
 def become_subreaper() -> None:
-    """Orphans of this process's descendants become its children instead of init's."""
+    """Make orphaned descendants of this process its children instead of init's."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 @functools.cache
-def pid_place() -> str:
-    """Where this process's pids mean what they mean: the running kernel and the pid namespace.
+def pid_namespace() -> str:
+    """Identity of the pid namespace: boot id of the kernel and number of the namespace.
 
-    A host's name does not say it: containers may share one, and it may change under way.
+    A host's name does not identify it: containers may share one, and it may change.
     """
     try:
         namespace = str(Path(f"{PROC}/self/ns/pid").readlink())
@@ -61,15 +61,15 @@ def pid_place() -> str:
     return f"{paths.boot_id()} {namespace}"
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however that happens."""
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies (PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the call above
         os._exit(1)
 
 
-def read(path: str) -> bytes:
-    """A file of /proc, three times as fast as pathlib: this runs for every process there is."""
+def read_file(path: str) -> bytes:
+    """Content of a file of /proc; three times as fast as pathlib, since it runs per process."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = b""
@@ -80,24 +80,24 @@ def read(path: str) -> bytes:
         os.close(descriptor)
 
 
-def look(pid: int, proc: str = PROC) -> Process | None:
-    """What the kernel says of one process; None if it is gone."""
+def read_process(pid: int, proc: str = PROC) -> Process | None:
+    """The process from /proc/PID/stat; None: it has ended."""
     try:
-        text = read(f"{proc}/{pid}/stat")
+        text = read_file(f"{proc}/{pid}/stat")
     except OSError:
         return None
     fields = text.rpartition(b")")[2].split()  # the name before it may hold anything
     return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]), fields[0].decode())
 
 
-def start_ticks(pid: int) -> int:
-    """Field 22 of /proc/PID/stat, 0 if the process is gone."""
-    process = look(pid)
+def read_start_ticks(pid: int) -> int:
+    """Start time in clock ticks since boot (field 22 of /proc/PID/stat); 0: it has ended."""
+    process = read_process(pid)
     return process.start_ticks if process else 0
 
 
-def numbers(folder: str) -> list[int]:
-    """Entries of a folder of /proc that are numbers: pids, or threads of `task`."""
+def numeric_entries(folder: str) -> list[int]:
+    """Numeric entries of a folder of /proc: pids, or threads in `task`."""
     try:
         with os.scandir(folder) as entries:
             return [int(entry.name) for entry in entries if entry.name.isdigit()]
@@ -105,65 +105,69 @@ def numbers(folder: str) -> list[int]:
         return []
 
 
-def everyone(proc: str = PROC) -> dict[int, Process]:
-    """All processes of the machine that this one can see: about 20 µs each."""
-    found = (look(pid, proc) for pid in numbers(proc))
-    return {process.pid: process for process in found if process}
+def list_processes(proc: str = PROC) -> dict[int, Process]:
+    """All visible processes of the machine by pid: about 20 µs each."""
+    processes = (read_process(pid, proc) for pid in numeric_entries(proc))
+    return {process.pid: process for process in processes if process}
 
 
-def children(pid: int, proc: str = PROC) -> list[int]:
-    """Direct children, of all threads: a fork belongs to the thread that made it."""
-    found: list[int] = []
-    for task in numbers(f"{proc}/{pid}/task"):
+def child_pids(pid: int, proc: str = PROC) -> list[int]:
+    """Pids of direct children, of all threads: a child belongs to the thread that forked it."""
+    pids: list[int] = []
+    for task in numeric_entries(f"{proc}/{pid}/task"):
         with contextlib.suppress(OSError):
-            found += [int(child) for child in read(f"{proc}/{pid}/task/{task}/children").split()]
-    return found
+            pids += [
+                int(child) for child in read_file(f"{proc}/{pid}/task/{task}/children").split()
+            ]
+    return pids
 
 
-def descendants(pid: int, limit: int = 4096) -> list[int]:
-    """The process and all below it, top down, from the kernel's lists of children."""
-    found = [pid]
-    for parent in found:  # grows while it is walked
-        found += [child for child in children(parent) if child not in found]
-        if len(found) >= limit:
+def descendant_pids(pid: int, limit: int = 4096) -> list[int]:
+    """Pids of the process and its descendants, top down, about `limit` at most."""
+    pids = [pid]
+    for parent in pids:  # grows while it is walked
+        pids += [child for child in child_pids(parent) if child not in pids]
+        if len(pids) >= limit:
             break
-    return found
+    return pids
 
 
-def below(root: int, everybody: dict[int, Process], apart: Iterable[int] = ()) -> set[int]:
-    """The process and all its descendants, without the branches of those in `apart`."""
+def subtree_pids(
+    root: int, processes: dict[int, Process], excluded: Iterable[int] = ()
+) -> set[int]:
+    """Pids of the process and its descendants among `processes`, without excluded branches."""
     by_parent: dict[int, list[int]] = {}
-    for process in everybody.values():
+    for process in processes.values():
         by_parent.setdefault(process.parent, []).append(process.pid)
-    found: set[int] = set(apart)
+    pids: set[int] = set(excluded)
     pending = [root]
     while pending:
         pid = pending.pop()
-        if pid not in found:
-            found.add(pid)
+        if pid not in pids:
+            pids.add(pid)
             pending += by_parent.get(pid, [])
-    return found - set(apart)
+    return pids - set(excluded)
 
 
-def carriers(token: str, proc: str = PROC) -> set[int]:
-    """Processes whose environment held the token when they started: 6 µs a process."""
+def processes_with_token(token: str, proc: str = PROC) -> set[int]:
+    """Pids of processes whose initial environment has the token: 6 µs a process."""
     needle = f"{TOKEN_NAME}={token}".encode()
-    found = set()
-    for pid in numbers(proc):
+    pids = set()
+    for pid in numeric_entries(proc):
         with contextlib.suppress(OSError):  # gone, or somebody else's
-            if needle in read(f"{proc}/{pid}/environ").split(b"\0"):
-                found.add(pid)
-    return found
+            if needle in read_file(f"{proc}/{pid}/environ").split(b"\0"):
+                pids.add(pid)
+    return pids
 
 
-def send(process: Process, number: int) -> bool:
-    """Signal that very process and never another one; False if it is gone already."""
+def send_signal(process: Process, number: int) -> bool:
+    """Send a signal to exactly this process; False: it has ended."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except OSError:
         return False
     try:
-        if start_ticks(process.pid) != process.start_ticks:
+        if read_start_ticks(process.pid) != process.start_ticks:
             return False
         signal.pidfd_send_signal(descriptor, number)
     except OSError:
@@ -175,26 +179,28 @@ def send(process: Process, number: int) -> bool:
 
 @dataclass
 class Tree:
-    """All processes of one attempt, as seen from the warden."""
+    """All processes of one attempt, seen from the warden."""
 
     root: Process
     """The engine."""
     token: str
     warden: int
-    """This process: its other children (sampler, guard) are in `spared`."""
-    spared: frozenset[int] = frozenset()
+    """Pid of this process; its other children (sampler, searcher) are in `protected`."""
+    protected: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         self._sessions: dict[int, int] = {}
         self._note_sessions([self.root])
 
-    def living(self) -> list[Process]:
-        """Every process that still runs, zombies left out; a full look over the machine."""
-        everybody = everyone()
-        mine = below(self.warden, everybody, self.spared) | carriers(self.token)
+    def list_living(self) -> list[Process]:
+        """Every running process of the tree without zombies; scans all of /proc."""
+        everybody = list_processes()
+        mine = subtree_pids(self.warden, everybody, self.protected) | processes_with_token(
+            self.token
+        )
         self._note_sessions(everybody[pid] for pid in mine if pid in everybody)
         mine |= {p.pid for p in everybody.values() if self._in_known_session(p, everybody)}
-        mine -= self.spared | {self.warden, os.getpid(), 0, 1}
+        mine -= self.protected | {self.warden, os.getpid(), 0, 1}
         return [p for pid in sorted(mine) if (p := everybody.get(pid)) and not p.dead]
 
     def _note_sessions(self, processes: Iterable[Process]) -> None:
@@ -210,18 +216,18 @@ class Tree:
         return leader is None or leader.start_ticks == ticks
 
     def signal_all(self, number: int) -> None:
-        """Signal every process of the tree, whatever group or session it has fled to."""
-        for process in self.living():
-            send(process, number)
+        """Signal every process of the tree in any group or session."""
+        for process in self.list_living():
+            send_signal(process, number)
 
     def kill(self, seconds: float) -> tuple[list[int], list[int]]:
-        """Kill everything of the tree: (killed, survivors).
+        """Kill the whole tree: pids of (killed, survivors).
 
-        Freezing first stops a fork storm from outrunning the killer. What is left after `seconds`
-        is in uninterruptible sleep or somebody else's.
+        SIGSTOP first, so that a fork storm cannot outrun the killer. Survivors after `seconds` are
+        in uninterruptible sleep or belong to another user.
         """
-        keep = self.spared | {self.root.pid}  # the engine's status is for `Engine.poll`
-        return kill_all(self.living, seconds, lambda: sweep(self.warden, keep))
+        keep = self.protected | {self.root.pid}  # the engine's status is for `Engine.poll`
+        return kill_all(self.list_living, seconds, lambda: kill_children(self.warden, keep))
 
 
 def kill_all(
@@ -229,64 +235,64 @@ def kill_all(
     seconds: float,
     sweep_up: Callable[[], tuple[set[int], int]] = lambda: (set(), 0),
 ) -> tuple[list[int], list[int]]:
-    """Freeze, look again, kill what `find` finds, until two looks in a row find nothing.
+    """Stop and kill what `find` returns, until two scans in a row are empty.
 
-    Two, since a look over /proc can miss a process that was forked during it.
+    Two, since a scan of /proc can miss a process that was forked during it. Returns pids of
+    (killed, survivors); gives up after `seconds`. `sweep_up`: run before each scan.
     """
     killed: set[int] = set()
     empty, deadline = 0, time.monotonic() + seconds
     while empty < 2:
         swept, ended = sweep_up()
         killed |= swept
-        left = find()
-        if not (left or ended):
+        remaining = find()
+        if not (remaining or ended):
             empty += 1
             continue
         empty = 0
         if time.monotonic() > deadline:
-            return sorted(killed), [process.pid for process in left]
-        for process in left:
-            send(process, signal.SIGSTOP)
-        killed |= {p.pid for p in {*left, *find()} if send(p, signal.SIGKILL)}
+            return sorted(killed), [process.pid for process in remaining]
+        for process in remaining:
+            send_signal(process, signal.SIGSTOP)
+        killed |= {p.pid for p in {*remaining, *find()} if send_signal(p, signal.SIGKILL)}
         time.sleep(0.005)  # a killed process needs a moment to leave
     return sorted(killed), []
 
 
 SWEEPS: Final = 200
-"""Rounds of one sweep, about 10 ms: what cannot be killed at once is left to the caller."""
+"""Rounds of one `kill_children`, about 10 ms; the rest is left to the caller."""
 
 
-def sweep(warden: int, spared: Iterable[int]) -> tuple[set[int], int]:
-    """Kill and reap our own children, adopted ones among them: (killed, how many have ended).
+def kill_children(warden: int, protected: Iterable[int]) -> tuple[set[int], int]:
+    """Kill and reap direct children, adopted ones included: (pids killed, number reaped).
 
-    A look over all of /proc takes milliseconds; a chain in which each process forks the next and
-    ends may be gone by then every time. Its living member is always our child, and one look at
-    those takes 20 µs. A child that is not reaped yet keeps its pid, so `kill` hits no other.
+    A scan of /proc takes milliseconds, in which a chain of processes that fork and exit can always
+    escape. Its living member is always a child of the subreaper, and listing those takes 20 µs. A
+    child that is not reaped keeps its pid, so that `kill` cannot hit another process.
     """
-    keep = set(spared)
+    keep = set(protected)
     killed: set[int] = set()
     ended = 0
     for _ in range(SWEEPS):
-        mine = [pid for pid in children(warden) if pid not in keep]
+        mine = [pid for pid in child_pids(warden) if pid not in keep]
         if not mine:
             break
         for pid in mine:
-            process = look(pid)
+            process = read_process(pid)
             if process is not None and not process.dead:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
-        ended += reap(warden, keep)
+        ended += reap_children(warden, keep)
     return killed, ended
 
 
-def reap(warden: int, spared: Iterable[int]) -> int:
-    """Take the exit status of adopted children that have ended; returns how many.
+def reap_children(warden: int, protected: Iterable[int]) -> int:
+    """Reap adopted children that have ended; returns how many.
 
-    Each by its own pid: waiting for any child would steal the engine's status, and a stolen status
-    reads as success.
+    Each by its pid: waiting for any child would also reap the engine, whose status would be lost.
     """
-    count, keep = 0, set(spared)
-    for pid in children(warden):
+    count, keep = 0, set(protected)
+    for pid in child_pids(warden):
         if pid in keep:
             continue
         with contextlib.suppress(ChildProcessError):
@@ -294,12 +300,12 @@ def reap(warden: int, spared: Iterable[int]) -> int:
     return count
 
 
-def kill_carriers(token: str, seconds: float) -> tuple[list[int], list[int]]:
-    """Kill all that carries the token, from outside the tree: (killed, survivors)."""
+def kill_processes_with_token(token: str, seconds: float) -> tuple[list[int], list[int]]:
+    """Kill all processes with the token, from outside the tree: pids of (killed, survivors)."""
     me = os.getpid()
 
     def find() -> list[Process]:
-        found = (look(pid) for pid in carriers(token) if pid != me)
-        return [process for process in found if process and not process.dead]
+        processes = (read_process(pid) for pid in processes_with_token(token) if pid != me)
+        return [process for process in processes if process and not process.dead]
 
     return kill_all(find, seconds)

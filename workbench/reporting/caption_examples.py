@@ -1,7 +1,7 @@
-"""Best and worst captions of a run, picked from the files that its evaluation wrote.
+"""Best and worst captions of a run, selected from the score files of its evaluation.
 
-Apart from `reporting`, because it reads what an engine wrote of foreign data: lines are checked one
-by one, and a picture or video counts only where it lies inside the image root of its subset.
+The files come from an engine that read foreign data: every line is checked, and a picture or video
+is used only if it lies inside the image root of its subset.
 """
 
 from __future__ import annotations
@@ -18,39 +18,45 @@ from typing import Any, Final
 from results.records.schema import RunRecord
 from results.records.suite_view import CaptionExample
 
-SHOWN: Final = 3
-"""Best ones of a split, and as many worst."""
+EXAMPLES_PER_SPLIT: Final = 3
+"""Number of best captions of a split, and of worst ones."""
 RANKED_BY: Final = ("METEOR", "chrF", "SigLIP cosine", "cosine (local")
-"""How the names of metrics begin by which captions are ranked; the first that is there."""
+"""Prefixes of the metrics that rank captions; the first one present is used."""
 MAX_BYTES: Final = 256 << 20
-SHORT: Final = 500
-"""Letters of a caption in a report."""
-PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp")
+MAX_TEXT: Final = 500
+"""Maximum length of a caption in a report, in characters."""
+PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 SHEET_SECONDS: Final = 120.0
-"""For the frames of all examples of a run; a report without them is better than none."""
+"""Timeout for the contact sheets of a run; a report is written without them then."""
 
 
-def of_run(record: RunRecord, log_root: Path, cache_root: Path) -> tuple[CaptionExample, ...]:
-    """Examples of every split, each with another caption; none without a score to rank them by."""
-    found: list[CaptionExample] = []
+def collect_caption_examples(
+    record: RunRecord, log_root: Path, cache_root: Path
+) -> tuple[CaptionExample, ...]:
+    """Examples of every split with distinct captions; none without a metric to rank them."""
+    examples: list[CaptionExample] = []
     for split in dict.fromkeys(m.split for m in record.metrics):
         files = {m.scores_file for m in record.metrics if m.split == split and m.scores_file}
         for name in sorted(files)[:1]:
-            lines = list(lines_of(log_root / record.folder / name, "caption"))
-            root = image_root(record.identity.subset if split == "train" else split, cache_root)
-            found += _picked(lines, split, root)
-    return tuple(found)
+            lines = list(read_lines(log_root / record.folder / name, "caption"))
+            root = find_image_root(
+                record.identity.subset if split == "train" else split, cache_root
+            )
+            examples += _pick_examples(lines, split, root)
+    return tuple(examples)
 
 
-def with_sheets(
+def add_contact_sheets(
     shown: Sequence[CaptionExample], frames: int, cache_root: Path
 ) -> tuple[CaptionExample, ...]:
-    """The same, videos with a contact sheet of their frames; those that cannot be read keep none.
+    """The examples, with a contact sheet of `frames` frames for each readable video.
 
-    Decoding is a child's work.
+    A child process decodes the videos.
     """
-    videos = {e.picture for e in shown if e.picture and not e.picture.lower().endswith(PICTURES)}
-    sheets = _sheets(sorted(videos), frames, cache_root) if videos else {}
+    videos = {
+        e.picture for e in shown if e.picture and not e.picture.lower().endswith(PICTURE_SUFFIXES)
+    }
+    sheets = _make_sheets(sorted(videos), frames, cache_root) if videos else {}
     return tuple(
         e.model_copy(update={"picture": sheets[e.picture], "frames": frames})
         if e.picture in sheets
@@ -59,8 +65,8 @@ def with_sheets(
     )
 
 
-def _sheets(videos: list[str], frames: int, cache_root: Path) -> dict[str, str]:
-    """File of the sheet by that of the video."""
+def _make_sheets(videos: list[str], frames: int, cache_root: Path) -> dict[str, str]:
+    """Path of a video -> path of its contact sheet."""
     command = [
         sys.executable,
         "-m",
@@ -73,23 +79,23 @@ def _sheets(videos: list[str], frames: int, cache_root: Path) -> dict[str, str]:
         done = subprocess.run(command, capture_output=True, check=False, timeout=SHEET_SECONDS)
     except subprocess.TimeoutExpired:
         return {}
-    return dict(filter(None, map(_sheet, done.stdout.splitlines())))
+    return dict(filter(None, map(_parse_sheet, done.stdout.splitlines())))
 
 
-def _sheet(line: bytes) -> tuple[str, str] | None:
-    """Video and sheet as the child's line tells them; a library of it may have printed others."""
+def _parse_sheet(line: bytes) -> tuple[str, str] | None:
+    """(video, sheet) of a line of the child; None for other output, such as a library's."""
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or said.get("kind") != "sheet":
+    if not isinstance(message, dict) or message.get("kind") != "sheet":
         return None
-    video, sheet = said.get("path"), said.get("file")
+    video, sheet = message.get("path"), message.get("file")
     return (video, sheet) if isinstance(video, str) and isinstance(sheet, str) else None
 
 
-def image_root(subset: str, cache_root: Path) -> Path | None:
-    """Where the pictures of a built subset lie; None: it is not built here, or not known."""
+def find_image_root(subset: str, cache_root: Path) -> Path | None:
+    """Image root of a built subset; None: it is not built here, or unknown."""
     from datasets_mm import catalog
     from datasets_mm.recipes.recipe import RecipeError
 
@@ -102,8 +108,8 @@ def image_root(subset: str, cache_root: Path) -> Path | None:
         return None
 
 
-def lines_of(path: Path, said: str) -> Iterator[dict[str, Any]]:
-    """Lines that hold a text under the name `said`; others are left out."""
+def read_lines(path: Path, field: str) -> Iterator[dict[str, Any]]:
+    """Objects of a JSON-lines file that have a string `field`; other lines are skipped."""
     try:
         if path.stat().st_size > MAX_BYTES:
             return
@@ -113,32 +119,36 @@ def lines_of(path: Path, said: str) -> Iterator[dict[str, Any]]:
                     line = json.loads(raw)
                 except (ValueError, RecursionError):
                     continue
-                if isinstance(line, dict) and isinstance(line.get(said), str):
+                if isinstance(line, dict) and isinstance(line.get(field), str):
                     yield line
     except OSError:
         return
 
 
-def _picked(lines: list[dict[str, Any]], split: str, root: Path | None) -> list[CaptionExample]:
+def _pick_examples(
+    lines: list[dict[str, Any]], split: str, root: Path | None
+) -> list[CaptionExample]:
     names = dict.fromkeys(name for line in lines for name in line)
     metric = next((n for start in RANKED_BY for n in names if n.startswith(start)), None)
     if metric is None:
         return []
     scored = [line for line in lines if _is_score(line.get(metric))]
     scored.sort(key=lambda line: (-line[metric], str(line.get("id"))))
-    best = _varied(scored)
-    worst = _varied([line for line in scored[::-1] if line not in best])[::-1]
+    best = _first_distinct(scored)
+    worst = _first_distinct([line for line in scored[::-1] if line not in best])[::-1]
     return [
         CaptionExample(
             split=split,
             standing="best" if number < len(best) else "worst",
             id=str(line.get("id", "")),
             medium=str(line.get("medium", "")),
-            caption=line["caption"][:SHORT],
-            references=tuple(str(one)[:SHORT] for one in _list(line.get("references"))[:3]),
+            caption=line["caption"][:MAX_TEXT],
+            references=tuple(
+                str(reference)[:MAX_TEXT] for reference in _as_list(line.get("references"))[:3]
+            ),
             metric=metric,
             score=float(line[metric]),
-            picture=inside(str(line.get("medium", "")), root),
+            picture=path_inside(str(line.get("medium", "")), root),
         )
         for number, line in enumerate([*best, *worst])
     ]
@@ -148,20 +158,20 @@ def _is_score(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _varied(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first ones of different captions: three times the same sentence shows little."""
+def _first_distinct(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first `EXAMPLES_PER_SPLIT` lines with distinct captions."""
     first: dict[str, dict[str, Any]] = {}
     for line in ranked:
         first.setdefault(line["caption"], line)
-    return list(first.values())[:SHOWN]
+    return list(first.values())[:EXAMPLES_PER_SPLIT]
 
 
-def _list(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def inside(medium: str, root: Path | None) -> str:
-    """The picture's real path if it lies under the root; else empty."""
+def path_inside(medium: str, root: Path | None) -> str:
+    """Real path of the picture if it lies under `root`, else an empty string."""
     if root is None or not medium or "\0" in medium:
         return ""
     try:

@@ -1,7 +1,6 @@
-"""What people say about a suite, in its plan and in notes, for its report.
+"""Texts about a suite from its plan and its notes, for the report.
 
-Apart from `plan`, which refuses a plan that cannot run: a report needs the texts of any plan that
-was once run, so they are read leniently here.
+The plan is read without validation: a report needs the texts of old plans that are invalid now.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from results.records.notes import Standing
+from results.records.notes import RunNotes
 from results.records.suite_view import RecipeWords, SuiteWords
 
 
-def of(folder: Path, noted: Standing) -> SuiteWords:
-    """The texts of a suite; what was noted comes before what the plan says."""
+def collect_words(folder: Path, noted: RunNotes) -> SuiteWords:
+    """Texts of a suite; notes take precedence over the plan."""
     try:
         table = tomllib.loads((folder / "plan.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         table = {}
 
     def text(name: str) -> str:
-        return getattr(noted, name) or _text(table.get(name))
+        return getattr(noted, name) or _clean_text(table.get(name))
 
     return SuiteWords(
         title=text("title"),
@@ -33,36 +32,36 @@ def of(folder: Path, noted: Standing) -> SuiteWords:
         next_steps=noted.next_steps,
         events=noted.events,
         links=noted.links,
-        reasons={**planned_reasons(table), **noted.reasons},
+        reasons={**read_planned_reasons(table), **noted.reasons},
     )
 
 
-def planned_reasons(table: Mapping[str, Any]) -> dict[str, str]:
-    """`why` of a plan, by subset or model, and that of each of its variants."""
-    why = table.get("why")
-    reasons = {"": _text(why)} if isinstance(why, str) else {}
-    if isinstance(why, dict):
-        reasons |= {name: _text(text) for name, text in why.items()}
+def read_planned_reasons(table: Mapping[str, Any]) -> dict[str, str]:
+    """`why` of a plan, by subset or model (empty: all), and of its variants by label."""
+    reason_table = table.get("why")
+    reasons = {"": _clean_text(reason_table)} if isinstance(reason_table, str) else {}
+    if isinstance(reason_table, dict):
+        reasons |= {name: _clean_text(text) for name, text in reason_table.items()}
     for variant in table.get("variant", ()):
-        if isinstance(variant, dict) and (said := _text(variant.get("why"))):
-            reasons[_text(variant.get("label"))] = said
-    return {name: said for name, said in reasons.items() if said}
+        if isinstance(variant, dict) and (reason := _clean_text(variant.get("why"))):
+            reasons[_clean_text(variant.get("label"))] = reason
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
-def recipes(subsets: Iterable[str]) -> dict[str, RecipeWords]:
-    """Title and notes of each subset whose recipe is known here."""
+def read_recipe_words(subsets: Iterable[str]) -> dict[str, RecipeWords]:
+    """Title and notes of each subset that has a recipe."""
     from datasets_mm import catalog
     from datasets_mm.recipes.recipe import RecipeError
 
-    found = {}
+    words = {}
     for name in dict.fromkeys(subsets):
         try:
             recipe = catalog.load(name)
         except (LookupError, OSError, RecipeError):
             continue
-        found[name] = RecipeWords(title=recipe.title, notes=recipe.notes)
-    return found
+        words[name] = RecipeWords(title=recipe.title, notes=recipe.notes)
+    return words
 
 
-def _text(value: object) -> str:
+def _clean_text(value: object) -> str:
     return " ".join(value.split()) if isinstance(value, str) else ""

@@ -1,7 +1,6 @@
-"""Records and reports on the command line.
+"""Suite views: data of a suite for reports, and records on the command line.
 
-Figures need matplotlib; reports are made by a child, `python -m results.report`, so that the
-workbench itself stays small.
+Reports are rendered by a child process, `python -m results.report`, since figures need matplotlib.
 """
 
 from __future__ import annotations
@@ -28,41 +27,43 @@ from workbench.suites import suite, trials
 from workbench.suites.state import RunView
 
 
-def records(log_root: Path) -> list[RunRecord]:
+def read_records(log_root: Path) -> list[RunRecord]:
     """The last attempt of every run under a log root, oldest first."""
-    lines = store.read(log_root / "results.jsonl")
-    found = query.last_attempts(lines.all())
+    lines = store.read_records(log_root / "results.jsonl")
+    records = query.last_attempts(lines.all())
     if lines.trouble:
-        _talk(lines.trouble)
-    return found
+        _print_message(lines.trouble)
+    return records
 
 
-def suite_records(folder: Path, known: list[RunRecord] | None = None) -> list[RunRecord]:
-    """The records of one suite in plan order; `known`: all records, where they are read already."""
-    order = {spec.run_id: number for number, (_, spec) in enumerate(suite.runs(folder))}
-    everything = records(folder.parent) if known is None else known
-    found = [r for r in everything if r.identity.suite == folder.name]
-    return sorted(found, key=lambda r: order.get(r.identity.run_id, len(order)))
+def read_suite_records(folder: Path, log_records: list[RunRecord] | None = None) -> list[RunRecord]:
+    """The records of one suite in plan order; `log_records`: all records, if already read."""
+    order = {spec.run_id: number for number, (_, spec) in enumerate(suite.read_runs(folder))}
+    everything = read_records(folder.parent) if log_records is None else log_records
+    records = [r for r in everything if r.identity.suite == folder.name]
+    return sorted(records, key=lambda r: order.get(r.identity.run_id, len(order)))
 
 
-def view(folder: Path) -> SuiteView:
-    """A suite folded for a report."""
-    state = suite.Reader(folder).poll()
-    everything = records(folder.parent)
-    again = suite.again(folder, state)
-    found = [r for r in suite_records(folder, everything) if r.identity.run_id not in again]
-    done = {r.identity.run_id for r in found}
-    standings = notes.standings(notes.read(folder.parent / "notes.jsonl"))
-    noted = {run: one for (name, run), one in standings.items() if name == folder.name}
+def build_view(folder: Path) -> SuiteView:
+    """All data of a suite that a report needs."""
+    state = suite.SuiteReader(folder).poll()
+    log_records = read_records(folder.parent)
+    retries = suite.runs_to_retry(folder, state)
+    records = [
+        r for r in read_suite_records(folder, log_records) if r.identity.run_id not in retries
+    ]
+    done = {r.identity.run_id for r in records}
+    standings = notes.reduce_notes(notes.read_notes(folder.parent / "notes.jsonl"))
+    noted = {run: standing for (name, run), standing in standings.items() if name == folder.name}
     return SuiteView(
         name=folder.name,
         plan_toml=(folder / "plan.toml").read_text(encoding="utf-8"),
-        started_wall=_started(folder, state.started_wall),
+        started_wall=_start_time(folder, state.started_wall),
         state=state.warden,
-        words=suite_notes.of(folder, noted.get("", notes.Standing())),
-        recipes=suite_notes.recipes(r.spec.subset for r in state.runs),
-        records=tuple(found),
-        forecasts=_forecasts(found, everything),
+        words=suite_notes.collect_words(folder, noted.get("", notes.RunNotes())),
+        recipes=suite_notes.read_recipe_words(r.spec.subset for r in state.runs),
+        records=tuple(records),
+        forecasts=_matching_forecasts(records, log_records),
         pending=tuple(r.spec.run_id for r in state.runs if r.spec.run_id not in done),
         curves={
             r.spec.run_id: RunCurves(
@@ -72,67 +73,80 @@ def view(folder: Path) -> SuiteView:
         },
         notes={run: standing.findings for run, standing in noted.items()},
         states={
-            **{r.spec.run_id: _state(r) for r in state.runs},
+            **{r.spec.run_id: _run_state_word(r) for r in state.runs},
             **{run: standing.state for run, standing in noted.items() if standing.state},
         },
-        planned=tuple(_identity(r.spec) for r in state.runs if r.spec.run_id not in done),
-        search=_search(folder),
-        changes=ablation.changes(found, folder.parent),
+        planned=tuple(_planned_identity(r.spec) for r in state.runs if r.spec.run_id not in done),
+        search=_build_search(folder),
+        changes=ablation.compute_changes(records, folder.parent),
         captions={
             r.identity.run_id: shown
-            for r in found
-            if (shown := caption_examples.of_run(r, folder.parent, paths.cache_root()))
+            for r in records
+            if (
+                shown := caption_examples.collect_caption_examples(
+                    r, folder.parent, paths.cache_root()
+                )
+            )
         },
         answers={
-            r.identity.run_id: given
-            for r in found
-            if (given := answer_examples.of_run(r, folder.parent, paths.cache_root()))
+            r.identity.run_id: answers
+            for r in records
+            if (
+                answers := answer_examples.collect_answer_examples(
+                    r, folder.parent, paths.cache_root()
+                )
+            )
         },
     )
 
 
-def _search(folder: Path) -> SearchView | None:
-    """What was asked of a search, and what it says of itself; None where the suite is none."""
-    if trials.base(folder) is None or (asked := plan.load(folder / "plan.toml").search) is None:
+def _build_search(folder: Path) -> SearchView | None:
+    """Plan and results of a search; None: the suite is no search."""
+    if (
+        trials.read_base(folder) is None
+        or (search := plan.load(folder / "plan.toml").search) is None
+    ):
         return None
-    said = trials.summary(folder)
+    summary = trials.read_summary(folder)
     keys = ("metric", "split", "trials", "sampler", "pruner", "seed")
     return SearchView(
-        **{key: getattr(asked, key) for key in keys},
-        direction=said.direction or asked.direction or "",
-        ranges={name: values.words() for name, values in asked.ranges.items()},
-        importances=said.importances,
-        trouble=said.trouble,
+        **{key: getattr(search, key) for key in keys},
+        direction=summary.direction or search.direction or "",
+        ranges={name: values.describe() for name, values in search.ranges.items()},
+        importances=summary.importances,
+        trouble=summary.trouble,
     )
 
 
-def _started(folder: Path, warden: float | None) -> float | None:
-    """When the suite was made, at which its first warden starts; a resumed one has another."""
-    return None if warden is None else min(warden, suite.created_wall(folder / "plan.toml"))
+def _start_time(folder: Path, warden: float | None) -> float | None:
+    """Creation time of the suite (a resumed suite has a later warden); None: not started."""
+    return None if warden is None else min(warden, suite.read_creation_time(folder / "plan.toml"))
 
 
-def _state(run: RunView) -> str:
-    """The study's word for where a run is; a cause where it ended in none of these ways."""
+def _run_state_word(run: RunView) -> str:
+    """State of a run as a predefined state, else its exit cause."""
     if run.state.status != "ended":
         return "waiting" if run.state.status == "queued" else "running"
     return {"completed": "done", "stopped": "stopped"}.get(run.state.cause, run.state.cause)
 
 
-def _identity(spec: RunSpec) -> Identity:
-    """What a run that has not ended is to be."""
+def _planned_identity(spec: RunSpec) -> Identity:
+    """Identity of a run that has no record yet."""
     names = ("suite", "run_id", "engine", "task", "subset", "model", "params", "seed", "label")
     return Identity(**{name: getattr(spec, name) for name in names})
 
 
-def _forecasts(found: list[RunRecord], everything: list[RunRecord]) -> tuple[RunRecord, ...]:
-    """The costing runs, of any suite, that some of the records can be compared with."""
-    sources = [cost_forecasts.match(record, everything) for record in found]
+def _matching_forecasts(
+    records: list[RunRecord], log_records: list[RunRecord]
+) -> tuple[RunRecord, ...]:
+    """Records of cost probes, of any suite, that forecast one of the records."""
+    sources = [cost_forecasts.find_forecast_run(record, log_records) for record in records]
     return tuple({id(r): r for r in sources if r is not None}.values())
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a report has beside its usual parts."""
+class ReportOptions:
+    """Optional parts of a report."""
 
     appendix: bool = False
     """Counters and trained tensors of each run."""
@@ -141,57 +155,59 @@ class Wanted:
     compare: tuple[str, str] | None = None
     """Two subsets, side by side."""
     eda: bool = False
-    """Figures of what its subsets hold."""
+    """Charts of its subsets."""
 
 
-def report(folder: Path, lang: str, out: Path | None, wanted: Wanted | None = None) -> ExitStatus:
+def write_report(
+    folder: Path, lang: str, out: Path | None, options: ReportOptions | None = None
+) -> ExitStatus:
     """Print the report, or write it with its figures into `out`.
 
     Raises:
         SuiteError: data that was asked for cannot be scanned.
     """
-    wanted = wanted or Wanted()
+    options = options or ReportOptions()
     command = [sys.executable, "-m", "results.report", "-", "--lang", lang]
-    command += ["--appendix"] if wanted.appendix else []
-    found = _with_data(view(folder), wanted)
+    command += ["--appendix"] if options.appendix else []
+    view = _add_data_checks(build_view(folder), options)
     if out is not None:
         command += ["--out", str(out)]
-        found = _with_sheets(found)
-    done = subprocess.run(command, input=found.model_dump_json().encode(), check=False)
+        view = _add_contact_sheets(view)
+    done = subprocess.run(command, input=view.model_dump_json().encode(), check=False)
     return ExitStatus.COMPLETED if done.returncode == 0 else ExitStatus.FAILED
 
 
-def _with_data(found: SuiteView, wanted: Wanted) -> SuiteView:
-    """With what a scan of its subsets says, where that was asked for."""
+def _add_data_checks(view: SuiteView, options: ReportOptions) -> SuiteView:
+    """The view with the requested scans of its subsets."""
     from workbench.subsets import profile_process, report_charts, report_checks
 
-    runs = [*(record.identity for record in found.records), *found.planned]
-    drawn = report_charts.of_runs(runs, _talk) if wanted.eda else ()
+    runs = [*(record.identity for record in view.records), *view.planned]
+    drawn = report_charts.charts_of_runs(runs, _print_message) if options.eda else ()
     try:
-        checks = report_checks.checks(runs, _talk) if wanted.data else ()
-        pairs = [wanted.compare] if wanted.compare else []
-        compared = tuple(report_checks.comparison(*pair, runs) for pair in pairs)
+        checks = report_checks.check_subsets(runs, _print_message) if options.data else ()
+        pairs = [options.compare] if options.compare else []
+        compared = tuple(report_checks.compare_subsets(*pair, runs) for pair in pairs)
     except profile_process.ProfileError as error:
         raise suite.SuiteError(str(error)) from None
     update = {"checks": checks, "comparisons": compared, "charts": drawn}
-    return found.model_copy(update=update)
+    return view.model_copy(update=update)
 
 
-def _talk(text: str) -> None:
+def _print_message(text: str) -> None:
     print(f"workbench: {clean(text)}", file=sys.stderr)
 
 
-def _with_sheets(found: SuiteView) -> SuiteView:
-    """With frames of the videos among its examples."""
-    frames = {r.identity.run_id: r.identity.params.get("frames") or 8 for r in found.records}
+def _add_contact_sheets(view: SuiteView) -> SuiteView:
+    """The view with contact sheets for the videos among its examples."""
+    frames = {r.identity.run_id: r.identity.params.get("frames") or 8 for r in view.records}
     shown = {
-        run: caption_examples.with_sheets(many, frames[run], paths.cache_root())
-        for run, many in found.captions.items()
+        run: caption_examples.add_contact_sheets(many, frames[run], paths.cache_root())
+        for run, many in view.captions.items()
     }
-    return found.model_copy(update={"captions": shown})
+    return view.model_copy(update={"captions": shown})
 
 
-def summary(folder: Path) -> str:
+def format_summary(folder: Path) -> str:
     """The result tables of a suite as Markdown, for the end of a headless run."""
     from results.tables import (
         captioning,
@@ -202,40 +218,49 @@ def summary(folder: Path) -> str:
         training_cost,
     )
     from results.tables.search_trials import table as trial_table
-    from results.tables.table import markdown
+    from results.tables.table import render_markdown
 
-    everything = records(folder.parent)
-    found = suite_records(folder, everything)
-    search, compared = _search(folder), cost_forecasts.of_suite(found, everything)
-    first = [trial_table(found, search)] if search else []
-    first += [captioning.experiments(found), cost_forecast.expected(found)]
-    first += [cost_forecast.compared(compared)] if compared else []
-    last = [retrieval_cost.cost(found), memory_estimate.table(found), training_cost.failures(found)]
-    last += [run_outputs.table(found, root=str(folder.parent))]
-    parts = [markdown(training_cost.cost(found)), training_cost.total(found)]
-    parts += [markdown(table) for table in (*first, training_cost.train(found)) if table.rows]
-    parts += _scores(found)
-    parts += [markdown(table) for table in last if table.rows]
+    log_records = read_records(folder.parent)
+    records = read_suite_records(folder, log_records)
+    search, compared = _build_search(folder), cost_forecasts.compare_suite(records, log_records)
+    first = [trial_table(records, search)] if search else []
+    first += [captioning.experiments(records), cost_forecast.forecast_table(records)]
+    first += [cost_forecast.comparison_table(compared)] if compared else []
+    last = [
+        retrieval_cost.cost(records),
+        memory_estimate.table(records),
+        training_cost.failure_table(records),
+    ]
+    last += [run_outputs.table(records, root=str(folder.parent))]
+    parts = [render_markdown(training_cost.cost_table(records)), training_cost.total_line(records)]
+    parts += [
+        render_markdown(table)
+        for table in (*first, training_cost.training_table(records))
+        if table.rows
+    ]
+    parts += _format_scores(records)
+    parts += [render_markdown(table) for table in last if table.rows]
     return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
-def _scores(found: list[RunRecord]) -> Iterator[str]:
+def _format_scores(records: list[RunRecord]) -> Iterator[str]:
     """Captions, answers and other evaluations, split by split."""
     from results.tables import captioning, metrics, published, vqa
-    from results.tables.table import code, markdown
+    from results.tables.table import code, render_markdown
 
-    spoken, asked = captioning.of(found), vqa.of(found)
-    for split in captioning.splits(spoken):
-        yield f"Captions of {code(split)}\n\n{markdown(captioning.scores(spoken, split))}"
-    if expected := published.table(asked):
-        yield markdown(expected)
-    for split in vqa.splits(asked):
-        yield f"Answers on {code(split)}\n\n" + "\n".join(vqa.sections(asked, split))
-    others = [r for r in found if r not in spoken and r not in asked]
+    caption_records, vqa_records = captioning.captioning_runs(records), vqa.vqa_runs(records)
+    for split in captioning.splits(caption_records):
+        scores = render_markdown(captioning.scores(caption_records, split))
+        yield f"Captions of {code(split)}\n\n{scores}"
+    if expected := published.table(vqa_records):
+        yield render_markdown(expected)
+    for split in vqa.splits(vqa_records):
+        yield f"Answers on {code(split)}\n\n" + "\n".join(vqa.sections(vqa_records, split))
+    others = [r for r in records if r not in caption_records and r not in vqa_records]
     for split in metrics.splits(others):
-        yield f"Evaluation on {code(split)}\n\n{markdown(metrics.metrics(others, split))}"
+        yield f"Evaluation on {code(split)}\n\n{render_markdown(metrics.metrics(others, split))}"
         if ablation := metrics.ablations(others, split):
-            yield markdown(ablation)
+            yield render_markdown(ablation)
 
 
 def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> None:
@@ -243,14 +268,16 @@ def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> No
     from results.records import epoch_time
     from results.tables import metrics
 
-    found = [r for r in records(log_root) if not suite_name or suite_name in r.identity.suite]
-    for record in found:
+    records = [
+        r for r in read_records(log_root) if not suite_name or suite_name in r.identity.suite
+    ]
+    for record in records:
         if as_json:
             print(escape_json(record.model_dump_json()))
             continue
-        wall, rss = cost_forecasts.wall(record), record.memory.rss_main_peak.value
-        process = cost_forecasts.seconds(wall) if wall.value is not None else "n/a"
-        guess = "" if cost_forecasts.measured(record) else "  forecast"
+        wall, rss = cost_forecasts.wall_reading(record), record.memory.rss_main_peak.value
+        process = cost_forecasts.format_seconds(wall) if wall.value is not None else "n/a"
+        guess = "" if cost_forecasts.is_measured(record) else "  forecast"
         cells = [
             f"{record.identity.suite:<32}",
             f"{record.identity.run_id:<44}",
@@ -258,31 +285,31 @@ def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> No
             f"{record.exit.cause:<11}",
             f"{formats.count(record.steps):>8} steps",
             f"{process:>10} wall-clock",
-            f"{epoch_time.words(record) or 'n/a':>10} training of 1 epoch",
+            f"{epoch_time.format_training(record) or 'n/a':>10} training of 1 epoch",
             f"{formats.size(rss) if rss is not None else 'n/a':>9} max RSS{guess}",
-            metrics.score(record),
+            metrics.headline_score(record),
         ]
         print(clean_line("  ".join(cells).rstrip()))
-    if not found and not as_json:
+    if not records and not as_json:
         print(f"workbench: no records in {clean(str(log_root))}", file=sys.stderr)
 
 
 def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
-    """All that one record holds, and the black box of a run that did not complete.
+    """Print one record, and the post-mortem of a run that did not complete.
 
-    Of several that fit: the newest run of just that id, else the newest whose name holds it.
+    Of several matches: the newest run with exactly that id, else the newest one.
 
     Raises:
         SuiteError: no run fits.
     """
     from results.tables import memory_estimate, run_outputs
 
-    everything = records(log_root)
-    found = [r for r in everything if run_id in f"{r.identity.suite}/{r.identity.run_id}"]
-    if not found:
+    log_records = read_records(log_root)
+    matches = [r for r in log_records if run_id in f"{r.identity.suite}/{r.identity.run_id}"]
+    if not matches:
         raise suite.SuiteError(f"{log_root}: no run '{run_id}'; `workbench results list` has them")
-    exact = [r for r in found if r.identity.run_id == run_id]
-    record = (exact or found)[-1]
+    exact = [r for r in matches if r.identity.run_id == run_id]
+    record = (exact or matches)[-1]
     if as_json:
         print(escape_json(record.model_dump_json()))
         return
@@ -290,39 +317,43 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
         if value is None:
             continue
         print(f"{clean_line(group)}:")
-        for name, text in _flat(value):
+        for name, text in _flatten(value):
             print("    " + clean_line(f"{name:<36} {text}"))
-    for compared in cost_forecasts.comparisons(record, everything):
+    for compared in cost_forecasts.compare_with_forecast(record, log_records):
         source = compared.source.identity
-        print(clean_line(f"{compared.what}: {compared.sentence()}"))
+        print(clean_line(f"{compared.scope}: {compared.sentence()}"))
         print("    " + clean_line(f"by {source.suite}/{source.run_id}"))
     if record.fit:
         print(clean_line(f"memory: {memory_estimate.sentence(record.fit)}"))
-    if left := run_outputs.of(record):
+    if outputs := run_outputs.list_outputs(record):
         print("left:")
-    for one in left:
-        print("    " + clean_line(f"{one.kind:<12} {log_root / record.folder / one.path}", 4096))
+    for output in outputs:
+        print(
+            "    " + clean_line(f"{output.kind:<12} {log_root / record.folder / output.path}", 4096)
+        )
     if record.exit.cause not in ("completed", "pruned", "skipped"):
-        for line in post_mortem.lines(log_root / record.folder, record.identity.attempt):
+        for line in post_mortem.post_mortem_lines(
+            log_root / record.folder, record.identity.attempt
+        ):
             indent = line[: len(line) - len(line.lstrip(" "))]
             print(indent + clean_line(line))
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Leaves of a nested value with their dotted names; a reading is one leaf."""
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted name, text) of the leaves of a nested value; a reading is one leaf."""
     if isinstance(value, dict) and {"value", "reason"} <= value.keys() and prefix:
-        yield prefix, _reading(value)
+        yield prefix, _format_reading(value)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            yield from _flat(inner, f"{prefix}[{number}]")
+            yield from _flatten(inner, f"{prefix}[{number}]")
     elif value not in ("", None):
         yield prefix, str(value)
 
 
-def _reading(reading: Mapping[str, Any]) -> str:
+def _format_reading(reading: Mapping[str, Any]) -> str:
     if reading["value"] is None:
         return formats.n_a(reading["reason"])
     interval = formats.interval(reading["value"], reading["low"], reading["high"], digits=6)

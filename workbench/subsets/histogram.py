@@ -1,4 +1,4 @@
-"""Histograms as lines of text, for where looking beats reading."""
+"""Histograms as lines of text."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ CELLS: Final = 40
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 
 
-def histogram(counts: Sequence[tuple[str, int]], cells: int = CELLS) -> tuple[str, ...]:
-    """One line for each (label, count): the bar to an eighth of a cell, then the share.
+def histogram_lines(counts: Sequence[tuple[str, int]], cells: int = CELLS) -> tuple[str, ...]:
+    """One line for each (label, count): a bar to an eighth of a cell, then the share.
 
-    Whoever is not zero shows at least an eighth; empty when nothing was counted.
+    Counts above zero have a bar of at least an eighth; empty if the total is zero.
     """
     total, top = sum(n for _, n in counts), max((n for _, n in counts), default=0)
     if not total:
         return ()
     width = max(len(label) for label, _ in counts)
     return tuple(
-        f"{label:>{width}}  {bar(n / top, cells)}  {100 * n / total:5.1f} %" for label, n in counts
+        f"{label:>{width}}  {draw_bar(n / top, cells)}  {100 * n / total:5.1f} %"
+        for label, n in counts
     )
 
 
-def bar(fraction: float, cells: int) -> str:
+def draw_bar(fraction: float, cells: int) -> str:
     """A bar of up to `cells` cells, to an eighth of one."""
     eighths = round(fraction * cells * 8)
     if fraction > 0:

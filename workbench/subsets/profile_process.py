@@ -1,7 +1,7 @@
-"""Profiles of subsets and files, made by a child that may load what this process must not.
+"""Profiles of subsets and files, computed by a child process.
 
 The child is `python -m datasets_mm.profile.describe`; it prints JSON lines: progress, then the
-profile.
+profile. It loads libraries that the workbench must not.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from workbench import paths
 if TYPE_CHECKING:
     from datasets_mm.profile.profile import Profile
 
-Say = Callable[[int, int, str], None]
+ProgressCallback = Callable[[int, int, str], None]
 
 
 class ProfileError(Exception):
-    """No profile could be made; one sentence with place and remedy."""
+    """No profile could be computed; one sentence with place and remedy."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to look at, and how closely."""
+class ProfileRequest:
+    """A profile request: the target and the options of the scan."""
 
     target: str
     data_root: Path | None = None
@@ -49,56 +49,56 @@ class Wanted:
             "--context": self.context,
             "--sample": self.sample,
         }
-        given = [part for name, value in options.items() if value is not None
+        arguments = [part for name, value in options.items() if value is not None
                  for part in (name, str(value))]  # fmt: skip
         switches = [f"--{name}" for name in ("exact", "fresh") if getattr(self, name)]
         module = [sys.executable, "-m", "datasets_mm.profile.describe"]
         fixed = ["--cache-root", str(paths.cache_root()), "--seed", str(self.seed)]
-        return [*module, *fixed, *given, *switches, "--", self.target]
+        return [*module, *fixed, *arguments, *switches, "--", self.target]
 
 
-def make(wanted: Wanted, say: Say) -> Profile:
-    """The profile of a target.
+def make_profile(request: ProfileRequest, on_progress: ProgressCallback) -> Profile:
+    """Compute the profile of a target; `on_progress` gets (done, total, unit).
 
     Raises:
-        ProfileError: it cannot be made.
+        ProfileError: it cannot be computed.
     """
     with subprocess.Popen(
-        wanted.command(), stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
+        request.command(), stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
     ) as child:
         try:
-            found = [p for line in child.stdout or () if (p := heard(line, say))]
+            profiles = [p for line in child.stdout or () if (p := parse_line(line, on_progress))]
         except BaseException:
             child.terminate()
             raise
-    if not found:
-        raise ProfileError(f"{wanted.target}: the scan ended with code {child.returncode}")
-    return found[-1]
+    if not profiles:
+        raise ProfileError(f"{request.target}: the scan ended with code {child.returncode}")
+    return profiles[-1]
 
 
-def heard(line: str, say: Say) -> Profile | None:
-    """What one line of the child says; the profile, if it is that.
+def parse_line(line: str, on_progress: ProgressCallback) -> Profile | None:
+    """Handle one line of the child; returns the profile if the line has it.
 
     Raises:
-        ProfileError: the child says why there will be none.
+        ProfileError: the child reports a failure.
     """
     from datasets_mm.profile.profile import Profile
 
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return None
-    match said.get("kind"):
+    match message.get("kind"):
         case "progress":
-            say(said["done"], said["total"], said["unit"])
+            on_progress(message["done"], message["total"], message["unit"])
         case "failed":
-            raise ProfileError(str(said["error"]))
+            raise ProfileError(str(message["error"]))
         case "done":
-            return Profile.model_validate(said["profile"])
+            return Profile.model_validate(message["profile"])
     return None
 
 
-def model_measure(name: str) -> tuple[Path | None, int]:
+def find_tokenizer(name: str) -> tuple[Path | None, int]:
     """(folder of the tokenizer, context in tokens) of a catalogued model or a `path:` one.
 
     Raises:

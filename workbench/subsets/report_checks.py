@@ -1,7 +1,6 @@
-"""Full checks and comparisons of subsets, for a report.
+"""Full checks and comparisons of subsets, as optional parts of a report.
 
-Apart from `reporting`, which needs no scan: a report has these parts where they were asked for.
-Profiles are kept by content, so that a second report scans nothing.
+Profiles are cached by content, so that a second report scans nothing.
 """
 
 from __future__ import annotations
@@ -13,41 +12,43 @@ from typing import TYPE_CHECKING, Any
 from results.records.schema import Identity
 from results.records.suite_view import DataComparison, DataSection, SubsetCheck
 from workbench.subsets import profile_process
-from workbench.subsets.sections import sections
+from workbench.subsets.sections import build_sections
 
 if TYPE_CHECKING:
     from datasets_mm.profile.profile import Profile
 
 
-def checks(runs: Sequence[Identity], say: Callable[[str], None]) -> tuple[SubsetCheck, ...]:
-    """Every subset of the runs, checked in full; `say` hears a sentence before each scan.
+def check_subsets(
+    runs: Sequence[Identity], on_message: Callable[[str], None]
+) -> tuple[SubsetCheck, ...]:
+    """Every subset of the runs, checked in full; `on_message` gets a sentence before each scan.
 
     Raises:
         ProfileError: one cannot be scanned.
     """
-    from datasets_mm.profile import check as judge
+    from datasets_mm.profile import check
 
-    found = []
+    results = []
     for name in dict.fromkeys(run.subset for run in runs):
-        say(f"{name}: full check …")
-        profile = profile_of(name, runs)
-        problems = tuple(problem.sentence() for problem in judge.problems(profile))
-        sentence = judge.missing_sentence(profile)
-        found.append(SubsetCheck(subset=name, sentence=sentence, problems=problems))
-    return tuple(found)
+        on_message(f"{name}: full check …")
+        profile = profile_subset(name, runs)
+        problems = tuple(problem.sentence() for problem in check.find_problems(profile))
+        sentence = check.missing_sentence(profile)
+        results.append(SubsetCheck(subset=name, sentence=sentence, problems=problems))
+    return tuple(results)
 
 
-def comparison(first: str, second: str, runs: Sequence[Identity]) -> DataComparison:
+def compare_subsets(first: str, second: str, runs: Sequence[Identity]) -> DataComparison:
     """Two subsets side by side, scanned in full.
 
     Raises:
         ProfileError: one cannot be scanned.
     """
-    pair = [profile_of(name, runs) for name in (first, second)]
-    return compared(*pair)
+    pair = [profile_subset(name, runs) for name in (first, second)]
+    return compare_profiles(*pair)
 
 
-def compared(first: Profile, second: Profile) -> DataComparison:
+def compare_profiles(first: Profile, second: Profile) -> DataComparison:
     """Two profiles as a report shows them."""
     shown = tuple(
         DataSection(
@@ -58,7 +59,7 @@ def compared(first: Profile, second: Profile) -> DataComparison:
             ),
             remark=section.remark,
         )
-        for section in sections([first, second])
+        for section in build_sections([first, second])
     )
     return DataComparison(
         first=first.name,
@@ -68,16 +69,16 @@ def compared(first: Profile, second: Profile) -> DataComparison:
     )
 
 
-def profile_of(name: str, runs: Sequence[Identity]) -> Profile:
-    """A subset scanned in full, by the data root of the runs that used it, else of any run.
+def profile_subset(name: str, runs: Sequence[Identity]) -> Profile:
+    """Full profile of a subset, with the data root of a run that used it, else of any run.
 
     Raises:
         ProfileError: it cannot be scanned.
     """
-    own = [run for run in runs if run.subset == name] or list(runs)
-    params: dict[str, Any] = own[0].params if own else {}
+    subset_runs = [run for run in runs if run.subset == name] or list(runs)
+    params: dict[str, Any] = subset_runs[0].params if subset_runs else {}
     root, images = params.get("data_root"), params.get("image_root")
-    wanted = profile_process.Wanted(
+    request = profile_process.ProfileRequest(
         name, data_root=Path(root) if root else None, image_root=str(images or "")
     )
-    return profile_process.make(wanted, lambda done, total, unit: None)  # noqa: ARG005
+    return profile_process.make_profile(request, lambda done, total, unit: None)  # noqa: ARG005

@@ -1,17 +1,21 @@
-"""Whether two files or subsets have one schema: the same fields, written with the same types.
-
-Apart from `profile_rows`, whose sections hold figures: this one ends in a sentence.
-"""
+"""Schema difference of two files or subsets: fields of only one of them, and differing types."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from datasets_mm.profile.profile import FieldProfile, Profile
-from workbench.subsets.section_types import Figure, Find, Profiles, Section, number, row
+from workbench.subsets.section_types import (
+    FigureFunction,
+    ProfileFigure,
+    Profiles,
+    ProfileSection,
+    number,
+    row,
+)
 
 NO_VALUE: Final = frozenset({"null", "NaN", "empty list"})
-"""Not types but ways of being absent, which have a section of their own."""
+"""Kinds of absent values, which are no types; they have their own section."""
 
 BUILT: Final = (
     "A built subset has the fields and types of its build, whatever its files had; for those name "
@@ -19,25 +23,25 @@ BUILT: Final = (
 )
 
 
-def section(profiles: Profiles) -> Section:
-    """Of two profiles: fields, what only one of them has, types that differ, and the sentence."""
+def schema_section(profiles: Profiles) -> ProfileSection:
+    """Section of two profiles: field counts, differing fields and types, and a sentence."""
     if len(profiles) != 2:
-        return Section("schema", ())
-    first, second = (_types(profile) for profile in profiles)
-    rows = [row(profiles, "fields", lambda p: number(len(_types(p))))]
+        return ProfileSection("schema", ())
+    first, second = (_field_types(profile) for profile in profiles)
+    rows = [row(profiles, "fields", lambda p: number(len(_field_types(p))))]
     rows += [
-        row(profiles, name, _written_of(name))
+        row(profiles, name, _types_of(name))
         for name in dict.fromkeys([*first, *second])
         if first.get(name) != second.get(name)
     ]
-    remarks = [sentence(profiles[0], profiles[1])]
+    remarks = [describe_difference(profiles[0], profiles[1])]
     remarks += [BUILT] if any(p.kind == "subset" for p in profiles) else []
-    return Section("schema", tuple(rows), " ".join(remarks))
+    return ProfileSection("schema", tuple(rows), " ".join(remarks))
 
 
-def sentence(first: Profile, second: Profile) -> str:
+def describe_difference(first: Profile, second: Profile) -> str:
     """`Schema equal: the same 9 fields (answer, …) of the same types.`, or how they differ."""
-    a, b = _types(first), _types(second)
+    a, b = _field_types(first), _field_types(second)
     if a.keys() == b.keys():
         fields = f"the same {len(a)} fields ({', '.join(sorted(a))})"
         odd = [name for name in a if a[name] != b[name]]
@@ -53,21 +57,21 @@ def sentence(first: Profile, second: Profile) -> str:
     return f"Schema differs: {'; '.join(parts)}."
 
 
-def _types(profile: Profile) -> dict[str, frozenset[str]]:
-    """Every field that some record has -> the types it is written with."""
-    found = {f.name: _written(f) for f in profile.fields if f.no_key < profile.records}
-    return found | {name: frozenset({"not counted"}) for name in profile.other_fields}
+def _field_types(profile: Profile) -> dict[str, frozenset[str]]:
+    """Every field that occurs in a record -> its types."""
+    types = {f.name: _present_types(f) for f in profile.fields if f.no_key < profile.records}
+    return types | {name: frozenset({"not counted"}) for name in profile.other_fields}
 
 
-def _written(field: FieldProfile) -> frozenset[str]:
+def _present_types(field: FieldProfile) -> frozenset[str]:
     return frozenset(field.types) - NO_VALUE
 
 
-def _written_of(name: str) -> Find:
-    def figure(profile: Profile) -> Figure:
-        types = _types(profile)
+def _types_of(name: str) -> FigureFunction:
+    def figure(profile: Profile) -> ProfileFigure:
+        types = _field_types(profile)
         if name not in types:
-            return Figure("no such field")
-        return Figure(", ".join(sorted(types[name])) or "never a value")
+            return ProfileFigure("no such field")
+        return ProfileFigure(", ".join(sorted(types[name])) or "never a value")
 
     return figure

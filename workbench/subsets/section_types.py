@@ -1,7 +1,6 @@
-"""What a section of a profile is made of: figures, rows and bars, one figure for each profile.
+"""Types of a profile section: figures, rows and bars, with one figure for each profile.
 
-Under all modules that make sections (`profile_rows`, `choice_rows`), so that they say counts and
-shares in one way.
+Shared by all modules that build sections, so that counts and shares have one format.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from datasets_mm.profile.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One number of one subset. `share` of the subset's records (or texts), if it is one."""
+class ProfileFigure:
+    """One value of one subset. `share`: of the subset's records (or texts), 0 to 1; `low`,
+    `high`: bounds of a 95 % interval."""
 
     text: str
     value: float | None = None
@@ -25,11 +25,11 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line: what it is, and the figure of each profile."""
+class ProfileRow:
+    """One row: a label and the figure of each profile."""
 
     label: str
-    figures: tuple[Figure, ...]
+    figures: tuple[ProfileFigure, ...]
 
     @property
     def difference(self) -> str:
@@ -45,33 +45,33 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """Rows that belong together, a sentence about how they were found, and bars to look at."""
+class ProfileSection:
+    """A titled group of rows, with a remark on the method and an optional histogram."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[ProfileRow, ...]
     remark: str = ""
     bars: tuple[tuple[str, int], ...] = ()
     """A histogram: label and count of each step."""
 
 
 Profiles = Sequence[Profile]
-Find = Callable[[Profile], Figure]
-UNKNOWN: Final = Figure("n/a")
+FigureFunction = Callable[[Profile], ProfileFigure]
+UNKNOWN: Final = ProfileFigure("n/a")
 
 
-def row(profiles: Profiles, label: str, find: Find) -> Row:
+def row(profiles: Profiles, label: str, find: FigureFunction) -> ProfileRow:
     """A line of figures."""
-    return Row(label, tuple(find(profile) for profile in profiles))
+    return ProfileRow(label, tuple(find(profile) for profile in profiles))
 
 
-def number(value: float | None, unit: str = "") -> Figure:
+def number(value: float | None, unit: str = "") -> ProfileFigure:
     """A number; "n/a" for None."""
-    return UNKNOWN if value is None else Figure(f"{value:,.0f}{unit}", value)
+    return UNKNOWN if value is None else ProfileFigure(f"{value:,.0f}{unit}", value)
 
 
-def part(count: int, total: int) -> Figure:
+def count_with_share(count: int, total: int) -> ProfileFigure:
     """A count and its share."""
     if not total:
-        return Figure(f"{count:,}", count)
-    return Figure(f"{count:,} ({100 * count / total:.2f} %)", count, count / total)
+        return ProfileFigure(f"{count:,}", count)
+    return ProfileFigure(f"{count:,} ({100 * count / total:.2f} %)", count, count / total)

@@ -1,6 +1,6 @@
-"""Sections about four-choice questions: right answers, types of question, what a picture costs.
+"""Sections of four-choice questions: right answers, question types, picture sizes and tokens.
 
-Beside `profile_rows`, which puts them among the others; empty where no profile has questions.
+Empty if no profile has such questions.
 """
 
 from __future__ import annotations
@@ -8,118 +8,120 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from datasets_mm.profile.profile import ChoiceProfile, Profile, SizeProfile, Spread
+from datasets_mm.profile.profile import ChoiceProfile, NumberProfile, Profile, SizeProfile
 from workbench.subsets.section_types import (
     UNKNOWN,
-    Figure,
-    Find,
+    FigureFunction,
+    ProfileFigure,
     Profiles,
-    Section,
+    ProfileSection,
+    count_with_share,
     number,
-    part,
     row,
 )
 
 LETTERS: Final = ("a", "b", "c", "d")
-SHOWN_SIDE: Final = 512
-"""Longer side whose tokens are drawn as bars, as the profile counted them."""
+CHART_SIDE: Final = 512
+"""Longer side, in pixels, whose tokens are shown as bars."""
 
 
-def answers(profiles: Profiles) -> Section:
+def answer_section(profiles: Profiles) -> ProfileSection:
     """How often each letter is right."""
-    found = _choices(profiles)
-    known = any(p.choices and p.choices.answers.keys() - {""} for p in profiles)
-    rows = [row(profiles, letter, _answer(letter)) for letter in LETTERS] if known else []
-    if any("" in one.answers for one in found):
+    choices = _choices(profiles)
+    has_answers = any(p.choices and p.choices.answers.keys() - {""} for p in profiles)
+    rows = [row(profiles, letter, _answer(letter)) for letter in LETTERS] if has_answers else []
+    if any("" in profile.answers for profile in choices):
         rows.append(row(profiles, "not known", _answer("")))
-    return Section("right answer", tuple(rows))
+    return ProfileSection("right answer", tuple(rows))
 
 
-def _answer(letter: str) -> Find:
-    return _of_choices(lambda found: found.answers.get(letter, 0))
+def _answer(letter: str) -> FigureFunction:
+    return _of_choices(lambda choices: choices.answers.get(letter, 0))
 
 
-def kinds(profiles: Profiles) -> Section:
-    """What is asked."""
-    names = dict.fromkeys(name for one in _choices(profiles) for name in one.kinds)
+def kind_section(profiles: Profiles) -> ProfileSection:
+    """Counts of question types."""
+    names = dict.fromkeys(name for profile in _choices(profiles) for name in profile.kinds)
     rows = [row(profiles, name, _kind(name)) for name in names]
-    return Section("type of question", tuple(rows))
+    return ProfileSection("type of question", tuple(rows))
 
 
-def _kind(name: str) -> Find:
-    return _of_choices(lambda found: found.kinds.get(name, 0))
+def _kind(name: str) -> FigureFunction:
+    return _of_choices(lambda choices: choices.kinds.get(name, 0))
 
 
 def _choices(profiles: Profiles) -> list[ChoiceProfile]:
     return [profile.choices for profile in profiles if profile.choices]
 
 
-def _of_choices(count: Callable[[ChoiceProfile], int]) -> Find:
-    return lambda p: part(count(p.choices), p.records) if p.choices else UNKNOWN
+def _of_choices(count: Callable[[ChoiceProfile], int]) -> FigureFunction:
+    return lambda p: count_with_share(count(p.choices), p.records) if p.choices else UNKNOWN
 
 
-def sizes(profiles: Profiles) -> Section:
-    """Widths and heights."""
+def size_section(profiles: Profiles) -> ProfileSection:
+    """Quantiles of picture widths and heights."""
     rows = [
-        row(profiles, f"{edge}: {what}", _edge(edge, find))
+        row(profiles, f"{edge}: {statistic}", _edge(edge, find))
         for edge in ("width", "height")
-        for what, find in QUANTILES
-        if what != "mean"
+        for statistic, find in QUANTILES
+        if statistic != "mean"
     ]
-    return Section("picture sizes in pixels", tuple(rows) if _sized(profiles) else ())
+    return ProfileSection(
+        "picture sizes in pixels", tuple(rows) if _all_picture_sizes(profiles) else ()
+    )
 
 
-def _edge(edge: str, find: Callable[[Spread], Figure]) -> Find:
-    return lambda p: find(getattr(known, edge)) if (known := _size(p)) else UNKNOWN
+def _edge(edge: str, find: Callable[[NumberProfile], ProfileFigure]) -> FigureFunction:
+    return lambda p: find(getattr(sizes, edge)) if (sizes := _picture_sizes(p)) else UNKNOWN
 
 
-def tokens(profiles: Profiles) -> Section:
+def token_section(profiles: Profiles) -> ProfileSection:
     """Tokens of a picture by the length of its longer side."""
-    found = _sized(profiles)
-    sides = list(dict.fromkeys(side for size in found for side in size.tokens))
+    picture_sizes = _all_picture_sizes(profiles)
+    sides = list(dict.fromkeys(side for size in picture_sizes for side in size.tokens))
     rows = [
-        row(profiles, f"at {side} px: {what}", _tokens(side, find))
+        row(profiles, f"at {side} px: {statistic}", _tokens(side, find))
         for side in sides
-        for what, find in QUANTILES
-        if what != "lowest"
+        for statistic, find in QUANTILES
+        if statistic != "lowest"
     ]
     remark = "Qwen2.5-VL: H × W / 784 in whole tokens, the longer side as it says"
-    remark += f"; bars: at {SHOWN_SIDE} px" if len(profiles) == 1 else ""
-    shown = _bars(found[0]) if len(profiles) == 1 and found else ()
-    return Section("tokens per picture", tuple(rows), remark if rows else "", shown)
+    remark += f"; bars: at {CHART_SIDE} px" if len(profiles) == 1 else ""
+    shown = _token_bars(picture_sizes[0]) if len(profiles) == 1 and picture_sizes else ()
+    return ProfileSection("tokens per picture", tuple(rows), remark if rows else "", shown)
 
 
-def _tokens(side: int, find: Callable[[Spread], Figure]) -> Find:
-    def figure(profile: Profile) -> Figure:
-        known = _size(profile)
-        return find(known.tokens[side]) if known and side in known.tokens else UNKNOWN
+def _tokens(side: int, find: Callable[[NumberProfile], ProfileFigure]) -> FigureFunction:
+    def figure(profile: Profile) -> ProfileFigure:
+        sizes = _picture_sizes(profile)
+        return find(sizes.tokens[side]) if sizes and side in sizes.tokens else UNKNOWN
 
     return figure
 
 
-def _bars(found: SizeProfile) -> tuple[tuple[str, int], ...]:
-    """Of the longer side SHOWN_SIDE; labels say the range of tokens."""
-    step = found.step
-    first = next((n for n, count in enumerate(found.histogram) if count), 0)
+def _token_bars(sizes: SizeProfile) -> tuple[tuple[str, int], ...]:
+    """Token histogram at the longer side `CHART_SIDE`; labels are ranges of tokens."""
+    step = sizes.step
+    first = next((n for n, count in enumerate(sizes.histogram) if count), 0)
     return tuple(
         (f"{n * step + 1}-{(n + 1) * step}", count)
-        for n, count in enumerate(found.histogram)
+        for n, count in enumerate(sizes.histogram)
         if n >= first
     )
 
 
-def _size(profile: Profile) -> SizeProfile | None:
+def _picture_sizes(profile: Profile) -> SizeProfile | None:
     return profile.pictures.sizes if profile.pictures else None
 
 
-def _sized(profiles: Profiles) -> list[SizeProfile]:
-    return [size for profile in profiles if (size := _size(profile))]
+def _all_picture_sizes(profiles: Profiles) -> list[SizeProfile]:
+    return [size for profile in profiles if (size := _picture_sizes(profile))]
 
 
-QUANTILES: Final[tuple[tuple[str, Callable[[Spread], Figure]], ...]] = (
-    ("lowest", lambda found: number(found.lowest)),
-    ("mean", lambda found: Figure(f"{found.mean:.1f}", found.mean)),
-    ("median", lambda found: number(found.median)),
-    ("95th percentile", lambda found: number(found.p95)),
-    ("highest", lambda found: number(found.highest)),
+QUANTILES: Final[tuple[tuple[str, Callable[[NumberProfile], ProfileFigure]], ...]] = (
+    ("lowest", lambda spread: number(spread.lowest)),
+    ("mean", lambda spread: ProfileFigure(f"{spread.mean:.1f}", spread.mean)),
+    ("median", lambda spread: number(spread.median)),
+    ("95th percentile", lambda spread: number(spread.p95)),
+    ("highest", lambda spread: number(spread.highest)),
 )

@@ -1,8 +1,8 @@
-"""A run's journal: one writer that loses nothing it acknowledged, and readers that forgive.
+"""Journal of a run (events.jsonl): one writer, which loses no acknowledged entry, and readers.
 
-The file is the truth of a run, so the rules are strict on one side and lenient on the other. A line
-is one `os.write` to an O_APPEND descriptor; a torn tail is sealed with a newline before the next
-line, otherwise it would swallow that one too. Readers skip what they cannot read, and count it.
+A line is one `os.write` to an O_APPEND descriptor. A torn last line is sealed with a newline before
+the next one is written; otherwise both would be unreadable. Readers skip and count lines that they
+cannot decode.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from engines import protocol
 from engines.protocol import Entry, Message
 
 ENTRY_BYTES: Final = protocol.MAX_LINE + 1024
-"""A message of the greatest length, and what an entry puts around it."""
+"""Longest entry: the longest message and the fields around it."""
 
 BEST_EFFORT: Final = frozenset({"step", "progress", "sample", "metric", "notice", "memory"})
-"""Kinds that may wait up to a second for their fsync; all others are state changes."""
+"""Kinds whose fsync may be delayed by up to a second; all others are state changes."""
 
 READ_BYTES: Final = 65_536
 
@@ -35,7 +35,8 @@ class JournalLostError(OSError):
 
 
 class LineSplitter:
-    """Cuts a byte stream into lines in bounded memory; over-long lines are skipped and counted."""
+    """Splits a byte stream into lines in bounded memory; lines over `limit` bytes are skipped
+    and counted in `oversize`."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -48,17 +49,17 @@ class LineSplitter:
         lines: list[bytes] = []
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
-            self._take(data[start:end])
+            self._append(data[start:end])
             if self._skipping:
                 self._skipping = False
             else:
                 lines.append(bytes(self._rest))
             self._rest.clear()
             start = end + 1
-        self._take(data[start:])
+        self._append(data[start:])
         return lines
 
-    def _take(self, part: bytes) -> None:
+    def _append(self, part: bytes) -> None:
         if self._skipping:
             return
         if len(self._rest) + len(part) > self.limit:
@@ -70,7 +71,7 @@ class LineSplitter:
 
     @property
     def torn(self) -> bytes:
-        """What came after the last newline; whole only if the stream goes on."""
+        """The bytes after the last newline: an incomplete line."""
         return bytes(self._rest)
 
 
@@ -83,14 +84,14 @@ class Journal:
         """Number of the next entry."""
         self.size = size
         self.sealed = 0
-        """Torn tails that were closed off when the journal was opened."""
+        """Torn last lines that were sealed when the journal was opened."""
         self._fd = fd
         self._dirty = self._urgent = False
         self._synced = time.monotonic()
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open or create the journal, take its lock, seal a torn tail, go on counting.
+        """Open or create the journal, lock it, seal a torn line, continue its sequence numbers.
 
         Raises:
             JournalBusyError: another process holds it.
@@ -129,7 +130,7 @@ class Journal:
         """Append one message; `sync` makes it durable, at once if it was a state change.
 
         Raises:
-            JournalLostError: nothing of the line was kept.
+            JournalLostError: the entry could not be written; no part of it was kept.
         """
         wall = time.time() if wall is None else wall
         entry = Entry(seq=self.sequence, wall=wall, src=source, msg=message)
@@ -153,10 +154,10 @@ class Journal:
         self.size += len(line)
 
     def sync(self, *, force: bool = False) -> None:
-        """fsync if a state change is pending, or if the last one was a second ago.
+        """fsync if a state change is pending, or if the last fsync was a second ago.
 
         Raises:
-            JournalLostError: the disk refuses, or somebody deleted the file.
+            JournalLostError: fsync failed, or the file was deleted.
         """
         now = time.monotonic()
         due = force or self._urgent or now - self._synced >= 1.0
@@ -173,7 +174,7 @@ class Journal:
         self._synced = now
 
     def close(self) -> None:
-        """Give up the lock. What was written stays."""
+        """Close the file, which frees its lock."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -191,25 +192,25 @@ class Journal:
 
 
 class Tail:
-    """An incremental reader of a growing journal. Cheap to poll; never blocks the writer."""
+    """Incremental reader of a growing journal; never blocks the writer."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bad = 0
-        """Lines that are no entry: torn, damaged or foreign."""
+        """Number of lines that are no entry: torn, damaged or foreign."""
         self.restarts = 0
-        """Times that the file was found shorter than before and was read anew."""
+        """How often the file was shorter than before and was read again from its start."""
         self._splitter = LineSplitter(ENTRY_BYTES)
         self._offset = 0
         self._oversize_before = 0
 
     @property
     def oversize(self) -> int:
-        """Lines that were too long to be read."""
+        """Number of lines longer than `ENTRY_BYTES`."""
         return self._oversize_before + self._splitter.oversize
 
     def poll(self, limit: int = 1 << 20) -> list[Entry]:
-        """New entries in order, at most `limit` bytes of them. A missing file has none yet."""
+        """New entries in order, from about `limit` bytes at most; none if the file is missing."""
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -247,7 +248,7 @@ class Tail:
         return entries
 
     def read_all(self) -> list[Entry]:
-        """Everything that is there now."""
+        """All entries that the file has now."""
         entries: list[Entry] = []
         before = -1
         while self._offset != before:

@@ -1,8 +1,8 @@
-"""The OOM ladder: what the next attempt of a run does with less memory, if there is one.
+"""OOM retry: the settings with which the next attempt of a run needs less memory.
 
-Pure. A process whose device ran out of memory is not used again: its allocator is fragmented, and
-half a step may be in its gradients. So every rung is a fresh attempt, which goes on from the last
-checkpoint. The journal's Oom entries are all that is remembered, so a resumed suite knows them too.
+Pure functions. A process whose device ran out of memory is not used again: its allocator is
+fragmented, and its gradients may hold half a step. Each retry is a new attempt, which continues
+from the last checkpoint. The state is in the journal's Oom entries, so a resumed suite has it too.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from engines import catalog
 from engines.protocol import Oom, RunSpec
 from workbench.suites.state import RunState
 
-TRAINING: Final = frozenset({"batch", "grad_cache_chunk"})
-"""Settings of a rung that change how a training step is computed."""
+TRAINING_SETTINGS: Final = frozenset({"batch", "grad_cache_chunk"})
+"""Settings of a retry that change how a training step is computed."""
 
 
-def changes(run: RunState) -> dict[str, Any]:
-    """Settings that the run's next attempt has instead of the spec's."""
+def overrides(run: RunState) -> dict[str, Any]:
+    """Settings that replace those of the spec in the run's next attempt."""
     return {key: value for oom in run.ooms for key, value in oom.params.items()}
 
 
-def following(spec: RunSpec, run: RunState) -> Oom | None:
-    """The next rung after an attempt that ran out of memory; None: nothing smaller is left."""
-    if taken(run) >= spec.oom_retries:
+def next_attempt(spec: RunSpec, run: RunState) -> Oom | None:
+    """The retry after an attempt that ran out of memory; None: nothing smaller is left."""
+    if count_retries(run) >= spec.oom_retries:
         return None
-    found = catalog.smaller(spec.engine, {**spec.params, **changes(run)}, run.phase)
-    return found.model_copy(update={"step": run.step}) if found is not None else None
+    smaller = catalog.reduce_memory(spec.engine, {**spec.params, **overrides(run)}, run.phase)
+    return smaller.model_copy(update={"step": run.step}) if smaller is not None else None
 
 
-def taken(run: RunState) -> int:
-    """Rungs that the run is down already."""
+def count_retries(run: RunState) -> int:
+    """How many retries the run has used."""
     return sum(bool(oom.params) for oom in run.ooms)
 
 
-def outcome(rung: Oom | None, run: RunState) -> str:
-    """What comes of an OOM, to stand behind the engine's own sentence."""
-    if rung is not None:
-        return f"; the next attempt computes {rung.after} at once instead of {rung.before}"
-    if count := taken(run):
+def describe_outcome(retry: Oom | None, run: RunState) -> str:
+    """What follows an OOM, as a suffix of the engine's error; empty: nothing to add."""
+    if retry is not None:
+        return f"; the next attempt computes {retry.after} at once instead of {retry.before}"
+    if count := count_retries(run):
         attempts = "1 smaller attempt" if count == 1 else f"{count} smaller attempts"
         return f"; given up after {attempts}"
     return ""
 
 
-def batch_words(run: RunState) -> str:
-    """The effective batch and how it is made up: `64`, or `64 (2 × 32)` after an OOM."""
+def describe_batch(run: RunState) -> str:
+    """The effective batch and its micro-batches: `64`, or `64 (2 × 32)` after an OOM."""
     if run.plan is None:
         return ""
     effective = run.plan.effective_batch
-    rungs = [oom for oom in run.ooms if oom.params.keys() & TRAINING]
-    if not rungs or rungs[-1].after >= effective:
+    ooms = [oom for oom in run.ooms if oom.params.keys() & TRAINING_SETTINGS]
+    if not ooms or ooms[-1].after >= effective:
         return f"{effective:,}"
-    after = rungs[-1].after
+    after = ooms[-1].after
     return f"{effective:,} ({-(-effective // after)} × {after})"

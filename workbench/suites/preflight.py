@@ -1,7 +1,7 @@
-"""What a suite needs of its surroundings, tried before anything of it is written.
+"""Preflight checks: what a suite needs of the machine, tested before its folder is written.
 
-Each check is one attempt at what the warden does later: lock a file, append a record, open a
-process handle. `run`, `search` and `resume` refuse on a problem; `doctor` lists them.
+Each check tries what the warden does later: lock a file, append a record, open a process handle.
+`run`, `search` and `resume` refuse to start on a problem; `doctor` lists the problems.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEAST_DESCRIPTORS: Final = 64
 
 
 def check_surroundings(log_root: Path) -> list[str]:
-    """One sentence with its remedy for each reason why no suite can run here; none: it can."""
+    """One sentence with its remedy for each reason why no suite can run here."""
     return [
         *check_interpreter(),
         *check_proc(),
@@ -54,7 +54,7 @@ def check_interpreter() -> Iterator[str]:
 
 
 def check_proc(proc: Path = Path("/proc")) -> Iterator[str]:
-    """Whether /proc tells about processes; a chroot, or a build's sandbox, may have an empty one.
+    """Whether /proc is mounted; in a chroot or a build sandbox it may be empty.
 
     Memory, process trees and whether a warden lives are read there.
     """

@@ -1,4 +1,4 @@
-"""The record that a run leaves, computed from its folded journal. Pure: no clock, no files."""
+"""The record of an ended run, computed from its state. Pure: no clock, no files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ DISAGREEMENT = 0.05
 """Rates that differ by more than this share, counted two ways, flag the run (design: 5 %)."""
 
 
-def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecord:
-    """One attempt as a record; `folder` is the run folder relative to the log root."""
+def build_record(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecord:
+    """The record of one attempt; `folder` is the run folder relative to the log root."""
     end, plan = run.end, run.plan
     return schema.RunRecord(
         identity=_identity(spec, run),
@@ -26,10 +26,11 @@ def build(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.RunRecor
         timing=_timing(run),
         memory=_memory(run),
         metrics=tuple(
-            schema.Metric.model_validate(m.model_dump(exclude={"kind", "t"})) for m in run.metrics
+            schema.MetricRecord.model_validate(m.model_dump(exclude={"kind", "t"}))
+            for m in run.metrics
         ),
         evaluations=tuple(
-            schema.Evaluation.model_validate(e.model_dump(exclude={"kind", "t"}))
+            schema.EvaluationRecord.model_validate(e.model_dump(exclude={"kind", "t"}))
             for e in run.evaluations
         ),
         train=_train(run),
@@ -67,17 +68,19 @@ def _epochs(spec: protocol.RunSpec, run: RunState) -> float | None:
 
 
 def _facts(run: RunState) -> dict[str, str]:
-    """What the engine said, and what the batch was made of if an OOM has changed it."""
-    said = dict(run.plan.facts) if run.plan else {}
-    batch = oom_retry.batch_words(run)
-    return {**said, "batch": batch} if "(" in batch else said
+    """Facts of the engine's plan, and the batch's micro-batches if an OOM changed them."""
+    facts = dict(run.plan.facts) if run.plan else {}
+    batch = oom_retry.describe_batch(run)
+    return {**facts, "batch": batch} if "(" in batch else facts
 
 
-def _artifacts(run: RunState) -> tuple[schema.Artifact, ...]:
-    """The last word about each file."""
+def _artifacts(run: RunState) -> tuple[schema.ArtifactRecord, ...]:
+    """The last announcement of each file."""
     last = {artifact.path: artifact for artifact in run.artifacts}
-    names = set(schema.Artifact.model_fields)
-    return tuple(schema.Artifact(**one.model_dump(include=names)) for one in last.values())
+    names = set(schema.ArtifactRecord.model_fields)
+    return tuple(
+        schema.ArtifactRecord(**artifact.model_dump(include=names)) for artifact in last.values()
+    )
 
 
 def _identity(spec: protocol.RunSpec, run: RunState) -> schema.Identity:
@@ -98,7 +101,7 @@ def _identity(spec: protocol.RunSpec, run: RunState) -> schema.Identity:
         label=spec.label,
         plan_hash=spec.plan_hash,
         probe_steps=spec.probe.steps if spec.probe else 0,
-        trial=schema.Trial(**spec.trial.model_dump()) if spec.trial else None,
+        trial=schema.TrialRecord(**spec.trial.model_dump()) if spec.trial else None,
     )
 
 
@@ -123,8 +126,8 @@ def _run_gpus(
     rows = []
     for number, gpu in enumerate(hello.gpus):
         facts = gpu.model_dump(include=set(schema.GpuInfo.model_fields), exclude_unset=True)
-        listed = gpu_selection.match_engine(
-            [gpu], gpu_selection.resolve([], {}, machine), machine
+        listed = gpu_selection.match_engine_gpus(
+            [gpu], gpu_selection.resolve_visible([], {}, machine), machine
         ).indexes
         same = next((row for row in machine if row.index in listed), None)
         if same is None:
@@ -135,29 +138,29 @@ def _run_gpus(
     return tuple(rows)
 
 
-def _timing(run: RunState) -> schema.Timing:
-    said = run.timing
+def _timing(run: RunState) -> schema.TimingRecord:
+    timing = run.timing
     missing = "the engine ended before it could say" if run.done is None else "not measured"
-    interval = said.interval_method if said else ""
+    interval = timing.interval_method if timing else ""
 
     def reading(name: str, *, bounds: bool = False) -> Reading:
-        value = getattr(said, name) if said else None
+        value = getattr(timing, name) if timing else None
         if value is None:
-            return Reading(reason=(said.reasons.get(name) if said else None) or missing)
+            return Reading(reason=(timing.reasons.get(name) if timing else None) or missing)
         if not bounds:
             return Reading(value=value)
-        low, high = getattr(said, f"{name}_low"), getattr(said, f"{name}_high")
+        low, high = getattr(timing, f"{name}_low"), getattr(timing, f"{name}_high")
         return Reading(value=value, low=low, high=high, method=interval)
 
-    return schema.Timing(
+    return schema.TimingRecord(
         end_to_end_seconds=_end_to_end(run),
         time_to_first_step=reading("time_to_first_step"),
         epoch_wall_seconds=reading("epoch_wall_seconds"),
         epoch_stall_seconds=reading("epoch_stall_seconds"),
-        epoch_loss_steps=said.epoch_loss_steps if said else 0,
-        epoch_steps=said.epoch_steps if said else 0,
-        timed_steps=(said.timed_steps or run.timed_steps) if said else 0,
-        warmup_steps=said.warmup_steps if said else 0,
+        epoch_loss_steps=timing.epoch_loss_steps if timing else 0,
+        epoch_steps=timing.epoch_steps if timing else 0,
+        timed_steps=(timing.timed_steps or run.timed_steps) if timing else 0,
+        warmup_steps=timing.warmup_steps if timing else 0,
         step_median=reading("step_median", bounds=True),
         step_p95=reading("step_p95", bounds=True),
         data_wait_share=reading("data_wait_share"),
@@ -168,33 +171,35 @@ def _timing(run: RunState) -> schema.Timing:
     )
 
 
-def _forecast(run: RunState) -> schema.Forecast | None:
-    said = run.forecast
-    if said is None:
+def _forecast(run: RunState) -> schema.ForecastRecord | None:
+    forecast = run.forecast
+    if forecast is None:
         return None
 
     def reading(name: str) -> Reading:
-        value = getattr(said, f"{name}_seconds")
+        value = getattr(forecast, f"{name}_seconds")
         if value is None:
-            return Reading(reason=said.reasons.get(name) or "not measured")
-        if getattr(said, f"{name}_measured"):
-            return Reading(value=value, method=f"measured: {said.steps} timed steps, all there are")
-        bounds = {key: getattr(said, f"{name}_{key}") for key in ("low", "high")}
-        return Reading(value=value, method=f"forecast from {said.method}", **bounds)
+            return Reading(reason=forecast.reasons.get(name) or "not measured")
+        if getattr(forecast, f"{name}_measured"):
+            return Reading(
+                value=value, method=f"measured: {forecast.steps} timed steps, all there are"
+            )
+        bounds = {key: getattr(forecast, f"{name}_{key}") for key in ("low", "high")}
+        return Reading(value=value, method=f"forecast from {forecast.method}", **bounds)
 
-    start = said.start_seconds
-    return schema.Forecast(
-        steps=said.steps,
-        asked_steps=said.asked_steps,
-        until=said.until,
-        samples=said.samples,
-        epoch_steps=said.epoch_steps,
+    start = forecast.start_seconds
+    return schema.ForecastRecord(
+        steps=forecast.steps,
+        asked_steps=forecast.asked_steps,
+        until=forecast.until,
+        samples=forecast.samples,
+        epoch_steps=forecast.epoch_steps,
         epoch_seconds=reading("epoch"),
-        run_steps=said.run_steps,
+        run_steps=forecast.run_steps,
         run_seconds=reading("run"),
         start_seconds=Reading(value=start, reason="" if start else "no step was done"),
-        warmup_seconds=said.warmup_seconds,
-        disk=said.disk,
+        warmup_seconds=forecast.warmup_seconds,
+        disk=forecast.disk,
     )
 
 
@@ -236,16 +241,16 @@ def _memory(run: RunState) -> schema.MemoryUse:
     )
 
 
-def _fit(spec: protocol.RunSpec, run: RunState) -> schema.Fit | None:
-    """The forecast that the spec brings, beside what was measured of the same thing."""
+def _fit(spec: protocol.RunSpec, run: RunState) -> schema.MemoryEstimateRecord | None:
+    """The memory estimate of the spec and the measured peak of the same quantity."""
     if not spec.fit:
         return None
     kept = {key: value for key, value in spec.fit.items() if key not in ("tensors", "total")}
-    for key in ("tensors", "total"):  # a costing run never answers
+    for key in ("tensors", "total"):  # a cost probe runs no other phase
         sizes = spec.fit.get(key, {})
         kept[key] = {p: size for p, size in sizes.items() if not spec.probe or p == "train"}
     measured = _memory(run).vram_allocated_peak if kept.get("gpu") else _rss_on_cpu(run)
-    fit = schema.Fit(**kept, measured=measured)
+    fit = schema.MemoryEstimateRecord(**kept, measured=measured)
     # A later attempt does what is left of a run, or does it with a smaller micro-batch.
     first = run.attempt <= 1 and not run.ooms
     whole = first and run.end is not None and run.end.cause == "completed"
@@ -262,7 +267,7 @@ def _rss_on_cpu(run: RunState) -> Reading:
 
 
 def _rss_main(run: RunState) -> Reading:
-    """The larger of what the engine said of itself and what the warden saw: both are VmHWM."""
+    """The larger of the peaks reported by the engine and read by the warden; both are VmHWM."""
     endings = [ending.rss_peak for ending in (run.done, run.failed) if ending is not None]
     reported = [*(memory.rss_peak for memory in run.memory.values()), *endings]
     readings = [*reported, run.peaks.get("rss_main_peak")]
@@ -295,7 +300,7 @@ def _nvml_peak(run: RunState, name: str, gpu_reason: str) -> Reading:
 
 
 def _train(run: RunState) -> dict[str, float]:
-    """The last window of full batches, else the last one; `batch` is what its r@1 was within."""
+    """Values of the last window of full batches, else of the last; `batch`: candidates of r@1."""
     if run.last is None:
         return {}
     shown, plan = run.last_full or run.last, run.plan
@@ -306,8 +311,8 @@ def _train(run: RunState) -> dict[str, float]:
     if plan is not None:
         short = run.last_full is None and plan.micro_batch == plan.effective_batch
         # Means are weighted by samples, and so is chance: steps / samples.
-        known = short and shown.count > 0 and shown.samples > 0
-        batch["batch"] = shown.samples / shown.count if known else float(plan.micro_batch)
+        computable = short and shown.count > 0 and shown.samples > 0
+        batch["batch"] = shown.samples / shown.count if computable else float(plan.micro_batch)
     return {"loss": shown.loss, **means, "lr": run.last.lr, **shown.metrics, **batch}
 
 

@@ -1,4 +1,4 @@
-"""A run as one line of text, a suite as rows of a table: the front ends without a screen."""
+"""Text summaries for headless output: a run as one line, a suite as rows of a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from results.text.sanitize import clean_line
 from workbench.planning import folds
 from workbench.suites.state import RunState, RunView, SuiteState
 
-TRAIN: Final = "train"
+TRAIN_SPLIT: Final = "train"
 """Split of the captions of training media (`engines.captioning`)."""
 _HEADER = (
     ("run", False), ("state", False), ("step", True), ("loss", True), ("r@1", True),
@@ -23,30 +23,33 @@ _HEADER = (
 )  # fmt: skip
 
 
-Measured = TypeVar("Measured", protocol.Metric, schema.Metric)
+Measured = TypeVar("Measured", protocol.Metric, schema.MetricRecord)
 
 
-def headline(metrics: Sequence[Measured]) -> Measured | None:
-    """The one metric that a line has room for: recall@1 or accuracy, else what was held out."""
-    plain = [one for one in metrics if one.name.lower() in ("recall@1", "accuracy")]
-    held_out = [one for one in metrics if one.split != TRAIN]
+def headline_metric(metrics: Sequence[Measured]) -> Measured | None:
+    """The metric shown in a line: recall@1 or accuracy, else the first of held-out data."""
+    plain = [metric for metric in metrics if metric.name.lower() in ("recall@1", "accuracy")]
+    held_out = [metric for metric in metrics if metric.split != TRAIN_SPLIT]
     return next(iter(plain or held_out or metrics), None)
 
 
 def progress_line(view: RunView, number: int, total: int) -> str:
     """`[2/4] emoji_train clip-nano · train 120/300 40 % · loss 2.31 · …`."""
     run, spec = view.state, view.spec
-    parts = [f"[{number}/{total}] {_what(spec)} · {_state(run)}"]
+    parts = [f"[{number}/{total}] {_run_name(spec)} · {_format_state(run)}"]
     if run.status == "ended":
-        said, seen = (run.failed.error if run.failed else ""), (run.end.detail if run.end else "")
-        detail = seen if run.cause == "pruned" else said or seen
+        error, end_detail = (
+            (run.failed.error if run.failed else ""),
+            (run.end.detail if run.end else ""),
+        )
+        detail = end_detail if run.cause == "pruned" else error or end_detail
         if run.cause != "completed" and detail:
             parts.append(detail)
-        if m := headline(run.metrics):
+        if m := headline_metric(run.metrics):
             parts.append(f"{m.name} {m.value:.3f} on {m.split}")
         parts.append(f"{formats.clock(run.t)} in all")
         return " · ".join(parts)
-    cells = _cells(run)
+    cells = _format_cells(run)
     shown = ("loss", "r@1", "ms/step", "RSS", "VRAM")
     parts += [f"{name} {cells[name]}" for name in shown if cells[name]]
     if cells["ETA"]:
@@ -55,54 +58,56 @@ def progress_line(view: RunView, number: int, total: int) -> str:
 
 
 def output_lines(view: RunView, suite: Path) -> list[str]:
-    """`submission saved to /…/submission.csv`: what a run left, of the suite in this folder."""
+    """`submission saved to /…/submission.csv` for each output of a run; `suite`: its folder."""
     run = view.state
-    left = run_outputs.collect(run.artifacts, (metric.scores_file for metric in run.metrics))
-    place = suite / "runs" / view.folder
-    return [f"    {one.kind} saved to {place / one.path}" for one in left]
+    outputs = run_outputs.collect_outputs(
+        run.artifacts, (metric.scores_file for metric in run.metrics)
+    )
+    run_folder = suite / "runs" / view.folder
+    return [f"    {output.kind} saved to {run_folder / output.path}" for output in outputs]
 
 
 def suite_rows(state: SuiteState) -> tuple[tuple[tuple[str, bool], ...], list[list[str]]]:
-    """Header (name, right-aligned?) and one row a run."""
+    """Header of (name, right-aligned) and one row for each run."""
     rows = []
-    differences = apart([view.spec for view in state.runs], seeds=True)
+    differences = distinguishing_labels([view.spec for view in state.runs], seeds=True)
     for view, difference in zip(state.runs, differences, strict=True):
-        cells = _cells(view.state)
-        what = " ".join(part for part in (_what(view.spec), difference) if part)
-        row = [what, _state(view.state)]
+        cells = _format_cells(view.state)
+        label = " ".join(part for part in (_run_name(view.spec), difference) if part)
+        row = [label, _format_state(view.state)]
         rows.append([*row, *(cells[name] for name, _ in _HEADER[2:])])
     return _HEADER, rows
 
 
-def apart(specs: Sequence[RunSpec], *, seeds: bool) -> list[str]:
-    """What tells each run from those of its subset and model: label, seed, repeat; or nothing.
+def distinguishing_labels(specs: Sequence[RunSpec], *, seeds: bool) -> list[str]:
+    """Label, seed and repeat of each run, as far as they differ among runs of its subset and model.
 
-    Without `seeds` for a table that has a column of them.
+    `seeds`: False for a table with a column of seeds.
     """
     alike: dict[tuple[str, str], list[RunSpec]] = {}
     for spec in specs:
         alike.setdefault((spec.subset, spec.model), []).append(spec)
-    found = []
+    labels = []
     for spec in specs:
         if spec.trial:  # its settings are shown
-            found.append("")
+            labels.append("")
             continue
         group = alike[spec.subset, spec.model]
         parts = [clean_line(spec.label, 40)] if len({s.label for s in group}) > 1 else []
         parts += [f"seed {spec.seed}"] if seeds and len({s.seed for s in group}) > 1 else []
         parts += [f"repeat {spec.repeat + 1}"] if len({s.repeat for s in group}) > 1 else []
-        found.append(" ".join(part for part in parts if part))
-    return found
+        labels.append(" ".join(part for part in parts if part))
+    return labels
 
 
-def _what(spec: RunSpec) -> str:
-    """`emoji_train clip-nano`, with its fold, of a trial with the settings that make it one."""
+def _run_name(spec: RunSpec) -> str:
+    """`emoji_train clip-nano`, with the fold of a fold run and the settings of a trial."""
     trial = formats.settings(spec.trial.settings) if spec.trial else ""
     model = f"{spec.base_model} (trained)" if spec.base_model else spec.model
-    return " ".join(part for part in (spec.subset, model, folds.words(spec), trial) if part)
+    return " ".join(part for part in (spec.subset, model, folds.fold_label(spec), trial) if part)
 
 
-def _state(run: RunState) -> str:
+def _format_state(run: RunState) -> str:
     if run.status == "ended":
         return run.cause
     if run.status != "running" or not run.phase:
@@ -115,7 +120,7 @@ def _state(run: RunState) -> str:
     return run.phase
 
 
-def _cells(run: RunState) -> dict[str, str]:
+def _format_cells(run: RunState) -> dict[str, str]:
     last, sample, seconds = run.last, run.sample, run.step_seconds
     vram = [g.used for g in sample.gpus if g.used is not None] if sample else []
     rss = sample.rss_tree if sample else None

@@ -1,7 +1,7 @@
-"""What is known about a run so far: one pure fold over its journal.
+"""State of a run: a pure reducer over the entries of its journal.
 
-Live view, headless output, re-attach and replay of an old run all call `advance`, and the record
-that a run leaves is computed from the same state. No I/O, no clock.
+Live view, headless output, re-attach and replay all call `advance`, and the record of a run is
+computed from the same state. No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any, Final, Literal
 
 from engines import protocol
 
-POINTS: Final = 512
-"""A curve keeps at most this many points; at the limit every second one is dropped."""
+MAX_POINTS: Final = 512
+"""Maximum number of points of a curve; beyond it every second one is dropped."""
 
-NOTICES: Final = 50
-"""The last notices are kept with their text; older ones only in `notice_counts`."""
+MAX_NOTICES: Final = 50
+"""Number of notices kept with their text; older ones only in `notice_counts`."""
 
-Status = Literal["queued", "starting", "running", "ended"]
+RunStatus = Literal["queued", "starting", "running", "ended"]
 
-GOOD: Final = frozenset({"completed", "pruned", "skipped", "stopped"})
-"""Endings that nobody has to look into."""
+CLEAN_CAUSES: Final = frozenset({"completed", "pruned", "skipped", "stopped"})
+"""Exit causes that need no attention."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line for a chart, thinned to `POINTS`: every `stride`-th point offered to it."""
+    """Curve of a chart, thinned to `MAX_POINTS`: every `stride`-th added point is kept."""
 
     points: tuple[tuple[float, float], ...] = ()
     stride: int = 1
@@ -38,12 +38,12 @@ class Curve:
         points, stride = self.points, self.stride
         if self.offered % stride == 0:
             points = (*points, (x, y))
-            if len(points) > POINTS:
+            if len(points) > MAX_POINTS:
                 points, stride = points[::2], stride * 2
         return Curve(points, stride, self.offered + 1, (x, y))
 
     def values(self) -> list[float]:
-        """All y, oldest first, the newest always included."""
+        """All y values, oldest first; the newest is always included."""
         ys = [y for _, y in self.points]
         if self.last is not None and (not self.points or self.points[-1] != self.last):
             ys.append(self.last[1])
@@ -52,7 +52,8 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class PhaseSpan:
-    """One phase of an attempt, in seconds since its start. `end` is None while it lasts."""
+    """One phase of an attempt; times in seconds since the attempt's start. `end` is None while
+    it lasts."""
 
     name: str
     start: float
@@ -62,15 +63,15 @@ class PhaseSpan:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """One run, as far as its journal tells. Times in seconds, sizes in bytes."""
+    """State of one run after the entries read so far. Times in seconds, sizes in bytes."""
 
-    status: Status = "queued"
+    status: RunStatus = "queued"
     attempt: int = 0
     pid: int | None = None
     started_wall: float | None = None
     ended_wall: float | None = None
     t: float = 0.0
-    """The latest moment that any message spoke of, in seconds since the attempt's start."""
+    """Latest time of any message, in seconds since the attempt's start."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     hello: protocol.Hello | None = None
     plan: protocol.Plan | None = None
@@ -81,13 +82,13 @@ class RunState:
     """Training samples seen, warm-up included."""
     last: protocol.Step | None = None
     last_full: protocol.Step | None = None
-    """The last window without a short batch: an epoch's last one may hold 8 of 64 samples, whose
-    in-batch r@1 has another chance than that of all others."""
+    """The last window without a short batch: the last one of an epoch may have 8 of 64 samples,
+    whose in-batch r@1 has a different chance level."""
     timed_seconds: float = 0.0
-    """Seconds of all windows that are not warm-up, and below what they hold."""
+    """Seconds of all windows after the warm-up; below their steps and samples."""
     timed_steps: int = 0
     skipped_steps: int = 0
-    """Steps that changed no weight, since their fp16 gradients overflowed."""
+    """Steps without a weight update, because their fp16 gradients overflowed."""
     timed_samples: int = 0
     timed_from: float = 0.0
     """When the first timed step began, on the clock of `t`."""
@@ -104,30 +105,30 @@ class RunState:
     notices: tuple[protocol.Notice, ...] = ()
     notice_counts: Mapping[str, int] = field(default_factory=dict)
     ooms: tuple[protocol.Oom, ...] = ()
-    """Of all attempts: each began with the settings of the last one before it."""
+    """OOMs of all attempts; each attempt starts with the settings of the last one."""
     done: protocol.Done | None = None
     failed: protocol.Failed | None = None
     end: protocol.End | None = None
-    seen: int = 0
+    message_count: int = 0
     unknown: int = 0
-    """Messages of kinds that this version does not know."""
+    """Number of messages of unknown kinds."""
     last_seq: int = -1
     gaps: int = 0
-    """Journal entries that are missing between those read."""
+    """Number of journal entries missing between those read."""
 
     @property
     def phase(self) -> str:
-        """The phase that lasts now, or the last one."""
+        """The current or the last phase."""
         return self.phases[-1].name if self.phases else ""
 
     @property
     def cause(self) -> str:
-        """How the attempt ended; empty before that."""
+        """Exit cause of the attempt; empty before its end."""
         return self.end.cause if self.end else ""
 
     @property
     def fraction(self) -> float | None:
-        """Share of the present phase that is done, 0 to 1; None when nobody knows."""
+        """Completed share of the current phase, 0 to 1; None: unknown."""
         if self.phase in ("train", "warmup") and self.plan and self.plan.steps:
             return min(1.0, self.step / self.last_step)
         if self.progress and self.progress.total:
@@ -136,7 +137,7 @@ class RunState:
 
     @property
     def last_step(self) -> int:
-        """The step at which training ends at the latest; a costing run ends before the plan's."""
+        """The last training step; a cost probe stops before that of the plan."""
         return (self.plan.stop_at or self.plan.steps) if self.plan else 0
 
     @property
@@ -146,18 +147,18 @@ class RunState:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds until the last training step at the present rate; None outside training."""
+        """Seconds until the last training step at the current rate; None outside training."""
         if self.status != "running" or self.plan is None or self.phase not in ("train", "warmup"):
             return None
         if not self.timed_steps:
             return None
-        # An engine may do more between steps than a step's seconds tell: the slower rate holds.
+        # An engine may spend time between steps, so the slower of both rates is used.
         wall = self.last.t - self.timed_from if self.last else 0.0
         seconds = max(self.timed_seconds, wall)
         return max(0, self.last_step - self.step) * seconds / self.timed_steps
 
     def phase_seconds(self) -> dict[str, float]:
-        """Seconds per phase name, summed over its spans; a lasting phase counts up to `t`."""
+        """Seconds by phase name, summed over its spans; the current phase counts up to `t`."""
         seconds: dict[str, float] = {}
         for span in self.phases:
             end = self.t if span.end is None else span.end
@@ -166,12 +167,12 @@ class RunState:
 
 
 def advance(state: RunState, entry: protocol.Entry) -> RunState:
-    """The state after one more journal entry. Entries seen before are ignored."""
+    """The state after one more journal entry; entries with an old number are ignored."""
     if entry.seq <= state.last_seq:
         return state
     msg = entry.msg
     position: dict[str, Any] = {
-        "seen": state.seen + 1,
+        "message_count": state.message_count + 1,
         "last_seq": entry.seq,
         "gaps": state.gaps + max(0, entry.seq - state.last_seq - 1),
     }
@@ -190,8 +191,8 @@ def advance(state: RunState, entry: protocol.Entry) -> RunState:
     return replace(state, t=max(state.t, msg.t), **position, **changes)
 
 
-def fold(entries: Iterable[protocol.Entry], state: RunState | None = None) -> RunState:
-    """`advance` over many entries."""
+def reduce_entries(entries: Iterable[protocol.Entry], state: RunState | None = None) -> RunState:
+    """`advance` over many entries, from `state` or the empty one."""
     state = state or RunState()
     for entry in entries:
         state = advance(state, entry)
@@ -202,24 +203,24 @@ def _changes(state: RunState, msg: protocol.Message, wall: float) -> dict[str, A
     """The fields that a message changes."""
     match msg:
         case protocol.Step():
-            return _step(state, msg)
+            return _step_changes(state, msg)
         case protocol.Sample():
-            return _sample(state, msg)
+            return _sample_changes(state, msg)
         case protocol.Progress():
             return {"progress": msg}
         case protocol.Phase():
             span = PhaseSpan(msg.name, msg.t, None, msg.detail)
-            return {"phases": (*_closed(state, msg.t), span), "progress": None}
+            return {"phases": (*_close_phase(state, msg.t), span), "progress": None}
         case protocol.Metric():
             return {"metrics": (*state.metrics, msg)}
         case protocol.Notice():
             counts = {**state.notice_counts}
             counts[msg.code] = counts.get(msg.code, 0) + msg.count
-            return {"notices": (*state.notices, msg)[-NOTICES:], "notice_counts": counts}
+            return {"notices": (*state.notices, msg)[-MAX_NOTICES:], "notice_counts": counts}
         case protocol.Hello():
             return {"status": "running", "hello": msg}
         case protocol.End():
-            phases = _closed(state, msg.t)
+            phases = _close_phase(state, msg.t)
             return {"status": "ended", "end": msg, "ended_wall": wall, "phases": phases}
         case _:
             return _rare_changes(state, msg)
@@ -249,19 +250,19 @@ def _rare_changes(state: RunState, msg: protocol.Message) -> dict[str, Any]:
             return {"unknown": state.unknown + 1}
 
 
-def _closed(state: RunState, t: float) -> tuple[PhaseSpan, ...]:
+def _close_phase(state: RunState, t: float) -> tuple[PhaseSpan, ...]:
     if not state.phases or state.phases[-1].end is not None:
         return state.phases
     return (*state.phases[:-1], replace(state.phases[-1], end=t))
 
 
-def full(plan: protocol.Plan | None, msg: protocol.Step) -> bool:
-    """Whether no batch of the window was short; nothing is known to be short before the plan."""
+def is_full_window(plan: protocol.Plan | None, msg: protocol.Step) -> bool:
+    """Whether the window has no short batch; True if the plan is not known yet."""
     return plan is None or msg.samples >= msg.count * plan.effective_batch
 
 
-def _step(state: RunState, msg: protocol.Step) -> dict[str, Any]:
-    curves, whole = {**state.curves}, full(state.plan, msg)
+def _step_changes(state: RunState, msg: protocol.Step) -> dict[str, Any]:
+    curves, whole = {**state.curves}, is_full_window(state.plan, msg)
     values = {"lr": msg.lr}
     if whole or state.last_full is None:  # a short batch would be a cliff at the end of each epoch
         values |= {"loss": msg.loss, **msg.metrics}
@@ -287,7 +288,7 @@ def _step(state: RunState, msg: protocol.Step) -> dict[str, Any]:
     }
 
 
-def _sample(state: RunState, msg: protocol.Sample) -> dict[str, Any]:
+def _sample_changes(state: RunState, msg: protocol.Sample) -> dict[str, Any]:
     values = {
         "rss_main": msg.rss_main,
         "rss_main_peak": msg.rss_main_peak,
@@ -312,10 +313,10 @@ def _sample(state: RunState, msg: protocol.Sample) -> dict[str, Any]:
     return {"sample": msg, "curves": curves, "peaks": peaks}
 
 
-def unfinished(run: RunState) -> bool:
-    """Whether a resumed suite has this run still to do: all but completed, pruned, skipped ones.
+def is_unfinished(run: RunState) -> bool:
+    """Whether a resumed suite executes this run: not if it completed, was pruned or skipped.
 
-    A run that was skipped because one that it needs had not completed is tried again.
+    A run that was skipped because of an unmet need is tried again.
     """
     if run.end is None:
         return True
@@ -326,7 +327,7 @@ def unfinished(run: RunState) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """One run of a suite: what was asked, and what is known."""
+    """One run of a suite: its spec and its state."""
 
     spec: protocol.RunSpec
     folder: str
@@ -339,7 +340,7 @@ WardenState = Literal["starting", "queued", "running", "holding", "stopping", "e
 
 @dataclass(frozen=True, slots=True)
 class SuiteState:
-    """A suite: its warden and its runs in order."""
+    """State of a suite: its warden and its runs in order."""
 
     name: str
     warden: WardenState = "starting"
@@ -351,29 +352,29 @@ class SuiteState:
     """Runs whose record is missing in results.jsonl."""
     runs: tuple[RunView, ...] = ()
     trials: int = 0
-    """How many runs a search is to have in the end; 0: it is none."""
+    """Planned number of trials of a search; 0: the suite is no search."""
 
     @property
     def current(self) -> RunView | None:
-        """The run at work now."""
+        """The current run."""
         return next((r for r in self.runs if r.state.status in ("starting", "running")), None)
 
     @property
     def total(self) -> int:
-        """How many runs there will be at most."""
+        """Largest number of runs that there will be."""
         return max(self.trials, len(self.runs))
 
     @property
     def unit(self) -> str:
-        """What its runs are called."""
+        """Word for its runs."""
         return "trials" if self.trials else "runs"
 
     @property
     def to_come(self) -> int:
-        """Trials of a search that are asked for and not chosen yet."""
+        """Number of planned trials that are not chosen yet."""
         return self.total - len(self.runs)
 
     @property
     def ended(self) -> bool:
-        """Nothing of this suite runs any more."""
+        """No process of this suite runs any more."""
         return self.warden in ("ended", "lost")

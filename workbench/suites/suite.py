@@ -1,7 +1,7 @@
-"""A suite's folder: making it, reading it, and the two small files that steer it.
+"""Suite folder: creation, reading, control.jsonl and warden.json.
 
-Everybody but the warden is a reader here. `Reader.poll` follows the journals of all runs and folds
-them; it is the only way in which TUI, headless output, `attach` and reports learn anything.
+`SuiteReader.poll` follows the journals of all runs and computes the state of the suite, for TUI,
+headless output, `attach` and reports.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from workbench.processes import device_locks, tree
 from workbench.suites import journal, state, trials
 
 WARDEN_START_SECONDS: Final = 15.0
-"""A suite without a warden file for longer than this has lost its warden."""
+"""A suite without warden.json for longer than this counts as lost."""
 
 
 _RUN: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 """The alphabet of run ids."""
 
 _CREATED: Final = "# created "
-"""Begins the first line of plan.toml, which goes on with the time in UTC."""
+"""Prefix of the first line of plan.toml; the creation time in UTC follows."""
 
 
 class SuiteError(ValueError):
@@ -41,14 +41,14 @@ class SuiteError(ValueError):
 
 
 class Command(BaseModel):
-    """One line of control.jsonl: what a person, or the searcher, wants of the warden."""
+    """One line of control.jsonl: a command of a person or of the searcher to the warden."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     do: Literal["stop", "skip", "cancel", "hold", "continue", "add", "prune", "close"]
-    """The last three are the searcher's: one more run; end one; no further one will come."""
+    """The last three come from the searcher: add a run, prune one, no more will come."""
     run: str | None = None
-    """The run that is meant; None: the one at work (`skip`), or the whole suite (`stop`)."""
+    """Run id; None: the current run (`skip`), or the whole suite (`stop`)."""
     spec: RunSpec | None = None
     """The run to be added."""
     why: str = ""
@@ -58,16 +58,16 @@ class Command(BaseModel):
 
 
 class WardenFile(BaseModel):
-    """warden.json: who owns the suite, and how it stands."""
+    """warden.json: the process of the suite's warden, and its state."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     pid: int
     start_ticks: int
-    """Field 22 of /proc/PID/stat: with the pid it names one process for good."""
+    """Field 22 of /proc/PID/stat: with the pid it identifies one process."""
     host: str
     place: str = ""
-    """`tree.pid_place`: where the pid means this process; empty in files of version 0.1."""
+    """`tree.pid_namespace`: where the pid means this process; empty in files of version 0.1."""
     token: str
     state: state.WardenState
     detail: str = ""
@@ -77,25 +77,28 @@ class WardenFile(BaseModel):
     """Runs whose record could not be appended to results.jsonl; each has its summary.json."""
 
 
-def create(log_root: Path, asked: plan.SuitePlan, specs: Sequence[RunSpec]) -> Path:
-    """Make the folder of a new suite, with plan.toml and a spec.json for every run.
+def create_suite(log_root: Path, suite_plan: plan.SuitePlan, specs: Sequence[RunSpec]) -> Path:
+    """Create the folder of a new suite, with plan.toml and a spec.json for every run.
 
-    Costing runs are told how far earlier forecasts of this log root were off. A search has no run
-    yet: its one spec is what all trials will have in common.
+    Cost probes get the calibration from earlier forecasts of this log root. A search has no run
+    yet: its one spec is the common part of all trials.
 
     Raises:
         SuiteError: the log root cannot be written.
     """
     try:
         paths.make_private(log_root)
-        folder = _new_folder(log_root, asked.name)
+        folder = _new_folder(log_root, suite_plan.name)
         (folder / "runs").mkdir(mode=0o700)
-        told = cost_probe.calibrated(specs, log_root)
-        named = [spec.model_copy(update={"suite": folder.name}) for spec in told]
-        if asked.search is not None:
-            searched = tuple(asked.search.ranges)
+        calibrated = cost_probe.calibrate_probes(specs, log_root)
+        named = [spec.model_copy(update={"suite": folder.name}) for spec in calibrated]
+        if suite_plan.search is not None:
+            searched = tuple(suite_plan.search.ranges)
             trials.write_base(
-                folder, trials.Base(trials=asked.search.trials, searched=searched, spec=named[0])
+                folder,
+                trials.SearchBase(
+                    trials=suite_plan.search.trials, searched=searched, spec=named[0]
+                ),
             )
             named = []
         for spec in named:
@@ -104,7 +107,7 @@ def create(log_root: Path, asked: plan.SuitePlan, specs: Sequence[RunSpec]) -> P
             (run / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
         # Last: it is what makes readers take the folder for a suite.
         created = f"{_CREATED}{datetime.now(UTC).isoformat()}\n"
-        (folder / "plan.toml").write_text(created + plan.dump(asked), encoding="utf-8")
+        (folder / "plan.toml").write_text(created + plan.dump(suite_plan), encoding="utf-8")
     except OSError as error:
         raise SuiteError(
             f"{log_root}: suites cannot be written there ({error.strerror}); "
@@ -125,25 +128,25 @@ def _new_folder(log_root: Path, name: str) -> Path:
     raise SuiteError(f"{log_root}: no free name for a new suite; try again")
 
 
-def suites(log_root: Path) -> list[Path]:
-    """All suites of a log root, the one created last first.
+def list_suites(log_root: Path) -> list[Path]:
+    """All suites of a log root, newest first.
 
-    By the first line of plan.toml: names carry local time, and a container in UTC and a login in
-    Asia/Seoul are nine hours apart; the file's own time is that of a copy, after `cp -r` or git.
+    Sorted by the first line of plan.toml: names have local time, which differs between a container
+    and its host, and the time of the file is that of a copy after `cp -r` or git.
     """
     plans = [p for p in log_root.glob("*/plan.toml") if (p.parent / "runs").is_dir()]
     return [p.parent for p in sorted(plans, key=_creation_order, reverse=True)]
 
 
 def _creation_order(plan_file: Path) -> tuple[float, str]:
-    """When its suite was created, in seconds since the epoch, then the suite's name."""
-    return created_wall(plan_file), plan_file.parent.name
+    """Creation time in seconds since the epoch, then the suite's name."""
+    return read_creation_time(plan_file), plan_file.parent.name
 
 
-def created_wall(plan_file: Path) -> float:
-    """When a suite was created, in seconds since the epoch; 0 if its plan.toml has just gone.
+def read_creation_time(plan_file: Path) -> float:
+    """Creation time of a suite in seconds since the epoch; 0: its plan.toml was just deleted.
 
-    Version 0.1 wrote no such line; then it is the time of the file.
+    Version 0.1 wrote no such line; for its suites it is the modification time of the file.
     """
     try:
         first = ""
@@ -160,7 +163,7 @@ def created_wall(plan_file: Path) -> float:
         return 0.0
 
 
-def find(log_root: Path, name: str | None) -> Path:
+def find_suite(log_root: Path, name: str | None) -> Path:
     """A suite by its name, a part of it, or its path; the newest without a name.
 
     Raises:
@@ -168,12 +171,12 @@ def find(log_root: Path, name: str | None) -> Path:
     """
     if name and (Path(name) / "plan.toml").is_file():
         return Path(name).absolute()
-    known = suites(log_root)
-    if not known:
+    folders = list_suites(log_root)
+    if not folders:
         raise SuiteError(f"{log_root}: no suites yet; start one with `workbench run`")
     if name is None:
-        return known[0]
-    fitting = [s for s in known if s.name == name] or [s for s in known if name in s.name]
+        return folders[0]
+    fitting = [s for s in folders if s.name == name] or [s for s in folders if name in s.name]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
@@ -181,28 +184,27 @@ def find(log_root: Path, name: str | None) -> Path:
     raise SuiteError(f"'{name}' fits {len(fitting)} suites; give more of the name")
 
 
-def runs(suite: Path) -> list[tuple[Path, RunSpec]]:
+def read_runs(suite: Path) -> list[tuple[Path, RunSpec]]:
     """The runs of a suite in their order.
 
     Raises:
         SuiteError: a spec.json is missing or broken.
     """
-    found = []
-    for name in sorted(run_names(suite), key=_place):
+    specs = []
+    for name in sorted(list_run_names(suite), key=_run_order):
         folder = suite / "runs" / name
         try:
             spec = RunSpec.model_validate_json((folder / "spec.json").read_bytes())
         except (OSError, ValidationError) as error:
             raise SuiteError(f"{folder}/spec.json cannot be read: {error}") from None
-        found.append((folder, spec))
-    return found
+        specs.append((folder, spec))
+    return specs
 
 
-def run_names(suite: Path) -> list[str]:
-    """The folders of its runs, in no order.
+def list_run_names(suite: Path) -> list[str]:
+    """Names of its run folders, unordered.
 
-    Without what other programs leave in any folder that they look at: `.DS_Store`, `@eaDir`,
-    `.ipynb_checkpoints`, `Thumbs.db`.
+    Without folders of other programs: `.DS_Store`, `@eaDir`, `.ipynb_checkpoints`, `Thumbs.db`.
 
     Raises:
         OSError: the suite has no folder of runs.
@@ -211,14 +213,14 @@ def run_names(suite: Path) -> list[str]:
         return [entry.name for entry in entries if _RUN.fullmatch(entry.name) and entry.is_dir()]
 
 
-def _place(name: str) -> tuple[int, str]:
-    """By number: the hundredth run comes after the ninety-ninth."""
+def _run_order(name: str) -> tuple[int, str]:
+    """Sort key: number, then name."""
     number = name.partition("-")[0]
     return int(number) if number.isdecimal() else 0, name
 
 
-def send(suite: Path, command: Command) -> None:
-    """Append one command for the warden to control.jsonl."""
+def send_command(suite: Path, command: Command) -> None:
+    """Append one command to control.jsonl, with time and sender."""
     command = command.model_copy(update={"wall": time.time(), "by": f"pid {os.getpid()}"})
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(suite / "control.jsonl", flags, 0o600)
@@ -229,10 +231,10 @@ def send(suite: Path, command: Command) -> None:
 
 
 def read_commands(suite: Path, offset: int) -> tuple[list[Command], int]:
-    """Commands since a byte offset, and the offset after them.
+    """Commands after a byte offset, and the offset after them.
 
-    Broken lines are passed over, and ones of more than `journal.READ_BYTES` piece by piece: no
-    command is that long, and none behind it may wait for it.
+    Broken lines are skipped, and lines of more than `journal.READ_BYTES` piece by piece, so that
+    later commands are still read.
     """
     try:
         with (suite / "control.jsonl").open("rb") as file:
@@ -252,30 +254,30 @@ def read_commands(suite: Path, offset: int) -> tuple[list[Command], int]:
     return commands, offset + len(whole)
 
 
-def taken_out(suite: Path) -> dict[str, Command]:
-    """Runs that were skipped, cancelled or pruned by name, with the first such order about each."""
-    found: dict[str, Command] = {}
+def read_removed_runs(suite: Path) -> dict[str, Command]:
+    """Runs that were skipped, cancelled or pruned by name -> the first such command."""
+    removed: dict[str, Command] = {}
     offset, before = 0, -1
     while offset != before:
         before = offset
         commands, offset = read_commands(suite, offset)
         for command in commands:
             if command.do in ("skip", "cancel", "prune") and command.run is not None:
-                found.setdefault(command.run, command)
-    return found
+                removed.setdefault(command.run, command)
+    return removed
 
 
-def again(suite: Path, found: state.SuiteState) -> set[str]:
-    """The runs that ended before the present warden began, and that it has still to try again."""
-    since = found.started_wall
-    if found.ended or since is None:
+def runs_to_retry(suite: Path, suite_state: state.SuiteState) -> set[str]:
+    """Ids of runs that ended before the current warden started and that it will try again."""
+    since = suite_state.started_wall
+    if suite_state.ended or since is None:
         return set()
-    out = taken_out(suite)
+    removed = read_removed_runs(suite)
     return {
         run.spec.run_id
-        for run in found.runs
-        if state.unfinished(run.state)
-        and run.spec.run_id not in out
+        for run in suite_state.runs
+        if state.is_unfinished(run.state)
+        and run.spec.run_id not in removed
         and (run.state.end is None or (run.state.ended_wall or since) < since)
     }
 
@@ -284,8 +286,7 @@ def read_warden(suite: Path) -> WardenFile | None:
     """warden.json, or None while there is none.
 
     Raises:
-        SuiteError: there is one that cannot be read (a colleague's, say), so that nobody can tell
-            whether the suite is at work.
+        SuiteError: it exists and cannot be read (another user's, for example).
     """
     path = suite / "warden.json"
     try:
@@ -304,12 +305,12 @@ def read_warden(suite: Path) -> WardenFile | None:
 
 
 def write_warden(suite: Path, warden: WardenFile) -> None:
-    """Replace warden.json atomically; only the warden (or who buries it) calls this."""
-    replace(suite / "warden.json", json.dumps(warden.model_dump(mode="json"), indent=1))
+    """Replace warden.json atomically; only the warden and `recover_dead_suite` call this."""
+    replace_file(suite / "warden.json", json.dumps(warden.model_dump(mode="json"), indent=1))
 
 
-def replace(path: Path, text: str) -> None:
-    """A new content for a small file, whole or not at all; never written through a link."""
+def replace_file(path: Path, text: str) -> None:
+    """Replace a small file atomically; never writes through a symbolic link."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -319,14 +320,14 @@ def replace(path: Path, text: str) -> None:
 
 
 def is_here(warden: WardenFile) -> bool:
-    """Whether its pid means the same process here; two containers may have one host's name."""
+    """Whether its pid is valid in this pid namespace; two containers may share a host name."""
     if warden.place:
-        return warden.place == tree.pid_place()
+        return warden.place == tree.pid_namespace()
     return warden.host == socket.gethostname()
 
 
-def alive(warden: WardenFile) -> bool:
-    """Whether that very process still lives; elsewhere, whether it wrote within a minute."""
+def is_alive(warden: WardenFile) -> bool:
+    """Whether that process is alive; on another host, whether it wrote within a minute."""
     if not is_here(warden):
         return time.time() - warden.updated_wall < 60
     try:
@@ -337,30 +338,30 @@ def alive(warden: WardenFile) -> bool:
     return fields[0] not in "ZX" and int(fields[19]) == warden.start_ticks
 
 
-class Reader:
-    """Follows one suite. `poll` costs a few stat calls when nothing has happened."""
+class SuiteReader:
+    """Incremental reader of one suite; a `poll` without news costs a few stat calls."""
 
     def __init__(self, suite: Path) -> None:
         self.suite = suite
         self._views: list[state.RunView] = []
         self._tails: list[journal.Tail] = []
         self.bad_lines = 0
-        """Journal lines that could not be read."""
-        self._meet_new_runs()
+        """Number of journal lines that could not be decoded."""
+        self._add_new_runs()
         try:
-            common = trials.base(suite)
+            common = trials.read_base(suite)
         except trials.TrialError as error:
             raise SuiteError(str(error)) from None
         self._trials = common.trials if common else 0
 
-    def _meet_new_runs(self) -> None:
-        """A search's runs come one by one, and no run ever goes."""
-        if len(run_names(self.suite)) == len(self._views):
+    def _add_new_runs(self) -> None:
+        """Add runs that are new: a search's come one by one, and none is ever removed."""
+        if len(list_run_names(self.suite)) == len(self._views):
             return
-        known = {view.folder: index for index, view in enumerate(self._views)}
+        indexes = {view.folder: index for index, view in enumerate(self._views)}
         views, tails = [], []
-        for folder, spec in runs(self.suite):
-            index = known.get(folder.name)
+        for folder, spec in read_runs(self.suite):
+            index = indexes.get(folder.name)
             if index is None:
                 views.append(state.RunView(spec, folder.name))
                 tails.append(journal.Tail(folder / "events.jsonl"))
@@ -370,14 +371,14 @@ class Reader:
         self._views, self._tails = views, tails
 
     def poll(self) -> state.SuiteState:
-        """The suite as its files tell it now."""
+        """The present state of the suite."""
         warden = read_warden(self.suite)
-        ended = warden is None or not alive(warden)  # asked before the journals are read
-        self._meet_new_runs()
+        ended = warden is None or not is_alive(warden)  # before the journals are read
+        self._add_new_runs()
         for index, tail in enumerate(self._tails):
             while entries := tail.poll():
                 view = self._views[index]
-                folded = state.fold(entries, view.state)
+                folded = state.reduce_entries(entries, view.state)
                 self._views[index] = state.RunView(view.spec, view.folder, folded)
         self.bad_lines = sum(tail.bad for tail in self._tails)
         return state.SuiteState(

@@ -1,8 +1,4 @@
-"""The trained models of a log root as a list to choose from, the latest suites first.
-
-Apart from `trained_models`, which finds the one that a name means; here every run that left weights
-gets a name, and what a person chooses by: engine, subset and main metric.
-"""
+"""Trained models of a log root as a list to choose from, the latest suites first."""
 
 from __future__ import annotations
 
@@ -14,12 +10,12 @@ from typing import Any, NamedTuple
 
 from engines import catalog, model_catalog, trained_weights
 from engines.protocol import RunSpec
-from engines.trained_weights import RUN, NoCheckpointError, Trained
-from results.records.migrations import upgrade
-from results.records.schema import Metric, RunRecord
+from engines.trained_weights import RUN, NoCheckpointError, TrainedWeights
+from results.records.migrations import migrate
+from results.records.schema import MetricRecord, RunRecord
 from results.text.sanitize import clean_line
 from workbench.planning import trained_models
-from workbench.planning.trained_models import KnownRun
+from workbench.planning.trained_models import LoggedRun
 from workbench.suites import run_summary
 
 
@@ -33,7 +29,7 @@ class TrainedRun(NamedTuple):
     """That it was trained on."""
     base_model: str
     suite: str
-    metric: Metric | None = None
+    metric: MetricRecord | None = None
     """The main one of its record; None: it has none."""
     settings: Mapping[str, Any] = {}
     """Defaults of its base, and the settings that it brings along."""
@@ -41,47 +37,47 @@ class TrainedRun(NamedTuple):
     """Why it cannot be used here; empty: it can."""
 
 
-def listed(log_root: Path) -> list[TrainedRun]:
+def list_trained_runs(log_root: Path) -> list[TrainedRun]:
     """Every run of a log root that left trained weights; files that cannot be read are left out."""
-    kept = [run for run in trained_models.runs(log_root)
-            if trained_weights.checkpoint_folder(run.folder)]  # fmt: skip
-    words = Counter(word for run in kept for word in {run.label, run.run_id})
-    found = []
-    for run in kept:
+    logged = [run for run in trained_models.list_runs(log_root)
+              if trained_weights.find_checkpoint(run.folder)]  # fmt: skip
+    names = Counter(name for run in logged for name in {run.label, run.run_id})
+    trained = []
+    for run in logged:
         spec = trained_weights.read_spec(run.folder)
         if spec is not None and spec.engine in catalog.names():
-            found.append(_entry(run, _name(run, words), spec))
-    return found
+            trained.append(_describe(run, _shortest_name(run, names), spec))
+    return trained
 
 
-def _name(run: KnownRun, words: Mapping[str, int]) -> str:
-    for word in (run.label, run.run_id):
-        if word and words[word] == 1 and "/" not in word and clean_line(word) == word:
-            return f"{RUN}{word}"
+def _shortest_name(run: LoggedRun, names: Mapping[str, int]) -> str:
+    for name in (run.label, run.run_id):
+        if name and names[name] == 1 and "/" not in name and clean_line(name) == name:
+            return f"{RUN}{name}"
     return f"{RUN}{run.name}"
 
 
-def _entry(run: KnownRun, name: str, spec: RunSpec) -> TrainedRun:
+def _describe(run: LoggedRun, name: str, spec: RunSpec) -> TrainedRun:
     entry = TrainedRun(
         name, spec.engine, spec.subset, spec.base_model or spec.model,
-        run.folder.parent.parent.name, _metric(run.folder),
+        run.folder.parent.parent.name, _read_main_metric(run.folder),
     )  # fmt: skip
     try:
-        trained = Trained.read(run.folder, name)
-        base = model_catalog.base_entry(trained)
+        trained = TrainedWeights.read(run.folder, name)
+        base = model_catalog.find_base_entry(trained)
     except NoCheckpointError as error:
         return entry._replace(problem=str(error))
     except (LookupError, ValueError) as error:  # the base is not here
         return entry._replace(problem=str(error.args[0] if error.args else error))
-    shape = trained.shape(catalog.load(spec.engine).SHAPING)
+    shape = trained.architecture_params(catalog.load(spec.engine).ARCHITECTURE_PARAMS)
     return entry._replace(settings={**base.settings, **shape})
 
 
-def _metric(folder: Path) -> Metric | None:
+def _read_main_metric(folder: Path) -> MetricRecord | None:
     """The main metric of a run's record, of whatever version this reads."""
     try:
         stored = json.loads((folder / "summary.json").read_bytes())
-        record = RunRecord.model_validate(upgrade(stored))
+        record = RunRecord.model_validate(migrate(stored))
     except (OSError, ValueError, KeyError, AttributeError, RecursionError):
         return None
-    return run_summary.headline(record.metrics)
+    return run_summary.headline_metric(record.metrics)

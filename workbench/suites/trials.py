@@ -1,11 +1,11 @@
-"""The files of a search in its suite's folder, and how a trial becomes a run of the suite.
+"""Files of a search in its suite's folder, and admission of a trial as a run of the suite.
 
-    search/base.json       what every trial has in common, and which settings are searched
-    search/study.jsonl     Optuna's journal: a mirror of the trials, from which it learns
-    search/summary.json    what the searcher found so far
-    search/searcher.log    its own words
+    search/base.json       common part of all trials, and the names of the searched settings
+    search/study.jsonl     Optuna's journal of the trials
+    search/summary.json    results of the searcher so far
+    search/searcher.log    stdout and stderr of the searcher
 
-The searcher proposes trials by orders; the warden admits them, and nobody else makes run folders.
+The searcher proposes trials by commands; the warden admits them and creates their run folders.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.protocol import RunSpec, Trial
 
-FOLDER: Final = "search"
+SEARCH_FOLDER: Final = "search"
 
 
 class TrialError(ValueError):
     """A trial that cannot be admitted; one sentence."""
 
 
-class Base(BaseModel):
-    """What all trials of a search have in common."""
+class SearchBase(BaseModel):
+    """Common part of all trials of a search (base.json)."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     trials: int
-    """How many are asked for."""
+    """Planned number of trials."""
     searched: tuple[str, ...]
     """Names of the settings in which trials may differ."""
     spec: RunSpec
 
 
-class Summary(BaseModel):
-    """What the searcher found so far; beside the records, which have the trials themselves."""
+class SearchSummary(BaseModel):
+    """Results of the searcher so far (summary.json); the trials themselves are in the records."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -48,66 +48,78 @@ class Summary(BaseModel):
     """`maximize` or `minimize`; empty while no trial has measured the metric."""
     importances: dict[str, float] = {}
     trouble: str = ""
-    """Why the search broke off."""
+    """Why the search ended early."""
 
 
-def write_base(suite: Path, base: Base) -> None:
-    """Make a suite a search. Only who creates the suite calls this."""
-    (suite / FOLDER).mkdir(mode=0o700)
-    (suite / FOLDER / "base.json").write_text(base.model_dump_json(indent=1), encoding="utf-8")
+def write_base(suite: Path, base: SearchBase) -> None:
+    """Make a new suite a search; called by `create_suite` only."""
+    (suite / SEARCH_FOLDER).mkdir(mode=0o700)
+    (suite / SEARCH_FOLDER / "base.json").write_text(
+        base.model_dump_json(indent=1), encoding="utf-8"
+    )
 
 
-def base(suite: Path) -> Base | None:
-    """What the trials have in common; None where the suite is no search."""
+def read_base(suite: Path) -> SearchBase | None:
+    """Common part of the trials; None: the suite is no search.
+
+    Raises:
+        TrialError: base.json cannot be read.
+    """
     try:
-        return Base.model_validate_json((suite / FOLDER / "base.json").read_bytes())
+        return SearchBase.model_validate_json((suite / SEARCH_FOLDER / "base.json").read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
         raise TrialError(f"{suite}/search/base.json cannot be read: {error}") from None
 
 
-def summary(suite: Path) -> Summary:
-    """What the searcher found so far; empty while it has found nothing."""
+def read_summary(suite: Path) -> SearchSummary:
+    """Results of the searcher so far; empty if there are none."""
     try:
-        return Summary.model_validate_json((suite / FOLDER / "summary.json").read_bytes())
+        return SearchSummary.model_validate_json(
+            (suite / SEARCH_FOLDER / "summary.json").read_bytes()
+        )
     except (OSError, ValidationError):
-        return Summary()
+        return SearchSummary()
 
 
-def make(base: Base, number: int, settings: dict[str, Any], params: dict[str, Any]) -> RunSpec:
-    """The run of a trial. `params`: complete settings of the engine, those searched among them."""
+def make_spec(
+    base: SearchBase, number: int, settings: dict[str, Any], params: dict[str, Any]
+) -> RunSpec:
+    """Run spec of a trial. `params`: all settings of the engine, the searched ones included."""
     trial = Trial(number=number, settings=settings)
-    update = {"run_id": run_id(base.spec, number), "params": params, "trial": trial}
+    update = {"run_id": trial_run_id(base.spec, number), "params": params, "trial": trial}
     label = f"{base.spec.label} {number}" if base.spec.label else f"trial {number}"
     return base.spec.model_copy(update={**update, "label": label})
 
 
-def run_id(spec: RunSpec, number: int) -> str:
+def trial_run_id(spec: RunSpec, number: int) -> str:
     """`t0003-retrieval-emoji_train-clip-nano`: sorted by number up to the 9,999th."""
-    what = re.sub(r"^\d+-", "", spec.run_id)
-    return f"t{number:04d}-{what}"[:96].rstrip("-_.")
+    rest = re.sub(r"^\d+-", "", spec.run_id)
+    return f"t{number:04d}-{rest}"[:96].rstrip("-_.")
 
 
-def admit(suite: Path, spec: RunSpec) -> Path | None:
-    """Make the run folder of a trial, whole or not at all; None: that very trial is there already.
+def admit_trial(suite: Path, spec: RunSpec) -> Path | None:
+    """Create the run folder of a trial atomically; None: the same trial exists already.
 
     Raises:
         TrialError: it is no trial of this search, or another one has its number.
         OSError: the folder cannot be made.
     """
-    common = base(suite)
+    common = read_base(suite)
     if common is None:
         raise TrialError(f"{suite.name} is no search, so no run can be added")
-    if reason := _foreign(common, spec):
+    if reason := _mismatch(common, spec):
         raise TrialError(f"{spec.run_id} is no trial of this search: {reason}")
     run = suite / "runs" / spec.run_id
     if run.exists():
-        known = RunSpec.model_validate_json((run / "spec.json").read_bytes())
-        if known != spec:
+        existing = RunSpec.model_validate_json((run / "spec.json").read_bytes())
+        if existing != spec:
             raise TrialError(f"{spec.run_id} exists already, with other settings")
         return None
-    fresh = suite / FOLDER / f".{spec.run_id}"  # elsewhere, so that no reader sees half of it
+    fresh = (
+        suite / SEARCH_FOLDER / f".{spec.run_id}"
+    )  # elsewhere, so that no reader sees half of it
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     (fresh / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -115,20 +127,20 @@ def admit(suite: Path, spec: RunSpec) -> Path | None:
     return run
 
 
-def _foreign(common: Base, spec: RunSpec) -> str:
-    """Why a run is no trial of this search; empty: it is one."""
+def _mismatch(common: SearchBase, spec: RunSpec) -> str:
+    """Why a run is no trial of this search; empty if it is one."""
     trial = spec.trial
     if trial is None:
         return "it has no number"
-    if trial.number > common.trials or spec.run_id != run_id(common.spec, trial.number):
+    if trial.number > common.trials or spec.run_id != trial_run_id(common.spec, trial.number):
         return "its number or its name is wrong"
     if set(trial.settings) != set(common.searched):
         return f"its settings are not {', '.join(common.searched)}"
     if any(spec.params.get(name) != value for name, value in trial.settings.items()):
         return "what it says of its settings is not what they are"
-    own = {"run_id", "params", "trial", "label"}
+    varying = {"run_id", "params", "trial", "label"}
     if spec.params.keys() != common.spec.params.keys():
         return "it lacks settings of the engine, or has foreign ones"
-    if spec.model_dump(exclude=own) != common.spec.model_dump(exclude=own):
+    if spec.model_dump(exclude=varying) != common.spec.model_dump(exclude=varying):
         return "it differs from the plan in more than the searched settings"
     return ""

@@ -1,7 +1,7 @@
 """One attempt of one run, from the engine's start to its End in the journal.
 
-Never waits: at every beat the warden's loop calls `pump`, to read what the engine said, and `tick`.
-Whatever happens, one End is written, after nothing of the engine runs any more.
+Nothing here blocks: the warden's loop calls `read_events` and `tick` at every beat. Exactly one End
+is written, after no process of the engine is left.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from workbench.processes.limits import Limits
 from workbench.suites import oom_retry
 from workbench.suites.journal import LineSplitter
 from workbench.supervisor import exit_cause
-from workbench.supervisor.event_log import Book
+from workbench.supervisor.event_log import EventLog
 from workbench.supervisor.run_gpus import AttemptGpus
-from workbench.supervisor.shutdown import Ladder
-from workbench.supervisor.watchdog import RateLimit, Silence, Sleep
+from workbench.supervisor.shutdown import Shutdown
+from workbench.supervisor.watchdog import HangDetector, RateLimit, SuspendDetector
 from workbench.telemetry.gpus import GpuWatch
 from workbench.telemetry.proc import TreeMeter
-from workbench.tuning.searcher_process import Searching
+from workbench.tuning.searcher_process import SearcherProcess
 
-SAMPLED_AT = frozenset({"memory", "done", "failed"})
-"""After these the engine may be gone at once: its peak is read while it still has one."""
+SAMPLED_KINDS = frozenset({"memory", "done", "failed"})
+"""Kinds of messages after which the engine may exit: its memory peak is read at once."""
 
 
-THINNED = frozenset({"step", "progress", "notice"})
-"""Of these, and of kinds that nobody knows, no more than `messages_per_second` are kept."""
+RATE_LIMITED = frozenset({"step", "progress", "notice"})
+"""At most `Limits.messages_per_second` messages of these and of unknown kinds are kept."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all attempts of a suite share."""
+class SupervisorContext:
+    """What all attempts of a suite share: limits, token, pipes, sampler and searcher."""
 
     limits: Limits
     token: str
@@ -50,96 +50,98 @@ class Setting:
     environment: Mapping[str, Any]
     """Content of `Attempt.environment`."""
     reserve: Path
-    """A file that gives its blocks back when the disk is full, for the last words of a run."""
-    searching: Searching | None = None
-    """The suite is a search."""
+    """A preallocated file, deleted when the disk is full to make room for the last events."""
+    searcher: SearcherProcess | None = None
+    """None: the suite is no search."""
 
     @property
-    def spared(self) -> frozenset[int]:
-        """Children of the warden that no stop ladder may touch."""
-        searcher = self.searching.pid if self.searching else None
+    def protected_pids(self) -> frozenset[int]:
+        """Children of the warden that a shutdown must not kill: the sampler and the searcher."""
+        searcher = self.searcher.pid if self.searcher else None
         return frozenset(pid for pid in (self.gpus.pid, searcher) if pid)
 
 
 class Attempt:
-    """A started run. `ended` turns true once its End is written."""
+    """One attempt of a run; `ended` is true once its End is written."""
 
-    def __init__(self, folder: Path, spec: RunSpec, setting: Setting) -> None:
+    def __init__(self, folder: Path, spec: RunSpec, context: SupervisorContext) -> None:
         self.folder = folder
         self.spec = spec
-        self.setting = setting
-        self.limits = setting.limits
-        self.book = Book(folder, setting.reserve, keep_going=spec.on_disk_full == "continue")
+        self.context = context
+        self.limits = context.limits
+        self.event_log = EventLog(
+            folder, context.reserve, keep_going=spec.on_disk_full == "continue"
+        )
         self.counts: Counter[str] = Counter()
         self.ended = False
         self.contaminated = False
-        self.engine: engine_process.Engine | None = None
-        self.rung: protocol.Oom | None = None
-        """After an OOM: the smaller attempt that follows this one."""
-        self.counts["torn_journal_lines"] = self.book.sealed
+        self.engine: engine_process.EngineProcess | None = None
+        self.retry: protocol.Oom | None = None
+        """After an OOM: what the next attempt does with less memory; None: there is none."""
+        self.counts["torn_journal_lines"] = self.event_log.sealed
         self._splitter = LineSplitter(self.limits.line_bytes)
         self._rate = RateLimit(self.limits.messages_per_second)
-        self._sleep = Sleep()
-        self._asked: Cause | None = None
-        self._asked_detail = self._protocol_error = ""
+        self._suspend_detector = SuspendDetector()
+        self._stop_cause: Cause | None = None
+        self._stop_detail = self._protocol_error = ""
         self._exit_at: float | None = None
         self._exit_t = 0.0
         self._pipe_open = True
         self._sample_due = self._slow_due = self._pss_due = 0.0
         self._peak: int | None = None
-        self._gpus = AttemptGpus(spec, setting.gpus, os.environ)
+        self._gpus = AttemptGpus(spec, context.gpus, os.environ)
         self._cpu_start = time.process_time()
-        self._sampler_start = setting.gpus.cpu_seconds
-        self._oom_start = exit_cause.oom_kills()
+        self._sampler_start = context.gpus.cpu_seconds
+        self._oom_start = exit_cause.count_oom_kills()
         self._log_start = engine_process.log_size(folder)
 
     def start(self) -> None:
-        """Start the engine; an engine that cannot start has ended at once."""
-        number = self.book.state.attempt + 1
-        smaller = oom_retry.changes(self.book.state)
-        variables = engine_process.environment(
-            os.environ, self.spec, self.setting.token, number, smaller
+        """Start the engine. If its process cannot be made, the attempt ends as `failed`."""
+        number = self.event_log.state.attempt + 1
+        smaller = oom_retry.overrides(self.event_log.state)
+        variables = engine_process.engine_environment(
+            os.environ, self.spec, self.context.token, number, smaller
         )
         try:
-            self.engine = engine_process.start(
-                self.setting.command, self.folder, variables, self.setting.life_fd,
+            self.engine = engine_process.start_engine(
+                self.context.command, self.folder, variables, self.context.life_fd,
                 self.limits.pipe_bytes,
             )  # fmt: skip
         except engine_process.EngineStartError as error:
-            self.book.write(protocol.Attempt(number=number, pid=0))
-            self._end("failed", str(error), engine_process.Status())
+            self.event_log.write(protocol.Attempt(number=number, pid=0))
+            self._write_end("failed", str(error), engine_process.ExitStatus())
             return
         root = self.engine.process
-        self.tree = tree.Tree(root, self.setting.token, os.getpid(), self.setting.spared)
+        self.tree = tree.Tree(root, self.context.token, os.getpid(), self.context.protected_pids)
         ranks = self.spec.params.get("nproc_per_node", 1)
         several = isinstance(ranks, int) and ranks > 1
         grace = self.limits.torchrun_grace_seconds if several else self.limits.grace_seconds
-        self.ladder = Ladder(self.tree, self.limits, grace)
+        self.shutdown = Shutdown(self.tree, self.limits, grace)
         self.meter = TreeMeter(root.pid)
-        self.silence = Silence(self.limits, time.monotonic())
+        self.hang_detector = HangDetector(self.limits, time.monotonic())
         visible = {"cuda_visible_devices": variables.get(gpu_selection.VISIBLE)}
-        environment = {**self.setting.environment, **visible}
-        self.book.write(protocol.Attempt(number=number, pid=root.pid, environment=environment))
+        environment = {**self.context.environment, **visible}
+        self.event_log.write(protocol.Attempt(number=number, pid=root.pid, environment=environment))
 
-    def ask(self, cause: Cause, detail: str) -> None:
-        """End this attempt, politely first; asking again climbs the ladder."""
-        if self._asked is None:
-            self._asked, self._asked_detail = cause, detail
+    def request_stop(self, cause: Cause, detail: str) -> None:
+        """Start the shutdown with `cause`; a repeated request goes to its next stage."""
+        if self._stop_cause is None:
+            self._stop_cause, self._stop_detail = cause, detail
         if self.engine is not None and self._exit_at is None:
-            self.tree.spared = self.setting.spared
-            self.ladder.climb(time.monotonic())
+            self.tree.protected = self.context.protected_pids
+            self.shutdown.escalate(time.monotonic())
 
     @property
     def stopping(self) -> bool:
-        """Somebody, or a rule, has asked the engine to end."""
-        return self.engine is not None and self.ladder.rung > 0
+        """The shutdown of the engine has started."""
+        return self.engine is not None and self.shutdown.stage > 0
 
-    def pump(self) -> None:
-        """Read what the engine said, a bounded amount, and journal it."""
+    def read_events(self) -> None:
+        """Read at most `Limits.turn_bytes` from the event pipe and write them to the journal."""
         if self.engine is None or not self._pipe_open:
             return
-        left = self.limits.turn_bytes
-        while left > 0:
+        remaining = self.limits.turn_bytes
+        while remaining > 0:
             try:
                 data = os.read(self.engine.event_fd, 65_536)
             except BlockingIOError:
@@ -147,11 +149,11 @@ class Attempt:
             if not data:
                 self._pipe_open = False
                 break
-            left -= len(data)
+            remaining -= len(data)
             for line in self._splitter.feed(data):
                 self._receive(line)
-        if self.book.size > self.limits.journal_bytes:
-            self._break_off(f"more than {self.limits.journal_bytes} bytes of events")
+        if self.event_log.size > self.limits.journal_bytes:
+            self._stop_for_protocol_error(f"more than {self.limits.journal_bytes} bytes of events")
 
     def _receive(self, line: bytes) -> None:
         now = time.monotonic()
@@ -161,105 +163,109 @@ class Attempt:
             self.counts["malformed_lines"] += 1
             return
         kind = str(getattr(message, "kind", ""))
-        if self.book.state.done is not None or self.book.state.failed is not None:
+        if self.event_log.state.done is not None or self.event_log.state.failed is not None:
             self.counts["messages_after_the_last"] += 1
             return
         unknown = isinstance(message, protocol.Unknown)
         self.counts["unknown_messages"] += unknown
-        if (unknown or kind in THINNED) and not self._rate.allows(now):
+        if (unknown or kind in RATE_LIMITED) and not self._rate.allows(now):
             self.counts["messages_dropped_by_warden"] += 1
             return
-        self.silence.heard(message, now)
-        self.book.write(message, "engine")
+        self.hang_detector.record_message(message, now)
+        self.event_log.write(message, "engine")
         self._gpus.receive(message)
         if isinstance(message, protocol.Hello) and message.protocol != protocol.PROTOCOL:
-            self._break_off(
+            self._stop_for_protocol_error(
                 f"the engine speaks protocol {message.protocol}, the warden {protocol.PROTOCOL}"
             )
         if isinstance(message, protocol.Phase):
             if message.name == "save":
-                self.ladder.saves(now)
-            self.setting.gpus.mark()
+                self.shutdown.extend_for_save(now)
+            self.context.gpus.mark()
             self._sample(now, peak=True, pss=now >= self._pss_due)
-        elif kind in SAMPLED_AT:
+        elif kind in SAMPLED_KINDS:
             self._sample(now, peak=True)
 
-    def _break_off(self, problem: str) -> None:
+    def _stop_for_protocol_error(self, problem: str) -> None:
         self._protocol_error = self._protocol_error or problem
         if not self.stopping:
-            self.ladder.climb(time.monotonic())
+            self.shutdown.escalate(time.monotonic())
 
     def tick(self, now: float) -> None:
-        """Everything that depends on the clock."""
+        """Clock-driven work (`now`: CLOCK_MONOTONIC): exit, deadlines, samples, sync."""
         if self.engine is None or self.ended:
             return
-        self.tree.spared = self.setting.spared  # the sampler may be a new one
-        self.ladder.tick(now)
+        self.tree.protected = self.context.protected_pids  # the sampler may be a new one
+        self.shutdown.tick(now)
         if self._exit_at is None and self.engine.poll() is not None:
             self._exit_at, self._exit_t = now, self.engine.now()
         if self._exit_at is not None:
             self._drain(now)
             return
-        if self.ladder.rung == 3 and self.ladder.survivors:
+        if self.shutdown.stage == 3 and self.shutdown.survivors:
             self._finish()  # what cannot be killed is named, and nobody waits for it
             return
         soon = now + self.limits.beat_seconds / 2  # rather at this beat than half a beat late
         if soon >= self._slow_due:
             self._slow_due = max(self._slow_due, now) + self.limits.slow_seconds
-            self._look_after(now)
+            self._check_tree(now)
         if soon >= self._sample_due:
             self._sample_due = max(self._sample_due, now) + self.limits.sample_seconds
             self._sample(now)
-        self.book.sync()
-        if self.book.problem and not self.stopping:
-            self.ladder.climb(now)
+        self.event_log.sync()
+        if self.event_log.problem and not self.stopping:
+            self.shutdown.escalate(now)
 
-    def due(self) -> float:
-        """When `tick` must be called, if not at a beat before (CLOCK_MONOTONIC)."""
+    def next_deadline(self) -> float:
+        """Latest time of the next `tick`, if no beat comes before it (CLOCK_MONOTONIC)."""
         if self._exit_at is not None:
             return 0.0 if not self._pipe_open else self._exit_at + self.limits.drain_seconds
-        return self.ladder.deadline if self.engine is not None else 0.0
+        return self.shutdown.deadline if self.engine is not None else 0.0
 
-    def _look_after(self, now: float) -> None:
-        """Once a second: who belongs to the tree, is the log too long, does it still move?"""
+    def _check_tree(self, now: float) -> None:
+        """Once a second: members of the process tree, length of engine.log, progress."""
         count = self._refresh_tree()
-        tree.reap(os.getpid(), self.tree.spared | {self.tree.root.pid})
+        tree.reap_children(os.getpid(), self.tree.protected | {self.tree.root.pid})
         self._peak = self.meter.peak_main() or self._peak
         if count > self.limits.processes:
             self._protocol_error = f"more than {self.limits.processes} processes"
-            self.ladder.kill()
+            self.shutdown.kill()
         self.counts["engine_log_bytes_cut"] += engine_process.trim_log(
             self.folder, self.limits.log_bytes
         )
         if not self.stopping:
-            self._mind_silence(now)
+            self._check_progress(now)
 
     def _refresh_tree(self) -> int:
-        """Measure what belongs to the tree now; returns how many processes that are."""
-        pids = tree.descendants(self.tree.root.pid, self.limits.processes * 2)
-        known = {*pids, *self.tree.spared}
-        adopted = [pid for pid in tree.children(os.getpid()) if pid not in known]
+        """Update the processes that the meter reads; returns how many there are."""
+        pids = tree.descendant_pids(self.tree.root.pid, self.limits.processes * 2)
+        listed = {*pids, *self.tree.protected}
+        adopted = [pid for pid in tree.child_pids(os.getpid()) if pid not in listed]
         self.meter.watch([*pids, *adopted])
         return len(pids) + len(adopted)
 
-    def _mind_silence(self, now: float) -> None:
-        if seconds := self._sleep.slept():
+    def _check_progress(self, now: float) -> None:
+        if seconds := self._suspend_detector.suspended_seconds():
             text = (
                 f"the machine slept for {seconds:.0f} s; times of these steps are not measurements"
             )
-            self.book.write(protocol.Notice(t=self._t(), code="machine-slept", text=text))
-        quiet, phase = self.silence.seconds(now), self.book.state.phase or "?"
-        if (root := tree.look(self.tree.root.pid)) is not None and root.state in "Tt":
-            if self.silence.newly_suspended(now):
+            self.event_log.write(
+                protocol.Notice(t=self._seconds(), code="machine-slept", text=text)
+            )
+        quiet, phase = self.hang_detector.idle_seconds(now), self.event_log.state.phase or "?"
+        if (root := tree.read_process(self.tree.root.pid)) is not None and root.state in "Tt":
+            if self.hang_detector.newly_suspended(now):
                 text = "a signal has stopped the engine (SIGSTOP); SIGCONT lets it go on"
-                self.book.write(protocol.Notice(t=self._t(), code="suspended", text=text))
-        elif self.silence.hung(now):
-            self.ask("hung", f"no progress for {quiet:.0f} s in phase {phase}")
-        elif self.silence.newly_stalled(now):
-            dumped = self.silence.dump_stacks(self.tree.root)
-            where = "; its stacks are in engine.log" if dumped else ""
-            text = f"no progress for {quiet:.0f} s in phase {phase}{where}"
-            self.book.write(protocol.Notice(t=self._t(), code="stalled", text=text))
+                self.event_log.write(
+                    protocol.Notice(t=self._seconds(), code="suspended", text=text)
+                )
+        elif self.hang_detector.is_hung(now):
+            self.request_stop("hung", f"no progress for {quiet:.0f} s in phase {phase}")
+        elif self.hang_detector.newly_stalled(now):
+            dumped = self.hang_detector.dump_stacks(self.tree.root)
+            note = "; its stacks are in engine.log" if dumped else ""
+            text = f"no progress for {quiet:.0f} s in phase {phase}{note}"
+            self.event_log.write(protocol.Notice(t=self._seconds(), code="stalled", text=text))
 
     def _sample(self, now: float, *, peak: bool = False, pss: bool = False) -> None:
         if self._exit_at is not None:
@@ -271,12 +277,14 @@ class Attempt:
         if peak:
             self._peak = self.meter.peak_main() or self._peak
         gpus, reason = self._gpus.read(self.meter.pids)
-        if not self.contaminated and (strangers := self._gpus.strangers(self.meter.pids)):
+        if not self.contaminated and (
+            foreign := self._gpus.count_foreign_processes(self.meter.pids)
+        ):
             self.contaminated = True
-            text = f"{strangers} processes of others compute on the GPU; times are theirs too"
-            self.book.write(protocol.Notice(t=self._t(), code="other-tenant", text=text))
+            text = f"{foreign} processes of others compute on the GPU; times are theirs too"
+            self.event_log.write(protocol.Notice(t=self._seconds(), code="other-tenant", text=text))
         sample = protocol.Sample(
-            t=self._t(),
+            t=self._seconds(),
             rss_main=reading.rss_main,
             rss_main_peak=self._peak,
             rss_tree=reading.rss_tree,
@@ -286,66 +294,68 @@ class Attempt:
             gpus=gpus,
             gpu_reason=reason,
         )
-        self.book.write(sample)
+        self.event_log.write(sample)
 
     def _drain(self, now: float) -> None:
-        """The engine is gone; read its last words, but do not wait for who holds its pipe."""
+        """After the exit: read what is left in the pipe, at most for `Limits.drain_seconds`."""
         assert self._exit_at is not None  # noqa: S101 - tick has just set it
-        self.pump()
+        self.read_events()
         if not self._pipe_open or now - self._exit_at >= self.limits.drain_seconds:
             if self._pipe_open:
                 self.counts["pipe_held_open"] = 1
             self._finish()
 
     def _finish(self) -> None:
-        """Clear away what is left, judge, and say so."""
+        """Kill what is left of the tree, decide the exit cause and write the End."""
         assert self.engine is not None  # noqa: S101 - only called after a start
-        self.ladder.kill()
-        self._count_vram()
-        status = self.engine.poll() or engine_process.Status()
+        self.shutdown.kill()
+        self._measure_returned_vram()
+        status = self.engine.poll() or engine_process.ExitStatus()
         self._exit_t = self._exit_t or self.engine.now()
-        seen = exit_cause.Evidence(
+        evidence = exit_cause.ExitEvidence(
             status=status,
-            done=self.book.state.done is not None,
-            failed=self.book.state.failed,
-            asked=self._asked,
-            asked_detail=self._asked_detail,
+            done=self.event_log.state.done is not None,
+            failed=self.event_log.state.failed,
+            stop_cause=self._stop_cause,
+            stop_detail=self._stop_detail,
             protocol_error=self._protocol_error,
-            storage_error=self.book.problem,
-            artifact_problems=exit_cause.problems(self.book.state.artifacts, self.folder),
-            last_words=self._last_words(),
-            oom_kills=exit_cause.oom_kills() - self._oom_start,
+            storage_error=self.event_log.problem,
+            artifact_problems=exit_cause.find_artifact_problems(
+                self.event_log.state.artifacts, self.folder
+            ),
+            log_tail=self._log_tail(),
+            oom_kills=exit_cause.count_oom_kills() - self._oom_start,
         )
-        cause, detail = exit_cause.judge(seen)
+        cause, detail = exit_cause.decide_cause(evidence)
         if cause == "oom-cuda":
-            self.rung = oom_retry.following(self.spec, self.book.state)
-            detail += oom_retry.outcome(self.rung, self.book.state)
-            if self.rung is not None:
-                self.book.write(self.rung.model_copy(update={"t": self._exit_t}))
+            self.retry = oom_retry.next_attempt(self.spec, self.event_log.state)
+            detail += oom_retry.describe_outcome(self.retry, self.event_log.state)
+            if self.retry is not None:
+                self.event_log.write(self.retry.model_copy(update={"t": self._exit_t}))
         for notice in self._gpus.notices(self._exit_t):
-            self.book.write(notice)
-        self._end(cause, detail, status)
+            self.event_log.write(notice)
+        self._write_end(cause, detail, status)
         self.meter.close()
         self.engine.close()
 
-    def _last_words(self) -> str:
-        """The end of what this attempt wrote to engine.log; earlier attempts are in it too."""
+    def _log_tail(self) -> str:
+        """The last 16 KiB of what this attempt, and no earlier one, wrote to engine.log."""
         path = self.folder / "engine.log"
         size = engine_process.log_size(self.folder) - self._log_start
         # Shorter than at the start: its middle was cut out, and the end is this attempt's.
         return engine_process.tail_log(path, 16_384 if size < 0 else min(size, 16_384))
 
-    def _count_vram(self) -> None:
-        """Whether the GPUs have it all back; a driver takes a moment after a SIGKILL."""
-        last = self.book.state.sample
+    def _measure_returned_vram(self) -> None:
+        """Count VRAM freed and VRAM still held; a driver needs a moment after a SIGKILL."""
+        last = self.event_log.state.sample
         if last is None or not last.gpus:
             return
-        watch, own = self.setting.gpus, tuple(self.meter.pids)
+        watch, pids = self.context.gpus, tuple(self.meter.pids)
         shown = {gpu.index for gpu in last.gpus}
         deadline = time.monotonic() + self.limits.vram_seconds
-        gpus = watch.fresh(own, shown, deadline)
+        gpus = watch.read_now(pids, shown, deadline)
         while any(gpu.process for gpu in gpus) and time.monotonic() < deadline:
-            gpus = watch.fresh(own, shown, deadline) or gpus
+            gpus = watch.read_now(pids, shown, deadline) or gpus
         now = {gpu.index: gpu for gpu in gpus}
         for before in last.gpus:
             after = now.get(before.index)
@@ -355,30 +365,30 @@ class Attempt:
             if before.used is not None and after.used is not None:
                 self.counts["vram_given_back_bytes"] += max(0, before.used - after.used)
 
-    def _end(self, cause: Cause, detail: str, status: engine_process.Status) -> None:
-        ladder = self.ladder if self.engine is not None else None
-        self.book.write(
+    def _write_end(self, cause: Cause, detail: str, status: engine_process.ExitStatus) -> None:
+        shutdown = self.shutdown if self.engine is not None else None
+        self.event_log.write(
             protocol.End(
                 t=self._exit_t,
                 cause=cause,
                 exit_code=status.code,
                 signal=status.signal,
                 detail=detail,
-                killed=tuple(ladder.killed) if ladder else (),
-                survivors=tuple(ladder.survivors) if ladder else (),
+                killed=tuple(shutdown.killed) if shutdown else (),
+                survivors=tuple(shutdown.survivors) if shutdown else (),
                 counters=self._counters(),
             )
         )
-        self.book.close()
+        self.event_log.close()
         self.ended = True
 
     def _counters(self) -> dict[str, float]:
         if self._splitter.torn:
             self.counts["torn_lines"] += 1
         self.counts["oversize_lines"] = self._splitter.oversize
-        self.counts["journal_entries_lost"] = self.book.lost
+        self.counts["journal_entries_lost"] = self.event_log.lost
         self.counts["contaminated"] = int(self.contaminated)
-        used = self.setting.gpus.cpu_seconds - self._sampler_start
+        used = self.context.gpus.cpu_seconds - self._sampler_start
         return {
             **{name: float(value) for name, value in self.counts.items() if value},
             "wall_seconds": self._exit_t,
@@ -386,10 +396,10 @@ class Attempt:
             "sampler_cpu_seconds": used,
         }
 
-    def _t(self) -> float:
+    def _seconds(self) -> float:
         return self.engine.now() if self.engine else 0.0
 
     def abort(self) -> None:
-        """The warden itself fails: leave no process behind. The End is written by who buries it."""
+        """Kill the tree because the warden fails; `recover_dead_suite` writes the End later."""
         if self.engine is not None and not self.ended:
-            self.ladder.kill()
+            self.shutdown.kill()

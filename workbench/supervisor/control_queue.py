@@ -1,6 +1,6 @@
-"""What people, and the searcher of a search, want of a suite: control.jsonl, read by its warden.
+"""Queue of commands to a warden: control.jsonl, written by people and by the searcher.
 
-An order about the run at work is passed on to it; one about a later run is kept until its turn.
+A command about the current run is passed on to it; one about a later run is kept until its turn.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from workbench.suites import suite
 from workbench.suites.suite import Command
 
 
-class AtWork(Protocol):
-    """The run that is at work now."""
+class CurrentRun(Protocol):
+    """The attempt that runs now, as far as commands concern it."""
 
     spec: RunSpec
 
-    def ask(self, cause: Cause, detail: str) -> None:
-        """End it; asking again insists."""
+    def request_stop(self, cause: Cause, detail: str) -> None:
+        """Start its shutdown; a repeated request goes to the next stage."""
 
 
-class Orders:
-    """Orders so far. `current` is the run at work, if there is one."""
+class ControlQueue:
+    """State after all commands read so far; `current` is the running attempt, if there is one."""
 
     def __init__(self, folder: Path, *, resumed: bool = False) -> None:
-        """`resumed`: what an earlier warden was told holds no more, but for runs taken out."""
-        self.current: AtWork | None = None
-        self.holding = False
+        """`resumed`: of the commands to an earlier warden only removals of runs still hold."""
+        self.current: CurrentRun | None = None
+        self.paused = False
         """Start no further run for now."""
         self.stopped = ""
         """Who stopped the suite; empty while nobody did."""
-        self.added: list[RunSpec] = []
-        """Runs that the searcher wants and that nobody has admitted yet."""
+        self.added_specs: list[RunSpec] = []
+        """Runs requested by the searcher and not admitted yet."""
         self.closed = False
         """The searcher has said that no further run will come."""
         self._suite = folder
         self._file = folder / "control.jsonl"
         self._offset = 0
-        self._kept: dict[str, tuple[Cause, str]] = {}
+        self._removed: dict[str, tuple[Cause, str]] = {}
         if resumed and self._file.exists():
             self._offset = self._file.stat().st_size
-            for command in suite.taken_out(folder).values():
-                self._obey(command)
+            for command in suite.read_removed_runs(folder).values():
+                self._apply(command)
 
     def poll(self) -> list[Command]:
-        """Read and obey what is new; returns it for the log."""
+        """Read and apply new commands; returns them for the log."""
         try:
             size = self._file.stat().st_size  # a tenth of the cost of opening it
         except OSError:
@@ -55,43 +55,43 @@ class Orders:
             return []
         commands, self._offset = suite.read_commands(self._suite, self._offset)
         for command in commands:
-            self._obey(command)
+            self._apply(command)
         return commands
 
     def stop(self, detail: str) -> None:
-        """End the run at work and start no other."""
+        """Stop the current run and start no other."""
         self.stopped = self.stopped or detail
         if self.current is not None:
-            self.current.ask("stopped", detail)
+            self.current.request_stop("stopped", detail)
 
-    def about(self, run_id: str) -> tuple[Cause, str] | None:
-        """Why a run that has not started shall not do so any more."""
-        if run_id in self._kept:
-            return self._kept[run_id]
+    def stop_reason(self, run_id: str) -> tuple[Cause, str] | None:
+        """Cause and detail for a run that must not start any more; None: it may start."""
+        if run_id in self._removed:
+            return self._removed[run_id]
         if self.stopped:
             return "stopped", f"{self.stopped}, before this run started"
         return None
 
-    def _obey(self, command: Command) -> None:
+    def _apply(self, command: Command) -> None:
         by = f" by {command.by}" if command.by else ""
         match command.do:
             case "stop":
                 self.stop(f"stopped{by}")
             case "skip":
-                self._take_out(command.run, "skipped", f"skipped{by}")
+                self._remove_run(command.run, "skipped", f"skipped{by}")
             case "cancel":
-                self._take_out(command.run, "stopped", f"cancelled{by}")
+                self._remove_run(command.run, "stopped", f"cancelled{by}")
             case "prune":
-                self._take_out(command.run, "pruned", command.why or f"pruned{by}")
+                self._remove_run(command.run, "pruned", command.why or f"pruned{by}")
             case "add":
-                self.added += [command.spec] if command.spec else []
+                self.added_specs += [command.spec] if command.spec else []
             case "close":
                 self.closed = True
             case "hold" | "continue":
-                self.holding = command.do == "hold"
+                self.paused = command.do == "hold"
 
-    def _take_out(self, name: str | None, cause: Cause, detail: str) -> None:
+    def _remove_run(self, name: str | None, cause: Cause, detail: str) -> None:
         if self.current is not None and name in (None, self.current.spec.run_id):
-            self.current.ask(cause, detail)
+            self.current.request_stop(cause, detail)
         elif name is not None:
-            self._kept.setdefault(name, (cause, detail))
+            self._removed.setdefault(name, (cause, detail))

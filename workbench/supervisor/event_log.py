@@ -1,6 +1,6 @@
-"""A run's journal and what it adds up to so far: one `write` feeds the file and the fold.
+"""Event log of a run: one `write` appends to the journal and advances the run's state.
 
-When the file is lost the fold goes on, so that the run still gets its verdict and its record.
+When the journal is lost the state still advances, so that the run gets its exit cause and record.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from workbench.suites.journal import Journal, JournalLostError, Tail
 
 Source = Literal["engine", "warden"]
 
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""A disk that may have room again; every other loss is for good."""
+DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a full disk, which may have room again; every other loss is final."""
 
 
-class Book:
+class EventLog:
     """The writer of one run's events.
 
-    Raises (on opening):
+    Raises (in the constructor):
         JournalBusyError, JournalLostError: see `Journal.open`.
     """
 
     def __init__(self, folder: Path, reserve: Path, *, keep_going: bool = False) -> None:
         """`keep_going`: a full disk costs entries, which are counted, and not the run."""
-        self.state = state.fold(Tail(folder / "events.jsonl").read_all())
+        self.state = state.reduce_entries(Tail(folder / "events.jsonl").read_all())
         self.problem = ""
         """Why the journal is lost; empty while it is not."""
         self.full = False
-        """The disk had no room for the last entry, and the run goes on all the same."""
+        """The disk had no room for the last entry; the run goes on (`keep_going`)."""
         self.lost = 0
-        """Entries that are missing in the journal for want of room."""
+        """Entries missing in the journal because the disk was full."""
         self._keep_going = keep_going
-        self._said_full = False
+        self._disk_full_noted = False
         self._journal = Journal.open(folder / "events.jsonl")
         self._reserve = reserve
 
@@ -54,7 +54,7 @@ class Book:
         return self._journal.size
 
     def write(self, message: Message, source: Source = "warden") -> None:
-        """Add one message. After a loss only the End is tried again: the last words."""
+        """Append one message. After the journal is lost only an End is tried again."""
         entry = None
         if not self.problem or isinstance(message, protocol.End):
             if self.full and isinstance(message, protocol.End):
@@ -63,8 +63,8 @@ class Book:
                 entry = self._journal.write(source, message)
                 self.full = False
             except JournalLostError as error:
-                self.lost += self._miss(error)
-        self.state = state.advance(self.state, entry or self._unwritten(source, message))
+                self.lost += self._handle_loss(error)
+        self.state = state.advance(self.state, entry or self._make_unwritten_entry(source, message))
 
     def sync(self, *, force: bool = False) -> None:
         """Make state changes durable; see `Journal.sync`."""
@@ -72,37 +72,37 @@ class Book:
             try:
                 self._journal.sync(force=force)
             except JournalLostError as error:
-                self._miss(error)
+                self._handle_loss(error)
 
-    def _miss(self, error: JournalLostError) -> bool:
-        """Take note of what cannot be written; False: the journal is lost."""
-        if not self._keep_going or error.errno not in FULL:
-            self._lose(error)
+    def _handle_loss(self, error: JournalLostError) -> bool:
+        """Note an entry that cannot be written. False: the journal is lost."""
+        if not self._keep_going or error.errno not in DISK_FULL_ERRNOS:
+            self._mark_lost(error)
             return False
         self.full = True
-        if not self._said_full:
-            self._say_full()
+        if not self._disk_full_noted:
+            self._write_disk_full_notice()
         return True
 
-    def _say_full(self) -> None:
-        """Half of the reserve is for saying so at once; the other half stays for the last words."""
-        self._said_full = True
+    def _write_disk_full_notice(self) -> None:
+        """Write the notice with half of the reserve; the other half is for the last events."""
+        self._disk_full_noted = True
         text = "the disk is full: the run goes on, its journal has a gap from here on"
         notice = protocol.Notice(t=self.state.t, code="disk-full", text=text)
         try:
             os.truncate(self._reserve, self._reserve.stat().st_size // 2)
             entry = self._journal.write("warden", notice)
         except OSError:
-            entry = self._unwritten("warden", notice)
+            entry = self._make_unwritten_entry("warden", notice)
         self.state = state.advance(self.state, entry)
 
-    def _unwritten(self, source: Source, message: Message) -> protocol.Entry:
-        """An entry for the fold alone; the journal's numbers show the gap."""
+    def _make_unwritten_entry(self, source: Source, message: Message) -> protocol.Entry:
+        """An entry that only advances the state; the gap in sequence numbers shows it."""
         number = self.state.last_seq + 1
         self._journal.sequence = number + 1
         return protocol.Entry(seq=number, wall=time.time(), src=source, msg=message)
 
-    def _lose(self, error: JournalLostError) -> None:
+    def _mark_lost(self, error: JournalLostError) -> None:
         self.problem = self.problem or f"the journal is lost: {error.strerror}"
         self._reserve.unlink(missing_ok=True)  # its blocks are for the End and the record
 
@@ -112,10 +112,10 @@ class Book:
         self._journal.close()
 
 
-def leave_out(folder: Path, cause: protocol.Cause, detail: str, need: str = "") -> state.RunState:
-    """End a run that does not start, or whose warden died; the state that comes of it."""
+def write_end(folder: Path, cause: protocol.Cause, detail: str, need: str = "") -> state.RunState:
+    """Write the End of a run that does not start, or whose warden died; returns its state."""
     with Journal.open(folder / "events.jsonl") as journal:
-        before = state.fold(Tail(folder / "events.jsonl").read_all())
+        before = state.reduce_entries(Tail(folder / "events.jsonl").read_all())
         end = protocol.End(t=before.t, cause=cause, detail=detail, need=need)
         entry = journal.write("warden", end)
         journal.sync(force=True)

@@ -1,8 +1,8 @@
-"""How an attempt ended: from what was seen to one cause and one sentence. The judge is pure.
+"""Exit cause of an attempt, decided from the evidence by a pure function.
 
-A run is `completed` only if three things agree: its process exited with 0, it said Done, and every
-file that it promised is there as promised. Each of them alone has been seen to lie: a stolen exit
-status reads as 0, a Done may be followed by a crash, and a full disk shortens a checkpoint.
+A run is `completed` only if three things agree: its process exited with 0, it sent Done, and every
+file that it announced exists with the announced size. Each alone can be wrong: a status reaped by
+somebody else reads as 0, a crash may follow Done, and a full disk shortens a checkpoint.
 """
 
 from __future__ import annotations
@@ -17,68 +17,69 @@ from typing import Final
 
 from engines import out_of_memory
 from engines.protocol import Artifact, Cause, Failed
-from workbench.processes.engine_process import Status
+from workbench.processes.engine_process import ExitStatus
 
 HEADER_BYTES: Final = 100 * 1024 * 1024
-"""safetensors refuses a longer header, and so do we."""
+"""Longest header of a safetensors file; the library refuses longer ones too."""
 
 CRASHES: Final = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
 )
-"""Signals that a process earns by itself; any other came from outside."""
+"""Signals that a process causes itself; any other came from outside."""
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that is known about an attempt when nothing of it runs any more."""
+class ExitEvidence:
+    """What is known about an attempt after its last process has ended."""
 
-    status: Status
+    status: ExitStatus
     done: bool = False
     failed: Failed | None = None
-    asked: Cause | None = None
-    """`stopped` or `skipped`, if somebody asked the warden for it; `hung`, if the warden did."""
-    asked_detail: str = ""
+    stop_cause: Cause | None = None
+    """Cause of a requested shutdown: `stopped`, `skipped` or `pruned` by command, `hung` by
+    the warden."""
+    stop_detail: str = ""
     protocol_error: str = ""
     storage_error: str = ""
     artifact_problems: tuple[str, ...] = ()
-    last_words: str = ""
-    """The end of what this attempt wrote to engine.log: read where it sent no last message."""
+    log_tail: str = ""
+    """End of this attempt's part of engine.log; used if it sent neither Done nor Failed."""
     oom_kills: int = 0
-    """How far the kernel's counters of killed processes moved during the attempt."""
+    """Increase of the kernel's OOM-kill counters during the attempt."""
 
 
-def judge(seen: Evidence) -> tuple[Cause, str]:
-    """The cause, and one sentence for a person. First match wins."""
-    if seen.storage_error:
-        return "storage-lost", seen.storage_error
-    if seen.protocol_error:
-        return "protocol-error", seen.protocol_error
-    if seen.status.code == 0 and seen.done:
-        if seen.artifact_problems:
-            return "failed", seen.artifact_problems[0]
+def decide_cause(evidence: ExitEvidence) -> tuple[Cause, str]:
+    """The cause and one sentence of explanation. First match wins."""
+    if evidence.storage_error:
+        return "storage-lost", evidence.storage_error
+    if evidence.protocol_error:
+        return "protocol-error", evidence.protocol_error
+    if evidence.status.code == 0 and evidence.done:
+        if evidence.artifact_problems:
+            return "failed", evidence.artifact_problems[0]
         return "completed", ""
-    if seen.asked:
-        return seen.asked, seen.asked_detail
-    if seen.status.signal == signal.SIGKILL and seen.oom_kills > 0:
+    if evidence.stop_cause:
+        return evidence.stop_cause, evidence.stop_detail
+    if evidence.status.signal == signal.SIGKILL and evidence.oom_kills > 0:
         return "oom-host", "the kernel killed a process for memory while this run was at work"
-    if seen.failed is not None:
-        hint = " (the kernel killed a process for memory meanwhile)" if seen.oom_kills else ""
-        return _of_failure(seen.failed), seen.failed.error + hint
-    spoken = out_of_memory.kind_of_text(seen.last_words) if _broke_off(seen) else ""
-    if spoken:
-        memory = "the GPU" if spoken == "oom-cuda" else "the host"
-        return spoken, f"a library ended the engine: {memory} ran out of memory; see engine.log"
-    if seen.status.signal is not None:
-        return _of_signal(seen.status.signal)
-    return _of_silence(seen)
+    if evidence.failed is not None:
+        hint = " (the kernel killed a process for memory meanwhile)" if evidence.oom_kills else ""
+        return _cause_of_failure(evidence.failed), evidence.failed.error + hint
+    oom_cause = out_of_memory.classify_text(evidence.log_tail) if _ended_itself(evidence) else ""
+    if oom_cause:
+        memory = "the GPU" if oom_cause == "oom-cuda" else "the host"
+        return oom_cause, f"a library ended the engine: {memory} ran out of memory; see engine.log"
+    if evidence.status.signal is not None:
+        return _cause_of_signal(evidence.status.signal)
+    return _cause_of_exit_code(evidence)
 
 
-def _broke_off(seen: Evidence) -> bool:
-    """Whether the engine ended itself without a word: abort, or a library's exit with an error."""
-    return seen.status.signal in CRASHES or bool(seen.status.code and not seen.done)
+def _ended_itself(evidence: ExitEvidence) -> bool:
+    """Whether the engine ended by itself with an error: abort, or an exit code without Done."""
+    return evidence.status.signal in CRASHES or bool(evidence.status.code and not evidence.done)
 
 
-def _of_failure(failed: Failed) -> Cause:
+def _cause_of_failure(failed: Failed) -> Cause:
     match failed.hint:
         case "oom-cuda" | "oom-host" | "stopped":
             return failed.hint
@@ -86,7 +87,7 @@ def _of_failure(failed: Failed) -> Cause:
             return "failed"
 
 
-def _of_signal(number: int) -> tuple[Cause, str]:
+def _cause_of_signal(number: int) -> tuple[Cause, str]:
     try:
         name = signal.Signals(number).name
     except ValueError:
@@ -96,25 +97,25 @@ def _of_signal(number: int) -> tuple[Cause, str]:
     return "killed", f"something other than the warden killed the engine ({name})"
 
 
-def _of_silence(seen: Evidence) -> tuple[Cause, str]:
-    code = seen.status.code
+def _cause_of_exit_code(evidence: ExitEvidence) -> tuple[Cause, str]:
+    code = evidence.status.code
     if code is None:
         return "unknown", "the exit status was lost"
     if code == 0:
         return "protocol-error", "the engine exited with 0 but never said that it was done"
-    if seen.done:
+    if evidence.done:
         return "failed", f"the engine said that it was done and then exited with {code}"
     return "failed", f"the engine exited with {code} and did not say why; see engine.log"
 
 
-def problems(artifacts: Iterable[Artifact], run_dir: Path) -> tuple[str, ...]:
-    """What is wrong with the files that a run promised, the last word on each path counting."""
+def find_artifact_problems(artifacts: Iterable[Artifact], run_dir: Path) -> tuple[str, ...]:
+    """Problems of the announced files of a run; the last announcement of a path counts."""
     last = {artifact.path: artifact for artifact in artifacts}
-    found = (_problem(artifact, run_dir) for artifact in last.values())
-    return tuple(problem for problem in found if problem)
+    problems = (_artifact_problem(artifact, run_dir) for artifact in last.values())
+    return tuple(problem for problem in problems if problem)
 
 
-def _problem(artifact: Artifact, run_dir: Path) -> str:
+def _artifact_problem(artifact: Artifact, run_dir: Path) -> str:
     path = run_dir / artifact.path
     try:
         if not path.resolve().is_relative_to(run_dir.resolve()):
@@ -156,11 +157,11 @@ def _header_problem(path: Path, size: int) -> str:
     return ""
 
 
-def oom_kills(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Sum of the kernel's counters of processes killed for memory; only differences mean anything.
+def count_oom_kills(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Sum of the kernel's OOM-kill counters; only differences are meaningful.
 
     The machine's counter, and those of our own cgroup in version 2 and version 1. Inside a
-    container, the machine's may count a neighbour's: that is why the cause says "likely" in docs.
+    container the machine's counter may include a neighbour's processes.
     """
     files = [(proc / "vmstat", "oom_kill")]
     try:
@@ -168,16 +169,16 @@ def oom_kills(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
     except OSError:
         lines = []
     for line in lines:
-        _, controllers, place = line.split(":", 2)
-        inside = place.lstrip("/")
+        _, controllers, cgroup = line.split(":", 2)
+        inside = cgroup.lstrip("/")
         if not controllers:
             files.append((cgroups / inside / "memory.events", "oom_kill"))
         elif "memory" in controllers.split(","):
             files.append((cgroups / "memory" / inside / "memory.oom_control", "oom_kill"))
-    return sum(_counter(path, name) for path, name in files)
+    return sum(_read_counter(path, name) for path, name in files)
 
 
-def _counter(path: Path, name: str) -> int:
+def _read_counter(path: Path, name: str) -> int:
     try:
         for line in path.read_text().splitlines():
             key, _, value = line.partition(" ")

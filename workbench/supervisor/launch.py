@@ -1,7 +1,6 @@
-"""Starting a warden that outlives us, and burying one that died.
+"""Starting a warden as a detached process, and recovering the suite of a dead one.
 
-The only code outside the warden that makes processes of the workbench or writes into a suite's
-journals; the latter only under the suite's lock, when its warden is surely gone.
+Recovery writes into a suite's journals, and only under the suite's lock after its warden has ended.
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ from workbench.processes import device_locks, engine_process, tree
 from workbench.processes.limits import Limits
 from workbench.suites import state, suite
 from workbench.suites.journal import JournalBusyError, JournalLostError, Tail
-from workbench.supervisor.event_log import leave_out
+from workbench.supervisor.event_log import write_end
 from workbench.supervisor.run_records import write_record
 
 POLL_SECONDS: Final = 0.02
 
 
 class LaunchError(RuntimeError):
-    """The warden did not come up; the message has the end of its log."""
+    """The warden did not start; the message has the end of its log."""
 
 
 @dataclass
-class Launched:
-    """A warden that is at work."""
+class LaunchedWarden:
+    """A running warden started by this process."""
 
     pid: int
-    """The warden; `popen` is its guard, which ends when it ends."""
+    """Process id of the warden; `popen` is its parent, the orphan reaper, which ends with it."""
     life_fd: int | None
-    """Write end of its life pipe (foreground only): it stops its suite when this closes."""
+    """Write end of the life pipe (foreground only): the warden stops its suite on its close."""
     popen: subprocess.Popen[bytes]
 
 
@@ -49,14 +48,14 @@ _STARTED: list[subprocess.Popen[bytes]] = []
 
 def start_warden(
     folder: Path, *, foreground: bool = False, share: bool = False, resume: bool = False
-) -> Launched:
-    """Start the warden of a suite in a session of its own, and wait until it has come up.
+) -> LaunchedWarden:
+    """Start the warden of a suite in its own session, and wait until it is running.
 
-    In the foreground it holds the other end of a pipe of ours and stops when we are gone, however
-    we went. Otherwise nothing ties it to us, not even a hang-up of the terminal.
+    `foreground`: it holds the read end of a life pipe and stops when this process ends. Otherwise
+    it is detached, also from a hang-up of the terminal.
 
     Raises:
-        LaunchError: it ended at once, or said nothing within `Limits.start_seconds`.
+        LaunchError: it ended at once, or wrote no state within `Limits.start_seconds`.
     """
     _STARTED[:] = [started for started in _STARTED if started.poll() is None]
     reading, writing = os.pipe() if foreground else (-1, -1)
@@ -86,11 +85,11 @@ def start_warden(
     except LaunchError:
         _close(writing)
         raise
-    return Launched(pid, writing if foreground else None, popen)
+    return LaunchedWarden(pid, writing if foreground else None, popen)
 
 
-def hang_up(launched: Launched) -> None:
-    """Close the life pipe: a foreground warden stops its suite, or insists if it does already."""
+def close_life_pipe(launched: LaunchedWarden) -> None:
+    """Close the life pipe: a foreground warden stops its suite, or escalates a running stop."""
     if launched.life_fd is not None:
         os.close(launched.life_fd)
         launched.life_fd = None
@@ -104,16 +103,20 @@ def _close(descriptor: int) -> None:
 def _wait_until_up(
     folder: Path, popen: subprocess.Popen[bytes], before: suite.WardenFile | None
 ) -> int:
-    """The warden's pid, once warden.json is not that of `before` any more, but of our warden."""
+    """Wait until warden.json is that of the new warden and not of `before`; returns its pid."""
     deadline = time.monotonic() + Limits().start_seconds
     old = (before.pid, before.start_ticks) if before else None
     while True:
         code = popen.poll()
-        said = suite.read_warden(folder)
+        warden = suite.read_warden(folder)
         late = time.monotonic() > deadline
-        if said is not None and (said.pid, said.start_ticks) != old and _ours(said.pid, popen):
-            if said.state != "starting" or (late and code is None):
-                return said.pid  # late: it asks a slow driver for its GPUs
+        if (
+            warden is not None
+            and (warden.pid, warden.start_ticks) != old
+            and _is_child_of(warden.pid, popen)
+        ):
+            if warden.state != "starting" or (late and code is None):
+                return warden.pid  # late: it asks a slow driver for its GPUs
         elif late:
             popen.terminate()
         if code is not None:
@@ -124,76 +127,76 @@ def _wait_until_up(
         time.sleep(POLL_SECONDS)
 
 
-def _ours(pid: int, guard: subprocess.Popen[bytes]) -> bool:
-    """Whether that warden is the one below our guard: somebody may start one at the same time."""
+def _is_child_of(pid: int, guard: subprocess.Popen[bytes]) -> bool:
+    """Whether this pid is the child of our reaper: another warden may start concurrently."""
     if guard.returncode is not None:
         return guard.returncode == 0
-    found = tree.look(pid)
-    return found is not None and found.parent == guard.pid
+    process = tree.read_process(pid)
+    return process is not None and process.parent == guard.pid
 
 
-def reconcile(folder: Path, *, elsewhere: bool = False) -> list[str]:
-    """Bury a suite whose warden died: kill what is left, end the run at work, write its record.
+def recover_dead_suite(folder: Path, *, elsewhere: bool = False) -> list[str]:
+    """Recover a suite whose warden died: kill its processes, end its run, write the record.
 
-    Does nothing if the warden lives, has ended in order, or ran on another machine (`elsewhere`: a
-    person says that it is dead there). Safe to call at any time by anybody; returns the ids of the
-    runs that got their End or record now.
+    Does nothing if the warden is alive, ended normally, or ran on another machine (`elsewhere`: the
+    caller asserts that it is dead there). Safe to call at any time; returns the ids of the runs
+    whose End or record was written now.
     """
     warden = suite.read_warden(folder)
-    if warden is None or suite.alive(warden):
+    if warden is None or suite.is_alive(warden):
         return []
     if warden.host != socket.gethostname() and not suite.is_here(warden) and not elsewhere:
         return []
     if warden.state in ("ended", "lost"):
         return []
-    held = _take_over(folder / "warden.lock", Limits().kill_seconds)
+    held = _acquire_lock(folder / "warden.lock", Limits().kill_seconds)
     if held is None:
         return []
     try:
-        tree.kill_carriers(warden.token, Limits().kill_seconds)
-        buried = _bury(folder)
+        tree.kill_processes_with_token(warden.token, Limits().kill_seconds)
+        recovered = _record_dead(folder)
         lost = {"state": "lost", "detail": "the warden died", "updated_wall": time.time()}
         suite.write_warden(folder, warden.model_copy(update=lost))
     finally:
         os.close(held)
-    return buried
+    return recovered
 
 
-def _take_over(lock: Path, seconds: float) -> int | None:
-    """The dead warden's lock; its guard shares it, and holds it while it clears up."""
+def _acquire_lock(lock: Path, seconds: float) -> int | None:
+    """Acquire the dead warden's lock; its orphan reaper holds it until it has cleaned up."""
     deadline = time.monotonic() + seconds
-    while (held := device_locks.take(lock)) is None and time.monotonic() < deadline:
+    while (held := device_locks.lock_file(lock)) is None and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return held
 
 
-def _bury(folder: Path) -> list[str]:
-    kept = _recorded(folder)
-    buried = []
-    for run, spec in suite.runs(folder):
+def _record_dead(folder: Path) -> list[str]:
+    kept = _recorded_attempts(folder)
+    recovered = []
+    for run, spec in suite.read_runs(folder):
         with contextlib.suppress(JournalBusyError, JournalLostError, OSError):
-            if (ended := _end_of(run)) is None or (spec.run_id, ended.attempt) in kept:
+            if (ended := _ended_state(run)) is None or (spec.run_id, ended.attempt) in kept:
                 continue
             write_record(folder, run, spec, ended)
-            buried.append(spec.run_id)
-    return buried
+            recovered.append(spec.run_id)
+    return recovered
 
 
-def _end_of(run: Path) -> state.RunState | None:
-    """The ended state of a run that was started, ended now if need be; None if it never was."""
-    known = state.fold(Tail(run / "events.jsonl").read_all())
-    if known.status == "queued":
+def _ended_state(run: Path) -> state.RunState | None:
+    """State of a run with an End, written now if it is missing; None: it never started."""
+    run_state = state.reduce_entries(Tail(run / "events.jsonl").read_all())
+    if run_state.status == "queued":
         return None
-    if known.end is not None:
-        return known
-    return leave_out(run, "supervisor-lost", "the warden died while this run was at work")
+    if run_state.end is not None:
+        return run_state
+    return write_end(run, "supervisor-lost", "the warden died while this run was at work")
 
 
-def _recorded(folder: Path) -> set[tuple[str, int]]:
-    """Runs of this suite that have a record, by id and attempt."""
-    found = set()
-    with contextlib.suppress(OSError, store.NewerSchema):
-        for record in store.read(folder.parent / "results.jsonl"):
+def _recorded_attempts(folder: Path) -> set[tuple[str, int]]:
+    """(run id, attempt) of every record of this suite."""
+    recorded = set()
+    with contextlib.suppress(OSError, store.NewerSchemaError):
+        for record in store.read_records(folder.parent / "results.jsonl"):
             if record.identity.suite == folder.name:
-                found.add((record.identity.run_id, record.identity.attempt))
-    return found
+                recorded.add((record.identity.run_id, record.identity.attempt))
+    return recorded

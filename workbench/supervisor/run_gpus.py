@@ -1,7 +1,7 @@
-"""The GPUs of one attempt: which ones its engine took, their figures, and what slowed them down.
+"""GPUs of one attempt: which ones its engine uses, their NVML readings, and throttling.
 
-The engine names them in its Hello, by UUID; NVML's figures are given of exactly these. Until then,
-and where NVML does not list what the engine named, there are no figures and a reason.
+The engine names its GPUs by UUID in its Hello, and only these are read. Before the Hello, and if
+NVML does not list a named GPU, there is a reason instead of readings.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from workbench.processes.gpu_selection import RunGpus
 from workbench.telemetry.gpus import GpuWatch
 
 COMPUTING: Final = frozenset({"warmup", "train", "eval", "encode", "search", "generate"})
-"""Phases whose times are results: only in them does it matter whether clocks are held down."""
+"""Phases whose times are results; throttling is counted only in them."""
 
 THROTTLED_SHARE: Final = 0.01
-"""Of the readings in these phases; below it no step time moves by more than 1 %."""
+"""Smallest share of throttled readings that is reported; below it times change by < 1 %."""
 
 
 class AttemptGpus:
-    """What one attempt has of the machine's GPUs."""
+    """Readings of the GPUs that one attempt computes on."""
 
     def __init__(self, spec: RunSpec, watch: GpuWatch, variables: Mapping[str, str]) -> None:
         """`variables`: the environment that the engine is started from."""
@@ -35,7 +35,7 @@ class AttemptGpus:
         self._throttling = Throttling()
 
     def receive(self, message: Message) -> None:
-        """Take in what the engine says of itself."""
+        """Update from a message of the engine: its GPUs, phase and allocator."""
         match message:
             case Hello():
                 self._hello = message
@@ -46,11 +46,11 @@ class AttemptGpus:
 
     @property
     def rows(self) -> RunGpus:
-        """The rows of the sampler's list that the run computes on."""
+        """The run's GPUs as rows of the sampler's list, or the reason why they are unknown."""
         gpus, hello = self._watch.known_gpus(), self._hello
         if not gpus:  # what the sampler says is the reason
             return RunGpus(reason=self._watch.reason or "NVML lists no GPU")
-        visible = gpu_selection.resolve(
+        visible = gpu_selection.resolve_visible(
             self._spec.devices, self._variables, gpus, cpu=self._spec.cpu
         )
         if not visible.gpus:
@@ -58,7 +58,7 @@ class AttemptGpus:
         if hello is None or not (hello.device or hello.gpus):
             return RunGpus(reason="the engine has not said yet which GPU it takes")
         if hello.gpus:
-            return gpu_selection.match_engine(hello.gpus, visible, gpus)
+            return gpu_selection.match_engine_gpus(hello.gpus, visible, gpus)
         if hello.device == "cpu":
             return RunGpus(reason="the run computes on the CPU")
         if len(visible.gpus) == 1:
@@ -66,7 +66,7 @@ class AttemptGpus:
         return RunGpus(reason=f"the engine does not say which of {len(visible.gpus)} GPUs it takes")
 
     def read(self, pids: Iterable[int]) -> tuple[tuple[Gpu, ...], str]:
-        """The figures of the run's GPUs now, and why there are none."""
+        """Current readings of the run's GPUs, and a reason if there are none."""
         rows = self.rows
         if not rows.indexes:
             return (), rows.reason
@@ -75,18 +75,18 @@ class AttemptGpus:
             self._throttling.count(gpus)
         return gpus, reason
 
-    def strangers(self, pids: Iterable[int]) -> int:
-        """How many processes of others compute on the run's GPUs; 0 where nobody can tell."""
+    def count_foreign_processes(self, pids: Iterable[int]) -> int:
+        """How many foreign processes compute on the run's GPUs; 0 if that is unknown."""
         rows = self.rows
-        return self._watch.strangers(pids, rows.indexes) if rows.indexes else 0
+        return self._watch.count_foreign_processes(pids, rows.indexes) if rows.indexes else 0
 
     def notices(self, t: float) -> list[Notice]:
-        """What a reader of the record should know of the GPUs, at the attempt's end."""
+        """Notices about throttling, at the attempt's end; `t`: seconds since its start."""
         return [Notice(t=t, code="throttled", text=text) for text in self._throttling.sentences()]
 
 
 class Throttling:
-    """How often the clocks of each GPU were held down, and by what, while it computed."""
+    """Counts of throttled readings of each GPU, by reason, in computing phases."""
 
     def __init__(self) -> None:
         self._readings: Counter[int] = Counter()
@@ -96,7 +96,7 @@ class Throttling:
         self._limits: dict[int, float] = {}
 
     def count(self, gpus: Iterable[Gpu]) -> None:
-        """Count one reading of each GPU; one that does not know its state counts for nothing."""
+        """Count one reading of each GPU; readings with an unknown throttle state are skipped."""
         for gpu in gpus:
             if gpu.throttle is None:
                 continue
@@ -108,7 +108,7 @@ class Throttling:
                 self._limits[gpu.index] = gpu.power_limit
 
     def sentences(self) -> list[str]:
-        """One for each GPU that was held down for more than `THROTTLED_SHARE`."""
+        """One sentence for each GPU throttled in at least `THROTTLED_SHARE` of its readings."""
         return [
             self._sentence(index, number)
             for index, number in sorted(self._readings.items())
@@ -118,8 +118,8 @@ class Throttling:
     def _sentence(self, index: int, number: int) -> str:
         shares = [
             f"{reason} in {count / number:.0%}"
-            for (of, reason), count in self._reasons.most_common()
-            if of == index
+            for (gpu, reason), count in self._reasons.most_common()
+            if gpu == index
         ]
         clock, limit = self._megahertz[index] / number, self._limits.get(index)
         facts = [f"{clock:,.0f} MHz on average"] if clock else []

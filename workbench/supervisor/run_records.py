@@ -7,13 +7,13 @@ from pathlib import Path
 from engines.protocol import RunSpec
 from results.records import store
 from workbench.suites import record, state, suite
-from workbench.supervisor.event_log import FULL
+from workbench.supervisor.event_log import DISK_FULL_ERRNOS
 
 
 def keep_record(
     folder: Path, run: Path, spec: RunSpec, ended: state.RunState, reserve: Path
 ) -> None:
-    """`write_record`; on a full disk once more with what `reserve` takes, blocks and file entry.
+    """`write_record`; on a full disk it deletes `reserve` to free its blocks and tries again.
 
     Raises:
         OSError: see `write_record`.
@@ -21,22 +21,22 @@ def keep_record(
     try:
         write_record(folder, run, spec, ended)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
         reserve.unlink(missing_ok=True)
         write_record(folder, run, spec, ended)
 
 
 def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) -> None:
-    """summary.json beside the journal, then the same as one line of results.jsonl.
+    """Write summary.json beside the journal, then append the record to results.jsonl.
 
-    Each is tried whatever becomes of the other: the log root may be a colleague's.
+    The second is tried even if the first fails: the log root may belong to another user.
 
     Raises:
         OSError: the disk is full, or a folder is gone.
     """
-    made = record.build(spec, ended, run.relative_to(folder.parent).as_posix())
+    run_record = record.build_record(spec, ended, run.relative_to(folder.parent).as_posix())
     try:
-        suite.replace(run / "summary.json", made.model_dump_json(indent=1))
+        suite.replace_file(run / "summary.json", run_record.model_dump_json(indent=1))
     finally:
-        store.append(folder.parent / "results.jsonl", made)
+        store.append_record(folder.parent / "results.jsonl", run_record)

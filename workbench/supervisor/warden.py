@@ -1,10 +1,10 @@
-"""The warden: owns one suite, runs its runs one after the other, and outlives whoever started it.
+"""The warden: supervisor of one suite, which executes its runs one after the other.
 
     python -m workbench.supervisor.warden SUITE [--life-fd N] [--share] [--resume]
 
-One thread, one `selectors` loop, no torch. It is the only one who starts, measures, stops and waits
-for engines, and the only writer of journals and records. A person steers it through control.jsonl;
-signals and the end of the life pipe mean "stop".
+One thread, one `selectors` loop, no torch. Only the warden starts, measures, stops and waits for
+engines, and writes journals and records. Commands come through control.jsonl; signals and the end
+of the life pipe mean "stop".
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from workbench.processes.limits import Limits
 from workbench.suites import state, suite, trials
 from workbench.suites.journal import JournalBusyError, JournalLostError, Tail
 from workbench.supervisor import run_records
-from workbench.supervisor.attempt import Attempt, Setting
-from workbench.supervisor.control_queue import Orders
-from workbench.supervisor.event_log import leave_out
+from workbench.supervisor.attempt import Attempt, SupervisorContext
+from workbench.supervisor.control_queue import ControlQueue
+from workbench.supervisor.event_log import write_end
 from workbench.telemetry import environment
 from workbench.telemetry.gpus import GpuWatch
-from workbench.tuning.searcher_process import Searching
+from workbench.tuning.searcher_process import SearcherProcess
 
 REFRESH_SECONDS = 20.0
-"""warden.json is written anew so often: readers on other hosts have no other sign of life."""
+"""Interval of rewriting warden.json, by which readers on other hosts see it alive."""
 
 
 class Warden:
-    """Runs one suite. `run` returns when nothing of it is left to do."""
+    """Supervisor of one suite; `run` returns when no run is left."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Warden:
         self._share = share
         self._life_fd = life_fd
         self._resume = resume
-        self.orders = Orders(folder, resumed=resume)
+        self.control = ControlQueue(folder, resumed=resume)
         self._beat_due = self._refresh_due = 0.0
         self._causes: dict[str, str] = {}
         self._reserve = folder / ".reserve"
@@ -71,32 +71,32 @@ class Warden:
         self._attempt: Attempt | None = None
 
     def run(self) -> None:
-        """Everything, from the first run to the last record."""
+        """Execute all runs of the suite, from the locks to the last record."""
         self._become_warden()
-        self._say("starting")
+        self._write_state("starting")
         variables = {**os.environ, **paths.module_path(os.environ)}
         self.gpus = GpuWatch(self.limits, variables)
-        common = trials.base(self.folder)
-        self._searching = Searching(self.folder, variables) if common else None
+        common = trials.read_base(self.folder)
+        self._searcher = SearcherProcess(self.folder, variables) if common else None
         try:
-            self._setting = self._make_setting()
-            runs = suite.runs(self.folder)
+            self._context = self._make_context()
+            runs = suite.read_runs(self.folder)
             specs = [spec for _, spec in runs] + ([common.spec] if common else [])
             self._locks = self._make_locks(specs)
             for run, spec in self._all_runs(runs):
                 try:
-                    self._one(run, spec)
+                    self._run_one(run, spec)
                 except (JournalBusyError, JournalLostError) as error:
-                    self._give_up(run, spec, error)
+                    self._record_lost_journal(run, spec, error)
             self._locks.release()
-            trouble = self._searching.trouble if self._searching is not None else ""
-            self._say("ended", self.orders.stopped or trouble)
+            trouble = self._searcher.trouble if self._searcher is not None else ""
+            self._write_state("ended", self.control.stopped or trouble)
         finally:
             if self._attempt is not None:
                 self._attempt.abort()
             self.gpus.stop()
-            if self._searching is not None:
-                self._searching.stop()
+            if self._searcher is not None:
+                self._searcher.stop()
             self._reserve.unlink(missing_ok=True)
 
     def _become_warden(self) -> None:
@@ -106,9 +106,9 @@ class Warden:
         tree.become_subreaper()
         self._file = suite.WardenFile(
             pid=os.getpid(),
-            start_ticks=tree.start_ticks(os.getpid()),
+            start_ticks=tree.read_start_ticks(os.getpid()),
             host=socket.gethostname(),
-            place=tree.pid_place(),
+            place=tree.pid_namespace(),
             token=self.token,
             state="starting",
             started_wall=time.time(),
@@ -123,13 +123,13 @@ class Warden:
         self._watch(reading, lambda: self._on_signal(reading))
         if self._life_fd >= 0:
             os.set_inheritable(self._life_fd, False)
-            self._watch(self._life_fd, self._on_life)
+            self._watch(self._life_fd, self._on_life_pipe)
 
-    def _make_setting(self) -> Setting:
+    def _make_context(self) -> SupervisorContext:
         self.gpus.start()
-        self.gpus.wait_for_facts(gpu_selection.answer_seconds())
+        self.gpus.wait_for_facts(gpu_selection.driver_timeout())
         life, _writing = os.pipe()  # nobody writes; its end stays open here as long as we live
-        return Setting(
+        return SupervisorContext(
             limits=self.limits,
             token=self.token,
             life_fd=life,
@@ -137,12 +137,12 @@ class Warden:
             gpus=self.gpus,
             environment=self._environment(),
             reserve=self._make_reserve(),
-            searching=self._searching,
+            searcher=self._searcher,
         )
 
     def _environment(self) -> dict[str, Any]:
         gpus = self.gpus
-        facts = environment.collect(gpus.known_gpus(), gpus.facts, gpus.reason)
+        facts = environment.collect_environment(gpus.known_gpus(), gpus.facts, gpus.reason)
         return facts.model_dump(mode="json")
 
     def _make_reserve(self) -> Path:
@@ -152,90 +152,90 @@ class Warden:
 
     def _make_locks(self, specs: Sequence[RunSpec]) -> device_locks.DeviceLocks:
         gpus = self.gpus.known_gpus()
-        used = [device_locks.devices_of(spec, os.environ, gpus) for spec in specs]
+        used = [device_locks.device_names(spec, os.environ, gpus) for spec in specs]
         return device_locks.DeviceLocks(set().union(*used), self.folder.name)
 
     # A search
 
-    def _all_runs(self, known: Sequence[tuple[Path, RunSpec]]) -> Iterator[tuple[Path, RunSpec]]:
+    def _all_runs(self, planned: Sequence[tuple[Path, RunSpec]]) -> Iterator[tuple[Path, RunSpec]]:
         """The runs in their order; in a search also those that are added while others run."""
-        yield from known
-        searching = self._searching
-        while searching is not None and (found := self._next_trial(searching)) is not None:
-            yield found
+        yield from planned
+        searcher = self._searcher
+        while searcher is not None and (trial := self._next_trial(searcher)) is not None:
+            yield trial
 
-    def _next_trial(self, searching: Searching) -> tuple[Path, RunSpec] | None:
-        """Wait for what the searcher asks for; None: nothing more will come."""
-        while not self.orders.stopped:
-            over = self.orders.closed or searching.ended  # before its last orders are read
-            self._take_orders()
-            if searching.admitted:
-                return searching.admitted.popleft()
+    def _next_trial(self, searcher: SearcherProcess) -> tuple[Path, RunSpec] | None:
+        """Wait for the next trial of the searcher; None: there will be none."""
+        while not self.control.stopped:
+            over = self.control.closed or searcher.ended  # before its last orders are read
+            self._read_commands()
+            if searcher.admitted:
+                return searcher.admitted.popleft()
             if over:
                 break
-            self._say("running", "the searcher chooses the next trial")
-            self._turn(time.monotonic() + self.limits.beat_seconds)
+            self._write_state("running", "the searcher chooses the next trial")
+            self._handle_events(time.monotonic() + self.limits.beat_seconds)
         return None
 
     # One run
 
-    def _one(self, run: Path, spec: RunSpec) -> None:
-        before = state.fold(Tail(run / "events.jsonl").read_all())
-        going = before.end is None or (self._resume and state.unfinished(before))
+    def _run_one(self, run: Path, spec: RunSpec) -> None:
+        before = state.reduce_entries(Tail(run / "events.jsonl").read_all())
+        going = before.end is None or (self._resume and state.is_unfinished(before))
         while going:
-            if (reason := self._may_not_start(spec)) is None:
-                before, going = self._attempt_at(run, spec)
+            if (reason := self._wait_to_start(spec)) is None:
+                before, going = self._run_attempt(run, spec)
                 continue
             if before.end is None:  # otherwise the End that it has stays its last word
-                before = leave_out(run, *reason)
-                self._keep(spec, run, before)
+                before = write_end(run, *reason)
+                self._keep_record(spec, run, before)
             break
         self._causes[spec.run_id] = before.cause
 
-    def _attempt_at(self, run: Path, spec: RunSpec) -> tuple[state.RunState, bool]:
-        """One attempt from start to record; True: a smaller one is to follow."""
-        self._say("running", spec.run_id)
-        if self.gpus.facts and not self._setting.environment["gpus"]:  # the driver was slow
-            self._setting = replace(self._setting, environment=self._environment())
-        attempt = self._attempt = self.orders.current = Attempt(run, spec, self._setting)
+    def _run_attempt(self, run: Path, spec: RunSpec) -> tuple[state.RunState, bool]:
+        """One attempt from start to record; True: a retry with less memory follows."""
+        self._write_state("running", spec.run_id)
+        if self.gpus.facts and not self._context.environment["gpus"]:  # the driver was slow
+            self._context = replace(self._context, environment=self._environment())
+        attempt = self._attempt = self.control.current = Attempt(run, spec, self._context)
         attempt.contaminated = self._locks.contaminated()
         attempt.start()
-        with self._woken_by_exit(attempt):
+        with self._wake_on_exit(attempt):
             while not attempt.ended:
-                self._turn(attempt.due())
+                self._handle_events(attempt.next_deadline())
                 attempt.tick(time.monotonic())
-        self._attempt = self.orders.current = None
-        self._keep(spec, run, attempt.book.state)
-        if attempt.book.state.cause == "pruned":  # it never goes on, and there may be hundreds
+        self._attempt = self.control.current = None
+        self._keep_record(spec, run, attempt.event_log.state)
+        if attempt.event_log.state.cause == "pruned":  # it never goes on, and there may be hundreds
             shutil.rmtree(run / "checkpoints", ignore_errors=True)
-        return attempt.book.state, attempt.rung is not None
+        return attempt.event_log.state, attempt.retry is not None
 
-    def _give_up(self, run: Path, spec: RunSpec, error: Exception) -> None:
-        """A run without a journal leaves a record, if that at least can be written."""
+    def _record_lost_journal(self, run: Path, spec: RunSpec, error: Exception) -> None:
+        """Write the record of a run whose journal cannot be written."""
         log(f"{spec.run_id}: {error}")
         end = End(cause="storage-lost", detail=f"the journal cannot be written: {error}")
         entry = Entry(seq=0, wall=time.time(), src="warden", msg=end)
-        self._keep(spec, run, state.fold([entry]))
+        self._keep_record(spec, run, state.reduce_entries([entry]))
 
-    def _may_not_start(self, spec: RunSpec) -> tuple[Cause, str, str] | None:
-        """Wait until nothing is in the way (None), or say why the run is not to start at all."""
-        self._take_orders()
-        while (reason := self._why_not(spec)) is None:
-            if self.orders.holding:
-                self._say("holding", f"before {spec.run_id}")
+    def _wait_to_start(self, spec: RunSpec) -> tuple[Cause, str, str] | None:
+        """Wait for device locks and the end of a pause (None), or return why it must not start."""
+        self._read_commands()
+        while (reason := self._find_stop_reason(spec)) is None:
+            if self.control.paused:
+                self._write_state("holding", f"before {spec.run_id}")
             elif self._locks.acquire():
                 return None
             elif self._share:
                 self._locks.share()
                 return None
             else:
-                self._say("queued", f"behind {self._locks.behind}")
-            self._turn(time.monotonic() + self.limits.beat_seconds)
+                self._write_state("queued", f"behind {self._locks.behind}")
+            self._handle_events(time.monotonic() + self.limits.beat_seconds)
         return reason
 
-    def _why_not(self, spec: RunSpec) -> tuple[Cause, str, str] | None:
-        """Cause, sentence, and the need that is to blame."""
-        if (order := self.orders.about(spec.run_id)) is not None:
+    def _find_stop_reason(self, spec: RunSpec) -> tuple[Cause, str, str] | None:
+        """Cause, sentence and the unmet need of a run that must not start; None: it may."""
+        if (order := self.control.stop_reason(spec.run_id)) is not None:
             return *order, ""
         for need in spec.needs:
             if (cause := self._causes.get(need)) != "completed":
@@ -243,8 +243,8 @@ class Warden:
                 return "skipped", f"needs {need}, which {how}", need
         return None
 
-    def _keep(self, spec: RunSpec, run: Path, ended: state.RunState) -> None:
-        """The record, in the run's folder and in the log root."""
+    def _keep_record(self, spec: RunSpec, run: Path, ended: state.RunState) -> None:
+        """Write the record into the run's folder and the log root."""
         self._causes[spec.run_id] = ended.cause
         try:
             run_records.keep_record(self.folder, run, spec, ended, self._reserve)
@@ -255,8 +255,8 @@ class Warden:
 
     # The loop
 
-    def _turn(self, due: float) -> None:
-        """Wait for something to happen, at most until `due`, and handle it."""
+    def _handle_events(self, due: float) -> None:
+        """Wait for events, at most until `due` (CLOCK_MONOTONIC), and handle them."""
         wait = min(due, self._beat_due, self._refresh_due) - time.monotonic()
         for key, _ in self._selector.select(max(0.0, wait)):
             key.data()
@@ -265,36 +265,36 @@ class Warden:
             self._beat_due = now + self.limits.beat_seconds
             self._beat()
         if now >= self._refresh_due:
-            self._say(self._file.state, self._file.detail)
+            self._write_state(self._file.state, self._file.detail)
         current = self._attempt
         if current is not None and current.stopping and self._file.state == "running":
-            self._say("stopping", current.spec.run_id)
+            self._write_state("stopping", current.spec.run_id)
 
     def _beat(self) -> None:
-        """Everything periodic. An OSError of one part costs its part of this beat only.
+        """Periodic work. An OSError of one part is logged and skips only that part of this beat.
 
-        The folder of the locks may be removed while a run works, a device or a disk may answer
-        with an error for a while; none of it is a reason to lose a training.
+        The folder of the locks may be removed, or a device or disk may fail for a while; none of
+        these must end a training.
         """
         parts: list[Callable[[], object]] = [
-            self._take_orders,
+            self._read_commands,
             self.gpus.receive,
             self.gpus.start,  # again, if it died
         ]
-        if self._searching is not None:
-            parts.append(self._searching.look)
+        if self._searcher is not None:
+            parts.append(self._searcher.poll)
         if self._attempt is not None:
-            parts += [self._look_for_company, self._attempt.pump]
+            parts += [self._check_contamination, self._attempt.read_events]
         for part in parts:
             try:
                 part()
             except OSError as error:
                 self._log_once(f"{part.__name__}: {error}")
         attempt = self._attempt
-        if attempt is not None and attempt.book.full and self._file.state == "running":
-            self._say("running", f"{attempt.spec.run_id}: the disk is full")
+        if attempt is not None and attempt.event_log.full and self._file.state == "running":
+            self._write_state("running", f"{attempt.spec.run_id}: the disk is full")
 
-    def _look_for_company(self) -> None:
+    def _check_contamination(self) -> None:
         if self._attempt is not None:
             self._attempt.contaminated |= self._locks.contaminated()
 
@@ -304,22 +304,22 @@ class Warden:
             log(text)
 
     @contextlib.contextmanager
-    def _woken_by_exit(self, attempt: Attempt) -> Iterator[None]:
-        """The end of the engine ends a `_turn`; `tick` then asks for the status.
+    def _wake_on_exit(self, attempt: Attempt) -> Iterator[None]:
+        """Wake the loop at the engine's exit; `tick` then reads the status.
 
-        Nothing else of an attempt does. Reading events at every beat, instead of waking for every
+        No other event of an attempt does. Reading events at every beat, instead of waking for every
         message, costs a third of the CPU, and the pipe's MiB holds far more than a beat's worth.
         """
         pidfd = attempt.engine.pidfd if attempt.engine is not None else -1
         watched = pidfd >= 0
 
-        def seen() -> None:
+        def on_exit() -> None:
             nonlocal watched
             watched = False
             self._selector.unregister(pidfd)
 
         if watched:
-            self._watch(pidfd, seen)
+            self._watch(pidfd, on_exit)
         yield
         if watched:  # it could not be killed
             self._selector.unregister(pidfd)
@@ -327,27 +327,27 @@ class Warden:
     def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, action)
 
-    # What people want
+    # Commands
 
     def _on_signal(self, reading: int) -> None:
         for number in os.read(reading, 64):
-            self.orders.stop(f"stopped by {signal.Signals(number).name}")
+            self.control.stop(f"stopped by {signal.Signals(number).name}")
 
-    def _on_life(self) -> None:
+    def _on_life_pipe(self) -> None:
         if not os.read(self._life_fd, 64):
             self._selector.unregister(self._life_fd)
-            self.orders.stop("stopped because the command that started it has ended")
+            self.control.stop("stopped because the command that started it has ended")
 
-    def _take_orders(self) -> None:
-        for order in self.orders.poll():
+    def _read_commands(self) -> None:
+        for order in self.control.poll():
             log(f"order: {order.do} {order.run or ''} by {order.by}")
-        if self._searching is not None and self.orders.added:
-            added, self.orders.added = self.orders.added, []
-            for refusal in self._searching.admit(added):
+        if self._searcher is not None and self.control.added_specs:
+            added, self.control.added_specs = self.control.added_specs, []
+            for refusal in self._searcher.admit(added):
                 log(f"not admitted: {refusal}")
 
-    def _say(self, now: state.WardenState, detail: str = "") -> None:
-        """Write warden.json, if it says something new or is getting old."""
+    def _write_state(self, now: state.WardenState, detail: str = "") -> None:
+        """Write warden.json if its state changed or `REFRESH_SECONDS` have passed."""
         clock = time.monotonic()
         if (self._file.state, self._file.detail) == (now, detail) and clock < self._refresh_due:
             return
@@ -362,20 +362,20 @@ class Warden:
 
 
 def log(text: str) -> None:
-    """One line into warden.log, where stderr goes."""
+    """Write one line to stderr, which is warden.log."""
     with contextlib.suppress(OSError):  # a full disk
         os.write(2, f"{time.strftime('%H:%M:%S')} {text}\n".encode("utf-8", "replace"))
 
 
-def serve(warden: Warden) -> int:
-    """Run it as the only warden of its suite; the exit status of the process."""
-    held = device_locks.take(warden.folder / "warden.lock")
+def run_warden(warden: Warden) -> int:
+    """Run the warden under the suite's lock; returns the exit code of the process."""
+    held = device_locks.lock_file(warden.folder / "warden.lock")
     if held is None:
-        who = device_locks.held_by(warden.folder / "warden.lock")
-        known = f" ({who})" if who else ""
-        log(f"{warden.folder.name} has a warden already{known}; `workbench attach` shows it")
+        who = device_locks.describe_holder(warden.folder / "warden.lock")
+        by = f" ({who})" if who else ""
+        log(f"{warden.folder.name} has a warden already{by}; `workbench attach` shows it")
         return 2
-    orphan_reaper.stand(warden.token, warden.limits.kill_seconds)
+    orphan_reaper.fork_reaper(warden.token, warden.limits.kill_seconds)
     try:
         warden.run()
     except (suite.SuiteError, ValueError) as error:
@@ -393,7 +393,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="start ended runs again")
     options = parser.parse_args()
     folder = options.suite.absolute()
-    return serve(
+    return run_warden(
         Warden(folder, life_fd=options.life_fd, share=options.share, resume=options.resume)
     )
 

@@ -1,7 +1,7 @@
-"""Does the engine still move, and does it say too much? Two small meters on its messages.
+"""Watchdogs of an engine: hang detection, suspend detection and a rate limit of its messages.
 
-Liveness is not progress: a heartbeat may come from a thread while the work hangs. Only what stands
-for work done counts.
+Only messages that stand for completed work reset the hang detector: a heartbeat may come from a
+thread while the work hangs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from engines.protocol import Message
 from workbench.processes import tree
 from workbench.processes.limits import PHASE_SHARES, Limits
 
-IDLE_TALK: Final = frozenset({"notice", "hello"})
+NOT_PROGRESS: Final = frozenset({"notice", "hello"})
 
 
-class Silence:
-    """How long nothing has been done. Times are CLOCK_MONOTONIC."""
+class HangDetector:
+    """Time since the last progress of the engine. Times are CLOCK_MONOTONIC."""
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
@@ -32,8 +32,8 @@ class Silence:
         self._mark: object = None
         self._steps: deque[float] = deque(maxlen=50)
 
-    def heard(self, message: Message, now: float) -> None:
-        """Take a message into account."""
+    def record_message(self, message: Message, now: float) -> None:
+        """Update from one message of the engine."""
         if isinstance(message, protocol.Phase):
             self._phase = message.name
         if isinstance(message, protocol.Step) and message.count:
@@ -52,39 +52,39 @@ class Silence:
             case protocol.Unknown():
                 return False
             case _:
-                return getattr(message, "kind", "") not in IDLE_TALK
+                return getattr(message, "kind", "") not in NOT_PROGRESS
 
-    def seconds(self, now: float) -> float:
-        """Since the last sign of work."""
+    def idle_seconds(self, now: float) -> float:
+        """Seconds since the last progress."""
         return now - self._since
 
     def newly_stalled(self, now: float) -> bool:
-        """True once for each silence that is longer than the phase allows."""
+        """True once for each idle time that is longer than the phase allows."""
         budget = self._limits.stall_seconds * PHASE_SHARES.get(self._phase, 1.0)
         if self._phase == "train" and self._steps:
             budget = max(self._limits.stall_step_seconds, 20 * max(self._steps))
         budget = min(budget, self._hang_seconds)
-        if self._noted or self.seconds(now) < budget:
+        if self._noted or self.idle_seconds(now) < budget:
             return False
         self._noted = True
         return True
 
     def newly_suspended(self, now: float) -> bool:
-        """The engine was stopped by a signal, which is no hang; true once until it moves again."""
+        """Note that a signal has stopped the engine, which is no hang; True once until progress."""
         self._since = now
         first, self._suspended = not self._suspended, True
         return first
 
-    def hung(self, now: float) -> bool:
-        """True when nobody should wait any longer; its stacks were asked for a look before."""
-        return self._noted and self.seconds(now) >= self._hang_seconds
+    def is_hung(self, now: float) -> bool:
+        """Whether the run must be stopped; a stall (with a stack dump) was reported before."""
+        return self._noted and self.idle_seconds(now) >= self._hang_seconds
 
     @property
     def _hang_seconds(self) -> float:
         return self._limits.hang_seconds * PHASE_SHARES.get(self._phase, 1.0)
 
     def dump_stacks(self, process: tree.Process) -> bool:
-        """Have the engine write its stacks to engine.log; only if it listens to SIGUSR1.
+        """Have the engine write its stacks to engine.log; False: it has no handler of SIGUSR1.
 
         Without a handler the signal would kill it.
         """
@@ -94,35 +94,35 @@ class Silence:
             return False
         caught = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "0")
         listens = int(caught.split()[-1], 16) >> (signal.SIGUSR1 - 1) & 1
-        return bool(listens) and tree.send(process, signal.SIGUSR1)
+        return bool(listens) and tree.send_signal(process, signal.SIGUSR1)
 
 
-def boot_gap() -> float:
-    """Seconds that this machine has slept since it was started: one clock counts them, one not."""
+def seconds_suspended_since_boot() -> float:
+    """Seconds of suspension since boot: CLOCK_BOOTTIME counts them, CLOCK_MONOTONIC not."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
-class Sleep:
-    """Notices that the machine slept: a laptop's lid, a paused virtual machine."""
+class SuspendDetector:
+    """Detects that the machine was suspended: a laptop's lid, a paused virtual machine."""
 
-    LEAST_SECONDS: Final = 1.0
+    MIN_SECONDS: Final = 1.0
 
-    def __init__(self, gap: Callable[[], float] = boot_gap) -> None:
+    def __init__(self, gap: Callable[[], float] = seconds_suspended_since_boot) -> None:
         self._gap = gap
         self._before = gap()
 
-    def slept(self) -> float:
-        """Seconds slept since the last call, 0 if not longer than a second."""
+    def suspended_seconds(self) -> float:
+        """Seconds of suspension since the last call; 0 below `MIN_SECONDS`."""
         now = self._gap()
         seconds = now - self._before
-        if seconds < self.LEAST_SECONDS:
+        if seconds < self.MIN_SECONDS:
             return 0.0
         self._before = now
         return seconds
 
 
 class RateLimit:
-    """At most so many a second, with a second's worth in stock."""
+    """Token bucket: `per_second` messages a second, with bursts of one second's worth."""
 
     def __init__(self, per_second: int) -> None:
         self._rate = per_second

@@ -1,4 +1,4 @@
-"""Where a run was made: machine, GPUs, driver, versions and the state of the source. No torch.
+"""Environment of a run: machine, GPUs, driver, versions and git state of the source. No torch.
 
 The engine adds its own versions in its first message. Nothing here is secret: no environment
 variables, no command lines, no remote addresses.
@@ -17,23 +17,26 @@ from typing import Final
 from results.records.schema import Environment, GpuInfo
 
 GIT_SECONDS: Final = 5.0
-"""A source tree on a slow disk is not worth waiting for any longer."""
+"""Timeout of a git command."""
 
 SOURCE: Final = Path(__file__).resolve().parents[2]
 
 
-def collect(
+def collect_environment(
     gpus: tuple[GpuInfo, ...], gpu_facts: dict[str, object], gpu_reason: str
 ) -> Environment:
-    """All facts that hold for the whole suite."""
+    """Environment of a suite, from the sampler's GPU facts and this machine."""
     import psutil  # 15 ms, once a suite
 
-    commit, dirty = git_state(SOURCE)
+    commit, dirty = read_git_state(SOURCE)
     return Environment(
-        versions={"workbench": version("workbench-mm"), "pydantic": version("pydantic")},
+        versions={
+            "workbench": package_version("workbench-mm"),
+            "pydantic": package_version("pydantic"),
+        },
         python=platform.python_version(),
         platform=platform.platform(),
-        cpu=cpu_name(),
+        cpu=read_cpu_name(),
         cores=len(os.sched_getaffinity(0)),
         ram_bytes=psutil.virtual_memory().total,
         gpus=gpus,
@@ -47,7 +50,7 @@ def collect(
     )
 
 
-def version(package: str) -> str:
+def package_version(package: str) -> str:
     """An installed package's version, or `source` for a checkout that is not installed."""
     try:
         return importlib.metadata.version(package)
@@ -55,8 +58,8 @@ def version(package: str) -> str:
         return "source"
 
 
-def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor as it calls itself, or at least its architecture."""
+def read_cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Model name of the processor, else its architecture."""
     try:
         with cpuinfo.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
@@ -68,8 +71,8 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.machine()
 
 
-def git_state(folder: Path) -> tuple[str, bool | None]:
-    """Commit and whether tracked files differ from it; empty where the source is no checkout."""
+def read_git_state(folder: Path) -> tuple[str, bool | None]:
+    """(commit, whether tracked files differ from it); ("", None) if there is no checkout."""
     git = shutil.which("git")
     if git is None or not (folder / ".git").exists():
         return "", None

@@ -1,7 +1,7 @@
-"""The warden's side of the sampler: starting it, reading its lines without ever waiting.
+"""GPU readings in the warden: starts the sampler and reads its lines without blocking.
 
-Turns the sampler's raw figures into `protocol.Gpu`, and says honestly what is not known: a reading
-that is too old, a driver that does not see our pids, a library that is not there.
+Converts the sampler's raw values to `protocol.Gpu`, with a reason for each missing one: a stale
+reading, a driver that does not see this namespace's pids, a missing library.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from workbench.processes.limits import Limits
 from workbench.suites.journal import LineSplitter
 
 INITIAL_PID_NAMESPACE: Final = "pid:[4026531836]"
-"""The kernel's fixed number of the namespace in which the driver counts pids."""
+"""The kernel's fixed number of the pid namespace that the driver uses."""
 
 NOT_OURS: Final = "the driver names none of our pids, and counts them in another pid namespace"
 
 
 class GpuWatch:
-    """The sampler of one warden. `receive` is to be called at every beat."""
+    """The sampler process of one warden; `receive` must be called at every beat."""
 
     def __init__(self, limits: Limits, environment: Mapping[str, str]) -> None:
         self.fd = -1
         self.reason = "no reading yet"
-        """Why there are no figures."""
+        """Why there are no readings; empty if there are."""
         self.facts: dict[str, Any] = {}
         self.bad_lines = 0
         self.starts = 0
@@ -58,17 +58,17 @@ class GpuWatch:
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU that all samplers of this watch have used so far, by their own account."""
+        """CPU seconds used by all samplers of this watch so far, as reported by them."""
         return self._cpu_before + self._cpu
 
     def start(self) -> bool:
-        """Start the sampler if it may have something to say. True if it runs now."""
+        """Start the sampler, unless it was useless or ended too recently; True: it runs now."""
         if self._process is not None:
             return True
-        if self._permanent or time.monotonic() - self._started < self._wait:
+        if self._permanent or time.monotonic() - self._started < self._restart_delay:
             return False
         self._started = time.monotonic()
-        if not library_present():
+        if not is_library_present():
             self._permanent = True
             self.reason = "libnvidia-ml.so.1 is not on this machine"
             return False
@@ -87,7 +87,7 @@ class GpuWatch:
         return True
 
     @property
-    def _wait(self) -> float:
+    def _restart_delay(self) -> float:
         return self._limits.sampler_restart_seconds if self.starts else 0.0
 
     def _command(self) -> list[str]:
@@ -102,7 +102,7 @@ class GpuWatch:
         return [sys.executable, "-m", "workbench.telemetry.sampler", *options]
 
     def receive(self) -> None:
-        """Take in what has arrived; at its end, let the sampler go."""
+        """Read available lines; stop the sampler when its pipe has ended."""
         if self.fd < 0:
             return
         try:
@@ -110,53 +110,56 @@ class GpuWatch:
         except BlockingIOError:
             return
         for line in self._splitter.feed(data):
-            self._take(line)
+            self._parse_line(line)
         if not data:
             self.stop()
 
-    def _take(self, line: bytes) -> None:
+    def _parse_line(self, line: bytes) -> None:
         try:
-            said = json.loads(line)
-            self._cpu = float(said.get("cpu", self._cpu))
-            if "absent" in said:
-                self.reason, self._permanent = str(said["absent"]), bool(said["permanent"])
-            elif "facts" in said:
-                self.facts = dict(said["facts"])
+            message = json.loads(line)
+            self._cpu = float(message.get("cpu", self._cpu))
+            if "absent" in message:
+                self.reason, self._permanent = str(message["absent"]), bool(message["permanent"])
+            elif "facts" in message:
+                self.facts = dict(message["facts"])
             else:
-                self._last = {"t": float(said["t"]), "gpus": list(said["gpus"])}
+                self._last = {"t": float(message["t"]), "gpus": list(message["gpus"])}
                 self.reason = ""
         except (ValueError, KeyError, TypeError, AttributeError):
             self.bad_lines += 1
 
     def wait_for_facts(self, seconds: float) -> None:
-        """Before the first run only: give the driver a moment to say what there is."""
+        """Wait up to `seconds` for the list of GPUs; before the first run only."""
         deadline = time.monotonic() + seconds
-        while self.fd >= 0 and not self.facts and (left := deadline - time.monotonic()) > 0:
-            if select.select([self.fd], [], [], left)[0]:
+        while self.fd >= 0 and not self.facts and (remaining := deadline - time.monotonic()) > 0:
+            if select.select([self.fd], [], [], remaining)[0]:
                 self.receive()
 
     def mark(self) -> None:
-        """A phase begins: VRAM by process is wanted now."""
+        """Request a reading of VRAM by process now, at the start of a phase."""
         if self._process is not None:
             with contextlib.suppress(OSError):
                 os.write(self._mark_fd, b"mark\n")
 
     def read(
-        self, own_pids: Iterable[int], shown: Set[int] | None, *, reserved: bool = False
+        self, run_pids: Iterable[int], shown: Set[int] | None, *, reserved: bool = False
     ) -> tuple[tuple[Gpu, ...], str]:
-        """The GPUs now, and why there are none.
+        """The last readings of the GPUs, and a reason if there are none.
 
-        `shown`: only these indexes; None: all. `reserved`: torch has memory on each of them.
+        Args:
+            run_pids: processes of the run.
+            shown: only these indexes; None: all.
+            reserved: torch has memory on each of them.
         """
         if self.reason:
             return (), self.reason
         age = time.monotonic() - self._last["t"]
         if age > self._limits.stale_periods * self._limits.sample_seconds:
             return (), f"stale: NVML has not answered for {age:.0f} s"
-        own = set(own_pids)
+        pids = set(run_pids)
         try:
             gpus = tuple(
-                gpu_of(raw, own, reserved=reserved)
+                build_gpu(raw, pids, reserved=reserved)
                 for raw in self._last["gpus"]
                 if shown is None or raw["index"] in shown
             )
@@ -165,41 +168,41 @@ class GpuWatch:
             return (), "the sampler's last line cannot be read"
         return gpus, "" if gpus else "the run is shown no GPU"
 
-    def fresh(
-        self, own_pids: Iterable[int], shown: Set[int] | None, deadline: float
+    def read_now(
+        self, run_pids: Iterable[int], shown: Set[int] | None, deadline: float
     ) -> tuple[Gpu, ...]:
-        """The GPUs as they are after this call, or nothing where no reading came in time."""
-        asked = time.monotonic()
+        """A reading made after this call; empty if none arrives before `deadline`."""
+        start = time.monotonic()
         self.mark()
-        while self.fd >= 0 and (left := deadline - time.monotonic()) > 0:
-            if select.select([self.fd], [], [], left)[0]:
+        while self.fd >= 0 and (remaining := deadline - time.monotonic()) > 0:
+            if select.select([self.fd], [], [], remaining)[0]:
                 self.receive()
-            if self._last.get("t", 0.0) > asked:
-                return self.read(own_pids, shown)[0]
+            if self._last.get("t", 0.0) > start:
+                return self.read(run_pids, shown)[0]
         return ()
 
-    def strangers(self, own_pids: Iterable[int], shown: Set[int] | None) -> int:
-        """How many processes that are not ours compute on these GPUs; 0 where nobody can tell.
+    def count_foreign_processes(self, run_pids: Iterable[int], shown: Set[int] | None) -> int:
+        """How many processes outside the run compute on these GPUs; 0 if unknown.
 
-        Told only where the driver's pids are ours: in a container our own have other numbers.
+        Known only in the initial pid namespace: in a container the driver's pids differ.
         """
-        if self.reason or not in_initial_namespace():
+        if self.reason or not is_initial_pid_namespace():
             return 0
-        own, found = set(own_pids), set[int]()
+        foreign = set[int]()
         try:
             for raw in self._last["gpus"]:
                 if shown is None or raw["index"] in shown:
-                    found |= {int(pid) for pid, _ in raw["processes"] or ()}
+                    foreign |= {int(pid) for pid, _ in raw["processes"] or ()}
         except (ValueError, KeyError, TypeError):
             return 0
-        return len(found - own)
+        return len(foreign - set(run_pids))
 
     def known_gpus(self) -> tuple[GpuInfo, ...]:
-        """The GPUs of the machine, for the record's environment."""
+        """All GPUs of the machine, for the record's environment; empty before the facts arrive."""
         return tuple(GpuInfo.model_validate(gpu) for gpu in self.facts.get("gpus", ()))
 
     def stop(self) -> None:
-        """End the sampler. SIGKILL, since it may be stuck in the driver; it holds nothing."""
+        """Kill the sampler (SIGKILL, since it may be stuck in the driver)."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -213,13 +216,13 @@ class GpuWatch:
         self.reason = self.reason or "the sampler has ended"
 
 
-def gpu_of(raw: Mapping[str, Any], own: set[int], *, reserved: bool = False) -> Gpu:
-    """One GPU's raw figures, with the share of the run's own processes.
+def build_gpu(raw: Mapping[str, Any], pids: set[int], *, reserved: bool = False) -> Gpu:
+    """Reading of one GPU, with the memory of the run's processes (`pids`).
 
-    `reserved`: torch has memory on it, so that a share of 0 is no figure.
+    `reserved`: torch has memory on it, so that 0 bytes are no valid reading.
     """
     reasons = dict(raw["reasons"])
-    held, reason = held_by(raw["processes"], raw["processes_reason"], own)
+    held, reason = sum_process_memory(raw["processes"], raw["processes_reason"], pids)
     if held == 0 and reserved:
         held, reason = None, NOT_COUNTED
     if held is None:
@@ -234,34 +237,34 @@ def gpu_of(raw: Mapping[str, Any], own: set[int], *, reserved: bool = False) -> 
     return Gpu.model_validate({**figures, "process": held, "reasons": reasons})
 
 
-def held_by(
-    processes: list[tuple[int, int | None]] | None, reason: str, own: set[int]
+def sum_process_memory(
+    processes: list[tuple[int, int | None]] | None, reason: str, pids: set[int]
 ) -> tuple[int | None, str]:
-    """Bytes that our own processes hold on a GPU, or why nobody knows.
+    """Bytes that the run's processes hold on a GPU, or None and a reason.
 
-    "None of them is ours" is 0 only in the namespace in which the driver counts. In a container the
-    driver's pids are the host's, ours among them under other numbers, or it names no pid at all.
+    Without a match the sum is 0 only in the initial pid namespace. In a container the driver's
+    pids are the host's, or it names none at all.
     """
     if processes is None:
         return None, reason
-    mine = [held for pid, held in processes if pid in own]
+    mine = [held for pid, held in processes if pid in pids]
     if not mine:
-        return (0, "") if in_initial_namespace() else (None, NOT_OURS)
+        return (0, "") if is_initial_pid_namespace() else (None, NOT_OURS)
     if not all(mine):  # a process in the list has a CUDA context, so 0 bytes are no answer
         return None, "the driver does not say how much a process holds"
     return sum(held for held in mine if held is not None), ""
 
 
-def in_initial_namespace(link: Path = Path("/proc/self/ns/pid")) -> bool:
-    """Whether our pids are those that the kernel's drivers see."""
+def is_initial_pid_namespace(link: Path = Path("/proc/self/ns/pid")) -> bool:
+    """Whether this process is in the pid namespace that drivers use."""
     try:
         return str(link.readlink()) == INITIAL_PID_NAMESPACE
     except OSError:
         return False
 
 
-def library_present() -> bool:
-    """Whether the loader finds NVIDIA's library. Nothing of it is called, nor kept."""
+def is_library_present() -> bool:
+    """Whether the loader finds NVIDIA's library; it is closed again without a call."""
     try:
         _ctypes.dlclose(ctypes.CDLL("libnvidia-ml.so.1")._handle)
     except OSError:

@@ -1,7 +1,7 @@
-"""What NVIDIA's library says of the GPUs, every figure with its reason when it says nothing.
+"""NVML readings of the GPUs; each missing value has a reason.
 
-Only the sampler child calls this: a call into the driver may block for seconds, and nothing else of
-the warden may wait for it. `pynvml` is imported when the library is opened, not before.
+Only the sampler process uses this, since a call into the driver may block for seconds. `pynvml` is
+imported when the library is opened.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
-from workbench.telemetry.nvml_library import LIBRARY, impostor, is_stub, library_path
+from workbench.telemetry.nvml_library import LIBRARY, find_impostor, is_stub, library_path
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -30,15 +30,15 @@ WRONG_STRUCTS: Final = ((535, 43), (535, 86))
 
 
 class NvmlAbsentError(RuntimeError):
-    """There are no GPU figures here, and this is why. `permanent`: asking again is useless."""
+    """NVML is not available; the message is the reason. `permanent`: a retry is useless."""
 
     def __init__(self, reason: str, *, permanent: bool = False) -> None:
         super().__init__(reason)
         self.permanent = permanent
 
 
-class Place(NamedTuple):
-    """Where NVML keeps a GPU of the list."""
+class GpuLocation(NamedTuple):
+    """NVML's card and slice of a GPU in the list."""
 
     card: int
     """NVML's index."""
@@ -49,7 +49,7 @@ class Place(NamedTuple):
 
 
 class Nvml:
-    """An initialised library. Its list of GPUs has MIG slices in the place of divided cards."""
+    """Initialised NVML. Its list of GPUs has MIG slices instead of divided cards."""
 
     def __init__(self, pynvml: Any) -> None:
         self._nvml = pynvml
@@ -60,30 +60,32 @@ class Nvml:
         cards, reason = self._ask(pynvml.nvmlDeviceGetCount)
         if cards is None:
             raise NvmlAbsentError(f"NVML cannot count the GPUs: {reason}")
-        self.places = [place for card in range(cards) for place in self._places(card)]
+        self.locations = [
+            location for card in range(cards) for location in self._find_locations(card)
+        ]
 
     @property
     def count(self) -> int:
         """GPUs in the list."""
-        return len(self.places)
+        return len(self.locations)
 
     def _exports(self, symbol: str) -> bool:
         return hasattr(self._nvml.nvmlLib, symbol)
 
-    def _places(self, card: int) -> list[Place]:
+    def _find_locations(self, card: int) -> list[GpuLocation]:
         """The card, or its MIG slices if MIG is on."""
         nvml = self._nvml
         parent, _ = self._ask(nvml.nvmlDeviceGetHandleByIndex, card)
         mode, _ = self._ask(nvml.nvmlDeviceGetMigMode, parent) if parent else (None, "")
         if not mode or mode[0] != nvml.NVML_DEVICE_MIG_ENABLE:
-            return [Place(card)]
+            return [GpuLocation(card)]
         most, _ = self._ask(nvml.nvmlDeviceGetMaxMigDeviceCount, parent)
         slices = [
-            Place(card, index)
+            GpuLocation(card, index)
             for index in range(most or 0)
             if self._ask(nvml.nvmlDeviceGetMigDeviceHandleByIndex, parent, index)[0] is not None
         ]
-        return slices or [Place(card, usable=False)]
+        return slices or [GpuLocation(card, usable=False)]
 
     @classmethod
     def open(cls) -> Nvml:
@@ -98,7 +100,7 @@ class Nvml:
             raise NvmlAbsentError(
                 "the package nvidia-ml-py is not installed", permanent=True
             ) from None
-        if problem := impostor(str(pynvml.__file__)):
+        if problem := find_impostor(str(pynvml.__file__)):
             raise NvmlAbsentError(problem, permanent=True)
         try:
             pynvml.nvmlInit()
@@ -119,15 +121,15 @@ class Nvml:
         }
 
     def _cuda(self) -> tuple[int, int] | None:
-        """CUDA version of the libcuda that programs load: newer than the driver's own where
-        NVIDIA's compatibility library stands before it.
+        """CUDA version (major, minor) of the libcuda that programs load; newer than the driver's
+        own if NVIDIA's compatibility library precedes it.
         """
         version, _ = self._ask(self._nvml.nvmlSystemGetCudaDriverVersion_v2)
         return None if version is None else (version // 1000, version % 1000 // 10)
 
     def _gpu_facts(self, index: int) -> Json:
         """One row of the list: the fields of `results.records.schema.GpuInfo`."""
-        nvml, place = self._nvml, self.places[index]
+        nvml, location = self._nvml, self.locations[index]
         handle, _ = self._handle(index)
         card, _ = self._card(index)
         memory, _ = self._memory(handle) if handle else (None, "")
@@ -137,20 +139,20 @@ class Nvml:
             "name": self._fact(nvml.nvmlDeviceGetName, handle) or "",
             "uuid": self._fact(nvml.nvmlDeviceGetUUID, handle) or "",
             "memory_bytes": memory["total"] if memory else None,
-            "card_index": place.card,
-            "pci_bus_id": text_of(pci.busId) if pci else "",
+            "card_index": location.card,
+            "pci_bus_id": to_text(pci.busId) if pci else "",
             "capability": self._fact(nvml.nvmlDeviceGetCudaComputeCapability, card),
             "parent_uuid": (self._fact(nvml.nvmlDeviceGetUUID, card) or "")
-            if place.slice is not None
+            if location.slice is not None
             else "",
-            "usable": place.usable,
+            "usable": location.usable,
         }
 
     def _fact(self, call: Callable[[Any], T], handle: Any) -> T | None:
         return self._ask(call, handle)[0] if handle else None
 
     def memory(self, index: int) -> Json:
-        """Fast tier: `used` and `total` bytes, which interface told, reasons for nulls."""
+        """Fast tier: `used` and `total` bytes, NVML interface, reasons for nulls."""
         handle, reason = self._handle(index)
         memory = None
         if handle is not None:
@@ -160,7 +162,7 @@ class Nvml:
         return {**memory, "reasons": {}}
 
     def activity(self, index: int) -> Json:
-        """Slow tier: percent, watts, degrees Celsius, MHz, and what holds the clocks down.
+        """Slow tier: percent, watts, degrees Celsius, MHz, and throttle reasons.
 
         A MIG slice shares clocks and heat with its card; utilisation and power are the card's
         alone, with all its tenants, and so none of the slice's.
@@ -183,14 +185,14 @@ class Nvml:
         figures: Json = {"reasons": {}}
         for name, ask in (whole | shared).items():
             figures[name], reason = self._ask(ask) if card else (None, lost)
-            if name in whole and self.places[index].slice is not None:
+            if name in whole and self.locations[index].slice is not None:
                 figures[name], reason = None, SLICE_HAS_NONE.format(name)
             if figures[name] is None:
                 figures["reasons"][name] = reason
         return figures
 
     def _throttle(self, card: Any) -> list[str]:
-        """Why the clocks are held down, by the function's name since driver 535 or before it."""
+        """Throttle reasons, by the function's name since driver 535 or the one before it."""
         nvml = self._nvml
         try:
             bits = nvml.nvmlDeviceGetCurrentClocksEventReasons(card)
@@ -201,35 +203,35 @@ class Nvml:
         return [name for bit, name in THROTTLE.items() if bits & bit]
 
     def processes(self, index: int) -> tuple[list[tuple[int, int | None]] | None, str]:
-        """Rare tier: (pid, bytes) of all that compute on a GPU, or why nobody knows."""
-        if WRONG_STRUCTS[0] <= version_of(self.driver) < WRONG_STRUCTS[1]:
+        """Rare tier: (pid, bytes) of all processes that compute on a GPU, or None and a reason."""
+        if WRONG_STRUCTS[0] <= parse_version(self.driver) < WRONG_STRUCTS[1]:
             return None, f"driver {self.driver} reports wrong pids; 535.86 or later is right"
         handle, reason = self._handle(index)
         if handle is None:
             return None, reason
-        found, reason = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
-        if found is None:
+        processes, reason = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
+        if processes is None:
             return None, reason
-        return [(process.pid, process.usedGpuMemory) for process in found], ""
+        return [(process.pid, process.usedGpuMemory) for process in processes], ""
 
     def _card(self, index: int) -> tuple[Any, str]:
-        return self._ask(self._nvml.nvmlDeviceGetHandleByIndex, self.places[index].card)
+        return self._ask(self._nvml.nvmlDeviceGetHandleByIndex, self.locations[index].card)
 
     def _handle(self, index: int) -> tuple[Any, str]:
         """Of the card, or of its slice."""
         card, reason = self._card(index)
-        place = self.places[index].slice
-        if card is None or place is None:
+        slice_index = self.locations[index].slice
+        if card is None or slice_index is None:
             return card, reason
-        return self._ask(self._nvml.nvmlDeviceGetMigDeviceHandleByIndex, card, place)
+        return self._ask(self._nvml.nvmlDeviceGetMigDeviceHandleByIndex, card, slice_index)
 
     def _memory(self, handle: Any) -> tuple[Json | None, str]:
-        """Version 2 keeps the driver's own reserve (hundreds of MiB) apart; version 1 cannot."""
+        """Memory in bytes. Version 2 excludes the driver's reserve (hundreds of MiB), 1 cannot."""
         nvml = self._nvml
-        found, reason, interface = None, "", "v1: used includes the driver's reserve"
+        memory, reason, interface = None, "", "v1: used includes the driver's reserve"
         if not self._no_v2:
             try:
-                found = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+                memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
                 interface = "v2"
             except nvml.NVMLError as error:
                 if error.value not in (
@@ -238,14 +240,14 @@ class Nvml:
                 ):
                     return None, str(error)
                 self._no_v2 = True
-        if found is None:
-            found, reason = self._ask(nvml.nvmlDeviceGetMemoryInfo, handle)
-        if found is None:
+        if memory is None:
+            memory, reason = self._ask(nvml.nvmlDeviceGetMemoryInfo, handle)
+        if memory is None:
             return None, reason
-        return {"used": found.used, "total": found.total, "interface": interface}, ""
+        return {"used": memory.used, "total": memory.total, "interface": interface}, ""
 
     def _ask(self, call: Callable[..., T], *arguments: Any) -> tuple[T | None, str]:
-        """The answer, or None and the library's own words for why there is none."""
+        """Result of a call, or None and NVML's error text."""
         try:
             return call(*arguments), ""
         except self._nvml.NVMLError as error:
@@ -254,12 +256,12 @@ class Nvml:
             return None, "the driver's answer is no text"
 
 
-def text_of(value: str | bytes) -> str:
+def to_text(value: str | bytes) -> str:
     """A field of a struct, which the binding gives as text or as bytes."""
     return value.decode("ascii", "replace") if isinstance(value, bytes) else value
 
 
-def version_of(driver: str) -> tuple[int, int]:
+def parse_version(driver: str) -> tuple[int, int]:
     """`535.54.03` as (535, 54); (0, 0) if it is no version."""
     parts = driver.split(".")
     try:

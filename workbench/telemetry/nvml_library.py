@@ -1,4 +1,4 @@
-"""Which file answers as NVML: the driver's library or a stand-in, the right binding or another."""
+"""Identification of the NVML library and binding: the driver's or a stub, official or not."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Final
 LIBRARY: Final = "libnvidia-ml.so"
 
 STUB_SYMBOLS: Final = ("nvml_stub_marker", "nvmlStub")
-"""A stand-in exports one of these on purpose."""
+"""Symbols that a stub exports on purpose."""
 
 STUB_VARIABLES: Final = ("NVML_STUB_", "MOCK_NVML_")
-"""Beginnings of variables that steer a stand-in: ours, and that of NVIDIA/k8s-test-infra."""
+"""Prefixes of variables that configure a stub: this project's and NVIDIA/k8s-test-infra's."""
 
 KERNEL_NODES: Final = ("nvidiactl", "nvidia[0-9]*", "dxg", "nvhost-*", "nvmap", "nvgpu")
 """Where a driver's library reaches its kernel module, in /dev: Linux, WSL, Tegra. Containers that
 have a GPU have them too."""
 
 
-def impostor(module_file: str) -> str:
+def find_impostor(module_file: str) -> str:
     """Why a module named pynvml is not the one of nvidia-ml-py; empty if it is."""
     remedy = "uninstall `pynvml` and install `nvidia-ml-py`"
     try:
@@ -33,7 +33,7 @@ def impostor(module_file: str) -> str:
 
 
 def library_path(maps: Path = Path("/proc/self/maps")) -> str:
-    """The file that the loader really took, whatever any search path says."""
+    """The library file that is mapped into this process; empty if there is none."""
     try:
         for line in maps.read_text().splitlines():
             if LIBRARY in line.rpartition("/")[2]:
@@ -49,7 +49,7 @@ def is_stub(
     variables: Mapping[str, str],
     exports: Callable[[str], bool],
 ) -> bool:
-    """Whether a stand-in answers, by a sign that only a stand-in has.
+    """Whether the library is a stub, by a sign that only stubs have.
 
     `exports`: whether the library has a symbol.
 

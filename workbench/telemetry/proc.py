@@ -1,7 +1,7 @@
-"""Memory and CPU of an engine's process tree, from /proc, in about 15 µs a process.
+"""Memory and CPU of an engine's process tree from /proc, in about 15 µs a process.
 
-psutil would do it too, at eight times the cost: `statm` and `stat` are read through descriptors
-that stay open, which also keeps a reused pid from being mistaken for the process that had it.
+psutil costs eight times as much: here `statm` and `stat` are read through descriptors that stay
+open, which also prevents confusion with a reused pid.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 SHORTEST_SECONDS: Final = 0.05
 """CPU time is counted in ticks of 10 ms: one tick within 0.2 ms would show as 5,000 %."""
-MEASURED: Final = 256
-"""At most so many processes are measured; descriptors are finite."""
+MAX_PROCESSES: Final = 256
+"""Maximum number of measured processes, two descriptors each."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostReading:
-    """One look at the tree. Bytes; percent of one core since the last look that told it."""
+    """One reading of the tree. Sizes in bytes; CPU in percent of one core since the last reading
+    that had it."""
 
     rss_main: int | None
     rss_tree: int | None
@@ -33,8 +34,8 @@ class HostReading:
     processes: int
 
 
-class _Open:
-    """One process with its two files held open."""
+class _OpenProcess:
+    """One process with its open `statm` and `stat`."""
 
     def __init__(self, pid: int, proc: str) -> None:
         self.statm = os.open(f"{proc}/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -59,35 +60,35 @@ class _Open:
 
 
 class TreeMeter:
-    """Measures one tree again and again. `watch` says which processes belong to it."""
+    """Repeated readings of one process tree; `watch` sets its processes."""
 
     def __init__(self, main: int, proc: str = "/proc") -> None:
         self.main = main
         self._proc = proc
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, _OpenProcess] = {}
         self._last: float | None = None
         self._since: float | None = None
-        """From when on `_spent` counts: looks too close to each other are put together."""
+        """Start of the interval of `_spent`; readings too close to each other are merged."""
         self._spent = 0
         self.watch([main])
 
     def watch(self, pids: Iterable[int]) -> None:
-        """From now on measure these, and no others."""
-        wanted = list(pids)[:MEASURED]
-        for gone in set(self._open) - set(wanted):
+        """Set the processes to read, at most `MAX_PROCESSES`."""
+        measured = list(pids)[:MAX_PROCESSES]
+        for gone in set(self._open) - set(measured):
             self._open.pop(gone).close()
-        for pid in wanted:
+        for pid in measured:
             if pid not in self._open:
                 with contextlib.suppress(OSError):
-                    self._open[pid] = _Open(pid, self._proc)
+                    self._open[pid] = _OpenProcess(pid, self._proc)
 
     @property
     def pids(self) -> list[int]:
-        """What is measured now."""
+        """Pids of the processes that are read."""
         return list(self._open)
 
     def read(self) -> HostReading:
-        """Resident memory and CPU of the tree now. Null where the process is gone."""
+        """Resident memory and CPU of the tree now; None for ended processes."""
         now = time.clock_gettime(time.CLOCK_BOOTTIME)  # what start times count from
         sizes: dict[int, int] = {}
         spent = 0
@@ -109,7 +110,7 @@ class TreeMeter:
         )
 
     def _percent(self, now: float, spent: int) -> float | None:
-        """CPU since the last look that told it; None at the first, and too soon after another."""
+        """CPU since the last value; None at the first reading and within `SHORTEST_SECONDS`."""
         self._spent += spent
         if self._since is None:
             self._since, self._spent = now, 0
@@ -120,35 +121,34 @@ class TreeMeter:
         self._since, self._spent = now, 0
         return percent
 
-    def _ticks_before(self, process: _Open, ticks: int, started: float) -> int:
-        """What it had used at the last look; all of it if it was older and not watched then."""
+    def _ticks_before(self, process: _OpenProcess, ticks: int, started: float) -> int:
+        """Ticks at the last reading; for a process that existed but was not read, all of them."""
         if process.cpu_ticks is not None:
             return process.cpu_ticks
         return 0 if self._last is not None and started >= self._last else ticks
 
     def peak_main(self) -> int | None:
-        """VmHWM of the main process: the exact peak that the kernel keeps."""
-        return _field(f"{self._proc}/{self.main}/status", b"VmHWM:")
+        """VmHWM of the main process in bytes: the kernel's exact peak."""
+        return _read_field(f"{self._proc}/{self.main}/status", b"VmHWM:")
 
     def pss(self) -> int | None:
-        """Sum of the proportional sizes, shared pages counted once in all.
+        """Sum of proportional set sizes in bytes; shared pages count once in total.
 
-        Walks page tables (7 ms for 600 MiB) and holds the target's mmap lock meanwhile: for phase
-        marks only.
+        Walks page tables (7 ms for 600 MiB) under the target's mmap lock: for phase marks only.
         """
-        parts = [_field(f"{self._proc}/{pid}/smaps_rollup", b"Pss:") for pid in self._open]
-        known = [part for part in parts if part is not None]
-        return sum(known) if known else None
+        parts = [_read_field(f"{self._proc}/{pid}/smaps_rollup", b"Pss:") for pid in self._open]
+        sizes = [part for part in parts if part is not None]
+        return sum(sizes) if sizes else None
 
     def close(self) -> None:
         """Close all files."""
         self.watch([])
 
 
-def _field(path: str, name: bytes) -> int | None:
+def _read_field(path: str, name: bytes) -> int | None:
     """A line `Name:   123 kB` in bytes."""
     try:
-        data = tree.read(path)
+        data = tree.read_file(path)
         start = data.index(name) + len(name)
         return int(data[start : data.index(b"kB", start)]) * 1024
     except (OSError, ValueError):

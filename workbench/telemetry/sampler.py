@@ -1,7 +1,7 @@
-"""The sampler: a small child of the warden that makes all NVML calls.
+"""GPU sampler: a child process of the warden that makes all NVML calls.
 
-Prints one JSON line a period; blocks whenever the driver blocks, and hurts nobody by it. It ends
-when its stdin closes or its parent dies. `--once` prints the facts and one reading for a person.
+Prints one JSON line per period. A blocking driver blocks only this process. It ends when its stdin
+closes or its parent dies. `--once` prints the facts and one reading.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Tiers:
-    """The latest of every figure, and when each tier is due next (CLOCK_MONOTONIC)."""
+    """Latest readings of each tier, and when each is due next (CLOCK_MONOTONIC)."""
 
     nvml: Nvml
     slow_seconds: float
@@ -71,16 +71,16 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="print one reading and end")
     options = parser.parse_args()
     if options.parent:
-        tree.die_with(options.parent)
+        tree.die_with_parent(options.parent)
     try:
         nvml = Nvml.open()
     except NvmlAbsentError as absent:
-        _say({"absent": str(absent), "permanent": absent.permanent})
+        _print_line({"absent": str(absent), "permanent": absent.permanent})
         return 0
-    _say({"facts": nvml.facts(), "cpu": time.process_time()})
+    _print_line({"facts": nvml.facts(), "cpu": time.process_time()})
     tiers = Tiers(nvml, options.slow, options.processes)
     if options.once:
-        _say(tiers.read(time.monotonic()))
+        _print_line(tiers.read(time.monotonic()))
         return 0
     _loop(tiers, options.fast)
     return 0
@@ -90,7 +90,7 @@ def _loop(tiers: Tiers, period: float) -> None:
     due = time.monotonic()
     marked = False
     while True:
-        _say(tiers.read(time.monotonic(), marked=marked))
+        _print_line(tiers.read(time.monotonic(), marked=marked))
         due = max(due + period, time.monotonic() + period / 2)  # after a blocked call, no burst
         ready, _, _ = select.select([0], [], [], max(0.0, due - time.monotonic()))
         marked = bool(ready)
@@ -98,7 +98,7 @@ def _loop(tiers: Tiers, period: float) -> None:
             return
 
 
-def _say(line: Json) -> None:
+def _print_line(line: Json) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 

@@ -220,9 +220,9 @@ class WorkbenchApp(App[None]):
         """A fault of ours, told without the values of variables: they may be anybody's text."""
         from rich.text import Text
 
-        from results.text.secrets import mask
+        from results.text.secrets import mask_secrets
 
-        told = mask("".join(traceback.format_exception(self._exception)))
+        told = mask_secrets("".join(traceback.format_exception(self._exception)))
         remedy = "This is a fault of the screen; suites go on. Please report what stands above."
         self.panic(Text(clean(f"{told}\n{remedy}")))
 

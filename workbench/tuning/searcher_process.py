@@ -1,7 +1,7 @@
-"""The warden's side of a search: its searcher's process, started, watched, and ended.
+"""The searcher's process as seen from the warden: start, restart, admission of trials, stop.
 
-Apart from the searcher, which needs Optuna; the warden must stay small. A searcher that dies is
-started again, since it knows nothing that is not in the suite's files.
+The searcher runs in its own process because it needs Optuna. It is restarted when it dies: all of
+its state is in the suite's files.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from engines.protocol import RunSpec
 from workbench.suites import trials
 
 RESTARTS: Final = 3
-"""A searcher that dies a fourth time would die again."""
+"""Maximum number of restarts."""
 
 GAVE_UP: Final = 2
-"""Its exit code when starting it again would not help; its summary says why."""
+"""Exit code if a restart would not help; the reason is in the summary."""
 
 END_SECONDS: Final = 2.0
 
 
-class Searching:
-    """The searcher of one warden. `look` is to be called at every beat."""
+class SearcherProcess:
+    """The searcher process of one warden; `poll` must be called at every beat."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.trouble = ""
         """Why there will be no further trial; empty while there may be."""
         self.starts = 0
         self.admitted: deque[tuple[Path, RunSpec]] = deque()
-        """Trials that are runs of the suite now and wait for their turn."""
+        """Admitted trials (run folder, spec) that wait for their turn."""
         self._folder = folder
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,11 +47,11 @@ class Searching:
 
     @property
     def ended(self) -> bool:
-        """It said that no further trial comes, or it cannot go on."""
+        """Whether it has sent its last trial or cannot continue."""
         return self._process is None and self.starts > 0
 
-    def look(self) -> None:
-        """Start it if it does not run and is not through."""
+    def poll(self) -> None:
+        """Start or restart it unless it has ended."""
         if self.ended:
             return
         if self._process is None:
@@ -62,7 +62,7 @@ class Searching:
             return
         self._process = None
         if code == GAVE_UP:
-            self.trouble = trials.summary(self._folder).trouble or "the searcher gave up"
+            self.trouble = trials.read_summary(self._folder).trouble or "the searcher gave up"
         elif code != 0 and self.starts > RESTARTS:
             times = f"{self.starts} times, last with {code}"
             self.trouble = f"the searcher died {times}; its log is search/searcher.log"
@@ -72,7 +72,7 @@ class Searching:
     def _start(self) -> None:
         self.starts += 1
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        log = os.open(self._folder / trials.FOLDER / "searcher.log", flags, 0o600)
+        log = os.open(self._folder / trials.SEARCH_FOLDER / "searcher.log", flags, 0o600)
         command = [sys.executable, "-m", "workbench.tuning.searcher", str(self._folder)]
         try:
             self._process = subprocess.Popen(
@@ -82,20 +82,20 @@ class Searching:
         finally:
             os.close(log)
 
-    def admit(self, asked: Iterable[RunSpec]) -> Iterator[str]:
-        """Make runs of what the searcher asked for; gives a sentence for each that is refused.
+    def admit(self, specs: Iterable[RunSpec]) -> Iterator[str]:
+        """Create runs of requested trials; yields a sentence for each refused one.
 
-        One that is a run already is no news: a searcher that was killed may ask twice.
+        Existing runs are ignored: a killed searcher may request a trial twice.
         """
-        for spec in asked:
+        for spec in specs:
             try:
-                if (run := trials.admit(self._folder, spec)) is not None:
+                if (run := trials.admit_trial(self._folder, spec)) is not None:
                     self.admitted.append((run, spec))
             except (trials.TrialError, OSError, ValueError) as error:
                 yield str(error)
 
     def stop(self) -> None:
-        """End it; it holds nothing that is not in the suite's files."""
+        """Terminate it; all of its state is in the suite's files."""
         process, self._process = self._process, None
         if process is None:
             return

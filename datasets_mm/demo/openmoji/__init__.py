@@ -1,8 +1,8 @@
-"""OpenMoji-KB: the embedded default, made on this machine from data packages.
+"""OpenMoji-KB: the embedded default for retrieval, made on this machine from data packages.
 
-Pictures and names are OpenMoji's and Unicode's, leads are Wikipedia's, facts are countryinfo's; the
-questions and the sentences around facts are templates (`kinds.toml`). A question says what is asked
-and the picture says about what, so that neither alone can find the passage.
+Drawings and names are OpenMoji's and Unicode's, leads are Wikipedia's, facts are countryinfo's; the
+questions and the sentences around facts are templates (`kinds.toml`). The question names the fact
+and the image names its subject, so that neither alone can find the passage.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from datasets_mm.adapters import SourceReport
 from datasets_mm.demo.openmoji import pictures
-from datasets_mm.demo.openmoji.facts import facts
-from datasets_mm.demo.openmoji.things import HERE, Library, Thing, read_library, read_things
+from datasets_mm.demo.openmoji.facts import collect_facts
+from datasets_mm.demo.openmoji.things import HERE, Emoji, EmojiSet, read_emoji_set, read_emojis
 from datasets_mm.sources.location import Location
 from datasets_mm.storage.arrow_store import corpus_writer, record_writer
 
@@ -31,7 +31,7 @@ INSTRUCTIONS = (
 
 
 @dataclass(frozen=True)
-class Passage:
+class EmojiPassage:
     """One entry of the corpus."""
 
     passage_id: str
@@ -40,16 +40,18 @@ class Passage:
 
 
 def write(
-    found: Location,  # noqa: ARG001 - the packages are fixed; the recipe only pins their versions
+    location: Location,  # noqa: ARG001 - the packages are fixed; the recipe only pins their versions
     folder: Path,
     progress: Callable[[int, int, str], None],
 ) -> SourceReport:
     """Render the pictures, then write every passage and every question."""
-    library = read_library()
+    emoji_set = read_emoji_set()
     kinds = tomllib.loads((HERE / "kinds.toml").read_text("utf-8"))
     report = SourceReport()
-    things = _render(read_things(library), library, folder / "images", report, progress)
-    passages = _passages(things, library, kinds, folder / "images")
+    emojis = _render_pictures(
+        read_emojis(emoji_set), emoji_set, folder / "images", report, progress
+    )
+    passages = _make_passages(emojis, emoji_set, kinds, folder / "images")
     corpus = corpus_writer(folder)
     for passage in passages.values():
         corpus.add(
@@ -61,130 +63,132 @@ def write(
         )
     corpus.close()
     records = record_writer(folder)
-    for thing in things:
-        for record in _records(thing, kinds, passages, library):
+    for emoji in emojis:
+        for record in _make_records(emoji, kinds, passages, emoji_set):
             records.add(record)
     records.close()
     report.facts = {
-        "pictures": str(len(things)),
-        "flags": str(sum(thing.is_flag for thing in things)),
-        "wikipedia leads": str(len(library.leads)),
+        "pictures": str(len(emojis)),
+        "flags": str(sum(emoji.is_flag for emoji in emojis)),
+        "wikipedia leads": str(len(emoji_set.leads)),
     }
     return report
 
 
-def _render(
-    things: list[Thing],
-    library: Library,
+def _render_pictures(
+    emojis: list[Emoji],
+    emoji_set: EmojiSet,
     folder: Path,
     report: SourceReport,
     progress: Callable[[int, int, str], None],
-) -> list[Thing]:
-    """Render all pictures; of things with one and the same drawing only one can be meant."""
-    drawn: dict[str, Thing] = {}
+) -> list[Emoji]:
+    """Render all images; of emojis with one and the same drawing only one is kept."""
+    emoji_of_drawing: dict[str, Emoji] = {}
     for part in ("picture", "second", "map"):
         (folder / part).mkdir(parents=True, mode=0o700)
-    for number, thing in enumerate(things):
-        svg = library.svg / f"{thing.hexcode}.svg"
+    for number, emoji in enumerate(emojis):
+        svg = emoji_set.svg / f"{emoji.hexcode}.svg"
         png = pictures.render(svg.read_text("utf-8"))
         key = hashlib.blake2b(png, digest_size=16).hexdigest()
-        other = drawn.get(key)
-        if other is None or thing.population > other.population:
-            drawn[key] = thing
-            (folder / _picture(thing)).write_bytes(png)
-            second = pictures.tilted(svg) if thing.is_flag else pictures.line_drawing(svg)
-            (folder / _second(thing)).write_bytes(pictures.render(second))
-            if chart := pictures.outline(thing.country or {}):
-                (folder / _map(thing)).write_bytes(pictures.render(chart))
+        other = emoji_of_drawing.get(key)
+        if other is None or emoji.population > other.population:
+            emoji_of_drawing[key] = emoji
+            (folder / _picture_path(emoji)).write_bytes(png)
+            second = pictures.tilt(svg) if emoji.is_flag else pictures.line_drawing(svg)
+            (folder / _second_path(emoji)).write_bytes(pictures.render(second))
+            if chart := pictures.draw_outline(emoji.country or {}):
+                (folder / _map_path(emoji)).write_bytes(pictures.render(chart))
         if other is not None:
-            lost = other if drawn[key] is thing else thing
-            report.skip("same drawing as another thing", f"{lost.name} ({lost.hexcode})")
-            for name in (_picture(lost), _second(lost), _map(lost)):
+            duplicate = other if emoji_of_drawing[key] is emoji else emoji
+            report.skip("same drawing as another thing", f"{duplicate.name} ({duplicate.hexcode})")
+            for name in (_picture_path(duplicate), _second_path(duplicate), _map_path(duplicate)):
                 (folder / name).unlink(missing_ok=True)
-        progress(number + 1, len(things), "pictures")
-    return sorted(drawn.values(), key=lambda thing: thing.hexcode)
+        progress(number + 1, len(emojis), "pictures")
+    return sorted(emoji_of_drawing.values(), key=lambda emoji: emoji.hexcode)
 
 
-def _picture(thing: Thing) -> str:
-    return f"picture/{thing.hexcode}.png"
+def _picture_path(emoji: Emoji) -> str:
+    return f"picture/{emoji.hexcode}.png"
 
 
-def _second(thing: Thing) -> str:
-    return f"second/{thing.hexcode}.png"
+def _second_path(emoji: Emoji) -> str:
+    return f"second/{emoji.hexcode}.png"
 
 
-def _map(thing: Thing) -> str:
-    return f"map/{thing.hexcode}.png"
+def _map_path(emoji: Emoji) -> str:
+    return f"map/{emoji.hexcode}.png"
 
 
-def _passages(
-    things: list[Thing], library: Library, kinds: dict[str, dict[str, Any]], images: Path
-) -> dict[str, Passage]:
+def _make_passages(
+    emojis: list[Emoji], emoji_set: EmojiSet, kinds: dict[str, dict[str, Any]], images: Path
+) -> dict[str, EmojiPassage]:
     """Every Wikipedia lead, then every fact of every thing; by id."""
-    found = {
-        f"wiki:{title}": Passage(f"wiki:{title}", " ".join(lead["extract"].split()))
-        for title, lead in library.leads.items()
+    passages = {
+        f"wiki:{title}": EmojiPassage(f"wiki:{title}", " ".join(lead["extract"].split()))
+        for title, lead in emoji_set.leads.items()
     }
-    for thing in things:
-        name = f"wiki:{thing.title}"
-        if thing.title and not found[name].picture:
-            found[name] = Passage(name, found[name].text, _second(thing))
-    alpha3 = _country_names(things, library)
-    for thing in things:
-        for kind, value in facts(thing, alpha3).items():
-            if kind == "background" or not _applies(kinds[kind], thing):
+    for emoji in emojis:
+        name = f"wiki:{emoji.title}"
+        if emoji.title and not passages[name].picture:
+            passages[name] = EmojiPassage(name, passages[name].text, _second_path(emoji))
+    alpha3 = _country_names(emojis, emoji_set)
+    for emoji in emojis:
+        for kind, value in collect_facts(emoji, alpha3).items():
+            if kind == "background" or not _applies(kinds[kind], emoji):
                 continue
-            text = kinds[kind]["passage"].format(name=thing.name, value=value)
-            picture = {"none": "", "second": _second(thing), "map": _map(thing)}[
+            text = kinds[kind]["passage"].format(name=emoji.name, value=value)
+            picture = {"none": "", "second": _second_path(emoji), "map": _map_path(emoji)}[
                 kinds[kind]["picture"]
             ]
-            shown = picture if picture and (images / picture).is_file() else ""
-            passage_id = f"{kind}:{thing.hexcode}"
-            found[passage_id] = Passage(passage_id, text, shown)
-    return found
+            existing_picture = picture if picture and (images / picture).is_file() else ""
+            passage_id = f"{kind}:{emoji.hexcode}"
+            passages[passage_id] = EmojiPassage(passage_id, text, existing_picture)
+    return passages
 
 
-def _country_names(things: list[Thing], library: Library) -> dict[str, str]:
+def _country_names(emojis: list[Emoji], emoji_set: EmojiSet) -> dict[str, str]:
     """Alpha-3 code -> name, in the wording of the things where there is one."""
     names = {
         country["ISO"]["alpha3"]: country["name"]
-        for country in library.countries.values()
+        for country in emoji_set.countries.values()
         if country["ISO"].get("alpha3")
     }
-    own = {
-        thing.country["ISO"]["alpha3"]: thing.name
-        for thing in things
-        if thing.country and thing.country["ISO"].get("alpha3")
+    flag_names = {
+        emoji.country["ISO"]["alpha3"]: emoji.name
+        for emoji in emojis
+        if emoji.country and emoji.country["ISO"].get("alpha3")
     }
-    return names | own
+    return names | flag_names
 
 
-def _applies(kind: dict[str, Any], thing: Thing) -> bool:
-    return str(kind["of"]) in {"any", "flag" if thing.is_flag else "object"}
+def _applies(kind: dict[str, Any], emoji: Emoji) -> bool:
+    return str(kind["of"]) in {"any", "flag" if emoji.is_flag else "object"}
 
 
-def _records(
-    thing: Thing,
+def _make_records(
+    emoji: Emoji,
     kinds: dict[str, dict[str, Any]],
-    passages: dict[str, Passage],
-    library: Library,
+    passages: dict[str, EmojiPassage],
+    emoji_set: EmojiSet,
 ) -> Iterator[dict[str, Any]]:
-    """One record for each kind that is known of the thing and each wording of its question."""
-    values = facts(thing, _country_names([], library))
+    """Records of an emoji: one for each known kind and each wording of its question."""
+    values = collect_facts(emoji, _country_names([], emoji_set))
     for kind, details in kinds.items():
-        if not _applies(details, thing):
+        if not _applies(details, emoji):
             continue
-        positives = _positives(thing, kind, values.get(kind, ""), passages)
+        positives = _find_positives(emoji, kind, values.get(kind, ""), passages)
         if not positives:
             continue
-        answer = thing.title if kind == "background" else _value(positives[0], thing, details)
+        answer = (
+            emoji.title if kind == "background" else _extract_value(positives[0], emoji, details)
+        )
         for number, question in enumerate(details["questions"]):
-            instruction = INSTRUCTIONS[(len(thing.hexcode) + number) % len(INSTRUCTIONS)]
+            instruction = INSTRUCTIONS[(len(emoji.hexcode) + number) % len(INSTRUCTIONS)]
             yield {
                 "answer": [answer],
-                "data_id": f"{thing.hexcode}.{kind}.q{number}",
+                "data_id": f"{emoji.hexcode}.{kind}.q{number}",
                 "dataset_id": f"openmoji_kb.{kind}",
-                "image_path": _picture(thing),
+                "image_path": _picture_path(emoji),
                 "instruction": instruction,
                 "passage_id": [passage.passage_id for passage in positives],
                 "passage_image_path": [passage.picture for passage in positives],
@@ -193,25 +197,27 @@ def _records(
             }
 
 
-def _value(passage: Passage, thing: Thing, details: dict[str, Any]) -> str:
-    """The fact inside its sentence: what stands where the template has {value}."""
-    before, after = details["passage"].format(name=thing.name, value="\0").split("\0")
+def _extract_value(passage: EmojiPassage, emoji: Emoji, details: dict[str, Any]) -> str:
+    """The value inside a passage: the part at {value} of its template."""
+    before, after = details["passage"].format(name=emoji.name, value="\0").split("\0")
     return passage.text.removeprefix(before).removesuffix(after)
 
 
-def _positives(thing: Thing, kind: str, value: str, passages: dict[str, Passage]) -> list[Passage]:
+def _find_positives(
+    emoji: Emoji, kind: str, value: str, passages: dict[str, EmojiPassage]
+) -> list[EmojiPassage]:
     """The passage of this fact first, then leads that state the same fact in their own words."""
-    lead = passages.get(f"wiki:{thing.title}")
+    lead = passages.get(f"wiki:{emoji.title}")
     if kind == "background":
         return [lead] if lead else []
-    own = passages.get(f"{kind}:{thing.hexcode}")
-    if own is None:
+    fact_passage = passages.get(f"{kind}:{emoji.hexcode}")
+    if fact_passage is None:
         return []
-    found = [own]
+    positives = [fact_passage]
     if kind == "capital":
         city = passages.get(f"wiki:{value}")
         if lead and value in lead.text and "capital" in lead.text:
-            found.append(lead)
-        if city and city is not lead and thing.name in city.text and "capital" in city.text:
-            found.append(city)
-    return found
+            positives.append(lead)
+        if city and city is not lead and emoji.name in city.text and "capital" in city.text:
+            positives.append(city)
+    return positives

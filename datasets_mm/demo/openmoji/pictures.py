@@ -1,7 +1,7 @@
-"""Pictures of OpenMoji-KB: each drawing rendered once, and the second picture of its passages.
+"""Images of OpenMoji-KB: each drawing rendered once, and the second image of its passages.
 
-The query picture is the coloured drawing. A passage shows another picture: an object's line layer
-alone, a flag small and tilted on grey, or the outline of the country from countryinfo's geometry.
+The query image is the coloured drawing. A passage has another image: an object's line layer alone,
+a flag small and tilted on grey, or the outline of the country from countryinfo's geometry.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def render(svg: str) -> bytes:
 
 
 def line_drawing(svg: Path) -> str:
-    """The drawing without its layers of colour: OpenMoji keeps the outlines in a layer apart."""
-    root = _root(svg)
+    """The drawing's outline layer, without layers of colour."""
+    root = _parse_svg(svg)
     for layer in list(root):
         if layer.get("id") in COLOUR_LAYERS:
             root.remove(layer)
     return ET.tostring(root, encoding="unicode")
 
 
-def tilted(svg: Path) -> str:
+def tilt(svg: Path) -> str:
     """The drawing at 60 % of its size, turned by 12 degrees, on grey."""
-    root = _root(svg)
+    root = _parse_svg(svg)
     turned = ET.Element(
         f"{{{SVG}}}g", {"transform": "translate(36 36) rotate(-12) scale(0.6) translate(-36 -36)"}
     )
@@ -50,9 +50,9 @@ def tilted(svg: Path) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def outline(country: dict[str, Any]) -> str:
+def draw_outline(country: dict[str, Any]) -> str:
     """Map of the country's outline; "" when countryinfo has no geometry for it."""
-    rings = _rings(country.get("geoJSON") or {})
+    rings = _outer_rings(country.get("geoJSON") or {})
     if not rings:
         return ""
     points = [point for ring in rings for point in ring]
@@ -61,12 +61,12 @@ def outline(country: dict[str, Any]) -> str:
     # A degree of longitude shrinks with the latitude; the middle of the country stands for it.
     narrow = max(math.cos(math.radians((south + north) / 2)), 0.1)
     scale = 64 / max((east - west) * narrow, north - south, 0.05)
-    left = 36 - (east - west) * narrow * scale / 2
-    top = 36 - (north - south) * scale / 2
+    x0 = 36 - (east - west) * narrow * scale / 2
+    y0 = 36 - (north - south) * scale / 2
     path = " ".join(
         "M"
         + "L".join(
-            f"{left + (x - west) * narrow * scale:.2f},{top + (north - y) * scale:.2f}"
+            f"{x0 + (x - west) * narrow * scale:.2f},{y0 + (north - y) * scale:.2f}"
             for x, y in ring
         )
         + "Z"
@@ -78,12 +78,12 @@ def outline(country: dict[str, Any]) -> str:
     )
 
 
-def _root(svg: Path) -> ET.Element:
+def _parse_svg(svg: Path) -> ET.Element:
     # The drawings come from a pinned package; expat expands no external entities.
     return ET.fromstring(svg.read_text("utf-8"))  # noqa: S314
 
 
-def _rings(geometry: dict[str, Any]) -> list[list[tuple[float, float]]]:
+def _outer_rings(geometry: dict[str, Any]) -> list[list[tuple[float, float]]]:
     """Outer rings as (longitude, latitude); east of the date line is drawn as over 180 degrees."""
     rings = []
     for feature in geometry.get("features", ()):

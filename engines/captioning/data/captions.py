@@ -15,10 +15,10 @@ from typing import Final
 import numpy as np
 
 from datasets_mm.building.build import Subset
-from datasets_mm.media_paths import on_disk
+from datasets_mm.media_paths import find_on_disk
 from datasets_mm.media_types import is_medium, is_video
 from engines.emitter import EngineError
-from engines.torchkit.data.subsets import unique_ids
+from engines.torchkit.data.subsets import make_ids_unique
 
 MIXED: Final = "mul"
 """ISO 639-2's code for several languages."""
@@ -90,7 +90,7 @@ def read(subset: Subset, *, optional: bool = False) -> Captions:
     return Captions(
         paths=[paths[row] for row in rows],
         references=[references[row] for row in rows],
-        ids=unique_ids([ids[row] for row in rows]),
+        ids=make_ids_unique([ids[row] for row in rows]),
         language=spoken.pop() if len(spoken) == 1 else MIXED,
         root=subset.image_root,
         videos=videos.pop(),
@@ -99,4 +99,4 @@ def read(subset: Subset, *, optional: bool = False) -> Captions:
 
 def _is_video_on_disk(root: Path, path: str) -> bool:
     """A path without the ending of its file (`video7010`) means the video that is there."""
-    return not is_medium(path) and is_video(on_disk(root, path))
+    return not is_medium(path) and is_video(find_on_disk(root, path))

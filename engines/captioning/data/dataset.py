@@ -68,7 +68,7 @@ def read_data(context: Context, size: int) -> Data:
     """
     spec, params, emit = context.spec, context.params, context.emit
     source = context.source
-    own = source.built(spec.subset, emit)
+    own = source.build(spec.subset, emit)
     train = captions.read(own, optional=spec.task == "infer")
     wanted = own.evaluate_on if params.evaluate_on is None else params.evaluate_on
     if spec.task == "infer" or (spec.task == "evaluate" and not wanted):
@@ -77,13 +77,13 @@ def read_data(context: Context, size: int) -> Data:
     for name in wanted:
         if name in named:
             continue
-        if params.evaluate_on is None and (sentence := source.absent(name)):
+        if params.evaluate_on is None and (sentence := source.find_problem(name)):
             emit.notice("not-evaluated", sentence)
             continue
-        named[name] = captions.read(source.built(name, emit))
+        named[name] = captions.read(source.build(name, emit))
     if params.validate_on and spec.task == "train":
-        named.setdefault(params.validate_on, captions.read(source.built(params.validate_on, emit)))
-    read = [captions.read(source.built(name, emit)) for name in _base_texts(context)]
+        named.setdefault(params.validate_on, captions.read(source.build(params.validate_on, emit)))
+    read = [captions.read(source.build(name, emit)) for name in _base_texts(context)]
     emit.phase("cache", "media")
     pixels, kept, media = _decode(context, size, [train, *named.values()])
     splits = {
@@ -114,7 +114,7 @@ def _held_back(
     params = context.params
     if params.validate_on and context.spec.task == "train":
         return whole, splits[params.validate_on]
-    monitored = Monitor.of(params).active
+    monitored = Monitor.from_params(params).active
     count = round(params.validation_share * len(whole)) if monitored else 0
     if not count:
         return whole, None
@@ -159,9 +159,9 @@ def _decode(
 def _pictures(context: Context, size: int, said: Captions) -> tuple[ImageCache, Any, Rows]:
     """Their cache, uint8 [N, S, S, 3] and the row [n, 1] of each picture; -1: it cannot be read."""
     root = context.cache_root
-    with subsets.explained():
-        cache = ImageCache.open(said.paths, said.root, size, root, progress=context.say)
-    subsets.tell_skipped(context.emit, cache.skipped, "pictures")
+    with subsets.source_errors_as_engine_errors():
+        cache = ImageCache.open(said.paths, said.root, size, root, progress=context.report_progress)
+    subsets.report_skipped_media(context.emit, cache.skipped, "pictures")
     rows = np.asarray([cache.row(path) for path in said.paths], np.int64)[:, None]
     return cache, cache.array, rows
 
@@ -169,12 +169,17 @@ def _pictures(context: Context, size: int, said: Captions) -> tuple[ImageCache, 
 def _clips(context: Context, size: int, said: Captions) -> tuple[ImageCache, Any, Rows]:
     """Their cache, uint8 [N, S, S, 3] and the rows [n, F] of each clip's frames; -1: unreadable."""
     frames = context.params.frames
-    with subsets.explained():
+    with subsets.source_errors_as_engine_errors():
         cache = ClipCache.open(
-            said.paths, said.root, size, frames, context.cache_root, progress=context.say
+            said.paths,
+            said.root,
+            size,
+            frames,
+            context.cache_root,
+            progress=context.report_progress,
         )
-    subsets.tell_skipped(context.emit, cache.skipped, "videos")
-    subsets.tell_substituted(context.emit, cache.substituted)
+    subsets.report_skipped_media(context.emit, cache.skipped, "videos")
+    subsets.report_substituted_frames(context.emit, cache.substituted)
     first = np.asarray([cache.row(path) for path in said.paths], np.int64)[:, None]
     rows = np.where(first >= 0, first * frames + np.arange(frames), -1)
     return cache, cache.array.reshape(-1, size, size, 3), rows

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from engines.captioning.models.captioner import IGNORED
 from engines.captioning.models.vision import Tower
-from engines.torchkit.data.data_loader import share, slices
-from engines.torchkit.data.epoch_sampling import draw
-from engines.torchkit.data.prefetch import InputPipeline, arrays, pinned
-from engines.torchkit.modeling.feature_cache import FeatureStore, key
+from engines.torchkit.data.data_loader import rank_share, split_rows
+from engines.torchkit.data.epoch_sampling import sample_per_epoch
+from engines.torchkit.data.prefetch import InputPipeline, pin_memory, to_arrays
+from engines.torchkit.modeling.feature_cache import FeatureStore, content_key
 
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int, int, str], None]
@@ -78,7 +78,7 @@ class Frames:
         known: dict[tuple[int, int], bytes] = {}
         for array, row in self.places.reshape(-1, 2).tolist():
             if (array, row) not in known:
-                known[array, row] = key(self.arrays[array][row].tobytes())
+                known[array, row] = content_key(self.arrays[array][row].tobytes())
         return [known[array, row] for array, row in self.places.reshape(-1, 2).tolist()]
 
 
@@ -114,15 +114,15 @@ def cached(
 
     def encode(rows: Rows) -> Iterator[tuple[Sequence[int], Tensor]]:
         done = 0
-        for part, frames in pipeline.batches(slices(rows, tower.at_once), gather):
+        for part, frames in pipeline.batches(split_rows(rows, tower.at_once), gather):
             features = tower.encode(frames)
             done += len(part)
             say(done, len(rows), "frames")
             yield part.tolist(), features
 
-    stored = store.open(keys, lambda positions: arrays(encode(np.asarray(positions, np.int64))))
-    places = stored.places.reshape(len(pixels), pixels.frames, 2)
-    size = store.bytes_of(len(set(keys)))
+    stored = store.open(keys, lambda positions: to_arrays(encode(np.asarray(positions, np.int64))))
+    places = stored.positions.reshape(len(pixels), pixels.frames, 2)
+    size = store.disk_bytes(len(set(keys)))
     return Cached(Frames(stored.arrays, places), stored.computed, size)
 
 
@@ -167,7 +167,7 @@ class Gatherer:
         self._spoken = spoken
         self._seed = seed
         self.pin = False
-        self.place = (0, 1)
+        self.rank_and_size = (0, 1)
         """This rank and the number of ranks."""
 
     def __call__(self, rows: Rows, epoch: int) -> CaptionBatch:
@@ -175,12 +175,12 @@ class Gatherer:
 
         A rank without a share gets one medium as a stand-in.
         """
-        drawn = draw(self._spoken.offsets, rows, self._seed, epoch)
-        first, last = share(len(rows), *self.place)
+        drawn = sample_per_epoch(self._spoken.offsets, rows, self._seed, epoch)
+        first, last = rank_share(len(rows), *self.rank_and_size)
         own = slice(first, last) if last > first else slice(0, 1)
         ids, labels = padded([self._spoken.tokens[place] for place in drawn[own]])
         batch = CaptionBatch(self._items.gather(self._media[rows[own]]), ids, labels, len(rows))
-        return pinned(batch) if self.pin else batch
+        return pin_memory(batch) if self.pin else batch
 
 
 def padded(tokens: Sequence[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,8 @@ from engines.captioning.metrics import Scored, diversity
 from engines.captioning.metrics.diversity import Diversity
 from engines.captioning.prepare import Prepared
 from engines.emitter import EngineError, artifact
-from engines.torchkit.data.data_loader import slices
-from engines.torchkit.training.early_stopping import looking
+from engines.torchkit.data.data_loader import split_rows
+from engines.torchkit.training.early_stopping import eval_mode
 from results.statistics import Interval, bootstrap_mean
 
 Numbers = npt.NDArray[np.float64]
@@ -78,8 +78,8 @@ class Evaluator:
             return CaptionBatch(self._ready.items.gather(rows[part]), ids, labels)
 
         found = []
-        parts = slices(np.arange(len(rows)), self._batch)
-        with looking(self._ready.model):
+        parts = split_rows(np.arange(len(rows)), self._batch)
+        with eval_mode(self._ready.model):
             for _, batch in self._context.pipeline.batches(parts, gather):
                 self._context.emit.check_stop()
                 features = self._ready.features(batch.media)
@@ -92,14 +92,14 @@ class Evaluator:
         """Greedy captions of all media."""
         found: list[str] = []
         longest = self._context.params.max_new_tokens
-        with looking(self._ready.model):
-            parts = slices(split.rows, self._batch)
+        with eval_mode(self._ready.model):
+            parts = split_rows(split.rows, self._batch)
             for _, seen in self._context.pipeline.batches(parts, self._ready.items.gather):
                 features = self._ready.features(seen)
                 with self._context.precision.autocast():
                     made = self._ready.model.generate(features, longest)
                 found += [self._ready.wording.decode(ids) for ids in made]
-                self._context.say(len(found), len(split), "captions")
+                self._context.report_progress(len(found), len(split), "captions")
         return found
 
     def look(self, split: Split, when: str) -> tuple[list[str], float]:

@@ -17,7 +17,7 @@ from engines.captioning.data.media import Frames, Rows
 from engines.captioning.metrics import Numbers, Scored, clip_score, mean_score
 from engines.captioning.metrics.local_clip_score import LocalScorer
 from engines.captioning.prepare import Prepared
-from engines.torchkit.data.data_loader import slices
+from engines.torchkit.data.data_loader import split_rows
 
 AT_ONCE: Final = 256
 LOCAL: Final = "cosine (local stand-in)"
@@ -79,7 +79,7 @@ class Judge:
             cosine.append(found[0])
             chance.append(found[1])
             cut += scorer.truncated
-            self._context.say(start + len(rows), len(split), "captions judged")
+            self._context.report_progress(start + len(rows), len(split), "captions judged")
         if cut:
             text = f"{split.name}: {cut} captions were longer than the judge's text tower"
             self._context.emit.notice("texts-truncated", text, cut)
@@ -96,6 +96,8 @@ class Judge:
 
     def _pooled(self, rows: Rows) -> Numbers:
         """The mean feature of each medium, [n, D]."""
-        batches = self._context.pipeline.batches(slices(rows, AT_ONCE), self._ready.items.gather)
+        batches = self._context.pipeline.batches(
+            split_rows(rows, AT_ONCE), self._ready.items.gather
+        )
         pooled = [self._ready.features(seen).float().mean((1, 2)) for _, seen in batches]
         return torch.cat(pooled).cpu().numpy()

@@ -26,11 +26,11 @@ from engines.captioning.models.vision import Tower
 from engines.captioning.params import Params
 from engines.captioning.prepare import CALIBRATED_ON
 from engines.captioning.validation import LOSS_SAMPLE
-from engines.memory_query import Need, Phase, Want
+from engines.memory_query import MemoryEstimate, MemoryQuery, Phase
 from engines.torchkit.memory import allocation_tracker as books
 from engines.torchkit.memory import fake_training_step, known_configs
-from engines.torchkit.memory.allocation_tracker import OPTIMIZER, Ledger
-from engines.torchkit.memory.fake_training_step import INPUTS, Tuning
+from engines.torchkit.memory.allocation_tracker import OPTIMIZER, AllocationTracker
+from engines.torchkit.memory.fake_training_step import INPUTS, TrainingOptions
 from engines.torchkit.training.early_stopping import Monitor
 
 Parts = dict[str, int]
@@ -46,9 +46,9 @@ KOREAN_BYTES: Final = 470 << 20
 class Scene:
     """Everything that a rehearsal needs."""
 
-    ledger: Ledger
+    ledger: AllocationTracker
     params: Params
-    tuning: Tuning
+    tuning: TrainingOptions
     most: Longest
     tower: Tower
 
@@ -77,7 +77,7 @@ class Scene:
         return found.view(*media.shape[:2], *found.shape[1:])
 
 
-def rehearse(want: Want) -> Need:
+def estimate_memory(want: MemoryQuery) -> MemoryEstimate:
     """Bytes by part of training, the making of features included, and of evaluation.
 
     Raises:
@@ -89,29 +89,33 @@ def rehearse(want: Want) -> Need:
     return forecast(want, params, (seeing, speaking))
 
 
-def forecast(want: Want, params: Params, pair: tuple[Any, Any]) -> Need:
-    """`rehearse` for this vision tower and this language model."""
+def forecast(want: MemoryQuery, params: Params, pair: tuple[Any, Any]) -> MemoryEstimate:
+    """`estimate_memory` for this vision tower and this language model."""
     tuning = tuning_of(want, params)
     most = max_lengths.of(want, params, pair[1])
     sizes, spoken_by = model_from_config.sizes_of(want.model, pair[1])
     kind = str(sizes.model_type)
-    fake_training_step.load_libraries(tuning, kind, lambda: model_from_config.spoken(sizes, tuning))
-    with fake_training_step.stage(tuning) as ledger:
+    fake_training_step.import_libraries(
+        tuning, kind, lambda: model_from_config.spoken(sizes, tuning)
+    )
+    with fake_training_step.fake_mode(tuning) as ledger:
         precision = model_from_config.on_cpu(tuning.precision)
         tower, seen_by = model_from_config.tower(want.model, pair[0], params, precision)
         scene = Scene(ledger, params, tuning, most, tower)
         vision_bytes = book(ledger, tower.imagine(), lambda _: VISION)
         looked = look(scene)
         model, files = model_from_config.captioner(sizes, tower, params, tuning, most)
-        books.book_model(ledger, model, model_from_config.part_of(model, tuning))
+        books.track_model(ledger, model, model_from_config.part_of(model, tuning))
         phases: dict[Phase, Parts] = {}
         if want.trains:
             phases["train"] = largest(looked, *training(scene, model))
         told, lacking = evaluation(scene, model, trains=want.trains)
         phases["predict"] = largest(*([] if want.trains else [looked]), *told)
         facts = facts_of(scene, model, (spoken_by, seen_by), lacking)
-        facts["precision"] = fake_training_step.precision_said(want, tuning)
-    return Need(phases=phases, host=host(want, scene, (files, vision_bytes), phases), facts=facts)
+        facts["precision"] = fake_training_step.describe_precision(want, tuning)
+    return MemoryEstimate(
+        phases=phases, host=host(want, scene, (files, vision_bytes), phases), facts=facts
+    )
 
 
 def facts_of(
@@ -136,9 +140,9 @@ def facts_of(
     return facts
 
 
-def tuning_of(want: Want, params: Params) -> Tuning:
+def tuning_of(want: MemoryQuery, params: Params) -> TrainingOptions:
     """The settings of the engine that decide about memory."""
-    return Tuning.of(want, params.model_dump())
+    return TrainingOptions.from_query(want, params.model_dump())
 
 
 def largest(*peaks: Parts) -> Parts:
@@ -146,9 +150,9 @@ def largest(*peaks: Parts) -> Parts:
     return max(peaks, key=lambda peak: sum(peak.values()))
 
 
-def book(ledger: Ledger, model: nn.Module, part_of: Any) -> int:
+def book(ledger: AllocationTracker, model: nn.Module, part_of: Any) -> int:
     """Book a frozen model; its bytes."""
-    books.book_model(ledger, model, part_of)
+    books.track_model(ledger, model, part_of)
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
@@ -157,7 +161,7 @@ def look(scene: Scene) -> Parts:
     size, tower = scene.tower.shape.image_size, scene.tower
     with scene.ledger.part(INPUTS):
         frames = torch.zeros(tower.at_once, size, size, 3, dtype=torch.uint8)
-    scene.ledger.forget_peak()
+    scene.ledger.reset_peak()
     with scene.ledger.part(SEEN):
         tower.encode(frames)
     if scene.params.feature_cache:
@@ -169,7 +173,7 @@ def look(scene: Scene) -> Parts:
 def training(scene: Scene, model: Captioner) -> list[Parts]:
     """Peaks of the calibration and of a step."""
     ledger = scene.ledger
-    ledger.forget_peak()
+    ledger.reset_peak()
     model.calibrate(scene.features(scene.batch(CALIBRATED_ON)[0]))
     calibrated = ledger.peak.parts
     seen = scene.batch(scene.share)  # the loop holds its batch until the next one
@@ -179,7 +183,10 @@ def training(scene: Scene, model: Captioner) -> list[Parts]:
         with model_from_config.head_apart(ledger, model.llm):
             return mean_loss(*model(scene.features(media), ids, ids))
 
-    return [calibrated, fake_training_step.training(ledger, model, scene.tuning, loss, seen).parts]
+    return [
+        calibrated,
+        fake_training_step.measure_training_step(ledger, model, scene.tuning, loss, seen).parts,
+    ]
 
 
 def evaluation(scene: Scene, model: Captioner, *, trains: bool) -> tuple[list[Parts], str]:
@@ -195,12 +202,12 @@ def evaluation(scene: Scene, model: Captioner, *, trains: bool) -> tuple[list[Pa
     judge, lacking = model_from_config.judge(params)
     if judge is not None:  # it stays when the next subset's captions are made
         found = [one | {JUDGE: book(scene.ledger, judge, lambda _: JUDGE)} for one in found]
-        scene.ledger.forget_peak()
+        scene.ledger.reset_peak()
         with scene.ledger.part(JUDGE):
             model_from_config.judged(judge, scene.most.frames)
         peak = scene.ledger.peak.parts
         found.append(peak)
-        between = params.monitor == "siglip" and Monitor.of(params).active
+        between = params.monitor == "siglip" and Monitor.from_params(params).active
         if looks and between:
             looks.append(peak | {OPTIMIZER: looks[0][OPTIMIZER]})
     return [*found, *looks], lacking
@@ -211,13 +218,13 @@ def shown(scene: Scene, model: Captioner, losses: int, captions: int) -> list[Pa
     """Peaks of the loss of so many media at once, and of their captions."""
     ledger = scene.ledger
     model.eval()
-    ledger.forget_peak()
+    ledger.reset_peak()
     media, ids = scene.batch(losses)
     with model_from_config.head_apart(ledger, model.llm), fake_training_step.autocast(scene.tuning):
         model(scene.features(media), ids, ids)
     found = [ledger.peak.parts]
     media, _ = scene.batch(captions)
-    ledger.forget_peak()
+    ledger.reset_peak()
     with model_from_config.head_apart(ledger, model.llm), fake_training_step.autocast(scene.tuning):
         speak(scene, model, media)
     return [*found, ledger.peak.parts]
@@ -225,7 +232,7 @@ def shown(scene: Scene, model: Captioner, losses: int, captions: int) -> list[Pa
 
 def speak(scene: Scene, model: Captioner, media: Tensor) -> None:
     """The prompt of a batch, and the last word of captions that never end."""
-    cache = fake_training_step.BookedCache.of(scene.ledger)
+    cache = fake_training_step.TrackedCache.create(scene.ledger)
     inputs = model.prompt(scene.features(media))
     token = model.following(inputs, cache)
     if scene.params.max_new_tokens == 1:
@@ -241,13 +248,15 @@ def speak(scene: Scene, model: Captioner, media: Tensor) -> None:
     model.following(word, cache)
 
 
-def host(want: Want, scene: Scene, files: tuple[int, int], phases: dict[Phase, Parts]) -> Parts:
+def host(
+    want: MemoryQuery, scene: Scene, files: tuple[int, int], phases: dict[Phase, Parts]
+) -> Parts:
     """Bytes of host memory. `files`: of the language model's, half precision, and the tower's."""
     params, shape = scene.params, scene.tower.shape
     a_frame = 3 * shape.image_size**2
     if params.feature_cache:
         a_frame = shape.patches * shape.width * getattr(torch, params.feature_dtype).itemsize
-    found = fake_training_step.host(
+    found = fake_training_step.estimate_host_memory(
         want, RUNTIME_BYTES, files[0], scene.most.frames * a_frame, phases
     )
     if "ko" in scene.most.languages:

@@ -21,8 +21,8 @@ from engines.captioning.models import llm
 from engines.captioning.models.llm import Wording
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.memory_query import Want
-from engines.model_catalog import Part
+from engines.memory_query import MemoryQuery
+from engines.model_catalog import ModelPart
 from engines.torchkit.training import nano_models
 
 TOKEN_BYTES: Final = 1.9
@@ -60,7 +60,7 @@ class Found:
     languages: frozenset[str]
 
 
-def of(want: Want, params: Params, part: Part) -> Longest:
+def of(want: MemoryQuery, params: Params, part: ModelPart) -> Longest:
     """The longest of what the run reads, for the language model `part`."""
     own = read(want.subsets)
     wording, real = wording_of(part, params)
@@ -97,7 +97,7 @@ def read(folders: Sequence[str]) -> Found:
 
 
 def caption_tokens(
-    want: Want, params: Params, captions: Sequence[str], wording: Wording | None
+    want: MemoryQuery, params: Params, captions: Sequence[str], wording: Wording | None
 ) -> tuple[int, str]:
     """Tokens of the longest caption with its end, at most `max_tokens`, and how they were found."""
     most = params.max_tokens
@@ -114,7 +114,7 @@ def caption_tokens(
     return min(most, math.ceil(size / TOKEN_BYTES) + 1), said
 
 
-def wording_of(part: Part, params: Params) -> tuple[Wording, bool]:
+def wording_of(part: ModelPart, params: Params) -> tuple[Wording, bool]:
     """The tokens around a picture, and whether they were counted: else an estimate stands in."""
     folder = model_catalog.weights_folder(part)
     if folder is not None and (folder / "tokenizer.json").is_file():

@@ -23,13 +23,13 @@ from engines.captioning.models.captioner import Captioner
 from engines.captioning.models.vision import Tower
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.model_catalog import Part
+from engines.model_catalog import ModelPart
 from engines.torchkit.memory import fake_training_step, known_configs
-from engines.torchkit.memory.allocation_tracker import Ledger
-from engines.torchkit.memory.fake_training_step import LOGITS, Tuning
+from engines.torchkit.memory.allocation_tracker import AllocationTracker
+from engines.torchkit.memory.fake_training_step import LOGITS, TrainingOptions
 from engines.torchkit.modeling import attention, pretrained
 from engines.torchkit.modeling.model_config import ATTENTION
-from engines.torchkit.runtime.precision import Name, Precision
+from engines.torchkit.runtime.precision import Precision, PrecisionName
 
 SHAPES: Final = Path(__file__).parent / "known_configs.toml"
 PROJECTOR: Final = "projector"
@@ -38,17 +38,17 @@ SEEN: Final = "vision activations"
 JUDGE: Final = "judge"
 
 
-def sizes_of(name: str, part: Part) -> tuple[Any, str]:
+def sizes_of(name: str, part: ModelPart) -> tuple[Any, str]:
     """transformers' configuration of the language model of `name`, and where it was read.
 
     Raises:
         EngineError: nothing says it, or it is of no known kind.
     """
-    found = known_configs.sizes(part, SHAPES)
+    found = known_configs.find_config(part, SHAPES)
     if found is None and (not part.architecture or part.hub or part.path):
-        raise known_configs.unknown(name, "the sizes of its language model", "llm")
+        raise known_configs.unknown_model_error(name, "the sizes of its language model", "llm")
     if found is None:
-        with known_configs.described(name):
+        with known_configs.missing_sizes_as_errors(name):
             sizes = part.architecture
             return nano_model.configuration(int(sizes["vocabulary"]), sizes), known_configs.SCRATCH
     try:
@@ -65,25 +65,25 @@ def _described(config: dict[str, Any]) -> Any:
     return AutoConfig.for_model(sizes.pop("model_type", ""), **sizes)
 
 
-def on_cpu(name: Name) -> Precision:
+def on_cpu(name: PrecisionName) -> Precision:
     """A precision of the fake CPU, which stands for a GPU too."""
     return Precision(name, torch.device("cpu"))
 
 
-def tower(name: str, part: Part, params: Params, precision: Precision) -> tuple[Tower, str]:
+def tower(name: str, part: ModelPart, params: Params, precision: Precision) -> tuple[Tower, str]:
     """The vision tower of `name` without its weights, and where its sizes were read.
 
     Raises:
         EngineError: nothing says them, or settings do not fit it.
     """
-    found = known_configs.sizes(part, SHAPES)
+    found = known_configs.find_config(part, SHAPES)
     if found is None and (part.hub or part.path):
-        raise known_configs.unknown(name, "the sizes of its vision tower", "vision")
+        raise known_configs.unknown_model_error(name, "the sizes of its vision tower", "vision")
     config, source = found or (None, known_configs.SCRATCH)
     return Tower(part, params, precision, config), source
 
 
-def spoken(sizes: Any, tuning: Tuning) -> Any:
+def spoken(sizes: Any, tuning: TrainingOptions) -> Any:
     """A language model of these sizes, as transformers makes it."""
     from transformers import AutoModelForCausalLM
 
@@ -92,7 +92,7 @@ def spoken(sizes: Any, tuning: Tuning) -> Any:
 
 
 def captioner(
-    sizes: Any, seeing: Tower, params: Params, tuning: Tuning, longest: Longest
+    sizes: Any, seeing: Tower, params: Params, tuning: TrainingOptions, longest: Longest
 ) -> tuple[Captioner, int]:
     """Projector and language model as training finds them, and the bytes of the model's files.
 
@@ -100,11 +100,11 @@ def captioner(
         EngineError: the projector's sizes do not fit.
     """
     llm = spoken(sizes, tuning)
-    attention.unmask(llm)
+    attention.use_causal_attention(llm)
     llm.requires_grad_(False)
-    pretrained.widen(llm)
+    pretrained.widen_to_fp32(llm)
     files = 2 * sum(parameter.numel() for parameter in llm.parameters())
-    fake_training_step.adapt(llm.get_decoder(), tuning)
+    fake_training_step.adapt_language_model(llm.get_decoder(), tuning)
     chosen = prepare.projector_sizes(params, seeing, longest.frames, language.width(llm))
     try:
         projector = projectors.build(chosen)
@@ -113,14 +113,14 @@ def captioner(
     return Captioner(projector, llm, longest.wording), files
 
 
-def part_of(model: nn.Module, tuning: Tuning) -> Any:
+def part_of(model: nn.Module, tuning: TrainingOptions) -> Any:
     """Which part a parameter of a captioner belongs to, by its name."""
-    spoken = fake_training_step.part_of(model, tuning)
+    spoken = fake_training_step.name_parts(model, tuning)
     return lambda name: PROJECTOR if name.startswith("projector.") else spoken(name)
 
 
 @contextmanager
-def head_apart(ledger: Ledger, llm: Any) -> Iterator[None]:
+def head_apart(ledger: AllocationTracker, llm: Any) -> Iterator[None]:
     """What is born from the output layer on, in this context, are logits and their loss."""
     with ExitStack() as stack:
 
@@ -138,9 +138,11 @@ def judge(params: Params) -> tuple[Any, str]:
         return None, ""
     kind, _, rest = params.siglip.rpartition(":")
     hub, _, revision = rest.partition("@")
-    part = Part(hub=hub, revision=revision or "main") if kind == "hub" else Part(path=rest)
+    part = (
+        ModelPart(hub=hub, revision=revision or "main") if kind == "hub" else ModelPart(path=rest)
+    )
     try:
-        found = known_configs.sizes(part, SHAPES)
+        found = known_configs.find_config(part, SHAPES)
         if found is None:
             raise EngineError("its sizes are not known here")
         cls, sizes = clip_score.kind_of(found[0], rest)

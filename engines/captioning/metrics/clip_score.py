@@ -23,7 +23,7 @@ from engines import model_catalog
 from engines.captioning.metrics import Numbers, Scored, mean_score
 from engines.emitter import EngineError
 from engines.torchkit.modeling import weights
-from engines.torchkit.modeling.image_normalization import pixel_statistics
+from engines.torchkit.modeling.image_normalization import read_pixel_statistics
 from engines.torchkit.modeling.model_config import read_config
 
 BATCH: Final = 32
@@ -55,7 +55,7 @@ class Scorer:
         usual = STATISTICS["siglip" if self._siglip else "clip"]
         self._mean, self._std = (
             torch.tensor(three, device=self.device).view(1, 3, 1, 1)
-            for three in pixel_statistics(self.folder) or usual
+            for three in read_pixel_statistics(self.folder) or usual
         )
         self.truncated = 0
         """Captions of the last call that were longer than the text tower."""
@@ -133,7 +133,7 @@ def _folder(name: str) -> Path:
             entry = model_catalog.load(name)
         except (LookupError, ValueError) as error:
             raise EngineError(f"siglip = {name}: {error}") from None
-        if sentence := model_catalog.problem(entry):
+        if sentence := model_catalog.find_problem(entry):
             raise EngineError(f"siglip = {name}: {sentence}")
     folder = Path(name).expanduser() if entry is None else model_catalog.weights_folder(entry)
     if folder is None or not (folder / "config.json").is_file():

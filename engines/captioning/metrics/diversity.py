@@ -19,7 +19,7 @@ import numpy as np
 
 from engines.captioning.metrics import Scored
 from engines.captioning.metrics.tokenizers import ngrams, normal, tokenizer
-from results.statistics import wilson
+from results.statistics import wilson_interval
 
 COLLAPSED: Final = 0.5
 """Diversity below which the SigLIP study warns of mode collapse."""
@@ -81,7 +81,7 @@ def all_scores(candidates: Sequence[str], language: str) -> list[Scored]:
     count = Counter(normal(one) for one in candidates)
     top, often = min(count.items(), key=lambda item: (-item[1], item[0]))
     is_top = np.asarray([normal(one) == top for one in candidates], np.float64)
-    bounds = wilson(often, len(candidates))
+    bounds = wilson_interval(often, len(candidates))
     return [
         of_captions(candidates),
         *(
@@ -118,7 +118,7 @@ def _shared(
     without = np.divide(kinds - own, left, out=np.zeros(n), where=left > 0)
     error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum())) if n > 1 else 0
     if error < ROUNDING:
-        low, high, method = wilson(kinds, total)
+        low, high, method = wilson_interval(kinds, total)
         return Scored(name, per_item, value, low, high, f"{method}; of n = {n}")
     low, high = max(0.0, value - Z * error), min(1.0, value + Z * error)
     return Scored(name, per_item, value, low, high, f"jackknife over captions, 95%; of n = {n}")

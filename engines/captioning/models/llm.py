@@ -93,17 +93,17 @@ def load(folder: Path, params: Params, precision: Precision) -> Any:
     model = pretrained.load(
         folder, pretrained.CAUSAL, precision, four_bit=four_bit, double=params.double_quant
     )
-    attention.unmask(model)
+    attention.use_causal_attention(model)
     return model
 
 
 def adapt(model: Any, params: Params) -> Any:
     """With LoRA and checkpointing, as the settings say."""
     if params.checkpointing:
-        pretrained.recompute(model)
+        pretrained.enable_gradient_checkpointing(model)
     if not params.lora_rank:
         return model
-    return lora.attach(
+    return lora.add_lora(
         model, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets
     )
 

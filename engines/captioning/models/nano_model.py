@@ -8,9 +8,9 @@ from typing import Any
 from engines.torchkit.training import nano_models
 
 
-def recipe(captions: Sequence[str], sizes: dict[str, Any]) -> nano_models.Recipe:
+def recipe(captions: Sequence[str], sizes: dict[str, Any]) -> nano_models.LanguageModelRecipe:
     """A language model of these sizes that has read these captions."""
-    return nano_models.Recipe(
+    return nano_models.LanguageModelRecipe(
         "qwen3", lambda vocabulary: _fresh(vocabulary, sizes), captions, sizes
     )
 

@@ -22,10 +22,10 @@ from torch import Tensor
 from engines import model_catalog, out_of_memory
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.model_catalog import Part
+from engines.model_catalog import ModelPart
 from engines.process_memory import collection_paused
 from engines.torchkit.modeling import weights
-from engines.torchkit.modeling.image_normalization import pixel_statistics
+from engines.torchkit.modeling.image_normalization import read_pixel_statistics
 from engines.torchkit.modeling.model_config import ATTENTION, read_config
 from engines.torchkit.runtime.precision import Precision
 
@@ -59,7 +59,7 @@ class Tower:
 
     def __init__(
         self,
-        part: Part,
+        part: ModelPart,
         params: Params,
         precision: Precision,
         config: dict[str, Any] | None = None,
@@ -88,7 +88,7 @@ class Tower:
             raise EngineError(f"cls: a {self.shape.family} tower has no class token; set it false")
         if self.shape.family == "effnet-lite0" and params.vision_layer != -1:
             raise EngineError("vision_layer = -2: effnet-lite0 gives its last feature map only")
-        stated = pixel_statistics(self.folder) if self.folder else ()
+        stated = read_pixel_statistics(self.folder) if self.folder else ()
         mean, std = stated or STATISTICS[self.shape.family]
         self._shift = torch.tensor(mean, device=precision.device) * 255
         self._gain = 1 / (torch.tensor(std, device=precision.device) * 255)
@@ -165,7 +165,7 @@ class Tower:
             else:
                 model = _from_folder(self.folder, self._config or {}, self.shape.family)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            if out_of_memory.of_device(error):
+            if out_of_memory.is_device_failure(error):
                 raise
             place = self.folder or "effnet-lite0"
             reason = (str(error).splitlines() or [""])[0][:200]
@@ -194,7 +194,7 @@ def _with_class_token(shape: Shape, *, keep: bool) -> Shape:
     return Shape(shape.family, shape.image_size, shape.patches + keep, shape.width)
 
 
-def _packaged(part: Part) -> Shape:
+def _packaged(part: ModelPart) -> Shape:
     tower = part.architecture.get("tower")
     if tower != "effnet-lite0":
         raise EngineError(f"vision: no tower '{tower}' in a package; known: effnet-lite0")

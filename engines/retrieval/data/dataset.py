@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 from datasets_mm.building.build import Subset
 from engines.emitter import EngineError
 from engines.retrieval.data.items import Rows, Vocabulary
-from engines.retrieval.data.pairs import NONE, Pool, Side
-from engines.torchkit.data.subsets import unique_ids
+from engines.retrieval.data.pairs import NONE, ItemRows, TrainingPairs
+from engines.torchkit.data.subsets import make_ids_unique
 
 
 @dataclass
-class Strings:
+class Vocabularies:
     """Everything that a run's subsets mention, numbered."""
 
     texts: Vocabulary = field(default_factory=Vocabulary)
@@ -38,7 +38,7 @@ class SearchCorpus:
     """What is searched."""
 
     fingerprint: str
-    passages: Side
+    passages: ItemRows
     ids: Sequence[str]
     texts: Sequence[str]
 
@@ -48,7 +48,7 @@ class Split:
     """What is asked, and what would be right."""
 
     name: str
-    queries: Side
+    queries: ItemRows
     ids: Sequence[str]
     positives: Sequence[Rows]
     """Rows of each query's positives in the corpus."""
@@ -63,7 +63,9 @@ class Split:
         return np.asarray([len(ids) for ids in self.positive_ids], np.int64)
 
 
-def read_pool(subset: Subset, strings: Strings, *, use_instruction: bool) -> Pool:
+def read_training_pairs(
+    subset: Subset, vocabularies: Vocabularies, *, use_instruction: bool
+) -> TrainingPairs:
     """A subset's records to train on. Records without a positive are left out."""
     records = subset.records
     counts = _lengths(records["passage_id"])
@@ -71,36 +73,36 @@ def read_pool(subset: Subset, strings: Strings, *, use_instruction: bool) -> Poo
         records = records.filter(pa.array(counts > 0))
         counts = counts[counts > 0]
     root = subset.image_root
-    positives = Side(
-        _rows(_flat(records["passage_text"]), strings.texts),
-        _image_rows(_flat(records["passage_image_path"]), root, strings.images),
+    positives = ItemRows(
+        _vocabulary_rows(_flatten(records["passage_text"]), vocabularies.texts),
+        _image_rows(_flatten(records["passage_image_path"]), root, vocabularies.images),
     )
-    return Pool(
-        queries=_queries(records, root, strings, use_instruction=use_instruction),
+    return TrainingPairs(
+        queries=_queries(records, root, vocabularies, use_instruction=use_instruction),
         positives=positives,
-        codes=_rows(_flat(records["passage_id"]), strings.passages),
+        codes=_vocabulary_rows(_flatten(records["passage_id"]), vocabularies.passages),
         offsets=np.concatenate(([0], np.cumsum(counts))),
     )
 
 
 def read_split(
-    subset: Subset, corpus: SearchCorpus, strings: Strings, *, use_instruction: bool
+    subset: Subset, corpus: SearchCorpus, vocabularies: Vocabularies, *, use_instruction: bool
 ) -> Split:
     """A subset's records to evaluate on."""
     records = subset.records
-    wanted = [list(dict.fromkeys(ids or ())) for ids in records["passage_id"].to_pylist()]
+    positive_ids = [list(dict.fromkeys(ids or ())) for ids in records["passage_id"].to_pylist()]
     return Split(
         name=subset.name,
-        queries=_queries(records, subset.image_root, strings, use_instruction=use_instruction),
-        ids=unique_ids(records["data_id"].to_pylist()),
-        positives=[np.asarray(subset.corpus.rows(ids), np.int64) for ids in wanted],
-        positive_ids=wanted,
-        answers=[[a for a in (given or ()) if a and a.strip()] for given in _answers(records)],
+        queries=_queries(records, subset.image_root, vocabularies, use_instruction=use_instruction),
+        ids=make_ids_unique(records["data_id"].to_pylist()),
+        positives=[np.asarray(subset.corpus.rows(ids), np.int64) for ids in positive_ids],
+        positive_ids=positive_ids,
+        answers=[[a for a in (answers or ()) if a and a.strip()] for answers in _answers(records)],
         corpus=corpus,
     )
 
 
-def read_corpus(subset: Subset, strings: Strings) -> SearchCorpus:
+def read_corpus(subset: Subset, vocabularies: Vocabularies) -> SearchCorpus:
     """The corpus of a subset.
 
     Raises:
@@ -114,9 +116,9 @@ def read_corpus(subset: Subset, strings: Strings) -> SearchCorpus:
         )
     return SearchCorpus(
         fingerprint=subset.corpus.fingerprint,
-        passages=Side(
-            _rows(table["passage_text"], strings.texts),
-            _image_rows(table["passage_image_path"], subset.image_root, strings.images),
+        passages=ItemRows(
+            _vocabulary_rows(table["passage_text"], vocabularies.texts),
+            _image_rows(table["passage_image_path"], subset.image_root, vocabularies.images),
         ),
         ids=subset.corpus.ids,
         texts=subset.corpus.texts,
@@ -128,36 +130,39 @@ def image_key(root: Path, path: str) -> str:
     return f"{root}\0{path}" if path else ""
 
 
-def _queries(records: pa.Table, root: Path, strings: Strings, *, use_instruction: bool) -> Side:
+def _queries(
+    records: pa.Table, root: Path, vocabularies: Vocabularies, *, use_instruction: bool
+) -> ItemRows:
     question = pc.fill_null(records["question"], "")
     if use_instruction:
         instruction = pc.fill_null(records["instruction"], "")
         question = pc.utf8_trim_whitespace(pc.binary_join_element_wise(instruction, question, " "))
-    return Side(
-        _rows(question, strings.texts), _image_rows(records["image_path"], root, strings.images)
+    return ItemRows(
+        _vocabulary_rows(question, vocabularies.texts),
+        _image_rows(records["image_path"], root, vocabularies.images),
     )
 
 
-def _rows(column: Any, vocabulary: Vocabulary) -> Rows:
+def _vocabulary_rows(column: Any, vocabulary: Vocabulary) -> Rows:
     """The column's strings as numbers; NONE for null and for the empty string."""
     encoded = pc.dictionary_encode(column)
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):  # no rows at all
         return np.empty(0, np.int64)
-    known = vocabulary.rows(encoded.dictionary.to_pylist())
-    places = np.asarray(pc.fill_null(encoded.indices, -1), np.int64)
-    return np.where(places < 0, NONE, np.append(known, NONE)[places])
+    rows = vocabulary.rows(encoded.dictionary.to_pylist())
+    indices = np.asarray(pc.fill_null(encoded.indices, -1), np.int64)
+    return np.where(indices < 0, NONE, np.append(rows, NONE)[indices])
 
 
 def _image_rows(column: Any, root: Path, vocabulary: Vocabulary) -> Rows:
     paths = Vocabulary()
-    local = _rows(column, paths)
-    known = vocabulary.rows(image_key(root, path) for path in paths.values())
-    return np.append(known, NONE)[local]
+    local = _vocabulary_rows(column, paths)
+    rows = vocabulary.rows(image_key(root, path) for path in paths.values())
+    return np.append(rows, NONE)[local]
 
 
-def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _flatten(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.list_flatten(column)
 
 

@@ -22,7 +22,7 @@ CHUNK: Final = 8192
 """Texts tokenised at once: keeps the tokenizer's own objects below some 100 MB."""
 
 
-class Items(Protocol):
+class ItemStore(Protocol):
     """Rows of one modality."""
 
     def gather(self, rows: Rows) -> Tensor:
@@ -43,8 +43,8 @@ class Vocabulary:
 
     def rows(self, values: Iterable[str | None]) -> Rows:
         """Row of each value; -1 for none and for the empty string."""
-        known = self._rows
-        return np.fromiter((known.setdefault(v, len(known)) if v else -1 for v in values), np.int64)
+        rows = self._rows
+        return np.fromiter((rows.setdefault(v, len(rows)) if v else -1 for v in values), np.int64)
 
     def values(self) -> list[str]:
         """All strings by row."""
@@ -81,9 +81,9 @@ class TokenItems:
                 lengths.append(len(ids))
                 truncated += bool(encoding.overflowing)
         flat = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
-        made = cls(flat, np.cumsum(lengths, dtype=np.int64), pad)
-        made.truncated = truncated
-        return made
+        items = cls(flat, np.cumsum(lengths, dtype=np.int64), pad)
+        items.truncated = truncated
+        return items
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -120,30 +120,30 @@ class ArrayItems:
     and counts as black. Arrays may be memory maps; only the rows asked for are touched.
     """
 
-    def __init__(self, arrays: Sequence[npt.NDArray[Any]], places: Rows | None = None) -> None:
+    def __init__(self, arrays: Sequence[npt.NDArray[Any]], positions: Rows | None = None) -> None:
         self.arrays = list(arrays)
-        if places is None:
+        if positions is None:
             rows = np.arange(len(self.arrays[0]))
-            places = np.stack([np.zeros_like(rows), rows], 1)
-        self.places = places
+            positions = np.stack([np.zeros_like(rows), rows], 1)
+        self.positions = positions
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
     def readable(self) -> npt.NDArray[np.bool_]:
         """Whether each item could be read."""
-        return self.places[:, 1] >= 0
+        return self.positions[:, 1] >= 0
 
     def gather(self, rows: Rows) -> Tensor:
         """The rows, copied."""
-        where, at = self.places[rows].T
+        arrays, at = self.positions[rows].T
         if len(self.arrays) == 1 and (at >= 0).all():
             return torch.from_numpy(self.arrays[0][at])
         first = self.arrays[0]
         out = np.zeros((len(rows), *first.shape[1:]), first.dtype)
         for number, array in enumerate(self.arrays):
-            mine = np.flatnonzero((where == number) & (at >= 0))
-            out[mine] = array[at[mine]]
+            chosen = np.flatnonzero((arrays == number) & (at >= 0))
+            out[chosen] = array[at[chosen]]
         return torch.from_numpy(out)
 
     def costs(self) -> Rows:
@@ -151,7 +151,7 @@ class ArrayItems:
         return np.ones(len(self), np.int64)
 
 
-def by_cost(costs: npt.NDArray[np.int64], most: int) -> Iterator[npt.NDArray[np.int64]]:
+def batch_by_cost(costs: npt.NDArray[np.int64], most: int) -> Iterator[npt.NDArray[np.int64]]:
     """Batches of like cost, dearest first, with `most` as the sum after padding."""
     order = np.argsort(-costs, kind="stable")
     start = 0

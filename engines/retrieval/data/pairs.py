@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engines.retrieval.data.items import Items, Rows, TokenItems
+from engines.retrieval.data.items import ItemStore, Rows, TokenItems
 from engines.torchkit.checkpointing.training_identity import fingerprint_samples
-from engines.torchkit.data.data_loader import share
-from engines.torchkit.data.epoch_sampling import draw, hashed
-from engines.torchkit.data.prefetch import pinned
+from engines.torchkit.data.data_loader import rank_share
+from engines.torchkit.data.epoch_sampling import sample_per_epoch, splitmix64
+from engines.torchkit.data.prefetch import pin_memory
 
 NONE = -1
 """Row of a modality that is not there."""
 
 
 @dataclass(frozen=True)
-class Side:
+class ItemRows:
     """Queries or passages: a row of the text items and one of the image items each, or NONE."""
 
     texts: Rows
@@ -34,17 +34,17 @@ class Side:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, rows: Rows) -> Side:
+    def select(self, rows: Rows) -> ItemRows:
         """Some of them."""
-        return Side(self.texts[rows], self.images[rows])
+        return ItemRows(self.texts[rows], self.images[rows])
 
 
 @dataclass(frozen=True)
-class Pool:
+class TrainingPairs:
     """A subset's records: queries, and the positives of all records one after the other."""
 
-    queries: Side
-    positives: Side
+    queries: ItemRows
+    positives: ItemRows
     codes: Rows
     """Number of each positive's passage id: equal numbers are the same passage."""
     offsets: Rows
@@ -63,15 +63,15 @@ class Pool:
         return fingerprint_samples(fingerprint, parts)
 
 
-def uniform(pool: Pool) -> bool:
+def has_uniform_modalities(pairs: TrainingPairs) -> bool:
     """Whether all queries have the same modalities, and all passages have the same."""
-    sides = (pool.queries, pool.positives)
+    sides = (pairs.queries, pairs.positives)
     lacking = [rows == NONE for side in sides for rows in (side.texts, side.images)]
     return all(bool(each.all() or not each.any()) for each in lacking)
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ItemInputs:
     """One side of a batch of `size`: what is there, and in which rows of the batch."""
 
     size: int
@@ -89,27 +89,32 @@ class PairBatch:
     of it; a rank without a share gets one pair as a stand-in.
     """
 
-    queries: Inputs
-    passages: Inputs
+    queries: ItemInputs
+    passages: ItemInputs
     positive: Tensor
 
     def __len__(self) -> int:
         return len(self.positive)
 
 
-class PairGatherer:
+class PairCollator:
     """Makes batches of a pool; called by the loader, from several threads at once."""
 
     def __init__(
-        self, pool: Pool, texts: Items, images: Items, seed: int, modality_dropout: float = 0.0
+        self,
+        pairs: TrainingPairs,
+        texts: ItemStore,
+        images: ItemStore,
+        seed: int,
+        modality_dropout: float = 0.0,
     ) -> None:
-        self._pool = pool
+        self._pairs = pairs
         self._texts = texts
         self._images = images
         self._seed = seed
         self._dropout = modality_dropout
         self.pin = False
-        self.place = (0, 1)
+        self.rank_and_size = (0, 1)
         """This rank and the number of ranks."""
 
     def pad_texts(self, multiple: int) -> None:
@@ -121,52 +126,54 @@ class PairGatherer:
         """Tokens of a query's and of a passage's text in this batch, padding counted."""
         if not isinstance(self._texts, TokenItems):
             return 0, 0
-        drawn = draw(self._pool.offsets, rows, self._seed, epoch)
-        both = (self._pool.queries.texts[rows], self._pool.positives.texts[drawn])
+        drawn = sample_per_epoch(self._pairs.offsets, rows, self._seed, epoch)
+        both = (self._pairs.queries.texts[rows], self._pairs.positives.texts[drawn])
         queries, passages = (self._texts.width(texts[texts != NONE]) for texts in both)
         return queries, passages
 
     def __call__(self, rows: Rows, epoch: int) -> PairBatch:
         """The pairs of these records in this epoch."""
-        pool = self._pool
-        drawn = draw(pool.offsets, rows, self._seed, epoch)
-        queries = pool.queries.take(rows)
+        pairs = self._pairs
+        drawn = sample_per_epoch(pairs.offsets, rows, self._seed, epoch)
+        queries = pairs.queries.select(rows)
         if self._dropout:
             queries = drop_modality(queries, rows, self._seed, epoch, self._dropout)
-        first, last = share(len(rows), *self.place)
-        own = np.arange(first, last) if last > first else np.zeros(1, np.int64)
+        first, last = rank_share(len(rows), *self.rank_and_size)
+        share = np.arange(first, last) if last > first else np.zeros(1, np.int64)
         batch = PairBatch(
-            gather(queries.take(own), self._texts, self._images),
-            gather(pool.positives.take(drawn[own]), self._texts, self._images),
-            torch.from_numpy(positive_matrix(pool, rows, drawn)),
+            gather_inputs(queries.select(share), self._texts, self._images),
+            gather_inputs(pairs.positives.select(drawn[share]), self._texts, self._images),
+            torch.from_numpy(positive_matrix(pairs, rows, drawn)),
         )
-        return pinned(batch) if self.pin else batch
+        return pin_memory(batch) if self.pin else batch
 
 
-def drop_modality(queries: Side, rows: Rows, seed: int, epoch: int, share: float) -> Side:
+def drop_modality(queries: ItemRows, rows: Rows, seed: int, epoch: int, share: float) -> ItemRows:
     """Take the text or the image, at even odds, from `share` of the queries that have both."""
-    chance = hashed(rows, seed, epoch, salt=2)
+    chance = splitmix64(rows, seed, epoch, salt=2)
     both = (queries.texts != NONE) & (queries.images != NONE)
     chosen = both & ((chance >> np.uint64(11)) * 2.0**-53 < share)
     text = chosen & (chance & np.uint64(1) == 0)
-    return Side(np.where(text, NONE, queries.texts), np.where(chosen & ~text, NONE, queries.images))
+    return ItemRows(
+        np.where(text, NONE, queries.texts), np.where(chosen & ~text, NONE, queries.images)
+    )
 
 
-def positive_matrix(pool: Pool, rows: Rows, drawn: Rows) -> npt.NDArray[np.bool_]:
+def positive_matrix(pairs: TrainingPairs, rows: Rows, drawn: Rows) -> npt.NDArray[np.bool_]:
     """[B, B]: is the passage drawn for record j a positive of record i?"""
-    starts, counts = pool.offsets[rows], np.diff(pool.offsets)[rows]
+    starts, counts = pairs.offsets[rows], np.diff(pairs.offsets)[rows]
     ends = np.cumsum(counts)
     flat = np.arange(ends[-1]) - np.repeat(ends - counts - starts, counts)
-    hits = pool.codes[flat][:, None] == pool.codes[drawn][None, :]
+    hits = pairs.codes[flat][:, None] == pairs.codes[drawn][None, :]
     matrix: npt.NDArray[np.bool_] = np.logical_or.reduceat(hits, ends - counts, axis=0)
     return matrix
 
 
-def gather(side: Side, texts: Items, images: Items) -> Inputs:
+def gather_inputs(side: ItemRows, texts: ItemStore, images: ItemStore) -> ItemInputs:
     """What one side holds, as CPU tensors."""
     text_at = np.flatnonzero(side.texts != NONE)
     image_at = np.flatnonzero(side.images != NONE)
-    return Inputs(
+    return ItemInputs(
         len(side),
         texts.gather(side.texts[text_at]),
         torch.from_numpy(text_at),
@@ -175,11 +182,11 @@ def gather(side: Side, texts: Items, images: Items) -> Inputs:
     )
 
 
-def joined(first: Inputs, second: Inputs) -> Inputs:
+def join_inputs(first: ItemInputs, second: ItemInputs) -> ItemInputs:
     """Both sides as one of `first.size + second.size` items; texts padded to the longer, by 0."""
     width = max(first.texts.shape[1], second.texts.shape[1])
     texts = [functional.pad(i.texts, (0, width - i.texts.shape[1])) for i in (first, second)]
-    return Inputs(
+    return ItemInputs(
         first.size + second.size,
         torch.cat(texts),
         torch.cat([first.text_at, second.text_at + first.size]),
@@ -188,7 +195,7 @@ def joined(first: Inputs, second: Inputs) -> Inputs:
     )
 
 
-def padding_of_join(first: Inputs, second: Inputs) -> int:
-    """Tokens that `joined` adds."""
+def count_join_padding(first: ItemInputs, second: ItemInputs) -> int:
+    """Tokens that `join_inputs` adds."""
     (rows, width), (others, other_width) = first.texts.shape, second.texts.shape
     return rows * max(0, other_width - width) + others * max(0, width - other_width)

@@ -13,11 +13,11 @@ from torch import Tensor
 from engines import protocol
 from engines.emitter import Emitter, EngineError
 from engines.retrieval.data.dataset import SearchCorpus, Split
-from engines.retrieval.data.items import Items, Rows
+from engines.retrieval.data.items import ItemStore, Rows
 from engines.retrieval.evaluation import metrics, predictions
 from engines.retrieval.evaluation.metrics import Scores
-from engines.retrieval.index.encoding import Encoded, Encoder
-from engines.retrieval.index.indexes import ExactIndex, FaissIndex, Index
+from engines.retrieval.index.encoding import CorpusEncoder, EncodedItems
+from engines.retrieval.index.indexes import ExactIndex, FaissIndex, SearchIndex
 from engines.retrieval.models import max_sim
 from engines.retrieval.params import Modality, Params
 from results.statistics import Interval, bootstrap_means
@@ -35,43 +35,48 @@ NAMED: Final = 5
 
 
 @dataclass
-class _Corpus:
+class _EncodedCorpus:
     """A corpus, encoded and ready to be searched; `seconds` until a split has paid for it."""
 
     vectors: Tensor
-    index: Index
+    index: SearchIndex
     seconds: float | None
 
 
-class Evaluator:
+class RetrievalEvaluator:
     """Evaluates one model on splits; a corpus is encoded once for all that search it."""
 
     def __init__(
-        self, encoder: Encoder, texts: Items, images: Items, params: Params, emit: Emitter
+        self,
+        encoder: CorpusEncoder,
+        texts: ItemStore,
+        images: ItemStore,
+        params: Params,
+        emit: Emitter,
     ) -> None:
         self._encoder = encoder
         self._texts = texts
         self._images = images
         self._params = params
         self._emit = emit
-        self._corpora: dict[str, _Corpus] = {}
+        self._corpora: dict[str, _EncodedCorpus] = {}
 
     def run(self, split: Split, run_dir: Path) -> protocol.Evaluation:
         """Send metrics and cost of a split and write its predictions."""
-        _tell_missing(split, self._emit)
+        _report_missing_positives(split, self._emit)
         before, first = self._encoder.batches, self._encoder.first_batch_seconds is None
         corpus = self._corpus(split.corpus, run_dir)
         paid, corpus.seconds = corpus.seconds, None
         self._emit.phase("encode", f"queries of {split.name}")
         began = self._now()
         queries = self._encoder.encode(split.queries, "query", self._texts, self._images)
-        whole = queries.fused()
+        whole = queries.fuse()
         self._emit.phase("search", split.name)
         searching = self._now()
-        found, rows = corpus.index.search(whole, self._params.search_depth)
+        scores, rows = corpus.index.search(whole, self._params.search_depth)
         searched = self._now()
         self._emit.phase("eval", split.name)
-        self._score(split, found, rows, run_dir)
+        self._score(split, scores, rows, run_dir)
         self._ablate(split, queries, corpus.index, run_dir)
         if self._params.search == "faiss-ivf":
             self._compare(split, whole, corpus.vectors, rows)
@@ -97,17 +102,17 @@ class Evaluator:
         self._encoder.synchronise()
         return self._emit.now()
 
-    def _corpus(self, corpus: SearchCorpus, run_dir: Path) -> _Corpus:
+    def _corpus(self, corpus: SearchCorpus, run_dir: Path) -> _EncodedCorpus:
         if corpus.fingerprint not in self._corpora:
             self._emit.phase("encode", f"corpus of {len(corpus.ids)} passages")
             began = self._now()
             encoded = self._encoder.encode(corpus.passages, "passage", self._texts, self._images)
-            vectors = encoded.fused()
-            index = self._index(vectors, run_dir if encoded.room.filed else None)
-            self._corpora[corpus.fingerprint] = _Corpus(vectors, index, self._now() - began)
+            vectors = encoded.fuse()
+            index = self._index(vectors, run_dir if encoded.storage.uses_file else None)
+            self._corpora[corpus.fingerprint] = _EncodedCorpus(vectors, index, self._now() - began)
         return self._corpora[corpus.fingerprint]
 
-    def _index(self, vectors: Tensor, folder: Path | None) -> Index:
+    def _index(self, vectors: Tensor, folder: Path | None) -> SearchIndex:
         params = self._params
         late_score = max_sim.score if vectors.ndim == 3 else None
         if params.search == "exact":
@@ -119,28 +124,30 @@ class Evaluator:
             )
         return FaissIndex(vectors, params.search, params.search_probes, folder)
 
-    def _score(self, split: Split, found: Tensor, rows: Tensor, run_dir: Path) -> None:
+    def _score(self, split: Split, ranked_scores: Tensor, rows: Tensor, run_dir: Path) -> None:
         ranked = rows.cpu().numpy()
         hits = metrics.hit_matrix(ranked, split.positives)
-        scores = metrics.per_query(hits, split.positive_counts)
+        scores = metrics.score_queries(hits, split.positive_counts)
         if self._params.pseudo_recall and any(split.answers):
             scores |= metrics.pseudo_recall(ranked, split.corpus.texts, split.answers)
         file = predictions.write_scores(run_dir, split.name, split, ranked, hits, scores)
-        predictions.write_trec(run_dir, split, ranked, found.cpu().numpy())
+        predictions.write_trec(run_dir, split, ranked, ranked_scores.cpu().numpy())
         predictions.write_qrels(run_dir, split)
         self._send(split, scores, "", file)
-        _tell_depth(split, rows.shape[1], self._emit)
+        _report_depth(split, rows.shape[1], self._emit)
         self._send_chance(split, rows.shape[1])
 
-    def _ablate(self, split: Split, queries: Encoded, index: Index, run_dir: Path) -> None:
+    def _ablate(
+        self, split: Split, queries: EncodedItems, index: SearchIndex, run_dir: Path
+    ) -> None:
         for modality in self._params.evaluate_modalities:
             if modality == "both":
                 continue
             self._emit.check_stop()
-            _, rows = index.search(queries.fused(modality), self._params.search_depth)
+            _, rows = index.search(queries.fuse(modality), self._params.search_depth)
             ranked = rows.cpu().numpy()
             hits = metrics.hit_matrix(ranked, split.positives)
-            scores = metrics.per_query(hits, split.positive_counts)
+            scores = metrics.score_queries(hits, split.positive_counts)
             name = f"{split.name}.{modality}"
             file = predictions.write_scores(run_dir, name, split, ranked, hits, scores)
             self._send(
@@ -153,13 +160,13 @@ class Evaluator:
         for name, values in scores.items():
             groups.setdefault((~np.isnan(values)).tobytes(), []).append(name)
         for key, names in groups.items():
-            known = np.frombuffer(key, bool)
-            if not known.any():
+            has_value = np.frombuffer(key, bool)
+            if not has_value.any():
                 continue
-            stacked = np.stack([scores[name][known] for name in names])
+            stacked = np.stack([scores[name][has_value] for name in names])
             sampled = bootstrap_means(stacked, resamples=1000, seed=0)
             for name, values, interval in zip(names, stacked, sampled, strict=True):
-                metric = _mean(name + suffix, split.name, values, interval)
+                metric = _mean_metric(name + suffix, split.name, values, interval)
                 self._emit.send(metric.model_copy(update={"scores_file": file}))
 
     def _send_chance(self, split: Split, depth: int) -> None:
@@ -168,7 +175,7 @@ class Evaluator:
             self._emit.send(
                 protocol.Metric(
                     name=f"recall@{k}[chance]",
-                    value=metrics.chance(k, counts, size),
+                    value=metrics.chance_recall(k, counts, size),
                     split=split.name,
                     n=len(split.ids),
                     method=f"expected of a random order of {size} passages",
@@ -178,16 +185,16 @@ class Evaluator:
     def _compare(self, split: Split, queries: Tensor, vectors: Tensor, rows: Tensor) -> None:
         """How much of the exact top k an approximate search has found."""
         spread = np.linspace(0, len(queries) - 1, min(COMPARED, len(queries))).astype(np.int64)
-        _, wanted = ExactIndex(vectors).search(queries[spread], 100)
-        found, right = rows.cpu().numpy()[spread], wanted.cpu().numpy()
-        names = [k for k in (10, 100) if k <= min(right.shape[1], found.shape[1])]
-        shares = [_overlap(found[:, :k], right[:, :k]) for k in names]
+        _, exact_rows = ExactIndex(vectors).search(queries[spread], 100)
+        approximate, exact = rows.cpu().numpy()[spread], exact_rows.cpu().numpy()
+        names = [k for k in (10, 100) if k <= min(exact.shape[1], approximate.shape[1])]
+        shares = [_overlap(approximate[:, :k], exact[:, :k]) for k in names]
         sampled = bootstrap_means(np.stack(shares))
         for k, share, interval in zip(names, shares, sampled, strict=True):
-            self._emit.send(_mean(f"search_recall@{k}", split.name, share, interval))
+            self._emit.send(_mean_metric(f"search_recall@{k}", split.name, share, interval))
 
 
-def _mean(name: str, split: str, values: Scores, interval: Interval) -> protocol.Metric:
+def _mean_metric(name: str, split: str, values: Scores, interval: Interval) -> protocol.Metric:
     return protocol.Metric(
         name=name,
         value=float(values.mean()),
@@ -199,7 +206,7 @@ def _mean(name: str, split: str, values: Scores, interval: Interval) -> protocol
     )
 
 
-def epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:
+def make_epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:
     """An evaluation's own timing: one epoch is encoding and searching once over every split."""
     seconds = sum((c.corpus_seconds or 0.0) + c.query_seconds + c.search_seconds for c in costs)
     queries = sum(c.queries for c in costs)
@@ -217,13 +224,13 @@ def epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:
     )
 
 
-def _overlap(found: Rows, right: Rows) -> Scores:
-    """Share of `right` that `found` holds, of each query."""
-    pairs = zip(found, right, strict=True)
-    return np.asarray([np.isin(exact, near).mean() for near, exact in pairs], np.float64)
+def _overlap(approximate: Rows, exact: Rows) -> Scores:
+    """Share of `exact` that `approximate` holds, of each query."""
+    pairs = zip(approximate, exact, strict=True)
+    return np.asarray([np.isin(best, near).mean() for near, best in pairs], np.float64)
 
 
-def _tell_missing(split: Split, emit: Emitter) -> None:
+def _report_missing_positives(split: Split, emit: Emitter) -> None:
     """Queries that no search can answer pull Recall down: say how many, and which."""
     without = [i for i, rows in enumerate(split.positives) if not len(rows)]
     if not without:
@@ -239,10 +246,10 @@ def _tell_missing(split: Split, emit: Emitter) -> None:
     )
 
 
-def _tell_depth(split: Split, depth: int, emit: Emitter) -> None:
-    left: Sequence[int] = [k for k in metrics.KS if k > depth]
-    if left:
-        named = ", ".join(map(str, left))
+def _report_depth(split: Split, depth: int, emit: Emitter) -> None:
+    cutoffs: Sequence[int] = [k for k in metrics.KS if k > depth]
+    if cutoffs:
+        named = ", ".join(map(str, cutoffs))
         emit.notice(
             "metrics-depth",
             f"{split.name}: {depth} passages were ranked; K = {named} is deeper and left out",

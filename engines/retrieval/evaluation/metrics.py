@@ -25,11 +25,13 @@ def cutoffs(depth: int) -> tuple[int, ...]:
 
 def hit_matrix(ranked: Rows, positives: Sequence[Rows]) -> npt.NDArray[np.bool_]:
     """[Q, K]: is the passage at this rank one of the query's positives?"""
-    hits = [np.isin(row, wanted) for row, wanted in zip(ranked, positives, strict=True)]
+    hits = [
+        np.isin(row, positive_rows) for row, positive_rows in zip(ranked, positives, strict=True)
+    ]
     return np.asarray(hits, bool).reshape(ranked.shape)
 
 
-def per_query(hits: npt.NDArray[np.bool_], positive_counts: Rows) -> dict[str, Scores]:
+def score_queries(hits: npt.NDArray[np.bool_], positive_counts: Rows) -> dict[str, Scores]:
     """Recall@K (a hit rate: any positive in the top K), MRR@10 and nDCG@10 of each query.
 
     K only as deep as the ranking. nDCG has binary gains; its ideal ranks all positives first, also
@@ -58,12 +60,12 @@ def pseudo_recall(
     """
     first = np.full(len(ranked), np.inf)
     lowered = {row: texts[row].lower() for row in np.unique(ranked).tolist()}
-    for query, (row, wanted) in enumerate(zip(ranked, answers, strict=True)):
-        needles = _needles(wanted)
+    for query, (row, query_answers) in enumerate(zip(ranked, answers, strict=True)):
+        needles = _needles(query_answers)
         if not needles:
             first[query] = np.nan
             continue
-        first[query] = _first(needles, [lowered[passage] for passage in row.tolist()])
+        first[query] = _first_match_rank(needles, [lowered[passage] for passage in row.tolist()])
     missing = np.isnan(first)
     return {
         f"pseudo_recall@{k}": np.where(missing, np.nan, first <= k)
@@ -81,7 +83,7 @@ def _needles(answers: Sequence[str]) -> list[str]:
     return kept
 
 
-def _first(needles: Sequence[str], texts: Sequence[str]) -> float:
+def _first_match_rank(needles: Sequence[str], texts: Sequence[str]) -> float:
     """Rank of the first text that contains a needle, from 1; infinity when none does.
 
     Needle by needle is a third faster than text by text, but only within the first few: most
@@ -96,7 +98,7 @@ def _first(needles: Sequence[str], texts: Sequence[str]) -> float:
     return np.inf
 
 
-def chance(k: int, positive_counts: Rows, corpus: int) -> float:
+def chance_recall(k: int, positive_counts: Rows, corpus: int) -> float:
     """Recall@K that a random order of the corpus has in the mean."""
     miss = np.ones(len(positive_counts))
     for i in range(min(k, corpus)):

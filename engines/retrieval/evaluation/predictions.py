@@ -41,13 +41,13 @@ def write_scores(
     """
     path = _folder(run_dir) / f"{name}.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for query, asked in enumerate(split.ids):
-            places = np.flatnonzero(hits[query])
+        for query, query_id in enumerate(split.ids):
+            ranks = np.flatnonzero(hits[query])
             values = {n: float(v[query]) for n, v in scores.items() if not np.isnan(v[query])}
             line = {
-                "id": asked,
+                "id": query_id,
                 **values,
-                "rank": int(places[0]) + 1 if len(places) else None,
+                "rank": int(ranks[0]) + 1 if len(ranks) else None,
                 "top": [split.corpus.ids[row] for row in ranked[query, :NAMED_PASSAGES]],
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -62,7 +62,7 @@ def write_trec(run_dir: Path, split: Split, ranked: Rows, scores: npt.NDArray[np
         "Q0": _column(["Q0"], np.zeros(ranked.size, np.int64)),
         "passage": _column(split.corpus.ids, ranked.ravel()),
         "rank": pa.array(np.tile(np.arange(1, depth + 1), queries)),
-        "score": pa.array(strictly_falling(scores).ravel()),
+        "score": pa.array(make_strictly_falling(scores).ravel()),
         "tag": _column(["workbench"], np.zeros(ranked.size, np.int64)),
     }
     _write(table, _folder(run_dir) / f"{split.name}.trec")
@@ -70,11 +70,11 @@ def write_trec(run_dir: Path, split: Split, ranked: Rows, scores: npt.NDArray[np
 
 def write_qrels(run_dir: Path, split: Split) -> None:
     """What is relevant, in the corpus or not, as `<split>.qrels`: `query 0 passage 1`."""
-    wanted = split.positive_ids
-    counts = np.asarray([len(ids) for ids in wanted], np.int64)
-    flat = [name for ids in wanted for name in ids]
+    positive_ids = split.positive_ids
+    counts = np.asarray([len(ids) for ids in positive_ids], np.int64)
+    flat = [name for ids in positive_ids for name in ids]
     table = {
-        "query": _column(split.ids, np.repeat(np.arange(len(wanted)), counts)),
+        "query": _column(split.ids, np.repeat(np.arange(len(positive_ids)), counts)),
         "iteration": pa.array(np.zeros(len(flat), np.int64)),
         "passage": _column(flat, np.arange(len(flat))),
         "relevance": pa.array(np.ones(len(flat), np.int64)),
@@ -82,7 +82,7 @@ def write_qrels(run_dir: Path, split: Split) -> None:
     _write(table, _folder(run_dir) / f"{split.name}.qrels")
 
 
-def trec_id(name: str) -> str:
+def escape_trec_id(name: str) -> str:
     """An id as one word: blanks, quotes and % as %XX, so that two ids never become one.
 
     Readers of these files split lines at any white space; an empty id is a bare %.
@@ -98,7 +98,7 @@ def trec_id(name: str) -> str:
     return "".join(marked) or "%"
 
 
-def strictly_falling(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def make_strictly_falling(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Scores [Q, K], best first, with each at least one step of float32 below the one before.
 
     trec_eval ignores the rank column, sorts by score and breaks ties by id; with equal scores its
@@ -121,7 +121,7 @@ def _folder(run_dir: Path) -> Path:
 
 def _column(names: Iterable[str], rows: Rows) -> pa.Array:
     """The names of these rows as text, each name made a word once."""
-    words = pa.array([trec_id(name) for name in names], pa.string())
+    words = pa.array([escape_trec_id(name) for name in names], pa.string())
     return pa.DictionaryArray.from_arrays(pa.array(rows), words).cast(pa.string())
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from engines.emitter import Emitter, EngineError
-from engines.retrieval.data.items import Items, Rows, by_cost
-from engines.retrieval.data.pairs import NONE, Side
-from engines.retrieval.models.encoder import DualEncoder, unit
+from engines.retrieval.data.items import ItemStore, Rows, batch_by_cost
+from engines.retrieval.data.pairs import NONE, ItemRows
+from engines.retrieval.models.encoder import DualEncoder, l2_normalize
 from engines.torchkit.data import prefetch
 from engines.torchkit.data.prefetch import InputPipeline
 from engines.torchkit.runtime.precision import Precision
@@ -28,7 +28,7 @@ FUSED_AT_ONCE: Final = 65_536
 GIB: Final = 1 << 30
 
 
-class Room:
+class VectorStorage:
     """Where vectors are kept: on the device, or beyond a limit in a file that has no name.
 
     The file is unlinked as soon as it is mapped: whatever happens to the process, nothing is left.
@@ -38,14 +38,14 @@ class Room:
         self._device = device
         self._limit = limit_gib * GIB
         self._folder = folder
-        self.filed = False
+        self.uses_file = False
         """Something was kept in a file."""
 
     def zeros(self, rows: int, width: int) -> Tensor:
         """[rows, width] of zeros in float32."""
         if self._folder is None or rows * width * 4 <= self._limit:
             return torch.zeros(rows, width, device=self._device)
-        self.filed = True
+        self.uses_file = True
         path = self._folder / f".vectors-{id(self):x}"
         kept = torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.float32)
         path.unlink()
@@ -53,7 +53,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Vectors:
+class ModalityVectors:
     """One modality of many items: its distinct vectors, and which of them each item has."""
 
     distinct: Tensor
@@ -67,28 +67,30 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedItems:
     """Text and image vectors of many items; None where no item has the modality."""
 
-    texts: Vectors | None
-    images: Vectors | None
-    room: Room
+    texts: ModalityVectors | None
+    images: ModalityVectors | None
+    storage: VectorStorage
 
-    def fused(self, modality: str = "both") -> Tensor:
+    def fuse(self, modality: str = "both") -> Tensor:
         """Item vectors [N, D] of all modalities or of one; zeros where an item has none of them."""
-        known = next(v for v in (self.texts, self.images) if v is not None)
+        present = next(v for v in (self.texts, self.images) if v is not None)
         chosen = {"text": (self.texts,), "image": (self.images,)}
         parts = [v for v in chosen.get(modality, (self.texts, self.images)) if v is not None]
-        out = self.room.zeros(len(known.at), known.distinct.shape[1])
+        out = self.storage.zeros(len(present.at), present.distinct.shape[1])
         for start in range(0, len(out), FUSED_AT_ONCE):
             stop = min(start + FUSED_AT_ONCE, len(out))
             rows = [vectors.rows(start, stop) for vectors in parts]
             if rows:
-                out[start:stop] = unit(torch.stack(rows).sum(0)) if len(rows) > 1 else rows[0]
+                out[start:stop] = (
+                    l2_normalize(torch.stack(rows).sum(0)) if len(rows) > 1 else rows[0]
+                )
         return out
 
 
-class Encoder:
+class CorpusEncoder:
     """Runs a model over items in batches of like cost; every distinct row once."""
 
     def __init__(
@@ -97,7 +99,7 @@ class Encoder:
         precision: Precision,
         batch: int,
         emit: Emitter,
-        room: Room | None = None,
+        storage: VectorStorage | None = None,
         pipeline: InputPipeline | None = None,
     ) -> None:
         self._model = model.eval()
@@ -105,14 +107,16 @@ class Encoder:
         self._precision = precision
         self._batch = batch
         self._emit = emit
-        self._room = room or Room(precision.device, 0)
+        self._storage = storage or VectorStorage(precision.device, 0)
         self._watch = stopwatch(precision.device)
         self.batches = 0
         """Batches done so far, of all calls."""
         self.first_batch_seconds: float | None = None
         """Start of the process to the end of the first batch."""
 
-    def encode(self, side: Side, name: str, texts: Items, images: Items) -> Encoded:
+    def encode(
+        self, side: ItemRows, name: str, texts: ItemStore, images: ItemStore
+    ) -> EncodedItems:
         """All items of a side; `name` is "query" or "passage".
 
         Raises:
@@ -124,21 +128,23 @@ class Encoder:
         pictures = self._embed(side.images, images, f"image:{name}", done, total)
         if embedded is None and pictures is None:
             raise EngineError(f"no {name} has a text or an image; look at the subset's records")
-        return Encoded(embedded, pictures, self._room)
+        return EncodedItems(embedded, pictures, self._storage)
 
     def synchronise(self) -> None:
         """Wait for the device."""
         self._watch.synchronise()
 
     @torch.inference_mode()
-    def _embed(self, rows: Rows, items: Items, what: str, done: int, total: int) -> Vectors | None:
+    def _embed(
+        self, rows: Rows, items: ItemStore, kind_and_side: str, done: int, total: int
+    ) -> ModalityVectors | None:
         unique, inverse = np.unique(rows, return_inverse=True)
         present = unique[unique != NONE]
         if not len(present):
             return None
         costs = items.costs()[present]
         most = self._batch * max(1, int(np.median(costs)))
-        kind, _, side = what.partition(":")
+        kind, _, side = kind_and_side.partition(":")
         embed = self._model.embed_texts if kind == "text" else self._model.embed_images
 
         def gather(part: Rows) -> tuple[Tensor, Tensor]:
@@ -146,31 +152,31 @@ class Encoder:
 
         def compute() -> Results:
             count = done
-            for part, (batch, at) in self._pipeline.batches(by_cost(costs, most), gather):
+            for part, (batch, at) in self._pipeline.batches(batch_by_cost(costs, most), gather):
                 self._emit.check_stop()
                 with self._precision.autocast():
-                    made = unit(embed(batch, side))
+                    vectors = l2_normalize(embed(batch, side))
                 self._count_batch()
                 count += len(part)
                 self._emit.progress(count, total, "items")
-                yield (part, at), made
+                yield (part, at), vectors
 
         # One more row, of zeros, for what is not there.
-        vectors = self._placed(compute(), len(present) + 1)
+        distinct = self._scatter(compute(), len(present) + 1)
         shift = len(unique) - len(present)  # NONE sorts first
         at = np.where(inverse < shift, len(present), inverse - shift)
-        return Vectors(vectors, torch.from_numpy(at).to(vectors.device))
+        return ModalityVectors(distinct, torch.from_numpy(at).to(distinct.device))
 
-    def _placed(self, results: Results, rows: int) -> Tensor:
+    def _scatter(self, results: Results, rows: int) -> Tensor:
         """[rows, ...]: every result in its rows, zeros elsewhere."""
         key, first = next(results)
-        vectors = self._room.zeros(rows, first[0].numel()).view(-1, *first.shape[1:])
+        vectors = self._storage.zeros(rows, first[0].numel()).view(-1, *first.shape[1:])
         results = itertools.chain([(key, first)], results)
         if vectors.device == first.device:
-            for (_, at), made in results:
-                vectors[at] = made
+            for (_, at), vectors_of_batch in results:
+                vectors[at] = vectors_of_batch
         else:
-            for (part, _), array in prefetch.arrays(results):
+            for (part, _), array in prefetch.to_arrays(results):
                 vectors[torch.from_numpy(part)] = torch.from_numpy(array)
         return vectors
 

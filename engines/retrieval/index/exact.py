@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from engines.emitter import EngineError
-from engines.torchkit.runtime.matmul_precision import ieee
+from engines.torchkit.runtime.matmul_precision import ieee_fp32
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """Scores [q, p] in float32 of some queries and some passages, whatever shape the rows have."""
@@ -56,15 +56,15 @@ def top_k(
     if not len(queries) or not k:
         empty = torch.empty(len(queries), k, device=queries.device)
         return empty, empty.long()
-    refuse_unfinite(queries, "query")
-    refuse_unfinite(corpus, "passage")
+    validate_finite(queries, "query")
+    validate_finite(corpus, "passage")
     parts = torch.split(queries, QUERIES_HELD)
-    with ieee():
-        found = [_search(part, corpus, k, score or dot) for part in parts]
-    return torch.cat([scores for scores, _ in found]), torch.cat([rows for _, rows in found])
+    with ieee_fp32():
+        results = [_search(part, corpus, k, score or inner_products) for part in parts]
+    return torch.cat([scores for scores, _ in results]), torch.cat([rows for _, rows in results])
 
 
-def dot(queries: Tensor, passages: Tensor) -> Tensor:
+def inner_products(queries: Tensor, passages: Tensor) -> Tensor:
     """Inner products [q, p], summed in float32 whatever the passages are stored in."""
     if passages.dtype == torch.float32:
         return queries @ passages.T
@@ -73,23 +73,23 @@ def dot(queries: Tensor, passages: Tensor) -> Tensor:
     return queries @ passages.float().T
 
 
-def refuse_unfinite(vectors: Tensor, what: str) -> None:
+def validate_finite(vectors: Tensor, kind: str) -> None:
     """Raise EngineError where a vector holds NaN or something that is not a sane number."""
     for part in torch.split(vectors, 65_536):
         low, high = torch.aminmax(part)
         if not (float(low) >= -LARGEST and float(high) <= LARGEST):
             raise EngineError(
-                f"search: a {what} vector is NaN or infinite; the model has diverged: lower lr, or "
+                f"search: a {kind} vector is NaN or infinite; the model has diverged: lower lr, or "
                 "use precision = fp32"
             )
 
 
-def scanned(k: int, passages: int) -> bool:
+def uses_thresholds(k: int, passages: int) -> bool:
     """Whether so many passages are searched by thresholds; else the plain way."""
     return passages >= 4 * SAMPLE and k <= passages // 16
 
 
-def survivors(k: int, passages: int) -> tuple[int, int]:
+def plan_survivors(k: int, passages: int) -> tuple[int, int]:
     """Rank in the sample of a query's threshold, and the room for what beats it."""
     expected = k * SAMPLE / passages
     rank = math.ceil(expected + 3.3 * math.sqrt(expected) + 2)
@@ -98,19 +98,19 @@ def survivors(k: int, passages: int) -> tuple[int, int]:
 
 def _search(queries: Tensor, corpus: Tensor, k: int, score: Score) -> tuple[Tensor, Tensor]:
     """The top k of at most `QUERIES_HELD` queries."""
-    if not scanned(k, len(corpus)):
-        return _plain(queries, corpus, k, score)
-    scan = _Scan.over(queries, corpus, k, score)
+    if not uses_thresholds(k, len(corpus)):
+        return _search_by_merge(queries, corpus, k, score)
+    scan = _Scan.from_sample(queries, corpus, k, score)
     size = PASSAGES_AT_ONCE[queries.device.type]
     for start in range(0, len(corpus), size):
         chunk = corpus[start : start + size].to(queries.device)
         for at in range(0, len(queries), QUERIES_AT_ONCE[queries.device.type]):
             part = queries[at : at + QUERIES_AT_ONCE[queries.device.type]]
             scan.collect(score(part, chunk), at, start)
-    scores, rows = _unpacked(_sorted(scan.keys)[:, :k])
+    scores, rows = _unpack_keys(_sort_rows(scan.keys)[:, :k])
     again = (scan.counts < k).nonzero().squeeze(1)
     if len(again):
-        scores[again], rows[again] = _plain(queries[again], corpus, k, score)
+        scores[again], rows[again] = _search_by_merge(queries[again], corpus, k, score)
     return scores, rows
 
 
@@ -125,13 +125,13 @@ class _Scan:
     """Survivors of each query; -1 for one that had no room for all."""
 
     @classmethod
-    def over(cls, queries: Tensor, corpus: Tensor, k: int, score: Score) -> _Scan:
+    def from_sample(cls, queries: Tensor, corpus: Tensor, k: int, score: Score) -> _Scan:
         """Thresholds from a sample that is spread evenly over the corpus."""
-        rank, room = survivors(k, len(corpus))
+        rank, room = plan_survivors(k, len(corpus))
         spread = torch.linspace(0, len(corpus) - 1, SAMPLE, device=corpus.device).long()
         sample = corpus[spread].to(queries.device)
         blocks = torch.split(queries, QUERIES_AT_ONCE[queries.device.type])
-        thresholds = torch.cat([_rank_th(score(part, sample), rank) for part in blocks])
+        thresholds = torch.cat([_score_at_rank(score(part, sample), rank) for part in blocks])
         keys = queries.new_full((len(queries), room), _EMPTY, dtype=torch.int64)
         counts = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
         return cls(thresholds, keys, counts)
@@ -141,26 +141,28 @@ class _Scan:
         scores = scores.float().contiguous()
         size, width = scores.shape
         room, device = self.keys.shape[1], scores.device
-        mine = slice(at, at + size)
-        places = _true_places(scores > self.thresholds[mine, None])
-        edges = torch.searchsorted(places, torch.arange(size + 1, device=device) * width)
-        found, before = edges.diff(), self.counts[mine]
-        if bool((before + found > room).any()):
-            crowded = before + found > room
-            self.thresholds[mine][crowded] = math.inf
-            self.counts[mine][crowded] = -room * width  # stays below k whatever comes
-            places = places[~crowded.repeat_interleave(found)]
-            found = found.masked_fill(crowded, 0)
-            edges = torch.cat([found.new_zeros(1), found.cumsum(0)])
+        block = slice(at, at + size)
+        indices = _true_indices(scores > self.thresholds[block, None])
+        edges = torch.searchsorted(indices, torch.arange(size + 1, device=device) * width)
+        new_counts, before = edges.diff(), self.counts[block]
+        if bool((before + new_counts > room).any()):
+            crowded = before + new_counts > room
+            self.thresholds[block][crowded] = math.inf
+            self.counts[block][crowded] = -room * width  # stays below k whatever comes
+            indices = indices[~crowded.repeat_interleave(new_counts)]
+            new_counts = new_counts.masked_fill(crowded, 0)
+            edges = torch.cat([new_counts.new_zeros(1), new_counts.cumsum(0)])
         number = torch.arange(size, device=device)
-        columns = places - (number * width).repeat_interleave(found)
+        columns = indices - (number * width).repeat_interleave(new_counts)
         shift = (number + at) * room + before - edges[:-1]
-        targets = torch.arange(len(places), device=device) + shift.repeat_interleave(found)
-        self.keys.view(-1)[targets] = _packed(scores.view(-1)[places], columns + start)
-        self.counts[mine] += found
+        targets = torch.arange(len(indices), device=device) + shift.repeat_interleave(new_counts)
+        self.keys.view(-1)[targets] = _pack_keys(scores.view(-1)[indices], columns + start)
+        self.counts[block] += new_counts
 
 
-def _plain(queries: Tensor, corpus: Tensor, k: int, score: Score) -> tuple[Tensor, Tensor]:
+def _search_by_merge(
+    queries: Tensor, corpus: Tensor, k: int, score: Score
+) -> tuple[Tensor, Tensor]:
     """Top k by a running merge; equal scores at the edge of the k are decided by row too."""
     parts = []
     size = PASSAGES_AT_ONCE[queries.device.type]
@@ -169,20 +171,20 @@ def _plain(queries: Tensor, corpus: Tensor, k: int, score: Score) -> tuple[Tenso
         for start in range(0, len(corpus), size):
             scores = score(block, corpus[start : start + size].to(block.device))
             rows = torch.arange(start, start + scores.shape[1], device=block.device)
-            keys = torch.cat([best, _packed(scores, rows)], 1)
+            keys = torch.cat([best, _pack_keys(scores, rows)], 1)
             best = _smallest(keys, min(k, keys.shape[1]))
-        parts.append(_unpacked(_sorted(best)))
+        parts.append(_unpack_keys(_sort_rows(best)))
     return torch.cat([scores for scores, _ in parts]), torch.cat([rows for _, rows in parts])
 
 
-def _packed(scores: Tensor, rows: Tensor) -> Tensor:
+def _pack_keys(scores: Tensor, rows: Tensor) -> Tensor:
     """Score and row as one integer, whose ascending order is: best score first, then lowest row."""
     bits = (scores + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score
     ascending = bits ^ ((bits >> 31) & 0x7FFF_FFFF)
     return (~ascending).long() << 32 | rows
 
 
-def _unpacked(keys: Tensor) -> tuple[Tensor, Tensor]:
+def _unpack_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
     ascending = ~(keys >> 32).int()
     bits = ascending ^ ((ascending >> 31) & 0x7FFF_FFFF)
     return bits.view(torch.float32), keys & _LOW
@@ -191,34 +193,34 @@ def _unpacked(keys: Tensor) -> tuple[Tensor, Tensor]:
 # numpy partitions, sorts and finds with AVX2 and AVX-512: on a CPU 5 to 30 times as fast as torch.
 
 
-def _by_torch(data: Tensor) -> bool:
+def _uses_torch(data: Tensor) -> bool:
     return data.is_cuda
 
 
-def _rank_th(scores: Tensor, rank: int) -> Tensor:
+def _score_at_rank(scores: Tensor, rank: int) -> Tensor:
     """The score at this rank of each row, from 1."""
-    if _by_torch(scores):
+    if _uses_torch(scores):
         return scores.topk(rank).values[:, -1]
-    place = scores.shape[1] - rank
-    return torch.from_numpy(np.partition(scores.numpy(), place, axis=1)[:, place].copy())
+    index = scores.shape[1] - rank
+    return torch.from_numpy(np.partition(scores.numpy(), index, axis=1)[:, index].copy())
 
 
-def _true_places(mask: Tensor) -> Tensor:
+def _true_indices(mask: Tensor) -> Tensor:
     """Flat places of all that is true, ascending."""
-    if _by_torch(mask):
+    if _uses_torch(mask):
         return mask.view(-1).nonzero().squeeze(1)
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
-def _sorted(keys: Tensor) -> Tensor:
-    if _by_torch(keys):
+def _sort_rows(keys: Tensor) -> Tensor:
+    if _uses_torch(keys):
         return keys.sort(1).values
     return torch.from_numpy(np.sort(keys.numpy(), axis=1))
 
 
 def _smallest(keys: Tensor, k: int) -> Tensor:
     """The k smallest of each row, in any order."""
-    if _by_torch(keys):
+    if _uses_torch(keys):
         return keys.topk(k, dim=1, largest=False, sorted=False).values
     if k == keys.shape[1]:
         return keys

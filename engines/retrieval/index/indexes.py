@@ -18,7 +18,7 @@ from engines.emitter import EngineError
 from engines.retrieval.index import exact
 
 Method = Literal["exact", "faiss-flat", "faiss-ivf"]
-Stored = Literal["fp32", "bf16", "fp16"]
+StoredPrecision = Literal["fp32", "bf16", "fp16"]
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ADDED_AT_ONCE: Final = 65_536
@@ -26,7 +26,7 @@ PASSAGES_A_LIST: Final = 64
 """FAISS trains a list on at least 39 vectors; it warns below."""
 
 
-class Index(Protocol):
+class SearchIndex(Protocol):
     """A corpus that can be searched."""
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -37,13 +37,13 @@ class ExactIndex:
     """All scores, as `exact.top_k` finds the best of them."""
 
     def __init__(
-        self, vectors: Tensor, stored: Stored = "fp32", score: exact.Score | None = None
+        self, vectors: Tensor, precision: StoredPrecision = "fp32", score: exact.Score | None = None
     ) -> None:
-        self._vectors = vectors.to(DTYPES[stored])
+        self._vectors = vectors.to(DTYPES[precision])
         self._score = score
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """See `Index`."""
+        """See `SearchIndex`."""
         return exact.top_k(queries, self._vectors, k, self._score)
 
 
@@ -57,8 +57,8 @@ class FaissIndex:
     def __init__(
         self, vectors: Tensor, method: Method, probes: int, folder: Path | None = None
     ) -> None:
-        exact.refuse_unfinite(vectors, "passage")
-        faiss = _faiss()
+        exact.validate_finite(vectors, "passage")
+        faiss = _import_faiss()
         faiss.omp_set_num_threads(torch.get_num_threads())
         width, lists = vectors.shape[1], folder and folder / f".lists-{id(self):x}"
         if method == "faiss-flat":
@@ -67,7 +67,7 @@ class FaissIndex:
             self._index = self._inverted(faiss, vectors, lists)
             self._index.nprobe = min(probes, self._index.nlist)
         for part in torch.split(vectors, ADDED_AT_ONCE):
-            self._index.add(_array(part))
+            self._index.add(_to_array(part))
         if lists:  # FAISS opens the file anew whenever it grows; now it is mapped for good
             lists.unlink(missing_ok=True)
 
@@ -79,9 +79,9 @@ class FaissIndex:
         index = faiss.IndexIVFFlat(
             faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT
         )
-        wanted = min(len(vectors), lists * PASSAGES_A_LIST)
-        spread = torch.linspace(0, len(vectors) - 1, wanted, device=vectors.device).long()
-        index.train(_array(vectors[spread]))
+        sample_size = min(len(vectors), lists * PASSAGES_A_LIST)
+        spread = torch.linspace(0, len(vectors) - 1, sample_size, device=vectors.device).long()
+        index.train(_to_array(vectors[spread]))
         if path is not None:
             kept = faiss.OnDiskInvertedLists(lists, index.code_size, str(path))
             index.replace_invlists(kept, True)
@@ -89,25 +89,25 @@ class FaissIndex:
         return index
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """See `Index`. Queries whose lists hold fewer than k passages look into more of them."""
-        exact.refuse_unfinite(queries, "query")
-        asked = _array(queries)
+        """See `SearchIndex`. Queries whose lists hold fewer than k passages probe more lists."""
+        exact.validate_finite(queries, "query")
+        vectors = _to_array(queries)
         k = min(k, self._index.ntotal)
-        scores, rows = self._index.search(asked, k)
+        scores, rows = self._index.search(vectors, k)
         probes = first = getattr(self._index, "nprobe", 0)
         while (short := np.flatnonzero((rows < 0).any(1))).size:
             self._index.nprobe = probes = min(4 * probes, self._index.nlist)
-            scores[short], rows[short] = self._index.search(asked[short], k)
+            scores[short], rows[short] = self._index.search(vectors[short], k)
         if first:
             self._index.nprobe = first
         return torch.from_numpy(scores), torch.from_numpy(rows)
 
 
-def _array(vectors: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _to_array(vectors: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.ascontiguousarray(vectors.float().cpu().numpy())
 
 
-def _faiss() -> Any:
+def _import_faiss() -> Any:
     try:
         import faiss
     except ImportError:

@@ -14,27 +14,29 @@ import torch
 from torch import Tensor
 
 from engines.emitter import EngineError
-from engines.retrieval.data.items import Items, Rows, by_cost
-from engines.retrieval.data.pairs import NONE, Inputs, Side, gather
-from engines.retrieval.index.encoding import Encoded, Encoder, Results
+from engines.retrieval.data.items import ItemStore, Rows, batch_by_cost
+from engines.retrieval.data.pairs import NONE, ItemInputs, ItemRows, gather_inputs
+from engines.retrieval.index.encoding import CorpusEncoder, EncodedItems, Results
 
 
 @dataclass(frozen=True)
-class JointlyEncoded(Encoded):
+class JointlyEncodedItems(EncodedItems):
     """Items that are encoded; those of one modality are computed when they are asked for."""
 
     whole: Tensor
-    again: Callable[[str], Tensor]
+    encode_modality: Callable[[str], Tensor]
 
-    def fused(self, modality: str = "both") -> Tensor:
+    def fuse(self, modality: str = "both") -> Tensor:
         """Item vectors [N, D], or tokens [N, T, D]; zeros where an item has none of them."""
-        return self.whole if modality == "both" else self.again(modality)
+        return self.whole if modality == "both" else self.encode_modality(modality)
 
 
-class JointEncoder(Encoder):
+class JointCorpusEncoder(CorpusEncoder):
     """Runs a model over whole items in batches of like cost."""
 
-    def encode(self, side: Side, name: str, texts: Items, images: Items) -> JointlyEncoded:
+    def encode(
+        self, side: ItemRows, name: str, texts: ItemStore, images: ItemStore
+    ) -> JointlyEncodedItems:
         """All items of a side; `name` is "query" or "passage".
 
         Raises:
@@ -44,32 +46,34 @@ class JointEncoder(Encoder):
             raise EngineError(f"no {name} has a text or an image; look at the subset's records")
         absent = np.full(len(side), NONE)
 
-        def again(modality: str) -> Tensor:
+        def encode_modality(modality: str) -> Tensor:
             kept = side.texts if modality == "text" else absent
             shown = side.images if modality == "image" else absent
-            return self._items(Side(kept, shown), name, texts, images)
+            return self._encode_items(ItemRows(kept, shown), name, texts, images)
 
-        whole = self._items(side, name, texts, images)
-        return JointlyEncoded(None, None, self._room, whole, again)
+        whole = self._encode_items(side, name, texts, images)
+        return JointlyEncodedItems(None, None, self._storage, whole, encode_modality)
 
     @torch.inference_mode()
-    def _items(self, side: Side, name: str, texts: Items, images: Items) -> Tensor:
+    def _encode_items(
+        self, side: ItemRows, name: str, texts: ItemStore, images: ItemStore
+    ) -> Tensor:
         costs = np.append(texts.costs(), 1)[side.texts]  # NONE, which is -1, takes the 1
         usual = max(1, int(np.median(costs)))
 
-        def gathered(part: Rows) -> tuple[Inputs, Tensor]:
-            return gather(side.take(part), texts, images), torch.from_numpy(part)
+        def gathered(part: Rows) -> tuple[ItemInputs, Tensor]:
+            return gather_inputs(side.select(part), texts, images), torch.from_numpy(part)
 
         def compute() -> Results:
             done = 0
-            parts = by_cost(np.maximum(costs, usual), self._batch * usual)
+            parts = batch_by_cost(np.maximum(costs, usual), self._batch * usual)
             for part, (inputs, at) in self._pipeline.batches(parts, gathered):
                 self._emit.check_stop()
                 with self._precision.autocast():
-                    made = self._model.items(inputs, name)
+                    vectors = self._model.encode_items(inputs, name)
                 self._count_batch()
                 done += len(part)
                 self._emit.progress(done, len(side), "items")
-                yield (part, at), made
+                yield (part, at), vectors
 
-        return self._placed(compute(), len(side))
+        return self._scatter(compute(), len(side))

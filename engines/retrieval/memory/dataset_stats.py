@@ -18,31 +18,31 @@ from datasets_mm.storage.corpus import map_table
 
 
 @dataclass(frozen=True)
-class Count:
+class ItemCounts:
     """Queries or passages, and the different texts and images that they have."""
 
     items: int
     texts: int
     images: int
 
-    def said(self) -> str:
+    def describe(self) -> str:
         """`text and image`."""
         there = [name for name, n in (("text", self.texts), ("image", self.images)) if n]
         return " and ".join(there) or "nothing"
 
 
 @dataclass(frozen=True)
-class Census:
+class DatasetStats:
     """One built subset."""
 
-    queries: Count
-    positives: Count
-    corpus: Count
+    queries: ItemCounts
+    positives: ItemCounts
+    corpus: ItemCounts
     fingerprint: str
     """Of the corpus: subsets may share it."""
 
 
-def of(folder: str) -> Census | None:
+def read_stats(folder: str) -> DatasetStats | None:
     """Counts of the subset in a folder; None: it cannot be read, which the run will say."""
     try:
         records = map_table(Path(folder) / "records.arrow")
@@ -51,7 +51,7 @@ def of(folder: str) -> Census | None:
         texts, images = (
             pc.list_flatten(records[f"passage_{name}"]) for name in ("text", "image_path")
         )
-        return Census(
+        return DatasetStats(
             _count(records["question"], records["image_path"]),
             _count(texts, images),
             _count(corpus["passage_text"], corpus["passage_image_path"]),
@@ -61,16 +61,16 @@ def of(folder: str) -> Census | None:
         return None
 
 
-def all_of(folders: Sequence[str]) -> list[Census]:
+def read_all_stats(folders: Sequence[str]) -> list[DatasetStats]:
     """Those that can be read."""
-    return [found for found in map(of, folders) if found is not None]
+    return [stats for stats in map(read_stats, folders) if stats is not None]
 
 
-def _count(texts: Any, images: Any) -> Count:
-    return Count(len(texts), _different(texts), _different(images))
+def _count(texts: Any, images: Any) -> ItemCounts:
+    return ItemCounts(len(texts), _count_distinct(texts), _count_distinct(images))
 
 
-def _different(column: Any) -> int:
+def _count_distinct(column: Any) -> int:
     """Different strings that are not empty. Of questions, without their instructions."""
     lengths = pc.binary_length(pc.drop_null(pc.unique(column)))
     return int(pc.sum(pc.greater(lengths, 0)).as_py() or 0)

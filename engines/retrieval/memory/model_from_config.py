@@ -24,7 +24,7 @@ from engines.emitter import EngineError
 from engines.model_catalog import ModelEntry
 from engines.retrieval.models import tokenizer
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.tokenizer import Words
+from engines.retrieval.models.tokenizer import TextTokenizer
 from engines.retrieval.params import Params
 from engines.torchkit.memory import known_configs
 
@@ -36,7 +36,7 @@ TEXT_TOKENS: Final = 64
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """How to make a model of some sizes."""
 
     make: Callable[[], DualEncoder]
@@ -45,21 +45,21 @@ class Shape:
     """Where its sizes were read."""
     length: int = 0
     """Tokens to which every text is padded; 0: to the longest of its batch."""
-    reads: bool = True
+    has_text_tower: bool = True
     """It has a text tower of its own, and so a tokenizer."""
 
-    def made(self) -> DualEncoder:
+    def build(self) -> DualEncoder:
         """The model with tensors of no storage, which libraries know how to construct."""
         with torch.device("meta"):
             return self.make()
 
     @property
-    def words(self) -> Words | None:
+    def tokenizer(self) -> TextTokenizer | None:
         """What settings ask of a tokenizer, which is its length: this one knows no word."""
-        return Words(Tokenizer(BPE()), 0, self.length) if self.reads else None
+        return TextTokenizer(Tokenizer(BPE()), 0, self.length) if self.has_text_tower else None
 
 
-def of(entry: ModelEntry, params: Params) -> Shape:
+def find_model_shape(entry: ModelEntry, params: Params) -> ModelShape:
     """The model's shape.
 
     Raises:
@@ -69,27 +69,29 @@ def of(entry: ModelEntry, params: Params) -> Shape:
         from engines.retrieval.models.frozen_towers import HeadEncoder
 
         make = partial(HeadEncoder, entry.architecture, params.temperature)
-        return Shape(make, known_configs.SCRATCH, reads=False)
+        return ModelShape(make, known_configs.SCRATCH, has_text_tower=False)
     if entry.family == "clip-scratch":
         return _from_scratch(entry, params)
     if entry.family == "open-clip":
         return _open_clip(entry, params)
-    found = known_configs.sizes(entry, SHAPES)
-    if found is None:
-        raise _unknown(entry)
-    config, source = found
+    config_and_source = known_configs.find_config(entry, SHAPES)
+    if config_and_source is None:
+        raise _unknown_sizes(entry)
+    config, source = config_and_source
     if entry.family == "siglip":
         from engines.retrieval.models import siglip
 
         text = config.get("text_config") or {}
         length = int(text.get("max_position_embeddings", TEXT_TOKENS))
-        return Shape(partial(siglip.unread, config, params.temperature, 0), source, length)
+        return ModelShape(
+            partial(siglip.from_config, config, params.temperature, 0), source, length
+        )
     from engines.retrieval.models import clip
 
-    return Shape(partial(clip.unread, config, params.temperature), source)
+    return ModelShape(partial(clip.from_config, config, params.temperature), source)
 
 
-def fill(model: nn.Module) -> None:
+def materialise(model: nn.Module) -> None:
     """Give the model tensors with storages, which are fake ones where tensors are faked."""
     weights: dict[int, nn.Parameter] = {}  # towers may share one
     for module in model.modules():
@@ -102,20 +104,20 @@ def fill(model: nn.Module) -> None:
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
-def _from_scratch(entry: ModelEntry, params: Params) -> Shape:
+def _from_scratch(entry: ModelEntry, params: Params) -> ModelShape:
     """With the largest vocabulary; the tokenizer of few texts may come to fewer entries."""
     from engines.retrieval.models import clip
 
     def make() -> DualEncoder:
-        with known_configs.described(entry.name):
+        with known_configs.missing_sizes_as_errors(entry.name):
             return clip.from_scratch(
                 entry.architecture, params.image_size, params.max_tokens, params.temperature
             )
 
-    return Shape(make, known_configs.SCRATCH)
+    return ModelShape(make, known_configs.SCRATCH)
 
 
-def _open_clip(entry: ModelEntry, params: Params) -> Shape:
+def _open_clip(entry: ModelEntry, params: Params) -> ModelShape:
     """From a folder in its layout, or by the name of an architecture that open_clip ships."""
     if find_spec("open_clip") is None:
         raise EngineError(
@@ -135,12 +137,12 @@ def _open_clip(entry: ModelEntry, params: Params) -> Shape:
         name = entry.hub.rpartition("/")[2].removesuffix(SUFFIX)
         stated, source = open_clip.get_model_config(name), "open_clip's own sizes"
     if stated is None:
-        raise _unknown(entry)
-    length = tokenizer.context_of(stated["text_cfg"], name)
-    return Shape(partial(openclip.unread, name, params.temperature), source, length)
+        raise _unknown_sizes(entry)
+    length = tokenizer.read_context_length(stated["text_cfg"], name)
+    return ModelShape(partial(openclip.from_architecture, name, params.temperature), source, length)
 
 
-def _unknown(entry: ModelEntry) -> EngineError:
+def _unknown_sizes(entry: ModelEntry) -> EngineError:
     if entry.family == "run":
         return EngineError(f"model '{entry.name}': the sizes of another run's model are not known")
-    return known_configs.unknown(entry.name)
+    return known_configs.unknown_model_error(entry.name)

@@ -27,8 +27,8 @@ class FusedAttention(nn.Module):
         self.heads, self.dropout = int(attention.num_heads), float(attention.dropout)
         self.out_proj = attention.out_proj
         parts = [getattr(attention, name) for name in PARTS]
-        self.weight = _stacked([part.weight for part in parts])
-        self.bias = _stacked([part.bias for part in parts])
+        self.weight = _stack_parameters([part.weight for part in parts])
+        self.bias = _stack_parameters([part.bias for part in parts])
 
     def forward(
         self,
@@ -52,7 +52,7 @@ class FusedAttention(nn.Module):
         return self.out_proj(out.transpose(1, 2).reshape(rows, tokens, width)), None
 
 
-def fuse(model: nn.Module) -> Slots:
+def fuse_attention(model: nn.Module) -> Slots:
     """Replace every attention that fits, in place; where the parameters' values lie now."""
     slots: Slots = {}
     for name, module in list(model.named_modules()):
@@ -70,6 +70,6 @@ def fuse(model: nn.Module) -> Slots:
     return slots
 
 
-def _stacked(parts: list[nn.Parameter]) -> nn.Parameter:
+def _stack_parameters(parts: list[nn.Parameter]) -> nn.Parameter:
     values = torch.cat([part.detach() for part in parts])
     return nn.Parameter(values, any(part.requires_grad for part in parts))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.towers import Pixels, Tower, mean, until_end
+from engines.retrieval.models.towers import PixelNormalizer, Tower, average_states, mask_until_end
 from engines.torchkit.modeling import weights
 from engines.torchkit.modeling.model_config import read_config
 
@@ -20,7 +20,7 @@ STD: Final = (0.26862954, 0.26130258, 0.27577711)
 """Pixel statistics of CLIP's training images, where a folder does not say otherwise."""
 
 
-class ClipText(Tower):
+class ClipTextTower(Tower):
     """The causal text tower, pooled at the first end token.
 
     No padding mask: nothing that is used ever sees the padding, and without a mask attention takes
@@ -34,63 +34,63 @@ class ClipText(Tower):
         self.blocks = len(clip.text_model.encoder.layers)
         self.width = int(clip.config.text_config.hidden_size)
 
-    def own(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Token ids [n, L] -> [n, D]."""
         return self._clip.get_text_features(input_ids=inputs).pooler_output  # type: ignore[no-any-return]
 
-    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """[n, L, width] each."""
         states = self._tower(input_ids=inputs, output_hidden_states=True).hidden_states[1:]
         return [states[i] for i in layers]
 
-    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:
         """[n, D]."""
         ends = (inputs == self._tower.eos_token_id).int().argmax(1)
         rows = torch.arange(len(inputs), device=inputs.device)
-        picked = mean([self._tower.final_layer_norm(s[rows, ends]) for s in states])
+        picked = average_states([self._tower.final_layer_norm(s[rows, ends]) for s in states])
         return self._clip.text_projection(picked)  # type: ignore[no-any-return]
 
     def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - all tokens
         """[n, L, D]."""
-        normed = mean([self._tower.final_layer_norm(s) for s in states])
+        normed = average_states([self._tower.final_layer_norm(s) for s in states])
         return self._clip.text_projection(normed)  # type: ignore[no-any-return]
 
-    def present(self, inputs: Tensor, tokens: int) -> Tensor:
+    def attention_mask(self, inputs: Tensor, tokens: int) -> Tensor:
         """Up to the first end token."""
-        return until_end(inputs, self._tower.eos_token_id)[:, :tokens]
+        return mask_until_end(inputs, self._tower.eos_token_id)[:, :tokens]
 
     def modules(self) -> Iterable[nn.Module]:
         """Tower and projection."""
         return self._tower, self._clip.text_projection
 
 
-class ClipVision(Tower):
+class ClipVisionTower(Tower):
     """The vision tower, pooled at its class token."""
 
-    def __init__(self, clip: Any, pixels: Pixels) -> None:
+    def __init__(self, clip: Any, pixels: PixelNormalizer) -> None:
         self._clip, self._tower, self._pixels = clip, clip.vision_model, pixels
         self.blocks = len(clip.vision_model.encoder.layers)
         self.width = int(clip.config.vision_config.hidden_size)
         size = clip.config.vision_config.image_size
         self._native = (size, size)
 
-    def own(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """uint8 [n, S, S, 3] -> [n, D]; normalised here, on the device."""
         return self._clip.get_image_features(**self._arguments(inputs)).pooler_output  # type: ignore[no-any-return]
 
-    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """[n, patches + 1, width] each."""
         out = self._tower(**self._arguments(inputs), output_hidden_states=True)
         return [out.hidden_states[1:][i] for i in layers]
 
-    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
         """[n, D]."""
-        picked = mean([self._tower.post_layernorm(s[:, 0]) for s in states])
+        picked = average_states([self._tower.post_layernorm(s[:, 0]) for s in states])
         return self._clip.visual_projection(picked)  # type: ignore[no-any-return]
 
     def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
         """[n, patches + 1, D]."""
-        normed = mean([self._tower.post_layernorm(s) for s in states])
+        normed = average_states([self._tower.post_layernorm(s) for s in states])
         return self._clip.visual_projection(normed)  # type: ignore[no-any-return]
 
     def modules(self) -> Iterable[nn.Module]:
@@ -115,9 +115,9 @@ class ClipEncoder(DualEncoder):
         super().__init__(temperature)
         self.clip = clip
         del clip.logit_scale  # ours is `log_scale`; a second one would never get a gradient
-        self.pixels = pixels = Pixels(mean, std)
-        self.text_tower = ClipText(clip)
-        self.vision_tower = ClipVision(clip, pixels)
+        self.pixels = pixels = PixelNormalizer(mean, std)
+        self.text_tower = ClipTextTower(clip)
+        self.vision_tower = ClipVisionTower(clip, pixels)
         self.text_limit = int(clip.config.text_config.max_position_embeddings)
 
 
@@ -126,15 +126,15 @@ def from_folder(
 ) -> ClipEncoder:
     """A CLIPModel from a local folder, safetensors only, in float32."""
     clip = weights.load(CLIPModel, folder, CLIPConfig.from_dict(read_config(folder)))
-    return _whole(clip, temperature, mean, std)
+    return _make_encoder(clip, temperature, mean, std)
 
 
-def unread(config: dict[str, Any], temperature: float) -> ClipEncoder:
+def from_config(config: dict[str, Any], temperature: float) -> ClipEncoder:
     """The same of a configuration alone, for a rehearsal."""
-    return _whole(weights.unread(CLIPConfig.from_dict(config)), temperature)
+    return _make_encoder(weights.build_random(CLIPConfig.from_dict(config)), temperature)
 
 
-def _whole(
+def _make_encoder(
     clip: Any, temperature: float, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
 ) -> ClipEncoder:
     if clip.text_model.eos_token_id == 2:  # configs from before transformers 4.31 say 2

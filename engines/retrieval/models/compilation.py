@@ -23,13 +23,13 @@ from torch import Tensor
 from engines.emitter import Emitter, EngineError
 from engines.retrieval.context import Context
 from engines.retrieval.data.items import Rows
-from engines.retrieval.data.pairs import PairBatch, PairGatherer
+from engines.retrieval.data.pairs import PairBatch, PairCollator
 from engines.retrieval.models import master_weights
 from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.params import Params
-from engines.torchkit.data.data_loader import Order
+from engines.torchkit.data.data_loader import EpochPermutation
 from engines.torchkit.training import loop
-from engines.torchkit.training.compilation import untouched
+from engines.torchkit.training.compilation import preserved_state
 
 TEXT_MULTIPLE: Final = 16
 """77 tokens are 5 lengths: 16, 32, 48, 64 and 77 itself."""
@@ -43,14 +43,14 @@ GRAPH_CALLS: Final = 3
 
 
 @dataclass
-class Compiler:
+class TowerCompiler:
     """Calls functions of a tower, compiled where their shape is known."""
 
     dynamic: bool = False
     """Sizes are open."""
     graphs: bool = False
     backend: str = "inductor"
-    learning: bool = False
+    compiles_new_shapes: bool = False
     """Unknown shapes are compiled too."""
     shapes: set[tuple[Any, ...]] = field(default_factory=set)
     _compiled: dict[tuple[Any, ...], Callable[..., Any]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Compiler:
         key = (*name, *self._shape(rows), torch.is_grad_enabled())
         if key not in self.shapes:
             # Of open sizes torch compiles 1 apart from all others.
-            if not self.learning or (self.dynamic and len(rows) < 2):
+            if not self.compiles_new_shapes or (self.dynamic and len(rows) < 2):
                 return function(*fixed, rows)
             self.shapes.add(key)
         if name not in self._compiled:
@@ -83,7 +83,9 @@ def _identity(value: Any) -> Any:
     return value if isinstance(value, tuple) else id(value)
 
 
-def compiler_for(params: Params, device: torch.device, emit: Emitter, *, uniform: bool) -> Compiler:
+def make_compiler(
+    params: Params, device: torch.device, emit: Emitter, *, uniform: bool
+) -> TowerCompiler:
     """What the settings ask for. `uniform`: every item of a side has the same modalities.
 
     Raises:
@@ -101,42 +103,42 @@ def compiler_for(params: Params, device: torch.device, emit: Emitter, *, uniform
             "overwrites what the step still needs; set cuda_graphs = false"
         )
     if graphs and (device.type != "cuda" or not uniform):
-        why = (
+        reason = (
             "this run computes on the CPU"
             if device.type != "cuda"
             else "items lack a text or an image here and there, so no two batches have one shape"
         )
-        emit.notice("cuda-graphs-off", f"cuda_graphs = true does nothing: {why}")
+        emit.notice("cuda-graphs-off", f"cuda_graphs = true does nothing: {reason}")
         graphs = False
     # Not per call: the limit is looked up where a function is compiled.
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-    return Compiler(dynamic=not uniform, graphs=graphs)
+    return TowerCompiler(dynamic=not uniform, graphs=graphs)
 
 
-def representatives(
-    gatherer: PairGatherer, order: Order, steps: range, *, joined: bool, dynamic: bool
+def find_representatives(
+    collator: PairCollator, order: EpochPermutation, steps: range, *, joined: bool, dynamic: bool
 ) -> Iterator[tuple[Rows, int]]:
     """Rows and epoch of a full micro-batch for each combination of text lengths in these steps."""
-    seen: set[tuple[int, ...]] = set()
+    keys: set[tuple[int, ...]] = set()
     for step in steps:
         epoch = order.epoch(step)
         for rows in order.micro_batches(step):
             if len(rows) < order.batch:
                 continue
-            widths = gatherer.text_widths(rows, epoch)
+            widths = collator.text_widths(rows, epoch)
             key = (max(widths),) if joined else tuple(sorted(set(widths)))
-            if key not in seen:
-                seen.add(key)
+            if key not in keys:
+                keys.add(key)
                 yield rows, epoch
                 if dynamic:
                     return
 
 
-def arrange(
+def enable_compilation(
     run: Context,
-    job: loop.Training[PairBatch],
+    job: loop.TrainingJob[PairBatch],
     model: DualEncoder,
-    gatherer: PairGatherer,
+    collator: PairCollator,
     *,
     uniform: bool,
 ) -> None:
@@ -144,10 +146,10 @@ def arrange(
     if model.pixels is None:
         run.emit.notice("compile-off", "compile = true does nothing: heads alone are too small")
         return
-    compiler = compiler_for(run.params, run.device, run.emit, uniform=uniform)
+    compiler = make_compiler(run.params, run.device, run.emit, uniform=uniform)
     model.compiler = compiler
     if uniform and model.text_tower.ignores_padding:
-        gatherer.pad_texts(TEXT_MULTIPLE)
+        collator.pad_texts(TEXT_MULTIPLE)
     plain: Callable[..., Any] = model
     if job.replica is not None:
         plain = master_weights.without_autocast(model, run.device.type)
@@ -160,44 +162,46 @@ def arrange(
     def prepare(start: int, emit: Emitter) -> None:
         steps = range(start, job.last_step)
         joined = model.one_pass and model.sides_share
-        found = list(
-            representatives(gatherer, job.loader.order, steps, joined=joined, dynamic=not uniform)
+        kinds = list(
+            find_representatives(
+                collator, job.loader.order, steps, joined=joined, dynamic=not uniform
+            )
         )
-        emit.phase("compile", f"{len(found)} kinds of batches")
-        batches = (job.transfer(gatherer(rows, epoch)) for rows, epoch in found)
-        with untouched(model):
+        emit.phase("compile", f"{len(kinds)} kinds of batches")
+        batches = (job.transfer(collator(rows, epoch)) for rows, epoch in kinds)
+        with preserved_state(model):
             for number, batch in enumerate(batches):
                 emit.check_stop()
-                _learn(compiler, partial(encode, batch), model)
-                emit.progress(number + 1, len(found), "kinds of batches")
+                _compile_shapes(compiler, partial(encode, batch), model)
+                emit.progress(number + 1, len(kinds), "kinds of batches")
 
     job.prepare = prepare
     if compiler.graphs:
         forward = job.forward
 
-        def beginning(batch: PairBatch) -> loop.Outcome:
-            begin_step()
+        def beginning(batch: PairBatch) -> loop.LossOutput:
+            mark_step_begin()
             return forward(batch)
 
         job.forward = beginning
 
 
-def _learn(compiler: Compiler, encode: Callable[[], Any], model: DualEncoder) -> None:
+def _compile_shapes(compiler: TowerCompiler, encode: Callable[[], Any], model: DualEncoder) -> None:
     """Compile for what `encode` computes, forward and backward."""
     if not compiler.shapes:
         # Once as it is: transformers puts hooks on its blocks when their outputs are first wanted,
         # behind a lock, which would cut what is compiled in two.
         with torch.no_grad():
             encode()
-    compiler.learning = True
+    compiler.compiles_new_shapes = True
     for _ in range(GRAPH_CALLS if compiler.graphs else 1):
-        begin_step()
+        mark_step_begin()
         queries, passages, _ = encode()
         (queries.sum() + passages.sum()).backward()
         model.zero_grad(set_to_none=True)
-    compiler.learning = False
+    compiler.compiles_new_shapes = False
 
 
-def begin_step() -> None:
+def mark_step_begin() -> None:
     """Tell CUDA graphs that what the last step left in their memory is no longer needed."""
     torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch

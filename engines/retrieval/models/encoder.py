@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from engines.retrieval.data.pairs import Inputs, joined, padding_of_join
-from engines.retrieval.models.fusion import Layers, RecurrentFusion
-from engines.retrieval.models.towers import Pixels, Tower
+from engines.retrieval.data.pairs import ItemInputs, count_join_padding, join_inputs
+from engines.retrieval.models.fusion import LayerStates, RecurrentFusion
+from engines.retrieval.models.towers import PixelNormalizer, Tower
 
 MAX_SCALE: Final = 100.0
 """Largest inverse temperature, as in CLIP (Radford et al. 2021)."""
@@ -75,7 +75,7 @@ class DualEncoder(nn.Module):
         self.first_bias = FIRST_BIAS
         self.frozen = False
         """The towers keep their weights."""
-        self.pixels: Pixels | None = None
+        self.pixels: PixelNormalizer | None = None
         """How images are normalised, where the model sees pixels."""
         self.text_limit = 0
         """Most tokens of a text."""
@@ -102,12 +102,12 @@ class DualEncoder(nn.Module):
 
     def embed_texts(self, texts: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one tower for both
         """[n, D]; late: [n, T, D] with zeros for padding. Not normalised."""
-        vectors: Tensor = self._run(self._embedded, texts, self.text_tower, self.text_layers)
+        vectors: Tensor = self._call(self._embed, texts, self.text_tower, self.text_layers)
         return vectors
 
     def embed_images(self, images: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one for both
         """[n, D]; late: [n, T, D]. Not normalised."""
-        vectors: Tensor = self._run(self._embedded, images, self.vision_tower, self.vision_layers)
+        vectors: Tensor = self._call(self._embed, images, self.vision_tower, self.vision_layers)
         return vectors
 
     def train(self, mode: bool = True) -> DualEncoder:
@@ -124,16 +124,20 @@ class DualEncoder(nn.Module):
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
         return scale if self.bias is None else torch.stack([scale, self.bias])
 
-    def forward(self, queries: Inputs, passages: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, queries: ItemInputs, passages: ItemInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Query and passage vectors, [B, D] or [B, T, D] each, unit length, and `scale()`."""
         if not self.joins(queries, passages):
-            return self.items(queries, "query"), self.items(passages, "passage"), self.scale()
+            return (
+                self.encode_items(queries, "query"),
+                self.encode_items(passages, "passage"),
+                self.scale(),
+            )
         sizes = [queries.size, passages.size]
-        items = self.items(joined(queries, passages), "query")
+        items = self.encode_items(join_inputs(queries, passages), "query")
         own_queries, own_passages = torch.split(items, sizes)
         return own_queries, own_passages, self.scale()
 
-    def joins(self, queries: Inputs, passages: Inputs) -> bool:
+    def joins(self, queries: ItemInputs, passages: ItemInputs) -> bool:
         """Whether both sides go through the towers in one pass: half the kernels, larger ones.
 
         Meant for a GPU (`one_pass`), where the padding of the shorter texts costs less than the
@@ -143,47 +147,49 @@ class DualEncoder(nn.Module):
         """
         if not (self.one_pass and self.sides_share):
             return False
-        return self.text_tower.ignores_padding or not padding_of_join(queries, passages)
+        return self.text_tower.ignores_padding or not count_join_padding(queries, passages)
 
-    def items(self, inputs: Inputs, side: str) -> Tensor:
+    def encode_items(self, inputs: ItemInputs, side: str) -> Tensor:
         """Vectors of one side: unit length, zeros where there is nothing. [B, D] or [B, T, D]."""
         if self.fusion is not None:
-            return self._fused(inputs, self.fusion)
+            return self._fuse(inputs, self.fusion)
         parts, shape = [], self.late_shape
         for embed, rows, at, tokens in (
             (self.embed_texts, inputs.texts, inputs.text_at, shape.texts),
             (self.embed_images, inputs.images, inputs.image_at, shape.images),
         ):
             if len(at):
-                vectors = unit(self._in_parts(embed, rows, side))
-                parts.append(placed(vectors, at, inputs.size))
+                vectors = l2_normalize(self._embed_in_chunks(embed, rows, side))
+                parts.append(scatter_rows(vectors, at, inputs.size))
             elif self.late:
                 parts.append(self.log_scale.new_zeros(inputs.size, tokens, shape.width))
         if self.late:
             return torch.cat(parts, 1)
-        return unit(torch.stack(parts).sum(0)) if len(parts) > 1 else parts[0]
+        return l2_normalize(torch.stack(parts).sum(0)) if len(parts) > 1 else parts[0]
 
-    def _run(self, function: Callable[..., Any], rows: Tensor, *fixed: Any) -> Any:
+    def _call(self, function: Callable[..., Any], rows: Tensor, *fixed: Any) -> Any:
         """`function(*fixed, rows)`, by the compiler where there is one."""
         if self.compiler is None:
             return function(*fixed, rows)
         return self.compiler(function, rows, *fixed)
 
-    def _embedded(self, tower: Tower, layers: tuple[int, ...], inputs: Tensor) -> Tensor:
+    def _embed(self, tower: Tower, layers: tuple[int, ...], inputs: Tensor) -> Tensor:
         if not self.late and not layers:
-            return tower.own(inputs)
+            return tower.forward(inputs)
         if not self.late:
-            return tower.pooled(tower.states(inputs, layers), inputs)
+            return tower.pool(tower.hidden_states(inputs, layers), inputs)
         if layers:
-            tokens = tower.tokens(tower.states(inputs, layers), inputs)
+            tokens = tower.tokens(tower.hidden_states(inputs, layers), inputs)
         else:
-            tokens = tower.own_tokens(inputs)
-        tokens = tokens * tower.present(inputs, tokens.shape[1])[:, :, None]
+            tokens = tower.last_tokens(inputs)
+        tokens = tokens * tower.attention_mask(inputs, tokens.shape[1])[:, :, None]
         if tower is self.text_tower:
             tokens = functional.pad(tokens, (0, 0, 0, self.late_shape.texts - tokens.shape[1]))
         return tokens
 
-    def _in_parts(self, embed: Callable[[Tensor, str], Tensor], rows: Tensor, side: str) -> Tensor:
+    def _embed_in_chunks(
+        self, embed: Callable[[Tensor, str], Tensor], rows: Tensor, side: str
+    ) -> Tensor:
         """Rows embedded `chunk` at a time, keeping no activations (GradCache, Gao et al. 2021).
 
         The forward pass keeps the vectors only; the backward pass starts from the gradient of the
@@ -195,45 +201,45 @@ class DualEncoder(nn.Module):
         parts = torch.split(rows, self.chunk)
         return torch.cat([checkpoint(embed, part, side, use_reentrant=False) for part in parts])
 
-    def _fused(self, inputs: Inputs, fusion: RecurrentFusion) -> Tensor:
+    def _fuse(self, inputs: ItemInputs, fusion: RecurrentFusion) -> Tensor:
         def embed(size: int, *tensors: Tensor) -> Tensor:
-            return self._fused_part(Inputs(size, *tensors), fusion)
+            return self._fuse_chunk(ItemInputs(size, *tensors), fusion)
 
         if not self.chunk or not torch.is_grad_enabled():
-            return self._fused_part(inputs, fusion)
+            return self._fuse_chunk(inputs, fusion)
         # Tensors by themselves: from them `checkpoint` knows whose random state to keep.
         return torch.cat(
             [
                 checkpoint(
                     embed, p.size, p.texts, p.text_at, p.images, p.image_at, use_reentrant=False
                 )
-                for p in split(inputs, self.chunk)
+                for p in split_inputs(inputs, self.chunk)
             ]
         )
 
-    def _fused_part(self, inputs: Inputs, fusion: RecurrentFusion) -> Tensor:
-        text = self._layers(self.text_tower, inputs.texts, inputs.text_at, inputs.size)
-        vision = self._layers(self.vision_tower, inputs.images, inputs.image_at, inputs.size)
-        vectors = unit(fusion(text, vision, pool=not self.late))
-        there = text.has() | vision.has()
-        return vectors * there.view(-1, *[1] * (vectors.ndim - 1))
+    def _fuse_chunk(self, inputs: ItemInputs, fusion: RecurrentFusion) -> Tensor:
+        text = self._layer_states(self.text_tower, inputs.texts, inputs.text_at, inputs.size)
+        vision = self._layer_states(self.vision_tower, inputs.images, inputs.image_at, inputs.size)
+        vectors = l2_normalize(fusion(text, vision, pool=not self.late))
+        has_any = text.has() | vision.has()
+        return vectors * has_any.view(-1, *[1] * (vectors.ndim - 1))
 
-    def _layers(self, tower: Tower, rows: Tensor, at: Tensor, size: int) -> Layers:
+    def _layer_states(self, tower: Tower, rows: Tensor, at: Tensor, size: int) -> LayerStates:
         layers = self.text_layers if tower is self.text_tower else self.vision_layers
         if not len(at):
             nothing = self.log_scale.new_zeros(size, 1, tower.width, dtype=self.dtype)
-            return Layers([nothing] * len(layers), nothing[:, :, 0].bool())
-        found = self._run(_states, rows, tower, layers)
-        states = [placed(state, at, size) for state in found]
-        present = tower.present(rows, states[0].shape[1])
-        return Layers(states, placed(present, at, size))
+            return LayerStates([nothing] * len(layers), nothing[:, :, 0].bool())
+        outputs = self._call(_states, rows, tower, layers)
+        states = [scatter_rows(state, at, size) for state in outputs]
+        present = tower.attention_mask(rows, states[0].shape[1])
+        return LayerStates(states, scatter_rows(present, at, size))
 
 
 def _states(tower: Tower, layers: tuple[int, ...], rows: Tensor) -> list[Tensor]:
-    return tower.states(rows, layers)
+    return tower.hidden_states(rows, layers)
 
 
-def split(inputs: Inputs, chunk: int) -> list[Inputs]:
+def split_inputs(inputs: ItemInputs, chunk: int) -> list[ItemInputs]:
     """One side of a batch in parts of `chunk` items, in order."""
     edges = [min(start, inputs.size) for start in range(0, inputs.size + chunk, chunk)]
     texts, images = (_first_rows(at, edges) for at in (inputs.text_at, inputs.image_at))
@@ -241,7 +247,7 @@ def split(inputs: Inputs, chunk: int) -> list[Inputs]:
     for i, start in enumerate(range(0, inputs.size, chunk)):
         text, image = slice(texts[i], texts[i + 1]), slice(images[i], images[i + 1])
         parts.append(
-            Inputs(
+            ItemInputs(
                 min(chunk, inputs.size - start),
                 inputs.texts[text],
                 inputs.text_at[text] - start,
@@ -260,30 +266,30 @@ def _first_rows(at: Tensor, edges: list[int]) -> list[int]:
     return torch.searchsorted(at, torch.tensor(edges, device=at.device)).tolist()
 
 
-def unit(vectors: Tensor) -> Tensor:
+def l2_normalize(vectors: Tensor) -> Tensor:
     """Each row at length 1, in float32; a zero row stays zero."""
     return functional.normalize(vectors.float(), dim=-1)
 
 
-def placed(vectors: Tensor, at: Tensor, size: int) -> Tensor:
+def scatter_rows(vectors: Tensor, at: Tensor, size: int) -> Tensor:
     """Rows put into a tensor of `size` rows, zeros elsewhere."""
     if len(at) == size:
         return vectors
     return vectors.new_zeros(size, *vectors.shape[1:]).index_copy(0, at, vectors)
 
 
-def parameter_counts(model: nn.Module) -> tuple[int, int]:
+def count_parameters(model: nn.Module) -> tuple[int, int]:
     """All parameters, and those that are trained."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
 
-def tower_counts(model: DualEncoder) -> dict[str, int]:
+def count_tower_parameters(model: DualEncoder) -> dict[str, int]:
     """Parameters by part: text, vision, fusion, and what lies outside of them."""
     counts = {
         "text": sum(p.numel() for p in model.text_tower.parameters()),
         "vision": sum(p.numel() for p in model.vision_tower.parameters()),
         "fusion": sum(p.numel() for p in model.fusion.parameters()) if model.fusion else 0,
     }
-    counts["other"] = parameter_counts(model)[0] - sum(counts.values())
+    counts["other"] = count_parameters(model)[0] - sum(counts.values())
     return {name: number for name, number in counts.items() if number}

@@ -31,7 +31,7 @@ TRANSFORMERS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
-class Encoder(NamedTuple):
+class EncoderFolder(NamedTuple):
     """What a folder holds: tensors of its one weights file, and its other files."""
 
     file: str
@@ -39,7 +39,7 @@ class Encoder(NamedTuple):
     texts: dict[str, str]
 
 
-def refusal(entry: ModelEntry) -> str:
+def find_refusal(entry: ModelEntry) -> str:
     """Why a family has no such folder; empty: it has one."""
     if entry.family in (*TRANSFORMERS, "open-clip"):
         return ""
@@ -49,58 +49,58 @@ def refusal(entry: ModelEntry) -> str:
     )
 
 
-def encoder(
+def make_encoder_folder(
     model: DualEncoder, entry: ModelEntry, params: Params, base: Path | None, tokenizer: str
-) -> Encoder:
+) -> EncoderFolder:
     """The folder's content. `base`: folder of the model before training; None: from scratch.
 
     `tokenizer`: JSON of one that was built for the run. The tensors are the model's own, not
     copied: write them before it is trained any further.
     """
-    texts = _copied(base)
+    texts = _read_copied_files(base)
     if tokenizer:
-        texts |= _own_words(model, params, tokenizer)
-    texts[ABOUT] = json.dumps(_about(model, params), indent=1)
+        texts |= _make_tokenizer_files(model, params, tokenizer)
+    texts[ABOUT] = json.dumps(_describe_vectors(model, params), indent=1)
     if entry.family == "open-clip":
-        texts[model_catalog.OPEN_CLIP] = _custom(texts[model_catalog.OPEN_CLIP])
-        tensors = _scaled(model, _part(model, "model"), bias=False)
-        return Encoder(model_catalog.NEEDED_OPEN_CLIP[1], tensors, texts)
+        texts[model_catalog.OPEN_CLIP] = _with_custom_text(texts[model_catalog.OPEN_CLIP])
+        tensors = _with_logit_scale(model, _part(model, "model"), bias=False)
+        return EncoderFolder(model_catalog.NEEDED_OPEN_CLIP[1], tensors, texts)
     siglip = entry.family == "siglip"
     whole = _part(model, "siglip" if siglip else "clip")
     name = type(whole).__name__
     texts["config.json"] = json.dumps({**whole.config.to_dict(), "architectures": [name]}, indent=1)
-    return Encoder(model_catalog.WEIGHTS, _scaled(model, whole, bias=siglip), texts)
+    return EncoderFolder(model_catalog.WEIGHTS, _with_logit_scale(model, whole, bias=siglip), texts)
 
 
 def _part(model: DualEncoder, name: str) -> Any:
     return getattr(model, name)
 
 
-def _scaled(model: DualEncoder, whole: Any, *, bias: bool) -> dict[str, Tensor]:
+def _with_logit_scale(model: DualEncoder, whole: Any, *, bias: bool) -> dict[str, Tensor]:
     """The library's tensors, with the temperature (and bias) that it keeps among them."""
     scale = model.log_scale.detach().clamp(max=math.log(MAX_SCALE))
-    found = {name: t.detach() for name, t in whole.state_dict().items()}
+    tensors = {name: t.detach() for name, t in whole.state_dict().items()}
     if not bias:
-        return {**found, "logit_scale": scale}
-    own = scale.new_tensor(model.first_bias) if model.bias is None else model.bias.detach()
-    return {**found, "logit_scale": scale.reshape(1), "logit_bias": own.reshape(1)}
+        return {**tensors, "logit_scale": scale}
+    first_bias = scale.new_tensor(model.first_bias) if model.bias is None else model.bias.detach()
+    return {**tensors, "logit_scale": scale.reshape(1), "logit_bias": first_bias.reshape(1)}
 
 
-def _copied(base: Path | None) -> dict[str, str]:
+def _read_copied_files(base: Path | None) -> dict[str, str]:
     if base is None:
         return {}
     files = [path for name in COPIED if (path := base / name).is_file()]
     return {path.name: path.read_text(encoding="utf-8") for path in files}
 
 
-def _custom(config: str) -> str:
+def _with_custom_text(config: str) -> str:
     """open_clip's configuration for weights with a text tower of its own module."""
-    said = json.loads(config)
-    said["model_cfg"]["custom_text"] = True
-    return json.dumps(said, indent=1)
+    settings = json.loads(config)
+    settings["model_cfg"]["custom_text"] = True
+    return json.dumps(settings, indent=1)
 
 
-def _own_words(model: DualEncoder, params: Params, tokenizer: str) -> dict[str, str]:
+def _make_tokenizer_files(model: DualEncoder, params: Params, tokenizer: str) -> dict[str, str]:
     """Tokenizer and preparation of pictures of a model from scratch, as transformers reads them."""
     words = {
         "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": params.max_tokens,
@@ -113,8 +113,8 @@ def _own_words(model: DualEncoder, params: Params, tokenizer: str) -> dict[str, 
         "image_processor_type": "CLIPImageProcessor", "do_resize": True, "resample": 3,
         "size": {"shortest_edge": side}, "do_center_crop": True,
         "crop_size": {"height": side, "width": side}, "do_rescale": True, "do_normalize": True,
-        "image_mean": [float(one) / 255 for one in mean],
-        "image_std": [1 / float(one) / 255 for one in gain],
+        "image_mean": [float(value) / 255 for value in mean],
+        "image_std": [1 / float(value) / 255 for value in gain],
     }  # fmt: skip
     return {
         "tokenizer.json": tokenizer,
@@ -123,7 +123,7 @@ def _own_words(model: DualEncoder, params: Params, tokenizer: str) -> dict[str, 
     }
 
 
-def _about(model: DualEncoder, params: Params) -> dict[str, Any]:
+def _describe_vectors(model: DualEncoder, params: Params) -> dict[str, Any]:
     """How the run made vectors of these towers."""
     layers = {"text": list(model.text_layers), "vision": list(model.vision_layers)}
     plain = model.fusion is None and not model.late and not any(layers.values())

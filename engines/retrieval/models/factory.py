@@ -17,11 +17,16 @@ from engines.emitter import EngineError
 from engines.model_catalog import ModelEntry
 from engines.process_memory import collection_paused
 from engines.retrieval.models import layers
-from engines.retrieval.models.encoder import DualEncoder, LateShape, parameter_counts, tower_counts
+from engines.retrieval.models.encoder import (
+    DualEncoder,
+    LateShape,
+    count_parameters,
+    count_tower_parameters,
+)
 from engines.retrieval.models.fusion import HEAD_WIDTH, FusionSizes, RecurrentFusion
-from engines.retrieval.models.tokenizer import Words
+from engines.retrieval.models.tokenizer import TextTokenizer
 from engines.retrieval.params import Params
-from engines.torchkit.modeling.image_normalization import pixel_statistics
+from engines.torchkit.modeling.image_normalization import read_pixel_statistics
 
 FUSION_FACTS: Final = {
     "mean": "sum of unit text and image vectors, at unit length",
@@ -29,7 +34,7 @@ FUSION_FACTS: Final = {
 }
 
 
-def from_scratch(entry: ModelEntry, words: Words, params: Params) -> DualEncoder:
+def from_scratch(entry: ModelEntry, words: TextTokenizer, params: Params) -> DualEncoder:
     """A small CLIP with fresh weights, for the vocabulary of `words`."""
     with collection_paused("transformers.modeling_utils"):
         from engines.retrieval.models import clip
@@ -38,29 +43,31 @@ def from_scratch(entry: ModelEntry, words: Words, params: Params) -> DualEncoder
     return clip.from_scratch(sizes, params.image_size, params.max_tokens, params.temperature)
 
 
-def from_folder(entry: ModelEntry, folder: Path, words: Words, params: Params) -> DualEncoder:
+def from_folder(
+    entry: ModelEntry, folder: Path, words: TextTokenizer, params: Params
+) -> DualEncoder:
     """The model in a local folder.
 
     Raises:
         EngineError: settings do not fit it, or the folder holds no sound model.
     """
     try:
-        model = _open(entry, folder, words, params.temperature)
+        model = _load_model(entry, folder, words, params.temperature)
     except EngineError:
         raise
     except Exception as error:  # sizes that do not fit end in errors of a dozen classes
-        if out_of_memory.of_device(error):  # no room, which is no fault of the folder
+        if out_of_memory.is_device_failure(error):  # no room, which is no fault of the folder
             raise
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(
             f"model '{entry.name}': {folder} cannot be loaded ({type(error).__name__}: {reason}); "
             "its files are damaged or do not belong together"
         ) from None
-    refuse_unfit(model, entry, params)
+    validate_model(model, entry, params)
     return model
 
 
-def refuse_unfit(model: DualEncoder, entry: ModelEntry, params: Params) -> None:
+def validate_model(model: DualEncoder, entry: ModelEntry, params: Params) -> None:
     """Raise EngineError where the settings ask for texts or images that the model cannot take."""
     text_limit, image_limit = model.text_limit, model.image_limit
     if text_limit and params.max_tokens > text_limit:
@@ -73,12 +80,14 @@ def refuse_unfit(model: DualEncoder, entry: ModelEntry, params: Params) -> None:
         )
 
 
-def _open(entry: ModelEntry, folder: Path, words: Words, temperature: float) -> DualEncoder:
+def _load_model(
+    entry: ModelEntry, folder: Path, words: TextTokenizer, temperature: float
+) -> DualEncoder:
     if entry.family == "open-clip":
         from engines.retrieval.models import openclip
 
         return openclip.from_folder(folder, temperature)
-    statistics = pixel_statistics(folder)
+    statistics = read_pixel_statistics(folder)
     if entry.family == "siglip":
         with collection_paused("transformers.modeling_utils"):
             from engines.retrieval.models import siglip
@@ -90,7 +99,9 @@ def _open(entry: ModelEntry, folder: Path, words: Words, temperature: float) -> 
     return clip.from_folder(folder, temperature, *statistics)
 
 
-def shape(model: DualEncoder, entry: ModelEntry, params: Params, words: Words | None) -> None:
+def configure_model(
+    model: DualEncoder, entry: ModelEntry, params: Params, words: TextTokenizer | None
+) -> None:
     """Layers, fusion, scoring, loss and what is trained, as the settings say.
 
     Raises:
@@ -124,7 +135,9 @@ def set_layers(model: DualEncoder, params: Params) -> None:
     for tower in ("text", "vision"):
         blocks, exact = getattr(model, f"{tower}_blocks"), getattr(params, f"{tower}_layers")
         if blocks:
-            chosen = layers.choose(params.layers, exact, blocks, scale, tower, distinct=distinct)
+            chosen = layers.choose_layers(
+                params.layers, exact, blocks, scale, tower, distinct=distinct
+            )
             setattr(model, f"{tower}_layers", chosen)
         elif exact:
             raise EngineError(
@@ -159,7 +172,9 @@ def _set_recurrent(model: DualEncoder, entry: ModelEntry, params: Params) -> Non
     model.fusion = RecurrentFusion(*widths, len(text), sizes)
 
 
-def _set_late(model: DualEncoder, entry: ModelEntry, params: Params, words: Words | None) -> None:
+def _set_late(
+    model: DualEncoder, entry: ModelEntry, params: Params, words: TextTokenizer | None
+) -> None:
     if words is None:
         raise EngineError(
             f"scoring = late: model '{entry.name}' keeps one vector per text and image, no tokens; "
@@ -169,7 +184,7 @@ def _set_late(model: DualEncoder, entry: ModelEntry, params: Params, words: Word
     if model.fusion is None:
         side = params.image_size
         with torch.inference_mode():
-            probe = model.vision_tower.own_tokens(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+            probe = model.vision_tower.last_tokens(torch.zeros(1, side, side, 3, dtype=torch.uint8))
         model.late_shape = LateShape(words.length or params.max_tokens, *probe.shape[1:])
 
 
@@ -190,12 +205,14 @@ def _freeze(model: DualEncoder, entry: ModelEntry) -> None:
             parameter.requires_grad_(False)
 
 
-def facts(model: DualEncoder, params: Params) -> dict[str, str]:
+def describe_model(model: DualEncoder, params: Params) -> dict[str, str]:
     """What a reader of the run's numbers should know of its model; counts are measured."""
-    counts = ", ".join(f"{name} {number:,}" for name, number in tower_counts(model).items())
-    total, trained = parameter_counts(model)
-    said = {
-        "layers": layers.described(params.layers, model.text_layers, model.vision_layers),
+    counts = ", ".join(
+        f"{name} {number:,}" for name, number in count_tower_parameters(model).items()
+    )
+    total, trained = count_parameters(model)
+    facts = {
+        "layers": layers.describe_layers(params.layers, model.text_layers, model.vision_layers),
         "fusion": FUSION_FACTS[params.layer_fusion],
         "scoring": "one vector per item",
         "parameters": f"{total:,}: {counts}; {trained:,} trained",
@@ -205,16 +222,16 @@ def facts(model: DualEncoder, params: Params) -> dict[str, str]:
         shape = model.late_shape
         tokens = params.fusion_queries if model.fusion else f"up to {shape.texts + shape.images}"
         width = params.late_width if model.fusion else shape.width
-        said["scoring"] = f"late interaction (MaxSim) over {tokens} tokens of {width}"
+        facts["scoring"] = f"late interaction (MaxSim) over {tokens} tokens of {width}"
         if model.fusion is None:
-            said["fusion"] = "text and image tokens side by side"
+            facts["fusion"] = "text and image tokens side by side"
     if model.pixels is not None:
         mean, gain = (model.pixels.shift / 255).tolist(), (1 / model.pixels.gain / 255).tolist()
-        said["normalisation"] = f"mean {_list(mean)}, std {_list(gain)}"
+        facts["normalisation"] = f"mean {_format_values(mean)}, std {_format_values(gain)}"
     if model.chunk:
-        said["grad_cache"] = f"chunks of {model.chunk}; every forward pass is computed twice"
-    return said
+        facts["grad_cache"] = f"chunks of {model.chunk}; every forward pass is computed twice"
+    return facts
 
 
-def _list(values: list[float]) -> str:
+def _format_values(values: list[float]) -> str:
     return " ".join(f"{value:.4g}" for value in values)

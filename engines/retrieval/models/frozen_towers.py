@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from engines.emitter import EngineError
-from engines.retrieval.data.items import ArrayItems, TokenItems, by_cost
+from engines.retrieval.data.items import ArrayItems, TokenItems, batch_by_cost
 from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.models.towers import Tower
-from engines.torchkit.data.data_loader import slices
-from engines.torchkit.data.prefetch import InputPipeline, arrays
-from engines.torchkit.modeling.feature_cache import FeatureStore, key, keys_of
+from engines.torchkit.data.data_loader import split_rows
+from engines.torchkit.data.prefetch import InputPipeline, to_arrays
+from engines.torchkit.modeling.feature_cache import FeatureStore, content_key, content_keys
 from engines.torchkit.runtime.precision import Precision
 
 Pieces = Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]
@@ -60,10 +60,13 @@ class HeadEncoder(DualEncoder):
         hidden, out = int(sizes["hidden"]), int(sizes["projection"])
         dropout = float(sizes.get("dropout", 0.0))
         self.text = nn.ModuleDict(
-            {side: _head(TEXT_WIDTH, hidden, out, dropout) for side in ("query", "passage")}
+            {side: _make_head(TEXT_WIDTH, hidden, out, dropout) for side in ("query", "passage")}
         )
-        self.image = _head(IMAGE_WIDTH, hidden, out, dropout)
-        self.text_tower, self.vision_tower = Head(self.text, TEXT_BLOCKS), Head(self.image, 0)
+        self.image = _make_head(IMAGE_WIDTH, hidden, out, dropout)
+        self.text_tower, self.vision_tower = (
+            HeadTower(self.text, TEXT_BLOCKS),
+            HeadTower(self.image, 0),
+        )
 
     def embed_texts(self, texts: Tensor, side: str) -> Tensor:
         """Features [n, 384] -> [n, D]."""
@@ -74,7 +77,7 @@ class HeadEncoder(DualEncoder):
         return self.image(images.to(self.dtype))  # type: ignore[no-any-return]
 
 
-class Head(Tower):
+class HeadTower(Tower):
     """What is trained of a frozen tower; its blocks are averaged when features are computed."""
 
     def __init__(self, head: nn.Module, blocks: int) -> None:
@@ -86,7 +89,7 @@ class Head(Tower):
         return (self._head,)
 
 
-def _head(width: int, hidden: int, out: int, dropout: float) -> nn.Module:
+def _make_head(width: int, hidden: int, out: int, dropout: float) -> nn.Module:
     return nn.Sequential(
         nn.LayerNorm(width),
         nn.Linear(width, hidden),
@@ -96,7 +99,7 @@ def _head(width: int, hidden: int, out: int, dropout: float) -> nn.Module:
     )
 
 
-def unread() -> tuple[Any, Any]:
+def build_random_towers() -> tuple[Any, Any]:
     """Both frozen towers with whatever weights, for a rehearsal: of texts and of images.
 
     Raises:
@@ -112,7 +115,7 @@ def unread() -> tuple[Any, Any]:
     return text, EfficientNet.from_name("efficientnet-lite0")
 
 
-class TextTower:
+class MiniLMTower:
     """MiniLM-L6: mean over tokens of the chosen blocks' hidden states (none chosen: the last)."""
 
     def __init__(
@@ -123,27 +126,29 @@ class TextTower:
         self._precision = precision
         self._pipeline = pipeline or InputPipeline(precision.device)
 
-    def features(self, tokens: TokenItems, cache_root: Path, say: Progress) -> ArrayItems:
+    def features(
+        self, tokens: TokenItems, cache_root: Path, report_progress: Progress
+    ) -> ArrayItems:
         """One row per text, computed where the store has none."""
         chosen = ",".join(map(str, self._layers))
         weights = self.folder / "model.safetensors"
         store = FeatureStore(
-            cache_root, _fingerprint(weights, chosen, self._precision.name), TEXT_WIDTH
+            cache_root, _tower_fingerprint(weights, chosen, self._precision.name), TEXT_WIDTH
         )
         keys = [
-            key(tokens.flat[a:b].tobytes())
+            content_key(tokens.flat[a:b].tobytes())
             for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
         ]
 
         def compute(positions: Sequence[int]) -> Pieces:
-            return arrays(self._compute(tokens, np.asarray(positions), say))
+            return to_arrays(self._compute(tokens, np.asarray(positions), report_progress))
 
         stored = store.open(keys, compute)
-        return ArrayItems(stored.arrays, stored.places)
+        return ArrayItems(stored.arrays, stored.positions)
 
     @torch.inference_mode()
     def _compute(
-        self, tokens: TokenItems, positions: npt.NDArray[np.int64], say: Progress
+        self, tokens: TokenItems, positions: npt.NDArray[np.int64], report_progress: Progress
     ) -> Features:
         from transformers import BertModel
 
@@ -158,7 +163,7 @@ class TextTower:
             ids = tokens.gather(rows)
             return ids, torch.arange(ids.shape[1]) < torch.from_numpy(costs[rows])[:, None]
 
-        parts = (positions[part] for part in by_cost(costs[positions], TOKENS_AT_ONCE))
+        parts = (positions[part] for part in batch_by_cost(costs[positions], TOKENS_AT_ONCE))
         for rows, (ids, mask) in self._pipeline.batches(parts, gather):
             with self._precision.autocast():
                 out = model(ids, attention_mask=mask, output_hidden_states=bool(self._layers))
@@ -170,11 +175,11 @@ class TextTower:
             weight = mask[:, :, None].float()
             pooled = (states * weight).sum(1) / weight.sum(1)
             done += len(rows)
-            say(done, len(positions), "texts")
+            report_progress(done, len(positions), "texts")
             yield rows.tolist(), pooled
 
 
-class ImageTower:
+class EfficientNetTower:
     """EfficientNet-Lite0: the mean of its last feature map."""
 
     def __init__(self, precision: Precision, pipeline: InputPipeline | None = None) -> None:
@@ -183,22 +188,28 @@ class ImageTower:
         self._precision = precision
         self._pipeline = pipeline or InputPipeline(precision.device)
 
-    def features(self, images: ArrayItems, cache_root: Path, say: Progress) -> ArrayItems:
+    def features(
+        self, images: ArrayItems, cache_root: Path, report_progress: Progress
+    ) -> ArrayItems:
         """One row per decoded image, computed where the store has none."""
         store = FeatureStore(
-            cache_root, _fingerprint(self.weights, "pooled", self._precision.name), IMAGE_WIDTH
+            cache_root,
+            _tower_fingerprint(self.weights, "pooled", self._precision.name),
+            IMAGE_WIDTH,
         )
-        keys = keys_of(np.arange(len(images)), lambda row: images.gather(row).numpy().tobytes())
+        keys = content_keys(
+            np.arange(len(images)), lambda row: images.gather(row).numpy().tobytes()
+        )
 
         def compute(positions: Sequence[int]) -> Pieces:
-            return arrays(self._compute(images, np.asarray(positions), say))
+            return to_arrays(self._compute(images, np.asarray(positions), report_progress))
 
         stored = store.open(keys, compute)
-        return ArrayItems(stored.arrays, stored.places)
+        return ArrayItems(stored.arrays, stored.positions)
 
     @torch.inference_mode()
     def _compute(
-        self, images: ArrayItems, positions: npt.NDArray[np.int64], say: Progress
+        self, images: ArrayItems, positions: npt.NDArray[np.int64], report_progress: Progress
     ) -> Features:
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -207,18 +218,20 @@ class ImageTower:
         model.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
         model.to(device, memory_format=torch.channels_last).eval()
         done = 0
-        for rows, seen in self._pipeline.batches(slices(positions, IMAGES_AT_ONCE), images.gather):
+        for rows, images_batch in self._pipeline.batches(
+            split_rows(positions, IMAGES_AT_ONCE), images.gather
+        ):
             # As TensorFlow's Lite models scale, from which these weights were converted. The
             # package's example has ImageNet's mean and std instead: held-out R@1 0.21 for 0.24.
-            pixels = seen.float().sub_(127).div_(128)
+            pixels = images_batch.float().sub_(127).div_(128)
             with self._precision.autocast():
                 maps = model.extract_features(pixels.permute(0, 3, 1, 2))
             done += len(rows)
-            say(done, len(positions), "images")
+            report_progress(done, len(positions), "images")
             yield rows.tolist(), maps.float().mean((2, 3))
 
 
-def _fingerprint(weights: Path, *parts: str) -> str:
+def _tower_fingerprint(weights: Path, *parts: str) -> str:
     digest = hashlib.blake2b(digest_size=12)
     with weights.open("rb") as file:
         while chunk := file.read(1 << 20):

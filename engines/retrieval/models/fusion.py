@@ -40,7 +40,7 @@ class FusionSizes:
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayerStates:
     """One modality of a batch of B items, at every chosen layer, from shallow to deep."""
 
     states: Sequence[Tensor]
@@ -64,24 +64,26 @@ class RecurrentFusion(nn.Module):
             nn.Linear(vision_width, sizes.width) for _ in range(layers)
         )
         self.queries = nn.Parameter(torch.empty(sizes.queries, sizes.width).normal_(std=QUERY_STD))
-        self.register_buffer("places", sinusoids(sizes.queries, sizes.width), persistent=False)
-        self.places: Tensor
-        self.cell = Cell(sizes.width)
+        self.register_buffer(
+            "positions", make_sinusoids(sizes.queries, sizes.width), persistent=False
+        )
+        self.positions: Tensor
+        self.cell = RecurrentCell(sizes.width)
         self.project = nn.Linear(sizes.width, sizes.out, bias=False)
 
-    def forward(self, text: Layers, vision: Layers, *, pool: bool) -> Tensor:
+    def forward(self, text: LayerStates, vision: LayerStates, *, pool: bool) -> Tensor:
         """[B, queries, out]; with `pool`, the mean over the queries, projected: [B, out]."""
         state = self.queries.expand(len(text.present), -1, -1)
         for layer in range(self.layers):
             state = self.cell(
-                state + self.places,
+                state + self.positions,
                 (self.from_text[layer](text.states[layer]), text.present),
                 (self.from_vision[layer](vision.states[layer]), vision.present),
             )
         return self.project(state.mean(1) if pool else state)  # type: ignore[no-any-return]
 
 
-class Cell(nn.Module):
+class RecurrentCell(nn.Module):
     """One step of the recurrence; the same weights at every layer."""
 
     def __init__(self, width: int) -> None:
@@ -89,8 +91,8 @@ class Cell(nn.Module):
         heads = max(1, width // HEAD_WIDTH)
         self.query_norm = nn.LayerNorm(width)
         self.itself = nn.MultiheadAttention(width, heads, DROPOUT, batch_first=True)
-        self.text = Reading(width, heads)
-        self.vision = Reading(width, heads)
+        self.text = GatedCrossAttention(width, heads)
+        self.vision = GatedCrossAttention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width),
@@ -102,16 +104,16 @@ class Cell(nn.Module):
 
     def forward(self, state: Tensor, text: Tokens, vision: Tokens) -> Tensor:
         """[B, Q, width] -> the next state."""
-        asked = self.query_norm(state)
-        kept = state + self.itself(asked, asked, asked, need_weights=False)[0]
-        words, word_gate, word_forget = self.text(asked, *text)
-        sights, sight_gate, sight_forget = self.vision(asked, *vision)
+        queries = self.query_norm(state)
+        kept = state + self.itself(queries, queries, queries, need_weights=False)[0]
+        words, word_gate, word_forget = self.text(queries, *text)
+        sights, sight_gate, sight_forget = self.vision(queries, *vision)
         forget = torch.sigmoid(word_forget + sight_forget)
         mixed = kept * forget + words * word_gate + sights * sight_gate
         return mixed + self.mlp(self.mlp_norm(mixed))  # type: ignore[no-any-return]
 
 
-class Reading(nn.Module):
+class GatedCrossAttention(nn.Module):
     """Cross-attention to one modality and its gates; zeros where the modality is missing."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -122,27 +124,27 @@ class Reading(nn.Module):
         self.forget_gate = nn.Linear(width, width)
 
     def forward(
-        self, asked: Tensor, tokens: Tensor, present: Tensor
+        self, queries: Tensor, tokens: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What was read, its input gate, and what it adds to the forget gate: [B, Q, width]."""
         tokens = self.norm(tokens)
         has = present.any(1)
         # A row with nothing to attend to would be NaN; its gates are closed instead.
         hidden = ~present & has[:, None]
-        found, _ = self.attention(
-            asked, tokens, tokens, key_padding_mask=hidden, need_weights=False
+        attended, _ = self.attention(
+            queries, tokens, tokens, key_padding_mask=hidden, need_weights=False
         )
-        there = has[:, None, None].to(found.dtype)
-        gate = torch.sigmoid(self.input_gate(found)) * there
-        return found, gate, self.forget_gate(found) * there
+        there = has[:, None, None].to(attended.dtype)
+        gate = torch.sigmoid(self.input_gate(attended)) * there
+        return attended, gate, self.forget_gate(attended) * there
 
 
-def sinusoids(rows: int, width: int) -> Tensor:
+def make_sinusoids(rows: int, width: int) -> Tensor:
     """Positions as sines and cosines (Vaswani et al. 2017): [rows, width]."""
     angles = torch.arange(rows)[:, None] * torch.exp(
         torch.arange(0, width, 2) * (-math.log(10_000.0) / width)
     )
-    places = torch.zeros(rows, width)
-    places[:, 0::2] = angles.sin()
-    places[:, 1::2] = angles.cos()[:, : width // 2]
-    return places
+    positions = torch.zeros(rows, width)
+    positions[:, 0::2] = angles.sin()
+    positions[:, 1::2] = angles.cos()[:, : width // 2]
+    return positions

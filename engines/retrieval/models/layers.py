@@ -16,7 +16,7 @@ SCALE: Final = 12
 """Blocks that `layers` counts on, unless a tower is deeper."""
 
 
-def mapped(
+def map_layers(
     layers: Sequence[int], blocks: int, scale: int, *, distinct: bool = True
 ) -> tuple[int, ...]:
     """Indexes on a scale of `scale` blocks as indexes of a tower with `blocks` blocks.
@@ -25,11 +25,11 @@ def mapped(
     `distinct`: two that fall together count once, as a mean should. A recurrence over both towers
     side by side reads such a block twice instead.
     """
-    found = tuple(max(1, round((i + 1) * blocks / scale)) - 1 for i in layers)
-    return tuple(dict.fromkeys(found)) if distinct else found
+    indices = tuple(max(1, round((i + 1) * blocks / scale)) - 1 for i in layers)
+    return tuple(dict.fromkeys(indices)) if distinct else indices
 
 
-def choose(
+def choose_layers(
     layers: Sequence[int],
     exact: Sequence[int],
     blocks: int,
@@ -43,23 +43,23 @@ def choose(
     Raises:
         EngineError: an index is out of range.
     """
-    limit, wanted, key = (blocks, exact, f"{tower}_layers") if exact else (scale, layers, "layers")
-    if bad := [i for i in wanted if not 0 <= i < limit]:
+    limit, indices, key = (blocks, exact, f"{tower}_layers") if exact else (scale, layers, "layers")
+    if bad := [i for i in indices if not 0 <= i < limit]:
         allowed = (
             f"the {tower} tower has {blocks} blocks and takes 0 to {limit - 1}"
             if exact
             else f"layers count on a scale of {scale} blocks and go from 0 to {limit - 1} "
             f"(the {tower} tower has {blocks})"
         )
-        raise EngineError(f"{key} = {list(wanted)}: {bad[0]} is out of range; {allowed}")
-    return tuple(exact) if exact else mapped(layers, blocks, scale, distinct=distinct)
+        raise EngineError(f"{key} = {list(indices)}: {bad[0]} is out of range; {allowed}")
+    return tuple(exact) if exact else map_layers(layers, blocks, scale, distinct=distinct)
 
 
-def described(layers: Sequence[int], text: Sequence[int], vision: Sequence[int]) -> str:
+def describe_layers(layers: Sequence[int], text: Sequence[int], vision: Sequence[int]) -> str:
     """For the facts of a run: `3,7,11 -> text 2,5,8; vision 3,7,11`."""
     named = [
         f"{tower} {','.join(map(str, chosen)) or 'own output'}"
         for tower, chosen in (("text", text), ("vision", vision))
     ]
-    asked = ",".join(map(str, layers))
-    return f"{asked} -> {'; '.join(named)}" if asked else "; ".join(named)
+    requested = ",".join(map(str, layers))
+    return f"{requested} -> {'; '.join(named)}" if requested else "; ".join(named)

@@ -16,20 +16,24 @@ from torch import nn
 
 from engines.retrieval.models import attention
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.towers import Pixels
+from engines.retrieval.models.towers import PixelNormalizer
 from engines.retrieval.params import Params
 from engines.torchkit.modeling.master_weights import Replica
-from engines.torchkit.runtime.precision import Name
+from engines.torchkit.runtime.precision import PrecisionName
 
 DTYPE: Final = torch.bfloat16
-WHOLE: Final = (Pixels, nn.modules.batchnorm._BatchNorm)
+WHOLE: Final = (PixelNormalizer, nn.modules.batchnorm._BatchNorm)
 
 
-def replica_for(model: DualEncoder, params: Params, precision: Name) -> Replica[DualEncoder] | None:
+def make_replica(
+    model: DualEncoder, params: Params, precision: PrecisionName
+) -> Replica[DualEncoder] | None:
     """The bf16 copy that computes in training; None where autocast or float32 does."""
     if precision != "bf16" or params.mixed_precision != "master_weights":
         return None
-    replica = Replica(model, DTYPE, lambda m: m is model or isinstance(m, WHOLE), attention.fuse)
+    replica = Replica(
+        model, DTYPE, lambda m: m is model or isinstance(m, WHOLE), attention.fuse_attention
+    )
     replica.model.dtype = DTYPE
     if replica.model.pixels is not None:
         replica.model.pixels.dtype = DTYPE

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from engines.torchkit.runtime.matmul_precision import product
+from engines.torchkit.runtime.matmul_precision import ieee_matmul
 
 SIMILARITIES_AT_ONCE: Final = 1 << 25
 """Token pairs held at a time: 128 MiB in float32."""
@@ -22,7 +22,7 @@ NEVER: Final = -2.0
 """Below every cosine: a padding token of a passage is nobody's best."""
 
 
-def present(tokens: Tensor) -> Tensor:
+def token_mask(tokens: Tensor) -> Tensor:
     """Which tokens are there: bool [N, T]."""
     return tokens.detach().abs().amax(-1) > 0
 
@@ -38,16 +38,16 @@ def max_sim(queries: Tensor, passages: Tensor) -> Tensor:
         [Q, P]: the sum over a query's tokens of the largest cosine with a token of the passage. A
         passage without any token scores -2 a query token, below all others.
     """
-    asked, there = present(queries), present(passages)
+    query_mask, passage_mask = token_mask(queries), token_mask(passages)
     flat = passages.flatten(0, 1).T
     # Gradients need the place of each maximum only, so a part's token pairs can be let go.
     size = max(1, SIMILARITIES_AT_ONCE // max(1, queries.shape[1] * flat.shape[1]))
     rows = []
-    for part, mask in zip(torch.split(queries, size), torch.split(asked, size), strict=True):
-        pairs = product(part.flatten(0, 1), flat).view(
+    for part, mask in zip(torch.split(queries, size), torch.split(query_mask, size), strict=True):
+        pairs = ieee_matmul(part.flatten(0, 1), flat).view(
             -1, *passages.shape[:2]
         )  # [part * Tq, P, Tp]
-        best = pairs.masked_fill(~there, NEVER).max(-1).values
+        best = pairs.masked_fill(~passage_mask, NEVER).max(-1).values
         best = best.view(*part.shape[:2], -1)
         rows.append((best * mask[:, :, None]).sum(1))
     return torch.cat(rows)
@@ -59,7 +59,7 @@ def mean_max_sim(queries: Tensor, passages: Tensor) -> Tensor:
     The order of passages of a query is that of the sum. In a loss it keeps one temperature fit for
     any number of tokens, and long queries from outweighing short ones in the passages' direction.
     """
-    counts = present(queries).sum(1, keepdim=True).clamp(min=1)
+    counts = token_mask(queries).sum(1, keepdim=True).clamp(min=1)
     return max_sim(queries, passages) / counts
 
 

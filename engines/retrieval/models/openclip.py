@@ -18,59 +18,59 @@ from torch import Tensor, nn
 from engines import out_of_memory
 from engines.emitter import EngineError
 from engines.retrieval.models.encoder import FIRST_BIAS, DualEncoder
-from engines.retrieval.models.towers import Pixels, Tower, mean, until_end
+from engines.retrieval.models.towers import PixelNormalizer, Tower, average_states, mask_until_end
 
 CONFIG: Final = "open_clip_config.json"
 
 
-class OpenText(Tower):
+class OpenClipTextTower(Tower):
     """open_clip's own text transformer."""
 
     def __init__(self, text: Any) -> None:
         self._tower = text
         self.blocks, self.width = len(text.transformer.resblocks), int(text.width)
 
-    def own(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Token ids [n, context] -> [n, D]."""
         return self._tower(inputs)  # type: ignore[no-any-return]
 
-    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """[n, context, width] each."""
-        wanted = sorted(set(layers))
-        found = self._tower.forward_intermediates(
-            inputs, indices=wanted, intermediates_only=True, output_fmt="NLC"
+        indices = sorted(set(layers))
+        outputs = self._tower.forward_intermediates(
+            inputs, indices=indices, intermediates_only=True, output_fmt="NLC"
         )["text_intermediates"]
-        return [found[wanted.index(i)] for i in layers]
+        return [outputs[indices.index(i)] for i in layers]
 
-    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:
         """[n, D]: at the end token, as CLIP."""
         ends = inputs.argmax(1)  # the end token has the highest number
         rows = torch.arange(len(inputs), device=inputs.device)
-        return self._projected(mean([self._tower.ln_final(s[rows, ends]) for s in states]))
+        return self._project(average_states([self._tower.ln_final(s[rows, ends]) for s in states]))
 
     def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - all tokens
         """[n, context, D]."""
-        return self._projected(mean([self._tower.ln_final(s) for s in states]))
+        return self._project(average_states([self._tower.ln_final(s) for s in states]))
 
-    def present(self, inputs: Tensor, tokens: int) -> Tensor:
+    def attention_mask(self, inputs: Tensor, tokens: int) -> Tensor:
         """Up to the first end token."""
-        return until_end(inputs, self._tower.vocab_size - 1)[:, :tokens]
+        return mask_until_end(inputs, self._tower.vocab_size - 1)[:, :tokens]
 
     def modules(self) -> Iterable[nn.Module]:
         """The tower has its projection."""
         return (self._tower,)
 
-    def _projected(self, features: Tensor) -> Tensor:
+    def _project(self, features: Tensor) -> Tensor:
         project = self._tower.text_projection
         if isinstance(project, nn.Module):
             return project(features)  # type: ignore[no-any-return]
         return features if project is None else features @ project
 
 
-class OpenVision(Tower):
+class OpenClipVisionTower(Tower):
     """A vision transformer, of open_clip itself or of timm, or a convolutional tower of timm."""
 
-    def __init__(self, visual: Any, pixels: Pixels) -> None:
+    def __init__(self, visual: Any, pixels: PixelNormalizer) -> None:
         self._tower, self._pixels = visual, pixels
         self._trunk = getattr(visual, "trunk", None)
         blocks = visual.transformer.resblocks if self._trunk is None else _blocks(self._trunk)
@@ -80,59 +80,59 @@ class OpenVision(Tower):
         else:
             self.width = int(self._trunk.num_features)
 
-    def own(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """uint8 [n, S, S, 3] -> [n, D]."""
-        return self._tower(self._seen(inputs))  # type: ignore[no-any-return]
+        return self._tower(self._normalise(inputs))  # type: ignore[no-any-return]
 
-    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """[n, prefix + patches, width] each."""
         if not self.blocks:
-            return super().states(inputs, layers)
-        wanted = sorted(set(layers))
-        found = self._tower.forward_intermediates(
-            self._seen(inputs),
-            indices=wanted,
+            return super().hidden_states(inputs, layers)
+        indices = sorted(set(layers))
+        outputs = self._tower.forward_intermediates(
+            self._normalise(inputs),
+            indices=indices,
             intermediates_only=True,
             output_fmt="NLC",
             output_extra_tokens=True,
         )
-        patches = found["image_intermediates"]
-        prefix = found.get("image_intermediates_prefix") or [p[:, :0] for p in patches]
+        patches = outputs["image_intermediates"]
+        prefix = outputs.get("image_intermediates_prefix") or [p[:, :0] for p in patches]
         whole = [torch.cat(pair, 1) for pair in zip(prefix, patches, strict=True)]
-        return [whole[wanted.index(i)] for i in layers]
+        return [whole[indices.index(i)] for i in layers]
 
-    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
         """[n, D]."""
         if self._trunk is not None:
-            normed = mean([self._trunk.norm(s) for s in states])
+            normed = average_states([self._trunk.norm(s) for s in states])
             return self._tower.head(self._trunk.forward_head(normed))  # type: ignore[no-any-return]
-        picked = mean([self._tower._pool(s)[0] for s in states])
+        picked = average_states([self._tower._pool(s)[0] for s in states])
         return picked if self._tower.proj is None else picked @ self._tower.proj
 
     def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
         """[n, prefix + patches, D]."""
         if self._trunk is not None:
-            normed = mean([self._trunk.norm(s) for s in states])
+            normed = average_states([self._trunk.norm(s) for s in states])
             return self._tower.head(self._trunk.head(self._trunk.fc_norm(normed)))  # type: ignore[no-any-return]
-        normed = mean([self._tower.ln_post(s) for s in states])
+        normed = average_states([self._tower.ln_post(s) for s in states])
         return normed if self._tower.proj is None else normed @ self._tower.proj
 
-    def own_tokens(self, inputs: Tensor) -> Tensor:
+    def last_tokens(self, inputs: Tensor) -> Tensor:
         """[n, T, D]; of a convolutional tower each place of the last map, projected by itself.
 
         Average pooling and a linear head commute: their mean is the tower's own output.
         """
         if self.blocks:
-            return super().own_tokens(inputs)
-        maps = self._trunk.forward_features(self._seen(inputs))  # type: ignore[union-attr]
-        places = maps.flatten(2).transpose(1, 2)
-        return self._tower.head(self._trunk.head.fc(places))  # type: ignore[no-any-return, union-attr]
+            return super().last_tokens(inputs)
+        maps = self._trunk.forward_features(self._normalise(inputs))  # type: ignore[union-attr]
+        positions = maps.flatten(2).transpose(1, 2)
+        return self._tower.head(self._trunk.head.fc(positions))  # type: ignore[no-any-return, union-attr]
 
     def modules(self) -> Iterable[nn.Module]:
         """The tower has its projection."""
         return (self._tower,)
 
-    def _seen(self, images: Tensor) -> Tensor:
+    def _normalise(self, images: Tensor) -> Tensor:
         pixels: Tensor = self._pixels(images)
         # Channels last, FastViT's backward pass ends in a segmentation fault on CPUs (torch 2.15).
         return pixels.contiguous() if pixels.device.type == "cpu" else pixels
@@ -155,9 +155,9 @@ class OpenClipEncoder(DualEncoder):
         del model.logit_scale
         model.logit_bias = None
         visual = model.visual
-        self.pixels = pixels = Pixels(visual.image_mean, visual.image_std)
-        self.text_tower = OpenText(model.text)
-        self.vision_tower = OpenVision(visual, pixels)
+        self.pixels = pixels = PixelNormalizer(visual.image_mean, visual.image_std)
+        self.text_tower = OpenClipTextTower(model.text)
+        self.vision_tower = OpenClipVisionTower(visual, pixels)
         self.text_limit = int(model.context_length)
         size = visual.image_size
         self.image_limit = int(size if isinstance(size, int) else size[0])
@@ -169,7 +169,7 @@ def from_folder(folder: Path, temperature: float) -> OpenClipEncoder:
     Raises:
         EngineError: open_clip cannot build it.
     """
-    model = _create(f"local-dir:{folder}", folder, require_pretrained=True, weights_only=True)
+    model = _create_model(f"local-dir:{folder}", folder, require_pretrained=True, weights_only=True)
     bias = model.logit_bias
     first_bias = FIRST_BIAS if bias is None else float(bias.detach())
     encoder = OpenClipEncoder(model, temperature)
@@ -177,17 +177,17 @@ def from_folder(folder: Path, temperature: float) -> OpenClipEncoder:
     return encoder
 
 
-def unread(name: str, temperature: float) -> OpenClipEncoder:
+def from_architecture(name: str, temperature: float) -> OpenClipEncoder:
     """The same without weights, for a rehearsal: `local-dir:FOLDER`, or a name that ships.
 
     Raises:
         EngineError: open_clip cannot build it.
     """
-    model = _create(name, name, load_weights=False, device=torch.get_default_device())
+    model = _create_model(name, name, load_weights=False, device=torch.get_default_device())
     return OpenClipEncoder(model, temperature)
 
 
-def _create(name: str, said: object, **settings: Any) -> Any:
+def _create_model(name: str, source: object, **settings: Any) -> Any:
     import open_clip
 
     with warnings.catch_warnings():
@@ -195,12 +195,12 @@ def _create(name: str, said: object, **settings: Any) -> Any:
         try:
             model: Any = open_clip.create_model(name, force_custom_text=True, **settings)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
-            if out_of_memory.of_device(error):
+            if out_of_memory.is_device_failure(error):
                 raise
             reason = (str(error).splitlines() or [""])[0][:200]
-            raise EngineError(f"{said}: open_clip cannot build the model: {reason}") from None
+            raise EngineError(f"{source}: open_clip cannot build the model: {reason}") from None
     if not hasattr(model, "text") or not hasattr(model.text, "transformer"):
-        raise EngineError(f"{said}: only open_clip's own text towers are supported")
+        raise EngineError(f"{source}: only open_clip's own text towers are supported")
     if not hasattr(model.text.transformer, "resblocks"):
-        raise EngineError(f"{said}: text towers from transformers are not supported; use theirs")
+        raise EngineError(f"{source}: text towers from transformers are not supported; use theirs")
     return model

@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import Siglip2Model, SiglipModel
 
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.towers import Pixels, Tower, mean
+from engines.retrieval.models.towers import PixelNormalizer, Tower, average_states
 from engines.torchkit.modeling import weights
 from engines.torchkit.modeling.model_config import read_config
 
@@ -29,7 +29,7 @@ NAFLEX: Final = "siglip2"
 """model_type of checkpoints for any shape; SigLIP 2 of a fixed resolution says `siglip`."""
 
 
-class SiglipText(Tower):
+class SiglipTextTower(Tower):
     """The text tower, pooled at the last position."""
 
     def __init__(self, siglip: Any, pad: int) -> None:
@@ -37,25 +37,25 @@ class SiglipText(Tower):
         self.blocks = len(siglip.text_model.encoder.layers)
         self.width = int(siglip.config.text_config.hidden_size)
 
-    def own(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Token ids [n, 64] -> [n, D]."""
         return self._tower(input_ids=inputs).pooler_output  # type: ignore[no-any-return]
 
-    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """[n, 64, width] each."""
         out = self._tower(input_ids=inputs, output_hidden_states=True)
         return [out.hidden_states[1:][i] for i in layers]
 
-    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
         """[n, D]."""
-        picked = mean([self._tower.final_layer_norm(s[:, -1]) for s in states])
+        picked = average_states([self._tower.final_layer_norm(s[:, -1]) for s in states])
         return self._tower.head(picked)  # type: ignore[no-any-return]
 
     def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
         """[n, 64, D]."""
-        return self._tower.head(mean([self._tower.final_layer_norm(s) for s in states]))  # type: ignore[no-any-return]
+        return self._tower.head(average_states([self._tower.final_layer_norm(s) for s in states]))  # type: ignore[no-any-return]
 
-    def present(self, inputs: Tensor, tokens: int) -> Tensor:
+    def attention_mask(self, inputs: Tensor, tokens: int) -> Tensor:
         """Everything but padding; the first token counts always, so that no text is empty."""
         there = inputs[:, :tokens] != self._pad
         there[:, 0] = True
@@ -66,10 +66,10 @@ class SiglipText(Tower):
         return (self._tower,)
 
 
-class SiglipVision(Tower):
+class SiglipVisionTower(Tower):
     """The vision tower, pooled by attention; its patches are in the space of the texts' vectors."""
 
-    def __init__(self, siglip: Any, pixels: Pixels) -> None:
+    def __init__(self, siglip: Any, pixels: PixelNormalizer) -> None:
         self._tower, self._pixels = siglip.vision_model, pixels
         config = siglip.config.vision_config
         self.blocks, self.width = len(siglip.vision_model.encoder.layers), int(config.hidden_size)
@@ -77,24 +77,24 @@ class SiglipVision(Tower):
         self._naflex = siglip.config.model_type == NAFLEX
         self._native = 0 if self._naflex else int(config.image_size)
         if self._naflex:
-            self._tower.embeddings.resize_positional_embeddings = _resized_once
+            self._tower.embeddings.resize_positional_embeddings = _resize_positions_once
 
-    def own(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """uint8 [n, S, S, 3] -> [n, D]."""
         return self._tower(**self._arguments(inputs)).pooler_output  # type: ignore[no-any-return]
 
-    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """[n, patches, width] each."""
         out = self._tower(**self._arguments(inputs), output_hidden_states=True)
         return [out.hidden_states[1:][i] for i in layers]
 
-    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
         """[n, D]."""
-        return self._tower.head(mean([self._tower.post_layernorm(s) for s in states]))  # type: ignore[no-any-return]
+        return self._tower.head(average_states([self._tower.post_layernorm(s) for s in states]))  # type: ignore[no-any-return]
 
     def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
         """[n, patches, D]; there is no projection."""
-        return mean([self._tower.post_layernorm(s) for s in states])
+        return average_states([self._tower.post_layernorm(s) for s in states])
 
     def modules(self) -> Iterable[nn.Module]:
         """The tower has its head."""
@@ -116,7 +116,7 @@ class SiglipVision(Tower):
         }
 
 
-def _resized_once(places: Tensor, shapes: Tensor, max_length: int) -> Tensor:
+def _resize_positions_once(places: Tensor, shapes: Tensor, max_length: int) -> Tensor:
     """Position embeddings for squares of one size: [n, max_length, width].
 
     As Siglip2VisionEmbeddings, which interpolates anew for each picture of the batch.
@@ -147,9 +147,9 @@ class SiglipEncoder(DualEncoder):
         super().__init__(temperature)
         self.siglip = siglip
         del siglip.logit_scale, siglip.logit_bias  # ours are `log_scale` and `bias`
-        self.pixels = pixels = Pixels(mean, std)
-        self.text_tower = SiglipText(siglip, pad)
-        self.vision_tower = SiglipVision(siglip, pixels)
+        self.pixels = pixels = PixelNormalizer(mean, std)
+        self.text_tower = SiglipTextTower(siglip, pad)
+        self.vision_tower = SiglipVisionTower(siglip, pixels)
         self.text_limit = int(siglip.config.text_config.max_position_embeddings)
 
 
@@ -161,7 +161,7 @@ def from_folder(
     std: Sequence[float] = STD,
 ) -> SiglipEncoder:
     """A SigLIP from a local folder, safetensors only, in float32."""
-    kind, config = _described(read_config(folder))
+    kind, config = _read_class_and_config(read_config(folder))
     siglip = weights.load(kind, folder, config)
     first_bias = float(siglip.logit_bias.detach())
     encoder = SiglipEncoder(siglip, temperature, pad, mean, std)
@@ -169,12 +169,12 @@ def from_folder(
     return encoder
 
 
-def unread(config: dict[str, Any], temperature: float, pad: int) -> SiglipEncoder:
+def from_config(config: dict[str, Any], temperature: float, pad: int) -> SiglipEncoder:
     """The same of a configuration alone, for a rehearsal."""
-    return SiglipEncoder(weights.unread(_described(config)[1]), temperature, pad)
+    return SiglipEncoder(weights.build_random(_read_class_and_config(config)[1]), temperature, pad)
 
 
-def _described(stated: dict[str, Any]) -> tuple[Any, Any]:
+def _read_class_and_config(stated: dict[str, Any]) -> tuple[Any, Any]:
     """transformers' class of the model, and its configuration."""
     kind: Any = Siglip2Model if stated.get("model_type") == NAFLEX else SiglipModel
     return kind, kind.config_class.from_dict(stated)

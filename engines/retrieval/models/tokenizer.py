@@ -29,41 +29,43 @@ SPECIAL: Final = ("<pad>", "<unk>", "<mask>", "<bos>", "<eos>")
 
 
 @dataclass(frozen=True)
-class Words:
+class TextTokenizer:
     """How a model's texts become token ids."""
 
     tokenizer: Tokenizer
     pad: int
     length: int = 0
     """Every text is padded to it, as in the model's training; 0: to the longest of its batch."""
-    said: str = ""
+    description: str = ""
     """Where the tokenizer comes from, for the facts of a run."""
 
 
-def of_model(folder: Path, family: str) -> Words:
+def load_model_tokenizer(folder: Path, family: str) -> TextTokenizer:
     """The tokenizer, padding and length that a model in a folder was trained with.
 
     Raises:
         EngineError: the folder's texts cannot be prepared as it wants them.
     """
     if family == "siglip":
-        return _of_siglip(folder)
+        return _load_siglip_tokenizer(folder)
     if family == "open-clip":
-        return _of_open_clip(folder)
-    return plain(from_folder(folder), "the model's own")
+        return _load_open_clip_tokenizer(folder)
+    return make_text_tokenizer(from_folder(folder), "the model's own")
 
 
-def plain(tokenizer: Tokenizer, origin: str) -> Words:
+def make_text_tokenizer(tokenizer: Tokenizer, origin: str) -> TextTokenizer:
     """Padding that nothing sees, to the longest of a batch."""
-    known = (tokenizer.token_to_id(name) for name in ("<pad>", "[PAD]"))
-    pad = next((number for number in known if number is not None), 0)
-    return Words(tokenizer, pad, said=f"{tokenizer.get_vocab_size()} entries, {origin}")
+    candidates = (tokenizer.token_to_id(name) for name in ("<pad>", "[PAD]"))
+    pad = next((number for number in candidates if number is not None), 0)
+    return TextTokenizer(
+        tokenizer, pad, description=f"{tokenizer.get_vocab_size()} entries, {origin}"
+    )
 
 
-def _of_siglip(folder: Path) -> Words:
+def _load_siglip_tokenizer(folder: Path) -> TextTokenizer:
     """Lower case, and for SigLIP 1 no punctuation; padded to the context, which is pooled last."""
-    tokenizer, config = from_folder(folder), _json(folder / "config.json")
-    stated = _json(folder / "tokenizer_config.json")
+    tokenizer, config = from_folder(folder), _read_json(folder / "config.json")
+    stated = _read_json(folder / "tokenizer_config.json")
     text = config.get("text_config") or {}
     token = stated.get("pad_token")
     name = token.get("content") if isinstance(token, dict) else token
@@ -75,50 +77,52 @@ def _of_siglip(folder: Path) -> Words:
     tokenizer.normalizer = normalizers.Sequence(
         [*steps, *([tokenizer.normalizer] if tokenizer.normalizer else [])]
     )
-    said = f"{tokenizer.get_vocab_size()} entries, the model's own, lower case"
+    description = f"{tokenizer.get_vocab_size()} entries, the model's own, lower case"
     length = int(text.get("max_position_embeddings", 64))
-    return Words(tokenizer, int(text.get("pad_token_id", 1)) if pad is None else pad, length, said)
+    return TextTokenizer(
+        tokenizer, int(text.get("pad_token_id", 1)) if pad is None else pad, length, description
+    )
 
 
-def _of_open_clip(folder: Path) -> Words:
+def _load_open_clip_tokenizer(folder: Path) -> TextTokenizer:
     """CLIP's tokenizer, whose vocabulary the package ships; 0 pads to the context."""
-    text = _json(folder / OPEN_CLIP).get("model_cfg", {}).get("text_cfg", {})
-    length = context_of(text, folder / OPEN_CLIP)
-    from datasets_mm.profile.token_lengths import VOCABULARY, clip_bpe
+    text = _read_json(folder / OPEN_CLIP).get("model_cfg", {}).get("text_cfg", {})
+    length = read_context_length(text, folder / OPEN_CLIP)
+    from datasets_mm.profile.token_lengths import VOCABULARY, build_clip_tokenizer
 
     package = package_folder("open_clip")
     if package is None:
         raise EngineError("package `open_clip` is missing; install the `open-clip` extra")
-    tokenizer = clip_bpe(package / VOCABULARY)
-    said = f"{tokenizer.get_vocab_size()} entries, CLIP's"
-    return Words(tokenizer, 0, length, said)
+    tokenizer = build_clip_tokenizer(package / VOCABULARY)
+    description = f"{tokenizer.get_vocab_size()} entries, CLIP's"
+    return TextTokenizer(tokenizer, 0, length, description)
 
 
-def context_of(text: dict[str, Any], where: object) -> int:
+def read_context_length(text: dict[str, Any], source: object) -> int:
     """Tokens to which open_clip's own text tower with this configuration pads.
 
     Raises:
         EngineError: it is not open_clip's own, or pools otherwise.
     """
-    for key, wanted in (
+    for key, expected in (
         ("hf_model_name", None),
         ("hf_tokenizer_name", None),
         ("pool_type", "argmax"),
     ):
-        if text.get(key, wanted) != wanted:
+        if text.get(key, expected) != expected:
             raise EngineError(
-                f"{where}: {key} = {text[key]} is not supported; use the model's "
+                f"{source}: {key} = {text[key]} is not supported; use the model's "
                 "folder in transformers' layout"
             )
     return int(text.get("context_length", 77))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def from_folder(folder: Path) -> Tokenizer:
@@ -136,7 +140,7 @@ def from_folder(folder: Path) -> Tokenizer:
         ) from None
 
 
-def built(texts: Sequence[str], vocabulary: int, cache_root: Path) -> Tokenizer:
+def get_or_train_tokenizer(texts: Sequence[str], vocabulary: int, cache_root: Path) -> Tokenizer:
     """A byte-pair tokenizer of `vocabulary` entries over these texts, built once and kept."""
     digest = hashlib.blake2b(digest_size=12)
     digest.update(f"bpe-1:{vocabulary}".encode())
@@ -150,12 +154,12 @@ def built(texts: Sequence[str], vocabulary: int, cache_root: Path) -> Tokenizer:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             temporary = path.with_suffix(".tmp")
-            _train(texts, vocabulary).save(str(temporary))
+            _train_tokenizer(texts, vocabulary).save(str(temporary))
             os.replace(temporary, path)  # noqa: PTH105 - atomic by contract
     return Tokenizer.from_file(str(path))
 
 
-def _train(texts: Sequence[str], vocabulary: int) -> Tokenizer:
+def _train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106 - a token, no password
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -24,15 +24,15 @@ class Tower:
     ignores_padding: bool = False
     """Of texts: more padding at the end of a row changes none of its outputs."""
 
-    def own(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """The tower's own output, projected: [n, D]."""
         raise NotImplementedError
 
-    def states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Outputs of these blocks, before the final norm: [n, T, width] each."""
         raise NotImplementedError
 
-    def pooled(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:
         """Outputs of blocks, normed, averaged, pooled and projected: [n, D]."""
         raise NotImplementedError
 
@@ -40,11 +40,11 @@ class Tower:
         """Outputs of blocks, normed, averaged and projected token by token: [n, T, D]."""
         raise NotImplementedError
 
-    def own_tokens(self, inputs: Tensor) -> Tensor:
+    def last_tokens(self, inputs: Tensor) -> Tensor:
         """Tokens of the last block: [n, T, D]."""
-        return self.tokens(self.states(inputs, (self.blocks - 1,)), inputs)
+        return self.tokens(self.hidden_states(inputs, (self.blocks - 1,)), inputs)
 
-    def present(self, inputs: Tensor, tokens: int) -> Tensor:
+    def attention_mask(self, inputs: Tensor, tokens: int) -> Tensor:
         """Which of its `tokens` are the item's own and not padding: bool [n, tokens]."""
         return torch.ones(len(inputs), tokens, dtype=torch.bool, device=inputs.device)
 
@@ -52,32 +52,32 @@ class Tower:
         """Its parts in the model."""
         return ()
 
-    def extras(self) -> Iterable[nn.Parameter]:
+    def extra_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of it that lie in none of its modules."""
         return ()
 
     def parameters(self) -> list[nn.Parameter]:
         """All its parameters, each once."""
-        found = {id(p): p for part in self.modules() for p in part.parameters()}
-        return list((found | {id(p): p for p in self.extras()}).values())
+        parameters = {id(p): p for part in self.modules() for p in part.parameters()}
+        return list((parameters | {id(p): p for p in self.extra_parameters()}).values())
 
 
-def until_end(texts: Tensor, end: int) -> Tensor:
+def mask_until_end(texts: Tensor, end: int) -> Tensor:
     """True up to and including the first end token of each row: bool [n, L]."""
     columns = torch.arange(texts.shape[1], device=texts.device)
     return columns <= (texts == end).int().argmax(1, keepdim=True)
 
 
-def mean(states: Sequence[Tensor]) -> Tensor:
+def average_states(states: Sequence[Tensor]) -> Tensor:
     """Their mean; of one, itself."""
     return states[0] if len(states) == 1 else torch.stack(list(states)).mean(0)
 
 
-class Pixels(nn.Module):
+class PixelNormalizer(nn.Module):
     """uint8 [n, S, S, 3] -> `dtype` [n, 3, S, S] as a checkpoint wants it; runs on the device."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """`mean` and `std` of the channels, for pixels between 0 and 1."""
+        """`average_states` and `std` of the channels, for pixels between 0 and 1."""
         super().__init__()
         self.dtype = torch.float32
         self.register_buffer("shift", torch.tensor(mean, dtype=torch.float32) * 255, False)

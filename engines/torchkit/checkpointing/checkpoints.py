@@ -1,7 +1,7 @@
-"""Checkpoints: safetensors for tensors, JSON for the rest, complete or absent.
+"""Checkpoints: safetensors for tensors, JSON for the rest, written atomically.
 
-A folder is written under a temporary name, synced, read back and only then renamed, so whatever is
-called `step-…` is whole. Tensors are streamed into the file while they are hashed: saving needs no
+A folder is written under a temporary name, synced, read back and then renamed, so every `step-…`
+folder is complete. Tensors are streamed into the file while they are hashed: saving needs no
 second copy of the model in memory, which would show up in the run's own memory peak.
 """
 
@@ -27,7 +27,7 @@ from engines.trained_weights import LAST, STATE
 
 SUFFIX: Final = ".safetensors"
 FOREIGN: Final = {"format": "pt"}
-"""What other libraries want to read in a file of weights."""
+"""Metadata that other libraries expect in a file of weights."""
 
 _NAMES: Final = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -37,8 +37,8 @@ _NAMES: Final = {
 
 
 @dataclass(frozen=True)
-class Written:
-    """A file of a checkpoint."""
+class WrittenFile:
+    """A written file with its SHA-256 and its size in bytes."""
 
     path: Path
     sha256: str
@@ -50,7 +50,7 @@ def save(
     tensors: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, Any],
     texts: Mapping[str, str] | None = None,
-) -> list[Written]:
+) -> list[WrittenFile]:
     """Write a checkpoint folder: `<name>.safetensors` per group, other files, state.json last.
 
     Raises:
@@ -62,7 +62,7 @@ def save(
 
 def write_folder(
     folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], texts: Mapping[str, str]
-) -> list[Written]:
+) -> list[WrittenFile]:
     """Write a folder for another library in the same way: files of tensors and of text, by name.
 
     Raises:
@@ -76,7 +76,7 @@ def _write_whole(
     tensors: Mapping[str, Mapping[str, Tensor]],
     texts: Mapping[str, str],
     state: Mapping[str, Any] | None,
-) -> list[Written]:
+) -> list[WrittenFile]:
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True, mode=0o700)
@@ -93,7 +93,7 @@ def _write_whole(
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     _sync_folder(folder.parent)
-    return [Written(folder / f.path.name, f.sha256, f.size) for f in written]
+    return [WrittenFile(folder / f.path.name, f.sha256, f.size) for f in written]
 
 
 def load(folder: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -119,24 +119,24 @@ def newest(root: Path) -> Path | None:
 
 
 def newest_first(root: Path) -> list[Path]:
-    """Checkpoints to resume from, the highest step first; then `last`, the weights of the end."""
-    found = sorted((p for p in root.glob("step-*") if (p / STATE).is_file()), reverse=True)
-    return [*found, *(p for p in (root / LAST,) if (p / STATE).is_file())]
+    """Checkpoints to resume from, the highest step first; then `last`, the final weights."""
+    folders = sorted((p for p in root.glob("step-*") if (p / STATE).is_file()), reverse=True)
+    return [*folders, *(p for p in (root / LAST,) if (p / STATE).is_file())]
 
 
-def problem(folder: Path) -> str:
-    """What is wrong with a checkpoint, by sizes and SHA-256 of its files; empty: nothing.
+def find_problem(folder: Path) -> str:
+    """Damage of a checkpoint, by type and SHA-256 of its files; empty: none.
 
     Reading and hashing a GiB takes about a second; it is done once, when a run is resumed.
     """
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         expected = {name: facts["sha256"] for name, facts in state["files"].items()}
-        for name, wanted in expected.items():
+        for name, digest in expected.items():
             if not _own_file(folder, name):
                 return f"{folder / name}: is not the file that was saved"
             with (folder / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return f"{folder / name}: is not the file that was saved"
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
@@ -146,21 +146,21 @@ def problem(folder: Path) -> str:
 
 
 def _own_file(folder: Path, name: str) -> bool:
-    """Whether a name of state.json is a regular file of this very folder: no path, link or pipe."""
+    """Whether a name of state.json is a regular file of this folder: no path, link or pipe."""
     return Path(name).name == name and stat.S_ISREG((folder / name).lstat().st_mode)
 
 
 def step_folder(root: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps belongs; names sort like numbers."""
+    """Folder of the checkpoint after `step` steps; names sort by step."""
     return root / f"step-{step:09d}"
 
 
 def write_safetensors(
     path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
-) -> Written:
+) -> WrittenFile:
     """One file in safetensors format (8-byte length, JSON header, raw little-endian data).
 
-    `about`: what the header says of the whole file.
+    `about`: metadata of the whole file.
     """
     header: dict[str, Any] = {"__metadata__": dict(about)} if about else {}
     end = 0
@@ -173,7 +173,7 @@ def write_safetensors(
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # data starts aligned
-    return _write(path, [struct.pack("<Q", len(text)), text, *map(raw, tensors.values())])
+    return _write(path, [struct.pack("<Q", len(text)), text, *map(raw_bytes, tensors.values())])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -212,13 +212,13 @@ def set_random_state(state: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
-def raw(tensor: Tensor) -> memoryview:
+def raw_bytes(tensor: Tensor) -> memoryview:
     """The tensor's bytes, copied to the CPU where needed."""
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return flat.numpy().data
 
 
-def _write(path: Path, chunks: list[Any]) -> Written:
+def _write(path: Path, chunks: list[Any]) -> WrittenFile:
     digest, size = hashlib.sha256(), 0
     with path.open("xb") as file:
         for chunk in chunks:
@@ -227,18 +227,18 @@ def _write(path: Path, chunks: list[Any]) -> Written:
             size += len(chunk)
         file.flush()
         os.fsync(file.fileno())
-    return Written(path, digest.hexdigest(), size)
+    return WrittenFile(path, digest.hexdigest(), size)
 
 
 def _verify(path: Path, tensors: Mapping[str, Tensor]) -> None:
     with safe_open(path, framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    if found != {name: tuple(t.shape) for name, t in tensors.items()}:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    if shapes != {name: tuple(t.shape) for name, t in tensors.items()}:
         raise OSError(f"{path}: reads back differently from what was written")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name last; a file system without fsync of folders (CIFS, FUSE) is let be."""
+    """fsync a folder, so that a rename is durable; ignored where unsupported (CIFS, FUSE)."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -250,7 +250,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_others(root: Path, kept: Path) -> None:
-    """Remove every checkpoint to resume from but one."""
+    """Remove all `step-…` checkpoints but one."""
     for folder in root.glob("step-*"):
         if folder != kept:
             shutil.rmtree(folder)

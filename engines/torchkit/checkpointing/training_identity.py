@@ -1,7 +1,7 @@
-"""Identity of a training: the data, settings and code that a checkpoint belongs to.
+"""Training identity: digests of the data, settings, model and code of a checkpoint.
 
-Between stop and resume files may be edited, mounts may go and versions may change. A resumed run
-whose steps saw two sets of data has a record that names neither.
+A run is resumed only where these are unchanged, since files, mounts and versions may change between
+stop and resume.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ class TrainingIdentity:
         names = (*param_sections.Optimization.model_fields, "epochs", "max_steps")
         chosen = {name: getattr(params, name) for name in names}
         chosen |= {"seed": seed, "effective_batch": effective_batch}
-        known = params.model_dump(mode="json", exclude=set(NEUTRAL))
-        training = {**known, "seed": seed, "effective_batch": effective_batch}
+        settings = params.model_dump(mode="json", exclude=set(NEUTRAL))
+        training = {**settings, "seed": seed, "effective_batch": effective_batch}
         settings_digest = digest(json.dumps(chosen, sort_keys=True))
         return cls(data, samples, settings_digest, source_digest(), model, training)
 
     def check(self, saved: Mapping[str, Any], folder: Path) -> str:
-        """What changed without harm since the checkpoint; empty: nothing.
+        """A harmless change since the checkpoint, in one sentence; empty: none.
 
         Raises:
             EngineError: the checkpoint was trained on other data or with other settings.
@@ -125,16 +125,16 @@ class TrainingIdentity:
 
         A setting that is younger than the checkpoint had its default's effect, or none.
         """
-        found = [
+        changes = [
             f"{name} {json.dumps(saved[name])} then, {json.dumps(value)} now"
             for name, value in self.training.items()
             if name in saved and saved[name] != value
         ]
-        more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []
-        return "; ".join([*found[:NAMED], *more])
+        more = [f"and {len(changes) - NAMED} more"] if len(changes) > NAMED else []
+        return "; ".join([*changes[:NAMED], *more])
 
     def as_state(self) -> dict[str, Any]:
-        """As it is kept in a checkpoint."""
+        """The fields as they are stored in a checkpoint."""
         return asdict(self)
 
 
@@ -159,14 +159,14 @@ def model_digest(
     return hasher.hexdigest()
 
 
-def _named_parts(params: Any) -> Iterator[model_catalog.Part]:
+def _named_parts(params: Any) -> Iterator[model_catalog.ModelPart]:
     for name in ("vision", "llm"):
         kind, _, rest = str(getattr(params, name, "")).partition(":")
         if kind == "path":
-            yield model_catalog.Part(path=rest)
+            yield model_catalog.ModelPart(path=rest)
         elif kind == "hub":
             hub, _, revision = rest.partition("@")
-            yield model_catalog.Part(hub=hub, revision=revision or "main")
+            yield model_catalog.ModelPart(hub=hub, revision=revision or "main")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -180,8 +180,8 @@ def _files(folder: Path) -> list[Path]:
 def content_digest(path: Path) -> bytes:
     """Digest of a file: of a large one by its size and `BLOCKS` blocks.
 
-    Hashing 15 GB takes longer than a short run. It tells models and trainings apart, and is no
-    protection against a person who wants to deceive.
+    Hashing 15 GB takes longer than a short run. It distinguishes models and trainings, and is
+    no protection against tampering.
     """
     with path.open("rb") as file:
         size = path.stat().st_size

@@ -1,8 +1,8 @@
-"""Order and delivery of training batches.
+"""Training batches: epoch permutation and loader.
 
-A batch is a function of (seed, step) alone, so a resumed run sees exactly what it would have seen,
-and the number of workers changes the speed and nothing else. Data lie decoded in memory maps and
-gathering them releases the GIL, so workers are threads: no copies, no pickling, no orphans.
+A batch is a function of (seed, step) alone, so a resumed run sees the same batches, and the number
+of workers changes nothing but the speed. Data are decoded in memory maps and gathering them
+releases the GIL, so workers are threads: no copies, no pickling, no orphans.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ Batch = TypeVar("Batch")
 Batch_co = TypeVar("Batch_co", covariant=True)
 
 DEPTH: Final = 2
-"""Batches prepared ahead per worker: one in the hand, one being made."""
+"""Batches in preparation per worker: one ready, one in work."""
 
 
-def share(rows: int, rank: int, size: int) -> tuple[int, int]:
-    """First and last (excluded) of `rows` that are this rank's: sizes differ by at most one."""
+def rank_share(rows: int, rank: int, size: int) -> tuple[int, int]:
+    """Start and end (exclusive) of a rank's share of `rows`; sizes differ by at most one."""
     each, more = divmod(rows, size)
     first = rank * each + min(rank, more)
     return first, first + each + (rank < more)
 
 
-class Order:
-    """Which rows make up each optimizer step.
+class EpochPermutation:
+    """The rows of each optimizer step.
 
-    Every epoch is one permutation seeded by (seed, epoch). A step takes `batch * accumulation` rows
+    Every epoch is a permutation seeded by (seed, epoch). A step takes `batch * accumulation` rows
     as micro-batches of `batch`; the last step of an epoch takes what is left, never dropping a row.
     """
 
@@ -54,29 +54,29 @@ class Order:
         """The epoch, from 0, that step number `step` (from 0) belongs to."""
         return step // self.steps_per_epoch
 
-    def parts(self, step: int) -> int:
-        """How many micro-batches a step has."""
-        place = step % self.steps_per_epoch * self.per_step
-        return -(-min(self.per_step, self.rows - place) // self.batch)
+    def micro_batch_count(self, step: int) -> int:
+        """Number of micro-batches of a step."""
+        start = step % self.steps_per_epoch * self.per_step
+        return -(-min(self.per_step, self.rows - start) // self.batch)
 
     def micro_batches(self, step: int) -> list[Rows]:
         """Rows of each micro-batch of a step."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+        epoch, index = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             generator = np.random.default_rng([self.seed, epoch])
             self._permutation = generator.permutation(self.rows)
             self._epoch = epoch
-        taken = self._permutation[place * self.per_step : (place + 1) * self.per_step]
-        return [taken[i : i + self.batch] for i in range(0, len(taken), self.batch)]
+        rows = self._permutation[index * self.per_step : (index + 1) * self.per_step]
+        return [rows[i : i + self.batch] for i in range(0, len(rows), self.batch)]
 
 
-def slices(rows: Rows, size: int) -> Iterator[Rows]:
+def split_rows(rows: Rows, size: int) -> Iterator[Rows]:
     """The rows in order, `size` at a time."""
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-class Pending(Protocol[Batch_co]):
-    """A batch that is being made, or that `result` makes."""
+class PendingBatch(Protocol[Batch_co]):
+    """A batch in preparation (as `concurrent.futures.Future`)."""
 
     def done(self) -> bool:
         """Whether `result` returns at once."""
@@ -86,8 +86,8 @@ class Pending(Protocol[Batch_co]):
 
 
 @dataclass(frozen=True)
-class _Inline(Generic[Batch]):
-    """A batch that is made when it is asked for."""
+class _InlineBatch(Generic[Batch]):
+    """A batch that is made when `result` is called."""
 
     result: Callable[[], Batch]
 
@@ -95,15 +95,15 @@ class _Inline(Generic[Batch]):
         return False
 
 
-def ahead(
+def make_ahead(
     makers: Iterable[Callable[[], Batch]], pool: Executor | None, depth: int
-) -> Iterator[Pending[Batch]]:
-    """What each maker makes, in order, `depth` of them at once in the pool; without one, inline.
+) -> Iterator[PendingBatch[Batch]]:
+    """Results of the makers in order, `depth` at once in the pool; without a pool, inline.
 
-    Closing the iterator cancels what no thread has begun.
+    Closing the iterator cancels makers that have not begun.
     """
     if pool is None:
-        yield from map(_Inline, makers)
+        yield from map(_InlineBatch, makers)
         return
     waiting: deque[Future[Batch]] = deque()
     try:
@@ -119,24 +119,24 @@ def ahead(
 
 
 class Loader(Generic[Batch]):
-    """Turns rows into batches, in order, `workers` threads ahead of the one who asks."""
+    """Data loader: micro-batches in order, prepared ahead by `workers` threads."""
 
     def __init__(
-        self, order: Order, gather: Callable[[Rows, int], Batch], workers: int = 0
+        self, order: EpochPermutation, gather: Callable[[Rows, int], Batch], workers: int = 0
     ) -> None:
         """`gather(rows, epoch)` makes one micro-batch; with workers it runs in other threads."""
         self.order = order
         self._gather = gather
         self._workers = workers
 
-    def batches(self, start: int, end: int) -> Iterator[Pending[Batch]]:
-        """The micro-batches of the steps from `start` to before `end`, one after the other."""
+    def batches(self, start: int, end: int) -> Iterator[PendingBatch[Batch]]:
+        """The micro-batches of the steps `start` to `end` (exclusive), in order."""
         makers = self._makers(start, end)
         if not self._workers:
-            yield from ahead(makers, None, 0)
+            yield from make_ahead(makers, None, 0)
             return
         with ThreadPoolExecutor(self._workers, thread_name_prefix="loader") as pool:
-            yield from ahead(makers, pool, DEPTH * self._workers)
+            yield from make_ahead(makers, pool, DEPTH * self._workers)
 
     def _makers(self, start: int, end: int) -> Iterator[Callable[[], Batch]]:
         for step in range(start, end):

@@ -1,7 +1,6 @@
-"""Chances that are functions of (seed, epoch, record) alone.
+"""Random choices that are functions of (seed, epoch, record) alone.
 
-Apart from the loaders of the engines, which share it: neither the order of the batches nor the
-number of workers may change what is drawn.
+Neither the order of the batches nor the number of workers changes them.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import numpy.typing as npt
 Rows = npt.NDArray[np.int64]
 
 
-def draw(offsets: Rows, rows: Rows, seed: int, epoch: int) -> Rows:
-    """One of each record's choices, as a place: record i has offsets[i] to offsets[i + 1]."""
+def sample_per_epoch(offsets: Rows, rows: Rows, seed: int, epoch: int) -> Rows:
+    """Index [n] of one random choice per record; record i has offsets[i] to offsets[i + 1]."""
     starts = offsets[rows]
     counts = (offsets[rows + 1] - starts).astype(np.uint64)
-    chance = hashed(rows, seed, epoch, salt=1)
+    chance = splitmix64(rows, seed, epoch, salt=1)
     return starts + (chance % counts).astype(np.int64)
 
 
-def hashed(rows: Rows, seed: int, epoch: int, salt: int) -> npt.NDArray[np.uint64]:
-    """splitmix64 of (seed, epoch, salt, row): 64 even bits for each row (Steele et al. 2014)."""
+def splitmix64(rows: Rows, seed: int, epoch: int, salt: int) -> npt.NDArray[np.uint64]:
+    """splitmix64 of (seed, epoch, salt, row): 64 uniform bits for each row (Steele et al. 2014)."""
     base = np.random.SeedSequence([seed, epoch, salt]).generate_state(1, np.uint64)[0]
     with np.errstate(over="ignore"):
         x = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + base

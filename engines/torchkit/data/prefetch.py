@@ -1,10 +1,8 @@
-"""The way of batches to the device and of results back, beside the computing and not between it.
+"""Asynchronous copies of batches to the device and of results back.
 
 On a GPU a batch is copied on a stream of its own while the step before it is computed, and the
 compute stream waits for that copy alone. Copies overlap only from page-locked memory. On a CPU
-there is nothing to copy: a batch is handed on as it is, in the thread that asks.
-
-Apart from the loader, which makes batches and knows no device.
+nothing is copied.
 """
 
 from __future__ import annotations
@@ -21,17 +19,17 @@ import torch
 from torch import Tensor, cuda
 
 from engines import param_sections
-from engines.torchkit.data.data_loader import DEPTH, Pending, ahead
+from engines.torchkit.data.data_loader import DEPTH, PendingBatch, make_ahead
 
 Batch = TypeVar("Batch")
 Key = TypeVar("Key")
 
 AHEAD: Final = 1
-"""Batches that are copied before they are needed. One is enough: a copy of 19 MB (64 pictures of
+"""Batches copied before they are needed. One is enough: a copy of 19 MB (64 pictures of
 224 px, twice) takes 0.4 ms, and the step beside it 10 ms and more."""
 
 IN_FLIGHT: Final = 4
-"""Batches that the host has handed over and the GPU may not have begun. A batch's memory is free
+"""Batches that were submitted and the GPU may not have begun. A batch's memory is free
 only when the GPU is done with it, so a host that runs far ahead (CUDA graphs) is held back here."""
 
 
@@ -40,23 +38,23 @@ def map_tensors(batch: Batch, function: Callable[[Tensor], Any]) -> Batch:
 
     A batch is a tensor, or a dataclass, mapping, tuple or list of batches; all else stays.
     """
-    found: Any = batch
+    result: Any = batch
     if isinstance(batch, Tensor):
-        found = function(batch)
+        result = function(batch)
     elif is_dataclass(batch) and not isinstance(batch, type):
         parts = {f.name: map_tensors(getattr(batch, f.name), function) for f in fields(batch)}
-        found = replace(batch, **parts)
+        result = replace(batch, **parts)
     elif isinstance(batch, Mapping):
-        found = {name: map_tensors(part, function) for name, part in batch.items()}
+        result = {name: map_tensors(part, function) for name, part in batch.items()}
     elif isinstance(batch, tuple | list):
         mapped = [map_tensors(part, function) for part in batch]
         named = hasattr(batch, "_fields")
-        found = type(batch)(*mapped) if named else type(batch)(mapped)
-    return cast("Batch", found)
+        result = type(batch)(*mapped) if named else type(batch)(mapped)
+    return cast("Batch", result)
 
 
-def pinned(batch: Batch) -> Batch:
-    """The batch in page-locked memory."""
+def pin_memory(batch: Batch) -> Batch:
+    """The batch copied into page-locked memory."""
     return map_tensors(batch, Tensor.pin_memory)
 
 
@@ -68,35 +66,34 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 @cache
-def side_stream(device: torch.device) -> Any:
-    """The stream of all copies to a GPU: the allocator keeps memory for each stream apart."""
+def copy_stream(device: torch.device) -> Any:
+    """The one stream of copies to a GPU: the allocator separates memory by stream."""
     return cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch
 
 
 @cache
-def _threads(workers: int) -> ThreadPoolExecutor:
-    """The threads of all evaluations of a process: a processor of transformers is copied for each
+def _evaluation_pool(workers: int) -> ThreadPoolExecutor:
+    """Thread pool of all evaluations of a process: a processor of transformers is copied for each
     thread that uses it, which takes longer than a block of questions."""
     return ThreadPoolExecutor(workers, thread_name_prefix="evaluation")
 
 
 @dataclass
-class _Copied(Generic[Batch]):
+class _CopiedBatch(Generic[Batch]):
     batch: Batch
     ready: Any
-    """Event behind the copy."""
+    """CUDA event at the end of the copy."""
 
 
 class Prefetcher(Generic[Batch]):
-    """Hands batches to the device in order: `wait`, then `take`, and `look_ahead` when it is busy.
+    """Copies batches to the device in order: `wait`, `next_batch`, then `copy_ahead`.
 
-    `wait` is the time that the host waits for a batch; what `take` costs is what the compute stream
-    waits for.
+    The host waits for a batch in `wait`; the compute stream waits for its copy in `next_batch`.
     """
 
     def __init__(
         self,
-        pending: Iterator[Pending[Batch]],
+        pending: Iterator[PendingBatch[Batch]],
         transfer: Callable[[Batch], Batch],
         device: torch.device,
     ) -> None:
@@ -104,17 +101,17 @@ class Prefetcher(Generic[Batch]):
         self._pending = pending
         self._transfer = transfer
         self._device = device
-        self._next: Pending[Batch] | None = None
+        self._next: PendingBatch[Batch] | None = None
         self._host: Batch | None = None
-        self._copied: deque[_Copied[Batch]] = deque()
+        self._copied: deque[_CopiedBatch[Batch]] = deque()
         self._begun: deque[Any] = deque()
         self._side: Any = None
         if device.type == "cuda":
-            self._side = side_stream(device)
+            self._side = copy_stream(device)
             self._side.wait_stream(cuda.current_stream(device))
 
     def wait(self) -> bool:
-        """Wait until the next batch is there and start its copy; False when there are no more."""
+        """Wait for the next batch and start its copy; False when there are no more."""
         if self._copied:
             return True
         following = self._peek()
@@ -127,8 +124,8 @@ class Prefetcher(Generic[Batch]):
             self._copy(following.result())
         return True
 
-    def take(self) -> Batch:
-        """The batch that was waited for, on the device; kernels launched from now on see it."""
+    def next_batch(self) -> Batch:
+        """The batch of the last `wait`, on the device; later kernels wait for its copy."""
         if self._side is None:
             host = cast("Batch", self._host)
             self._host = None
@@ -143,8 +140,8 @@ class Prefetcher(Generic[Batch]):
             self._begun.popleft().synchronize()
         return copied.batch
 
-    def look_ahead(self) -> None:
-        """Start the copies of batches that are ready, AHEAD at most; never waits for the loader."""
+    def copy_ahead(self) -> None:
+        """Start copies of batches that are ready, AHEAD at most; does not wait for the loader."""
         while self._side is not None and len(self._copied) < AHEAD:
             following = self._peek()
             if following is None or not following.done():
@@ -152,7 +149,7 @@ class Prefetcher(Generic[Batch]):
             self._next = None
             self._copy(following.result())
 
-    def _peek(self) -> Pending[Batch] | None:
+    def _peek(self) -> PendingBatch[Batch] | None:
         if self._next is None:
             self._next = next(self._pending, None)
         return self._next
@@ -160,22 +157,24 @@ class Prefetcher(Generic[Batch]):
     def _copy(self, host: Batch) -> None:
         with cuda.stream(self._side):
             batch = self._transfer(host)
-            self._copied.append(_Copied(batch, self._side.record_event()))
+            self._copied.append(_CopiedBatch(batch, self._side.record_event()))
 
 
 @dataclass(frozen=True)
 class InputPipeline:
-    """How batches of a run reach the device."""
+    """Settings of a run's input pipeline, and batches by them."""
 
     device: torch.device
     workers: int = 0
-    """Threads that make batches ahead."""
+    """Threads that prepare batches ahead."""
     pin: bool = False
-    """Into page-locked memory."""
+    """Whether batches go through page-locked memory."""
 
     @classmethod
-    def of(cls, machine: param_sections.Machine, device: torch.device, ranks: int = 1) -> Self:
-        """As the settings say; `auto` by the device."""
+    def from_settings(
+        cls, machine: param_sections.Machine, device: torch.device, ranks: int = 1
+    ) -> Self:
+        """From the machine settings; `auto` is resolved by the device."""
         gpu = device.type == "cuda"
         return cls(
             device,
@@ -185,35 +184,35 @@ class InputPipeline:
 
     @property
     def facts(self) -> dict[str, str]:
-        """The settings that are in effect, for a plan and a record."""
+        """The effective settings, for a plan and a record."""
         return {"workers": str(self.workers), "pin_memory": str(self.pin).lower()}
 
     def batches(
         self, keys: Iterable[Key], gather: Callable[[Key], Batch]
     ) -> Iterator[tuple[Key, Batch]]:
         """Each key and its batch on the device: gathered, pinned and copied ahead."""
-        wanted: deque[Key] = deque()
+        pending_keys: deque[Key] = deque()
 
         def makers() -> Iterator[Callable[[], Batch]]:
             for key in keys:
-                wanted.append(key)
-                yield partial(self._host, gather, key)
+                pending_keys.append(key)
+                yield partial(self._make_on_host, gather, key)
 
-        pool = _threads(self.workers) if self.workers else None
-        pending = ahead(makers(), pool, DEPTH * self.workers)
+        pool = _evaluation_pool(self.workers) if self.workers else None
+        pending = make_ahead(makers(), pool, DEPTH * self.workers)
         feed = Prefetcher(pending, partial(to_device, device=self.device), self.device)
         while feed.wait():
-            batch = feed.take()
-            feed.look_ahead()
-            yield wanted.popleft(), batch
+            batch = feed.next_batch()
+            feed.copy_ahead()
+            yield pending_keys.popleft(), batch
 
-    def _host(self, gather: Callable[[Key], Batch], key: Key) -> Batch:
+    def _make_on_host(self, gather: Callable[[Key], Batch], key: Key) -> Batch:
         batch = gather(key)
-        return pinned(batch) if self.pin else batch
+        return pin_memory(batch) if self.pin else batch
 
 
-def arrays(results: Iterable[tuple[Key, Tensor]]) -> Iterator[tuple[Key, npt.NDArray[Any]]]:
-    """Each result as an array; on a GPU its copy is waited for when the next one is launched."""
+def to_arrays(results: Iterable[tuple[Key, Tensor]]) -> Iterator[tuple[Key, npt.NDArray[Any]]]:
+    """Each result as a numpy array; on a GPU its copy overlaps with the next result."""
     copying: tuple[Key, Tensor, Any] | None = None
     for key, result in results:
         if result.device.type != "cuda":
@@ -223,12 +222,12 @@ def arrays(results: Iterable[tuple[Key, Tensor]]) -> Iterator[tuple[Key, npt.NDA
         host.copy_(result, non_blocking=True)
         event = cuda.current_stream(result.device).record_event(cuda.Event(blocking=True))  # type: ignore[no-untyped-call]  # torch
         if copying is not None:
-            yield _waited(*copying)
+            yield _finish_copy(*copying)
         copying = key, host, event
     if copying is not None:
-        yield _waited(*copying)
+        yield _finish_copy(*copying)
 
 
-def _waited(key: Key, host: Tensor, event: Any) -> tuple[Key, npt.NDArray[Any]]:
+def _finish_copy(key: Key, host: Tensor, event: Any) -> tuple[Key, npt.NDArray[Any]]:
     event.synchronize()
     return key, host.numpy()

@@ -1,8 +1,7 @@
-"""The memory ledger: what a step would allocate, counted tensor by tensor, without any weights.
+"""Allocation tracker of a fake run: bytes of all live tensors by part, and their peaks.
 
-A rehearsal runs the real modules on fake tensors (shapes and types, no numbers) and books every
-storage when it is born and when it dies, under the part of the step that made it. Apart from
-`forecast`, which is about time, and from `stand_ins`, which replaces what cannot be faked.
+A fake run executes the real modules on fake tensors (shapes and types, no numbers); the tracker
+counts every storage from its creation to its release, under the part of the step that made it.
 
 torch's own MemTracker does this for models that train whole; it refuses frozen parameters (2.15),
 and QLoRA is frozen parameters above all.
@@ -39,19 +38,19 @@ class _Entry:
     size: int
     part: str
     watch: Any
-    """Weak reference to the storage: its death closes the entry."""
+    """Weak reference to the storage, whose release closes the entry."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The most bytes that lived at once, and whose they were."""
+    """Peak of the bytes that lived at once, and their parts."""
 
     total: int = 0
     parts: dict[str, int] = field(default_factory=dict)
 
 
-class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
-    """Books the storages of all tensors made or used while it is active.
+class AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
+    """Tracks the storages of all tensors made or used while it is active.
 
     `rounding`: bytes to which the device's allocator rounds a block up.
     """
@@ -60,7 +59,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         super().__init__()  # type: ignore[no-untyped-call]  # torch
         self.peak = Peak()
         self.peaks: dict[str, Peak] = {}
-        """By the part that was at work: the most that lived when it made something."""
+        """Peak at the allocations of each part."""
         self.total = 0
         self.parts: Counter[str] = Counter()
         self._entries: dict[int, _Entry] = {}
@@ -70,40 +69,40 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run the operation and book what it made."""
-        made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
+        """Run the operation and track its outputs."""
+        outputs = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor):
-                self._book(leaf)
-        return made
+                self._track(leaf)
+        return outputs
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """What is born in this context belongs to this part."""
+        """Context whose new storages belong to this part."""
         before, self._part = self._part, name
         try:
             yield
         finally:
             self._part = before
 
-    def move(self, tensors: Iterable[Tensor], part: str) -> None:
-        """These tensors belong to another part from now on; unknown ones are booked there."""
+    def assign(self, tensors: Iterable[Tensor], part: str) -> None:
+        """Assign tensors to a part; untracked ones are tracked there."""
         for tensor in tensors:
             entry = self._entries.get(tensor.untyped_storage()._cdata)
             if entry is None:
                 with self.part(part):
-                    self._book(tensor)
+                    self._track(tensor)
             else:
                 self.parts[entry.part] -= entry.size
                 self.parts[part] += entry.size
                 entry.part = part
 
-    def forget_peak(self) -> None:
-        """The peak starts anew from what lives now."""
+    def reset_peak(self) -> None:
+        """Reset the peaks to the live bytes."""
         self.peak = Peak(self.total, dict(+self.parts))
         self.peaks = {"": self.peak}
 
-    def _book(self, tensor: Tensor) -> None:
+    def _track(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._entries or not size:
@@ -113,11 +112,11 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         self._entries[key] = _Entry(size, self._part, watch)
         self.parts[self._part] += size
         self.total += size
-        known = self.peaks.get(self._part)
-        if known is None or self.total > known.total:
-            self.peaks[self._part] = now = Peak(self.total, dict(+self.parts))
+        previous = self.peaks.get(self._part)
+        if previous is None or self.total > previous.total:
+            self.peaks[self._part] = peak = Peak(self.total, dict(+self.parts))
             if self.total > self.peak.total:
-                self.peak = now
+                self.peak = peak
 
     def _close(self, key: int) -> None:
         entry = self._entries.pop(key, None)
@@ -127,31 +126,33 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
 
 @contextmanager
-def faked() -> Iterator[None]:
-    """Tensors made in this context have shapes and types, and no numbers.
+def fake_tensors() -> Iterator[None]:
+    """Context of fake tensors, which have shapes and types and no numbers.
 
-    On a fake CPU, whatever the device that is meant: autocast has rules for it, and none for meta.
+    On a fake CPU, whatever the target device: autocast has rules for it, and none for meta.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
 
-def book_model(ledger: Ledger, model: nn.Module, part_of: Any) -> None:
-    """Book parameters and buffers under `part_of(name)`, and their gradients when they come."""
+def track_model(tracker: AllocationTracker, model: nn.Module, part_of: Any) -> None:
+    """Track parameters and buffers under `part_of(name)`, and gradients when they are made."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        ledger.move([tensor], part_of(name))
-    book_gradients(ledger, model.parameters())
+        tracker.assign([tensor], part_of(name))
+    track_gradients(tracker, model.parameters())
 
 
-def book_gradients(ledger: Ledger, parameters: Iterable[nn.Parameter]) -> None:
-    """Book the gradients of these parameters when they come."""
+def track_gradients(tracker: AllocationTracker, parameters: Iterable[nn.Parameter]) -> None:
+    """Track the gradients of these parameters when they are made."""
     for parameter in parameters:
         if parameter.requires_grad:
             hook: Any = parameter.register_post_accumulate_grad_hook
-            hook(lambda p: ledger.move([p.grad], GRADIENTS) if p.grad is not None else None)
+            hook(lambda p: tracker.assign([p.grad], GRADIENTS) if p.grad is not None else None)
 
 
-def optimizer_with_state(ledger: Ledger, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer_with_state(
+    tracker: AllocationTracker, model: nn.Module
+) -> torch.optim.Optimizer:
     """AdamW as it is after its first step: both moments of every trained parameter exist."""
     optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
     for parameter in model.parameters():
@@ -160,21 +161,21 @@ def optimizer_with_state(ledger: Ledger, model: nn.Module) -> torch.optim.Optimi
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-            ledger.move(state.values(), OPTIMIZER)
+            tracker.assign(state.values(), OPTIMIZER)
     return optimizer
 
 
-def gradients(ledger: Ledger, model: nn.Module) -> None:
-    """Gradients of an earlier micro-batch, as accumulation finds them."""
+def add_accumulated_gradients(tracker: AllocationTracker, model: nn.Module) -> None:
+    """Give the parameters gradients, as after an earlier micro-batch of accumulation."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
-            ledger.move([parameter.grad], GRADIENTS)
+            tracker.assign([parameter.grad], GRADIENTS)
 
 
-def averages(ledger: Ledger, model: nn.Module, copies: int) -> list[Tensor]:
-    """Shadows of the trained parameters: one copy for EMA, one for SWA."""
+def add_weight_averages(tracker: AllocationTracker, model: nn.Module, copies: int) -> list[Tensor]:
+    """Copies of the trained parameters, one each for EMA and SWA; to be kept by the caller."""
     trained = [p for p in model.parameters() if p.requires_grad] * copies
-    made = [torch.zeros_like(parameter) for parameter in trained]
-    ledger.move(made, "EMA and SWA")
-    return made
+    shadows = [torch.zeros_like(parameter) for parameter in trained]
+    tracker.assign(shadows, "EMA and SWA")
+    return shadows

@@ -1,8 +1,8 @@
-"""A deep model's memory from three shallow ones: all layers of a decoder are alike.
+"""Linear extrapolation of a decoder's memory from three shallow models to its depth.
 
-A rehearsal costs time by the layer, and a layer more adds the same bytes to every part at every
-moment. So two, three and four layers say what thirty-six need, to the byte. Where the three are not
-on one line, for whatever reason, the model is rehearsed whole.
+A fake run takes time by the layer, and each layer adds the same bytes to every part at every
+moment. So two, three and four layers give the bytes of thirty-six exactly. Where the three are not
+on one line, the whole model is run.
 """
 
 from __future__ import annotations
@@ -17,66 +17,71 @@ LEAST: Final = 10
 Parts = Mapping[str, int]
 
 
-class Measured(NamedTuple):
-    """What one rehearsal counted."""
+class Measurement(NamedTuple):
+    """Result of one fake run."""
 
     peaks: dict[str, dict[str, int]]
-    """Moment -> bytes by part at its peak. One for each thing that can be at work then, as a deeper
+    """Moment -> bytes by part at its peak. One moment for each part that can allocate, as a deeper
     model may have its peak at another moment than a shallow one."""
     counts: dict[str, int]
     """Other numbers that grow with the layers: parameters, bytes of files."""
 
 
-def at_depth(depth: int, measure: Callable[[int], Measured]) -> Measured:
-    """`measure(depth)`, or what three shallow ones say of it."""
+def measure_at_depth(depth: int, measure: Callable[[int], Measurement]) -> Measurement:
+    """`measure(depth)`, extrapolated from three shallow models where that is cheaper."""
     if depth < LEAST:
         return measure(depth)
-    found = extended([measure(layers) for layers in DEPTHS], depth)
-    return measure(depth) if found is None else found
+    result = extrapolate([measure(layers) for layers in DEPTHS], depth)
+    return measure(depth) if result is None else result
 
 
-def extended(shallow: Sequence[Measured], depth: int) -> Measured | None:
-    """Of models with `DEPTHS` layers what one with `depth` has; None: they are not on one line."""
-    moments = shallow[0].peaks.keys()
-    if any(one.peaks.keys() != moments for one in shallow):
+def extrapolate(measurements: Sequence[Measurement], depth: int) -> Measurement | None:
+    """Extrapolate measurements at `DEPTHS` to `depth`; None: they are not on one line."""
+    moments = measurements[0].peaks.keys()
+    if any(measurement.peaks.keys() != moments for measurement in measurements):
         return None
-    counts = _line([one.counts for one in shallow], depth)
-    peaks = {moment: _line([one.peaks[moment] for one in shallow], depth) for moment in moments}
+    counts = _extrapolate_line([measurement.counts for measurement in measurements], depth)
+    peaks = {
+        moment: _extrapolate_line(
+            [measurement.peaks[moment] for measurement in measurements], depth
+        )
+        for moment in moments
+    }
     if counts is None or any(parts is None for parts in peaks.values()):
         return None
-    return Measured({name: parts for name, parts in peaks.items() if parts is not None}, counts)
+    return Measurement({name: parts for name, parts in peaks.items() if parts is not None}, counts)
 
 
-def _line(rows: Sequence[Parts], depth: int) -> dict[str, int] | None:
+def _extrapolate_line(rows: Sequence[Parts], depth: int) -> dict[str, int] | None:
     names = rows[0].keys()
     if any(row.keys() != names for row in rows):
         return None
-    found = {}
+    values = {}
     for name in names:
         first, second, third = (row[name] for row in rows)
         slope = second - first
         if third - second != slope:
             return None
-        found[name] = first + slope * (depth - DEPTHS[0])
-    return None if any(value < 0 for value in found.values()) else found
+        values[name] = first + slope * (depth - DEPTHS[0])
+    return None if any(value < 0 for value in values.values()) else values
 
 
-def largest(peaks: Mapping[str, Mapping[str, int]], phase: str) -> dict[str, int]:
-    """Parts of the moment of a phase (`phase: what is at work`) that has most bytes."""
-    own = [dict(parts) for moment, parts in peaks.items() if moment.startswith(f"{phase}: ")]
-    return max(own, key=lambda parts: sum(parts.values()))
+def largest_moment(peaks: Mapping[str, Mapping[str, int]], phase: str) -> dict[str, int]:
+    """Parts of the moment of a phase (named `phase: part`) with most bytes."""
+    moments = [dict(parts) for moment, parts in peaks.items() if moment.startswith(f"{phase}: ")]
+    return max(moments, key=lambda parts: sum(parts.values()))
 
 
-def layers_of(text: Mapping[str, Any]) -> int:
-    """Layers of a decoder's configuration; 0: they are not alike, or nobody says how many."""
+def count_layers(text: Mapping[str, Any]) -> int:
+    """Number of layers of a decoder's configuration; 0: unknown, or they are not alike."""
     kinds = set(text.get("layer_types") or ())
     if len(kinds) > 1 or text.get("use_sliding_window"):
         return 0
     return int(text.get("num_hidden_layers") or 0)
 
 
-def shallow(text: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """The configuration with so many layers."""
+def with_layers(text: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """The configuration with `layers` layers."""
     kinds = text.get("layer_types")
     cut = {"layer_types": list(kinds)[:layers]} if kinds else {}
     return {**text, "num_hidden_layers": layers, **cut}

@@ -1,8 +1,8 @@
-"""Stand-ins for what cannot be faked: 4-bit layers and fused attention, true in shape.
+"""Fake modules for what fake tensors do not support: 4-bit layers and fused attention.
 
-bitsandbytes' `Params4bit` refuses fake tensors (0.50), and a fake attention would take the path
-that writes out all scores, which no GPU takes. A stand-in makes the tensors that the real kernel
-makes, of the same sizes, at the same moments; it computes nothing.
+bitsandbytes' `Params4bit` refuses fake tensors (0.50), and attention on fake tensors would write
+out all scores, as no GPU kernel does. A fake module allocates tensors of the same sizes at the same
+moments as the real kernel; it computes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.torchkit.modeling.quantize import need_bitsandbytes
+from engines.torchkit.modeling.quantize import require_bitsandbytes
 
 NF4_BLOCK: Final = 64
 """Weights that share a scale (bitsandbytes' default)."""
@@ -24,7 +24,7 @@ NF4_DOUBLE_BLOCK: Final = 256
 """Scales that share a scale of their own (Dettmers et al. 2023, section 3)."""
 
 
-class _Product(torch.autograd.Function):
+class _FourBitMatmul(torch.autograd.Function):
     """x W^T with W unpacked for the product, and once more for the gradient (MatMul4Bit)."""
 
     @staticmethod
@@ -60,11 +60,11 @@ def _four_bit_class() -> type[nn.Module]:
                 self.register_buffer(name, tensor)
 
         def unpacked(self, dtype: torch.dtype) -> Tensor:
-            """The weight for one product; with it, for a moment, its scales in fp32."""
-            place: Any = self.weight.device
+            """The unpacked weight for one product, after a temporary of its scales in fp32."""
+            device: Any = self.weight.device
             count = math.ceil(self.shape.numel() / NF4_BLOCK)
-            scales = torch.empty(count, dtype=torch.float32, device=place)
-            weight = torch.empty(self.shape, dtype=dtype, device=place)
+            scales = torch.empty(count, dtype=torch.float32, device=device)
+            weight = torch.empty(self.shape, dtype=dtype, device=device)
             del scales
             return weight
 
@@ -72,13 +72,13 @@ def _four_bit_class() -> type[nn.Module]:
             return None if self.bias is None else self.bias.to(dtype)
 
         def forward(self, x: Tensor) -> Tensor:
-            return _Product.apply(x.to(self.compute_dtype), self).to(x.dtype)  # type: ignore[no-any-return]
+            return _FourBitMatmul.apply(x.to(self.compute_dtype), self).to(x.dtype)  # type: ignore[no-any-return]
 
     return Packed
 
 
 def _scales(count: int, double: bool) -> dict[str, Tensor]:
-    """What bitsandbytes' QuantState keeps beside the packed weight."""
+    """Tensors of bitsandbytes' QuantState beside the packed weight."""
     blocks = math.ceil(count / NF4_BLOCK)
     code = torch.empty(16, dtype=torch.float32)
     if not double:
@@ -92,29 +92,33 @@ def _scales(count: int, double: bool) -> dict[str, Tensor]:
     }
 
 
-def pack(
-    model: nn.Module, meant: Callable[[str], bool], compute: torch.dtype, *, double: bool
+def pack_four_bit(
+    model: nn.Module, is_quantised: Callable[[str], bool], compute: torch.dtype, *, double: bool
 ) -> int:
-    """Replace the linear layers whose names are `meant` by 4-bit ones; returns how many.
+    """Replace the linear layers that `is_quantised` names by fake 4-bit ones; their number.
 
     Raises:
         EngineError: bitsandbytes is missing.
     """
-    need_bitsandbytes()
-    made = _four_bit_class()
+    require_bitsandbytes()
+    make_layer = _four_bit_class()
     model.is_loaded_in_4bit = True  # type: ignore[assignment]  # peft asks for it
-    return _replace(model, meant, lambda layer: made(layer, compute, double))
+    return _replace(model, is_quantised, lambda layer: make_layer(layer, compute, double))
 
 
 def _replace(
-    model: nn.Module, meant: Callable[[str], bool], made: Callable[[nn.Linear], nn.Module]
+    model: nn.Module,
+    is_quantised: Callable[[str], bool],
+    make_layer: Callable[[nn.Linear], nn.Module],
 ) -> int:
-    """Apart from the import: an error that a log keeps would hold its caller's list of layers."""
-    found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and meant(n)]
-    for name, layer in found:
+    """A function of its own: a logged ImportError would keep its caller's list of layers alive."""
+    layers = [
+        (n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and is_quantised(n)
+    ]
+    for name, layer in layers:
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, made(layer))
-    return len(found)
+        setattr(model.get_submodule(parent), last, make_layer(layer))
+    return len(layers)
 
 
 class _Attention(torch.autograd.Function):
@@ -132,42 +136,44 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, _out, sums, _mask = ctx.saved_tensors
         delta = torch.empty_like(sums)
-        running = torch.empty(q.shape, dtype=torch.float32) if accumulates(q) else None
-        made = tuple(torch.empty_like(tensor) for tensor in (q, k, v))
+        running = torch.empty(q.shape, dtype=torch.float32) if accumulates_in_fp32(q) else None
+        gradients = tuple(torch.empty_like(tensor) for tensor in (q, k, v))
         del delta, running
-        return *made, None
+        return *gradients, None
 
 
-def accumulates(q: Tensor) -> bool:
+def accumulates_in_fp32(q: Tensor) -> bool:
     """Whether the backward kernel sums dQ in fp32 beside its result: in half precision it does."""
     return q.dtype != torch.float32
 
 
 def fused_attention(target: str = "cuda") -> Any:
-    """A context in which attention allocates as torch's fused kernels do (Dao et al. 2022).
+    """Context in which attention allocates as torch's fused kernels do (Dao et al. 2022).
 
-    On a CPU there is none with dropout: all scores are written out then.
+    On a CPU there is no fused kernel with dropout: all scores are written out then.
 
-    By name, and not by a mode of torch: modes are away in the backward pass, where checkpointing
-    computes attention again.
+    By patching, not by a mode of torch: modes are not active in the backward pass, where gradient
+    checkpointing computes attention again.
     """
     plain = functional.scaled_dot_product_attention
 
-    def attention(*given: Any, **named: Any) -> Tensor:
-        dropout = given[4] if len(given) > 4 else named.get("dropout_p", 0.0)
-        made: Tensor = (plain if dropout and target == "cpu" else _fused)(*given, **named)
-        return made
+    def attention(*args: Any, **kwargs: Any) -> Tensor:
+        dropout = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
+        output: Tensor = (plain if dropout and target == "cpu" else _fused_attention)(
+            *args, **kwargs
+        )
+        return output
 
     return mock.patch.object(functional, "scaled_dot_product_attention", attention)
 
 
-def undrawn() -> Any:
-    """A context in which truncated normal weights are not drawn: torch reads what it has drawn."""
+def skip_weight_init() -> Any:
+    """Context without truncated normal initialisation, which fake tensors do not support."""
     return mock.patch.object(nn.init, "_no_grad_trunc_normal_", lambda tensor, *_, **__: tensor)
 
 
-def whole_norms() -> Any:
-    """A context in which autocast computes LayerNorm in fp32: a GPU's does, a CPU's does not."""
+def fp32_layer_norms() -> Any:
+    """Context in which autocast computes LayerNorm in fp32, as on a GPU and not on a CPU."""
     plain = functional.layer_norm
 
     def layer_norm(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -179,7 +185,7 @@ def whole_norms() -> Any:
     return mock.patch.object(functional, "layer_norm", layer_norm)
 
 
-def _fused(
+def _fused_attention(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any
 ) -> Tensor:
     if torch.is_autocast_enabled(q.device.type):
@@ -187,5 +193,5 @@ def _fused(
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.empty(attn_mask.shape, dtype=q.dtype)  # added to the scores as numbers
-    made: Tensor = _Attention.apply(q, k, v, attn_mask)
-    return made
+    output: Tensor = _Attention.apply(q, k, v, attn_mask)
+    return output

@@ -1,8 +1,4 @@
-"""A rehearsal: the stage on which fake modules train one step, and what every engine needs there.
-
-Apart from `ledger`, which only counts, and `stand_ins`, which only replaces: here both are put
-around a language model the way `quantize`, `lora` and the loop treat the real one.
-"""
+"""Fake training step: memory of a step as `quantize`, `lora` and the training loop do it."""
 
 from __future__ import annotations
 
@@ -17,16 +13,21 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from engines.memory_query import MAPPED, STEP, Phase, Want
+from engines.memory_query import MAPPED, STEP, MemoryQuery, Phase
 from engines.param_sections import effective_workers
 from engines.torchkit.data.data_loader import DEPTH
 from engines.torchkit.data.prefetch import AHEAD, map_tensors
 from engines.torchkit.memory import allocation_tracker as books
 from engines.torchkit.memory import fake_modules
-from engines.torchkit.memory.allocation_tracker import Ledger, Peak
+from engines.torchkit.memory.allocation_tracker import AllocationTracker, Peak
 from engines.torchkit.modeling import lora, pretrained
 from engines.torchkit.modeling.master_weights import Replica
-from engines.torchkit.runtime.precision import DTYPES, Name, best, products_of
+from engines.torchkit.runtime.precision import (
+    DTYPES,
+    PrecisionName,
+    best_precision,
+    choose_product_dtype,
+)
 
 Batch = TypeVar("Batch")
 
@@ -45,10 +46,10 @@ FILE_BYTES: Final = 4 * 10**9
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """How a language model is trained, as the settings of every engine that has one say it."""
+class TrainingOptions:
+    """Settings of an engine that decide on the memory of training a (language) model."""
 
-    precision: Name = "bf16"
+    precision: PrecisionName = "bf16"
     quantize: Literal["nf4", "none"] = "nf4"
     double_quant: bool = True
     lora_rank: int = 16
@@ -62,121 +63,129 @@ class Tuning:
     target: Literal["cuda", "cpu"] = "cuda"
 
     @classmethod
-    def of(cls, want: Want, settings: Mapping[str, Any]) -> Self:
-        """As an engine's settings say it on the device that is asked about."""
-        named = {key: settings[key] for key in cls.__dataclass_fields__ if key in settings}
-        if named.get("precision") == "auto":
-            half = "bf16" if want.has_bf16 else "fp16"
-            named["precision"] = half if want.target == "cuda" else best(torch.device("cpu"))
+    def from_query(cls, query: MemoryQuery, settings: Mapping[str, Any]) -> Self:
+        """From an engine's settings, for the device of the query."""
+        options = {key: settings[key] for key in cls.__dataclass_fields__ if key in settings}
+        if options.get("precision") == "auto":
+            half = "bf16" if query.has_bf16 else "fp16"
+            options["precision"] = (
+                half if query.target == "cuda" else best_precision(torch.device("cpu"))
+            )
         # Several ranks keep gradients between steps, in the buckets in which they are averaged.
-        ranks = int(want.params.get("nproc_per_node", 1))
-        named["accumulation"] = max(int(named.get("accumulation", 1)), ranks)
-        return cls(**named, target=want.target)
+        ranks = int(query.params.get("nproc_per_node", 1))
+        options["accumulation"] = max(int(options.get("accumulation", 1)), ranks)
+        return cls(**options, target=query.target)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of whole weights."""
+        """dtype of weights that are not quantised."""
         return DTYPES[self.precision] if self.target == "cuda" else torch.float32
 
     @property
-    def products(self) -> torch.dtype:
-        """Of products with 4-bit weights."""
-        return products_of(self.precision, self.target)
+    def product_dtype(self) -> torch.dtype:
+        """dtype of products with 4-bit weights."""
+        return choose_product_dtype(self.precision, self.target)
 
 
-def precision_said(want: Want, tuning: Tuning) -> str:
-    """The precision, and that the GPU lacks it, where a run would be refused."""
-    if want.target == "cuda" and tuning.precision == "bf16" and not want.has_bf16:
+def describe_precision(query: MemoryQuery, options: TrainingOptions) -> str:
+    """The precision in words, with a remedy where the GPU lacks it and a run would be refused."""
+    if query.target == "cuda" and options.precision == "bf16" and not query.has_bf16:
         return "bf16, which this GPU lacks; set precision = fp16, which takes as much"
-    return tuning.precision
+    return options.precision
 
 
-def host(
-    want: Want, runtime: int, weights: int, sample: int, phases: Mapping[Phase, Mapping[str, int]]
+def estimate_host_memory(
+    query: MemoryQuery,
+    runtime: int,
+    weights: int,
+    sample: int,
+    phases: Mapping[Phase, Mapping[str, int]],
 ) -> dict[str, int]:
     """Bytes of host memory by part.
 
     Args:
-        want: The question.
+        query: The memory query.
         runtime: Of Python and libraries, as measured on a CPU.
         weights: Of the model's files.
         sample: Of one sample as it waits for its batch.
         phases: What the device needs, which without a GPU is the host.
     """
     workers = effective_workers(
-        want.params.get("workers", "auto"), gpu=want.target == "cuda",
-        ranks=int(want.params.get("nproc_per_node", 1)),
+        query.params.get("workers", "auto"), gpu=query.target == "cuda",
+        ranks=int(query.params.get("nproc_per_node", 1)),
     )  # fmt: skip
-    ahead = max(1, DEPTH * workers) * int(want.params["batch"])
+    samples_ahead = max(1, DEPTH * workers) * int(query.params["batch"])
     parts = {
-        "Python and libraries": GPU_RUNTIME if want.target == "cuda" else runtime,
-        "batches prepared ahead": ahead * sample,
+        "Python and libraries": GPU_RUNTIME if query.target == "cuda" else runtime,
+        "batches prepared ahead": samples_ahead * sample,
     }
     if weights:
         parts[MAPPED] = min(weights, FILE_BYTES)
-    if want.target == "cpu":
+    if query.target == "cpu":
         parts[STEP] = max(sum(phase.values()) for phase in phases.values())
     return parts
 
 
-def copied_ahead(ledger: Ledger, batch: Batch, tuning: Tuning) -> list[Batch]:
-    """The batches that lie on a GPU beside the one that is computed; to be kept for the step."""
-    if tuning.target != "cuda":
+def make_prefetched_batches(
+    tracker: AllocationTracker, batch: Batch, options: TrainingOptions
+) -> list[Batch]:
+    """The prefetched batches on a GPU; to be kept alive during the step. On a CPU none."""
+    if options.target != "cuda":
         return []
-    with ledger.part(INPUTS):
+    with tracker.part(INPUTS):
         return [map_tensors(batch, torch.empty_like) for _ in range(AHEAD)]
 
 
-def load_libraries(tuning: Tuning, kind: str, make: Callable[[], object]) -> None:
-    """Import what a rehearsal uses while tensors are still real: under fake ones it takes longer.
+def import_libraries(options: TrainingOptions, kind: str, make: Callable[[], object]) -> None:
+    """Import the libraries of a fake run outside of fake mode, where importing takes longer.
 
     Args:
         tuning: Says whether peft and bitsandbytes are used.
         kind: Of the model; each is made once a process.
         make: Makes a model of the kind, on the meta device, so that its module is imported.
     """
-    wanted = [*(["peft"] if tuning.lora_rank else [])]
-    wanted += ["bitsandbytes"] if tuning.quantize == "nf4" else []
-    if kind in _made:
+    packages = [*(["peft"] if options.lora_rank else [])]
+    packages += ["bitsandbytes"] if options.quantize == "nf4" else []
+    if kind in _imported_kinds:
         return
     gc.disable()  # what is imported stays: looking for garbage in it takes a tenth of the time
     try:
-        for name in wanted:
+        for name in packages:
             with suppress(ImportError):  # whoever needs it says what to install
                 importlib.import_module(name)
         with torch.device("meta"):
             make()
-        _made.add(kind)
+        _imported_kinds.add(kind)
     finally:
         gc.enable()
 
 
-_made: set[str] = set()
+_imported_kinds: set[str] = set()
 """Kinds of models whose modules this process has imported."""
 
 
 @contextmanager
-def stage(tuning: Tuning) -> Iterator[Ledger]:
-    """Fake tensors, fused attention and an open ledger, for the time of the context."""
-    autocast = tuning.precision != "fp32" and tuning.target == "cuda"
-    rounding = books.CUDA_ROUNDING if tuning.target == "cuda" else 1
+def fake_mode(options: TrainingOptions) -> Iterator[AllocationTracker]:
+    """Context of fake tensors, fused attention and an active allocation tracker."""
+    autocast = options.precision != "fp32" and options.target == "cuda"
+    rounding = books.CUDA_ROUNDING if options.target == "cuda" else 1
     with ExitStack() as stack:
-        stack.enter_context(asked_of_cpu(autocast))
-        stack.enter_context(books.faked())
-        stack.enter_context(fake_modules.fused_attention(tuning.target))
-        stack.enter_context(fake_modules.undrawn())
+        stack.enter_context(answer_autocast_for_cpu(autocast))
+        stack.enter_context(books.fake_tensors())
+        stack.enter_context(fake_modules.fused_attention(options.target))
+        stack.enter_context(fake_modules.skip_weight_init())
         if autocast:
-            stack.enter_context(fake_modules.whole_norms())
-        yield stack.enter_context(Ledger(rounding))
+            stack.enter_context(fake_modules.fp32_layer_norms())
+        yield stack.enter_context(AllocationTracker(rounding))
 
 
-def asked_of_cpu(autocast: bool = True) -> Any:
-    """A context in which a fake CPU stands for the GPU whose autocast peft asks for, by its old
-    name."""
-    return mock.patch.object(torch, "is_autocast_enabled", _answer(autocast))
+def answer_autocast_for_cpu(autocast: bool = True) -> Any:
+    """Context in which `torch.is_autocast_enabled()`, which peft calls for CUDA, answers for the
+    fake CPU."""
+    return mock.patch.object(torch, "is_autocast_enabled", _autocast_answer(autocast))
 
 
-def _answer(autocast: bool) -> Callable[..., bool]:
+def _autocast_answer(autocast: bool) -> Callable[..., bool]:
     real = torch.is_autocast_enabled
 
     def is_autocast_enabled(*device: str) -> bool:
@@ -185,38 +194,44 @@ def _answer(autocast: bool) -> Callable[..., bool]:
     return is_autocast_enabled
 
 
-def autocast(tuning: Tuning) -> torch.autocast:
-    """The forward pass's context, on the fake CPU."""
-    on = tuning.precision != "fp32"
-    return torch.autocast("cpu", DTYPES[tuning.precision] if on else torch.bfloat16, enabled=on)
+def autocast(options: TrainingOptions) -> torch.autocast:
+    """Autocast of the forward pass, on the fake CPU."""
+    enabled = options.precision != "fp32"
+    return torch.autocast(
+        "cpu", DTYPES[options.precision] if enabled else torch.bfloat16, enabled=enabled
+    )
 
 
-def adapt(language: Any, tuning: Tuning) -> None:
-    """4-bit linear layers, checkpointing and LoRA, in place, on a decoder without its head."""
+def adapt_language_model(language: Any, options: TrainingOptions) -> None:
+    """Add 4-bit layers, gradient checkpointing and LoRA to a decoder without its head, in place."""
     language.requires_grad_(False)
-    if tuning.quantize == "nf4":
-        fake_modules.pack(language, lambda _: True, tuning.products, double=tuning.double_quant)
-    if tuning.checkpointing:
-        pretrained.recompute(language, random=False)  # fake generators have no state to keep
-    if tuning.lora_rank:
-        with _unmoved():
-            lora.attach(
-                language, tuning.lora_rank, tuning.lora_alpha, tuning.lora_dropout,
-                tuning.lora_targets,
+    if options.quantize == "nf4":
+        fake_modules.pack_four_bit(
+            language, lambda _: True, options.product_dtype, double=options.double_quant
+        )
+    if options.checkpointing:
+        pretrained.enable_gradient_checkpointing(
+            language, random=False
+        )  # fake generators have no state to keep
+    if options.lora_rank:
+        with _without_moves():
+            lora.add_lora(
+                language, options.lora_rank, options.lora_alpha, options.lora_dropout,
+                options.lora_targets,
             )  # fmt: skip
 
 
-def _unmoved() -> Any:
-    """peft moves what it adds to the base's device, and to fp32 in the end; it is there already."""
+def _without_moves() -> Any:
+    """Context without `Module.to`: peft would move what it adds, which is on the device already."""
     return mock.patch.object(nn.Module, "to", lambda module, *_, **__: module)
 
 
-def part_of(model: nn.Module, tuning: Tuning) -> Callable[[str], str]:
-    """Which part a parameter or buffer of a model belongs to, by its name."""
+def name_parts(model: nn.Module, options: TrainingOptions) -> Callable[[str], str]:
+    """Function from the name of a parameter or buffer to its part."""
     packed = {
         name for name, module in model.named_modules() if hasattr(module, "unpacked")
     }  # fmt: skip
-    linear = WHOLE if tuning.quantize == "none" else PACKED
+    linear = WHOLE if options.quantize == "none" else PACKED
 
     def name_of(name: str) -> str:
         if ".lora_A." in name or ".lora_B." in name:
@@ -227,65 +242,65 @@ def part_of(model: nn.Module, tuning: Tuning) -> Callable[[str], str]:
     return name_of
 
 
-def training(
-    ledger: Ledger,
+def measure_training_step(
+    tracker: AllocationTracker,
     model: nn.Module,
-    tuning: Tuning,
+    options: TrainingOptions,
     forward: Callable[[], Tensor],
     batch: object,
     replica: Replica[Any] | None = None,
 ) -> Peak:
-    """The peak of a step that is not the first: moments exist, and gradients if accumulated.
+    """Peak of a step after the first: moments exist, and gradients if accumulated.
 
     `batch` is what `forward` computes; the following ones lie beside it on a GPU. `replica`: what
     `forward` computes with, where `model` only keeps the weights that learn.
     """
     model.train()
-    following = copied_ahead(ledger, batch, tuning)
+    next_batches = make_prefetched_batches(tracker, batch, options)
     if replica is not None:
         replica.model.train()
-        ledger.move(replica.parameters(), COPY)
-        books.book_gradients(ledger, replica.parameters())
-    optimizer = books.optimizer_with_state(ledger, model)
-    kept = books.averages(ledger, model, tuning.copies)
-    if tuning.accumulation > 1:
-        books.gradients(ledger, model)
-    ledger.forget_peak()
-    with autocast(tuning):
+        tracker.assign(replica.parameters(), COPY)
+        books.track_gradients(tracker, replica.parameters())
+    optimizer = books.make_optimizer_with_state(tracker, model)
+    averages = books.add_weight_averages(tracker, model, options.copies)
+    if options.accumulation > 1:
+        books.add_accumulated_gradients(tracker, model)
+    tracker.reset_peak()
+    with autocast(options):
         loss = forward()
-    with ledger.part(books.BACKWARD):
+    with tracker.part(books.BACKWARD):
         loss.backward()  # type: ignore[no-untyped-call]
     del loss
     if replica is not None:
-        with ledger.part(books.GRADIENTS):
-            replica.collect()
-    with ledger.part(books.OPTIMIZER):
+        with tracker.part(books.GRADIENTS):
+            replica.collect_gradients()
+    with tracker.part(books.OPTIMIZER):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    peak = ledger.peak
-    del kept, following
+    peak = tracker.peak
+    del averages, next_batches
     return peak
 
 
-def drop(model: nn.Module) -> None:
-    """Give a model's tensors back at once: modules hold each other until the next collection."""
+def drop_tensors(model: nn.Module) -> None:
+    """Release a model's tensors at once, since cycles of modules live until a collection."""
     for module in model.modules():
         module._parameters.clear()
         module._buffers.clear()
 
 
-class BookedCache:
-    """Makes the key-value cache of a prediction, whose tensors are booked as what they are."""
+class TrackedCache:
+    """Makes key-value caches whose tensors are tracked as part `CACHE`."""
 
     @staticmethod
-    def of(ledger: Ledger) -> Any:
+    def create(tracker: AllocationTracker) -> Any:
         """An empty cache."""
         from transformers import DynamicCache
 
         # A class, as a closure in the cache would make it a cycle, which outlives its use.
         class Booked(DynamicCache):
             def update(self, *args: Any, **kwargs: Any) -> Any:
-                with ledger.part(CACHE):
+                with tracker.part(CACHE):
                     return super().update(*args, **kwargs)
 
         return Booked()

@@ -1,8 +1,4 @@
-"""Sizes of a model whose weights are not read: its folder's, its entry's, or of a table that ships.
-
-Apart from `configs`, which reads one folder: a memory forecast has to know models that are not
-here.
-"""
+"""Configurations of models for memory estimates: from the model's folder, else a shipped table."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import Any, Final
 
 from engines import model_catalog
 from engines.emitter import EngineError
-from engines.model_catalog import ModelEntry, Part
+from engines.model_catalog import ModelEntry, ModelPart
 from engines.torchkit.modeling.model_config import read_config
 
 FOLDER: Final = "config.json"
@@ -22,10 +18,10 @@ TABLE: Final = "shipped sizes"
 SCRATCH: Final = "the entry's architecture"
 
 
-def sizes(part: ModelEntry | Part, table: Path) -> tuple[dict[str, Any], str] | None:
-    """The configuration and where it was read; None: neither the folder nor the table says it.
+def find_config(part: ModelEntry | ModelPart, table: Path) -> tuple[dict[str, Any], str] | None:
+    """The configuration and its source; None: neither the folder nor the table has it.
 
-    `table`: TOML by repository id; `source` of each entry says where it was read.
+    `table`: TOML by repository id; `source` of each entry: where its sizes come from.
 
     Raises:
         EngineError: the folder's configuration is damaged.
@@ -34,21 +30,21 @@ def sizes(part: ModelEntry | Part, table: Path) -> tuple[dict[str, Any], str] | 
     if folder is not None and (folder / "config.json").is_file():
         return read_config(folder), FOLDER
     with table.open("rb") as file:
-        known = tomllib.load(file)
-    if part.hub not in known:
+        entries = tomllib.load(file)
+    if part.hub not in entries:
         return None
-    return {key: value for key, value in known[part.hub].items() if key != "source"}, TABLE
+    return {key: value for key, value in entries[part.hub].items() if key != "source"}, TABLE
 
 
-def unknown(name: str, what: str = "its sizes", setting: str = "") -> EngineError:
-    """The sentence for a model of which nothing says `what`; `setting`: what names its folder."""
+def unknown_model_error(name: str, subject: str = "its sizes", setting: str = "") -> EngineError:
+    """The error for a model whose `subject` is not known; `setting` names its folder."""
     remedy = f"set {setting} = path:/abs/dir" if setting else "name its folder as path:/abs/dir"
-    return EngineError(f"model '{name}': {what} are not known here; {remedy}")
+    return EngineError(f"model '{name}': {subject} are not known here; {remedy}")
 
 
 @contextmanager
-def described(name: str) -> Iterator[None]:
-    """Raise EngineError where the model's own sizes lack one that is asked for."""
+def missing_sizes_as_errors(name: str) -> Iterator[None]:
+    """Context that raises a KeyError of a missing size as EngineError."""
     try:
         yield
     except KeyError as error:

@@ -1,8 +1,8 @@
-"""Features of frozen towers, computed once and kept.
+"""Feature cache of frozen towers: computed once, memory-mapped.
 
 A store belongs to one tower fingerprint (weights, layers, precision); a row is keyed by the content
-of its item after the transform, so all runs and subsets share what they have in common. Rows are
-memory-mapped: a cache of many GB costs no more memory than what is read of it. An item has one row,
+of its item after the transform, so runs and subsets share equal items. Only the rows that are read
+take memory. An item has one row,
 or, where the caller gives `sizes`, a number of its own.
 """
 
@@ -31,12 +31,12 @@ Compute = Callable[[Sequence[int]], Iterator[tuple[Sequence[int], npt.NDArray[An
 
 KEY_BYTES: Final = 16
 SPARE: Final = 0.02
-"""Of the disk, left free by a cache."""
+"""Share of the disk that a cache leaves free."""
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def key(*parts: bytes) -> bytes:
-    """Content key of an item. 128 bits: collisions are out of question at any size here."""
+def content_key(*parts: bytes) -> bytes:
+    """Content key of an item: 128 bits, so collisions are negligible."""
     digest = hashlib.blake2b(digest_size=KEY_BYTES)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
@@ -44,34 +44,34 @@ def key(*parts: bytes) -> bytes:
     return digest.digest()
 
 
-def keys_of(rows: npt.NDArray[np.int64], read: Callable[[Any], bytes]) -> list[bytes]:
+def content_keys(rows: npt.NDArray[np.int64], read: Callable[[Any], bytes]) -> list[bytes]:
     """The content key of each row; `read([row])` gives its bytes, from several threads at once.
 
     Reading and hashing release the interpreter's lock; 51 GB of pixels take 1 minute on one core.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda row: key(read(row)), rows[:, None], chunksize=64))
+        return list(pool.map(lambda row: content_key(read(row)), rows[:, None], chunksize=64))
 
 
 class NoRoomError(EngineError):
-    """The features do not fit on the disk; one sentence with the remedy."""
+    """The features do not fit on the disk."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredFeatures:
     """Rows of a store. `arrays` are memory maps; `places`: array and row of each item."""
 
     arrays: list[npt.NDArray[Any]]
-    places: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
     """[n, 2]; of items with sizes [n, 3]: array, first row and number of rows."""
     computed: int
-    """How many were not there before."""
+    """Number of items that were not cached."""
 
 
 class FeatureStore:
-    """Rows of one tower on disk: shards that are written once and never changed.
+    """Rows of one tower on disk, in immutable shards.
 
-    `shape` is that of a row. float16 by default: a tower's outputs are then normalised or
+    `shape`: of a row. float16 by default: a tower's outputs are then normalised or
     projected, and 1e-3 relative is far below what heads learn.
     """
 
@@ -83,48 +83,48 @@ class FeatureStore:
         self.dtype = np.dtype(dtype)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def bytes_of(self, rows: int) -> int:
+    def disk_bytes(self, rows: int) -> int:
         """Disk space of that many rows."""
         return int(rows * (math.prod(self.shape) * self.dtype.itemsize + KEY_BYTES))
 
-    def missing(self, keys: Sequence[bytes]) -> int:
-        """How many distinct rows would have to be computed."""
-        known = self._known(self._shards())
-        return len({k for k in keys if k not in known})
+    def count_missing(self, keys: Sequence[bytes]) -> int:
+        """Number of distinct keys that are not cached."""
+        cached = self._cached_positions(self._shards())
+        return len({k for k in keys if k not in cached})
 
     def open(
         self, keys: Sequence[bytes], compute: Compute, sizes: Sequence[int] | None = None
-    ) -> Stored:
-        """One row per key, in order; what is not there is computed first.
+    ) -> StoredFeatures:
+        """One row per key, in order; missing ones are computed first.
 
         `sizes`: rows of each item, where they are not one each; an item's rows follow each other.
 
         Raises:
-            NoRoomError: the disk lacks the room, as a rule before anything is computed; where it
-                fills up on the way nothing half-written stays.
+            NoRoomError: the disk is too full, checked before anything is computed; if it fills up
+                later, the incomplete shard is removed.
         """
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits and then finds them
-            known = self._known(self._shards())
-            unique = list({k: i for i, k in enumerate(keys) if k not in known}.values())
+            cached = self._cached_positions(self._shards())
+            unique = list({k: i for i, k in enumerate(keys) if k not in cached}.values())
             if unique:
                 self._check_room(sum(sizes[p] for p in unique) if sizes else len(unique))
                 self._write(keys, unique, compute, sizes)
         shards = self._shards()
-        known = self._known(shards)
-        places = np.array([known[k] for k in keys], np.int64).reshape(-1, 2)
+        cached = self._cached_positions(shards)
+        positions = np.array([cached[k] for k in keys], np.int64).reshape(-1, 2)
         if sizes is not None:
-            places = self._spans(shards, places)
-        return Stored([self._rows(shard) for shard in shards], places, len(unique))
+            positions = self._spans(shards, positions)
+        return StoredFeatures([self._rows(shard) for shard in shards], positions, len(unique))
 
-    def _spans(self, shards: list[Path], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _spans(self, shards: list[Path], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """[n, 2] of array and item -> [n, 3] of array, first row and number of rows."""
         offsets = [np.cumsum([0, *np.fromfile(shard / "sizes", np.int64)]) for shard in shards]
-        found = [
+        spans = [
             (array, offsets[array][item], offsets[array][item + 1] - offsets[array][item])
-            for array, item in places.tolist()
+            for array, item in positions.tolist()
         ]
-        return np.array(found, np.int64).reshape(-1, 3)
+        return np.array(spans, np.int64).reshape(-1, 3)
 
     def _shards(self) -> list[Path]:
         return sorted(self.folder.glob("rows-*"))
@@ -133,16 +133,16 @@ class FeatureStore:
         count = (shard / "rows").stat().st_size // (math.prod(self.shape) * self.dtype.itemsize)
         return np.memmap(shard / "rows", self.dtype, "r", shape=(count, *self.shape))
 
-    def _known(self, shards: list[Path]) -> dict[bytes, tuple[int, int]]:
-        known: dict[bytes, tuple[int, int]] = {}
+    def _cached_positions(self, shards: list[Path]) -> dict[bytes, tuple[int, int]]:
+        positions: dict[bytes, tuple[int, int]] = {}
         for number, shard in enumerate(shards):
             data = (shard / "keys").read_bytes()
             for row in range(len(data) // KEY_BYTES):
-                known[data[row * KEY_BYTES : (row + 1) * KEY_BYTES]] = (number, row)
-        return known
+                positions[data[row * KEY_BYTES : (row + 1) * KEY_BYTES]] = (number, row)
+        return positions
 
     def _check_room(self, rows: int) -> None:
-        need, disk = self.bytes_of(rows), shutil.disk_usage(self.folder)
+        need, disk = self.disk_bytes(rows), shutil.disk_usage(self.folder)
         if need > disk.free - SPARE * disk.total:
             raise NoRoomError(
                 f"{self.folder}: {rows} rows of features need {need / 2**30:.2f} GiB and "
@@ -156,9 +156,9 @@ class FeatureStore:
         compute: Compute,
         sizes: Sequence[int] | None,
     ) -> None:
-        """A new shard, in the order in which its rows are computed.
+        """Write a new shard, in the order in which its rows are computed.
 
-        Written, not mapped: on a full disk a write fails and a map ends the process.
+        Not memory-mapped: on a full disk a write fails, whereas a map ends the process.
         """
         names = hashlib.blake2b(b"".join(keys[p] for p in positions), digest_size=8).hexdigest()
         shard = self.folder / f"rows-{names}"

@@ -1,4 +1,4 @@
-"""What a model folder says of its pixels. Apart from any engine: all that see pictures ask it."""
+"""Pixel statistics of a model folder's preprocessor_config.json."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from engines.emitter import EngineError
 PREPROCESSOR: Final = "preprocessor_config.json"
 
 
-def pixel_statistics(folder: Path) -> tuple[tuple[float, ...], ...]:
-    """Mean and standard deviation that the folder states; empty: the family's own.
+def read_pixel_statistics(folder: Path) -> tuple[tuple[float, ...], ...]:
+    """Mean and standard deviation of the channels, 3 numbers each; empty: not in the folder.
 
     Raises:
         EngineError: they are not of three channels.

@@ -1,7 +1,7 @@
-"""LoRA through peft, and the proof of what is trained.
+"""LoRA through peft, with a check of the trainable parameters.
 
-Apart from the models because engines with a language model share it. peft matches targets by name
-and trains whatever matches, so what is trainable afterwards is compared with what was asked for.
+peft matches targets by name and trains whatever matches, so the trainable parameters are compared
+with the requested ones afterwards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROJECTIONS: Final = (
 """The linear layers of a decoder block, as Llama, Qwen and their like name them."""
 
 
-def attach(
+def add_lora(
     model: Any, rank: int, alpha: int, dropout: float, targets: tuple[str, ...], within: str = ""
 ) -> Any:
     """The model with low-rank adapters on the linear layers with these names; all else is frozen.
@@ -44,10 +44,10 @@ def attach(
     inside = rf"(?:.*\.)?{re.escape(within)}\." if within else ""
     reached = re.compile(rf"{inside}(?:.*\.)?([^.]+)")
     layers = [reached.fullmatch(name) for name, m in model.named_modules() if _linear(m)]
-    ends = {found[1] for found in layers if found}
-    if absent := [target for target in targets if target not in ends]:
-        known = ", ".join(sorted(ends))
-        raise EngineError(f"lora_targets: no linear layer '{absent[0]}'; this model has {known}")
+    matched = {match[1] for match in layers if match}
+    if absent := [target for target in targets if target not in matched]:
+        names = ", ".join(sorted(matched))
+        raise EngineError(f"lora_targets: no linear layer '{absent[0]}'; this model has {names}")
     named = rf"{inside}(?:.*\.)?(?:{'|'.join(map(re.escape, targets))})"
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=named, bias="none"
@@ -60,20 +60,20 @@ def attach(
     return adapted
 
 
-def check_trainable(model: nn.Module, meant: Any) -> None:
-    """That exactly the parameters whose names are `meant` are trained.
+def check_trainable(model: nn.Module, expected: Any) -> None:
+    """Check that exactly the parameters whose names are `expected` are trained.
 
     Raises:
-        EngineError: naming the first that is wrong.
+        EngineError: a parameter differs; names the first.
     """
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad != bool(meant(name)):
+        if parameter.requires_grad != bool(expected(name)):
             state = "is trained and should not be" if parameter.requires_grad else "is not trained"
             raise EngineError(f"parameter '{name}' {state}; use versions from requirements.lock")
 
 
-def listed(model: nn.Module) -> str:
-    """All trainable parameters, those of equal layers together: `h.*.q.lora_A 4 x 4,096`."""
+def list_trainable(model: nn.Module) -> str:
+    """The trainable parameters, those of equal layers together: `h.*.q.lora_A 4 x 4,096`."""
     tensors: Counter[tuple[str, int]] = Counter()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -24,19 +24,19 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a master's values lie in the replica: a whole parameter, or rows of a fused one."""
+    """Location of a master weight in the replica: a whole parameter, or rows of a fused one."""
 
     parameter: nn.Parameter
     rows: slice
 
     def values(self) -> Tensor:
-        """The replica's numbers."""
+        """View of the replica's values."""
         return (
             self.parameter.detach()[self.rows] if self.parameter.ndim else self.parameter.detach()
         )
 
     def gradient(self) -> Tensor | None:
-        """What the backward pass has left of it."""
+        """View of the replica's gradient; None: it has none."""
         grad = self.parameter.grad
         return grad if grad is None or not self.parameter.ndim else grad[self.rows]
 
@@ -65,9 +65,9 @@ class Replica(Generic[Model]):
     ) -> None:
         memo: dict[int, Any] = {}
         for module in masters.modules():
-            for tensor in own_tensors(module):
+            for tensor in direct_tensors(module):
                 kept = whole(module) or not tensor.is_floating_point()
-                memo.setdefault(id(tensor), tensor if kept else converted(tensor, dtype))
+                memo.setdefault(id(tensor), tensor if kept else convert(tensor, dtype))
         self.model: Model = copy.deepcopy(masters, memo)
         slots = {name: Slot(p, slice(None)) for name, p in self.model.named_parameters()}
         if fuse is not None:
@@ -80,17 +80,17 @@ class Replica(Generic[Model]):
         self._copies = [slot.values() for _, slot in self._pairs]
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Those that are not the masters' own."""
+        """Parameters of the copy that are not shared with the masters."""
         return iter(self._own)
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """The copy gets the masters' values, rounded: one operation over lists."""
+        """Copy the masters' values, rounded, into the replica: one operation over lists."""
         torch._foreach_copy_(self._copies, self._masters)
 
     @torch.no_grad()
-    def collect(self) -> None:
-        """The copy's gradients are added to the masters', in float32, and given up."""
+    def collect_gradients(self) -> None:
+        """Add the copy's gradients to the masters' in float32, and drop them."""
         copied: tuple[list[Tensor], list[Tensor]] = ([], [])
         added: tuple[list[Tensor], list[Tensor]] = ([], [])
         for parameter, slot in self._pairs:
@@ -110,13 +110,13 @@ class Replica(Generic[Model]):
             parameter.grad = None
 
 
-def own_tensors(module: nn.Module) -> Iterable[Tensor]:
-    """Parameters and buffers of a module itself, not of those inside."""
+def direct_tensors(module: nn.Module) -> Iterable[Tensor]:
+    """Parameters and buffers of a module itself, without its submodules'."""
     yield from module.parameters(recurse=False)
     yield from module.buffers(recurse=False)
 
 
-def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def convert(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """A copy in another dtype; a parameter stays one."""
     values = tensor.detach().to(dtype)
     return (

@@ -1,10 +1,10 @@
-"""A model folder's config.json, without what would choose code.
+"""A model folder's config.json, without keys that choose code.
 
-A folder from the internet is data: sizes, names of activations, token ids. But transformers also
-takes orders from it: `auto_map` names Python files, `attn_implementation` may name a repository of
-kernels that is fetched and run, `quantization_config` replaces layers. Here such keys are dropped
-at every depth before transformers sees them, and the attention is stated by us: names of such keys
-change from release to release.
+A folder from the internet should be data: sizes, names of activations, token ids. But transformers
+also loads code by it: `auto_map` names Python files, `attn_implementation` may name a repository of
+kernels that is fetched and run, `quantization_config` replaces layers. Such keys are dropped
+at every depth, and the attention is passed explicitly, since names of such keys change from release
+to release.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from engines.emitter import EngineError
 
-ORDERS: Final = re.compile(
+CODE_KEYS: Final = re.compile(
     r"_?attn_implementation.*|_?experts_implementation.*|.*_implementation_internal|auto_map"
     r"|.*remote_code.*|quantization_config|compression_config|custom_pipelines|.*kernels?(_config)?"
     r"|transformers_weights|_name_or_path|_commit_hash|base_model_name_or_path"
@@ -24,7 +24,7 @@ ORDERS: Final = re.compile(
 """Keys that would choose code, files or repositories. `kernel_size` and the like are sizes."""
 
 ATTENTION: Final = "sdpa"
-"""torch's own; passed explicitly, so that no key can choose another."""
+"""torch's own attention; passed explicitly, so that no key can choose another."""
 
 CONFIG_BYTES: Final = 1 << 20
 
@@ -39,23 +39,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > CONFIG_BYTES:
             raise EngineError(f"{path}: larger than 1 MiB; that is no configuration")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EngineError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
         raise EngineError(f"{path}: is not JSON; save the model again") from None
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise EngineError(f"{path}: is no JSON object; save the model again")
-    cleaned: dict[str, Any] = without_orders(found)
+    cleaned: dict[str, Any] = drop_code_keys(config)
     return cleaned
 
 
-def without_orders(config: Any) -> Any:
+def drop_code_keys(config: Any) -> Any:
     """A nested configuration without keys that choose code."""
     if isinstance(config, dict):
         return {
-            key: without_orders(value)
+            key: drop_code_keys(value)
             for key, value in config.items()
-            if not ORDERS.fullmatch(str(key))
+            if not CODE_KEYS.fullmatch(str(key))
         }
-    return [without_orders(item) for item in config] if isinstance(config, list) else config
+    return [drop_code_keys(item) for item in config] if isinstance(config, list) else config

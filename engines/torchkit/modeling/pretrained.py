@@ -1,7 +1,7 @@
-"""Frozen models of transformers from a local folder: weights in 4 bits or whole, no code of theirs.
+"""Frozen pretrained models of transformers from a local folder, quantised to 4 bits or whole.
 
-Apart from the engines because all that train LoRA load the same way: the configuration without what
-would choose code, attention stated by us, safetensors only, and module types looked at afterwards.
+No code of the folder is run: the configuration is stripped of keys that choose code, attention is
+passed explicitly, and weights are safetensors only. Module types are checked after loading.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ from engines.torchkit.runtime.precision import Precision
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of model that can be loaded."""
+class ModelKind:
+    """A kind of model: its auto class, and the modules that are never quantised."""
 
     auto: str
-    """Name of transformers' class that finds the right one by the configuration."""
-    said: str
-    """For messages."""
+    """Name of transformers' auto class."""
+    description: str
+    """Name of the kind in messages."""
     keep: tuple[str, ...] = ()
     """Modules that are never quantised, by their whole names; empty: all but the language model."""
 
     def quantised(self, name: str) -> bool:
-        """Whether a linear layer of this name is meant to be 4-bit."""
+        """Whether a linear layer of this name is to be 4-bit."""
         return not any(name == kept or name.startswith(f"{kept}.") for kept in self.keep)
 
 
-CAUSAL: Final = Kind("AutoModelForCausalLM", "causal language model", quantize.KEPT)
-SEEING: Final = Kind("AutoModelForImageTextToText", "vision-language model")
+CAUSAL: Final = ModelKind("AutoModelForCausalLM", "causal language model", quantize.KEPT)
+VISION_LANGUAGE: Final = ModelKind("AutoModelForImageTextToText", "vision-language model")
 """Its vision tower stays whole: in 4 bits it costs accuracy."""
 
 
-def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, double: bool) -> Any:
-    """The model, frozen.
+def load(
+    folder: Path, kind: ModelKind, precision: Precision, *, four_bit: bool, double: bool
+) -> Any:
+    """Load the model, frozen.
 
     Raises:
         EngineError: the folder holds no sound model of that kind, or bitsandbytes is missing.
@@ -55,39 +57,40 @@ def load(folder: Path, kind: Kind, precision: Precision, *, four_bit: bool, doub
 
     extra: dict[str, Any] = {}
     auto = getattr(transformers, kind.auto)
-    sizes = sizes_of(folder, kind)
+    config = load_config(folder, kind)
     try:
         if four_bit:
-            kind = replace(kind, keep=kind.keep or beside_language(auto, sizes))
-            extra["quantization_config"] = quantize.nf4(
-                precision.products, double=double, keep=kind.keep
+            kind = replace(kind, keep=kind.keep or modules_beside_language(auto, config))
+            extra["quantization_config"] = quantize.nf4_config(
+                precision.product_dtype, double=double, keep=kind.keep
             )
-        with no_warmup():
-            model, found = auto.from_pretrained(
-                folder, config=sizes, attn_implementation=ATTENTION, local_files_only=True,
-                use_safetensors=True, trust_remote_code=False, dtype=precision.weights,
+        with without_allocator_warmup():
+            model, loading_info = auto.from_pretrained(
+                folder, config=config, attn_implementation=ATTENTION, local_files_only=True,
+                use_safetensors=True, trust_remote_code=False, dtype=precision.weight_dtype,
                 device_map={"": str(precision.device)}, output_loading_info=True, **extra,
             )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        if out_of_memory.of_device(error):
+        if out_of_memory.is_device_failure(error):
             raise
         reason = (str(error).splitlines() or [""])[0][:200]
-        raise EngineError(f"{folder}: no sound {kind.said} ({reason})") from None
-    weights.refuse_missing(found["missing_keys"], folder)
+        raise EngineError(f"{folder}: no sound {kind.description} ({reason})") from None
+    weights.refuse_missing(loading_info["missing_keys"], folder)
     model.requires_grad_(False)
     if four_bit:
         quantize.check_four_bit(model, kind.quantised)
         quantize.keep_layout(model)
-    widen(model)
+    widen_to_fp32(model)
     return model
 
 
-def widen(model: nn.Module) -> None:
-    """Embeddings, norms and whatever else is fp16 and no matrix product: fp32 from now on.
+def widen_to_fp32(model: nn.Module) -> None:
+    """Convert fp16 parameters of modules without matrix products (embeddings, norms) to fp32.
 
-    Then the residual stream is fp32 too, since autocast gives fp16 to products alone. In fp16 the
-    stream of Qwen2.5-VL and its like passes 65,504. peft's `prepare_model_for_kbit_training` does
-    the same, and to products that are not 4-bit as well: those are cast back at every use.
+    Then the residual stream is fp32 too, since autocast computes only products in fp16. In fp16 the
+    stream of Qwen2.5-VL and similar models exceeds 65,504. peft's
+    `prepare_model_for_kbit_training` also converts the weights of products that are not 4-bit,
+    which are then cast back at every use.
     """
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
@@ -98,8 +101,8 @@ def widen(model: nn.Module) -> None:
 
 
 @contextmanager
-def no_warmup() -> Iterator[None]:
-    """Loading without transformers' allocation of the whole model in one block beforehand.
+def without_allocator_warmup() -> Iterator[None]:
+    """Context of loading without transformers' warm-up allocation of the whole model.
 
     The block would be the memory peak of the phase `load`, whatever the weights then need: it is
     sized by a guess of their types. It saves calls of cudaMalloc, which expandable segments make
@@ -119,8 +122,8 @@ def no_warmup() -> Iterator[None]:
         setattr(modeling_utils, name, before)
 
 
-def sizes_of(folder: Path, kind: Kind) -> Any:
-    """The folder's configuration.
+def load_config(folder: Path, kind: ModelKind) -> Any:
+    """The folder's configuration as transformers' class.
 
     Raises:
         EngineError: there is none that transformers knows.
@@ -132,11 +135,11 @@ def sizes_of(folder: Path, kind: Kind) -> Any:
         return transformers.AutoConfig.for_model(config.pop("model_type", ""), **config)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
-        raise EngineError(f"{folder}: no sound {kind.said} ({reason})") from None
+        raise EngineError(f"{folder}: no sound {kind.description} ({reason})") from None
 
 
-def refuse_unseeing(folder: Path) -> None:
-    """Looks at the configuration alone, before anything large is read.
+def validate_vision_language(folder: Path) -> None:
+    """Check the configuration of an image-text-to-text model, before its weights are read.
 
     Raises:
         EngineError: it is no image-text-to-text model, or one whose answer is not behind the
@@ -144,27 +147,27 @@ def refuse_unseeing(folder: Path) -> None:
     """
     import transformers
 
-    sizes = sizes_of(folder, SEEING)
+    config = load_config(folder, VISION_LANGUAGE)
     with collection_paused("transformers.modeling_utils"):
-        known = transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    if type(sizes) not in known:
+        supported = transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if type(config) not in supported:
         raise EngineError(
-            f"{folder}: a '{sizes.model_type}' is no image-text-to-text model of transformers; "
+            f"{folder}: a '{config.model_type}' is no image-text-to-text model of transformers; "
             "take one, such as Qwen2.5-VL, LLaVA, SmolVLM or InternVL"
         )
-    if any(one.is_encoder_decoder for one in (sizes, sizes.get_text_config(decoder=True))):
+    if any(part.is_encoder_decoder for part in (config, config.get_text_config(decoder=True))):
         raise EngineError(
-            f"{folder}: a '{sizes.model_type}' answers by a decoder behind an encoder, and here "
+            f"{folder}: a '{config.model_type}' answers by a decoder behind an encoder, and here "
             "the answer is learnt behind the question; take a model with a decoder alone, such as "
             "Qwen2.5-VL, LLaVA, SmolVLM or InternVL"
         )
 
 
-def language(model: Any) -> str:
-    """Name of the module that is the language model inside of a vision-language model.
+def language_module_name(model: Any) -> str:
+    """Name of the language model's module in a vision-language model.
 
     Raises:
-        EngineError: there is none of its own.
+        EngineError: it has none.
     """
     decoder = model.get_decoder()
     name = next((name for name, module in model.named_modules() if module is decoder), "")
@@ -176,48 +179,48 @@ def language(model: Any) -> str:
     return name
 
 
-def beside_language(auto: Any, sizes: Any) -> tuple[str, ...]:
-    """Names of the largest modules that are not in the language model, found without weights.
+def modules_beside_language(auto: Any, config: Any) -> tuple[str, ...]:
+    """Names of the largest modules outside the language model, from a model on `meta`.
 
     Whole names: transformers 5.23 skips nothing for "visual" where it is "model.visual", and says
     nothing.
     """
     with torch.device("meta"):
-        model = auto.from_config(sizes)
-    return _beside(model)
+        model = auto.from_config(config)
+    return _modules_beside(model)
 
 
-def seeing_modules(model: Any) -> tuple[str, ...]:
-    """Names of the largest modules that are neither in the language model nor its output layer:
-    the vision tower, and what makes its features tokens."""
+def vision_modules(model: Any) -> tuple[str, ...]:
+    """Names of the largest modules outside the language model and its output layer: the vision
+    tower and its projector."""
     output = model.get_output_embeddings()
-    return tuple(name for name in _beside(model) if model.get_submodule(name) is not output)
+    return tuple(name for name in _modules_beside(model) if model.get_submodule(name) is not output)
 
 
-def _beside(model: Any) -> tuple[str, ...]:
-    speaking = language(model)
-    found: list[str] = []
+def _modules_beside(model: Any) -> tuple[str, ...]:
+    speaking = language_module_name(model)
+    names: list[str] = []
     for name, _ in model.named_modules():  # parents first
         holds_it = not name or f"{speaking}.".startswith(f"{name}.")
-        if not holds_it and not any(name.startswith(f"{one}.") for one in (speaking, *found)):
-            found.append(name)
-    return tuple(found)
+        if not holds_it and not any(name.startswith(f"{parent}.") for parent in (speaking, *names)):
+            names.append(name)
+    return tuple(names)
 
 
-def recompute(model: Any, *, random: bool = True) -> None:
-    """Gradient checkpointing: activations are made again in the backward pass.
+def enable_gradient_checkpointing(model: Any, *, random: bool = True) -> None:
+    """Enable gradient checkpointing: activations are recomputed in the backward pass.
 
-    `random`: with the same dropout as the first time. transformers and peft would also make the
-    input layers' outputs ask for gradients, which only reentrant checkpointing needs; a frozen
-    vision tower, which has an input layer too, would be differentiated for nothing.
+    `random`: with the same dropout as in the forward pass. transformers and peft would also make
+    the input layers' outputs require gradients, which only reentrant checkpointing needs; a frozen
+    vision tower, which has an input layer too, would be differentiated needlessly.
     """
-    model.enable_input_require_grads = _nothing
+    model.enable_input_require_grads = _do_nothing
     # Renamed in transformers 5; the old name warns, and goes in 6.
     enable: Callable[[dict[str, Any]], None] | None
     enable = getattr(model, "activation_checkpointing_enable", None)
-    how = {"use_reentrant": False, "preserve_rng_state": random}
-    (enable or model.gradient_checkpointing_enable)(how)
+    settings = {"use_reentrant": False, "preserve_rng_state": random}
+    (enable or model.gradient_checkpointing_enable)(settings)
 
 
-def _nothing() -> None:
-    """Stands for what must not be done."""
+def _do_nothing() -> None:
+    """Replaces `enable_input_require_grads`."""

@@ -1,8 +1,7 @@
-"""4-bit weights through bitsandbytes, and what of a model really became 4-bit.
+"""4-bit quantisation through bitsandbytes, with a check of which layers became 4-bit.
 
-Apart because settings that name modules fail in silence: bitsandbytes skips nothing when a name
-does not match (transformers 5.23: `llm_int8_skip_modules=["visual"]`). So module types are looked
-at after loading.
+Settings that name modules fail silently: bitsandbytes skips nothing when a name does not match
+(transformers 5.23: `llm_int8_skip_modules=["visual"]`). So module types are checked after loading.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ KEPT = ("lm_head",)
 """Never quantised: the output layer, which small errors hurt most (bitsandbytes' own choice)."""
 
 
-def need_bitsandbytes() -> None:
+def require_bitsandbytes() -> None:
     """Raise EngineError with the remedy where it is missing."""
     if find_spec("bitsandbytes") is None:
         raise EngineError(
@@ -31,16 +30,16 @@ def need_bitsandbytes() -> None:
         )
 
 
-def nf4(compute: torch.dtype, *, double: bool, keep: tuple[str, ...] = KEPT) -> Any:
+def nf4_config(compute: torch.dtype, *, double: bool, keep: tuple[str, ...] = KEPT) -> Any:
     """A configuration for `from_pretrained`: NF4 weights (Dettmers et al. 2023, "QLoRA").
 
-    `compute`: type in which products are computed; see `precision.Precision.products`. `double`:
-    quantise the scales too (0.37 bits a weight less).
+    `compute`: dtype of products, see `Precision.product_dtype`. `double`: quantise the scales too
+    (0.37 bits a weight less).
 
     Raises:
         EngineError: bitsandbytes is missing.
     """
-    need_bitsandbytes()
+    require_bitsandbytes()
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # transformers
@@ -52,7 +51,7 @@ def nf4(compute: torch.dtype, *, double: bool, keep: tuple[str, ...] = KEPT) -> 
     )
 
 
-def four_bit(model: nn.Module) -> list[str]:
+def four_bit_layers(model: nn.Module) -> list[str]:
     """Names of the modules that hold 4-bit weights, by their type."""
     if find_spec("bitsandbytes") is None:
         return []
@@ -65,34 +64,34 @@ def keep_layout(model: nn.Module) -> None:
     """Stop bitsandbytes from repacking 4-bit weights at the first evaluation on a CPU.
 
     Where the CPU has AVX512-BF16, a forward pass in eval mode turns the weights, for good, into a
-    layout with bfloat16 scales that has no gradient (0.50): training that went on after a look at
-    the validation loss would be wrong without a word, and widths that are no multiple of 64 raise.
+    layout with bfloat16 scales that has no gradient (0.50): training that goes on after a
+    validation would be silently wrong, and widths that are no multiple of 64 raise.
     """
-    for name in four_bit(model):
+    for name in four_bit_layers(model):
         module: Any = model.get_submodule(name)
         module.support_avx512bf16_for_cpu = False
 
 
-def check_four_bit(model: nn.Module, meant: Callable[[str], bool]) -> int:
-    """How many linear layers are 4-bit: exactly those whose name is `meant`.
+def check_four_bit(model: nn.Module, is_quantised: Callable[[str], bool]) -> int:
+    """Check that exactly the linear layers that `is_quantised` names are 4-bit; their number.
 
     Raises:
         EngineError: a layer is 4-bit that should not be, or the other way round.
     """
-    found = set(four_bit(model))
+    four_bit_names = set(four_bit_layers(model))
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    wanted = {name for name in linear if meant(name)}
-    if wrong := sorted(found ^ wanted):
-        state = "is 4-bit and should not be" if wrong[0] in found else "is not 4-bit"
+    expected = {name for name in linear if is_quantised(name)}
+    if wrong := sorted(four_bit_names ^ expected):
+        state = "is 4-bit and should not be" if wrong[0] in four_bit_names else "is not 4-bit"
         raise EngineError(
             f"quantize = nf4: {len(wrong)} of {len(linear)} linear layers are wrong, first "
             f"'{wrong[0]}', which {state}; use versions from requirements.lock, or quantize = none"
         )
-    return len(found)
+    return len(four_bit_names)
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters as they lie in memory, with the scales of 4-bit weights."""
+    """Bytes of all parameters in memory, with the scales of 4-bit weights."""
     total = 0
     for parameter in model.parameters():
         total += parameter.numel() * parameter.element_size()
@@ -107,7 +106,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 def logical_parameters(model: nn.Module) -> int:
-    """Parameters as the model is described: two 4-bit weights lie in one byte."""
+    """Number of parameters, two for each byte of packed 4-bit weights."""
     return sum(_logical(parameter) for parameter in model.parameters())
 
 

@@ -1,7 +1,7 @@
-"""Weights of a local folder in a model of transformers: safetensors only, and every tensor of it.
+"""Weights of a local folder for a model of transformers: safetensors only, no missing tensors.
 
-transformers fills what a file lacks with fresh random numbers and only logs so. A run would then
-report numbers of a model that nobody has trained.
+transformers initialises missing tensors at random and only logs so; a run would then report numbers
+of an untrained model.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def load(kind: Any, folder: Path, config: Any) -> Any:
         EngineError: the folder's weights lack some of the model's tensors.
         Exception: of any class, where the folder's files are damaged.
     """
-    model, found = kind.from_pretrained(
+    model, loading_info = kind.from_pretrained(
         folder, config=config, attn_implementation=ATTENTION, local_files_only=True,
         use_safetensors=True, dtype=torch.float32, output_loading_info=True,
     )  # fmt: skip
-    refuse_missing(found["missing_keys"], folder)
+    refuse_missing(loading_info["missing_keys"], folder)
     return model
 
 
-def unread(config: Any) -> Any:
-    """The same model with whatever numbers: for a rehearsal, which only needs its sizes."""
+def build_random(config: Any) -> Any:
+    """The model of a configuration with random weights, for a memory estimate."""
     from transformers import AutoModel
 
     auto: Any = AutoModel

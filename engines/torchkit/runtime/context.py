@@ -1,6 +1,6 @@
-"""What every part of a run is handed: the request, the settings, and where to speak and write.
+"""Run context: spec, settings, device, emitter and folder of one run.
 
-The same for all engines that train; each names its own settings in its `context` module.
+Shared by all engines that train; each binds its `Params` in its own `context` module.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from engines.emitter import Emitter
 from engines.model_catalog import ModelEntry
 from engines.protocol import RunSpec
 from engines.torchkit.data.prefetch import InputPipeline
-from engines.torchkit.data.subsets import Source
-from engines.torchkit.runtime.distributed import Team
+from engines.torchkit.data.subsets import SubsetSource
+from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.precision import Precision
-from engines.trained_weights import Trained
+from engines.trained_weights import TrainedWeights
 
 Params = TypeVar("Params", bound=param_sections.Data)
 
 
 @dataclass(frozen=True)
 class Context(Generic[Params]):
-    """One run of an engine."""
+    """Everything that the parts of one run share; immutable."""
 
     spec: RunSpec
     params: Params
@@ -34,36 +34,40 @@ class Context(Generic[Params]):
     emit: Emitter
     run_dir: Path
     entry: ModelEntry
-    trained: Trained | None = None
-    """What another run has left of the model; None: the entry's own weights."""
-    team: Team = field(default_factory=Team)
-    """The processes that train together."""
+    trained: TrainedWeights | None = None
+    """Weights that another run trained (`model = run:…`); None: those of `entry`."""
+    process_group: ProcessGroup = field(default_factory=ProcessGroup)
+    """Ranks of the run; size 1 without `nproc_per_node`."""
 
     @property
     def device(self) -> torch.device:
-        """What the run computes on."""
+        """Device of the run's precision."""
         return self.precision.device
 
     @property
     def pipeline(self) -> InputPipeline:
-        """How its batches reach the device."""
+        """Input pipeline by the machine settings."""
         machine = cast(
             "param_sections.Machine", self.params
         )  # a section of every engine that trains
-        return InputPipeline.of(machine, self.device, self.team.size)
+        return InputPipeline.from_settings(machine, self.device, self.process_group.size)
 
     @property
     def cache_root(self) -> Path:
-        """Where subsets, images, tokenizers, features and models from scratch are kept."""
+        """Cache folder of subsets, images, tokenizers, features and models from scratch."""
         return Path(self.spec.cache_root)
 
     @property
-    def source(self) -> Source:
-        """Where its subsets come from."""
+    def source(self) -> SubsetSource:
+        """Source of the run's subsets."""
         params = self.params
-        return Source(self.cache_root, params.data_root, params.image_root or "")
+        return SubsetSource(self.cache_root, params.data_root, params.image_root or "")
 
-    def say(self, done: int, total: int, unit: str) -> None:
-        """Progress of a long task; leaves it when somebody asked the engine to stop."""
+    def report_progress(self, done: int, total: int, unit: str) -> None:
+        """Send progress of a long task.
+
+        Raises:
+            Stopped: the engine was asked to stop.
+        """
         self.emit.check_stop()
         self.emit.progress(done, total, unit)

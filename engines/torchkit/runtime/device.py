@@ -1,7 +1,6 @@
-"""The device of a run: choice, threads, seeds, and what it says about memory.
+"""Device of a run: choice, threads, seeds, determinism, identity and memory peaks.
 
-One place, because these decide whether two runs are comparable: equal threads and seed give bitwise
-equal losses on a CPU.
+Equal threads and seed give bitwise equal losses on a CPU.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ ALLOCATOR_SETTINGS: Final = (
     "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES",
     "LD_PRELOAD",
 )  # fmt: skip
-"""By which a person sets glibc's allocator, or takes another one."""
+"""Variables that configure glibc's allocator or replace it."""
 
 NO_GPU = "torch sees no CUDA device in this process"
 KERNEL_MODULE = Path("/sys/module/nvidia/version")
 WSL_DRIVER = Path("/usr/lib/wsl/lib/libcuda.so.1")
 HIDDEN = ("", "-1", "NoDevFiles")
-"""First entries of CUDA_VISIBLE_DEVICES by which a person hides every GPU."""
+"""First entries of CUDA_VISIBLE_DEVICES that hide every GPU."""
 
 
-def choose(devices: Sequence[int], rank: int = 0, *, cpu: bool = False) -> torch.device:
-    """The first visible GPU (of several ranks: the one in the rank's place), else the CPU.
+def choose_device(devices: Sequence[int], rank: int = 0, *, cpu: bool = False) -> torch.device:
+    """The first visible GPU (of several ranks: the GPU with the rank's index), else the CPU.
 
     `cpu`: the CPU in any case, also where this process was started without the warden, which hides
     the GPUs.
@@ -54,40 +53,44 @@ def choose(devices: Sequence[int], rank: int = 0, *, cpu: bool = False) -> torch
     if torch.cuda.is_available():
         return torch.device("cuda", rank)
     if devices:
-        wanted = ", ".join(map(str, devices))
-        raise EngineError(f"devices = [{wanted}], but {NO_GPU}{_reason()}; give --cpu for the CPU")
+        names = ", ".join(map(str, devices))
+        raise EngineError(
+            f"devices = [{names}], but {NO_GPU}{_no_gpu_reason()}; give --cpu for the CPU"
+        )
     if gpu_present() and not gpus_hidden():
-        raise EngineError(f"a GPU is here, but {NO_GPU}{_reason()}; give --cpu for the CPU")
+        raise EngineError(f"a GPU is here, but {NO_GPU}{_no_gpu_reason()}; give --cpu for the CPU")
     return torch.device("cpu")
 
 
 def gpu_present(nodes: Path = Path("/dev")) -> bool:
-    """Whether the kernel has an NVIDIA GPU, whatever torch says of it."""
+    """Whether the kernel has an NVIDIA GPU, independent of torch."""
     return any(nodes.glob("nvidia[0-9]*")) or ((nodes / "dxg").exists() and WSL_DRIVER.exists())
 
 
 def gpus_hidden() -> bool:
-    """Whether the environment hides all GPUs, which a person does to compute on the CPU."""
+    """Whether CUDA_VISIBLE_DEVICES hides all GPUs, as is done to compute on the CPU."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     return shown is not None and shown.split(",")[0].strip() in HIDDEN
 
 
-def _reason() -> str:
-    """torch's own words for why it has no GPU, and the remedy where the driver is too old."""
+def _no_gpu_reason() -> str:
+    """torch's message why it has no GPU, and a remedy where the driver is too old."""
     words = ""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # torch
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch for CPUs only
-        if out_of_memory.of_device(error):
+        if out_of_memory.is_device_failure(error):
             raise
         words = str(error).partition(". ")[0].rstrip(".")
     problem = cuda_support.driver_problem(torch.version.cuda or "", driver_version())
-    said = f" ({words})" if words else ""
-    return f"{said}: {problem}" if problem else f"{said}; `workbench doctor` looks for the cause"
+    details = f" ({words})" if words else ""
+    return (
+        f"{details}: {problem}" if problem else f"{details}; `workbench doctor` looks for the cause"
+    )
 
 
 def driver_version() -> str:
-    """Of the loaded kernel module; empty: there is none, or another kernel has it (WSL)."""
+    """Version of the loaded NVIDIA kernel module; empty: none here (or on the host of WSL)."""
     try:
         return KERNEL_MODULE.read_text(encoding="ascii").strip()
     except OSError:
@@ -99,12 +102,12 @@ def refuse_unsupported(device: torch.device) -> None:
     if device.type != "cuda":
         return
     capability = torch.cuda.get_device_capability(device)
-    if not cuda_support.runs(capability, torch.cuda.get_arch_list()):
+    if not cuda_support.has_kernels(capability, torch.cuda.get_arch_list()):
         name, build = torch.cuda.get_device_name(device), f"torch {torch.__version__}"
         raise EngineError(f"{cuda_support.no_kernels(name, capability, build)}; or give --cpu")
 
 
-def prepare(threads: int, *, tf32: bool, ranks: int = 1) -> None:
+def configure_torch(threads: int, *, tf32: bool, ranks: int = 1) -> None:
     """Set torch's thread count (0: torch's own choice) and the precision of fp32 products.
 
     torch chooses all cores; several ranks share them, or they would wait for each other.
@@ -115,22 +118,22 @@ def prepare(threads: int, *, tf32: bool, ranks: int = 1) -> None:
     matmul_precision.allow_tf32(tf32)
 
 
-def choose_convolutions(*, fixed: bool) -> None:
-    """Whether cuDNN times its algorithms for each shape of a convolution and takes the fastest.
+def set_convolution_benchmark(*, fixed: bool) -> None:
+    """Set cuDNN's benchmark mode, which times the algorithms for each shape of a convolution.
 
-    Worth it where shapes are `fixed`: each new one costs some hundred milliseconds. Not where
-    kernels must give equal results every time, since timing chooses anew in every process.
+    On where shapes are `fixed`: each new one costs some hundred milliseconds. Off where kernels
+    must be deterministic, since timing may choose other ones in every process.
     """
     torch.backends.cudnn.benchmark = fixed and not torch.are_deterministic_algorithms_enabled()
 
 
 def reuse_freed_memory() -> bool:
-    """Let glibc keep freed memory for the next step; whether it does.
+    """Let glibc keep freed memory for the next step; returns whether it does.
 
-    By itself it maps each tensor above 32 MB anew and gives the end of its heap back, so that the
+    Otherwise glibc maps each tensor above 32 MB anew and gives the end of its heap back, so the
     kernel zeroes the same pages again in every step: 13,000 to 32,000 page faults and 35 to 100 ms
     of a 500 ms step (CLIP of two layers, batch 64, one thread), now none; the peak of memory grew
-    by 2 %. Blocks above REUSED_BLOCK are given back all the same. A person's own choice stays.
+    by 2 %. Blocks above REUSED_BLOCK are still given back. Settings of the environment win.
     """
     if any(name in os.environ for name in ALLOCATOR_SETTINGS):
         return False
@@ -139,23 +142,23 @@ def reuse_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library has no such switch
         return False
     settings = (M_MMAP_THRESHOLD, REUSED_BLOCK), (M_TRIM_THRESHOLD, KEPT_BYTES)
-    return all(mallopt(*one) for one in settings)
+    return all(mallopt(*setting) for setting in settings)
 
 
-def be_deterministic() -> None:
-    """Only kernels that give equal results every time, where there are any; slower on a GPU."""
+def use_deterministic_kernels() -> None:
+    """Use deterministic kernels where torch has them; slower on a GPU."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS first starts
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
 
 
-def seed(number: int) -> None:
-    """Start torch's generators, of all devices, from this number."""
+def seed_generators(number: int) -> None:
+    """Seed torch's generators of all devices."""
     torch.manual_seed(number)
 
 
-def introduce(emit: Emitter, spec: RunSpec, device: torch.device, ranks: int = 1) -> None:
-    """Say what the run computes on, now that torch is loaded; rank 0 speaks for all `ranks`.
+def send_hello(emit: Emitter, spec: RunSpec, device: torch.device, ranks: int = 1) -> None:
+    """Send `Hello` with device, versions and GPUs; rank 0 sends it for all `ranks`.
 
     Raises:
         EngineError: this build of torch has no kernels for the GPU.
@@ -179,26 +182,26 @@ def introduce(emit: Emitter, spec: RunSpec, device: torch.device, ranks: int = 1
             device=name,
             threads=torch.get_num_threads(),
             versions=versions,
-            gpus=identify(device, ranks),
+            gpus=identify_gpus(device, ranks),
         )
     )
 
 
 def allocator_settings() -> str:
-    """What torch's allocator on the GPU was told; `default`: nothing."""
+    """Configuration of torch's CUDA allocator from the environment; `default`: none."""
     names = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # in torch's order
     return next((os.environ[name] for name in names if os.environ.get(name)), "default")
 
 
 def check_allocator(emit: Emitter, device: torch.device) -> None:
-    """Make a first allocation; without growing segments where the GPU has no virtual memory.
+    """Make a first allocation; falls back to fixed segments where the GPU has no virtual memory.
 
     Virtual GPUs may lack it (vGPU without unified memory), and then every allocation fails.
     """
     try:
         torch.empty(1, device=device)
     except RuntimeError as error:
-        if out_of_memory.kind(error) or "not supported" not in str(error):
+        if out_of_memory.classify_error(error) or "not supported" not in str(error):
             raise
         os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:False"
         torch.cuda.memory._set_allocator_settings("expandable_segments:False")
@@ -210,28 +213,28 @@ def check_allocator(emit: Emitter, device: torch.device) -> None:
         )
 
 
-def identify(device: torch.device, ranks: int = 1) -> tuple[protocol.EngineGpu, ...]:
-    """The GPUs of all ranks, so that the warden reads NVML's figures of exactly these; CPU: none.
+def identify_gpus(device: torch.device, ranks: int = 1) -> tuple[protocol.EngineGpu, ...]:
+    """The GPUs of all ranks, by which the warden picks NVML's devices; on a CPU none.
 
-    Rank n takes `cuda:n` (`choose`). Memory is cudaMemGetInfo's, a slice's with MIG; of the other
-    ranks' GPUs the properties', since asking there would make a CUDA context of this process on
-    each of them.
+    Rank n takes `cuda:n` (`choose_device`). Memory is cudaMemGetInfo's, a slice's with MIG. Of the
+    other ranks' GPUs it is the properties', since asking there would make a CUDA context of this
+    process on each of them.
     """
     if device.type != "cuda":
         return ()
     first, total = device.index or 0, torch.cuda.mem_get_info(device)[1]
     indexes = range(ranks) if ranks > 1 else (first,)
-    return tuple(_identity(index, total if index == first else None) for index in indexes)
+    return tuple(_identify_gpu(index, total if index == first else None) for index in indexes)
 
 
-def _identity(index: int, memory_bytes: int | None) -> protocol.EngineGpu:
+def _identify_gpu(index: int, memory_bytes: int | None) -> protocol.EngineGpu:
     """One GPU by CUDA's index. A torch that lacks a property leaves it empty."""
     gpu = torch.cuda.get_device_properties(index)
     names = ("pci_domain_id", "pci_bus_id", "pci_device_id")
-    places = [place for name in names if (place := getattr(gpu, name, None)) is not None]
+    numbers = [number for name in names if (number := getattr(gpu, name, None)) is not None]
     return protocol.EngineGpu(
         uuid=str(getattr(gpu, "uuid", "")),
-        pci_bus_id="{:08X}:{:02X}:{:02X}.0".format(*places) if len(places) == 3 else "",
+        pci_bus_id="{:08X}:{:02X}:{:02X}.0".format(*numbers) if len(numbers) == 3 else "",
         name=gpu.name,
         memory_bytes=gpu.total_memory if memory_bytes is None else memory_bytes,
         capability=(gpu.major, gpu.minor),

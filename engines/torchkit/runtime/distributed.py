@@ -1,8 +1,8 @@
-"""Several processes that train one model: who is who, what they tell each other, and gathering.
+"""Data parallel training: the process group of a run, its collectives, and DDP.
 
-All collectives of the project are here, so that an engine and the loop stay as they are for one
-process: a `Team` of one does nothing. Every rank sees the same global batch order and takes its
-share of each micro-batch; vectors are gathered before the loss, so N ranks with batch B compute
+All collectives of the project are here; in a `ProcessGroup` of size 1 they do nothing, so engines
+and the loop need no case for one process. Every rank has the same global batch order and takes its
+share of each micro-batch. Vectors are gathered before the loss, so N ranks with batch B compute
 what one process with batch N x B computes.
 """
 
@@ -24,51 +24,51 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves
 
 from engines.emitter import Emitter, EngineError
-from engines.torchkit.data.data_loader import share
+from engines.torchkit.data.data_loader import rank_share
 
 MAX_CPU_RANKS: Final = 8
-"""Ranks without a GPU are for trying things out and for tests."""
+"""Limit of ranks without a GPU, which are meant for trials and tests."""
 
 TIMEOUT: Final = timedelta(minutes=30)
-"""Longest wait of one collective; a checkpoint of the leader must fit into it."""
+"""Longest wait of one collective; writing a checkpoint on rank 0 must fit into it."""
 
 POLL_SECONDS: Final = 0.05
 
 _PREPARED: Final = "prepared"
 
 
-class Team:
-    """The ranks of one run, seen from one of them. Without arguments: a process on its own."""
+class ProcessGroup:
+    """Process group of a run, seen from one rank. Without arguments: a single process."""
 
     def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
         self.rank = rank
         self.size = size
         self._store = store
-        self._votes: list[Vote] = []
+        self._reduces: list[AsyncAnyReduce] = []
         self._wrapped: DistributedDataParallel | None = None
 
     @property
-    def leads(self) -> bool:
-        """Rank 0: it speaks, writes and evaluates."""
+    def is_rank_zero(self) -> bool:
+        """Whether this is rank 0, which reports, writes and evaluates."""
         return self.rank == 0
 
     @contextmanager
-    def leader_first(self, emit: Emitter) -> Iterator[None]:
-        """The leader goes through the block first: it fills the caches, the others read them.
+    def rank_zero_first(self, emit: Emitter) -> Iterator[None]:
+        """Run the block on rank 0 first, which fills the caches; the other ranks read them.
 
         Raises:
             Stopped: asked to stop while waiting.
         """
-        if self._store is not None and not self.leads:
+        if self._store is not None and not self.is_rank_zero:
             while not self._store.check([_PREPARED]):
                 emit.check_stop()
                 time.sleep(POLL_SECONDS)
         yield
-        self.pass_on()
+        self.release_other_ranks()
 
-    def pass_on(self) -> None:
-        """The leader lets the others go: what they would have to compute lies in the caches."""
-        if self._store is not None and self.leads:
+    def release_other_ranks(self) -> None:
+        """Release the ranks that wait in `rank_zero_first`: the caches are filled."""
+        if self._store is not None and self.is_rank_zero:
             self._store.set(_PREPARED, "1")
 
     def wrap(
@@ -84,7 +84,7 @@ class Team:
         """
         if self.size == 1:
             return model
-        unused = example is None or bool(unreached(model, example))
+        unused = example is None or bool(parameters_without_gradient(model, example))
         with warnings.catch_warnings():  # torch 2.15 has a new name for what older ones call this
             warnings.simplefilter("ignore", FutureWarning)
             self._wrapped = DistributedDataParallel(
@@ -95,12 +95,12 @@ class Team:
             )
         return self._wrapped
 
-    def averaging(self, last: bool) -> AbstractContextManager[None]:
-        """A micro-batch's forward and backward pass: gradients are averaged after the `last` only.
+    def gradient_averaging(self, last: bool) -> AbstractContextManager[None]:
+        """Context of a micro-batch: gradients are averaged over ranks after the `last` only.
 
-        Before it they are added up on each rank, so a step exchanges them once and not once a
-        micro-batch. Sums are taken in another order than one exchange each would: by less than
-        k * 2**-24 of the sum of magnitudes for k micro-batches, in float32.
+        Before, they are accumulated on each rank (DDP's `no_sync`), so that a step exchanges them
+        once and not once a micro-batch. The order of the sums differs from one exchange each, by
+        less than k * 2**-24 of the sum of magnitudes for k micro-batches, in float32.
         """
         if last or self._wrapped is None:
             return nullcontext()
@@ -109,67 +109,69 @@ class Team:
     def gather(self, vectors: Tensor, total: int) -> Tensor:
         """The vectors of all ranks in the order of the global micro-batch: [total, ...].
 
-        Gradients flow to the rank that a row came from. `vectors` holds this rank's `share` of
+        Gradients flow to the rank that a row came from. `vectors` holds this rank's `rank_share` of
         `total` rows (or a stand-in row that is cut off here, where the share is empty); other
         dimensions are equal on all ranks.
         """
         if self.size == 1:
             return vectors
-        first, last = share(total, self.rank, self.size)
+        first, last = rank_share(total, self.rank, self.size)
         most = -(-total // self.size)
-        own = vectors[: last - first]
-        padded = torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])])
+        local = vectors[: last - first]
+        padded = torch.cat([local, local.new_zeros(most - len(local), *local.shape[1:])])
         everything: Tensor = _Gather.apply(padded, self.rank, self.size)
         if total == most * self.size:
             return everything
-        counts = [b - a for a, b in (share(total, rank, self.size) for rank in range(self.size))]
+        counts = [
+            b - a for a, b in (rank_share(total, rank, self.size) for rank in range(self.size))
+        ]
         parts = [everything[r * most : r * most + count] for r, count in enumerate(counts)]
         return torch.cat(parts)
 
-    def vote(self) -> Vote:
-        """A question that is asked at every step."""
-        self._votes.append(Vote(self.size))
-        return self._votes[-1]
+    def any_reduce(self) -> AsyncAnyReduce:
+        """A new `AsyncAnyReduce`, to be called at every step."""
+        self._reduces.append(AsyncAnyReduce(self.size))
+        return self._reduces[-1]
 
-    def follow(self, wish: bool) -> bool:
-        """What the leader wishes, on all ranks; the others wait until it has made up its mind."""
+    def broadcast_decision(self, decision: bool) -> bool:
+        """Broadcast rank 0's decision to all ranks; blocks until rank 0 has decided."""
         if self.size == 1:
-            return wish
-        said = torch.tensor([int(wish)], dtype=torch.int32)
-        dist.broadcast(said, src=0)
-        return bool(said.item())
+            return decision
+        message = torch.tensor([int(decision)], dtype=torch.int32)
+        dist.broadcast(message, src=0)
+        return bool(message.item())
 
-    def collect(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of all ranks, equal in shape: the leader's under their name, others' `name.rank`.
+    def gather_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All-gather named tensors of equal shape: rank 0's as `name`, the others' as `name.rank`.
 
-        Small ones (states of generators): they travel through the CPU.
+        For small ones (states of generators), since they go through the CPU.
         """
-        found = dict(state)
+        tensors = dict(state)
         if self.size > 1:
             for name, tensor in state.items():
                 parts = [torch.empty_like(tensor, device="cpu") for _ in range(self.size)]
                 dist.all_gather(parts, tensor.cpu())
-                found |= {own_name(name, rank): part for rank, part in enumerate(parts)}
-        return found
+                tensors |= {rank_key(name, rank): part for rank, part in enumerate(parts)}
+        return tensors
 
-    def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This rank's part of what `collect` has made; the leader's where there is none."""
+    def local_state(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This rank's tensors of a `gather_state`; rank 0's where it has none."""
         names = [name for name in tensors if "." not in name]
-        return {name: tensors.get(own_name(name, self.rank), tensors[name]) for name in names}
+        return {name: tensors.get(rank_key(name, self.rank), tensors[name]) for name in names}
 
-    def leave(self) -> None:
-        """End the common work; afterwards every rank is on its own."""
+    def destroy(self) -> None:
+        """Wait for all ranks and destroy the process group."""
         if self.size > 1:
-            for vote in self._votes:
-                vote.answer()
+            for vote in self._reduces:
+                vote.result()
             dist.barrier()
             dist.destroy_process_group()
 
 
-def unreached(model: nn.Module, example: Callable[[], Any]) -> list[str]:
-    """Names of the trained parameters that no gradient comes to from what `example` returns.
+def parameters_without_gradient(model: nn.Module, example: Callable[[], Any]) -> list[str]:
+    """Names of the trained parameters that the graph of `example()` does not reach.
 
-    Looks at the graph and computes no gradient. Generators and running statistics stay as they are.
+    Walks the graph and computes no gradient. Generators and running statistics stay as they are.
     """
     training = model.training
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
@@ -190,53 +192,53 @@ def unreached(model: nn.Module, example: Callable[[], Any]) -> list[str]:
     return [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in reached]
 
 
-class Vote:
-    """Whether any rank wishes something, one call late among several ranks.
+class AsyncAnyReduce:
+    """Asynchronous any-reduce of a flag: the result is one call late among several ranks.
 
-    All ranks get the same answer at the same step, so none is left waiting for one that stopped.
-    The exchange runs beside the next step; waiting at once would cost a round trip a step.
+    All ranks get the same result at the same step, so none waits for one that stopped. The
+    all-reduce overlaps with the next step; waiting at once would cost a round trip a step.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._wish = torch.zeros(1, dtype=torch.int32)
-        self._asked: Work | None = None
+        self._flag = torch.zeros(1, dtype=torch.int32)
+        self._work: Work | None = None
 
-    def __call__(self, wish: bool) -> bool:
-        """Say what this rank wishes; whether any did, at the last call among several ranks."""
+    def __call__(self, flag: bool) -> bool:
+        """Submit this rank's flag; returns whether any rank set it (at the previous call)."""
         if self._size == 1:
-            return wish
-        answer = self.answer()
-        self._wish = torch.tensor([int(wish)], dtype=torch.int32)
-        self._asked = dist.all_reduce(self._wish, dist.ReduceOp.MAX, async_op=True)
+            return flag
+        answer = self.result()
+        self._flag = torch.tensor([int(flag)], dtype=torch.int32)
+        self._work = dist.all_reduce(self._flag, dist.ReduceOp.MAX, async_op=True)
         return answer
 
-    def answer(self) -> bool:
-        """What came of the last call; waits for the slowest rank."""
-        if self._asked is None:
+    def result(self) -> bool:
+        """Result of the last call; waits for the slowest rank."""
+        if self._work is None:
             return False
-        self._asked.wait()
-        self._asked = None
-        return bool(self._wish.item())
+        self._work.wait()
+        self._work = None
+        return bool(self._flag.item())
 
 
-def own_name(name: str, rank: int) -> str:
-    """Name of a rank's tensor among those of all ranks."""
+def rank_key(name: str, rank: int) -> str:
+    """Key of a rank's tensor in a `gather_state`."""
     return f"{name}.{rank}" if rank else name
 
 
 class _Gather(torch.autograd.Function):
-    """Equal shapes of all ranks, one after the other.
+    """Differentiable all-gather of tensors of equal shape, concatenated by rank.
 
-    Every rank computes the same loss from the same gathered rows, so the gradient of a rank's rows
-    is known to it without asking; times the ranks, because averaging over ranks follows.
+    Every rank computes the same loss from the same rows, so the backward pass needs no exchange: it
+    slices the rank's rows, times the number of ranks, because DDP averages over them.
     """
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, rank: int, size: int) -> Tensor:
-        ctx.place = (rank, size, len(own))
-        parts = [torch.empty_like(own) for _ in range(size)]
-        dist.all_gather(parts, own.contiguous())
+    def forward(ctx: Any, local: Tensor, rank: int, size: int) -> Tensor:
+        ctx.place = (rank, size, len(local))
+        parts = [torch.empty_like(local) for _ in range(size)]
+        dist.all_gather(parts, local.contiguous())
         return torch.cat(parts)
 
     @staticmethod
@@ -245,10 +247,10 @@ class _Gather(torch.autograd.Function):
         return grads[0][rank * rows : (rank + 1) * rows] * size, None, None
 
 
-def join() -> Team:
-    """The team that the environment of this process says (torchrun's variables), or one alone."""
+def join_process_group() -> ProcessGroup:
+    """Join the process group of torchrun's environment variables; without them, size 1."""
     if "WORKBENCH_RANKS" not in os.environ:
-        return Team()
+        return ProcessGroup()
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     # The agent listens on the loopback only; so shall whatever the backends open.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -266,11 +268,11 @@ def join() -> Team:
         world_size=size,
         timeout=TIMEOUT,
     )
-    return Team(rank, size, store)
+    return ProcessGroup(rank, size, store)
 
 
 def check_ranks(size: int, devices: Sequence[int]) -> None:
-    """Refuse more ranks than there are places for them.
+    """Check that there is a GPU for every rank (or, on the CPU, that ranks are few).
 
     Raises:
         EngineError: fewer GPUs are visible than ranks asked for, or too many ranks on the CPU.

@@ -1,7 +1,7 @@
-"""fp32 matrix products on a GPU: TF32 where training allows it, IEEE fp32 where it is promised.
+"""Precision of fp32 matrix products on a GPU: TF32 where allowed, IEEE fp32 in scores.
 
-TF32 rounds factors to 11 bits of mantissa. That is enough for a training step and not for scores
-that are called exact: cosines of like vectors are off by 1e-4, which changed the best passage of
+TF32 rounds factors to 11 bits of mantissa. That is enough for a training step, but not for exact
+search: cosines of like vectors are off by 1e-4, which changed the best passage of
 0.5 % of 20,000 queries.
 
 The switches are those of torch before 2.9. Its newer ones (`fp32_precision`) make reading the old
@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 def allow_tf32(on: bool) -> None:
-    """Whether fp32 products and convolutions of this process may use TF32."""
+    """Allow or forbid TF32 in fp32 products and convolutions of this process."""
     with warnings.catch_warnings():  # torch 2.9 to 2.14 call these switches old, once
         warnings.filterwarnings("ignore", "Please use the new API settings", UserWarning)
         torch.backends.cuda.matmul.allow_tf32 = on
@@ -28,15 +28,15 @@ def allow_tf32(on: bool) -> None:
 
 
 def uses_tf32(device: torch.device) -> bool:
-    """Whether fp32 products on this device are TF32 now: allowed, and from Ampere on."""
+    """Whether fp32 products on this device use TF32: allowed, and Ampere or newer."""
     if device.type != "cuda" or not torch.backends.cuda.matmul.allow_tf32:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @contextmanager
-def ieee() -> Iterator[None]:
-    """fp32 products in this context are IEEE fp32. A backward pass outside of it is not in it."""
+def ieee_fp32() -> Iterator[None]:
+    """Context of IEEE fp32 products; a backward pass after the context is not covered."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
@@ -45,22 +45,22 @@ def ieee() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
+def ieee_matmul(a: Tensor, b: Tensor) -> Tensor:
     """`a @ b` of float32 matrices [n, k] and [k, m] in IEEE fp32, gradients included."""
-    result: Tensor = _Product.apply(a, b)
+    result: Tensor = _IeeeMatmul.apply(a, b)
     return result
 
 
-class _Product(torch.autograd.Function):
+class _IeeeMatmul(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        with ieee():
+        with ieee_fp32():
             return a @ b
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = ctx.saved_tensors
         of_a, of_b = ctx.needs_input_grad
-        with ieee():
+        with ieee_fp32():
             return (grads[0] @ b.mT if of_a else None, a.mT @ grads[0] if of_b else None)

@@ -1,6 +1,6 @@
-"""Numeric precision as a named switch: bf16 and fp16 autocast or plain fp32.
+"""Numeric precision of a run: bf16 or fp16 autocast, or fp32.
 
-`auto` is what the device computes in hardware: bf16 from compute capability 8.0 on, fp16 with
+`auto` is what the device has in hardware: bf16 from compute capability 8.0 on, fp16 with
 gradient scaling on older GPUs, bf16 on a CPU that has it and fp32 on every other CPU.
 """
 
@@ -17,15 +17,15 @@ from engines.cuda_support import BF16, bf16_problem
 from engines.emitter import EngineError
 from engines.torchkit.runtime.matmul_precision import uses_tf32
 
-Name = Literal["bf16", "fp16", "fp32"]
+PrecisionName = Literal["bf16", "fp16", "fp32"]
 
 DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 PROBE_ROWS, PROBE_WIDTH, PROBE_ROUNDS = 128, 384, 3
-"""The product that is timed where a CPU lacks a precision: one of MiniLM's, 0.1 s in all."""
+"""Size of the timed product where a CPU lacks a precision: one of MiniLM's, 0.1 s in all."""
 
 
-def best(device: torch.device, ranks: int = 1) -> Name:
-    """What a device computes well in. `ranks`: so many GPUs train together, and must agree."""
+def best_precision(device: torch.device, ranks: int = 1) -> PrecisionName:
+    """Fastest precision of a device; with `ranks` GPUs, one that all of them have."""
     if has_bf16(device, ranks):
         return "bf16"
     return "fp16" if device.type == "cuda" else "fp32"
@@ -34,12 +34,12 @@ def best(device: torch.device, ranks: int = 1) -> Name:
 def has_bf16(device: torch.device, ranks: int = 1) -> bool:
     """Whether a device has bf16 in hardware; torch calls a T4 capable too, which emulates it."""
     if device.type != "cuda":
-        return cpu_has("bf16")
+        return cpu_supports("bf16")
     devices = range(ranks) if ranks > 1 else (device,)
-    return all(torch.cuda.get_device_capability(one) >= BF16 for one in devices)
+    return all(torch.cuda.get_device_capability(gpu) >= BF16 for gpu in devices)
 
 
-def cpu_has(name: Name) -> bool:
+def cpu_supports(name: PrecisionName) -> bool:
     """Whether this CPU computes products of a precision in hardware, as torch reports it.
 
     Elsewhere torch falls into a kernel without vector instructions, several times slower than fp32.
@@ -58,11 +58,11 @@ def cpu_has(name: Name) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and not converts
 
 
-def slowness(name: Name) -> float:
-    """CPU time of one matrix product in a precision over that in fp32, measured now.
+def measured_slowdown(name: PrecisionName) -> float:
+    """CPU time of a matrix product in a precision, relative to fp32; measured now, ~0.1 s.
 
-    On one thread and by its own clock: on a busy machine threads wait for each other far longer
-    than a product of this size takes.
+    On one thread and by the thread's clock: on a busy machine threads wait for each other far
+    longer than a product of this size takes.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -87,37 +87,40 @@ def _product_seconds(dtype: torch.dtype) -> float:
 class Precision:
     """Autocast and, for fp16, the gradient scaler that keeps small gradients from vanishing."""
 
-    def __init__(self, asked: Name | Literal["auto"], device: torch.device, ranks: int = 1) -> None:
+    def __init__(
+        self, choice: PrecisionName | Literal["auto"], device: torch.device, ranks: int = 1
+    ) -> None:
         """Raises EngineError where the GPU has no bf16 (a T4, say)."""
-        name = best(device, ranks) if asked == "auto" else asked
+        name = best_precision(device, ranks) if choice == "auto" else choice
         if name == "bf16" and device.type == "cuda" and not has_bf16(device, ranks):
             raise EngineError(bf16_problem("precision", torch.cuda.get_device_name(device)))
-        self.name: Name = name
+        self.name: PrecisionName = name
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     @property
-    def weights(self) -> torch.dtype:
-        """Type of frozen weights that are loaded whole: on a CPU they stay float32."""
+    def weight_dtype(self) -> torch.dtype:
+        """dtype of frozen weights that are not quantised: float32 on a CPU."""
         return DTYPES[self.name] if self.device.type == "cuda" else torch.float32
 
     @property
-    def products(self) -> torch.dtype:
-        """Type in which products with 4-bit weights are computed."""
-        return products_of(self.name, self.device.type)
+    def product_dtype(self) -> torch.dtype:
+        """dtype of products with 4-bit weights."""
+        return choose_product_dtype(self.name, self.device.type)
 
-    def notice(self) -> str:
-        """On a CPU that lacks the precision: a sentence, with the ratio measured; else empty."""
-        if self.device.type != "cpu" or cpu_has(self.name):
+    def emulation_notice(self) -> str:
+        """Sentence for a CPU that emulates the precision, with the measured slowdown; or empty."""
+        if self.device.type != "cpu" or cpu_supports(self.name):
             return ""
         return (
             f"precision = {self.name}: this CPU does not compute it in hardware; a matrix product "
-            f"took {slowness(self.name):.1f} times as long as in fp32; precision = auto takes fp32"
+            f"took {measured_slowdown(self.name):.1f} times as long as in fp32; precision = auto "
+            "takes fp32"
         )
 
     @property
-    def said(self) -> str:
-        """The name, and what fp32 products are where they are not IEEE fp32."""
+    def description(self) -> str:
+        """Name of the precision, and whether fp32 products use TF32."""
         tf32 = self.name == "fp32" and uses_tf32(self.device)
         return "fp32, products in TF32" if tf32 else self.name
 
@@ -136,10 +139,10 @@ class Precision:
         if not self.scaler.is_enabled():
             return None
         # Not public. `get_scale` before and after `update` would wait for the device twice a step.
-        found: dict[Any, Tensor] = self.scaler._found_inf_per_device(optimizer)
-        return sum(found.values(), torch.zeros((), device=self.device)).clamp(max=1.0)
+        overflows: dict[Any, Tensor] = self.scaler._found_inf_per_device(optimizer)
+        return sum(overflows.values(), torch.zeros((), device=self.device)).clamp(max=1.0)
 
 
-def products_of(name: Name, target: str) -> torch.dtype:
-    """Type in which products with 4-bit weights are computed on a CPU or a GPU."""
-    return DTYPES[name] if target == "cuda" or cpu_has(name) else torch.float32
+def choose_product_dtype(name: PrecisionName, target: str) -> torch.dtype:
+    """dtype of products with 4-bit weights on `target` (cuda or cpu)."""
+    return DTYPES[name] if target == "cuda" or cpu_supports(name) else torch.float32

@@ -1,4 +1,4 @@
-"""How a run of any engine that trains begins: ranks, device, seed, and the first words about it."""
+"""Setup of a run of any engine that trains: process group, device, seed, precision."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from engines.torchkit.runtime.context import Context, Params
 from engines.torchkit.runtime.precision import Precision
 
 
-def begin(
+def begin_run(
     spec: RunSpec, params: Params, emit: Emitter, run_dir: Path, *, deterministic: bool = False
 ) -> Context[Params]:
-    """The run with its ranks, its model's entry and its device; torch is seeded and prepared."""
+    """Join the process group, configure and seed torch, send `Hello`; returns the context."""
     machine = cast("param_sections.Machine", params)  # a section of every engine that trains
-    team = distributed.join()
-    target = device.choose(spec.devices, team.rank, cpu=spec.cpu)
-    device.prepare(machine.threads, tf32=machine.tf32, ranks=team.size)
+    process_group = distributed.join_process_group()
+    target = device.choose_device(spec.devices, process_group.rank, cpu=spec.cpu)
+    device.configure_torch(machine.threads, tf32=machine.tf32, ranks=process_group.size)
     if deterministic:
-        device.be_deterministic()
+        device.use_deterministic_kernels()
     device.reuse_freed_memory()
-    device.seed(spec.seed)
-    device.introduce(emit, spec, target, team.size)
-    precision = Precision(machine.precision, target, ranks=team.size)
-    if sentence := precision.notice():
+    device.seed_generators(spec.seed)
+    device.send_hello(emit, spec, target, process_group.size)
+    precision = Precision(machine.precision, target, ranks=process_group.size)
+    if sentence := precision.emulation_notice():
         emit.notice("precision-emulated", sentence)
     return Context(
-        spec, params, precision, emit, run_dir, model_catalog.load(spec.model), team=team
+        spec,
+        params,
+        precision,
+        emit,
+        run_dir,
+        model_catalog.load(spec.model),
+        process_group=process_group,
     )

@@ -1,9 +1,9 @@
-"""The torchrun agent: starts the ranks of a run, waits for them, and finds who failed first.
+"""torchrun agent: starts the ranks of a run, waits for them, and finds the first failure.
 
-The engine's process becomes the agent, without a shell command between: torchrun's own elastic
-agent, one node, no restarts. torchrun closes all descriptors of its workers but 0 to 2, so ranks
-open the event pipe and the life pipe again through /proc/<agent>/fd. Only rank 0 speaks; every
-rank writes why it failed to a file, and the agent says the first cause as the run's last word.
+The engine's process itself becomes torchrun's elastic agent: one node, no restarts.
+torchrun closes all descriptors of its workers but 0 to 2, so ranks open the event pipe and the life
+pipe again through /proc/<agent>/fd. Only rank 0 sends messages; every rank writes its failure to a
+file, and the agent sends the first cause.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ PEER_LOST: Final = (
     "Connection closed by peer", "Connection reset by peer", "Broken pipe", "DistNetworkError",
     "DistBackendError", "remote process exited", "Timed out waiting", "recvValue failed",
 )  # fmt: skip
-"""What the failure of a rank says that only lost another one."""
+"""Error texts of a rank that only lost its connection to another one."""
 
 
-def supervise(size: int, run_dir: Path, emit: Emitter) -> Failed | None:
+def run_ranks(size: int, run_dir: Path, emit: Emitter) -> Failed | None:
     """Run `size` ranks of the engine of `run_dir`; None if all of them ended well.
 
     Raises:
@@ -51,43 +51,43 @@ def supervise(size: int, run_dir: Path, emit: Emitter) -> Failed | None:
     folder.mkdir(exist_ok=True, mode=0o700)
     for old in folder.glob("*.json"):
         old.unlink()
-    hand_down(size)
+    export_rank_environment(size)
     signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGUSR1, _pass_on)
+    signal.signal(signal.SIGUSR1, _forward_signal)
     emit.check_stop()
     spec = WorkerSpec(
         role="rank",
         local_world_size=size,
-        rdzv_handler=Loopback(f"{os.getpid()}"),
+        rdzv_handler=LoopbackRendezvous(f"{os.getpid()}"),
         entrypoint=sys.executable,
         args=("-m", "engines.child", str(run_dir)),
         max_restarts=0,
         monitor_interval=POLL_SECONDS,
     )
     # 30 s after SIGTERM torchrun kills a rank that is left; the warden's own ladder is shorter.
-    agent = LocalElasticAgent(spec, Logs(str(folder)))
+    agent = LocalElasticAgent(spec, RankLogs(str(folder)))
     try:
         ended = agent.run()
     except SignalException:
-        return stopped(folder, size)
-    return first_cause(folder, ended) if ended.is_failed() else None
+        return failure_after_stop(folder, size)
+    return find_first_cause(folder, ended) if ended.is_failed() else None
 
 
-def hand_down(size: int) -> None:
-    """Put into the environment what a rank needs: its parent, and paths to our two pipes."""
-    own = os.getpid()
+def export_rank_environment(size: int) -> None:
+    """Set the environment of the ranks: parent, number of ranks, and paths to both pipes."""
+    pid = os.getpid()
     for name in ("WORKBENCH_EVENT_FD", "WORKBENCH_LIFE_FD"):
         number = os.environ.get(name, "")
         if number.isdigit():
-            os.environ[name] = f"/proc/{own}/fd/{number}"
-    os.environ["WORKBENCH_PARENT"] = str(own)
+            os.environ[name] = f"/proc/{pid}/fd/{number}"
+    os.environ["WORKBENCH_PARENT"] = str(pid)
     os.environ["WORKBENCH_RANKS"] = str(size)
 
 
-class Loopback(RendezvousHandler):
-    """A rendezvous of one node whose store nobody outside this machine can reach.
+class LoopbackRendezvous(RendezvousHandler):
+    """Rendezvous of one node with a TCP store on the loopback interface.
 
-    torchrun's own listens on all interfaces and trusts who connects.
+    torchrun's own listens on all interfaces and trusts every client.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -104,7 +104,7 @@ class Loopback(RendezvousHandler):
         )
 
     def get_backend(self) -> str:
-        """A name of our own."""
+        """Name of the rendezvous backend."""
         return "loopback"
 
     @property
@@ -113,23 +113,23 @@ class Loopback(RendezvousHandler):
         return True
 
     def next_rendezvous(self) -> RendezvousInfo:
-        """At once: there is no other node."""
-        place = RendezvousStoreInfo(LOOPBACK, self._port)
-        return RendezvousInfo(PrefixStore("agent", self._store), 0, 1, place)
+        """Returns at once: there is no other node."""
+        address = RendezvousStoreInfo(LOOPBACK, self._port)
+        return RendezvousInfo(PrefixStore("agent", self._store), 0, 1, address)
 
     def is_closed(self) -> bool:
         """Never."""
         return False
 
     def set_closed(self) -> None:
-        """Nothing to tell anybody."""
+        """No other node to notify."""
 
     def num_nodes_waiting(self) -> int:
         """No other node."""
         return 0
 
     def get_run_id(self) -> str:
-        """Names this rendezvous."""
+        """Id of the rendezvous."""
         return self._run_id
 
     def shutdown(self) -> bool:
@@ -137,8 +137,8 @@ class Loopback(RendezvousHandler):
         return True
 
 
-class Logs(LogsSpecs):
-    """Rank 0 writes to engine.log as a run of one process does, the others to a file each."""
+class RankLogs(LogsSpecs):
+    """Log files of the ranks: engine.log for rank 0, `ranks/rankN.log` for the others."""
 
     @property
     def root_log_dir(self) -> str:
@@ -146,71 +146,71 @@ class Logs(LogsSpecs):
         return str(self._root_log_dir)
 
     def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
-        """Where everything goes; ranks redirect their output themselves, so as to append."""
+        """No redirection by torchrun: ranks redirect their output themselves, so as to append."""
         nothing = dict.fromkeys(envs, "")
         unused = {rank: f"{self._root_log_dir}/torchrun-{rank}.json" for rank in envs}
         return LogsDest(nothing, nothing, nothing, nothing, unused)
 
 
-def log_of(rank: int) -> str:
-    """Where the stderr of a rank is, relative to the run folder."""
+def log_path(rank: int) -> str:
+    """File with the stderr of a rank, relative to the run folder."""
     return f"ranks/rank{rank}.log" if rank else "engine.log"
 
 
-def stopped(folder: Path, size: int) -> Failed:
-    """The last word after a SIGTERM: all ranks in order, or who was not."""
-    said = {rank: _said(folder, rank) for rank in range(size)}
-    wrong = {rank: f for rank, f in said.items() if f is not None and f.hint != "stopped"}
-    if wrong:
-        rank, failure = min(wrong.items(), key=lambda item: item[1].t)
-        return _named(rank, failure)
+def failure_after_stop(folder: Path, size: int) -> Failed:
+    """`Failed` message after a SIGTERM: the first rank that failed otherwise, else `stopped`."""
+    failures = {rank: _read_failure(folder, rank) for rank in range(size)}
+    errors = {rank: f for rank, f in failures.items() if f is not None and f.hint != "stopped"}
+    if errors:
+        rank, failure = min(errors.items(), key=lambda item: item[1].t)
+        return _with_rank(rank, failure)
     return Failed(error="Stopped as asked.", hint="stopped")
 
 
-def first_cause(folder: Path, ended: RunResult) -> Failed:
-    """Why the run failed: a rank's own error first, then a death by signal, then a lost peer."""
+def find_first_cause(folder: Path, ended: RunResult) -> Failed:
+    """First cause of a failed run: a rank's own error, else a signal, else a lost peer."""
     signals: dict[int, int] = {}
-    own: dict[int, Failed] = {}
+    errors: dict[int, Failed] = {}
     lost: dict[int, Failed] = {}
     silent: dict[int, int] = {}
-    for rank, failure in ended.failures.items():
-        said = _said(folder, rank)
-        if said is None:
-            signal_number = -failure.exitcode
+    for rank, exit_status in ended.failures.items():
+        failure = _read_failure(folder, rank)
+        if failure is None:
+            signal_number = -exit_status.exitcode
             if signal_number > 0:
                 signals[rank] = signal_number
             else:
-                silent[rank] = failure.exitcode
-        elif any(sign in said.error + said.traceback for sign in PEER_LOST):
-            lost[rank] = said
-        elif said.hint != "stopped" or len(ended.failures) == 1:
-            own[rank] = said
-    if own:
-        rank, first = min(own.items(), key=lambda item: item[1].t)
-        return _named(rank, first)
+                silent[rank] = exit_status.exitcode
+        elif any(sign in failure.error + failure.traceback for sign in PEER_LOST):
+            lost[rank] = failure
+        elif failure.hint != "stopped" or len(ended.failures) == 1:
+            errors[rank] = failure
+    if errors:
+        rank, first = min(errors.items(), key=lambda item: item[1].t)
+        return _with_rank(rank, first)
     for rank, number in signals.items():
         if number != signal.SIGTERM:
             name = signal.Signals(number).name
-            return Failed(error=f"rank {rank} was ended by {name}; see {log_of(rank)}")
+            return Failed(error=f"rank {rank} was ended by {name}; see {log_path(rank)}")
     for rank, code in silent.items():
         return Failed(
-            error=f"rank {rank} exited with {code} and did not say why; see {log_of(rank)}"
+            error=f"rank {rank} exited with {code} and did not say why; see {log_path(rank)}"
         )
     if lost:
         rank, first = min(lost.items(), key=lambda item: item[1].t)
-        return _named(rank, first)
+        return _with_rank(rank, first)
     return Failed(error="Stopped as asked.", hint="stopped")
 
 
-def _named(rank: int, failure: Failed) -> Failed:
-    """A rank's failure as the run's. A usage error is of the run, not of a rank."""
+def _with_rank(rank: int, failure: Failed) -> Failed:
+    """A rank's failure as that of the run; names the rank unless it is a usage error."""
     if failure.hint == "usage":
         return failure.model_copy(update={"t": 0.0})
-    text = f"rank {rank}: {failure.error} (see {log_of(rank)})"
+    text = f"rank {rank}: {failure.error} (see {log_path(rank)})"
     return failure.model_copy(update={"t": 0.0, "error": text})
 
 
-def _said(folder: Path, rank: int) -> Failed | None:
+def _read_failure(folder: Path, rank: int) -> Failed | None:
     try:
         return Failed.model_validate_json((folder / f"rank{rank}.json").read_bytes())
     except (OSError, ValidationError):
@@ -218,12 +218,12 @@ def _said(folder: Path, rank: int) -> Failed | None:
 
 
 def _interrupt(number: int, _frame: Any) -> None:
-    """As torchrun's own handler, but from the beginning."""
+    """torchrun's handler of SIGTERM, installed before its agent runs."""
     raise SignalException("stopped", signal.Signals(number))
 
 
-def _pass_on(number: int, _frame: Any) -> None:
-    """The warden asks for stacks: every rank shall write its own."""
+def _forward_signal(number: int, _frame: Any) -> None:
+    """Forward SIGUSR1 (a request of the warden for stacks) to every rank."""
     for task in Path("/proc/self/task").iterdir():
         for child in (task / "children").read_text().split():
             os.kill(int(child), number)

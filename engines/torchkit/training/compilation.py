@@ -1,4 +1,4 @@
-"""The phase `compile`: what torch.compile needs time for happens before the first step is timed."""
+"""Phase `compile`: torch.compile runs before the first step, so that no step's time has it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from engines.torchkit.training import loop
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Running statistics and generators are afterwards what they were; gradients are given up."""
+def preserved_state(model: nn.Module) -> Iterator[None]:
+    """Context that restores buffers and generators afterwards, and drops gradients."""
     statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
     on_gpu = any(parameter.is_cuda for parameter in model.parameters())
     with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu else []):
@@ -26,16 +26,16 @@ def untouched(model: nn.Module) -> Iterator[None]:
             buffer.copy_(before)
 
 
-def with_first_batch(job: loop.Training[Any]) -> Callable[[int, Emitter], None]:
-    """For `Training.prepare`: forward and backward of the run's first batch, which compiles both.
+def compile_on_first_batch(job: loop.TrainingJob[Any]) -> Callable[[int, Emitter], None]:
+    """For `TrainingJob.prepare`: forward and backward of the first batch, which compiles both.
 
-    Every rank does the same. Weights, optimizer and what is drawn later stay as they are.
+    On every rank. Weights, optimizer and random numbers of the training are unchanged.
     """
 
     def prepare(start: int, emit: Emitter) -> None:
         emit.phase("compile")
         batch = job.transfer(next(job.loader.batches(start, start + 1)).result())
-        with untouched(job.model):
+        with preserved_state(job.model):
             with job.precision.autocast():
                 outcome = job.forward(batch)
             outcome.loss.backward()  # type: ignore[no-untyped-call]

@@ -1,8 +1,6 @@
-"""The costing run: trains a few steps of a run exactly as the run would, and forecasts the rest.
+"""Cost forecast by a cost probe: trains a few steps exactly as the run would, forecasts the rest.
 
-Apart from the loop, which only asks "is it enough?" at the end of a window, and apart from the
-meter, because nothing here is measured: it reasons about windows that were. No engine's own: it
-works for everything that trains with `torchkit.loop`.
+Works for everything that trains with `training.loop`.
 
 How the interval is made (docs/cost.md has it in words). Steps i = 1…n with seconds x_i and
 samples s_i; rate r = Σx/Σs, so a short last batch counts by its true size; residuals
@@ -19,10 +17,10 @@ in variance. Correlated steps and drift raise B and so widen the interval; indep
 S near 0 and the interval near the textbook one. Student's t with b-1 degrees of freedom makes a
 half-width of its root.
 
-What a probe of some seconds cannot see is added in quadrature: a machine that is fast now and slow
-a minute later, in one and the same process. On a virtual machine with two cores, blocks of 400
+Variation that a probe of some seconds cannot see is added in quadrature: a machine that is fast now
+and slow a minute later, in the same process. On a virtual machine with two cores, blocks of 400
 steps of one process took 24 to 35 ms a step, for no reason that is visible from inside (no stolen
-time). How much a machine wanders its earlier forecasts tell (`Probe.unseen`), else it is assumed.
+time). Its size comes from earlier forecasts of the machine (`Probe.unseen`), else it is assumed.
 """
 
 from __future__ import annotations
@@ -50,17 +48,21 @@ LEAST_STEPS: Final = 20
 """Fewer timed steps (four blocks of five) give a number without an interval."""
 
 
-class Unseen(NamedTuple):
-    """What a short probe cannot see of its machine: a half-width as a share of the forecast."""
+class UnseenVariation(NamedTuple):
+    """Variation of the machine that a short probe cannot see: half-width over the forecast."""
 
     share: float
-    why: str
-    """Ends the interval's method: where the share comes from."""
+    source: str
+    """Where the share comes from; ends the text of the interval's method."""
 
 
-USUAL: Final = {
-    "cpu": Unseen(0.10, "assumed for a CPU, as long as fewer than 3 forecasts here were tested"),
-    "cuda": Unseen(0.05, "assumed for a GPU, as long as fewer than 3 forecasts here were tested"),
+DEFAULT_UNSEEN: Final = {
+    "cpu": UnseenVariation(
+        0.10, "assumed for a CPU, as long as fewer than 3 forecasts here were tested"
+    ),
+    "cuda": UnseenVariation(
+        0.05, "assumed for a GPU, as long as fewer than 3 forecasts here were tested"
+    ),
 }
 """By device type, for a machine without a history. A CPU is shared with others. A GPU lowers its
 clocks by power limit and heat within minutes, after the probe has ended: a card with room to spare
@@ -69,17 +71,17 @@ then tells."""
 
 UNTIL_STEPS: Final = 30
 UNTIL_SECONDS: Final = 3.0
-"""An interval is asked for its width after so many timed steps and seconds at the earliest."""
+"""Timed steps and seconds before the width of the interval is first checked."""
 
 UNTIL_GROWTH: Final = 1.2
-"""And again after a fifth more: asking all the time would stop at the luckiest moment."""
+"""It is checked again after a fifth more steps: checking always would stop by luck."""
 
 STUDENT: Final = {3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """97.5 % points of Student's t by degrees of freedom."""
 
 
-class Prediction(NamedTuple):
-    """Seconds of steps that were not done; `half` is the half-width at 95 %, None without one."""
+class StepsForecast(NamedTuple):
+    """Forecast seconds of further steps; `half`: half-width of the 95 % interval, None: none."""
 
     seconds: float
     half: float | None
@@ -93,30 +95,30 @@ class Prediction(NamedTuple):
         return math.inf if self.half is None or not self.seconds else self.half / self.seconds
 
 
-class Rows(Protocol):
-    """What a forecast has to know of the order of batches (`batches.Order` has it)."""
+class BatchOrder(Protocol):
+    """Sizes of the batch order (see `data_loader.EpochPermutation`)."""
 
     rows: int
     per_step: int
     steps_per_epoch: int
 
 
-def predict(
+def forecast_steps(
     seconds: Sequence[float] | Numbers,
     samples: Sequence[float] | Numbers,
     steps: int,
-    wanted_samples: float,
-    unseen: Unseen,
-) -> Prediction:
-    """Seconds of `steps` further steps with `wanted_samples` samples in all, from those seen.
+    total_samples: float,
+    unseen: UnseenVariation,
+) -> StepsForecast:
+    """Seconds of `steps` further steps with `total_samples` samples in all, from timed ones.
 
     `seconds`, `samples`: one number a step that was timed, in order, at least one.
     """
     x, s = np.asarray(seconds, np.float64), np.asarray(samples, np.float64)
     n, rate = x.size, float(x.sum() / s.sum())
-    value = rate * wanted_samples
+    value = rate * total_samples
     if n < LEAST_STEPS or not math.isfinite(rate):
-        return Prediction(value, None, f"{n} timed steps: too few for an interval")
+        return StepsForecast(value, None, f"{n} timed steps: too few for an interval")
     blocks = min(BLOCKS, n // 5)
     parts = np.array_split(x - rate * s, blocks)
     means = np.array([part.mean() for part in parts])
@@ -125,21 +127,21 @@ def predict(
     slow = max(0.0, between - within * blocks / n)
     variance = max(between / blocks, within / n) + slow + within / max(1, steps)
     sampled = STUDENT[blocks - 1] * steps * math.sqrt(variance)
-    method = f"{n} timed steps, {blocks} blocks, 95%, ± {100 * unseen.share:.2g} % {unseen.why}"
-    return Prediction(value, math.hypot(sampled, unseen.share * value), method, sampled)
+    method = f"{n} timed steps, {blocks} blocks, 95%, ± {100 * unseen.share:.2g} % {unseen.source}"
+    return StepsForecast(value, math.hypot(sampled, unseen.share * value), method, sampled)
 
 
-def samples_until(order: Rows, step: int) -> int:
+def count_samples(order: BatchOrder, step: int) -> int:
     """Training samples in the first `step` steps, the short last batch of each epoch counted."""
-    epochs, place = divmod(step, order.steps_per_epoch)
-    return epochs * order.rows + min(order.rows, place * order.per_step)
+    epochs, step_in_epoch = divmod(step, order.steps_per_epoch)
+    return epochs * order.rows + min(order.rows, step_in_epoch * order.per_step)
 
 
-def stop_step(probe: protocol.Probe, order: Rows, steps: int, warmup: int) -> int:
-    """The step at which a costing run ends at the latest.
+def last_probe_step(probe: protocol.Probe, order: BatchOrder, steps: int, warmup: int) -> int:
+    """The last step of a cost probe at the latest.
 
-    After the steps asked for, or at the end of the first epoch most of which was timed: that is no
-    longer a forecast but the epoch itself.
+    After the steps asked for, or at the end of the first epoch most of which was timed: that is a
+    measurement of the epoch.
     """
     per_epoch = order.steps_per_epoch
     epochs = range(per_epoch, steps + 1, per_epoch)
@@ -147,16 +149,20 @@ def stop_step(probe: protocol.Probe, order: Rows, steps: int, warmup: int) -> in
     return min(warmup + probe.steps, whole, steps)
 
 
-class Costing:
-    """Collects the windows of a costing run, says when they are enough, and forecasts."""
+class CostProbe:
+    """Cost probe: collects windows of steps, ends the run when they suffice, and forecasts."""
 
     def __init__(
-        self, probe: protocol.Probe, job: loop.Training[Any], warmup: int, now: Callable[[], float]
+        self,
+        probe: protocol.Probe,
+        job: loop.TrainingJob[Any],
+        warmup: int,
+        now: Callable[[], float],
     ) -> None:
-        """Makes `job` end early. `warmup`: timing warm-up steps; `now`: seconds since the start."""
+        """Ends `job` early. `warmup`: timing warm-up steps; `now`: seconds since the start."""
         self._probe = probe
-        self.unseen = known(probe, job.precision.device.type)
-        self._order: Rows = job.loader.order
+        self.unseen = unseen_variation(probe, job.precision.device.type)
+        self._order: BatchOrder = job.loader.order
         self._steps = job.steps
         self._warmup = warmup
         self._now = now
@@ -167,13 +173,13 @@ class Costing:
         self._start = self._end = 0.0
         self._from = 0
         self._next = UNTIL_STEPS
-        job.stop_at = stop_step(probe, self._order, job.steps, warmup)
-        job.stop_when = self.enough
-        # A costing run leaves nothing to resume from: it is cheaper to repeat.
+        job.stop_at = last_probe_step(probe, self._order, job.steps, warmup)
+        job.stop_when = self.add_window
+        # A cost probe keeps no checkpoint: it is cheaper to repeat.
         job.checkpoint_every, job.checkpoint_seconds, job.checkpoint_root = 0, 0.0, None
 
-    def enough(self, window: protocol.Step) -> bool:
-        """Take a window into account; whether the interval is as narrow as was asked."""
+    def add_window(self, window: protocol.Step) -> bool:
+        """Add a window; returns whether the interval is as narrow as requested (`until`)."""
         self._end = self._now()
         self._done = window.step
         self._read += window.samples
@@ -187,23 +193,23 @@ class Costing:
         spread = window.seconds / (sum(window.step_seconds) or 1.0)
         self._seconds += [seconds * spread for seconds in window.step_seconds]
         self._samples += _sizes(self._order, window)
-        return self._narrow()
+        return self._is_narrow_enough()
 
-    def _narrow(self) -> bool:
+    def _is_narrow_enough(self) -> bool:
         until, n = self._probe.until, len(self._seconds)
         if until is None or n < self._next or sum(self._seconds) < UNTIL_SECONDS:
             return False
         self._next = math.ceil(n * UNTIL_GROWTH)
-        found = self._epoch()
-        if self.out_of_reach and found.sampled is not None:
-            return found.sampled <= until * found.seconds
-        return found.share <= until
+        forecast = self._forecast_epoch()
+        if self.is_until_unreachable and forecast.sampled is not None:
+            return forecast.sampled <= until * forecast.seconds
+        return forecast.share <= until
 
     @property
-    def out_of_reach(self) -> bool:
-        """The machine alone wanders more than `until` allows: no number of steps is enough.
+    def is_until_unreachable(self) -> bool:
+        """Whether the unseen variation alone exceeds `until`: no number of steps suffices.
 
-        Then the run ends when the rest of the interval, which steps make narrower, is that narrow.
+        Then `until` applies to the sampled part of the interval, which steps make narrower.
         """
         until = self._probe.until
         return until is not None and self.unseen.share >= until
@@ -214,16 +220,16 @@ class Costing:
         end = max(1, self._steps // per_epoch) * per_epoch
         return max(end - per_epoch, min(self._warmup, end)), end
 
-    def _epoch(self) -> Prediction:
-        return self._predict(*self._epoch_range())
+    def _forecast_epoch(self) -> StepsForecast:
+        return self._forecast_steps(*self._epoch_range())
 
-    def _predict(self, first: int, last: int) -> Prediction:
-        wanted = samples_until(self._order, last) - samples_until(self._order, first)
-        return predict(self._seconds, self._samples, last - first, wanted, self.unseen)
+    def _forecast_steps(self, first: int, last: int) -> StepsForecast:
+        samples = count_samples(self._order, last) - count_samples(self._order, first)
+        return forecast_steps(self._seconds, self._samples, last - first, samples, self.unseen)
 
     def forecast(self, timing: protocol.Timing, disk: dict[str, int]) -> protocol.Forecast:
-        """What the whole run will cost; `timing` is what this one has measured."""
-        said: dict[str, Any] = {
+        """Forecast of the whole run; `timing`: measured by the probe; `disk`: bytes by part."""
+        fields: dict[str, Any] = {
             "steps": len(self._seconds), "asked_steps": self._probe.steps,
             "until": self._probe.until, "samples": self._read, "run_steps": self._steps,
             "start_seconds": timing.time_to_first_step,
@@ -231,10 +237,10 @@ class Costing:
         }  # fmt: skip
         if not self._seconds:
             missing = f"no step after the {self._warmup} of the timing warm-up"
-            return protocol.Forecast(**said, reasons={"epoch": missing, "run": missing})
-        return protocol.Forecast(**said, **self._of_epoch(timing), **self._of_run())
+            return protocol.Forecast(**fields, reasons={"epoch": missing, "run": missing})
+        return protocol.Forecast(**fields, **self._epoch_fields(timing), **self._run_fields())
 
-    def _of_epoch(self, timing: protocol.Timing) -> dict[str, Any]:
+    def _epoch_fields(self, timing: protocol.Timing) -> dict[str, Any]:
         first, last = self._epoch_range()
         enough = min(last - first, (self._order.steps_per_epoch + 1) // 2)
         if timing.epoch_wall_seconds is not None and timing.epoch_steps >= enough:
@@ -245,70 +251,71 @@ class Costing:
             }
         if first == last:
             return {"reasons": {"epoch": f"all {last} steps of the epoch are timing warm-up"}}
-        found = self._epoch()
-        low, high = _bounds(found, found.seconds)
+        forecast = self._forecast_epoch()
+        low, high = _bounds(forecast, forecast.seconds)
         return {
-            "epoch_steps": last - first, "epoch_seconds": found.seconds,
-            "epoch_low": low, "epoch_high": high, "method": found.method,
+            "epoch_steps": last - first, "epoch_seconds": forecast.seconds,
+            "epoch_low": low, "epoch_high": high, "method": forecast.method,
         }  # fmt: skip
 
-    def _of_run(self) -> dict[str, Any]:
-        """From the wall clock, so that what lies between windows is in it."""
+    def _run_fields(self) -> dict[str, Any]:
+        """Forecast of the whole run from the wall clock, time between windows included."""
         if self._done >= self._steps:
             return {"run_seconds": self._end, "run_measured": True}
-        read = samples_until(self._order, self._done) - samples_until(self._order, self._from)
+        read = count_samples(self._order, self._done) - count_samples(self._order, self._from)
         rate = (self._end - self._start) / read if read else sum(self._seconds) / self._read
-        left = samples_until(self._order, self._steps) - samples_until(self._order, self._from)
-        value = self._start + rate * left
-        low, high = _bounds(self._predict(self._from, self._steps), value)
+        samples = count_samples(self._order, self._steps) - count_samples(self._order, self._from)
+        value = self._start + rate * samples
+        low, high = _bounds(self._forecast_steps(self._from, self._steps), value)
         return {"run_seconds": value, "run_low": low, "run_high": high}
 
 
-def _bounds(found: Prediction, value: float) -> tuple[float | None, float | None]:
-    if found.half is None:
+def _bounds(forecast: StepsForecast, value: float) -> tuple[float | None, float | None]:
+    if forecast.half is None:
         return None, None
-    return max(0.0, value - found.half), value + found.half
+    return max(0.0, value - forecast.half), value + forecast.half
 
 
-def _sizes(order: Rows, window: protocol.Step) -> Iterable[float]:
+def _sizes(order: BatchOrder, window: protocol.Step) -> Iterable[float]:
     """Samples of each step of a window; the only short step of an epoch is its last."""
     first = window.step - window.count
-    ends = [samples_until(order, step) for step in range(first, window.step + 1)]
+    ends = [count_samples(order, step) for step in range(first, window.step + 1)]
     return [float(b - a) for a, b in pairwise(ends)]
 
 
-def of(
-    spec: protocol.RunSpec, job: loop.Training[Any], warmup: int, emit: Emitter
-) -> Costing | None:
-    """The costing run that a spec asks for, tied to its job; None for a run that trains to its end.
+def create_cost_probe(
+    spec: protocol.RunSpec, job: loop.TrainingJob[Any], warmup: int, emit: Emitter
+) -> CostProbe | None:
+    """The cost probe of a run with task `probe`, set up on its job; None for other tasks.
 
-    Task `probe` without any number is a costing run of the usual length.
+    A spec without `probe` settings gets the default ones.
     """
     if spec.task != "probe":
         return None
     probe = spec.probe or protocol.Probe()
-    costing = Costing(probe, job, warmup, emit.now)
-    if costing.out_of_reach:
-        asked, alone = 100 * (probe.until or 0), 100 * costing.unseen.share
+    cost_probe = CostProbe(probe, job, warmup, emit.now)
+    if cost_probe.is_until_unreachable:
+        requested, unseen = 100 * (probe.until or 0), cost_probe.unseen
         text = (
-            f"± {asked:.2g} % cannot be reached: ± {alone:.2g} % alone is {costing.unseen.why}; "
+            f"± {requested:.2g} % cannot be reached: ± {100 * unseen.share:.2g} % alone is "
+            f"{unseen.source}; "
             "until counts for the rest of the interval"
         )
         emit.notice("until-out-of-reach", text)
-    return costing
+    return cost_probe
 
 
-def known(probe: protocol.Probe, device: str) -> Unseen:
-    """How much the machine wanders: from its history, else the usual for the device."""
+def unseen_variation(probe: protocol.Probe, device: str) -> UnseenVariation:
+    """Unseen variation of the machine: from its history, else the default of the device."""
     if probe.unseen is None:
-        return USUAL.get(device, USUAL["cuda"])
-    return Unseen(probe.unseen, probe.unseen_from)
+        return DEFAULT_UNSEEN.get(device, DEFAULT_UNSEEN["cuda"])
+    return UnseenVariation(probe.unseen, probe.unseen_from)
 
 
-def checkpoint_bytes(job: loop.Training[Any], *, kept: bool, on_the_way: bool) -> dict[str, int]:
-    """Bytes of the weights kept at the end, and of the checkpoints on the way (two at a time)."""
+def checkpoint_bytes(job: loop.TrainingJob[Any], *, kept: bool, on_the_way: bool) -> dict[str, int]:
+    """Bytes of the final weights, and of the intermediate checkpoints (two at a time)."""
     weights = _bytes(loop.trainable_tensors(job.model).values())
-    averaged = sum(_bytes(one.tensors().values()) for one in job.averages.values())
+    averaged = sum(_bytes(average.tensors().values()) for average in job.averages.values())
     optimizer = _bytes(checkpoints.optimizer_tensors(job.optimizer).values())
     sizes = {"weights kept": weights + averaged} if kept else {}
     if on_the_way:

@@ -1,7 +1,7 @@
-"""Validation between epochs: early stopping and the best checkpoint, by one named metric.
+"""Early stopping and best checkpoint by one validation metric, evaluated between epochs.
 
-The engine computes its validation metrics; this module compares them. Their history lies beside
-the checkpoints, so that a resumed run stops where it would have stopped.
+The engine computes its validation metrics; this module compares them. Their history is a file
+beside the checkpoints, so that a resumed run stops at the same epoch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engines.torchkit.runtime.context import Context
 from engines.torchkit.training import loop
 
 BEST: Final = "best"
-SEEN: Final = "epochs.json"
+HISTORY: Final = "epochs.json"
 
 
 LOWER_IS_BETTER: Final = frozenset({"loss"})
@@ -35,7 +35,7 @@ LOWER_IS_BETTER: Final = frozenset({"loss"})
 
 @dataclass(frozen=True)
 class Monitor:
-    """The validation metric that decides on the best weights and on early stopping."""
+    """Settings of early stopping and of the best checkpoint: metric, patience, min_delta."""
 
     metric: str
     early_stopping: bool
@@ -47,7 +47,7 @@ class Monitor:
     """Whether the best weights replace the last ones when training ends."""
 
     @classmethod
-    def of(cls, params: Any) -> Self:
+    def from_params(cls, params: Any) -> Self:
         """The monitor of a run's settings; `load_best = "auto"`: with early stopping."""
         load_best = params.early_stopping if params.load_best == "auto" else params.load_best
         return cls(
@@ -56,7 +56,7 @@ class Monitor:
 
     @property
     def active(self) -> bool:
-        """Whether the metric decides on anything."""
+        """Whether the metric has any effect."""
         return self.early_stopping or self.load_best
 
     @property
@@ -75,8 +75,8 @@ class Monitor:
         }
 
 
-class Looks:
-    """The validations of one run, kept in `root`."""
+class EarlyStopping:
+    """Early stopping: history of validation metrics and the best weights, kept in `root`."""
 
     def __init__(self, root: Path, model: nn.Module, emit: Emitter, monitor: Monitor) -> None:
         self._root = root
@@ -84,21 +84,21 @@ class Looks:
         self._emit = emit
         self._monitor = monitor
 
-    def add(self, epoch: int, **metrics: float) -> bool:
-        """Store the metrics of epoch number `epoch` (from 1); whether training should end.
+    def record(self, epoch: int, **metrics: float) -> bool:
+        """Record the metrics of epoch `epoch` (from 1); returns whether training should stop.
 
-        Without early stopping and `load_best` they are only stored.
+        Without early stopping and `load_best` they are only recorded.
         """
         history = [*(row for row in self._read() if row["epoch"] < epoch)]
         history.append({"epoch": epoch, **metrics})
         self._root.mkdir(exist_ok=True, mode=0o700)
-        (self._root / SEEN).write_text(json.dumps(history), encoding="utf-8")
-        return self._monitor.active and self._judge(history)
+        (self._root / HISTORY).write_text(json.dumps(history), encoding="utf-8")
+        return self._monitor.active and self._keep_best(history)
 
-    def _judge(self, history: Sequence[dict[str, float]]) -> bool:
-        """Keep the weights if they are the best ones; whether patience has run out."""
+    def _keep_best(self, history: Sequence[dict[str, float]]) -> bool:
+        """Save the weights if they are the best; returns whether patience has run out."""
         monitor = self._monitor
-        best, since = best_place(
+        best, since = best_index(
             [row[monitor.metric] for row in history],
             monitor.min_delta,
             higher_is_better=monitor.higher_is_better,
@@ -110,10 +110,10 @@ class Looks:
             return False
         verb = "risen" if monitor.higher_is_better else "fallen"
         kept = (
-            f"the weights of {self._place(history[best])} are kept"
+            f"the weights of {self._describe(history[best])} are kept"
             if monitor.load_best
             else f"the last weights are kept; the best ones were those of "
-            f"{self._place(history[best])}"
+            f"{self._describe(history[best])}"
         )
         self._emit.notice(
             "stopped-early",
@@ -121,99 +121,103 @@ class Looks:
         )
         return True
 
-    def _place(self, row: dict[str, float]) -> str:
+    def _describe(self, row: dict[str, float]) -> str:
         """`epoch 2 (accuracy 0.812)`."""
         return f"epoch {row['epoch']} ({self._monitor.metric} {row[self._monitor.metric]:.3f})"
 
-    def restore(self) -> bool:
-        """Put the best weights back into the model, then forget them; False: none were kept."""
+    def restore_best(self) -> bool:
+        """Load the best weights into the model and delete their file; False: none were saved."""
         folder = self._root / BEST
         if not (folder / trained_weights.STATE).is_file():
             return False
         groups, state = checkpoints.load(folder, next(self._model.parameters()).device)
         self._model.load_state_dict(groups["model"], strict=False)
-        self._tell(int(state["epoch"]))
+        self._report_best(int(state["epoch"]))
         shutil.rmtree(folder)
         return True
 
-    def _tell(self, epoch: int) -> None:
-        """Say which epoch's weights go on, where they are not the last ones."""
+    def _report_best(self, epoch: int) -> None:
+        """Send a notice where the best weights are not the last ones."""
         history = self._read()
         best = next((row for row in history if row["epoch"] == epoch), None)
         if best is not None and best is not history[-1]:
-            last = self._place(history[-1])
-            self._emit.notice("best-weights", f"{self._place(best)} replaces {last}: load_best")
+            last = self._describe(history[-1])
+            self._emit.notice("best-weights", f"{self._describe(best)} replaces {last}: load_best")
 
     def _read(self) -> list[dict[str, float]]:
         try:
-            found: list[dict[str, float]] = json.loads((self._root / SEEN).read_text("utf-8"))
+            history: list[dict[str, float]] = json.loads((self._root / HISTORY).read_text("utf-8"))
         except (OSError, ValueError):
             return []
-        return found
+        return history
 
 
-class Watch:
-    """Looks at the model at the ends of epochs; what it looks at is its engine's."""
+class EpochEndValidation:
+    """Validation at the ends of epochs, with early stopping; engines define `validate`."""
 
     def __init__(self, context: Context[Any], model: nn.Module, every: int) -> None:
-        """`every`: epochs between two looks; 0: none."""
+        """`every`: epochs between validations; 0: no validation."""
         self._run = context
         self._every = every
-        self.monitor = Monitor.of(context.params)
-        self._looks = Looks(context.run_dir / "checkpoints", model, context.emit, self.monitor)
+        self.monitor = Monitor.from_params(context.params)
+        self._early_stopping = EarlyStopping(
+            context.run_dir / "checkpoints", model, context.emit, self.monitor
+        )
         self.latest: dict[str, Tensor] = {}
-        """What was seen last, for the curves."""
+        """Metrics of the last validation, for the curves."""
 
     @property
-    def wanted(self) -> bool:
-        """Whether there is anything to look at between epochs."""
+    def enabled(self) -> bool:
+        """Whether there is a validation between epochs."""
         return self._every > 0
 
     def after_epoch(self, epoch: int) -> bool:
-        """After epoch number `epoch` (from 1): look, and say whether training should end.
+        """Validate after epoch `epoch` (from 1) if due; returns whether training should stop.
 
-        Among several ranks the leader looks, and the others hear what came of it.
+        Rank 0 validates and broadcasts the decision.
         """
         if epoch % self._every:
             return False
-        team = self._run.team
-        return team.follow(team.leads and self._between(epoch))
+        process_group = self._run.process_group
+        return process_group.broadcast_decision(
+            process_group.is_rank_zero and self._validate_between_epochs(epoch)
+        )
 
     @abstractmethod
-    def look(self, epoch: int) -> bool:
-        """Look, and say whether training should end."""
+    def validate(self, epoch: int) -> bool:
+        """Compute and record the validation metrics; returns whether training should stop."""
 
-    def _between(self, epoch: int) -> bool:
-        """A look that leaves the random numbers of the training alone."""
+    def _validate_between_epochs(self, epoch: int) -> bool:
+        """Validate, and restore the state of the random generators."""
         self._run.emit.phase("eval", f"after epoch {epoch}")
         state = checkpoints.random_state()
         try:
-            ends = self.look(epoch)
+            ends = self.validate(epoch)
         finally:
             checkpoints.set_random_state(state)
         self._run.emit.phase("train")
         return ends
 
 
-def best_place(
+def best_index(
     values: Sequence[float], min_delta: float, *, higher_is_better: bool
 ) -> tuple[int, int]:
-    """Index of the best value, and how many came after it.
+    """Index of the best value, and the number of values after it.
 
     A value is better by more than `min_delta` or not at all; NaN is never better than a number.
     """
     sign = 1.0 if higher_is_better else -1.0
     best = 0
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         gain = sign * (value - values[best])
         if gain > min_delta or (math.isnan(values[best]) and not math.isnan(value)):
-            best = place
+            best = index
     return best, len(values) - 1 - best
 
 
 @contextmanager
-def looking(model: nn.Module) -> Iterator[None]:
-    """Without dropout and gradients; training goes on as if nothing had been."""
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Context of evaluation mode without gradients; restores the mode afterwards."""
     training = model.training
     model.eval()
     try:

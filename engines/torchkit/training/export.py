@@ -1,7 +1,4 @@
-"""Trained weights in the layout of another library, in a folder beside the checkpoint.
-
-Apart from `trained`, which keeps what this workbench reads again.
-"""
+"""Export of trained weights in the layout of another library, beside the checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from engines import trained_weights
-from engines.model_catalog import ModelEntry, Part
+from engines.model_catalog import ModelEntry, ModelPart
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.runtime.context import Context
 from engines.torchkit.training import trained_model
@@ -24,22 +21,22 @@ ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 ADAPTER_CONFIG: Final = "adapter_config.json"
 
 
-def write(
+def write_export(
     run: Context[Any],
     name: str,
     tensors: Mapping[str, Mapping[str, Tensor]],
     texts: Mapping[str, str],
 ) -> None:
-    """Write `checkpoints/<name>` with these files, and announce them under the role `name`."""
+    """Write `checkpoints/<name>` with these files; sends them as artifacts of role `name`."""
     folder = run.run_dir / trained_weights.CHECKPOINTS / name
-    trained_model.announce(run, checkpoints.write_folder(folder, tensors, texts), name)
+    trained_model.send_artifacts(run, checkpoints.write_folder(folder, tensors, texts), name)
 
 
-def adapter(run: Context[Any], model: Any, base: ModelEntry | Part) -> None:
-    """Write the low-rank adapters of a PEFT model as `PeftModel.from_pretrained` loads them.
+def write_adapter(run: Context[Any], model: Any, base: ModelEntry | ModelPart) -> None:
+    """Write the LoRA adapters of a PEFT model for `PeftModel.from_pretrained`.
 
-    `base`: what they are adapters of, for the configuration: a repository, a folder, or `../base`,
-    which lies beside them.
+    `base`: the adapted model, for the configuration: a repository, a folder, or `../base` beside
+    the adapters.
     """
     from peft import get_peft_model_state_dict
 
@@ -49,12 +46,12 @@ def adapter(run: Context[Any], model: Any, base: ModelEntry | Part) -> None:
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
-        said = json.loads((Path(folder) / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    text = json.dumps(said, indent=2, sort_keys=True) + "\n"
-    write(run, trained_weights.ADAPTER, {ADAPTER_WEIGHTS: tensors}, {ADAPTER_CONFIG: text})
+        settings = json.loads((Path(folder) / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+    write_export(run, trained_weights.ADAPTER, {ADAPTER_WEIGHTS: tensors}, {ADAPTER_CONFIG: text})
 
 
 def adapter_bytes(model: nn.Module) -> int:
-    """Size of its weights on disk."""
+    """Bytes of the LoRA weights of a model."""
     named = model.named_parameters()
     return sum(p.numel() * p.element_size() for name, p in named if ".lora_" in name)

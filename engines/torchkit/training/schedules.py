@@ -27,5 +27,5 @@ def planned_steps(epochs: float, most: int | None, steps_per_epoch: int) -> int:
 
 def warmup_steps(total: int, ratio: float, steps: int | None) -> int:
     """Warm-up steps: the number if given, else the ratio of all steps, rounded up."""
-    wanted = math.ceil(ratio * total) if steps is None else steps
-    return min(wanted, total)
+    count = math.ceil(ratio * total) if steps is None else steps
+    return min(count, total)

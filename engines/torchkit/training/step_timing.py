@@ -1,8 +1,8 @@
-"""Step times without a synchronise per step: windows of steps, and what a run says of them.
+"""Step timing by windows of steps, without a synchronise per step, and its summary.
 
 On CUDA a host timer around a kernel measures its launch. So device times are event pairs, and the
 host clock is read only at window edges, after one synchronise. On a CPU both are the host clock.
-What lies between two windows (sending messages, checkpoints) belongs to no step.
+The time between two windows (sending messages, checkpoints) belongs to no step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engines import protocol
 from results.statistics import block_bootstrap_quantile
 
 WINDOW_SECONDS: Final = 0.5
-"""Host seconds until a window closes: two synchronises a second cost nothing measurable."""
+"""Host seconds until a window closes: two synchronises a second have no measurable cost."""
 
 MAX_WINDOW_STEPS: Final = 500
 
@@ -29,19 +29,19 @@ LAPS: Final = ("data_wait", "transfer", "forward", "backward", "optimizer")
 
 
 class Stopwatch(Protocol):
-    """Instants on the device's time line."""
+    """Clock with time points of the device."""
 
     def now(self) -> float:
         """Host seconds."""
 
     def mark(self) -> Any:
-        """An instant on the device's time line; cheap, does not wait."""
+        """A time point of the device; cheap, does not wait."""
 
     def between(self, first: Any, second: Any) -> float:
-        """Seconds between two instants; only after `synchronise`."""
+        """Seconds between two time points; only after `synchronise`."""
 
     def synchronise(self) -> None:
-        """Wait until the device has done all that it was given."""
+        """Wait until the device has finished all submitted work."""
 
 
 class HostStopwatch:
@@ -52,7 +52,7 @@ class HostStopwatch:
         self.mark = clock
 
     def between(self, first: float, second: float) -> float:
-        """Seconds between two instants."""
+        """Seconds between two time points."""
         return second - first
 
     def synchronise(self) -> None:
@@ -60,7 +60,7 @@ class HostStopwatch:
 
 
 class CudaStopwatch:
-    """Event records in the stream; about a microsecond each."""
+    """Stopwatch of CUDA events in the current stream; about a microsecond each."""
 
     def __init__(self) -> None:
         self.now = time.perf_counter
@@ -81,7 +81,7 @@ class CudaStopwatch:
 
 
 def stopwatch(device: torch.device) -> Stopwatch:
-    """The stopwatch that is right for a device."""
+    """The stopwatch for a device."""
     return CudaStopwatch() if device.type == "cuda" else HostStopwatch()
 
 
@@ -100,10 +100,10 @@ class _Window:
     metrics: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
-class Meter:
-    """Collects the steps of one window after the other.
+class StepTimer:
+    """Times the parts of steps in consecutive windows.
 
-    `open`, then per step `lap(name)` after each part and `end_step`, then `close` when `due`.
+    `open`, then per step `lap(name)` after each part and `end_step`, then `close` when `is_due`.
     """
 
     def __init__(
@@ -116,32 +116,32 @@ class Meter:
     ) -> None:
         self._watch = watch
         self._short_last = short_last
-        """The last step of an epoch has fewer rows: it is a window of its own, as its loss and r@1
-        are of other batches than all others."""
+        """The last step of an epoch has fewer rows and is a window of its own, as its loss and r@1
+        are of a smaller batch."""
         self.warmup_steps = warmup_steps
         self.warmup_until = warmup_steps
         """Steps up to this one are warm-up. A resumed run warms up again."""
         self._steps_per_epoch = steps_per_epoch
         self.skipped_in_a_row = 0
-        """Steps without a change of the weights, one after the other, up to the last window."""
+        """Consecutive skipped steps up to the end of the last window."""
         self._window: _Window | None = None
         self._lap_host = 0.0
         self._lap_mark: Any = None
 
     @property
     def running(self) -> bool:
-        """A window is open."""
+        """Whether a window is open."""
         return self._window is not None
 
     def open(self) -> None:
-        """A window begins; waits for the device first."""
+        """Begin a window; waits for the device first."""
         self._watch.synchronise()
         self._lap_host = self._watch.now()
         self._lap_mark = self._watch.mark()
         self._window = _Window(self._lap_host, self._lap_mark)
 
     def lap(self, name: str) -> None:
-        """The part called `name` ends here. `data_wait` is host time, the others device time."""
+        """End the part `name` of a step. `data_wait` is host time, the others device time."""
         window = self._open_window()
         mark = self._watch.mark()
         host = self._watch.now()
@@ -160,7 +160,7 @@ class Meter:
         norm: Tensor,
         overflow: Tensor | None = None,
     ) -> None:
-        """A step ends at the last lap. Tensors stay on the device until the window closes.
+        """End a step at the last lap. Tensors stay on the device until the window closes.
 
         `overflow`: 1 where the optimizer skipped the step; None: it cannot.
         """
@@ -174,15 +174,15 @@ class Meter:
         for name, value in metrics.items():
             window.metrics.setdefault(name, []).append(value)
 
-    def due(self, step: int, *, first: bool) -> bool:
-        """Whether the window must close after `step` steps: something ends here, or it is long.
+    def is_due(self, step: int, *, first: bool) -> bool:
+        """Whether the window must close after step `step`: at an edge, or because it is long.
 
-        The first step is a window of its own: its end is the time to first step.
+        Edges: end of the warm-up, of an epoch, and of the first step (time to first step).
         """
         window = self._open_window()
-        place = step % self._steps_per_epoch
-        before_short = self._short_last and place == self._steps_per_epoch - 1
-        edge = step == self.warmup_until or place == 0 or before_short
+        step_in_epoch = step % self._steps_per_epoch
+        before_short = self._short_last and step_in_epoch == self._steps_per_epoch - 1
+        edge = step == self.warmup_until or step_in_epoch == 0 or before_short
         long = (
             len(window.ends) >= MAX_WINDOW_STEPS
             or self._watch.now() - window.start >= WINDOW_SECONDS
@@ -190,7 +190,7 @@ class Meter:
         return first or edge or long
 
     def close(self, step: int, lr: float) -> protocol.Step:
-        """The window as a message; waits for the device."""
+        """Close the window; returns its message. Waits for the device."""
         window = self._open_window()
         self._watch.synchronise()
         seconds = self._watch.now() - window.start
@@ -236,14 +236,14 @@ def _flags(window: _Window) -> list[bool]:
 
 
 def _mean(values: Sequence[Tensor], weights: Sequence[int]) -> float:
-    """Weighted by samples: the last batch of an epoch may hold one pair, whose r@1 is always 1."""
+    """Weighted mean: the last batch of an epoch may hold one pair, whose r@1 is always 1."""
     stacked = torch.stack([v.detach().float() for v in values])
     weight = torch.tensor(weights, dtype=torch.float32, device=stacked.device)
     return float((stacked * weight).sum() / weight.sum())
 
 
-class Ledger:
-    """All timed windows of a run, and the `Timing` that follows from them."""
+class TimingSummary:
+    """Accumulates the windows of a run; `timing()` gives its `Timing` message."""
 
     def __init__(self, steps_per_epoch: int, warmup_steps: int) -> None:
         self._steps_per_epoch = steps_per_epoch
@@ -253,21 +253,21 @@ class Ledger:
         self._seconds = 0.0
         self._waits = 0.0
         self._stalls = 0.0
-        self._epochs: dict[int, _Epoch] = {}
+        self._epochs: dict[int, _EpochTimes] = {}
         self.time_to_first_step: float | None = None
 
     def add(self, window: protocol.Step) -> None:
-        """One window. Windows never straddle the end of the warm-up or of an epoch."""
+        """Add a window. Windows never straddle the end of the warm-up or of an epoch."""
         index = (window.step - 1) // self._steps_per_epoch
-        epoch = self._epochs.setdefault(index, _Epoch())
-        if not epoch.seen:
+        epoch = self._epochs.setdefault(index, _EpochTimes())
+        if not epoch.all_steps:
             epoch.first = window.step - window.count
-        epoch.seen += window.count
+        epoch.all_steps += window.count
         epoch.samples += window.samples
         epoch.losses += window.loss * window.samples
         if window.warmup:
             return
-        epoch.steps += window.count
+        epoch.timed_steps += window.count
         epoch.seconds += window.seconds
         epoch.stalls += window.data_stall or 0.0
         self._durations.extend(window.step_seconds)
@@ -277,11 +277,15 @@ class Ledger:
         self._stalls += window.data_stall or 0.0
 
     def timing(self) -> protocol.Timing:
-        """The run's times; what could not be measured is null with its reason."""
+        """The run's times; an unmeasured one is null, with a reason."""
         reasons: dict[str, str] = {}
-        whole = [e for e in self._epochs.values() if e.seen == self._steps_per_epoch and e.steps]
+        whole = [
+            e
+            for e in self._epochs.values()
+            if e.all_steps == self._steps_per_epoch and e.timed_steps
+        ]
         if not whole:
-            reasons["epoch_wall_seconds"] = reasons["epoch_stall_seconds"] = self._no_epoch()
+            reasons["epoch_wall_seconds"] = reasons["epoch_stall_seconds"] = self._no_epoch_reason()
         if self.time_to_first_step is None:
             reasons["time_to_first_step"] = "no step was done"
         epoch = whole[-1] if whole else None
@@ -289,10 +293,10 @@ class Ledger:
             "time_to_first_step": self.time_to_first_step,
             "epoch_wall_seconds": epoch.seconds if epoch else None,
             "epoch_stall_seconds": epoch.stalls if epoch else None,
-            "epoch_steps": epoch.steps if epoch else 0,
+            "epoch_steps": epoch.timed_steps if epoch else 0,
             "timed_steps": len(self._durations),
             "warmup_steps": self._warmup_steps,
-            **self._loss(reasons),
+            **self._loss_fields(reasons),
         }
         if not self._durations:
             missing = f"no step after the {self._warmup_steps} of the timing warm-up"
@@ -300,10 +304,10 @@ class Ledger:
                          "samples_per_second", "samples_per_second_median"):  # fmt: skip
                 reasons[name] = missing
             return protocol.Timing(**base, reasons=reasons)
-        return protocol.Timing(**base, **self._steps(), reasons=reasons)
+        return protocol.Timing(**base, **self._step_fields(), reasons=reasons)
 
-    def _loss(self, reasons: dict[str, str]) -> dict[str, Any]:
-        """The mean over the last epoch, as far as it was trained; of no epoch's rest alone."""
+    def _loss_fields(self, reasons: dict[str, str]) -> dict[str, Any]:
+        """Mean loss of the last epoch as far as it was trained; none if resumed within it."""
         if not self._epochs:
             reasons["epoch_loss"] = "no step was done"
             return {}
@@ -311,9 +315,9 @@ class Ledger:
         if last.first != index * self._steps_per_epoch:
             reasons["epoch_loss"] = f"the run was resumed at step {last.first} within the epoch"
             return {}
-        return {"epoch_loss": last.losses / last.samples, "epoch_loss_steps": last.seen}
+        return {"epoch_loss": last.losses / last.samples, "epoch_loss_steps": last.all_steps}
 
-    def _steps(self) -> dict[str, Any]:
+    def _step_fields(self) -> dict[str, Any]:
         durations = np.asarray(self._durations)
         median, p95 = np.quantile(durations, [0.5, 0.95])
         of_median = block_bootstrap_quantile(durations, 0.5)
@@ -332,21 +336,21 @@ class Ledger:
             "samples_per_second_median": float(np.median(self._samples) / median),
         }
 
-    def _no_epoch(self) -> str:
-        seen = max((e.seen for e in self._epochs.values()), default=0)
-        if seen == self._steps_per_epoch == 1:
+    def _no_epoch_reason(self) -> str:
+        steps = max((e.all_steps for e in self._epochs.values()), default=0)
+        if steps == self._steps_per_epoch == 1:
             return "the one step of the epoch was timing warm-up"
-        if seen == self._steps_per_epoch:
-            return f"all {seen} steps of the epoch were timing warm-up"
-        return f"no whole epoch was run: {seen} of {self._steps_per_epoch} steps"
+        if steps == self._steps_per_epoch:
+            return f"all {steps} steps of the epoch were timing warm-up"
+        return f"no whole epoch was run: {steps} of {self._steps_per_epoch} steps"
 
 
 @dataclass
-class _Epoch:
+class _EpochTimes:
     first: int = 0
-    """Steps of the run before the first one that was seen."""
-    seen: int = 0
-    steps: int = 0
+    """Steps of the run before the first added one."""
+    all_steps: int = 0
+    timed_steps: int = 0
     seconds: float = 0.0
     stalls: float = 0.0
     samples: int = 0

@@ -1,4 +1,4 @@
-"""Training as a run does it: the phases, and the time that they took."""
+"""Training of a run with its timing, memory peaks and cost forecast."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from engines import protocol
 from engines.torchkit.runtime import device
 from engines.torchkit.runtime.context import Context
 from engines.torchkit.training import loop
-from engines.torchkit.training.cost_forecast import Costing
-from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
+from engines.torchkit.training.cost_forecast import CostProbe
+from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 
 
 def train(
     run: Context[Any],
-    job: loop.Training[Any],
-    costing: Costing | None,
+    job: loop.TrainingJob[Any],
+    cost_probe: CostProbe | None,
     disk: Callable[[], dict[str, int]],
 ) -> bool:
-    """Train to the end; whether this process goes on: the leader of ranks, unless it only costs.
+    """Train to the end; returns whether this process goes on: rank 0, unless a cost probe.
 
-    `disk`: bytes that a whole run keeps, by part; asked by a costing run.
+    `disk`: bytes that a whole run keeps, by part; called by a cost probe.
     """
     timing = _train(run, job)
-    run.team.leave()
+    run.process_group.destroy()
     device.report_memory(run.emit, "train", run.device)
-    if costing is not None and run.team.leads:
-        run.emit.send(costing.forecast(timing, disk()))
-    return run.team.leads and costing is None
+    if cost_probe is not None and run.process_group.is_rank_zero:
+        run.emit.send(cost_probe.forecast(timing, disk()))
+    return run.process_group.is_rank_zero and cost_probe is None
 
 
-def _train(run: Context[Any], job: loop.Training[Any]) -> protocol.Timing:
+def _train(run: Context[Any], job: loop.TrainingJob[Any]) -> protocol.Timing:
     order, warmup = job.loader.order, run.params.timing_warmup_steps
     per_epoch = order.steps_per_epoch
-    meter = Meter(stopwatch(run.device), warmup, per_epoch, short_last=order.short_last)
-    ledger = Ledger(per_epoch, warmup)
-    # Whatever was drawn while caches were filled, training starts from the seed.
+    timer = StepTimer(stopwatch(run.device), warmup, per_epoch, short_last=order.short_last)
+    summary = TimingSummary(per_epoch, warmup)
+    # Training starts from the seed, whatever filling the caches has drawn.
     # Ranks draw different dropout masks: theirs are different records.
-    device.seed(run.spec.seed + (run.team.rank << 40))
-    loop.train(job, meter, ledger, run.emit)
-    timing = ledger.timing()
+    device.seed_generators(run.spec.seed + (run.process_group.rank << 40))
+    loop.train(job, timer, summary, run.emit)
+    timing = summary.timing()
     run.emit.send(timing)
-    _tell_untimed(run, timing)
+    _report_untimed(run, timing)
     return timing
 
 
-def _tell_untimed(run: Context[Any], timing: protocol.Timing) -> None:
-    """A run that was too short to be timed is said to be; its other numbers count."""
+def _report_untimed(run: Context[Any], timing: protocol.Timing) -> None:
+    """Send a notice where the run was too short to be timed."""
     if timing.timed_steps or timing.time_to_first_step is None:
         return
     text = (

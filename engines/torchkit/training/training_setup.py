@@ -1,8 +1,4 @@
-"""Training put together from a run's settings: order of batches, rates, optimizer, checkpoints.
-
-Apart from the engines because all that train do it alike; what a batch is and what a loss is are
-theirs.
-"""
+"""Training setup of a run, shared by the engines: batch order, rates, optimizer, checkpoints."""
 
 from __future__ import annotations
 
@@ -14,78 +10,78 @@ from typing import Any, Protocol, Self, TypeVar
 from torch import nn
 
 from engines.torchkit.checkpointing.training_identity import TrainingIdentity, model_digest
-from engines.torchkit.data.data_loader import Loader, Order, Rows
+from engines.torchkit.data.data_loader import EpochPermutation, Loader, Rows
 from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.runtime.context import Context
-from engines.torchkit.training.loop import Outcome, Training
+from engines.torchkit.training.loop import LossOutput, TrainingJob
 from engines.torchkit.training.optimizers import adamw
 from engines.torchkit.training.schedules import planned_steps, warmup_cosine, warmup_steps
 
 Batch = TypeVar("Batch")
-Made_co = TypeVar("Made_co", covariant=True)
+Batch_co = TypeVar("Batch_co", covariant=True)
 
 
-class Gathers(Protocol[Made_co]):
-    """What makes batches of rows."""
+class Collator(Protocol[Batch_co]):
+    """Makes a batch of rows (and so runs in the loader's threads)."""
 
     pin: bool
-    """Into page-locked memory."""
-    place: tuple[int, int]
-    """This rank and the number of ranks."""
+    """Whether batches are page-locked."""
+    rank_and_size: tuple[int, int]
+    """Rank of the process and number of ranks."""
 
-    def __call__(self, rows: Rows, epoch: int) -> Made_co:
+    def __call__(self, rows: Rows, epoch: int) -> Batch_co:
         """The batch of these rows in this epoch."""
 
 
 @dataclass(frozen=True)
-class Course:
-    """How long a run trains, in which order, and at which rates."""
+class TrainingSetup:
+    """Steps, batch order, learning rates and identity of a run's training."""
 
     run: Context[Any]
-    order: Order
+    order: EpochPermutation
     steps: int
-    warm: int
-    """Steps that warm up the rate."""
+    warmup: int
+    """Warm-up steps of the learning rate."""
     identity: TrainingIdentity
 
     @classmethod
-    def of(cls, run: Context[Any], samples: int, data: str) -> Self:
-        """Over so many samples, as the run's settings say. `data`: digest of the samples."""
+    def from_run(cls, run: Context[Any], samples: int, data: str) -> Self:
+        """For `samples` samples by the run's settings. `data`: digest of the samples."""
         params = run.params
-        batch = params.batch * run.team.size
-        order = Order(samples, batch, params.accumulation, run.spec.seed)
+        batch = params.batch * run.process_group.size
+        order = EpochPermutation(samples, batch, params.accumulation, run.spec.seed)
         steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
-        warm = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
+        warmup = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
         trained = run.trained.state if run.trained is not None else None
         model = model_digest(run.entry, params, trained)
         identity = TrainingIdentity.of_run(
             params, run.spec.seed, order.per_step, data, samples, model
         )
-        return cls(run, order, steps, warm, identity)
+        return cls(run, order, steps, warmup, identity)
 
     def lr_at(self, step: int) -> float:
-        """Warm-up, then a cosine to 0."""
+        """Learning rate of a step (from 0): linear warm-up, then cosine to 0."""
         rate: float = self.run.params.lr
-        return rate * warmup_cosine(step, self.steps, self.warm)
+        return rate * warmup_cosine(step, self.steps, self.warmup)
 
-    def job(
+    def create_job(
         self,
         model: nn.Module,
-        gatherer: Gathers[Batch],
-        forward: Callable[[Batch], Outcome],
+        collator: Collator[Batch],
+        forward: Callable[[Batch], LossOutput],
         transfer: Callable[[Batch], Batch] | None = None,
-    ) -> Training[Batch]:
-        """What the loop needs; an engine changes in it what it does otherwise.
+    ) -> TrainingJob[Batch]:
+        """The job of the training loop; engines may change it.
 
-        `transfer`: where a batch is more than copied to the device.
+        `transfer`: copies a batch to the device; None: `to_device`.
         """
         run, params = self.run, self.run.params
-        gatherer.place = (run.team.rank, run.team.size)
+        collator.rank_and_size = (run.process_group.rank, run.process_group.size)
         pipeline = run.pipeline
-        gatherer.pin = pipeline.pin
-        return Training(
+        collator.pin = pipeline.pin
+        return TrainingJob(
             model=model,
-            loader=Loader(self.order, gatherer, pipeline.workers),
+            loader=Loader(self.order, collator, pipeline.workers),
             transfer=transfer or partial(to_device, device=run.device),
             forward=forward,
             optimizer=adamw(
@@ -99,6 +95,6 @@ class Course:
             checkpoint_seconds=params.checkpoint_minutes * 60,
             checkpoint_root=run.run_dir / "checkpoints",
             full_disk_is_fatal=run.spec.on_disk_full == "stop",
-            team=run.team,
+            process_group=run.process_group,
             identity=self.identity,
         )

@@ -1,4 +1,4 @@
-"""Averages of the trainable weights, swapped in for evaluation: exponential, or of the last steps.
+"""Weight averaging: EMA and SWA of the trainable weights, swapped in for evaluation.
 
 Only what is trained is averaged: a copy of the whole model would hold a frozen 4-bit base twice.
 """
@@ -13,15 +13,15 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-SEEN: Final = "averaged"
-"""Name of the number of averaged steps among the saved tensors; no parameter is called so."""
+STEPS: Final = "averaged"
+"""Key of the number of steps among the saved tensors."""
 
 SKIPPED: Final = "skipped"
-"""Name of the number of steps that were skipped and so not averaged."""
+"""Key of the number of skipped steps, which are not averaged."""
 
 
-class Average(ABC):
-    """One averaged tensor for every trainable parameter."""
+class WeightAverage(ABC):
+    """Base of weight averages: one tensor for every trainable parameter."""
 
     def __init__(self, model: nn.Module) -> None:
         self._named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -29,19 +29,19 @@ class Average(ABC):
 
     @abstractmethod
     def update(self, overflow: Tensor | None = None) -> None:
-        """One step is over. `overflow`: 0-d, 1 where fp16 scaling skipped it; None: it was done.
+        """Update after a step. `overflow`: 0-d, 1 where fp16 scaling skipped it; None: it was done.
 
         A skipped step changes no average: its weights are those of the step before.
         """
 
     @property
-    def begun(self) -> bool:
-        """Whether there is anything to put in the weights' place."""
+    def started(self) -> bool:
+        """Whether there is an average yet."""
         return True
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model with the averaged weights, for the time of the context."""
+        """Context in which the model has the averaged weights."""
         self._swap()
         try:
             yield
@@ -49,14 +49,14 @@ class Average(ABC):
             self._swap()
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """The averages take the place of the weights, for good."""
+    def copy_to_model(self) -> None:
+        """Copy the averages into the model."""
         for (_, weight), shadow in zip(self._named, self._shadow, strict=True):
             weight.copy_(shadow)
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """The weights take the place of the averages."""
+    def reset_to_weights(self) -> None:
+        """Set the averages to the current weights."""
         for (_, weight), shadow in zip(self._named, self._shadow, strict=True):
             shadow.copy_(weight)
 
@@ -72,9 +72,9 @@ class Average(ABC):
 
     @torch.no_grad()
     def _move(self, weight: float | Tensor) -> None:
-        """The averages go this part of the way to the weights; one fused call for all tensors.
+        """Move the averages by the factor `weight` towards the weights; one fused call.
 
-        A part that only the device knows (0-d) is one call a tensor inside of torch.
+        A factor on the device (0-d) is one call a tensor inside of torch.
         """
         weights: list[Tensor] = [p for _, p in self._named]
         if isinstance(weight, Tensor):
@@ -90,7 +90,7 @@ class Average(ABC):
             shadow.copy_(kept)
 
 
-class Ema(Average):
+class Ema(WeightAverage):
     """Keeps `shadow = decay * shadow + (1 - decay) * weight` for every trainable parameter."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -98,12 +98,12 @@ class Ema(Average):
         self.decay = decay
 
     def update(self, overflow: Tensor | None = None) -> None:
-        """One step."""
+        """See `WeightAverage.update`."""
         part = 1 - self.decay
         self._move(part if overflow is None else (1 - overflow) * part)
 
 
-class Swa(Average):
+class Swa(WeightAverage):
     """The plain mean of the weights after every step from number `start` (from 1) on.
 
     Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima"; no layer here has running
@@ -118,13 +118,13 @@ class Swa(Average):
         """Steps from `start` on that fp16 scaling skipped: 0-d, on the device; None: no scaling."""
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether a step has been averaged; waits for the device where steps can be skipped."""
         skipped = 0 if self._skipped is None else int(self._skipped)
         return self._steps - skipped >= self._start
 
     def update(self, overflow: Tensor | None = None) -> None:
-        """One step."""
+        """See `WeightAverage.update`."""
         self._steps += 1
         number = self._steps - self._start + 1
         if number < 1:
@@ -140,10 +140,10 @@ class Swa(Average):
     def tensors(self) -> dict[str, Tensor]:
         """The means by parameter name, how many steps are over and how many of them skipped."""
         skipped = {} if self._skipped is None else {SKIPPED: self._skipped}
-        return {**super().tensors(), SEEN: torch.tensor(self._steps), **skipped}
+        return {**super().tensors(), STEPS: torch.tensor(self._steps), **skipped}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Continue from saved means."""
         super().load(tensors)
-        self._steps = int(tensors[SEEN])
+        self._steps = int(tensors[STEPS])
         self._skipped = tensors.get(SKIPPED)

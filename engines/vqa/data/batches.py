@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engines.torchkit.data.data_loader import share
-from engines.torchkit.data.epoch_sampling import hashed
-from engines.torchkit.data.prefetch import pinned
+from engines.torchkit.data.data_loader import rank_share
+from engines.torchkit.data.epoch_sampling import splitmix64
+from engines.torchkit.data.prefetch import pin_memory
 from engines.vqa.data.image_inputs import View, Vision
 from engines.vqa.data.option_order import IDENTITY, Permutation, permuted
 from engines.vqa.data.questions import Questions
@@ -52,27 +52,29 @@ class Gatherer:
         self._seed = seed
         self._shuffle = shuffle
         self.pin = False
-        self.place = (0, 1)
+        self.rank_and_size = (0, 1)
         """This rank among all: it takes its share of every micro-batch."""
 
     def __call__(self, rows: Rows, epoch: int, scale: float = 1.0) -> VqaBatch:
         """These questions with their answers."""
-        first, last = share(len(rows), *self.place)
+        first, last = rank_share(len(rows), *self.rank_and_size)
         own = rows[first:last] if last > first else rows[:1]
         orders = [IDENTITY] * len(own)
         if self._shuffle:
-            orders = [ORDERS[int(chance % 24)] for chance in hashed(own, self._seed, epoch, salt=2)]
+            orders = [
+                ORDERS[int(chance % 24)] for chance in splitmix64(own, self._seed, epoch, salt=2)
+            ]
         asked, places = self._worded(own, epoch)
         batch = gathered(self._vision, asked, places, (orders, scale, True))
         batch = replace(batch, total=len(rows))
-        return pinned(batch) if self.pin else batch
+        return pin_memory(batch) if self.pin else batch
 
     def _worded(self, rows: Rows, epoch: int) -> tuple[Questions, Rows]:
         """Questions and which of them, each in one of its wordings, by (seed, epoch, row)."""
         if self._questions.wordings is None:
             return self._questions, rows
         some = self._questions.take(rows)
-        draws = hashed(rows, self._seed, epoch, salt=3)
+        draws = splitmix64(rows, self._seed, epoch, salt=3)
         known = zip(some.wordings or (), draws, strict=True)
         texts = [words[int(draw % len(words))] for words, draw in known]
         return replace(some, texts=texts), np.arange(len(texts))

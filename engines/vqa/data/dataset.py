@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets_mm.building.build import Subset
-from datasets_mm.folds import FoldError, draw
+from datasets_mm.folds import FoldError, sample_stratified
 from engines.emitter import EngineError
 from engines.vqa.context import Context
 from engines.vqa.data import fold_split, paraphrases, questions
@@ -39,16 +39,16 @@ def read_data(context: Context) -> Data:
         EngineError: a subset cannot be built, has no question, or cannot be dealt.
     """
     params, spec, source = context.params, context.spec, context.source
-    own = source.built(spec.subset, context.emit)
+    own = source.build(spec.subset, context.emit)
     subsets = {spec.subset: own}
     for name in wanted(context, own):
         if name in subsets:
             continue
         optional = name != params.infer_on and params.evaluate_on is None
-        if optional and (sentence := source.absent(name)):
+        if optional and (sentence := source.find_problem(name)):
             context.emit.notice("not-evaluated", sentence)
             continue
-        subsets[name] = source.built(name, context.emit)
+        subsets[name] = source.build(name, context.emit)
     asked = {name: questions.read(subset) for name, subset in subsets.items()}
     splits = {name: asked[name] for name in wanted(context, own) if name in asked}
     delivered = subsets.get(spec.subset if spec.task == "infer" else params.infer_on)
@@ -89,10 +89,12 @@ def deal(context: Context, asked: Questions, own: Subset) -> tuple[Questions, Qu
         )
     whole = len(asked)
     if params.sample:
-        asked = asked.take(draw(asked.answers, asked.ids, params.sample, context.spec.seed))
+        asked = asked.take(
+            sample_stratified(asked.answers, asked.ids, params.sample, context.spec.seed)
+        )
     try:
         dealt = fold_split.dealt(context, asked, own)
-        fold = dealt.of(asked.ids)
+        fold = dealt.lookup(asked.ids)
         asked = asked.dealt(dealt)
     except FoldError as error:
         raise EngineError(str(error)) from None

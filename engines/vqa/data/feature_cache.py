@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from engines import out_of_memory
-from engines.torchkit.data.prefetch import arrays
-from engines.torchkit.modeling.feature_cache import FeatureStore, NoRoomError, key
+from engines.torchkit.data.prefetch import to_arrays
+from engines.torchkit.modeling.feature_cache import FeatureStore, NoRoomError, content_key
 from engines.vqa.context import Context
 from engines.vqa.data.dataset import Data
 from engines.vqa.data.image_inputs import NUMPY, Kept, Tower, View, Vision
@@ -119,7 +119,7 @@ def refusal(model: Any, tower: Tower, pair: Sequence[Pixels], plain: Tensor) -> 
         finally:
             tower.restore(taken)
     except Exception as error:  # code of any model: it may raise whatever it likes
-        if out_of_memory.of_device(error):
+        if out_of_memory.is_device_failure(error):
             raise
         return f"{kind} fails on features ({(str(error).splitlines() or [''])[0][:120]})"
     if rows.dtype not in NUMPY or not alike(plain, other):
@@ -166,11 +166,11 @@ def keep(context: Context, tower: Tower, vision: Vision, seen: Sequence[View]) -
     items = [item(tower, vision.pixels(view)) for view in seen]
     keys, sizes = [one.key for one in items], [one.rows for one in items]
     distinct = dict(zip(keys, sizes, strict=True))
-    missing = store.missing(keys)
+    missing = store.count_missing(keys)
     emit.notice(
         "feature-cache",
         f"{missing} of {len(distinct)} pictures are not in the feature cache yet; all take "
-        f"{store.bytes_of(sum(distinct.values())) / 2**20:.1f} MiB in {store.folder}",
+        f"{store.disk_bytes(sum(distinct.values())) / 2**20:.1f} MiB in {store.folder}",
         missing,
     )
 
@@ -178,16 +178,20 @@ def keep(context: Context, tower: Tower, vision: Vision, seen: Sequence[View]) -
         for count, place in enumerate(positions, 1):
             rows = tower.encode(vision.pixels(seen[place]))
             bits = rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows
-            context.say(count, len(positions), "pictures")
+            context.report_progress(count, len(positions), "pictures")
             yield [place], bits
 
-    stored = store.open(keys, lambda positions: arrays(encode(positions)), sizes)
-    places = {view: tuple(place) for view, place in zip(seen, stored.places.tolist(), strict=True)}
-    size = store.bytes_of(sum(distinct.values()))
+    stored = store.open(keys, lambda positions: to_arrays(encode(positions)), sizes)
+    places = {
+        view: tuple(place) for view, place in zip(seen, stored.positions.tolist(), strict=True)
+    }
+    size = store.disk_bytes(sum(distinct.values()))
     return Kept(stored.arrays, places, tower.dtype, stored.computed, size)
 
 
 def item(tower: Tower, pixels: Pixels) -> Item:
     """Of a picture at its size."""
     height, width = pixels.shape[:2]
-    return Item(key(f"{height}x{width}".encode(), pixels.tobytes()), tower.rows((height, width)))
+    return Item(
+        content_key(f"{height}x{width}".encode(), pixels.tobytes()), tower.rows((height, width))
+    )

@@ -127,7 +127,7 @@ class Tower:
         self.form: Form | None = None
         """Known once the model has been tried; with it what comes out: `width`, `dtype`."""
         self.width, self.dtype = 0, torch.float32
-        self._names = pretrained.seeing_modules(model)
+        self._names = pretrained.vision_modules(model)
         self._rows: dict[tuple[int, int], int] = {}
 
     @property

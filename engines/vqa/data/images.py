@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets_mm.media.aspect_image_cache import UncutCache
-from datasets_mm.media.decode import UnusableError, extent, read_inside
+from datasets_mm.media.aspect_image_cache import AspectImageCache
+from datasets_mm.media.decode import UnusableError, read_inside, upright_size
 from engines.emitter import EngineError
 from engines.torchkit.data import subsets
 from engines.vqa.models.processor import Pixels, Sight
@@ -77,7 +77,7 @@ class Pictures:
     say: Say
     _extents: dict[tuple[Path, str], tuple[int, int]] = field(default_factory=dict)
     _found: dict[tuple[Path, str, float], tuple[Any, int]] = field(default_factory=dict)
-    _caches: dict[tuple[Path, str], UncutCache] = field(default_factory=dict)
+    _caches: dict[tuple[Path, str], AspectImageCache] = field(default_factory=dict)
     """Where each picture lies at scale 1."""
 
     def add(self, root: Path, paths: Sequence[str], scales: Sequence[float] = (1.0,)) -> None:
@@ -95,8 +95,8 @@ class Pictures:
                     wanted.setdefault(size, []).append((path, scale))
         for size, views in wanted.items():
             named = [path for path, _ in views]
-            with subsets.explained():
-                cache = UncutCache.open(named, root, size, self.cache_root, self.say)
+            with subsets.source_errors_as_engine_errors():
+                cache = AspectImageCache.open(named, root, size, self.cache_root, self.say)
             for path, scale in views:
                 if path in cache.skipped:
                     raise unreadable(root, path, cache.skipped[path])
@@ -144,7 +144,7 @@ class Pictures:
 
         def look(path: str) -> tuple[int, int]:
             try:
-                width, height = extent(read_inside(resolved, path))
+                width, height = upright_size(read_inside(resolved, path))
             except UnusableError as reason:
                 raise unreadable(root, path, str(reason)) from None
             except Exception as error:  # a decoder meets hostile bytes

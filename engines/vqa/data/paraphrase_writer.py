@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from datasets_mm.child_messages import percent_speaker, speak
+from datasets_mm.child_messages import emit_message, percent_progress
 
 PROMPT: Final = (
     "Say this question about a picture in other words, in the language in which it is written. It "
@@ -140,10 +140,10 @@ def folder_of(name: str) -> Path:
 
     kind, _, rest = name.partition(":")
     if kind == "path":
-        part: model_catalog.Part | None = model_catalog.Part(path=rest)
+        part: model_catalog.ModelPart | None = model_catalog.ModelPart(path=rest)
     elif kind == "hub":
         hub, _, revision = rest.partition("@")
-        part = model_catalog.Part(hub=hub, revision=revision or "main")
+        part = model_catalog.ModelPart(hub=hub, revision=revision or "main")
     else:
         part = model_catalog.load(name).llm
     folder = None if part is None else model_catalog.weights_folder(part)
@@ -151,7 +151,7 @@ def folder_of(name: str) -> Path:
         raise LookupError(
             f"model '{name}' has no language model's weights; give path:/abs/dir or hub:org/name"
         )
-    if sentence := model_catalog.part_problem(
+    if sentence := model_catalog.find_part_problem(
         name, part, (*model_catalog.PART_FILES, "tokenizer.json")
     ):
         raise LookupError(sentence)
@@ -167,12 +167,12 @@ def questions_of(given: argparse.Namespace) -> Iterator[str]:
         EngineError: the subset cannot be built, or has no question with options.
     """
     from engines.emitter import Emitter
-    from engines.torchkit.data.subsets import Source
+    from engines.torchkit.data.subsets import SubsetSource
     from engines.vqa.data import questions
 
     root = str(given.data_root) if given.data_root else None
-    source = Source(given.cache_root, root, given.image_root)
-    own = questions.read(source.built(given.subset, Emitter(None)))
+    source = SubsetSource(given.cache_root, root, given.image_root)
+    own = questions.read(source.build(given.subset, Emitter(None)))
     texts = list(dict.fromkeys(text.strip() for text in own.texts if text.strip()))
     yield from texts[: given.limit] if given.limit else texts
 
@@ -199,13 +199,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = folder_of(given.model)
         asked = Asked(list(questions_of(given)), given.model, given.seed, given.out)
         writer = language_model(folder, given.each, given.seed)
-        count = write(asked, writer, given.batch, percent_speaker())
+        count = write(asked, writer, given.batch, percent_progress())
     except (EngineError, LookupError, ValueError, OSError, ImportError) as error:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
-        speak(kind="failed", error=f"paraphrase {given.subset}: {reason}")
+        emit_message(kind="failed", error=f"paraphrase {given.subset}: {reason}")
         return 1
     said = f"{count:,} wordings of {len(asked.questions):,} questions"
-    speak(kind="done", folder=f"{given.out} ({said})")
+    emit_message(kind="done", folder=f"{given.out} ({said})")
     return 0
 
 

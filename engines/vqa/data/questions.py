@@ -17,7 +17,7 @@ import numpy as np
 from datasets_mm.building.build import Subset
 from datasets_mm.building.selection import is_inside
 from datasets_mm.folds import Folds
-from datasets_mm.media_paths import on_disk
+from datasets_mm.media_paths import find_on_disk
 from datasets_mm.recipes.record_classes import question_kind
 from datasets_mm.storage import arrow_store
 from engines.emitter import EngineError
@@ -78,7 +78,7 @@ class Questions:
         Raises:
             FoldError: the folds are those of other questions.
         """
-        return replace(self, fold=folds.of(self.ids))
+        return replace(self, fold=folds.lookup(self.ids))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,9 @@ def _answer(said: Sequence[str]) -> int:
 
 
 def _content(root: Path, path: str) -> str:
-    return arrow_store.digest(root / on_disk(root, path)) if is_inside(path, root) else path
+    return (
+        arrow_store.file_digest(root / find_on_disk(root, path)) if is_inside(path, root) else path
+    )
 
 
 def stratified(answers: Rows, limit: int) -> Rows:

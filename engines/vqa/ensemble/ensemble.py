@@ -16,7 +16,7 @@ import numpy as np
 from engines import protocol
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
-from engines.torchkit.data.subsets import Source
+from engines.torchkit.data.subsets import SubsetSource
 from engines.vqa.data.questions import LETTERS
 from engines.vqa.ensemble import fold_runs, stacking
 from engines.vqa.ensemble.fold_runs import VALIDATION, Sibling
@@ -78,9 +78,9 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         leave(emit, run_dir, name, answers)
         if name == params.infer_on:
             emit.phase("save", "submission")
-            source = Source(Path(spec.cache_root), params.data_root, params.image_root or "")
+            source = SubsetSource(Path(spec.cache_root), params.data_root, params.image_root or "")
             path = run_dir / params.submission_file
-            deliver(emit, path, answers, params.sample_submission, source.built(name, emit))
+            deliver(emit, path, answers, params.sample_submission, source.build(name, emit))
 
 
 def gather_held_out(folds: Sequence[Sibling]) -> HeldOut:

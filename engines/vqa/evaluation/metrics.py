@@ -17,7 +17,7 @@ from engines.vqa.data.questions import LETTERS
 from engines.vqa.evaluation import calibration, predictions
 from engines.vqa.evaluation.calibration import Numbers, Places
 from engines.vqa.evaluation.predictions import Answer
-from results.statistics import mcnemar, paired_difference, wilson
+from results.statistics import mcnemar, paired_difference, wilson_interval
 
 RESAMPLES: Final = 2000
 
@@ -78,7 +78,7 @@ def _judged(known: Sequence[Answer], split: str, file: str) -> Iterator[protocol
 
 def share(name: str, right: Numbers, split: str, file: str | None = None) -> protocol.Metric:
     """A share of right answers with its Wilson interval."""
-    found = wilson(float(right.sum()), len(right))
+    found = wilson_interval(float(right.sum()), len(right))
     return protocol.Metric(
         name=name, value=float(right.mean()), split=split, n=len(right), low=found.low,
         high=found.high, method=found.method, scores_file=file,

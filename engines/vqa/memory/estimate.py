@@ -21,11 +21,11 @@ from torch.nn import functional
 
 from engines import model_catalog
 from engines.emitter import EngineError
-from engines.memory_query import Need, Phase, Want
+from engines.memory_query import MemoryEstimate, MemoryQuery, Phase
 from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
-from engines.torchkit.memory.allocation_tracker import Ledger, book_model
-from engines.torchkit.memory.depth_extrapolation import Measured
-from engines.torchkit.memory.fake_training_step import INPUTS, LOGITS, LORA, Tuning
+from engines.torchkit.memory.allocation_tracker import AllocationTracker, track_model
+from engines.torchkit.memory.depth_extrapolation import Measurement
+from engines.torchkit.memory.fake_training_step import INPUTS, LOGITS, LORA, TrainingOptions
 from engines.torchkit.modeling import pretrained
 from engines.torchkit.modeling.model_config import ATTENTION
 from engines.torchkit.runtime.precision import DTYPES
@@ -81,7 +81,7 @@ class Sizes:
     eye: Eye
 
     @classmethod
-    def of(cls, want: Want, batch: str, eye: Eye, most: Longest) -> Sizes:
+    def of(cls, want: MemoryQuery, batch: str, eye: Eye, most: Longest) -> Sizes:
         """Of the longest sample. `batch`: the setting that says how many at once."""
         settings = want.params
         grid = eye.grid(*(most.train if batch == "batch" else most.predict))
@@ -109,7 +109,7 @@ class Inputs(NamedTuple):
     """Patches of all pictures, fp32; or their features."""
 
 
-def rehearse(want: Want) -> Need:
+def estimate_memory(want: MemoryQuery) -> MemoryEstimate:
     """Bytes by part of a training step and of a prediction.
 
     Raises:
@@ -124,32 +124,32 @@ def rehearse(want: Want) -> Need:
     return forecast(want, config, source)
 
 
-def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
-    """`rehearse` for a model of these sizes, which were read from `source`."""
+def forecast(want: MemoryQuery, config: dict[str, Any], source: str) -> MemoryEstimate:
+    """`estimate_memory` for a model of these sizes, which were read from `source`."""
     tuning = tuning_of(want)
     eye = Eye.of(config)
     most = max_lengths.of(want, eye.patch * eye.merge)
     kept = feature_cache.wanted(Params.model_validate(want.params), trains=want.trains)
     text = config.get("text_config") or {}
 
-    def measure(layers: int) -> Measured:
+    def measure(layers: int) -> Measurement:
         cut = (
-            {**config, "text_config": depth_extrapolation.shallow(text, layers)}
+            {**config, "text_config": depth_extrapolation.with_layers(text, layers)}
             if layers
             else config
         )
         return measured(want, cut, tuning, (eye, most, kept))
 
-    small = {**config, "text_config": depth_extrapolation.shallow(text, 1)} if text else config
-    fake_training_step.load_libraries(
+    small = {**config, "text_config": depth_extrapolation.with_layers(text, 1)} if text else config
+    fake_training_step.import_libraries(
         tuning, str(config["model_type"]), lambda: made(small, tuning)
     )
-    found = depth_extrapolation.at_depth(depth_extrapolation.layers_of(text), measure)
+    found = depth_extrapolation.measure_at_depth(depth_extrapolation.count_layers(text), measure)
     phases: dict[Phase, dict[str, int]] = {
-        "predict": depth_extrapolation.largest(found.peaks, "predict")
+        "predict": depth_extrapolation.largest_moment(found.peaks, "predict")
     }
     if want.trains:
-        phases = {"train": depth_extrapolation.largest(found.peaks, "train"), **phases}
+        phases = {"train": depth_extrapolation.largest_moment(found.peaks, "train"), **phases}
     sizes, counts = Sizes.of(want, "predict_batch", eye, most), found.counts
     facts = {
         "sizes of the model": source,
@@ -157,25 +157,30 @@ def forecast(want: Want, config: dict[str, Any], source: str) -> Need:
         f"({most.predict[1]} x {most.predict[0]} pixels)",
         **most.facts,
         "trained parameters": f"{counts['learnt']:,}",
-        "precision": fake_training_step.precision_said(want, tuning),
+        "precision": fake_training_step.describe_precision(want, tuning),
         "vision tower": "one pass for each picture, then given back" if kept else "in every step",
     }
     if source == known_configs.SCRATCH:
         facts["left out"] = "the base that is trained first, with all its parameters"
-    host = fake_training_step.host(want, RUNTIME_BYTES, counts["files"], counts["waits"], phases)
-    return Need(phases=phases, host=host, facts=facts)
+    host = fake_training_step.estimate_host_memory(
+        want, RUNTIME_BYTES, counts["files"], counts["waits"], phases
+    )
+    return MemoryEstimate(phases=phases, host=host, facts=facts)
 
 
 def measured(
-    want: Want, config: dict[str, Any], tuning: Tuning, reads: tuple[Eye, Longest, bool]
-) -> Measured:
+    want: MemoryQuery,
+    config: dict[str, Any],
+    tuning: TrainingOptions,
+    reads: tuple[Eye, Longest, bool],
+) -> Measurement:
     """A step and a prediction of a model of these sizes. `reads`: how it sees, what, and whether
     features are kept."""
     eye, most, kept = reads
     peaks: dict[str, dict[str, int]] = {}
-    with fake_training_step.stage(tuning) as ledger:
+    with fake_training_step.fake_mode(tuning) as ledger:
         model, files = build(config, tuning)
-        book_model(ledger, model, part_of(model, tuning))
+        track_model(ledger, model, part_of(model, tuning))
         sizes = Sizes.of(want, "predict_batch", eye, most)
         if kept:
             first = "train" if want.trains else "predict"
@@ -184,7 +189,7 @@ def measured(
         if want.trains:
             batch = Sizes.of(want, "batch", eye, most)
             seen = inputs(ledger, batch, features)
-            fake_training_step.training(  # the loop holds its batch until the next one
+            fake_training_step.measure_training_step(  # the loop holds its batch until the next one
                 ledger, model, tuning, lambda: loss(ledger, model, batch, seen), seen
             )
             peaks |= {f"train: {at}": peak.parts for at, peak in ledger.peaks.items()}
@@ -193,7 +198,7 @@ def measured(
         peaks |= {f"predict: {at}": peak.parts for at, peak in ledger.peaks.items()}
         learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
         waits = sample_bytes(most, eye, features)
-    return Measured(peaks, {"learnt": learnt, "files": files, "waits": waits})
+    return Measurement(peaks, {"learnt": learnt, "files": files, "waits": waits})
 
 
 class Features(NamedTuple):
@@ -203,7 +208,7 @@ class Features(NamedTuple):
     dtype: torch.dtype
 
 
-def features_of(model: Any, tuning: Tuning, kept: bool) -> Features | None:
+def features_of(model: Any, tuning: TrainingOptions, kept: bool) -> Features | None:
     """In the number format that the tower computes in; None where none are kept."""
     if not kept:
         return None
@@ -218,28 +223,28 @@ def sample_bytes(most: Longest, eye: Eye, features: Features | None) -> int:
     return patches // eye.merge**2 * features.width * features.dtype.itemsize
 
 
-def keep(ledger: Ledger, model: Any, sizes: Sizes) -> dict[str, int]:
+def keep(ledger: AllocationTracker, model: Any, sizes: Sizes) -> dict[str, int]:
     """Parts at the peak of the tower's one pass over the largest picture; no tower afterwards.
 
     There are no adapters yet when a run does this.
     """
     alone = replace(sizes, batch=1)
-    ledger.forget_peak()
+    ledger.reset_peak()
     shown = inputs(ledger, alone, None).shown
     with ledger.part(SEEN), torch.no_grad():
         look(model.model.visual, shown, alone)
-    fake_training_step.drop(model.model.visual)
+    fake_training_step.drop_tensors(model.model.visual)
     model.model.visual = nn.Module()
     return {name: size for name, size in ledger.peak.parts.items() if name != LORA}
 
 
-def tuning_of(want: Want) -> Tuning:
+def tuning_of(want: MemoryQuery) -> TrainingOptions:
     """The settings of the engine that decide about memory."""
     copies = int(bool(want.params.get("ema") or want.params.get("swa")))
-    return Tuning.of(want, {**want.params, "copies": copies})
+    return TrainingOptions.from_query(want, {**want.params, "copies": copies})
 
 
-def made(config: dict[str, Any], tuning: Tuning) -> Any:
+def made(config: dict[str, Any], tuning: TrainingOptions) -> Any:
     """A model of these sizes, as transformers makes it."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -249,23 +254,23 @@ def made(config: dict[str, Any], tuning: Tuning) -> Any:
     return seeing.from_config(described, dtype=tuning.dtype, attn_implementation=ATTENTION)
 
 
-def build(config: dict[str, Any], tuning: Tuning) -> tuple[Any, int]:
+def build(config: dict[str, Any], tuning: TrainingOptions) -> tuple[Any, int]:
     """The model on fake tensors, as training finds it, and the bytes of its files."""
     model = made(config, tuning)
     model.requires_grad_(False)
-    pretrained.widen(model)
+    pretrained.widen_to_fp32(model)
     files = 2 * sum(parameter.numel() for parameter in model.parameters())
-    fake_training_step.adapt(model.model.language_model, tuning)
+    fake_training_step.adapt_language_model(model.model.language_model, tuning)
     return model, files
 
 
-def part_of(model: nn.Module, tuning: Tuning) -> Any:
+def part_of(model: nn.Module, tuning: TrainingOptions) -> Any:
     """Which part a parameter belongs to, by its name."""
-    language = fake_training_step.part_of(model, tuning)
+    language = fake_training_step.name_parts(model, tuning)
     return lambda name: VISION if ".visual." in name else language(name)
 
 
-def loss(ledger: Ledger, model: Any, sizes: Sizes, seen: Inputs) -> Tensor:
+def loss(ledger: AllocationTracker, model: Any, sizes: Sizes, seen: Inputs) -> Tensor:
     """Forward pass of one micro-batch, as the engine's own."""
     hidden = hidden_states(ledger, model, (sizes, seen), cache=None)
     with ledger.part(LOGITS):
@@ -276,13 +281,16 @@ def loss(ledger: Ledger, model: Any, sizes: Sizes, seen: Inputs) -> Tensor:
 
 @torch.no_grad()
 def predict(
-    ledger: Ledger, model: Any, tuning: Tuning, given: tuple[Sizes, Features | None]
+    ledger: AllocationTracker,
+    model: Any,
+    tuning: TrainingOptions,
+    given: tuple[Sizes, Features | None],
 ) -> dict[str, int]:
     """Parts at the peak of reading a batch of prompts and saying the first token."""
     model.eval()
-    ledger.forget_peak()
+    ledger.reset_peak()
     with fake_training_step.autocast(tuning):
-        cache = fake_training_step.BookedCache.of(ledger)
+        cache = fake_training_step.TrackedCache.create(ledger)
         seen = inputs(ledger, *given)
         hidden = hidden_states(ledger, model, (given[0], seen), cache=cache)
         with ledger.part(LOGITS):
@@ -290,7 +298,7 @@ def predict(
     return ledger.peak.parts
 
 
-def inputs(ledger: Ledger, sizes: Sizes, features: Features | None) -> Inputs:
+def inputs(ledger: AllocationTracker, sizes: Sizes, features: Features | None) -> Inputs:
     """A micro-batch as it lies on the device, of pixels or of features."""
     count, tokens = sizes.batch * sizes.grid[0] * sizes.grid[1], sizes.batch * sizes.merged
     with ledger.part(INPUTS):
@@ -304,7 +312,9 @@ def inputs(ledger: Ledger, sizes: Sizes, features: Features | None) -> Inputs:
         return Inputs(ids, mask, places, [labels, *order], shown)
 
 
-def hidden_states(ledger: Ledger, model: Any, given: tuple[Sizes, Inputs], cache: Any) -> Tensor:
+def hidden_states(
+    ledger: AllocationTracker, model: Any, given: tuple[Sizes, Inputs], cache: Any
+) -> Tensor:
     """Last hidden states [B, T, W] of pictures and texts."""
     sizes, batch = given
     with ledger.part(INPUTS):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.building.build import IMAGE_ROOT
-from datasets_mm.media.decode import extent, read_inside
+from datasets_mm.media.decode import read_inside, upright_size
 from datasets_mm.storage.corpus import map_table
 from engines import model_catalog
 from engines.emitter import EngineError
-from engines.memory_query import Want
+from engines.memory_query import MemoryQuery
 from engines.vqa import prepare
 from engines.vqa.data.images import Limits
 from engines.vqa.models import chat_template
@@ -52,7 +52,7 @@ class Longest:
     """The same at the largest of `tta_scales`."""
 
 
-def of(want: Want, factor: int) -> Longest:
+def of(want: MemoryQuery, factor: int) -> Longest:
     """The longest of what the run reads; a square picture and a usual text where none is known.
 
     `factor`: sides of pictures are multiples of so many pixels.
@@ -110,13 +110,13 @@ def _bytes(said: Said) -> int:
 def _extent(root: Path, path: str) -> tuple[int, int] | None:
     """(height, width); None: it cannot be read, which the run will say."""
     try:
-        width, height = extent(read_inside(root, path))
+        width, height = upright_size(read_inside(root, path))
     except Exception:  # a decoder meets hostile bytes
         return None
     return height, width
 
 
-def text_tokens(want: Want, texts: Sequence[Said]) -> tuple[int, str]:
+def text_tokens(want: MemoryQuery, texts: Sequence[Said]) -> tuple[int, str]:
     """Tokens of the longest text with template and answer, and how they were found."""
     if want.text_tokens:
         return want.text_tokens, "as asked"

@@ -21,11 +21,11 @@ def architecture(entry: ModelEntry) -> tuple[dict[str, Any], str]:
     Raises:
         EngineError: nothing says them.
     """
-    found = known_configs.sizes(entry, SHAPES)
+    found = known_configs.find_config(entry, SHAPES)
     if found is not None:
         return found
     if not entry.architecture or entry.hub or entry.path:
-        raise known_configs.unknown(entry.name)
-    with known_configs.described(entry.name):
+        raise known_configs.unknown_model_error(entry.name)
+    with known_configs.missing_sizes_as_errors(entry.name):
         sizes = entry.architecture
         return model.configuration(sizes, int(sizes["vocabulary"])), known_configs.SCRATCH

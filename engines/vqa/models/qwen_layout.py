@@ -56,7 +56,7 @@ class Layout:
         tower = getattr(model, "visual", None)
         if not hasattr(tower, "fullatt_block_indexes"):
             return cls(model, None)
-        attention.pack(tower)
+        attention.use_packed_attention(tower)
         return cls(model, tower)
 
     def of_batch(self, batch: VqaBatch) -> VqaBatch:

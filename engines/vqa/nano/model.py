@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from engines.torchkit.training import nano_models
-from engines.torchkit.training.nano_models import SEED, Base, Say
+from engines.torchkit.training.nano_models import SEED, NanoBase, ReportProgress
 from engines.vqa.data.images import Limits, Pictures
 from engines.vqa.data.questions import Questions
 from engines.vqa.models import chat_template
@@ -44,8 +44,12 @@ TEMPLATE: Final = (
 
 
 def trained(
-    questions: Questions, sizes: dict[str, Any], root: Path, device: torch.device, say: Say
-) -> Base:
+    questions: Questions,
+    sizes: dict[str, Any],
+    root: Path,
+    device: torch.device,
+    say: ReportProgress,
+) -> NanoBase:
     """The base for these questions and sizes, from the cache or trained now."""
     digest = hashlib.blake2b(digest_size=12)
     digest.update(json.dumps([REVISION, SEED, TEMPLATE, sizes], sort_keys=True).encode())
@@ -65,7 +69,7 @@ def trained(
         processor.save_pretrained(folder)
         return loss, int(sizes["steps"]), len(questions)
 
-    return nano_models.kept(root, digest.hexdigest(), write)
+    return nano_models.get_or_train_base(root, digest.hexdigest(), write)
 
 
 def _said(questions: Questions) -> list[str]:
@@ -82,7 +86,7 @@ def processor_of(texts: Sequence[str], vocabulary: int, patch: int) -> Any:
 
     words = [*texts, *("user\nassistant\na\nb\nc\nd" for _ in range(8))]
     tokenizer = library.PreTrainedTokenizerFast(
-        tokenizer_object=nano_models.byte_tokenizer(words, vocabulary, SPECIAL),
+        tokenizer_object=nano_models.train_byte_tokenizer(words, vocabulary, SPECIAL),
         pad_token=PAD, eos_token=END, padding_side="left",
         extra_special_tokens=[one for one in SPECIAL if one not in (PAD, END)],
     )  # fmt: skip
@@ -143,7 +147,7 @@ def _train(
     model: Any,
     processor: Any,
     questions: Questions,
-    how: tuple[dict[str, Any], Path, Say],
+    how: tuple[dict[str, Any], Path, ReportProgress],
 ) -> float:
     """All parameters, first without pictures, options in ever new orders."""
     sizes, root, say = how
@@ -168,4 +172,6 @@ def _train(
         loss: Tensor = nats.sum() / tokens.sum()
         return loss
 
-    return nano_models.fit(model, loss_at, sizes, say, "steps of the base on questions")
+    return nano_models.train_all_parameters(
+        model, loss_at, sizes, say, "steps of the base on questions"
+    )

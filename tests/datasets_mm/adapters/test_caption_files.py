@@ -133,9 +133,9 @@ def test_openmoji_names_keep_their_pictures_apart(tmp_path: Path, monkeypatch) -
     """The shipped splits, on every twentieth drawing: no picture in two of them, both languages."""
     from datasets_mm.demo import emoji_captions
 
-    whole = emoji_captions._named
+    whole = emoji_captions._read_names
     monkeypatch.setattr(
-        emoji_captions, "_named",
+        emoji_captions, "_read_names",
         lambda *a: dict(list(whole(*a).items())[::20]),
     )  # fmt: skip
     parts = {}
@@ -154,10 +154,10 @@ def test_openmoji_names_keep_their_pictures_apart(tmp_path: Path, monkeypatch) -
 def test_flags_are_named_as_flags() -> None:
     pytest.importorskip("emoji")
     from datasets_mm.adapters import SourceReport
-    from datasets_mm.demo.emoji_captions import _folder, _named
+    from datasets_mm.demo.emoji_captions import _read_names, _require_package
 
-    found = _named(
-        _folder("emoji", "emoji") / "unicode_codes",
+    found = _read_names(
+        _require_package("emoji", "emoji") / "unicode_codes",
         frozenset({"1F1F0-1F1F7", "1F600", "1F6A9"}),
         SourceReport(),
     )

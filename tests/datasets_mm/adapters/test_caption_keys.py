@@ -296,19 +296,19 @@ def test_several_languages_are_chosen_or_refused(make: Make) -> None:
 
 
 def test_what_a_check_shows_of_choices(make: Make, tmp_path: Path) -> None:
-    from datasets_mm.profile.check import problems, remarks
-    from datasets_mm.profile.describe import Asked, describe
+    from datasets_mm.profile.check import find_problems, find_remarks
+    from datasets_mm.profile.describe import DescribeOptions, describe
 
     make([*_records(), {"image": ["a.png", "b.png"], "caption": "two"}, "no object"],
          'split = "train"')  # fmt: skip
     profile = describe(
-        Asked("own", tmp_path / "cache", tmp_path / "data", workers=1), lambda *_: None
+        DescribeOptions("own", tmp_path / "cache", tmp_path / "data", workers=1), lambda *_: None
     )
-    found = {one.what: one.count for one in problems(profile)}
+    found = {one.message: one.count for one in find_problems(profile)}
     assert found["left out of the subset: line is not an object"] == 1
     assert any("several media" in what for what in found)
     assert not any("split" in what for what in found)
-    assert any("split val: the recipe chooses another" in said for said in remarks(profile))
+    assert any("split val: the recipe chooses another" in said for said in find_remarks(profile))
 
 
 # -- nothing is lost ---------------------------------------------------------------------------

@@ -22,11 +22,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datasets_mm.adapters import SourceReport, captions, m2kr_jsonl, m2kr_parquet, vqa_challenge
-from datasets_mm.media_paths import clean
+from datasets_mm.media_paths import clean_path
 from datasets_mm.recipes.recipe import FIELDS, Source
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
-from datasets_mm.storage.arrow_store import silent
+from datasets_mm.storage.arrow_store import ignore_progress
 from datasets_mm.storage.corpus import map_table
 from tests.datasets_mm.fuzzing import fuzz
 
@@ -48,7 +48,7 @@ def _write(
         made = Source(adapter=adapter, uri=(first,), passages=tuple(others), **source)
         found = Location(made, root, (root / first,), tuple(root / path for path in others), root)
         (root / "out").mkdir()
-        report = ADAPTERS[adapter].write(found, root / "out", silent)
+        report = ADAPTERS[adapter].write(found, root / "out", ignore_progress)
         table = map_table(root / "out" / "records.arrow")
         return table.to_pylist(), report
 
@@ -115,7 +115,7 @@ def _said(name: str, value: Any) -> str | None:
         if name == "answer":
             return said
         said = "" if said.lower() in {"", "na", "nan", "none", "null"} else said
-        return clean(said) if "image" in name else said
+        return clean_path(said) if "image" in name else said
     if name in {"data_id", "passage_id", "answer"} and not isinstance(value, bool | dict | list):
         whole = isinstance(value, float) and value.is_integer()
         return str(int(value) if whole else value)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets_mm.adapters.m2kr_tables import SEVERAL
+from datasets_mm.adapters.m2kr_tables import SEVERAL_TEXTS
 from datasets_mm.building.build import BuildError, Subset, build, main
 from datasets_mm.storage import arrow_store
 
@@ -122,8 +122,8 @@ def test_corpus_holds_each_passage_once(dirty: Callable[..., Subset]) -> None:
     assert subset.corpus.row("p9") == 4
     assert subset.corpus.row("p0") == -1
     assert subset.corpus.rows(["p3", "nowhere", "p1"]) == [3, 1]
-    assert subset.manifest["source_noted"] == {SEVERAL: 1}
-    assert subset.manifest["source_examples"][SEVERAL] == ["p1"]
+    assert subset.manifest["source_noted"] == {SEVERAL_TEXTS: 1}
+    assert subset.manifest["source_examples"][SEVERAL_TEXTS] == ["p1"]
 
 
 def test_positives_join_a_passage_file_and_can_be_the_corpus(
@@ -241,4 +241,4 @@ def test_rows_that_are_all_kept_share_the_file_of_the_source(
     subset = dirty()
     source = tmp_path / "cache" / "sources" / subset.manifest["source"]
     assert (source / "records.arrow").samefile(subset.folder / "records.arrow")
-    assert arrow_store.opened(subset.folder)
+    assert arrow_store.read_manifest(subset.folder)

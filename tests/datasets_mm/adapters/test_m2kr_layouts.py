@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets_mm.adapters.m2kr_tables import NOT_IN_POOL, OTHER_TEXT, SEVERAL
+from datasets_mm.adapters.m2kr_tables import NOT_IN_POOL, OTHER_TEXT, SEVERAL_TEXTS
 from datasets_mm.building import build as build_module
 from datasets_mm.building.build import BuildError, Subset, build
 from datasets_mm.media.image_cache import ImageCache
@@ -139,13 +139,13 @@ def test_what_is_wrong_with_ret_lines_is_counted_by_reason(ret: Path, tmp_path: 
     assert manifest["source_examples"]["line is not JSON"] == [
         "jsonl/m2kr/okvqa_test.jsonl line 13"
     ]
-    assert manifest["source_noted"] == {NOT_IN_POOL: 2, OTHER_TEXT: 1, SEVERAL: 1}
+    assert manifest["source_noted"] == {NOT_IN_POOL: 2, OTHER_TEXT: 1, SEVERAL_TEXTS: 1}
     lines = len((ret / "jsonl/m2kr/okvqa_test.jsonl").read_text().splitlines())
     records_skipped = sum(manifest["source_skipped"].values()) - 1  # one was a passage
     assert manifest["rows"] + records_skipped + sum(manifest["skipped"].values()) == lines
     assert manifest["notices"] == [
         "7 records; the recipe expects 5046",
-        f"1 {SEVERAL} (first: 34)",
+        f"1 {SEVERAL_TEXTS} (first: 34)",
         f"2 {NOT_IN_POOL} (first: jsonl/m2kr/okvqa_test.jsonl line 5: 404)",
         f"1 {OTHER_TEXT} (first: jsonl/m2kr/okvqa_test.jsonl line 6: 7)",
     ]
@@ -375,4 +375,4 @@ def test_a_count_that_differs_is_listed(ret: Path, tmp_path: Path) -> None:
     build("okvqa_test", tmp_path / "cache", ret)
     said = catalog.summary("okvqa_test", tmp_path / "cache")
     assert (said.rows, said.expected_rows) == (7, 5046)
-    assert build_module.MODULES.keys() >= {"ret_m2kr_jsonl", "m2kr_parquet"}
+    assert build_module.ADAPTER_MODULES.keys() >= {"ret_m2kr_jsonl", "m2kr_parquet"}

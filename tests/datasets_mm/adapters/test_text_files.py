@@ -20,7 +20,7 @@ from datasets_mm.text_encoding import STATED, EncodingError, decode
 HEAD = "id,image,question,a,b,c,d,answer\n"
 
 
-def _table(text: str) -> tuple[text_files.Table, SourceReport]:
+def _table(text: str) -> tuple[text_files.TextTable, SourceReport]:
     report = SourceReport()
     return text_files.parse_table(text, "t.csv", report), report
 
@@ -67,7 +67,7 @@ def test_what_is_odd_but_kept_is_noted_by_row() -> None:
 
 def test_cells_that_a_spreadsheet_lost_are_named() -> None:
     table, report = _table("id,a\n1,#NAME?\n2,# NAME\n3, #REF! \n4,C#N/A\n")
-    text_files.tell_lost_cells(table, report)
+    text_files.note_spreadsheet_errors(table, report)
     assert report.noted == {text_files.EXCEL: 2}
     assert report.examples[text_files.EXCEL] == ["t.csv row 2", "t.csv row 4"]
 
@@ -82,10 +82,10 @@ def test_the_heading_decides_the_sign_that_separates() -> None:
 
 def test_headings_in_any_dress_and_never_twice() -> None:
     table, _ = _table("\ufeff Image Path ,QUESTION,question \u200b\n1,2,3\n")
-    assert table.columns({"image": ("img", "image_path")}) == {"image": 0}
+    assert table.find_columns({"image": ("img", "image_path")}) == {"image": 0}
     with pytest.raises(SourceError, match="t.csv has 2 columns 'question'; rename all but one"):
-        table.columns({"question": ("question",)})
-    assert table.columns({"other": ("no",)}) == {}
+        table.find_columns({"question": ("question",)})
+    assert table.find_columns({"other": ("no",)}) == {}
     with pytest.raises(SourceError, match="mend the heading"):
         _table('a,"b"x\n1,2\n')
 

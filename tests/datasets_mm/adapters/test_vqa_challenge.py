@@ -106,7 +106,7 @@ def test_dirt_is_left_out_counted_and_named(place: Path) -> None:
     assert manifest["source_skipped"] == {
         vqa_challenge.NO_LETTER: 3, vqa_challenge.NO_OPTION: 1, vqa_challenge.SHORT: 2,
         vqa_challenge.NO_IMAGE: 1, vqa_challenge.NO_QUESTION: 1,
-        vqa_challenge.NO_ID: 1, vqa_challenge.TWICE: 2,
+        vqa_challenge.NO_ID: 1, vqa_challenge.CONFLICTING_ID: 2,
     }  # fmt: skip
     named = manifest["source_examples"]
     assert named[vqa_challenge.NO_LETTER] == [
@@ -114,8 +114,14 @@ def test_dirt_is_left_out_counted_and_named(place: Path) -> None:
     ]  # fmt: skip
     assert named[vqa_challenge.SHORT] == ["train.csv row 7 (id g5)", "train.csv row 8 (id g6)"]
     assert named[vqa_challenge.NO_ID] == ["train.csv row 11"]
-    assert named[vqa_challenge.TWICE] == ["train.csv row 14 (id g11)", "train.csv row 15 (id g11)"]
-    assert manifest["source_noted"] == {vqa_challenge.ALIKE: 1, vqa_challenge.AGAIN: 1}
+    assert named[vqa_challenge.CONFLICTING_ID] == [
+        "train.csv row 14 (id g11)",
+        "train.csv row 15 (id g11)",
+    ]
+    assert manifest["source_noted"] == {
+        vqa_challenge.EQUAL_OPTIONS: 1,
+        vqa_challenge.DUPLICATE_ROW: 1,
+    }
     assert manifest["skipped"] == {"picture missing": 1, "picture outside the image root": 1}
     assert manifest["examples"]["picture missing"] == ["train.csv row 12 (id g9): img/gone.png"]
 
@@ -236,12 +242,15 @@ def test_a_damaged_sample_is_found_and_built_anew(place: Path) -> None:
 
     made(place, test="test", sample_submission="sample_submission")
     first = asked_of(place)
-    assert cache_health.subset(first.folder)["problem"] == ""
+    assert cache_health.check_subset(first.folder)["problem"] == ""
     path = first.folder / "submission.json"
     whole = path.read_bytes()
     path.unlink()  # a hard link to the source's: only this name goes
     path.write_bytes(whole.replace(b"q10", b"q11"))
-    assert cache_health.subset(first.folder)["problem"] == "its files are not those of its manifest"
+    assert (
+        cache_health.check_subset(first.folder)["problem"]
+        == "its files are not those of its manifest"
+    )
     again = asked_of(place)
     assert (again.folder / "submission.json").read_bytes() == whole
     assert again.fingerprint == first.fingerprint

@@ -105,7 +105,7 @@ def test_a_damaged_source_is_mended_too(small: Callable[[], Subset], tmp_path: P
     (source / "records.arrow").write_bytes(b"")
     good = subset.manifest
     assert small().manifest == good
-    assert arrow_store.opened(source)
+    assert arrow_store.read_manifest(source)
 
 
 def test_an_older_format_is_built_again(
@@ -125,7 +125,7 @@ def test_a_failing_build_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(m2kr_tables.Intake, "add_record", fail)
+        patched.setattr(m2kr_tables.M2KRWriter, "add_record", fail)
         with pytest.raises(BuildError, match="subset 'small': .*No space left on device"):
             small()
     cache = tmp_path / "cache"
@@ -142,7 +142,7 @@ def test_a_killed_build_is_taken_up_again(
         "import sys, time\nfrom pathlib import Path\nfrom datasets_mm.building import build\n"
         "from datasets_mm.adapters import m2kr_tables as intake\n"
         "def slow(*_):\n    print('inside', flush=True)\n    time.sleep(60)\n"
-        "intake.Intake.add_record = slow\n"
+        "intake.M2KRWriter.add_record = slow\n"
         "build.build('small', Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     cache = tmp_path / "cache"

@@ -17,7 +17,7 @@ from datasets_mm.demo import m2kr_copy, vqa_challenge_copy
 from datasets_mm.demo.easy_vqa import COLORS, SHAPES
 from datasets_mm.media.decode import decode, read_inside
 from datasets_mm.sources.fingerprint import package_folder
-from datasets_mm.storage.arrow_store import silent
+from datasets_mm.storage.arrow_store import ignore_progress
 from engines.vqa.data import questions
 from engines.vqa.data.questions import Questions
 
@@ -146,7 +146,7 @@ def test_without_the_package_the_remedy_is_its_extra(
     from datasets_mm.sources import location
 
     monkeypatch.setattr(location, "missing_packages", lambda source: list(source.packages))
-    said = catalog.problem("easy_vqa_train", None)
+    said = catalog.find_problem("easy_vqa_train", None)
     assert said is not None
     assert said.endswith("easy-vqa==1.0 not installed; run: pip install 'workbench-mm[vqa]'")
 
@@ -158,7 +158,9 @@ def test_a_made_challenge_is_read_without_a_word(
     part: Callable[[str], Subset], cache: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "challenge"
-    vqa_challenge_copy.make(out, 60, [part("train"), part("base")], [part("test")], silent)
+    vqa_challenge_copy.write_copy(
+        out, 60, [part("train"), part("base")], [part("test")], ignore_progress
+    )
     learnt = build("vqa_challenge_train", cache, out)
     asked = build("vqa_challenge_test", cache, out)
     assert (len(learnt), len(asked)) == (60, 15)

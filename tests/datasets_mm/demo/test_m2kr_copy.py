@@ -14,7 +14,7 @@ from datasets_mm import catalog
 from datasets_mm.building.build import Subset, build
 from datasets_mm.demo import m2kr_copy
 from datasets_mm.media.decode import decode, read_inside
-from datasets_mm.storage.arrow_store import silent
+from datasets_mm.storage.arrow_store import ignore_progress
 
 Kb = Callable[[str], Subset]
 
@@ -24,7 +24,7 @@ def made(kb: Kb, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for layout in m2kr_copy.LAYOUTS:
         found[layout] = tmp_path_factory.mktemp(layout)
-        m2kr_copy.make(layout, found[layout], 40, kb("emoji_kb"), silent)
+        m2kr_copy.write_copy(layout, found[layout], 40, kb("emoji_kb"), ignore_progress)
     return found
 
 

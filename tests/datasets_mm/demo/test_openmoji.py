@@ -86,8 +86,8 @@ def test_held_out_pictures_are_unseen_by_content(
     rows: dict[str, Rows], kb: Callable[[str], Subset]
 ) -> None:
     root = kb("emoji_train").image_root
-    seen = {arrow_store.digest(root / row["image_path"]) for row in rows["emoji_train"]}
-    held = {arrow_store.digest(root / row["image_path"]) for row in rows["emoji_test_heldout"]}
+    seen = {arrow_store.file_digest(root / row["image_path"]) for row in rows["emoji_train"]}
+    held = {arrow_store.file_digest(root / row["image_path"]) for row in rows["emoji_test_heldout"]}
     assert len(seen) == 484
     assert len(held) == 90
     assert not seen & held
@@ -173,13 +173,13 @@ def test_every_picture_is_there_and_differs_from_its_passages(
 
 def test_known_facts() -> None:
     """Spot checks against what everyone knows, and the excluded homonyms."""
-    from datasets_mm.demo.openmoji.facts import facts
-    from datasets_mm.demo.openmoji.things import read_library, read_things
+    from datasets_mm.demo.openmoji.facts import collect_facts
+    from datasets_mm.demo.openmoji.things import read_emoji_set, read_emojis
 
-    library = read_library()
-    things = {thing.name: thing for thing in read_things(library)}
+    library = read_emoji_set()
+    things = {thing.name: thing for thing in read_emojis(library)}
     codes = {country["ISO"]["alpha3"]: country["name"] for country in library.countries.values()}
-    korea = facts(things["South Korea"], codes)
+    korea = collect_facts(things["South Korea"], codes)
     assert korea["capital"] == "Seoul"
     assert korea["korean"] == "대한민국"
     assert korea["internet"] == ".kr"
@@ -187,8 +187,8 @@ def test_known_facts() -> None:
     assert korea["languages"] == "Korean"
     assert korea["borders"] == "North Korea"
     assert things["dog face"].title == "Dog"
-    assert facts(things["dog face"], codes)["korean"] == "강아지 얼굴"
-    assert facts(things["dog face"], codes)["codepoint"] == "U+1F436"
+    assert collect_facts(things["dog face"], codes)["korean"] == "강아지 얼굴"
+    assert collect_facts(things["dog face"], codes)["codepoint"] == "U+1F436"
     assert things["cherries"].title == "Cherry"
     for homonym in ("cricket", "peanuts", "sponge", "melting face", "cancer"):
         assert homonym not in things
@@ -217,7 +217,7 @@ def test_another_process_builds_the_same_bytes_and_imports_no_data_package(
     def pictures(subset: Subset) -> dict[str, str]:
         root = subset.image_root
         return {
-            str(path.relative_to(root)): arrow_store.digest(path)
+            str(path.relative_to(root)): arrow_store.file_digest(path)
             for path in sorted(root.rglob("*.png"))
         }
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("av", reason="PyAV (extra `captions`) is not installed")
 
 from datasets_mm.media.clip_cache import ClipCache
-from datasets_mm.media.video_frames import evenly
+from datasets_mm.media.video_frames import evenly_spaced
 from tests.fixtures.videos import grey, write_empty, write_sound, write_video
 
 SIDE = 32
@@ -48,7 +48,7 @@ def test_a_video_of_fewer_frames_repeats_them(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 2)
     shown = _open(tmp_path, ["a.mp4"], tmp_path / "cache", 4).array[0]
     assert np.abs(shown.mean((1, 2, 3)) - [grey(0), grey(0), grey(1), grey(1)]).max() < 4
-    assert evenly(1, 3) == [0, 0, 0]
+    assert evenly_spaced(1, 3) == [0, 0, 0]
 
 
 def test_what_is_no_video_is_skipped_and_named(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_clips_are_kept_by_content_and_frames(
     copied = pickle.loads(pickle.dumps(first))
     assert copied.array.shape == first.array.shape
     monkeypatch.setattr(
-        "datasets_mm.media.video_frames.read", lambda *_: pytest.fail("decoded again")
+        "datasets_mm.media.video_frames.read_frames", lambda *_: pytest.fail("decoded again")
     )
     again = _open(tmp_path, ["a.mp4", "b.mp4"], tmp_path / "cache", 4)
     assert np.array_equal(again.array, first.array)

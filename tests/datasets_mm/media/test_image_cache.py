@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from datasets_mm.media.decode import MAX_PIXELS, UnusableError, decode
-from datasets_mm.media.image_cache import Filler, ImageCache
+from datasets_mm.media.image_cache import ImageCache, ImageCacheBuilder
 
 SIZE = 32
 Save = Callable[..., str]
@@ -264,9 +264,9 @@ def test_second_open_decodes_nothing_and_a_changed_file_is_decoded_again(
     path = save("a.png", Image.new("RGB", (8, 8), "red"))
     open_cache([path], root)
     decoded: list[str] = []
-    original = Filler._load
+    original = ImageCacheBuilder._load
     monkeypatch.setattr(
-        Filler, "_load", lambda self, path: decoded.append(path) or original(self, path)
+        ImageCacheBuilder, "_load", lambda self, path: decoded.append(path) or original(self, path)
     )
     open_cache([path], root)
     assert decoded == []

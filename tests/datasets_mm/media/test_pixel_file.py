@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from datasets_mm.media import decode, image_cache, pixel_file
 from datasets_mm.media.image_cache import ImageCache
-from datasets_mm.media.pixel_file import HASH_BYTES, NoRoomError, RowWriter
+from datasets_mm.media.pixel_file import HASH_BYTES, DiskFullError, RowWriter
 
 SIDE = 16
 ROW = SIDE * SIDE * 3
@@ -55,7 +55,9 @@ def of_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
 def test_too_little_room_is_said_before_anything_is_written(root, monkeypatch):
     names = save(root, 40)
     of_disk(monkeypatch, 40 * ROW - 1)
-    with pytest.raises(NoRoomError, match=r"40 pictures need about 0\.00 GiB and .* WORKBENCH_CAC"):
+    with pytest.raises(
+        DiskFullError, match=r"40 pictures need about 0\.00 GiB and .* WORKBENCH_CAC"
+    ):
         open_cache(names, root)
     assert not list((root.parent / "cache").rglob("rows.u8"))
     of_disk(monkeypatch, 40 * ROW)
@@ -81,17 +83,19 @@ def test_a_disk_that_fills_up_on_the_way_keeps_what_was_whole(root, monkeypatch)
             written.append(data)
             if len(written) > 12:
                 file.write(data[: ROW // 2])
-                with pytest.raises(NoRoomError):  # the sentence is this method's own
+                with pytest.raises(DiskFullError):  # the sentence is this method's own
                     plain(self, Full(), data)
                 plain(self, Full(), data)
         plain(self, file, data)
 
     monkeypatch.setattr(RowWriter, "_write", write)
-    with pytest.raises(NoRoomError, match="the disk is full .*; make room there, or set WORKBENCH"):
+    with pytest.raises(
+        DiskFullError, match="the disk is full .*; make room there, or set WORKBENCH"
+    ):
         open_cache(names, root)
     monkeypatch.undo()
     folder = next((root.parent / "cache").rglob("rows.u8")).parent
-    assert pixel_file.count(folder, ROW) == 12
+    assert pixel_file.count_rows(folder, ROW) == 12
     decoded: list[bytes] = []
     original = decode.decode
     monkeypatch.setattr(image_cache, "decode", lambda *what: decoded.append(b"") or original(*what))
@@ -116,7 +120,7 @@ def test_a_stop_on_the_way_keeps_what_was_decoded(root, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         open_cache(names, root, progress=stop)
     folder = next((root.parent / "cache").rglob("rows.u8")).parent
-    assert pixel_file.count(folder, ROW) == 10
+    assert pixel_file.count_rows(folder, ROW) == 10
     assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPool")]
     assert shows(open_cache(names, root), names)
 
@@ -163,10 +167,10 @@ def test_a_slow_fill_commits_by_the_clock(tmp_path, monkeypatch):
     with RowWriter(tmp_path, 4, 0) as writer:
         writer.add(b"k" * HASH_BYTES, b"rows")
         writer.commit_if_due()
-        assert pixel_file.count(tmp_path, 4) == 0
+        assert pixel_file.count_rows(tmp_path, 4) == 0
         now[0] = pixel_file.SYNC_SECONDS
         writer.commit_if_due()
-        assert pixel_file.count(tmp_path, 4) == 1
+        assert pixel_file.count_rows(tmp_path, 4) == 1
 
 
 def test_a_write_that_stalls_stops_no_thread(root, monkeypatch):
@@ -249,7 +253,7 @@ def whole(data: bytes, monkeypatch: pytest.MonkeyPatch, make: Any) -> np.ndarray
 
 MAKERS = {
     "cut": lambda data: decode.decode(data, 96, "bicubic"),
-    "uncut": lambda data: decode.decode_uncut(data, 100, 84, "bicubic"),
+    "uncut": lambda data: decode.decode_without_crop(data, 100, 84, "bicubic"),
 }
 
 

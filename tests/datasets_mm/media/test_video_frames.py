@@ -62,7 +62,7 @@ def _read(path: Path, count: int = 8) -> video_frames.Clip:
 
 def _off(clip: video_frames.Clip, total: int) -> float:
     """Largest difference to the greys that were drawn."""
-    numbers = video_frames.evenly(total, len(clip.pixels))
+    numbers = video_frames.evenly_spaced(total, len(clip.pixels))
     drawn = [_brightness(number, total) for number in numbers]
     return float(np.abs(clip.pixels.mean((1, 2, 3)) - drawn).max())
 
@@ -129,7 +129,7 @@ def test_files_that_were_joined_go_by_number(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.ts", 100, 250)
     path.write_bytes(path.read_bytes() * 2)
     clip = _read(path)
-    drawn = [_brightness(number % 100, 100) for number in video_frames.evenly(200, 8)]
+    drawn = [_brightness(number % 100, 100) for number in video_frames.evenly_spaced(200, 8)]
     assert np.abs(clip.pixels.mean((1, 2, 3)) - drawn).max() < 5
     assert clip.substitutes == ""
 
@@ -197,7 +197,7 @@ def test_a_check_opens_videos_as_videos(tmp_path: Path) -> None:
     _write(tmp_path / "good.mts", 10, 5)
     (tmp_path / "bad.flv").write_bytes(b"noise" * 99)
     count = PictureCount(tmp_path.resolve(), 0)
-    count.look(["good.mts", "bad.flv"])
+    count.check_paths(["good.mts", "bad.flv"])
 
     def say(*_: Any) -> None:
         return

@@ -13,11 +13,11 @@ import pytest
 from datasets_mm.adapters import m2kr_jsonl
 from datasets_mm.profile import describe as describe_module
 from datasets_mm.profile import record_readers
-from datasets_mm.profile.check import missing_sentence, problems
-from datasets_mm.profile.describe import Asked, describe
-from datasets_mm.profile.parallel_scan import Options, scan
+from datasets_mm.profile.check import find_problems, missing_sentence
+from datasets_mm.profile.describe import DescribeOptions, describe
+from datasets_mm.profile.parallel_scan import ScanOptions, scan
 from datasets_mm.profile.profile import Profile
-from datasets_mm.profile.record_readers import JsonLines
+from datasets_mm.profile.record_readers import JsonLinesReader
 from datasets_mm.profile.target import TargetError
 from datasets_mm.recipes.recipe import FIELDS, Source
 from datasets_mm.sources.fingerprint import SourceError
@@ -34,8 +34,8 @@ TYPED = Path(__file__).parents[2] / "fixtures" / "profiles" / "typed.jsonl"
 """Nine lines and a blank one, typed by hand; every figure below was counted by hand."""
 
 
-def wanted(path: Path, **more: Any) -> Asked:
-    return Asked(str(path), path.parent / "cache", **more)
+def wanted(path: Path, **more: Any) -> DescribeOptions:
+    return DescribeOptions(str(path), path.parent / "cache", **more)
 
 
 def silently(done: int, total: int, unit: str) -> None: ...
@@ -92,12 +92,12 @@ def test_hand_counted_lines(typed: Path) -> None:
 
     said = missing_sentence(found)
     assert said.startswith("All 6 lines were checked for missing fields: 2 (")
-    what = {problem.what: problem for problem in problems(found)}
-    assert what["passage_image_path is missing"].places == ("line 2",)
-    assert what["question is missing"].places == ("line 6",)
+    what = {problem.message: problem for problem in find_problems(found)}
+    assert what["passage_image_path is missing"].positions == ("line 2",)
+    assert what["question is missing"].positions == ("line 6",)
     assert "image_path is missing" not in what  # "NA" and "" say that there is none
-    filled = {p.what: p for p in problems(found, ["image_path"])}
-    assert filled["image_path is not filled"].places == ("line 2", "line 4")
+    filled = {p.message: p for p in find_problems(found, ["image_path"])}
+    assert filled["image_path is not filled"].positions == ("line 2", "line 4")
 
 
 def records(count: int, seed: int) -> list[dict[str, Any]]:
@@ -196,7 +196,7 @@ def figures(found: Profile) -> dict[str, Any]:
 def test_pandas_finds_the_same(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(JsonLines, "__init__", _small_parts(JsonLines.__init__))
+    monkeypatch.setattr(JsonLinesReader, "__init__", _small_parts(JsonLinesReader.__init__))
     made = records(1_500, seed=workers)
     found = describe(wanted(write(tmp_path / "a.jsonl", made), workers=workers), silently)
     assert found.records == 1_500
@@ -204,7 +204,7 @@ def test_pandas_finds_the_same(
 
 
 def _small_parts(init: Any) -> Any:
-    def small(self: JsonLines, path: Path) -> None:
+    def small(self: JsonLinesReader, path: Path) -> None:
         init(self, path, part_bytes=20_000)
 
     return small
@@ -212,15 +212,15 @@ def _small_parts(init: Any) -> Any:
 
 def test_counts_do_not_depend_on_parts_or_processes(typed: Path) -> None:
     """Parts of one byte upwards: every line is read once, and numbered right."""
-    whole = scan(JsonLines(typed), Options(), 1, lambda more: None)
+    whole = scan(JsonLinesReader(typed), ScanOptions(), 1, lambda more: None)
     for part_bytes in (1, 7, 64, 300, 10_000):
         for workers in (1, 2):
             ticks: list[int] = []
-            found = scan(JsonLines(typed, part_bytes), Options(), workers, ticks.append)
+            found = scan(JsonLinesReader(typed, part_bytes), ScanOptions(), workers, ticks.append)
             assert found.refused == whole.refused
-            assert found.tally.candidates == whole.tally.candidates
+            assert found.counts.candidates == whole.counts.candidates
             assert sum(ticks) == typed.stat().st_size
-            for reason in whole.named:
+            for reason in whole.positions:
                 assert found.line_numbers(reason) == whole.line_numbers(reason)
 
 
@@ -232,8 +232,8 @@ def test_a_huge_line_is_counted_and_passed_over(
     good = json.dumps(GOOD).encode()
     path.write_bytes(b"\n".join([good, b"x" * 50_000, good, good]))
     for part_bytes in (3_000, 100_000):
-        found = scan(JsonLines(path, part_bytes), Options(), 1, lambda more: None)
-        assert found.tally.records == 3
+        found = scan(JsonLinesReader(path, part_bytes), ScanOptions(), 1, lambda more: None)
+        assert found.counts.records == 3
         assert dict(found.refused) == {"line longer than 0 MiB": 1}
         assert found.line_numbers("line longer than 0 MiB") == [2]
 
@@ -259,7 +259,7 @@ def test_the_typed_layout_is_judged_alike_too(tmp_path: Path) -> None:
     source = Source(adapter="jsonl", uri=(path.name,))
     (tmp_path / "made").mkdir()
     report = m2kr_jsonl.write(Location(source, path.parent, (path,)), tmp_path / "made", silently)
-    asked = Asked(str(path), tmp_path / "cache")
+    asked = DescribeOptions(str(path), tmp_path / "cache")
     assert describe(asked, silently).refused == report.skipped
 
 
@@ -274,7 +274,7 @@ def test_what_cannot_be_described_is_said(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="folder without Parquet"):
         describe(wanted(tmp_path), silently)
     with pytest.raises(TargetError, match="did you mean 'emoji_train'"):
-        describe(Asked("emoji_trian", tmp_path), silently)
+        describe(DescribeOptions("emoji_trian", tmp_path), silently)
     torn = tmp_path / "train-00000-of-00001.parquet"
     torn.write_bytes(b"PAR1 and then nothing")
     with pytest.raises(SourceError, match="no whole Parquet file"):
@@ -308,7 +308,7 @@ def test_parquet_is_read_under_our_names(tmp_path: Path) -> None:
     ]
     pq.write_table(pa.Table.from_pylist(rows_typed), data / "train-00000-of-00001.parquet")
     pq.write_table(pa.Table.from_pylist(texts), passages / "train_passages-00000-of-00001.parquet")
-    found = describe(Asked(str(data), tmp_path / "cache"), silently)
+    found = describe(DescribeOptions(str(data), tmp_path / "cache"), silently)
     assert (found.kind, found.records, found.refused) == ("parquet", 2, {})
     assert found.candidates == {1: 1, 2: 1}
     assert found.passages.surplus_ids == 1

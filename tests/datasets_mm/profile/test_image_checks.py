@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from datasets_mm.media.decode import UnusableError, read_inside
-from datasets_mm.profile.describe import Asked, describe
+from datasets_mm.profile.describe import DescribeOptions, describe
 from datasets_mm.profile.image_checks import PictureCount
 
 
@@ -43,7 +43,7 @@ PATHS = {
 
 def test_a_look_gives_the_reason_that_reading_would(root: Path) -> None:
     count = PictureCount(root, seed=0)
-    count.look([*PATHS, *PATHS, ""])
+    count.check_paths([*PATHS, *PATHS, ""])
     assert {path: count.lost.get(path, "") for path in PATHS} == PATHS
     for path, reason in PATHS.items():
         try:
@@ -66,17 +66,17 @@ def test_opened_pictures_are_a_seeded_sample(root: Path) -> None:
     drawn = []
     for order in (names, names[::-1]):
         count = PictureCount(root, seed=7, limit=10)
-        count.look(order)
+        count.check_paths(order)
         assert count.profile(silently).opened == 10
-        drawn.append(set(count.drawn))
+        drawn.append(set(count.sample))
     assert drawn[0] == drawn[1]
     parts = [PictureCount(root, seed=7, limit=10) for _ in range(2)]
-    parts[0].look(names[:25])
-    parts[1].look(names[15:])
+    parts[0].check_paths(names[:25])
+    parts[1].check_paths(names[15:])
     parts[0].merge(parts[1])
     found = parts[0].profile(silently)
     assert (found.distinct, found.opened, found.opened_all) == (40, 10, False)
-    assert set(parts[0].drawn) == drawn[0]
+    assert set(parts[0].sample) == drawn[0]
     assert found.unusable_low == pytest.approx(0)
     assert found.unusable_high == pytest.approx(0.2775, abs=1e-3)  # Wilson, 0 of 10
 
@@ -87,7 +87,7 @@ def test_a_profile_names_bad_pictures(root: Path, tmp_path: Path) -> None:
     lines = [{**record, "image_path": path} for path in ("a.png", "gone.png", "../secret/out.png")]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    asked = Asked(str(path), tmp_path / "cache", image_root=str(root))
+    asked = DescribeOptions(str(path), tmp_path / "cache", image_root=str(root))
     found = describe(asked, silently).pictures
     assert found is not None
     assert found.lost == {"missing": 1, "outside the image root": 1}

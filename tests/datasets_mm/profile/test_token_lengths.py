@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from datasets_mm.profile import token_lengths
-from datasets_mm.profile.describe import Asked, describe
-from datasets_mm.profile.parallel_scan import Options, scan
-from datasets_mm.profile.record_readers import JsonLines
+from datasets_mm.profile.describe import DescribeOptions, describe
+from datasets_mm.profile.parallel_scan import ScanOptions, scan
+from datasets_mm.profile.record_readers import JsonLinesReader
 
 GOOD = {
     "answer": ["a"], "dataset_id": "OKVQA", "image_path": "train/one.jpg",
@@ -37,8 +37,8 @@ def test_a_sample_follows_from_the_seed_alone(tmp_path: Path) -> None:
     path = many(tmp_path, 900)
 
     def drawn(seed: int, workers: int) -> Any:
-        options = Options(sample=50, seed=seed)
-        return scan(JsonLines(path, 30_000), options, workers, lambda more: None).sample
+        options = ScanOptions(sample=50, seed=seed)
+        return scan(JsonLinesReader(path, 30_000), options, workers, lambda more: None).sample
 
     assert drawn(1, 1) == drawn(1, 2)
     assert len(drawn(1, 1)) == 50
@@ -47,14 +47,18 @@ def test_a_sample_follows_from_the_seed_alone(tmp_path: Path) -> None:
 
 def test_the_interval_of_the_truncated_share_covers_the_truth(tmp_path: Path) -> None:
     path = many(tmp_path, 1_200)
-    exact = describe(Asked(str(path), tmp_path / "cache", exact=True), lambda *said: None).tokens
+    exact = describe(
+        DescribeOptions(str(path), tmp_path / "cache", exact=True), lambda *said: None
+    ).tokens
     assert exact is not None
     assert exact.passage is not None
     assert exact.seed is None
-    measure = token_lengths.measure()
+    measure = token_lengths.load_counter()
     covered = 0
     for seed in range(40):
-        found = scan(JsonLines(path), Options(sample=150, seed=seed), 1, lambda more: None)
+        found = scan(
+            JsonLinesReader(path), ScanOptions(sample=150, seed=seed), 1, lambda more: None
+        )
         count = token_lengths.TokenCount()
         count.add(measure, [d.query for d in found.sample], [[d.passage] for d in found.sample])
         lengths = count.profile(measure, 77, seed).passage
@@ -89,7 +93,9 @@ def test_wilson_against_scipy(hits: int, n: int) -> None:
     from scipy.stats import binomtest
 
     truth = binomtest(hits, n).proportion_ci(method="wilson")
-    assert token_lengths.wilson(hits / n, n) == pytest.approx((truth.low, truth.high), abs=1e-9)
+    assert token_lengths.wilson_interval(hits / n, n) == pytest.approx(
+        (truth.low, truth.high), abs=1e-9
+    )
 
 
 SPOKEN = {
@@ -111,15 +117,15 @@ def test_clip_tokens_are_those_of_open_clip() -> None:
     package = token_lengths.package_folder("open_clip")
     if package is None:
         pytest.skip("open_clip_torch is not installed")
-    ours = token_lengths.clip_bpe(package / token_lengths.VOCABULARY)
+    ours = token_lengths.build_clip_tokenizer(package / token_lengths.VOCABULARY)
     for text, ids in SPOKEN.items():
         assert ours.encode(text).ids == [49406, *ids, 49407]
-    assert token_lengths.measure().count(["a photo of a cat", "\ud800 torn"])[0] == 7
+    assert token_lengths.load_counter().count(["a photo of a cat", "\ud800 torn"])[0] == 7
 
 
 def test_without_a_vocabulary_the_stand_in_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_lengths, "package_folder", lambda name: None)
-    measure = token_lengths.measure()
+    measure = token_lengths.load_counter()
     assert measure.is_stand_in
     assert "lower bound" in measure.name
     assert measure.count(["don't stop at 3.14"]) == [2 + 8]

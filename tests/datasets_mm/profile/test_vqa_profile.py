@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from datasets_mm.media import qwen_image_tokens
-from datasets_mm.media.decode import extent
-from datasets_mm.profile.check import missing_sentence, problems, remarks
-from datasets_mm.profile.describe import Asked, describe
-from datasets_mm.profile.image_checks import _spread
-from datasets_mm.profile.profile import Profile, Spread
+from datasets_mm.media.decode import upright_size
+from datasets_mm.profile.check import find_problems, find_remarks, missing_sentence
+from datasets_mm.profile.describe import DescribeOptions, describe
+from datasets_mm.profile.image_checks import _summarize
+from datasets_mm.profile.profile import NumberProfile, Profile
 from datasets_mm.recipes.record_classes import question_type
-from datasets_mm.storage.arrow_store import silent
+from datasets_mm.storage.arrow_store import ignore_progress
 from workbench.subsets import sections
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "challenge"
@@ -34,14 +34,14 @@ def place(tmp_path: Path) -> Path:
 
 
 def described(place: Path, name: str) -> Profile:
-    return describe(Asked(name, place.parent / "cache", place), silent)
+    return describe(DescribeOptions(name, place.parent / "cache", place), ignore_progress)
 
 
 def said(*profiles: Profile) -> dict[str, dict[str, tuple[str, ...]]]:
     """Section -> label -> figures, as every face shows them."""
     return {
         section.title: {row.label: tuple(f.text for f in row.figures) for row in section.rows}
-        for section in sections.sections(profiles)
+        for section in sections.build_sections(profiles)
     }
 
 
@@ -88,9 +88,9 @@ def test_sizes_and_tokens_of_pictures(place: Path) -> None:
 def test_rows_without_answers_are_not_known_and_no_problem(place: Path) -> None:
     found = described(place, "vqa_challenge_test")
     assert said(found)["right answer"] == {"not known": ("3 (100.00 %)",)}
-    assert problems(found) == []
+    assert find_problems(found) == []
     assert missing_sentence(found).endswith("missing fields: 0 (question, image_path, options)")
-    assert "corpus" not in " ".join(remarks(found))
+    assert "corpus" not in " ".join(find_remarks(found))
 
 
 def test_two_parts_side_by_side(place: Path) -> None:
@@ -102,7 +102,7 @@ def test_two_parts_side_by_side(place: Path) -> None:
 
 def test_check_names_what_a_build_left_out(place: Path) -> None:
     shutil.copyfile(FIXTURES / "dirty_train.csv", place / "train.csv")
-    found = problems(described(place, "vqa_challenge_train"))
+    found = find_problems(described(place, "vqa_challenge_train"))
     sentences = [one.sentence() for one in found]
     assert any("picture missing: train.csv row 12 (id g9): img/gone.png" in s for s in sentences)
     assert any("not a, b, c or d" in s and "train.csv row 3 (id g2)" in s for s in sentences)
@@ -120,7 +120,7 @@ def test_captions_are_described_as_captions(place: Path, own_recipes) -> None:
     found = described(place, "said")
     shown = said(found)
     assert found.refused == {}
-    assert problems(found) == []
+    assert find_problems(found) == []
     assert shown["captions per record"]["2-3"] == ("1 (50.00 %)",)
     assert set(shown) == {
         "size", "absent values", "captions per record", "text lengths in tokens", "duplicates",
@@ -136,8 +136,8 @@ def test_no_picture_is_so_thin_that_it_has_no_token() -> None:
 
 
 def test_spread_takes_values_that_occur() -> None:
-    assert _spread([4, 1, 3, 2]) == Spread(lowest=1, median=2, p95=4, highest=4, mean=2.5)
-    assert _spread(list(range(1, 101))).p95 == 95
+    assert _summarize([4, 1, 3, 2]) == NumberProfile(lowest=1, median=2, p95=4, highest=4, mean=2.5)
+    assert _summarize(list(range(1, 101))).p95 == 95
 
 
 @pytest.mark.parametrize(("orientation", "expected"), [(1, (30, 20)), (3, (30, 20)), (6, (20, 30))])
@@ -147,7 +147,7 @@ def test_sizes_are_upright(orientation: int, expected: tuple[int, int]) -> None:
     exif[0x0112] = orientation
     data = io.BytesIO()
     image.save(data, "JPEG", exif=exif)
-    assert extent(data.getvalue()) == expected
+    assert upright_size(data.getvalue()) == expected
 
 
 @pytest.mark.parametrize(

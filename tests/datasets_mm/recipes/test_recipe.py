@@ -148,13 +148,13 @@ def test_a_circle_of_derivations_is_named(own_recipes: Callable[[str, str], Path
 
 
 def test_preflight_says_what_to_do(tmp_path: Path, own_recipes: Callable[[str, str], Path]) -> None:
-    assert "--set data_root=" in (catalog.problem("okvqa_mm_train", None) or "")
-    assert "is not in the data folder" in (catalog.problem("okvqa_mm_train", tmp_path) or "")
+    assert "--set data_root=" in (catalog.find_problem("okvqa_mm_train", None) or "")
+    assert "is not in the data folder" in (catalog.find_problem("okvqa_mm_train", tmp_path) or "")
     own_recipes("mine", GOOD + 'packages = ["no-such-package-here==1"]\n')
     assert "no-such-package-here==1 not installed; run: pip" in (
-        catalog.problem("mine", tmp_path) or ""
+        catalog.find_problem("mine", tmp_path) or ""
     )
-    assert "unknown" in (catalog.problem("nothing", None) or "")
+    assert "unknown" in (catalog.find_problem("nothing", None) or "")
 
 
 def test_the_light_door_loads_nothing_heavy() -> None:
@@ -164,7 +164,7 @@ def test_the_light_door_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'pyarrow', 'numpy', 'pandas', 'PIL', 'emoji', 'resvg_py'}"
     code = (
         "import sys\nfrom datasets_mm import catalog\n"
-        "[catalog.problem(name, None) for name in catalog.names()]\n"
+        "[catalog.find_problem(name, None) for name in catalog.names()]\n"
         f"print(sorted({heavy} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -177,7 +177,7 @@ def test_two_subsets_with_one_name_are_refused(own_recipes: Callable[[str, str],
     with pytest.raises(RecipeError) as caught:
         catalog.names()
     assert caught.value.problems == [said]
-    assert catalog.problem("okvqa_train", None) == said
+    assert catalog.find_problem("okvqa_train", None) == said
 
 
 def test_layouts_and_expected_counts_are_read(tmp_path: Path) -> None:

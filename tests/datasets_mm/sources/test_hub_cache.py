@@ -55,10 +55,10 @@ def pictures(tmp_path: Path) -> Path:
 def test_the_cache_is_found_and_its_commit_recorded(
     cached: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    assert hub_cache.snapshot("aimagelab/ReT-M2KR", "main") is None
+    assert hub_cache.find_snapshot("aimagelab/ReT-M2KR", "main") is None
     snapshot = fill(cached)
-    assert hub_cache.snapshot("aimagelab/ReT-M2KR", "main") == snapshot
-    assert hub_cache.snapshot("aimagelab/ReT-M2KR", COMMIT) == snapshot
+    assert hub_cache.find_snapshot("aimagelab/ReT-M2KR", "main") == snapshot
+    assert hub_cache.find_snapshot("aimagelab/ReT-M2KR", COMMIT) == snapshot
     subset = build("okvqa_test", tmp_path / "cache", None, None, str(pictures))
     assert len(subset) == 4
     asked = {"hub": "aimagelab/ReT-M2KR", "revision": "main", "commit": COMMIT}
@@ -78,12 +78,12 @@ def test_the_hub_s_own_library_reads_the_cache_that_we_read(cached: Path) -> Non
 
 
 def test_without_data_the_remedies_are_named(cached: Path, tmp_path: Path) -> None:
-    said = catalog.problem("okvqa_test", None)
+    said = catalog.find_problem("okvqa_test", None)
     assert said is not None
     assert f"is not in the hub cache {cached}" in said
     assert "give --set data_root=/folder, or download it: workbench data build" in said
     fill(cached)
-    said = catalog.problem("okvqa_test", None)
+    said = catalog.find_problem("okvqa_test", None)
     assert said is not None
     assert "name their folder with --set image_root=/folder (or image_root=okvqa=/folder)" in said
 

@@ -9,15 +9,15 @@ import torch
 from ir_measures import RR, Success, nDCG
 
 from engines.emitter import EngineError
-from engines.retrieval.data.items import ArrayItems, TokenItems, Vocabulary, by_cost
+from engines.retrieval.data.items import ArrayItems, TokenItems, Vocabulary, batch_by_cost
 from engines.retrieval.data.pairs import (
     NONE,
-    Pool,
-    Side,
-    draw,
+    ItemRows,
+    TrainingPairs,
     drop_modality,
-    gather,
+    gather_inputs,
     positive_matrix,
+    sample_per_epoch,
 )
 from engines.retrieval.evaluation import metrics
 from engines.retrieval.index.exact import top_k
@@ -112,7 +112,7 @@ def ranking():
 def test_metrics_are_those_of_ir_measures(ranking):
     scores, ranked, positives = ranking
     counts = np.array([len(p) for p in positives])
-    found = metrics.per_query(metrics.hit_matrix(ranked, positives), counts)
+    found = metrics.score_queries(metrics.hit_matrix(ranked, positives), counts)
     qrels = [ir_measures.Qrel(str(q), str(d), 1) for q, rows in enumerate(positives) for d in rows]
     run = [
         ir_measures.ScoredDoc(str(q), str(d), scores[q, d])
@@ -134,7 +134,7 @@ def test_metrics_are_those_of_ir_measures(ranking):
 
 def test_positives_outside_the_corpus_count_in_the_ideal():
     hits = metrics.hit_matrix(np.array([[3, 1, 2]]), [np.array([3])])
-    gain = metrics.per_query(hits, np.array([2]))["ndcg@10"][0]
+    gain = metrics.score_queries(hits, np.array([2]))["ndcg@10"][0]
     assert gain == pytest.approx(1 / (1 + 1 / math.log2(3)))
 
 
@@ -154,8 +154,8 @@ def test_chance_is_what_random_orders_reach():
     draws = np.argsort(rng.random((4000, corpus)), axis=1)
     for k in (1, 10):
         simulated = np.mean([(draws[:, :k] < c).any(1).mean() for c in counts])
-        assert metrics.chance(k, counts, corpus) == pytest.approx(simulated, abs=0.02)
-    assert metrics.chance(10, np.array([1]), 5) == 1.0
+        assert metrics.chance_recall(k, counts, corpus) == pytest.approx(simulated, abs=0.02)
+    assert metrics.chance_recall(10, np.array([1]), 5) == 1.0
 
 
 # Search
@@ -182,13 +182,13 @@ def test_equal_scores_are_ordered_by_row():
 # Items and pairs
 
 
-def pool() -> Pool:
+def pool() -> TrainingPairs:
     rng = np.random.default_rng(0)
     counts = rng.integers(1, 6, 40)
     total = int(counts.sum())
-    return Pool(
-        Side(np.arange(40), np.where(np.arange(40) % 3, np.arange(40), NONE)),
-        Side(np.arange(total), np.full(total, NONE)),
+    return TrainingPairs(
+        ItemRows(np.arange(40), np.where(np.arange(40) % 3, np.arange(40), NONE)),
+        ItemRows(np.arange(total), np.full(total, NONE)),
         rng.integers(0, 25, total),
         np.concatenate([[0], np.cumsum(counts)]),
     )
@@ -197,7 +197,7 @@ def pool() -> Pool:
 def test_positive_matrix_is_that_of_sets():
     records = pool()
     rows = np.array([5, 0, 17, 39, 5, 22])
-    drawn = draw(records.offsets, rows, 1, 0)
+    drawn = sample_per_epoch(records.offsets, rows, 1, 0)
     found = positive_matrix(records, rows, drawn)
     for i, row in enumerate(rows):
         mine = set(records.codes[records.offsets[row] : records.offsets[row + 1]])
@@ -208,30 +208,30 @@ def test_positive_matrix_is_that_of_sets():
 def test_the_drawn_positive_depends_on_nothing_but_seed_epoch_and_record():
     offsets = pool().offsets
     rows = np.arange(40)
-    drawn = draw(offsets, rows, 42, 3)
+    drawn = sample_per_epoch(offsets, rows, 42, 3)
     shuffled = np.random.default_rng(5).permutation(40)
-    assert np.array_equal(draw(offsets, shuffled, 42, 3), drawn[shuffled])
-    assert np.array_equal(draw(offsets, rows[7:9], 42, 3), drawn[7:9])
+    assert np.array_equal(sample_per_epoch(offsets, shuffled, 42, 3), drawn[shuffled])
+    assert np.array_equal(sample_per_epoch(offsets, rows[7:9], 42, 3), drawn[7:9])
     assert ((drawn >= offsets[:-1]) & (drawn < offsets[1:])).all()
-    assert not np.array_equal(draw(offsets, rows, 42, 4), drawn)
-    assert not np.array_equal(draw(offsets, rows, 43, 3), drawn)
+    assert not np.array_equal(sample_per_epoch(offsets, rows, 42, 4), drawn)
+    assert not np.array_equal(sample_per_epoch(offsets, rows, 43, 3), drawn)
 
 
 def test_positives_are_drawn_evenly():
     offsets = np.array([0, 4])
-    drawn = [draw(offsets, np.array([0]), 0, epoch)[0] for epoch in range(4000)]
+    drawn = [sample_per_epoch(offsets, np.array([0]), 0, epoch)[0] for epoch in range(4000)]
     counts = np.bincount(drawn, minlength=4)
     assert counts.min() > 900, counts
 
 
 def test_modality_dropout_takes_one_of_two_at_the_asked_rate():
-    both = Side(np.zeros(20_000, np.int64), np.zeros(20_000, np.int64))
+    both = ItemRows(np.zeros(20_000, np.int64), np.zeros(20_000, np.int64))
     kept = drop_modality(both, np.arange(20_000), 0, 0, 0.3)
     no_text, no_image = (kept.texts == NONE), (kept.images == NONE)
     assert not (no_text & no_image).any()
     assert no_text.mean() == pytest.approx(0.15, abs=0.01)
     assert no_image.mean() == pytest.approx(0.15, abs=0.01)
-    single = Side(np.zeros(100, np.int64), np.full(100, NONE))
+    single = ItemRows(np.zeros(100, np.int64), np.full(100, NONE))
     assert (drop_modality(single, np.arange(100), 0, 0, 1.0).texts == 0).all()
 
 
@@ -254,7 +254,7 @@ def test_images_of_several_roots_and_unreadable_ones():
 def test_gather_says_which_rows_have_what():
     texts = TokenItems(np.arange(4, dtype=np.int32), np.array([0, 2, 4]), pad=0)
     images = ArrayItems([np.arange(3 * 48, dtype=np.uint8).reshape(3, 4, 4, 3)])
-    inputs = gather(Side(np.array([1, NONE, 0]), np.array([NONE, 2, 1])), texts, images)
+    inputs = gather_inputs(ItemRows(np.array([1, NONE, 0]), np.array([NONE, 2, 1])), texts, images)
     assert inputs.text_at.tolist() == [0, 2]
     assert inputs.image_at.tolist() == [1, 2]
     assert inputs.texts.tolist() == [[2, 3], [0, 1]]
@@ -270,7 +270,7 @@ def test_equal_strings_are_one_row():
 
 def test_batches_of_like_cost_hold_everything_and_no_more_than_allowed():
     costs = np.random.default_rng(0).integers(1, 60, 500)
-    parts = list(by_cost(costs, 256))
+    parts = list(batch_by_cost(costs, 256))
     assert sorted(np.concatenate(parts)) == list(range(500))
     assert all(len(p) * costs[p].max() <= 256 for p in parts)
 
@@ -279,12 +279,12 @@ def test_batches_of_like_cost_hold_everything_and_no_more_than_allowed():
 
 
 def test_the_reports_layers_on_each_depth():
-    assert layers.mapped([3, 7, 11], 12, 12) == (3, 7, 11)
-    assert layers.mapped([3, 7, 11], 9, 12) == (2, 5, 8), "TinyCLIP's text tower"
-    assert layers.mapped([3, 7, 11], 6, 12) == (1, 3, 5)
-    assert layers.mapped([3, 7, 11], 24, 24) == (3, 7, 11)
-    assert layers.mapped([11], 2, 12) == (1,)
-    assert layers.described([3, 7, 11], (2, 5, 8), (3, 7, 11)) == (
+    assert layers.map_layers([3, 7, 11], 12, 12) == (3, 7, 11)
+    assert layers.map_layers([3, 7, 11], 9, 12) == (2, 5, 8), "TinyCLIP's text tower"
+    assert layers.map_layers([3, 7, 11], 6, 12) == (1, 3, 5)
+    assert layers.map_layers([3, 7, 11], 24, 24) == (3, 7, 11)
+    assert layers.map_layers([11], 2, 12) == (1,)
+    assert layers.describe_layers([3, 7, 11], (2, 5, 8), (3, 7, 11)) == (
         "3,7,11 -> text 2,5,8; vision 3,7,11"
     )
 
@@ -292,16 +292,16 @@ def test_the_reports_layers_on_each_depth():
 @pytest.mark.parametrize("scale", [12, 24])
 @pytest.mark.parametrize("blocks", range(1, 13))
 def test_the_last_layer_is_always_the_last(blocks, scale):
-    assert layers.mapped([scale - 1], blocks, scale) == (blocks - 1,)
-    every = layers.mapped(range(scale), blocks, scale)
+    assert layers.map_layers([scale - 1], blocks, scale) == (blocks - 1,)
+    every = layers.map_layers(range(scale), blocks, scale)
     assert every == tuple(range(blocks))
 
 
 def test_layers_out_of_range_name_the_setting():
     with pytest.raises(EngineError, match=r"layers = \[12\]: 12 is out of range"):
-        layers.choose([12], [], 9, 12, "text")
+        layers.choose_layers([12], [], 9, 12, "text")
     with pytest.raises(
         EngineError, match=r"text_layers = \[9\]: 9 .* text tower has 9 blocks and takes 0 to 8"
     ):
-        layers.choose([], [9], 9, 12, "text")
-    assert layers.choose([3, 7, 11], [0, 8], 9, 12, "text") == (0, 8)
+        layers.choose_layers([], [9], 9, 12, "text")
+    assert layers.choose_layers([3, 7, 11], [0, 8], 9, 12, "text") == (0, 8)

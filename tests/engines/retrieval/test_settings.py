@@ -139,7 +139,7 @@ def test_checkpoints_are_written_on_the_way(go, monkeypatch, name):
     from engines.torchkit.training import loop
 
     saved = []
-    monkeypatch.setattr(loop, "save", lambda _job, step: saved.append(step))
+    monkeypatch.setattr(loop, "save_checkpoint", lambda _job, step: saved.append(step))
     go(**{name: {"checkpoint_every": 2, "checkpoint_minutes": 1e-6}[name]})
     assert saved == ([2] if name == "checkpoint_every" else [1, 2, 3])
 

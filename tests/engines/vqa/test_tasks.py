@@ -190,9 +190,9 @@ def test_settings_that_cannot_be_are_refused():
 
 def test_out_of_memory_halves_what_was_at_hand():
     params = {"batch": 4, "accumulation": 4, "predict_batch": 6}
-    assert catalog.smaller("vqa", params, "train").params == {"batch": 2, "accumulation": 8}
-    assert catalog.smaller("vqa", params, "generate").params == {"predict_batch": 3}
-    assert catalog.smaller("vqa", {**params, "predict_batch": 1}, "eval") is None
+    assert catalog.reduce_memory("vqa", params, "train").params == {"batch": 2, "accumulation": 8}
+    assert catalog.reduce_memory("vqa", params, "generate").params == {"predict_batch": 3}
+    assert catalog.reduce_memory("vqa", {**params, "predict_batch": 1}, "eval") is None
 
 
 def test_a_question_longer_than_allowed_is_refused_before_anything_is_loaded(toy, tmp_path):

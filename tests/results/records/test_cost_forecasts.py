@@ -8,10 +8,10 @@ import pytest
 
 from results import report
 from results.records import cost_forecasts
-from results.records.schema import Environment, Exit, Forecast, GpuInfo, Reading, RunRecord
+from results.records.schema import Environment, Exit, ForecastRecord, GpuInfo, Reading, RunRecord
 from results.records.suite_view import SuiteView
 from results.tables import cost_forecast, timing_and_memory, training_cost
-from results.tables.table import markdown
+from results.tables.table import render_markdown
 
 METHOD = "forecast from 200 timed steps, 10 blocks, 95%"
 MACHINE = Environment(
@@ -33,7 +33,7 @@ def probe(make, run_id: str = "01-oven-probe", **changes) -> RunRecord:
         ),
         "environment": MACHINE,
         "steps": 220,
-        "forecast": Forecast(
+        "forecast": ForecastRecord(
             steps=200, asked_steps=200, samples=14_080, epoch_steps=5280, run_steps=5300,
             epoch_seconds=guess(456.2, 8.0), run_seconds=guess(481.2, 9.0),
             start_seconds=Reading(value=20.0), disk={"image cache": 3 << 30},
@@ -57,54 +57,54 @@ def full(make, **changes) -> RunRecord:
 
 
 def test_a_forecast_row_shows_its_forecast_and_says_so(make):
-    table = markdown(training_cost.cost([probe(make)]))
+    table = render_markdown(training_cost.cost_table([probe(make)]))
     assert "| `oven_train` **[forecast]** | 339,137 | 220 of 5,300 |" in table
     assert "| **~8:01 ± 0:09** **[forecast]** |" in table
     assert "| ~7:36 ± 0:08 (5,280) **[forecast]** |" in table
     assert "0:44" not in table, "the probe's own time is no answer to what the run costs"
     assert "forecast of the whole process without evaluation" in table
-    korean = markdown(training_cost.cost([probe(make)], "ko"))
+    korean = render_markdown(training_cost.cost_table([probe(make)], "ko"))
     assert "**[예측값]**" in korean
 
 
 def test_short_forecasts_keep_their_hundredths():
-    assert cost_forecasts.seconds(guess(24.314, 0.52)) == "~0:24.31 ± 0:00.52"
-    assert cost_forecasts.seconds(guess(90.0, 0.52)) == "~1:30.00 ± 0:00.52"
-    assert cost_forecasts.seconds(Reading(value=90.0, method=METHOD)) == "~1:30.00"
-    assert cost_forecasts.seconds(Reading(value=90.0)) == "1:30.00"
+    assert cost_forecasts.format_seconds(guess(24.314, 0.52)) == "~0:24.31 ± 0:00.52"
+    assert cost_forecasts.format_seconds(guess(90.0, 0.52)) == "~1:30.00 ± 0:00.52"
+    assert cost_forecasts.format_seconds(Reading(value=90.0, method=METHOD)) == "~1:30.00"
+    assert cost_forecasts.format_seconds(Reading(value=90.0)) == "1:30.00"
 
 
 def test_totals_never_mix_forecasts_and_measurements(make):
-    both = training_cost.total([full(make), probe(make)])
+    both = training_cost.total_line([full(make), probe(make)])
     assert both.startswith("Total, sequential: **about 8 min 40 s** (8:40)")
     assert "; forecast of costing runs, not measured: **about 8 min 1 s** (~8:01)" in both
-    alone = training_cost.total([probe(make), probe(make, "02")])
+    alone = training_cost.total_line([probe(make), probe(make, "02")])
     assert alone == (
         "Total, sequential: forecast of costing runs, not measured: "
         "**about 16 min 2 s** (~8:01 + ~8:01)"
     )
     failed = probe(make, forecast=None, exit=Exit(cause="oom-cuda", code=1))
-    assert training_cost.total([failed]).endswith("not measured: **n/a** (1 not measured)")
+    assert training_cost.total_line([failed]).endswith("not measured: **n/a** (1 not measured)")
 
 
 def test_a_costing_run_that_failed_is_no_measured_run(make):
     failed = probe(make, forecast=None, exit=Exit(cause="oom-cuda", code=1))
-    table = markdown(training_cost.cost([failed]))
+    table = render_markdown(training_cost.cost_table([failed]))
     assert "**[oom-cuda, forecast]**" in table
     assert "n/a (the costing run made no forecast: oom-cuda)" in table
-    assert not cost_forecasts.measured(failed)
-    assert cost_forecast.expected([failed]).rows == ()
+    assert not cost_forecasts.is_measured(failed)
+    assert cost_forecast.forecast_table([failed]).rows == ()
 
 
 def test_a_probe_of_the_whole_run_is_measured_and_says_that(make):
     whole = Reading(value=456.2, method="measured: 5280 timed steps, all there are")
     run = Reading(value=481.0, method="measured: 5280 timed steps, all there are")
-    forecast = Forecast(
+    forecast = ForecastRecord(
         steps=5280, epoch_steps=5280, run_steps=5300, epoch_seconds=whole, run_seconds=run,
         start_seconds=Reading(value=20.0),
     )  # fmt: skip
     record = probe(make, forecast=forecast, steps=5300)
-    table = markdown(training_cost.cost([record]))
+    table = render_markdown(training_cost.cost_table([record]))
     assert "`oven_train` **[costing run]**" in table
     assert "| **0:44.00** |" in table, "then its own process is the run"
     assert "| ≤ 7:36.20 (5,280) |" in table
@@ -112,7 +112,7 @@ def test_a_probe_of_the_whole_run_is_measured_and_says_that(make):
 
 
 def test_the_forecast_table_has_all_that_was_asked(make):
-    table = markdown(cost_forecast.expected([probe(make)]))
+    table = render_markdown(cost_forecast.forecast_table([probe(make)]))
     shown = (
         "| 200 |", "14,080 of 339,137", "~7:36 ± 0:08 (5,280)", "1.8 %", "~8:01 ± 0:09 (5,300)",
         "0:20.00", "image cache 3.00 GiB", "10 blocks", "peaks so far",
@@ -125,26 +125,26 @@ def test_step_times_of_a_probe_are_counted_as_its_own(make):
         update={"warmup_steps": 20, "step_median": Reading(value=0.0864)}
     )
     record = probe(make).model_copy(update={"timing": timed})
-    assert "200 (+20 warm-up)" in markdown(timing_and_memory.steps([record]))
+    assert "200 (+20 warm-up)" in render_markdown(timing_and_memory.step_table([record]))
 
 
 def test_a_full_run_is_compared_with_its_forecast(make):
-    found = cost_forecasts.comparisons(full(make), [probe(make)])
+    found = cost_forecasts.compare_with_forecast(full(make), [probe(make)])
     epoch, run = found
     assert epoch.sentence() == (
         "forecast ~7:36 ± 0:08, measured 7:38.00 (+0.4 %), inside the interval"
     )
     assert run.measured == pytest.approx(520 - 36), "evaluation and saving are not forecast"
     assert run.covered
-    table = markdown(cost_forecast.compared(found))
+    table = render_markdown(cost_forecast.comparison_table(found))
     assert (
         "| the 5,280 steps of 1 epoch | ~7:36 ± 0:08 **[forecast]** | 7:38.00 | +0.4 % | yes |"
         in table
     )
     slow = make.untimed(epoch_wall_seconds=Reading(value=700.0), epoch_steps=5280)
-    late = cost_forecasts.comparisons(full(make, timing=slow), [probe(make)])
+    late = cost_forecasts.compare_with_forecast(full(make, timing=slow), [probe(make)])
     assert "(+53.4 %), outside the interval" in late[0].sentence()
-    assert "| **no** |" in markdown(cost_forecast.compared(late))
+    assert "| **no** |" in render_markdown(cost_forecast.comparison_table(late))
 
 
 @pytest.mark.parametrize(
@@ -163,19 +163,21 @@ def test_a_full_run_is_compared_with_its_forecast(make):
     ids=["machine", "threads", "gpu", "torch", "data", "settings", "model", "later", "none"],
 )
 def test_forecasts_of_other_work_or_machines_are_not_compared(make, other):
-    assert cost_forecasts.comparisons(full(make), [probe(make, **other)]) == []
+    assert cost_forecasts.compare_with_forecast(full(make), [probe(make, **other)]) == []
 
 
 def test_the_last_forecast_counts_and_failed_runs_have_none(make):
     first, second = probe(make), probe(make, started_wall=1500.0, ended_wall=1540.0)
-    assert cost_forecasts.match(full(make), [second, first]) is second
-    assert cost_forecasts.match(full(make, exit=Exit(cause="stopped")), [first]) is None
-    assert cost_forecasts.match(second, [first]) is None, "a probe is not compared with a probe"
+    assert cost_forecasts.find_forecast_run(full(make), [second, first]) is second
+    assert cost_forecasts.find_forecast_run(full(make, exit=Exit(cause="stopped")), [first]) is None
+    assert cost_forecasts.find_forecast_run(second, [first]) is None, (
+        "a probe is not compared with a probe"
+    )
 
 
 def test_a_resumed_run_is_compared_at_its_own_number_of_steps(make):
     timing = make.untimed(epoch_wall_seconds=Reading(value=457.0), epoch_steps=5260)
-    epoch = cost_forecasts.comparisons(full(make, timing=timing), [probe(make)])[0]
+    epoch = cost_forecasts.compare_with_forecast(full(make, timing=timing), [probe(make)])[0]
     assert epoch.forecast.value == pytest.approx(456.2 * 5260 / 5280)
     assert epoch.covered
 
@@ -198,7 +200,7 @@ def test_a_forecast_survives_its_file_and_older_lines_are_read(make):
     assert RunRecord.model_validate_json(record.model_dump_json()) == record
     old = record.model_dump(mode="json")
     del old["forecast"], old["identity"]["probe_steps"]
-    assert cost_forecasts.measured(RunRecord.model_validate(old))
+    assert cost_forecasts.is_measured(RunRecord.model_validate(old))
 
 
 def history(make, *errors: float, hostname: str = "bench", device: str = "cpu") -> list[RunRecord]:
@@ -222,7 +224,7 @@ def test_the_wander_of_a_machine_is_what_its_forecasts_missed(make):
     stats = pytest.importorskip("scipy.stats")
     # The six trials that RESULTS.md tells of: 1 % was far too little.
     errors = (-0.128, 0.132, 0.019, 0.041, 0.120, 0.135)
-    found = cost_forecasts.wander(history(make, *errors), "bench", gpu=False)
+    found = cost_forecasts.estimate_speed_variation(history(make, *errors), "bench", gpu=False)
     rms = math.sqrt(sum(math.log(1 + e) ** 2 for e in errors) / 6)
     assert found is not None
     assert found.count == 6
@@ -231,28 +233,38 @@ def test_the_wander_of_a_machine_is_what_its_forecasts_missed(make):
 
 
 def test_a_steady_machine_still_leaves_one_percent(make):
-    assert cost_forecasts.wander(history(make, *[1e-4] * 5), "bench", gpu=False).share == 0.01
-    assert cost_forecasts.wander(history(make, *[2.0] * 5), "bench", gpu=False).share == 0.95
+    assert (
+        cost_forecasts.estimate_speed_variation(
+            history(make, *[1e-4] * 5), "bench", gpu=False
+        ).share
+        == 0.01
+    )
+    assert (
+        cost_forecasts.estimate_speed_variation(history(make, *[2.0] * 5), "bench", gpu=False).share
+        == 0.95
+    )
 
 
 def test_only_this_machine_and_at_least_three_forecasts_count(make):
     three = history(make, 0.1, -0.1, 0.1)
-    assert cost_forecasts.wander(three[:4], "bench", gpu=False) is None
-    assert cost_forecasts.wander(three, "elsewhere", gpu=False) is None
-    assert cost_forecasts.wander(three, "bench", gpu=True) is None
+    assert cost_forecasts.estimate_speed_variation(three[:4], "bench", gpu=False) is None
+    assert cost_forecasts.estimate_speed_variation(three, "elsewhere", gpu=False) is None
+    assert cost_forecasts.estimate_speed_variation(three, "bench", gpu=True) is None
     foreign = history(make, 0.5, 0.5, 0.5, hostname="other")
     on_gpu = history(make, 0.02, 0.02, 0.02, device="NVIDIA H200")
     both = [*three, *foreign, *on_gpu]
-    assert cost_forecasts.wander(both, "bench", gpu=False) == cost_forecasts.wander(
-        three, "bench", gpu=False
-    )
-    assert cost_forecasts.wander(both, "bench", gpu=True).share < 0.1
+    assert cost_forecasts.estimate_speed_variation(
+        both, "bench", gpu=False
+    ) == cost_forecasts.estimate_speed_variation(three, "bench", gpu=False)
+    assert cost_forecasts.estimate_speed_variation(both, "bench", gpu=True).share < 0.1
     company = [r.model_copy(update={"counters": {"contaminated": 1.0}}) for r in three]
-    assert cost_forecasts.wander(company, "bench", gpu=False) is None
+    assert cost_forecasts.estimate_speed_variation(company, "bench", gpu=False) is None
 
 
 def test_the_last_twenty_count(make):
-    found = cost_forecasts.wander(history(make, *[0.5] * 5, *[0.02] * 20), "bench", gpu=False)
+    found = cost_forecasts.estimate_speed_variation(
+        history(make, *[0.5] * 5, *[0.02] * 20), "bench", gpu=False
+    )
     assert found.count == 20
     assert found.share < 0.05
 
@@ -260,7 +272,7 @@ def test_the_last_twenty_count(make):
 def test_the_series_for_students_t_is_good_to_a_hundredth():
     stats = pytest.importorskip("scipy.stats")
     for degrees in range(3, 60):
-        assert cost_forecasts.student(degrees) == pytest.approx(
+        assert cost_forecasts.student_t_quantile(degrees) == pytest.approx(
             stats.t.ppf(0.975, degrees), rel=0.01
         )
 
@@ -274,6 +286,8 @@ def test_intervals_widened_by_history_cover_a_machine_that_wanders(make):
         errors = numpy.exp(generator.normal(0, 0.08, 7)) - 1
         for seen in (3, 6):
             rms = math.sqrt(sum(math.log(1 + e) ** 2 for e in errors[:seen]) / seen)
-            inside += abs(math.log(1 + errors[seen])) <= cost_forecasts.student(seen) * rms
+            inside += (
+                abs(math.log(1 + errors[seen])) <= cost_forecasts.student_t_quantile(seen) * rms
+            )
             total += 1
     assert 0.93 <= inside / total <= 0.98

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from results.records import epoch_time, query
-from results.records.schema import Environment, Forecast, Reading, RunRecord
+from results.records.schema import Environment, ForecastRecord, Reading, RunRecord
 from results.report import sections
 from results.tables import training_cost
-from results.tables.table import markdown
+from results.tables.table import render_markdown
 from workbench.reporting import suite_view
 from workbench.tui.view_models import record_detail, result_rows
 
@@ -23,13 +23,13 @@ def timed(make, device="cpu", **known):
 
 def test_waiting_for_data_is_subtracted_and_both_are_shown(make):
     record = timed(make, epoch_stall_seconds=Reading(value=2.5))
-    assert epoch_time.training(record).value == pytest.approx(37.5)
+    assert epoch_time.training_reading(record).value == pytest.approx(37.5)
     assert epoch_time.cell_text(record) == "0:37.50 (100; + 0:02.50)"
 
 
 def test_list_screen_and_report_have_the_same_two_times(make, tmp_path, capsys):
     record = timed(make, epoch_stall_seconds=Reading(value=2.5))
-    table = markdown(training_cost.cost([record]))
+    table = render_markdown(training_cost.cost_table([record]))
     assert "| **1:00.63** |" in table
     assert "| 0:37.50 (100; + 0:02.50) |" in table
     (tmp_path / "results.jsonl").write_text(record.model_dump_json() + "\n")
@@ -44,7 +44,7 @@ def test_list_screen_and_report_have_the_same_two_times(make, tmp_path, capsys):
     lines = {line.name: line.value for line in times}
     assert lines["training of 1 epoch"] == "0:37.50"
     assert lines["left out: waiting for data"] == "0:02.50"
-    assert query.order([record], "epoch") == [record]
+    assert query.sort_records([record], "epoch") == [record]
 
 
 def test_a_record_of_the_first_version_opens_and_says_what_it_cannot_tell(make):
@@ -53,7 +53,7 @@ def test_a_record_of_the_first_version_opens_and_says_what_it_cannot_tell(make):
         del old["timing"][name]
     record = RunRecord.model_validate(old)
     assert epoch_time.cell_text(record) == "≤ 0:40.00 (100)"
-    assert "before waiting for data" in epoch_time.stall(record).reason
+    assert "before waiting for data" in epoch_time.stall_reading(record).reason
     old["timing"]["timed_steps"] = 100  # on a CPU, and all timed steps are of this epoch
     assert epoch_time.cell_text(RunRecord.model_validate(old)) == "0:36.00 (100; + 0:04.00)"
     old["environment"]["device"] = "NVIDIA A10G"  # where the host waits while the GPU computes
@@ -63,26 +63,26 @@ def test_a_record_of_the_first_version_opens_and_says_what_it_cannot_tell(make):
 def test_a_forecast_takes_off_the_share_that_its_steps_waited(make):
     record = timed(make, data_stall_share=Reading(value=0.25))
     guess = Reading(value=400.0, low=380.0, high=420.0, method="forecast from 200 timed steps")
-    whole = Forecast(
+    whole = ForecastRecord(
         steps=200, epoch_steps=5280, epoch_seconds=guess, run_seconds=guess,
         start_seconds=Reading(value=20.0),
     )  # fmt: skip
     probe = record.model_copy(update={"forecast": whole})
-    assert epoch_time.words(probe) == "~5:00 ± 0:15"
-    assert epoch_time.words(record.model_copy(update={"forecast": None})) == "≤ 0:40.00"
+    assert epoch_time.format_training(probe) == "~5:00 ± 0:15"
+    assert epoch_time.format_training(record.model_copy(update={"forecast": None})) == "≤ 0:40.00"
 
 
 def test_the_mean_of_the_epoch_and_the_last_window_are_named(make):
     train = {"loss": 3.324, "epoch_loss": 3.8, "epoch": 0.5, "r@1": 0.4, "batch": 64.0}
     record = make.record(train=train)
-    table = markdown(training_cost.train([record]))
+    table = render_markdown(training_cost.training_table([record]))
     assert "| train_loss (epoch=1, mean of the epoch) | last window (epoch=0.5) |" in table
     assert "| 3.8000 | 3.3240 | 0.4000 |" in table
     older = make.record("02-old", train={"loss": 2.0, "r@1": 0.5, "batch": 64.0})
-    both = markdown(training_cost.train([record, older]))
+    both = render_markdown(training_cost.training_table([record, older]))
     assert "| 3.8000 | 3.3240 (epoch=0.5) | 0.4000 (epoch=0.5) |" in both
     assert "| n/a (not logged) | 2.0000 (epoch=1) | 0.5000 (epoch=1) |" in both
-    assert "mean of the epoch" not in markdown(training_cost.train([older]))
+    assert "mean of the epoch" not in render_markdown(training_cost.training_table([older]))
 
 
 def test_the_fixed_settings_begin_with_the_devices_that_cuda_was_shown(make):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from results.records import query
-from results.records.schema import Metric
+from results.records.schema import MetricRecord
 from results.tables import comparison
-from results.tables.table import markdown
+from results.tables.table import render_markdown
 
 
 def _attempt(make, run_id, attempt, **more):
@@ -38,12 +38,14 @@ def test_equal_run_ids_of_two_suites_are_two_runs(make):
 
 
 def test_select_by_pattern(mixed):
-    chosen = query.select(mixed.records, subset="emoji_*", model="clip-nano")
+    chosen = query.select_records(mixed.records, subset="emoji_*", model="clip-nano")
     assert [r.identity.run_id[:2] for r in chosen] == ["01", "03"]
-    assert [r.exit.cause for r in query.select(mixed.records, cause="oom-*")] == ["oom-cuda"]
-    assert len(query.select(mixed.records, subset="", model="")) == 3
+    assert [r.exit.cause for r in query.select_records(mixed.records, cause="oom-*")] == [
+        "oom-cuda"
+    ]
+    assert len(query.select_records(mixed.records, subset="", model="")) == 3
     with pytest.raises(KeyError):
-        query.select(mixed.records, colour="blue")
+        query.select_records(mixed.records, colour="blue")
 
 
 @pytest.mark.parametrize("descending", [False, True])
@@ -54,7 +56,7 @@ def test_unknown_sorts_last_either_way(make, descending):
         for i, loss in enumerate(losses)
     ]
     random.Random(1).shuffle(records)
-    found = query.order(records, "loss", descending=descending)
+    found = query.sort_records(records, "loss", descending=descending)
     known = [r.train["loss"] for r in found[:3]]
     assert (
         known == sorted(known, reverse=descending) == ([2, 1, 0.5] if descending else [0.5, 1, 2])
@@ -62,10 +64,10 @@ def test_unknown_sorts_last_either_way(make, descending):
 
 
 def test_order_by_metric_and_by_every_column(mixed):
-    by_metric = query.order(mixed.records, "recall@1[image only]@emoji_val", descending=True)
+    by_metric = query.sort_records(mixed.records, "recall@1[image only]@emoji_val", descending=True)
     assert [r.identity.run_id[:2] for r in by_metric] == ["02", "01", "03"]
-    for column in query.columns():
-        assert len(query.order(mixed.records, column)) == 3
+    for column in query.sortable_columns():
+        assert len(query.sort_records(mixed.records, column)) == 3
 
 
 def test_ten_thousand_records_are_chosen_in_a_blink(make):
@@ -77,7 +79,9 @@ def test_ten_thousand_records_are_chosen_in_a_blink(make):
         for i in range(10_000)
     ]
     start = time.process_time()
-    found = query.order(query.select(query.last_attempts(records), subset="oven*"), "wall")
+    found = query.sort_records(
+        query.select_records(query.last_attempts(records), subset="oven*"), "wall"
+    )
     assert len(found) == 10_000
     assert time.process_time() - start < 1.0
 
@@ -102,7 +106,7 @@ def _scored(make, log_root, run_id, values, name="recall@1", **more):
     lines = (json.dumps({"id": f"q{i}", base: v, "rank": None}) for i, v in enumerate(values))
     (run / "predictions" / "val.jsonl").write_text("\n".join(lines) + "\n")
     mean, error = float(np.mean(values)), 1.96 * float(np.std(values)) / math.sqrt(len(values))
-    metric = Metric(
+    metric = MetricRecord(
         name=name, value=mean, split="val", n=len(values), low=mean - error, high=mean + error,
         scores_file="predictions/val.jsonl", **more,
     )  # fmt: skip
@@ -130,7 +134,7 @@ def test_without_scores_the_two_are_not_distinguishable(pair):
     (found,) = comparison.compare(*pair).deltas
     assert found.difference.method == "unpaired, from both intervals (MOVER)"
     assert found.verdict == "not distinguishable"
-    table = markdown(comparison.table(comparison.compare(*pair)))
+    table = render_markdown(comparison.table(comparison.compare(*pair)))
     assert "**not distinguishable**" in table
     assert "+0.015 [-0.0" in table
 
@@ -150,7 +154,7 @@ def test_lower_is_better(make, tmp_path):
 
 def test_a_variant_finds_its_scores_under_the_plain_name(make, tmp_path):
     run = _scored(make, tmp_path, "01-a", [1.0, 0.0], "recall@1[text only]")
-    assert comparison.scores(tmp_path, run, run.metrics[0]) == {"q0": 1.0, "q1": 0.0}
+    assert comparison.read_scores(tmp_path, run, run.metrics[0]) == {"q0": 1.0, "q1": 0.0}
 
 
 @pytest.mark.parametrize("file", ["../../../../secret.jsonl", "/etc/hostname", "predictions", "no"])
@@ -159,7 +163,7 @@ def test_scores_outside_of_the_log_root_are_not_read(make, tmp_path, file):
     log_root = tmp_path / "bench_logs"
     run = _scored(make, log_root, "01-a", [1.0, 0.0])
     metric = run.metrics[0].model_copy(update={"scores_file": file})
-    assert comparison.scores(log_root, run, metric) == {}
+    assert comparison.read_scores(log_root, run, metric) == {}
 
 
 def test_a_torn_score_line_leaves_the_runs_unpaired(pair, tmp_path):

@@ -12,10 +12,10 @@ import pytest
 
 from engines.messages import Cause
 from results import report
-from results.records.schema import Fit, Reading
+from results.records.schema import MemoryEstimateRecord, Reading
 from results.records.suite_view import RecipeWords, SuiteView
 from results.tables import message_translations
-from results.tables.table import Table, markdown
+from results.tables.table import Table, render_markdown
 from results.text.translations import cause
 from tests.results.tables import test_ablation as switches
 from tests.results.tables import test_captioning as spoken
@@ -97,7 +97,7 @@ def pages(make, mixed, weekly) -> Iterator[tuple[str, str]]:
         )
     }
     yield "weekly", report.render(weekly.model_copy(update={"recipes": recipes}), "ko")
-    fit = Fit(gpu="A10G", tensors={"train": 5 << 30}, total={"train": 6 << 30},
+    fit = MemoryEstimateRecord(gpu="A10G", tensors={"train": 5 << 30}, total={"train": 6 << 30},
               measured=Reading(reason="the run ended before the first sample"))  # fmt: skip
     first = _told(mixed.records[0], fit=fit)
     bare = mixed.model_copy(update={"records": (first, *mixed.records[1:]), "notes": {}})
@@ -160,7 +160,12 @@ def _said(call: ast.Call) -> list[ast.expr]:
     counted = called in ("skip", "note") and ast.unparse(call.func).endswith(f"report.{called}")
     if called in ERRORS or counted:
         return call.args[:1]
-    wanted = {"Notice": ("text",), "Reading": ("reason",), "Metric": ("method",)}.get(called, ())
+    wanted = {
+        "Notice": ("text",),
+        "Reading": ("reason",),
+        "Metric": ("method",),
+        "MetricRecord": ("method",),
+    }.get(called, ())
     return [word.value for word in call.keywords if word.arg in wanted]
 
 
@@ -190,7 +195,7 @@ def test_every_way_to_fail_has_its_korean() -> None:
     found = [text for _, text in verdicts() if english(text)]
     assert len(found) > 12
     missing = [
-        text for text in found if not HANGUL.search(message_translations.localized(text, "ko"))
+        text for text in found if not HANGUL.search(message_translations.localize(text, "ko"))
     ]
     assert not missing, "add them to results/text/lang/errors.ko.toml:\n" + "\n".join(missing)
     for name in get_args(Cause):
@@ -223,7 +228,7 @@ def test_why_a_run_failed_is_korean_in_the_report(mixed) -> None:
     ],
 )  # fmt: skip
 def test_errors(text: str, korean: str) -> None:
-    assert message_translations.localized(text, "ko") == korean
+    assert message_translations.localize(text, "ko") == korean
 
 
 def test_every_notice_reason_and_method_has_its_korean() -> None:
@@ -232,7 +237,7 @@ def test_every_notice_reason_and_method_has_its_korean() -> None:
     missing = [
         f"{place}: {text}"
         for place, text in found
-        if english(text) and not HANGUL.search(message_translations.localized(text, "ko"))
+        if english(text) and not HANGUL.search(message_translations.localize(text, "ko"))
     ]
     assert not missing, "add them to results/text/lang/phrases.ko.toml:\n" + "\n".join(missing)
 
@@ -244,7 +249,7 @@ def test_recipes_that_ship_have_their_korean() -> None:
         recipe = tomllib.loads(path.read_text("utf-8"))
         for key in ("title", "notes"):
             text = recipe.get(key, "")
-            assert not text or HANGUL.search(message_translations.localized(text, "ko")), (
+            assert not text or HANGUL.search(message_translations.localize(text, "ko")), (
                 f"{path.name}: {text}"
             )
 
@@ -261,25 +266,25 @@ def test_recipes_that_ship_have_their_korean() -> None:
     ],
 )  # fmt: skip
 def test_phrases(text: str, korean: str) -> None:
-    assert message_translations.localized(text, "ko") == korean
-    assert message_translations.localized(text, "en") == text
+    assert message_translations.localize(text, "ko") == korean
+    assert message_translations.localize(text, "en") == text
 
 
 def test_a_notice_keeps_its_code_and_numbers_that_are_marked_stay_marked(mixed) -> None:
-    assert message_translations.notice("resumed: goes on after step 10 of 30", "ko") == (
+    assert message_translations.localize_notice("resumed: goes on after step 10 of 30", "ko") == (
         "resumed: step 10 / 30 이후부터 이어서 진행함"
     )
     guess = Reading(value=3.0, method="forecast from 100 steps")
     timing = mixed.records[0].timing.model_copy(update={"epoch_wall_seconds": guess})
     record = mixed.records[0].model_copy(update={"timing": timing})
-    (shown,) = message_translations.records([record], "ko")
+    (shown,) = message_translations.localize_records([record], "ko")
     assert shown.timing.epoch_wall_seconds.method == "forecast from 100 steps"
-    assert message_translations.records([record], "en") == (record,)
+    assert message_translations.localize_records([record], "en") == (record,)
 
 
 def test_a_table_of_the_report_names_no_english_reason(weekly) -> None:
     from results.tables import training_cost
 
-    korean = message_translations.records(weekly.records, "ko")
-    made: Table = training_cost.cost(korean, "ko")
-    assert "전체 프로세스 시간만 측정함" in markdown(made)
+    korean = message_translations.localize_records(weekly.records, "ko")
+    made: Table = training_cost.cost_table(korean, "ko")
+    assert "전체 프로세스 시간만 측정함" in render_markdown(made)

@@ -129,12 +129,14 @@ def test_a_flagged_run_is_flagged_in_its_panel(mixed):
     figures = pytest.importorskip("results.report.figures")
     curve = RunCurves(curves={"loss": [(0, 2.0), (1, 1.0)]})
     run = mixed.records[2].identity.run_id
-    panels = figures._losses(mixed.model_copy(update={"curves": {run: curve}}))
+    panels = figures._loss_panels(mixed.model_copy(update={"curves": {run: curve}}))
     (_, flags) = panels["emoji_mm_train · clip-nano"]
     assert flags == "oom-cuda, stub GPU, contaminated, OOM ×2, attempt 2"
     unflagged = mixed.records[2].model_copy(update={"exit": mixed.records[0].exit})
     drawn = [
-        figures.draw(mixed.model_copy(update={"curves": {run: curve}, "records": (record,)}))
+        figures.draw_figures(
+            mixed.model_copy(update={"curves": {run: curve}, "records": (record,)})
+        )
         for record in (mixed.records[2], unflagged)
     ]
     assert drawn[0]["loss"]["svg"] != drawn[1]["loss"]["svg"]
@@ -293,6 +295,6 @@ def test_figures_have_a_caption_and_korean_axes_where_there_is_a_font(mixed, tmp
     report.write(mixed, tmp_path, "ko")
     page = (tmp_path / "report.ko.md").read_text()
     assert "*가로축: optimizer step, 세로축: 학습 loss." in page
-    monkeypatch.setattr(figures, "korean_font", lambda: "")
-    without = figures.draw(mixed, "ko")
-    assert without == figures.draw(mixed), "no font: English axes, and no boxes"
+    monkeypatch.setattr(figures, "find_korean_font", lambda: "")
+    without = figures.draw_figures(mixed, "ko")
+    assert without == figures.draw_figures(mixed), "no font: English axes, and no boxes"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from results.records.schema import Exit, Metric, Reading
+from results.records.schema import Exit, MetricRecord, Reading
 from results.records.suite_view import SuiteView
 from results.report import weekly
 from results.tables import ablation
-from results.tables.table import markdown
+from results.tables.table import render_markdown
 from tests.results.conftest import GIB, record, unknown_memory, untimed
 
 ON = {"quantize": "nf4", "feature_cache": True, "fused": True, "odd": 1}
@@ -27,9 +27,9 @@ def run(label, changes, *, step, memory, loss, low=None, high=None):
         ),
         memory=unknown_memory(rss_main_peak=Reading(value=memory * GIB)),
         metrics=(
-            Metric(name="loss", value=1.0, split="train", n=8, higher_is_better=False),
-            Metric(name="loss", value=loss, split="heldout", n=8, **spread),
-            Metric(name="diversity", value=0.75, split="heldout", n=8),
+            MetricRecord(name="loss", value=1.0, split="train", n=8, higher_is_better=False),
+            MetricRecord(name="loss", value=loss, split="heldout", n=8, **spread),
+            MetricRecord(name="diversity", value=0.75, split="heldout", n=8),
         ),
     )
 
@@ -113,7 +113,7 @@ def test_a_run_that_failed_says_so(records):
 def test_the_report_has_the_table(records, lang):
     view = SuiteView(suite="s", name="s", records=tuple(records))
     text = weekly.render(view, lang)
-    assert markdown(ablation.table(records, lang)) in text
+    assert render_markdown(ablation.table(records, lang)) in text
     assert "4-bit weights" in text
 
 
@@ -126,15 +126,15 @@ def test_every_switch_of_the_preset_is_known_and_off_exactly_once():
 
     settings = {name for v in preset["variant"] for name in v.get("settings", {})}
     assert settings <= Params.model_fields.keys()
-    assert set(ablation.known()) <= Params.model_fields.keys()
+    assert set(ablation.load_optimizations()) <= Params.model_fields.keys()
     on = Params.model_validate(preset["settings"]).model_dump()
     for variant in preset["variant"]:
         off = variant.get("settings", {})
         assert (variant["label"] == "all on") == (not off)
         assert all(on[name] != value for name, value in off.items())
         if off:
-            assert set(off) & set(ablation.known()), variant["label"]
-    named = [set(v["settings"]) & set(ablation.known()) for v in preset["variant"][1:]]
+            assert set(off) & set(ablation.load_optimizations()), variant["label"]
+    named = [set(v["settings"]) & set(ablation.load_optimizations()) for v in preset["variant"][1:]]
     switches = {"schedule", "clip_norm", "evaluate_every_epochs", "early_stopping",
                 "feature_cache", "precision", "quantize", "double_quant", "checkpointing",
                 "workers", "accumulation"}  # fmt: skip
@@ -158,7 +158,7 @@ def test_changes_are_paired_over_captions_where_both_runs_kept_theirs(records, t
             for m in run_.metrics
         )
         kept.append(run_.model_copy(update={"metrics": metrics, "folder": f"r{number}"}))
-    found = ablation.changes(kept, tmp_path)
+    found = ablation.compute_changes(kept, tmp_path)
     change = found[off.identity.run_id]["loss"]
     assert change.delta == pytest.approx(-0.39)
     assert -0.395 < change.low < change.delta < change.high < -0.385, "narrow: captions are paired"

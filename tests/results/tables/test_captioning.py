@@ -7,11 +7,11 @@ import zlib
 from pathlib import Path
 
 from results import report
-from results.records.schema import Exit, Identity, Metric
+from results.records.schema import Exit, Identity, MetricRecord
 from results.records.suite_view import CaptionExample, SuiteView
 from results.report import captions
 from results.tables import captioning
-from results.tables.table import markdown, text_width
+from results.tables.table import render_markdown, text_width
 
 
 def png(side: int = 2) -> bytes:
@@ -27,7 +27,9 @@ def png(side: int = 2) -> bytes:
 
 
 def score(name, value, split, low=None, high=None, method="bootstrap over captions"):
-    return Metric(name=name, value=value, split=split, n=97, low=low, high=high, method=method)
+    return MetricRecord(
+        name=name, value=value, split=split, n=97, low=low, high=high, method=method
+    )
 
 
 def caption_run(make, run_id, label, *, diversity=0.11, cause="completed"):
@@ -72,7 +74,7 @@ def test_experiments_are_the_studys_table(make):
     assert table.rows[1][4].flags == ()
     assert rows[1][7] == "stopped"
     assert rows[2] == ["E1-v2", "Linear", "–", "–", "–", "–", "–", "waiting", ""]
-    assert "METEOR (exact, kiwi morphemes)" in markdown(table)
+    assert "METEOR (exact, kiwi morphemes)" in render_markdown(table)
 
 
 def test_a_run_that_failed_has_its_cause_and_no_made_up_number(make):
@@ -88,7 +90,7 @@ def test_a_run_that_failed_has_its_cause_and_no_made_up_number(make):
 def test_labels_cannot_break_out_of_a_table(make):
     run = caption_run(make, "01-c", "a|b\n<script>")
     for table in (captioning.experiments([run]), captioning.scores([run], "heldout")):
-        text = markdown(table)
+        text = render_markdown(table)
         assert "<script>" not in text
         assert (
             len({line.replace("\\|", "").count("|") for line in text.split("\n\n")[0].splitlines()})

@@ -2,9 +2,9 @@
 
 import pytest
 
-from results.records.schema import Environment, Exit, Metric, Reading
+from results.records.schema import Environment, Exit, MetricRecord, Reading
 from results.tables import published
-from results.tables.table import markdown
+from results.tables.table import render_markdown
 from results.text.translations import LANGS
 from tests.results.conftest import untimed
 
@@ -18,7 +18,9 @@ def runs(make, recipe, *, samples=None, **changes):
     identity = {"engine": "vqa", "subset": recipe.subset, "model": recipe.model}
     identity |= changes.pop("identity", {})
     samples = round(recipe.train_rows) if samples is None else samples
-    held_out = Metric(name="accuracy", value=0.55, split="validation", n=80, low=0.44, high=0.66)
+    held_out = MetricRecord(
+        name="accuracy", value=0.55, split="validation", n=80, low=0.44, high=0.66
+    )
     folds = [
         make.record(
             f"0{fold}", identity={**identity, "params": {**params, "fold": fold}},
@@ -39,7 +41,7 @@ def runs(make, recipe, *, samples=None, **changes):
 
 def shown(records, lang="en"):
     table = published.table(records, lang)
-    return markdown(table) if table else ""
+    return render_markdown(table) if table else ""
 
 
 def test_every_expectation_has_its_preset():
@@ -47,8 +49,10 @@ def test_every_expectation_has_its_preset():
     from workbench.planning import plan
 
     for recipe in published.expectations():
-        (spec,) = plan_estimate.runs(plan.preset(recipe.preset), plan.PRESETS)
-        assert published.expected(spec.engine, spec.subset, spec.model, spec.params) is recipe
+        (spec,) = plan_estimate.expand_runs(plan.preset(recipe.preset), plan.PRESETS)
+        assert (
+            published.find_expectation(spec.engine, spec.subset, spec.model, spec.params) is recipe
+        )
         low, high = recipe.accuracy
         assert 0.25 < low < high < 1
 
@@ -112,5 +116,5 @@ def test_folds_may_differ_by_a_picture_and_not_by_more(make):
 
 
 def test_words_name_machine_and_rows():
-    assert QUICK.words() == "20:00 (T4), accuracy 0.60–0.65, 200 of 3,887 rows"
-    assert SINGLE.words() == "2:00:00 (T4), accuracy 0.75–0.78, 3,887 rows"
+    assert QUICK.describe() == "20:00 (T4), accuracy 0.60–0.65, 200 of 3,887 rows"
+    assert SINGLE.describe() == "2:00:00 (T4), accuracy 0.75–0.78, 3,887 rows"

@@ -3,14 +3,14 @@
 import pytest
 
 from engines import protocol as p
-from results.records.schema import Evaluation, Metric, Reading, RunRecord
+from results.records.schema import EvaluationRecord, MetricRecord, Reading, RunRecord
 from results.tables import metrics as tables_metrics
 from results.tables import retrieval_cost, run_cells, timing_and_memory, training_cost
-from results.tables.table import markdown
+from results.tables.table import render_markdown
 from workbench.suites import record
-from workbench.suites.state import fold
+from workbench.suites.state import reduce_entries
 
-FIRST = Evaluation(
+FIRST = EvaluationRecord(
     split="okvqa_val", queries=5046, passages=114_810, batches=470, depth=500,
     time_to_first_batch=12.5, corpus_seconds=100.0, query_seconds=4.0, search_seconds=5.0,
     score_seconds=3.0,
@@ -51,25 +51,29 @@ def test_each_split_is_a_row_and_the_corpus_is_paid_once(make):
 
 @pytest.mark.parametrize("lang", ["en", "ko"])
 def test_nothing_evaluated_is_no_table(make, lang):
-    assert markdown(retrieval_cost.cost([make.record()], lang)) == ""
+    assert render_markdown(retrieval_cost.cost([make.record()], lang)) == ""
 
 
 def test_an_evaluation_is_a_row_of_the_weekly_table(make):
     """One epoch, whatever the model's training settings say; batches where others have steps."""
     run = evaluated(make)
-    table = training_cost.cost([make.record(), run])
-    assert run_cells.epochs(run) == 1.0
+    table = training_cost.cost_table([make.record(), run])
+    assert run_cells.epochs_done(run) == 1.0
     shown = cells(table, 1)
     assert shown["loaded samples"] == "10,092"
     assert shown["steps"] == "490 batches"
     assert shown["1 epoch wall-clock"] == "2:20.00"
     assert shown["training of 1 epoch"] == "1:58.00 (490)"
     assert any("Evaluations:" in remark.text for remark in table.remarks)
-    assert len(timing_and_memory.steps([make.record(), run]).rows) <= 1, "it has no steps to time"
+    assert len(timing_and_memory.step_table([make.record(), run]).rows) <= 1, (
+        "it has no steps to time"
+    )
 
 
 def metrics(split, *names):
-    return tuple(Metric(name=n, value=0.5, split=split, n=9, low=0.4, high=0.6) for n in names)
+    return tuple(
+        MetricRecord(name=n, value=0.5, split=split, n=9, low=0.4, high=0.6) for n in names
+    )
 
 
 EVERY = [
@@ -110,7 +114,7 @@ def test_from_the_journal_to_the_record_and_back():
     ]
     spec = p.RunSpec(suite="s", run_id="01", engine="retrieval", task="evaluate", subset="a",
                      model="m", cache_root="c")  # fmt: skip
-    made = record.build(spec, fold(entries), "s/runs/01")
+    made = record.build_record(spec, reduce_entries(entries), "s/runs/01")
     assert made.evaluations == (FIRST,)
     again = RunRecord.model_validate_json(made.model_dump_json())
     assert again.evaluations[0].epoch_seconds == 109.0

@@ -1,39 +1,41 @@
 """What a run left, as paths: grouped into folders, in one order, in tables and lines."""
 
 from engines import protocol
-from results.records.schema import Artifact, Metric
+from results.records.schema import ArtifactRecord, MetricRecord
 from results.records.suite_view import SuiteView
 from results.report import render
 from results.tables import run_outputs, training_cost
-from results.tables.table import markdown
+from results.tables.table import render_markdown
 from workbench.suites import run_summary, state
 
 FILES = (
-    Artifact(path="predictions/asks.jsonl", role="predictions", size=900),
-    Artifact(path="checkpoints/last/model.safetensors", size=2 << 20),
-    Artifact(path="checkpoints/last/state.json", size=1 << 20),
-    Artifact(path="checkpoints/adapter/adapter_config.json", role="adapter", size=10),
-    Artifact(path="submission.csv", role="submission", size=35),
-    Artifact(path="submission.csv", role="submission", size=36),
+    ArtifactRecord(path="predictions/asks.jsonl", role="predictions", size=900),
+    ArtifactRecord(path="checkpoints/last/model.safetensors", size=2 << 20),
+    ArtifactRecord(path="checkpoints/last/state.json", size=1 << 20),
+    ArtifactRecord(path="checkpoints/adapter/adapter_config.json", role="adapter", size=10),
+    ArtifactRecord(path="submission.csv", role="submission", size=35),
+    ArtifactRecord(path="submission.csv", role="submission", size=36),
 )
-SCORED = Metric(name="recall@1", value=0.5, split="val", n=2, scores_file="predictions/val.jsonl")
+SCORED = MetricRecord(
+    name="recall@1", value=0.5, split="val", n=2, scores_file="predictions/val.jsonl"
+)
 
 
 def test_files_that_are_loaded_together_are_one_folder(make):
     record = make.record(artifacts=FILES, metrics=(SCORED, SCORED), folder="suite/runs/01")
-    assert run_outputs.of(record) == [
+    assert run_outputs.list_outputs(record) == [
         ("checkpoint", "checkpoints/last", 3 << 20),
         ("adapter", "checkpoints/adapter", 10),
         ("submission", "submission.csv", 36),
         ("predictions", "predictions/asks.jsonl", 900),
         ("predictions", "predictions/val.jsonl", None),
     ]
-    assert run_outputs.of(make.record()) == [], "a record of version 0.1 names no files"
+    assert run_outputs.list_outputs(make.record()) == [], "a record of version 0.1 names no files"
 
 
 def test_tables_have_whole_paths_on_this_machine_and_relative_ones_in_reports(make):
     record = make.record("01-vqa", artifacts=FILES, folder="suite/runs/01-vqa")
-    here = markdown(run_outputs.table([record], root="/logs/"))
+    here = render_markdown(run_outputs.table([record], root="/logs/"))
     assert "| `01-vqa` | submission | `/logs/suite/runs/01-vqa/submission.csv` | 36 B |" in here
     report = render(SuiteView(name="suite", records=(record,)))
     assert "## Files" in report
@@ -58,5 +60,5 @@ def test_a_trained_model_is_named_by_its_base_and_its_run(make):
         make.record("01-b", identity={"model": "clip-nano"}),
         make.record("02-b", identity=trained, folder="s/runs/02"),
     ]
-    assert "`clip-nano of 01-a`" in markdown(training_cost.cost(records))
-    assert "run:20260101" not in markdown(training_cost.cost(records))
+    assert "`clip-nano of 01-a`" in render_markdown(training_cost.cost_table(records))
+    assert "run:20260101" not in render_markdown(training_cost.cost_table(records))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from results import report
-from results.records.schema import Exit, Metric, RunRecord, Trial
+from results.records.schema import Exit, MetricRecord, RunRecord, TrialRecord
 from results.records.suite_view import SearchView, SuiteView
 from results.tables import search_trials
-from results.tables.table import markdown
+from results.tables.table import render_markdown
 
 SEARCH = SearchView(
     metric="recall@1", direction="maximize", trials=5, sampler="tpe", pruner="median", seed=7,
@@ -22,10 +22,12 @@ def trial(make, number: int, value: float | None, half: float | None = 0.02, **m
     metrics = ()
     if value is not None:
         low, high = (None, None) if half is None else (value - half, value + half)
-        metrics = (Metric(name="recall@1", value=value, split="val", n=50, low=low, high=high),)
+        metrics = (
+            MetricRecord(name="recall@1", value=value, split="val", n=50, low=low, high=high),
+        )
     record = make.record(f"t{number:04d}", metrics=metrics, steps=40, planned_steps=40, **more)
     identity = record.identity.model_copy(
-        update={"trial": Trial(number=number, settings=settings), "label": f"trial {number}"}
+        update={"trial": TrialRecord(number=number, settings=settings), "label": f"trial {number}"}
     )
     return record.model_copy(update={"identity": identity})
 
@@ -37,7 +39,7 @@ def pruned(make, number: int) -> RunRecord:
 
 def test_every_trial_is_a_row_and_the_best_is_marked(make):
     records = [trial(make, 1, 0.2), trial(make, 2, 0.5), pruned(make, 3), trial(make, 4, 0.49)]
-    table = markdown(search_trials.table(records, SEARCH))
+    table = render_markdown(search_trials.table(records, SEARCH))
     assert "| trial | `lr` | `layers` | `recall@1` | steps | wall-clock | end |" in table
     assert "| 1 | 0.1 | \\[3, 7\\] | 0.200 [0.180, 0.220] | 40 |" in table
     assert "| 2 | 0.01 | \\[5\\] | **0.500 [0.480, 0.520]** **[best]** | 40 |" in table
@@ -52,19 +54,21 @@ def test_every_trial_is_a_row_and_the_best_is_marked(make):
 def test_lower_may_be_better(make):
     down = SEARCH.model_copy(update={"direction": "minimize"})
     records = [trial(make, 1, 0.5), trial(make, 2, 0.2), trial(make, 3, float("nan"))]
-    assert search_trials.best_of(records, down) is records[1]
-    assert search_trials.best_of(records, SEARCH) is records[0]
-    assert search_trials.best_of([records[2], pruned(make, 4)], SEARCH) is None
+    assert search_trials.best_trial(records, down) is records[1]
+    assert search_trials.best_trial(records, SEARCH) is records[0]
+    assert search_trials.best_trial([records[2], pruned(make, 4)], SEARCH) is None
 
 
 def test_a_split_is_asked_for_by_name(make):
     elsewhere = SEARCH.model_copy(update={"split": "other"})
-    assert search_trials.best_of([trial(make, 1, 0.5)], elsewhere) is None
-    assert search_trials.best_of([trial(make, 1, 0.5)], SEARCH.model_copy(update={"split": "val"}))
+    assert search_trials.best_trial([trial(make, 1, 0.5)], elsewhere) is None
+    assert search_trials.best_trial(
+        [trial(make, 1, 0.5)], SEARCH.model_copy(update={"split": "val"})
+    )
 
 
 def test_a_metric_without_interval_makes_no_claim_about_others(make):
-    table = markdown(
+    table = render_markdown(
         search_trials.table([trial(make, 1, 0.5, None), trial(make, 2, 0.4, None)], SEARCH)
     )
     assert (
@@ -76,7 +80,9 @@ def test_a_metric_without_interval_makes_no_claim_about_others(make):
 
 def test_importances_and_trouble_are_said(make):
     more = {"importances": {"lr": 0.9, "layers": 0.1}, "trouble": "the last 3 trials failed: `x`"}
-    table = markdown(search_trials.table([trial(make, 1, 0.5)], SEARCH.model_copy(update=more)))
+    table = render_markdown(
+        search_trials.table([trial(make, 1, 0.5)], SEARCH.model_copy(update=more))
+    )
     assert "lr 90.0 %, layers 10.0 %" in table
     assert "The search ended early: the last 3 trials failed: \\`x\\`" in table
 

@@ -8,22 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from results.records.schema import Exit, Metric, Reading
+from results.records.schema import Exit, MetricRecord, Reading
 from results.tables import comparison, run_cells, timing_and_memory, training_cost
 from results.tables import metrics as tables_metrics
 from results.tables.table import (
-    Cell,
-    Column,
     Table,
+    TableCell,
+    TableColumn,
     clean,
     code,
-    comma_separated,
+    code_block,
+    csv_text,
     escape,
-    fenced,
-    markdown,
-    plain,
+    plain_text,
     prose,
-    terminal,
+    render_markdown,
+    render_terminal,
 )
 from results.text import formats, translations
 
@@ -46,24 +46,24 @@ TRAIN = """\
 
 
 def test_the_weekly_reports_rows_to_the_character(weekly):
-    cost = markdown(training_cost.cost(weekly.records))
+    cost = render_markdown(training_cost.cost_table(weekly.records))
     assert cost.startswith(
         "| subset | loaded samples | steps | 1 epoch wall-clock | max RSS | exit"
     )
     assert COST in cost
-    train = markdown(training_cost.train(weekly.records, "ko", weekly.notes))
+    train = render_markdown(training_cost.training_table(weekly.records, "ko", weekly.notes))
     heading = train.splitlines()[0]
     assert heading.startswith("| subset | train_loss (epoch=1) | train r@1 (epoch=1, batch 64, ")
     assert heading.endswith("chance 0.0156) | 비고 |")
     assert TRAIN in train
     line = "총 소요: **약 14분 59초** (8:01 + 2:06 + 4:16 + 0:36)"
-    assert training_cost.total(weekly.records, "ko") == line
+    assert training_cost.total_line(weekly.records, "ko") == line
     line = "Total, sequential: **about 14 min 59 s** (8:01 + 2:06 + 4:16 + 0:36)"
-    assert training_cost.total(weekly.records) == line
+    assert training_cost.total_line(weekly.records) == line
 
 
 def test_both_times_are_printed_when_both_were_measured(mixed):
-    table = markdown(training_cost.cost(mixed.records))
+    table = render_markdown(training_cost.cost_table(mixed.records))
     assert "| wall-clock | max RSS | exit | training of 1 epoch |" in table
     assert "| 4 | **1:21.25** | ~1.21 GiB | 0 | ≤ 0:14.40 (120) |" in table
     assert "published times are to be compared with it and with nothing else" in table
@@ -71,14 +71,14 @@ def test_both_times_are_printed_when_both_were_measured(mixed):
 
 def _all_tables(records):
     yield from (
-        training_cost.cost(records),
-        training_cost.train(records),
-        training_cost.failures(records),
+        training_cost.cost_table(records),
+        training_cost.training_table(records),
+        training_cost.failure_table(records),
     )
     yield from (
-        timing_and_memory.steps(records),
-        timing_and_memory.memory(records),
-        timing_and_memory.phases(records),
+        timing_and_memory.step_table(records),
+        timing_and_memory.memory_table(records),
+        timing_and_memory.phase_table(records),
     )
     for split in tables_metrics.splits(records):
         yield tables_metrics.metrics(records, split)
@@ -93,16 +93,20 @@ def test_no_table_drops_a_failed_run_or_its_flags(mixed, lang):
         mine = [row for row in table.rows if row[0].text == "emoji_mm_train"]
         assert len(mine) == 1
         assert set(run_cells.flags(failed)) == set(mine[0][0].flags)
-        assert f"**[{', '.join(mine[0][0].flags)}]**" in markdown(table)
-        assert "oom-cuda, stub GPU, contaminated" in terminal(table)
-        assert "oom-cuda, stub GPU, contaminated" in comma_separated(table)
+        assert f"**[{', '.join(mine[0][0].flags)}]**" in render_markdown(table)
+        assert "oom-cuda, stub GPU, contaminated" in render_terminal(table)
+        assert "oom-cuda, stub GPU, contaminated" in csv_text(table)
 
 
 def test_a_stand_in_library_never_gives_a_vram_figure(mixed):
     for record in mixed.records[2:], mixed.records:
-        assert not re.search(r"\| 21\.00 GiB", markdown(timing_and_memory.memory(record)))
-        assert "n/a (" in markdown(timing_and_memory.memory(record))
-        assert "stub library said 21.00 GiB" in markdown(timing_and_memory.memory(record))
+        assert not re.search(
+            r"\| 21\.00 GiB", render_markdown(timing_and_memory.memory_table(record))
+        )
+        assert "n/a (" in render_markdown(timing_and_memory.memory_table(record))
+        assert "stub library said 21.00 GiB" in render_markdown(
+            timing_and_memory.memory_table(record)
+        )
 
 
 def test_a_forecast_is_marked_in_its_cell_and_its_row(make):
@@ -110,7 +114,7 @@ def test_a_forecast_is_marked_in_its_cell_and_its_row(make):
     record = make.record(
         timing=make.untimed(end_to_end_seconds=guess), facts={"forecast": "from 20 steps"}
     )
-    table = markdown(training_cost.cost([record]))
+    table = render_markdown(training_cost.cost_table([record]))
     assert "| `oven_train` **[forecast]** |" in table
     assert "| **~5:00.00** **[forecast]** |" in table
     assert "computed from a costing run, not measured" in table
@@ -137,17 +141,19 @@ def test_unknown_is_never_zero(make):
         samples=0, steps=0, planned_steps=0, exit=Exit(cause="skipped"),
         timing=make.untimed(), memory=make.unknown_memory(),
     )  # fmt: skip
-    table = markdown(training_cost.cost([record]))
+    table = render_markdown(training_cost.cost_table([record]))
     assert "| n/a (ended before the data were loaded) | 0 | n/a (the report timed" in table
     assert "n/a (no NVML library on this machine) | skipped |" in table
-    assert training_cost.total([record]).endswith("(1 not measured; 1 not completed)")
-    assert markdown(timing_and_memory.steps([record])).startswith("timed steps, median step")
+    assert training_cost.total_line([record]).endswith("(1 not measured; 1 not completed)")
+    assert render_markdown(timing_and_memory.step_table([record])).startswith(
+        "timed steps, median step"
+    )
 
 
 def test_columns_appear_when_they_tell_rows_apart(make):
     def titles(*identities):
         found = [make.record(f"0{i}-run", identity=who) for i, who in enumerate(identities)]
-        return [c.title for c in training_cost.cost(found).columns][1:-5]
+        return [c.title for c in training_cost.cost_table(found).columns][1:-5]
 
     assert titles({}) == []
     assert titles({"model": "a"}, {"model": "b"}) == ["model"]
@@ -160,7 +166,7 @@ def test_columns_appear_when_they_tell_rows_apart(make):
 def test_epochs_change_the_heading(make):
     for epochs, heading in ((1, "1 epoch wall-clock"), (3, "wall-clock"), (0.5, "wall-clock")):
         record = make.record(identity={"params": {"epochs": epochs}})
-        titles = [c.title for c in training_cost.cost([record]).columns]
+        titles = [c.title for c in training_cost.cost_table([record]).columns]
         assert heading in titles
         assert ("epochs" in titles) == (epochs != 1)
 
@@ -168,14 +174,16 @@ def test_epochs_change_the_heading(make):
 def test_epochs_are_those_that_were_done(make):
     """A run of 8 epochs that `max_steps` has cut, beside one that was killed in its first."""
     cut = make.record(identity={"params": {"epochs": 8}}, epochs=2.40625, train={"loss": 1.0})
-    table = training_cost.cost([cut])
+    table = training_cost.cost_table([cut])
     at = [c.title for c in table.columns].index("epochs")
     assert table.rows[0][at].text == "2.4"
-    assert "train_loss (epoch=2.4)" in markdown(training_cost.train([cut]))
+    assert "train_loss (epoch=2.4)" in render_markdown(training_cost.training_table([cut]))
     killed = make.record(epochs=0.999, exit=Exit(cause="killed", signal=9))
-    assert run_cells.epochs(killed) == 0.99, "not rounded up to all"
-    assert run_cells.one_epoch([make.record(epochs=1.0), killed]), "its steps and its flag say it"
-    assert not run_cells.one_epoch([make.record(epochs=0.5)])
+    assert run_cells.epochs_done(killed) == 0.99, "not rounded up to all"
+    assert run_cells.is_one_epoch([make.record(epochs=1.0), killed]), (
+        "its steps and its flag say it"
+    )
+    assert not run_cells.is_one_epoch([make.record(epochs=0.5)])
 
 
 def test_timed_steps_are_those_of_all_epochs(make):
@@ -184,11 +192,11 @@ def test_timed_steps_are_those_of_all_epochs(make):
         epoch_wall_seconds=make.reading(value=3.0), epoch_steps=32, timed_steps=216,
         warmup_steps=20, step_median=make.reading(value=0.1),
     )  # fmt: skip
-    assert "| 216 (+20 warm-up) |" in markdown(
-        timing_and_memory.steps([make.record(timing=timing)])
+    assert "| 216 (+20 warm-up) |" in render_markdown(
+        timing_and_memory.step_table([make.record(timing=timing)])
     )
     older = make.record(timing=timing.model_copy(update={"timed_steps": None}), steps=236)
-    assert "| 216 (+20 warm-up) |" in markdown(timing_and_memory.steps([older]))
+    assert "| 216 (+20 warm-up) |" in render_markdown(timing_and_memory.step_table([older]))
 
 
 def test_different_batches_are_shown_in_the_cells(make):
@@ -196,20 +204,20 @@ def test_different_batches_are_shown_in_the_cells(make):
         make.record(f"0{b}-run", identity={"seed": b}, train={"loss": 1.0, "r@1": 0.5, "batch": b})
         for b in (2, 8)
     ]
-    table = markdown(training_cost.train(found))
+    table = render_markdown(training_cost.training_table(found))
     assert "train r@1 (epoch=1) |" in table
     assert "| 0.5000 (batch 2, chance 0.5000) |" in table
     assert "| 0.5000 (batch 8, chance 0.1250) |" in table
 
 
 def test_a_long_suite_has_a_short_total_line(make):
-    line = training_cost.total([make.record(f"{i:02d}-run") for i in range(40)])
+    line = training_cost.total_line([make.record(f"{i:02d}-run") for i in range(40)])
     assert line.startswith("Total, sequential: **about 5 h 20 min 56 s** (8:01 + 8:01")
     assert line.endswith("… + 8:01; 40 runs)")
 
 
 def _metric(name, value, low, high, **more):
-    return Metric(name=name, value=value, low=low, high=high, split="val", n=9, **more)
+    return MetricRecord(name=name, value=value, low=low, high=high, split="val", n=9, **more)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +240,7 @@ def test_ablation_verdicts(make, full, text_only, higher, verdict):
     assert [c.title for c in table.columns] == [
         "subset", "metric", "full model", "text only", "intervals",
     ]  # fmt: skip
-    assert plain(table.rows[0][-1]) == verdict
+    assert plain_text(table.rows[0][-1]) == verdict
 
 
 def test_no_ablation_no_table(make):
@@ -241,13 +249,13 @@ def test_no_ablation_no_table(make):
     )
     assert tables_metrics.ablations([record], "val") is None
     assert (
-        markdown(tables_metrics.metrics([record], "val")).splitlines()[-1]
+        render_markdown(tables_metrics.metrics([record], "val")).splitlines()[-1]
         == "| chance |  | 0.1000 |"
     )
 
 
 def test_rates_that_disagree_are_flagged(mixed):
-    table = markdown(timing_and_memory.steps(mixed.records))
+    table = render_markdown(timing_and_memory.step_table(mixed.records))
     assert "| 533.3 | 541.0 | yes |" in table
     assert "| 533.3 | 610.0 | **differ by 12.6 %** |" in table
 
@@ -270,10 +278,11 @@ def _parsed(page):
 @pytest.mark.parametrize("kind", ["text", "code", "prose", "unknown"])
 def test_hostile_text_stays_in_its_cell(name, kind):
     table = Table(
-        (Column("a"), Column("b")), ((Cell(name, kind, (name,)), Cell("end", "value")),),
-        (Cell(name),),
+        (TableColumn("a"), TableColumn("b")),
+        ((TableCell(name, kind, (name,)), TableCell("end", "value")),),
+        (TableCell(name),),
     )  # fmt: skip
-    page = markdown(table)
+    page = render_markdown(table)
     tokens, types = _parsed(page)
     assert sum(t.type == "td_open" for t in tokens) == 2
     assert sum(t.type == "table_open" for t in tokens) == 1
@@ -287,9 +296,9 @@ def test_hostile_text_stays_in_its_cell(name, kind):
     }
     assert not set(page) & (set(map(chr, range(32))) - {"\n"} | set("\x9b\u202e\u2028\ud800"))
     page.encode()
-    comma_separated(table).encode()
-    assert "\x1b" not in terminal(table)
-    assert len(terminal(table).splitlines()) == 4
+    csv_text(table).encode()
+    assert "\x1b" not in render_terminal(table)
+    assert len(render_terminal(table).splitlines()) == 4
 
 
 @given(st.text(max_size=40))
@@ -297,15 +306,17 @@ def test_code_and_escape_show_the_cleaned_text(name):
     """What a reader of the rendered page sees is the cleaned name, to the character."""
     shown = " ".join(clean(name).split())
     for face in (escape, code):
-        table = Table((Column("a"),), ((Cell(name, "code" if face is code else "text"),),))
-        tokens, _ = _parsed(markdown(table))
+        table = Table(
+            (TableColumn("a"),), ((TableCell(name, "code" if face is code else "text"),),)
+        )
+        tokens, _ = _parsed(render_markdown(table))
         cell = tokens[[t.type for t in tokens].index("td_open") + 1]
         seen = "".join(c.content for c in cell.children)
         assert " ".join(seen.split()) == shown
 
 
 def test_no_line_ends_a_fence():
-    page = fenced("a\n```\n````\n# not a heading\x1b", "toml")
+    page = code_block("a\n```\n````\n# not a heading\x1b", "toml")
     tokens, _ = _parsed(page)
     assert [t.type for t in tokens] == ["fence"]
     assert tokens[0].content == "a\n```\n````\n# not a heading\\x1b\n"
@@ -318,15 +329,20 @@ def test_prose_keeps_what_a_person_marked():
 
 def test_terminal_aligns_wide_characters():
     table = Table(
-        (Column("이름"), Column("n", right=True)),
-        ((Cell("한국어"), Cell("7", "value")), (Cell("x"), Cell("1,234", "value"))),
+        (TableColumn("이름"), TableColumn("n", right=True)),
+        (
+            (TableCell("한국어"), TableCell("7", "value")),
+            (TableCell("x"), TableCell("1,234", "value")),
+        ),
     )
-    assert terminal(table) == "이름        n\n──────  ─────\n한국어      7\nx       1,234\n"
+    assert render_terminal(table) == "이름        n\n──────  ─────\n한국어      7\nx       1,234\n"
 
 
 def test_formulas_are_disarmed_in_csv():
-    table = Table((Column("a"), Column("b")), ((Cell("=1+1"), Cell("-3.5", "value")),))
-    assert comma_separated(table) == "a,b\n'=1+1,-3.5\n"
+    table = Table(
+        (TableColumn("a"), TableColumn("b")), ((TableCell("=1+1"), TableCell("-3.5", "value")),)
+    )
+    assert csv_text(table) == "a,b\n'=1+1,-3.5\n"
 
 
 @pytest.mark.parametrize(
@@ -345,13 +361,13 @@ def test_formulas_are_disarmed_in_csv():
         (formats.duration, float("inf"), "inf"),
         (formats.clock, 35.92, "0:36"),
         (formats.clock, 3599.9, "1:00:00"),
-        (formats.spoken, 899.49, "14 min 59 s"),
-        (formats.spoken, 59.6, "1 min 0 s"),
-        (formats.spoken, 3661, "1 h 1 min 1 s"),
-        (formats.spoken, 0.2, "0 s"),
-        (formats.short, 0.0864, "86.4 ms"),
-        (formats.short, 1.2549, "1.25 s"),
-        (formats.short, 0.00042, "0.420 ms"),
+        (formats.duration_in_words, 899.49, "14 min 59 s"),
+        (formats.duration_in_words, 59.6, "1 min 0 s"),
+        (formats.duration_in_words, 3661, "1 h 1 min 1 s"),
+        (formats.duration_in_words, 0.2, "0 s"),
+        (formats.step_time, 0.0864, "86.4 ms"),
+        (formats.step_time, 1.2549, "1.25 s"),
+        (formats.step_time, 0.00042, "0.420 ms"),
         (formats.size, 3.15 * 2**30, "3.15 GiB"),
         (formats.size, 612 * 2**20, "612 MiB"),
         (formats.size, 0, "0 MiB"),
@@ -375,12 +391,12 @@ def test_formats(function, value, shown):
 def test_intervals():
     assert formats.interval(0.412, 0.389, 0.436) == "0.412 [0.389, 0.436]"
     assert formats.interval(0.412, None, None) == "0.412"
-    assert formats.short_interval(0.0864, 0.0859, 0.087) == "86.4 ms [85.9, 87.0]"
-    assert formats.short_interval(1.3, 1.26, 1.4) == "1.30 s [1.26, 1.40]"
+    assert formats.step_time_interval(0.0864, 0.0859, 0.087) == "86.4 ms [85.9, 87.0]"
+    assert formats.step_time_interval(1.3, 1.26, 1.4) == "1.30 s [1.26, 1.40]"
 
 
 def test_both_languages_have_the_same_words_with_the_same_places():
-    english, korean = (translations._words(lang) for lang in translations.LANGS)
+    english, korean = (translations._load_words(lang) for lang in translations.LANGS)
     assert {g: set(w) for g, w in english.items()} == {g: set(w) for g, w in korean.items()}
     for group, said in english.items():
         for key, sentence in said.items():

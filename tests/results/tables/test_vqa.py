@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from results import report
-from results.records.schema import Metric
+from results.records.schema import MetricRecord
 from results.records.suite_view import AnsweredSplit, AnswerExample, SuiteView
 from results.tables import vqa
-from results.tables.table import markdown
+from results.tables.table import render_markdown
 
 
 def png() -> bytes:
@@ -16,7 +16,7 @@ def png() -> bytes:
 
 
 def score(name, value, low=None, high=None, split="quiz", n=200, method="Wilson, 95%"):
-    return Metric(name=name, value=value, split=split, n=n, low=low, high=high, method=method)
+    return MetricRecord(name=name, value=value, split=split, n=n, low=low, high=high, method=method)
 
 
 def fold(make, number, accuracy):
@@ -79,7 +79,7 @@ def view(make, answers=None) -> SuiteView:
 
 
 def test_runs_of_a_split_stand_side_by_side(make):
-    shown = markdown(vqa.runs(view(make).records, "quiz"))
+    shown = render_markdown(vqa.run_table(view(make).records, "quiz"))
     rows = [line for line in shown.splitlines() if line.startswith("| `0")]
     assert len(rows) == 4
     assert "1/3" in rows[0]
@@ -93,22 +93,22 @@ def test_runs_of_a_split_stand_side_by_side(make):
 
 
 def test_a_vote_is_only_better_when_its_interval_says_so(make):
-    table = vqa.ensemble(together(make), "quiz")
+    table = vqa.ensemble_table(together(make), "quiz")
     assert table is not None
     verdicts = {row[0].text: row[-1].text for row in table.rows}
     assert verdicts == {
         "fold 1": "–", "fold 2": "–", "fold 3": "–", "majority": "not distinguishable",
         "mean probability": "better", "stacked": "worse",
     }  # fmt: skip
-    shown = markdown(table)
+    shown = render_markdown(table)
     assert "+0.080 [0.030, 0.130]" in shown
     assert "majority: over fold 2, the best on its own held-out rows" in shown
     assert "over the mean fold: +0.080 [0.050, 0.110]." in shown
-    assert vqa.ensemble(fold(make, 1, 0.5), "quiz") is None
+    assert vqa.ensemble_table(fold(make, 1, 0.5), "quiz") is None
 
 
 def test_held_out_rows_show_stacking_against_single_models(make):
-    table = vqa.ensemble(together(make), "out-of-fold")
+    table = vqa.ensemble_table(together(make), "out-of-fold")
     assert table is not None
     assert [row[0].text for row in table.rows] == ["single models", "stacked"]
 

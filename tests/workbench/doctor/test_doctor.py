@@ -27,13 +27,13 @@ def standings(findings) -> dict[str, str]:
 # --- the machine ---------------------------------------------------------------------------------
 
 
-def cgroup(tmp_path: Path, text: str, files: dict[str, str]) -> machine.Allowance:
+def cgroup(tmp_path: Path, text: str, files: dict[str, str]) -> machine.CgroupLimits:
     (tmp_path / "self").write_text(text)
     for name, content in files.items():
         path = tmp_path / "fs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-    return machine.allowance(tmp_path / "self", tmp_path / "fs")
+    return machine.read_cgroup_limits(tmp_path / "self", tmp_path / "fs")
 
 
 def test_the_tightest_limit_on_the_way_up_counts(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_the_tightest_limit_on_the_way_up_counts(tmp_path: Path) -> None:
         {"a/b/memory.max": "max\n", "a/memory.max": f"{4 * GIB}\n", "memory.max": f"{9 * GIB}\n",
          "a/b/cpu.max": "150000 100000\n", "a/cpu.max": "max 100000\n", "a/pids.max": "100\n"},
     )  # fmt: skip
-    assert allowed == machine.Allowance(4 * GIB, 1.5, 100)
+    assert allowed == machine.CgroupLimits(4 * GIB, 1.5, 100)
 
 
 def test_version_1_of_control_groups(tmp_path: Path) -> None:
@@ -51,48 +51,48 @@ def test_version_1_of_control_groups(tmp_path: Path) -> None:
         {"memory/x/memory.limit_in_bytes": f"{GIB}\n", "memory/memory.limit_in_bytes": f"{1 << 62}",
          "cpu,cpuacct/x/cpu.cfs_quota_us": "50000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"},
     )  # fmt: skip
-    assert allowed == machine.Allowance(GIB, 0.5, None)
+    assert allowed == machine.CgroupLimits(GIB, 0.5, None)
 
 
 def test_control_groups_that_are_not_there_or_lie_elsewhere(tmp_path: Path) -> None:
-    assert machine.allowance(tmp_path / "none", tmp_path) == machine.Allowance()
+    assert machine.read_cgroup_limits(tmp_path / "none", tmp_path) == machine.CgroupLimits()
     outside = cgroup(tmp_path, "0::/../../elsewhere\n", {"memory.max": f"{GIB}\n"})
     assert outside.memory_bytes == GIB, "in another namespace the visible root is ours"
-    assert cgroup(tmp_path, "garbage\n", {}) == machine.Allowance()
+    assert cgroup(tmp_path, "garbage\n", {}) == machine.CgroupLimits()
 
 
 def test_limits_have_a_remedy() -> None:
-    assert machine.descriptors(64, 64).standing == "problem"
-    assert machine.descriptors(512, 4096).standing == "note"
-    assert machine.descriptors(-1, -1).standing == "ok"
-    assert "ulimit -n 4096" in machine.descriptors(512, 100_000).remedy
-    assert machine.memory(machine.Allowance(memory_bytes=GIB)).standing == "problem"
-    assert machine.cores(machine.Allowance(cores=0.5)).standing == "note"
+    assert machine.descriptors_finding(64, 64).standing == "problem"
+    assert machine.descriptors_finding(512, 4096).standing == "note"
+    assert machine.descriptors_finding(-1, -1).standing == "ok"
+    assert "ulimit -n 4096" in machine.descriptors_finding(512, 100_000).remedy
+    assert machine.memory_finding(machine.CgroupLimits(memory_bytes=GIB)).standing == "problem"
+    assert machine.cores_finding(machine.CgroupLimits(cores=0.5)).standing == "note"
 
 
 def test_small_shared_memory_is_about_ranks(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * MIB))
-    found = machine.shared_memory(tmp_path, 2)
+    found = machine.shared_memory_finding(tmp_path, 2)
     assert (found.standing, found.text) == (
         "problem",
         f"64 MiB free in {tmp_path}; NCCL may fail with `unhandled system error` on 2 GPUs",
     )
     assert "nproc_per_node = 1" in found.remedy
     assert "worker" not in found.text + found.remedy
-    assert machine.shared_memory(tmp_path, 1).standing == "ok"
+    assert machine.shared_memory_finding(tmp_path, 1).standing == "ok"
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * GIB))
-    assert machine.shared_memory(tmp_path, 8).standing == "ok"
+    assert machine.shared_memory_finding(tmp_path, 8).standing == "ok"
     monkeypatch.undo()
-    assert machine.shared_memory(Path("/none/at/all"), 2).standing == "problem"
-    assert machine.shared_memory(Path("/none/at/all"), 0).standing == "ok"
+    assert machine.shared_memory_finding(Path("/none/at/all"), 2).standing == "problem"
+    assert machine.shared_memory_finding(Path("/none/at/all"), 0).standing == "ok"
 
 
 def test_clocks() -> None:
-    assert machine.clock("tsc", True).standing == "ok"
-    assert machine.clock("hpet", True).standing == "note"
-    assert machine.clock("tsc", False).standing == "note"
-    assert machine.clock("", None).standing == "ok"
-    assert machine.synchronised() in (True, False, None)
+    assert machine.clock_finding("tsc", True).standing == "ok"
+    assert machine.clock_finding("hpet", True).standing == "note"
+    assert machine.clock_finding("tsc", False).standing == "note"
+    assert machine.clock_finding("", None).standing == "ok"
+    assert machine.is_synchronised() in (True, False, None)
 
 
 # --- software ------------------------------------------------------------------------------------
@@ -109,13 +109,13 @@ def test_clocks() -> None:
     ],
 )
 def test_requirements(line: str, said: str) -> None:
-    finding = software.packages([line])
+    finding = software.packages_finding([line])
     assert finding.standing == ("problem" if said else "ok")
     assert finding.text.startswith(said)
 
 
 def test_our_requirements_are_met_here() -> None:
-    assert software.packages(software.needs()).standing == "ok"
+    assert software.packages_finding(software.read_requirements()).standing == "ok"
 
 
 def test_torch_is_told_without_importing_it(tmp_path: Path) -> None:
@@ -145,40 +145,40 @@ MOUNTS = """\
 )  # fmt: skip
 def test_the_file_system_below_a_folder(tmp_path: Path, folder: str, kind: str) -> None:
     (tmp_path / "mounts").write_text(MOUNTS)
-    assert storage.file_system(Path(folder), tmp_path / "mounts") == kind
+    assert storage.file_system_type(Path(folder), tmp_path / "mounts") == kind
 
 
 def test_a_network_file_system_is_said(tmp_path: Path) -> None:
     (tmp_path / "mounts").write_text(f"30 21 0:40 / {tmp_path} rw - nfs4 server:/x rw\n")
-    found = list(storage.network("cache", tmp_path / "not yet", tmp_path / "mounts"))
+    found = list(storage.network_findings("cache", tmp_path / "not yet", tmp_path / "mounts"))
     assert [f.standing for f in found] == ["note"]
     assert "nfs4" in found[0].text
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert [f.standing for f in storage.surroundings(tmp_path / "file")] == ["problem"]
-    assert [f.standing for f in storage.surroundings(Path("/proc/self"))] == ["problem"]
-    assert list(storage.surroundings(tmp_path)) == []
-    assert list(storage.access("log root", tmp_path)) == []
+    assert [f.standing for f in storage.surroundings_findings(tmp_path / "file")] == ["problem"]
+    assert [f.standing for f in storage.surroundings_findings(Path("/proc/self"))] == ["problem"]
+    assert list(storage.surroundings_findings(tmp_path)) == []
+    assert list(storage.access_findings("log root", tmp_path)) == []
     open_ = tmp_path / "open"
     open_.mkdir()
     open_.chmod(0o777)
-    (found,) = storage.access("log root", open_)
+    (found,) = storage.access_findings("log root", open_)
     assert (found.standing, found.remedy) == ("problem", f"run `chmod 700 {open_}`")
 
 
 def test_dead_wardens_torn_and_newer_records(tmp_path: Path) -> None:
     canned.make_suite(tmp_path, [("a", "m")], state="running", pid=2**22 - 1)
     canned.write_records(tmp_path, 3)
-    found = list(storage.suites(tmp_path))
+    found = list(storage.suite_findings(tmp_path))
     assert standings(found) == {"suites": "ok", "records": "ok"}
     assert "lost their warden" in found[0].text
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write('{"schema":1,"torn')
-    assert [f.standing for f in storage.records(tmp_path / "results.jsonl")] == ["note"]
+    assert [f.standing for f in storage.record_findings(tmp_path / "results.jsonl")] == ["note"]
     (tmp_path / "results.jsonl").write_text('{"schema":9999}\n')
-    assert [f.standing for f in storage.records(tmp_path / "results.jsonl")] == ["problem"]
+    assert [f.standing for f in storage.record_findings(tmp_path / "results.jsonl")] == ["problem"]
 
 
 # --- terminal ------------------------------------------------------------------------------------
@@ -198,8 +198,8 @@ def test_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     inside = {"TMUX": "/tmp/x", "TERM": "xterm-256color"}
     assert standings(terminal.examine(inside))["tmux"] == "note"
     assert standings(terminal.examine({"TMUX": "x", "TERM": "tmux-256color"}))["tmux"] == "ok"
-    assert terminal.characters("ascii", "utf-8").standing == "note"
-    assert terminal.colours({"NO_COLOR": "1"}) == "no colours (NO_COLOR)"
+    assert terminal.encoding_finding("ascii", "utf-8").standing == "note"
+    assert terminal.describe_colours({"NO_COLOR": "1"}) == "no colours (NO_COLOR)"
 
 
 # --- GPUs, by the stub ---------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def driver(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_stand_in_is_marked_and_gpus_are_listed(driver) -> None:
     driver.devices[1].hold()
-    found = list(gpus.examine(gpus.ask()))
+    found = list(gpus.examine(gpus.start_sampler()))
     assert {"NVML": "note", "GPU 0": "note", "GPU 1": "ok"}.items() <= standings(found).items()
     assert "stand-in" in found[0].text
     assert "1 processes compute on it" in found[1].text
@@ -232,7 +232,7 @@ def test_a_stand_in_is_marked_and_gpus_are_listed(driver) -> None:
 )  # fmt: skip
 def test_a_driver_that_refuses_is_a_problem_with_a_remedy(driver, code: int, remedy: str) -> None:
     driver.rc_init = code
-    (found,) = gpus.examine(gpus.ask())
+    (found,) = gpus.examine(gpus.start_sampler())
     assert found.standing == "problem"
     assert remedy in found.remedy
 
@@ -240,7 +240,7 @@ def test_a_driver_that_refuses_is_a_problem_with_a_remedy(driver, code: int, rem
 def test_a_lost_gpu_does_not_hide_the_other(driver) -> None:
     driver.devices[0].rc = 15
     driver.devices[1].hold()
-    found = {f.name: f for f in gpus.examine(gpus.ask())}
+    found = {f.name: f for f in gpus.examine(gpus.start_sampler())}
     assert (found["GPU 0"].standing, found["GPU 1"].standing) == ("problem", "ok")
     assert "lost" in found["GPU 0"].text
     assert "reset the GPU" in found["GPU 0"].remedy
@@ -248,14 +248,14 @@ def test_a_lost_gpu_does_not_hide_the_other(driver) -> None:
 
 def test_a_value_that_nobody_knows_has_its_reason(driver) -> None:
     driver.devices[0].rc_utilisation = 3
-    found = {f.name: f for f in gpus.examine(gpus.ask())}
+    found = {f.name: f for f in gpus.examine(gpus.start_sampler())}
     assert "utilisation: n/a (Not Supported)" in found["GPU 0"].text
 
 
 def test_a_driver_that_never_answers_is_told_in_time(driver) -> None:
     driver.devices[0].sleep_us = 30_000_000
     began = time.monotonic()
-    (found,) = gpus.examine(gpus.ask(), seconds=1.0)
+    (found,) = gpus.examine(gpus.start_sampler(), seconds=1.0)
     assert found.standing == "problem"
     assert "not answered" in found.text
     assert time.monotonic() - began < 5
@@ -264,17 +264,17 @@ def test_a_driver_that_never_answers_is_told_in_time(driver) -> None:
 @pytest.mark.parametrize("one", CATALOGUE, ids=lambda one: one.key)
 def test_a_gpu_that_torch_cannot_use_is_a_problem(monkeypatch, one: Machine) -> None:
     facts = fakes.facts_of(monkeypatch, one)
-    found = list(gpus.unusable(facts, one.torch.cuda)) if facts else []
+    found = list(gpus.torch_problems(facts, one.torch.cuda)) if facts else []
     wrong = {"p100": "GPU 0", "v100": "GPU 0", "old-driver": "torch"}
     assert [finding.name for finding in found] == [wrong[key] for key in wrong if key == one.key]
     for finding in found:
         assert finding.standing == "problem"
         assert "whl/cu126" in finding.remedy
-    assert not facts or [f.name for f in gpus.unusable(facts, "")] == ["torch"]
+    assert not facts or [f.name for f in gpus.torch_problems(facts, "")] == ["torch"]
 
 
 def test_no_library_is_only_a_note(tmp_path: Path) -> None:
-    assert gpus.absent("libnvidia-ml.so.1 is not on this machine").standing == "note"
+    assert gpus.absence_finding("libnvidia-ml.so.1 is not on this machine").standing == "note"
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_a_problem_is_exit_code_1(tmp_path: Path) -> None:
 def test_it_loads_nothing_heavy() -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom workbench import doctor\n"
-        "list(doctor.examine(Path('/tmp/none'), Path('/tmp/none')))\n"
+        "list(doctor.examine_machine(Path('/tmp/none'), Path('/tmp/none')))\n"
         "print({m.partition('.')[0] for m in sys.modules} & {'torch','numpy','pyarrow','PIL',"
         "'pandas','pynvml','textual'})"
     )

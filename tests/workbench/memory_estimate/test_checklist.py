@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from engines.memory_query import Need
+from engines.memory_query import MemoryEstimate
 from engines.protocol import RunSpec
 from workbench.memory_estimate import automatic_settings, checklist, gpus, plan_estimate
 from workbench.memory_estimate.gpus import GIB
 from workbench.planning import plan
 
-A10G = gpus.named("A10G")
+A10G = gpus.find_gpu("A10G")
 
 
 @pytest.fixture
 def audit(tmp_path) -> list[RunSpec]:
-    asked = automatic_settings.applied(plan.preset("audit-vqa"), (), A10G, {})
-    return plan_estimate.runs(asked, tmp_path)
+    asked = automatic_settings.apply_automatic_settings(plan.preset("audit-vqa"), (), A10G, {})
+    return plan_estimate.expand_runs(asked, tmp_path)
 
 
 def test_the_audits_variables_come_back_as_they_were_exported(audit):
-    lines = checklist.lines(audit, ["workbench", "run", "-p", "audit-vqa"])
+    lines = checklist.checklist_lines(audit, ["workbench", "run", "-p", "audit-vqa"])
     assert [line.partition(".")[0] for line in lines] == [str(n + 1) for n in range(len(lines))]
     text = "\n".join(lines)
     for said in (
@@ -33,15 +33,15 @@ def test_the_audits_variables_come_back_as_they_were_exported(audit):
 
 
 def test_the_weekly_variables_are_those_of_its_log(tmp_path):
-    specs = plan_estimate.runs(plan.preset("weekly-m2kr"), tmp_path)
-    text = "\n".join(checklist.lines(specs, ["workbench", "run"]))
+    specs = plan_estimate.expand_runs(plan.preset("weekly-m2kr"), tmp_path)
+    text = "\n".join(checklist.checklist_lines(specs, ["workbench", "run"]))
     assert "NUM_EPOCHS=1 WARMUP_STEPS=20 PER_DEVICE_TRAIN_BS=64 GRAD_ACCUM=1" in text
     assert "NUM_WORKERS=12 PIN_MEMORY=False BF16=True TF32=True" in text
     assert "EFFECTIVE_BATCH_SIZE" not in text
 
 
 def test_remedies_are_the_audits_even_where_it_fits(audit):
-    text = "\n".join(checklist.remedies(audit[0], "train"))
+    text = "\n".join(checklist.remedy_lines(audit[0], "train"))
     assert "batch = 1, accumulation = 16" in text
     assert "lora_rank = 24" in text
     for variable in ("PER_DEVICE_BATCH=1", "EFFECTIVE_BATCH_SIZE=12", "LORA_R=24"):
@@ -49,17 +49,17 @@ def test_remedies_are_the_audits_even_where_it_fits(audit):
 
 
 def test_the_audits_estimate_stands_beside_ours_where_settings_are_its_own(audit):
-    need = Need(phases={"train": {"all": 5 * GIB}, "predict": {"all": 4 * GIB}})
+    need = MemoryEstimate(phases={"train": {"all": 5 * GIB}, "predict": {"all": 4 * GIB}})
     said = checklist.audit_estimate(audit[0], need, A10G)
     assert "15 to 17 GB in prediction" in said
     assert "ours: 5.1 GB" in said  # 4 GiB and 6 % of slack, context and workspace
     more = audit[0].model_copy(update={"params": {**audit[0].params, "predict_batch": 12}})
     assert not checklist.audit_estimate(more, need, A10G)
-    assert not checklist.audit_estimate(audit[0], need, gpus.named("T4"))
+    assert not checklist.audit_estimate(audit[0], need, gpus.find_gpu("T4"))
 
 
 def test_no_more_than_the_limit_is_looked_at(audit):
-    found = plan_estimate.steps(audit[0].params, 3887)
+    found = plan_estimate.count_steps(audit[0].params, 3887)
     assert (found.train, found.held_out, found.looked_at) == (3498, 389, 256)
-    small = plan_estimate.steps(audit[0].params, 100)
+    small = plan_estimate.count_steps(audit[0].params, 100)
     assert (small.held_out, small.looked_at) == (10, 10)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from engines.memory_query import Need, Want
+from engines.memory_query import MemoryEstimate, MemoryQuery
 from engines.protocol import RunSpec
 from tests.hardware import fakes
 from tests.hardware.machines import CATALOGUE, MACHINES, MIB, Gpu, Machine, replace
 from workbench.cli import plan as cli_plan
 from workbench.memory_estimate import estimate, estimator_process, gpu_support, gpus, torch_build
-from workbench.memory_estimate.fit_check import Host
+from workbench.memory_estimate.fit_check import HostMemory
 from workbench.memory_estimate.gpus import GIB
 from workbench.planning import plan
 from workbench.processes import engine_process
@@ -23,9 +23,11 @@ every = pytest.mark.parametrize("machine", CATALOGUE, ids=lambda machine: machin
 def see(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     """The machine as the workbench sees it; the sampler's child answers from this process."""
     fakes.see_driver(monkeypatch, machine)
-    monkeypatch.setattr(gpus, "facts", lambda: nvml.Nvml.open().facts() if machine.gpus else {})
-    monkeypatch.setattr(estimate, "library_present", lambda: bool(machine.gpus))
-    monkeypatch.setattr(torch_build, "cuda", lambda _: machine.torch.cuda)
+    monkeypatch.setattr(
+        gpus, "query_nvml", lambda: nvml.Nvml.open().facts() if machine.gpus else {}
+    )
+    monkeypatch.setattr(estimate, "is_library_present", lambda: bool(machine.gpus))
+    monkeypatch.setattr(torch_build, "cuda_version", lambda _: machine.torch.cuda)
 
 
 def spec(**params) -> RunSpec:
@@ -40,20 +42,25 @@ REFUSED = {"p100": "has no kernels", "v100": "has no kernels", "old-driver": "to
 @every
 def test_what_cannot_run_is_refused_before_it_starts(monkeypatch, machine: Machine) -> None:
     see(monkeypatch, machine)
-    problems = gpu_support.problems([spec(precision="auto")], estimate.locate("", (), cpu=False))
+    problems = gpu_support.problems(
+        [spec(precision="auto")], estimate.locate_device("", (), cpu=False)
+    )
     assert [REFUSED.get(machine.key, "-") in one for one in problems] == [True] * (
         machine.key in REFUSED
     )
     for problem in problems:
         assert "whl/cu126" in problem
         assert problem.endswith("; or give --cpu")
-    assert gpu_support.problems([spec(precision="bf16")], estimate.locate("", (), cpu=True)) == []
+    assert (
+        gpu_support.problems([spec(precision="bf16")], estimate.locate_device("", (), cpu=True))
+        == []
+    )
 
 
 @every
 def test_an_explicit_bf16_is_refused_before_it_starts(monkeypatch, machine: Machine) -> None:
     see(monkeypatch, machine)
-    gpu = estimate.locate("", (0,), cpu=False)
+    gpu = estimate.locate_device("", (0,), cpu=False)
     runs = [spec(precision="bf16", search_precision="bf16"), spec(precision="fp16")]
     problems = [one for one in gpu_support.problems(runs, gpu) if one.startswith("run 01: ")]
     if not machine.gpus or machine.gpus[0].capability >= (8, 0):
@@ -71,15 +78,17 @@ def test_the_weekly_preset_on_a_t4_is_refused_in_one_sentence(monkeypatch) -> No
     see(monkeypatch, MACHINES["t4"])
     weekly = plan.preset("weekly-m2kr")
     assert weekly.settings["precision"] == "bf16", "the users fixed it"
-    problems = gpu_support.problems([spec(**weekly.settings)], estimate.locate("", (0,), cpu=False))
+    problems = gpu_support.problems(
+        [spec(**weekly.settings)], estimate.locate_device("", (0,), cpu=False)
+    )
     assert len(problems) == 1
     assert "Tesla T4 has no bf16; use fp16 or auto" in problems[0]
 
 
 @pytest.fixture
 def answers(monkeypatch, tmp_path):
-    need = Need(phases={"train": {"all": GIB}})
-    monkeypatch.setattr(estimator_process, "_child", lambda wants: [need] * len(wants))
+    need = MemoryEstimate(phases={"train": {"all": GIB}})
+    monkeypatch.setattr(estimator_process, "_run_estimator", lambda wants: [need] * len(wants))
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
 
 
@@ -87,12 +96,12 @@ def test_run_refuses_and_anyway_only_says_it(monkeypatch, answers) -> None:
     see(monkeypatch, MACHINES["old-driver"])
     demo = plan.preset("demo")
     with pytest.raises(plan.PlanError, match=r"driver 535\.183\.01 is too old for torch"):
-        cli_plan.forecast_runs(demo, None, anyway=False)
-    _, specs, lines = cli_plan.forecast_runs(demo, None, anyway=True)
+        cli_plan.estimate_runs(demo, None, anyway=False)
+    _, specs, lines = cli_plan.estimate_runs(demo, None, anyway=True)
     assert specs
     assert [line for line in lines if "is too old" in line]
     on_cpu = demo.model_copy(update={"cpu": True})
-    _, specs, lines = cli_plan.forecast_runs(on_cpu, None, anyway=False)
+    _, specs, lines = cli_plan.estimate_runs(on_cpu, None, anyway=False)
     assert specs
     assert not [line for line in lines if "is too old" in line]
 
@@ -126,8 +135,8 @@ def test_plan_says_it_of_a_gpu_by_name(monkeypatch, answers) -> None:
 
 def test_a_build_for_cpus_only_is_named(monkeypatch) -> None:
     see(monkeypatch, MACHINES["t4"])
-    monkeypatch.setattr(torch_build, "cuda", lambda _: "")
-    (problem,) = gpu_support.problems([spec()], estimate.locate("", (), cpu=False))
+    monkeypatch.setattr(torch_build, "cuda_version", lambda _: "")
+    (problem,) = gpu_support.problems([spec()], estimate.locate_device("", (), cpu=False))
     assert problem.startswith("torch was built for CPUs only and cannot use Tesla T4; install")
 
 
@@ -137,9 +146,9 @@ def test_a_build_for_cpus_only_is_named(monkeypatch) -> None:
 @every
 def test_no_capability_is_assumed(monkeypatch, machine: Machine) -> None:
     see(monkeypatch, machine)
-    answer = gpus.facts()
-    for info in gpus.listed(answer):
-        gpu, card = gpus.of(info, answer), machine.gpus[info.card]
+    answer = gpus.query_nvml()
+    for info in gpus.list_gpus(answer):
+        gpu, card = gpus.gpu_from_nvml(info, answer), machine.gpus[info.card]
         assert gpu.capability == card.capability
         assert (gpu.present, gpu.driver) == (True, machine.driver)
         if not card.slices:
@@ -151,13 +160,13 @@ def test_the_forecast_is_of_the_gpu_that_the_run_will_use(monkeypatch, machine: 
     see(monkeypatch, machine)
     for fields in ({}, {"devices": (0,)}, {"cpu": True}):
         run = spec().model_copy(update=fields)
-        started = engine_process.environment(machine.environment, run, "t", 1)
+        started = engine_process.engine_environment(machine.environment, run, "t", 1)
         shown = fakes.visible(machine, started)
-        where = estimate.locate("", run.devices, cpu=run.cpu)
-        if isinstance(where, estimate.Unknown):
+        where = estimate.locate_device("", run.devices, cpu=run.cpu)
+        if isinstance(where, estimate.UnknownDevice):
             assert machine.key in ("mixed-chosen", "h100-mig", "h100-mig-slice")
             assert ("MIG" if "mig" in machine.key else "counts different GPUs") in where.reason
-        elif isinstance(where, Host):
+        elif isinstance(where, HostMemory):
             assert shown == []
         else:
             assert (where.name, where.capability) == (shown[0].name, shown[0].gpu.capability)
@@ -178,30 +187,30 @@ def test_a_gpu_that_nvml_says_too_little_of_has_no_forecast(monkeypatch, lost, w
     card = replace(UNKNOWN, uuid="GPU-1", bus="00000000:04:00.0")
     t4 = replace(MACHINES["t4"].gpus[0], bus="00000000:14:00.0")
     see(monkeypatch, replace(MACHINES["t4"], gpus=(card, t4)))
-    assert estimate.locate("", (0,), cpu=False).capability == (12, 0)
+    assert estimate.locate_device("", (0,), cpu=False).capability == (12, 0)
 
     def refuse(*_args, **_named):
         raise fakes.pynvml.NVMLError(fakes.pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     monkeypatch.setattr(fakes.FakeNvml, lost, refuse)
-    where = estimate.locate("", (0,), cpu=False)
-    assert where == estimate.Unknown(f"NVML does not tell the {what} of NVIDIA Nobody 9000")
+    where = estimate.locate_device("", (0,), cpu=False)
+    assert where == estimate.UnknownDevice(f"NVML does not tell the {what} of NVIDIA Nobody 9000")
     assert gpu_support.problems([spec(precision="bf16")], where) == [], "nothing is assumed"
     if what == "compute capability":
-        assert estimate.locate("", (1,), cpu=False).capability == (7, 5), "by the table"
+        assert estimate.locate_device("", (1,), cpu=False).capability == (7, 5), "by the table"
 
 
 def test_a_run_without_a_forecast_says_why(monkeypatch, answers) -> None:
     see(monkeypatch, MACHINES["mixed-chosen"])
-    _, specs, lines = cli_plan.forecast_runs(plan.preset("demo"), None, anyway=False)
+    _, specs, lines = cli_plan.estimate_runs(plan.preset("demo"), None, anyway=False)
     assert [line for line in lines if line.startswith("memory forecast: n/a (CUDA counts differ")]
     assert not any(one.fit for one in specs)
 
 
 def test_memory_alone_does_not_name_a_gpu() -> None:
     with pytest.raises(plan.PlanError, match=r"give its compute capability too, as 24gib@8\.6"):
-        estimate.locate("24GiB", (), cpu=False)
-    assert gpus.named("24GiB@8.9").capability == (8, 9)
+        estimate.locate_device("24GiB", (), cpu=False)
+    assert gpus.find_gpu("24GiB@8.9").capability == (8, 9)
     with pytest.raises(ValueError, match="compute capability"):
-        Want(engine="vqa", model="m", params={})
-    assert Want(engine="vqa", model="m", params={}, target="cpu").has_bf16 is False
+        MemoryQuery(engine="vqa", model="m", params={})
+    assert MemoryQuery(engine="vqa", model="m", params={}, target="cpu").has_bf16 is False

@@ -11,7 +11,7 @@ from results.records import cost_forecasts, store
 from workbench.planning import cost_probe, plan
 from workbench.processes import gpu_selection as gpu_devices
 from workbench.suites import record, run_summary, suite
-from workbench.suites.state import RunView, fold
+from workbench.suites.state import RunView, reduce_entries
 
 TABLE = {"subsets": "emoji_train", "models": "clip-nano", "name": "c"}
 
@@ -70,7 +70,7 @@ def run(*messages: p.Message):
         p.Phase(t=2, name="train"),
         p.Plan(t=2, steps=5300, stop_at=220, samples=9, effective_batch=64, micro_batch=64),
     )
-    return fold(
+    return reduce_entries(
         p.Entry(seq=i, wall=50.0 + i, src="engine", msg=m)
         for i, m in enumerate((*begun, *messages))
     )
@@ -85,7 +85,7 @@ def test_progress_counts_to_where_the_costing_run_ends() -> None:
 
 def test_the_record_has_the_forecast_beside_what_was_measured() -> None:
     state = run(SAID, p.Done(t=10), p.End(t=44, cause="completed", exit_code=0))
-    made = record.build(SPEC, state, "f")
+    made = record.build_record(SPEC, state, "f")
     assert made.identity.probe_steps == 200
     assert made.timing.end_to_end_seconds.value == 44
     forecast = made.forecast
@@ -101,7 +101,7 @@ def test_what_was_measured_whole_is_no_forecast() -> None:
     said = SAID.model_copy(
         update={"epoch_measured": True, "epoch_low": None, "epoch_high": None, "steps": 5280}
     )
-    made = record.build(SPEC, run(said, p.End(t=44, cause="completed")), "f").forecast
+    made = record.build_record(SPEC, run(said, p.End(t=44, cause="completed")), "f").forecast
     assert made is not None
     assert made.epoch_seconds.method == "measured: 5280 timed steps, all there are"
     assert made.run_seconds.method.startswith("forecast")
@@ -111,11 +111,11 @@ def test_nothing_measured_has_its_reason() -> None:
     said = p.Forecast(
         steps=0, asked_steps=5, reasons={"epoch": "all warm-up", "run": "all warm-up"}
     )
-    made = record.build(SPEC, run(said, p.End(t=44, cause="completed")), "f").forecast
+    made = record.build_record(SPEC, run(said, p.End(t=44, cause="completed")), "f").forecast
     assert made is not None
     assert made.epoch_seconds.reason == made.run_seconds.reason == "all warm-up"
     assert made.start_seconds.reason == "no step was done"
-    unsaid = record.build(SPEC, run(p.End(t=4, cause="killed", signal=9)), "f")
+    unsaid = record.build_record(SPEC, run(p.End(t=4, cause="killed", signal=9)), "f")
     assert unsaid.forecast is None
     assert unsaid.identity.probe_steps == 200
 
@@ -152,13 +152,13 @@ def test_windows_driver_counts_only_where_it_is_nvidias(
         monkeypatch.setattr(gpu_devices, "WSL_DRIVER", driver)
         there = driver.exists()
         assert gpu_devices.sees_gpu((), {}, cpu=False, nodes=tmp_path) is there
-        assert gpu_devices.answer_seconds(tmp_path) == (10 if there else 3)
+        assert gpu_devices.driver_timeout(tmp_path) == (10 if there else 3)
 
 
 def created(tmp_path: Path) -> list[p.Probe | None]:
     asked = plan.parse({**TABLE, "cost_probe": 50})
-    folder = suite.create(tmp_path, asked, plan.expand(asked, tmp_path))
-    return [spec.probe for _, spec in suite.runs(folder)]
+    folder = suite.create_suite(tmp_path, asked, plan.expand(asked, tmp_path))
+    return [spec.probe for _, spec in suite.read_runs(folder)]
 
 
 def test_a_costing_run_is_told_what_earlier_forecasts_missed(
@@ -166,11 +166,11 @@ def test_a_costing_run_is_told_what_earlier_forecasts_missed(
 ) -> None:
     assert created(tmp_path) == [p.Probe(steps=50)]  # no history: the engine assumes the usual
 
-    def known(_: object, hostname: str, *, gpu: bool) -> cost_forecasts.Wander | None:
+    def known(_: object, hostname: str, *, gpu: bool) -> cost_forecasts.SpeedVariation | None:
         assert (hostname, gpu) == ("here", False)
-        return cost_forecasts.Wander(0.12, 5)
+        return cost_forecasts.SpeedVariation(0.12, 5)
 
-    monkeypatch.setattr(cost_forecasts, "wander", known)
+    monkeypatch.setattr(cost_forecasts, "estimate_speed_variation", known)
     monkeypatch.setattr(cost_probe.platform, "node", lambda: "here")
     monkeypatch.setattr(gpu_devices, "sees_gpu", lambda *_, cpu: cpu)
     assert created(tmp_path) == [
@@ -180,8 +180,8 @@ def test_a_costing_run_is_told_what_earlier_forecasts_missed(
 
 def test_a_history_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text('{"schema": 99}\n')
-    with pytest.raises(store.NewerSchema):
-        store.read(tmp_path / "results.jsonl").all()
+    with pytest.raises(store.NewerSchemaError):
+        store.read_records(tmp_path / "results.jsonl").all()
     assert created(tmp_path) == [p.Probe(steps=50)]
 
 

@@ -22,7 +22,9 @@ WHOLE = ("weekly-m2kr", "audit-vqa")
 
 def specs(name: str) -> dict[str, RunSpec]:
     """The runs of a preset by label, with every default filled in."""
-    return {spec.label: spec for spec in plan_estimate.runs(plan.preset(name), Path("no-cache"))}
+    return {
+        spec.label: spec for spec in plan_estimate.expand_runs(plan.preset(name), Path("no-cache"))
+    }
 
 
 def differing(spec: RunSpec, stated: dict[str, Any]) -> dict[str, Any]:
@@ -49,10 +51,10 @@ def test_models_seeds_and_devices(name: str) -> None:
 def test_subsets_have_the_documents_sizes(name: str, tmp_path: Path) -> None:
     document = DOCUMENTS[name]
     preset = plan.preset(name)
-    assert {s: plan_estimate.rows_of(s, tmp_path) for s in preset.subsets} == document["rows"]
+    assert {s: plan_estimate.count_rows(s, tmp_path) for s in preset.subsets} == document["rows"]
     for subset, rows in document.get("validation", {}).items():
         assert preset.settings["validate_on"] == subset
-        assert plan_estimate.rows_of(subset, tmp_path) == rows
+        assert plan_estimate.count_rows(subset, tmp_path) == rows
 
 
 def test_the_studys_experiments() -> None:
@@ -74,7 +76,7 @@ def test_recipes_of_the_vqa_notebook(name: str) -> None:
 @pytest.mark.parametrize("name", VQA)
 def test_expectations_are_the_notebooks(name: str, tmp_path: Path) -> None:
     stated = DOCUMENTS[name]["expected"]
-    (recipe,) = expectations.of_plan(plan.preset(name), tmp_path)
+    (recipe,) = expectations.plan_expectations(plan.preset(name), tmp_path)
     assert (recipe.seconds, list(recipe.accuracy)) == (stated["minutes"] * 60, stated["accuracy"])
     assert recipe.rows == DOCUMENTS["audit-vqa"]["steps"]["rows"]
 
@@ -83,7 +85,7 @@ def test_an_expectation_goes_with_what_runs_and_not_with_a_name(tmp_path: Path) 
     preset = plan.preset("vqa-3fold-7b-tta")
     assert expectations.sentence(preset, tmp_path).startswith("expected by the VQA notebook")
     renamed = preset.model_copy(update={"name": "mine"})
-    assert expectations.of_plan(renamed, tmp_path)
+    assert expectations.plan_expectations(renamed, tmp_path)
     for change in (
         {"models": ("nano-qwen-vl",)},
         {"settings": preset.settings | {"max_steps": 3}},
@@ -94,21 +96,21 @@ def test_an_expectation_goes_with_what_runs_and_not_with_a_name(tmp_path: Path) 
     ):
         assert expectations.sentence(preset.model_copy(update=change), tmp_path) == "", change
     placed = preset.settings | {"data_root": "/data", "workers": 2}
-    assert expectations.of_plan(preset.model_copy(update={"settings": placed}), tmp_path)
+    assert expectations.plan_expectations(preset.model_copy(update={"settings": placed}), tmp_path)
 
 
 def test_a_subset_built_with_other_rows_has_no_expectation(tmp_path: Path, monkeypatch) -> None:
     for rows, shown in ((3887, True), (3880, True), (100, False), (None, True)):
-        monkeypatch.setattr(plan_estimate, "rows_of", lambda *_, rows=rows: rows)
-        assert bool(expectations.of_plan(plan.preset("vqa-quick"), tmp_path)) == shown
+        monkeypatch.setattr(plan_estimate, "count_rows", lambda *_, rows=rows: rows)
+        assert bool(expectations.plan_expectations(plan.preset("vqa-quick"), tmp_path)) == shown
 
 
 def test_the_audits_steps_on_an_a10g() -> None:
     stated = DOCUMENTS["audit-vqa"]["steps"]
-    gpu = gpus.named("A10G")
-    asked = automatic_settings.applied(plan.preset("audit-vqa"), (), gpu, {})
-    (spec,) = plan_estimate.runs(asked, Path("no-cache"))
-    steps = plan_estimate.steps(spec.params, stated["rows"])._asdict()
+    gpu = gpus.find_gpu("A10G")
+    asked = automatic_settings.apply_automatic_settings(plan.preset("audit-vqa"), (), gpu, {})
+    (spec,) = plan_estimate.expand_runs(asked, Path("no-cache"))
+    steps = plan_estimate.count_steps(spec.params, stated["rows"])._asdict()
     steps["predict_batch"] = spec.params["predict_batch"]
     assert {name: steps[name] for name in stated} == stated
 

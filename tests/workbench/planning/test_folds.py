@@ -51,9 +51,9 @@ def test_three_folds_are_three_runs_and_an_ensemble_that_needs_them(tmp_path: Pa
 
 def test_front_ends_tell_the_runs_apart(tmp_path: Path) -> None:
     runs = expand(tmp_path)
-    said = [folds.words(run) for run in runs]
+    said = [folds.fold_label(run) for run in runs]
     assert said == ["fold 1/3", "fold 2/3", "fold 3/3", "ensemble"]
-    assert folds.words(expand(tmp_path, settings={})[0]) == ""
+    assert folds.fold_label(expand(tmp_path, settings={})[0]) == ""
     views = [state.RunView(run, run.run_id) for run in runs]
     lines = [lines_of.progress_line(view, 1, 4) for view in views]
     assert lines[1] == "[1/4] s m fold 2/3 · queued"
@@ -61,7 +61,9 @@ def test_front_ends_tell_the_runs_apart(tmp_path: Path) -> None:
     assert len(set(keys)) == 4
     assert [row[1].text for row in rows] == [f"{word} s" for word in said]
     assert "ensemble · seed 42" in live_rows.title(views[3])
-    found = [result_rows.row(record.build(run, state.RunState(), run.run_id)) for run in runs]
+    found = [
+        result_rows.row(record.build_record(run, state.RunState(), run.run_id)) for run in runs
+    ]
     at = [column.key for column in result_rows.COLUMNS].index("subset")
     assert [cells[at] for cells in result_rows.told_apart(found)] == [f"{word} s" for word in said]
 

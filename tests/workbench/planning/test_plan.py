@@ -8,7 +8,7 @@ import pytest
 
 from workbench.cli import plan as cli_plan
 from workbench.cli import set_options
-from workbench.cli.options import asked_plan
+from workbench.cli.options import load_plan
 from workbench.memory_estimate import estimate
 from workbench.planning import availability, plan
 from workbench.suites import suite
@@ -106,7 +106,7 @@ def test_run_ids_are_safe_names(tmp_path: Path) -> None:
     ],
 )
 def test_settings_of_flags_are_read_as_toml_or_text(text: str, pair: tuple[str, object]) -> None:
-    assert set_options.read_setting(text) == pair
+    assert set_options.parse_setting(text) == pair
 
 
 def test_user_presets_are_found_and_may_not_hide_shipped_ones(
@@ -193,17 +193,17 @@ CPU_PLAN = {"subsets": "emoji_train", "models": "clip-nano"}
 
 def test_the_cpu_flag_reaches_every_run_and_its_repetition(tmp_path: Path) -> None:
     (tmp_path / "asked.toml").write_text(plan.dump(plan.parse({**CPU_PLAN, "devices": [1]})))
-    asked = asked_plan(tmp_path / "asked.toml", None, {}, None, cpu=True)
+    asked = load_plan(tmp_path / "asked.toml", None, {}, None, cpu=True)
     assert (asked.cpu, asked.devices) == (True, ())
     specs = plan.expand(asked, tmp_path)
     assert [spec.cpu for spec in specs] == [True]
-    folder = suite.create(tmp_path, asked, specs)
-    again = asked_plan(folder / "plan.toml", None, {}, None)
+    folder = suite.create_suite(tmp_path, asked, specs)
+    again = load_plan(folder / "plan.toml", None, {}, None)
     assert again == asked, "`workbench run plan.toml` repeats it on the CPU"
-    assert [spec.cpu for _, spec in suite.runs(folder)] == [True], "and so does `resume`"
-    assert asked_plan(folder / "plan.toml", None, {"devices": [0]}, None).cpu is False
+    assert [spec.cpu for _, spec in suite.read_runs(folder)] == [True], "and so does `resume`"
+    assert load_plan(folder / "plan.toml", None, {"devices": [0]}, None).cpu is False
     with pytest.raises(plan.PlanError, match="give --device or --cpu, not both"):
-        asked_plan(None, None, {**CPU_PLAN, "devices": [0]}, None, cpu=True)
+        load_plan(None, None, {**CPU_PLAN, "devices": [0]}, None, cpu=True)
 
 
 def test_a_plan_names_gpus_or_the_cpu(tmp_path: Path) -> None:
@@ -215,10 +215,10 @@ def test_a_plan_names_gpus_or_the_cpu(tmp_path: Path) -> None:
 
 
 def test_a_plan_on_the_cpu_is_forecast_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "library_present", lambda: True)
-    monkeypatch.setattr(estimate.gpus, "facts", lambda: pytest.fail("no GPU is asked about"))
+    monkeypatch.setattr(estimate, "is_library_present", lambda: True)
+    monkeypatch.setattr(estimate.gpus, "query_nvml", lambda: pytest.fail("no GPU is asked about"))
     asked = plan.parse({**CPU_PLAN, "cpu": True})
-    _, specs, _ = cli_plan.forecast_runs(asked, None, anyway=False)
+    _, specs, _ = cli_plan.estimate_runs(asked, None, anyway=False)
     assert [spec.cpu for spec in specs] == [True]
 
 

@@ -70,7 +70,7 @@ def test_paths_in_variants_overrides_and_models_are_absolute(folder: Path) -> No
 
 @pytest.mark.parametrize("value", ["2024", "2026-11-29", "1.50", "true", "1e3", "a,b", "[x]"])
 def test_a_text_setting_stays_as_typed(value: str) -> None:
-    assert set_options.read_setting(f"data_root={value}") == ("data_root", value)
+    assert set_options.parse_setting(f"data_root={value}") == ("data_root", value)
 
 
 @pytest.mark.parametrize(
@@ -86,33 +86,33 @@ def test_a_text_setting_stays_as_typed(value: str) -> None:
     ],
 )
 def test_a_list_of_text_keeps_its_texts(typed: str, value: object) -> None:
-    assert set_options.read_setting(f"evaluate_on={typed}") == ("evaluate_on", value)
+    assert set_options.parse_setting(f"evaluate_on={typed}") == ("evaluate_on", value)
 
 
 def test_an_empty_value_unsets_what_may_be_unset(folder: Path) -> None:
     (folder / "p.toml").write_text(
         'subsets = ["a"]\nmodels = ["b"]\n[settings]\nmax_steps = 3\nlr = 1e-4\n'
     )
-    asked = options.asked_plan(folder / "p.toml", None, {}, ["max_steps="])
+    asked = options.load_plan(folder / "p.toml", None, {}, ["max_steps="])
     assert asked.settings == {"lr": 1e-4}
     assert plan.parse(tomllib.loads(plan.dump(asked))) == asked
-    assert set_options.read_setting("batch=") == ("batch", "")  # refused by its type
-    assert set_options.read_setting("data_root=") == ("data_root", "")
+    assert set_options.parse_setting("batch=") == ("batch", "")  # refused by its type
+    assert set_options.parse_setting("data_root=") == ("data_root", "")
 
 
 @pytest.mark.parametrize("typed", ["８", "16,5", "1 6", "5%", "1e−4", "none", "ten"])
 def test_a_number_that_is_typed_otherwise_is_refused_and_not_guessed(typed: str) -> None:
-    _, value = set_options.read_setting(f"batch={typed}")
+    _, value = set_options.parse_setting(f"batch={typed}")
     with pytest.raises(ValidationError):
         Params.model_validate({"batch": value})
 
 
 def test_other_settings_are_still_read_as_toml() -> None:
-    assert set_options.read_setting("batch=8") == ("batch", 8)
-    assert set_options.read_setting("layers=3,7,11") == ("layers", [3, 7, 11])
-    assert set_options.read_setting("layers= 3, 7") == ("layers", [3, 7])
-    assert set_options.read_setting("batch = 0x10") == ("batch", 16)
-    assert set_options.read_setting('data_root="a b"') == ("data_root", "a b")
+    assert set_options.parse_setting("batch=8") == ("batch", 8)
+    assert set_options.parse_setting("layers=3,7,11") == ("layers", [3, 7, 11])
+    assert set_options.parse_setting("layers= 3, 7") == ("layers", [3, 7])
+    assert set_options.parse_setting("batch = 0x10") == ("batch", 16)
+    assert set_options.parse_setting('data_root="a b"') == ("data_root", "a b")
 
 
 def test_variables_from_files_that_know_no_shell(folder: Path) -> None:
@@ -125,7 +125,7 @@ def test_variables_from_files_that_know_no_shell(folder: Path) -> None:
         "XDG_CACHE_HOME": "relative/cache",
         "XDG_CONFIG_HOME": " /etc/own ",
     }
-    assert paths.settle_variables(variables) == []
+    assert paths.resolve_variables(variables) == []
     assert variables == {
         "HOME": "/home/someone",
         "WORKBENCH_CACHE": "/scratch/cache",
@@ -135,21 +135,21 @@ def test_variables_from_files_that_know_no_shell(folder: Path) -> None:
         "XDG_CONFIG_HOME": "/etc/own",
     }
     before = dict(variables)
-    assert paths.settle_variables(variables) == []
+    assert paths.resolve_variables(variables) == []
     assert variables == before, "children do it again"
 
 
 @pytest.mark.parametrize("empty", ["", " ", '""', "\r"])
 def test_an_empty_variable_is_not_set(empty: str) -> None:
     variables = {"WORKBENCH_LOG_ROOT": empty, "XDG_CACHE_HOME": empty}
-    assert paths.settle_variables(variables) == []
+    assert paths.resolve_variables(variables) == []
     assert variables == {}
 
 
 def test_an_unset_variable_in_a_variable_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SCRATCH", raising=False)
     variables = {"WORKBENCH_CACHE": "${SCRATCH}/cache"}
-    (sentence,) = paths.settle_variables(variables)
+    (sentence,) = paths.resolve_variables(variables)
     assert sentence == (
         "WORKBENCH_CACHE is '${SCRATCH}/cache', but ${SCRATCH} is not set; set it, or give a path"
     )
@@ -168,19 +168,19 @@ def test_only_a_leading_variable_that_names_a_folder_is_expanded(
 
 def test_an_empty_log_root_is_not_the_current_folder() -> None:
     with pytest.raises(typer.BadParameter, match="is a variable of the shell not set"):
-        options.read_folder("")
-    assert options.read_folder(".") == Path()
+        options.parse_folder("")
+    assert options.parse_folder(".") == Path()
 
 
 def test_the_newest_suite_stays_the_newest_after_a_copy(tmp_path: Path) -> None:
     asked = plan.parse({"subsets": ["a"], "models": ["b"]})
-    first, second = (suite.create(tmp_path, asked, []) for _ in range(2))
+    first, second = (suite.create_suite(tmp_path, asked, []) for _ in range(2))
     os.utime(first / "plan.toml", (2e9, 2e9))  # `cp -r`, git, an archive: times of the copying
-    assert suite.suites(tmp_path) == [second, first]
+    assert suite.list_suites(tmp_path) == [second, first]
     assert plan.load(first / "plan.toml") == asked
     (second / "plan.toml").unlink()
     os.mkfifo(second / "plan.toml")  # nobody waits for it
-    assert suite.suites(tmp_path)[0] in (first, second)
+    assert suite.list_suites(tmp_path)[0] in (first, second)
 
 
 def test_the_newest_suite_is_the_one_created_last_whatever_its_name_says(tmp_path: Path) -> None:
@@ -188,8 +188,8 @@ def test_the_newest_suite_is_the_one_created_last_whatever_its_name_says(tmp_pat
         (tmp_path / name / "runs").mkdir(parents=True)
         (tmp_path / name / "plan.toml").write_text("")
         os.utime(tmp_path / name / "plan.toml", (seconds, seconds))
-    assert [s.name for s in suite.suites(tmp_path)] == [
+    assert [s.name for s in suite.list_suites(tmp_path)] == [
         "20261129-000000-utc",
         "20261129-090000-seoul",
     ]
-    assert suite.find(tmp_path, None).name == "20261129-000000-utc"
+    assert suite.find_suite(tmp_path, None).name == "20261129-000000-utc"

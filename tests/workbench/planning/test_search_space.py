@@ -10,7 +10,7 @@ import pytest
 from engines.retrieval.params import Params
 from workbench.planning import plan, search_space
 from workbench.planning.plan import PlanError
-from workbench.planning.search_space import Range, Search
+from workbench.planning.search_space import SearchPlan, SearchRange
 
 TABLE = {"subsets": "emoji_train", "models": "clip-nano", "name": "c"}
 LR = {"low": 1e-5, "high": 1e-2, "log": True}
@@ -122,25 +122,28 @@ def test_the_plan_that_is_kept_asks_the_same(tmp_path: Path) -> None:
 def test_every_choice_is_counted_where_it_can_be() -> None:
     from engines.retrieval import Params
 
-    search = Search.model_validate(
+    search = SearchPlan.model_validate(
         {
             "metric": "m",
             "ranges": {"batch": [8, 16], "accumulation": {"low": 1, "high": 5, "step": 2}},
         }
     )
-    found = search_space.every(search, Params)
+    found = search_space.enumerate_choices(search, Params)
     assert found is not None
     assert [tuple(one.values()) for one in found] == [
         (8, 1), (8, 3), (8, 5), (16, 1), (16, 3), (16, 5),
     ]  # fmt: skip
-    real = Search.model_validate({"metric": "m", "ranges": {"lr": LR}})
-    assert search_space.every(real, Params) is None
+    real = SearchPlan.model_validate({"metric": "m", "ranges": {"lr": LR}})
+    assert search_space.enumerate_choices(real, Params) is None
 
 
 def test_ranges_in_words() -> None:
-    assert Range.model_validate(LR).words() == "1e-05 … 0.01 (log)"
-    assert Range.model_validate([8, 16]).words() == "8, 16"
-    assert Range.model_validate({"low": 0, "high": 1, "step": 0.25}).words() == "0 … 1, step 0.25"
+    assert SearchRange.model_validate(LR).describe() == "1e-05 … 0.01 (log)"
+    assert SearchRange.model_validate([8, 16]).describe() == "8, 16"
+    assert (
+        SearchRange.model_validate({"low": 0, "high": 1, "step": 0.25}).describe()
+        == "0 … 1, step 0.25"
+    )
 
 
 def test_threads_are_whole_numbers_beside_their_auto() -> None:

@@ -12,7 +12,7 @@ from engines import model_catalog
 from engines.protocol import RunSpec
 from engines.retrieval import Params
 from workbench.cli.main import app
-from workbench.cli.options import asked_plan
+from workbench.cli.options import load_plan
 from workbench.planning import plan, trained_models
 from workbench.suites import trained_runs
 
@@ -64,9 +64,11 @@ def test_an_earlier_run_is_named_by_its_id_or_its_label(tmp_path: Path, name: st
     assert {key: spec.params[key] for key in ("batch", "lr")} == {
         key: defaults[key] for key in ("batch", "lr")
     }, "the base's own, not those of its training"
-    named = plan.name_models(plan.parse({"subsets": "a", "models": f"run:{name}"}), tmp_path)
+    named = plan.resolve_model_names(
+        plan.parse({"subsets": "a", "models": f"run:{name}"}), tmp_path
+    )
     assert named.models == (spec.model,)
-    assert plan.name_models(named, tmp_path) == named
+    assert plan.resolve_model_names(named, tmp_path) == named
 
 
 def test_a_folder_copied_from_elsewhere_is_named_by_its_path(tmp_path: Path) -> None:
@@ -127,9 +129,9 @@ def test_the_base_of_a_model_may_lie_elsewhere_on_this_machine(tmp_path: Path) -
     encoder.mkdir()
     for name in model_catalog.NEEDED:
         (encoder / name).write_text("{}")
-    assert trained_models.of(f"run:{EARLY}/01-a", "retrieval", {}, tmp_path).base.path == str(
-        encoder
-    )
+    assert trained_models.resolve_model(
+        f"run:{EARLY}/01-a", "retrieval", {}, tmp_path
+    ).base.path == str(encoder)
 
 
 def test_another_engines_model_is_refused(tmp_path: Path) -> None:
@@ -150,17 +152,17 @@ def test_a_plan_without_an_engine_has_that_of_its_trained_model(tmp_path: Path) 
     left(tmp_path, EARLY, "01-a", label="asks", **VQA)
     left(tmp_path, EARLY, "02-b", label="E5-v2")
     flags = {"subsets": ["easy_vqa_val"], "models": ["run:asks"], "task": "infer"}
-    (spec,) = plan.expand(asked_plan(None, None, flags, None), tmp_path / "cache", tmp_path)
+    (spec,) = plan.expand(load_plan(None, None, flags, None), tmp_path / "cache", tmp_path)
     assert (spec.engine, spec.model) == ("vqa", f"run:{EARLY}/01-a")
     file = tmp_path / "plan.toml"
     file.write_text('subsets = "easy_vqa_val"\nmodels = "run:01-a"\ntask = "infer"\n')
-    named = plan.name_models(asked_plan(file, None, {}, None), tmp_path)
+    named = plan.resolve_model_names(load_plan(file, None, {}, None), tmp_path)
     assert named.engines == ("vqa",)
     file.write_text(plan.dump(named))
-    assert asked_plan(file, None, {}, None).hash() == named.hash()
-    assert plan.name_models(plan.parse({**flags, "models": "run:E5-v2"}), tmp_path).engines == (
-        "retrieval",
-    )
+    assert load_plan(file, None, {}, None).hash() == named.hash()
+    assert plan.resolve_model_names(
+        plan.parse({**flags, "models": "run:E5-v2"}), tmp_path
+    ).engines == ("retrieval",)
     with pytest.raises(plan.PlanError, match="is for engine vqa, not for engine retrieval"):
         expand(tmp_path, {"engine": "retrieval", "models": "run:asks"})
     with pytest.raises(plan.PlanError, match="'nano-captioner' is for engine captioning"):
@@ -202,7 +204,7 @@ def test_trained_runs_of_a_log_root_are_listed_by_the_shortest_name_of_their_own
     left(tmp_path, EARLY, "04-d", task="evaluate", kept=False)
     broken = left(tmp_path, EARLY, "05-e")
     (broken / "checkpoints/last/state.json").write_text("{")
-    found = {run.name: run for run in trained_runs.listed(tmp_path)}
+    found = {run.name: run for run in trained_runs.list_trained_runs(tmp_path)}
     assert list(found) == ["run:03-c", "run:02-b", "run:E5-v3", "run:05-e", f"run:{EARLY}/01-a"]
     assert "state.json is damaged" in found["run:05-e"].problem
     assert found["run:E5-v3"].engine == "vqa"
@@ -211,7 +213,9 @@ def test_trained_runs_of_a_log_root_are_listed_by_the_shortest_name_of_their_own
     assert found["run:02-b"].metric is None
     for name, run in found.items():
         if not run.problem:
-            assert run.suite in trained_models.canonical(name, tmp_path), "means this run alone"
+            assert run.suite in trained_models.canonical_name(name, tmp_path), (
+                "means this run alone"
+            )
 
 
 BLOCKS = {
@@ -248,7 +252,7 @@ def test_blocks_train_and_evaluate_in_one_plan(tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(plan.dump(asked))
     assert plan.load(path) == asked
-    assert asked_plan(path, None, {}, None).hash() == asked.hash()
+    assert load_plan(path, None, {}, None).hash() == asked.hash()
 
 
 def test_a_block_follows_every_variant_that_another_trains(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engines.protocol import RunSpec
 from results.records.schema import GpuInfo
-from workbench.processes.device_locks import DeviceLocks, devices_of, take
+from workbench.processes.device_locks import DeviceLocks, device_names, lock_file
 
 
 def lock(root: Path, *devices: str, holder: str = "suite") -> DeviceLocks:
@@ -123,18 +123,18 @@ def test_company_is_known_between_all_gpus_and_one(tmp_path: Path) -> None:
 def test_a_gpu_without_uuid_locks_all(tmp_path: Path) -> None:
     spec = RunSpec(suite="s", run_id="r", engine="e", subset="d", model="m", cache_root="/none")
     lost = (GpuInfo(index=0, uuid="GPU-a"), GpuInfo(index=1))
-    assert devices_of(spec, {}, lost, tmp_path) == {"GPU-a", "gpus"}
-    assert devices_of(spec, {}, (), tmp_path) == {"cpu"}, "no GPU and no device node"
+    assert device_names(spec, {}, lost, tmp_path) == {"GPU-a", "gpus"}
+    assert device_names(spec, {}, (), tmp_path) == {"cpu"}, "no GPU and no device node"
     (tmp_path / "nvidia0").touch()
-    assert devices_of(spec, {}, (), tmp_path) == {"cpu", "gpus"}
+    assert device_names(spec, {}, (), tmp_path) == {"cpu", "gpus"}
     named = spec.model_copy(update={"devices": (7,)})
-    assert devices_of(named, {}, lost, tmp_path) == {"cpu", "gpus"}, "no such index"
+    assert device_names(named, {}, lost, tmp_path) == {"cpu", "gpus"}, "no such index"
 
 
 def test_take_is_exclusive_within_one_process_too(tmp_path: Path) -> None:
-    held = take(tmp_path / "lock")
+    held = lock_file(tmp_path / "lock")
     assert held is not None
-    assert take(tmp_path / "lock") is None
+    assert lock_file(tmp_path / "lock") is None
 
 
 def test_a_tidied_lock_is_made_and_locked_again(tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from engines.protocol import Artifact, Failed, Phase, PhaseName, Progress, RunSpec, Step
 from tests.fixtures.wardens import until
 from workbench.processes import engine_process, tree
-from workbench.processes.engine_process import Status
+from workbench.processes.engine_process import ExitStatus
 from workbench.processes.limits import Limits
 from workbench.supervisor import exit_cause
-from workbench.supervisor.exit_cause import Evidence, judge
-from workbench.supervisor.watchdog import RateLimit, Silence
+from workbench.supervisor.exit_cause import ExitEvidence, decide_cause
+from workbench.supervisor.watchdog import HangDetector, RateLimit
 
 
 def spec(**fields: object) -> RunSpec:
@@ -36,7 +36,7 @@ def spec(**fields: object) -> RunSpec:
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     child = subprocess.Popen(command, env={**os.environ, tree.TOKEN_NAME: "t-4711"})
-    until(lambda: tree.carriers("t-4711"), "the child's environment")
+    until(lambda: tree.processes_with_token("t-4711"), "the child's environment")
     yield child
     child.kill()
     child.wait()
@@ -54,26 +54,28 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     ],
 )  # fmt: skip
 def test_the_environment_is_an_allow_list(name: str, passes: bool) -> None:
-    made = engine_process.environment({name: "value"}, spec(), "token", 1)
+    made = engine_process.engine_environment({name: "value"}, spec(), "token", 1)
     assert (made.get(name) == "value") is passes
 
 
 def test_an_engine_knows_who_it_is_and_which_gpus_it_may_use() -> None:
-    made = engine_process.environment(
+    made = engine_process.engine_environment(
         {"CUDA_VISIBLE_DEVICES": "7"}, spec(devices=(0, 2)), "token", 3
     )
     assert made["CUDA_VISIBLE_DEVICES"] == "0,2"
     assert made["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert (made["WORKBENCH_TOKEN"], made["WORKBENCH_ATTEMPT"]) == ("token", "3")
-    kept = engine_process.environment({"CUDA_VISIBLE_DEVICES": "7"}, spec(), "token", 1)
+    kept = engine_process.engine_environment({"CUDA_VISIBLE_DEVICES": "7"}, spec(), "token", 1)
     assert kept["CUDA_VISIBLE_DEVICES"] == "7"
-    hidden = engine_process.environment({"CUDA_VISIBLE_DEVICES": "7"}, spec(cpu=True), "token", 1)
+    hidden = engine_process.engine_environment(
+        {"CUDA_VISIBLE_DEVICES": "7"}, spec(cpu=True), "token", 1
+    )
     assert hidden["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_torch_in_an_engine_on_the_cpu_finds_no_gpu() -> None:
     """torch reads the variable itself before it asks the driver."""
-    made = engine_process.environment(os.environ, spec(cpu=True), "token", 1)
+    made = engine_process.engine_environment(os.environ, spec(cpu=True), "token", 1)
     code = "from torch import cuda; print(cuda._parse_visible_devices(), cuda.is_available())"
     done = subprocess.run(
         [sys.executable, "-c", code], env=made, capture_output=True, text=True, check=True
@@ -89,7 +91,7 @@ def test_specs_from_before_the_flag_still_open() -> None:
 
 def test_the_current_folder_cannot_hide_a_module(tmp_path: Path) -> None:
     (tmp_path / "engines.py").write_text("raise SystemExit('hidden')")
-    made = engine_process.environment(os.environ, spec(), "token", 1)
+    made = engine_process.engine_environment(os.environ, spec(), "token", 1)
     code = "import engines.protocol, sys; print(engines.protocol.PROTOCOL)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=made, capture_output=True, check=False
@@ -106,7 +108,7 @@ def test_a_stolen_status_is_unknown_and_not_zero(tmp_path: Path) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         life, _ = os.pipe()
         command = [sys.executable, "-c", "raise SystemExit(7)"]
-        engine = process.start(command, Path(sys.argv[1]), dict(os.environ), life, 65536)
+        engine = process.start_engine(command, Path(sys.argv[1]), dict(os.environ), life, 65536)
         deadline = time.monotonic() + 20
         while (status := engine.poll()) is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -115,15 +117,15 @@ def test_a_stolen_status_is_unknown_and_not_zero(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
     )
-    assert done.stdout == "Status(code=None, signal=None)\n", done.stderr
-    assert judge(Evidence(status=Status(), done=True))[0] == "unknown"
+    assert done.stdout == "ExitStatus(code=None, signal=None)\n", done.stderr
+    assert decide_cause(ExitEvidence(status=ExitStatus(), done=True))[0] == "unknown"
 
 
 def test_an_engine_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     life, other = os.pipe()
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(engine_process.EngineStartError, match="cannot be started"):
-        engine_process.start(["/no/such/program"], tmp_path, {}, life, 65_536)
+        engine_process.start_engine(["/no/such/program"], tmp_path, {}, life, 65_536)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     os.close(life)
     os.close(other)
@@ -143,15 +145,15 @@ def test_a_trimmed_log_keeps_its_ends_and_its_writers(tmp_path: Path) -> None:
 
 
 def test_a_process_is_never_mistaken_for_another(sleeper: subprocess.Popen[bytes]) -> None:
-    seen = tree.look(sleeper.pid)
+    seen = tree.read_process(sleeper.pid)
     assert seen is not None
     wrong = seen._replace(start_ticks=seen.start_ticks - 1)
-    assert not tree.send(wrong, signal.SIGKILL)
+    assert not tree.send_signal(wrong, signal.SIGKILL)
     assert sleeper.poll() is None
-    assert tree.send(seen, signal.SIGKILL)
+    assert tree.send_signal(seen, signal.SIGKILL)
     assert sleeper.wait(10) == -signal.SIGKILL
-    assert not tree.send(seen, signal.SIGTERM), "a process that is gone is no error"
-    assert tree.look(sleeper.pid) is None
+    assert not tree.send_signal(seen, signal.SIGTERM), "a process that is gone is no error"
+    assert tree.read_process(sleeper.pid) is None
 
 
 def test_a_name_full_of_brackets_does_not_confuse_the_reading(tmp_path: Path) -> None:
@@ -159,12 +161,12 @@ def test_a_name_full_of_brackets_does_not_confuse_the_reading(tmp_path: Path) ->
     folder.mkdir()
     fields = ["S", "7", "42", "9", *["0"] * 15, "123456", "0"]
     (folder / "stat").write_text(f"42 (a) R 1 (b)) {' '.join(fields)}")
-    assert tree.look(42, str(tmp_path)) == tree.Process(42, 123456, 7, 9, "S")
+    assert tree.read_process(42, str(tmp_path)) == tree.Process(42, 123456, 7, 9, "S")
 
 
 def test_the_token_finds_its_carriers_only(sleeper: subprocess.Popen[bytes]) -> None:
-    assert tree.carriers("t-4711") == {sleeper.pid}
-    assert tree.carriers("t-471") == set(), "a token is no prefix"
+    assert tree.processes_with_token("t-4711") == {sleeper.pid}
+    assert tree.processes_with_token("t-471") == set(), "a token is no prefix"
 
 
 def test_children_of_all_threads_are_found() -> None:
@@ -182,9 +184,9 @@ def test_children_of_all_threads_are_found() -> None:
     )
     assert parent.stdout is not None
     parent.stdout.readline()
-    found = tree.descendants(parent.pid)
+    found = tree.descendant_pids(parent.pid)
     assert len(found) == 2
-    assert found == sorted(tree.below(parent.pid, tree.everyone()))
+    assert found == sorted(tree.subtree_pids(parent.pid, tree.list_processes()))
     os.killpg(parent.pid, signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
@@ -214,9 +216,10 @@ def test_a_fork_storm_does_not_outrun_the_killer() -> None:
             start_new_session=True, stdout=subprocess.DEVNULL,
         )
         time.sleep(0.5)
-        root = tree.Process(child.pid, tree.start_ticks(child.pid), os.getpid(), child.pid, "S")
+        ticks = tree.read_start_ticks(child.pid)
+        root = tree.Process(child.pid, ticks, os.getpid(), child.pid, "S")
         killed, survivors = tree.Tree(root, token, os.getpid()).kill(10.0)
-        print(len(killed) > 0, survivors, tree.carriers(token))
+        print(len(killed) > 0, survivors, tree.processes_with_token(token))
     """)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
@@ -226,14 +229,14 @@ def test_a_fork_storm_does_not_outrun_the_killer() -> None:
 
 def test_killing_gives_up_on_what_cannot_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     immortal = tree.Process(4_000_000, 1, 1, 1, "D")
-    monkeypatch.setattr(tree, "send", lambda *_: False)
+    monkeypatch.setattr(tree, "send_signal", lambda *_: False)
     began = time.monotonic()
     assert tree.kill_all(lambda: [immortal], 0.2) == ([], [4_000_000])
     assert time.monotonic() - began < 2
 
 
-DONE = Status(code=0)
-KILLED = Status(signal=signal.SIGKILL)
+DONE = ExitStatus(code=0)
+KILLED = ExitStatus(signal=signal.SIGKILL)
 STOP = Failed(error="Stopped as asked.", hint="stopped")
 USAGE = Failed(error="x", hint="usage")
 BITSANDBYTES = "Error out of memory at line 449 in file /src/csrc/pythonInterface.cpp"
@@ -243,36 +246,42 @@ ABORT = "terminate called after throwing\n  what():  CUDA error: out of memory\n
 @pytest.mark.parametrize(
     ("seen", "cause"),
     [
-        (Evidence(DONE, done=True), "completed"),
-        (Evidence(DONE, done=True, asked="stopped"), "completed"),
-        (Evidence(DONE, done=True, artifact_problems=("gone",)), "failed"),
-        (Evidence(DONE, done=True, storage_error="full"), "storage-lost"),
-        (Evidence(DONE, done=True, protocol_error="99"), "protocol-error"),
-        (Evidence(DONE), "protocol-error"),
-        (Evidence(Status(code=3), done=True), "failed"),
-        (Evidence(Status(code=3)), "failed"),
-        (Evidence(Status(code=1), last_words=BITSANDBYTES), "oom-cuda"),
-        (Evidence(Status(code=1), last_words=f"{BITSANDBYTES}\nRuntimeWarning: x"), "oom-cuda"),
-        (Evidence(Status(signal=signal.SIGABRT), last_words=ABORT), "oom-cuda"),
-        (Evidence(Status(signal=signal.SIGABRT), last_words="what(): std::bad_alloc"), "oom-host"),
-        (Evidence(KILLED, last_words=ABORT), "killed"),
-        (Evidence(DONE, done=True, last_words=ABORT), "completed"),
-        (Evidence(Status(code=1), failed=USAGE, last_words=ABORT), "failed"),
-        (Evidence(Status(), done=True), "unknown"),
-        (Evidence(KILLED), "killed"),
-        (Evidence(KILLED, oom_kills=1), "oom-host"),
-        (Evidence(KILLED, oom_kills=1, asked="stopped"), "stopped"),
-        (Evidence(Status(signal=signal.SIGTERM), oom_kills=1), "killed"),
-        (Evidence(Status(signal=signal.SIGBUS)), "failed"),
-        (Evidence(Status(signal=40)), "killed"),
-        (Evidence(Status(code=143), failed=STOP, asked="skipped"), "skipped"),
-        (Evidence(Status(code=143), failed=STOP), "stopped"),
-        (Evidence(KILLED, asked="hung", asked_detail="no progress"), "hung"),
-        (Evidence(Status(code=1), failed=USAGE), "failed"),
+        (ExitEvidence(DONE, done=True), "completed"),
+        (ExitEvidence(DONE, done=True, stop_cause="stopped"), "completed"),
+        (ExitEvidence(DONE, done=True, artifact_problems=("gone",)), "failed"),
+        (ExitEvidence(DONE, done=True, storage_error="full"), "storage-lost"),
+        (ExitEvidence(DONE, done=True, protocol_error="99"), "protocol-error"),
+        (ExitEvidence(DONE), "protocol-error"),
+        (ExitEvidence(ExitStatus(code=3), done=True), "failed"),
+        (ExitEvidence(ExitStatus(code=3)), "failed"),
+        (ExitEvidence(ExitStatus(code=1), log_tail=BITSANDBYTES), "oom-cuda"),
+        (
+            ExitEvidence(ExitStatus(code=1), log_tail=f"{BITSANDBYTES}\nRuntimeWarning: x"),
+            "oom-cuda",
+        ),
+        (ExitEvidence(ExitStatus(signal=signal.SIGABRT), log_tail=ABORT), "oom-cuda"),
+        (
+            ExitEvidence(ExitStatus(signal=signal.SIGABRT), log_tail="what(): std::bad_alloc"),
+            "oom-host",
+        ),
+        (ExitEvidence(KILLED, log_tail=ABORT), "killed"),
+        (ExitEvidence(DONE, done=True, log_tail=ABORT), "completed"),
+        (ExitEvidence(ExitStatus(code=1), failed=USAGE, log_tail=ABORT), "failed"),
+        (ExitEvidence(ExitStatus(), done=True), "unknown"),
+        (ExitEvidence(KILLED), "killed"),
+        (ExitEvidence(KILLED, oom_kills=1), "oom-host"),
+        (ExitEvidence(KILLED, oom_kills=1, stop_cause="stopped"), "stopped"),
+        (ExitEvidence(ExitStatus(signal=signal.SIGTERM), oom_kills=1), "killed"),
+        (ExitEvidence(ExitStatus(signal=signal.SIGBUS)), "failed"),
+        (ExitEvidence(ExitStatus(signal=40)), "killed"),
+        (ExitEvidence(ExitStatus(code=143), failed=STOP, stop_cause="skipped"), "skipped"),
+        (ExitEvidence(ExitStatus(code=143), failed=STOP), "stopped"),
+        (ExitEvidence(KILLED, stop_cause="hung", stop_detail="no progress"), "hung"),
+        (ExitEvidence(ExitStatus(code=1), failed=USAGE), "failed"),
     ],
 )
-def test_the_verdict(seen: Evidence, cause: str) -> None:
-    said, detail = judge(seen)
+def test_the_verdict(seen: ExitEvidence, cause: str) -> None:
+    said, detail = decide_cause(seen)
     assert said == cause
     assert detail or cause in ("completed", "stopped", "skipped")
 
@@ -287,11 +296,11 @@ def test_the_verdict(seen: Evidence, cause: str) -> None:
 def test_nothing_but_all_three_proofs_is_completed(
     code: int | None, number: int | None, done: bool, oom: int, problem: str
 ) -> None:
-    seen = Evidence(
-        Status(code, number), done=done, oom_kills=oom,
+    seen = ExitEvidence(
+        ExitStatus(code, number), done=done, oom_kills=oom,
         artifact_problems=(problem,) if problem else (),
     )  # fmt: skip
-    assert (judge(seen)[0] == "completed") == (code == 0 and done and not problem)
+    assert (decide_cause(seen)[0] == "completed") == (code == 0 and done and not problem)
 
 
 def safetensors(path: Path, header: bytes, data: bytes) -> Artifact:
@@ -304,17 +313,19 @@ def test_artifacts_are_verified_where_they_lie(tmp_path: Path) -> None:
     run.mkdir()
     whole = b'{"__metadata__":{"a":"b"},"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}'
     good = safetensors(run / "a.safetensors", whole, b"xy")
-    assert exit_cause.problems([good], run) == ()
+    assert exit_cause.find_artifact_problems([good], run) == ()
     wrong_first = good.model_copy(update={"size": 1})
-    assert exit_cause.problems([wrong_first, good], run) == (), "the last word on a path counts"
-    assert "bytes instead of 1" in exit_cause.problems([wrong_first], run)[0]
+    assert exit_cause.find_artifact_problems([wrong_first, good], run) == (), (
+        "the last word on a path counts"
+    )
+    assert "bytes instead of 1" in exit_cause.find_artifact_problems([wrong_first], run)[0]
     short = safetensors(run / "b.safetensors", whole, b"x")
-    assert "do not end" in exit_cause.problems([short], run)[0]
+    assert "do not end" in exit_cause.find_artifact_problems([short], run)[0]
     broken = safetensors(run / "c.safetensors", b'{"w":7}', b"x")
-    assert "cannot be read" in exit_cause.problems([broken], run)[0]
+    assert "cannot be read" in exit_cause.find_artifact_problems([broken], run)[0]
     (run / "d.safetensors").write_bytes(b"\xff" * 8)
     huge = Artifact(path="d.safetensors", sha256="0", size=8)
-    assert "claims" in exit_cause.problems([huge], run)[0]
+    assert "claims" in exit_cause.find_artifact_problems([huge], run)[0]
 
 
 @pytest.mark.parametrize(
@@ -326,7 +337,9 @@ def test_an_artifact_cannot_lead_anywhere_else(tmp_path: Path, path: str) -> Non
     (tmp_path / "out").write_bytes(b"1")
     (run / "link").symlink_to("/etc/hostname")
     os.mkfifo(run / "fifo")
-    assert len(exit_cause.problems([Artifact(path=path, sha256="0", size=1)], run)) == 1
+    assert (
+        len(exit_cause.find_artifact_problems([Artifact(path=path, sha256="0", size=1)], run)) == 1
+    )
 
 
 def test_oom_kills_are_read_from_machine_and_cgroups(tmp_path: Path) -> None:
@@ -338,38 +351,38 @@ def test_oom_kills_are_read_from_machine_and_cgroups(tmp_path: Path) -> None:
     (groups / "user/me/memory.events").write_text("oom 9\noom_kill 20\noom_group_kill 0\n")
     (groups / "memory/job").mkdir(parents=True)
     (groups / "memory/job/memory.oom_control").write_text("under_oom 0\noom_kill 100\n")
-    assert exit_cause.oom_kills(proc, groups) == 123
-    assert exit_cause.oom_kills(tmp_path / "none", tmp_path / "none") == 0
+    assert exit_cause.count_oom_kills(proc, groups) == 123
+    assert exit_cause.count_oom_kills(tmp_path / "none", tmp_path / "none") == 0
 
 
 def test_silence_is_measured_by_progress_and_by_phase() -> None:
-    silence = Silence(Limits(), 0.0)
+    silence = HangDetector(Limits(), 0.0)
     assert not silence.newly_stalled(599)
-    silence.heard(Phase(name="train"), 600)
+    silence.record_message(Phase(name="train"), 600)
     for number in range(1, 4):
-        silence.heard(
+        silence.record_message(
             Step(step=number, count=1, samples=1, seconds=9, step_seconds=(9.0,), loss=1, lr=1),
             600 + number,
         )
-    assert silence.seconds(603) == 0
+    assert silence.idle_seconds(603) == 0
     assert not silence.newly_stalled(603 + 179), "20 times 9 s"
     assert silence.newly_stalled(603 + 181)
     assert not silence.newly_stalled(603 + 182), "noted once"
-    assert not silence.hung(603 + 3599)
-    assert silence.hung(603 + 3600)
-    silence.heard(Progress(done=1, total=9), 5000)
-    silence.heard(Progress(done=1, total=9), 6000)
-    assert silence.seconds(6000) == 1000, "the same progress twice is none"
+    assert not silence.is_hung(603 + 3599)
+    assert silence.is_hung(603 + 3600)
+    silence.record_message(Progress(done=1, total=9), 5000)
+    silence.record_message(Progress(done=1, total=9), 6000)
+    assert silence.idle_seconds(6000) == 1000, "the same progress twice is none"
 
 
 @pytest.mark.parametrize(("phase", "share"), [("import", 0.5), ("compile", 3), ("eval", 1)])
 def test_every_phase_has_its_budget(phase: PhaseName, share: float) -> None:
-    silence = Silence(Limits(), 0.0)
-    silence.heard(Phase(name=phase), 100)
+    silence = HangDetector(Limits(), 0.0)
+    silence.record_message(Phase(name=phase), 100)
     assert not silence.newly_stalled(100 + 600 * share - 1)
     assert silence.newly_stalled(100 + 600 * share)
-    assert not silence.hung(100 + 3600 * share - 1)
-    assert silence.hung(100 + 3600 * share)
+    assert not silence.is_hung(100 + 3600 * share - 1)
+    assert silence.is_hung(100 + 3600 * share)
 
 
 def test_the_rate_limit_lets_a_burst_pass_and_then_its_rate() -> None:

@@ -26,10 +26,10 @@ def machine(root: Path, cgroup: str = SESSION, **files: str) -> Path:
 
 def test_a_suite_of_a_login_ends_with_it_where_logind_says_so(tmp_path: Path) -> None:
     root = machine(tmp_path, etc__logind="#KillUserProcesses=no\nKillUserProcesses=yes")
-    sentence = logout.problem(root, "kim")
+    sentence = logout.find_problem(root, "kim")
     assert "KillUserProcesses" in sentence
     assert "loginctl enable-linger" in sentence
-    assert logout.problem(root, "root") == ""  # excluded unless somebody says otherwise
+    assert logout.find_problem(root, "root") == ""  # excluded unless somebody says otherwise
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_suite_of_a_login_ends_with_it_where_logind_says_so(tmp_path: Path) ->
     ],
 )
 def test_elsewhere_it_does_not(tmp_path: Path, files: dict[str, str]) -> None:
-    assert logout.problem(machine(tmp_path, **files), "kim") == ""
+    assert logout.find_problem(machine(tmp_path, **files), "kim") == ""
 
 
 def test_a_package_may_set_it_in_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_a_package_may_set_it_in_a_folder_of_its_own(tmp_path: Path) -> None:
         tmp_path,
         **{"usr__logind": "KillUserProcesses=no", "usr__10-optimus": "KillUserProcesses=yes"},
     )
-    assert logout.problem(root, "kim")
+    assert logout.find_problem(root, "kim")
 
 
 def test_a_machine_without_logind_kills_nobody(tmp_path: Path) -> None:
-    assert logout.problem(tmp_path) == ""
+    assert logout.find_problem(tmp_path) == ""

@@ -19,7 +19,7 @@ from workbench.processes import process_state
 REPORT = """
 import os, signal, sys
 from workbench.processes import process_state
-process_state.restore()
+process_state.restore_process_state()
 reading, writing = os.pipe()
 names = [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)]
 os.write(int(sys.argv[1]), repr((names, reading, bool(sys.stdin), bool(sys.stdout))).encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.protocol import RunSpec
-from results.records.schema import Metric
+from results.records.schema import MetricRecord
 from workbench.reporting import answer_examples, caption_examples
 from workbench.suites import record
 from workbench.suites.state import RunState
@@ -40,7 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root.mkdir()
     (root / "one.png").write_bytes(b"png")
     (tmp_path / "secret.png").write_bytes(b"png")
-    monkeypatch.setattr(answer_examples, "image_root", lambda *_: root.resolve())
+    monkeypatch.setattr(answer_examples, "find_image_root", lambda *_: root.resolve())
     folder = tmp_path / "s" / "runs" / "01"
     (folder / "predictions").mkdir(parents=True)
     (folder / "predictions" / "quiz.tables.json").write_text(json.dumps(TABLES))
@@ -58,10 +58,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def taken(run: Path, split: str = "quiz"):
-    metric = Metric(name="accuracy", value=0.5, split=split, n=2)
+    metric = MetricRecord(name="accuracy", value=0.5, split=split, n=2)
     spec = RunSpec(suite="s", run_id="01", engine="vqa", subset="q", model="m", cache_root="c")
-    made = record.build(spec, RunState(), "s/runs/01").model_copy(update={"metrics": (metric,)})
-    return answer_examples.of_run(made, run.parents[2], run.parents[2] / "cache")
+    made = record.build_record(spec, RunState(), "s/runs/01").model_copy(
+        update={"metrics": (metric,)}
+    )
+    return answer_examples.collect_answer_examples(made, run.parents[2], run.parents[2] / "cache")
 
 
 def test_the_surest_errors_come_first_each_of_another_picture(run: Path) -> None:
@@ -94,4 +96,4 @@ def test_lines_without_what_is_needed_are_left_out(run: Path) -> None:
     )
     (found,) = taken(run)
     assert [(one.answer, one.confidence, one.options) for one in found.worst] == [("b", 0.0, ())]
-    assert list(caption_examples.lines_of(run / "none.jsonl", "letter")) == []
+    assert list(caption_examples.read_lines(run / "none.jsonl", "letter")) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from results.records import notes
-from results.records.schema import Metric
+from results.records.schema import MetricRecord
 from tests.workbench.tui import canned
 from workbench.reporting import caption_examples, note_writer
 from workbench.suites.suite import SuiteError
@@ -29,46 +29,48 @@ def _suite(log_root: Path, name: str, *runs: tuple[str, str]) -> None:
 
 def test_a_run_is_found_by_label_or_part_and_noted(tmp_path: Path) -> None:
     _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"), ("02-captioning-b", ""))
-    key = note_writer.find(tmp_path, "E5-v2")
+    key = note_writer.find_target(tmp_path, "E5-v2")
     assert key == ("20260101-study-ab12", "01-captioning-a")
-    assert note_writer.find(tmp_path, "study-ab12/02")[1] == "02-captioning-b"
-    note_writer.add(tmp_path, key, "finding", " mode\ncollapse ")
-    note_writer.add(tmp_path, key, "finding", "rates did not cure it")
-    note_writer.add(tmp_path, key, "state", "done")
-    note_writer.add(tmp_path, key, "state", "stopped")
-    found = note_writer.standing(tmp_path, key)
+    assert note_writer.find_target(tmp_path, "study-ab12/02")[1] == "02-captioning-b"
+    note_writer.add_note(tmp_path, key, "finding", " mode\ncollapse ")
+    note_writer.add_note(tmp_path, key, "finding", "rates did not cure it")
+    note_writer.add_note(tmp_path, key, "state", "done")
+    note_writer.add_note(tmp_path, key, "state", "stopped")
+    found = note_writer.read_standing(tmp_path, key)
     assert found.findings == ("mode collapse", "rates did not cure it")
     assert found.state == "stopped"
-    assert len(notes.read(tmp_path / "notes.jsonl").all()) == 4  # nothing is edited
+    assert len(notes.read_notes(tmp_path / "notes.jsonl").all()) == 4  # nothing is edited
     broken = tmp_path / "20260102-other-cd34" / "runs" / "01"
     broken.mkdir(parents=True)
     (broken.parents[1] / "plan.toml").write_text("")
-    assert note_writer.find(tmp_path, "E5-v2") == key, "a broken suite beside it is no reason"
+    assert note_writer.find_target(tmp_path, "E5-v2") == key, (
+        "a broken suite beside it is no reason"
+    )
     with pytest.raises(SuiteError, match="no run 'E9'"):
-        note_writer.find(tmp_path, "E9")
+        note_writer.find_target(tmp_path, "E9")
     with pytest.raises(SuiteError, match="fits 2 runs"):
-        note_writer.find(tmp_path, "captioning")
-    note_writer.add(tmp_path, key, "state", "기존 실험")
-    assert note_writer.standing(tmp_path, key).state == "기존 실험"
+        note_writer.find_target(tmp_path, "captioning")
+    note_writer.add_note(tmp_path, key, "state", "기존 실험")
+    assert note_writer.read_standing(tmp_path, key).state == "기존 실험"
     with pytest.raises(note_writer.NoteError, match="too long; 40"):
-        note_writer.add(tmp_path, key, "state", "x" * 41)
+        note_writer.add_note(tmp_path, key, "state", "x" * 41)
     with pytest.raises(note_writer.NoteError, match="empty"):
-        note_writer.add(tmp_path, key, "finding", "  ")
+        note_writer.add_note(tmp_path, key, "finding", "  ")
 
 
 def test_a_suite_takes_links_to_documents_beside_its_report(tmp_path: Path) -> None:
     _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"))
-    key = note_writer.find(tmp_path, "study")
+    key = note_writer.find_target(tmp_path, "study")
     note_writer.add_link(tmp_path, key, "01_results.md  what each run came to")
     note_writer.add_link(tmp_path, key, "https://example.org/x?a=b")
-    found = note_writer.standing(tmp_path, key)
+    found = note_writer.read_standing(tmp_path, key)
     assert found.links == (
         ("01_results.md", "what each run came to"),
         ("https://example.org/x?a=b", "https://example.org/x?a=b"),
     )
-    assert ("link", "01_results.md  what each run came to") in note_writer.lines(found)
-    note_writer.add(tmp_path, key, "withdrawn", "01_results.md")
-    assert len(note_writer.standing(tmp_path, key).links) == 1
+    assert ("link", "01_results.md  what each run came to") in note_writer.standing_lines(found)
+    note_writer.add_note(tmp_path, key, "withdrawn", "01_results.md")
+    assert len(note_writer.read_standing(tmp_path, key).links) == 1
     for wrong in ("javascript:alert(1) x", "/etc/passwd x", "file:///x y", ""):
         with pytest.raises(note_writer.NoteError, match="relative path or an http address"):
             note_writer.add_link(tmp_path, key, wrong)
@@ -78,34 +80,34 @@ def test_a_suite_takes_links_to_documents_beside_its_report(tmp_path: Path) -> N
 
 def test_a_suite_takes_every_kind_of_note_and_gives_it_back(tmp_path: Path) -> None:
     _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"))
-    key = note_writer.find(tmp_path, "study")
+    key = note_writer.find_target(tmp_path, "study")
     assert key == ("20260101-study-ab12", "")
     for kind in ("title", "goal", "background", "conclusion", "next", "finding"):
-        note_writer.add(tmp_path, key, kind, f"the {kind}")
-    note_writer.add(tmp_path, key, "next", "second step")
-    note_writer.add(tmp_path, key, "event", "E5-v2 done", date="2026-01-20")
+        note_writer.add_note(tmp_path, key, kind, f"the {kind}")
+    note_writer.add_note(tmp_path, key, "next", "second step")
+    note_writer.add_note(tmp_path, key, "event", "E5-v2 done", date="2026-01-20")
     note_writer.add_reason(tmp_path, key, "s=images on both sides")
     note_writer.add_reason(tmp_path, key, "E5-v2=lower rate")
     note_writer.add_reason(tmp_path, key, "fits = the budget")
-    found = note_writer.standing(tmp_path, key)
+    found = note_writer.read_standing(tmp_path, key)
     assert (found.title, found.goal) == ("the title", "the goal")
     assert found.next_steps == ("the next", "second step")
     assert found.events == (("2026-01-20", "E5-v2 done"),)
     assert found.reasons == {
         "s": "images on both sides", "E5-v2": "lower rate", "": "fits = the budget",
     }  # fmt: skip
-    note_writer.add(tmp_path, key, "withdrawn", "the next")
-    note_writer.add(tmp_path, key, "title", "")
-    note_writer.add(tmp_path, key, "reason", "", about="s")
-    found = note_writer.standing(tmp_path, key)
+    note_writer.add_note(tmp_path, key, "withdrawn", "the next")
+    note_writer.add_note(tmp_path, key, "title", "")
+    note_writer.add_note(tmp_path, key, "reason", "", about="s")
+    found = note_writer.read_standing(tmp_path, key)
     assert (found.title, found.next_steps) == ("", ("second step",))
     assert "s" not in found.reasons
     with pytest.raises(note_writer.NoteError, match="nothing noted reads 'no such'"):
-        note_writer.add(tmp_path, key, "withdrawn", "no such")
+        note_writer.add_note(tmp_path, key, "withdrawn", "no such")
     with pytest.raises(note_writer.NoteError, match=r"give 20260101-study-ab12$"):
-        note_writer.add(tmp_path, (key[0], "01-captioning-a"), "next", "x")
+        note_writer.add_note(tmp_path, (key[0], "01-captioning-a"), "next", "x")
     with pytest.raises(note_writer.NoteError, match="give suite/run"):
-        note_writer.add(tmp_path, key, "state", "done")
+        note_writer.add_note(tmp_path, key, "state", "done")
 
 
 def test_the_command_notes_and_shows(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def _record(scores_file: str) -> object:
 
     made = canned.record("s", 1, random.Random(1))
     metrics = tuple(
-        Metric(name=name, value=0.5, split="toy", n=8, scores_file=scores_file)
+        MetricRecord(name=name, value=0.5, split="toy", n=8, scores_file=scores_file)
         for name in ("diversity", "METEOR (exact, x)")
     )
     return made.model_copy(update={"metrics": metrics, "folder": "s/runs/01"})
@@ -153,8 +155,10 @@ def test_best_and_worst_captions_with_pictures_inside_their_root(
     bad = ["not JSON", "[1]", "[" * 100_000, '{"caption": 3}']
     text = "\n".join([*bad, *map(json.dumps, lines)])
     (folder / "toy.jsonl").write_text(text)
-    monkeypatch.setattr(caption_examples, "image_root", lambda *_: root.resolve())
-    shown = caption_examples.of_run(_record("predictions/toy.jsonl"), tmp_path, tmp_path)
+    monkeypatch.setattr(caption_examples, "find_image_root", lambda *_: root.resolve())
+    shown = caption_examples.collect_caption_examples(
+        _record("predictions/toy.jsonl"), tmp_path, tmp_path
+    )
     assert [(one.standing, one.caption) for one in shown] == [
         ("best", "c0"), ("best", "c1"), ("best", "c2"),
         ("worst", "c5"), ("worst", "c6"), ("worst", "c7"),
@@ -162,7 +166,12 @@ def test_best_and_worst_captions_with_pictures_inside_their_root(
     assert shown[0].picture == str((root / "0.png").resolve())
     assert shown[1].picture == ""  # missing
     assert shown[-1].picture == ""  # outside
-    assert caption_examples.of_run(_record("predictions/none.jsonl"), tmp_path, tmp_path) == ()
+    assert (
+        caption_examples.collect_caption_examples(
+            _record("predictions/none.jsonl"), tmp_path, tmp_path
+        )
+        == ()
+    )
 
 
 def test_the_command_notes_on_a_suite(tmp_path: Path) -> None:

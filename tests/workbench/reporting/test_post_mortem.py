@@ -27,19 +27,19 @@ def write(run: Path) -> None:
 
 def test_one_attempt_with_its_memory_traceback_and_log(tmp_path: Path) -> None:
     write(tmp_path / "run")
-    text = "\n".join(post_mortem.lines(tmp_path / "run", 2))
+    text = "\n".join(post_mortem.post_mortem_lines(tmp_path / "run", 2))
     assert "number=2 pid=102" in text
     assert "pid=101" not in text
     assert "1.00 s  engine phase     name=train" in text
     assert "RSS main 3 MiB, no GPU (no NVML); 2 processes, 1.50 s after the start" in text
     assert "    Traceback:\n      line 7" in text
     assert text.endswith("    last words")
-    assert text.count("first") == post_mortem.LOG_LINES - 1
-    assert "traceback:" not in "\n".join(post_mortem.lines(tmp_path / "run", 1))
+    assert text.count("first") == post_mortem.MAX_LOG_LINES - 1
+    assert "traceback:" not in "\n".join(post_mortem.post_mortem_lines(tmp_path / "run", 1))
 
 
 def test_a_run_folder_that_is_gone_is_said(tmp_path: Path) -> None:
-    text = "\n".join(post_mortem.lines(tmp_path / "gone", 1))
+    text = "\n".join(post_mortem.post_mortem_lines(tmp_path / "gone", 1))
     assert "the journal is gone" in text
     assert "no sample" in text
     assert "(empty)" in text

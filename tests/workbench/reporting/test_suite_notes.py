@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from results.records.notes import Standing
+from results.records.notes import RunNotes
 from workbench.planning import plan
 from workbench.reporting import suite_notes
 
@@ -26,17 +26,17 @@ why = "lower rate"
 
 def test_texts_of_a_plan_and_of_notes(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(TOLD)
-    noted = Standing(title="Another title", reasons={"emoji_train": "largest", "": "both sides"})
-    found = suite_notes.of(tmp_path, noted)
+    noted = RunNotes(title="Another title", reasons={"emoji_train": "largest", "": "both sides"})
+    found = suite_notes.collect_words(tmp_path, noted)
     assert (found.title, found.goal) == ("Another title", "what an epoch costs")
     assert found.reasons == {
         "emoji_train": "largest", "clip-nano": "small enough", "E5-v2": "lower rate",
         "": "both sides",
     }  # fmt: skip
     (tmp_path / "plan.toml").write_text('why = "all of it"\nvariant = 3 ]')
-    assert suite_notes.of(tmp_path, Standing()).reasons == {}, "a torn plan has no words"
+    assert suite_notes.collect_words(tmp_path, RunNotes()).reasons == {}, "a torn plan has no words"
     (tmp_path / "plan.toml").write_text('why = "all of it"')
-    assert suite_notes.of(tmp_path, Standing()).reasons == {"": "all of it"}
+    assert suite_notes.collect_words(tmp_path, RunNotes()).reasons == {"": "all of it"}
 
 
 def test_the_plan_keeps_its_texts_and_its_hash(tmp_path: Path) -> None:
@@ -58,6 +58,6 @@ def test_a_reason_for_what_the_plan_does_not_run_is_refused(tmp_path: Path) -> N
 
 
 def test_recipes_tell_title_and_notes() -> None:
-    found = suite_notes.recipes(["okvqa_mm_train", "okvqa_mm_train", "no_such_subset"])
+    found = suite_notes.read_recipe_words(["okvqa_mm_train", "okvqa_mm_train", "no_such_subset"])
     assert list(found) == ["okvqa_mm_train"]
     assert found["okvqa_mm_train"].title == "OK-VQA of M2KR, train: pictures on both sides"

@@ -22,7 +22,7 @@ def questions() -> Profile:
 
 
 def test_counts_of_one_whole_become_bars() -> None:
-    found = {chart.title: chart.bars for chart in report_charts.of_profile(questions())}
+    found = {chart.title: chart.bars for chart in report_charts.charts_of_profile(questions())}
     assert found["right answer"] == (("a", 1), ("b", 2), ("c", 3), ("d", 4))
     assert found["first WH-word of the question"] == (("what", 7), ("how", 3))
     assert "duplicates" not in found
@@ -30,7 +30,7 @@ def test_counts_of_one_whole_become_bars() -> None:
         name="p", kind="jsonl", place="x", records=4, candidates={1: 2, 3: 1, 12: 1},
         questions={"what": 4},
     )  # fmt: skip
-    bars = {chart.title: dict(chart.bars) for chart in report_charts.of_profile(passages)}
+    bars = {chart.title: dict(chart.bars) for chart in report_charts.charts_of_profile(passages)}
     shares = bars["candidate passages per record"]
     assert (sum(shares.values()), shares["1"], shares["3"]) == (4, 2, 1), "no mean among them"
 
@@ -39,18 +39,18 @@ def test_a_report_draws_them_and_says_what_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib", reason="the [figures] extra is not installed")
-    wanted: list[profile_process.Wanted] = []
+    wanted: list[profile_process.ProfileRequest] = []
 
-    def make(one: profile_process.Wanted, _say: object) -> Profile:
+    def make(one: profile_process.ProfileRequest, _say: object) -> Profile:
         wanted.append(one)
         if one.target == "lost":
             raise profile_process.ProfileError("lost: its data are not here")
         return questions()
 
-    monkeypatch.setattr(profile_process, "make", make)
+    monkeypatch.setattr(profile_process, "make_profile", make)
     said: list[str] = []
     records = [_record("vqa_train"), _record("vqa_train"), _record("lost")]
-    shown = report_charts.of_runs([one.identity for one in records], said.append)
+    shown = report_charts.charts_of_runs([one.identity for one in records], said.append)
     assert [(one.target, one.data_root) for one in wanted] == [
         ("vqa_train", Path("/data")), ("lost", Path("/data")),
     ]  # fmt: skip
@@ -63,16 +63,16 @@ def test_a_report_draws_them_and_says_what_has_none(
 
 
 def _record(subset: str):
-    from results.records.schema import Exit, Identity, MemoryUse, Reading, RunRecord, Timing
+    from results.records.schema import Exit, Identity, MemoryUse, Reading, RunRecord, TimingRecord
 
     nothing = Reading(reason="not measured")
-    timing = {n: nothing for n, f in Timing.model_fields.items() if f.is_required()}
+    timing = {n: nothing for n, f in TimingRecord.model_fields.items() if f.is_required()}
     return RunRecord(
         identity=Identity(
             suite="s", run_id="01", engine="vqa", task="train", subset=subset, model="m",
             params={"data_root": "/data"},
         ),
-        environment={}, timing=Timing(**timing),
+        environment={}, timing=TimingRecord(**timing),
         memory=MemoryUse(**dict.fromkeys(MemoryUse.model_fields, nothing)),
         exit=Exit(cause="completed", code=0),
     )  # fmt: skip

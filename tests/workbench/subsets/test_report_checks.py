@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 from datasets_mm.profile.profile import (
     ChoiceProfile,
     FieldProfile,
-    Lengths,
+    LengthProfile,
+    NumberProfile,
     PassageProfile,
     PictureProfile,
     Profile,
     SizeProfile,
-    Spread,
     TokenProfile,
 )
 from datasets_mm.recipes.recipe import FIELDS
@@ -25,14 +25,14 @@ from results.records.suite_view import SubsetCheck, SuiteView
 from tests.results.report.test_korean import english
 from workbench.cli.main import app
 from workbench.memory_estimate import table as fit_tables
-from workbench.memory_estimate.plan_estimate import Steps
+from workbench.memory_estimate.plan_estimate import StepCounts
 from workbench.subsets import profile_process, report_checks
 
 HANGUL = re.compile("[가-힣]")
 
 
 def profile(name: str, records: int, two: int, **more: object) -> Profile:
-    lengths = Lengths(
+    lengths = LengthProfile(
         n=records, mean=20.0, median=19, p95=40, longest=77, truncated=0.01, histogram=(records,)
     )
     return Profile(
@@ -57,7 +57,7 @@ BALANCED = profile("infoseek_bal76k_train", 76_265, 30_209)
 
 
 def test_the_original_against_the_balanced_is_a_part_of_the_report() -> None:
-    view = SuiteView(name="s", comparisons=(report_checks.compared(ORIGINAL, BALANCED),))
+    view = SuiteView(name="s", comparisons=(report_checks.compare_profiles(ORIGINAL, BALANCED),))
     page = report.render(view, "ko")
     assert "## `infoseek_train`와 `infoseek_bal76k_train` 차이" in page
     assert "스키마 동일: 9개 필드(answer, data" in page
@@ -72,19 +72,19 @@ def test_the_original_against_the_balanced_is_a_part_of_the_report() -> None:
 def test_the_full_check_is_a_part_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.results.conftest import record
 
-    scanned: list[profile_process.Wanted] = []
+    scanned: list[profile_process.ProfileRequest] = []
 
-    def make(wanted: profile_process.Wanted, say: object) -> Profile:
+    def make(wanted: profile_process.ProfileRequest, say: object) -> Profile:
         scanned.append(wanted)
         return profile(wanted.target, 8_253, 100)
 
-    monkeypatch.setattr(profile_process, "make", make)
+    monkeypatch.setattr(profile_process, "make_profile", make)
     runs = [
         record(identity={"subset": "okvqa_mm_train", "params": {"data_root": "/data"}}),
         record("02", identity={"subset": "okvqa_mm_train"}),
     ]
     said: list[str] = []
-    checks = report_checks.checks([run.identity for run in runs], said.append)
+    checks = report_checks.check_subsets([run.identity for run in runs], said.append)
     assert said == ["okvqa_mm_train: full check …"]
     assert [(w.target, w.data_root) for w in scanned] == [("okvqa_mm_train", Path("/data"))]
     page = report.render(SuiteView(name="s", checks=checks), "ko")
@@ -98,7 +98,7 @@ def test_the_full_check_is_a_part_of_the_report(monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def scan(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     known = {"a": ORIGINAL, "b": BALANCED}
-    monkeypatch.setattr(profile_process, "make", lambda wanted, say: known[wanted.target])
+    monkeypatch.setattr(profile_process, "make_profile", lambda wanted, say: known[wanted.target])
     return CliRunner()
 
 
@@ -116,7 +116,7 @@ def test_commands_about_data_speak_korean(scan: CliRunner) -> None:
     assert scan.invoke(app, ["data", "check", "b", "--lang", "fr"]).exit_code == 2
 
 
-SPREAD = Spread(lowest=200, median=300, p95=400, highest=500, mean=310.0)
+SPREAD = NumberProfile(lowest=200, median=300, p95=400, highest=500, mean=310.0)
 QUIZ = profile("quiz", 90, 0).model_copy(
     update={
         "form": "choices",
@@ -140,40 +140,40 @@ NAMES = frozenset(("what", "which", "1", "2-3", "4-10", "11+", "a", "b", "c", "d
 
 @pytest.mark.parametrize("found", [[ORIGINAL, BALANCED], [QUIZ], [SPOKEN]], ids=range(3))
 def test_every_label_of_a_profile_has_its_korean(found: list[Profile]) -> None:
-    from results.tables.message_translations import localized
-    from workbench.subsets.sections import sections
-    from workbench.subsets.tables import fields
+    from results.tables.message_translations import localize
+    from workbench.subsets.sections import build_sections
+    from workbench.subsets.tables import schema_table
 
-    for section in sections(found):
+    for section in build_sections(found):
         for text in (section.title, section.remark, *(row.label for row in section.rows)):
-            shown = localized(text, "ko")
+            shown = localize(text, "ko")
             assert not text or text in NAMES or HANGUL.search(shown), text
             assert not english(shown), shown
-    titles = [column.title for column in fields(found[0]).columns]
-    assert all(HANGUL.search(localized(t, "ko")) for t in titles if t not in ("null", '"NA"'))
+    titles = [column.title for column in schema_table(found[0]).columns]
+    assert all(HANGUL.search(localize(t, "ko")) for t in titles if t not in ("null", '"NA"'))
 
 
 @pytest.mark.parametrize("found", [ORIGINAL, QUIZ, SPOKEN], ids=["passages", "choices", "captions"])
 def test_every_problem_and_remark_of_a_check_has_its_korean(found: Profile) -> None:
     from datasets_mm.profile import check
-    from results.tables.message_translations import localized
+    from results.tables.message_translations import localize
 
-    said = [problem.sentence() for problem in check.problems(found, ["answer"])]
-    said += [check.missing_sentence(found), *check.remarks(found)]
+    said = [problem.sentence() for problem in check.find_problems(found, ["answer"])]
+    said += [check.missing_sentence(found), *check.find_remarks(found)]
     assert said
     for text in said:
-        shown = localized(text, "ko")
+        shown = localize(text, "ko")
         assert HANGUL.search(shown), text
         assert not english(shown), shown
 
 
 def test_a_refusal_is_korean(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(wanted: profile_process.Wanted, say: object) -> Profile:
+    def make(wanted: profile_process.ProfileRequest, say: object) -> Profile:
         raise profile_process.ProfileError(
             f"{wanted.target!r} is neither a file nor a subset; known: a"
         )
 
-    monkeypatch.setattr(profile_process, "make", make)
+    monkeypatch.setattr(profile_process, "make_profile", make)
     shown = CliRunner().invoke(app, ["data", "check", "x", "--lang", "ko"])
     assert shown.exit_code == 2
     assert "'x'은(는) 파일도 서브셋도 아님. 가능한 값: a" in shown.output
@@ -182,7 +182,7 @@ def test_a_refusal_is_korean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_plan_says_what_keeps_training_steady_in_both_languages() -> None:
-    from results.tables.message_translations import localized
+    from results.tables.message_translations import localize
     from workbench.memory_estimate import checklist
 
     params = {
@@ -190,29 +190,29 @@ def test_a_plan_says_what_keeps_training_steady_in_both_languages() -> None:
         "monitor": "accuracy", "patience": 1, "load_best": True, "predict_batch": 6,
         "max_new_tokens": 16, "infer_on": "vqa_challenge_test",
     }  # fmt: skip
-    lines = checklist.settings(params)
+    lines = checklist.setting_lines(params)
     assert lines[0].endswith("`clip_norm=0.3`, `weight_decay=0.01`, `warmup_ratio=0.1`")
-    assert [localized(line, "ko").partition(":")[0] for line in lines] == [
+    assert [localize(line, "ko").partition(":")[0] for line in lines] == [
         "학습 안정화", "조기 종료", "추론",
     ]  # fmt: skip
-    assert "vqa_challenge_test의 모든 행에 답하며" in localized(lines[2], "ko")
-    assert not english(localized(lines[2], "ko"))
-    off = checklist.settings({"early_stopping": False})
-    assert localized(off[0], "ko") == "조기 종료: 사용하지 않음"
-    assert checklist.settings({"epochs": 1}) == []
+    assert "vqa_challenge_test의 모든 행에 답하며" in localize(lines[2], "ko")
+    assert not english(localize(lines[2], "ko"))
+    off = checklist.setting_lines({"early_stopping": False})
+    assert localize(off[0], "ko") == "조기 종료: 사용하지 않음"
+    assert checklist.setting_lines({"epochs": 1}) == []
 
 
 def test_a_plan_speaks_korean() -> None:
-    from results.tables.message_translations import localized, table
-    from results.tables.table import markdown
+    from results.tables.message_translations import localize, localize_table
+    from results.tables.table import render_markdown
 
-    steps = Steps(rows=3887, train=3498, held_out=389, batch=2, accumulation=8, per_epoch=219,
+    steps = StepCounts(rows=3887, train=3498, held_out=389, batch=2, accumulation=8, per_epoch=219,
                   total=657, epochs=3, ranks=1, looked_at=256)  # fmt: skip
-    page = markdown(table(fit_tables.of_steps(steps, {}), "ko"))
+    page = render_markdown(localize_table(fit_tables.steps_table(steps, {}), "ko"))
     for words in ("| 학습 | 3,498 |", "| 검증셋 | 389 |", "| epoch당 optimizer step | 219 |",
                   "| optimizer step, 3 epoch | 657 |"):  # fmt: skip
         assert words in page
     verdict = "fits on A10G: 5.5 of 22.2 GiB in training, 16.7 left"
-    assert localized(verdict, "ko") == (
+    assert localize(verdict, "ko") == (
         "OOM 위험 낮음: A10G 22.2 GiB 중 학습에 5.5 GiB, 여유 16.7 GiB"
     )

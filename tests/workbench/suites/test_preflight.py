@@ -191,8 +191,8 @@ def test_the_warden_survives_when_the_locks_go(house: House) -> None:
     shutil.rmtree(locks)
     locks.write_text("no folder can be made here")
     until(lambda: "Not a directory" in house.log(folder), "an error of a beat")
-    house.until_step(folder, 1 + suite.Reader(folder).poll().current.state.step)
-    suite.send(folder, suite.Command(do="stop"))
+    house.until_step(folder, 1 + suite.SuiteReader(folder).poll().current.state.step)
+    suite.send_command(folder, suite.Command(do="stop"))
     assert house.finish(folder).warden == "ended"
     assert house.log(folder).count("Not a directory") == 1  # said once, not at every beat
 
@@ -201,13 +201,13 @@ def test_a_record_that_cannot_be_appended_is_kept_in_its_run(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = house.suite("ok")
-    monkeypatch.setattr(run_records.store, "append", refused(errno.EROFS))
-    run, spec = suite.runs(folder)[0]
+    monkeypatch.setattr(run_records.store, "append_record", refused(errno.EROFS))
+    run, spec = suite.read_runs(folder)[0]
     end = Entry(seq=0, wall=1.0, src="warden", msg=End(cause="stopped"))
     with pytest.raises(OSError, match="Read-only"):
-        run_records.write_record(folder, run, spec, state.fold([end]))
+        run_records.write_record(folder, run, spec, state.reduce_entries([end]))
     assert (run / "summary.json").is_file()
-    assert list(store.read(folder.parent / "results.jsonl")) == []
+    assert list(store.read_records(folder.parent / "results.jsonl")) == []
 
 
 def test_the_reserve_gives_its_room_for_the_record(
@@ -224,8 +224,8 @@ def test_the_reserve_gives_its_room_for_the_record(
 
     monkeypatch.setattr(run_records, "write_record", write)
     reserve.write_bytes(b"0")
-    run, spec = suite.runs(folder)[0]
-    Warden(folder)._keep(spec, run, state.RunState())
+    run, spec = suite.read_runs(folder)[0]
+    Warden(folder)._keep_record(spec, run, state.RunState())
     assert written == [(folder, run, spec, state.RunState())]
 
 
@@ -235,13 +235,13 @@ def test_a_warden_file_that_cannot_be_read_is_no_ended_suite(house: House) -> No
     with pytest.raises(suite.SuiteError, match="whether it is at work is not known"):
         suite.read_warden(folder)
     with pytest.raises(suite.SuiteError):
-        suite.Reader(folder).poll()
+        suite.SuiteReader(folder).poll()
 
 
 def test_a_deleted_warden_file_of_a_suite_at_work_is_no_lost_suite(house: House) -> None:
     folder = house.suite("ok")
     os.utime(folder / "plan.toml", (1, 1))
-    assert suite.Reader(folder).poll().warden == "lost"
+    assert suite.SuiteReader(folder).poll().warden == "lost"
     with (folder / "warden.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert suite.Reader(folder).poll().warden == "running"
+        assert suite.SuiteReader(folder).poll().warden == "running"

@@ -12,7 +12,7 @@ from workbench.exit_codes import ExitStatus
 from workbench.headless import follow
 from workbench.reporting import suite_view
 from workbench.suites import record
-from workbench.suites.state import RunView, SuiteState, fold
+from workbench.suites.state import RunView, SuiteState, reduce_entries
 
 SPEC = p.RunSpec(
     suite="s", run_id="01-retrieval-a-m", engine="retrieval", subset="a", model="m",
@@ -40,14 +40,14 @@ TIMING = p.Timing(
 
 
 def test_a_completed_run() -> None:
-    run = fold(entries(
+    run = reduce_entries(entries(
         *START, TIMING,
         p.Memory(t=3, phase="train", rss_peak=3 * GIB, reason="no CUDA device"),
         p.Sample(t=3, rss_main_peak=2 * GIB, rss_tree=4 * GIB, gpu_reason="NVML: not found"),
         p.Metric(t=4, name="recall@1", value=0.25, split="val", n=9, low=0.1, high=0.4),
         p.Done(t=5), p.End(t=6, cause="completed", exit_code=0, counters={"oversize": 1}),
     ))  # fmt: skip
-    made = record.build(SPEC, run, "s/runs/01")
+    made = record.build_record(SPEC, run, "s/runs/01")
     assert (made.exit.cause, made.exit.code) == ("completed", 0)
     assert made.identity.subset_fingerprint == "f0"
     assert made.environment.versions == {"psutil": "7", "torch": "2.15"}
@@ -71,7 +71,9 @@ def test_the_mean_of_the_epoch_stands_beside_the_last_window() -> None:
     )  # fmt: skip
     last = START[-1].model_copy(update={"epoch": 1.0})
     done = (p.Done(t=5), p.End(t=6, cause="completed", exit_code=0))
-    made = record.build(SPEC, fold(entries(*START[:-1], last, timing, *done)), "s/runs/01")
+    made = record.build_record(
+        SPEC, reduce_entries(entries(*START[:-1], last, timing, *done)), "s/runs/01"
+    )
     assert (made.train["loss"], made.train["epoch_loss"], made.train["epoch"]) == (1.5, 2.25, 1.0)
     assert made.timing.epoch_loss_steps == 4
     assert made.timing.epoch_stall_seconds.value == 0.5
@@ -79,7 +81,7 @@ def test_the_mean_of_the_epoch_stands_beside_the_last_window() -> None:
 
 
 def test_only_costing_runs_without_a_timed_step_have_measured_nothing() -> None:
-    completed = fold(entries(*START[:4], p.End(t=6, cause="completed", exit_code=0)))
+    completed = reduce_entries(entries(*START[:4], p.End(t=6, cause="completed", exit_code=0)))
 
     def status(*specs: p.RunSpec) -> ExitStatus:
         runs = tuple(RunView(spec, spec.run_id, completed) for spec in specs)
@@ -96,15 +98,15 @@ def test_a_short_last_batch_is_not_what_training_ended_with() -> None:
     short = p.Step(
         t=4, step=5, count=1, samples=3, seconds=1.0, loss=0.1, lr=1e-4, metrics={"r@1": 1.0}
     )
-    run = fold(entries(*START, short, p.End(t=6, cause="completed", exit_code=0)))
-    made = record.build(SPEC, run, "f")
+    run = reduce_entries(entries(*START, short, p.End(t=6, cause="completed", exit_code=0)))
+    made = record.build_record(SPEC, run, "f")
     assert made.train == {"loss": 1.5, "lr": 1e-4, "r@1": 0.5, "batch": 8.0}
     assert run.curves["loss"].points == ((4, 1.5),)
     assert run.curves["lr"].points == ((4, 1e-3), (5, 1e-4))
     assert run.last == short
 
-    alone = fold(entries(*START[:-1], short, p.End(t=6, cause="completed", exit_code=0)))
-    train = record.build(SPEC, alone, "f").train
+    alone = reduce_entries(entries(*START[:-1], short, p.End(t=6, cause="completed", exit_code=0)))
+    train = record.build_record(SPEC, alone, "f").train
     assert (train["r@1"], train["batch"]) == (1.0, 3.0), "all there is, with its own chance"
     assert alone.curves["loss"].points == ((5, 0.1),)
 
@@ -112,11 +114,17 @@ def test_a_short_last_batch_is_not_what_training_ended_with() -> None:
 def test_epochs_and_timed_steps_are_those_that_were_done() -> None:
     step = p.Step(t=4, step=236, count=200, samples=1600, seconds=9.0, loss=1.0, lr=0, epoch=7.375)
     timing = TIMING.model_copy(update={"epoch_steps": 32, "timed_steps": 204})
-    made = record.build(SPEC, fold(entries(*START, step, timing, p.End(cause="stopped"))), "f")
+    made = record.build_record(
+        SPEC, reduce_entries(entries(*START, step, timing, p.End(cause="stopped"))), "f"
+    )
     assert (made.epochs, made.timing.timed_steps, made.timing.epoch_steps) == (7.375, 204, 32)
-    untold = record.build(SPEC, fold(entries(*START, step, TIMING, p.End(cause="stopped"))), "f")
+    untold = record.build_record(
+        SPEC, reduce_entries(entries(*START, step, TIMING, p.End(cause="stopped"))), "f"
+    )
     assert untold.timing.timed_steps == 204, "as the journal counts them"
-    before = record.build(SPEC, fold(entries(*START[:-1], p.End(cause="failed"))), "f")
+    before = record.build_record(
+        SPEC, reduce_entries(entries(*START[:-1], p.End(cause="failed"))), "f"
+    )
     assert before.epochs == 0
 
 
@@ -128,11 +136,13 @@ def test_a_line_of_the_list_has_seed_and_score(tmp_path: Path, capsys) -> None:
             ("recall@1", 0.25, "oven_val"), ("recall@5", 0.5, "oven_val"),
         )
     ]  # fmt: skip
-    made = record.build(SPEC, fold(entries(*START, *metrics, p.End(cause="completed"))), "f")
-    none = record.build(SPEC, fold(entries(*START, p.End(cause="failed"))), "f")
+    made = record.build_record(
+        SPEC, reduce_entries(entries(*START, *metrics, p.End(cause="completed"))), "f"
+    )
+    none = record.build_record(SPEC, reduce_entries(entries(*START, p.End(cause="failed"))), "f")
     other = none.model_copy(update={"identity": none.identity.model_copy(update={"run_id": "2"})})
     for one in (made, other):
-        store.append(tmp_path / "results.jsonl", one)
+        store.append_record(tmp_path / "results.jsonl", one)
     suite_view.list_records(tmp_path, None, as_json=False)
     first, second = capsys.readouterr().out.splitlines()
     assert "seed 42" in first
@@ -141,8 +151,8 @@ def test_a_line_of_the_list_has_seed_and_score(tmp_path: Path, capsys) -> None:
 
 
 def test_a_killed_run_has_reasons_instead_of_numbers() -> None:
-    run = fold(entries(*START, p.End(t=4, cause="killed", signal=9)))
-    made = record.build(SPEC, run, "s/runs/01")
+    run = reduce_entries(entries(*START, p.End(t=4, cause="killed", signal=9)))
+    made = record.build_record(SPEC, run, "s/runs/01")
     assert (made.exit.cause, made.exit.signal, made.exit.phase, made.exit.step) == (
         "killed", 9, "train", 4,
     )  # fmt: skip
@@ -152,8 +162,8 @@ def test_a_killed_run_has_reasons_instead_of_numbers() -> None:
 
 
 def test_a_run_that_never_started() -> None:
-    run = fold(entries(p.End(cause="skipped", detail="skipped by a person")))
-    made = record.build(SPEC, run, "s/runs/01")
+    run = reduce_entries(entries(p.End(cause="skipped", detail="skipped by a person")))
+    made = record.build_record(SPEC, run, "s/runs/01")
     assert made.exit.detail == "skipped by a person"
     assert made.timing.end_to_end_seconds.reason == "the engine was not started"
 
@@ -161,19 +171,19 @@ def test_a_run_that_never_started() -> None:
 @pytest.mark.parametrize(("total", "median", "flag"), [(100, 104, False), (100, 106, True)])
 def test_rates_that_disagree_flag_the_run(total: float, median: float, *, flag: bool) -> None:
     timing = p.Timing(samples_per_second=total, samples_per_second_median=median)
-    run = fold(entries(*START, timing, p.End(cause="completed")))
-    assert ("rates_disagree" in record.build(SPEC, run, "f").counters) is flag
+    run = reduce_entries(entries(*START, timing, p.End(cause="completed")))
+    assert ("rates_disagree" in record.build_record(SPEC, run, "f").counters) is flag
 
 
 def fitted(spec: p.RunSpec, cause: str = "completed", allocated: int | None = None):
     """The record's forecast beside a run of 3 GiB max RSS."""
-    run = fold(entries(
+    run = reduce_entries(entries(
         *START,
         p.Memory(t=3, phase="train", rss_peak=3 * GIB, vram_allocated_peak=allocated,
                  reason="" if allocated else "no CUDA device"),
         p.End(t=6, cause=cause, exit_code=0),
     ))  # fmt: skip
-    return record.build(spec, run, "f").fit
+    return record.build_record(spec, run, "f").fit
 
 
 NAMED = p.Hello(t=1, engine="retrieval", pid=5, device="A", gpus=[{"uuid": "a"}, {"uuid": "b"}])
@@ -182,7 +192,7 @@ CARDS = {"gpus": [{"index": 0, "uuid": "GPU-a", "name": "A"}, {"index": 1, "uuid
 
 def memory_of(*messages: p.Message, hello: p.Hello = NAMED):
     attempt = p.Attempt(number=1, pid=5, environment=CARDS)
-    return record.build(SPEC, fold(entries(attempt, hello, *messages)), "f")
+    return record.build_record(SPEC, reduce_entries(entries(attempt, hello, *messages)), "f")
 
 
 def test_vram_is_summed_over_gpus_and_a_missing_process_figure_keeps_its_reason() -> None:
@@ -238,8 +248,8 @@ def test_a_memory_forecast_stands_beside_what_counts_the_same() -> None:
     assert (host.measured.method, host.error) == ("VmHWM", 2.0)  # 9 of 3 GiB: the whole process
     elsewhere = SPEC.model_copy(update={"fit": {"gpu": "", **sizes}})
     moved = (START[0], START[1].model_copy(update={"device": "cuda:0"}), *START[2:])
-    run = fold(entries(*moved, p.End(t=6, cause="completed", exit_code=0)))
-    assert "ran on cuda:0" in record.build(elsewhere, run, "f").fit.measured.reason
+    run = reduce_entries(entries(*moved, p.End(t=6, cause="completed", exit_code=0)))
+    assert "ran on cuda:0" in record.build_record(elsewhere, run, "f").fit.measured.reason
 
 
 def test_part_of_a_run_is_compared_with_no_more_than_it_did() -> None:
@@ -247,12 +257,12 @@ def test_part_of_a_run_is_compared_with_no_more_than_it_did() -> None:
              "total": {"train": 6 * GIB, "predict": 9 * GIB}}  # fmt: skip
     stopped = fitted(SPEC.model_copy(update={"fit": sizes}), cause="stopped")
     assert (stopped.measured.value, stopped.error) == (3 * GIB, None)
-    again = fold(entries(
+    again = reduce_entries(entries(
         p.Attempt(number=2, pid=6), *START[1:],
         p.Memory(t=3, phase="train", rss_peak=3 * GIB, reason="no CUDA device"),
         p.End(t=6, cause="completed", exit_code=0),
     ))  # fmt: skip
-    resumed = record.build(SPEC.model_copy(update={"fit": sizes}), again, "f").fit
+    resumed = record.build_record(SPEC.model_copy(update={"fit": sizes}), again, "f").fit
     assert (resumed.measured.value, resumed.error) == (3 * GIB, None)
     probed = fitted(SPEC.model_copy(update={"fit": sizes, "probe": p.Probe(steps=20)}))
     assert (probed.phase, probed.error) == ("train", 1.0)
@@ -261,13 +271,13 @@ def test_part_of_a_run_is_compared_with_no_more_than_it_did() -> None:
 def test_max_rss_of_a_run_shorter_than_the_sampling_is_its_own_peak() -> None:
     """A reading from before the interpreter is loaded (a few hundred KiB) is no peak."""
     early = p.Sample(t=0.1, rss_main=500_000, rss_main_peak=500_000)
-    short = fold(entries(START[0], early, START[1], p.Done(t=2, rss_peak=30 << 20),
+    short = reduce_entries(entries(START[0], early, START[1], p.Done(t=2, rss_peak=30 << 20),
                          p.End(t=3, cause="completed", exit_code=0)))  # fmt: skip
-    assert record.build(SPEC, short, "s").memory.rss_main_peak.value == 30 << 20
-    failed = fold(entries(START[0], early, p.Failed(t=2, error="no", rss_peak=20 << 20),
+    assert record.build_record(SPEC, short, "s").memory.rss_main_peak.value == 30 << 20
+    failed = reduce_entries(entries(START[0], early, p.Failed(t=2, error="no", rss_peak=20 << 20),
                           p.End(t=3, cause="failed", exit_code=1)))  # fmt: skip
-    assert record.build(SPEC, failed, "s").memory.rss_main_peak.value == 20 << 20
-    killed = fold(entries(START[0], early, p.End(t=3, cause="killed", signal=9)))
-    reading = record.build(SPEC, killed, "s").memory.rss_main_peak
+    assert record.build_record(SPEC, failed, "s").memory.rss_main_peak.value == 20 << 20
+    killed = reduce_entries(entries(START[0], early, p.End(t=3, cause="killed", signal=9)))
+    reading = record.build_record(SPEC, killed, "s").memory.rss_main_peak
     assert reading.value is None
     assert reading.reason == "the run ended before the first sample of the loaded engine"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines import protocol as p
-from workbench.suites.state import POINTS, Curve, RunState, advance, fold
+from workbench.suites.state import MAX_POINTS, Curve, RunState, advance, reduce_entries
 
 
 def entries(*messages: p.Message, start: int = 0) -> list[p.Entry]:
@@ -46,7 +46,7 @@ WHOLE = entries(
 
 
 def test_a_whole_run() -> None:
-    run = fold(WHOLE)
+    run = reduce_entries(WHOLE)
     assert (run.status, run.cause, run.step) == ("ended", "completed", 6)
     assert run.samples == 24
     assert (run.timed_steps, run.timed_seconds, run.timed_samples) == (4, 1.0, 16)
@@ -55,13 +55,13 @@ def test_a_whole_run() -> None:
     assert run.peaks["rss_tree"] == 100
     assert (run.peaks["vram_device[0]"], run.peaks["vram_device[1]"]) == (7, 11)
     assert run.curves["loss"].points == ((2, 1.0), (4, 0.5), (6, 0.25))
-    assert (run.seen, run.gaps) == (len(WHOLE), 0)
+    assert (run.message_count, run.gaps) == (len(WHOLE), 0)
 
 
 def test_progress_and_eta_while_it_runs() -> None:
-    run = fold(WHOLE[:4])
+    run = reduce_entries(WHOLE[:4])
     assert (run.status, run.phase, run.fraction, run.eta_seconds) == ("running", "build", 0.5, None)
-    run = fold(WHOLE[:8])
+    run = reduce_entries(WHOLE[:8])
     assert run.fraction == 4 / 6
     assert run.eta_seconds == 2 * 0.25  # two steps left at 0.25 s a timed step
 
@@ -69,25 +69,25 @@ def test_progress_and_eta_while_it_runs() -> None:
 def test_the_eta_counts_what_an_engine_does_between_steps() -> None:
     slow = entries(p.Plan(steps=6, samples=24, effective_batch=4, micro_batch=4), start=50)
     slow += entries(step(2, t=103.5), step(4, t=203.5), start=51)
-    run = fold(slow, fold(WHOLE[:5]))
+    run = reduce_entries(slow, reduce_entries(WHOLE[:5]))
     # Four steps from 103.0 (0.5 s before the first window's end) to 203.5; two are left.
     assert run.eta_seconds == 2 * (203.5 - 103.0) / 4
 
 
 def test_folding_in_pieces_is_folding_at_once() -> None:
     for cut in range(len(WHOLE) + 1):
-        assert fold(WHOLE[cut:], fold(WHOLE[:cut])) == fold(WHOLE)
+        assert reduce_entries(WHOLE[cut:], reduce_entries(WHOLE[:cut])) == reduce_entries(WHOLE)
 
 
 def test_entries_seen_before_are_ignored_and_missing_ones_counted() -> None:
-    run = fold(WHOLE)
-    assert fold(WHOLE, run) == run
-    assert fold([*WHOLE[:3], *WHOLE[5:]]).gaps == 2
+    run = reduce_entries(WHOLE)
+    assert reduce_entries(WHOLE, run) == run
+    assert reduce_entries([*WHOLE[:3], *WHOLE[5:]]).gaps == 2
 
 
 def test_a_new_attempt_starts_afresh_but_keeps_the_place_in_the_journal() -> None:
     again = entries(p.Attempt(number=2, pid=78), start=len(WHOLE))
-    run = fold([*WHOLE, *again])
+    run = reduce_entries([*WHOLE, *again])
     assert (run.attempt, run.status, run.step, run.cause) == (2, "starting", 0, "")
     assert run.last_seq == len(WHOLE)
     assert run.curves == {}
@@ -99,7 +99,7 @@ def test_unknown_kinds_are_counted_not_refused() -> None:
 
 
 def test_nan_loss_stays_nan() -> None:
-    run = fold(entries(step(1, t=0.0, loss=math.nan)))
+    run = reduce_entries(entries(step(1, t=0.0, loss=math.nan)))
     assert run.last is not None
     assert math.isnan(run.last.loss)
     assert math.isnan(run.curves["loss"].points[0][1])
@@ -111,7 +111,7 @@ def test_curves_stay_bounded_even_and_keep_the_newest(count: int) -> None:
     for x in range(count):
         curve = curve.add(x, float(x))
     xs = [x for x, _ in curve.points]
-    assert len(xs) <= POINTS
+    assert len(xs) <= MAX_POINTS
     assert xs == list(range(0, count, curve.stride))[: len(xs)]
     if count:
         assert curve.values()[0] == 0

@@ -30,7 +30,7 @@ def spec(number: int) -> p.RunSpec:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return suite.create(tmp_path / "logs", ASKED, [spec(1), spec(2)])
+    return suite.create_suite(tmp_path / "logs", ASKED, [spec(1), spec(2)])
 
 
 def write(folder: Path, run: str, *messages: p.Message, start: int = 0) -> None:
@@ -50,8 +50,8 @@ def warden(**changes: object) -> suite.WardenFile:
 
 def test_a_new_suite_is_complete_and_private(folder: Path) -> None:
     assert plan.load(folder / "plan.toml") == ASKED
-    assert [s.run_id for _, s in suite.runs(folder)] == ["01-probe-a-m", "02-probe-a-m"]
-    assert all(s.suite == folder.name for _, s in suite.runs(folder))
+    assert [s.run_id for _, s in suite.read_runs(folder)] == ["01-probe-a-m", "02-probe-a-m"]
+    assert all(s.suite == folder.name for _, s in suite.read_runs(folder))
     for path in (folder.parent, folder, folder / "runs" / "01-probe-a-m"):
         assert path.stat().st_mode & 0o077 == 0
 
@@ -62,10 +62,10 @@ def test_what_other_programs_leave_among_the_runs_is_no_run(folder: Path) -> Non
         (runs / name).write_bytes(b"\0")
     for name in ("@eaDir", ".ipynb_checkpoints", "lost+found", "#recycle", ".snapshot"):
         (runs / name).mkdir()
-    assert [s.run_id for _, s in suite.runs(folder)] == ["01-probe-a-m", "02-probe-a-m"]
-    reader = suite.Reader(folder)
+    assert [s.run_id for _, s in suite.read_runs(folder)] == ["01-probe-a-m", "02-probe-a-m"]
+    reader = suite.SuiteReader(folder)
     assert [view.folder for view in reader.poll().runs] == ["01-probe-a-m", "02-probe-a-m"]
-    assert sorted(suite.run_names(folder)) == ["01-probe-a-m", "02-probe-a-m"]
+    assert sorted(suite.list_run_names(folder)) == ["01-probe-a-m", "02-probe-a-m"]
 
 
 NOW = -1.0
@@ -91,19 +91,19 @@ def test_a_warden_is_looked_for_where_its_pid_means_something(
     """Two containers with one host's name: its pid is not here, and it lives all the same."""
     if changes.get("updated_wall") == NOW:
         changes = {**changes, "updated_wall": time.time()}
-    assert suite.alive(warden(**{"place": tree.pid_place(), **changes})) is lives
+    assert suite.is_alive(warden(**{"place": tree.pid_namespace(), **changes})) is lives
 
 
 def test_the_hundredth_run_comes_last(tmp_path: Path) -> None:
     asked = [spec(number) for number in range(1, 111)]
-    made = suite.create(tmp_path, ASKED, asked)
-    assert [found.run_id for _, found in suite.runs(made)] == [one.run_id for one in asked]
+    made = suite.create_suite(tmp_path, ASKED, asked)
+    assert [found.run_id for _, found in suite.read_runs(made)] == [one.run_id for one in asked]
 
 
 def test_two_suites_of_one_second_do_not_collide(tmp_path: Path) -> None:
-    made = {suite.create(tmp_path, ASKED, [spec(1)]).name for _ in range(20)}
+    made = {suite.create_suite(tmp_path, ASKED, [spec(1)]).name for _ in range(20)}
     assert len(made) == 20
-    assert {s.name for s in suite.suites(tmp_path)} == made
+    assert {s.name for s in suite.list_suites(tmp_path)} == made
 
 
 def test_nobody_meets_a_suite_that_is_half_made(
@@ -112,25 +112,25 @@ def test_nobody_meets_a_suite_that_is_half_made(
     met: list[Path] = []
 
     def look(specs: list[p.RunSpec], log_root: Path) -> list[p.RunSpec]:
-        met.extend(suite.suites(log_root))
+        met.extend(suite.list_suites(log_root))
         return specs
 
-    monkeypatch.setattr("workbench.planning.cost_probe.calibrated", look)
-    folder = suite.create(tmp_path, ASKED, [spec(1), spec(2)])
+    monkeypatch.setattr("workbench.planning.cost_probe.calibrate_probes", look)
+    folder = suite.create_suite(tmp_path, ASKED, [spec(1), spec(2)])
     assert not met
-    assert suite.suites(tmp_path) == [folder]
+    assert suite.list_suites(tmp_path) == [folder]
 
 
 def test_a_log_root_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(suite.SuiteError, match="--log-root"):
-        suite.create(tmp_path / "file", ASKED, [])
+        suite.create_suite(tmp_path / "file", ASKED, [])
 
 
 def test_a_broken_suite_hides_no_other_from_the_list(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = suite.create(folder.parent, ASKED, [spec(1)])
+    broken = suite.create_suite(folder.parent, ASKED, [spec(1)])
     (broken / "runs" / "01-probe-a-m" / "spec.json").write_text("{")
     suite.write_warden(folder, warden())
     follow.list_suites(folder.parent, everything=True, as_json=False)
@@ -141,21 +141,21 @@ def test_a_broken_suite_hides_no_other_from_the_list(
 
 def test_find_takes_part_of_a_name_and_refuses_what_fits_twice(folder: Path) -> None:
     root = folder.parent
-    assert suite.find(root, None) == folder
-    assert suite.find(root, folder.name[-4:]) == folder
-    assert suite.find(root, str(folder)) == folder
+    assert suite.find_suite(root, None) == folder
+    assert suite.find_suite(root, folder.name[-4:]) == folder
+    assert suite.find_suite(root, str(folder)) == folder
     with pytest.raises(suite.SuiteError, match="no suite 'zzz'"):
-        suite.find(root, "zzz")
-    suite.create(root, ASKED, [spec(1)])
+        suite.find_suite(root, "zzz")
+    suite.create_suite(root, ASKED, [spec(1)])
     with pytest.raises(suite.SuiteError, match="fits 2 suites"):
-        suite.find(root, "tiny")
+        suite.find_suite(root, "tiny")
     with pytest.raises(suite.SuiteError, match="no suites yet"):
-        suite.find(root / "none", None)
+        suite.find_suite(root / "none", None)
 
 
 def test_the_reader_follows_what_is_appended(folder: Path) -> None:
     suite.write_warden(folder, warden())
-    reader = suite.Reader(folder)
+    reader = suite.SuiteReader(folder)
     assert [r.state.status for r in reader.poll().runs] == ["queued", "queued"]
     write(folder, "01-probe-a-m", p.Attempt(number=1, pid=5), p.Hello(engine="probe", pid=5))
     state = reader.poll()
@@ -172,24 +172,24 @@ def test_the_reader_follows_what_is_appended(folder: Path) -> None:
 
 def test_a_warden_that_is_gone_is_lost_and_one_that_ended_is_ended(folder: Path) -> None:
     suite.write_warden(folder, warden(start_ticks=1))  # the pid lives, but is another process
-    assert suite.Reader(folder).poll().warden == "lost"
+    assert suite.SuiteReader(folder).poll().warden == "lost"
     suite.write_warden(folder, warden(start_ticks=1, state="ended"))
-    assert suite.Reader(folder).poll().warden == "ended"
+    assert suite.SuiteReader(folder).poll().warden == "ended"
     suite.write_warden(folder, warden())
-    assert suite.Reader(folder).poll().warden == "running"
+    assert suite.SuiteReader(folder).poll().warden == "running"
 
 
 def test_a_suite_without_a_warden_is_starting_then_lost(folder: Path) -> None:
-    assert suite.Reader(folder).poll().warden == "starting"
+    assert suite.SuiteReader(folder).poll().warden == "starting"
     os.utime(folder / "plan.toml", (0, 0))
-    assert suite.Reader(folder).poll().warden == "lost"
+    assert suite.SuiteReader(folder).poll().warden == "lost"
 
 
 def test_commands_arrive_in_order_and_broken_lines_are_passed_over(folder: Path) -> None:
-    suite.send(folder, suite.Command(do="skip", run="01-probe-a-m"))
+    suite.send_command(folder, suite.Command(do="skip", run="01-probe-a-m"))
     with (folder / "control.jsonl").open("ab") as file:
         file.write(b"{broken\n")
-    suite.send(folder, suite.Command(do="stop"))
+    suite.send_command(folder, suite.Command(do="stop"))
     with (folder / "control.jsonl").open("ab") as file:
         file.write(b'{"do":"hold"')  # not finished: for the next call
     commands, offset = suite.read_commands(folder, 0)
@@ -201,16 +201,16 @@ def test_commands_arrive_in_order_and_broken_lines_are_passed_over(folder: Path)
 
 
 def test_an_endless_line_does_not_keep_later_commands_waiting(folder: Path) -> None:
-    suite.send(folder, suite.Command(do="hold"))
+    suite.send_command(folder, suite.Command(do="hold"))
     with (folder / "control.jsonl").open("ab") as file:
         file.write(b"x" * 200_000 + b"\n")
-    suite.send(folder, suite.Command(do="skip", run="01-probe-a-m"))
+    suite.send_command(folder, suite.Command(do="skip", run="01-probe-a-m"))
     found, offset = [], 0
     for _ in range(LOOKS):
         commands, offset = suite.read_commands(folder, offset)
         found += [command.do for command in commands]
     assert found == ["hold", "skip"]
-    assert list(suite.taken_out(folder)) == ["01-probe-a-m"]
+    assert list(suite.read_removed_runs(folder)) == ["01-probe-a-m"]
 
 
 def test_an_idle_machine_is_said_to_be_idle(tmp_path: Path, capsys) -> None:

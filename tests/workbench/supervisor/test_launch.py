@@ -46,7 +46,7 @@ def probe(house: House, steps: int = 3) -> Path:
         params={"steps": steps, "rounds": 1, "delay_seconds": 0.02},
         cache_root=str(house.root / "cache"),
     )
-    return suite.create(house.logs, asked, [spec])
+    return suite.create_suite(house.logs, asked, [spec])
 
 
 def test_a_detached_warden_runs_the_real_engine(house: House) -> None:
@@ -57,7 +57,7 @@ def test_a_detached_warden_runs_the_real_engine(house: House) -> None:
     assert warden is not None
     assert (warden.pid, os.getsid(warden.pid)) == (launched.pid, launched.pid)
     assert launched.popen.wait(30) == 0
-    assert suite.Reader(folder).poll().runs[0].state.cause == "completed"
+    assert suite.SuiteReader(folder).poll().runs[0].state.cause == "completed"
     counters = end_of(folder).counters
     assert counters.keys() >= {"wall_seconds", "warden_cpu_seconds", "sampler_cpu_seconds"}
 
@@ -66,10 +66,10 @@ def test_a_foreground_warden_stops_when_the_pipe_closes(house: House) -> None:
     folder = probe(house, steps=100_000)
     launched = launch.start_warden(folder, foreground=True)
     house.until_step(folder)
-    launch.hang_up(launched)
-    launch.hang_up(launched)
+    launch.close_life_pipe(launched)
+    launch.close_life_pipe(launched)
     assert launched.popen.wait(30) == 0
-    assert suite.Reader(folder).poll().runs[0].state.cause == "stopped"
+    assert suite.SuiteReader(folder).poll().runs[0].state.cause == "stopped"
     assert end_of(folder).exit_code == 143, "the engine was asked, not killed"
 
 
@@ -86,7 +86,7 @@ def test_a_second_launch_of_a_suite_is_refused(house: House) -> None:
     first = launch.start_warden(folder)
     with pytest.raises(launch.LaunchError, match="has a warden already"):
         launch.start_warden(folder)
-    suite.send(folder, Command(do="stop"))
+    suite.send_command(folder, Command(do="stop"))
     assert first.popen.wait(30) == 0
 
 
@@ -94,7 +94,7 @@ def test_launching_leaks_no_descriptors(house: House) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     folder = probe(house)
     launched = launch.start_warden(folder, foreground=True)
-    launch.hang_up(launched)
+    launch.close_life_pipe(launched)
     launched.popen.wait(30)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
@@ -103,7 +103,7 @@ def lost_suite(house: House, *modes: str, at: int = 0) -> Path:
     """Warden and guard killed while run number `at` was at work."""
     folder = house.suite(*modes)
     guard = house.start(folder)
-    reader = suite.Reader(folder)
+    reader = suite.SuiteReader(folder)
     until(lambda: reader.poll().runs[at].state.step >= 2, "the run's second step")
     guard.kill()  # with its guard, so that reconcile has something to kill
     os.kill(house.warden_pid(folder), signal.SIGKILL)
@@ -114,29 +114,29 @@ def lost_suite(house: House, *modes: str, at: int = 0) -> Path:
 
 def test_reconcile_buries_a_lost_suite_once(house: House) -> None:
     folder = lost_suite(house, "polite", "ok")
-    assert suite.Reader(folder).poll().warden == "lost"
-    assert launch.reconcile(folder) == ["01-fake-none-polite"]
+    assert suite.SuiteReader(folder).poll().warden == "lost"
+    assert launch.recover_dead_suite(folder) == ["01-fake-none-polite"]
     assert end_of(folder).cause == "supervisor-lost"
-    record = next(iter(store.read(house.logs / "results.jsonl")))
+    record = next(iter(store.read_records(house.logs / "results.jsonl")))
     assert record.exit.cause == "supervisor-lost"
     assert record.steps >= 2
-    assert launch.reconcile(folder) == []
-    view = suite.Reader(folder).poll()
+    assert launch.recover_dead_suite(folder) == []
+    view = suite.SuiteReader(folder).poll()
     assert (view.warden, view.runs[1].state.status) == ("lost", "queued")
-    assert len(list(store.read(house.logs / "results.jsonl"))) == 1
+    assert len(list(store.read_records(house.logs / "results.jsonl"))) == 1
 
 
 def test_reconcile_waits_for_the_guard_that_still_clears_up(house: House) -> None:
     folder = lost_suite(house, "polite")
-    held = device_locks.take(folder / "warden.lock")
+    held = device_locks.lock_file(folder / "warden.lock")
     assert held is not None
     threading.Timer(0.3, os.close, [held]).start()
-    assert launch.reconcile(folder) == ["01-fake-none-polite"]
+    assert launch.recover_dead_suite(folder) == ["01-fake-none-polite"]
 
 
 def test_reconcile_kills_what_carries_the_token(house: House) -> None:
     folder = lost_suite(house, "storm")
-    launch.reconcile(folder)
+    launch.recover_dead_suite(folder)
     until(lambda: len(house.survivors()) <= 2, "token carriers gone", seconds=2)
     for pid in (next((folder / "runs").iterdir()) / "pids").read_text().split():
         if Path(f"/proc/{pid}").exists():  # no token, no parent, no guard: nobody knows it
@@ -149,33 +149,33 @@ def test_reconcile_seals_a_torn_tail_and_completes_a_missing_record(house: House
     results.write_bytes(b"")  # as if the warden had died between the End and the record
     with (sorted((folder / "runs").iterdir())[1] / "events.jsonl").open("ab") as file:
         file.write(b'{"seq":99,"wa')
-    assert launch.reconcile(folder) == ["01-fake-none-ok", "02-fake-none-polite"]
-    assert [r.exit.cause for r in store.read(results)] == ["completed", "supervisor-lost"]
+    assert launch.recover_dead_suite(folder) == ["01-fake-none-ok", "02-fake-none-polite"]
+    assert [r.exit.cause for r in store.read_records(results)] == ["completed", "supervisor-lost"]
     assert entries(folder, 1)[-1].msg.model_dump()["kind"] == "end"
 
 
 def test_reconcile_leaves_the_living_the_ended_and_the_distant_alone(house: House) -> None:
     ended, _ = house.run("ok")
-    assert launch.reconcile(ended) == []
+    assert launch.recover_dead_suite(ended) == []
     living = house.suite("polite")
     guard = house.start(living)
     house.until_step(living)
-    assert launch.reconcile(living) == []
+    assert launch.recover_dead_suite(living) == []
     warden = suite.read_warden(living)
     assert warden is not None
-    suite.send(living, Command(do="stop"))
+    suite.send_command(living, Command(do="stop"))
     guard.wait()
     far = house.suite("ok")
     gone = warden.model_copy(update={"host": "elsewhere", "state": "running", "updated_wall": 0})
     suite.write_warden(far, gone)
-    assert launch.reconcile(far) == []
+    assert launch.recover_dead_suite(far) == []
     (far / "warden.json").unlink()
 
 
 def test_two_undertakers_make_one_record(house: House) -> None:
     folder = lost_suite(house, "polite")
     script = "import sys; from pathlib import Path; from workbench.supervisor import launch;"
-    script += "print(len(launch.reconcile(Path(sys.argv[1]))))"
+    script += "print(len(launch.recover_dead_suite(Path(sys.argv[1]))))"
     both = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(folder)],
@@ -186,7 +186,7 @@ def test_two_undertakers_make_one_record(house: House) -> None:
     ]
     said = sorted(int(process.communicate()[0]) for process in both)
     assert said == [0, 1]
-    assert len(list(store.read(house.logs / "results.jsonl"))) == 1
+    assert len(list(store.read_records(house.logs / "results.jsonl"))) == 1
 
 
 def test_secrets_do_not_reach_the_engine_nor_the_files(

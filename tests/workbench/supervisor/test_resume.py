@@ -33,11 +33,11 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 def causes(folder: Path) -> list[str]:
-    return [r.state.cause for r in suite.Reader(folder).poll().runs]
+    return [r.state.cause for r in suite.SuiteReader(folder).poll().runs]
 
 
 def attempts(folder: Path) -> list[int]:
-    return [r.state.attempt for r in suite.Reader(folder).poll().runs]
+    return [r.state.attempt for r in suite.SuiteReader(folder).poll().runs]
 
 
 def resumed(house: House, folder: Path) -> list[str]:
@@ -54,7 +54,7 @@ def test_completed_runs_are_kept_and_all_others_start_again(house: House) -> Non
     assert resumed(house, folder) == ["completed", "completed", "killed", "completed"]
     assert entries(folder, 0) == before
     assert attempts(folder) == [1, 2, 2, 1]
-    records = list(store.read(house.logs / "results.jsonl"))
+    records = list(store.read_records(house.logs / "results.jsonl"))
     keys = [(r.identity.run_id[:2], r.identity.attempt) for r in records]
     assert keys == [("01", 1), ("02", 1), ("03", 1), ("04", 1), ("02", 2), ("03", 2)]
     assert [r.exit.cause for r in last_attempts(records)] == causes(folder)
@@ -63,7 +63,7 @@ def test_completed_runs_are_kept_and_all_others_start_again(house: House) -> Non
 def test_a_run_that_waits_to_be_tried_again_has_not_failed_yet(house: House) -> None:
     """A report made while a resumed suite is at work."""
     folder, _ = house.run("ok", "kill9", "ok")
-    ended = suite_view.view(folder)
+    ended = suite_view.build_view(folder)
     assert [r.exit.cause for r in ended.records] == ["completed", "killed", "completed"]
     before = suite.read_warden(folder)
     assert before is not None
@@ -72,7 +72,7 @@ def test_a_run_that_waits_to_be_tried_again_has_not_failed_yet(house: House) -> 
         changes = {"pid": idle.pid, "start_ticks": int(stat[19]), "state": "running"}
         now = {"started_wall": time.time()}
         suite.write_warden(folder, before.model_copy(update=changes | now))
-        resumed = suite_view.view(folder)
+        resumed = suite_view.build_view(folder)
         idle.kill()
     suite.write_warden(folder, before)
     assert [r.exit.cause for r in resumed.records] == ["completed", "completed"]
@@ -84,35 +84,35 @@ def test_a_stopped_suite_goes_on_and_forgets_the_stop(house: House) -> None:
     folder = house.suite("polite", "ok", "ok")
     house.start(folder)
     house.until_step(folder)
-    suite.send(folder, Command(do="stop"))
+    suite.send_command(folder, Command(do="stop"))
     house.finish(folder)
     assert causes(folder) == ["stopped"] * 3
     house.start(folder, resume=True)
-    reader = suite.Reader(folder)
+    reader = suite.SuiteReader(folder)
     until(lambda: (c := reader.poll().current) and c.state.step, "the first run's second start")
-    suite.send(folder, Command(do="skip"))
+    suite.send_command(folder, Command(do="skip"))
     house.finish(folder)
     assert causes(folder) == ["skipped", "completed", "completed"]
-    assert resume.left(folder) == []
+    assert resume.unfinished_runs(folder) == []
     assert attempts(folder) == [2, 1, 1], "a run that never started has its first attempt now"
 
 
 def test_what_a_person_took_out_by_name_stays_out(house: House) -> None:
     folder = house.suite("polite", "ok", "ok", "exit3")
-    ids = [spec.run_id for _, spec in suite.runs(folder)]
+    ids = [spec.run_id for _, spec in suite.read_runs(folder)]
     house.start(folder)
     house.until_step(folder)
-    suite.send(folder, Command(do="cancel", run=ids[1]))
-    suite.send(folder, Command(do="skip", run=ids[2]))
+    suite.send_command(folder, Command(do="cancel", run=ids[1]))
+    suite.send_command(folder, Command(do="skip", run=ids[2]))
     os.kill(house.warden_pid(folder), signal.SIGKILL)  # before it could write anything about them
     until(lambda: not house.warden_pid(folder), "the warden's death")
     house.wardens.pop().wait()
-    launch.reconcile(folder)
-    assert [v.spec.run_id for v in resume.left(folder)] == [ids[0], ids[3]]
+    launch.recover_dead_suite(folder)
+    assert [v.spec.run_id for v in resume.unfinished_runs(folder)] == [ids[0], ids[3]]
     house.start(folder, resume=True)
-    reader = suite.Reader(folder)
+    reader = suite.SuiteReader(folder)
     until(lambda: (c := reader.poll().current) and c.state.step, "the first run's second start")
-    suite.send(folder, Command(do="stop"))
+    suite.send_command(folder, Command(do="stop"))
     house.finish(folder)
     assert causes(folder) == ["stopped", "stopped", "skipped", "stopped"]
 
@@ -132,13 +132,13 @@ def test_a_run_that_is_not_reached_again_keeps_its_own_ending(house: House) -> N
     folder, _ = house.run("polite-later", "exit3")
     assert causes(folder) == ["failed", "failed"]
     house.start(folder, resume=True)
-    reader = suite.Reader(folder)
+    reader = suite.SuiteReader(folder)
     until(lambda: (c := reader.poll().current) and c.state.step, "the first run's second start")
-    suite.send(folder, Command(do="stop"))
+    suite.send_command(folder, Command(do="stop"))
     house.finish(folder)
     assert causes(folder) == ["stopped", "failed"]
     keys = [(r.identity.run_id[:2], r.identity.attempt)
-            for r in store.read(house.logs / "results.jsonl")]  # fmt: skip
+            for r in store.read_records(house.logs / "results.jsonl")]  # fmt: skip
     assert keys == [("01", 1), ("02", 1), ("01", 2)]
 
 
@@ -216,7 +216,7 @@ def test_each_rung_is_an_attempt_and_the_effective_batch_stays(house: House) -> 
     assert [(o.before, o.after, o.step) for o in ooms] == [(64, 32, 1), (32, 16, 1)]
     assert ooms[-1].params == {"grad_cache_chunk": 16}, "the objective stays what it was"
     assert all(e.src == "warden" for e in entries(folder) if isinstance(e.msg, protocol.Oom))
-    records = list(store.read(house.logs / "results.jsonl"))
+    records = list(store.read_records(house.logs / "results.jsonl"))
     assert [(r.identity.attempt, r.exit.cause) for r in records] == [
         (1, "oom-cuda"), (2, "oom-cuda"), (3, "completed"),
     ]  # fmt: skip
@@ -238,7 +238,7 @@ def test_the_ladder_ends_where_it_was_told_to(house: House, retries: int, tried:
     assert causes(folder) == ["oom-cuda"]
     assert attempts(folder) == [tried]
     if retries:
-        detail = suite.Reader(folder).poll().runs[0].state.end
+        detail = suite.SuiteReader(folder).poll().runs[0].state.end
         assert detail is not None
         assert detail.detail.endswith("given up after 2 smaller attempts")
 
@@ -263,7 +263,7 @@ SPEC = RunSpec(
 
 def after(batch: int, accumulation: int, *ooms: protocol.Oom) -> dict[str, object]:
     """The next rung's settings by the general rule."""
-    found = catalog.halved_batch({"batch": batch, "accumulation": accumulation})
+    found = catalog.halve_batch({"batch": batch, "accumulation": accumulation})
     return found.params if found else {}
 
 
@@ -303,7 +303,7 @@ def test_out_of_memory_lowers_what_the_phase_computes_with(engine: str, phase: s
     """Loading, building and saving have no such setting: a smaller attempt would fail alike."""
     params = catalog.load(engine).Params().model_dump()
     params |= {"batch": 16} if "batch" in params else {}
-    rung, knob = catalog.smaller(engine, params, phase), LOWERED[engine].get(phase)
+    rung, knob = catalog.reduce_memory(engine, params, phase), LOWERED[engine].get(phase)
     if knob is None:
         assert rung is None
         return
@@ -314,22 +314,22 @@ def test_out_of_memory_lowers_what_the_phase_computes_with(engine: str, phase: s
         changed["accumulation"] = params["accumulation"] * 2
     assert (rung.before, rung.after, rung.params) == (before, before // 2, changed)
     catalog.load(engine).Params.model_validate({**params, **rung.params})
-    assert catalog.smaller(engine, {**params, knob: 1}, phase) is None
+    assert catalog.reduce_memory(engine, {**params, knob: 1}, phase) is None
 
 
 def test_a_resumed_training_keeps_its_batch_where_only_evaluation_failed() -> None:
     params = catalog.load("captioning").Params().model_dump()
     spec = SPEC.model_copy(update={"params": params})
     phases = (state.PhaseSpan("train", 0.0, 5.0), state.PhaseSpan("generate", 5.0, None))
-    rung = oom_retry.following(spec, state.RunState(phases=phases))
+    rung = oom_retry.next_attempt(spec, state.RunState(phases=phases))
     assert rung is not None
     after_rung = {**params, **rung.params}
     assert after_rung["evaluate_batch"] == params["evaluate_batch"] // 2
     assert (after_rung["batch"], after_rung["accumulation"]) == (16, 2)
     plan = protocol.Plan(steps=1, samples=1, effective_batch=32, micro_batch=16)
-    assert oom_retry.batch_words(state.RunState(plan=plan, ooms=(rung,))) == "32"
+    assert oom_retry.describe_batch(state.RunState(plan=plan, ooms=(rung,))) == "32"
 
 
 def test_an_unknown_engine_has_no_rung() -> None:
     spec = SPEC.model_copy(update={"engine": "nobody"})
-    assert oom_retry.following(spec, state.RunState()) is None
+    assert oom_retry.next_attempt(spec, state.RunState()) is None

@@ -40,7 +40,7 @@ def test_on_a_full_disk_a_run_goes_on_if_that_was_asked(house: House) -> None:
     """[37] The journal has a gap, which is said at once and counted; the run completes."""
     folder = house.suite("fill-then-done", spec={"on_disk_full": "continue"})
     done = house.on_small_disk(folder)
-    records = list(store.read(house.logs / "results.jsonl"))
+    records = list(store.read_records(house.logs / "results.jsonl"))
     assert [r.exit.cause for r in records] == ["completed"], done.stderr
     assert records[0].steps == 400, "all steps, whatever the journal holds"
     assert records[0].counters["journal_entries_lost"] > 0
@@ -48,7 +48,7 @@ def test_on_a_full_disk_a_run_goes_on_if_that_was_asked(house: House) -> None:
     read = entries(folder)
     assert any(isinstance(e.msg, Notice) and e.msg.code == "disk-full" for e in read)
     assert read[-1].msg.model_dump()["kind"] == "end"
-    assert state.fold(read).gaps > 0, "the numbers show what is missing"
+    assert state.reduce_entries(read).gaps > 0, "the numbers show what is missing"
 
 
 def test_an_error_at_close_cannot_come_because_nothing_is_buffered() -> None:
@@ -61,7 +61,7 @@ def test_an_error_at_close_cannot_come_because_nothing_is_buffered() -> None:
 
 def _create(root: Path, queue: multiprocessing.Queue) -> None:
     asked = plan.SuitePlan(name="same", engines="fake", subsets="none", models="m")
-    queue.put(suite.create(root, asked, []).name)
+    queue.put(suite.create_suite(root, asked, []).name)
 
 
 def test_suites_made_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
@@ -90,13 +90,13 @@ def scenario(root: Path) -> None:
     spec = RunSpec(
         suite="", run_id="01-run", engine="fake", subset="none", model="m", cache_root=str(root)
     )
-    folder = suite.create(root / "logs", asked, [spec])
+    folder = suite.create_suite(root / "logs", asked, [spec])
     run = folder / "runs" / "01-run"
     warden = suite.WardenFile(
         pid=1, start_ticks=1, host="h", token="t", state="running", started_wall=0.0
     )
     suite.write_warden(folder, warden)
-    kept = event_log.Book(run, folder / ".reserve")
+    kept = event_log.EventLog(run, folder / ".reserve")
     for number in range(8):
         kept.write(Notice(t=float(number), code="n", text=f"entry {number}"))
         acknowledge(root, f"entry {number}" if not kept.problem else "")
@@ -147,7 +147,7 @@ def audit(root: Path) -> None:
     said = (
         (root / "acknowledged").read_text().splitlines() if (root / "acknowledged").exists() else []
     )
-    for folder in suite.suites(root / "logs") if (root / "logs").exists() else []:
+    for folder in suite.list_suites(root / "logs") if (root / "logs").exists() else []:
         for path in folder.glob("runs/*/events.jsonl"):
             texts = [e.msg.text for e in journal.Tail(path).read_all() if isinstance(e.msg, Notice)]
             kept = [word for word in said if word.startswith("entry")]
@@ -158,7 +158,7 @@ def audit(root: Path) -> None:
         assert (folder / "warden.json").exists() <= (suite.read_warden(folder) is not None)
     results = root / "logs" / "results.jsonl"
     if "record" in said:
-        assert [r.exit.cause for r in store.read(results)] == ["stopped"]
+        assert [r.exit.cause for r in store.read_records(results)] == ["stopped"]
 
 
 def kill(number: int) -> Callable[[int], OSError | None]:

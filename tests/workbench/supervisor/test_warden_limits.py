@@ -51,7 +51,7 @@ def test_a_lost_run_folder_ends_the_run_and_not_the_suite(house: House) -> None:
     house.start(folder)
     view = house.finish(folder)
     assert [r.state.cause for r in view.runs] == ["completed"]
-    records = list(store.read(house.logs / "results.jsonl"))
+    records = list(store.read_records(house.logs / "results.jsonl"))
     assert [r.exit.cause for r in records] == ["storage-lost", "completed"]
     assert "deleted" in records[0].exit.detail
 
@@ -93,7 +93,7 @@ def test_a_warden_knows_no_torch_and_stays_small(house: House) -> None:
     status = Path(f"/proc/{pid}/status").read_text()
     peak = int(status.partition("VmHWM:")[2].split()[0])
     assert peak < 80 * 1024, f"{peak} KiB"
-    suite.send(folder, Command(do="stop"))
+    suite.send_command(folder, Command(do="stop"))
     house.finish(folder)
 
 
@@ -107,18 +107,18 @@ def test_a_full_disk_ends_the_run_and_leaves_its_record(house: House) -> None:
     steps = [e.msg.step for e in entries(folder) if isinstance(e.msg, Step)]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) > 3
-    records = list(store.read(house.logs / "results.jsonl"))
+    records = list(store.read_records(house.logs / "results.jsonl"))
     assert records[0].exit.cause == "storage-lost"
 
 
 def test_many_runs_leave_no_descriptor_and_no_zombie(house: House) -> None:
     folder = house.suite(*["ok"] * 25, "polite")
     house.start(folder)
-    until(lambda: suite.Reader(folder).poll().runs[-1].state.step, "the last run")
+    until(lambda: suite.SuiteReader(folder).poll().runs[-1].state.step, "the last run")
     pid = house.warden_pid(folder)
     assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < 20
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert len(children) == 1, "the engine alone"
-    suite.send(folder, Command(do="stop"))
+    suite.send_command(folder, Command(do="stop"))
     causes = [r.state.cause for r in house.finish(folder).runs]
     assert causes == ["completed"] * 25 + ["stopped"]

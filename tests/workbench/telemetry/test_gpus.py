@@ -19,7 +19,7 @@ from workbench.processes.limits import Limits
 from workbench.suites import suite
 from workbench.suites.suite import Command
 from workbench.telemetry import gpus
-from workbench.telemetry.gpus import GpuWatch, gpu_of, held_by
+from workbench.telemetry.gpus import GpuWatch, build_gpu, sum_process_memory
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def watching(stub: Stub, **limits: float) -> GpuWatch:
 
 
 def started(watch: GpuWatch, monkeypatch: pytest.MonkeyPatch) -> GpuWatch:
-    monkeypatch.setattr(gpus, "library_present", lambda: True)
+    monkeypatch.setattr(gpus, "is_library_present", lambda: True)
     assert watch.start()
     watch.wait_for_facts(20)
     assert watch.facts
@@ -79,7 +79,7 @@ def test_a_blocking_driver_makes_readings_stale_and_stops_nobody(
 def test_without_the_library_no_child_is_ever_started(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpus, "library_present", lambda: False)
+    monkeypatch.setattr(gpus, "is_library_present", lambda: False)
     watch = watching(stub)
     for _ in range(3):
         assert not watch.start()
@@ -90,7 +90,7 @@ def test_without_the_library_no_child_is_ever_started(
 def test_a_refusing_driver_is_asked_again_but_not_at_once(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpus, "library_present", lambda: True)
+    monkeypatch.setattr(gpus, "is_library_present", lambda: True)
     stub.state.rc_init = 9
     watch = watching(stub, sampler_restart_seconds=4.0)
     watch.start()
@@ -132,13 +132,13 @@ def test_a_sampler_dies_with_its_warden(stub: Stub, tmp_path: Path) -> None:
 
 def test_garbage_from_the_sampler_is_counted(watch: GpuWatch) -> None:
     for line in (b"", b"null", b"[]", b"{}", b'{"facts":7}', b'{"t":"x","gpus":[]}', b"\xff"):
-        watch._take(line)
+        watch._parse_line(line)
     assert watch.bad_lines == 7
     assert watch.read(set(), None) == ((), "no reading yet")
 
 
 def test_only_our_own_processes_count() -> None:
-    gpu = gpu_of(RAW, {10, 11})
+    gpu = build_gpu(RAW, {10, 11})
     assert (gpu.process, gpu.reasons) == (150, {"utilisation": "Not Supported"})
 
 
@@ -146,27 +146,32 @@ def test_foreign_pids_are_zero_only_where_the_driver_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for initial, expected in ((True, 0), (False, None)):
-        monkeypatch.setattr(gpus, "in_initial_namespace", lambda initial=initial: initial)
-        assert held_by([(4242, GIB)], "", {1})[0] == expected
-        assert held_by([], "", {1})[0] == expected, "containers are often shown no process at all"
-    assert "namespace" in held_by([], "", {1})[1]
+        monkeypatch.setattr(gpus, "is_initial_pid_namespace", lambda initial=initial: initial)
+        assert sum_process_memory([(4242, GIB)], "", {1})[0] == expected
+        assert sum_process_memory([], "", {1})[0] == expected, (
+            "containers are often shown no process at all"
+        )
+    assert "namespace" in sum_process_memory([], "", {1})[1]
 
 
 def test_no_memory_where_torch_has_some_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "in_initial_namespace", lambda: True)
-    assert held_by([(1, 0)], "", {1})[0] is None, "a listed process has a context"
+    monkeypatch.setattr(gpus, "is_initial_pid_namespace", lambda: True)
+    assert sum_process_memory([(1, 0)], "", {1})[0] is None, "a listed process has a context"
     raw = {**RAW, "processes": []}
-    assert gpu_of(raw, {10}).process == 0
-    later = gpu_of(raw, {10}, reserved=True)
+    assert build_gpu(raw, {10}).process == 0
+    later = build_gpu(raw, {10}, reserved=True)
     assert later.process is None
     assert "torch has some" in later.reasons["process"]
-    assert gpu_of(RAW, {10}, reserved=True).process == 100
+    assert build_gpu(RAW, {10}, reserved=True).process == 100
 
 
 def test_a_process_of_unknown_size_is_never_summed() -> None:
-    assert held_by([(1, 5), (2, None)], "", {1, 2})[0] is None
-    assert held_by([(1, 5), (2, None)], "", {1}) == (5, "")
-    assert held_by(None, "Insufficient Permissions", {1}) == (None, "Insufficient Permissions")
+    assert sum_process_memory([(1, 5), (2, None)], "", {1, 2})[0] is None
+    assert sum_process_memory([(1, 5), (2, None)], "", {1}) == (5, "")
+    assert sum_process_memory(None, "Insufficient Permissions", {1}) == (
+        None,
+        "Insufficient Permissions",
+    )
 
 
 def test_an_unknown_size_comes_as_null_from_the_library(stub: Stub) -> None:
@@ -177,9 +182,9 @@ def test_an_unknown_size_comes_as_null_from_the_library(stub: Stub) -> None:
 def test_namespaces(tmp_path: Path) -> None:
     (tmp_path / "here").symlink_to("pid:[4026531836]")
     (tmp_path / "there").symlink_to("pid:[4026532198]")
-    assert gpus.in_initial_namespace(tmp_path / "here")
-    assert not gpus.in_initial_namespace(tmp_path / "there")
-    assert not gpus.in_initial_namespace(tmp_path / "none")
+    assert gpus.is_initial_pid_namespace(tmp_path / "here")
+    assert not gpus.is_initial_pid_namespace(tmp_path / "there")
+    assert not gpus.is_initial_pid_namespace(tmp_path / "none")
 
 
 def test_a_whole_run_on_a_stub_machine(library: Path, tmp_path: Path) -> None:
@@ -190,12 +195,12 @@ def test_a_whole_run_on_a_stub_machine(library: Path, tmp_path: Path) -> None:
         folder = house.suite("polite", "ok")
         house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
         house.until_step(folder)
-        current = suite.Reader(folder).poll().current
+        current = suite.SuiteReader(folder).poll().current
         assert current is not None
         assert current.state.pid is not None
         stub.state.devices[0].hold((current.state.pid, 3 * GIB), (4242, GIB))
         stub.state.devices[0].used = 40 * GIB
-        reader = suite.Reader(folder)
+        reader = suite.SuiteReader(folder)
         until(
             lambda: reader.poll().runs[0].state.peaks.get("vram_process[0]") == 3 * GIB, "its share"
         )
@@ -209,7 +214,7 @@ def test_a_whole_run_on_a_stub_machine(library: Path, tmp_path: Path) -> None:
             return sample is not None and bool(sample.gpus) and sample.gpus[0].used is None
 
         until(lost, "the loss")
-        suite.send(folder, Command(do="skip"))
+        suite.send_command(folder, Command(do="skip"))
         house.finish(folder)
         record = json.loads((house.logs / "results.jsonl").read_text().splitlines()[0])
         assert record["environment"]["nvml_stub"] is True
@@ -237,7 +242,7 @@ def test_what_a_run_gives_back_is_counted(library: Path, tmp_path: Path, *, leak
             folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1, vram_seconds=1.0
         )
         house.until_step(folder)
-        reader = suite.Reader(folder)
+        reader = suite.SuiteReader(folder)
         pid = reader.poll().runs[0].state.pid
         assert pid is not None
         device.hold((pid, 3 * GIB))
@@ -248,7 +253,7 @@ def test_what_a_run_gives_back_is_counted(library: Path, tmp_path: Path, *, leak
             return bool(sample and sample.gpus and sample.gpus[0].process == 3 * GIB)
 
         until(held, "its share")
-        suite.send(folder, Command(do="skip"))
+        suite.send_command(folder, Command(do="skip"))
         if not leaks:
             until(lambda: not Path(f"/proc/{pid}").exists(), "its end")
             device.hold()

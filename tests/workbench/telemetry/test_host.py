@@ -13,7 +13,7 @@ import pytest
 
 from tests.fixtures.wardens import until
 from workbench.telemetry import environment
-from workbench.telemetry.proc import MEASURED, TreeMeter
+from workbench.telemetry.proc import MAX_PROCESSES, TreeMeter
 
 MIB = 1 << 20
 
@@ -72,7 +72,7 @@ def test_looks_close_to_each_other_give_no_cpu_figure(hog, monkeypatch) -> None:
     """One tick of 10 ms within 0.2 ms would be 5,000 % of a core; it counts in the next figure."""
     meter, now, used = TreeMeter(hog.pid), [100.0], [0]
     monkeypatch.setattr(time, "clock_gettime", lambda _: now[0])
-    monkeypatch.setattr("workbench.telemetry.proc._Open.ticks", lambda _: (used[0], 1.0))
+    monkeypatch.setattr("workbench.telemetry.proc._OpenProcess.ticks", lambda _: (used[0], 1.0))
     found = []
     for at, ticks in ((100.0, 500), (101.0, 600), (101.0002, 601), (102.0, 650)):
         now[0], used[0] = at, ticks
@@ -109,13 +109,13 @@ def test_no_descriptor_is_left_and_their_number_is_bounded() -> None:
     meter.watch([os.getpid()] * 3 + [4_000_000])
     assert meter.pids == [os.getpid()]
     meter.watch(range(1, 10_000))
-    assert len(meter.pids) <= MEASURED
+    assert len(meter.pids) <= MAX_PROCESSES
     meter.close()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_facts_of_this_machine() -> None:
-    facts = environment.collect((), {}, "no driver here")
+    facts = environment.collect_environment((), {}, "no driver here")
     assert facts.gpu_reason == "no driver here"
     assert facts.nvml_stub is False
     assert facts.ram_bytes == psutil.virtual_memory().total
@@ -131,17 +131,17 @@ def test_git_state_of_clean_dirty_and_no_checkout(tmp_path: Path) -> None:
             ["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True, text=True
         ).stdout.strip()
 
-    assert environment.git_state(tmp_path) == ("", None)
+    assert environment.read_git_state(tmp_path) == ("", None)
     git("init", "-q")
-    assert environment.git_state(tmp_path) == ("", None), "no commit yet"
+    assert environment.read_git_state(tmp_path) == ("", None), "no commit yet"
     (tmp_path / "file").write_text("1")
     git("add", "file")
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one")
-    assert environment.git_state(tmp_path) == (git("rev-parse", "HEAD"), False)
+    assert environment.read_git_state(tmp_path) == (git("rev-parse", "HEAD"), False)
     (tmp_path / "untracked").write_text("1")
-    assert environment.git_state(tmp_path)[1] is False
+    assert environment.read_git_state(tmp_path)[1] is False
     (tmp_path / "file").write_text("2")
-    assert environment.git_state(tmp_path)[1] is True
+    assert environment.read_git_state(tmp_path)[1] is True
 
 
 def test_a_repository_cannot_start_programs_through_us(tmp_path: Path) -> None:
@@ -156,12 +156,12 @@ def test_a_repository_cannot_start_programs_through_us(tmp_path: Path) -> None:
         ["config", "core.fsmonitor", str(trap)],
     ):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
-    environment.git_state(tmp_path)
+    environment.read_git_state(tmp_path)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_the_processor_is_named_everywhere(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 3 GHz\n")
-    assert environment.cpu_name(info) == "A Fine CPU @ 3 GHz"
-    assert environment.cpu_name(tmp_path / "none") == os.uname().machine
+    assert environment.read_cpu_name(info) == "A Fine CPU @ 3 GHz"
+    assert environment.read_cpu_name(tmp_path / "none") == os.uname().machine

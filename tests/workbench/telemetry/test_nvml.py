@@ -183,7 +183,7 @@ def test_drivers_with_the_wrong_process_struct_are_not_believed(stub: Stub) -> N
         gpu = stub.gpu()
         assert (gpu["processes"] is not None) is believed
         assert ("wrong pids" in gpu["processes_reason"]) is not believed
-    assert nvml.version_of("none") == (0, 0)
+    assert nvml.parse_version("none") == (0, 0)
 
 
 def test_a_driver_that_refuses_says_why(stub: Stub) -> None:
@@ -195,7 +195,7 @@ def test_a_driver_that_refuses_says_why(stub: Stub) -> None:
 
 
 def test_no_library_is_a_permanent_reason(tmp_path: Path) -> None:
-    if gpus.library_present():
+    if gpus.is_library_present():
         pytest.skip("this machine has NVIDIA's library")
     done = subprocess.run(
         [sys.executable, "-m", "workbench.telemetry.sampler", "--once"],
@@ -209,7 +209,7 @@ def test_the_impostor_package_is_refused(stub: Stub, tmp_path: Path) -> None:
     fake = tmp_path / "path"
     fake.mkdir()
     (fake / "pynvml.py").write_text("raise SystemExit('the impostor ran')")
-    assert "hides the pynvml of nvidia-ml-py" in nvml_library.impostor(str(fake / "pynvml.py"))
+    assert "hides the pynvml of nvidia-ml-py" in nvml_library.find_impostor(str(fake / "pynvml.py"))
     (fake / "pynvml.py").write_text("def nvmlInit():\n    raise SystemExit('the impostor ran')\n")
     stub.environment["PYTHONPATH"] = f"{fake}{os.pathsep}{ROOT}"
     (line,) = stub.once()

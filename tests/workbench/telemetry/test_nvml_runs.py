@@ -22,22 +22,25 @@ def test_strangers_are_counted_only_where_pids_are_ours(monkeypatch: pytest.Monk
     watch.reason = ""
     other = {**RAW, "index": 1, "processes": [[77, 1]]}
     watch._last = {"t": 0.0, "gpus": [RAW, other, {**RAW, "index": 2, "processes": None}]}
-    monkeypatch.setattr(gpus, "in_initial_namespace", lambda: True)
-    assert watch.strangers({10, 11}, {0}) == 1
-    assert watch.strangers({10, 11, 99}, {0}) == 0
-    assert watch.strangers({10, 11}, None) == 2
-    assert watch.strangers({1}, {2}) == 0, "a list that nobody may see names no stranger"
+    monkeypatch.setattr(gpus, "is_initial_pid_namespace", lambda: True)
+    assert watch.count_foreign_processes({10, 11}, {0}) == 1
+    assert watch.count_foreign_processes({10, 11, 99}, {0}) == 0
+    assert watch.count_foreign_processes({10, 11}, None) == 2
+    assert watch.count_foreign_processes({1}, {2}) == 0, (
+        "a list that nobody may see names no stranger"
+    )
     watch._last = {"t": 0.0, "gpus": [{"index": 0}]}
-    assert watch.strangers({1}, None) == 0
+    assert watch.count_foreign_processes({1}, None) == 0
     watch._last = {"t": 0.0, "gpus": [RAW]}
-    monkeypatch.setattr(gpus, "in_initial_namespace", lambda: False)
-    assert watch.strangers({10}, None) == 0
+    monkeypatch.setattr(gpus, "is_initial_pid_namespace", lambda: False)
+    assert watch.count_foreign_processes({10}, None) == 0
     watch.reason = "stale"
-    assert watch.strangers({10}, None) == 0
+    assert watch.count_foreign_processes({10}, None) == 0
 
 
 @pytest.mark.skipif(
-    not gpus.in_initial_namespace(), reason="another pid namespace: whose pids they are is unknown"
+    not gpus.is_initial_pid_namespace(),
+    reason="another pid namespace: whose pids they are is unknown",
 )
 def test_another_tenant_marks_a_whole_run_as_contaminated(library: Path, tmp_path: Path) -> None:
     stub = Stub(library, tmp_path / "state", 1)
@@ -46,12 +49,12 @@ def test_another_tenant_marks_a_whole_run_as_contaminated(library: Path, tmp_pat
         folder = house.suite("polite")
         house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
         house.until_step(folder)
-        reader = suite.Reader(folder)
+        reader = suite.SuiteReader(folder)
         until(
             lambda: any(n.code == "other-tenant" for n in reader.poll().runs[0].state.notices),
             "the notice",
         )
-        suite.send(folder, Command(do="stop"))
+        suite.send_command(folder, Command(do="stop"))
         house.finish(folder)
         assert end_of(folder).counters["contaminated"] == 1
 
@@ -78,14 +81,14 @@ def test_a_throttled_run_says_so_in_its_record(library: Path, tmp_path: Path) ->
         folder = house.suite("polite")
         house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
         house.until_step(folder)
-        reader = suite.Reader(folder)
+        reader = suite.SuiteReader(folder)
 
         def sampled() -> bool:
             sample = reader.poll().runs[0].state.sample
             return bool(sample and sample.gpus and sample.gpus[0].throttle)
 
         until(sampled, "a throttled sample")
-        suite.send(folder, Command(do="stop"))
+        suite.send_command(folder, Command(do="stop"))
         house.finish(folder)
         record = json.loads((house.logs / "results.jsonl").read_text().splitlines()[0])
         (said,) = [text for text in record["notices"] if text.startswith("throttled: ")]
@@ -99,20 +102,20 @@ def test_a_driver_that_was_slow_is_in_the_records_of_later_runs(
     library: Path, tmp_path: Path
 ) -> None:
     stub = Stub(library, tmp_path / "state", 1)
-    stub.state.init_us = int((gpu_selection.answer_seconds() + 2) * 1e6)
+    stub.state.init_us = int((gpu_selection.driver_timeout() + 2) * 1e6)
     with House(tmp_path) as house:
         house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
         folder = house.suite("polite", "polite")
         house.start(folder, sample_seconds=0.1)
         for number in range(2):
-            reader = suite.Reader(folder)
+            reader = suite.SuiteReader(folder)
 
-            def sampled(number: int = number, reader: suite.Reader = reader) -> bool:
+            def sampled(number: int = number, reader: suite.SuiteReader = reader) -> bool:
                 sample = reader.poll().runs[number].state.sample
                 return bool(sample and sample.gpus)
 
             until(sampled, f"figures of run {number}")
-            suite.send(folder, Command(do="skip"))
+            suite.send_command(folder, Command(do="skip"))
         house.finish(folder)
         lines = (house.logs / "results.jsonl").read_text().splitlines()
         first, second = (json.loads(line)["environment"] for line in lines)

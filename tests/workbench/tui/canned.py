@@ -71,14 +71,14 @@ def make_suite(
         )
         for number, (subset, model) in enumerate(cells, 1)
     ]
-    folder = suite.create(log_root, asked, specs)
+    folder = suite.create_suite(log_root, asked, specs)
     if stamp:
         folder = folder.rename(log_root / f"{stamp}-{name}-1a2b")
         made = time.mktime(time.strptime(stamp, "%Y%m%d-%H%M%S"))
         plan_text = (folder / "plan.toml").read_text().partition("\n")[2]
         created = datetime.fromtimestamp(made, UTC).isoformat()  # suites are listed in this order
         (folder / "plan.toml").write_text(f"# created {created}\n{plan_text}")
-        for run, spec in suite.runs(folder):
+        for run, spec in suite.read_runs(folder):
             text = spec.model_copy(update={"suite": folder.name}).model_dump_json()
             (run / "spec.json").write_text(text)
     write_warden(folder, state, pid=pid, detail=detail)
@@ -92,7 +92,7 @@ def make_search(log_root: Path, trials: int) -> Path:
          "search": {"metric": "recall@1", "trials": trials,
                     "ranges": {"lr": {"low": 1e-5, "high": 1e-2, "log": True}}}}
     )  # fmt: skip
-    folder = suite.create(log_root, asked, plan.expand(asked, log_root))
+    folder = suite.create_suite(log_root, asked, plan.expand(asked, log_root))
     write_warden(folder, "running", detail="the searcher chooses the next trial")
     return folder
 
@@ -118,7 +118,7 @@ def write_warden(
 
 def begin(folder: Path, number: int, *, wall: float | None = None) -> Journal:
     """Attempt and Hello of the run with that number, from 1."""
-    run, spec = suite.runs(folder)[number - 1]
+    run, spec = suite.read_runs(folder)[number - 1]
     journal = Journal(run / "events.jsonl", wall or time.time() - 300)
     journal.put(protocol.Attempt(number=1, pid=4711, environment={}))
     journal.put(
@@ -200,7 +200,7 @@ def finish(journal: Journal, t: float, split: str, *, recall: float = 0.412) -> 
 
 def log(folder: Path, number: int, text: str) -> None:
     """engine.log of a run."""
-    run, _ = suite.runs(folder)[number - 1]
+    run, _ = suite.read_runs(folder)[number - 1]
     (run / "engine.log").write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
@@ -223,7 +223,7 @@ def record(
         ),
         environment=schema.Environment(python="3.11.9", cpu="AMD EPYC 7543", cores=12,
                                        gpu_reason="no GPU"),
-        timing=schema.Timing(
+        timing=schema.TimingRecord(
             end_to_end_seconds=Reading(value=seconds + 25.4),
             time_to_first_step=Reading(value=21.2),
             epoch_wall_seconds=Reading(value=seconds) if done else Reading(reason="no whole epoch"),
@@ -239,8 +239,10 @@ def record(
             vram_reserved_peak=none, vram_process_peak=none, vram_device_peak=none,
         ),
         metrics=(
-            schema.Metric(name="recall@1", value=0.412 + rng.gauss(0, 0.02), split="okvqa_test",
-                          n=5046, low=0.399, high=0.426, method="bootstrap over queries"),
+            schema.MetricRecord(
+                name="recall@1", value=0.412 + rng.gauss(0, 0.02), split="okvqa_test",
+                n=5046, low=0.399, high=0.426, method="bootstrap over queries",
+            ),
         ) if done else (),
         train={"loss": 1.5 + rng.random(), "r@1": 0.8 + rng.gauss(0, 0.03)},
         samples=steps * 64, steps=steps if done else 37, planned_steps=steps,
@@ -267,7 +269,7 @@ def write_records(log_root: Path, count: int, *, seed: int = 3) -> None:
 
 def append_record(log_root: Path, made: schema.RunRecord) -> None:
     """One record, as a warden appends it."""
-    store.append(log_root / "results.jsonl", made)
+    store.append_record(log_root / "results.jsonl", made)
 
 
 LOG = """\

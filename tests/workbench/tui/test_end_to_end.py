@@ -67,7 +67,7 @@ async def test_a_suite_from_keys_to_results(app: WorkbenchApp, log_root: Path) -
         await pilot.press("3")
         await until(pilot, lambda: "2 runs" in screen_text(pilot))
         assert screen_text(pilot).count("completed") == 2
-    records = list(store.read(log_root / "results.jsonl"))
+    records = list(store.read_records(log_root / "results.jsonl"))
     assert [r.identity.seed for r in records] == [1, 2]
     assert {r.exit.cause for r in records} == {"completed"}
 
@@ -104,5 +104,5 @@ async def test_stop_from_the_screen_ends_suite_and_run(app: WorkbenchApp, log_ro
         await pilot.press("y")
         await until(pilot, lambda: live.snapshot is not None and live.snapshot.suite.ended, 60)
         await until(pilot, lambda: "stopped" in screen_text(pilot))
-        (folder,) = suite.suites(log_root)
-        await until(pilot, lambda: (w := suite.read_warden(folder)) and not suite.alive(w))
+        (folder,) = suite.list_suites(log_root)
+        await until(pilot, lambda: (w := suite.read_warden(folder)) and not suite.is_alive(w))

@@ -13,7 +13,7 @@ import pytest
 from engines.protocol import RunSpec
 from results.records import store
 from results.records.suite_view import SearchView
-from results.tables.search_trials import best_of, table
+from results.tables.search_trials import best_trial, table
 from tests.fixtures.fake_engine import hill_height
 from tests.fixtures.wardens import House, until
 from workbench.exit_codes import ExitStatus
@@ -35,7 +35,7 @@ def causes(state: SuiteState) -> list[str]:
 def settings(folder: Path) -> list[dict[str, Any]]:
     """Of all trials, in their order; numbers without gaps, names and params that agree."""
     found = []
-    for number, (run, spec) in enumerate(suite.runs(folder), 1):
+    for number, (run, spec) in enumerate(suite.read_runs(folder), 1):
         assert spec.trial is not None
         assert (spec.trial.number, spec.label) == (number, f"trial {number}")
         assert run.name == spec.run_id == f"t{number:04d}-retrieval-emoji_train-clip-nano"
@@ -68,7 +68,7 @@ def searcher_pid(folder: Path) -> int:
 
 def until_trial(folder: Path, number: int) -> None:
     """Wait until that trial trains."""
-    reader = suite.Reader(folder)
+    reader = suite.SuiteReader(folder)
 
     def at_work() -> bool:
         state = reader.poll()
@@ -81,18 +81,18 @@ def until_trial(folder: Path, number: int) -> None:
 def undisturbed(folder: Path) -> list[dict[str, Any]]:
     """What the same search would try if nobody killed anything, without any process."""
     from workbench.planning import plan
-    from workbench.tuning.optuna_study import Study
+    from workbench.tuning.optuna_study import TuningStudy
 
     asked = plan.load(folder / "plan.toml").search
     assert asked is not None
-    study = Study(folder.parent / "undisturbed.jsonl", asked, ())
+    study = TuningStudy(folder.parent / "undisturbed.jsonl", asked, ())
     taken: list[dict[str, Any]] = []
     for number in range(1, asked.trials + 1):
         chosen = study.suggest(number, taken, lambda _: True, None)
-        if not study.opened:
+        if not study.is_open:
             study.open("maximize")
-        study.mirror(str(number), chosen)
-        study.settle(str(number), "completed", hill_height(**chosen))
+        study.add_trial(str(number), chosen)
+        study.tell_result(str(number), "completed", hill_height(**chosen))
         taken.append(chosen)
     return taken
 
@@ -107,15 +107,15 @@ def test_a_search_finds_the_hill_and_says_so(house: House) -> None:
     assert follow.exit_status(state) is ExitStatus.COMPLETED
     chosen = settings(folder)
     assert mirror(folder) == [("COMPLETE", f"t{n:04d}") for n in range(1, 6)]
-    records = list(store.read(house.logs / "results.jsonl"))
+    records = list(store.read_records(house.logs / "results.jsonl"))
     assert [r.identity.trial.settings for r in records if r.identity.trial] == chosen
-    view = suite_view.view(folder).search
+    view = suite_view.build_view(folder).search
     assert view is not None
     assert view.direction == "maximize"
-    best = best_of(records, view)
+    best = best_trial(records, view)
     heights = [hill_height(**s) for s in chosen]
     assert best is records[heights.index(max(heights))]
-    shown = suite_view.summary(folder)
+    shown = suite_view.format_summary(folder)
     assert "| trial | `lr` | `weight_decay` | `recall@1` |" in shown
     assert f"**{max(heights):.3f} [{max(heights) - 0.05:.3f}" in shown
     assert "5 of 5 trials, chosen by tpe (seed 42), pruner: none" in shown
@@ -129,7 +129,7 @@ def test_trials_that_are_worse_are_pruned_which_is_no_failure(house: House) -> N
     assert set(found) == {"completed", "pruned"}
     assert found[:2] == ["completed"] * 2
     assert follow.exit_status(state) is ExitStatus.COMPLETED
-    assert resume.left(folder) == []
+    assert resume.unfinished_runs(folder) == []
     heights = [hill_height(**s) for s in settings(folder)]
     for number, run in enumerate(state.runs):
         if run.state.cause != "pruned":
@@ -143,7 +143,7 @@ def test_trials_that_are_worse_are_pruned_which_is_no_failure(house: House) -> N
         assert not (folder / "runs" / run.folder / "checkpoints").exists()
     names = {"COMPLETE": "completed", "PRUNED": "pruned"}
     assert [names[state] for state, _ in mirror(folder)] == found
-    records = list(store.read(house.logs / "results.jsonl"))
+    records = list(store.read_records(house.logs / "results.jsonl"))
     assert [r.exit.cause for r in records] == found
 
 
@@ -159,10 +159,10 @@ def test_kill_9_of_everybody_costs_no_trial_and_repeats_none(house: House) -> No
     os.kill(house.warden_pid(folder), signal.SIGKILL)
     until(lambda: not searcher_pid(folder), "the searcher's death with its warden")
     house.wardens.pop().wait(10)
-    launch.reconcile(folder)
+    launch.recover_dead_suite(folder)
     with (folder / "search" / "study.jsonl").open("ab") as file:
         file.write(b'{"op_code": 6, "tor')  # as a power cut would leave it
-    assert resume.to_come(folder) == 6 - len(settings(folder))
+    assert resume.count_pending_trials(folder) == 6 - len(settings(folder))
     house.start(folder, resume=True)
     until_trial(folder, 5)
     os.kill(searcher_pid(folder), signal.SIGKILL)
@@ -178,14 +178,14 @@ def test_a_stopped_search_goes_on_where_it_was(house: House) -> None:
     folder = house.search(trials=3, pruner="none", max_steps=60)
     house.start(folder)
     until_trial(folder, 2)
-    suite.send(folder, Command(do="stop"))
+    suite.send_command(folder, Command(do="stop"))
     state = house.finish(folder)
     assert causes(state) == ["completed", "stopped"]
     assert follow.exit_status(state) is ExitStatus.INTERRUPTED
     assert (state.total, state.to_come) == (3, 1)
-    runs = resume.prepare(folder)
+    runs = resume.prepare_resume(folder)
     assert [v.spec.run_id[:5] for v in runs] == ["t0002"]
-    said = resume.announcement(folder, runs, resume.to_come(folder))
+    said = resume.describe_resume(folder, runs, resume.count_pending_trials(folder))
     assert said.endswith("which ended as stopped; trials to come: 1")
     house.start(folder, resume=True)
     state = house.finish(folder)
@@ -202,7 +202,7 @@ def test_a_metric_that_no_trial_has_ends_the_search_at_the_first(house: House) -
     assert state.detail.startswith("search.metric: t0001-retrieval-emoji_train-clip-nano has no re")
     assert state.detail.endswith("it has recall@1 on val")
     assert follow.exit_status(state) is ExitStatus.FAILED
-    view = suite_view.view(folder).search
+    view = suite_view.build_view(folder).search
     assert view is not None
     assert view.trouble == state.detail
 
@@ -223,20 +223,20 @@ def test_the_loss_is_a_metric_where_smaller_is_better(house: House) -> None:
     house.start(folder)
     state = house.finish(folder)
     assert causes(state) == ["completed"] * 2
-    assert trials.summary(folder).direction == "minimize"
-    found = suite_view.view(folder)
+    assert trials.read_summary(folder).direction == "minimize"
+    found = suite_view.build_view(folder)
     assert found.search is not None
-    best = best_of(found.records, found.search)
+    best = best_trial(found.records, found.search)
     assert best is not None
     losses = [r.train["loss"] for r in found.records]
     assert best.train["loss"] == min(losses)
 
 
 def proposal(folder: Path, **changes: object) -> RunSpec:
-    base = trials.base(folder)
+    base = trials.read_base(folder)
     assert base is not None
     chosen = {"lr": 1e-3, "weight_decay": 0.1}
-    spec = trials.make(base, 1, chosen, {**base.spec.params, **chosen})
+    spec = trials.make_spec(base, 1, chosen, {**base.spec.params, **chosen})
     return spec.model_copy(update=changes)
 
 
@@ -257,33 +257,33 @@ def test_a_run_that_is_no_trial_is_not_admitted(
 ) -> None:
     folder = house.search(trials=2)
     with pytest.raises(TrialError, match=said):
-        trials.admit(folder, proposal(folder, **changes))
+        trials.admit_trial(folder, proposal(folder, **changes))
     assert list((folder / "runs").iterdir()) == []
 
 
 def test_the_same_trial_is_admitted_once(house: House) -> None:
     folder = house.search(trials=2)
     spec = proposal(folder)
-    reader = suite.Reader(folder)
+    reader = suite.SuiteReader(folder)
     assert reader.poll().runs == ()
-    assert trials.admit(folder, spec) == folder / "runs" / spec.run_id
-    assert trials.admit(folder, spec) is None
-    base = trials.base(folder)
+    assert trials.admit_trial(folder, spec) == folder / "runs" / spec.run_id
+    assert trials.admit_trial(folder, spec) is None
+    base = trials.read_base(folder)
     assert base is not None
     other = {"lr": 1e-4, "weight_decay": 0.1}
     with pytest.raises(TrialError, match="exists already, with other settings"):
-        trials.admit(folder, trials.make(base, 1, other, {**base.spec.params, **other}))
+        trials.admit_trial(folder, trials.make_spec(base, 1, other, {**base.spec.params, **other}))
     seen = reader.poll()
     assert [v.spec for v in seen.runs] == [spec]
     assert (seen.total, seen.to_come) == (2, 1)
     with pytest.raises(TrialError, match="its number or its name is wrong"):
-        trials.admit(folder, trials.make(base, 3, other, {**base.spec.params, **other}))
+        trials.admit_trial(folder, trials.make_spec(base, 3, other, {**base.spec.params, **other}))
 
 
 def test_an_ordinary_suite_takes_no_run(house: House) -> None:
     folder, search = house.suite("ok"), house.search(trials=1)
     with pytest.raises(TrialError, match="is no search"):
-        trials.admit(folder, proposal(search))
+        trials.admit_trial(folder, proposal(search))
 
 
 def test_a_table_without_trials_is_none() -> None:
@@ -294,7 +294,7 @@ def test_control_lines_are_small_enough_to_be_read(house: House) -> None:
     folder = house.search(trials=1)
     order = Command(do="add", run="t", spec=proposal(folder))
     assert len(order.model_dump_json()) < 16_384
-    suite.send(folder, order)
+    suite.send_command(folder, order)
     (read,), _ = suite.read_commands(folder, 0)
     assert read.spec == order.spec
     assert json.loads((folder / "control.jsonl").read_text())["do"] == "add"

@@ -212,7 +212,7 @@ class DataScreen(Screen[None]):
 
     @work(exclusive=True, group="scan")
     async def _scan(self, names: list[str], *, fresh: bool) -> None:
-        from workbench.subsets.profile_process import Wanted
+        from workbench.subsets.profile_process import ProfileRequest
 
         self.busy = True
         self._trouble("")
@@ -220,7 +220,7 @@ class DataScreen(Screen[None]):
         try:
             for name in names:
                 if fresh or name not in self.profiles:
-                    command = Wanted(name, fresh=fresh).command()
+                    command = ProfileRequest(name, fresh=fresh).command()
                     async for said in messages(command):
                         self._hear(name, said)
             self._show_profiles([self.profiles[name] for name in names])

@@ -388,7 +388,7 @@ class LiveScreen(Screen[None]):
             return
         told = suite.Command(do=question.do, run=question.run)
         try:
-            await asyncio.to_thread(suite.send, folder, told)
+            await asyncio.to_thread(suite.send_command, folder, told)
         except OSError as error:
             self.notify(f"The warden cannot be told: {error.strerror}", severity="error")
             return

@@ -21,7 +21,7 @@ from workbench.tui.widgets.top_bar import Heading
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from results.records.notes import Kind, Standing
+    from results.records.notes import Kind, RunNotes
     from results.records.schema import RunRecord
 
 NAME_CELLS = 26
@@ -33,7 +33,7 @@ class RecordFound(Message):
     """The record was read; None: it is not there."""
 
     def __init__(
-        self, record: RunRecord | None, trouble: str = "", noted: Standing | None = None
+        self, record: RunRecord | None, trouble: str = "", noted: RunNotes | None = None
     ) -> None:
         super().__init__()
         self.record, self.trouble, self.noted = record, trouble, noted
@@ -66,15 +66,15 @@ class RecordScreen(ModalScreen[None]):
 
     @work(thread=True)
     def _read(self) -> None:
-        from results.records.migrations import NewerSchema
+        from results.records.migrations import NewerSchemaError
         from workbench.reporting import note_writer
         from workbench.tui.view_models import result_rows
 
         try:
             found = result_rows.find(self._path, self._key)
-            noted = note_writer.standing(self._path.parent, self._key)
+            noted = note_writer.read_standing(self._path.parent, self._key)
             self.post_message(RecordFound(found, noted=noted))
-        except (OSError, NewerSchema) as error:
+        except (OSError, NewerSchemaError) as error:
             self.post_message(RecordFound(None, str(error)))
 
     def on_record_found(self, event: RecordFound) -> None:
@@ -117,7 +117,7 @@ class RecordScreen(ModalScreen[None]):
         from workbench.reporting import note_writer
 
         try:
-            note_writer.add(self._path.parent, self._key, kind, said)
+            note_writer.add_note(self._path.parent, self._key, kind, said)
         except (OSError, note_writer.NoteError) as error:
             self.notify(clean_line(str(error)), title="Not noted", severity="error")
             return
@@ -128,11 +128,11 @@ class RecordScreen(ModalScreen[None]):
         self.dismiss(None)
 
 
-def _noted(noted: Standing) -> Text:
+def _noted(noted: RunNotes) -> Text:
     """What people said, above what was measured; nothing where nobody said anything."""
     from workbench.reporting import note_writer
 
-    lines = note_writer.lines(noted)
+    lines = note_writer.standing_lines(noted)
     page = Text()
     if lines:
         page.append("\n Notes\n", style="bold")

@@ -109,12 +109,12 @@ class ResultsScreen(Screen[None]):
 
     @work(thread=True, exclusive=True, group="records")
     def _read(self) -> None:
-        from results.records.migrations import NewerSchema
+        from results.records.migrations import NewerSchemaError
 
         try:
             for batch in result_rows.read(self.path):
                 self.post_message(RecordsRead(batch))
-        except (NewerSchema, OSError) as error:
+        except (NewerSchemaError, OSError) as error:
             self.post_message(RecordsRead(result_rows.Batch(complete=True), str(error)))
 
     @on(RecordsRead)

@@ -10,7 +10,7 @@ from workbench.tui.screens.dialogs import Ask, Choose
 from workbench.tui.view_models.cells import Column
 
 if TYPE_CHECKING:
-    from results.records.notes import Kind, Standing
+    from results.records.notes import Kind, RunNotes
 
 KINDS: Final[tuple[tuple[Kind, str], ...]] = (
     ("next", "next step"),
@@ -32,7 +32,7 @@ def begin(app: Any, log_root: Path, suite: str) -> None:
     from workbench.reporting import note_writer
 
     key = (suite, "")
-    found = note_writer.standing(log_root, key)
+    found = note_writer.read_standing(log_root, key)
     rows = [(name, clean_line(_now(found, kind), 120)) for kind, name in KINDS]
 
     def take(kind: Any) -> None:
@@ -47,8 +47,8 @@ def begin(app: Any, log_root: Path, suite: str) -> None:
 def _choose_subject(app: Any, log_root: Path, key: tuple[str, str]) -> None:
     from workbench.reporting import note_writer
 
-    names = [ALL, *sorted(note_writer.choices(log_root / key[0]))]
-    reasons = note_writer.standing(log_root, key).reasons
+    names = [ALL, *sorted(note_writer.reason_targets(log_root / key[0]))]
+    reasons = note_writer.read_standing(log_root, key).reasons
     rows = [(name, clean_line(reasons.get("" if name == ALL else name, ""), 120)) for name in names]
 
     def take(name: str | None) -> None:
@@ -70,7 +70,7 @@ def _ask(app: Any, log_root: Path, key: tuple[str, str], kind: Kind, about: str)
             if kind == "link":
                 note_writer.add_link(log_root, key, text)
             else:
-                note_writer.add(log_root, key, kind, text, about=about)
+                note_writer.add_note(log_root, key, kind, text, about=about)
         except (OSError, note_writer.NoteError) as error:
             app.notify(clean_line(str(error)), title="Not noted", severity="error")
             return
@@ -81,7 +81,7 @@ def _ask(app: Any, log_root: Path, key: tuple[str, str], kind: Kind, about: str)
     )
 
 
-def _now(found: Standing, kind: str) -> str:
+def _now(found: RunNotes, kind: str) -> str:
     """What is noted already; of a list, its last line."""
     lists = {"next": found.next_steps, "finding": found.findings,
              "event": tuple(text for _, text in found.events),

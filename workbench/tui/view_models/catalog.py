@@ -176,7 +176,7 @@ def subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
     for name in _names(catalog.names, problems):
         try:
             row = catalog.summary(name, cache_root)
-            problem = catalog.problem(name, None) or ""
+            problem = catalog.find_problem(name, None) or ""
         except Exception as error:
             found.append(SubsetEntry(clean_line(name), problem=clean_line(str(error))))
             continue
@@ -204,7 +204,7 @@ def _models(problems: list[str]) -> tuple[ModelEntry, ...]:
     for name in _names(model_catalog.names, problems):
         try:
             entry = model_catalog.load(name)
-            problem = model_catalog.problem(entry) or ""
+            problem = model_catalog.find_problem(entry) or ""
         except Exception as error:
             found.append(ModelEntry(clean_line(name), problem=clean_line(str(error))))
             continue
@@ -223,7 +223,7 @@ def trained_models(log_root: Path) -> tuple[ModelEntry, ...]:
     from workbench.suites import trained_runs
 
     found = []
-    for run in trained_runs.listed(log_root):
+    for run in trained_runs.list_trained_runs(log_root):
         metric = run.metric
         score = f"{metric.name} {metric.value:.3f} on {metric.split}" if metric else "no metric"
         parts = (f"{run.engine}, {run.subset}", score, f"base {run.base_model}", run.suite)
@@ -254,7 +254,7 @@ def _presets(cache_root: Path, problems: list[str]) -> tuple[PresetEntry, ...]:
             problems += error.problems
             continue
         table = asked.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        brief = "; ".join(one.brief() for one in expectations.of_plan(asked, cache_root))
+        brief = "; ".join(one.brief() for one in expectations.plan_expectations(asked, cache_root))
         found.append(PresetEntry(clean_line(name), clean_line(asked.about), table, brief))
     return tuple(sorted(found, key=lambda p: p.name != FIRST))
 

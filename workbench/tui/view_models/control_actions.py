@@ -47,11 +47,11 @@ def question(do: Do, suite: SuiteState, view: RunView | None) -> Question:
 
 
 def _resume(suite: SuiteState) -> Question:
-    from workbench.suites.state import unfinished
+    from workbench.suites.state import is_unfinished
 
     if not suite.ended:
         return Question("resume", refusal="This suite is at work; s stops it.")
-    left = sum(unfinished(view.state) for view in suite.runs)
+    left = sum(is_unfinished(view.state) for view in suite.runs)
     if not left and not suite.to_come:
         return Question("resume", refusal="All runs of this suite are completed or were skipped.")
     runs = "1 run starts" if left == 1 else f"{left} runs start"

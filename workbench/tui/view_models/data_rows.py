@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from results.text.sanitize import clean_line
-from workbench.subsets.histogram import bar
+from workbench.subsets.histogram import draw_bar
 from workbench.tui.view_models.cells import Cell, Column, Row
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def profile(profiles: Sequence[Profile]) -> list[Row]:
     from workbench.subsets import sections
 
     rows: list[Row] = []
-    for section in sections.sections(profiles):
+    for section in sections.build_sections(profiles):
         rows += [("",)] if rows else []
         rows.append((Cell(section.title, "strong"),))
         for row in section.rows:
@@ -72,7 +72,7 @@ def _bars(counts: Sequence[tuple[str, int]]) -> list[Row]:
     width = max(len(label) for label, _ in counts)
     return [
         (
-            f"  {label:>{width}}  {bar(count / top, BAR_CELLS)}",
+            f"  {label:>{width}}  {draw_bar(count / top, BAR_CELLS)}",
             Cell(f"{100 * count / total:.1f} %", "dim"),
         )
         for label, count in counts

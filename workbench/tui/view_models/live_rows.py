@@ -60,7 +60,7 @@ SUITE_WORDS: Final = {
 def queue(state: SuiteState) -> tuple[list[Row], list[str]]:
     """One row a run."""
     specs = [view.spec for view in state.runs]
-    told = run_summary.apart(specs, seeds=False)
+    told = run_summary.distinguishing_labels(specs, seeds=False)
     rows = [_run_row(view, part) for view, part in zip(state.runs, told, strict=True)]
     return rows, [spec.run_id for spec in specs]
 
@@ -93,7 +93,7 @@ def _subject(spec: RunSpec) -> str:
     """What tells the run from those beside it: its subset and fold, or the settings of a trial."""
     if spec.trial:
         return formats.settings(spec.trial.settings)
-    return " ".join(part for part in (folds.words(spec), spec.subset) if part)
+    return " ".join(part for part in (folds.fold_label(spec), spec.subset) if part)
 
 
 def status(run: RunState) -> CellLike:
@@ -142,7 +142,7 @@ def title(view: RunView) -> str:
     """The run in one line."""
     spec = view.spec
     parts = [clean_line(spec.subset, 80), clean_line(spec.model, 80), spec.engine]
-    parts += [part] if (part := folds.words(spec)) else []
+    parts += [part] if (part := folds.fold_label(spec)) else []
     parts.append(f"seed {spec.seed}")
     parts += [f"repeat {spec.repeat + 1}"] if spec.repeat else []
     parts += [f"attempt {view.state.attempt}"] if view.state.attempt > 1 else []
@@ -186,9 +186,9 @@ def why(run: RunState) -> str:
 
 
 def _is_bad(run: RunState) -> bool:
-    from workbench.suites.state import GOOD
+    from workbench.suites.state import CLEAN_CAUSES
 
-    return run.status == "ended" and run.cause not in GOOD
+    return run.status == "ended" and run.cause not in CLEAN_CAUSES
 
 
 def _phase_seconds(run: RunState) -> float:
@@ -207,7 +207,7 @@ def facts(run: RunState) -> str:
     if run.last:
         parts.append(f"lr {q.number(run.last.lr)}")
     if run.plan:
-        parts.append(f"batch {oom_retry.batch_words(run)}")
+        parts.append(f"batch {oom_retry.describe_batch(run)}")
     if run.plan and run.plan.parameters:
         parts.append(f"{run.plan.parameters / 1e6:,.1f} M parameters")
     if run.hello and run.hello.device:

@@ -126,7 +126,9 @@ def check(draft: Draft, cache_root: Path, log_root: Path) -> Preview:
         PreviewRun(s.run_id, s.engine, clean_line(s.subset), clean_line(s.model), s.seed, s.repeat)
         for s in specs
     )
-    figures = "; ".join(recipe.brief() for recipe in expectations.of_plan(asked, cache_root))
+    figures = "; ".join(
+        recipe.brief() for recipe in expectations.plan_expectations(asked, cache_root)
+    )
     return Preview(runs, clean(toml), file, (), figures)
 
 

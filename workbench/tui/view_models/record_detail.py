@@ -137,8 +137,8 @@ def _times(record: RunRecord) -> tuple[Line, ...]:
 
     timing = record.timing
     lines = [
-        _reading("training of 1 epoch", epoch_time.training(record), q.wall),
-        _reading("left out: waiting for data", epoch_time.stall(record), q.wall),
+        _reading("training of 1 epoch", epoch_time.training_reading(record), q.wall),
+        _reading("left out: waiting for data", epoch_time.stall_reading(record), q.wall),
         *(_reading(name, getattr(timing, key), write) for name, key, write in TIMES),
     ]
     timed = timing.epoch_steps if timing.timed_steps is None else timing.timed_steps

@@ -72,14 +72,14 @@ def read(path: Path) -> Iterator[Batch]:
     """First the newest records of a long file, then all of them.
 
     Raises:
-        NewerSchema: the file is of a later workbench; a sentence.
+        NewerSchemaError: the file is of a later workbench; a sentence.
         OSError: it cannot be read.
     """
     from results.records import store
 
     if _bytes(path) > TAIL_BYTES:
         yield Batch(tuple(reversed(_last_attempts(_tail(path)))))
-    lines = store.read(path)
+    lines = store.read_records(path)
     rows = _last_attempts(lines)
     rows.reverse()
     yield Batch(tuple(rows), complete=True, trouble=lines.trouble)
@@ -115,11 +115,11 @@ def _tail(path: Path) -> Iterator[RunRecord]:
 
 
 def _parse(line: bytes) -> RunRecord | None:
-    from results.records.migrations import upgrade
+    from results.records.migrations import migrate
     from results.records.schema import RunRecord
 
     try:
-        return RunRecord.model_validate(upgrade(json.loads(line)))
+        return RunRecord.model_validate(migrate(json.loads(line)))
     except (ValueError, RecursionError, AttributeError, KeyError):
         return None
 
@@ -161,11 +161,11 @@ def _identity(record: RunRecord) -> list[Part]:
     from results.text.sanitize import clean_line
 
     identity = record.identity
-    label = " ".join(part for part in (identity.label, folds.words(identity)) if part)
+    label = " ".join(part for part in (identity.label, folds.fold_label(identity)) if part)
     names = [identity.suite, label, identity.engine, identity.subset, identity.model]
     shown: list[Part] = [(text, text) for text in (clean_line(n, 80) for n in names)]
     cause: str = record.exit.cause
-    if cause == "completed" and not cost_forecasts.measured(record):
+    if cause == "completed" and not cost_forecasts.is_measured(record):
         cause = "forecast"
     quiet = {"completed": "", "pruned": "dim", "skipped": "dim", "stopped": "dim"}
     tone = quiet.get(cause, "error")
@@ -186,7 +186,7 @@ def _numbers(record: RunRecord) -> list[Part]:
     steps = f"{record.steps:,}" if record.steps else q.UNKNOWN
     return [
         (steps, float(record.steps)),
-        _wall(cost_forecasts.wall(record)),
+        _wall(cost_forecasts.wall_reading(record)),
         _epoch(record),
         _reading(timing.step_median, q.duration),
         _reading(timing.samples_per_second, q.rate),
@@ -215,7 +215,7 @@ def _epoch(record: RunRecord) -> Part:
     """The training of one epoch; `≤` before it where waiting for data is still in it."""
     from results.records import epoch_time
 
-    found = epoch_time.training(record)
+    found = epoch_time.training_reading(record)
     shown, order = _wall(found)
     return (f"≤ {shown}", order) if found.method == epoch_time.AT_MOST else (shown, order)
 
@@ -229,9 +229,9 @@ def _plain(value: float | None, write: q.Write = q.number) -> Part:
 def _score(record: RunRecord) -> tuple[Part, Part]:
     """One metric for a table of one column, and which it is."""
     from results.text.sanitize import clean_line
-    from workbench.suites.run_summary import headline
+    from workbench.suites.run_summary import headline_metric
 
-    chosen = headline(record.metrics)
+    chosen = headline_metric(record.metrics)
     if chosen is None:
         return (Cell(q.UNKNOWN, "dim"), math.nan), ("", "")
     name = clean_line(f"{chosen.name} on {chosen.split}", 60)

@@ -59,7 +59,7 @@ def suites(log_root: Path) -> tuple[SuiteEntry, ...]:
     from workbench.suites import suite
 
     try:
-        folders = suite.suites(log_root)
+        folders = suite.list_suites(log_root)
     except OSError:
         folders = []
     found = [_entry(folder) for folder in folders]
@@ -76,13 +76,13 @@ def _entry(folder: Path) -> SuiteEntry:
     except suite.SuiteError as error:
         return SuiteEntry(clean_line(folder.name), folder, "unreadable", str(error), None, 0)
     if warden is not None:
-        gone = warden.state != "ended" and not suite.alive(warden)
+        gone = warden.state != "ended" and not suite.is_alive(warden)
         state, detail = ("lost" if gone else warden.state), clean_line(warden.detail)
         started = warden.started_wall or None
     try:
         if warden is None and time.time() - folder.stat().st_mtime > suite.WARDEN_START_SECONDS:
             state = "lost"
-        runs = len(suite.run_names(folder))
+        runs = len(suite.list_run_names(folder))
     except OSError:
         state, runs = "unreadable", 0
     return SuiteEntry(clean_line(folder.name), folder, state, detail, started, runs)
@@ -95,7 +95,7 @@ class SuiteFeed:
         from workbench.suites import suite
 
         self.folder = folder
-        self._reader = suite.Reader(folder)
+        self._reader = suite.SuiteReader(folder)
         self._log: tuple[str, ...] = ()
         self._log_mark: tuple[str, int, int] | None = None
 

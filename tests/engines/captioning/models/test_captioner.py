@@ -19,13 +19,13 @@ from engines.captioning.models import llm, nano_model, projectors
 from engines.captioning.models.captioner import Captioner, deviation
 from engines.captioning.models.vision import Tower
 from engines.emitter import EngineError
-from engines.model_catalog import Part
+from engines.model_catalog import ModelPart
 from engines.torchkit.data.prefetch import InputPipeline
 from engines.torchkit.modeling import lora, quantize
 from engines.torchkit.modeling.feature_cache import NoRoomError
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import nano_models
-from engines.torchkit.training.early_stopping import best_place
+from engines.torchkit.training.early_stopping import best_index
 from tests.engines import captioning_toy as toy
 
 pytest.importorskip("bitsandbytes")
@@ -47,7 +47,9 @@ def made(tmp_path_factory):
 
 
 def train(captions, root):
-    return nano_models.trained(nano_model.recipe(captions, SIZES), root, CPU, lambda *_: None)
+    return nano_models.get_or_train_language_model(
+        nano_model.recipe(captions, SIZES), root, CPU, lambda *_: None
+    )
 
 
 def load(made, **settings):
@@ -72,18 +74,18 @@ def test_a_base_that_is_there_is_not_waited_for(tmp_path):
         return 1.0, 1, 1
 
     def busy(folder):
-        assert nano_models.kept(tmp_path, "done", write).steps == 1
+        assert nano_models.get_or_train_base(tmp_path, "done", write).steps == 1
         return write(folder)
 
-    nano_models.kept(tmp_path, "done", write)
-    assert nano_models.kept(tmp_path, "other", busy).fresh
+    nano_models.get_or_train_base(tmp_path, "done", write)
+    assert nano_models.get_or_train_base(tmp_path, "other", busy).fresh
 
 
 def test_exactly_the_linear_layers_of_blocks_are_four_bit(made):
     from bitsandbytes.nn.modules import Params4bit
 
     model, _ = load(made)
-    names = quantize.four_bit(model)
+    names = quantize.four_bit_layers(model)
     assert len(names) == 2 * 7
     assert all(".layers." in name for name in names)
     for name, parameter in model.named_parameters():
@@ -94,7 +96,7 @@ def test_exactly_the_linear_layers_of_blocks_are_four_bit(made):
     assert weight.dtype == torch.uint8
     assert weight.numel() == 64 * 128 // 2
     whole, _ = load(made, quantize="none")
-    assert quantize.four_bit(whole) == []
+    assert quantize.four_bit_layers(whole) == []
     assert quantize.logical_parameters(model) == sum(p.numel() for p in whole.parameters())
     single, _ = load(made, double_quant=False)
     assert 2 * quantize.weight_bytes(model) < quantize.weight_bytes(whole)
@@ -147,12 +149,12 @@ def test_what_is_trained_is_exactly_what_was_asked_for(made):
     assert all(".lora_" in n and ("q_proj" in n or "v_proj" in n) for n in trained)
     by_hand = 2 * (4 * 64 + 4 * 64 + 4 * 64 + 4 * 32)  # A and B of q (64 -> 64), of v (64 -> 32)
     assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == by_hand
-    assert "self_attn.q_proj.lora_A 2 x 256" in lora.listed(adapted)
+    assert "self_attn.q_proj.lora_A 2 x 256" in lora.list_trainable(adapted)
     next(adapted.parameters()).requires_grad_(True)
     with pytest.raises(EngineError, match="is trained and should not be"):
         lora.check_trainable(adapted, lambda name: ".lora_" in name)
     with pytest.raises(EngineError, match="no linear layer 'qproj'; this model has down_proj"):
-        lora.attach(load(made)[0], 4, 8, 0.0, ("qproj",))
+        lora.add_lora(load(made)[0], 4, 8, 0.0, ("qproj",))
 
 
 def captioner(made, kind="linear", prompt="say"):
@@ -249,7 +251,7 @@ def tower_folder(tmp_path_factory):
 
 def tower(folder, **settings):
     params = Params(precision="fp32", feature_dtype="float32", vision_batch=4, **settings)
-    return Tower(Part(path=str(folder)), params, Precision("fp32", CPU))
+    return Tower(ModelPart(path=str(folder)), params, Precision("fp32", CPU))
 
 
 def test_a_tower_gives_what_the_library_gives(tower_folder):
@@ -311,7 +313,8 @@ def test_what_changes_features_changes_their_place(tower_folder, tmp_path):
     assert tower(tmp_path / "normed").fingerprint() != plain, "another normalisation"
     rounded = Params(precision="fp32", feature_dtype="float16")
     assert (
-        Tower(Part(path=str(tower_folder)), rounded, Precision("fp32", CPU)).fingerprint() != plain
+        Tower(ModelPart(path=str(tower_folder)), rounded, Precision("fp32", CPU)).fingerprint()
+        != plain
     )
     for neutral in ({"prompt": "x"}, {"threads": 1}, {"projector": "mlp2x"}, {"lora_rank": 2}):
         assert tower(tower_folder, **neutral).fingerprint() == plain, neutral
@@ -370,9 +373,9 @@ def test_nobody_gets_their_own_picture():
 
 
 def test_patience_counts_from_the_best():
-    assert best_place([3.0], 0.1, higher_is_better=False) == (0, 0)
-    assert best_place([3.0, 2.0, 1.95, 2.5], 0.1, higher_is_better=False) == (1, 2)
-    assert best_place([3.0, 2.0, 1.85], 0.1, higher_is_better=False) == (2, 0)
+    assert best_index([3.0], 0.1, higher_is_better=False) == (0, 0)
+    assert best_index([3.0, 2.0, 1.95, 2.5], 0.1, higher_is_better=False) == (1, 2)
+    assert best_index([3.0, 2.0, 1.85], 0.1, higher_is_better=False) == (2, 0)
 
 
 def test_the_interval_of_a_ratio_holds_its_value():

@@ -10,11 +10,11 @@ from ir_measures import RR, Success, nDCG
 
 from engines.emitter import Emitter
 from engines.retrieval.data.dataset import SearchCorpus, Split
-from engines.retrieval.data.pairs import Side
+from engines.retrieval.data.pairs import ItemRows
 from engines.retrieval.evaluation import evaluate, metrics, predictions
 from results.statistics import bootstrap_mean, bootstrap_means
 
-NOTHING = Side(np.zeros(0, np.int64), np.zeros(0, np.int64))
+NOTHING = ItemRows(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def split_of(positives: list[list[int]], ids: list[str], asked: list[str], lost=()) -> Split:
@@ -48,7 +48,7 @@ def written(tmp_path_factory):
     predictions.write_trec(folder, split, order, np.take_along_axis(scores, order, 1))
     predictions.write_qrels(folder, split)
     hits = metrics.hit_matrix(order, split.positives)
-    return folder / "predictions", metrics.per_query(hits, split.positive_counts), split
+    return folder / "predictions", metrics.score_queries(hits, split.positive_counts), split
 
 
 MEASURES = {
@@ -67,7 +67,7 @@ def test_ir_measures_finds_our_numbers_in_our_files(written):
         for v in ir_measures.iter_calc(list(MEASURES.values()), qrels, run)
     }
     for name, measure in MEASURES.items():
-        theirs = [oracle[str(measure), predictions.trec_id(q)] for q in split.ids]
+        theirs = [oracle[str(measure), predictions.escape_trec_id(q)] for q in split.ids]
         np.testing.assert_allclose(ours[name], theirs, atol=1e-9, err_msg=name)
     assert 0 < ours["recall@1"].mean() < 1
 
@@ -78,25 +78,25 @@ def test_pytrec_eval_finds_our_numbers_in_our_files(written):
         wanted, ranked = pytrec_eval.parse_qrel(qrels), pytrec_eval.parse_run(run)
     found = pytrec_eval.RelevanceEvaluator(wanted, {"success", "ndcg_cut"}).evaluate(ranked)
     for query, name in enumerate(split.ids):
-        theirs = found[predictions.trec_id(name)]
+        theirs = found[predictions.escape_trec_id(name)]
         assert theirs["success_5"] == ours["recall@5"][query], name
         assert theirs["ndcg_cut_10"] == pytest.approx(ours["ndcg@10"][query]), name
 
 
 def test_ids_stay_apart_and_are_one_word(written):
     _, _, split = written
-    words = [predictions.trec_id(name) for name in [*split.corpus.ids, "", "%"]]
+    words = [predictions.escape_trec_id(name) for name in [*split.corpus.ids, "", "%"]]
     assert len(set(words)) == len(words)
     assert all(len(word.split()) == 1 for word in words)
-    assert predictions.trec_id("with blank") == "with%20blank"
-    assert predictions.trec_id("p7") == "p7"
+    assert predictions.escape_trec_id("with blank") == "with%20blank"
+    assert predictions.escape_trec_id("p7") == "p7"
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40))
 def test_scores_fall_strictly_and_hardly_move(values):
     scores = np.sort(np.asarray([values], np.float32))[:, ::-1]
-    fallen = predictions.strictly_falling(scores)
+    fallen = predictions.make_strictly_falling(scores)
     assert (np.diff(fallen) < 0).all()
     assert (fallen <= scores + 0).all()
     np.testing.assert_allclose(fallen, scores, atol=40 * np.finfo(np.float32).eps)
@@ -105,24 +105,24 @@ def test_scores_fall_strictly_and_hardly_move(values):
 def test_a_query_without_a_positive_in_the_corpus_is_counted_and_named():
     split = split_of([[0], [], [1], []], ["a", "b"], ["q0", "q1", "q2", "q3"], lost=(1, 2, 3))
     emit = Emitter()
-    evaluate._tell_missing(split, emit)
+    evaluate._report_missing_positives(split, emit)
     (notice,) = emit.sent
     assert notice.count == 2
     assert "2 of 4 queries (50.0%)" in notice.text
     assert notice.text.endswith("q1, q3")
     hits = metrics.hit_matrix(np.array([[0, 1]] * 4), split.positives)
-    assert metrics.per_query(hits, split.positive_counts)["recall@1"].tolist() == [1, 0, 0, 0]
-    evaluate._tell_missing(split_of([[0]], ["a"], ["q"]), emit)
+    assert metrics.score_queries(hits, split.positive_counts)["recall@1"].tolist() == [1, 0, 0, 0]
+    evaluate._report_missing_positives(split_of([[0]], ["a"], ["q"]), emit)
     assert len(emit.sent) == 1
 
 
 @pytest.mark.parametrize(("depth", "deepest"), [(500, 500), (499, 100), (144, 100), (3, 1), (0, 0)])
 def test_metrics_go_as_deep_as_the_ranking(depth, deepest):
-    found = metrics.per_query(np.zeros((2, depth), bool), np.array([1, 2]))
+    found = metrics.score_queries(np.zeros((2, depth), bool), np.array([1, 2]))
     recalls = [int(name.split("@")[1]) for name in found if name.startswith("recall")]
     assert recalls == [k for k in (1, 5, 10, 20, 50, 100, 500) if k <= deepest]
     emit = Emitter()
-    evaluate._tell_depth(split_of([[0]], ["a"], ["q"]), depth, emit)
+    evaluate._report_depth(split_of([[0]], ["a"], ["q"]), depth, emit)
     assert len(emit.sent) == (depth < 500)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from engines.emitter import EngineError
 from engines.retrieval.index import exact
-from engines.retrieval.index.encoding import Room, Vectors
+from engines.retrieval.index.encoding import ModalityVectors, VectorStorage
 from engines.retrieval.index.indexes import ExactIndex, FaissIndex
 
 
@@ -59,7 +59,7 @@ def test_search_is_the_full_sort_with_ties_by_row(rows, queries, k, largest, sam
 def test_the_way_of_a_gpu_gives_the_same(largest):
     """Its selections are torch's own, which run anywhere."""
     asked, corpus = whole_numbers(12, 6, largest, 0), whole_numbers(900, 6, largest, 1)
-    with small_blocks(32), mock.patch.object(exact, "_by_torch", return_value=True):
+    with small_blocks(32), mock.patch.object(exact, "_uses_torch", return_value=True):
         _, found = exact.top_k(asked, corpus, 30)
     assert np.array_equal(found.numpy(), naive(asked, corpus, 30))
 
@@ -97,7 +97,7 @@ def test_thresholds_do_their_work_at_full_size():
     generator = torch.Generator().manual_seed(1)
     corpus = torch.randn(20_000, 16, generator=generator)
     asked = torch.randn(300, 16, generator=generator)
-    with mock.patch.object(exact, "_plain", wraps=exact._plain) as plain:
+    with mock.patch.object(exact, "_search_by_merge", wraps=exact._search_by_merge) as plain:
         scores, found = exact.top_k(asked, corpus, 100)
     assert sum(len(call.args[0]) for call in plain.call_args_list) < 15
     full = asked @ corpus.T
@@ -149,20 +149,20 @@ def test_half_precision_rounds_vectors_but_not_scores(stored, most):
 
 
 def test_vectors_beyond_the_limit_lie_in_a_file_without_a_name(tmp_path):
-    room = Room(torch.device("cpu"), 1e-6, tmp_path)
+    room = VectorStorage(torch.device("cpu"), 1e-6, tmp_path)
     kept = room.zeros(300, 16)
-    assert room.filed
+    assert room.uses_file
     assert not list(tmp_path.iterdir()), "a killed run leaves nothing"
     maps = Path("/proc/self/maps").read_text()
     assert "(deleted)" in next(line for line in maps.splitlines() if str(tmp_path) in line)
     kept[:] = torch.randn(300, 16)
     memory = torch.Tensor(kept.numpy().copy())
     assert torch.equal(exact.top_k(kept[:9], kept, 7)[1], exact.top_k(memory[:9], memory, 7)[1])
-    assert not Room(torch.device("cpu"), 1.0, tmp_path).filed
+    assert not VectorStorage(torch.device("cpu"), 1.0, tmp_path).uses_file
 
 
 def test_items_share_their_distinct_vectors():
-    vectors = Vectors(torch.tensor([[1.0], [2.0], [0.0]]), torch.tensor([1, 2, 0, 1]))
+    vectors = ModalityVectors(torch.tensor([[1.0], [2.0], [0.0]]), torch.tensor([1, 2, 0, 1]))
     assert vectors.rows(1, 4).tolist() == [[0.0], [1.0], [2.0]]
 
 

@@ -9,13 +9,13 @@ import torch
 
 from engines import model_catalog
 from engines.emitter import EngineError
-from engines.memory_query import Want
+from engines.memory_query import MemoryQuery
 from engines.model_catalog import ModelEntry
 from engines.retrieval import Params
 from engines.retrieval.index import exact
 from engines.retrieval.memory import estimate, evaluation_step, model_from_config
 from engines.retrieval.models import factory, tokenizer
-from engines.retrieval.models.encoder import parameter_counts
+from engines.retrieval.models.encoder import count_parameters
 from tests.engines import allocations, families, retrieval_step
 from tests.engines.retrieval_step import PASSAGES, Shape, measured, said
 
@@ -53,9 +53,11 @@ PUBLISHED = {
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def asked(model: str, *, trains: bool = True, subsets: tuple[str, ...] = (), **settings) -> Want:
+def asked(
+    model: str, *, trains: bool = True, subsets: tuple[str, ...] = (), **settings
+) -> MemoryQuery:
     params = Params(**{**model_catalog.load(model).settings, **settings}).model_dump(mode="json")
-    return Want(engine="retrieval", model=model, params=params, trains=trains, target="cpu",
+    return MemoryQuery(engine="retrieval", model=model, params=params, trains=trains, target="cpu",
                 subsets=subsets)  # fmt: skip
 
 
@@ -63,19 +65,21 @@ def asked(model: str, *, trains: bool = True, subsets: tuple[str, ...] = (), **s
 def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
     if shape.family == "frozen":
         pytest.importorskip(PACKAGED)
-    need = estimate.rehearse(shape.want(tmp_path))
+    need = estimate.estimate_memory(shape.want(tmp_path))
     assert said(need, shape) == pytest.approx(measured(shape, tmp_path), rel=0.1)
 
 
 @pytest.mark.parametrize(("queries", "passages", "depth"), [(2000, 3000, 500), (600, 20_000, 500)])
 def test_blocks_of_a_search_are_hardly_more_than_it_takes(queries, passages, depth, monkeypatch):
     """By torch's own sorting, as on a GPU; plain, and by thresholds."""
-    monkeypatch.setattr(exact, "_by_torch", lambda _: True)
+    monkeypatch.setattr(exact, "_uses_torch", lambda _: True)
     found = [torch.nn.functional.normalize(torch.randn(n, 16)) for n in (queries, passages)]
     exact.top_k(*found, depth)
     real = allocations.peak(lambda: exact.top_k(*found, depth))
     assert (
-        0.98 * real <= evaluation_step.block_bytes(queries, passages, depth, "cpu") <= 1.15 * real
+        0.98 * real
+        <= evaluation_step.count_block_bytes(queries, passages, depth, "cpu")
+        <= 1.15 * real
     )
 
 
@@ -84,13 +88,13 @@ def test_a_model_without_weights_has_the_parameters_of_the_one_with_them(family,
     families.FOLDERS[family](tmp_path)
     entry = model_catalog.load(f"path:{tmp_path}")
     params = Params(**entry.settings, loss="sigmoid")
-    words = tokenizer.of_model(tmp_path, entry.family)
-    shape = model_from_config.of(entry, params)
+    words = tokenizer.load_model_tokenizer(tmp_path, entry.family)
+    shape = model_from_config.find_model_shape(entry, params)
     assert shape.length == words.length
     counts = []
-    for model in (factory.from_folder(entry, tmp_path, words, params), shape.made()):
-        factory.shape(model, entry, params, words)
-        counts.append(parameter_counts(model))
+    for model in (factory.from_folder(entry, tmp_path, words, params), shape.build()):
+        factory.configure_model(model, entry, params, words)
+        counts.append(count_parameters(model))
     assert counts[0] == counts[1]
 
 
@@ -98,9 +102,9 @@ def test_a_model_without_weights_has_the_parameters_of_the_one_with_them(family,
 def test_shipped_sizes_have_the_published_parameters(name):
     entry = model_catalog.load(name).model_copy(update={"path": ""})
     with mock.patch.object(model_catalog, "weights_folder", return_value=None):
-        shape = model_from_config.of(entry, Params())
+        shape = model_from_config.find_model_shape(entry, Params())
     bias = 1 if entry.family == "siglip" else 0  # not with the softmax loss
-    assert parameter_counts(shape.made())[0] == PUBLISHED[name] - bias
+    assert count_parameters(shape.build())[0] == PUBLISHED[name] - bias
 
 
 def test_open_clip_knows_the_sizes_of_its_own_models():
@@ -109,38 +113,41 @@ def test_open_clip_knows_the_sizes_of_its_own_models():
         name for name in model_catalog.names("retrieval") if name.startswith("mobileclip")
     ):
         entry = model_catalog.load(name)
-        assert model_from_config.of(entry, Params()).length == entry.settings["max_tokens"]
+        assert (
+            model_from_config.find_model_shape(entry, Params()).length
+            == entry.settings["max_tokens"]
+        )
 
 
 def test_subsets_say_what_a_batch_has_and_how_much_is_searched(tmp_path):
     subset = str(retrieval_step.subset(tmp_path))
-    need = estimate.rehearse(asked("clip-nano", subsets=(subset, subset)))
+    need = estimate.estimate_memory(asked("clip-nano", subsets=(subset, subset)))
     assert need.facts["batch"] == "queries of text and image, passages of text and image"
     assert need.facts["corpus"] == f"{PASSAGES:,} passages"
     vectors = need.phases["predict"][evaluation_step.CORPUS]
     assert vectors >= PASSAGES * 4 * 128
     texts = str(retrieval_step.subset(tmp_path / "texts", pictures=False))
-    less = estimate.rehearse(asked("clip-nano", subsets=(texts, texts)))
+    less = estimate.estimate_memory(asked("clip-nano", subsets=(texts, texts)))
     assert less.facts["batch"] == "queries of text and image, passages of text"
     assert sum(less.phases["train"].values()) < 0.9 * sum(need.phases["train"].values())
 
 
 def test_without_subsets_both_sides_are_whole_and_no_corpus_is_counted(tmp_path):
-    need = estimate.rehearse(asked("clip-nano", subsets=(str(tmp_path / "gone"),)))
+    need = estimate.estimate_memory(asked("clip-nano", subsets=(str(tmp_path / "gone"),)))
     assert "assumed" in need.facts["batch"]
     assert need.facts["corpus"] == estimate.UNKNOWN
     assert evaluation_step.CORPUS not in need.phases["predict"]
 
 
 def test_a_plan_that_evaluates_on_nothing_has_no_prediction():
-    need = estimate.rehearse(asked("clip-nano", evaluate_on=()))
+    need = estimate.estimate_memory(asked("clip-nano", evaluate_on=()))
     assert list(need.phases) == ["train"]
     assert need.facts["corpus"] == "none, as nothing is evaluated"
 
 
 def test_after_a_training_the_moments_are_still_there():
     trained, plain = (
-        estimate.rehearse(asked("clip-nano", trains=trains)) for trains in (True, False)
+        estimate.estimate_memory(asked("clip-nano", trains=trains)) for trains in (True, False)
     )
     assert list(plain.phases) == ["predict"]
     more = sum(trained.phases["predict"].values()) - sum(plain.phases["predict"].values())
@@ -150,7 +157,7 @@ def test_after_a_training_the_moments_are_still_there():
 def test_a_rank_has_the_vectors_of_all_and_keeps_its_gradients():
     settings = {"scoring": "late", "batch": 8, "evaluate_on": ()}
     one, four = (
-        estimate.rehearse(asked("clip-nano", nproc_per_node=n, **settings)).phases["train"]
+        estimate.estimate_memory(asked("clip-nano", nproc_per_node=n, **settings)).phases["train"]
         for n in (1, 4)
     )
     assert four["gradients"] >= 4 * 1_699_329 - 10_000
@@ -160,26 +167,28 @@ def test_a_rank_has_the_vectors_of_all_and_keeps_its_gradients():
 def test_vectors_in_a_file_take_no_memory(tmp_path):
     subset = str(retrieval_step.subset(tmp_path))
     with mock.patch.object(evaluation_step, "FUSED_AT_ONCE", 10):
-        small = estimate.rehearse(asked("clip-nano", subsets=(subset,) * 2, corpus_memory_gib=1e-6))
+        small = estimate.estimate_memory(
+            asked("clip-nano", subsets=(subset,) * 2, corpus_memory_gib=1e-6)
+        )
     assert small.phases["predict"].get(evaluation_step.CORPUS, 0) < 100_000
 
 
 def test_what_is_not_known_is_a_sentence():
     with pytest.raises(EngineError, match="'run:x': the sizes of another run's model"):
-        estimate.rehearse(asked("run:x"))
+        estimate.estimate_memory(asked("run:x"))
     with pytest.raises(EngineError, match="max_tokens = 500: model 'tinyclip-61m' takes at most"):
-        estimate.rehearse(asked("tinyclip-61m", max_tokens=500))
+        estimate.estimate_memory(asked("tinyclip-61m", max_tokens=500))
     strange = ModelEntry(name="strange", family="clip", hub="some/where")
     with pytest.raises(EngineError, match="'strange': its sizes are not known here"):
-        model_from_config.of(strange, Params())
+        model_from_config.find_model_shape(strange, Params())
     half = ModelEntry(name="half", family="clip-scratch", architecture={"width": 8})
     with pytest.raises(EngineError, match="'half': its architecture lacks layers"):
-        model_from_config.of(half, Params()).made()
+        model_from_config.find_model_shape(half, Params()).build()
 
 
 def test_features_are_computed_before_a_training_on_them():
     pytest.importorskip(PACKAGED)
-    need = estimate.rehearse(asked("effnet-minilm", evaluate_on=()))
+    need = estimate.estimate_memory(asked("effnet-minilm", evaluate_on=()))
     assert "by the frozen towers" in need.facts["prediction"]
     weights = (
         need.phases["predict"][evaluation_step.TEXT]

@@ -38,6 +38,6 @@ def test_forecast_is_what_torch_counts_within_a_tenth(shape, model_folders):
     capability = torch.cuda.get_device_capability()
     folder = model_folders.root / shape.family
     want = shape.want(folder).model_copy(update={"capability": capability})
-    forecast = said(estimate.rehearse(want), shape)
+    forecast = said(estimate.estimate_memory(want), shape)
     real = measured_on_gpu(shape, folder)
     assert forecast + WORKSPACE_BYTES[capability >= (9, 0)] == pytest.approx(real, rel=0.1)

@@ -20,12 +20,12 @@ from engines import model_catalog
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
 from engines.retrieval import Params, run
-from engines.retrieval.data.pairs import Inputs
+from engines.retrieval.data.pairs import ItemInputs
 from engines.retrieval.models import clip, compilation
-from engines.retrieval.models.compilation import Compiler, representatives
+from engines.retrieval.models.compilation import TowerCompiler, find_representatives
 from engines.torchkit.runtime import matmul_precision
 from engines.torchkit.training import loop
-from engines.torchkit.training.step_timing import Ledger, Meter, stopwatch
+from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 
 pytestmark = pytest.mark.usefixtures("one_thread", "fresh_compiler", "shallow")
 
@@ -61,7 +61,7 @@ LAYERS = [0, 2]
 @pytest.fixture
 def tracing(monkeypatch):
     """Compiling without a compiler: the traced operations run as they are."""
-    monkeypatch.setattr(compilation, "Compiler", partial(Compiler, backend="eager"))
+    monkeypatch.setattr(compilation, "TowerCompiler", partial(TowerCompiler, backend="eager"))
 
 
 class Phases(Emitter):
@@ -94,7 +94,7 @@ def train(steps: int, **settings) -> tuple[list[float], Phases]:
         return outcome
 
     job.forward = noted
-    loop.train(job, Meter(stopwatch(CPU), 0, 3), Ledger(3, 0), emit)
+    loop.train(job, StepTimer(stopwatch(CPU), 0, 3), TimingSummary(3, 0), emit)
     return values, emit
 
 
@@ -119,7 +119,7 @@ def test_losses_are_those_without_compiling(tracing, monkeypatch):
 
 
 def test_gradients_of_the_traced_backward_pass_are_those_without(monkeypatch):
-    monkeypatch.setattr(compilation, "Compiler", partial(Compiler, backend="aot_eager"))
+    monkeypatch.setattr(compilation, "TowerCompiler", partial(TowerCompiler, backend="aot_eager"))
     plain, _ = train(4)
     traced, _ = train(4, compile=True)
     assert traced == pytest.approx(plain, rel=1e-5)
@@ -139,7 +139,7 @@ def test_one_pass_for_both_sides_has_one_length(tracing):
         CPU, thin=16, image_size=32, precision="fp32", batch=48, layers=LAYERS, compile=True
     )
     step.job.model.one_pass, step.job.stop_at, step.job.checkpoint_root = True, 3, None
-    loop.train(step.job, Meter(stopwatch(CPU), 0, 3), Ledger(3, 0), Emitter())
+    loop.train(step.job, StepTimer(stopwatch(CPU), 0, 3), TimingSummary(3, 0), Emitter())
     assert counters["stats"]["unique_graphs"] == 2
 
 
@@ -154,13 +154,17 @@ def test_one_batch_stands_for_each_combination_of_lengths():
     order = step.job.loader.order
 
     def found(**kind) -> int:
-        return len(list(representatives(Gatherer(), order, range(32), **kind)))
+        return len(list(find_representatives(Gatherer(), order, range(32), **kind)))
 
     assert found(joined=False, dynamic=False) == 2
     assert found(joined=True, dynamic=False) == 1
     assert found(joined=False, dynamic=True) == 1
     assert (
-        len(list(representatives(Gatherer(), order, range(16, 16), joined=False, dynamic=False)))
+        len(
+            list(
+                find_representatives(Gatherer(), order, range(16, 16), joined=False, dynamic=False)
+            )
+        )
         == 0
     )
 
@@ -226,9 +230,9 @@ def test_cuda_graphs_are_refused_with_what_they_cannot(go, settings, sentence):
 
 def test_cuda_graphs_are_made_on_a_gpu_and_not_of_open_sizes():
     params, gpu = Params(compile=True, cuda_graphs=True), torch.device("cuda")
-    assert compilation.compiler_for(params, gpu, Emitter(), uniform=True).graphs
+    assert compilation.make_compiler(params, gpu, Emitter(), uniform=True).graphs
     emit = Emitter()
-    assert not compilation.compiler_for(params, gpu, emit, uniform=False).graphs
+    assert not compilation.make_compiler(params, gpu, emit, uniform=False).graphs
     assert "lack a text or an image" in emit.sent[0].text
 
 
@@ -244,15 +248,15 @@ def test_the_real_compiler_gives_vectors_and_gradients_alike():
     texts = torch.randint(5, 50, (4, 8))
     texts[:, -1] = 4
     pictures = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
-    inputs = Inputs(4, texts, rows, pictures, rows)
+    inputs = ItemInputs(4, texts, rows, pictures, rows)
 
     def result() -> tuple[torch.Tensor, torch.Tensor]:
         model.zero_grad()
-        vectors = model.items(inputs, "query")
+        vectors = model.encode_items(inputs, "query")
         vectors[:, 0].sum().backward()
         return vectors, model.clip.vision_model.embeddings.patch_embedding.weight.grad
 
     plain = result()
-    model.compiler = Compiler(learning=True)
+    model.compiler = TowerCompiler(compiles_new_shapes=True)
     torch.testing.assert_close(result(), plain, atol=1e-5, rtol=1e-3)
     assert counters["stats"]["unique_graphs"] == 2

@@ -12,11 +12,16 @@ from engines import model_catalog
 from engines.emitter import Emitter, EngineError
 from engines.retrieval import Params
 from engines.retrieval.data.items import ArrayItems, TokenItems
-from engines.retrieval.data.pairs import NONE, Inputs, Side
-from engines.retrieval.index.joint_encoding import JointEncoder
+from engines.retrieval.data.pairs import NONE, ItemInputs, ItemRows
+from engines.retrieval.index.joint_encoding import JointCorpusEncoder
 from engines.retrieval.loss import contrastive
 from engines.retrieval.models import export, factory, frozen_towers, tokenizer
-from engines.retrieval.models.encoder import DualEncoder, parameter_counts, tower_counts, unit
+from engines.retrieval.models.encoder import (
+    DualEncoder,
+    count_parameters,
+    count_tower_parameters,
+    l2_normalize,
+)
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.runtime.precision import Precision
 from tests.engines.families import (
@@ -40,17 +45,17 @@ def family(request, tmp_path_factory):
     return request.param, folder, FOLDERS[request.param](folder)
 
 
-def opened(folder: Path, **settings) -> tuple[DualEncoder, tokenizer.Words, Params]:
+def opened(folder: Path, **settings) -> tuple[DualEncoder, tokenizer.TextTokenizer, Params]:
     entry = model_catalog.load(f"path:{folder}")
-    assert model_catalog.problem(entry) is None
+    assert model_catalog.find_problem(entry) is None
     params = Params(**{**entry.settings, **settings})
-    words = tokenizer.of_model(folder, entry.family)
+    words = tokenizer.load_model_tokenizer(folder, entry.family)
     model = factory.from_folder(entry, folder, words, params)
-    factory.shape(model, entry, params, words)
+    factory.configure_model(model, entry, params, words)
     return model.eval(), words, params
 
 
-def token_ids(words: tokenizer.Words, params: Params) -> torch.Tensor:
+def token_ids(words: tokenizer.TextTokenizer, params: Params) -> torch.Tensor:
     items = TokenItems.tokenise(TEXTS, words.tokenizer, params.max_tokens, words.pad)
     items.length = words.length
     return items.gather(np.arange(3))
@@ -97,19 +102,22 @@ def test_logits_are_the_librarys_own(family):
     ids, images = token_ids(words, params), pictures(params)
     mean, std = STATISTICS.get(name, ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
     expected = own_logits(name, reference, ids, images, mean, std)
-    texts, seen = unit(model.embed_texts(ids, "query")), unit(model.embed_images(images, "passage"))
+    texts, seen = (
+        l2_normalize(model.embed_texts(ids, "query")),
+        l2_normalize(model.embed_images(images, "passage")),
+    )
     found = reference.logit_scale.exp() * texts @ seen.T
     if getattr(reference, "logit_bias", None) is not None:
         found = found + reference.logit_bias
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    facts = factory.facts(model, params)
+    facts = factory.describe_model(model, params)
     assert facts["normalisation"].startswith("mean " + f"{mean[0]:.4g}")
     counted = sum(p.numel() for p in reference.parameters())
     own = 1 if getattr(reference, "logit_bias", None) is not None else 0  # not with softmax
-    assert parameter_counts(model)[0] == counted - own
-    counts = tower_counts(model)
+    assert count_parameters(model)[0] == counted - own
+    counts = count_tower_parameters(model)
     assert counts["other"] == 1, "the temperature"
-    assert counts["text"] + counts["vision"] + 1 == parameter_counts(model)[0]
+    assert counts["text"] + counts["vision"] + 1 == count_parameters(model)[0]
 
 
 def test_a_trained_encoder_is_loaded_by_its_own_library(family, tmp_path):
@@ -122,7 +130,7 @@ def test_a_trained_encoder_is_loaded_by_its_own_library(family, tmp_path):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.01)
     entry = model_catalog.load(f"path:{folder}")
-    made = export.encoder(model, entry, params, folder, "")
+    made = export.make_encoder_folder(model, entry, params, folder, "")
     out = tmp_path / "encoder"
     checkpoints.write_folder(out, {made.file: made.tensors}, made.texts)
     assert json.loads((out / "workbench.json").read_text())["from_pretrained_gives_the_same"]
@@ -139,7 +147,10 @@ def test_a_trained_encoder_is_loaded_by_its_own_library(family, tmp_path):
     mean, std = STATISTICS.get(name, ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
     with torch.inference_mode():
         expected = own_logits(name, library.eval(), ids, images, mean, std)
-        texts, seen = unit(model.embed_texts(ids, "query")), unit(model.embed_images(images, ""))
+        texts, seen = (
+            l2_normalize(model.embed_texts(ids, "query")),
+            l2_normalize(model.embed_images(images, "")),
+        )
         logits = model.log_scale.exp() * texts @ seen.T + (0 if model.bias is None else model.bias)
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
         again, _, _ = opened(out)
@@ -168,7 +179,9 @@ def test_tokens_of_a_convolutional_tower_average_to_its_own_output(tmp_path):
     images = pictures(params, 2)
     tokens = model.embed_images(images, "query")
     assert tokens.shape == (2, 4, 48), "2 x 2 places"
-    torch.testing.assert_close(tokens.mean(1), model.vision_tower.own(images), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        tokens.mean(1), model.vision_tower.forward(images), atol=1e-5, rtol=1e-4
+    )
 
 
 MIXED = {
@@ -194,8 +207,8 @@ def test_shapes_of_every_encoder(family, mixed, layers):
     if layers and name == "clip":
         assert (model.text_layers, model.vision_layers) == ((2, 5, 8), (3, 7, 11))
     ids, images = token_ids(words, params)[:2], pictures(params, 2)
-    inputs = Inputs(3, ids, torch.tensor([0, 1]), images, torch.tensor([1, 2]))
-    items = model.train().items(inputs, "query")
+    inputs = ItemInputs(3, ids, torch.tensor([0, 1]), images, torch.tensor([1, 2]))
+    items = model.train().encode_items(inputs, "query")
     tokens = 5 if recurrent else ids_and_patches(model, params, words)
     width = 24 if recurrent else {"clip": 48, "siglip": 64, "naflex": 64}.get(name, 48)
     assert items.shape == ((3, tokens, width) if "late" in mixed else (3, width))
@@ -212,7 +225,7 @@ def test_shapes_of_every_encoder(family, mixed, layers):
         assert not unused
 
 
-def ids_and_patches(model: DualEncoder, params: Params, words: tokenizer.Words) -> int:
+def ids_and_patches(model: DualEncoder, params: Params, words: tokenizer.TextTokenizer) -> int:
     shape = model.late_shape
     assert not model.late or shape.texts == (words.length or params.max_tokens)
     return shape.texts + shape.images
@@ -223,8 +236,8 @@ def test_a_late_item_without_a_text_has_the_image_tokens_alone(tmp_path):
     model, words, params = opened(tmp_path, scoring="late", max_tokens=12)
     ids, images = token_ids(words, params), pictures(params, 1)
     none = torch.zeros(0, dtype=torch.long)
-    image = model.items(Inputs(1, ids[:0], none, images, torch.tensor([0])), "query")
-    text = model.items(Inputs(1, ids[:1], torch.tensor([0]), images[:0], none), "query")
+    image = model.encode_items(ItemInputs(1, ids[:0], none, images, torch.tensor([0])), "query")
+    text = model.encode_items(ItemInputs(1, ids[:1], torch.tensor([0]), images[:0], none), "query")
     assert image.shape == text.shape == (1, 12 + 5, 48)
     assert (image[0].norm(dim=-1) > 0).tolist() == [False] * 12 + [True] * 5
     length = int((ids[0] == words.tokenizer.get_vocab_size() - 1).int().argmax()) + 1
@@ -236,8 +249,8 @@ def test_pictures_are_encoded_where_no_item_has_a_text(tmp_path):
     model, words, params = opened(tmp_path, scoring="late", max_tokens=12)
     texts = TokenItems.tokenise([], words.tokenizer, 12, words.pad)
     images = ArrayItems([pictures(params, 2).numpy()])
-    encoder = JointEncoder(model, Precision("fp32", torch.device("cpu")), 8, Emitter())
-    found = encoder.encode(Side(np.full(2, NONE), np.arange(2)), "query", texts, images).fused()
+    encoder = JointCorpusEncoder(model, Precision("fp32", torch.device("cpu")), 8, Emitter())
+    found = encoder.encode(ItemRows(np.full(2, NONE), np.arange(2)), "query", texts, images).fuse()
     assert (found.norm(dim=-1) > 0).tolist() == [[False] * 12 + [True] * 5] * 2
 
 
@@ -246,7 +259,7 @@ def test_pictures_are_encoded_where_no_item_has_a_text(tmp_path):
 
 def test_siglip_texts_are_lower_case_without_punctuation_and_padded_as_trained(tmp_path):
     siglip_folder(tmp_path)
-    words = tokenizer.of_model(tmp_path, "siglip")
+    words = tokenizer.load_model_tokenizer(tmp_path, "siglip")
     assert (words.pad, words.length) == (1, 16)
     ids = token_ids(words, Params(max_tokens=16))
     assert ids.shape == (3, 16)
@@ -257,7 +270,7 @@ def test_siglip_texts_are_lower_case_without_punctuation_and_padded_as_trained(t
 def test_clip_words_are_those_of_open_clip(tmp_path):
     open_clip = pytest.importorskip("open_clip")
     plain_vit_folder(tmp_path)
-    words = tokenizer.of_model(tmp_path, "open-clip")
+    words = tokenizer.load_model_tokenizer(tmp_path, "open-clip")
     texts = ["A red  Disc, isn't it?", "낙타 🐫 ½ café №5", "word " * 100, "x", "don't/can_t #1"]
     items = TokenItems.tokenise(texts, words.tokenizer, 77, words.pad)
     items.length = words.length
@@ -311,16 +324,18 @@ def test_refusals_of_other_families(tmp_path):
         ({"layer_fusion": "recurrent", "layers": [1]}, "gives no blocks to read"),
     ):
         with pytest.raises(EngineError, match=sentence):
-            factory.shape(model, entry, Params(**settings), None)
+            factory.configure_model(model, entry, Params(**settings), None)
 
 
 def test_folders_that_are_not_a_model_are_named(tmp_path):
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {}}))
-    assert "lacks open_clip_model.safetensors" in model_catalog.problem(
+    assert "lacks open_clip_model.safetensors" in model_catalog.find_problem(
         model_catalog.load(f"path:{tmp_path}")
     )
     (tmp_path / "open_clip_pytorch_model.bin").touch()
-    assert "only pickled weights" in model_catalog.problem(model_catalog.load(f"path:{tmp_path}"))
+    assert "only pickled weights" in model_catalog.find_problem(
+        model_catalog.load(f"path:{tmp_path}")
+    )
     (tmp_path / "open_clip_config.json").write_text("[]")
     with pytest.raises(LookupError, match="is not JSON"):
         model_catalog.load(f"path:{tmp_path}")
@@ -338,8 +353,8 @@ def test_a_repository_in_the_hub_cache_by_its_name(tmp_path, monkeypatch):
     siglip_folder(snapshot)
     entry = model_catalog.load("hub:some/siglip")
     assert (entry.family, entry.settings) == ("siglip", {"image_size": 48, "max_tokens": 16})
-    assert model_catalog.problem(entry) is None
-    assert model_catalog.revision(entry) == "a" * 40
+    assert model_catalog.find_problem(entry) is None
+    assert model_catalog.cached_revision(entry) == "a" * 40
     assert model_catalog.load("hub:some/siglip@" + "a" * 40).family == "siglip"
 
 
@@ -349,14 +364,14 @@ def test_frozen_towers_neither_learn_nor_drift(tmp_path):
     model, words, params = opened(
         tmp_path, layer_fusion="recurrent", layers=[3, 11], fusion_width=64, freeze_towers=True
     )
-    counts = tower_counts(model)
-    assert parameter_counts(model)[1] == counts["fusion"] + counts["other"]
+    counts = count_tower_parameters(model)
+    assert count_parameters(model)[1] == counts["fusion"] + counts["other"]
     model.train()
     assert model.fusion.training
     assert not any(m.training for m in (*model.text_tower.modules(), *model.vision_tower.modules()))
     ids, images = token_ids(words, params), pictures(params)
     every = torch.arange(3)
-    items = model.items(Inputs(3, ids, every, images, every), "query")
+    items = model.encode_items(ItemInputs(3, ids, every, images, every), "query")
     contrastive(items, items, torch.eye(3, dtype=torch.bool), model.scale())[0].backward()
     learned = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
     assert learned == {"fusion", "log_scale"}

@@ -9,7 +9,14 @@ import torch
 from engines import model_catalog
 from engines.retrieval import Params
 from engines.retrieval.data.items import ArrayItems, TokenItems
-from engines.retrieval.data.pairs import NONE, Inputs, Side, gather, joined, padding_of_join
+from engines.retrieval.data.pairs import (
+    NONE,
+    ItemInputs,
+    ItemRows,
+    count_join_padding,
+    gather_inputs,
+    join_inputs,
+)
 from engines.retrieval.loss import contrastive
 from engines.retrieval.models import factory, tokenizer
 from engines.retrieval.models.encoder import DualEncoder
@@ -35,25 +42,25 @@ CASES = [("clip", name) for name in SETTINGS] + [
     for family in ("siglip", "naflex", "plain-vit", "timm-vit")
     for name in ("pooled", "late")
 ]
-QUERIES = Side(np.array([2, 0, NONE, 0]), np.array([0, NONE, 1, 2]))
-PASSAGES = Side(np.array([1, NONE, 1, 2]), np.array([3, 0, NONE, 1]))
+QUERIES = ItemRows(np.array([2, 0, NONE, 0]), np.array([0, NONE, 1, 2]))
+PASSAGES = ItemRows(np.array([1, NONE, 1, 2]), np.array([3, 0, NONE, 1]))
 """Items that lack their text or image, on both sides; texts of both have several lengths."""
 
 
-def model_and_sides(folder, family, **settings) -> tuple[DualEncoder, list[Inputs]]:
+def model_and_sides(folder, family, **settings) -> tuple[DualEncoder, list[ItemInputs]]:
     families.FOLDERS[family](folder)
     entry = model_catalog.load(f"path:{folder}")
     params = Params(**{**entry.settings, **settings})
-    words = tokenizer.of_model(folder, entry.family)
+    words = tokenizer.load_model_tokenizer(folder, entry.family)
     torch.manual_seed(0)
     model = factory.from_folder(entry, folder, words, params)
-    factory.shape(model, entry, params, words)
+    factory.configure_model(model, entry, params, words)
     texts = TokenItems.tokenise(families.TEXTS, words.tokenizer, params.max_tokens, words.pad)
     texts.length = words.length
     size = (4, params.image_size, params.image_size, 3)
     images = ArrayItems([np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)])
     # Without dropout: masks of one pass are not those of two.
-    return model.eval(), [gather(side, texts, images) for side in (QUERIES, PASSAGES)]
+    return model.eval(), [gather_inputs(side, texts, images) for side in (QUERIES, PASSAGES)]
 
 
 def loss_and_gradients(model, sides, *, one_pass: bool):
@@ -82,17 +89,17 @@ def test_one_pass_is_two(tmp_path, family, name):
 
 def test_the_sides_of_the_test_need_padding(tmp_path):
     _, sides = model_and_sides(tmp_path, "clip")
-    assert padding_of_join(*sides) > 0
-    assert joined(*sides).size == 8
+    assert count_join_padding(*sides) > 0
+    assert join_inputs(*sides).size == 8
 
 
 def test_each_tower_is_called_once(tmp_path, monkeypatch):
     model, sides = model_and_sides(tmp_path, "clip")
     calls: list[int] = []
     for tower in (model.text_tower, model.vision_tower):
-        plain = tower.own
+        plain = tower.forward
         monkeypatch.setattr(
-            tower, "own", lambda rows, plain=plain: (calls.append(len(rows)), plain(rows))[1]
+            tower, "forward", lambda rows, plain=plain: (calls.append(len(rows)), plain(rows))[1]
         )
     model.one_pass = True
     model(*sides)
@@ -112,5 +119,5 @@ def test_a_tower_that_sees_padding_is_joined_only_without_any(tmp_path):
     model.one_pass = True
     assert model.joins(*sides), "texts have one length"
     queries, passages = sides
-    short = Inputs(4, queries.texts[:, :5], queries.text_at, queries.images, queries.image_at)
+    short = ItemInputs(4, queries.texts[:, :5], queries.text_at, queries.images, queries.image_at)
     assert not model.joins(short, passages)

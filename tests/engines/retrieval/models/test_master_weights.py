@@ -14,12 +14,12 @@ from engines.emitter import Emitter, Stopped
 from engines.protocol import RunSpec
 from engines.retrieval import Params, run, tasks
 from engines.retrieval.data.items import ArrayItems, TokenItems
-from engines.retrieval.data.pairs import PairBatch, Side, gather
+from engines.retrieval.data.pairs import ItemRows, PairBatch, gather_inputs
 from engines.retrieval.loss import contrastive
 from engines.retrieval.models import clip, factory, master_weights, tokenizer
 from engines.retrieval.models.encoder import DualEncoder
 from engines.torchkit.modeling.master_weights import Replica
-from engines.torchkit.runtime.distributed import Team
+from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training.optimizers import adamw
 from tests.engines import families
@@ -41,7 +41,7 @@ SIZES = {
 
 
 def replica_of(model: DualEncoder) -> Replica[DualEncoder]:
-    replica = master_weights.replica_for(model, MASTERS, "bf16")
+    replica = master_weights.make_replica(model, MASTERS, "bf16")
     assert replica is not None
     return replica
 
@@ -59,8 +59,8 @@ def batches(count: int, size: int = 8) -> list[PairBatch]:
             tokens = (rows[:, None] * 7 + np.arange(length)) % 190 + 5
             flat = np.concatenate([tokens, np.full((size, 1), 4)], 1).astype(np.int32)
             texts = TokenItems(flat.ravel(), np.arange(size + 1) * (length + 1), 0)
-            everything = Side(np.arange(size), np.arange(size))
-            sides.append(gather(everything, texts, ArrayItems([noisy])))
+            everything = ItemRows(np.arange(size), np.arange(size))
+            sides.append(gather_inputs(everything, texts, ArrayItems([noisy])))
         made.append(PairBatch(*sides, torch.eye(size, dtype=torch.bool)))
     return made
 
@@ -76,7 +76,7 @@ class Training:
         encode = self.model
         if self.replica is not None:
             encode = master_weights.without_autocast(self.replica.model.train(), "cpu")
-        self.forward = tasks.forward_of(encode, contrastive, Team())
+        self.forward = tasks.make_forward(encode, contrastive, ProcessGroup())
         self.optimizer = adamw(self.model, 3e-3, 0.01, (0.9, 0.98), fused=True)
 
     def backward(self, batch: PairBatch) -> float:
@@ -85,7 +85,7 @@ class Training:
             loss = self.forward(batch).loss
         loss.backward()
         if self.replica is not None:
-            self.replica.collect()
+            self.replica.collect_gradients()
         return loss.item()
 
     def step(self, batch: PairBatch) -> float:
@@ -140,26 +140,26 @@ def test_a_replica_of_every_family_computes_what_its_masters_do(tmp_path, family
     families.FOLDERS[family](tmp_path)
     entry = model_catalog.load(f"path:{tmp_path}")
     params = Params(**{**entry.settings, **SETTINGS[name]})
-    words = tokenizer.of_model(tmp_path, entry.family)
+    words = tokenizer.load_model_tokenizer(tmp_path, entry.family)
     torch.manual_seed(0)
     model = factory.from_folder(entry, tmp_path, words, params)
-    factory.shape(model, entry, params, words)
+    factory.configure_model(model, entry, params, words)
     replica = replica_of(model)
     texts = TokenItems.tokenise(families.TEXTS, words.tokenizer, params.max_tokens, words.pad)
     texts.length = words.length
     size = (2, params.image_size, params.image_size, 3)
     images = ArrayItems([np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)])
-    side = Side(np.array([0, 1, -1]), np.array([0, -1, 1]))
-    inputs = gather(side, texts, images)
-    whole = model.eval().items(inputs, "query")
-    copied = replica.model.eval().items(inputs, "query")
+    side = ItemRows(np.array([0, 1, -1]), np.array([0, -1, 1]))
+    inputs = gather_inputs(side, texts, images)
+    whole = model.eval().encode_items(inputs, "query")
+    copied = replica.model.eval().encode_items(inputs, "query")
     assert copied.dtype == torch.float32
     assert (copied * whole).sum(-1)[whole.norm(dim=-1) > 0].min() > 0.98, "cosines"
     whole.square().sum().backward()
     expected = {n for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     copied.square().sum().backward()
-    replica.collect()
+    replica.collect_gradients()
     assert {n for n, p in model.named_parameters() if p.grad is not None} == expected
     assert all(p.grad is None for p in replica.parameters())
 
@@ -167,7 +167,7 @@ def test_a_replica_of_every_family_computes_what_its_masters_do(tmp_path, family
 def test_temperature_pixels_and_batch_norms_stay_in_float32(tmp_path):
     families.FOLDERS["fastvit"](tmp_path)
     entry = model_catalog.load(f"path:{tmp_path}")
-    words = tokenizer.of_model(tmp_path, entry.family)
+    words = tokenizer.load_model_tokenizer(tmp_path, entry.family)
     model = factory.from_folder(entry, tmp_path, words, Params(**entry.settings))
     copied = replica_of(model).model
     assert copied.log_scale is model.log_scale
@@ -195,7 +195,7 @@ def test_values_go_out_and_gradients_come_back_through_fused_weights():
     assert not (fused.weight[:32] == 0.5).any()
     assert replica.model.log_scale == 2.0
     fused.weight.grad = torch.arange(96.0).repeat_interleave(32).view(96, 32).bfloat16()
-    replica.collect()
+    replica.collect_gradients()
     assert torch.equal(attention.v_proj.weight.grad[:, 0], torch.arange(64.0, 96.0))
     assert attention.v_proj.bias.grad is None
 
@@ -207,7 +207,7 @@ def test_micro_batches_are_added_up_in_float32():
     projection = replica.model.clip.text_projection.weight
     for value in (256.0, 1.0):
         projection.grad = torch.full_like(projection, value)
-        replica.collect()
+        replica.collect_gradients()
     assert (model.clip.text_projection.weight.grad == 257).all()
 
 

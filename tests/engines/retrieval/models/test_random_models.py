@@ -40,8 +40,8 @@ def test_retrieval_models_of_the_gpu_tests_fit_a_small_disk():
     for name in {shape.family for shape in RETRIEVAL}:
         entry = model_catalog.load(name)
         params = RETRIEVAL[0].params(entry)
-        shape = model_from_config.of(entry, params)
-        sizes[name] = 4 * sum(p.numel() for p in shape.made().parameters())
+        shape = model_from_config.find_model_shape(entry, params)
+        sizes[name] = 4 * sum(p.numel() for p in shape.build().parameters())
     assert 1e9 < sum(sizes.values()) < 3e9
 
 

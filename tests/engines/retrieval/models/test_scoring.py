@@ -12,12 +12,12 @@ from engines import model_catalog
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.retrieval import Params, run
-from engines.retrieval.data.pairs import Inputs
+from engines.retrieval.data.pairs import ItemInputs
 from engines.retrieval.index import exact
 from engines.retrieval.loss import contrastive, sigmoid
 from engines.retrieval.models import clip, factory, max_sim, tokenizer
-from engines.retrieval.models.encoder import DualEncoder, parameter_counts, split
-from engines.retrieval.models.fusion import FusionSizes, Layers, RecurrentFusion
+from engines.retrieval.models.encoder import DualEncoder, count_parameters, split_inputs
+from engines.retrieval.models.fusion import FusionSizes, LayerStates, RecurrentFusion
 from engines.torchkit.data.prefetch import map_tensors
 from engines.torchkit.training.loop import trainable_tensors
 
@@ -137,15 +137,15 @@ def test_sizes_are_those_of_the_published_configuration(layers, text, vision, kn
     with torch.device("meta"):
         fusion = RecurrentFusion(text, vision, layers, FusionSizes())
     assert published_parameters(layers, text, vision) == known
-    assert parameter_counts(fusion)[0] == known - 2 * 1024
+    assert count_parameters(fusion)[0] == known - 2 * 1024
     assert (fusion.queries.shape, fusion.project.weight.shape) == ((32, 1024), (128, 1024))
     assert fusion.cell.itself.num_heads == 16
 
 
-def some_layers(count: int, length: int, width: int, present: list[int]) -> Layers:
+def some_layers(count: int, length: int, width: int, present: list[int]) -> LayerStates:
     """`present[i]` tokens of item i are there; what is beyond them is not zero."""
     states = [torch.randn(len(present), length, width) for _ in range(count)]
-    return Layers(states, torch.arange(length) < torch.tensor(present)[:, None])
+    return LayerStates(states, torch.arange(length) < torch.tensor(present)[:, None])
 
 
 def test_fusion_neither_reads_padding_nor_missing_modalities():
@@ -156,13 +156,15 @@ def test_fusion_neither_reads_padding_nor_missing_modalities():
     assert found.shape == (3, 4, 5)
     assert fusion(text, vision, pool=True).shape == (3, 5)
     assert found.isfinite().all()
-    other = Layers([s.masked_fill(~text.present[:, :, None], 99.0) for s in text.states],
+    other = LayerStates([s.masked_fill(~text.present[:, :, None], 99.0) for s in text.states],
                    text.present)  # fmt: skip
-    dark = Layers([s.masked_fill(~vision.present[:, :, None], -9.0) for s in vision.states],
+    dark = LayerStates([s.masked_fill(~vision.present[:, :, None], -9.0) for s in vision.states],
                   vision.present)  # fmt: skip
     torch.testing.assert_close(fusion(other, dark, pool=False), found)
-    short = Layers([s[:2, :2] for s in text.states], text.present[:2, :2])
-    alone = fusion(short, Layers([s[:2] for s in vision.states], vision.present[:2]), pool=False)
+    short = LayerStates([s[:2, :2] for s in text.states], text.present[:2, :2])
+    alone = fusion(
+        short, LayerStates([s[:2] for s in vision.states], vision.present[:2]), pool=False
+    )
     torch.testing.assert_close(alone[1], found[1])
     assert not torch.allclose(alone[0], found[0]), "item 0 had seven tokens"
 
@@ -180,7 +182,7 @@ def test_the_cell_is_the_papers_equations():
         a, b, c = (x @ w.T + v for x, w, v in zip((q, kv, kv), weights, biases, strict=True))
         return module.out_proj((a @ b.T / math.sqrt(8)).softmax(-1) @ c)
 
-    state = fusion.queries + fusion.places
+    state = fusion.queries + fusion.positions
     asked = cell.query_norm(state)
     residual = state + attend(cell.itself, asked, asked)
     read, forget = [], 0
@@ -210,8 +212,8 @@ def encoder(chunk: int, dropout: float = 0.0, **settings) -> DualEncoder:
     params = Params(image_size=32, max_tokens=12, fusion_width=64, fusion_queries=4, late_width=16,
                     grad_cache_chunk=chunk, **settings)  # fmt: skip
     entry = model_catalog.load("clip-nano")
-    words = tokenizer.Words(None, 0)
-    factory.shape(model, entry, params, words)
+    words = tokenizer.TextTokenizer(None, 0)
+    factory.configure_model(model, entry, params, words)
     if not dropout:
         for part in model.modules():
             if isinstance(part, nn.Dropout):
@@ -221,7 +223,7 @@ def encoder(chunk: int, dropout: float = 0.0, **settings) -> DualEncoder:
     return model.train()
 
 
-def side(size: int, seed: int) -> Inputs:
+def side(size: int, seed: int) -> ItemInputs:
     """Items with a text, an image, or both."""
     generator = torch.Generator().manual_seed(seed)
     text_at = torch.tensor([i for i in range(size) if i % 3 != 1])
@@ -229,7 +231,7 @@ def side(size: int, seed: int) -> Inputs:
     texts = torch.randint(5, 50, (len(text_at), 12), generator=generator)
     texts[torch.arange(len(texts)), torch.arange(len(texts)) % 11 + 1] = 4  # the end token
     images = torch.randint(0, 256, (len(image_at), 32, 32, 3), generator=generator)
-    return Inputs(size, texts, text_at, images.to(torch.uint8), image_at)
+    return ItemInputs(size, texts, text_at, images.to(torch.uint8), image_at)
 
 
 def gradients(
@@ -315,7 +317,7 @@ def test_chunks_keep_no_activations():
 
 def test_parts_of_a_side_are_its_items_in_order():
     whole = side(11, 3)
-    parts = split(whole, 4)
+    parts = split_inputs(whole, 4)
     assert [p.size for p in parts] == [4, 4, 3]
     assert torch.equal(torch.cat([p.texts for p in parts]), whole.texts)
     at = torch.cat([p.image_at + 4 * i for i, p in enumerate(parts)])

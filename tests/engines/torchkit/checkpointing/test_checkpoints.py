@@ -14,7 +14,7 @@ import torch
 
 from engines.emitter import Emitter
 from engines.torchkit.checkpointing import checkpoints
-from engines.torchkit.data.data_loader import Loader, Order
+from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.training import loop
 from tests.engines.torchkit.training.test_loop import EPOCHS, job, run
 
@@ -66,7 +66,7 @@ def test_kill_9_while_saving_leaves_the_old_checkpoint_or_the_new_one(tmp_path):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         newest = checkpoints.newest(tmp_path)
-        assert checkpoints.problem(newest) == ""
+        assert checkpoints.find_problem(newest) == ""
         taken.append(json.loads((newest / "state.json").read_text())["step"])
         shutil.rmtree(checkpoints.step_folder(tmp_path, 2), ignore_errors=True)
     assert 1 in taken, "some died before the end"
@@ -83,7 +83,7 @@ def test_a_file_system_without_fsync_of_folders_keeps_checkpoints(tmp_path, monk
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", of_files_only)
-    assert checkpoints.problem(saved(tmp_path, 3, 1.0)) == ""
+    assert checkpoints.find_problem(saved(tmp_path, 3, 1.0)) == ""
 
 
 def test_checkpoints_come_by_the_clock_too(tmp_path, monkeypatch):
@@ -94,7 +94,7 @@ def test_checkpoints_come_by_the_clock_too(tmp_path, monkeypatch):
     def advance(training, step):
         steps.append(step)
 
-    monkeypatch.setattr(loop, "save", advance)
+    monkeypatch.setattr(loop, "save_checkpoint", advance)
     training = job(tmp_path, checkpoint_seconds=25.0)
     inner = training.forward
 
@@ -145,7 +145,7 @@ def test_a_loader_thread_that_fails_ends_the_run_with_its_error():
             raise OSError(5, "the disk under the cache is gone")
         return rows
 
-    loader = Loader(Order(50, 8, 1, seed=3), gather, workers=2)
+    loader = Loader(EpochPermutation(50, 8, 1, seed=3), gather, workers=2)
     batches = loader.batches(0, 7)
     with pytest.raises(OSError, match="under the cache"):
         [batch.result() for batch in batches]

@@ -16,7 +16,7 @@ from torch import nn
 
 from engines import model_catalog
 from engines.emitter import Emitter, EngineError
-from engines.retrieval.data.pairs import NONE, Pool, Side
+from engines.retrieval.data.pairs import NONE, ItemRows, TrainingPairs
 from engines.retrieval.prepare import decode_images
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.checkpointing.training_identity import (
@@ -194,10 +194,10 @@ def test_a_picture_that_was_replaced_is_other_data(tmp_path: Path) -> None:
         strings = SimpleNamespace(
             images={n: f"{tmp_path / 'pictures'}\0{n}" for n in ("a.png", "b.png", "test.png")}
         )
-        data = SimpleNamespace(pool=pool, strings=strings, image_rows=list)
+        data = SimpleNamespace(pairs=pool, vocabularies=strings, image_rows=list)
         run = SimpleNamespace(
-            params=SimpleNamespace(image_size=16), cache_root=tmp_path / "cache", say=None,
-            emit=Emitter(),
+            params=SimpleNamespace(image_size=16), cache_root=tmp_path / "cache",
+            report_progress=None, emit=Emitter(),
         )  # fmt: skip
         return decode_images(run, data)[1]  # type: ignore[arg-type]
 
@@ -216,14 +216,16 @@ def test_a_picture_that_was_replaced_is_other_data(tmp_path: Path) -> None:
     after = contents()
     assert after != before
     rows = np.arange(2)
-    pool = Pool(Side(rows, rows), Side(rows, rows), rows, np.arange(3))
+    pool = TrainingPairs(ItemRows(rows, rows), ItemRows(rows, rows), rows, np.arange(3))
     assert pool.digest("f", before) != pool.digest("f", after)
 
 
 def test_a_picture_that_can_no_longer_be_read_is_other_data() -> None:
     rows = np.arange(3)
-    whole = Pool(Side(rows, rows), Side(rows, rows), rows, np.arange(4))
-    lost = Pool(Side(rows, np.array([0, NONE, 2])), Side(rows, rows), rows, np.arange(4))
+    whole = TrainingPairs(ItemRows(rows, rows), ItemRows(rows, rows), rows, np.arange(4))
+    lost = TrainingPairs(
+        ItemRows(rows, np.array([0, NONE, 2])), ItemRows(rows, rows), rows, np.arange(4)
+    )
     assert whole.digest("f") == whole.digest("f")
     assert lost.digest("f") != whole.digest("f")
     assert whole.digest("g") != whole.digest("f")

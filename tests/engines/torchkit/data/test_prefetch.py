@@ -22,10 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from engines import param_sections
 from engines.captioning.data.media import CaptionBatch
-from engines.retrieval.data.pairs import Inputs, PairBatch
-from engines.retrieval.models.towers import Pixels
+from engines.retrieval.data.pairs import ItemInputs, PairBatch
+from engines.retrieval.models.towers import PixelNormalizer
 from engines.torchkit.data import prefetch
-from engines.torchkit.data.data_loader import DEPTH, ahead, slices
+from engines.torchkit.data.data_loader import DEPTH, make_ahead, split_rows
 from engines.torchkit.data.prefetch import IN_FLIGHT, InputPipeline, Prefetcher, map_tensors
 from engines.torchkit.training import loop
 from engines.vqa.models.model import VqaBatch
@@ -106,18 +106,18 @@ class FakeCuda:
 def cuda(monkeypatch):
     fake = FakeCuda()
     monkeypatch.setattr(prefetch, "cuda", fake)
-    prefetch.side_stream.cache_clear()
+    prefetch.copy_stream.cache_clear()
 
     def record_stream(tensor, stream):
         fake.log.append(("recorded", id(tensor), stream.name))
 
     monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
     yield fake
-    prefetch.side_stream.cache_clear()
+    prefetch.copy_stream.cache_clear()
 
 
 def feed(cuda, batches, pool=None) -> Prefetcher:
-    pending = ahead([lambda one=one: one for one in batches], pool, 4)
+    pending = make_ahead([lambda one=one: one for one in batches], pool, 4)
     return Prefetcher(pending, lambda batch: map_tensors(batch, cuda.copy), GPU)
 
 
@@ -148,7 +148,7 @@ def test_a_batch_is_copied_aside_waited_for_and_kept_for_the_compute_stream(cuda
     assert cuda.log == [("side", "waits for", "compute")], "constants may be on their way"
     assert own.wait()
     assert cuda.log[1:] == [("copy", "side")] * 2, "and the host does not wait"
-    moved = own.take()
+    moved = own.next_batch()
     assert cuda.log[3:] == [
         ("compute", "waits for", "side"),
         ("recorded", id(moved["pixels"]), "compute"),
@@ -182,29 +182,31 @@ def test_what_is_ready_is_copied_ahead_and_nothing_is_waited_for(cuda):
         return cuda.log.count(("copy", "side"))
 
     own.wait()
-    assert own.take().tolist() == [0, 0]
-    own.look_ahead()
-    own.look_ahead()
+    assert own.next_batch().tolist() == [0, 0]
+    own.copy_ahead()
+    own.copy_ahead()
     assert copies() == 2, "one ahead, whoever asks again"
     own.wait()
     assert copies() == 2, "it was copied"
-    assert own.take().tolist() == [1, 1]
-    own.look_ahead()
+    assert own.next_batch().tolist() == [1, 1]
+    own.copy_ahead()
     own.wait()
-    assert own.take().tolist() == [2, 2]
-    own.look_ahead()
+    assert own.next_batch().tolist() == [2, 2]
+    own.copy_ahead()
     assert copies() == 3, "the fourth is not ready"
     slots[3].ready = True
     own.wait()
-    assert own.take().tolist() == [3, 3]
+    assert own.next_batch().tolist() == [3, 3]
 
 
 def test_without_threads_nothing_is_made_before_it_is_asked_for(cuda):
     made = []
-    own = Prefetcher(ahead([lambda: made.append(1) or torch.zeros(1)] * 2, None, 0), cuda.copy, GPU)
+    own = Prefetcher(
+        make_ahead([lambda: made.append(1) or torch.zeros(1)] * 2, None, 0), cuda.copy, GPU
+    )
     own.wait()
-    own.take()
-    own.look_ahead()
+    own.next_batch()
+    own.copy_ahead()
     assert made == [1]
 
 
@@ -212,7 +214,7 @@ def test_the_host_runs_only_so_far_ahead(cuda):
     own = feed(cuda, numbers(IN_FLIGHT + 3))
     for number in range(IN_FLIGHT + 3):
         own.wait()
-        own.take()
+        own.next_batch()
         waits = cuda.log.count(("host waits", "compute"))
         assert waits == max(0, number + 1 - IN_FLIGHT)
 
@@ -220,15 +222,15 @@ def test_the_host_runs_only_so_far_ahead(cuda):
 def test_on_a_cpu_a_batch_is_handed_on_as_it_is(monkeypatch):
     monkeypatch.setattr(prefetch, "cuda", None)
     batch = torch.zeros(3)
-    own = Prefetcher(ahead([lambda: batch], None, 0), lambda one: one, CPU)
+    own = Prefetcher(make_ahead([lambda: batch], None, 0), lambda one: one, CPU)
     assert own.wait()
-    assert own.take() is batch
-    own.look_ahead()
+    assert own.next_batch() is batch
+    own.copy_ahead()
     assert not own.wait()
 
 
-def inputs() -> Inputs:
-    return Inputs(2, *(torch.full((2,), float(n)) for n in range(4)))
+def inputs() -> ItemInputs:
+    return ItemInputs(2, *(torch.full((2,), float(n)) for n in range(4)))
 
 
 BATCHES = {
@@ -243,7 +245,7 @@ def test_every_tensor_of_every_engines_batch_is_moved_and_recorded(cuda, engine)
     batch, tensors = BATCHES[engine]
     own = feed(cuda, [batch])
     own.wait()
-    moved = own.take()
+    moved = own.next_batch()
     assert cuda.log.count(("copy", "side")) == tensors
     recorded = {line[1] for line in cuda.log if line[0] == "recorded"}
     ids = []
@@ -261,7 +263,7 @@ def test_evaluation_batches_come_in_order_from_several_threads():
     seen = []
     for workers in (0, 3):
         pipeline = InputPipeline(CPU, workers)
-        found = pipeline.batches(slices(rows, 7), lambda part: torch.from_numpy(part) * 2)
+        found = pipeline.batches(split_rows(rows, 7), lambda part: torch.from_numpy(part) * 2)
         pairs = [(part.tolist(), batch.tolist()) for part, batch in found]
         assert [x for part, _ in pairs for x in part] == rows.tolist()
         assert all([2 * x for x in part] == batch for part, batch in pairs)
@@ -325,7 +327,7 @@ def test_a_result_is_copied_back_while_the_next_one_is_computed(cuda, monkeypatc
             order.append(f"compute {number}")
             yield number, OnDevice(cuda, float(number))
 
-    for key, array in prefetch.arrays(computed()):
+    for key, array in prefetch.to_arrays(computed()):
         order.append(f"result {key}")
         assert array.tolist() == [key, key]
     assert order == [
@@ -336,7 +338,7 @@ def test_a_result_is_copied_back_while_the_next_one_is_computed(cuda, monkeypatc
 
 def test_on_a_cpu_a_result_is_the_tensors_own_memory():
     result = torch.ones(2)
-    ((_, array),) = prefetch.arrays([(0, result)])
+    ((_, array),) = prefetch.to_arrays([(0, result)])
     result[0] = 5
     assert array.tolist() == [5, 1]
 
@@ -350,7 +352,7 @@ def test_auto_takes_threads_by_device_and_cores(monkeypatch, cores, ranks, gpu, 
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores))
     machine = param_sections.Machine()
     device = GPU if gpu else CPU
-    pipeline = InputPipeline.of(machine, device, ranks)
+    pipeline = InputPipeline.from_settings(machine, device, ranks)
     assert (pipeline.workers, pipeline.pin) == (threads, gpu)
     assert pipeline.facts == {"workers": str(threads), "pin_memory": "true" if gpu else "false"}
 
@@ -359,7 +361,9 @@ def test_auto_takes_threads_by_device_and_cores(monkeypatch, cores, ranks, gpu, 
 def test_what_a_user_sets_wins(gpu):
     device = GPU if gpu else CPU
     for workers, pin in ((12, False), (0, True), (3, True)):
-        pipeline = InputPipeline.of(param_sections.Machine(workers=workers, pin_memory=pin), device)
+        pipeline = InputPipeline.from_settings(
+            param_sections.Machine(workers=workers, pin_memory=pin), device
+        )
         assert pipeline.workers == workers
         assert pipeline.pin == (pin and gpu), "without a GPU there is no page-locked memory"
 
@@ -406,7 +410,9 @@ def test_a_step_does_not_fetch_the_same_pages_from_the_kernel_again():
 
 @pytest.mark.parametrize("shape", [(3, 32, 32, 3), (1, 20, 28, 3), (0, 8, 8, 3)])
 def test_pixels_are_bitwise_those_of_the_plain_expression(shape):
-    pixels = Pixels((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    pixels = PixelNormalizer(
+        (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    )
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
     before = images.clone()
     for _ in range(2):
@@ -418,7 +424,10 @@ def test_pixels_are_bitwise_those_of_the_plain_expression(shape):
 
 
 def test_pixels_need_no_tensor_beside_the_one_they_return():
-    pixels, images = Pixels((0.5,) * 3, (0.5,) * 3), torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    pixels, images = (
+        PixelNormalizer((0.5,) * 3, (0.5,) * 3),
+        torch.zeros(2, 64, 64, 3, dtype=torch.uint8),
+    )
     pixels(images)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         pixels(images)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engines.torchkit.modeling.feature_cache import FeatureStore, NoRoomError, key
+from engines.torchkit.modeling.feature_cache import FeatureStore, NoRoomError, content_key
 
 WIDTH = 4
 
@@ -31,11 +31,11 @@ class Tower:
 
 def rows_of(stored):
     """What the places point at."""
-    return np.stack([stored.arrays[array][row] for array, row in stored.places])
+    return np.stack([stored.arrays[array][row] for array, row in stored.positions])
 
 
 def keys(*numbers: int) -> list[bytes]:
-    return [key(str(n).encode()) for n in numbers]
+    return [content_key(str(n).encode()) for n in numbers]
 
 
 def expected(ks):
@@ -104,13 +104,13 @@ def test_maps_of_rows_keep_their_shape_and_type(tmp_path):
         yield positions, values[positions]
 
     store = FeatureStore(tmp_path, "t", (5, 7), "float32")
-    assert store.missing(ks) == 3
+    assert store.count_missing(ks) == 3
     stored = store.open(ks, tower)
     assert np.array_equal(rows_of(stored), values)
     assert isinstance(stored.arrays[0], np.memmap)
     on_disk = sum(f.stat().st_size for f in store.folder.glob("rows-*/[rk]*s"))
-    assert store.bytes_of(3) == on_disk
-    assert store.missing(ks) == 0
+    assert store.disk_bytes(3) == on_disk
+    assert store.count_missing(ks) == 0
 
 
 def test_too_full_a_disk_is_said_before_anything_is_computed(tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_a_disk_that_fills_up_on_the_way_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert len(list(store.folder.glob("*rows-*"))) == 1, "what was whole before stays"
-    assert store.missing(keys(200)) == 0
+    assert store.count_missing(keys(200)) == 0
     assert store.open(ks, slow).computed == 100
 
 
@@ -158,7 +158,7 @@ def test_a_tower_that_leaves_rows_out_is_refused(tmp_path):
 
 
 def test_keys_tell_parts_apart():
-    assert key(b"ab", b"c") != key(b"a", b"bc")
+    assert content_key(b"ab", b"c") != content_key(b"a", b"bc")
 
 
 class Growing(Tower):
@@ -171,7 +171,7 @@ class Growing(Tower):
 
 def spans_of(stored):
     """What the places of items with sizes point at."""
-    return [stored.arrays[array][first : first + n] for array, first, n in stored.places]
+    return [stored.arrays[array][first : first + n] for array, first, n in stored.positions]
 
 
 def test_items_may_have_rows_of_their_own_number(tmp_path):

@@ -6,7 +6,7 @@ from torch import nn
 
 from engines.captioning.models import nano_model
 from engines.torchkit.memory import fake_training_step
-from engines.torchkit.memory.fake_training_step import Tuning
+from engines.torchkit.memory.fake_training_step import TrainingOptions
 from engines.torchkit.modeling import pretrained
 from engines.torchkit.runtime.precision import Precision
 from engines.vqa.memory import estimate
@@ -69,7 +69,7 @@ def test_a_residual_stream_beyond_fp16_stays_finite(folder, monkeypatch):
     assert logits(model).isfinite().all()
     assert seen[0].dtype == torch.float32
     assert seen[0].abs().max() > torch.finfo(torch.float16).max
-    monkeypatch.setattr(pretrained, "widen", lambda _: None)
+    monkeypatch.setattr(pretrained, "widen_to_fp32", lambda _: None)
     assert not logits(load(folder)).isfinite().all(), "without it the same model is NaN"
 
 
@@ -99,14 +99,14 @@ def test_loading_allocates_no_second_block_for_the_whole_model(folder, monkeypat
     assert blocks == []
     assert modeling_utils.caching_allocator_warmup is block, "others find it as it was"
     monkeypatch.delattr(modeling_utils, "caching_allocator_warmup")
-    with pretrained.no_warmup():
+    with pretrained.without_allocator_warmup():
         assert not hasattr(modeling_utils, "caching_allocator_warmup")
 
 
 @pytest.mark.parametrize(("name", "whole"), [("fp16", torch.float32), ("bf16", torch.bfloat16)])
 def test_the_forecast_counts_the_same_types(name, whole):
     """Of a small Qwen2.5-VL; bf16 has fp32's range, and nothing of it is widened."""
-    tuning = Tuning(precision=name, quantize="none", lora_rank=0)
-    with fake_training_step.stage(tuning):
+    tuning = TrainingOptions(precision=name, quantize="none", lora_rank=0)
+    with fake_training_step.fake_mode(tuning):
         model, _ = estimate.build(vqa_base.configuration(VLM, 500), tuning)
         types(model, tuning.dtype, whole)

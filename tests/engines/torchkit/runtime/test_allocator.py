@@ -15,7 +15,7 @@ CUDA = torch.device("cuda")
 
 
 def variables(**inherited: str) -> dict[str, str]:
-    passed = engine_process.environment(inherited, RunSpec(**FIELDS), "token", 1)
+    passed = engine_process.engine_environment(inherited, RunSpec(**FIELDS), "token", 1)
     return {name: value for name, value in passed.items() if name in NAMES}
 
 

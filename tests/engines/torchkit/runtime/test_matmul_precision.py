@@ -38,7 +38,7 @@ class Tf32(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def tf32():
-    device.prepare(torch.get_num_threads(), tf32=True)
+    device.configure_torch(torch.get_num_threads(), tf32=True)
     yield
     matmul_precision.allow_tf32(False)
     torch.backends.cudnn.benchmark = False
@@ -96,7 +96,7 @@ def test_the_similarity_of_the_loss_and_its_gradients_are_exact(tokens):
         return found.detach(), queries.grad, passages.grad
 
     for exact_one, emulated in zip(
-        gradients(matmul_precision.ieee()), gradients(Tf32()), strict=True
+        gradients(matmul_precision.ieee_fp32()), gradients(Tf32()), strict=True
     ):
         assert torch.equal(exact_one, emulated)
 
@@ -104,14 +104,14 @@ def test_the_similarity_of_the_loss_and_its_gradients_are_exact(tokens):
 def test_gradients_of_a_product_are_those_of_torch():
     a = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     b = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(matmul_precision.product, (a, b))
-    assert torch.autograd.gradcheck(lambda x: matmul_precision.product(x, b.detach()), (a,))
+    assert torch.autograd.gradcheck(matmul_precision.ieee_matmul, (a, b))
+    assert torch.autograd.gradcheck(lambda x: matmul_precision.ieee_matmul(x, b.detach()), (a,))
 
 
 @pytest.mark.parametrize("on", [True, False])
 def test_both_of_torchs_apis_can_be_read_afterwards(on):
-    device.prepare(torch.get_num_threads(), tf32=on)
-    with matmul_precision.ieee():
+    device.configure_torch(torch.get_num_threads(), tf32=on)
+    with matmul_precision.ieee_fp32():
         assert torch.get_float32_matmul_precision() == "highest"
     assert torch.backends.cuda.matmul.allow_tf32 is on
     assert torch.backends.cudnn.allow_tf32 is on
@@ -130,19 +130,19 @@ def test_a_record_says_where_fp32_is_tf32(monkeypatch, name, capability, said):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: None)
     precision = Precision(name, torch.device("cuda"))
-    assert precision.said == said
-    assert Precision("fp32", torch.device("cpu")).said == "fp32"
+    assert precision.description == said
+    assert Precision("fp32", torch.device("cpu")).description == "fp32"
     matmul_precision.allow_tf32(False)
-    assert precision.said == name
+    assert precision.description == name
 
 
 def test_convolutions_are_timed_for_fixed_shapes_only_and_not_where_results_must_repeat():
     for fixed in (True, False):
-        device.choose_convolutions(fixed=fixed)
+        device.set_convolution_benchmark(fixed=fixed)
         assert torch.backends.cudnn.benchmark is fixed
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        device.choose_convolutions(fixed=True)
+        device.set_convolution_benchmark(fixed=True)
         assert not torch.backends.cudnn.benchmark
     finally:
         torch.use_deterministic_algorithms(False)

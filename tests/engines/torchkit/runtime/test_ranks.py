@@ -16,12 +16,12 @@ from engines import child, model_catalog
 from engines.emitter import EngineError
 from engines.protocol import RunSpec, Task
 from engines.retrieval import Params
-from engines.torchkit.data.data_loader import share
+from engines.torchkit.data.data_loader import rank_share
 from engines.torchkit.runtime import distributed
 from tests.engines.conftest import write_lines
 from tests.fixtures.engine_process import engine
 
-NO_DEMO = model_catalog.problem(model_catalog.load("effnet-minilm")) is not None
+NO_DEMO = model_catalog.find_problem(model_catalog.load("effnet-minilm")) is not None
 
 HEADS = """schema = 1
 name = "heads"
@@ -151,7 +151,7 @@ def assert_equal_training(one: Path, two: Path, step: int, lr: float, beta2: flo
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 64])
 def test_shares_are_a_partition_in_order(rows, size):
-    bounds = [share(rows, rank, size) for rank in range(size)]
+    bounds = [rank_share(rows, rank, size) for rank in range(size)]
     assert [i for a, b in bounds for i in range(a, b)] == list(range(rows))
     sizes = [b - a for a, b in bounds]
     assert max(sizes) - min(sizes) <= 1
@@ -290,6 +290,6 @@ def test_only_training_is_shared():
         suite="s", run_id="01-toy", engine="retrieval", subset="toy_train", model="pico",
         cache_root="/nonexistent", params={"nproc_per_node": 4},
     )  # fmt: skip
-    found = {t: child.ranks(spec.model_copy(update={"task": t})) for t in get_args(Task)}
+    found = {t: child.count_ranks(spec.model_copy(update={"task": t})) for t in get_args(Task)}
     assert found == {"train": 4, "probe": 4, "evaluate": 1, "infer": 1, "ensemble": 1}
-    assert child.ranks(spec.model_copy(update={"params": {}})) == 1
+    assert child.count_ranks(spec.model_copy(update={"params": {}})) == 1

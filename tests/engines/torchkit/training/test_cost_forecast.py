@@ -11,23 +11,23 @@ from torch import nn
 
 from engines import protocol
 from engines.emitter import Emitter
-from engines.torchkit.data.data_loader import Loader, Order
+from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import cost_forecast, loop
 from engines.torchkit.training.cost_forecast import (
-    Costing,
-    Unseen,
-    predict,
-    samples_until,
-    stop_step,
+    CostProbe,
+    UnseenVariation,
+    count_samples,
+    forecast_steps,
+    last_probe_step,
 )
-from engines.torchkit.training.step_timing import HostStopwatch, Ledger, Meter
+from engines.torchkit.training.step_timing import HostStopwatch, StepTimer, TimingSummary
 
 signal = pytest.importorskip("scipy.signal", reason="scipy is the oracle of these tests")
 stats = pytest.importorskip("scipy.stats", reason="scipy is the oracle of these tests")
 
 TRIALS, AHEAD, MEAN = 200, 2000, 0.1
-STEADY = Unseen(0.01, "of a machine that hardly wanders")
+STEADY = UnseenVariation(0.01, "of a machine that hardly wanders")
 
 
 def autoregressive(generator: np.random.Generator, n: int, phi: float, spread: float):
@@ -42,7 +42,7 @@ def test_the_interval_covers_a_later_process_at_least_as_often_as_it_says(phi):
     covered, shares = 0, []
     for _ in range(TRIALS):
         seen, later = (autoregressive(generator, n, phi, 0.05) for n in (200, AHEAD))
-        found = predict(seen, np.full(200, 64), AHEAD, AHEAD * 64, STEADY)
+        found = forecast_steps(seen, np.full(200, 64), AHEAD, AHEAD * 64, STEADY)
         covered += abs(later.sum() - found.seconds) <= found.half
         shares.append(found.share)
     assert covered >= 0.95 * TRIALS
@@ -57,7 +57,7 @@ def test_the_interval_covers_a_machine_that_slows_down_meanwhile():
         slope = generator.uniform(-0.1, 0.1)  # by up to a tenth over the probe, then steady
         seen = autoregressive(generator, 200, 0.3, 0.03) * (1 + slope * np.linspace(0, 1, 200))
         later = autoregressive(generator, AHEAD, 0.3, 0.03) * (1 + slope)
-        found = predict(seen, np.ones(200), AHEAD, AHEAD, STEADY)
+        found = forecast_steps(seen, np.ones(200), AHEAD, AHEAD, STEADY)
         covered += abs(later.sum() - found.seconds) <= found.half
     assert covered >= 0.95 * TRIALS
 
@@ -65,7 +65,7 @@ def test_the_interval_covers_a_machine_that_slows_down_meanwhile():
 def test_the_interval_is_the_documented_formula():
     generator = np.random.default_rng(3)
     x, s = generator.uniform(0.08, 0.12, 100), np.full(100, 32.0)
-    found = predict(x, s, 500, 500 * 32 - 20, STEADY)
+    found = forecast_steps(x, s, 500, 500 * 32 - 20, STEADY)
     assert found.seconds == pytest.approx(x.mean() / 32 * (500 * 32 - 20))
     blocks = (x - x.mean()).reshape(10, 10)
     between, within = blocks.mean(1).var(ddof=1), blocks.var(axis=1, ddof=1).mean()
@@ -83,10 +83,10 @@ def test_students_points_are_those_of_the_library():
 
 
 def test_few_steps_give_a_number_without_an_interval():
-    found = predict([0.1] * 19, [8.0] * 19, 100, 800, STEADY)
+    found = forecast_steps([0.1] * 19, [8.0] * 19, 100, 800, STEADY)
     assert (found.seconds, found.half) == (pytest.approx(10.0), None)
     assert found.share == math.inf
-    enough = predict([0.1] * 20, [8.0] * 20, 100, 800, STEADY)
+    enough = forecast_steps([0.1] * 20, [8.0] * 20, 100, 800, STEADY)
     assert enough.half == pytest.approx(0.1)  # nothing but what is unseen: 1 %
 
 
@@ -121,7 +121,7 @@ def job(clock, epochs=1, row_seconds=lambda _: 0.05, losses=None, workers=0, row
     x = torch.randn(rows, 5, generator=generator)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.2), nn.Linear(8, 1))
-    order = Order(rows, BATCH, 1, seed=3)
+    order = EpochPermutation(rows, BATCH, 1, seed=3)
     done = 0
 
     def forward(batch):
@@ -131,9 +131,9 @@ def job(clock, epochs=1, row_seconds=lambda _: 0.05, losses=None, workers=0, row
         loss = nn.functional.mse_loss(model(batch), batch.sum(1, keepdim=True))
         if losses is not None:
             losses.append(loss.item())
-        return loop.Outcome(loss, {}, len(batch))
+        return loop.LossOutput(loss, {}, len(batch))
 
-    return loop.Training(
+    return loop.TrainingJob(
         model=model, loader=Loader(order, lambda rows, _: x[torch.from_numpy(rows)], workers),
         transfer=lambda batch: batch, forward=forward,
         optimizer=torch.optim.AdamW(model.parameters(), lr=0.01),
@@ -146,10 +146,10 @@ def train(training, clock: Clock, warmup: int, probe: protocol.Probe | None = No
     """Its messages, its timing and the forecast."""
     emit = TimedEmitter(clock)
     clock.now += 7.0  # start-up
-    costing = Costing(probe, training, warmup, emit.now) if probe else None
+    costing = CostProbe(probe, training, warmup, emit.now) if probe else None
     per_epoch = training.loader.order.steps_per_epoch
-    meter = Meter(HostStopwatch(clock), warmup, per_epoch)
-    ledger = Ledger(per_epoch, warmup)
+    meter = StepTimer(HostStopwatch(clock), warmup, per_epoch)
+    ledger = TimingSummary(per_epoch, warmup)
     torch.manual_seed(7)
     loop.train(training, meter, ledger, emit)
     emit.close()
@@ -256,13 +256,13 @@ def test_until_counts_for_what_steps_can_narrow_where_the_machine_alone_wanders_
         suite="s", run_id="r", engine="e", task="probe", subset="d", model="m", cache_root="c",
         probe=protocol.Probe(steps=600, until=0.02, **asked),
     )  # fmt: skip
-    costing = cost_forecast.of(spec, training, 10, emit)
+    costing = cost_forecast.create_cost_probe(spec, training, 10, emit)
     assert [m.text for m in emit.sent if m.kind == "notice"] == [
         "± 2 % cannot be reached: ± 12 % alone is for what 5 earlier forecasts here missed; until "
         "counts for the rest of the interval"
     ]
-    meter = Meter(HostStopwatch(clock), 10, training.loader.order.steps_per_epoch)
-    ledger = Ledger(training.loader.order.steps_per_epoch, 10)
+    meter = StepTimer(HostStopwatch(clock), 10, training.loader.order.steps_per_epoch)
+    ledger = TimingSummary(training.loader.order.steps_per_epoch, 10)
     loop.train(training, meter, ledger, emit)
     said = costing.forecast(ledger.timing(), {})
     assert said.steps < 600
@@ -273,9 +273,9 @@ def test_until_counts_for_what_steps_can_narrow_where_the_machine_alone_wanders_
 
 @pytest.mark.parametrize(("device", "share"), [("cpu", 0.10), ("cuda", 0.05)])
 def test_what_is_assumed_of_a_machine_without_a_history(device, share):
-    assert cost_forecast.known(protocol.Probe(), device).share == share
+    assert cost_forecast.unseen_variation(protocol.Probe(), device).share == share
     told = protocol.Probe(unseen=0.034, unseen_from="for what 3 earlier forecasts here missed")
-    assert cost_forecast.known(told, device) == (0.034, told.unseen_from)
+    assert cost_forecast.unseen_variation(told, device) == (0.034, told.unseen_from)
 
 
 def test_until_does_not_stop_at_the_luckiest_moment():
@@ -285,9 +285,9 @@ def test_until_does_not_stop_at_the_luckiest_moment():
         seen = autoregressive(generator, 1000, 0.5, 0.05)
         later = autoregressive(generator, AHEAD, 0.5, 0.05).sum()
         n = cost_forecast.UNTIL_STEPS
-        while n < 1000 and predict(seen[:n], np.ones(n), AHEAD, AHEAD, STEADY).share > 0.02:
+        while n < 1000 and forecast_steps(seen[:n], np.ones(n), AHEAD, AHEAD, STEADY).share > 0.02:
             n = math.ceil(n * cost_forecast.UNTIL_GROWTH)
-        found = predict(seen[:n], np.ones(min(n, 1000)), AHEAD, AHEAD, STEADY)
+        found = forecast_steps(seen[:n], np.ones(min(n, 1000)), AHEAD, AHEAD, STEADY)
         covered += abs(later - found.seconds) <= found.half
     assert covered >= 38
 
@@ -305,15 +305,15 @@ def test_until_does_not_stop_at_the_luckiest_moment():
     ],
 )
 def test_where_a_costing_run_ends(steps, epochs, warmup, end):
-    order = Order(ROWS, BATCH, 1, seed=3)
-    found = stop_step(protocol.Probe(steps=steps), order, epochs * 102, warmup)
+    order = EpochPermutation(ROWS, BATCH, 1, seed=3)
+    found = last_probe_step(protocol.Probe(steps=steps), order, epochs * 102, warmup)
     assert found == end
 
 
 def test_samples_until_counts_short_last_batches():
-    order = Order(ROWS, BATCH, 1, seed=3)
+    order = EpochPermutation(ROWS, BATCH, 1, seed=3)
     counted = np.cumsum([0] + [sum(map(len, order.micro_batches(s))) for s in range(250)])
-    assert [samples_until(order, step) for step in range(251)] == counted.tolist()
+    assert [count_samples(order, step) for step in range(251)] == counted.tolist()
 
 
 def test_a_costing_run_writes_no_checkpoint(tmp_path):
@@ -331,7 +331,7 @@ def test_checkpoint_sizes_are_those_on_disk(tmp_path):
     train(training, clock, 10)
     sizes = cost_forecast.checkpoint_bytes(training, kept=True, on_the_way=True)
     training.checkpoint_root = tmp_path
-    loop.save(training, 1)
+    loop.save_checkpoint(training, 1)
     files = {p.name: p.stat().st_size for p in tmp_path.rglob("*.safetensors")}
     headers = 4096  # names and shapes
     assert 0 <= files["model.safetensors"] - sizes["weights kept"] < headers

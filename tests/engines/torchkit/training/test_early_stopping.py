@@ -9,31 +9,31 @@ from torch import nn
 
 from engines.captioning.params import Params as CaptioningParams
 from engines.emitter import Emitter
-from engines.torchkit.training.early_stopping import Looks, Monitor, best_place
+from engines.torchkit.training.early_stopping import EarlyStopping, Monitor, best_index
 from engines.vqa.params import Params as VqaParams
 
 
 def monitor(**settings) -> Monitor:
-    return Monitor.of(VqaParams.model_validate(settings))
+    return Monitor.from_params(VqaParams.model_validate(settings))
 
 
 def test_the_best_value_follows_the_direction_of_the_metric():
     values = [0.5, 0.7, 0.6, 0.65]
-    assert best_place(values, 0.0, higher_is_better=True) == (1, 2)
-    assert best_place(values, 0.0, higher_is_better=False) == (0, 3)
-    assert best_place(values, 0.2, higher_is_better=True) == (0, 3)
-    assert best_place([math.nan, 0.4, math.nan], 0.0, higher_is_better=True) == (1, 1)
+    assert best_index(values, 0.0, higher_is_better=True) == (1, 2)
+    assert best_index(values, 0.0, higher_is_better=False) == (0, 3)
+    assert best_index(values, 0.2, higher_is_better=True) == (0, 3)
+    assert best_index([math.nan, 0.4, math.nan], 0.0, higher_is_better=True) == (1, 1)
     assert not monitor(monitor="loss").higher_is_better
     assert monitor(monitor="accuracy").higher_is_better
     for name in ("diversity", "siglip", "meteor", "cider"):
         params = CaptioningParams.model_validate({"monitor": name})
-        assert Monitor.of(params).higher_is_better
+        assert Monitor.from_params(params).higher_is_better
 
 
 def test_the_studys_history_stops_after_the_sixth_epoch():
     """Mean SigLIP2 by epoch of the users' E5-v3: best in epoch 3, patience 3, stopped after 6."""
     scores = [0.2355, 0.2330, 0.3383, 0.1347, 0.0430, 0.0032]
-    passed = [best_place(scores[:n], 0.001, higher_is_better=True) for n in range(1, 7)]
+    passed = [best_index(scores[:n], 0.001, higher_is_better=True) for n in range(1, 7)]
     assert [since for _, since in passed] == [0, 1, 0, 1, 2, 3]
     assert passed[-1][0] == 2
 
@@ -51,13 +51,13 @@ def test_load_best_follows_early_stopping_unless_it_is_set():
 def run_through(root, asked: Monitor, values: list[float]) -> tuple[float, list, list]:
     """Weights after these validations, whether each ended training, and the notices."""
     model, emit = nn.Linear(1, 1), Emitter()
-    looks = Looks(root, model, emit, asked)
+    looks = EarlyStopping(root, model, emit, asked)
     ended = []
     for epoch, value in enumerate(values, 1):
         with torch.no_grad():
             model.weight.fill_(epoch)
-        ended.append(looks.add(epoch, loss=1.0, accuracy=value))
-    looks.restore()
+        ended.append(looks.record(epoch, loss=1.0, accuracy=value))
+    looks.restore_best()
     return model.weight.item(), ended, [m for m in emit.sent if m.kind == "notice"]
 
 

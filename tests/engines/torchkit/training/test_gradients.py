@@ -10,11 +10,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from engines.emitter import Emitter
-from engines.retrieval.data.pairs import NONE, Pool, Side, uniform
+from engines.retrieval.data.pairs import NONE, ItemRows, TrainingPairs, has_uniform_modalities
 from engines.torchkit.runtime import distributed
-from engines.torchkit.runtime.distributed import Team, unreached
+from engines.torchkit.runtime.distributed import ProcessGroup, parameters_without_gradient
 from engines.torchkit.training import loop
-from engines.torchkit.training.step_timing import HostStopwatch, Ledger, Meter
+from engines.torchkit.training.step_timing import HostStopwatch, StepTimer, TimingSummary
 from tests.engines.torchkit.training.test_loop import job, points
 
 
@@ -36,8 +36,11 @@ class Blocks(nn.Module):
 
 def test_parameters_that_no_gradient_reaches_are_named():
     model, x = Blocks(), torch.randn(5, 4)
-    assert unreached(model, lambda: model(x)) == ["blocks.2.weight", "blocks.2.bias"]
-    assert unreached(model, lambda: model(x, blocks=3)) == []
+    assert parameters_without_gradient(model, lambda: model(x)) == [
+        "blocks.2.weight",
+        "blocks.2.bias",
+    ]
+    assert parameters_without_gradient(model, lambda: model(x, blocks=3)) == []
 
 
 def test_looking_for_them_changes_nothing():
@@ -45,7 +48,7 @@ def test_looking_for_them_changes_nothing():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    unreached(model, lambda: model(x))
+    parameters_without_gradient(model, lambda: model(x))
     assert torch.equal(torch.rand(3), expected)
     assert model.training
     assert int(model.norm.num_batches_tracked) == 0
@@ -63,10 +66,10 @@ def solo_group(tmp_path):
 @pytest.mark.parametrize(("blocks", "finds"), [(3, False), (2, True)])
 def test_unused_parameters_are_looked_for_where_there_are_any(solo_group, blocks, finds):
     model, x = Blocks(), torch.randn(5, 4)
-    wrapped = Team(size=2).wrap(model, lambda: model(x, blocks=blocks))
+    wrapped = ProcessGroup(size=2).wrap(model, lambda: model(x, blocks=blocks))
     assert wrapped.find_unused_parameters is finds
-    assert Team(size=2).wrap(model).find_unused_parameters is True
-    assert Team().wrap(model) is model
+    assert ProcessGroup(size=2).wrap(model).find_unused_parameters is True
+    assert ProcessGroup().wrap(model) is model
 
 
 @contextmanager
@@ -99,26 +102,28 @@ def test_a_step_of_several_micro_batches_exchanges_its_gradients_once(solo_group
     alone, x = job(accumulation=3), points()
     training = job(accumulation=3)
     with counted(exchanges):
-        team = Team(size=2)
-        wrapped = team.wrap(training.model, lambda: training.model(x[0][:2]))
-    training.team.averaging = team.averaging
+        process_group = ProcessGroup(size=2)
+        wrapped = process_group.wrap(training.model, lambda: training.model(x[0][:2]))
+    training.process_group.gradient_averaging = process_group.gradient_averaging
 
     def forward(batch):
         loss = nn.functional.mse_loss(wrapped(batch[0]), batch[1])
-        return loop.Outcome(loss, {}, len(batch[0]))
+        return loop.LossOutput(loss, {}, len(batch[0]))
 
     training.forward = forward
     for each in (alone, training):
         torch.manual_seed(11)
         per_epoch = each.loader.order.steps_per_epoch
-        loop.train(each, Meter(HostStopwatch(), 0, per_epoch), Ledger(per_epoch, 0), Emitter())
+        loop.train(
+            each, StepTimer(HostStopwatch(), 0, per_epoch), TimingSummary(per_epoch, 0), Emitter()
+        )
     assert len(exchanges) == training.steps
     for first, second in zip(alone.model.parameters(), training.model.parameters(), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-7)
 
 
-def side(texts, images) -> Side:
-    return Side(np.asarray(texts), np.asarray(images))
+def side(texts, images) -> ItemRows:
+    return ItemRows(np.asarray(texts), np.asarray(images))
 
 
 @pytest.mark.parametrize(("queries", "passages", "same"), [
@@ -128,5 +133,5 @@ def side(texts, images) -> Side:
     (side([0, 1], [0, 1]), side([NONE, 3], [2, 3]), False),
 ])  # fmt: skip
 def test_modalities_are_uniform_where_a_side_has_all_or_none(queries, passages, same):
-    pool = Pool(queries, passages, np.arange(2), np.arange(3))
-    assert uniform(pool) is same
+    pool = TrainingPairs(queries, passages, np.arange(2), np.arange(3))
+    assert has_uniform_modalities(pool) is same

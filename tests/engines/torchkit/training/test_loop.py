@@ -11,12 +11,12 @@ from torch import nn
 
 from engines.emitter import Emitter, EngineError, Stopped
 from engines.torchkit.checkpointing import checkpoints
-from engines.torchkit.data.data_loader import Loader, Order
+from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import compilation, loop
 from engines.torchkit.training.optimizers import adamw, decay_groups
 from engines.torchkit.training.schedules import warmup_cosine, warmup_steps
-from engines.torchkit.training.step_timing import HostStopwatch, Ledger, Meter
+from engines.torchkit.training.step_timing import HostStopwatch, StepTimer, TimingSummary
 from engines.torchkit.training.weight_averaging import Ema
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def points() -> tuple[torch.Tensor, torch.Tensor]:
 def job(root: Path | None = None, *, accumulation: int = 1, workers: int = 0, **more):
     x, y = points()
     model = network()
-    order = Order(ROWS, BATCH, accumulation, seed=3)
+    order = EpochPermutation(ROWS, BATCH, accumulation, seed=3)
 
     def gather(rows, _epoch):
         at = torch.from_numpy(rows)
@@ -45,14 +45,14 @@ def job(root: Path | None = None, *, accumulation: int = 1, workers: int = 0, **
 
     def forward(batch):
         loss = nn.functional.mse_loss(model(batch[0]), batch[1])
-        return loop.Outcome(loss, {"half": loss.detach() / 2}, len(batch[0]))
+        return loop.LossOutput(loss, {"half": loss.detach() / 2}, len(batch[0]))
 
     steps = EPOCHS * order.steps_per_epoch
     settings = {
         "clip_norm": 1.0, "precision": Precision("fp32", CPU), "checkpoint_root": root, **more,
     }  # fmt: skip
     torch.manual_seed(7)
-    return loop.Training(
+    return loop.TrainingJob(
         model=model,
         loader=Loader(order, gather, workers),
         transfer=lambda batch: batch,
@@ -76,7 +76,7 @@ def run(training, emit=None):
 
     training.forward = forward
     per_epoch = training.loader.order.steps_per_epoch
-    meter, ledger = Meter(HostStopwatch(), 2, per_epoch), Ledger(per_epoch, 2)
+    meter, ledger = StepTimer(HostStopwatch(), 2, per_epoch), TimingSummary(per_epoch, 2)
     try:
         loop.train(training, meter, ledger, emit)
     finally:
@@ -92,7 +92,7 @@ def test_compiling_is_a_phase_of_its_own_and_changes_nothing():
     calls = []
     plain = made.forward
     made.forward = lambda batch: (calls.append(len(batch[0])), plain(batch))[1]
-    made.prepare = compilation.with_first_batch(made)
+    made.prepare = compilation.compile_on_first_batch(made)
     before = [buffer.clone() for buffer in made.model.buffers()]
     seen = []
 
@@ -146,7 +146,7 @@ def test_workers_change_nothing_but_speed(workers):
 
 
 def test_every_row_once_an_epoch_and_the_last_batch_is_kept():
-    order = Order(ROWS, BATCH, 2, seed=3)
+    order = EpochPermutation(ROWS, BATCH, 2, seed=3)
     assert order.steps_per_epoch == 4
     for epoch in range(2):
         steps = range(epoch * 4, epoch * 4 + 4)
@@ -255,7 +255,7 @@ def test_a_loss_that_is_no_number_is_told():
     def forward(batch):
         outcome = inner(batch)
         broken = float("nan") if next(calls) > 2 else 1.0
-        return loop.Outcome(outcome.loss * broken, {}, outcome.samples)
+        return loop.LossOutput(outcome.loss * broken, {}, outcome.samples)
 
     training.forward = forward
     run(training)

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from engines import messages, protocol
-from engines.emitter import EngineError, merge
+from engines.emitter import EngineError, merge_steps
 from engines.protocol import RunSpec
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop, numeric_checks
-from engines.torchkit.training.step_timing import HostStopwatch, Meter
+from engines.torchkit.training.step_timing import HostStopwatch, StepTimer
 from engines.torchkit.training.weight_averaging import Ema, Swa
 from tests.engines.torchkit.training.test_loop import CPU, job, network, run
 from workbench.suites import record, state
@@ -78,7 +78,7 @@ def test_some_skipped_steps_between_good_ones_end_nothing():
 
 
 def test_skipped_steps_in_a_row_are_counted_over_windows():
-    meter, one, zero = Meter(HostStopwatch(), 0, 10), torch.ones(()), torch.zeros(())
+    meter, one, zero = StepTimer(HostStopwatch(), 0, 10), torch.ones(()), torch.zeros(())
     for flags, row in (([zero, one], 1), ([one, one], 3), ([zero], 0)):
         meter.open()
         for flag in flags:
@@ -102,7 +102,7 @@ def test_averages_take_no_part_in_a_skipped_step(average):
         scaled.update(torch.tensor(float(skipped)))
     for name in ("weight", "bias"):
         torch.testing.assert_close(scaled.tensors()[name], plain.tensors()[name])
-    assert scaled.begun
+    assert scaled.started
 
 
 def test_a_mean_of_weights_that_only_saw_skipped_steps_has_not_begun_and_resumes():
@@ -110,12 +110,12 @@ def test_a_mean_of_weights_that_only_saw_skipped_steps_has_not_begun_and_resumes
     swa, resumed = Swa(model, 2), Swa(model, 2)
     for skipped in (0.0, 1.0, 1.0):
         swa.update(torch.tensor(skipped))
-    assert not swa.begun
+    assert not swa.started
     resumed.load({name: tensor.clone() for name, tensor in swa.tensors().items()})
     model.weight.data.fill_(5.0)
     for average in (swa, resumed):
         average.update(torch.tensor(0.0))
-        assert average.begun
+        assert average.started
         assert average.tensors()["weight"].item() == 5.0
 
 
@@ -158,8 +158,8 @@ def test_only_the_first_batch_is_looked_at():
             looks.append(1)
             return 1.0
 
-    forward = numeric_checks.checked(
-        lambda _: loop.Outcome(Loss(), {}, 1), network(), Precision("fp32", CPU)
+    forward = numeric_checks.with_first_batch_check(
+        lambda _: loop.LossOutput(Loss(), {}, 1), network(), Precision("fp32", CPU)
     )
     for _ in range(3):
         forward(None)
@@ -167,22 +167,27 @@ def test_only_the_first_batch_is_looked_at():
 
 
 def test_a_loss_without_a_broken_module_is_told_without_a_name():
-    forward = numeric_checks.checked(
-        lambda _: loop.Outcome(torch.tensor(math.nan), {}, 1), network(), Precision("fp16", CPU)
+    forward = numeric_checks.with_first_batch_check(
+        lambda _: loop.LossOutput(torch.tensor(math.nan), {}, 1), network(), Precision("fp16", CPU)
     )
     with pytest.raises(EngineError, match="its loss is nan before anything is trained; fp16 ends"):
         forward(None)
 
 
 def test_merged_windows_keep_the_count():
-    assert merge(WINDOW, WINDOW.model_copy(update={"step": 4})).skipped_steps == 4
+    assert merge_steps(WINDOW, WINDOW.model_copy(update={"step": 4})).skipped_steps == 4
 
 
 def test_the_record_counts_them():
     fields = dict.fromkeys(("suite", "run_id", "engine", "subset", "model", "cache_root"), "x")
     spec, journal = RunSpec(**fields), []
-    assert "skipped_steps" not in record.build(spec, state.fold(journal), "f").counters
+    assert (
+        "skipped_steps"
+        not in record.build_record(spec, state.reduce_entries(journal), "f").counters
+    )
     for seq, step in enumerate((2, 4)):
         message = WINDOW.model_copy(update={"step": step})
         journal.append(protocol.Entry(seq=seq, wall=0.0, src="engine", msg=message))
-    assert record.build(spec, state.fold(journal), "f").counters["skipped_steps"] == 4
+    assert (
+        record.build_record(spec, state.reduce_entries(journal), "f").counters["skipped_steps"] == 4
+    )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines.torchkit.training.step_timing import HostStopwatch, Ledger, Meter, stopwatch
+from engines.torchkit.training.step_timing import HostStopwatch, StepTimer, TimingSummary, stopwatch
 
 DATA, MOVE, FORWARD, BACKWARD, UPDATE = 0.010, 0.002, 0.030, 0.050, 0.008
 STEP = DATA + MOVE + FORWARD + BACKWARD + UPDATE
@@ -59,7 +59,7 @@ def run(meter, ledger, spend, steps, *, samples=8, between=0.0, clock=None):
             spend(name, seconds)
             meter.lap(name)
         meter.end_step(samples, torch.tensor(float(step)), {"r@1": zero + 0.25}, zero + 2)
-        if meter.due(step, first=step == 1) or step == steps:
+        if meter.is_due(step, first=step == 1) or step == steps:
             windows.append(meter.close(step, 0.1))
             ledger.add(windows[-1])
             if clock:
@@ -69,8 +69,8 @@ def run(meter, ledger, spend, steps, *, samples=8, between=0.0, clock=None):
 
 def on_host(steps, *, warmup=0, per_epoch=10, between=0.0, short_last=False):
     clock = Clock()
-    meter = Meter(HostStopwatch(clock), warmup, per_epoch, short_last=short_last)
-    ledger = Ledger(per_epoch, warmup)
+    meter = StepTimer(HostStopwatch(clock), warmup, per_epoch, short_last=short_last)
+    ledger = TimingSummary(per_epoch, warmup)
 
     def spend(_name, seconds):
         clock.t += seconds
@@ -144,7 +144,7 @@ def test_the_epochs_loss_is_the_mean_of_its_steps_with_the_warm_up():
 def test_an_epoch_that_was_resumed_within_has_no_mean_loss():
     windows, _ = on_host(20)
     for first, reason in ((13, "resumed at step 12"), (11, None)):
-        ledger = Ledger(10, 0)
+        ledger = TimingSummary(10, 0)
         for window in windows:
             if window.step - window.count >= first - 1:
                 ledger.add(window)
@@ -170,7 +170,7 @@ def test_on_an_asynchronous_device_times_are_the_devices():
     """The host only launches (no time passes for it but the data wait); the device works."""
     clock = Clock()
     device = LateDevice(clock)
-    meter, ledger = Meter(device, 0, 100), Ledger(100, 0)
+    meter, ledger = StepTimer(device, 0, 100), TimingSummary(100, 0)
 
     def spend(name, seconds):
         if name == "data_wait":
@@ -194,7 +194,7 @@ def test_on_an_asynchronous_device_times_are_the_devices():
 
 def test_the_ledger_keeps_two_rates_that_can_disagree():
     clock = Clock()
-    meter, ledger = Meter(HostStopwatch(clock), 0, 100), Ledger(100, 0)
+    meter, ledger = StepTimer(HostStopwatch(clock), 0, 100), TimingSummary(100, 0)
     slow = iter(range(10_000))
 
     def spend(name, seconds):
@@ -211,7 +211,7 @@ def test_the_ledger_keeps_two_rates_that_can_disagree():
 
 
 def test_a_tiny_last_batch_weighs_what_it_holds():
-    meter = Meter(HostStopwatch(Clock()), 0, 10)
+    meter = StepTimer(HostStopwatch(Clock()), 0, 10)
     meter.open()
     for samples, value in ((63, 0.5), (1, 1.0)):
         meter.lap("optimizer")
@@ -222,7 +222,7 @@ def test_a_tiny_last_batch_weighs_what_it_holds():
 
 def test_a_step_that_is_no_number_stays_one():
     clock = Clock()
-    meter = Meter(HostStopwatch(clock), 0, 10)
+    meter = StepTimer(HostStopwatch(clock), 0, 10)
     meter.open()
     meter.lap("optimizer")
     meter.end_step(1, torch.tensor(math.nan), {}, torch.tensor(math.inf))
@@ -235,7 +235,7 @@ def test_a_step_that_is_no_number_stays_one():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_cuda_events_see_the_devices_time():
     device = torch.device("cuda")
-    meter, ledger = Meter(stopwatch(device), 2, 1000), Ledger(1000, 2)
+    meter, ledger = StepTimer(stopwatch(device), 2, 1000), TimingSummary(1000, 2)
     x = torch.randn(4096, 4096, device=device)
     zero = torch.zeros((), device=device)
     for step in range(1, 31):
@@ -246,7 +246,7 @@ def test_cuda_events_see_the_devices_time():
             x = torch.tanh(x @ x)
         meter.lap("forward")
         meter.end_step(1, zero, {}, zero)
-        if meter.due(step, first=step == 1) or step == 30:
+        if meter.is_due(step, first=step == 1) or step == 30:
             ledger.add(meter.close(step, 0.0))
     timing = ledger.timing()
     assert 0 <= timing.data_stall_share <= timing.data_wait_share + 0.05, "computing hides the rest"

@@ -94,19 +94,19 @@ def test_training_goes_on_from_what_an_earlier_suite_learned(toy, early, tmp_pat
 
 def test_weights_that_a_later_training_freezes_are_kept_all_the_same(toy, early):
     from engines.retrieval.models.clip import from_scratch
-    from engines.trained_weights import Trained
+    from engines.trained_weights import TrainedWeights
 
     _, logs = early
     run_dir = place(logs, EARLY, "01-toy")
-    parent = Trained.read(run_dir, "run:x")
+    parent = TrainedWeights.read(run_dir, "run:x")
     model = from_scratch(
         model_catalog.load("pico").architecture | {"vocabulary": 300}, 32, 24, 0.07
     )
     for parameter in model.text_tower.parameters():
         parameter.requires_grad_(False)
     names = load_file(run_dir / "checkpoints/last/model.safetensors").keys()
-    assert trained_model.whole(model, None).keys() < names
-    assert trained_model.whole(model, parent).keys() == names
+    assert trained_model.all_trained_tensors(model, None).keys() < names
+    assert trained_model.all_trained_tensors(model, parent).keys() == names
 
 
 def test_a_damaged_copy_is_refused(toy, early, tmp_path):
@@ -204,8 +204,8 @@ def test_runs_of_another_engine_and_unused_weights_are_refused(toy, early, quiz,
     with pytest.raises(EngineError, match="was trained by engine retrieval, not vqa"):
         vqa_toy.go(asked, place(logs, LATE, "09-toy"))
     assert weights(place(logs, EARLY, "01-toy")), "left as they were"
-    assert captioning.SHAPING
-    assert vqa.SHAPING
+    assert captioning.ARCHITECTURE_PARAMS
+    assert vqa.ARCHITECTURE_PARAMS
 
 
 def test_an_encoder_from_scratch_is_loaded_by_transformers(toy, early):
@@ -252,9 +252,9 @@ def test_an_encoder_takes_the_place_of_weights_that_are_not_here(toy, early, tmp
 def test_heads_over_packages_say_why_no_library_loads_them(toy):
     from engines.retrieval.models import export
 
-    assert "heads over frozen towers" in export.refusal(model_catalog.load("effnet-minilm"))
+    assert "heads over frozen towers" in export.find_refusal(model_catalog.load("effnet-minilm"))
     for name in ("clip-nano", "tinyclip-61m", "siglip2-b16", "mobileclip2-s0"):
-        assert not export.refusal(model_catalog.load(name))
+        assert not export.find_refusal(model_catalog.load(name))
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -276,9 +276,11 @@ def test_peft_loads_the_adapter_of_a_vqa_run(quiz, tmp_path, quantize):
     assert said["base_model_name_or_path"] == str(quiz / "model")
     cpu = Precision("fp32", torch.device("cpu"))
     own = pretrained.load(
-        quiz / "model", pretrained.SEEING, cpu, four_bit=quantize == "nf4", double=True
+        quiz / "model", pretrained.VISION_LANGUAGE, cpu, four_bit=quantize == "nf4", double=True
     )
-    own = lora.attach(own, 4, 8, 0.0, tuple(asked.params["lora_targets"]), pretrained.language(own))
+    own = lora.add_lora(
+        own, 4, 8, 0.0, tuple(asked.params["lora_targets"]), pretrained.language_module_name(own)
+    )
     trained_by_us = load_file(kept / "last/model.safetensors")
     named = {name.removeprefix("model."): tensor for name, tensor in trained_by_us.items()}
     assert not own.load_state_dict(named, strict=False).unexpected_keys
@@ -286,7 +288,9 @@ def test_peft_loads_the_adapter_of_a_vqa_run(quiz, tmp_path, quantize):
     if quantize == "none":
         base = AutoModelForImageTextToText.from_pretrained(quiz / "model", dtype=torch.float32)
     else:
-        base = pretrained.load(quiz / "model", pretrained.SEEING, cpu, four_bit=True, double=True)
+        base = pretrained.load(
+            quiz / "model", pretrained.VISION_LANGUAGE, cpu, four_bit=True, double=True
+        )
     with torch.no_grad():
         before = base(input_ids=ids).logits.clone()
         loaded = PeftModel.from_pretrained(base, kept / "adapter")

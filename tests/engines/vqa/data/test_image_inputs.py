@@ -50,7 +50,7 @@ def shown() -> list[np.ndarray]:
 
 def loaded(folder: Path, precision: str = "fp32", *, four_bit: bool = False) -> torch.nn.Module:
     return pretrained.load(
-        folder / "model", pretrained.SEEING, Precision(precision, CPU), four_bit=four_bit,
+        folder / "model", pretrained.VISION_LANGUAGE, Precision(precision, CPU), four_bit=four_bit,
         double=True,
     ).eval()  # fmt: skip
 
@@ -265,11 +265,13 @@ def test_windows_of_equal_length_are_one_call(toy):
 
 
 def test_runs_of_equal_lengths():
-    assert attention.runs([0, 4, 8, 8, 12, 14, 16, 20]) == [(0, 4, 3), (12, 2, 2), (16, 4, 1)]
-    assert attention.runs([0]) == []
-    few, many = ([attention.Run(start, 4 + start % 2, 1) for start in range(2 * n)] for n in (4, 5))
-    assert [len(group) for group in attention.groups(few)] == [1] * 8
-    assert [len(group) for group in attention.groups(many)] == [5, 5]
+    assert attention.find_runs([0, 4, 8, 8, 12, 14, 16, 20]) == [(0, 4, 3), (12, 2, 2), (16, 4, 1)]
+    assert attention.find_runs([0]) == []
+    few, many = (
+        [attention.SequenceRun(start, 4 + start % 2, 1) for start in range(2 * n)] for n in (4, 5)
+    )
+    assert [len(group) for group in attention.group_runs(few)] == [1] * 8
+    assert [len(group) for group in attention.group_runs(many)] == [5, 5]
 
 
 def test_packed_attention_is_that_of_each_sequence():
@@ -278,7 +280,7 @@ def test_packed_attention_is_that_of_each_sequence():
     ends = np.cumsum([0, *lengths])
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 1, 2, ends[-1], 8).unbind(0)
-    found, _ = attention.attend(None, q, k, v, cu_seq_lens_q=ends, scaling=0.3)
+    found, _ = attention.packed_attention(None, q, k, v, cu_seq_lens_q=ends, scaling=0.3)
     for start, end in pairwise(ends):
         one = (tensor[:, :, start:end] for tensor in (q, k, v))
         alone = torch.nn.functional.scaled_dot_product_attention(*one, scale=0.3)

@@ -112,7 +112,7 @@ def test_a_language_model_that_is_not_here_is_a_sentence(name, reason):
 def write_language_model(folder):
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = nano_models.byte_tokenizer(["What is the question?"], 300, ["<end>"])
+    tokenizer = nano_models.train_byte_tokenizer(["What is the question?"], 300, ["<end>"])
     end = tokenizer.token_to_id("<end>")
     sizes = Qwen2Config(
         vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=1,

@@ -121,7 +121,7 @@ def house(tmp_path: Path) -> Suite:
 def quiz(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test subset, with a sample submission in an order of its own."""
     subset = SimpleNamespace(name=TEST)
-    monkeypatch.setattr(ensemble.Source, "built", lambda *_: subset)
+    monkeypatch.setattr(ensemble.SubsetSource, "build", lambda *_: subset)
     wanted = questions.Sample(("ID", "Answer"), tuple(f"t{n}" for n in reversed(range(120))))
     monkeypatch.setattr(questions, "sample", lambda given: wanted if given is subset else None)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from engines.memory_query import MAPPED, OTHERS, STEP, Need
+from engines.memory_query import MAPPED, OTHERS, STEP, MemoryEstimate
 from engines.torchkit.memory import allocation_tracker as books
 from engines.torchkit.memory import fake_modules
 from engines.torchkit.modeling import quantize
@@ -45,7 +45,7 @@ def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
 
 
 def test_ledger_counts_what_lives_and_forgets_what_died():
-    with books.faked(), books.Ledger() as ledger:
+    with books.fake_tensors(), books.AllocationTracker() as ledger:
         kept = torch.zeros(1000)
         with ledger.part("scratch"):
             brief = torch.zeros(3000)
@@ -59,13 +59,13 @@ def test_ledger_counts_what_lives_and_forgets_what_died():
         gc.collect()
         assert ledger.total == 4000
         assert ledger.peak == books.Peak(16_000, {"activations": 4000, "scratch": 12_000})
-        ledger.move([kept], "weights")
-        ledger.forget_peak()
+        ledger.assign([kept], "weights")
+        ledger.reset_peak()
         assert ledger.peak == books.Peak(4000, {"weights": 4000})
 
 
 def test_cuda_blocks_are_rounded_up():
-    with books.faked(), books.Ledger(books.CUDA_ROUNDING) as ledger:
+    with books.fake_tensors(), books.AllocationTracker(books.CUDA_ROUNDING) as ledger:
         kept = [torch.zeros(1), torch.zeros(129)]
         assert ledger.total == 512 + 1024
         del kept
@@ -78,11 +78,11 @@ def test_packed_layer_has_the_bytes_of_bitsandbytes_own(double):
         384, 200, bias=True, compute_dtype=torch.float32, compress_statistics=double,
         quant_type="nf4",
     ).to("cpu")  # fmt: skip
-    with books.faked(), books.Ledger() as ledger:
+    with books.fake_tensors(), books.AllocationTracker() as ledger:
         model = nn.Sequential(nn.Linear(384, 200))
         before = ledger.total
         assert before == (384 * 200 + 200) * 4
-        fake_modules.pack(model, lambda _: True, torch.float32, double=double)
+        fake_modules.pack_four_bit(model, lambda _: True, torch.float32, double=double)
         gc.collect()
         held = ledger.total
     assert held == quantize.weight_bytes(real)
@@ -175,13 +175,13 @@ def test_a_rehearsal_that_fails_ends_no_other(monkeypatch):
         raise RuntimeError("shape '[24, 4, -1]' is invalid\nmore")
 
     want = Shape("any", {"nproc_per_node": 3}).want().model_copy(update={"model": "nano-qwen-vl"})
-    monkeypatch.setattr(estimate, "rehearse", fails)
-    assert estimate_memory.answer(want).problem == (
+    monkeypatch.setattr(estimate, "estimate_memory", fails)
+    assert estimate_memory.answer_query(want).problem == (
         "its step cannot be rehearsed (RuntimeError: shape '[24, 4, -1]' is invalid)"
     )
     host = {"Python": 10, MAPPED: 100, STEP: 5}
-    monkeypatch.setattr(estimate, "rehearse", lambda _: Need(host=host))
-    assert estimate_memory.answer(want).host == {**host, OTHERS: 2 * 15}
+    monkeypatch.setattr(estimate, "estimate_memory", lambda _: MemoryEstimate(host=host))
+    assert estimate_memory.answer_query(want).host == {**host, OTHERS: 2 * 15}
 
 
 def test_a_half_described_model_is_a_sentence():

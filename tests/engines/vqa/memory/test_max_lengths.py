@@ -8,7 +8,7 @@ from PIL import Image
 
 from datasets_mm.building import build
 from engines import model_catalog
-from engines.memory_query import Want
+from engines.memory_query import MemoryQuery
 from engines.vqa import Params, prepare
 from engines.vqa.memory import max_lengths
 from engines.vqa.models import chat_template
@@ -28,7 +28,7 @@ def made(tmp_path_factory):
 
 def want(subset, model="toy-vlm", **settings):
     params = Params(**(vqa_toy.SETTINGS | settings)).model_dump(mode="json")
-    return Want(
+    return MemoryQuery(
         capability=(8, 6), engine="vqa", model=model, params=params, subsets=(str(subset.folder),)
     )
 
@@ -99,13 +99,13 @@ def test_a_model_of_another_kind_is_one_sentence(tmp_path):
     from engines import estimate_memory
 
     (tmp_path / "config.json").write_text('{"model_type": "llava", "vision_config": {}}')
-    asked = Want(
+    asked = MemoryQuery(
         capability=(8, 6),
         engine="vqa",
         model=f"path:{tmp_path}",
         params=Params().model_dump(mode="json"),
     )
-    need = estimate_memory.answer(asked)
+    need = estimate_memory.answer_query(asked)
     assert need.phases == {}
     assert "memory of a 'llava' cannot be forecast" in need.problem
     assert "qwen2_5_vl" in need.problem

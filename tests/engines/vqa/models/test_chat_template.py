@@ -44,7 +44,7 @@ def tokenizer() -> Any:
         f"USER: {text} ASSISTANT: {letter} " for letter in "abcd" for text in ("it?", "is it?")
     ]
     return library.PreTrainedTokenizerFast(
-        tokenizer_object=nano_models.byte_tokenizer(
+        tokenizer_object=nano_models.train_byte_tokenizer(
             texts * 20, 400, ("<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<image>")
         ),
         bos_token="<s>", eos_token="</s>", pad_token="<pad>",

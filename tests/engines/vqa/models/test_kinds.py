@@ -65,7 +65,11 @@ def seen(folder: Path) -> Sight:
 
 def model(folder: Path, *, four_bit: bool = False) -> torch.nn.Module:
     return pretrained.load(
-        folder / "other", pretrained.SEEING, Precision("fp32", CPU), four_bit=four_bit, double=True
+        folder / "other",
+        pretrained.VISION_LANGUAGE,
+        Precision("fp32", CPU),
+        four_bit=four_bit,
+        double=True,
     ).eval()
 
 
@@ -186,12 +190,12 @@ def test_several_threads_make_the_same_batches(seen):
 
 def test_only_the_language_model_is_quantised_and_adapted(folder):
     loaded = model(folder, four_bit=True)
-    language = pretrained.language(loaded)
+    language = pretrained.language_module_name(loaded)
     linear = {n for n, m in loaded.named_modules() if isinstance(m, torch.nn.Linear)}
     inside = {name for name in linear if name.startswith(f"{language}.")}
-    assert set(quantize.four_bit(loaded)) == inside
+    assert set(quantize.four_bit_layers(loaded)) == inside
     assert linear - inside
-    adapted = lora.attach(loaded, 2, 4, 0.0, ("q_proj", "v_proj"), language)
+    adapted = lora.add_lora(loaded, 2, 4, 0.0, ("q_proj", "v_proj"), language)
     trained = [n for n, p in adapted.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * 2 * vlm_kinds.TEXT["num_hidden_layers"]
     assert all(f".{language}." in name for name in trained)

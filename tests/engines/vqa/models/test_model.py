@@ -13,7 +13,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from engines.emitter import EngineError
 from engines.torchkit.modeling import lora, pretrained, quantize
-from engines.torchkit.runtime.precision import Precision, best, cpu_has
+from engines.torchkit.runtime.precision import Precision, best_precision, cpu_supports
 from engines.torchkit.training.weight_averaging import Ema, Swa
 from engines.vqa.data import batches
 from engines.vqa.data.image_inputs import Vision
@@ -50,7 +50,11 @@ def words(folder: Path, processor) -> chat_template.Wording:
 
 def plain(folder: Path, four_bit: bool = False) -> torch.nn.Module:
     model = pretrained.load(
-        folder / "model", pretrained.SEEING, Precision("fp32", CPU), four_bit=four_bit, double=True
+        folder / "model",
+        pretrained.VISION_LANGUAGE,
+        Precision("fp32", CPU),
+        four_bit=four_bit,
+        double=True,
     )
     return model.eval()
 
@@ -239,19 +243,23 @@ def test_blank_pictures_are_the_mean_colour(folder, words):
 
 def test_the_vision_tower_stays_whole_and_the_folklore_name_is_refused(folder):
     model = plain(folder, four_bit=True)
-    four_bit = quantize.four_bit(model)
+    four_bit = quantize.four_bit_layers(model)
     assert four_bit
     assert all(".language_model." in name for name in four_bit)
     linear = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     assert {n for n in linear if "language_model" in n} == set(four_bit)
-    folklore = Folklore(pretrained.SEEING.auto, pretrained.SEEING.said, ("lm_head", "visual"))
+    folklore = Folklore(
+        pretrained.VISION_LANGUAGE.auto,
+        pretrained.VISION_LANGUAGE.description,
+        ("lm_head", "visual"),
+    )
     with pytest.raises(EngineError, match=r"visual.*is 4-bit and should not be"):
         pretrained.load(
             folder / "model", folklore, Precision("fp32", CPU), four_bit=True, double=True
         )
 
 
-class Folklore(pretrained.Kind):
+class Folklore(pretrained.ModelKind):
     """Tells bitsandbytes "visual", which it passes over in silence; what is meant stays."""
 
     def quantised(self, name: str) -> bool:
@@ -260,14 +268,14 @@ class Folklore(pretrained.Kind):
 
 def test_adapters_stay_out_of_the_vision_tower(folder):
     targets = ("q_proj", "gate_proj", "up_proj", "down_proj")
-    within = lora.attach(plain(folder), 2, 4, 0.0, targets, "language_model")
+    within = lora.add_lora(plain(folder), 2, 4, 0.0, targets, "language_model")
     trained = [n for n, p in within.named_parameters() if p.requires_grad]
     assert trained
     assert all(".language_model." in name for name in trained)
-    everywhere = lora.attach(plain(folder), 2, 4, 0.0, targets)
+    everywhere = lora.add_lora(plain(folder), 2, 4, 0.0, targets)
     assert any(".visual." in n for n, p in everywhere.named_parameters() if p.requires_grad)
     with pytest.raises(EngineError, match="no linear layer 'qkv'"):
-        lora.attach(plain(folder), 2, 4, 0.0, ("qkv",), "language_model")
+        lora.add_lora(plain(folder), 2, 4, 0.0, ("qkv",), "language_model")
 
 
 @pytest.mark.parametrize("size", [(48, 48), (480, 640), (1000, 60), (31, 2000), (3000, 4000)])
@@ -336,7 +344,7 @@ def test_the_mean_of_the_last_steps_is_their_mean():
     other = Swa(torch.nn.Linear(3, 2), 3)
     other.load(swa.tensors())
     assert other.tensors()["weight"].equal(swa.tensors()["weight"])
-    assert not Swa(layer, 3).begun
+    assert not Swa(layer, 3).started
 
 
 def test_a_settled_average_stays_settled():
@@ -345,21 +353,21 @@ def test_a_settled_average_stays_settled():
     with torch.no_grad():
         layer.weight.add_(1.0)
     ema.update()
-    ema.settle()
+    ema.copy_to_model()
     settled = layer.weight.detach().clone()
-    ema.follow()
-    ema.settle()
+    ema.reset_to_weights()
+    ema.copy_to_model()
     assert layer.weight.equal(settled)
 
 
 def test_auto_is_what_the_gpu_can_do(monkeypatch):
     """torch calls a T4 capable of bf16, which it emulates; this asks for the hardware."""
-    assert Precision("auto", CPU).name == ("bf16" if cpu_has("bf16") else "fp32")
+    assert Precision("auto", CPU).name == ("bf16" if cpu_supports("bf16") else "fp32")
     gpu = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
     for capability, name in (((7, 5), "fp16"), ((8, 0), "bf16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
-        assert best(gpu) == name
+        assert best_precision(gpu) == name
         if name == "fp16":
             with pytest.raises(EngineError, match="Tesla T4 has no bf16; use fp16"):
                 Precision("bf16", gpu)

@@ -62,4 +62,4 @@ def test_a_smaller_picture_may_be_more_tokens(folder, tmp_path):
 
 
 def test_a_decoder_alone_passes(folder):
-    pretrained.refuse_unseeing(folder / "model")
+    pretrained.validate_vision_language(folder / "model")

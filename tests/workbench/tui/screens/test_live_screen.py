@@ -60,12 +60,12 @@ async def test_trials_of_a_search_appear_one_by_one(app: WorkbenchApp, log_root:
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: "0 of 12 trials done" in screen_text(pilot))
-        base = trials.base(folder)
+        base = trials.read_base(folder)
         assert base is not None
         for number in (1, 2):
             chosen = {"lr": 0.0003 * number}
-            spec = trials.make(base, number, chosen, {**base.spec.params, **chosen})
-            trials.admit(folder, spec)
+            spec = trials.make_spec(base, number, chosen, {**base.spec.params, **chosen})
+            trials.admit_trial(folder, spec)
             await until(pilot, lambda c=chosen: f"lr={c['lr']:g}" in screen_text(pilot))
         canned.train(canned.begin(folder, 1), 50, 200)
         await until(pilot, lambda: "train 25%" in screen_text(pilot))
@@ -187,7 +187,7 @@ async def test_a_lost_warden_is_said_and_its_books_are_closed_once(
 
 async def test_a_broken_suite_is_a_sentence(app: WorkbenchApp, log_root: Path) -> None:
     folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")])
-    run, _ = suite.runs(folder)[0]
+    run, _ = suite.read_runs(folder)[0]
     (run / "spec.json").write_text("{")
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from results.records.schema import (
     Environment,
     Exit,
-    Fit,
-    Forecast,
+    ForecastRecord,
     Identity,
+    MemoryEstimateRecord,
     MemoryUse,
     Reading,
     RunRecord,
-    Timing,
+    TimingRecord,
 )
 from workbench.planning import plan
 from workbench.tui.view_models import form_fields, record_detail, result_rows
@@ -30,14 +30,14 @@ RECORD = RunRecord(
         probe_steps=200,
     ),
     environment=Environment(),
-    timing=Timing(**dict.fromkeys(
+    timing=TimingRecord(**dict.fromkeys(
         ("end_to_end_seconds", "time_to_first_step", "epoch_wall_seconds", "step_median",
          "step_p95", "data_wait_share", "samples_per_second", "samples_per_second_median"),
         NOTHING,
     )),
     memory=MemoryUse(**dict.fromkeys(MemoryUse.model_fields, NOTHING)),
     exit=Exit(cause="completed", code=0),
-    forecast=Forecast(
+    forecast=ForecastRecord(
         steps=200, asked_steps=200, until=0.02, samples=14_080, epoch_steps=5280, run_steps=5300,
         epoch_seconds=guess(456.0), run_seconds=guess(481.0), start_seconds=Reading(value=20.0),
         disk={"image cache": 3 << 30},
@@ -85,7 +85,7 @@ def test_the_form_takes_what_the_command_line_takes():
 
 
 def test_the_detail_has_memory_forecast_beside_measured():
-    fit = Fit(
+    fit = MemoryEstimateRecord(
         gpu="A10G", tensors={"train": 5 << 30}, total={"train": 6 << 30},
         measured=Reading(value=float(4 << 30), method="torch"), error=0.25,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from engines import protocol
 from engines.param_sections import PinMemory, Workers
 from workbench.suites import run_summary
-from workbench.suites.state import RunState, RunView, SuiteState, fold
+from workbench.suites.state import RunState, RunView, SuiteState, reduce_entries
 from workbench.tui.system import child_process
 from workbench.tui.view_models import control_actions, form_fields, live_rows, plan_rows
 from workbench.tui.view_models import quantities as q
@@ -247,7 +247,7 @@ def test_no_attribute_hides_one_of_textual() -> None:
 def test_charts_show_the_gpu_that_the_run_has() -> None:
     gpu = protocol.Gpu(index=3, used=5 << 30, process=4 << 30, utilisation=70.0)
     sample = protocol.Sample(t=1.0, gpus=(gpu,))
-    run = fold([protocol.Entry(seq=0, wall=0.0, src="warden", msg=sample)], RunState())
+    run = reduce_entries([protocol.Entry(seq=0, wall=0.0, src="warden", msg=sample)], RunState())
     shown = live_rows.series(run)
     assert shown["gpu"].last == 70.0
     assert (shown["memory"].title, shown["memory"].last) == ("VRAM, GPU 3", 4 << 30)
@@ -281,7 +281,7 @@ def a_search(*causes: protocol.Cause, trials: int = 20) -> SuiteState:
             cache_root="c", trial=protocol.Trial(number=number, settings=chosen),
         )  # fmt: skip
         end = protocol.Entry(seq=0, wall=1.0, src="warden", msg=protocol.End(cause=cause))
-        runs.append(RunView(spec, spec.run_id, fold([end])))
+        runs.append(RunView(spec, spec.run_id, reduce_entries([end])))
     return SuiteState(name="s", warden="ended", started_wall=0.0, runs=tuple(runs), trials=trials)
 
 
@@ -328,10 +328,10 @@ def test_one_metric_stands_for_a_run() -> None:
 
     loss, trained = metric("loss", "val"), metric("loss", "train")
     accuracy = metric("accuracy", "test")
-    assert run_summary.headline([trained, loss, accuracy]) == accuracy
-    assert run_summary.headline([trained, loss]) == loss
-    assert run_summary.headline([trained]) == trained
-    assert run_summary.headline([]) is None
+    assert run_summary.headline_metric([trained, loss, accuracy]) == accuracy
+    assert run_summary.headline_metric([trained, loss]) == loss
+    assert run_summary.headline_metric([trained]) == trained
+    assert run_summary.headline_metric([]) is None
 
 
 def test_runs_that_look_alike_are_told_apart() -> None:
@@ -341,9 +341,12 @@ def test_runs_that_look_alike_are_told_apart() -> None:
         return protocol.RunSpec.model_validate(table)
 
     seeds = [spec(seed=1), spec(seed=2), spec(subset="b", seed=2)]
-    assert run_summary.apart(seeds, seeds=True) == ["seed 1", "seed 2", ""]
-    assert run_summary.apart(seeds, seeds=False) == ["", "", ""]
+    assert run_summary.distinguishing_labels(seeds, seeds=True) == ["seed 1", "seed 2", ""]
+    assert run_summary.distinguishing_labels(seeds, seeds=False) == ["", "", ""]
     variants = [spec(label="all on"), spec(label="no cache", repeat=1)]
-    assert run_summary.apart(variants, seeds=True) == ["all on repeat 1", "no cache repeat 2"]
+    assert run_summary.distinguishing_labels(variants, seeds=True) == [
+        "all on repeat 1",
+        "no cache repeat 2",
+    ]
     state = SuiteState("s", runs=tuple(RunView(s, "f", RunState()) for s in seeds[:2]))
     assert [row[0] for row in run_summary.suite_rows(state)[1]] == ["a m seed 1", "a m seed 2"]

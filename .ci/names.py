@@ -1,0 +1,48 @@
+"""Names that say nothing: participles, pronouns and bare verbs must not be bound or defined."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("workbench", "engines", "datasets_mm", "results", "benchmarks")
+NOT_NOUNS = {
+    "found", "said", "asked", "told", "made", "known", "seen", "given", "taken", "left", "wanted",
+    "spoken", "tried", "one", "own", "place", "what", "where", "why", "things",
+}  # fmt: skip
+NOT_VERBS = {"of", "look", "say", "own", "take", "tell", "stand", "clear", "follow", "leave"}
+"""A function is a verb and its object."""
+
+
+def bound(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of every binding: variables, parameters, fields, functions."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(ctx=ast.Store()):
+                yield node.lineno, node.id
+            case ast.arg():
+                yield node.lineno, node.arg
+            case ast.FunctionDef() | ast.AsyncFunctionDef() if node.name in NOT_VERBS:
+                yield node.lineno, f"{node.name}()"
+            case ast.FunctionDef() | ast.AsyncFunctionDef() if node.name in NOT_NOUNS:
+                yield node.lineno, node.name
+            case ast.ExceptHandler(name=str()) | ast.MatchAs(name=str()):
+                yield node.lineno, node.name
+
+
+def main() -> int:
+    """Print what is wrong; 1 if anything is."""
+    count = 0
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
+        for line, name in bound(ast.parse(path.read_text("utf-8"))):
+            if name.lstrip("_") in NOT_NOUNS or name.endswith("()"):
+                print(f"{path.relative_to(ROOT)}:{line}: {name}")
+                count += 1
+    return min(count, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
