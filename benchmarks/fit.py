@@ -28,7 +28,7 @@ def vqa(*, gpu: bool) -> Table:
     from tests.engines import vqa_step
 
     def forecast(shape: vqa_step.Shape, _: ModelFolders) -> int:
-        need = estimate.forecast(shape.want(), shape.config(), "benchmark")
+        need = estimate.estimate_model(shape.want(), shape.config(), "benchmark")
         return sum(need.phases["train" if shape.trains else "predict"].values())
 
     tests = importlib.import_module(
@@ -50,7 +50,7 @@ def captioning(*, gpu: bool) -> Table:
     def forecast(shape: captioning_step.Shape, folders: ModelFolders) -> int:
         suffix = "mp4" if shape.frames > 1 else "png"
         read = test_fit_captioning.subset(folders.new(), suffix, [["a word"]])
-        need = estimate.forecast(shape.want(read), shape.params, pair(shape, folders))
+        need = estimate.estimate_model(shape.want(read), shape.params, pair(shape, folders))
         return sum(need.phases["train" if shape.trains else "predict"].values())
 
     tests = importlib.import_module(

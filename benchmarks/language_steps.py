@@ -22,12 +22,11 @@ from benchmarks.step_count import Case, Step
 from engines import captioning, model_catalog, vqa
 from engines.captioning import tasks as captioning_work
 from engines.captioning.data.captions import Captions
-from engines.captioning.data.dataset import Data as CaptioningData
-from engines.captioning.data.dataset import Split
+from engines.captioning.data.dataset import CaptioningData, Split
 from engines.captioning.data.media import CaptionBatch, Frames
 from engines.captioning.memory import estimate as captioning_fit
 from engines.captioning.memory import max_lengths, model_from_config
-from engines.captioning.prepare import Prepared as PreparedCaptioner
+from engines.captioning.prepare import PreparedCaptioner
 from engines.emitter import Emitter
 from engines.memory_query import MemoryQuery
 from engines.model_catalog import ModelEntry
@@ -38,16 +37,16 @@ from engines.torchkit.modeling import attention
 from engines.torchkit.runtime.context import Context
 from engines.torchkit.runtime.precision import Precision
 from engines.vqa import training
-from engines.vqa.data.dataset import Data as VqaData
-from engines.vqa.data.image_inputs import Gone, Vision
+from engines.vqa.data.dataset import VqaData
+from engines.vqa.data.image_inputs import ImageInputs, ReleasedModule
 from engines.vqa.data.questions import Questions
 from engines.vqa.memory import estimate as vqa_fit
 from engines.vqa.memory import model_from_config as memory_model_from_config
 from engines.vqa.models.chat_template import IGNORED
-from engines.vqa.models.model import FEATURES, LEARNT, PIXELS, Answerer, VqaBatch
-from engines.vqa.models.qwen_layout import GRID, TYPES, Layout
+from engines.vqa.models.model import ANSWER_TOKENS, FEATURES, PIXELS, Answerer, VqaBatch
+from engines.vqa.models.qwen_layout import GRID, TYPES, QwenInputLayout
 from engines.vqa.models.vision_output import Form
-from engines.vqa.prepare import Prepared as PreparedAnswerer
+from engines.vqa.prepare import PreparedAnswerer
 
 QWEN_VL: Final = "Qwen/Qwen2.5-VL-3B-Instruct"
 SIDE, TEXT, IMAGE = 756, 192, 1
@@ -94,7 +93,7 @@ def put(model: nn.Module, device: torch.device) -> None:
 def vqa_config(layers: int, blocks: int) -> dict[str, Any]:
     """Qwen2.5-VL-3B with so many decoder layers and blocks of its tower; 0: all."""
     entry = ModelEntry(name="published", family="vlm", hub=QWEN_VL)
-    config = dict(memory_model_from_config.architecture(entry)[0])
+    config = dict(memory_model_from_config.read_config(entry)[0])
     config["text_config"] = dict(config["text_config"])
     config["vision_config"] = dict(config["vision_config"])
     if layers:
@@ -110,32 +109,32 @@ def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settin
     params = vqa.Params(**{"batch": 2, "accumulation": 1, "precision": "bf16", **settings})
     context = context_of("vqa", "qwen2.5-vl-3b", params, device)
     tuning = tuning_of(params)
-    model, _ = vqa_fit.build(vqa_config(layers, blocks), tuning)
+    model, _ = vqa_fit.build_trainable_model(vqa_config(layers, blocks), tuning)
     put(model, device)
     tower = model.model.visual
     if params.feature_cache:
-        model.model.visual = Gone()
+        model.model.visual = ReleasedModule()
     else:
         attention.use_packed_attention(tower)
     width = model.config.text_config.hidden_size
     form = Form(BaseModelOutputWithPooling, True, (width,), 0)
     answerer = Answerer(model, form)
-    vision: Any = Vision(_Sighted(), context.precision)  # type: ignore[arg-type]  # of no pictures
+    vision: Any = ImageInputs(_Sighted(), context.precision)  # type: ignore[arg-type]  # of no pictures
     nothing: Any = None  # no words, and nothing is answered
     ready = PreparedAnswerer(answerer, nothing, vision, nothing, 1, "", {}, {}, 0)
     none, empty = [("", "", "", "")] * ROWS, [""] * ROWS
     names = [str(row) for row in range(ROWS)]
     nobody = Questions(names, empty, NOWHERE, empty, none, np.zeros(ROWS, np.int64), empty)
-    data = VqaData("", nobody, nobody.take([]), {}, "")
-    job = training.assemble(context, data, ready, _Unwatched())  # type: ignore[arg-type]
-    layout = Layout(model.model, None if params.feature_cache else tower)
+    data = VqaData("", nobody, nobody.select([]), {}, "")
+    job = training.create_training_job(context, data, ready, _Unwatched())  # type: ignore[arg-type]
+    layout = QwenInputLayout(model.model, None if params.feature_cache else tower)
     return Step(job, [vqa_batch(params, width, layout)] * params.accumulation)
 
 
 class _Sighted:
-    """Stands for pictures: numbers of patches as `Patching.values` makes them."""
+    """Stands for pictures: numbers of patches as `QwenPatchProcessor.values` makes them."""
 
-    class sight:  # noqa: N801  # an attribute of Pictures
+    class processor:  # noqa: N801  # an attribute of Pictures
         """What the batch asks of it."""
 
         @staticmethod
@@ -153,13 +152,13 @@ class _Sighted:
 class _Unwatched:
     """Looks at nothing between epochs."""
 
-    wanted, latest, averages = False, {}, {}  # type: ignore[var-annotated]
+    enabled, latest, averages = False, {}, {}  # type: ignore[var-annotated]
 
 
-def vqa_batch(params: Any, width: int, layout: Layout) -> VqaBatch:
+def vqa_batch(params: Any, width: int, layout: QwenInputLayout) -> VqaBatch:
     """In host memory, made of true numbers and faked afterwards; its rows are equally long."""
     with unset_fake_temporarily():
-        batch = layout.of_batch(plain_batch(params, width))
+        batch = layout.add_inputs(plain_batch(params, width))
     return map_tensors(batch, lambda one: torch.zeros(one.shape, dtype=one.dtype))
 
 
@@ -170,7 +169,7 @@ def plain_batch(params: Any, width: int) -> VqaBatch:
     ids = torch.full((params.batch, merged + TEXT), 7)
     ids[:, 10 : 10 + merged] = IMAGE
     labels = torch.full_like(ids, IGNORED)
-    labels[:, -LEARNT:] = 7
+    labels[:, -ANSWER_TOKENS:] = 7
     grid = torch.tensor([[1, rows, rows]] * params.batch)
     shown = {PIXELS: torch.zeros(params.batch * rows * rows, 3, 14, 14, dtype=torch.uint8)}
     if params.feature_cache:
@@ -188,21 +187,23 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
     params = captioning.Params(**named)
     context = context_of("captioning", CAPTIONER, params, device)
     tuning, entry = tuning_of(params), model_catalog.load(CAPTIONER)
-    parts = [captioning_fit.components.meant(entry, params, name) for name in ("vision", "llm")]
-    sizes, _ = model_from_config.sizes_of(CAPTIONER, parts[1])
+    parts = [
+        captioning_fit.components.select_part(entry, params, name) for name in ("vision", "llm")
+    ]
+    sizes, _ = model_from_config.read_llm_config(CAPTIONER, parts[1])
     if layers:
         sizes.num_hidden_layers, sizes.layer_types = layers, ["full_attention"] * layers
     want = MemoryQuery(engine="captioning", model=CAPTIONER, params=params.model_dump(mode="json"),
                 text_tokens=CAPTION, capability=(9, 0))  # fmt: skip
-    most = max_lengths.of(want, params, parts[1])
-    tower, _ = model_from_config.tower(CAPTIONER, parts[0], params, context.precision)
-    model, _ = model_from_config.captioner(sizes, tower, params, tuning, most)
+    most = max_lengths.find_max_lengths(want, params, parts[1])
+    tower, _ = model_from_config.build_tower(CAPTIONER, parts[0], params, context.precision)
+    model, _ = model_from_config.build_captioner(sizes, tower, params, tuning, most)
     put(model, device)
     features = Frames([np.zeros((ROWS, 1, 1), np.float16)], np.zeros((ROWS, 1, 2), np.int64))
-    ready = PreparedCaptioner(model, most.wording, tower, features, "", {}, {})
+    ready = PreparedCaptioner(model, most.template, tower, features, "", {}, {})
     said = Captions([""] * ROWS, [[""]] * ROWS, [""] * ROWS, "en", NOWHERE, False)
     data = CaptioningData("", Split("s", said, np.arange(ROWS)), None, [], features, [], "", ROWS)
-    job = captioning_work.assemble(context, data, ready, _Unwatched())  # type: ignore[arg-type]
+    job = captioning_work.create_training_job(context, data, ready, _Unwatched())  # type: ignore[arg-type]
     shape, kept = tower.shape, getattr(torch, params.feature_dtype)
     media = torch.zeros(params.batch, most.frames, shape.patches, shape.width, dtype=kept)
     ids = torch.zeros(params.batch, most.tokens, dtype=torch.long)
@@ -256,15 +257,15 @@ def own_pass(*, ahead: bool) -> dict[str, int]:
     config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
                                 "out_hidden_size": 64}  # fmt: skip
     tuning = TrainingOptions(precision="fp32", quantize="none", lora_rank=0, checkpointing=False)
-    model, _ = vqa_fit.build(config, tuning)
+    model, _ = vqa_fit.build_trainable_model(config, tuning)
     params = vqa.Params(batch=2, feature_cache=False)
     batch = plain_batch(params, 64)
     if ahead:
         attention.use_packed_attention(model.model.visual)
-        batch = Layout(model.model, model.model.visual).of_batch(batch)
-    seen = {**batch.seen, PIXELS: _Sighted.sight.values(batch.seen[PIXELS])}
+        batch = QwenInputLayout(model.model, model.model.visual).add_inputs(batch)
+    seen = {**batch.vision, PIXELS: _Sighted.processor.values(batch.vision[PIXELS])}
     with torch.no_grad(), Reads() as reads:
-        Answerer(model)(batch.showing(seen).inputs(), batch.labels)
+        Answerer(model)(batch.with_vision(seen).inputs(), batch.labels)
     found = reads.found
     waits = sum(
         found[name] for name in ("tolist", "item", "__bool__", "nonzero", "unique_consecutive")

@@ -34,15 +34,15 @@ from engines.torchkit.training import loop
 from engines.torchkit.training.optimizers import adamw
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 from engines.vqa.data import questions
-from engines.vqa.data.batches import Gatherer
-from engines.vqa.data.image_inputs import Vision
-from engines.vqa.data.images import Limits, Pictures
+from engines.vqa.data.batches import QuestionCollator
+from engines.vqa.data.image_inputs import ImageInputs
+from engines.vqa.data.images import Pictures, SizeLimits
 from engines.vqa.data.questions import Questions
 from engines.vqa.models import chat_template
 from engines.vqa.models import processor as models_processor
 from engines.vqa.models.model import Answerer, VqaBatch
 from engines.vqa.nano import model
-from engines.vqa.prepare import load_processor
+from engines.vqa.prepare import load_hf_processor
 from workbench import paths
 
 
@@ -67,12 +67,16 @@ class Work:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = Precision(args.precision, self.device)
         self.folder = folder
-        processor = load_processor(folder)
-        seeing = models_processor.of(processor, chat_template.of(processor, "", folder), folder)
-        limits = Limits(args.side, 784, 1 << 20, seeing.factor)
+        processor = load_hf_processor(folder)
+        seeing = models_processor.create_processor(
+            processor, chat_template.read_chat_template(processor, "", folder), folder
+        )
+        limits = SizeLimits(args.side, 784, 1 << 20, seeing.factor)
         pictures = Pictures(seeing, limits, paths.cache_root(), lambda *_: None)
         pictures.add(asked.root, asked.paths)
-        self.gather = Gatherer(Vision(pictures, self.precision), asked, 0, shuffle=True)
+        self.gather = QuestionCollator(
+            ImageInputs(pictures, self.precision), asked, 0, shuffle=True
+        )
         self.order = EpochPermutation(len(asked), args.batch, 1, 0)
 
     def model(self) -> Any:
@@ -162,9 +166,9 @@ def nano(folder: Path, asked: Questions) -> None:
     """The nano with random weights: its speed does not depend on them."""
     entry = tomllib.loads((CATALOGUE / "nano-qwen-vl.toml").read_text("utf-8"))
     sizes = entry["architecture"]
-    processor = model.processor_of(asked.texts, int(sizes["vocabulary"]), int(sizes["patch"]))
+    processor = model.build_processor(asked.texts, int(sizes["vocabulary"]), int(sizes["patch"]))
     torch.manual_seed(0)
-    model.fresh(processor, sizes).save_pretrained(folder)
+    model.build_model(processor, sizes).save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
@@ -173,9 +177,9 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     args.side = args.side or (384 if args.model else 84)
-    asked = questions.read(
+    asked = questions.read_questions(
         build("easy_vqa_train", paths.cache_root(), None, lambda *_: None, "")
-    ).take(range(min(1000, args.steps * args.batch)))
+    ).select(range(min(1000, args.steps * args.batch)))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.model) if args.model else Path(temporary)
         if not args.model:

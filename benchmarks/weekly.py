@@ -78,7 +78,7 @@ class Sizes:
 
 def settings(sizes: Sizes, changes: dict[str, Any]) -> Params:
     """Those of the preset, with `changes`, as a plan would validate them."""
-    chosen = plan.preset(PRESET)
+    chosen = plan.load_preset(PRESET)
     own = availability.model_settings("retrieval", chosen.models[0])
     inputs = {"image_size": sizes.image_size, "data_root": None}
     return Params.model_validate({**own, **chosen.settings, **inputs, **changes})
@@ -164,7 +164,7 @@ def make_model(params: Params, thin: int, attention: str = "sdpa") -> ClipEncode
 
 def preset_entry() -> model_catalog.ModelEntry:
     """The catalogue's entry of the preset's model."""
-    return model_catalog.load(plan.preset(PRESET).models[0])
+    return model_catalog.load(plan.load_preset(PRESET).models[0])
 
 
 class Bench:

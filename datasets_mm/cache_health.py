@@ -42,7 +42,7 @@ def check_image_cache(folder: Path, sample: int = SAMPLE, seed: int = 0) -> dict
         rows_of_index, lost = _read_index(index, rows)
         entries += rows_of_index
         result["lost"] += lost
-    if not folder.name.endswith(f"-v{VERSION}"):  # its pixels were made otherwise
+    if not folder.name.endswith(f"-v{VERSION}"):  # decoded by another version
         return result | {"old": True}
     pixels_by_row: Any = (
         np.memmap(folder / "rows.u8", np.uint8, "r", shape=(rows, size, size, 3)) if rows else []
@@ -80,11 +80,11 @@ def _read_index(index: Path, rows: int) -> tuple[list[tuple[Path, str, int]], in
     except (OSError, KeyError, pa.ArrowException):
         return [], 0
     root = os.fsdecode((table.schema.metadata or {}).get(b"root", b""))
-    lost = sum(row >= rows for row in row_numbers)
+    missing = sum(row >= rows for row in row_numbers)
     if not root:
-        return [], lost
+        return [], missing
     pairs = zip(paths, row_numbers, strict=True)
-    return [(Path(root), path, row) for path, row in pairs if 0 <= row < rows], lost
+    return [(Path(root), path, row) for path, row in pairs if 0 <= row < rows], missing
 
 
 def check_subset(folder: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class SubsetSummary:
     license: tuple[str, ...]
     notes: str
     expected_rows: int | None = None
-    """What the recipe says it should have."""
+    """Expected records, by the recipe."""
     folder: Path | None = None
     """Where it is built."""
     form: Form = "passages"
@@ -137,7 +137,7 @@ def find_problem(name: str, data_root: Path | None, image_root: str = "") -> str
 
 
 def _check_data_set_names(image_root: str) -> None:
-    """A typo in the name of a data set would quietly send all its pictures elsewhere."""
+    """Reject unknown data sets in image_root: a typo would silently use another folder."""
     data_sets = location.read_image_roots(image_root).keys() - {""}
     if not data_sets:
         return

@@ -120,10 +120,10 @@ def sample_stratified(
     kinds, counts = np.unique(labels, return_counts=True)
     quotas = _apportion(counts.astype(np.float64), n).astype(int)
     order = sorted(range(len(labels)), key=lambda row: (rank(seed, ids[row]), ids[row]))
-    chosen: list[int] = []
+    sampled: list[int] = []
     for kind, quota in zip(kinds, quotas, strict=True):
-        chosen += [row for row in order if labels[row] == kind][:quota]
-    return np.sort(np.asarray(chosen, np.int64))
+        sampled += [row for row in order if labels[row] == kind][:quota]
+    return np.sort(np.asarray(sampled, np.int64))
 
 
 @dataclass(frozen=True)

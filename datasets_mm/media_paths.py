@@ -24,7 +24,7 @@ from datasets_mm import media_types
 DRIVE: Final = re.compile(r"[A-Za-z]:")
 URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 INVISIBLE: Final = "\ufeff\u200b\u200e\u200f\u2060 \t\r\n\u00a0"
-"""What text editors and spreadsheets leave at the ends of a cell."""
+"""Invisible characters that editors and spreadsheets leave at the ends of a cell."""
 UNCLEAN: Final = re.compile(r"(?i)[^\x21-\x2d\x2f-\x5b\x5d-\x7e.]|//|(?:^|/)\.(?:/|$)|^file:")
 """What makes a path worth a closer look: most of hundreds of thousands have nothing of it."""
 CONTENT: Final = re.compile(
@@ -116,53 +116,55 @@ def _find_spelling(root: Path, path: str) -> str:
     parts = path.split("/")
     if ".." in parts or not all(parts):
         return ""
-    folder, chosen = str(root), list[str]()
+    folder, names = str(root), list[str]()
     for number, part in enumerate(parts, 1):
         is_last = number == len(parts)
         name = _find_entry(folder, part, is_last=is_last)
         if not name and not is_last:
             name = _find_entry(folder, "\\".join(parts[number - 1 :]), is_last=True)
-            return "/".join([*chosen, name]) if name else ""
+            return "/".join([*names, name]) if name else ""
         if not name:
             return ""
-        chosen.append(name)
+        names.append(name)
         folder = os.path.join(folder, name)  # noqa: PTH118 - called for each part of each path
-    return "/".join(chosen)
+    return "/".join(names)
 
 
 def _find_entry(folder: str, part: str, *, is_last: bool) -> str:
     if os.path.lexists(os.path.join(folder, part)):  # noqa: PTH118
         return part
     names = _list_folder(folder)
-    if len(fits := names.get(_fold_name(part), ())) > 1:
+    if len(matches := names.get(_fold_name(part), ())) > 1:
         composed = unicodedata.normalize("NFC", part)
-        fits = [name for name in fits if unicodedata.normalize("NFC", name) == composed]
-    if not fits and not part.isascii():
-        fits = list(
-            dict.fromkeys(n for other in _code_page_variants(part) for n in names.get(other, ()))
+        matches = [name for name in matches if unicodedata.normalize("NFC", name) == composed]
+    if not matches and not part.isascii():
+        matches = list(
+            dict.fromkeys(
+                n for variant in _code_page_variants(part) for n in names.get(variant, ())
+            )
         )
-    if not fits and is_last and not media_types.is_medium(part):
-        fits = [
+    if not matches and is_last and not media_types.is_medium(part):
+        matches = [
             n
             for ending in media_types.MEDIA_ENDINGS
             for n in names.get(_fold_name(part + ending), ())
         ]
-    return fits[0] if len(fits) == 1 else ""
+    return matches[0] if len(matches) == 1 else ""
 
 
 def _code_page_variants(part: str) -> Iterator[str]:
     """Folded names of a file whose letters were unpacked in another code page."""
     for form in ("NFC", "NFD"):
-        for stored, shown in CODE_PAGES:
+        for stored, read_as in CODE_PAGES:
             try:
                 raw = unicodedata.normalize(form, part).encode(stored)
-                yield _fold_name(raw.decode(shown) if shown else os.fsdecode(raw))
+                yield _fold_name(raw.decode(read_as) if read_as else os.fsdecode(raw))
             except UnicodeError:
                 continue
 
 
 def printable_name(name: str) -> str:
-    """The name as text that can be written: bytes that are no UTF-8 as `\\xe9`."""
+    """The name as printable text: bytes that are not UTF-8 as `\\xe9`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -170,8 +170,8 @@ def _model_keys(model: Any) -> list[str]:
 
 
 def _find_field(model: Any, key: str) -> Any:
-    named = zip(_model_keys(model), model.model_fields.values(), strict=True)
-    return next((field for name, field in named if name == key), None)
+    fields = zip(_model_keys(model), model.model_fields.values(), strict=True)
+    return next((field for name, field in fields if name == key), None)
 
 
 def _model_tags(model: Any) -> list[str]:

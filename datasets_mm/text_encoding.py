@@ -29,7 +29,7 @@ TITLES: Final = {
     "cp949": "CP949", "cp1252": "Windows-1252", "cp932": "Shift-JIS", "utf-16-le": "UTF-16",
     "utf-16-be": "UTF-16",
 }  # fmt: skip
-"""Guesses under the names that people know."""
+"""Encoding -> its usual name."""
 SAMPLE: Final = 1 << 20
 """Characters of a text that are judged."""
 
@@ -41,7 +41,7 @@ COMMON_SYLLABLES: Final = frozenset(
 PUNCTUATION: Final = frozenset("’‘“”„‚–—…•™€£§©®°·«»¿¡½¼¾²³´\u00a0×")
 """Signs outside ASCII that Western spreadsheets write."""
 ALONE: Final = frozenset("™€£§©®°·½¼¾²³´×")
-"""Signs among PUNCTUATION that stand by themselves."""
+"""Signs among PUNCTUATION that occur alone."""
 
 
 class EncodingError(ValueError):
@@ -54,8 +54,8 @@ def decode(data: bytes, stated: str = "") -> tuple[str, str]:
     Raises:
         EncodingError: the stated encoding does not fit, or none or several do.
     """
-    for mark, encoding in BYTE_ORDER_MARKS:
-        if data.startswith(mark):
+    for byte_order_mark, encoding in BYTE_ORDER_MARKS:
+        if data.startswith(byte_order_mark):
             return _decode_strictly(data, encoding).removeprefix("\ufeff"), ""
     if stated:
         return _decode_strictly(data, stated), ""
@@ -94,19 +94,19 @@ def _detect_utf16(data: bytes) -> str:
 
 
 def _guess_encoding(data: bytes, start: int) -> tuple[str, str]:
-    fits = {}
+    text_of_encoding = {}
     for encoding, is_plausible in PLAUSIBILITY_TESTS.items():
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
         if is_plausible(text[:SAMPLE]):
-            fits[encoding] = text
-    if len(fits) == 1:
-        encoding, text = fits.popitem()
+            text_of_encoding[encoding] = text
+    if len(text_of_encoding) == 1:
+        encoding, text = text_of_encoding.popitem()
         return text, TITLES[encoding]
-    if fits:
-        names = " or ".join(TITLES[encoding] for encoding in fits)
+    if text_of_encoding:
+        names = " or ".join(TITLES[encoding] for encoding in text_of_encoding)
         raise EncodingError(f"may be in {names}; state `encoding` in the recipe's [source]")
     raise EncodingError(
         f"is neither UTF-8 nor CP949 nor Windows-1252, as far as its text is plausible (byte "

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from engines.protocol import Oom, PhaseName, RunSpec, Task
 
-if TYPE_CHECKING:  # the workbench reads this catalogue and must not know what speaks for engines
+if TYPE_CHECKING:  # the workbench reads this catalog and must not import the emitter
     from engines.emitter import Emitter
 
 _NAMES: Final = ("retrieval", "captioning", "vqa", "probe")

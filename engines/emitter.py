@@ -36,7 +36,7 @@ class Stopped(Exception):  # noqa: N818 - not an error, but a request
     """The engine was asked to stop and has saved its state."""
 
 
-def artifact(path: Path, run_dir: Path, role: str = "predictions") -> protocol.Artifact:
+def describe_artifact(path: Path, run_dir: Path, role: str = "predictions") -> protocol.Artifact:
     """What the journal is told of a finished file, which is on the disk then."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

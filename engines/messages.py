@@ -74,7 +74,7 @@ class Phase(Message):
 
 
 class Plan(Message):
-    """What the engine is going to do, sent as soon as it knows."""
+    """Plan of the run, sent before training or evaluation starts."""
 
     kind: Literal["plan"] = "plan"
     steps: int
@@ -85,7 +85,7 @@ class Plan(Message):
     warmup_steps: int = 0
     """Steps at the start that are left out of the timing."""
     stop_at: int = 0
-    """The step at which a costing run stops at the latest; 0: `steps`."""
+    """The last step of a cost probe at the latest; 0: `steps`."""
     effective_batch: int
     micro_batch: int
     parameters: int | None = None
@@ -93,7 +93,7 @@ class Plan(Message):
     subset_fingerprint: str = ""
     model_revision: str = ""
     facts: dict[str, str] = {}
-    """Anything a reader of the record should know: `layers`: `3,7,11 -> 2,5,8`, precision, …"""
+    """Facts for readers of the record: `layers`: `3,7,11 -> 2,5,8`, precision, …"""
 
 
 class Step(Message):
@@ -111,9 +111,9 @@ class Step(Message):
     step_seconds: tuple[float, ...] = ()
     """One duration a step; its sum is `seconds` less what lay between the steps."""
     data_wait: float | None = None
-    """The host waited for its next batch."""
+    """Time in which the host waited for its next batch."""
     data_stall: float | None = None
-    """The device had nothing to do for want of that batch: of `data_wait` what no computing hid."""
+    """Time in which the device was idle for lack of that batch: `data_wait` not hidden by work."""
     transfer: float | None = None
     forward: float | None = None
     backward: float | None = None
@@ -129,7 +129,7 @@ class Step(Message):
 
 
 class Progress(Message):
-    """How far a phase other than training has come."""
+    """Progress of a phase other than training."""
 
     kind: Literal["progress"] = "progress"
     done: int
@@ -157,7 +157,7 @@ class Metric(Message):
 
 
 class Evaluation(Message):
-    """What evaluating on one split cost. Seconds; the device was waited for at every edge."""
+    """Cost of evaluating one split. Seconds, with a device synchronisation at every edge."""
 
     kind: Literal["evaluation"] = "evaluation"
     split: str
@@ -216,7 +216,7 @@ class Timing(Message):
 
 
 class Forecast(Message):
-    """What a costing run expects of the whole run. Seconds; null has its reason in `reasons`."""
+    """Cost forecast of the whole run by a cost probe. Seconds; null has a reason in `reasons`."""
 
     kind: Literal["forecast"] = "forecast"
     steps: int
@@ -231,7 +231,7 @@ class Forecast(Message):
     epoch_low: float | None = None
     epoch_high: float | None = None
     epoch_measured: bool = False
-    """The costing run trained the whole epoch: `epoch_seconds` is a measurement."""
+    """The cost probe trained the whole epoch: `epoch_seconds` is a measurement."""
     run_steps: int = 0
     run_seconds: float | None = None
     """Start of the process to its last training step, as `start_seconds` and all steps add up."""
@@ -261,7 +261,7 @@ class Memory(Message):
 
 
 class Artifact(Message):
-    """A file that the run leaves behind, hashed while it was written."""
+    """A file that the run keeps, hashed while it was written."""
 
     kind: Literal["artifact"] = "artifact"
     path: str
@@ -272,7 +272,7 @@ class Artifact(Message):
 
 
 class Notice(Message):
-    """Something a person should know; counted by code (skipped images, truncated texts, …)."""
+    """Notice for the user; counted by code (skipped images, truncated texts, …)."""
 
     kind: Literal["notice"] = "notice"
     code: str
@@ -302,11 +302,11 @@ class Done(Message):
 
 
 class Failed(Message):
-    """Last message of an engine that could not."""
+    """Last message of an engine that failed."""
 
     kind: Literal["failed"] = "failed"
     error: str
-    """One sentence for a person."""
+    """One sentence for the user."""
     hint: Literal["failed", "oom-cuda", "oom-host", "stopped", "usage"] = "failed"
     traceback: str = ""
     rss_peak: int | None = None
@@ -349,7 +349,7 @@ class Gpu(BaseModel):
 
 
 class Sample(Message):
-    """What the machine showed at one moment (source `warden`). Bytes, percent of one core."""
+    """Telemetry of the machine at one moment (source `warden`). Bytes, percent of one core."""
 
     kind: Literal["sample"] = "sample"
     rss_main: int | None = None
@@ -372,7 +372,7 @@ class End(Message):
     exit_code: int | None = None
     signal: int | None = None
     detail: str = ""
-    """One sentence for a person."""
+    """One sentence for the user."""
     killed: tuple[int, ...] = ()
     """Pids that had to be killed."""
     survivors: tuple[int, ...] = ()

@@ -174,7 +174,7 @@ def find_base_entry(trained: TrainedWeights, override: str = "") -> ModelEntry:
 def find_part_problem(
     name: str, part: ModelPart | ModelEntry, needed: tuple[str, ...]
 ) -> str | None:
-    """`find_problem` of one part of the model `name`; large weights may lie in several files."""
+    """`find_problem` of one component of model `name`; weights may be in several files."""
     if sentence := _find_absence(name, part):
         return sentence
     folder = weights_folder(part)

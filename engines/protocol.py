@@ -140,7 +140,7 @@ class RunSpec(BaseModel):
     """The user's name for the run (an experiment id, say); shown in tables."""
     plan_hash: str = ""
     probe: Probe | None = None
-    """Only train this many steps and forecast the rest; None: no costing run."""
+    """Only train this many steps and forecast the rest; None: no cost probe."""
     trial: Trial | None = None
     """The run's place in a search; None: it is no trial."""
     origins: dict[str, str] = {}

@@ -175,9 +175,9 @@ def block_bootstrap_quantile(
     blocks = -(-data.size // length)
 
     def quantiles(starts: npt.NDArray[np.int32]) -> Numbers:
-        places = (starts[:, :, None] + offsets) % data.size
-        drawn = data[places.reshape(len(starts), -1)[:, : data.size]]
-        return np.asarray(np.quantile(drawn, q, axis=1, overwrite_input=True))
+        indices = (starts[:, :, None] + offsets) % data.size
+        resampled = data[indices.reshape(len(starts), -1)[:, : data.size]]
+        return np.asarray(np.quantile(resampled, q, axis=1, overwrite_input=True))
 
     quantiles_of_resamples = _resample(data.size, resamples, seed, quantiles, draws=blocks)
     low, high = _percentiles(quantiles_of_resamples, level)
@@ -224,8 +224,8 @@ def _find_problem(data: Numbers) -> str:
         return "no values"
     if data.size == 1:
         return "one value has no interval"
-    bad = int(np.count_nonzero(~np.isfinite(data)))
-    return f"{bad} of {data.size} values are not finite" if bad else ""
+    count = int(np.count_nonzero(~np.isfinite(data)))
+    return f"{count} of {data.size} values are not finite" if count else ""
 
 
 def _interval_of_equal_values(data: Numbers, level: float) -> Interval:

@@ -20,7 +20,7 @@ def main() -> NoReturn:
     """Entry point."""
     process_state.restore_process_state()
     process_state.restart_without(process_state.INTERPRETER_SWITCHES)
-    os.umask(0o077)  # what this tool writes is for its user
+    os.umask(0o077)  # files are readable by their user only
     make_writable(sys.stdout, sys.stderr)
     sys.excepthook = print_internal_error
     os.environ.update(paths.module_path(os.environ))  # for child processes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class ExitStatus(IntEnum):
+class ExitCode(IntEnum):
     """Exit code of a command."""
 
     COMPLETED = 0

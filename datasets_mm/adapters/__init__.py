@@ -32,7 +32,7 @@ class SourceReport:
     content: str = ""
     """Digest of what was written, where the order in which it was read left no trace; else ""."""
     facts: dict[str, str] = field(default_factory=dict)
-    """Anything else that a reader should know."""
+    """Further facts about the source."""
 
     def skip(self, reason: str, example: str) -> None:
         """Count a skipped record; the first five of each reason are named."""

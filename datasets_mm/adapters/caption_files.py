@@ -287,7 +287,7 @@ def _join_captions(
     for _ in range(len(media) - len(files)):
         context.skip(NO_OBJECT)
     tables: dict[str, dict[str, Mapping[str, Any]]] = {}
-    used: set[int] = set()
+    captioned: set[int] = set()
     for line in captions:
         if not isinstance(line, dict):
             context.skip(NO_OBJECT)
@@ -298,10 +298,10 @@ def _join_captions(
         file = tables[reference].get(scalar_text(line.get(reference)) if reference else "", {})
         if not reference and len(files) == 1:
             file = files[0]
-        used.add(id(file))
+        captioned.add(id(file))
         yield {**file, **{k: v for k, v in line.items() if k != "id"}}, split
     for file in files:
-        if id(file) in used:
+        if id(file) in captioned:
             continue
         if context.optional or any(is_caption(normalize_name(key)) for key in file):
             yield file, split

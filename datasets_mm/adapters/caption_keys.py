@@ -43,12 +43,12 @@ WEAK: Final = frozenset({
 LANGUAGE: Final = ("language", "lang")
 SPLIT: Final = ("split", "subset", "set", "set_name", "data_split", "partition")
 SIDE: Final = frozenset({"metadata", "meta"})
-"""Blocks that may name the medium, and describe what is not in the picture."""
+"""Blocks that may name the medium; their texts are not captions."""
 PARTS: Final = frozenset({
     "objects", "object", "shapes", "regions", "region", "bboxes", "boxes", "instances",
     "detections", "segments_info", "predictions",
 })  # fmt: skip
-"""Blocks about parts of the picture, or of another origin: what they say is not its caption."""
+"""Blocks about parts of the image, or from a model: their texts are not captions of it."""
 LISTED: Final = "captions are lists written as text and were read as their elements"
 TOKENS: Final = "captions are lists of single words: are these the tokens of one sentence?"
 NO_TOKENS: Final = "{} is a list of tokens where captions belong (join them)"
@@ -69,7 +69,7 @@ class RecipeKeys:
     media: str = ""
     split: str = ""
     language: str = ""
-    """Of captions whose file names none, and the one that is meant where keys name several."""
+    """Language of captions without one, and the selected one where keys name several."""
     stem: str = ""
     """Name of the label file without its ending: `{stem}` in a template of `media`."""
     optional: bool = False
@@ -158,15 +158,17 @@ def drop_withdrawn(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[s
     if mark := _withdrawal_mark(record):
         raise LineError(f"label is marked {mark}")
     marks: list[str] = []
-    kept = dict(record)
+    record_copy = dict(record)
     for key, value in record.items():
         if isinstance(value, list) and any(isinstance(item, dict) for item in value):
             item_marks = [
                 _withdrawal_mark(item) if isinstance(item, dict) else "" for item in value
             ]
             marks += filter(None, item_marks)
-            kept[key] = [item for item, mark in zip(value, item_marks, strict=True) if not mark]
-    return (kept, marks) if marks else (record, marks)
+            record_copy[key] = [
+                item for item, mark in zip(value, item_marks, strict=True) if not mark
+            ]
+    return (record_copy, marks) if marks else (record, marks)
 
 
 def _withdrawal_mark(record: Mapping[str, Any]) -> str:
@@ -246,10 +248,10 @@ def _find_media(record: Mapping[str, Any], leaves: Leaves, keys: RecipeKeys) -> 
     if len({clean_path(candidates[path]).rpartition("/")[2].lower() for path in level}) > 1:
         raise AmbiguousError(f"several keys may name the medium ({', '.join(level)}); choose one "
                              f'with media = "{level[0]}" in [source]')  # fmt: skip
-    chosen = next(iter([*with_ending, *order]), "")
-    if not chosen:
+    best_path = next(iter([*with_ending, *order]), "")
+    if not best_path:
         raise reason
-    return clean_path(candidates[chosen])
+    return clean_path(candidates[best_path])
 
 
 def _single_path(path: str, values: list[Any]) -> str:
@@ -325,7 +327,7 @@ def _find_captions(
             except LineError as error:
                 reason = error
                 if _depth(path) == 1 and family in CAPTIONS:
-                    raise  # what stands beside it would be taken for the caption
+                    raise  # another key would be read as the caption
                 continue
             if captions:
                 paths.setdefault(family, path)
@@ -359,7 +361,7 @@ def _select_group(groups: Mapping[str, Mapping[str, list[str]]], paths: Mapping[
     Raises:
         AmbiguousError: several may be.
     """
-    texts = {path: {t for many in by.values() for t in many} for path, by in groups.items()}
+    texts = {path: {t for captions in by.values() for t in captions} for path, by in groups.items()}
     top_level = [path for path in groups if _depth(path) == 1]
     strong = [path for path in top_level if path.rpartition(".")[2] in CAPTIONS]
     level = top_level if len(top_level) == len(strong) and top_level else list(groups)

@@ -91,7 +91,7 @@ def make_record(data_id: str, media: str, captions: list[str], language: str) ->
 
 
 LocatedLabel = tuple[str, Label]
-"""Where an object stands, and what it says."""
+"""Position of an object in its file, and its label."""
 
 
 def _read_labels(
@@ -175,7 +175,7 @@ def _select_splits_and_languages(
 
 
 def _select_values(
-    labels: Sequence[LocatedLabel], name: str, chosen: Sequence[str], report: SourceReport
+    labels: Sequence[LocatedLabel], name: str, values: Sequence[str], report: SourceReport
 ) -> list[LocatedLabel]:
     """Labels whose attribute `name` has one of the chosen values.
 
@@ -183,7 +183,7 @@ def _select_values(
         SourceError: there are several values, and none is wanted in particular.
     """
     counts = Counter(str(getattr(label, name)) for _, label in labels)
-    if not chosen and len(counts) > 1:
+    if not values and len(counts) > 1:
         sizes = ", ".join(f"{value or 'none named'} {n:,}" for value, n in counts.most_common())
         key = "split" if name == "split" else "languages"
         first = next(filter(None, counts))
@@ -191,11 +191,11 @@ def _select_values(
             f"the labels are of several {name}s ({sizes}); choose with "
             f'{key} = ["{first}"] in [source]'
         )
-    kept = []
+    selected = []
     for position, label in labels:
         value = str(getattr(label, name))
-        if chosen and value not in chosen:
+        if values and value not in values:
             report.skip(f"{name} {value or 'none'}: the recipe chooses another", position)
         else:
-            kept.append((position, label))
-    return kept
+            selected.append((position, label))
+    return selected

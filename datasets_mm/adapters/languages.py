@@ -20,7 +20,7 @@ LANGUAGES: Final[dict[str, tuple[str, ...]]] = {
     "ru": ("ru", "rus", "russian"),
     "vi": ("vi", "vie", "vietnamese"),
 }
-"""Code of ISO 639-1 -> how it is written. Korean data say `kr`, VATEX says `ch`."""
+"""ISO 639-1 code -> spellings in data. Korean data use `kr`, VATEX uses `ch`."""
 CODES: Final = {name: code for code, names in LANGUAGES.items() for name in names}
 STEM: Final = r"captions?|sentences?|descriptions?|desc|texts?"
 _NAMES: Final = "|".join(sorted(map(re.escape, CODES), key=len, reverse=True))

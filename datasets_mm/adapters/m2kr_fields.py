@@ -22,7 +22,7 @@ ABSENT: Final = frozenset({"", "na", "nan", "none", "null"})
 LONGEST_ABSENT: Final = max(map(len, ABSENT))
 PASSAGE_FIELDS: Final = ("passage_id", "passage_text", "passage_image_path")
 SCALARS: Final = ("data_id", "dataset_id", "instruction", "question")
-"""Fields that hold one text; beside them the path of the picture."""
+"""Fields that hold one text, besides the image path."""
 PICTURES: Final = frozenset({"image_path", "passage_image_path"})
 OTHER_PICTURES: Final = frozenset({
     "image", "images", "img", "img_path", "image_file", "image_name", "imagepath", "file_name",
@@ -34,7 +34,7 @@ EXACT: Final = 2.0**53
 """Whole numbers from here on are rounded where they are written as floats: ids lose their ends."""
 _TEXTS: Final = {str, type(None)}
 PATH_KEYS: Final = ("path", "image_path", "file_name", "filename", "file", "name", "image")
-"""Where an object keeps the path of a picture; `datasets` writes {bytes, path}."""
+"""Keys under which an object has the path of an image; `datasets` writes {bytes, path}."""
 _NAMES: Final = frozenset({*SCALARS, *PICTURES, *PASSAGE_FIELDS, "answer"})
 NO_POSITIVE: Final = "no positive passage"
 UNEQUAL: Final = "passage lists of unequal length"
@@ -96,7 +96,7 @@ def scalar_text(value: Any) -> str:
 
 
 def parse_text_list(text: str) -> list[str] | None:
-    """The elements of a list of texts that was written as one text; None: it is none."""
+    """Elements of a list of texts that was written as one text; None: it is not such a list."""
     text = text.strip()
     if not text.startswith(("['", '["', "[ ")) or len(text) > LONGEST_LISTED:
         return None
@@ -299,9 +299,9 @@ def parse_record(line: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if not fields["data_id"] and isinstance(raw_id := line.get("data_id"), str | float) and raw_id:
         oddities.append("values of data_id say that there is none (NA, NaN): ids were made")
     fields["image_path"] = oddities.read_image_path("image_path", line.get("image_path"))
-    if not fields["image_path"] and (others := _other_pictures(line)):
+    if not fields["image_path"] and (other_keys := _other_pictures(line)):
         oddities.append(
-            f"records name no image_path but {others}, which is not read: rename the key"
+            f"records name no image_path but {other_keys}, which is not read: rename the key"
         )
     return {
         **fields,
@@ -371,7 +371,7 @@ def record_from_m2kr(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
 
     `gold_answer` stands in where `answers` is empty; `pos_item_contents` may be absent.
     """
-    line = {ours: row.get(theirs) for ours, theirs in M2KR_DATA.items()}
+    line = {field: row.get(column) for field, column in M2KR_DATA.items()}
     if not Oddities().read_answers(line["answer"]):
         line["answer"] = row.get("gold_answer")
     if len(as_list(line["passage_text"])) != len(as_list(line["passage_id"])):
@@ -381,4 +381,4 @@ def record_from_m2kr(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
 
 def passage_from_m2kr(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of an M2KR `*_passages` file under our names."""
-    return {ours: row.get(theirs) for ours, theirs in M2KR_PASSAGES.items()}
+    return {field: row.get(column) for field, column in M2KR_PASSAGES.items()}

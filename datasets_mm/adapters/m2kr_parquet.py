@@ -90,7 +90,7 @@ class ParquetShards:
                     "is it a file of M2KR?"
                 )
             columns = [written_names[column] for column in names if column in written_names]
-            columns_by_name = {written: column for column, written in written_names.items()}
+            columns_by_name = {header_name: column for column, header_name in written_names.items()}
             done, total = 0, file.metadata.num_rows
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 for row in _batch_rows(batch):

@@ -124,10 +124,10 @@ class CorpusBuilder:
         self._folder = folder
         self._writer = arrow_store.corpus_writer(folder)
         self.digests: dict[str, tuple[bytes, bytes]] = {}
-        """Id -> marks of the text and the picture that came first."""
+        """Id -> digests of the first text and image."""
         self._others: dict[str, set[tuple[bytes, bytes]]] = {}
         self.is_fixed = False
-        """What the passage files said about an id stands; positives only add other ids."""
+        """Texts of the passage files are final; positives only add other ids."""
         self.rows: dict[str, int] = {}
         """Id -> row of the finished corpus."""
 
@@ -163,17 +163,17 @@ class CorpusBuilder:
 
 
 def _select_rows(table: pa.Table, ambiguous_ids: Any) -> list[int]:
-    """All rows; of doubtful ids the best one: with a text, with a picture, then by alphabet."""
+    """All rows; of ambiguous ids the best one: with a text, with an image, then by alphabet."""
     best: dict[str, tuple[tuple[bool, bool, str, str], int]] = {}
-    kept = []
+    rows = []
     for row, name in enumerate(table["passage_id"].to_pylist()):
         if name not in ambiguous_ids:
-            kept.append(row)
+            rows.append(row)
             continue
         text, image = (table[column][row].as_py() for column in PASSAGE_FIELDS[1:])
         entry = ((not text, not image, text, image), row)
         best[name] = min(best.get(name, entry), entry)
-    return sorted([*kept, *(row for _, row in best.values())])
+    return sorted([*rows, *(row for _, row in best.values())])
 
 
 def _text_digest(text: str) -> bytes:
@@ -182,6 +182,6 @@ def _text_digest(text: str) -> bytes:
 
 
 def _make_id(record: Mapping[str, Any]) -> str:
-    """A name for a record that has none: by content, so that its place in the file is no matter."""
+    """Id for a record without one: a digest of its content, independent of its position."""
     content = json.dumps(record, sort_keys=True)
     return f"unnamed-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}"

@@ -19,7 +19,7 @@ Leaves = Mapping[str, list[Any]]
 
 
 def flatten(record: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
-    """(dotted path, values) of all that is no object, outside of BLOCKS."""
+    """(dotted path, values) of all leaves, outside of BLOCKS."""
     values: dict[str, list[Any]] = {}
     _collect_leaves(record, (), values)
     yield from values.items()

@@ -12,7 +12,7 @@ from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.storage import arrow_store
 
 
-class TestRow(Protocol):
+class SubmissionRow(Protocol):
     """A test row: its id, and where it is."""
 
     @property
@@ -39,7 +39,7 @@ class SampleSubmission:
 
 
 def write_submission(
-    folder: Path, sample: SampleSubmission | None, rows: Sequence[TestRow]
+    folder: Path, sample: SampleSubmission | None, rows: Sequence[SubmissionRow]
 ) -> None:
     """Keep the sample's columns and order of ids; without one those of the test rows.
 
@@ -54,7 +54,7 @@ def write_submission(
     (folder / arrow_store.SUBMISSION).write_text(text, "utf-8")
 
 
-def _check_ids(name: str, ids: Sequence[str], rows: Sequence[TestRow]) -> None:
+def _check_ids(name: str, ids: Sequence[str], rows: Sequence[SubmissionRow]) -> None:
     positions, unique = {row.id: row.position for row in rows}, frozenset(ids)
     repeated = len(ids) - len(unique)
     lacking = [position for row_id, position in positions.items() if row_id not in unique]

@@ -95,11 +95,11 @@ def read_text(path: Path, name: str, report: SourceReport, encoding: str = "") -
     if path.stat().st_size > MAX_FILE_BYTES:
         raise SourceError(f"{name} is larger than 1 GiB; split it into several files")
     try:
-        text, guess = decode(path.read_bytes(), encoding)
+        text, guessed_encoding = decode(path.read_bytes(), encoding)
     except EncodingError as reason:
         raise SourceError(f"{name} {reason}") from None
-    if guess:
-        report.note(GUESSED.format(guess), name)
+    if guessed_encoding:
+        report.note(GUESSED.format(guessed_encoding), name)
     if "\ufffd" in text:
         report.note(REPAIRED, name)
     if _MOJIBAKE.search(text):
@@ -154,8 +154,8 @@ def _check_width(row: TableRow, width: int, delimiter: str) -> TableRow:
         problem = NUL
     if not problem and len(cells) != width:
         line = delimiter.join(cells)
-        others = (sign for sign in DELIMITERS if sign != delimiter)
-        is_other = width > 1 and any(line.count(sign) == width - 1 for sign in others)
+        other_delimiters = (sign for sign in DELIMITERS if sign != delimiter)
+        is_other = width > 1 and any(line.count(sign) == width - 1 for sign in other_delimiters)
         problem = OTHER_SIGN if is_other and len(cells) == 1 else RAGGED
     return TableRow(row.number, cells, problem)
 
@@ -240,18 +240,18 @@ def _parse_quoted_cell(text: str, offset: int, position: str) -> tuple[str, int]
     """(content, place behind the closing mark) of a cell whose content begins at `offset`."""
     parts, begin = [], offset
     while True:
-        mark = text.find('"', offset, begin + MAX_CELL)
-        if mark < 0:
+        quote = text.find('"', offset, begin + MAX_CELL)
+        if quote < 0:
             if len(text) > begin + MAX_CELL and '"' in text[begin + MAX_CELL :]:
                 raise _MalformedRowError(SWALLOWED)
             raise SourceError(
                 f"{position}: {OPEN}, so the rest of the file cannot be told apart; "
                 "mend that row, or copy the file again"
             )
-        parts.append(text[offset:mark])
-        if text[mark + 1 : mark + 2] != '"':
-            return '"'.join(parts), mark + 1
-        offset = mark + 2
+        parts.append(text[offset:quote])
+        if text[quote + 1 : quote + 2] != '"':
+            return '"'.join(parts), quote + 1
+        offset = quote + 2
 
 
 def _is_swallowed(text: str, offset: int, stop: int, delimiter: str, width: int) -> bool:

@@ -58,7 +58,7 @@ PLACEHOLDERS: Final = (
 )
 ONE_LETTER: Final = "rows all have the same answer"
 LEAST_CONSTANT_ANSWERS: Final = 5
-"""Rows from which on one letter for all is no chance: it comes once in 256 files."""
+"""Rows from which on a constant answer is no coincidence: by chance in one of 256 files."""
 NO_SAMPLE: Final = "sample submission is not there: its columns are taken to be id and answer"
 
 Progress = Callable[[int, int, str], None]
@@ -161,7 +161,7 @@ def _select_usable(rows: Sequence[ChallengeRow], report: SourceReport) -> list[C
     kept = []
     for duplicates in by_id.values():
         if len({replace(row, position="") for row in duplicates}) > 1:
-            # Which of them is meant cannot be known, and any choice would be the file's order.
+            # Any choice would depend on the file's order.
             for row in duplicates:
                 report.skip(CONFLICTING_ID, row.title)
             continue

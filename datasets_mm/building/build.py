@@ -106,7 +106,7 @@ def _store_image_root(folder: Path, images: Path) -> None:
 
 @dataclass(frozen=True)
 class _BuiltSource:
-    """A built source, and where its pictures are."""
+    """A built source and its image folder."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -345,8 +345,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.name, options.cache_root, options.data_root, progress, options.image_root
         )
     except (RecipeError, BuildError, SourceError) as error:
-        about = f"subset {options.name!r}: " if isinstance(error, SourceError) else ""
-        emit_message(kind="failed", error=f"{about}{error}")
+        prefix = f"subset {options.name!r}: " if isinstance(error, SourceError) else ""
+        emit_message(kind="failed", error=f"{prefix}{error}")
         return 1
     emit_message(kind="done", manifest=subset.manifest, folder=str(subset.folder))
     return 0

@@ -69,11 +69,13 @@ def select(
             f"({reasons[first]}); add them, name their folder with --set image_root=/folder, or "
             'set missing = "skip" under [images] in the recipe'
         )
-    kept = [row for row in outcome.kept if paths[row] not in reasons]
-    selection = Selection(kept, outcome.dropped, missing=sorted(reasons), respelled=respelled)
-    lost = Counter(reasons[paths[row]] for row in outcome.kept if paths[row] in reasons)
-    for reason in sorted(lost):
-        selection.skipped[reason] = lost[reason]
+    rows_with_image = [row for row in outcome.kept if paths[row] not in reasons]
+    selection = Selection(
+        rows_with_image, outcome.dropped, missing=sorted(reasons), respelled=respelled
+    )
+    count_of_reason = Counter(reasons[paths[row]] for row in outcome.kept if paths[row] in reasons)
+    for reason in sorted(count_of_reason):
+        selection.skipped[reason] = count_of_reason[reason]
         paths_of_reason = sorted(path for path, cause in reasons.items() if cause == reason)[:5]
         selection.examples[reason] = list(map(shorten, describe(paths_of_reason)))
     return selection
@@ -87,7 +89,7 @@ def find_lost_pictures(
     `respelled` takes those that are on disk under another spelling (paths.on_disk).
     """
     folders: dict[str, bool] = {}
-    lost: dict[str, str] = {}
+    reason_of_path: dict[str, str] = {}
     for path in paths:
         reason = _check_picture(path, root, folders)
         if reason == MISSING:
@@ -100,8 +102,8 @@ def find_lost_pictures(
         elif reason and path_names.CONTENT.match(path):
             reason = f"picture {path_names.describe_foreign_path(path)}"
         if reason:
-            lost[path] = reason
-    return lost
+            reason_of_path[path] = reason
+    return reason_of_path
 
 
 def is_inside(path: str, root: Path) -> bool:

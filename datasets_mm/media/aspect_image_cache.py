@@ -55,7 +55,7 @@ class AspectImageCache(ImageCache):
 
 
 class AspectCacheBuilder(ImageCacheBuilder):
-    """Adds pictures to the files of one size."""
+    """Builder of the cache files of one size."""
 
     def __init__(self, root: Path, folder: Path, extent: tuple[int, int]) -> None:
         super().__init__(root, folder, extent[0], "bicubic")

@@ -36,7 +36,7 @@ class ClipCache(ImageCache):
         notes = _read_substitutes(folder)
         rows = ((path, self.row(path)) for path in entries)
         self.substituted = {path: notes[row] for path, row in rows if row in notes}
-        """Path -> which of its frames are stand-ins for others that could not be decoded."""
+        """Path -> description of its substituted frames, which could not be decoded."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,7 +71,7 @@ class ClipCacheBuilder(ImageCacheBuilder):
         super().__init__(root, folder, size, "bicubic")
         self.frames = frames
         self._notes: dict[bytes, str] = {}
-        """Content hash -> what `frames.Clip.substitutes` says, where it says anything."""
+        """Content hash -> `video_frames.Clip.substitutes`, where not empty."""
 
     def decode_new(
         self, marks: dict[str, int], progress: Callable[[int, int, str], None]

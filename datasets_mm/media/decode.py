@@ -35,7 +35,7 @@ ORIENTATION: Final = 0x0112
 """EXIF's tag; values 5 to 8 swap width and height."""
 TRANSPOSED: Final = frozenset({5, 6, 7, 8})
 LAST_COLUMN_FIRST: Final = frozenset({2, 3, 6, 7})
-"""Turned upright, the column that a decoder completes lies on the left."""
+"""Orientations in which, once upright, the column that a decoder pads lies on the left."""
 LAST_ROW_FIRST: Final = frozenset({3, 4, 7, 8})
 
 MARGIN: Final = 2
@@ -192,12 +192,12 @@ def _has_end_marker(data: bytes) -> bool:
     """There is an end mark behind the header of the first scan; a thumbnail's is before it."""
     at = 2
     while data[at : at + 1] == b"\xff":
-        mark = data[at + 1 : at + 2]
-        if mark == b"\xda":
+        marker = data[at + 1 : at + 2]
+        if marker == b"\xda":
             return data.find(b"\xff\xd9", at) >= 0
-        is_alone = mark in {b"\x01", b"\xff"} or b"\xd0" <= mark <= b"\xd8"
-        at += (1 if mark == b"\xff" else 2) if is_alone else _segment_length(data, at)
-    return True  # no JPEG as one knows them: the decoder judges
+        is_alone = marker in {b"\x01", b"\xff"} or b"\xd0" <= marker <= b"\xd8"
+        at += (1 if marker == b"\xff" else 2) if is_alone else _segment_length(data, at)
+    return True  # an unusual JPEG: left to the decoder
 
 
 def _segment_length(data: bytes, at: int) -> int:
@@ -235,7 +235,7 @@ def _read_orientation(image: Image.Image) -> int:
 def _decoded_region(
     image: Image.Image, size: tuple[int, int], turn: int, shrink: int
 ) -> DecodedRegion:
-    """Of an image decoded from a file's picture of `size`, already turned upright."""
+    """Region of an upright image decoded from a file's image of `size`."""
     if shrink == 1:
         return DecodedRegion(*image.size)
     width, height = size[::-1] if turn in TRANSPOSED else size
@@ -244,11 +244,13 @@ def _decoded_region(
     return DecodedRegion(width, height, offset_x, offset_y, shrink)
 
 
-def _shrink(image: Image.Image, least: int) -> int:
-    """Let the decoder of a JPEG make it smaller, both sides `least` or more; by how much."""
+def _shrink(image: Image.Image, min_side: int) -> int:
+    """Let the decoder of a JPEG make it smaller, both sides `min_side` or more; by how much."""
     if image.format != "JPEG":
         return 1
-    shrink = next(factor for factor in SHRINKS if factor == 1 or min(image.size) // factor >= least)
+    shrink = next(
+        factor for factor in SHRINKS if factor == 1 or min(image.size) // factor >= min_side
+    )
     size = image.width // shrink, image.height // shrink
     return shrink if shrink > 1 and image.draft(image.mode, size) else 1
 

@@ -42,7 +42,7 @@ VERSION: Final = 2
 decoded smaller."""
 
 DecodeResult = tuple[bytes, bytes] | str
-"""Content hash and pixels of a picture, or why it has none."""
+"""Content hash and pixels of an image, or the reason for skipping it."""
 
 WINDOW: Final = 256
 """Pictures decoded before their rows are written: 37 MiB at 224 px."""
@@ -248,9 +248,9 @@ def _decode_ahead(
     yield from pending
 
 
-def _split_windows(paths: list[str], most: int) -> Iterator[list[str]]:
-    for start in range(0, len(paths), most):
-        yield paths[start : start + most]
+def _split_windows(paths: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(paths), size):
+        yield paths[start : start + size]
 
 
 def _mark(root: Path, path: str) -> int:

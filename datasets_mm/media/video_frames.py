@@ -104,8 +104,8 @@ def read_clip(file: Any, frames: int, size: int, resample: Resample) -> Clip:
     except Exception as error:
         # Demuxers and decoders meet hostile bytes: FFmpegError, ValueError, MemoryError and more.
         file.seek(0)
-        other = describe_other_content(file.read(HEAD_BYTES))
-        raise UnusableError(other or f"unreadable video ({type(error).__name__})") from None
+        content = describe_other_content(file.read(HEAD_BYTES))
+        raise UnusableError(content or f"unreadable video ({type(error).__name__})") from None
 
 
 def evenly_spaced(total: int, frames: int) -> list[int]:
@@ -243,12 +243,12 @@ class FrameMatch:
 
     def describe_substitutes(self, total: int) -> str:
         """One clause about substituted frames; "": there are none."""
-        lost = [number for number in sorted(self.times) if self.distance.get(number) != 0]
-        if not lost:
+        substituted = [number for number in sorted(self.times) if self.distance.get(number) != 0]
+        if not substituted:
             return ""
         return (
-            f"{len(lost)} of {len(self.times)} frames could not be decoded and their nearest stand "
-            f"in for them (first: frame {lost[0] + 1} of {total})"
+            f"{len(substituted)} of {len(self.times)} frames could not be decoded and their "
+            f"nearest stand in for them (first: frame {substituted[0] + 1} of {total})"
         )
 
 

@@ -39,8 +39,10 @@ class Problem:
         if self.is_whole:
             return self.message
         positions = ", ".join(self.positions)
-        more = ", …" if self.count > len(self.positions) else ""
-        return f"{self.count:,} × {self.message}" + (f": {positions}{more}" if positions else "")
+        ellipsis = ", …" if self.count > len(self.positions) else ""
+        return f"{self.count:,} × {self.message}" + (
+            f": {positions}{ellipsis}" if positions else ""
+        )
 
 
 def find_problems(profile: Profile, required: Sequence[str] = ()) -> list[Problem]:

@@ -128,9 +128,11 @@ def _token_profile(
     count = token_lengths.TokenCount()
     sample = result.sample
     count.add(counter, [record.query for record in sample], [[record.passage] for record in sample])
-    whole = len(sample) >= result.counts.records
+    is_complete = len(sample) >= result.counts.records
     return count.profile(
-        counter, options.context, None if whole and _has_single_positives(result) else options.seed
+        counter,
+        options.context,
+        None if is_complete and _has_single_positives(result) else options.seed,
     )
 
 
@@ -141,7 +143,7 @@ def _has_single_positives(result: ScanResult) -> bool:
 
 def _count_profile(result: ScanResult, target: Target) -> Profile:
     counts = result.counts
-    unread = sum(n for reason, n in result.refused.items() if reason not in counts.reasons)
+    unreadable = sum(n for reason, n in result.refused.items() if reason not in counts.reasons)
     base = target.profile()
     examples = {
         reason: tuple(f"{target.row_label} {n}" for n in result.line_numbers(reason))
@@ -150,7 +152,7 @@ def _count_profile(result: ScanResult, target: Target) -> Profile:
     return base.model_copy(
         update={
             "noted": {**base.noted, **dict(counts.oddities.most_common())},
-            "lines": counts.records + unread,
+            "lines": counts.records + unreadable,
             "records": counts.records,
             "refused": dict(result.refused.most_common()),
             "examples": examples,

@@ -71,11 +71,11 @@ class ColumnCounts:
 
     def profile(self, name: str, records: int) -> FieldProfile:
         """The counts under their names."""
-        lost = self.no_key + self.null + self.stated_na + self.empty
+        absent = self.no_key + self.null + self.stated_na + self.empty
         return FieldProfile(
             name=name,
             types={kind: n for kind, n in self.types.most_common() if n},
-            filled=records - lost,
+            filled=records - absent,
             no_key=self.no_key,
             null=self.null,
             stated_na=self.stated_na,
@@ -103,9 +103,9 @@ class FieldCounts:
     kinds: Counter[str] = field(default_factory=Counter)
     records_with_repeats: int = 0
     oddities: Counter[str] = field(default_factory=Counter)
-    """What is odd about values that a build keeps -> records."""
+    """Oddity of values that a build keeps -> records."""
     reasons: set[str] = field(default_factory=set)
-    """Why a build would leave records out: those are counted in `records` all the same."""
+    """Reasons for which a build would skip records; these are counted in `records` too."""
     gaps: list[str] = field(default_factory=list)
     """Gaps of the record that was added last; the caller stores their positions and clears it."""
     data_ids: array[int] = field(default_factory=lambda: array("q"))
@@ -208,7 +208,7 @@ class FieldCounts:
         return query, texts, reason
 
     def _build_problem(self, record: dict[str, Any]) -> str:
-        """Why a build would leave the record out, judged by its own code; "": it would not."""
+        """Reason for which a build would skip the record, by the build's own code; "": none."""
         try:
             _, oddities = m2kr_fields.parse_record(record)
         except LineError as reason:
@@ -290,8 +290,8 @@ class FieldCounts:
         else:
             texts = texts or [""] * len(ids)
             if "" in ids:
-                kept = [number for number, name in enumerate(ids) if name]
-                ids, texts = [ids[n] for n in kept], [texts[n] for n in kept]
+                numbers = [number for number, name in enumerate(ids) if name]
+                ids, texts = [ids[n] for n in numbers], [texts[n] for n in numbers]
             self.passage_ids.extend(map(hash, map(str.strip, ids)))
             self.passage_texts.extend(map(hash, map(str.strip, texts)))
             if len(set(ids)) != len(ids):

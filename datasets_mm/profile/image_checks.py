@@ -57,10 +57,10 @@ class PictureCount:
     def check_paths(self, paths: Iterable[str]) -> None:
         """Look up these paths, each once."""
         for path in paths:
-            mark = hash(path)
-            if not path or mark in self.path_hashes:
+            path_hash = hash(path)
+            if not path or path_hash in self.path_hashes:
                 continue
-            self.path_hashes.add(mark)
+            self.path_hashes.add(path_hash)
             if reason := self._find_problem(path):
                 self.lost[path] = reason
             else:
@@ -75,7 +75,7 @@ class PictureCount:
             )
 
     def _find_problem(self, path: str) -> str:
-        """Why there is no usable file; the words are those of decode.read_inside."""
+        """Reason why there is no usable file, in the words of decode.read_inside; "": usable."""
         from datasets_mm.media.decode import MAX_BYTES, MAX_VIDEO_BYTES
 
         if "\0" in path:
@@ -94,16 +94,16 @@ class PictureCount:
             return self._resolve_fully(path)
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"
-        most = MAX_VIDEO_BYTES if is_video(path) else MAX_BYTES
-        return f"larger than {most >> 20:,} MiB" if status.st_size > most else ""
+        max_bytes = MAX_VIDEO_BYTES if is_video(path) else MAX_BYTES
+        return f"larger than {max_bytes >> 20:,} MiB" if status.st_size > max_bytes else ""
 
     def _resolve_fully(self, path: str) -> str:
         """The full rule, for paths that a glance cannot judge."""
         from datasets_mm.media.decode import MAX_BYTES, MAX_VIDEO_BYTES, UnusableError, open_inside
 
         try:
-            most = MAX_VIDEO_BYTES if is_video(path) else MAX_BYTES
-            with open_inside(self.root, path, most):
+            max_bytes = MAX_VIDEO_BYTES if is_video(path) else MAX_BYTES
+            with open_inside(self.root, path, max_bytes):
                 pass
         except UnusableError as reason:
             return str(reason)
@@ -154,7 +154,7 @@ class PictureCount:
         )
 
     def _open_picture(self, path: str) -> str | tuple[int, int, bytes] | None:
-        """(width, height, digest) of a picture, None for a video, or why there are no pixels."""
+        """(width, height, digest) of an image, None for a video, or the reason for no pixels."""
         from datasets_mm.media.decode import UnusableError, decode, read_inside, upright_size
 
         try:
@@ -184,9 +184,9 @@ def _size_profile(sizes: list[tuple[int, int]]) -> SizeProfile:
         side: [qwen_image_tokens.image_tokens(*size, side) for size in sizes]
         for side in qwen_image_tokens.LONG_SIDES
     }
-    shown = tokens[SHOWN_SIDE]
-    steps = [0] * (-(-max(shown) // TOKEN_STEP))
-    for count in shown:
+    token_counts = tokens[SHOWN_SIDE]
+    steps = [0] * (-(-max(token_counts) // TOKEN_STEP))
+    for count in token_counts:
         steps[(count - 1) // TOKEN_STEP] += 1
     return SizeProfile(
         width=_summarize([width for width, _ in sizes]),
@@ -211,10 +211,10 @@ def _summarize(values: list[int]) -> NumberProfile:
 
 def _find_copies(copies: dict[bytes, list[str]]) -> dict[str, Any]:
     """The content that most files share, if these are enough for a placeholder image."""
-    most = max(copies.values(), key=lambda paths: (len(paths), paths[0]), default=[])
-    if len(most) < max(LEAST_COPIES, SHARE_OF_COPIES * sum(map(len, copies.values()))):
+    largest = max(copies.values(), key=lambda paths: (len(paths), paths[0]), default=[])
+    if len(largest) < max(LEAST_COPIES, SHARE_OF_COPIES * sum(map(len, copies.values()))):
         return {}
-    return {"alike": len(most), "alike_example": most[0]}
+    return {"alike": len(largest), "alike_example": largest[0]}
 
 
 def _count_reasons(reasons: dict[str, str]) -> dict[str, int]:

@@ -72,9 +72,9 @@ class ScanResult:
 
     def add_position(self, part: int, number: int, reason: str) -> None:
         """Store the position of a reason, if it is among the first."""
-        named = self.positions.setdefault(reason, [])
-        if len(named) < MAX_POSITIONS:
-            named.append((part, number))
+        positions = self.positions.setdefault(reason, [])
+        if len(positions) < MAX_POSITIONS:
+            positions.append((part, number))
 
     def merge(self, other: ScanResult, sample: int) -> None:
         """Add the results of another process."""

@@ -90,7 +90,7 @@ class TokenProfile(ProfilePart):
 
 
 class NumberProfile(ProfilePart):
-    """How a number is spread over pictures."""
+    """Quantiles and mean of a number over images."""
 
     lowest: int
     median: int
@@ -142,7 +142,7 @@ class PictureProfile(ProfilePart):
 
 
 class Profile(ProfilePart):
-    """Everything that one scan found."""
+    """Profile of a subset or a file, from one scan."""
 
     format: int = 1
     name: str
@@ -150,7 +150,7 @@ class Profile(ProfilePart):
     kind: str
     """`subset`, `jsonl` or `parquet`."""
     form: Form = "passages"
-    """What its records have beside a picture."""
+    """Form of its records: passages, captions or choices."""
     place: str
     """The file that was read."""
     fingerprint: str = ""
@@ -160,13 +160,13 @@ class Profile(ProfilePart):
     records: int = 0
     """Lines that are a JSON object, or rows."""
     refused: dict[str, int] = {}
-    """Reason -> lines or rows that a build of this file would leave out."""
+    """Reason -> lines or rows that a build of this file would skip."""
     examples: dict[str, tuple[str, ...]] = {}
     """Reason -> the first five places."""
     left_out: dict[str, int] = {}
     """Reason -> lines or records that the build of this subset has left out."""
     noted: dict[str, int] = {}
-    """Oddity that a build met and kept, such as positives outside the corpus -> how often."""
+    """Oddity that a build kept, such as positives outside the corpus -> count."""
     left_out_examples: dict[str, tuple[str, ...]] = {}
     fields: tuple[FieldProfile, ...] = ()
     other_fields: dict[str, int] = {}

@@ -25,7 +25,7 @@ MAX_LINE_BYTES: Final = 16 << 20
 """As in the adapter: the largest lists of positives seen are far below."""
 
 Reject = Callable[[int, str], None]
-"""Takes the number of a line within its part, and why it is no record."""
+"""Called with the number of a line within its part and the reason for rejecting it."""
 
 
 class RecordSource(Protocol):
@@ -196,12 +196,14 @@ class ParquetReader:
         groups = []
         for path in self.paths:
             try:
-                about = pq.read_metadata(path)
+                metadata = pq.read_metadata(path)
             except pa.ArrowException as error:
                 raise SourceError(
                     f"{path.name} is no whole Parquet file ({error}); download it again"
                 ) from None
-            groups += [(path, n, about.row_group(n).num_rows) for n in range(about.num_row_groups)]
+            groups += [
+                (path, n, metadata.row_group(n).num_rows) for n in range(metadata.num_row_groups)
+            ]
         return groups
 
     def parts(self) -> int:
@@ -250,9 +252,9 @@ def _read_passage_texts(data: Path) -> dict[str, str]:
     folder = next((p for p in data.parents if p.name.endswith("_data")), None)
     if folder is None:
         return {}
-    beside = folder.with_name(folder.name.removesuffix("_data") + "_passages")
+    passage_folder = folder.with_name(folder.name.removesuffix("_data") + "_passages")
     texts: dict[str, str] = {}
-    for path in match_pattern("**/*.parquet", beside).files:
+    for path in match_pattern("**/*.parquet", passage_folder).files:
         with pq.ParquetFile(path) as file:
             columns = ["passage_id", "passage_content"]
             for batch in file.iter_batches(4096, columns=columns):

@@ -27,7 +27,7 @@ SMALL_ROWS: Final = 6_000
 """Up to here every text is counted in tokens, which takes some two seconds."""
 
 CHOICE_REASONS: Final = ("split ", "language ")
-"""How the reasons begin by which an adapter leaves out what the recipe did not choose."""
+"""Beginnings of an adapter's reasons for skipping what the recipe did not select."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -48,7 +48,7 @@ class Target:
     unit: str
     """What `Source.size` counts: bytes or rows."""
     row_label: str
-    """What stands before a number to name a record."""
+    """Word before a record's number: `line` or `row`."""
     exact_limit: int
     """Up to this many units every text is counted in tokens."""
     workers: int = 0
@@ -56,7 +56,7 @@ class Target:
     images: Path | None = None
     form: Form = "passages"
     facts: dict[str, Any] = field(default_factory=dict)
-    """Fields of the profile that a manifest or a recipe knows."""
+    """Fields of the profile from the manifest or the recipe."""
 
     def profile(self) -> Profile:
         """A profile with the fields that are known before reading."""
@@ -136,8 +136,8 @@ def _parquet_target(path: Path, files: list[Path], image_root: str) -> Target:
 
 def _file_fingerprint(files: list[Path]) -> str:
     """Identity of files that are too large to hash each time: path, size and time."""
-    marks = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return hashlib.blake2b(json.dumps(marks).encode(), digest_size=12).hexdigest()
+    states = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return hashlib.blake2b(json.dumps(states).encode(), digest_size=12).hexdigest()
 
 
 def _image_folder(image_root: str) -> Path | None:
@@ -169,7 +169,7 @@ def _subset_target(
 
 
 def _last_root(folder: Path) -> Path | None:
-    """Where the pictures were when the subset was last opened with its data."""
+    """The image root when the subset was last opened with its data."""
     try:
         root = Path(os.fsdecode((folder / "image_root").read_bytes()))
     except OSError:
@@ -181,7 +181,7 @@ def _built_target(name: str, folder: Path, manifest: dict[str, Any], images: Pat
     path = folder / "records.arrow"
     chain = catalog.lineage(name)
     skipped = {**manifest.get("source_skipped", {}), **manifest.get("skipped", {})}
-    # What steps drop, and what the maker of packaged data excludes, is meant.
+    # Records dropped by steps or excluded by packaged data are intended.
     intended = (
         dict(manifest.get("source_skipped", {})) if catalog.root_source(chain).packages else {}
     )

@@ -201,7 +201,7 @@ class TokenCount:
     query: LengthCount = field(default_factory=LengthCount)
     passage: LengthCount = field(default_factory=LengthCount)
     _lengths: dict[int, int] = field(default_factory=dict)
-    """Hash of a passage -> its tokens: passages come again and again."""
+    """Hash of a passage -> its tokens, because passages repeat."""
 
     def add(
         self, counter: TokenCounter, queries: Sequence[str], passages: Sequence[list[str]]

@@ -47,7 +47,7 @@ PACKAGED: Final = frozenset({"openmoji", "emoji_captions", "easy_vqa"})
 """Adapters that read packages instead of files."""
 
 Form = Literal["passages", "captions", "choices"]
-"""What belongs to a picture: passages to be found, captions to be said, options to choose from."""
+"""Content of a record besides its image: passages to retrieve, captions, or answer options."""
 FORMS: Final[dict[str, Form]] = {
     "captions": "captions", "emoji_captions": "captions",
     "challenge": "choices", "easy_vqa": "choices",

@@ -37,7 +37,7 @@ class RecordColumns:
     """One unique id a record."""
     column: Callable[[str], Sequence[Value]]
     image_key: Callable[[str], str] = field(default=lambda path: path)
-    """Path of a picture -> what identifies its content."""
+    """Path of an image -> identity of its content."""
 
 
 @dataclass
@@ -56,14 +56,14 @@ def rank(seed: int, key: str) -> int:
 
 def apply_steps(steps: Sequence[Step], rows: RecordColumns) -> StepResult:
     """Run the steps one after the other."""
-    kept = list(range(len(rows.keys)))
+    rows_left = list(range(len(rows.keys)))
     dropped: dict[str, int] = {}
     for number, step in enumerate(steps, start=1):
-        before = len(kept)
-        kept = _apply_step(step, rows, kept)
-        if before - len(kept):
-            dropped[f"step {number}: {step.do}"] = before - len(kept)
-    return StepResult(kept, dropped)
+        before = len(rows_left)
+        rows_left = _apply_step(step, rows, rows_left)
+        if before - len(rows_left):
+            dropped[f"step {number}: {step.do}"] = before - len(rows_left)
+    return StepResult(rows_left, dropped)
 
 
 def _apply_step(step: Step, rows: RecordColumns, kept: list[int]) -> list[int]:
@@ -128,7 +128,7 @@ _COLUMN = {
     "wh_word": "question",
     "main_answer": "answer",
 }
-"""Group key that is no field -> the field that it is made of."""
+"""Group key that is no field -> the field it is computed from."""
 
 
 def _group_key(name: str, value: Value, rows: RecordColumns) -> str:
@@ -158,13 +158,13 @@ def _limit_groups(
     """At most `cap` rows of each group, those of lowest rank."""
     groups = _group_rows(rows, kept, by)
     count: dict[str, int] = {}
-    chosen = []
+    limited = []
     for row in _sort_by_rank(rows, kept, seed):
         name = groups[row]
         count[name] = count.get(name, 0) + 1
         if count[name] <= cap:
-            chosen.append(row)
-    return sorted(chosen)
+            limited.append(row)
+    return sorted(limited)
 
 
 def _apply_balance(step: BalanceStep, rows: RecordColumns, kept: list[int]) -> list[int]:
@@ -181,9 +181,9 @@ def _apply_balance(step: BalanceStep, rows: RecordColumns, kept: list[int]) -> l
     if step.shares is not None:
         quotas = _share_quotas(sizes, step.shares)
         return sorted(row for name, group in members.items() for row in group[: quotas[name]])
-    quota, odd = _equal_quota(sorted(sizes.values()), step.n)
+    quota, extra = _equal_quota(sorted(sizes.values()), step.n)
     larger = [name for name, size in sizes.items() if size > quota]
-    with_extra = frozenset(sorted(larger, key=lambda name: (rank(step.seed, name), name))[:odd])
+    with_extra = frozenset(sorted(larger, key=lambda name: (rank(step.seed, name), name))[:extra])
     return sorted(
         row for name, group in members.items() for row in group[: quota + (name in with_extra)]
     )
@@ -195,15 +195,16 @@ def _share_quotas(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict
     Groups without a share have the rest in their own proportions. Of a named group that has no
     record nothing can be kept; its share goes to all others, in proportion.
     """
-    others = {name: size for name, size in sizes.items() if name not in shares}
-    named = {name: share for name, share in shares.items() if sizes.get(name)}
-    rest = 1 - sum(shares.values()) if others else 0.0
-    whole = sum(named.values()) + rest
-    if not whole:
+    unnamed_sizes = {name: size for name, size in sizes.items() if name not in shares}
+    named_shares = {name: share for name, share in shares.items() if sizes.get(name)}
+    rest_share = 1 - sum(shares.values()) if unnamed_sizes else 0.0
+    total_share = sum(named_shares.values()) + rest_share
+    if not total_share:
         return dict.fromkeys(sizes, 0)
-    target_shares = {name: share / whole for name, share in named.items()}
+    target_shares = {name: share / total_share for name, share in named_shares.items()}
     target_shares |= {
-        name: rest / whole * size / sum(others.values()) for name, size in others.items()
+        name: rest_share / total_share * size / sum(unnamed_sizes.values())
+        for name, size in unnamed_sizes.items()
     }
     total = min(sizes[name] / share for name, share in target_shares.items())
     return {name: math.floor(total * target_shares.get(name, 0.0) + 1e-9) for name in sizes}

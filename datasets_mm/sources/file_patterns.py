@@ -20,7 +20,7 @@ from datasets_mm.media_paths import printable_name
 COPIES: Final = (
     "._", ".DS_Store", "__MACOSX", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini",
 )  # fmt: skip
-"""What systems and Jupyter leave beside files, by its first letters: no wildcard means it."""
+"""Beginnings of names that systems and Jupyter create; no wildcard matches them."""
 MAGIC: Final = frozenset("*?[")
 
 

@@ -41,7 +41,7 @@ class Location:
     commit: str = ""
     """Of the hub's repository, where the files come from its cache."""
     notices: tuple[str, ...] = ()
-    """What the patterns passed over: links that lead nowhere, folders that cannot be read."""
+    """Notices about broken links and unreadable folders."""
 
     def name(self, path: Path) -> str:
         """Name of a file in reports: under the root, equal on every machine."""

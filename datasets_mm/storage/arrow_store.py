@@ -88,14 +88,14 @@ class MediaTableWriter(TableWriter):
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append one row."""
-        written = dict(row)
+        normalized = dict(row)
         for name in MEDIA_FIELDS & row.keys():
             value = row[name]
             if isinstance(value, str):
-                written[name] = media_paths.clean_path(value)
+                normalized[name] = media_paths.clean_path(value)
             elif any(value):
-                written[name] = [media_paths.clean_path(path) for path in value]
-        super().add(written)
+                normalized[name] = [media_paths.clean_path(path) for path in value]
+        super().add(normalized)
 
 
 def write_rows(path: Path, table: pa.Table, rows: Sequence[int]) -> None:
@@ -230,12 +230,15 @@ def file_digest(path: Path) -> str:
 
 def write_manifest(folder: Path, content: Mapping[str, Any], files: Sequence[str]) -> None:
     """Write the manifest: the last file, after which the folder counts as built."""
-    named = {
+    file_entries = {
         name: {"bytes": (folder / name).stat().st_size, "blake2b": file_digest(folder / name)}
         for name in files
     }
     text = json.dumps(
-        {"format": FORMAT, **content, "files": named}, indent=1, sort_keys=True, ensure_ascii=False
+        {"format": FORMAT, **content, "files": file_entries},
+        indent=1,
+        sort_keys=True,
+        ensure_ascii=False,
     )
     with (folder / "manifest.json").open("w", encoding="utf-8") as file:
         file.write(text + "\n")

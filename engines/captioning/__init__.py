@@ -1,6 +1,6 @@
 """Captioning: a frozen vision tower, a trained projector, and a language model with LoRA.
 
-Light: declares what the engine is. The computing modules are imported by `run`.
+Imports no torch: this module declares the engine; `run` imports the modules that compute.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
-    """Train and evaluate, evaluate, or caption, as the spec says."""
+    """Carry out the task of the spec: train and evaluate, evaluate, or only caption."""
     with collection_paused("torch"):
         from engines.captioning import tasks
 

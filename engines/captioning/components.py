@@ -1,4 +1,4 @@
-"""The two parts of a captioner that come from elsewhere: which ones a run means."""
+"""The pretrained parts of a captioner, vision tower and language model, as a run selects them."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from engines.emitter import EngineError
 from engines.model_catalog import ModelEntry, ModelPart
 
 
-def part(context: Context, name: str) -> ModelPart:
-    """The vision tower or language model of the run: the setting's, else the entry's.
+def resolve_part(context: Context, name: str) -> ModelPart:
+    """The part `name` ("vision" or "llm") of a run: that of its setting, else of the model's entry.
 
     Raises:
-        EngineError: there is none, or it cannot be had here.
+        EngineError: none is set, or its files are not on this machine.
     """
-    found = meant(context.entry, context.params, name)
+    part = select_part(context.entry, context.params, name)
     needed = (
         model_catalog.PART_FILES
         if name == "vision"
         else (*model_catalog.PART_FILES, "tokenizer.json")
     )
-    if sentence := model_catalog.find_part_problem(context.entry.name, found, needed):
+    if sentence := model_catalog.find_part_problem(context.entry.name, part, needed):
         raise EngineError(sentence)
-    return found
+    return part
 
 
-def meant(entry: ModelEntry, params: Params, name: str) -> ModelPart:
-    """The same, whether or not it can be had here.
+def select_part(entry: ModelEntry, params: Params, name: str) -> ModelPart:
+    """As `resolve_part`, without checking that the files are on this machine.
 
     Raises:
-        EngineError: there is none.
+        EngineError: none is set, or the setting has neither of its two forms.
     """
-    asked: str = getattr(params, name)
-    kind, _, rest = asked.partition(":")
+    setting: str = getattr(params, name)
+    kind, _, rest = setting.partition(":")
     if kind == "path":
-        found: ModelPart | None = ModelPart(path=rest)
+        part: ModelPart | None = ModelPart(path=rest)
     elif kind == "hub":
         hub, _, revision = rest.partition("@")
-        found = ModelPart(hub=hub, revision=revision or "main")
-    elif asked:
-        raise EngineError(f"{name} = {asked}: is neither path:/abs/dir nor hub:org/name")
+        part = ModelPart(hub=hub, revision=revision or "main")
+    elif setting:
+        raise EngineError(f"{name} = {setting}: is neither path:/abs/dir nor hub:org/name")
     else:
-        found = getattr(entry, name)
-    if found is None:
+        part = getattr(entry, name)
+    if part is None:
         raise EngineError(f"model '{entry.name}' has no {name}; set {name} = path:/abs/dir")
-    return found
+    return part
 
 
-def revision(context: Context, folder: Path) -> str:
-    """Which weights these are; a base from scratch is named by its folder."""
+def describe_revision(context: Context, folder: Path) -> str:
+    """Revisions of both parts for the record; a base model trained from scratch by its folder."""
     parts = []
     for name in ("vision", "llm"):
-        found = part(context, name)
-        parts.append(model_catalog.cached_revision(found) if found.hub else found.path or "")
-    known = [one for one in parts if one]
-    return " + ".join(known) or f"base {folder.name}"
+        part = resolve_part(context, name)
+        parts.append(model_catalog.cached_revision(part) if part.hub else part.path or "")
+    revisions = [name for name in parts if name]
+    return " + ".join(revisions) or f"base {folder.name}"

@@ -1,4 +1,4 @@
-"""What every part of a captioning run is handed."""
+"""The context of a captioning run: spec, settings, device and emitter, for all of its modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every setting of the captioning engine. Feeds plans, help texts and forms; imports no torch."""
+"""Settings of the captioning engine, for plans, help texts and forms. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ARCHITECTURE_PARAMS: Final = (
     "projector_readout", "quantize", "double_quant", "lora_rank", "lora_alpha", "lora_targets",
     "frames", "feature_dtype",
 )  # fmt: skip
-"""Settings that a trained model brings along; everything else is the run's own."""
+"""Settings that are read from the trained model; all others are those of the run."""
 
 
 class _Model(param_sections.Settings):
-    """The three parts, and what of them is trained."""
+    """Vision tower, projector and language model, and which of their weights are trained."""
 
     vision: str = Field(
         "",
@@ -63,14 +63,14 @@ class _Model(param_sections.Settings):
 
 
 class _Media(param_sections.Settings):
-    """How much of a medium and of its caption is looked at."""
+    """How many frames of a medium and tokens of its caption are used."""
 
     frames: int = Field(8, ge=1, le=256, description="Frames of a video, evenly spaced")
     max_tokens: int = Field(64, ge=4, le=4096, description="Longest caption, tokens; rest is cut")
 
 
 class _Schedule(param_sections.Settings):
-    """Rates beside the main one, and when training ends."""
+    """Learning rate of the projector, schedule, and the validation data."""
 
     projector_lr: float | None = Field(
         None, gt=0, lt=1, description="Peak learning rate of the projector; empty: lr"
@@ -93,7 +93,7 @@ class _Schedule(param_sections.Settings):
 
 
 class _Monitoring(param_sections.Monitoring):
-    """What the validation between epochs decides."""
+    """The metric of the validation between epochs, for early stopping and the best weights."""
 
     monitor: Literal["loss", "diversity", "siglip", "meteor", "cider"] = Field(
         "loss",
@@ -105,7 +105,7 @@ class _Monitoring(param_sections.Monitoring):
 
 
 class _Towers(param_sections.Settings):
-    """What the frozen tower and the language model's activations cost."""
+    """Feature cache, vision batch and gradient checkpointing."""
 
     feature_cache: bool = Field(True, description="Compute vision features once and keep them")
     feature_dtype: Literal["float16", "float32"] = Field(
@@ -116,7 +116,7 @@ class _Towers(param_sections.Settings):
 
 
 class _Evaluation(param_sections.Settings):
-    """What is asked of a model, when, and who judges."""
+    """Evaluation data, generation and scorers."""
 
     evaluate_on: param_sections.EvaluateOn = None
     evaluate_train: int = Field(
@@ -156,11 +156,11 @@ class Params(
     compile: bool = Field(False, description="torch.compile projector and vision tower")
 
     @model_validator(mode="after")
-    def _stops_by_looking(self) -> Self:
+    def _validates_when_monitored(self) -> Self:
         if (self.early_stopping or self.load_best is True) and not self.evaluate_every_epochs:
-            asked = "early_stopping" if self.early_stopping else "load_best"
+            setting = "early_stopping" if self.early_stopping else "load_best"
             raise ValueError(
-                f"{asked} judges what is validated between epochs; set evaluate_every_epochs to 1 "
-                "or more"
+                f"{setting} judges what is validated between epochs; set evaluate_every_epochs to "
+                "1 or more"
             )
         return self

@@ -1,4 +1,4 @@
-"""One captioning run from spec to metrics: the order of its phases, and nothing that computes."""
+"""The phases of a captioning run in their order, from spec to metrics."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import torch
 
 from engines import protocol
-from engines.captioning.components import part
+from engines.captioning.components import resolve_part
 from engines.captioning.context import Context
-from engines.captioning.data.dataset import Data, read_data
-from engines.captioning.data.media import CaptionBatch, Gatherer, Spoken
+from engines.captioning.data.dataset import CaptioningData, read_data
+from engines.captioning.data.media import CaptionBatch, CaptionCollator, TokenizedCaptions
 from engines.captioning.evaluation.evaluate import Evaluator
-from engines.captioning.evaluation.image_text_score import Judge
+from engines.captioning.evaluation.image_text_score import ImageTextScorer
 from engines.captioning.models.captioner import mean_loss
-from engines.captioning.models.vision import Tower
+from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import ARCHITECTURE_PARAMS, Params
-from engines.captioning.prepare import CALIBRATED_ON, Prepared, prepare
-from engines.captioning.validation import Watch
+from engines.captioning.prepare import CALIBRATION_MEDIA, PreparedCaptioner, prepare
+from engines.captioning.validation import CaptionValidation
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
 from engines.torchkit.checkpointing.training_identity import fingerprint_samples
@@ -44,12 +44,12 @@ Job = loop.TrainingJob[CaptionBatch]
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, only evaluate, or only caption."""
     params = Params.model_validate(spec.params)
-    context = resolve(run_setup.begin_run(spec, params, emit, run_dir))
+    context = resolve_model(run_setup.begin_run(spec, params, emit, run_dir))
     target = context.device
-    device.set_convolution_benchmark(fixed=True)  # a tower's passes are filled up
+    device.set_convolution_benchmark(fixed=True)  # every pass of the towerhas one shape
     with context.process_group.rank_zero_first(emit):
         emit.phase("build")
-        tower = Tower(part(context, "vision"), context.params, context.precision)
+        tower = VisionTower(resolve_part(context, "vision"), context.params, context.precision)
         data = read_data(context, tower.shape.image_size)
         device.report_memory(emit, "build", target)
         ready = prepare(context, data, tower)
@@ -57,44 +57,48 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     if context.trained is not None:
         trained_model.check_base_weights(context.trained, ready.state["base_weights"])
         trained_model.load_trained_weights(ready.model, context.trained)
-    evaluator = Evaluator(context, ready, Judge(context, data.pixels, data.train, ready))
+    evaluator = Evaluator(context, ready, ImageTextScorer(context, data.pixels, data.train, ready))
     if spec.task in ("train", "probe"):
         if not train(context, data, ready, evaluator):
             return
     else:
-        announce(context, data, ready, None)
-    evaluate(context, data, evaluator)
+        send_plan(context, data, ready, None)
+    evaluate_splits(context, data, evaluator)
     device.report_memory(emit, "generate", target)
 
 
-def train(context: Context, data: Data, ready: Prepared, evaluator: Evaluator) -> bool:
-    """Train, and keep what came of it; whether this process goes on to evaluate."""
+def train(
+    context: Context, data: CaptioningData, ready: PreparedCaptioner, evaluator: Evaluator
+) -> bool:
+    """Train and save the model; returns whether this process goes on to evaluate."""
     params, emit = context.params, context.emit
     if context.trained is None:
-        ready.model.calibrate(first_features(data, ready))
-    watch = Watch(context, data, evaluator, ready.model)
-    job = assemble(context, data, ready, watch)
+        ready.model.calibrate(calibration_features(data, ready))
+    validation = CaptionValidation(context, data, evaluator, ready.model)
+    job = create_training_job(context, data, ready, validation)
     cost_probe = cost_forecast.create_cost_probe(
         context.spec, job, params.timing_warmup_steps, emit
     )
-    if cost_probe is not None:  # it looks at nothing, as it evaluates nothing
+    if cost_probe is not None:  # a cost probe validates and evaluates nothing
         job.after_epoch = None
     elif context.process_group.is_rank_zero:
-        watch.check()
-    announce(context, data, ready, job, watch.monitor)
-    if not timed_training.train(context, job, cost_probe, lambda: disk(context, data, ready, job)):
+        validation.check_monitor()
+    send_plan(context, data, ready, job, validation.monitor)
+    if not timed_training.train(
+        context, job, cost_probe, lambda: estimate_disk(context, data, ready, job)
+    ):
         return False
-    watch.restore()
+    validation.restore()
     if params.save_model:
         state = {**ready.state, "subset_fingerprint": data.fingerprint}
         trained_model.save_trained_model(context, job, state, base=ready.base)
         if params.export_model and params.lora_rank:
-            export.write_adapter(context, ready.model.llm, part(context, "llm"))
+            export.write_adapter(context, ready.model.llm, resolve_part(context, "llm"))
     return True
 
 
-def resolve(context: Context) -> Context:
-    """The run with the model that is meant.
+def resolve_model(context: Context) -> Context:
+    """The context with the trained model that its spec names, if any.
 
     Raises:
         EngineError: the run that trained it left no checkpoint, or nothing was trained.
@@ -107,46 +111,48 @@ def resolve(context: Context) -> Context:
     return trained_model.resolve_trained_model(context, ARCHITECTURE_PARAMS)
 
 
-def first_features(data: Data, ready: Prepared) -> torch.Tensor:
-    """Of a few training media: the same ones in every run."""
-    rows = data.train.spread(CALIBRATED_ON).rows
-    return ready.features(ready.items.gather(rows).to(ready.tower.precision.device))
+def calibration_features(data: CaptioningData, ready: PreparedCaptioner) -> torch.Tensor:
+    """Features [CALIBRATION_MEDIA, F, N, D] of training media, the same ones in every run."""
+    rows = data.train.select_evenly(CALIBRATION_MEDIA).rows
+    return ready.encode_features(ready.items.gather(rows).to(ready.tower.precision.device))
 
 
-def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
-    """Everything that the loop needs."""
+def create_training_job(
+    context: Context, data: CaptioningData, ready: PreparedCaptioner, validation: CaptionValidation
+) -> Job:
+    """The training of the run as the loop takes it: batches, loss, optimizer, validation."""
     params, model, process_group = context.params, ready.model, context.process_group
     samples = fingerprint_samples(data.fingerprint, (data.train.rows, data.media))
     course = TrainingSetup.from_run(context, len(data.train), samples)
-    spoken = tokenise(context, data, ready)
-    gatherer = Gatherer(ready.items, data.train.rows, spoken, context.spec.seed)
+    captions = tokenize_captions(context, data, ready)
+    gatherer = CaptionCollator(ready.items, data.train.rows, captions, context.spec.seed)
 
     def example() -> Any:
         some = to_device(gatherer(np.zeros(1, np.int64), 0), context.device)
         with context.precision.autocast():
-            return model(ready.features(some.media), some.ids, some.labels)
+            return model(ready.encode_features(some.media), some.ids, some.labels)
 
     caption = process_group.wrap(model, example)
     if params.compile:
         model.projector.compile()
 
     def forward(batch: CaptionBatch) -> loop.LossOutput:
-        own = caption(ready.features(batch.media), batch.ids, batch.labels)
-        summed, tokens = (process_group.gather(one, len(batch)) for one in own)
-        return loop.LossOutput(mean_loss(summed, tokens), watch.latest, len(batch))
+        local_losses = caption(ready.encode_features(batch.media), batch.ids, batch.labels)
+        summed, tokens = (process_group.gather(part, len(batch)) for part in local_losses)
+        return loop.LossOutput(mean_loss(summed, tokens), validation.latest, len(batch))
 
     job = course.create_job(model, gatherer, forward)
-    job.optimizer = optimizer(params, ready)
+    job.optimizer = build_optimizer(params, ready)
     if params.compile:
         job.prepare = compilation.compile_on_first_batch(job)
     if params.schedule == "constant":
         job.lr_at = lambda step: params.lr * min(1.0, (step + 1) / max(1, course.warmup))
-    job.after_epoch = watch.after_epoch if watch.enabled else None
+    job.after_epoch = validation.after_epoch if validation.enabled else None
     return job
 
 
-def optimizer(params: Params, ready: Prepared) -> torch.optim.AdamW:
-    """AdamW; the projector's groups may have a rate of their own."""
+def build_optimizer(params: Params, ready: PreparedCaptioner) -> torch.optim.AdamW:
+    """AdamW over projector and adapters; the projector's groups are scaled to `projector_lr`."""
     model, scale = ready.model, (params.projector_lr or params.lr) / params.lr
     groups = decay_groups(model.projector.named_parameters(), params.weight_decay)
     for group in groups:
@@ -155,29 +161,31 @@ def optimizer(params: Params, ready: Prepared) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=params.lr, betas=(0.9, params.beta2), fused=params.fused)
 
 
-def tokenise(context: Context, data: Data, ready: Prepared) -> Spoken:
-    """The training captions as token ids; says how many were cut."""
+def tokenize_captions(
+    context: Context, data: CaptioningData, ready: PreparedCaptioner
+) -> TokenizedCaptions:
+    """The training captions as token ids; emits a notice with the number of truncated ones."""
     longest, cut = context.params.max_tokens, 0
-    spoken = []
-    for said in data.train.captions.references:
-        encoded = [ready.wording.encode(one, longest) for one in said]
+    captions = []
+    for texts in data.train.captions.references:
+        encoded = [ready.template.encode(text, longest) for text in texts]
         cut += sum(was_cut for _, was_cut in encoded)
-        spoken.append([ids for ids, _ in encoded])
+        captions.append([ids for ids, _ in encoded])
     if cut:
         context.emit.notice("texts-truncated", f"{cut} captions were cut at {longest} tokens", cut)
-    return Spoken(spoken)
+    return TokenizedCaptions(captions)
 
 
-def announce(
+def send_plan(
     context: Context,
-    data: Data,
-    ready: Prepared,
+    data: CaptioningData,
+    ready: PreparedCaptioner,
     job: Job | None,
     monitor: Monitor | None = None,
 ) -> None:
-    """Say what is going to happen, before it does."""
+    """Send the Plan message of the run: steps, batch sizes, parameters, facts."""
     params, model = context.params, ready.model
-    learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     facts = {
         **ready.facts,
         **trained_model.facts(context),
@@ -198,7 +206,7 @@ def announce(
             effective_batch=order.per_step if order else params.evaluate_batch,
             micro_batch=order.batch if order else params.evaluate_batch,
             parameters=quantize.logical_parameters(model),
-            trainable_parameters=learnt if job else 0,
+            trainable_parameters=trainable if job else 0,
             subset_fingerprint=data.fingerprint,
             model_revision=ready.revision,
             facts=facts,
@@ -206,8 +214,10 @@ def announce(
     )
 
 
-def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, int]:
-    """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
+def estimate_disk(
+    context: Context, data: CaptioningData, ready: PreparedCaptioner, job: Job
+) -> dict[str, int]:
+    """Bytes that a full run keeps on disk, by what they are; caches are shared with other runs."""
     params = context.params
     on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
     exported = export.adapter_bytes(ready.model) * (params.save_model and params.export_model)
@@ -219,13 +229,13 @@ def disk(context: Context, data: Data, ready: Prepared, job: Job) -> dict[str, i
     }
 
 
-def evaluate(context: Context, data: Data, evaluator: Evaluator) -> None:
-    """A sample of the training media, then all splits; or the captions of every medium alone."""
+def evaluate_splits(context: Context, data: CaptioningData, evaluator: Evaluator) -> None:
+    """Evaluate a sample of the training media, then all splits; `infer`: caption every medium."""
     params = context.params
     if context.spec.task == "infer":
-        evaluator.caption(data.splits[0], data.listed)
+        evaluator.caption_split(data.splits[0], data.listed)
         return
     if context.spec.task == "train" and params.evaluate_train:
-        evaluator.run(data.train.spread(params.evaluate_train), "train")
+        evaluator.evaluate_split(data.train.select_evenly(params.evaluate_train), "train")
     for split in data.splits:
-        evaluator.run(split.spread(params.evaluate_limit), split.name)
+        evaluator.evaluate_split(split.select_evenly(params.evaluate_limit), split.name)

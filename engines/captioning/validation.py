@@ -1,7 +1,4 @@
-"""Between two epochs: the validation loss, how varied captions are, and whether to stop.
-
-Apart from the loop, which asks once an epoch and knows nothing of captions.
-"""
+"""Validation of a captioner at the end of an epoch: loss, diversity and the monitored metric."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Final
 import torch
 
 from engines.captioning.context import Context
-from engines.captioning.data.dataset import Data
+from engines.captioning.data.dataset import CaptioningData
 from engines.captioning.evaluation.evaluate import Evaluator
 from engines.captioning.models.captioner import Captioner
 from engines.torchkit.checkpointing import checkpoints
@@ -19,22 +16,22 @@ from engines.torchkit.training import early_stopping
 ALWAYS: Final = ("loss", "diversity")
 """Metrics of every validation; others are computed where they are monitored."""
 LOSS_SAMPLE: Final = 512
-"""Media whose loss is looked at, at most: a loss is an eighth of the price of a caption."""
+"""Most media whose loss is computed: a loss takes an eighth of the time of a caption."""
 
 
-class Watch(early_stopping.EpochEndValidation):
-    """Validates losses and captions."""
+class CaptionValidation(early_stopping.EpochEndValidation):
+    """Validates a captioner on its validation split, or on training media where there is none."""
 
     def __init__(
-        self, context: Context, data: Data, evaluator: Evaluator, model: Captioner
+        self, context: Context, data: CaptioningData, evaluator: Evaluator, model: Captioner
     ) -> None:
         super().__init__(context, model, context.params.evaluate_every_epochs)
         self._params = context.params
         self._data = data
         self._evaluator = evaluator
 
-    def check(self) -> None:
-        """Compute the monitored metric once before training, of two true captions.
+    def check_monitor(self) -> None:
+        """Compute the monitored metric of two reference captions, to fail before training starts.
 
         Raises:
             EngineError: it cannot be computed here.
@@ -43,21 +40,25 @@ class Watch(early_stopping.EpochEndValidation):
         if not (monitor.active and self.enabled) or monitor.metric in ALWAYS:
             return
         state = checkpoints.random_state()
-        sample = (self._data.validation or self._data.train).spread(2)
+        sample = (self._data.validation or self._data.train).select_evenly(2)
         captions = [references[0] for references in sample.captions.references]
-        self._evaluator.value(monitor.metric, sample, captions)
+        self._evaluator.compute_metric(monitor.metric, sample, captions)
         checkpoints.set_random_state(state)
 
     def validate(self, epoch: int) -> bool:
-        """See `looks.Watch`."""
+        """Validate after epoch number `epoch` (from 1); whether training should end."""
         source = self._data.validation or self._data.train
-        sample = source.spread(self._params.evaluate_sample)
-        captions, unique = self._evaluator.look(sample, f"epoch {epoch}")
-        loss = self._evaluator.losses(source.spread(LOSS_SAMPLE), shuffled=False).mean
+        sample = source.select_evenly(self._params.evaluate_sample)
+        captions, unique = self._evaluator.check_diversity(sample, f"epoch {epoch}")
+        loss = self._evaluator.compute_losses(
+            source.select_evenly(LOSS_SAMPLE), shuffled=False
+        ).mean
         metrics = {"loss": loss, "diversity": unique}
         monitor = self.monitor
         if monitor.active and monitor.metric not in ALWAYS:
-            metrics[monitor.metric] = self._evaluator.value(monitor.metric, sample, captions)
+            metrics[monitor.metric] = self._evaluator.compute_metric(
+                monitor.metric, sample, captions
+            )
         split = "validation" if self._data.validation else "train_sample"
         self.latest = {
             name if name == "diversity" else f"{split}_{name}": torch.tensor(value)

@@ -1,6 +1,6 @@
-"""Retrieval: a dual encoder over (question text + image) -> (passage text + passage image).
+"""Retrieval engine: a dual encoder of (question text + image) and (passage text + image).
 
-Light: declares what the engine is. The computing modules are imported by `run`.
+Declares the members of `catalog.Engine`; `run` imports the computing modules.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {
     **dict.fromkeys(("eval", "encode"), "evaluate_batch"),
 }
 """Training encodes its batch in smaller chunks (GradCache): a smaller batch would be another
-objective, since the batch holds the negatives. A search holds the corpus, whatever the batch."""
+objective, since the batch holds the negatives. A search's memory does not depend on the batch."""
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every part of a retrieval run is handed."""
+"""Run context of the retrieval engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In-batch contrastive losses, with duplicates that are not mistaken for negatives.
+"""In-batch contrastive losses, in which duplicates are no negatives.
 
 Every other passage of the batch is a negative, unless it is a positive of the query too: the same
 passage drawn for two queries, or another one of the query's list. Under softmax those are taken out
@@ -6,7 +6,7 @@ of the denominators, in both directions. Soft labels over all positives would do
 the smallest reachable loss at the entropy of the labels, so losses of subsets with different
 duplicate rates could not be compared; masked, the smallest loss is 0 for all.
 
-Pure: what the vectors come from (one device, several ranks, chunks) is none of their business.
+Pure functions of vectors: gathering over ranks and chunking are done by the caller.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def contrastive(
     """Softmax loss (CLIP, Radford et al. 2021) and metrics of one micro-batch.
 
     Args:
-        queries: [B, D], unit length; or tokens [B, T, D], see `late`.
+        queries: [B, D], unit length; or tokens [B, T, D], see `max_sim`.
         passages: the same of passages; row i was drawn for query i.
         positive: [B, B] bool; (i, j): passage j is a positive of query i. The diagonal is true.
         scale: inverse temperature, 0-d.
@@ -66,9 +66,9 @@ def contrastive(
 def sigmoid(
     queries: Tensor, passages: Tensor, positive: Tensor, scale: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023): each pair is a decision of its own.
+    """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023): a binary decision for each pair.
 
-    Duplicates are positives here; nothing has to be masked. Arguments and metrics as of
+    Duplicates are positives here, so nothing is masked. Arguments and metrics as of
     `contrastive`, but `scale` is [2]: the inverse temperature and the bias.
     """
     logits = scale[0].float() * similarity(queries, passages) + scale[1].float()

@@ -1,4 +1,4 @@
-"""Every setting of the retrieval engine. Feeds plans, help texts and forms; imports no torch."""
+"""Settings of the retrieval engine, for plans, help texts and forms; imports no torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ARCHITECTURE_PARAMS: Final = (
     "use_instruction", "layer_fusion", "scoring", "fusion_width", "fusion_queries", "late_width",
     "loss",
 )  # fmt: skip
-"""Settings that a trained model brings along; everything else is the run's own."""
+"""Settings that a trained model fixes; all others are those of the run."""
 
 Modality = Literal["both", "text", "image"]
 
 
 class _Objective(param_sections.Settings):
-    """What training aims at."""
+    """Settings of the training objective."""
 
     temperature: float = Field(0.07, gt=0, le=1, description="First value of the learned one")
     ema: float = Field(
@@ -31,7 +31,7 @@ class _Objective(param_sections.Settings):
 
 
 class _Inputs(param_sections.Settings):
-    """What the model sees."""
+    """Settings of the inputs and of the layers that are read."""
 
     image_size: int = Field(224, ge=16, le=1024, description="Side of the square image, pixels")
     max_tokens: int = Field(77, ge=4, le=512, description="Longest text, tokens; the rest is cut")
@@ -50,7 +50,7 @@ class _Inputs(param_sections.Settings):
 
 
 class _Vectors(param_sections.Settings):
-    """How vectors are made and compared."""
+    """Settings of the vectors and their comparison."""
 
     layer_fusion: Literal["mean", "recurrent"] = Field(
         "mean", description="What becomes of the layers: their mean, or ReT's recurrent gated cell"
@@ -79,7 +79,7 @@ class _Vectors(param_sections.Settings):
 
 
 class _Evaluation(param_sections.Settings):
-    """How the corpus is searched, and what is counted."""
+    """Settings of search and metrics."""
 
     evaluate_on: param_sections.EvaluateOn = None
     evaluate_modalities: tuple[Modality, ...] = Field(
@@ -103,7 +103,7 @@ class _Evaluation(param_sections.Settings):
 
 
 class _Machine(param_sections.Machine):
-    """How the step is computed."""
+    """Precision, threads, input pipeline and compilation."""
 
     mixed_precision: Literal["autocast", "master_weights"] = Field(
         "autocast",
@@ -119,7 +119,7 @@ class Params(
     _Evaluation, param_sections.Keeping, _Machine, param_sections.Ranks, _Vectors, _Inputs,
     _Objective, param_sections.Optimization, param_sections.Length, param_sections.Data,
 ):  # fmt: skip
-    """Settings of one retrieval run."""
+    """All settings of a retrieval run."""
 
     image_root: str | None = Field(
         None,

@@ -1,6 +1,6 @@
-"""From a spec to data and model: builds subsets, decodes, tokenises, runs frozen towers, loads.
+"""Preparation of data and model: builds subsets, decodes, tokenises, runs frozen towers, loads.
 
-Each part is a phase of its own, so that a run's time to first step can be read apart.
+Each part is a phase of its own, so that the time to first step can be attributed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from engines.emitter import EngineError
 from engines.model_catalog import ModelEntry
 from engines.retrieval.context import Context
 from engines.retrieval.data.dataset import (
+    EvaluationSplit,
     SearchCorpus,
-    Split,
     Vocabularies,
     read_corpus,
     read_split,
@@ -37,23 +37,23 @@ from engines.torchkit.training import trained_model
 
 @dataclass
 class RetrievalData:
-    """Everything that is read of the subsets."""
+    """Training pairs, evaluation splits and corpora of a run."""
 
     subset: build.Subset
     pairs: TrainingPairs
-    splits: list[Split]
+    splits: list[EvaluationSplit]
     corpora: list[SearchCorpus]
     vocabularies: Vocabularies
 
     def image_rows(self) -> list[Rows]:
-        """Every array of image rows there is."""
+        """The arrays of image rows of all queries and passages."""
         sides = [self.pairs.queries, self.pairs.positives, *(s.queries for s in self.splits)]
         return [side.images for side in (*sides, *(c.passages for c in self.corpora))]
 
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A model and its inputs, ready to train or to evaluate."""
+    """The model and its texts and images, ready to train or to evaluate."""
 
     model: DualEncoder
     texts: ItemStore
@@ -61,21 +61,21 @@ class PreparedModel:
     revision: str
     facts: dict[str, str]
     state: dict[str, Any] = field(default_factory=dict)
-    """What a later run needs to build the same model."""
+    """Part of the checkpoint's state from which a later run builds the same model."""
     base: Path | None = None
     """Folder of the model before training; None: it has none."""
     tokenizer: str = ""
-    """A tokenizer that was built for this run, as JSON; empty: the model has its own."""
+    """Tokenizer that was trained for this run, as JSON; empty: the model's own."""
     pictures: str = ""
     """Digest of the contents of the training pictures."""
 
     def files(self) -> dict[str, str]:
-        """What a checkpoint needs beside its tensors."""
+        """Text files of the checkpoint, by name."""
         return {models_tokenizer.TOKENIZER: self.tokenizer} if self.tokenizer else {}
 
 
 def read_data(run: Context) -> RetrievalData:
-    """Build (or open) the subset and those that it is evaluated on.
+    """Build (or open) the training subset and the evaluation subsets.
 
     Raises:
         EngineError: a subset cannot be built.
@@ -92,7 +92,7 @@ def read_data(run: Context) -> RetrievalData:
     splits = []
     for name in names:
         if params.evaluate_on is None and (sentence := source.find_problem(name)):
-            # The recipe would like it; only what a person named is a reason not to train.
+            # Named by the recipe only; a missing subset is an error only if the user named it.
             run.emit.notice("not-evaluated", sentence)
             continue
         other = source.build(name, run.emit)
@@ -106,10 +106,10 @@ def read_data(run: Context) -> RetrievalData:
 
 
 def decode_images(run: Context, data: RetrievalData) -> tuple[ArrayItems, str]:
-    """The decoded images of all subsets, in the order of `strings.images`.
+    """Decoded images of all subsets, in the order of `vocabularies.images`.
 
-    And a digest of the contents of those that are trained on.
-    Items whose picture cannot be read lose it: their rows become NONE.
+    Second result: digest of the contents of the training images. Rows of unreadable images become
+    NONE in `data`.
     """
     size = run.params.image_size
     by_root: dict[str, list[tuple[int, str]]] = {}
@@ -132,14 +132,14 @@ def decode_images(run: Context, data: RetrievalData) -> tuple[ArrayItems, str]:
             positions[row] = (number, cache.row(path))
         subsets.report_skipped_media(run.emit, cache.skipped, "pictures")
     items = ArrayItems(arrays or [np.zeros((0, size, size, 3), np.uint8)], positions)
-    readable = np.append(items.readable(), False)  # the last one answers for NONE
+    readable = np.append(items.readable(), False)  # the last one is for NONE
     for rows in data.image_rows():
         rows[~readable[rows]] = NONE
     return items, " ".join(contents)
 
 
 def prepare(run: Context, data: RetrievalData) -> PreparedModel:
-    """The model of the spec, and texts and images as it takes them.
+    """Load the model of the spec, and prepare texts and images for it.
 
     Raises:
         EngineError: weights are missing, or settings do not fit the model.
@@ -159,13 +159,13 @@ def prepare(run: Context, data: RetrievalData) -> PreparedModel:
 
 
 def _from_weights(run: Context, data: RetrievalData, images: ArrayItems) -> PreparedModel:
-    """A model with towers of its own: from a folder, from a checkpoint, or from scratch."""
+    """A model with trainable towers: from a folder, from a checkpoint, or from scratch."""
     params, entry = run.params, run.entry
     folder = model_catalog.weights_folder(entry) if entry.hub or entry.path else None
     if folder is not None:
-        words = models_tokenizer.load_model_tokenizer(folder, entry.family)
+        text_tokenizer = models_tokenizer.load_model_tokenizer(folder, entry.family)
     elif run.trained is not None:
-        words = models_tokenizer.make_text_tokenizer(
+        text_tokenizer = models_tokenizer.make_text_tokenizer(
             models_tokenizer.from_folder(run.trained.folder), "the model's own"
         )
     else:
@@ -173,21 +173,21 @@ def _from_weights(run: Context, data: RetrievalData, images: ArrayItems) -> Prep
         tokenizer = models_tokenizer.get_or_train_tokenizer(
             collect_training_texts(data), size, run.cache_root
         )
-        words = models_tokenizer.make_text_tokenizer(
+        text_tokenizer = models_tokenizer.make_text_tokenizer(
             tokenizer, "built from the subset and its corpus"
         )
-    items = tokenise_texts(run, data.vocabularies.texts.values(), words)
+    items = tokenise_texts(run, data.vocabularies.texts.values(), text_tokenizer)
     run.process_group.release_other_ranks()
     run.emit.phase("import", "open_clip" if entry.family == "open-clip" else "transformers")
     run.emit.phase("load", entry.name)
     if folder is None:
-        model = factory.from_scratch(entry, words, params)
+        model = factory.from_scratch(entry, text_tokenizer, params)
     else:
-        model = factory.from_folder(entry, folder, words, params)
-    factory.configure_model(model, entry, params, words)
+        model = factory.from_folder(entry, folder, text_tokenizer, params)
+    factory.configure_model(model, entry, params, text_tokenizer)
     facts = factory.describe_model(model, params)
-    facts |= {"tokenizer": words.description, "truncated_texts": _truncated_share(items)}
-    tokenizer_json = words.tokenizer.to_str() if folder is None else ""
+    facts |= {"tokenizer": text_tokenizer.description, "truncated_texts": _truncated_share(items)}
+    tokenizer_json = text_tokenizer.tokenizer.to_str() if folder is None else ""
     state = {"base_weights": {"model": trained_model.base_digest(run, folder)}}
     return PreparedModel(
         model, items, images, _model_revision(entry, folder), facts, state, folder, tokenizer_json
@@ -195,7 +195,7 @@ def _from_weights(run: Context, data: RetrievalData, images: ArrayItems) -> Prep
 
 
 def collect_training_texts(data: RetrievalData) -> list[str]:
-    """Texts of the subset and its corpus, not of what it is evaluated on, in a fixed order."""
+    """Distinct texts of the training subset and its corpus, in a fixed order."""
     texts = data.vocabularies.texts.values()
     rows = np.concatenate([data.pairs.queries.texts, data.pairs.positives.texts])
     distinct = dict.fromkeys(texts[row] for row in np.unique(rows[rows != NONE]))
@@ -208,10 +208,10 @@ def _from_frozen_towers(run: Context, data: RetrievalData, images: ArrayItems) -
     factory.configure_model(model, entry, run.params, None)
     facts = factory.describe_model(model, run.params)
     tower = frozen_towers.MiniLMTower(model.text_layers, run.precision, run.pipeline)
-    words = models_tokenizer.make_text_tokenizer(
+    text_tokenizer = models_tokenizer.make_text_tokenizer(
         models_tokenizer.from_folder(tower.folder), "the model's own"
     )
-    items = tokenise_texts(run, data.vocabularies.texts.values(), words)
+    items = tokenise_texts(run, data.vocabularies.texts.values(), text_tokenizer)
     run.emit.phase("cache", "text features")
     texts = tower.features(items, run.cache_root, run.report_progress)
     run.emit.phase("cache", "image features")
@@ -227,10 +227,12 @@ def _from_frozen_towers(run: Context, data: RetrievalData, images: ArrayItems) -
     return PreparedModel(model, texts, pictures, "packages", facts)
 
 
-def tokenise_texts(run: Context, texts: list[str], words: TextTokenizer) -> TokenItems:
-    """All texts as token ids; says how many were cut."""
-    items = TokenItems.tokenise(texts, words.tokenizer, run.params.max_tokens, words.pad)
-    items.length = words.length
+def tokenise_texts(run: Context, texts: list[str], text_tokenizer: TextTokenizer) -> TokenItems:
+    """Token ids of all texts; sends a notice of truncated ones."""
+    items = TokenItems.tokenise(
+        texts, text_tokenizer.tokenizer, run.params.max_tokens, text_tokenizer.pad
+    )
+    items.length = text_tokenizer.length
     if items.truncated:
         run.emit.notice(
             "texts-truncated",

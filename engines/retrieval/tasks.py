@@ -1,4 +1,4 @@
-"""One retrieval run from spec to metrics: the order of its phases, and nothing that computes."""
+"""Tasks of the retrieval engine: the phases of a run from spec to metrics."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
 
 
 def refuse_unsupported(params: Params, target: torch.device) -> None:
-    """Raise EngineError where the corpus is to be searched in a precision that the GPU lacks.
+    """Raise EngineError where `search_precision` is one that the GPU lacks.
 
-    Before anything is loaded, since the search comes last. On a CPU every precision is widened.
+    Called before anything is loaded, since the search comes last. A CPU widens every precision.
     """
     searches = params.search == "exact" and params.search_precision == "bf16"
     if searches and target.type == "cuda" and not has_bf16(target):
@@ -85,7 +85,7 @@ def refuse_unsupported(params: Params, target: torch.device) -> None:
 
 
 def create_training_job(context: Context, data: RetrievalData, ready: PreparedModel) -> Job:
-    """Everything that the loop needs."""
+    """The job of the training loop: collator, replica, DDP, compilation and EMA."""
     params, model, process_group = context.params, ready.model, context.process_group
     collator = PairCollator(
         data.pairs, ready.texts, ready.images, context.spec.seed, params.modality_dropout
@@ -120,7 +120,7 @@ def create_training_job(context: Context, data: RetrievalData, ready: PreparedMo
 def make_forward(
     encode: Callable[..., Any], objective: Objective, process_group: ProcessGroup
 ) -> Callable[[PairBatch], loop.LossOutput]:
-    """From a micro-batch to its loss; with several ranks, over all their vectors."""
+    """Function from a micro-batch to its loss, over the vectors of all ranks."""
 
     def forward(batch: PairBatch) -> loop.LossOutput:
         own_queries, own_passages, scale = encode(batch.queries, batch.passages)
@@ -134,7 +134,7 @@ def make_forward(
 
 
 def send_plan(context: Context, data: RetrievalData, ready: PreparedModel, job: Job) -> None:
-    """Say what is going to happen, before it does."""
+    """Send the `Plan` of a training run."""
     params, order, process_group = context.params, job.loader.order, context.process_group
     total, trainable = count_parameters(ready.model)
     chance = f"in the micro-batch of {order.batch}; chance of r@1 is 1/{order.batch}"
@@ -173,13 +173,13 @@ def send_plan(context: Context, data: RetrievalData, ready: PreparedModel, job: 
 
 
 def read_openmp_wait() -> str:
-    """How OpenMP's threads wait for each other: it moves step times by a tenth and more."""
+    """Wait policy of OpenMP's threads, which changes step times by a tenth and more."""
     policy, spins = os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT")
     return policy or (f"spin {spins}" if spins else "default")
 
 
 def send_evaluation_plan(context: Context, data: RetrievalData, ready: PreparedModel) -> None:
-    """The plan of a run that does not train: no steps, but what it is about."""
+    """Send the `Plan` of a run that only evaluates."""
     total, _ = count_parameters(ready.model)
     context.emit.send(
         protocol.Plan(
@@ -202,7 +202,7 @@ def send_evaluation_plan(context: Context, data: RetrievalData, ready: PreparedM
 
 
 def export_encoder(context: Context, ready: PreparedModel, ema: WeightAverage | None) -> None:
-    """Write the encoder as its library loads it: with the weights that are evaluated."""
+    """Export the encoder for its library, with the weights that are evaluated."""
     if not context.params.export_model:
         return
     if sentence := export.find_refusal(context.entry):
@@ -220,7 +220,7 @@ def export_encoder(context: Context, ready: PreparedModel, ema: WeightAverage | 
 def estimate_disk(
     context: Context, data: RetrievalData, ready: PreparedModel, job: Job
 ) -> dict[str, int]:
-    """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
+    """Bytes that a whole run keeps on disk, by part; caches are shared with other runs."""
     params, side = context.params, context.params.image_size
     arrays = [a for i in (ready.texts, ready.images) if isinstance(i, ArrayItems) for a in i.arrays]
     on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
@@ -238,7 +238,7 @@ def estimate_disk(
 def evaluate(
     context: Context, data: RetrievalData, ready: PreparedModel, ema: WeightAverage | None
 ) -> None:
-    """All splits, with the averaged weights if there are any."""
+    """Evaluate all splits, with the EMA weights if there are any."""
     params, emit = context.params, context.emit
     emit.phase("eval")
     with ema.applied() if ema is not None else nullcontext():

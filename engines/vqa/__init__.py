@@ -1,6 +1,6 @@
 """VQA: four-choice questions about pictures, answered by a vision-language model with LoRA.
 
-Light: declares what the engine is. The computing modules are imported by `run`.
+Imports no torch: this module declares the engine; `run` imports the modules that compute.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
-    """Train and answer, only answer, or put the answers of other runs together."""
+    """Carry out the task of the spec: train and answer, only answer, or combine folds."""
     if spec.task == "ensemble":
         from engines.vqa.ensemble import ensemble
 

@@ -1,7 +1,4 @@
-"""From a model and questions to answers on disk: the four letters' logits, views, written answers.
-
-What joins the model to `infer` and `evaluate`, which know no torch.
-"""
+"""Answers questions with a model: letter logits, generated answers, outputs of a split."""
 
 from __future__ import annotations
 
@@ -16,16 +13,16 @@ import torch
 from engines.torchkit.training.early_stopping import eval_mode
 from engines.vqa.context import Context
 from engines.vqa.data.option_order import IDENTITY, Permutation
-from engines.vqa.data.questions import Questions, stratified
+from engines.vqa.data.questions import Questions, select_stratified
 from engines.vqa.evaluation import infer, metrics, run_outputs, tta
-from engines.vqa.evaluation.infer import Asked
+from engines.vqa.evaluation.infer import InferenceOptions
 from engines.vqa.evaluation.predictions import Answer
 from engines.vqa.evaluation.tta import Logits, View
-from engines.vqa.prepare import Prepared
+from engines.vqa.prepare import PreparedAnswerer
 
 
-def letter_logits(
-    ready: Prepared,
+def compute_letter_logits(
+    ready: PreparedAnswerer,
     questions: Questions,
     *,
     scale: float = 1.0,
@@ -34,58 +31,62 @@ def letter_logits(
 ) -> Logits:
     """Logits of the four letters at the first position of each answer, float32 [n, 4].
 
-    In the record's own order of options, whatever order was shown. `scale`: of the picture's sides;
-    `blank`: pictures of nothing.
+    In the order of options of the record, whatever order was shown. `scale`: of the sides of
+    pictures; `blank`: pictures of the mean colour only.
     """
-    letters = torch.tensor(ready.wording.letters, device=next(ready.model.parameters()).device)
+    letters = torch.tensor(ready.template.letters, device=next(ready.model.parameters()).device)
     rows = np.arange(len(questions))
     with eval_mode(ready.model):
-        found = [
+        pieces = [
             ready.model.next_logits(batch)[:, letters].float()
             for batch in ready.batches(questions, rows, scale, permutation, blank=blank)
         ]
-        logits = torch.cat(found).cpu().numpy()
-    return tta.unpermuted(logits, permutation)
+        logits = torch.cat(pieces).cpu().numpy()
+    return tta.restore_order(logits, permutation)
 
 
-def written(ready: Prepared, questions: Questions, longest: int) -> list[str]:
-    """What the model writes when it is asked, greedy, at most `longest` tokens."""
-    wording, rows = ready.wording, np.arange(len(questions))
-    said: list[str] = []
+def generate_answers(ready: PreparedAnswerer, questions: Questions, longest: int) -> list[str]:
+    """Generate answers greedily, of at most `longest` tokens."""
+    template, rows = ready.template, np.arange(len(questions))
+    texts: list[str] = []
     with eval_mode(ready.model):
         for batch in ready.batches(questions, rows, ahead=False):
-            made = ready.model.generate(batch, longest, wording.stops, wording.pad)
-            said += [wording.decode(tokens) for tokens in made]
-    return said
+            sequences = ready.model.generate(batch, longest, template.stops, template.pad)
+            texts += [template.decode(tokens) for tokens in sequences]
+    return texts
 
 
-class Reader:
-    """A prepared model as `infer` wants one."""
+class ModelAnswerer:
+    """A prepared model as an `infer.QuestionModel`."""
 
-    def __init__(self, context: Context, ready: Prepared) -> None:
+    def __init__(self, context: Context, ready: PreparedAnswerer) -> None:
         self._context = context
         self._ready = ready
 
-    def logits(self, questions: Questions, view: View, *, blank: bool = False) -> Logits:
-        """See `letter_logits`."""
+    def letter_logits(self, questions: Questions, view: View, *, blank: bool = False) -> Logits:
+        """See `compute_letter_logits`."""
         scale, permutation = view
         with self._context.precision.autocast():
-            return letter_logits(
+            return compute_letter_logits(
                 self._ready, questions, scale=scale, permutation=permutation, blank=blank
             )
 
-    def written(self, questions: Questions) -> list[str]:
-        """See `written`."""
+    def generate_answers(self, questions: Questions) -> list[str]:
+        """See the function `generate_answers`."""
         with self._context.precision.autocast():
-            return written(self._ready, questions, self._context.params.max_new_tokens)
+            return generate_answers(self._ready, questions, self._context.params.max_new_tokens)
 
 
 def answer_split(
-    context: Context, ready: Prepared, questions: Questions, name: str, key: Mapping[str, Any]
+    context: Context,
+    ready: PreparedAnswerer,
+    questions: Questions,
+    name: str,
+    key: Mapping[str, Any],
 ) -> list[Answer]:
-    """Answer all questions of a split, whatever an earlier attempt left; metrics, files, notices.
+    """Answer the questions of a split that have no answer yet; sends metrics, files and notices.
 
-    `key`: what the answers depend on beside questions and settings: which weights.
+    `key`: what the answers depend on besides questions and settings: the weights.
 
     Raises:
         EngineError: not every question got exactly one answer.
@@ -93,12 +94,12 @@ def answer_split(
     emit = context.emit
     emit.phase("generate" if context.params.written else "eval", name)
     path = context.run_dir / "predictions" / f"{name}.jsonl"
-    asked = how(context, questions, key)
+    options = inference_options(context, questions, key)
     answers = infer.answer_all(
-        Reader(context, ready), questions, asked, path, context.report_progress
+        ModelAnswerer(context, ready), questions, options, path, context.report_progress
     )
     file = path.relative_to(context.run_dir).as_posix()
-    for metric in metrics.metrics(answers, name, file):
+    for metric in metrics.compute_metrics(answers, name, file):
         emit.send(metric)
         if metric.name == "picture gain" and (metric.low is None or metric.low <= 0):
             emit.notice(
@@ -106,29 +107,31 @@ def answer_split(
                 f"{name}: with blank pictures the model is right as often, as far as "
                 f"{metric.n} questions tell; it may answer from the words alone",
             )
-    run_outputs.announce(emit, context.run_dir, name, answers)
+    run_outputs.announce_outputs(emit, context.run_dir, name, answers)
     return answers
 
 
-def how(context: Context, questions: Questions, key: Mapping[str, Any]) -> Asked:
-    """What a run's settings ask of the questions of a split."""
+def inference_options(
+    context: Context, questions: Questions, key: Mapping[str, Any]
+) -> InferenceOptions:
+    """The inference options of a split, from the settings of the run."""
     params = context.params
-    known = np.flatnonzero(questions.answers >= 0)
-    sample = known[stratified(questions.answers[known], params.written)]
-    return Asked(
+    answered = np.flatnonzero(questions.answers >= 0)
+    sample = answered[select_stratified(questions.answers[answered], params.written)]
+    return InferenceOptions(
         views=tta.views(params.tta_scales, options=params.tta_options),
         block=params.predict_batch * infer.BLOCK_BATCHES,
-        blank=params.blank and len(known) == len(questions),
+        blank=params.blank and len(answered) == len(questions),
         written=frozenset(questions.ids[row] for row in sample) if params.written else frozenset(),
         key={
-            **key, "questions": digest(questions), "tokens": params.max_new_tokens,
+            **key, "questions": questions_digest(questions), "tokens": params.max_new_tokens,
             "batch": params.predict_batch, "pixels": params.long_side,
         },
     )  # fmt: skip
 
 
-def digest(questions: Questions) -> str:
-    """Identity of what is asked."""
-    asked = [questions.ids, questions.paths, questions.texts, questions.options]
-    content = json.dumps([*asked, questions.answers.tolist()]).encode()
+def questions_digest(questions: Questions) -> str:
+    """Digest of questions, options, pictures' paths and answers."""
+    fields = [questions.ids, questions.paths, questions.texts, questions.options]
+    content = json.dumps([*fields, questions.answers.tolist()]).encode()
     return hashlib.blake2b(content, digest_size=16).hexdigest()

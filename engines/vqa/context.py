@@ -1,4 +1,4 @@
-"""What every part of a VQA run is handed."""
+"""The context of a VQA run: spec, settings, device and emitter, for all of its modules."""
 
 from __future__ import annotations
 

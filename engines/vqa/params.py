@@ -1,4 +1,4 @@
-"""Every setting of the VQA engine. Feeds plans, help texts and forms; imports no torch."""
+"""Settings of the VQA engine, for plans, help texts and forms. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ ARCHITECTURE_PARAMS: Final = (
     "long_side", "min_pixels", "max_pixels", "prompt", "quantize", "double_quant", "lora_rank",
     "lora_alpha", "lora_targets",
 )  # fmt: skip
-"""Settings that a trained model brings along; everything else is the run's own."""
+"""Settings that are read from the trained model; all others are those of the run."""
 
 
 class _Picture(param_sections.Settings):
-    """How large a picture is looked at, and how it is asked about."""
+    """Size of pictures, prompt and length of questions."""
 
     long_side: int = Field(
         384,
@@ -37,7 +37,7 @@ class _Picture(param_sections.Settings):
 
 
 class _Model(param_sections.Settings):
-    """What is trained of the model."""
+    """Quantisation, LoRA, gradient checkpointing, feature cache and base."""
 
     quantize: Literal["nf4", "none"] = Field(
         "nf4", description="Weights of the language model: 4-bit NF4 (bitsandbytes), or whole"
@@ -64,7 +64,7 @@ class _Model(param_sections.Settings):
 
 
 class _HeldOut(param_sections.Settings):
-    """Which rows are drawn, and which of them are held out of training."""
+    """Sampled rows, folds, and validation on held-out rows."""
 
     sample: int = Field(
         0,
@@ -88,7 +88,7 @@ class _HeldOut(param_sections.Settings):
 
 
 class _Monitoring(param_sections.Monitoring):
-    """What the looks at the held-out rows decide."""
+    """The metric of the validation between epochs, for early stopping and the best weights."""
 
     monitor: Literal["loss", "accuracy"] = Field(
         "loss",
@@ -98,7 +98,7 @@ class _Monitoring(param_sections.Monitoring):
 
 
 class _Averages(param_sections.Settings):
-    """Averages of the trained weights, and what is drawn anew in every epoch."""
+    """Weight averages, and augmentation of training questions."""
 
     ema: float = Field(
         0.0, ge=0, lt=1, description="Decay of the moving average of the trained weights; 0: none"
@@ -125,7 +125,7 @@ class _Averages(param_sections.Settings):
 
 
 class _Answers(param_sections.Settings):
-    """What is answered after training, and how."""
+    """Subsets that are answered after training, and inference options."""
 
     evaluate_on: param_sections.EvaluateOn = None
     evaluate_limit: int = Field(
@@ -181,8 +181,8 @@ class Params(
         if self.folds and self.fold >= self.folds:
             raise ValueError(f"fold = {self.fold}: there are folds 0 to {self.folds - 1}")
         if (self.early_stopping or self.load_best is True) and not self.look_every_epochs:
-            asked = "early_stopping" if self.early_stopping else "load_best"
-            raise ValueError(f"{asked} needs looks; set look_every_epochs to 1 or more")
+            setting = "early_stopping" if self.early_stopping else "load_best"
+            raise ValueError(f"{setting} needs looks; set look_every_epochs to 1 or more")
         if self.min_pixels > self.max_pixels:
             raise ValueError("min_pixels is more than max_pixels")
         if any(not 0.25 <= scale <= 4 for scale in self.tta_scales):

@@ -1,4 +1,4 @@
-"""One VQA run from spec to answers: the order of its phases, and nothing that computes."""
+"""The phases of a VQA run in their order, from spec to answers."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from engines.torchkit.training import trained_model as kept
 from engines.torchkit.training.early_stopping import Monitor
 from engines.vqa.answering import answer_split
 from engines.vqa.context import Context
-from engines.vqa.data.dataset import Data, read_data
-from engines.vqa.data.questions import stratified
+from engines.vqa.data.dataset import VqaData, read_data
+from engines.vqa.data.questions import select_stratified
 from engines.vqa.ensemble.fold_runs import VALIDATION
-from engines.vqa.evaluation.run_outputs import deliver, file_name
+from engines.vqa.evaluation.run_outputs import file_name, write_submission
 from engines.vqa.params import ARCHITECTURE_PARAMS, Params
-from engines.vqa.prepare import Prepared, prepare
-from engines.vqa.training import Job, assemble
-from engines.vqa.validation import Watch
+from engines.vqa.prepare import PreparedAnswerer, prepare
+from engines.vqa.training import Job, create_training_job
+from engines.vqa.validation import QuestionValidation
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and answer, or only answer."""
     params = Params.model_validate(spec.params)
-    asked = run_setup.begin_run(spec, params, emit, run_dir, deterministic=params.deterministic)
-    context, target = kept.resolve_trained_model(asked, ARCHITECTURE_PARAMS), asked.device
+    initial = run_setup.begin_run(spec, params, emit, run_dir, deterministic=params.deterministic)
+    context, target = kept.resolve_trained_model(initial, ARCHITECTURE_PARAMS), initial.device
     with context.process_group.rank_zero_first(emit):
         emit.phase("build")
         data = read_data(context)
@@ -44,27 +44,29 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         if not train(context, data, ready):
             return
     else:
-        announce(context, data, ready, None)
-    answer(context, data, ready)
+        send_plan(context, data, ready, None)
+    answer_splits(context, data, ready)
     device.report_memory(emit, "generate", target)
 
 
-def train(context: Context, data: Data, ready: Prepared) -> bool:
-    """Train, and keep what came of it; whether this process goes on to answer."""
+def train(context: Context, data: VqaData, ready: PreparedAnswerer) -> bool:
+    """Train and save the model; returns whether this process goes on to answer."""
     params, emit = context.params, context.emit
-    watch = Watch(context, data, ready)
-    job = assemble(context, data, ready, watch)
+    validation = QuestionValidation(context, data, ready)
+    job = create_training_job(context, data, ready, validation)
     cost_probe = cost_forecast.create_cost_probe(
         context.spec, job, params.timing_warmup_steps, emit
     )
-    if cost_probe is not None:  # it looks at nothing, as it answers nothing
+    if cost_probe is not None:  # a cost probe validates and answers nothing
         job.after_epoch = None
-    announce(context, data, ready, job, watch.monitor)
+    send_plan(context, data, ready, job, validation.monitor)
     if params.ema and params.swa:
         emit.notice("ema-unused", "ema and swa: SWA answers, so no EMA is kept; set one of them")
-    if not timed_training.train(context, job, cost_probe, lambda: disk(context, ready, job)):
+    if not timed_training.train(
+        context, job, cost_probe, lambda: estimate_disk(context, ready, job)
+    ):
         return False
-    watch.settle()
+    validation.restore_answering_weights()
     if params.save_model:
         state = {**ready.state, "subset_fingerprint": data.fingerprint}
         kept.save_trained_model(context, job, state, base=ready.base)
@@ -73,14 +75,14 @@ def train(context: Context, data: Data, ready: Prepared) -> bool:
     return True
 
 
-def announce(
+def send_plan(
     context: Context,
-    data: Data,
-    ready: Prepared,
+    data: VqaData,
+    ready: PreparedAnswerer,
     job: Job | None,
     monitor: Monitor | None = None,
 ) -> None:
-    """Say what is going to happen, before it does."""
+    """Send the Plan message of the run: steps, batch sizes, parameters, facts."""
     params, model = context.params, ready.model
     answering = [name for name, on in (("EMA", params.ema), ("SWA", params.swa)) if on]
     facts = {
@@ -114,34 +116,40 @@ def announce(
     )
 
 
-def answer(context: Context, data: Data, ready: Prepared) -> None:
-    """The held-out questions, then all splits; the submission last."""
+def answer_splits(context: Context, data: VqaData, ready: PreparedAnswerer) -> None:
+    """Answer the held-out questions, then all splits; the submission last."""
     params = context.params
-    key = {"weights": digest(ready.model), "subset": data.fingerprint}
+    key = {"weights": weights_digest(ready.model), "subset": data.fingerprint}
     if len(data.validation):
         answer_split(context, ready, data.validation, VALIDATION, key)
-    last = data.delivered.name if data.delivered else ""
-    for name, asked in data.splits.items():
+    last = data.submission_subset.name if data.submission_subset else ""
+    for name, questions in data.splits.items():
         limit = 0 if name == last else params.evaluate_limit
-        chosen = asked.take(stratified(asked.answers, limit))
+        chosen = questions.select(select_stratified(questions.answers, limit))
         answers = answer_split(context, ready, chosen, name, key)
-        if data.delivered is not None and name == last:
+        if data.submission_subset is not None and name == last:
             context.emit.phase("save", "submission")
             path = context.run_dir / file_name(context.spec.task, params)
-            deliver(context.emit, path, answers, params.sample_submission, data.delivered)
+            write_submission(
+                context.emit,
+                path,
+                answers,
+                params.sample_submission,
+                data.submission_subset,
+            )
 
 
-def digest(model: Any) -> str:
-    """Of the trained weights: answers of other weights are not theirs."""
-    found = hashlib.blake2b(digest_size=16)
+def weights_digest(model: Any) -> str:
+    """Digest of the trainable weights; stored answers count for equal weights only."""
+    hasher = hashlib.blake2b(digest_size=16)
     for name, tensor in loop.trainable_tensors(model).items():
-        found.update(name.encode())
-        found.update(checkpoints.raw_bytes(tensor))
-    return found.hexdigest()
+        hasher.update(name.encode())
+        hasher.update(checkpoints.raw_bytes(tensor))
+    return hasher.hexdigest()
 
 
-def disk(context: Context, ready: Prepared, job: Job) -> dict[str, int]:
-    """Bytes that a whole run of this kind keeps on disk; caches are shared with other runs."""
+def estimate_disk(context: Context, ready: PreparedAnswerer, job: Job) -> dict[str, int]:
+    """Bytes that a full run keeps on disk, by what they are; caches are shared with other runs."""
     params = context.params
     on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
     exported = export.adapter_bytes(ready.model) * (params.save_model and params.export_model)
@@ -149,5 +157,5 @@ def disk(context: Context, ready: Prepared, job: Job) -> dict[str, int]:
         **cost_forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
         **({"adapter folder": exported} if exported else {}),
         "picture cache": ready.vision.pictures.bytes,
-        **({"feature cache": ready.vision.kept.bytes} if ready.vision.kept else {}),
+        **({"feature cache": ready.vision.cached.bytes} if ready.vision.cached else {}),
     }

@@ -1,4 +1,4 @@
-"""What the loop needs of a VQA run: order, batches, loss, optimizer, averages."""
+"""Builds the training of a VQA run: order, batches, loss, optimizer, weight averages."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from engines.torchkit.training import compilation, loop
 from engines.torchkit.training.training_setup import TrainingSetup
 from engines.torchkit.training.weight_averaging import Ema, Swa
 from engines.vqa.context import Context
-from engines.vqa.data.batches import Gatherer
-from engines.vqa.data.dataset import Data
+from engines.vqa.data.batches import QuestionCollator
+from engines.vqa.data.dataset import VqaData
 from engines.vqa.models.model import VqaBatch
-from engines.vqa.prepare import Prepared
-from engines.vqa.validation import Watch
+from engines.vqa.prepare import PreparedAnswerer
+from engines.vqa.validation import QuestionValidation
 
 Job = loop.TrainingJob[VqaBatch]
 
 
-def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job:
-    """Everything that the loop needs."""
+def create_training_job(
+    context: Context, data: VqaData, ready: PreparedAnswerer, validation: QuestionValidation
+) -> Job:
+    """The training of the run as the loop takes it."""
     params, model, process_group = context.params, ready.model, context.process_group
     pictures = ready.vision.pictures.contents(data.train.root, data.train.paths)
     parts = (*data.train.ids, pictures)
-    samples = fingerprint_samples(data.fingerprint + data.worded, parts)
+    samples = fingerprint_samples(data.fingerprint + data.paraphrases_fact, parts)
     course = TrainingSetup.from_run(context, len(data.train), samples)
-    gatherer = Gatherer(ready.vision, data.train, context.spec.seed, shuffle=params.shuffle_choices)
+    gatherer = QuestionCollator(
+        ready.vision, data.train, context.spec.seed, shuffle=params.shuffle_choices
+    )
 
     def example() -> Any:
         some = gatherer.to_device(gatherer(np.zeros(1, np.int64), 0), context.device)
@@ -40,9 +44,9 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
         model.compile(dynamic=True)
 
     def forward(batch: VqaBatch) -> loop.LossOutput:
-        own = answer(batch.inputs(), batch.labels)
-        nats, tokens, hits = (process_group.gather(one, len(batch)) for one in own)
-        metrics = {"letter_accuracy": hits.mean(), **watch.latest}
+        local_outputs = answer(batch.inputs(), batch.labels)
+        nats, tokens, hits = (process_group.gather(output, len(batch)) for output in local_outputs)
+        metrics = {"letter_accuracy": hits.mean(), **validation.latest}
         return loop.LossOutput(nats.sum() / tokens.sum(), metrics, len(batch))
 
     def transfer(batch: VqaBatch) -> VqaBatch:
@@ -54,6 +58,6 @@ def assemble(context: Context, data: Data, ready: Prepared, watch: Watch) -> Job
     job.ema = Ema(model, params.ema) if params.ema and not params.swa else None
     first_averaged = math.floor(params.swa_start * course.steps) + 1
     job.swa = Swa(model, first_averaged) if params.swa else None
-    job.after_epoch = watch.after_epoch if watch.enabled else None
-    watch.averages = job.averages
+    job.after_epoch = validation.after_epoch if validation.enabled else None
+    validation.averages = job.averages
     return job

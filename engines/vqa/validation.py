@@ -1,7 +1,6 @@
-"""Between two epochs: loss and accuracy on the held-out questions, and whether to stop.
+"""Validation at the end of an epoch: loss and accuracy on held-out questions.
 
-Apart from the loop, which asks once an epoch and knows nothing of questions. What is looked at are
-the weights that would answer: their average, where there is one.
+Validated are the weights that would answer: their average, where there is one.
 """
 
 from __future__ import annotations
@@ -13,52 +12,55 @@ import torch
 
 from engines.torchkit.training import early_stopping
 from engines.torchkit.training.weight_averaging import WeightAverage
-from engines.vqa.answering import letter_logits
+from engines.vqa.answering import compute_letter_logits
 from engines.vqa.context import Context
-from engines.vqa.data.dataset import Data
+from engines.vqa.data.dataset import VqaData
 from engines.vqa.evaluation.calibration import softmax
-from engines.vqa.prepare import Prepared
+from engines.vqa.prepare import PreparedAnswerer
 
 
-class Watch(early_stopping.EpochEndValidation):
-    """Looks at the held-out questions."""
+class QuestionValidation(early_stopping.EpochEndValidation):
+    """Validates a model on the held-out questions."""
 
-    def __init__(self, context: Context, data: Data, ready: Prepared) -> None:
+    def __init__(self, context: Context, data: VqaData, ready: PreparedAnswerer) -> None:
         super().__init__(context, ready.model, context.params.look_every_epochs)
         self._context = context
         self._questions = data.validation
         self._ready = ready
         self.averages: dict[str, WeightAverage] = {}
-        """Of the weights, the one that answers last."""
+        """Averages of the weights by name; the last one that has started answers."""
 
-    def settle(self) -> None:
-        """Put the weights that answer into the model: the best ones, else their average."""
-        if not self._early_stopping.restore_best() and (average := self._answering()) is not None:
+    def restore_answering_weights(self) -> None:
+        """Copy the weights that answer into the model: the best ones, else their average."""
+        if (
+            not self._early_stopping.restore_best()
+            and (average := self._answering_average()) is not None
+        ):
             average.copy_to_model()
-        for average in self.averages.values():  # a run that is read again finds equal ones
+        for average in self.averages.values():  # saved averages equal the weights then
             average.reset_to_weights()
 
     def validate(self, epoch: int) -> bool:
-        """See `looks.Watch`."""
-        average = self._answering()
+        """Validate after epoch number `epoch` (from 1); whether training should end."""
+        average = self._answering_average()
         applied: AbstractContextManager[None] = average.applied() if average else nullcontext()
         with applied:
-            loss, accuracy = self._losses()
+            loss, accuracy = self._compute_metrics()
             self.latest = {
                 "validation_loss": torch.tensor(loss),
                 "validation_accuracy": torch.tensor(accuracy),
             }
             return self._early_stopping.record(epoch, loss=loss, accuracy=accuracy)
 
-    def _losses(self) -> tuple[float, float]:
-        """Nats of the right letter among the four, and the share of hits."""
+    def _compute_metrics(self) -> tuple[float, float]:
+        """Mean nats of the right letter among the four, and accuracy."""
         with self._context.precision.autocast():
-            logits = letter_logits(self._ready, self._questions)
+            logits = compute_letter_logits(self._ready, self._questions)
         answers = self._questions.answers
         right = softmax(logits)[np.arange(len(answers)), answers]
         hits = logits.argmax(1) == answers
         return float(-np.log(np.maximum(right, 1e-12)).mean()), float(hits.mean())
 
-    def _answering(self) -> WeightAverage | None:
+    def _answering_average(self) -> WeightAverage | None:
         begun = [average for average in self.averages.values() if average.started]
         return begun[-1] if begun else None

@@ -21,7 +21,7 @@ BEYOND_TRAINING: Final = ("eval", "encode", "search", "generate", "save")
 
 MIN_ERRORS: Final = 3
 MAX_ERRORS: Final = 20
-"""What a machine did long ago says little of what it does now."""
+"""Only the most recent errors are used."""
 
 MIN_VARIATION: Final = 0.01
 MAX_VARIATION: Final = 0.95
@@ -181,10 +181,12 @@ def _epoch_pair(run: RunRecord, forecast: ForecastRecord) -> tuple[Reading, floa
 
 
 def _run_pair(run: RunRecord, forecast: ForecastRecord) -> tuple[Reading, float] | None:
-    predicted, whole = forecast.run_seconds, run.timing.end_to_end_seconds.value
-    if predicted.value is None or whole is None or forecast.run_steps != run.steps:
+    predicted, wall_seconds = forecast.run_seconds, run.timing.end_to_end_seconds.value
+    if predicted.value is None or wall_seconds is None or forecast.run_steps != run.steps:
         return None
-    return predicted, whole - sum(run.timing.phases.get(name, 0.0) for name in BEYOND_TRAINING)
+    return predicted, wall_seconds - sum(
+        run.timing.phases.get(name, 0.0) for name in BEYOND_TRAINING
+    )
 
 
 def _scale(reading: Reading, factor: float) -> Reading:

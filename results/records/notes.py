@@ -25,7 +25,7 @@ Kind = Literal[
 SINGLE_KINDS: Final = ("title", "goal", "background", "conclusion")
 """Kinds of which the last note counts; an empty text takes it back."""
 SUITE_KINDS: Final = (*SINGLE_KINDS, "reason", "next", "event", "link")
-"""Kinds that are said of a whole suite."""
+"""Kinds of notes about a whole suite."""
 
 
 class Note(StoredModel):

@@ -118,7 +118,7 @@ class Environment(StoredModel):
     cores: int | None = None
     ram_bytes: int | None = None
     device: str = ""
-    """What the engine computed on, as it said in its first message."""
+    """Device of the engine, from its first message."""
     threads: int | None = None
     gpus: tuple[GpuInfo, ...] = ()
     """All of the machine."""
@@ -172,7 +172,7 @@ class ForecastRecord(StoredModel):
     """Timed steps that it rests on."""
     asked_steps: int = 0
     until: float | None = None
-    """The share below which the half-width of the epoch's interval had to come."""
+    """Relative half-width of the epoch's interval at which the probe stops."""
     samples: int = 0
     """Training samples that were read."""
     epoch_steps: int = 0
@@ -180,7 +180,7 @@ class ForecastRecord(StoredModel):
     """What `epoch_wall_seconds` of the whole run will be."""
     run_steps: int = 0
     run_seconds: Reading
-    """Process start to last training step: evaluation and saving come on top."""
+    """Process start to last training step, without evaluation and saving."""
     start_seconds: Reading
     """Measured: process start to the end of the first step."""
     warmup_seconds: float = 0.0
@@ -331,9 +331,9 @@ class RunRecord(StoredModel):
     forecast: ForecastRecord | None = None
     """Of a costing run; None: all numbers of this record are measured."""
     fit: MemoryEstimateRecord | None = None
-    """The memory forecast; None: none was made."""
+    """The memory estimate; None: none was made."""
     origins: dict[str, str] = {}
-    """Settings that came from the environment or a rule, and from which."""
+    """Setting -> its source, where that is the environment or a rule."""
     counters: dict[str, float] = {}
     """Everything dropped, skipped or malformed, by name."""
     notices: tuple[str, ...] = ()

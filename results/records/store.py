@@ -32,14 +32,14 @@ _CURRENT: Final = b'{"schema":%d,' % SCHEMA
 """How a line of the present version begins: such a line needs no detour over a dictionary."""
 
 UNSUPPORTED: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
-"""What fsync of a folder says on a file system that has none (CIFS, many of FUSE): no loss."""
+"""Errors of fsync on a folder where the file system has none (CIFS, many of FUSE)."""
 
 MAX_NAMED_LINES: Final = 100
 """This many bad lines are kept with their reason; all are counted."""
 
 
 class BadLine(NamedTuple):
-    """A line that is no record: its number, counted from 1, and what is wrong with it."""
+    """An unreadable line: its number, from 1, and the reason."""
 
     number: int
     reason: str
@@ -70,8 +70,8 @@ def append_line(path: Path, line: bytes) -> None:
         size = os.fstat(fd).st_size
         seal = b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
         data = seal + line + b"\n"
-        if (written := os.write(fd, data)) != len(data):
-            reason = f"only {written} of {len(data)} bytes were written"
+        if (count := os.write(fd, data)) != len(data):
+            reason = f"only {count} of {len(data)} bytes were written"
             raise OSError(errno.ENOSPC, f"{reason}; free space and repeat the run", str(path))
         os.fsync(fd)
         if not size:

@@ -67,9 +67,9 @@ def _write_figures(view: SuiteView, out: Path, lang: str) -> tuple[dict[str, str
 
 def _write_atomic(path: Path, data: bytes) -> None:
     """Write a temporary file and rename it: a reader never sees half a report."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(data)
-        beside.replace(path)
+        draft.write_bytes(data)
+        draft.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from results.text.translations import LANGS
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0, or 2 with one sentence on stderr when the view or the folder is no good."""
+    """Exit code 0, or 2 with one sentence on stderr when the view or the folder is unusable."""
     parser = argparse.ArgumentParser(prog="python -m results.report", description=__doc__)
     parser.add_argument("view", help="a SuiteView as JSON; - reads stdin")
     parser.add_argument("--out", type=Path, help="folder for report.md and figures/")
@@ -32,8 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
             _print(report.render(view, options.lang, appendix=options.appendix))
         else:
             flags = {"figures": not options.no_figures, "appendix": options.appendix}
-            written = report.write(view, options.out, options.lang, **flags)
-            _print("".join(f"{path}\n" for path in written))
+            paths = report.write(view, options.out, options.lang, **flags)
+            _print("".join(f"{path}\n" for path in paths))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(map(str, first["loc"])) or "the file"

@@ -120,7 +120,7 @@ def _draw_bars(axis: Any, chart: SubsetChart, lang: str) -> None:
         return _to_latin(text)
 
     labels, counts = zip(*chart.bars, strict=True)
-    positions, whole = range(len(labels)), sum(counts)
+    positions, total = range(len(labels)), sum(counts)
     axis.barh(positions, counts, color=ACCENT, height=0.7)
     axis.set_yticks(positions, [localize(label) for label in labels])
     axis.invert_yaxis()
@@ -131,7 +131,7 @@ def _draw_bars(axis: Any, chart: SubsetChart, lang: str) -> None:
     axis.set_title(f"{_to_latin(chart.subset)}\n{localize(chart.title)}", color=INK)
     for position, count in zip(positions, counts, strict=True):
         axis.annotate(
-            f"{100 * count / whole:.1f} %", (count, position), xytext=(3, 0), va="center",
+            f"{100 * count / total:.1f} %", (count, position), xytext=(3, 0), va="center",
             textcoords="offset points", color=QUIET, fontsize=7,
         )  # fmt: skip
 
@@ -186,8 +186,8 @@ def _panel_titles(records: Sequence[RunRecord]) -> dict[str, str]:
 
 def _to_latin(text: str) -> str:
     """Text limited to DejaVu Sans' letters (Latin, Greek, Cyrillic), short enough for a panel."""
-    drawn = "".join(c if c.isprintable() and ord(c) < 0x500 else "?" for c in text)
-    return drawn if len(drawn) <= MAX_TITLE else f"{drawn[: MAX_TITLE - 1]}…"
+    latin = "".join(c if c.isprintable() and ord(c) < 0x500 else "?" for c in text)
+    return latin if len(latin) <= MAX_TITLE else f"{latin[: MAX_TITLE - 1]}…"
 
 
 def _draw_figure(name: str, panels: Mapping[str, Panel], lang: str) -> dict[str, bytes]:

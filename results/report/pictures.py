@@ -17,7 +17,7 @@ from results.tables.table import TableCell
 
 MAX_BYTES: Final = 8 << 20
 WIDTH: Final = 96
-"""Pixels in the report, of a picture or of one frame; the file is the data's own."""
+"""Width in the report, in pixels, of an image or of one frame."""
 
 MAGIC_BYTES: Final = (
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -58,7 +58,7 @@ def _picture_type(data: bytes) -> str:
 
 
 def _read_regular_file(path: Path) -> bytes:
-    """The file's bytes; none of what is no regular file, or too large, or gone."""
+    """The file's bytes; empty for irregular, too large or missing files."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):

@@ -21,7 +21,7 @@ MAX_NOTICES: Final = 20
 """A report shows this many distinct notices; the rest are counted. The appendix has them all."""
 
 INTERNAL_FACTS: Final = frozenset({"trainable", "openmp_wait", "note"})
-"""Facts that are not of a model: the appendix has them; `note` stands in the training table."""
+"""Facts that are not of a model: in the appendix; `note` is in the training table."""
 
 NO_GPU: Final = 'CUDA_VISIBLE_DEVICES=""'
 
@@ -108,9 +108,9 @@ def _parameters(records: Sequence[RunRecord], lang: str) -> list[str]:
     counted = [r for r in records if r.parameters is not None]
     if not counted:
         return []
-    whole = _format_range([r.parameters for r in counted])
+    total = _format_range([r.parameters for r in counted])
     trained = _format_range([r.trainable_parameters for r in counted])
-    return [translate("report.parameters", lang).format(whole, trained)]
+    return [translate("report.parameters", lang).format(total, trained)]
 
 
 def _format_range(values: Sequence[int | None]) -> str:
@@ -149,7 +149,7 @@ def environment(records: Sequence[RunRecord], lang: str) -> str:
 
 
 def _common_value(records: Sequence[RunRecord], value: Callable[[RunRecord], str]) -> str:
-    """The value of all runs that know one, or every value with its runs."""
+    """The value common to all runs that have one, or every value with its runs."""
     runs_of_value: dict[str, list[str]] = {}
     for record in records:
         if text := value(record):
@@ -192,13 +192,18 @@ def fixed_settings(records: Sequence[RunRecord], lang: str) -> str:
     engines = dict.fromkeys(r.identity.engine for r in records)
     for engine in engines:
         records_of_engine = [r for r in records if r.identity.engine == engine]
-        same, _ = _compare_settings(records_of_engine)
-        set_values = [code(f"{name}={value}") for name, value in same.items() if value != "null"]
-        unset = [code(name) for name, value in same.items() if value == "null"]
+        shared_settings, _ = _compare_settings(records_of_engine)
+        set_values = [
+            code(f"{name}={value}") for name, value in shared_settings.items() if value != "null"
+        ]
+        unset = [code(name) for name, value in shared_settings.items() if value == "null"]
         lines = [f"{code(engine)}:", ""] if len(engines) > 1 else []
         visible = {r.environment.cuda_visible_devices for r in records_of_engine}
-        if len(visible) == 1 and (shown := visible.pop()) is not None:
-            set_values = [code(f"CUDA_VISIBLE_DEVICES={shown}" if shown else NO_GPU), *set_values]
+        if len(visible) == 1 and (devices := visible.pop()) is not None:
+            set_values = [
+                code(f"CUDA_VISIBLE_DEVICES={devices}" if devices else NO_GPU),
+                *set_values,
+            ]
         starts = range(0, len(set_values), SETTINGS_PER_LINE)
         lines += [
             f"- {', '.join(set_values[start : start + SETTINGS_PER_LINE])}" for start in starts
@@ -233,12 +238,12 @@ def _compare_settings(records: Sequence[RunRecord]) -> tuple[dict[str, str], lis
     settings_of_runs = [_run_settings(record) for record in records]
     names = dict.fromkeys(name for settings in settings_of_runs for name in settings)
     values = {name: {settings.get(name) for settings in settings_of_runs} for name in names}
-    same = {
+    shared_settings = {
         n: value
         for n in names
         if len(values[n]) == 1 and (value := settings_of_runs[0][n]) is not None
     }
-    return same, [name for name in names if name not in same]
+    return shared_settings, [name for name in names if name not in shared_settings]
 
 
 def _run_settings(record: RunRecord) -> dict[str, str]:

@@ -88,11 +88,11 @@ def _render_head(view: SuiteView, lang: str) -> Iterator[str]:
     lines += [translate("report.started", lang).format(started, _format_state(view.state, lang))]
     failed = [r for r in view.records if r.exit.cause != "completed"]
     if failed:
-        named = ", ".join(
+        failures = ", ".join(
             f"{code(r.identity.run_id)} ({cause(r.exit.cause, lang)})" for r in failed
         )
         counts = (len(failed), len(view.records))
-        lines.append(translate("report.not completed", lang).format(*counts, named))
+        lines.append(translate("report.not completed", lang).format(*counts, failures))
     elif view.records and not view.pending:
         counts = (len(view.records), len(view.records))
         lines.append(translate("report.all completed", lang).format(*counts))

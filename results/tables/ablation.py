@@ -133,8 +133,8 @@ def runs_with_setting(setting: str, records: Sequence[RunRecord]) -> list[str]:
     on = dict.fromkeys(r.identity.label for r in records if _is_on(setting, r))
     off = {r.identity.label for r in records if not _is_on(setting, r)}
     partly = {version(label) for label in off}
-    shown = (label if version(label) in partly else version(label) for label in on)
-    return list(dict.fromkeys(shown))
+    names = (label if version(label) in partly else version(label) for label in on)
+    return list(dict.fromkeys(names))
 
 
 def version(label: str) -> str:

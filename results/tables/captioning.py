@@ -81,12 +81,12 @@ def experiments(
         state = (states or {}).get(run) or default
         findings = (notes or {}).get(run, ())
         is_known = state in {"waiting", "running", "done", "stopped"}
-        shown = (
+        state_cell = (
             TableCell(translate(f"captions.{state}", lang), "value")
             if is_known
             else TableCell(cause(state, lang))
         )
-        return shown, TableCell("; ".join(findings), "prose")
+        return state_cell, TableCell("; ".join(findings), "prose")
 
     body = [
         (
@@ -112,19 +112,19 @@ def experiments(
 
 def scores(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
     """One row a metric, one column a run: `0.412 [0.389, 0.436]`."""
-    shown = [r for r in captioning_runs(records) if any(m.split == split for m in r.metrics)]
+    runs = [r for r in captioning_runs(records) if any(m.split == split for m in r.metrics)]
     metrics_of_run = {
-        r.identity.run_id: {m.name: m for m in r.metrics if m.split == split} for r in shown
+        r.identity.run_id: {m.name: m for m in r.metrics if m.split == split} for r in runs
     }
     names = list(dict.fromkeys(name for metrics in metrics_of_run.values() for name in metrics))
     columns = (
         TableColumn(translate("metric", lang)),
         TableColumn(translate("n", lang), right=True),
-        *(TableColumn(_title(r.identity), right=True) for r in shown),
+        *(TableColumn(_title(r.identity), right=True) for r in runs),
     )
     body = []
     for name in names:
-        cells = [_metric_cell(metrics_of_run[r.identity.run_id].get(name)) for r in shown]
+        cells = [_metric_cell(metrics_of_run[r.identity.run_id].get(name)) for r in runs]
         counts = {metrics[name].n for metrics in metrics_of_run.values() if name in metrics}
         n = TableCell(" / ".join(map(formats.count, sorted(counts))), "value")
         body.append((TableCell(name), n, *cells))

@@ -15,19 +15,17 @@ from results.text.translations import translate
 
 def forecast_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
     """One row for each cost probe with a forecast; no rows when there is none."""
-    shown = [r for r in records if r.forecast is not None]
-    fields = run_cells.distinguishing_fields(shown)
-    named = run_cells.name_columns(fields, lang)
+    runs = [r for r in records if r.forecast is not None]
+    fields = run_cells.distinguishing_fields(runs)
+    name_columns = run_cells.name_columns(fields, lang)
     keys = ("steps", "read", "epoch", "share", "run", "start", "disk")
     columns = (
-        *named,
+        *name_columns,
         *(TableColumn(translate(f"forecast.{key}", lang), right=True) for key in keys),
     )
-    body = tuple((*run_cells.name_cells(r, fields, lang), *_forecast_cells(r, lang)) for r in shown)
+    body = tuple((*run_cells.name_cells(r, fields, lang), *_forecast_cells(r, lang)) for r in runs)
     methods = dict.fromkeys(
-        r.forecast.epoch_seconds.method
-        for r in shown
-        if r.forecast and r.forecast.epoch_seconds.low
+        r.forecast.epoch_seconds.method for r in runs if r.forecast and r.forecast.epoch_seconds.low
     )
     remarks = [TableCell(translate("forecast.remark", lang), "value")]
     remarks += (
@@ -35,7 +33,7 @@ def forecast_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
         if methods
         else []
     )
-    return run_cells.drop_unknown_columns(Table(columns, body, tuple(remarks)), len(named))
+    return run_cells.drop_unknown_columns(Table(columns, body, tuple(remarks)), len(name_columns))
 
 
 def _forecast_cells(record: RunRecord, lang: str) -> tuple[TableCell, ...]:

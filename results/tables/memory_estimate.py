@@ -16,8 +16,8 @@ from results.text.translations import translate
 
 def table(records: Sequence[RunRecord], lang: str = "en") -> Table:
     """One row for each run with a memory estimate."""
-    shown = [r for r in records if r.fit is not None]
-    fields = run_cells.distinguishing_fields(shown)
+    runs = [r for r in records if r.fit is not None]
+    fields = run_cells.distinguishing_fields(runs)
     keys = ("for", "phase", "forecast", "measured", "error", "needed")
     columns = (
         *run_cells.name_columns(fields, lang),
@@ -25,10 +25,10 @@ def table(records: Sequence[RunRecord], lang: str = "en") -> Table:
     )
     body = tuple(
         (*run_cells.name_cells(r, fields, lang), *_estimate_cells(r.fit, lang))
-        for r in shown
+        for r in runs
         if r.fit
     )
-    kinds = dict.fromkeys("gpu" if r.fit.gpu else "host" for r in shown if r.fit)
+    kinds = dict.fromkeys("gpu" if r.fit.gpu else "host" for r in runs if r.fit)
     remarks = [TableCell(translate(f"fit.remark {kind}", lang), "value") for kind in kinds]
     return Table(columns, body, (*remarks, TableCell(translate("fit.remark", lang), "value")))
 

@@ -55,13 +55,13 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
     Runs that have no metric of this split are shown when they should have: when they failed.
     """
     causes_without_metrics = ("completed", "pruned")  # of these none is expected
-    shown = [
+    runs = [
         r
         for r in records
         if _metrics_of_split(r, split) or r.exit.cause not in causes_without_metrics
     ]
-    fields = run_cells.distinguishing_fields(shown)
-    all_names, headline = _names(shown, split), headline_of(split)
+    fields = run_cells.distinguishing_fields(runs)
+    all_names, headline = _names(runs, split), headline_of(split)
     names = _visible_names(all_names, headline)
     columns = (
         *run_cells.name_columns(fields, lang),
@@ -80,10 +80,10 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
         )
         return (*run_cells.name_cells(record, fields, lang), n, *cells)
 
-    body = [row(r) for r in shown]
-    body += _chance_row(shown, split, names, len(fields), lang)
+    body = [row(r) for r in runs]
+    body += _chance_row(runs, split, names, len(fields), lang)
     hidden = sorted({int(name.rpartition("@")[2]) for name in all_names if name not in names})
-    remarks = [*_methods(shown, split, lang)]
+    remarks = [*_methods(runs, split, lang)]
     if headline in names:
         remarks.append(TableCell(translate("remark.headline", lang), "value"))
     if hidden:
@@ -189,10 +189,14 @@ def _format_range(levels: set[float]) -> str:
 
 
 def _methods(records: Sequence[RunRecord], split: str, lang: str) -> tuple[TableCell, ...]:
-    shown = (m for r in records for m in _metrics_of_split(r, split).values() if m.low is not None)
-    named = dict.fromkeys(m.method for m in shown if m.method)
+    metrics_with_interval = (
+        m for r in records for m in _metrics_of_split(r, split).values() if m.low is not None
+    )
+    methods = dict.fromkeys(m.method for m in metrics_with_interval if m.method)
     return (
-        (TableCell(translate("remark.intervals", lang).format("; ".join(named))),) if named else ()
+        (TableCell(translate("remark.intervals", lang).format("; ".join(methods))),)
+        if methods
+        else ()
     )
 
 

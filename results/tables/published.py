@@ -25,7 +25,7 @@ FREE_SETTINGS: Final = frozenset({
     "workers", "pin_memory", "threads", "timing_warmup_steps", "checkpoint_every",
     "checkpoint_minutes", "save_model", "export_model",
 })  # fmt: skip
-"""Settings that an expectation says nothing of: places, threads, what is kept and how it is cut."""
+"""Settings without influence on an expectation: paths, threads, checkpoints, batching."""
 TOLERANCE: Final = 0.01
 """Share by which a number of rows may differ: folds keep questions about one picture together."""
 
@@ -50,13 +50,13 @@ class Expectation(NamedTuple):
         """Whether a run with these names and settings is one of the recipe's."""
         if (engine, subset, model) != (self.engine, self.subset, self.model):
             return False
-        others = {
+        other_settings = {
             name: value
             for name, value in params.items()
             if name not in FREE_SETTINGS and name not in self.settings
         }
-        same = all(_as_list(params.get(name)) == value for name, value in self.settings.items())
-        return same and not any(others.values())  # what is not named must be off
+        is_equal = all(_as_list(params.get(name)) == value for name, value in self.settings.items())
+        return is_equal and not any(other_settings.values())  # what is not named must be off
 
     def has_rows(self, rows: int) -> bool:
         """Whether the subset is as large as expected."""
@@ -65,9 +65,9 @@ class Expectation(NamedTuple):
     @property
     def train_rows(self) -> float:
         """Rows that each run trains on."""
-        drawn = self.settings["sample"] or self.rows
+        rows = self.settings["sample"] or self.rows
         folds = self.settings["folds"]
-        return float(drawn * (1 - (1 / folds if folds else self.settings["validation_share"])))
+        return float(rows * (1 - (1 / folds if folds else self.settings["validation_share"])))
 
     @property
     def runs(self) -> int:
@@ -82,8 +82,8 @@ class Expectation(NamedTuple):
     def describe(self) -> str:
         """`2:00:00 (T4), accuracy 0.75–0.78, 3,887 rows`; of a sample `200 of 3,887 rows`."""
         time, _, accuracy = self.brief().partition(", ")
-        drawn = int(self.settings["sample"])
-        part = f"{formats.count(drawn)} of " if drawn else ""
+        sample = int(self.settings["sample"])
+        part = f"{formats.count(sample)} of " if sample else ""
         return f"{time} (T4), accuracy {accuracy}, {part}{formats.count(self.rows)} rows"
 
 
@@ -147,14 +147,14 @@ def _expected_of(group: Sequence[RunRecord]) -> Expectation | None:
     if recipe is None or not all(_belongs_to_recipe(recipe, record) for record in group):
         return None
     rows = [r.samples for r in group if r.identity.task == "train" and r.samples]
-    same = bool(rows) and all(_is_close(count, recipe.train_rows) for count in rows)
-    return recipe if same else None
+    has_expected_rows = bool(rows) and all(_is_close(count, recipe.train_rows) for count in rows)
+    return recipe if has_expected_rows else None
 
 
 def _belongs_to_recipe(recipe: Expectation, record: RunRecord) -> bool:
     identity = record.identity
-    named = recipe.matches(identity.engine, identity.subset, identity.model, identity.params)
-    return named and identity.task in ("train", "ensemble")
+    is_match = recipe.matches(identity.engine, identity.subset, identity.model, identity.params)
+    return is_match and identity.task in ("train", "ensemble")
 
 
 def _row(recipe: Expectation, group: Sequence[RunRecord], lang: str) -> tuple[TableCell, ...]:
@@ -184,8 +184,8 @@ def _time_cell(group: Sequence[RunRecord], lang: str) -> TableCell:
     if len(seconds) < len(times):
         return TableCell(translate("published.unfinished", lang), "unknown")
     devices = dict.fromkeys(name for record in group if (name := _device(record)))
-    shown = formats.duration(sum(seconds))
-    return TableCell(f"{shown} ({', '.join(devices)})" if devices else shown, "value")
+    duration = formats.duration(sum(seconds))
+    return TableCell(f"{duration} ({', '.join(devices)})" if devices else duration, "value")
 
 
 def _device(record: RunRecord) -> str:
@@ -198,8 +198,8 @@ def _accuracy_cell(group: Sequence[RunRecord], lang: str) -> TableCell:
     for split in HELD_OUT:
         if metrics := [m for r in group for m in r.metrics if _is_accuracy(m, split)]:
             best = metrics[-1]
-            shown = formats.interval(best.value, best.low, best.high)
-            return TableCell(f"{shown} (n = {formats.count(best.n)})", "value")
+            interval = formats.interval(best.value, best.low, best.high)
+            return TableCell(f"{interval} (n = {formats.count(best.n)})", "value")
     return TableCell(translate("published.unanswered", lang), "unknown")
 
 

@@ -17,8 +17,8 @@ from results.text.translations import translate
 
 def cost(records: Sequence[RunRecord], lang: str = "en") -> Table:
     """One row a run and split; without columns when nothing was evaluated."""
-    shown = [r for r in records if r.evaluations]
-    fields = run_cells.distinguishing_fields(shown)
+    runs = [r for r in records if r.evaluations]
+    fields = run_cells.distinguishing_fields(runs)
     titles = (
         "queries", "passages", "ranked", "first batch", "encode corpus", "encode queries", "search",
         "1 epoch", "scoring",
@@ -30,7 +30,7 @@ def cost(records: Sequence[RunRecord], lang: str = "en") -> Table:
     )
     body = tuple(
         (*run_cells.name_cells(r, fields, lang), *_evaluation_cells(e, lang))
-        for r in shown
+        for r in runs
         for e in r.evaluations
     )
     remarks = (TableCell(translate("remark.evaluation cost", lang), "value"),)

@@ -20,7 +20,7 @@ from results.text.translations import cause, translate
 
 _DISTINGUISHING: Final = ("label", "engine", "task", "model", "seed", "repeat")
 _MADE_OF: Final = re.compile(r"[0-9,]+ \([0-9,]+ × [0-9,]+\)")
-"""The batch after an OOM, `64 (2 × 32)`; a fact comes from an engine, so it is looked at."""
+"""Batch after an OOM, `64 (2 × 32)`; the fact comes from an engine and is validated."""
 
 _NAMES: Final = ("label", "engine", "task", "model", "run_id")
 
@@ -38,8 +38,8 @@ def flags(record: RunRecord, lang: str = "en") -> tuple[str, ...]:
     if counters.get("contaminated"):
         words.append(translate("contaminated", lang))
     if ooms := counters.get("ooms"):
-        made_of = facts.get("batch", "")
-        batch = f", batch {made_of}" if _MADE_OF.fullmatch(made_of) else ""
+        batch_sizes = facts.get("batch", "")
+        batch = f", batch {batch_sizes}" if _MADE_OF.fullmatch(batch_sizes) else ""
         words.append(f"{translate('oom', lang)} ×{count(ooms)}{batch}")
     if record.identity.attempt > 1:
         words.append(translate("attempt", lang).format(record.identity.attempt))
@@ -56,16 +56,16 @@ def distinguishing_fields(records: Sequence[RunRecord]) -> tuple[str, ...]:
 
 def name_columns(fields: Sequence[str], lang: str = "en") -> tuple[TableColumn, ...]:
     """Headings of `name_cells`."""
-    shown = (TableColumn(translate(f"column.{f}", lang), f not in _NAMES) for f in fields)
-    return (TableColumn(translate("column.subset", lang)), *shown)
+    columns = (TableColumn(translate(f"column.{f}", lang), f not in _NAMES) for f in fields)
+    return (TableColumn(translate("column.subset", lang)), *columns)
 
 
 def name_cells(record: RunRecord, fields: Sequence[str], lang: str = "en") -> tuple[TableCell, ...]:
     """Subset with the row's flags, then the fields."""
     identity = record.identity
     first = TableCell(identity.subset, "code", flags(record, lang))
-    shown = {"model": identity.model_title}
-    return (first, *(_field_cell(shown.get(f, getattr(identity, f)), f) for f in fields))
+    values = {"model": identity.model_title}
+    return (first, *(_field_cell(values.get(f, getattr(identity, f)), f) for f in fields))
 
 
 def reading_cell(
@@ -120,16 +120,15 @@ def is_one_epoch(records: Sequence[RunRecord]) -> bool:
     return done | planned <= {1.0, None}
 
 
-def drop_unknown_columns(table: Table, named: int, fixed: int | None = None) -> Table:
-    """The table less the columns that are unknown in every row.
-
-    The first `named` columns only name the row, the first `fixed` (`named`) are never removed.
+def drop_unknown_columns(table: Table, name_count: int, fixed: int | None = None) -> Table:
+    """The table without the columns that are unknown in every row.
 
     Each of them becomes a remark with its reasons, so that a machine without a GPU does not fill
-    half of a page with `n/a`; nothing is lost. When only names are left, only remarks stay.
+    half of a page with `n/a`. The first `name_count` columns only name the row; the first `fixed`
+    (default `name_count`) are never removed. When only names remain, only remarks are returned.
     """
     columns = range(len(table.columns))
-    start = named if fixed is None else fixed
+    start = name_count if fixed is None else fixed
     empty = [i for i in columns if i >= start and all(r[i].kind == "unknown" for r in table.rows)]
     if not empty or not table.rows:
         return table
@@ -139,11 +138,15 @@ def drop_unknown_columns(table: Table, named: int, fixed: int | None = None) -> 
     remarks = tuple(
         TableCell(f"{', '.join(titles)}: {n_a(reason)}") for reason, titles in absent.items()
     )
-    kept = [i for i in columns if i not in empty] if len(empty) < len(columns) - named else []
+    columns_left = (
+        [i for i in columns if i not in empty] if len(empty) < len(columns) - name_count else []
+    )
     return Table(
-        columns=tuple(table.columns[i] for i in kept),
-        rows=tuple(tuple(row[i] for i in kept) for row in table.rows) if kept else (),
-        remarks=(*remarks, *table.remarks) if kept else remarks,
+        columns=tuple(table.columns[i] for i in columns_left),
+        rows=tuple(tuple(row[i] for i in columns_left) for row in table.rows)
+        if columns_left
+        else (),
+        remarks=(*remarks, *table.remarks) if columns_left else remarks,
     )
 
 

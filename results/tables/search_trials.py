@@ -20,9 +20,9 @@ LOSS: Final = "loss"
 
 def table(records: Sequence[RunRecord], search: SearchView, lang: str = "en") -> Table:
     """One row a trial, in their order; the best one's metric in bold. No rows without trials."""
-    shown = [r for r in records if r.identity.trial is not None]
+    trials = [r for r in records if r.identity.trial is not None]
     names = list(search.ranges)
-    best = best_trial(shown, search)
+    best = best_trial(trials, search)
     columns = (
         TableColumn(translate("trials.trial", lang), right=True),
         *(TableColumn(f"`{name}`", right=True) for name in names),
@@ -31,8 +31,8 @@ def table(records: Sequence[RunRecord], search: SearchView, lang: str = "en") ->
         TableColumn(translate("trials.time", lang), right=True),
         TableColumn(translate("trials.end", lang)),
     )
-    body = tuple(_row(r, names, search, best is r, lang) for r in shown)
-    return Table(columns, body, _remarks(shown, search, best, lang)) if body else Table((), ())
+    body = tuple(_row(r, names, search, best is r, lang) for r in trials)
+    return Table(columns, body, _remarks(trials, search, best, lang)) if body else Table((), ())
 
 
 def _metric_name(search: SearchView) -> str:
@@ -98,9 +98,9 @@ def _exit_cell(record: RunRecord, lang: str) -> TableCell:
 
 
 def _remarks(
-    shown: Sequence[RunRecord], search: SearchView, best: RunRecord | None, lang: str
+    trials: Sequence[RunRecord], search: SearchView, best: RunRecord | None, lang: str
 ) -> tuple[TableCell, ...]:
-    counted = (translate("trials.counted", lang), len(shown), search.trials)
+    counted = (translate("trials.counted", lang), len(trials), search.trials)
     sentence = counted[0].format(*counted[1:], search.sampler, search.seed, search.pruner)
     ranges = "; ".join(f"{name}: {words}" for name, words in search.ranges.items())
     remarks = [
@@ -108,7 +108,7 @@ def _remarks(
         TableCell(translate("trials.ranges", lang).format(ranges)),
     ]
     if best is not None:
-        remarks.append(TableCell(_best_remark(shown, search, best, lang), "value"))
+        remarks.append(TableCell(_best_remark(trials, search, best, lang), "value"))
     if search.importances:
         parts = ", ".join(f"{name} {formats.percent(v)}" for name, v in search.importances.items())
         remarks.append(TableCell(translate("trials.importances", lang).format(parts)))
@@ -117,15 +117,17 @@ def _remarks(
     return tuple(remarks)
 
 
-def _best_remark(shown: Sequence[RunRecord], search: SearchView, best: RunRecord, lang: str) -> str:
+def _best_remark(
+    trials: Sequence[RunRecord], search: SearchView, best: RunRecord, lang: str
+) -> str:
     """The best of many trials is biased: number of others whose intervals overlap with its."""
     top = trial_metric(best, search)
-    others = [m for r in shown if r is not best and (m := trial_metric(r, search)) is not None]
+    others = [m for r in trials if r is not best and (m := trial_metric(r, search)) is not None]
     number = best.identity.trial.number if best.identity.trial else 0
     if top is None or top.low is None:
         return translate("trials.about best without interval", lang).format(number, len(others))
-    near = sum(1 for m in others if _overlap(top, m))
-    return translate("trials.about best", lang).format(number, near, len(others))
+    overlapping = sum(1 for m in others if _overlap(top, m))
+    return translate("trials.about best", lang).format(number, overlapping, len(others))
 
 
 def _overlap(a: MetricRecord, b: MetricRecord) -> bool:

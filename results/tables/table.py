@@ -74,10 +74,10 @@ def code(text: str) -> str:
 
 def code_block(text: str, language: str = "") -> str:
     """A code block that no line of the text can end."""
-    shown = foreign.clean(text).strip("\n")
-    longest = max((len(ticks) for ticks in re.findall(r"`+", shown)), default=0)
+    content = foreign.clean(text).strip("\n")
+    longest = max((len(ticks) for ticks in re.findall(r"`+", content)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{shown}\n{fence}\n"
+    return f"{fence}{language}\n{content}\n{fence}\n"
 
 
 def prose(text: str) -> str:
@@ -163,5 +163,5 @@ def text_width(text: str) -> int:
 
 def _escape_formula(cell: TableCell) -> str:
     text = plain_text(cell)
-    strange = cell.kind not in ("value", "strong")
-    return f"'{text}" if strange and foreign.starts_formula(text) else text
+    is_untrusted = cell.kind not in ("value", "strong")
+    return f"'{text}" if is_untrusted and foreign.starts_formula(text) else text

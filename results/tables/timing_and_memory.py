@@ -35,16 +35,19 @@ def step_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
     """
     records = [r for r in records if r.identity.task != "evaluate"]
     fields = run_cells.distinguishing_fields(records)
-    named = run_cells.name_columns(fields, lang)
+    name_columns = run_cells.name_columns(fields, lang)
     titles = (
         "timed steps", "median step", "p95 step", "data wait", "samples/s", "samples/s median",
         "agreement", "first step",
     )  # fmt: skip
-    columns = (*named, *(TableColumn(translate(title, lang), right=True) for title in titles))
+    columns = (
+        *name_columns,
+        *(TableColumn(translate(title, lang), right=True) for title in titles),
+    )
     body = tuple((*run_cells.name_cells(r, fields, lang), *_step_cells(r, lang)) for r in records)
     methods = [m for r in records if (m := r.timing.step_median.method)]
     remarks = [TableCell(translate("remark.steps", lang), "value"), *_method_remarks(methods, lang)]
-    return run_cells.drop_unknown_columns(Table(columns, body, tuple(remarks)), len(named))
+    return run_cells.drop_unknown_columns(Table(columns, body, tuple(remarks)), len(name_columns))
 
 
 def _step_cells(record: RunRecord, lang: str) -> tuple[TableCell, ...]:
@@ -68,8 +71,10 @@ def _timed_steps_cell(record: RunRecord) -> TableCell:
         return TableCell(f"{counted} (+{formats.count(timing.warmup_steps)} warm-up)", "value")
     steps = timing.timed_steps
     if steps is None:  # absent in older records; a resumed run has not timed all its steps
-        alone = record.identity.attempt == 1 and timing.epoch_steps > 0
-        steps = max(timing.epoch_steps, record.steps - timing.warmup_steps if alone else 0)
+        is_first_attempt = record.identity.attempt == 1 and timing.epoch_steps > 0
+        steps = max(
+            timing.epoch_steps, record.steps - timing.warmup_steps if is_first_attempt else 0
+        )
     if not steps:
         return TableCell(
             timing.step_median.reason or timing.epoch_wall_seconds.reason or "0", "unknown"
@@ -98,15 +103,18 @@ def _agreement_cell(summed: Reading, median: Reading, lang: str) -> TableCell:
 def _method_remarks(methods: Sequence[str], lang: str) -> tuple[TableCell, ...]:
     if not methods:
         return ()
-    named = "; ".join(dict.fromkeys(methods))
-    return (TableCell(translate("remark.intervals", lang).format(named)),)
+    method_list = "; ".join(dict.fromkeys(methods))
+    return (TableCell(translate("remark.intervals", lang).format(method_list)),)
 
 
 def memory_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
     """All memory peaks; figures of a stand-in NVML library are marked as unknown."""
     fields = run_cells.distinguishing_fields(records)
-    named = run_cells.name_columns(fields, lang)
-    columns = (*named, *(TableColumn(translate(title, lang), right=True) for title, _ in _MEMORY))
+    name_columns = run_cells.name_columns(fields, lang)
+    columns = (
+        *name_columns,
+        *(TableColumn(translate(title, lang), right=True) for title, _ in _MEMORY),
+    )
     body = tuple(
         (
             *run_cells.name_cells(r, fields, lang),
@@ -115,7 +123,7 @@ def memory_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
         for r in records
     )
     remarks = (TableCell(translate("remark.memory", lang), "value"),)
-    return run_cells.drop_unknown_columns(Table(columns, body, remarks), len(named))
+    return run_cells.drop_unknown_columns(Table(columns, body, remarks), len(name_columns))
 
 
 def _peak_cell(record: RunRecord, name: str, lang: str) -> TableCell:
@@ -142,10 +150,10 @@ def phase_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
     )
 
     def row(record: RunRecord) -> tuple[TableCell, ...]:
-        spent = record.timing.phases
-        cells = (TableCell(_format_phase(spent.get(name)), "value") for name in names)
-        whole = run_cells.reading_cell(record.timing.end_to_end_seconds, formats.duration)
-        return (*run_cells.name_cells(record, fields, lang), *cells, whole)
+        seconds_of_phase = record.timing.phases
+        cells = (TableCell(_format_phase(seconds_of_phase.get(name)), "value") for name in names)
+        total_cell = run_cells.reading_cell(record.timing.end_to_end_seconds, formats.duration)
+        return (*run_cells.name_cells(record, fields, lang), *cells, total_cell)
 
     return Table(columns, tuple(map(row, records))) if names else Table((), ())
 

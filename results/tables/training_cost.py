@@ -100,10 +100,10 @@ def _cost_remarks(records: Sequence[RunRecord], lang: str) -> tuple[TableCell, .
 
 def flag_remarks(records: Sequence[RunRecord], lang: str = "en") -> tuple[TableCell, ...]:
     """Remarks that explain the flags of these rows."""
-    shown = {flag for r in records for flag in run_cells.flags(r, lang)}
+    flags = {flag for r in records for flag in run_cells.flags(r, lang)}
     kinds = ("forecast", "costing run", "stub", "contaminated", "oom")
-    used = [k for k in kinds if any(f.startswith(translate(k, lang)) for f in shown)]
-    return tuple(TableCell(translate(f"flag.{kind}", lang), "value") for kind in used)
+    shown_kinds = [k for k in kinds if any(f.startswith(translate(k, lang)) for f in flags)]
+    return tuple(TableCell(translate(f"flag.{kind}", lang), "value") for kind in shown_kinds)
 
 
 def training_table(
@@ -184,11 +184,11 @@ def _logged_cell(
         return TableCell(cause(record.exit.cause, lang), "unknown")
     batch = record.train.get("batch") if with_batch else None
     at = _logged_epoch(record) if with_epoch else None
-    beside = [
+    details = [
         *([f"epoch={at:g}"] if at is not None else []),
         *([_batch_clause(batch)[2:]] if batch else []),
     ]
-    tail = f" ({', '.join(beside)})" if beside else ""
+    tail = f" ({', '.join(details)})" if details else ""
     return TableCell(formats.number(record.train[name]) + tail, "value")
 
 
@@ -208,46 +208,46 @@ def total_line(records: Sequence[RunRecord], lang: str = "en") -> str:
     """
     counted = [r for r in records if not cost_forecasts.is_cost_probe(r)]
     expected = [r for r in records if cost_forecasts.is_cost_probe(r)]
-    apart = _forecast_total(expected, lang) if expected else ""
+    forecast_total = _forecast_total(expected, lang) if expected else ""
     if not counted and expected:
-        return f"{translate('total line', lang)}: {apart}"
+        return f"{translate('total line', lang)}: {forecast_total}"
     line = _measured_total(counted, lang)
-    return f"{line}; {apart}" if apart else line
+    return f"{line}; {forecast_total}" if forecast_total else line
 
 
 def _forecast_total(records: Sequence[RunRecord], lang: str) -> str:
     seconds = [s for r in records if (s := cost_forecasts.wall_reading(r).value) is not None]
-    about = (
+    total = (
         translate("about", lang).format(formats.duration_in_words(sum(seconds), lang))
         if seconds
         else "n/a"
     )
     parts = " + ".join(f"~{formats.clock(value)}" for value in seconds[:MAX_PARTS])
-    more = " + …" if len(seconds) > MAX_PARTS else ""
+    ellipsis = " + …" if len(seconds) > MAX_PARTS else ""
     missing = len(records) - len(seconds)
-    beside = [f"{parts}{more}"] if seconds else []
-    beside += [translate("runs not measured", lang).format(missing)] if missing else []
-    return translate("forecast total", lang).format(f"**{about}**", "; ".join(beside))
+    details = [f"{parts}{ellipsis}"] if seconds else []
+    details += [translate("runs not measured", lang).format(missing)] if missing else []
+    return translate("forecast total", lang).format(f"**{total}**", "; ".join(details))
 
 
 def _measured_total(records: Sequence[RunRecord], lang: str) -> str:
     readings = [r.timing.end_to_end_seconds.value for r in records]
     seconds = [value for value in readings if value is not None]
     duration = formats.duration_in_words(sum(seconds), lang)
-    about = translate("about", lang).format(duration) if seconds else "n/a"
+    total = translate("about", lang).format(duration) if seconds else "n/a"
     parts = [formats.clock(value) for value in seconds]
     if len(parts) > MAX_PARTS:
         runs = translate("runs in all", lang).format(len(parts))
-        shown = " + ".join([*parts[: MAX_PARTS - 1], "…", parts[-1]]) + f"; {runs}"
+        sum_text = " + ".join([*parts[: MAX_PARTS - 1], "…", parts[-1]]) + f"; {runs}"
     else:
-        shown = " + ".join(parts)
+        sum_text = " + ".join(parts)
     counts = {
         "runs not measured": len(readings) - len(seconds),
         "runs not completed": sum(r.exit.cause != "completed" for r in records),
     }
-    beside = [translate(key, lang).format(n) for key, n in counts.items() if n]
-    details = "; ".join(filter(None, [shown, *beside]))
-    return f"{translate('total line', lang)}: **{about}** ({details})"
+    counts_of_runs = [translate(key, lang).format(n) for key, n in counts.items() if n]
+    details = "; ".join(filter(None, [sum_text, *counts_of_runs]))
+    return f"{translate('total line', lang)}: **{total}** ({details})"
 
 
 def failure_table(records: Sequence[RunRecord], lang: str = "en") -> Table:

@@ -48,17 +48,19 @@ def run_table(records: Sequence[RunRecord], split: str, lang: str = "en") -> Tab
 
     Columns that no run fills are left out.
     """
-    shown = [
+    runs = [
         (r, metrics)
         for r in vqa_runs(records)
         if "accuracy" in (metrics := _metrics_of_split(r, split))
     ]
-    used = [(name, word) for name, word in COLUMNS if any(name in metrics for _, metrics in shown)]
+    filled_columns = [
+        (name, word) for name, word in COLUMNS if any(name in metrics for _, metrics in runs)
+    ]
     columns = (
         TableColumn(translate("vqa.run", lang)),
         TableColumn(translate("vqa.fold", lang), right=True),
         TableColumn(translate("n", lang), right=True),
-        *(TableColumn(translate(f"vqa.{word}", lang), right=True) for _, word in used),
+        *(TableColumn(translate(f"vqa.{word}", lang), right=True) for _, word in filled_columns),
         TableColumn(translate("vqa.time", lang), right=True),
     )
     body = tuple(
@@ -66,20 +68,20 @@ def run_table(records: Sequence[RunRecord], split: str, lang: str = "en") -> Tab
             _name_cell(record, lang),
             _fold_cell(record, lang),
             TableCell(formats.count(metrics["accuracy"].n), "value"),
-            *(_metric_cell(metrics.get(name), metrics["accuracy"]) for name, _ in used),
+            *(_metric_cell(metrics.get(name), metrics["accuracy"]) for name, _ in filled_columns),
             run_cells.reading_cell(record.timing.end_to_end_seconds, formats.duration),
         )
-        for record, metrics in shown
+        for record, metrics in runs
     )
     remarks = [
         TableCell(translate("vqa.chance", lang), "value"),
-        *_method_remarks(shown, used, lang),
+        *_method_remarks(runs, filled_columns, lang),
     ]
     return Table(columns, body, tuple(remarks))
 
 
 def ensemble_table(record: RunRecord, split: str, lang: str = "en") -> Table | None:
-    """Single folds, then every way of voting, with what it gains over one fold, and whether so.
+    """Single folds, then every voting method, with its gain over one fold and the verdict.
 
     None for a run that put nothing together on that split.
     """
@@ -213,13 +215,13 @@ def _part_cell(part: str, lang: str) -> TableCell:
     return TableCell(translate(f"vqa.{part}", lang), "value")
 
 
-def _metric_cell(metric: MetricRecord | None, beside: MetricRecord | None = None) -> TableCell:
-    """The value; strong if it is the reference `beside`, with n where that differs."""
+def _metric_cell(metric: MetricRecord | None, reference: MetricRecord | None = None) -> TableCell:
+    """The value; strong if it is the reference `reference`, with n where that differs."""
     if metric is None:
         return TableCell("–", "value")
     text = formats.interval(metric.value, metric.low, metric.high)
-    counted = f" (n = {formats.count(metric.n)})" if beside and metric.n != beside.n else ""
-    return TableCell(text + counted, "strong" if metric is beside else "value")
+    counted = f" (n = {formats.count(metric.n)})" if reference and metric.n != reference.n else ""
+    return TableCell(text + counted, "strong" if metric is reference else "value")
 
 
 def _gain_cell(metric: MetricRecord | None) -> TableCell:

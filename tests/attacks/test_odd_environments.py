@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures.terminals import ROOT
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 from workbench.suites import suite
 
 PROBE = ("run", "-e", "probe", "-d", "none", "-m", "none", "--headless", "--set", "steps=3")
@@ -90,7 +90,7 @@ ODDITIES = (
         signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP])),
 )  # fmt: skip
 
-ALLOWED = {int(status) for status in ExitStatus}
+ALLOWED = {int(status) for status in ExitCode}
 
 
 def run(here: Path, words: tuple[str, ...], oddity: Oddity) -> subprocess.CompletedProcess[str]:
@@ -113,7 +113,7 @@ def assert_contract(here: Path, words: tuple[str, ...], oddity: Oddity) -> None:
     assert done.returncode in ALLOWED, text
     assert "Traceback" not in done.stderr, text
     assert "fault of ours" not in done.stderr, text
-    if done.returncode == ExitStatus.USAGE:
+    if done.returncode == ExitCode.USAGE:
         assert not list(here.glob("bench_logs/*/plan.toml")), f"half-written: {text}"
         assert done.stderr or "open" in oddity.name, text
 

@@ -44,14 +44,14 @@ def test_the_gpu_epoch_at_a_thousandth(tmp_path: Path) -> None:
     assert figures["cache"]["bytes"] == 349 * 64 * 64 * 3
     assert list(tmp_path.iterdir()) == [out]  # the cache is gone again
     assert "epoch: 339 pairs, 6 steps" in done.stdout
-    chosen = plan.preset("weekly-m2kr").settings | {"precision": "fp32", "workers": 1}
+    chosen = plan.load_preset("weekly-m2kr").settings | {"precision": "fp32", "workers": 1}
     shown = {name: figures["settings"][name] for name in chosen}
     assert shown == chosen
 
 
 def test_the_gpu_epoch_is_the_weekly_preset(tmp_path: Path) -> None:
     """Settings, layers, TF32, schedule and loader threads of a run of the preset."""
-    chosen = plan.preset("weekly-m2kr")
+    chosen = plan.load_preset("weekly-m2kr")
     sizes = weekly.Sizes(pairs=129, passages=10, image_size=64, thin=8)
     array, _ = weekly.make_images(tmp_path / "rows.u8", sizes)
     bench = weekly.Bench(sizes, array, tmp_path)

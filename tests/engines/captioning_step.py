@@ -18,8 +18,8 @@ from tokenizers.models import BPE
 from engines.captioning import prepare
 from engines.captioning.models import llm, projectors
 from engines.captioning.models.captioner import Captioner, mean_loss
-from engines.captioning.models.llm import Wording
-from engines.captioning.models.vision import Tower
+from engines.captioning.models.llm import PromptTemplate
+from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import Params
 from engines.memory_query import MemoryQuery
 from engines.model_catalog import ModelPart
@@ -122,7 +122,7 @@ def measured_on_gpu(shape: Shape, pair: tuple[ModelPart, ModelPart]) -> int:
 
 def looked(part: ModelPart, params: Params) -> int:
     """Bytes of a tower and of one of its passes."""
-    tower = Tower(part, params, Precision("fp32", torch.device("cpu")))
+    tower = VisionTower(part, params, Precision("fp32", torch.device("cpu")))
     side = tower.shape.image_size
     frames = torch.zeros(tower.at_once, side, side, 3, dtype=torch.uint8)
     tower.encode(frames)
@@ -137,18 +137,20 @@ class Real:
 
     shape: Shape
     model: Captioner
-    tower: Tower
+    tower: VisionTower
     kept: int
     """Bytes of both."""
 
     @classmethod
     def of(cls, shape: Shape, pair: tuple[ModelPart, ModelPart], device: torch.device) -> Real:
         params, precision = shape.params, Precision(shape.params.precision, device)
-        tower = Tower(pair[0], params, precision)
-        found = llm.adapt(llm.load(Path(pair[1].path), params, precision), params)
-        sizes = prepare.projector_sizes(params, tower, shape.frames, llm.width(found))
-        words = Wording(Tokenizer(BPE()), (1, 1, 1), (1,) * 10, -1, "")  # no caption ends
-        model = Captioner(projectors.build(sizes), found, words).to(device)
+        tower = VisionTower(pair[0], params, precision)
+        found = llm.attach_adapters(llm.load_model(Path(pair[1].path), params, precision), params)
+        sizes = prepare.select_projector_sizes(
+            params, tower, shape.frames, llm.embedding_width(found)
+        )
+        words = PromptTemplate(Tokenizer(BPE()), (1, 1, 1), (1,) * 10, -1, "")  # no caption ends
+        model = Captioner(projectors.build_projector(sizes), found, words).to(device)
         kept = quantize.weight_bytes(model) + allocations.of(model.buffers())
         if not params.feature_cache:
             side = tower.shape.image_size
@@ -174,7 +176,7 @@ class Real:
         return torch.ones(size, self.shape.tokens, dtype=torch.long, device=device)
 
     def calibrate(self) -> None:
-        self.model.calibrate(self.features(prepare.CALIBRATED_ON))
+        self.model.calibrate(self.features(prepare.CALIBRATION_MEDIA))
 
     def optimizer(self) -> torch.optim.AdamW:
         groups = decay_groups(self.model.named_parameters(), 0.01)

@@ -181,7 +181,7 @@ def mllama(folder: Path) -> None:
 def qwen3_vl(folder: Path) -> None:
     """Qwen3-VL: patches as Qwen2.5-VL's, 16 pixels a side, other colours, deep stacks."""
     said = [" ".join(row.values()) for row in vqa_toy.rows()]
-    made = model.processor_of(said, VOCABULARY, 16)
+    made = model.build_processor(said, VOCABULARY, 16)
     tokenizer, number = made.tokenizer, made.tokenizer.convert_tokens_to_ids
     cut = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
     library.Qwen3VLProcessor(

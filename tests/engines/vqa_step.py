@@ -21,10 +21,10 @@ from engines.torchkit.runtime.precision import DTYPES, Precision
 from engines.torchkit.training.optimizers import adamw
 from engines.torchkit.training.weight_averaging import Ema
 from engines.vqa.data import feature_cache
-from engines.vqa.data.image_inputs import Gone
+from engines.vqa.data.image_inputs import ReleasedModule
 from engines.vqa.models.chat_template import IGNORED
-from engines.vqa.models.model import FEATURES, LEARNT, PIXELS, Answerer, VqaBatch
-from engines.vqa.models.qwen_layout import GRID, TYPES, Layout
+from engines.vqa.models.model import ANSWER_TOKENS, FEATURES, PIXELS, Answerer, VqaBatch
+from engines.vqa.models.qwen_layout import GRID, TYPES, QwenInputLayout
 from engines.vqa.models.vision_output import Form
 from engines.vqa.params import Params
 from tests.engines import allocations
@@ -63,7 +63,7 @@ class Shape:
     @property
     def kept(self) -> bool:
         """Whether the model gets kept features, and has no tower."""
-        return feature_cache.wanted(self.params, trains=self.trains)
+        return feature_cache.uses_feature_cache(self.params, trains=self.trains)
 
     @property
     def params(self) -> Params:
@@ -77,7 +77,7 @@ class Shape:
 
             entry = model_catalog.ModelEntry(name="published", family="vlm", hub=self.published)
             tokens = {"image_token_id": IMAGE, "video_token_id": 4, "vision_start_token_id": LOOK}
-            return {**model_from_config.architecture(entry)[0], **tokens, "vision_end_token_id": 5}
+            return {**model_from_config.read_config(entry)[0], **tokens, "vision_end_token_id": 5}
         return {
             "model_type": "qwen2_5_vl", "text_config": {**TEXT, **self.sizes},
             "vision_config": {**VISION, "out_hidden_size": {**TEXT, **self.sizes}["hidden_size"]},
@@ -110,14 +110,16 @@ def batch_of(shape: Shape, model: Any, batch: int) -> VqaBatch:
     """
     from engines.vqa.memory import max_lengths
 
-    rows, columns = (edge // 14 for edge in max_lengths.largest(shape.params.model_dump(), [], 28))
+    rows, columns = (
+        edge // 14 for edge in max_lengths.find_largest_picture(shape.params.model_dump(), [], 28)
+    )
     merged = rows * columns // 4
     ids = torch.full((batch, merged + shape.text), 7)
     ids[:, 10 : 10 + merged] = IMAGE
     mask = torch.ones_like(ids)
     mask[1::2, 0] = 0
     labels = torch.full_like(ids, IGNORED)
-    labels[:, -LEARNT:] = 7
+    labels[:, -ANSWER_TOKENS:] = 7
     shown = {PIXELS: torch.randn(batch * rows * columns, 3 * 2 * 14 * 14)}
     if shape.kept:
         kept = DTYPES[Precision(shape.params.precision, torch.device(shape.target)).name]
@@ -126,7 +128,7 @@ def batch_of(shape: Shape, model: Any, batch: int) -> VqaBatch:
     grid = torch.tensor([[1, rows, columns]] * batch)
     seen = {TYPES: (ids == IMAGE).long(), GRID: grid, **shown}
     tower = None if shape.kept else model.model.visual
-    return Layout(model.model, tower).of_batch(VqaBatch(ids, mask, labels, seen))
+    return QwenInputLayout(model.model, tower).add_inputs(VqaBatch(ids, mask, labels, seen))
 
 
 def on(batch: VqaBatch, device: torch.device) -> VqaBatch:
@@ -164,7 +166,7 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
     if params.checkpointing:
         pretrained.enable_gradient_checkpointing(found)
     if shape.kept:
-        found.model.visual = Gone()
+        found.model.visual = ReleasedModule()
     else:
         attention.use_packed_attention(found.model.visual)
     adapted = lora.add_lora(
@@ -213,7 +215,7 @@ def _predicting(model: Answerer, host: VqaBatch, precision: Precision) -> Callab
         model.eval()
         batch = on(host, precision.device)
         with precision.autocast():
-            named = model.named(batch.inputs())
+            named = model.model_arguments(batch.inputs())
             model.model(**named, logits_to_keep=1, use_cache=True).logits.float().softmax(-1)
 
     return step

@@ -66,10 +66,10 @@ def write_rows(path: Path, found: list[dict[str, str]]) -> None:
 def write_model(folder: Path) -> None:
     """Model and processor in transformers' layout, random weights."""
     said = [" ".join(row.values()) for row in rows()]
-    processor = model.processor_of(said, SIZES["vocabulary"], SIZES["patch"])
+    processor = model.build_processor(said, SIZES["vocabulary"], SIZES["patch"])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model.fresh(processor, SIZES).save_pretrained(folder)
+        model.build_model(processor, SIZES).save_pretrained(folder)
     processor.save_pretrained(folder)
 
 

@@ -63,7 +63,7 @@ def decide(patch: pytest.MonkeyPatch, machine: Machine) -> Decisions:
     where = estimate.locate_device("", (), cpu=False)
     answer = gpus.query_nvml()
     listed = tuple(gpus.list_gpus(answer))
-    before = tuple(gpu_support.problems([spec], where))
+    before = tuple(gpu_support.find_problems([spec], where))
     figures, process_memory = _telemetry(machine, listed)
     lock = _lock(spec, machine, listed)
     findings = _doctor(patch, machine)

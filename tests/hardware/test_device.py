@@ -112,7 +112,9 @@ def test_auto_is_the_default_of_every_engine_entry_and_preset() -> None:
         small = not any(part.hub or part.path for part in parts) and not entry.packages
         # Models that are trained here from scratch have equal scores on every machine.
         assert entry.settings.get("precision", "auto") == ("fp32" if small else "auto"), name
-    chosen = {name: plan.preset(name).settings.get("precision") for name in plan.preset_files()}
+    chosen = {
+        name: plan.load_preset(name).settings.get("precision") for name in plan.preset_files()
+    }
     assert {name: one for name, one in chosen.items() if one} == {"weekly-m2kr": "bf16"}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from engines.protocol import RunSpec
 from results.text.sanitize import clean, clean_line
 from workbench import paths
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 
 
 def print_models(*, as_json: bool) -> None:
@@ -70,17 +70,17 @@ class DataLocation:
         return [*root, *images, *(["--download"] if self.download else [])]
 
 
-def build_subsets(names: list[str], location: DataLocation) -> ExitStatus:
+def build_subsets(names: list[str], location: DataLocation) -> ExitCode:
     """Build subsets one after the other, each in a child process; progress goes to stderr."""
     from datasets_mm import catalog
 
     for name in names:
         catalog.load(name)  # unknown names are rejected before anything is built
-    successes = [_build_subset(name, location) for name in names]  # one that fails stops no other
-    return ExitStatus.COMPLETED if all(successes) else ExitStatus.FAILED
+    successes = [_build_subset(name, location) for name in names]  # a failure stops no other build
+    return ExitCode.COMPLETED if all(successes) else ExitCode.FAILED
 
 
-def write_copy(layout: str, out: Path, rows: int) -> ExitStatus:
+def write_copy(layout: str, out: Path, rows: int) -> ExitCode:
     """Write a small synthetic copy of M2KR, or of a VQA challenge, in a child process."""
     command = [
         sys.executable,
@@ -92,14 +92,14 @@ def write_copy(layout: str, out: Path, rows: int) -> ExitStatus:
         str(out),
     ]
     command += ["--rows", str(rows), "--cache-root", str(paths.cache_root())]
-    return ExitStatus.COMPLETED if _run_child(layout, command) else ExitStatus.FAILED
+    return ExitCode.COMPLETED if _run_child(layout, command) else ExitCode.FAILED
 
 
-def write_paraphrases(subset: str, model: str, out: Path, options: list[str]) -> ExitStatus:
+def write_paraphrases(subset: str, model: str, out: Path, options: list[str]) -> ExitCode:
     """Write a table of paraphrases of a subset's questions, in a child process with the model."""
     command = [sys.executable, "-m", "engines.vqa.data.paraphrase_writer", subset, "--model", model]
     command += ["--out", str(out), "--cache-root", str(paths.cache_root()), *options]
-    return ExitStatus.COMPLETED if _run_child(subset, command) else ExitStatus.FAILED
+    return ExitCode.COMPLETED if _run_child(subset, command) else ExitCode.FAILED
 
 
 def build_strict_subsets(specs: Iterable[RunSpec]) -> bool:

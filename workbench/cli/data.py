@@ -12,7 +12,7 @@ import typer
 
 from workbench.cli.options import FOLDER, AsJson, Language
 from workbench.cli.output_language import set_language, translate, translate_table
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,7 +194,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter for each option
             typer.echo(f"{translate('note')}: {clean_line(translate(remark))}")
         counted = f"{len(problems) or 'no'} problem{'s' if len(problems) != 1 else ''}"
         typer.echo(f"{profile.name}: {translate(counted)}")
-    raise typer.Exit(ExitStatus.FAILED if problems else ExitStatus.COMPLETED)
+    raise typer.Exit(ExitCode.FAILED if problems else ExitCode.COMPLETED)
 
 
 def paraphrase(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -252,7 +252,7 @@ def _make_profiles(targets: list[str], model: str, scan_options: dict[str, Any])
     except profile_process.ProfileError as error:
         _refuse(str(error))
     except KeyboardInterrupt:
-        raise typer.Exit(ExitStatus.INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     return profiles
 
 
@@ -260,7 +260,7 @@ def _refuse(sentence: str) -> NoReturn:
     from results.text.sanitize import clean_line
 
     typer.echo(f"workbench: {clean_line(translate(sentence), 2000)}", err=True)
-    raise typer.Exit(ExitStatus.USAGE)
+    raise typer.Exit(ExitCode.USAGE)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The commands of `workbench`; each imports its modules when it is called, for a fast `--help`.
 
-Data go to stdout, messages to stderr; exit codes are those of `exit_codes.ExitStatus`.
+Data go to stdout, messages to stderr; exit codes are those of `exit_codes.ExitCode`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from workbench.cli.options import (
     Until,
     load_plan,
 )
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -86,7 +86,7 @@ def main() -> NoReturn:
         _run_app()
     except BrokenPipeError:
         _discard_stdout()  # the reader, such as `| head`, has closed the pipe
-        raise SystemExit(ExitStatus.COMPLETED) from None
+        raise SystemExit(ExitCode.COMPLETED) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             _discard_stdout()
@@ -95,13 +95,13 @@ def main() -> NoReturn:
             print_message(
                 f"{target} cannot be written ({error.strerror}); free some space{entries}"
             )
-            raise SystemExit(ExitStatus.FAILED) from None
+            raise SystemExit(ExitCode.FAILED) from None
         problems = _error_sentences(error)
         if not problems:
             raise
         for problem in problems:
             print_message(problem)
-        raise SystemExit(ExitStatus.USAGE) from None
+        raise SystemExit(ExitCode.USAGE) from None
 
 
 def _run_app() -> NoReturn:
@@ -113,7 +113,7 @@ def _run_app() -> NoReturn:
             raise ending.__context__ from None
         sys.stdout.flush()
         raise
-    raise SystemExit(ExitStatus.COMPLETED)
+    raise SystemExit(ExitCode.COMPLETED)
 
 
 def _discard_stdout() -> None:
@@ -226,9 +226,9 @@ def presets() -> None:
     from workbench.planning import plan
 
     for name in plan.preset_files():
-        preset = plan.preset(name)
+        preset = plan.load_preset(name)
         typer.echo(clean_line(f"{name:<24} {preset.about}"))
-        if sentence := expectations.sentence(preset, paths.cache_root()):
+        if sentence := expectations.describe_expectations(preset, paths.cache_root()):
             typer.echo(f"{'':<24} {clean_line(sentence)}")
 
 
@@ -269,7 +269,7 @@ def resume(
     runs, trials = resume.prepare_resume(folder), resume.count_pending_trials(folder)
     if not runs and not trials:
         print_message(f"{folder.name}: nothing is left to do")
-        raise typer.Exit(ExitStatus.COMPLETED)
+        raise typer.Exit(ExitCode.COMPLETED)
     print_message(resume.describe_resume(folder, runs, trials))
     mode = OutputMode.choose(headless=headless, as_json=as_json)
     follow_suite = follow.run_detached if detach else follow.run_foreground
@@ -334,7 +334,7 @@ def report(
     folder = suite.find_suite(paths.log_root(log_root), name)
     if eda and out is None:
         print_message("--eda draws a figure; give the folder for it with --out")
-        raise typer.Exit(ExitStatus.USAGE)
+        raise typer.Exit(ExitCode.USAGE)
     options = suite_view.ReportOptions(appendix, data, compare_data, eda)
     raise typer.Exit(suite_view.write_report(folder, lang, out, options))
 

@@ -129,14 +129,14 @@ def load_plan(
     if plan_file:
         table = _stated(plan.load(plan_file))
     elif preset:
-        table = _stated(plan.preset(preset))
+        table = _stated(plan.load_preset(preset))
     elif "subsets" not in flags or "models" not in flags:
         raise plan.PlanError(
             ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
         )
     set_settings = map(set_options.parse_setting, settings or ())
     merged = {**table, **flags}
-    if "search" in flags:  # its flags overrule single keys
+    if "search" in flags:  # its flags override single keys
         plan_search = table.get("search") or {}
         ranges = {**plan_search.get("ranges", {}), **flags["search"].get("ranges", {})}
         merged["search"] = {**plan_search, **flags["search"], "ranges": ranges}

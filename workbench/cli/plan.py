@@ -29,7 +29,7 @@ from workbench.cli.options import (
     load_plan,
 )
 from workbench.cli.output_language import set_language, translate, translate_table
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from engines.memory_query import MemoryEstimate
@@ -108,25 +108,25 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     cache_root, fits = paths.cache_root(), True
     host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
     specs = plan_estimate.expand_runs(suite_plan, cache_root, logs)
-    for problem in gpu_support.problems(specs, device):
+    for problem in gpu_support.find_problems(specs, device):
         typer.echo(f"workbench: {clean(problem)}", err=True)
         fits = False
-    needs: list[MemoryEstimate | None] = [None] * len(specs)
+    memory_estimates: list[MemoryEstimate | None] = [None] * len(specs)
     with estimator_process.share_process(_print_progress):
         if not isinstance(device, estimate.UnknownDevice):
-            needs[:] = estimator_process.request_estimates(
+            memory_estimates[:] = estimator_process.request_estimates(
                 [estimate.build_query(spec, device) for spec in specs], cache_root
             )
-        for spec, need in zip(specs, needs, strict=True):
+        for spec, memory_estimate in zip(specs, memory_estimates, strict=True):
             count = rows or plan_estimate.count_rows(spec.subset, cache_root)
             report = _RunReport(spec, suite_plan.origins, count, device, host)
-            fits &= report.print(need, markdown=markdown, as_json=as_json)
+            fits &= report.print(memory_estimate, markdown=markdown, as_json=as_json)
     if specs and not as_json:
         command = _run_command(plan_file, preset, flags, setting, cpu=cpu, log_root=log_root)
         _print_list(
             "To run it elsewhere", checklist.checklist_lines(specs, command), markdown=markdown
         )
-    raise typer.Exit(ExitStatus.COMPLETED if fits else ExitStatus.FAILED)
+    raise typer.Exit(ExitCode.COMPLETED if fits else ExitCode.FAILED)
 
 
 def with_automatic_settings(
@@ -172,7 +172,7 @@ def estimate_runs(
         f"{key} = {suite_plan.settings.get(key)}, {origin}"
         for key, origin in suite_plan.origins.items()
     ]
-    problems = list(dict.fromkeys(gpu_support.problems(specs, device)))
+    problems = list(dict.fromkeys(gpu_support.find_problems(specs, device)))
     if problems and not anyway:
         raise plan.PlanError(problems)
     lines += problems
@@ -206,8 +206,10 @@ class _RunReport:
         self.spec, self.origins, self.rows = spec, origins, rows
         self.device, self.host_bytes = device, host_bytes
 
-    def print(self, need: MemoryEstimate | None, *, markdown: bool, as_json: bool) -> bool:
-        """Print the run; whether it fits, as far as is known. `need`: None: no estimate."""
+    def print(
+        self, memory_estimate: MemoryEstimate | None, *, markdown: bool, as_json: bool
+    ) -> bool:
+        """Print the run; whether it fits, as far as is known. `memory_estimate` None: unknown."""
         from workbench.memory_estimate import plan_estimate
 
         params = self.spec.params
@@ -215,27 +217,31 @@ class _RunReport:
         if self._trains and self.rows and "batch" in params:
             steps = plan_estimate.count_steps(params, self.rows)
         if as_json:
-            self._print_json(steps, need)
+            self._print_json(steps, memory_estimate)
         else:
-            self._print_tables(steps, need, markdown=markdown)
-        return self._fits(need)
+            self._print_tables(steps, memory_estimate, markdown=markdown)
+        return self._fits(memory_estimate)
 
     @property
     def _trains(self) -> bool:
         return self.spec.task in ("train", "probe")
 
-    def _fits(self, need: MemoryEstimate | None) -> bool:
+    def _fits(self, memory_estimate: MemoryEstimate | None) -> bool:
         from workbench.memory_estimate import estimate, fit_check
         from workbench.memory_estimate.fit_check import HostMemory
 
-        if need is None or isinstance(self.device, estimate.UnknownDevice) or need.problem:
+        if (
+            memory_estimate is None
+            or isinstance(self.device, estimate.UnknownDevice)
+            or memory_estimate.problem
+        ):
             return True
         on_host = isinstance(self.device, HostMemory)
-        host_fits = on_host or sum(need.host.values()) <= self.host_bytes
-        return host_fits and fit_check.peak_phase(need, self.device).fits
+        host_fits = on_host or sum(memory_estimate.host.values()) <= self.host_bytes
+        return host_fits and fit_check.peak_phase(memory_estimate, self.device).fits
 
     def _print_tables(
-        self, steps: StepCounts | None, need: MemoryEstimate | None, *, markdown: bool
+        self, steps: StepCounts | None, memory_estimate: MemoryEstimate | None, *, markdown: bool
     ) -> None:
         from workbench.memory_estimate import checklist, estimate, table
         from workbench.memory_estimate.fit_check import HostMemory
@@ -264,27 +270,27 @@ class _RunReport:
             _print_text(
                 f"memory: n/a ({device.reason}); give --gpu, as --gpu A10G", markdown=markdown
             )
-        elif need is None:
+        elif memory_estimate is None:
             _print_text("memory: n/a (not asked)", markdown=markdown)
-        elif need.problem:
-            _print_text(f"memory: n/a ({need.problem})", markdown=markdown)
+        elif memory_estimate.problem:
+            _print_text(f"memory: n/a ({memory_estimate.problem})", markdown=markdown)
         else:
-            self._print_memory(need, device, markdown=markdown)
+            self._print_memory(memory_estimate, device, markdown=markdown)
 
     def _print_memory(
-        self, need: MemoryEstimate, device: GpuModel | HostMemory, *, markdown: bool
+        self, memory_estimate: MemoryEstimate, device: GpuModel | HostMemory, *, markdown: bool
     ) -> None:
         from workbench import paths
         from workbench.memory_estimate import checklist, fit_check, plan_estimate, table
         from workbench.memory_estimate.fit_check import HostMemory
 
-        _print_table(table.memory_table(need, device), markdown=markdown)
+        _print_table(table.memory_table(memory_estimate, device), markdown=markdown)
         if not isinstance(device, HostMemory):
-            _print_table(table.host_table(need, self.host_bytes), markdown=markdown)
-        peak = fit_check.peak_phase(need, device)
-        _print_text(fit_check.sentence(peak, device), markdown=markdown)
+            _print_table(table.host_table(memory_estimate, self.host_bytes), markdown=markdown)
+        peak = fit_check.peak_phase(memory_estimate, device)
+        _print_text(fit_check.describe_fit(peak, device), markdown=markdown)
         if not isinstance(device, HostMemory):
-            _print_audit_estimate(self.spec, need, device, markdown=markdown)
+            _print_audit_estimate(self.spec, memory_estimate, device, markdown=markdown)
         if not peak.fits:
             reductions = plan_estimate.estimate_reductions(
                 self.spec, device, paths.cache_root(), peak.phase
@@ -293,11 +299,14 @@ class _RunReport:
         elif not isinstance(device, HostMemory):
             remedies = checklist.remedy_lines(self.spec, peak.phase)
             _print_list("If memory does not suffice all the same", remedies, markdown=markdown)
-        if not isinstance(device, HostMemory) and sum(need.host.values()) > self.host_bytes:
+        if (
+            not isinstance(device, HostMemory)
+            and sum(memory_estimate.host.values()) > self.host_bytes
+        ):
             _print_text("host memory does not suffice: close other programs, or lower workers",
                  markdown=markdown)  # fmt: skip
 
-    def _print_json(self, steps: StepCounts | None, need: MemoryEstimate | None) -> None:
+    def _print_json(self, steps: StepCounts | None, memory_estimate: MemoryEstimate | None) -> None:
         from results.text.sanitize import escape_json
         from workbench.memory_estimate import estimate, fit_check
         from workbench.memory_estimate.fit_check import HostMemory
@@ -307,14 +316,14 @@ class _RunReport:
         report["subset"] = self.spec.subset
         report["params"], report["origins"] = self.spec.params, self.origins
         report["steps"] = steps._asdict() if steps else None
-        if need is not None and not isinstance(device, estimate.UnknownDevice):
-            report["need"] = need.model_dump()
+        if memory_estimate is not None and not isinstance(device, estimate.UnknownDevice):
+            report["need"] = memory_estimate.model_dump()
             if isinstance(device, HostMemory):
                 report["host"] = device._asdict()
             else:
                 report["gpu"] = device.model_dump()
-            if not need.problem:
-                peak = fit_check.peak_phase(need, device)
+            if not memory_estimate.problem:
+                peak = fit_check.peak_phase(memory_estimate, device)
                 report["verdict"] = {**peak._asdict(), "fits": peak.fits}
         typer.echo(escape_json(json.dumps(report)))
 
@@ -342,11 +351,11 @@ def _run_command(
 
 
 def _print_audit_estimate(
-    spec: RunSpec, need: MemoryEstimate, device: GpuModel, *, markdown: bool
+    spec: RunSpec, memory_estimate: MemoryEstimate, device: GpuModel, *, markdown: bool
 ) -> None:
     from workbench.memory_estimate import checklist
 
-    if sentence := checklist.audit_estimate(spec, need, device):
+    if sentence := checklist.audit_estimate(spec, memory_estimate, device):
         translated = translate(sentence)
         _print_text(translated if markdown else _wrap(translated), markdown=markdown)
 

@@ -50,17 +50,17 @@ def _settings_by_kind() -> tuple[frozenset[str], frozenset[str], frozenset[str]]
         for name, field in catalog.load(engine).Params.model_fields.items():
             kinds[name].append(field.annotation)
 
-    def those(fits: Any) -> frozenset[str]:
+    def matching_settings(fits: Any) -> frozenset[str]:
         return frozenset(name for name, annotations in kinds.items() if all(map(fits, annotations)))
 
     return (
-        those(lambda kind: kind in (str, str | None)),
-        those(lambda kind: any(map(_is_list_of_text, (kind, *get_args(kind))))),
-        those(lambda kind: type(None) in get_args(kind)),
+        matching_settings(lambda kind: kind in (str, str | None)),
+        matching_settings(lambda kind: any(map(_is_list_of_text, (kind, *get_args(kind))))),
+        matching_settings(lambda kind: type(None) in get_args(kind)),
     )
 
 
 def _is_list_of_text(kind: Any) -> bool:
-    """`tuple[str, ...]`, or a tuple of certain texts."""
+    """Whether an annotation is `tuple[str, ...]` or a tuple of `Literal`s."""
     inner = get_args(kind)[0] if get_origin(kind) is tuple else None
     return inner is str or get_origin(inner) is Literal

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from engines.protocol import RunSpec
@@ -26,7 +26,7 @@ def check_devices(suite_plan: SuitePlan) -> None:
 
     if problems := list(preflight.check_proc()):  # the memory estimate reads it
         raise plan.PlanError(problems)
-    if missing := availability.device_problem(suite_plan.devices):
+    if missing := availability.find_device_problem(suite_plan.devices):
         raise plan.PlanError([missing])
 
 
@@ -56,7 +56,7 @@ def check_gpu(suite_plan: SuitePlan, specs: list[RunSpec]) -> None:
     from workbench.planning import plan
 
     device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
-    if problems := list(dict.fromkeys(gpu_support.problems(specs, device))):
+    if problems := list(dict.fromkeys(gpu_support.find_problems(specs, device))):
         raise plan.PlanError(problems)
 
 
@@ -84,7 +84,7 @@ def start_suite(
 
     check_surroundings(paths.log_root(log_root))
     if not catalogs.build_strict_subsets(specs):
-        raise typer.Exit(ExitStatus.USAGE)
+        raise typer.Exit(ExitCode.USAGE)
     folder = suite.create_suite(paths.log_root(log_root), suite_plan, specs)
     follow_suite = follow.run_detached if detach else follow.run_foreground
     raise typer.Exit(follow_suite(folder, mode, share=share))

@@ -16,7 +16,7 @@ from pathlib import Path
 from results.text.sanitize import clean, clean_line
 from workbench.doctor import caches, gpus, machine, software, storage, terminal
 from workbench.doctor.finding import Finding, problem
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 from workbench.suites import preflight
 
 __all__ = ["Finding", "examine", "run"]
@@ -32,13 +32,13 @@ def examine_machine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
             return
     driver, cache = gpus.start_sampler(), caches.start_check(cache_root)
     try:
-        yield from software.examine()
-        yield from machine.examine()
+        yield from software.software_findings()
+        yield from machine.machine_findings()
         yield from storage.variable_findings(terminal.process_environment())
-        yield from gpus.examine(driver)
-        yield from storage.examine(log_root, cache_root)
-        yield from caches.examine(cache)
-        yield from terminal.examine(terminal.process_environment())
+        yield from gpus.driver_findings(driver)
+        yield from storage.storage_findings(log_root, cache_root)
+        yield from caches.cache_findings(cache)
+        yield from terminal.terminal_findings(terminal.process_environment())
     finally:
         for child in (driver, cache):
             if child.poll() is None:
@@ -46,14 +46,14 @@ def examine_machine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
                 child.wait()
 
 
-def print_report(log_root: Path, cache_root: Path, *, as_json: bool) -> ExitStatus:
+def print_report(log_root: Path, cache_root: Path, *, as_json: bool) -> ExitCode:
     """Print every finding; exit status 1 if one of them is a problem."""
     findings = print_findings(examine_machine(log_root, cache_root), as_json=as_json)
     problems = sum(finding.standing == "problem" for finding in findings)
     notes = sum(finding.standing == "note" for finding in findings)
     counted = [f"{problems} problem{'s' * (problems != 1)}", f"{notes} note{'s' * (notes != 1)}"]
     print(f"workbench: {', '.join(counted)}", file=sys.stderr)
-    return ExitStatus.FAILED if problems else ExitStatus.COMPLETED
+    return ExitCode.FAILED if problems else ExitCode.COMPLETED
 
 
 def print_findings(findings: Iterable[Finding], *, as_json: bool) -> list[Finding]:

@@ -20,7 +20,7 @@ def start_check(cache_root: Path) -> subprocess.Popen[bytes]:
     return probe_process.start_child("datasets_mm.cache_health", str(cache_root))
 
 
-def examine(child: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
+def cache_findings(child: subprocess.Popen[bytes], seconds: float = SECONDS) -> Iterator[Finding]:
     """A finding for each image cache, each broken subset, and all subsets together."""
     rows = probe_process.read_answer(child, seconds)
     if rows is None:

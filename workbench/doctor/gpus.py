@@ -32,7 +32,9 @@ def start_sampler() -> subprocess.Popen[bytes]:
     return probe_process.start_child("workbench.telemetry.sampler", "--once")
 
 
-def examine(child: subprocess.Popen[bytes], seconds: float | None = None) -> Iterator[Finding]:
+def driver_findings(
+    child: subprocess.Popen[bytes], seconds: float | None = None
+) -> Iterator[Finding]:
     """Findings from the sampler's output, or one about its missing answer after `seconds`."""
     seconds = gpu_selection.driver_timeout() if seconds is None else seconds
     lines = probe_process.read_answer(child, seconds)

@@ -37,7 +37,7 @@ class CgroupLimits:
     processes: int | None = None
 
 
-def examine() -> Iterator[Finding]:
+def machine_findings() -> Iterator[Finding]:
     """All findings about this machine, without its GPUs."""
     limits = read_cgroup_limits()
     yield cores_finding(limits)
@@ -166,7 +166,7 @@ def read_cgroup_limits(
 
 def _folders_up(root: Path, group: str) -> Iterator[Path]:
     folder = root / group.lstrip("/")
-    if ".." in Path(group).parts or not folder.is_dir():  # another namespace: its root is ours
+    if ".." in Path(group).parts or not folder.is_dir():  # of another namespace: use its root
         folder = root
     while True:
         yield folder

@@ -29,7 +29,7 @@ from workbench.doctor.overhead_statistics import (
     OverheadResult,
     StepBlock,
     compute_overhead,
-    sentence,
+    describe_result,
     write_result,
 )
 from workbench.planning import plan
@@ -56,7 +56,7 @@ def measure_and_print(cache_root: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"name": "overhead", **asdict(cost), "file": str(path)}))
     else:
-        print(sentence(cost))
+        print(describe_result(cost))
         print(f"kept in {path}")
 
 
@@ -117,7 +117,7 @@ def _run_watched(folder: Path, steps: int, rounds: int) -> StepBlock:
     timed = [e for e in entries if isinstance(e.msg, protocol.Step) and not e.msg.warmup]
     durations = _step_durations([entry.msg for entry in timed], steps)
     inside = [(at, cpu) for at, cpu in samples if timed[0].wall <= at <= timed[-1].wall]
-    if len(inside) < 2:  # too short for two beats of the warden: its start and end count too
+    if len(inside) < 2:  # too short for two samples of the warden: use its start and end too
         inside = samples
     (first, before), (last, after) = inside[0], inside[-1]
     return StepBlock(durations, after - before, last - first)

@@ -113,7 +113,7 @@ def _resample_block(block: StepBlock, generator: random.Random) -> StepBlock:
     return StepBlock(tuple(steps[: len(block.steps)]))
 
 
-def sentence(cost: OverheadResult) -> str:
+def describe_result(cost: OverheadResult) -> str:
     """The result as a sentence."""
     low, high = (value / cost.step_seconds for value in (cost.low, cost.high))
     verdict = "within" if cost.cpu_share <= MAX_SHARE else "ABOVE"

@@ -19,7 +19,7 @@ _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+)((?:[<>=!~]=?[^;,\s]+,?)*)\s
 _BOUND: Final = re.compile(r"(>=|<=|==|<|>)([0-9.]+)")
 
 
-def examine() -> Iterator[Finding]:
+def software_findings() -> Iterator[Finding]:
     """All findings about installed software."""
     yield ok("python", f"{platform.python_version()} in {sys.prefix}")
     yield packages_finding(read_requirements())

@@ -40,7 +40,7 @@ _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 """The kernel's escapes of blanks and backslashes in a path: `\\040`."""
 
 
-def examine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
+def storage_findings(log_root: Path, cache_root: Path) -> Iterator[Finding]:
     """All findings about the log root, the cache and the folder for temporary files."""
     temporary = Path(tempfile.gettempdir())
     folders = {"log root": log_root, "cache": cache_root, "temporary files": temporary}

@@ -16,7 +16,7 @@ PLAIN_TERMINALS: Final = ("", "dumb", "unknown")
 _USE_LINES: Final = "use `workbench run --headless` and `workbench attach` here"
 
 
-def examine(environment: Mapping[str, str]) -> Iterator[Finding]:
+def terminal_findings(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Findings about type, size, colours, multiplexer and encoding of the terminal."""
     term = environment.get("TERM", "")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from results.text.sanitize import clean
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 from workbench.headless.renderers import (
     OutputMode,
     make_renderer,
@@ -33,7 +33,7 @@ POLL_SECONDS: Final = 0.5
 
 def run_foreground(
     folder: Path, mode: OutputMode, *, share: bool, resume: bool = False
-) -> ExitStatus:
+) -> ExitCode:
     """Start the warden and follow the suite to its end.
 
     Ctrl-C stops the suite after a step and its checkpoint; a second one ends it at once.
@@ -62,12 +62,10 @@ def run_foreground(
     _print_results(folder, mode)
     status = exit_status(state)
     print_event(mode, {"kind": "done", "suite": folder.name, "exit": int(status)}, "")
-    return ExitStatus.INTERRUPTED if presses else status
+    return ExitCode.INTERRUPTED if presses else status
 
 
-def run_detached(
-    folder: Path, mode: OutputMode, *, share: bool, resume: bool = False
-) -> ExitStatus:
+def run_detached(folder: Path, mode: OutputMode, *, share: bool, resume: bool = False) -> ExitCode:
     """Start the warden and return; prints the suite's name to stdout."""
     launched = launch.start_warden(folder, foreground=False, share=share, resume=resume)
     if mode is OutputMode.JSON:
@@ -77,22 +75,22 @@ def run_detached(
         print_log_line(f"runs on by itself; `workbench attach {folder.name}` shows it")
     if sentence := logout.find_problem():
         print_log_line(sentence)
-    return ExitStatus.COMPLETED
+    return ExitCode.COMPLETED
 
 
-def attach_suite(folder: Path, mode: OutputMode) -> ExitStatus:
+def attach_suite(folder: Path, mode: OutputMode) -> ExitCode:
     """Follow a running or ended suite; Ctrl-C detaches and stops nothing."""
     try:
         state = _follow_suite(folder, mode)
     except KeyboardInterrupt:
         print_log_line(f"detached; {folder.name} goes on")
-        return ExitStatus.COMPLETED
+        return ExitCode.COMPLETED
     _print_unfinished(state)
     _print_results(folder, mode)
     return exit_status(state)
 
 
-def stop_suite(folder: Path, timeout_seconds: float) -> ExitStatus:
+def stop_suite(folder: Path, timeout_seconds: float) -> ExitCode:
     """Ask the warden to stop, and wait until no process of the suite runs."""
     reader = suite.SuiteReader(folder)
     if not reader.poll().ended:
@@ -103,12 +101,12 @@ def stop_suite(folder: Path, timeout_seconds: float) -> ExitStatus:
             print_log_line(
                 f"{folder.name} has not ended within {timeout_seconds:g} s; it is still stopping"
             )
-            return ExitStatus.FAILED
+            return ExitCode.FAILED
         time.sleep(POLL_SECONDS)
     if state.warden == "lost":
         launch.recover_dead_suite(folder)
     print_log_line(f"{folder.name} has ended")
-    return ExitStatus.COMPLETED
+    return ExitCode.COMPLETED
 
 
 def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
@@ -117,7 +115,7 @@ def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
     for folder in suite.list_suites(log_root):
         try:
             state = suite.SuiteReader(folder).poll()
-        except suite.SuiteError as error:  # of one suite; the others are listed all the same
+        except suite.SuiteError as error:  # of one suite; the others are still listed
             print_log_line(str(error))
             continue
         if state.warden == "lost":
@@ -144,20 +142,20 @@ def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
         print(f"workbench: {location}: {message}", file=sys.stderr)
 
 
-def exit_status(state: SuiteState) -> ExitStatus:
+def exit_status(state: SuiteState) -> ExitCode:
     """The exit code of a suite, by its runs' causes, lost records and trials to come."""
     causes = [r.state.cause or "unknown" for r in state.runs]
     if state.records_lost or any(cause not in CLEAN_CAUSES for cause in causes):
-        return ExitStatus.FAILED
+        return ExitCode.FAILED
     if "stopped" in causes or (state.to_come and state.detail.startswith("stopped")):
-        return ExitStatus.INTERRUPTED
-    if state.to_come:  # the search broke off; the detail says why
-        return ExitStatus.FAILED
+        return ExitCode.INTERRUPTED
+    if state.to_come:  # the search was aborted; the detail has the reason
+        return ExitCode.FAILED
     completed = [r for r in state.runs if r.state.cause == "completed"]
     probed = [r for r in completed if r.spec.probe is not None]
     if probed and len(probed) == len(completed) and not any(r.state.timed_steps for r in probed):
-        return ExitStatus.NOTHING_MEASURED
-    return ExitStatus.COMPLETED
+        return ExitCode.NOTHING_MEASURED
+    return ExitCode.COMPLETED
 
 
 def _follow_suite(folder: Path, mode: OutputMode) -> SuiteState:

@@ -44,7 +44,7 @@ class Renderer(Protocol):
     """Shows the states of a suite."""
 
     def show(self, state: SuiteState) -> None:
-        """Show a state; called a few times a second."""
+        """Show a state; called about twice a second."""
 
     def close(self) -> None:
         """End the output: the suite has ended, or the user detached."""

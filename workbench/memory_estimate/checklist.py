@@ -113,15 +113,15 @@ def remedy_lines(spec: RunSpec, phase: Phase) -> list[str]:
     return lines
 
 
-def audit_estimate(spec: RunSpec, need: MemoryEstimate, gpu: GpuModel) -> str:
+def audit_estimate(spec: RunSpec, estimate: MemoryEstimate, gpu: GpuModel) -> str:
     """The audit's estimate beside ours; empty where the settings or the GPU are not the audit's."""
     audited_settings = {"predict_batch": 6, "max_new_tokens": 16, "quantize": "nf4"}
     same = all(spec.params.get(key) == value for key, value in audited_settings.items())
     if spec.engine != "vqa" or spec.model not in policy.AUDITED_MODELS or not same:
         return ""
-    if policy.select_preset(gpu.memory_bytes).gigabytes != 22 or "predict" not in need.phases:
+    if policy.select_preset(gpu.memory_bytes).gigabytes != 22 or "predict" not in estimate.phases:
         return ""
-    ours = fit_check.check_fit(need, "predict", gpu).total / GB
+    ours = fit_check.check_fit(estimate, "predict", gpu).total / GB
     low, high = policy.AUDIT_PREDICTION_GB
     return (
         f"the audit's own estimate: {low} to {high} GB in prediction (24 GB, 6 at once, 16 new "

@@ -119,14 +119,14 @@ def check_memory(
     lines: dict[str, None] = {}
     problems: dict[str, None] = {}
     estimated = []
-    for spec, need in zip(specs, _request_estimates(specs, device, cache_root), strict=True):
-        if need is not None:
-            lines[_estimate_line(spec, need, device)] = None
-        if need is None or need.problem:
+    for spec, estimate in zip(specs, _request_estimates(specs, device, cache_root), strict=True):
+        if estimate is not None:
+            lines[_estimate_line(spec, estimate, device)] = None
+        if estimate is None or estimate.problem:
             estimated.append(spec)
             continue
-        estimated.append(spec.model_copy(update={"fit": estimate_record(need, device)}))
-        if not anyway and (sentence := _memory_problem(spec, need, device, cache_root)):
+        estimated.append(spec.model_copy(update={"fit": estimate_record(estimate, device)}))
+        if not anyway and (sentence := _memory_problem(spec, estimate, device, cache_root)):
             problems[sentence] = None
     if problems:
         raise PlanError(list(problems))
@@ -174,32 +174,32 @@ def _trains_from_scratch(spec: RunSpec) -> bool:
     return not any(part.hub or part.path for part in parts) and not spec.params.get("llm")
 
 
-def _estimate_line(spec: RunSpec, need: MemoryEstimate, device: GpuModel | HostMemory) -> str:
-    if need.problem:
-        text = f"n/a ({need.problem})"
+def _estimate_line(spec: RunSpec, estimate: MemoryEstimate, device: GpuModel | HostMemory) -> str:
+    if estimate.problem:
+        text = f"n/a ({estimate.problem})"
     else:
-        text = fit_check.sentence(fit_check.peak_phase(need, device), device)
+        text = fit_check.describe_fit(fit_check.peak_phase(estimate, device), device)
     return f"memory forecast, {spec.model}: {text}"
 
 
-def estimate_record(need: MemoryEstimate, device: GpuModel | HostMemory) -> dict[str, Any]:
+def estimate_record(estimate: MemoryEstimate, device: GpuModel | HostMemory) -> dict[str, Any]:
     """The estimate for the run's record, in bytes, of the measured process alone."""
-    other_bytes = need.host.get(OTHERS, 0) if isinstance(device, HostMemory) else 0
+    other_bytes = estimate.host.get(OTHERS, 0) if isinstance(device, HostMemory) else 0
     return {
         "gpu": device.name if isinstance(device, GpuModel) else "",
-        "tensors": {phase: sum(parts.values()) for phase, parts in need.phases.items()},
+        "tensors": {phase: sum(parts.values()) for phase, parts in estimate.phases.items()},
         "total": {
-            phase: fit_check.check_fit(need, phase, device).total - other_bytes
-            for phase in need.phases
+            phase: fit_check.check_fit(estimate, phase, device).total - other_bytes
+            for phase in estimate.phases
         },
     }
 
 
 def _memory_problem(
-    spec: RunSpec, need: MemoryEstimate, device: GpuModel | HostMemory, cache_root: Path
+    spec: RunSpec, estimate: MemoryEstimate, device: GpuModel | HostMemory, cache_root: Path
 ) -> str:
     """Why the run cannot fit, even with its minimal settings; empty: it may fit."""
-    if not fit_check.cannot_fit(need, device):
+    if not fit_check.cannot_fit(estimate, device):
         return ""
     for smallest in policy.minimal_settings(spec.params):
         minimum = estimator_process.request_estimates(
@@ -219,6 +219,6 @@ def _memory_problem(
     remedy = f"lower {', then '.join(descriptions)}" if descriptions else larger
     settings = " and ".join(f"{key} = {value}" for key, value in smallest.items())
     return (
-        f"run {spec.run_id}: {fit_check.sentence(peak, device)}, even with {settings}; {remedy}; "
-        "--anyway starts it all the same"
+        f"run {spec.run_id}: {fit_check.describe_fit(peak, device)}, even with {settings}; "
+        f"{remedy}; --anyway starts it all the same"
     )

@@ -33,22 +33,22 @@ CLOSING_SECONDS: Final = 5.0
 ProgressCallback = Callable[[str], None]
 
 
-def request_estimates(wants: Sequence[MemoryQuery], cache_root: Path) -> list[MemoryEstimate]:
+def request_estimates(queries: Sequence[MemoryQuery], cache_root: Path) -> list[MemoryEstimate]:
     """The estimate of each query, in order; a failed one has a `problem`. Successes are cached."""
-    queries = {_cache_path(want, cache_root): want for want in wants}
-    estimates = {path: need for path in queries if (need := _read_cached(path))}
-    missing = [path for path in queries if path not in estimates]
-    computed = _run_estimator([queries[path] for path in missing]) if missing else []
-    for path, need in zip(missing, computed, strict=True):
-        estimates[path] = need
-        if not need.problem:
-            _write_cached(path, need)
-    return [estimates[_cache_path(want, cache_root)] for want in wants]
+    query_by_path = {_cache_path(query, cache_root): query for query in queries}
+    estimates = {path: estimate for path in query_by_path if (estimate := _read_cached(path))}
+    missing = [path for path in query_by_path if path not in estimates]
+    computed = _run_estimator([query_by_path[path] for path in missing]) if missing else []
+    for path, estimate in zip(missing, computed, strict=True):
+        estimates[path] = estimate
+        if not estimate.problem:
+            _write_cached(path, estimate)
+    return [estimates[_cache_path(query, cache_root)] for query in queries]
 
 
-def cached_estimate(want: MemoryQuery, cache_root: Path) -> MemoryEstimate | None:
+def cached_estimate(query: MemoryQuery, cache_root: Path) -> MemoryEstimate | None:
     """The estimate of a query if it is in the cache, else None; starts no process."""
-    return _read_cached(_cache_path(want, cache_root))
+    return _read_cached(_cache_path(query, cache_root))
 
 
 class _EstimatorProcess:
@@ -65,12 +65,12 @@ class _EstimatorProcess:
         self.lost = False
         """It ended, or was killed, before its input ended."""
 
-    def estimate(self, want: MemoryQuery) -> MemoryEstimate:
+    def estimate(self, query: MemoryQuery) -> MemoryEstimate:
         """The child's estimate; with a `problem` if it fails or exceeds `TIMEOUT_SECONDS`."""
         if self._process.stdin is None:
             raise RuntimeError("the child was started without a pipe")
         try:
-            self._process.stdin.write(f"{want.model_dump_json()}\n".encode())
+            self._process.stdin.write(f"{query.model_dump_json()}\n".encode())
             return MemoryEstimate.model_validate_json(
                 self._read_line(time.monotonic() + TIMEOUT_SECONDS)
             )
@@ -144,34 +144,34 @@ def share_process(report: ProgressCallback) -> Iterator[None]:
             shared.child.close()
 
 
-def _run_estimator(wants: Sequence[MemoryQuery]) -> list[MemoryEstimate]:
+def _run_estimator(queries: Sequence[MemoryQuery]) -> list[MemoryEstimate]:
     """Estimates from the shared process, which is started again after it was lost."""
     if not _shared_processes:
         with share_process(lambda _: None):
-            return _run_estimator(wants)
+            return _run_estimator(queries)
     shared = _shared_processes[-1]
     estimates = []
-    for number, want in enumerate(wants, 1):
+    for number, query in enumerate(queries, 1):
         if shared.child is not None and shared.child.lost:
             shared.child.close()
             shared.child = None
         shared.child = shared.child or _EstimatorProcess()
         shared.report(
-            f"rehearsing a step of {want.model} on fake tensors, {number} of {len(wants)} …"
+            f"rehearsing a step of {query.model} on fake tensors, {number} of {len(queries)} …"
         )
-        estimates.append(shared.child.estimate(want))
+        estimates.append(shared.child.estimate(query))
     return estimates
 
 
-def _cache_path(want: MemoryQuery, cache_root: Path) -> Path:
+def _cache_path(query: MemoryQuery, cache_root: Path) -> Path:
     versions = [metadata.version(name) for name in ("torch", "transformers") if _is_installed(name)]
-    cpu_flags = _cpu_half_precision_flags() if want.target == "cpu" else ""
+    cpu_flags = _cpu_half_precision_flags() if query.target == "cpu" else ""
     content = repr(
         [
-            _source_digest(want.engine),
-            _input_files(want),
+            _source_digest(query.engine),
+            _input_files(query),
             versions,
-            want.model_dump_json(),
+            query.model_dump_json(),
             cpu_flags,
         ]
     )
@@ -201,18 +201,18 @@ def _source_digest(engine: str) -> str:
     return hashlib.blake2b(b"".join(map(Path.read_bytes, files)), digest_size=12).hexdigest()
 
 
-def _input_files(want: MemoryQuery) -> list[object]:
+def _input_files(query: MemoryQuery) -> list[object]:
     """What an estimate reads: the model's entry, and state of model and subset files."""
     try:
-        entry = model_catalog.load(want.model)
+        entry = model_catalog.load(query.model)
     except (LookupError, ValueError):
         return []  # the estimate will have a problem, and is not cached
-    setting_texts = [str(value) for value in want.params.values()]
+    setting_texts = [str(value) for value in query.params.values()]
     folders = [Path(name[5:]).expanduser() for name in setting_texts if name.startswith("path:")]
     folders += [folder for part in (entry, entry.vision, entry.llm) if part
                if (folder := model_catalog.weights_folder(part))]  # fmt: skip
     paths = [path for folder in folders for path in sorted(folder.glob("*.json"))]
-    paths += [Path(folder) / "records.arrow" for folder in want.subsets]
+    paths += [Path(folder) / "records.arrow" for folder in query.subsets]
     return [entry.model_dump_json(), *map(_file_state, paths)]
 
 
@@ -239,11 +239,11 @@ def _read_cached(path: Path) -> MemoryEstimate | None:
         return None
 
 
-def _write_cached(path: Path, need: MemoryEstimate) -> None:
+def _write_cached(path: Path, estimate: MemoryEstimate) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_suffix(f".tmp-{os.getpid()}")
-        draft.write_text(need.model_dump_json(), encoding="utf-8")
+        draft.write_text(estimate.model_dump_json(), encoding="utf-8")
         draft.replace(path)
     except OSError:
         return  # an estimate that cannot be cached is still valid

@@ -33,7 +33,7 @@ def plan_expectations(plan: SuitePlan, cache_root: Path) -> list[Expectation]:
     return list(expectations.values())
 
 
-def sentence(plan: SuitePlan, cache_root: Path) -> str:
+def describe_expectations(plan: SuitePlan, cache_root: Path) -> str:
     """The plan's expectations and their source as a sentence; empty: there are none."""
     expectations = plan_expectations(plan, cache_root)
     shown = "; ".join(expectation.describe() for expectation in expectations)

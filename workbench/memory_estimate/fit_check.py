@@ -50,11 +50,11 @@ class PhaseFit(NamedTuple):
         return self.total - self.available
 
 
-def check_fit(need: MemoryEstimate, phase: Phase, device: GpuModel | HostMemory) -> PhaseFit:
+def check_fit(estimate: MemoryEstimate, phase: Phase, device: GpuModel | HostMemory) -> PhaseFit:
     """The parts of a phase on a device, overheads included, and their sum."""
-    parts = dict(need.phases[phase])
+    parts = dict(estimate.phases[phase])
     if isinstance(device, HostMemory):
-        parts |= {name: size for name, size in need.host.items() if name != STEP}
+        parts |= {name: size for name, size in estimate.host.items() if name != STEP}
         return PhaseFit(phase, parts, sum(parts.values()), device.memory_bytes)
     tensors = sum(parts.values())
     parts["cuBLAS workspace"] = WORKSPACE_BYTES[(device.capability or (0, 0)) >= (9, 0)]
@@ -63,19 +63,19 @@ def check_fit(need: MemoryEstimate, phase: Phase, device: GpuModel | HostMemory)
     return PhaseFit(phase, parts, sum(parts.values()), device.memory_bytes)
 
 
-def peak_phase(need: MemoryEstimate, device: GpuModel | HostMemory) -> PhaseFit:
+def peak_phase(estimate: MemoryEstimate, device: GpuModel | HostMemory) -> PhaseFit:
     """The phase that needs most memory."""
-    return check_fit(need, need.peak_phase(), device)
+    return check_fit(estimate, estimate.peak_phase(), device)
 
 
-def cannot_fit(need: MemoryEstimate, device: GpuModel | HostMemory) -> bool:
+def cannot_fit(estimate: MemoryEstimate, device: GpuModel | HostMemory) -> bool:
     """Whether the run exceeds the memory even if a host drops every page of its mapped files."""
-    peak = peak_phase(need, device)
+    peak = peak_phase(estimate, device)
     reclaimable = peak.parts.get(MAPPED, 0) if isinstance(device, HostMemory) else 0
     return peak.missing > reclaimable
 
 
-def sentence(phase_fit: PhaseFit, device: GpuModel | HostMemory) -> str:
+def describe_fit(phase_fit: PhaseFit, device: GpuModel | HostMemory) -> str:
     """`fits on A10G: 12.3 of 22.2 GiB …`, or `does not fit …` with the GiB that are missing."""
     needed, available = phase_fit.total / GIB, phase_fit.available / GIB
     when = {"train": "in training", "predict": "in prediction"}[phase_fit.phase]

@@ -13,7 +13,7 @@ from workbench.memory_estimate.gpus import GpuModel
 PRECISIONS: Final = ("precision", "search_precision")
 
 
-def problems(specs: Sequence[RunSpec], device: object) -> list[str]:
+def find_problems(specs: Sequence[RunSpec], device: object) -> list[str]:
     """Why the runs cannot compute on a GPU, one sentence each; empty list: they can, or unknown."""
     if not isinstance(device, GpuModel):
         return []

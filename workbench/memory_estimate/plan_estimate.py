@@ -176,12 +176,12 @@ def estimate_reductions(
         estimates = estimator_process.request_estimates(
             _reduction_queries(spec, device, reductions), cache_root
         )
-        failed = next((row for row, need in enumerate(estimates) if need.problem), None)
+        failed = next((row for row, estimate in enumerate(estimates) if estimate.problem), None)
         if failed is None:
             pairs = zip(reductions, estimates, strict=True)
             return [
-                ReducedEstimate(reduction.description, fit_check.peak_phase(need, device))
-                for reduction, need in pairs
+                ReducedEstimate(reduction.description, fit_check.peak_phase(estimate, device))
+                for reduction, estimate in pairs
             ]
         del reductions[failed]
 

@@ -1,4 +1,4 @@
-"""The tables of `workbench plan`: steps, memory of the GPU by part, memory of the host."""
+"""Tables of `workbench plan`: steps, GPU memory, host memory, memory reductions."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def _validation_row(steps: StepCounts) -> list[tuple[str, str, str]]:
     return [("validation, stratified", f"{steps.looked_at:,}", "validate_limit")]
 
 
-def memory_table(need: MemoryEstimate, device: GpuModel | HostMemory) -> Table:
+def memory_table(estimate: MemoryEstimate, device: GpuModel | HostMemory) -> Table:
     """Memory by part at the peak of each phase, the sum, and the memory of the GPU or the host."""
-    phase_fits = {phase: fit_check.check_fit(need, phase, device) for phase in need.phases}
+    phase_fits = {phase: fit_check.check_fit(estimate, phase, device) for phase in estimate.phases}
     parts: dict[str, None] = {}
     for phase_fit in phase_fits.values():
         parts |= dict.fromkeys(phase_fit.parts)
@@ -68,7 +68,7 @@ def memory_table(need: MemoryEstimate, device: GpuModel | HostMemory) -> Table:
     rows += [(TableCell(name, "strong"), *map(_size_cell, values)) for name, values in sums.items()]
     title = "GPU memory" if isinstance(device, GpuModel) else "host memory, on the CPU"
     columns = (TableColumn(title), *(TableColumn(phase, right=True) for phase in phase_fits))
-    remarks = tuple(TableCell(f"{name}: {text}") for name, text in need.facts.items())
+    remarks = tuple(TableCell(f"{name}: {text}") for name, text in estimate.facts.items())
     return Table(columns, tuple(rows), remarks)
 
 
@@ -76,10 +76,10 @@ def _size_cell(bytes_: float) -> TableCell:
     return _value_cell(formats.size(bytes_) if bytes_ else "–")
 
 
-def host_table(need: MemoryEstimate, host_bytes: int) -> Table:
+def host_table(estimate: MemoryEstimate, host_bytes: int) -> Table:
     """Host memory by part, the sum, and the memory that the host has."""
-    rows = [(_value_cell(part), _size_cell(size)) for part, size in need.host.items()]
-    total = sum(need.host.values())
+    rows = [(_value_cell(part), _size_cell(size)) for part, size in estimate.host.items()]
+    total = sum(estimate.host.values())
     rows += [
         (TableCell("in all", "strong"), _size_cell(total)),
         (TableCell("the host has", "strong"), _size_cell(host_bytes)),

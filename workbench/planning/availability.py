@@ -62,13 +62,13 @@ def _join_alternatives(names: Sequence[str]) -> str:
     return " or ".join(names)
 
 
-def device_conflict(devices: Sequence[int], *, cpu: bool) -> list[str]:
+def find_device_conflict(devices: Sequence[int], *, cpu: bool) -> list[str]:
     """The sentence about a plan that names GPUs and has `cpu = true`; empty list: no conflict."""
     both = cpu and devices
     return ["cpu = true hides every GPU; leave out devices, or leave out cpu"] if both else []
 
 
-def device_problem(devices: Sequence[int], nodes: Path = Path("/dev")) -> str | None:
+def find_device_problem(devices: Sequence[int], nodes: Path = Path("/dev")) -> str | None:
     """Why a GPU index of a plan does not exist here, by the device nodes; None: it may exist.
 
     None also where another kernel holds the GPU (`dxg`): there are no nodes to count then.
@@ -85,7 +85,10 @@ def device_problem(devices: Sequence[int], nodes: Path = Path("/dev")) -> str | 
 def missing_requirements(
     engine: str, subset: str, model: str, params: Mapping[str, Any]
 ) -> list[str]:
-    """Why a run cannot start here; none: it can. `params`: complete settings of the engine."""
+    """Why a run cannot start here, one sentence each; empty list: it can.
+
+    `params`: complete settings of the engine.
+    """
     from datasets_mm import catalog as subsets
     from engines import model_catalog
 

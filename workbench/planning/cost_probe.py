@@ -50,7 +50,7 @@ def supports_cost_probe(tasks: Sequence[Task]) -> bool:
     return "train" in tasks and "probe" in tasks
 
 
-def problem(steps: int | None, until: float | None, task: Task, tasks: Sequence[Task]) -> str:
+def find_problem(steps: int | None, until: float | None, task: Task, tasks: Sequence[Task]) -> str:
     """Why `cost_probe` (steps) or `until` does not fit the task or the engine; empty: it does."""
     if steps is None and until is None:
         return ""

@@ -71,9 +71,9 @@ class SuitePlan(BaseModel):
     """Hide every GPU from the engines."""
     settings: dict[str, Any] = {}
     runs: tuple[RunBlock, ...] = Field(default=(), alias="run")
-    """Runs of several tasks, one block after the other; none: all runs are of one task."""
+    """Blocks of runs in their order, for a plan of several tasks; empty: one task for all runs."""
     variants: tuple[Variant, ...] = Field(default=(), alias="variant")
-    """Every combination is run once with each of these; none: once."""
+    """Every combination is run once with each variant; empty: once."""
     overrides: tuple[Override, ...] = Field(default=(), alias="override")
     label: str = ""
     cost_probe: planning_cost_probe.StepCount | None = None
@@ -93,7 +93,7 @@ class SuitePlan(BaseModel):
     about: str = ""
     """One sentence for the list of presets."""
     title: Text = ""
-    """Of the report; empty: the suite's name."""
+    """Title of the report; empty: the suite's name."""
     goal: Text = ""
     """The question that the suite answers, for the report."""
     background: Text = ""
@@ -133,7 +133,7 @@ class SuitePlan(BaseModel):
 
 
 class Roots(NamedTuple):
-    """Folders that an expansion reads."""
+    """Cache root and log root of an expansion."""
 
     cache: Path
     logs: Path
@@ -190,7 +190,7 @@ def preset_files() -> dict[str, Path]:
     return files
 
 
-def preset(name: str) -> SuitePlan:
+def load_preset(name: str) -> SuitePlan:
     """A preset by name.
 
     Raises:
@@ -223,7 +223,7 @@ def expand(plan: SuitePlan, cache_root: Path, log_root: Path | None = None) -> l
     """
     roots = Roots(cache_root, log_root or paths.log_root(None))
     plan = resolve_model_names(plan, roots.logs)
-    problems = plan_checks.problems(plan)
+    problems = plan_checks.find_problems(plan)
     expanded: list[tuple[PlanCell, RunSpec]] = []
     if not problems:
         for cell in run_matrix.iterate_cells(plan):
@@ -263,7 +263,7 @@ def _search_problems(
         factors["folds"] = specs[0].params[folds.FOLDS]
     params = catalog.load(specs[0].engine).Params
     fixed = {**plan.settings, **{k: v for o in plan.overrides for k, v in o.settings.items()}}
-    problems = search_space.problems(search, factors, params, specs[0].params, fixed)
+    problems = search_space.find_problems(search, factors, params, specs[0].params, fixed)
     if plan.cost_probe is not None:
         problems.append("search: a costing run measures no metric; leave out cost_probe")
     return problems
@@ -276,7 +276,7 @@ def _expand_cell(
     block = next((block for block in plan.runs if block.label == cell.block), None)
     layers = [plan.settings, block.settings if block else {}]
     layers += [v.settings for v in plan.variants if v.label == cell.variant]
-    layers += [o.settings for o in plan.overrides if o.fits(cell)]
+    layers += [o.settings for o in plan.overrides if o.matches(cell)]
     plan_settings = {key: value for layer in layers for key, value in layer.items()}
     specs: list[RunSpec] = []
     for model in _resolve_models(plan, cell, expanded, plan_settings, roots):
@@ -370,7 +370,9 @@ def _build_spec(
     if task not in module.TASKS:
         tasks = ", ".join(module.TASKS)
         raise PlanError([f"engine '{cell.engine}' has no task '{task}'; it has {tasks}"])
-    if sentence := planning_cost_probe.problem(plan.cost_probe, plan.until, task, module.TASKS):
+    if sentence := planning_cost_probe.find_problem(
+        plan.cost_probe, plan.until, task, module.TASKS
+    ):
         raise PlanError([sentence])
     probe = planning_cost_probe.build_probe(plan.cost_probe, plan.until, task, module.TASKS)
     try:
@@ -413,7 +415,7 @@ def _build_spec(
 
 def _label(plan: SuitePlan, cell: PlanCell, trained: str) -> str:
     """The run's label. `trained`: label of the variant that trained its model."""
-    fitting = (o.label for o in reversed(plan.overrides) if o.fits(cell) and o.label is not None)
+    fitting = (o.label for o in reversed(plan.overrides) if o.matches(cell) and o.label is not None)
     label = cell.variant or cell.block or plan.label
     return next(fitting, f"{label} {trained}" if trained else label)
 

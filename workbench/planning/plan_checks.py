@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from workbench.planning.plan import SuitePlan
 
 
-def problems(plan: SuitePlan) -> list[str]:
+def find_problems(plan: SuitePlan) -> list[str]:
     """All problems of a plan, one sentence each."""
     return [
         *_unknown_names(plan),
         *_duplicate_labels(plan),
         *_unused_overrides(plan),
         *_unknown_reasons(plan),
-        *availability.device_conflict(plan.devices, cpu=plan.cpu),
+        *availability.find_device_conflict(plan.devices, cpu=plan.cpu),
     ]
 
 
@@ -81,5 +81,5 @@ def _unused_overrides(plan: SuitePlan) -> list[str]:
         f"[[override]] number {number} fits no run; "
         "check its engine, subset, model, seed and variant"
         for number, override in enumerate(plan.overrides, 1)
-        if not any(override.fits(cell) for cell in cells)
+        if not any(override.matches(cell) for cell in cells)
     ]

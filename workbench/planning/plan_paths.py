@@ -1,4 +1,4 @@
-"""Absolute paths in plans.
+"""Resolution of the paths in a plan to absolute paths.
 
 A suite is resumed, and its plan repeated, from other folders than the one where it was typed.
 Presets and settings may name paths relative to the current folder, with `~`, or as `path:DIR`.

@@ -37,7 +37,7 @@ class Override(BaseModel):
     settings: dict[str, Any] = {}
     label: str | None = None
 
-    def fits(self, cell: PlanCell) -> bool:
+    def matches(self, cell: PlanCell) -> bool:
         """Whether every given key matches the run."""
         keys = ("engine", "subset", "model", "seed", "variant")
         return all(getattr(self, key) in (None, getattr(cell, key)) for key in keys)

@@ -153,7 +153,7 @@ def enumerate_choices(search: SearchPlan, params: type[BaseModel]) -> Iterator[S
     return (dict(zip(search.ranges, combination, strict=True)) for combination in combinations)
 
 
-def problems(
+def find_problems(
     search: SearchPlan,
     factors: Mapping[str, int],
     params: type[BaseModel],
@@ -206,7 +206,7 @@ def _range_problems(
         try:
             parsed = getattr(params.model_validate({**settings, name: value}), name)
         except ValidationError as error:
-            # A clash with another setting is for the trial: that one may be searched, too.
+            # A conflict with another setting is left to the trial: that one may be searched, too.
             sentences = strict_toml.error_sentences(error, params, location + end)
             problems += [sentence for sentence in sentences if f"'{name}" in sentence]
         else:

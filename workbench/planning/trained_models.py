@@ -59,10 +59,10 @@ class LoggedRun(NamedTuple):
 
     @property
     def name(self) -> str:
-        """SUITE/ID."""
+        """The run asSUITE/ID."""
         return f"{self.folder.parent.parent.name}/{self.run_id}"
 
-    def fits(self, reference: str) -> bool:
+    def matches(self, reference: str) -> bool:
         """Whether a reference (ID, LABEL, SUITE/ID with a part of the suite) means this run."""
         suite, _, run = reference.rpartition("/")
         return run in (self.run_id, self.label) and suite in self.folder.parent.parent.name
@@ -77,7 +77,7 @@ def canonical_name(name: str, log_root: Path) -> str:
     if not name.startswith(RUN):
         return name
     reference = name.removeprefix(RUN)
-    matches = [run for run in list_runs(log_root) if run.fits(reference)]
+    matches = [run for run in list_runs(log_root) if run.matches(reference)]
     exact = [run for run in matches if run.name == reference] or matches
     trained = [run for run in exact if trained_weights.find_checkpoint(run.folder)]
     if len(trained) == 1:

@@ -20,7 +20,7 @@ from results.tables import ablation
 from results.text import formats
 from results.text.sanitize import clean, clean_line, escape_json
 from workbench import paths
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 from workbench.planning import plan
 from workbench.reporting import answer_examples, caption_examples, post_mortem, suite_notes
 from workbench.suites import suite, trials
@@ -160,7 +160,7 @@ class ReportOptions:
 
 def write_report(
     folder: Path, lang: str, out: Path | None, options: ReportOptions | None = None
-) -> ExitStatus:
+) -> ExitCode:
     """Print the report, or write it with its figures into `out`.
 
     Raises:
@@ -174,7 +174,7 @@ def write_report(
         command += ["--out", str(out)]
         view = _add_contact_sheets(view)
     done = subprocess.run(command, input=view.model_dump_json().encode(), check=False)
-    return ExitStatus.COMPLETED if done.returncode == 0 else ExitStatus.FAILED
+    return ExitCode.COMPLETED if done.returncode == 0 else ExitCode.FAILED
 
 
 def _add_data_checks(view: SuiteView, options: ReportOptions) -> SuiteView:

@@ -58,7 +58,7 @@ def draw_outline(country: dict[str, Any]) -> str:
     points = [point for ring in rings for point in ring]
     west, east = min(x for x, _ in points), max(x for x, _ in points)
     south, north = min(y for _, y in points), max(y for _, y in points)
-    # A degree of longitude shrinks with the latitude; the middle of the country stands for it.
+    # A degree of longitude shrinks with the latitude; that of the country's middle is used.
     narrow = max(math.cos(math.radians((south + north) / 2)), 0.1)
     scale = 64 / max((east - west) * narrow, north - south, 0.05)
     x0 = 36 - (east - west) * narrow * scale / 2

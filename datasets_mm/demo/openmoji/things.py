@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 REGIONAL_A = 0x1F1E6
 SKIN_TONES = range(0x1F3FB, 0x1F400)
 PRESENTED = 2
-"""`status` of the emoji package up to which a sequence is a picture of its own, fully qualified."""
+"""Highest `status` in the emoji package of a sequence with its own, fully qualified image."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""The captions of a built subset: which media there are, and what may be said about each.
+"""The captions of a built subset: its media and the reference captions of each.
 
 A caption subset is an ordinary subset: `image_path` is the medium, `answer` its captions,
-`dataset_id` their language. Separate from the work, because training, evaluation and every score
-read the same few lists.
+`dataset_id` their language.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Captions:
     """Media with their captions; all lists have one entry a medium."""
 
     paths: list[str]
-    """Relative to `root`: what ImageCache and ClipCache take."""
+    """Relative to `root`, as ImageCache and ClipCache take them."""
     references: list[list[str]]
     """Captions of each medium, none empty; at least one, unless media without were asked for."""
     ids: list[str]
@@ -37,25 +36,25 @@ class Captions:
     """`en`, `ko`, …; `mul` when the subset has several; "" when it names none."""
     root: Path
     videos: bool
-    """The media are videos; else pictures."""
+    """Whether the media are videos; else pictures."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def take(self, rows: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> Captions:
-        """Some of them, in this order."""
-        places = [int(row) for row in rows]
+    def select(self, rows: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> Captions:
+        """The media of these rows, in this order."""
+        positions = [int(row) for row in rows]
         return Captions(
-            [self.paths[row] for row in places],
-            [self.references[row] for row in places],
-            [self.ids[row] for row in places],
+            [self.paths[row] for row in positions],
+            [self.references[row] for row in positions],
+            [self.ids[row] for row in positions],
             self.language,
             self.root,
             self.videos,
         )
 
 
-def read(subset: Subset, *, optional: bool = False) -> Captions:
+def read_captions(subset: Subset, *, optional: bool = False) -> Captions:
     """The media of a subset that have a caption; `optional`: those without one, too.
 
     Raises:
@@ -63,8 +62,10 @@ def read(subset: Subset, *, optional: bool = False) -> Captions:
     """
     records = subset.records
     paths: list[str] = records["image_path"].to_pylist()
-    said = [[" ".join(one.split()) for one in many] for many in records["answer"].to_pylist()]
-    references = [[one for one in many if one] for many in said]
+    texts = [
+        [" ".join(text.split()) for text in captions] for captions in records["answer"].to_pylist()
+    ]
+    references = [[text for text in captions if text] for captions in texts]
     rows = [row for row, path in enumerate(paths) if path and (optional or references[row])]
     if not rows and optional:
         raise EngineError(
@@ -86,17 +87,17 @@ def read(subset: Subset, *, optional: bool = False) -> Captions:
         )
     languages: list[str] = records["dataset_id"].to_pylist()
     ids: list[str] = records["data_id"].to_pylist()
-    spoken = {languages[row] for row in rows}
+    subset_languages = {languages[row] for row in rows}
     return Captions(
         paths=[paths[row] for row in rows],
         references=[references[row] for row in rows],
         ids=make_ids_unique([ids[row] for row in rows]),
-        language=spoken.pop() if len(spoken) == 1 else MIXED,
+        language=subset_languages.pop() if len(subset_languages) == 1 else MIXED,
         root=subset.image_root,
         videos=videos.pop(),
     )
 
 
 def _is_video_on_disk(root: Path, path: str) -> bool:
-    """A path without the ending of its file (`video7010`) means the video that is there."""
+    """Whether a path without a file extension (`video7010`) names a video on disk."""
     return not is_medium(path) and is_video(find_on_disk(root, path))

@@ -1,7 +1,4 @@
-"""Pictures and clips as pixels, their features where they are cached, and batches of them.
-
-Apart from the vision tower, which knows no files, and from the model, which sees only tensors.
-"""
+"""Pictures and clips as pixels or cached features, and training batches of them."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engines.captioning.models.captioner import IGNORED
-from engines.captioning.models.vision import Tower
+from engines.captioning.models.vision import VisionTower
 from engines.torchkit.data.data_loader import rank_share, split_rows
 from engines.torchkit.data.epoch_sampling import sample_per_epoch
 from engines.torchkit.data.prefetch import InputPipeline, pin_memory, to_arrays
@@ -24,23 +21,23 @@ from engines.torchkit.modeling.feature_cache import FeatureStore, content_key
 
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int, int, str], None]
-"""Label of what is padding; torch's cross entropy leaves it out."""
+"""Takes done, total and the unit."""
 
 
-class Items(Protocol):
-    """Something that the model looks at, for every medium of a run."""
+class MediaItems(Protocol):
+    """Inputs of the model for the media of a run: pixels or features."""
 
     def __len__(self) -> int:
-        """Media."""
+        """Number of media."""
 
     def gather(self, rows: Rows) -> Tensor:
-        """[n, F, ...] on the CPU."""
+        """Inputs [n, F, ...] of these media, on the CPU."""
 
 
 class Frames:
     """Rows of memory-mapped arrays, several for each medium: pixels or features.
 
-    `places` [n, F, 2]: array and row of each frame. Only what is asked for is read.
+    `places` [n, F, 2]: array and row of each frame. Frames are read when they are gathered.
     """
 
     def __init__(self, arrays: Sequence[npt.NDArray[Any]], places: Rows) -> None:
@@ -57,51 +54,51 @@ class Frames:
 
     @property
     def nbytes(self) -> int:
-        """Of all distinct frames."""
+        """Bytes of all distinct frames."""
         first = self.arrays[0]
         size = first.dtype.itemsize * math.prod(first.shape[1:])
         return len(np.unique(self.places.reshape(-1, 2), axis=0)) * size
 
     def gather(self, rows: Rows) -> Tensor:
         """[n, F, ...] of these media, copied."""
-        wanted = self.places[rows].reshape(-1, 2)
+        places = self.places[rows].reshape(-1, 2)
         first = self.arrays[0]
-        out = np.empty((len(wanted), *first.shape[1:]), first.dtype)
+        out = np.empty((len(places), *first.shape[1:]), first.dtype)
         for number, array in enumerate(self.arrays):
-            mine = np.flatnonzero(wanted[:, 0] == number)
-            if len(mine):
-                out[mine] = array[wanted[mine, 1]]
+            positions = np.flatnonzero(places[:, 0] == number)
+            if len(positions):
+                out[positions] = array[places[positions, 1]]
         return torch.from_numpy(out).view(len(rows), self.frames, *out.shape[1:])
 
     def keys(self) -> list[bytes]:
-        """Content key of every frame, media one after the other; equal frames have equal keys."""
-        known: dict[tuple[int, int], bytes] = {}
+        """Content key of every frame, medium by medium; equal frames have equal keys."""
+        keys: dict[tuple[int, int], bytes] = {}
         for array, row in self.places.reshape(-1, 2).tolist():
-            if (array, row) not in known:
-                known[array, row] = content_key(self.arrays[array][row].tobytes())
-        return [known[array, row] for array, row in self.places.reshape(-1, 2).tolist()]
+            if (array, row) not in keys:
+                keys[array, row] = content_key(self.arrays[array][row].tobytes())
+        return [keys[array, row] for array, row in self.places.reshape(-1, 2).tolist()]
 
 
 @dataclass(frozen=True)
-class Cached:
-    """Features on disk, and what they took."""
+class CachedFeatures:
+    """Features on disk."""
 
     items: Frames
     computed: int
-    """Frames that were not there before."""
+    """Frames that were not in the cache before."""
     bytes: int
-    """Of all that the run reads."""
+    """Bytes of all features that the run reads."""
 
 
-def store_of(tower: Tower, root: Any, dtype: str) -> FeatureStore:
-    """Where features of this very tower are kept."""
+def open_feature_store(tower: VisionTower, root: Any, dtype: str) -> FeatureStore:
+    """The feature store of this tower, by its fingerprint."""
     return FeatureStore(root, tower.fingerprint(), (tower.shape.patches, tower.shape.width), dtype)
 
 
-def cached(
-    pixels: Frames, store: FeatureStore, tower: Tower, pipeline: InputPipeline, say: Progress
-) -> Cached:
-    """The features of all frames, computed where the store has none.
+def cache_features(
+    pixels: Frames, store: FeatureStore, tower: VisionTower, pipeline: InputPipeline, say: Progress
+) -> CachedFeatures:
+    """Features of all frames; those that the store lacks are computed and added.
 
     Raises:
         NoRoomError: the disk lacks the room.
@@ -123,12 +120,12 @@ def cached(
     stored = store.open(keys, lambda positions: to_arrays(encode(np.asarray(positions, np.int64))))
     places = stored.positions.reshape(len(pixels), pixels.frames, 2)
     size = store.disk_bytes(len(set(keys)))
-    return Cached(Frames(stored.arrays, places), stored.computed, size)
+    return CachedFeatures(Frames(stored.arrays, places), stored.computed, size)
 
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """A micro-batch: what is seen, and what is to be said about it."""
+    """A micro-batch of media with one caption each."""
 
     media: Tensor
     """Features [B, F, N, D] from the cache, or pixels uint8 [B, F, S, S, 3]."""
@@ -137,55 +134,57 @@ class CaptionBatch:
     labels: Tensor
     """The same with IGNORED where there is padding."""
     whole: int = 0
-    """Media of the global micro-batch, of which these are one rank's share; 0: these are all."""
+    """Media of the global micro-batch, of which this is the share of one rank; 0: all."""
 
     def __len__(self) -> int:
         return self.whole or len(self.ids)
 
 
-class Spoken:
-    """Captions as token ids: medium i has those from offsets[i] to offsets[i + 1]."""
+class TokenizedCaptions:
+    """Captions as token ids; medium i has captions offsets[i] to offsets[i + 1]."""
 
     def __init__(self, captions: Sequence[Sequence[Sequence[int]]]) -> None:
-        self.tokens = [np.asarray(one, np.int64) for many in captions for one in many]
-        self.offsets = np.cumsum([0, *(len(many) for many in captions)]).astype(np.int64)
+        self.tokens = [
+            np.asarray(tokens, np.int64) for references in captions for tokens in references
+        ]
+        self.offsets = np.cumsum([0, *(len(references) for references in captions)]).astype(
+            np.int64
+        )
 
-    def counts(self, size: int) -> npt.NDArray[np.int64]:
-        """How often each token of the vocabulary occurs."""
-        return np.bincount(np.concatenate(self.tokens), minlength=size)
 
+class CaptionCollator:
+    """Collates training batches; the loader calls it from several threads.
 
-class Gatherer:
-    """Makes batches; called by the loader, from several threads at once.
-
-    `rows` of the media are the training set's: row i of `spoken` is medium `media[i]`.
+    Row i of the training set is medium `media[i]`.
     """
 
-    def __init__(self, items: Items, media: Rows, spoken: Spoken, seed: int) -> None:
+    def __init__(
+        self, items: MediaItems, media: Rows, captions: TokenizedCaptions, seed: int
+    ) -> None:
         self._items = items
         self._media = media
-        self._spoken = spoken
+        self._captions = captions
         self._seed = seed
         self.pin = False
         self.rank_and_size = (0, 1)
-        """This rank and the number of ranks."""
+        """(rank, number of ranks)."""
 
     def __call__(self, rows: Rows, epoch: int) -> CaptionBatch:
-        """These media with a caption each, drawn anew every epoch; among ranks this one's share.
+        """The share of this rank of the media `rows`, each with a caption drawn by epoch.
 
-        A rank without a share gets one medium as a stand-in.
+        A rank with an empty share gets one medium, so that all ranks compute.
         """
-        drawn = sample_per_epoch(self._spoken.offsets, rows, self._seed, epoch)
+        drawn = sample_per_epoch(self._captions.offsets, rows, self._seed, epoch)
         first, last = rank_share(len(rows), *self.rank_and_size)
-        own = slice(first, last) if last > first else slice(0, 1)
-        ids, labels = padded([self._spoken.tokens[place] for place in drawn[own]])
-        batch = CaptionBatch(self._items.gather(self._media[rows[own]]), ids, labels, len(rows))
+        local = slice(first, last) if last > first else slice(0, 1)
+        ids, labels = pad_captions([self._captions.tokens[index] for index in drawn[local]])
+        batch = CaptionBatch(self._items.gather(self._media[rows[local]]), ids, labels, len(rows))
         return pin_memory(batch) if self.pin else batch
 
 
-def padded(tokens: Sequence[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
+def pad_captions(tokens: Sequence[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
     """Token ids [n, longest], padded on the right with 0, and labels with IGNORED there."""
-    lengths = np.asarray([len(one) for one in tokens])
+    lengths = np.asarray([len(caption) for caption in tokens])
     inside = np.arange(lengths.max()) < lengths[:, None]
     ids = np.zeros(inside.shape, np.int64)
     ids[inside] = np.concatenate(list(tokens))

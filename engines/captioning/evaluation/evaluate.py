@@ -1,7 +1,7 @@
-"""What a captioner says, and what it is worth: loss with its own pictures and with others', scores.
+"""Evaluation of a captioner: generated captions, their scores, losses with true and shuffled media.
 
-A caption model can learn its captions and ignore the pictures. So each caption's loss is computed a
-second time with another medium's picture; the gap must be above zero, with its interval.
+A model can learn its captions and ignore the pictures. The loss of each caption is therefore
+computed with its own medium and with another one; the interval of the gap should lie above zero.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import torch
 from engines import protocol
 from engines.captioning.context import Context
 from engines.captioning.data.dataset import Split
-from engines.captioning.data.media import CaptionBatch, Rows, padded
-from engines.captioning.evaluation.image_text_score import Judge
-from engines.captioning.metrics import Scored, diversity
+from engines.captioning.data.media import CaptionBatch, Rows, pad_captions
+from engines.captioning.evaluation.image_text_score import ImageTextScorer
+from engines.captioning.metrics import CaptionScore, diversity
 from engines.captioning.metrics.diversity import Diversity
-from engines.captioning.prepare import Prepared
-from engines.emitter import EngineError, artifact
+from engines.captioning.prepare import PreparedCaptioner
+from engines.emitter import EngineError, describe_artifact
 from engines.torchkit.data.data_loader import split_rows
 from engines.torchkit.training.early_stopping import eval_mode
 from results.statistics import Interval, bootstrap_mean
@@ -35,161 +35,173 @@ Numbers = npt.NDArray[np.float64]
 
 RESAMPLES: Final = 1000
 UNSEEN: Final = 0.1
-"""Occurrences that are granted to each token where some were never seen in training."""
-SCORERS: Final = "engines.captioning.metrics"
+"""Added to the count of every token where some tokens do not occur in training (smoothing)."""
+TEXT_SCORERS: Final = {"meteor": "meteor", "overlap": "bleu_chrf", "cider": "cider"}
+"""Modules of `engines.captioning.metrics` that compare texts, by the setting `scorers`."""
 
 
 @dataclass(frozen=True)
-class Losses:
-    """Of each medium's first caption: summed nats with its own and with another's picture."""
+class CaptionLosses:
+    """Losses of the first caption of each medium; all [n]."""
 
-    own: Numbers
-    other: Numbers
+    matched: Numbers
+    """Nats, summed over tokens, with its own medium."""
+    mismatched: Numbers
+    """The same with the medium of another caption; NaN: not computed."""
     tokens: Numbers
+    """Tokens of the caption, the end token included."""
 
     @property
     def mean(self) -> float:
-        """Nats a token."""
-        return float(self.own.sum() / self.tokens.sum())
+        """Mean nats per token with their own media."""
+        return float(self.matched.sum() / self.tokens.sum())
 
 
 class Evaluator:
-    """Looks at a model through the media of a run."""
+    """Evaluates the model of a run on its splits."""
 
-    def __init__(self, context: Context, ready: Prepared, judge: Judge) -> None:
+    def __init__(self, context: Context, ready: PreparedCaptioner, judge: ImageTextScorer) -> None:
         self._judge = judge
         self._train = judge.train if context.spec.task == "train" else None
         self._context = context
         self._ready = ready
         self._batch = context.params.evaluate_batch
 
-    def losses(self, split: Split, *, shuffled: bool = True) -> Losses:
-        """Of every caption given first; `other` is NaN unless `shuffled`."""
-        tokens = self._tokens(split)
-        own = self._summed(split.rows, tokens)
-        other = np.full(len(split), math.nan)
+    def compute_losses(self, split: Split, *, shuffled: bool = True) -> CaptionLosses:
+        """Losses of the first captions; `mismatched` is NaN unless `shuffled`."""
+        tokens = self._encode_captions(split)
+        matched = self._sum_losses(split.rows, tokens)
+        mismatched = np.full(len(split), math.nan)
         if shuffled and len(split) > 1:
-            other = self._summed(split.rows[strangers(len(split))], tokens)
-        return Losses(own, other, np.asarray([len(one) for one in tokens], np.float64))
+            mismatched = self._sum_losses(split.rows[shuffled_images(len(split))], tokens)
+        return CaptionLosses(
+            matched, mismatched, np.asarray([len(ids) for ids in tokens], np.float64)
+        )
 
-    def _summed(self, rows: Rows, tokens: Sequence[npt.NDArray[np.int64]]) -> Numbers:
+    def _sum_losses(self, rows: Rows, tokens: Sequence[npt.NDArray[np.int64]]) -> Numbers:
         def gather(part: Rows) -> CaptionBatch:
-            ids, labels = padded([tokens[place] for place in part])
+            ids, labels = pad_captions([tokens[position] for position in part])
             return CaptionBatch(self._ready.items.gather(rows[part]), ids, labels)
 
-        found = []
+        losses = []
         parts = split_rows(np.arange(len(rows)), self._batch)
         with eval_mode(self._ready.model):
             for _, batch in self._context.pipeline.batches(parts, gather):
                 self._context.emit.check_stop()
-                features = self._ready.features(batch.media)
+                features = self._ready.encode_features(batch.media)
                 with self._context.precision.autocast():
                     summed, _ = self._ready.model(features, batch.ids, batch.labels)
-                found.append(summed.double())
-        return torch.cat(found).cpu().numpy()
+                losses.append(summed.double())
+        return torch.cat(losses).cpu().numpy()
 
-    def captions(self, split: Split) -> list[str]:
-        """Greedy captions of all media."""
-        found: list[str] = []
+    def generate_captions(self, split: Split) -> list[str]:
+        """Generate a caption for every medium, greedily."""
+        captions: list[str] = []
         longest = self._context.params.max_new_tokens
         with eval_mode(self._ready.model):
             parts = split_rows(split.rows, self._batch)
-            for _, seen in self._context.pipeline.batches(parts, self._ready.items.gather):
-                features = self._ready.features(seen)
+            for _, media in self._context.pipeline.batches(parts, self._ready.items.gather):
+                features = self._ready.encode_features(media)
                 with self._context.precision.autocast():
-                    made = self._ready.model.generate(features, longest)
-                found += [self._ready.wording.decode(ids) for ids in made]
-                self._context.report_progress(len(found), len(split), "captions")
-        return found
+                    tokens = self._ready.model.generate(features, longest)
+                captions += [self._ready.template.decode(ids) for ids in tokens]
+                self._context.report_progress(len(captions), len(split), "captions")
+        return captions
 
-    def look(self, split: Split, when: str) -> tuple[list[str], float]:
-        """Captions of all media and the unique share of them; warns where they are all alike."""
-        candidates = self.captions(split)
-        variety = diversity.measure(candidates, split.captions.language)
-        self._warn(variety, f"{split.name}, {when}", len(candidates))
+    def check_diversity(self, split: Split, when: str) -> tuple[list[str], float]:
+        """Generate captions; returns them and the share of unique ones. Warns of mode collapse."""
+        candidates = self.generate_captions(split)
+        variety = diversity.measure_diversity(candidates, split.captions.language)
+        self._warn_of_collapse(variety, f"{split.name}, {when}", len(candidates))
         return candidates, variety.unique
 
-    def value(self, metric: str, split: Split, candidates: Sequence[str]) -> float:
+    def compute_metric(self, metric: str, split: Split, candidates: Sequence[str]) -> float:
         """One score of these captions, for the validation between epochs.
 
         Raises:
-            EngineError: it cannot be computed here: no judge, or a library is missing.
+            EngineError: it cannot be computed: no image-text scorer, or a library is missing.
         """
         if metric == "siglip":
             scored = self._judge.score(split, candidates)
-            self._judge.park()
+            self._judge.move_to_host()
         else:
-            scored = self._words(metric, split, candidates)
+            scored = self._score_texts(metric, split, candidates)
         if not scored:
             raise EngineError(
                 f"monitor = {metric} cannot be computed here (see the notices); set another "
                 "monitor, or turn early_stopping and load_best off"
             )
-        return scored[-1].value  # of a judge with a probability that comes last
+        return scored[
+            -1
+        ].value  # an image-text scorer gives its probability  last, where it has one
 
-    def _warn(self, found: Diversity, where: str, n: int) -> None:
-        if found.collapsed:
+    def _warn_of_collapse(self, variety: Diversity, sample: str, n: int) -> None:
+        if variety.collapsed:
             self._context.emit.notice(
                 "mode-collapse",
-                f"{where}: {found.unique:.2f} of {n} captions are unique, "
-                f"{found.most_frequent:.0%} are '{found.caption[:80]}': the model says the same "
-                "of different pictures, and other scores mean little",
+                f"{sample}: {variety.unique:.2f} of {n} captions are unique, "
+                f"{variety.most_frequent:.0%} are '{variety.caption[:80]}': the model says the  "
+                "sameof different pictures, and other scores mean little",
             )
 
-    def run(self, split: Split, name: str) -> None:
-        """Loss, captions and all scores of a split: metrics, and a file with every caption."""
+    def evaluate_split(self, split: Split, name: str) -> None:
+        """Compute losses, captions and scores; send the metrics and write a file of captions."""
         emit = self._context.emit
         emit.phase("eval", name)
-        losses = self.losses(split)
+        losses = self.compute_losses(split)
         emit.phase("generate", name)
-        candidates = self.captions(split)
+        candidates = self.generate_captions(split)
         emit.phase("eval", f"scores of {name}")
         language = split.captions.language
-        self._warn(diversity.measure(candidates, language), name, len(candidates))
-        columns: dict[str, Numbers] = {"loss": losses.own / losses.tokens}
-        if not np.isnan(losses.other).any():
-            columns["loss_other_picture"] = losses.other / losses.tokens
+        self._warn_of_collapse(
+            diversity.measure_diversity(candidates, language), name, len(candidates)
+        )
+        columns: dict[str, Numbers] = {"loss": losses.matched / losses.tokens}
+        if not np.isnan(losses.mismatched).any():
+            columns["loss_other_picture"] = losses.mismatched / losses.tokens
             columns["picture gap"] = columns["loss_other_picture"] - columns["loss"]
         file = f"predictions/{name}.jsonl"
-        metrics = [*loss_metrics(losses), self._unigrams(split)]
+        metrics = [*loss_metrics(losses), self._unigram_loss(split)]
         for scored in (
             *diversity.all_scores(candidates, language),
-            *self._scores(split, candidates),
+            *self._compute_scores(split, candidates),
         ):
-            metrics.append(_metric(scored))
+            metrics.append(_to_metric(scored))
             if len(scored.per_item) == len(split):
                 columns[scored.name] = np.asarray(scored.per_item, np.float64)
-        _write(self._context.run_dir / file, split, candidates, columns)
+        _write_predictions(self._context.run_dir / file, split, candidates, columns)
         for metric in metrics:
-            kept = file if metric.name in columns else None
-            update = {"split": name, "n": len(split), "scores_file": kept}
+            scores_file = file if metric.name in columns else None
+            update = {"split": name, "n": len(split), "scores_file": scores_file}
             emit.send(metric.model_copy(update=update))
 
-    def caption(self, split: Split, listed: int) -> None:
-        """Captions of a split, whose media need none: a file with each, and what it tells alone.
+    def caption_split(self, split: Split, listed: int) -> None:
+        """Captions of media that need no references: the file of captions, and their diversity.
 
         `listed`: media of the subset, of which those that cannot be read have no caption.
         """
         emit, name = self._context.emit, split.name
         emit.phase("generate", name)
-        candidates = self.captions(split)
+        candidates = self.generate_captions(split)
         emit.phase("eval", f"scores of {name}")
         language = split.captions.language
-        self._warn(diversity.measure(candidates, language), name, len(candidates))
+        self._warn_of_collapse(
+            diversity.measure_diversity(candidates, language), name, len(candidates)
+        )
         scored = diversity.all_scores(candidates, language)
         if self._context.params.siglip and "siglip" in self._context.params.scorers:
             scored += self._judge.score(split, candidates)
         file = f"predictions/{name}.jsonl"
         columns = {
-            one.name: np.asarray(one.per_item, np.float64)
-            for one in scored if len(one.per_item) == len(split)
+            score.name: np.asarray(score.per_item, np.float64)
+            for score in scored if len(score.per_item) == len(split)
         }  # fmt: skip
-        _write(self._context.run_dir / file, split, candidates, columns)
-        emit.send(artifact(self._context.run_dir / file, self._context.run_dir))
-        for one in scored:
-            kept = file if one.name in columns else None
-            update = {"split": name, "n": len(split), "scores_file": kept}
-            emit.send(_metric(one).model_copy(update=update))
+        _write_predictions(self._context.run_dir / file, split, candidates, columns)
+        emit.send(describe_artifact(self._context.run_dir / file, self._context.run_dir))
+        for score in scored:
+            scores_file = file if score.name in columns else None
+            update = {"split": name, "n": len(split), "scores_file": scores_file}
+            emit.send(_to_metric(score).model_copy(update=update))
         emit.send(
             protocol.Metric(
                 name="coverage", value=len(split) / listed, split=name, n=listed,
@@ -197,44 +209,48 @@ class Evaluator:
             )
         )  # fmt: skip
 
-    def _unigrams(self, split: Split) -> protocol.Metric:
-        """What a model reaches that knows how frequent tokens are, and nothing else."""
-        known = self._train if self._train is not None else split
-        size = self._ready.wording.tokenizer.get_vocab_size()
-        counts, asked = (
-            np.bincount(np.concatenate(self._tokens(one)), minlength=size) for one in (known, split)
+    def _unigram_loss(self, split: Split) -> protocol.Metric:
+        """Cross entropy of the captions under the token frequencies of the training split."""
+        reference = self._train if self._train is not None else split
+        size = self._ready.template.tokenizer.get_vocab_size()
+        counts, occurrences = (
+            np.bincount(np.concatenate(self._encode_captions(part)), minlength=size)
+            for part in (reference, split)
         )
-        unseen = UNSEEN * bool((counts[asked > 0] == 0).any())
-        shares = (counts + unseen) / (counts + unseen).sum()
+        added = UNSEEN * bool((counts[occurrences > 0] == 0).any())
+        shares = (counts + added) / (counts + added).sum()
         with np.errstate(divide="ignore"):
-            nats = np.where(asked > 0, -np.log(shares), 0.0)
-        said = f", {unseen} added to each for those never seen" if unseen else ""
+            nats = np.where(occurrences > 0, -np.log(shares), 0.0)
+        smoothing = f", {added} added to each for those never seen" if added else ""
         return protocol.Metric(
-            name="unigram loss", value=float((asked * nats).sum() / asked.sum()), split="", n=0,
-            method=f"nats per token, by the token frequencies of {known.name}{said}; on all of "
-            "the training captions it is their entropy", higher_is_better=False,
+            name="unigram loss", value=float((occurrences * nats).sum() / occurrences.sum()),
+            split="", n=0, higher_is_better=False,
+            method=f"nats per token, by the token frequencies of {reference.name}{smoothing}; on "
+            "all of the training captions it is their entropy",
         )  # fmt: skip
 
-    def _tokens(self, split: Split) -> list[npt.NDArray[np.int64]]:
-        """Ids of every caption given first, end token included."""
-        wording, longest = self._ready.wording, self._context.params.max_tokens
+    def _encode_captions(self, split: Split) -> list[npt.NDArray[np.int64]]:
+        """Token ids of the first caption of every medium, end token included."""
+        template, longest = self._ready.template, self._context.params.max_tokens
         return [
-            np.asarray(wording.encode(said[0], longest)[0], np.int64)
-            for said in split.captions.references
+            np.asarray(template.encode(references[0], longest)[0], np.int64)
+            for references in split.captions.references
         ]
 
-    def _scores(self, split: Split, candidates: Sequence[str]) -> Iterator[Scored]:
+    def _compute_scores(self, split: Split, candidates: Sequence[str]) -> Iterator[CaptionScore]:
         for name in self._context.params.scorers:
             if name == "siglip":
                 yield from self._judge.score(split, candidates)
             else:
-                yield from self._words(name, split, candidates)
+                yield from self._score_texts(name, split, candidates)
 
-    def _words(self, name: str, split: Split, candidates: Sequence[str]) -> list[Scored]:
-        """The scores of one module that compares words; none, and a notice, without its library."""
+    def _score_texts(
+        self, name: str, split: Split, candidates: Sequence[str]
+    ) -> list[CaptionScore]:
+        """Scores of one text scorer; empty, with a notice, where its library is missing."""
         captions = split.captions
         try:
-            module = importlib.import_module(f"{SCORERS}.{name}")
+            module = importlib.import_module(f"engines.captioning.metrics.{TEXT_SCORERS[name]}")
             scores = module.score(candidates, captions.references, captions.language)
         except ModuleNotFoundError as error:
             self._context.emit.notice(
@@ -244,42 +260,42 @@ class Evaluator:
         return scores if isinstance(scores, list) else [scores]
 
 
-def _write(
+def _write_predictions(
     path: Path, split: Split, candidates: Sequence[str], columns: dict[str, Numbers]
 ) -> None:
-    """One JSON line a medium: what was said, what might have been, and every score."""
+    """Write one JSON line per medium: generated caption, references, scores."""
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    said = split.captions
+    captions = split.captions
     with path.open("w", encoding="utf-8") as file:
         for row, candidate in enumerate(candidates):
             line = {
-                "id": said.ids[row],
-                "medium": said.paths[row],
+                "id": captions.ids[row],
+                "medium": captions.paths[row],
                 "caption": candidate,
-                "references": said.references[row],
+                "references": captions.references[row],
                 **{name: float(values[row]) for name, values in columns.items()},
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def strangers(size: int) -> Rows:
-    """For each of `size` media another one, drawn once and for all; nobody gets their own."""
+def shuffled_images(size: int) -> Rows:
+    """Row of another medium for each of `size` media, [size]; equal in every run."""
     order = np.random.default_rng(0).permutation(size)
     partners = np.empty(size, np.int64)
     partners[order] = np.roll(order, 1)
     return partners
 
 
-def loss_metrics(losses: Losses) -> list[protocol.Metric]:
-    """Loss with the true pictures, with others', and the gap, each with its interval."""
-    own = _of_loss("loss", losses.own, losses.tokens)
-    if np.isnan(losses.other).any():
-        return [own]
-    gaps = (losses.other - losses.own) / losses.tokens
+def loss_metrics(losses: CaptionLosses) -> list[protocol.Metric]:
+    """Loss with own media, loss with other media, and their gap, each with its interval."""
+    loss = _loss_metric("loss", losses.matched, losses.tokens)
+    if np.isnan(losses.mismatched).any():
+        return [loss]
+    gaps = (losses.mismatched - losses.matched) / losses.tokens
     gap = bootstrap_mean(gaps, RESAMPLES, of="captions")
     return [
-        own,
-        _of_loss("loss_other_picture", losses.other, losses.tokens),
+        loss,
+        _loss_metric("loss_other_picture", losses.mismatched, losses.tokens),
         protocol.Metric(
             name="picture gap", value=float(gaps.mean()), split="", n=0, low=gap.low,
             high=gap.high, method="loss with another image less loss, nats per token of a caption; "
@@ -288,28 +304,28 @@ def loss_metrics(losses: Losses) -> list[protocol.Metric]:
     ]  # fmt: skip
 
 
-def _of_loss(name: str, summed: Numbers, tokens: Numbers) -> protocol.Metric:
-    found = ratio_interval(summed, tokens)
+def _loss_metric(name: str, summed: Numbers, tokens: Numbers) -> protocol.Metric:
+    interval = ratio_interval(summed, tokens)
     return protocol.Metric(
-        name=name, value=float(summed.sum() / tokens.sum()), split="", n=0, low=found.low,
-        high=found.high, method=f"nats per token; {found.method}", higher_is_better=False,
+        name=name, value=float(summed.sum() / tokens.sum()), split="", n=0, low=interval.low,
+        high=interval.high, method=f"nats per token; {interval.method}", higher_is_better=False,
     )  # fmt: skip
 
 
 def ratio_interval(above: Numbers, below: Numbers) -> Interval:
-    """Interval of Σ above / Σ below over items, by percentile bootstrap of the items."""
+    """Interval of Σ above / Σ below, by percentile bootstrap over items."""
     if len(above) < 2:
         return Interval(None, None, "one value has no interval")
     generator = np.random.default_rng(0)
-    found = np.empty(RESAMPLES)
+    ratios = np.empty(RESAMPLES)
     for number in range(RESAMPLES):
         drawn = generator.integers(0, len(above), len(above))
-        found[number] = above[drawn].sum() / below[drawn].sum()
-    low, high = np.quantile(found, [0.025, 0.975])
+        ratios[number] = above[drawn].sum() / below[drawn].sum()
+    low, high = np.quantile(ratios, [0.025, 0.975])
     return Interval(float(low), float(high), f"bootstrap over captions, {RESAMPLES}, 95%")
 
 
-def _metric(scored: Scored) -> protocol.Metric:
+def _to_metric(scored: CaptionScore) -> protocol.Metric:
     return protocol.Metric(
         name=scored.name, value=float(scored.value), split="", n=0, low=scored.low,
         high=scored.high, method=scored.method, higher_is_better=scored.higher_is_better,

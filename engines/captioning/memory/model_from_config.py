@@ -1,7 +1,6 @@
-"""The parts of a captioner on fake tensors, built by the run's own code: tower, projector, LLM.
+"""Captioner on fake tensors, built by the code of a run: vision tower, projector, language model.
 
-Apart from the rehearsal, which makes steps with them. Sizes are those of the folders, of the
-model's entry, or of the table that ships (`known_configs.toml`).
+Sizes come from the folders of the parts, the model's entry, or `known_configs.toml`.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import torch
 from torch import nn
 
 from engines.captioning import prepare
-from engines.captioning.memory.max_lengths import Longest
+from engines.captioning.memory.max_lengths import MaxLengths
 from engines.captioning.metrics import clip_score
 from engines.captioning.models import llm as language
 from engines.captioning.models import nano_model, projectors
 from engines.captioning.models.captioner import Captioner
-from engines.captioning.models.vision import Tower
+from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.model_catalog import ModelPart
@@ -31,97 +30,101 @@ from engines.torchkit.modeling import attention, pretrained
 from engines.torchkit.modeling.model_config import ATTENTION
 from engines.torchkit.runtime.precision import Precision, PrecisionName
 
-SHAPES: Final = Path(__file__).parent / "known_configs.toml"
+KNOWN_CONFIGS: Final = Path(__file__).parent / "known_configs.toml"
 PROJECTOR: Final = "projector"
 VISION: Final = "vision tower"
-SEEN: Final = "vision activations"
+VISION_ACTIVATIONS: Final = "vision activations"
 JUDGE: Final = "judge"
 
 
-def sizes_of(name: str, part: ModelPart) -> tuple[Any, str]:
-    """transformers' configuration of the language model of `name`, and where it was read.
+def read_llm_config(name: str, part: ModelPart) -> tuple[Any, str]:
+    """Configuration (transformers) of the language model of `name`, and its source.
 
     Raises:
-        EngineError: nothing says it, or it is of no known kind.
+        EngineError: its sizes are not known, or it is no causal language model.
     """
-    found = known_configs.find_config(part, SHAPES)
-    if found is None and (not part.architecture or part.hub or part.path):
+    match = known_configs.find_config(part, KNOWN_CONFIGS)
+    if match is None and (not part.architecture or part.hub or part.path):
         raise known_configs.unknown_model_error(name, "the sizes of its language model", "llm")
-    if found is None:
+    if match is None:
         with known_configs.missing_sizes_as_errors(name):
             sizes = part.architecture
-            return nano_model.configuration(int(sizes["vocabulary"]), sizes), known_configs.SCRATCH
+            return nano_model.build_config(int(sizes["vocabulary"]), sizes), known_configs.SCRATCH
     try:
-        return _described(found[0]), found[1]
+        return _build_llm_config(match[0]), match[1]
     except Exception as error:  # strict configurations raise classes of their own
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"model '{name}': no sound causal language model ({reason})") from None
 
 
-def _described(config: dict[str, Any]) -> Any:
+def _build_llm_config(config: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
     sizes = dict(config)
     return AutoConfig.for_model(sizes.pop("model_type", ""), **sizes)
 
 
-def on_cpu(name: PrecisionName) -> Precision:
-    """A precision of the fake CPU, which stands for a GPU too."""
+def cpu_precision(name: PrecisionName) -> Precision:
+    """The precision `name` on the CPU: fake tensors of a GPU run are on the CPU too."""
     return Precision(name, torch.device("cpu"))
 
 
-def tower(name: str, part: ModelPart, params: Params, precision: Precision) -> tuple[Tower, str]:
-    """The vision tower of `name` without its weights, and where its sizes were read.
+def build_tower(
+    name: str, part: ModelPart, params: Params, precision: Precision
+) -> tuple[VisionTower, str]:
+    """The vision tower of `name` without its weights, and the source of its sizes.
 
     Raises:
-        EngineError: nothing says them, or settings do not fit it.
+        EngineError: its sizes are not known, or settings do not fit it.
     """
-    found = known_configs.find_config(part, SHAPES)
-    if found is None and (part.hub or part.path):
+    match = known_configs.find_config(part, KNOWN_CONFIGS)
+    if match is None and (part.hub or part.path):
         raise known_configs.unknown_model_error(name, "the sizes of its vision tower", "vision")
-    config, source = found or (None, known_configs.SCRATCH)
-    return Tower(part, params, precision, config), source
+    config, source = match or (None, known_configs.SCRATCH)
+    return VisionTower(part, params, precision, config), source
 
 
-def spoken(sizes: Any, tuning: TrainingOptions) -> Any:
-    """A language model of these sizes, as transformers makes it."""
+def build_llm(sizes: Any, tuning: TrainingOptions) -> Any:
+    """A language model of these sizes, built by transformers."""
     from transformers import AutoModelForCausalLM
 
-    speaking: Any = AutoModelForCausalLM
-    return speaking.from_config(sizes, dtype=tuning.dtype, attn_implementation=ATTENTION)
+    model_class: Any = AutoModelForCausalLM
+    return model_class.from_config(sizes, dtype=tuning.dtype, attn_implementation=ATTENTION)
 
 
-def captioner(
-    sizes: Any, seeing: Tower, params: Params, tuning: TrainingOptions, longest: Longest
+def build_captioner(
+    sizes: Any, tower: VisionTower, params: Params, tuning: TrainingOptions, longest: MaxLengths
 ) -> tuple[Captioner, int]:
-    """Projector and language model as training finds them, and the bytes of the model's files.
+    """The captioner as a run trains it, and the bytes of the language model's files.
 
     Raises:
         EngineError: the projector's sizes do not fit.
     """
-    llm = spoken(sizes, tuning)
+    llm = build_llm(sizes, tuning)
     attention.use_causal_attention(llm)
     llm.requires_grad_(False)
     pretrained.widen_to_fp32(llm)
     files = 2 * sum(parameter.numel() for parameter in llm.parameters())
     fake_training_step.adapt_language_model(llm.get_decoder(), tuning)
-    chosen = prepare.projector_sizes(params, seeing, longest.frames, language.width(llm))
+    projector_config = prepare.select_projector_sizes(
+        params, tower, longest.frames, language.embedding_width(llm)
+    )
     try:
-        projector = projectors.build(chosen)
+        projector = projectors.build_projector(projector_config)
     except ValueError as error:
         raise EngineError(str(error)) from None
-    return Captioner(projector, llm, longest.wording), files
+    return Captioner(projector, llm, longest.template), files
 
 
-def part_of(model: nn.Module, tuning: TrainingOptions) -> Any:
-    """Which part a parameter of a captioner belongs to, by its name."""
-    spoken = fake_training_step.name_parts(model, tuning)
-    return lambda name: PROJECTOR if name.startswith("projector.") else spoken(name)
+def parameter_part(model: nn.Module, tuning: TrainingOptions) -> Any:
+    """Function from the name of a parameter to the part that its bytes count for."""
+    llm_part = fake_training_step.name_parts(model, tuning)
+    return lambda name: PROJECTOR if name.startswith("projector.") else llm_part(name)
 
 
 @contextmanager
-def head_apart(ledger: AllocationTracker, llm: Any) -> Iterator[None]:
-    """What is born from the output layer on, in this context, are logits and their loss."""
+def track_logits(ledger: AllocationTracker, llm: Any) -> Iterator[None]:
+    """Count allocations from the output layer onwards as logits."""
     with ExitStack() as stack:
 
         def begin(*_: Any) -> None:
@@ -132,8 +135,8 @@ def head_apart(ledger: AllocationTracker, llm: Any) -> Iterator[None]:
         yield
 
 
-def judge(params: Params) -> tuple[Any, str]:
-    """The SigLIP that judges captions, with fake weights, or None; and what is to be said of it."""
+def build_scorer(params: Params) -> tuple[Any, str]:
+    """The image-text scorer that is set, with fake weights; None and a remark: it is left out."""
     if "siglip" not in params.scorers or not params.siglip:
         return None, ""
     kind, _, rest = params.siglip.rpartition(":")
@@ -142,21 +145,23 @@ def judge(params: Params) -> tuple[Any, str]:
         ModelPart(hub=hub, revision=revision or "main") if kind == "hub" else ModelPart(path=rest)
     )
     try:
-        found = known_configs.find_config(part, SHAPES)
-        if found is None:
+        match = known_configs.find_config(part, KNOWN_CONFIGS)
+        if match is None:
             raise EngineError("its sizes are not known here")
-        cls, sizes = clip_score.kind_of(found[0], rest)
+        cls, sizes = clip_score.select_model_class(match[0], rest)
     except (EngineError, LookupError, ValueError, TypeError) as error:
         return None, f"the judge {rest} ({error})"
     return cls._from_config(sizes, attn_implementation=ATTENTION).eval(), ""
 
 
-def judged(model: Any, frames: int) -> None:
-    """One batch of pictures and captions through the judge; `frames` of each picture."""
+def run_scorer(model: Any, frames: int) -> None:
+    """Run the scorer on one batch of captions and pictures of `frames` frames each."""
     sizes = model.config
-    side, said = sizes.vision_config.image_size, sizes.text_config.max_position_embeddings
+    side, text_length = sizes.vision_config.image_size, sizes.text_config.max_position_embeddings
     with torch.no_grad():
         pixels = torch.zeros(clip_score.BATCH * frames, 3, side, side)
         model.get_image_features(pixel_values=pixels)
         del pixels
-        model.get_text_features(input_ids=torch.zeros(clip_score.BATCH, said, dtype=torch.long))
+        model.get_text_features(
+            input_ids=torch.zeros(clip_score.BATCH, text_length, dtype=torch.long)
+        )

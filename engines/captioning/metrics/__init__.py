@@ -1,8 +1,8 @@
-"""Scores of captions: each module compares candidates with references and names what it did.
+"""Scores of captions.
 
-Every module has `score(candidates, references, language) -> Scored`, or several of them. A name
-says variant and tokenizer, because METEOR 0.38 by one program is 0.45 by another, and Korean split
-at blanks is another test than Korean split into morphemes.
+Every text scorer is a module with `score(candidates, references, language)`, which returns a
+CaptionScore or a list of them. The name of a score states variant and tokenizer: METEOR 0.38 by one
+program is 0.45 by another, and Korean split at blanks scores otherwise than split into morphemes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
 
 
-class Scored(NamedTuple):
-    """One score over all captions, with its interval and what each caption got."""
+class CaptionScore(NamedTuple):
+    """One score over all captions, with its interval and the scores of single captions."""
 
     name: str
     per_item: Numbers
-    """[n]; its mean is `value` unless `method` says that the whole is scored at once."""
+    """[n]; its mean is `value` unless `method` states that the corpus is scored as a whole."""
     value: float
     low: float | None
     high: float | None
@@ -33,16 +33,16 @@ class Scored(NamedTuple):
     higher_is_better: bool = True
 
 
-def mean_score(name: str, per_item: Numbers, remark: str = "") -> Scored:
-    """A score that is the mean over captions, with a bootstrap over them."""
-    found = bootstrap_mean(per_item, RESAMPLES, of="captions")
+def mean_score(name: str, per_item: Numbers, remark: str = "") -> CaptionScore:
+    """The mean of `per_item` [n] as a score, with a bootstrap interval over captions."""
+    interval = bootstrap_mean(per_item, RESAMPLES, of="captions")
     value = float(per_item.mean()) if per_item.size else float("nan")
-    said = f"{found.method}; {remark}" if remark else found.method
-    return Scored(name, per_item, value, found.low, found.high, said)
+    method = f"{interval.method}; {remark}" if remark else interval.method
+    return CaptionScore(name, per_item, value, interval.low, interval.high, method)
 
 
-def checked(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    """Refuse what no score could mean.
+def validate_captions(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    """Check that captions and references can be scored.
 
     Raises:
         ValueError: unequal numbers, no captions, or one without a reference.
@@ -51,5 +51,7 @@ def checked(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> N
         raise ValueError(f"{len(candidates)} captions and {len(references)} lists of references")
     if not candidates:
         raise ValueError("no captions to score")
-    if bare := [number for number, many in enumerate(references) if not many]:
-        raise ValueError(f"caption {bare[0]} has no reference ({len(bare)} have none)")
+    if without_reference := [number for number, texts in enumerate(references) if not texts]:
+        raise ValueError(
+            f"caption {without_reference[0]} has no reference ({len(without_reference)} have none)"
+        )

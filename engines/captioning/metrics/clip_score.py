@@ -1,8 +1,8 @@
-"""Does a caption fit its picture? The cosine of both in the space of a CLIP or SigLIP.
+"""CLIPScore: cosine of caption and picture in the embedding space of a CLIP or SigLIP.
 
-The judge is a model of its own, given by folder or hub id; it must not be the one that was trained.
-Without one, `local.py` has a small stand-in. SigLIP's text tower is pooled at the last place and
-was trained on padded, lower-case texts without a mask: padding to its full length is part of it.
+The scorer is a model of its own, given by folder or hub id; it must not be the one that was
+trained. Without one, `local_clip_score` is used. SigLIP's text tower pools the last position and
+was trained on padded, lower-case texts without a mask, so texts are padded to its full length.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engines import model_catalog
-from engines.captioning.metrics import Numbers, Scored, mean_score
+from engines.captioning.metrics import CaptionScore, Numbers, mean_score
 from engines.emitter import EngineError
 from engines.torchkit.modeling import weights
 from engines.torchkit.modeling.image_normalization import read_pixel_statistics
@@ -32,11 +32,11 @@ STATISTICS: Final = {
     "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
-"""Mean and deviation of pixels where a folder states none."""
+"""Mean and standard deviation of pixels (RGB) where a folder states none."""
 
 
-class Scorer:
-    """A frozen CLIP, SigLIP or SigLIP 2 of a fixed resolution as a judge."""
+class ClipScorer:
+    """A frozen CLIP, SigLIP or SigLIP 2 of a fixed resolution."""
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         """`name`: `path:/abs/dir`, a plain folder, or `hub:org/name` in the local hub cache.
@@ -44,21 +44,21 @@ class Scorer:
         Raises:
             EngineError: it is not there, or no CLIP or SigLIP of a fixed resolution.
         """
-        self.folder = _folder(name)
+        self.folder = _resolve_folder(name)
         self.name = name.removeprefix("hub:") if name.startswith("hub:") else self.folder.name
         self.device = torch.device(device)
-        stated = read_config(self.folder)
-        self._siglip = stated.get("model_type") in SIGLIP
-        self._model = _model(self.folder, stated, self.name).to(self.device).eval()
-        self._tokenizer = _tokenizer(self.folder, stated, siglip=self._siglip)
+        config = read_config(self.folder)
+        self._siglip = config.get("model_type") in SIGLIP
+        self._model = _load_model(self.folder, config, self.name).to(self.device).eval()
+        self._tokenizer = _load_tokenizer(self.folder, config, siglip=self._siglip)
         self._side = int(self._model.config.vision_config.image_size)
-        usual = STATISTICS["siglip" if self._siglip else "clip"]
+        default_statistics = STATISTICS["siglip" if self._siglip else "clip"]
         self._mean, self._std = (
-            torch.tensor(three, device=self.device).view(1, 3, 1, 1)
-            for three in read_pixel_statistics(self.folder) or usual
+            torch.tensor(channels, device=self.device).view(1, 3, 1, 1)
+            for channels in read_pixel_statistics(self.folder) or default_statistics
         )
         self.truncated = 0
-        """Captions of the last call that were longer than the text tower."""
+        """Captions of the last call that exceeded the context of the text tower."""
 
     def to(self, device: str) -> None:
         """Move the model to another device."""
@@ -69,46 +69,48 @@ class Scorer:
     def score(
         self, images: np.ndarray[Any, np.dtype[np.uint8]], captions: Sequence[str]
     ) -> tuple[Numbers, Numbers]:
-        """Cosine [n] and, of a SigLIP, probability [n] of each pair; NaN of a CLIP, which has none.
+        """Cosine [n] and probability [n] of each pair; the probability is NaN with a CLIP.
 
-        `images`: uint8 [n, S, S, 3], or [n, F, S, S, 3] of clips: then the mean over frames.
+        `images`: uint8 [n, S, S, 3], or [n, F, S, S, 3] of clips, scored by the mean over frames.
         """
         frames = images if images.ndim == 5 else images[:, None]
-        cosines, chances = [], []
+        cosines, probabilities = [], []
         self.truncated = 0
         for start in range(0, len(captions), BATCH):
             rows = slice(start, start + BATCH)
-            cosine, chance = self._batch(frames[rows], captions[rows])
-            cosines.append(cosine)
-            chances.append(chance)
-        return np.concatenate(cosines), np.concatenate(chances)
+            batch_cosines, batch_probabilities = self._score_batch(frames[rows], captions[rows])
+            cosines.append(batch_cosines)
+            probabilities.append(batch_probabilities)
+        return np.concatenate(cosines), np.concatenate(probabilities)
 
     @torch.inference_mode()
-    def _batch(
+    def _score_batch(
         self, frames: np.ndarray[Any, np.dtype[np.uint8]], captions: Sequence[str]
     ) -> tuple[Numbers, Numbers]:
-        n, f = frames.shape[:2]
+        count, frame_count = frames.shape[:2]
         flat = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).flatten(0, 1)
-        shown = _vectors(self._model.get_image_features(pixel_values=self._pixels(flat)))
-        said = _vectors(self._model.get_text_features(**self._tokens(captions)))
-        cosine = (shown.view(n, f, -1) * said[:, None]).sum(-1)
-        chance = torch.full_like(cosine, float("nan"))
+        image_vectors = _unit_vectors(
+            self._model.get_image_features(pixel_values=self._normalize_pixels(flat))
+        )
+        text_vectors = _unit_vectors(self._model.get_text_features(**self._tokenize(captions)))
+        cosine = (image_vectors.view(count, frame_count, -1) * text_vectors[:, None]).sum(-1)
+        probability = torch.full_like(cosine, float("nan"))
         if self._siglip:
             scale, bias = self._model.logit_scale.exp(), self._model.logit_bias
-            chance = torch.sigmoid(scale * cosine + bias)
-        return _numbers(cosine.mean(1)), _numbers(chance.mean(1))
+            probability = torch.sigmoid(scale * cosine + bias)
+        return _to_numpy(cosine.mean(1)), _to_numpy(probability.mean(1))
 
-    def _tokens(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        found = self._tokenizer.encode_batch(list(captions))
-        self.truncated += sum(bool(one.overflowing) for one in found)
-        ids = torch.tensor([one.ids for one in found], device=self.device)
+    def _tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        encodings = self._tokenizer.encode_batch(list(captions))
+        self.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
+        ids = torch.tensor([encoding.ids for encoding in encodings], device=self.device)
         if self._siglip:
             return {"input_ids": ids}
-        seen = torch.tensor([one.attention_mask for one in found], device=self.device)
-        return {"input_ids": ids, "attention_mask": seen}
+        mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=self.device)
+        return {"input_ids": ids, "attention_mask": mask}
 
-    def _pixels(self, images: Tensor) -> Tensor:
-        """uint8 [n, S, S, 3] -> [n, 3, side, side] by the model's own mean and deviation."""
+    def _normalize_pixels(self, images: Tensor) -> Tensor:
+        """uint8 [n, S, S, 3] -> [n, 3, side, side], normalized as the model expects."""
         pixels = images.permute(0, 3, 1, 2).float() / 255
         if pixels.shape[-1] != self._side:
             pixels = functional.interpolate(
@@ -117,16 +119,18 @@ class Scorer:
         return (pixels - self._mean) / self._std
 
 
-def scored(name: str, cosine: Numbers, chance: Numbers, frames: int = 1) -> list[Scored]:
-    """The judge's numbers as scores: mean cosine and, where it has one, mean probability."""
+def build_scores(
+    name: str, cosine: Numbers, probability: Numbers, frames: int = 1
+) -> list[CaptionScore]:
+    """Mean cosine and, where there are probabilities, mean probability as scores."""
     remark = f"mean over {frames} frames of a clip" if frames > 1 else ""
-    found = [mean_score(f"SigLIP cosine ({name})", cosine, remark)]
-    if np.isfinite(chance).all():
-        found.append(mean_score(f"SigLIP probability ({name})", chance, remark))
-    return found
+    scores = [mean_score(f"SigLIP cosine ({name})", cosine, remark)]
+    if np.isfinite(probability).all():
+        scores.append(mean_score(f"SigLIP probability ({name})", probability, remark))
+    return scores
 
 
-def _folder(name: str) -> Path:
+def _resolve_folder(name: str) -> Path:
     entry = None
     if name.startswith(("path:", "hub:")):
         try:
@@ -144,65 +148,66 @@ def _folder(name: str) -> Path:
     return folder
 
 
-def _model(folder: Path, stated: dict[str, Any], name: str) -> Any:
-    """The model in float32, safetensors only."""
-    cls, sizes = kind_of(stated, name)
-    return weights.load(cls, folder, sizes)
+def _load_model(folder: Path, config: dict[str, Any], name: str) -> Any:
+    """Load the model in float32, from safetensors only."""
+    cls, model_config = select_model_class(config, name)
+    return weights.load(cls, folder, model_config)
 
 
-def kind_of(stated: dict[str, Any], name: str) -> tuple[Any, Any]:
-    """transformers' class of the judge `name`, and its sizes.
+def select_model_class(config: dict[str, Any], name: str) -> tuple[Any, Any]:
+    """The class (transformers) of the scorer `name`, and its configuration.
 
     Raises:
         EngineError: it is no CLIP or SigLIP of a fixed resolution.
     """
     from transformers import CLIPModel, SiglipModel
 
-    kind = stated.get("model_type")
-    known: dict[Any, Any] = {"clip": CLIPModel, "siglip": SiglipModel}
-    if kind not in known:
+    kind = config.get("model_type")
+    classes: dict[Any, Any] = {"clip": CLIPModel, "siglip": SiglipModel}
+    if kind not in classes:
         raise EngineError(
             f"siglip = {name}: its model_type is {kind!r}; give a CLIP or a SigLIP of a fixed "
             "resolution (SigLIP 2 ones such as google/siglip2-base-patch16-224 are)"
         )
-    return known[kind], known[kind].config_class.from_dict(stated)
+    return classes[kind], classes[kind].config_class.from_dict(config)
 
 
-def _tokenizer(folder: Path, stated: dict[str, Any], *, siglip: bool) -> Tokenizer:
-    """The folder's own, padded as in training: SigLIP to its context, CLIP behind its end token.
+def _load_tokenizer(folder: Path, config: dict[str, Any], *, siglip: bool) -> Tokenizer:
+    """The tokenizer of the folder, padded as in training: SigLIP to full length, CLIP by batch.
 
-    Not through transformers' classes: they would choose by the folder's word, and for SigLIP they
-    neither pad nor lower the case by themselves.
+    transformers' classes are not used: for SigLIP they neither pad nor lower the case.
     """
-    text = stated.get("text_config") or {}
-    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    text = config.get("text_config") or {}
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     length = int(text.get("max_position_embeddings") or (64 if siglip else 77))
-    made.enable_truncation(length)
+    tokenizer.enable_truncation(length)
     if not siglip:
-        made.enable_padding(pad_id=made.token_to_id("<|endoftext|>") or 0)
-        return made
+        tokenizer.enable_padding(pad_id=tokenizer.token_to_id("<|endoftext|>") or 0)
+        return tokenizer
     file = folder / "tokenizer_config.json"
-    said = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    token = said.get("pad_token")
-    named = str((token.get("content") if isinstance(token, dict) else token) or "")
-    pad = made.token_to_id(named)
-    made.enable_padding(
-        pad_id=int(text.get("pad_token_id", 1)) if pad is None else pad, length=length
+    tokenizer_config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    pad_entry = tokenizer_config.get("pad_token")
+    pad_token = str((pad_entry.get("content") if isinstance(pad_entry, dict) else pad_entry) or "")
+    pad_id = tokenizer.token_to_id(pad_token)
+    tokenizer.enable_padding(
+        pad_id=int(text.get("pad_token_id", 1)) if pad_id is None else pad_id, length=length
     )
     steps: list[normalizers.Normalizer] = [normalizers.Lowercase()]
-    if str(said.get("tokenizer_class", "")).startswith("SiglipTokenizer"):  # the first SigLIP
+    if str(tokenizer_config.get("tokenizer_class", "")).startswith(
+        "SiglipTokenizer"
+    ):  # the first SigLIP
         steps += [normalizers.Replace(sign, "") for sign in string.punctuation]
         steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
-    own = [made.normalizer] if made.normalizer else []
-    made.normalizer = normalizers.Sequence([*steps, *own])
-    return made
+    folder_steps = [tokenizer.normalizer] if tokenizer.normalizer else []
+    tokenizer.normalizer = normalizers.Sequence([*steps, *folder_steps])
+    return tokenizer
 
 
-def _vectors(found: Any) -> Tensor:
-    """Unit vectors [n, D]; transformers 5 wraps them in an object."""
-    vectors: Tensor = getattr(found, "pooler_output", found)
+def _unit_vectors(output: Any) -> Tensor:
+    """Unit vectors [n, D] of a tower output; transformers 5 wraps it in an object."""
+    vectors: Tensor = getattr(output, "pooler_output", output)
     return functional.normalize(vectors.float(), dim=-1)
 
 
-def _numbers(values: Tensor) -> Numbers:
+def _to_numpy(values: Tensor) -> Numbers:
     return values.double().cpu().numpy()

@@ -1,7 +1,7 @@
-"""From a caption to words, and the name of how: part of every score's name.
+"""Tokenizers of captions by language; their names are part of the names of scores.
 
-Korean glues particles to nouns, so words between blanks rarely agree; kiwipiepy (extra `captions`)
-splits morphemes without Java. Where it is not installed Korean is split at blanks, and named so.
+Korean attaches particles to nouns, so words between blanks rarely match; kiwipiepy (extra
+`captions`) splits morphemes. Where it is not installed, Korean is split at blanks.
 """
 
 from __future__ import annotations
@@ -14,55 +14,58 @@ from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
 _WORD: Final = re.compile(r"\w+(?:['’]\w+)*")
-_SIGN: Final = re.compile(r"\w")
+_LETTER: Final = re.compile(r"\w")
 UNSPACED: Final = frozenset({"zh", "ja", "th"})
-"""Languages written without blanks: every letter is a word."""
+"""Languages written without blanks: every letter is a token."""
 
 
 class Tokenizer(NamedTuple):
-    """A way to split captions, and its name in metrics."""
+    """A function that splits captions, and its name in metrics."""
 
     name: str
     split: Callable[[str], list[str]]
 
 
 @cache
-def tokenizer(language: str) -> Tokenizer:
-    """How captions of a language are split."""
+def get_tokenizer(language: str) -> Tokenizer:
+    """The tokenizer of a language."""
     if language == "ko":
         if find_spec("kiwipiepy") is not None:
-            return Tokenizer("kiwi morphemes", _kiwi())
+            return Tokenizer("kiwi morphemes", _kiwi_splitter())
         return Tokenizer("ko split at blanks", split_words)
     if language in UNSPACED:
-        return Tokenizer(f"{language} letters", lambda text: _SIGN.findall(normal(text)))
+        return Tokenizer(f"{language} letters", lambda text: _LETTER.findall(normalize_text(text)))
     return Tokenizer(f"{language} words".strip(), split_words)
 
 
-def normal(text: str) -> str:
-    """Composed letters, lower case, single blanks: two ways to write one caption become one."""
+def normalize_text(text: str) -> str:
+    """Normalize a caption: composed letters (NFC), lower case, single blanks."""
     return " ".join(unicodedata.normalize("NFC", text).lower().split())
 
 
 def split_words(text: str) -> list[str]:
-    """Words without punctuation, as the PTB tokenizer of the COCO evaluation leaves them."""
-    return _WORD.findall(normal(text))
+    """Words without punctuation, as from the PTB tokenizer of the COCO evaluation."""
+    return _WORD.findall(normalize_text(text))
 
 
 def ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
     """All n-grams in order; none of a text that is too short."""
-    return [tuple(words[at : at + n]) for at in range(len(words) - n + 1)]
+    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
 
 
-def _kiwi() -> Callable[[str], list[str]]:
-    """Morphemes without punctuation. Kiwi writes some endings as lone consonants: composed again
-    by NFC, so that equal morphemes are equal strings."""
+def _kiwi_splitter() -> Callable[[str], list[str]]:
+    """Splits into morphemes without punctuation.
+
+    Kiwi writes some endings as lone consonants; NFC composes them, so that equal morphemes are
+    equal strings.
+    """
     from kiwipiepy import Kiwi
 
     kiwi: Any = Kiwi(num_workers=1)
 
     def split(text: str) -> list[str]:
-        found = kiwi.tokenize(normal(text))
-        forms = (unicodedata.normalize("NFC", token.form) for token in found)
-        return [form for form in forms if _SIGN.search(form)]
+        tokens = kiwi.tokenize(normalize_text(text))
+        forms = (unicodedata.normalize("NFC", token.form) for token in tokens)
+        return [form for form in forms if _LETTER.search(form)]
 
     return split

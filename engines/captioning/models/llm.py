@@ -1,7 +1,7 @@
-"""Causal language models: weights in 4 bits or whole, the words around a picture, LoRA.
+"""Causal language models of captioners: weights (4-bit or full), prompt template, LoRA.
 
-A folder's own chat template would be code from the internet; the one chat format that is known here
-is ChatML (Qwen and others). Other models get the plain form: begin token, picture, prompt, caption.
+A chat template from a folder is untrusted code and is not run; models with ChatML tokens (Qwen and
+others) get that format, all others the plain form: begin token, picture, prompt, caption.
 """
 
 from __future__ import annotations
@@ -27,32 +27,33 @@ THINK: Final = "<think>"
 
 
 @dataclass(frozen=True)
-class Wording:
-    """How a caption is asked for: tokens before the picture, after it, and the one that ends."""
+class PromptTemplate:
+    """The prompt of a caption: tokens before and after the picture, and the end token."""
 
     tokenizer: Tokenizer
     before: tuple[int, ...]
     after: tuple[int, ...]
     end: int
-    said: str
+    form: str
+    """`ChatML` or `plain`."""
 
     def encode(self, text: str, longest: int) -> tuple[list[int], bool]:
-        """Ids with the end token, at most `longest`; and whether anything was cut."""
+        """Ids with the end token, at most `longest`; and whether the text was truncated."""
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         return [*ids[: longest - 1], self.end], len(ids) > longest - 1
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text up to the end token, blanks made single."""
-        said = list(ids)
-        said = said[: said.index(self.end)] if self.end in said else said
-        return " ".join(self.tokenizer.decode(said, skip_special_tokens=True).split())
+        """Text up to the end token, with single blanks."""
+        kept = list(ids)
+        kept = kept[: kept.index(self.end)] if self.end in kept else kept
+        return " ".join(self.tokenizer.decode(kept, skip_special_tokens=True).split())
 
 
-def wording(folder: Path, prompt: str) -> Wording:
-    """The tokenizer of a folder and the form its model expects.
+def read_prompt_template(folder: Path, prompt: str) -> PromptTemplate:
+    """The prompt template for the tokenizer of a folder.
 
     Raises:
-        EngineError: it has no tokenizer, or nothing says which token ends a text.
+        EngineError: the folder has no tokenizer, or no end token is stated.
     """
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -65,26 +66,26 @@ def wording(folder: Path, prompt: str) -> Wording:
     def ids(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
-    ends = tokenizer.token_to_id(TURN_END)
-    if ends is not None and tokenizer.token_to_id(TURN) is not None:
-        quiet = "" if tokenizer.token_to_id(THINK) is None else "<think>\n\n</think>\n\n"
-        after = f"\n{prompt}{TURN_END}\n{TURN}assistant\n{quiet}"
-        return Wording(tokenizer, ids(f"{TURN}user\n"), ids(after), ends, "ChatML")
+    turn_end = tokenizer.token_to_id(TURN_END)
+    if turn_end is not None and tokenizer.token_to_id(TURN) is not None:
+        empty_thought = "" if tokenizer.token_to_id(THINK) is None else "<think>\n\n</think>\n\n"
+        after = f"\n{prompt}{TURN_END}\n{TURN}assistant\n{empty_thought}"
+        return PromptTemplate(tokenizer, ids(f"{TURN}user\n"), ids(after), turn_end, "ChatML")
     config = read_config(folder)
-    begin, end = (_token(config.get(f"{name}_token_id")) for name in ("bos", "eos"))
+    begin, end = (_token_id(config.get(f"{name}_token_id")) for name in ("bos", "eos"))
     if end is None:
         raise EngineError(f"{folder / 'config.json'}: has no eos_token_id; captions could not end")
     before = () if begin is None else (begin,)
-    return Wording(tokenizer, before, ids(prompt) if prompt else (), end, "plain")
+    return PromptTemplate(tokenizer, before, ids(prompt) if prompt else (), end, "plain")
 
 
-def _token(found: Any) -> int | None:
-    found = found[0] if isinstance(found, list) and found else found
-    return found if isinstance(found, int) else None
+def _token_id(value: Any) -> int | None:
+    value = value[0] if isinstance(value, list) and value else value
+    return value if isinstance(value, int) else None
 
 
-def load(folder: Path, params: Params, precision: Precision) -> Any:
-    """The model, frozen, in 4 bits or whole.
+def load_model(folder: Path, params: Params, precision: Precision) -> Any:
+    """Load the language model, frozen, in 4 bits or full.
 
     Raises:
         EngineError: the folder holds no sound causal language model.
@@ -97,8 +98,8 @@ def load(folder: Path, params: Params, precision: Precision) -> Any:
     return model
 
 
-def adapt(model: Any, params: Params) -> Any:
-    """With LoRA and checkpointing, as the settings say."""
+def attach_adapters(model: Any, params: Params) -> Any:
+    """Attach LoRA and enable gradient checkpointing, as set."""
     if params.checkpointing:
         pretrained.enable_gradient_checkpointing(model)
     if not params.lora_rank:
@@ -108,13 +109,13 @@ def adapt(model: Any, params: Params) -> Any:
     )
 
 
-def embeddings(model: Any) -> nn.Module:
-    """The layer that turns token ids into vectors."""
-    found: nn.Module = model.get_input_embeddings()
-    return found
+def input_embeddings(model: Any) -> nn.Module:
+    """The input embeddings of a language model."""
+    layer: nn.Module = model.get_input_embeddings()
+    return layer
 
 
-def width(model: Any) -> int:
-    """Width of its vectors."""
+def embedding_width(model: Any) -> int:
+    """Width of the input embeddings."""
     weight: torch.Tensor = model.get_input_embeddings().weight
     return weight.shape[1]

@@ -1,4 +1,4 @@
-"""The captioner's language model from scratch: Qwen3-shaped, one for all runs with equal texts."""
+"""The nano language model of captioners: a small Qwen3, trained from scratch on captions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from engines.torchkit.training import nano_models
 
 
-def recipe(captions: Sequence[str], sizes: dict[str, Any]) -> nano_models.LanguageModelRecipe:
-    """A language model of these sizes that has read these captions."""
+def build_recipe(captions: Sequence[str], sizes: dict[str, Any]) -> nano_models.LanguageModelRecipe:
+    """Recipe of a language model of these sizes, trained on these captions."""
     return nano_models.LanguageModelRecipe(
-        "qwen3", lambda vocabulary: _fresh(vocabulary, sizes), captions, sizes
+        "qwen3", lambda vocabulary: _build_model(vocabulary, sizes), captions, sizes
     )
 
 
-def configuration(vocabulary: int, sizes: dict[str, Any]) -> Any:
-    """transformers' configuration of a model of these sizes.
+def build_config(vocabulary: int, sizes: dict[str, Any]) -> Any:
+    """Configuration (transformers) of a model of these sizes.
 
     Raises:
-        KeyError: a size is lacking.
+        KeyError: a size is missing.
     """
     from transformers import Qwen3Config
 
@@ -33,7 +33,7 @@ def configuration(vocabulary: int, sizes: dict[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _fresh(vocabulary: int, sizes: dict[str, Any]) -> Any:
+def _build_model(vocabulary: int, sizes: dict[str, Any]) -> Any:
     from transformers import Qwen3ForCausalLM
 
-    return Qwen3ForCausalLM(configuration(vocabulary, sizes))
+    return Qwen3ForCausalLM(build_config(vocabulary, sizes))

@@ -19,7 +19,7 @@ Kind = Literal["linear", "mlp2x", "c_abstractor", "perceiver"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
 
-class Sizes(BaseModel):
+class ProjectorSizes(BaseModel):
     """Sizes of a projector; each kind uses those that its docstring names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,27 +38,27 @@ class Sizes(BaseModel):
 
 
 class Projector(nn.Module):
-    """What all kinds share."""
+    """Base class of projectors."""
 
     def project(self, features: Tensor) -> Tensor:
-        """[M, N, D] -> [M, T, W], each frame by itself."""
+        """[M, N, D] -> [M, T, W], frame by frame."""
         raise NotImplementedError
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, F, N, D] -> [B, F * T, W]."""
-        made = self.project(features.flatten(0, 1))
-        return made.reshape(features.shape[0], -1, made.shape[-1])
+        tokens = self.project(features.flatten(0, 1))
+        return tokens.reshape(features.shape[0], -1, tokens.shape[-1])
 
     def length(self, frames: int) -> int:
-        """Tokens that `frames` frames become."""
+        """Number of tokens for `frames` frames."""
         raise NotImplementedError
 
 
-class Linear(Projector):
+class LinearProjector(Projector):
     """One linear layer with bias; T = N. LLaVA's first projector (Liu et al. 2023, "Visual
     Instruction Tuning"): 4,198,400 parameters from 1024 to 4096."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: ProjectorSizes) -> None:
         super().__init__()
         self.patches = sizes.patches
         self.net = nn.Linear(sizes.vision_width, sizes.llm_width)
@@ -70,12 +70,12 @@ class Linear(Projector):
         return frames * self.patches
 
 
-class Mlp(Projector):
+class MlpProjector(Projector):
     """Linear, GELU, linear; T = N. LLaVA-1.5's `mlp2x_gelu` (Liu et al. 2023, "Improved Baselines
     with Visual Instruction Tuning"): 20,979,712 parameters at 1024 -> 4096 -> 4096. `hidden`: the
     width between the two, by default the language model's."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: ProjectorSizes) -> None:
         super().__init__()
         self.patches = sizes.patches
         self.net = _mlp(sizes.vision_width, sizes.hidden or sizes.llm_width, sizes.llm_width, 2)
@@ -97,7 +97,7 @@ class CAbstractor(Projector):
     tokens (it uses none by default).
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: ProjectorSizes) -> None:
         super().__init__()
         hidden, depth = sizes.hidden or 1024, sizes.depth or 3
         self.tokens = sizes.tokens or 144
@@ -134,7 +134,7 @@ class Perceiver(Projector):
     than the encoder's width puts a linear layer in front.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: ProjectorSizes) -> None:
         super().__init__()
         width = sizes.hidden or sizes.vision_width
         self.tokens = sizes.tokens or 64
@@ -164,24 +164,25 @@ class Perceiver(Projector):
         return self.tokens
 
 
-MADE: Final[dict[Kind, type[Projector]]] = {
-    "linear": Linear, "mlp2x": Mlp, "c_abstractor": CAbstractor, "perceiver": Perceiver,
+PROJECTORS: Final[dict[Kind, type[Projector]]] = {
+    "linear": LinearProjector, "mlp2x": MlpProjector, "c_abstractor": CAbstractor,
+    "perceiver": Perceiver,
 }  # fmt: skip
 
 
-def build(sizes: Sizes) -> Projector:
+def build_projector(sizes: ProjectorSizes) -> Projector:
     """A projector with fresh weights.
 
     Raises:
         ValueError: the sizes do not fit the kind; one sentence with the remedy.
     """
-    return MADE[sizes.kind](sizes)
+    return PROJECTORS[sizes.kind](sizes)
 
 
-def parameters(sizes: Sizes) -> int:
-    """How many parameters it would have, counted on the meta device: nothing is allocated."""
+def count_parameters(sizes: ProjectorSizes) -> int:
+    """Number of parameters of a projector, counted on the meta device."""
     with torch.device("meta"):
-        return sum(p.numel() for p in build(sizes).parameters())
+        return sum(p.numel() for p in build_projector(sizes).parameters())
 
 
 def _mlp(
@@ -203,8 +204,8 @@ class _ChannelNorm(nn.LayerNorm):
 class _RegBlock(nn.Module):
     """RegNet's bottleneck (Radosavovic et al. 2020) with squeeze-and-excitation, LayerNorm, SiLU.
 
-    1x1, depthwise 3x3, excitation through a quarter of the input's channels, 1x1; a 1x1 on the way
-    round where the width changes.
+    1x1, depthwise 3x3, excitation through a quarter of the input's channels, 1x1; a 1x1 on the
+    residual path where the width changes.
     """
 
     def __init__(self, width: int, out: int) -> None:
@@ -252,13 +253,13 @@ class _Resampling(nn.Module):
         )  # fmt: skip
 
     def forward(self, media: Tensor, latents: Tensor) -> Tensor:
-        asked = self.latent_norm(latents)
-        known = torch.cat([self.media_norm(media), asked], 1)
-        keys, values = self.to_pairs(known).chunk(2, -1)
+        normed_latents = self.latent_norm(latents)
+        context = torch.cat([self.media_norm(media), normed_latents], 1)
+        keys, values = self.to_pairs(context).chunk(2, -1)
         queries, keys, values = (
             t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for t in (self.to_queries(asked), keys, values)
+            for t in (self.to_queries(normed_latents), keys, values)
         )
-        seen = functional.scaled_dot_product_attention(queries, keys, values)
-        latents = latents + self.leave(seen.transpose(1, 2).flatten(2))
+        attended = functional.scaled_dot_product_attention(queries, keys, values)
+        latents = latents + self.leave(attended.transpose(1, 2).flatten(2))
         return latents + cast("Tensor", self.feed(latents))

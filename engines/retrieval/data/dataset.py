@@ -1,7 +1,7 @@
-"""Built subsets as numbers: pools to train on, splits to evaluate on, corpora to search.
+"""Dataset: training pairs, evaluation splits and search corpora as rows of vocabularies.
 
-Strings are numbered once over all subsets of a run; columns are read through Arrow's dictionary
-encoding, so that only distinct strings become Python objects.
+Strings are numbered once over all subsets of a run; columns are dictionary-encoded by Arrow, so
+that only distinct strings become Python objects.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engines.torchkit.data.subsets import make_ids_unique
 
 @dataclass
 class Vocabularies:
-    """Everything that a run's subsets mention, numbered."""
+    """Vocabularies of texts, images and passage ids over all subsets of a run."""
 
     texts: Vocabulary = field(default_factory=Vocabulary)
     images: Vocabulary = field(default_factory=Vocabulary)
@@ -35,7 +35,7 @@ class Vocabularies:
 
 @dataclass(frozen=True)
 class SearchCorpus:
-    """What is searched."""
+    """A corpus to search: rows, ids and texts of its passages."""
 
     fingerprint: str
     passages: ItemRows
@@ -44,8 +44,8 @@ class SearchCorpus:
 
 
 @dataclass(frozen=True)
-class Split:
-    """What is asked, and what would be right."""
+class EvaluationSplit:
+    """An evaluation split: queries, their positives and answers."""
 
     name: str
     queries: ItemRows
@@ -66,7 +66,7 @@ class Split:
 def read_training_pairs(
     subset: Subset, vocabularies: Vocabularies, *, use_instruction: bool
 ) -> TrainingPairs:
-    """A subset's records to train on. Records without a positive are left out."""
+    """Training pairs of a subset, without records that have no positive."""
     records = subset.records
     counts = _lengths(records["passage_id"])
     if (counts == 0).any():
@@ -87,11 +87,11 @@ def read_training_pairs(
 
 def read_split(
     subset: Subset, corpus: SearchCorpus, vocabularies: Vocabularies, *, use_instruction: bool
-) -> Split:
-    """A subset's records to evaluate on."""
+) -> EvaluationSplit:
+    """Evaluation split of a subset."""
     records = subset.records
     positive_ids = [list(dict.fromkeys(ids or ())) for ids in records["passage_id"].to_pylist()]
-    return Split(
+    return EvaluationSplit(
         name=subset.name,
         queries=_queries(records, subset.image_root, vocabularies, use_instruction=use_instruction),
         ids=make_ids_unique(records["data_id"].to_pylist()),
@@ -126,7 +126,7 @@ def read_corpus(subset: Subset, vocabularies: Vocabularies) -> SearchCorpus:
 
 
 def image_key(root: Path, path: str) -> str:
-    """How an image is numbered: by its root and its path."""
+    """Key of an image in the vocabulary: root and path."""
     return f"{root}\0{path}" if path else ""
 
 
@@ -144,7 +144,7 @@ def _queries(
 
 
 def _vocabulary_rows(column: Any, vocabulary: Vocabulary) -> Rows:
-    """The column's strings as numbers; NONE for null and for the empty string."""
+    """Vocabulary rows of a column's strings; NONE for null and the empty string."""
     encoded = pc.dictionary_encode(column)
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()

@@ -1,7 +1,7 @@
-"""Texts and images as the loader needs them: one row per distinct item, gathered without copies.
+"""Item stores: tokenised texts, decoded images and features, one row per distinct item.
 
-A text that occurs in a thousand records is tokenised once; an image is decoded once. Records and
-passages hold row numbers only.
+Each distinct text is tokenised once, each image decoded once. Records and passages hold row numbers
+only.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torch import Tensor
 Rows = npt.NDArray[np.int64]
 
 CHUNK: Final = 8192
-"""Texts tokenised at once: keeps the tokenizer's own objects below some 100 MB."""
+"""Texts tokenised at once: keeps the tokenizer's objects below some 100 MB."""
 
 
 class ItemStore(Protocol):
-    """Rows of one modality."""
+    """Store of one modality's distinct items."""
 
     def gather(self, rows: Rows) -> Tensor:
         """The rows as one CPU tensor, first dimension len(rows)."""
 
     def costs(self) -> Rows:
-        """What a row costs to compute, for batching like with like: its length, say."""
+        """Relative cost of encoding each row (its length, say), for batches of like cost."""
 
 
 class Vocabulary:
@@ -42,7 +42,7 @@ class Vocabulary:
         return len(self._rows)
 
     def rows(self, values: Iterable[str | None]) -> Rows:
-        """Row of each value; -1 for none and for the empty string."""
+        """Row of each value, added where new; -1 for None and the empty string."""
         rows = self._rows
         return np.fromiter((rows.setdefault(v, len(rows)) if v else -1 for v in values), np.int64)
 
@@ -63,7 +63,7 @@ class TokenItems:
         self.pad = pad
         self.length = length
         self.multiple = 1
-        """Lengths of gathered texts are multiples of it, or that of the longest text."""
+        """Lengths of gathered texts are rounded up to a multiple, at most to the longest text."""
         self.truncated = 0
 
     @classmethod
@@ -99,7 +99,7 @@ class TokenItems:
         return torch.from_numpy(out)
 
     def width(self, rows: Rows) -> int:
-        """Tokens of each of these texts when they are gathered."""
+        """Padded length, in tokens, of these texts when gathered."""
         longest = int((self.offsets[rows + 1] - self.offsets[rows]).max(initial=1))
         rounded = -(-longest // self.multiple) * self.multiple
         return max(self.length, longest, min(rounded, self._longest))
@@ -109,15 +109,15 @@ class TokenItems:
         return int(np.diff(self.offsets).max(initial=1))
 
     def costs(self) -> Rows:
-        """Tokens of each text, padding included where it is computed with."""
+        """Tokens of each text, with padding to `length`."""
         return np.maximum(np.diff(self.offsets), self.length)
 
 
 class ArrayItems:
     """Rows of arrays: decoded images (uint8 [N, S, S, 3]) or features (float16 [N, W]).
 
-    `places` [n, 2] says for each item in which array and row it lies; row -1: it could not be read,
-    and counts as black. Arrays may be memory maps; only the rows asked for are touched.
+    `positions` [n, 2]: array and row of each item; row -1: unreadable, gathered as zeros. Arrays
+    may be memory maps; only gathered rows are read.
     """
 
     def __init__(self, arrays: Sequence[npt.NDArray[Any]], positions: Rows | None = None) -> None:
@@ -152,7 +152,7 @@ class ArrayItems:
 
 
 def batch_by_cost(costs: npt.NDArray[np.int64], most: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Batches of like cost, dearest first, with `most` as the sum after padding."""
+    """Indices in batches of like cost, highest first; `most`: cost of a padded batch."""
     order = np.argsort(-costs, kind="stable")
     start = 0
     while start < len(order):

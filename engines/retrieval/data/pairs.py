@@ -1,7 +1,7 @@
-"""Training pairs: (query, one positive passage), drawn anew each epoch, as batches.
+"""Training pairs (query, one positive passage) and their batches.
 
-The positive of a record is a function of (seed, epoch, record) alone: neither the order of the
-batches nor the number of workers changes it.
+The positive of a record is sampled per epoch, as a function of (seed, epoch, record) alone: neither
+the order of the batches nor the number of workers changes it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from engines.torchkit.data.epoch_sampling import sample_per_epoch, splitmix64
 from engines.torchkit.data.prefetch import pin_memory
 
 NONE = -1
-"""Row of a modality that is not there."""
+"""Row of a missing modality."""
 
 
 @dataclass(frozen=True)
 class ItemRows:
-    """Queries or passages: a row of the text items and one of the image items each, or NONE."""
+    """Rows of queries or passages in the text and image stores; NONE where missing."""
 
     texts: Rows
     images: Rows
@@ -35,18 +35,18 @@ class ItemRows:
         return len(self.texts)
 
     def select(self, rows: Rows) -> ItemRows:
-        """Some of them."""
+        """The items of these rows."""
         return ItemRows(self.texts[rows], self.images[rows])
 
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """A subset's records: queries, and the positives of all records one after the other."""
+    """Training pairs of a subset: queries, and the positives of all records concatenated."""
 
     queries: ItemRows
     positives: ItemRows
     codes: Rows
-    """Number of each positive's passage id: equal numbers are the same passage."""
+    """Row of each positive's passage id: equal rows are the same passage."""
     offsets: Rows
     """Positives of record i: offsets[i] to offsets[i + 1]; at least one."""
 
@@ -54,9 +54,9 @@ class TrainingPairs:
         return len(self.queries)
 
     def digest(self, fingerprint: str, pictures: str = "") -> str:
-        """Of the subset's fingerprint, and of which texts and readable pictures make its pairs.
+        """Digest of the subset's fingerprint and of the rows of its pairs.
 
-        `pictures`: digest of the pictures' contents.
+        `pictures`: digest of the images' contents.
         """
         sides = (self.queries.texts, self.queries.images, self.positives.texts)
         parts = (*sides, self.positives.images, self.codes, self.offsets, pictures)
@@ -72,7 +72,10 @@ def has_uniform_modalities(pairs: TrainingPairs) -> bool:
 
 @dataclass(frozen=True)
 class ItemInputs:
-    """One side of a batch of `size`: what is there, and in which rows of the batch."""
+    """Texts and images of `size` items: inputs, and the items that they belong to.
+
+    `text_at` [n texts] and `image_at` [n images] are indices of items; an item may lack either.
+    """
 
     size: int
     texts: Tensor
@@ -98,7 +101,7 @@ class PairBatch:
 
 
 class PairCollator:
-    """Makes batches of a pool; called by the loader, from several threads at once."""
+    """Collator of training pairs; called from several threads at once."""
 
     def __init__(
         self,
@@ -115,15 +118,15 @@ class PairCollator:
         self._dropout = modality_dropout
         self.pin = False
         self.rank_and_size = (0, 1)
-        """This rank and the number of ranks."""
+        """Rank of the process and number of ranks."""
 
     def pad_texts(self, multiple: int) -> None:
-        """Let texts come in few lengths, where they do not have one already."""
+        """Round text lengths up to a multiple, unless the store pads to one length."""
         if isinstance(self._texts, TokenItems) and not self._texts.length:
             self._texts.multiple = multiple
 
     def text_widths(self, rows: Rows, epoch: int) -> tuple[int, int]:
-        """Tokens of a query's and of a passage's text in this batch, padding counted."""
+        """Padded lengths of the queries' and the passages' texts in a batch."""
         if not isinstance(self._texts, TokenItems):
             return 0, 0
         drawn = sample_per_epoch(self._pairs.offsets, rows, self._seed, epoch)
@@ -149,7 +152,7 @@ class PairCollator:
 
 
 def drop_modality(queries: ItemRows, rows: Rows, seed: int, epoch: int, share: float) -> ItemRows:
-    """Take the text or the image, at even odds, from `share` of the queries that have both."""
+    """Drop the text or the image, at even odds, of `share` of the queries that have both."""
     chance = splitmix64(rows, seed, epoch, salt=2)
     both = (queries.texts != NONE) & (queries.images != NONE)
     chosen = both & ((chance >> np.uint64(11)) * 2.0**-53 < share)
@@ -160,7 +163,7 @@ def drop_modality(queries: ItemRows, rows: Rows, seed: int, epoch: int, share: f
 
 
 def positive_matrix(pairs: TrainingPairs, rows: Rows, drawn: Rows) -> npt.NDArray[np.bool_]:
-    """[B, B]: is the passage drawn for record j a positive of record i?"""
+    """[B, B]: whether the passage drawn for record j is a positive of record i."""
     starts, counts = pairs.offsets[rows], np.diff(pairs.offsets)[rows]
     ends = np.cumsum(counts)
     flat = np.arange(ends[-1]) - np.repeat(ends - counts - starts, counts)
@@ -170,7 +173,7 @@ def positive_matrix(pairs: TrainingPairs, rows: Rows, drawn: Rows) -> npt.NDArra
 
 
 def gather_inputs(side: ItemRows, texts: ItemStore, images: ItemStore) -> ItemInputs:
-    """What one side holds, as CPU tensors."""
+    """Inputs of items, as CPU tensors."""
     text_at = np.flatnonzero(side.texts != NONE)
     image_at = np.flatnonzero(side.images != NONE)
     return ItemInputs(
@@ -183,7 +186,7 @@ def gather_inputs(side: ItemRows, texts: ItemStore, images: ItemStore) -> ItemIn
 
 
 def join_inputs(first: ItemInputs, second: ItemInputs) -> ItemInputs:
-    """Both sides as one of `first.size + second.size` items; texts padded to the longer, by 0."""
+    """Concatenate the inputs of two sides; texts are padded with 0 to the longer."""
     width = max(first.texts.shape[1], second.texts.shape[1])
     texts = [functional.pad(i.texts, (0, width - i.texts.shape[1])) for i in (first, second)]
     return ItemInputs(
@@ -196,6 +199,6 @@ def join_inputs(first: ItemInputs, second: ItemInputs) -> ItemInputs:
 
 
 def count_join_padding(first: ItemInputs, second: ItemInputs) -> int:
-    """Tokens that `join_inputs` adds."""
+    """Padding tokens that `join_inputs` adds."""
     (rows, width), (others, other_width) = first.texts.shape, second.texts.shape
     return rows * max(0, other_width - width) + others * max(0, width - other_width)

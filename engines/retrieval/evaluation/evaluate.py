@@ -1,4 +1,4 @@
-"""Evaluation on whole corpora: encode, search, score, each timed apart."""
+"""Evaluation on whole corpora: encode, search and score, timed separately."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engines import protocol
 from engines.emitter import Emitter, EngineError
-from engines.retrieval.data.dataset import SearchCorpus, Split
+from engines.retrieval.data.dataset import EvaluationSplit, SearchCorpus
 from engines.retrieval.data.items import ItemStore, Rows
 from engines.retrieval.evaluation import metrics, predictions
 from engines.retrieval.evaluation.metrics import Scores
@@ -26,9 +26,9 @@ SUFFIX: Final[Mapping[Modality, str]] = {
     "both": "", "text": "[text only]", "image": "[image only]",
 }  # fmt: skip
 ABLATED: Final = ("recall@1", "recall@5", "recall@10", "mrr@10")
-"""What is said of the query ablations."""
+"""Metrics of the query ablations."""
 CHANCES: Final = (1, 5, 10, 100)
-"""The K whose chance is told: those that reports show."""
+"""K whose chance recall is sent: those that reports show."""
 COMPARED: Final = 256
 """Queries on which an approximate search is compared with the exact one."""
 NAMED: Final = 5
@@ -36,7 +36,7 @@ NAMED: Final = 5
 
 @dataclass
 class _EncodedCorpus:
-    """A corpus, encoded and ready to be searched; `seconds` until a split has paid for it."""
+    """An encoded corpus with its index; `seconds`: cost, None once a split has reported it."""
 
     vectors: Tensor
     index: SearchIndex
@@ -44,7 +44,7 @@ class _EncodedCorpus:
 
 
 class RetrievalEvaluator:
-    """Evaluates one model on splits; a corpus is encoded once for all that search it."""
+    """Evaluates a model on splits; a corpus is encoded once for all of them."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class RetrievalEvaluator:
         self._emit = emit
         self._corpora: dict[str, _EncodedCorpus] = {}
 
-    def run(self, split: Split, run_dir: Path) -> protocol.Evaluation:
-        """Send metrics and cost of a split and write its predictions."""
+    def run(self, split: EvaluationSplit, run_dir: Path) -> protocol.Evaluation:
+        """Send metrics and cost of a split, and write its predictions."""
         _report_missing_positives(split, self._emit)
         before, first = self._encoder.batches, self._encoder.first_batch_seconds is None
         corpus = self._corpus(split.corpus, run_dir)
@@ -98,7 +98,7 @@ class RetrievalEvaluator:
         return cost
 
     def _now(self) -> float:
-        """Seconds since the attempt's start; the device has done all that it was given."""
+        """Seconds since the attempt's start, after waiting for the device."""
         self._encoder.synchronise()
         return self._emit.now()
 
@@ -124,7 +124,9 @@ class RetrievalEvaluator:
             )
         return FaissIndex(vectors, params.search, params.search_probes, folder)
 
-    def _score(self, split: Split, ranked_scores: Tensor, rows: Tensor, run_dir: Path) -> None:
+    def _score(
+        self, split: EvaluationSplit, ranked_scores: Tensor, rows: Tensor, run_dir: Path
+    ) -> None:
         ranked = rows.cpu().numpy()
         hits = metrics.hit_matrix(ranked, split.positives)
         scores = metrics.score_queries(hits, split.positive_counts)
@@ -138,7 +140,7 @@ class RetrievalEvaluator:
         self._send_chance(split, rows.shape[1])
 
     def _ablate(
-        self, split: Split, queries: EncodedItems, index: SearchIndex, run_dir: Path
+        self, split: EvaluationSplit, queries: EncodedItems, index: SearchIndex, run_dir: Path
     ) -> None:
         for modality in self._params.evaluate_modalities:
             if modality == "both":
@@ -154,8 +156,10 @@ class RetrievalEvaluator:
                 split, {k: scores[k] for k in ABLATED if k in scores}, SUFFIX[modality], file
             )
 
-    def _send(self, split: Split, scores: Mapping[str, Scores], suffix: str, file: str) -> None:
-        """All metrics of one ranking; those of the same queries share their resamples."""
+    def _send(
+        self, split: EvaluationSplit, scores: Mapping[str, Scores], suffix: str, file: str
+    ) -> None:
+        """Send all metrics of a ranking; those of the same queries share their resamples."""
         groups: dict[bytes, list[str]] = {}
         for name, values in scores.items():
             groups.setdefault((~np.isnan(values)).tobytes(), []).append(name)
@@ -169,7 +173,7 @@ class RetrievalEvaluator:
                 metric = _mean_metric(name + suffix, split.name, values, interval)
                 self._emit.send(metric.model_copy(update={"scores_file": file}))
 
-    def _send_chance(self, split: Split, depth: int) -> None:
+    def _send_chance(self, split: EvaluationSplit, depth: int) -> None:
         counts, size = np.asarray([len(p) for p in split.positives]), len(split.corpus.ids)
         for k in (k for k in metrics.cutoffs(depth) if k in CHANCES):
             self._emit.send(
@@ -182,8 +186,10 @@ class RetrievalEvaluator:
                 )
             )
 
-    def _compare(self, split: Split, queries: Tensor, vectors: Tensor, rows: Tensor) -> None:
-        """How much of the exact top k an approximate search has found."""
+    def _compare(
+        self, split: EvaluationSplit, queries: Tensor, vectors: Tensor, rows: Tensor
+    ) -> None:
+        """Send the share of the exact top k that an approximate search found."""
         spread = np.linspace(0, len(queries) - 1, min(COMPARED, len(queries))).astype(np.int64)
         _, exact_rows = ExactIndex(vectors).search(queries[spread], 100)
         approximate, exact = rows.cpu().numpy()[spread], exact_rows.cpu().numpy()
@@ -207,7 +213,7 @@ def _mean_metric(name: str, split: str, values: Scores, interval: Interval) -> p
 
 
 def make_epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:
-    """An evaluation's own timing: one epoch is encoding and searching once over every split."""
+    """`Timing` of an evaluation: one epoch is encoding and searching over every split once."""
     seconds = sum((c.corpus_seconds or 0.0) + c.query_seconds + c.search_seconds for c in costs)
     queries = sum(c.queries for c in costs)
     none = "an evaluation has no optimizer steps"
@@ -225,13 +231,13 @@ def make_epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:
 
 
 def _overlap(approximate: Rows, exact: Rows) -> Scores:
-    """Share of `exact` that `approximate` holds, of each query."""
+    """Share of `exact` in `approximate`, per query."""
     pairs = zip(approximate, exact, strict=True)
     return np.asarray([np.isin(best, near).mean() for near, best in pairs], np.float64)
 
 
-def _report_missing_positives(split: Split, emit: Emitter) -> None:
-    """Queries that no search can answer pull Recall down: say how many, and which."""
+def _report_missing_positives(split: EvaluationSplit, emit: Emitter) -> None:
+    """Send a notice of queries without a positive in the corpus, whose recall is 0."""
     without = [i for i, rows in enumerate(split.positives) if not len(rows)]
     if not without:
         return
@@ -246,7 +252,7 @@ def _report_missing_positives(split: Split, emit: Emitter) -> None:
     )
 
 
-def _report_depth(split: Split, depth: int, emit: Emitter) -> None:
+def _report_depth(split: EvaluationSplit, depth: int, emit: Emitter) -> None:
     cutoffs: Sequence[int] = [k for k in metrics.KS if k > depth]
     if cutoffs:
         named = ", ".join(map(str, cutoffs))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 KS: Final = (1, 5, 10, 20, 50, 100, 500)
-"""FLMR's; its published numbers need the 500 (facts of its candidate search, not of ours)."""
+"""Cut-offs of FLMR; its published numbers need the 500."""
 CUT: Final = 10
 """Cut-off of MRR and nDCG."""
 
@@ -19,12 +19,12 @@ Rows = npt.NDArray[np.int64]
 
 
 def cutoffs(depth: int) -> tuple[int, ...]:
-    """The K of Recall@K that a ranking of this depth can tell."""
+    """The K of Recall@K that a ranking of this depth has."""
     return tuple(k for k in KS if k <= depth)
 
 
 def hit_matrix(ranked: Rows, positives: Sequence[Rows]) -> npt.NDArray[np.bool_]:
-    """[Q, K]: is the passage at this rank one of the query's positives?"""
+    """[Q, K]: whether the passage at this rank is a positive of the query."""
     hits = [
         np.isin(row, positive_rows) for row, positive_rows in zip(ranked, positives, strict=True)
     ]
@@ -34,8 +34,8 @@ def hit_matrix(ranked: Rows, positives: Sequence[Rows]) -> npt.NDArray[np.bool_]
 def score_queries(hits: npt.NDArray[np.bool_], positive_counts: Rows) -> dict[str, Scores]:
     """Recall@K (a hit rate: any positive in the top K), MRR@10 and nDCG@10 of each query.
 
-    K only as deep as the ranking. nDCG has binary gains; its ideal ranks all positives first, also
-    those outside the corpus.
+    K is at most the depth of the ranking. nDCG has binary gains; its ideal ranks all
+    positives first, also those outside the corpus.
     """
     ranks = np.arange(hits.shape[1]) + 1
     scores: dict[str, Scores] = {
@@ -74,7 +74,7 @@ def pseudo_recall(
 
 
 def _needles(answers: Sequence[str]) -> list[str]:
-    """Answers without case; one that contains another can find nothing that the other does not."""
+    """Distinct lower-case answers, without those that contain another one."""
     distinct = sorted({answer.strip().lower() for answer in answers} - {""}, key=len)
     kept: list[str] = []
     for answer in distinct:
@@ -99,7 +99,7 @@ def _first_match_rank(needles: Sequence[str], texts: Sequence[str]) -> float:
 
 
 def chance_recall(k: int, positive_counts: Rows, corpus: int) -> float:
-    """Recall@K that a random order of the corpus has in the mean."""
+    """Expected Recall@K of a random order of the corpus."""
     miss = np.ones(len(positive_counts))
     for i in range(min(k, corpus)):
         miss *= np.clip((corpus - positive_counts - i) / (corpus - i), 0, 1)

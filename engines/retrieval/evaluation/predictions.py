@@ -1,7 +1,7 @@
-"""What every query scored, as files: JSON lines, and a TREC run with its qrels.
+"""Prediction files: JSON lines of scores per query, and a TREC run with its qrels.
 
-Apart from the evaluation because others read these files: comparisons pair the lines of two runs,
-and trec_eval, ir_measures or pytrec_eval read run and qrels and must find our numbers in them.
+Comparisons pair the JSON lines of two runs; trec_eval, ir_measures and pytrec_eval read run and
+qrels and get the same metrics.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv
 
-from engines.retrieval.data.dataset import Split
+from engines.retrieval.data.dataset import EvaluationSplit
 from engines.retrieval.data.items import Rows
 from engines.retrieval.evaluation.metrics import Scores
 
 NAMED_PASSAGES = 10
-"""Passages of a query that its JSON line names; the TREC run has all."""
+"""Passages in a query's JSON line; the TREC run has all."""
 
 
 def write_scores(
     run_dir: Path,
     name: str,
-    split: Split,
+    split: EvaluationSplit,
     ranked: Rows,
     hits: npt.NDArray[np.bool_],
     scores: Mapping[str, Scores],
@@ -54,7 +54,9 @@ def write_scores(
     return str(path.relative_to(run_dir))
 
 
-def write_trec(run_dir: Path, split: Split, ranked: Rows, scores: npt.NDArray[np.float32]) -> None:
+def write_trec(
+    run_dir: Path, split: EvaluationSplit, ranked: Rows, scores: npt.NDArray[np.float32]
+) -> None:
     """The ranking as a TREC run file, `<split>.trec`: `query Q0 passage rank score tag`."""
     queries, depth = ranked.shape
     table = {
@@ -68,8 +70,8 @@ def write_trec(run_dir: Path, split: Split, ranked: Rows, scores: npt.NDArray[np
     _write(table, _folder(run_dir) / f"{split.name}.trec")
 
 
-def write_qrels(run_dir: Path, split: Split) -> None:
-    """What is relevant, in the corpus or not, as `<split>.qrels`: `query 0 passage 1`."""
+def write_qrels(run_dir: Path, split: EvaluationSplit) -> None:
+    """The positives, in the corpus or not, as `<split>.qrels`: `query 0 passage 1`."""
     positive_ids = split.positive_ids
     counts = np.asarray([len(ids) for ids in positive_ids], np.int64)
     flat = [name for ids in positive_ids for name in ids]
@@ -120,12 +122,12 @@ def _folder(run_dir: Path) -> Path:
 
 
 def _column(names: Iterable[str], rows: Rows) -> pa.Array:
-    """The names of these rows as text, each name made a word once."""
+    """Escaped names of these rows, as text."""
     words = pa.array([escape_trec_id(name) for name in names], pa.string())
     return pa.DictionaryArray.from_arrays(pa.array(rows), words).cast(pa.string())
 
 
 def _write(columns: Mapping[str, pa.Array], path: Path) -> None:
-    """Columns with blanks between: pyarrow writes 2.5 million lines in a second, Python in four."""
+    """Write columns separated by blanks: 2.5 million lines take pyarrow 1 s, Python 4 s."""
     options = csv.WriteOptions(include_header=False, delimiter=" ", quoting_style="none")
     csv.write_csv(pa.table(dict(columns)), path, options)

@@ -1,4 +1,4 @@
-"""Encoding many items, every distinct text and image once, in batches of like cost."""
+"""Encoding of many items: every distinct text and image once, in batches of like cost."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training.step_timing import stopwatch
 
 Results = Iterator[tuple[tuple[Rows, Tensor], Tensor]]
-"""Rows of a batch, here and on the device, and what was computed of them."""
+"""Rows of a batch, on the host and on the device, and their vectors."""
 
 FUSED_AT_ONCE: Final = 65_536
 GIB: Final = 1 << 30
 
 
 class VectorStorage:
-    """Where vectors are kept: on the device, or beyond a limit in a file that has no name.
+    """Storage of vectors: on the device, or above a limit in an unlinked, memory-mapped file.
 
-    The file is unlinked as soon as it is mapped: whatever happens to the process, nothing is left.
+    The file is unlinked as soon as it is mapped, so it is freed however the process ends.
     """
 
     def __init__(self, device: torch.device, limit_gib: float, folder: Path | None = None) -> None:
@@ -39,10 +39,10 @@ class VectorStorage:
         self._limit = limit_gib * GIB
         self._folder = folder
         self.uses_file = False
-        """Something was kept in a file."""
+        """Whether any vectors are in a file."""
 
     def zeros(self, rows: int, width: int) -> Tensor:
-        """[rows, width] of zeros in float32."""
+        """Zeros [rows, width] in float32."""
         if self._folder is None or rows * width * 4 <= self._limit:
             return torch.zeros(rows, width, device=self._device)
         self.uses_file = True
@@ -54,12 +54,12 @@ class VectorStorage:
 
 @dataclass(frozen=True)
 class ModalityVectors:
-    """One modality of many items: its distinct vectors, and which of them each item has."""
+    """Vectors of one modality of many items: distinct ones, and their row for each item."""
 
     distinct: Tensor
     """[U + 1, D], unit length; the last row is of zeros, for items that lack the modality."""
     at: Tensor
-    """Row of `distinct` for each item, where that lies."""
+    """Row of `distinct` for each item, on its device."""
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Vectors of the items from `start` to before `stop`."""
@@ -75,7 +75,7 @@ class EncodedItems:
     storage: VectorStorage
 
     def fuse(self, modality: str = "both") -> Tensor:
-        """Item vectors [N, D] of all modalities or of one; zeros where an item has none of them."""
+        """Item vectors [N, D] of both modalities or one; zeros where an item has none."""
         present = next(v for v in (self.texts, self.images) if v is not None)
         chosen = {"text": (self.texts,), "image": (self.images,)}
         parts = [v for v in chosen.get(modality, (self.texts, self.images)) if v is not None]
@@ -91,7 +91,7 @@ class EncodedItems:
 
 
 class CorpusEncoder:
-    """Runs a model over items in batches of like cost; every distinct row once."""
+    """Encodes items with a model, in batches of like cost; every distinct row once."""
 
     def __init__(
         self,
@@ -110,14 +110,14 @@ class CorpusEncoder:
         self._storage = storage or VectorStorage(precision.device, 0)
         self._watch = stopwatch(precision.device)
         self.batches = 0
-        """Batches done so far, of all calls."""
+        """Batches encoded so far, over all calls."""
         self.first_batch_seconds: float | None = None
-        """Start of the process to the end of the first batch."""
+        """Seconds from the start of the attempt to the end of the first batch."""
 
     def encode(
         self, side: ItemRows, name: str, texts: ItemStore, images: ItemStore
     ) -> EncodedItems:
-        """All items of a side; `name` is "query" or "passage".
+        """Encode all items of a side; `name` is "query" or "passage".
 
         Raises:
             EngineError: no item has a text or an image.
@@ -161,14 +161,14 @@ class CorpusEncoder:
                 self._emit.progress(count, total, "items")
                 yield (part, at), vectors
 
-        # One more row, of zeros, for what is not there.
+        # One more row, of zeros, for missing items.
         distinct = self._scatter(compute(), len(present) + 1)
         shift = len(unique) - len(present)  # NONE sorts first
         at = np.where(inverse < shift, len(present), inverse - shift)
         return ModalityVectors(distinct, torch.from_numpy(at).to(distinct.device))
 
     def _scatter(self, results: Results, rows: int) -> Tensor:
-        """[rows, ...]: every result in its rows, zeros elsewhere."""
+        """Scatter the results into a tensor [rows, ...], zeros elsewhere."""
         key, first = next(results)
         vectors = self._storage.zeros(rows, first[0].numel()).view(-1, *first.shape[1:])
         results = itertools.chain([(key, first)], results)

@@ -1,11 +1,12 @@
-"""Exact top-k over a corpus, chunk by chunk, without ever holding the full score matrix.
+"""Exact top-k search over a corpus, chunk by chunk, without the full score matrix.
 
-Apart from encoding because it knows only vectors. A top-k of every chunk costs more than the matrix
-product it follows; so each query first gets a threshold: the r-th best score in a sample of the
-corpus, with r so far below what the sample should hold of the true top k that more than k passages
-beat it. Then one comparison a score finds the few hundred survivors, and only they are sorted. A
-query with fewer than k survivors, or with very many, goes the plain way: the result never depends
-on the sample.
+A top-k of every chunk costs more than its matrix product. So:
+
+1. Each query gets a threshold: the r-th best score in a sample of the corpus, with r large enough
+   that more than k passages of the corpus beat it.
+2. One comparison a score finds the few hundred survivors, and only they are sorted.
+3. A query with fewer than k survivors, or with too many, is searched by a running merge of top-k
+   instead, so the result never depends on the sample.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from engines.emitter import EngineError
 from engines.torchkit.runtime.matmul_precision import ieee_fp32
 
 Score = Callable[[Tensor, Tensor], Tensor]
-"""Scores [q, p] in float32 of some queries and some passages, whatever shape the rows have."""
+"""Scores [q, p] in float32 of queries [q, ...] and passages [p, ...]."""
 
 SAMPLE: Final = 4096
 """Passages whose scores set the thresholds: 4 % more products on a corpus of 114,810."""
 QUERIES_HELD: Final = 8192
-"""Queries that pass the corpus together; their survivors take 8 bytes each, some 130 MB."""
+"""Queries of one pass over the corpus; survivors take 8 bytes each, some 130 MB."""
 QUERIES_AT_ONCE: Final = {"cpu": 512, "cuda": 8192}
 PASSAGES_AT_ONCE: Final = {"cpu": 4096, "cuda": 16_384}
 """On a CPU a block of scores is 8 MiB and stays in the cache; a GPU wants few, large blocks."""
@@ -45,9 +46,10 @@ def top_k(
 ) -> tuple[Tensor, Tensor]:
     """Scores and corpus rows of the k best passages of each query, best first: [Q, k] each.
 
-    Equal scores are ordered by corpus row; k is at most the size of the corpus. The corpus may lie
-    elsewhere (a file, the host) and be half precision: its chunks go where the queries are, and
-    scores are summed in float32. Products of float32 vectors are IEEE, whatever `tf32` says.
+    Equal scores are ordered by corpus row; k is at most the size of the corpus. The corpus may be
+    elsewhere (in a file, on the host) and in half precision: its chunks are copied to the queries'
+    device, and scores are summed in float32. Products of float32 vectors are
+    IEEE, whatever `tf32` says.
 
     Raises:
         EngineError: a vector is not finite.
@@ -74,7 +76,7 @@ def inner_products(queries: Tensor, passages: Tensor) -> Tensor:
 
 
 def validate_finite(vectors: Tensor, kind: str) -> None:
-    """Raise EngineError where a vector holds NaN or something that is not a sane number."""
+    """Raise EngineError where a vector holds NaN, infinity or a number beyond LARGEST."""
     for part in torch.split(vectors, 65_536):
         low, high = torch.aminmax(part)
         if not (float(low) >= -LARGEST and float(high) <= LARGEST):
@@ -85,12 +87,12 @@ def validate_finite(vectors: Tensor, kind: str) -> None:
 
 
 def uses_thresholds(k: int, passages: int) -> bool:
-    """Whether so many passages are searched by thresholds; else the plain way."""
+    """Whether a corpus of this size is searched by thresholds, else by merging."""
     return passages >= 4 * SAMPLE and k <= passages // 16
 
 
 def plan_survivors(k: int, passages: int) -> tuple[int, int]:
-    """Rank in the sample of a query's threshold, and the room for what beats it."""
+    """Rank of the threshold in the sample, and capacity for survivors, per query."""
     expected = k * SAMPLE / passages
     rank = math.ceil(expected + 3.3 * math.sqrt(expected) + 2)
     return rank, math.ceil(rank * passages / SAMPLE * (1 + 6 / math.sqrt(rank)))
@@ -116,17 +118,17 @@ def _search(queries: Tensor, corpus: Tensor, k: int, score: Score) -> tuple[Tens
 
 @dataclass
 class _Scan:
-    """One pass over the corpus: the threshold of each query, and what has beaten it so far."""
+    """One pass over the corpus: thresholds and survivors of each query."""
 
     thresholds: Tensor
     keys: Tensor
     """Packed survivors, [Q, room]."""
     counts: Tensor
-    """Survivors of each query; -1 for one that had no room for all."""
+    """Number of survivors of each query; negative if they exceeded the capacity."""
 
     @classmethod
     def from_sample(cls, queries: Tensor, corpus: Tensor, k: int, score: Score) -> _Scan:
-        """Thresholds from a sample that is spread evenly over the corpus."""
+        """Thresholds from a sample spread evenly over the corpus."""
         rank, room = plan_survivors(k, len(corpus))
         spread = torch.linspace(0, len(corpus) - 1, SAMPLE, device=corpus.device).long()
         sample = corpus[spread].to(queries.device)
@@ -137,7 +139,7 @@ class _Scan:
         return cls(thresholds, keys, counts)
 
     def collect(self, scores: Tensor, at: int, start: int) -> None:
-        """Keep what beats the thresholds in a block of scores [q, p] at this query and passage."""
+        """Add the survivors of a block of scores [q, p] at query `at` and passage `start`."""
         scores = scores.float().contiguous()
         size, width = scores.shape
         room, device = self.keys.shape[1], scores.device
@@ -178,7 +180,7 @@ def _search_by_merge(
 
 
 def _pack_keys(scores: Tensor, rows: Tensor) -> Tensor:
-    """Score and row as one integer, whose ascending order is: best score first, then lowest row."""
+    """Pack score and row into an int64 whose ascending order is best score, then lowest row."""
     bits = (scores + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score
     ascending = bits ^ ((bits >> 31) & 0x7FFF_FFFF)
     return (~ascending).long() << 32 | rows
@@ -190,7 +192,7 @@ def _unpack_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
     return bits.view(torch.float32), keys & _LOW
 
 
-# numpy partitions, sorts and finds with AVX2 and AVX-512: on a CPU 5 to 30 times as fast as torch.
+# numpy partitions, sorts and searches with AVX2 and AVX-512: 5 to 30 times torch's CPU speed.
 
 
 def _uses_torch(data: Tensor) -> bool:
@@ -206,7 +208,7 @@ def _score_at_rank(scores: Tensor, rank: int) -> Tensor:
 
 
 def _true_indices(mask: Tensor) -> Tensor:
-    """Flat places of all that is true, ascending."""
+    """Flat indices of the true entries, ascending."""
     if _uses_torch(mask):
         return mask.view(-1).nonzero().squeeze(1)
     return torch.from_numpy(np.flatnonzero(mask.numpy()))

@@ -1,7 +1,7 @@
-"""What answers "which passages are nearest": exact search, or an index of FAISS.
+"""Search indexes: exact search, or an index of FAISS.
 
-Apart so that the evaluation does not know which. FAISS is optional: exact search needs no index up
-to millions of passages, an inverted file trades a known share of the answers for time beyond.
+FAISS is optional: exact search needs no index up to millions of passages; beyond, an inverted file
+trades a known share of the results for time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SearchIndex(Protocol):
 
 
 class ExactIndex:
-    """All scores, as `exact.top_k` finds the best of them."""
+    """Exact search by `exact.top_k`, with vectors in `precision`."""
 
     def __init__(
         self, vectors: Tensor, precision: StoredPrecision = "fp32", score: exact.Score | None = None
@@ -50,8 +50,8 @@ class ExactIndex:
 class FaissIndex:
     """IndexFlatIP (exact) or IndexIVFFlat (nearest `probes` lists only) over inner products.
 
-    Johnson, Douze and Jégou 2019. An inverted file over vectors that lie in a file keeps its lists
-    in one too.
+    Johnson, Douze and Jégou 2019. With `folder` an inverted file keeps its lists in a file
+    there.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class FaissIndex:
             self._index.nprobe = min(probes, self._index.nlist)
         for part in torch.split(vectors, ADDED_AT_ONCE):
             self._index.add(_to_array(part))
-        if lists:  # FAISS opens the file anew whenever it grows; now it is mapped for good
+        if lists:  # FAISS reopens the file whenever it grows; now it is mapped for good
             lists.unlink(missing_ok=True)
 
     @staticmethod

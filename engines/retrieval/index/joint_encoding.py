@@ -1,7 +1,6 @@
-"""Encoding items whose vectors are no sum: all tokens side by side, or text and image in one cell.
+"""Encoding of items whose vectors are not a sum: late interaction, or recurrent fusion.
 
-Apart from `search.Encoder`, which computes every distinct text and image once; here an item is
-computed as a whole, and without its text or image anew.
+An item is encoded as a whole, and once more without its text or image for an ablation.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from engines.retrieval.index.encoding import CorpusEncoder, EncodedItems, Result
 
 @dataclass(frozen=True)
 class JointlyEncodedItems(EncodedItems):
-    """Items that are encoded; those of one modality are computed when they are asked for."""
+    """Encoded items; vectors of one modality are computed on demand."""
 
     whole: Tensor
     encode_modality: Callable[[str], Tensor]
@@ -32,12 +31,12 @@ class JointlyEncodedItems(EncodedItems):
 
 
 class JointCorpusEncoder(CorpusEncoder):
-    """Runs a model over whole items in batches of like cost."""
+    """Encodes whole items with a model, in batches of like cost."""
 
     def encode(
         self, side: ItemRows, name: str, texts: ItemStore, images: ItemStore
     ) -> JointlyEncodedItems:
-        """All items of a side; `name` is "query" or "passage".
+        """Encode all items of a side; `name` is "query" or "passage".
 
         Raises:
             EngineError: no item has a text or an image.

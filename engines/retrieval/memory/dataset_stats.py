@@ -1,7 +1,4 @@
-"""What built subsets hold, as far as memory asks: which modalities, and how many different items.
-
-Apart from `subsets`, which numbers every string of a run; here they are only counted.
-"""
+"""Dataset statistics for memory estimates: modalities and distinct items of built subsets."""
 
 from __future__ import annotations
 
@@ -19,31 +16,31 @@ from datasets_mm.storage.corpus import map_table
 
 @dataclass(frozen=True)
 class ItemCounts:
-    """Queries or passages, and the different texts and images that they have."""
+    """Number of queries or passages, and of their distinct texts and images."""
 
     items: int
     texts: int
     images: int
 
     def describe(self) -> str:
-        """`text and image`."""
+        """The modalities in words, `text and image`."""
         there = [name for name, n in (("text", self.texts), ("image", self.images)) if n]
         return " and ".join(there) or "nothing"
 
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """One built subset."""
+    """Counts of one built subset."""
 
     queries: ItemCounts
     positives: ItemCounts
     corpus: ItemCounts
     fingerprint: str
-    """Of the corpus: subsets may share it."""
+    """Fingerprint of the corpus, which subsets may share."""
 
 
 def read_stats(folder: str) -> DatasetStats | None:
-    """Counts of the subset in a folder; None: it cannot be read, which the run will say."""
+    """Statistics of the subset in a folder; None: it cannot be read."""
     try:
         records = map_table(Path(folder) / "records.arrow")
         corpus = map_table(Path(folder) / "corpus.arrow")
@@ -62,7 +59,7 @@ def read_stats(folder: str) -> DatasetStats | None:
 
 
 def read_all_stats(folders: Sequence[str]) -> list[DatasetStats]:
-    """Those that can be read."""
+    """Statistics of the readable subsets."""
     return [stats for stats in map(read_stats, folders) if stats is not None]
 
 
@@ -71,6 +68,6 @@ def _count(texts: Any, images: Any) -> ItemCounts:
 
 
 def _count_distinct(column: Any) -> int:
-    """Different strings that are not empty. Of questions, without their instructions."""
+    """Number of distinct non-empty strings. Questions are counted without instructions."""
     lengths = pc.binary_length(pc.drop_null(pc.unique(column)))
     return int(pc.sum(pc.greater(lengths, 0)).as_py() or 0)

@@ -1,7 +1,7 @@
-"""How much memory a retrieval run would take: the model's real module tree, without its weights.
+"""Memory estimate of a retrieval run: the engine's real code on fake tensors.
 
-A step is rehearsed on fake tensors by the engine's own code: both towers over queries and passages,
-fusion, loss, backward pass, optimizer. Then the evaluation that follows it.
+A training step (both towers over queries and passages, fusion, loss, backward pass, optimizer),
+then the evaluation.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ RUNTIME_BYTES: Final = 11 * (1 << 30) // 10
 """Max RSS of the demo's runs on a CPU before they train: 1.01 to 1.09 GiB."""
 TOKEN_BYTES: Final = 8
 KIB: Final = 1024
-"""What is less (a temperature) is no part of its own."""
+"""Smallest part that is listed; a temperature is less."""
 UNKNOWN: Final = "not counted, as no built subset of the evaluation was read"
 
 
 def estimate_memory(query: MemoryQuery) -> MemoryEstimate:
-    """Bytes by part of a training step and of the evaluation.
+    """Memory estimate of a query: bytes by part of a training step and of the evaluation.
 
     Raises:
         EngineError: the model's sizes are not known here, or settings do not fit it.
@@ -48,19 +48,19 @@ def estimate_memory(query: MemoryQuery) -> MemoryEstimate:
 
 @dataclass(frozen=True)
 class RunItems:
-    """What a run reads of the subsets that are built, as far as it is known."""
+    """Numbers of items that a run reads, from the built subsets."""
 
     queries: ItemCounts
     passages: ItemCounts
-    """Of the training subset."""
+    """Passages of the training subset."""
     splits: Sequence[ItemCounts]
     corpora: Sequence[ItemCounts]
-    """What is searched, each once."""
+    """The searched corpora, each once."""
     facts: dict[str, str]
 
     @classmethod
     def from_query(cls, query: MemoryQuery, params: Params) -> RunItems:
-        """Where nothing is built: text and image on both sides, and no corpus."""
+        """From the query's subsets; without any: text and image on both sides, no corpus."""
         subsets = dataset_stats.read_all_stats(query.subsets)
         unknown = ItemCounts(*[max(params.batch, params.evaluate_batch)] * 3)
         training = subsets[0] if subsets else DatasetStats(unknown, unknown, unknown, "")
@@ -110,7 +110,7 @@ def estimate_entry(query: MemoryQuery, entry: ModelEntry, params: Params) -> Mem
 def measure_peaks(
     query: MemoryQuery, fake_run: FakeRun, reads: RunItems
 ) -> tuple[dict[Phase, dict[str, int]], dict[str, str]]:
-    """Parts of each phase, and what a reader should know of them."""
+    """Parts at the peak of each phase, and facts about them."""
     params, facts = fake_run.params, {}
     phases: dict[Phase, dict[str, int]] = {}
     if query.trains:
@@ -137,12 +137,12 @@ def measure_peaks(
 
 
 def evaluates(query: MemoryQuery, params: Params) -> bool:
-    """Whether something is encoded and searched: not where a plan says that nothing is."""
+    """Whether the run evaluates on any subset."""
     return not query.trains or params.evaluate_on != ()
 
 
 def pair_bytes(fake_run: FakeRun, reads: RunItems) -> int:
-    """Of a query and its passage as they wait for their batch."""
+    """Bytes of a query and its passage in a prepared batch."""
     if fake_run.model.pixels is None:
         text, image = 2 * frozen_towers.TEXT_WIDTH, 2 * frozen_towers.IMAGE_WIDTH
     else:
@@ -152,7 +152,7 @@ def pair_bytes(fake_run: FakeRun, reads: RunItems) -> int:
 
 
 def make_options(query: MemoryQuery, params: Params) -> TrainingOptions:
-    """The settings that decide about memory, as a rehearsal takes them."""
+    """The training options of a fake run, by the settings."""
     fixed = {
         "quantize": "none",
         "lora_rank": 0,

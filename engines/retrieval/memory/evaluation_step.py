@@ -1,8 +1,8 @@
-"""Encoding and searching on fake tensors: what an evaluation holds at once, booked by part.
+"""Fake evaluation: memory of encoding and searching, by part.
 
 In the order of `evaluate`: every corpus, then the queries, then the search. Every kind of batch is
-encoded once, beside the vectors that are kept; a search's blocks are computed, not rehearsed,
-because it looks at its numbers.
+encoded once, beside the vectors that are kept. The blocks of a search are computed by formula, not
+on fake tensors, because their sizes depend on scores.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from engines.retrieval.memory.dataset_stats import ItemCounts
 from engines.retrieval.memory.training_step import TEXT, VISION, FakeRun
 from engines.retrieval.models import frozen_towers, max_sim
 from engines.retrieval.models.encoder import l2_normalize
-from engines.torchkit.memory import allocation_tracker as books
-from engines.torchkit.memory import fake_training_step
+from engines.torchkit.memory import allocation_tracker, fake_training_step
 from engines.torchkit.memory.fake_training_step import INPUTS
 
 CORPUS: Final = "corpus vectors"
@@ -38,24 +37,24 @@ SCORES: Final = "scores of the search"
 KEY: Final = 8
 """Bytes of a score with its row (`exact._packed`)."""
 PACKED: Final = 4 + 8 + 2 * KEY
-"""A score, its bits twice, and its key while it is put together."""
+"""Bytes of a score, two copies of its bits, and its key while packing."""
 RESULT: Final = 12
-"""A score and a row."""
+"""Bytes of a score and a row."""
 KEYS_AT_ONCE: Final = 4
-"""Tensors of survivors' keys and places that live at once."""
+"""Tensors of survivors' keys and indices that live at once."""
 BLOCKS: Final = 2
-"""Of token pairs, to see what late interaction takes: one is still there when the next is made."""
+"""Blocks of token pairs in late interaction: one still lives when the next is made."""
 
 
 def measure_evaluation(
     fake_run: FakeRun, corpora: Sequence[ItemCounts], queries: ItemCounts, *, trained: bool
 ) -> dict[str, int]:
-    """Parts at the peak. `trained`: the optimizer's moments are still there."""
+    """Bytes by part at the peak. `trained`: the optimizer's moments still exist."""
     tracker, model = fake_run.tracker, fake_run.model.eval()
     kept: list[Any] = []
     if trained:
-        kept += [books.make_optimizer_with_state(tracker, model)]
-        kept += [books.add_weight_averages(tracker, model, fake_run.options.copies)]
+        kept += [allocation_tracker.make_optimizer_with_state(tracker, model)]
+        kept += [allocation_tracker.add_weight_averages(tracker, model, fake_run.options.copies)]
     with fake_training_step.autocast(fake_run.options), torch.no_grad():
         shape = model.encode_items(fake_run.inputs(1, queries), "query").shape[1:]
         tracker.reset_peak()
@@ -77,9 +76,9 @@ def measure_evaluation(
 
 
 def measure_feature_pass(fake_run: FakeRun) -> dict[str, int]:
-    """Parts at the peak of computing what a model of cached features is trained on, before it is.
+    """Bytes by part at the peak of computing the cached features, before training.
 
-    One tower after the other, over as many items as they take at once.
+    One tower after the other, each with its batch.
     """
     tracker, peaks = fake_run.tracker, []
     with torch.device("meta"):
@@ -102,7 +101,7 @@ def measure_feature_pass(fake_run: FakeRun) -> dict[str, int]:
 
 
 def _on_device(fake_run: FakeRun, count: ItemCounts, shape: Sequence[int]) -> ItemCounts:
-    """Of vectors that would lie in a file, as many as are on the device at once."""
+    """Counts of vectors on the device at once: of those in a file, one block."""
     most = fake_run.params.corpus_memory_gib * GIB / (4 * _numel(shape))
     if max(count.items, count.texts, count.images) <= most:
         return count
@@ -116,7 +115,7 @@ def _numel(shape: Sequence[int]) -> int:
 def _fake_encode(
     fake_run: FakeRun, count: ItemCounts, shape: Sequence[int], side: str
 ) -> EncodedItems:
-    """Items of a side, with the room for their vectors and a batch that was computed beside it."""
+    """Fake encoding of a side: storage of its vectors, and one batch beside it."""
     model, storage = fake_run.model, VectorStorage(torch.device("cpu"), 0)
     if model.joint:
 
@@ -125,7 +124,7 @@ def _fake_encode(
 
         whole = encode_again()
         batch = fake_run.inputs(min(count.items, fake_run.params.evaluate_batch), count)
-        with fake_run.tracker.part(books.ACTIVATIONS):
+        with fake_run.tracker.part(allocation_tracker.ACTIVATIONS):
             model.encode_items(batch, side)
         return JointlyEncodedItems(None, None, storage, whole, encode_again)
     halves = []
@@ -144,7 +143,7 @@ def _fake_embed(
     fake_run: FakeRun, rows: Tensor, embed: Callable[[Tensor, str], Tensor], side: str
 ) -> None:
     fake_run.tracker.assign([rows], INPUTS)
-    with fake_run.tracker.part(books.ACTIVATIONS):
+    with fake_run.tracker.part(allocation_tracker.ACTIVATIONS):
         l2_normalize(embed(rows, side))
 
 
@@ -154,7 +153,7 @@ def _fake_search(
     queries: ItemCounts,
     vectors: tuple[Tensor, list[Tensor]],
 ) -> None:
-    """The blocks of scores of the largest exact search, beside everything that is kept."""
+    """Blocks of scores of the largest exact search, beside the kept vectors."""
     if not corpora or fake_run.params.search != "exact":
         return
     query_vectors, corpus_vectors = vectors
@@ -170,7 +169,7 @@ def _fake_search(
 
 
 def count_block_bytes(queries: int, passages: int, depth: int, target: str) -> int:
-    """What `exact.top_k` holds beside the vectors, at most."""
+    """Most bytes that `exact.top_k` holds beside the vectors."""
     k, wide = min(depth, passages), min(passages, exact.PASSAGES_AT_ONCE[target])
     if not exact.uses_thresholds(k, passages):
         rows = min(queries, exact.PLAIN_QUERIES)

@@ -1,8 +1,4 @@
-"""A model of the catalogue without its weights: its sizes, from wherever they are said.
-
-The same modules as in a run, made on the fake tensors of a rehearsal. Apart from `loading`, which
-reads weights, and from the rehearsal, which takes any model.
-"""
+"""Models from configurations alone, for memory estimates: the modules of a run, without weights."""
 
 from __future__ import annotations
 
@@ -30,40 +26,40 @@ from engines.torchkit.memory import known_configs
 
 SHAPES: Final = Path(__file__).parent / "known_configs.toml"
 SUFFIX: Final = "-OpenCLIP"
-"""Of the hub's names of open_clip's own models."""
+"""Suffix of the hub's names of open_clip's models."""
 TEXT_TOKENS: Final = 64
-"""Of SigLIP, where a configuration does not say otherwise."""
+"""Context of SigLIP, where the configuration has none."""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """How to make a model of some sizes."""
+    """Sizes of a model, and a function that makes it."""
 
     make: Callable[[], DualEncoder]
-    """With whatever weights."""
+    """Makes the model with arbitrary weights."""
     source: str
-    """Where its sizes were read."""
+    """Source of the sizes."""
     length: int = 0
-    """Tokens to which every text is padded; 0: to the longest of its batch."""
+    """Tokens to which texts are padded; 0: longest of the batch."""
     has_text_tower: bool = True
-    """It has a text tower of its own, and so a tokenizer."""
+    """Whether it has a text tower, and so a tokenizer."""
 
     def build(self) -> DualEncoder:
-        """The model with tensors of no storage, which libraries know how to construct."""
+        """Build the model on the meta device."""
         with torch.device("meta"):
             return self.make()
 
     @property
     def tokenizer(self) -> TextTokenizer | None:
-        """What settings ask of a tokenizer, which is its length: this one knows no word."""
+        """An empty tokenizer with the model's length; None without a text tower."""
         return TextTokenizer(Tokenizer(BPE()), 0, self.length) if self.has_text_tower else None
 
 
 def find_model_shape(entry: ModelEntry, params: Params) -> ModelShape:
-    """The model's shape.
+    """Shape of a model of the catalog.
 
     Raises:
-        EngineError: nothing says its sizes, or its library is missing.
+        EngineError: its sizes are not known, or its library is missing.
     """
     if entry.family == "frozen-towers":
         from engines.retrieval.models.frozen_towers import HeadEncoder
@@ -92,7 +88,7 @@ def find_model_shape(entry: ModelEntry, params: Params) -> ModelShape:
 
 
 def materialise(model: nn.Module) -> None:
-    """Give the model tensors with storages, which are fake ones where tensors are faked."""
+    """Replace meta tensors by allocated ones, which are fake in fake mode."""
     weights: dict[int, nn.Parameter] = {}  # towers may share one
     for module in model.modules():
         for name, old in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -105,7 +101,7 @@ def materialise(model: nn.Module) -> None:
 
 
 def _from_scratch(entry: ModelEntry, params: Params) -> ModelShape:
-    """With the largest vocabulary; the tokenizer of few texts may come to fewer entries."""
+    """Shape with the largest vocabulary; a tokenizer of few texts may have fewer entries."""
     from engines.retrieval.models import clip
 
     def make() -> DualEncoder:
@@ -118,7 +114,7 @@ def _from_scratch(entry: ModelEntry, params: Params) -> ModelShape:
 
 
 def _open_clip(entry: ModelEntry, params: Params) -> ModelShape:
-    """From a folder in its layout, or by the name of an architecture that open_clip ships."""
+    """Shape from a folder in open_clip's layout, or by the name of a known architecture."""
     if find_spec("open_clip") is None:
         raise EngineError(
             f"model '{entry.name}': open_clip is not here; {model_catalog.INSTALL_OPEN_CLIP}"

@@ -1,8 +1,4 @@
-"""A training step of the retrieval engine on fake tensors, booked by part.
-
-The engine's own modules and functions, as a run calls them. Apart from `fit`, which says what it is
-computed for.
-"""
+"""Fake training step of the retrieval engine: its own modules and functions, tracked by part."""
 
 from __future__ import annotations
 
@@ -24,8 +20,7 @@ from engines.retrieval.memory.dataset_stats import ItemCounts
 from engines.retrieval.models import encoder, frozen_towers, master_weights
 from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.params import Params
-from engines.torchkit.memory import allocation_tracker as books
-from engines.torchkit.memory import fake_training_step
+from engines.torchkit.memory import allocation_tracker, fake_training_step
 from engines.torchkit.memory.allocation_tracker import AllocationTracker
 from engines.torchkit.memory.fake_training_step import INPUTS, LOGITS, TrainingOptions
 from engines.torchkit.runtime.distributed import ProcessGroup
@@ -37,17 +32,17 @@ OTHER: Final = "fusion and scale"
 
 @dataclass(frozen=True)
 class FakeRun:
-    """What is rehearsed, and where it is booked."""
+    """A fake run: model, settings and allocation tracker."""
 
     tracker: AllocationTracker
     model: DualEncoder
     params: Params
     options: TrainingOptions
     tokens: int
-    """Of the longest text."""
+    """Tokens of the longest text."""
 
     def track_model(self) -> None:
-        """Book the model by its towers."""
+        """Track the model's tensors by tower."""
         towers = (TEXT, self.model.text_tower), (VISION, self.model.vision_tower)
         part_of = {id(p): name for name, tower in towers for p in tower.parameters()}
         part_of |= {
@@ -56,10 +51,10 @@ class FakeRun:
         tensors: dict[str, Tensor] = dict(self.model.named_parameters())
         tensors |= dict(self.model.named_buffers())
         names = {name: part_of.get(id(tensor), OTHER) for name, tensor in tensors.items()}
-        books.track_model(self.tracker, self.model, names.__getitem__)
+        allocation_tracker.track_model(self.tracker, self.model, names.__getitem__)
 
     def inputs(self, size: int, side: ItemCounts) -> ItemInputs:
-        """So many items as they lie on the device; every one has what its side has."""
+        """Inputs of `size` items on the device, each with all modalities of its side."""
         texts, images = (size if there else 0 for there in (side.texts, side.images))
         with self.tracker.part(INPUTS):
             return ItemInputs(
@@ -82,7 +77,7 @@ class FakeRun:
 
 
 class _OneRank(ProcessGroup):
-    """One of several ranks: the others' vectors are there, without their gradients."""
+    """Process group of one fake rank: gathers zeros for the other ranks' vectors."""
 
     def gather(self, vectors: Tensor, total: int) -> Tensor:
         """[total, ...]."""
@@ -93,7 +88,7 @@ class _OneRank(ProcessGroup):
 def measure_training(
     fake_run: FakeRun, queries: ItemCounts, passages: ItemCounts
 ) -> dict[str, int]:
-    """Parts at the peak of a training step."""
+    """Bytes by part at the peak of a training step."""
     params, total = fake_run.params, fake_run.params.batch * fake_run.params.nproc_per_node
     queries_input, passages_input = (
         fake_run.inputs(params.batch, side) for side in (queries, passages)
@@ -119,16 +114,16 @@ def measure_training(
 
 
 def _tracked_loss(tracker: AllocationTracker, objective: Objective) -> Objective:
-    def booked(*arguments: Tensor) -> Any:
+    def tracked_objective(*arguments: Tensor) -> Any:
         with tracker.part(LOGITS):
             return objective(*arguments)
 
-    return booked
+    return tracked_objective
 
 
 @contextmanager
 def _stateless_checkpoints() -> Iterator[None]:
-    """GradCache without the state of random numbers, which fake generators do not have."""
+    """Context of GradCache without the random state, which fake generators lack."""
     stateless = partial(checkpoint, preserve_rng_state=False)
     with mock.patch.object(encoder, "checkpoint", stateless):
         yield

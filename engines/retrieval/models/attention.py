@@ -1,7 +1,7 @@
-"""Attention of transformers' CLIP and SigLIP with query, key and value in one product.
+"""Fused attention: query, key and value of transformers' CLIP and SigLIP in one product.
 
-For a replica only, whose weights are derived: in the model itself the three stay apart, as
-checkpoints have them. Three products of [n, d] x [d, d] become one of [n, d] x [d, 3 d].
+For replicas only, whose weights are derived; the model keeps three weights, as in checkpoints.
+Three products of [n, d] x [d, d] become one of [n, d] x [d, 3 d].
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from engines.torchkit.modeling.master_weights import Slot, Slots
 
 PARTS: Final = ("q_proj", "k_proj", "v_proj")
 CLASSES: Final = ("CLIPAttention", "SiglipAttention", "Siglip2Attention")
-"""Of transformers 5.23: equal but for their names."""
+"""Attention classes of transformers 5.23, equal but for their names."""
 
 
 class FusedAttention(nn.Module):
-    """Takes an attention module's place. [B, T, width] -> [B, T, width]."""
+    """Replaces an attention module: [B, T, width] -> [B, T, width]."""
 
     def __init__(self, attention: Any) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class FusedAttention(nn.Module):
         rows, tokens, width = hidden_states.shape
         joint = functional.linear(hidden_states, self.weight, self.bias)
         joint = joint.view(rows, tokens, 3, self.heads, width // self.heads)
-        # In this order the gradients are put together where they lie, without a copy.
+        # In this order the gradients are concatenated in place, without a copy.
         query, key, value = (part.transpose(1, 2) for part in joint.unbind(2))
         out = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask,
@@ -53,7 +53,7 @@ class FusedAttention(nn.Module):
 
 
 def fuse_attention(model: nn.Module) -> Slots:
-    """Replace every attention that fits, in place; where the parameters' values lie now."""
+    """Replace the attention modules of known classes, in place; slots of their parameters."""
     slots: Slots = {}
     for name, module in list(model.named_modules()):
         if type(module).__name__ not in CLASSES:

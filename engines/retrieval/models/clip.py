@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.towers import PixelNormalizer, Tower, average_states, mask_until_end
+from engines.retrieval.models.towers import (
+    EncoderTower,
+    PixelNormalizer,
+    average_states,
+    mask_until_end,
+)
 from engines.torchkit.modeling import weights
 from engines.torchkit.modeling.model_config import read_config
 
@@ -20,11 +25,11 @@ STD: Final = (0.26862954, 0.26130258, 0.27577711)
 """Pixel statistics of CLIP's training images, where a folder does not say otherwise."""
 
 
-class ClipTextTower(Tower):
+class ClipTextTower(EncoderTower):
     """The causal text tower, pooled at the first end token.
 
-    No padding mask: nothing that is used ever sees the padding, and without a mask attention takes
-    its fastest path.
+    No padding mask: causal attention before the end token sees no padding, and without a mask it
+    takes its fastest path.
     """
 
     ignores_padding = True
@@ -64,7 +69,7 @@ class ClipTextTower(Tower):
         return self._tower, self._clip.text_projection
 
 
-class ClipVisionTower(Tower):
+class ClipVisionTower(EncoderTower):
     """The vision tower, pooled at its class token."""
 
     def __init__(self, clip: Any, pixels: PixelNormalizer) -> None:
@@ -130,7 +135,7 @@ def from_folder(
 
 
 def from_config(config: dict[str, Any], temperature: float) -> ClipEncoder:
-    """The same of a configuration alone, for a rehearsal."""
+    """A CLIP of a configuration with random weights, for a memory estimate."""
     return _make_encoder(weights.build_random(CLIPConfig.from_dict(config)), temperature)
 
 

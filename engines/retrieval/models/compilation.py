@@ -1,9 +1,9 @@
-"""torch.compile for a dual encoder: which shapes are compiled, when, and what runs without.
+"""torch.compile for a dual encoder: compiled shapes, and eager execution of all others.
 
 Everything is compiled before the first step, in the phase `compile`, with real batches of the run:
-one for each combination of text lengths that its full batches will have. From then on nothing is:
-a shape that was not met (the short batch at the end of an epoch, a remainder of GradCache,
-evaluation) runs through the same functions as they are, since compiling takes longer than it saves.
+one for each combination of text lengths that its full batches will have. Afterwards nothing is
+compiled: any other shape (the short batch at the end of an epoch, a remainder of GradCache,
+evaluation) runs the same functions eagerly, since compiling takes longer than it saves.
 
 Shapes are few because texts are padded to multiples of TEXT_MULTIPLE. Where items may lack a text
 or an image their numbers differ from batch to batch: then sizes are left open (`dynamic`), and one
@@ -44,14 +44,14 @@ GRAPH_CALLS: Final = 3
 
 @dataclass
 class TowerCompiler:
-    """Calls functions of a tower, compiled where their shape is known."""
+    """Calls functions of a tower, compiled for known shapes and eagerly for others."""
 
     dynamic: bool = False
-    """Sizes are open."""
+    """Whether sizes are left open, for one compilation of all shapes."""
     graphs: bool = False
     backend: str = "inductor"
     compiles_new_shapes: bool = False
-    """Unknown shapes are compiled too."""
+    """Whether unknown shapes are compiled and become known."""
     shapes: set[tuple[Any, ...]] = field(default_factory=set)
     _compiled: dict[tuple[Any, ...], Callable[..., Any]] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class TowerCompiler:
         name = (function.__name__, *map(_identity, fixed))
         key = (*name, *self._shape(rows), torch.is_grad_enabled())
         if key not in self.shapes:
-            # Of open sizes torch compiles 1 apart from all others.
+            # With open sizes torch compiles size 1 separately.
             if not self.compiles_new_shapes or (self.dynamic and len(rows) < 2):
                 return function(*fixed, rows)
             self.shapes.add(key)
@@ -86,7 +86,7 @@ def _identity(value: Any) -> Any:
 def make_compiler(
     params: Params, device: torch.device, emit: Emitter, *, uniform: bool
 ) -> TowerCompiler:
-    """What the settings ask for. `uniform`: every item of a side has the same modalities.
+    """Compiler by the settings. `uniform`: all items of a side have the same modalities.
 
     Raises:
         EngineError: CUDA graphs without compiling, or with what needs their memory for longer.
@@ -110,7 +110,7 @@ def make_compiler(
         )
         emit.notice("cuda-graphs-off", f"cuda_graphs = true does nothing: {reason}")
         graphs = False
-    # Not per call: the limit is looked up where a function is compiled.
+    # Set globally: the limit is read where a function is compiled.
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     return TowerCompiler(dynamic=not uniform, graphs=graphs)
 
@@ -142,7 +142,7 @@ def enable_compilation(
     *,
     uniform: bool,
 ) -> None:
-    """Let `model` compile its towers before the first step of `job`."""
+    """Set up compilation of the model's towers before the first step of `job`."""
     if model.pixels is None:
         run.emit.notice("compile-off", "compile = true does nothing: heads alone are too small")
         return
@@ -187,10 +187,10 @@ def enable_compilation(
 
 
 def _compile_shapes(compiler: TowerCompiler, encode: Callable[[], Any], model: DualEncoder) -> None:
-    """Compile for what `encode` computes, forward and backward."""
+    """Compile forward and backward for the shapes of `encode`."""
     if not compiler.shapes:
-        # Once as it is: transformers puts hooks on its blocks when their outputs are first wanted,
-        # behind a lock, which would cut what is compiled in two.
+        # Once eagerly: transformers adds hooks to its blocks when their outputs are first used,
+        # behind a lock, which would be a graph break.
         with torch.no_grad():
             encode()
     compiler.compiles_new_shapes = True
@@ -203,5 +203,5 @@ def _compile_shapes(compiler: TowerCompiler, encode: Callable[[], Any], model: D
 
 
 def mark_step_begin() -> None:
-    """Tell CUDA graphs that what the last step left in their memory is no longer needed."""
+    """Mark a step begin for CUDA graphs: outputs of the last step may be overwritten."""
     torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch

@@ -1,4 +1,4 @@
-"""The dual encoder: what all families share. Fusion, scoring, temperature, and one interface.
+"""Dual encoder of all families: fusion, scoring, temperature and GradCache.
 
 An item's vector(s), by setting:
   pooled, layers averaged   text and image are projected into one space and normalised each; the
@@ -25,18 +25,18 @@ from torch.utils.checkpoint import checkpoint
 
 from engines.retrieval.data.pairs import ItemInputs, count_join_padding, join_inputs
 from engines.retrieval.models.fusion import LayerStates, RecurrentFusion
-from engines.retrieval.models.towers import PixelNormalizer, Tower
+from engines.retrieval.models.towers import EncoderTower, PixelNormalizer
 
 MAX_SCALE: Final = 100.0
 """Largest inverse temperature, as in CLIP (Radford et al. 2021)."""
 
 FIRST_BIAS: Final = -10.0
-"""Of the sigmoid loss, where a checkpoint has none (SigLIP, Zhai et al. 2023)."""
+"""Initial bias of the sigmoid loss, where a checkpoint has none (SigLIP, Zhai et al. 2023)."""
 
 
 @dataclass(frozen=True)
 class LateShape:
-    """A late item: [texts + images, width]. Fixed, so that batches and ranks can be joined."""
+    """Shape of a late-interaction item: [texts + images, width]; fixed for gathering."""
 
     texts: int
     images: int
@@ -44,60 +44,60 @@ class LateShape:
 
 
 class DualEncoder(nn.Module):
-    """Families hand over their two towers, or embed texts and images themselves.
+    """Base of the families, which set their two towers or override the embedding methods.
 
     `side` is "query" or "passage", for families with a head for each.
     """
 
-    text_tower: Tower
-    vision_tower: Tower
+    text_tower: EncoderTower
+    vision_tower: EncoderTower
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
-        self.text_tower = self.vision_tower = Tower()
+        self.text_tower = self.vision_tower = EncoderTower()
         self.text_layers: tuple[int, ...] = ()
         self.vision_layers: tuple[int, ...] = ()
-        """Blocks whose features are taken; empty: the tower's own output."""
+        """Blocks whose features are used; empty: the tower's output."""
         self.late = False
         """Items are tokens [T, D] and compared by MaxSim, not single vectors [D]."""
         self.late_shape = LateShape(0, 0, 0)
         self.sides_share = True
-        """Queries and passages go through the same weights, so both can go through them at once."""
+        """Whether queries and passages use the same weights, so that both can be one batch."""
         self.one_pass = False
-        """In training both sides go through the towers at once, where they can. See `joins`."""
+        """Whether both sides are one batch in training, where possible. See `joins`."""
         self.dtype = torch.float32
-        """Of activations, where autocast does not say otherwise."""
+        """dtype of activations without autocast."""
         self.chunk = 0
-        """Items embedded at once in training; 0: all. See `_in_parts`."""
+        """Items embedded at once in training; 0: all. See `_embed_in_chunks`."""
         self.fusion: RecurrentFusion | None = None
         self.bias: nn.Parameter | None = None
-        """Of the sigmoid loss."""
+        """Bias of the sigmoid loss."""
         self.first_bias = FIRST_BIAS
         self.frozen = False
-        """The towers keep their weights."""
+        """Whether the towers are frozen."""
         self.pixels: PixelNormalizer | None = None
-        """How images are normalised, where the model sees pixels."""
+        """Normalisation of images; None: the model uses cached features."""
         self.text_limit = 0
-        """Most tokens of a text."""
+        """Largest number of tokens of a text; 0: no limit."""
         self.image_limit = 0
         """The one image size that the model takes; 0: any."""
         self.compiler: Callable[..., Any] | None = None
-        """Calls functions of the towers in training; see `compiling`."""
+        """Calls functions of the towers in training; see `compilation`."""
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
     @property
     def text_blocks(self) -> int:
-        """Blocks of the text tower that layers can name."""
+        """Number of blocks of the text tower."""
         return self.text_tower.blocks
 
     @property
     def vision_blocks(self) -> int:
-        """Blocks of the vision tower that layers can name."""
+        """Number of blocks of the vision tower."""
         return self.vision_tower.blocks
 
     @property
     def joint(self) -> bool:
-        """An item's vectors are not the sum of those of its text and of its image."""
+        """Whether an item's vectors are not a sum of its text and image vectors."""
         return self.late or self.fusion is not None
 
     def embed_texts(self, texts: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one tower for both
@@ -138,7 +138,7 @@ class DualEncoder(nn.Module):
         return own_queries, own_passages, self.scale()
 
     def joins(self, queries: ItemInputs, passages: ItemInputs) -> bool:
-        """Whether both sides go through the towers in one pass: half the kernels, larger ones.
+        """Whether both sides are encoded in one pass: half as many, larger kernels.
 
         Meant for a GPU (`one_pass`), where the padding of the shorter texts costs less than the
         launches of a second pass: 64 queries of 44 tokens and 64 passages of 77 are 7,744 tokens,
@@ -150,7 +150,7 @@ class DualEncoder(nn.Module):
         return self.text_tower.ignores_padding or not count_join_padding(queries, passages)
 
     def encode_items(self, inputs: ItemInputs, side: str) -> Tensor:
-        """Vectors of one side: unit length, zeros where there is nothing. [B, D] or [B, T, D]."""
+        """Item vectors [B, D] or [B, T, D]: unit length, zeros where nothing is there."""
         if self.fusion is not None:
             return self._fuse(inputs, self.fusion)
         parts, shape = [], self.late_shape
@@ -173,7 +173,7 @@ class DualEncoder(nn.Module):
             return function(*fixed, rows)
         return self.compiler(function, rows, *fixed)
 
-    def _embed(self, tower: Tower, layers: tuple[int, ...], inputs: Tensor) -> Tensor:
+    def _embed(self, tower: EncoderTower, layers: tuple[int, ...], inputs: Tensor) -> Tensor:
         if not self.late and not layers:
             return tower.forward(inputs)
         if not self.late:
@@ -190,11 +190,11 @@ class DualEncoder(nn.Module):
     def _embed_in_chunks(
         self, embed: Callable[[Tensor, str], Tensor], rows: Tensor, side: str
     ) -> Tensor:
-        """Rows embedded `chunk` at a time, keeping no activations (GradCache, Gao et al. 2021).
+        """Embed rows in chunks without keeping activations (GradCache, Gao et al. 2021).
 
         The forward pass keeps the vectors only; the backward pass starts from the gradient of the
-        whole batch's vectors and computes each chunk once more, with the random numbers it had.
-        Gradients are exact, and memory is that of one chunk, for any number of negatives.
+        whole batch's vectors and recomputes each chunk with the same random numbers. Gradients are
+        exact, and activations take the memory of one chunk, for any number of negatives.
         """
         if not self.chunk or not torch.is_grad_enabled():
             return embed(rows, side)
@@ -207,7 +207,7 @@ class DualEncoder(nn.Module):
 
         if not self.chunk or not torch.is_grad_enabled():
             return self._fuse_chunk(inputs, fusion)
-        # Tensors by themselves: from them `checkpoint` knows whose random state to keep.
+        # Tensors as arguments: `checkpoint` finds the device of its random state by them.
         return torch.cat(
             [
                 checkpoint(
@@ -224,7 +224,9 @@ class DualEncoder(nn.Module):
         has_any = text.has() | vision.has()
         return vectors * has_any.view(-1, *[1] * (vectors.ndim - 1))
 
-    def _layer_states(self, tower: Tower, rows: Tensor, at: Tensor, size: int) -> LayerStates:
+    def _layer_states(
+        self, tower: EncoderTower, rows: Tensor, at: Tensor, size: int
+    ) -> LayerStates:
         layers = self.text_layers if tower is self.text_tower else self.vision_layers
         if not len(at):
             nothing = self.log_scale.new_zeros(size, 1, tower.width, dtype=self.dtype)
@@ -235,12 +237,12 @@ class DualEncoder(nn.Module):
         return LayerStates(states, scatter_rows(present, at, size))
 
 
-def _states(tower: Tower, layers: tuple[int, ...], rows: Tensor) -> list[Tensor]:
+def _states(tower: EncoderTower, layers: tuple[int, ...], rows: Tensor) -> list[Tensor]:
     return tower.hidden_states(rows, layers)
 
 
 def split_inputs(inputs: ItemInputs, chunk: int) -> list[ItemInputs]:
-    """One side of a batch in parts of `chunk` items, in order."""
+    """Split inputs into parts of `chunk` items, in order."""
     edges = [min(start, inputs.size) for start in range(0, inputs.size + chunk, chunk)]
     texts, images = (_first_rows(at, edges) for at in (inputs.text_at, inputs.image_at))
     parts = []
@@ -259,33 +261,33 @@ def split_inputs(inputs: ItemInputs, chunk: int) -> list[ItemInputs]:
 
 
 def _first_rows(at: Tensor, edges: list[int]) -> list[int]:
-    """The first row of each part, where rows belong to the items `at`."""
+    """First row of each part, for rows of the items `at`."""
     if len(at) in (0, edges[-1]):
         return [min(edge, len(at)) for edge in edges]
-    # One wait for the device per side: rows are ragged, and a part's shape must be known.
+    # One device synchronisation per side: rows are ragged, and shapes must be known.
     return torch.searchsorted(at, torch.tensor(edges, device=at.device)).tolist()
 
 
 def l2_normalize(vectors: Tensor) -> Tensor:
-    """Each row at length 1, in float32; a zero row stays zero."""
+    """Rows scaled to unit length, in float32; a zero row stays zero."""
     return functional.normalize(vectors.float(), dim=-1)
 
 
 def scatter_rows(vectors: Tensor, at: Tensor, size: int) -> Tensor:
-    """Rows put into a tensor of `size` rows, zeros elsewhere."""
+    """Scatter rows to the indices `at` of `size` rows, zeros elsewhere."""
     if len(at) == size:
         return vectors
     return vectors.new_zeros(size, *vectors.shape[1:]).index_copy(0, at, vectors)
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """All parameters, and those that are trained."""
+    """Number of all parameters, and of the trained ones."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
 
 def count_tower_parameters(model: DualEncoder) -> dict[str, int]:
-    """Parameters by part: text, vision, fusion, and what lies outside of them."""
+    """Number of parameters by part: text, vision, fusion, other."""
     counts = {
         "text": sum(p.numel() for p in model.text_tower.parameters()),
         "vision": sum(p.numel() for p in model.vision_tower.parameters()),

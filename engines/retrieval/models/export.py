@@ -1,8 +1,8 @@
-"""A trained encoder in its library's own layout, for `from_pretrained` and other tools.
+"""Export of a trained encoder in its library's layout, for `from_pretrained`.
 
 CLIP, SigLIP and SigLIP 2: transformers' layout; models of open_clip: open_clip's. Heads over the
-frozen towers of packages have no library that knows them. What such a folder cannot say (layers
-that are averaged, a recurrent cell, MaxSim) stands in its workbench.json.
+frozen towers of packages have no such layout. What the layout cannot express (averaged layers, a
+recurrent cell, MaxSim) is in workbench.json.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COPIED: Final = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
     "merges.txt", "preprocessor_config.json", "open_clip_config.json",
 )  # fmt: skip
-"""Small files of a base that its library reads beside config and weights."""
+"""Small files of a base that are copied beside config and weights."""
 ABOUT: Final = "workbench.json"
 TRANSFORMERS: Final[Mapping[str, str]] = {
     "clip": "CLIPModel", "clip-scratch": "CLIPModel", "siglip": "SiglipModel",
@@ -32,7 +32,7 @@ TRANSFORMERS: Final[Mapping[str, str]] = {
 
 
 class EncoderFolder(NamedTuple):
-    """What a folder holds: tensors of its one weights file, and its other files."""
+    """Content of an encoder folder: tensors of the weights file, and text files by name."""
 
     file: str
     tensors: dict[str, Tensor]
@@ -40,7 +40,7 @@ class EncoderFolder(NamedTuple):
 
 
 def find_refusal(entry: ModelEntry) -> str:
-    """Why a family has no such folder; empty: it has one."""
+    """Why a family cannot be exported; empty: it can."""
     if entry.family in (*TRANSFORMERS, "open-clip"):
         return ""
     return (
@@ -77,7 +77,7 @@ def _part(model: DualEncoder, name: str) -> Any:
 
 
 def _with_logit_scale(model: DualEncoder, whole: Any, *, bias: bool) -> dict[str, Tensor]:
-    """The library's tensors, with the temperature (and bias) that it keeps among them."""
+    """The library's tensors, with its temperature (and bias)."""
     scale = model.log_scale.detach().clamp(max=math.log(MAX_SCALE))
     tensors = {name: t.detach() for name, t in whole.state_dict().items()}
     if not bias:
@@ -94,15 +94,15 @@ def _read_copied_files(base: Path | None) -> dict[str, str]:
 
 
 def _with_custom_text(config: str) -> str:
-    """open_clip's configuration for weights with a text tower of its own module."""
+    """open_clip's configuration with `custom_text`: the text tower is a module of its own."""
     settings = json.loads(config)
     settings["model_cfg"]["custom_text"] = True
     return json.dumps(settings, indent=1)
 
 
 def _make_tokenizer_files(model: DualEncoder, params: Params, tokenizer: str) -> dict[str, str]:
-    """Tokenizer and preparation of pictures of a model from scratch, as transformers reads them."""
-    words = {
+    """Tokenizer and image processor files of a model from scratch, for transformers."""
+    tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": params.max_tokens,
         "pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>",
         "mask_token": "<mask>",
@@ -118,13 +118,13 @@ def _make_tokenizer_files(model: DualEncoder, params: Params, tokenizer: str) ->
     }  # fmt: skip
     return {
         "tokenizer.json": tokenizer,
-        "tokenizer_config.json": json.dumps(words, indent=1),
+        "tokenizer_config.json": json.dumps(tokenizer_config, indent=1),
         "preprocessor_config.json": json.dumps(pictures, indent=1),
     }
 
 
 def _describe_vectors(model: DualEncoder, params: Params) -> dict[str, Any]:
-    """How the run made vectors of these towers."""
+    """How the run computes vectors with these towers."""
     layers = {"text": list(model.text_layers), "vision": list(model.vision_layers)}
     plain = model.fusion is None and not model.late and not any(layers.values())
     return {

@@ -1,7 +1,7 @@
-"""A model of the catalogue with its weights, and what the settings make of it.
+"""Model factory: loads a model of the catalog, and configures it by the settings.
 
-Separate from `prepare` because it knows families and nothing of data. The libraries of a family
-(transformers takes 2.4 s) are imported when it is opened: runs on cached features need none.
+The libraries of a family (transformers takes 2.4 s) are imported when it is loaded: runs on cached
+features need none.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ FUSION_FACTS: Final = {
 }
 
 
-def from_scratch(entry: ModelEntry, words: TextTokenizer, params: Params) -> DualEncoder:
-    """A small CLIP with fresh weights, for the vocabulary of `words`."""
+def from_scratch(entry: ModelEntry, text_tokenizer: TextTokenizer, params: Params) -> DualEncoder:
+    """A small CLIP with fresh weights, for the vocabulary of `text_tokenizer`."""
     with collection_paused("transformers.modeling_utils"):
         from engines.retrieval.models import clip
 
-    sizes = {**entry.architecture, "vocabulary": words.tokenizer.get_vocab_size()}
+    sizes = {**entry.architecture, "vocabulary": text_tokenizer.tokenizer.get_vocab_size()}
     return clip.from_scratch(sizes, params.image_size, params.max_tokens, params.temperature)
 
 
 def from_folder(
-    entry: ModelEntry, folder: Path, words: TextTokenizer, params: Params
+    entry: ModelEntry, folder: Path, text_tokenizer: TextTokenizer, params: Params
 ) -> DualEncoder:
     """The model in a local folder.
 
@@ -52,11 +52,11 @@ def from_folder(
         EngineError: settings do not fit it, or the folder holds no sound model.
     """
     try:
-        model = _load_model(entry, folder, words, params.temperature)
+        model = _load_model(entry, folder, text_tokenizer, params.temperature)
     except EngineError:
         raise
-    except Exception as error:  # sizes that do not fit end in errors of a dozen classes
-        if out_of_memory.is_device_failure(error):  # no room, which is no fault of the folder
+    except Exception as error:  # sizes that do not fit raise errors of many classes
+        if out_of_memory.is_device_failure(error):  # out of memory, not a damaged folder
             raise
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(
@@ -81,7 +81,7 @@ def validate_model(model: DualEncoder, entry: ModelEntry, params: Params) -> Non
 
 
 def _load_model(
-    entry: ModelEntry, folder: Path, words: TextTokenizer, temperature: float
+    entry: ModelEntry, folder: Path, text_tokenizer: TextTokenizer, temperature: float
 ) -> DualEncoder:
     if entry.family == "open-clip":
         from engines.retrieval.models import openclip
@@ -92,7 +92,7 @@ def _load_model(
         with collection_paused("transformers.modeling_utils"):
             from engines.retrieval.models import siglip
 
-        return siglip.from_folder(folder, temperature, words.pad, *statistics)
+        return siglip.from_folder(folder, temperature, text_tokenizer.pad, *statistics)
     with collection_paused("transformers.modeling_utils"):
         from engines.retrieval.models import clip
 
@@ -100,9 +100,9 @@ def _load_model(
 
 
 def configure_model(
-    model: DualEncoder, entry: ModelEntry, params: Params, words: TextTokenizer | None
+    model: DualEncoder, entry: ModelEntry, params: Params, text_tokenizer: TextTokenizer | None
 ) -> None:
-    """Layers, fusion, scoring, loss and what is trained, as the settings say.
+    """Set layers, fusion, scoring, loss and frozen towers by the settings.
 
     Raises:
         EngineError: a setting does not fit the model.
@@ -111,7 +111,7 @@ def configure_model(
     if params.layer_fusion == "recurrent":
         _set_recurrent(model, entry, params)
     if params.scoring == "late":
-        _set_late(model, entry, params, words)
+        _set_late(model, entry, params, text_tokenizer)
     if params.loss == "sigmoid":
         model.bias = nn.Parameter(torch.tensor(model.first_bias))
     if params.freeze_towers:
@@ -173,9 +173,9 @@ def _set_recurrent(model: DualEncoder, entry: ModelEntry, params: Params) -> Non
 
 
 def _set_late(
-    model: DualEncoder, entry: ModelEntry, params: Params, words: TextTokenizer | None
+    model: DualEncoder, entry: ModelEntry, params: Params, text_tokenizer: TextTokenizer | None
 ) -> None:
-    if words is None:
+    if text_tokenizer is None:
         raise EngineError(
             f"scoring = late: model '{entry.name}' keeps one vector per text and image, no tokens; "
             "use scoring = pooled"
@@ -185,7 +185,7 @@ def _set_late(
         side = params.image_size
         with torch.inference_mode():
             probe = model.vision_tower.last_tokens(torch.zeros(1, side, side, 3, dtype=torch.uint8))
-        model.late_shape = LateShape(words.length or params.max_tokens, *probe.shape[1:])
+        model.late_shape = LateShape(text_tokenizer.length or params.max_tokens, *probe.shape[1:])
 
 
 def _freeze(model: DualEncoder, entry: ModelEntry) -> None:
@@ -206,7 +206,7 @@ def _freeze(model: DualEncoder, entry: ModelEntry) -> None:
 
 
 def describe_model(model: DualEncoder, params: Params) -> dict[str, str]:
-    """What a reader of the run's numbers should know of its model; counts are measured."""
+    """Facts of the record about the model: layers, fusion, scoring, parameters."""
     counts = ", ".join(
         f"{name} {number:,}" for name, number in count_tower_parameters(model).items()
     )

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 and MiniLM as frozen towers, and the encoder of heads that is trained on them.
+"""Frozen towers EfficientNet-Lite0 and MiniLM, and the encoder of heads trained on them.
 
 The towers run once over every distinct image and text; their features go into the feature store.
-Training then touches only the heads, so an epoch takes a second where the towers take a minute.
+Only the heads are trained, so an epoch takes a second where the towers take a minute.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from engines.emitter import EngineError
 from engines.retrieval.data.items import ArrayItems, TokenItems, batch_by_cost
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.towers import Tower
+from engines.retrieval.models.towers import EncoderTower
 from engines.torchkit.data.data_loader import split_rows
 from engines.torchkit.data.prefetch import InputPipeline, to_arrays
 from engines.torchkit.modeling.feature_cache import FeatureStore, content_key, content_keys
@@ -28,7 +28,7 @@ from engines.torchkit.runtime.precision import Precision
 
 Pieces = Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]
 Features = Iterator[tuple[Sequence[int], Tensor]]
-"""Rows, and what the tower says of them, on its device."""
+"""Rows, and their features on the device."""
 Progress = Callable[[int, int, str], None]
 """(done, total, unit)."""
 
@@ -40,7 +40,7 @@ IMAGES_AT_ONCE: Final = 32
 
 
 def package_folder(package: str) -> Path:
-    """Where a package lies, without importing it: its import would load what it likes.
+    """Folder of an installed package, without importing it.
 
     Raises:
         EngineError: it is not installed.
@@ -52,7 +52,7 @@ def package_folder(package: str) -> Path:
 
 
 class HeadEncoder(DualEncoder):
-    """Trained heads over cached features; queries and passages have their own text head."""
+    """Heads over cached features; queries and passages have separate text heads."""
 
     def __init__(self, sizes: dict[str, Any], temperature: float) -> None:
         super().__init__(temperature)
@@ -77,8 +77,8 @@ class HeadEncoder(DualEncoder):
         return self.image(images.to(self.dtype))  # type: ignore[no-any-return]
 
 
-class HeadTower(Tower):
-    """What is trained of a frozen tower; its blocks are averaged when features are computed."""
+class HeadTower(EncoderTower):
+    """Trained head of a frozen tower, whose blocks are averaged in the features."""
 
     def __init__(self, head: nn.Module, blocks: int) -> None:
         self._head = head
@@ -100,7 +100,7 @@ def _make_head(width: int, hidden: int, out: int, dropout: float) -> nn.Module:
 
 
 def build_random_towers() -> tuple[Any, Any]:
-    """Both frozen towers with whatever weights, for a rehearsal: of texts and of images.
+    """Text and image tower with random weights, for a memory estimate.
 
     Raises:
         EngineError: a package is missing.
@@ -129,7 +129,7 @@ class MiniLMTower:
     def features(
         self, tokens: TokenItems, cache_root: Path, report_progress: Progress
     ) -> ArrayItems:
-        """One row per text, computed where the store has none."""
+        """Features of texts, one row each; computed where not cached."""
         chosen = ",".join(map(str, self._layers))
         weights = self.folder / "model.safetensors"
         store = FeatureStore(
@@ -191,7 +191,7 @@ class EfficientNetTower:
     def features(
         self, images: ArrayItems, cache_root: Path, report_progress: Progress
     ) -> ArrayItems:
-        """One row per decoded image, computed where the store has none."""
+        """Features of decoded images, one row each; computed where not cached."""
         store = FeatureStore(
             cache_root,
             _tower_fingerprint(self.weights, "pooled", self._precision.name),

@@ -21,17 +21,17 @@ import torch
 from torch import Tensor, nn
 
 Tokens = tuple[Tensor, Tensor]
-"""Of one modality at one layer: [B, T, width], and which are there: bool [B, T]."""
+"""Tokens of one modality at one layer [B, T, width], and their mask: bool [B, T]."""
 
 HEAD_WIDTH: Final = 64
 DROPOUT: Final = 0.05
 QUERY_STD: Final = 0.2
-"""The published configuration's."""
+"""Standard deviation of the query tokens' initialisation, as published."""
 
 
 @dataclass(frozen=True)
 class FusionSizes:
-    """Defaults are the published configuration."""
+    """Sizes of the recurrent fusion; defaults are the published configuration."""
 
     width: int = 1024
     queries: int = 32
@@ -46,7 +46,7 @@ class LayerStates:
     states: Sequence[Tensor]
     """[B, T, tower width] each; zeros where an item lacks the modality."""
     present: Tensor
-    """Tokens that are there: bool [B, T]."""
+    """Mask of the tokens: bool [B, T]."""
 
     def has(self) -> Tensor:
         """Which items have the modality: bool [B]."""
@@ -105,11 +105,11 @@ class RecurrentCell(nn.Module):
     def forward(self, state: Tensor, text: Tokens, vision: Tokens) -> Tensor:
         """[B, Q, width] -> the next state."""
         queries = self.query_norm(state)
-        kept = state + self.itself(queries, queries, queries, need_weights=False)[0]
+        attended = state + self.itself(queries, queries, queries, need_weights=False)[0]
         words, word_gate, word_forget = self.text(queries, *text)
         sights, sight_gate, sight_forget = self.vision(queries, *vision)
         forget = torch.sigmoid(word_forget + sight_forget)
-        mixed = kept * forget + words * word_gate + sights * sight_gate
+        mixed = attended * forget + words * word_gate + sights * sight_gate
         return mixed + self.mlp(self.mlp_norm(mixed))  # type: ignore[no-any-return]
 
 
@@ -126,10 +126,10 @@ class GatedCrossAttention(nn.Module):
     def forward(
         self, queries: Tensor, tokens: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What was read, its input gate, and what it adds to the forget gate: [B, Q, width]."""
+        """Attended values, input gate, and term of the forget gate: [B, Q, width] each."""
         tokens = self.norm(tokens)
         has = present.any(1)
-        # A row with nothing to attend to would be NaN; its gates are closed instead.
+        # A row without tokens would attend to NaN; its gates are closed instead.
         hidden = ~present & has[:, None]
         attended, _ = self.attention(
             queries, tokens, tokens, key_padding_mask=hidden, need_weights=False
@@ -140,7 +140,7 @@ class GatedCrossAttention(nn.Module):
 
 
 def make_sinusoids(rows: int, width: int) -> Tensor:
-    """Positions as sines and cosines (Vaswani et al. 2017): [rows, width]."""
+    """Sinusoidal position encoding (Vaswani et al. 2017): [rows, width]."""
     angles = torch.arange(rows)[:, None] * torch.exp(
         torch.arange(0, width, 2) * (-math.log(10_000.0) / width)
     )

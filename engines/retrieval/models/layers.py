@@ -1,4 +1,4 @@
-"""Layer strategy: which blocks of a tower give the features.
+"""Layer selection: the blocks of a tower whose features are used.
 
 The weekly report's `3, 7, 11` are indexes, from 0, into 12 blocks (ReT's
 `output_hidden_states[1:][i]`). A tower with fewer blocks takes those at the same relative depth: on
@@ -13,15 +13,15 @@ from typing import Final
 from engines.emitter import EngineError
 
 SCALE: Final = 12
-"""Blocks that `layers` counts on, unless a tower is deeper."""
+"""Scale of `layers` in blocks, unless a tower is deeper."""
 
 
 def map_layers(
     layers: Sequence[int], blocks: int, scale: int, *, distinct: bool = True
 ) -> tuple[int, ...]:
-    """Indexes on a scale of `scale` blocks as indexes of a tower with `blocks` blocks.
+    """Map indexes on a scale of `scale` blocks to a tower with `blocks` blocks.
 
-    The end of block i lies at depth (i + 1) / scale; the block whose end lies nearest is taken.
+    The end of block i lies at depth (i + 1) / scale; the block with the nearest end is chosen.
     `distinct`: two that fall together count once, as a mean should. A recurrence over both towers
     side by side reads such a block twice instead.
     """
@@ -38,7 +38,7 @@ def choose_layers(
     *,
     distinct: bool = True,
 ) -> tuple[int, ...]:
-    """Blocks of one tower; empty: its own output.
+    """Blocks of one tower, `exact` before `layers`; empty: the tower's output.
 
     Raises:
         EngineError: an index is out of range.
@@ -56,7 +56,7 @@ def choose_layers(
 
 
 def describe_layers(layers: Sequence[int], text: Sequence[int], vision: Sequence[int]) -> str:
-    """For the facts of a run: `3,7,11 -> text 2,5,8; vision 3,7,11`."""
+    """The selection in words, for the facts of a run: `3,7,11 -> text 2,5,8; vision 3,7,11`."""
     named = [
         f"{tower} {','.join(map(str, chosen)) or 'own output'}"
         for tower, chosen in (("text", text), ("vision", vision))

@@ -1,4 +1,4 @@
-"""What of a dual encoder a replica keeps in float32, and what in bf16.
+"""Master weights of a dual encoder: a bf16 replica that computes, with parts in float32.
 
 float32: pixels until they are normalised, batch norms with their statistics, the temperature and
 the bias of the loss; vectors are brought to unit length and compared in float32 anyway. Between
@@ -28,7 +28,7 @@ WHOLE: Final = (PixelNormalizer, nn.modules.batchnorm._BatchNorm)
 def make_replica(
     model: DualEncoder, params: Params, precision: PrecisionName
 ) -> Replica[DualEncoder] | None:
-    """The bf16 copy that computes in training; None where autocast or float32 does."""
+    """The bf16 replica for training; None with autocast or float32."""
     if precision != "bf16" or params.mixed_precision != "master_weights":
         return None
     replica = Replica(
@@ -41,7 +41,7 @@ def make_replica(
 
 
 def without_autocast(encode: Callable[..., Any], kind: str) -> Callable[..., Any]:
-    """The same call where autocast is off, on this type of device."""
+    """The same function with autocast off on this type of device."""
 
     def plain(*args: Any) -> Any:
         with torch.autocast(kind, enabled=False):

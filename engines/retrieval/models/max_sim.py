@@ -1,9 +1,9 @@
-"""Late interaction: the score of a query and a passage from all their tokens.
+"""MaxSim, the score of late interaction: computed from all tokens of query and passage.
 
 MaxSim (ColBERT, Khattab & Zaharia 2020; FLMR, Lin et al. 2023; ReT, Caffagni et al. 2025): each
 query token takes its best passage token, and a query sums over its tokens. Tokens have unit length;
-a row of zeros is a token that is not there, so that masks need no tensors of their own and survive
-gathering, slicing and indexing.
+a row of zeros is a missing token, so that masks need no tensors of their own and survive gathering,
+slicing and indexing.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ SIMILARITIES_AT_ONCE: Final = 1 << 25
 """Token pairs held at a time: 128 MiB in float32."""
 
 NEVER: Final = -2.0
-"""Below every cosine: a padding token of a passage is nobody's best."""
+"""Below every cosine, so that a padding token of a passage is never the maximum."""
 
 
 def token_mask(tokens: Tensor) -> Tensor:
-    """Which tokens are there: bool [N, T]."""
+    """Mask of tokens [N, T, D] that are not zero: bool [N, T]."""
     return tokens.detach().abs().amax(-1) > 0
 
 
 def max_sim(queries: Tensor, passages: Tensor) -> Tensor:
-    """Scores of all pairs, differentiable, without holding all token pairs.
+    """MaxSim of all pairs, differentiable, without holding all token pairs.
 
     Args:
         queries: [Q, Tq, D].
@@ -40,7 +40,7 @@ def max_sim(queries: Tensor, passages: Tensor) -> Tensor:
     """
     query_mask, passage_mask = token_mask(queries), token_mask(passages)
     flat = passages.flatten(0, 1).T
-    # Gradients need the place of each maximum only, so a part's token pairs can be let go.
+    # Gradients need the index of each maximum only, so a part's token pairs can be freed.
     size = max(1, SIMILARITIES_AT_ONCE // max(1, queries.shape[1] * flat.shape[1]))
     rows = []
     for part, mask in zip(torch.split(queries, size), torch.split(query_mask, size), strict=True):
@@ -54,15 +54,15 @@ def max_sim(queries: Tensor, passages: Tensor) -> Tensor:
 
 
 def mean_max_sim(queries: Tensor, passages: Tensor) -> Tensor:
-    """MaxSim over the number of the query's tokens: [Q, P], between -1 and 1.
+    """MaxSim divided by the number of the query's tokens: [Q, P], between -1 and 1.
 
-    The order of passages of a query is that of the sum. In a loss it keeps one temperature fit for
-    any number of tokens, and long queries from outweighing short ones in the passages' direction.
+    The order of passages of a query is that of the sum. In a loss one temperature then fits
+    any number of tokens, and long queries do not outweigh short ones.
     """
     counts = token_mask(queries).sum(1, keepdim=True).clamp(min=1)
     return max_sim(queries, passages) / counts
 
 
 def score(queries: Tensor, passages: Tensor) -> Tensor:
-    """`max_sim` for a search: [Q, P] in float32, whatever the passages are stored in."""
+    """`max_sim` for a search: [Q, P] in float32, for passages of any dtype."""
     return max_sim(queries.float(), passages.float())

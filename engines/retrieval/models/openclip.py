@@ -1,8 +1,8 @@
 """Models of open_clip: MobileCLIP (Vasu et al. 2024), MobileCLIP2 (Faghri et al. 2025), others.
 
-A folder in open_clip's layout says everything: architecture, context, image size, normalisation.
-Texts are padded to the whole context, because many of these text towers look both ways and were
-trained without a mask. MobileOne's branches stay apart: merging them is for inference only.
+A folder in open_clip's layout has everything: architecture, context, image size, normalisation.
+Texts are padded to the whole context, because many of these text towers attend both ways and
+were trained without a mask. MobileOne's branches stay apart: merging them is for inference only.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ from torch import Tensor, nn
 from engines import out_of_memory
 from engines.emitter import EngineError
 from engines.retrieval.models.encoder import FIRST_BIAS, DualEncoder
-from engines.retrieval.models.towers import PixelNormalizer, Tower, average_states, mask_until_end
+from engines.retrieval.models.towers import (
+    EncoderTower,
+    PixelNormalizer,
+    average_states,
+    mask_until_end,
+)
 
 CONFIG: Final = "open_clip_config.json"
 
 
-class OpenClipTextTower(Tower):
+class OpenClipTextTower(EncoderTower):
     """open_clip's own text transformer."""
 
     def __init__(self, text: Any) -> None:
@@ -67,7 +72,7 @@ class OpenClipTextTower(Tower):
         return features if project is None else features @ project
 
 
-class OpenClipVisionTower(Tower):
+class OpenClipVisionTower(EncoderTower):
     """A vision transformer, of open_clip itself or of timm, or a convolutional tower of timm."""
 
     def __init__(self, visual: Any, pixels: PixelNormalizer) -> None:
@@ -118,7 +123,7 @@ class OpenClipVisionTower(Tower):
         return normed if self._tower.proj is None else normed @ self._tower.proj
 
     def last_tokens(self, inputs: Tensor) -> Tensor:
-        """[n, T, D]; of a convolutional tower each place of the last map, projected by itself.
+        """[n, T, D]; of a convolutional tower each position of the last map, projected.
 
         Average pooling and a linear head commute: their mean is the tower's own output.
         """
@@ -178,7 +183,7 @@ def from_folder(folder: Path, temperature: float) -> OpenClipEncoder:
 
 
 def from_architecture(name: str, temperature: float) -> OpenClipEncoder:
-    """The same without weights, for a rehearsal: `local-dir:FOLDER`, or a name that ships.
+    """A model with random weights, for a memory estimate: `local-dir:FOLDER`, or a known name.
 
     Raises:
         EngineError: open_clip cannot build it.

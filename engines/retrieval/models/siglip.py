@@ -1,7 +1,7 @@
 """SigLIP and SigLIP 2 through transformers, fixed resolution and NaFlex (Zhai et al. 2023;
 Tschannen et al. 2025).
 
-Their text tower looks both ways, was trained without a mask on texts padded to one length, and is
+Their text tower attends both ways, was trained without a mask on texts padded to one length, and is
 pooled at the last position: padding to that length is part of the model.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import Siglip2Model, SiglipModel
 
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.towers import PixelNormalizer, Tower, average_states
+from engines.retrieval.models.towers import EncoderTower, PixelNormalizer, average_states
 from engines.torchkit.modeling import weights
 from engines.torchkit.modeling.model_config import read_config
 
@@ -26,10 +26,10 @@ MEAN: Final = (0.5, 0.5, 0.5)
 STD: Final = (0.5, 0.5, 0.5)
 
 NAFLEX: Final = "siglip2"
-"""model_type of checkpoints for any shape; SigLIP 2 of a fixed resolution says `siglip`."""
+"""model_type of checkpoints for any shape; SigLIP 2 of a fixed resolution has `siglip`."""
 
 
-class SiglipTextTower(Tower):
+class SiglipTextTower(EncoderTower):
     """The text tower, pooled at the last position."""
 
     def __init__(self, siglip: Any, pad: int) -> None:
@@ -56,7 +56,7 @@ class SiglipTextTower(Tower):
         return self._tower.head(average_states([self._tower.final_layer_norm(s) for s in states]))  # type: ignore[no-any-return]
 
     def attention_mask(self, inputs: Tensor, tokens: int) -> Tensor:
-        """Everything but padding; the first token counts always, so that no text is empty."""
+        """Mask without padding; the first token always counts, so that no text is empty."""
         there = inputs[:, :tokens] != self._pad
         there[:, 0] = True
         return there
@@ -66,7 +66,7 @@ class SiglipTextTower(Tower):
         return (self._tower,)
 
 
-class SiglipVisionTower(Tower):
+class SiglipVisionTower(EncoderTower):
     """The vision tower, pooled by attention; its patches are in the space of the texts' vectors."""
 
     def __init__(self, siglip: Any, pixels: PixelNormalizer) -> None:
@@ -170,7 +170,7 @@ def from_folder(
 
 
 def from_config(config: dict[str, Any], temperature: float, pad: int) -> SiglipEncoder:
-    """The same of a configuration alone, for a rehearsal."""
+    """A SigLIP of a configuration with random weights, for a memory estimate."""
     return SiglipEncoder(weights.build_random(_read_class_and_config(config)[1]), temperature, pad)
 
 

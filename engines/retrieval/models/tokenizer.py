@@ -1,4 +1,4 @@
-"""Text to token ids: a model's own tokenizer.json, or one that is built from the subset.
+"""Tokenizers: a model's own tokenizer.json, or one that is trained on the subset.
 
 Reads `tokenizer.json` directly. Some repositories (TinyCLIP's) ship no tokenizer_config.json, and
 transformers then takes the maximal length for infinite and truncates nothing.
@@ -30,21 +30,21 @@ SPECIAL: Final = ("<pad>", "<unk>", "<mask>", "<bos>", "<eos>")
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """How a model's texts become token ids."""
+    """Tokenizer of a model, with its padding."""
 
     tokenizer: Tokenizer
     pad: int
     length: int = 0
-    """Every text is padded to it, as in the model's training; 0: to the longest of its batch."""
+    """Length to which texts are padded, as in the model's training; 0: longest of the batch."""
     description: str = ""
-    """Where the tokenizer comes from, for the facts of a run."""
+    """Size and origin of the tokenizer, for the facts of a run."""
 
 
 def load_model_tokenizer(folder: Path, family: str) -> TextTokenizer:
     """The tokenizer, padding and length that a model in a folder was trained with.
 
     Raises:
-        EngineError: the folder's texts cannot be prepared as it wants them.
+        EngineError: the tokenizer is damaged or not supported.
     """
     if family == "siglip":
         return _load_siglip_tokenizer(folder)
@@ -54,7 +54,7 @@ def load_model_tokenizer(folder: Path, family: str) -> TextTokenizer:
 
 
 def make_text_tokenizer(tokenizer: Tokenizer, origin: str) -> TextTokenizer:
-    """Padding that nothing sees, to the longest of a batch."""
+    """A tokenizer with padding to the longest of a batch, for models that ignore padding."""
     candidates = (tokenizer.token_to_id(name) for name in ("<pad>", "[PAD]"))
     pad = next((number for number in candidates if number is not None), 0)
     return TextTokenizer(
@@ -63,7 +63,7 @@ def make_text_tokenizer(tokenizer: Tokenizer, origin: str) -> TextTokenizer:
 
 
 def _load_siglip_tokenizer(folder: Path) -> TextTokenizer:
-    """Lower case, and for SigLIP 1 no punctuation; padded to the context, which is pooled last."""
+    """SigLIP's tokenizer: lower case, for SigLIP 1 no punctuation; padded to the context."""
     tokenizer, config = from_folder(folder), _read_json(folder / "config.json")
     stated = _read_json(folder / "tokenizer_config.json")
     text = config.get("text_config") or {}
@@ -85,7 +85,7 @@ def _load_siglip_tokenizer(folder: Path) -> TextTokenizer:
 
 
 def _load_open_clip_tokenizer(folder: Path) -> TextTokenizer:
-    """CLIP's tokenizer, whose vocabulary the package ships; 0 pads to the context."""
+    """CLIP's tokenizer, with the package's vocabulary; padded with 0 to the context."""
     text = _read_json(folder / OPEN_CLIP).get("model_cfg", {}).get("text_cfg", {})
     length = read_context_length(text, folder / OPEN_CLIP)
     from datasets_mm.profile.token_lengths import VOCABULARY, build_clip_tokenizer
@@ -99,10 +99,10 @@ def _load_open_clip_tokenizer(folder: Path) -> TextTokenizer:
 
 
 def read_context_length(text: dict[str, Any], source: object) -> int:
-    """Tokens to which open_clip's own text tower with this configuration pads.
+    """Context length, in tokens, of open_clip's text tower with this configuration.
 
     Raises:
-        EngineError: it is not open_clip's own, or pools otherwise.
+        EngineError: the tower is not open_clip's own, or does not pool by `argmax`.
     """
     for key, expected in (
         ("hf_model_name", None),
@@ -141,7 +141,7 @@ def from_folder(folder: Path) -> Tokenizer:
 
 
 def get_or_train_tokenizer(texts: Sequence[str], vocabulary: int, cache_root: Path) -> Tokenizer:
-    """A byte-pair tokenizer of `vocabulary` entries over these texts, built once and kept."""
+    """A BPE tokenizer of `vocabulary` entries trained on these texts, cached."""
     digest = hashlib.blake2b(digest_size=12)
     digest.update(f"bpe-1:{vocabulary}".encode())
     for text in texts:

@@ -1,7 +1,7 @@
-"""What a dual encoder asks of a tower, so that every family fits layers, fusion and scoring.
+"""Tower interface of the dual encoder, for layers, fusion and scoring of every family.
 
-A tower is no module of its own: it refers to parts of the library's model, whose parameter names
-(and so checkpoints) stay as the library has them.
+A tower is not a module: it refers to parts of the library's model, so parameter names (and
+checkpoints) are the library's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Tower:
+class EncoderTower:
     """One tower: text or vision.
 
     `blocks` is 0 where there are no blocks to choose from (a convolutional tower).
@@ -22,10 +22,10 @@ class Tower:
     width: int = 0
     """Width of a block's output."""
     ignores_padding: bool = False
-    """Of texts: more padding at the end of a row changes none of its outputs."""
+    """Whether padding at the end of a text changes no output."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The tower's own output, projected: [n, D]."""
+        """The tower's output, projected: [n, D]."""
         raise NotImplementedError
 
     def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
@@ -45,15 +45,15 @@ class Tower:
         return self.tokens(self.hidden_states(inputs, (self.blocks - 1,)), inputs)
 
     def attention_mask(self, inputs: Tensor, tokens: int) -> Tensor:
-        """Which of its `tokens` are the item's own and not padding: bool [n, tokens]."""
+        """Mask of the first `tokens` tokens, false for padding: bool [n, tokens]."""
         return torch.ones(len(inputs), tokens, dtype=torch.bool, device=inputs.device)
 
     def modules(self) -> Iterable[nn.Module]:
-        """Its parts in the model."""
+        """Its modules in the model."""
         return ()
 
     def extra_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters of it that lie in none of its modules."""
+        """Its parameters outside of its modules."""
         return ()
 
     def parameters(self) -> list[nn.Parameter]:
@@ -69,12 +69,12 @@ def mask_until_end(texts: Tensor, end: int) -> Tensor:
 
 
 def average_states(states: Sequence[Tensor]) -> Tensor:
-    """Their mean; of one, itself."""
+    """Mean of the states."""
     return states[0] if len(states) == 1 else torch.stack(list(states)).mean(0)
 
 
 class PixelNormalizer(nn.Module):
-    """uint8 [n, S, S, 3] -> `dtype` [n, 3, S, S] as a checkpoint wants it; runs on the device."""
+    """Pixel normalisation on the device: uint8 [n, S, S, 3] -> `dtype` [n, 3, S, S]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """`average_states` and `std` of the channels, for pixels between 0 and 1."""
@@ -89,8 +89,8 @@ class PixelNormalizer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised in float32, channels first.
 
-        In place, and a row of the picture at a time: three numbers in a row are no vector to a CPU
-        (64 pictures of 224 px: 10 ms for 23), and each tensor of 38 MB is 9,400 page faults.
+        In place, and a row of the image at a time: vectors of three channels are slow on a CPU (64
+        images of 224 px: 23 ms instead of 10), and each tensor of 38 MB is 9,400 page faults.
         """
         shift, gain = self._of_row(images.shape[2], images.device)
         rows = images.flatten(2).float().sub_(shift).mul_(gain)

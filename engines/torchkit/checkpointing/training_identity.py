@@ -42,8 +42,8 @@ NEUTRAL: Final = frozenset(
         "tta_options", "blank", "written", "ensemble",
     )
 )  # fmt: skip
-"""Settings that change no step: where data lie, how fast a step is, what is evaluated. Any other
-one, also one that is new, belongs to the training."""
+"""Settings that change no step: folders, speed and memory, evaluation. All others, also new ones,
+are part of the identity."""
 
 NAMED: Final = 3
 """This many changed settings are named in an error."""
@@ -76,7 +76,7 @@ class TrainingIdentity:
     ) -> Self:
         """The identity of a run with these settings over `samples` samples of `data`.
 
-        Without the precision: `auto` may mean another one on the machine where a run goes on.
+        Without the precision: `auto` may be another one on the machine where a run is resumed.
         """
         names = (*param_sections.Optimization.model_fields, "epochs", "max_steps")
         chosen = {name: getattr(params, name) for name in names}
@@ -143,8 +143,8 @@ def model_digest(
 ) -> str:
     """Digest of the model that a training starts from: sizes, tokenizer and weights.
 
-    Checkpoints hold what was trained; frozen weights come from the same files again. Where these
-    lie does not matter. `trained`: the state of another run's checkpoint.
+    Checkpoints hold what was trained; frozen weights are read from the same files again, whose
+    folder does not matter. `trained`: the state of another run's checkpoint.
     """
     hasher = hashlib.sha256()
     for part in (entry, entry.vision, entry.llm, *_named_parts(params)):

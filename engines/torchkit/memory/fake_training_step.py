@@ -17,8 +17,7 @@ from engines.memory_query import MAPPED, STEP, MemoryQuery, Phase
 from engines.param_sections import effective_workers
 from engines.torchkit.data.data_loader import DEPTH
 from engines.torchkit.data.prefetch import AHEAD, map_tensors
-from engines.torchkit.memory import allocation_tracker as books
-from engines.torchkit.memory import fake_modules
+from engines.torchkit.memory import allocation_tracker, fake_modules
 from engines.torchkit.memory.allocation_tracker import AllocationTracker, Peak
 from engines.torchkit.modeling import lora, pretrained
 from engines.torchkit.modeling.master_weights import Replica
@@ -140,7 +139,7 @@ def import_libraries(options: TrainingOptions, kind: str, make: Callable[[], obj
     """Import the libraries of a fake run outside of fake mode, where importing takes longer.
 
     Args:
-        tuning: Says whether peft and bitsandbytes are used.
+        options: Say whether peft and bitsandbytes are used.
         kind: Of the model; each is made once a process.
         make: Makes a model of the kind, on the meta device, so that its module is imported.
     """
@@ -168,10 +167,10 @@ _imported_kinds: set[str] = set()
 def fake_mode(options: TrainingOptions) -> Iterator[AllocationTracker]:
     """Context of fake tensors, fused attention and an active allocation tracker."""
     autocast = options.precision != "fp32" and options.target == "cuda"
-    rounding = books.CUDA_ROUNDING if options.target == "cuda" else 1
+    rounding = allocation_tracker.CUDA_ROUNDING if options.target == "cuda" else 1
     with ExitStack() as stack:
         stack.enter_context(answer_autocast_for_cpu(autocast))
-        stack.enter_context(books.fake_tensors())
+        stack.enter_context(allocation_tracker.fake_tensors())
         stack.enter_context(fake_modules.fused_attention(options.target))
         stack.enter_context(fake_modules.skip_weight_init())
         if autocast:
@@ -252,29 +251,29 @@ def measure_training_step(
 ) -> Peak:
     """Peak of a step after the first: moments exist, and gradients if accumulated.
 
-    `batch` is what `forward` computes; the following ones lie beside it on a GPU. `replica`: what
-    `forward` computes with, where `model` only keeps the weights that learn.
+    `batch`: the input of `forward`; prefetched ones are beside it on a GPU. `replica`: the module
+    that `forward` computes with, where `model` only holds master weights.
     """
     model.train()
     next_batches = make_prefetched_batches(tracker, batch, options)
     if replica is not None:
         replica.model.train()
         tracker.assign(replica.parameters(), COPY)
-        books.track_gradients(tracker, replica.parameters())
-    optimizer = books.make_optimizer_with_state(tracker, model)
-    averages = books.add_weight_averages(tracker, model, options.copies)
+        allocation_tracker.track_gradients(tracker, replica.parameters())
+    optimizer = allocation_tracker.make_optimizer_with_state(tracker, model)
+    averages = allocation_tracker.add_weight_averages(tracker, model, options.copies)
     if options.accumulation > 1:
-        books.add_accumulated_gradients(tracker, model)
+        allocation_tracker.add_accumulated_gradients(tracker, model)
     tracker.reset_peak()
     with autocast(options):
         loss = forward()
-    with tracker.part(books.BACKWARD):
+    with tracker.part(allocation_tracker.BACKWARD):
         loss.backward()  # type: ignore[no-untyped-call]
     del loss
     if replica is not None:
-        with tracker.part(books.GRADIENTS):
+        with tracker.part(allocation_tracker.GRADIENTS):
             replica.collect_gradients()
-    with tracker.part(books.OPTIMIZER):
+    with tracker.part(allocation_tracker.OPTIMIZER):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     peak = tracker.peak
@@ -298,9 +297,9 @@ class TrackedCache:
         from transformers import DynamicCache
 
         # A class, as a closure in the cache would make it a cycle, which outlives its use.
-        class Booked(DynamicCache):
+        class TrackedDynamicCache(DynamicCache):
             def update(self, *args: Any, **kwargs: Any) -> Any:
                 with tracker.part(CACHE):
                     return super().update(*args, **kwargs)
 
-        return Booked()
+        return TrackedDynamicCache()

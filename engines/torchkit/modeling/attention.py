@@ -6,8 +6,8 @@ the window lengths on the host once a block: at 756 px and batch 2 that is 2,752
 for the GPU in one forward pass. A function whose name has "flash" in it gets the whole sequence
 with its boundaries instead; so this one has such a name.
 
-Causal: where no mask is given, transformers looks for packed sequences in the positions of tokens
-and waits for the answer. For a function that has no mask function beside it, it does not.
+Causal: where no mask is given, transformers searches the position ids for packed sequences, which
+waits for the device. It does not for a function without a registered mask function.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Replica(Generic[Model]):
         dtype: Of the copy's parameters and buffers.
         whole: Whether a module's own parameters and buffers stay as they are, shared with the
             masters: gradients of these arrive there directly.
-        fuse: Rebuilds parts of the copy, and says where the values of their parameters lie then.
+        fuse: Rebuilds parts of the copy; returns the slots of their parameters.
     """
 
     def __init__(

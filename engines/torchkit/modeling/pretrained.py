@@ -198,11 +198,13 @@ def vision_modules(model: Any) -> tuple[str, ...]:
 
 
 def _modules_beside(model: Any) -> tuple[str, ...]:
-    speaking = language_module_name(model)
+    language_name = language_module_name(model)
     names: list[str] = []
     for name, _ in model.named_modules():  # parents first
-        holds_it = not name or f"{speaking}.".startswith(f"{name}.")
-        if not holds_it and not any(name.startswith(f"{parent}.") for parent in (speaking, *names)):
+        holds_it = not name or f"{language_name}.".startswith(f"{name}.")
+        if not holds_it and not any(
+            name.startswith(f"{parent}.") for parent in (language_name, *names)
+        ):
             names.append(name)
     return tuple(names)
 

@@ -1,4 +1,4 @@
-"""From rows to batches: questions encoded, options in the order shown, pictures gathered."""
+"""Collates batches of questions: encoded prompts with permuted options, and pictures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from engines.torchkit.data.data_loader import rank_share
 from engines.torchkit.data.epoch_sampling import splitmix64
 from engines.torchkit.data.prefetch import pin_memory
-from engines.vqa.data.image_inputs import View, Vision
-from engines.vqa.data.option_order import IDENTITY, Permutation, permuted
+from engines.vqa.data.image_inputs import ImageInputs, PictureView
+from engines.vqa.data.option_order import IDENTITY, Permutation, permute_options
 from engines.vqa.data.questions import Questions
 from engines.vqa.models import model
-from engines.vqa.models.chat_template import LETTERS, Said
+from engines.vqa.models.chat_template import LETTERS, ChoicePrompt
 from engines.vqa.models.model import VqaBatch
 
 Rows = npt.NDArray[np.int64]
@@ -32,16 +32,16 @@ ORDERS: Final[tuple[Permutation, ...]] = tuple(
 """All 24 orders of four options."""
 
 
-class Gatherer:
-    """Makes training batches; called by the loader, from several threads at once.
+class QuestionCollator:
+    """Collates training batches; the loader calls it from several threads.
 
-    With `shuffle` the options of a question stand in another order in every epoch: a function of
-    (seed, epoch, row) alone, so that a resumed run sees what it would have seen.
+    With `shuffle` the options of a question are permuted in every epoch, by (seed, epoch, row)
+    alone, so that a resumed run has equal batches.
     """
 
     def __init__(
         self,
-        vision: Vision,
+        vision: ImageInputs,
         questions: Questions,
         seed: int,
         *,
@@ -53,56 +53,60 @@ class Gatherer:
         self._shuffle = shuffle
         self.pin = False
         self.rank_and_size = (0, 1)
-        """This rank among all: it takes its share of every micro-batch."""
+        """(rank, number of ranks): a rank takes its share of every micro-batch."""
 
     def __call__(self, rows: Rows, epoch: int, scale: float = 1.0) -> VqaBatch:
-        """These questions with their answers."""
+        """The share of this rank of the questions `rows`, with their answers."""
         first, last = rank_share(len(rows), *self.rank_and_size)
-        own = rows[first:last] if last > first else rows[:1]
-        orders = [IDENTITY] * len(own)
+        local_rows = rows[first:last] if last > first else rows[:1]
+        orders = [IDENTITY] * len(local_rows)
         if self._shuffle:
             orders = [
-                ORDERS[int(chance % 24)] for chance in splitmix64(own, self._seed, epoch, salt=2)
+                ORDERS[int(chance % 24)]
+                for chance in splitmix64(local_rows, self._seed, epoch, salt=2)
             ]
-        asked, places = self._worded(own, epoch)
-        batch = gathered(self._vision, asked, places, (orders, scale, True))
+        questions, indices = self._draw_wordings(local_rows, epoch)
+        batch = collate_questions(self._vision, questions, indices, (orders, scale, True))
         batch = replace(batch, total=len(rows))
         return pin_memory(batch) if self.pin else batch
 
-    def _worded(self, rows: Rows, epoch: int) -> tuple[Questions, Rows]:
-        """Questions and which of them, each in one of its wordings, by (seed, epoch, row)."""
+    def _draw_wordings(self, rows: Rows, epoch: int) -> tuple[Questions, Rows]:
+        """Questions and row indices, each question in the wording drawn by (seed, epoch, row)."""
         if self._questions.wordings is None:
             return self._questions, rows
-        some = self._questions.take(rows)
+        questions = self._questions.select(rows)
         draws = splitmix64(rows, self._seed, epoch, salt=3)
-        known = zip(some.wordings or (), draws, strict=True)
-        texts = [words[int(draw % len(words))] for words, draw in known]
-        return replace(some, texts=texts), np.arange(len(texts))
+        candidates = zip(questions.wordings or (), draws, strict=True)
+        texts = [words[int(draw % len(words))] for words, draw in candidates]
+        return replace(questions, texts=texts), np.arange(len(texts))
 
     def to_device(self, batch: VqaBatch, device: torch.device) -> VqaBatch:
-        """The batch where it is computed."""
-        return model.to_device(batch, device, self._vision.sight.values)
+        """The batch on the device, pixels normalized."""
+        return model.to_device(batch, device, self._vision.processor.values)
 
 
-def gathered(
-    vision: Vision,
+def collate_questions(
+    vision: ImageInputs,
     questions: Questions,
     rows: Sequence[int] | Rows,
-    how: tuple[Sequence[Permutation], float, bool],
+    presentation: tuple[Sequence[Permutation], float, bool],
     *,
     blank: bool = False,
     ahead: bool = True,
 ) -> VqaBatch:
-    """A batch of some questions; `how`: order of each one's options, scale, with the answers.
+    """A batch of the questions `rows`.
 
-    At letter i stands option `order[i]`. `blank`: pictures of nothing but the mean colour; `ahead`:
-    see `Vision.batch`.
+    Args:
+        presentation: order of the options of each question (letter i shows option `order[i]`),
+            scale of the pictures, whether the answers are included.
+        blank: pictures of the mean colour only.
+        ahead: see `ImageInputs.batch`.
     """
-    orders, scale, taught = how
-    said, shown = [], []
+    orders, scale, with_answers = presentation
+    prompts, views = [], []
     for row, order in zip(rows, orders, strict=True):
-        answer = LETTERS[order.index(int(questions.answers[row]))] if taught else None
-        options = permuted(questions.options[row], order)
-        said.append(Said(questions.texts[row], options, answer))
-        shown.append(View(questions.root, questions.paths[row], scale, blank))
-    return vision.batch(said, shown, ahead=ahead)
+        answer = LETTERS[order.index(int(questions.answers[row]))] if with_answers else None
+        options = permute_options(questions.options[row], order)
+        prompts.append(ChoicePrompt(questions.texts[row], options, answer))
+        views.append(PictureView(questions.root, questions.paths[row], scale, blank))
+    return vision.batch(prompts, views, ahead=ahead)

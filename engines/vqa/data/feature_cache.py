@@ -1,7 +1,7 @@
-"""Whether a run's vision features are kept, and the keeping of them: the tower's only pass.
+"""Feature cache of a run: decides whether it can be used, and computes missing features.
 
-Apart from `vision`, which uses what is kept. Whether a kind of model takes features in the place of
-pixels is tried with the model itself, before anything is computed.
+Whether a model gives equal logits for features and for pixels is tested on the model itself, before
+any feature is computed.
 """
 
 from __future__ import annotations
@@ -18,153 +18,177 @@ from engines import out_of_memory
 from engines.torchkit.data.prefetch import to_arrays
 from engines.torchkit.modeling.feature_cache import FeatureStore, NoRoomError, content_key
 from engines.vqa.context import Context
-from engines.vqa.data.dataset import Data
-from engines.vqa.data.image_inputs import NUMPY, Kept, Tower, View, Vision
+from engines.vqa.data.dataset import VqaData
+from engines.vqa.data.image_inputs import (
+    NUMPY,
+    CachedPictureFeatures,
+    ImageInputs,
+    ModelVisionTower,
+    PictureView,
+)
 from engines.vqa.data.images import Pictures
-from engines.vqa.models.chat_template import Said
+from engines.vqa.models.chat_template import ChoicePrompt
 from engines.vqa.models.model import Answerer
 from engines.vqa.models.processor import Pixels
-from engines.vqa.models.qwen_layout import Layout
+from engines.vqa.models.qwen_layout import QwenInputLayout
 from engines.vqa.models.vision_output import Form
 from engines.vqa.params import Params
 
-NEAR: Final = 0.05
-"""Of the logits' spread: the most by which two ways to the same logits may differ. One pass over
-two pictures and two passes over one round differently in half precision."""
-ASKED: Final = (Said("what?", (), None), Said("what is it?", (), None))
-"""Of two lengths, so that there is padding."""
-BESIDE: Final = "every picture goes through the tower in every step"
+TOLERANCE: Final = 0.05
+"""Greatest difference of logits that count as equal, as a share of their standard deviation. One
+pass over two pictures and two passes over one round differently in half precision."""
+PROBE_PROMPTS: Final = (ChoicePrompt("what?", (), None), ChoicePrompt("what is it?", (), None))
+"""Prompts of two lengths, so that there is padding."""
+WITHOUT_CACHE: Final = "every picture goes through the tower in every step"
 
 
-def wanted(params: Params, *, trains: bool) -> bool:
-    """Whether features are kept, as far as the settings say: where a picture is looked at twice.
+def uses_feature_cache(params: Params, *, trains: bool) -> bool:
+    """Whether the settings allow a feature cache: only where pictures are encoded more than once.
 
-    A run that only answers looks at each picture once at a scale, unless options are turned.
+    A run that only answers encodes each picture once per scale, unless options are rotated.
     """
     return params.feature_cache and (trains or params.tta_options)
 
 
-def prepare(context: Context, data: Data, pictures: Pictures, model: Any) -> tuple[Vision, str]:
-    """How the pictures of a run reach its model, which is whole yet; and how to say it.
+def prepare_images(
+    context: Context, data: VqaData, pictures: Pictures, model: Any
+) -> tuple[ImageInputs, str]:
+    """The image inputs of a run with its full model, and a fact for the record.
 
-    With kept features the tower is taken out of the model.
+    With cached features the vision tower is removed from the model.
     """
     emit, trains = context.emit, context.spec.task in ("train", "probe")
-    vision, pair = Vision(pictures, context.precision), noise(pictures.sight.factor)
-    plain = logits(model, vision, pair)
-    vision.layout = Layout.of(model, pictures.sight)
-    if vision.layout is not None and not alike(plain, logits(model, vision, pair)):
+    vision, probes = (
+        ImageInputs(pictures, context.precision),
+        make_probe_pictures(pictures.processor.factor),
+    )
+    plain = compute_logits(model, vision, probes)
+    vision.layout = QwenInputLayout.from_model(model, pictures.processor)
+    if vision.layout is not None and not logits_agree(plain, compute_logits(model, vision, probes)):
         vision.layout = None
-    if not wanted(context.params, trains=trains):
-        return vision, f"none: {BESIDE}"
+    if not uses_feature_cache(context.params, trains=trains):
+        return vision, f"none: {WITHOUT_CACHE}"
     emit.phase("cache", "vision features")
-    tower = Tower(model, vision)
-    if reason := refusal(model, tower, pair, plain):
-        emit.notice("feature-cache", f"no feature cache: {reason}; {BESIDE}")
-        return vision, f"none: {reason}; {BESIDE}"
+    tower = ModelVisionTower(model, vision)
+    if reason := find_refusal(model, tower, probes, plain):
+        emit.notice("feature-cache", f"no feature cache: {reason}; {WITHOUT_CACHE}")
+        return vision, f"none: {reason}; {WITHOUT_CACHE}"
     began = emit.now()
     try:
-        kept = keep(context, tower, vision, views(context.params, data))
+        cached = compute_features(context, tower, vision, list_views(context.params, data))
     except NoRoomError as error:
-        emit.notice("feature-cache", f"no feature cache: {error}; {BESIDE}")
-        return vision, f"none: no room on the disk; {BESIDE}"
-    vision.form, vision.kept = tower.form, kept
-    tower.drop()
+        emit.notice("feature-cache", f"no feature cache: {error}; {WITHOUT_CACHE}")
+        return vision, f"none: no room on the disk; {WITHOUT_CACHE}"
+    vision.form, vision.cached = tower.form, cached
+    tower.detach_modules()
     took = emit.now() - began
-    said = f"{kept.bytes / 2**20:.1f} MiB; {kept.computed} pictures computed in {took:.1f} s"
-    return vision, said
+    fact = f"{cached.bytes / 2**20:.1f} MiB; {cached.computed} pictures computed in {took:.1f} s"
+    return vision, fact
 
 
-def noise(factor: int) -> list[Pixels]:
-    """Two pictures of different sides."""
+def make_probe_pictures(factor: int) -> list[Pixels]:
+    """Two random pictures of different sizes, uint8 [h, w, 3]; sides are multiples of `factor`."""
     generator = np.random.default_rng(0)
     shapes = ((2 * factor, 3 * factor, 3), (4 * factor, 2 * factor, 3))
     return [generator.integers(0, 256, shape, np.uint8) for shape in shapes]
 
 
 @torch.no_grad()
-def logits(
-    model: Any, vision: Vision, pair: Sequence[Pixels], features: tuple[Form, Tensor] | None = None
+def compute_logits(
+    model: Any,
+    vision: ImageInputs,
+    probes: Sequence[Pixels],
+    features: tuple[Form, Tensor] | None = None,
 ) -> Tensor:
-    """What the model says to two questions about these pictures, or about their features."""
+    """Logits [2, V] after two questions about two pictures, or about their features."""
     form, rows = features or (None, None)
-    batch = vision.to_device(vision.collate(ASKED, pair, rows, ahead=True))
+    batch = vision.to_device(vision.collate(PROBE_PROMPTS, probes, rows, ahead=True))
     with vision.precision.autocast():
         return Answerer(model, form).next_logits(batch)
 
 
-def alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two ways lead to the same logits [B, V]."""
-    return bool((one - other).abs().max() <= NEAR * one.std())
+def logits_agree(first: Tensor, second: Tensor) -> bool:
+    """Whether logits [B, V] are equal up to `TOLERANCE`."""
+    return bool((first - second).abs().max() <= TOLERANCE * first.std())
 
 
-def refusal(model: Any, tower: Tower, pair: Sequence[Pixels], plain: Tensor) -> str:
-    """Why features cannot stand in for pixels in a model of this kind; empty: they can.
+def find_refusal(
+    model: Any, tower: ModelVisionTower, probes: Sequence[Pixels], plain: Tensor
+) -> str:
+    """Why features cannot replace pixels in this model; empty: they can.
 
-    Tried without the tower: whatever else of it the model reads fails here.
+    Tested without the tower, so that a model that reads anything else of it fails here.
     """
     kind = type(model).__name__
     if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
         return f"{kind} takes no features in the place of pixels"
-    if draws(tower.modules):
+    if draws_dropout(tower.modules):
         return f"the vision tower of {kind} draws dropout in training"
     try:
-        form = Form.of(tower.look(pair[0]))
+        form = Form.from_output(tower.image_features(probes[0]))
         if form is None:
             return f"{kind} hands its features on in a form of its own"
-        rows = torch.cat([tower.encode(one, form) for one in pair])
-        taken = tower.drop()
+        rows = torch.cat([tower.encode(picture, form) for picture in probes])
+        modules = tower.detach_modules()
         try:
-            other = logits(model, tower.vision, pair, (form, rows))
+            cached_logits = compute_logits(model, tower.vision, probes, (form, rows))
         finally:
-            tower.restore(taken)
-    except Exception as error:  # code of any model: it may raise whatever it likes
+            tower.attach_modules(modules)
+    except Exception as error:  # code of any model: any exception
         if out_of_memory.is_device_failure(error):
             raise
         return f"{kind} fails on features ({(str(error).splitlines() or [''])[0][:120]})"
-    if rows.dtype not in NUMPY or not alike(plain, other):
+    if rows.dtype not in NUMPY or not logits_agree(plain, cached_logits):
         return f"{kind} says something else to features than to pixels"
     tower.form, tower.dtype, tower.width = form, rows.dtype, rows.shape[1]
     return ""
 
 
-def draws(modules: dict[str, nn.Module]) -> bool:
-    """Whether there is dropout in modules, which a training step would draw anew."""
-    inside = [one for module in modules.values() for one in module.modules()]
-    rates = [getattr(one, name, 0.0) for one in inside for name in ("dropout", "attention_dropout")]
-    layers = [one.p for one in inside if isinstance(one, nn.modules.dropout._DropoutNd)]
+def draws_dropout(modules: dict[str, nn.Module]) -> bool:
+    """Whether modules have active dropout, so that features differ between training steps."""
+    submodules = [part for module in modules.values() for part in module.modules()]
+    rates = [
+        getattr(module, name, 0.0)
+        for module in submodules
+        for name in ("dropout", "attention_dropout")
+    ]
+    layers = [
+        module.p for module in submodules if isinstance(module, nn.modules.dropout._DropoutNd)
+    ]
     return any(isinstance(rate, float) and rate > 0 for rate in (*rates, *layers))
 
 
-def views(params: Params, data: Data) -> list[View]:
-    """Every picture at every size at which the run looks at it."""
-    found = {View(data.train.root, path): None for path in data.train.paths}
-    for asked in (data.validation, *data.splits.values()):
-        for path in asked.paths:
+def list_views(params: Params, data: VqaData) -> list[PictureView]:
+    """Every picture at every size at which the run encodes it."""
+    views = {PictureView(data.train.root, path): None for path in data.train.paths}
+    for split in (data.validation, *data.splits.values()):
+        for path in split.paths:
             for scale in (1.0, *params.tta_scales):
-                found[View(asked.root, path, scale)] = None
+                views[PictureView(split.root, path, scale)] = None
             if params.blank:
-                found[View(asked.root, path, blank=True)] = None
-    return list(found)
+                views[PictureView(split.root, path, blank=True)] = None
+    return list(views)
 
 
-class Item(NamedTuple):
-    """A picture by its content."""
+class PictureItem(NamedTuple):
+    """Content key of a picture and its number of feature rows."""
 
     key: bytes
     rows: int
 
 
-def keep(context: Context, tower: Tower, vision: Vision, seen: Sequence[View]) -> Kept:
-    """The features of all views, computed where the store has none.
+def compute_features(
+    context: Context, tower: ModelVisionTower, vision: ImageInputs, views: Sequence[PictureView]
+) -> CachedPictureFeatures:
+    """Features of all views; those that the store lacks are computed and added.
 
     Raises:
         NoRoomError: the disk lacks the room.
     """
     emit = context.emit
     store = FeatureStore(context.cache_root, tower.fingerprint(), tower.width, NUMPY[tower.dtype])
-    items = [item(tower, vision.pixels(view)) for view in seen]
-    keys, sizes = [one.key for one in items], [one.rows for one in items]
+    items = [measure_picture(tower, vision.pixels(view)) for view in views]
+    keys, sizes = [item.key for item in items], [item.rows for item in items]
     distinct = dict(zip(keys, sizes, strict=True))
     missing = store.count_missing(keys)
     emit.notice(
@@ -175,23 +199,24 @@ def keep(context: Context, tower: Tower, vision: Vision, seen: Sequence[View]) -
     )
 
     def encode(positions: Sequence[int]) -> Iterator[tuple[Sequence[int], Tensor]]:
-        for count, place in enumerate(positions, 1):
-            rows = tower.encode(vision.pixels(seen[place]))
+        for count, position in enumerate(positions, 1):
+            rows = tower.encode(vision.pixels(views[position]))
             bits = rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows
             context.report_progress(count, len(positions), "pictures")
-            yield [place], bits
+            yield [position], bits
 
     stored = store.open(keys, lambda positions: to_arrays(encode(positions)), sizes)
     places = {
-        view: tuple(place) for view, place in zip(seen, stored.positions.tolist(), strict=True)
+        view: tuple(index) for view, index in zip(views, stored.positions.tolist(), strict=True)
     }
     size = store.disk_bytes(sum(distinct.values()))
-    return Kept(stored.arrays, places, tower.dtype, stored.computed, size)
+    return CachedPictureFeatures(stored.arrays, places, tower.dtype, stored.computed, size)
 
 
-def item(tower: Tower, pixels: Pixels) -> Item:
-    """Of a picture at its size."""
+def measure_picture(tower: ModelVisionTower, pixels: Pixels) -> PictureItem:
+    """Content key and feature rows of a picture, uint8 [h, w, 3]."""
     height, width = pixels.shape[:2]
-    return Item(
-        content_key(f"{height}x{width}".encode(), pixels.tobytes()), tower.rows((height, width))
+    return PictureItem(
+        content_key(f"{height}x{width}".encode(), pixels.tobytes()),
+        tower.count_rows((height, width)),
     )

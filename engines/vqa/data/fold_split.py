@@ -1,7 +1,7 @@
-"""Who is held out: dealt by the first run of a suite that needs it, read by all others.
+"""Fold file of a suite: the first run that needs it writes it, all others read it.
 
-One file for all folds, so that they are folds of one whole even where a suite is resumed after its
-data were built anew: then the file and the data differ, and that is said, not repaired.
+One file holds all folds, so that runs of a suite split the same data. If the data were rebuilt
+meanwhile, a run fails.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from engines.vqa.context import Context
 from engines.vqa.data.questions import Questions
 
 
-def dealt(context: Context, asked: Questions, own: Subset) -> Folds:
-    """The fold of every question: from the suite's file, which is written where there is none.
+def read_or_assign_folds(context: Context, questions: Questions, subset: Subset) -> Folds:
+    """The folds of the questions, from the fold file of the suite; writes it where it is missing.
 
     Raises:
-        FoldError: the questions cannot be dealt, or the file is that of other data.
+        FoldError: the questions cannot be split, or the file is of other data.
     """
     params, seed = context.params, context.spec.seed
     share = 0.0 if params.folds else params.validation_share
     drawn = f"-n{params.sample}" if params.sample else ""
-    path = file(context.run_dir, own.name, f"{params.folds or f'{share:g}'}{drawn}-s{seed}")
+    path = fold_file(context.run_dir, subset.name, f"{params.folds or f'{share:g}'}{drawn}-s{seed}")
     if path.is_file():
-        found = folds.load(path)
-        if found.subset != own.fingerprint:
+        stored = folds.load(path)
+        if stored.subset != subset.fingerprint:
             raise FoldError(
-                f"{path}: is of subset {found.subset[:12]}, and '{own.name}' is "
-                f"{own.fingerprint[:12]} now: its data have changed since the suite began; start "
-                "a new suite"
+                f"{path}: is of subset {stored.subset[:12]}, and '{subset.name}' is "
+                f"{subset.fingerprint[:12]} now: its data have changed since the suite began; "
+                "start a new suite"
             )
-        return found
+        return stored
     if params.folds:
-        fold = folds.assign(asked.answers, asked.groups(), params.folds, seed)
+        fold = folds.assign(questions.answers, questions.groups(), params.folds, seed)
     else:
-        fold = folds.hold_out(asked.answers, asked.groups(), share, seed)
-    made = Folds(tuple(asked.ids), fold, params.folds, seed, share, own.fingerprint)
-    folds.save(made, path)
-    return made
+        fold = folds.hold_out(questions.answers, questions.groups(), share, seed)
+    assigned = Folds(tuple(questions.ids), fold, params.folds, seed, share, subset.fingerprint)
+    folds.save(assigned, path)
+    return assigned
 
 
-def file(run_dir: Path, subset: str, how: str) -> Path:
-    """Where the folds lie: in the suite's folder, or in the run's where it stands alone."""
+def fold_file(run_dir: Path, subset: str, split: str) -> Path:
+    """Path of the fold file: in the folder of the suite, or of a run without a suite."""
     suite = run_dir.parent.parent if run_dir.parent.name == "runs" else run_dir
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", subset)
-    return suite / "folds" / f"{plain}-{how}.json"
+    return suite / "folds" / f"{plain}-{split}.json"

@@ -1,9 +1,8 @@
-"""Pictures on their way to the model: through its vision tower in every step, or from the cache.
+"""Image inputs of a model: pixels for its vision tower, or cached features.
 
-The tower is frozen and nothing changes a picture's pixels between epochs, so what it makes of them
-is computed once and kept (`torchkit.features`), in the number format in which the tower computes:
-training on it changes no number that training with the tower has. Whether a kind of model takes
-features in the place of pixels is tried with the model itself, before anything is computed.
+The tower is frozen and pictures are equal in all epochs, so features can be computed once and
+cached (`torchkit.modeling.feature_cache`) in the dtype of the tower: training on them is bitwise
+equal to training with the tower.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from torch import Tensor, nn
 from engines.torchkit.modeling import pretrained
 from engines.torchkit.runtime.precision import Precision
 from engines.vqa.data.images import Pictures
-from engines.vqa.models.chat_template import Said
+from engines.vqa.models.chat_template import ChoicePrompt
 from engines.vqa.models.model import FEATURES, PIXELS, VqaBatch, to_device
-from engines.vqa.models.processor import Pixels, Sight
-from engines.vqa.models.qwen_layout import Layout
-from engines.vqa.models.qwen_patches import Patching
+from engines.vqa.models.processor import ImageTextProcessor, Pixels
+from engines.vqa.models.qwen_layout import QwenInputLayout
+from engines.vqa.models.qwen_patches import QwenPatchProcessor
 from engines.vqa.models.vision_output import Form
 
 REVISION: Final = 1
-"""Raised when equal pixels give other features: the old ones are then left alone."""
+"""Incremented when equal pixels give other features, so that cached ones are not used."""
 NUMPY: Final = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "uint16"}
-"""How numbers lie in the cache; numpy has no bfloat16, so its bits are kept."""
-NOTHING: Final = Said("", (), None)
+"""Dtypes of the cache; numpy has no bfloat16, so its bits are stored as uint16."""
+EMPTY_PROMPT: Final = ChoicePrompt("", (), None)
 
 
-class View(NamedTuple):
-    """A picture at one size: its file and scale; or nothing but the mean colour at that size."""
+class PictureView(NamedTuple):
+    """A picture at one scale; `blank`: of the mean colour only, at the same size."""
 
     root: Path
     path: str
@@ -47,69 +46,79 @@ class View(NamedTuple):
 
 
 @dataclass
-class Vision:
-    """How the pictures of one run reach its model."""
+class ImageInputs:
+    """Makes the batches of a run with its pictures as pixels or features."""
 
     pictures: Pictures
     precision: Precision
-    layout: Layout | None = None
+    layout: QwenInputLayout | None = None
     form: Form | None = None
-    kept: Kept | None = None
+    cached: CachedPictureFeatures | None = None
 
     @property
-    def sight(self) -> Sight:
-        """What makes batches of questions and pixels."""
-        return self.pictures.sight
+    def processor(self) -> ImageTextProcessor:
+        """The processor that makes batches of questions and pixels."""
+        return self.pictures.processor
 
-    def batch(self, said: Sequence[Said], views: Sequence[View], *, ahead: bool = True) -> VqaBatch:
-        """Questions with their pictures, on the host. `ahead`: with all that a forward pass reads;
-        for `generate`, which computes that itself, without.
+    def batch(
+        self, prompts: Sequence[ChoicePrompt], views: Sequence[PictureView], *, ahead: bool = True
+    ) -> VqaBatch:
+        """Questions with their pictures, on the host.
+
+        `ahead`: with the inputs of `QwenInputLayout`; False for `generate`, which computes them.
         """
-        rows = None if self.kept is None else self.kept.gather(views)
-        return self.collate(said, [self.pixels(one) for one in views], rows, ahead=ahead)
+        rows = None if self.cached is None else self.cached.gather(views)
+        return self.collate(prompts, [self.pixels(view) for view in views], rows, ahead=ahead)
 
     def collate(
-        self, said: Sequence[Said], shown: Sequence[Pixels], rows: Tensor | None, *, ahead: bool
+        self,
+        prompts: Sequence[ChoicePrompt],
+        pictures: Sequence[Pixels],
+        rows: Tensor | None,
+        *,
+        ahead: bool,
     ) -> VqaBatch:
-        """The same of pictures at hand; `rows`: their features, which the model gets instead."""
+        """A batch of these prompts and pictures; with `rows`, features in the place of pixels."""
         if rows is None:
-            made = self.sight.batch(said, shown)
-        elif isinstance(self.sight, Patching):
-            made = self.sight.unseen(said, [one.shape[:2] for one in shown])
+            batch = self.processor.batch(prompts, pictures)
+        elif isinstance(self.processor, QwenPatchProcessor):
+            batch = self.processor.batch_without_pixels(
+                prompts, [array.shape[:2] for array in pictures]
+            )
         else:
-            made = self.sight.batch(said, shown)
+            batch = self.processor.batch(prompts, pictures)
         if rows is not None:
-            seen = {name: one for name, one in made.seen.items() if name != PIXELS}
-            made = made.showing({**seen, FEATURES: rows})
-        return self.layout.of_batch(made) if ahead and self.layout is not None else made
+            vision = {name: array for name, array in batch.vision.items() if name != PIXELS}
+            batch = batch.with_vision({**vision, FEATURES: rows})
+        return self.layout.add_inputs(batch) if ahead and self.layout is not None else batch
 
-    def pixels(self, view: View) -> Pixels:
-        """Of one picture, uint8 [h, w, 3]."""
+    def pixels(self, view: PictureView) -> Pixels:
+        """Pixels of a view, uint8 [h, w, 3]."""
         pixels = self.pictures.pixels(view.root, view.path, view.scale)
         if not view.blank:
             return pixels
-        return np.broadcast_to(np.array(self.sight.blank, np.uint8), pixels.shape)
+        return np.broadcast_to(np.array(self.processor.blank, np.uint8), pixels.shape)
 
     def to_device(self, batch: VqaBatch) -> VqaBatch:
-        """The batch where it is computed."""
-        return to_device(batch, self.precision.device, self.sight.values)
+        """The batch on the device, pixels normalized."""
+        return to_device(batch, self.precision.device, self.processor.values)
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedPictureFeatures:
     """Features of all pictures of a run, memory-mapped."""
 
     arrays: list[npt.NDArray[Any]]
-    places: dict[View, tuple[int, int, int]]
-    """Array, first row and number of rows."""
+    places: dict[PictureView, tuple[int, int, int]]
+    """Array, first row and number of rows of each view."""
     dtype: torch.dtype
     computed: int
-    """Pictures that were not there before."""
+    """Pictures that were not in the cache before."""
     bytes: int
-    """Of all that the run reads."""
+    """Bytes of all features that the run reads."""
 
-    def gather(self, views: Sequence[View]) -> Tensor:
-        """[rows of all pictures, width], copied."""
+    def gather(self, views: Sequence[PictureView]) -> Tensor:
+        """Features [rows of all views, width], copied."""
         parts = []
         for view in views:
             array, first, rows = self.places[view]
@@ -117,93 +126,100 @@ class Kept:
         return torch.from_numpy(np.concatenate(parts)).view(self.dtype)
 
 
-class Tower:
-    """The vision tower of a model of transformers, with whatever lies between it and the text."""
+class ModelVisionTower:
+    """The vision tower of a transformers model, including its projection to the language model."""
 
-    def __init__(self, model: Any, vision: Vision) -> None:
-        """`model`: the whole one, before anything is adapted."""
+    def __init__(self, model: Any, vision: ImageInputs) -> None:
+        """`model`: the full model, before adapters are attached."""
         self._model = model
         self.vision = vision
         self.form: Form | None = None
-        """Known once the model has been tried; with it what comes out: `width`, `dtype`."""
+        """Form of the output; set with `width` and `dtype` once the model has been tested."""
         self.width, self.dtype = 0, torch.float32
         self._names = pretrained.vision_modules(model)
         self._rows: dict[tuple[int, int], int] = {}
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """By name; the output layer is none of them."""
+        """The modules of the tower by name."""
         return {name: self._model.get_submodule(name) for name in self._names}
 
     @torch.no_grad()
-    def look(self, pixels: Pixels) -> Any:
-        """What the model's own `get_image_features` makes of one picture."""
+    def image_features(self, pixels: Pixels) -> Any:
+        """Output of the model's `get_image_features` for one picture."""
         vision, function = self.vision, self._model.get_image_features
-        given = vision.to_device(vision.collate([NOTHING], [pixels], None, ahead=True))
-        taken = inspect.signature(function).parameters.keys()
-        named = {
-            name: one
-            for name, one in {**given.seen, **given.host}.items()
-            if name in taken or name.startswith("image_")
+        batch = vision.to_device(vision.collate([EMPTY_PROMPT], [pixels], None, ahead=True))
+        parameters = inspect.signature(function).parameters.keys()
+        arguments = {
+            name: value
+            for name, value in {**batch.vision, **batch.host}.items()
+            if name in parameters or name.startswith("image_")
         }
         with vision.precision.autocast():
-            return function(**named, return_dict=True)
+            return function(**arguments, return_dict=True)
 
     def encode(self, pixels: Pixels, form: Form | None = None) -> Tensor:
-        """Features of one picture, [rows, width]. Always one at a time: they do not depend on what
-        else was in the batch, to the last bit. `form`: while the model is tried.
+        """Features of one picture, [rows, width], bitwise independent of other pictures.
+
+        `form`: in place of `self.form`, while the model is tested.
         """
         form = form or self.form
         if form is None:
             raise RuntimeError("the model has not been tried")
-        return form.rows(self.look(pixels))
+        return form.rows(self.image_features(pixels))
 
-    def rows(self, size: tuple[int, int]) -> int:
-        """Rows of a picture of this height and width."""
-        sight = self.vision.sight
-        if isinstance(sight, Patching):
-            return sight.tokens(*size)
+    def count_rows(self, size: tuple[int, int]) -> int:
+        """Number of feature rows of a picture of this height and width."""
+        processor = self.vision.processor
+        if isinstance(processor, QwenPatchProcessor):
+            return processor.tokens(*size)
         if size not in self._rows:
-            blank = np.broadcast_to(np.array(sight.blank, np.uint8), (*size, 3))
+            blank = np.broadcast_to(np.array(processor.blank, np.uint8), (*size, 3))
             self._rows[size] = len(self.encode(blank))
         return self._rows[size]
 
     def fingerprint(self) -> str:
-        """Of all that decides what comes out: weights, sizes, transform, number formats."""
+        """Digest of all that features depend on: weights, sizes, image transform, dtypes."""
         digest = hashlib.blake2b(digest_size=12)
         for name, module in self.modules.items():
             for path, tensor in module.state_dict().items():
                 digest.update(f"{name}.{path}{tuple(tensor.shape)}{tensor.dtype}".encode())
                 digest.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
-        sight = self.vision.sight
-        eye = getattr(getattr(sight, "processor", None), "image_processor", None)
-        cut = (sight.mean, sight.std, sight.frames) if isinstance(sight, Patching) else ()
-        transform = eye.to_json_string() if eye is not None else cut
+        processor = self.vision.processor
+        image_processor = getattr(getattr(processor, "processor", None), "image_processor", None)
+        normalization = (
+            (processor.mean, processor.std, processor.frames)
+            if isinstance(processor, QwenPatchProcessor)
+            else ()
+        )
+        transform = (
+            image_processor.to_json_string() if image_processor is not None else normalization
+        )
         sizes = self._model.config.vision_config.to_json_string()
         parts = (REVISION, self.form, self.dtype, transform, self.vision.precision.name, sizes)
         digest.update(repr(parts).encode())
         return digest.hexdigest()
 
-    def drop(self) -> dict[str, nn.Module]:
-        """Take the modules out of the model; returns them by name."""
-        taken = self.modules
-        for name in taken:
-            self._put(name, Gone())
-        return taken
+    def detach_modules(self) -> dict[str, nn.Module]:
+        """Replace the modules of the tower by placeholders; returns them by name."""
+        modules = self.modules
+        for name in modules:
+            self._set_module(name, ReleasedModule())
+        return modules
 
-    def restore(self, taken: Mapping[str, nn.Module]) -> None:
-        """Put modules back that were dropped."""
-        for name, module in taken.items():
-            self._put(name, module)
+    def attach_modules(self, modules: Mapping[str, nn.Module]) -> None:
+        """Put detached modules back into the model."""
+        for name, module in modules.items():
+            self._set_module(name, module)
 
-    def _put(self, name: str, module: nn.Module) -> None:
+    def _set_module(self, name: str, module: nn.Module) -> None:
         parent, _, last = name.rpartition(".")
         setattr(self._model.get_submodule(parent), last, module)
 
 
-class Gone(nn.Module):
-    """Stands where a module was whose work is done."""
+class ReleasedModule(nn.Module):
+    """Placeholder of a detached module."""
 
     def forward(self, *_: Any, **__: Any) -> Any:
-        """Raise RuntimeError: nothing may be computed here."""
+        """Raise RuntimeError."""
         raise RuntimeError("the vision tower was given back when its features had been kept")

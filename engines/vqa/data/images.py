@@ -1,7 +1,6 @@
-"""Pictures in their own proportions, decoded once for each size, in memory maps.
+"""Pictures in their aspect ratio, decoded once for each size into memory-mapped caches.
 
-Apart from the model and from what its processor makes of them. A side is a multiple of the sight's
-`factor`, 28 pixels: with Qwen2.5-VL that is one token.
+Sides are multiples of the processor's `factor`: 28 pixels, one token with Qwen2.5-VL.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from datasets_mm.media.aspect_image_cache import AspectImageCache
 from datasets_mm.media.decode import UnusableError, read_inside, upright_size
 from engines.emitter import EngineError
 from engines.torchkit.data import subsets
-from engines.vqa.models.processor import Pixels, Sight
+from engines.vqa.models.processor import ImageTextProcessor, Pixels
 from engines.vqa.params import Params
 
-Say = Callable[[int, int, str], None]
+ReportProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How large pictures are looked at."""
+class SizeLimits:
+    """The limits of picture sizes, in pixels."""
 
     long_side: int
     min_pixels: int
@@ -33,12 +32,12 @@ class Limits:
     factor: int
 
     @classmethod
-    def of(cls, params: Params, factor: int) -> Limits:
-        """As the settings say."""
+    def from_params(cls, params: Params, factor: int) -> SizeLimits:
+        """The limits of a run's settings."""
         return cls(params.long_side, params.min_pixels, params.max_pixels, factor)
 
     def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
-        """(height, width) that a picture gets, whole tokens, at least one each.
+        """(height, width) to which a picture is resized, multiples of `factor`.
 
         Without `long_side` the rule of Qwen2-VL's smart_resize: the nearest multiples, and where
         they are too many or too few pixels in all, both sides by one and the same factor.
@@ -71,93 +70,95 @@ class Limits:
 class Pictures:
     """All pictures of a run, by root, path and scale."""
 
-    sight: Sight
-    limits: Limits
+    processor: ImageTextProcessor
+    limits: SizeLimits
     cache_root: Path
-    say: Say
-    _extents: dict[tuple[Path, str], tuple[int, int]] = field(default_factory=dict)
-    _found: dict[tuple[Path, str, float], tuple[Any, int]] = field(default_factory=dict)
+    report_progress: ReportProgress
+    _sizes: dict[tuple[Path, str], tuple[int, int]] = field(default_factory=dict)
+    _locations: dict[tuple[Path, str, float], tuple[Any, int]] = field(default_factory=dict)
     _caches: dict[tuple[Path, str], AspectImageCache] = field(default_factory=dict)
-    """Where each picture lies at scale 1."""
+    """The cache of each picture at scale 1."""
 
     def add(self, root: Path, paths: Sequence[str], scales: Sequence[float] = (1.0,)) -> None:
-        """Decode what is not there yet.
+        """Decode the pictures at these scales, unless they are decoded already.
 
         Raises:
             EngineError: a picture is missing or cannot be read: every question needs its own.
         """
-        self._measure(root, paths)
-        wanted: dict[tuple[int, int], list[tuple[str, float]]] = {}
+        self._measure_sizes(root, paths)
+        missing: dict[tuple[int, int], list[tuple[str, float]]] = {}
         for path in dict.fromkeys(paths):
             for scale in scales:
-                if (root, path, scale) not in self._found:
-                    size = self.limits.size(*self._extents[root, path], scale)
-                    wanted.setdefault(size, []).append((path, scale))
-        for size, views in wanted.items():
+                if (root, path, scale) not in self._locations:
+                    size = self.limits.size(*self._sizes[root, path], scale)
+                    missing.setdefault(size, []).append((path, scale))
+        for size, views in missing.items():
             named = [path for path, _ in views]
             with subsets.source_errors_as_engine_errors():
-                cache = AspectImageCache.open(named, root, size, self.cache_root, self.say)
+                cache = AspectImageCache.open(
+                    named, root, size, self.cache_root, self.report_progress
+                )
             for path, scale in views:
                 if path in cache.skipped:
-                    raise unreadable(root, path, cache.skipped[path])
-                self._found[root, path, scale] = (cache.array, cache.row(path))
+                    raise unreadable_error(root, path, cache.skipped[path])
+                self._locations[root, path, scale] = (cache.array, cache.row(path))
                 if scale == 1.0:
                     self._caches[root, path] = cache
 
     def contents(self, root: Path, paths: Sequence[str]) -> str:
-        """Digest of what these pictures are at scale 1; all of them were added."""
+        """Digest of the contents of these pictures at scale 1, which were all added."""
         groups: dict[int, list[str]] = {}
         for path in paths:
             groups.setdefault(id(self._caches[root, path]), []).append(path)
         return " ".join(self._caches[root, group[0]].contents(group) for group in groups.values())
 
     def pixels(self, root: Path, path: str, scale: float = 1.0) -> Pixels:
-        """Of one picture, uint8 [h, w, 3]."""
-        array, row = self._place(root, path, scale)
-        found: Pixels = array[row]
-        return found
+        """Pixels of a picture, uint8 [h, w, 3]."""
+        array, row = self._locate(root, path, scale)
+        pixels: Pixels = array[row]
+        return pixels
 
     def tokens(self, root: Path, path: str, scale: float = 1.0) -> int:
-        """That one picture becomes."""
-        array, _ = self._place(root, path, scale)
-        return self.sight.tokens(*array.shape[1:3])
+        """Number of tokens of a picture."""
+        array, _ = self._locate(root, path, scale)
+        return self.processor.tokens(*array.shape[1:3])
 
     @property
     def bytes(self) -> int:
-        """Of all pictures in all their sizes."""
-        sizes = {(id(array), row): array[0].nbytes for array, row in self._found.values()}
+        """Bytes of all decoded pictures in all sizes."""
+        sizes = {(id(array), row): array[0].nbytes for array, row in self._locations.values()}
         return sum(sizes.values())
 
-    def same(self, root: Path, paths: Sequence[str], scale: float) -> bool:
-        """Whether a scale gives all these pictures the size that they have anyway."""
-        sizes = {self._extents[root, path] for path in paths}
-        return all(self.limits.size(*one, scale) == self.limits.size(*one) for one in sizes)
+    def all_same_size(self, root: Path, paths: Sequence[str], scale: float) -> bool:
+        """Whether a scale leaves the size of all these pictures unchanged."""
+        sizes = {self._sizes[root, path] for path in paths}
+        return all(self.limits.size(*size, scale) == self.limits.size(*size) for size in sizes)
 
-    def _place(self, root: Path, path: str, scale: float) -> tuple[Any, int]:
-        if (root, path, scale) not in self._found:
+    def _locate(self, root: Path, path: str, scale: float) -> tuple[Any, int]:
+        if (root, path, scale) not in self._locations:
             self.add(root, [path], (scale,))
-        return self._found[root, path, scale]
+        return self._locations[root, path, scale]
 
-    def _measure(self, root: Path, paths: Sequence[str]) -> None:
-        fresh = [path for path in dict.fromkeys(paths) if (root, path) not in self._extents]
+    def _measure_sizes(self, root: Path, paths: Sequence[str]) -> None:
+        unmeasured = [path for path in dict.fromkeys(paths) if (root, path) not in self._sizes]
         resolved = root.resolve()
 
-        def look(path: str) -> tuple[int, int]:
+        def read_size(path: str) -> tuple[int, int]:
             try:
                 width, height = upright_size(read_inside(resolved, path))
             except UnusableError as reason:
-                raise unreadable(root, path, str(reason)) from None
-            except Exception as error:  # a decoder meets hostile bytes
-                raise unreadable(root, path, f"damaged ({type(error).__name__})") from None
+                raise unreadable_error(root, path, str(reason)) from None
+            except Exception as error:  # decoders may raise anything on damaged files
+                raise unreadable_error(root, path, f"damaged ({type(error).__name__})") from None
             return height, width
 
         with ThreadPoolExecutor(4) as pool:
-            for path, found in zip(fresh, pool.map(look, fresh), strict=True):
-                self._extents[root, path] = found
+            for path, size in zip(unmeasured, pool.map(read_size, unmeasured), strict=True):
+                self._sizes[root, path] = size
 
 
-def unreadable(root: Path, path: str, reason: str) -> EngineError:
-    """The sentence about a picture that no question can do without."""
+def unreadable_error(root: Path, path: str, reason: str) -> EngineError:
+    """The error for an unreadable picture."""
     return EngineError(
         f"{root / path}: {reason}; put the picture there, or leave its questions out by a `where` "
         "step on image_path"

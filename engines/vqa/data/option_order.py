@@ -14,6 +14,6 @@ ROTATIONS: Final[tuple[Permutation, ...]] = (
 )  # fmt: skip
 
 
-def permuted(options: Sequence[str], permutation: Permutation) -> list[str]:
+def permute_options(options: Sequence[str], permutation: Permutation) -> list[str]:
     """The options as they are shown: at letter i stands option `permutation[i]`."""
-    return [options[place] for place in permutation]
+    return [options[index] for index in permutation]

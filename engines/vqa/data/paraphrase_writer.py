@@ -1,9 +1,8 @@
 """Writes a table of paraphrases with a local language model: `workbench data paraphrase`.
 
-A child of its own, before any training: what was written can be read, corrected and handed on, and
-every run that names the table learns the same words. Greedy filters, no judge: a wording that loses
-a number, repeats the question or runs away is left out; whether the rest means the same is for a
-person to see.
+Runs as a process of its own before training, so that the table can be read, corrected and shared.
+Simple filters drop wordings that lose a number, repeat the question or are too long; whether the
+rest keeps the meaning is for a person to check.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ NEW_TOKENS: Final = 96
 TEMPERATURE: Final = 0.8
 TOP_P: Final = 0.95
 LONGER: Final = 3
-"""A wording may be so many times as long as its question, and forty characters more."""
+"""Longest wording as a multiple of its question, plus forty characters."""
 
 Writer = Callable[[Sequence[str]], list[list[str]]]
-"""Questions -> what the model says of each."""
+"""Takes questions; returns the outputs of the model for each."""
 
 
-class Asked(NamedTuple):
-    """What is to be written."""
+class ParaphraseJob(NamedTuple):
+    """The table to write."""
 
     questions: list[str]
     model: str
@@ -44,43 +43,45 @@ class Asked(NamedTuple):
     out: Path
 
 
-def kept(question: str, said: Sequence[str]) -> list[str]:
-    """The wordings that can be one: other words, the same numbers, no more than a question."""
-    found: dict[str, str] = {question.casefold(): ""}
+def filter_wordings(question: str, texts: Sequence[str]) -> list[str]:
+    """Wordings that pass the filters: not the question, equal numbers, not too long."""
+    wordings: dict[str, str] = {question.casefold(): ""}
     numbers = sorted(re.findall(r"\d+", question))
-    for text in said:
+    for text in texts:
         lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
         words = " ".join((lines or [""])[0].strip("\"'“”").split())
         words = re.sub(r"^question\s*:\s*", "", words, flags=re.IGNORECASE)
-        known = words.casefold() in found or len(words) > LONGER * len(question) + 40
-        if words and not known and sorted(re.findall(r"\d+", words)) == numbers:
-            found[words.casefold()] = words
-    return [words for words in found.values() if words]
+        rejected = words.casefold() in wordings or len(words) > LONGER * len(question) + 40
+        if words and not rejected and sorted(re.findall(r"\d+", words)) == numbers:
+            wordings[words.casefold()] = words
+    return [words for words in wordings.values() if words]
 
 
-def write(asked: Asked, writer: Writer, batch: int, say: Callable[[int, int, str], None]) -> int:
-    """Write the table; how many wordings it has. Beside first, so that no half table is taken."""
-    draft = asked.out.with_name(f".{asked.out.name}.{os.getpid()}")
-    count, whole = 0, len(asked.questions)
+def write_table(
+    job: ParaphraseJob, writer: Writer, batch: int, report_progress: Callable[[int, int, str], None]
+) -> int:
+    """Write the table atomically; returns the number of wordings."""
+    draft = job.out.with_name(f".{job.out.name}.{os.getpid()}")
+    count, whole = 0, len(job.questions)
     try:
         with draft.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(COLUMNS)
             for start in range(0, whole, batch):
-                some = asked.questions[start : start + batch]
-                for question, said in zip(some, writer(some), strict=True):
-                    for words in kept(question, said):
-                        table.writerow((question, words, asked.model, asked.seed))
+                questions = job.questions[start : start + batch]
+                for question, texts in zip(questions, writer(questions), strict=True):
+                    for words in filter_wordings(question, texts):
+                        table.writerow((question, words, job.model, job.seed))
                         count += 1
-                say(start + len(some), whole, "questions")
-        draft.replace(asked.out)
+                report_progress(start + len(questions), whole, "questions")
+        draft.replace(job.out)
     finally:
         draft.unlink(missing_ok=True)
     return count
 
 
-def language_model(folder: Path, each: int, seed: int) -> Writer:
-    """A causal language model of a folder that says each question `each` times in other words.
+def load_writer(folder: Path, each: int, seed: int) -> Writer:
+    """Load a causal language model that writes `each` paraphrases of a question.
 
     Raises:
         ValueError, OSError: the folder has no such model.
@@ -117,21 +118,21 @@ def language_model(folder: Path, each: int, seed: int) -> Writer:
 
     @torch.inference_mode()
     def writer(questions: Sequence[str]) -> list[list[str]]:
-        asked = tokenizer(list(map(prompt, questions)), return_tensors="pt", padding=True)
-        said = model.generate(
-            **{name: asked[name].to(model.device) for name in ("input_ids", "attention_mask")},
+        inputs = tokenizer(list(map(prompt, questions)), return_tensors="pt", padding=True)
+        outputs = model.generate(
+            **{name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")},
             max_new_tokens=NEW_TOKENS, do_sample=True, temperature=TEMPERATURE, top_p=TOP_P,
             num_return_sequences=each, pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
-        new = said[:, asked["input_ids"].shape[1] :]
+        new = outputs[:, inputs["input_ids"].shape[1] :]
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [texts[at : at + each] for at in range(0, len(texts), each)]
+        return [texts[start : start + each] for start in range(0, len(texts), each)]
 
     return writer
 
 
-def folder_of(name: str) -> Path:
-    """Where a language model lies: `path:/abs/dir`, `hub:org/name`, or a captioner's, by its name.
+def find_model_folder(name: str) -> Path:
+    """Folder of a language model: `path:/abs/dir`, `hub:org/name`, or the name of a captioner.
 
     Raises:
         LookupError: it is not here; a sentence.
@@ -160,7 +161,7 @@ def folder_of(name: str) -> Path:
     return folder
 
 
-def questions_of(given: argparse.Namespace) -> Iterator[str]:
+def read_questions(options: argparse.Namespace) -> Iterator[str]:
     """The subset's questions, each once, in order.
 
     Raises:
@@ -170,15 +171,15 @@ def questions_of(given: argparse.Namespace) -> Iterator[str]:
     from engines.torchkit.data.subsets import SubsetSource
     from engines.vqa.data import questions
 
-    root = str(given.data_root) if given.data_root else None
-    source = SubsetSource(given.cache_root, root, given.image_root)
-    own = questions.read(source.build(given.subset, Emitter(None)))
-    texts = list(dict.fromkeys(text.strip() for text in own.texts if text.strip()))
-    yield from texts[: given.limit] if given.limit else texts
+    root = str(options.data_root) if options.data_root else None
+    source = SubsetSource(options.cache_root, root, options.image_root)
+    records = questions.read_questions(source.build(options.subset, Emitter(None)))
+    texts = list(dict.fromkeys(text.strip() for text in records.texts if text.strip()))
+    yield from texts[: options.limit] if options.limit else texts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write one table, speaking JSON lines on stdout."""
+    """Write one table; reports as JSON lines on stdout."""
     from engines.emitter import EngineError
 
     parser = argparse.ArgumentParser(
@@ -194,18 +195,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        folder = folder_of(given.model)
-        asked = Asked(list(questions_of(given)), given.model, given.seed, given.out)
-        writer = language_model(folder, given.each, given.seed)
-        count = write(asked, writer, given.batch, percent_progress())
+        folder = find_model_folder(options.model)
+        job = ParaphraseJob(list(read_questions(options)), options.model, options.seed, options.out)
+        writer = load_writer(folder, options.each, options.seed)
+        count = write_table(job, writer, options.batch, percent_progress())
     except (EngineError, LookupError, ValueError, OSError, ImportError) as error:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
-        emit_message(kind="failed", error=f"paraphrase {given.subset}: {reason}")
+        emit_message(kind="failed", error=f"paraphrase {options.subset}: {reason}")
         return 1
-    said = f"{count:,} wordings of {len(asked.questions):,} questions"
-    emit_message(kind="done", folder=f"{given.out} ({said})")
+    summary = f"{count:,} wordings of {len(job.questions):,} questions"
+    emit_message(kind="done", folder=f"{options.out} ({summary})")
     return 0
 
 

@@ -1,7 +1,6 @@
-"""Other wordings of questions, from a table: training shows one of them, drawn anew in every epoch.
+"""Paraphrases of training questions, from a table: one wording is drawn in every epoch.
 
-Off unless a table is named. Only training questions are worded anew: what is held out, evaluated or
-submitted is asked as the data ask it.
+Off unless a table is set. Held-out, evaluated and submitted questions keep their original wording.
 """
 
 from __future__ import annotations
@@ -18,41 +17,41 @@ from engines.emitter import EngineError
 from engines.vqa.data.questions import Questions
 
 KEYS: Final = ("data_id", "id", "question")
-"""Columns that say which question a wording is of; the first that the table has."""
+"""Columns that identify the question of a wording; the first that the table has is used."""
 WORDING: Final = "paraphrase"
 LONGEST: Final = 4_000
-"""Characters of a wording; a longer one is no question."""
+"""Most characters of a wording; longer ones are dropped."""
 
 
-def applied(asked: Questions, path: str) -> tuple[Questions, str]:
-    """The questions with the wordings that a table has of them, and a sentence for the record.
+def add_paraphrases(questions: Questions, path: str) -> tuple[Questions, str]:
+    """The questions with the wordings of a table, and a fact for the record.
 
     Raises:
-        EngineError: the table cannot be read, or knows none of the questions.
+        EngineError: the table cannot be read, or has none of the questions.
     """
-    place = Path(path).expanduser()
+    table_path = Path(path).expanduser()
     try:
-        key, found = read(place)
+        key, table = read_table(table_path)
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise EngineError(f"paraphrases: {place}: {reason}; {FORM}") from None
-    names = asked.texts if key == "question" else asked.ids
+        raise EngineError(f"paraphrases: {table_path}: {reason}; {FORM}") from None
+    names = questions.texts if key == "question" else questions.ids
     wordings = [
-        tuple(dict.fromkeys([text, *found.get(name.strip(), ())]))
-        for name, text in zip(names, asked.texts, strict=True)
+        tuple(dict.fromkeys([text, *table.get(name.strip(), ())]))
+        for name, text in zip(names, questions.texts, strict=True)
     ]
-    more = [len(some) - 1 for some in wordings if len(some) > 1]
+    more = [len(texts) - 1 for texts in wordings if len(texts) > 1]
     if not more:
         raise EngineError(
-            f"paraphrases: {place}: its `{key}` names none of the {len(asked)} training questions; "
-            f"{FORM}"
+            f"paraphrases: {table_path}: its `{key}` names none of the {len(questions)} training "
+            f"questions; {FORM}"
         )
-    mark = hashlib.blake2b(repr(wordings).encode(), digest_size=6).hexdigest()
-    said = (
-        f"{len(more):,} of {len(asked):,} training questions have {_span(more)} more wordings, one "
-        f"drawn by question and epoch; table {mark}"
+    digest = hashlib.blake2b(repr(wordings).encode(), digest_size=6).hexdigest()
+    fact = (
+        f"{len(more):,} of {len(questions):,} training questions have {_describe_range(more)} more "
+        f"wordings, one drawn by question and epoch; table {digest}"
     )
-    return replace(asked, wordings=wordings), said
+    return replace(questions, wordings=wordings), fact
 
 
 FORM: Final = (
@@ -61,20 +60,20 @@ FORM: Final = (
 )
 
 
-def _span(counts: list[int]) -> str:
+def _describe_range(counts: list[int]) -> str:
     least, most = min(counts), max(counts)
     return str(least) if least == most else f"{least} to {most}"
 
 
-def read(path: Path) -> tuple[str, dict[str, list[str]]]:
-    """Which column names the question, and the wordings of each.
+def read_table(path: Path) -> tuple[str, dict[str, list[str]]]:
+    """The column that identifies questions, and the wordings by its values.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no table of paraphrases; half a sentence.
+        ValueError: it is no table of paraphrases; the message is a clause.
     """
-    key, found = "", dict[str, list[str]]()
-    for number, row in enumerate(_rows(path), 1):
+    key, wordings = "", dict[str, list[str]]()
+    for number, row in enumerate(_iterate_rows(path), 1):
         key = key or next((name for name in KEYS if name in row), "")
         if not key or WORDING not in row:
             lacking = f"`{WORDING}`" if key else "a column that names the question"
@@ -83,13 +82,13 @@ def read(path: Path) -> tuple[str, dict[str, list[str]]]:
         for text in texts:
             words = " ".join(str(text or "").split())
             if words and len(words) <= LONGEST:
-                found.setdefault(str(row.get(key, "")).strip(), []).append(words)
-    if not found:
+                wordings.setdefault(str(row.get(key, "")).strip(), []).append(words)
+    if not wordings:
         raise ValueError("it has no wording")
-    return key, found
+    return key, wordings
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _iterate_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix.lower() in (".jsonl", ".json"):
             for line in filter(str.strip, file):

@@ -1,7 +1,6 @@
-"""The questions of a built subset: pictures, words, four options each and the right one, if known.
+"""The questions of a built subset: picture, text, four options and, if known, the right one.
 
-A subset of questions is an ordinary subset with an `options` column: `answer` is the letter. Apart
-from the work, because training, inference, folds and submissions all read the same few lists.
+A subset of questions is an ordinary subset with a column `options`; `answer` is the letter.
 """
 
 from __future__ import annotations
@@ -40,39 +39,39 @@ class Questions:
     options: list[Options]
     """In the order of their letters."""
     answers: Rows
-    """0 to 3: the option that is right; -1: not known."""
+    """Index of the right option, 0 to 3; -1: not known."""
     kinds: list[str]
-    """Type of the question: the data's own where it has one, else by its words."""
+    """Type of the question, from the data or by its words."""
     fold: Rows | None = None
-    """Which fold a question belongs to, once they are dealt."""
+    """Fold of each question [n]; None: not assigned."""
     wordings: list[tuple[str, ...]] | None = None
-    """Of each question its own text first, then its paraphrases; None: there are none."""
+    """Texts of each question, the original first, then its paraphrases; None: no paraphrases."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: Sequence[int] | Rows) -> Questions:
-        """Some of them, in this order."""
-        places = [int(row) for row in rows]
-        at = np.asarray(places, np.int64)
+    def select(self, rows: Sequence[int] | Rows) -> Questions:
+        """The questions of these rows, in this order."""
+        indices = [int(row) for row in rows]
+        at = np.asarray(indices, np.int64)
         return Questions(
-            ids=[self.ids[row] for row in places],
-            paths=[self.paths[row] for row in places],
+            ids=[self.ids[row] for row in indices],
+            paths=[self.paths[row] for row in indices],
             root=self.root,
-            texts=[self.texts[row] for row in places],
-            options=[self.options[row] for row in places],
+            texts=[self.texts[row] for row in indices],
+            options=[self.options[row] for row in indices],
             answers=self.answers[at],
-            kinds=[self.kinds[row] for row in places],
+            kinds=[self.kinds[row] for row in indices],
             fold=None if self.fold is None else self.fold[at],
-            wordings=None if self.wordings is None else [self.wordings[row] for row in places],
+            wordings=None if self.wordings is None else [self.wordings[row] for row in indices],
         )
 
     def groups(self) -> list[str]:
-        """What must stay together in a fold: the content of the picture, its path if unreadable."""
-        known = {path: _content(self.root, path) for path in dict.fromkeys(self.paths)}
-        return [known[path] for path in self.paths]
+        """Group of each question, kept within a fold: picture content, or path if unreadable."""
+        contents = {path: _content(self.root, path) for path in dict.fromkeys(self.paths)}
+        return [contents[path] for path in self.paths]
 
-    def dealt(self, folds: Folds) -> Questions:
+    def with_folds(self, folds: Folds) -> Questions:
         """The same questions with their folds.
 
         Raises:
@@ -82,16 +81,16 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What the sample submission asks for."""
+class SampleSubmission:
+    """The columns and ids of a sample submission."""
 
     columns: tuple[str, str]
-    """Names of the id and of the answer."""
+    """Names of the id column and the answer column."""
     ids: tuple[str, ...]
-    """In its order."""
+    """In the order of the sample."""
 
 
-def read(subset: Subset) -> Questions:
+def read_questions(subset: Subset) -> Questions:
     """The questions of a subset.
 
     Raises:
@@ -119,23 +118,23 @@ def read(subset: Subset) -> Questions:
         root=subset.image_root,
         texts=texts,
         options=[(a, b, c, d) for a, b, c, d in columns["options"]],
-        answers=np.asarray([_answer(said) for said in columns["answer"]], np.int64),
+        answers=np.asarray([_answer_index(answer) for answer in columns["answer"]], np.int64),
         kinds=list(map(question_kind, columns["dataset_id"], texts)),
     )
 
 
-def sample(subset: Subset) -> Sample | None:
-    """The form of a submission to this subset of a challenge; None: nobody asks for one."""
+def read_sample_submission(subset: Subset) -> SampleSubmission | None:
+    """The sample submission of a challenge subset; None: it has none."""
     try:
-        said = json.loads((subset.folder / arrow_store.SUBMISSION).read_text("utf-8"))
+        content = json.loads((subset.folder / arrow_store.SUBMISSION).read_text("utf-8"))
     except FileNotFoundError:
         return None
-    first, second = said["columns"]
-    return Sample((first, second), tuple(said["ids"]))
+    first, second = content["columns"]
+    return SampleSubmission((first, second), tuple(content["ids"]))
 
 
-def _answer(said: Sequence[str]) -> int:
-    return LETTERS.find(said[0]) if said and len(said[0]) == 1 else -1
+def _answer_index(answer: Sequence[str]) -> int:
+    return LETTERS.find(answer[0]) if answer and len(answer[0]) == 1 else -1
 
 
 def _content(root: Path, path: str) -> str:
@@ -144,10 +143,10 @@ def _content(root: Path, path: str) -> str:
     )
 
 
-def stratified(answers: Rows, limit: int) -> Rows:
-    """At most `limit` rows with the answers' own shares, spread over the data; sorted. 0: all.
+def select_stratified(answers: Rows, limit: int) -> Rows:
+    """At most `limit` rows (0: all), stratified by answer, spread over the data, sorted.
 
-    Deterministic, whatever the run's seed: looks at different epochs and runs see equal questions.
+    Independent of the seed of a run: all epochs and runs select equal questions.
     """
     if limit <= 0 or len(answers) <= limit:
         return np.arange(len(answers))

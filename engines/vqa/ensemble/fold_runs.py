@@ -1,7 +1,7 @@
-"""What other runs of the suite have left: their spec, what they said, files they announced.
+"""Fold runs of the suite: their spec, messages and verified answers.
 
-A file counts only if its bytes are those that its run hashed while it wrote them: a journal is
-written by the warden alone, so whoever changes a file afterwards cannot change its hash with it.
+A file counts only if its hash is the one that its run announced. Only the warden writes journals,
+so a file that was changed afterwards is detected.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ VALIDATION = "validation"
 
 
 @dataclass
-class Sibling:
+class FoldRun:
     """A completed run of the same suite."""
 
     folder: Path
     spec: RunSpec
     plan: protocol.Plan | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    """Of its last attempt, by path."""
+    """Artifacts of its last attempt, by path."""
 
     @property
     def splits(self) -> list[str]:
         """Names of the splits that it answered."""
-        found = [Path(a.path) for a in self.artifacts.values() if a.role == "predictions"]
-        return [path.stem for path in found]
+        paths = [Path(a.path) for a in self.artifacts.values() if a.role == "predictions"]
+        return [path.stem for path in paths]
 
     def answers(self, split: str) -> list[Answer]:
         """Its verified answers to a split.
@@ -57,17 +57,17 @@ class Sibling:
             raise EngineError(
                 f"{path}: is not the file that its run announced; run {self.folder.name} again"
             )
-        answers, dropped = predictions.read(path)
+        answers, dropped = predictions.read_answers(path)
         if dropped:
             raise EngineError(f"{path}: {dropped} lines are no answers; run it again")
         return answers
 
 
-def read(runs: Path, run_id: str) -> Sibling:
-    """A run by its id, from its spec and its journal.
+def read_fold_run(runs: Path, run_id: str) -> FoldRun:
+    """Read a run from its spec and its journal.
 
     Raises:
-        EngineError: there is no such run beside this one.
+        EngineError: the suite has no such run.
     """
     folder = runs / run_id
     try:
@@ -75,18 +75,18 @@ def read(runs: Path, run_id: str) -> Sibling:
         lines = (folder / "events.jsonl").read_bytes().splitlines()
     except (OSError, ValueError):
         raise EngineError(f"{folder}: is no run of this suite whose answers can be read") from None
-    found = Sibling(folder, spec)
+    run = FoldRun(folder, spec)
     for line in lines:
         if not any(f'"kind":"{kind}"'.encode() in line for kind in ("attempt", "plan", "artifact")):
             continue
         try:
-            said = protocol.decode_entry(line).msg
+            message = protocol.decode_entry(line).msg
         except ValueError:
             continue
-        if isinstance(said, protocol.Attempt):
-            found = Sibling(folder, spec)
-        elif isinstance(said, protocol.Plan):
-            found.plan = said
-        elif isinstance(said, Artifact):
-            found.artifacts[said.path] = said
-    return found
+        if isinstance(message, protocol.Attempt):
+            run = FoldRun(folder, spec)
+        elif isinstance(message, protocol.Plan):
+            run.plan = message
+        elif isinstance(message, Artifact):
+            run.artifacts[message.path] = message
+    return run

@@ -1,7 +1,7 @@
-"""From what a model wrote to the letter that it means, or to nothing at all.
+"""Parser of generated answers: the letter, or None.
 
-Strict on purpose: an answer that has to be interpreted is counted as unparsable, never guessed. A
-lenient parser finds an "a" in every English sentence and makes chance look like knowledge.
+Strict: an answer that would need interpretation counts as unparsable. A lenient parser finds an "a"
+in every English sentence and inflates accuracy.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ _LETTER: Final = r"(?P<marked>[(\[][a-d][)\]]|[a-d]\s?[.:)])|(?P<bare>[a-d])"
 _ANSWER: Final = re.compile(rf"(?:(?:{_LEAD})\s*)?(?:{_LETTER})(?:\s*(?P<rest>.*))?", re.DOTALL)
 
 
-def letter(text: str, options: Sequence[str] = ()) -> str | None:
-    """The letter that `text` is; None when it is none, or more than one.
+def parse_letter(text: str, options: Sequence[str] = ()) -> str | None:
+    """The letter that `text` states; None: no letter, or more than one.
 
     Accepted are a letter alone, in brackets or with `.`, `)` or `:` behind it, after "The answer
-    is" or "정답", and with the text of its own option behind it (`b. two`). Upper and lower case,
-    and full-width forms, are one.
+    is" or "정답", and followed by the text of its option (`b. two`). Case and full-width forms are
+    ignored.
 
     Args:
-        text: what was generated, without special tokens.
+        text: the generated text, without special tokens.
         options: the four options in the order in which they were shown; empty: none may follow.
     """
-    found = _ANSWER.fullmatch(_plain(text))
-    if found is None:
+    match = _ANSWER.fullmatch(_plain(text))
+    if match is None:
         return None
-    name = (found["bare"] or found["marked"]).strip("([.:)] ")
-    rest = _bare(found["rest"])
+    name = (match["bare"] or match["marked"]).strip("([.:)] ")
+    rest = _bare(match["rest"])
     if not rest:
         return name
-    place = LETTERS.index(name)
-    own = _bare(_plain(options[place])) if place < len(options) else ""
-    return name if found["marked"] and rest == own else None
+    index = LETTERS.index(name)
+    option = _bare(_plain(options[index])) if index < len(options) else ""
+    return name if match["marked"] and rest == option else None
 
 
 def _plain(text: str) -> str:

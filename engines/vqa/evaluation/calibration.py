@@ -1,7 +1,4 @@
-"""Whether a model that says 80 % is right in 80 of 100, and what it takes for what.
-
-Apart from the evaluation because reports recompute these from files, and tests from hand.
-"""
+"""Calibration of answers (reliability table, expected calibration error) and confusion counts."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 BINS: Final = 15
 SIMULATIONS: Final = 200
@@ -25,7 +22,7 @@ class Bin(NamedTuple):
     high: float
     n: int
     confidence: float
-    """Mean of the bin; NaN where it is empty, and so is the accuracy."""
+    """Mean of the bin; NaN, as is `accuracy`, where it is empty."""
     accuracy: float
 
 
@@ -36,15 +33,15 @@ def reliability(confidence: Numbers, correct: Numbers, bins: int = BINS) -> list
         confidence: [n], probability of the answer that was given, 0 to 1.
         correct: [n], 1 where it was right, else 0.
     """
-    places = _places(confidence, bins)
+    bin_numbers = _bin_numbers(confidence, bins)
     table = []
-    for place in range(bins):
-        inside = places == place
+    for number in range(bins):
+        inside = bin_numbers == number
         n = int(inside.sum())
         table.append(
             Bin(
-                place / bins,
-                (place + 1) / bins,
+                number / bins,
+                (number + 1) / bins,
                 n,
                 float(confidence[inside].mean()) if n else float("nan"),
                 float(correct[inside].mean()) if n else float("nan"),
@@ -55,27 +52,27 @@ def reliability(confidence: Numbers, correct: Numbers, bins: int = BINS) -> list
 
 def expected_error(confidence: Numbers, correct: Numbers, bins: int = BINS) -> float:
     """Expected calibration error: Σ n_bin/n |accuracy − confidence| (Naeini et al. 2015)."""
-    places = _places(confidence, bins)
-    gaps = np.bincount(places, weights=np.asarray(correct - confidence), minlength=bins)
+    bin_numbers = _bin_numbers(confidence, bins)
+    gaps = np.bincount(bin_numbers, weights=np.asarray(correct - confidence), minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def error_of_calibrated(confidence: Numbers, bins: int = BINS) -> float:
-    """The error that a perfectly calibrated model of these confidences would show on average.
+def expected_error_if_calibrated(confidence: Numbers, bins: int = BINS) -> float:
+    """Mean expected calibration error of a perfectly calibrated model with these confidences.
 
-    It is not 0: in a bin of ten answers, eight of ten right is luck as often as not. Without it the
-    error of a small split means little.
+    It is above 0 because of sampling noise in the bins; the error of a small split is compared
+    with it.
     """
     generator = np.random.default_rng(0)
     drawn = generator.random((SIMULATIONS, len(confidence))) < confidence
-    found = [expected_error(confidence, row, bins) for row in drawn.astype(np.float64)]
-    return float(np.mean(found))
+    errors = [expected_error(confidence, row, bins) for row in drawn.astype(np.float64)]
+    return float(np.mean(errors))
 
 
-def confusion(truth: Places, answered: Places, size: int = 4) -> Places:
-    """Counts [truth, answered]; rows whose answer is not known (-1) are left out."""
-    known = truth >= 0
-    pairs = truth[known] * size + answered[known]
+def confusion(truth: Indices, answered: Indices, size: int = 4) -> Indices:
+    """Counts [truth, answered], [size, size]; rows with unknown truth (-1) are left out."""
+    labelled = truth >= 0
+    pairs = truth[labelled] * size + answered[labelled]
     return np.bincount(pairs, minlength=size * size).reshape(size, size).astype(np.int64)
 
 
@@ -87,13 +84,13 @@ def softmax(logits: npt.NDArray[np.float32] | Numbers) -> Numbers:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def of_answers(probabilities: Numbers, truth: Places) -> tuple[Numbers, Numbers]:
+def confidence_and_correctness(probabilities: Numbers, truth: Indices) -> tuple[Numbers, Numbers]:
     """Confidence and correctness [n] of the most probable answers."""
     answered = probabilities.argmax(axis=1)
     return probabilities.max(axis=1), (answered == truth) * 1.0
 
 
-def _places(confidence: Numbers | Sequence[float], bins: int) -> Places:
+def _bin_numbers(confidence: Numbers | Sequence[float], bins: int) -> Indices:
     """Number of each value's bin: (0, 1/bins] is the first."""
-    found = np.ceil(np.asarray(confidence, np.float64) * bins).astype(np.int64) - 1
-    return np.asarray(np.clip(found, 0, bins - 1))
+    numbers = np.ceil(np.asarray(confidence, np.float64) * bins).astype(np.int64) - 1
+    return np.asarray(np.clip(numbers, 0, bins - 1))

@@ -1,8 +1,8 @@
-"""Answers to every question of a subset, resumed where an attempt was killed, proven complete.
+"""Answers every question of a subset; resumes after a kill and verifies completeness.
 
-Questions are worked through in blocks of their own order. A block that is only partly in the file
-is computed again as a whole and only what is missing is added: batches, and with them the last bits
-of every number, are those of an undisturbed run.
+Questions are answered in blocks, in the order of the data. A block that is only partly in the file
+is computed again as a whole and only missing answers are added, so that batches, and therefore all
+numbers, are bitwise those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from engines.vqa.evaluation.predictions import Answer, Four
 from engines.vqa.evaluation.tta import Logits, View
 
 BLOCK_BATCHES: Final = 4
-"""Batches between two appends: a kill costs at most these."""
+"""Batches between two appends: the most that a kill loses."""
 
 
-class Model(Protocol):
-    """What answers questions."""
+class QuestionModel(Protocol):
+    """A model that answers questions."""
 
-    def logits(self, questions: Questions, view: View, *, blank: bool = False) -> Logits:
-        """Of the four letters at the first position of the answer, [n, 4], un-permuted."""
+    def letter_logits(self, questions: Questions, view: View, *, blank: bool = False) -> Logits:
+        """Logits of the four letters at the first position of the answer, [n, 4], by option."""
 
-    def written(self, questions: Questions) -> list[str]:
-        """What it writes, greedy."""
+    def generate_answers(self, questions: Questions) -> list[str]:
+        """Greedily generated answers [n]."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How the questions of a subset are to be answered."""
+class InferenceOptions:
+    """How the questions of a subset are answered."""
 
     views: Sequence[View]
     block: int
     """Questions between two appends."""
     blank: bool = False
-    """Answer once more without the picture."""
+    """Also answer with blank pictures."""
     written: frozenset[str] = frozenset()
-    """Ids of the questions to which the model also writes its answer."""
+    """Ids of the questions for which an answer is also generated."""
     key: Mapping[str, Any] = field(default_factory=dict)
-    """What answers depend on beside this: weights, data."""
+    """What answers depend on besides these options: weights, data."""
 
     @property
     def whole_key(self) -> dict[str, Any]:
-        """Answers of an earlier attempt count if this is equal."""
+        """Key of stored answers: those of an earlier attempt count if it is equal."""
         views = [[view.scale, *view.permutation] for view in self.views]
         return {
             **self.key, "views": views, "block": self.block, "blank": self.blank,
@@ -60,71 +60,81 @@ class Asked:
 
 
 def answer_all(
-    model: Model,
+    model: QuestionModel,
     questions: Questions,
-    asked: Asked,
+    options: InferenceOptions,
     path: Path,
-    say: Callable[[int, int, str], None],
+    report_progress: Callable[[int, int, str], None],
 ) -> list[Answer]:
     """Answer every question and append each answer to `path`; returns them in the data's order.
 
     Raises:
-        EngineError: an id occurs twice, the model's logits are no numbers, or, after all, the file
-            does not hold exactly the ids of the questions.
+        EngineError: an id occurs twice, logits are not finite, or the file does not hold exactly
+            the ids of the questions in the end.
     """
     if len(set(questions.ids)) < len(questions.ids):
         twice = next(name for name in questions.ids if questions.ids.count(name) > 1)
         raise EngineError(f"id '{twice}' occurs more than once; answers are kept by id")
-    done = {answer.id for answer in predictions.resume(path, asked.whole_key)}
-    for rows in _blocks(len(questions.ids), asked.block):
-        some = questions.take(rows)
-        if not done.issuperset(some.ids):
-            fresh = answer(model, some, asked)
-            predictions.append(path, [one for one in fresh if one.id not in done])
-        say(int(rows[-1]) + 1, len(questions.ids), "questions")
-    return proven(path, questions.ids)
+    done = {answer.id for answer in predictions.resume_answers(path, options.whole_key)}
+    for rows in _blocks(len(questions.ids), options.block):
+        block = questions.select(rows)
+        if not done.issuperset(block.ids):
+            fresh = answer_questions(model, block, options)
+            predictions.append_answers(path, [answer for answer in fresh if answer.id not in done])
+        report_progress(int(rows[-1]) + 1, len(questions.ids), "questions")
+    return read_complete(path, questions.ids)
 
 
-def answer(model: Model, questions: Questions, asked: Asked) -> list[Answer]:
-    """The answers to a few questions, through all views."""
-    seen = tta.look(lambda view: _finite(model.logits(questions, view)), asked.views)
-    several = len(asked.views) > 1
-    unseen = None
-    if asked.blank:
-        unseen = softmax(_finite(model.logits(questions, View(), blank=True)))
-    spoken = _spoken(model, questions, asked.written)
-    found = []
+def answer_questions(
+    model: QuestionModel, questions: Questions, options: InferenceOptions
+) -> list[Answer]:
+    """Answer a block of questions, through all views."""
+    scores = tta.score_views(
+        lambda view: _check_finite(model.letter_logits(questions, view)), options.views
+    )
+    several = len(options.views) > 1
+    blank_probabilities = None
+    if options.blank:
+        blank_probabilities = softmax(
+            _check_finite(model.letter_logits(questions, View(), blank=True))
+        )
+    generated = _generate_answers(model, questions, options.written)
+    answers = []
     for row, name in enumerate(questions.ids):
         truth = int(questions.answers[row])
-        text = spoken.get(name)
-        options = questions.options[row]
-        found.append(
+        text = generated.get(name)
+        choices = questions.options[row]
+        answers.append(
             Answer(
                 id=name,
-                letter=predictions.best(seen.mean[row]),
-                probabilities=_four(seen.mean[row]),
+                letter=predictions.best_letter(scores.mean[row]),
+                probabilities=_to_four(scores.mean[row]),
                 truth=LETTERS[truth] if truth >= 0 else "",
                 kind=questions.kinds[row],
                 medium=questions.paths[row],
                 question=questions.texts[row],
-                options=tuple(options),
-                plain=_four(seen.plain[row]) if several else None,
-                votes=tuple(seen.votes[row].tolist()) if several else None,
-                blank=_four(unseen[row]) if unseen is not None else None,
+                options=tuple(choices),
+                plain=_to_four(scores.plain[row]) if several else None,
+                votes=tuple(scores.votes[row].tolist()) if several else None,
+                blank=_to_four(blank_probabilities[row])
+                if blank_probabilities is not None
+                else None,
                 generated=text,
-                parsed=(answer_parser.letter(text, options) or "") if text is not None else "",
+                parsed=(answer_parser.parse_letter(text, choices) or "")
+                if text is not None
+                else "",
             )
         )
-    return found
+    return answers
 
 
-def proven(path: Path, ids: Sequence[str]) -> list[Answer]:
-    """The answers of a file in the order of `ids`, which must be exactly those it holds.
+def read_complete(path: Path, ids: Sequence[str]) -> list[Answer]:
+    """The answers of a file in the order of `ids`; it must hold exactly these.
 
     Raises:
         EngineError: an id has no answer, or an answer no id.
     """
-    answers, dropped = predictions.read(path)
+    answers, dropped = predictions.read_answers(path)
     by_id = {answer.id: answer for answer in answers}
     missing, strange = [n for n in ids if n not in by_id], by_id.keys() - set(ids)
     if missing or strange or dropped:
@@ -140,15 +150,17 @@ def _blocks(size: int, block: int) -> Iterator[np.ndarray[tuple[int], np.dtype[n
         yield np.arange(start, min(start + block, size))
 
 
-def _spoken(model: Model, questions: Questions, wanted: frozenset[str]) -> dict[str, str]:
-    rows = [row for row, name in enumerate(questions.ids) if name in wanted]
+def _generate_answers(
+    model: QuestionModel, questions: Questions, ids: frozenset[str]
+) -> dict[str, str]:
+    rows = [row for row, name in enumerate(questions.ids) if name in ids]
     if not rows:
         return {}
-    some = questions.take(np.asarray(rows, np.int64))
-    return dict(zip(some.ids, model.written(some), strict=True))
+    sample = questions.select(np.asarray(rows, np.int64))
+    return dict(zip(sample.ids, model.generate_answers(sample), strict=True))
 
 
-def _finite(logits: Logits) -> Logits:
+def _check_finite(logits: Logits) -> Logits:
     if not np.isfinite(logits).all():
         broken = int((~np.isfinite(logits)).any(axis=1).sum())
         raise EngineError(
@@ -158,6 +170,6 @@ def _finite(logits: Logits) -> Logits:
     return logits
 
 
-def _four(row: np.ndarray[Any, np.dtype[np.float64]]) -> Four:
+def _to_four(row: np.ndarray[Any, np.dtype[np.float64]]) -> Four:
     a, b, c, d = (float(value) for value in row)
     return a, b, c, d

@@ -1,8 +1,4 @@
-"""predictions/<split>.jsonl: one line an answer, appended as they come, never half a line twice.
-
-Apart from the inference that fills them, because the ensemble reads the files of other runs, and a
-report reads the ensemble's.
-"""
+"""predictions/<split>.jsonl: the answers of a split, one line per answer."""
 
 from __future__ import annotations
 
@@ -16,75 +12,75 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.vqa.data.questions import LETTERS
-from engines.vqa.evaluation.calibration import Numbers, Places
+from engines.vqa.evaluation.calibration import Indices, Numbers
 
 Four = tuple[float, float, float, float]
 
 
 class Answer(BaseModel):
-    """What was answered to one question. Probabilities are in the record's own order of options."""
+    """The answer to one question. Probabilities are in the order of options of the record."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str
     letter: str
-    """The most probable of all views together."""
+    """The letter with the highest mean probability over views ."""
     probabilities: Four
     truth: str = ""
-    """Empty: not known."""
+    """The right letter; empty: unknown."""
     kind: str = ""
     """Type of the question."""
     medium: str = ""
-    """The picture, as the data names it."""
+    """Path of the picture, as in the data ."""
     question: str = ""
     options: tuple[str, ...] = ()
     plain: Four | None = None
-    """Of the plain view alone, where there were others."""
+    """Probabilities of the plain view, where there are others."""
     votes: tuple[int, ...] | None = None
-    """Views that answered each option."""
+    """Number of views that answered each option."""
     blank: Four | None = None
-    """Of the plain view with a blanked picture."""
+    """Probabilities of the plain view with a blank picture."""
     generated: str | None = None
-    """What the model wrote; None: it was not asked to."""
+    """The generated answer; None: not generated."""
     parsed: str = ""
-    """The letter which that is; empty: none."""
+    """The letter of `generated`; empty: unparsable."""
     methods: dict[str, str] = {}
-    """Of an ensemble: the letter that each way of voting gives."""
+    """Letters by method of an ensemble."""
 
     @property
     def right(self) -> bool:
-        """The answer is the true one."""
+        """Whether the letter is the right one."""
         return self.letter == self.truth
 
     def scores(self) -> dict[str, float]:
         """Per-item scores by the names of their metrics, for paired comparisons of runs."""
         if not self.truth:
             return {}
-        found = {"accuracy": float(self.right)}
+        scores = {"accuracy": float(self.right)}
         if self.plain is not None:
-            found["accuracy[no TTA]"] = float(best(self.plain) == self.truth)
+            scores["accuracy[no TTA]"] = float(best_letter(self.plain) == self.truth)
         if self.blank is not None:
-            found["accuracy[blank image]"] = float(best(self.blank) == self.truth)
-        found |= {f"accuracy[{k}]": float(v == self.truth) for k, v in self.methods.items()}
-        return found
+            scores["accuracy[blank image]"] = float(best_letter(self.blank) == self.truth)
+        scores |= {f"accuracy[{k}]": float(v == self.truth) for k, v in self.methods.items()}
+        return scores
 
     def line(self) -> bytes:
-        """One line of the file."""
-        said = {**self.model_dump(exclude_defaults=True), **self.scores()}
-        return json.dumps({"id": self.id, **said}, ensure_ascii=False).encode() + b"\n"
+        """The line of the file, with its scores."""
+        content = {**self.model_dump(exclude_defaults=True), **self.scores()}
+        return json.dumps({"id": self.id, **content}, ensure_ascii=False).encode() + b"\n"
 
 
-def best(probabilities: Sequence[float]) -> str:
-    """The letter of the highest probability; of equal ones the first."""
+def best_letter(probabilities: Sequence[float]) -> str:
+    """The letter with the highest probability; of ties the first."""
     return LETTERS[int(np.argmax(probabilities))]
 
 
-def read(path: Path) -> tuple[list[Answer], int]:
-    """The answers of a file, each id once, and how many lines were none.
+def read_answers(path: Path) -> tuple[list[Answer], int]:
+    """The answers of a file, each id once, and the number of dropped lines.
 
-    A last line without its end is torn (the process was killed) and counts as none.
+    A last line without a newline (the process was killed) is dropped.
     """
-    found: dict[str, Answer] = {}
+    answers: dict[str, Answer] = {}
     dropped = 0
     try:
         data = path.read_bytes()
@@ -98,13 +94,13 @@ def read(path: Path) -> tuple[list[Answer], int]:
         except ValidationError:
             dropped += 1
             continue
-        dropped += answer.id in found
-        found.setdefault(answer.id, answer)
-    return list(found.values()), dropped
+        dropped += answer.id in answers
+        answers.setdefault(answer.id, answer)
+    return list(answers.values()), dropped
 
 
-def append(path: Path, answers: Iterable[Answer]) -> None:
-    """Add lines in one write."""
+def append_answers(path: Path, answers: Iterable[Answer]) -> None:
+    """Append answers in one write."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
@@ -113,47 +109,48 @@ def append(path: Path, answers: Iterable[Answer]) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """A file whole or not at all."""
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file atomically."""
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("xb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def resume(path: Path, key: Mapping[str, Any]) -> list[Answer]:
-    """The answers that an earlier attempt left under the same `key`; others are removed.
+def resume_answers(path: Path, key: Mapping[str, Any]) -> list[Answer]:
+    """The answers of an earlier attempt with an equal `key`; otherwise the file is removed.
 
-    `key` says what makes an answer what it is: weights, data, views. It lies beside the file.
-    Afterwards the file ends with a whole line, so that more can be appended.
+    `key`: all that answers depend on ( weights, data, views), stored in <split>. key.
+    json. Broken
+    lines are removed, so that answers can be appended.
     """
-    beside, said = path.with_suffix(".key.json"), json.dumps(key, sort_keys=True).encode()
+    key_file, key_bytes = path.with_suffix(".key.json"), json.dumps(key, sort_keys=True).encode()
     path.parent.mkdir(exist_ok=True, mode=0o700)
     try:
-        same = beside.read_bytes() == said
+        same = key_file.read_bytes() == key_bytes
     except FileNotFoundError:
         same = False
     if not same:
         path.unlink(missing_ok=True)
-        replace(beside, said)
+        write_atomic(key_file, key_bytes)
         return []
-    answers, dropped = read(path)
+    answers, dropped = read_answers(path)
     if dropped:
-        replace(path, b"".join(answer.line() for answer in answers))
+        write_atomic(path, b"".join(answer.line() for answer in answers))
     return answers
 
 
 def probabilities(answers: Sequence[Answer]) -> Numbers:
-    """[n, 4]."""
+    """Probabilities[n, 4]."""
     return np.asarray([answer.probabilities for answer in answers], np.float64).reshape(-1, 4)
 
 
-def truths(answers: Sequence[Answer]) -> Places:
-    """[n], 0 to 3; -1 where the answer is not known."""
+def truths(answers: Sequence[Answer]) -> Indices:
+    """Right options[n], 0 to 3; -1: unknown."""
     return np.asarray([LETTERS.find(a.truth) if a.truth else -1 for a in answers], np.int64)

@@ -1,7 +1,4 @@
-"""What a finished split leaves in the run's folder: answers, tables for reports, a submission.
-
-Apart from training, inference and ensemble, which all end with it.
-"""
+"""Output files of a finished split: answers, tables for reports, submission."""
 
 from __future__ import annotations
 
@@ -12,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from datasets_mm.building.build import Subset
-from engines.emitter import Emitter, EngineError, artifact
+from engines.emitter import Emitter, EngineError, describe_artifact
 from engines.protocol import Task
 from engines.vqa.data import questions
-from engines.vqa.data.questions import Sample
+from engines.vqa.data.questions import SampleSubmission
 from engines.vqa.evaluation import metrics, predictions, submission
 from engines.vqa.evaluation.predictions import Answer
 from engines.vqa.evaluation.submission import SubmissionError
@@ -30,50 +27,54 @@ def file_name(task: Task, params: Params) -> str:
     return FILE if task == "train" and params.folds else params.submission_file
 
 
-def leave(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]) -> None:
-    """Write a split's answers as a whole, with its tables, and announce them."""
+def write_outputs(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]) -> None:
+    """Write the answers and tables of a split, and announce them."""
     path = run_dir / "predictions" / f"{split}.jsonl"
-    predictions.replace(path, b"".join(answer.line() for answer in answers))
-    announce(emit, run_dir, split, answers)
+    predictions.write_atomic(path, b"".join(answer.line() for answer in answers))
+    announce_outputs(emit, run_dir, split, answers)
 
 
-def announce(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]) -> None:
-    """Announce a split's answers, which are written, and write its tables."""
+def announce_outputs(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]) -> None:
+    """Announce the written answers of a split, and write its tables."""
     path = run_dir / "predictions" / f"{split}.jsonl"
-    emit.send(artifact(path, run_dir))
-    found = metrics.tables(answers)
-    if found is None:
+    emit.send(describe_artifact(path, run_dir))
+    tables = metrics.tables(answers)
+    if tables is None:
         return
-    said = {
-        "confusion": found.confusion.tolist(),
+    content = {
+        "confusion": tables.confusion.tolist(),
         "reliability": [
-            {**one._asdict(), **dict.fromkeys(("confidence", "accuracy"), None)}
-            if math.isnan(one.confidence) else one._asdict()
-            for one in found.reliability
+            {**row._asdict(), **dict.fromkeys(("confidence", "accuracy"), None)}
+            if math.isnan(row.confidence) else row._asdict()
+            for row in tables.reliability
         ],
-        "kinds": {name: list(counts) for name, counts in found.kinds.items()},
+        "kinds": {name: list(counts) for name, counts in tables.kinds.items()},
     }  # fmt: skip
-    predictions.replace(path.with_suffix(".tables.json"), json.dumps(said).encode())
+    predictions.write_atomic(path.with_suffix(".tables.json"), json.dumps(content).encode())
 
 
-def deliver(
-    emit: Emitter, path: Path, answers: Sequence[Answer], file: str, subset: Subset
+def write_submission(
+    emit: Emitter, path: Path, answers: Sequence[Answer], sample_path: str, subset: Subset
 ) -> None:
     """Write the submission, directly in the run's folder, and announce it.
 
-    `file`: path of a sample_submission.csv; empty: the subset's own sample, or, where it has none,
-    columns id and answer in the order of the data.
+    `sample_path`: path of a sample_submission.csv; empty: the sample of the subset, or, where it
+    has none, columns id and answer in the order of the data.
 
     Raises:
-        EngineError: it would be no valid submission; then none is written.
+        EngineError: the submission would be invalid; none is written.
     """
     letters = {answer.id: answer.letter for answer in answers}
     try:
-        sample = submission.read_sample(Path(file)) if file else questions.sample(subset)
+        sample = (
+            submission.read_sample(Path(sample_path))
+            if sample_path
+            else questions.read_sample_submission(subset)
+        )
         if sample is None:
             emit.notice("submission", f"{subset.name} has no sample; columns are id and answer")
-            sample = Sample(("id", "answer"), tuple(letters))
-        submission.write(path, letters, sample)
+            sample = SampleSubmission(("id", "answer"), tuple(letters))
+        submission.write_csv(path, letters, sample)
     except SubmissionError as error:
         raise EngineError(f"{path.name} was not written: {error}") from None
-    emit.send(artifact(path, path.parent, "submission"))
+    emit.send(describe_artifact(path, path.parent, "submission"))

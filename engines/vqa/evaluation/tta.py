@@ -1,8 +1,8 @@
-"""Looking at one question in several ways: other image scales, other orders of the options.
+"""Test-time augmentation (TTA): several views of a question, by image scale and order of options.
 
-Flips are left out on purpose: they change what "left" means. A permuted order changes nothing but
-which letter an option goes by, so its logits are put back into the record's own order, exactly.
-The four rotations put every option once behind every letter, so a liking for a letter cancels out.
+Flips are no views: they change what "left" means. Logits of permuted options are put back into the
+order of the record. The four rotations show every option once at every letter, so a bias towards a
+letter cancels out.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import numpy.typing as npt
 
 from engines.vqa.data.option_order import IDENTITY, ROTATIONS, Permutation
 from engines.vqa.evaluation import votes
-from engines.vqa.evaluation.calibration import Numbers, Places, softmax
+from engines.vqa.evaluation.calibration import Indices, Numbers, softmax
 
 Logits = npt.NDArray[np.float32]
 
 
 class View(NamedTuple):
-    """One way to look: scale of the image's sides, and which option stands at each letter."""
+    """A view: scale of the sides of the picture, and the option that each letter shows."""
 
     scale: float = 1.0
     permutation: Permutation = IDENTITY
 
 
-class Scorer(Protocol):
+class ViewScorer(Protocol):
     """Scores some questions in one view."""
 
     def __call__(self, view: View) -> Logits:
-        """Logits [n, 4], in the record's own order of options."""
+        """Logits [n, 4], in the order of options of the record."""
 
 
 def views(scales: Sequence[float], *, options: bool) -> list[View]:
@@ -41,28 +41,28 @@ def views(scales: Sequence[float], *, options: bool) -> list[View]:
     return [View(scale, order) for scale in sizes for order in orders]
 
 
-def unpermuted(logits: Logits, permutation: Permutation) -> Logits:
-    """Logits [n, 4] by letter, as scored, back in the record's own order.
+def restore_order(logits: Logits, permutation: Permutation) -> Logits:
+    """Logits [n, 4] by letter, put back into the order of options of the record.
 
     Letter i showed option `permutation[i]`, so that option's logit is the i-th.
     """
-    found = np.empty_like(logits)
-    found[:, list(permutation)] = logits
-    return found
+    restored = np.empty_like(logits)
+    restored[:, list(permutation)] = logits
+    return restored
 
 
-class Seen(NamedTuple):
-    """What all views say of n questions."""
+class ViewScores(NamedTuple):
+    """Scores of n questions over all views."""
 
     plain: Numbers
     """Probabilities [n, 4] of the plain view."""
     mean: Numbers
     """Mean of the probabilities over all views, [n, 4]."""
-    votes: Places
-    """Views [n, 4] that answered each option."""
+    votes: Indices
+    """Number of views that answered each option, [n, 4]."""
 
 
-def look(scorer: Scorer, through: Sequence[View]) -> Seen:
-    """Score all views and put them together; the first of them is the plain one."""
-    stacked = np.stack([softmax(scorer(view)) for view in through])
-    return Seen(stacked[0], stacked.mean(axis=0), votes.counts(stacked.argmax(axis=2)))
+def score_views(scorer: ViewScorer, views: Sequence[View]) -> ViewScores:
+    """Score all views and combine them; the first one is the plain view."""
+    stacked = np.stack([softmax(scorer(view)) for view in views])
+    return ViewScores(stacked[0], stacked.mean(axis=0), votes.count_votes(stacked.argmax(axis=2)))

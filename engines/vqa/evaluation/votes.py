@@ -1,7 +1,7 @@
-"""Many answers to one question made into one: majority, mean probability, folds by their worth.
+"""Combines the answers of k voters (folds or views): majority, mean probability, weighted mean.
 
-Pure arrays: k voters (folds, or views of one model), n questions, four options. Every rule is
-deterministic, ties included, and none of them looks at the truth of the rows that it votes on.
+Arrays of k voters, n questions and four options. All rules are deterministic, ties included, and
+none uses the truth of the rows that it votes on.
 """
 
 from __future__ import annotations
@@ -9,28 +9,27 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from engines.vqa.evaluation.calibration import Numbers, Places
+from engines.vqa.evaluation.calibration import Indices, Numbers
 
 
-def counts(letters: Places, options: int = 4) -> Places:
-    """Votes [n, options] of the answers `letters` [k, n]."""
-    found: Places = np.sum(letters[:, :, None] == np.arange(options), axis=0, dtype=np.int64)
-    return found
+def count_votes(letters: Indices, options: int = 4) -> Indices:
+    """Votes per option [n, options] of the answers `letters` [k, n]."""
+    votes: Indices = np.sum(letters[:, :, None] == np.arange(options), axis=0, dtype=np.int64)
+    return votes
 
 
-def majority(probabilities: Numbers) -> Places:
-    """The option that most voters answer, [n], from their probabilities [k, n, 4].
+def majority_vote(probabilities: Numbers) -> Indices:
+    """The option [n] with most votes, from probabilities [k, n, 4].
 
-    A tie goes to the tied option with the highest mean probability, and one that is still open to
-    the first letter.
+    Ties go to the tied option with the highest mean probability, then to the first letter.
     """
-    votes = counts(probabilities.argmax(axis=2), probabilities.shape[2])
+    votes = count_votes(probabilities.argmax(axis=2), probabilities.shape[2])
     tied = votes == votes.max(axis=1, keepdims=True)
-    found: Places = np.where(tied, probabilities.mean(axis=0), -1.0).argmax(axis=1)
-    return found
+    choice: Indices = np.where(tied, probabilities.mean(axis=0), -1.0).argmax(axis=1)
+    return choice
 
 
-def weighted(probabilities: Numbers, weights: npt.ArrayLike | None = None) -> Numbers:
+def weighted_mean(probabilities: Numbers, weights: npt.ArrayLike | None = None) -> Numbers:
     """Mean probability [n, 4] over the voters; `weights` [k] need not sum to 1.
 
     Raises:
@@ -44,9 +43,9 @@ def weighted(probabilities: Numbers, weights: npt.ArrayLike | None = None) -> Nu
 
 
 def fold_weights(accuracies: npt.ArrayLike, chance: float = 0.25) -> Numbers:
-    """What each fold's voice counts: its accuracy on its own held-out rows, above chance.
+    """Weights [k] of folds: accuracy on their own held-out rows above chance.
 
-    A fold at chance or below has no voice; where all are, all voices are equal.
+    A fold at or below chance has weight 0; if all are, all weights are 1.
     """
     above = np.maximum(np.asarray(accuracies, np.float64) - chance, 0.0)
     return above if above.sum() > 0 else np.ones_like(above)

@@ -1,9 +1,9 @@
-"""How much memory a VQA run would take: the model's real module tree, without its weights.
+"""Memory estimate of a VQA run: the real module tree of the model on fake tensors, without weights.
 
-A step is rehearsed on fake tensors: vision tower, language model with 4-bit stand-ins and real
-LoRA, loss, backward pass, optimizer. The tower takes its lengths precomputed, because it reads the
-grid's numbers, and fake tensors have none. Where features are kept, it has one pass, over one
-picture at a time, and is gone from then on.
+A training step is carried out on fake tensors: vision tower, language model with 4-bit stand-ins
+and real LoRA, loss, backward pass, optimizer. The tower takes precomputed lengths, because it reads
+the values of its grid, which fake tensors lack. With a feature cache it has one pass, over one
+picture at a time, and is released afterwards.
 """
 
 from __future__ import annotations
@@ -31,105 +31,109 @@ from engines.torchkit.modeling.model_config import ATTENTION
 from engines.torchkit.runtime.precision import DTYPES
 from engines.vqa.data import feature_cache
 from engines.vqa.memory import max_lengths, model_from_config
-from engines.vqa.memory.max_lengths import Longest
-from engines.vqa.models.model import LEARNT, causal
+from engines.vqa.memory.max_lengths import MaxLengths
+from engines.vqa.models.model import ANSWER_TOKENS, causal_mask
 from engines.vqa.params import Params
 
-KNOWN: Final = "qwen2_5_vl"
+SUPPORTED_TYPE: Final = "qwen2_5_vl"
 RUNTIME_BYTES: Final = 1 << 30
-"""Of Python and libraries on a CPU, measured with the nano."""
+"""Python and libraries on a CPU, measured with the nano model."""
 VISION: Final = "vision tower"
-SEEN: Final = "vision activations"
+VISION_ACTIVATIONS: Final = "vision activations"
 
 
-class Eye(NamedTuple):
-    """How the vision tower cuts a picture."""
+class PatchGeometry(NamedTuple):
+    """How a vision tower cuts a picture into patches."""
 
     patch: int
-    """Pixels a side."""
+    """Side of a patch in pixels."""
     merge: int
-    """Patches a side that become one token."""
+    """Side of a token in patches."""
     frames: int
-    """A still picture is shown so many times."""
+    """Frames that a still picture is repeated to."""
 
     @classmethod
-    def of(cls, config: dict[str, Any]) -> Self:
-        """Of the model's configuration."""
-        said = config["vision_config"]
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The geometry in the configuration of a model."""
+        vision = config["vision_config"]
         names = {"patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
-        return cls(*(int(said.get(name, usual)) for name, usual in names.items()))
+        return cls(*(int(vision.get(name, default)) for name, default in names.items()))
 
     @property
     def colours(self) -> int:
-        """Numbers of a patch, once."""
+        """Numbers of a patch in one frame."""
         return 3 * self.patch**2
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Patches of a picture of so many pixels, rows and columns."""
+        """Rows and columns of patches of a picture of `height` x `width` pixels."""
         return height // self.patch, width // self.patch
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """One micro-batch in numbers."""
+class BatchSizes:
+    """Sizes of a micro-batch."""
 
     batch: int
     grid: tuple[int, int]
-    """Patches of a picture, rows and columns."""
+    """Rows and columns of patches of a picture."""
     length: int
-    """Tokens of the longest sample, its picture included."""
-    eye: Eye
+    """Tokens of the longest sample, picture included."""
+    geometry: PatchGeometry
 
     @classmethod
-    def of(cls, want: MemoryQuery, batch: str, eye: Eye, most: Longest) -> Sizes:
-        """Of the longest sample. `batch`: the setting that says how many at once."""
-        settings = want.params
-        grid = eye.grid(*(most.train if batch == "batch" else most.predict))
-        whole = grid[0] * grid[1] // eye.merge**2 + most.tokens
-        return cls(int(settings[batch]), grid, min(whole, int(settings["max_length"])), eye)
+    def from_lengths(
+        cls, query: MemoryQuery, batch: str, geometry: PatchGeometry, lengths: MaxLengths
+    ) -> BatchSizes:
+        """Sizes of the longest sample. `batch`: the name of the setting of the batch size."""
+        settings = query.params
+        grid = geometry.grid(*(lengths.train if batch == "batch" else lengths.predict))
+        total = grid[0] * grid[1] // geometry.merge**2 + lengths.tokens
+        return cls(int(settings[batch]), grid, min(total, int(settings["max_length"])), geometry)
 
     @property
     def merged(self) -> int:
-        """Tokens of the picture."""
-        return self.grid[0] * self.grid[1] // self.eye.merge**2
+        """Tokens of a picture."""
+        return self.grid[0] * self.grid[1] // self.geometry.merge**2
 
 
-class Inputs(NamedTuple):
-    """A micro-batch as it lies on the device."""
+class BatchInputs(NamedTuple):
+    """Tensors of a micro-batch on the device."""
 
     ids: Tensor
-    """[B, T]."""
+    """Token ids [B, T]."""
     mask: Tensor
-    """[B, T]."""
-    places: Tensor
-    """[3, B, T]."""
+    """Padding mask [B, T]."""
+    positions: Tensor
+    """Position ids [3, B, T]."""
     rest: list[Tensor]
-    """Labels [B, T]; order and places of patches."""
-    shown: Tensor
-    """Patches of all pictures, fp32; or their features."""
+    """Labels [B, T]; positions and window order of patches."""
+    pictures: Tensor
+    """Patches (fp32) or features of all pictures."""
 
 
-def estimate_memory(want: MemoryQuery) -> MemoryEstimate:
-    """Bytes by part of a training step and of a prediction.
+def estimate_memory(query: MemoryQuery) -> MemoryEstimate:
+    """Estimate the peak bytes of a training step and of a prediction.
 
     Raises:
-        EngineError: the model is not known here, or is of a kind that is not.
+        EngineError: the sizes of the model are not known, or its type is not supported.
     """
-    config, source = model_from_config.architecture(model_catalog.load(want.model))
-    if config.get("model_type") != KNOWN:
+    config, source = model_from_config.read_config(model_catalog.load(query.model))
+    if config.get("model_type") != SUPPORTED_TYPE:
         raise EngineError(
-            f"model '{want.model}': memory of a '{config.get('model_type')}' cannot be forecast; "
-            f"only of {KNOWN} so far"
+            f"model '{query.model}': memory of a '{config.get('model_type')}' cannot be forecast; "
+            f"only of {SUPPORTED_TYPE} so far"
         )
-    return forecast(want, config, source)
+    return estimate_model(query, config, source)
 
 
-def forecast(want: MemoryQuery, config: dict[str, Any], source: str) -> MemoryEstimate:
-    """`estimate_memory` for a model of these sizes, which were read from `source`."""
-    tuning = tuning_of(want)
-    eye = Eye.of(config)
-    most = max_lengths.of(want, eye.patch * eye.merge)
-    kept = feature_cache.wanted(Params.model_validate(want.params), trains=want.trains)
+def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> MemoryEstimate:
+    """As `estimate_memory`, for a model configuration, which was read from `source`."""
+    tuning = make_options(query)
+    geometry = PatchGeometry.from_config(config)
+    lengths = max_lengths.find_max_lengths(query, geometry.patch * geometry.merge)
+    cached = feature_cache.uses_feature_cache(
+        Params.model_validate(query.params), trains=query.trains
+    )
     text = config.get("text_config") or {}
 
     def measure(layers: int) -> Measurement:
@@ -138,114 +142,127 @@ def forecast(want: MemoryQuery, config: dict[str, Any], source: str) -> MemoryEs
             if layers
             else config
         )
-        return measured(want, cut, tuning, (eye, most, kept))
+        return measure_phases(query, cut, tuning, (geometry, lengths, cached))
 
     small = {**config, "text_config": depth_extrapolation.with_layers(text, 1)} if text else config
     fake_training_step.import_libraries(
-        tuning, str(config["model_type"]), lambda: made(small, tuning)
+        tuning, str(config["model_type"]), lambda: build_model(small, tuning)
     )
-    found = depth_extrapolation.measure_at_depth(depth_extrapolation.count_layers(text), measure)
+    measurement = depth_extrapolation.measure_at_depth(
+        depth_extrapolation.count_layers(text), measure
+    )
     phases: dict[Phase, dict[str, int]] = {
-        "predict": depth_extrapolation.largest_moment(found.peaks, "predict")
+        "predict": depth_extrapolation.largest_moment(measurement.peaks, "predict")
     }
-    if want.trains:
-        phases = {"train": depth_extrapolation.largest_moment(found.peaks, "train"), **phases}
-    sizes, counts = Sizes.of(want, "predict_batch", eye, most), found.counts
+    if query.trains:
+        phases = {"train": depth_extrapolation.largest_moment(measurement.peaks, "train"), **phases}
+    sizes, counts = (
+        BatchSizes.from_lengths(query, "predict_batch", geometry, lengths),
+        measurement.counts,
+    )
     facts = {
         "sizes of the model": source,
         "longest sample": f"{sizes.length:,} tokens, {sizes.merged:,} of them the picture's "
-        f"({most.predict[1]} x {most.predict[0]} pixels)",
-        **most.facts,
+        f"({lengths.predict[1]} x {lengths.predict[0]} pixels)",
+        **lengths.facts,
         "trained parameters": f"{counts['learnt']:,}",
-        "precision": fake_training_step.describe_precision(want, tuning),
-        "vision tower": "one pass for each picture, then given back" if kept else "in every step",
+        "precision": fake_training_step.describe_precision(query, tuning),
+        "vision tower": "one pass for each picture, then given back" if cached else "in every step",
     }
     if source == known_configs.SCRATCH:
         facts["left out"] = "the base that is trained first, with all its parameters"
     host = fake_training_step.estimate_host_memory(
-        want, RUNTIME_BYTES, counts["files"], counts["waits"], phases
+        query, RUNTIME_BYTES, counts["files"], counts["waits"], phases
     )
     return MemoryEstimate(phases=phases, host=host, facts=facts)
 
 
-def measured(
-    want: MemoryQuery,
+def measure_phases(
+    query: MemoryQuery,
     config: dict[str, Any],
     tuning: TrainingOptions,
-    reads: tuple[Eye, Longest, bool],
+    reads: tuple[PatchGeometry, MaxLengths, bool],
 ) -> Measurement:
-    """A step and a prediction of a model of these sizes. `reads`: how it sees, what, and whether
-    features are kept."""
-    eye, most, kept = reads
+    """Peaks of a training step and of a prediction.
+
+    `reads`: geometry of patches, largest sizes of samples, whether features are cached.
+    """
+    geometry, lengths, cached = reads
     peaks: dict[str, dict[str, int]] = {}
     with fake_training_step.fake_mode(tuning) as ledger:
-        model, files = build(config, tuning)
-        track_model(ledger, model, part_of(model, tuning))
-        sizes = Sizes.of(want, "predict_batch", eye, most)
-        if kept:
-            first = "train" if want.trains else "predict"
-            peaks[f"{first}: features"] = keep(ledger, model, sizes)
-        features = features_of(model, tuning, kept)
-        if want.trains:
-            batch = Sizes.of(want, "batch", eye, most)
-            seen = inputs(ledger, batch, features)
+        model, files = build_trainable_model(config, tuning)
+        track_model(ledger, model, parameter_part(model, tuning))
+        sizes = BatchSizes.from_lengths(query, "predict_batch", geometry, lengths)
+        if cached:
+            first = "train" if query.trains else "predict"
+            peaks[f"{first}: features"] = vision_phase(ledger, model, sizes)
+        features = feature_format(model, tuning, cached)
+        if query.trains:
+            batch = BatchSizes.from_lengths(query, "batch", geometry, lengths)
+            batch_inputs = make_inputs(ledger, batch, features)
             fake_training_step.measure_training_step(  # the loop holds its batch until the next one
-                ledger, model, tuning, lambda: loss(ledger, model, batch, seen), seen
+                ledger,
+                model,
+                tuning,
+                lambda: training_loss(ledger, model, batch, batch_inputs),
+                batch_inputs,
             )
             peaks |= {f"train: {at}": peak.parts for at, peak in ledger.peaks.items()}
-            del seen
-        predict(ledger, model, tuning, (sizes, features))
+            del batch_inputs
+        predict_phase(ledger, model, tuning, (sizes, features))
         peaks |= {f"predict: {at}": peak.parts for at, peak in ledger.peaks.items()}
         learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        waits = sample_bytes(most, eye, features)
+        waits = sample_bytes(lengths, geometry, features)
     return Measurement(peaks, {"learnt": learnt, "files": files, "waits": waits})
 
 
-class Features(NamedTuple):
-    """Of a picture, as they are kept: what stands for its pixels."""
+class FeatureFormat(NamedTuple):
+    """Width and dtype of cached features."""
 
     width: int
     dtype: torch.dtype
 
 
-def features_of(model: Any, tuning: TrainingOptions, kept: bool) -> Features | None:
-    """In the number format that the tower computes in; None where none are kept."""
-    if not kept:
+def feature_format(model: Any, tuning: TrainingOptions, cached: bool) -> FeatureFormat | None:
+    """The format of cached features; None: features are not cached."""
+    if not cached:
         return None
-    return Features(model.config.vision_config.out_hidden_size, DTYPES[tuning.precision])
+    return FeatureFormat(model.config.vision_config.out_hidden_size, DTYPES[tuning.precision])
 
 
-def sample_bytes(most: Longest, eye: Eye, features: Features | None) -> int:
-    """Of a picture as it waits in host memory: patches as uint8, or features."""
-    patches = math.prod(eye.grid(*most.train))
+def sample_bytes(
+    lengths: MaxLengths, geometry: PatchGeometry, features: FeatureFormat | None
+) -> int:
+    """Bytes of a picture in the host memory of a batch: patches as uint8, or features."""
+    patches = math.prod(geometry.grid(*lengths.train))
     if features is None:
-        return patches * eye.colours
-    return patches // eye.merge**2 * features.width * features.dtype.itemsize
+        return patches * geometry.colours
+    return patches // geometry.merge**2 * features.width * features.dtype.itemsize
 
 
-def keep(ledger: AllocationTracker, model: Any, sizes: Sizes) -> dict[str, int]:
-    """Parts at the peak of the tower's one pass over the largest picture; no tower afterwards.
+def vision_phase(ledger: AllocationTracker, model: Any, sizes: BatchSizes) -> dict[str, int]:
+    """Peak, by part, of the tower's pass over the largest picture; releases the tower afterwards.
 
-    There are no adapters yet when a run does this.
+    Adapters are not counted: a run attaches them later.
     """
-    alone = replace(sizes, batch=1)
+    single = replace(sizes, batch=1)
     ledger.reset_peak()
-    shown = inputs(ledger, alone, None).shown
-    with ledger.part(SEEN), torch.no_grad():
-        look(model.model.visual, shown, alone)
+    pixels = make_inputs(ledger, single, None).pictures
+    with ledger.part(VISION_ACTIVATIONS), torch.no_grad():
+        encode_pictures(model.model.visual, pixels, single)
     fake_training_step.drop_tensors(model.model.visual)
     model.model.visual = nn.Module()
     return {name: size for name, size in ledger.peak.parts.items() if name != LORA}
 
 
-def tuning_of(want: MemoryQuery) -> TrainingOptions:
-    """The settings of the engine that decide about memory."""
-    copies = int(bool(want.params.get("ema") or want.params.get("swa")))
-    return TrainingOptions.from_query(want, {**want.params, "copies": copies})
+def make_options(query: MemoryQuery) -> TrainingOptions:
+    """The settings that memory depends on."""
+    copies = int(bool(query.params.get("ema") or query.params.get("swa")))
+    return TrainingOptions.from_query(query, {**query.params, "copies": copies})
 
 
-def made(config: dict[str, Any], tuning: TrainingOptions) -> Any:
-    """A model of these sizes, as transformers makes it."""
+def build_model(config: dict[str, Any], tuning: TrainingOptions) -> Any:
+    """A model of this configuration, built by transformers."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     sizes = dict(config)
@@ -254,9 +271,9 @@ def made(config: dict[str, Any], tuning: TrainingOptions) -> Any:
     return seeing.from_config(described, dtype=tuning.dtype, attn_implementation=ATTENTION)
 
 
-def build(config: dict[str, Any], tuning: TrainingOptions) -> tuple[Any, int]:
-    """The model on fake tensors, as training finds it, and the bytes of its files."""
-    model = made(config, tuning)
+def build_trainable_model(config: dict[str, Any], tuning: TrainingOptions) -> tuple[Any, int]:
+    """The model on fake tensors with adapters, and the bytes of its files."""
+    model = build_model(config, tuning)
     model.requires_grad_(False)
     pretrained.widen_to_fp32(model)
     files = 2 * sum(parameter.numel() for parameter in model.parameters())
@@ -264,118 +281,125 @@ def build(config: dict[str, Any], tuning: TrainingOptions) -> tuple[Any, int]:
     return model, files
 
 
-def part_of(model: nn.Module, tuning: TrainingOptions) -> Any:
-    """Which part a parameter belongs to, by its name."""
+def parameter_part(model: nn.Module, tuning: TrainingOptions) -> Any:
+    """Function from the name of a parameter to the part that its bytes count for."""
     language = fake_training_step.name_parts(model, tuning)
     return lambda name: VISION if ".visual." in name else language(name)
 
 
-def loss(ledger: AllocationTracker, model: Any, sizes: Sizes, seen: Inputs) -> Tensor:
-    """Forward pass of one micro-batch, as the engine's own."""
-    hidden = hidden_states(ledger, model, (sizes, seen), cache=None)
+def training_loss(
+    ledger: AllocationTracker, model: Any, sizes: BatchSizes, batch: BatchInputs
+) -> Tensor:
+    """Loss (0-d) of a micro-batch, with the operations of `Answerer.forward`."""
+    hidden = compute_hidden_states(ledger, model, (sizes, batch), cache=None)
     with ledger.part(LOGITS):
-        labels = torch.zeros(sizes.batch * LEARNT, dtype=torch.long)
-        said = model.lm_head(hidden[:, -LEARNT - 1 :])[:, :-1].float()
-        return functional.cross_entropy(said.flatten(0, 1), labels)
+        labels = torch.zeros(sizes.batch * ANSWER_TOKENS, dtype=torch.long)
+        logits = model.lm_head(hidden[:, -ANSWER_TOKENS - 1 :])[:, :-1].float()
+        return functional.cross_entropy(logits.flatten(0, 1), labels)
 
 
 @torch.no_grad()
-def predict(
+def predict_phase(
     ledger: AllocationTracker,
     model: Any,
     tuning: TrainingOptions,
-    given: tuple[Sizes, Features | None],
+    batch_format: tuple[BatchSizes, FeatureFormat | None],
 ) -> dict[str, int]:
-    """Parts at the peak of reading a batch of prompts and saying the first token."""
+    """Peak, by part, of a batch of prompts and its first generated token."""
     model.eval()
     ledger.reset_peak()
     with fake_training_step.autocast(tuning):
         cache = fake_training_step.TrackedCache.create(ledger)
-        seen = inputs(ledger, *given)
-        hidden = hidden_states(ledger, model, (given[0], seen), cache=cache)
+        batch = make_inputs(ledger, *batch_format)
+        hidden = compute_hidden_states(ledger, model, (batch_format[0], batch), cache=cache)
         with ledger.part(LOGITS):
             model.lm_head(hidden[:, -1:]).float().softmax(-1)
     return ledger.peak.parts
 
 
-def inputs(ledger: AllocationTracker, sizes: Sizes, features: Features | None) -> Inputs:
-    """A micro-batch as it lies on the device, of pixels or of features."""
+def make_inputs(
+    ledger: AllocationTracker, sizes: BatchSizes, features: FeatureFormat | None
+) -> BatchInputs:
+    """Allocate the tensors of a micro-batch, with pixels or features."""
     count, tokens = sizes.batch * sizes.grid[0] * sizes.grid[1], sizes.batch * sizes.merged
     with ledger.part(INPUTS):
         ids, mask, labels = (torch.zeros(sizes.batch, sizes.length).long() for _ in range(3))
         places = torch.zeros(3, sizes.batch, sizes.length, dtype=torch.long)
         if features is not None:
-            shown = torch.zeros(tokens, features.width, dtype=features.dtype)
-            return Inputs(ids, mask, places, [labels], shown)
+            pictures = torch.zeros(tokens, features.width, dtype=features.dtype)
+            return BatchInputs(ids, mask, places, [labels], pictures)
         order = [torch.zeros(count, 2).long(), torch.zeros(tokens).long()]
-        shown = torch.zeros(count, sizes.eye.colours * sizes.eye.frames)
-        return Inputs(ids, mask, places, [labels, *order], shown)
+        pictures = torch.zeros(count, sizes.geometry.colours * sizes.geometry.frames)
+        return BatchInputs(ids, mask, places, [labels, *order], pictures)
 
 
-def hidden_states(
-    ledger: AllocationTracker, model: Any, given: tuple[Sizes, Inputs], cache: Any
+def compute_hidden_states(
+    ledger: AllocationTracker,
+    model: Any,
+    sizes_and_batch: tuple[BatchSizes, BatchInputs],
+    cache: Any,
 ) -> Tensor:
-    """Last hidden states [B, T, W] of pictures and texts."""
-    sizes, batch = given
+    """Last hidden states [B, T, W] of a micro-batch."""
+    sizes, batch = sizes_and_batch
     with ledger.part(INPUTS):
-        mask = causal(batch.mask)
+        mask = causal_mask(batch.mask)
     words = model.get_input_embeddings()(batch.ids)
-    seen = batch.shown
+    features = batch.pictures
     if hasattr(model.model.visual, "blocks"):
-        with ledger.part(SEEN), torch.no_grad():
-            seen = look(model.model.visual, batch.shown, sizes)
-    seen = seen.to(words.dtype)
+        with ledger.part(VISION_ACTIVATIONS), torch.no_grad():
+            features = encode_pictures(model.model.visual, batch.pictures, sizes)
+    features = features.to(words.dtype)
     with ledger.part(INPUTS):
-        spots = torch.zeros(words.shape, dtype=torch.bool)
-    whole = words.masked_scatter(spots, seen)
-    del words, seen, spots
+        image_mask = torch.zeros(words.shape, dtype=torch.bool)
+    embeddings = words.masked_scatter(image_mask, features)
+    del words, features, image_mask
     hidden: Tensor = model.model.language_model(
-        inputs_embeds=whole,
+        inputs_embeds=embeddings,
         attention_mask={"full_attention": mask},
-        position_ids=batch.places,
+        position_ids=batch.positions,
         past_key_values=cache,
         use_cache=cache is not None,
     ).last_hidden_state
     return hidden
 
 
-def look(tower: Any, pixels: Tensor, sizes: Sizes) -> Tensor:
-    """The vision tower's output for a batch of pictures, [B tokens, W].
+def encode_pictures(tower: Any, pixels: Tensor, sizes: BatchSizes) -> Tensor:
+    """Output of the vision tower for a batch of pictures, [B x tokens, W].
 
-    Without gradients no layer keeps anything, so one block of each kind has the peak of all 32.
+    Without gradients no layer keeps activations, so one block of each kind has the peak of all.
     """
     rows, columns = sizes.grid
     config = tower.config
-    # Plain arrays: the tower reads these numbers, and a fake tensor has none.
-    whole = np.arange(sizes.batch + 1) * rows * columns
-    windows = np.cumsum([0, *_windows(sizes.grid, config) * sizes.batch])
-    with _one_of_each(tower) as short:
-        seen: Tensor = short(
+    # numpy arrays: the tower reads these values, and fake tensors have none.
+    picture_ends = np.arange(sizes.batch + 1) * rows * columns
+    windows = np.cumsum([0, *_window_sizes(sizes.grid, config) * sizes.batch])
+    with _one_block_of_each_kind(tower) as short:
+        features: Tensor = short(
             pixels.to(tower.dtype),
             grid_thw=None,
             position_ids=torch.zeros(len(pixels), 2, dtype=torch.long),
-            cu_seqlens=whole,
+            cu_seqlens=picture_ends,
             window_index=torch.zeros(sizes.batch * sizes.merged, dtype=torch.long),
             cu_window_seqlens=windows,
         ).pooler_output
-    return seen
+    return features
 
 
 @contextmanager
-def _one_of_each(tower: Any) -> Iterator[Any]:
-    """The tower with one of its blocks that see windows and one of those that see all, if any."""
-    blocks, everywhere = tower.blocks, tower.fullatt_block_indexes
-    kinds = {number in everywhere: block for number, block in enumerate(blocks)}
+def _one_block_of_each_kind(tower: Any) -> Iterator[Any]:
+    """The tower with only one block of window attention and one of full attention, if any."""
+    blocks, full_attention = tower.blocks, tower.fullatt_block_indexes
+    kinds = {number in full_attention: block for number, block in enumerate(blocks)}
     tower.blocks = nn.ModuleList(kinds.values())
-    tower.fullatt_block_indexes = [place for place, whole in enumerate(kinds) if whole]
+    tower.fullatt_block_indexes = [index for index, is_full in enumerate(kinds) if is_full]
     try:
         yield tower
     finally:
-        tower.blocks, tower.fullatt_block_indexes = blocks, everywhere
+        tower.blocks, tower.fullatt_block_indexes = blocks, full_attention
 
 
-def _windows(grid: tuple[int, int], config: Any) -> list[int]:
-    """Patches in each window of a picture; those at its edges are smaller."""
+def _window_sizes(grid: tuple[int, int], config: Any) -> list[int]:
+    """Patches of each window of a picture; windows at its edges are smaller."""
     merge = config.spatial_merge_size
     side = config.window_size // merge // config.patch_size * merge
     return [

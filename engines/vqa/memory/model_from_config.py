@@ -1,7 +1,4 @@
-"""Sizes of a model whose memory is forecast, from wherever they are said; its weights are not read.
-
-Apart from the rehearsal, which only needs a configuration.
-"""
+"""Configuration of a VQA model for its memory estimate; weights are not read."""
 
 from __future__ import annotations
 
@@ -12,20 +9,20 @@ from engines.model_catalog import ModelEntry
 from engines.torchkit.memory import known_configs
 from engines.vqa.nano import model
 
-SHAPES: Final = Path(__file__).parent / "known_configs.toml"
+KNOWN_CONFIGS: Final = Path(__file__).parent / "known_configs.toml"
 
 
-def architecture(entry: ModelEntry) -> tuple[dict[str, Any], str]:
-    """Sizes of the model, and where they were read: its folder, its entry, the table that ships.
+def read_config(entry: ModelEntry) -> tuple[dict[str, Any], str]:
+    """Configuration of a model, and its source: its folder, its entry, or `known_configs.toml`.
 
     Raises:
-        EngineError: nothing says them.
+        EngineError: the sizes of the model are not known.
     """
-    found = known_configs.find_config(entry, SHAPES)
-    if found is not None:
-        return found
+    config_and_source = known_configs.find_config(entry, KNOWN_CONFIGS)
+    if config_and_source is not None:
+        return config_and_source
     if not entry.architecture or entry.hub or entry.path:
         raise known_configs.unknown_model_error(entry.name)
     with known_configs.missing_sizes_as_errors(entry.name):
         sizes = entry.architecture
-        return model.configuration(sizes, int(sizes["vocabulary"])), known_configs.SCRATCH
+        return model.build_config(sizes, int(sizes["vocabulary"])), known_configs.SCRATCH

@@ -1,9 +1,8 @@
-"""How a question is put to the model: the processor's own chat template around it, as token ids.
+"""Encodes questions with the chat template of a processor.
 
-Apart from the model because here most can go wrong in silence. In training the assistant's answer
-stands inside the text and the loss is on it alone: the letter and the token that ends the turn. A
-text without the answer teaches to answer nothing, a text that asks for a generation is cut off
-before it; both are refused.
+In training the assistant's answer is part of the text, and the loss is on it alone: the letter and
+the token that ends the turn. Templates whose training text lacks the answer, or ends with the
+generation prompt, are refused: training on them would fail silently.
 """
 
 from __future__ import annotations
@@ -21,192 +20,199 @@ from engines.emitter import EngineError
 
 LETTERS: Final = "abcd"
 IGNORED: Final = -100
-"""Label of what is not learnt; torch's cross entropy leaves it out."""
+"""Label that cross entropy ignores."""
 IMAGE: Final = 1
-"""In `mm_token_type_ids`: a token of the picture; text is 0."""
-ASKED: Final = "\x02asked\x02"
-"""Stands where the question will; no template and no question has it."""
+"""Type of image tokens in `mm_token_type_ids`; text has 0."""
+PLACEHOLDER: Final = "\x02asked\x02"
+"""Placeholder of the question; no template and no question contains it."""
 DAY: Final = {"%Y": "2025", "%m": "01", "%d": "01", "%b": "Jan", "%B": "January"}
-"""Every day is this one to a template that tells the date (Mistral 3, Llama 3): a run that is
-resumed tomorrow goes on with the same prompt."""
+"""Fixed date for templates that print it (Mistral 3, Llama 3), so that prompts are equal every
+day."""
 
 Ids = npt.NDArray[np.int64]
 
 
-class Said(NamedTuple):
+class ChoicePrompt(NamedTuple):
     """One question with its options, in the order shown."""
 
     question: str
     options: Sequence[str]
     answer: str | None
-    """The letter, where it is to be learnt."""
+    """The letter to train on; None: no answer."""
 
 
-class Encoded(NamedTuple):
-    """One question as tokens, all [T]."""
+class EncodedQuestion(NamedTuple):
+    """A question as tokens, all [T]."""
 
     ids: Ids
     labels: Ids
-    """IGNORED but on the answer; all of them where there is no answer."""
+    """Token ids on the answer, IGNORED elsewhere."""
     types: Ids
-    """IMAGE at the tokens of the picture, else 0."""
+    """IMAGE at image tokens, else 0."""
 
 
 @dataclass(frozen=True)
-class Wording:
-    """A processor's template, cut at the question, and what its tokens mean."""
+class ChatTemplate:
+    """The chat template of a processor, split at the question, and its special tokens."""
 
     tokenizer: Any
-    """Of the `tokenizers` library: it encodes outside of the interpreter lock."""
+    """Of the `tokenizers` library, which encodes without the interpreter lock."""
     before: str
-    """Up to the question; holds the place of the picture."""
+    """Text up to the question, with the placeholder of the picture."""
     between: str
-    """From the question to the answer: the generation prompt."""
+    """Text from the question to the answer: the generation prompt."""
     image: int | None
-    """The token that stands for a token of the picture, where `before` holds it once; else None:
-    only the processor knows what a picture becomes."""
+    """Id of the image token, where `before` has it once; None: only the processor knows the image
+    tokens of a picture."""
     letters: tuple[int, int, int, int]
-    """What the answer's first position is asked for: a, b, c, d as they are trained."""
+    """Token ids of the answers a, b, c, d."""
     end: int
-    """Ends the assistant's turn, and is learnt."""
+    """Token that ends the assistant's turn; trained on."""
     stops: tuple[int, ...]
-    """Where what is written ends: `end`, and the token that ends every text."""
+    """Tokens that end generation: `end`, and the end-of-text token."""
     pad: int
     prompt: str
     special: tuple[str, ...]
-    """Tokens with a meaning of their own; a question that holds one is made harmless."""
+    """Texts of special tokens; `user_text` breaks them up in questions."""
 
-    def asked(self, question: str, options: Sequence[str]) -> str:
-        """What the user says."""
+    def user_text(self, question: str, options: Sequence[str]) -> str:
+        """The user message: question, options and prompt."""
         listed = "\n".join(f"{a}. {o}" for a, o in zip(LETTERS, options, strict=bool(options)))
-        text = "\n".join(one for one in (question, listed, self.prompt) if one)
+        text = "\n".join(line for line in (question, listed, self.prompt) if line)
         for token in self.special:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def text(self, said: Said) -> str:
-        """The whole prompt, a placeholder for its picture."""
-        return f"{self.before}{self.asked(said.question, said.options)}{self.between}"
+    def prompt_text(self, prompt: ChoicePrompt) -> str:
+        """The full prompt, with the placeholder of its picture."""
+        return f"{self.before}{self.user_text(prompt.question, prompt.options)}{self.between}"
 
-    def answer(self, said: Said) -> list[int]:
-        """The tokens to be learnt: the letter and the end of the turn; none without an answer."""
-        return [] if said.answer is None else [self.letters[LETTERS.index(said.answer)], self.end]
-
-    def lengths(self, said: Sequence[Said]) -> list[int]:
-        """Tokens of each with its answer; the picture counts as one."""
-        texts = [self.text(one) for one in said]
-        found = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [len(f.ids) + len(self.answer(o)) for f, o in zip(found, said, strict=True)]
-
-    def encode(self, said: Said, image_tokens: int) -> Encoded:
-        """The question up to the answer, or with it: then letter and end are labelled."""
-        ids = np.asarray(
-            self.tokenizer.encode(self.text(said), add_special_tokens=False).ids, np.int64
+    def answer_tokens(self, prompt: ChoicePrompt) -> list[int]:
+        """Ids of the letter and the end of the turn; empty without an answer."""
+        return (
+            [] if prompt.answer is None else [self.letters[LETTERS.index(prompt.answer)], self.end]
         )
-        learnt = self.answer(said)
-        place = int(np.flatnonzero(ids == self.image)[0])
-        whole = np.concatenate(
-            [ids[:place], np.full(image_tokens, self.image), ids[place + 1 :], learnt]
+
+    def count_tokens(self, prompts: Sequence[ChoicePrompt]) -> list[int]:
+        """Number of tokens of each prompt with its answer; the picture counts as one."""
+        texts = [self.prompt_text(prompt) for prompt in prompts]
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [
+            len(encoding.ids) + len(self.answer_tokens(question))
+            for encoding, question in zip(encodings, prompts, strict=True)
+        ]
+
+    def encode(self, prompt: ChoicePrompt, image_tokens: int) -> EncodedQuestion:
+        """Token ids of a prompt with `image_tokens` image tokens; labels on its answer, if any."""
+        ids = np.asarray(
+            self.tokenizer.encode(self.prompt_text(prompt), add_special_tokens=False).ids, np.int64
+        )
+        answer = self.answer_tokens(prompt)
+        position = int(np.flatnonzero(ids == self.image)[0])
+        sequence = np.concatenate(
+            [ids[:position], np.full(image_tokens, self.image), ids[position + 1 :], answer]
         ).astype(np.int64)
-        labels = np.full_like(whole, IGNORED)
-        if learnt:
-            labels[-len(learnt) :] = learnt
-        return Encoded(whole, labels, np.where(whole == self.image, IMAGE, 0))
+        labels = np.full_like(sequence, IGNORED)
+        if answer:
+            labels[-len(answer) :] = answer
+        return EncodedQuestion(sequence, labels, np.where(sequence == self.image, IMAGE, 0))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text up to the end of the turn."""
-        said = itertools.takewhile(lambda one: one not in self.stops, ids)
-        return str(self.tokenizer.decode(list(said), skip_special_tokens=True)).strip()
+        """Text of generated ids up to the first of `stops`."""
+        kept = itertools.takewhile(lambda token: token not in self.stops, ids)
+        return str(self.tokenizer.decode(list(kept), skip_special_tokens=True)).strip()
 
 
-def of(processor: Any, prompt: str, folder: Path) -> Wording:
-    """The wording of a processor.
+def read_chat_template(processor: Any, prompt: str, folder: Path) -> ChatTemplate:
+    """The chat template of a processor.
 
     Raises:
-        EngineError: it has no chat template or no place for a picture, the template is not one
-            that a question can be cut out of, its letters are no single tokens, or its tokenizer
-            is not of the `tokenizers` library.
+        EngineError: it has no chat template or no place for a picture, the template changes the
+            question, its letters are no single tokens, or its tokenizer is not of the `tokenizers`
+            library.
     """
     if not getattr(processor, "chat_template", None):
         raise EngineError(
             f"{folder}: its processor has no chat template; take an instruction-tuned model, or "
             "put its chat_template.jinja there"
         )
-    opening = rendered(processor, None, folder)
-    parts = opening.split(ASKED)
+    opening = render_template(processor, None, folder)
+    parts = opening.split(PLACEHOLDER)
     if len(parts) != 2:
         raise EngineError(f"{folder}: its chat template changes what the user says; take another")
-    answers = {letter: rendered(processor, letter, folder) for letter in LETTERS}
-    tails = {letter: learnt(opening, said, folder) for letter, said in answers.items()}
+    answers = {letter: render_template(processor, letter, folder) for letter in LETTERS}
+    tails = {letter: trained_text(opening, text, folder) for letter, text in answers.items()}
     tokenizer = processor.tokenizer
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise EngineError(f"{folder}: it has no tokenizer.json; take a model with a fast tokenizer")
-    letters, end = single_tokens(tokenizer, parts[1], tails, folder)
-    if rendered(processor, None, folder, picture=False) == opening:
+    letters, end = find_letter_tokens(tokenizer, parts[1], tails, folder)
+    if render_template(processor, None, folder, picture=False) == opening:
         raise EngineError(f"{folder}: its chat template has no place for a picture; take another")
     token = getattr(processor, "image_token", None)
     image = None if token is None else tokenizer.convert_tokens_to_ids(token)
-    before = _opened(tokenizer, parts[0])
-    once = tokenizer(before, add_special_tokens=False)["input_ids"].count(image) == 1
+    before = _with_bos(tokenizer, parts[0])
+    holds_one = tokenizer(before, add_special_tokens=False)["input_ids"].count(image) == 1
     fast = tokenizer.backend_tokenizer
     fast.no_padding()
     fast.no_truncation()
     pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
-    return Wording(
-        fast, before, parts[1], image if once else None, letters, end,
+    return ChatTemplate(
+        fast, before, parts[1], image if holds_one else None, letters, end,
         (end,) if eos in (None, end) else (end, eos), end if pad is None else pad, prompt,
-        _special(tokenizer, token),
+        _special_tokens(tokenizer, token),
     )  # fmt: skip
 
 
-def rendered(processor: Any, answer: str | None, folder: Path, *, picture: bool = True) -> str:
-    """The template around ASKED; with an answer as a training text, else as a prompt."""
-    shown = [{"type": "image"}] if picture else []
-    content = [*shown, {"type": "text", "text": ASKED}]
+def render_template(
+    processor: Any, answer: str | None, folder: Path, *, picture: bool = True
+) -> str:
+    """The template around PLACEHOLDER: a training text with an answer, else a prompt."""
+    image = [{"type": "image"}] if picture else []
+    content = [*image, {"type": "text", "text": PLACEHOLDER}]
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if answer is not None:
-        said = [{"type": "text", "text": answer}]
-        messages.append({"role": "assistant", "content": said})
+        reply = [{"type": "text", "text": answer}]
+        messages.append({"role": "assistant", "content": reply})
     try:
         text = processor.apply_chat_template(
-            messages, _dated(processor.chat_template), tokenize=False,
+            messages, _with_fixed_date(processor.chat_template), tokenize=False,
             add_generation_prompt=answer is None,
         )  # fmt: skip
-    except Exception as error:  # a template is a program: it may raise whatever it likes
+    except Exception as error:  # a template is a program: any exception
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"{folder}: its chat template fails ({reason})") from None
     return str(text)
 
 
-def _dated(template: Any) -> Any:
-    """The template, a clock before it that stands still."""
+def _with_fixed_date(template: Any) -> Any:
+    """The template with `strftime_now` replaced by the fixed date."""
     if not isinstance(template, str) or "strftime_now" not in template:
         return template
-    told = "".join(f"|replace('{code}', '{said}')" for code, said in DAY.items())
-    return f"{{% macro strftime_now(format) %}}{{{{ format{told} }}}}{{% endmacro %}}{template}"
+    replacements = "".join(f"|replace('{code}', '{value}')" for code, value in DAY.items())
+    macro = f"{{% macro strftime_now(format) %}}{{{{ format{replacements} }}}}{{% endmacro %}}"
+    return f"{macro}{template}"
 
 
-def learnt(opening: str, training: str, folder: Path) -> str:
-    """What a training text has beyond the prompt: the answer and the end of its turn.
+def trained_text(opening: str, training: str, folder: Path) -> str:
+    """The part of a training text after the prompt: the answer and the end of its turn.
 
     Raises:
-        EngineError: the text does not begin with the prompt, or has no answer: it was made with
-            add_generation_prompt=True, or without the assistant's message.
+        EngineError: the text does not begin with the prompt, or has no answer.
     """
-    said = training[len(opening) :] if training.startswith(opening) else ""
-    between = opening.rpartition(ASKED)[2]
-    if not said.strip() or (between and said.endswith(between)):
+    answer = training[len(opening) :] if training.startswith(opening) else ""
+    between = opening.rpartition(PLACEHOLDER)[2]
+    if not answer.strip() or (between and answer.endswith(between)):
         raise EngineError(
             f"{folder}: the training text does not hold the answer behind the prompt; the "
             "assistant's message belongs into the text, with add_generation_prompt=False"
         )
-    return said
+    return answer
 
 
-def single_tokens(
+def find_letter_tokens(
     tokenizer: Any, between: str, tails: dict[str, str], folder: Path
 ) -> tuple[tuple[int, int, int, int], int]:
-    """The tokens of the four letters, as they follow the prompt, and the one that ends the turn.
+    """Token ids of the four letters after the prompt, and of the end of the turn.
 
     Raises:
         EngineError: a letter is not one token there, or nothing ends the turn.
@@ -216,22 +222,22 @@ def single_tokens(
     for letter in LETTERS:
         ids = tokenizer(f"{between}{tails[letter]}", add_special_tokens=False)["input_ids"]
         first, *rest = ids[len(start) :] or [None]
-        if ids[: len(start)] != start or first is None or _text(tokenizer, first) != letter:
+        if ids[: len(start)] != start or first is None or _decode_token(tokenizer, first) != letter:
             raise EngineError(f"{folder}: the answer '{letter}' is not one token in its template")
         letters.append(first)
-        ends.add(_turn_end(tokenizer, rest, folder))
+        ends.add(_find_turn_end(tokenizer, rest, folder))
     if len(set(letters)) != len(LETTERS) or len(ends) != 1:
         raise EngineError(f"{folder}: its template does not end an answer in one and the same way")
     a, b, c, d = letters
     return (a, b, c, d), ends.pop()
 
 
-def _turn_end(tokenizer: Any, rest: Sequence[int], folder: Path) -> int:
-    """The token behind an answer, if it has a meaning; else the one that ends every text.
+def _find_turn_end(tokenizer: Any, rest: Sequence[int], folder: Path) -> int:
+    """The token after an answer, if it is special; else the end-of-text token.
 
-    LLaVA's own template puts a blank there, and the model was trained to end its text.
+    LLaVA's template puts a blank after an answer, and the model was trained to end its text.
     """
-    meant = tokenizer.convert_tokens_to_ids(list(_special(tokenizer, None)))
+    meant = tokenizer.convert_tokens_to_ids(list(_special_tokens(tokenizer, None)))
     if rest and rest[0] in meant:
         return rest[0]
     if tokenizer.eos_token_id is None:
@@ -239,8 +245,8 @@ def _turn_end(tokenizer: Any, rest: Sequence[int], folder: Path) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def _opened(tokenizer: Any, before: str) -> str:
-    """The text with the token that opens every text, where the tokenizer itself would put it."""
+def _with_bos(tokenizer: Any, before: str) -> str:
+    """The text with the begin-of-text token, where the tokenizer would add it."""
     first = tokenizer.bos_token
     if not first or before.startswith(first):
         return before
@@ -248,16 +254,15 @@ def _opened(tokenizer: Any, before: str) -> str:
     return f"{first}{before}" if whole[0] == tokenizer.bos_token_id else before
 
 
-def _special(tokenizer: Any, image: str | None) -> tuple[str, ...]:
-    """Texts that are tokens with a meaning; an image's need not be among the tokenizer's own.
+def _special_tokens(tokenizer: Any, image: str | None) -> tuple[str, ...]:
+    """Texts of all special tokens, including the image token.
 
-    Llama 3's <|start_header_id|> and many others are special without a name: only the table of
-    added tokens has them.
+    Many, such as Llama 3's <|start_header_id|>, are only in the table of added tokens.
     """
-    added = [str(one) for one in tokenizer.added_tokens_decoder.values() if one.special]
-    found = [*map(str, tokenizer.all_special_tokens), *added, *([str(image)] if image else [])]
-    return tuple(dict.fromkeys(found))
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    texts = [*map(str, tokenizer.all_special_tokens), *added, *([str(image)] if image else [])]
+    return tuple(dict.fromkeys(texts))
 
 
-def _text(tokenizer: Any, token: int) -> str:
+def _decode_token(tokenizer: Any, token: int) -> str:
     return str(tokenizer.decode([token])).strip().lower()

@@ -1,9 +1,8 @@
-"""How pictures and the words around them become what a model takes.
+"""Makes batches of prompts and pictures for a model.
 
-Qwen2-VL and its successors read patches, which are cut here from cached pixels; every other
-processor of transformers is asked itself. Which of the two it is, is decided by trying: a batch
-made here must have the same tensors as one of the model's own processor, by name and by number.
-Others cut the same patches and say more of them, or put more words around them.
+For Qwen2-VL and its successors patches are cut here from cached pixels; for other models their own
+processor is called. A test decides: a batch made here must have the same tensors, by name and by
+value, as one of the model's processor.
 """
 
 from __future__ import annotations
@@ -17,65 +16,68 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.vqa.models.chat_template import Said, Wording
-from engines.vqa.models.hf_processor import Processed
+from engines.vqa.models.chat_template import ChatTemplate, ChoicePrompt
+from engines.vqa.models.hf_processor import HFProcessor
 from engines.vqa.models.model import PIXELS, VqaBatch
-from engines.vqa.models.qwen_patches import Patching
+from engines.vqa.models.qwen_patches import QwenPatchProcessor
 
 Pixels = npt.NDArray[np.uint8]
 
 
-class Sight(Protocol):
-    """What makes a model's batches."""
+class ImageTextProcessor(Protocol):
+    """Makes the batches of a model."""
 
     @property
     def factor(self) -> int:
-        """Sides of pictures are multiples of so many pixels."""
+        """Sides of pictures are multiples of it, in pixels."""
 
     @property
     def blank(self) -> tuple[int, int, int]:
-        """The mean colour (RGB, 0 to 255), which is next to nothing in numbers. Not nothing:
-        Idefics3 takes a picture of zeros for no picture.
+        """The mean colour (RGB, 0 to 255), close to 0 when normalized.
+
+        Not exactly 0: Idefics3 treats a picture of zeros as padding.
         """
 
     def tokens(self, height: int, width: int) -> int:
-        """Tokens that a picture with sides of so many pixels becomes."""
+        """Number of tokens of a picture of `height` x `width` pixels."""
 
-    def batch(self, said: Sequence[Said], pictures: Sequence[Pixels]) -> VqaBatch:
-        """Questions with their pictures [h, w, 3]; all are to be learnt, or none."""
+    def batch(self, prompts: Sequence[ChoicePrompt], pictures: Sequence[Pixels]) -> VqaBatch:
+        """Prompts with their pictures [h, w, 3]; all prompts have answers, or none."""
 
     def values(self, pixels: Tensor) -> Tensor:
-        """`pixel_values` of a batch as numbers for the model, on the device they are on."""
+        """`pixel_values` of a batch, normalized for the model, on their device."""
 
 
-def of(processor: Any, wording: Wording, folder: Path) -> Sight:
-    """The sight of a model's processor.
+def create_processor(processor: Any, template: ChatTemplate, folder: Path) -> ImageTextProcessor:
+    """The image-text processor for a processor of transformers.
 
     Raises:
-        EngineError: the processor cannot read a picture with words.
+        EngineError: the processor fails on a prompt with a picture.
     """
-    cut = Patching.of(processor, wording)
-    if cut is not None and agree(cut, Processed(wording, processor)):
-        return cut
-    return Processed.of(processor, wording, folder)
+    qwen = QwenPatchProcessor.from_hf_processor(processor, template)
+    if qwen is not None and processors_agree(qwen, HFProcessor(template, processor)):
+        return qwen
+    return HFProcessor.create(processor, template, folder)
 
 
-def agree(cut: Patching, asked: Processed) -> bool:
-    """Whether both make the same of a question with a picture of two tokens by three."""
-    sides = (2 * cut.factor, 3 * cut.factor, 3)
+def processors_agree(qwen: QwenPatchProcessor, hf: HFProcessor) -> bool:
+    """Whether both make equal batches of a prompt with a picture of two tokens by three."""
+    sides = (2 * qwen.factor, 3 * qwen.factor, 3)
     pictures = [np.random.default_rng(0).integers(0, 256, sides, np.uint8)]
-    said = [Said("what?", (), "a")]
+    prompts = [ChoicePrompt("what?", (), "a")]
     try:
-        theirs = asked.batch(said, pictures, do_resize=False)
-    except Exception:  # code of any model's processor: it may raise whatever it likes
+        expected = hf.batch(prompts, pictures, do_resize=False)
+    except Exception:  # code of any processor: any exception
         return False
-    batch = cut.batch(said, pictures)
-    own = batch.showing({**batch.seen, PIXELS: cut.values(batch.seen[PIXELS])})
-    pairs = [(own.inputs().get(name), value) for name, value in theirs.inputs().items()]
-    alike = all(one is not None and _equal(one, other) for one, other in pairs)
-    return alike and own.seen.keys() == theirs.seen.keys()
+    batch = qwen.batch(prompts, pictures)
+    actual = batch.with_vision({**batch.vision, PIXELS: qwen.values(batch.vision[PIXELS])})
+    pairs = [(actual.inputs().get(name), value) for name, value in expected.inputs().items()]
+    equal = all(
+        value is not None and _equal(value, expected_value) for value, expected_value in pairs
+    )
+    return equal and actual.vision.keys() == expected.vision.keys()
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    same = one.shape == other.shape and one.dtype == other.dtype
-    return same and torch.allclose(one, other, atol=1e-4)
+def _equal(first: Tensor, second: Tensor) -> bool:
+    comparable = first.shape == second.shape and first.dtype == second.dtype
+    return comparable and torch.allclose(first, second, atol=1e-4)

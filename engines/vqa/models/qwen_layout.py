@@ -1,9 +1,9 @@
-"""What a Qwen-VL forward pass reads from its inputs, computed on the host before the batch leaves.
+"""Precomputes on the host what a Qwen-VL forward pass would read from its inputs.
 
-transformers (5.23) reads the picture grids, the token types and the padding mask in the forward
-pass itself: on a GPU each of these waits for it, about a hundred times a step with Qwen2.5-VL. All
-of it follows from the batch alone, so it is computed here, by transformers' own functions, in the
-threads that prepare batches.
+transformers (5.23) reads the values of image grids, token types and padding mask in the forward
+pass: on a GPU each read synchronizes, about a hundred times per step with Qwen2.5-VL. All follow
+from the batch alone and are computed here, by transformers' functions, in the threads that prepare
+batches.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from torch import Tensor
 from engines.torchkit.modeling import attention
 from engines.vqa.models.chat_template import IMAGE
 from engines.vqa.models.model import FEATURES, PIXELS, VqaBatch
-from engines.vqa.models.processor import Sight
-from engines.vqa.models.qwen_patches import Patching
+from engines.vqa.models.processor import ImageTextProcessor
+from engines.vqa.models.qwen_patches import QwenPatchProcessor
 
 TYPES: Final = "mm_token_type_ids"
 GRID: Final = "image_grid_thw"
 UNCHECKED: Final = "TRANSFORMERS_DISABLE_TORCH_CHECK"
-"""transformers' switch for checks that read a tensor: here the number of picture tokens, which
-`Layout.of_batch` compares on the host."""
+"""Environment variable that turns off checks of transformers that read a tensor: the number of
+image tokens, which `QwenInputLayout.add_inputs` compares on the host."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Of one model: its M-RoPE, and its vision tower where that has windows."""
+class QwenInputLayout:
+    """Precomputed inputs of one model: of M-RoPE, and of a vision tower with window attention."""
 
     model: Any
     """The module with `get_rope_index`."""
     tower: Any | None
-    """Qwen2.5-VL's; None: another kind, which reads its grids itself."""
+    """The tower of Qwen2.5-VL; None: another one, which reads its grids itself."""
 
     def __post_init__(self) -> None:
         os.environ[UNCHECKED] = "1"
 
     @classmethod
-    def of(cls, whole: Any, sight: Sight) -> Self | None:
-        """Of a model of transformers; None where nothing can be computed ahead.
+    def from_model(cls, full_model: Any, processor: ImageTextProcessor) -> Self | None:
+        """The layout of a transformers model; None: nothing can be precomputed.
 
-        The tower attends with packed attention afterwards.
+        Sets the tower to packed attention.
         """
-        model = getattr(whole, "model", None)
-        if not isinstance(sight, Patching) or not hasattr(model, "get_rope_index"):
+        model = getattr(full_model, "model", None)
+        if not isinstance(processor, QwenPatchProcessor) or not hasattr(model, "get_rope_index"):
             return None
-        kinds = set(getattr(whole.config.get_text_config(), "layer_types", None) or ())
+        kinds = set(getattr(full_model.config.get_text_config(), "layer_types", None) or ())
         if kinds - {"full_attention"}:
             return None  # a sliding window needs a mask of its own
         tower = getattr(model, "visual", None)
@@ -59,44 +59,42 @@ class Layout:
         attention.use_packed_attention(tower)
         return cls(model, tower)
 
-    def of_batch(self, batch: VqaBatch) -> VqaBatch:
-        """The batch, on the host, with everything that its forward pass would read.
+    def add_inputs(self, batch: VqaBatch) -> VqaBatch:
+        """The batch, on the host, with all inputs that its forward pass would compute from values.
 
         Raises:
-            ValueError: features or patches are not as many as the tokens of the pictures.
+            ValueError: the number of features or patches does not match the image tokens.
         """
-        seen = dict(batch.seen)
-        types, grid = seen.pop(TYPES), seen.pop(GRID)
-        self._check(types, grid, seen)
-        places, _ = self.model.get_rope_index(
+        vision = dict(batch.vision)
+        types, grid = vision.pop(TYPES), vision.pop(GRID)
+        self._check_counts(types, grid, vision)
+        positions, _ = self.model.get_rope_index(
             batch.ids, mm_token_type_ids=types, image_grid_thw=grid, attention_mask=batch.mask
         )
-        seen["position_ids"] = places
+        vision["position_ids"] = positions
         host: dict[str, Any] = {}
-        if FEATURES not in seen:
+        if FEATURES not in vision:
             if self.tower is None:
-                seen[GRID] = grid
+                vision[GRID] = grid
             else:
                 moved, host = tower_inputs(self.tower, grid)
-                seen |= moved
-        return replace(batch, seen=seen, host=host, padded=not bool(batch.mask.all()))
+                vision |= moved
+        return replace(batch, vision=vision, host=host, padded=not bool(batch.mask.all()))
 
-    def _check(self, types: Tensor, grid: Tensor, seen: dict[str, Tensor]) -> None:
+    def _check_counts(self, types: Tensor, grid: Tensor, vision: dict[str, Tensor]) -> None:
         tokens, patches = int((types == IMAGE).sum()), int(grid.prod(1).sum())
         merge = self.model.config.vision_config.spatial_merge_size**2
-        rows = len(seen[FEATURES]) if FEATURES in seen else len(seen[PIXELS]) // merge
+        rows = len(vision[FEATURES]) if FEATURES in vision else len(vision[PIXELS]) // merge
         if not tokens == rows == patches // merge:
             raise ValueError(f"{rows} rows of pictures for {tokens} tokens of {patches} patches")
 
 
 def tower_inputs(tower: Any, grid: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What Qwen2.5-VL's tower reads of a grid [pictures, 3]: for the device, and for the host
-    (arrays of numpy, which nothing moves to a device).
+    """Inputs of Qwen2.5-VL's tower for a grid [pictures, 3], for device and host (numpy).
 
-    Windows of a picture stand in the order of their lengths, so that packed attention meets few
-    runs: the tower puts patches into any order that it is given and back again. Attention over the
-    whole picture then adds up in another order than transformers' own (1e-6 of the features in
-    fp32).
+    The windows of a picture are sorted by length, so that packed attention has few runs; the tower
+    restores the order of patches. Attention over the full picture then sums in another order than
+    in transformers (a difference of 1e-6 of the features in fp32).
     """
     from transformers import vision_utils
 

@@ -1,7 +1,6 @@
-"""Pictures as the patches that Qwen2-VL and its successors read.
+"""Cuts pictures into the patches that Qwen2-VL and its successors take.
 
-Patches stay uint8 until they are on the device: a quarter of the bytes, without the doubled time
-axis.
+Patches are uint8 until they are on the device: a quarter of the bytes, without the repeated frames.
 """
 
 from __future__ import annotations
@@ -15,101 +14,107 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.vqa.models.chat_template import Encoded, Said, Wording
-from engines.vqa.models.model import PIXELS, VqaBatch, padded
+from engines.vqa.models.chat_template import ChatTemplate, ChoicePrompt, EncodedQuestion
+from engines.vqa.models.model import PIXELS, VqaBatch, pad_questions
 
 Patches = npt.NDArray[np.uint8]
 
 
 class Grid(NamedTuple):
-    """Patches of a picture."""
+    """Rows and columns of patches of a picture."""
 
     rows: int
     columns: int
 
 
 @dataclass(frozen=True)
-class Patching:
-    """What the image processor says of patches and colours."""
+class QwenPatchProcessor:
+    """Makes batches of a Qwen-VL model from the sizes and statistics of its image processor."""
 
-    wording: Wording
+    template: ChatTemplate
     patch: int
     merge: int
-    """Patches a side that become one token."""
+    """Side of a token in patches."""
     frames: int
-    """A picture is shown as so many equal frames."""
+    """Frames that a picture is repeated to."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, processor: Any, wording: Wording) -> Self | None:
-        """Of a processor; None where it has not all of these numbers."""
-        eye: Any = getattr(processor, "image_processor", None)
+    def from_hf_processor(cls, processor: Any, template: ChatTemplate) -> Self | None:
+        """From a processor of transformers; None: it lacks one of these numbers."""
+        image_processor: Any = getattr(processor, "image_processor", None)
         try:
-            made = cls(
-                wording, int(eye.patch_size), int(eye.merge_size), int(eye.temporal_patch_size),
-                tuple(map(float, eye.image_mean)), tuple(map(float, eye.image_std)),
+            patches = cls(
+                template, int(image_processor.patch_size), int(image_processor.merge_size),
+                int(image_processor.temporal_patch_size),
+                tuple(map(float, image_processor.image_mean)),
+                tuple(map(float, image_processor.image_std)),
             )  # fmt: skip
         except (AttributeError, TypeError, ValueError):
             return None
-        return None if wording.image is None else made
+        return None if template.image is None else patches
 
     @property
     def factor(self) -> int:
-        """Pixels a side of one token."""
+        """Side of a token in pixels."""
         return self.patch * self.merge
 
     @property
     def blank(self) -> tuple[int, int, int]:
-        """The mean colour."""
-        red, green, blue = (round(one * 255) for one in self.mean)
+        """The mean colour (RGB, 0 to 255)."""
+        red, green, blue = (round(channel * 255) for channel in self.mean)
         return red, green, blue
 
     def grid(self, height: int, width: int) -> Grid:
-        """Patches of a picture."""
+        """Rows and columns of patches of a picture."""
         return Grid(height // self.patch, width // self.patch)
 
     def tokens(self, height: int, width: int) -> int:
-        """Tokens of a picture."""
+        """Number of tokens of a picture."""
         grid = self.grid(height, width)
         return grid.rows * grid.columns // self.merge**2
 
-    def batch(self, said: Sequence[Said], pictures: Sequence[Patches]) -> VqaBatch:
-        """Questions with their pictures, padded on the left."""
+    def batch(self, prompts: Sequence[ChoicePrompt], pictures: Sequence[Patches]) -> VqaBatch:
+        """Prompts with their pictures, padded on the left."""
         tokens = [self.tokens(*picture.shape[:2]) for picture in pictures]
-        encoded = [self.wording.encode(*one) for one in zip(said, tokens, strict=True)]
+        encoded = [self.template.encode(*pair) for pair in zip(prompts, tokens, strict=True)]
         return self.collate(encoded, pictures)
 
-    def unseen(self, said: Sequence[Said], sizes: Sequence[tuple[int, ...]]) -> VqaBatch:
-        """The same without pixels, of pictures of these heights and widths."""
+    def batch_without_pixels(
+        self, prompts: Sequence[ChoicePrompt], sizes: Sequence[tuple[int, ...]]
+    ) -> VqaBatch:
+        """As `batch`, without pixels; `sizes`: heights and widths of the pictures."""
         encoded = [
-            self.wording.encode(one, self.tokens(*size))
-            for one, size in zip(said, sizes, strict=True)
+            self.template.encode(prompt, self.tokens(*size))
+            for prompt, size in zip(prompts, sizes, strict=True)
         ]
-        return self._placed(encoded, sizes)
+        return self._with_grids(encoded, sizes)
 
-    def collate(self, encoded: Sequence[Encoded], pictures: Sequence[Patches]) -> VqaBatch:
-        """The same of questions as tokens; without pictures, words alone."""
+    def collate(self, encoded: Sequence[EncodedQuestion], pictures: Sequence[Patches]) -> VqaBatch:
+        """A batch of encoded questions; without pictures, text only."""
         if not pictures:
-            return padded(encoded, self.wording.pad)
-        words = self._placed(encoded, [picture.shape[:2] for picture in pictures])
-        patches = np.concatenate([self.cut(picture) for picture in pictures])
-        return words.showing({**words.seen, PIXELS: torch.from_numpy(patches)})
+            return pad_questions(encoded, self.template.pad)
+        words = self._with_grids(encoded, [picture.shape[:2] for picture in pictures])
+        patches = np.concatenate([self.cut_patches(picture) for picture in pictures])
+        return words.with_vision({**words.vision, PIXELS: torch.from_numpy(patches)})
 
-    def _placed(self, encoded: Sequence[Encoded], sizes: Sequence[tuple[int, ...]]) -> VqaBatch:
-        """Questions as tokens, with the places of their pictures."""
-        words = padded(encoded, self.wording.pad)
+    def _with_grids(
+        self, encoded: Sequence[EncodedQuestion], sizes: Sequence[tuple[int, ...]]
+    ) -> VqaBatch:
+        """A batch of encoded questions with token types and image grids."""
+        words = pad_questions(encoded, self.template.pad)
         longest = words.ids.shape[1]
-        types = [np.pad(one.types, (longest - len(one.types), 0)) for one in encoded]
-        seen = {
-            # Without them Qwen2.5-VL gives pictures the places of text, unsaid.
+        types = [np.pad(question.types, (longest - len(question.types), 0)) for question in encoded]
+        vision = {
+            # Without them Qwen2.5-VL silently gives image tokens the positions of text.
             "mm_token_type_ids": torch.from_numpy(np.stack(types)),
             "image_grid_thw": torch.tensor([[1, *self.grid(*size)] for size in sizes]),
         }
-        return words.showing(seen)
+        return words.with_vision(vision)
 
-    def cut(self, pixels: npt.NDArray[np.uint8]) -> Patches:
-        """[h, w, 3] -> [rows x columns, 3, patch, patch], tokens one after the other."""
+    def cut_patches(self, pixels: npt.NDArray[np.uint8]) -> Patches:
+        """[h, w, 3] -> [rows x columns, 3, patch, patch], token by token."""
         p, m = self.patch, self.merge
         rows, columns = self.grid(*pixels.shape[:2])
         split = pixels.reshape(rows // m, m, p, columns // m, m, p, 3)
@@ -117,7 +122,7 @@ class Patching:
         return np.ascontiguousarray(split.transpose(0, 3, 1, 4, 6, 2, 5)).reshape(-1, 3, p, p)
 
     def values(self, patches: Tensor) -> Tensor:
-        """uint8 [n, 3, p, p] -> what the tower takes, float32 [n, 3 x frames x p x p]."""
+        """uint8 [n, 3, p, p] -> normalized float32 [n, 3 x frames x p x p] for the tower."""
         mean, std = (
             torch.tensor(numbers, device=patches.device).view(1, 3, 1, 1)
             for numbers in (self.mean, self.std)

@@ -1,9 +1,9 @@
-"""The form in which a model's vision tower hands its features on to the language model.
+"""Conversion of the output of a model's vision tower to rows of features and back.
 
-transformers' models take features that exist already as `mm_encoder_outputs`, in the form that
-their own `get_image_features` returns: one tensor, or a list with one for each picture, and of some
-kinds more of the same for the first decoder layers (Qwen3-VL's deepstack). Here all of it is rows
-of numbers, one picture's after the other's.
+Models of transformers take precomputed features as `mm_encoder_outputs`, in the form that their
+`get_image_features` returns: one tensor, or a list with one tensor per picture, and for some models
+further tensors for the first decoder layers (Qwen3-VL's deepstack). Here they are rows [n, width],
+picture by picture.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Form:
-    """Of one model."""
+    """The form of the output of one model. Its repr is part of `ModelVisionTower.fingerprint`."""
 
     kind: type[Any]
-    """transformers' class of the output."""
+    """Class (transformers) of the output."""
     listed: bool
-    """A list of pictures, not one tensor. Whoever takes it joins it, so one entry may have all."""
+    """Whether it is a list of tensors; models concatenate it, so one entry may hold all."""
     tail: tuple[int, ...]
-    """Dimensions behind the first: width, or tokens of a tile and width."""
+    """Dimensions after the first: width, or tokens of a tile and width."""
     layers: int
-    """Further features of the same shape, for so many decoder layers."""
+    """Number of decoder layers with further features of the same shape."""
 
     @classmethod
-    def of(cls, output: Any) -> Self | None:
-        """Of what `get_image_features` returned for one picture; None: of no form known here."""
+    def from_output(cls, output: Any) -> Self | None:
+        """The form of an output for one picture; None: an unknown form."""
         parts = _parts(output)
         if parts is None:
             return None
@@ -38,13 +38,13 @@ class Form:
         return cls(type(output), listed, tuple(parts[0].shape[1:]), len(parts) - 1)
 
     def rows(self, output: Any) -> Tensor:
-        """One picture's features as rows, [n, width]."""
-        return torch.cat([one.flatten(1) for one in _parts(output) or ()], 1)
+        """Features of one picture as rows, [n, width]."""
+        return torch.cat([part.flatten(1) for part in _parts(output) or ()], 1)
 
     def output(self, rows: Tensor) -> Any:
-        """The model's own form of the rows of all pictures of a batch."""
+        """The output object of the model from the rows of all pictures of a batch."""
         first, *others = rows.view(len(rows), self.layers + 1, *self.tail).unbind(1)
-        named = {"deepstack_features": [self._listed(one) for one in others]} if others else {}
+        named = {"deepstack_features": [self._listed(layer) for layer in others]} if others else {}
         return self.kind(pooler_output=self._listed(first), **named)
 
     def _listed(self, features: Tensor) -> Any:
@@ -52,15 +52,15 @@ class Form:
 
 
 def _parts(output: Any) -> list[Tensor] | None:
-    """Features of one picture, those for decoder layers behind them, all of one shape."""
-    found: list[Tensor] = []
-    for one in (getattr(output, "pooler_output", None), *(_deep(output) or ())):
-        single = one[0] if isinstance(one, list | tuple) and len(one) == 1 else one
+    """Features of one picture, then those for decoder layers, all of one shape; else None."""
+    parts: list[Tensor] = []
+    for value in (getattr(output, "pooler_output", None), *(_deepstack(output) or ())):
+        single = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
         if not isinstance(single, Tensor) or single.dim() < 2:
             return None
-        found.append(single)
-    return found if len({one.shape for one in found}) == 1 else None
+        parts.append(single)
+    return parts if len({value.shape for value in parts}) == 1 else None
 
 
-def _deep(output: Any) -> Any:
+def _deepstack(output: Any) -> Any:
     return getattr(output, "deepstack_features", None)

@@ -1,14 +1,13 @@
-"""What a model from scratch is taught: to find an answer that it is told, then one that it sees.
+"""Curriculum of a VQA model that is trained from scratch, in three stages.
 
-A question with options is two tasks in one: see what the picture shows, and find the letter beside
-a word. A small model that is given both at once stays at chance for thousands of steps. So there
-are three stages:
+A question with options is two tasks: recognize the picture, and find the letter of a word. A small
+model that is trained on both at once stays at chance for thousands of steps. The stages are:
 
-- told: the answer's words stand where the picture will stand;
-- looking: the vision tower learns alone that its tokens shall be like those words. Through the
-  language model it learns nothing for long, and pictures that say nothing yet make the language
-  model forget how to find (both measured);
-- asked: the picture stands in its place; all questions, all parameters.
+- told: the words of the answer are in the place of the picture;
+- looking: only the vision tower is trained, to align its tokens with those words. Trained through
+  the language model it learns little for long, and uninformative pictures make the language model
+  forget the first stage (both measured);
+- asked: pictures in their place; all questions, all parameters.
 """
 
 from __future__ import annotations
@@ -23,104 +22,126 @@ from torch.nn import functional
 
 from engines.vqa.data.batches import ORDERS
 from engines.vqa.data.images import Pictures
-from engines.vqa.data.option_order import permuted
+from engines.vqa.data.option_order import permute_options
 from engines.vqa.data.questions import Questions
-from engines.vqa.models.chat_template import LETTERS, Encoded, Said, Wording
+from engines.vqa.models.chat_template import LETTERS, ChatTemplate, ChoicePrompt, EncodedQuestion
 from engines.vqa.models.model import PIXELS, VqaBatch
-from engines.vqa.models.qwen_patches import Patching
+from engines.vqa.models.qwen_patches import QwenPatchProcessor
 
 Rows = npt.NDArray[np.int64]
 
 Stage = Literal["told", "looking", "asked"]
 
 TOLD_UNTIL, LOOKING_UNTIL = 0.4, 0.55
-"""Shares of the steps. At first only questions with one-word options are asked: the finding of
-single words sets in first."""
+"""Ends of the first two stages, as shares of the steps. The first stage has only questions with
+one-word options: those are learned first."""
 
 
-SHARPNESS: Final = 10.0
-"""What the cosine of a picture's token and a word is multiplied with before the softmax."""
+INVERSE_TEMPERATURE: Final = 10.0
+"""Factor of the cosine of an image token and a word before the softmax."""
 
 
-class School(NamedTuple):
-    """The questions, and how they are shown."""
+class Curriculum(NamedTuple):
+    """The questions with their pictures and descriptions."""
 
-    sight: Patching
+    processor: QwenPatchProcessor
     pictures: Pictures
     questions: Questions
-    told: list[str]
-    """What stands in the place of each question's picture: all that is known of it."""
+    descriptions: list[str]
+    """Text in the place of the picture of each question: the longest answer about it."""
     easy: Rows
-    """Questions with one-word options."""
+    """Rows of questions with one-word options."""
 
 
-def school(sight: Patching, pictures: Pictures, questions: Questions) -> School:
-    """Of these questions; what is known of a picture is the longest answer about it."""
-    known: dict[str, str] = {}
+def build_curriculum(
+    processor: QwenPatchProcessor, pictures: Pictures, questions: Questions
+) -> Curriculum:
+    """The curriculum of these questions; a picture is described by its longest answer."""
+    descriptions: dict[str, str] = {}
     easy = []
     for row, (path, options) in enumerate(zip(questions.paths, questions.options, strict=True)):
-        said = options[int(questions.answers[row])]
-        known[path] = max(known.get(path, ""), said, key=len)
+        answer = options[int(questions.answers[row])]
+        descriptions[path] = max(descriptions.get(path, ""), answer, key=len)
         if all(len(option.split()) == 1 for option in options):
             easy.append(row)
-    told = [known[path] for path in questions.paths]
+    row_descriptions = [descriptions[path] for path in questions.paths]
     rows = np.asarray(easy or range(len(questions)), np.int64)
-    return School(sight, pictures, questions, told, rows)
+    return Curriculum(processor, pictures, questions, row_descriptions, rows)
 
 
-def stage(done: float) -> Stage:
-    """The stage when `done` of the training is over (0 to 1)."""
+def stage_at(done: float) -> Stage:
+    """The stage at the share `done` (0 to 1) of the steps."""
     if done < TOLD_UNTIL:
         return "told"
     return "looking" if done < LOOKING_UNTIL else "asked"
 
 
-def batch(
-    own: School, size: int, now: Stage, generator: np.random.Generator
+def sample_batch(
+    curriculum: Curriculum, size: int, stage: Stage, generator: np.random.Generator
 ) -> tuple[VqaBatch, Rows]:
-    """Questions for one step, and which they are."""
-    rows = generator.choice(own.easy if now == "told" else np.arange(len(own.questions)), size)
+    """A random batch of a stage, and the rows of its questions."""
+    rows = generator.choice(
+        curriculum.easy if stage == "told" else np.arange(len(curriculum.questions)), size
+    )
     orders = generator.integers(0, len(ORDERS), size)
     encoded, shown = [], []
     for row, order in zip(rows.tolist(), orders.tolist(), strict=True):
-        place = own.questions.root, own.questions.paths[row]
-        asked = question(own, row, order, 1 if now == "told" else own.pictures.tokens(*place))
-        if now == "told":
-            encoded.append(with_words(own.sight.wording, asked, own.told[row]))
+        location = curriculum.questions.root, curriculum.questions.paths[row]
+        encoded_question = encode_question(
+            curriculum, row, order, 1 if stage == "told" else curriculum.pictures.tokens(*location)
+        )
+        if stage == "told":
+            encoded.append(
+                replace_image_token(
+                    curriculum.processor.template, encoded_question, curriculum.descriptions[row]
+                )
+            )
             continue
-        encoded.append(asked)
-        shown.append(own.pictures.pixels(*place))
-    return own.sight.collate(encoded, shown), rows
+        encoded.append(encoded_question)
+        shown.append(curriculum.pictures.pixels(*location))
+    return curriculum.processor.collate(encoded, shown), rows
 
 
-def likeness(own: School, model: Any, seen: VqaBatch, rows: Rows) -> Tensor:
-    """Cross entropy (0-d) of every token of a picture against the words that are known of it."""
-    tokens = model.get_image_features(seen.seen[PIXELS], seen.seen["image_grid_thw"]).pooler_output
+def image_text_alignment_loss(
+    curriculum: Curriculum, model: Any, batch: VqaBatch, rows: Rows
+) -> Tensor:
+    """Alignment loss (0-d): cross entropy of image tokens with the description of the picture."""
+    tokens = model.get_image_features(
+        batch.vision[PIXELS], batch.vision["image_grid_thw"]
+    ).pooler_output
     words = functional.normalize(model.lm_head.weight.detach(), dim=-1)
     losses = []
     for row, vectors in zip(rows.tolist(), tokens, strict=True):
-        ids = own.sight.wording.tokenizer.encode(own.told[row], add_special_tokens=False).ids
-        alike = functional.normalize(vectors, dim=-1) @ words.T * SHARPNESS
-        losses.append(-alike.log_softmax(-1)[:, ids].mean())
+        ids = curriculum.processor.template.tokenizer.encode(
+            curriculum.descriptions[row], add_special_tokens=False
+        ).ids
+        similarity = functional.normalize(vectors, dim=-1) @ words.T * INVERSE_TEMPERATURE
+        losses.append(-similarity.log_softmax(-1)[:, ids].mean())
     return torch.stack(losses).mean()
 
 
-def question(own: School, row: int, order: int, tokens: int) -> Encoded:
-    """One question with its answer, options in that order."""
-    asked, shown = own.questions, ORDERS[order]
-    letter = LETTERS[shown.index(int(asked.answers[row]))]
-    options = permuted(asked.options[row], shown)
-    return own.sight.wording.encode(Said(asked.texts[row], options, letter), tokens)
+def encode_question(curriculum: Curriculum, row: int, order: int, tokens: int) -> EncodedQuestion:
+    """Encode a question with its answer, options in the order `ORDERS[order]`."""
+    questions, permutation = curriculum.questions, ORDERS[order]
+    letter = LETTERS[permutation.index(int(questions.answers[row]))]
+    options = permute_options(questions.options[row], permutation)
+    return curriculum.processor.template.encode(
+        ChoicePrompt(questions.texts[row], options, letter), tokens
+    )
 
 
-def with_words(wording: Wording, asked: Encoded, words: str) -> Encoded:
-    """The same with words where the one token of the picture stands."""
-    place = int(np.flatnonzero(asked.ids == wording.image)[0])
-    said = np.asarray(wording.tokenizer.encode(words, add_special_tokens=False).ids, np.int64)
+def replace_image_token(
+    template: ChatTemplate, question: EncodedQuestion, words: str
+) -> EncodedQuestion:
+    """The encoded question with `words` in the place of its single image token."""
+    position = int(np.flatnonzero(question.ids == template.image)[0])
+    word_ids = np.asarray(template.tokenizer.encode(words, add_special_tokens=False).ids, np.int64)
 
     def put(array: Rows, instead: Rows) -> Rows:
-        return np.concatenate([array[:place], instead, array[place + 1 :]])
+        return np.concatenate([array[:position], instead, array[position + 1 :]])
 
-    nothing = np.full_like(said, asked.labels[place])
-    types = np.zeros_like(said)
-    return Encoded(put(asked.ids, said), put(asked.labels, nothing), put(asked.types, types))
+    nothing = np.full_like(word_ids, question.labels[position])
+    types = np.zeros_like(word_ids)
+    return EncodedQuestion(
+        put(question.ids, word_ids), put(question.labels, nothing), put(question.types, types)
+    )

@@ -64,7 +64,7 @@ ROWS = "media,caption\na.png,a cat\nb.png,a dog\na.png,one cat\n"
 def test_every_layout_means_the_same(place: Path, name: str, content: str) -> None:
     (place / "data" / name).write_text(content, "utf-8", newline="")
     subset = _build(place, name)
-    found = captions.read(subset)
+    found = captions.read_captions(subset)
     assert dict(zip(found.paths, found.references, strict=True)) == WANTED
     assert (found.language, found.videos) == ("en", False)
     assert len(set(found.ids)) == len(found) == 2
@@ -82,7 +82,7 @@ def test_one_json_a_video_in_cp949_is_read_and_said(place: Path) -> None:
         )
         (place / "data" / "labels" / "x" / f"{name}.json").write_bytes(text.encode("cp949"))
     subset = _build(place, "labels/**/*.json", "ko")
-    found = captions.read(subset)
+    found = captions.read_captions(subset)
     assert found.videos
     assert found.language == "ko"
     assert found.references == [["고양이가 앉아 있다"], ["개가 달린다"]]
@@ -126,7 +126,7 @@ def test_pictures_and_videos_are_not_mixed(place: Path) -> None:
     (place / "data" / "images" / "v.mp4").write_bytes(b"video")
     (place / "data" / "c.json").write_text(json.dumps({"a.png": "a cat", "v.mp4": "a film"}))
     with pytest.raises(EngineError, match="mixes pictures and videos"):
-        captions.read(_build(place, "c.json"))
+        captions.read_captions(_build(place, "c.json"))
 
 
 def test_openmoji_names_keep_their_pictures_apart(tmp_path: Path, monkeypatch) -> None:
@@ -141,7 +141,7 @@ def test_openmoji_names_keep_their_pictures_apart(tmp_path: Path, monkeypatch) -
     parts = {}
     for language in ("en", "ko"):
         for part in ("train", "val", "heldout"):
-            found = captions.read(build(f"emoji_captions_{language}_{part}", tmp_path))
+            found = captions.read_captions(build(f"emoji_captions_{language}_{part}", tmp_path))
             assert found.language == language
             parts[language, part] = set(found.paths)
     for language in ("en", "ko"):

@@ -423,7 +423,7 @@ def test_videos_without_their_ending_are_videos(make: Make) -> None:
 
     msrvtt = {"videos": [{"video_id": "video0", "split": "train", "id": 0}],
               "sentences": [{"video_id": "video0", "caption": "a cat", "sen_id": 0}]}  # fmt: skip
-    found = captions.read(make(msrvtt, media_names="video0.MP4"))
+    found = captions.read_captions(make(msrvtt, media_names="video0.MP4"))
     assert (found.paths, found.videos) == (["video0"], True)
 
 

@@ -54,7 +54,7 @@ def refused(place: Path, name: str = "vqa_challenge_train") -> str:
 def test_train_and_test_are_two_subsets(place: Path) -> None:
     made(place, train="train", test="test", sample_submission="sample_submission")
     learnt, asked = learn(place), asked_of(place)
-    found = questions.read(learnt)
+    found = questions.read_questions(learnt)
     assert found.ids == ["t1", "t2", "t3", "t4"]
     assert found.answers.tolist() == [0, 1, 2, 3]
     assert found.options[0] == ("a cup", "a plate", "a knife, a fork", "nothing")
@@ -65,17 +65,17 @@ def test_train_and_test_are_two_subsets(place: Path) -> None:
     assert learnt.manifest["skipped"] == learnt.manifest["source_skipped"] == {}
     assert (found.root / found.paths[0]).is_file()
 
-    unknown = questions.read(asked)
+    unknown = questions.read_questions(asked)
     assert unknown.ids == ["q1", "q10", "q2"]
     assert unknown.answers.tolist() == [-1, -1, -1]
-    sample = questions.sample(asked)
-    assert sample == questions.Sample(("id", "answer"), ("q1", "q2", "q10"))
-    assert questions.sample(learnt) is None
+    sample = questions.read_sample_submission(asked)
+    assert sample == questions.SampleSubmission(("id", "answer"), ("q1", "q2", "q10"))
+    assert questions.read_sample_submission(learnt) is None
 
 
 def test_taking_questions_keeps_their_parts_together(place: Path) -> None:
     made(place, train="train")
-    found = questions.read(learn(place))
+    found = questions.read_questions(learn(place))
     some = found.take([3, 0])
     assert (some.ids, some.answers.tolist()) == (["t4", "t1"], [3, 0])
     assert (some.options[1], some.kinds) == (found.options[0], ["who", "what"])
@@ -90,7 +90,7 @@ def test_every_encoding_and_name_of_columns_means_the_same(place: Path, encoding
         text = text.replace(",", "\t").replace("\n", "\r\n")  # Excel's "Unicode text"
     (place / "train.csv").write_bytes(text.encode(encoding))
     subset = learn(place)
-    found = questions.read(subset)
+    found = questions.read_questions(subset)
     assert found.options == [("컵", "접시", "칼", "없음"), ("하나", "둘", "셋", "넷")]
     assert (found.texts[1], found.kinds) == ("몇 개인가요?", ["사물", "개수"])
     assert found.answers.tolist() == [0, 3]
@@ -101,7 +101,7 @@ def test_every_encoding_and_name_of_columns_means_the_same(place: Path, encoding
 def test_dirt_is_left_out_counted_and_named(place: Path) -> None:
     made(place, train="dirty_train")
     subset = learn(place)
-    assert questions.read(subset).ids == ["g1", "g12", "g13"]
+    assert questions.read_questions(subset).ids == ["g1", "g12", "g13"]
     manifest = subset.manifest
     assert manifest["source_skipped"] == {
         vqa_challenge.NO_LETTER: 3, vqa_challenge.NO_OPTION: 1, vqa_challenge.SHORT: 2,
@@ -230,7 +230,7 @@ def test_the_sample_submission_must_have_the_ids_of_the_test_rows(place: Path) -
     (place / "sample_submission.csv").unlink()
     without = asked_of(place)
     assert any(vqa_challenge.NO_SAMPLE in one for one in without.manifest["notices"])
-    kept = questions.sample(without)
+    kept = questions.read_sample_submission(without)
     assert kept is not None
     assert sorted(kept.ids) == ["q1", "q10", "q2"]
     # The sample is part of what was read: another one is another subset.
@@ -279,7 +279,7 @@ def test_subsets_without_options_are_refused_by_name(place: Path, own_recipes) -
     )
     subset = build("said", place.parent / "cache", place)
     with pytest.raises(EngineError, match="'said': its records have no options; run vqa on"):
-        questions.read(subset)
+        questions.read_questions(subset)
 
 
 GOOD = (

@@ -43,7 +43,7 @@ def part(cache: Path) -> Callable[[str], Subset]:
 
 
 def read(part: Callable[[str], Subset], name: str) -> Questions:
-    return questions.read(part(name))
+    return questions.read_questions(part(name))
 
 
 PARTS = {"base": 6104, "train": 1754, "val": 811, "test": 2141}
@@ -112,7 +112,7 @@ def test_who_sees_only_the_words_is_right_in_a_quarter(part: Callable[[str], Sub
 def test_who_sees_the_ink_knows_the_colour(part: Callable[[str], Subset]) -> None:
     """An oracle of the answers: the option that is nearest to the ink of the picture itself."""
     subset = part("test")
-    found = questions.read(subset)
+    found = questions.read_questions(subset)
     rows = [row for row, kind in enumerate(found.kinds) if kind == "color"][:300]
     hits = 0
     for row in rows:
@@ -167,9 +167,9 @@ def test_a_made_challenge_is_read_without_a_word(
     for subset in (learnt, asked):
         assert subset.manifest["source_skipped"] == subset.manifest["source_noted"] == {}
         assert subset.manifest["skipped"] == {}
-    found = questions.read(learnt)
+    found = questions.read_questions(learnt)
     # The same pictures with the same answers, whatever they are called here.
-    source = questions.read(part("train"))
+    source = questions.read_questions(part("train"))
     known = {
         (text, options): int(answer)
         for text, options, answer in zip(source.texts, source.options, source.answers, strict=True)
@@ -177,9 +177,9 @@ def test_a_made_challenge_is_read_without_a_word(
     for text, options, answer in zip(found.texts, found.options, found.answers, strict=True):
         assert (text, options) in known
         assert 0 <= answer <= 3
-    sample = questions.sample(asked)
+    sample = questions.read_sample_submission(asked)
     assert sample is not None
-    assert set(sample.ids) == set(questions.read(asked).ids)
+    assert set(sample.ids) == set(questions.read_questions(asked).ids)
     header = (out / "test.csv").read_text("utf-8-sig").splitlines()[0]
     assert header == "id,image,question,a,b,c,d"
 

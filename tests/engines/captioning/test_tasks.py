@@ -86,13 +86,13 @@ def test_what_was_cached_before_changes_nothing(folder, tmp_path, monkeypatch):
 
     short = {"max_steps": 2, "evaluate_train": 0, "evaluate_on": []}
     go(spec(folder, settings=short), tmp_path / "warm")
-    plain = vision._from_folder
+    plain = vision._load_folder
 
     def drawing(*given):
         torch.rand(7)
         return plain(*given)
 
-    monkeypatch.setattr(vision, "_from_folder", drawing)
+    monkeypatch.setattr(vision, "_load_folder", drawing)
     go(spec(folder, settings={**short, "feature_cache": False}), tmp_path / "cold")
     assert weights(tmp_path / "warm") == weights(tmp_path / "cold")
 
@@ -103,12 +103,12 @@ def test_the_tower_is_given_back_once_its_features_are_kept(folder, tmp_path, mo
 
     towers = []
 
-    class Seen(vision.Tower):
+    class Seen(vision.VisionTower):
         def encode(self, frames):
             towers.append(self)
             return super().encode(frames)
 
-    monkeypatch.setattr(tasks, "Tower", Seen)
+    monkeypatch.setattr(tasks, "VisionTower", Seen)
     short = {"max_steps": 1, "evaluate_train": 0, "evaluate_on": [], "vision_layer": -2}
     for cache in (True, False):
         towers.clear()

@@ -117,12 +117,12 @@ def test_early_stopping_reloads_the_best_weights(toy, tmp_path, monkeypatch, mon
     """Those that were looked at: the average after two epochs, the best by the monitor alone."""
     seen, looked_at = iter(values), []
 
-    def look(self: validation.Watch) -> tuple[float, float]:
+    def look(self: validation.QuestionValidation) -> tuple[float, float]:
         found = loop.trainable_tensors(self._ready.model)
         looked_at.append({name: tensor.clone() for name, tensor in found.items()})
         return next(seen)
 
-    monkeypatch.setattr(validation.Watch, "_losses", look)
+    monkeypatch.setattr(validation.QuestionValidation, "_compute_metrics", look)
     settings = {"epochs": 6, "early_stopping": True, "patience": 1, "ema": 0.5, "monitor": monitor}
     sent = go(spec(toy, settings=settings), tmp_path / "run")
     assert of_kind(sent, "plan")[0].facts["load_best"] == f"yes, by {monitor}"

@@ -49,7 +49,7 @@ def test_every_expectation_has_its_preset():
     from workbench.planning import plan
 
     for recipe in published.expectations():
-        (spec,) = plan_estimate.expand_runs(plan.preset(recipe.preset), plan.PRESETS)
+        (spec,) = plan_estimate.expand_runs(plan.load_preset(recipe.preset), plan.PRESETS)
         assert (
             published.find_expectation(spec.engine, spec.subset, spec.model, spec.params) is recipe
         )

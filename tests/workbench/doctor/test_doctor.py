@@ -190,14 +190,17 @@ def test_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("LINES", "20")
     dumb, small = ({"TERM": "dumb"}, {"TERM": "xterm-256color"})
-    assert standings(terminal.examine(dumb))["terminal"] == "note"
-    assert standings(terminal.examine(small))["terminal"] == "note"
+    assert standings(terminal.terminal_findings(dumb))["terminal"] == "note"
+    assert standings(terminal.terminal_findings(small))["terminal"] == "note"
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("LINES", "36")
-    assert standings(terminal.examine(small))["terminal"] == "ok"
+    assert standings(terminal.terminal_findings(small))["terminal"] == "ok"
     inside = {"TMUX": "/tmp/x", "TERM": "xterm-256color"}
-    assert standings(terminal.examine(inside))["tmux"] == "note"
-    assert standings(terminal.examine({"TMUX": "x", "TERM": "tmux-256color"}))["tmux"] == "ok"
+    assert standings(terminal.terminal_findings(inside))["tmux"] == "note"
+    assert (
+        standings(terminal.terminal_findings({"TMUX": "x", "TERM": "tmux-256color"}))["tmux"]
+        == "ok"
+    )
     assert terminal.encoding_finding("ascii", "utf-8").standing == "note"
     assert terminal.describe_colours({"NO_COLOR": "1"}) == "no colours (NO_COLOR)"
 
@@ -219,7 +222,7 @@ def driver(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_stand_in_is_marked_and_gpus_are_listed(driver) -> None:
     driver.devices[1].hold()
-    found = list(gpus.examine(gpus.start_sampler()))
+    found = list(gpus.driver_findings(gpus.start_sampler()))
     assert {"NVML": "note", "GPU 0": "note", "GPU 1": "ok"}.items() <= standings(found).items()
     assert "stand-in" in found[0].text
     assert "1 processes compute on it" in found[1].text
@@ -232,7 +235,7 @@ def test_a_stand_in_is_marked_and_gpus_are_listed(driver) -> None:
 )  # fmt: skip
 def test_a_driver_that_refuses_is_a_problem_with_a_remedy(driver, code: int, remedy: str) -> None:
     driver.rc_init = code
-    (found,) = gpus.examine(gpus.start_sampler())
+    (found,) = gpus.driver_findings(gpus.start_sampler())
     assert found.standing == "problem"
     assert remedy in found.remedy
 
@@ -240,7 +243,7 @@ def test_a_driver_that_refuses_is_a_problem_with_a_remedy(driver, code: int, rem
 def test_a_lost_gpu_does_not_hide_the_other(driver) -> None:
     driver.devices[0].rc = 15
     driver.devices[1].hold()
-    found = {f.name: f for f in gpus.examine(gpus.start_sampler())}
+    found = {f.name: f for f in gpus.driver_findings(gpus.start_sampler())}
     assert (found["GPU 0"].standing, found["GPU 1"].standing) == ("problem", "ok")
     assert "lost" in found["GPU 0"].text
     assert "reset the GPU" in found["GPU 0"].remedy
@@ -248,14 +251,14 @@ def test_a_lost_gpu_does_not_hide_the_other(driver) -> None:
 
 def test_a_value_that_nobody_knows_has_its_reason(driver) -> None:
     driver.devices[0].rc_utilisation = 3
-    found = {f.name: f for f in gpus.examine(gpus.start_sampler())}
+    found = {f.name: f for f in gpus.driver_findings(gpus.start_sampler())}
     assert "utilisation: n/a (Not Supported)" in found["GPU 0"].text
 
 
 def test_a_driver_that_never_answers_is_told_in_time(driver) -> None:
     driver.devices[0].sleep_us = 30_000_000
     began = time.monotonic()
-    (found,) = gpus.examine(gpus.start_sampler(), seconds=1.0)
+    (found,) = gpus.driver_findings(gpus.start_sampler(), seconds=1.0)
     assert found.standing == "problem"
     assert "not answered" in found.text
     assert time.monotonic() - began < 5

@@ -15,7 +15,7 @@ A10G = gpus.find_gpu("A10G")
 
 @pytest.fixture
 def audit(tmp_path) -> list[RunSpec]:
-    asked = automatic_settings.apply_automatic_settings(plan.preset("audit-vqa"), (), A10G, {})
+    asked = automatic_settings.apply_automatic_settings(plan.load_preset("audit-vqa"), (), A10G, {})
     return plan_estimate.expand_runs(asked, tmp_path)
 
 
@@ -33,7 +33,7 @@ def test_the_audits_variables_come_back_as_they_were_exported(audit):
 
 
 def test_the_weekly_variables_are_those_of_its_log(tmp_path):
-    specs = plan_estimate.expand_runs(plan.preset("weekly-m2kr"), tmp_path)
+    specs = plan_estimate.expand_runs(plan.load_preset("weekly-m2kr"), tmp_path)
     text = "\n".join(checklist.checklist_lines(specs, ["workbench", "run"]))
     assert "NUM_EPOCHS=1 WARMUP_STEPS=20 PER_DEVICE_TRAIN_BS=64 GRAD_ACCUM=1" in text
     assert "NUM_WORKERS=12 PIN_MEMORY=False BF16=True TF32=True" in text

@@ -50,7 +50,7 @@ def answers(monkeypatch, tmp_path):
 
 
 def audit(**fields):
-    table = plan.preset("audit-vqa").model_dump(mode="json", by_alias=True)
+    table = plan.load_preset("audit-vqa").model_dump(mode="json", by_alias=True)
     return plan.parse({**table, **fields})
 
 
@@ -196,7 +196,7 @@ def test_wrong_variables_are_all_named():
 
 
 def test_the_names_of_the_weekly_log_are_those_of_a_retrieval_plan():
-    weekly = plan.preset("weekly-m2kr")
+    weekly = plan.load_preset("weekly-m2kr")
     variables = {
         "NUM_EPOCHS": "2", "PER_DEVICE_TRAIN_BS": "32", "GRAD_ACCUM": "2", "NUM_WORKERS": "4",
         "WARMUP_STEPS": "5", "PIN_MEMORY": "True", "BF16": "False", "TF32": "0",
@@ -230,9 +230,9 @@ def test_verdict_adds_what_no_ledger_sees():
     tensors = 5 * GIB
     assert found.total == tensors + int(0.06 * tensors) + 8_519_680 + GIB // 2
     assert found.fits
-    assert "fits on A10G: 5.8 of 22.2 GiB in training" in fit_check.sentence(found, A10G)
+    assert "fits on A10G: 5.8 of 22.2 GiB in training" in fit_check.describe_fit(found, A10G)
     small = gpus.find_gpu("5GiB@8.6")
-    assert "does not fit on 5GiB@8.6" in fit_check.sentence(
+    assert "does not fit on 5GiB@8.6" in fit_check.describe_fit(
         fit_check.peak_phase(NEED, small), small
     )
 
@@ -385,7 +385,7 @@ def test_on_a_cpu_everything_is_host_memory():
     assert found.total == 5 * GIB  # the step is there once, by its parts
     assert STEP not in found.parts
     assert fit_check.check_fit(ON_CPU, "predict", HostMemory(8 * GIB)).total == 4 * GIB
-    assert fit_check.sentence(found, HostMemory(8 * GIB)) == (
+    assert fit_check.describe_fit(found, HostMemory(8 * GIB)) == (
         "fits on this host: 5.0 of 8.0 GiB in training, 3.0 left"
     )
     assert estimate.estimate_record(ON_CPU, HostMemory(8 * GIB)) == {

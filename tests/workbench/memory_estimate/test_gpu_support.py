@@ -42,7 +42,7 @@ REFUSED = {"p100": "has no kernels", "v100": "has no kernels", "old-driver": "to
 @every
 def test_what_cannot_run_is_refused_before_it_starts(monkeypatch, machine: Machine) -> None:
     see(monkeypatch, machine)
-    problems = gpu_support.problems(
+    problems = gpu_support.find_problems(
         [spec(precision="auto")], estimate.locate_device("", (), cpu=False)
     )
     assert [REFUSED.get(machine.key, "-") in one for one in problems] == [True] * (
@@ -52,7 +52,9 @@ def test_what_cannot_run_is_refused_before_it_starts(monkeypatch, machine: Machi
         assert "whl/cu126" in problem
         assert problem.endswith("; or give --cpu")
     assert (
-        gpu_support.problems([spec(precision="bf16")], estimate.locate_device("", (), cpu=True))
+        gpu_support.find_problems(
+            [spec(precision="bf16")], estimate.locate_device("", (), cpu=True)
+        )
         == []
     )
 
@@ -62,7 +64,7 @@ def test_an_explicit_bf16_is_refused_before_it_starts(monkeypatch, machine: Mach
     see(monkeypatch, machine)
     gpu = estimate.locate_device("", (0,), cpu=False)
     runs = [spec(precision="bf16", search_precision="bf16"), spec(precision="fp16")]
-    problems = [one for one in gpu_support.problems(runs, gpu) if one.startswith("run 01: ")]
+    problems = [one for one in gpu_support.find_problems(runs, gpu) if one.startswith("run 01: ")]
     if not machine.gpus or machine.gpus[0].capability >= (8, 0):
         assert problems == []
         return
@@ -76,9 +78,9 @@ def test_an_explicit_bf16_is_refused_before_it_starts(monkeypatch, machine: Mach
 
 def test_the_weekly_preset_on_a_t4_is_refused_in_one_sentence(monkeypatch) -> None:
     see(monkeypatch, MACHINES["t4"])
-    weekly = plan.preset("weekly-m2kr")
+    weekly = plan.load_preset("weekly-m2kr")
     assert weekly.settings["precision"] == "bf16", "the users fixed it"
-    problems = gpu_support.problems(
+    problems = gpu_support.find_problems(
         [spec(**weekly.settings)], estimate.locate_device("", (0,), cpu=False)
     )
     assert len(problems) == 1
@@ -94,7 +96,7 @@ def answers(monkeypatch, tmp_path):
 
 def test_run_refuses_and_anyway_only_says_it(monkeypatch, answers) -> None:
     see(monkeypatch, MACHINES["old-driver"])
-    demo = plan.preset("demo")
+    demo = plan.load_preset("demo")
     with pytest.raises(plan.PlanError, match=r"driver 535\.183\.01 is too old for torch"):
         cli_plan.estimate_runs(demo, None, anyway=False)
     _, specs, lines = cli_plan.estimate_runs(demo, None, anyway=True)
@@ -136,7 +138,7 @@ def test_plan_says_it_of_a_gpu_by_name(monkeypatch, answers) -> None:
 def test_a_build_for_cpus_only_is_named(monkeypatch) -> None:
     see(monkeypatch, MACHINES["t4"])
     monkeypatch.setattr(torch_build, "cuda_version", lambda _: "")
-    (problem,) = gpu_support.problems([spec()], estimate.locate_device("", (), cpu=False))
+    (problem,) = gpu_support.find_problems([spec()], estimate.locate_device("", (), cpu=False))
     assert problem.startswith("torch was built for CPUs only and cannot use Tesla T4; install")
 
 
@@ -195,14 +197,14 @@ def test_a_gpu_that_nvml_says_too_little_of_has_no_forecast(monkeypatch, lost, w
     monkeypatch.setattr(fakes.FakeNvml, lost, refuse)
     where = estimate.locate_device("", (0,), cpu=False)
     assert where == estimate.UnknownDevice(f"NVML does not tell the {what} of NVIDIA Nobody 9000")
-    assert gpu_support.problems([spec(precision="bf16")], where) == [], "nothing is assumed"
+    assert gpu_support.find_problems([spec(precision="bf16")], where) == [], "nothing is assumed"
     if what == "compute capability":
         assert estimate.locate_device("", (1,), cpu=False).capability == (7, 5), "by the table"
 
 
 def test_a_run_without_a_forecast_says_why(monkeypatch, answers) -> None:
     see(monkeypatch, MACHINES["mixed-chosen"])
-    _, specs, lines = cli_plan.estimate_runs(plan.preset("demo"), None, anyway=False)
+    _, specs, lines = cli_plan.estimate_runs(plan.load_preset("demo"), None, anyway=False)
     assert [line for line in lines if line.startswith("memory forecast: n/a (CUDA counts differ")]
     assert not any(one.fit for one in specs)
 

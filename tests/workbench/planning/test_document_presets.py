@@ -23,7 +23,8 @@ WHOLE = ("weekly-m2kr", "audit-vqa")
 def specs(name: str) -> dict[str, RunSpec]:
     """The runs of a preset by label, with every default filled in."""
     return {
-        spec.label: spec for spec in plan_estimate.expand_runs(plan.preset(name), Path("no-cache"))
+        spec.label: spec
+        for spec in plan_estimate.expand_runs(plan.load_preset(name), Path("no-cache"))
     }
 
 
@@ -41,7 +42,7 @@ def test_settings_of_the_weekly_report_and_the_audit(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["weekly-m2kr", "siglip-study", "audit-vqa", *VQA])
 def test_models_seeds_and_devices(name: str) -> None:
-    preset, document = plan.preset(name), DOCUMENTS[name]
+    preset, document = plan.load_preset(name), DOCUMENTS[name]
     assert list(preset.models) == document["models"]
     assert list(preset.seeds) == document.get("seeds", [42])
     assert list(preset.devices) == document.get("devices", [])
@@ -50,7 +51,7 @@ def test_models_seeds_and_devices(name: str) -> None:
 @pytest.mark.parametrize("name", ["weekly-m2kr", "siglip-study"])
 def test_subsets_have_the_documents_sizes(name: str, tmp_path: Path) -> None:
     document = DOCUMENTS[name]
-    preset = plan.preset(name)
+    preset = plan.load_preset(name)
     assert {s: plan_estimate.count_rows(s, tmp_path) for s in preset.subsets} == document["rows"]
     for subset, rows in document.get("validation", {}).items():
         assert preset.settings["validate_on"] == subset
@@ -76,14 +77,16 @@ def test_recipes_of_the_vqa_notebook(name: str) -> None:
 @pytest.mark.parametrize("name", VQA)
 def test_expectations_are_the_notebooks(name: str, tmp_path: Path) -> None:
     stated = DOCUMENTS[name]["expected"]
-    (recipe,) = expectations.plan_expectations(plan.preset(name), tmp_path)
+    (recipe,) = expectations.plan_expectations(plan.load_preset(name), tmp_path)
     assert (recipe.seconds, list(recipe.accuracy)) == (stated["minutes"] * 60, stated["accuracy"])
     assert recipe.rows == DOCUMENTS["audit-vqa"]["steps"]["rows"]
 
 
 def test_an_expectation_goes_with_what_runs_and_not_with_a_name(tmp_path: Path) -> None:
-    preset = plan.preset("vqa-3fold-7b-tta")
-    assert expectations.sentence(preset, tmp_path).startswith("expected by the VQA notebook")
+    preset = plan.load_preset("vqa-3fold-7b-tta")
+    assert expectations.describe_expectations(preset, tmp_path).startswith(
+        "expected by the VQA notebook"
+    )
     renamed = preset.model_copy(update={"name": "mine"})
     assert expectations.plan_expectations(renamed, tmp_path)
     for change in (
@@ -94,7 +97,9 @@ def test_an_expectation_goes_with_what_runs_and_not_with_a_name(tmp_path: Path) 
         {"cost_probe": 200},
         {"overrides": (plan.Override(seed=42, settings={"epochs": 1}),)},
     ):
-        assert expectations.sentence(preset.model_copy(update=change), tmp_path) == "", change
+        assert (
+            expectations.describe_expectations(preset.model_copy(update=change), tmp_path) == ""
+        ), change
     placed = preset.settings | {"data_root": "/data", "workers": 2}
     assert expectations.plan_expectations(preset.model_copy(update={"settings": placed}), tmp_path)
 
@@ -102,13 +107,15 @@ def test_an_expectation_goes_with_what_runs_and_not_with_a_name(tmp_path: Path) 
 def test_a_subset_built_with_other_rows_has_no_expectation(tmp_path: Path, monkeypatch) -> None:
     for rows, shown in ((3887, True), (3880, True), (100, False), (None, True)):
         monkeypatch.setattr(plan_estimate, "count_rows", lambda *_, rows=rows: rows)
-        assert bool(expectations.plan_expectations(plan.preset("vqa-quick"), tmp_path)) == shown
+        assert (
+            bool(expectations.plan_expectations(plan.load_preset("vqa-quick"), tmp_path)) == shown
+        )
 
 
 def test_the_audits_steps_on_an_a10g() -> None:
     stated = DOCUMENTS["audit-vqa"]["steps"]
     gpu = gpus.find_gpu("A10G")
-    asked = automatic_settings.apply_automatic_settings(plan.preset("audit-vqa"), (), gpu, {})
+    asked = automatic_settings.apply_automatic_settings(plan.load_preset("audit-vqa"), (), gpu, {})
     (spec,) = plan_estimate.expand_runs(asked, Path("no-cache"))
     steps = plan_estimate.count_steps(spec.params, stated["rows"])._asdict()
     steps["predict_batch"] = spec.params["predict_batch"]

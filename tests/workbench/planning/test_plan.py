@@ -115,15 +115,15 @@ def test_user_presets_are_found_and_may_not_hide_shipped_ones(
     monkeypatch.setenv("WORKBENCH_CONFIG", str(tmp_path))
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets/mine.toml").write_text('subsets = "a"\nmodels = "m"\nseeds = 7\n')
-    assert plan.preset("mine").seeds == (7,)
+    assert plan.load_preset("mine").seeds == (7,)
     (tmp_path / "presets/demo.toml").write_text("")
     with pytest.raises(plan.PlanError, match="exists already"):
-        plan.preset("mine")
+        plan.load_preset("mine")
 
 
 def test_shipped_presets_are_valid_plans() -> None:
     for name in plan.preset_files():
-        asked = plan.preset(name)
+        asked = plan.load_preset(name)
         assert asked.name == name
         assert asked.about
 
@@ -238,4 +238,4 @@ def test_a_gpu_that_is_not_here_is_refused(
 ) -> None:
     for node in nodes:
         (tmp_path / node).touch()
-    assert availability.device_problem(devices, tmp_path) == said
+    assert availability.find_device_problem(devices, tmp_path) == said

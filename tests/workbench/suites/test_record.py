@@ -8,7 +8,7 @@ import pytest
 
 from engines import protocol as p
 from results.records import store
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 from workbench.headless import follow
 from workbench.reporting import suite_view
 from workbench.suites import record
@@ -83,14 +83,14 @@ def test_the_mean_of_the_epoch_stands_beside_the_last_window() -> None:
 def test_only_costing_runs_without_a_timed_step_have_measured_nothing() -> None:
     completed = reduce_entries(entries(*START[:4], p.End(t=6, cause="completed", exit_code=0)))
 
-    def status(*specs: p.RunSpec) -> ExitStatus:
+    def status(*specs: p.RunSpec) -> ExitCode:
         runs = tuple(RunView(spec, spec.run_id, completed) for spec in specs)
         return follow.exit_status(SuiteState("s", warden="ended", runs=runs))
 
     probe = SPEC.model_copy(update={"task": "probe", "probe": p.Probe()})
-    assert status(SPEC) is ExitStatus.COMPLETED
-    assert status(probe) is ExitStatus.NOTHING_MEASURED
-    assert status(probe, SPEC) is ExitStatus.COMPLETED
+    assert status(SPEC) is ExitCode.COMPLETED
+    assert status(probe) is ExitCode.NOTHING_MEASURED
+    assert status(probe, SPEC) is ExitCode.COMPLETED
 
 
 def test_a_short_last_batch_is_not_what_training_ended_with() -> None:

@@ -16,7 +16,7 @@ from results.records.suite_view import SearchView
 from results.tables.search_trials import best_trial, table
 from tests.fixtures.fake_engine import hill_height
 from tests.fixtures.wardens import House, until
-from workbench.exit_codes import ExitStatus
+from workbench.exit_codes import ExitCode
 from workbench.headless import follow
 from workbench.reporting import suite_view
 from workbench.suites import suite, trials
@@ -104,7 +104,7 @@ def test_a_search_finds_the_hill_and_says_so(house: House) -> None:
     state = house.finish(folder)
     assert causes(state) == ["completed"] * 5
     assert (state.total, state.to_come, state.unit, state.detail) == (5, 0, "trials", "")
-    assert follow.exit_status(state) is ExitStatus.COMPLETED
+    assert follow.exit_status(state) is ExitCode.COMPLETED
     chosen = settings(folder)
     assert mirror(folder) == [("COMPLETE", f"t{n:04d}") for n in range(1, 6)]
     records = list(store.read_records(house.logs / "results.jsonl"))
@@ -128,7 +128,7 @@ def test_trials_that_are_worse_are_pruned_which_is_no_failure(house: House) -> N
     found = causes(state)
     assert set(found) == {"completed", "pruned"}
     assert found[:2] == ["completed"] * 2
-    assert follow.exit_status(state) is ExitStatus.COMPLETED
+    assert follow.exit_status(state) is ExitCode.COMPLETED
     assert resume.unfinished_runs(folder) == []
     heights = [hill_height(**s) for s in settings(folder)]
     for number, run in enumerate(state.runs):
@@ -181,7 +181,7 @@ def test_a_stopped_search_goes_on_where_it_was(house: House) -> None:
     suite.send_command(folder, Command(do="stop"))
     state = house.finish(folder)
     assert causes(state) == ["completed", "stopped"]
-    assert follow.exit_status(state) is ExitStatus.INTERRUPTED
+    assert follow.exit_status(state) is ExitCode.INTERRUPTED
     assert (state.total, state.to_come) == (3, 1)
     runs = resume.prepare_resume(folder)
     assert [v.spec.run_id[:5] for v in runs] == ["t0002"]
@@ -201,7 +201,7 @@ def test_a_metric_that_no_trial_has_ends_the_search_at_the_first(house: House) -
     assert causes(state) == ["completed"]
     assert state.detail.startswith("search.metric: t0001-retrieval-emoji_train-clip-nano has no re")
     assert state.detail.endswith("it has recall@1 on val")
-    assert follow.exit_status(state) is ExitStatus.FAILED
+    assert follow.exit_status(state) is ExitCode.FAILED
     view = suite_view.build_view(folder).search
     assert view is not None
     assert view.trouble == state.detail
@@ -215,7 +215,7 @@ def test_three_failures_in_a_row_are_enough(house: House) -> None:
     state = house.finish(folder)
     assert causes(state) == ["failed"] * 3
     assert state.detail == "the last 3 trials failed: the loss is no number"
-    assert follow.exit_status(state) is ExitStatus.FAILED
+    assert follow.exit_status(state) is ExitCode.FAILED
 
 
 def test_the_loss_is_a_metric_where_smaller_is_better(house: House) -> None:

@@ -249,7 +249,7 @@ def _presets(cache_root: Path, problems: list[str]) -> tuple[PresetEntry, ...]:
         files = {}
     for name in files:
         try:
-            asked = plan.preset(name)
+            asked = plan.load_preset(name)
         except plan.PlanError as error:
             problems += error.problems
             continue

@@ -69,7 +69,7 @@ def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
     pytest.importorskip("bitsandbytes")
     pair = written(shape, tmp_path)
     read = subset(tmp_path / "s", "mp4" if shape.frames > 1 else "png", [["a word"]])
-    need = estimate.forecast(shape.want(read), shape.params, pair)
+    need = estimate.estimate_model(shape.want(read), shape.params, pair)
     said = sum(need.phases["train" if shape.trains else "predict"].values())
     assert said == pytest.approx(measured(shape, pair), rel=0.1)
 
@@ -85,14 +85,16 @@ def test_a_pass_of_the_tower_is_what_a_real_one_allocates(settings, tmp_path):
         part = ModelPart(architecture={"tower": "effnet-lite0", "image_size": 128})
     else:
         part = written(shape, tmp_path)[0]
-    tuning = estimate.tuning_of(shape.want(), shape.params)
+    tuning = estimate.make_options(shape.want(), shape.params)
     with fake_training_step.fake_mode(tuning) as ledger:
-        made, _ = model_from_config.tower(
-            "it", part, shape.params, model_from_config.on_cpu("fp32")
+        made, _ = model_from_config.build_tower(
+            "it", part, shape.params, model_from_config.cpu_precision("fp32")
         )
-        most = max_lengths.of(shape.want(), shape.params, ModelPart(architecture={"vocabulary": 1}))
-        estimate.book(ledger, made.imagine(), lambda _: model_from_config.VISION)
-        peak = estimate.look(estimate.Scene(ledger, shape.params, tuning, most, made))
+        most = max_lengths.find_max_lengths(
+            shape.want(), shape.params, ModelPart(architecture={"vocabulary": 1})
+        )
+        estimate.track_module(ledger, made.init_random(), lambda _: model_from_config.VISION)
+        peak = estimate.vision_phase(estimate.FakeRun(ledger, shape.params, tuning, most, made))
     assert sum(peak.values()) == pytest.approx(looked(part, shape.params), rel=0.02)
 
 
@@ -112,13 +114,15 @@ def test_shipped_sizes_have_the_parameters_of_the_published_models(hub, paramete
     params = Params(siglip=f"hub:{hub}")
     with fake_training_step.fake_mode(fake_training_step.TrainingOptions()):
         if "Qwen" in hub:
-            made = AutoModelForCausalLM.from_config(model_from_config.sizes_of("it", part)[0])
+            made = AutoModelForCausalLM.from_config(
+                model_from_config.read_llm_config("it", part)[0]
+            )
         elif "clip" in hub:
-            made = model_from_config.tower("it", part, params, model_from_config.on_cpu("fp32"))[
-                0
-            ].imagine()
+            made = model_from_config.build_tower(
+                "it", part, params, model_from_config.cpu_precision("fp32")
+            )[0].init_random()
         else:
-            made = model_from_config.judge(params)[0]
+            made = model_from_config.build_scorer(params)[0]
         assert sum(p.numel() for p in made.parameters()) == parameters
 
 
@@ -151,11 +155,11 @@ def test_a_model_from_scratch_leaves_its_base_out():
 def test_what_subsets_say_of_media_and_captions(tmp_path):
     said = [["a dog"], ["a man\n walks  along", "x" * 40]]
     read = subset(tmp_path / "a", "mp4", said, "ko")
-    found = max_lengths.read((*read, str(tmp_path / "absent")))
+    found = max_lengths.read_subsets((*read, str(tmp_path / "absent")))
     assert found.captions == ["x" * 40, "a man walks along", "a dog"]
     assert found.videos is True
     assert found.languages == {"ko"}
-    assert max_lengths.read(()).videos is None
+    assert max_lengths.read_subsets(()).videos is None
     need = asked("nano-captioner", read, frames=3)
     assert need.facts["media"] == "videos of 3 frames"
     assert need.facts["longest caption"].startswith("23 tokens, estimated: 40 bytes")
@@ -187,11 +191,11 @@ def test_a_gpu_without_bf16_is_told():
     want = Shape("t4", {"precision": "bf16"}).want()
     for capability, said in (((8, 0), "bf16"), ((7, 5), "set precision = fp16")):
         asked_of = want.model_copy(update={"target": "cuda", "capability": capability})
-        tuning = estimate.tuning_of(asked_of, Params(precision="bf16"))
+        tuning = estimate.make_options(asked_of, Params(precision="bf16"))
         assert said in fake_training_step.describe_precision(asked_of, tuning)
     assert (
         fake_training_step.describe_precision(
-            want, estimate.tuning_of(want, Params(precision="bf16"))
+            want, estimate.make_options(want, Params(precision="bf16"))
         )
         == "bf16"
     )
@@ -253,18 +257,19 @@ def test_a_model_of_another_make_is_a_sentence(tmp_path):
 def test_half_described_models_are_sentences():
     part = ModelPart(architecture={"vocabulary": 100})
     with pytest.raises(EngineError, match="'half': its architecture lacks width"):
-        model_from_config.sizes_of("half", part)
+        model_from_config.read_llm_config("half", part)
 
 
 def test_a_folder_is_believed_before_the_table(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen3", "auto_map": {"a": "b.c"}}')
     part = ModelPart(path=str(tmp_path), hub="Qwen/Qwen3-8B")
-    assert known_configs.find_config(part, model_from_config.SHAPES) == (
+    assert known_configs.find_config(part, model_from_config.KNOWN_CONFIGS) == (
         {"model_type": "qwen3"},
         known_configs.FOLDER,
     )
     assert (
-        known_configs.find_config(ModelPart(hub="someone/else"), model_from_config.SHAPES) is None
+        known_configs.find_config(ModelPart(hub="someone/else"), model_from_config.KNOWN_CONFIGS)
+        is None
     )
 
 

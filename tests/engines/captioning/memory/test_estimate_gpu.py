@@ -49,7 +49,7 @@ def test_forecast_is_what_torch_counts_within_a_tenth(shape, model_folders):
     capability = torch.cuda.get_device_capability()
     pair = shared(shape, model_folders)
     want = shape.want().model_copy(update={"capability": capability})
-    need = estimate.forecast(want, shape.params, pair)
+    need = estimate.estimate_model(want, shape.params, pair)
     said = sum(need.phases["train" if shape.trains else "predict"].values())
     real = measured_on_gpu(shape, pair)
     assert said + WORKSPACE_BYTES[capability >= (9, 0)] == pytest.approx(real, rel=0.1)

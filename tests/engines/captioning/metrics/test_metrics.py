@@ -48,7 +48,7 @@ class NoSynonyms:
 
 @pytest.fixture
 def without_wordnet(monkeypatch):
-    monkeypatch.setattr(meteor, "find", lambda: None)
+    monkeypatch.setattr(meteor, "find_wordnet", lambda: None)
 
 
 def test_meteor_is_nltks(without_wordnet):
@@ -56,7 +56,7 @@ def test_meteor_is_nltks(without_wordnet):
     from nltk.translate.meteor_score import meteor_score
 
     found = meteor.score(CAPTIONS, REFERENCES, "en")
-    split = tokenizers.tokenizer("en").split
+    split = tokenizers.get_tokenizer("en").split
     wanted = [
         meteor_score([split(r) for r in many], split(one), wordnet=NoSynonyms())
         for one, many in zip(CAPTIONS, REFERENCES, strict=True)
@@ -105,7 +105,7 @@ def test_synonyms_are_those_of_words_not_of_stems(tmp_path, monkeypatch):
     assert lexicon.synonyms("cars") == {"cars", "car", "auto", "automobile"}
     assert lexicon.synonyms("ran") == {"ran", "run", "sprint"}
     assert lexicon.synonyms("unheard") == {"unheard"}
-    monkeypatch.setattr(meteor, "find", lambda: lexicon)
+    monkeypatch.setattr(meteor, "find_wordnet", lambda: lexicon)
     found = meteor.score(["an automobile ran"], [["a car sprint"]], "en")
     assert found.name == "METEOR (exact+stem+synonym by WordNet 3.0, en words)"
     # Two of three words match in one chunk: P = R = 2/3, penalty 0.5 (1/2)^3.
@@ -137,19 +137,19 @@ def test_bleu_is_sacrebleus_and_its_interval_surrounds_it():
 
     said = ["the cat sat on the mat today", "two dogs run over a green field", "a red car"] * 4
     right = [["the cat sat on a mat"], ["two dogs ran over the green field"], ["the red car"]] * 4
-    found = bleu_chrf.bleu(said, right, "en")
+    found = bleu_chrf.score_bleu(said, right, "en")
     oracle = BLEU(lowercase=True).corpus_score(said, [[many[0] for many in right]])
     assert found.value == pytest.approx(oracle.score)
     assert found.low < found.value < found.high
     assert found.name.startswith("BLEU-4 (sacrebleu ")
-    uneven = bleu_chrf.bleu(said, [[*many, "something else"] for many in right], "en")
+    uneven = bleu_chrf.score_bleu(said, [[*many, "something else"] for many in right], "en")
     assert uneven.value >= found.value
 
 
 def test_chrf_is_the_mean_of_sacrebleus_sentences():
     from sacrebleu.metrics.chrf import CHRF
 
-    found = bleu_chrf.chrf(CAPTIONS, REFERENCES)
+    found = bleu_chrf.score_chrf(CAPTIONS, REFERENCES)
     wanted = [
         CHRF(lowercase=True).sentence_score(one, many).score
         for one, many in zip(CAPTIONS, REFERENCES, strict=True)
@@ -164,11 +164,11 @@ def test_korean_is_split_into_morphemes_and_named_so():
     # 남자 는 말 을 타 ㄴ다 | 남자 가 말 을 타 고 있 다: 4 of 6 and of 8 in two chunks.
     p, r = 4 / 6, 4 / 8
     assert found.value == pytest.approx(p * r / (0.9 * p + 0.1 * r) * (1 - 0.5 * (2 / 4) ** 3))
-    assert "kiwi morphemes" in bleu_chrf.bleu(["남자는"], [["남자가"]], "ko").name
+    assert "kiwi morphemes" in bleu_chrf.score_bleu(["남자는"], [["남자가"]], "ko").name
 
 
 def test_korean_without_the_extra_is_split_at_blanks_and_named_so(monkeypatch):
-    tokenizers.tokenizer.cache_clear()
+    tokenizers.get_tokenizer.cache_clear()
     monkeypatch.setattr(tokenizers, "find_spec", lambda name: None)
     try:
         found = meteor.score(["남자는 말을 탄다"], [["남자가 말을 타고 있다"]], "ko")
@@ -176,17 +176,17 @@ def test_korean_without_the_extra_is_split_at_blanks_and_named_so(monkeypatch):
         # One word of three and of four.
         assert found.value == pytest.approx((1 / 12) / (0.9 / 3 + 0.1 / 4) * 0.5)
     finally:
-        tokenizers.tokenizer.cache_clear()
+        tokenizers.get_tokenizer.cache_clear()
 
 
 def test_two_ways_to_write_a_caption_are_one():
-    assert tokenizers.normal("  A\u0301 x") == tokenizers.normal("\u00e1 X")
-    assert diversity.measure(["Red Car", "red  car "], "en").unique == 0.5
+    assert tokenizers.normalize_text("  A\u0301 x") == tokenizers.normalize_text("\u00e1 X")
+    assert diversity.measure_diversity(["Red Car", "red  car "], "en").unique == 0.5
 
 
 def test_diversity_by_hand():
     said = ["a red car", "a red car", "a dog", "the dog"]
-    found = diversity.measure(said, "en")
+    found = diversity.measure_diversity(said, "en")
     assert found.unique == 3 / 4
     assert found.distinct_1 == 5 / 10  # a red car dog the, of 3 + 3 + 2 + 2
     assert found.distinct_2 == 4 / 6  # a-red red-car a-dog the-dog
@@ -211,18 +211,18 @@ def test_a_bootstrap_would_miss_diversity_and_the_jackknife_does_not():
         return [f"c{k}" for k in draw.geometric(0.02, 200)]
 
     truth = np.mean([len(set(sample())) / 200 for _ in range(300)])
-    intervals = [diversity.of_captions(sample()) for _ in range(200)]
+    intervals = [diversity.diversity_score(sample()) for _ in range(200)]
     held = np.mean([one.low <= truth <= one.high for one in intervals])
     assert 0.88 <= held <= 1.0
     assert np.mean([one.high - one.low for one in intervals]) < 0.2
 
 
 def test_one_constant_caption_is_a_collapse():
-    found = diversity.measure(["a smiling face"] * 97, "ko")
+    found = diversity.measure_diversity(["a smiling face"] * 97, "ko")
     assert found.collapsed
     assert found.unique == pytest.approx(1 / 97)
-    assert diversity.of_captions(["same"] * 97).high < 0.1
-    pairs = diversity.of_captions([f"said {k % 7}" for k in range(216)])  # each many times
+    assert diversity.diversity_score(["same"] * 97).high < 0.1
+    pairs = diversity.diversity_score([f"said {k % 7}" for k in range(216)])  # each many times
     assert pairs.low < pairs.value - 0.01 < pairs.value + 0.01 < pairs.high
 
 
@@ -285,13 +285,13 @@ def _same_as_transformers(folder: Path, images: np.ndarray, texts: list[str], le
 
 
 def test_siglip_scores_are_the_models_own(tmp_path):
-    from engines.captioning.metrics.clip_score import Scorer, scored
+    from engines.captioning.metrics.clip_score import ClipScorer, build_scores
     from tests.fixtures.thin_siglip import LENGTH, write
 
     write(tmp_path)
     images = np.random.default_rng(0).integers(0, 255, (5, 48, 48, 3), np.uint8)
     texts = ["a red car", "Two cats", "horse", "a car " * 30, ""]
-    scorer = Scorer(f"path:{tmp_path}")
+    scorer = ClipScorer(f"path:{tmp_path}")
     cosine, chance = scorer.score(images, texts)
     assert scorer.truncated == 1
     logits = _same_as_transformers(tmp_path, images, texts, LENGTH).double()
@@ -300,7 +300,7 @@ def test_siglip_scores_are_the_models_own(tmp_path):
     clip, _ = scorer.score(np.stack([images, images[::-1]], 1), texts)
     back, _ = scorer.score(images[::-1], texts)
     assert clip == pytest.approx((cosine + back) / 2, abs=1e-6)
-    names = [one.name for one in scored("judge", cosine, chance)]
+    names = [one.name for one in build_scores("judge", cosine, chance)]
     assert names == ["SigLIP cosine (judge)", "SigLIP probability (judge)"]
     smaller = images[:, ::2, ::2]
     assert scorer.score(np.ascontiguousarray(smaller), texts)[0].shape == (5,)
@@ -309,16 +309,16 @@ def test_siglip_scores_are_the_models_own(tmp_path):
 def test_clip_judges_too_without_a_probability(tmp_path):
     from transformers import CLIPModel
 
-    from engines.captioning.metrics.clip_score import Scorer, scored
+    from engines.captioning.metrics.clip_score import ClipScorer, build_scores
     from tests.fixtures import thin_clip
 
     thin_clip.write(tmp_path)
     images = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
     texts = ["a red car", "cats", "a much longer text than the others are"]
-    scorer = Scorer(str(tmp_path))
+    scorer = ClipScorer(str(tmp_path))
     cosine, chance = scorer.score(images, texts)
     assert np.isnan(chance).all()
-    assert [one.name for one in scored("c", cosine, chance)] == ["SigLIP cosine (c)"]
+    assert [one.name for one in build_scores("c", cosine, chance)] == ["SigLIP cosine (c)"]
     model = CLIPModel.from_pretrained(tmp_path).eval()
     ids = [scorer._tokenizer.encode(text) for text in texts]
     pixels = torch.from_numpy(images).float().permute(0, 3, 1, 2) / 255
@@ -333,11 +333,11 @@ def test_clip_judges_too_without_a_probability(tmp_path):
 
 
 def test_a_judge_that_is_not_there_is_named(tmp_path):
-    from engines.captioning.metrics.clip_score import Scorer
+    from engines.captioning.metrics.clip_score import ClipScorer
     from engines.emitter import EngineError
 
     with pytest.raises(EngineError, match="siglip = "):
-        Scorer(f"path:{tmp_path}/none")
+        ClipScorer(f"path:{tmp_path}/none")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(EngineError, match="siglip = "):
-        Scorer(str(tmp_path))
+        ClipScorer(str(tmp_path))

@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from engines.captioning import Params
 from engines.captioning.data import media
-from engines.captioning.data.media import Frames, Spoken, padded
-from engines.captioning.evaluation.evaluate import ratio_interval, strangers
+from engines.captioning.data.media import Frames, TokenizedCaptions, pad_captions
+from engines.captioning.evaluation.evaluate import ratio_interval, shuffled_images
 from engines.captioning.models import llm, nano_model, projectors
-from engines.captioning.models.captioner import Captioner, deviation
-from engines.captioning.models.vision import Tower
+from engines.captioning.models.captioner import Captioner, pooled_deviation
+from engines.captioning.models.vision import VisionTower
 from engines.emitter import EngineError
 from engines.model_catalog import ModelPart
 from engines.torchkit.data.prefetch import InputPipeline
@@ -48,13 +48,13 @@ def made(tmp_path_factory):
 
 def train(captions, root):
     return nano_models.get_or_train_language_model(
-        nano_model.recipe(captions, SIZES), root, CPU, lambda *_: None
+        nano_model.build_recipe(captions, SIZES), root, CPU, lambda *_: None
     )
 
 
 def load(made, **settings):
     params = Params(precision="fp32", lora_rank=4, lora_targets=("q_proj", "v_proj"), **settings)
-    return llm.load(made.folder, params, Precision("fp32", CPU)), params
+    return llm.load_model(made.folder, params, Precision("fp32", CPU)), params
 
 
 def test_a_base_is_trained_once_and_says_what_it_took(made):
@@ -123,7 +123,7 @@ def test_four_bit_weights_are_near_the_whole_ones(made):
 def test_a_look_in_eval_mode_leaves_gradients_right(made):
     """bitsandbytes repacks 4-bit weights at the first eval pass on CPUs with AVX512-BF16."""
     model, params = load(made)
-    adapted = llm.adapt(model, params)
+    adapted = llm.attach_adapters(model, params)
     ids = torch.randint(5, 200, (2, 6), generator=torch.Generator().manual_seed(0))
 
     def gradient():
@@ -143,7 +143,7 @@ def test_a_look_in_eval_mode_leaves_gradients_right(made):
 
 def test_what_is_trained_is_exactly_what_was_asked_for(made):
     model, params = load(made)
-    adapted = llm.adapt(model, params)
+    adapted = llm.attach_adapters(model, params)
     trained = {n for n, p in adapted.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * 2 * 2
     assert all(".lora_" in n and ("q_proj" in n or "v_proj" in n) for n in trained)
@@ -159,10 +159,10 @@ def test_what_is_trained_is_exactly_what_was_asked_for(made):
 
 def captioner(made, kind="linear", prompt="say"):
     model, _ = load(made, quantize="none")
-    sizes = projectors.Sizes(kind=kind, vision_width=8, patches=4, llm_width=64)
+    sizes = projectors.ProjectorSizes(kind=kind, vision_width=8, patches=4, llm_width=64)
     torch.manual_seed(0)
-    wording = llm.wording(made.folder, prompt)
-    return Captioner(projectors.build(sizes), model, wording).eval(), wording
+    wording = llm.read_prompt_template(made.folder, prompt)
+    return Captioner(projectors.build_projector(sizes), model, wording).eval(), wording
 
 
 def test_the_loss_is_that_of_the_caption_alone(made):
@@ -171,14 +171,16 @@ def test_the_loss_is_that_of_the_caption_alone(made):
     features = torch.randn(2, 1, 4, 8)
     model.calibrate(features)
     spoken = [np.asarray(wording.encode(text, 20)[0]) for text in CAPTIONS[:2]]
-    ids, labels = padded(spoken)
+    ids, labels = pad_captions(spoken)
     losses, tokens = model(features, ids, labels)
     assert tokens.tolist() == [len(one) for one in spoken]
     words = model.llm.get_input_embeddings()
     seen_all = model.projector(features / features.std())
-    assert model.prompt(features)[:, len(wording.before) :][:, :4].std().item() == pytest.approx(
-        words.weight.std().item(), rel=1e-4
-    ), "what the projector makes comes in at the scale of words"
+    assert model.embed_prompt(features)[:, len(wording.before) :][
+        :, :4
+    ].std().item() == pytest.approx(words.weight.std().item(), rel=1e-4), (
+        "what the projector makes comes in at the scale of words"
+    )
     for row, caption in enumerate(spoken):
         seen = seen_all[row] * words.weight.std() / seen_all.std()
         before, after = words(torch.tensor(wording.before)), words(torch.tensor(wording.after))
@@ -194,7 +196,7 @@ def test_the_loss_is_that_of_the_caption_alone(made):
 
 def test_a_deviation_in_pieces_is_that_of_the_whole():
     numbers = 100 + torch.randn(1000, generator=torch.Generator().manual_seed(0))
-    found = deviation(numbers.split(7))
+    found = pooled_deviation(numbers.split(7))
     assert float(found) == pytest.approx(float(numbers.double().std()), rel=1e-6)
 
 
@@ -205,7 +207,7 @@ def test_greedy_with_a_cache_is_greedy_without(made):
     found = model.generate(features, 7)
     words = model.llm.get_input_embeddings()
     for row in range(3):
-        vectors, said = model.prompt(features[row : row + 1]), []
+        vectors, said = model.embed_prompt(features[row : row + 1]), []
         while len(said) < 7:
             token = int(model.llm(inputs_embeds=vectors).logits[0, -1].argmax())
             if token == wording.end:
@@ -216,7 +218,7 @@ def test_greedy_with_a_cache_is_greedy_without(made):
 
 
 def test_wordings(made, tmp_path):
-    wording = llm.wording(made.folder, "")
+    wording = llm.read_prompt_template(made.folder, "")
     assert (wording.before, wording.after, wording.end) == ((1,), (), 2)
     ids, cut = wording.encode("고양이 얼굴", 64)
     assert not cut
@@ -231,7 +233,7 @@ def test_wordings(made, tmp_path):
     plain.add_special_tokens(known[:2])
     plain.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text("{}")
-    chat = llm.wording(tmp_path, "Describe")
+    chat = llm.read_prompt_template(tmp_path, "Describe")
     said = [plain.id_to_token(i) for i in (*chat.before, *chat.after)]
     assert said == ["<|im_start|>", "user", "\n", "\n", "Describe", "<|im_end|>", "\n",
                     "<|im_start|>", "assistant", "\n"]  # fmt: skip
@@ -239,7 +241,7 @@ def test_wordings(made, tmp_path):
     plain = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
     plain.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(EngineError, match="no eos_token_id"):
-        llm.wording(tmp_path, "")
+        llm.read_prompt_template(tmp_path, "")
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +253,7 @@ def tower_folder(tmp_path_factory):
 
 def tower(folder, **settings):
     params = Params(precision="fp32", feature_dtype="float32", vision_batch=4, **settings)
-    return Tower(ModelPart(path=str(folder)), params, Precision("fp32", CPU))
+    return VisionTower(ModelPart(path=str(folder)), params, Precision("fp32", CPU))
 
 
 def test_a_tower_gives_what_the_library_gives(tower_folder):
@@ -276,7 +278,7 @@ def test_a_tower_gives_what_the_library_gives(tower_folder):
 
 def test_weights_that_lack_a_tensor_are_refused_not_drawn(made, tower_folder, tmp_path):
     for number, (folder, use) in enumerate((
-        (made.folder, lambda place: llm.load(place, Params(precision="fp32"), FP32)),
+        (made.folder, lambda place: llm.load_model(place, Params(precision="fp32"), FP32)),
         (tower_folder, lambda place: tower(place).encode(torch.zeros(1, 32, 32, 3).byte())),
     )):  # fmt: skip
         place = tmp_path / str(number)
@@ -313,7 +315,9 @@ def test_what_changes_features_changes_their_place(tower_folder, tmp_path):
     assert tower(tmp_path / "normed").fingerprint() != plain, "another normalisation"
     rounded = Params(precision="fp32", feature_dtype="float16")
     assert (
-        Tower(ModelPart(path=str(tower_folder)), rounded, Precision("fp32", CPU)).fingerprint()
+        VisionTower(
+            ModelPart(path=str(tower_folder)), rounded, Precision("fp32", CPU)
+        ).fingerprint()
         != plain
     )
     for neutral in ({"prompt": "x"}, {"threads": 1}, {"projector": "mlp2x"}, {"lora_rank": 2}):
@@ -324,10 +328,10 @@ def test_only_changed_pictures_are_computed_again(tower_folder, tmp_path):
     made = tower(tower_folder)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     places = np.stack([np.zeros((6, 1), np.int64), np.arange(6)[:, None]], -1)
-    store = media.store_of(made, tmp_path, "float32")
+    store = media.open_feature_store(made, tmp_path, "float32")
 
     def cached(array):
-        return media.cached(
+        return media.cache_features(
             Frames([array], places), store, made, InputPipeline(CPU), lambda *_: None
         )
 
@@ -343,21 +347,21 @@ def test_only_changed_pictures_are_computed_again(tower_folder, tmp_path):
 
 def test_a_full_disk_is_said_before_anything_is_computed(tower_folder, tmp_path, monkeypatch):
     made = tower(tower_folder)
-    store = media.store_of(made, tmp_path, "float32")
+    store = media.open_feature_store(made, tmp_path, "float32")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("U", (), {"free": 10, "total": 100}))
     frames = Frames([np.zeros((2, 32, 32, 3), np.uint8)], np.zeros((2, 1, 2), np.int64))
     with pytest.raises(NoRoomError, match="set feature_cache = false, or make room"):
-        media.cached(frames, store, made, InputPipeline(CPU), lambda *_: None)
+        media.cache_features(frames, store, made, InputPipeline(CPU), lambda *_: None)
     assert made._model is None
 
 
 def test_captions_are_padded_and_drawn():
-    ids, labels = padded([np.array([5, 6, 2]), np.array([7, 2])])
+    ids, labels = pad_captions([np.array([5, 6, 2]), np.array([7, 2])])
     assert ids.tolist() == [[5, 6, 2], [7, 2, 0]]
     assert labels.tolist() == [[5, 6, 2], [7, 2, -100]]
-    spoken = Spoken([[[1, 2]], [[3, 2], [4, 2]]])
+    spoken = TokenizedCaptions([[[1, 2]], [[3, 2], [4, 2]]])
     frames = Frames([np.arange(4)], np.array([[[0, 3]], [[0, 1]]]))
-    gatherer = media.Gatherer(frames, np.array([1, 0]), spoken, seed=0)
+    gatherer = media.CaptionCollator(frames, np.array([1, 0]), spoken, seed=0)
     rows = np.array([1, 0])
     batches = [gatherer(rows, epoch) for epoch in range(12)]
     assert all(b.media.flatten().tolist() == [3, 1] for b in batches)
@@ -367,7 +371,7 @@ def test_captions_are_padded_and_drawn():
 
 def test_nobody_gets_their_own_picture():
     for size in (2, 3, 50):
-        partners = strangers(size)
+        partners = shuffled_images(size)
         assert sorted(partners) == list(range(size))
         assert (partners != np.arange(size)).all()
 
@@ -395,7 +399,7 @@ def test_checkpointing_changes_no_gradient(made):
     for checkpointing in (False, True):
         model, params = load(made, checkpointing=checkpointing, lora_dropout=0.0)
         torch.manual_seed(0)
-        adapted = llm.adapt(model, params).train()
+        adapted = llm.attach_adapters(model, params).train()
         nn.init.normal_(next(p for n, p in adapted.named_parameters() if "lora_B" in n))
         ids = torch.arange(5, 17).view(2, 6)
         adapted(input_ids=ids, labels=ids).loss.backward()

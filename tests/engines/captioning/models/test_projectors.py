@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engines.captioning.models import projectors
-from engines.captioning.models.projectors import KINDS, Sizes
+from engines.captioning.models.projectors import KINDS, ProjectorSizes
 
 REFERENCE = {"vision_width": 1024, "patches": 576, "llm_width": 4096}
 """CLIP ViT-L/14 at 336 px without CLS, and an LLM of 4096."""
@@ -24,19 +24,21 @@ REFERENCE = {"vision_width": 1024, "patches": 576, "llm_width": 4096}
     ],
 )
 def test_reference_sizes_have_the_published_counts(sizes: dict[str, object], count: int) -> None:
-    assert projectors.parameters(Sizes.model_validate({**REFERENCE, **sizes})) == count
+    assert (
+        projectors.count_parameters(ProjectorSizes.model_validate({**REFERENCE, **sizes})) == count
+    )
 
 
-def small(kind: str, **more: int) -> Sizes:
+def small(kind: str, **more: int) -> ProjectorSizes:
     sizes = {"vision_width": 24, "patches": 16, "llm_width": 40, "hidden": 32, "depth": 2,
              "tokens": 4, "heads": 2, "head_width": 8, "frames": 3}  # fmt: skip
-    return Sizes.model_validate({"kind": kind, **sizes, **more})
+    return ProjectorSizes.model_validate({"kind": kind, **sizes, **more})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("frames", [1, 3])
 def test_shapes_and_gradients(kind: str, frames: int) -> None:
-    projector = projectors.build(small(kind))
+    projector = projectors.build_projector(small(kind))
     made = projector(torch.randn(2, frames, 16, 24))
     assert made.shape == (2, projector.length(frames), 40)
     made.square().sum().backward()
@@ -45,7 +47,7 @@ def test_shapes_and_gradients(kind: str, frames: int) -> None:
 
 
 def test_lengths_are_those_that_the_kinds_promise() -> None:
-    lengths = {kind: projectors.build(small(kind)).length(3) for kind in KINDS}
+    lengths = {kind: projectors.build_projector(small(kind)).length(3) for kind in KINDS}
     assert lengths == {"linear": 48, "mlp2x": 48, "c_abstractor": 12, "perceiver": 4}
 
 
@@ -53,7 +55,7 @@ def test_frames_are_told_apart_and_stay_in_order() -> None:
     torch.manual_seed(0)
     clip = torch.randn(1, 3, 16, 24)
     for kind in KINDS:
-        projector = projectors.build(small(kind))
+        projector = projectors.build_projector(small(kind))
         forward, backward = projector(clip), projector(clip.flip(1))
         assert not torch.allclose(forward, backward, atol=1e-4), kind
         if kind != "perceiver":  # frame by frame: the same tokens in the other order
@@ -64,7 +66,7 @@ def test_frames_are_told_apart_and_stay_in_order() -> None:
 @pytest.mark.parametrize(("patches", "tokens"), [(17, 4), (16, 5)])
 def test_an_abstractor_that_is_no_square_is_refused(patches: int, tokens: int) -> None:
     with pytest.raises(ValueError, match="must both be square numbers"):
-        projectors.build(small("c_abstractor", patches=patches, tokens=tokens))
+        projectors.build_projector(small("c_abstractor", patches=patches, tokens=tokens))
 
 
 def test_the_regnet_stage_computes_what_timms_does() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ir_measures import RR, Success, nDCG
 
 from engines.emitter import Emitter
-from engines.retrieval.data.dataset import SearchCorpus, Split
+from engines.retrieval.data.dataset import EvaluationSplit, SearchCorpus
 from engines.retrieval.data.pairs import ItemRows
 from engines.retrieval.evaluation import evaluate, metrics, predictions
 from results.statistics import bootstrap_mean, bootstrap_means
@@ -17,12 +17,14 @@ from results.statistics import bootstrap_mean, bootstrap_means
 NOTHING = ItemRows(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def split_of(positives: list[list[int]], ids: list[str], asked: list[str], lost=()) -> Split:
+def split_of(
+    positives: list[list[int]], ids: list[str], asked: list[str], lost=()
+) -> EvaluationSplit:
     """Query i has these rows as positives; those in `lost` have one more, outside the corpus."""
     named = [
         [ids[row] for row in rows] + ["gone"] * (i in lost) for i, rows in enumerate(positives)
     ]
-    return Split(
+    return EvaluationSplit(
         name="toy", queries=NOTHING, ids=asked,
         positives=[np.asarray(rows, np.int64) for rows in positives], positive_ids=named,
         answers=[[] for _ in asked], corpus=SearchCorpus("f", NOTHING, ids, [""] * len(ids)),

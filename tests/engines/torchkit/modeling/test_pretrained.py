@@ -43,7 +43,7 @@ class Fp16(Precision):
 def folder(tmp_path_factory):
     """A model whose residual stream passes 65,504 in its first block."""
     torch.manual_seed(0)
-    model = transformers.Qwen3ForCausalLM(nano_model.configuration(100, SIZES))
+    model = transformers.Qwen3ForCausalLM(nano_model.build_config(100, SIZES))
     with torch.no_grad():
         model.model.embed_tokens.weight.copy_(torch.randn(100, 64).sign() * 60_000)
         model.model.layers[0].self_attn.o_proj.weight.mul_(3e5)
@@ -108,5 +108,5 @@ def test_the_forecast_counts_the_same_types(name, whole):
     """Of a small Qwen2.5-VL; bf16 has fp32's range, and nothing of it is widened."""
     tuning = TrainingOptions(precision=name, quantize="none", lora_rank=0)
     with fake_training_step.fake_mode(tuning):
-        model, _ = estimate.build(vqa_base.configuration(VLM, 500), tuning)
+        model, _ = estimate.build_trainable_model(vqa_base.build_config(VLM, 500), tuning)
         types(model, tuning.dtype, whole)

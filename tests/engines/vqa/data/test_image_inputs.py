@@ -20,13 +20,13 @@ from engines.torchkit.modeling import attention, feature_cache, pretrained
 from engines.torchkit.runtime.precision import Precision
 from engines.vqa.data import feature_cache as data_feature_cache
 from engines.vqa.data import image_inputs
-from engines.vqa.data.image_inputs import Tower, Vision
-from engines.vqa.data.images import Limits, Pictures
+from engines.vqa.data.image_inputs import ImageInputs, ModelVisionTower
+from engines.vqa.data.images import Pictures, SizeLimits
 from engines.vqa.models import chat_template
 from engines.vqa.models import processor as models_processor
-from engines.vqa.models.chat_template import Said
-from engines.vqa.models.model import FEATURES, PIXELS, Answerer, causal
-from engines.vqa.models.qwen_layout import GRID, TYPES, Layout
+from engines.vqa.models.chat_template import ChoicePrompt
+from engines.vqa.models.model import FEATURES, PIXELS, Answerer, causal_mask
+from engines.vqa.models.qwen_layout import GRID, TYPES, QwenInputLayout
 from engines.vqa.models.vision_output import Form
 from tests.engines import toys, vqa_toy
 from tests.engines.toys import weights
@@ -38,7 +38,10 @@ pytest.importorskip("peft")
 toy = toys.built(vqa_toy.write)
 CPU = torch.device("cpu")
 OPTIONS = ("red", "green", "blue", "black")
-SAID = [Said("what colour is the disc?", OPTIONS, "b"), Said("is it?", OPTIONS, "d")]
+SAID = [
+    ChoicePrompt("what colour is the disc?", OPTIONS, "b"),
+    ChoicePrompt("is it?", OPTIONS, "d"),
+]
 SIZES = ((308, 252), (252, 280))
 """Windows of 64, 48, 32, 24, 16 and 8 patches."""
 
@@ -55,16 +58,18 @@ def loaded(folder: Path, precision: str = "fp32", *, four_bit: bool = False) -> 
     ).eval()  # fmt: skip
 
 
-def seeing(folder: Path, precision: str = "fp32") -> Vision:
+def seeing(folder: Path, precision: str = "fp32") -> ImageInputs:
     processor = AutoProcessor.from_pretrained(folder / "model")
-    found = models_processor.of(processor, chat_template.of(processor, "", folder), folder)
-    limits = Limits(56, 784, 1 << 20, found.factor)
+    found = models_processor.create_processor(
+        processor, chat_template.read_chat_template(processor, "", folder), folder
+    )
+    limits = SizeLimits(56, 784, 1 << 20, found.factor)
     pictures = Pictures(found, limits, folder / "cache", lambda *_: None)
-    return Vision(pictures, Precision(precision, CPU))
+    return ImageInputs(pictures, Precision(precision, CPU))
 
 
 @torch.no_grad()
-def told(model, seen: Vision, said, pictures, rows=None, form=None) -> torch.Tensor:
+def told(model, seen: ImageInputs, said, pictures, rows=None, form=None) -> torch.Tensor:
     """Nats of the answers."""
     batch = seen.to_device(seen.collate(said, pictures, rows, ahead=True))
     with seen.precision.autocast():
@@ -85,12 +90,14 @@ def test_cached_features_say_the_same_to_the_last_bit(toy, precision, four_bit):
     model, seen = loaded(toy, precision, four_bit=four_bit), seeing(toy, precision)
     for said, picture in zip(SAID, shown(), strict=True):
         plain = told(model, seen, [said], [picture])
-        ahead = Vision(seen.pictures, seen.precision, Layout.of(model, seen.sight))
+        ahead = ImageInputs(
+            seen.pictures, seen.precision, QwenInputLayout.from_model(model, seen.processor)
+        )
         assert ahead.layout is not None
         direct = told(model, ahead, [said], [picture])
         assert torch.allclose(direct, plain, rtol=ROUNDING[precision])
-        tower = Tower(model, ahead)
-        form = Form.of(tower.look(picture))
+        tower = ModelVisionTower(model, ahead)
+        form = Form.from_output(tower.image_features(picture))
         rows = tower.encode(picture, form)
         assert rows.dtype == (torch.float32 if precision == "fp32" else torch.bfloat16)
         stored = torch.from_numpy(rows.view(torch.uint8).numpy().copy()).view(rows.dtype)
@@ -101,9 +108,9 @@ def test_cached_features_say_the_same_to_the_last_bit(toy, precision, four_bit):
 def test_pictures_of_a_batch_are_computed_apart_and_differ_by_rounding(toy):
     model, seen = loaded(toy), seeing(toy)
     plain = told(model, seen, SAID, shown())
-    seen.layout = Layout.of(model, seen.sight)
-    tower = Tower(model, seen)
-    form = Form.of(tower.look(shown()[0]))
+    seen.layout = QwenInputLayout.from_model(model, seen.processor)
+    tower = ModelVisionTower(model, seen)
+    form = Form.from_output(tower.image_features(shown()[0]))
     rows = torch.cat([tower.encode(one, form) for one in shown()])
     assert torch.allclose(told(model, seen, SAID, shown()), plain, rtol=1e-5)
     assert torch.allclose(told(model, seen, SAID, shown(), rows, form), plain, rtol=1e-5)
@@ -119,7 +126,7 @@ def test_training_on_cached_features_ends_with_the_same_bits(toy, tmp_path, monk
                 "max_new_tokens": 2}  # fmt: skip
     kept = go(spec(toy, settings=settings), tmp_path / "kept")
     plain = go(spec(toy, settings=settings | {"feature_cache": False}), tmp_path / "plain")
-    monkeypatch.setattr(Layout, "of", lambda *_: None)
+    monkeypatch.setattr(QwenInputLayout, "from_model", lambda *_: None)
     go(spec(toy, settings=settings | {"feature_cache": False}), tmp_path / "theirs")
     assert weights(tmp_path / "kept") == weights(tmp_path / "plain")
     for split in ("validation", "asks_more"):
@@ -130,7 +137,7 @@ def test_training_on_cached_features_ends_with_the_same_bits(toy, tmp_path, monk
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-3)
     first, second = (next(m for m in sent if m.kind == "plan") for sent in (kept, plain))
     assert "pictures computed" in first.facts["feature_cache"]
-    assert second.facts["feature_cache"] == f"none: {data_feature_cache.BESIDE}"
+    assert second.facts["feature_cache"] == f"none: {data_feature_cache.WITHOUT_CACHE}"
     assert first.parameters == second.parameters
     phases = [(m.name, m.detail) for m in kept if m.kind == "phase"]
     assert ("cache", "vision features") in phases
@@ -152,14 +159,14 @@ def test_a_picture_is_computed_once_for_all_runs(toy, tmp_path):
 
 def test_a_run_on_kept_features_holds_no_tower(toy, tmp_path, monkeypatch):
     held = []
-    real = data_feature_cache.prepare
+    real = data_feature_cache.prepare_images
 
     def prepare(context, data, pictures, model):
         made = real(context, data, pictures, model)
         held.append([name for name, _ in model.named_parameters() if "visual" in name])
         return made
 
-    monkeypatch.setattr(data_feature_cache, "prepare", prepare)
+    monkeypatch.setattr(data_feature_cache, "prepare_images", prepare)
     go(spec(toy, settings={"max_steps": 1}), tmp_path / "kept")
     go(spec(toy, settings={"max_steps": 1, "feature_cache": False}), tmp_path / "plain")
     assert held[0] == []
@@ -190,33 +197,35 @@ def test_a_disk_without_room_leaves_the_tower_at_work(toy, tmp_path, monkeypatch
 
 def test_features_that_are_not_the_models_own_are_refused(toy, monkeypatch):
     model, seen = loaded(toy), seeing(toy)
-    pair = data_feature_cache.noise(28)
-    plain = data_feature_cache.logits(model, seen, pair)
-    assert data_feature_cache.refusal(model, Tower(model, seen), pair, plain) == ""
-    real = image_inputs.Tower.encode
-    monkeypatch.setattr(image_inputs.Tower, "encode", lambda *args: real(*args).flip(0))
-    said = data_feature_cache.refusal(model, Tower(model, seen), pair, plain)
+    pair = data_feature_cache.make_probe_pictures(28)
+    plain = data_feature_cache.compute_logits(model, seen, pair)
+    assert data_feature_cache.find_refusal(model, ModelVisionTower(model, seen), pair, plain) == ""
+    real = image_inputs.ModelVisionTower.encode
+    monkeypatch.setattr(image_inputs.ModelVisionTower, "encode", lambda *args: real(*args).flip(0))
+    said = data_feature_cache.find_refusal(model, ModelVisionTower(model, seen), pair, plain)
     assert said == "Qwen2_5_VLForConditionalGeneration says something else to features than to "\
         "pixels"  # fmt: skip
     assert any("visual" in name for name, _ in model.named_parameters()), "the tower is back"
     model.model.visual.blocks[0].attn.attention_dropout = 0.1
-    assert "draws dropout" in data_feature_cache.refusal(model, Tower(model, seen), pair, plain)
+    assert "draws dropout" in data_feature_cache.find_refusal(
+        model, ModelVisionTower(model, seen), pair, plain
+    )
 
 
 def test_a_tower_is_known_by_all_that_decides_its_features(toy):
     model, seen = loaded(toy), seeing(toy)
-    pair = data_feature_cache.noise(28)
+    pair = data_feature_cache.make_probe_pictures(28)
 
-    def mark(with_seen: Vision = seen) -> str:
-        tower = Tower(model, with_seen)
-        assert not data_feature_cache.refusal(
-            model, tower, pair, data_feature_cache.logits(model, with_seen, pair)
+    def mark(with_seen: ImageInputs = seen) -> str:
+        tower = ModelVisionTower(model, with_seen)
+        assert not data_feature_cache.find_refusal(
+            model, tower, pair, data_feature_cache.compute_logits(model, with_seen, pair)
         )
         return tower.fingerprint()
 
     first = mark()
     assert mark() == first
-    half = Vision(seen.pictures, Precision("bf16", CPU))
+    half = ImageInputs(seen.pictures, Precision("bf16", CPU))
     assert mark(half) != first
     with torch.no_grad():
         model.lm_head.weight[0, 0] += 1
@@ -252,7 +261,7 @@ def test_windows_of_equal_length_are_one_call(toy):
     tower, words = model.model.visual, model.config.text_config.num_hidden_layers
     found = []
     for ahead in (False, True):
-        seen.layout = Layout.of(model, seen.sight) if ahead else None
+        seen.layout = QwenInputLayout.from_model(model, seen.processor) if ahead else None
         with Calls() as calls:
             told(model, seen, SAID, shown())
         found.append(attentions(calls) - words)
@@ -294,12 +303,12 @@ def test_a_forward_pass_reads_no_tensor(toy, kept, padded):
     model, seen = loaded(toy), seeing(toy)
     pictures = shown() if padded else [shown()[0], shown()[0]]
     said = SAID if padded else [SAID[0], SAID[0]]
-    seen.layout = Layout.of(model, seen.sight)
-    tower = Tower(model, seen)
-    form = Form.of(tower.look(shown()[0]))
+    seen.layout = QwenInputLayout.from_model(model, seen.processor)
+    tower = ModelVisionTower(model, seen)
+    form = Form.from_output(tower.image_features(shown()[0]))
     rows = torch.cat([tower.encode(one, form) for one in pictures]) if kept else None
     batch = seen.to_device(seen.collate(said, pictures, rows, ahead=True))
-    assert (FEATURES in batch.seen, PIXELS in batch.seen) == (kept, not kept)
+    assert (FEATURES in batch.vision, PIXELS in batch.vision) == (kept, not kept)
     assert batch.padded is padded
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         fake = map_tensors(batch, mode.from_tensor)
@@ -327,14 +336,14 @@ def test_the_whole_mask_is_transformers_own(toy):
         config=model.model.language_model.config, inputs_embeds=embeds, attention_mask=batch.mask,
         past_key_values=None, position_ids=None,
     )  # fmt: skip
-    assert theirs.equal(causal(batch.mask))
+    assert theirs.equal(causal_mask(batch.mask))
 
 
 def test_as_many_features_as_tokens_or_an_error(toy):
     model, seen = loaded(toy), seeing(toy)
-    layout = Layout.of(model, seen.sight)
+    layout = QwenInputLayout.from_model(model, seen.processor)
     whole = seen.collate(SAID, shown(), None, ahead=False)
-    assert {TYPES, GRID} <= whole.seen.keys()
+    assert {TYPES, GRID} <= whole.vision.keys()
     with pytest.raises(ValueError, match="7 rows of pictures for 189 tokens of 756 patches"):
-        layout.of_batch(whole.showing({TYPES: whole.seen[TYPES], GRID: whole.seen[GRID],
+        layout.add_inputs(whole.with_vision({TYPES: whole.vision[TYPES], GRID: whole.vision[GRID],
                                        FEATURES: torch.zeros(7, 32)}))  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from engines.emitter import EngineError
 from engines.torchkit.training import nano_models
 from engines.vqa.data import paraphrase_writer, paraphrases
-from engines.vqa.data.batches import Gatherer
+from engines.vqa.data.batches import QuestionCollator
 from engines.vqa.data.questions import Questions
 from tests.engines import toys, vqa_toy
 from tests.engines.vqa_toy import go, lines, spec
@@ -34,12 +34,12 @@ def questions(count=3):
 )
 def test_a_table_words_the_questions_that_it_names(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
-    worded, said = paraphrases.applied(questions(), str(tmp_path / name))
+    worded, said = paraphrases.add_paraphrases(questions(), str(tmp_path / name))
     assert worded.wordings == [
         ("What is 0?", "Which is 0?", "Name 0."), ("What is 1?",), ("What is 2?",),
     ]  # fmt: skip
     assert said.startswith("1 of 3 training questions have 2 more wordings")
-    assert worded.take([2, 0]).wordings == [worded.wordings[2], worded.wordings[0]]
+    assert worded.select([2, 0]).wordings == [worded.wordings[2], worded.wordings[0]]
 
 
 @pytest.mark.parametrize(
@@ -55,27 +55,29 @@ def test_a_table_that_is_none_is_a_sentence(tmp_path, text, reason):
     path = tmp_path / "t.csv"
     path.write_text(text)
     with pytest.raises(EngineError, match=reason):
-        paraphrases.applied(questions(), str(path))
+        paraphrases.add_paraphrases(questions(), str(path))
     with pytest.raises(EngineError, match="No such file"):
-        paraphrases.applied(questions(), str(tmp_path / "none.csv"))
+        paraphrases.add_paraphrases(questions(), str(tmp_path / "none.csv"))
 
 
 def test_a_wording_is_drawn_by_seed_epoch_and_row(tmp_path):
     (tmp_path / "t.csv").write_text(
         "question,paraphrase\n" + "".join(f"What is {n}?,Which is {n}?\n" for n in range(40))
     )
-    worded, _ = paraphrases.applied(questions(40), str(tmp_path / "t.csv"))
+    worded, _ = paraphrases.add_paraphrases(questions(40), str(tmp_path / "t.csv"))
     rows = np.arange(40)
 
     def texts(seed, epoch, some=rows):
-        found, places = Gatherer(None, worded, seed, shuffle=False)._worded(some, epoch)
+        found, places = QuestionCollator(None, worded, seed, shuffle=False)._draw_wordings(
+            some, epoch
+        )
         return [found.texts[place] for place in places]
 
     assert texts(7, 0) == texts(7, 0), "a resumed run sees what it would have seen"
     assert texts(7, 0)[5:9] == texts(7, 0, rows[5:9]), "whatever batch a question is in"
     assert texts(7, 0) != texts(7, 1) != texts(8, 1)
     assert 8 < sum(text.startswith("Which") for text in texts(7, 0)) < 32
-    plain = Gatherer(None, questions(), 7, shuffle=False)._worded(rows[:3], 0)
+    plain = QuestionCollator(None, questions(), 7, shuffle=False)._draw_wordings(rows[:3], 0)
     assert plain[0].texts == questions().texts
 
 
@@ -94,7 +96,7 @@ def test_wordings_that_cannot_be_one_are_left_out():
         "Question: Which colour have the 2 cups?", '"what colour are the 2 cups?"', "Two cups?",
         "Which colour have the 2 cups?\nBecause I was asked.", "What " * 60 + "2?", "  \n",
     ]  # fmt: skip
-    assert paraphrase_writer.kept("What colour are the 2 cups?", said) == [
+    assert paraphrase_writer.filter_wordings("What colour are the 2 cups?", said) == [
         "Which colour have the 2 cups?"
     ]
 
@@ -106,7 +108,7 @@ def test_wordings_that_cannot_be_one_are_left_out():
 )  # fmt: skip
 def test_a_language_model_that_is_not_here_is_a_sentence(name, reason):
     with pytest.raises(LookupError, match=reason):
-        paraphrase_writer.folder_of(name)
+        paraphrase_writer.find_model_folder(name)
 
 
 def write_language_model(folder):
@@ -125,21 +127,21 @@ def write_language_model(folder):
 def test_a_local_model_writes_the_table_that_a_run_takes(tmp_path):
     """The words of a random model mean nothing: what is seen is the way from model to table."""
     write_language_model(tmp_path / "model")
-    folder = paraphrase_writer.folder_of(f"path:{tmp_path / 'model'}")
-    writer = paraphrase_writer.language_model(folder, 2, seed=1)
+    folder = paraphrase_writer.find_model_folder(f"path:{tmp_path / 'model'}")
+    writer = paraphrase_writer.load_writer(folder, 2, seed=1)
     said = writer(["What is 0?", "What is 1, then?"])
     assert [len(one) for one in said] == [2, 2]
-    asked = paraphrase_writer.Asked(
+    asked = paraphrase_writer.ParaphraseJob(
         ["What is 0?", "What is 1?"], "path:model", 1, tmp_path / "t.csv"
     )
     answers = {"What is 0?": ["Which is 0?"], "What is 1?": ["Name 1.", "What is 2?"]}
     progress = []
-    count = paraphrase_writer.write(
+    count = paraphrase_writer.write_table(
         asked, lambda some: [answers[q] for q in some], 1, lambda *at: progress.append(at)
     )
     assert count == 2
     assert progress == [(1, 2, "questions"), (2, 2, "questions")]
-    worded, _ = paraphrases.applied(questions(), str(asked.out))
+    worded, _ = paraphrases.add_paraphrases(questions(), str(asked.out))
     assert worded.wordings == [
         ("What is 0?", "Which is 0?"), ("What is 1?", "Name 1."), ("What is 2?",),
     ]  # fmt: skip

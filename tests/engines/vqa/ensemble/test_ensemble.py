@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engines import protocol
-from engines.emitter import Emitter, EngineError, artifact
+from engines.emitter import Emitter, EngineError, describe_artifact
 from engines.protocol import Entry, RunSpec
 from engines.vqa.data import questions
 from engines.vqa.ensemble import ensemble, fold_runs
@@ -69,7 +69,7 @@ class Suite:
     def write(self, name: str, split: str, found: list[Answer]) -> None:
         folder = self.runs / name / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        predictions.replace(folder / f"{split}.jsonl", b"".join(a.line() for a in found))
+        predictions.write_atomic(folder / f"{split}.jsonl", b"".join(a.line() for a in found))
 
     def journal(self, name: str, *splits: str) -> None:
         folder = self.runs / name
@@ -88,7 +88,7 @@ class Suite:
                 subset_fingerprint="f1", model_revision="r1",
             ),
             protocol.Artifact(path="checkpoints/last/model.safetensors", sha256="0", size=0),
-            *(artifact(file, folder) for file in files),
+            *(describe_artifact(file, folder) for file in files),
             protocol.Done(),
         ]  # fmt: skip
         lines = [
@@ -122,8 +122,12 @@ def quiz(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test subset, with a sample submission in an order of its own."""
     subset = SimpleNamespace(name=TEST)
     monkeypatch.setattr(ensemble.SubsetSource, "build", lambda *_: subset)
-    wanted = questions.Sample(("ID", "Answer"), tuple(f"t{n}" for n in reversed(range(120))))
-    monkeypatch.setattr(questions, "sample", lambda given: wanted if given is subset else None)
+    wanted = questions.SampleSubmission(
+        ("ID", "Answer"), tuple(f"t{n}" for n in reversed(range(120)))
+    )
+    monkeypatch.setattr(
+        questions, "read_sample_submission", lambda given: wanted if given is subset else None
+    )
 
 
 def accuracy(shares: np.ndarray, truth: np.ndarray) -> float:
@@ -136,7 +140,9 @@ def test_methods_and_single_folds_are_what_numpy_says(house: Suite) -> None:
         assert found[f"accuracy[fold {place + 1}]", TEST].value == accuracy(shares, house.truth)
     mean = accuracy(np.mean(house.shares, axis=0), house.truth)
     assert found["accuracy[probability]", TEST].value == found["accuracy", TEST].value == mean
-    held = [fold_runs.read(house.runs, n).answers(fold_runs.VALIDATION) for n in house.names]
+    held = [
+        fold_runs.read_fold_run(house.runs, n).answers(fold_runs.VALIDATION) for n in house.names
+    ]
     worth = np.array([np.mean([a.right for a in own]) for own in held]) - 0.25
     weighted = np.tensordot(worth / worth.sum(), np.stack(house.shares), 1)
     assert found["accuracy[fold-weighted]", TEST].value == accuracy(weighted, house.truth)
@@ -164,7 +170,7 @@ def test_the_single_fold_is_chosen_on_held_out_rows_never_on_the_test(house: Sui
 def test_the_chosen_method_answers(house: Suite, method: str) -> None:
     found = house.run(ensemble=method)
     assert found["accuracy", TEST].value == found[f"accuracy[{method}]", TEST].value
-    given, dropped = predictions.read(house.folder / "predictions" / f"{TEST}.jsonl")
+    given, dropped = predictions.read_answers(house.folder / "predictions" / f"{TEST}.jsonl")
     assert not dropped
     assert all(a.letter == a.methods[method] for a in given)
     assert all(sum(a.votes) == 3 for a in given)
@@ -227,7 +233,7 @@ def test_a_file_that_was_changed_is_refused(house: Suite) -> None:
 
 def test_folds_of_other_wholes_are_refused(house: Suite) -> None:
     one, two = house.names[:2]
-    own = fold_runs.read(house.runs, one).answers(fold_runs.VALIDATION)
+    own = fold_runs.read_fold_run(house.runs, one).answers(fold_runs.VALIDATION)
     house.write(two, fold_runs.VALIDATION, own)
     house.journal(two, fold_runs.VALIDATION, TEST)
     with pytest.raises(EngineError, match=f"'v0-0' is held out by {one} and by {two}"):
@@ -235,7 +241,7 @@ def test_folds_of_other_wholes_are_refused(house: Suite) -> None:
 
 
 def test_folds_that_answered_other_questions_are_refused(house: Suite) -> None:
-    own = fold_runs.read(house.runs, house.names[2]).answers(TEST)
+    own = fold_runs.read_fold_run(house.runs, house.names[2]).answers(TEST)
     house.write(house.names[2], TEST, own[:-1])
     house.journal(house.names[2], fold_runs.VALIDATION, TEST)
     with pytest.raises(EngineError, match="answered 119 other questions than"):

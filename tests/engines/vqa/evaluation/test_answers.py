@@ -26,12 +26,12 @@ OPTIONS = ("two", "red", "a cat", "yes")
     ],
 )  # fmt: skip
 def test_a_letter_or_nothing(text: str, letter: str | None) -> None:
-    assert answer_parser.letter(text, OPTIONS) == letter
+    assert answer_parser.parse_letter(text, OPTIONS) == letter
 
 
 def test_an_option_text_alone_is_no_letter() -> None:
-    assert answer_parser.letter("red", OPTIONS) is None
-    assert answer_parser.letter("b. red") is None  # without options nothing may follow
+    assert answer_parser.parse_letter("red", OPTIONS) is None
+    assert answer_parser.parse_letter("b. red") is None  # without options nothing may follow
 
 
 def test_the_calibration_error_by_hand() -> None:
@@ -58,7 +58,7 @@ def test_the_calibration_error_against_a_loop() -> None:
             gap = sum(y for _, y in inside) / len(inside) - sum(c for c, _ in inside) / len(inside)
             total += len(inside) / 500 * abs(gap)
     assert calibration.expected_error(confidence, correct) == pytest.approx(total, abs=1e-12)
-    ideal = calibration.error_of_calibrated(confidence)
+    ideal = calibration.expected_error_if_calibrated(confidence)
     assert 0 < ideal < total
 
 
@@ -79,18 +79,18 @@ def three_voters() -> np.ndarray:
 
 def test_majority_and_its_ties() -> None:
     # First two of three; then three different letters, c has the highest mean; then letters alike.
-    assert votes.majority(three_voters()).tolist() == [0, 2, 0]
-    assert votes.counts(np.array([[1, 2], [1, 0]])).tolist() == [[0, 2, 0, 0], [1, 0, 1, 0]]
+    assert votes.majority_vote(three_voters()).tolist() == [0, 2, 0]
+    assert votes.count_votes(np.array([[1, 2], [1, 0]])).tolist() == [[0, 2, 0, 0], [1, 0, 1, 0]]
 
 
 def test_weighted_votes_by_hand() -> None:
-    found = votes.weighted(three_voters(), [2, 1, 1])
+    found = votes.weighted_mean(three_voters(), [2, 1, 1])
     assert found[0] == pytest.approx([0.525, 0.475, 0, 0])
-    assert votes.weighted(three_voters())[1] == pytest.approx([0.4 / 3, 0.7 / 3, 1.3 / 3, 0.2])
+    assert votes.weighted_mean(three_voters())[1] == pytest.approx([0.4 / 3, 0.7 / 3, 1.3 / 3, 0.2])
     assert votes.fold_weights([0.75, 0.5, 0.2]).tolist() == [0.5, 0.25, 0.0]
     assert votes.fold_weights([0.1, 0.2]).tolist() == [1.0, 1.0]
     with pytest.raises(ValueError, match="3 voters"):
-        votes.weighted(three_voters(), [0, 0, 0])
+        votes.weighted_mean(three_voters(), [0, 0, 0])
 
 
 def biased(n: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +106,7 @@ def test_stacking_mends_a_bias_on_rows_it_has_not_seen() -> None:
     random = np.random.default_rng(0)
     shares, truth = biased(600, random)
     fold = np.arange(600) % 3
-    fitted = stacking.cross_fitted(shares, truth, fold)
+    fitted = stacking.predict_cross_fitted(shares, truth, fold)
     before = float((shares.argmax(1) == truth).mean())
     after = float((fitted.argmax(1) == truth).mean())
     assert after > before + 0.1
@@ -118,10 +118,10 @@ def test_stacking_never_sees_the_rows_it_is_judged_on() -> None:
     noise = calibration.softmax(random.normal(size=(240, 4)))
     truth = random.integers(0, 4, 240)
     fold = np.arange(240) % 3
-    fitted = stacking.cross_fitted(noise, truth, fold)
+    fitted = stacking.predict_cross_fitted(noise, truth, fold)
     other = truth.copy()
     other[fold == 0] = 3 - other[fold == 0]  # the truth of fold 0 changes nothing in fold 0
-    again = stacking.cross_fitted(noise, other, fold)
+    again = stacking.predict_cross_fitted(noise, other, fold)
     assert np.array_equal(fitted[fold == 0], again[fold == 0])
     assert not np.array_equal(fitted[fold == 1], again[fold == 1])
 
@@ -142,8 +142,8 @@ def test_unpermuting_is_exact() -> None:
     worth = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)  # of each option
     for view in tta.views((0.9, 1.0, 1.1), options=True):
         shown = worth[:, list(view.permutation)]  # letter i shows option permutation[i]
-        assert np.array_equal(tta.unpermuted(shown, view.permutation), worth)
-    assert option_order.permuted(OPTIONS, (1, 2, 3, 0)) == ["red", "a cat", "yes", "two"]
+        assert np.array_equal(tta.restore_order(shown, view.permutation), worth)
+    assert option_order.permute_options(OPTIONS, (1, 2, 3, 0)) == ["red", "a cat", "yes", "two"]
 
 
 def test_views_begin_plain_and_put_every_option_behind_every_letter() -> None:
@@ -161,10 +161,10 @@ def test_rotations_cancel_a_liking_for_a_letter() -> None:
 
     def scorer(view: View) -> np.ndarray:
         shown = worth[:, list(view.permutation)] + liking
-        return tta.unpermuted(shown, view.permutation)
+        return tta.restore_order(shown, view.permutation)
 
-    plain = tta.look(scorer, [View()])
-    whole = tta.look(scorer, tta.views((), options=True))
+    plain = tta.score_views(scorer, [View()])
+    whole = tta.score_views(scorer, tta.views((), options=True))
     assert plain.mean.argmax(1).tolist() == [0, 0]
     assert whole.mean.argmax(1).tolist() == [1, 3]
     assert whole.votes.sum(1).tolist() == [4, 4]
@@ -182,9 +182,9 @@ def test_mcnemar_against_the_binomial_by_hand() -> None:
 
 def test_a_stratified_sample_keeps_the_shares() -> None:
     answers = np.array([0] * 600 + [1] * 200 + [2] * 150 + [3] * 50)
-    rows = questions.stratified(answers, 100)
+    rows = questions.select_stratified(answers, 100)
     assert np.bincount(answers[rows]).tolist() == [60, 20, 15, 5]
     assert len(set(rows.tolist())) == 100
     assert (np.diff(rows) > 0).all()
-    assert np.array_equal(rows, questions.stratified(answers, 100))
-    assert questions.stratified(answers, 0).tolist() == list(range(1000))
+    assert np.array_equal(rows, questions.select_stratified(answers, 100))
+    assert questions.select_stratified(answers, 0).tolist() == list(range(1000))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.emitter import EngineError, artifact
+from engines.emitter import EngineError, describe_artifact
 from engines.vqa.evaluation import infer, metrics, predictions, submission, tta
 from engines.vqa.evaluation.predictions import Answer
 from engines.vqa.evaluation.tta import View
@@ -32,7 +32,7 @@ class Questions:
         self.answers = np.arange(n) % 4 if known else np.full(n, -1)
         self.kinds = ["counting" if row % 2 else "colour" for row in range(n)]
 
-    def take(self, rows: np.ndarray) -> Questions:
+    def select(self, rows: np.ndarray) -> Questions:
         part = Questions(0)
         for name in ("ids", "paths", "texts", "options", "kinds"):
             setattr(part, name, [getattr(self, name)[row] for row in rows])
@@ -47,7 +47,7 @@ class Fake:
         self.calls = 0
         self.stop_after = stop_after
 
-    def logits(self, questions: Questions, view: View, *, blank: bool = False) -> np.ndarray:
+    def letter_logits(self, questions: Questions, view: View, *, blank: bool = False) -> np.ndarray:
         self.calls += 1
         if self.calls > self.stop_after:
             raise KeyboardInterrupt
@@ -58,13 +58,13 @@ class Fake:
             found[row, 0 if wrong else questions.answers[row]] = 1 + number / 1000
         return found
 
-    def written(self, questions: Questions) -> list[str]:
+    def generate_answers(self, questions: Questions) -> list[str]:
         return ["b" if name == "q1" else "well" for name in questions.ids]
 
 
-def asked(**changes: object) -> infer.Asked:
+def asked(**changes: object) -> infer.InferenceOptions:
     settings = {"views": tta.views((), options=True), "block": 4, "blank": True}
-    return infer.Asked(**{**settings, "key": {"weights": "w1"}, **changes})
+    return infer.InferenceOptions(**{**settings, "key": {"weights": "w1"}, **changes})
 
 
 def answer_all(path: Path, model: Fake, n: int = 10, **changes: object) -> list[Answer]:
@@ -93,7 +93,7 @@ def test_a_torn_line_and_an_interrupted_block_end_as_if_nothing_had_been(tmp_pat
         answer_all(torn, Fake(stop_after=7))
     data = whole.read_bytes()
     torn.write_bytes(data[: data.rfind(b"\n", 0, -1) - 30])  # eight lines and a piece
-    assert len(predictions.read(torn)[0]) == 8
+    assert len(predictions.read_answers(torn)[0]) == 8
     answer_all(torn, Fake())
     assert torn.read_bytes() == data
 
@@ -111,16 +111,18 @@ def test_answers_of_other_weights_are_not_kept(tmp_path: Path) -> None:
 def test_a_file_that_is_not_exactly_the_questions_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p" / "a.jsonl"
     found = answer_all(path, Fake())
-    predictions.append(path, [found[0].model_copy(update={"id": "stranger"})])
+    predictions.append_answers(path, [found[0].model_copy(update={"id": "stranger"})])
     with pytest.raises(EngineError, match="1 answers no question"):
-        infer.proven(path, Questions(10).ids)
+        infer.read_complete(path, Questions(10).ids)
     with pytest.raises(EngineError, match="3 of 14 questions have no answer|4 of 14"):
-        infer.proven(path, Questions(14).ids)
+        infer.read_complete(path, Questions(14).ids)
 
 
 def test_broken_logits_and_double_ids_are_errors(tmp_path: Path) -> None:
     class Broken(Fake):
-        def logits(self, questions: Questions, view: View, *, blank: bool = False) -> np.ndarray:
+        def letter_logits(
+            self, questions: Questions, view: View, *, blank: bool = False
+        ) -> np.ndarray:
             return np.full((len(questions.ids), 4), np.nan, np.float32)
 
     with pytest.raises(EngineError, match="not finite on 4 of 4"):
@@ -137,8 +139,8 @@ sys.path[:0] = [{root!r}, {here!r}]
 import test_vqa_predictions as t
 from pathlib import Path
 class Mortal(t.Fake):
-    def logits(self, *a, **k):
-        found = super().logits(*a, **k)
+    def letter_logits(self, *a, **k):
+        found = super().letter_logits(*a, **k)
         if self.calls == {calls}:
             os.kill(os.getpid(), signal.SIGKILL)
         return found
@@ -156,7 +158,7 @@ def test_a_kill_9_loses_nothing_but_a_block(tmp_path: Path, calls: int) -> None:
         [sys.executable, "-c", textwrap.dedent(program), str(killed)], check=False
     )
     assert done.returncode == -signal.SIGKILL
-    before = len(predictions.read(killed)[0])
+    before = len(predictions.read_answers(killed)[0])
     assert before == (calls - 1) // 5 * 4
     model = Fake()
     answer_all(killed, model, n=50)
@@ -167,7 +169,7 @@ def test_a_kill_9_loses_nothing_but_a_block(tmp_path: Path, calls: int) -> None:
 def test_metrics_of_a_split_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "p" / "test.jsonl"
     answers = answer_all(path, Fake(), n=100, written=frozenset(f"q{i}" for i in range(10)))
-    found = {m.name: m for m in metrics.metrics(answers, "test", "predictions/test.jsonl")}
+    found = {m.name: m for m in metrics.compute_metrics(answers, "test", "predictions/test.jsonl")}
     assert found["accuracy"].value == 0.75
     assert found["accuracy"].scores_file == "predictions/test.jsonl"
     assert found["accuracy[blank image]"].value == 0.25
@@ -189,7 +191,7 @@ def test_metrics_of_a_split_by_hand(tmp_path: Path) -> None:
 def test_without_truth_there_is_coverage_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "p" / "test.jsonl"
     answers = [a.model_copy(update={"truth": ""}) for a in answer_all(path, Fake())]
-    assert [m.name for m in metrics.metrics(answers, "test", "f")] == ["coverage"]
+    assert [m.name for m in metrics.compute_metrics(answers, "test", "f")] == ["coverage"]
     assert metrics.tables(answers) is None
 
 
@@ -202,9 +204,9 @@ def sample_file(folder: Path, text: str = "id,answer\nt1,a\nt2,a\nt3,a\n") -> Pa
 def test_a_submission_follows_its_sample(tmp_path: Path) -> None:
     sample = submission.read_sample(sample_file(tmp_path))
     out = tmp_path / "submission.csv"
-    data = submission.write(out, {"t3": "c", "t1": "a", "t2": "b"}, sample)
+    data = submission.write_csv(out, {"t3": "c", "t1": "a", "t2": "b"}, sample)
     assert out.read_bytes() == data == b"id,answer\nt1,a\nt2,b\nt3,c\n"
-    assert submission.check(out, sample) == []
+    assert submission.check_file(out, sample) == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["sample_submission.csv", "submission.csv"]
 
 
@@ -225,7 +227,7 @@ def test_a_wrong_submission_is_not_written(
 ) -> None:
     out = tmp_path / "submission.csv"
     with pytest.raises(submission.SubmissionError, match=said):
-        submission.write(out, answers, submission.read_sample(sample_file(tmp_path)))
+        submission.write_csv(out, answers, submission.read_sample(sample_file(tmp_path)))
     assert [p.name for p in tmp_path.iterdir()] == ["sample_submission.csv"]
 
 
@@ -243,7 +245,7 @@ def test_defects_of_a_file_are_named(text: str, said: str, tmp_path: Path) -> No
     sample = submission.read_sample(sample_file(tmp_path))
     out = tmp_path / "out.csv"
     out.write_text(text)
-    assert any(said in problem for problem in submission.check(out, sample))
+    assert any(said in problem for problem in submission.check_file(out, sample))
 
 
 def test_samples_from_excel_and_broken_ones(tmp_path: Path) -> None:
@@ -265,7 +267,7 @@ def test_samples_from_excel_and_broken_ones(tmp_path: Path) -> None:
 def test_an_announced_file_has_its_own_hash(tmp_path: Path) -> None:
     path = tmp_path / "predictions" / "a.jsonl"
     answer_all(path, Fake())
-    found = artifact(path, tmp_path)
+    found = describe_artifact(path, tmp_path)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.path == "predictions/a.jsonl"
     assert found.size == path.stat().st_size

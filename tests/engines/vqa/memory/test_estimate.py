@@ -38,7 +38,7 @@ def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
     from engines.vqa.memory import estimate
 
     pytest.importorskip("bitsandbytes")
-    need = estimate.forecast(shape.want(), shape.config(), "test")
+    need = estimate.estimate_model(shape.want(), shape.config(), "test")
     said = sum(need.phases["train" if shape.trains else "predict"].values())
     real = measured(shape, tmp_path)
     assert said == pytest.approx(real, rel=0.1)
@@ -95,13 +95,13 @@ def test_a_model_from_scratch_has_the_parameters_that_are_made():
     from engines.vqa.nano import model
     from tests.engines.vqa_toy import SIZES, rows
 
-    processor = model.processor_of([" ".join(row.values()) for row in rows()], 400, 14)
-    made = model.fresh(processor, SIZES)
+    processor = model.build_processor([" ".join(row.values()) for row in rows()], 400, 14)
+    made = model.build_model(processor, SIZES)
     sizes = SIZES | {"vocabulary": len(processor.tokenizer)}
     entry = ModelEntry(name="small", engines=("vqa",), family="vlm", architecture=sizes)
-    config, source = model_from_config.architecture(entry)
+    config, source = model_from_config.read_config(entry)
     assert source == known_configs.SCRATCH
-    need = estimate.forecast(
+    need = estimate.estimate_model(
         Shape("scratch", {"quantize": "none", "long_side": 56, "feature_cache": False}).want(),
         config, source,
     )  # fmt: skip
@@ -119,15 +119,15 @@ def test_towers_of_other_sizes_are_rehearsed(sizes):
     from tests.engines.vqa_toy import SIZES
 
     entry = ModelEntry(name="other", family="vlm", architecture=SIZES | {"vocabulary": 400} | sizes)
-    config, source = model_from_config.architecture(entry)
+    config, source = model_from_config.read_config(entry)
     settings = {"quantize": "none", "long_side": 96, "feature_cache": False}
     want = Shape("other", settings).want()
-    need = estimate.forecast(want, config, source)
+    need = estimate.estimate_model(want, config, source)
     tokens = (96 // (2 * sizes.get("patch", 14))) ** 2
     assert f"{tokens} of them the picture's" in need.facts["longest sample"]
     assert all(need.phases[phase]["vision tower"] > 0 for phase in need.phases)
     want = Shape("kept", {"quantize": "none", "long_side": 96, "batch": 64}).want()
-    need = estimate.forecast(want, config, source)
+    need = estimate.estimate_model(want, config, source)
     assert not any("vision tower" in parts for parts in need.phases.values())
 
 
@@ -146,22 +146,22 @@ def test_shallow_models_say_what_the_whole_one_needs(settings, monkeypatch):
     from tests.engines.vqa_toy import SIZES
 
     sizes = SIZES | {"vocabulary": 400, "layers": 12}
-    config, source = model_from_config.architecture(
+    config, source = model_from_config.read_config(
         ModelEntry(name="deep", family="vlm", architecture=sizes)
     )
     want = Shape("deep", {"long_side": 56, **settings}).want()
     seen: list[int] = []
-    measured_at = estimate.measured
+    measured_at = estimate.measure_phases
 
     def counted(asked, cut, *rest):
         seen.append(cut["text_config"]["num_hidden_layers"])
         return measured_at(asked, cut, *rest)
 
-    monkeypatch.setattr(estimate, "measured", counted)
-    found = estimate.forecast(want, config, source)
+    monkeypatch.setattr(estimate, "measure_phases", counted)
+    found = estimate.estimate_model(want, config, source)
     assert seen == [2, 3, 4]
     monkeypatch.setattr(depth_extrapolation, "LEAST", 100)
-    whole = estimate.forecast(want, config, source)
+    whole = estimate.estimate_model(want, config, source)
     assert seen[3:] == [12]
     assert found.phases == whole.phases
     assert (found.host, found.facts) == (whole.host, whole.facts)
@@ -191,4 +191,4 @@ def test_a_half_described_model_is_a_sentence():
 
     entry = ModelEntry(name="half", family="vlm", architecture={"vocabulary": 100})
     with pytest.raises(EngineError, match="'half': its architecture lacks width"):
-        model_from_config.architecture(entry)
+        model_from_config.read_config(entry)

@@ -38,7 +38,7 @@ def test_forecast_is_what_torch_counts_within_a_tenth(shape, model_folders):
 
     capability = torch.cuda.get_device_capability()
     want = shape.want().model_copy(update={"capability": capability})
-    need = estimate.forecast(want, shape.config(), "test")
+    need = estimate.estimate_model(want, shape.config(), "test")
     said = sum(need.phases["train" if shape.trains else "predict"].values())
     real = measured_on_gpu(shape, model_folders)
     assert said + WORKSPACE_BYTES[capability >= (9, 0)] == pytest.approx(real, rel=0.1)

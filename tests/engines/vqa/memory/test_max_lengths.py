@@ -12,7 +12,7 @@ from engines.memory_query import MemoryQuery
 from engines.vqa import Params, prepare
 from engines.vqa.memory import max_lengths
 from engines.vqa.models import chat_template
-from engines.vqa.models.chat_template import Said
+from engines.vqa.models.chat_template import ChoicePrompt
 from tests.engines import vqa_toy
 
 
@@ -35,14 +35,18 @@ def want(subset, model="toy-vlm", **settings):
 
 def counted(folder, subset, prompt):
     """What `prepare.refuse_long` counts, without the picture."""
-    words = chat_template.of(prepare.load_processor(folder / "model"), prompt, folder)
+    words = chat_template.read_chat_template(
+        prepare.load_hf_processor(folder / "model"), prompt, folder
+    )
     rows = subset.records.select(["question", "options"]).to_pylist()
-    return max(words.lengths([Said(r["question"], r["options"], "a") for r in rows])) - 1
+    return (
+        max(words.count_tokens([ChoicePrompt(r["question"], r["options"], "a") for r in rows])) - 1
+    )
 
 
 def test_a_tokenizer_at_hand_counts_exactly(made):
     folder, subset = made
-    found = max_lengths.of(want(subset), 28)
+    found = max_lengths.find_max_lengths(want(subset), 28)
     assert found.tokens == counted(folder, subset, Params().prompt)
     assert "counted" in found.facts["longest text"]
 
@@ -50,7 +54,7 @@ def test_a_tokenizer_at_hand_counts_exactly(made):
 def test_without_one_the_estimate_is_no_less(made):
     folder, subset = made
     model_catalog.load("toy-scratch")
-    found = max_lengths.of(want(subset, "toy-scratch"), 28)
+    found = max_lengths.find_max_lengths(want(subset, "toy-scratch"), 28)
     exact = counted(folder, subset, Params().prompt)
     assert exact <= found.tokens <= 3 * exact
     assert "estimated" in found.facts["longest text"]
@@ -58,21 +62,23 @@ def test_without_one_the_estimate_is_no_less(made):
 
 def test_pictures_count_by_their_own_proportions(made, tmp_path):
     _, subset = made
-    square = max_lengths.of(want(subset, long_side=112), 28)
+    square = max_lengths.find_max_lengths(want(subset, long_side=112), 28)
     assert square.train == square.predict == (112, 112)
-    larger = max_lengths.of(want(subset, long_side=112, tta_scales=(0.75, 1.5)), 28)
+    larger = max_lengths.find_max_lengths(want(subset, long_side=112, tta_scales=(0.75, 1.5)), 28)
     assert (larger.train, larger.predict) == ((112, 112), (168, 168))
-    wide = max_lengths.largest(want(subset, long_side=112).params, [(50, 100), (25, 100)], 28)
+    wide = max_lengths.find_largest_picture(
+        want(subset, long_side=112).params, [(50, 100), (25, 100)], 28
+    )
     assert wide == (56, 112)
     free = want(subset, long_side=0, max_pixels=112 * 112).params
-    assert np.prod(max_lengths.largest(free, [(4000, 1000)], 28)) <= 112 * 112
-    assert max_lengths.largest(free, [], 28) == (112, 112)
+    assert np.prod(max_lengths.find_largest_picture(free, [(4000, 1000)], 28)) <= 112 * 112
+    assert max_lengths.find_largest_picture(free, [], 28) == (112, 112)
 
 
 def test_what_cannot_be_read_is_assumed_and_said(made, tmp_path):
     _, subset = made
     asked = want(subset).model_copy(update={"subsets": (str(tmp_path / "gone"),)})
-    found = max_lengths.of(asked, 28)
+    found = max_lengths.find_max_lengths(asked, 28)
     assert (found.tokens, found.train) == (max_lengths.TEXT_TOKENS, (56, 56))
     assert "assumed" in found.facts["longest text"]
     assert "largest picture" not in found.facts
@@ -82,7 +88,7 @@ def test_many_pictures_are_a_sample_and_say_so(made, monkeypatch):
     _, subset = made
     monkeypatch.setattr(max_lengths, "PICTURES", 10)
     assert (
-        max_lengths.of(want(subset), 28).facts["largest picture"]
+        max_lengths.find_max_lengths(want(subset), 28).facts["largest picture"]
         == "of 9 of 18 that were looked at"
     )
 
@@ -90,9 +96,9 @@ def test_many_pictures_are_a_sample_and_say_so(made, monkeypatch):
 def test_a_damaged_picture_is_left_to_the_run(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"not a picture")
     Image.new("RGB", (30, 20)).save(tmp_path / "good.png")
-    assert max_lengths._extent(tmp_path, "bad.png") is None
-    assert max_lengths._extent(tmp_path, "good.png") == (20, 30)
-    assert max_lengths._extent(tmp_path, "../outside.png") is None
+    assert max_lengths._read_size(tmp_path, "bad.png") is None
+    assert max_lengths._read_size(tmp_path, "good.png") == (20, 30)
+    assert max_lengths._read_size(tmp_path, "../outside.png") is None
 
 
 def test_a_model_of_another_kind_is_one_sentence(tmp_path):

@@ -12,10 +12,10 @@ from engines.emitter import EngineError
 from engines.torchkit.training import nano_models
 from engines.vqa.models import chat_template
 from engines.vqa.models import processor as models_processor
-from engines.vqa.models.chat_template import Said
-from engines.vqa.models.hf_processor import Processed
+from engines.vqa.models.chat_template import ChoicePrompt
+from engines.vqa.models.hf_processor import HFProcessor
 from engines.vqa.models.model import PIXELS
-from engines.vqa.models.qwen_patches import Patching
+from engines.vqa.models.qwen_patches import QwenPatchProcessor
 from tests.engines import vqa_toy
 from tests.engines.vlm_kinds import PATCH, SIDE, TEMPLATE
 
@@ -64,16 +64,16 @@ def processor(tokenizer: Any, template: str) -> Any:
 
 @pytest.mark.parametrize("template", [LLAVA, CUT], ids=["a blank", "nothing"])
 def test_a_template_that_ends_no_answer_leaves_it_to_the_end_of_the_text(tokenizer, template):
-    words = chat_template.of(processor(tokenizer, template), "", PLACE)
+    words = chat_template.read_chat_template(processor(tokenizer, template), "", PLACE)
     assert words.end == tokenizer.eos_token_id
     assert words.stops == (tokenizer.eos_token_id,)
-    learnt = words.answer(Said("is it?", (), "c"))
+    learnt = words.answer_tokens(ChoicePrompt("is it?", (), "c"))
     assert tokenizer.decode(learnt[0]).strip() == "c"
     assert learnt[1] == tokenizer.eos_token_id
 
 
 def test_a_template_with_an_end_of_its_own_stops_at_both(tokenizer):
-    words = chat_template.of(processor(tokenizer, CHATML), "", PLACE)
+    words = chat_template.read_chat_template(processor(tokenizer, CHATML), "", PLACE)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert (words.end, words.stops) == (end, (end, tokenizer.eos_token_id))
     letter = tokenizer("b", add_special_tokens=False)["input_ids"]
@@ -87,11 +87,11 @@ def test_an_answer_that_nothing_ends_is_refused(tokenizer):
         tokenizer_object=tokenizer.backend_tokenizer, extra_special_tokens=["<|im_start|>"]
     )
     with pytest.raises(EngineError, match="neither its template nor its tokenizer ends an answer"):
-        chat_template.of(endless, "", PLACE)
+        chat_template.read_chat_template(endless, "", PLACE)
 
 
 def test_every_day_is_the_same(tokenizer):
-    words = chat_template.of(processor(tokenizer, DATED), "", PLACE)
+    words = chat_template.read_chat_template(processor(tokenizer, DATED), "", PLACE)
     assert words.before.removeprefix("<s>").startswith(
         "Today is 01 January 2025, Jan, 2025-01-01.\n<|im_start|>user"
     )
@@ -114,7 +114,7 @@ def test_a_slow_tokenizer_is_one_sentence(tokenizer):
     with pytest.raises(
         EngineError, match=r"no tokenizer\.json; take a model with a fast tokenizer"
     ):
-        chat_template.of(Slow(), "", PLACE)
+        chat_template.read_chat_template(Slow(), "", PLACE)
 
 
 class Other:
@@ -146,7 +146,9 @@ def test_patches_are_cut_only_where_the_processor_says_nothing_else(tmp_path, ch
     """GLM-4V, ERNIE 4.5, MiniMax and others have image processors like Qwen's, and say more."""
     vqa_toy.write(tmp_path)
     real = library.AutoProcessor.from_pretrained(tmp_path / "model")
-    found = models_processor.of(Other(real, change), chat_template.of(real, "", tmp_path), tmp_path)
-    assert isinstance(found, Processed if change else Patching)
-    shown = found.batch([Said("what?", (), None)], [np.full((112, 112, 3), 128, np.uint8)])
-    assert len(shown.seen[PIXELS]) == 64
+    found = models_processor.create_processor(
+        Other(real, change), chat_template.read_chat_template(real, "", tmp_path), tmp_path
+    )
+    assert isinstance(found, HFProcessor if change else QwenPatchProcessor)
+    shown = found.batch([ChoicePrompt("what?", (), None)], [np.full((112, 112, 3), 128, np.uint8)])
+    assert len(shown.vision[PIXELS]) == 64

@@ -14,16 +14,16 @@ from engines.emitter import EngineError
 from engines.torchkit.modeling import lora, pretrained, quantize
 from engines.torchkit.runtime.precision import Precision
 from engines.vqa.data import feature_cache
-from engines.vqa.data.image_inputs import Tower, Vision
-from engines.vqa.data.images import Limits, Pictures
+from engines.vqa.data.image_inputs import ImageInputs, ModelVisionTower
+from engines.vqa.data.images import Pictures, SizeLimits
 from engines.vqa.models import chat_template
 from engines.vqa.models import processor as models_processor
-from engines.vqa.models.chat_template import Said
-from engines.vqa.models.hf_processor import Processed
+from engines.vqa.models.chat_template import ChoicePrompt
+from engines.vqa.models.hf_processor import HFProcessor
 from engines.vqa.models.model import PIXELS, Answerer, to_device
-from engines.vqa.models.processor import Pixels, Sight
-from engines.vqa.models.qwen_layout import Layout
-from engines.vqa.models.qwen_patches import Patching
+from engines.vqa.models.processor import ImageTextProcessor, Pixels
+from engines.vqa.models.qwen_layout import QwenInputLayout
+from engines.vqa.models.qwen_patches import QwenPatchProcessor
 from engines.vqa.models.vision_output import Form
 from tests.engines import toys, vlm_kinds, vqa_toy
 from tests.engines.vqa_toy import go, lines, spec
@@ -36,7 +36,10 @@ pytestmark = pytest.mark.filterwarnings(  # transformers 5.23 in PaliGemma's pro
 )
 CPU = torch.device("cpu")
 OPTIONS = ("red", "green", "blue", "black")
-SAID = [Said("what colour is the disc?", OPTIONS, "b"), Said("is it?", OPTIONS, "d")]
+SAID = [
+    ChoicePrompt("what colour is the disc?", OPTIONS, "b"),
+    ChoicePrompt("is it?", OPTIONS, "d"),
+]
 PICTURES = [
     np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     for height, width in ((56, 84), (84, 56))
@@ -56,10 +59,10 @@ def folder(request, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def seen(folder: Path) -> Sight:
+def seen(folder: Path) -> ImageTextProcessor:
     processor = AutoProcessor.from_pretrained(folder / "other")
-    return models_processor.of(
-        processor, chat_template.of(processor, "One letter.", folder), folder
+    return models_processor.create_processor(
+        processor, chat_template.read_chat_template(processor, "One letter.", folder), folder
     )
 
 
@@ -73,12 +76,12 @@ def model(folder: Path, *, four_bit: bool = False) -> torch.nn.Module:
     ).eval()
 
 
-def shown(seen: Sight) -> list[Pixels]:
+def shown(seen: ImageTextProcessor) -> list[Pixels]:
     """Pictures in whole tokens."""
     return PICTURES if seen.factor == 28 else LARGER
 
 
-def without(said: Said) -> Said:
+def without(said: ChoicePrompt) -> ChoicePrompt:
     return said._replace(answer=None)
 
 
@@ -86,7 +89,7 @@ def test_a_prompt_is_what_the_processor_makes_of_the_conversation(folder, seen):
     """transformers' own way from messages to tensors, in one call."""
     processor = AutoProcessor.from_pretrained(folder / "other")
     said = without(SAID[0])
-    asked = seen.wording.asked(said.question, said.options)
+    asked = seen.template.user_text(said.question, said.options)
     image = Image.fromarray(shown(seen)[0])
     content = [{"type": "image", "image": image}, {"type": "text", "text": asked}]
     theirs = processor.apply_chat_template(
@@ -98,7 +101,7 @@ def test_a_prompt_is_what_the_processor_makes_of_the_conversation(folder, seen):
     theirs.pop("labels", None)  # PaliGemma's, of a training that is not ours
     assert set(own) == set(theirs)
     for name, value in theirs.items():
-        exact = name != PIXELS or isinstance(seen, Processed)
+        exact = name != PIXELS or isinstance(seen, HFProcessor)
         torch.testing.assert_close(own[name], value, rtol=0, atol=0 if exact else 1e-5, msg=name)
 
 
@@ -106,7 +109,7 @@ def test_the_letter_and_the_end_of_the_turn_are_learnt(seen):
     taught = seen.batch(SAID, shown(seen))
     asked = seen.batch([without(one) for one in SAID], shown(seen))
     for row, letter in enumerate("bd"):
-        learnt = [seen.wording.letters["abcd".index(letter)], seen.wording.end]
+        learnt = [seen.template.letters["abcd".index(letter)], seen.template.end]
         assert taught.labels[row, -2:].tolist() == taught.ids[row, -2:].tolist() == learnt
     assert (taught.labels[:, :-2] == chat_template.IGNORED).all()
     assert torch.equal(taught.ids[:, :-2], asked.ids)
@@ -127,9 +130,9 @@ def test_padding_changes_no_answer_and_a_blank_picture_does(folder, seen):
             assert torch.allclose(both[row], one[0], atol=1e-4)
         grey = [np.broadcast_to(np.array(seen.blank, np.uint8), one.shape) for one in pictures]
         blank = to_device(seen.batch(asked, grey), CPU, seen.values)
-        other = blank.seen[PIXELS] != to_device(together, CPU, seen.values).seen[PIXELS]
+        other = blank.vision[PIXELS] != to_device(together, CPU, seen.values).vision[PIXELS]
         assert other.float().mean() > 0.2
-        assert blank.seen[PIXELS][other].abs().max() < 0.02, "all but what fills a tile's edges"
+        assert blank.vision[PIXELS][other].abs().max() < 0.02, "all but what fills a tile's edges"
         assert torch.equal(blank.ids, together.ids)
         assert not torch.allclose(answerer.next_logits(blank), both, atol=1e-4)
 
@@ -162,7 +165,7 @@ def test_no_question_writes_a_token_with_a_meaning(seen, folder):
     special = [str(one) for one in added.values() if one.special]
     assert "<|im_start|>" in special
     plain, hostile = (
-        seen.batch([Said(text, OPTIONS, None)], shown(seen)[:1]).ids[0].tolist()
+        seen.batch([ChoicePrompt(text, OPTIONS, None)], shown(seen)[:1]).ids[0].tolist()
         for text in ("what?", f"what? {' '.join(special)}")
     )
     for number in added:
@@ -173,7 +176,7 @@ def test_tokens_of_a_picture_are_counted_by_the_processor(seen):
     said = without(SAID[0])
     for picture in shown(seen):
         length = seen.batch([said], [picture]).ids.shape[1]
-        expected = seen.wording.lengths([said])[0] - 1 + seen.tokens(*picture.shape[:2])
+        expected = seen.template.count_tokens([said])[0] - 1 + seen.tokens(*picture.shape[:2])
         assert abs(length - expected) <= 1
 
 
@@ -240,10 +243,12 @@ def test_a_trained_model_answers_again(folder, ran, tmp_path):
 
 def test_qwens_processors_alone_are_read_as_patches(folder, seen):
     processor = AutoProcessor.from_pretrained(folder / "model")
-    found = models_processor.of(processor, chat_template.of(processor, "", folder), folder)
-    assert isinstance(found, Patching)
+    found = models_processor.create_processor(
+        processor, chat_template.read_chat_template(processor, "", folder), folder
+    )
+    assert isinstance(found, QwenPatchProcessor)
     patches = "Qwen" in type(AutoProcessor.from_pretrained(folder / "other")).__name__
-    assert isinstance(seen, Patching if patches else Processed)
+    assert isinstance(seen, QwenPatchProcessor if patches else HFProcessor)
     assert seen.factor == (32 if patches else 28)
 
 
@@ -255,18 +260,20 @@ def test_a_processor_that_fails_is_one_sentence(folder, seen):
             raise RuntimeError("no pictures today\nmore")
 
     with pytest.raises(EngineError, match=r"\(no pictures today\); install what it lacks"):
-        Processed.of(Failing(), seen.wording, folder)
+        HFProcessor.create(Failing(), seen.template, folder)
 
 
 def test_features_stand_in_for_pixels_where_a_kind_takes_them(folder, seen):
     """One picture at a time against both in one batch; Llama 3.2 Vision takes none and says so."""
-    loaded, limits = model(folder), Limits(56, 784, 1 << 20, seen.factor)
-    ways = Vision(Pictures(seen, limits, folder / "cache", lambda *_: None), Precision("fp32", CPU))
-    pair = feature_cache.noise(seen.factor)
-    plain = feature_cache.logits(loaded, ways, pair)
-    ways.layout = Layout.of(loaded, seen)
-    tower = Tower(loaded, ways)
-    reason = feature_cache.refusal(loaded, tower, pair, plain)
+    loaded, limits = model(folder), SizeLimits(56, 784, 1 << 20, seen.factor)
+    ways = ImageInputs(
+        Pictures(seen, limits, folder / "cache", lambda *_: None), Precision("fp32", CPU)
+    )
+    pair = feature_cache.make_probe_pictures(seen.factor)
+    plain = feature_cache.compute_logits(loaded, ways, pair)
+    ways.layout = QwenInputLayout.from_model(loaded, seen)
+    tower = ModelVisionTower(loaded, ways)
+    reason = feature_cache.find_refusal(loaded, tower, pair, plain)
     if "Mllama" in type(loaded).__name__:
         assert reason == "MllamaForConditionalGeneration takes no features in the place of pixels"
         return
@@ -275,7 +282,10 @@ def test_features_stand_in_for_pixels_where_a_kind_takes_them(folder, seen):
     assert tower.form.layers == (2 if "Qwen3" in type(loaded).__name__ else 0)
     rows = torch.cat([tower.encode(one) for one in pair])
     assert torch.allclose(
-        feature_cache.logits(loaded, ways, pair, (tower.form, rows)), plain, rtol=1e-4, atol=1e-4
+        feature_cache.compute_logits(loaded, ways, pair, (tower.form, rows)),
+        plain,
+        rtol=1e-4,
+        atol=1e-4,
     )
-    other = feature_cache.logits(loaded, ways, pair, (tower.form, rows.flip(0)))
-    assert not feature_cache.alike(plain, other)
+    other = feature_cache.compute_logits(loaded, ways, pair, (tower.form, rows.flip(0)))
+    assert not feature_cache.logits_agree(plain, other)
