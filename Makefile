@@ -29,6 +29,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/forbidden.py
+	$(BIN)/python .ci/names.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -15,6 +15,15 @@ NOT_NOUNS = {
 }  # fmt: skip
 NOT_VERBS = {"of", "look", "say", "own", "take", "tell", "stand", "clear", "follow", "leave"}
 """A function is a verb and its object."""
+ALLOWED = {
+    ("datasets_mm/profile/profile.py", "place"),  # written in profiles
+    ("workbench/planning/plan.py", "why"),  # typed in plans
+    ("workbench/planning/run_matrix.py", "why"),  # typed in plans
+    ("workbench/suites/suite.py", "why"),  # written in control.jsonl
+    ("workbench/suites/suite.py", "place"),  # written in warden.json
+    ("workbench/tui/system/terminal_driver.py", "clear()"),  # of threading.Event
+}
+"""(file, name) of what is stored, typed or overridden."""
 
 
 def bound(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -38,8 +47,9 @@ def main() -> int:
     count = 0
     for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
         for line, name in bound(ast.parse(path.read_text("utf-8"))):
-            if name.lstrip("_") in NOT_NOUNS or name.endswith("()"):
-                print(f"{path.relative_to(ROOT)}:{line}: {name}")
+            bad = name.lstrip("_") in NOT_NOUNS or name.endswith("()")
+            if bad and (file := path.relative_to(ROOT).as_posix(), name) not in ALLOWED:
+                print(f"{file}:{line}: {name}")
                 count += 1
     return min(count, 1)
 

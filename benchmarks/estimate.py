@@ -97,8 +97,8 @@ def product_seconds(product: Product, launch: float = 3e-6) -> float:
         for split in SPLITS:
             waves = math.ceil(tiles * split / MULTIPROCESSORS)
             depth = math.ceil(product.k / split)
-            one = 2 * rows * columns * depth / (peak / MULTIPROCESSORS * share)
-            choices.append(waves * one + (split > 1) * rate("smallest kernel") * 1e-6)
+            wave_seconds = 2 * rows * columns * depth / (peak / MULTIPROCESSORS * share)
+            choices.append(waves * wave_seconds + (split > 1) * rate("smallest kernel") * 1e-6)
     size = 2 if product.half else 4
     values = product.m * product.k + product.k * product.n + product.m * product.n
     return launch + max(min(choices), size * product.batch * values / (rate("device copy") * 1e12))
@@ -147,7 +147,7 @@ class Estimate:
         return self.step * STEPS / 1e3
 
 
-def of(name: str, operations: Sequence[Operation], host: float, copies: float) -> Estimate:
+def sum_step(name: str, operations: Sequence[Operation], host: float, copies: float) -> Estimate:
     """The sums of a step; `host` and `copies` in milliseconds."""
 
     def seconds(chosen: Iterable[Operation]) -> float:
@@ -164,18 +164,18 @@ def of(name: str, operations: Sequence[Operation], host: float, copies: float) -
     )  # fmt: skip
 
 
-def estimates(operations: Sequence[Operation], copied: int) -> list[Estimate]:
+def estimate_step(operations: Sequence[Operation], copied: int) -> list[Estimate]:
     """A step of the preset as settings would change it. `copied`: bytes to the device in a step."""
     compiled = fused(list(operations))
     fewer = sum(op.launches for op in compiled)
     pageable = copied / rate("pageable copy") / 1e6
-    autocast = counted(mixed_precision="autocast")[0]
+    autocast = count_step(mixed_precision="autocast")[0]
     return [
-        of("autocast, pageable copies", autocast, eager_host(autocast), pageable),
-        of("the preset, pageable copies", operations, eager_host(operations), pageable),
-        of("pinned, on a side stream", operations, eager_host(operations), 0.0),
-        of("compile, pinned", compiled, fewer * rate("host, compiled") / 1e3, 0.0),
-        of("compile, CUDA graphs, pinned", compiled, rate("host, graph"), 0.0),
+        sum_step("autocast, pageable copies", autocast, eager_host(autocast), pageable),
+        sum_step("the preset, pageable copies", operations, eager_host(operations), pageable),
+        sum_step("pinned, on a side stream", operations, eager_host(operations), 0.0),
+        sum_step("compile, pinned", compiled, fewer * rate("host, compiled") / 1e3, 0.0),
+        sum_step("compile, CUDA graphs, pinned", compiled, rate("host, graph"), 0.0),
     ]  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def eager_host(operations: Sequence[Operation]) -> float:
 # -- tables ------------------------------------------------------------------------------------
 
 
-def distinct(operations: Iterable[Operation]) -> list[tuple[Product, int]]:
+def distinct_products(operations: Iterable[Operation]) -> list[tuple[Product, int]]:
     """All products of a step with their number, the longest in sum first."""
     counted = Counter(product for op in operations for product in op.products)
     return sorted(counted.items(), key=lambda item: -item[1] * product_seconds(item[0]))
@@ -216,9 +216,9 @@ def kinds_table(operations: Sequence[Operation]) -> list[str]:
 
 def span(name: str, operations: Sequence[Operation]) -> tuple[float, float, float]:
     """Lower end, value and upper end of an assumption."""
-    one = ASSUMPTIONS[name]
+    assumption = ASSUMPTIONS[name]
     if name != PRODUCTS_MS:
-        return one.low, one.value, one.high
+        return assumption.low, assumption.value, assumption.high
     value = products_ms(operations)
     return 0.8 * value, value, 1.25 * value
 
@@ -226,11 +226,11 @@ def span(name: str, operations: Sequence[Operation]) -> tuple[float, float, floa
 def epoch_at(name: str, value: float, operations: Sequence[Operation], copied: int) -> float:
     """Seconds of the epoch with all settings, were this assumption another."""
     if name == PRODUCTS_MS:
-        fastest = estimates(operations, copied)[-1]
+        fastest = estimate_step(operations, copied)[-1]
         more = value - products_ms(operations)
         return replace(fastest, products=fastest.products + more).epoch
     with mock.patch.dict(ASSUMPTIONS, {name: replace(ASSUMPTIONS[name], value=value)}):
-        return estimates(operations, copied)[-1].epoch
+        return estimate_step(operations, copied)[-1].epoch
 
 
 def tables(operations: Sequence[Operation], copied: int) -> str:
@@ -252,11 +252,11 @@ def tables(operations: Sequence[Operation], copied: int) -> str:
         f"| {e.name} | {e.launches:,} | {e.products:.1f} | {e.attention:.1f} | {e.memory:.1f} "
         f"| {e.gaps:.1f} | {e.device:.1f} | {e.host:.1f} | {e.copies:.1f} | {e.step:.1f} "
         f"| {e.epoch:.0f} |"
-        for e in estimates(operations, copied)
+        for e in estimate_step(operations, copied)
     ]
     lines += ["", "| product M x N x K | a step | us each | ms | of the full rate |",
               "|---|---:|---:|---:|---:|"]  # fmt: skip
-    for product, count in distinct(operations)[:12]:
+    for product, count in distinct_products(operations)[:12]:
         seconds = product_seconds(product)
         share = product.flops / seconds / (rate("bf16 product, large") * 1e12)
         kind = "" if product.half else ", fp32"
@@ -267,16 +267,18 @@ def tables(operations: Sequence[Operation], copied: int) -> str:
     lines += kinds_table(operations)
     lines += ["", "| assumption | value | useful range | epoch at its ends, s | basis |"]
     lines += ["|---|---:|---:|---:|---|"]
-    for name, one in ASSUMPTIONS.items():
+    for name, assumption in ASSUMPTIONS.items():
         low, value, high = span(name, operations)
         ends = " and ".join(f"{epoch_at(name, end, operations, copied):.0f}" for end in (low, high))
         between = f"{low:.3g} to {high:.3g}"
-        lines.append(f"| {name} | {value:.3g} {one.unit} | {between} | {ends} | {one.basis} |")
+        lines.append(
+            f"| {name} | {value:.3g} {assumption.unit} | {between} | {ends} | {assumption.basis} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 @cache
-def counted(**settings: str) -> tuple[list[Operation], int]:
+def count_step(**settings: str) -> tuple[list[Operation], int]:
     """Operations of the weekly step, and the bytes that it copies to the device.
 
     `settings`: changes to the preset.
@@ -286,7 +288,7 @@ def counted(**settings: str) -> tuple[list[Operation], int]:
     return record(case), copied
 
 
-def written(text: str, tables_text: str) -> str:
+def fill_results(text: str, tables_text: str) -> str:
     """RESULTS.md with the tables between their marks.
 
     Raises:
@@ -300,10 +302,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
     args = parser.parse_args()
-    text = tables(*counted())
+    text = tables(*count_step())
     print(text)
     if args.write:
-        RESULTS.write_text(written(RESULTS.read_text("utf-8"), text), "utf-8")
+        RESULTS.write_text(fill_results(RESULTS.read_text("utf-8"), text), "utf-8")
     return 0
 
 

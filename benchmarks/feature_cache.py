@@ -60,16 +60,16 @@ def main() -> None:
     parser.add_argument("--tower", choices=[*TOWERS, "effnet-lite0"], default="vit-b16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write(folder, asked)
+        _write(folder, options)
         os.environ["WORKBENCH_CONFIG"] = str(folder / "config")
-        _run(folder, asked, "first", max_steps=1, feature_cache=False)  # subset, pixels, base
+        _run(folder, options, "first", max_steps=1, feature_cache=False)  # subset, pixels, base
         figures = {}
         for cache in (True, False):
             label = "with" if cache else "without"
-            figures[label] = _run(folder, asked, label, feature_cache=cache)
+            figures[label] = _run(folder, options, label, feature_cache=cache)
         weights = [
             (folder / label / "checkpoints/last/model.safetensors").read_bytes()
             for label in ("with", "without")
@@ -79,33 +79,33 @@ def main() -> None:
     figures["equal_weights"] = weights[0] == weights[1]
     print(json.dumps(figures, indent=1))
     print(
-        f"{asked.tower}, {asked.epochs} epochs of {asked.media} pictures: "
+        f"{options.tower}, {options.epochs} epochs of {options.media} pictures: "
         f"{figures['without']['seconds']:.1f} s "
         f"without the cache, {figures['with']['seconds']:.1f} s with it, "
         f"{figures['with']['build']:.1f} s of them its build: {figures['times']:.1f} x "
         f"({figures['cpu_times']:.1f} x of CPU time, which other processes move less); trained "
         f"weights {'equal' if figures['equal_weights'] else 'NOT EQUAL'} to the last bit"
     )
-    if asked.out:
-        asked.out.write_text(json.dumps(figures))
+    if options.out:
+        options.out.write_text(json.dumps(figures))
     if not figures["equal_weights"]:
         raise SystemExit(1)
 
 
-def _write(folder: Path, asked: argparse.Namespace) -> None:
+def _write(folder: Path, options: argparse.Namespace) -> None:
     from engines import model_catalog
 
     vision = EFFNET
-    if asked.tower in TOWERS:
-        vision = f'path = "{_tower(folder / asked.tower, TOWERS[asked.tower])}"'
+    if options.tower in TOWERS:
+        vision = f'path = "{_tower(folder / options.tower, TOWERS[options.tower])}"'
     sizes = model_catalog.load("nano-captioner").llm.architecture
     llm = ", ".join(f"{name} = {value}" for name, value in sizes.items() if name not in BRIEF)
-    for place, name, text in (
+    for folder_name, name, text in (
         ("models", "vision-bound", MODEL.format(vision=vision, llm=llm)),
-        ("recipes", "some_captions", RECIPE.format(media=asked.media)),
+        ("recipes", "some_captions", RECIPE.format(media=options.media)),
     ):
-        (folder / "config" / place).mkdir(parents=True)
-        (folder / "config" / place / f"{name}.toml").write_text(text)
+        (folder / "config" / folder_name).mkdir(parents=True)
+        (folder / "config" / folder_name / f"{name}.toml").write_text(text)
 
 
 def _tower(folder: Path, sizes: dict) -> Path:
@@ -122,16 +122,16 @@ def _tower(folder: Path, sizes: dict) -> Path:
     return folder
 
 
-def _run(folder: Path, asked: argparse.Namespace, name: str, **changes) -> dict:
+def _run(folder: Path, options: argparse.Namespace, name: str, **changes) -> dict:
     """One engine run in this process: its seconds, those of the cache's build, steps."""
     from engines.captioning import Params, run
     from engines.emitter import Emitter
     from engines.protocol import RunSpec
 
     params = Params(
-        precision="fp32", batch=32, accumulation=1, epochs=asked.epochs, lr=1e-3, evaluate_on=(),
+        precision="fp32", batch=32, accumulation=1, epochs=options.epochs, lr=1e-3, evaluate_on=(),
         projector="c_abstractor", projector_hidden=256, projector_depth=1, projector_tokens=9,
-        evaluate_train=0, evaluate_every_epochs=0, scorers=(), threads=asked.threads, **changes,
+        evaluate_train=0, evaluate_every_epochs=0, scorers=(), threads=options.threads, **changes,
     )  # fmt: skip
     spec = RunSpec(
         suite="benchmark", run_id=name, engine="captioning", subset="some_captions",

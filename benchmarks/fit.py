@@ -64,43 +64,43 @@ def retrieval(*, gpu: bool) -> Table:
     from engines.retrieval.memory import estimate
     from tests.engines import retrieval_step
 
-    def place(shape: retrieval_step.Shape, folders: ModelFolders) -> Path:
+    def entry_folder(shape: retrieval_step.Shape, folders: ModelFolders) -> Path:
         return folders.root / shape.family
 
     def forecast(shape: retrieval_step.Shape, folders: ModelFolders) -> int:
         return retrieval_step.said(
-            estimate.estimate_memory(shape.want(place(shape, folders))), shape
+            estimate.estimate_memory(shape.want(entry_folder(shape, folders))), shape
         )
 
     tests = importlib.import_module(
         f"tests.engines.retrieval.memory.test_estimate{'_gpu' if gpu else ''}"
     )
     step = retrieval_step.measured_on_gpu if gpu else retrieval_step.measured
-    return tests.SHAPES, forecast, lambda shape, folders: step(shape, place(shape, folders))
+    return tests.SHAPES, forecast, lambda shape, folders: step(shape, entry_folder(shape, folders))
 
 
 def main() -> None:
-    known = {"retrieval": retrieval, "captioning": captioning, "vqa": vqa}
+    forecasts = {"retrieval": retrieval, "captioning": captioning, "vqa": vqa}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engines", nargs="*", metavar="ENGINE", help=", ".join(known))
+    parser.add_argument("engines", nargs="*", metavar="ENGINE", help=", ".join(forecasts))
     parser.add_argument("--gpu", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     logging.disable(logging.WARNING)
     import torch
 
     torch.set_num_threads(1)
     print("| engine | shape | forecast | measured | forecast / measured | seconds to forecast |")
     print("|---|---|---:|---:|---:|---:|")
-    for engine in asked.engines or known:
-        shapes, forecast, measured = known[engine](gpu=asked.gpu)
+    for engine in options.engines or forecasts:
+        shapes, forecast, measured = forecasts[engine](gpu=options.gpu)
         with ModelFolders(Path(tempfile.gettempdir())) as folders:
             for shape in shapes:
                 began = time.perf_counter()
-                said = forecast(shape, folders)
+                estimate = forecast(shape, folders)
                 took = time.perf_counter() - began
                 real = measured(shape, folders)
-                sizes = f"{said / 2**20:,.1f} MiB | {real / 2**20:,.1f} MiB"
-                line = f"| {engine} | {shape.name} | {sizes} | {said / real:.3f} | {took:.1f} |"
+                sizes = f"{estimate / 2**20:,.1f} MiB | {real / 2**20:,.1f} MiB"
+                line = f"| {engine} | {shape.name} | {sizes} | {estimate / real:.3f} | {took:.1f} |"
                 print(line, flush=True)
 
 

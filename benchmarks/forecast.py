@@ -40,19 +40,19 @@ BUSY_PERIOD_SECONDS = 4.0
 
 def main() -> int:
     """Run the trials, print them as they come, and judge."""
-    asked = arguments()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, plan: {' '.join(plan(asked))}")
+    options = arguments()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, plan: {' '.join(plan(options))}")
     header = ("trial", "steps", "forecast", "±", "measured", "error", "inside", "run error", "load")
     print("  ".join(f"{name:>9}" for name in header), flush=True)
-    found = []
-    with tempfile.TemporaryDirectory() as folder, neighbour(asked.busy):
-        for number in range(1, asked.trials + 1):
-            pair = trial(asked, asked.log_root or Path(folder))
+    comparisons = []
+    with tempfile.TemporaryDirectory() as folder, neighbour(options.busy):
+        for number in range(1, options.trials + 1):
+            pair = trial(options, options.log_root or Path(folder))
             if pair is None:
                 return 2
-            found.append(pair[0])
+            comparisons.append(pair[0])
             print(line(number, *pair), flush=True)
-    return judge(found)
+    return judge(comparisons)
 
 
 def arguments() -> argparse.Namespace:
@@ -72,18 +72,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def plan(asked: argparse.Namespace) -> list[str]:
-    settings = [word for setting in asked.settings for word in ("--set", setting)]
-    return ["-d", asked.subset, "-m", asked.model, *settings]
+def plan(options: argparse.Namespace) -> list[str]:
+    settings = [word for setting in options.settings for word in ("--set", setting)]
+    return ["-d", options.subset, "-m", options.model, *settings]
 
 
 def trial(
-    asked: argparse.Namespace, log_root: Path
+    options: argparse.Namespace, log_root: Path
 ) -> tuple[ForecastComparison, ForecastComparison | None] | None:
     """A probe, then the epoch; the comparisons of epoch and run."""
-    until = ["--until", asked.until] if asked.until else []
-    probe = run(asked, log_root, ["--cost-probe", str(asked.steps), *until])
-    whole = run(asked, log_root, [])
+    until = ["--until", options.until] if options.until else []
+    probe = run(options, log_root, ["--cost-probe", str(options.steps), *until])
+    whole = run(options, log_root, [])
     if probe is None or whole is None:
         return None
     pairs = {c.scope: c for c in cost_forecasts.compare_with_forecast(whole, [probe])}
@@ -93,9 +93,9 @@ def trial(
     return pairs["epoch"], pairs.get("run")
 
 
-def run(asked: argparse.Namespace, log_root: Path, more: list[str]) -> RunRecord | None:
+def run(options: argparse.Namespace, log_root: Path, more: list[str]) -> RunRecord | None:
     """One suite of one run in the foreground; its record, None when it did not complete."""
-    command = [sys.executable, "-m", "workbench", "run", *plan(asked), *more]
+    command = [sys.executable, "-m", "workbench", "run", *plan(options), *more]
     command += ["--json", "--log-root", str(log_root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     for row in map(json.loads, done.stdout.splitlines()):
@@ -122,13 +122,13 @@ def line(number: int, epoch: ForecastComparison, whole: ForecastComparison | Non
     return "  ".join(f"{cell:>9}" for cell in cells)
 
 
-def judge(found: list[ForecastComparison]) -> int:
-    near = sum(abs(c.error) <= WITHIN for c in found)
-    inside = sum(bool(c.covered) for c in found)
-    kept = min(near, inside) >= OF_TRIALS * len(found)
+def judge(comparisons: list[ForecastComparison]) -> int:
+    near = sum(abs(c.error) <= WITHIN for c in comparisons)
+    inside = sum(bool(c.covered) for c in comparisons)
+    kept = min(near, inside) >= OF_TRIALS * len(comparisons)
     print(
-        f"within {WITHIN:.0%}: {near} of {len(found)}; inside the interval: {inside} of "
-        f"{len(found)}; promise {'kept' if kept else 'NOT kept'}"
+        f"within {WITHIN:.0%}: {near} of {len(comparisons)}; inside the interval: {inside} of "
+        f"{len(comparisons)}; promise {'kept' if kept else 'NOT kept'}"
     )
     return 0 if kept else 1
 

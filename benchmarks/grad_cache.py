@@ -54,18 +54,18 @@ def side(args: argparse.Namespace, device: torch.device, seed: int) -> ItemInput
 
 def kept_bytes(model: DualEncoder, forward) -> int:
     """Bytes that wait for the backward pass, each storage once, without the weights."""
-    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    found: dict[int, int] = {}
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    sizes: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            found[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in parameters:
+            sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         forward()
-    return sum(found.values())
+    return sum(sizes.values())
 
 
 def main() -> None:
@@ -101,14 +101,14 @@ def main() -> None:
         peak = torch.cuda.max_memory_allocated() - before if cuda else kept_bytes(model, forward)
         return seconds, peak, loss.item()
 
-    found: dict[int, list[tuple[float, int, float]]] = {chunk: [] for chunk in args.chunks}
+    timings: dict[int, list[tuple[float, int, float]]] = {chunk: [] for chunk in args.chunks}
     for _ in range(args.rounds + 1):
         for chunk in args.chunks:
-            found[chunk].append(step(chunk))
-    first = statistics.median(s for s, _, _ in found[args.chunks[0]][1:])
+            timings[chunk].append(step(chunk))
+    first = statistics.median(s for s, _, _ in timings[args.chunks[0]][1:])
     print(f"{device}, batch {args.batch}, {args.precision}; the first round is left out\n")
     print("| chunk | s/step, median | of the first | MiB kept | loss |\n|---:|---:|---:|---:|---:|")
-    for chunk, rounds in found.items():
+    for chunk, rounds in timings.items():
         seconds = statistics.median(s for s, _, _ in rounds[1:])
         _, peak, loss = rounds[-1]
         name = chunk or "whole"

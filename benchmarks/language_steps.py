@@ -78,13 +78,15 @@ def put(model: nn.Module, device: torch.device) -> None:
     fresh: dict[int, torch.Tensor] = {}
     for module in model.modules() if device.type != "cpu" else ():
         for tensors in (module._parameters, module._buffers):
-            for name, one in tensors.items():
-                if one is not None and id(one) not in fresh:
-                    there = torch.empty(one.shape, dtype=one.dtype, device=device)
-                    learnt = isinstance(one, nn.Parameter)
-                    fresh[id(one)] = nn.Parameter(there, one.requires_grad) if learnt else there
-                if one is not None:
-                    tensors[name] = fresh[id(one)]  # type: ignore[assignment]
+            for name, tensor in tensors.items():
+                if tensor is not None and id(tensor) not in fresh:
+                    there = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                    learnt = isinstance(tensor, nn.Parameter)
+                    fresh[id(tensor)] = (
+                        nn.Parameter(there, tensor.requires_grad) if learnt else there
+                    )
+                if tensor is not None:
+                    tensors[name] = fresh[id(tensor)]  # type: ignore[assignment]
 
 
 # -- vqa -------------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ class _Sighted:
 
 
 class _Unwatched:
-    """Looks at nothing between epochs."""
+    """Stands for the validation between epochs and does nothing."""
 
     enabled, latest, averages = False, {}, {}  # type: ignore[var-annotated]
 
@@ -159,7 +161,7 @@ def vqa_batch(params: Any, width: int, layout: QwenInputLayout) -> VqaBatch:
     """In host memory, made of true numbers and faked afterwards; its rows are equally long."""
     with unset_fake_temporarily():
         batch = layout.add_inputs(plain_batch(params, width))
-    return map_tensors(batch, lambda one: torch.zeros(one.shape, dtype=one.dtype))
+    return map_tensors(batch, lambda tensor: torch.zeros(tensor.shape, dtype=tensor.dtype))
 
 
 def plain_batch(params: Any, width: int) -> VqaBatch:
@@ -174,8 +176,8 @@ def plain_batch(params: Any, width: int) -> VqaBatch:
     shown = {PIXELS: torch.zeros(params.batch * rows * rows, 3, 14, 14, dtype=torch.uint8)}
     if params.feature_cache:
         shown = {FEATURES: torch.zeros(params.batch * merged, width, dtype=torch.bfloat16)}
-    seen = {TYPES: (ids == IMAGE).long(), GRID: grid, **shown}
-    return VqaBatch(ids, torch.ones_like(ids), labels, seen)
+    vision = {TYPES: (ids == IMAGE).long(), GRID: grid, **shown}
+    return VqaBatch(ids, torch.ones_like(ids), labels, vision)
 
 
 # -- captioning ------------------------------------------------------------------------------------
@@ -201,8 +203,10 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
     put(model, device)
     features = Frames([np.zeros((ROWS, 1, 1), np.float16)], np.zeros((ROWS, 1, 2), np.int64))
     ready = PreparedCaptioner(model, most.template, tower, features, "", {}, {})
-    said = Captions([""] * ROWS, [[""]] * ROWS, [""] * ROWS, "en", NOWHERE, False)
-    data = CaptioningData("", Split("s", said, np.arange(ROWS)), None, [], features, [], "", ROWS)
+    captions = Captions([""] * ROWS, [[""]] * ROWS, [""] * ROWS, "en", NOWHERE, False)
+    data = CaptioningData(
+        "", Split("s", captions, np.arange(ROWS)), None, [], features, [], "", ROWS
+    )
     job = captioning_work.create_training_job(context, data, ready, _Unwatched())  # type: ignore[arg-type]
     shape, kept = tower.shape, getattr(torch, params.feature_dtype)
     media = torch.zeros(params.batch, most.frames, shape.patches, shape.width, dtype=kept)
@@ -263,14 +267,14 @@ def own_pass(*, ahead: bool) -> dict[str, int]:
     if ahead:
         attention.use_packed_attention(model.model.visual)
         batch = QwenInputLayout(model.model, model.model.visual).add_inputs(batch)
-    seen = {**batch.vision, PIXELS: _Sighted.processor.values(batch.vision[PIXELS])}
+    vision = {**batch.vision, PIXELS: _Sighted.processor.values(batch.vision[PIXELS])}
     with torch.no_grad(), Reads() as reads:
-        Answerer(model)(batch.with_vision(seen).inputs(), batch.labels)
-    found = reads.found
+        Answerer(model)(batch.with_vision(vision).inputs(), batch.labels)
+    reads_seen = reads.found
     waits = sum(
-        found[name] for name in ("tolist", "item", "__bool__", "nonzero", "unique_consecutive")
+        reads_seen[name] for name in ("tolist", "item", "__bool__", "nonzero", "unique_consecutive")
     )
-    return {"attention calls": found["scaled_dot_product_attention"], "reads": waits}
+    return {"attention calls": reads_seen["scaled_dot_product_attention"], "reads": waits}
 
 
 if __name__ == "__main__":

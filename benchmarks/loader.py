@@ -58,13 +58,13 @@ def parse() -> argparse.Namespace:
     return args
 
 
-def distinct(pictures: list[Path], photos: int, folder: Path) -> list[Path]:
+def distinct(pictures: list[Path], count: int, folder: Path) -> list[Path]:
     """Photos, every one with its own bytes: the drawings are fewer than the photos asked for."""
-    known = list(dict.fromkeys(pictures))
-    made = as_photos(known, folder)
-    out = list(made)
-    for number in range(photos - len(made)):
-        source = made[number % len(made)]
+    originals = list(dict.fromkeys(pictures))
+    photos = as_photos(originals, folder)
+    out = list(photos)
+    for number in range(count - len(photos)):
+        source = photos[number % len(photos)]
         copy = folder / f"{number:05}-{source.name}"
         data = source.read_bytes()
         # A comment segment after the start marker: another content hash, the same picture.
@@ -72,7 +72,7 @@ def distinct(pictures: list[Path], photos: int, folder: Path) -> list[Path]:
         mark = b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
         copy.write_bytes(data[:2] + mark + data[2:])
         out.append(copy)
-    return out[:photos]
+    return out[:count]
 
 
 def one_core(photos: list[Path], side: int) -> float:
@@ -98,8 +98,8 @@ def cores_apart(photos: list[Path], side: int, cores: int) -> float:
 def fill(photos: list[Path], side: int, cache: Path) -> tuple[ImageCache, float]:
     """A new image cache, and pictures a second of filling it."""
     began = time.perf_counter()
-    made = ImageCache.open([p.name for p in photos], photos[0].parent, side, cache)
-    return made, len(photos) / (time.perf_counter() - began)
+    image_cache = ImageCache.open([p.name for p in photos], photos[0].parent, side, cache)
+    return image_cache, len(photos) / (time.perf_counter() - began)
 
 
 def pss() -> int:
@@ -157,7 +157,9 @@ def main() -> int:
             cache, rate = fill(photos, args.image_size, Path(scratch, f"cache-{number}"))
             filled.append(rate)
         rates = {"one core": single, f"{cores} processes apart": apart, "the cache": filled}
-        shares = [rate / (cores * one) for rate, one in zip(filled, single, strict=True)]
+        shares = [
+            rate / (cores * single_rate) for rate, single_rate in zip(filled, single, strict=True)
+        ]
         make_model(folder, texts, args)
         tokens = TokenItems.tokenise(texts, tokenizer.from_folder(folder), 77, pad=0)
         images = ArrayItems([cache.array])
@@ -180,9 +182,9 @@ def report(
     print(f"{args.photos} JPEGs of 640 x 480 -> {args.image_size} px, batch {args.batch}\n")
     print("| decoding and resizing | pictures/s | of cores x one core |")
     print("|---|---:|---:|")
-    for name, found in rates.items():
-        shares = [a / (cores * b) for a, b in zip(found, rates["one core"], strict=True)]
-        print(f"| {name} | {median(found):.0f} | {median(shares):.2f} |")
+    for name, medians in rates.items():
+        shares = [a / (cores * b) for a, b in zip(medians, rates["one core"], strict=True)]
+        print(f"| {name} | {median(medians):.0f} | {median(shares):.2f} |")
     print()
     print("| loader threads | samples/s | data_wait | sum of PSS after epochs 1 to 5 |")
     print("|---:|---:|---:|---|")

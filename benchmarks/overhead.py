@@ -33,8 +33,8 @@ def cpu_seconds(pid: int) -> float:
 def drain(terminal: int, seconds: float) -> None:
     """Read what a program paints, so that it never waits for its terminal."""
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        if select.select([terminal], [], [], left)[0]:
+    while (remaining := end - time.monotonic()) > 0:
+        if select.select([terminal], [], [], remaining)[0]:
             try:
                 os.read(terminal, 65_536)
             except OSError:  # the program has ended
@@ -83,8 +83,8 @@ def main() -> None:
         pid, terminal = spawn(words)
         drain(terminal, 1.0)
         os.waitpid(pid, 0)
-        found = suite.find_suite(Path(folder), None)
-        warden = suite.read_warden(found)
+        suite_folder = suite.find_suite(Path(folder), None)
+        warden = suite.read_warden(suite_folder)
         if warden is None:
             raise SystemExit("the warden did not start")
         time.sleep(1.0)
@@ -92,7 +92,7 @@ def main() -> None:
         attach = watched(["attach"], b"", seconds)
         screen = watched([], b"2", seconds)
         share = (cpu_seconds(warden.pid) - before) / (time.monotonic() - began)
-        suite.send_command(found, suite.Command(do="stop"))
+        suite.send_command(suite_folder, suite.Command(do="stop"))
         while suite.is_alive(warden):
             time.sleep(0.1)
     print(f"warden (no GPU: no sampler)     {share:7.2%} of wall time")

@@ -107,18 +107,18 @@ class Measured(NamedTuple):
 def measured(command: list[str]) -> Measured:
     """Run a command to its end."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()
-        child = subprocess.Popen(command, stdout=said, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
         peak, process = 0, psutil.Process(child.pid)
         while child.poll() is None:
-            peak = max(peak, sum(_rss(one) for one in [process, *_children(process)]))
+            peak = max(peak, sum(_rss(pid) for pid in [process, *_children(process)]))
             time.sleep(0.05)
         seconds = time.perf_counter() - began
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        said.seek(0)
-        return Measured(seconds, cpu, peak / 2**20, said.read())
+        output.seek(0)
+        return Measured(seconds, cpu, peak / 2**20, output.read())
 
 
 def _rss(process: psutil.Process) -> int:
@@ -145,13 +145,13 @@ def plain(path: Path) -> dict[str, object]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             record = json.loads(line)
-            found = wh.search(record["question"])
+            match = wh.search(record["question"])
             shown = record["passage_image_path"]
             rows.append(
                 {
                     "candidates": len(record["passage_id"]),
                     "na": all(path == "NA" for path in shown),
-                    "word": found[1].lower() if found else "other",
+                    "word": match[1].lower() if match else "other",
                     **{name: bool(record.get(name)) for name in ("question", "image_path")},
                 }
             )

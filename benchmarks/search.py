@@ -54,51 +54,54 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=7)
-    options.add_argument("--queries", type=int, default=5046)
-    options.add_argument("--passages", type=int, default=114_810)
-    options.add_argument("--width", type=int, default=512)
-    options.add_argument("--depths", default="100,500")
-    options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    options.add_argument("--corpus-dtype", default="fp32", choices=tuple(DTYPES))
-    options.add_argument("--naive", action="store_true", help="also time torch.topk of each block")
-    asked = options.parse_args()
-    torch.set_num_threads(asked.threads)
-    queries = vectors(asked.queries, asked.width, 1, asked.device)
-    corpus = vectors(asked.passages, asked.width, 2, asked.device).to(DTYPES[asked.corpus_dtype])
-    depths = [int(depth) for depth in asked.depths.split(",")]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--queries", type=int, default=5046)
+    parser.add_argument("--passages", type=int, default=114_810)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--depths", default="100,500")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--corpus-dtype", default="fp32", choices=tuple(DTYPES))
+    parser.add_argument("--naive", action="store_true", help="also time torch.topk of each block")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    queries = vectors(options.queries, options.width, 1, options.device)
+    corpus = vectors(options.passages, options.width, 2, options.device).to(
+        DTYPES[options.corpus_dtype]
+    )
+    depths = [int(depth) for depth in options.depths.split(",")]
     work: dict[str, Callable[[], object]] = {
         "matmul": lambda: exact.inner_products(queries, corpus),
         "chunked": lambda: blocks(queries, corpus, lambda _: None),
     }
     for depth in depths:
         work[f"top {depth}"] = lambda depth=depth: exact.top_k(queries, corpus, depth)
-        if asked.naive:
+        if options.naive:
             work[f"naive {depth}"] = lambda depth=depth: blocks(
                 queries, corpus, lambda scores: scores.topk(min(depth, scores.shape[1]))
             )
-    report(work, asked)
+    report(work, options)
 
 
-def report(work: dict[str, Callable[[], object]], asked: argparse.Namespace) -> None:
+def report(work: dict[str, Callable[[], object]], options: argparse.Namespace) -> None:
     """Time the rounds and print a row a contender."""
     for warm in work.values():
         warm()
-    taken: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(asked.rounds):
+    timings: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(options.rounds):
         names = list(work)
         for name in names if number % 2 else names[::-1]:
-            taken[name].append(seconds(work[name], asked.device))
+            timings[name].append(seconds(work[name], options.device))
     print(
-        f"{asked.queries:,} queries x {asked.passages:,} passages x {asked.width}, {asked.device}, "
-        f"corpus {asked.corpus_dtype}, {asked.threads} threads, {asked.rounds} rounds"
+        f"{options.queries:,} queries x {options.passages:,} passages x {options.width}, "
+        f"{options.device}, "
+        f"corpus {options.corpus_dtype}, {options.threads} threads, {options.rounds} rounds"
     )
     print(f"{'':>12} {'median s':>9} {'range':>17} {'of matmul':>10} {'of chunked':>11}")
-    for name, times in taken.items():
+    for name, times in timings.items():
         of = [
-            statistics.median(t / base for t, base in zip(times, taken[against], strict=True))
+            statistics.median(t / base for t, base in zip(times, timings[against], strict=True))
             for against in ("matmul", "chunked")
         ]
         spread = f"[{min(times):.3f}, {max(times):.3f}]"

@@ -81,11 +81,11 @@ class Soak:
         self.wait(lambda: set(suite.list_suites(self.logs)) - before, "a new suite")
         return (set(suite.list_suites(self.logs)) - before).pop()
 
-    def wait(self, said, what: str, seconds: float = 120.0) -> None:
+    def wait(self, condition, description: str, seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
-        while not said():
+        while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"never happened: {what}")
+                raise TimeoutError(f"never happened: {description}")
             time.sleep(0.02)
 
     # One kill
@@ -124,8 +124,8 @@ class Soak:
         )
 
     def _kill(self, pid: int) -> bool:
-        found = tree.read_process(pid) if pid > 1 else None
-        if found is None or found.dead:
+        process = tree.read_process(pid) if pid > 1 else None
+        if process is None or process.dead:
             return False
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -165,11 +165,11 @@ class Soak:
 
     def check_orphans(self) -> None:
         deadline = time.monotonic() + ORPHAN_SECONDS
-        while left := {pid for token in self.tokens for pid in tree.processes_with_token(token)}:
+        while orphans := {pid for token in self.tokens for pid in tree.processes_with_token(token)}:
             if time.monotonic() > deadline:
-                self.counts["orphans"] += len(left)
-                self.broken.append(f"left behind: {sorted(left)}")
-                for pid in left:
+                self.counts["orphans"] += len(orphans)
+                self.broken.append(f"left behind: {sorted(orphans)}")
+                for pid in orphans:
                     self._kill(pid)
                 return
             time.sleep(0.05)
@@ -203,7 +203,7 @@ class Soak:
 
     def outcome(self, folder: Path) -> dict[str, object]:
         """Weights and metrics of every run, from the records and the files."""
-        found = {}
+        outcomes = {}
         for run, spec in suite.read_runs(folder):
             weights = (run / "checkpoints/last/model.safetensors").read_bytes()
             metrics = [
@@ -212,18 +212,18 @@ class Soak:
                 if (record.identity.suite, record.identity.run_id) == (folder.name, spec.run_id)
                 and record.exit.cause == "completed"
             ]
-            found[spec.run_id] = (hashlib.sha256(weights).hexdigest(), metrics)
-        return found
+            outcomes[spec.run_id] = (hashlib.sha256(weights).hexdigest(), metrics)
+        return outcomes
 
-    def compare(self, folder: Path, wanted: dict[str, object]) -> None:
-        found = self.outcome(folder)
-        for run_id, (weights, metrics) in found.items():
-            sha, (expected,) = wanted[run_id]
+    def compare(self, folder: Path, expected: dict[str, object]) -> None:
+        outcomes = self.outcome(folder)
+        for run_id, (weights, metrics) in outcomes.items():
+            sha, (expected_metrics,) = expected[run_id]
             if weights != sha:
                 self.broken.append(f"{folder.name} {run_id}: other weights")
             if len(metrics) != 1:
                 self.broken.append(f"{folder.name} {run_id}: {len(metrics)} completed records")
-            if any(m != expected for m in metrics):
+            if any(m != expected_metrics for m in metrics):
                 self.broken.append(f"{folder.name} {run_id}: a completed record with other metrics")
             self.counts["runs compared"] += 1
 
@@ -232,18 +232,18 @@ def bombard(soak: Soak, kills: int, seconds: float, runs: int) -> None:
     """Suites one after the other until there were enough kills, or no time is left."""
     reference = soak.start("undisturbed", runs)
     soak.finish(reference)
-    wanted, began, killed, number = soak.outcome(reference), time.monotonic(), 0, 0
+    expected, began, killed, number = soak.outcome(reference), time.monotonic(), 0, 0
     while killed < kills and time.monotonic() - began < seconds:
         number += 1
         folder = soak.start(f"soak-{number}", runs)
         while killed < kills and time.monotonic() - began < seconds and soak.go_on(folder):
-            what = soak.kill(folder)
+            victim = soak.kill(folder)
             soak.check(folder)
-            killed += what != "nobody"
-            print(f"{time.monotonic() - began:7.1f} s  {killed:3}  {what}", flush=True)
+            killed += victim != "nobody"
+            print(f"{time.monotonic() - began:7.1f} s  {killed:3}  {victim}", flush=True)
         soak.finish(folder)
         soak.check(folder)
-        soak.compare(folder, wanted)
+        soak.compare(folder, expected)
         soak.counts["suites"] += 1
     soak.counts["kills"] = killed
 
@@ -267,8 +267,8 @@ def main() -> int:
                 soak.front.terminate()
                 soak.front.wait()
             soak.check_orphans()
-        said = {"seed": options.seed, "wall_seconds": round(time.monotonic() - began)}
-        print(json.dumps({**said, **dict(soak.counts), "broken": soak.broken}))
+        summary = {"seed": options.seed, "wall_seconds": round(time.monotonic() - began)}
+        print(json.dumps({**summary, **dict(soak.counts), "broken": soak.broken}))
         if soak.broken:
             print((Path(root) / "commands.log").read_text()[-4000:], file=sys.stderr)
     return 1 if soak.broken else 0

@@ -193,16 +193,16 @@ def bare_loop(job: loop.TrainingJob[PairBatch]) -> Callable[[list[PairBatch]], N
 def totals(parts: dict[str, Counts]) -> dict[str, int]:
     """Numbers of a whole step."""
     names = ("kernels", "casts", "waits", "bytes_to_device")
-    found = {name: sum(getattr(counts, name) for counts in parts.values()) for name in names}
-    return found | {part: parts[part].kernels for part in PARTS[1:]}
+    sums = {name: sum(getattr(counts, name) for counts in parts.values()) for name in names}
+    return sums | {part: parts[part].kernels for part in PARTS[1:]}
 
 
 def measure(case: Case) -> dict[str, int]:
     """Counts of a step; the bytes copied are those of the pass on fake CUDA tensors."""
-    found, cuda = totals(whole_step(case)), forward_on_cuda(case)
-    found["bytes_to_device"] = sum(c.bytes_to_device for c in cuda.values())
-    found["waits"] += sum(c.waits for c in cuda.values())
-    return found
+    counts, cuda = totals(whole_step(case)), forward_on_cuda(case)
+    counts["bytes_to_device"] = sum(c.bytes_to_device for c in cuda.values())
+    counts["waits"] += sum(c.waits for c in cuda.values())
+    return counts
 
 
 def main() -> int:
@@ -217,12 +217,12 @@ def main() -> int:
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for name in args.cases:
         case = CASES[name]()
-        found = figures[name] = measure(case)
-        print(f"| {name} | {found['kernels']:,} | {found['forward']:,} | {found['backward']:,} | "
-              f"{found['optimizer']:,} | {found['casts']:,} | {found['waits']} | "
-              f"{found['bytes_to_device'] / 1e6:.1f} |")  # fmt: skip
-        for part, counts in whole_step(case).items() if args.names else ():
-            print(f"{part}: {dict(counts.by_name.most_common(args.names))}")
+        counts = figures[name] = measure(case)
+        print(f"| {name} | {counts['kernels']:,} | {counts['forward']:,} | "
+              f"{counts['backward']:,} | {counts['optimizer']:,} | {counts['casts']:,} | "
+              f"{counts['waits']} | {counts['bytes_to_device'] / 1e6:.1f} |")  # fmt: skip
+        for part, part_counts in whole_step(case).items() if args.names else ():
+            print(f"{part}: {dict(part_counts.by_name.most_common(args.names))}")
     if args.host:
         figures["host_ratio"] = host_ratio()
         print(f"\nhost time of a step, retrieval: {figures['host_ratio']:.2f} of a bare loop's")

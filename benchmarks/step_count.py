@@ -286,7 +286,7 @@ def one_kernel_attention() -> Any:
             if kind == "cuda"
             else ops._scaled_dot_product_flash_attention_for_cpu
         )
-        made: Tensor = fused(q, k, v, 0.0, causal)[0]
-        return made
+        output: Tensor = fused(q, k, v, 0.0, causal)[0]
+        return output
 
     return mock.patch.object(functional, "scaled_dot_product_attention", attention)

@@ -150,9 +150,9 @@ def record(case: Case) -> list[Operation]:
 def products(name: str, args: tuple[Any, ...], outputs: list[Tensor]) -> Iterable[Product]:
     """The matrix products that an operation is."""
     if name in PRODUCTS:
-        left, right = (args[place] for place in PRODUCTS[name])
-        batch = left.shape[0] if left.ndim == 3 else 1
-        yield Product(left.shape[-2], right.shape[-1], left.shape[-1], batch, _half(left))
+        first, second = (args[position] for position in PRODUCTS[name])
+        batch = first.shape[0] if first.ndim == 3 else 1
+        yield Product(first.shape[-2], second.shape[-1], first.shape[-1], batch, _half(first))
     elif name == "aten.convolution":
         yield _convolution(args[0], args[1], outputs[0])
     elif name == "aten.convolution_backward":
@@ -194,14 +194,14 @@ def fused(operations: list[Operation]) -> list[Operation]:
     lasting = _lasting(operations, levels)
     groups = _Groups(len(operations))
     makers: dict[int, int] = {}
-    for place, op in enumerate(operations):
+    for index, op in enumerate(operations):
         if op.fusible:
             for number in op.reads.keys() & makers.keys():
-                groups.join(place, makers[number])
-            makers |= dict.fromkeys(op.writes.keys() - lasting, place)
+                groups.join(index, makers[number])
+            makers |= dict.fromkeys(op.writes.keys() - lasting, index)
     members: dict[int, list[Operation]] = {}
-    for place, op in enumerate(operations):
-        members.setdefault(groups.root(place), []).append(op)
+    for index, op in enumerate(operations):
+        members.setdefault(groups.root(index), []).append(op)
     return [_merged(group, lasting) for group in members.values()]
 
 
@@ -211,15 +211,15 @@ class _Groups:
     def __init__(self, size: int) -> None:
         self._above = list(range(size))
 
-    def root(self, place: int) -> int:
+    def root(self, index: int) -> int:
         """The number that stands for its set."""
-        while self._above[place] != place:
-            self._above[place] = place = self._above[self._above[place]]
-        return place
+        while self._above[index] != index:
+            self._above[index] = index = self._above[self._above[index]]
+        return index
 
-    def join(self, one: int, other: int) -> None:
+    def join(self, first: int, second: int) -> None:
         """Make one set of two."""
-        self._above[self.root(one)] = self.root(other)
+        self._above[self.root(first)] = self.root(second)
 
 
 def _levels(operations: list[Operation]) -> list[int]:

@@ -165,11 +165,11 @@ def pairs(args: argparse.Namespace, cache_root: Path) -> tuple[list[Path], list[
 def as_photos(pictures: list[Path], folder: Path) -> list[Path]:
     """JPEGs of a usual photo's size and detail: the drawing over seeded noise of many scales."""
     folder.mkdir()
-    made: dict[Path, Path] = {}
+    photos: dict[Path, Path] = {}
     for path in pictures:
-        if path in made:
+        if path in photos:
             continue
-        rng = np.random.default_rng(len(made))
+        rng = np.random.default_rng(len(photos))
         grain = np.zeros((480, 640, 3), np.float32)
         for side in (4, 16, 64, 240):
             coarse = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
@@ -178,9 +178,9 @@ def as_photos(pictures: list[Path], folder: Path) -> list[Path]:
         photo = Image.fromarray(grain.astype(np.uint8))
         with Image.open(path) as drawing:
             photo.paste(drawing.convert("RGB"), (208, 128), drawing.convert("RGBA"))
-        made[path] = folder / f"{path.stem}.jpg"
-        photo.save(made[path], quality=90)
-    return [made[path] for path in pictures]
+        photos[path] = folder / f"{path.stem}.jpg"
+        photo.save(photos[path], quality=90)
+    return [photos[path] for path in pictures]
 
 
 def own_items(work: Work, cache_root: Path) -> tuple[ArrayItems, TokenItems, dict[str, float]]:
@@ -300,9 +300,9 @@ def apart(args: argparse.Namespace) -> int:
                 command = [sys.executable, __file__, *words, "--rounds", "1", "--only", name]
                 command += ["--out", str(out)] + ([] if name == "ours" else ["--untouched"])
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-                told = json.loads(out.read_text())
-                rates[name] += told["rates"][name]
-                seconds = told["cache_seconds"]
+                result = json.loads(out.read_text())
+                rates[name] += result["rates"][name]
+                seconds = result["cache_seconds"]
     return report(args, rates, seconds, None)
 
 

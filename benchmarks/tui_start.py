@@ -41,18 +41,18 @@ def first_frame(command: list[str], needles: list[bytes], key: bytes = b"") -> l
     if pid == 0:
         os.environ.update(TERM="xterm-256color", COLUMNS="120", LINES="36", PYTHONPATH=str(ROOT))
         os.execv(command[0], command)
-    seen, times = b"", []
+    output, times = b"", []
     try:
         while len(times) < len(needles):
             if time.perf_counter() - began > LIMIT_SECONDS:
                 raise SystemExit(f"{needles[len(times)]!r} was not painted in {LIMIT_SECONDS} s")
             if select.select([master], [], [], 0.1)[0]:
-                seen += os.read(master, 65_536)
-            if needles[len(times)] in ESCAPES.sub(b"", seen):
+                output += os.read(master, 65_536)
+            if needles[len(times)] in ESCAPES.sub(b"", output):
                 times.append(time.perf_counter() - began)
                 if key and len(times) == len(needles) - 1:
                     os.write(master, key)
-                    seen = b""
+                    output = b""
     finally:
         os.kill(pid, signal.SIGTERM)
         drain(master)

@@ -62,7 +62,7 @@ def parse() -> argparse.Namespace:
 class Work:
     """What both contenders do."""
 
-    def __init__(self, args: argparse.Namespace, asked: Questions, folder: Path) -> None:
+    def __init__(self, args: argparse.Namespace, vqa_questions: Questions, folder: Path) -> None:
         self.args = args
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = Precision(args.precision, self.device)
@@ -73,20 +73,20 @@ class Work:
         )
         limits = SizeLimits(args.side, 784, 1 << 20, seeing.factor)
         pictures = Pictures(seeing, limits, paths.cache_root(), lambda *_: None)
-        pictures.add(asked.root, asked.paths)
+        pictures.add(vqa_questions.root, vqa_questions.paths)
         self.gather = QuestionCollator(
-            ImageInputs(pictures, self.precision), asked, 0, shuffle=True
+            ImageInputs(pictures, self.precision), vqa_questions, 0, shuffle=True
         )
-        self.order = EpochPermutation(len(asked), args.batch, 1, 0)
+        self.order = EpochPermutation(len(vqa_questions), args.batch, 1, 0)
 
     def model(self) -> Any:
         """With fresh adapters, always the same ones."""
-        found = pretrained.load(
+        model = pretrained.load(
             self.folder, pretrained.VISION_LANGUAGE, self.precision, four_bit=True, double=True
         )
         torch.manual_seed(0)
         return lora.add_lora(
-            found, 16, 32, 0.0, lora.PROJECTIONS, pretrained.language_module_name(found)
+            model, 16, 32, 0.0, lora.PROJECTIONS, pretrained.language_module_name(model)
         )
 
     def ours(self) -> tuple[list[float], list[float]]:
@@ -115,7 +115,7 @@ class Work:
         loop.train(job, meter, TimingSummary(per_epoch, 0), emit)
         whole = time.perf_counter() - began
         windows = [m for m in emit.sent if m.kind == "step"]
-        seconds = [one for window in windows for one in window.step_seconds]
+        seconds = [value for window in windows for value in window.step_seconds]
         return [*seconds[1:], whole], [float(loss) for loss in losses]
 
     def trainer(self) -> tuple[list[float], list[float]]:
@@ -127,8 +127,8 @@ class Work:
 
         def collate(items: list[int]) -> dict[str, torch.Tensor]:
             host = self.gather(np.asarray(items), 0)
-            made = self.gather.to_device(host, torch.device("cpu"))
-            return {**made.inputs(), "labels": made.labels}
+            batch = self.gather.to_device(host, torch.device("cpu"))
+            return {**batch.inputs(), "labels": batch.labels}
 
         class InOrder(Trainer):
             def _get_train_sampler(self, *_: Any) -> Sampler[int]:
@@ -162,11 +162,13 @@ def rounds(work: Work) -> Iterator[dict[str, tuple[list[float], list[float]]]]:
         yield {name: getattr(work, name)() for name in names}
 
 
-def nano(folder: Path, asked: Questions) -> None:
+def nano(folder: Path, vqa_questions: Questions) -> None:
     """The nano with random weights: its speed does not depend on them."""
     entry = tomllib.loads((CATALOGUE / "nano-qwen-vl.toml").read_text("utf-8"))
     sizes = entry["architecture"]
-    processor = model.build_processor(asked.texts, int(sizes["vocabulary"]), int(sizes["patch"]))
+    processor = model.build_processor(
+        vqa_questions.texts, int(sizes["vocabulary"]), int(sizes["patch"])
+    )
     torch.manual_seed(0)
     model.build_model(processor, sizes).save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -177,24 +179,28 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     args.side = args.side or (384 if args.model else 84)
-    asked = questions.read_questions(
+    vqa_questions = questions.read_questions(
         build("easy_vqa_train", paths.cache_root(), None, lambda *_: None, "")
     ).select(range(min(1000, args.steps * args.batch)))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.model) if args.model else Path(temporary)
         if not args.model:
-            nano(folder, asked)
-        work = Work(args, asked, folder)
-        found = list(rounds(work))
+            nano(folder, vqa_questions)
+        work = Work(args, vqa_questions, folder)
+        results = list(rounds(work))
     ratios = []
-    for one in found:
-        own, theirs = (statistics.median(one[name][0][:-1]) for name in ("ours", "trainer"))
-        ratios.append(theirs / own)
-        print(f"step {1000 * own:7.1f} ms ours, {1000 * theirs:7.1f} ms Trainer: {ratios[-1]:.3f}x")
-    own, theirs = (found[0][name][1] for name in ("ours", "trainer"))
+    for result in results:
+        ours, theirs = (statistics.median(result[name][0][:-1]) for name in ("ours", "trainer"))
+        ratios.append(theirs / ours)
+        print(
+            f"step {1000 * ours:7.1f} ms ours, {1000 * theirs:7.1f} ms Trainer: {ratios[-1]:.3f}x"
+        )
+    ours, theirs = (results[0][name][1] for name in ("ours", "trainer"))
     print(f"median {statistics.median(ratios):.3f}x, {min(ratios):.3f} to {max(ratios):.3f}")
-    apart = max(abs(a - b) for a, b in zip(own, theirs, strict=True))
-    print(f"losses of {len(own)} steps, {own[0]:.3f} to {own[-1]:.3f}: at most {apart:.1e} apart")
+    apart = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+    print(
+        f"losses of {len(ours)} steps, {ours[0]:.3f} to {ours[-1]:.3f}: at most {apart:.1e} apart"
+    )
 
 
 if __name__ == "__main__":

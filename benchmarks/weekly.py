@@ -79,9 +79,9 @@ class Sizes:
 def settings(sizes: Sizes, changes: dict[str, Any]) -> Params:
     """Those of the preset, with `changes`, as a plan would validate them."""
     chosen = plan.load_preset(PRESET)
-    own = availability.model_settings("retrieval", chosen.models[0])
+    model_settings = availability.model_settings("retrieval", chosen.models[0])
     inputs = {"image_size": sizes.image_size, "data_root": None}
-    return Params.model_validate({**own, **chosen.settings, **inputs, **changes})
+    return Params.model_validate({**model_settings, **chosen.settings, **inputs, **changes})
 
 
 def speed_switches() -> dict[str, dict[str, Any]]:
@@ -100,8 +100,8 @@ def speed_switches() -> dict[str, dict[str, Any]]:
         "compile, pinned": {"compile": True, "pin_memory": True},
         "compile, CUDA graphs, pinned": {"compile": True, "cuda_graphs": True, "pin_memory": True},
     }
-    known = Params.model_fields.keys()
-    return {name: changes for name, changes in switches.items() if changes.keys() <= known}
+    field_names = Params.model_fields.keys()
+    return {name: changes for name, changes in switches.items() if changes.keys() <= field_names}
 
 
 def make_images(path: Path, sizes: Sizes) -> tuple[np.memmap[Any, Any], float]:

@@ -31,14 +31,14 @@ def measure(report: Report) -> None:
 
 def confirm(report: Report, name: str, value: float, low: float = 0.0, high: float = 0.0) -> None:
     """A measured value beside the assumed one, and whether it lies in the useful range."""
-    one = estimate.ASSUMPTIONS[name]
-    low, high = low or one.low, high or one.high
+    assumption = estimate.ASSUMPTIONS[name]
+    low, high = low or assumption.low, high or assumption.high
     if not report.cuda:
-        remark = f"{one.unit}; nothing of an H200"
+        remark = f"{assumption.unit}; nothing of an H200"
     elif low <= value <= high:
-        remark = f"{one.unit}; confirmed: {low:.3g} to {high:.3g}"
+        remark = f"{assumption.unit}; confirmed: {low:.3g} to {high:.3g}"
     else:
-        remark = f"{one.unit}; REFUTED: {low:.3g} to {high:.3g} was assumed"
+        remark = f"{assumption.unit}; REFUTED: {low:.3g} to {high:.3g} was assumed"
     report.figure(name, value, remark)
 
 
@@ -76,8 +76,8 @@ def large_product(report: Report, target: torch.device) -> None:
         ("bf16 product, large", report.size(8192, 256), torch.bfloat16),
         ("fp32 product", report.size(4096, 256), torch.float32),
     ):
-        one, other = (torch.randn(size, size, device=target, dtype=dtype) for _ in range(2))
-        seconds = seconds_of(lambda _, a=one, b=other: a @ b, target, 5)
+        first, second = (torch.randn(size, size, device=target, dtype=dtype) for _ in range(2))
+        seconds = seconds_of(lambda _, a=first, b=second: a @ b, target, 5)
         confirm(report, name, 2 * size**3 / seconds / 1e12)
 
 
@@ -166,19 +166,19 @@ def attention(report: Report, target: torch.device) -> None:
 
 def step_products(report: Report, target: torch.device) -> None:
     """Every product of the counted step at its own size, times how often it occurs."""
-    operations, _ = estimate.counted()
+    operations, _ = estimate.count_step()
     measured = 0.0
     dtype = torch.bfloat16 if report.cuda else torch.float32
-    shapes = [(p, count) for p, count in estimate.distinct(operations) if p.half]
+    shapes = [(p, count) for p, count in estimate.distinct_products(operations) if p.half]
     for product, count in itertools.islice(shapes, report.size(len(shapes), 2)):
         m, n, k = product.m, product.n, product.k
         if report.small:
             m, n, k = m // 16, n // 16, k // 16
-        left = torch.randn(product.batch, m, k, device=target, dtype=dtype)
-        right = torch.randn(product.batch, n, k, device=target, dtype=dtype)
+        first = torch.randn(product.batch, m, k, device=target, dtype=dtype)
+        second = torch.randn(product.batch, n, k, device=target, dtype=dtype)
         if product.batch == 1:
-            left, right = left[0], right[0]
-        seconds = seconds_of(lambda _, a=left, b=right: a @ b.mT, target)
+            first, second = first[0], second[0]
+        seconds = seconds_of(lambda _, a=first, b=second: a @ b.mT, target)
         measured += 1e3 * count * seconds
         expected = estimate.product_seconds(product)
         report.figure(f"{m} x {n} x {k}, us", seconds * 1e6,

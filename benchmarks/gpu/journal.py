@@ -35,14 +35,14 @@ class Journal:
         for file in self._files:
             file.close()
 
-    def write(self, step: str, what: str, value: Any = None, remark: str = "") -> None:
+    def write(self, step: str, name: str, value: Any = None, remark: str = "") -> None:
         """One entry; `value` is anything that JSON holds."""
         seconds = time.monotonic() - self._start
         if isinstance(value, float) and not math.isfinite(value):
             value = str(value)  # JSON has no such number
-        entry = {"t": round(seconds, 3), "step": step, "what": what, "value": value}
+        entry = {"t": round(seconds, 3), "step": step, "what": name, "value": value}
         self._append(0, json.dumps(entry | ({"remark": remark} if remark else {})) + "\n")
-        cells = [f"{seconds:.1f}", step, what, shown(value), remark]
+        cells = [f"{seconds:.1f}", step, name, shown(value), remark]
         line = "| " + " | ".join(clean(cell) for cell in cells) + " |\n"
         self._append(1, line)
         print(line, end="", flush=True)

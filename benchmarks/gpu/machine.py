@@ -109,9 +109,9 @@ def visible_processes(report: Report, gpu: dict[str, Any]) -> None:
     processes = gpu.get("processes") or []
     amounts = [used for _, used in processes if used]
     report.figure("processes by NVML", processes, gpu.get("processes_reason", ""))
-    seen = any(used >= HELD_BYTES for used in amounts)
-    remark = "" if seen else "per-process VRAM is n/a in records of this machine"
-    report.figure("memory of this process is visible", seen, remark)
+    is_visible = any(used >= HELD_BYTES for used in amounts)
+    remark = "" if is_visible else "per-process VRAM is n/a in records of this machine"
+    report.figure("memory of this process is visible", is_visible, remark)
 
 
 def doctor(report: Report) -> None:

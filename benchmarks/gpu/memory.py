@@ -39,16 +39,18 @@ if "engines.child" in sys.orig_argv:
 
 def classification(report: Report) -> None:
     """Errors of every kind of allocation that fails, by `engines.child.classify`."""
-    expect(report, "host", "oom-host", lambda: torch.empty(10**15, dtype=torch.uint8))
+    expect_failure(report, "host", "oom-host", lambda: torch.empty(10**15, dtype=torch.uint8))
     if not report.cuda:
         return
     too_large = {"dtype": torch.uint8, "device": "cuda"}
-    expect(report, "10 TB", "oom-cuda", lambda: torch.empty(10**13, **too_large))
+    expect_failure(report, "10 TB", "oom-cuda", lambda: torch.empty(10**13, **too_large))
     with full_gpu():
-        expect(report, "1 MiB, full GPU", "oom-cuda", lambda: torch.empty(1 << 20, **too_large))
-        expect(report, "matmul, full GPU", "oom-cuda", first_product)
+        expect_failure(
+            report, "1 MiB, full GPU", "oom-cuda", lambda: torch.empty(1 << 20, **too_large)
+        )
+        expect_failure(report, "matmul, full GPU", "oom-cuda", first_product)
         # Page-locked memory is the host's; a full GPU may refuse its mapping.
-        tell(report, "pinned 64 MiB, full GPU", lambda: torch.empty(1 << 26).pin_memory())
+        report_failure(report, "pinned 64 MiB, full GPU", lambda: torch.empty(1 << 26).pin_memory())
         done = subprocess.run(
             [sys.executable, "-c", LATE], capture_output=True, text=True, check=False, timeout=60
         )
@@ -57,23 +59,23 @@ def classification(report: Report) -> None:
         report.check("context of a second process, full GPU", passed, answer or done.stderr[-300:])
 
 
-def expect(report: Report, what: str, hint: str, allocate: Callable[[], Any]) -> None:
+def expect_failure(report: Report, name: str, hint: str, allocate: Callable[[], Any]) -> None:
     """The failure of an allocation, which must be classified as `hint`."""
     error = failure(allocate)
     answer = classify(error) if error else "no error"
     first = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}" if error else ""
-    report.check(f"{what}: {hint}", answer == hint, f"{answer}; {first}")
+    report.check(f"{name}: {hint}", answer == hint, f"{answer}; {first}")
 
 
-def tell(report: Report, what: str, allocate: Callable[[], Any]) -> None:
+def report_failure(report: Report, name: str, allocate: Callable[[], Any]) -> None:
     """The failure of an allocation that may also succeed; an unclassified one is FAILED."""
     error = failure(allocate)
     if error is None:
-        report.figure(what, "allocated")
+        report.figure(name, "allocated")
     else:
         answer = classify(error)
         remark = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-        report.check(f"{what}: {answer}", answer.startswith("oom"), remark)
+        report.check(f"{name}: {answer}", answer.startswith("oom"), remark)
 
 
 def failure(allocate: Callable[[], Any]) -> BaseException | None:

@@ -33,12 +33,12 @@ def search(report: Report) -> None:
         drawn = torch.randn(count, width, generator=generator, device=target)
         return torch.nn.functional.normalize(drawn, dim=1)
 
-    asked, corpus = vectors(queries), vectors(passages)
-    scores, rows = reference(asked, corpus)
+    query_vectors, corpus = vectors(queries), vectors(passages)
+    scores, rows = reference(query_vectors, corpus)
     for tf32 in (False, True):
         device.configure_torch(0, tf32=tf32)
-        found, order = exact.top_k(asked, corpus, DEEPEST)
-        error = float((found.double() - scores).abs().max())
+        top_scores, order = exact.top_k(query_vectors, corpus, DEEPEST)
+        error = float((top_scores.double() - scores).abs().max())
         first = float((order[:, 0] != rows[:, 0]).double().mean())
         name = "tf32 = true" if tf32 else "tf32 = false"
         report.figure(f"{name}: largest error of a score", error)
@@ -47,10 +47,11 @@ def search(report: Report) -> None:
     device.configure_torch(0, tf32=False)
 
 
-def reference(asked: Tensor, corpus: Tensor) -> tuple[Tensor, Tensor]:
+def reference(query_vectors: Tensor, corpus: Tensor) -> tuple[Tensor, Tensor]:
     """Scores and rows by float64, 500 queries at a time: 0.4 GB of scores."""
     parts = [
-        (part.double() @ corpus.double().T).topk(DEEPEST, dim=1) for part in torch.split(asked, 500)
+        (part.double() @ corpus.double().T).topk(DEEPEST, dim=1)
+        for part in torch.split(query_vectors, 500)
     ]
     return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
 

@@ -24,14 +24,14 @@ class Report:
     cuda: bool
     failures: int = 0
 
-    def figure(self, what: str, value: Any, remark: str = "") -> None:
+    def figure(self, name: str, value: Any, remark: str = "") -> None:
         """A number, or a fact, as it is measured."""
-        self.send("figure", what, value, remark)
+        self.send("figure", name, value, remark)
 
-    def check(self, what: str, holds: bool, remark: str = "") -> None:
+    def check(self, name: str, holds: bool, remark: str = "") -> None:
         """Something that must hold; the step goes on where it does not, and is FAILED."""
         self.failures += not holds
-        self.send("figure", what, "ok" if holds else "FAILED", remark)
+        self.send("figure", name, "ok" if holds else "FAILED", remark)
 
     def size(self, full: int, small: int) -> int:
         """One of the two."""

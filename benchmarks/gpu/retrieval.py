@@ -54,7 +54,7 @@ def changes(report: Report, **more: Any) -> dict[str, Any]:
     return (ON_CPU if report.small else {}) | more
 
 
-def tell_epoch(report: Report, name: str, figures: dict[str, Any]) -> None:
+def report_epoch(report: Report, name: str, figures: dict[str, Any]) -> None:
     """The figures of one training."""
     report.figure(f"{name}: step median, ms", figures["step_median"] * 1e3,
                   f"{figures['steps']} steps; goal {MILLISECONDS_GOAL}")  # fmt: skip
@@ -68,7 +68,7 @@ def weekly_step(report: Report) -> None:
     """An epoch of the preset as it is; its last step has one pair."""
     with bench(report) as measured:
         figures = measured.train(changes(report))
-        tell_epoch(report, "preset", figures)
+        report_epoch(report, "preset", figures)
         report.check("the loss is finite", math.isfinite(figures["loss"]))
         seconds = measured.step_seconds(changes(report), report.size(STEPS, 2))
         median = statistics.median(seconds)
@@ -89,11 +89,11 @@ def profile_step(report: Report) -> None:
                 step(number)
             measured.wait()
     report.figure("time of a step by itself, ms", whole * 1e3)
-    counted = sum(operation.launches for operation in estimate.counted()[0])
+    counted = sum(operation.launches for operation in estimate.count_step()[0])
     report.figure("kernels a step, counted without a GPU", counted)
     report.figure("host time to launch a step, ms", launched * 1e3)
     assumptions.confirm(report, "host, eager", launched / counted * 1e6)
-    tell_kernels(report, profiler, steps, counted)
+    report_kernels(report, profiler, steps, counted)
 
 
 def host_seconds(
@@ -115,7 +115,7 @@ def host_seconds(
     return statistics.median(launched), statistics.median(whole)
 
 
-def tell_kernels(report: Report, profiler: Any, steps: int, counted: int) -> None:
+def report_kernels(report: Report, profiler: Any, steps: int, counted: int) -> None:
     """Counts and device seconds of what the profiler saw, beside the counted budget."""
     events = profiler.events()
     operators = [e for e in events if e.name.startswith("aten::") and e.cpu_parent is None]
@@ -184,10 +184,10 @@ def switches(report: Report) -> None:
                 first = (str(error).splitlines() or [""])[0][:200]
                 report.check(name, holds=False, remark=f"{type(error).__name__}: {first}")
                 continue
-            tell_switch(report, name, figures)
+            report_switch(report, name, figures)
 
 
-def tell_switch(report: Report, name: str, figures: dict[str, Any]) -> None:
+def report_switch(report: Report, name: str, figures: dict[str, Any]) -> None:
     """One line of a setting."""
     remark = f"data_wait {figures['data_wait_share']:.2%}, loss {figures['loss']:.4f}"
     report.figure(f"{name}: step median, ms", figures["step_median"] * 1e3, remark)
@@ -199,15 +199,15 @@ def compiled(report: Report) -> None:
         for name, switch in weekly.speed_switches().items():
             if switch.get("compile"):
                 figures = measured.train(changes(report, **switch))
-                tell_switch(report, name, figures)
-                tell_host(report, measured, switch)
+                report_switch(report, name, figures)
+                report_host(report, measured, switch)
                 report.figure(f"{name}: seconds in all", figures["seconds"], "with compilation")
                 slow = figures["last_step"] > 10 * figures["step_median"]
                 report.check(f"{name}: the short last batch compiles nothing", not slow,
                              f"{figures['last_step'] * 1e3:.1f} ms")  # fmt: skip
 
 
-def tell_host(report: Report, measured: weekly.Bench, switch: dict[str, Any]) -> None:
+def report_host(report: Report, measured: weekly.Bench, switch: dict[str, Any]) -> None:
     """Host time of a compiled step, a launch; of one in graphs, in all."""
     with measured.resident(changes(report, **switch)) as step:
         for number in range(16):
@@ -216,7 +216,7 @@ def tell_host(report: Report, measured: weekly.Bench, switch: dict[str, Any]) ->
     if switch.get("cuda_graphs"):
         assumptions.confirm(report, "host, graph", launched * 1e3)
     else:
-        fewer = sum(op.launches for op in step_ops.fused(estimate.counted()[0]))
+        fewer = sum(op.launches for op in step_ops.fused(estimate.count_step()[0]))
         assumptions.confirm(report, "host, compiled", launched / fewer * 1e6)
 
 
@@ -232,7 +232,7 @@ def oven_epoch(report: Report) -> None:
     if not fastest:
         raise Skip("there is no speed setting")
     figures = measured.train(fastest)
-    tell_epoch(report, "30,017 pairs", figures)
+    report_epoch(report, "30,017 pairs", figures)
     epoch = figures["step_median"] * 5_300
     report.figure("oven epoch by its median step, s", epoch, "339,137 pairs; goal 60")
     report.figure("within 60 s", epoch <= 60.0)

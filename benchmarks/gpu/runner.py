@@ -72,7 +72,7 @@ class Runner:
         try:
             for step in self._steps:
                 start = time.monotonic()
-                standing, remark = self._one(step)
+                standing, remark = self._run_step(step)
                 self.standing[step.name] = standing
                 took = round(time.monotonic() - start, 2)
                 self._journal.write(step.name, standing, took, remark or "seconds")
@@ -84,23 +84,26 @@ class Runner:
         self._journal.write("all", str(counts), None, remark)
         return int(bool(failures))
 
-    def _one(self, step: Step) -> tuple[str, str]:
+    def _run_step(self, step: Step) -> tuple[str, str]:
         """Standing and remark of a step."""
         if failed := [name for name in step.after if self.standing.get(name) == "FAILED"]:
             return "skipped", f"means nothing after the failure of {', '.join(failed)}"
-        left = self._deadline - time.monotonic()
+        remaining = self._deadline - time.monotonic()
         least = step.least or step.seconds / 2
         seconds = step.seconds * self._setup.stretch
-        if left < least:
-            return "skipped", f"needs {least:.0f} s and {max(0.0, left):.0f} s of the budget remain"
+        if remaining < least:
+            return (
+                "skipped",
+                f"needs {least:.0f} s and {max(0.0, remaining):.0f} s of the budget remain",
+            )
         try:
             worker = self._started()
         except (TimeoutError, EOFError) as error:
             return "FAILED", f"no worker: {error}; see {self._setup.log.name}"
         if step.cuda and not worker.cuda:
             return "skipped", "needs a CUDA GPU"
-        left = self._deadline - time.monotonic()
-        standing, remark = self._follow(worker, step, min(seconds, left))
+        remaining = self._deadline - time.monotonic()
+        standing, remark = self._follow(worker, step, min(seconds, remaining))
         if standing == "FAILED":
             self._end_worker()
         return standing, remark
@@ -111,10 +114,10 @@ class Runner:
         try:
             worker.begin(step)
             while message := worker.receive(deadline - time.monotonic()):
-                kind, what, value, remark = message
+                kind, name, value, remark = message
                 if kind == "end":
-                    return what, remark
-                self._journal.write(step.name, what, value, remark)
+                    return name, remark
+                self._journal.write(step.name, name, value, remark)
         except (EOFError, BrokenPipeError):
             return "FAILED", f"its process ended ({worker.ending()}); see {self._setup.log.name}"
         return "FAILED", f"ended after {seconds:.0f} s, with the figures so far"
@@ -173,8 +176,8 @@ class Worker:
         """
         deadline = time.monotonic() + seconds
         while b"\n" not in self._buffer:
-            left = max(0.0, deadline - time.monotonic())
-            if not select.select([self._read], [], [], left)[0]:
+            remaining = max(0.0, deadline - time.monotonic())
+            if not select.select([self._read], [], [], remaining)[0]:
                 return None
             piece = os.read(self._read, 1 << 16)
             if not piece:

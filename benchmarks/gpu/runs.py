@@ -34,7 +34,7 @@ def kill(report: Report) -> None:
     whole = toy.run(max_steps=30)
     report.check("a run after both completes", whole["exit"]["cause"] == "completed")
     report.figure("it computed on", whole["environment"]["device"])
-    tell_vram(report, whole)
+    report_vram(report, whole)
 
 
 def kill_one(report: Report, toy: Toy, victim: str, cause: str) -> None:
@@ -89,7 +89,7 @@ def training(toy: Toy) -> tuple[Path, int]:
     raise TimeoutError(f"no run trains within {PATIENCE:.0f} s")
 
 
-def tell_vram(report: Report, record: dict[str, object]) -> None:
+def report_vram(report: Report, record: dict[str, object]) -> None:
     """The record's VRAM: of torch, of the process, of the device, and how they differ."""
     memory = record["memory"]
     assert isinstance(memory, dict)

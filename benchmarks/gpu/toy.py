@@ -38,8 +38,8 @@ class Toy:
         """Arguments of a headless run with these settings."""
         command = [sys.executable, "-m", "workbench", "run", "-e", "retrieval", "-d", "toy_train",
                    "-m", "pico", "--headless", *words]  # fmt: skip
-        own = {"data_root": str(self.folder / "data"), "evaluate_on": "[]", "threads": 1}
-        for name, value in (own | settings).items():
+        defaults = {"data_root": str(self.folder / "data"), "evaluate_on": "[]", "threads": 1}
+        for name, value in (defaults | settings).items():
             command += ["--set", f"{name}={value}"]
         return command
 

@@ -44,14 +44,14 @@ def test_no_cell_of_a_csv_begins_a_formula(text: str) -> None:
 def test_the_screens_csv_neither(text: str) -> None:
     from workbench.tui.view_models import export
 
-    assert export._harmless(text)[:1] not in ("=", "+", "-", "@", "\t", "\r", "＝")
+    assert export._escape_formula(text)[:1] not in ("=", "+", "-", "@", "\t", "\r", "＝")
 
 
 def test_numbers_stay_numbers() -> None:
     from workbench.tui.view_models import export
 
     for text in ("-0.03", "+1.2e-05", "12:30", "-4 ms", "86.4 ms"):
-        assert export._harmless(text) == text
+        assert export._escape_formula(text) == text
     row = ((TableCell("-0.03", "value"), TableCell("+2.1 %", "value")),)
     assert (
         md.csv_text(Table((TableColumn("a"), TableColumn("b")), row)).splitlines()[1]

@@ -106,7 +106,7 @@ def test_no_group_spans_a_product():
 
 def test_fusion_saves_launches_and_bytes_and_no_product():
     """Under autocast, whose casts are nearly all fusible."""
-    operations = estimate.counted(mixed_precision="autocast")[0]
+    operations = estimate.count_step(mixed_precision="autocast")[0]
     after = fused(operations)
     assert sum(op.launches for op in after) < 0.8 * sum(op.launches for op in operations)
     assert sum(op.bytes for op in after) < 0.8 * sum(op.bytes for op in operations)
@@ -138,7 +138,7 @@ def test_the_tables_name_every_assumption_and_go_where_the_marks_are(operations)
         assert f"| {name} |" in text
     assert re.search(r"339,137 pairs, batch 64: 5,300 steps; 60 s of epoch are 11\.3 ms", text)
     first, last = estimate.MARKS
-    whole = estimate.written(f"before\n{first}\nold\n{last}\nafter", text)
+    whole = estimate.fill_results(f"before\n{first}\nold\n{last}\nafter", text)
     assert whole.startswith(f"before\n{first}\n\n{text[:40]}")
     assert whole.endswith(f"{last}\nafter")
     assert "old" not in whole

@@ -127,9 +127,9 @@ def load_plan(
     flags |= {"cpu": False} if "devices" in flags and not cpu else {}
     table: dict[str, Any] = {}
     if plan_file:
-        table = _stated(plan.load(plan_file))
+        table = _stated_fields(plan.load(plan_file))
     elif preset:
-        table = _stated(plan.load_preset(preset))
+        table = _stated_fields(plan.load_preset(preset))
     elif "subsets" not in flags or "models" not in flags:
         raise plan.PlanError(
             ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
@@ -145,7 +145,7 @@ def load_plan(
     return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))
 
 
-def _stated(asked: Any) -> dict[str, Any]:
+def _stated_fields(suite_plan: Any) -> dict[str, Any]:
     """The table of a plan without what it leaves open: an engine may follow from its models."""
-    table: dict[str, Any] = asked.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    table: dict[str, Any] = suite_plan.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return table

@@ -101,8 +101,8 @@ def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
             note_writer.add_note(root, key, kind, text, date=date)
     for reason in reasons or ():
         note_writer.add_reason(root, key, reason)
-    for one in link or ():
-        note_writer.add_link(root, key, one)
+    for target in link or ():
+        note_writer.add_link(root, key, target)
     typer.echo(clean_line("/".join(filter(None, key))))
     for kind_name, text in note_writer.standing_lines(note_writer.read_standing(root, key)):
         typer.echo(f"  {kind_name:<10} {clean_line(text, note_writer.MAX_LENGTH)}")

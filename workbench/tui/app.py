@@ -1,8 +1,8 @@
-"""The screen of the workbench: what `workbench` without a command opens.
+"""The Textual app, opened by `workbench` without a command.
 
-At module scope this imports Textual and nothing else that is slow: the first frame is painted
-before pydantic, the protocol or a catalogue is loaded. The app holds the modes and the few facts
-that more than one screen needs; everything else belongs to the screens.
+Of slow modules only Textual is imported at module scope: the first frame is painted before
+pydantic, the protocol or a catalogue is loaded. The app holds the modes and the state that several
+screens share.
 """
 
 from __future__ import annotations
@@ -60,26 +60,26 @@ THEME: Final = Theme(
 
 
 class SuitesRead(Message):
-    """The list of suites is another one."""
+    """The list of suites has changed."""
 
     def __init__(self, suites: tuple[SuiteEntry, ...]) -> None:
         super().__init__()
         self.suites = suites
 
 
-def _live() -> Screen[None]:
+def _make_live_screen() -> Screen[None]:
     from workbench.tui.screens.live import LiveScreen
 
     return LiveScreen()
 
 
-def _results() -> Screen[None]:
+def _make_results_screen() -> Screen[None]:
     from workbench.tui.screens.results import ResultsScreen
 
     return ResultsScreen()
 
 
-def _data() -> Screen[None]:
+def _make_data_screen() -> Screen[None]:
     from workbench.tui.screens.data import DataScreen
 
     return DataScreen()
@@ -99,9 +99,9 @@ class WorkbenchApp(App[None]):
     ]  # fmt: skip
     MODES = {  # noqa: RUF012 - Textual declares it
         "plan": PlanScreen,
-        "live": _live,
-        "results": _results,
-        "data": _data,
+        "live": _make_live_screen,
+        "results": _make_results_screen,
+        "data": _make_data_screen,
     }
     DEFAULT_MODE = "plan"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -128,20 +128,21 @@ class WorkbenchApp(App[None]):
         self.set_reactive(App.theme, THEME.name)
         self.log_root, self.cache_root = log_root, cache_root
         self.suites: tuple[SuiteEntry, ...] | None = None
-        """None until they were read for the first time."""
+        """None before they are read for the first time."""
         self.chosen_suite: Path | None = None
-        """What Live shows; None: the first of `suites`."""
-        self._over = threading.Event()
+        """Suite of the Live screen; None: the first of `suites`."""
+        self._stop_event = threading.Event()
 
     def on_resize(self) -> None:
-        """Paint everything: a window that changed and changed back has lost what it showed.
+        """Repaint everything.
 
-        Textual compares sizes only, and would leave it as it is.
+        A window that changed its size and back has lost its content, and Textual, which compares
+        sizes only, would not repaint it.
         """
         self.screen.refresh()
 
     def on_mount(self) -> None:
-        """Signals end the app as `q` does: otherwise the terminal would stay in raw mode."""
+        """Make signals end the app as `q` does; otherwise the terminal stays in raw mode."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.exit)
@@ -149,54 +150,54 @@ class WorkbenchApp(App[None]):
 
     @work(thread=True, exclusive=True, group="suites")
     def _watch_suites(self) -> None:
-        """The list of suites, read again every few seconds while the app lives."""
+        """Read the list of suites every `suite_feed.SUITES_SECONDS` until the app ends."""
         from workbench.tui.view_models import suite_feed
 
         while True:
-            found = suite_feed.suites(self.log_root)
-            if found != self.suites:
-                self.post_message(SuitesRead(found))
-            if self._over.wait(suite_feed.SUITES_SECONDS):
+            entries = suite_feed.read_suites(self.log_root)
+            if entries != self.suites:
+                self.post_message(SuitesRead(entries))
+            if self._stop_event.wait(suite_feed.SUITES_SECONDS):
                 return
 
     @on(SuitesRead)
-    def _take_suites(self, event: SuitesRead) -> None:
+    def _store_suites(self, event: SuitesRead) -> None:
         self.suites = event.suites
-        self.say_work()
-        self._tell_live()
+        self.show_busy_suites()
+        self._notify_live()
 
     def show_suite(self, folder: Path) -> None:
-        """Look at a suite on the Live screen."""
+        """Show a suite on the Live screen."""
         self.chosen_suite = folder
         self.switch_mode("live")
-        self._tell_live()
+        self._notify_live()
 
-    def _tell_live(self) -> None:
+    def _notify_live(self) -> None:
         from workbench.tui.screens.live import LiveScreen
 
         if isinstance(self.screen, LiveScreen):
             self.screen.suites_changed()
 
     def on_unmount(self) -> None:
-        """Let the thread go."""
-        self._over.set()
+        """Stop the thread."""
+        self._stop_event.set()
 
-    def say_work(self) -> None:
-        """Show at the top what is at work."""
+    def show_busy_suites(self) -> None:
+        """Show the running suites in the top bar."""
         busy = [s for s in self.suites or () if s.busy]
         text = f"● {busy[0].name}" if len(busy) == 1 else f"● {len(busy)} suites at work"
         for bar in self.screen.query(TopBar):
-            bar.say(text if busy else "")
+            bar.show_activity(text if busy else "")
 
     @on(ModeChosen)
     def _mode_chosen(self, event: ModeChosen) -> None:
         self.switch_mode(event.mode)
 
     def action_help(self) -> None:
-        """All keys."""
-        from workbench.tui.screens.dialogs import Help
+        """Show the keys of all screens."""
+        from workbench.tui.screens.dialogs import HelpDialog
 
-        self.push_screen(Help())
+        self.push_screen(HelpDialog())
 
     def notify(
         self,
@@ -205,29 +206,29 @@ class WorkbenchApp(App[None]):
         title: str = "",
         severity: SeverityLevel = "information",
         timeout: float | None = None,
-        markup: bool = False,  # noqa: ARG002 - a path or an error is no markup, whoever asks
+        markup: bool = False,  # noqa: ARG002 - paths and errors are no markup
     ) -> None:
-        """A message in the corner, cleaned and taken literally."""
+        """Show a toast; the text is sanitized and never read as markup."""
         text, above = clean(message), clean(title)
         super().notify(text, title=above, severity=severity, timeout=timeout, markup=False)
 
     def _handle_exception(self, error: Exception) -> None:
-        """While the app ends, a screen that was just opening fails for want of its widgets."""
+        """Ignore exceptions while the app ends: an opening screen may lack its widgets."""
         if not self._exit:
             super()._handle_exception(error)
 
     def _fatal_error(self) -> None:
-        """A fault of ours, told without the values of variables: they may be anybody's text."""
+        """Print the traceback of an internal error without values of variables (foreign text)."""
         from rich.text import Text
 
         from results.text.secrets import mask_secrets
 
-        told = mask_secrets("".join(traceback.format_exception(self._exception)))
+        report = mask_secrets("".join(traceback.format_exception(self._exception)))
         remedy = "This is a fault of the screen; suites go on. Please report what stands above."
-        self.panic(Text(clean(f"{told}\n{remedy}")))
+        self.panic(Text(clean(f"{report}\n{remedy}")))
 
     def action_picture(self) -> None:
-        """Save what is on screen as an SVG in the log root."""
+        """Save a screenshot as SVG in the log root."""
         try:
             path = self.save_screenshot(path=str(self.log_root))
         except OSError as error:
@@ -236,12 +237,12 @@ class WorkbenchApp(App[None]):
         self.notify(path, title="Screenshot saved")
 
     async def action_quit(self) -> None:
-        """Leave. Suites have wardens of their own and go on."""
+        """Quit; suites continue under their wardens."""
         self.exit()
 
 
-def refusal(term: str, *, is_terminal: bool) -> str:
-    """Why no screen can be opened here, and what to do instead; empty: it can."""
+def find_refusal(term: str, *, is_terminal: bool) -> str:
+    """Why the app cannot run in this terminal, with the remedy; empty: it can."""
     instead = "use `workbench run PLAN.toml --headless`, `workbench attach`, or `workbench --help`"
     if not is_terminal:
         return f"the screen needs a terminal on stdin and stderr; {instead}"
@@ -252,9 +253,9 @@ def refusal(term: str, *, is_terminal: bool) -> str:
 
 
 def main(log_root: Path) -> int:
-    """Open the screen and return the exit code of the process."""
+    """Run the app; returns the exit code of the process."""
     is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
-    if reason := refusal(os.environ.get("TERM", ""), is_terminal=is_terminal):
+    if reason := find_refusal(os.environ.get("TERM", ""), is_terminal=is_terminal):
         print(f"workbench: {reason}", file=sys.stderr)  # noqa: T201 - talk goes to stderr
         return 2
     from workbench import paths

@@ -37,10 +37,10 @@ def test_list_screen_and_report_have_the_same_two_times(make, tmp_path, capsys):
     listed = capsys.readouterr().out
     assert "1:00.63 wall-clock" in listed
     assert "0:37.50 training of 1 epoch" in listed
-    row = result_rows.row(record)
+    row = result_rows.make_row(record)
     shown = dict(zip([c.title for c in result_rows.COLUMNS], row.cells, strict=True))
     assert (shown["wall-clock"], shown["training of 1 epoch"]) == ("1:00.63", "0:37.50")
-    times = next(g for g in record_detail.groups(record) if g.title == "Time").lines
+    times = next(g for g in record_detail.build_groups(record) if g.title == "Time").lines
     lines = {line.name: line.value for line in times}
     assert lines["training of 1 epoch"] == "0:37.50"
     assert lines["left out: waiting for data"] == "0:02.50"

@@ -57,15 +57,17 @@ def test_front_ends_tell_the_runs_apart(tmp_path: Path) -> None:
     views = [state.RunView(run, run.run_id) for run in runs]
     lines = [lines_of.progress_line(view, 1, 4) for view in views]
     assert lines[1] == "[1/4] s m fold 2/3 · queued"
-    rows, keys = live_rows.queue(state.SuiteState("s", runs=tuple(views)))
+    rows, keys = live_rows.queue_rows(state.SuiteState("s", runs=tuple(views)))
     assert len(set(keys)) == 4
     assert [row[1].text for row in rows] == [f"{word} s" for word in said]
-    assert "ensemble · seed 42" in live_rows.title(views[3])
+    assert "ensemble · seed 42" in live_rows.format_title(views[3])
     found = [
-        result_rows.row(record.build_record(run, state.RunState(), run.run_id)) for run in runs
+        result_rows.make_row(record.build_record(run, state.RunState(), run.run_id)) for run in runs
     ]
     at = [column.key for column in result_rows.COLUMNS].index("subset")
-    assert [cells[at] for cells in result_rows.told_apart(found)] == [f"{word} s" for word in said]
+    assert [cells[at] for cells in result_rows.distinguishing_cells(found)] == [
+        f"{word} s" for word in said
+    ]
 
 
 def test_every_cell_has_its_own_ensemble(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from results.records import store
 from tests.workbench.tui.conftest import screen_text, until
 from workbench.suites import suite
 from workbench.tui.app import WorkbenchApp
-from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.plan import PlanScreen
 from workbench.tui.widgets.grid import Grid
@@ -22,11 +22,11 @@ async def choose_probe(pilot, app: WorkbenchApp) -> PlanScreen:
     assert isinstance(screen, PlanScreen)
     await until(pilot, lambda: screen.preview is not None)
     await pilot.press("p")
-    await until(pilot, lambda: isinstance(app.screen, Choose))
+    await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
     await pilot.press("end", "enter")
     await until(pilot, lambda: app.screen is screen)
     await pilot.press("e")
-    await until(pilot, lambda: isinstance(app.screen, Choose))
+    await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
     grid = app.screen.query_one(Grid)
     while grid.key != "probe":
         await pilot.press("down")
@@ -46,7 +46,7 @@ async def edit(pilot, screen: PlanScreen, name: str, value: str) -> None:
 async def start(pilot, app: WorkbenchApp) -> LiveScreen:
     """F5, yes, and wait for the suite on Live."""
     await pilot.press("f5")
-    await until(pilot, lambda: isinstance(app.screen, Confirm))
+    await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
     await pilot.press("y")
     await until(pilot, lambda: isinstance(app.screen, LiveScreen), 60)
     live = app.screen
@@ -100,7 +100,7 @@ async def test_stop_from_the_screen_ends_suite_and_run(app: WorkbenchApp, log_ro
         live = await start(pilot, app)
         await until(pilot, lambda: "train" in screen_text(pilot), 60)
         await pilot.press("s")
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("y")
         await until(pilot, lambda: live.snapshot is not None and live.snapshot.suite.ended, 60)
         await until(pilot, lambda: "stopped" in screen_text(pilot))

@@ -30,7 +30,7 @@ def test_busy_suites_come_first_then_the_newest(log_root: Path) -> None:
     for stamp, state in (("20261101-000000", "running"), ("20261103-000000", "ended"),
                          ("20261102-000000", "ended")):  # fmt: skip
         canned.make_suite(log_root, cells, stamp=stamp, state=state)
-    found = suite_feed.suites(log_root)
+    found = suite_feed.read_suites(log_root)
     assert [s.name[:8] for s in found] == ["20261101", "20261103", "20261102"]
     assert [s.busy for s in found] == [True, False, False]
 
@@ -40,11 +40,11 @@ def test_a_suite_whose_warden_died_is_lost(log_root: Path) -> None:
     warden = suite.read_warden(folder)
     assert warden is not None
     suite.write_warden(folder, warden.model_copy(update={"start_ticks": warden.start_ticks + 1}))
-    assert suite_feed.suites(log_root)[0].state == "lost"
+    assert suite_feed.read_suites(log_root)[0].state == "lost"
 
 
 def test_no_log_root_is_no_suites(tmp_path: Path) -> None:
-    assert suite_feed.suites(tmp_path / "none") == ()
+    assert suite_feed.read_suites(tmp_path / "none") == ()
 
 
 def test_feed_follows_the_run_at_work_and_its_log(log_root: Path) -> None:
@@ -60,8 +60,8 @@ def test_feed_follows_the_run_at_work_and_its_log(log_root: Path) -> None:
 
 def test_log_lines_are_clean_and_redrawn_lines_show_their_last_state() -> None:
     data = b"10%\r50%\r100%\n\x1b[1;31mplain\x1b[0m\r\n\x1b]52;c;aGk=\x07evil \x9b31m\xff\n"
-    assert suite_feed.log_lines(data) == ("100%", "plain", "\\x1b]52;c;aGk=\\x07evil �31m�")
-    assert suite_feed.log_lines(b"half of a line\nwhole\n", whole=False) == ("whole",)
+    assert suite_feed.clean_log(data) == ("100%", "plain", "\\x1b]52;c;aGk=\\x07evil �31m�")
+    assert suite_feed.clean_log(b"half of a line\nwhole\n", whole=False) == ("whole",)
 
 
 def test_a_log_is_read_from_its_end(log_root: Path) -> None:
@@ -77,11 +77,11 @@ def test_a_log_is_read_from_its_end(log_root: Path) -> None:
 
 def test_follow_delivers_news_only_and_asks_again(log_root: Path) -> None:
     folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")])
-    taken: list[suite_feed.Snapshot] = []
+    taken: list[suite_feed.SuiteSnapshot] = []
     answers = iter([False, True, True])
     waits = 0
 
-    def deliver(snapshot: suite_feed.Snapshot) -> bool:
+    def deliver(snapshot: suite_feed.SuiteSnapshot) -> bool:
         taken.append(snapshot)
         return next(answers)
 
@@ -93,7 +93,7 @@ def test_follow_delivers_news_only_and_asks_again(log_root: Path) -> None:
             canned.begin(folder, 1)
         return waits == 7
 
-    suite_feed.follow(suite_feed.SuiteFeed(folder), lambda: None, deliver, wait)
+    suite_feed.poll_feed(suite_feed.SuiteFeed(folder), lambda: None, deliver, wait)
     statuses = [s.suite.runs[0].state.status for s in taken]
     assert statuses == ["queued", "queued", "running"]  # refused once, then once for each news
 
@@ -103,7 +103,7 @@ def test_the_last_attempt_of_a_run_is_its_row(log_root: Path) -> None:
     identity = made.identity.model_copy(update={"attempt": 2})
     canned.append_record(log_root, made.model_copy(update={"identity": identity, "steps": 9}))
     canned.append_record(log_root, made)
-    (batch,) = result_rows.read(log_root / "results.jsonl")
+    (batch,) = result_rows.read_batches(log_root / "results.jsonl")
     assert [row.attempt for row in batch.rows] == [2]
     assert batch.complete
 
@@ -112,7 +112,7 @@ def test_a_long_file_shows_its_newest_records_first(log_root: Path) -> None:
     canned.write_records(log_root, 400)
     path = log_root / "results.jsonl"
     assert path.stat().st_size > result_rows.TAIL_BYTES
-    first, last = result_rows.read(path)
+    first, last = result_rows.read_batches(path)
     assert 0 < len(first.rows) < 400
     assert not first.complete
     assert last.complete
@@ -124,7 +124,7 @@ def test_unreadable_lines_are_counted_and_the_rest_is_shown(log_root: Path) -> N
     canned.write_records(log_root, 3)
     path = log_root / "results.jsonl"
     path.write_bytes(b"{torn\n" + path.read_bytes())
-    (batch,) = result_rows.read(path)
+    (batch,) = result_rows.read_batches(path)
     assert len(batch.rows) == 3
     assert "1 line is unreadable" in batch.trouble
 
@@ -132,17 +132,17 @@ def test_unreadable_lines_are_counted_and_the_rest_is_shown(log_root: Path) -> N
 def test_find_reads_one_record_again(log_root: Path) -> None:
     canned.write_records(log_root, 30)
     path = log_root / "results.jsonl"
-    *_, batch = result_rows.read(path)
-    found = result_rows.find(path, batch.rows[7].key)
+    *_, batch = result_rows.read_batches(path)
+    found = result_rows.find_record(path, batch.rows[7].key)
     assert found is not None
     assert (found.identity.suite, found.identity.run_id) == batch.rows[7].key
-    assert result_rows.find(path, ("no", "such")) is None
+    assert result_rows.find_record(path, ("no", "such")) is None
 
 
 def rows_of(*losses: float | None) -> tuple[result_rows.ResultRow, ...]:
     made = canned.record("s", 1, random.Random(1))
     return tuple(
-        result_rows.row(made.model_copy(update={"train": {} if x is None else {"loss": x}}))
+        result_rows.make_row(made.model_copy(update={"train": {} if x is None else {"loss": x}}))
         for x in losses
     )
 
@@ -154,7 +154,9 @@ def test_unmeasured_numbers_sort_last_both_ways() -> None:
     rows = rows_of(2.0, None, 1.0, 3.0)
 
     def order(descending: bool) -> list[float]:
-        return [r.order[LOSS] for r in result_rows.arrange(rows, "", LOSS, descending=descending)]
+        return [
+            r.order[LOSS] for r in result_rows.select_rows(rows, "", LOSS, descending=descending)
+        ]
 
     assert order(descending=False)[:3] == [1.0, 2.0, 3.0]
     assert order(descending=True)[:3] == [3.0, 2.0, 1.0]
@@ -163,15 +165,15 @@ def test_unmeasured_numbers_sort_last_both_ways() -> None:
 def test_a_filter_needs_all_its_words() -> None:
     rows = rows_of(1.0)
     subset = str(rows[0].cells[4])
-    assert result_rows.arrange(rows, subset.upper(), None, descending=True)
-    assert result_rows.arrange(rows, f"{subset} retrieval", None, descending=True)
-    assert not result_rows.arrange(rows, f"{subset} nothing", None, descending=True)
+    assert result_rows.select_rows(rows, subset.upper(), None, descending=True)
+    assert result_rows.select_rows(rows, f"{subset} retrieval", None, descending=True)
+    assert not result_rows.select_rows(rows, f"{subset} nothing", None, descending=True)
 
 
 def hostile_row() -> result_rows.ResultRow:
     made = canned.record("=HYPERLINK(1)", 1, random.Random(1))
     identity = made.identity.model_copy(update={"subset": "a|b\x1b[31m`<x>", "label": "@sum"})
-    return result_rows.row(made.model_copy(update={"identity": identity}))
+    return result_rows.make_row(made.model_copy(update={"identity": identity}))
 
 
 def test_csv_holds_no_formula_and_reads_back() -> None:
@@ -196,7 +198,9 @@ def test_markdown_keeps_its_columns() -> None:
 
 def test_detail_shows_reasons_and_every_reading() -> None:
     made = canned.record("s", 1, random.Random(1), cause="failed")
-    groups = {g.title: {line.name: line for line in g.lines} for g in record_detail.groups(made)}
+    groups = {
+        g.title: {line.name: line for line in g.lines} for g in record_detail.build_groups(made)
+    }
     assert groups["Memory"]["VRAM of the run"].value == "n/a (no GPU)"
     assert groups["Time"]["training of 1 epoch"].value == "n/a (no whole epoch)"
     assert groups["Time"]["step, median"].remark == "86.1 ms to 86.9 ms, block bootstrap"
@@ -216,36 +220,36 @@ def test_detail_shows_reasons_and_every_reading() -> None:
     ],
 )  # fmt: skip
 def test_questions_of_a_running_suite(
-    log_root: Path, do: control_actions.Do, refused: bool
+    log_root: Path, do: control_actions.ControlAction, refused: bool
 ) -> None:
     state = suite_feed.SuiteFeed(canned.busy_root(log_root)).poll(None).suite
-    asked = control_actions.question(do, state, state.current)
+    asked = control_actions.make_question(do, state, state.current)
     assert bool(asked.refusal) is refused
     if not refused:
-        assert asked.what
+        assert asked.text
         assert asked.yes
 
 
 def test_only_a_queued_run_is_cancelled(log_root: Path) -> None:
     state = suite_feed.SuiteFeed(canned.busy_root(log_root)).poll(None).suite
-    asked = control_actions.question("cancel", state, state.runs[3])
+    asked = control_actions.make_question("cancel", state, state.runs[3])
     assert asked.run == "04-retrieval-oven_train-tinyclip-61m"
-    assert "its record says stopped" in asked.what, "as Orders ends it"
+    assert "its record says stopped" in asked.text, "as Orders ends it"
 
 
 def test_stop_counts_what_is_not_started(log_root: Path) -> None:
     state = suite_feed.SuiteFeed(canned.busy_root(log_root)).poll(None).suite
-    assert "1 queued run is not started" in control_actions.question("stop", state, None).what
+    assert "1 queued run is not started" in control_actions.make_question("stop", state, None).text
 
 
 @pytest.mark.parametrize("state", ["ended", "lost"])
 def test_a_suite_that_is_over_can_go_on(log_root: Path, state: str) -> None:
     over = replace(suite_feed.SuiteFeed(canned.busy_root(log_root)).poll(None).suite, warden=state)
-    asked = control_actions.question("resume", over, None)
-    assert asked.what.startswith("3 runs start again")
+    asked = control_actions.make_question("resume", over, None)
+    assert asked.text.startswith("3 runs start again")
     done = replace(over, runs=tuple(r for r in over.runs if r.state.cause == "completed"))
-    assert "All runs" in control_actions.question("resume", done, None).refusal
-    words = cli_commands.resume_detached(over.name, log_root)
+    assert "All runs" in control_actions.make_question("resume", done, None).refusal
+    words = cli_commands.resume_arguments(over.name, log_root)
     assert words[:3] == ["resume", over.name, "--detach"]
 
 
@@ -255,7 +259,7 @@ def test_nothing_is_asked_of_a_suite_that_is_over(log_root: Path, state: str) ->
     shown = suite_feed.SuiteFeed(folder).poll(None).suite
     from dataclasses import replace
 
-    asked = control_actions.question("stop", replace(shown, warden=state), None)
+    asked = control_actions.make_question("stop", replace(shown, warden=state), None)
     assert asked.refusal
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.workbench.tui.conftest import ready, screen_text, until
-from workbench.tui.app import WorkbenchApp, refusal
-from workbench.tui.screens.dialogs import Help
+from workbench.tui.app import WorkbenchApp, find_refusal
+from workbench.tui.screens.dialogs import HelpDialog
 from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.plan import PlanScreen
 from workbench.tui.screens.results import ResultsScreen
@@ -20,7 +20,7 @@ async def test_help_and_modes(app: WorkbenchApp) -> None:
             await pilot.press(key)
             await until(pilot, lambda kind=kind: isinstance(app.screen, kind))
         await pilot.press("question_mark")
-        await until(pilot, lambda: isinstance(app.screen, Help))
+        await until(pilot, lambda: isinstance(app.screen, HelpDialog))
         assert "leave; suites go on" in screen_text(pilot)
         await pilot.press("escape", "q")
         await until(pilot, lambda: not app.is_running)
@@ -54,9 +54,9 @@ def test_no_line_is_wider_than_the_smallest_screen_needs() -> None:
 
 @pytest.mark.parametrize("term", ["", "dumb", "unknown"])
 def test_a_terminal_that_cannot_is_refused_with_a_way_out(term: str) -> None:
-    assert "--headless" in refusal(term, is_terminal=True)
+    assert "--headless" in find_refusal(term, is_terminal=True)
 
 
 def test_terminals_that_can_are_not_refused() -> None:
-    assert refusal("xterm-256color", is_terminal=True) == ""
-    assert "terminal" in refusal("xterm-256color", is_terminal=False)
+    assert find_refusal("xterm-256color", is_terminal=True) == ""
+    assert "terminal" in find_refusal("xterm-256color", is_terminal=False)

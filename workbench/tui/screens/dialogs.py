@@ -1,4 +1,4 @@
-"""The three small screens that lie over another one: confirm, choose, help."""
+"""Modal dialogs: confirmation, choice, text input and help."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from results.text.sanitize import clean
-from workbench.tui.view_models.cells import Column, Row
+from workbench.tui.view_models.cells import GridColumn, GridRow
 from workbench.tui.widgets.grid import Grid
 
 
-class Confirm(ModalScreen[bool]):
-    """Says what will happen, and does nothing by itself."""
+class ConfirmDialog(ModalScreen[bool]):
+    """A yes-no question; the result is True for yes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes"),
@@ -27,21 +27,21 @@ class Confirm(ModalScreen[bool]):
         Binding("left,right", "app.focus_next", show=False),
     ]
 
-    def __init__(self, title: str, what: str, yes: str, no: str = "No, leave it") -> None:
+    def __init__(self, title: str, text: str, yes: str, no: str = "No, leave it") -> None:
         super().__init__()
-        self._title, self._what, self._yes, self._no = title, what, yes, no
+        self._title, self._text, self._yes, self._no = title, text, yes, no
 
     def compose(self) -> ComposeResult:
-        """Question, consequence, two answers; the harmless one has the focus."""
+        """Title, text, two buttons."""
         with Vertical(classes="dialog"):
             yield Static(Text(clean(self._title)), classes="dialog-title")
-            yield Static(Text(clean(self._what)), classes="dialog-text")
+            yield Static(Text(clean(self._text)), classes="dialog-text")
             with Horizontal(classes="dialog-answers"):
                 yield Button(Text(f"n  {self._no}"), id="no", compact=True)
                 yield Button(Text(f"y  {self._yes}"), id="yes", compact=True)
 
     def on_mount(self) -> None:
-        """Enter alone must not do harm."""
+        """Focus "no", so that Enter alone changes nothing."""
         self.query_one("#no").focus()
 
     @on(Button.Pressed)
@@ -53,8 +53,8 @@ class Confirm(ModalScreen[bool]):
         self.dismiss(answer)
 
 
-class Choose(ModalScreen[str | None]):
-    """A list to choose one row from; gives its key, or None."""
+class ChoiceDialog(ModalScreen[str | None]):
+    """A list of rows; the result is the key of the chosen row, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "leave", "Back"),
@@ -63,8 +63,8 @@ class Choose(ModalScreen[str | None]):
     def __init__(
         self,
         title: str,
-        columns: Sequence[Column],
-        rows: Sequence[Row],
+        columns: Sequence[GridColumn],
+        rows: Sequence[GridRow],
         keys: Sequence[str],
         *,
         here: str = "",
@@ -82,7 +82,7 @@ class Choose(ModalScreen[str | None]):
             yield Static(Text("Enter chooses · Esc goes back"), classes="dialog-keys")
 
     def on_mount(self) -> None:
-        """Begin at the present choice."""
+        """Place the cursor on the current choice."""
         grid = self.query_one(Grid)
         grid.styles.height = max(1, len(self._rows))
         grid.show(self._rows, self._keys)
@@ -96,12 +96,12 @@ class Choose(ModalScreen[str | None]):
         self.dismiss(event.grid.key)
 
     def action_leave(self) -> None:
-        """Back, nothing chosen."""
+        """Close without a choice."""
         self.dismiss(None)
 
 
-class Ask(ModalScreen[str | None]):
-    """One line of text; None when left."""
+class TextDialog(ModalScreen[str | None]):
+    """Input of one line; the result is the text, or None if it is empty or cancelled."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Back")]
 
@@ -110,7 +110,7 @@ class Ask(ModalScreen[str | None]):
         self._title, self._placeholder = title, placeholder
 
     def compose(self) -> ComposeResult:
-        """Title, the line, keys."""
+        """Title, input, keys."""
         with Vertical(classes="dialog wide"):
             yield Static(Text(clean(self._title)), classes="dialog-title")
             yield Input(placeholder=self._placeholder, compact=True, id="answer")
@@ -121,11 +121,11 @@ class Ask(ModalScreen[str | None]):
         self.dismiss(event.value.strip() or None)
 
     def action_leave(self) -> None:
-        """Back, nothing said."""
+        """Close without a text."""
         self.dismiss(None)
 
 
-HELP: Final = (
+HELP_SECTIONS: Final = (
     ("Everywhere", (
         ("1 2 3 4 · F1 F2 F3 F4", "Plan, Live, Results, Data"),
         ("Tab · Shift+Tab", "next, previous part of the screen"),
@@ -162,25 +162,25 @@ HELP: Final = (
 )  # fmt: skip
 
 
-class Help(ModalScreen[None]):
-    """All keys."""
+class HelpDialog(ModalScreen[None]):
+    """Keys of all screens."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark", "leave", "Back")]
 
     def compose(self) -> ComposeResult:
-        """A short list for each screen."""
+        """A list of keys for each screen."""
         with Vertical(classes="dialog wide"), VerticalScroll(id="help"):
-            for title, keys in HELP:
+            for title, keys in HELP_SECTIONS:
                 yield Static(Text(title), classes="help-title")
-                for key, what in keys:
+                for key, description in keys:
                     with Horizontal(classes="help-line"):
                         yield Static(Text(key), classes="help-key")
-                        yield Static(Text(what), classes="help-what")
+                        yield Static(Text(description), classes="help-what")
 
     def on_mount(self) -> None:
-        """Scrolls with the arrow keys."""
+        """Focus the list, so that arrow keys scroll it."""
         self.query_one("#help").focus()
 
     def action_leave(self) -> None:
-        """Back."""
+        """Close."""
         self.dismiss(None)

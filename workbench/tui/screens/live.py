@@ -1,7 +1,7 @@
-"""Live: one suite as its files tell it, and the keys that steer it.
+"""Live screen: state of one suite, and control actions on it.
 
-A thread follows the suite (see `feed`) and posts one frozen snapshot at a time, every three
-seconds; the widgets repaint what differs. Steering writes a line for the warden, no more.
+A thread polls the suite (`suite_feed`) and posts one frozen snapshot at a time, every three
+seconds; the widgets repaint what differs. Control actions append a command to control.jsonl.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from results.text.sanitize import clean_line
-from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import control_actions, live_rows, suite_feed
-from workbench.tui.view_models.cells import Cell, Column, Row
+from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
 from workbench.tui.widgets.chart import Chart
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_tail import LogTail
-from workbench.tui.widgets.run_header import RunHead
+from workbench.tui.widgets.run_header import RunHeader
 from workbench.tui.widgets.top_bar import Heading, TopBar
 
 if TYPE_CHECKING:
@@ -37,26 +37,26 @@ if TYPE_CHECKING:
     from workbench.tui.app import WorkbenchApp
 
 CLOCK_SECONDS = 3.0
-"""The suite's clock goes on this often when nothing else is new."""
+"""Interval of the suite's clock if nothing else changes."""
 CHART_SECONDS = 2.5
-"""Charts of a run that goes on take turns, one in this time: each costs 2 ms."""
+"""Charts of a running run are repainted in turn, one per interval: each costs 2 ms."""
 
 CHARTS = (
     ("loss", "loss"), ("step", "step time"), ("memory", "memory"), ("cpu", "CPU"),
     ("r1", "r@1 in the batch"), ("gpu", "GPU use"),
 )  # fmt: skip
 SUITES = (
-    Column("mark", "", 1, rank=0),
-    Column("name", "suite", 30, grow=30, rank=0),
-    Column("state", "state", 9, rank=1),
-    Column("runs", "runs", 8, right=True, rank=2),
+    GridColumn("mark", "", 1, rank=0),
+    GridColumn("name", "suite", 30, grow=30, rank=0),
+    GridColumn("state", "state", 9, rank=1),
+    GridColumn("runs", "runs", 8, right=True, rank=2),
 )
 
 
 class SnapshotTaken(Message):
-    """The suite as it is now."""
+    """A new snapshot of the suite."""
 
-    def __init__(self, snapshot: suite_feed.Snapshot) -> None:
+    def __init__(self, snapshot: suite_feed.SuiteSnapshot) -> None:
         super().__init__()
         self.snapshot = snapshot
 
@@ -70,7 +70,7 @@ class FeedFailed(Message):
 
 
 class LiveScreen(Screen[None]):
-    """See the module's docstring."""
+    """Shows the queue of a suite and charts, log and metrics of one run."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "choose", "Suites"),
@@ -87,22 +87,22 @@ class LiveScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__(classes="view-log")
-        self.snapshot: suite_feed.Snapshot | None = None
+        self.snapshot: suite_feed.SuiteSnapshot | None = None
         self.folder: Path | None = None
         self._watched: str | None = None
-        """None: whichever run is at work."""
-        self._books_closed: set[Path] = set()
-        """Suites without a warden whose runs were given their ends."""
+        """Run id chosen by hand; None: follow the current run."""
+        self._recovered: set[Path] = set()
+        """Suites without a warden for which `workbench ps` was run."""
         self._charted: tuple[str, str, str] | None = None
         self._charts_due = 0.0
         self._chart_turn = 0
-        self._said = 0.0
+        self._time_shown = 0.0
         self._queued = -1
         self._trouble = ""
-        self._settled = False
-        """The suite on screen has ended: the footer offers nothing that steers it."""
-        self._taken = threading.Event()
-        self._over = threading.Event()
+        self._suite_ended = False
+        """Whether the shown suite has ended; then only `resume` is offered."""
+        self._painted_event = threading.Event()
+        self._stop_event = threading.Event()
 
     @property
     def bench(self) -> WorkbenchApp:
@@ -110,12 +110,12 @@ class LiveScreen(Screen[None]):
         return cast("WorkbenchApp", self.app)
 
     def compose(self) -> ComposeResult:
-        """Suite, queue, run, charts, log and metrics: from the whole to the part."""
+        """Suite, queue, run, charts, log and metrics."""
         yield TopBar("live")
         yield Heading("", id="suite-line")
         with Vertical(id="live-body"):
             yield Grid(live_rows.QUEUE, notice="Loading suites …", id="queue")
-            yield RunHead()
+            yield RunHeader()
             with Horizontal(id="charts"):
                 for key, title in CHARTS:
                     yield Chart(title, id=f"chart-{key}")
@@ -132,66 +132,68 @@ class LiveScreen(Screen[None]):
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Begin with the chosen suite, or the first one."""
+        """Open the chosen suite, or the first one."""
         self.query_one("#queue", Grid).focus()
         self.suites_changed()
         self.set_interval(CLOCK_SECONDS, self._tick)
 
     def on_screen_resume(self) -> None:
-        """Another screen may have chosen another suite."""
-        self.bench.say_work()
+        """Open another suite if another screen has chosen one."""
+        self.bench.show_busy_suites()
         self.suites_changed()
 
     def on_unmount(self) -> None:
-        """Let the thread go."""
-        self._over.set()
+        """Stop the thread."""
+        self._stop_event.set()
 
     # -- which suite -----------------------------------------------------------------------
 
     def suites_changed(self) -> None:
-        """The list of suites is another one, or another suite was chosen."""
+        """Open the chosen suite after a change of the list or of the choice."""
         if not self.is_mounted:
-            return  # `on_mount` asks again
+            return  # `on_mount` calls it again
         suites = self.bench.suites
-        wanted = self.bench.chosen_suite
-        if wanted is None and suites:
-            wanted = self.folder or suites[0].folder
-        if wanted is None:
+        folder = self.bench.chosen_suite
+        if folder is None and suites:
+            folder = self.folder or suites[0].folder
+        if folder is None:
             if suites is not None:
-                self._say_nothing()
+                self._show_empty()
             return
-        if wanted != self.folder:
-            self._open(wanted)
+        if folder != self.folder:
+            self._open(folder)
 
-    def _say_nothing(self) -> None:
-        self.query_one("#queue", Grid).say(
+    def _show_empty(self) -> None:
+        self.query_one("#queue", Grid).show_notice(
             "No suite yet. Press 1, choose what to run, and F5 starts it."
         )
         self.add_class("empty")
 
     def _open(self, folder: Path) -> None:
-        self._over.set()
-        self._over, self._taken = threading.Event(), threading.Event()
+        self._stop_event.set()
+        self._stop_event, self._painted_event = threading.Event(), threading.Event()
         self.folder, self.snapshot, self._watched = folder, None, None
         self.remove_class("empty", "failed")
         self.query_one("#suite-line", Heading).title = live_rows.short_name(folder.name)
-        self.query_one("#queue", Grid).say("Reading the suite …")
-        self._follow(folder, self._over, self._taken)
+        self.query_one("#queue", Grid).show_notice("Reading the suite …")
+        self._feed_snapshots(folder, self._stop_event, self._painted_event)
 
     @work(thread=True, group="feed")
-    def _follow(self, folder: Path, over: threading.Event, taken: threading.Event) -> None:
-        taken.set()
+    def _feed_snapshots(
+        self, folder: Path, stopped: threading.Event, painted: threading.Event
+    ) -> None:
+        painted.set()
 
-        def deliver(snapshot: suite_feed.Snapshot) -> bool:
-            if not taken.is_set() or not self.is_running:
-                return False  # the screen has not painted the one before
-            taken.clear()
+        def deliver(snapshot: suite_feed.SuiteSnapshot) -> bool:
+            if not painted.is_set() or not self.is_running:
+                return False  # the previous snapshot is not painted yet
+            painted.clear()
             self.post_message(SnapshotTaken(snapshot))
             return True
 
         try:
             source = suite_feed.SuiteFeed(folder)
-            suite_feed.follow(source, lambda: self._watched, deliver, over.wait)
+            suite_feed.poll_feed(source, lambda: self._watched, deliver, stopped.wait)
         except (OSError, ValueError) as error:
             self.post_message(FeedFailed(folder, str(error)))
 
@@ -200,20 +202,22 @@ class LiveScreen(Screen[None]):
         if event.folder == self.folder:
             self.add_class("failed")
             reason = clean_line(event.reason)
-            self.query_one("#queue", Grid).say(f"This suite cannot be read: {reason}", failed=True)
+            self.query_one("#queue", Grid).show_notice(
+                f"This suite cannot be read: {reason}", failed=True
+            )
 
     # -- painting --------------------------------------------------------------------------
 
     @on(SnapshotTaken)
     def _show(self, event: SnapshotTaken) -> None:
-        self._taken.set()
+        self._painted_event.set()
         if event.snapshot.folder != self.folder:
             return
         self.snapshot = event.snapshot
-        if self.snapshot.suite.ended != self._settled:
-            self._settled = self.snapshot.suite.ended
+        if self.snapshot.suite.ended != self._suite_ended:
+            self._suite_ended = self.snapshot.suite.ended
             self.refresh_bindings()
-        rows, keys = live_rows.queue(self.snapshot.suite)
+        rows, keys = live_rows.queue_rows(self.snapshot.suite)
         grid = self.query_one("#queue", Grid)
         if len(rows) != self._queued:  # setting a height lays out the whole screen again
             self._queued = len(rows)
@@ -221,84 +225,84 @@ class LiveScreen(Screen[None]):
         if rows:
             grid.show(rows, keys)
         else:
-            grid.say("This suite has no runs.")
+            grid.show_notice("This suite has no runs.")
         if self._watched is None and self.snapshot.watched in keys:
             grid.cursor = keys.index(self.snapshot.watched)
         self._paint_run()
-        self._say_time()
+        self._show_time()
 
     def _paint_run(self) -> None:
         view = self.view
         run = view.state if view else None
-        self.query_one(RunHead).show(view)
+        self.query_one(RunHeader).show(view)
         self._paint_charts(view)
         empty = "The run has not started." if run and run.status == "queued" else "No output."
         if self.snapshot is not None and view is not None:
             same = self.snapshot.watched == view.spec.run_id
             log, empty = (self.snapshot.log, empty) if same else ((), "Reading the log …")
             self.query_one(LogTail).show(log, empty)
-        rows = live_rows.metrics(run)
+        rows = live_rows.metric_rows(run)
         self.query_one("#metrics", Grid).show(rows)
         self.query_one("#metrics-heading", Heading).remark = str(len(rows)) if rows else ""
 
     def _paint_charts(self, view: RunView | None) -> None:
-        """Charts are most of what watching costs, so while a run only goes on they take turns."""
+        """Repaint all charts of a new run or phase, else one per `CHART_SECONDS`."""
         stage = (view.spec.run_id, view.state.status, view.state.phase) if view else None
         now = time.monotonic()
         if stage == self._charted and now < self._charts_due:
             return
-        all_series = live_rows.series(view.state if view else None)
-        turn = list(self.query(Chart))
+        all_series = live_rows.chart_series(view.state if view else None)
+        charts = list(self.query(Chart))
         if stage == self._charted:
-            seen = [chart for chart in turn if chart.display]
-            self._chart_turn = (self._chart_turn + 1) % len(seen)
-            turn = [seen[self._chart_turn]]
+            visible = [chart for chart in charts if chart.display]
+            self._chart_turn = (self._chart_turn + 1) % len(visible)
+            charts = [visible[self._chart_turn]]
         self._charted, self._charts_due = stage, now + CHART_SECONDS
-        for chart in turn:
+        for chart in charts:
             chart.show(all_series[str(chart.id).removeprefix("chart-")])
 
     def _tick(self) -> None:
-        if time.monotonic() - self._said >= CLOCK_SECONDS * 0.9:
-            self._say_time()
+        if time.monotonic() - self._time_shown >= CLOCK_SECONDS * 0.9:
+            self._show_time()
 
-    def _say_time(self) -> None:
-        """The clock of the suite, and what is wrong with it."""
+    def _show_time(self) -> None:
+        """Show the clock of the suite, and its trouble if there is any."""
         if self.snapshot is None:
             return
-        self._said = time.monotonic()
+        self._time_shown = time.monotonic()
         suite = self.snapshot.suite
         line = self.query_one("#suite-line", Heading)
-        left, right = live_rows.suite_line(suite, time.time())
+        status, clock = live_rows.suite_line(suite, time.time())
         line.title = live_rows.short_name(suite.name)
-        line.remark = f"{left} · {right}" if right else left
+        line.remark = f"{status} · {clock}" if clock else status
         trouble = ""
         if suite.warden == "lost":
-            self._close_books(self.snapshot)
+            self._end_dead_runs(self.snapshot)
             trouble = (
                 "The warden of this suite is gone: what was at work has ended with it. "
                 "r goes on with the runs that are left; completed ones keep their records."
             )
         elif self.snapshot.bad_lines:
             trouble = f"{self.snapshot.bad_lines} journal lines could not be read."
-        if trouble != self._trouble:  # so does this
+        if trouble != self._trouble:  # as above
             self._trouble = trouble
             self.set_class(bool(trouble), "trouble")
             self.query_one("#live-trouble", Static).update(Text(trouble))
 
-    def _close_books(self, snapshot: suite_feed.Snapshot) -> None:
-        """Once for a suite without a warden: `workbench ps` writes the ends of its runs."""
+    def _end_dead_runs(self, snapshot: suite_feed.SuiteSnapshot) -> None:
+        """Run `workbench ps` once for a lost suite, which writes the ends of its runs."""
         open_runs = any(r.state.status != "ended" for r in snapshot.suite.runs)
-        if open_runs and snapshot.folder not in self._books_closed:
-            self._books_closed.add(snapshot.folder)
+        if open_runs and snapshot.folder not in self._recovered:
+            self._recovered.add(snapshot.folder)
             self._run_ps()
 
     @work(group="ps")
     async def _run_ps(self) -> None:
-        await cli_commands.workbench(cli_commands.list_suites(self.bench.log_root))
+        await cli_commands.run_workbench(cli_commands.ps_arguments(self.bench.log_root))
 
     @property
     def view(self) -> RunView | None:
-        """The run that is looked at."""
+        """The run under the cursor."""
         if self.snapshot is None:
             return None
         key = self.query_one("#queue", Grid).key
@@ -310,95 +314,95 @@ class LiveScreen(Screen[None]):
             self._watched = event.grid.key
             self._paint_run()
 
-    # -- what a person does ----------------------------------------------------------------
+    # -- actions --------------------------------------------------------------------------
 
     def action_follow(self) -> None:
-        """Look at whichever run is at work."""
+        """Follow the current run."""
         self._watched = None
         if self.snapshot is not None:
-            run_id = suite_feed.following(self.snapshot.suite)
+            run_id = suite_feed.default_run(self.snapshot.suite)
             grid = self.query_one("#queue", Grid)
             if run_id in grid.keys:
                 grid.cursor = list(grid.keys).index(run_id)
             self._paint_run()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """`v` is for narrow screens, wide ones show both; an ended suite is not steered."""
-        if action == "steer" and self._settled:
+        """Enable `v` on narrow screens only, and only `resume` for an ended suite."""
+        if action == "steer" and self._suite_ended:
             return parameters == ("resume",)
         return action != "view" or self.has_class("-narrow")
 
     def action_view(self) -> None:
-        """Log or metrics, where there is room for one of them only."""
+        """Toggle log and metrics on a narrow screen."""
         self.toggle_class("view-log", "view-metrics")
 
     def action_choose(self) -> None:
         """Choose a suite."""
         suites = self.bench.suites or ()
-        rows: list[Row] = [
+        rows: list[GridRow] = [
             (
-                Cell("●", "accent") if s.busy else Cell(" "),
-                Cell(s.name, "strong" if s.busy else ""),
-                Cell(s.state, "error" if s.state in ("lost", "unreadable") else "dim"),
+                GridCell("●", "accent") if s.busy else GridCell(" "),
+                GridCell(s.name, "strong" if s.busy else ""),
+                GridCell(s.state, "error" if s.state in ("lost", "unreadable") else "dim"),
                 "1 run" if s.runs == 1 else f"{s.runs} runs",
             )
             for s in suites
         ]
         here = self.folder.name if self.folder else ""
 
-        def take(chosen: str | None) -> None:
+        def on_choice(chosen: str | None) -> None:
             if chosen is not None:
                 self.bench.chosen_suite = self.bench.log_root / chosen
                 self.suites_changed()
 
         keys = [s.name for s in suites]
-        dialog = Choose("Suites", SUITES, rows, keys, here=here, empty="No suite yet.")
-        self.app.push_screen(dialog, take)
+        dialog = ChoiceDialog("Suites", SUITES, rows, keys, here=here, empty="No suite yet.")
+        self.app.push_screen(dialog, on_choice)
 
     def action_step(self, by: int) -> None:
-        """The suite before, or after, in the list."""
+        """Open the previous or the next suite of the list."""
         folders = [s.folder for s in self.bench.suites or ()]
         if self.folder in folders:
             index = folders.index(self.folder) + by
             self.bench.chosen_suite = folders[max(0, min(index, len(folders) - 1))]
             self.suites_changed()
 
-    def action_steer(self, do: control_actions.Do) -> None:
-        """Ask, then tell the warden."""
+    def action_steer(self, do: control_actions.ControlAction) -> None:
+        """Ask for confirmation, then send the command."""
         snapshot, view = self.snapshot, self.view
         if snapshot is None:
             return
-        question = control_actions.question(do, snapshot.suite, view)
+        question = control_actions.make_question(do, snapshot.suite, view)
         if question.refusal:
             self.notify(question.refusal, timeout=6)
             return
 
-        def take(yes: bool | None) -> None:
+        def on_answer(yes: bool | None) -> None:
             if yes:
                 self._send(snapshot.folder, question)
 
-        self.app.push_screen(Confirm(question.title, question.what, question.yes), take)
+        self.app.push_screen(ConfirmDialog(question.title, question.text, question.yes), on_answer)
 
     @work(group="steer")
     async def _send(self, folder: Path, question: control_actions.Question) -> None:
         from workbench.suites import suite
 
         if question.do == "resume":
-            await self._go_on(folder, question)
+            await self._resume_suite(folder, question)
             return
-        told = suite.Command(do=question.do, run=question.run)
+        command = suite.Command(do=question.do, run=question.run)
         try:
-            await asyncio.to_thread(suite.send_command, folder, told)
+            await asyncio.to_thread(suite.send_command, folder, command)
         except OSError as error:
             self.notify(f"The warden cannot be told: {error.strerror}", severity="error")
             return
-        self.notify(question.told)
+        self.notify(question.confirmation)
 
-    async def _go_on(self, folder: Path, question: control_actions.Question) -> None:
-        done = await cli_commands.workbench(
-            cli_commands.resume_detached(folder.name, folder.parent)
+    async def _resume_suite(self, folder: Path, question: control_actions.Question) -> None:
+        done = await cli_commands.run_workbench(
+            cli_commands.resume_arguments(folder.name, folder.parent)
         )
         if done.code:
             self.notify(clean_line(done.error.strip()), severity="error", timeout=10)
         else:
-            self.notify(question.told)
+            self.notify(question.confirmation)

@@ -1,7 +1,7 @@
-"""Plan: choose subsets, models, engine and settings, see the runs, start them.
+"""Plan screen: choose subsets, models, engine and settings, preview the runs, start them.
 
-The screen holds one `Draft` and paints from it. Reading catalogues and checking plans happens in
-threads; the start is a subprocess of the app's loop (see `command`).
+The screen holds one `PlanDraft` and paints from it. Catalogues are read and plans checked in
+threads; the suite is started by a subprocess ( `cli_commands`).
 """
 
 from __future__ import annotations
@@ -21,27 +21,33 @@ from textual.timer import Timer
 from textual.widgets import Button, Footer, Static
 
 from workbench.tui.screens import plan_panels
-from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import plan_rows
 from workbench.tui.view_models.catalog import Catalogue
 from workbench.tui.view_models.form_fields import Setting
-from workbench.tui.view_models.plan_draft import Draft, Preview, check, from_table, save
+from workbench.tui.view_models.plan_draft import (
+    PlanDraft,
+    PlanPreview,
+    check_draft,
+    draft_from_table,
+    save_draft,
+)
 from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
-from workbench.tui.widgets.plan_preview import PlanFile
+from workbench.tui.widgets.plan_preview import PlanFileView
 from workbench.tui.widgets.top_bar import Heading, Pick, TopBar
 
 if TYPE_CHECKING:
     from workbench.tui.app import WorkbenchApp
 
 CHECK_SECONDS = 0.15
-"""After the last change, before the plan is expanded again."""
+"""Delay between the last changeand the next check of the plan ."""
 VIEWS = ("settings", "runs", "file")
 
 
 class CatalogueRead(Message):
-    """The catalogues are there."""
+    """The catalogues were read."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         super().__init__()
@@ -51,13 +57,13 @@ class CatalogueRead(Message):
 class Checked(Message):
     """The draft was expanded."""
 
-    def __init__(self, draft: Draft, preview: Preview) -> None:
+    def __init__(self, draft: PlanDraft, preview: PlanPreview) -> None:
         super().__init__()
         self.draft, self.preview = draft, preview
 
 
 class PlanScreen(Screen[None]):
-    """See the module's docstring."""
+    """Edits a plan draft, shows its runs and plan file, and starts the suite."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f5,ctrl+r", "start", "Start", key_display="F5", priority=True),
@@ -69,12 +75,12 @@ class PlanScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__(classes="view-settings")
         self.catalogue: Catalogue | None = None
-        self.draft = Draft()
-        self.preview: Preview | None = None
+        self.draft = PlanDraft()
+        self.preview: PlanPreview | None = None
         self._check_timer: Timer | None = None
         self._starting = False
-        self._list = "subsets"
-        """The list that the sentence below is about."""
+        self._focused_list = "subsets"
+        """Id of the list that the description below is about."""
 
     @property
     def bench(self) -> WorkbenchApp:
@@ -82,7 +88,7 @@ class PlanScreen(Screen[None]):
         return cast("WorkbenchApp", self.app)
 
     def compose(self) -> ComposeResult:
-        """Choices at the left, settings beside them, what comes of it at the right."""
+        """Choices at the left, settings in the middle, runs and plan file at the right."""
         yield TopBar("plan")
         with Horizontal(id="plan-body"):
             with Vertical(id="plan-choices"):
@@ -102,20 +108,20 @@ class PlanScreen(Screen[None]):
                     yield Grid(plan_rows.RUNS, notice="Checking the plan …", id="runs")
                 with Vertical(id="plan-file"):
                     yield Heading("Plan file", id="file-heading")
-                    yield PlanFile()
+                    yield PlanFileView()
         with Horizontal(id="plan-status"):
             yield Static("", id="verdict")
             yield Button("Start", id="start", compact=True, disabled=True)
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """The first frame comes first; only then anything slow."""
+        """Read the catalogues after the first frame ."""
         self.query_one("#subsets", Grid).focus()
         self.call_after_refresh(self._read_catalogues)
 
     def on_screen_resume(self) -> None:
-        """The bar of another screen was brought up to date meanwhile; runs may have ended."""
-        self.bench.say_work()
+        """Update the top bar, which changed on another screen; runs may have ended."""
+        self.bench.show_busy_suites()
         if self.catalogue is not None:
             self._read_trained(self.catalogue)
 
@@ -125,19 +131,21 @@ class PlanScreen(Screen[None]):
     def _read_catalogues(self) -> None:
         from workbench.tui.view_models import catalog
 
-        self.post_message(CatalogueRead(catalog.read(self.bench.cache_root, self.bench.log_root)))
+        self.post_message(
+            CatalogueRead(catalog.read_catalogue(self.bench.cache_root, self.bench.log_root))
+        )
 
     @work(thread=True, exclusive=True, group="catalogue")
-    def _read_trained(self, known: Catalogue) -> None:
+    def _read_trained(self, catalogue: Catalogue) -> None:
         from workbench.tui.view_models import catalog
 
-        others = tuple(entry for entry in known.models if not entry.trained)
-        models = (*others, *catalog.trained_models(self.bench.log_root))
-        if models != known.models:
-            self.post_message(CatalogueRead(replace(known, models=models)))
+        others = tuple(entry for entry in catalogue.models if not entry.trained)
+        models = (*others, *catalog.read_trained_models(self.bench.log_root))
+        if models != catalogue.models:
+            self.post_message(CatalogueRead(replace(catalogue, models=models)))
 
     @on(CatalogueRead)
-    def _take_catalogue(self, event: CatalogueRead) -> None:
+    def _show_catalogue(self, event: CatalogueRead) -> None:
         first = self.catalogue is None
         self.catalogue = event.catalogue
         if first:
@@ -150,13 +158,13 @@ class PlanScreen(Screen[None]):
         preset = next((p for p in catalogue.presets if p.name == name), None)
         keys = tuple(s.name for s in catalogue.suite)
         table = preset.table if preset else {"subsets": (), "models": ()}
-        self.draft = from_table(table, keys, name if preset else "")
+        self.draft = draft_from_table(table, keys, name if preset else "")
         self._choose_engine(self.draft.engine or next((e.name for e in catalogue.engines), ""))
         for listed, chosen in (("#subsets", self.draft.subsets), ("#models", self.draft.models)):
             grid = self.query_one(listed, Grid)
-            places = [place for place, key in enumerate(grid.keys) if key in chosen]
-            for place in (*places[-1:], *places[:1]):  # all of them in view, where there is room
-                grid.cursor = place
+            indexes = [index for index, key in enumerate(grid.keys) if key in chosen]
+            for index in (*indexes[-1:], *indexes[:1]):  # all of them in viewif they fit
+                grid.cursor = index
 
     def _choose_engine(self, name: str) -> None:
         engine = (self.catalogue or Catalogue()).engine(name)
@@ -164,9 +172,9 @@ class PlanScreen(Screen[None]):
             self.change(replace(self.draft, engine=name))
             return
         other = name != self.draft.engine
-        known = {s.name for s in engine.settings}
+        names = {s.name for s in engine.settings}
         task = self.draft.task if self.draft.task in engine.tasks else engine.tasks[0]
-        kept = {k: v for k, v in self.draft.settings.items() if not other or k in known}
+        kept = {k: v for k, v in self.draft.settings.items() if not other or k in names}
         more = () if other and self.draft.engine else self.draft.more_engines
         self.change(
             replace(
@@ -175,10 +183,10 @@ class PlanScreen(Screen[None]):
             )
         )  # fmt: skip
 
-    # -- one draft, one painting -----------------------------------------------------------
+    # --  painting --------------- -----------------------------------------------------------
 
-    def change(self, draft: Draft) -> None:
-        """Take over a new draft: paint it at once, check it a moment later."""
+    def change(self, draft: PlanDraft) -> None:
+        """Set a new draft: paint it now, check it after `CHECK_SECONDS`."""
         self.draft = draft
         self._paint()
         if self._check_timer is not None:
@@ -194,13 +202,13 @@ class PlanScreen(Screen[None]):
         )
         plan_panels.paint_subsets(self, catalogue, draft)
         plan_panels.paint_models(self, catalogue, draft)
-        self._about(self.query_one(f"#{self._list}", Grid))
+        self._show_description(self.query_one(f"#{self._focused_list}", Grid))
         settings = catalogue.suite
         values = {**draft.suite, **draft.settings}
         if engine is not None:
             settings = (*settings, *engine.task_settings, *engine.settings)
             values |= {"task": draft.task} if draft.task != engine.tasks[0] else {}
-        self.query_one(SettingsForm).show(settings, values, catalogue.brought(draft.models))
+        self.query_one(SettingsForm).show(settings, values, catalogue.model_defaults(draft.models))
         changed = len(draft.suite) + len(draft.settings)
         heading = self.query_one("#settings-heading", Heading)
         heading.remark = f"{changed} changed" if changed else "all defaults"
@@ -208,34 +216,34 @@ class PlanScreen(Screen[None]):
     @work(thread=True, exclusive=True, group="check")
     def _check(self) -> None:
         draft = self.draft
-        preview = check(draft, self.bench.cache_root, self.bench.log_root)
+        preview = check_draft(draft, self.bench.cache_root, self.bench.log_root)
         self.post_message(Checked(draft, preview))
 
     @on(Checked)
-    def _take_check(self, event: Checked) -> None:
+    def _show_check(self, event: Checked) -> None:
         if event.draft is not self.draft:
-            return  # a newer one is on its way
+            return  # a newer check is running
         self.preview = preview = event.preview
         plan_panels.paint_runs(self, preview)
         arguments = (
-            cli_commands.run_detached(preview.file, self.bench.log_root) if preview.file else None
+            cli_commands.run_arguments(preview.file, self.bench.log_root) if preview.file else None
         )
-        self.query_one(PlanFile).show(
-            preview.toml, cli_commands.shown(arguments) if arguments else ""
+        self.query_one(PlanFileView).show(
+            preview.toml, cli_commands.command_line(arguments) if arguments else ""
         )
-        self._verdict()
+        self._show_summary()
 
-    def _verdict(self) -> None:
-        text, failed = plan_rows.verdict(self.preview)
+    def _show_summary(self) -> None:
+        text, failed = plan_rows.describe_preview(self.preview)
         line = self.query_one("#verdict", Static)
         line.set_class(failed, "failed")
         line.update(Text(text, no_wrap=True, overflow="ellipsis"))
         button = self.query_one("#start", Button)
         button.disabled = failed or self._starting or not self.preview or not self.preview.runs
-        runs = plan_rows.many(len(self.preview.runs) if self.preview else 0, "run")
+        runs = plan_rows.count_words(len(self.preview.runs) if self.preview else 0, "run")
         button.label = Text("Starting …" if self._starting else f"F5  Start {runs}")
 
-    # -- what a person does ----------------------------------------------------------------
+    # -- actions ---------- ----------------------------------------------------------------
 
     @on(Grid.Toggled, "#subsets")
     @on(Grid.Chosen, "#subsets")
@@ -252,17 +260,19 @@ class PlanScreen(Screen[None]):
     @on(Grid.Moved, "#subsets")
     @on(Grid.Moved, "#models")
     def _moved(self, event: Grid.Moved) -> None:
-        if event.grid.id == self._list:
-            self._about(event.grid)
+        if event.grid.id == self._focused_list:
+            self._show_description(event.grid)
 
     def on_descendant_focus(self) -> None:
-        """The sentence below the lists is about the list that has the focus."""
+        """Describe the current entry of the list that has the focus."""
         if isinstance(self.focused, Grid) and self.focused.id in ("subsets", "models"):
-            self._list = self.focused.id
-            self._about(self.focused)
+            self._focused_list = self.focused.id
+            self._show_description(self.focused)
 
-    def _about(self, grid: Grid) -> None:
-        text, failed = plan_rows.about(self.catalogue or Catalogue(), grid.id or "", grid.key)
+    def _show_description(self, grid: Grid) -> None:
+        text, failed = plan_rows.describe_entry(
+            self.catalogue or Catalogue(), grid.id or "", grid.key
+        )
         line = self.query_one("#choice-about", Static)
         line.set_class(failed, "failed")
         line.update(Text(text))
@@ -283,32 +293,34 @@ class PlanScreen(Screen[None]):
         else:
             self.change(replace(self.draft, settings=values))
 
-    @on(SettingsForm.ChoiceWanted)
-    async def _choice_wanted(self, event: SettingsForm.ChoiceWanted) -> None:
+    @on(SettingsForm.ChoiceRequested)
+    async def _choice_wanted(self, event: SettingsForm.ChoiceRequested) -> None:
         setting: Setting = event.setting
         rows = [(choice,) for choice in setting.choices]
         columns = (replace(plan_rows.NAMES, width=24),)
 
-        def take(chosen: str | None) -> None:
+        def on_choice(chosen: str | None) -> None:
             if chosen is not None:
-                self.query_one(SettingsForm).put(setting, chosen)
+                self.query_one(SettingsForm).set_value(setting, chosen)
 
         here = str(event.value or "")
-        self.app.push_screen(Choose(setting.name, columns, rows, setting.choices, here=here), take)
+        self.app.push_screen(
+            ChoiceDialog(setting.name, columns, rows, setting.choices, here=here), on_choice
+        )
 
     @on(Pick.Opened, "#pick-preset")
     def action_presets(self) -> None:
-        """Start from another plan."""
+        """Choose a preset to start from ."""
         presets = (self.catalogue or Catalogue()).presets
-        rows, keys = plan_rows.presets(presets)
+        rows, keys = plan_rows.preset_rows(presets)
 
-        def take(chosen: str | None) -> None:
+        def on_choice(chosen: str | None) -> None:
             if chosen is not None:
                 self._start_from(chosen)
 
         title = plan_rows.PRESETS_TITLE
-        dialog = Choose(title, plan_rows.PRESETS, rows, keys, here=self.draft.preset)
-        self.app.push_screen(dialog, take)
+        dialog = ChoiceDialog(title, plan_rows.PRESETS, rows, keys, here=self.draft.preset)
+        self.app.push_screen(dialog, on_choice)
 
     @on(Pick.Opened, "#pick-engine")
     def action_engines(self) -> None:
@@ -316,24 +328,24 @@ class PlanScreen(Screen[None]):
         engines = (self.catalogue or Catalogue()).engines
         rows = [(e.name, e.summary) for e in engines]
 
-        def take(chosen: str | None) -> None:
+        def on_choice(chosen: str | None) -> None:
             if chosen is not None:
                 self._choose_engine(chosen)
 
         keys = [e.name for e in engines]
-        dialog = Choose("Engine", plan_rows.LISTED, rows, keys, here=self.draft.engine)
-        self.app.push_screen(dialog, take)
+        dialog = ChoiceDialog("Engine", plan_rows.LISTED, rows, keys, here=self.draft.engine)
+        self.app.push_screen(dialog, on_choice)
 
     def check_action(
         self,
         action: str,
         parameters: tuple[object, ...],  # noqa: ARG002 - Textual's signature
     ) -> bool | None:
-        """`v` is for narrow screens; wide ones show everything."""
+        """Enable`v` on narrow screens only; wide ones show all panes."""
         return action != "view" or self.has_class("-narrow")
 
     def action_view(self) -> None:
-        """The next of the three panes that share one place where the screen is narrow."""
+        """Show the next of the three panes of a narrow screen ."""
         now = next((v for v in VIEWS if self.has_class(f"view-{v}")), VIEWS[0])
         new = VIEWS[(VIEWS.index(now) + 1) % len(VIEWS)]
         self.remove_class(f"view-{now}").add_class(f"view-{new}")
@@ -342,45 +354,47 @@ class PlanScreen(Screen[None]):
 
     @on(Button.Pressed, "#start")
     def action_start(self) -> None:
-        """Ask, then start the suite."""
+        """Ask for confirmation, then start the suite."""
         if self._starting or not self.preview or not self.preview.runs or self.preview.problems:
-            self.notify(plan_rows.verdict(self.preview)[0], severity="error")
+            self.notify(plan_rows.describe_preview(self.preview)[0], severity="error")
             return
         file = self.preview.file or Path()
-        typed = cli_commands.shown(cli_commands.run_detached(file, self.bench.log_root))
+        command = cli_commands.command_line(cli_commands.run_arguments(file, self.bench.log_root))
         count = len(self.preview.runs)
         runs = (
             f"{count} runs, one after the other. They go on" if count > 1 else "1 run. It goes on"
         )
-        what = f"{runs} when you leave this screen or the connection drops.\n\n{typed}"
+        text = f"{runs} when you leave this screen or the connection drops.\n\n{command}"
 
-        def take(yes: bool | None) -> None:
+        def on_answer(yes: bool | None) -> None:
             if yes:
                 self._start()
 
-        self.app.push_screen(Confirm("Start this suite?", what, "Start", "Not yet"), take)
+        self.app.push_screen(
+            ConfirmDialog("Start this suite?", text, "Start", "Not yet"), on_answer
+        )
 
     @work(exclusive=True, group="start")
     async def _start(self) -> None:
         self._starting = True
-        self._verdict()
+        self._show_summary()
         try:
-            path = save(self.draft, self.bench.log_root)
-            outcome = await cli_commands.workbench(
-                cli_commands.run_detached(path, self.bench.log_root)
+            path = save_draft(self.draft, self.bench.log_root)
+            outcome = await cli_commands.run_workbench(
+                cli_commands.run_arguments(path, self.bench.log_root)
             )
         except (OSError, ValueError) as error:
-            outcome = cli_commands.Outcome(-1, "", str(error))
+            outcome = cli_commands.CommandResult(-1, "", str(error))
         self._starting = False
-        self._verdict()
-        self._started(outcome)
+        self._show_summary()
+        self._show_outcome(outcome)
 
-    def _started(self, outcome: cli_commands.Outcome) -> None:
+    def _show_outcome(self, outcome: cli_commands.CommandResult) -> None:
         from results.text.sanitize import clean
 
         name = outcome.output.strip().splitlines()[-1:] or [""]
         if outcome.code != 0 or not name[0]:
-            said = clean(outcome.error).strip() or f"it ended with code {outcome.code}"
-            self.notify(said, title="The suite was not started", severity="error", timeout=20)
+            reason = clean(outcome.error).strip() or f"it ended with code {outcome.code}"
+            self.notify(reason, title="The suite was not started", severity="error", timeout=20)
             return
         self.bench.show_suite(self.bench.log_root / name[0].strip())

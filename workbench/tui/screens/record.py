@@ -1,4 +1,4 @@
-"""One record, whole: every field in its group, unmeasured ones with their reason."""
+"""Record screen: all fields of one record by group, and its notes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
 from results.text.sanitize import clean_line
-from workbench.tui.screens.dialogs import Ask, Choose
-from workbench.tui.view_models.cells import Column
+from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
+from workbench.tui.view_models.cells import GridColumn
 from workbench.tui.widgets.top_bar import Heading
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ OWN_WORDS = "own words …"
 
 
 class RecordFound(Message):
-    """The record was read; None: it is not there."""
+    """The record was read; None: it was not found."""
 
     def __init__(
         self, record: RunRecord | None, trouble: str = "", noted: RunNotes | None = None
@@ -40,7 +40,7 @@ class RecordFound(Message):
 
 
 class RecordScreen(ModalScreen[None]):
-    """Scrolls; takes notes; Esc goes back."""
+    """Shows one record and its notes, and adds notes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "finding", "Note a finding"),
@@ -53,14 +53,14 @@ class RecordScreen(ModalScreen[None]):
         self._path, self._key = path, key
 
     def compose(self) -> ComposeResult:
-        """A title and one long text."""
+        """Title and text."""
         yield Heading(self._key[1], id="record-title")
         with VerticalScroll(id="record"):
             yield Static("Reading the record …", id="record-text")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Read it."""
+        """Read the record."""
         self.query_one("#record").focus()
         self._read()
 
@@ -71,14 +71,14 @@ class RecordScreen(ModalScreen[None]):
         from workbench.tui.view_models import result_rows
 
         try:
-            found = result_rows.find(self._path, self._key)
+            record = result_rows.find_record(self._path, self._key)
             noted = note_writer.read_standing(self._path.parent, self._key)
-            self.post_message(RecordFound(found, noted=noted))
+            self.post_message(RecordFound(record, noted=noted))
         except (OSError, NewerSchemaError) as error:
             self.post_message(RecordFound(None, str(error)))
 
     def on_record_found(self, event: RecordFound) -> None:
-        """Show it."""
+        """Show the record, or why it is missing."""
         text = self.query_one("#record-text", Static)
         if event.record is None:
             text.add_class("failed")
@@ -86,67 +86,71 @@ class RecordScreen(ModalScreen[None]):
             text.update(Text(f" This record cannot be found again. {trouble}"))
             return
         self.query_one("#record-title", Heading).remark = event.record.identity.suite
-        page = _noted(event.noted) if event.noted else Text()
-        text.update(page.append_text(_page(event.record)))
+        page = _notes_page(event.noted) if event.noted else Text()
+        text.update(page.append_text(_record_page(event.record)))
 
     def action_finding(self) -> None:
-        """Add what was found."""
+        """Add a finding."""
 
-        def take(said: str | None) -> None:
-            if said:
-                self._note("finding", said)
+        def on_text(text: str | None) -> None:
+            if text:
+                self._note("finding", text)
 
-        asked = "such as: mode collapse; lower rates did not cure it"
-        self.app.push_screen(Ask(f"A finding about {self._key[1]}", asked), take)
+        placeholder = "such as: mode collapse; lower rates did not cure it"
+        self.app.push_screen(TextDialog(f"A finding about {self._key[1]}", placeholder), on_text)
 
     def action_state(self) -> None:
-        """Say where the experiment is, whatever its last run did."""
+        """Set the state of the experiment."""
         from workbench.reporting.note_writer import STATES
 
-        def take(state: str | None) -> None:
+        def on_choice(state: str | None) -> None:
             if state == OWN_WORDS:
-                self.app.push_screen(Ask(f"State of {self._key[1]}", "such as: 기존 실험"), take)
+                self.app.push_screen(
+                    TextDialog(f"State of {self._key[1]}", "such as: 기존 실험"), on_choice
+                )
             elif state is not None:
                 self._note("state", "" if state == NO_STATE else state)
 
-        columns, keys = (Column("name", "", 30, grow=10),), [OWN_WORDS, *STATES, NO_STATE]
+        columns, keys = (GridColumn("name", "", 30, grow=10),), [OWN_WORDS, *STATES, NO_STATE]
         rows = [(key,) for key in keys]
-        self.app.push_screen(Choose(f"State of {self._key[1]}", columns, rows, keys), take)
+        self.app.push_screen(
+            ChoiceDialog(f"State of {self._key[1]}", columns, rows, keys), on_choice
+        )
 
-    def _note(self, kind: Kind, said: str) -> None:
+    def _note(self, kind: Kind, text: str) -> None:
         from workbench.reporting import note_writer
 
         try:
-            note_writer.add_note(self._path.parent, self._key, kind, said)
+            note_writer.add_note(self._path.parent, self._key, kind, text)
         except (OSError, note_writer.NoteError) as error:
             self.notify(clean_line(str(error)), title="Not noted", severity="error")
             return
         self._read()
 
     def action_leave(self) -> None:
-        """Back."""
+        """Close."""
         self.dismiss(None)
 
 
-def _noted(noted: RunNotes) -> Text:
-    """What people said, above what was measured; nothing where nobody said anything."""
+def _notes_page(noted: RunNotes) -> Text:
+    """The notes of a run as text; empty if there are none."""
     from workbench.reporting import note_writer
 
     lines = note_writer.standing_lines(noted)
     page = Text()
     if lines:
         page.append("\n Notes\n", style="bold")
-    for name, said in lines:
+    for name, text in lines:
         page.append(f"   {name:<{NAME_CELLS}}", style="dim")
-        page.append(f"{clean_line(said, 4000)}\n")
+        page.append(f"{clean_line(text, 4000)}\n")
     return page
 
 
-def _page(record: RunRecord) -> Text:
+def _record_page(record: RunRecord) -> Text:
     from workbench.tui.view_models import record_detail
 
     page = Text()
-    for group in record_detail.groups(record):
+    for group in record_detail.build_groups(record):
         page.append(f"\n {group.title}\n", style="bold")
         for line in group.lines:
             page.append(f"   {line.name:<{NAME_CELLS}}", style="dim")

@@ -1,4 +1,4 @@
-"""Records of a subset, one at a time, with their pictures where the terminal can show them."""
+"""Record browser: sampled records of a subset one at a time, with their pictures."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
-from workbench.tui.system.child_process import ChildError, messages
+from workbench.tui.system.child_process import ChildError, read_messages
 from workbench.tui.widgets.top_bar import Heading
 
 if TYPE_CHECKING:
     from workbench.tui.app import WorkbenchApp
 
-COUNT: Final = 50
+SAMPLE_SIZE: Final = 50
 PASSAGE_CHARACTERS: Final = 1_200
-"""Of each passage: three screens full; the whole text is in the data."""
+"""Maximum shown length of a passage."""
 
 
-class SampleScreen(ModalScreen[None]):
-    """Left and right turn the pages; up and down scroll the words."""
+class RecordBrowser(ModalScreen[None]):
+    """Shows one record; left and right change it, up and down scroll its text."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right,n,space", "turn(1)", "Next"),
@@ -42,7 +42,7 @@ class SampleScreen(ModalScreen[None]):
         self.at = 0
 
     def compose(self) -> ComposeResult:
-        """Pictures at the left, words at the right."""
+        """Pictures at the left, text at the right."""
         yield Heading(self.subset, id="sample-title")
         with Horizontal(id="sample-body"):
             yield Vertical(id="sample-pictures")
@@ -51,7 +51,7 @@ class SampleScreen(ModalScreen[None]):
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Draw records."""
+        """Read a sample of records."""
         self.query_one("#sample-scroll").focus()
         self._read()
 
@@ -65,28 +65,28 @@ class SampleScreen(ModalScreen[None]):
             "--cache-root",
             str(cache),
         ]
-        command += ["--count", str(COUNT), "--seed", str(self._seed), "--", self.subset]
+        command += ["--count", str(SAMPLE_SIZE), "--seed", str(self._seed), "--", self.subset]
         self.records, self.at = [], 0
         try:
-            async for said in messages(command):
-                if said.get("kind") == "record":
-                    self.records.append(said)
+            async for message in read_messages(command):
+                if message.get("kind") == "record":
+                    self.records.append(message)
                     if len(self.records) == 1:
                         await self._show()
-                    self._count()
+                    self._show_position()
             if not self.records:
-                self._say("This subset has no record.")
+                self._show_failure("This subset has no record.")
         except ChildError as error:
-            self._say(str(error))
+            self._show_failure(str(error))
 
-    def _say(self, sentence: str) -> None:
+    def _show_failure(self, sentence: str) -> None:
         from results.text.sanitize import clean_line
 
         text = self.query_one("#sample-text", Static)
         text.add_class("failed")
         text.update(Text(clean_line(sentence)))
 
-    def _count(self) -> None:
+    def _show_position(self) -> None:
         record = self.records[self.at]
         self.query_one("#sample-title", Heading).remark = (
             f"{self.at + 1} of {len(self.records)} drawn (seed {self._seed}) · "
@@ -97,52 +97,52 @@ class SampleScreen(ModalScreen[None]):
         from workbench.tui.widgets import image
 
         record = self.records[self.at]
-        self._count()
+        self._show_position()
         text = self.query_one("#sample-text", Static)
         text.remove_class("failed")
-        text.update(page(record))
+        text.update(format_record(record))
         self.query_one("#sample-scroll", VerticalScroll).scroll_home(animate=False)
         pictures = self.query_one("#sample-pictures", Vertical)
         await pictures.remove_children()
-        for title, path in shown(record):
+        for title, path in select_pictures(record):
             copy = record["pictures"].get(path, {"reason": "no picture"})
             file = Path(copy["file"]) if "file" in copy else None
             await pictures.mount(
                 Static(Text(title), classes="picture-title"),
-                image.widget(file, copy.get("reason", "")),
+                image.make_widget(file, copy.get("reason", "")),
             )
 
     def action_turn(self, by: int) -> None:
-        """The next record, or the one before."""
+        """Show the next or the previous record."""
         at = max(0, min(self.at + by, len(self.records) - 1))
         if self.records and at != self.at:
             self.at = at
-            self._turned()
+            self._show_turned()
 
     @work(exclusive=True, group="page")
-    async def _turned(self) -> None:
+    async def _show_turned(self) -> None:
         await self._show()
 
     def action_draw(self) -> None:
-        """Draw other records."""
+        """Draw another sample, with the next seed."""
         self._seed += 1
         self._read()
 
     def action_leave(self) -> None:
-        """Back."""
+        """Close."""
         self.dismiss(None)
 
 
-def shown(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """(title, path) of the pictures at the left: the query's, and that of the first positive."""
+def select_pictures(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """(title, path) of the pictures shown: the query's, and the first positive's."""
     fields = record["fields"]
-    found = [("query", fields["image_path"])]
+    pictures = [("query", fields["image_path"])]
     positive = next((path for path in fields["passage_image_path"] if path), "")
-    return [*found, ("positive", positive)] if positive else found
+    return [*pictures, ("positive", positive)] if positive else pictures
 
 
-def page(record: dict[str, Any]) -> Text:
-    """The words of a record, cleaned."""
+def format_record(record: dict[str, Any]) -> Text:
+    """The fields of a record as sanitized text."""
     from results.text.sanitize import clean, clean_line
 
     fields = record["fields"]
@@ -162,10 +162,10 @@ def page(record: dict[str, Any]) -> Text:
     passages = zip(
         fields["passage_id"], fields["passage_text"], fields["passage_image_path"], strict=True
     )
-    for number, (name, said, path) in enumerate(passages, 1):
+    for number, (name, passage, path) in enumerate(passages, 1):
         text.append(f"\npositive {number}  {clean_line(name)}\n", style="bold")
         if path:
             line("picture", path)
-        more = " …" if len(said) > PASSAGE_CHARACTERS else ""
-        text.append(f"{clean(said[:PASSAGE_CHARACTERS])}{more}\n")
+        more = " …" if len(passage) > PASSAGE_CHARACTERS else ""
+        text.append(f"{clean(passage[:PASSAGE_CHARACTERS])}{more}\n")
     return text

@@ -1,4 +1,4 @@
-"""Results: every run's last record in one table; sort, filter, look inside, export."""
+"""Results screen: the last record of every run in a table, with sorting, filter and export."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
-from workbench.tui.screens.dialogs import Choose
+from workbench.tui.screens.dialogs import ChoiceDialog
 from workbench.tui.screens.record import RecordScreen
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import export, result_rows
-from workbench.tui.view_models.cells import Column
+from workbench.tui.view_models.cells import GridColumn
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading, TopBar
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from workbench.tui.app import WorkbenchApp
 
 REREAD_SECONDS = 3.0
-"""How often the file is looked at (one stat call) for new records."""
+"""Interval of checking the file (one stat call) for new records."""
 EXPORTS = (("md", "Markdown table"), ("csv", "CSV"))
 
 
 class RecordsRead(Message):
-    """Records are there, the first or all of them; or the file cannot be read."""
+    """A batch of records was read, or the file cannot be read (`failure`)."""
 
-    def __init__(self, batch: result_rows.Batch, failure: str = "") -> None:
+    def __init__(self, batch: result_rows.RecordBatch, failure: str = "") -> None:
         super().__init__()
         self.batch, self.failure = batch, failure
 
 
 class ResultsScreen(Screen[None]):
-    """See the module's docstring."""
+    """Table of records; opens one, exports them, writes reports and notes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
@@ -55,14 +55,14 @@ class ResultsScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._batch = result_rows.Batch()
+        self._batch = result_rows.RecordBatch()
         self._shown: list[result_rows.ResultRow] = []
         self._column: int | None = None
         self._descending = True
-        self._placed = False
-        """The cursor was put on a row by hand; else it stays at the top, on what is newest."""
+        self._cursor_placed = False
+        """Whether the cursor was moved by hand; otherwise it stays on the newest record."""
         self._mark: tuple[int, int] | None = None
-        """Size and time of the file that was read."""
+        """Size and modification time (ns) of the file at the last reading."""
 
     @property
     def bench(self) -> WorkbenchApp:
@@ -75,7 +75,7 @@ class ResultsScreen(Screen[None]):
         return self.bench.log_root / "results.jsonl"
 
     def compose(self) -> ComposeResult:
-        """Heading, filter, table, one line about the file."""
+        """Heading, filter, table, trouble line."""
         yield TopBar("results")
         yield Heading("Results", id="results-heading")
         with Vertical(id="results-body"):
@@ -87,17 +87,17 @@ class ResultsScreen(Screen[None]):
     def on_mount(self) -> None:
         """Read the records."""
         self.query_one("#records", Grid).focus()
-        self._look()
-        self.set_interval(REREAD_SECONDS, self._look)
+        self._check_file()
+        self.set_interval(REREAD_SECONDS, self._check_file)
 
     def on_screen_resume(self) -> None:
-        """The bar of another screen was brought up to date meanwhile."""
-        self.bench.say_work()
-        self._look()
+        """Update the top bar and the records."""
+        self.bench.show_busy_suites()
+        self._check_file()
 
     # -- reading ---------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _check_file(self) -> None:
         try:
             status = self.path.stat()
             mark = (status.st_size, status.st_mtime_ns)
@@ -112,13 +112,13 @@ class ResultsScreen(Screen[None]):
         from results.records.migrations import NewerSchemaError
 
         try:
-            for batch in result_rows.read(self.path):
+            for batch in result_rows.read_batches(self.path):
                 self.post_message(RecordsRead(batch))
         except (NewerSchemaError, OSError) as error:
-            self.post_message(RecordsRead(result_rows.Batch(complete=True), str(error)))
+            self.post_message(RecordsRead(result_rows.RecordBatch(complete=True), str(error)))
 
     @on(RecordsRead)
-    def _take(self, event: RecordsRead) -> None:
+    def _show_records(self, event: RecordsRead) -> None:
         from results.text.sanitize import clean_line
 
         grid, trouble = self.query_one("#records", Grid), event.failure or event.batch.trouble
@@ -126,10 +126,10 @@ class ResultsScreen(Screen[None]):
         self.query_one("#results-trouble", Static).update(Text(clean_line(trouble)))
         if event.failure:
             self._batch = event.batch
-            grid.say("The records cannot be read; see below.", failed=True)
+            grid.show_notice("The records cannot be read; see below.", failed=True)
             return
         if not event.batch.complete and len(self._batch.rows) > len(event.batch.rows):
-            return  # a second reading begins; the rows of the first one are the better ones
+            return  # a second reading begins; the complete rows of the first one stay
         self._batch = event.batch
         self._paint()
 
@@ -138,49 +138,49 @@ class ResultsScreen(Screen[None]):
     def _paint(self) -> None:
         words = self.query_one("#filter", Input).value
         grid, heading = self.query_one("#records", Grid), self.query_one(Heading)
-        self._shown = result_rows.arrange(
+        self._shown = result_rows.select_rows(
             self._batch.rows, words, self._column, descending=self._descending
         )
         total, shown = len(self._batch.rows), len(self._shown)
         if self._shown:
             keys = ["/".join(r.key) for r in self._shown]
-            grid.show(result_rows.told_apart(self._shown), keys)
-            if not self._placed:
+            grid.show(result_rows.distinguishing_cells(self._shown), keys)
+            if not self._cursor_placed:
                 grid.cursor = 0
         elif total:
-            grid.say("No record holds all these words. Esc clears the filter.")
+            grid.show_notice("No record holds all these words. Esc clears the filter.")
         else:
-            grid.say("No records yet. They appear here as runs end.")
-        sorted_by = "newest first" if self._column is None else self._sorting()
+            grid.show_notice("No records yet. They appear here as runs end.")
+        sorted_by = "newest first" if self._column is None else self._sort_label()
         count = f"{shown:,} of {total:,}" if shown != total else f"{total:,}"
         more = "" if self._batch.complete else " · reading the rest …"
         unit = "run" if total == 1 else "runs"
         heading.remark = f"{count} {unit} · {sorted_by}{more}"
 
-    def _sorting(self) -> str:
+    def _sort_label(self) -> str:
         column = result_rows.COLUMNS[self._column or 0]
         return f"by {column.title}, {'falling' if self._descending else 'rising'}"
 
     def _sort_by(self, column: int | None) -> None:
         self._column = column
         key = "" if column is None else result_rows.COLUMNS[column].key
-        self.query_one("#records", Grid).mark(key, "▾" if self._descending else "▴")
+        self.query_one("#records", Grid).mark_sorted(key, "▾" if self._descending else "▴")
         self._paint()
 
     def _visible(self) -> list[int]:
         grid = self.query_one("#records", Grid)
         return [index for index, _, _ in grid.layout_columns(grid.size.width - 2)]
 
-    # -- what a person does ----------------------------------------------------------------
+    # -- actions --------------------------------------------------------------------------
 
     def action_sort(self, by: int) -> None:
-        """Sort by the next, or the previous, of the columns on screen."""
+        """Sort by the next or the previous visible column."""
         order: list[int | None] = [None, *self._visible()]
         at = order.index(self._column) if self._column in order else 0
         self._sort_by(order[(at + by) % len(order)])
 
     def action_reverse(self) -> None:
-        """Turn the order round."""
+        """Reverse the order."""
         self._descending = not self._descending
         self._sort_by(self._column if self._column is not None else 0)
 
@@ -192,12 +192,12 @@ class ResultsScreen(Screen[None]):
         self._sort_by(index)
 
     def action_filter(self) -> None:
-        """Type words."""
+        """Open the filter."""
         self.add_class("filtering")
         self.query_one("#filter", Input).focus()
 
     def action_clear(self) -> None:
-        """Leave the filter, and clear it."""
+        """Close and clear the filter."""
         self.remove_class("filtering")
         self.query_one("#filter", Input).value = ""
         self.query_one("#records", Grid).focus()
@@ -213,47 +213,49 @@ class ResultsScreen(Screen[None]):
     @on(Grid.Moved, "#records")
     def _moved(self, event: Grid.Moved) -> None:
         if event.by_hand:
-            self._placed = event.row > 0
+            self._cursor_placed = event.row > 0
 
     @on(Grid.Chosen)
     def _open(self, event: Grid.Chosen) -> None:
         self.app.push_screen(RecordScreen(self.path, self._shown[event.row].key))
 
     def action_export(self) -> None:
-        """Write what is shown."""
+        """Export the shown rows."""
         rows = list(self._shown)
         if not rows:
             self.notify("There is nothing to export.")
             return
 
-        def take(kind: str | None) -> None:
+        def on_choice(kind: str | None) -> None:
             if kind is not None:
                 self._export(rows, kind)
 
-        columns = (Column("name", "", 30, grow=10),)
+        columns = (GridColumn("name", "", 30, grow=10),)
         names = [(name,) for _, name in EXPORTS]
         title = f"Export {len(rows):,} rows"
-        self.app.push_screen(Choose(title, columns, names, [key for key, _ in EXPORTS]), take)
+        self.app.push_screen(
+            ChoiceDialog(title, columns, names, [key for key, _ in EXPORTS]), on_choice
+        )
 
     @work(group="export")
     async def _export(self, rows: list[result_rows.ResultRow], kind: str) -> None:
         folder = self.bench.log_root / "exports"
         try:
-            path = await asyncio.to_thread(export.write, rows, folder, kind)
+            path = await asyncio.to_thread(export.write_export, rows, folder, kind)
         except OSError as error:
             self.notify(f"{folder}: {error.strerror}", title="Not written", severity="error")
             return
         self.notify(str(path), title=f"{len(rows):,} rows written")
 
     def action_note(self) -> None:
-        """Note something on the suite under the cursor."""
+        """Add a note on the suite under the cursor."""
         from workbench.tui.screens import suite_notes
 
         cursor = self.query_one("#records", Grid).cursor
         if not 0 <= cursor < len(self._shown):
             self.notify("There is no run whose suite could take a note.")
             return
-        suite_notes.begin(self.app, self.bench.log_root, self._shown[cursor].key[0])
+        suite_notes.add_suite_note(self.app, self.bench.log_root, self._shown[cursor].key[0])
 
     @work(exclusive=True, group="report")
     async def action_report(self) -> None:
@@ -267,9 +269,11 @@ class ResultsScreen(Screen[None]):
         suite = self._shown[cursor].key[0]
         out = self.bench.log_root / suite / "report"
         self.notify(f"Writing the report of {suite} …")
-        outcome = await cli_commands.workbench(cli_commands.report(suite, self.bench.log_root, out))
+        outcome = await cli_commands.run_workbench(
+            cli_commands.report_arguments(suite, self.bench.log_root, out)
+        )
         if outcome.code == 0:
             self.notify(str(out), title="Report written")
         else:
-            said = clean(outcome.error).strip() or f"it ended with code {outcome.code}"
-            self.notify(said, title="No report", severity="error", timeout=15)
+            reason = clean(outcome.error).strip() or f"it ended with code {outcome.code}"
+            self.notify(reason, title="No report", severity="error", timeout=15)

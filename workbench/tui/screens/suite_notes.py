@@ -1,4 +1,4 @@
-"""Notes on a whole suite, from the Results screen: what kind, for what, and the text."""
+"""Dialogs of the Results screen for a note on a suite: kind, subject and text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from results.text.sanitize import clean_line
-from workbench.tui.screens.dialogs import Ask, Choose
-from workbench.tui.view_models.cells import Column
+from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
+from workbench.tui.view_models.cells import GridColumn
 
 if TYPE_CHECKING:
     from results.records.notes import Kind, RunNotes
@@ -23,47 +23,52 @@ KINDS: Final[tuple[tuple[Kind, str], ...]] = (
     ("goal", "goal"),
     ("background", "background"),
 )
-ALL: Final = "the choice as a whole"
-COLUMNS: Final = (Column("kind", "", 30), Column("now", "", 30, grow=10))
+WHOLE_CHOICE: Final = "the choice as a whole"
+COLUMNS: Final = (GridColumn("kind", "", 30), GridColumn("now", "", 30, grow=10))
 
 
-def begin(app: Any, log_root: Path, suite: str) -> None:
-    """Ask for the kind, then for the text, and add the note; Esc leaves at any time."""
+def add_suite_note(app: Any, log_root: Path, suite: str) -> None:
+    """Ask for kind and text, then add the note; Esc cancels."""
     from workbench.reporting import note_writer
 
     key = (suite, "")
-    found = note_writer.read_standing(log_root, key)
-    rows = [(name, clean_line(_now(found, kind), 120)) for kind, name in KINDS]
+    standing = note_writer.read_standing(log_root, key)
+    rows = [(name, clean_line(_current_text(standing, kind), 120)) for kind, name in KINDS]
 
-    def take(kind: Any) -> None:
+    def on_choice(kind: Any) -> None:
         if kind == "reason":
             _choose_subject(app, log_root, key)
         elif kind is not None:
-            _ask(app, log_root, key, kind, "")
+            _ask_text(app, log_root, key, kind, "")
 
-    app.push_screen(Choose(f"Note on {suite}", COLUMNS, rows, [kind for kind, _ in KINDS]), take)
+    app.push_screen(
+        ChoiceDialog(f"Note on {suite}", COLUMNS, rows, [kind for kind, _ in KINDS]), on_choice
+    )
 
 
 def _choose_subject(app: Any, log_root: Path, key: tuple[str, str]) -> None:
     from workbench.reporting import note_writer
 
-    names = [ALL, *sorted(note_writer.reason_targets(log_root / key[0]))]
+    names = [WHOLE_CHOICE, *sorted(note_writer.reason_targets(log_root / key[0]))]
     reasons = note_writer.read_standing(log_root, key).reasons
-    rows = [(name, clean_line(reasons.get("" if name == ALL else name, ""), 120)) for name in names]
+    rows = [
+        (name, clean_line(reasons.get("" if name == WHOLE_CHOICE else name, ""), 120))
+        for name in names
+    ]
 
-    def take(name: str | None) -> None:
+    def on_choice(name: str | None) -> None:
         if name is not None:
-            _ask(app, log_root, key, "reason", "" if name == ALL else name)
+            _ask_text(app, log_root, key, "reason", "" if name == WHOLE_CHOICE else name)
 
-    app.push_screen(Choose("Why was it chosen?", COLUMNS, rows, names), take)
+    app.push_screen(ChoiceDialog("Why was it chosen?", COLUMNS, rows, names), on_choice)
 
 
-def _ask(app: Any, log_root: Path, key: tuple[str, str], kind: Kind, about: str) -> None:
+def _ask_text(app: Any, log_root: Path, key: tuple[str, str], kind: Kind, about: str) -> None:
     from workbench.reporting import note_writer
 
     name = dict(KINDS)[kind]
 
-    def take(text: str | None) -> None:
+    def on_text(text: str | None) -> None:
         if not text:
             return
         try:
@@ -77,16 +82,16 @@ def _ask(app: Any, log_root: Path, key: tuple[str, str], kind: Kind, about: str)
         app.notify(clean_line(text, 200), title=f"Noted: {about or name}")
 
     app.push_screen(
-        Ask(f"{name.capitalize()} ({about or key[0]})", "one line; Enter keeps it"), take
+        TextDialog(f"{name.capitalize()} ({about or key[0]})", "one line; Enter keeps it"), on_text
     )
 
 
-def _now(found: RunNotes, kind: str) -> str:
-    """What is noted already; of a list, its last line."""
-    lists = {"next": found.next_steps, "finding": found.findings,
-             "event": tuple(text for _, text in found.events),
-             "link": tuple(" ".join(pair) for pair in found.links),
-             "reason": tuple(found.reasons.values())}  # fmt: skip
+def _current_text(standing: RunNotes, kind: str) -> str:
+    """The current note of a kind; of a list, its last entry."""
+    lists = {"next": standing.next_steps, "finding": standing.findings,
+             "event": tuple(text for _, text in standing.events),
+             "link": tuple(" ".join(pair) for pair in standing.links),
+             "reason": tuple(standing.reasons.values())}  # fmt: skip
     if kind in lists:
         return lists[kind][-1] if lists[kind] else ""
-    return str(getattr(found, kind))
+    return str(getattr(standing, kind))

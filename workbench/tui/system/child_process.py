@@ -1,7 +1,7 @@
-"""Children that speak JSON lines, read by the app's own loop.
+"""Child processes that print JSON lines, read asynchronously in the app's loop.
 
-A screen starts `datasets_mm.profile.describe` or `datasets_mm.profile.sample_records` and reads it
-line by line; a child whose screen has gone is ended.
+Used for `datasets_mm.profile.describe` and `datasets_mm.profile.sample_records`. A child is
+terminated when its screen is closed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from contextlib import suppress
 from typing import Any, Final
 
 LINE_BYTES: Final = 8 << 20
-"""A profile is some 20 KiB; a record with its passages may be some 100."""
+"""Maximum length of a line; a profile has about 20 KiB, a record up to about 100."""
 
 
 class ChildError(Exception):
-    """The child said why there is no result, or died; one sentence."""
+    """The child reported a failure or died; one sentence."""
 
 
-async def messages(arguments: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
-    """What the child says, up to its end.
+async def read_messages(arguments: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+    """Start a child and yield its messages up to its end.
 
     Raises:
         ChildError: it failed, or it ended without `done`.
@@ -33,12 +33,12 @@ async def messages(arguments: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
     ended = False
     try:
         assert child.stdout is not None  # noqa: S101 - asked for above
-        async for line in _lines(child.stdout):
-            said = _message(line)
-            if said.get("kind") == "failed":
-                raise ChildError(str(said.get("error")))
-            ended = said.get("kind") == "done"
-            yield said
+        async for line in _read_lines(child.stdout):
+            message = _parse_message(line)
+            if message.get("kind") == "failed":
+                raise ChildError(str(message.get("error")))
+            ended = message.get("kind") == "done"
+            yield message
         code = await child.wait()
         if not ended:
             raise ChildError(f"the reader of the data ended with code {code}")
@@ -49,19 +49,19 @@ async def messages(arguments: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
             await child.wait()
 
 
-async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _read_lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
     try:
         async for line in stream:
             yield line
-    except ValueError:  # asyncio's word for a line beyond the limit
+    except ValueError:  # asyncio's error for a line beyond the limit
         raise ChildError(
             f"a line of the data's reader is longer than {LINE_BYTES:,} bytes"
         ) from None
 
 
-def _message(line: bytes) -> dict[str, Any]:
+def _parse_message(line: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return message if isinstance(message, dict) else {}

@@ -1,7 +1,7 @@
-"""What the screen starts: exactly the commands that a person could type.
+"""Commands that the app starts: the same ones that a user can type.
 
-As subprocesses of the app's own loop, never from a thread: a child may ask the kernel to die with
-its parent, and the kernel means the thread.
+They are started from the app's loop and never from a thread: a child may request to die with its
+parent (PDEATHSIG), and for the kernel the parent is the thread.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ TIMEOUT_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a command ended. `error` is what it said on stderr."""
+class CommandResult:
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     output: str
     error: str
 
 
-def run_detached(plan_file: Path, log_root: Path) -> list[str]:
+def run_arguments(plan_file: Path, log_root: Path) -> list[str]:
     """Arguments of `workbench` that start a plan and return."""
-    return ["run", _near(plan_file), "--detach", "--log-root", _near(log_root)]
+    return ["run", _shorter_path(plan_file), "--detach", "--log-root", _shorter_path(log_root)]
 
 
-def resume_detached(suite: str, log_root: Path) -> list[str]:
-    """Arguments of `workbench` that go on with a suite and return."""
-    return ["resume", suite, "--detach", "--log-root", _near(log_root)]
+def resume_arguments(suite: str, log_root: Path) -> list[str]:
+    """Arguments of `workbench` that resume a suite and return."""
+    return ["resume", suite, "--detach", "--log-root", _shorter_path(log_root)]
 
 
-def list_suites(log_root: Path) -> list[str]:
+def ps_arguments(log_root: Path) -> list[str]:
     """Arguments of `workbench` that list suites, and end the runs of those without a warden."""
-    return ["ps", "--all", "--log-root", _near(log_root)]
+    return ["ps", "--all", "--log-root", _shorter_path(log_root)]
 
 
-def report(suite: str, log_root: Path, out: Path) -> list[str]:
+def report_arguments(suite: str, log_root: Path, out: Path) -> list[str]:
     """Arguments of `workbench` that write a suite's report into a folder."""
-    return ["report", suite, "--log-root", _near(log_root), "--out", _near(out)]
+    return ["report", suite, "--log-root", _shorter_path(log_root), "--out", _shorter_path(out)]
 
 
-def shown(arguments: Sequence[str]) -> str:
-    """The command as it would be typed."""
+def command_line(arguments: Sequence[str]) -> str:
+    """The command as a shell line."""
     return shlex.join(["workbench", *arguments])
 
 
-async def workbench(arguments: Sequence[str]) -> Outcome:
-    """Run `workbench` with these arguments and wait for it; the loop goes on meanwhile."""
+async def run_workbench(arguments: Sequence[str]) -> CommandResult:
+    """Run `workbench` with these arguments; code -1 after `TIMEOUT_SECONDS`."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "workbench", *arguments, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
     )
@@ -63,12 +63,12 @@ async def workbench(arguments: Sequence[str]) -> Outcome:
     except TimeoutError:
         child.kill()
         await child.wait()
-        return Outcome(-1, "", f"no answer within {TIMEOUT_SECONDS:g} s")
+        return CommandResult(-1, "", f"no answer within {TIMEOUT_SECONDS:g} s")
     text, talk = output.decode("utf-8", "replace"), error.decode("utf-8", "replace")
-    return Outcome(child.returncode or 0, text, talk)
+    return CommandResult(child.returncode or 0, text, talk)
 
 
-def _near(path: Path) -> str:
-    """Relative to the current folder where that is shorter."""
+def _shorter_path(path: Path) -> str:
+    """The path relative to the current folder, if that is shorter."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(str(path)) else str(path)

@@ -1,15 +1,15 @@
-"""The terminal driver: Textual's own, made to survive what SSH and tmux do to terminals.
+"""Terminal driver: Textual's Linux driver with workarounds for SSH and tmux.
 
-Four faults of Textual 8.2 are closed here, and only here:
+Four faults of Textual 8.2 are worked around:
 - A mouse report in the old X10 form past column 95 has a byte over 127, which is not UTF-8: a tmux
-  re-attach killed the app. Reports of that form are taken out of the bytes, the rest is decoded
-  leniently, and the terminal is asked for the SGR form again.
+  re-attach killed the app. Reports of that form are removed from the bytes, the rest is decoded
+  leniently, and the SGR form is enabled again.
 - End of file on the terminal (an SSH drop under `nohup`) left the input thread spinning at most of
   a core. It ends the app.
 - A write to a dead terminal ended the writer thread, and the next thirty writes blocked the app for
-  ever. Writes to a dead terminal vanish.
-- The input thread woke ten times a second for ever: a fifth of what a quiet screen costs. It sleeps
-  until there is something to read.
+  ever. Writes to a dead terminal are discarded.
+- The input thread woke ten times a second, a fifth of the cost of an idle screen. It sleeps until
+  there is input.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _X10_BEGUN: Final = re.compile(rb"\x1b\[M[\s\S]{0,2}\Z")
 
 
 class X10Filter:
-    """Takes mouse reports of the old form out of a stream of bytes, across chunks."""
+    """Removes X10 mouse reports from a stream of bytes, also across chunks."""
 
     def __init__(self) -> None:
         self._held = b""
-        self.taken = 0
-        """How many reports were taken out so far."""
+        self.removed = 0
+        """Number of reports removed so far."""
 
     def feed(self, data: bytes) -> bytes:
         """The bytes without reports; a report that is not complete yet waits for the next call."""
         data, count = _X10_REPORT.subn(b"", self._held + data)
-        self.taken += count
+        self.removed += count
         begun = _X10_BEGUN.search(data)
         cut = begun.start() if begun else len(data)
         self._held = data[cut:]
@@ -53,18 +53,18 @@ class X10Filter:
 
 
 class LenientFile:
-    """The terminal as a file whose writes never fail; `dead` tells that one would have."""
+    """The terminal as a file whose writes never fail; `dead` is True after a failed write."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
         self.dead = False
 
     def write(self, text: str) -> int:
-        """Write, or nothing at all once the terminal is gone."""
+        """Write; nothing if the terminal is gone."""
         return self._try(lambda: self._file.write(text))
 
     def flush(self) -> None:
-        """Flush, or nothing at all once the terminal is gone."""
+        """Flush; nothing if the terminal is gone."""
         self._try(self._file.flush)
 
     def fileno(self) -> int:
@@ -82,7 +82,7 @@ class LenientFile:
 
 
 class WakingEvent(threading.Event):
-    """An event that also wakes whoever sleeps on its descriptor."""
+    """An event with a descriptor that can be polled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,21 +93,21 @@ class WakingEvent(threading.Event):
         return self._read
 
     def set(self) -> None:
-        """Set, and wake."""
+        """Set the event and make the descriptor readable."""
         before = self.is_set()
-        super().set()  # first: who is woken looks at it
+        super().set()  # first: a woken thread checks it
         if not before:
             os.write(self._write, b"!")
 
     def clear(self) -> None:
-        """Reset, so that the next `set` wakes again."""
+        """Reset the event and drain the descriptor."""
         super().clear()
         while select.select([self._read], [], [], 0)[0]:
             os.read(self._read, 64)
 
 
 class TerminalDriver(LinuxDriver):
-    """See the module's docstring."""
+    """Linux driver whose input thread blocks, ends at EOF and filters X10 mouse reports."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -122,20 +122,20 @@ class TerminalDriver(LinuxDriver):
         with selectors.DefaultSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             selector.register(self._leaving, selectors.EVENT_READ)
-            patience: float | None = None
+            timeout: float | None = None
             while True:
-                ready = [key.fd for key, _ in selector.select(patience)]
+                ready = [key.fd for key, _ in selector.select(timeout)]
                 if self._leaving.is_set():
                     return
-                patience = ESCAPE_SECONDS if ready else None
-                if self.fileno in ready:  # nothing else may lead to a read, which would wait
+                timeout = ESCAPE_SECONDS if ready else None
+                if self.fileno in ready:  # otherwise the read would block
                     data = self._read()
                     if not data:
-                        self._hung_up()
+                        self._exit_on_hangup()
                         return
-                    seen = old_mouse.taken
+                    count = old_mouse.removed
                     text = decoder.decode(old_mouse.feed(data))
-                    if old_mouse.taken > seen:
+                    if old_mouse.removed > count:
                         self._enable_mouse_support()
                     if text:  # an empty feed would tell the parser that the input ended
                         for event in parser.feed(text):
@@ -149,5 +149,5 @@ class TerminalDriver(LinuxDriver):
         except OSError:  # EIO: the other side of the pseudo-terminal is gone
             return b""
 
-    def _hung_up(self) -> None:
+    def _exit_on_hangup(self) -> None:
         self._loop.call_soon_threadsafe(self._app.exit)

@@ -1,7 +1,7 @@
-"""All that a plan can be made of, read once into frozen rows.
+"""Catalogues for the Plan screen: engines, subsets, models and presets as frozen entries.
 
-Runs in a thread after the first frame: importing pydantic and reading the catalogues takes longer
-than a frame may. Nothing outside this module asks the other rooms what they have.
+Read in a thread after the first frame, since importing pydantic and reading the catalogues takes
+longer than a frame may.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PLANNED: Final = ("train", "evaluate", "infer")
 TASK_ABOUT: Final = (
     "train: also goes on with a trained model (run:…); evaluate: metrics; infer: predictions alone"
 )
-FIRST: Final = "demo"
-"""The preset that the screen starts with: it runs anywhere, in minutes."""
+FIRST_PRESET: Final = "demo"
+"""The initial preset: it runs on any machine, in minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class SubsetEntry:
     built: bool = False
     license: str = ""
     problem: str = ""
-    """Why it cannot be used here; empty: it can."""
+    """Why it cannot be used here; emptyif it can."""
     form: str = ""
-    """Of its records: says which engine it is for. Empty: not known."""
+    """Form of its records, which decides the engine; empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class ModelEntry:
     name: str
     summary: str = ""
     engines: tuple[str, ...] = ()
-    """Engines that it is for; empty: all."""
+    """Engines that support it; empty: all."""
     problem: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Defaults that it brings; they lie over the engine's and under the plan's."""
+    """Its defaults; they override the engine's and are overridden by the plan's."""
     trained: bool = False
     """A run of the log root trained it; `summary` says on what and how well."""
 
@@ -63,7 +63,7 @@ class EngineEntry:
     tasks: tuple[str, ...] = ()
     needs_data: bool = True
     form: str = ""
-    """Of the records that it works on; empty: any."""
+    """Form of its records; empty: any."""
     settings: tuple[form_fields.Setting, ...] = ()
 
     @property
@@ -83,12 +83,12 @@ class PresetEntry:
     about: str
     table: Mapping[str, Any]
     expected: str = ""
-    """What a document expects of it: time and accuracy; empty: nothing."""
+    """Time and accuracy that a document states for it; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Everything, and what of it could not be read."""
+    """All catalogues, and the problems of reading them."""
 
     engines: tuple[EngineEntry, ...] = ()
     subsets: tuple[SubsetEntry, ...] = ()
@@ -98,17 +98,17 @@ class Catalogue:
     """Settings of the plan itself: name, seeds, repeats, devices, label."""
     problems: tuple[str, ...] = ()
 
-    def brought(self, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-        """Setting -> model -> the default that this model brings, for the models given."""
-        found: dict[str, dict[str, Any]] = {}
+    def model_defaults(self, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+        """Setting -> model -> default of this model, for the given models ."""
+        defaults: dict[str, dict[str, Any]] = {}
         for entry in self.models:
             if entry.name in models:
                 for name, value in entry.settings.items():
-                    found.setdefault(name, {})[entry.name] = value
-        return found
+                    defaults.setdefault(name, {})[entry.name] = value
+        return defaults
 
     def is_for(self, subset: SubsetEntry, engine: str) -> bool:
-        """Whether the engine works on records such as this subset has."""
+        """Whether the engine supports the form of this subset 's records."""
         entry = self.engine(engine)
         forms = (subset.form, entry.form if entry else "")
         return "" in forms or len(set(forms)) == 1
@@ -118,7 +118,7 @@ class Catalogue:
         return next((e for e in self.engines if e.name == name), None)
 
 
-SUITE_ABOUT: Final = {
+PLAN_SETTINGS: Final = {
     "name": "Name of the suite: small letters, digits and hyphens",
     "seeds": "Seeds, with commas between; every run is made once with each",
     "repeats": "How often everything is repeated, to see the noise between runs",
@@ -128,60 +128,62 @@ SUITE_ABOUT: Final = {
     "cost_probe": "Costing run: train so many steps (200, say) and forecast; empty: train it all",
     "until": "Costing run: stop when the forecast is as sure as this, ±2% or 0.02",
 }
-"""Settings of the plan itself that the form offers, with their sentences."""
+"""Plan settings in the form -> description."""
 
 
-def read(cache_root: Path, log_root: Path) -> Catalogue:
-    """Read all catalogues. What is broken is named in `problems`; the rest is still there."""
+def read_catalogue(cache_root: Path, log_root: Path) -> Catalogue:
+    """Read all catalogues; broken entries are listed in `problems`."""
     from workbench.planning import plan
 
     problems: list[str] = []
-    form = {s.name: s for s in form_fields.of_schema(plan.SuitePlan.model_json_schema())}
+    form = {s.name: s for s in form_fields.settings_of_schema(plan.SuitePlan.model_json_schema())}
     return Catalogue(
-        engines=_engines(problems),
-        subsets=subsets(cache_root, problems),
-        models=(*_models(problems), *trained_models(log_root)),
-        presets=_presets(cache_root, problems),
+        engines=_read_engines(problems),
+        subsets=read_subsets(cache_root, problems),
+        models=(*_read_models(problems), *trained_models(log_root)),
+        presets=_read_presets(cache_root, problems),
         suite=tuple(
-            replace(form[name], about=about) for name, about in SUITE_ABOUT.items() if name in form
+            replace(form[name], about=about)
+            for name, about in PLAN_SETTINGS.items()
+            if name in form
         ),
         problems=tuple(problems),
     )
 
 
-def _engines(problems: list[str]) -> tuple[EngineEntry, ...]:
+def _read_engines(problems: list[str]) -> tuple[EngineEntry, ...]:
     from engines import catalog
     from results.text.sanitize import clean_line
 
-    found = []
+    entries = []
     for name in catalog.names():
         try:
             engine = catalog.load(name)
-            form = form_fields.of_schema(engine.Params.model_json_schema())
+            form = form_fields.settings_of_schema(engine.Params.model_json_schema())
         except Exception as error:
             problems.append(f"engine {name}: {error}")
             continue
         summary = clean_line(engine.SUMMARY)
         tasks, needs = tuple(engine.TASKS), bool(engine.NEEDS)
-        found.append(EngineEntry(name, summary, tasks, needs, engine.FORM, form))
-    return tuple(found)
+        entries.append(EngineEntry(name, summary, tasks, needs, engine.FORM, form))
+    return tuple(entries)
 
 
-def subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
-    """Every subset; what cannot be read is named in `problems`."""
+def read_subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
+    """Every subset; failures are appended to `problems`."""
     from datasets_mm import catalog
     from results.text.sanitize import clean_line
 
-    found = []
-    for name in _names(catalog.names, problems):
+    entries = []
+    for name in _read_names(catalog.names, problems):
         try:
             row = catalog.summary(name, cache_root)
             problem = catalog.find_problem(name, None) or ""
         except Exception as error:
-            found.append(SubsetEntry(clean_line(name), problem=clean_line(str(error))))
+            entries.append(SubsetEntry(clean_line(name), problem=clean_line(str(error))))
             continue
         rows = row.rows if row.rows is not None else row.expected_rows
-        found.append(
+        entries.append(
             SubsetEntry(
                 clean_line(name),
                 clean_line(row.title),
@@ -193,55 +195,55 @@ def subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
                 row.form,
             )
         )
-    return tuple(found)
+    return tuple(entries)
 
 
-def _models(problems: list[str]) -> tuple[ModelEntry, ...]:
+def _read_models(problems: list[str]) -> tuple[ModelEntry, ...]:
     from engines import model_catalog
     from results.text.sanitize import clean_line
 
-    found = []
-    for name in _names(model_catalog.names, problems):
+    entries = []
+    for name in _read_names(model_catalog.names, problems):
         try:
             entry = model_catalog.load(name)
             problem = model_catalog.find_problem(entry) or ""
         except Exception as error:
-            found.append(ModelEntry(clean_line(name), problem=clean_line(str(error))))
+            entries.append(ModelEntry(clean_line(name), problem=clean_line(str(error))))
             continue
         summary = clean_line(entry.title)
-        found.append(
+        entries.append(
             ModelEntry(
                 clean_line(name), summary, tuple(entry.engines), clean_line(problem), entry.settings
             )
         )
-    return tuple(found)
+    return tuple(entries)
 
 
-def trained_models(log_root: Path) -> tuple[ModelEntry, ...]:
+def read_trained_models(log_root: Path) -> tuple[ModelEntry, ...]:
     """The models that runs of this log root have trained, the latest suites first."""
     from results.text.sanitize import clean_line
     from workbench.suites import trained_runs
 
-    found = []
+    entries = []
     for run in trained_runs.list_trained_runs(log_root):
         metric = run.metric
         score = f"{metric.name} {metric.value:.3f} on {metric.split}" if metric else "no metric"
         parts = (f"{run.engine}, {run.subset}", score, f"base {run.base_model}", run.suite)
-        found.append(
+        entries.append(
             ModelEntry(
                 run.name, clean_line(" · ".join(parts)), (run.engine,), clean_line(run.problem),
                 run.settings, trained=True,
             )
         )  # fmt: skip
-    return tuple(found)
+    return tuple(entries)
 
 
-def _presets(cache_root: Path, problems: list[str]) -> tuple[PresetEntry, ...]:
+def _read_presets(cache_root: Path, problems: list[str]) -> tuple[PresetEntry, ...]:
     from results.text.sanitize import clean_line
     from workbench.memory_estimate import expectations
     from workbench.planning import plan
 
-    found = []
+    entries = []
     try:
         files = plan.preset_files()
     except plan.PlanError as error:
@@ -249,18 +251,21 @@ def _presets(cache_root: Path, problems: list[str]) -> tuple[PresetEntry, ...]:
         files = {}
     for name in files:
         try:
-            asked = plan.load_preset(name)
+            suite_plan = plan.load_preset(name)
         except plan.PlanError as error:
             problems += error.problems
             continue
-        table = asked.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        brief = "; ".join(one.brief() for one in expectations.plan_expectations(asked, cache_root))
-        found.append(PresetEntry(clean_line(name), clean_line(asked.about), table, brief))
-    return tuple(sorted(found, key=lambda p: p.name != FIRST))
+        table = suite_plan.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        brief = "; ".join(
+            expectation.brief()
+            for expectation in expectations.plan_expectations(suite_plan, cache_root)
+        )
+        entries.append(PresetEntry(clean_line(name), clean_line(suite_plan.about), table, brief))
+    return tuple(sorted(entries, key=lambda p: p.name != FIRST_PRESET))
 
 
-def _names(ask: Any, problems: list[str]) -> list[str]:
-    """The names of a catalogue; none, and a problem, when it cannot be read at all."""
+def _read_names(ask: Any, problems: list[str]) -> list[str]:
+    """Names of a catalogue; if it cannot be read, none and one more of `problems`."""
     from results.text.sanitize import clean_line
 
     try:

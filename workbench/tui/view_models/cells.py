@@ -1,4 +1,4 @@
-"""Cells, rows and columns of a grid, and series of a chart: what view models give to widgets."""
+"""Cells, rows and columns of a grid, and series of a chart."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ Points = Sequence[tuple[float, float]]
 """x and y, by rising x."""
 
 
-class Cell(NamedTuple):
+class GridCell(NamedTuple):
     """Text with a tone: `dim`, `accent`, `error` or `strong`."""
 
     text: str
     tone: str = ""
 
 
-CellLike = str | Cell
-Row = tuple[CellLike, ...]
+CellLike = str | GridCell
+GridRow = tuple[CellLike, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class GridColumn:
     """How one column is drawn."""
 
     key: str
     title: str
     width: int
     right: bool = False
-    """Numbers stand at the right."""
+    """Aligned to the right."""
     grow: int = 0
-    """The column may become this much wider than `width`."""
+    """Maximum extra width, in cells."""
     rank: int = 0
-    """Where there is no room, the columns with the highest rank are left out first."""
+    """Columns with the highest rank are dropped first if there is no room."""
     left_out: bool = False
-    """Cut from the left: the end of the text is what tells rows apart."""
+    """Truncated at the left instead of the right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What a chart shows. Frozen, so that a chart can see that nothing has changed."""
+    """Content of a chart; frozen, so that charts can compare it."""
 
     title: str
     points: Points = ()
     last: float | None = None
     format: Callable[[float | None], str] = field(default=quantities.number)
     x_label: str = ""
-    """What the x axis spans, written under the curve: `step 1,192`."""
+    """Label under the curve with the range of x: `step 1,192`."""
     reason: str = "no data yet"
-    """Shown in place of a curve."""
+    """Text shown if there are no points."""

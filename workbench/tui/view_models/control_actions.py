@@ -1,4 +1,4 @@
-"""What can be asked of a warden, in words that say what will happen. Pure."""
+"""Control actions on a suite: confirmation questions, or why an action is impossible. Pure."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from workbench.suites.state import RunView, SuiteState
 
-Do = Literal["stop", "skip", "cancel", "hold", "continue", "resume"]
+ControlAction = Literal["stop", "skip", "cancel", "hold", "continue", "resume"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question to confirm, or why there is nothing to ask."""
+    """A confirmation question, or the refusal of an action."""
 
-    do: Do
+    do: ControlAction
     title: str = ""
-    what: str = ""
+    text: str = ""
     yes: str = ""
-    told: str = ""
-    """What is said once the warden has been told."""
+    confirmation: str = ""
+    """Shown after the command was sent."""
     run: str | None = None
     refusal: str = ""
 
 
-def question(do: Do, suite: SuiteState, view: RunView | None) -> Question:
-    """The question for a key that was pressed."""
+def make_question(do: ControlAction, suite: SuiteState, view: RunView | None) -> Question:
+    """The question for an action on a suite and its current run."""
     if do == "resume":
         return _resume(suite)
     if suite.warden == "lost":
@@ -51,28 +51,29 @@ def _resume(suite: SuiteState) -> Question:
 
     if not suite.ended:
         return Question("resume", refusal="This suite is at work; s stops it.")
-    left = sum(is_unfinished(view.state) for view in suite.runs)
-    if not left and not suite.to_come:
+    unfinished = sum(is_unfinished(view.state) for view in suite.runs)
+    if not unfinished and not suite.to_come:
         return Question("resume", refusal="All runs of this suite are completed or were skipped.")
-    runs = "1 run starts" if left == 1 else f"{left} runs start"
-    what = f"{runs} again, from the last checkpoint where there is one. Completed runs are kept."
+    runs = "1 run starts" if unfinished == 1 else f"{unfinished} runs start"
+    text = f"{runs} again, from the last checkpoint where there is one. Completed runs are kept."
     if suite.to_come:
         trials = "1 trial" if suite.to_come == 1 else f"{suite.to_come} trials"
-        what = f"The search goes on with {trials}. {what if left else 'Completed ones are kept.'}"
-    return Question("resume", f"Resume {suite.name}?", what, "Go on with it", "The suite goes on.")
+        rest = text if unfinished else "Completed ones are kept."
+        text = f"The search goes on with {trials}. {rest}"
+    return Question("resume", f"Resume {suite.name}?", text, "Go on with it", "The suite goes on.")
 
 
 def _stop(suite: SuiteState) -> Question:
     waiting = sum(r.state.status == "queued" for r in suite.runs)
     to_come = f" The search keeps {suite.to_come} trials for later." if suite.to_come else ""
-    what = "The run at work finishes its step, writes a checkpoint and ends as stopped."
+    text = "The run at work finishes its step, writes a checkpoint and ends as stopped."
     if suite.current is None:
-        what = "No run is at work."
+        text = "No run is at work."
     if waiting:
         runs = "1 queued run is" if waiting == 1 else f"{waiting} queued runs are"
-        what += f" {runs} not started."
-    what += to_come
-    return Question("stop", f"Stop {suite.name}?", what, "Stop the suite", "The suite is stopping.")
+        text += f" {runs} not started."
+    text += to_come
+    return Question("stop", f"Stop {suite.name}?", text, "Stop the suite", "The suite is stopping.")
 
 
 def _skip(suite: SuiteState) -> Question:

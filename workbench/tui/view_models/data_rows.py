@@ -1,4 +1,4 @@
-"""What the Data screen shows, as rows of its grids. Pure: profiles and entries in, cells out."""
+"""Rows of the Data screen: subsets and profiles as grid cells. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from results.text.sanitize import clean_line
 from workbench.subsets.histogram import draw_bar
-from workbench.tui.view_models.cells import Cell, Column, Row
+from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
 
 if TYPE_CHECKING:
     from datasets_mm.profile.profile import Profile
@@ -16,56 +16,56 @@ if TYPE_CHECKING:
 BAR_CELLS: Final = 24
 
 SUBSETS: Final = (
-    Column("mark", "", 1),
-    Column("name", "Subset", 20, grow=14),
-    Column("rows", "Records", 8, right=True),
-    Column("state", "", 6, rank=1),
+    GridColumn("mark", "", 1),
+    GridColumn("name", "Subset", 20, grow=14),
+    GridColumn("rows", "Records", 8, right=True),
+    GridColumn("state", "", 6, rank=1),
 )
-ONE: Final = (Column("label", "", 40, grow=24), Column("a", "", 18, right=True))
+PROFILE: Final = (GridColumn("label", "", 40, grow=24), GridColumn("a", "", 18, right=True))
 
 
-def pair(first: str, second: str) -> tuple[Column, ...]:
+def comparison_columns(first: str, second: str) -> tuple[GridColumn, ...]:
     """Columns of a comparison."""
     return (
-        Column("label", "", 24, grow=24),
-        Column("a", clean_line(first), 16, right=True),
-        Column("b", clean_line(second), 16, right=True),
-        Column("difference", "difference", 10, right=True),
+        GridColumn("label", "", 24, grow=24),
+        GridColumn("a", clean_line(first), 16, right=True),
+        GridColumn("b", clean_line(second), 16, right=True),
+        GridColumn("difference", "difference", 10, right=True),
     )
 
 
-def subsets(entries: Sequence[SubsetEntry], marked: Sequence[str]) -> list[Row]:
-    """The list at the left."""
+def subset_rows(entries: Sequence[SubsetEntry], marked: Sequence[str]) -> list[GridRow]:
+    """Rows of the list of subsets."""
     return [
         (
-            Cell("●", "accent") if entry.name in marked else "",
+            GridCell("●", "accent") if entry.name in marked else "",
             clean_line(entry.name),
-            Cell("?" if entry.rows is None else f"{entry.rows:,}", "dim"),
-            Cell("built" if entry.built else "–", "dim"),
+            GridCell("?" if entry.rows is None else f"{entry.rows:,}", "dim"),
+            GridCell("built" if entry.built else "–", "dim"),
         )
         for entry in entries
     ]
 
 
-def profile(profiles: Sequence[Profile]) -> list[Row]:
-    """One profile, or two with their differences: headings, rows, bars."""
+def profile_rows(profiles: Sequence[Profile]) -> list[GridRow]:
+    """Rows of one profile, or of two with their differences: headings, figures, bars."""
     from workbench.subsets import sections
 
-    rows: list[Row] = []
+    rows: list[GridRow] = []
     for section in sections.build_sections(profiles):
         rows += [("",)] if rows else []
-        rows.append((Cell(section.title, "strong"),))
+        rows.append((GridCell(section.title, "strong"),))
         for row in section.rows:
             cells = [clean_line(figure.text) for figure in row.figures]
             cells += [row.difference] if len(profiles) == 2 else []
             rows.append((f"  {clean_line(row.label)}", *cells))
         if section.remark:
-            rows.append((Cell(f"  {clean_line(section.remark)}", "dim"),))
+            rows.append((GridCell(f"  {clean_line(section.remark)}", "dim"),))
         rows += _bars(section.bars)
     return rows
 
 
-def _bars(counts: Sequence[tuple[str, int]]) -> list[Row]:
+def _bars(counts: Sequence[tuple[str, int]]) -> list[GridRow]:
     total, top = sum(n for _, n in counts), max((n for _, n in counts), default=0)
     if not total:
         return []
@@ -73,7 +73,7 @@ def _bars(counts: Sequence[tuple[str, int]]) -> list[Row]:
     return [
         (
             f"  {label:>{width}}  {draw_bar(count / top, BAR_CELLS)}",
-            Cell(f"{100 * count / total:.1f} %", "dim"),
+            GridCell(f"{100 * count / total:.1f} %", "dim"),
         )
         for label, count in counts
     ]

@@ -1,7 +1,7 @@
-"""What the Results screen shows, as a Markdown or CSV file.
+"""Export of the Results screen's rows as Markdown or CSV.
 
-Text from data is made harmless for the program that will open the file: in Markdown what would be
-markup is escaped, in CSV what a spreadsheet would take for a formula gets an apostrophe.
+Text from data is escaped for the program that opens the file: markup in Markdown, and in CSV
+formulas of spreadsheets, which get an apostrophe.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import Final
 
 from results.text.sanitize import starts_formula
-from workbench.tui.view_models.cells import Cell
+from workbench.tui.view_models.cells import GridCell
 from workbench.tui.view_models.result_rows import COLUMNS, ResultRow
 
 _MARKUP: Final = re.compile(r"([\\`*_\[\]<>|#~])")
 _NUMBER: Final = re.compile(r"[-+]?[\d.,:]+([eE][-+]?\d+)?( ?[\w/%]+)?\Z")
 
 
-def texts(row: ResultRow) -> list[str]:
+def cell_texts(row: ResultRow) -> list[str]:
     """The cells of a row as plain text."""
-    return [cell.text if isinstance(cell, Cell) else cell for cell in row.cells]
+    return [cell.text if isinstance(cell, GridCell) else cell for cell in row.cells]
 
 
 def markdown(rows: Sequence[ResultRow]) -> str:
     """A GitHub table."""
     head = " | ".join(column.title for column in COLUMNS)
     rule = " | ".join("---:" if column.right else "---" for column in COLUMNS)
-    body = [" | ".join(_MARKUP.sub(r"\\\1", text) for text in texts(row)) for row in rows]
+    body = [" | ".join(_MARKUP.sub(r"\\\1", text) for text in cell_texts(row)) for row in rows]
     return "".join(f"| {line} |\n" for line in (head, rule, *body))
 
 
@@ -40,11 +40,11 @@ def comma_separated(rows: Sequence[ResultRow]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([column.title for column in COLUMNS])
-    writer.writerows([_harmless(text) for text in texts(row)] for row in rows)
+    writer.writerows([_escape_formula(text) for text in cell_texts(row)] for row in rows)
     return out.getvalue()
 
 
-def write(rows: Sequence[ResultRow], folder: Path, kind: str) -> Path:
+def write_export(rows: Sequence[ResultRow], folder: Path, kind: str) -> Path:
     """Write the rows into a new file of the folder; returns its path.
 
     Raises:
@@ -57,5 +57,5 @@ def write(rows: Sequence[ResultRow], folder: Path, kind: str) -> Path:
     return path
 
 
-def _harmless(text: str) -> str:
+def _escape_formula(text: str) -> str:
     return f"'{text}" if starts_formula(text) and not _NUMBER.match(text) else text

@@ -1,7 +1,6 @@
-"""Settings as a form sees them: an engine's Params, taken apart into fields.
+"""Form fields of an engine's settings, derived from the JSON schema of its Params. Pure.
 
-Made from the JSON schema that pydantic gives, so that the form, the command line and the check
-speak of the same names, limits and defaults. Pure.
+Form, command line and validation thus share names, limits and defaults.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ class Setting:
     about: str = ""
     choices: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
-    """What it may be beside a value of its kind: `auto`."""
+    """Allowed words beside values of its kind: `auto`."""
     optional: bool = False
     """An empty field means "not set"."""
     item: Kind = "text"
-    """What the items of a list are."""
+    """Kind of the items of a list."""
     low: float | None = None
     high: float | None = None
     open_low: bool = False
-    """`low` itself is not allowed."""
+    """`low` itself is excluded."""
     open_high: bool = False
 
     @property
@@ -58,10 +57,10 @@ class Setting:
 
 
 class SettingError(ValueError):
-    """What was typed cannot be this setting; one sentence."""
+    """The input is no valid value of the setting; one sentence."""
 
 
-def of_schema(schema: Mapping[str, Any]) -> tuple[Setting, ...]:
+def settings_of_schema(schema: Mapping[str, Any]) -> tuple[Setting, ...]:
     """The settings of a model's JSON schema, in their order."""
     required = frozenset(schema.get("required", ()))
     definitions = schema.get("$defs", {})
@@ -98,7 +97,7 @@ def _setting(
 
 
 def _core(part: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The part without its reference and without its null; whether null was allowed."""
+    """The part with its reference resolved and null removed; whether null was allowed."""
     core = dict(part)
     if "$ref" in core:
         core |= definitions.get(str(core["$ref"]).rpartition("/")[2], {})
@@ -116,7 +115,7 @@ def _choices(core: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _words(part: Mapping[str, Any]) -> tuple[str, ...]:
-    """Single words of a union, `auto` of `4 or auto`."""
+    """Constant strings of a union: `auto` of `int | 'auto'`."""
     branches = part.get("anyOf") or part.get("oneOf") or ()
     return tuple(word for branch in branches for word in _choices(branch))
 
@@ -134,11 +133,11 @@ def _item(core: Mapping[str, Any], definitions: Mapping[str, Any]) -> Kind:
     return _KINDS.get(inner.get("type", ""), "text")
 
 
-def read(setting: Setting, typed: str) -> Any:
-    """The value that a person typed.
+def parse_value(setting: Setting, typed: str) -> Any:
+    """Parse the input of a setting.
 
     Raises:
-        SettingError: it is not one.
+        SettingError: it is no valid value.
     """
     typed = typed.strip()
     if not typed and setting.optional:
@@ -150,8 +149,8 @@ def read(setting: Setting, typed: str) -> Any:
     return _scalar(setting, setting.kind, typed)
 
 
-def write(value: Any) -> str:
-    """The value as a person would type it."""
+def format_value(value: Any) -> str:
+    """The value as input text; parses back to the same value."""
     if value is None:
         return ""
     if isinstance(value, list | tuple):
@@ -159,13 +158,13 @@ def write(value: Any) -> str:
     return _plain(value)
 
 
-def turned(setting: Setting, value: Any) -> Any:
-    """The next value of a switch: on, off and its words in turn."""
+def next_value(setting: Setting, value: Any) -> Any:
+    """The next value of a switch, cycling through its words, on and off."""
     values = [*setting.words, True, False]
     return values[(values.index(value) + 1) % len(values)] if value in values else not value
 
 
-def same(setting: Setting, value: Any) -> bool:
+def is_default_value(setting: Setting, value: Any) -> bool:
     """Whether the value is the default: a plan need not name it."""
     if setting.required:
         return False
@@ -192,8 +191,8 @@ def _number(setting: Setting, kind: Kind, typed: str) -> int | float:
     try:
         value: int | float = int(plain) if kind == "integer" else float(plain)
     except ValueError:
-        what = "a whole number" if kind == "integer" else "a number"
-        raise SettingError(f"{setting.name}: '{typed}' is not {what}") from None
+        expected = "a whole number" if kind == "integer" else "a number"
+        raise SettingError(f"{setting.name}: '{typed}' is not {expected}") from None
     below = setting.low is not None and (
         value <= setting.low if setting.open_low else value < setting.low
     )

@@ -1,4 +1,4 @@
-"""The Live screen's states as rows, series and sentences. Pure: `RunState` in, text out."""
+"""Rows, series and sentences of the Live screen, from `RunState`. Pure."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from results.text.sanitize import clean_line
 from workbench.planning import folds
 from workbench.suites import oom_retry, run_summary
 from workbench.tui.view_models import quantities as q
-from workbench.tui.view_models.cells import Cell, CellLike, Column, Row, Series
+from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow, Series
 
 if TYPE_CHECKING:
     from engines.protocol import RunSpec
     from workbench.suites.state import RunState, RunView, SuiteState
 
 QUEUE: Final = (
-    Column("mark", "", 1, rank=0),
-    Column("subset", "subset", 15, grow=14, rank=0),
-    Column("model", "model", 13, grow=14, rank=0),
-    Column("seed", "seed", 5, right=True, rank=2),
-    Column("state", "state", 15, grow=8, rank=0),
-    Column("step", "step", 7, right=True, rank=5),
-    Column("loss", "loss", 8, right=True, rank=1),
-    Column("r1", "r@1", 6, right=True, rank=4),
-    Column("time", "step time", 9, right=True, rank=3),
-    Column("rate", "samples/s", 9, right=True, rank=6),
-    Column("rss", "RSS", 8, right=True, rank=7),
-    Column("vram", "VRAM", 8, right=True, rank=8),
-    Column("left", "time", 7, right=True, rank=2),
+    GridColumn("mark", "", 1, rank=0),
+    GridColumn("subset", "subset", 15, grow=14, rank=0),
+    GridColumn("model", "model", 13, grow=14, rank=0),
+    GridColumn("seed", "seed", 5, right=True, rank=2),
+    GridColumn("state", "state", 15, grow=8, rank=0),
+    GridColumn("step", "step", 7, right=True, rank=5),
+    GridColumn("loss", "loss", 8, right=True, rank=1),
+    GridColumn("r1", "r@1", 6, right=True, rank=4),
+    GridColumn("time", "step time", 9, right=True, rank=3),
+    GridColumn("rate", "samples/s", 9, right=True, rank=6),
+    GridColumn("rss", "RSS", 8, right=True, rank=7),
+    GridColumn("vram", "VRAM", 8, right=True, rank=8),
+    GridColumn("left", "time", 7, right=True, rank=2),
 )
 METRICS: Final = (
-    Column("name", "metric", 17, grow=10, rank=0),
-    Column("value", "value", 7, right=True, rank=0),
-    Column("interval", "95 %", 15, right=True, rank=2),
-    Column("n", "n", 6, right=True, rank=3),
-    Column("split", "on", 10, grow=16, rank=1),
+    GridColumn("name", "metric", 17, grow=10, rank=0),
+    GridColumn("value", "value", 7, right=True, rank=0),
+    GridColumn("interval", "95 %", 15, right=True, rank=2),
+    GridColumn("n", "n", 6, right=True, rank=3),
+    GridColumn("split", "on", 10, grow=16, rank=1),
 )
 GLYPHS: Final = {
-    "queued": Cell("◌", "dim"),
-    "starting": Cell("●", "accent"),
-    "running": Cell("●", "accent"),
-    "completed": Cell("✓", ""),
-    "skipped": Cell("–", "dim"),
-    "pruned": Cell("✂", "dim"),
-    "stopped": Cell("■", "dim"),
+    "queued": GridCell("◌", "dim"),
+    "starting": GridCell("●", "accent"),
+    "running": GridCell("●", "accent"),
+    "completed": GridCell("✓", ""),
+    "skipped": GridCell("–", "dim"),
+    "pruned": GridCell("✂", "dim"),
+    "stopped": GridCell("■", "dim"),
 }
 SUITE_WORDS: Final = {
     "starting": "starting",
@@ -57,15 +57,15 @@ SUITE_WORDS: Final = {
 }
 
 
-def queue(state: SuiteState) -> tuple[list[Row], list[str]]:
-    """One row a run."""
+def queue_rows(state: SuiteState) -> tuple[list[GridRow], list[str]]:
+    """One row and one key (run id) for each run."""
     specs = [view.spec for view in state.runs]
-    told = run_summary.distinguishing_labels(specs, seeds=False)
-    rows = [_run_row(view, part) for view, part in zip(state.runs, told, strict=True)]
+    labels = run_summary.distinguishing_labels(specs, seeds=False)
+    rows = [_run_row(view, part) for view, part in zip(state.runs, labels, strict=True)]
     return rows, [spec.run_id for spec in specs]
 
 
-def _run_row(view: RunView, told: str) -> Row:
+def _run_row(view: RunView, label: str) -> GridRow:
     run, spec = view.state, view.spec
     key = run.cause or run.status
     last, sample = run.last, run.sample
@@ -73,11 +73,11 @@ def _run_row(view: RunView, told: str) -> Row:
     vram = [g.used for g in sample.gpus if g.used is not None] if sample else []
     tone = "strong" if run.status in ("starting", "running") else ""
     return (
-        GLYPHS.get(key, Cell("✗", "error")),
-        Cell(clean_line(" ".join(filter(None, (told, _subject(spec)))), 80), tone),
-        Cell(clean_line(spec.model, 80), tone),
-        Cell(str(spec.seed), "dim"),
-        status(run),
+        GLYPHS.get(key, GridCell("✗", "error")),
+        GridCell(clean_line(" ".join(filter(None, (label, _subject(spec)))), 80), tone),
+        GridCell(clean_line(spec.model, 80), tone),
+        GridCell(str(spec.seed), "dim"),
+        format_status(run),
         q.count(run.step) if run.step else "",
         q.number(last.loss) if last else "",
         q.score(last.metrics["r@1"]) if last and "r@1" in last.metrics else "",
@@ -90,19 +90,19 @@ def _run_row(view: RunView, told: str) -> Row:
 
 
 def _subject(spec: RunSpec) -> str:
-    """What tells the run from those beside it: its subset and fold, or the settings of a trial."""
+    """Fold and subset of a run, or the settings of a trial."""
     if spec.trial:
         return formats.settings(spec.trial.settings)
     return " ".join(part for part in (folds.fold_label(spec), spec.subset) if part)
 
 
-def status(run: RunState) -> CellLike:
-    """What a run does now, in a word or two."""
+def format_status(run: RunState) -> CellLike:
+    """Phase with its share, or the status, or the exit cause."""
     if run.status == "ended":
         tone = "error" if _is_bad(run) else "" if run.cause == "completed" else "dim"
-        return Cell(run.cause, tone)
+        return GridCell(run.cause, tone)
     if run.status != "running":
-        return Cell(run.status, "dim" if run.status == "queued" else "")
+        return GridCell(run.status, "dim" if run.status == "queued" else "")
     share = f" {run.fraction:.0%}" if run.fraction is not None else ""
     return f"{run.phase or 'running'}{share}"
 
@@ -114,14 +114,14 @@ def _time(run: RunState) -> CellLike:
 
 
 def short_name(suite: str) -> str:
-    """`weekly-m2kr-1a2b` of `20261121-091412-weekly-m2kr-1a2b`: the list has the time."""
+    """`weekly-m2kr-1a2b` of `20261121-091412-weekly-m2kr-1a2b`: the name without its time."""
     parts = suite.split("-", 2)
     stamped = len(parts) == 3 and all(p.isdigit() for p in parts[:2])
     return clean_line(parts[2] if stamped else suite, 60)
 
 
 def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
-    """Left and right part of the line about the suite."""
+    """Status of the suite, and its running time as clock."""
     ended = sum(r.state.status == "ended" for r in state.runs)
     failed = sum(_is_bad(r.state) for r in state.runs)
     unit = state.unit.removesuffix("s") if state.total == 1 else state.unit
@@ -138,7 +138,7 @@ def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
     return " · ".join(parts), right
 
 
-def title(view: RunView) -> str:
+def format_title(view: RunView) -> str:
     """The run in one line."""
     spec = view.spec
     parts = [clean_line(spec.subset, 80), clean_line(spec.model, 80), spec.engine]
@@ -150,8 +150,8 @@ def title(view: RunView) -> str:
     return " · ".join(parts)
 
 
-def progress(run: RunState) -> tuple[str, float | None, str, bool]:
-    """Word before the bar, its fraction, words after it, and whether they are a complaint."""
+def format_progress(run: RunState) -> tuple[str, float | None, str, bool]:
+    """(word before the bar, fraction or None, text after it, whether the run failed)."""
     if run.status == "queued":
         return "queued", None, "waits for the runs before it", False
     if run.status == "ended":
@@ -177,12 +177,12 @@ def _ended(run: RunState) -> tuple[str, float | None, str, bool]:
     return run.cause, None, after, _is_bad(run)
 
 
-def why(run: RunState) -> str:
-    """The sentence about a run that did not do what it should; empty for all others."""
+def format_failure(run: RunState) -> str:
+    """Error of a failed run; empty for all others."""
     if not _is_bad(run):
         return ""
-    said = (run.failed.error if run.failed else "") or (run.end.detail if run.end else "")
-    return clean_line(said)
+    detail = (run.failed.error if run.failed else "") or (run.end.detail if run.end else "")
+    return clean_line(detail)
 
 
 def _is_bad(run: RunState) -> bool:
@@ -195,8 +195,8 @@ def _phase_seconds(run: RunState) -> float:
     return run.t - run.phases[-1].start if run.phases else 0.0
 
 
-def facts(run: RunState) -> str:
-    """A quiet line of numbers about the run."""
+def format_facts(run: RunState) -> str:
+    """Step time, samples/s, data wait, learning rate, batch, parameters and device of a run."""
     parts = []
     if run.step_seconds:
         parts.append(f"{q.duration(run.step_seconds)} a step")
@@ -215,10 +215,10 @@ def facts(run: RunState) -> str:
     return " · ".join(parts)
 
 
-def series(run: RunState | None) -> dict[str, Series]:
-    """What the charts show, by their ids."""
+def chart_series(run: RunState | None) -> dict[str, Series]:
+    """Chart id -> series."""
     memory, label = _memory(run)
-    why = "" if run is None or not run.sample else run.sample.gpu_reason
+    reason = "" if run is None or not run.sample else run.sample.gpu_reason
     use = _first_gpu(run, "gpu_utilisation")
     steps = f"step 1 … {run.step:,}" if run and run.step else ""
     seconds = f"0 … {q.clock(run.t)}" if run and run.t else ""
@@ -228,18 +228,18 @@ def series(run: RunState | None) -> dict[str, Series]:
         "memory": _series(run, memory, label, q.size, seconds),
         "cpu": _series(run, "cpu", "CPU of one core", q.percent, seconds),
         "r1": _series(run, "r@1", "r@1 in the batch", q.score, steps),
-        "gpu": _series(run, use, "GPU use", q.percent, seconds, clean_line(why) or "no GPU"),
+        "gpu": _series(run, use, "GPU use", q.percent, seconds, clean_line(reason) or "no GPU"),
     }
 
 
 def _first_gpu(run: RunState | None, name: str) -> str:
-    """The curve of this name of the first GPU that the run is shown; empty: there is none."""
+    """Name of the curve for the run's first GPU; empty if there is none."""
     curves = sorted(run.curves) if run else []
     return next((curve for curve in curves if curve.startswith(f"{name}[")), "")
 
 
 def _memory(run: RunState | None) -> tuple[str, str]:
-    """The memory curve that matters: the run's own VRAM, the device's, else resident memory."""
+    """(curve, label) of the memory chart: the run's VRAM, else the device's, else RSS."""
     for prefix, label in (("vram_process", "VRAM"), ("vram_device", "all VRAM")):
         if name := _first_gpu(run, prefix):
             return name, f"{label}, GPU {name.partition('[')[2].rstrip(']')}"
@@ -247,7 +247,7 @@ def _memory(run: RunState | None) -> tuple[str, str]:
 
 
 def _series(
-    run: RunState | None, name: str, label: str, write: q.Write, axis: str, reason: str = ""
+    run: RunState | None, name: str, label: str, write: q.Formatter, axis: str, reason: str = ""
 ) -> Series:
     curve = run.curves.get(name) if run else None
     if curve is None or curve.last is None:
@@ -259,9 +259,9 @@ def _series(
     return Series(label, points, curve.last[1], write, axis)
 
 
-def metrics(run: RunState | None) -> list[Row]:
-    """The measured qualities, newest evaluation last."""
-    rows: list[Row] = []
+def metric_rows(run: RunState | None) -> list[GridRow]:
+    """Rows of the metrics, newest evaluation last."""
+    rows: list[GridRow] = []
     for metric in run.metrics if run else ():
         interval = ""
         if metric.low is not None and metric.high is not None:
@@ -269,17 +269,17 @@ def metrics(run: RunState | None) -> list[Row]:
         rows.append(
             (
                 clean_line(metric.name, 60),
-                Cell(q.score(metric.value), "strong"),
-                Cell(interval, "dim"),
-                Cell(q.count(metric.n), "dim"),
-                Cell(clean_line(metric.split, 60), "dim"),
+                GridCell(q.score(metric.value), "strong"),
+                GridCell(interval, "dim"),
+                GridCell(q.count(metric.n), "dim"),
+                GridCell(clean_line(metric.split, 60), "dim"),
             )
         )
     return rows
 
 
-def notices(run: RunState | None) -> str:
-    """What a person should know of a run, in one line: the newest notice."""
+def newest_notice(run: RunState | None) -> str:
+    """The newest notice in one line, with the number of other kinds."""
     if run is None or not run.notices:
         return ""
     newest = run.notices[-1]

@@ -1,6 +1,6 @@
-"""The plan that is being made on the Plan screen, and what the workbench says of it.
+"""Draft of a plan on the Plan screen, its check and its preview.
 
-`Draft` is pure; `check` asks the real plan code and so runs in a thread.
+`PlanDraft` is pure; `check_draft` calls the real plan code and so runs in a thread.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ NOTHING = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """What was chosen so far."""
+class PlanDraft:
+    """The choices so far; immutable."""
 
     engine: str = ""
     more_engines: tuple[str, ...] = ()
-    """Further engines that a preset brought; kept until another engine is chosen by hand."""
+    """Further engines of a preset; kept until another engine is chosen."""
     task: str = ""
     needs_data: bool = True
     subsets: tuple[str, ...] = ()
@@ -30,16 +30,16 @@ class Draft:
     suite: Mapping[str, Any] = field(default_factory=dict)
     """Plan settings that differ from their defaults."""
     rest: Mapping[str, Any] = field(default_factory=dict)
-    """What a preset brought that this screen does not show: overrides, say."""
+    """Other keys of a preset, which the screen does not show: overrides, for example."""
     preset: str = ""
 
-    def toggle_subset(self, name: str) -> Draft:
-        """Take a subset in, or out."""
-        return replace(self, subsets=_toggled(self.subsets, name))
+    def toggle_subset(self, name: str) -> PlanDraft:
+        """Add or remove a subset."""
+        return replace(self, subsets=_toggle(self.subsets, name))
 
-    def toggle_model(self, name: str) -> Draft:
-        """Take a model in, or out."""
-        return replace(self, models=_toggled(self.models, name))
+    def toggle_model(self, name: str) -> PlanDraft:
+        """Add or remove a model."""
+        return replace(self, models=_toggle(self.models, name))
 
     def table(self) -> dict[str, Any]:
         """The plan as the table of its TOML."""
@@ -60,12 +60,14 @@ class Draft:
         return table
 
 
-def from_table(table: Mapping[str, Any], suite_keys: tuple[str, ...], preset: str = "") -> Draft:
+def draft_from_table(
+    table: Mapping[str, Any], suite_keys: tuple[str, ...], preset: str = ""
+) -> PlanDraft:
     """The draft that a plan's table describes."""
-    own = {"schema", "about", "engine", "task", "subsets", "models", "settings", *suite_keys}
+    shown_keys = {"schema", "about", "engine", "task", "subsets", "models", "settings", *suite_keys}
     engines = table.get("engine") or ()
     named = (engines,) if isinstance(engines, str) else tuple(map(str, engines))
-    return Draft(
+    return PlanDraft(
         engine=named[0] if named else "",
         more_engines=named[1:],
         task=str(table.get("task", "")),
@@ -73,7 +75,7 @@ def from_table(table: Mapping[str, Any], suite_keys: tuple[str, ...], preset: st
         models=tuple(table.get("models", ())),
         settings=dict(table.get("settings", {})),
         suite={key: table[key] for key in suite_keys if key in table},
-        rest={key: value for key, value in table.items() if key not in own},
+        rest={key: value for key, value in table.items() if key not in shown_keys},
         preset=preset,
     )
 
@@ -91,48 +93,48 @@ class PreviewRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
-    """What would happen, or why nothing can."""
+class PlanPreview:
+    """Runs and plan file of a draft, or its problems."""
 
     runs: tuple[PreviewRun, ...] = ()
     toml: str = ""
     file: Path | None = None
     problems: tuple[str, ...] = ()
     expected: str = ""
-    """What a document expects of these runs: time and accuracy; empty: nothing."""
+    """Time and accuracy that a document states for these runs; empty: none."""
 
 
-def check(draft: Draft, cache_root: Path, log_root: Path) -> Preview:
-    """Expand the draft with the real plan code."""
+def check_draft(draft: PlanDraft, cache_root: Path, log_root: Path) -> PlanPreview:
+    """Expand the draft with the real plan code; errors become `problems`."""
     from results.text.sanitize import clean, clean_line
     from workbench.memory_estimate import expectations
     from workbench.planning import plan
 
     try:
         if missing := _missing(draft):
-            return Preview(problems=missing)
-        asked = plan.parse(draft.table())
-        toml, name = plan.dump(asked), f"{asked.name}-{asked.hash()[:6]}.toml"
+            return PlanPreview(problems=missing)
+        suite_plan = plan.parse(draft.table())
+        toml, name = plan.dump(suite_plan), f"{suite_plan.name}-{suite_plan.hash()[:6]}.toml"
         file = log_root / "plans" / name
         try:
-            specs = plan.expand(asked, cache_root, log_root)
+            specs = plan.expand(suite_plan, cache_root, log_root)
         except plan.PlanError as error:
-            return Preview((), clean(toml), file, tuple(map(clean_line, error.problems)))
+            return PlanPreview((), clean(toml), file, tuple(map(clean_line, error.problems)))
     except plan.PlanError as error:
-        return Preview(problems=tuple(map(clean_line, error.problems)))
+        return PlanPreview(problems=tuple(map(clean_line, error.problems)))
     except Exception as error:
-        return Preview(problems=(clean_line(f"{type(error).__name__}: {error}"),))
+        return PlanPreview(problems=(clean_line(f"{type(error).__name__}: {error}"),))
     runs = tuple(
         PreviewRun(s.run_id, s.engine, clean_line(s.subset), clean_line(s.model), s.seed, s.repeat)
         for s in specs
     )
     figures = "; ".join(
-        recipe.brief() for recipe in expectations.plan_expectations(asked, cache_root)
+        recipe.brief() for recipe in expectations.plan_expectations(suite_plan, cache_root)
     )
-    return Preview(runs, clean(toml), file, (), figures)
+    return PlanPreview(runs, clean(toml), file, (), figures)
 
 
-def _missing(draft: Draft) -> tuple[str, ...]:
+def _missing(draft: PlanDraft) -> tuple[str, ...]:
     if not draft.engine:
         return ("Choose an engine.",)
     if not draft.needs_data or draft.rest.get("run"):  # its blocks name their own
@@ -148,8 +150,8 @@ def _missing(draft: Draft) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def save(draft: Draft, log_root: Path) -> Path:
-    """Write the plan file that `workbench run` will be given; returns its path.
+def save_draft(draft: PlanDraft, log_root: Path) -> Path:
+    """Write the plan file for `workbench run`; returns its path.
 
     Raises:
         PlanError: the draft is no plan.
@@ -158,12 +160,12 @@ def save(draft: Draft, log_root: Path) -> Path:
     from workbench import paths
     from workbench.planning import plan
 
-    asked = plan.parse(draft.table())
+    suite_plan = plan.parse(draft.table())
     folder = paths.make_private(log_root / "plans")
-    path = folder / f"{asked.name}-{asked.hash()[:6]}.toml"
-    path.write_text(plan.dump(asked), encoding="utf-8")
+    path = folder / f"{suite_plan.name}-{suite_plan.hash()[:6]}.toml"
+    path.write_text(plan.dump(suite_plan), encoding="utf-8")
     return path
 
 
-def _toggled(names: tuple[str, ...], name: str) -> tuple[str, ...]:
+def _toggle(names: tuple[str, ...], name: str) -> tuple[str, ...]:
     return tuple(n for n in names if n != name) if name in names else (*names, name)

@@ -1,4 +1,4 @@
-"""The Plan screen's catalogues and preview as rows and sentences. Pure."""
+"""Rows and sentences of the Plan screen. Pure."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ from typing import Final
 
 from workbench.tui.view_models import quantities as q
 from workbench.tui.view_models.catalog import Catalogue, PresetEntry, SubsetEntry
-from workbench.tui.view_models.cells import Cell, CellLike, Column, Row
-from workbench.tui.view_models.plan_draft import Draft, Preview
+from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow
+from workbench.tui.view_models.plan_draft import PlanDraft, PlanPreview
 
-NAMES: Final = Column("name", "name", 16, grow=20)
+NAMES: Final = GridColumn("name", "name", 16, grow=20)
 SUBSETS: Final = (
-    Column("mark", "", 1, rank=0),
-    Column("name", "subset", 15, grow=14, rank=0),
-    Column("rows", "queries", 8, right=True, rank=1),
-    Column("corpus", "corpus", 8, right=True, rank=3),
-    Column("state", "", 9, rank=2),
+    GridColumn("mark", "", 1, rank=0),
+    GridColumn("name", "subset", 15, grow=14, rank=0),
+    GridColumn("rows", "queries", 8, right=True, rank=1),
+    GridColumn("corpus", "corpus", 8, right=True, rank=3),
+    GridColumn("state", "", 9, rank=2),
 )
 MODELS: Final = (
-    Column("mark", "", 1, rank=0),
-    Column("name", "model", 15, grow=14, rank=0),
-    Column("about", "", 16, grow=40, rank=1),
+    GridColumn("mark", "", 1, rank=0),
+    GridColumn("name", "model", 15, grow=14, rank=0),
+    GridColumn("about", "", 16, grow=40, rank=1),
 )
 RUNS: Final = (
-    Column("number", "", 2, right=True, rank=0),
-    Column("subset", "subset", 13, grow=14, rank=0),
-    Column("model", "model", 12, grow=14, rank=0),
-    Column("engine", "engine", 10, rank=3),
-    Column("seed", "seed", 6, right=True, rank=1),
-    Column("repeat", "repeat", 6, right=True, rank=2),
+    GridColumn("number", "", 2, right=True, rank=0),
+    GridColumn("subset", "subset", 13, grow=14, rank=0),
+    GridColumn("model", "model", 12, grow=14, rank=0),
+    GridColumn("engine", "engine", 10, rank=3),
+    GridColumn("seed", "seed", 6, right=True, rank=1),
+    GridColumn("repeat", "repeat", 6, right=True, rank=2),
 )
 LISTED: Final = (
-    Column("name", "name", 16, grow=14, rank=0),
-    Column("about", "", 24, grow=60, rank=1),
+    GridColumn("name", "name", 16, grow=14, rank=0),
+    GridColumn("about", "", 24, grow=60, rank=1),
 )
 PRESETS_TITLE: Final = "Start from; with time (on a T4) and accuracy that a document expects"
 PRESETS: Final = (
     LISTED[0],
-    Column("expected", "expected", 20, rank=1),
-    Column("about", "", 24, grow=60, rank=2),
+    GridColumn("expected", "expected", 20, rank=1),
+    GridColumn("about", "", 24, grow=60, rank=2),
 )
-ON: Final = Cell("●", "accent")
-OFF: Final = Cell("○", "dim")
+ON: Final = GridCell("●", "accent")
+OFF: Final = GridCell("○", "dim")
 
 
-def subset_rows(catalogue: Catalogue, draft: Draft) -> list[Row]:
+def subset_rows(catalogue: Catalogue, draft: PlanDraft) -> list[GridRow]:
     """Every subset; those of other engines are dim."""
     return [
         _subset_row(
@@ -56,22 +56,22 @@ def subset_rows(catalogue: Catalogue, draft: Draft) -> list[Row]:
     ]
 
 
-def _subset_row(entry: SubsetEntry, *, chosen: bool, fits: bool) -> Row:
+def _subset_row(entry: SubsetEntry, *, chosen: bool, fits: bool) -> GridRow:
     if not fits:  # dim throughout; the plan's check says which engine it is for
-        told = [Cell(q.count(n), "dim") for n in (entry.rows, entry.corpus_rows)]
-        mark = ON if chosen else Cell(" ")
-        return (mark, Cell(entry.name, "dim"), *told, Cell(entry.form, "dim"))
+        counts = [GridCell(q.count(n), "dim") for n in (entry.rows, entry.corpus_rows)]
+        mark = ON if chosen else GridCell(" ")
+        return (mark, GridCell(entry.name, "dim"), *counts, GridCell(entry.form, "dim"))
     return (
         ON if chosen else OFF,
-        Cell(entry.name, "strong" if chosen else ""),
+        GridCell(entry.name, "strong" if chosen else ""),
         _count(entry.rows),
         _count(entry.corpus_rows),
         _state(entry.problem, built=entry.built),
     )
 
 
-def about(catalogue: Catalogue, kind: str, key: str | None) -> tuple[str, bool]:
-    """What is known of one subset or model, and whether it is a complaint."""
+def describe_entry(catalogue: Catalogue, kind: str, key: str | None) -> tuple[str, bool]:
+    """(description of a subset or model, whether it is a problem)."""
     if kind == "models":
         model = next((m for m in catalogue.models if m.name == key), None)
         if model is None:
@@ -87,8 +87,8 @@ def about(catalogue: Catalogue, kind: str, key: str | None) -> tuple[str, bool]:
     return " · ".join(part for part in parts if part), False
 
 
-def verdict(preview: Preview | None) -> tuple[str, bool]:
-    """One line about the plan, and whether it is a complaint."""
+def describe_preview(preview: PlanPreview | None) -> tuple[str, bool]:
+    """(summary of the plan, whether it is a problem)."""
     if preview is None:
         return " Checking …", False
     if preview.problems:
@@ -96,33 +96,35 @@ def verdict(preview: Preview | None) -> tuple[str, bool]:
         return f" {preview.problems[0]}{more}", True
     runs = preview.runs
     parts = [
-        many(len({r.subset for r in runs}), "subset"),
-        many(len({r.model for r in runs}), "model"),
+        count_words(len({r.subset for r in runs}), "subset"),
+        count_words(len({r.model for r in runs}), "model"),
     ]
     seeds, repeats = len({r.seed for r in runs}), len({r.repeat for r in runs})
-    parts += [many(seeds, "seed")] if seeds > 1 else []
-    parts += [many(repeats, "repeat")] if repeats > 1 else []
+    parts += [count_words(seeds, "seed")] if seeds > 1 else []
+    parts += [count_words(repeats, "repeat")] if repeats > 1 else []
     expected = f" · notebook expects {preview.expected} on a T4" if preview.expected else ""
-    return f" {many(len(runs), 'run')}: {' × '.join(parts)}{expected}", False
+    return f" {count_words(len(runs), 'run')}: {' × '.join(parts)}{expected}", False
 
 
-def presets(entries: tuple[PresetEntry, ...]) -> tuple[list[Row], list[str]]:
-    """The presets, and an empty plan as the last."""
-    rows: list[Row] = [(p.name, p.expected, Cell(p.about, "dim")) for p in entries]
-    rows.append(("empty plan", "", Cell("nothing chosen, all settings at their defaults", "dim")))
+def preset_rows(entries: tuple[PresetEntry, ...]) -> tuple[list[GridRow], list[str]]:
+    """Rows and keys of the presets, and an empty plan as the last."""
+    rows: list[GridRow] = [(p.name, p.expected, GridCell(p.about, "dim")) for p in entries]
+    rows.append(
+        ("empty plan", "", GridCell("nothing chosen, all settings at their defaults", "dim"))
+    )
     return rows, [*(p.name for p in entries), ""]
 
 
 def _count(number: int | None) -> CellLike:
-    return Cell(q.count(number), "dim" if number is None else "")
+    return GridCell(q.count(number), "dim" if number is None else "")
 
 
 def _state(problem: str, *, built: bool) -> CellLike:
     if problem:
-        return Cell("missing", "error")
-    return Cell("built", "") if built else Cell("not built", "dim")
+        return GridCell("missing", "error")
+    return GridCell("built", "") if built else GridCell("not built", "dim")
 
 
-def many(number: int, word: str) -> str:
+def count_words(number: int, word: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -1,7 +1,6 @@
-"""Numbers with units, as the screens show them. Pure; one rule for each kind of quantity.
+"""Formatting of quantities on screens: one function for each kind. Pure.
 
-On top of `results.text.formats`, which reports use: a screen also has unknown values, needs equal
-widths, and labels of axes of any size.
+Extends `results.text.formats`, which reports use, by unknown values, equal widths and axis labels.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Final
 
 from results.text import formats
 
-Write = Callable[[float | None], str]
+Formatter = Callable[[float | None], str]
 
 UNKNOWN: Final = "–"
 
@@ -31,11 +30,11 @@ def size(value: float | None) -> str:
     unit = 0
     while value >= 999.5 and unit < len(_BINARY) - 1:
         value, unit = value / 1024, unit + 1
-    return f"{value:.0f} B" if unit == 0 else f"{_three(value)} {_BINARY[unit]}"
+    return f"{value:.0f} B" if unit == 0 else f"{_three_digits(value)} {_BINARY[unit]}"
 
 
 def clock(seconds: float | None) -> str:
-    """A duration for a glance: `0:35`, `8:01`, `1:02:03`."""
+    """A duration in whole seconds: `0:35`, `8:01`, `1:02:03`."""
     return UNKNOWN if _unknown(seconds) else formats.clock(max(0.0, seconds or 0.0))
 
 
@@ -49,9 +48,9 @@ def duration(seconds: float | None) -> str:
     if seconds is None or not math.isfinite(seconds):
         return UNKNOWN
     if seconds >= 0.9995:
-        return f"{_three(seconds)} s"
+        return f"{_three_digits(seconds)} s"
     if seconds >= 0.0009995:
-        return f"{_three(seconds * 1e3)} ms"
+        return f"{_three_digits(seconds * 1e3)} ms"
     return f"{seconds * 1e6:.0f} µs"
 
 
@@ -80,12 +79,12 @@ def score(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """A part of one as percent: `3.1 %`."""
+    """A share (0 to 1) as percent: `3.1 %`."""
     return UNKNOWN if _unknown(value) else formats.percent(value or 0.0)
 
 
 def percent(value: float | None) -> str:
-    """Percent that already is percent (of one core): `187 %`."""
+    """A value in percent (of one core): `187 %`."""
     return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.0f} %"
 
 
@@ -93,7 +92,7 @@ def _unknown(value: float | None) -> bool:
     return value is None or not math.isfinite(value)
 
 
-def _three(value: float) -> str:
+def _three_digits(value: float) -> str:
     if value >= 99.95:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

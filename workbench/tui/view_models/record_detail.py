@@ -1,4 +1,4 @@
-"""All that a record knows, as grouped lines. An unmeasured number shows its reason. Pure."""
+"""Detail view of a record as grouped lines; unmeasured values show their reason. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workbench.tui.view_models import quantities as q
 if TYPE_CHECKING:
     from results.records.schema import Reading, RunRecord
 
-TIMES: Final[tuple[tuple[str, str, q.Write], ...]] = (
+TIMES: Final[tuple[tuple[str, str, q.Formatter], ...]] = (
     ("wall-clock, whole process", "end_to_end_seconds", q.wall),
     ("time to first step", "time_to_first_step", q.duration),
     ("step, median", "step_median", q.duration),
@@ -39,8 +39,8 @@ PEAKS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A name, its value, and a quiet remark (an interval, a reason)."""
+class DetailLine:
+    """A name, its value, and a remark such as an interval."""
 
     name: str
     value: str
@@ -49,36 +49,36 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class DetailGroup:
     """Lines under a title."""
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[DetailLine, ...]
 
 
-def groups(record: RunRecord) -> tuple[Group, ...]:
-    """The record, most wanted first; groups without a line are left out."""
-    made = (
-        Group("Run", _identity(record)),
-        Group("End", _end(record)),
-        Group("Metrics", _metrics(record)),
-        Group("Training", _training(record)),
-        Group("Forecast", _forecast(record)),
-        Group("Time", _times(record)),
-        Group("Phases", _mapping(record.timing.phases, q.duration)),
-        Group("Memory", _peaks(record)),
-        Group("Memory, forecast", _fit(record)),
-        Group("Settings", _mapping(record.identity.params)),
-        Group("Facts", _mapping(record.facts)),
-        Group("Machine", _machine(record)),
-        Group("Versions", _mapping(record.environment.versions)),
-        Group("Counters", _mapping(record.counters)),
-        Group("Notices", tuple(Line("", clean_line(n)) for n in record.notices)),
+def build_groups(record: RunRecord) -> tuple[DetailGroup, ...]:
+    """Groups of a record, most important first, without empty ones."""
+    groups = (
+        DetailGroup("Run", _identity(record)),
+        DetailGroup("End", _end(record)),
+        DetailGroup("Metrics", _metrics(record)),
+        DetailGroup("Training", _training(record)),
+        DetailGroup("Forecast", _forecast(record)),
+        DetailGroup("Time", _times(record)),
+        DetailGroup("Phases", _mapping(record.timing.phases, q.duration)),
+        DetailGroup("Memory", _peaks(record)),
+        DetailGroup("Memory, forecast", _fit(record)),
+        DetailGroup("Settings", _mapping(record.identity.params)),
+        DetailGroup("Facts", _mapping(record.facts)),
+        DetailGroup("Machine", _machine(record)),
+        DetailGroup("Versions", _mapping(record.environment.versions)),
+        DetailGroup("Counters", _mapping(record.counters)),
+        DetailGroup("Notices", tuple(DetailLine("", clean_line(n)) for n in record.notices)),
     )
-    return tuple(group for group in made if group.lines)
+    return tuple(group for group in groups if group.lines)
 
 
-def _identity(record: RunRecord) -> tuple[Line, ...]:
+def _identity(record: RunRecord) -> tuple[DetailLine, ...]:
     identity = record.identity
     names = (
         ("suite", identity.suite), ("run", identity.run_id), ("label", identity.label),
@@ -87,27 +87,27 @@ def _identity(record: RunRecord) -> tuple[Line, ...]:
         ("subset fingerprint", identity.subset_fingerprint), ("plan", identity.plan_hash),
         ("folder", record.folder),
     )  # fmt: skip
-    lines = [Line(name, clean_line(value)) for name, value in names if value]
-    lines.append(Line("seed, repeat", f"{identity.seed}, {identity.repeat + 1}"))
-    lines.append(Line("attempt", str(identity.attempt)))
+    lines = [DetailLine(name, clean_line(value)) for name, value in names if value]
+    lines.append(DetailLine("seed, repeat", f"{identity.seed}, {identity.repeat + 1}"))
+    lines.append(DetailLine("attempt", str(identity.attempt)))
     return tuple(lines)
 
 
-def _end(record: RunRecord) -> tuple[Line, ...]:
+def _end(record: RunRecord) -> tuple[DetailLine, ...]:
     end = record.exit
     bad = end.cause not in ("completed", "pruned", "skipped", "stopped")
     code = q.UNKNOWN if end.code is None else str(end.code)
-    lines = [Line("cause", end.cause, failed=bad), Line("exit code", code)]
+    lines = [DetailLine("cause", end.cause, failed=bad), DetailLine("exit code", code)]
     if end.signal is not None:
-        lines.append(Line("signal", str(end.signal)))
+        lines.append(DetailLine("signal", str(end.signal)))
     if end.detail:
-        lines.append(Line("why", clean_line(end.detail), failed=bad))
+        lines.append(DetailLine("why", clean_line(end.detail), failed=bad))
     if bad and (end.phase or end.step):
-        lines.append(Line("where", f"{end.phase} at step {end.step:,}"))
+        lines.append(DetailLine("where", f"{end.phase} at step {end.step:,}"))
     return tuple(lines)
 
 
-def _metrics(record: RunRecord) -> tuple[Line, ...]:
+def _metrics(record: RunRecord) -> tuple[DetailLine, ...]:
     lines = []
     for metric in record.metrics:
         interval = ""
@@ -115,24 +115,24 @@ def _metrics(record: RunRecord) -> tuple[Line, ...]:
             interval = f"{q.score(metric.low)} to {q.score(metric.high)}, "
         remark = f"{interval}n {metric.n:,}, {clean_line(metric.split)}"
         method = f", {clean_line(metric.method)}" if metric.method else ""
-        lines.append(Line(clean_line(metric.name), q.score(metric.value), remark + method))
+        lines.append(DetailLine(clean_line(metric.name), q.score(metric.value), remark + method))
     return tuple(lines)
 
 
-def _training(record: RunRecord) -> tuple[Line, ...]:
+def _training(record: RunRecord) -> tuple[DetailLine, ...]:
     lines = [
-        Line("steps", f"{record.steps:,}", f"of {record.planned_steps:,} planned"),
-        Line("samples loaded", f"{record.samples:,}"),
+        DetailLine("steps", f"{record.steps:,}", f"of {record.planned_steps:,} planned"),
+        DetailLine("samples loaded", f"{record.samples:,}"),
     ]
     if record.parameters is not None:
         trained = record.trainable_parameters
         remark = f"{trained:,} of them trained" if trained is not None else ""
-        lines.append(Line("parameters", f"{record.parameters:,}", remark))
+        lines.append(DetailLine("parameters", f"{record.parameters:,}", remark))
     named = {TRAINING.get(name, name): value for name, value in record.train.items()}
     return (*lines, *_mapping(named, q.number))
 
 
-def _times(record: RunRecord) -> tuple[Line, ...]:
+def _times(record: RunRecord) -> tuple[DetailLine, ...]:
     from results.records import epoch_time
 
     timing = record.timing
@@ -143,57 +143,61 @@ def _times(record: RunRecord) -> tuple[Line, ...]:
     ]
     timed = timing.epoch_steps if timing.timed_steps is None else timing.timed_steps
     counted = f"{timed:,} timed, {timing.warmup_steps:,} of warm-up left out"
-    return (*lines, Line("steps", counted))
+    return (*lines, DetailLine("steps", counted))
 
 
-def _forecast(record: RunRecord) -> tuple[Line, ...]:
+def _forecast(record: RunRecord) -> tuple[DetailLine, ...]:
     forecast = record.forecast
     if forecast is None:
         return ()
     rests = f"{forecast.steps:,} timed steps of {forecast.asked_steps:,} asked for"
     lines = [
         _reading(f"{forecast.epoch_steps:,} steps of an epoch", forecast.epoch_seconds, q.wall),
-        Line("", "with waiting for data"),
+        DetailLine("", "with waiting for data"),
         _reading(f"whole run, {forecast.run_steps:,} steps", forecast.run_seconds, q.wall),
-        Line("", "without evaluation and saving"),
+        DetailLine("", "without evaluation and saving"),
         _reading("start-up", forecast.start_seconds, q.duration),
-        Line("rests on", rests, f"{forecast.samples:,} samples read"),
+        DetailLine("rests on", rests, f"{forecast.samples:,} samples read"),
     ]
     if forecast.until is not None:
-        lines.append(Line("asked to be within", f"±{q.share(forecast.until)}"))
+        lines.append(DetailLine("asked to be within", f"±{q.share(forecast.until)}"))
     return (*lines, *_mapping(forecast.disk, q.size))
 
 
-def _peaks(record: RunRecord) -> tuple[Line, ...]:
+def _peaks(record: RunRecord) -> tuple[DetailLine, ...]:
     return tuple(_reading(name, getattr(record.memory, key), q.size) for name, key in PEAKS)
 
 
-def _fit(record: RunRecord) -> tuple[Line, ...]:
+def _fit(record: RunRecord) -> tuple[DetailLine, ...]:
     if (fit := record.fit) is None:
         return ()
-    of = "tensors" if fit.gpu else "main process"
+    subject = "tensors" if fit.gpu else "main process"
     error = "" if fit.error is None else f"forecast {fit.error * 100:+.1f} % against it"
     measured = _reading("measured", fit.measured, q.size)
     return (
-        Line("for", clean_line(fit.gpu) if fit.gpu else "CPU, host memory"),
-        Line(f"forecast, {of}", q.size(fit.expected), f"in phase {clean_line(fit.phase)}"),
-        Line(measured.name, measured.value, ", ".join(filter(None, (measured.remark, error)))),
-        Line("must have, in all", q.size(fit.needed)),
+        DetailLine("for", clean_line(fit.gpu) if fit.gpu else "CPU, host memory"),
+        DetailLine(
+            f"forecast, {subject}", q.size(fit.expected), f"in phase {clean_line(fit.phase)}"
+        ),
+        DetailLine(
+            measured.name, measured.value, ", ".join(filter(None, (measured.remark, error)))
+        ),
+        DetailLine("must have, in all", q.size(fit.needed)),
     )
 
 
-def _reading(name: str, reading: Reading, write: q.Write) -> Line:
+def _reading(name: str, reading: Reading, write: q.Formatter) -> DetailLine:
     if reading.value is None:
-        return Line(name, f"n/a ({clean_line(reading.reason)})")
+        return DetailLine(name, f"n/a ({clean_line(reading.reason)})")
     remark = ""
     if reading.low is not None and reading.high is not None:
         remark = f"{write(reading.low)} to {write(reading.high)}"
     if reading.method:
         remark = f"{remark}, {clean_line(reading.method)}" if remark else clean_line(reading.method)
-    return Line(name, write(reading.value), remark)
+    return DetailLine(name, write(reading.value), remark)
 
 
-def _machine(record: RunRecord) -> tuple[Line, ...]:
+def _machine(record: RunRecord) -> tuple[DetailLine, ...]:
     machine = record.environment
     pairs = [
         ("host", machine.hostname), ("platform", machine.platform), ("python", machine.python),
@@ -215,14 +219,14 @@ def _machine(record: RunRecord) -> tuple[Line, ...]:
     if machine.git_commit:
         dirty = " with changes" if machine.git_dirty else ""
         pairs.append(("git", f"{machine.git_commit[:12]}{dirty}"))
-    return tuple(Line(name, clean_line(str(value))) for name, value in pairs if value)
+    return tuple(DetailLine(name, clean_line(str(value))) for name, value in pairs if value)
 
 
 def _mapping(
     table: Mapping[str, Any], write: Callable[[Any], str] | None = None
-) -> tuple[Line, ...]:
+) -> tuple[DetailLine, ...]:
     return tuple(
-        Line(clean_line(str(key)), write(value) if write else clean_line(_plain(value)))
+        DetailLine(clean_line(str(key)), write(value) if write else clean_line(_plain(value)))
         for key, value in table.items()
     )
 

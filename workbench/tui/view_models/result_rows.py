@@ -1,7 +1,7 @@
-"""The Results screen's rows: records of results.jsonl as ready text, sort keys and one haystack.
+"""Rows of the Results screen: records of results.jsonl as cells, sort keys and search text.
 
-Reading runs in a thread. A row keeps 1 KB, not its whole record; the detail reads the one line of
-the file again.
+Reading runs in a thread. A row keeps about 1 KB and not its record; the detail view reads the line
+of the file again.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from typing import TYPE_CHECKING, Final
 
 from workbench.planning import folds
 from workbench.tui.view_models import quantities as q
-from workbench.tui.view_models.cells import Cell, CellLike, Column
+from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn
 
 if TYPE_CHECKING:
     from results.records.schema import Reading, RunRecord
 
 TAIL_BYTES: Final = 262_144
-"""First look at a long file: its newest records, so that the screen opens at once."""
+"""Bytes read first from the end of a long file, so that the screen opens at once."""
 
 COLUMNS: Final = (
-    Column("when", "started", 11, rank=5),
-    Column("suite", "suite", 18, grow=10, rank=11),
-    Column("label", "label", 6, grow=6, rank=12),
-    Column("engine", "engine", 9, rank=14),
-    Column("subset", "subset", 14, grow=12, rank=0),
-    Column("model", "model", 13, grow=10, rank=0),
-    Column("seed", "seed", 5, right=True, rank=3),
-    Column("cause", "end", 9, rank=1),
-    Column("steps", "steps", 7, right=True, rank=10),
-    Column("whole", "wall-clock", 10, right=True, rank=2),
-    Column("epoch", "training of 1 epoch", 19, right=True, rank=6),
-    Column("step", "step", 8, right=True, rank=7),
-    Column("rate", "samples/s", 9, right=True, rank=9),
-    Column("rss", "max RSS", 8, right=True, rank=4),
-    Column("vram", "VRAM", 8, right=True, rank=10),
-    Column("loss", "loss", 8, right=True, rank=8),
-    Column("r1", "r@1", 6, right=True, rank=10),
-    Column("score", "score", 6, right=True, rank=3),
-    Column("metric", "score is", 12, grow=24, rank=4),
+    GridColumn("when", "started", 11, rank=5),
+    GridColumn("suite", "suite", 18, grow=10, rank=11),
+    GridColumn("label", "label", 6, grow=6, rank=12),
+    GridColumn("engine", "engine", 9, rank=14),
+    GridColumn("subset", "subset", 14, grow=12, rank=0),
+    GridColumn("model", "model", 13, grow=10, rank=0),
+    GridColumn("seed", "seed", 5, right=True, rank=3),
+    GridColumn("cause", "end", 9, rank=1),
+    GridColumn("steps", "steps", 7, right=True, rank=10),
+    GridColumn("whole", "wall-clock", 10, right=True, rank=2),
+    GridColumn("epoch", "training of 1 epoch", 19, right=True, rank=6),
+    GridColumn("step", "step", 8, right=True, rank=7),
+    GridColumn("rate", "samples/s", 9, right=True, rank=9),
+    GridColumn("rss", "max RSS", 8, right=True, rank=4),
+    GridColumn("vram", "VRAM", 8, right=True, rank=10),
+    GridColumn("loss", "loss", 8, right=True, rank=8),
+    GridColumn("r1", "r@1", 6, right=True, rank=10),
+    GridColumn("score", "score", 6, right=True, rank=3),
+    GridColumn("metric", "score is", 12, grow=24, rank=4),
 )
 
 
@@ -55,21 +55,21 @@ class ResultRow:
     attempt: int
     cells: tuple[CellLike, ...]
     order: tuple[float | str, ...]
-    """What each column sorts by; an unmeasured number sorts last in both directions."""
+    """Sort key of each column; NaN (unmeasured) sorts last in both directions."""
     haystack: str
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """How far reading has come."""
+class RecordBatch:
+    """Records read so far; `complete`: all of them."""
 
     rows: tuple[ResultRow, ...] = ()
     complete: bool = False
     trouble: str = ""
 
 
-def read(path: Path) -> Iterator[Batch]:
-    """First the newest records of a long file, then all of them.
+def read_batches(path: Path) -> Iterator[RecordBatch]:
+    """Yield the newest records of a long file, then all records.
 
     Raises:
         NewerSchemaError: the file is of a later workbench; a sentence.
@@ -78,24 +78,24 @@ def read(path: Path) -> Iterator[Batch]:
     from results.records import store
 
     if _bytes(path) > TAIL_BYTES:
-        yield Batch(tuple(reversed(_last_attempts(_tail(path)))))
+        yield RecordBatch(tuple(reversed(_last_attempts(_tail(path)))))
     lines = store.read_records(path)
     rows = _last_attempts(lines)
     rows.reverse()
-    yield Batch(tuple(rows), complete=True, trouble=lines.trouble)
+    yield RecordBatch(tuple(rows), complete=True, trouble=lines.trouble)
 
 
-def find(path: Path, key: tuple[str, str]) -> RunRecord | None:
+def find_record(path: Path, key: tuple[str, str]) -> RunRecord | None:
     """The last record of a run, read again from the file."""
-    wanted = [json.dumps(part).encode() for part in key]
-    found = None
+    needles = [json.dumps(part).encode() for part in key]
+    match = None
     with path.open("rb") as file:
         for line in file:
-            if all(part in line for part in wanted) and (record := _parse(line)) is not None:
+            if all(part in line for part in needles) and (record := _parse(line)) is not None:
                 identity = record.identity
                 if (identity.suite, identity.run_id) == key:
-                    found = record
-    return found
+                    match = record
+    return match
 
 
 def _bytes(path: Path) -> int:
@@ -125,7 +125,7 @@ def _parse(line: bytes) -> RunRecord | None:
 
 
 def _last_attempts(records: Iterator[RunRecord]) -> list[ResultRow]:
-    """One row a run, in the order in which their last attempts were recorded."""
+    """One row for each run, in the order of the last attempts' records."""
     rows: dict[tuple[str, str], ResultRow] = {}
     for record in records:
         identity = record.identity
@@ -134,15 +134,15 @@ def _last_attempts(records: Iterator[RunRecord]) -> list[ResultRow]:
         if before is not None and before.attempt > identity.attempt:
             rows[key] = before
         else:
-            rows[key] = row(record)
+            rows[key] = make_row(record)
     return list(rows.values())
 
 
-def row(record: RunRecord) -> ResultRow:
+def make_row(record: RunRecord) -> ResultRow:
     """A record as a row."""
     parts = [*_identity(record), *_numbers(record)]
     cells = tuple(cell for cell, _ in parts)
-    texts = [c.text if isinstance(c, Cell) else c for c in cells]
+    texts = [c.text if isinstance(c, GridCell) else c for c in cells]
     identity = record.identity
     return ResultRow(
         (identity.suite, identity.run_id),
@@ -172,10 +172,10 @@ def _identity(record: RunRecord) -> list[Part]:
     started = record.started_wall
     when = _stamp(started) if started else q.UNKNOWN
     return [
-        (Cell(when, "dim"), started or math.nan),
+        (GridCell(when, "dim"), started or math.nan),
         *shown,
-        (Cell(str(identity.seed), "dim"), float(identity.seed)),
-        (Cell(cause, tone), cause),
+        (GridCell(str(identity.seed), "dim"), float(identity.seed)),
+        (GridCell(cause, tone), cause),
     ]
 
 
@@ -198,44 +198,44 @@ def _numbers(record: RunRecord) -> list[Part]:
     ]
 
 
-def _reading(reading: Reading, write: q.Write) -> Part:
+def _reading(reading: Reading, write: q.Formatter) -> Part:
     if reading.value is None:
-        return Cell("n/a", "dim"), math.nan
+        return GridCell("n/a", "dim"), math.nan
     return write(reading.value), reading.value
 
 
 def _wall(reading: Reading) -> Part:
-    """A time; a forecast has `~` before it."""
+    """A duration; forecasts have the prefix `~`."""
     shown, order = _reading(reading, q.wall)
     guess = reading.value is not None and reading.method.startswith("forecast")
     return (f"~{shown}", order) if guess else (shown, order)
 
 
 def _epoch(record: RunRecord) -> Part:
-    """The training of one epoch; `≤` before it where waiting for data is still in it."""
+    """Training time of one epoch; prefix `≤` if it includes waiting for data."""
     from results.records import epoch_time
 
-    found = epoch_time.training_reading(record)
-    shown, order = _wall(found)
-    return (f"≤ {shown}", order) if found.method == epoch_time.AT_MOST else (shown, order)
+    reading = epoch_time.training_reading(record)
+    shown, order = _wall(reading)
+    return (f"≤ {shown}", order) if reading.method == epoch_time.AT_MOST else (shown, order)
 
 
-def _plain(value: float | None, write: q.Write = q.number) -> Part:
+def _plain(value: float | None, write: q.Formatter = q.number) -> Part:
     if value is None:
-        return Cell(q.UNKNOWN, "dim"), math.nan
+        return GridCell(q.UNKNOWN, "dim"), math.nan
     return write(value), value
 
 
 def _score(record: RunRecord) -> tuple[Part, Part]:
-    """One metric for a table of one column, and which it is."""
+    """Value and name of the headline metric."""
     from results.text.sanitize import clean_line
     from workbench.suites.run_summary import headline_metric
 
     chosen = headline_metric(record.metrics)
     if chosen is None:
-        return (Cell(q.UNKNOWN, "dim"), math.nan), ("", "")
+        return (GridCell(q.UNKNOWN, "dim"), math.nan), ("", "")
     name = clean_line(f"{chosen.name} on {chosen.split}", 60)
-    return (Cell(q.score(chosen.value), "strong"), chosen.value), (Cell(name, "dim"), name)
+    return (GridCell(q.score(chosen.value), "strong"), chosen.value), (GridCell(name, "dim"), name)
 
 
 def _stamp(wall: float) -> str:
@@ -244,40 +244,40 @@ def _stamp(wall: float) -> str:
     return time.strftime("%m-%d %H:%M", time.localtime(wall))
 
 
-def told_apart(rows: Sequence[ResultRow]) -> list[tuple[CellLike, ...]]:
-    """The cells of rows; where subset, model and seed of a suite are alike, with label or fold.
+def distinguishing_cells(rows: Sequence[ResultRow]) -> list[tuple[CellLike, ...]]:
+    """Cells of rows; label or fold is added where suite, subset, model and seed are equal.
 
-    The label's own column has no room on most screens.
+    The column of labels is hidden on most screens.
     """
-    at = {column.key: place for place, column in enumerate(COLUMNS)}
+    indexes = {column.key: index for index, column in enumerate(COLUMNS)}
     labels: dict[tuple[object, ...], set[CellLike]] = {}
 
     def alike(row: ResultRow) -> tuple[object, ...]:
-        return row.key[0], *(row.cells[at[key]] for key in ("subset", "model", "seed"))
+        return row.key[0], *(row.cells[indexes[key]] for key in ("subset", "model", "seed"))
 
     for row in rows:
-        labels.setdefault(alike(row), set()).add(row.cells[at["label"]])
+        labels.setdefault(alike(row), set()).add(row.cells[indexes["label"]])
     shown = []
     for row in rows:
-        cells, label = list(row.cells), row.cells[at["label"]]
+        cells, label = list(row.cells), row.cells[indexes["label"]]
         if label and len(labels[alike(row)]) > 1:
-            cells[at["subset"]] = f"{label} {cells[at['subset']]}"
+            cells[indexes["subset"]] = f"{label} {cells[indexes['subset']]}"
         shown.append(tuple(cells))
     return shown
 
 
-def arrange(
+def select_rows(
     rows: tuple[ResultRow, ...], words: str, column: int | None, *, descending: bool
 ) -> list[ResultRow]:
-    """Rows that hold all the words, sorted by a column; None leaves the newest first."""
-    wanted = words.lower().split()
-    kept = [r for r in rows if all(word in r.haystack for word in wanted)] if wanted else [*rows]
+    """Rows that contain all words, sorted by a column; None: newest first."""
+    terms = words.lower().split()
+    kept = [r for r in rows if all(word in r.haystack for word in terms)] if terms else [*rows]
     if column is None:
         return kept
-    known = [r for r in kept if not _is_nan(r.order[column])]
-    unknown = [r for r in kept if _is_nan(r.order[column])]
-    known.sort(key=lambda r: r.order[column], reverse=descending)
-    return known + unknown
+    measured = [r for r in kept if not _is_nan(r.order[column])]
+    unmeasured = [r for r in kept if _is_nan(r.order[column])]
+    measured.sort(key=lambda r: r.order[column], reverse=descending)
+    return measured + unmeasured
 
 
 def _is_nan(value: float | str) -> bool:

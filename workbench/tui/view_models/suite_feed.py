@@ -1,7 +1,7 @@
-"""What the Live screen knows: suites of a log root, and one suite with the log of one run.
+"""Data of the Live screen: the suites of a log root, and one suite with the log of one run.
 
-Everything here reads files and so runs in a thread; what comes out is frozen. One `poll` with
-nothing new costs a stat call per run.
+All functions read files and so run in a thread; results are frozen. A `poll` without news costs a
+stat call per run.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from workbench.suites.state import SuiteState
 
 LOG_BYTES: Final = 24_576
-"""Read from the end of engine.log; 200 lines of 120 characters."""
+"""Bytes read from the end of engine.log: 200 lines of 120 characters."""
 LOG_LINES: Final = 200
 _STYLES: Final = re.compile(r"\x1b\[[0-9;]*m")
-"""Colours and weights mean no harm and no information; every other sequence is shown as text."""
+"""SGR sequences (colours), which are removed; other sequences are shown as text."""
 SUITES_SECONDS: Final = 5.0
-"""How often the list of suites is read again."""
+"""Interval of reading the list of suites."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class SuiteEntry:
 
     @property
     def busy(self) -> bool:
-        """Its warden is at work."""
+        """Whether its warden is running."""
         return self.state not in ("ended", "lost", "unreadable")
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class SuiteSnapshot:
     """One suite at one moment."""
 
     folder: Path
@@ -54,19 +54,19 @@ class Snapshot:
     bad_lines: int = 0
 
 
-def suites(log_root: Path) -> tuple[SuiteEntry, ...]:
-    """All suites, those at work first, then the newest first."""
+def read_suites(log_root: Path) -> tuple[SuiteEntry, ...]:
+    """All suites, running ones first, then newest first."""
     from workbench.suites import suite
 
     try:
         folders = suite.list_suites(log_root)
     except OSError:
         folders = []
-    found = [_entry(folder) for folder in folders]
-    return tuple(sorted(found, key=lambda e: not e.busy))  # stable: newest first within
+    entries = [_read_entry(folder) for folder in folders]
+    return tuple(sorted(entries, key=lambda e: not e.busy))  # stable: newest first within
 
 
-def _entry(folder: Path) -> SuiteEntry:
+def _read_entry(folder: Path) -> SuiteEntry:
     from results.text.sanitize import clean_line
     from workbench.suites import suite
 
@@ -89,7 +89,7 @@ def _entry(folder: Path) -> SuiteEntry:
 
 
 class SuiteFeed:
-    """Follows one suite and the log of the run that is looked at."""
+    """Reader of one suite and of the log of the watched run."""
 
     def __init__(self, folder: Path) -> None:
         from workbench.suites import suite
@@ -99,12 +99,12 @@ class SuiteFeed:
         self._log: tuple[str, ...] = ()
         self._log_mark: tuple[str, int, int] | None = None
 
-    def poll(self, watched: str | None) -> Snapshot:
-        """The suite now; `watched` None follows the run at work, or the last that began."""
+    def poll(self, watched: str | None) -> SuiteSnapshot:
+        """A snapshot of the suite; `watched` None: log of the default run."""
         state = self._reader.poll()
-        run_id = watched or following(state)
+        run_id = watched or default_run(state)
         self._read_log(run_id)
-        return Snapshot(self.folder, state, run_id, self._log, self._reader.bad_lines)
+        return SuiteSnapshot(self.folder, state, run_id, self._log, self._reader.bad_lines)
 
     def _read_log(self, run_id: str) -> None:
         path = self.folder / "runs" / run_id / "engine.log"
@@ -118,11 +118,11 @@ class SuiteFeed:
                 data = file.read(LOG_BYTES)
         except (OSError, ValueError):
             mark, data = (run_id, -1, 0), b""
-        self._log_mark, self._log = mark, log_lines(data, whole=mark[1] <= LOG_BYTES)
+        self._log_mark, self._log = mark, clean_log(data, whole=mark[1] <= LOG_BYTES)
 
 
-def following(state: SuiteState) -> str:
-    """The run to look at by default: the one at work, else the last that ended, else the first."""
+def default_run(state: SuiteState) -> str:
+    """Id of the run shown by default: the current one, else the last ended, else the first."""
     if state.current is not None:
         return state.current.spec.run_id
     begun = [r for r in state.runs if r.state.status == "ended"]
@@ -130,8 +130,11 @@ def following(state: SuiteState) -> str:
     return chosen[0].spec.run_id if chosen else ""
 
 
-def log_lines(data: bytes, *, whole: bool = True) -> tuple[str, ...]:
-    """The end of a log as clean lines; of a line redrawn with carriage returns, the last state."""
+def clean_log(data: bytes, *, whole: bool = True) -> tuple[str, ...]:
+    """Last lines of a log, sanitized; of a line with carriage returns, the last part.
+
+    `whole`: `data` starts at the begin of the log.
+    """
     from results.text.sanitize import clean_line
 
     lines = _STYLES.sub("", data.decode("utf-8", "replace")).split("\n")
@@ -141,18 +144,19 @@ def log_lines(data: bytes, *, whole: bool = True) -> tuple[str, ...]:
     return tuple(clean_line(line) for line in shown[-LOG_LINES:] if line.strip())
 
 
-def follow(
+def poll_feed(
     feed: SuiteFeed,
     watched: Callable[[], str | None],
-    deliver: Callable[[Snapshot], bool],
+    deliver: Callable[[SuiteSnapshot], bool],
     wait: Callable[[float], bool],
     seconds: float = 3.0,
 ) -> None:
-    """Poll until `wait` says so; deliver what is new. `deliver` returns False to be asked again.
+    """Poll until `wait` returns True, and deliver changed snapshots.
 
-    Every three seconds, and slower where reading takes long: it may use a tenth of the time.
+    `deliver` returns False to get the snapshot again. The interval is `seconds`, longer if a poll
+    takes more than a tenth of it.
     """
-    delivered: Snapshot | None = None
+    delivered: SuiteSnapshot | None = None
     while True:
         began = time.monotonic()
         snapshot = feed.poll(watched())

@@ -1,8 +1,8 @@
-"""Line charts out of text. Pure: numbers in, lines of characters out.
+"""Line charts of braille characters. Pure.
 
-Own because it is small and everything else was worse: `textual-plotext` stands still since 2024 and
-pins plotext below 6, and neither draws less than a dozen lines well. One cell of braille holds
-2 x 4 dots, so a chart of 24 x 4 cells shows 48 x 16 points.
+No library: `textual-plotext` is unmaintained since 2024 and pins plotext below 6, and neither draws
+charts of few lines well. One braille cell has 2 x 4 dots, so a chart of 24 x 4 cells shows 48 x 16
+points.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
 
 
-def bounds(points: Points) -> tuple[float, float] | None:
+def y_range(points: Points) -> tuple[float, float] | None:
     """Smallest and largest finite y; None when there is none."""
     finite = [y for _, y in points if math.isfinite(y)]
     return (min(finite), max(finite)) if finite else None
 
 
-def lines(points: Points, width: int, height: int) -> list[str]:
-    """The curve as `height` lines of `width` braille cells; blank where there is nothing.
+def braille_lines(points: Points, width: int, height: int) -> list[str]:
+    """The curve as `height` lines of `width` braille cells.
 
-    A gap in the curve (a NaN) stays a gap: what was not finite is not joined.
+    Values that are not finite leave a gap.
     """
     columns = _columns(points, width * 2)
     grid = [[0] * width for _ in range(height)]
-    span = bounds([(0.0, y) for y in columns if y is not None])
+    span = y_range([(0.0, y) for y in columns if y is not None])
     if span is None:
         return [" " * width] * height
     top = height * 4 - 1
@@ -48,30 +48,30 @@ def lines(points: Points, width: int, height: int) -> list[str]:
     return ["".join(chr(0x2800 + c) if c else " " for c in line) for line in grid]
 
 
-def bars(points: Points, width: int, height: int) -> list[str]:
-    """The same curve as columns of eighth blocks, for terminals whose font has no braille."""
+def block_lines(points: Points, width: int, height: int) -> list[str]:
+    """The curve as columns of eighth blocks, for fonts without braille."""
     columns = _columns(points, width)
-    span = bounds([(0.0, y) for y in columns if y is not None])
+    span = y_range([(0.0, y) for y in columns if y is not None])
     if span is None:
         return [" " * width] * height
     levels = [
         0 if y is None else height * 8 - _row(y, span, height * 8 - 1) for y in columns
-    ]  # at least one eighth, so that the smallest value is seen
+    ]  # at least one eighth, so that the smallest value is visible
     return [
         "".join(_EIGHTHS[max(0, min(8, level - (height - 1 - line) * 8))] for level in levels)
         for line in range(height)
     ]
 
 
-def bar(fraction: float, width: int) -> tuple[str, str]:
-    """A progress bar of `width` cells to the half cell: the done part and the rest."""
+def progress_bar(fraction: float, width: int) -> tuple[str, str]:
+    """A progress bar of `width` cells to the half cell: (done part, rest)."""
     halves = round(max(0.0, min(1.0, fraction)) * width * 2)
     done = "━" * (halves // 2) + ("╸" if halves % 2 else "")
     return done, "─" * (width - len(done))
 
 
 def _columns(points: Points, count: int) -> list[float | None]:
-    """Mean y of each of `count` equal parts of the x range; short gaps are filled straight."""
+    """Mean y of each of `count` equal parts of the x range; short gaps are interpolated."""
     if not points or count < 1:
         return [None] * max(0, count)
     first, last = points[0][0], points[-1][0]
@@ -82,19 +82,19 @@ def _columns(points: Points, count: int) -> list[float | None]:
     for x, y in points:
         sums[max(0, min(count - 1, round((x - first) * scale)))].append(y)
     means: list[float | None] = [sum(ys) / len(ys) if ys else None for ys in sums]
-    _fill(means)
+    _interpolate(means)
     return [y if y is None or math.isfinite(y) else None for y in means]
 
 
-def _fill(values: list[float | None]) -> None:
-    """Join neighbours over empty columns (fewer points than columns) by straight lines."""
-    known = [i for i, y in enumerate(values) if y is not None]
-    for left, right in pairwise(known):
-        low, high = values[left], values[right]
+def _interpolate(values: list[float | None]) -> None:
+    """Fill empty columns (fewer points than columns) by linear interpolation, in place."""
+    indexes = [i for i, y in enumerate(values) if y is not None]
+    for first, last in pairwise(indexes):
+        low, high = values[first], values[last]
         if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
             continue
-        for i in range(left + 1, right):
-            values[i] = low + (high - low) * (i - left) / (right - left)
+        for i in range(first + 1, last):
+            values[i] = low + (high - low) * (i - first) / (last - first)
 
 
 def _row(y: float, span: tuple[float, float], top: int) -> int:
@@ -107,7 +107,7 @@ def _row(y: float, span: tuple[float, float], top: int) -> int:
 
 
 def _between(before: int | None, row: int) -> range:
-    """The dots of one column: from half way to the one before, so that the line has no holes."""
+    """Dots of one column, so that the line from the column before has no holes."""
     if before is None or abs(before - row) <= 1:
         return range(row, row + 1)
     return range(row, before) if before > row else range(before + 1, row + 1)

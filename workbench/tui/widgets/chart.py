@@ -1,4 +1,4 @@
-"""One small chart: a title, the last value, the curve, and its smallest and largest value."""
+"""A small line chart: title, last value, curve, and its smallest and largest value."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PLAIN_FONT: Final = (
 """The kernel's console has block elements but no braille."""
 
 LABEL: Final = 9
-"""Cells at the left for the y labels: `1.25 GiB ` fits."""
+"""Width of the y labels in cells: `1.25 GiB ` fits."""
 
 
 class Chart(Widget):
-    """Repaints only when its series is another one."""
+    """Line chart of one series; repaints only when the series changes."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"chart--title", "chart--value", "chart--line"}
 
@@ -38,13 +38,13 @@ class Chart(Widget):
         self._lines: Sequence[str] = ()
 
     def show(self, series: Series) -> None:
-        """Draw this series from now on."""
+        """Set the series."""
         if series != self._series:
             self._series = series
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """Title, curve with its bounds, and where there is room the x axis."""
+        """One line: title, curve with its bounds, or x axis if there is room."""
         width, height = self.size
         if y == 0:
             return self._title(width)
@@ -70,7 +70,7 @@ class Chart(Widget):
 
     def _curve(self, line: int, rows: int, width: int) -> Strip:
         dim = self.get_component_rich_style("chart--title")
-        series, span = self._series, braille.bounds(self._series.points)
+        series, span = self._series, braille.y_range(self._series.points)
         if span is None or width <= LABEL + 2:
             text = series.reason if line == 0 else ""
             return Strip([Segment(text[:width].ljust(width), dim)], width)
@@ -89,21 +89,23 @@ class Chart(Widget):
         )
 
     def _drawn(self, width: int, rows: int) -> Sequence[str]:
-        """The curve's lines; drawn once for a series and a size, not once a line."""
+        """Lines of the curve, cached for a series and a size."""
         key = (self._series, width, rows)
         if key != self._drawn_for:
-            draw = braille.bars if PLAIN_FONT else braille.lines
+            draw = braille.block_lines if PLAIN_FONT else braille.braille_lines
             self._drawn_for, self._lines = key, draw(self._series.points, width, rows)
         return self._lines
 
 
-def _sides(left: str, right: str, width: int, left_style: Style, right_style: Style) -> Strip:
-    room = max(0, width - cell_len(right) - 1)
-    if cell_len(left) > room > 0:
-        left = left[: room - 1] + "…"
+def _sides(
+    left_text: str, right_text: str, width: int, left_style: Style, right_style: Style
+) -> Strip:
+    room = max(0, width - cell_len(right_text) - 1)
+    if cell_len(left_text) > room > 0:
+        left_text = left_text[: room - 1] + "…"
     return Strip(
         [
-            Segment(left[:room].ljust(room) + " ", left_style),
-            Segment(right, right_style),
+            Segment(left_text[:room].ljust(room) + " ", left_style),
+            Segment(right_text, right_style),
         ]
     ).adjust_cell_length(width, left_style)

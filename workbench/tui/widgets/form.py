@@ -1,7 +1,7 @@
-"""The settings as one list: a cursor, a value to edit, and one sentence about the setting.
+"""Settings form: a list of settings, an editor line, and a description of the current setting.
 
-A list and not forty input boxes: it is one stop of the Tab key, values stand in one column, and it
-fits 24 lines. Space or Enter turns a switch, opens the choices, or edits a value in the line below.
+One list instead of forty input boxes: it is one stop of the Tab key and fits into 24 lines. Space
+or Enter toggles a switch, opens the choices, or edits a value in the line below.
 """
 
 from __future__ import annotations
@@ -17,20 +17,27 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from workbench.tui.view_models.cells import Cell, Column, Row
-from workbench.tui.view_models.form_fields import Setting, SettingError, read, same, turned, write
+from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
+from workbench.tui.view_models.form_fields import (
+    Setting,
+    SettingError,
+    format_value,
+    is_default_value,
+    next_value,
+    parse_value,
+)
 from workbench.tui.widgets.grid import Grid
 
 COLUMNS: Final = (
-    Column("name", "setting", 16, grow=12, rank=0),
-    Column("value", "value", 12, grow=14, rank=1, right=True),
-    Column("limits", "", 9, grow=8, rank=2),
+    GridColumn("name", "setting", 16, grow=12, rank=0),
+    GridColumn("value", "value", 12, grow=14, rank=1, right=True),
+    GridColumn("limits", "", 9, grow=8, rank=2),
 )
 CHANGED: Final = "•"
 
 
 class SettingsForm(Vertical):
-    """Shows settings and posts what a person made of them."""
+    """List of settings with an editor; posts `Changed` and `ChoiceRequested`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("backspace,delete", "reset", "Default", show=False),
@@ -38,14 +45,14 @@ class SettingsForm(Vertical):
     ]
 
     class Changed(Message):
-        """A setting has a new value; `value` equal to the default means it need not be named."""
+        """A setting has a new value; `is_default`: the plan need not contain it."""
 
         def __init__(self, setting: Setting, value: Any, *, is_default: bool) -> None:
             super().__init__()
             self.setting, self.value, self.is_default = setting, value, is_default
 
-    class ChoiceWanted(Message):
-        """A list of choices should be opened."""
+    class ChoiceRequested(Message):
+        """The list of choices of a setting is to be opened."""
 
         def __init__(self, setting: Setting, value: Any) -> None:
             super().__init__()
@@ -55,7 +62,7 @@ class SettingsForm(Vertical):
         super().__init__(id=id)
         self._settings: tuple[Setting, ...] = ()
         self._values: dict[str, Any] = {}
-        self._brought: Mapping[str, Mapping[str, Any]] = {}
+        self._model_defaults: Mapping[str, Mapping[str, Any]] = {}
         self._editing: Setting | None = None
 
     def compose(self) -> ComposeResult:
@@ -70,29 +77,33 @@ class SettingsForm(Vertical):
         self,
         settings: Sequence[Setting],
         values: Mapping[str, Any],
-        brought: Mapping[str, Mapping[str, Any]] | None = None,
+        model_defaults: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Show these settings; `values` holds those that a person named.
+        """Show these settings; `values` has those that differ from the default.
 
-        `brought` has, for a setting, the defaults that models bring along, by model.
+        `model_defaults`: setting -> model -> default of this model.
         """
         self._settings, self._values = tuple(settings), dict(values)
-        self._brought = brought or {}
+        self._model_defaults = model_defaults or {}
         rows = [self._row(s) for s in self._settings]
         self.query_one(Grid).show(rows, [s.name for s in self._settings])
         if not self._editing:
-            self._about()
+            self._show_description()
 
     def value(self, setting: Setting) -> Any:
-        """The value now; where models bring different ones, the engine's own default."""
-        brought = list(self._brought.get(setting.name, {}).values())
-        common = brought[0] if brought and brought.count(brought[0]) == len(brought) else None
+        """Current value; the engine's default if models have different defaults."""
+        model_defaults = list(self._model_defaults.get(setting.name, {}).values())
+        common = (
+            model_defaults[0]
+            if model_defaults and model_defaults.count(model_defaults[0]) == len(model_defaults)
+            else None
+        )
         default = setting.default if common is None else common
         return self._values.get(setting.name, default)
 
-    def put(self, setting: Setting, value: Any) -> None:
-        """Take over a value and tell the screen."""
-        is_default = setting.name not in self._brought and same(setting, value)
+    def set_value(self, setting: Setting, value: Any) -> None:
+        """Set a value and post `Changed`."""
+        is_default = setting.name not in self._model_defaults and is_default_value(setting, value)
         self._change(setting, value, is_default=is_default)
 
     def _change(self, setting: Setting, value: Any, *, is_default: bool) -> None:
@@ -100,7 +111,7 @@ class SettingsForm(Vertical):
             self._values.pop(setting.name, None)
         else:
             self._values[setting.name] = value
-        self.show(self._settings, self._values, self._brought)
+        self.show(self._settings, self._values, self._model_defaults)
         self.post_message(self.Changed(setting, value, is_default=is_default))
 
     @property
@@ -109,16 +120,19 @@ class SettingsForm(Vertical):
         key = self.query_one(Grid).key
         return next((s for s in self._settings if s.name == key), None)
 
-    def _row(self, setting: Setting) -> Row:
+    def _row(self, setting: Setting) -> GridRow:
         value, changed = self.value(setting), setting.name in self._values
         mark = CHANGED if changed else " "
-        name = Cell(f"{mark} {setting.name}", "strong" if changed else "")
+        name = GridCell(f"{mark} {setting.name}", "strong" if changed else "")
         tone = "accent" if changed else ("dim" if value in (None, "", [], ()) else "")
         limits = "" if setting.kind == "switch" else setting.limits
-        shown = _shown(setting, value)
-        if not changed and len({str(v) for v in self._brought.get(setting.name, {}).values()}) > 1:
+        shown = _format_field(setting, value)
+        if (
+            not changed
+            and len({str(v) for v in self._model_defaults.get(setting.name, {}).values()}) > 1
+        ):
             shown, tone = "by model", "dim"
-        return name, Cell(shown, tone), Cell(limits, "dim")
+        return name, GridCell(shown, tone), GridCell(limits, "dim")
 
     # -- editing ---------------------------------------------------------------------------
 
@@ -130,9 +144,9 @@ class SettingsForm(Vertical):
         if setting is None or setting.kind == "other":
             return
         if setting.kind == "switch":
-            self.put(setting, turned(setting, self.value(setting)))
+            self.set_value(setting, next_value(setting, self.value(setting)))
         elif setting.kind == "choice":
-            self.post_message(self.ChoiceWanted(setting, self.value(setting)))
+            self.post_message(self.ChoiceRequested(setting, self.value(setting)))
         else:
             self._edit(setting)
 
@@ -141,29 +155,29 @@ class SettingsForm(Vertical):
         self.add_class("editing")
         self.query_one("#settings-prompt", Static).update(Text(f" {setting.name} › "))
         field = self.query_one(Input)
-        field.value = write(self.value(setting))
+        field.value = format_value(self.value(setting))
         field.cursor_position = len(field.value)
         field.focus()
-        self._about()
+        self._show_description()
 
     @on(Input.Submitted)
-    def _take(self, event: Input.Submitted) -> None:
+    def _store_input(self, event: Input.Submitted) -> None:
         event.stop()
         setting = self._editing
         if setting is None:
             return
         try:
-            value = read(setting, event.value)
+            value = parse_value(setting, event.value)
         except SettingError as error:
-            self._say(str(error), failed=True)
+            self._show_sentence(str(error), failed=True)
             return
         self._leave()
-        self.put(setting, value)
+        self.set_value(setting, value)
 
     @on(Input.Changed)
     def _forgive(self, event: Input.Changed) -> None:
         event.stop()
-        self._about()
+        self._show_description()
 
     def action_cancel(self) -> None:
         """Leave the editor without a change."""
@@ -174,7 +188,7 @@ class SettingsForm(Vertical):
         self._editing = None
         self.remove_class("editing")
         self.query_one(Grid).focus()
-        self._about()
+        self._show_description()
 
     def action_reset(self) -> None:
         """Back to the default."""
@@ -188,33 +202,33 @@ class SettingsForm(Vertical):
     def _moved(self, event: Grid.Moved) -> None:
         event.stop()
         if not self._editing:
-            self._about()
+            self._show_description()
 
-    def _about(self) -> None:
+    def _show_description(self) -> None:
         setting = self._editing or self.current
         if setting is None:
-            self._say("")
+            self._show_sentence("")
             return
-        default = write(setting.default) or "not set"
+        default = format_value(setting.default) or "not set"
         tail = "" if setting.required else f" Default: {default}."
-        if by := self._brought.get(setting.name):
-            tail = f" By model: {', '.join(f'{m} {write(v)}' for m, v in by.items())}."
+        if by := self._model_defaults.get(setting.name):
+            tail = f" By model: {', '.join(f'{m} {format_value(v)}' for m, v in by.items())}."
         about = setting.about.rstrip(".")
-        self._say(f"{about}.{tail}" if about else tail.strip())
+        self._show_sentence(f"{about}.{tail}" if about else tail.strip())
 
-    def _say(self, text: str, *, failed: bool = False) -> None:
+    def _show_sentence(self, text: str, *, failed: bool = False) -> None:
         line = self.query_one("#settings-about", Static)
         line.set_class(failed, "failed")
         line.update(Text(text))
 
 
-def _shown(setting: Setting, value: Any) -> str:
+def _format_field(setting: Setting, value: Any) -> str:
     if value in setting.words:
-        return write(value)
+        return format_value(value)
     if setting.kind == "switch":
         return "on" if value else "off"
     if setting.kind == "choice":
-        return f"{write(value) or 'not set'} ▾"
+        return f"{format_value(value) or 'not set'} ▾"
     if setting.kind == "other":
         return "in the plan file"
-    return write(value) or "not set"
+    return format_value(value) or "not set"

@@ -1,8 +1,8 @@
-"""A table that draws only the lines on screen: 10,000 rows cost what 20 do.
+"""Grid: a table that renders only visible lines, so that 10,000 rows cost as much as 20.
 
-Own, and used for every list of the workbench, because Textual's DataTable measures and keeps every
-cell (10,000 rows took seconds) and repaints whole at each update. Rows here are tuples of ready
-text; columns that do not fit are left out by rank instead of scrolled sideways.
+Textual's DataTable measures and keeps every cell (10,000 rows took seconds) and repaints completely
+at each update. Rows are tuples of formatted text; columns that do not fit are dropped by rank
+instead of scrolled.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from workbench.tui.view_models.cells import Cell, Column, Row
+from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
 
 GAP: Final = 2
 """Blank cells between columns."""
 
 
 class Grid(ScrollView, can_focus=True):
-    """A cursor over rows, or one sentence where there are none."""
+    """Table with a row cursor; shows a notice if it has no rows."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "grid--header", "grid--cursor", "grid--blurred", "grid--dim", "grid--accent",
@@ -49,7 +49,7 @@ class Grid(ScrollView, can_focus=True):
     cursor: reactive[int] = reactive(0, repaint=False)
 
     class Moved(Message):
-        """The cursor is on another row; `by_hand` unless new rows moved it."""
+        """The cursor moved to another row; `by_hand`: by the user, not by new rows."""
 
         def __init__(self, grid: Grid, row: int, *, by_hand: bool) -> None:
             super().__init__()
@@ -80,7 +80,7 @@ class Grid(ScrollView, can_focus=True):
 
     def __init__(
         self,
-        columns: Sequence[Column],
+        columns: Sequence[GridColumn],
         *,
         header: bool = True,
         notice: str = "",
@@ -90,18 +90,18 @@ class Grid(ScrollView, can_focus=True):
         self.columns = tuple(columns)
         self.header = header
         self.notice = notice
-        """What is shown while there are no rows."""
+        """Text shown if there are no rows."""
         self.failed = False
         self.marked = ""
         """Key of the column that the rows are sorted by, and its arrow."""
         self.arrow = ""
-        self.rows: Sequence[Row] = ()
+        self.rows: Sequence[GridRow] = ()
         self.keys: Sequence[str] = ()
 
     # -- what is shown ---------------------------------------------------------------------
 
-    def show(self, rows: Sequence[Row], keys: Sequence[str] | None = None) -> None:
-        """Show these rows. The cursor stays on its key; only lines that changed are painted."""
+    def show(self, rows: Sequence[GridRow], keys: Sequence[str] | None = None) -> None:
+        """Set the rows. The cursor stays on its key; only changed lines are repainted."""
         old, old_keys, held = self.rows, self.keys, self.key
         self.rows, self.keys, self.failed = rows, keys or (), False
         self._resize()
@@ -115,20 +115,20 @@ class Grid(ScrollView, can_focus=True):
         if (keys or rows) and self.key != held and list(old_keys) != list(self.keys):
             self.post_message(self.Moved(self, self.cursor, by_hand=False))
 
-    def lay_out(self, columns: tuple[Column, ...]) -> None:
-        """Other columns from now on; their header too is painted again."""
+    def set_columns(self, columns: tuple[GridColumn, ...]) -> None:
+        """Set the columns and repaint."""
         if columns != self.columns:
             self.columns = columns
             self.refresh()
 
-    def say(self, notice: str, *, failed: bool = False) -> None:
+    def show_notice(self, notice: str, *, failed: bool = False) -> None:
         """Show one sentence instead of rows."""
         self.notice, self.failed, self.rows, self.keys = notice, failed, (), ()
         self._resize()
         self.refresh()
 
-    def mark(self, key: str, arrow: str) -> None:
-        """Show by which column the rows are sorted."""
+    def mark_sorted(self, key: str, arrow: str) -> None:
+        """Mark the column that the rows are sorted by."""
         self.marked, self.arrow = key, arrow
         self.refresh()
 
@@ -138,15 +138,15 @@ class Grid(ScrollView, can_focus=True):
         return self.keys[self.cursor] if 0 <= self.cursor < len(self.keys) else None
 
     def _resize(self) -> None:
-        self.virtual_size = Size(0, len(self.rows) + self._top)
+        self.virtual_size = Size(0, len(self.rows) + self._header_height)
 
     @property
-    def _top(self) -> int:
+    def _header_height(self) -> int:
         return 1 if self.header else 0
 
-    def _refresh_changed(self, old: Sequence[Row]) -> None:
+    def _refresh_changed(self, old: Sequence[GridRow]) -> None:
         first = self.scroll_offset.y
-        for line in range(self.size.height - self._top):
+        for line in range(self.size.height - self._header_height):
             row = first + line
             before = old[row] if row < len(old) else None
             after = self.rows[row] if row < len(self.rows) else None
@@ -154,13 +154,13 @@ class Grid(ScrollView, can_focus=True):
                 self._refresh_row(row)
 
     def _refresh_row(self, row: int) -> None:
-        y = row - self.scroll_offset.y + self._top
-        if self._top <= y < self.size.height:
+        y = row - self.scroll_offset.y + self._header_height
+        if self._header_height <= y < self.size.height:
             self.refresh(Region(0, y, self.size.width, 1))
 
     # -- painting --------------------------------------------------------------------------
 
-    def layout_columns(self, room: int) -> list[tuple[int, Column, int]]:
+    def layout_columns(self, room: int) -> list[tuple[int, GridColumn, int]]:
         """Index, column and width of the columns that fit into `room` cells."""
         kept = sorted(range(len(self.columns)), key=lambda i: (self.columns[i].rank, i))
         used = -GAP
@@ -172,21 +172,21 @@ class Grid(ScrollView, can_focus=True):
                 break
             fitting.append(index)
         spare = max(0, room - used)
-        wanted = sum(self.columns[i].grow for i in fitting)
+        total_growth = sum(self.columns[i].grow for i in fitting)
         widths = []
         for index in sorted(fitting):
             column = self.columns[index]
-            more = min(column.grow, spare * column.grow // wanted) if wanted else 0
+            more = min(column.grow, spare * column.grow // total_growth) if total_growth else 0
             widths.append((index, column, column.width + more))
         return widths
 
     def render_line(self, y: int) -> Strip:
         """One line on screen: the header, a row, the notice or nothing."""
         width, base = self.size.width, self.rich_style
-        if y < self._top:
+        if y < self._header_height:
             return self._header_strip(width)
-        row = y - self._top + self.scroll_offset.y
-        if not self.rows and y == self._top:
+        row = y - self._header_height + self.scroll_offset.y
+        if not self.rows and y == self._header_height:
             tone = "grid--error" if self.failed else "grid--dim"
             return _line(f" {self.notice}", width, self.get_component_rich_style(tone))
         if not 0 <= row < len(self.rows):
@@ -215,7 +215,7 @@ class Grid(ScrollView, can_focus=True):
         cells = self.rows[row]
         for number, (index, column, room) in enumerate(self.layout_columns(width - 2)):
             value = cells[index] if index < len(cells) else ""
-            text, tone = value if isinstance(value, Cell) else (value, "")
+            text, tone = value if isinstance(value, GridCell) else (value, "")
             style = self.get_component_rich_style(f"grid--{tone}") + over if tone else base
             if number:
                 segments.append(Segment(" " * GAP, base))
@@ -226,18 +226,18 @@ class Grid(ScrollView, can_focus=True):
     # -- moving ----------------------------------------------------------------------------
 
     def watch_cursor(self, old: int, new: int) -> None:
-        """Paint two rows again and bring the new one into view."""
+        """Repaint both rows and scroll to the new one."""
         if not self.is_mounted:
             return
         self._refresh_row(old)
         self._refresh_row(new)
-        room = max(1, self.size.height - self._top)
+        room = max(1, self.size.height - self._header_height)
         if new < self.scroll_offset.y:
             self.scroll_to(y=new, animate=False, force=True)
         elif new >= self.scroll_offset.y + room:
             self.scroll_to(y=new - room + 1, animate=False, force=True)
 
-    def _go(self, row: int) -> None:
+    def _move_to(self, row: int) -> None:
         row = max(0, min(row, len(self.rows) - 1))
         if self.rows and row != self.cursor:
             self.cursor = row
@@ -245,36 +245,36 @@ class Grid(ScrollView, can_focus=True):
 
     def action_move(self, rows: int) -> None:
         """One row up or down."""
-        self._go(self.cursor + rows)
+        self._move_to(self.cursor + rows)
 
     def action_page(self, pages: int) -> None:
         """One page up or down."""
-        self._go(self.cursor + pages * max(1, self.size.height - self._top - 1))
+        self._move_to(self.cursor + pages * max(1, self.size.height - self._header_height - 1))
 
     def action_jump(self, row: int) -> None:
         """To the first or the last row."""
-        self._go(row if row >= 0 else len(self.rows) - 1)
+        self._move_to(row if row >= 0 else len(self.rows) - 1)
 
     def action_choose(self) -> None:
-        """Enter."""
+        """Post `Chosen` (Enter)."""
         if self.rows:
             self.post_message(self.Chosen(self, self.cursor, by_hand=True))
 
     def action_mark_row(self) -> None:
-        """Space."""
+        """Post `Toggled` (Space)."""
         if self.rows:
             self.post_message(self.Toggled(self, self.cursor, by_hand=True))
 
     def on_click(self, event: events.Click) -> None:
-        """A click moves; a second one opens; on the mark it marks; on a title it sorts."""
-        if event.y < self._top:
+        """A click moves the cursor or toggles the mark; a double click opens; a title sorts."""
+        if event.y < self._header_height:
             if key := self._column_at(event.x):
                 self.post_message(self.HeaderChosen(self, key))
             return
-        row = event.y - self._top + self.scroll_offset.y
+        row = event.y - self._header_height + self.scroll_offset.y
         if row >= len(self.rows):
             return
-        self._go(row)
+        self._move_to(row)
         first = self.layout_columns(self.size.width - 2)[0]
         if event.x <= first[2] and first[1].key == "mark":
             self.action_mark_row()
@@ -282,15 +282,15 @@ class Grid(ScrollView, can_focus=True):
             self.action_choose()
 
     def _column_at(self, x: int) -> str | None:
-        left = 1
+        start = 1
         for _, column, width in self.layout_columns(self.size.width - 2):
-            if left <= x < left + width + GAP:
+            if start <= x < start + width + GAP:
                 return column.key
-            left += width + GAP
+            start += width + GAP
         return None
 
     def on_focus(self) -> None:
-        """The cursor row looks different with the focus."""
+        """Repaint the cursor row, which looks different with the focus."""
         self._refresh_row(self.cursor)
 
     def on_blur(self) -> None:
@@ -299,7 +299,7 @@ class Grid(ScrollView, can_focus=True):
 
 
 def _fit(text: str, width: int, *, right: bool = False, from_left: bool = False) -> str:
-    """Exactly `width` cells of one line; what is cut is marked by an ellipsis."""
+    """The text padded or truncated to `width` cells, with an ellipsis."""
     text = text.replace("\n", " ")
     length = cell_len(text)
     if length > width:
@@ -312,7 +312,7 @@ def _fit(text: str, width: int, *, right: bool = False, from_left: bool = False)
 
 
 def _without_color(style: Style) -> Style:
-    """The style without its foreground, so that a tone shows through the cursor."""
+    """The style without its foreground, so that the tone of a cell stays visible."""
     return Style(bgcolor=style.bgcolor, bold=style.bold, reverse=style.reverse)
 
 

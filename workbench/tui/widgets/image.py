@@ -1,9 +1,9 @@
-"""A picture in the terminal, by what the terminal can: Kitty's protocol, Sixel, half cells, words.
+"""Pictures in the terminal: Kitty protocol, Sixel, half cells, or a text instead.
 
-textual-image draws them. When it is imported it asks the terminal what it can and waits for the
-answer on stdin, where the app already reads: keys would be lost, and a terminal that does not
-answer would hold the screen up. So it is imported with its eyes shut, only when the first picture
-is to be shown, and what the terminal can is taken from the environment.
+textual-image renders them. At its import it queries the terminal and waits for the answer on stdin,
+where the app already reads: keys would be lost, and a terminal without an answer would block. It is
+therefore imported with stdout hidden, for the first picture only, and the mode is derived from the
+environment.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
-Way = Literal["kitty", "sixel", "half", "words"]
-WAYS: Final[tuple[Way, ...]] = ("kitty", "sixel", "half", "words")
+DisplayMode = Literal["kitty", "sixel", "half", "words"]
+DISPLAY_MODES: Final[tuple[DisplayMode, ...]] = ("kitty", "sixel", "half", "words")
 
 SIXEL_TERMINALS: Final = ("foot", "mlterm", "contour", "yaft")
 SIXEL_PROGRAMS: Final = ("WezTerm", "mintty")
 
 
-def way(environment: Mapping[str, str]) -> Way:
-    """How pictures are shown here; `WORKBENCH_PICTURES` overrules what is concluded.
+def choose_mode(environment: Mapping[str, str]) -> DisplayMode:
+    """Display mode of this terminal; `WORKBENCH_PICTURES` overrides it.
 
-    Inside tmux and screen the outer terminal's protocols do not get through: half cells. Without
-    colours half cells show nothing: words.
+    tmux and screen do not pass picture protocols: half cells. Without colours half cells are
+    useless: words.
     """
-    asked = environment.get("WORKBENCH_PICTURES", "")
-    if asked in WAYS:
-        return next(one for one in WAYS if one == asked)
+    requested = environment.get("WORKBENCH_PICTURES", "")
+    if requested in DISPLAY_MODES:
+        return next(mode for mode in DISPLAY_MODES if mode == requested)
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
     if "NO_COLOR" in environment or term in ("", "dumb", "linux", "vt100", "vt220"):
         return "words"
@@ -52,26 +52,26 @@ def way(environment: Mapping[str, str]) -> Way:
     return "half"
 
 
-def widget(file: Path | None, reason: str) -> Widget:
-    """The picture, or in words why there is none. `file` is one that this project has written."""
+def make_widget(file: Path | None, reason: str) -> Widget:
+    """Widget of a picture, or of a text with `reason`. `file` was written by this project."""
     if file is None:
         return Static(Text(f"[{reason}]"), classes="no-picture")
-    chosen = way(os.environ)
+    chosen = choose_mode(os.environ)
     if chosen == "words":
         return Static(Text("[this terminal shows no pictures]"), classes="no-picture")
     if find_spec("textual_image") is None:
-        said = "[pictures need the package textual-image: pip install textual-image]"
-        return Static(Text(said), classes="no-picture")
-    with _eyes_shut():
+        hint = "[pictures need the package textual-image: pip install textual-image]"
+        return Static(Text(hint), classes="no-picture")
+    with _hidden_terminal():
         from textual_image import widget as drawn
     kinds = {"kitty": drawn.TGPImage, "sixel": drawn.SixelImage, "half": drawn.HalfcellImage}
-    made: Widget = kinds[chosen](str(file), classes="picture")
-    return made
+    widget: Widget = kinds[chosen](str(file), classes="picture")
+    return widget
 
 
 @contextmanager
-def _eyes_shut() -> Iterator[None]:
-    """Let an import see a stdout that is no terminal, so that it asks none."""
+def _hidden_terminal() -> Iterator[None]:
+    """Replace stdout by a file for the duration of an import, so that it queries no terminal."""
     true = sys.__stdout__
     with open(os.devnull, "w", encoding="utf-8") as nothing:  # noqa: PTH123 - a device
         sys.__stdout__ = nothing  # type: ignore[misc]

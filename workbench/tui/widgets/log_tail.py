@@ -1,4 +1,4 @@
-"""The end of engine.log. Stays at the end until a person scrolls up."""
+"""Tail of engine.log, which stays at the end until the user scrolls up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textual.strip import Strip
 
 
 class LogTail(ScrollView, can_focus=True):
-    """Draws only the lines on screen; long ones are cut, not wrapped: the file has them whole."""
+    """Renders visible lines only; long lines are truncated, not wrapped."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
@@ -20,7 +20,7 @@ class LogTail(ScrollView, can_focus=True):
         self._placing = False
 
     def show(self, lines: tuple[str, ...], empty: str = "No output yet.") -> None:
-        """Show these lines, which have been cleaned."""
+        """Set the lines, which must be sanitized."""
         if lines == self._shown and empty == self._empty:
             return
         at_end = self._at_end
@@ -32,18 +32,18 @@ class LogTail(ScrollView, can_focus=True):
         self.refresh()
 
     def on_resize(self) -> None:
-        """The end stays the end in another height."""
+        """Stay at the end in another height."""
         if self._at_end:
             self._to_end()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Remember whether the end is in view."""
+        """Note whether the end is visible."""
         super().watch_scroll_y(old_value, new_value)
         if not self._placing:
             self._at_end = new_value >= len(self._shown) - self.size.height
 
     def _to_end(self) -> None:
-        """Where the last lines are; Textual may hold it back until sizes are settled."""
+        """Scroll to the last lines; Textual may delay it until sizes are known."""
         self._placing = True
         end = max(0, len(self._shown) - self.size.height)
         self.scroll_to(y=end, animate=False, force=True, immediate=True)

@@ -1,4 +1,4 @@
-"""The plan as the file and the command that will run: nothing happens that one could not type."""
+"""Preview of the plan file and of the command that starts it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 
-class PlanFile(VerticalScroll):
-    """TOML and command, read only."""
+class PlanFileView(VerticalScroll):
+    """Command and TOML, read-only."""
 
     def compose(self) -> ComposeResult:
-        """Command first: it is short, and what one copies."""
+        """Command first, since it is short and gets copied."""
         yield Static("", id="plan-command")
         yield Static("", id="plan-toml")
 
     def show(self, toml: str, command: str) -> None:
-        """Show this plan; texts have been cleaned."""
+        """Show a plan; the texts must be sanitized."""
         self.query_one("#plan-command", Static).update(Text(command))
         self.query_one("#plan-toml", Static).update(Text(toml or "No plan yet."))

@@ -1,4 +1,4 @@
-"""The run that is looked at, in four lines: what, how far, how fast, and what to know."""
+"""Header of the watched run in four lines: title, progress, numbers, newest notice."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 BAR_CELLS: Final = 28
 
-Line = tuple[tuple[str, str], ...]
-"""Parts of a line: text, and the name of its style."""
+StyledLine = tuple[tuple[str, str], ...]
+"""Parts of a line: (text, name of its style)."""
 
 
-class RunHead(Widget):
-    """Repaints only the lines that differ; what does not fit is cut, never wrapped."""
+class RunHeader(Widget):
+    """Four lines about a run; they are truncated, not wrapped."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "head--title", "head--done", "head--rest", "head--dim", "head--failed",
     }  # fmt: skip
-    DEFAULT_CSS = "RunHead { height: 4; }"
+    DEFAULT_CSS = "RunHeader { height: 4; }"
 
     def __init__(self) -> None:
         super().__init__()
-        self._shown: tuple[Line, ...] = ()
+        self._shown: tuple[StyledLine, ...] = ()
 
     def show(self, view: RunView | None) -> None:
         """Show a run."""
-        lines = () if view is None else head_lines(view)
+        lines = () if view is None else header_lines(view)
         if lines != self._shown:
             self._shown = lines
             self.refresh()
@@ -46,21 +46,25 @@ class RunHead(Widget):
         return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
 
 
-def head_lines(view: RunView) -> tuple[Line, ...]:
+def header_lines(view: RunView) -> tuple[StyledLine, ...]:
     """Title, progress, numbers, newest notice."""
     run = view.state
-    word, fraction, after, bad = live_rows.progress(run)
+    word, fraction, after, bad = live_rows.format_progress(run)
     tone = "head--failed" if bad else "head--title"
     progress: list[tuple[str, str]] = [(f" {word:<9} ", tone)]
     if fraction is not None:
-        done, rest = braille.bar(fraction, BAR_CELLS)
+        done, rest = braille.progress_bar(fraction, BAR_CELLS)
         progress += [(done, "head--done"), (rest, "head--rest")]
         progress.append((f" {fraction:>4.0%}  ", "head--title"))
     progress.append((after, "head--failed" if bad else "head--dim"))
-    why = live_rows.why(run)
+    failure = live_rows.format_failure(run)
     return (
-        ((f" {live_rows.title(view)}", "head--title"),),
+        ((f" {live_rows.format_title(view)}", "head--title"),),
         tuple(progress),
-        ((f" {why}", "head--failed") if why else (f" {live_rows.facts(run)}", "head--dim"),),
-        ((f" {live_rows.notices(run)}", "head--dim"),),
+        (
+            (f" {failure}", "head--failed")
+            if failure
+            else (f" {live_rows.format_facts(run)}", "head--dim"),
+        ),
+        ((f" {live_rows.newest_notice(run)}", "head--dim"),),
     )

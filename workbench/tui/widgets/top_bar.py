@@ -1,4 +1,4 @@
-"""The frame that all screens share: the bar at the top and the headings of sections."""
+"""Widgets shared by all screens: top bar, section heading and pick field."""
 
 from __future__ import annotations
 
@@ -30,46 +30,46 @@ class ModeChosen(Message):
 
 
 class Tab(Static):
-    """One word of the bar."""
+    """Tab of one screen in the top bar; a click opens the screen."""
 
     def __init__(self, mode: str, key: str, title: str, *, here: bool) -> None:
         super().__init__(Text(f" {key} {title} "), classes="here" if here else "")
         self._mode = mode
 
     def on_click(self, event: events.Click) -> None:
-        """Go there."""
+        """Open the screen."""
         event.stop()
         self.post_message(ModeChosen(self._mode))
 
 
 class TopBar(Horizontal):
-    """Name, the four screens, and at the right what is at work."""
+    """Name of the app, tabs of the four screens, and running suites at the right."""
 
     DEFAULT_CSS = "TopBar { height: 1; dock: top; }"
 
     def __init__(self, here: str) -> None:
         super().__init__()
         self._here = here
-        self._said = ""
+        self._activity = ""
 
     def compose(self) -> ComposeResult:
-        """The words."""
+        """Name, tabs, activity, and a hint for small terminals."""
         yield Static(Text(" workbench "), classes="name")
         for mode, key, title in TABS:
             yield Tab(mode, key, title, here=mode == self._here)
         yield Static("", classes="work")
         yield Static(Text(" needs 80×24"), classes="needs")
 
-    def say(self, text: str) -> None:
-        """Show what is at work. Saying it again would lay out the whole screen again."""
-        if text == self._said:
+    def show_activity(self, text: str) -> None:
+        """Set the text about running suites; an equal one is skipped, since it costs a layout."""
+        if text == self._activity:
             return
-        self._said = text
+        self._activity = text
         self.query_one(".work", Static).update(Text(text, no_wrap=True, overflow="ellipsis"))
 
 
 class Heading(Widget):
-    """A section's title at the left and a quiet remark at the right; no box around anything."""
+    """Title of a section at the left and a dim remark at the right."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"heading--remark"}
     DEFAULT_CSS = "Heading { height: 1; }"
@@ -82,7 +82,7 @@ class Heading(Widget):
         self.set_reactive(Heading.title, title)
 
     def render(self) -> RenderResult:
-        """One line, cleaned: a title may be a run's name or a suite's."""
+        """One line, sanitized: a title may be the name of a run or suite."""
         title = clean_line(self.title)
         room = max(0, self.size.width - len(title) - 3)
         remark = Text(f"{clean_line(self.remark)} ", no_wrap=True)
@@ -93,7 +93,7 @@ class Heading(Widget):
 
 
 class Pick(Widget, can_focus=True):
-    """A name and the value chosen for it; Enter, Space or a click asks for another one."""
+    """A name and its chosen value; Enter, Space or a click posts `Opened`."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"pick--name", "pick--value", "pick--hint"}
     BINDINGS: ClassVar = [("enter,space", "open", "Choose")]
@@ -102,7 +102,7 @@ class Pick(Widget, can_focus=True):
     value: reactive[str] = reactive("…")
 
     class Opened(Message):
-        """Another value is wanted."""
+        """The choices are to be opened."""
 
         def __init__(self, pick: Pick) -> None:
             super().__init__()
@@ -131,9 +131,9 @@ class Pick(Widget, can_focus=True):
         )
 
     def action_open(self) -> None:
-        """Ask for another value."""
+        """Post `Opened`."""
         self.post_message(self.Opened(self))
 
     def on_click(self) -> None:
-        """As Enter."""
+        """As `action_open`."""
         self.action_open()

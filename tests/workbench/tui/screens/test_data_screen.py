@@ -15,7 +15,7 @@ from datasets_mm.building.build import build
 from tests.workbench.tui.conftest import screen_text, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.data import DataScreen
-from workbench.tui.screens.record_browser import SampleScreen
+from workbench.tui.screens.record_browser import RecordBrowser
 from workbench.tui.widgets import image
 from workbench.tui.widgets.grid import Grid
 
@@ -89,7 +89,7 @@ async def test_records_are_browsed_with_their_pictures(
 ) -> None:
     monkeypatch.setenv("WORKBENCH_PICTURES", way)
     async with app.run_test(size=(80, 24)) as pilot:
-        app.push_screen(SampleScreen("aa_first"))
+        app.push_screen(RecordBrowser("aa_first"))
         await until(pilot, lambda: "positive 2" in screen_text(pilot))
         shown = screen_text(pilot)
         assert "\x1b" not in shown
@@ -103,7 +103,7 @@ async def test_records_are_browsed_with_their_pictures(
         await pilot.press("n", "n")
         await until(pilot, lambda: "3 of 6" in screen_text(pilot))
         await pilot.press("escape")
-        assert not isinstance(app.screen, SampleScreen)
+        assert not isinstance(app.screen, RecordBrowser)
 
 
 def _words(app: WorkbenchApp) -> str:
@@ -129,7 +129,7 @@ def _words(app: WorkbenchApp) -> str:
     ],
 )
 def test_what_a_terminal_can_is_concluded(environment: dict[str, str], way: str) -> None:
-    assert image.way(environment) == way
+    assert image.choose_mode(environment) == way
 
 
 def test_the_import_asks_the_terminal_nothing(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_import_asks_the_terminal_nothing(tmp_path: Path) -> None:
         "    os.environ.update(TERM='xterm-256color', WORKBENCH_PICTURES='half')\n"
         "    from pathlib import Path\n"
         "    from workbench.tui.widgets import image as picture\n"
-        "    made = picture.widget(Path(sys.argv[1]), '')\n"
+        "    made = picture.make_widget(Path(sys.argv[1]), '')\n"
         "    assert type(made).__name__ == 'HalfcellImage', made\n"
         "    assert sys.__stdout__.isatty()\n"
         "    os._exit(0)\n"

@@ -11,7 +11,7 @@ from tests.workbench.tui import canned
 from tests.workbench.tui.conftest import live_of, screen_text, sizes, until
 from workbench.suites import suite, trials
 from workbench.tui.app import WorkbenchApp
-from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.results import ResultsScreen
 from workbench.tui.system import cli_commands
@@ -112,7 +112,7 @@ async def test_steering_asks_then_writes_one_command(app: WorkbenchApp, log_root
             for answer in "ny":
                 assert suite.read_commands(folder, place)[0] == []
                 await pilot.press(key)
-                await until(pilot, lambda: isinstance(app.screen, Confirm))
+                await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
                 await pilot.press(answer)
                 await until(pilot, lambda: isinstance(app.screen, LiveScreen))
             await until(pilot, lambda at=place: suite.read_commands(folder, at)[0])
@@ -127,7 +127,7 @@ async def test_a_held_suite_goes_on_with_the_same_key(app: WorkbenchApp, log_roo
         await pilot.press("2")
         await until(pilot, lambda: live_of(app).snapshot is not None)
         await pilot.press("h")
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("y")
         await until(pilot, lambda: suite.read_commands(folder, 0)[0])
         assert suite.read_commands(folder, 0)[0][0].do == "continue"
@@ -154,7 +154,7 @@ async def test_empty_log_root_says_what_to_do(app: WorkbenchApp) -> None:
         await pilot.press("2")
         await until(pilot, lambda: "No suite yet." in screen_text(pilot))
         await pilot.press("s", "k", "c", "h", "f", "o")
-        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("escape", "3")
         await until(pilot, lambda: "No records yet." in screen_text(pilot))
         await pilot.press("x", "w", "enter", "r", "less_than_sign")
@@ -170,17 +170,17 @@ async def test_a_lost_warden_is_said_and_its_books_are_closed_once(
     suite.write_warden(folder, warden.model_copy(update={"start_ticks": 1}))
     ran: list[list[str]] = []
 
-    async def pretend(arguments: list[str]) -> cli_commands.Outcome:
+    async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
         ran.append(arguments)
-        return cli_commands.Outcome(0, "", "")
+        return cli_commands.CommandResult(0, "", "")
 
-    monkeypatch.setattr(cli_commands, "workbench", pretend)
+    monkeypatch.setattr(cli_commands, "run_workbench", pretend)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: "The warden of this suite is gone" in screen_text(pilot))
         await until(pilot, lambda: ran)
         await pilot.pause(1.2)
-        assert ran == [cli_commands.list_suites(log_root)]
+        assert ran == [cli_commands.ps_arguments(log_root)]
         await pilot.press("s")
         assert isinstance(app.screen, LiveScreen)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.workbench.tui import canned
 from tests.workbench.tui.conftest import screen_text, until
 from workbench.tui.app import WorkbenchApp
-from workbench.tui.screens.dialogs import Ask, Choose
+from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
 from workbench.tui.screens.record import RecordScreen
 
 
@@ -21,12 +21,12 @@ async def test_a_finding_and_a_state_are_noted(app: WorkbenchApp, log_root: Path
         await pilot.press("enter")
         await until(pilot, lambda: "cause" in screen_text(pilot))
         await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, Ask))
+        await until(pilot, lambda: isinstance(app.screen, TextDialog))
         await pilot.press(*"mode collapse", "enter")
         await until(pilot, lambda: "mode collapse" in screen_text(pilot))
         assert isinstance(app.screen, RecordScreen)
         await pilot.press("s")
-        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("end", "up", "enter")  # the last but one: stopped
         await until(pilot, lambda: "stopped" in screen_text(pilot))
         await pilot.press("n", "escape")
@@ -44,9 +44,9 @@ async def test_a_suite_takes_notes_on_the_results_screen(app: WorkbenchApp, log_
         await pilot.press("3")
         await until(pilot, lambda: "3 runs" in screen_text(pilot))
         await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("enter")  # the first: a next step
-        await until(pilot, lambda: isinstance(app.screen, Ask))
+        await until(pilot, lambda: isinstance(app.screen, TextDialog))
         await pilot.press(*"val and test too", "enter")
         await until(pilot, (log_root / "notes.jsonl").exists)
         await pilot.press("n")
@@ -54,7 +54,7 @@ async def test_a_suite_takes_notes_on_the_results_screen(app: WorkbenchApp, log_
         await pilot.press("down", "down", "enter")  # why: the choice as a whole
         await until(pilot, lambda: "Why was it chosen?" in screen_text(pilot))
         await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, Ask))
+        await until(pilot, lambda: isinstance(app.screen, TextDialog))
         await pilot.press(*"images on both sides", "enter")
         await until(pilot, lambda: len(_lines(log_root)) == 2)
     first, second = _lines(log_root)

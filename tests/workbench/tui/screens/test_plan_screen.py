@@ -12,7 +12,7 @@ from tests.workbench.planning.test_trained_models import left
 from tests.workbench.tui import canned
 from tests.workbench.tui.conftest import live_of, ready, screen_text, sizes, until
 from workbench.tui.app import WorkbenchApp
-from workbench.tui.screens.dialogs import Choose, Confirm
+from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.plan import PlanScreen
 from workbench.tui.system import cli_commands
@@ -82,7 +82,7 @@ async def test_a_switch_turns_and_a_choice_is_chosen(app: WorkbenchApp) -> None:
         assert screen.draft.settings[switch.name] is not switch.default
         grid.cursor = list(grid.keys).index(choice.name)
         await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("home", "down", "enter")
         await until(pilot, lambda: app.screen is screen)
         if choice.choices[1] != choice.default:
@@ -131,7 +131,7 @@ async def test_problems_are_shown_and_nothing_starts(app: WorkbenchApp) -> None:
         await until(pilot, lambda: screen.preview and screen.preview.problems)
         assert "Choose at least one subset." in screen_text(pilot)
         await pilot.press("f5")
-        assert not isinstance(app.screen, Confirm)
+        assert not isinstance(app.screen, ConfirmDialog)
 
 
 async def test_a_wrong_setting_is_told_by_the_plan_code(app: WorkbenchApp) -> None:
@@ -149,7 +149,7 @@ async def test_presets_and_engines_are_chosen_from_lists(app: WorkbenchApp) -> N
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await ready(pilot, app)
         await pilot.press("e")
-        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("end", "enter")
         await until(pilot, lambda: screen.draft.engine == "probe")
         await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 1)
@@ -168,7 +168,7 @@ async def test_expected_time_and_accuracy_stand_beside_presets_before_a_run(
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await ready(pilot, app)
         await pilot.press("p")
-        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         lines = screen_text(pilot).splitlines()
         row = next(line for line in lines if "vqa-3fold-7b-tta" in line)
         assert "15:00:00, 0.85–0.88" in row
@@ -189,23 +189,23 @@ async def test_start_runs_exactly_the_command_that_was_shown(
     folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
     hidden = folder.rename(log_root.parent / "made-by-the-command")
 
-    async def pretend(arguments: list[str]) -> cli_commands.Outcome:
+    async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
         ran.append(arguments)
         hidden.rename(folder)
-        return cli_commands.Outcome(0, f"{folder.name}\n", "it runs on by itself\n")
+        return cli_commands.CommandResult(0, f"{folder.name}\n", "it runs on by itself\n")
 
-    monkeypatch.setattr(cli_commands, "workbench", pretend)
+    monkeypatch.setattr(cli_commands, "run_workbench", pretend)
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await ready(pilot, app)
         preview = screen.preview
         assert preview is not None
         await pilot.press("f5")
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         assert "go on when you leave" in screen_text(pilot)
         await pilot.press("y")
         await until(pilot, lambda: isinstance(app.screen, LiveScreen))
         assert preview.file is not None
-        assert ran == [cli_commands.run_detached(preview.file, log_root)]
+        assert ran == [cli_commands.run_arguments(preview.file, log_root)]
         assert preview.file.read_text() == preview.toml
         await until(pilot, lambda: live_of(app).snapshot is not None)
         assert live_of(app).folder == folder
@@ -214,14 +214,14 @@ async def test_start_runs_exactly_the_command_that_was_shown(
 async def test_a_start_that_fails_says_why_and_stays(
     app: WorkbenchApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def pretend(arguments: list[str]) -> cli_commands.Outcome:
-        return cli_commands.Outcome(2, "", "workbench: the disk is \x1b[31mfull\n")
+    async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
+        return cli_commands.CommandResult(2, "", "workbench: the disk is \x1b[31mfull\n")
 
-    monkeypatch.setattr(cli_commands, "workbench", pretend)
+    monkeypatch.setattr(cli_commands, "run_workbench", pretend)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await ready(pilot, app)
         await pilot.press("f5")
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("y")
         await until(pilot, lambda: "the disk is" in screen_text(pilot))
         assert isinstance(app.screen, PlanScreen)
@@ -232,7 +232,7 @@ async def test_enter_alone_does_no_harm(app: WorkbenchApp) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await ready(pilot, app)
         await pilot.press("f5")
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is screen)
         assert not (app.log_root / "plans").exists()
@@ -274,7 +274,7 @@ async def test_trained_runs_are_models_with_engine_subset_and_metric(
         form.focus()
         form.cursor = list(form.keys).index("task")
         await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("home", "down", "enter")
         await until(pilot, lambda: screen.preview and "evaluate" in screen.preview.toml)
         assert screen.preview is not None

@@ -9,7 +9,7 @@ import pytest
 from tests.workbench.tui import canned
 from tests.workbench.tui.conftest import screen_text, until
 from workbench.tui.app import WorkbenchApp
-from workbench.tui.screens.dialogs import Choose
+from workbench.tui.screens.dialogs import ChoiceDialog
 from workbench.tui.screens.record import RecordScreen
 from workbench.tui.screens.results import ResultsScreen
 from workbench.tui.system import cli_commands
@@ -61,7 +61,7 @@ async def test_what_is_shown_is_exported(app: WorkbenchApp, log_root: Path) -> N
         shown = len(app.screen.query_one("#records", Grid).rows)
         for choice, ending, head in (("home", "md", 2), ("end", "csv", 1)):
             await pilot.press("x")
-            await until(pilot, lambda: isinstance(app.screen, Choose))
+            await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
             await pilot.press(choice, "enter")
             files = (log_root / "exports").glob
             await until(pilot, lambda at=f"*.{ending}", files=files: list(files(at)))
@@ -84,11 +84,11 @@ async def test_report_is_written_by_the_command(
     canned.write_records(log_root, 5)
     ran: list[list[str]] = []
 
-    async def pretend(arguments: list[str]) -> cli_commands.Outcome:
+    async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
         ran.append(arguments)
-        return cli_commands.Outcome(1, "", "workbench: no suite of that name\n")
+        return cli_commands.CommandResult(1, "", "workbench: no suite of that name\n")
 
-    monkeypatch.setattr(cli_commands, "workbench", pretend)
+    monkeypatch.setattr(cli_commands, "run_workbench", pretend)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "5 runs" in screen_text(pilot))

@@ -21,7 +21,7 @@ def report(x: int, y: int, button: int = 0) -> bytes:
 def test_reports_are_taken_out_and_counted() -> None:
     x10 = X10Filter()
     assert x10.feed(b"a" + report(150, 5) + b"b" + report(1, 1)) == b"ab"
-    assert x10.taken == 2
+    assert x10.removed == 2
 
 
 def test_a_report_may_come_in_pieces() -> None:

@@ -15,7 +15,7 @@ from results.records.schema import (
 )
 from workbench.planning import plan
 from workbench.tui.view_models import form_fields, record_detail, result_rows
-from workbench.tui.view_models.plan_draft import from_table
+from workbench.tui.view_models.plan_draft import draft_from_table
 
 NOTHING = Reading(reason="not measured")
 
@@ -46,7 +46,7 @@ RECORD = RunRecord(
 
 
 def texts(record: RunRecord) -> dict[str, str]:
-    cells = result_rows.row(record).cells
+    cells = result_rows.make_row(record).cells
     shown = (c if isinstance(c, str) else c.text for c in cells)
     return dict(zip((c.key for c in result_rows.COLUMNS), shown, strict=True))
 
@@ -55,7 +55,7 @@ def test_a_forecast_is_marked_in_the_results():
     shown = texts(RECORD)
     assert shown["cause"] == "forecast"
     assert (shown["epoch"], shown["whole"]) == ("~7:36.00", "~8:01.00")
-    assert "forecast" in result_rows.row(RECORD).haystack
+    assert "forecast" in result_rows.make_row(RECORD).haystack
     measured = RECORD.model_copy(
         update={"forecast": None, "identity": RECORD.identity.model_copy(update={"probe_steps": 0})}
     )
@@ -63,7 +63,7 @@ def test_a_forecast_is_marked_in_the_results():
 
 
 def test_the_detail_tells_all_of_it():
-    group = next(g for g in record_detail.groups(RECORD) if g.title == "Forecast")
+    group = next(g for g in record_detail.build_groups(RECORD) if g.title == "Forecast")
     lines = {line.name: f"{line.value} {line.remark}" for line in group.lines}
     assert lines["5,280 steps of an epoch"].startswith("7:36.00 7:27.00 to 7:45.00, forecast")
     assert lines["whole run, 5,300 steps"].startswith("8:01.00")
@@ -72,15 +72,16 @@ def test_the_detail_tells_all_of_it():
 
 
 def test_the_form_takes_what_the_command_line_takes():
-    form = {s.name: s for s in form_fields.of_schema(plan.SuitePlan.model_json_schema())}
+    form = {s.name: s for s in form_fields.settings_of_schema(plan.SuitePlan.model_json_schema())}
     until, steps = form["until"], form["cost_probe"]
     assert (until.kind, until.optional) == ("text", True)
     assert (steps.kind, steps.optional, steps.low) == ("integer", True, 1)
     chosen = {
         "engine": "retrieval", "subsets": ["emoji_train"], "models": ["clip-nano"],
-        "cost_probe": form_fields.read(steps, "300"), "until": form_fields.read(until, "±2%"),
+        "cost_probe": form_fields.parse_value(steps, "300"),
+        "until": form_fields.parse_value(until, "±2%"),
     }  # fmt: skip
-    asked = plan.parse(from_table(chosen, ("cost_probe", "until")).table())
+    asked = plan.parse(draft_from_table(chosen, ("cost_probe", "until")).table())
     assert (asked.cost_probe, asked.until) == (300, 0.02)
 
 
@@ -89,7 +90,7 @@ def test_the_detail_has_memory_forecast_beside_measured():
         gpu="A10G", tensors={"train": 5 << 30}, total={"train": 6 << 30},
         measured=Reading(value=float(4 << 30), method="torch"), error=0.25,
     )  # fmt: skip
-    named = {g.title: g for g in record_detail.groups(RECORD.model_copy(update={"fit": fit}))}
+    named = {g.title: g for g in record_detail.build_groups(RECORD.model_copy(update={"fit": fit}))}
     lines = [(line.name, line.value, line.remark) for line in named["Memory, forecast"].lines]
     assert lines == [
         ("for", "A10G", ""),
@@ -98,4 +99,4 @@ def test_the_detail_has_memory_forecast_beside_measured():
         ("must have, in all", "6.00 GiB", ""),
     ]
     assert all(28 + len(value) + 2 + len(remark) <= 76 for _, value, remark in lines)
-    assert "Memory, forecast" not in {g.title for g in record_detail.groups(RECORD)}
+    assert "Memory, forecast" not in {g.title for g in record_detail.build_groups(RECORD)}

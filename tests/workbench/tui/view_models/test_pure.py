@@ -19,8 +19,8 @@ from workbench.tui.system import child_process
 from workbench.tui.view_models import control_actions, form_fields, live_rows, plan_rows
 from workbench.tui.view_models import quantities as q
 from workbench.tui.view_models.catalog import Catalogue, EngineEntry, SubsetEntry
-from workbench.tui.view_models.cells import Cell
-from workbench.tui.view_models.plan_draft import Draft
+from workbench.tui.view_models.cells import GridCell
+from workbench.tui.view_models.plan_draft import PlanDraft
 from workbench.tui.widgets import braille
 
 
@@ -51,25 +51,25 @@ def lit(lines: list[str]) -> set[tuple[int, int]]:
 
 def test_a_straight_line_is_a_diagonal() -> None:
     points = [(float(x), float(x)) for x in range(8)]
-    assert lit(braille.lines(points, 4, 2)) == {(x, 7 - x) for x in range(8)}
+    assert lit(braille.braille_lines(points, 4, 2)) == {(x, 7 - x) for x in range(8)}
 
 
 def test_a_constant_is_one_row_in_the_middle() -> None:
-    dots = lit(braille.lines([(0, 5.0), (9, 5.0)], 5, 2))
+    dots = lit(braille.braille_lines([(0, 5.0), (9, 5.0)], 5, 2))
     assert dots == {(x, 3) for x in range(10)}
 
 
 def test_two_points_are_joined_without_holes() -> None:
-    dots = lit(braille.lines([(0, 0.0), (1, 1.0)], 1, 4))
+    dots = lit(braille.braille_lines([(0, 0.0), (1, 1.0)], 1, 4))
     assert {y for _, y in dots} == set(range(16))
 
 
 def test_a_nan_is_a_gap_and_never_a_value() -> None:
     points = [(float(x), 1.0 if x < 4 else 2.0) for x in range(10)]
     points[5] = (5.0, math.nan)
-    columns = {x for x, _ in lit(braille.lines(points, 5, 3))}
+    columns = {x for x, _ in lit(braille.braille_lines(points, 5, 3))}
     assert columns == set(range(10)) - {5}
-    assert braille.bounds(points) == (1.0, 2.0)
+    assert braille.y_range(points) == (1.0, 2.0)
 
 
 @given(
@@ -81,21 +81,21 @@ def test_any_curve_fills_exactly_its_box(
     points: list[tuple[float, float]], width: int, height: int
 ) -> None:
     points.sort(key=lambda p: p[0])
-    for draw in (braille.lines, braille.bars):
+    for draw in (braille.braille_lines, braille.block_lines):
         lines = draw(points, width, height)
         assert [len(line) for line in lines] == [width] * height
 
 
 def test_bars_show_the_smallest_value_and_fill_the_largest() -> None:
-    assert braille.bars([(0, 0.0), (1, 8.0)], 2, 1) == ["▁█"]
-    assert braille.bars([(0, 0.0), (1, 8.0)], 2, 2) == [" █", "▁█"]
+    assert braille.block_lines([(0, 0.0), (1, 8.0)], 2, 1) == ["▁█"]
+    assert braille.block_lines([(0, 0.0), (1, 8.0)], 2, 2) == [" █", "▁█"]
 
 
 @pytest.mark.parametrize(
     ("fraction", "done"), [(0.0, 0), (0.5, 5), (1.0, 10), (-3, 0), (7, 10), (0.25, 3)]
 )
 def test_bar_has_its_width(fraction: float, done: int) -> None:
-    left, right = braille.bar(fraction, 10)
+    left, right = braille.progress_bar(fraction, 10)
     assert (len(left), len(left + right)) == (done, 10)
 
 
@@ -131,7 +131,7 @@ def test_quantities(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "write", [q.count, q.size, q.clock, q.wall, q.duration, q.number, q.share, q.percent]
 )
-def test_unknown_is_never_zero(write: q.Write) -> None:
+def test_unknown_is_never_zero(write: q.Formatter) -> None:
     assert write(None) == q.UNKNOWN
 
 
@@ -155,7 +155,7 @@ class Params(BaseModel):
     pin_memory: PinMemory = "auto"
 
 
-FORM = {s.name: s for s in form_fields.of_schema(Params.model_json_schema())}
+FORM = {s.name: s for s in form_fields.settings_of_schema(Params.model_json_schema())}
 
 
 def test_every_kind_of_field_is_known() -> None:
@@ -182,7 +182,7 @@ def test_every_kind_of_field_is_known() -> None:
     ],
 )  # fmt: skip
 def test_reading_what_was_typed(name: str, typed: str, value: object) -> None:
-    assert form_fields.read(FORM[name], typed) == value
+    assert form_fields.parse_value(FORM[name], typed) == value
 
 
 @pytest.mark.parametrize(
@@ -200,26 +200,26 @@ def test_reading_what_was_typed(name: str, typed: str, value: object) -> None:
 )
 def test_what_cannot_be_read_says_why(name: str, typed: str, sentence: str) -> None:
     with pytest.raises(form_fields.SettingError, match="^" + sentence.replace("(", r"\(") + "$"):
-        form_fields.read(FORM[name], typed)
+        form_fields.parse_value(FORM[name], typed)
 
 
 @pytest.mark.parametrize("setting", FORM.values(), ids=list(FORM))
 def test_writing_and_reading_a_default_gives_it_back(setting: form_fields.Setting) -> None:
-    value = form_fields.read(setting, form_fields.write(setting.default))
-    assert form_fields.same(setting, value)
+    value = form_fields.parse_value(setting, form_fields.format_value(setting.default))
+    assert form_fields.is_default_value(setting, value)
 
 
 def test_a_switch_with_a_word_turns_through_all_three() -> None:
     seen = ["auto"]
     for _ in range(3):
-        seen.append(form_fields.turned(FORM["pin_memory"], seen[-1]))
+        seen.append(form_fields.next_value(FORM["pin_memory"], seen[-1]))
     assert seen == ["auto", True, False, "auto"]
-    assert form_fields.turned(FORM["tf32"], True) is False
-    assert form_fields.turned(FORM["tf32"], False) is True
+    assert form_fields.next_value(FORM["tf32"], True) is False
+    assert form_fields.next_value(FORM["tf32"], False) is True
 
 
 def test_a_one_is_not_the_switch_true() -> None:
-    assert not form_fields.same(FORM["tf32"], 1)
+    assert not form_fields.is_default_value(FORM["tf32"], 1)
 
 
 def test_no_attribute_hides_one_of_textual() -> None:
@@ -248,10 +248,10 @@ def test_charts_show_the_gpu_that_the_run_has() -> None:
     gpu = protocol.Gpu(index=3, used=5 << 30, process=4 << 30, utilisation=70.0)
     sample = protocol.Sample(t=1.0, gpus=(gpu,))
     run = reduce_entries([protocol.Entry(seq=0, wall=0.0, src="warden", msg=sample)], RunState())
-    shown = live_rows.series(run)
+    shown = live_rows.chart_series(run)
     assert shown["gpu"].last == 70.0
     assert (shown["memory"].title, shown["memory"].last) == ("VRAM, GPU 3", 4 << 30)
-    assert live_rows.series(RunState())["gpu"].last is None
+    assert live_rows.chart_series(RunState())["gpu"].last is None
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ async def test_a_child_that_comes_to_nothing_says_why(
 ) -> None:
     monkeypatch.setattr(child_process, "LINE_BYTES", 1024)
     with pytest.raises(child_process.ChildError, match=sentence):
-        async for _ in child_process.messages([sys.executable, "-c", script]):
+        async for _ in child_process.read_messages([sys.executable, "-c", script]):
             pass
 
 
@@ -288,21 +288,21 @@ def a_search(*causes: protocol.Cause, trials: int = 20) -> SuiteState:
 def test_a_growing_search_counts_the_trials_that_were_asked_for() -> None:
     state = a_search("completed", "pruned", "failed")
     assert live_rows.suite_line(state, 1.0)[0] == "ended · 3 of 20 trials done · 1 failed"
-    rows, keys = live_rows.queue(state)
+    rows, keys = live_rows.queue_rows(state)
     assert keys == ["t1", "t2", "t3"]
     assert [row[1].text for row in rows] == [
         "lr=0.0003 layers=[3, 7]", "lr=0.00015 layers=[3, 7]", "lr=0.0001 layers=[3, 7]",
     ]  # fmt: skip
     assert rows[1][0].text == "✂"
     assert (rows[1][4].tone, rows[2][4].tone) == ("dim", "error")
-    assert live_rows.why(state.runs[1].state) == ""
+    assert live_rows.format_failure(state.runs[1].state) == ""
 
 
 def test_a_search_can_be_resumed_for_the_trials_to_come() -> None:
-    asked = control_actions.question("resume", a_search("completed", "pruned"), None)
+    asked = control_actions.make_question("resume", a_search("completed", "pruned"), None)
     assert asked.refusal == ""
-    assert asked.what == "The search goes on with 18 trials. Completed ones are kept."
-    done = control_actions.question("resume", a_search("completed", trials=1), None)
+    assert asked.text == "The search goes on with 18 trials. Completed ones are kept."
+    done = control_actions.make_question("resume", a_search("completed", trials=1), None)
     assert done.refusal.startswith("All runs of this suite are completed")
 
 
@@ -315,11 +315,11 @@ def test_a_subset_of_another_engine_is_dim_throughout() -> None:
     )
     known = Catalogue(engines=(engine,), subsets=(fits, other, broken))
     assert [known.is_for(s, "captioning") for s in known.subsets] == [True, False, True]
-    rows = plan_rows.subset_rows(known, Draft(engine="captioning", subsets=("a",)))
-    assert rows[0][1] == Cell("a", "strong")
-    assert {cell.tone for cell in rows[1][1:] if isinstance(cell, Cell)} == {"dim"}
-    assert rows[1][-1] == Cell("passages", "dim")
-    assert rows[2][-1] == Cell("missing", "error")
+    rows = plan_rows.subset_rows(known, PlanDraft(engine="captioning", subsets=("a",)))
+    assert rows[0][1] == GridCell("a", "strong")
+    assert {cell.tone for cell in rows[1][1:] if isinstance(cell, GridCell)} == {"dim"}
+    assert rows[1][-1] == GridCell("passages", "dim")
+    assert rows[2][-1] == GridCell("missing", "error")
 
 
 def test_one_metric_stands_for_a_run() -> None:

@@ -9,17 +9,17 @@ import pytest
 from textual.app import App, ComposeResult
 
 from tests.workbench.tui.conftest import screen_text
-from workbench.tui.view_models.cells import Cell, Column, Row
+from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
 from workbench.tui.widgets.grid import Grid
 
 COLUMNS = (
-    Column("name", "name", 8, grow=10, rank=0),
-    Column("value", "value", 6, right=True, rank=1),
-    Column("extra", "extra", 30, rank=2),
+    GridColumn("name", "name", 8, grow=10, rank=0),
+    GridColumn("value", "value", 6, right=True, rank=1),
+    GridColumn("extra", "extra", 30, rank=2),
 )
 
 
-class Counted(Sequence[Row]):
+class Counted(Sequence[GridRow]):
     """Rows that count how often one is looked at."""
 
     def __init__(self, count: int) -> None:
@@ -32,7 +32,7 @@ class Counted(Sequence[Row]):
         self.looks += 1
         return (f"row {index}", str(index), "x")
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[GridRow]:
         raise AssertionError("a window never walks over all rows")
 
 
@@ -77,7 +77,7 @@ async def test_notice_stands_where_no_rows_are() -> None:
         grid.show([("a", "1", "")])
         await pilot.pause()
         assert "Nothing here." not in screen_text(pilot)
-        grid.say("It failed.", failed=True)
+        grid.show_notice("It failed.", failed=True)
         await pilot.pause()
         assert "It failed." in screen_text(pilot)
 
@@ -110,13 +110,13 @@ async def test_only_lines_that_changed_are_painted(monkeypatch: pytest.MonkeyPat
     app = GridApp()
     async with app.run_test(size=(40, 10)) as pilot:
         grid = app.query_one(Grid)
-        rows: list[Row] = [(str(n), str(n), "") for n in range(6)]
+        rows: list[GridRow] = [(str(n), str(n), "") for n in range(6)]
         grid.show(rows)
         await pilot.pause()
         painted: list[int] = []
         draw = grid.render_line
         monkeypatch.setattr(grid, "render_line", lambda y: (painted.append(y), draw(y))[1])
-        grid.show([*rows[:3], ("3", Cell("changed", "accent"), ""), *rows[4:]])
+        grid.show([*rows[:3], ("3", GridCell("changed", "accent"), ""), *rows[4:]])
         await pilot.pause()
         assert painted == [4]  # the header is line 0
         painted.clear()
