@@ -184,7 +184,7 @@ def test_media_without_captions_are_kept_where_captions_are_optional(
     (place / "data" / name).write_text(content)
     subset = _build(place, name, recipe="captions_optional = true\n")
     assert subset.manifest["source_skipped"] == {}
-    found = captions.read(subset, optional=True)
+    found = captions.read_captions(subset, optional=True)
     assert found.paths == ["a.png", "b.png"]
     assert found.references in ([[], ["a dog"]], [[], []])
     assert found.language == "en"
@@ -194,7 +194,7 @@ def test_odd_values_are_no_media_without_captions(place: Path) -> None:
     lines = [{"media": "a.png", "caption": {"x": [1]}}, {"media": "b.png"}, {"caption": "a dog"}]
     (place / "data" / "c.json").write_text(json.dumps(lines))
     subset = _build(place, "c.json", recipe="captions_optional = true\n")
-    assert captions.read(subset, optional=True).paths[-1] == "b.png"
+    assert captions.read_captions(subset, optional=True).paths[-1] == "b.png"
     assert any("no medium" in reason for reason in subset.manifest["source_skipped"])
     with pytest.raises(EngineError, match="caption this one by task infer"):
-        captions.read(subset)
+        captions.read_captions(subset)

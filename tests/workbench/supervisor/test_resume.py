@@ -157,7 +157,7 @@ def test_the_command_goes_on_after_kill_9_of_the_warden(house: House) -> None:
     name = command(house, *words, "--detach").stdout.strip()
     folder = house.logs / name
     house.until_step(folder)
-    pid = suite.Reader(folder).poll().runs[0].state.pid
+    pid = suite.SuiteReader(folder).poll().runs[0].state.pid
     assert pid
     os.kill(pid, signal.SIGSTOP)  # it does not end before its warden does
     refused = command(house, "resume", name)

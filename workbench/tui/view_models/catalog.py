@@ -140,7 +140,7 @@ def read_catalogue(cache_root: Path, log_root: Path) -> Catalogue:
     return Catalogue(
         engines=_read_engines(problems),
         subsets=read_subsets(cache_root, problems),
-        models=(*_read_models(problems), *trained_models(log_root)),
+        models=(*_read_models(problems), *read_trained_models(log_root)),
         presets=_read_presets(cache_root, problems),
         suite=tuple(
             replace(form[name], about=about)
