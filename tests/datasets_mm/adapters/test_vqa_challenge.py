@@ -76,7 +76,7 @@ def test_train_and_test_are_two_subsets(place: Path) -> None:
 def test_taking_questions_keeps_their_parts_together(place: Path) -> None:
     made(place, train="train")
     found = questions.read_questions(learn(place))
-    some = found.take([3, 0])
+    some = found.select([3, 0])
     assert (some.ids, some.answers.tolist()) == (["t4", "t1"], [3, 0])
     assert (some.options[1], some.kinds) == (found.options[0], ["who", "what"])
     assert len(set(found.groups())) == 2
