@@ -1,12 +1,14 @@
-"""Commands of `workbench results`: list and show the records of runs, and note findings."""
+"""Commands of `workbench results`: list, show and export records of runs, and note findings."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.cli.options import AsJson, LogRoot
+from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from results.records.notes import Kind
@@ -22,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command("list")(list_)
     app.command("show")(show)
     app.command("note")(note)
+    app.command("export")(export_records)
 
 
 def list_(
@@ -106,3 +109,44 @@ def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
     typer.echo(clean_line("/".join(filter(None, key))))
     for kind_name, text in note_writer.standing_lines(note_writer.read_standing(root, key)):
         typer.echo(f"  {kind_name:<10} {clean_line(text, note_writer.MAX_LENGTH)}")
+
+
+def export_records(
+    file: Annotated[Path, typer.Argument(help="FILE.csv, FILE.parquet or FILE.jsonl.")],
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where", metavar="COLUMN=PATTERN", help="Only these: subset=emoji_*, params.lr=0.001."
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="Only this column; may be given several times."),
+    ] = None,
+    log_root: LogRoot = None,
+) -> None:
+    """Write all records with their notes as a table for pandas or a spreadsheet: one row a run."""
+    from results.records import data_frame, notes
+    from results.text.sanitize import clean_line
+    from workbench import paths
+    from workbench.reporting import suite_view
+
+    root = paths.log_root(log_root)
+    standings = notes.reduce_notes(notes.read_notes(root / "notes.jsonl"))
+    frame = data_frame.build_frame(suite_view.read_records(root), standings)
+    try:
+        patterns = dict(_parse_pattern(text) for text in filters or ())
+        frame = data_frame.select_rows(frame, patterns)
+        frame = data_frame.select_columns(frame, columns) if columns else frame
+        data_frame.write_frame(frame, file)
+    except (data_frame.UnknownColumnError, ValueError) as error:
+        typer.echo(f"workbench: {clean_line(str(error), 400)}", err=True)
+        raise typer.Exit(ExitCode.USAGE) from None
+    typer.echo(clean_line(f"{len(frame)} runs, {len(frame.columns)} columns: {file}", 4096))
+
+
+def _parse_pattern(text: str) -> tuple[str, str]:
+    column, equals, pattern = text.partition("=")
+    if not (column and equals):
+        raise ValueError(f"'{text}' is not COLUMN=PATTERN, as subset=emoji_*")
+    return column, pattern

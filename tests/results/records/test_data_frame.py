@@ -1,0 +1,109 @@
+"""Records as data frames, joined with their notes, and the files that they become."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from results.records import data_frame
+from results.records.notes import Note, reduce_notes
+from results.records.schema import MetricRecord
+
+
+@pytest.fixture
+def records(make):
+    score = MetricRecord(name="recall@1", value=0.5, split="emoji_val", n=748, low=0.4, high=0.6)
+    return [
+        make.record("01-a", identity={"subset": "emoji_train"}, metrics=(score,)),
+        make.record("02-b", identity={"params": {"lr": "auto", "layers": [3, 7]}}),
+    ]
+
+
+def test_a_row_has_settings_readings_and_metrics(records):
+    frame = data_frame.build_frame(records)
+    assert frame["run_id"].tolist() == ["01-a", "02-b"]
+    assert frame["recall@1@emoji_val"][0] == 0.5
+    assert frame["recall@1@emoji_val.low"][0] == 0.4
+    assert math.isnan(frame["recall@1@emoji_val"][1])
+    unmeasured = records[0].timing.step_p95
+    assert unmeasured.value is None
+    assert math.isnan(frame["timing.step_p95"][0])
+    assert frame["timing.step_p95.reason"][0] == unmeasured.reason
+    assert frame["params.layers"][1] == "3 7"
+
+
+def test_notes_are_joined_by_run(records):
+    suite = records[0].identity.suite
+    noted = [
+        Note(suite=suite, run_id="01-a", kind="tag", text="best"),
+        Note(suite=suite, run_id="01-a", kind="finding", text="=1+1"),
+        Note(suite="another", run_id="01-a", kind="tag", text="wrong"),
+    ]
+    frame = data_frame.build_frame(records, reduce_notes(noted))
+    assert frame["note.tags"][0] == "best"
+    assert frame["note.tags"].isna().tolist() == [False, True]
+
+
+def test_selecting_is_by_patterns_and_names_unknown_columns(records):
+    frame = data_frame.build_frame(records)
+    assert data_frame.select_rows(frame, {"subset": "emoji_*"})["run_id"].tolist() == ["01-a"]
+    assert data_frame.select_rows(frame, {"params.lr": "auto"})["run_id"].tolist() == ["02-b"]
+    assert data_frame.select_rows(frame, {"seed": str(records[0].identity.seed)}).shape[0] == 2
+    with pytest.raises(data_frame.UnknownColumnError, match="did you mean .*subset"):
+        data_frame.select_rows(frame, {"subest": "x"})
+
+
+@pytest.mark.parametrize("suffix", data_frame.FORMATS)
+def test_a_file_gives_the_same_rows_back(records, tmp_path, suffix):
+    frame = data_frame.build_frame(records)
+    path = tmp_path / "new" / f"records{suffix}"
+    data_frame.write_frame(frame, path)
+    read = {
+        ".csv": pd.read_csv,
+        ".parquet": pd.read_parquet,
+        ".jsonl": lambda file: pd.DataFrame(map(json.loads, file.read_text().splitlines())),
+    }[suffix](path)
+    assert read["run_id"].tolist() == ["01-a", "02-b"]
+    assert read["recall@1@emoji_val"][0] == 0.5
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_formula_is_text_in_a_spreadsheet(tmp_path):
+    data_frame.write_frame(
+        pd.DataFrame({"a": ["=1+1", "-0.5 is a number"], "b": [-1.5, 2]}), tmp_path / "x.csv"
+    )
+    assert (tmp_path / "x.csv").read_text() == "a,b\n'=1+1,-1.5\n'-0.5 is a number,2.0\n"
+
+
+def test_the_command_writes_what_it_is_asked_for(records, tmp_path):
+    from typer.testing import CliRunner
+
+    from results.records import store
+    from workbench.cli.main import app
+
+    for record in records:
+        store.append_record(tmp_path / "results.jsonl", record)
+
+    def export(*words: str):
+        return CliRunner().invoke(app, ["results", "export", "--log-root", str(tmp_path), *words])
+
+    file = tmp_path / "x.csv"
+    assert export(str(file), "--where", "subset=emoji_*", "--column", "run_id").exit_code == 0
+    assert file.read_text() == "run_id\n01-a\n"
+    for wrong in (["--where", "subset"], ["--column", "nothing"]):
+        assert export(str(file), *wrong).exit_code == 2
+    assert file.read_text() == "run_id\n01-a\n"
+
+
+def test_no_records_are_an_empty_table(tmp_path):
+    frame = data_frame.build_frame([])
+    data_frame.write_frame(frame, tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == "suite,run_id\n"
+
+
+def test_another_ending_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"the ending must be one of \.csv, \.parquet, \.jsonl"):
+        data_frame.write_frame(pd.DataFrame(), tmp_path / "x.xlsx")
