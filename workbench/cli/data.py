@@ -69,10 +69,10 @@ def build(
     ] = False,
 ) -> None:
     """Build subsets into the cache; runs build what is missing by themselves."""
-    from workbench.cli import catalogs
+    from workbench.cli import build
 
     raise typer.Exit(
-        catalogs.build_subsets(names, catalogs.DataLocation(data_root, image_root, download))
+        build.build_subsets(names, build.DataLocation(data_root, image_root, download))
     )
 
 
@@ -86,11 +86,11 @@ def make_copy(
     rows: Annotated[int, typer.Option(min=4, help="Records of a training split.")] = 400,
 ) -> None:
     """Write a small copy of M2KR or of a VQA challenge, true in form: for trying things out."""
-    from workbench.cli import catalogs
+    from workbench.cli import build
 
     if layout not in {"ret-jsonl", "m2kr-parquet", "vqa-challenge"}:
         _refuse(f"no layout '{layout}'; there are ret-jsonl, m2kr-parquet and vqa-challenge")
-    raise typer.Exit(catalogs.write_copy(layout, out, rows))
+    raise typer.Exit(build.write_copy(layout, out, rows))
 
 
 def describe(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -214,14 +214,14 @@ def paraphrase(  # noqa: PLR0913, PLR0917 - one parameter for each option
     image_root: ImageRoot = "",
 ) -> None:
     """Write other wordings of questions with a local model, for `--set paraphrases=TABLE`."""
-    from workbench.cli import catalogs
+    from workbench.cli import build
 
     if not out.resolve().parent.is_dir():
         _refuse(f"{out}: its folder does not exist; make it, or give another --out")
     numbers = {"--each": each, "--limit": limit, "--batch": batch, "--seed": seed}
     options = [part for name, value in numbers.items() for part in (name, str(value))]
-    location = catalogs.DataLocation(data_root, image_root)
-    raise typer.Exit(catalogs.write_paraphrases(subset, model, out, [*options, *location.flags()]))
+    location = build.DataLocation(data_root, image_root)
+    raise typer.Exit(build.write_paraphrases(subset, model, out, [*options, *location.flags()]))
 
 
 def _check_fields(names: list[str]) -> None:

@@ -17,12 +17,14 @@ import typer.core
 from workbench.cli import data, plan, results, search, start
 from workbench.cli.options import (
     FOLDER,
+    Anyway,
     AsJson,
     CostProbe,
     Detach,
     Devices,
     DryRun,
     Engines,
+    GpuName,
     Headless,
     Label,
     Language,
@@ -187,8 +189,8 @@ def run(
     cost_probe: CostProbe = None,
     until: Until = None,
     share: Share = False,
-    gpu: plan.GpuName = "",
-    anyway: plan.Anyway = False,
+    gpu: GpuName = "",
+    anyway: Anyway = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -203,18 +205,16 @@ def run(
         "until": until, "gpu": gpu,
     }  # fmt: skip
     suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
-    start.check_devices(suite_plan)
-    suite_plan, specs, lines = plan.estimate_runs(
-        suite_plan, setting, anyway=anyway, log_root=paths.log_root(log_root)
-    )
-    for line in lines:
-        print_message(line)
+    root = paths.log_root(log_root)
+    suite_plan, specs, remarks = start.prepare_runs(suite_plan, setting or (), root, force=anyway)
+    for remark in remarks:
+        print_message(remark)
     if dry_run:
         for spec in specs:
             typer.echo(escape_json(spec.model_dump_json()) if as_json else spec.run_id)
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
-    start.start_suite(suite_plan, specs, log_root, mode, detach=detach, share=share)
+    start.start_suite(suite_plan, specs, root, mode, detach=detach, share=share)
 
 
 @app.command()

@@ -99,6 +99,15 @@ Share = Annotated[bool, typer.Option(help="Run beside other suites on the device
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs, start none.")]
 
 
+GpuName = Annotated[
+    str,
+    typer.Option(
+        "--gpu", help="T4, A10G, L4, A100-80, …, or 24GiB@8.6 (capability); default: this one."
+    ),
+]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Start even what will not fit.")]
+
+
 def load_plan(
     plan_file: Path | None,
     preset: str | None,

@@ -6,7 +6,6 @@ Needs neither data nor weights: a number of rows and the model's configuration s
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from workbench.cli import start
 from workbench.cli.options import (
     AsJson,
     Engines,
+    GpuName,
     Language,
     LogRoot,
     Models,
@@ -38,15 +39,7 @@ if TYPE_CHECKING:
     from workbench.memory_estimate.fit_check import HostMemory
     from workbench.memory_estimate.gpus import GpuModel
     from workbench.memory_estimate.plan_estimate import StepCounts
-    from workbench.planning.plan import SuitePlan
 
-GpuName = Annotated[
-    str,
-    typer.Option(
-        "--gpu", help="T4, A10G, L4, A100-80, …, or 24GiB@8.6 (capability); default: this one."
-    ),
-]
-Anyway = Annotated[bool, typer.Option("--anyway", help="Start even what will not fit.")]
 Rows = Annotated[int | None, typer.Option("--rows", min=2, help="Rows; default: the subset's.")]
 HostGib = Annotated[
     float | None,
@@ -104,7 +97,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         estimate.locate_device(gpu or suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu),
         host_gib,
     )
-    suite_plan = with_automatic_settings(suite_plan, setting, device)
+    suite_plan = start.apply_automatic_settings(suite_plan, setting or (), device)
     cache_root, fits = paths.cache_root(), True
     host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
     specs = plan_estimate.expand_runs(suite_plan, cache_root, logs)
@@ -112,7 +105,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         typer.echo(f"workbench: {clean(problem)}", err=True)
         fits = False
     memory_estimates: list[MemoryEstimate | None] = [None] * len(specs)
-    with estimator_process.share_process(_print_progress):
+    with estimator_process.share_process(start.print_progress):
         if not isinstance(device, estimate.UnknownDevice):
             memory_estimates[:] = estimator_process.request_estimates(
                 [estimate.build_query(spec, device) for spec in specs], cache_root
@@ -127,60 +120,6 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
             "To run it elsewhere", checklist.checklist_lines(specs, command), markdown=markdown
         )
     raise typer.Exit(ExitCode.COMPLETED if fits else ExitCode.FAILED)
-
-
-def with_automatic_settings(
-    suite_plan: SuitePlan, settings: list[str] | None, device: TargetDevice
-) -> SuitePlan:
-    """The plan with settings from the environment and the GPU preset, where `--set` has none."""
-    from workbench.cli import set_options
-    from workbench.memory_estimate import automatic_settings
-    from workbench.memory_estimate.gpus import GpuModel
-
-    flag_settings = dict(map(set_options.parse_setting, settings or ()))
-    gpu = device if isinstance(device, GpuModel) else None
-    return automatic_settings.apply_automatic_settings(suite_plan, flag_settings, gpu, os.environ)
-
-
-def estimate_runs(
-    suite_plan: SuitePlan,
-    settings: list[str] | None,
-    *,
-    anyway: bool,
-    log_root: Path | None = None,
-) -> tuple[SuitePlan, list[RunSpec], list[str]]:
-    """The plan with automatic settings, its specs with memory estimates, and lines to print.
-
-    Trained models of the log root have their full names in the plan. `anyway`: print problems of
-    GPU and memory, do not raise them.
-
-    Raises:
-        PlanError: the plan is wrong, or the GPU or its memory cannot run it.
-    """
-    from workbench import paths
-    from workbench.memory_estimate import estimate, estimator_process, gpu_support
-    from workbench.planning import plan
-
-    cache_root = paths.cache_root()
-    device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
-    root = log_root or paths.log_root(None)
-    suite_plan = with_automatic_settings(
-        plan.resolve_model_names(suite_plan, root), settings, device
-    )
-    specs = plan.expand(suite_plan, cache_root, root)
-    lines = [
-        f"{key} = {suite_plan.settings.get(key)}, {origin}"
-        for key, origin in suite_plan.origins.items()
-    ]
-    problems = list(dict.fromkeys(gpu_support.find_problems(specs, device)))
-    if problems and not anyway:
-        raise plan.PlanError(problems)
-    lines += problems
-    if isinstance(device, estimate.UnknownDevice):
-        return suite_plan, specs, [*lines, f"memory forecast: n/a ({device.reason})"]
-    with estimator_process.share_process(_print_progress):
-        specs, estimate_lines = estimate.check_memory(specs, device, cache_root, anyway=anyway)
-    return suite_plan, specs, [*lines, *estimate_lines]
 
 
 def _with_host_memory(device: TargetDevice, host_gib: float | None) -> TargetDevice:
@@ -375,13 +314,6 @@ def _wrap(line: str) -> str:
     return textwrap.fill(
         line, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
-
-
-def _print_progress(text: str) -> None:
-    """Print a progress message to stderr."""
-    from results.text.sanitize import clean_line
-
-    typer.echo(f"workbench: {clean_line(text)}", err=True)
 
 
 def _print_text(text: str, *, markdown: bool) -> None:

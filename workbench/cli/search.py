@@ -102,13 +102,14 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
     suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
     if suite_plan.search is None:
         raise plan.PlanError([NOTHING_TO_SEARCH])
-    suite_plan, specs = start.expand_plan(suite_plan, paths.log_root(log_root))
+    root = paths.log_root(log_root)
+    suite_plan, specs, _ = start.prepare_search(suite_plan, root)
     if dry_run:
         for line in describe_search(suite_plan.search, specs[0], as_json=as_json):
             typer.echo(line)
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
-    start.start_suite(suite_plan, specs, log_root, mode, detach=detach, share=share)
+    start.start_suite(suite_plan, specs, root, mode, detach=detach, share=share)
 
 
 def parse_range(text: str) -> tuple[str, Any]:

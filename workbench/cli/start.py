@@ -1,9 +1,16 @@
-"""Checks, expansion and start of a suite, shared by `workbench run` and `workbench search`."""
+"""From a plan to a running suite: the steps of `workbench run` and `workbench search`, in order.
+
+1. `prepare_runs`: check devices, resolve trained models, apply automatic settings, expand the plan,
+   check GPU and memory. Nothing is written.
+2. `start_suite`: check the surroundings, build subsets, create the suite, start its warden.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import typer
 
@@ -12,7 +19,84 @@ from workbench.exit_codes import ExitCode
 if TYPE_CHECKING:
     from engines.protocol import RunSpec
     from workbench.headless.renderers import OutputMode
+    from workbench.memory_estimate.estimate import TargetDevice
     from workbench.planning.plan import SuitePlan
+
+
+class PreparedRuns(NamedTuple):
+    """A plan that can run here."""
+
+    suite_plan: SuitePlan
+    """With full names of trained models and automatic settings."""
+    specs: list[RunSpec]
+    remarks: list[str]
+    """Automatic settings, and what is known of GPU and memory: lines for a person."""
+
+
+def prepare_runs(
+    suite_plan: SuitePlan, set_options: Sequence[str], log_root: Path, *, force: bool
+) -> PreparedRuns:
+    """Check a plan and expand it into runs; `force`: GPU and memory problems become remarks.
+
+    Raises:
+        PlanError: the plan is wrong, or its device does not exist here, cannot run it or is too
+            small.
+    """
+    from workbench import paths
+    from workbench.memory_estimate import estimate
+    from workbench.planning import plan
+
+    check_devices(suite_plan)
+    device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
+    suite_plan = plan.resolve_model_names(suite_plan, log_root)
+    suite_plan = apply_automatic_settings(suite_plan, set_options, device)
+    specs = plan.expand(suite_plan, paths.cache_root(), log_root)
+    remarks = [
+        f"{key} = {suite_plan.settings.get(key)}, {origin}"
+        for key, origin in suite_plan.origins.items()
+    ]
+    remarks += check_gpu(specs, device, force=force)
+    specs, memory_remarks = check_memory(specs, device, force=force)
+    return PreparedRuns(suite_plan, specs, [*remarks, *memory_remarks])
+
+
+def prepare_search(suite_plan: SuitePlan, log_root: Path) -> PreparedRuns:
+    """As `prepare_runs`, without what depends on a trial's settings: automatic ones and memory.
+
+    Raises:
+        PlanError: as `prepare_runs`.
+    """
+    from workbench import paths
+    from workbench.memory_estimate import estimate
+    from workbench.planning import plan
+
+    check_devices(suite_plan)
+    device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
+    suite_plan = plan.resolve_model_names(suite_plan, log_root)
+    specs = plan.expand(suite_plan, paths.cache_root(), log_root)
+    check_gpu(specs, device, force=False)
+    return PreparedRuns(suite_plan, specs, [])
+
+
+def start_suite(
+    suite_plan: SuitePlan, specs: list[RunSpec], log_root: Path, mode: OutputMode,
+    *, detach: bool, share: bool,
+) -> NoReturn:  # fmt: skip
+    """Build strict subsets, create the suite's folder, and start its warden; ends the command.
+
+    Raises:
+        SuiteError: no suite can run here.
+    """
+    from workbench.cli import build
+    from workbench.headless import follow
+    from workbench.suites import suite
+
+    check_surroundings(log_root)
+    if not build.build_strict_subsets(specs):
+        raise typer.Exit(ExitCode.USAGE)
+    folder = suite.create_suite(log_root, suite_plan, specs)
+    follow_suite = follow.run_detached if detach else follow.run_foreground
+    raise typer.Exit(follow_suite(folder, mode, share=share))
 
 
 def check_devices(suite_plan: SuitePlan) -> None:
@@ -30,34 +114,49 @@ def check_devices(suite_plan: SuitePlan) -> None:
         raise plan.PlanError([missing])
 
 
-def expand_plan(suite_plan: SuitePlan, log_root: Path) -> tuple[SuitePlan, list[RunSpec]]:
-    """The plan with full names of trained models, and its runs.
+def apply_automatic_settings(
+    suite_plan: SuitePlan, set_options: Sequence[str], device: TargetDevice
+) -> SuitePlan:
+    """The plan with settings from the environment and the GPU preset, where `--set` has none."""
+    from workbench.cli.set_options import parse_setting
+    from workbench.memory_estimate import automatic_settings
+    from workbench.memory_estimate.gpus import GpuModel
+
+    gpu = device if isinstance(device, GpuModel) else None
+    flags = dict(map(parse_setting, set_options))
+    return automatic_settings.apply_automatic_settings(suite_plan, flags, gpu, os.environ)
+
+
+def check_gpu(specs: list[RunSpec], device: TargetDevice, *, force: bool) -> list[str]:
+    """Check driver, torch's build and precision against the GPU; with `force`: the problems.
 
     Raises:
-        PlanError: the plan is wrong, or its device does not exist here or cannot run it.
+        PlanError: they exclude the GPU.
+    """
+    from workbench.memory_estimate import gpu_support
+    from workbench.planning import plan
+
+    problems = list(dict.fromkeys(gpu_support.find_problems(specs, device)))
+    if problems and not force:
+        raise plan.PlanError(problems)
+    return problems
+
+
+def check_memory(
+    specs: list[RunSpec], device: TargetDevice, *, force: bool
+) -> tuple[list[RunSpec], list[str]]:
+    """The specs with their memory estimates, and remarks.
+
+    Raises:
+        PlanError: a run does not fit into the device.
     """
     from workbench import paths
-    from workbench.planning import plan
+    from workbench.memory_estimate import estimate, estimator_process
 
-    check_devices(suite_plan)
-    suite_plan = plan.resolve_model_names(suite_plan, log_root)
-    specs = plan.expand(suite_plan, paths.cache_root(), log_root)
-    check_gpu(suite_plan, specs)
-    return suite_plan, specs
-
-
-def check_gpu(suite_plan: SuitePlan, specs: list[RunSpec]) -> None:
-    """Check the GPU of the runs.
-
-    Raises:
-        PlanError: driver, torch's build or precision exclude it.
-    """
-    from workbench.memory_estimate import estimate, gpu_support
-    from workbench.planning import plan
-
-    device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
-    if problems := list(dict.fromkeys(gpu_support.find_problems(specs, device))):
-        raise plan.PlanError(problems)
+    if isinstance(device, estimate.UnknownDevice):
+        return specs, [f"memory forecast: n/a ({device.reason})"]
+    with estimator_process.share_process(print_progress):
+        return estimate.check_memory(specs, device, paths.cache_root(), anyway=force)
 
 
 def check_surroundings(log_root: Path) -> None:
@@ -72,19 +171,8 @@ def check_surroundings(log_root: Path) -> None:
         raise suite.SuiteError("\n".join(problems))
 
 
-def start_suite(
-    suite_plan: SuitePlan, specs: list[RunSpec], log_root: Path | None, mode: OutputMode,
-    *, detach: bool, share: bool,
-) -> NoReturn:  # fmt: skip
-    """Build strict subsets, create the suite's folder, and start its warden; ends the command."""
-    from workbench import paths
-    from workbench.cli import catalogs
-    from workbench.headless import follow
-    from workbench.suites import suite
+def print_progress(text: str) -> None:
+    """Print a progress message to stderr."""
+    from results.text.sanitize import clean_line
 
-    check_surroundings(paths.log_root(log_root))
-    if not catalogs.build_strict_subsets(specs):
-        raise typer.Exit(ExitCode.USAGE)
-    folder = suite.create_suite(paths.log_root(log_root), suite_plan, specs)
-    follow_suite = follow.run_detached if detach else follow.run_foreground
-    raise typer.Exit(follow_suite(folder, mode, share=share))
+    typer.echo(f"workbench: {clean_line(text)}", err=True)

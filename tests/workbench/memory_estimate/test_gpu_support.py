@@ -9,7 +9,6 @@ from engines.memory_query import MemoryEstimate, MemoryQuery
 from engines.protocol import RunSpec
 from tests.hardware import fakes
 from tests.hardware.machines import CATALOGUE, MACHINES, MIB, Gpu, Machine, replace
-from workbench.cli import plan as cli_plan
 from workbench.memory_estimate import estimate, estimator_process, gpu_support, gpus, torch_build
 from workbench.memory_estimate.fit_check import HostMemory
 from workbench.memory_estimate.gpus import GIB
@@ -98,12 +97,12 @@ def test_run_refuses_and_anyway_only_says_it(monkeypatch, answers) -> None:
     see(monkeypatch, MACHINES["old-driver"])
     demo = plan.load_preset("demo")
     with pytest.raises(plan.PlanError, match=r"driver 535\.183\.01 is too old for torch"):
-        cli_plan.estimate_runs(demo, None, anyway=False)
-    _, specs, lines = cli_plan.estimate_runs(demo, None, anyway=True)
+        start.prepare_runs(demo, (), paths.log_root(None), force=False)
+    _, specs, lines = start.prepare_runs(demo, (), paths.log_root(None), force=True)
     assert specs
     assert [line for line in lines if "is too old" in line]
     on_cpu = demo.model_copy(update={"cpu": True})
-    _, specs, lines = cli_plan.estimate_runs(on_cpu, None, anyway=False)
+    _, specs, lines = start.prepare_runs(on_cpu, (), paths.log_root(None), force=False)
     assert specs
     assert not [line for line in lines if "is too old" in line]
 
@@ -204,7 +203,9 @@ def test_a_gpu_that_nvml_says_too_little_of_has_no_forecast(monkeypatch, lost, w
 
 def test_a_run_without_a_forecast_says_why(monkeypatch, answers) -> None:
     see(monkeypatch, MACHINES["mixed-chosen"])
-    _, specs, lines = cli_plan.estimate_runs(plan.load_preset("demo"), None, anyway=False)
+    _, specs, lines = start.prepare_runs(
+        plan.load_preset("demo"), (), paths.log_root(None), force=False
+    )
     assert [line for line in lines if line.startswith("memory forecast: n/a (CUDA counts differ")]
     assert not any(one.fit for one in specs)
 

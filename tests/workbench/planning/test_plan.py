@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from workbench.cli import plan as cli_plan
 from workbench.cli import set_options
 from workbench.cli.options import load_plan
 from workbench.memory_estimate import estimate
@@ -218,7 +217,7 @@ def test_a_plan_on_the_cpu_is_forecast_for_the_host(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(estimate, "is_library_present", lambda: True)
     monkeypatch.setattr(estimate.gpus, "query_nvml", lambda: pytest.fail("no GPU is asked about"))
     asked = plan.parse({**CPU_PLAN, "cpu": True})
-    _, specs, _ = cli_plan.estimate_runs(asked, None, anyway=False)
+    _, specs, _ = start.prepare_runs(asked, (), paths.log_root(None), force=False)
     assert [spec.cpu for spec in specs] == [True]
 
 
