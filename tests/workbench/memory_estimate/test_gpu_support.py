@@ -9,6 +9,8 @@ from engines.memory_query import MemoryEstimate, MemoryQuery
 from engines.protocol import RunSpec
 from tests.hardware import fakes
 from tests.hardware.machines import CATALOGUE, MACHINES, MIB, Gpu, Machine, replace
+from workbench import paths
+from workbench.cli import start
 from workbench.memory_estimate import estimate, estimator_process, gpu_support, gpus, torch_build
 from workbench.memory_estimate.fit_check import HostMemory
 from workbench.memory_estimate.gpus import GIB

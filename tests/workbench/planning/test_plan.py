@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.cli import set_options
+from workbench import paths
+from workbench.cli import set_options, start
 from workbench.cli.options import load_plan
 from workbench.memory_estimate import estimate
 from workbench.planning import availability, plan
