@@ -6,7 +6,7 @@ an unmeasured number is null and has a reason beside it.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -212,7 +212,19 @@ class Timing(Message):
     """Sum of samples over sum of seconds."""
     samples_per_second_median: float | None = None
     """Samples of a step over the median step: the two must agree, or the run is flagged."""
+    optimizer_share: float | None = None
+    """Share of the timed steps that the optimizer took."""
     reasons: dict[str, str] = {}
+
+    def with_reason(self, reason: str) -> Self:
+        """The same, with a reason for every unmeasured number that has none."""
+        numbers = [
+            name for name, field in type(self).model_fields.items()
+            if field.annotation == float | None and not name.endswith(("_low", "_high"))
+        ]  # fmt: skip
+        unmeasured = [name for name in numbers if getattr(self, name) is None]
+        reasons = {**dict.fromkeys(unmeasured, reason), **self.reasons}
+        return self.model_copy(update={"reasons": reasons})
 
 
 class Forecast(Message):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 SCHEMA: Final = 1
 
 NOT_MEASURED_SEPARATELY: Final = "the record is from before waiting for data was measured apart"
+NOT_MEASURED_THEN: Final = "the record is from before it was measured"
 
 Cause = Literal[
     "completed", "failed", "killed", "oom-cuda", "oom-host", "stopped", "hung", "supervisor-lost",
@@ -159,6 +160,8 @@ class TimingRecord(StoredModel):
     """Share of the timed steps in which the device waited for data."""
     samples_per_second: Reading
     samples_per_second_median: Reading
+    optimizer_share: Reading = Reading(reason=NOT_MEASURED_THEN)
+    """Share of the timed steps that the optimizer took."""
     phases: dict[str, float] = {}
     """Seconds per phase."""
 

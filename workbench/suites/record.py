@@ -141,33 +141,25 @@ def _run_gpus(
 def _timing(run: RunState) -> schema.TimingRecord:
     timing = run.timing
     missing = "the engine ended before it could say" if run.done is None else "not measured"
-    interval = timing.interval_method if timing else ""
+    timing = timing or protocol.Timing()
 
-    def reading(name: str, *, bounds: bool = False) -> Reading:
-        value = getattr(timing, name) if timing else None
+    def reading(name: str) -> Reading:
+        value = getattr(timing, name)
         if value is None:
-            return Reading(reason=(timing.reasons.get(name) if timing else None) or missing)
-        if not bounds:
+            return Reading(reason=timing.reasons.get(name) or missing)
+        low, high = (getattr(timing, f"{name}_{bound}", None) for bound in ("low", "high"))
+        if low is None and high is None:
             return Reading(value=value)
-        low, high = getattr(timing, f"{name}_low"), getattr(timing, f"{name}_high")
-        return Reading(value=value, low=low, high=high, method=interval)
+        return Reading(value=value, low=low, high=high, method=timing.interval_method)
 
+    fields = {
+        name: reading(name) if field.annotation is Reading else getattr(timing, name)
+        for name, field in schema.TimingRecord.model_fields.items()
+        if name in protocol.Timing.model_fields
+    }
+    fields["timed_steps"] = timing.timed_steps or (run.timed_steps if run.timing else 0)
     return schema.TimingRecord(
-        end_to_end_seconds=_end_to_end(run),
-        time_to_first_step=reading("time_to_first_step"),
-        epoch_wall_seconds=reading("epoch_wall_seconds"),
-        epoch_stall_seconds=reading("epoch_stall_seconds"),
-        epoch_loss_steps=timing.epoch_loss_steps if timing else 0,
-        epoch_steps=timing.epoch_steps if timing else 0,
-        timed_steps=(timing.timed_steps or run.timed_steps) if timing else 0,
-        warmup_steps=timing.warmup_steps if timing else 0,
-        step_median=reading("step_median", bounds=True),
-        step_p95=reading("step_p95", bounds=True),
-        data_wait_share=reading("data_wait_share"),
-        data_stall_share=reading("data_stall_share"),
-        samples_per_second=reading("samples_per_second"),
-        samples_per_second_median=reading("samples_per_second_median"),
-        phases=run.phase_seconds(),
+        **fields, end_to_end_seconds=_end_to_end(run), phases=run.phase_seconds()
     )
 
 

@@ -216,18 +216,13 @@ def make_epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:
     """`Timing` of an evaluation: one epoch is encoding and searching over every split once."""
     seconds = sum((c.corpus_seconds or 0.0) + c.query_seconds + c.search_seconds for c in costs)
     queries = sum(c.queries for c in costs)
-    none = "an evaluation has no optimizer steps"
-    unmeasured = (
-        "step_median", "step_p95", "data_wait_share", "data_stall_share", "epoch_stall_seconds",
-        "epoch_loss", "samples_per_second_median",
-    )  # fmt: skip
-    return protocol.Timing(
+    timing = protocol.Timing(
         time_to_first_step=next((c.time_to_first_batch for c in costs), None),
         epoch_wall_seconds=seconds,
         epoch_steps=sum(c.batches for c in costs),
         samples_per_second=queries / seconds if seconds else None,
-        reasons=dict.fromkeys(unmeasured, none),
     )
+    return timing.with_reason("an evaluation has no optimizer steps")
 
 
 def _overlap(approximate: Rows, exact: Rows) -> Scores:

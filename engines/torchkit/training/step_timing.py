@@ -253,6 +253,7 @@ class TimingSummary:
         self._seconds = 0.0
         self._waits = 0.0
         self._stalls = 0.0
+        self._optimizer = 0.0
         self._epochs: dict[int, _EpochTimes] = {}
         self.time_to_first_step: float | None = None
 
@@ -275,6 +276,7 @@ class TimingSummary:
         self._seconds += window.seconds
         self._waits += window.data_wait or 0.0
         self._stalls += window.data_stall or 0.0
+        self._optimizer += window.optimizer or 0.0
 
     def timing(self) -> protocol.Timing:
         """The run's times; an unmeasured one is null, with a reason."""
@@ -300,10 +302,7 @@ class TimingSummary:
         }
         if not self._durations:
             missing = f"no step after the {self._warmup_steps} of the timing warm-up"
-            for name in ("step_median", "step_p95", "data_wait_share", "data_stall_share",
-                         "samples_per_second", "samples_per_second_median"):  # fmt: skip
-                reasons[name] = missing
-            return protocol.Timing(**base, reasons=reasons)
+            return protocol.Timing(**base, reasons=reasons).with_reason(missing)
         return protocol.Timing(**base, **self._step_fields(), reasons=reasons)
 
     def _loss_fields(self, reasons: dict[str, str]) -> dict[str, Any]:
@@ -332,6 +331,7 @@ class TimingSummary:
             "interval_method": of_median.method,
             "data_wait_share": self._waits / self._seconds,
             "data_stall_share": self._stalls / self._seconds,
+            "optimizer_share": self._optimizer / self._seconds,
             "samples_per_second": sum(self._samples) / self._seconds,
             "samples_per_second_median": float(np.median(self._samples) / median),
         }

@@ -101,8 +101,8 @@ def gather_held_out(folds: Sequence[FoldRun]) -> HeldOut:
             if answer.id in owners:
                 raise EngineError(
                     f"'{answer.id}' is held out by {owners[answer.id]} and by "
-                    f" {fold_run.folder.name}: they are not folds of one whole; run them with "
-                    " one seed and one subset"
+                    f"{fold_run.folder.name}: they are not folds of one whole; run them with "
+                    "one seed and one subset"
                 )
             owners[answer.id] = fold_run.folder.name
         answers += fold_answers

@@ -19,6 +19,7 @@ TIMES: Final[tuple[tuple[str, str, q.Formatter], ...]] = (
     ("step, 95th percentile", "step_p95", q.duration),
     ("host waiting for data", "data_wait_share", q.share),
     ("device waiting for data", "data_stall_share", q.share),
+    ("optimizer", "optimizer_share", q.share),
     ("samples/s", "samples_per_second", q.rate),
     ("samples/s by median", "samples_per_second_median", q.rate),
 )

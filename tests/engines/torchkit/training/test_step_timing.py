@@ -162,6 +162,7 @@ def test_unmeasured_is_null_with_a_reason():
     _, short = on_host(3, warmup=20)
     assert short.step_median is None
     assert "20 of the timing warm-up" in short.reasons["step_median"]
+    assert short.reasons["optimizer_share"] == short.reasons["step_median"]
     _, all_warm = on_host(10, warmup=10)
     assert "all 10 steps" in all_warm.reasons["epoch_wall_seconds"]
 
@@ -189,6 +190,7 @@ def test_on_an_asynchronous_device_times_are_the_devices():
     timing = ledger.timing()
     assert timing.data_stall_share == pytest.approx(len(windows) * DATA / whole)
     assert timing.data_wait_share == pytest.approx(40 * DATA / whole), "most of it was hidden"
+    assert timing.optimizer_share == pytest.approx(40 * UPDATE / whole, rel=0.01)
     assert device.synchronised == 2 * len(windows), "one at each edge, none per step"
 
 
