@@ -17,7 +17,7 @@ ARCHITECTURE_PARAMS: Final = (
 """Settings that are read from the trained model; all others are those of the run."""
 
 
-class _Model(param_sections.Settings):
+class _CaptionModel(param_sections.Settings):
     """Vision tower, projector and language model, and which of their weights are trained."""
 
     vision: str = Field(
@@ -92,7 +92,7 @@ class _Schedule(param_sections.Settings):
     )
 
 
-class _Monitoring(param_sections.Monitoring):
+class _CaptionMonitoring(param_sections.Monitoring):
     """The metric of the validation between epochs, for early stopping and the best weights."""
 
     monitor: Literal["loss", "diversity", "siglip", "meteor", "cider"] = Field(
@@ -115,7 +115,7 @@ class _Towers(param_sections.Settings):
     checkpointing: param_sections.Checkpointing = False
 
 
-class _Evaluation(param_sections.Settings):
+class _CaptionEvaluation(param_sections.Settings):
     """Evaluation data, generation and scorers."""
 
     evaluate_on: param_sections.EvaluateOn = None
@@ -145,9 +145,9 @@ class _Evaluation(param_sections.Settings):
 
 
 class Params(
-    _Evaluation, param_sections.Keeping, param_sections.Machine, param_sections.Ranks, _Towers,
-    _Monitoring, _Schedule, param_sections.Optimization, param_sections.Length, _Media, _Model,
-    param_sections.Data,
+    _CaptionEvaluation, param_sections.Keeping, param_sections.Machine, param_sections.Ranks,
+    _Towers, _CaptionMonitoring, _Schedule, param_sections.Optimization, param_sections.Length,
+    _Media, _CaptionModel, param_sections.Data,
 ):  # fmt: skip
     """Settings of one captioning run."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from engines.protocol import RunSpec
-from engines.vqa.data.questions import SampleSubmission
+from engines.vqa.data.questions import SubmissionTemplate
 from engines.vqa.evaluation import predictions, submission
 from tests.engines import vqa_toy
 from tests.fixtures.wardens import House, until
@@ -98,7 +98,7 @@ def test_folds_killed_while_answering_are_resumed_to_the_same_answers(
 
     assert len(list((folder / "folds").iterdir())) == 1
     together = folder / "runs" / "03-vqa-asks-toy-vlm-ensemble"
-    sample = SampleSubmission(("id", "answer"), tuple(row["id"] for row in vqa_toy.rows()[:18]))
+    sample = SubmissionTemplate(("id", "answer"), tuple(row["id"] for row in vqa_toy.rows()[:18]))
     assert submission.check_file(together / "submission.csv", sample) == []
     held, _ = predictions.read_answers(together / "predictions" / "out-of-fold.jsonl")
     assert sorted(answer.id for answer in held) == sorted(sample.ids)

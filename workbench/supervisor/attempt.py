@@ -61,7 +61,7 @@ class SupervisorContext:
         return frozenset(pid for pid in (self.gpus.pid, searcher) if pid)
 
 
-class Attempt:
+class EngineAttempt:
     """One attempt of a run; `ended` is true once its End is written."""
 
     def __init__(self, folder: Path, spec: RunSpec, context: SupervisorContext) -> None:

@@ -32,7 +32,7 @@ from workbench.processes.limits import Limits
 from workbench.suites import state, suite, trials
 from workbench.suites.journal import JournalBusyError, JournalLostError, Tail
 from workbench.supervisor import run_records
-from workbench.supervisor.attempt import Attempt, SupervisorContext
+from workbench.supervisor.attempt import EngineAttempt, SupervisorContext
 from workbench.supervisor.control_queue import ControlQueue
 from workbench.supervisor.event_log import write_end
 from workbench.telemetry import environment
@@ -68,7 +68,7 @@ class Warden:
         self._causes: dict[str, str] = {}
         self._reserve = folder / ".reserve"
         self._logged: set[str] = set()
-        self._attempt: Attempt | None = None
+        self._attempt: EngineAttempt | None = None
 
     def run(self) -> None:
         """Execute all runs of the suite, from the locks to the last record."""
@@ -197,7 +197,7 @@ class Warden:
         self._write_state("running", spec.run_id)
         if self.gpus.facts and not self._context.environment["gpus"]:  # the driver was slow
             self._context = replace(self._context, environment=self._environment())
-        attempt = self._attempt = self.control.current = Attempt(run, spec, self._context)
+        attempt = self._attempt = self.control.current = EngineAttempt(run, spec, self._context)
         attempt.contaminated = self._locks.contaminated()
         attempt.start()
         with self._wake_on_exit(attempt):
@@ -304,7 +304,7 @@ class Warden:
             log(text)
 
     @contextlib.contextmanager
-    def _wake_on_exit(self, attempt: Attempt) -> Iterator[None]:
+    def _wake_on_exit(self, attempt: EngineAttempt) -> Iterator[None]:
         """Wake the loop at the engine's exit; `tick` then reads the status.
 
         No other event of an attempt does. Reading events at every beat, instead of waking for every

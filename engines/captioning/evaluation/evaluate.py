@@ -140,8 +140,8 @@ class Evaluator:
             self._context.emit.notice(
                 "mode-collapse",
                 f"{sample}: {variety.unique:.2f} of {n} captions are unique, "
-                f"{variety.most_frequent:.0%} are '{variety.caption[:80]}': the model says the same "
-                "of different pictures, and other scores mean little",
+                f"{variety.most_frequent:.0%} are '{variety.caption[:80]}': the model says the "
+                "same of different pictures, and other scores mean little",
             )
 
     def evaluate_split(self, split: Split, name: str) -> None:

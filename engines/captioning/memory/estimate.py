@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from engines import model_catalog
 from engines.captioning import components
 from engines.captioning.memory import max_lengths, model_from_config
-from engines.captioning.memory.max_lengths import MaxLengths
+from engines.captioning.memory.max_lengths import CaptioningMaxLengths
 from engines.captioning.memory.model_from_config import JUDGE, VISION, VISION_ACTIVATIONS
 from engines.captioning.models.captioner import Captioner, mean_loss
 from engines.captioning.models.vision import VisionTower
@@ -43,13 +43,13 @@ KOREAN_BYTES: Final = 470 << 20
 
 
 @dataclass(frozen=True)
-class FakeRun:
+class FakeCaptioningRun:
     """A run on fake tensors: settings, sizes and the tracker of its allocations."""
 
     ledger: AllocationTracker
     params: Params
     tuning: TrainingOptions
-    most: MaxLengths
+    most: CaptioningMaxLengths
     tower: VisionTower
 
     @property
@@ -103,7 +103,7 @@ def estimate_model(query: MemoryQuery, params: Params, parts: tuple[Any, Any]) -
         tower, tower_source = model_from_config.build_tower(
             query.model, parts[0], params, precision
         )
-        run = FakeRun(ledger, params, tuning, lengths, tower)
+        run = FakeCaptioningRun(ledger, params, tuning, lengths, tower)
         vision_bytes = track_module(ledger, tower.init_random(), lambda _: VISION)
         vision_peak = vision_phase(run)
         model, files = model_from_config.build_captioner(sizes, tower, params, tuning, lengths)
@@ -121,7 +121,7 @@ def estimate_model(query: MemoryQuery, params: Params, parts: tuple[Any, Any]) -
 
 
 def describe_estimate(
-    run: FakeRun, model: Captioner, sources: tuple[str, str], omitted: str
+    run: FakeCaptioningRun, model: Captioner, sources: tuple[str, str], omitted: str
 ) -> dict[str, str]:
     """The assumptions of an estimate. `sources`: of the sizes of language model and tower."""
     shape, lengths = run.tower.shape, run.most
@@ -158,7 +158,7 @@ def track_module(ledger: AllocationTracker, model: nn.Module, part_of: Any) -> i
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def vision_phase(run: FakeRun) -> PartBytes:
+def vision_phase(run: FakeCaptioningRun) -> PartBytes:
     """Peak of one pass of the frozen tower, before the language model is loaded.
 
     With a feature cache the weights of the tower are released afterwards.
@@ -175,7 +175,7 @@ def vision_phase(run: FakeRun) -> PartBytes:
     return run.ledger.peak.parts
 
 
-def training_peaks(run: FakeRun, model: Captioner) -> list[PartBytes]:
+def training_peaks(run: FakeCaptioningRun, model: Captioner) -> list[PartBytes]:
     """Peaks of the calibration and of a training step."""
     ledger = run.ledger
     ledger.reset_peak()
@@ -195,7 +195,7 @@ def training_peaks(run: FakeRun, model: Captioner) -> list[PartBytes]:
 
 
 def evaluation_peaks(
-    run: FakeRun, model: Captioner, *, trains: bool
+    run: FakeCaptioningRun, model: Captioner, *, trains: bool
 ) -> tuple[list[PartBytes], str]:
     """Peaks of evaluation and of the validation between epochs; and what they leave out."""
     params, size = run.params, run.params.evaluate_batch
@@ -225,7 +225,9 @@ def evaluation_peaks(
 
 
 @torch.no_grad()
-def eval_phase(run: FakeRun, model: Captioner, losses: int, captions: int) -> list[PartBytes]:
+def eval_phase(
+    run: FakeCaptioningRun, model: Captioner, losses: int, captions: int
+) -> list[PartBytes]:
     """Peaks of the loss of `losses` media at once and of generating `captions` captions at once."""
     ledger = run.ledger
     model.eval()
@@ -241,7 +243,7 @@ def eval_phase(run: FakeRun, model: Captioner, losses: int, captions: int) -> li
     return [*loss_peak, ledger.peak.parts]
 
 
-def generate_phase(run: FakeRun, model: Captioner, media: Tensor) -> None:
+def generate_phase(run: FakeCaptioningRun, model: Captioner, media: Tensor) -> None:
     """The first step of generation and the last one of captions of full length."""
     cache = fake_training_step.TrackedCache.create(run.ledger)
     inputs = model.embed_prompt(run.features(media))
@@ -260,7 +262,10 @@ def generate_phase(run: FakeRun, model: Captioner, media: Tensor) -> None:
 
 
 def host_memory(
-    query: MemoryQuery, run: FakeRun, files: tuple[int, int], phases: dict[Phase, PartBytes]
+    query: MemoryQuery,
+    run: FakeCaptioningRun,
+    files: tuple[int, int],
+    phases: dict[Phase, PartBytes],
 ) -> PartBytes:
     """Bytes of host memory by part. `files`: language model in half precision, vision tower."""
     params, shape = run.params, run.tower.shape

@@ -36,7 +36,7 @@ COLUMNS: Final = ["image_path", "answer", "dataset_id"]
 
 
 @dataclass(frozen=True)
-class MaxLengths:
+class CaptioningMaxLengths:
     """The largest sizes of a sample."""
 
     tokens: int
@@ -50,7 +50,7 @@ class MaxLengths:
 
 
 @dataclass(frozen=True)
-class SubsetContents:
+class CaptionContents:
     """Captions and media of built subsets."""
 
     captions: list[str]
@@ -60,7 +60,7 @@ class SubsetContents:
     languages: frozenset[str]
 
 
-def find_max_lengths(query: MemoryQuery, params: Params, part: ModelPart) -> MaxLengths:
+def find_max_lengths(query: MemoryQuery, params: Params, part: ModelPart) -> CaptioningMaxLengths:
     """Largest sizes of the samples of a run with the language model `part`."""
     contents = read_subsets(query.subsets)
     template, exact = read_or_estimate_template(part, params)
@@ -79,10 +79,10 @@ def find_max_lengths(query: MemoryQuery, params: Params, part: ModelPart) -> Max
         "prompt": f"{len(template.before) + len(template.after):,} tokens, {prompt_source}",
         "media": f"videos of {frames} frames" if contents.videos else media,
     }
-    return MaxLengths(tokens, frames, template, facts, contents.languages)
+    return CaptioningMaxLengths(tokens, frames, template, facts, contents.languages)
 
 
-def read_subsets(folders: Sequence[str]) -> SubsetContents:
+def read_subsets(folders: Sequence[str]) -> CaptionContents:
     """Captions and media of subsets; unreadable subsets are skipped."""
     captions: dict[str, None] = {}
     languages: set[str] = set()
@@ -99,7 +99,7 @@ def read_subsets(folders: Sequence[str]) -> SubsetContents:
         if videos is None and paths:
             videos = is_video(paths[0])
     longest = sorted(captions, key=_bytes, reverse=True)[:TEXTS]
-    return SubsetContents(longest, videos, frozenset(languages))
+    return CaptionContents(longest, videos, frozenset(languages))
 
 
 def count_caption_tokens(

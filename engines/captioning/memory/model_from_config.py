@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from engines.captioning import prepare
-from engines.captioning.memory.max_lengths import MaxLengths
+from engines.captioning.memory.max_lengths import CaptioningMaxLengths
 from engines.captioning.metrics import clip_score
 from engines.captioning.models import llm as language
 from engines.captioning.models import nano_model, projectors
@@ -93,7 +93,11 @@ def build_llm(sizes: Any, tuning: TrainingOptions) -> Any:
 
 
 def build_captioner(
-    sizes: Any, tower: VisionTower, params: Params, tuning: TrainingOptions, longest: MaxLengths
+    sizes: Any,
+    tower: VisionTower,
+    params: Params,
+    tuning: TrainingOptions,
+    longest: CaptioningMaxLengths,
 ) -> tuple[Captioner, int]:
     """The captioner as a run trains it, and the bytes of the language model's files.
 

@@ -20,7 +20,7 @@ from engines.retrieval.memory import (
     training_step,
 )
 from engines.retrieval.memory.dataset_stats import DatasetStats, ItemCounts
-from engines.retrieval.memory.training_step import FakeRun
+from engines.retrieval.memory.training_step import FakeRetrievalRun
 from engines.retrieval.models import factory, frozen_towers
 from engines.retrieval.models.encoder import count_parameters
 from engines.retrieval.params import Params
@@ -87,7 +87,9 @@ def estimate_entry(query: MemoryQuery, entry: ModelEntry, params: Params) -> Mem
         model_from_config.materialise(model)
         factory.validate_model(model, entry, params)
         factory.configure_model(model, entry, params, shape.tokenizer)
-        fake_run = FakeRun(tracker, model, params, options, shape.length or params.max_tokens)
+        fake_run = FakeRetrievalRun(
+            tracker, model, params, options, shape.length or params.max_tokens
+        )
         fake_run.track_model()
         phases, beside = measure_peaks(query, fake_run, reads)
         total, learnt = count_parameters(model)
@@ -108,7 +110,7 @@ def estimate_entry(query: MemoryQuery, entry: ModelEntry, params: Params) -> Mem
 
 
 def measure_peaks(
-    query: MemoryQuery, fake_run: FakeRun, reads: RunItems
+    query: MemoryQuery, fake_run: FakeRetrievalRun, reads: RunItems
 ) -> tuple[dict[Phase, dict[str, int]], dict[str, str]]:
     """Parts at the peak of each phase, and facts about them."""
     params, facts = fake_run.params, {}
@@ -141,7 +143,7 @@ def evaluates(query: MemoryQuery, params: Params) -> bool:
     return not query.trains or params.evaluate_on != ()
 
 
-def pair_bytes(fake_run: FakeRun, reads: RunItems) -> int:
+def pair_bytes(fake_run: FakeRetrievalRun, reads: RunItems) -> int:
     """Bytes of a query and its passage in a prepared batch."""
     if fake_run.model.pixels is None:
         text, image = 2 * frozen_towers.TEXT_WIDTH, 2 * frozen_towers.IMAGE_WIDTH

@@ -25,7 +25,7 @@ from engines.retrieval.index.indexes import DTYPES
 from engines.retrieval.index.joint_encoding import JointlyEncodedItems
 from engines.retrieval.memory import model_from_config
 from engines.retrieval.memory.dataset_stats import ItemCounts
-from engines.retrieval.memory.training_step import TEXT, VISION, FakeRun
+from engines.retrieval.memory.training_step import TEXT, VISION, FakeRetrievalRun
 from engines.retrieval.models import frozen_towers, max_sim
 from engines.retrieval.models.encoder import l2_normalize
 from engines.torchkit.memory import allocation_tracker, fake_training_step
@@ -47,7 +47,7 @@ BLOCKS: Final = 2
 
 
 def measure_evaluation(
-    fake_run: FakeRun, corpora: Sequence[ItemCounts], queries: ItemCounts, *, trained: bool
+    fake_run: FakeRetrievalRun, corpora: Sequence[ItemCounts], queries: ItemCounts, *, trained: bool
 ) -> dict[str, int]:
     """Bytes by part at the peak. `trained`: the optimizer's moments still exist."""
     tracker, model = fake_run.tracker, fake_run.model.eval()
@@ -75,7 +75,7 @@ def measure_evaluation(
     return tracker.peak.parts
 
 
-def measure_feature_pass(fake_run: FakeRun) -> dict[str, int]:
+def measure_feature_pass(fake_run: FakeRetrievalRun) -> dict[str, int]:
     """Bytes by part at the peak of computing the cached features, before training.
 
     One tower after the other, each with its batch.
@@ -100,7 +100,7 @@ def measure_feature_pass(fake_run: FakeRun) -> dict[str, int]:
     return max(peaks, key=lambda peak: peak.total).parts
 
 
-def _on_device(fake_run: FakeRun, count: ItemCounts, shape: Sequence[int]) -> ItemCounts:
+def _on_device(fake_run: FakeRetrievalRun, count: ItemCounts, shape: Sequence[int]) -> ItemCounts:
     """Counts of vectors on the device at once: of those in a file, one block."""
     most = fake_run.params.corpus_memory_gib * GIB / (4 * _numel(shape))
     if max(count.items, count.texts, count.images) <= most:
@@ -113,7 +113,7 @@ def _numel(shape: Sequence[int]) -> int:
 
 
 def _fake_encode(
-    fake_run: FakeRun, count: ItemCounts, shape: Sequence[int], side: str
+    fake_run: FakeRetrievalRun, count: ItemCounts, shape: Sequence[int], side: str
 ) -> EncodedItems:
     """Fake encoding of a side: storage of its vectors, and one batch beside it."""
     model, storage = fake_run.model, VectorStorage(torch.device("cpu"), 0)
@@ -140,7 +140,7 @@ def _fake_encode(
 
 
 def _fake_embed(
-    fake_run: FakeRun, rows: Tensor, embed: Callable[[Tensor, str], Tensor], side: str
+    fake_run: FakeRetrievalRun, rows: Tensor, embed: Callable[[Tensor, str], Tensor], side: str
 ) -> None:
     fake_run.tracker.assign([rows], INPUTS)
     with fake_run.tracker.part(allocation_tracker.ACTIVATIONS):
@@ -148,7 +148,7 @@ def _fake_embed(
 
 
 def _fake_search(
-    fake_run: FakeRun,
+    fake_run: FakeRetrievalRun,
     corpora: Sequence[ItemCounts],
     queries: ItemCounts,
     vectors: tuple[Tensor, list[Tensor]],

@@ -31,7 +31,7 @@ OTHER: Final = "fusion and scale"
 
 
 @dataclass(frozen=True)
-class FakeRun:
+class FakeRetrievalRun:
     """A fake run: model, settings and allocation tracker."""
 
     tracker: AllocationTracker
@@ -86,7 +86,7 @@ class _OneRank(ProcessGroup):
 
 
 def measure_training(
-    fake_run: FakeRun, queries: ItemCounts, passages: ItemCounts
+    fake_run: FakeRetrievalRun, queries: ItemCounts, passages: ItemCounts
 ) -> dict[str, int]:
     """Bytes by part at the peak of a training step."""
     params, total = fake_run.params, fake_run.params.batch * fake_run.params.nproc_per_node

@@ -81,7 +81,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class SampleSubmission:
+class SubmissionTemplate:
     """The columns and ids of a sample submission."""
 
     columns: tuple[str, str]
@@ -123,14 +123,14 @@ def read_questions(subset: Subset) -> Questions:
     )
 
 
-def read_sample_submission(subset: Subset) -> SampleSubmission | None:
+def read_sample_submission(subset: Subset) -> SubmissionTemplate | None:
     """The sample submission of a challenge subset; None: it has none."""
     try:
         content = json.loads((subset.folder / arrow_store.SUBMISSION).read_text("utf-8"))
     except FileNotFoundError:
         return None
     first, second = content["columns"]
-    return SampleSubmission((first, second), tuple(content["ids"]))
+    return SubmissionTemplate((first, second), tuple(content["ids"]))
 
 
 def _answer_index(answer: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from datasets_mm.building.build import Subset
 from engines.emitter import Emitter, EngineError, describe_artifact
 from engines.protocol import Task
 from engines.vqa.data import questions
-from engines.vqa.data.questions import SampleSubmission
+from engines.vqa.data.questions import SubmissionTemplate
 from engines.vqa.evaluation import metrics, predictions, submission
 from engines.vqa.evaluation.predictions import Answer
 from engines.vqa.evaluation.submission import SubmissionError
@@ -73,7 +73,7 @@ def write_submission(
         )
         if sample is None:
             emit.notice("submission", f"{subset.name} has no sample; columns are id and answer")
-            sample = SampleSubmission(("id", "answer"), tuple(letters))
+            sample = SubmissionTemplate(("id", "answer"), tuple(letters))
         submission.write_csv(path, letters, sample)
     except SubmissionError as error:
         raise EngineError(f"{path.name} was not written: {error}") from None

@@ -14,7 +14,7 @@ from typing import Final
 
 from datasets_mm.adapters import SourceReport, text_files
 from datasets_mm.sources.fingerprint import SourceError
-from engines.vqa.data.questions import LETTERS, SampleSubmission
+from engines.vqa.data.questions import LETTERS, SubmissionTemplate
 from engines.vqa.evaluation.predictions import write_atomic
 
 LISTED_IDS: Final = 3
@@ -29,7 +29,7 @@ class SubmissionError(ValueError):
         self.problems = list(problems)
 
 
-def read_sample(path: Path) -> SampleSubmission:
+def read_sample(path: Path) -> SubmissionTemplate:
     """The columns and ids of sample_submission.csv.
 
     Raises:
@@ -48,10 +48,10 @@ def read_sample(path: Path) -> SampleSubmission:
     ids = tuple(row[0] for row in rows)
     if problems := _find_duplicates(ids, str(path)):
         raise SubmissionError(problems)
-    return SampleSubmission((head[0], head[1]), ids)
+    return SubmissionTemplate((head[0], head[1]), ids)
 
 
-def find_defects(answers: Mapping[str, str], sample: SampleSubmission) -> list[str]:
+def find_defects(answers: Mapping[str, str], sample: SubmissionTemplate) -> list[str]:
     """All defects of these letters by id as a submission of this sample."""
     sample_ids = set(sample.ids)
     defects = []
@@ -68,7 +68,7 @@ def find_defects(answers: Mapping[str, str], sample: SampleSubmission) -> list[s
     return defects
 
 
-def write_csv(path: Path, answers: Mapping[str, str], sample: SampleSubmission) -> bytes:
+def write_csv(path: Path, answers: Mapping[str, str], sample: SubmissionTemplate) -> bytes:
     """Write the submission in the order and columns of the sample; returns its bytes.
 
     Raises:
@@ -88,7 +88,7 @@ def write_csv(path: Path, answers: Mapping[str, str], sample: SampleSubmission) 
     return data
 
 
-def check_file(path: Path, sample: SampleSubmission) -> list[str]:
+def check_file(path: Path, sample: SubmissionTemplate) -> list[str]:
     """All defects of a submission file against the sample; empty: it is valid.
 
     Raises:
@@ -98,7 +98,7 @@ def check_file(path: Path, sample: SampleSubmission) -> list[str]:
 
 
 def _find_table_defects(
-    table: Sequence[Sequence[str]], source: str, sample: SampleSubmission
+    table: Sequence[Sequence[str]], source: str, sample: SubmissionTemplate
 ) -> list[str]:
     head, *rows = table or [()]
     if tuple(head) != sample.columns:

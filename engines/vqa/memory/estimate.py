@@ -31,7 +31,7 @@ from engines.torchkit.modeling.model_config import ATTENTION
 from engines.torchkit.runtime.precision import DTYPES
 from engines.vqa.data import feature_cache
 from engines.vqa.memory import max_lengths, model_from_config
-from engines.vqa.memory.max_lengths import MaxLengths
+from engines.vqa.memory.max_lengths import VqaMaxLengths
 from engines.vqa.models.model import ANSWER_TOKENS, causal_mask
 from engines.vqa.params import Params
 
@@ -82,7 +82,7 @@ class BatchSizes:
 
     @classmethod
     def from_lengths(
-        cls, query: MemoryQuery, batch: str, geometry: PatchGeometry, lengths: MaxLengths
+        cls, query: MemoryQuery, batch: str, geometry: PatchGeometry, lengths: VqaMaxLengths
     ) -> BatchSizes:
         """Sizes of the longest sample. `batch`: the name of the setting of the batch size."""
         settings = query.params
@@ -181,7 +181,7 @@ def measure_phases(
     query: MemoryQuery,
     config: dict[str, Any],
     tuning: TrainingOptions,
-    reads: tuple[PatchGeometry, MaxLengths, bool],
+    reads: tuple[PatchGeometry, VqaMaxLengths, bool],
 ) -> Measurement:
     """Peaks of a training step and of a prediction.
 
@@ -231,7 +231,7 @@ def feature_format(model: Any, tuning: TrainingOptions, cached: bool) -> Feature
 
 
 def sample_bytes(
-    lengths: MaxLengths, geometry: PatchGeometry, features: FeatureFormat | None
+    lengths: VqaMaxLengths, geometry: PatchGeometry, features: FeatureFormat | None
 ) -> int:
     """Bytes of a picture in the host memory of a batch: patches as uint8, or features."""
     patches = math.prod(geometry.grid(*lengths.train))

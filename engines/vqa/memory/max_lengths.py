@@ -38,7 +38,7 @@ PICTURES: Final = 1000
 
 
 @dataclass(frozen=True)
-class MaxLengths:
+class VqaMaxLengths:
     """The largest sizes of a sample; text and picture may be of different rows."""
 
     tokens: int
@@ -51,7 +51,7 @@ class MaxLengths:
     """The same at the largest of `tta_scales`."""
 
 
-def find_max_lengths(query: MemoryQuery, factor: int) -> MaxLengths:
+def find_max_lengths(query: MemoryQuery, factor: int) -> VqaMaxLengths:
     """Largest sizes of the samples of a run; a square picture and a usual text without data.
 
     `factor`: sides of pictures are multiples of it, in pixels.
@@ -66,11 +66,11 @@ def find_max_lengths(query: MemoryQuery, factor: int) -> MaxLengths:
     train, predict = (
         find_largest_picture(query.params, sizes, factor, scale_) for scale_ in (1.0, scale)
     )
-    return MaxLengths(tokens, facts, train, predict)
+    return VqaMaxLengths(tokens, facts, train, predict)
 
 
 @dataclass(frozen=True)
-class SubsetContents:
+class QuestionContents:
     """Texts and pictures of built subsets."""
 
     texts: list[ChoicePrompt]
@@ -81,7 +81,7 @@ class SubsetContents:
     """Number of pictures whose size was read, such as `1,000 of 3,887`."""
 
 
-def read_subsets(folders: Sequence[str]) -> SubsetContents:
+def read_subsets(folders: Sequence[str]) -> QuestionContents:
     """Texts and pictures of subsets; unreadable subsets are skipped."""
     texts: dict[ChoicePrompt, None] = {}
     pictures: dict[tuple[Path, str], None] = {}
@@ -99,7 +99,7 @@ def read_subsets(folders: Sequence[str]) -> SubsetContents:
     sample = list(pictures)[::stride]
     sizes = {size for root, path in sample if (size := _read_size(root, path))}
     looked = f"{len(sample):,}" + (f" of {len(pictures):,}" if stride > 1 else "")
-    return SubsetContents(sorted(texts, key=_bytes, reverse=True)[:TEXTS], sorted(sizes), looked)
+    return QuestionContents(sorted(texts, key=_bytes, reverse=True)[:TEXTS], sorted(sizes), looked)
 
 
 def _bytes(prompt: ChoicePrompt) -> int:

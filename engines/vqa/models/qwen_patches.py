@@ -20,7 +20,7 @@ from engines.vqa.models.model import PIXELS, VqaBatch, pad_questions
 Patches = npt.NDArray[np.uint8]
 
 
-class Grid(NamedTuple):
+class PatchGrid(NamedTuple):
     """Rows and columns of patches of a picture."""
 
     rows: int
@@ -66,9 +66,9 @@ class QwenPatchProcessor:
         red, green, blue = (round(channel * 255) for channel in self.mean)
         return red, green, blue
 
-    def grid(self, height: int, width: int) -> Grid:
+    def grid(self, height: int, width: int) -> PatchGrid:
         """Rows and columns of patches of a picture."""
-        return Grid(height // self.patch, width // self.patch)
+        return PatchGrid(height // self.patch, width // self.patch)
 
     def tokens(self, height: int, width: int) -> int:
         """Number of tokens of a picture."""

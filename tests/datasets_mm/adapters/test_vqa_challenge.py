@@ -69,7 +69,7 @@ def test_train_and_test_are_two_subsets(place: Path) -> None:
     assert unknown.ids == ["q1", "q10", "q2"]
     assert unknown.answers.tolist() == [-1, -1, -1]
     sample = questions.read_sample_submission(asked)
-    assert sample == questions.SampleSubmission(("id", "answer"), ("q1", "q2", "q10"))
+    assert sample == questions.SubmissionTemplate(("id", "answer"), ("q1", "q2", "q10"))
     assert questions.read_sample_submission(learnt) is None
 
 

@@ -40,7 +40,7 @@ class SubsetEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelEntry:
+class ModelChoice:
     """One model of the catalogue."""
 
     name: str
@@ -92,7 +92,7 @@ class Catalogue:
 
     engines: tuple[EngineEntry, ...] = ()
     subsets: tuple[SubsetEntry, ...] = ()
-    models: tuple[ModelEntry, ...] = ()
+    models: tuple[ModelChoice, ...] = ()
     presets: tuple[PresetEntry, ...] = ()
     suite: tuple[form_fields.Setting, ...] = ()
     """Settings of the plan itself: name, seeds, repeats, devices, label."""
@@ -198,7 +198,7 @@ def read_subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ..
     return tuple(entries)
 
 
-def _read_models(problems: list[str]) -> tuple[ModelEntry, ...]:
+def _read_models(problems: list[str]) -> tuple[ModelChoice, ...]:
     from engines import model_catalog
     from results.text.sanitize import clean_line
 
@@ -208,18 +208,18 @@ def _read_models(problems: list[str]) -> tuple[ModelEntry, ...]:
             entry = model_catalog.load(name)
             problem = model_catalog.find_problem(entry) or ""
         except Exception as error:
-            entries.append(ModelEntry(clean_line(name), problem=clean_line(str(error))))
+            entries.append(ModelChoice(clean_line(name), problem=clean_line(str(error))))
             continue
         summary = clean_line(entry.title)
         entries.append(
-            ModelEntry(
+            ModelChoice(
                 clean_line(name), summary, tuple(entry.engines), clean_line(problem), entry.settings
             )
         )
     return tuple(entries)
 
 
-def read_trained_models(log_root: Path) -> tuple[ModelEntry, ...]:
+def read_trained_models(log_root: Path) -> tuple[ModelChoice, ...]:
     """The models that runs of this log root have trained, the latest suites first."""
     from results.text.sanitize import clean_line
     from workbench.suites import trained_runs
@@ -230,7 +230,7 @@ def read_trained_models(log_root: Path) -> tuple[ModelEntry, ...]:
         score = f"{metric.name} {metric.value:.3f} on {metric.split}" if metric else "no metric"
         parts = (f"{run.engine}, {run.subset}", score, f"base {run.base_model}", run.suite)
         entries.append(
-            ModelEntry(
+            ModelChoice(
                 run.name, clean_line(" · ".join(parts)), (run.engine,), clean_line(run.problem),
                 run.settings, trained=True,
             )

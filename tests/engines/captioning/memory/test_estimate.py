@@ -94,7 +94,9 @@ def test_a_pass_of_the_tower_is_what_a_real_one_allocates(settings, tmp_path):
             shape.want(), shape.params, ModelPart(architecture={"vocabulary": 1})
         )
         estimate.track_module(ledger, made.init_random(), lambda _: model_from_config.VISION)
-        peak = estimate.vision_phase(estimate.FakeRun(ledger, shape.params, tuning, most, made))
+        peak = estimate.vision_phase(
+            estimate.FakeCaptioningRun(ledger, shape.params, tuning, most, made)
+        )
     assert sum(peak.values()) == pytest.approx(looked(part, shape.params), rel=0.02)
 
 

@@ -122,7 +122,7 @@ def quiz(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test subset, with a sample submission in an order of its own."""
     subset = SimpleNamespace(name=TEST)
     monkeypatch.setattr(ensemble.SubsetSource, "build", lambda *_: subset)
-    wanted = questions.SampleSubmission(
+    wanted = questions.SubmissionTemplate(
         ("ID", "Answer"), tuple(f"t{n}" for n in reversed(range(120)))
     )
     monkeypatch.setattr(
