@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     seconds = parser.parse_args().seconds
     sys.path.insert(0, str(ROOT))
-    from workbench.suites import suite
+    from workbench.suites import control, suite, warden_file
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(WORKBENCH_LOG_ROOT=folder, WORKBENCH_LOCKS=folder)
@@ -84,7 +84,7 @@ def main() -> None:
         drain(terminal, 1.0)
         os.waitpid(pid, 0)
         suite_folder = suite.find_suite(Path(folder), None)
-        warden = suite.read_warden(suite_folder)
+        warden = warden_file.read_warden(suite_folder)
         if warden is None:
             raise SystemExit("the warden did not start")
         time.sleep(1.0)
@@ -92,8 +92,8 @@ def main() -> None:
         attach = watched(["attach"], b"", seconds)
         screen = watched([], b"2", seconds)
         share = (cpu_seconds(warden.pid) - before) / (time.monotonic() - began)
-        suite.send_command(suite_folder, suite.Command(do="stop"))
-        while suite.is_alive(warden):
+        control.send_command(suite_folder, control.Command(do="stop"))
+        while warden_file.is_alive(warden):
             time.sleep(0.1)
     print(f"warden (no GPU: no sampler)     {share:7.2%} of wall time")
     for name, (start, reader) in (("attach", attach), ("screen", screen)):

@@ -27,7 +27,7 @@ from pathlib import Path
 from results.records import store
 from tests.engines.conftest import write_toy
 from workbench.processes import tree
-from workbench.suites import suite
+from workbench.suites import suite, suite_reader, warden_file
 from workbench.supervisor import resume
 
 WORDS = [
@@ -92,13 +92,13 @@ class Soak:
 
     def kill(self, folder: Path) -> str:
         """Wait for a random moment, kill a random victim; says what."""
-        reader = suite.SuiteReader(folder)
+        reader = suite_reader.SuiteReader(folder)
         victim = self.random.choices(list(VICTIMS), list(VICTIMS.values()))[0]
         watcher = self.workbench("attach", folder.name) if victim == "watcher" else None
         self._moment(reader)
         state = reader.poll()
-        warden = suite.read_warden(folder)
-        if warden is None or not suite.is_alive(warden) or state.current is None:
+        warden = warden_file.read_warden(folder)
+        if warden is None or not warden_file.is_alive(warden) or state.current is None:
             self._kill(watcher.pid if watcher else 0)
             return "nobody"
         self.tokens.add(warden.token)
@@ -131,7 +131,7 @@ class Soak:
             os.kill(pid, signal.SIGKILL)
         return True
 
-    def _moment(self, reader: suite.SuiteReader) -> None:
+    def _moment(self, reader: suite_reader.SuiteReader) -> None:
         """Half of the time after some steps of this attempt, otherwise just some seconds later."""
         patience = time.monotonic() + self.random.uniform(0, 8)
         steps = self.random.randrange(1, 25) if self.random.random() < 0.5 else None
@@ -188,8 +188,8 @@ class Soak:
         return True
 
     def _alive(self, folder: Path) -> bool:
-        warden = suite.read_warden(folder)
-        return warden is not None and suite.is_alive(warden)
+        warden = warden_file.read_warden(folder)
+        return warden is not None and warden_file.is_alive(warden)
 
     def finish(self, folder: Path) -> None:
         """Let it come to its end without further harm."""

@@ -14,7 +14,7 @@ import torch
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.toy import Toy
 from workbench.processes import tree
-from workbench.suites import suite
+from workbench.suites import suite, suite_reader, warden_file
 
 PATIENCE = 60.0
 RETURN_SECONDS = 10.0
@@ -48,7 +48,7 @@ def kill_one(report: Report, toy: Toy, victim: str, cause: str) -> None:
     try:
         folder, engine = training(toy)
         during = used_bytes() if report.cuda else 0
-        supervisor = suite.read_warden(folder)
+        supervisor = warden_file.read_warden(folder)
         target = engine if victim == "engine" else supervisor.pid if supervisor else 0
         os.kill(target, signal.SIGKILL)
         ended = time.monotonic()
@@ -80,10 +80,10 @@ def training(toy: Toy) -> tuple[Path, int]:
         time.sleep(0.1)
         folders = suite.list_suites(toy.logs) if toy.logs.exists() else []
         for folder in folders:
-            supervisor = suite.read_warden(folder)
-            if supervisor is None or not suite.is_alive(supervisor):
+            supervisor = warden_file.read_warden(folder)
+            if supervisor is None or not warden_file.is_alive(supervisor):
                 continue
-            current = suite.SuiteReader(folder).poll().current
+            current = suite_reader.SuiteReader(folder).poll().current
             if current is not None and current.state.step >= 5 and current.state.pid:
                 return folder, current.state.pid
     raise TimeoutError(f"no run trains within {PATIENCE:.0f} s")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.fixtures.terminals import ROOT
 from workbench.exit_codes import ExitCode
-from workbench.suites import suite
+from workbench.suites import suite, suite_reader
 
 PROBE = ("run", "-e", "probe", "-d", "none", "-m", "none", "--headless", "--set", "steps=3")
 COMMANDS = (
@@ -122,7 +122,7 @@ def assert_contract(here: Path, words: tuple[str, ...], oddity: Oddity) -> None:
 def test_a_run_in_an_odd_environment(tmp_path: Path, oddity: Oddity) -> None:
     assert_contract(tmp_path, PROBE, oddity)
     for folder in suite.list_suites(tmp_path / "bench_logs"):
-        assert suite.SuiteReader(folder).poll().ended, f"{folder} was left at work"
+        assert suite_reader.SuiteReader(folder).poll().ended, f"{folder} was left at work"
 
 
 @settings(

@@ -15,8 +15,8 @@ from engines.protocol import RunSpec
 from tests.fixtures.terminals import ROOT, Terminal
 from workbench import paths
 from workbench.planning import plan
-from workbench.suites import suite
-from workbench.suites.suite import Command
+from workbench.suites import control, suite, suite_reader
+from workbench.suites.control import Command
 
 PROBE = ["-e", "probe", "-d", "none", "-m", "none"]
 SHADOWS = ("torch", "json", "pydantic", "logging", "results", "engines", "workbench", "textual",
@@ -123,14 +123,14 @@ def test_nothing_listens_and_nothing_holds_a_socket(here: Path) -> None:
     started = workbench(here, "run", *PROBE, *endless)
     folder = here / "work" / "bench_logs" / started.stdout.strip()
     deadline = time.monotonic() + 20
-    while not suite.SuiteReader(folder).poll().runs[0].state.step:
+    while not suite_reader.SuiteReader(folder).poll().runs[0].state.step:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     try:
         assert sockets_of(here / "work") == []
     finally:
-        suite.send_command(folder, Command(do="stop"))
-        while not suite.SuiteReader(folder).poll().ended:
+        control.send_command(folder, Command(do="stop"))
+        while not suite_reader.SuiteReader(folder).poll().ended:
             time.sleep(0.05)
 
 

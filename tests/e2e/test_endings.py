@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.wardens import House, end_of, until
-from workbench.suites import suite
+from workbench.suites import suite, suite_reader, warden_file
 
 ENDLESS = [
     "run", "-e", "probe", "-d", "none", "-m", "none", "--set", "steps=1000000",
@@ -86,7 +86,7 @@ def at_work(house: House) -> Path:
     """The suite, once its engine has done a step."""
     until(lambda: suite.list_suites(house.logs), "a suite")
     folder = suite.list_suites(house.logs)[0]
-    until(lambda: suite.read_warden(folder) is not None, "a warden")
+    until(lambda: warden_file.read_warden(folder) is not None, "a warden")
     house.until_step(folder)
     return folder
 
@@ -104,7 +104,7 @@ def test_ctrl_c_reaches_the_command_only_and_the_engine_saves(
     gone(house, folder)
     end = end_of(folder)
     assert (end.cause, end.exit_code, end.signal) == ("stopped", 143, None), "asked, not killed"
-    state = suite.SuiteReader(folder).poll()
+    state = suite_reader.SuiteReader(folder).poll()
     assert state.runs[0].state.failed is not None, "it said its last word"
 
 
@@ -125,7 +125,7 @@ def test_a_dropped_line_does_not_touch_a_detached_suite(house: House) -> None:
     watcher.close()
     terminal.close()
     watcher.wait()
-    step = suite.SuiteReader(folder).poll().runs[0].state.step
+    step = suite_reader.SuiteReader(folder).poll().runs[0].state.step
     house.until_step(folder, step + 10)
     stopped = subprocess.run(
         [sys.executable, "-m", "workbench", "stop", folder.name],
@@ -140,9 +140,9 @@ def test_a_frozen_command_does_not_slow_the_run(house: House, terminal: Terminal
     """Ctrl-Z, a stuck terminal, a TUI that hangs: the warden and the engine never notice."""
     folder = at_work(house)
     os.kill(terminal.pid, signal.SIGSTOP)
-    before = suite.SuiteReader(folder).poll().runs[0].state.step
+    before = suite_reader.SuiteReader(folder).poll().runs[0].state.step
     time.sleep(1.0)
-    during = suite.SuiteReader(folder).poll().runs[0].state.step - before
+    during = suite_reader.SuiteReader(folder).poll().runs[0].state.step - before
     os.kill(terminal.pid, signal.SIGCONT)
     assert during > 10, "20 ms a step"
     terminal.press(b"\x03")

@@ -22,7 +22,7 @@ from results.records import store
 from tests.engines.conftest import write_toy
 from tests.fixtures.wardens import House, until
 from workbench.processes import tree
-from workbench.suites import suite
+from workbench.suites import control, suite, suite_reader, warden_file
 from workbench.supervisor import resume
 
 SETTINGS = ["epochs=1000", "max_steps=100000", "checkpoint_every=20", "workers=2", "threads=1"]
@@ -57,8 +57,8 @@ class Foreground:
         self.house = house
         until(lambda: house.logs.exists() and suite.list_suites(house.logs), "a suite")
         self.folder = suite.list_suites(house.logs)[0]
-        until(lambda: suite.read_warden(self.folder), "a warden")
-        self.reader = suite.SuiteReader(self.folder)
+        until(lambda: warden_file.read_warden(self.folder), "a warden")
+        self.reader = suite_reader.SuiteReader(self.folder)
         until(lambda: self.run.step >= 25, "training, and a checkpoint", seconds=90)
 
     @property
@@ -109,7 +109,7 @@ def do(fault: str, run: Foreground) -> None:
             os.kill(engine, signal.SIGSEGV)
         case "suspended, then stopped":
             os.kill(engine, signal.SIGSTOP)
-            suite.send_command(run.folder, suite.Command(do="stop"))
+            control.send_command(run.folder, control.Command(do="stop"))
         case "kill rank":
             ranks = [
                 p for p in tree.descendant_pids(engine)[1:] if "engines.child" in command_of(p)

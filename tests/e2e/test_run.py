@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.suites import suite
+from workbench.suites import suite, suite_reader
 
 PROBE = ["-e", "probe", "-d", "none", "-m", "none"]
 
@@ -75,7 +75,7 @@ def the_suite(here: Path, *, seconds: float = 20) -> Path:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = suite.list_suites(here / "bench_logs")
-        if found and any(r.state.step for r in suite.SuiteReader(found[0]).poll().runs):
+        if found and any(r.state.step for r in suite_reader.SuiteReader(found[0]).poll().runs):
             return found[0]
         time.sleep(0.05)
     raise AssertionError("no engine came to work")
@@ -83,7 +83,7 @@ def the_suite(here: Path, *, seconds: float = 20) -> Path:
 
 def ended(folder: Path, *, seconds: float = 20) -> list[str]:
     """The causes of all runs, once the suite has ended."""
-    reader, deadline = suite.SuiteReader(folder), time.monotonic() + seconds
+    reader, deadline = suite_reader.SuiteReader(folder), time.monotonic() + seconds
     while not (state := reader.poll()).ended:
         assert time.monotonic() < deadline, "the suite did not end"
         time.sleep(0.05)
@@ -138,7 +138,7 @@ def test_detach_attach_ps_and_stop(here: Path) -> None:
     watcher.send_signal(2)  # Ctrl-C only detaches
     assert watcher.wait(timeout=20) == 0
     watcher.communicate()
-    assert not suite.SuiteReader(folder).poll().ended
+    assert not suite_reader.SuiteReader(folder).poll().ended
     stopped = workbench(here, "stop", name)
     assert stopped.returncode == 0, stopped.stderr
     assert ended(folder) == ["stopped"]
@@ -163,7 +163,7 @@ def test_kill_9_is_never_completed_and_leaves_nothing(here: Path, victim: str) -
     process = start(here, "run", *PROBE, "--set", "steps=100000", "--set", "delay_seconds=0.01",
                     "--headless")  # fmt: skip
     folder = the_suite(here)
-    state = suite.SuiteReader(folder).poll()
+    state = suite_reader.SuiteReader(folder).poll()
     assert state.current is not None
     pids = {"engine": state.current.state.pid, "warden": state.warden_pid, "command": process.pid}
     pid = pids[victim]

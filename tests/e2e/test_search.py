@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.suites import suite
+from workbench.suites import suite, suite_reader
 
 pytest.importorskip("optuna")
 
@@ -52,7 +52,7 @@ def until_trial(here: Path, number: int) -> Path:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for folder in suite.list_suites(here / "bench_logs"):
-            state = suite.SuiteReader(folder).poll()
+            state = suite_reader.SuiteReader(folder).poll()
             if len(state.runs) >= number and state.current and state.current.state.step:
                 return folder
         time.sleep(0.05)
@@ -77,7 +77,7 @@ def test_a_search_survives_its_searcher_and_ctrl_c(tmp_path: Path) -> None:
         out, err = again.communicate(timeout=90)
     assert again.returncode == 0, err
     assert "trials to come" in err
-    state = suite.SuiteReader(folder).poll()
+    state = suite_reader.SuiteReader(folder).poll()
     assert [run.state.cause for run in state.runs] == ["completed"] * 5
     chosen = [json.dumps(r.spec.trial.settings) for r in state.runs if r.spec.trial]
     assert len(set(chosen)) == 5, "no trial is repeated"

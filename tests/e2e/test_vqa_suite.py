@@ -20,7 +20,7 @@ from engines.vqa.data.questions import SubmissionTemplate
 from engines.vqa.evaluation import predictions, submission
 from tests.engines import vqa_toy
 from tests.fixtures.wardens import House, until
-from workbench.suites import suite
+from workbench.suites import suite, suite_reader
 
 SETTINGS = {
     **vqa_toy.SETTINGS, "folds": 2, "infer_on": "asks", "predict_batch": 1, "written": 6,
@@ -60,7 +60,7 @@ def plan(house: House, toy: Path) -> Path:
 
 
 def ended(folder: Path) -> dict[str, str]:
-    views = suite.SuiteReader(folder).poll().runs
+    views = suite_reader.SuiteReader(folder).poll().runs
     return {view.spec.run_id[3:]: view.state.cause for view in views}
 
 
@@ -75,8 +75,8 @@ def test_folds_killed_while_answering_are_resumed_to_the_same_answers(
     run = folder / "runs" / "01-vqa-asks-toy-vlm-f1"
     file = run / "predictions" / "asks.jsonl"
     until(lambda: file.exists() and file.stat().st_size > 0, "the first answers", 100)
-    os.kill(suite.SuiteReader(folder).poll().runs[0].state.pid or 0, signal.SIGKILL)
-    until(lambda: suite.SuiteReader(folder).poll().ended, "the end of the suite", 100)
+    os.kill(suite_reader.SuiteReader(folder).poll().runs[0].state.pid or 0, signal.SIGKILL)
+    until(lambda: suite_reader.SuiteReader(folder).poll().ended, "the end of the suite", 100)
     assert ended(folder) == {
         "vqa-asks-toy-vlm-f1": "killed", "vqa-asks-toy-vlm-f2": "completed",
         "vqa-asks-toy-vlm-ensemble": "skipped",

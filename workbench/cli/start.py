@@ -44,13 +44,13 @@ def prepare_runs(
     """
     from workbench import paths
     from workbench.memory_estimate import estimate
-    from workbench.planning import plan
+    from workbench.planning import expand, plan
 
     check_devices(suite_plan)
     device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
     suite_plan = plan.resolve_model_names(suite_plan, log_root)
     suite_plan = apply_automatic_settings(suite_plan, set_options, device)
-    specs = plan.expand(suite_plan, paths.cache_root(), log_root)
+    specs = expand.expand(suite_plan, paths.cache_root(), log_root)
     remarks = [
         f"{key} = {suite_plan.settings.get(key)}, {origin}"
         for key, origin in suite_plan.origins.items()
@@ -68,12 +68,12 @@ def prepare_search(suite_plan: SuitePlan, log_root: Path) -> PreparedRuns:
     """
     from workbench import paths
     from workbench.memory_estimate import estimate
-    from workbench.planning import plan
+    from workbench.planning import expand, plan
 
     check_devices(suite_plan)
     device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
     suite_plan = plan.resolve_model_names(suite_plan, log_root)
-    specs = plan.expand(suite_plan, paths.cache_root(), log_root)
+    specs = expand.expand(suite_plan, paths.cache_root(), log_root)
     check_gpu(specs, device, force=False)
     return PreparedRuns(suite_plan, specs, [])
 

@@ -32,7 +32,7 @@ from workbench.doctor.overhead_statistics import (
     describe_result,
     write_result,
 )
-from workbench.planning import plan
+from workbench.planning import expand, plan
 from workbench.processes import engine_process, tree
 from workbench.processes.limits import Limits
 from workbench.suites import journal, suite
@@ -95,7 +95,7 @@ def _make_plan(steps: int, rounds: int) -> tuple[plan.SuitePlan, list[RunSpec]]:
         "settings": {"steps": steps, "rounds": rounds, "warmup_steps": WARMUP_STEPS},
     }  # fmt: skip
     suite_plan = plan.parse(table, "overhead")
-    return suite_plan, plan.expand(suite_plan, paths.cache_root())
+    return suite_plan, expand.expand(suite_plan, paths.cache_root())
 
 
 def _run_watched(folder: Path, steps: int, rounds: int) -> StepBlock:

@@ -20,7 +20,7 @@ from workbench.doctor.finding import Finding, note, ok, problem
 from workbench.paths import nearest_existing
 from workbench.processes import device_locks as processes_device_locks
 from workbench.processes import logout
-from workbench.suites import preflight, suite
+from workbench.suites import preflight, suite, warden_file
 
 MIB: Final = 1 << 20
 LEAST_FREE_BYTES: Final = {"log root": 512 * MIB, "cache": 1024 * MIB, "temporary files": 128 * MIB}
@@ -139,12 +139,12 @@ def suite_findings(log_root: Path) -> Iterator[Finding]:
     dead: list[str] = []
     for folder in folders:
         try:
-            warden = suite.read_warden(folder)
+            warden = warden_file.read_warden(folder)
         except suite.SuiteError as error:
             yield note("suites", str(error), "other suites are listed all the same")
             continue
         if warden is not None and warden.state not in ("ended", "lost"):
-            (working if suite.is_alive(warden) else dead).append(folder.name)
+            (working if warden_file.is_alive(warden) else dead).append(folder.name)
     if dead:
         text = f"{len(dead)} suites have lost their warden: {', '.join(dead[:3])}"
         yield problem("suites", text, "run `workbench ps`: it ends what is left and says so")

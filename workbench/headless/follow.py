@@ -24,9 +24,9 @@ from workbench.headless.renderers import (
 )
 from workbench.processes import logout
 from workbench.processes.process_state import handle_signals
-from workbench.suites import suite
+from workbench.suites import control, suite, suite_reader
 from workbench.suites.state import CLEAN_CAUSES, SuiteState
-from workbench.supervisor import launch
+from workbench.supervisor import launch, recovery
 
 POLL_SECONDS: Final = 0.5
 
@@ -48,7 +48,7 @@ def run_foreground(
         nonlocal presses
         presses += 1
         if presses == 1 and number == signal.SIGINT:
-            suite.send_command(folder, suite.Command(do="stop"))
+            control.send_command(folder, control.Command(do="stop"))
             print_log_line(
                 "stopping after this step and its checkpoint; Ctrl-C again ends it at once"
             )
@@ -92,9 +92,9 @@ def attach_suite(folder: Path, mode: OutputMode) -> ExitCode:
 
 def stop_suite(folder: Path, timeout_seconds: float) -> ExitCode:
     """Ask the warden to stop, and wait until no process of the suite runs."""
-    reader = suite.SuiteReader(folder)
+    reader = suite_reader.SuiteReader(folder)
     if not reader.poll().ended:
-        suite.send_command(folder, suite.Command(do="stop"))
+        control.send_command(folder, control.Command(do="stop"))
     deadline = time.monotonic() + timeout_seconds
     while not (state := reader.poll()).ended:
         if time.monotonic() > deadline:
@@ -104,7 +104,7 @@ def stop_suite(folder: Path, timeout_seconds: float) -> ExitCode:
             return ExitCode.FAILED
         time.sleep(POLL_SECONDS)
     if state.warden == "lost":
-        launch.recover_dead_suite(folder)
+        recovery.recover_dead_suite(folder)
     print_log_line(f"{folder.name} has ended")
     return ExitCode.COMPLETED
 
@@ -114,12 +114,12 @@ def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
     shown = 0
     for folder in suite.list_suites(log_root):
         try:
-            state = suite.SuiteReader(folder).poll()
+            state = suite_reader.SuiteReader(folder).poll()
         except suite.SuiteError as error:  # of one suite; the others are still listed
             print_log_line(str(error))
             continue
         if state.warden == "lost":
-            launch.recover_dead_suite(folder)
+            recovery.recover_dead_suite(folder)
         if state.ended and not everything:
             continue
         shown += 1
@@ -159,7 +159,7 @@ def exit_status(state: SuiteState) -> ExitCode:
 
 
 def _follow_suite(folder: Path, mode: OutputMode) -> SuiteState:
-    reader = suite.SuiteReader(folder)
+    reader = suite_reader.SuiteReader(folder)
     renderer = make_renderer(mode, folder)
     try:
         while True:
@@ -169,7 +169,7 @@ def _follow_suite(folder: Path, mode: OutputMode) -> SuiteState:
                 break
             time.sleep(POLL_SECONDS)
         if state.warden == "lost":
-            launch.recover_dead_suite(folder)
+            recovery.recover_dead_suite(folder)
             state = reader.poll()
             renderer.show(state)
         return state

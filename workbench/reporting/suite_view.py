@@ -23,7 +23,7 @@ from workbench import paths
 from workbench.exit_codes import ExitCode
 from workbench.planning import plan
 from workbench.reporting import answer_examples, caption_examples, post_mortem, suite_notes
-from workbench.suites import suite, trials
+from workbench.suites import suite, suite_reader, trials
 from workbench.suites.state import RunView
 
 
@@ -46,9 +46,9 @@ def read_suite_records(folder: Path, log_records: list[RunRecord] | None = None)
 
 def build_view(folder: Path) -> SuiteView:
     """All data of a suite that a report needs."""
-    state = suite.SuiteReader(folder).poll()
+    state = suite_reader.SuiteReader(folder).poll()
     log_records = read_records(folder.parent)
-    retries = suite.runs_to_retry(folder, state)
+    retries = suite_reader.runs_to_retry(folder, state)
     records = [
         r for r in read_suite_records(folder, log_records) if r.identity.run_id not in retries
     ]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from engines.protocol import Cause, RunSpec
-from workbench.suites import suite
-from workbench.suites.suite import Command
+from workbench.suites import control
+from workbench.suites.control import Command
 
 
 class CurrentRun(Protocol):
@@ -42,7 +42,7 @@ class ControlQueue:
         self._removed: dict[str, tuple[Cause, str]] = {}
         if resumed and self._file.exists():
             self._offset = self._file.stat().st_size
-            for command in suite.read_removed_runs(folder).values():
+            for command in control.read_removed_runs(folder).values():
                 self._apply(command)
 
     def poll(self) -> list[Command]:
@@ -53,7 +53,7 @@ class ControlQueue:
             return []
         if size == self._offset:
             return []
-        commands, self._offset = suite.read_commands(self._suite, self._offset)
+        commands, self._offset = control.read_commands(self._suite, self._offset)
         for command in commands:
             self._apply(command)
         return commands

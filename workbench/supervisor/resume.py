@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workbench.suites import suite
+from workbench.suites import control, suite, suite_reader, warden_file
 from workbench.suites.state import RunView, is_unfinished
-from workbench.supervisor import launch
+from workbench.supervisor import recovery
 
 
 def choose_suite(log_root: Path, name: str | None) -> Path:
@@ -19,8 +19,8 @@ def choose_suite(log_root: Path, name: str | None) -> Path:
         return suite.find_suite(log_root, name)
     for folder in suite.list_suites(log_root):
         try:
-            warden = suite.read_warden(folder)
-            working = warden is not None and suite.is_alive(warden)
+            warden = warden_file.read_warden(folder)
+            working = warden is not None and warden_file.is_alive(warden)
             if not working and (unfinished_runs(folder) or count_pending_trials(folder)):
                 return folder
         except suite.SuiteError:
@@ -31,14 +31,14 @@ def choose_suite(log_root: Path, name: str | None) -> Path:
 
 def unfinished_runs(folder: Path) -> list[RunView]:
     """The runs to be started or repeated, in their order."""
-    out = suite.read_removed_runs(folder)
-    views = suite.SuiteReader(folder).poll().runs
+    out = control.read_removed_runs(folder)
+    views = suite_reader.SuiteReader(folder).poll().runs
     return [v for v in views if v.spec.run_id not in out and is_unfinished(v.state)]
 
 
 def count_pending_trials(folder: Path) -> int:
     """How many trials of a search are not chosen yet."""
-    return suite.SuiteReader(folder).poll().to_come
+    return suite_reader.SuiteReader(folder).poll().to_come
 
 
 def prepare_resume(folder: Path) -> list[RunView]:
@@ -47,14 +47,14 @@ def prepare_resume(folder: Path) -> list[RunView]:
     Raises:
         SuiteError: the suite is at work.
     """
-    warden = suite.read_warden(folder)
-    if warden is not None and suite.is_alive(warden):
+    warden = warden_file.read_warden(folder)
+    if warden is not None and warden_file.is_alive(warden):
         owner = f"warden {warden.pid} on {warden.host}"
         raise suite.SuiteError(
             f"{folder.name} is at work ({warden.state}, {owner}); `workbench attach {folder.name}` "
             f"shows it, `workbench stop {folder.name}` ends it"
         )
-    launch.recover_dead_suite(folder, elsewhere=True)
+    recovery.recover_dead_suite(folder, elsewhere=True)
     return unfinished_runs(folder)
 
 

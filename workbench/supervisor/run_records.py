@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engines.protocol import RunSpec
 from results.records import store
-from workbench.suites import record, state, suite
+from workbench.suites import record, state, warden_file
 from workbench.supervisor.event_log import DISK_FULL_ERRNOS
 
 
@@ -37,6 +37,6 @@ def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) 
     """
     run_record = record.build_record(spec, ended, run.relative_to(folder.parent).as_posix())
     try:
-        suite.replace_file(run / "summary.json", run_record.model_dump_json(indent=1))
+        warden_file.replace_file(run / "summary.json", run_record.model_dump_json(indent=1))
     finally:
         store.append_record(folder.parent / "results.jsonl", run_record)

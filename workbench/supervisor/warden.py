@@ -29,7 +29,7 @@ from engines.protocol import Cause, End, Entry, RunSpec
 from workbench import paths
 from workbench.processes import device_locks, engine_process, gpu_selection, orphan_reaper, tree
 from workbench.processes.limits import Limits
-from workbench.suites import state, suite, trials
+from workbench.suites import state, suite, trials, warden_file
 from workbench.suites.journal import JournalBusyError, JournalLostError, Tail
 from workbench.supervisor import run_records
 from workbench.supervisor.attempt import EngineAttempt, SupervisorContext
@@ -104,7 +104,7 @@ class Warden:
         _, hard = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # cores hold data and secrets
         tree.become_subreaper()
-        self._file = suite.WardenFile(
+        self._file = warden_file.WardenFile(
             pid=os.getpid(),
             start_ticks=tree.read_start_ticks(os.getpid()),
             host=socket.gethostname(),
@@ -356,7 +356,7 @@ class Warden:
             update={"state": now, "detail": detail, "updated_wall": time.time()}
         )
         try:
-            suite.write_warden(self.folder, self._file)
+            warden_file.write_warden(self.folder, self._file)
         except OSError as error:
             log(f"warden.json cannot be written: {error}")
 

@@ -24,9 +24,9 @@ from engines.protocol import Metric
 from workbench.planning import plan, search_space
 from workbench.planning.search_space import Settings
 from workbench.processes import tree
-from workbench.suites import suite, trials
+from workbench.suites import control, suite_reader, trials, warden_file
+from workbench.suites.control import Command
 from workbench.suites.state import CLEAN_CAUSES, Curve, RunState, RunView, SuiteState, is_unfinished
-from workbench.suites.suite import Command
 from workbench.suites.trials import TrialError
 from workbench.tuning.optuna_study import PRUNING_POINTS, SpaceExhaustedError, TuningStudy
 from workbench.tuning.searcher_process import GAVE_UP
@@ -63,7 +63,7 @@ class Searcher:
             raise SearchError(f"{folder.name} is no search")
         self.base, self.search = base, suite_plan.search
         self._params = catalog.load(base.spec.engine).Params
-        self._reader = suite.SuiteReader(folder)
+        self._reader = suite_reader.SuiteReader(folder)
         whole = search_space.whole_settings(self.search, self._params)
         self.study = TuningStudy(folder / trials.SEARCH_FOLDER / "study.jsonl", self.search, whole)
         self._settled: dict[str, int] = {}
@@ -86,7 +86,7 @@ class Searcher:
             TimeoutError: the warden admits no trial.
         """
         state = self._reader.poll()
-        warden = suite.read_warden(self.folder)
+        warden = warden_file.read_warden(self.folder)
         since = warden.started_wall if warden else 0.0
         self._read_commands()
         self._find_direction(state)
@@ -97,13 +97,13 @@ class Searcher:
             return False
         self._check_failures(state)
         if len(state.runs) >= self.base.trials:
-            suite.send_command(self.folder, Command(do="close"))
+            control.send_command(self.folder, Command(do="close"))
             return True
         self._add_trial(state)
         return False
 
     def _read_commands(self) -> None:
-        commands, self._offset = suite.read_commands(self.folder, self._offset)
+        commands, self._offset = control.read_commands(self.folder, self._offset)
         by_name = (c.run for c in commands if c.do in ("skip", "cancel", "prune"))
         self._removed.update(run for run in by_name if run is not None)
 
@@ -164,7 +164,7 @@ class Searcher:
                     f"{self.search.live} {point.value:.4g}, where half of the trials before it "
                     "had done better"
                 )
-                suite.send_command(self.folder, Command(do="prune", run=run_id, why=reason))
+                control.send_command(self.folder, Command(do="prune", run=run_id, why=reason))
                 self._removed.add(run_id)
                 return
 
@@ -217,7 +217,7 @@ class Searcher:
             number, earlier, lambda s: self._complete(s) is not None, every
         )
         spec = trials.make_spec(self.base, number, settings, self._complete(settings) or {})
-        suite.send_command(self.folder, Command(do="add", run=spec.run_id, spec=spec))
+        control.send_command(self.folder, Command(do="add", run=spec.run_id, spec=spec))
         self._pending = spec.run_id, time.monotonic()
 
     def _complete(self, settings: Settings) -> dict[str, Any] | None:
@@ -234,7 +234,7 @@ class Searcher:
             importances=self.study.importances(),
             trouble=trouble,
         )
-        suite.replace_file(
+        warden_file.replace_file(
             self.folder / trials.SEARCH_FOLDER / "summary.json", summary.model_dump_json(indent=1)
         )
 

@@ -8,7 +8,7 @@ import pytest
 
 from engines import protocol as p
 from results.records import cost_forecasts, store
-from workbench.planning import cost_probe, plan
+from workbench.planning import cost_probe, expand, plan
 from workbench.processes import gpu_selection as gpu_devices
 from workbench.suites import record, run_summary, suite
 from workbench.suites.state import RunView, reduce_entries
@@ -17,7 +17,7 @@ TABLE = {"subsets": "emoji_train", "models": "clip-nano", "name": "c"}
 
 
 def specs(tmp_path: Path, **more: object) -> list[p.RunSpec]:
-    return plan.expand(plan.parse({**TABLE, **more}), tmp_path)
+    return expand.expand(plan.parse({**TABLE, **more}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_windows_driver_counts_only_where_it_is_nvidias(
 
 def created(tmp_path: Path) -> list[p.Probe | None]:
     asked = plan.parse({**TABLE, "cost_probe": 50})
-    folder = suite.create_suite(tmp_path, asked, plan.expand(asked, tmp_path))
+    folder = suite.create_suite(tmp_path, asked, expand.expand(asked, tmp_path))
     return [spec.probe for _, spec in suite.read_runs(folder)]
 
 

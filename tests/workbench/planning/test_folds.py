@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from engines import catalog
-from workbench.planning import folds, plan
+from workbench.planning import expand, folds, plan
 from workbench.suites import record, state
 from workbench.suites import run_summary as lines_of
 from workbench.tui.view_models import live_rows, result_rows
@@ -34,12 +34,12 @@ def folded(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return module
 
 
-def expand(tmp_path: Path, **changes: object) -> list[plan.RunSpec]:
-    return plan.expand(plan.parse({**BASE, **changes}), tmp_path)
+def expand_runs(tmp_path: Path, **changes: object) -> list[plan.RunSpec]:
+    return expand.expand(plan.parse({**BASE, **changes}), tmp_path)
 
 
 def test_three_folds_are_three_runs_and_an_ensemble_that_needs_them(tmp_path: Path) -> None:
-    runs = expand(tmp_path)
+    runs = expand_runs(tmp_path)
     assert [r.run_id for r in runs] == [
         "01-folded-s-m-f1", "02-folded-s-m-f2", "03-folded-s-m-f3", "04-folded-s-m-ensemble",
     ]  # fmt: skip
@@ -50,10 +50,10 @@ def test_three_folds_are_three_runs_and_an_ensemble_that_needs_them(tmp_path: Pa
 
 
 def test_front_ends_tell_the_runs_apart(tmp_path: Path) -> None:
-    runs = expand(tmp_path)
+    runs = expand_runs(tmp_path)
     said = [folds.fold_label(run) for run in runs]
     assert said == ["fold 1/3", "fold 2/3", "fold 3/3", "ensemble"]
-    assert folds.fold_label(expand(tmp_path, settings={})[0]) == ""
+    assert folds.fold_label(expand_runs(tmp_path, settings={})[0]) == ""
     views = [state.RunView(run, run.run_id) for run in runs]
     lines = [lines_of.progress_line(view, 1, 4) for view in views]
     assert lines[1] == "[1/4] s m fold 2/3 · queued"
@@ -71,7 +71,7 @@ def test_front_ends_tell_the_runs_apart(tmp_path: Path) -> None:
 
 
 def test_every_cell_has_its_own_ensemble(tmp_path: Path) -> None:
-    runs = expand(tmp_path, seeds=[1, 2], variant=[{"label": "a"}, {"label": "b"}])
+    runs = expand_runs(tmp_path, seeds=[1, 2], variant=[{"label": "a"}, {"label": "b"}])
     assert len(runs) == 2 * 2 * 4
     assert len({r.run_id for r in runs}) == 16
     assert [r.run_id.split("-")[0] for r in runs] == [f"{n:02d}" for n in range(1, 17)]
@@ -93,14 +93,14 @@ def test_every_cell_has_its_own_ensemble(tmp_path: Path) -> None:
     ],
 )
 def test_one_fold_none_or_another_task_is_one_run(changes: dict, tmp_path: Path) -> None:
-    runs = expand(tmp_path, **changes)
+    runs = expand_runs(tmp_path, **changes)
     assert [r.run_id for r in runs] == ["01-folded-s-m"]
     assert runs[0].needs == ()
 
 
 def test_a_costing_run_is_not_done_for_every_fold(folded: SimpleNamespace, tmp_path: Path) -> None:
     folded.TASKS = ("train", "probe", "ensemble")
-    runs = expand(tmp_path, cost_probe=50)
+    runs = expand_runs(tmp_path, cost_probe=50)
     assert [(r.run_id, r.task) for r in runs] == [("01-folded-s-m-probe", "probe")]
 
 
@@ -108,11 +108,11 @@ def test_an_engine_without_ensembles_has_folds_alone(
     folded: SimpleNamespace, tmp_path: Path
 ) -> None:
     folded.TASKS = ("train",)
-    assert [r.task for r in expand(tmp_path)] == ["train"] * 3
+    assert [r.task for r in expand_runs(tmp_path)] == ["train"] * 3
 
 
 def test_variants_may_differ_in_their_folds(tmp_path: Path) -> None:
-    runs = expand(
+    runs = expand_runs(
         tmp_path,
         settings={},
         variant=[{"label": "one"}, {"label": "two", "settings": {"folds": 2}}],
@@ -124,7 +124,7 @@ def test_variants_may_differ_in_their_folds(tmp_path: Path) -> None:
 
 
 def test_long_names_keep_what_tells_them_apart(tmp_path: Path) -> None:
-    runs = expand(tmp_path, subsets="x" * 200)
+    runs = expand_runs(tmp_path, subsets="x" * 200)
     assert len({r.run_id for r in runs}) == 4
     assert all(len(r.run_id) <= 96 for r in runs)
     assert runs[-1].run_id.endswith("-ensemble")

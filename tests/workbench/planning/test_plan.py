@@ -10,24 +10,24 @@ from workbench import paths
 from workbench.cli import set_options, start
 from workbench.cli.options import load_plan
 from workbench.memory_estimate import estimate
-from workbench.planning import availability, plan
+from workbench.planning import availability, expand, plan
 from workbench.suites import suite
 
 PROBE = {"engine": "probe", "subsets": ["a", "b"], "models": ["m", "n"], "name": "p"}
 
 
-def expand(table: dict[str, object], tmp_path: Path) -> list[plan.RunSpec]:
-    return plan.expand(plan.parse(table), tmp_path)
+def expand_runs(table: dict[str, object], tmp_path: Path) -> list[plan.RunSpec]:
+    return expand.expand(plan.parse(table), tmp_path)
 
 
 def problems(table: dict[str, object], tmp_path: Path) -> list[str]:
     with pytest.raises(plan.PlanError) as caught:
-        expand(table, tmp_path)
+        expand_runs(table, tmp_path)
     return caught.value.problems
 
 
 def test_runs_are_the_product_in_the_stated_order(tmp_path: Path) -> None:
-    specs = expand({**PROBE, "seeds": [1, 2], "repeats": 2}, tmp_path)
+    specs = expand_runs({**PROBE, "seeds": [1, 2], "repeats": 2}, tmp_path)
     assert len(specs) == 2 * 2 * 2 * 2
     assert len({s.run_id for s in specs}) == 16
     order = [(s.repeat, s.seed, s.model, s.subset) for s in specs]
@@ -36,7 +36,7 @@ def test_runs_are_the_product_in_the_stated_order(tmp_path: Path) -> None:
 
 
 def test_settings_are_complete_and_layered(tmp_path: Path) -> None:
-    specs = expand(
+    specs = expand_runs(
         {
             **PROBE,
             "settings": {"steps": 7},
@@ -85,7 +85,7 @@ def test_mistakes_are_one_sentence_each(
 
 
 def test_run_ids_are_safe_names(tmp_path: Path) -> None:
-    specs = expand({**PROBE, "models": ["path:/a b/../C"], "subsets": ["x" * 200]}, tmp_path)
+    specs = expand_runs({**PROBE, "models": ["path:/a b/../C"], "subsets": ["x" * 200]}, tmp_path)
     assert "/" not in specs[0].run_id
     assert len(specs[0].run_id) <= 96
 
@@ -138,7 +138,7 @@ def test_variants_are_one_more_factor_and_label_their_runs(tmp_path: Path) -> No
         "override": [{"variant": "all on", "seed": 2, "settings": {"steps": 9}}],
     }  # fmt: skip
     made = plan.parse(text)
-    specs = plan.expand(made, tmp_path)
+    specs = expand.expand(made, tmp_path)
     assert [(s.label, s.seed, s.params["steps"]) for s in specs] == [
         ("E5-v2", 1, 7), ("all on", 1, 5), ("E5-v2", 2, 7), ("all on", 2, 9),
     ]  # fmt: skip
@@ -150,7 +150,7 @@ def test_variants_need_names_of_their_own(tmp_path: Path) -> None:
     arms = [{"label": "a"}, {"label": "a"}]
     made = plan.parse({"engine": "probe", "subsets": "none", "models": "none", "variant": arms})
     with pytest.raises(plan.PlanError, match="two \\[\\[variant\\]\\] have the label 'a'"):
-        plan.expand(made, tmp_path)
+        expand.expand(made, tmp_path)
 
 
 def _written(folder: Path, text: str) -> Path:
@@ -195,7 +195,7 @@ def test_the_cpu_flag_reaches_every_run_and_its_repetition(tmp_path: Path) -> No
     (tmp_path / "asked.toml").write_text(plan.dump(plan.parse({**CPU_PLAN, "devices": [1]})))
     asked = load_plan(tmp_path / "asked.toml", None, {}, None, cpu=True)
     assert (asked.cpu, asked.devices) == (True, ())
-    specs = plan.expand(asked, tmp_path)
+    specs = expand.expand(asked, tmp_path)
     assert [spec.cpu for spec in specs] == [True]
     folder = suite.create_suite(tmp_path, asked, specs)
     again = load_plan(folder / "plan.toml", None, {}, None)
@@ -209,7 +209,7 @@ def test_the_cpu_flag_reaches_every_run_and_its_repetition(tmp_path: Path) -> No
 def test_a_plan_names_gpus_or_the_cpu(tmp_path: Path) -> None:
     asked = plan.parse({**CPU_PLAN, "devices": [0], "cpu": True})
     with pytest.raises(plan.PlanError, match="cpu = true hides every GPU"):
-        plan.expand(asked, tmp_path)
+        expand.expand(asked, tmp_path)
     assert plan.parse({**CPU_PLAN, "cpu": False}).hash() == plan.parse(CPU_PLAN).hash()
     assert plan.parse({**CPU_PLAN, "cpu": True}).hash() != plan.parse(CPU_PLAN).hash()
 

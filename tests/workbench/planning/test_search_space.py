@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.retrieval.params import Params
-from workbench.planning import plan, search_space
+from workbench.planning import expand, plan, search_space
 from workbench.planning.plan import PlanError
 from workbench.planning.search_space import SearchPlan, SearchRange
 
@@ -22,14 +22,14 @@ def asked(search: dict[str, object], **more: object) -> plan.SuitePlan:
 
 def refusals(tmp_path: Path, search: dict[str, object], **more: object) -> list[str]:
     try:
-        plan.expand(asked(search, **more), tmp_path)
+        expand.expand(asked(search, **more), tmp_path)
     except PlanError as error:
         return error.problems
     return []
 
 
 def test_a_search_is_one_run_that_its_trials_vary(tmp_path: Path) -> None:
-    (spec,) = plan.expand(asked({"ranges": {"lr": LR, "batch": [8, 16, 32]}}), tmp_path)
+    (spec,) = expand.expand(asked({"ranges": {"lr": LR, "batch": [8, 16, 32]}}), tmp_path)
     assert spec.trial is None
     assert spec.task == "train"
 

@@ -13,7 +13,7 @@ from engines.protocol import RunSpec
 from engines.retrieval import Params
 from workbench.cli.main import app
 from workbench.cli.options import load_plan
-from workbench.planning import plan, trained_models
+from workbench.planning import expand, plan, trained_models
 from workbench.suites import trained_runs
 
 EARLY, LATE = "20260101-000000-week-1a2b", "20260108-000000-week-3c4d"
@@ -40,14 +40,14 @@ def left(logs: Path, suite: str, run_id: str, *, task: str = "train", **changes)
     return folder
 
 
-def expand(logs: Path, table: dict[str, object]) -> list[RunSpec]:
+def expand_runs(logs: Path, table: dict[str, object]) -> list[RunSpec]:
     asked = plan.parse({"subsets": "emoji_train", "task": "evaluate", **table})
-    return plan.expand(asked, logs / "cache", logs)
+    return expand.expand(asked, logs / "cache", logs)
 
 
 def refusal(logs: Path, table: dict[str, object]) -> str:
     with pytest.raises(plan.PlanError) as caught:
-        expand(logs, table)
+        expand_runs(logs, table)
     assert len(caught.value.problems) == 1
     return caught.value.problems[0]
 
@@ -56,7 +56,7 @@ def refusal(logs: Path, table: dict[str, object]) -> str:
 def test_an_earlier_run_is_named_by_its_id_or_its_label(tmp_path: Path, name: str) -> None:
     left(tmp_path, EARLY, "01-a", label="E5-v2")
     left(tmp_path, EARLY, "02-b", task="evaluate", label="E5-v2", kept=False)
-    (spec,) = expand(tmp_path, {"models": f"run:{name}"})
+    (spec,) = expand_runs(tmp_path, {"models": f"run:{name}"})
     assert spec.model == f"run:{EARLY}/01-a", "means the same weights next week"
     assert (spec.base_model, spec.run_id) == ("clip-nano", "01-retrieval-emoji_train-clip-nano")
     assert (spec.params["image_size"], spec.params["max_tokens"]) == (64, 16)
@@ -74,14 +74,14 @@ def test_an_earlier_run_is_named_by_its_id_or_its_label(tmp_path: Path, name: st
 def test_a_folder_copied_from_elsewhere_is_named_by_its_path(tmp_path: Path) -> None:
     folder = left(tmp_path / "there", EARLY, "01-a")
     for place in (folder, folder / "checkpoints", folder / "checkpoints" / "last"):
-        (spec,) = expand(tmp_path / "logs", {"models": f"path:{place}"})
+        (spec,) = expand_runs(tmp_path / "logs", {"models": f"path:{place}"})
         assert (spec.model, spec.base_model) == (f"path:{place}", "clip-nano")
         assert spec.params["image_size"] == 64
     (folder / "spec.json").unlink()
     (folder / "checkpoints/last/state.json").write_text(
         json.dumps({"step": 7, "model": "clip-nano", "params": SMALL})
     )
-    (spec,) = expand(tmp_path / "logs", {"models": f"path:{place}"})
+    (spec,) = expand_runs(tmp_path / "logs", {"models": f"path:{place}"})
     assert spec.params["max_tokens"] == 16, "a checkpoint of version 0.1, alone"
 
 
@@ -113,7 +113,7 @@ def test_settings_that_a_model_brings_along_are_not_the_plans(tmp_path: Path) ->
     asked = {"models": "run:01-a", "settings": {"image_size": 96}}
     said = refusal(tmp_path, asked)
     assert f"image_size = 96: model 'run:{EARLY}/01-a' was trained with 64" in said
-    (spec,) = expand(tmp_path, {"models": "run:01-a", "settings": {"image_size": 64}})
+    (spec,) = expand_runs(tmp_path, {"models": "run:01-a", "settings": {"image_size": 64}})
     assert spec.params["image_size"] == 64
 
 
@@ -124,7 +124,7 @@ def test_the_base_of_a_model_may_lie_elsewhere_on_this_machine(tmp_path: Path) -
         tmp_path, {"models": "run:01-a"}
     )
     here = {"models": "run:01-a", "settings": {"base_model": "clip-nano"}}
-    assert expand(tmp_path, here)[0].base_model == "clip-nano"
+    assert expand_runs(tmp_path, here)[0].base_model == "clip-nano"
     encoder = folder / "checkpoints" / "encoder"
     encoder.mkdir()
     for name in model_catalog.NEEDED:
@@ -152,7 +152,7 @@ def test_a_plan_without_an_engine_has_that_of_its_trained_model(tmp_path: Path) 
     left(tmp_path, EARLY, "01-a", label="asks", **VQA)
     left(tmp_path, EARLY, "02-b", label="E5-v2")
     flags = {"subsets": ["easy_vqa_val"], "models": ["run:asks"], "task": "infer"}
-    (spec,) = plan.expand(load_plan(None, None, flags, None), tmp_path / "cache", tmp_path)
+    (spec,) = expand.expand(load_plan(None, None, flags, None), tmp_path / "cache", tmp_path)
     assert (spec.engine, spec.model) == ("vqa", f"run:{EARLY}/01-a")
     file = tmp_path / "plan.toml"
     file.write_text('subsets = "easy_vqa_val"\nmodels = "run:01-a"\ntask = "infer"\n')
@@ -164,9 +164,9 @@ def test_a_plan_without_an_engine_has_that_of_its_trained_model(tmp_path: Path) 
         plan.parse({**flags, "models": "run:E5-v2"}), tmp_path
     ).engines == ("retrieval",)
     with pytest.raises(plan.PlanError, match="is for engine vqa, not for engine retrieval"):
-        expand(tmp_path, {"engine": "retrieval", "models": "run:asks"})
+        expand_runs(tmp_path, {"engine": "retrieval", "models": "run:asks"})
     with pytest.raises(plan.PlanError, match="'nano-captioner' is for engine captioning"):
-        expand(tmp_path, {"models": ["clip-nano", "nano-captioner"]})
+        expand_runs(tmp_path, {"models": ["clip-nano", "nano-captioner"]})
 
 
 def test_blocks_without_an_engine_have_that_of_what_they_use(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_blocks_without_an_engine_have_that_of_what_they_use(tmp_path: Path) -> 
         {"label": "test", "model": "run:train", "subset": "emoji_val", "task": "evaluate"},
         {"label": "hand in", "model": "run:asks", "subset": "easy_vqa_val", "task": "infer"},
     ]
-    specs = plan.expand(plan.parse({"run": blocks}), tmp_path / "cache", tmp_path)
+    specs = expand.expand(plan.parse({"run": blocks}), tmp_path / "cache", tmp_path)
     assert [spec.engine for spec in specs] == ["retrieval", "retrieval", "vqa"]
 
 
@@ -232,7 +232,7 @@ BLOCKS = {
 
 def test_blocks_train_and_evaluate_in_one_plan(tmp_path: Path) -> None:
     asked = plan.parse({**BLOCKS, "seeds": [1, 2]})
-    specs = plan.expand(asked, tmp_path, tmp_path)
+    specs = expand.expand(asked, tmp_path, tmp_path)
     assert len(specs) == 2 * (2 + 2 + 2 + 2)
     train, other, test, _, more, _, last, _ = specs[:8]
     assert [s.task for s in specs[:8]] == 2 * ["train"] + 2 * ["evaluate"] + 2 * ["train"] + 2 * [
@@ -261,7 +261,7 @@ def test_a_block_follows_every_variant_that_another_trains(tmp_path: Path) -> No
         "models": "clip-nano", "subsets": "emoji_train", "variant": arms,
         "run": [{"label": "train"}, {"label": "test", "model": "run:train", "task": "evaluate"}],
     }  # fmt: skip
-    specs = plan.expand(plan.parse(table), tmp_path, tmp_path)
+    specs = expand.expand(plan.parse(table), tmp_path, tmp_path)
     assert [(s.label, s.needs) for s in specs] == [
         ("slow", ()), ("fast", ()),
         ("test slow", (specs[0].run_id,)), ("test fast", (specs[1].run_id,)),
@@ -277,7 +277,7 @@ def test_folds_of_one_block_are_answered_with_by_another(tmp_path: Path) -> None
             {"label": "hand in", "task": "infer", "model": "run:folds", "subset": "easy_vqa_val"},
         ],
     }  # fmt: skip
-    specs = plan.expand(plan.parse(table), tmp_path, tmp_path)
+    specs = expand.expand(plan.parse(table), tmp_path, tmp_path)
     assert [s.task for s in specs] == ["train", "train", "ensemble", "infer", "infer"]
     assert [s.needs for s in specs[3:]] == [(s.run_id,) for s in specs[:2]]
 
@@ -301,7 +301,7 @@ def test_blocks_that_do_not_fit_together_are_refused(
 ) -> None:
     table = {"subsets": "emoji_train", "run": blocks}
     with pytest.raises(plan.PlanError) as caught:
-        plan.expand(plan.parse(table), tmp_path, tmp_path)
+        expand.expand(plan.parse(table), tmp_path, tmp_path)
     assert said in caught.value.problems[0]
 
 

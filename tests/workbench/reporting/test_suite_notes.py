@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from results.records.notes import RunNotes
-from workbench.planning import plan
+from workbench.planning import expand, plan
 from workbench.reporting import suite_notes
 
 TOLD = """
@@ -54,7 +54,7 @@ def test_a_reason_for_what_the_plan_does_not_run_is_refused(tmp_path: Path) -> N
     path = tmp_path / "plan.toml"
     path.write_text(TOLD.replace("emoji_train = ", "emoji_trian = "))
     with pytest.raises(plan.PlanError, match=r"why: 'emoji_trian' is no subset.*emoji_train"):
-        plan.expand(plan.load(path), tmp_path)
+        expand.expand(plan.load(path), tmp_path)
 
 
 def test_recipes_tell_title_and_notes() -> None:

@@ -18,7 +18,7 @@ from engines.protocol import End, Entry
 from results.records import store
 from tests.fixtures.wardens import House, until
 from workbench import paths
-from workbench.suites import preflight, state, suite
+from workbench.suites import control, preflight, state, suite, suite_reader, warden_file
 from workbench.supervisor import run_records
 from workbench.supervisor.warden import Warden
 
@@ -191,8 +191,8 @@ def test_the_warden_survives_when_the_locks_go(house: House) -> None:
     shutil.rmtree(locks)
     locks.write_text("no folder can be made here")
     until(lambda: "Not a directory" in house.log(folder), "an error of a beat")
-    house.until_step(folder, 1 + suite.SuiteReader(folder).poll().current.state.step)
-    suite.send_command(folder, suite.Command(do="stop"))
+    house.until_step(folder, 1 + suite_reader.SuiteReader(folder).poll().current.state.step)
+    control.send_command(folder, control.Command(do="stop"))
     assert house.finish(folder).warden == "ended"
     assert house.log(folder).count("Not a directory") == 1  # said once, not at every beat
 
@@ -233,15 +233,15 @@ def test_a_warden_file_that_cannot_be_read_is_no_ended_suite(house: House) -> No
     folder = house.suite("ok")
     (folder / "warden.json").symlink_to("warden.json")
     with pytest.raises(suite.SuiteError, match="whether it is at work is not known"):
-        suite.read_warden(folder)
+        warden_file.read_warden(folder)
     with pytest.raises(suite.SuiteError):
-        suite.SuiteReader(folder).poll()
+        suite_reader.SuiteReader(folder).poll()
 
 
 def test_a_deleted_warden_file_of_a_suite_at_work_is_no_lost_suite(house: House) -> None:
     folder = house.suite("ok")
     os.utime(folder / "plan.toml", (1, 1))
-    assert suite.SuiteReader(folder).poll().warden == "lost"
+    assert suite_reader.SuiteReader(folder).poll().warden == "lost"
     with (folder / "warden.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert suite.SuiteReader(folder).poll().warden == "running"
+        assert suite_reader.SuiteReader(folder).poll().warden == "running"

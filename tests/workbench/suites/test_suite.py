@@ -13,7 +13,7 @@ from engines import protocol as p
 from workbench.headless import follow
 from workbench.planning import plan
 from workbench.processes import tree
-from workbench.suites import suite
+from workbench.suites import control, suite, suite_reader, warden_file
 
 LOOKS = 20
 """At the orders: more than a reader needs that never stands still."""
@@ -39,9 +39,9 @@ def write(folder: Path, run: str, *messages: p.Message, start: int = 0) -> None:
             file.write(p.encode(p.Entry(seq=number, wall=1.0, src="warden", msg=message)))
 
 
-def warden(**changes: object) -> suite.WardenFile:
+def warden(**changes: object) -> warden_file.WardenFile:
     stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    mine = suite.WardenFile(
+    mine = warden_file.WardenFile(
         pid=os.getpid(), start_ticks=int(stat[19]), host=socket.gethostname(), token="t",
         state="running",
     )  # fmt: skip
@@ -63,7 +63,7 @@ def test_what_other_programs_leave_among_the_runs_is_no_run(folder: Path) -> Non
     for name in ("@eaDir", ".ipynb_checkpoints", "lost+found", "#recycle", ".snapshot"):
         (runs / name).mkdir()
     assert [s.run_id for _, s in suite.read_runs(folder)] == ["01-probe-a-m", "02-probe-a-m"]
-    reader = suite.SuiteReader(folder)
+    reader = suite_reader.SuiteReader(folder)
     assert [view.folder for view in reader.poll().runs] == ["01-probe-a-m", "02-probe-a-m"]
     assert sorted(suite.list_run_names(folder)) == ["01-probe-a-m", "02-probe-a-m"]
 
@@ -91,7 +91,7 @@ def test_a_warden_is_looked_for_where_its_pid_means_something(
     """Two containers with one host's name: its pid is not here, and it lives all the same."""
     if changes.get("updated_wall") == NOW:
         changes = {**changes, "updated_wall": time.time()}
-    assert suite.is_alive(warden(**{"place": tree.pid_namespace(), **changes})) is lives
+    assert warden_file.is_alive(warden(**{"place": tree.pid_namespace(), **changes})) is lives
 
 
 def test_the_hundredth_run_comes_last(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_broken_suite_hides_no_other_from_the_list(
 ) -> None:
     broken = suite.create_suite(folder.parent, ASKED, [spec(1)])
     (broken / "runs" / "01-probe-a-m" / "spec.json").write_text("{")
-    suite.write_warden(folder, warden())
+    warden_file.write_warden(folder, warden())
     follow.list_suites(folder.parent, everything=True, as_json=False)
     said = capsys.readouterr()
     assert [line.split()[0] for line in said.out.splitlines()] == [folder.name]
@@ -154,8 +154,8 @@ def test_find_takes_part_of_a_name_and_refuses_what_fits_twice(folder: Path) -> 
 
 
 def test_the_reader_follows_what_is_appended(folder: Path) -> None:
-    suite.write_warden(folder, warden())
-    reader = suite.SuiteReader(folder)
+    warden_file.write_warden(folder, warden())
+    reader = suite_reader.SuiteReader(folder)
     assert [r.state.status for r in reader.poll().runs] == ["queued", "queued"]
     write(folder, "01-probe-a-m", p.Attempt(number=1, pid=5), p.Hello(engine="probe", pid=5))
     state = reader.poll()
@@ -171,46 +171,46 @@ def test_the_reader_follows_what_is_appended(folder: Path) -> None:
 
 
 def test_a_warden_that_is_gone_is_lost_and_one_that_ended_is_ended(folder: Path) -> None:
-    suite.write_warden(folder, warden(start_ticks=1))  # the pid lives, but is another process
-    assert suite.SuiteReader(folder).poll().warden == "lost"
-    suite.write_warden(folder, warden(start_ticks=1, state="ended"))
-    assert suite.SuiteReader(folder).poll().warden == "ended"
-    suite.write_warden(folder, warden())
-    assert suite.SuiteReader(folder).poll().warden == "running"
+    warden_file.write_warden(folder, warden(start_ticks=1))  # the pid lives, but is another process
+    assert suite_reader.SuiteReader(folder).poll().warden == "lost"
+    warden_file.write_warden(folder, warden(start_ticks=1, state="ended"))
+    assert suite_reader.SuiteReader(folder).poll().warden == "ended"
+    warden_file.write_warden(folder, warden())
+    assert suite_reader.SuiteReader(folder).poll().warden == "running"
 
 
 def test_a_suite_without_a_warden_is_starting_then_lost(folder: Path) -> None:
-    assert suite.SuiteReader(folder).poll().warden == "starting"
+    assert suite_reader.SuiteReader(folder).poll().warden == "starting"
     os.utime(folder / "plan.toml", (0, 0))
-    assert suite.SuiteReader(folder).poll().warden == "lost"
+    assert suite_reader.SuiteReader(folder).poll().warden == "lost"
 
 
 def test_commands_arrive_in_order_and_broken_lines_are_passed_over(folder: Path) -> None:
-    suite.send_command(folder, suite.Command(do="skip", run="01-probe-a-m"))
+    control.send_command(folder, control.Command(do="skip", run="01-probe-a-m"))
     with (folder / "control.jsonl").open("ab") as file:
         file.write(b"{broken\n")
-    suite.send_command(folder, suite.Command(do="stop"))
+    control.send_command(folder, control.Command(do="stop"))
     with (folder / "control.jsonl").open("ab") as file:
         file.write(b'{"do":"hold"')  # not finished: for the next call
-    commands, offset = suite.read_commands(folder, 0)
+    commands, offset = control.read_commands(folder, 0)
     assert [c.do for c in commands] == ["skip", "stop"]
     with (folder / "control.jsonl").open("ab") as file:
         file.write(b"}\n")
-    commands, _ = suite.read_commands(folder, offset)
+    commands, _ = control.read_commands(folder, offset)
     assert [c.do for c in commands] == ["hold"]
 
 
 def test_an_endless_line_does_not_keep_later_commands_waiting(folder: Path) -> None:
-    suite.send_command(folder, suite.Command(do="hold"))
+    control.send_command(folder, control.Command(do="hold"))
     with (folder / "control.jsonl").open("ab") as file:
         file.write(b"x" * 200_000 + b"\n")
-    suite.send_command(folder, suite.Command(do="skip", run="01-probe-a-m"))
+    control.send_command(folder, control.Command(do="skip", run="01-probe-a-m"))
     found, offset = [], 0
     for _ in range(LOOKS):
-        commands, offset = suite.read_commands(folder, offset)
+        commands, offset = control.read_commands(folder, offset)
         found += [command.do for command in commands]
     assert found == ["hold", "skip"]
-    assert list(suite.read_removed_runs(folder)) == ["01-probe-a-m"]
+    assert list(control.read_removed_runs(folder)) == ["01-probe-a-m"]
 
 
 def test_an_idle_machine_is_said_to_be_idle(tmp_path: Path, capsys) -> None:

@@ -18,8 +18,8 @@ from engines import protocol
 from engines.emitter import Emitter
 from engines.protocol import Entry, Notice, RunSpec, Step
 from tests.fixtures.wardens import House, end_of, entries, until
-from workbench.suites import record, state, suite
-from workbench.suites.suite import Command
+from workbench.suites import control, record, state, suite_reader
+from workbench.suites.control import Command
 
 
 def log_of(folder: Path) -> str:
@@ -44,9 +44,9 @@ def test_kill_9_of_a_watcher_leaves_no_gap(house: House) -> None:
     watcher.stdout.read(1)
     watcher.kill()
     watcher.communicate()
-    step = suite.SuiteReader(folder).poll().runs[0].state.step
+    step = suite_reader.SuiteReader(folder).poll().runs[0].state.step
     house.until_step(folder, step + 3)
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     house.finish(folder)
     assert [e.seq for e in entries(folder)] == list(range(len(entries(folder))))
 
@@ -56,17 +56,17 @@ def test_a_suspended_engine_is_named_and_neither_hung_nor_lost(house: House) -> 
     folder = house.suite("polite")
     house.start(folder, stall_seconds=0.3, stall_step_seconds=0.3, hang_seconds=1.0)
     house.until_step(folder, 2)
-    pid = suite.SuiteReader(folder).poll().runs[0].state.pid
+    pid = suite_reader.SuiteReader(folder).poll().runs[0].state.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     time.sleep(2.5)
-    run = suite.SuiteReader(folder).poll().runs[0].state
+    run = suite_reader.SuiteReader(folder).poll().runs[0].state
     assert run.status == "running"
     assert run.notice_counts.get("suspended") == 1
     assert "stalled" not in run.notice_counts
     os.kill(pid, signal.SIGCONT)
     house.until_step(folder, run.step + 3)
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     assert house.finish(folder).runs[0].state.cause == "stopped"
 
 
@@ -98,14 +98,14 @@ def test_a_slow_checkpoint_is_waited_for(house: House) -> None:
     folder = house.suite("slow-save")
     house.start(folder)
     house.until_step(folder)
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     house.finish(folder)
     end = end_of(folder)
     assert (end.cause, end.exit_code, end.signal) == ("stopped", 143, None)
     short = house.suite("slow-save", name="short")
     house.start(short, save_seconds=0.2)
     house.until_step(short)
-    suite.send_command(short, Command(do="stop"))
+    control.send_command(short, Command(do="stop"))
     house.finish(short)
     assert end_of(short).signal == signal.SIGTERM or end_of(short).signal == signal.SIGKILL
 
@@ -134,11 +134,11 @@ def test_a_stopped_warden_does_not_slow_the_engine(house: House) -> None:
     house.until_step(folder)
     pid = house.warden_pid(folder)
     os.kill(pid, signal.SIGSTOP)
-    before = suite.SuiteReader(folder).poll().runs[0].state.step
+    before = suite_reader.SuiteReader(folder).poll().runs[0].state.step
     time.sleep(2.0)
     os.kill(pid, signal.SIGCONT)
     house.until_step(folder, before + 20)
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     house.finish(folder)
     steps = [e.msg.step for e in entries(folder) if isinstance(e.msg, Step)]
     assert steps == list(range(1, len(steps) + 1))
@@ -226,7 +226,7 @@ def test_a_lock_says_who_holds_it(house: House) -> None:
     assert second.wait(20) == 2
     house.wardens.pop()
     assert f"has a warden already (pid {pid} on " in house.log(folder)
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     house.finish(folder)
 
 
@@ -236,7 +236,7 @@ def test_no_engine_has_a_zombie_or_is_one(house: House) -> None:
     house.start(folder)
     run = next((folder / "runs").iterdir())
     until((run / "pids").exists, "the blocked child")
-    pid = suite.SuiteReader(folder).poll().runs[0].state.pid
+    pid = suite_reader.SuiteReader(folder).poll().runs[0].state.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     house.finish(folder)

@@ -18,9 +18,9 @@ from results.records import store
 from tests.fixtures.wardens import House, end_of, entries, until
 from workbench.planning import plan
 from workbench.processes import device_locks
-from workbench.suites import suite
-from workbench.suites.suite import Command
-from workbench.supervisor import launch
+from workbench.suites import control, suite, suite_reader, warden_file
+from workbench.suites.control import Command
+from workbench.supervisor import launch, recovery
 
 
 @pytest.fixture
@@ -53,11 +53,11 @@ def test_a_detached_warden_runs_the_real_engine(house: House) -> None:
     folder = probe(house)
     launched = launch.start_warden(folder)
     assert launched.life_fd is None
-    warden = suite.read_warden(folder)
+    warden = warden_file.read_warden(folder)
     assert warden is not None
     assert (warden.pid, os.getsid(warden.pid)) == (launched.pid, launched.pid)
     assert launched.popen.wait(30) == 0
-    assert suite.SuiteReader(folder).poll().runs[0].state.cause == "completed"
+    assert suite_reader.SuiteReader(folder).poll().runs[0].state.cause == "completed"
     counters = end_of(folder).counters
     assert counters.keys() >= {"wall_seconds", "warden_cpu_seconds", "sampler_cpu_seconds"}
 
@@ -69,7 +69,7 @@ def test_a_foreground_warden_stops_when_the_pipe_closes(house: House) -> None:
     launch.close_life_pipe(launched)
     launch.close_life_pipe(launched)
     assert launched.popen.wait(30) == 0
-    assert suite.SuiteReader(folder).poll().runs[0].state.cause == "stopped"
+    assert suite_reader.SuiteReader(folder).poll().runs[0].state.cause == "stopped"
     assert end_of(folder).exit_code == 143, "the engine was asked, not killed"
 
 
@@ -78,7 +78,7 @@ def test_a_launch_that_fails_says_why(house: House, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("WORKBENCH_GRACE", "soon")
     with pytest.raises(launch.LaunchError, match="WORKBENCH_GRACE is 'soon'"):
         launch.start_warden(folder)
-    assert suite.read_warden(folder) is None
+    assert warden_file.read_warden(folder) is None
 
 
 def test_a_second_launch_of_a_suite_is_refused(house: House) -> None:
@@ -86,7 +86,7 @@ def test_a_second_launch_of_a_suite_is_refused(house: House) -> None:
     first = launch.start_warden(folder)
     with pytest.raises(launch.LaunchError, match="has a warden already"):
         launch.start_warden(folder)
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     assert first.popen.wait(30) == 0
 
 
@@ -103,7 +103,7 @@ def lost_suite(house: House, *modes: str, at: int = 0) -> Path:
     """Warden and guard killed while run number `at` was at work."""
     folder = house.suite(*modes)
     guard = house.start(folder)
-    reader = suite.SuiteReader(folder)
+    reader = suite_reader.SuiteReader(folder)
     until(lambda: reader.poll().runs[at].state.step >= 2, "the run's second step")
     guard.kill()  # with its guard, so that reconcile has something to kill
     os.kill(house.warden_pid(folder), signal.SIGKILL)
@@ -114,14 +114,14 @@ def lost_suite(house: House, *modes: str, at: int = 0) -> Path:
 
 def test_reconcile_buries_a_lost_suite_once(house: House) -> None:
     folder = lost_suite(house, "polite", "ok")
-    assert suite.SuiteReader(folder).poll().warden == "lost"
-    assert launch.recover_dead_suite(folder) == ["01-fake-none-polite"]
+    assert suite_reader.SuiteReader(folder).poll().warden == "lost"
+    assert recovery.recover_dead_suite(folder) == ["01-fake-none-polite"]
     assert end_of(folder).cause == "supervisor-lost"
     record = next(iter(store.read_records(house.logs / "results.jsonl")))
     assert record.exit.cause == "supervisor-lost"
     assert record.steps >= 2
-    assert launch.recover_dead_suite(folder) == []
-    view = suite.SuiteReader(folder).poll()
+    assert recovery.recover_dead_suite(folder) == []
+    view = suite_reader.SuiteReader(folder).poll()
     assert (view.warden, view.runs[1].state.status) == ("lost", "queued")
     assert len(list(store.read_records(house.logs / "results.jsonl"))) == 1
 
@@ -131,12 +131,12 @@ def test_reconcile_waits_for_the_guard_that_still_clears_up(house: House) -> Non
     held = device_locks.lock_file(folder / "warden.lock")
     assert held is not None
     threading.Timer(0.3, os.close, [held]).start()
-    assert launch.recover_dead_suite(folder) == ["01-fake-none-polite"]
+    assert recovery.recover_dead_suite(folder) == ["01-fake-none-polite"]
 
 
 def test_reconcile_kills_what_carries_the_token(house: House) -> None:
     folder = lost_suite(house, "storm")
-    launch.recover_dead_suite(folder)
+    recovery.recover_dead_suite(folder)
     until(lambda: len(house.survivors()) <= 2, "token carriers gone", seconds=2)
     for pid in (next((folder / "runs").iterdir()) / "pids").read_text().split():
         if Path(f"/proc/{pid}").exists():  # no token, no parent, no guard: nobody knows it
@@ -149,26 +149,26 @@ def test_reconcile_seals_a_torn_tail_and_completes_a_missing_record(house: House
     results.write_bytes(b"")  # as if the warden had died between the End and the record
     with (sorted((folder / "runs").iterdir())[1] / "events.jsonl").open("ab") as file:
         file.write(b'{"seq":99,"wa')
-    assert launch.recover_dead_suite(folder) == ["01-fake-none-ok", "02-fake-none-polite"]
+    assert recovery.recover_dead_suite(folder) == ["01-fake-none-ok", "02-fake-none-polite"]
     assert [r.exit.cause for r in store.read_records(results)] == ["completed", "supervisor-lost"]
     assert entries(folder, 1)[-1].msg.model_dump()["kind"] == "end"
 
 
 def test_reconcile_leaves_the_living_the_ended_and_the_distant_alone(house: House) -> None:
     ended, _ = house.run("ok")
-    assert launch.recover_dead_suite(ended) == []
+    assert recovery.recover_dead_suite(ended) == []
     living = house.suite("polite")
     guard = house.start(living)
     house.until_step(living)
-    assert launch.recover_dead_suite(living) == []
-    warden = suite.read_warden(living)
+    assert recovery.recover_dead_suite(living) == []
+    warden = warden_file.read_warden(living)
     assert warden is not None
-    suite.send_command(living, Command(do="stop"))
+    control.send_command(living, Command(do="stop"))
     guard.wait()
     far = house.suite("ok")
     gone = warden.model_copy(update={"host": "elsewhere", "state": "running", "updated_wall": 0})
-    suite.write_warden(far, gone)
-    assert launch.recover_dead_suite(far) == []
+    warden_file.write_warden(far, gone)
+    assert recovery.recover_dead_suite(far) == []
     (far / "warden.json").unlink()
 
 

@@ -20,9 +20,9 @@ from results.records.query import last_attempts
 from results.tables import run_cells
 from tests.fixtures.wardens import House, entries, until
 from workbench.reporting import suite_view
-from workbench.suites import oom_retry, state, suite
-from workbench.suites.suite import Command
-from workbench.supervisor import launch, resume
+from workbench.suites import control, oom_retry, state, suite, suite_reader, warden_file
+from workbench.suites.control import Command
+from workbench.supervisor import recovery, resume
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 def causes(folder: Path) -> list[str]:
-    return [r.state.cause for r in suite.SuiteReader(folder).poll().runs]
+    return [r.state.cause for r in suite_reader.SuiteReader(folder).poll().runs]
 
 
 def attempts(folder: Path) -> list[int]:
-    return [r.state.attempt for r in suite.SuiteReader(folder).poll().runs]
+    return [r.state.attempt for r in suite_reader.SuiteReader(folder).poll().runs]
 
 
 def resumed(house: House, folder: Path) -> list[str]:
@@ -65,16 +65,16 @@ def test_a_run_that_waits_to_be_tried_again_has_not_failed_yet(house: House) -> 
     folder, _ = house.run("ok", "kill9", "ok")
     ended = suite_view.build_view(folder)
     assert [r.exit.cause for r in ended.records] == ["completed", "killed", "completed"]
-    before = suite.read_warden(folder)
+    before = warden_file.read_warden(folder)
     assert before is not None
     with subprocess.Popen(["/bin/sleep", "60"]) as idle:
         stat = Path(f"/proc/{idle.pid}/stat").read_text().rpartition(")")[2].split()
         changes = {"pid": idle.pid, "start_ticks": int(stat[19]), "state": "running"}
         now = {"started_wall": time.time()}
-        suite.write_warden(folder, before.model_copy(update=changes | now))
+        warden_file.write_warden(folder, before.model_copy(update=changes | now))
         resumed = suite_view.build_view(folder)
         idle.kill()
-    suite.write_warden(folder, before)
+    warden_file.write_warden(folder, before)
     assert [r.exit.cause for r in resumed.records] == ["completed", "completed"]
     assert [run[:2] for run in resumed.pending] == ["02"]
     assert resumed.started_wall == ended.started_wall, "the suite's start, not the resume's"
@@ -84,13 +84,13 @@ def test_a_stopped_suite_goes_on_and_forgets_the_stop(house: House) -> None:
     folder = house.suite("polite", "ok", "ok")
     house.start(folder)
     house.until_step(folder)
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     house.finish(folder)
     assert causes(folder) == ["stopped"] * 3
     house.start(folder, resume=True)
-    reader = suite.SuiteReader(folder)
+    reader = suite_reader.SuiteReader(folder)
     until(lambda: (c := reader.poll().current) and c.state.step, "the first run's second start")
-    suite.send_command(folder, Command(do="skip"))
+    control.send_command(folder, Command(do="skip"))
     house.finish(folder)
     assert causes(folder) == ["skipped", "completed", "completed"]
     assert resume.unfinished_runs(folder) == []
@@ -102,17 +102,17 @@ def test_what_a_person_took_out_by_name_stays_out(house: House) -> None:
     ids = [spec.run_id for _, spec in suite.read_runs(folder)]
     house.start(folder)
     house.until_step(folder)
-    suite.send_command(folder, Command(do="cancel", run=ids[1]))
-    suite.send_command(folder, Command(do="skip", run=ids[2]))
+    control.send_command(folder, Command(do="cancel", run=ids[1]))
+    control.send_command(folder, Command(do="skip", run=ids[2]))
     os.kill(house.warden_pid(folder), signal.SIGKILL)  # before it could write anything about them
     until(lambda: not house.warden_pid(folder), "the warden's death")
     house.wardens.pop().wait()
-    launch.recover_dead_suite(folder)
+    recovery.recover_dead_suite(folder)
     assert [v.spec.run_id for v in resume.unfinished_runs(folder)] == [ids[0], ids[3]]
     house.start(folder, resume=True)
-    reader = suite.SuiteReader(folder)
+    reader = suite_reader.SuiteReader(folder)
     until(lambda: (c := reader.poll().current) and c.state.step, "the first run's second start")
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     house.finish(folder)
     assert causes(folder) == ["stopped", "stopped", "skipped", "stopped"]
 
@@ -132,9 +132,9 @@ def test_a_run_that_is_not_reached_again_keeps_its_own_ending(house: House) -> N
     folder, _ = house.run("polite-later", "exit3")
     assert causes(folder) == ["failed", "failed"]
     house.start(folder, resume=True)
-    reader = suite.SuiteReader(folder)
+    reader = suite_reader.SuiteReader(folder)
     until(lambda: (c := reader.poll().current) and c.state.step, "the first run's second start")
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     house.finish(folder)
     assert causes(folder) == ["stopped", "failed"]
     keys = [(r.identity.run_id[:2], r.identity.attempt)
@@ -157,7 +157,7 @@ def test_the_command_goes_on_after_kill_9_of_the_warden(house: House) -> None:
     name = command(house, *words, "--detach").stdout.strip()
     folder = house.logs / name
     house.until_step(folder)
-    pid = suite.SuiteReader(folder).poll().runs[0].state.pid
+    pid = suite_reader.SuiteReader(folder).poll().runs[0].state.pid
     assert pid
     os.kill(pid, signal.SIGSTOP)  # it does not end before its warden does
     refused = command(house, "resume", name)
@@ -238,7 +238,7 @@ def test_the_ladder_ends_where_it_was_told_to(house: House, retries: int, tried:
     assert causes(folder) == ["oom-cuda"]
     assert attempts(folder) == [tried]
     if retries:
-        detail = suite.SuiteReader(folder).poll().runs[0].state.end
+        detail = suite_reader.SuiteReader(folder).poll().runs[0].state.end
         assert detail is not None
         assert detail.detail.endswith("given up after 2 smaller attempts")
 

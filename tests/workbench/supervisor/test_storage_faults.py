@@ -18,7 +18,7 @@ from engines.protocol import Notice, RunSpec
 from results.records import store
 from tests.fixtures.wardens import House, entries
 from workbench.planning import plan
-from workbench.suites import journal, state, suite
+from workbench.suites import journal, state, suite, warden_file
 from workbench.supervisor import event_log
 
 
@@ -92,10 +92,10 @@ def scenario(root: Path) -> None:
     )
     folder = suite.create_suite(root / "logs", asked, [spec])
     run = folder / "runs" / "01-run"
-    warden = suite.WardenFile(
+    warden = warden_file.WardenFile(
         pid=1, start_ticks=1, host="h", token="t", state="running", started_wall=0.0
     )
-    suite.write_warden(folder, warden)
+    warden_file.write_warden(folder, warden)
     kept = event_log.EventLog(run, folder / ".reserve")
     for number in range(8):
         kept.write(Notice(t=float(number), code="n", text=f"entry {number}"))
@@ -105,7 +105,7 @@ def scenario(root: Path) -> None:
     kept.close()
     write_record(folder, run, spec.model_copy(update={"suite": folder.name}), kept.state)
     acknowledge(root, "record")
-    suite.write_warden(folder, warden.model_copy(update={"state": "ended"}))
+    warden_file.write_warden(folder, warden.model_copy(update={"state": "ended"}))
     acknowledge(root, "ended")
 
 
@@ -155,7 +155,7 @@ def audit(root: Path) -> None:
             with journal.Journal.open(path) as again:  # and it can be gone on with
                 again.write("warden", Notice(code="n", text="later"))
             assert journal.Tail(path).read_all()[-1].msg.model_dump()["text"] == "later"
-        assert (folder / "warden.json").exists() <= (suite.read_warden(folder) is not None)
+        assert (folder / "warden.json").exists() <= (warden_file.read_warden(folder) is not None)
     results = root / "logs" / "results.jsonl"
     if "record" in said:
         assert [r.exit.cause for r in store.read_records(results)] == ["stopped"]

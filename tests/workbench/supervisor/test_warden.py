@@ -17,8 +17,8 @@ from engines.protocol import Sample, Step
 from results.records import store
 from tests.fixtures.fake_engine import BAD_LINES
 from tests.fixtures.wardens import House, end_of, entries, until
-from workbench.suites import state, suite
-from workbench.suites.suite import Command
+from workbench.suites import control, state, suite, suite_reader
+from workbench.suites.control import Command
 
 ENDINGS = {
     "ok": ("completed", 0, None, ""),
@@ -132,7 +132,7 @@ def test_what_a_finished_engine_left_behind_is_killed_and_named(
 
 
 def test_the_suite_ends_and_its_journals_have_no_gap(endings: tuple[House, Path]) -> None:
-    view = suite.SuiteReader(endings[1]).poll()
+    view = suite_reader.SuiteReader(endings[1]).poll()
     assert view.warden == "ended"
     for run in view.runs:
         assert run.state.gaps == 0
@@ -160,12 +160,15 @@ def test_stop_ends_every_temper_of_engine(house: House, mode: str) -> None:
     folder = house.suite(mode, "ok")
     house.start(folder)
     if mode == "stop-itself":
-        until(lambda: suite.SuiteReader(folder).poll().current, "the run's start")
-        until(lambda: "T" in stat_of(suite.SuiteReader(folder).poll().current), "a stopped engine")
+        until(lambda: suite_reader.SuiteReader(folder).poll().current, "the run's start")
+        until(
+            lambda: "T" in stat_of(suite_reader.SuiteReader(folder).poll().current),
+            "a stopped engine",
+        )
     else:
         house.until_step(folder)
     began = time.monotonic()
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     view = house.finish(folder)
     assert time.monotonic() - began < 0.5 + 0.3 + 3, "grace, groups, and a busy machine"
     assert [r.state.cause for r in view.runs] == ["stopped", "stopped"]
@@ -189,7 +192,7 @@ def test_a_second_stop_does_not_wait_for_the_grace(house: House) -> None:
     house.start(folder, grace_seconds=60, group_seconds=60)
     house.until_step(folder)
     for _ in range(3):
-        suite.send_command(folder, Command(do="stop"))
+        control.send_command(folder, Command(do="stop"))
     assert house.finish(folder).runs[0].state.cause == "stopped"
     assert end_of(folder).t < 20
 
@@ -199,7 +202,7 @@ def test_grandchildren_in_their_own_sessions_die_with_the_run(house: House, mode
     folder = house.suite(mode)
     house.start(folder)
     house.until_step(folder, 2)
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     house.finish(folder)
     pids = (next((folder / "runs").iterdir()) / "pids").read_text().splitlines()
     assert len(pids) == 5
@@ -211,7 +214,7 @@ def test_kill_9_of_the_engine_takes_its_grandchildren(house: House) -> None:
     folder = house.suite("storm", "ok")
     house.start(folder)
     house.until_step(folder, 2)
-    current = suite.SuiteReader(folder).poll().current
+    current = suite_reader.SuiteReader(folder).poll().current
     assert current is not None
     assert current.state.pid is not None
     os.kill(current.state.pid, signal.SIGKILL)
@@ -228,7 +231,7 @@ def test_kill_9_of_the_warden_leaves_nothing_within_two_seconds(house: House, ti
     house.until_step(folder, 2)
     os.kill(house.warden_pid(folder), signal.SIGKILL)
     until(lambda: not house.survivors(), "an empty house", seconds=2)
-    assert suite.SuiteReader(folder).poll().warden == "lost"
+    assert suite_reader.SuiteReader(folder).poll().warden == "lost"
     until(lambda: "the warden ended with -9" in house.log(folder), "the guard's word")
 
 
@@ -238,8 +241,8 @@ def test_kill_9_of_the_guard_disturbs_nothing(house: House) -> None:
     house.until_step(folder)
     guard.kill()
     guard.wait()
-    suite.send_command(folder, Command(do="skip"))
-    reader = suite.SuiteReader(folder)
+    control.send_command(folder, Command(do="skip"))
+    reader = suite_reader.SuiteReader(folder)
     until(lambda: reader.poll().ended, "the suite's end")
     assert [r.state.cause for r in reader.poll().runs] == ["skipped", "completed"]
 
@@ -282,10 +285,10 @@ def test_skip_and_cancel_of_runs_now_and_later(house: House) -> None:
     house.start(folder)
     house.until_step(folder)
     ids = [spec.run_id for _, spec in suite.read_runs(folder)]
-    suite.send_command(folder, Command(do="cancel", run=ids[1]))
-    suite.send_command(folder, Command(do="skip"))
-    until(lambda: suite.SuiteReader(folder).poll().runs[2].state.step, "the third run")
-    suite.send_command(folder, Command(do="cancel", run=ids[2]))
+    control.send_command(folder, Command(do="cancel", run=ids[1]))
+    control.send_command(folder, Command(do="skip"))
+    until(lambda: suite_reader.SuiteReader(folder).poll().runs[2].state.step, "the third run")
+    control.send_command(folder, Command(do="cancel", run=ids[2]))
     view = house.finish(folder)
     assert [r.state.cause for r in view.runs] == ["skipped", "stopped", "stopped", "completed"]
     assert view.runs[1].state.attempt == 0
@@ -294,12 +297,12 @@ def test_skip_and_cancel_of_runs_now_and_later(house: House) -> None:
 
 def test_hold_waits_before_the_next_run_until_continue(house: House) -> None:
     folder = house.suite("ok", "ok")
-    suite.send_command(folder, Command(do="hold"))
+    control.send_command(folder, Command(do="hold"))
     house.start(folder)
-    reader = suite.SuiteReader(folder)
+    reader = suite_reader.SuiteReader(folder)
     until(lambda: reader.poll().warden == "holding", "holding")
     assert reader.poll().runs[0].state.status == "queued"
-    suite.send_command(folder, Command(do="continue"))
+    control.send_command(folder, Command(do="continue"))
     assert [r.state.cause for r in house.finish(folder).runs] == ["completed", "completed"]
 
 
@@ -318,10 +321,10 @@ def test_a_second_suite_waits_behind_the_first(house: House) -> None:
     house.until_step(first)
     second = house.suite("ok", name="second")
     house.start(second)
-    reader = suite.SuiteReader(second)
+    reader = suite_reader.SuiteReader(second)
     until(lambda: reader.poll().warden == "queued", "queued")
     assert reader.poll().detail == f"behind {first.name} on cpu"
-    suite.send_command(first, Command(do="stop"))
+    control.send_command(first, Command(do="stop"))
     assert house.finish(second).runs[0].state.cause == "completed"
     assert "contaminated" not in end_of(second).counters
 
@@ -332,10 +335,10 @@ def test_a_queued_suite_can_be_stopped(house: House) -> None:
     house.until_step(first)
     second = house.suite("ok", name="second")
     house.start(second)
-    until(lambda: suite.SuiteReader(second).poll().warden == "queued", "queued")
-    suite.send_command(second, Command(do="stop"))
+    until(lambda: suite_reader.SuiteReader(second).poll().warden == "queued", "queued")
+    control.send_command(second, Command(do="stop"))
     assert house.finish(second).runs[0].state.cause == "stopped"
-    suite.send_command(first, Command(do="stop"))
+    control.send_command(first, Command(do="stop"))
     blocker.wait()
 
 
@@ -346,7 +349,7 @@ def test_sharing_a_device_marks_both(house: House) -> None:
     second = house.suite("allocate", name="second")
     house.start(second, share=True)
     assert house.finish(second).runs[0].state.cause == "completed"
-    suite.send_command(first, Command(do="stop"))
+    control.send_command(first, Command(do="stop"))
     blocker.wait()
     assert end_of(first).counters["contaminated"] == 1
     assert end_of(second).counters["contaminated"] == 1
@@ -360,7 +363,7 @@ def test_a_second_warden_of_one_suite_is_refused(house: House) -> None:
     assert second.wait(20) == 2
     assert "has a warden already" in house.log(folder)
     house.wardens.pop()
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     first.wait()
     assert house.finish(folder).runs[0].state.cause == "stopped"
 

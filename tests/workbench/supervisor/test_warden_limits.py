@@ -8,8 +8,8 @@ from pathlib import Path
 from engines.protocol import Notice, Step, Unknown
 from results.records import store
 from tests.fixtures.wardens import House, end_of, entries, until
-from workbench.suites import suite
-from workbench.suites.suite import Command
+from workbench.suites import control, suite_reader
+from workbench.suites.control import Command
 
 
 def test_a_flood_is_thinned_and_counted(house: House) -> None:
@@ -93,7 +93,7 @@ def test_a_warden_knows_no_torch_and_stays_small(house: House) -> None:
     status = Path(f"/proc/{pid}/status").read_text()
     peak = int(status.partition("VmHWM:")[2].split()[0])
     assert peak < 80 * 1024, f"{peak} KiB"
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     house.finish(folder)
 
 
@@ -114,11 +114,11 @@ def test_a_full_disk_ends_the_run_and_leaves_its_record(house: House) -> None:
 def test_many_runs_leave_no_descriptor_and_no_zombie(house: House) -> None:
     folder = house.suite(*["ok"] * 25, "polite")
     house.start(folder)
-    until(lambda: suite.SuiteReader(folder).poll().runs[-1].state.step, "the last run")
+    until(lambda: suite_reader.SuiteReader(folder).poll().runs[-1].state.step, "the last run")
     pid = house.warden_pid(folder)
     assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < 20
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert len(children) == 1, "the engine alone"
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     causes = [r.state.cause for r in house.finish(folder).runs]
     assert causes == ["completed"] * 25 + ["stopped"]

@@ -16,8 +16,8 @@ from tests.fixtures.nvml.state import GIB, UNKNOWN_BYTES
 from tests.fixtures.nvml.stub import LOST, RAW, Stub
 from tests.fixtures.wardens import House, end_of, entries, until
 from workbench.processes.limits import Limits
-from workbench.suites import suite
-from workbench.suites.suite import Command
+from workbench.suites import control, suite_reader
+from workbench.suites.control import Command
 from workbench.telemetry import gpus
 from workbench.telemetry.gpus import GpuWatch, build_gpu, sum_process_memory
 
@@ -195,12 +195,12 @@ def test_a_whole_run_on_a_stub_machine(library: Path, tmp_path: Path) -> None:
         folder = house.suite("polite", "ok")
         house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
         house.until_step(folder)
-        current = suite.SuiteReader(folder).poll().current
+        current = suite_reader.SuiteReader(folder).poll().current
         assert current is not None
         assert current.state.pid is not None
         stub.state.devices[0].hold((current.state.pid, 3 * GIB), (4242, GIB))
         stub.state.devices[0].used = 40 * GIB
-        reader = suite.SuiteReader(folder)
+        reader = suite_reader.SuiteReader(folder)
         until(
             lambda: reader.poll().runs[0].state.peaks.get("vram_process[0]") == 3 * GIB, "its share"
         )
@@ -214,7 +214,7 @@ def test_a_whole_run_on_a_stub_machine(library: Path, tmp_path: Path) -> None:
             return sample is not None and bool(sample.gpus) and sample.gpus[0].used is None
 
         until(lost, "the loss")
-        suite.send_command(folder, Command(do="skip"))
+        control.send_command(folder, Command(do="skip"))
         house.finish(folder)
         record = json.loads((house.logs / "results.jsonl").read_text().splitlines()[0])
         assert record["environment"]["nvml_stub"] is True
@@ -242,7 +242,7 @@ def test_what_a_run_gives_back_is_counted(library: Path, tmp_path: Path, *, leak
             folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1, vram_seconds=1.0
         )
         house.until_step(folder)
-        reader = suite.SuiteReader(folder)
+        reader = suite_reader.SuiteReader(folder)
         pid = reader.poll().runs[0].state.pid
         assert pid is not None
         device.hold((pid, 3 * GIB))
@@ -253,7 +253,7 @@ def test_what_a_run_gives_back_is_counted(library: Path, tmp_path: Path, *, leak
             return bool(sample and sample.gpus and sample.gpus[0].process == 3 * GIB)
 
         until(held, "its share")
-        suite.send_command(folder, Command(do="skip"))
+        control.send_command(folder, Command(do="skip"))
         if not leaks:
             until(lambda: not Path(f"/proc/{pid}").exists(), "its end")
             device.hold()

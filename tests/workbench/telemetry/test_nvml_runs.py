@@ -11,8 +11,8 @@ from tests.fixtures.nvml.stub import RAW, Stub
 from tests.fixtures.wardens import House, end_of, until
 from workbench.processes import gpu_selection
 from workbench.processes.limits import Limits
-from workbench.suites import suite
-from workbench.suites.suite import Command
+from workbench.suites import control, suite_reader
+from workbench.suites.control import Command
 from workbench.telemetry import gpus
 from workbench.telemetry.gpus import GpuWatch
 
@@ -49,12 +49,12 @@ def test_another_tenant_marks_a_whole_run_as_contaminated(library: Path, tmp_pat
         folder = house.suite("polite")
         house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
         house.until_step(folder)
-        reader = suite.SuiteReader(folder)
+        reader = suite_reader.SuiteReader(folder)
         until(
             lambda: any(n.code == "other-tenant" for n in reader.poll().runs[0].state.notices),
             "the notice",
         )
-        suite.send_command(folder, Command(do="stop"))
+        control.send_command(folder, Command(do="stop"))
         house.finish(folder)
         assert end_of(folder).counters["contaminated"] == 1
 
@@ -81,14 +81,14 @@ def test_a_throttled_run_says_so_in_its_record(library: Path, tmp_path: Path) ->
         folder = house.suite("polite")
         house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
         house.until_step(folder)
-        reader = suite.SuiteReader(folder)
+        reader = suite_reader.SuiteReader(folder)
 
         def sampled() -> bool:
             sample = reader.poll().runs[0].state.sample
             return bool(sample and sample.gpus and sample.gpus[0].throttle)
 
         until(sampled, "a throttled sample")
-        suite.send_command(folder, Command(do="stop"))
+        control.send_command(folder, Command(do="stop"))
         house.finish(folder)
         record = json.loads((house.logs / "results.jsonl").read_text().splitlines()[0])
         (said,) = [text for text in record["notices"] if text.startswith("throttled: ")]
@@ -108,14 +108,14 @@ def test_a_driver_that_was_slow_is_in_the_records_of_later_runs(
         folder = house.suite("polite", "polite")
         house.start(folder, sample_seconds=0.1)
         for number in range(2):
-            reader = suite.SuiteReader(folder)
+            reader = suite_reader.SuiteReader(folder)
 
-            def sampled(number: int = number, reader: suite.SuiteReader = reader) -> bool:
+            def sampled(number: int = number, reader: suite_reader.SuiteReader = reader) -> bool:
                 sample = reader.poll().runs[number].state.sample
                 return bool(sample and sample.gpus)
 
             until(sampled, f"figures of run {number}")
-            suite.send_command(folder, Command(do="skip"))
+            control.send_command(folder, Command(do="skip"))
         house.finish(folder)
         lines = (house.logs / "results.jsonl").read_text().splitlines()
         first, second = (json.loads(line)["environment"] for line in lines)

@@ -15,8 +15,8 @@ from engines import protocol
 from engines.protocol import Entry, RunSpec
 from results.records import schema, store
 from results.records.schema import Reading
-from workbench.planning import plan
-from workbench.suites import suite
+from workbench.planning import expand, plan
+from workbench.suites import suite, warden_file
 from workbench.suites.state import WardenState
 
 GIB = 1024**3
@@ -92,7 +92,7 @@ def make_search(log_root: Path, trials: int) -> Path:
          "search": {"metric": "recall@1", "trials": trials,
                     "ranges": {"lr": {"low": 1e-5, "high": 1e-2, "log": True}}}}
     )  # fmt: skip
-    folder = suite.create_suite(log_root, asked, plan.expand(asked, log_root))
+    folder = suite.create_suite(log_root, asked, expand.expand(asked, log_root))
     write_warden(folder, "running", detail="the searcher chooses the next trial")
     return folder
 
@@ -107,9 +107,9 @@ def write_warden(
     except OSError:
         ticks = 1
     now = time.time()
-    suite.write_warden(
+    warden_file.write_warden(
         folder,
-        suite.WardenFile(
+        warden_file.WardenFile(
             pid=pid, start_ticks=ticks, host=socket.gethostname(), token="t" * 16, state=state,
             detail=detail, started_wall=now - 754, updated_wall=now,
         ),

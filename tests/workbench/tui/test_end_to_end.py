@@ -8,7 +8,7 @@ from pathlib import Path
 
 from results.records import store
 from tests.workbench.tui.conftest import screen_text, until
-from workbench.suites import suite
+from workbench.suites import suite, warden_file
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live import LiveScreen
@@ -105,4 +105,6 @@ async def test_stop_from_the_screen_ends_suite_and_run(app: WorkbenchApp, log_ro
         await until(pilot, lambda: live.snapshot is not None and live.snapshot.suite.ended, 60)
         await until(pilot, lambda: "stopped" in screen_text(pilot))
         (folder,) = suite.list_suites(log_root)
-        await until(pilot, lambda: (w := suite.read_warden(folder)) and not suite.is_alive(w))
+        await until(
+            pilot, lambda: (w := warden_file.read_warden(folder)) and not warden_file.is_alive(w)
+        )

@@ -13,7 +13,7 @@ import pytest
 
 from tests.workbench.tui import canned
 from tests.workbench.tui.conftest import until
-from workbench.suites import suite
+from workbench.suites import warden_file
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import (
@@ -37,9 +37,11 @@ def test_busy_suites_come_first_then_the_newest(log_root: Path) -> None:
 
 def test_a_suite_whose_warden_died_is_lost(log_root: Path) -> None:
     folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
-    warden = suite.read_warden(folder)
+    warden = warden_file.read_warden(folder)
     assert warden is not None
-    suite.write_warden(folder, warden.model_copy(update={"start_ticks": warden.start_ticks + 1}))
+    warden_file.write_warden(
+        folder, warden.model_copy(update={"start_ticks": warden.start_ticks + 1})
+    )
     assert suite_feed.read_suites(log_root)[0].state == "lost"
 
 

@@ -19,11 +19,11 @@ from tests.fixtures.wardens import House, until
 from workbench.exit_codes import ExitCode
 from workbench.headless import follow
 from workbench.reporting import suite_view
-from workbench.suites import suite, trials
+from workbench.suites import control, suite, suite_reader, trials
+from workbench.suites.control import Command
 from workbench.suites.state import SuiteState
-from workbench.suites.suite import Command
 from workbench.suites.trials import TrialError
-from workbench.supervisor import launch, resume
+from workbench.supervisor import recovery, resume
 
 pytest.importorskip("optuna")
 
@@ -68,7 +68,7 @@ def searcher_pid(folder: Path) -> int:
 
 def until_trial(folder: Path, number: int) -> None:
     """Wait until that trial trains."""
-    reader = suite.SuiteReader(folder)
+    reader = suite_reader.SuiteReader(folder)
 
     def at_work() -> bool:
         state = reader.poll()
@@ -159,7 +159,7 @@ def test_kill_9_of_everybody_costs_no_trial_and_repeats_none(house: House) -> No
     os.kill(house.warden_pid(folder), signal.SIGKILL)
     until(lambda: not searcher_pid(folder), "the searcher's death with its warden")
     house.wardens.pop().wait(10)
-    launch.recover_dead_suite(folder)
+    recovery.recover_dead_suite(folder)
     with (folder / "search" / "study.jsonl").open("ab") as file:
         file.write(b'{"op_code": 6, "tor')  # as a power cut would leave it
     assert resume.count_pending_trials(folder) == 6 - len(settings(folder))
@@ -178,7 +178,7 @@ def test_a_stopped_search_goes_on_where_it_was(house: House) -> None:
     folder = house.search(trials=3, pruner="none", max_steps=60)
     house.start(folder)
     until_trial(folder, 2)
-    suite.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="stop"))
     state = house.finish(folder)
     assert causes(state) == ["completed", "stopped"]
     assert follow.exit_status(state) is ExitCode.INTERRUPTED
@@ -264,7 +264,7 @@ def test_a_run_that_is_no_trial_is_not_admitted(
 def test_the_same_trial_is_admitted_once(house: House) -> None:
     folder = house.search(trials=2)
     spec = proposal(folder)
-    reader = suite.SuiteReader(folder)
+    reader = suite_reader.SuiteReader(folder)
     assert reader.poll().runs == ()
     assert trials.admit_trial(folder, spec) == folder / "runs" / spec.run_id
     assert trials.admit_trial(folder, spec) is None
@@ -294,7 +294,7 @@ def test_control_lines_are_small_enough_to_be_read(house: House) -> None:
     folder = house.search(trials=1)
     order = Command(do="add", run="t", spec=proposal(folder))
     assert len(order.model_dump_json()) < 16_384
-    suite.send_command(folder, order)
-    (read,), _ = suite.read_commands(folder, 0)
+    control.send_command(folder, order)
+    (read,), _ = control.read_commands(folder, 0)
     assert read.spec == order.spec
     assert json.loads((folder / "control.jsonl").read_text())["do"] == "add"

@@ -385,14 +385,14 @@ class LiveScreen(Screen[None]):
 
     @work(group="steer")
     async def _send(self, folder: Path, question: control_actions.Question) -> None:
-        from workbench.suites import suite
+        from workbench.suites import control
 
         if question.do == "resume":
             await self._resume_suite(folder, question)
             return
-        command = suite.Command(do=question.do, run=question.run)
+        command = control.Command(do=question.do, run=question.run)
         try:
-            await asyncio.to_thread(suite.send_command, folder, command)
+            await asyncio.to_thread(control.send_command, folder, command)
         except OSError as error:
             self.notify(f"The warden cannot be told: {error.strerror}", severity="error")
             return

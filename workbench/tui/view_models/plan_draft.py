@@ -108,7 +108,7 @@ def check_draft(draft: PlanDraft, cache_root: Path, log_root: Path) -> PlanPrevi
     """Expand the draft with the real plan code; errors become `problems`."""
     from results.text.sanitize import clean, clean_line
     from workbench.memory_estimate import expectations
-    from workbench.planning import plan
+    from workbench.planning import expand, plan
 
     try:
         if missing := _missing(draft):
@@ -117,7 +117,7 @@ def check_draft(draft: PlanDraft, cache_root: Path, log_root: Path) -> PlanPrevi
         toml, name = plan.dump(suite_plan), f"{suite_plan.name}-{suite_plan.hash()[:6]}.toml"
         file = log_root / "plans" / name
         try:
-            specs = plan.expand(suite_plan, cache_root, log_root)
+            specs = expand.expand(suite_plan, cache_root, log_root)
         except plan.PlanError as error:
             return PlanPreview((), clean(toml), file, tuple(map(clean_line, error.problems)))
     except plan.PlanError as error:

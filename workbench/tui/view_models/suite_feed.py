@@ -68,19 +68,22 @@ def read_suites(log_root: Path) -> tuple[SuiteEntry, ...]:
 
 def _read_entry(folder: Path) -> SuiteEntry:
     from results.text.sanitize import clean_line
-    from workbench.suites import suite
+    from workbench.suites import suite, suite_reader, warden_file
 
     state, detail, started, warden = "starting", "", None, None
     try:
-        warden = suite.read_warden(folder)
+        warden = warden_file.read_warden(folder)
     except suite.SuiteError as error:
         return SuiteEntry(clean_line(folder.name), folder, "unreadable", str(error), None, 0)
     if warden is not None:
-        gone = warden.state != "ended" and not suite.is_alive(warden)
+        gone = warden.state != "ended" and not warden_file.is_alive(warden)
         state, detail = ("lost" if gone else warden.state), clean_line(warden.detail)
         started = warden.started_wall or None
     try:
-        if warden is None and time.time() - folder.stat().st_mtime > suite.WARDEN_START_SECONDS:
+        if (
+            warden is None
+            and time.time() - folder.stat().st_mtime > suite_reader.WARDEN_START_SECONDS
+        ):
             state = "lost"
         runs = len(suite.list_run_names(folder))
     except OSError:
@@ -92,10 +95,10 @@ class SuiteFeed:
     """Reader of one suite and of the log of the watched run."""
 
     def __init__(self, folder: Path) -> None:
-        from workbench.suites import suite
+        from workbench.suites import suite_reader
 
         self.folder = folder
-        self._reader = suite.SuiteReader(folder)
+        self._reader = suite_reader.SuiteReader(folder)
         self._log: tuple[str, ...] = ()
         self._log_mark: tuple[str, int, int] | None = None
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.workbench.tui import canned
 from tests.workbench.tui.conftest import live_of, screen_text, sizes, until
-from workbench.suites import suite, trials
+from workbench.suites import control, suite, trials, warden_file
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live import LiveScreen
@@ -110,13 +110,13 @@ async def test_steering_asks_then_writes_one_command(app: WorkbenchApp, log_root
             if do == "cancel":
                 await pilot.press("down")
             for answer in "ny":
-                assert suite.read_commands(folder, place)[0] == []
+                assert control.read_commands(folder, place)[0] == []
                 await pilot.press(key)
                 await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
                 await pilot.press(answer)
                 await until(pilot, lambda: isinstance(app.screen, LiveScreen))
-            await until(pilot, lambda at=place: suite.read_commands(folder, at)[0])
-            (told,), place = suite.read_commands(folder, place)
+            await until(pilot, lambda at=place: control.read_commands(folder, at)[0])
+            (told,), place = control.read_commands(folder, place)
             assert (told.do, told.run) == (do, run)
 
 
@@ -129,8 +129,8 @@ async def test_a_held_suite_goes_on_with_the_same_key(app: WorkbenchApp, log_roo
         await pilot.press("h")
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("y")
-        await until(pilot, lambda: suite.read_commands(folder, 0)[0])
-        assert suite.read_commands(folder, 0)[0][0].do == "continue"
+        await until(pilot, lambda: control.read_commands(folder, 0)[0])
+        assert control.read_commands(folder, 0)[0][0].do == "continue"
 
 
 async def test_suites_are_chosen_from_a_list_and_by_brackets(
@@ -165,9 +165,9 @@ async def test_a_lost_warden_is_said_and_its_books_are_closed_once(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = canned.busy_root(log_root)
-    warden = suite.read_warden(folder)
+    warden = warden_file.read_warden(folder)
     assert warden is not None
-    suite.write_warden(folder, warden.model_copy(update={"start_ticks": 1}))
+    warden_file.write_warden(folder, warden.model_copy(update={"start_ticks": 1}))
     ran: list[list[str]] = []
 
     async def pretend(arguments: list[str]) -> cli_commands.CommandResult:

@@ -162,9 +162,9 @@ async def test_presets_and_engines_are_chosen_from_lists(app: WorkbenchApp) -> N
 async def test_expected_time_and_accuracy_stand_beside_presets_before_a_run(
     app: WorkbenchApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workbench.planning import plan
+    from workbench.planning import expand
 
-    monkeypatch.setattr(plan, "expand", lambda *_: [])  # the challenge's files are not here
+    monkeypatch.setattr(expand, "expand", lambda *_: [])  # the challenge's files are not here
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await ready(pilot, app)
         await pilot.press("p")

@@ -1,0 +1,78 @@
+"""control.jsonl: commands to the warden of a suite, appended by whoever steers it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engines.protocol import RunSpec
+from workbench.suites import journal
+
+
+class Command(BaseModel):
+    """One line of control.jsonl: a command of a person or of the searcher to the warden."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    do: Literal["stop", "skip", "cancel", "hold", "continue", "add", "prune", "close"]
+    """The last three come from the searcher: add a run, prune one, no more will come."""
+    run: str | None = None
+    """Run id; None: the current run (`skip`), or the whole suite (`stop`)."""
+    spec: RunSpec | None = None
+    """The run to be added."""
+    why: str = ""
+    """One sentence about a run that is pruned."""
+    wall: float = 0.0
+    by: str = ""
+
+
+def send_command(suite: Path, command: Command) -> None:
+    """Append one command to control.jsonl, with time and sender."""
+    command = command.model_copy(update={"wall": time.time(), "by": f"pid {os.getpid()}"})
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(suite / "control.jsonl", flags, 0o600)
+    try:
+        os.write(descriptor, command.model_dump_json().encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def read_commands(suite: Path, offset: int) -> tuple[list[Command], int]:
+    """Commands after a byte offset, and the offset after them.
+
+    Broken lines are skipped, and lines of more than `journal.READ_BYTES` piece by piece, so that
+    later commands are still read.
+    """
+    try:
+        with (suite / "control.jsonl").open("rb") as file:
+            file.seek(offset)
+            data = file.read(journal.READ_BYTES)
+    except FileNotFoundError:
+        return [], offset
+    if len(data) == journal.READ_BYTES and b"\n" not in data:
+        return [], offset + len(data)
+    whole = data[: data.rfind(b"\n") + 1]
+    commands = []
+    for line in whole.splitlines():
+        try:
+            commands.append(Command.model_validate_json(line))
+        except ValidationError:
+            continue
+    return commands, offset + len(whole)
+
+
+def read_removed_runs(suite: Path) -> dict[str, Command]:
+    """Runs that were skipped, cancelled or pruned by name -> the first such command."""
+    removed: dict[str, Command] = {}
+    offset, before = 0, -1
+    while offset != before:
+        before = offset
+        commands, offset = read_commands(suite, offset)
+        for command in commands:
+            if command.do in ("skip", "cancel", "prune") and command.run is not None:
+                removed.setdefault(command.run, command)
+    return removed

@@ -1,0 +1,96 @@
+"""Incremental reading of a suite: journals of its runs, reduced to its state."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+from workbench.processes import device_locks
+from workbench.suites import journal, state, trials
+from workbench.suites.control import read_removed_runs
+from workbench.suites.suite import SuiteError, list_run_names, read_runs
+from workbench.suites.warden_file import WardenFile, is_alive, read_warden
+
+WARDEN_START_SECONDS: Final = 15.0
+"""A suite without warden.json for longer than this counts as lost."""
+
+
+def runs_to_retry(suite: Path, suite_state: state.SuiteState) -> set[str]:
+    """Ids of runs that ended before the current warden started and that it will try again."""
+    since = suite_state.started_wall
+    if suite_state.ended or since is None:
+        return set()
+    removed = read_removed_runs(suite)
+    return {
+        run.spec.run_id
+        for run in suite_state.runs
+        if state.is_unfinished(run.state)
+        and run.spec.run_id not in removed
+        and (run.state.end is None or (run.state.ended_wall or since) < since)
+    }
+
+
+class SuiteReader:
+    """Incremental reader of one suite; a `poll` without news costs a few stat calls."""
+
+    def __init__(self, suite: Path) -> None:
+        self.suite = suite
+        self._views: list[state.RunView] = []
+        self._tails: list[journal.Tail] = []
+        self.bad_lines = 0
+        """Number of journal lines that could not be decoded."""
+        self._add_new_runs()
+        try:
+            common = trials.read_base(suite)
+        except trials.TrialError as error:
+            raise SuiteError(str(error)) from None
+        self._trials = common.trials if common else 0
+
+    def _add_new_runs(self) -> None:
+        """Add runs that are new: a search's come one by one, and none is ever removed."""
+        if len(list_run_names(self.suite)) == len(self._views):
+            return
+        indexes = {view.folder: index for index, view in enumerate(self._views)}
+        views, tails = [], []
+        for folder, spec in read_runs(self.suite):
+            index = indexes.get(folder.name)
+            if index is None:
+                views.append(state.RunView(spec, folder.name))
+                tails.append(journal.Tail(folder / "events.jsonl"))
+            else:
+                views.append(self._views[index])
+                tails.append(self._tails[index])
+        self._views, self._tails = views, tails
+
+    def poll(self) -> state.SuiteState:
+        """The present state of the suite."""
+        warden = read_warden(self.suite)
+        ended = warden is None or not is_alive(warden)  # before the journals are read
+        self._add_new_runs()
+        for index, tail in enumerate(self._tails):
+            while entries := tail.poll():
+                view = self._views[index]
+                folded = state.reduce_entries(entries, view.state)
+                self._views[index] = state.RunView(view.spec, view.folder, folded)
+        self.bad_lines = sum(tail.bad for tail in self._tails)
+        return state.SuiteState(
+            name=self.suite.name,
+            warden=self._warden_state(warden, gone=ended),
+            warden_pid=warden.pid if warden else None,
+            detail=warden.detail if warden else "",
+            started_wall=warden.started_wall if warden else None,
+            records_lost=warden.records_lost if warden else 0,
+            runs=tuple(self._views),
+            trials=self._trials,
+        )
+
+    def _warden_state(self, warden: WardenFile | None, *, gone: bool) -> state.WardenState:
+        if warden is None:
+            if device_locks.is_held(self.suite / "warden.lock"):
+                return "running"  # its file was deleted; it is written anew within 20 s
+            age = time.time() - (self.suite / "plan.toml").stat().st_mtime
+            return "starting" if age < WARDEN_START_SECONDS else "lost"
+        if warden.state == "ended" or not gone:
+            return warden.state
+        return "lost"

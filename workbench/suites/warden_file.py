@@ -1,0 +1,91 @@
+"""warden.json: which process supervises a suite, and the state of both."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from workbench.processes import tree
+from workbench.suites import state
+from workbench.suites.suite import SuiteError
+
+
+class WardenFile(BaseModel):
+    """warden.json: the process of the suite's warden, and its state."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat: with the pid it identifies one process."""
+    host: str
+    place: str = ""
+    """`tree.pid_namespace`: where the pid means this process; empty in files of version 0.1."""
+    token: str
+    state: state.WardenState
+    detail: str = ""
+    started_wall: float = 0.0
+    updated_wall: float = 0.0
+    records_lost: int = 0
+    """Runs whose record could not be appended to results.jsonl; each has its summary.json."""
+
+
+def read_warden(suite: Path) -> WardenFile | None:
+    """warden.json, or None while there is none.
+
+    Raises:
+        SuiteError: it exists and cannot be read (another user's, for example).
+    """
+    path = suite / "warden.json"
+    try:
+        if not os.path.lexists(path):  # a dangling link is one that cannot be read
+            return None
+        content = path.read_bytes()
+    except OSError as error:
+        raise SuiteError(
+            f"{suite.name}: its warden.json cannot be read ({error.strerror}), so whether it is at "
+            "work is not known; ask its owner, or look as that user"
+        ) from None
+    try:
+        return WardenFile.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
+def write_warden(suite: Path, warden: WardenFile) -> None:
+    """Replace warden.json atomically; only the warden and `recover_dead_suite` call this."""
+    replace_file(suite / "warden.json", json.dumps(warden.model_dump(mode="json"), indent=1))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Replace a small file atomically; never writes through a symbolic link."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    fresh.replace(path)
+
+
+def is_here(warden: WardenFile) -> bool:
+    """Whether its pid is valid in this pid namespace; two containers may share a host name."""
+    if warden.place:
+        return warden.place == tree.pid_namespace()
+    return warden.host == socket.gethostname()
+
+
+def is_alive(warden: WardenFile) -> bool:
+    """Whether that process is alive; on another host, whether it wrote within a minute."""
+    if not is_here(warden):
+        return time.time() - warden.updated_wall < 60
+    try:
+        stat = Path(f"/proc/{warden.pid}/stat").read_text()
+    except OSError:
+        return False
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] not in "ZX" and int(fields[19]) == warden.start_ticks
