@@ -1,4 +1,4 @@
-"""Memory query and memory estimate: JSON lines between workbench and `engines.estimate_memory`."""
+"""Memory query and memory estimate: JSON lines between workbench and `engines.memory_estimator`."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ from results.tables import (
     metrics,
     retrieval_cost,
     run_cells,
+    run_cost,
     run_outputs,
     search_trials,
-    timing_and_memory,
-    training_cost,
+    steps_and_memory,
     vqa,
 )
 from results.tables.table import Table, code, code_block, escape, render_markdown
@@ -140,15 +140,15 @@ def _render_results(view: SuiteView, lang: str) -> Iterator[str]:
     remarks = (translate("report.sequential", lang), *_training_remarks(records, lang))
     yield f"{translate('report.method', lang)}\n" + "\n".join(f"- {line}" for line in remarks)
     yield from _section(
-        "###", "report.cost", render_markdown(training_cost.cost_table(records, lang)), lang
+        "###", "report.cost", render_markdown(run_cost.cost_table(records, lang)), lang
     )
-    trained = training_cost.training_table(records, lang, view.notes)
+    trained = run_cost.training_table(records, lang, view.notes)
     if trained.rows:
         yield f"### {translate('report.training', lang)}"
         evaluated = "with evaluation" if metrics.splits(records) else "no evaluation"
         yield translate(f"report.{evaluated}", lang)
         yield render_markdown(trained)
-    yield from _section("###", "report.total", f"- {training_cost.total_line(records, lang)}", lang)
+    yield from _section("###", "report.total", f"- {run_cost.total_line(records, lang)}", lang)
     expected = cost_forecast.forecast_table(records, lang)
     yield from _section(
         "###", "report.forecasts", render_markdown(expected) if expected.rows else "", lang
@@ -158,7 +158,7 @@ def _render_results(view: SuiteView, lang: str) -> Iterator[str]:
         render_markdown(cost_forecast.comparison_table(comparisons, lang)) if comparisons else ""
     )
     yield from _section("###", "report.compared", comparison_table, lang)
-    failed = training_cost.failure_table(records, lang)
+    failed = run_cost.failure_table(records, lang)
     yield from _section(
         "###", "report.failures", render_markdown(failed) if failed.rows else "", lang
     )
@@ -211,9 +211,9 @@ def _render_measurements(records: Sequence[RunRecord], lang: str) -> Iterator[st
     yield f"## {translate('report.measurements', lang)}"
     kinds: dict[str, Callable[[Sequence[RunRecord], str], Table]] = {
         "evaluation cost": retrieval_cost.cost,
-        "steps": timing_and_memory.step_table,
-        "phases": timing_and_memory.phase_table,
-        "memory": timing_and_memory.memory_table,
+        "steps": steps_and_memory.step_table,
+        "phases": steps_and_memory.phase_table,
+        "memory": steps_and_memory.memory_table,
     }
     for name, table in kinds.items():
         yield from _section("###", f"report.{name}", render_markdown(table(records, lang)), lang)

@@ -154,7 +154,7 @@ from pathlib import Path
 from workbench.supervisor import launch; from workbench.suites import suite
 folder = Path(sys.argv[1])
 for act in (lambda: launch.start_warden(folder).popen.wait(30),
-            lambda: suite.send_command(folder, suite.Command(do="stop"))):
+            lambda: control.send_command(folder, control.Command(do="stop"))):
     try:
         act()
     except (OSError, launch.LaunchError) as error:

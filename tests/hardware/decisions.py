@@ -20,7 +20,7 @@ from tests.hardware import fakes
 from tests.hardware.machines import MIB, Machine
 from workbench.doctor import gpus as doctor
 from workbench.doctor import machine as doctor_machine
-from workbench.memory_estimate import estimate, gpu_support, gpus, policy, torch_build
+from workbench.memory_estimate import gpu_support, gpus, memory_check, policy, torch_build
 from workbench.memory_estimate.gpus import GIB, GpuModel
 from workbench.processes import device_locks, engine_process, gpu_selection
 from workbench.telemetry import gpus as telemetry
@@ -60,7 +60,7 @@ def decide(patch: pytest.MonkeyPatch, machine: Machine) -> Decisions:
     """All decisions on the machine; `patch` is to be undone afterwards."""
     see(patch, machine)
     spec = _spec()
-    where = estimate.locate_device("", (), cpu=False)
+    where = memory_check.locate_device("", (), cpu=False)
     answer = gpus.query_nvml()
     listed = tuple(gpus.list_gpus(answer))
     before = tuple(gpu_support.find_problems([spec], where))
@@ -89,7 +89,7 @@ def see(patch: pytest.MonkeyPatch, machine: Machine) -> None:
     """The machine as workbench and engine see it; the sampler answers from this process."""
     fakes.see(patch, machine)
     patch.setattr(gpus, "query_nvml", lambda: nvml.Nvml.open().facts() if machine.gpus else {})
-    patch.setattr(estimate, "is_library_present", lambda: bool(machine.gpus))
+    patch.setattr(memory_check, "is_library_present", lambda: bool(machine.gpus))
     patch.setattr(torch_build, "cuda_version", lambda _: machine.torch.cuda)
     patch.setattr(gpu_selection, "gpu_may_exist", lambda *_: bool(machine.gpus))
 
@@ -126,10 +126,12 @@ def _explicit_bf16(target: torch.device) -> str:
     return "slow, with a notice" if lacks else "runs"
 
 
-def _place(where: estimate.TargetDevice) -> str:
+def _place(where: memory_check.TargetDevice) -> str:
     if isinstance(where, GpuModel):
         return f"{where.memory_bytes / GIB:.1f} GiB of {where.name}"
-    return f"n/a ({where.reason})" if isinstance(where, estimate.UnknownDevice) else "host memory"
+    return (
+        f"n/a ({where.reason})" if isinstance(where, memory_check.UnknownDevice) else "host memory"
+    )
 
 
 def _lock(spec: RunSpec, machine: Machine, listed: tuple[GpuInfo, ...]) -> str:
@@ -164,7 +166,7 @@ def _telemetry(machine: Machine, listed: tuple[GpuInfo, ...]) -> tuple[str, str]
     return figures, held
 
 
-def _batches(where: estimate.TargetDevice) -> str:
+def _batches(where: memory_check.TargetDevice) -> str:
     if not isinstance(where, GpuModel):
         return "as the model's entry says"
     row = policy.select_preset(where.memory_bytes)

@@ -35,9 +35,9 @@ from workbench.exit_codes import ExitCode
 if TYPE_CHECKING:
     from engines.memory_query import MemoryEstimate
     from engines.protocol import RunSpec
-    from workbench.memory_estimate.estimate import TargetDevice
     from workbench.memory_estimate.fit_check import HostMemory
     from workbench.memory_estimate.gpus import GpuModel
+    from workbench.memory_estimate.memory_check import TargetDevice
     from workbench.memory_estimate.plan_estimate import StepCounts
 
 Rows = Annotated[int | None, typer.Option("--rows", min=2, help="Rows; default: the subset's.")]
@@ -79,9 +79,9 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from workbench import paths
     from workbench.memory_estimate import (
         checklist,
-        estimate,
         estimator_process,
         gpu_support,
+        memory_check,
         plan_estimate,
     )
     from workbench.planning import plan
@@ -94,7 +94,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         load_plan(plan_file, preset, flags, setting, cpu=cpu), logs
     )
     device = _with_host_memory(
-        estimate.locate_device(gpu or suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu),
+        memory_check.locate_device(gpu or suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu),
         host_gib,
     )
     suite_plan = start.apply_automatic_settings(suite_plan, setting or (), device)
@@ -106,9 +106,9 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         fits = False
     memory_estimates: list[MemoryEstimate | None] = [None] * len(specs)
     with estimator_process.share_process(start.print_progress):
-        if not isinstance(device, estimate.UnknownDevice):
+        if not isinstance(device, memory_check.UnknownDevice):
             memory_estimates[:] = estimator_process.request_estimates(
-                [estimate.build_query(spec, device) for spec in specs], cache_root
+                [memory_check.build_query(spec, device) for spec in specs], cache_root
             )
         for spec, memory_estimate in zip(specs, memory_estimates, strict=True):
             count = rows or plan_estimate.count_rows(spec.subset, cache_root)
@@ -166,12 +166,12 @@ class _RunReport:
         return self.spec.task in ("train", "probe")
 
     def _fits(self, memory_estimate: MemoryEstimate | None) -> bool:
-        from workbench.memory_estimate import estimate, fit_check
+        from workbench.memory_estimate import fit_check, memory_check
         from workbench.memory_estimate.fit_check import HostMemory
 
         if (
             memory_estimate is None
-            or isinstance(self.device, estimate.UnknownDevice)
+            or isinstance(self.device, memory_check.UnknownDevice)
             or memory_estimate.problem
         ):
             return True
@@ -182,7 +182,7 @@ class _RunReport:
     def _print_tables(
         self, steps: StepCounts | None, memory_estimate: MemoryEstimate | None, *, markdown: bool
     ) -> None:
-        from workbench.memory_estimate import checklist, estimate, table
+        from workbench.memory_estimate import checklist, memory_check, table
         from workbench.memory_estimate.fit_check import HostMemory
 
         spec, device = self.spec, self.device
@@ -205,7 +205,7 @@ class _RunReport:
                 "no GPU here and none named: memory is the host's; --gpu A10G asks about a GPU",
                 markdown=markdown,
             )
-        if isinstance(device, estimate.UnknownDevice):
+        if isinstance(device, memory_check.UnknownDevice):
             _print_text(
                 f"memory: n/a ({device.reason}); give --gpu, as --gpu A10G", markdown=markdown
             )
@@ -247,7 +247,7 @@ class _RunReport:
 
     def _print_json(self, steps: StepCounts | None, memory_estimate: MemoryEstimate | None) -> None:
         from results.text.sanitize import escape_json
-        from workbench.memory_estimate import estimate, fit_check
+        from workbench.memory_estimate import fit_check, memory_check
         from workbench.memory_estimate.fit_check import HostMemory
 
         device = self.device
@@ -255,7 +255,7 @@ class _RunReport:
         report["subset"] = self.spec.subset
         report["params"], report["origins"] = self.spec.params, self.origins
         report["steps"] = steps._asdict() if steps else None
-        if memory_estimate is not None and not isinstance(device, estimate.UnknownDevice):
+        if memory_estimate is not None and not isinstance(device, memory_check.UnknownDevice):
             report["need"] = memory_estimate.model_dump()
             if isinstance(device, HostMemory):
                 report["host"] = device._asdict()

@@ -19,7 +19,7 @@ from workbench.exit_codes import ExitCode
 if TYPE_CHECKING:
     from engines.protocol import RunSpec
     from workbench.headless.renderers import OutputMode
-    from workbench.memory_estimate.estimate import TargetDevice
+    from workbench.memory_estimate.memory_check import TargetDevice
     from workbench.planning.plan import SuitePlan
 
 
@@ -43,11 +43,11 @@ def prepare_runs(
             small.
     """
     from workbench import paths
-    from workbench.memory_estimate import estimate
+    from workbench.memory_estimate import memory_check
     from workbench.planning import expand, plan
 
     check_devices(suite_plan)
-    device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
+    device = memory_check.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
     suite_plan = plan.resolve_model_names(suite_plan, log_root)
     suite_plan = apply_automatic_settings(suite_plan, set_options, device)
     specs = expand.expand(suite_plan, paths.cache_root(), log_root)
@@ -67,11 +67,11 @@ def prepare_search(suite_plan: SuitePlan, log_root: Path) -> PreparedRuns:
         PlanError: as `prepare_runs`.
     """
     from workbench import paths
-    from workbench.memory_estimate import estimate
+    from workbench.memory_estimate import memory_check
     from workbench.planning import expand, plan
 
     check_devices(suite_plan)
-    device = estimate.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
+    device = memory_check.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
     suite_plan = plan.resolve_model_names(suite_plan, log_root)
     specs = expand.expand(suite_plan, paths.cache_root(), log_root)
     check_gpu(specs, device, force=False)
@@ -151,12 +151,12 @@ def check_memory(
         PlanError: a run does not fit into the device.
     """
     from workbench import paths
-    from workbench.memory_estimate import estimate, estimator_process
+    from workbench.memory_estimate import estimator_process, memory_check
 
-    if isinstance(device, estimate.UnknownDevice):
+    if isinstance(device, memory_check.UnknownDevice):
         return specs, [f"memory forecast: n/a ({device.reason})"]
     with estimator_process.share_process(print_progress):
-        return estimate.check_memory(specs, device, paths.cache_root(), anyway=force)
+        return memory_check.check_memory(specs, device, paths.cache_root(), anyway=force)
 
 
 def check_surroundings(log_root: Path) -> None:

@@ -58,7 +58,7 @@ class _EstimatorProcess:
         environment = {**os.environ, **paths.module_path(os.environ)}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "engines.estimate_memory"], stdin=subprocess.PIPE,
+            [sys.executable, "-m", "engines.memory_estimator"], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self._stderr, env=environment, bufsize=0,
         )  # fmt: skip
         self._buffer = b""

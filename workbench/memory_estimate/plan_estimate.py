@@ -17,9 +17,9 @@ from engines.protocol import RunSpec
 from engines.trained_weights import RUN
 from workbench import paths
 from workbench.memory_estimate import estimator_process, fit_check, policy
-from workbench.memory_estimate.estimate import build_query
 from workbench.memory_estimate.fit_check import HostMemory
 from workbench.memory_estimate.gpus import GpuModel
+from workbench.memory_estimate.memory_check import build_query
 from workbench.memory_estimate.policy import MemoryReduction
 from workbench.planning import availability, plan, run_matrix, trained_models
 from workbench.planning.plan import PlanError, SuitePlan

@@ -214,8 +214,8 @@ def format_summary(folder: Path) -> str:
         cost_forecast,
         memory_estimate,
         retrieval_cost,
+        run_cost,
         run_outputs,
-        training_cost,
     )
     from results.tables.search_trials import table as trial_table
     from results.tables.table import render_markdown
@@ -229,14 +229,12 @@ def format_summary(folder: Path) -> str:
     last = [
         retrieval_cost.cost(records),
         memory_estimate.table(records),
-        training_cost.failure_table(records),
+        run_cost.failure_table(records),
     ]
     last += [run_outputs.table(records, root=str(folder.parent))]
-    parts = [render_markdown(training_cost.cost_table(records)), training_cost.total_line(records)]
+    parts = [render_markdown(run_cost.cost_table(records)), run_cost.total_line(records)]
     parts += [
-        render_markdown(table)
-        for table in (*first, training_cost.training_table(records))
-        if table.rows
+        render_markdown(table) for table in (*first, run_cost.training_table(records)) if table.rows
     ]
     parts += _format_scores(records)
     parts += [render_markdown(table) for table in last if table.rows]

@@ -10,7 +10,7 @@ from results import report
 from results.records import cost_forecasts
 from results.records.schema import Environment, Exit, ForecastRecord, GpuInfo, Reading, RunRecord
 from results.records.suite_view import SuiteView
-from results.tables import cost_forecast, timing_and_memory, training_cost
+from results.tables import cost_forecast, run_cost, steps_and_memory
 from results.tables.table import render_markdown
 
 METHOD = "forecast from 200 timed steps, 10 blocks, 95%"
@@ -57,13 +57,13 @@ def full(make, **changes) -> RunRecord:
 
 
 def test_a_forecast_row_shows_its_forecast_and_says_so(make):
-    table = render_markdown(training_cost.cost_table([probe(make)]))
+    table = render_markdown(run_cost.cost_table([probe(make)]))
     assert "| `oven_train` **[forecast]** | 339,137 | 220 of 5,300 |" in table
     assert "| **~8:01 ± 0:09** **[forecast]** |" in table
     assert "| ~7:36 ± 0:08 (5,280) **[forecast]** |" in table
     assert "0:44" not in table, "the probe's own time is no answer to what the run costs"
     assert "forecast of the whole process without evaluation" in table
-    korean = render_markdown(training_cost.cost_table([probe(make)], "ko"))
+    korean = render_markdown(run_cost.cost_table([probe(make)], "ko"))
     assert "**[예측값]**" in korean
 
 
@@ -75,21 +75,21 @@ def test_short_forecasts_keep_their_hundredths():
 
 
 def test_totals_never_mix_forecasts_and_measurements(make):
-    both = training_cost.total_line([full(make), probe(make)])
+    both = run_cost.total_line([full(make), probe(make)])
     assert both.startswith("Total, sequential: **about 8 min 40 s** (8:40)")
     assert "; forecast of costing runs, not measured: **about 8 min 1 s** (~8:01)" in both
-    alone = training_cost.total_line([probe(make), probe(make, "02")])
+    alone = run_cost.total_line([probe(make), probe(make, "02")])
     assert alone == (
         "Total, sequential: forecast of costing runs, not measured: "
         "**about 16 min 2 s** (~8:01 + ~8:01)"
     )
     failed = probe(make, forecast=None, exit=Exit(cause="oom-cuda", code=1))
-    assert training_cost.total_line([failed]).endswith("not measured: **n/a** (1 not measured)")
+    assert run_cost.total_line([failed]).endswith("not measured: **n/a** (1 not measured)")
 
 
 def test_a_costing_run_that_failed_is_no_measured_run(make):
     failed = probe(make, forecast=None, exit=Exit(cause="oom-cuda", code=1))
-    table = render_markdown(training_cost.cost_table([failed]))
+    table = render_markdown(run_cost.cost_table([failed]))
     assert "**[oom-cuda, forecast]**" in table
     assert "n/a (the costing run made no forecast: oom-cuda)" in table
     assert not cost_forecasts.is_measured(failed)
@@ -104,7 +104,7 @@ def test_a_probe_of_the_whole_run_is_measured_and_says_that(make):
         start_seconds=Reading(value=20.0),
     )  # fmt: skip
     record = probe(make, forecast=forecast, steps=5300)
-    table = render_markdown(training_cost.cost_table([record]))
+    table = render_markdown(run_cost.cost_table([record]))
     assert "`oven_train` **[costing run]**" in table
     assert "| **0:44.00** |" in table, "then its own process is the run"
     assert "| ≤ 7:36.20 (5,280) |" in table
@@ -125,7 +125,7 @@ def test_step_times_of_a_probe_are_counted_as_its_own(make):
         update={"warmup_steps": 20, "step_median": Reading(value=0.0864)}
     )
     record = probe(make).model_copy(update={"timing": timed})
-    assert "200 (+20 warm-up)" in render_markdown(timing_and_memory.step_table([record]))
+    assert "200 (+20 warm-up)" in render_markdown(steps_and_memory.step_table([record]))
 
 
 def test_a_full_run_is_compared_with_its_forecast(make):

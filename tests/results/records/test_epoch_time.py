@@ -7,7 +7,7 @@ import pytest
 from results.records import epoch_time, query
 from results.records.schema import Environment, ForecastRecord, Reading, RunRecord
 from results.report import sections
-from results.tables import training_cost
+from results.tables import run_cost
 from results.tables.table import render_markdown
 from workbench.reporting import suite_view
 from workbench.tui.view_models import record_detail, result_rows
@@ -29,7 +29,7 @@ def test_waiting_for_data_is_subtracted_and_both_are_shown(make):
 
 def test_list_screen_and_report_have_the_same_two_times(make, tmp_path, capsys):
     record = timed(make, epoch_stall_seconds=Reading(value=2.5))
-    table = render_markdown(training_cost.cost_table([record]))
+    table = render_markdown(run_cost.cost_table([record]))
     assert "| **1:00.63** |" in table
     assert "| 0:37.50 (100; + 0:02.50) |" in table
     (tmp_path / "results.jsonl").write_text(record.model_dump_json() + "\n")
@@ -75,14 +75,14 @@ def test_a_forecast_takes_off_the_share_that_its_steps_waited(make):
 def test_the_mean_of_the_epoch_and_the_last_window_are_named(make):
     train = {"loss": 3.324, "epoch_loss": 3.8, "epoch": 0.5, "r@1": 0.4, "batch": 64.0}
     record = make.record(train=train)
-    table = render_markdown(training_cost.training_table([record]))
+    table = render_markdown(run_cost.training_table([record]))
     assert "| train_loss (epoch=1, mean of the epoch) | last window (epoch=0.5) |" in table
     assert "| 3.8000 | 3.3240 | 0.4000 |" in table
     older = make.record("02-old", train={"loss": 2.0, "r@1": 0.5, "batch": 64.0})
-    both = render_markdown(training_cost.training_table([record, older]))
+    both = render_markdown(run_cost.training_table([record, older]))
     assert "| 3.8000 | 3.3240 (epoch=0.5) | 0.4000 (epoch=0.5) |" in both
     assert "| n/a (not logged) | 2.0000 (epoch=1) | 0.5000 (epoch=1) |" in both
-    assert "mean of the epoch" not in render_markdown(training_cost.training_table([older]))
+    assert "mean of the epoch" not in render_markdown(run_cost.training_table([older]))
 
 
 def test_the_fixed_settings_begin_with_the_devices_that_cuda_was_shown(make):

@@ -283,8 +283,8 @@ def test_a_notice_keeps_its_code_and_numbers_that_are_marked_stay_marked(mixed) 
 
 
 def test_a_table_of_the_report_names_no_english_reason(weekly) -> None:
-    from results.tables import training_cost
+    from results.tables import run_cost
 
     korean = message_translations.localize_records(weekly.records, "ko")
-    made: Table = training_cost.cost_table(korean, "ko")
+    made: Table = run_cost.cost_table(korean, "ko")
     assert "전체 프로세스 시간만 측정함" in render_markdown(made)

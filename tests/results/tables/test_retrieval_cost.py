@@ -5,7 +5,7 @@ import pytest
 from engines import protocol as p
 from results.records.schema import EvaluationRecord, MetricRecord, Reading, RunRecord
 from results.tables import metrics as tables_metrics
-from results.tables import retrieval_cost, run_cells, timing_and_memory, training_cost
+from results.tables import retrieval_cost, run_cells, run_cost, steps_and_memory
 from results.tables.table import render_markdown
 from workbench.suites import record
 from workbench.suites.state import reduce_entries
@@ -57,7 +57,7 @@ def test_nothing_evaluated_is_no_table(make, lang):
 def test_an_evaluation_is_a_row_of_the_weekly_table(make):
     """One epoch, whatever the model's training settings say; batches where others have steps."""
     run = evaluated(make)
-    table = training_cost.cost_table([make.record(), run])
+    table = run_cost.cost_table([make.record(), run])
     assert run_cells.epochs_done(run) == 1.0
     shown = cells(table, 1)
     assert shown["loaded samples"] == "10,092"
@@ -65,7 +65,7 @@ def test_an_evaluation_is_a_row_of_the_weekly_table(make):
     assert shown["1 epoch wall-clock"] == "2:20.00"
     assert shown["training of 1 epoch"] == "1:58.00 (490)"
     assert any("Evaluations:" in remark.text for remark in table.remarks)
-    assert len(timing_and_memory.step_table([make.record(), run]).rows) <= 1, (
+    assert len(steps_and_memory.step_table([make.record(), run]).rows) <= 1, (
         "it has no steps to time"
     )
 

@@ -4,7 +4,7 @@ from engines import protocol
 from results.records.schema import ArtifactRecord, MetricRecord
 from results.records.suite_view import SuiteView
 from results.report import render
-from results.tables import run_outputs, training_cost
+from results.tables import run_cost, run_outputs
 from results.tables.table import render_markdown
 from workbench.suites import run_summary, state
 
@@ -60,5 +60,5 @@ def test_a_trained_model_is_named_by_its_base_and_its_run(make):
         make.record("01-b", identity={"model": "clip-nano"}),
         make.record("02-b", identity=trained, folder="s/runs/02"),
     ]
-    assert "`clip-nano of 01-a`" in render_markdown(training_cost.cost_table(records))
-    assert "run:20260101" not in render_markdown(training_cost.cost_table(records))
+    assert "`clip-nano of 01-a`" in render_markdown(run_cost.cost_table(records))
+    assert "run:20260101" not in render_markdown(run_cost.cost_table(records))

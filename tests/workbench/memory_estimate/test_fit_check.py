@@ -13,10 +13,10 @@ from engines.protocol import RunSpec
 from workbench.memory_estimate import (
     automatic_settings,
     environment,
-    estimate,
     estimator_process,
     fit_check,
     gpus,
+    memory_check,
     plan_estimate,
     policy,
 )
@@ -119,7 +119,7 @@ def test_steps_of_several_processes_are_those_of_the_loop(ranks):
 def test_other_processes_are_in_the_plan_and_not_in_what_is_measured():
     need = ON_CPU.model_copy(update={"host": ON_CPU.host | {OTHERS: 4 * GIB}})
     assert fit_check.check_fit(need, "train", HostMemory(8 * GIB)).total == 9 * GIB
-    assert estimate.estimate_record(need, HostMemory(8 * GIB)) == estimate.estimate_record(
+    assert memory_check.estimate_record(need, HostMemory(8 * GIB)) == memory_check.estimate_record(
         ON_CPU, HostMemory(8 * GIB)
     )
 
@@ -167,8 +167,8 @@ def test_rule_by_memory(name, batch, predict):
 
 def test_a_wrong_gpu_names_the_nearest():
     with pytest.raises(plan.PlanError, match="did you mean.*A10G"):
-        estimate.locate_device("A10", (), cpu=False)
-    assert estimate.locate_device("NVIDIA a10g", (), cpu=False) == A10G
+        memory_check.locate_device("A10", (), cpu=False)
+    assert memory_check.locate_device("NVIDIA a10g", (), cpu=False) == A10G
     assert gpus.find_gpu("24GB@8.6").memory_bytes == 24 * 10**9
 
 
@@ -250,23 +250,23 @@ def test_lowering_goes_in_the_order_of_the_reports():
 
 
 def test_a_run_that_fits_is_recorded_and_one_that_cannot_is_refused(answers, tmp_path):
-    made, lines = estimate.check_memory([spec()], A10G, tmp_path, anyway=False)
+    made, lines = memory_check.check_memory([spec()], A10G, tmp_path, anyway=False)
     assert made[0].fit["gpu"] == "A10G"
     assert made[0].fit["tensors"] == {"train": 5 * GIB}
     assert len(lines) == 1
     tight = gpus.find_gpu("4GiB@8.6")  # batch 1 needs 3 GiB and what comes on top
-    made, lines = estimate.check_memory([spec()], tight, tmp_path, anyway=False)
+    made, lines = memory_check.check_memory([spec()], tight, tmp_path, anyway=False)
     assert "does not fit" in lines[0]
     tiny = gpus.find_gpu("3GiB@8.6")
     with pytest.raises(plan.PlanError, match="even with batch = 1.*--anyway"):
-        estimate.check_memory([spec()], tiny, tmp_path, anyway=False)
-    assert estimate.check_memory([spec()], tiny, tmp_path, anyway=True)[0][0].fit
+        memory_check.check_memory([spec()], tiny, tmp_path, anyway=False)
+    assert memory_check.check_memory([spec()], tiny, tmp_path, anyway=True)[0][0].fit
 
 
 def test_equal_questions_are_asked_once_and_remembered(answers, tmp_path):
     specs = [spec(fold=0), spec(fold=1)]
-    estimate.check_memory(specs, A10G, tmp_path, anyway=False)
-    estimate.check_memory(specs, A10G, tmp_path, anyway=False)
+    memory_check.check_memory(specs, A10G, tmp_path, anyway=False)
+    memory_check.check_memory(specs, A10G, tmp_path, anyway=False)
     assert len(answers) == 1
 
 
@@ -275,7 +275,7 @@ def test_an_answer_is_forgotten_when_what_it_was_read_from_changes(answers, fold
     rows = tmp_path / "subset" / "records.arrow"
     rows.parent.mkdir()
     rows.write_text("one")
-    want = estimate.build_query(run, A10G).model_copy(update={"subsets": (str(rows.parent),)})
+    want = memory_check.build_query(run, A10G).model_copy(update={"subsets": (str(rows.parent),)})
     for _ in range(2):
         estimator_process.request_estimates([want], tmp_path)
     assert len(answers) == 1
@@ -329,7 +329,7 @@ def test_what_a_model_cannot_do_is_not_advised(monkeypatch, tmp_path):
         "evaluate_batch = 16", "batch = 16, with fewer negatives",
     ]  # fmt: skip
     with pytest.raises(plan.PlanError, match="even with batch = 1 and evaluate_batch = 1"):
-        estimate.check_memory([run], A10G, tmp_path, anyway=False)
+        memory_check.check_memory([run], A10G, tmp_path, anyway=False)
 
 
 def test_the_questions_of_a_command_have_one_child(monkeypatch, tmp_path):
@@ -343,7 +343,7 @@ def test_the_questions_of_a_command_have_one_child(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(estimator_process.sys, "executable", str(script))
     heard: list[str] = []
-    wants = [estimate.build_query(spec(long_side=side), A10G) for side in (384, 512, 768)]
+    wants = [memory_check.build_query(spec(long_side=side), A10G) for side in (384, 512, 768)]
     with estimator_process.share_process(heard.append):
         found = estimator_process.request_estimates(
             wants[:2], tmp_path / "one"
@@ -362,14 +362,16 @@ def test_a_child_that_takes_too_long_is_ended(monkeypatch, tmp_path):
     script.chmod(0o700)
     monkeypatch.setattr(estimator_process.sys, "executable", str(script))
     monkeypatch.setattr(estimator_process, "TIMEOUT_SECONDS", 0.2)
-    wants = [estimate.build_query(spec(long_side=side), A10G) for side in (384, 512)]
+    wants = [memory_check.build_query(spec(long_side=side), A10G) for side in (384, 512)]
     problems = [need.problem for need in estimator_process.request_estimates(wants, tmp_path)]
     assert problems == ["the rehearsal has not ended within 0.2 s"] * 2, "the next has a new child"
 
 
 def test_a_child_that_dies_is_an_answer(monkeypatch, tmp_path):
     monkeypatch.setattr(estimator_process.sys, "executable", "/bin/false")
-    need = estimator_process.request_estimates([estimate.build_query(spec(), A10G)], tmp_path)[0]
+    need = estimator_process.request_estimates([memory_check.build_query(spec(), A10G)], tmp_path)[
+        0
+    ]
     assert "failed" in need.problem
     assert not list(tmp_path.rglob("*.json"))
 
@@ -388,7 +390,7 @@ def test_on_a_cpu_everything_is_host_memory():
     assert fit_check.describe_fit(found, HostMemory(8 * GIB)) == (
         "fits on this host: 5.0 of 8.0 GiB in training, 3.0 left"
     )
-    assert estimate.estimate_record(ON_CPU, HostMemory(8 * GIB)) == {
+    assert memory_check.estimate_record(ON_CPU, HostMemory(8 * GIB)) == {
         "gpu": "", "tensors": {"train": 2 * GIB, "predict": GIB},
         "total": {"train": 5 * GIB, "predict": 4 * GIB},
     }  # fmt: skip
@@ -414,40 +416,42 @@ def folder(tmp_path):
 
 def test_a_run_on_a_cpu_is_forecast_and_one_that_cannot_fit_is_refused(answers, folder, tmp_path):
     run = spec().model_copy(update={"model": folder})
-    made, lines = estimate.check_memory([run], HostMemory(16 * GIB), tmp_path, anyway=False)
+    made, lines = memory_check.check_memory([run], HostMemory(16 * GIB), tmp_path, anyway=False)
     assert answers[0].target == "cpu"
     assert made[0].fit["gpu"] == ""
     assert "fits on this host" in lines[0]
     with pytest.raises(plan.PlanError, match="this host.*even with batch = 1.*--anyway"):
-        estimate.check_memory([run], HostMemory(2 * GIB), tmp_path, anyway=False)
-    assert estimate.check_memory([run], HostMemory(2 * GIB), tmp_path, anyway=True)[0][0].fit
+        memory_check.check_memory([run], HostMemory(2 * GIB), tmp_path, anyway=False)
+    assert memory_check.check_memory([run], HostMemory(2 * GIB), tmp_path, anyway=True)[0][0].fit
 
 
 def test_a_model_from_scratch_on_a_cpu_waits_for_no_answer(answers, tmp_path):
     run = spec().model_copy(update={"model": "nano-qwen-vl"})
     host = HostMemory(16 * GIB)
-    assert estimate.check_memory([run], host, tmp_path, anyway=False) == ([run], [])
+    assert memory_check.check_memory([run], host, tmp_path, anyway=False) == ([run], [])
     assert answers == []
     estimator_process.request_estimates(
-        [estimate.build_query(run, host)], tmp_path
+        [memory_check.build_query(run, host)], tmp_path
     )  # as `workbench plan` does
-    made, lines = estimate.check_memory([run], host, tmp_path, anyway=False)
+    made, lines = memory_check.check_memory([run], host, tmp_path, anyway=False)
     assert made[0].fit["gpu"] == ""
     assert len(answers) == len(lines) == 1
-    estimate.check_memory([run], A10G, tmp_path, anyway=False)
+    memory_check.check_memory([run], A10G, tmp_path, anyway=False)
     assert answers[-1].target == "cuda"
 
 
 def test_where_a_run_will_compute(monkeypatch):
-    assert estimate.locate_device("A10G", (), cpu=True) == A10G
-    monkeypatch.setattr(estimate, "is_library_present", lambda: True)
+    assert memory_check.locate_device("A10G", (), cpu=True) == A10G
+    monkeypatch.setattr(memory_check, "is_library_present", lambda: True)
     monkeypatch.setattr(gpus, "query_nvml", dict)
-    silent = estimate.locate_device("", (), cpu=False)
-    assert silent == estimate.UnknownDevice("the driver does not say which GPUs are here"), "no CPU"
-    assert isinstance(estimate.locate_device("", (), cpu=True), HostMemory)
+    silent = memory_check.locate_device("", (), cpu=False)
+    assert silent == memory_check.UnknownDevice("the driver does not say which GPUs are here"), (
+        "no CPU"
+    )
+    assert isinstance(memory_check.locate_device("", (), cpu=True), HostMemory)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert isinstance(estimate.locate_device("", (), cpu=False), HostMemory)
-    assert estimate.locate_device("", (0,), cpu=False) == silent, (
+    assert isinstance(memory_check.locate_device("", (), cpu=False), HostMemory)
+    assert memory_check.locate_device("", (0,), cpu=False) == silent, (
         "a plan's devices go before the shell's"
     )
 
@@ -455,7 +459,7 @@ def test_where_a_run_will_compute(monkeypatch):
 def test_plan_without_a_gpu_is_about_the_host(answers, monkeypatch):
     from workbench.cli.main import app
 
-    monkeypatch.setattr(estimate, "is_library_present", lambda: False)
+    monkeypatch.setattr(memory_check, "is_library_present", lambda: False)
     command = ["plan", "-p", "demo-vqa", "--host-gib"]
     done = CliRunner().invoke(app, [*command, "256"])
     assert done.exit_code == 0, done.output
@@ -496,21 +500,22 @@ def test_built_subsets_of_a_run_are_named_its_own_first(monkeypatch, tmp_path):
         assert root == tmp_path
         return SimpleNamespace(folder=folders[name], evaluate_on=("said", "test", "gone"))
 
-    monkeypatch.setattr(estimate.catalog, "names", lambda: list(folders))
-    monkeypatch.setattr(estimate.catalog, "summary", summary)
+    monkeypatch.setattr(memory_check.catalog, "names", lambda: list(folders))
+    monkeypatch.setattr(memory_check.catalog, "summary", summary)
     run = spec(evaluate_on=None, infer_on="sub").model_copy(
         update={"subset": "mine", "cache_root": str(tmp_path)}
     )
-    assert estimate.built_subset_folders(run) == tuple(
+    assert memory_check.built_subset_folders(run) == tuple(
         str(folders[name]) for name in ("mine", "said", "sub")
     )
-    assert estimate.build_query(run, A10G).subsets == estimate.built_subset_folders(run)
+    assert memory_check.build_query(run, A10G).subsets == memory_check.built_subset_folders(run)
     alone = run.model_copy(update={"params": {**run.params, "evaluate_on": [], "infer_on": ""}})
-    assert estimate.built_subset_folders(alone) == (str(tmp_path / "mine"),)
+    assert memory_check.built_subset_folders(alone) == (str(tmp_path / "mine"),)
     assert (
-        estimate.built_subset_folders(run.model_copy(update={"subset": "rows", "params": {}})) == ()
+        memory_check.built_subset_folders(run.model_copy(update={"subset": "rows", "params": {}}))
+        == ()
     )
-    assert estimate.built_subset_folders(run.model_copy(update={"subset": "test"})) == ()
+    assert memory_check.built_subset_folders(run.model_copy(update={"subset": "test"})) == ()
 
 
 @pytest.mark.parametrize("where", [A10G, HostMemory(8 * GIB)], ids=["gpu", "cpu"])
@@ -522,6 +527,6 @@ def test_a_model_that_cannot_be_forecast_starts_all_the_same(monkeypatch, folder
         lambda wants: [MemoryEstimate(problem=sentence)] * len(wants),
     )
     run = spec().model_copy(update={"model": folder})
-    made, lines = estimate.check_memory([run], where, tmp_path, anyway=False)
+    made, lines = memory_check.check_memory([run], where, tmp_path, anyway=False)
     assert made == [run]
     assert lines == [f"memory forecast, {folder}: n/a ({sentence})"]

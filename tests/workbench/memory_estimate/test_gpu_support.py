@@ -11,7 +11,13 @@ from tests.hardware import fakes
 from tests.hardware.machines import CATALOGUE, MACHINES, MIB, Gpu, Machine, replace
 from workbench import paths
 from workbench.cli import start
-from workbench.memory_estimate import estimate, estimator_process, gpu_support, gpus, torch_build
+from workbench.memory_estimate import (
+    estimator_process,
+    gpu_support,
+    gpus,
+    memory_check,
+    torch_build,
+)
 from workbench.memory_estimate.fit_check import HostMemory
 from workbench.memory_estimate.gpus import GIB
 from workbench.planning import plan
@@ -27,7 +33,7 @@ def see(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     monkeypatch.setattr(
         gpus, "query_nvml", lambda: nvml.Nvml.open().facts() if machine.gpus else {}
     )
-    monkeypatch.setattr(estimate, "is_library_present", lambda: bool(machine.gpus))
+    monkeypatch.setattr(memory_check, "is_library_present", lambda: bool(machine.gpus))
     monkeypatch.setattr(torch_build, "cuda_version", lambda _: machine.torch.cuda)
 
 
@@ -44,7 +50,7 @@ REFUSED = {"p100": "has no kernels", "v100": "has no kernels", "old-driver": "to
 def test_what_cannot_run_is_refused_before_it_starts(monkeypatch, machine: Machine) -> None:
     see(monkeypatch, machine)
     problems = gpu_support.find_problems(
-        [spec(precision="auto")], estimate.locate_device("", (), cpu=False)
+        [spec(precision="auto")], memory_check.locate_device("", (), cpu=False)
     )
     assert [REFUSED.get(machine.key, "-") in one for one in problems] == [True] * (
         machine.key in REFUSED
@@ -54,7 +60,7 @@ def test_what_cannot_run_is_refused_before_it_starts(monkeypatch, machine: Machi
         assert problem.endswith("; or give --cpu")
     assert (
         gpu_support.find_problems(
-            [spec(precision="bf16")], estimate.locate_device("", (), cpu=True)
+            [spec(precision="bf16")], memory_check.locate_device("", (), cpu=True)
         )
         == []
     )
@@ -63,7 +69,7 @@ def test_what_cannot_run_is_refused_before_it_starts(monkeypatch, machine: Machi
 @every
 def test_an_explicit_bf16_is_refused_before_it_starts(monkeypatch, machine: Machine) -> None:
     see(monkeypatch, machine)
-    gpu = estimate.locate_device("", (0,), cpu=False)
+    gpu = memory_check.locate_device("", (0,), cpu=False)
     runs = [spec(precision="bf16", search_precision="bf16"), spec(precision="fp16")]
     problems = [one for one in gpu_support.find_problems(runs, gpu) if one.startswith("run 01: ")]
     if not machine.gpus or machine.gpus[0].capability >= (8, 0):
@@ -82,7 +88,7 @@ def test_the_weekly_preset_on_a_t4_is_refused_in_one_sentence(monkeypatch) -> No
     weekly = plan.load_preset("weekly-m2kr")
     assert weekly.settings["precision"] == "bf16", "the users fixed it"
     problems = gpu_support.find_problems(
-        [spec(**weekly.settings)], estimate.locate_device("", (0,), cpu=False)
+        [spec(**weekly.settings)], memory_check.locate_device("", (0,), cpu=False)
     )
     assert len(problems) == 1
     assert "Tesla T4 has no bf16; use fp16 or auto" in problems[0]
@@ -139,7 +145,7 @@ def test_plan_says_it_of_a_gpu_by_name(monkeypatch, answers) -> None:
 def test_a_build_for_cpus_only_is_named(monkeypatch) -> None:
     see(monkeypatch, MACHINES["t4"])
     monkeypatch.setattr(torch_build, "cuda_version", lambda _: "")
-    (problem,) = gpu_support.find_problems([spec()], estimate.locate_device("", (), cpu=False))
+    (problem,) = gpu_support.find_problems([spec()], memory_check.locate_device("", (), cpu=False))
     assert problem.startswith("torch was built for CPUs only and cannot use Tesla T4; install")
 
 
@@ -165,8 +171,8 @@ def test_the_forecast_is_of_the_gpu_that_the_run_will_use(monkeypatch, machine: 
         run = spec().model_copy(update=fields)
         started = engine_process.engine_environment(machine.environment, run, "t", 1)
         shown = fakes.visible(machine, started)
-        where = estimate.locate_device("", run.devices, cpu=run.cpu)
-        if isinstance(where, estimate.UnknownDevice):
+        where = memory_check.locate_device("", run.devices, cpu=run.cpu)
+        if isinstance(where, memory_check.UnknownDevice):
             assert machine.key in ("mixed-chosen", "h100-mig", "h100-mig-slice")
             assert ("MIG" if "mig" in machine.key else "counts different GPUs") in where.reason
         elif isinstance(where, HostMemory):
@@ -190,17 +196,19 @@ def test_a_gpu_that_nvml_says_too_little_of_has_no_forecast(monkeypatch, lost, w
     card = replace(UNKNOWN, uuid="GPU-1", bus="00000000:04:00.0")
     t4 = replace(MACHINES["t4"].gpus[0], bus="00000000:14:00.0")
     see(monkeypatch, replace(MACHINES["t4"], gpus=(card, t4)))
-    assert estimate.locate_device("", (0,), cpu=False).capability == (12, 0)
+    assert memory_check.locate_device("", (0,), cpu=False).capability == (12, 0)
 
     def refuse(*_args, **_named):
         raise fakes.pynvml.NVMLError(fakes.pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     monkeypatch.setattr(fakes.FakeNvml, lost, refuse)
-    where = estimate.locate_device("", (0,), cpu=False)
-    assert where == estimate.UnknownDevice(f"NVML does not tell the {what} of NVIDIA Nobody 9000")
+    where = memory_check.locate_device("", (0,), cpu=False)
+    assert where == memory_check.UnknownDevice(
+        f"NVML does not tell the {what} of NVIDIA Nobody 9000"
+    )
     assert gpu_support.find_problems([spec(precision="bf16")], where) == [], "nothing is assumed"
     if what == "compute capability":
-        assert estimate.locate_device("", (1,), cpu=False).capability == (7, 5), "by the table"
+        assert memory_check.locate_device("", (1,), cpu=False).capability == (7, 5), "by the table"
 
 
 def test_a_run_without_a_forecast_says_why(monkeypatch, answers) -> None:
@@ -214,7 +222,7 @@ def test_a_run_without_a_forecast_says_why(monkeypatch, answers) -> None:
 
 def test_memory_alone_does_not_name_a_gpu() -> None:
     with pytest.raises(plan.PlanError, match=r"give its compute capability too, as 24gib@8\.6"):
-        estimate.locate_device("24GiB", (), cpu=False)
+        memory_check.locate_device("24GiB", (), cpu=False)
     assert gpus.find_gpu("24GiB@8.9").capability == (8, 9)
     with pytest.raises(ValueError, match="compute capability"):
         MemoryQuery(engine="vqa", model="m", params={})

@@ -9,7 +9,7 @@ import pytest
 from workbench import paths
 from workbench.cli import set_options, start
 from workbench.cli.options import load_plan
-from workbench.memory_estimate import estimate
+from workbench.memory_estimate import memory_check
 from workbench.planning import availability, expand, plan
 from workbench.suites import suite
 
@@ -215,8 +215,10 @@ def test_a_plan_names_gpus_or_the_cpu(tmp_path: Path) -> None:
 
 
 def test_a_plan_on_the_cpu_is_forecast_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "is_library_present", lambda: True)
-    monkeypatch.setattr(estimate.gpus, "query_nvml", lambda: pytest.fail("no GPU is asked about"))
+    monkeypatch.setattr(memory_check, "is_library_present", lambda: True)
+    monkeypatch.setattr(
+        memory_check.gpus, "query_nvml", lambda: pytest.fail("no GPU is asked about")
+    )
     asked = plan.parse({**CPU_PLAN, "cpu": True})
     _, specs, _ = start.prepare_runs(asked, (), paths.log_root(None), force=False)
     assert [spec.cpu for spec in specs] == [True]

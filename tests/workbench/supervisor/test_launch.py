@@ -174,8 +174,8 @@ def test_reconcile_leaves_the_living_the_ended_and_the_distant_alone(house: Hous
 
 def test_two_undertakers_make_one_record(house: House) -> None:
     folder = lost_suite(house, "polite")
-    script = "import sys; from pathlib import Path; from workbench.supervisor import launch;"
-    script += "print(len(launch.recover_dead_suite(Path(sys.argv[1]))))"
+    script = "import sys; from pathlib import Path; from workbench.supervisor import recovery;"
+    script += "print(len(recovery.recover_dead_suite(Path(sys.argv[1]))))"
     both = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(folder)],

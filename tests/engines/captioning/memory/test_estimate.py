@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from engines import estimate_memory, model_catalog
+from engines import memory_estimator, model_catalog
 from engines.captioning.memory import estimate, max_lengths, model_from_config
 from engines.captioning.params import Params
 from engines.emitter import EngineError
@@ -250,7 +250,7 @@ def test_a_folder_that_is_no_language_model_is_a_sentence(config, sentence, tmp_
 def test_a_model_of_another_make_is_a_sentence(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     params = Params(llm=f"path:{tmp_path}").model_dump(mode="json")
-    said = estimate_memory.answer_query(
+    said = memory_estimator.answer_query(
         MemoryQuery(capability=(8, 6), engine="captioning", model="nano-captioner", params=params)
     )
     assert said.problem.startswith("its step cannot be rehearsed (")

@@ -168,7 +168,7 @@ def test_shallow_models_say_what_the_whole_one_needs(settings, monkeypatch):
 
 
 def test_a_rehearsal_that_fails_ends_no_other(monkeypatch):
-    from engines import estimate_memory
+    from engines import memory_estimator
     from engines.vqa.memory import estimate
 
     def fails(_):
@@ -176,12 +176,12 @@ def test_a_rehearsal_that_fails_ends_no_other(monkeypatch):
 
     want = Shape("any", {"nproc_per_node": 3}).want().model_copy(update={"model": "nano-qwen-vl"})
     monkeypatch.setattr(estimate, "estimate_memory", fails)
-    assert estimate_memory.answer_query(want).problem == (
+    assert memory_estimator.answer_query(want).problem == (
         "its step cannot be rehearsed (RuntimeError: shape '[24, 4, -1]' is invalid)"
     )
     host = {"Python": 10, MAPPED: 100, STEP: 5}
     monkeypatch.setattr(estimate, "estimate_memory", lambda _: MemoryEstimate(host=host))
-    assert estimate_memory.answer_query(want).host == {**host, OTHERS: 2 * 15}
+    assert memory_estimator.answer_query(want).host == {**host, OTHERS: 2 * 15}
 
 
 def test_a_half_described_model_is_a_sentence():

@@ -102,7 +102,7 @@ def test_a_damaged_picture_is_left_to_the_run(tmp_path):
 
 
 def test_a_model_of_another_kind_is_one_sentence(tmp_path):
-    from engines import estimate_memory
+    from engines import memory_estimator
 
     (tmp_path / "config.json").write_text('{"model_type": "llava", "vision_config": {}}')
     asked = MemoryQuery(
@@ -111,7 +111,7 @@ def test_a_model_of_another_kind_is_one_sentence(tmp_path):
         model=f"path:{tmp_path}",
         params=Params().model_dump(mode="json"),
     )
-    need = estimate_memory.answer_query(asked)
+    need = memory_estimator.answer_query(asked)
     assert need.phases == {}
     assert "memory of a 'llava' cannot be forecast" in need.problem
     assert "qwen2_5_vl" in need.problem

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from results.records.schema import Exit, MetricRecord, Reading
-from results.tables import comparison, run_cells, timing_and_memory, training_cost
+from results.tables import comparison, run_cells, run_cost, steps_and_memory
 from results.tables import metrics as tables_metrics
 from results.tables.table import (
     Table,
@@ -46,24 +46,24 @@ TRAIN = """\
 
 
 def test_the_weekly_reports_rows_to_the_character(weekly):
-    cost = render_markdown(training_cost.cost_table(weekly.records))
+    cost = render_markdown(run_cost.cost_table(weekly.records))
     assert cost.startswith(
         "| subset | loaded samples | steps | 1 epoch wall-clock | max RSS | exit"
     )
     assert COST in cost
-    train = render_markdown(training_cost.training_table(weekly.records, "ko", weekly.notes))
+    train = render_markdown(run_cost.training_table(weekly.records, "ko", weekly.notes))
     heading = train.splitlines()[0]
     assert heading.startswith("| subset | train_loss (epoch=1) | train r@1 (epoch=1, batch 64, ")
     assert heading.endswith("chance 0.0156) | 비고 |")
     assert TRAIN in train
     line = "총 소요: **약 14분 59초** (8:01 + 2:06 + 4:16 + 0:36)"
-    assert training_cost.total_line(weekly.records, "ko") == line
+    assert run_cost.total_line(weekly.records, "ko") == line
     line = "Total, sequential: **about 14 min 59 s** (8:01 + 2:06 + 4:16 + 0:36)"
-    assert training_cost.total_line(weekly.records) == line
+    assert run_cost.total_line(weekly.records) == line
 
 
 def test_both_times_are_printed_when_both_were_measured(mixed):
-    table = render_markdown(training_cost.cost_table(mixed.records))
+    table = render_markdown(run_cost.cost_table(mixed.records))
     assert "| wall-clock | max RSS | exit | training of 1 epoch |" in table
     assert "| 4 | **1:21.25** | ~1.21 GiB | 0 | ≤ 0:14.40 (120) |" in table
     assert "published times are to be compared with it and with nothing else" in table
@@ -71,14 +71,14 @@ def test_both_times_are_printed_when_both_were_measured(mixed):
 
 def _all_tables(records):
     yield from (
-        training_cost.cost_table(records),
-        training_cost.training_table(records),
-        training_cost.failure_table(records),
+        run_cost.cost_table(records),
+        run_cost.training_table(records),
+        run_cost.failure_table(records),
     )
     yield from (
-        timing_and_memory.step_table(records),
-        timing_and_memory.memory_table(records),
-        timing_and_memory.phase_table(records),
+        steps_and_memory.step_table(records),
+        steps_and_memory.memory_table(records),
+        steps_and_memory.phase_table(records),
     )
     for split in tables_metrics.splits(records):
         yield tables_metrics.metrics(records, split)
@@ -101,11 +101,11 @@ def test_no_table_drops_a_failed_run_or_its_flags(mixed, lang):
 def test_a_stand_in_library_never_gives_a_vram_figure(mixed):
     for record in mixed.records[2:], mixed.records:
         assert not re.search(
-            r"\| 21\.00 GiB", render_markdown(timing_and_memory.memory_table(record))
+            r"\| 21\.00 GiB", render_markdown(steps_and_memory.memory_table(record))
         )
-        assert "n/a (" in render_markdown(timing_and_memory.memory_table(record))
+        assert "n/a (" in render_markdown(steps_and_memory.memory_table(record))
         assert "stub library said 21.00 GiB" in render_markdown(
-            timing_and_memory.memory_table(record)
+            steps_and_memory.memory_table(record)
         )
 
 
@@ -114,7 +114,7 @@ def test_a_forecast_is_marked_in_its_cell_and_its_row(make):
     record = make.record(
         timing=make.untimed(end_to_end_seconds=guess), facts={"forecast": "from 20 steps"}
     )
-    table = render_markdown(training_cost.cost_table([record]))
+    table = render_markdown(run_cost.cost_table([record]))
     assert "| `oven_train` **[forecast]** |" in table
     assert "| **~5:00.00** **[forecast]** |" in table
     assert "computed from a costing run, not measured" in table
@@ -141,11 +141,11 @@ def test_unknown_is_never_zero(make):
         samples=0, steps=0, planned_steps=0, exit=Exit(cause="skipped"),
         timing=make.untimed(), memory=make.unknown_memory(),
     )  # fmt: skip
-    table = render_markdown(training_cost.cost_table([record]))
+    table = render_markdown(run_cost.cost_table([record]))
     assert "| n/a (ended before the data were loaded) | 0 | n/a (the report timed" in table
     assert "n/a (no NVML library on this machine) | skipped |" in table
-    assert training_cost.total_line([record]).endswith("(1 not measured; 1 not completed)")
-    assert render_markdown(timing_and_memory.step_table([record])).startswith(
+    assert run_cost.total_line([record]).endswith("(1 not measured; 1 not completed)")
+    assert render_markdown(steps_and_memory.step_table([record])).startswith(
         "timed steps, median step"
     )
 
@@ -153,7 +153,7 @@ def test_unknown_is_never_zero(make):
 def test_columns_appear_when_they_tell_rows_apart(make):
     def titles(*identities):
         found = [make.record(f"0{i}-run", identity=who) for i, who in enumerate(identities)]
-        return [c.title for c in training_cost.cost_table(found).columns][1:-5]
+        return [c.title for c in run_cost.cost_table(found).columns][1:-5]
 
     assert titles({}) == []
     assert titles({"model": "a"}, {"model": "b"}) == ["model"]
@@ -166,7 +166,7 @@ def test_columns_appear_when_they_tell_rows_apart(make):
 def test_epochs_change_the_heading(make):
     for epochs, heading in ((1, "1 epoch wall-clock"), (3, "wall-clock"), (0.5, "wall-clock")):
         record = make.record(identity={"params": {"epochs": epochs}})
-        titles = [c.title for c in training_cost.cost_table([record]).columns]
+        titles = [c.title for c in run_cost.cost_table([record]).columns]
         assert heading in titles
         assert ("epochs" in titles) == (epochs != 1)
 
@@ -174,10 +174,10 @@ def test_epochs_change_the_heading(make):
 def test_epochs_are_those_that_were_done(make):
     """A run of 8 epochs that `max_steps` has cut, beside one that was killed in its first."""
     cut = make.record(identity={"params": {"epochs": 8}}, epochs=2.40625, train={"loss": 1.0})
-    table = training_cost.cost_table([cut])
+    table = run_cost.cost_table([cut])
     at = [c.title for c in table.columns].index("epochs")
     assert table.rows[0][at].text == "2.4"
-    assert "train_loss (epoch=2.4)" in render_markdown(training_cost.training_table([cut]))
+    assert "train_loss (epoch=2.4)" in render_markdown(run_cost.training_table([cut]))
     killed = make.record(epochs=0.999, exit=Exit(cause="killed", signal=9))
     assert run_cells.epochs_done(killed) == 0.99, "not rounded up to all"
     assert run_cells.is_one_epoch([make.record(epochs=1.0), killed]), (
@@ -193,10 +193,10 @@ def test_timed_steps_are_those_of_all_epochs(make):
         warmup_steps=20, step_median=make.reading(value=0.1),
     )  # fmt: skip
     assert "| 216 (+20 warm-up) |" in render_markdown(
-        timing_and_memory.step_table([make.record(timing=timing)])
+        steps_and_memory.step_table([make.record(timing=timing)])
     )
     older = make.record(timing=timing.model_copy(update={"timed_steps": None}), steps=236)
-    assert "| 216 (+20 warm-up) |" in render_markdown(timing_and_memory.step_table([older]))
+    assert "| 216 (+20 warm-up) |" in render_markdown(steps_and_memory.step_table([older]))
 
 
 def test_different_batches_are_shown_in_the_cells(make):
@@ -204,14 +204,14 @@ def test_different_batches_are_shown_in_the_cells(make):
         make.record(f"0{b}-run", identity={"seed": b}, train={"loss": 1.0, "r@1": 0.5, "batch": b})
         for b in (2, 8)
     ]
-    table = render_markdown(training_cost.training_table(found))
+    table = render_markdown(run_cost.training_table(found))
     assert "train r@1 (epoch=1) |" in table
     assert "| 0.5000 (batch 2, chance 0.5000) |" in table
     assert "| 0.5000 (batch 8, chance 0.1250) |" in table
 
 
 def test_a_long_suite_has_a_short_total_line(make):
-    line = training_cost.total_line([make.record(f"{i:02d}-run") for i in range(40)])
+    line = run_cost.total_line([make.record(f"{i:02d}-run") for i in range(40)])
     assert line.startswith("Total, sequential: **about 5 h 20 min 56 s** (8:01 + 8:01")
     assert line.endswith("… + 8:01; 40 runs)")
 
@@ -255,7 +255,7 @@ def test_no_ablation_no_table(make):
 
 
 def test_rates_that_disagree_are_flagged(mixed):
-    table = render_markdown(timing_and_memory.step_table(mixed.records))
+    table = render_markdown(steps_and_memory.step_table(mixed.records))
     assert "| 533.3 | 541.0 | yes |" in table
     assert "| 533.3 | 610.0 | **differ by 12.6 %** |" in table
 

@@ -1,4 +1,4 @@
-"""Memory estimator process: `python -m engines.estimate_memory`.
+"""Memory estimator process: `python -m engines.memory_estimator`.
 
 Reads one `MemoryQuery` a line from stdin and prints one `MemoryEstimate` a line: the workbench
 never loads torch, and many queries share one load of it.
