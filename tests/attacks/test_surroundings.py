@@ -151,7 +151,8 @@ LINKS = {
 START = """
 import sys
 from pathlib import Path
-from workbench.supervisor import launch; from workbench.suites import suite
+from workbench.suites import control
+from workbench.supervisor import launch
 folder = Path(sys.argv[1])
 for act in (lambda: launch.start_warden(folder).popen.wait(30),
             lambda: control.send_command(folder, control.Command(do="stop"))):
