@@ -1,4 +1,4 @@
-"""What a weekly training step and the oven epoch would take on an H200, from counted operations.
+"""Estimate of a weekly training step and the oven epoch on an H200, from counted operations.
 
     python -m benchmarks.estimate [--write]
 

@@ -1,4 +1,4 @@
-"""The memory forecast beside what a real step allocates: one line a shape, and the time it takes.
+"""Memory estimates compared with what a real step allocates: one line a shape, with its seconds.
 
 python benchmarks/fit.py [ENGINE …]           on the CPU, shapes of tests/engines/*/memory/
 python benchmarks/fit.py [ENGINE …] --gpu     with a GPU: published sizes with random weights
@@ -20,7 +20,7 @@ from tests.engines.random_models import ModelFolders
 
 Of = Callable[[Any, ModelFolders], int]
 Table = tuple[Sequence[Any], Of, Of]
-"""Shapes; bytes that are forecast and measured of one, with folders for its models."""
+"""Shapes; bytes that are estimated and measured of one, with folders for its models."""
 
 
 def vqa(*, gpu: bool) -> Table:

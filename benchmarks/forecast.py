@@ -1,4 +1,4 @@
-"""Is the forecast of a costing run true? Trials of a probe and then the full epoch of one plan.
+"""Error of cost forecasts: trials of a cost probe and then the full epoch of one plan.
 
     python benchmarks/forecast.py                     # ten trials, some eight minutes on two cores
     python benchmarks/forecast.py --trials 3 --until 2%

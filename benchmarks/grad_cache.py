@@ -1,4 +1,4 @@
-"""What chunked exact gradients cost: seconds a step and bytes kept, beside the whole batch at once.
+"""Cost of GradCache: seconds a step and bytes kept, compared with the whole batch at once.
 
     python benchmarks/grad_cache.py --batch 256 --chunks 0 32 128 --rounds 5
     python benchmarks/grad_cache.py --batch 4096 --chunks 0 256 1024 --width 512 --layers 9 \\

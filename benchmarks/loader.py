@@ -1,4 +1,4 @@
-"""Is a run bound by its data? Photos, the image cache, five epochs over it, and memory.
+"""Data loading: photos, the image cache, five epochs over it, and memory.
 
     python benchmarks/loader.py --photos 5000
 

@@ -1,4 +1,4 @@
-"""What watching costs: CPU seconds of warden and reader, as a share of the run's wall time.
+"""Overhead of supervision: CPU seconds of warden and reader, as a share of the run's wall time.
 
 Runs the stdlib engine with ten events a second, detached, and lets each reader follow it in turn:
 `attach` into a pipe, and the screen in a real pseudo-terminal. CPU is read from /proc after the

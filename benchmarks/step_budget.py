@@ -1,4 +1,4 @@
-"""What one training step launches, casts, waits for and copies, without a GPU.
+"""Kernel launches, casts, synchronisations and copies of one training step, without a GPU.
 
     python -m benchmarks.step_budget [CASE ...] [--host] [--json FILE]
 

@@ -65,7 +65,7 @@ class Counts:
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
-    """Counts operations, and stands in for `measure.Meter`: a lap begins the next part."""
+    """Counts operations, and stands in for `step_timing.StepTimer`: a lap begins the next part."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch
@@ -246,7 +246,7 @@ def forward_on_cuda(case: Case) -> dict[str, Counts]:
 
 @contextmanager
 def staged(tuning: TrainingOptions, *, norms: bool = True) -> Iterator[None]:
-    """The stage of the memory rehearsal without its ledger, whose LayerNorm may stay as it is."""
+    """`fake_training_step.fake_mode` without its tracker; its LayerNorm may stay as it is."""
     with ExitStack() as stack:
         stack.enter_context(books.fake_tensors())
         stack.enter_context(fake_modules.skip_weight_init())

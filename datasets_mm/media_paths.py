@@ -26,7 +26,7 @@ URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 INVISIBLE: Final = "\ufeff\u200b\u200e\u200f\u2060 \t\r\n\u00a0"
 """Invisible characters that editors and spreadsheets leave at the ends of a cell."""
 UNCLEAN: Final = re.compile(r"(?i)[^\x21-\x2d\x2f-\x5b\x5d-\x7e.]|//|(?:^|/)\.(?:/|$)|^file:")
-"""What makes a path worth a closer look: most of hundreds of thousands have nothing of it."""
+"""Pattern of paths that need normalization; most paths do not match it."""
 CONTENT: Final = re.compile(
     r"data:[a-z]+/|(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR)[A-Za-z0-9+/]{60}", re.IGNORECASE
 )

@@ -22,7 +22,7 @@ VIDEO_ENDINGS: Final = frozenset({
     ".asf", ".wmv",
     ".flv", ".f4v",
 })  # fmt: skip
-"""Usual endings of the containers in `frames.FORMATS`, one row a container."""
+"""Usual endings of the containers in `video_frames.FORMATS`, one row a container."""
 MEDIA_ENDINGS: Final = PICTURE_ENDINGS | VIDEO_ENDINGS
 POINTER: Final = b"version https://git-lfs"
 HEAD_BYTES: Final = 512

@@ -55,7 +55,7 @@ class ModelPart(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """One model of the catalogue."""
+    """One model of the catalog."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

@@ -1,4 +1,4 @@
-"""What the machine is, and whether the product sees the same."""
+"""Facts of the machine, and whether `workbench doctor` finds the same."""
 
 from __future__ import annotations
 

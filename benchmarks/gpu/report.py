@@ -1,4 +1,4 @@
-"""What a step is handed: where it may write, how large it should be, and how it reports."""
+"""Context of a step: its folder, its size, and its report."""
 
 from __future__ import annotations
 

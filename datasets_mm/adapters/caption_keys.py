@@ -31,7 +31,7 @@ MEDIA: Final = (
     "file", "img", "path", "clip_name", "clip", "이미지", "영상", "파일명", "imagepath",
     "videopath", "images", "videos", "video_id", "videoid",
 )  # fmt: skip
-"""What the medium's path is called; of several that fit the first."""
+"""Keys of the medium's path; the first that matches is used."""
 CAPTIONS: Final = frozenset({
     "caption", "captions", "caption_str", "sentence", "sentences", "cap", "caps", "캡션", "문장",
 })  # fmt: skip

@@ -35,7 +35,7 @@ SPLITS: Final = {
     "test": "test", "testing": "test", "testa": "testa", "testb": "testb", "eval": "eval",
     "evaluation": "eval", "holdout": "holdout",
 }  # fmt: skip
-"""How a split is written -> its name. Karpathy's `restval` is a part of its own."""
+"""Spelling of a split -> its name. Karpathy's `restval` is a part of its own."""
 
 
 def language_code(name: str) -> str:

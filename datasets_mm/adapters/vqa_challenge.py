@@ -37,7 +37,7 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "answer": ("answer", "label", "정답"),
     "kind": ("question_type", "type", "category"),
 }
-"""What a column may be called, in any case of letters; the first that is there."""
+"""Accepted names of each column, in upper or lower case; the first that exists is used."""
 SHOWN: Final = 3
 """Rows that the refusal of a file names."""
 

@@ -96,7 +96,7 @@ def build(
 def _store_image_root(folder: Path, images: Path) -> None:
     """Store the image root next to the manifest, for commands that do not name the data.
 
-    Beside the manifest, which names no machine and is equal everywhere.
+    The manifest itself holds no path of this machine: it is equal everywhere.
     """
     path = folder / IMAGE_ROOT
     with suppress(OSError):  # the cache may be another user's, and read-only

@@ -13,7 +13,7 @@ FACTOR: Final = 28
 MIN_PIXELS: Final = 56 * 56
 MAX_PIXELS: Final = FACTOR * FACTOR * 1280
 LONG_SIDES: Final = (384, 512, 768)
-"""What the users' notebook chooses from."""
+"""Longer sides in pixels that the users' notebook offers."""
 
 
 def smart_resize(

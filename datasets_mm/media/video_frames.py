@@ -37,7 +37,7 @@ FORMATS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,ogg,asf,
 MAX_DECODED: Final = 20_000
 """Frames that are decoded from the start where seeks fail: 11 minutes at 30 a second."""
 BACK_SECONDS: Final = (0, 2, 20)
-"""How far before the wanted time a seek is aimed, one try after the other."""
+"""Distances before the requested time at which seeks are aimed, one try after the other."""
 NO_TIMES: Final = frozenset({"avi"})
 """Containers that store no presentation times: with B-frames theirs are guesses."""
 ATTACHED_PICTURE: Final = 1 << 10

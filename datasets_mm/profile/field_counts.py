@@ -219,7 +219,7 @@ class FieldCounts:
         return ""
 
     def _add_plain(self, values: dict[str, Any]) -> tuple[str, list[str], str]:
-        """`_meaning` of a record without passages: its texts are its captions or options."""
+        """As `_add_meaning`, without passages: the texts are captions or options."""
         if data_id := _join_texts(values["data_id"]):
             self.data_ids.append(hash(data_id))
         texts = [text for text in values["answer"] if text]

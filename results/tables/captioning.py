@@ -30,7 +30,7 @@ STUDY_COLUMNS: Final = (
 PROJECTORS: Final = {
     "linear": "Linear", "mlp2x": "MLP-2L", "c_abstractor": "C-Abstractor", "perceiver": "Perceiver",
 }  # fmt: skip
-"""What the study calls the projectors, by the setting."""
+"""Value of the setting `projector` -> its name in the study."""
 
 _PARAMETERS: Final = re.compile(r"^([\w-]+), ([\d,]+) parameters")
 

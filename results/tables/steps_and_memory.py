@@ -31,7 +31,7 @@ _MEMORY: Final = (
 def step_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
     """Median and p95 step with intervals, data wait, and samples/s counted two ways.
 
-    Runs that only evaluate have no steps; `searches.cost` is theirs.
+    Runs that only evaluate have no steps; `retrieval_cost.cost` is theirs.
     """
     records = [r for r in records if r.identity.task != "evaluate"]
     fields = run_cells.distinguishing_fields(records)

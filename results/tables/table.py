@@ -22,7 +22,7 @@ _STRUCTURE: Final = re.compile(r"([|<>\[\]\\])")
 _MARKUP: Final = re.compile(r"([|<>\[\]\\`*~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 _BLOCK: Final = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[#+=-]))")
-"""What would begin a heading, list or rule at the start of a line."""
+"""Characters that begin a heading, list or rule at the start of a line."""
 
 
 class TableCell(NamedTuple):

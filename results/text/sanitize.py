@@ -40,7 +40,7 @@ PLAIN: Final = str.maketrans(
         **dict.fromkeys("▁▂▃▄▅▆▇█▀▐▌▒▓", "#"), "░": ".",
     }
 )  # fmt: skip
-"""What our own tables, charts and sentences are drawn with, for terminals that have only ASCII."""
+"""ASCII replacements for the characters of our tables, charts and sentences."""
 
 DEGRADE: Final = "workbench-degrade"
 """Name of the error handler that `make_writable` gives to streams."""

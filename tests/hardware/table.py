@@ -53,16 +53,16 @@ which asks torch:
 """
 
 MEMORY: Final = """
-## Forecast, lock, figures
-*Forecast*: the memory that a run is held against before it starts; a MIG slice has its own, not the
-card's ([will it fit](fit.md)). *Lock*: what a second suite waits for. *GPU figures*: what NVML
-tells of the run's GPU. *Memory of the run*: of its own processes; torch's own peaks are always
-there.
+## Memory estimate, lock, figures
+*GPU memory*: what a run's memory estimate is compared with before it starts; a MIG slice has its
+own, not the card's ([memory estimate](fit.md)). *Lock*: what a second suite waits for. *GPU
+figures*: NVML's readings of the run's GPU. *Memory of the run*: of its own processes; torch's own
+peaks are always there.
 """
 
 DOCTOR: Final = """
 ## What doctor says
-Beside `ok`, where nobody else computes on the GPUs:
+Notes and problems, where nobody else computes on the GPUs:
 """
 
 BUILDS: Final = """
@@ -89,7 +89,7 @@ def document() -> str:
     parts = [head, *_table(titles, (_device_row(*one) for one in made))]
     parts += [REFUSALS, *_refusals(made), MEMORY]
     parts += _table(
-        ("machine", "forecast against", "lock", "GPU figures", "memory of the run"),
+        ("machine", "GPU memory", "lock", "GPU figures", "memory of the run"),
         (_memory_row(*one) for one in made if one[0].gpus),
     )
     parts += [DOCTOR, *_findings(made), BUILDS.rstrip("\n"), *map(_build_row, cuda_support.BUILDS)]

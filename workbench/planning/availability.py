@@ -17,7 +17,7 @@ def needs_model(engine: str) -> bool:
 
 
 def model_settings(engine: str, model: str) -> dict[str, Any]:
-    """Default settings of the model's catalogue entry; the plan's own settings override them."""
+    """Default settings of the model's catalog entry; the plan's own settings override them."""
     from engines import model_catalog
 
     return dict(model_catalog.load(model).settings) if needs_model(engine) else {}

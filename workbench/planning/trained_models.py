@@ -25,7 +25,7 @@ MAX_LISTED = 3
 
 
 class RunModel(NamedTuple):
-    """A model as a run uses it: a catalogue entry, or trained weights of an earlier run."""
+    """A model as a run uses it: a catalog entry, or trained weights of an earlier run."""
 
     name: str
     base: ModelEntry | None = None

@@ -1,7 +1,7 @@
 """The Textual app, opened by `workbench` without a command.
 
 Of slow modules only Textual is imported at module scope: the first frame is painted before
-pydantic, the protocol or a catalogue is loaded. The app holds the modes and the state that several
+pydantic, the protocol or a catalog is loaded. The app holds the modes and the state that several
 screens share.
 """
 

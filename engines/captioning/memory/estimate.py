@@ -69,7 +69,7 @@ class FakeCaptioningRun:
             return torch.zeros(size, frames, side, side, 3, dtype=torch.uint8), ids
 
     def features(self, media: Tensor) -> Tensor:
-        """As `Prepared.encode_features`: pixels are encoded by the tower first."""
+        """As `PreparedCaptioner.encode_features`: pixels are encoded by the tower first."""
         if media.dtype.is_floating_point:
             return media
         with self.ledger.part(VISION_ACTIVATIONS):

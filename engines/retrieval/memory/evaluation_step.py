@@ -35,7 +35,7 @@ CORPUS: Final = "corpus vectors"
 QUERIES: Final = "query vectors"
 SCORES: Final = "scores of the search"
 KEY: Final = 8
-"""Bytes of a score with its row (`exact._packed`)."""
+"""Bytes of a score with its row (`exact._pack_keys`)."""
 PACKED: Final = 4 + 8 + 2 * KEY
 """Bytes of a score, two copies of its bits, and its key while packing."""
 RESULT: Final = 12

@@ -182,7 +182,7 @@ def _text(node: ast.expr) -> str:
 
 
 def verdicts() -> Iterator[tuple[str, str]]:
-    """Every sentence that `verdict.judge` gives, and what is wrong with files."""
+    """Every sentence that `exit_cause.decide_cause` gives, and what is wrong with files."""
     for node in ast.walk(
         ast.parse((ROOT / "workbench/supervisor/exit_cause.py").read_text("utf-8"))
     ):

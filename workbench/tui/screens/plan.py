@@ -163,7 +163,7 @@ class PlanScreen(Screen[None]):
         for listed, chosen in (("#subsets", self.draft.subsets), ("#models", self.draft.models)):
             grid = self.query_one(listed, Grid)
             indexes = [index for index, key in enumerate(grid.keys) if key in chosen]
-            for index in (*indexes[-1:], *indexes[:1]):  # all of them in viewif they fit
+            for index in (*indexes[-1:], *indexes[:1]):  # all of them in view if they fit
                 grid.cursor = index
 
     def _choose_engine(self, name: str) -> None:

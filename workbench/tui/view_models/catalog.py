@@ -1,4 +1,4 @@
-"""Catalogues for the Plan screen: engines, subsets, models and presets as frozen entries.
+"""Catalogs for the Plan screen: engines, subsets, models and presets as frozen entries.
 
 Read in a thread after the first frame, since importing pydantic and reading the catalogues takes
 longer than a frame may.
@@ -15,7 +15,7 @@ from workbench.tui.view_models import form_fields
 from workbench.tui.view_models.form_fields import Setting
 
 PLANNED: Final = ("train", "evaluate", "infer")
-"""Tasks that a person chooses; the others belong to costing runs and folds."""
+"""Tasks that a person chooses; the others belong to cost probes and folds."""
 TASK_ABOUT: Final = (
     "train: also goes on with a trained model (run:…); evaluate: metrics; infer: predictions alone"
 )
@@ -25,7 +25,7 @@ FIRST_PRESET: Final = "demo"
 
 @dataclass(frozen=True, slots=True)
 class SubsetEntry:
-    """One subset of the catalogue."""
+    """One subset of the catalog."""
 
     name: str
     title: str = ""
@@ -34,14 +34,14 @@ class SubsetEntry:
     built: bool = False
     license: str = ""
     problem: str = ""
-    """Why it cannot be used here; emptyif it can."""
+    """Why it cannot be used here; empty if it can."""
     form: str = ""
     """Form of its records, which decides the engine; empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """One model of the catalogue."""
+    """One model of the catalog."""
 
     name: str
     summary: str = ""
@@ -108,7 +108,7 @@ class Catalogue:
         return defaults
 
     def is_for(self, subset: SubsetEntry, engine: str) -> bool:
-        """Whether the engine supports the form of this subset 's records."""
+        """Whether the engine supports the form of this subset's records."""
         entry = self.engine(engine)
         forms = (subset.form, entry.form if entry else "")
         return "" in forms or len(set(forms)) == 1

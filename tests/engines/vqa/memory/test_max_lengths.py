@@ -34,7 +34,7 @@ def want(subset, model="toy-vlm", **settings):
 
 
 def counted(folder, subset, prompt):
-    """What `prepare.refuse_long` counts, without the picture."""
+    """What `prepare.check_lengths` counts, without the picture."""
     words = chat_template.read_chat_template(
         prepare.load_hf_processor(folder / "model"), prompt, folder
     )
