@@ -3,7 +3,7 @@
 The phases of a run are carried out one by one: a pass of the vision tower, the calibration of the
 projector, a training step, the loss of a batch without gradients, and generation with its key-value
 cache. `generate` depends on the values of tokens, which fake tensors lack, so only its first and
-its longest step are carried out.
+its longest step are carried out. Of a deep language model some shallow ones are measured instead.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ from engines.captioning.prepare import CALIBRATION_MEDIA
 from engines.captioning.validation import LOSS_SAMPLE
 from engines.memory_query import MemoryEstimate, MemoryQuery, Phase
 from engines.torchkit.memory import allocation_tracker as books
-from engines.torchkit.memory import fake_training_step, known_configs
+from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
 from engines.torchkit.memory.allocation_tracker import OPTIMIZER, AllocationTracker
+from engines.torchkit.memory.depth_extrapolation import Measurement
 from engines.torchkit.memory.fake_training_step import INPUTS, TrainingOptions
 from engines.torchkit.training.early_stopping import Monitor
 
 PartBytes = dict[str, int]
+Moments = dict[str, PartBytes]
+"""Name of a moment -> bytes by part at its peak."""
 
 RUNTIME_BYTES: Final = 1_250 << 20
 """VmHWM on a CPU when the nano is loaded, 1,171 to 1,261 MiB: more than half of it is torch,
@@ -69,7 +72,7 @@ class FakeCaptioningRun:
             return torch.zeros(size, frames, side, side, 3, dtype=torch.uint8), ids
 
     def features(self, media: Tensor) -> Tensor:
-        """As `PreparedCaptioner.encode_features`: pixels are encoded by the tower first."""
+        """As `Prepared.encode_features`: pixels are encoded by the tower first."""
         if media.dtype.is_floating_point:
             return media
         with self.ledger.part(VISION_ACTIVATIONS):
@@ -94,46 +97,116 @@ def estimate_model(query: MemoryQuery, params: Params, parts: tuple[Any, Any]) -
     tuning = make_options(query, params)
     lengths = max_lengths.find_max_lengths(query, params, parts[1])
     sizes, llm_source = model_from_config.read_llm_config(query.model, parts[1])
-    kind = str(sizes.model_type)
+    layers = model_from_config.count_layers(sizes)
     fake_training_step.import_libraries(
-        tuning, kind, lambda: model_from_config.build_llm(sizes, tuning)
+        tuning,
+        str(sizes.model_type),
+        lambda: model_from_config.build_llm(
+            model_from_config.with_layers(sizes, min(layers, 1)), tuning
+        ),
     )
-    with fake_training_step.fake_mode(tuning) as ledger:
+
+    def start_run(ledger: AllocationTracker) -> tuple[FakeCaptioningRun, str]:
         precision = model_from_config.cpu_precision(tuning.precision)
-        tower, tower_source = model_from_config.build_tower(
-            query.model, parts[0], params, precision
-        )
-        run = FakeCaptioningRun(ledger, params, tuning, lengths, tower)
-        vision_bytes = track_module(ledger, tower.init_random(), lambda _: VISION)
-        vision_peak = vision_phase(run)
-        model, files = model_from_config.build_captioner(sizes, tower, params, tuning, lengths)
-        books.track_model(ledger, model, model_from_config.parameter_part(model, tuning))
-        phases: dict[Phase, PartBytes] = {}
-        if query.trains:
-            phases["train"] = largest_peak(vision_peak, *training_peaks(run, model))
-        peaks, omitted = evaluation_peaks(run, model, trains=query.trains)
-        phases["predict"] = largest_peak(*([] if query.trains else [vision_peak]), *peaks)
-        facts = describe_estimate(run, model, (llm_source, tower_source), omitted)
-        facts["precision"] = fake_training_step.describe_precision(query, tuning)
-    return MemoryEstimate(
-        phases=phases, host=host_memory(query, run, (files, vision_bytes), phases), facts=facts
-    )
+        tower, source = model_from_config.build_tower(query.model, parts[0], params, precision)
+        return FakeCaptioningRun(ledger, params, tuning, lengths, tower), source
+
+    with fake_training_step.fake_mode(tuning) as ledger:
+        run, tower_source = start_run(ledger)
+        frozen = measure_frozen_models(run)
+
+    def measure(depth: int) -> Measurement:
+        with fake_training_step.fake_mode(tuning) as ledger:
+            cut = model_from_config.with_layers(sizes, depth)
+            return measure_phases(query, start_run(ledger)[0], cut, frozen)
+
+    measurement = depth_extrapolation.measure_at_depth(layers, measure)
+    phases: dict[Phase, PartBytes] = {}
+    vision: Phase = "train" if query.trains else "predict"
+    moments = measurement.peaks | {f"{vision}: vision": frozen.vision_peak}
+    if query.trains:
+        phases["train"] = depth_extrapolation.largest_moment(moments, "train")
+    phases["predict"] = depth_extrapolation.largest_moment(moments, "predict")
+    facts = describe_estimate(run, measurement.counts, (llm_source, tower_source), frozen.omitted)
+    facts["precision"] = fake_training_step.describe_precision(query, tuning)
+    files = measurement.counts["files"], frozen.vision
+    return MemoryEstimate(phases=phases, host=host_memory(query, run, files, phases), facts=facts)
+
+
+@dataclass(frozen=True)
+class FrozenModels:
+    """Memory of the models whose size does not depend on the language model's depth, in bytes."""
+
+    vision: int
+    """Of the tower's parameters."""
+    vision_peak: PartBytes
+    """Of one pass of the tower."""
+    judge: int
+    """Of the judge's parameters; 0: no judge is loaded."""
+    judge_peak: PartBytes
+    """Of the judge's pass over a batch."""
+    omitted: str
+    """The judge, if its sizes are not known."""
+
+
+def measure_frozen_models(run: FakeCaptioningRun) -> FrozenModels:
+    """Measure a pass of the tower, and then one of the judge alone."""
+    vision = track_module(run.ledger, run.tower.init_random(), lambda _: VISION)
+    vision_peak = vision_phase(run)
+    scorer, omitted = model_from_config.build_scorer(run.params)
+    if scorer is None:
+        return FrozenModels(vision, vision_peak, 0, {}, omitted)
+    judge = track_module(run.ledger, scorer, lambda _: JUDGE)
+    run.ledger.reset_peak()
+    with run.ledger.part(JUDGE):
+        model_from_config.run_scorer(scorer, run.most.frames)
+    judge_peak = {JUDGE: run.ledger.peak.parts[JUDGE]}
+    return FrozenModels(vision, vision_peak, judge, judge_peak, omitted)
+
+
+def measure_phases(
+    query: MemoryQuery, run: FakeCaptioningRun, sizes: Any, frozen: FrozenModels
+) -> Measurement:
+    """Peaks of training and of evaluation with a language model of these sizes."""
+    params, tuning, ledger = run.params, run.tuning, run.ledger
+    if not params.feature_cache:
+        track_module(ledger, run.tower.init_random(), lambda _: VISION)
+    model, files = model_from_config.build_captioner(sizes, run.tower, params, tuning, run.most)
+    books.track_model(ledger, model, model_from_config.parameter_part(model, tuning))
+    peaks: Moments = {}
+    if query.trains:
+        peaks |= name_moments("train", training_peaks(run, model))
+    peaks |= name_moments("predict", evaluation_peaks(run, model, frozen, trains=query.trains))
+    counts = {
+        "files": files,
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "media": model.projector.length(run.most.frames),
+    }
+    return Measurement(peaks, counts)
+
+
+def name_moments(name: str, moments: Moments) -> Moments:
+    """The moments with `name: ` before their names."""
+    return {f"{name}: {moment}": parts for moment, parts in moments.items()}
+
+
+def tracked_moments(name: str, ledger: AllocationTracker) -> Moments:
+    """The peaks of the ledger since they were reset, as moments of the step `name`."""
+    return name_moments(name, {moment: peak.parts for moment, peak in ledger.peaks.items()})
 
 
 def describe_estimate(
-    run: FakeCaptioningRun, model: Captioner, sources: tuple[str, str], omitted: str
+    run: FakeCaptioningRun, counts: dict[str, int], sources: tuple[str, str], omitted: str
 ) -> dict[str, str]:
     """The assumptions of an estimate. `sources`: of the sizes of language model and tower."""
-    shape, lengths = run.tower.shape, run.most
-    media = model.projector.length(lengths.frames)
+    shape, lengths, media = run.tower.shape, run.most, counts["media"]
     length = len(lengths.template.before) + media + len(lengths.template.after) + lengths.tokens
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     facts = {
         "sizes of the model": f"{sources[0]}; vision tower: {sources[1]}",
         "longest sample": f"{length:,} tokens, {media:,} of them the medium's",
         **lengths.facts,
         "vision": f"{shape.patches:,} patches of {shape.width:,} a frame",
-        "trained parameters": f"{trained:,}",
+        "trained parameters": f"{counts['trained']:,}",
     }
     base = "the base that is trained first, with all its parameters"
     omissions = [omitted, base if sources[0] == known_configs.SCRATCH else ""]
@@ -145,11 +218,6 @@ def describe_estimate(
 def make_options(query: MemoryQuery, params: Params) -> TrainingOptions:
     """The settings that memory depends on."""
     return TrainingOptions.from_query(query, params.model_dump())
-
-
-def largest_peak(*peaks: PartBytes) -> PartBytes:
-    """The peak with most bytes."""
-    return max(peaks, key=lambda peak: sum(peak.values()))
 
 
 def track_module(ledger: AllocationTracker, model: nn.Module, part_of: Any) -> int:
@@ -175,12 +243,12 @@ def vision_phase(run: FakeCaptioningRun) -> PartBytes:
     return run.ledger.peak.parts
 
 
-def training_peaks(run: FakeCaptioningRun, model: Captioner) -> list[PartBytes]:
+def training_peaks(run: FakeCaptioningRun, model: Captioner) -> Moments:
     """Peaks of the calibration and of a training step."""
     ledger = run.ledger
     ledger.reset_peak()
     model.calibrate(run.features(run.batch(CALIBRATION_MEDIA)[0]))
-    calibration_peak = ledger.peak.parts
+    calibration = tracked_moments("calibration", ledger)
     batch = run.batch(run.share)  # the loop holds its batch until the next one
 
     def loss() -> Tensor:
@@ -188,46 +256,35 @@ def training_peaks(run: FakeCaptioningRun, model: Captioner) -> list[PartBytes]:
         with model_from_config.track_logits(ledger, model.llm):
             return mean_loss(*model(run.features(media), ids, ids))
 
-    return [
-        calibration_peak,
-        fake_training_step.measure_training_step(ledger, model, run.tuning, loss, batch).parts,
-    ]
+    fake_training_step.measure_training_step(ledger, model, run.tuning, loss, batch)
+    return calibration | tracked_moments("step", ledger)
 
 
 def evaluation_peaks(
-    run: FakeCaptioningRun, model: Captioner, *, trains: bool
-) -> tuple[list[PartBytes], str]:
-    """Peaks of evaluation and of the validation between epochs; and what they leave out."""
+    run: FakeCaptioningRun, model: Captioner, frozen: FrozenModels, *, trains: bool
+) -> Moments:
+    """Peaks of evaluation and of the validation between epochs."""
     params, size = run.params, run.params.evaluate_batch
     peaks = eval_phase(run, model, size, size)
-    validation_peaks: list[PartBytes] = []
+    validation: Moments = {}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    moments_bytes = {OPTIMIZER: 2 * sum(p.nbytes for p in trained)}
     if trains and params.evaluate_every_epochs:
         sizes = min(size, LOSS_SAMPLE), min(size, params.evaluate_sample)
-        validation_peaks = peaks if sizes == (size, size) else eval_phase(run, model, *sizes)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        validation_peaks = [
-            parts | {OPTIMIZER: 2 * sum(p.nbytes for p in trained)} for parts in validation_peaks
-        ]
-    scorer, omitted = model_from_config.build_scorer(params)
-    if scorer is not None:  # it stays loaded while captions of the next subset are generated
-        peaks = [
-            parts | {JUDGE: track_module(run.ledger, scorer, lambda _: JUDGE)} for parts in peaks
-        ]
-        run.ledger.reset_peak()
-        with run.ledger.part(JUDGE):
-            model_from_config.run_scorer(scorer, run.most.frames)
-        peak = run.ledger.peak.parts
-        peaks.append(peak)
+        validation = peaks if sizes == (size, size) else eval_phase(run, model, *sizes)
+        validation = {moment: parts | moments_bytes for moment, parts in validation.items()}
+    if frozen.judge:  # it stays loaded while captions of the next subset are generated
+        peaks = {moment: parts | {JUDGE: frozen.judge} for moment, parts in peaks.items()}
+        peak = dict(+run.ledger.parts) | frozen.judge_peak
+        peaks["judge"] = peak
         monitored = params.monitor == "siglip" and Monitor.from_params(params).active
-        if validation_peaks and monitored:
-            validation_peaks.append(peak | {OPTIMIZER: validation_peaks[0][OPTIMIZER]})
-    return [*peaks, *validation_peaks], omitted
+        if validation and monitored:
+            validation["judge"] = peak | moments_bytes
+    return peaks | name_moments("validation", validation)
 
 
 @torch.no_grad()
-def eval_phase(
-    run: FakeCaptioningRun, model: Captioner, losses: int, captions: int
-) -> list[PartBytes]:
+def eval_phase(run: FakeCaptioningRun, model: Captioner, losses: int, captions: int) -> Moments:
     """Peaks of the loss of `losses` media at once and of generating `captions` captions at once."""
     ledger = run.ledger
     model.eval()
@@ -235,21 +292,22 @@ def eval_phase(
     media, ids = run.batch(losses)
     with model_from_config.track_logits(ledger, model.llm), fake_training_step.autocast(run.tuning):
         model(run.features(media), ids, ids)
-    loss_peak = [ledger.peak.parts]
+    loss = tracked_moments("loss", ledger)
     media, _ = run.batch(captions)
     ledger.reset_peak()
     with model_from_config.track_logits(ledger, model.llm), fake_training_step.autocast(run.tuning):
-        generate_phase(run, model, media)
-    return [*loss_peak, ledger.peak.parts]
+        return loss | generate_phase(run, model, media)
 
 
-def generate_phase(run: FakeCaptioningRun, model: Captioner, media: Tensor) -> None:
-    """The first step of generation and the last one of captions of full length."""
+def generate_phase(run: FakeCaptioningRun, model: Captioner, media: Tensor) -> Moments:
+    """Peaks of the first step of generation and of the last one of captions of full length."""
     cache = fake_training_step.TrackedCache.create(run.ledger)
     inputs = model.embed_prompt(run.features(media))
     token = model.next_token(inputs, cache)
+    first = tracked_moments("first token", run.ledger)
     if run.params.max_new_tokens == 1:
-        return
+        return first
+    run.ledger.reset_peak()
     for index, layer in enumerate(cache.layers):
         batch, heads, _, width = layer.keys.shape
         filled = torch.zeros(
@@ -259,6 +317,7 @@ def generate_phase(run: FakeCaptioningRun, model: Captioner, media: Tensor) -> N
     embedded = model.llm.get_input_embeddings()(token)[:, None].to(inputs.dtype)
     del inputs
     model.next_token(embedded, cache)
+    return first | tracked_moments("last token", run.ledger)
 
 
 def host_memory(

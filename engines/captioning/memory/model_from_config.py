@@ -5,6 +5,7 @@ Sizes come from the folders of the parts, the model's entry, or `known_configs.t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.model_catalog import ModelPart
-from engines.torchkit.memory import fake_training_step, known_configs
+from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
 from engines.torchkit.memory.allocation_tracker import AllocationTracker
 from engines.torchkit.memory.fake_training_step import LOGITS, TrainingOptions
 from engines.torchkit.modeling import attention, pretrained
@@ -35,6 +36,10 @@ PROJECTOR: Final = "projector"
 VISION: Final = "vision tower"
 VISION_ACTIVATIONS: Final = "vision activations"
 JUDGE: Final = "judge"
+UNIFORM_TYPES: Final = ("llama", "qwen2", "qwen3")
+"""Language models whose layers are all alike, unless their configuration lists `layer_types`."""
+LAYERS: Final = "layers"
+PROMPT: Final = "prompt"
 
 
 def read_llm_config(name: str, part: ModelPart) -> tuple[Any, str]:
@@ -62,6 +67,24 @@ def _build_llm_config(config: dict[str, Any]) -> Any:
 
     sizes = dict(config)
     return AutoConfig.for_model(sizes.pop("model_type", ""), **sizes)
+
+
+def count_layers(sizes: Any) -> int:
+    """Number of layers of a language model; 0: they are not known to be alike."""
+    if sizes.model_type not in UNIFORM_TYPES:
+        return 0
+    return depth_extrapolation.count_layers(sizes.to_dict())
+
+
+def with_layers(sizes: Any, layers: int) -> Any:
+    """The configuration of the language model with `layers` layers; 0: as it is."""
+    if not layers:
+        return sizes
+    cut = copy.deepcopy(sizes)
+    cut.num_hidden_layers = layers
+    if getattr(cut, "layer_types", None):
+        cut.layer_types = cut.layer_types[:layers]
+    return cut
 
 
 def cpu_precision(name: PrecisionName) -> Precision:
@@ -128,15 +151,39 @@ def parameter_part(model: nn.Module, tuning: TrainingOptions) -> Any:
 
 @contextmanager
 def track_logits(ledger: AllocationTracker, llm: Any) -> Iterator[None]:
-    """Count allocations from the output layer onwards as logits."""
+    """Count allocations from the output layer onwards as logits, and name the stages of a pass.
+
+    Stages are the decoder's layers, forward and backward, and the backward pass of the prompt. A
+    layer more adds as many bytes at each moment of a stage, but not at moments of two stages.
+    """
+
+    def begin_logits(*_: Any) -> None:
+        stack.enter_context(ledger.part(LOGITS))
+        ledger.stage = ""
+
+    def begin_layers(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        ledger.stage = LAYERS
+        _name_backward_stage(ledger, kwargs["inputs_embeds"], PROMPT)
+
+    def end_layers(_module: nn.Module, _args: Any, output: Any) -> None:
+        _name_backward_stage(ledger, output.last_hidden_state, LAYERS)
+
+    decoder = llm.get_decoder()
     with ExitStack() as stack:
-
-        def begin(*_: Any) -> None:
-            stack.enter_context(ledger.part(LOGITS))
-
-        hook = llm.get_output_embeddings().register_forward_pre_hook(begin)
-        stack.callback(hook.remove)
+        for hook in (
+            llm.get_output_embeddings().register_forward_pre_hook(begin_logits),
+            decoder.register_forward_pre_hook(begin_layers, with_kwargs=True),
+            decoder.register_forward_hook(end_layers),
+        ):
+            stack.callback(hook.remove)
         yield
+
+
+def _name_backward_stage(ledger: AllocationTracker, output: torch.Tensor, stage: str) -> None:
+    """Let `stage` begin when the gradient of `output` is there."""
+    if output.requires_grad:
+        hook: Any = output.register_hook
+        hook(lambda _: setattr(ledger, "stage", stage))
 
 
 def build_scorer(params: Params) -> tuple[Any, str]:

@@ -59,7 +59,10 @@ class AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
         super().__init__()  # type: ignore[no-untyped-call]  # torch
         self.peak = Peak()
         self.peaks: dict[str, Peak] = {}
-        """Peak at the allocations of each part."""
+        """Peak at the allocations of each part, or of each part in a named stage (`part, stage`).
+        """
+        self.stage = ""
+        """Name of what runs now; a stage has peaks of its own."""
         self.total = 0
         self.parts: Counter[str] = Counter()
         self._entries: dict[int, _Entry] = {}
@@ -98,7 +101,8 @@ class AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
                 entry.part = part
 
     def reset_peak(self) -> None:
-        """Reset the peaks to the live bytes."""
+        """Reset the peaks to the live bytes, and the stage to none."""
+        self.stage = ""
         self.peak = Peak(self.total, dict(+self.parts))
         self.peaks = {"": self.peak}
 
@@ -112,9 +116,10 @@ class AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
         self._entries[key] = _Entry(size, self._part, watch)
         self.parts[self._part] += size
         self.total += size
-        previous = self.peaks.get(self._part)
+        moment = f"{self._part}, {self.stage}" if self.stage else self._part
+        previous = self.peaks.get(moment)
         if previous is None or self.total > previous.total:
-            self.peaks[self._part] = peak = Peak(self.total, dict(+self.parts))
+            self.peaks[moment] = peak = Peak(self.total, dict(+self.parts))
             if self.total > self.peak.total:
                 self.peak = peak
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +16,7 @@ from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.memory_query import MemoryEstimate, MemoryQuery
 from engines.model_catalog import ModelPart
-from engines.torchkit.memory import fake_training_step, known_configs
+from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
 from tests.engines.captioning_step import Shape, looked, measured, written
 
 SHAPES = (
@@ -72,6 +74,62 @@ def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
     need = estimate.estimate_model(shape.want(read), shape.params, pair)
     said = sum(need.phases["train" if shape.trains else "predict"].values())
     assert said == pytest.approx(measured(shape, pair), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape("activations of all layers, validation, judge, caption of 12 tokens",
+              {"quantize": "none", "projector": "mlp2x", "checkpointing": False,
+               "scorers": ("siglip",), "siglip": "hub:google/siglip2-base-patch16-224",
+               "evaluate_every_epochs": 1, "evaluate_sample": 2, "max_new_tokens": 12}),
+        Shape("gradients of all layers, pixels",
+              {"quantize": "none", "lora_rank": 256, "batch": 1, "checkpointing": True,
+               "feature_cache": False}, tokens=4),
+        Shape("wide projector, gradients accumulated, bf16",
+              {"quantize": "none", "projector": "mlp2x", "projector_hidden": 8192,
+               "accumulation": 2, "batch": 8, "checkpointing": True, "precision": "bf16",
+               "evaluate_every_epochs": 1}, target="cuda"),
+        Shape("key-value cache", {"quantize": "none", "max_new_tokens": 200}, trains=False),
+    ],
+    ids=lambda shape: shape.name,
+)  # fmt: skip
+def test_shallow_models_have_the_bytes_of_the_full_depth(shape, tmp_path, monkeypatch):
+    pair = written(replace(shape, sizes={"num_hidden_layers": 1}), tmp_path)
+    config = tmp_path / "l" / "config.json"
+    sizes = json.loads(config.read_text())
+    config.write_text(
+        json.dumps(
+            sizes | {"num_hidden_layers": 12, "layer_types": [*sizes["layer_types"][:1] * 12]}
+        )
+    )
+    depths: list[int] = []
+    measure_phases = estimate.measure_phases
+
+    def record_depth(query, run, cut, frozen):
+        depths.append(cut.num_hidden_layers)
+        return measure_phases(query, run, cut, frozen)
+
+    monkeypatch.setattr(estimate, "measure_phases", record_depth)
+    extrapolated = estimate.estimate_model(shape.want(), shape.params, pair)
+    assert depths == list(depth_extrapolation.DEPTHS)
+    monkeypatch.setattr(depth_extrapolation, "LEAST", 100)
+    full = estimate.estimate_model(shape.want(), shape.params, pair)
+    assert depths[3:] == [12]
+    assert extrapolated.phases == full.phases
+    assert (extrapolated.host, extrapolated.facts) == (full.host, full.facts)
+
+
+def test_only_language_models_of_equal_layers_are_extrapolated():
+    from transformers import AutoConfig
+
+    def count(kind, **sizes):
+        config = AutoConfig.for_model(kind, num_hidden_layers=12, **sizes)
+        return model_from_config.count_layers(config)
+
+    assert count("qwen3") == 12
+    assert count("qwen3", use_sliding_window=True, sliding_window=8, max_window_layers=4) == 0
+    assert count("qwen3_moe") == 0
 
 
 @pytest.mark.parametrize(
