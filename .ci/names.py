@@ -19,8 +19,8 @@ ALLOWED = {
     ("datasets_mm/profile/profile.py", "place"),  # written in profiles
     ("workbench/planning/plan.py", "why"),  # typed in plans
     ("workbench/planning/run_matrix.py", "why"),  # typed in plans
-    ("workbench/suites/suite.py", "why"),  # written in control.jsonl
-    ("workbench/suites/suite.py", "place"),  # written in warden.json
+    ("workbench/suites/control.py", "why"),  # written in control.jsonl
+    ("workbench/suites/warden_file.py", "place"),  # written in warden.json
     ("workbench/tui/system/terminal_driver.py", "clear()"),  # of threading.Event
 }
 """(file, name) of what is stored, typed or overridden."""
