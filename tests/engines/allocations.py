@@ -5,6 +5,7 @@ On a CPU by the allocator's events as torch's profiler reports them, on a GPU by
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Iterable
 
@@ -39,6 +40,7 @@ def end_step(model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None
 
 def peak(step: Step) -> int:
     """Most bytes that come and go at once in a step on the CPU."""
+    gc.collect()  # what an earlier step left would be freed within this one
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         step()
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]

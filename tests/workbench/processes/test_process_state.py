@@ -59,7 +59,7 @@ def test_blocked_signals_and_an_ignored_sigchld_are_put_right() -> None:
     code = (
         "import signal, subprocess, sys\n"
         "from workbench.processes import process_state\n"
-        "process_state.restore()\n"
+        "process_state.restore_process_state()\n"
         "assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
         "sys.exit(subprocess.run([sys.executable, '-c', 'raise SystemExit(7)']).returncode)"
     )
@@ -151,7 +151,7 @@ def test_as_many_files_may_be_open_as_are_allowed() -> None:
     code = (
         "import resource\n"
         "from workbench.processes import process_state\n"
-        "process_state.restore()\n"
+        "process_state.restore_process_state()\n"
         "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
 

@@ -136,7 +136,7 @@ def test_broken_logits_and_double_ids_are_errors(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 sys.path[:0] = [{root!r}, {here!r}]
-import test_vqa_predictions as t
+import test_predictions as t
 from pathlib import Path
 class Mortal(t.Fake):
     def letter_logits(self, *a, **k):
@@ -153,7 +153,7 @@ def test_a_kill_9_loses_nothing_but_a_block(tmp_path: Path, calls: int) -> None:
     whole, killed = tmp_path / "whole" / "a.jsonl", tmp_path / "killed" / "a.jsonl"
     answer_all(whole, Fake(), n=50)
     here = Path(__file__)
-    program = KILLED.format(root=str(here.parents[2]), here=str(here.parent), calls=calls)
+    program = KILLED.format(root=str(here.parents[4]), here=str(here.parent), calls=calls)
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), str(killed)], check=False
     )
