@@ -23,6 +23,9 @@ RunStatus = Literal["queued", "starting", "running", "ended"]
 CLEAN_CAUSES: Final = frozenset({"completed", "pruned", "skipped", "stopped"})
 """Exit causes that need no attention."""
 
+FULL_SHARE: Final = 0.9
+"""Samples of a window against those of as many full batches."""
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -257,8 +260,12 @@ def _close_phase(state: RunState, t: float) -> tuple[PhaseSpan, ...]:
 
 
 def is_full_window(plan: protocol.Plan | None, msg: protocol.Step) -> bool:
-    """Whether the window has no short batch; True if the plan is not known yet."""
-    return plan is None or msg.samples >= msg.count * plan.effective_batch
+    """Whether the window is of full batches, but for `FULL_SHARE`; True without a plan.
+
+    Means are weighted by samples, so a short batch among many full ones changes them little, and
+    windows that the emitter merged over the end of an epoch still count.
+    """
+    return plan is None or msg.samples >= FULL_SHARE * msg.count * plan.effective_batch
 
 
 def _step_changes(state: RunState, msg: protocol.Step) -> dict[str, Any]:

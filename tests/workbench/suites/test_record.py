@@ -12,7 +12,7 @@ from workbench.exit_codes import ExitCode
 from workbench.headless import follow
 from workbench.reporting import suite_view
 from workbench.suites import record
-from workbench.suites.state import RunView, SuiteState, reduce_entries
+from workbench.suites.state import RunView, SuiteState, is_full_window, reduce_entries
 
 SPEC = p.RunSpec(
     suite="s", run_id="01-retrieval-a-m", engine="retrieval", subset="a", model="m",
@@ -109,6 +109,13 @@ def test_a_short_last_batch_is_not_what_training_ended_with() -> None:
     train = record.build_record(SPEC, alone, "f").train
     assert (train["r@1"], train["batch"]) == (1.0, 3.0), "all there is, with its own chance"
     assert alone.curves["loss"].points == ((5, 0.1),)
+
+
+@pytest.mark.parametrize(("count", "samples", "full"), [(16, 4091, True), (2, 384, False)])
+def test_a_merged_window_counts_where_its_short_batch_weighs_little(count, samples, full) -> None:
+    plan = p.Plan(steps=320, samples=4091, effective_batch=256, micro_batch=256)
+    step = p.Step(step=47, count=count, samples=samples, seconds=1.0, loss=0.5, lr=1e-3)
+    assert is_full_window(plan, step) is full
 
 
 def test_epochs_and_timed_steps_are_those_that_were_done() -> None:
