@@ -26,7 +26,7 @@ ALLOWED = {
 """(file, name) of what is stored, typed or overridden."""
 
 
-def bound(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def list_bindings(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Line and name of every binding: variables, parameters, fields, functions."""
     for node in ast.walk(tree):
         match node:
@@ -46,7 +46,7 @@ def main() -> int:
     """Print what is wrong; 1 if anything is."""
     count = 0
     for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
-        for line, name in bound(ast.parse(path.read_text("utf-8"))):
+        for line, name in list_bindings(ast.parse(path.read_text("utf-8"))):
             bad = name.lstrip("_") in NOT_NOUNS or name.endswith("()")
             if bad and (file := path.relative_to(ROOT).as_posix(), name) not in ALLOWED:
                 print(f"{file}:{line}: {name}")

@@ -10,6 +10,8 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from results.records.measurements import EvaluationFields, MetricFields
+
 PROTOCOL: Final = 1
 """Checked in `Hello`. Raised when a message loses or changes a field; additions keep the number."""
 
@@ -137,49 +139,16 @@ class Progress(Message):
     unit: str = "items"
 
 
-class Metric(Message):
+class Metric(Message, MetricFields):
     """One number of quality, with its interval."""
 
     kind: Literal["metric"] = "metric"
-    name: str
-    """`recall@1`, `mrr@10`, …; a variant belongs into the name (`recall@1[image only]`)."""
-    value: float
-    split: str
-    """The subset it was measured on, or `train`."""
-    n: int
-    low: float | None = None
-    high: float | None = None
-    method: str = ""
-    """How the interval was made: `bootstrap over queries, 1000, 95%`."""
-    higher_is_better: bool = True
-    scores_file: str | None = None
-    """Per-item scores, relative to the run folder, for paired tests."""
 
 
-class Evaluation(Message):
-    """Cost of evaluating one split. Seconds, with a device synchronisation at every edge."""
+class Evaluation(Message, EvaluationFields):
+    """Cost of evaluating one split, in seconds."""
 
     kind: Literal["evaluation"] = "evaluation"
-    split: str
-    queries: int
-    passages: int
-    batches: int = 0
-    """Batches that were encoded: of the queries, and of the corpus where it was not reused."""
-    depth: int = 0
-    """Passages that were ranked for each query."""
-    search: str = "exact"
-    precision: str = "fp32"
-    """Of the passage vectors that were searched; scores are summed in fp32."""
-    time_to_first_batch: float | None = None
-    """Start of the process to the end of its first encoded batch."""
-    corpus_seconds: float | None = None
-    """Encoding the corpus (and building its index); null: reused from another split."""
-    query_seconds: float
-    """Encoding the queries."""
-    search_seconds: float
-    """Searching with the whole queries; ablations are not in it."""
-    score_seconds: float = 0.0
-    """Metrics, intervals and files, and whatever the ablations cost."""
 
 
 class Timing(Message):

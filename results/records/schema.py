@@ -10,6 +10,8 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from results.records.measurements import EvaluationFields, MetricFields
+
 SCHEMA: Final = 1
 
 NOT_MEASURED_SEPARATELY: Final = "the record is from before waiting for data was measured apart"
@@ -240,46 +242,12 @@ class MemoryEstimateRecord(StoredModel):
         return max(self.total.values(), default=0)
 
 
-class MetricRecord(StoredModel):
+class MetricRecord(StoredModel, MetricFields):
     """One number of quality, with its interval."""
 
-    name: str
-    value: float
-    split: str
-    n: int
-    low: float | None = None
-    high: float | None = None
-    method: str = ""
-    higher_is_better: bool = True
-    scores_file: str | None = None
 
-
-class EvaluationRecord(StoredModel):
+class EvaluationRecord(StoredModel, EvaluationFields):
     """Cost of evaluating on one split, in seconds."""
-
-    split: str
-    queries: int
-    passages: int
-    batches: int = 0
-    """Batches that were encoded."""
-    depth: int = 0
-    """Passages that were ranked for each query."""
-    search: str = "exact"
-    precision: str = "fp32"
-    """Of the passage vectors."""
-    time_to_first_batch: float | None = None
-    """Process start to the end of the first encoded batch; null where another split had it."""
-    corpus_seconds: float | None = None
-    """Encoding the corpus; null where another split of the run had paid for it."""
-    query_seconds: float
-    search_seconds: float
-    score_seconds: float = 0.0
-    """Metrics, intervals, files, ablations."""
-
-    @property
-    def epoch_seconds(self) -> float:
-        """Encoding and searching once over all queries of the split."""
-        return (self.corpus_seconds or 0.0) + self.query_seconds + self.search_seconds
 
 
 class ArtifactRecord(StoredModel):

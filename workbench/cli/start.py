@@ -43,12 +43,9 @@ def prepare_runs(
             small.
     """
     from workbench import paths
-    from workbench.memory_estimate import memory_check
-    from workbench.planning import expand, plan
+    from workbench.planning import expand
 
-    check_devices(suite_plan)
-    device = memory_check.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
-    suite_plan = plan.resolve_model_names(suite_plan, log_root)
+    suite_plan, device = resolve_plan(suite_plan, log_root)
     suite_plan = apply_automatic_settings(suite_plan, set_options, device)
     specs = expand.expand(suite_plan, paths.cache_root(), log_root)
     remarks = [
@@ -67,15 +64,22 @@ def prepare_search(suite_plan: SuitePlan, log_root: Path) -> PreparedRuns:
         PlanError: as `prepare_runs`.
     """
     from workbench import paths
-    from workbench.memory_estimate import memory_check
-    from workbench.planning import expand, plan
+    from workbench.planning import expand
 
-    check_devices(suite_plan)
-    device = memory_check.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
-    suite_plan = plan.resolve_model_names(suite_plan, log_root)
+    suite_plan, device = resolve_plan(suite_plan, log_root)
     specs = expand.expand(suite_plan, paths.cache_root(), log_root)
     check_gpu(specs, device, force=False)
     return PreparedRuns(suite_plan, specs, [])
+
+
+def resolve_plan(suite_plan: SuitePlan, log_root: Path) -> tuple[SuitePlan, TargetDevice]:
+    """The plan with full names of trained models, and its device, which exists here."""
+    from workbench.memory_estimate import memory_check
+    from workbench.planning import plan
+
+    check_devices(suite_plan)
+    device = memory_check.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
+    return plan.resolve_model_names(suite_plan, log_root), device
 
 
 def start_suite(

@@ -214,8 +214,8 @@ def _mean_metric(name: str, split: str, values: Scores, interval: Interval) -> p
 
 def make_epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:
     """`Timing` of an evaluation: one epoch is encoding and searching over every split once."""
-    seconds = sum((c.corpus_seconds or 0.0) + c.query_seconds + c.search_seconds for c in costs)
-    queries = sum(c.queries for c in costs)
+    seconds = sum(cost.epoch_seconds for cost in costs)
+    queries = sum(cost.queries for cost in costs)
     timing = protocol.Timing(
         time_to_first_step=next((c.time_to_first_batch for c in costs), None),
         epoch_wall_seconds=seconds,
