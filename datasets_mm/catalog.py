@@ -141,9 +141,8 @@ def _check_data_set_names(image_root: str) -> None:
     data_sets = location.read_image_roots(image_root).keys() - {""}
     if not data_sets:
         return
-    recipe_data_sets = {source.dataset for other in names() for source in load(other).sources} - {
-        ""
-    }
+    sources = (source for other in names() for source in load(other).sources)
+    recipe_data_sets = {source.dataset for source in sources if source.dataset}
     for data_set in sorted(data_sets - recipe_data_sets):
         suggestion = suggest_nearest(data_set, recipe_data_sets)
         raise SourceError(f"image_root names the data set {data_set!r}{suggestion}")

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, unit)."""
+
 
 def emit_message(**message: Any) -> None:
     """Print one message as a JSON line; ASCII only, for any encoding of the pipe."""
@@ -18,7 +21,12 @@ def emit_message(**message: Any) -> None:
     sys.stdout.flush()
 
 
-def percent_progress() -> Callable[[int, int, str], None]:
+def ignore_progress(done: int, total: int, unit: str) -> None:
+    """Progress callback that does nothing."""
+    del done, total, unit
+
+
+def percent_progress() -> Progress:
     """Progress callback (done, total, unit) that emits at most 100 messages per unit."""
     last: dict[str, int] = {}
 

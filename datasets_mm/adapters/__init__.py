@@ -7,11 +7,11 @@ and `write(location, folder, progress)`, which fills a folder and reports what i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from datasets_mm.child_messages import Progress
 from datasets_mm.sources.location import Location
 
 REPEATED_KEY: Final = "objects have a key twice, of which the last was read"
@@ -81,8 +81,6 @@ class Adapter(Protocol):
 
     REVISION: int
 
-    def write(
-        self, location: Location, folder: Path, progress: Callable[[int, int, str], None]
-    ) -> SourceReport:
+    def write(self, location: Location, folder: Path, progress: Progress) -> SourceReport:
         """Fill `folder` with records.arrow, corpus.arrow and, for rendered images, images/."""
         ...

@@ -1,7 +1,7 @@
 """Caption files as a sequence of objects: JSON in its several forms, JSON lines, tables.
 
 Each object is either yielded or counted as skipped; which of its keys hold the medium and the
-captions is decided in caption_keys.py.
+captions is decided in caption_labels.py and caption_keys.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.adapters import SourceReport, parse_json
-from datasets_mm.adapters.caption_keys import MEDIA, SPLIT, RecipeKeys, is_caption
+from datasets_mm.adapters.caption_keys import RecipeKeys, is_caption
+from datasets_mm.adapters.caption_labels import MEDIA, SPLIT
 from datasets_mm.adapters.languages import SPLITS, split_name
 from datasets_mm.adapters.m2kr_fields import normalize_name, scalar_text
 from datasets_mm.adapters.nested_values import BLOCKS

@@ -10,25 +10,23 @@ silently.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.caption_files import read_items
-from datasets_mm.adapters.caption_keys import (
-    NO_TOKENS,
-    TOKENS,
-    AmbiguousError,
+from datasets_mm.adapters.caption_keys import NO_TOKENS, TOKENS, AmbiguousError, RecipeKeys
+from datasets_mm.adapters.caption_labels import (
     Label,
-    RecipeKeys,
     drop_withdrawn,
     read_label,
     split_by_caption,
 )
 from datasets_mm.adapters.languages import language_code, split_name
 from datasets_mm.adapters.m2kr_fields import LineError
+from datasets_mm.child_messages import Progress
 from datasets_mm.recipes.recipe import Source
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
@@ -38,8 +36,6 @@ REVISION = 3
 ALIKE: Final = "media all have the same caption: is its key the right one?"
 COMMON: Final = "media share one caption, which is that of most: is its key the right one?"
 TAKEN_BACK: Final = "annotations are marked {}, and were left out"
-
-Progress = Callable[[int, int, str], None]
 
 
 def write(location: Location, folder: Path, progress: Progress) -> SourceReport:

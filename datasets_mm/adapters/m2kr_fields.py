@@ -165,7 +165,7 @@ class Oddities(list[str]):
         """A path in its clean form; of an object (`{path: …}`, `{bytes: …, path: …}`) its path.
 
         Raises:
-            LineError: as for `scalar`; the picture is in the file itself.
+            LineError: as for `read_scalar`; the picture is in the file itself.
         """
         if type(value) is str:
             return media_paths.clean_path(scalar_text(value))

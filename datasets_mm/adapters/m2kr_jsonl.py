@@ -7,21 +7,20 @@ are cleaned by m2kr_fields.py.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from datasets_mm.adapters import SourceReport, parse_json
 from datasets_mm.adapters.m2kr_fields import LineError
 from datasets_mm.adapters.m2kr_tables import M2KRWriter
+from datasets_mm.child_messages import Progress
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
 
 REVISION = 4
 MAX_LINE_BYTES = 16 << 20
 """The largest lists of positives seen have a few hundred passages: far below 16 MiB."""
-
-Progress = Callable[[int, int, str], None]
 
 
 def write(location: Location, folder: Path, progress: Progress) -> SourceReport:

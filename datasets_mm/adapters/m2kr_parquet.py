@@ -7,7 +7,7 @@ passages. Source: M2KR's dataset card, and FLMR's docs/Datasets.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from datasets_mm.adapters.m2kr_fields import (
     record_from_m2kr,
 )
 from datasets_mm.adapters.m2kr_tables import M2KRWriter
+from datasets_mm.child_messages import Progress
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
 
@@ -33,8 +34,6 @@ NEEDED_DATA = ("pos_item_ids",)
 NEEDED_PASSAGES = ("passage_id", "passage_content")
 
 UNREADABLE = "row holds text that is not UTF-8, or a value out of its range"
-
-Progress = Callable[[int, int, str], None]
 
 
 def write(location: Location, folder: Path, progress: Progress) -> SourceReport:

@@ -7,7 +7,7 @@ are numbered as a spreadsheet shows them, the heading being row 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +15,12 @@ from typing import Any, Final
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.sample_submission import SampleSubmission, write_submission
 from datasets_mm.adapters.text_files import (
-    RAGGED,
     note_spreadsheet_errors,
     read_table,
     require_columns,
     require_readable,
 )
+from datasets_mm.child_messages import Progress
 from datasets_mm.media_paths import INVISIBLE, clean_path
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
@@ -41,7 +41,6 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 SHOWN: Final = 3
 """Rows that the refusal of a file names."""
 
-SHORT: Final = RAGGED
 NO_ID: Final = "row has no id"
 NO_IMAGE: Final = "row names no picture"
 NO_QUESTION: Final = "row has no question"
@@ -60,8 +59,6 @@ ONE_LETTER: Final = "rows all have the same answer"
 LEAST_CONSTANT_ANSWERS: Final = 5
 """Rows from which on a constant answer is no coincidence: by chance in one of 256 files."""
 NO_SAMPLE: Final = "sample submission is not there: its columns are taken to be id and answer"
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)

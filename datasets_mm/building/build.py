@@ -25,7 +25,7 @@ from datasets_mm import catalog
 from datasets_mm.adapters import Adapter, shorten
 from datasets_mm.building.download import fetch
 from datasets_mm.building.selection import Selection, is_inside, select, spelling_notices
-from datasets_mm.child_messages import emit_message, percent_progress
+from datasets_mm.child_messages import Progress, emit_message, ignore_progress, percent_progress
 from datasets_mm.recipes.recipe import Recipe, RecipeError
 from datasets_mm.sources.fingerprint import SourceError, fingerprint, version_notices
 from datasets_mm.sources.location import Location, locate
@@ -71,7 +71,7 @@ def build(
     name: str,
     cache_root: Path,
     data_root: Path | None = None,
-    progress: arrow_store.Progress | None = None,
+    progress: Progress | None = None,
     image_root: str = "",
 ) -> Subset:
     """Open the subset, building it first where needed.
@@ -79,7 +79,7 @@ def build(
     `data_root` None: packages, or the hub's local cache. `image_root`: see location.locate.
     Raises RecipeError (the recipe), BuildError (the data); both say where and what to do.
     """
-    progress = progress or arrow_store.ignore_progress
+    progress = progress or ignore_progress
     chain = catalog.lineage(name)
     if sentence := catalog.find_problem(name, data_root, image_root):
         raise BuildError(sentence)
@@ -148,7 +148,7 @@ class _BuiltSource:
         return {"hub": source.hub, "revision": revision, "commit": self.location.commit}
 
 
-def _build_source(location: Location, cache_root: Path, progress: arrow_store.Progress) -> Path:
+def _build_source(location: Location, cache_root: Path, progress: Progress) -> Path:
     """Folder of the source; its adapter writes it unless it is there and complete."""
     source = location.source
     adapter = cast("Adapter", importlib.import_module(ADAPTER_MODULES[source.adapter]))
@@ -176,7 +176,7 @@ def _build_source(location: Location, cache_root: Path, progress: arrow_store.Pr
 
 
 def _build_subset(
-    chain: list[Recipe], source: _BuiltSource, cache_root: Path, progress: arrow_store.Progress
+    chain: list[Recipe], source: _BuiltSource, cache_root: Path, progress: Progress
 ) -> Path:
     """The folder of the subset: the source's rows after all steps of the lineage."""
     leaf = chain[-1]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets_mm import catalog
+from datasets_mm.child_messages import Progress
 from datasets_mm.recipes.recipe import Source
 from datasets_mm.sources import hub_cache
 from datasets_mm.sources.fingerprint import SourceError
-from datasets_mm.storage.arrow_store import Progress
 
 
 def fetch(name: str, progress: Progress) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datasets_mm import media_paths as path_names
+from datasets_mm import media_paths
 from datasets_mm.adapters import shorten
 from datasets_mm.recipes import steps
 from datasets_mm.recipes.recipe import Step
@@ -45,7 +45,7 @@ DescribePictures = Callable[[Sequence[str]], Sequence[str]]
 
 
 def select(
-    kept_steps: Sequence[Step],
+    recipe_steps: Sequence[Step],
     table: pa.Table,
     root: Path,
     policy: str,
@@ -57,7 +57,7 @@ def select(
         column=lambda name: table[name].to_pylist(),
         image_key=_ContentKey(root),
     )
-    outcome = steps.apply_steps(kept_steps, rows)
+    outcome = steps.apply_steps(recipe_steps, rows)
     paths: list[str] = table["image_path"].to_pylist()
     respelled: dict[str, str] = {}
     reasons = find_lost_pictures({paths[row] for row in outcome.kept} - {""}, root, respelled)
@@ -86,21 +86,21 @@ def find_lost_pictures(
 ) -> dict[str, str]:
     """Path -> reason, for images without a usable file. `root` is resolved.
 
-    `respelled` takes those that are on disk under another spelling (paths.on_disk).
+    `respelled` takes those that are on disk under another spelling (`media_paths.find_on_disk`).
     """
     folders: dict[str, bool] = {}
     reason_of_path: dict[str, str] = {}
     for path in paths:
         reason = _check_picture(path, root, folders)
         if reason == MISSING:
-            spelling = path_names.find_on_disk(root, path)
+            spelling = media_paths.find_on_disk(root, path)
             if spelling != path and not (reason := _check_picture(spelling, root, folders)):
                 if respelled is not None:
                     respelled[path] = spelling
-            elif spelling == path and (problem := path_names.describe_foreign_path(path)):
+            elif spelling == path and (problem := media_paths.describe_foreign_path(path)):
                 reason = f"picture {problem}"
-        elif reason and path_names.CONTENT.match(path):
-            reason = f"picture {path_names.describe_foreign_path(path)}"
+        elif reason and media_paths.CONTENT.match(path):
+            reason = f"picture {media_paths.describe_foreign_path(path)}"
         if reason:
             reason_of_path[path] = reason
     return reason_of_path
@@ -166,7 +166,7 @@ def spelling_notices(respelled: dict[str, str]) -> list[str]:
     """One sentence for each way in which pictures are spelled otherwise on disk than in data."""
     groups: dict[str, list[str]] = {}
     for path in sorted(respelled):
-        difference = path_names.describe_difference(path, respelled[path])
+        difference = media_paths.describe_difference(path, respelled[path])
         groups.setdefault(difference, []).append(path)
     return [
         f"{len(paths)} pictures were found {difference} (first: {paths[0]})"
@@ -184,7 +184,7 @@ class _ContentKey:
     def __call__(self, path: str) -> str:
         if path not in self._digests:
             inside = is_inside(path, self._root)
-            spelling = path_names.find_on_disk(self._root, path)
+            spelling = media_paths.find_on_disk(self._root, path)
             self._digests[path] = arrow_store.file_digest(self._root / spelling) if inside else path
         return self._digests[path]
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.vqa_challenge import LETTERS, make_record
+from datasets_mm.child_messages import Progress
 from datasets_mm.recipes.steps import rank
 from datasets_mm.sources.fingerprint import SourceError, package_folder
 from datasets_mm.sources.location import Location
@@ -43,8 +44,6 @@ DUPLICATE: Final = "questions that are asked twice of one picture"
 
 _WORD: Final = re.compile(rf"\b({'|'.join((*COLORS, *SHAPES))})\b")
 _NEGATED: Final = re.compile(r"\b(not|no)\b")
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)

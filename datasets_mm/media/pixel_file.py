@@ -65,7 +65,7 @@ class RowWriter:
         """One row.
 
         Raises:
-            NoRoomError: the disk is full; the rows before stay.
+            DiskFullError: the disk is full; the rows before stay.
         """
         self._write(self._pixels, pixels)
         self._keys.append(key)

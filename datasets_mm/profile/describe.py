@@ -14,11 +14,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets_mm.child_messages import emit_message, percent_progress
+from datasets_mm.child_messages import Progress, emit_message, percent_progress
 from datasets_mm.profile import duplicate_passages, token_lengths
 from datasets_mm.profile.field_counts import FieldCounts
 from datasets_mm.profile.parallel_scan import ScanError, ScanOptions, ScanResult, scan
@@ -29,8 +29,6 @@ from datasets_mm.sources.fingerprint import SourceError
 
 REVISION = 4
 """Raised when an equal file gives another profile: older cached ones are then not read."""
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

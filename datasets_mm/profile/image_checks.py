@@ -11,13 +11,14 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
+from datasets_mm.child_messages import Progress
 from datasets_mm.media import qwen_image_tokens
 from datasets_mm.media_paths import printable_name
 from datasets_mm.media_types import is_video
@@ -33,7 +34,7 @@ SHARE_OF_COPIES = 0.01
 """Share of the opened images with equal content from which on they are reported. Servers answer
 with an image that says that there is none."""
 SHOWN_SIDE = 512
-"""Longer side in pixels whose tokens are drawn as bars; one of patches.LONG_SIDES."""
+"""Longer side in pixels whose tokens are drawn as bars; one of qwen_image_tokens.LONG_SIDES."""
 TOKEN_STEP = 32
 
 
@@ -116,7 +117,7 @@ class PictureCount:
         self.sample |= other.sample
         self._trim_sample()
 
-    def profile(self, progress: Callable[[int, int, str], None]) -> PictureProfile:
+    def profile(self, progress: Progress) -> PictureProfile:
         """Open the sample and add everything up."""
         self._trim_sample()
         reasons = dict(sorted(self.lost.items()))
@@ -134,10 +135,8 @@ class PictureCount:
                 elif result is not None:
                     sizes.append(result[:2])
                     copies.setdefault(result[2], []).append(path)
-        opened, is_complete = (
-            len(self.sample),
-            len(self.sample) + len(self.lost) == len(self.path_hashes),
-        )
+        opened = len(self.sample)
+        is_complete = opened + len(self.lost) == len(self.path_hashes)
         low, high = wilson_interval(len(unusable) / opened if opened else 0.0, opened)
         return PictureProfile(
             root=printable_name(str(self.root)),

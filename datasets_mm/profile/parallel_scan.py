@@ -62,7 +62,6 @@ class ScanResult:
     """Reason -> (part, line in part) of the first few."""
     lines: dict[int, int] = field(default_factory=dict)
     """Part -> lines that began in it."""
-    blank: int = 0
     rss_peak_bytes: int = 0
 
     def reject(self, part: int, number: int, reason: str) -> None:
@@ -149,15 +148,15 @@ class _Worker:
         queries: list[str] = []
         passages: list[list[str]] = []
         sample.begin(part)
-        refuse = _reject_callback(result, part)
-        for number, record in self.source.read(part, refuse):
+        reject = _reject_callback(result, part)
+        for number, record in self.source.read(part, reject):
             query, texts, reason = counts.add(record)
             if counts.gaps:
                 for gap in counts.gaps:
                     result.add_position(part, number, gap)
                 counts.gaps.clear()
             if reason:
-                refuse(number, reason)
+                reject(number, reason)
                 continue
             if measure:
                 queries.append(query)

@@ -39,7 +39,7 @@ class RecordSource(Protocol):
         """Bytes or rows of all parts."""
         ...
 
-    def read(self, part: int, refuse: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
+    def read(self, part: int, reject: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
         """(number of the line within the part from 1, record) of each record of the part."""
         ...
 
@@ -68,7 +68,7 @@ class JsonLinesReader:
         """Lines that began in the part that was read last, and its bytes."""
         return self._lines, min(self.part_bytes, self.total() - part * self.part_bytes)
 
-    def read(self, part: int, refuse: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
+    def read(self, part: int, reject: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
         """See `RecordSource`; blank lines are passed over but numbered."""
         self._lines = 0
         for number, raw in enumerate(self._raw(part), 1):
@@ -79,7 +79,7 @@ class JsonLinesReader:
                 if not raw.isspace():
                     yield number, parse_line(raw)
             except LineError as reason:
-                refuse(number, str(reason))
+                reject(number, str(reason))
 
     def _raw(self, part: int) -> Iterator[bytes | None]:
         """The lines that begin in the part; None for one that is too long to be held."""
@@ -165,9 +165,9 @@ class ArrowReader:
         del part
         return self._rows, self._rows
 
-    def read(self, part: int, refuse: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
+    def read(self, part: int, reject: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
         """See `RecordSource`."""
-        del refuse
+        del reject
         batch = self._file(mapped=False).get_batch(part)
         self._rows = batch.num_rows
         names = batch.schema.names
@@ -219,11 +219,11 @@ class ParquetReader:
         del part
         return self._rows, self._rows
 
-    def read(self, part: int, refuse: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
+    def read(self, part: int, reject: Reject) -> Iterator[tuple[int, dict[str, Any]]]:
         """See `RecordSource`."""
         import pyarrow.parquet as pq
 
-        del refuse
+        del reject
         path, group, self._rows = self._groups()[part]
         dataset = next((p for p in path.parts[::-1] if p.endswith("_data")), "")
         number = 0

@@ -24,7 +24,6 @@ class ReservoirSample:
 
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
-        self.drawn: list[SampledRecord] = []
         self._seed = seed
         self._random = Random(seed)
         # A heap gives its smallest: ranks are stored negated, so that the largest one leaves first.

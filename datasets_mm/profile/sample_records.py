@@ -16,13 +16,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from datasets_mm.child_messages import emit_message
+from datasets_mm.child_messages import emit_message, ignore_progress
 from datasets_mm.media.decode import UnusableError, decode, open_inside, read_inside
 from datasets_mm.media_types import is_video
 from datasets_mm.profile.target import Target, TargetError, resolve_target
 from datasets_mm.recipes.recipe import RecipeError
 from datasets_mm.sources.fingerprint import SourceError
-from datasets_mm.storage.arrow_store import ignore_progress
 from datasets_mm.storage.corpus import map_table
 
 PIXELS: Final = 224

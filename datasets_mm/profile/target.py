@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm import catalog
+from datasets_mm.child_messages import Progress
 from datasets_mm.profile.profile import Profile
 from datasets_mm.profile.record_readers import (
     ArrowReader,
@@ -26,10 +26,8 @@ SMALL_BYTES: Final = 24 << 20
 SMALL_ROWS: Final = 6_000
 """Up to here every text is counted in tokens, which takes some two seconds."""
 
-CHOICE_REASONS: Final = ("split ", "language ")
+UNSELECTED_REASONS: Final = ("split ", "language ")
 """Beginnings of an adapter's reasons for skipping what the recipe did not select."""
-
-Progress = Callable[[int, int, str], None]
 
 
 class TargetError(Exception):
@@ -46,7 +44,7 @@ class Target:
     fingerprint: str
     source: RecordSource
     unit: str
-    """What `Source.size` counts: bytes or rows."""
+    """What `RecordSource.size` counts: bytes or rows."""
     row_label: str
     """Word before a record's number: `line` or `row`."""
     exact_limit: int
@@ -185,7 +183,7 @@ def _built_target(name: str, folder: Path, manifest: dict[str, Any], images: Pat
     intended = (
         dict(manifest.get("source_skipped", {})) if catalog.root_source(chain).packages else {}
     )
-    intended |= {r: n for r, n in skipped.items() if r.startswith(CHOICE_REASONS)}
+    intended |= {r: n for r, n in skipped.items() if r.startswith(UNSELECTED_REASONS)}
     left_out = {r: n for r, n in skipped.items() if r not in intended and not r.startswith("step ")}
     noted = {} if catalog.root_source(chain).packages else manifest.get("source_noted", {})
     skip_notices = [

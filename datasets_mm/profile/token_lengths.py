@@ -224,7 +224,7 @@ class TokenCount:
         self.passage.merge(other.passage)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"query": self.query, "passage": self.passage, "_known": {}}
+        return {"query": self.query, "passage": self.passage, "_lengths": {}}
 
     def profile(self, counter: TokenCounter, context: int, seed: int | None) -> TokenProfile:
         """The figures; `seed` of the sample, or None for a full count."""

@@ -37,7 +37,7 @@ LIST_FIELDS: Final = frozenset({"answer", "passage_id", "passage_image_path", "p
 
 GroupKey = Literal[FieldName, "image", "candidates", "wh_word", "main_answer"]
 """What records are grouped by: a field; `image`, the content of the query picture; or a class of
-the weekly report (groups.py): bucket of candidate passages, WH-word, most frequent answer."""
+the weekly report (record_classes.py): bucket of candidate passages, WH-word, main answer."""
 
 Adapter = Literal[
     "openmoji", "jsonl", "ret_m2kr_jsonl", "m2kr_parquet", "captions", "emoji_captions",

@@ -14,7 +14,7 @@ import os
 import shutil
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -37,7 +37,6 @@ SUBMISSION = "submission.json"
 MEDIA_FIELDS = frozenset({"image_path", "passage_image_path"})
 BATCH_ROWS = 4096
 VERIFY_BYTES = 64 << 20
-Progress = Callable[[int, int, str], None]
 
 RECORD_SCHEMA = pa.schema(
     [(name, pa.list_(pa.string()) if name in LIST_FIELDS else pa.string()) for name in FIELDS]
@@ -46,11 +45,6 @@ RECORD_SCHEMA = pa.schema(
 CHOICE_RECORD_SCHEMA = RECORD_SCHEMA.append(pa.field("options", pa.list_(pa.string())))
 """With the options of a question, in the order of their letters. A column of its own, and only
 where there are any: tables without it keep their digests."""
-
-
-def ignore_progress(done: int, total: int, unit: str) -> None:
-    """Progress callback that does nothing."""
-    del done, total, unit
 
 
 class TableWriter:

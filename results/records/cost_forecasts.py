@@ -60,7 +60,7 @@ def wall_reading(record: RunRecord) -> Reading:
     """Seconds of the whole process; of a cost probe the forecast of the full run without
     evaluation.
 
-    A costing run that did all steps of its run is a measured process.
+    A cost probe that did all steps of its run is a measured process.
     """
     if not is_cost_probe(record):
         return record.timing.end_to_end_seconds
@@ -104,10 +104,10 @@ class ForecastComparison:
     """One time of a full run with its forecast, in seconds."""
 
     scope: str
-    """`epoch_reading` or `run`."""
+    """`epoch` or `run`."""
     run: RunRecord
     source: RunRecord
-    """The costing run."""
+    """The cost probe."""
     forecast: Reading
     measured: float
 
@@ -177,7 +177,7 @@ def _epoch_pair(run: RunRecord, forecast: ForecastRecord) -> tuple[Reading, floa
     predicted, measured = forecast.epoch_seconds, run.timing.epoch_wall_seconds
     if predicted.value is None or measured.value is None or not forecast.epoch_steps:
         return None
-    return _scale(predicted, run.timing.epoch_steps / forecast.epoch_steps), measured.value
+    return scale_reading(predicted, run.timing.epoch_steps / forecast.epoch_steps), measured.value
 
 
 def _run_pair(run: RunRecord, forecast: ForecastRecord) -> tuple[Reading, float] | None:
@@ -189,7 +189,8 @@ def _run_pair(run: RunRecord, forecast: ForecastRecord) -> tuple[Reading, float]
     )
 
 
-def _scale(reading: Reading, factor: float) -> Reading:
+def scale_reading(reading: Reading, factor: float) -> Reading:
+    """The reading with value and interval times `factor`."""
     if factor == 1:
         return reading
     keys = ("value", "low", "high")
@@ -200,7 +201,7 @@ def _scale(reading: Reading, factor: float) -> Reading:
 def compare_suite(
     records: Sequence[RunRecord], others: Iterable[RunRecord]
 ) -> list[ForecastComparison]:
-    """All comparisons of a suite's runs with the costing runs among `others`."""
+    """All comparisons of a suite's runs with the cost probes among `others`."""
     sources = [r for r in others if r.forecast]
     return [comparison for run in records for comparison in compare_with_forecast(run, sources)]
 

@@ -38,9 +38,9 @@ class UnknownColumnError(LookupError):
 
 
 def build_frame(
-    records: Iterable[RunRecord], standings: Mapping[tuple[str, str], RunNotes] | None = None
+    records: Iterable[RunRecord], notes_of_run: Mapping[tuple[str, str], RunNotes] | None = None
 ) -> DataFrame:
-    """A row for each record, in their order; `standings`: notes by (suite, run id)."""
+    """A row for each record, in their order; `notes_of_run`: notes by (suite, run id)."""
     import pandas as pd
 
     frame = pd.DataFrame([_record_row(record) for record in records])
@@ -48,10 +48,10 @@ def build_frame(
         return pd.DataFrame(columns=KEY)
     notes = pd.DataFrame(
         [
-            {"suite": suite, "run_id": run_id, "note.state": standing.state,
-             "note.tags": " ".join(sorted(standing.tags)),
-             "note.findings": "\n".join(standing.findings)}
-            for (suite, run_id), standing in (standings or {}).items()
+            {"suite": suite, "run_id": run_id, "note.state": run_notes.state,
+             "note.tags": " ".join(sorted(run_notes.tags)),
+             "note.findings": "\n".join(run_notes.findings)}
+            for (suite, run_id), run_notes in (notes_of_run or {}).items()
         ],
         columns=[*KEY, "note.state", "note.tags", "note.findings"],
     )  # fmt: skip

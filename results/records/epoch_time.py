@@ -51,9 +51,7 @@ def training_reading(record: RunRecord) -> Reading:
         is_forecast = epoch.method.startswith("forecast")
         return epoch if is_forecast else epoch.model_copy(update={"method": AT_MOST})
     rest = max(0.0, 1 - stall_seconds.value / epoch.value) if epoch.value else 1.0
-    keys = ("value", "low", "high")
-    values = {k: None if (v := getattr(epoch, k)) is None else v * rest for k in keys}
-    return epoch.model_copy(update=values)
+    return cost_forecasts.scale_reading(epoch, rest)
 
 
 def format_training(record: RunRecord) -> str:

@@ -57,7 +57,7 @@ def last_attempts(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def select_records(records: Iterable[RunRecord], **patterns: str) -> list[RunRecord]:
-    """Records whose columns match shell patterns: `select(all, subset="emoji_*", cause="oom-*")`.
+    """Records whose columns match shell patterns: `subset="emoji_*", cause="oom-*"`.
 
     Raises:
         KeyError: a column that `sortable_columns` does not name.

@@ -73,7 +73,7 @@ class Identity(StoredModel):
     label: str = ""
     plan_hash: str = ""
     probe_steps: int = 0
-    """Timed steps that a costing run was to train at most; 0: no costing run."""
+    """Timed steps that a cost probe was to train at most; 0: no cost probe."""
     trial: TrialRecord | None = None
     """None: the run is no trial of a search."""
 
@@ -214,21 +214,21 @@ class MemoryEstimateRecord(StoredModel):
     """
 
     gpu: str = ""
-    """What it was forecast for; empty: for the host of a run on a CPU."""
+    """What it was made for; empty: for the host of a run on a CPU."""
     tensors: dict[str, int] = {}
-    """Forecast peak of all tensors, by phase: train, predict."""
+    """Estimated peak of all tensors, by phase: train, predict."""
     total: dict[str, int] = {}
     """The same with all that comes on top (context, workspace, slack; Python, libraries, files):
     what the GPU or the host must have."""
     measured: Reading
     """Peak over the whole run: of torch's own count, or of the main process (VmHWM)."""
     error: float | None = None
-    """Forecast over measured, less 1; null where nothing was measured, or not the whole run in one
+    """Estimate over measured, less 1; null where nothing was measured, or not the whole run in one
     attempt."""
 
     @property
     def phase(self) -> str:
-        """The phase that needs most; empty: none was forecast."""
+        """The phase that needs most; empty: none was estimated."""
         return max(self.tensors, key=lambda phase: self.tensors[phase], default="")
 
     @property
@@ -300,7 +300,7 @@ class RunRecord(StoredModel):
     """Files that its engine announced, the last word about each; none in records from before."""
     exit: Exit
     forecast: ForecastRecord | None = None
-    """Of a costing run; None: all numbers of this record are measured."""
+    """Of a cost probe; None: all numbers of this record are measured."""
     fit: MemoryEstimateRecord | None = None
     """The memory estimate; None: none was made."""
     origins: dict[str, str] = {}

@@ -177,7 +177,7 @@ class SuiteView(SuiteViewPart):
     charts: tuple[SubsetChart, ...] = ()
     """What the subsets hold, subset by subset."""
     forecasts: tuple[RunRecord, ...] = ()
-    """Costing runs, of any suite, with which runs of this one can be compared."""
+    """Cost probes, of any suite, with which runs of this one can be compared."""
     notes: dict[str, tuple[str, ...]] = {}
     """Findings that people noted, by run id; under `""` of the whole suite."""
     words: SuiteWords = SuiteWords()

@@ -13,7 +13,16 @@ from typing import Any, Final
 from results.records.schema import RunRecord
 from results.records.suite_view import SuiteView
 from results.tables import message_translations
-from results.tables.table import Table, TableCell, TableColumn, code, escape, prose, render_markdown
+from results.tables.table import (
+    Table,
+    TableCell,
+    TableColumn,
+    code,
+    escape,
+    join_lines,
+    prose,
+    render_markdown,
+)
 from results.text import formats
 from results.text.translations import translate
 
@@ -75,7 +84,7 @@ def models(records: Sequence[RunRecord], lang: str) -> str:
         ]
         lines.append("- " + ", ".join(parts))
         lines += [f"  - {line}" for line in _model_facts(records_of_model, lang)]
-    return _block(lines)
+    return join_lines(lines)
 
 
 def _model_facts(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
@@ -145,7 +154,7 @@ def environment(records: Sequence[RunRecord], lang: str) -> str:
     if missing := [title for title, text in values.items() if not text]:
         reason = formats.n_a(translate("report.not recorded", lang))
         lines.append(f"- {', '.join(missing)}: {reason}")
-    return _block(lines)
+    return join_lines(lines)
 
 
 def _common_value(records: Sequence[RunRecord], value: Callable[[RunRecord], str]) -> str:
@@ -210,7 +219,7 @@ def fixed_settings(records: Sequence[RunRecord], lang: str) -> str:
         ]
         if unset:
             lines.append(f"- {translate('report.unset', lang)}: {', '.join(unset)}")
-        blocks.append(_block(lines))
+        blocks.append(join_lines(lines))
     return "\n".join(block for block in blocks if block)
 
 
@@ -278,7 +287,7 @@ def notices(records: Sequence[RunRecord], lang: str) -> str:
         lines.append(
             f"- {translate('report.more', lang).format(len(runs_of_notice) - MAX_NOTICES)}"
         )
-    return _block(lines)
+    return join_lines(lines)
 
 
 def _run_suffix(runs: Sequence[str], total: int) -> str:
@@ -301,7 +310,7 @@ def appendix(records: Sequence[RunRecord]) -> str:
         if texts:
             lines.append(f"- {code(record.identity.run_id)}")
             lines += [f"  - {text}" for text in texts]
-    return _block(lines)
+    return join_lines(lines)
 
 
 def notes(view: SuiteView) -> str:
@@ -311,8 +320,4 @@ def notes(view: SuiteView) -> str:
     for run, texts in view.notes.items():
         if run and run not in trained:
             lines += [f"- {code(run)}: {prose(text)}" for text in texts]
-    return _block(lines)
-
-
-def _block(lines: Sequence[str]) -> str:
-    return "\n".join(lines) + "\n" if lines else ""
+    return join_lines(lines)

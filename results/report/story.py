@@ -11,7 +11,16 @@ from urllib.parse import quote
 
 from results.records.suite_view import SuiteView
 from results.tables import message_translations
-from results.tables.table import Table, TableCell, TableColumn, code, escape, prose, render_markdown
+from results.tables.table import (
+    Table,
+    TableCell,
+    TableColumn,
+    code,
+    escape,
+    join_lines,
+    prose,
+    render_markdown,
+)
 from results.text.translations import translate
 
 
@@ -47,7 +56,7 @@ def subset_reasons(view: SuiteView, subsets: Sequence[str], lang: str) -> str:
             lines.append(f"  - {translate('story.why', lang)}: {prose(reasons[name])}")
         if recipe and recipe.notes:
             lines.append(f"  - {escape(message_translations.localize(recipe.notes, lang))}")
-    return _block(lines)
+    return join_lines(lines)
 
 
 def other_reasons(view: SuiteView, subsets: Sequence[str]) -> str:
@@ -55,13 +64,15 @@ def other_reasons(view: SuiteView, subsets: Sequence[str]) -> str:
     reasons = {
         name: reason for name, reason in view.words.reasons.items() if name and name not in subsets
     }
-    return _block([f"- **{escape(name)}**: {prose(reason)}" for name, reason in reasons.items()])
+    return join_lines(
+        [f"- **{escape(name)}**: {prose(reason)}" for name, reason in reasons.items()]
+    )
 
 
 def findings(view: SuiteView) -> str:
     """Findings about the suite, numbered."""
     texts = view.notes.get("", ())
-    return _block([f"{number}. {prose(text)}" for number, text in enumerate(texts, 1)])
+    return join_lines([f"{number}. {prose(text)}" for number, text in enumerate(texts, 1)])
 
 
 def timeline(view: SuiteView, lang: str) -> str:
@@ -118,8 +129,4 @@ def conclusion(view: SuiteView) -> str:
 
 def next_steps(view: SuiteView) -> str:
     """The next steps, as a list."""
-    return _block([f"- {prose(step)}" for step in view.words.next_steps])
-
-
-def _block(lines: Sequence[str]) -> str:
-    return "\n".join(lines) + "\n" if lines else ""
+    return join_lines([f"- {prose(step)}" for step in view.words.next_steps])

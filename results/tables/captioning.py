@@ -12,6 +12,7 @@ from typing import Final
 
 from results.records.schema import Identity, MetricRecord, RunRecord
 from results.tables import run_cells
+from results.tables.metrics import metrics_of_split
 from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
 from results.text.translations import cause, translate
@@ -76,24 +77,17 @@ def experiments(
         TableColumn(translate("captions.finding", lang)),
     )
 
-    def ends(identity: Identity, default: str) -> tuple[TableCell, TableCell]:
+    def last_cells(identity: Identity, default: str) -> tuple[TableCell, TableCell]:
         run = identity.run_id
-        state = (states or {}).get(run) or default
-        findings = (notes or {}).get(run, ())
-        is_known = state in {"waiting", "running", "done", "stopped"}
-        state_cell = (
-            TableCell(translate(f"captions.{state}", lang), "value")
-            if is_known
-            else TableCell(cause(state, lang))
-        )
-        return state_cell, TableCell("; ".join(findings), "prose")
+        findings = "; ".join((notes or {}).get(run, ()))
+        return _state_cell((states or {}).get(run) or default, lang), TableCell(findings, "prose")
 
     body = [
         (
             _name_cell(r.identity, run_cells.flags(r, lang)),
             *_projector_cells(r, lang),
             *_study_cells(r, lang),
-            *ends(r.identity, "done" if r.exit.cause == "completed" else r.exit.cause),
+            *last_cells(r.identity, "done" if r.exit.cause == "completed" else r.exit.cause),
         )
         for r in runs
     ]  # fmt: skip
@@ -103,7 +97,7 @@ def experiments(
             _name_cell(i, ()),
             TableCell(projector_title(i.params.get("projector"))),
             *[nothing] * (2 + len(STUDY_COLUMNS)),
-            *ends(i, "waiting"),
+            *last_cells(i, "waiting"),
         )
         for i in waiting
     ]  # fmt: skip
@@ -113,9 +107,7 @@ def experiments(
 def scores(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
     """One row a metric, one column a run: `0.412 [0.389, 0.436]`."""
     runs = [r for r in captioning_runs(records) if any(m.split == split for m in r.metrics)]
-    metrics_of_run = {
-        r.identity.run_id: {m.name: m for m in r.metrics if m.split == split} for r in runs
-    }
+    metrics_of_run = {r.identity.run_id: metrics_of_split(r, split) for r in runs}
     names = list(dict.fromkeys(name for metrics in metrics_of_run.values() for name in metrics))
     columns = (
         TableColumn(translate("metric", lang)),
@@ -141,6 +133,13 @@ def is_collapsed(record: RunRecord, split: str) -> bool:
 
 def _name_cell(identity: Identity, flags: tuple[str, ...]) -> TableCell:
     return TableCell(identity.label or identity.run_id, "text" if identity.label else "code", flags)
+
+
+def _state_cell(state: str, lang: str) -> TableCell:
+    """A state of the suite's view, or the cause of a run's end."""
+    if state in {"waiting", "running", "done", "stopped"}:
+        return TableCell(translate(f"captions.{state}", lang), "value")
+    return TableCell(cause(state, lang))
 
 
 def _title(identity: Identity) -> str:

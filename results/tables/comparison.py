@@ -21,7 +21,7 @@ from results.text.translations import translate
 
 
 class MetricDelta(NamedTuple):
-    """One metric of both runs; `metric_difference` is b - a."""
+    """One metric of both runs; `difference` is b - a."""
 
     a: MetricRecord
     b: MetricRecord

@@ -24,16 +24,14 @@ def forecast_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
         *(TableColumn(translate(f"forecast.{key}", lang), right=True) for key in keys),
     )
     body = tuple((*run_cells.name_cells(r, fields, lang), *_forecast_cells(r, lang)) for r in runs)
-    methods = dict.fromkeys(
+    methods = (
         r.forecast.epoch_seconds.method for r in runs if r.forecast and r.forecast.epoch_seconds.low
     )
-    remarks = [TableCell(translate("forecast.remark", lang), "value")]
-    remarks += (
-        [TableCell(translate("remark.intervals", lang).format("; ".join(methods)))]
-        if methods
-        else []
+    remarks = (
+        TableCell(translate("forecast.remark", lang), "value"),
+        *run_cells.interval_remarks(methods, lang),
     )
-    return run_cells.drop_unknown_columns(Table(columns, body, tuple(remarks)), len(name_columns))
+    return run_cells.drop_unknown_columns(Table(columns, body, remarks), len(name_columns))
 
 
 def _forecast_cells(record: RunRecord, lang: str) -> tuple[TableCell, ...]:

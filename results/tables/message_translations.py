@@ -1,8 +1,8 @@
 """Translation of the messages of engines, warden and recipes into the language of a report.
 
-Records hold English sentences with names and numbers in them. `lang/phrases.ko.toml` and
-`lang/errors.ko.toml` pair their templates with Korean ones; a sentence without a template stays as
-it is.
+Records hold English sentences with names and numbers in them. `text/lang/phrases.ko.toml` and
+`text/lang/errors.ko.toml` pair their templates with Korean ones; a sentence without a template
+stays as it is.
 """
 
 from __future__ import annotations

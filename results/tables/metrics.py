@@ -58,7 +58,7 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
     runs = [
         r
         for r in records
-        if _metrics_of_split(r, split) or r.exit.cause not in causes_without_metrics
+        if metrics_of_split(r, split) or r.exit.cause not in causes_without_metrics
     ]
     fields = run_cells.distinguishing_fields(runs)
     all_names, headline = _names(runs, split), headline_of(split)
@@ -70,7 +70,7 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
     )
 
     def row(record: RunRecord) -> tuple[TableCell, ...]:
-        metrics_of_run = _metrics_of_split(record, split)
+        metrics_of_run = metrics_of_split(record, split)
         counts = dict.fromkeys(
             formats.count(metrics_of_run[name].n) for name in names if name in metrics_of_run
         )
@@ -83,7 +83,13 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
     body = [row(r) for r in runs]
     body += _chance_row(runs, split, names, len(fields), lang)
     hidden = sorted({int(name.rpartition("@")[2]) for name in all_names if name not in names})
-    remarks = [*_methods(runs, split, lang)]
+    methods = (
+        m.method
+        for r in runs
+        for m in metrics_of_split(r, split).values()
+        if m.low is not None and m.method
+    )
+    remarks = [*run_cells.interval_remarks(methods, lang)]
     if headline in names:
         remarks.append(TableCell(translate("remark.headline", lang), "value"))
     if hidden:
@@ -128,7 +134,8 @@ def _visible_names(names: Sequence[str], headline: str) -> list[str]:
     return sorted(kept, key=lambda name: name != headline)
 
 
-def _metrics_of_split(record: RunRecord, split: str) -> dict[str, MetricRecord]:
+def metrics_of_split(record: RunRecord, split: str) -> dict[str, MetricRecord]:
+    """The run's metrics of one split, by name."""
     return {m.name: m for m in record.metrics if m.split == split}
 
 
@@ -175,9 +182,7 @@ def _metrics_of_variant(
     record: RunRecord, split: str, base: str, variant: str
 ) -> Iterable[MetricRecord]:
     return (
-        m
-        for m in _metrics_of_split(record, split).values()
-        if split_name(m.name) == (base, variant)
+        m for m in metrics_of_split(record, split).values() if split_name(m.name) == (base, variant)
     )
 
 
@@ -186,18 +191,6 @@ def _format_range(levels: set[float]) -> str:
         return ""
     low, high = formats.number(min(levels)), formats.number(max(levels))
     return low if low == high else f"{low}–{high}"
-
-
-def _methods(records: Sequence[RunRecord], split: str, lang: str) -> tuple[TableCell, ...]:
-    metrics_with_interval = (
-        m for r in records for m in _metrics_of_split(r, split).values() if m.low is not None
-    )
-    methods = dict.fromkeys(m.method for m in metrics_with_interval if m.method)
-    return (
-        (TableCell(translate("remark.intervals", lang).format("; ".join(methods))),)
-        if methods
-        else ()
-    )
 
 
 def ablations(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table | None:
@@ -218,7 +211,7 @@ def ablations(records: Sequence[RunRecord], split: str, lang: str = "en") -> Tab
     )
     body = []
     for record in records:
-        metrics_of_run = {split_name(m.name): m for m in _metrics_of_split(record, split).values()}
+        metrics_of_run = {split_name(m.name): m for m in metrics_of_split(record, split).values()}
         bases = dict.fromkeys(name.base for name in metrics_of_run if name.variant in variants)
         for base in bases:
             reduced = [metrics_of_run.get(MetricName(base, variant)) for variant in variants]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from results.records import cost_forecasts
@@ -78,6 +78,12 @@ def reading_cell(
     return TableCell(prefix + formatter(reading.value), kind, flagged)
 
 
+def interval_remarks(methods: Iterable[str], lang: str = "en") -> tuple[TableCell, ...]:
+    """Remark with each interval method once; none without methods."""
+    names = "; ".join(dict.fromkeys(methods))
+    return (TableCell(translate("remark.intervals", lang).format(names)),) if names else ()
+
+
 def exit_cell(record: RunRecord, lang: str = "en") -> TableCell:
     """`0` for a completed run; otherwise the code or signal, and the cause."""
     ended = record.exit
@@ -90,7 +96,7 @@ def exit_cell(record: RunRecord, lang: str = "en") -> TableCell:
 
 
 def epochs_done(record: RunRecord) -> float | None:
-    """Epochs that were done, cut to hundredths; of a costing run those of the whole run.
+    """Epochs that were done, cut to hundredths; of a cost probe those of the whole run.
 
     Of a run without that number: the planned ones, times the share of its steps. None when
     the engine has no such setting, or trains nothing. An evaluation goes over its queries once,

@@ -46,7 +46,10 @@ def step_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
     )
     body = tuple((*run_cells.name_cells(r, fields, lang), *_step_cells(r, lang)) for r in records)
     methods = [m for r in records if (m := r.timing.step_median.method)]
-    remarks = [TableCell(translate("remark.steps", lang), "value"), *_method_remarks(methods, lang)]
+    remarks = [
+        TableCell(translate("remark.steps", lang), "value"),
+        *run_cells.interval_remarks(methods, lang),
+    ]
     return run_cells.drop_unknown_columns(Table(columns, body, tuple(remarks)), len(name_columns))
 
 
@@ -98,13 +101,6 @@ def _agreement_cell(summed: Reading, median: Reading, lang: str) -> TableCell:
     if deviation <= DISAGREEMENT:
         return TableCell(translate("yes", lang), "value")
     return TableCell(translate("differ", lang).format(formats.percent(deviation)), "strong")
-
-
-def _method_remarks(methods: Sequence[str], lang: str) -> tuple[TableCell, ...]:
-    if not methods:
-        return ()
-    method_list = "; ".join(dict.fromkeys(methods))
-    return (TableCell(translate("remark.intervals", lang).format(method_list)),)
 
 
 def memory_table(records: Sequence[RunRecord], lang: str = "en") -> Table:

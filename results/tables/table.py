@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from results.text import sanitize as foreign
+from results.text import sanitize
 from results.text.formats import n_a
 
 _BREAKS: Final = re.compile(r"[\n\t]+")
@@ -56,7 +56,7 @@ class Table:
 
 def clean(text: str) -> str:
     """Foreign text on one line, every control character visible."""
-    return _BREAKS.sub(" ", foreign.clean(text)).strip()
+    return _BREAKS.sub(" ", sanitize.clean(text)).strip()
 
 
 def escape(text: str) -> str:
@@ -74,7 +74,7 @@ def code(text: str) -> str:
 
 def code_block(text: str, language: str = "") -> str:
     """A code block that no line of the text can end."""
-    content = foreign.clean(text).strip("\n")
+    content = sanitize.clean(text).strip("\n")
     longest = max((len(ticks) for ticks in re.findall(r"`+", content)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{content}\n{fence}\n"
@@ -83,6 +83,11 @@ def code_block(text: str, language: str = "") -> str:
 def prose(text: str) -> str:
     """User text in Markdown: bold and code stay, characters that would end its cell are escaped."""
     return _BLOCK.sub(r"\1\\", _STRUCTURE.sub(r"\\\1", clean(text)))
+
+
+def join_lines(lines: Sequence[str]) -> str:
+    """A block of Markdown from its lines; empty: there are none."""
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def render_markdown(table: Table) -> str:
@@ -164,4 +169,4 @@ def text_width(text: str) -> int:
 def _escape_formula(cell: TableCell) -> str:
     text = plain_text(cell)
     is_untrusted = cell.kind not in ("value", "strong")
-    return f"'{text}" if is_untrusted and foreign.starts_formula(text) else text
+    return f"'{text}" if is_untrusted and sanitize.starts_formula(text) else text

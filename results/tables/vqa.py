@@ -11,7 +11,7 @@ from typing import Final
 from results.records.schema import MetricRecord, RunRecord
 from results.records.suite_view import AnsweredSplit
 from results.tables import message_translations, run_cells
-from results.tables.metrics import split_name
+from results.tables.metrics import metrics_of_split, split_name
 from results.tables.table import Table, TableCell, TableColumn, code, render_markdown
 from results.text import formats
 from results.text.translations import translate
@@ -51,7 +51,7 @@ def run_table(records: Sequence[RunRecord], split: str, lang: str = "en") -> Tab
     runs = [
         (r, metrics)
         for r in vqa_runs(records)
-        if "accuracy" in (metrics := _metrics_of_split(r, split))
+        if "accuracy" in (metrics := metrics_of_split(r, split))
     ]
     filled_columns = [
         (name, word) for name, word in COLUMNS if any(name in metrics for _, metrics in runs)
@@ -85,7 +85,7 @@ def ensemble_table(record: RunRecord, split: str, lang: str = "en") -> Table | N
 
     None for a run that put nothing together on that split.
     """
-    metrics = _metrics_of_split(record, split)
+    metrics = metrics_of_split(record, split)
     single = [n for n in metrics if split_name(n).variant.startswith("fold ")]
     mean = metrics.get("gain over the mean fold")
     voted = [f"accuracy[{name}]" for name in METHODS if f"accuracy[{name}]" in metrics]
@@ -190,10 +190,6 @@ def kind_table(answered: AnsweredSplit, lang: str = "en") -> Table:
     return Table(columns, body)
 
 
-def _metrics_of_split(record: RunRecord, split: str) -> dict[str, MetricRecord]:
-    return {m.name: m for m in record.metrics if m.split == split}
-
-
 def _name_cell(record: RunRecord, lang: str) -> TableCell:
     return TableCell(record.identity.run_id, "code", run_cells.flags(record, lang))
 
@@ -216,7 +212,7 @@ def _part_cell(part: str, lang: str) -> TableCell:
 
 
 def _metric_cell(metric: MetricRecord | None, reference: MetricRecord | None = None) -> TableCell:
-    """The value; strong if it is the reference `reference`, with n where that differs."""
+    """The value; strong if it is `reference` itself, with n where that differs."""
     if metric is None:
         return TableCell("–", "value")
     text = formats.interval(metric.value, metric.low, metric.high)

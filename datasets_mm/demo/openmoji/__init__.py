@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets_mm.adapters import SourceReport
+from datasets_mm.child_messages import Progress
 from datasets_mm.demo.openmoji import pictures
+from datasets_mm.demo.openmoji.emojis import HERE, Emoji, EmojiSet, read_emoji_set, read_emojis
 from datasets_mm.demo.openmoji.facts import collect_facts
-from datasets_mm.demo.openmoji.things import HERE, Emoji, EmojiSet, read_emoji_set, read_emojis
 from datasets_mm.sources.location import Location
 from datasets_mm.storage.arrow_store import corpus_writer, record_writer
 
@@ -42,7 +43,7 @@ class EmojiPassage:
 def write(
     location: Location,  # noqa: ARG001 - the packages are fixed; the recipe only pins their versions
     folder: Path,
-    progress: Callable[[int, int, str], None],
+    progress: Progress,
 ) -> SourceReport:
     """Render the pictures, then write every passage and every question."""
     emoji_set = read_emoji_set()
@@ -80,7 +81,7 @@ def _render_pictures(
     emoji_set: EmojiSet,
     folder: Path,
     report: SourceReport,
-    progress: Callable[[int, int, str], None],
+    progress: Progress,
 ) -> list[Emoji]:
     """Render all images; of emojis with one and the same drawing only one is kept."""
     emoji_of_drawing: dict[str, Emoji] = {}
@@ -122,7 +123,7 @@ def _map_path(emoji: Emoji) -> str:
 def _make_passages(
     emojis: list[Emoji], emoji_set: EmojiSet, kinds: dict[str, dict[str, Any]], images: Path
 ) -> dict[str, EmojiPassage]:
-    """Every Wikipedia lead, then every fact of every thing; by id."""
+    """Every Wikipedia lead, then every fact of every emoji; by id."""
     passages = {
         f"wiki:{title}": EmojiPassage(f"wiki:{title}", " ".join(lead["extract"].split()))
         for title, lead in emoji_set.leads.items()
@@ -147,7 +148,7 @@ def _make_passages(
 
 
 def _country_names(emojis: list[Emoji], emoji_set: EmojiSet) -> dict[str, str]:
-    """Alpha-3 code -> name, in the wording of the things where there is one."""
+    """Alpha-3 code -> name, in the wording of the emojis where there is one."""
     names = {
         country["ISO"]["alpha3"]: country["name"]
         for country in emoji_set.countries.values()

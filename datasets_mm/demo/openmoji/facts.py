@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from datasets_mm.demo.openmoji.things import HERE, Emoji
+from datasets_mm.demo.openmoji.emojis import HERE, Emoji
 
 
 @cache

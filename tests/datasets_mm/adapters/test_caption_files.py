@@ -154,10 +154,11 @@ def test_openmoji_names_keep_their_pictures_apart(tmp_path: Path, monkeypatch) -
 def test_flags_are_named_as_flags() -> None:
     pytest.importorskip("emoji")
     from datasets_mm.adapters import SourceReport
-    from datasets_mm.demo.emoji_captions import _read_names, _require_package
+    from datasets_mm.demo.emoji_captions import _read_names
+    from datasets_mm.demo.openmoji.emojis import require_package
 
     found = _read_names(
-        _require_package("emoji", "emoji") / "unicode_codes",
+        require_package("emoji", "emoji") / "unicode_codes",
         frozenset({"1F1F0-1F1F7", "1F600", "1F6A9"}),
         SourceReport(),
     )

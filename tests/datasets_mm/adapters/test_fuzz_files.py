@@ -22,11 +22,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datasets_mm.adapters import SourceReport, captions, m2kr_jsonl, m2kr_parquet, vqa_challenge
+from datasets_mm.child_messages import ignore_progress
 from datasets_mm.media_paths import clean_path
 from datasets_mm.recipes.recipe import FIELDS, Source
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
-from datasets_mm.storage.arrow_store import ignore_progress
 from datasets_mm.storage.corpus import map_table
 from tests.datasets_mm.fuzzing import fuzz
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from datasets_mm.adapters import vqa_challenge
+from datasets_mm.adapters.text_files import RAGGED
 from datasets_mm.building.build import BuildError, Subset, build
 from engines.vqa.data import questions
 
@@ -104,7 +105,7 @@ def test_dirt_is_left_out_counted_and_named(place: Path) -> None:
     assert questions.read_questions(subset).ids == ["g1", "g12", "g13"]
     manifest = subset.manifest
     assert manifest["source_skipped"] == {
-        vqa_challenge.NO_LETTER: 3, vqa_challenge.NO_OPTION: 1, vqa_challenge.SHORT: 2,
+        vqa_challenge.NO_LETTER: 3, vqa_challenge.NO_OPTION: 1, RAGGED: 2,
         vqa_challenge.NO_IMAGE: 1, vqa_challenge.NO_QUESTION: 1,
         vqa_challenge.NO_ID: 1, vqa_challenge.CONFLICTING_ID: 2,
     }  # fmt: skip
@@ -112,7 +113,7 @@ def test_dirt_is_left_out_counted_and_named(place: Path) -> None:
     assert named[vqa_challenge.NO_LETTER] == [
         "train.csv row 3 (id g2)", "train.csv row 4 (id g3)", "train.csv row 19 (id g14)",
     ]  # fmt: skip
-    assert named[vqa_challenge.SHORT] == ["train.csv row 7 (id g5)", "train.csv row 8 (id g6)"]
+    assert named[RAGGED] == ["train.csv row 7 (id g5)", "train.csv row 8 (id g6)"]
     assert named[vqa_challenge.NO_ID] == ["train.csv row 11"]
     assert named[vqa_challenge.CONFLICTING_ID] == [
         "train.csv row 14 (id g11)",
@@ -178,7 +179,7 @@ def test_a_cut_last_row_is_left_out(place: Path) -> None:
     made(place, train="torn_row")
     subset = learn(place)
     assert len(subset) == 1
-    assert subset.manifest["source_examples"] == {vqa_challenge.SHORT: ["train.csv row 3 (id t2)"]}
+    assert subset.manifest["source_examples"] == {RAGGED: ["train.csv row 3 (id t2)"]}
 
 
 def test_a_test_row_that_cannot_be_answered_refuses_the_file(place: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_test_row_that_cannot_be_answered_refuses_the_file(place: Path) -> Non
     said = refused(place, "vqa_challenge_test")
     assert "4 of 5 test rows cannot be answered" in said
     assert f"test.csv row 3 (id q2): {vqa_challenge.NO_OPTION}" in said
-    assert f"test.csv row 5 (id q3): {vqa_challenge.SHORT}" in said
+    assert f"test.csv row 5 (id q3): {RAGGED}" in said
     assert said.endswith("and 1 more")
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from datasets_mm.building.build import Subset, build
+from datasets_mm.child_messages import ignore_progress
 from datasets_mm.demo import m2kr_copy, vqa_challenge_copy
 from datasets_mm.demo.easy_vqa import COLORS, SHAPES
 from datasets_mm.media.decode import decode, read_inside
 from datasets_mm.sources.fingerprint import package_folder
-from datasets_mm.storage.arrow_store import ignore_progress
 from engines.vqa.data import questions
 from engines.vqa.data.questions import Questions
 

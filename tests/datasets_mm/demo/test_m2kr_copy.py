@@ -12,9 +12,9 @@ import pytest
 
 from datasets_mm import catalog
 from datasets_mm.building.build import Subset, build
+from datasets_mm.child_messages import ignore_progress
 from datasets_mm.demo import m2kr_copy
 from datasets_mm.media.decode import decode, read_inside
-from datasets_mm.storage.arrow_store import ignore_progress
 
 Kb = Callable[[str], Subset]
 

@@ -173,8 +173,8 @@ def test_every_picture_is_there_and_differs_from_its_passages(
 
 def test_known_facts() -> None:
     """Spot checks against what everyone knows, and the excluded homonyms."""
+    from datasets_mm.demo.openmoji.emojis import read_emoji_set, read_emojis
     from datasets_mm.demo.openmoji.facts import collect_facts
-    from datasets_mm.demo.openmoji.things import read_emoji_set, read_emojis
 
     library = read_emoji_set()
     things = {thing.name: thing for thing in read_emojis(library)}

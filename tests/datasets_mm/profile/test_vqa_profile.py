@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from datasets_mm.child_messages import ignore_progress
 from datasets_mm.media import qwen_image_tokens
 from datasets_mm.media.decode import upright_size
 from datasets_mm.profile.check import find_problems, find_remarks, missing_sentence
@@ -16,7 +17,6 @@ from datasets_mm.profile.describe import DescribeOptions, describe
 from datasets_mm.profile.image_checks import _summarize
 from datasets_mm.profile.profile import NumberProfile, Profile
 from datasets_mm.recipes.record_classes import question_type
-from datasets_mm.storage.arrow_store import ignore_progress
 from workbench.subsets import sections
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "challenge"

