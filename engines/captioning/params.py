@@ -12,7 +12,7 @@ ARCHITECTURE_PARAMS: Final = (
     "vision", "vision_layer", "cls", "llm", "prompt", "projector", "projector_hidden",
     "projector_depth", "projector_tokens", "projector_heads", "projector_head_width",
     "projector_readout", "quantize", "double_quant", "lora_rank", "lora_alpha", "lora_targets",
-    "frames", "feature_dtype",
+    "frames", "feature_dtype", "use_dora",
 )  # fmt: skip
 """Settings that are read from the trained model; all others are those of the run."""
 
@@ -33,16 +33,29 @@ class _CaptionModel(param_sections.Settings):
         description="Language model: path:/abs/dir or hub:org/name; empty: that of the entry",
     )
     prompt: str = Field("", description="What the language model is told beside the picture")
-    projector: Literal["linear", "mlp2x", "c_abstractor", "perceiver"] = Field(
-        "linear", description="What turns vision features into tokens of the language model"
+    projector: Literal[
+        "linear", "mlp2x", "c_abstractor", "perceiver", "cross_attention", "qformer"
+    ] = Field("linear", description="What turns vision features into tokens of the language model")
+    projector_hidden: int = Field(
+        0,
+        ge=0,
+        le=65_536,
+        description="Inner width, of cross_attention and qformer that of the feed-forward network; "
+        "0: the kind's own",
     )
-    projector_hidden: int = Field(0, ge=0, le=65_536, description="Inner width; 0: the kind's own")
     projector_depth: int = Field(0, ge=0, le=64, description="Blocks; 0: the kind's own")
     projector_tokens: int = Field(
-        0, ge=0, le=4096, description="Tokens of a frame (perceiver: of all); 0: the kind's own"
+        0,
+        ge=0,
+        le=4096,
+        description="Tokens of a frame (c_abstractor) or of all frames; 0: the kind's own",
     )
-    projector_heads: int = Field(8, ge=1, le=256, description="Attention heads of the perceiver")
-    projector_head_width: int = Field(64, ge=1, le=1024, description="Width of such a head")
+    projector_heads: int = Field(
+        8, ge=1, le=256, description="Attention heads of perceiver, cross_attention and qformer"
+    )
+    projector_head_width: int = Field(
+        64, ge=1, le=1024, description="Width of a head of the perceiver"
+    )
     projector_readout: int = Field(2, ge=1, le=8, description="Last linear layers of c_abstractor")
     quantize: Literal["nf4", "none"] = Field(
         "nf4", description="Weights of the language model: 4-bit NF4 (bitsandbytes), or whole"
@@ -54,6 +67,9 @@ class _CaptionModel(param_sections.Settings):
     lora_targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         description="Linear layers that get LoRA, by the ends of their names",
+    )
+    use_dora: bool = Field(
+        False, description="DoRA: LoRA with a trained magnitude of each output of a layer"
     )
     base_texts: tuple[str, ...] = Field(
         (),

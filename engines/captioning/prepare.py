@@ -109,7 +109,7 @@ def base_name(folder: Path, context: Context) -> str:
 
 
 def _is_trained(name: str) -> bool:
-    return name.startswith("projector.") or ".lora_A." in name or ".lora_B." in name
+    return name.startswith("projector.") or ".lora_" in name
 
 
 def count_projector_parameters(model: Captioner) -> int:

@@ -30,8 +30,9 @@ STUDY_COLUMNS: Final = (
 
 PROJECTORS: Final = {
     "linear": "Linear", "mlp2x": "MLP-2L", "c_abstractor": "C-Abstractor", "perceiver": "Perceiver",
+    "cross_attention": "Cross-attention", "qformer": "Q-Former",
 }  # fmt: skip
-"""Value of the setting `projector` -> its name in the study."""
+"""Value of the setting `projector` -> its name in tables."""
 
 _PARAMETERS: Final = re.compile(r"^([\w-]+), ([\d,]+) parameters")
 

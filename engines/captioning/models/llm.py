@@ -105,8 +105,9 @@ def attach_adapters(model: Any, params: Params) -> Any:
     if not params.lora_rank:
         return model
     return lora.add_lora(
-        model, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets
-    )
+        model, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets,
+        use_dora=params.use_dora,
+    )  # fmt: skip
 
 
 def input_embeddings(model: Any) -> nn.Module:

@@ -2,7 +2,7 @@
 
 All take [B, F, N, D] (images or clips in a batch, frames, patches, encoder width) and return
 [B, L, W] (L tokens at the language model's width W). `linear`, `mlp2x` and `c_abstractor` work
-frame by frame and put the frames one after the other; `perceiver` looks at all frames at once.
+frame by frame and put the frames one after the other; the others attend to all frames at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-Kind = Literal["linear", "mlp2x", "c_abstractor", "perceiver"]
+Kind = Literal["linear", "mlp2x", "c_abstractor", "perceiver", "cross_attention", "qformer"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
 
@@ -30,7 +30,9 @@ class ProjectorSizes(BaseModel):
     llm_width: int = Field(ge=1)
     hidden: int = Field(0, ge=0, description="inner width; 0: the kind's own")
     depth: int = Field(0, ge=0, description="blocks of a stage, or layers; 0: the kind's own")
-    tokens: int = Field(0, ge=0, description="output tokens of a frame or, perceiver, of all")
+    tokens: int = Field(
+        0, ge=0, description="output tokens of a frame (c_abstractor), or of all frames"
+    )
     heads: int = Field(8, ge=1)
     head_width: int = Field(64, ge=1)
     readout: int = Field(2, ge=1, description="linear layers after the c_abstractor's stages")
@@ -164,9 +166,78 @@ class Perceiver(Projector):
         return self.tokens
 
 
+class CrossAttention(Projector):
+    """`tokens` learned queries that attend once to all patches of all frames; L = `tokens`.
+
+    Qwen-VL's adapter (Bai et al. 2023, section 2.1), followed by a feed-forward network: a linear
+    layer to the language model's width, multi-head attention of `heads` heads and two linear
+    layers with GELU, both residual and followed by a LayerNorm (Vaswani et al. 2017). `hidden`:
+    width of the feed-forward network, by default 4 times the language model's. 205,840,384
+    parameters with 64 queries and 8 heads at 1024 -> 4096. Without positions: the order of patches
+    and frames has no effect.
+    """
+
+    def __init__(self, sizes: ProjectorSizes) -> None:
+        super().__init__()
+        width = _attention_width(sizes)
+        self.tokens = sizes.tokens or 64
+        self.queries = nn.Parameter(torch.randn(self.tokens, width) * 0.02)
+        self.enter = nn.Linear(sizes.vision_width, width)
+        self.attention = nn.MultiheadAttention(width, sizes.heads, batch_first=True)
+        self.attention_norm = nn.LayerNorm(width)
+        self.feed = _mlp(width, sizes.hidden or 4 * width, width, 2)
+        self.feed_norm = nn.LayerNorm(width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        media = self.enter(features.flatten(1, 2))
+        queries = self.queries.expand(len(media), -1, -1)
+        attended, _ = self.attention(queries, media, media, need_weights=False)
+        hidden = self.attention_norm(queries + attended)
+        return cast("Tensor", self.feed_norm(hidden + self.feed(hidden)))
+
+    def length(self, frames: int) -> int:  # noqa: ARG002 - the same for any clip
+        return self.tokens
+
+
+class QFormer(Projector):
+    """`tokens` learned queries through `depth` transformer layers; L = `tokens`.
+
+    As in BLIP-2's Q-Former (Li et al. 2023, section 3.1) each layer has self-attention of the
+    queries, cross-attention to all patches of all frames and a feed-forward network; here with a
+    LayerNorm before each and one at the end (Xiong et al. 2020), at the language model's width.
+    `hidden`: width of the feed-forward network, by default 4 times the language model's.
+    541,495,296 parameters with 64 queries, 2 layers and 8 heads at 1024 -> 4096. Without positions.
+    """
+
+    def __init__(self, sizes: ProjectorSizes) -> None:
+        super().__init__()
+        width = _attention_width(sizes)
+        self.tokens = sizes.tokens or 64
+        self.queries = nn.Parameter(torch.randn(self.tokens, width) * 0.02)
+        self.enter = nn.Linear(sizes.vision_width, width)
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(
+                width, sizes.heads, sizes.hidden or 4 * width, dropout=0.0, activation="gelu",
+                batch_first=True, norm_first=True,
+            )
+            for _ in range(sizes.depth or 2)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        media = self.enter(features.flatten(1, 2))
+        hidden = self.queries.expand(len(media), -1, -1)
+        for layer in self.layers:
+            hidden = layer(hidden, media)
+        return cast("Tensor", self.norm(hidden))
+
+    def length(self, frames: int) -> int:  # noqa: ARG002 - the same for any clip
+        return self.tokens
+
+
 PROJECTORS: Final[dict[Kind, type[Projector]]] = {
     "linear": LinearProjector, "mlp2x": MlpProjector, "c_abstractor": CAbstractor,
-    "perceiver": Perceiver,
+    "perceiver": Perceiver, "cross_attention": CrossAttention, "qformer": QFormer,
 }  # fmt: skip
 
 
@@ -183,6 +254,20 @@ def count_parameters(sizes: ProjectorSizes) -> int:
     """Number of parameters of a projector, counted on the meta device."""
     with torch.device("meta"):
         return sum(p.numel() for p in build_projector(sizes).parameters())
+
+
+def _attention_width(sizes: ProjectorSizes) -> int:
+    """Width of the queries: the language model's.
+
+    Raises:
+        ValueError: the heads do not divide it.
+    """
+    if sizes.llm_width % sizes.heads:
+        raise ValueError(
+            f"{sizes.kind}: {sizes.heads} heads do not divide the language model's width of "
+            f"{sizes.llm_width}; set projector_heads to a divisor"
+        )
+    return sizes.llm_width
 
 
 def _mlp(

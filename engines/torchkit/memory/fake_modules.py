@@ -167,6 +167,21 @@ def fused_attention(target: str = "cuda") -> Any:
     return mock.patch.object(functional, "scaled_dot_product_attention", attention)
 
 
+def unpack_for_dora() -> Any:
+    """Context in which peft's DoRA unpacks fake 4-bit layers, as it does those of bitsandbytes."""
+    from peft.tuners.lora import dora
+
+    module: Any = dora  # the name is imported there from another module
+    plain = module.dequantize_module_weight
+
+    def dequantize(layer: Any) -> Tensor:
+        is_packed = hasattr(layer, "unpacked")
+        weight: Tensor = layer.unpacked(layer.compute_dtype) if is_packed else plain(layer)
+        return weight
+
+    return mock.patch.object(module, "dequantize_module_weight", dequantize)
+
+
 def skip_weight_init() -> Any:
     """Context without truncated normal initialisation, which fake tensors do not support."""
     return mock.patch.object(nn.init, "_no_grad_trunc_normal_", lambda tensor, *_, **__: tensor)

@@ -55,6 +55,7 @@ class TrainingOptions:
     lora_alpha: int = 32
     lora_dropout: float = 0.05
     lora_targets: tuple[str, ...] = lora.PROJECTIONS
+    use_dora: bool = False
     checkpointing: bool = True
     accumulation: int = 1
     copies: int = 0
@@ -173,6 +174,8 @@ def fake_mode(options: TrainingOptions) -> Iterator[AllocationTracker]:
         stack.enter_context(allocation_tracker.fake_tensors())
         stack.enter_context(fake_modules.fused_attention(options.target))
         stack.enter_context(fake_modules.skip_weight_init())
+        if options.use_dora and options.lora_rank:
+            stack.enter_context(fake_modules.unpack_for_dora())
         if autocast:
             stack.enter_context(fake_modules.fp32_layer_norms())
         yield stack.enter_context(AllocationTracker(rounding))
@@ -216,7 +219,7 @@ def adapt_language_model(language: Any, options: TrainingOptions) -> None:
         with _without_moves():
             lora.add_lora(
                 language, options.lora_rank, options.lora_alpha, options.lora_dropout,
-                options.lora_targets,
+                options.lora_targets, use_dora=options.use_dora,
             )  # fmt: skip
 
 
@@ -233,7 +236,7 @@ def name_parts(model: nn.Module, options: TrainingOptions) -> Callable[[str], st
     linear = WHOLE if options.quantize == "none" else PACKED
 
     def name_of(name: str) -> str:
-        if ".lora_A." in name or ".lora_B." in name:
+        if ".lora_" in name:
             return LORA
         owner = name.rpartition(".")[0]
         return linear if owner in packed or "_proj." in name else OTHER

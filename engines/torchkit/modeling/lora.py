@@ -22,14 +22,16 @@ PROJECTIONS: Final = (
 """The linear layers of a decoder block, as Llama, Qwen and their like name them."""
 
 
-def add_lora(
-    model: Any, rank: int, alpha: int, dropout: float, targets: tuple[str, ...], within: str = ""
-) -> Any:
+def add_lora(  # noqa: PLR0913 - one parameter for each setting
+    model: Any, rank: int, alpha: int, dropout: float, targets: tuple[str, ...], within: str = "",
+    *, use_dora: bool = False,
+) -> Any:  # fmt: skip
     """The model with low-rank adapters on the linear layers with these names; all else is frozen.
 
     Hu et al. 2021, "LoRA": W + (alpha / rank) B A, with B zero at first. `within`: only inside of
     the module of that name; a vision tower's layers may have the names of the language model's
-    (Qwen2.5-VL: gate_proj and others).
+    (Qwen2.5-VL: gate_proj and others). `use_dora`: DoRA (Liu et al. 2024), which also trains the
+    norm of each output's weights.
 
     Raises:
         EngineError: peft is missing, or a name matches no layer.
@@ -50,12 +52,13 @@ def add_lora(
         raise EngineError(f"lora_targets: no linear layer '{absent[0]}'; this model has {names}")
     named = rf"{inside}(?:.*\.)?(?:{'|'.join(map(re.escape, targets))})"
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=named, bias="none"
-    )
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=named, bias="none",
+        use_dora=use_dora,
+    )  # fmt: skip
     with warnings.catch_warnings():  # peft 0.21 reads a name that transformers 5 calls deprecated
         warnings.simplefilter("ignore", FutureWarning)
         adapted = get_peft_model(model, config)
-    trained = re.compile(rf"{named}\.lora_[AB]\..*")
+    trained = re.compile(rf"{named}\.lora_(?:A|B|magnitude_vector)\..*")
     check_trainable(adapted, trained.fullmatch)
     return adapted
 

@@ -248,6 +248,7 @@ def test_a_collapsed_model_is_flagged_at_the_first_look(folder, tmp_path):
         {"projector": "mlp2x", "quantize": "none", "lora_rank": 0, "clip_norm": 0.0},
         {"feature_cache": False, "precision": "auto", "checkpointing": True},
         {"vision_layer": -2, "cls": True, "prompt": "say it", "projector_lr": 1e-3},
+        {"projector": "cross_attention", "use_dora": True, "checkpointing": True},
         {"double_quant": False, "lora_targets": ["q_proj"], "fused": False, "compile": False},
     ],
 )

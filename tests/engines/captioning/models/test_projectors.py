@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from engines.captioning.memory import model_from_config
 from engines.captioning.models import projectors
 from engines.captioning.models.projectors import KINDS, ProjectorSizes
+from engines.model_catalog import ModelPart
+from engines.torchkit.modeling import lora
 
 REFERENCE = {"vision_width": 1024, "patches": 576, "llm_width": 4096}
 """CLIP ViT-L/14 at 336 px without CLS, and an LLM of 4096."""
@@ -19,6 +23,8 @@ REFERENCE = {"vision_width": 1024, "patches": 576, "llm_width": 4096}
         ({"kind": "mlp2x"}, 20_979_712),
         ({"kind": "c_abstractor"}, 37_398_016),
         ({"kind": "perceiver"}, 67_217_408),
+        ({"kind": "cross_attention"}, 205_840_384),
+        ({"kind": "qformer"}, 541_495_296),
         ({"kind": "c_abstractor", "hidden": 3328, "readout": 3}, 206_158_656),
         ({"kind": "perceiver", "hidden": 1792, "depth": 4, "head_width": 96}, 134_122_752),
     ],
@@ -48,13 +54,14 @@ def test_shapes_and_gradients(kind: str, frames: int) -> None:
 
 def test_lengths_are_those_that_the_kinds_promise() -> None:
     lengths = {kind: projectors.build_projector(small(kind)).length(3) for kind in KINDS}
-    assert lengths == {"linear": 48, "mlp2x": 48, "c_abstractor": 12, "perceiver": 4}
+    assert lengths == {"linear": 48, "mlp2x": 48, "c_abstractor": 12, "perceiver": 4,
+                       "cross_attention": 4, "qformer": 4}  # fmt: skip
 
 
 def test_frames_are_told_apart_and_stay_in_order() -> None:
     torch.manual_seed(0)
     clip = torch.randn(1, 3, 16, 24)
-    for kind in KINDS:
+    for kind in ("linear", "mlp2x", "c_abstractor", "perceiver"):
         projector = projectors.build_projector(small(kind))
         forward, backward = projector(clip), projector(clip.flip(1))
         assert not torch.allclose(forward, backward, atol=1e-4), kind
@@ -67,6 +74,23 @@ def test_frames_are_told_apart_and_stay_in_order() -> None:
 def test_an_abstractor_that_is_no_square_is_refused(patches: int, tokens: int) -> None:
     with pytest.raises(ValueError, match="must both be square numbers"):
         projectors.build_projector(small("c_abstractor", patches=patches, tokens=tokens))
+
+
+@pytest.mark.parametrize("kind", ["cross_attention", "qformer"])
+def test_heads_that_do_not_divide_the_width_are_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match="3 heads do not divide .* width of 40; set"):
+        projectors.build_projector(small(kind, heads=3))
+
+
+def test_lora_on_qwen3_8b_has_the_studys_count() -> None:
+    pytest.importorskip("peft")
+    part = ModelPart(hub="Qwen/Qwen3-8B")
+    sizes, _ = model_from_config.read_llm_config("qwen3-8b-clip-l14", part)
+    with torch.device("meta"):
+        llm = AutoModelForCausalLM.from_config(model_from_config.with_layers(sizes, 1))
+        adapted = lora.add_lora(llm, 16, 32, 0.05, lora.PROJECTIONS)
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert sizes.num_hidden_layers * trained == 43_646_976
 
 
 def test_the_regnet_stage_computes_what_timms_does() -> None:
