@@ -162,6 +162,22 @@ class SubsetChart(SuiteViewPart):
     bars: tuple[tuple[str, int], ...]
 
 
+class AuditRow(SuiteViewPart):
+    """A fault that the audit names, or a rule without one. Texts by language."""
+
+    code: str
+    standing: Literal["fault", "clean", "impossible", "unjudged"]
+    severity: Literal["error", "warning", "note"]
+    """Of the rule. error: numbers are wrong or a run fails; warning: they mislead, or time is lost;
+    note: to know."""
+    runs: tuple[str, ...] = ()
+    """Names of the runs that have the fault."""
+    title: dict[str, str]
+    evidence: dict[str, str] = {}
+    """Of a rule without a fault: why it cannot be, or was not judged."""
+    remedy: dict[str, str] = {}
+
+
 class SuiteView(SuiteViewPart):
     """A suite prepared for a report; the only input of `results.report`."""
 
@@ -184,6 +200,8 @@ class SuiteView(SuiteViewPart):
     recipes: dict[str, RecipeWords] = {}
     """By subset."""
     checks: tuple[SubsetCheck, ...] = ()
+    audit: tuple[AuditRow, ...] = ()
+    """Faults first; empty: no audit was made."""
     comparisons: tuple[DataComparison, ...] = ()
     states: dict[str, str] = {}
     """By run id: the state that a person noted, else waiting, running, done or stopped."""

@@ -22,6 +22,7 @@ from results.report import (
 )
 from results.tables import (
     ablation,
+    audit,
     captioning,
     cost_forecast,
     memory_estimate,
@@ -71,6 +72,7 @@ def render(
         *captions.render(view, lang, pictures),
         *answers.render(view, lang, pictures),
         *_section("##", "story.findings", story.findings(view), lang),
+        *_render_audit(view, lang),
         *_render_optimizations(view, lang),
         *_render_measurements(view.records, lang),
         *_render_figures(figures or {}, lang),
@@ -195,6 +197,15 @@ def _render_evaluation(records: Sequence[RunRecord], lang: str) -> Iterator[str]
         if ablation_table is not None:
             yield f"#### {translate('report.ablation', lang).format(code(split))}"
             yield render_markdown(ablation_table)
+
+
+def _render_audit(view: SuiteView, lang: str) -> Iterator[str]:
+    if view.audit:
+        yield f"## {translate('audit.heading', lang)}"
+        yield render_markdown(audit.fault_table(view.audit, lang))
+        yield from _section(
+            "###", "audit.rules", render_markdown(audit.rule_table(view.audit, lang)), lang
+        )
 
 
 def _render_optimizations(view: SuiteView, lang: str) -> Iterator[str]:

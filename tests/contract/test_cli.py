@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -60,6 +61,15 @@ WRONG = {
     "only a costing run stops early": ["run", *GOOD, "--until", "2%"],
     "task 'evaluate' trains nothing": ["run", *GOOD, "--cost-probe", "--task", "evaluate"],
     "this engine trains nothing": ["run", "-e", "probe", *GOOD, "--cost-probe"],
+    "no audit rule 'one-sed'; did you mean 'one-seed'": ["run", *GOOD, "--refuse-on", "one-sed"],
+    "refused by refuse_on: audit, note one-seed": [
+        "run",
+        *GOOD,
+        "-m",
+        "effnet-minilm",
+        "--refuse-on",
+        "one-seed",
+    ],
     "no suites yet": ["report"],
     "nothing to search: give --range": ["search"],
     "metric NAME, or a plan with [search]": ["search", *GOOD, "--metric", "recall@1"],
@@ -115,6 +125,17 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert done.stdout == ""
     assert not (tmp_path / "bench_logs").exists()
     assert not (tmp_path / "cache").exists()
+
+
+def test_an_audit_names_faults_as_json_and_exits_with_1(tmp_path: Path) -> None:
+    done = workbench(tmp_path, "audit", "-p", "siglip-study", "--cpu", "--json")
+    faults = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert "judge-context" in [fault["code"] for fault in faults]
+    assert all(fault["remedy"]["ko"] for fault in faults)
+    shown = workbench(tmp_path, "audit", *GOOD, "--cpu", "--all", "--lang", "ko")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "발생 불가" in shown.stdout
 
 
 def test_all_errors_of_a_plan_come_at_once(tmp_path: Path) -> None:

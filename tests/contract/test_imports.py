@@ -35,6 +35,7 @@ LIGHT = {
     "from engines import catalog\nfor n in catalog.names(): catalog.load(n)": {"rich", "typer"},
     "import datasets_mm.catalog, datasets_mm.recipes.recipe": {"rich", "typer"},
     "import workbench.subsets.profile_process, workbench.subsets.tables": {"rich", "typer"},
+    "import workbench.audit.audit": {"rich", "typer"},
     "import datasets_mm.profile.check": {"rich", "typer"},
     "import results.records.schema, results.records.store": {"rich", "typer"},
 }

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 import typer.core
 
-from workbench.cli import data, plan, results, search, start
+from workbench.cli import audit, data, plan, results, search, start
 from workbench.cli.options import (
     FOLDER,
     Anyway,
@@ -34,6 +34,7 @@ from workbench.cli.options import (
     NoGpu,
     PlanFile,
     Preset,
+    RefuseOn,
     Repeats,
     Seeds,
     Settings,
@@ -65,6 +66,7 @@ data.register(data_app)
 results.register(results_app)
 search.register(app)
 plan.register(app)
+audit.register(app)
 
 
 class RunCommand(typer.core.TyperCommand):
@@ -190,6 +192,7 @@ def run(
     until: Until = None,
     share: Share = False,
     gpu: GpuName = "",
+    refuse_on: RefuseOn = None,
     anyway: Anyway = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -202,7 +205,7 @@ def run(
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
         "devices": device, "task": task, "name": name, "label": label, "cost_probe": cost_probe,
-        "until": until, "gpu": gpu,
+        "until": until, "gpu": gpu, "refuse_on": refuse_on,
     }  # fmt: skip
     suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
     root = paths.log_root(log_root)

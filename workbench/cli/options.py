@@ -105,6 +105,12 @@ GpuName = Annotated[
         "--gpu", help="T4, A10G, L4, A100-80, …, or 24GiB@8.6 (capability); default: this one."
     ),
 ]
+RefuseOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--refuse-on", metavar="RULE", help="Start nothing on a fault of this audit rule."
+    ),
+]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Start even what will not fit.")]
 
 

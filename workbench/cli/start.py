@@ -1,7 +1,7 @@
 """From a plan to a running suite: the steps of `workbench run` and `workbench search`, in order.
 
 1. `prepare_runs`: check devices, resolve trained models, apply automatic settings, expand the plan,
-   check GPU and memory. Nothing is written.
+   check the GPU, audit, check memory. Nothing is written.
 2. `start_suite`: check the surroundings, build subsets, create the suite, start its warden.
 """
 
@@ -30,7 +30,7 @@ class PreparedRuns(NamedTuple):
     """With full names of trained models and automatic settings."""
     specs: list[RunSpec]
     remarks: list[str]
-    """Automatic settings, and what is known of GPU and memory: lines for a person."""
+    """Automatic settings, what is known of GPU and memory, faults: lines for a person."""
 
 
 def prepare_runs(
@@ -39,10 +39,11 @@ def prepare_runs(
     """Check a plan and expand it into runs; `force`: GPU and memory problems become remarks.
 
     Raises:
-        PlanError: the plan is wrong, or its device does not exist here, cannot run it or is too
-            small.
+        PlanError: the plan is wrong or refuses a fault of its audit, or its device does not exist
+            here, cannot run it or is too small.
     """
     from workbench import paths
+    from workbench.audit import audit
     from workbench.planning import expand
 
     suite_plan, device = resolve_plan(suite_plan, log_root)
@@ -53,6 +54,7 @@ def prepare_runs(
         for key, origin in suite_plan.origins.items()
     ]
     remarks += check_gpu(specs, device, force=force)
+    remarks += audit.check_start(suite_plan, specs, device)
     specs, memory_remarks = check_memory(specs, device, force=force)
     return PreparedRuns(suite_plan, specs, [*remarks, *memory_remarks])
 
@@ -64,12 +66,13 @@ def prepare_search(suite_plan: SuitePlan, log_root: Path) -> PreparedRuns:
         PlanError: as `prepare_runs`.
     """
     from workbench import paths
+    from workbench.audit import audit
     from workbench.planning import expand
 
     suite_plan, device = resolve_plan(suite_plan, log_root)
     specs = expand.expand(suite_plan, paths.cache_root(), log_root)
     check_gpu(specs, device, force=False)
-    return PreparedRuns(suite_plan, specs, [])
+    return PreparedRuns(suite_plan, specs, audit.check_start(suite_plan, specs, device))
 
 
 def resolve_plan(suite_plan: SuitePlan, log_root: Path) -> tuple[SuitePlan, TargetDevice]:

@@ -31,7 +31,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 ADDED_FIELDS: Final = (
     "cost_probe", "until", "oom_retries", "on_disk_full", "variants", "search", "gpu", "origins",
-    "cpu", "runs",
+    "cpu", "runs", "refuse_on",
 )  # fmt: skip
 """Fields added after the first records: left out of the hash while they are unset."""
 
@@ -81,6 +81,8 @@ class SuitePlan(BaseModel):
     """Settings to search; each trial is a run of this suite, chosen by the trials before it."""
     gpu: str = ""
     """Name of the GPU that memory is estimated for; empty: the one of this machine."""
+    refuse_on: tuple[str, ...] = ()
+    """Audit rules whose faults keep the suite from starting, by code (docs/audit.md)."""
     origins: dict[str, str] = {}
     """Source of each setting that an environment variable or a GPU preset has set."""
     about: str = ""

@@ -22,7 +22,13 @@ from results.text.sanitize import clean, clean_line, escape_json
 from workbench import paths
 from workbench.exit_codes import ExitCode
 from workbench.planning import plan
-from workbench.reporting import answer_examples, caption_examples, post_mortem, suite_notes
+from workbench.reporting import (
+    answer_examples,
+    caption_examples,
+    post_mortem,
+    suite_audit,
+    suite_notes,
+)
 from workbench.suites import suite, suite_reader, trials
 from workbench.suites.state import RunView
 
@@ -78,6 +84,7 @@ def build_view(folder: Path) -> SuiteView:
         },
         planned=tuple(_planned_identity(r.spec) for r in state.runs if r.spec.run_id not in done),
         search=_build_search(folder),
+        audit=suite_audit.audit_suite(folder, state.runs, records, noted),
         changes=ablation.compute_changes(records, folder.parent),
         captions={
             r.identity.run_id: shown

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from results import report
-from results.records.suite_view import RecipeWords, RunCurves, SuiteView, SuiteWords
+from results.records.suite_view import AuditRow, RecipeWords, RunCurves, SuiteView, SuiteWords
 from results.report import sections
 from results.text.translations import LANGS
 
@@ -61,6 +61,25 @@ def test_a_long_plan_and_hostile_names_stay_in_place(mixed):
     assert tokens[-1].type == "fence"
     assert "# injected" in tokens[-1].content
     assert "\x1b" not in page
+
+
+@pytest.mark.parametrize(("lang", "line"), [
+    ("en", "| error | no EOS **[no-end-token]** | E1 | 97 of 97 | add \\| it |"),
+    ("ko", "| 오류 | EOS 없음 **[no-end-token]** | E1 | 97개 | 추가 |"),
+])  # fmt: skip
+def test_the_audit_has_its_faults_and_the_rules_without(weekly, lang, line):
+    texts = [{"en": "no EOS", "ko": "EOS 없음"}, {"en": "97 of 97", "ko": "97개"},
+             {"en": "add | it", "ko": "추가"}]  # fmt: skip
+    fault, clean = (
+        AuditRow(
+            code=code, standing=standing, severity="error", runs=("E1",), title=texts[0],
+            evidence=texts[1], remedy=texts[2],
+        )
+        for code, standing in (("no-end-token", "fault"), ("padding", "impossible"))
+    )  # fmt: skip
+    shown = report.render(weekly.model_copy(update={"audit": (fault, clean)}), lang)
+    assert line in shown
+    assert f"| {'발생 불가' if lang == 'ko' else 'cannot occur'} | {texts[1][lang]} |" in shown
 
 
 def test_facts_that_differ_name_their_subsets(make):

@@ -1,0 +1,100 @@
+"""The audit of presets and suites, refusals before a start, texts and document of the rules."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from results.records.schema import RunRecord
+from tests.results.conftest import record
+from workbench.audit import audit, collect, document
+from workbench.audit.rules import RULES, audit_runs, read_texts
+from workbench.memory_estimate import plan_estimate
+from workbench.planning import plan
+
+SAMPLES = Path(__file__).parents[2] / "results/records/samples/results-v1.jsonl"
+ROOT = Path(__file__).parents[3]
+
+
+def preset_faults(name: str, cache: Path) -> dict[str, str]:
+    """Codes of a preset's faults -> severity, without data and weights."""
+    preset = plan.load_preset(name)
+    specs = plan_estimate.expand_runs(preset, cache, cache)
+    rows = audit.audit_plan(preset, specs)
+    return {row.code: row.severity for row in rows if row.standing == "fault"}
+
+
+def test_the_studys_plan_has_the_faults_that_can_be_seen_before_it_runs(tmp_path: Path) -> None:
+    assert preset_faults("siglip-study", tmp_path).keys() >= {
+        "generation-too-short", "judge-context", "generation-time", "reported-split",
+        "monitor-alone", "final-not-best", "one-seed",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-captioning", "demo-vqa"])
+def test_the_demos_have_no_fault(name: str, tmp_path: Path) -> None:
+    assert set(preset_faults(name, tmp_path).values()) <= {"note"}
+
+
+def test_a_plan_refuses_the_faults_that_it_names(tmp_path: Path) -> None:
+    preset = plan.load_preset("siglip-study")
+    specs = plan_estimate.expand_runs(preset, tmp_path, tmp_path)
+    lines = audit.check_start(preset, specs, None)
+    assert any("judge-context" in line for line in lines)
+    assert not any("one-seed" in line for line in lines)  # a note
+    for codes, sentence in {
+        ("one-seed",): "refused by refuse_on: audit, note one-seed: Experiments are compared",
+        ("judge-contxt",): "no audit rule 'judge-contxt'; did you mean 'judge-context'?",
+    }.items():
+        refusing = preset.model_copy(update={"refuse_on": codes})
+        with pytest.raises(plan.PlanError, match=re.escape(sentence)):
+            audit.check_start(refusing, specs, None)
+    unjudged = preset.model_copy(update={"refuse_on": ("media-equal",)})
+    assert "could not be judged: media-equal" in audit.check_start(unjudged, specs, None)[-1]
+
+
+def test_refusals_are_part_of_a_plan_and_leave_old_hashes_alone() -> None:
+    table = {"subsets": ["a"], "models": ["m"]}
+    refusing = plan.parse({**table, "refuse_on": ["one-seed"]})
+    assert plan.parse(table).hash() != refusing.hash()
+    assert "refuse_on" in plan.ADDED_FIELDS
+
+
+def test_records_of_version_0_1_are_judged(tmp_path: Path) -> None:
+    records = [RunRecord.model_validate_json(line) for line in SAMPLES.read_text().splitlines()]
+    runs = [(r.identity, r) for r in records]
+    rows = audit_runs(collect.collect_from_records(runs, tmp_path, tmp_path, {}, {}))
+    assert {row.code for row in rows} == {rule.code for rule in RULES}
+
+
+def test_files_of_a_run_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "suite/runs/01/checkpoints"
+    (folder / "last").mkdir(parents=True)
+    header = b'{"p":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"__metadata__":{"a":"b"}}'
+    content = struct.pack("<Q", len(header)) + header + bytes(24)
+    (folder / "last/model.safetensors").write_bytes(content)
+    (folder / "epochs.json").write_text('[{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 3.5}]')
+    done = record(folder="suite/runs/01", trainable_parameters=12)
+    [facts] = collect.collect_from_records([(done.identity, done)], tmp_path, tmp_path, {}, {})
+    assert facts.saved_parameters == {"p": 6}
+    faults = [row for row in audit_runs([facts]) if row.standing == "fault"]
+    assert {"weights-missing", "final-not-best"} <= {row.code for row in faults}
+    assert "6 of 12" in next(r.evidence["en"] for r in faults if r.code == "weights-missing")
+
+
+def test_texts_are_whole_in_both_languages() -> None:
+    texts = read_texts()
+    assert texts.keys() == {rule.code for rule in RULES} | {"reason"}
+    for code, parts in texts.items():
+        for name, text in parts.items():
+            assert set(text) == {"en", "ko"}, (code, name)
+            fields = [sorted(set(re.findall(r"{(\w+)}", text[lang]))) for lang in ("en", "ko")]
+            assert fields[0] == fields[1], (code, name)
+
+
+def test_the_document_lists_the_rules() -> None:
+    written = (ROOT / "docs/audit.md").read_text("utf-8")
+    assert written == document.render_document()

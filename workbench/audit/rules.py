@@ -1,0 +1,125 @@
+"""The list of audit rules, their texts in English and Korean, and the audit of a suite's runs."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from results.records.suite_view import AuditRow
+from workbench.audit import (
+    rules_captions,
+    rules_model,
+    rules_schedule,
+    rules_selection,
+)
+from workbench.audit.finding import Fault, RunRule, SuiteRule, Unjudged, Verdict
+from workbench.audit.run_facts import RunFacts
+
+TEXTS: Final = Path(__file__).parent / "rules.toml"
+
+RULES: Final[tuple[RunRule | SuiteRule, ...]] = (
+    RunRule("rate-ends-high", "error", rules_schedule.judge_rate_end),
+    RunRule("warmup-too-long", "warning", rules_schedule.judge_warmup),
+    RunRule("few-steps", "note", rules_schedule.judge_step_count),
+    RunRule("rows-not-covered", "warning", rules_schedule.judge_coverage),
+    RunRule("patience-too-long", "note", rules_schedule.judge_patience),
+    RunRule("generation-too-short", "warning", rules_captions.judge_generation_length),
+    RunRule("captions-truncated", "warning", rules_captions.judge_truncation),
+    RunRule("judge-context", "warning", rules_captions.judge_context),
+    RunRule("no-end-token", "error", rules_captions.judge_end_token),
+    RunRule("padding", "warning", rules_captions.judge_padding),
+    RunRule("generation-time", "warning", rules_captions.judge_generation_time),
+    RunRule("meteor-tokenizer", "warning", rules_captions.judge_meteor_tokenizer),
+    SuiteRule("meteor-rules-mixed", "error", rules_captions.judge_meteor_rules),
+    RunRule("mode-collapse", "warning", rules_captions.judge_diversity),
+    RunRule("reported-split", "warning", rules_selection.judge_reported_split),
+    RunRule("monitor-alone", "warning", rules_selection.judge_monitor),
+    RunRule("final-not-best", "warning", rules_selection.judge_final_weights),
+    SuiteRule("one-seed", "note", rules_selection.judge_seeds),
+    SuiteRule("ranking-uncertain", "warning", rules_selection.judge_ranking),
+    RunRule("label-alignment", "error", rules_model.judge_label_alignment),
+    RunRule("bf16-unsupported", "error", rules_model.judge_bf16),
+    RunRule("weights-missing", "error", rules_model.judge_saved_weights),
+    RunRule("stated-size", "warning", rules_model.judge_stated_size),
+    SuiteRule("evaluation-mode", "error", rules_model.judge_evaluation_mode),
+    RunRule("media-equal", "warning", rules_model.judge_media),
+    RunRule("data-bound", "warning", rules_model.judge_data_wait),
+)
+"""In the order of tables: schedule, captions, choice and comparison, model, data."""
+
+Text = dict[str, str]
+"""A text by language."""
+
+
+@functools.cache
+def read_texts() -> dict[str, Any]:
+    """Texts of the rules by code, and under `reason` why a rule judges nothing."""
+    return tomllib.loads(TEXTS.read_text("utf-8"))
+
+
+def audit_runs(runs: Sequence[RunFacts]) -> list[AuditRow]:
+    """A row for each fault of the runs, then one for each rule without any, in the rules' order."""
+    faults: list[AuditRow] = []
+    others: list[AuditRow] = []
+    for rule in RULES if runs else ():
+        verdicts = _judge(rule, runs)
+        rows = list(_fault_rows(rule, verdicts))
+        if rows:
+            faults += rows
+        else:
+            others.append(_clean_row(rule, [verdict for _, verdict in verdicts]))
+    order = {"error": 0, "warning": 1, "note": 2}
+    return [*sorted(faults, key=lambda row: order[row.severity]), *others]
+
+
+def _judge(
+    rule: RunRule | SuiteRule, runs: Sequence[RunFacts]
+) -> list[tuple[tuple[str, ...], Verdict]]:
+    """Names of runs, and the verdict about them."""
+    if isinstance(rule, SuiteRule):
+        verdict = rule.judge(runs)
+        return [(verdict.runs if isinstance(verdict, Fault) else (), verdict)]
+    return [((run.name,), rule.judge(run)) for run in runs]
+
+
+def _fault_rows(
+    rule: RunRule | SuiteRule, verdicts: Iterable[tuple[tuple[str, ...], Verdict]]
+) -> Iterator[AuditRow]:
+    """A row for each different evidence, with the runs that share it."""
+    names: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
+    for runs, verdict in verdicts:
+        if isinstance(verdict, Fault):
+            evidence = (verdict.form, tuple(verdict.values.items()))
+            names.setdefault(evidence, []).extend(runs)
+    texts = read_texts()[rule.code]
+    for (form, values), faulty_runs in names.items():
+        yield AuditRow(
+            code=rule.code, standing="fault", severity=rule.severity,
+            runs=tuple(dict.fromkeys(faulty_runs)), title=texts["title"],
+            evidence=_fill(texts[form], dict(values)), remedy=_fill(texts["remedy"], dict(values)),
+        )  # fmt: skip
+
+
+def _clean_row(rule: RunRule | SuiteRule, verdicts: Sequence[Verdict]) -> AuditRow:
+    """The row of a rule that has found no fault: clean, impossible, or why it was not judged."""
+    texts, reasons = read_texts()[rule.code], read_texts()["reason"]
+    standing, evidence = "clean", {}
+    unjudged = [verdict for verdict in verdicts if isinstance(verdict, Unjudged)]
+    if len(unjudged) == len(verdicts):
+        standing, evidence = "unjudged", reasons[unjudged[0].reason]
+    elif None not in verdicts:
+        standing, evidence = "impossible", texts["impossible"]
+    elif unjudged:
+        counts = {"judged": str(len(verdicts) - len(unjudged)), "runs": str(len(verdicts))}
+        evidence = _fill(reasons["partly"], counts)
+    return AuditRow(
+        code=rule.code, standing=standing, severity=rule.severity, title=texts["title"],
+        evidence=evidence,
+    )  # fmt: skip
+
+
+def _fill(text: Text, values: dict[str, str]) -> Text:
+    return {lang: sentence.format(**values) for lang, sentence in text.items()}

@@ -1,0 +1,161 @@
+"""Audit rules about model and data: precision, saved weights, sizes, modes, media, waiting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from engines.cuda_support import BF16
+from results.records.schema import MetricRecord, RunRecord
+from results.text import formats
+from workbench.audit.finding import (
+    NO_DATA,
+    NO_RECORD,
+    NO_TRAINING,
+    Fault,
+    Impossible,
+    Unjudged,
+    Verdict,
+)
+from workbench.audit.run_facts import ENGINES, RunFacts
+
+STATED: Final = re.compile(r"(?<![\w.,-])(\d+(?:\.\d+)?) ?M\b")
+"""A size in millions, such as `8M`; names of models (`TinyCLIP-61M`) are not sizes of a part."""
+COUNTED: Final = re.compile(r"(\d[\d,]*\d) parameters")
+TOLERANCE: Final = 0.1
+"""Relative difference of a stated size that rounding explains."""
+EQUAL_MEDIA: Final = 5
+EQUAL_SHARE: Final = 0.01
+STALL_SHARE: Final = 0.2
+"""Share of the steps' time in which the device waited for data."""
+REPEATED_LOSS: Final = 0.01
+"""Relative difference of two losses of equal weights that rounding explains."""
+
+
+def judge_bf16(run: RunFacts) -> Verdict:
+    """Precision: bf16 on a GPU that lacks it in hardware (T4, V100: all before Ampere)."""
+    if run.capability is None:
+        return Unjudged("no-gpu")
+    if run.get("precision") != "bf16" or run.capability >= BF16:
+        return None
+    return Fault({"gpu": run.gpu, "capability": ".".join(map(str, run.capability))})
+
+
+def judge_label_alignment(run: RunFacts) -> Verdict:
+    """Label alignment: the answer is part of the training text, and the loss is on it alone."""
+    if run.engine == "vqa":
+        return Impossible()
+    return Unjudged("vqa-only")
+
+
+def judge_saved_weights(run: RunFacts) -> Verdict:
+    """Trained model: its file holds all parameters that were trained, LoRA's too."""
+    if not run.trains:
+        return Unjudged(NO_TRAINING)
+    record = run.completed
+    if record is None or not record.trainable_parameters:
+        return Unjudged(NO_RECORD)
+    if run.saved_parameters is None:
+        return Unjudged("no-model")
+    saved, trained = sum(run.saved_parameters.values()), record.trainable_parameters
+    if saved >= trained:
+        return None
+    has_lora = any(".lora_" in name for name in run.saved_parameters)
+    return Fault({
+        "saved": formats.count(saved), "trained": formats.count(trained),
+        "share": formats.percent(1 - saved / trained), "lora": "LoRA" if has_lora else "no LoRA",
+    })  # fmt: skip
+
+
+def judge_stated_size(run: RunFacts) -> Verdict:
+    """Sizes: what a label or a finding states against the parameters that were counted."""
+    stated = [float(number) * 1e6 for text in run.statements for number in STATED.findall(text)]
+    if not stated:
+        return None
+    if run.record is None:
+        return Unjudged(NO_RECORD)
+    counts = list(_count_parts(run.record))
+    if not counts:
+        return Unjudged(NO_RECORD)
+    wrong = [
+        size for size in stated if all(abs(size - count) > TOLERANCE * count for count in counts)
+    ]
+    if not wrong:
+        return None
+    return Fault({
+        "stated": ", ".join(formats.parameters(size) for size in wrong),
+        "counted": ", ".join(formats.count(count) for count in counts),
+    })  # fmt: skip
+
+
+def _count_parts(record: RunRecord) -> Iterator[int]:
+    """Parameters of the parts of a model that the record counts."""
+    for text in record.facts.values():
+        yield from (int(number.replace(",", "")) for number in COUNTED.findall(text))
+    for number in (record.trainable_parameters, record.parameters):
+        if number:
+            yield number
+
+
+def judge_media(run: RunFacts) -> Verdict:
+    """Media: equal or one-coloured pictures are what stands in for missing files."""
+    if run.data is None or not run.data.media:
+        return Unjudged(NO_DATA)
+    data, least = run.data, max(EQUAL_MEDIA, EQUAL_SHARE * run.data.media)
+    if data.blank >= least or data.equal >= least:
+        return Fault({
+            "equal": formats.count(data.equal), "blank": formats.count(data.blank),
+            "n": formats.count(data.media), "example": data.blank_example or data.equal_example,
+        })  # fmt: skip
+    return None
+
+
+def judge_data_wait(run: RunFacts) -> Verdict:
+    """Input pipeline: the share of the steps in which the device waited for data."""
+    if run.completed is None or not run.trains:
+        return Unjudged(NO_RECORD)
+    timing = run.completed.timing
+    stall, wait = timing.data_stall_share.value, timing.data_wait_share.value
+    share = wait if stall is None else stall
+    if share is None:
+        return Unjudged("not-timed")
+    if share < STALL_SHARE:
+        return None
+    return Fault({
+        "share": formats.percent(share), "workers": str(run.get("workers")),
+        "rate": formats.rate(timing.samples_per_second.value or 0.0),
+    })  # fmt: skip
+
+
+def judge_evaluation_mode(runs: Sequence[RunFacts]) -> Verdict:
+    """Evaluation mode: equal weights give equal losses; dropout would change them each time."""
+    trained = {run.identity.run_id: run for run in runs if run.trains and run.completed}
+    repeated = 0
+    for run in runs:
+        parent = trained.get(run.identity.model.removeprefix("run:").rpartition("/")[2])
+        if parent is None or run.completed is None or run.identity.task != "evaluate":
+            continue
+        for first, second in _match_losses(parent, run):
+            repeated += 1
+            if abs(first.value - second.value) > REPEATED_LOSS * abs(first.value):
+                return Fault({
+                    "split": first.split, "n": formats.count(first.n),
+                    "first": formats.number(first.value), "second": formats.number(second.value),
+                }, runs=(parent.name, run.name))  # fmt: skip
+    if repeated:
+        return None
+    own_engines = runs and all(run.engine in ENGINES for run in runs)
+    return Impossible() if own_engines else Unjudged("not-repeated")
+
+
+def _match_losses(first: RunFacts, second: RunFacts) -> Iterator[tuple[MetricRecord, MetricRecord]]:
+    """Losses of both runs on the same items."""
+    records = [run.completed for run in (first, second)]
+    metrics = [
+        {(m.name, m.split, m.n): m for m in record.metrics if m.name == "loss"}
+        for record in records
+        if record is not None
+    ]
+    for key in metrics[0].keys() & metrics[1].keys():
+        yield metrics[0][key], metrics[1][key]

@@ -1,0 +1,92 @@
+"""Audit rules about the length of a training: warm-up, steps, rows, patience, learning rate."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from results.text import formats
+from workbench.audit.finding import NO_ROWS, NO_TRAINING, Fault, Impossible, Unjudged, Verdict
+from workbench.audit.run_facts import ENGINES, RunFacts
+
+FEW_STEPS: Final = 10
+WARMUP_SHARE: Final = 0.5
+HIGH_END: Final = 0.1
+"""Of the peak rate: where a cosine schedule must have come below it at its end."""
+
+
+def judge_rate_end(run: RunFacts) -> Verdict:
+    """Schedule: its length in micro-batches, while the optimizer steps once in several, ends it at
+    a high rate. Accumulation 2 with 10 % warm-up ends a cosine at 59 % of its peak.
+    """
+    record = run.completed
+    if record is None or not run.trains or run.get("schedule") == "constant":
+        return Impossible() if run.engine in ENGINES else Unjudged("no-rates")
+    last = run.rates[-1] if run.rates else record.train.get("lr")
+    peak = max([*run.rates, float(run.get("lr") or 0)])
+    if last is None or not peak:
+        return Unjudged("no-rates")
+    ended_early = record.steps < record.planned_steps
+    if ended_early or last <= HIGH_END * peak or record.steps < FEW_STEPS:
+        return None
+    accumulation = run.get("accumulation") or 1
+    return Fault({
+        "last": f"{last:.2e}", "peak": f"{peak:.2e}", "share": formats.percent(last / peak),
+        "accumulation": str(accumulation),
+    })  # fmt: skip
+
+
+def judge_warmup(run: RunFacts) -> Verdict:
+    """Warm-up: most of a training should have the peak rate or its decay."""
+    if run.steps is None:
+        return Unjudged(NO_ROWS if run.trains else NO_TRAINING)
+    total, stated = run.steps.total, run.get("warmup_steps")
+    ratio = float(run.get("warmup_ratio") or 0)
+    warmup = math.ceil(ratio * total) if stated is None else int(stated)
+    if total < FEW_STEPS or warmup <= WARMUP_SHARE * total:
+        return None
+    return Fault({"warmup": formats.count(warmup), "total": formats.count(total)})
+
+
+def judge_step_count(run: RunFacts) -> Verdict:
+    """Optimizer steps: an effective batch that is large for the data leaves few."""
+    if run.steps is None:
+        return Unjudged(NO_ROWS if run.trains else NO_TRAINING)
+    steps = run.steps
+    if steps.total >= FEW_STEPS or run.get("max_steps"):
+        return None
+    effective = steps.batch * steps.accumulation * steps.ranks
+    return Fault({
+        "steps": formats.count(steps.total), "rows": formats.count(steps.train),
+        "batch": str(steps.batch), "accumulation": str(steps.accumulation),
+        "effective": formats.count(effective),
+    })  # fmt: skip
+
+
+def judge_coverage(run: RunFacts) -> Verdict:
+    """Coverage: steps times effective batch against the rows of the training split."""
+    if run.steps is None:
+        return Unjudged(NO_ROWS if run.trains else NO_TRAINING)
+    steps, record = run.steps, run.completed
+    effective = steps.batch * steps.accumulation * steps.ranks
+    done = record.steps if record is not None and record.steps else steps.total
+    if done >= steps.per_epoch:
+        return None
+    reached = min(done * effective, steps.train)
+    return Fault({
+        "steps": formats.count(done), "effective": formats.count(effective),
+        "reached": formats.count(reached), "rows": formats.count(steps.train),
+        "share": formats.percent(1 - reached / steps.train),
+    })  # fmt: skip
+
+
+def judge_patience(run: RunFacts) -> Verdict:
+    """Early stopping: with as much patience as validations it never ends a training."""
+    if not run.trains:
+        return Unjudged(NO_TRAINING)
+    if not run.get("early_stopping"):
+        return None
+    patience, validations = int(run.get("patience") or 1), run.validation_count
+    if patience < validations:
+        return None
+    return Fault({"validations": str(validations), "patience": str(patience)})

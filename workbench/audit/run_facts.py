@@ -1,0 +1,85 @@
+"""What the audit's rules read of a run: settings, counts, data, and, after it, its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from datasets_mm.profile.subset_facts import SubsetFacts
+from results.records.schema import Identity, RunRecord
+from workbench.memory_estimate.plan_estimate import StepCounts
+
+ENGINES: Final = frozenset({"retrieval", "captioning", "vqa"})
+"""Engines of this project; what they cannot do wrong is known from their code and its tests."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run, planned or done. Empty and None: not known."""
+
+    identity: Identity
+    steps: StepCounts | None = None
+    evaluate_on: tuple[str, ...] = ()
+    """Subsets whose metrics are reported."""
+    evaluation_rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows of these and of `validate_on`, where they are known."""
+    data: SubsetFacts | None = None
+    """Of the subset that it trains on, where that is built."""
+    judge_context: int | None = None
+    """Tokens that the text tower of the captions' judge reads; None: no judge is set."""
+    capability: tuple[int, int] | None = None
+    """Compute capability of its GPU."""
+    gpu: str = ""
+    statements: tuple[str, ...] = ()
+    """What people wrote about it: label, reason, findings."""
+    record: RunRecord | None = None
+    """None: it has not run."""
+    rates: Sequence[float] = ()
+    """Learning rate over its steps."""
+    validations: Sequence[Mapping[str, float]] = ()
+    """Metrics of each validation between epochs, with its `epoch`."""
+    saved_parameters: Mapping[str, int] | None = None
+    """Tensors of the trained model on disk -> parameters; None: there is no file."""
+
+    @property
+    def name(self) -> str:
+        """Its label, else its id."""
+        return self.identity.label or self.identity.run_id
+
+    @property
+    def engine(self) -> str:
+        """Its engine."""
+        return self.identity.engine
+
+    @property
+    def trains(self) -> bool:
+        """Whether its task is to train to the end: no cost probe."""
+        return self.identity.task == "train"
+
+    @property
+    def monitored(self) -> bool:
+        """Whether a validation metric chooses its weights or ends its training."""
+        return bool(self.get("early_stopping")) or self.get("load_best") is True
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best weights replace the last ones."""
+        load_best = self.get("load_best")
+        return bool(self.get("early_stopping")) if load_best == "auto" else load_best is True
+
+    @property
+    def validation_count(self) -> int:
+        """Validations between epochs, the one after the last epoch too."""
+        every = int(self.get("evaluate_every_epochs") or self.get("look_every_epochs") or 0)
+        return int(float(self.get("epochs") or 1) // every) if every else 0
+
+    @property
+    def completed(self) -> RunRecord | None:
+        """Its record, if it ended well."""
+        done = self.record is not None and self.record.exit.cause == "completed"
+        return self.record if done else None
+
+    def get(self, name: str) -> Any:
+        """A setting; None: unset, or not a setting of its engine."""
+        return self.identity.params.get(name)

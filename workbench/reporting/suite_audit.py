@@ -1,0 +1,55 @@
+"""The audit of a suite on disk: its specs, records, learning rates and what people wrote."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from results.records.notes import RunNotes
+from results.records.schema import Identity, RunRecord
+from results.records.suite_view import AuditRow
+from workbench import paths
+from workbench.audit import audit
+from workbench.reporting import suite_notes
+from workbench.suites.state import RunView
+
+
+def audit_suite(
+    folder: Path,
+    runs: Sequence[RunView],
+    records: Sequence[RunRecord],
+    noted: Mapping[str, RunNotes],
+) -> tuple[AuditRow, ...]:
+    """The audit of these runs of a suite. `records`: of those that ended; `noted`: by run id."""
+    record_of_run = {record.identity.run_id: record for record in records}
+    reasons = suite_notes.read_planned_reasons(_read_plan(folder))
+    statements = {
+        run.spec.run_id: (
+            reasons.get(run.spec.label, ""),
+            *noted.get(run.spec.run_id, RunNotes()).findings,
+        )
+        for run in runs
+    }
+    rates = {
+        run.spec.run_id: run.state.curves["lr"].values() for run in runs if "lr" in run.state.curves
+    }
+    pairs = [
+        (record.identity if record else _planned_identity(run), record)
+        for run in runs
+        for record in [record_of_run.get(run.spec.run_id)]
+    ]
+    rows = audit.audit_records(pairs, folder.parent, paths.cache_root(), rates, statements)
+    return tuple(rows)
+
+
+def _planned_identity(run: RunView) -> Identity:
+    names = ("suite", "run_id", "engine", "task", "subset", "model", "params", "seed", "label")
+    return Identity(**{name: getattr(run.spec, name) for name in names})
+
+
+def _read_plan(folder: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads((folder / "plan.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
