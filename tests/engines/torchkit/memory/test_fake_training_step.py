@@ -1,0 +1,51 @@
+"""The fake training step against what a real one allocates."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from engines.torchkit.memory import allocation_tracker, fake_training_step
+from engines.torchkit.memory.fake_training_step import TrainingOptions
+from engines.torchkit.training.optimizers import adamw
+from tests.engines import allocations
+
+WIDTH, BATCH = 512, 8
+
+
+def build_model() -> nn.Sequential:
+    return nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(6)])
+
+
+def estimate(accumulation: int) -> int:
+    options = TrainingOptions(
+        precision="fp32", quantize="none", lora_rank=0, checkpointing=False, target="cpu",
+        accumulation=accumulation,
+    )  # fmt: skip
+    with fake_training_step.fake_mode(options) as tracker:
+        model, batch = build_model(), torch.zeros(BATCH, WIDTH)
+        allocation_tracker.track_model(tracker, model, lambda _: "model")
+        return fake_training_step.measure_training_step(
+            tracker, model, options, lambda: model(batch).square().mean(), batch
+        ).total
+
+
+def allocated(accumulation: int) -> int:
+    model, batch = build_model(), torch.zeros(BATCH, WIDTH)
+    optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
+
+    def step() -> None:
+        for _ in range(accumulation):
+            model(batch).square().mean().backward()
+        allocations.end_step(model, optimizer)
+
+    step()
+    between = allocations.of((*model.parameters(), batch)) + allocations.of_state(optimizer)
+    return between + allocations.peak(step)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_estimate_equals_what_a_step_allocates_where_gradients_are_a_quarter(accumulation):
+    assert estimate(accumulation) == pytest.approx(allocated(accumulation), rel=0.02)
