@@ -56,14 +56,14 @@ def compute_changes(
     records: Sequence[RunRecord], log_root: Path
 ) -> dict[str, dict[str, MetricChange]]:
     """Of every run with one off, by metric: paired over captions where both runs kept theirs."""
-    from results.tables import comparison
+    from results.comparison import groups
 
     changes: dict[str, dict[str, MetricChange]] = {}
     for on, off in find_pairs(records):
         for name in QUALITY:
             metric_on, metric_off = _find_metric(on, name), _find_metric(off, name)
             if metric_on is not None and metric_off is not None:
-                delta, low, high, _ = comparison.metric_difference(
+                delta, low, high, _ = groups.metric_difference(
                     (on, metric_on), (off, metric_off), log_root
                 )
                 change = MetricChange(delta=delta, low=low, high=high)
@@ -247,12 +247,12 @@ def _change_cell(change: MetricChange | None, lang: str) -> TableCell:
 
 def _unpaired_change(on: RunRecord, off: RunRecord, name: str) -> MetricChange | None:
     """The change from the two values and their intervals alone."""
-    from results.tables import comparison
+    from results.comparison import groups
 
     metric_on, metric_off = _find_metric(on, name), _find_metric(off, name)
     if metric_on is None or metric_off is None:
         return None
-    delta, low, high, _ = comparison.metric_difference((on, metric_on), (off, metric_off), None)
+    delta, low, high, _ = groups.metric_difference((on, metric_on), (off, metric_off), None)
     return MetricChange(delta=delta, low=low, high=high)
 
 

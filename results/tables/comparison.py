@@ -1,172 +1,205 @@
-"""Comparison of two runs: differences of their metrics with intervals, and of their settings.
-
-Where both runs left their per-query scores, the same queries are compared with each other (paired
-bootstrap); otherwise only the two intervals are known. Either way the interval is over queries: it
-does not include the variation between seeds.
-"""
+"""Tables of a comparison: metrics, costs, what differs; and two runs explained in words."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final
 
-from results import statistics
-from results.records.schema import MetricRecord, RunRecord
-from results.tables.metrics import CHANCE, split_name
+from results import significance
+from results.comparison.differences import FieldDifference, count_choices
+from results.comparison.groups import CostChange, GroupComparison, MetricChange, RunGroup
+from results.records.schema import Reading
 from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
 from results.text.translations import translate
 
-
-class MetricDelta(NamedTuple):
-    """One metric of both runs; `difference` is b - a."""
-
-    a: MetricRecord
-    b: MetricRecord
-    difference: statistics.Difference
-
-    @property
-    def verdict(self) -> str:
-        """`b better`, `a better`, `not distinguishable`, or `no interval`."""
-        if self.difference.low is None:
-            return "no interval"
-        if not self.difference.distinguishable:
-            return "not distinguishable"
-        return "b better" if (self.difference.delta > 0) == self.a.higher_is_better else "a better"
+NUMBERS: Final = ("a", "b", "delta", "p", "detectable", "ratio")
 
 
-class RunComparison(NamedTuple):
-    """All metrics that both runs have, and everything else in which they differ."""
-
-    deltas: tuple[MetricDelta, ...]
-    only_a: tuple[str, ...]
-    only_b: tuple[str, ...]
-    unequal: tuple[str, ...]
-    """`lr: 0.0005 ≠ 0.001`: settings, seed, versions, machine."""
-
-
-def compare(a: RunRecord, b: RunRecord, log_root: Path | None = None) -> RunComparison:
-    """Every metric of both runs; paired where `log_root` holds the scores of both."""
-    metrics_a, metrics_b = _metrics(a), _metrics(b)
-    deltas = tuple(
-        MetricDelta(
-            metric, metrics_b[key], metric_difference((a, metric), (b, metrics_b[key]), log_root)
-        )
-        for key, metric in metrics_a.items()
-        if key in metrics_b
-    )
-    return RunComparison(
-        deltas,
-        tuple(f"{name} on {split}" for name, split in metrics_a if (name, split) not in metrics_b),
-        tuple(f"{name} on {split}" for name, split in metrics_b if (name, split) not in metrics_a),
-        tuple(_find_unequal(a, b)),
-    )
-
-
-def table(comparison: RunComparison, lang: str = "en") -> Table:
-    """The deltas as rows, with the list of what else differs below."""
-    titles = ("split", "metric", "a", "b", "delta", "verdict", "method")
-    columns = tuple(
-        TableColumn(translate(f"compare.{t}", lang), t in ("a", "b", "delta")) for t in titles
-    )
+def groups_table(groups: Sequence[RunGroup], lang: str = "en") -> Table:
+    """The compared groups by their letters: title, number of runs, seeds."""
     rows = tuple(
         (
-            TableCell(d.a.split, "code"),
-            TableCell(d.a.name),
-            TableCell(formats.interval(d.a.value, d.a.low, d.a.high), "value"),
-            TableCell(formats.interval(d.b.value, d.b.low, d.b.high), "value"),
-            TableCell(_format_signed(d.difference), "value"),
-            TableCell(translate(f"compare.{d.verdict}", lang), "strong"),
-            TableCell(d.difference.method),
+            TableCell(letter(at), "value"),
+            TableCell(group.title, "code"),
+            TableCell(str(len(group.records)), "value"),
+            TableCell(", ".join(str(record.identity.seed) for record in group.records), "value"),
         )
-        for d in comparison.deltas
+        for at, group in enumerate(groups)
     )
-    remarks = [TableCell(translate("compare.remark", lang), "value")]
-    for key, names in (("only a", comparison.only_a), ("only b", comparison.only_b)):
-        if names:
-            remarks.append(TableCell(f"{translate(f'compare.{key}', lang)}: {', '.join(names)}"))
-    if comparison.unequal:
-        remarks.append(
-            TableCell(f"{translate('compare.unequal', lang)}: {'; '.join(comparison.unequal)}")
+    return Table(_columns(("side", "run", "runs", "seeds"), lang), rows)
+
+
+def letter(at: int) -> str:
+    """`A`, `B`, …: name of a group in the tables."""
+    return chr(ord("A") + at)
+
+
+def metrics_table(comparison: GroupComparison, lang: str = "en", other: str = "B") -> Table:
+    """A row a metric: both values, the difference with its interval, p, verdict, power."""
+    names = ("split", "metric", "a", "b", "delta", "p", "verdict", "detectable")
+    rows = tuple(_metric_row(change, lang, other) for change in comparison.metrics)
+    remarks = [_word("remark seeds" if comparison.over_seeds else "remark one seed", lang)]
+    methods = dict.fromkeys(change.test.difference.method for change in comparison.metrics)
+    remarks += [TableCell(method) for method in methods]
+    if any(change.p is not None for change in comparison.metrics):
+        remarks.append(_word("remark p", lang))
+    for key, missing in (("only a", comparison.only_a), ("only b", comparison.only_b)):
+        if missing:
+            title = translate(f"compare.{key}", lang).replace("B", other)
+            remarks.append(TableCell(f"{title}: {', '.join(missing)}"))
+    return Table(_columns(names, lang, other), rows, tuple(remarks))
+
+
+def costs_table(comparison: GroupComparison, lang: str = "en", other: str = "B") -> Table:
+    """A row a cost: both values, their ratio, verdict."""
+    rows = tuple(_cost_row(change, lang, other) for change in comparison.costs)
+    remarks: tuple[TableCell, ...] = ()
+    if any(change.difference.low is None for change in comparison.costs):
+        remarks = (_word("remark single", lang),)
+    return Table(_columns(("cost", "a", "b", "ratio", "verdict"), lang, other), rows, remarks)
+
+
+def differences_table(
+    differences: Sequence[FieldDifference], groups: Sequence[RunGroup], lang: str = "en"
+) -> Table:
+    """A row a field that is not equal in all groups."""
+    titles = [TableColumn(translate(f"compare.{name}", lang)) for name in ("kind", "field")]
+    titles += [TableColumn(letter(at)) for at in range(len(groups))]
+    rows = tuple(
+        (
+            _word(f"kind {difference.kind}", lang),
+            TableCell(difference.name, "code"),
+            *(TableCell(_format_values(values)) for values in difference.values),
         )
-    return Table(columns, rows, tuple(remarks))
+        for difference in differences
+    )
+    remarks = () if rows else (_word("no difference", lang),)
+    return Table(tuple(titles) if rows else (), rows, remarks)
 
 
-def _format_signed(difference: statistics.Difference) -> str:
+def explain(
+    comparison: GroupComparison, differences: Sequence[FieldDifference], lang: str = "en"
+) -> list[str]:
+    """Sentences: what differs, what changed, and whether the one can be given to the other."""
+    lines = [_explain_causes(differences, lang)]
+    lines += [_explain_metric(change, lang) for change in _by_evidence(comparison.metrics)]
+    lines += [_explain_cost(change, lang) for change in comparison.costs if change.a.value]
+    if (choices := count_choices(differences)) > 1:
+        lines.append(translate("compare.several causes", lang).format(choices))
+    if not comparison.over_seeds:
+        lines.append(translate("compare.remark one seed", lang))
+    return lines
+
+
+def _columns(names: Sequence[str], lang: str, other: str = "B") -> tuple[TableColumn, ...]:
+    titles = {"b": other, "delta": f"{other} − A"}
+    return tuple(
+        TableColumn(titles.get(name) or translate(f"compare.{name}", lang), name in NUMBERS)
+        for name in names
+    )
+
+
+def _word(key: str, lang: str) -> TableCell:
+    return TableCell(translate(f"compare.{key}", lang), "value")
+
+
+def _verdict_cell(verdict: str, lang: str, other: str) -> TableCell:
+    text = translate(f"compare.{verdict}", lang).replace("B", other)
+    return TableCell(text, "strong" if verdict.endswith(("better", "less")) else "value")
+
+
+def _metric_row(change: MetricChange, lang: str, other: str) -> tuple[TableCell, ...]:
+    difference = change.test.difference
+    delta = formats.interval(difference.delta, difference.low, difference.high)
+    return (
+        TableCell(change.split, "code"),
+        TableCell(change.name),
+        _reading_cell(change.a),
+        _reading_cell(change.b),
+        TableCell(f"+{delta}" if difference.delta > 0 else delta, "value"),
+        TableCell("–" if change.p is None else _format_p(change.p), "value"),
+        _verdict_cell(change.verdict, lang, other),
+        TableCell(_format_detectable(change), "value"),
+    )
+
+
+def _reading_cell(reading: Reading) -> TableCell:
+    return TableCell(formats.interval(reading.value or 0.0, reading.low, reading.high), "value")
+
+
+def _format_p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _format_detectable(change: MetricChange) -> str:
+    """`0.021`, and what would detect the observed difference: `0.021 (n ≥ 1,860)`."""
+    test = change.test
+    if test.detectable is None:
+        return "–"
+    text = formats.number(test.detectable, 3)
+    count = test.clusters or test.n
+    needed = significance.needed_count(count, test.detectable, test.difference.delta)
+    return text if needed is None else f"{text} (n ≥ {formats.count(needed)})"
+
+
+def _cost_row(change: CostChange, lang: str, other: str) -> tuple[TableCell, ...]:
+    a, b = change.a.value or 0.0, change.b.value or 0.0
+    return (
+        _word(f"cost {change.name}", lang),
+        TableCell(_format_cost(change.name, change.a), "value"),
+        TableCell(_format_cost(change.name, change.b), "value"),
+        TableCell(f"{b / a:.3f}" if a else "–", "value"),
+        _verdict_cell(change.verdict, lang, other),
+    )
+
+
+def _format_cost(name: str, reading: Reading) -> str:
+    value = reading.value or 0.0
+    if name in ("rss", "vram"):
+        return formats.size(value)
+    if name == "step":
+        return formats.step_time_interval(value, reading.low, reading.high)
+    return formats.duration(value)
+
+
+def _format_values(values: tuple[Any, ...]) -> str:
+    texts = ["–" if value in (None, "") else formats.setting(value) for value in values]
+    return ", ".join(texts)
+
+
+def _by_evidence(changes: Sequence[MetricChange]) -> list[MetricChange]:
+    """The most certain first; at most five."""
+    tested = [change for change in changes if change.p is not None]
+    return sorted(tested, key=lambda change: (change.p or 0.0, -abs(change.test.difference.delta)))[
+        :5
+    ]
+
+
+def _explain_causes(differences: Sequence[FieldDifference], lang: str) -> str:
+    if not differences:
+        return translate("compare.no difference", lang)
+    named = [
+        f"{d.name} ({_format_values(d.values[0])} → {_format_values(d.values[1])})"
+        for d in differences[:5]
+    ]
+    rest = len(differences) - len(named)
+    text = "; ".join(named) + (f"; +{rest}" if rest else "")
+    return translate("compare.differs", lang).format(text)
+
+
+def _explain_metric(change: MetricChange, lang: str) -> str:
+    difference = change.test.difference
     text = formats.interval(difference.delta, difference.low, difference.high)
-    return f"+{text}" if difference.delta > 0 else text
+    sign = "+" if difference.delta > 0 else ""
+    return f"{change.name} ({change.split}): {sign}{text}, p {_format_p(change.p or 0.0)}: " + (
+        translate(f"compare.{change.verdict}", lang)
+    )
 
 
-def _metrics(record: RunRecord) -> dict[tuple[str, str], MetricRecord]:
-    return {(m.name, m.split): m for m in record.metrics if split_name(m.name).variant != CHANCE}
-
-
-def metric_difference(
-    a: tuple[RunRecord, MetricRecord], b: tuple[RunRecord, MetricRecord], log_root: Path | None
-) -> statistics.Difference:
-    """b - a of one metric; paired where `log_root` holds the scores of both."""
-    if log_root is not None:
-        first, second = read_scores(log_root, *a), read_scores(log_root, *b)
-        if len(first) > 1 and first.keys() == second.keys():
-            return statistics.paired_difference(
-                list(first.values()), [second[query] for query in first]
-            )
-    (va, la, ha), (vb, lb, hb) = ((m.value, m.low, m.high) for _, m in (a, b))
-    if la is None or ha is None or lb is None or hb is None:
-        return statistics.Difference(vb - va, None, None, "no scores and no intervals")
-    return statistics.unpaired_difference((va, la, ha), (vb, lb, hb))
-
-
-def read_scores(log_root: Path, record: RunRecord, metric: MetricRecord) -> dict[str, float]:
-    """Score by query id from the run's score file; empty when there is none to be had.
-
-    A line is `{"id": …, "recall@1": …, …}`; in the file of a variant its scores go by the plain
-    name. A file outside of the log root is not read, whatever the record says.
-    """
-    if not metric.scores_file or not record.folder:
-        return {}
-    root = log_root.resolve()
-    path = (root / record.folder / metric.scores_file).resolve()
-    if not path.is_relative_to(root) or not path.is_file():
-        return {}
-    names = (metric.name, split_name(metric.name).base)
-    score_of_query: dict[str, float] = {}
-    with path.open("rb") as file:
-        for line in file:
-            data = _parse_object(line)
-            value = next((data[name] for name in names if name in data), None)
-            if "id" in data and isinstance(value, int | float):
-                score_of_query[str(data["id"])] = float(value)
-    return score_of_query
-
-
-def _parse_object(line: bytes) -> dict[str, Any]:
-    """The line's JSON object; empty for a torn line, whose query then stays unpaired."""
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _find_unequal(a: RunRecord, b: RunRecord) -> Iterator[str]:
-    facts_a, facts_b = _facts(a), _facts(b)
-    for name in dict.fromkeys([*facts_a, *facts_b]):
-        value_a, value_b = facts_a.get(name), facts_b.get(name)
-        if value_a != value_b:
-            texts = ("–" if value is None else value for value in (value_a, value_b))
-            yield f"{name}: {' ≠ '.join(map(str, texts))}"
-
-
-def _facts(record: RunRecord) -> dict[str, Any]:
-    identity, environment = record.identity, record.environment
-    return {
-        **{n: getattr(identity, n) for n in ("engine", "task", "subset", "model", "seed")},
-        "subset fingerprint": identity.subset_fingerprint,
-        "model revision": identity.model_revision,
-        **identity.params,
-        **{n: getattr(environment, n) for n in ("device", "threads", "cpu", "git_commit")},
-        **environment.versions,
-    }
+def _explain_cost(change: CostChange, lang: str) -> str:
+    a, b = change.a.value or 0.0, change.b.value or 0.0
+    sides = f"{_format_cost(change.name, change.a)} → {_format_cost(change.name, change.b)}"
+    share = f"{(b / a - 1) * 100:+.1f} %"
+    verdict = translate(f"compare.{change.verdict}", lang)
+    return f"{translate(f'compare.cost {change.name}', lang)}: {sides} ({share}): {verdict}"

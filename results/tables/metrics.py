@@ -6,17 +6,15 @@ reduced query, `recall@1[chance]` what guessing would reach.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
+from results.records.metric_names import CHANCE, SHOWN_CUTOFFS, MetricName, split_name
 from results.records.schema import MetricRecord, RunRecord
 from results.tables import run_cells
 from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
 from results.text.translations import cause, translate
-
-CHANCE: Final = "chance"
 
 HEADLINES: Final = {
     "wit": "recall@10", "iglue": "recall@1", "llava": "recall@1", "kvqa": "recall@5",
@@ -24,24 +22,6 @@ HEADLINES: Final = {
     "okvqa": "pseudo_recall@5", "infoseek": "pseudo_recall@5",
 }  # fmt: skip
 """The metric by which each set of M2KR is compared (LinWeizheDragon/FLMR: docs/MODEL_ZOO.md)."""
-
-SHOWN_CUTOFFS: Final = (1, 5, 10, 100)
-"""The K of a metric that a table shows where there are more; the record has all."""
-
-_VARIANT: Final = re.compile(r"^(?P<base>.+?)\s*\[(?P<variant>[^\]]+)\]$")
-
-
-class MetricName(NamedTuple):
-    """A metric's name in its two parts; `variant` is empty for the full model."""
-
-    base: str
-    variant: str
-
-
-def split_name(name: str) -> MetricName:
-    """`recall@1[image only]` -> (`recall@1`, `image only`)."""
-    match = _VARIANT.match(name)
-    return MetricName(match["base"], match["variant"]) if match else MetricName(name, "")
 
 
 def splits(records: Sequence[RunRecord]) -> list[str]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from results.records.metric_names import split_name
 from results.records.schema import MetricRecord, RunRecord
 from results.records.suite_view import AnsweredSplit
 from results.tables import message_translations, run_cells
-from results.tables.metrics import metrics_of_split, split_name
+from results.tables.metrics import metrics_of_split
 from results.tables.table import Table, TableCell, TableColumn, code, render_markdown
 from results.text import formats
 from results.text.translations import translate

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 import typer.core
 
-from workbench.cli import audit, data, plan, results, search, start
+from workbench.cli import audit, compare, data, plan, results, search, start
 from workbench.cli.options import (
     FOLDER,
     Anyway,
@@ -64,6 +64,7 @@ app.add_typer(results_app, name="results")
 app.add_typer(data_app, name="data")
 data.register(data_app)
 results.register(results_app)
+compare.register(results_app)
 search.register(app)
 plan.register(app)
 audit.register(app)

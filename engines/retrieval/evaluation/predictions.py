@@ -31,10 +31,11 @@ def write_scores(
     hits: npt.NDArray[np.bool_],
     scores: Mapping[str, Scores],
 ) -> str:
-    """One JSON line per query: `id`, every score under its metric's name, `rank`, `top`.
+    """One JSON line per query: `id`, `cluster`, every score under its metric's name, `rank`, `top`.
 
-    `rank`: of the first positive among the searched depth, from 1, or null. A score that the query
-    does not have (no answer for pseudo-recall) is absent.
+    `cluster`: the first positive, as queries of one passage are not independent. `rank`: of the
+    first positive among the searched depth, from 1, or null. A score that the query does not have
+    (no answer for pseudo-recall) is absent.
 
     Returns:
         The file, relative to the run folder.
@@ -46,6 +47,7 @@ def write_scores(
             values = {n: float(v[query]) for n, v in scores.items() if not np.isnan(v[query])}
             line = {
                 "id": query_id,
+                "cluster": next(iter(split.positive_ids[query]), query_id),
                 **values,
                 "rank": int(ranks[0]) + 1 if len(ranks) else None,
                 "top": [split.corpus.ids[row] for row in ranked[query, :NAMED_PASSAGES]],

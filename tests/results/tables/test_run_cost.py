@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from results.records.schema import Exit, MetricRecord, Reading
-from results.tables import comparison, run_cells, run_cost, steps_and_memory
 from results.tables import metrics as tables_metrics
+from results.tables import run_cells, run_cost, steps_and_memory
 from results.tables.table import (
     Table,
     TableCell,
@@ -406,9 +406,3 @@ def test_both_languages_have_the_same_words_with_the_same_places():
 
 def _places(sentence):
     return (field for _, field, _, _ in string.Formatter().parse(sentence) if field is not None)
-
-
-def test_compare_says_what_else_differs(mixed):
-    a, b, _ = mixed.records
-    found = comparison.compare(a, b)
-    assert found.unequal == ("model: clip-nano ≠ effnet-minilm", "lr: 0.0005 ≠ 0.001")

@@ -1,0 +1,212 @@
+"""Comparison of two runs, or of two groups of runs that differ by their seeds.
+
+One run on each side: the same items are compared with each other (paired); the interval is over
+items and says nothing about the noise of training. Two or more seeds on each side: Welch's t over
+seeds, whose interval holds that noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Final, NamedTuple
+
+from results import significance, statistics
+from results.comparison.scores import read_scores
+from results.records import epoch_time
+from results.records.metric_names import CHANCE, is_shown, split_name
+from results.records.schema import MetricRecord, Reading, RunRecord
+from results.significance import Significance
+from results.statistics import Difference
+
+COSTS: Final[dict[str, Callable[[RunRecord], Reading]]] = {
+    "epoch": epoch_time.training_reading,
+    "step": lambda record: record.timing.step_median,
+    "wall": lambda record: record.timing.end_to_end_seconds,
+    "rss": lambda record: record.memory.rss_main_peak,
+    "vram": lambda record: record.memory.vram_process_peak,
+}
+"""Costs in seconds and bytes; less is better."""
+
+
+class RunGroup(NamedTuple):
+    """Runs with equal settings but for seed and repeat."""
+
+    title: str
+    records: tuple[RunRecord, ...]
+
+
+class MetricChange(NamedTuple):
+    """One metric of both sides; the difference is b - a."""
+
+    split: str
+    name: str
+    a: Reading
+    b: Reading
+    test: Significance
+    p: float | None
+    """Adjusted by Holm over all metrics of the comparison."""
+    higher_is_better: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """`b better`, `a better`, `equal`, `not distinguishable`, or `no interval`."""
+        difference = self.test.difference
+        if difference.low is None:
+            return "no interval"
+        if difference.low == difference.high == 0:
+            return "equal"
+        if not difference.distinguishable or (self.p or 0.0) >= significance.ALPHA:
+            return "not distinguishable"
+        return "b better" if (difference.delta > 0) == self.higher_is_better else "a better"
+
+
+class CostChange(NamedTuple):
+    """One cost of both sides."""
+
+    name: str
+    a: Reading
+    b: Reading
+    difference: Difference
+
+    @property
+    def verdict(self) -> str:
+        """`b less`, `a less`, `not distinguishable`, or `no interval`."""
+        if self.difference.low is None:
+            return "no interval"
+        if not self.difference.distinguishable:
+            return "not distinguishable"
+        return "b less" if self.difference.delta < 0 else "a less"
+
+
+class GroupComparison(NamedTuple):
+    """All that two groups have in common, measured."""
+
+    a: RunGroup
+    b: RunGroup
+    metrics: tuple[MetricChange, ...]
+    costs: tuple[CostChange, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+
+    @property
+    def over_seeds(self) -> bool:
+        """Whether the intervals hold the noise of training."""
+        return min(len(self.a.records), len(self.b.records)) > 1
+
+
+def compare_groups(
+    a: RunGroup, b: RunGroup, log_root: Path | None = None, every_metric: bool = False
+) -> GroupComparison:
+    """Metrics and costs of both; paired where `log_root` holds the scores of both.
+
+    Args:
+        a: The reference.
+        b: What is compared with it.
+        log_root: Where score files lie; None: values and intervals of the records alone.
+        every_metric: Variants (`recall@1[text only]`) and every cutoff too; by default those that
+            tables show, since each further metric costs certainty (Holm).
+    """
+    metrics_a, metrics_b = _metrics(a, every_metric), _metrics(b, every_metric)
+    common = [key for key in metrics_a if key in metrics_b]
+    tests = [_test_metric(a, b, metrics_a[key], metrics_b[key], log_root) for key in common]
+    adjusted = significance.adjust_by_holm([test.p for test in tests])
+    changes = tuple(
+        MetricChange(
+            *key, _mean_reading(metrics_a[key]), _mean_reading(metrics_b[key]), test, p,
+            metrics_a[key][0].higher_is_better,
+        )
+        for key, test, p in zip(common, tests, adjusted, strict=True)
+    )  # fmt: skip
+    return GroupComparison(
+        a, b, changes, tuple(_compare_costs(a, b)),
+        tuple(f"{name} on {split}" for split, name in metrics_a if (split, name) not in metrics_b),
+        tuple(f"{name} on {split}" for split, name in metrics_b if (split, name) not in metrics_a),
+    )  # fmt: skip
+
+
+def metric_difference(
+    a: tuple[RunRecord, MetricRecord], b: tuple[RunRecord, MetricRecord], log_root: Path | None
+) -> Difference:
+    """b - a of one metric of two runs; paired where `log_root` holds the scores of both."""
+    return _test_runs(a, b, log_root).difference
+
+
+def _metrics(group: RunGroup, every_metric: bool) -> dict[tuple[str, str], list[MetricRecord]]:
+    """Metrics that every run of the group has, by split and name."""
+    metrics: dict[tuple[str, str], list[MetricRecord]] = {}
+    for record in group.records:
+        for metric in record.metrics:
+            variant = split_name(metric.name).variant
+            if variant != CHANCE and (every_metric or is_shown(metric.name)):
+                metrics.setdefault((metric.split, metric.name), []).append(metric)
+    return {key: of_runs for key, of_runs in metrics.items() if len(of_runs) == len(group.records)}
+
+
+def _test_metric(
+    a: RunGroup,
+    b: RunGroup,
+    metrics_a: Sequence[MetricRecord],
+    metrics_b: Sequence[MetricRecord],
+    log_root: Path | None,
+) -> Significance:
+    if min(len(metrics_a), len(metrics_b)) > 1:
+        return significance.compare_seeds(*([m.value for m in ms] for ms in (metrics_a, metrics_b)))
+    return _test_runs((a.records[0], metrics_a[0]), (b.records[0], metrics_b[0]), log_root)
+
+
+def _test_runs(
+    a: tuple[RunRecord, MetricRecord], b: tuple[RunRecord, MetricRecord], log_root: Path | None
+) -> Significance:
+    (metric_a, metric_b) = a[1], b[1]
+    if log_root is not None:
+        first, second = read_scores(log_root, *a), read_scores(log_root, *b)
+        if len(first.values) > 1 and first.values.keys() == second.values.keys():
+            return significance.compare_pairs(
+                list(first.values.values()),
+                [second.values[item] for item in first.values],
+                list(first.clusters.values()),
+            )
+    (va, la, ha), (vb, lb, hb) = ((m.value, m.low, m.high) for m in (metric_a, metric_b))
+    if la is None or ha is None or lb is None or hb is None:
+        difference = Difference(vb - va, None, None, "no scores and no intervals")
+    else:
+        difference = statistics.unpaired_difference((va, la, ha), (vb, lb, hb))
+    return Significance(difference, None, None, min(metric_a.n, metric_b.n))
+
+
+def _mean_reading(metrics: Sequence[MetricRecord]) -> Reading:
+    """Mean over the runs; with an interval where there is one run."""
+    if len(metrics) == 1:
+        (metric,) = metrics
+        return Reading(value=metric.value, low=metric.low, high=metric.high, method=metric.method)
+    return Reading(value=fmean(m.value for m in metrics), method=f"mean of {len(metrics)} runs")
+
+
+def _compare_costs(a: RunGroup, b: RunGroup) -> Iterator[CostChange]:
+    for name, read in COSTS.items():
+        sides = [[read(record) for record in group.records] for group in (a, b)]
+        if any(reading.value is None for side in sides for reading in side):
+            continue
+        first, second = (_mean_cost(side) for side in sides)
+        yield CostChange(name, first, second, _cost_difference(*sides))
+
+
+def _mean_cost(readings: Sequence[Reading]) -> Reading:
+    if len(readings) == 1:
+        return readings[0]
+    mean = fmean(reading.value or 0.0 for reading in readings)
+    return Reading(value=mean, method=f"mean of {len(readings)} runs")
+
+
+def _cost_difference(a: Sequence[Reading], b: Sequence[Reading]) -> Difference:
+    values_a, values_b = ([r.value or 0.0 for r in side] for side in (a, b))
+    if min(len(a), len(b)) > 1:
+        return significance.compare_seeds(values_a, values_b).difference
+    (first, second) = a[0], b[0]
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return Difference(values_b[0] - values_a[0], None, None, "single readings")
+    return statistics.unpaired_difference(
+        (values_a[0], first.low, first.high), (values_b[0], second.low, second.high)
+    )

@@ -1,0 +1,55 @@
+"""Scores per item (query, question, medium) of a metric, from the file that its run left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from results.records.metric_names import split_name
+from results.records.schema import MetricRecord, RunRecord
+
+CLUSTER_KEYS: Final = ("cluster", "medium")
+"""Keys of a line that name what several items share: a passage, a picture, a video."""
+
+
+class ItemScores(NamedTuple):
+    """Score and cluster of each item, by its id; an item alone is its own cluster."""
+
+    values: dict[str, float]
+    clusters: dict[str, str]
+
+
+def read_scores(log_root: Path, record: RunRecord, metric: MetricRecord) -> ItemScores:
+    """Scores of a metric; none where there is no file.
+
+    A line is `{"id": …, "recall@1": …, "cluster": …}`; in the file of a variant its scores go by
+    the plain name. A file outside of the log root is not read, whatever the record says.
+    """
+    scores = ItemScores({}, {})
+    if not metric.scores_file or not record.folder:
+        return scores
+    root = log_root.resolve()
+    path = (root / record.folder / metric.scores_file).resolve()
+    if not path.is_relative_to(root) or not path.is_file():
+        return scores
+    names = (metric.name, split_name(metric.name).base)
+    with path.open("rb") as file:
+        for line in file:
+            data = _parse_object(line)
+            value = next((data[name] for name in names if name in data), None)
+            if "id" in data and isinstance(value, int | float):
+                item = str(data["id"])
+                cluster = next((data[key] for key in CLUSTER_KEYS if data.get(key)), item)
+                scores.values[item] = float(value)
+                scores.clusters[item] = str(cluster)
+    return scores
+
+
+def _parse_object(line: bytes) -> dict[str, Any]:
+    """The line's JSON object; empty for a torn line, whose item then stays unpaired."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,139 @@
+"""`workbench results compare` and `explain`: what differs between runs, and what it did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from workbench.cli.options import AsJson, Language, LogRoot
+
+if TYPE_CHECKING:
+    from results.comparison.differences import FieldDifference
+    from results.comparison.groups import CostChange, GroupComparison, MetricChange, RunGroup
+    from results.tables.table import Table
+
+MOST_GROUPS: Final = 6
+
+RunNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN RUN...",
+        help="Ids, suite/id, or labels; runs of a label that differ by their seed are one side.",
+    ),
+]
+EveryMetric = Annotated[
+    bool, typer.Option("--all-metrics", help="Variants and every cutoff, not only those of tables.")
+]
+Markdown = Annotated[bool, typer.Option("--markdown", help="As Markdown.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `workbench results`."""
+    app.command("compare")(compare_runs)
+    app.command("explain")(explain_runs)
+
+
+def compare_runs(
+    names: RunNames,
+    log_root: LogRoot = None,
+    every_metric: EveryMetric = False,
+    lang: Language = "en",
+    markdown: Markdown = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs with the first: metrics and costs with intervals, and all that differs."""
+    from results.comparison import differences, groups
+    from results.tables import comparison as tables
+    from results.text.translations import translate
+
+    root, sides = _find_sides(names, log_root)
+    comparisons = [groups.compare_groups(sides[0], b, root, every_metric) for b in sides[1:]]
+    unequal = differences.find_differences(sides)
+    if as_json:
+        for comparison in comparisons:
+            typer.echo(json.dumps(_to_json(comparison, differences.find_differences(
+                [comparison.a, comparison.b])), ensure_ascii=False))  # fmt: skip
+        return
+    _print_table("", tables.groups_table(sides, lang), markdown)
+    for at, comparison in enumerate(comparisons, 1):
+        other = tables.letter(at)
+        titles = (
+            f"{translate(f'compare.{key}', lang)}: {other} − A" for key in ("metrics", "costs")
+        )
+        _print_table(next(titles), tables.metrics_table(comparison, lang, other), markdown)
+        _print_table(next(titles), tables.costs_table(comparison, lang, other), markdown)
+    title = translate("compare.differences", lang)
+    _print_table(title, tables.differences_table(unequal, sides, lang), markdown)
+
+
+def explain_runs(
+    a: Annotated[str, typer.Argument(metavar="RUN", help="The reference: id, suite/id, label.")],
+    b: Annotated[str, typer.Argument(metavar="RUN", help="What is compared with it.")],
+    log_root: LogRoot = None,
+    lang: Language = "en",
+    as_json: AsJson = False,
+) -> None:
+    """Say in sentences how two runs differ, what changed, and whether that is the cause."""
+    from results.comparison import differences, groups
+    from results.tables import comparison as tables
+    from results.text.sanitize import clean_line
+
+    root, sides = _find_sides([a, b], log_root)
+    comparison = groups.compare_groups(sides[0], sides[1], root)
+    unequal = differences.find_differences(sides)
+    if as_json:
+        typer.echo(json.dumps(_to_json(comparison, unequal), ensure_ascii=False))
+        return
+    for line in tables.explain(comparison, unequal, lang):
+        typer.echo(clean_line(line, 1000))
+
+
+def _find_sides(names: list[str], log_root: Path | None) -> tuple[Path, list[RunGroup]]:
+    from workbench import paths
+    from workbench.reporting import run_groups
+
+    if not 2 <= len(names) <= MOST_GROUPS:
+        raise typer.BadParameter(f"give 2 to {MOST_GROUPS} runs")
+    root = paths.log_root(log_root)
+    return root, run_groups.find_groups(root, names)
+
+
+def _print_table(title: str, table: Table, markdown: bool) -> None:
+    from results.tables.table import render_markdown, render_terminal
+
+    if title:
+        typer.echo(f"\n## {title}\n" if markdown else f"\n{title}")
+    typer.echo((render_markdown if markdown else render_terminal)(table), nl=False)
+
+
+def _to_json(comparison: GroupComparison, unequal: list[FieldDifference]) -> dict[str, Any]:
+    return {
+        "a": [record.identity.run_id for record in comparison.a.records],
+        "b": [record.identity.run_id for record in comparison.b.records],
+        "metrics": [_metric_json(change) for change in comparison.metrics],
+        "costs": [_cost_json(change) for change in comparison.costs],
+        "differences": [
+            {"kind": d.kind, "name": d.name, "a": d.values[0], "b": d.values[1]} for d in unequal
+        ],
+    }
+
+
+def _metric_json(change: MetricChange) -> dict[str, Any]:
+    test = change.test
+    return {
+        "split": change.split, "name": change.name, "a": change.a.value, "b": change.b.value,
+        "delta": test.difference.delta, "low": test.difference.low, "high": test.difference.high,
+        "method": test.difference.method, "p": test.p, "p_holm": change.p, "n": test.n,
+        "clusters": test.clusters, "detectable": test.detectable, "verdict": change.verdict,
+    }  # fmt: skip
+
+
+def _cost_json(change: CostChange) -> dict[str, Any]:
+    difference = change.difference
+    return {
+        "name": change.name, "a": change.a.value, "b": change.b.value, "delta": difference.delta,
+        "low": difference.low, "high": difference.high, "verdict": change.verdict,
+    }  # fmt: skip
