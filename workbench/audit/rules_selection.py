@@ -103,7 +103,7 @@ def _find_tie(records: Mapping[str, RunRecord]) -> tuple[list[str], str] | None:
 
     By the first of `COMPARED_METRICS` that two runs have on one split.
     """
-    from results.tables import comparison  # loads numpy
+    from results.comparison import groups  # loads numpy
 
     metrics = _compared_metrics(records)
     if not metrics:
@@ -112,9 +112,7 @@ def _find_tie(records: Mapping[str, RunRecord]) -> tuple[list[str], str] | None:
     top = metrics[best]
     names, texts = [best], [f"{best} {top.value:.4f}"]
     for name, metric in metrics.items():
-        difference = comparison.metric_difference(
-            (records[name], metric), (records[best], top), None
-        )
+        difference = groups.metric_difference((records[name], metric), (records[best], top), None)
         if name != best and difference.low is not None and not difference.distinguishable:
             names.append(name)
             delta = formats.interval(difference.delta, difference.low, difference.high)
