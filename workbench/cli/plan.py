@@ -75,15 +75,8 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """Steps, GPU memory by part and host memory of a plan's runs; exit code 1: does not fit."""
     set_language(lang)
-    from results.text.sanitize import clean
     from workbench import paths
-    from workbench.memory_estimate import (
-        checklist,
-        estimator_process,
-        gpu_support,
-        memory_check,
-        plan_estimate,
-    )
+    from workbench.memory_estimate import memory_check, plan_estimate
     from workbench.planning import plan
 
     flags: dict[str, Any] = {"engine": engine, "subsets": subset, "models": model, "task": task}
@@ -98,28 +91,65 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         host_gib,
     )
     suite_plan = start.apply_automatic_settings(suite_plan, setting or (), device)
-    cache_root, fits = paths.cache_root(), True
-    host = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
-    specs = plan_estimate.expand_runs(suite_plan, cache_root, logs)
-    for problem in gpu_support.find_problems(specs, device):
+    specs = plan_estimate.expand_runs(suite_plan, paths.cache_root(), logs)
+    host_bytes = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
+    reports = [
+        _RunReport(spec, suite_plan.origins, _count_rows(spec, rows), device, host_bytes)
+        for spec in specs
+    ]
+    fits = _print_gpu_problems(specs, device)
+    fits &= _print_reports(reports, device, markdown=markdown, as_json=as_json)
+    if specs and not as_json:
+        command = _run_command(plan_file, preset, flags, setting, cpu=cpu, log_root=log_root)
+        _print_checklist(specs, command, markdown=markdown)
+    raise typer.Exit(ExitCode.COMPLETED if fits else ExitCode.FAILED)
+
+
+def _count_rows(spec: RunSpec, rows: int | None) -> int | None:
+    """`rows` where it is given, else those of the run's subset; None: not known here."""
+    from workbench import paths
+    from workbench.memory_estimate import plan_estimate
+
+    return rows or plan_estimate.count_rows(spec.subset, paths.cache_root())
+
+
+def _print_gpu_problems(specs: Sequence[RunSpec], device: TargetDevice) -> bool:
+    """Print why the device cannot run the plan at all; returns whether it can."""
+    from results.text.sanitize import clean
+    from workbench.memory_estimate import gpu_support
+
+    problems = gpu_support.find_problems(specs, device)
+    for problem in problems:
         typer.echo(f"workbench: {clean(problem)}", err=True)
-        fits = False
-    memory_estimates: list[MemoryEstimate | None] = [None] * len(specs)
+    return not problems
+
+
+def _print_reports(
+    reports: Sequence[_RunReport], device: TargetDevice, *, markdown: bool, as_json: bool
+) -> bool:
+    """Estimate the memory of all runs, then print each; returns whether all fit."""
+    from workbench import paths
+    from workbench.memory_estimate import estimator_process, memory_check
+
+    memory_estimates: list[MemoryEstimate | None] = [None] * len(reports)
     with estimator_process.share_process(start.print_progress):
         if not isinstance(device, memory_check.UnknownDevice):
             memory_estimates[:] = estimator_process.request_estimates(
-                [memory_check.build_query(spec, device) for spec in specs], cache_root
+                [memory_check.build_query(report.spec, device) for report in reports],
+                paths.cache_root(),
             )
-        for spec, memory_estimate in zip(specs, memory_estimates, strict=True):
-            count = rows or plan_estimate.count_rows(spec.subset, cache_root)
-            report = _RunReport(spec, suite_plan.origins, count, device, host)
+        fits = True
+        for report, memory_estimate in zip(reports, memory_estimates, strict=True):
             fits &= report.print(memory_estimate, markdown=markdown, as_json=as_json)
-    if specs and not as_json:
-        command = _run_command(plan_file, preset, flags, setting, cpu=cpu, log_root=log_root)
-        _print_list(
-            "To run it elsewhere", checklist.checklist_lines(specs, command), markdown=markdown
-        )
-    raise typer.Exit(ExitCode.COMPLETED if fits else ExitCode.FAILED)
+    return fits
+
+
+def _print_checklist(specs: Sequence[RunSpec], command: list[str], *, markdown: bool) -> None:
+    """Print what to do to run the plan on another machine."""
+    from workbench.memory_estimate import checklist
+
+    lines = checklist.checklist_lines(specs, command)
+    _print_list("To run it elsewhere", lines, markdown=markdown)
 
 
 def _with_host_memory(device: TargetDevice, host_gib: float | None) -> TargetDevice:

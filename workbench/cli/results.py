@@ -17,6 +17,34 @@ NoteTarget = Annotated[
     str,
     typer.Argument(metavar="RUN|SUITE", help="A run's id or label, a suite's name, or a part."),
 ]
+Finding = Annotated[
+    str | None, typer.Option(help="What was found; each one is kept, none replaces another.")
+]
+RunStateWord = Annotated[
+    str | None,
+    typer.Option(help="Of a run: waiting, running, done, stopped, or own words; '': none."),
+]
+Tag = Annotated[str | None, typer.Option(help="A word to find it by; -word takes it back.")]
+Reasons = Annotated[
+    list[str] | None,
+    typer.Option("--why", metavar="[NAME=]TEXT", help="Why a subset, model or variant was chosen."),
+]
+NextStep = Annotated[str | None, typer.Option("--next", help="A next step.")]
+Event = Annotated[str | None, typer.Option(help="A line of the timeline.")]
+EventDate = Annotated[str, typer.Option(help="Of --event, in any form; default: today.")]
+Links = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WHERE TEXT", help="A document beside it: path or address, what it holds."
+    ),
+]
+ReportTitle = Annotated[str | None, typer.Option(help="Title of the suite's report.")]
+Goal = Annotated[str | None, typer.Option(help="What the suite is to find out.")]
+Background = Annotated[str | None, typer.Option(help="What led to it.")]
+Conclusion = Annotated[str | None, typer.Option(help="What follows from it.")]
+TakenBack = Annotated[
+    str | None, typer.Option(help="The whole text of a finding, next step, event or link.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -53,38 +81,19 @@ def show(
 
 def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
     name: NoteTarget,
-    finding: Annotated[
-        str | None, typer.Option(help="What was found; each one is kept, none replaces another.")
-    ] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(help="Of a run: waiting, running, done, stopped, or own words; '': none."),
-    ] = None,
-    tag: Annotated[str | None, typer.Option(help="A word to find it by; -word takes it back.")] = (
-        None
-    ),
-    reasons: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--why", metavar="[NAME=]TEXT", help="Why a subset, model or variant was chosen."
-        ),
-    ] = None,
-    next_: Annotated[str | None, typer.Option("--next", help="A next step.")] = None,
-    event: Annotated[str | None, typer.Option(help="A line of the timeline.")] = None,
-    date: Annotated[str, typer.Option(help="Of --event, in any form; default: today.")] = "",
-    link: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WHERE TEXT", help="A document beside it: path or address, what it holds."
-        ),
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="Title of the suite's report.")] = None,
-    goal: Annotated[str | None, typer.Option(help="What the suite is to find out.")] = None,
-    background: Annotated[str | None, typer.Option(help="What led to it.")] = None,
-    conclusion: Annotated[str | None, typer.Option(help="What follows from it.")] = None,
-    take_back: Annotated[
-        str | None, typer.Option(help="The whole text of a finding, next step, event or link.")
-    ] = None,
+    finding: Finding = None,
+    state: RunStateWord = None,
+    tag: Tag = None,
+    reasons: Reasons = None,
+    next_: NextStep = None,
+    event: Event = None,
+    date: EventDate = "",
+    link: Links = None,
+    title: ReportTitle = None,
+    goal: Goal = None,
+    background: Background = None,
+    conclusion: Conclusion = None,
+    take_back: TakenBack = None,
     log_root: LogRoot = None,
 ) -> None:
     """Note something on a run or a suite; without any option, print what is noted."""

@@ -93,20 +93,19 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "metric": metric, "split": split, "trials": trials, "sampler": sampler, "pruner": pruner,
         "ranges": dict(map(parse_range, ranges or ())),
     }  # fmt: skip
+    if not (plan_file or preset or (metric and ranges)):
+        raise plan.PlanError([NOTHING_TO_SEARCH])
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "devices": device,
         "name": name, "label": label, "search": {k: v for k, v in search_flags.items() if v},
     }  # fmt: skip
-    if not (plan_file or preset or (metric and ranges)):
-        raise plan.PlanError([NOTHING_TO_SEARCH])
     suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
     if suite_plan.search is None:
         raise plan.PlanError([NOTHING_TO_SEARCH])
     root = paths.log_root(log_root)
     suite_plan, specs, _ = start.prepare_search(suite_plan, root)
     if dry_run:
-        for line in describe_search(suite_plan.search, specs[0], as_json=as_json):
-            typer.echo(line)
+        typer.echo("\n".join(describe_search(suite_plan.search, specs[0], as_json=as_json)))
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
     start.start_suite(suite_plan, specs, root, mode, detach=detach, share=share)

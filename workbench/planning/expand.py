@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from datasets_mm import strict_toml
-from engines.protocol import RunSpec
+from engines.protocol import Probe, RunSpec, Task
 from engines.trained_weights import RUN
 from workbench import paths
 from workbench.planning import (
     availability,
+    cost_probe,
     folds,
     plan_checks,
     run_matrix,
     search_space,
     trained_models,
 )
-from workbench.planning import cost_probe as planning_cost_probe
 from workbench.planning.plan import PlanError, SuitePlan, resolve_model_names
 from workbench.planning.run_matrix import PlanCell, RunBlock
 from workbench.planning.trained_models import RunModel
@@ -174,33 +174,8 @@ def _build_spec(
     Raises:
         PlanError: a task, setting, subset or model that the engine cannot use here.
     """
-    from engines import catalog
-
     (model, settings, plan_settings), (roots, block) = selection, context
-    module = catalog.load(cell.engine)
-    task = (block and block.task) or plan.task or module.TASKS[0]
-    if task not in module.TASKS:
-        tasks = ", ".join(module.TASKS)
-        raise PlanError([f"engine '{cell.engine}' has no task '{task}'; it has {tasks}"])
-    if sentence := planning_cost_probe.find_problem(
-        plan.cost_probe, plan.until, task, module.TASKS
-    ):
-        raise PlanError([sentence])
-    probe = planning_cost_probe.build_probe(plan.cost_probe, plan.until, task, module.TASKS)
-    try:
-        params = module.Params.model_validate(settings)
-        plan_params = module.Params.model_validate({**model.settings, **plan_settings})
-    except ValidationError as error:
-        location = f"settings of {cell.engine}"
-        raise PlanError(strict_toml.error_sentences(error, module.Params, location)) from None
-    complete_params = params.model_dump(mode="json")
-    problems = trained_models.setting_conflicts(
-        model, plan_settings, plan_params.model_dump(mode="json")
-    )
-    if problems := problems + availability.missing_requirements(
-        cell.engine, cell.subset, cell.model, complete_params
-    ):
-        raise PlanError(problems)
+    task, probe = _choose_task(plan, cell, block)
     return RunSpec(
         suite="",
         run_id=make_run_id(0, "probe" if probe else ""),
@@ -209,7 +184,7 @@ def _build_spec(
         subset=cell.subset,
         model=model.name,
         base_model=model.base_model,
-        params=complete_params,
+        params=_validate_params(cell, model, settings, plan_settings),
         seed=cell.seed,
         repeat=cell.repeat,
         needs=model.needs,
@@ -223,6 +198,51 @@ def _build_spec(
         on_disk_full=plan.on_disk_full,
         origins=plan.origins,
     )
+
+
+def _choose_task(
+    plan: SuitePlan, cell: PlanCell, block: RunBlock | None
+) -> tuple[Task, Probe | None]:
+    """Task of a cell, and the cost probe that runs in its place (None: the task itself runs).
+
+    Raises:
+        PlanError: the engine has no such task, or the plan's cost probe does not suit it.
+    """
+    from engines import catalog
+
+    tasks = catalog.load(cell.engine).TASKS
+    task = (block and block.task) or plan.task or tasks[0]
+    if task not in tasks:
+        raise PlanError([f"engine '{cell.engine}' has no task '{task}'; it has {', '.join(tasks)}"])
+    if sentence := cost_probe.find_problem(plan.cost_probe, plan.until, task, tasks):
+        raise PlanError([sentence])
+    return task, cost_probe.build_probe(plan.cost_probe, plan.until, task, tasks)
+
+
+def _validate_params(
+    cell: PlanCell, model: RunModel, settings: Mapping[str, Any], plan_settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Every setting of the engine, with defaults; arguments as in `_build_spec`.
+
+    Raises:
+        PlanError: a setting is wrong, conflicts with the trained model, or needs what is not here.
+    """
+    from engines import catalog
+
+    schema = catalog.load(cell.engine).Params
+    try:
+        params = schema.model_validate(settings).model_dump(mode="json")
+        plan_params = schema.model_validate({**model.settings, **plan_settings})
+    except ValidationError as error:
+        location = f"settings of {cell.engine}"
+        raise PlanError(strict_toml.error_sentences(error, schema, location)) from None
+    problems = trained_models.setting_conflicts(
+        model, plan_settings, plan_params.model_dump(mode="json")
+    )
+    problems += availability.missing_requirements(cell.engine, cell.subset, cell.model, params)
+    if problems:
+        raise PlanError(problems)
+    return params
 
 
 def _label(plan: SuitePlan, cell: PlanCell, trained: str) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from engines.protocol import RunSpec
 from results.records import cost_forecasts, notes, query, store
@@ -31,6 +31,8 @@ from workbench.reporting import (
 )
 from workbench.suites import suite, suite_reader, trials
 from workbench.suites.state import RunView
+
+Example = TypeVar("Example")
 
 
 def read_records(log_root: Path) -> list[RunRecord]:
@@ -78,33 +80,25 @@ def build_view(folder: Path) -> SuiteView:
             for r in state.runs
         },
         notes={run: standing.findings for run, standing in noted.items()},
-        states={
-            **{r.spec.run_id: _run_state_word(r) for r in state.runs},
-            **{run: standing.state for run, standing in noted.items() if standing.state},
-        },
+        states=_run_states(state.runs, noted),
         planned=tuple(_planned_identity(r.spec) for r in state.runs if r.spec.run_id not in done),
         search=_build_search(folder),
         audit=suite_audit.audit_suite(folder, state.runs, records, noted),
         changes=ablation.compute_changes(records, folder.parent),
-        captions={
-            r.identity.run_id: shown
-            for r in records
-            if (
-                shown := caption_examples.collect_caption_examples(
-                    r, folder.parent, paths.cache_root()
-                )
-            )
-        },
-        answers={
-            r.identity.run_id: answers
-            for r in records
-            if (
-                answers := answer_examples.collect_answer_examples(
-                    r, folder.parent, paths.cache_root()
-                )
-            )
-        },
+        captions=_collect_by_run(caption_examples.collect_caption_examples, records, folder),
+        answers=_collect_by_run(answer_examples.collect_answer_examples, records, folder),
     )
+
+
+def _collect_by_run(
+    collect: Callable[[RunRecord, Path, Path], tuple[Example, ...]],
+    records: list[RunRecord],
+    folder: Path,
+) -> dict[str, tuple[Example, ...]]:
+    """Examples of each run that has any. `collect`: of a record, log root and cache root."""
+    cache_root = paths.cache_root()
+    examples = {r.identity.run_id: collect(r, folder.parent, cache_root) for r in records}
+    return {run: collected for run, collected in examples.items() if collected}
 
 
 def _build_search(folder: Path) -> SearchView | None:
@@ -128,6 +122,12 @@ def _build_search(folder: Path) -> SearchView | None:
 def _start_time(folder: Path, warden: float | None) -> float | None:
     """Creation time of the suite (a resumed suite has a later warden); None: not started."""
     return None if warden is None else min(warden, suite.read_creation_time(folder / "plan.toml"))
+
+
+def _run_states(runs: Sequence[RunView], noted: Mapping[str, notes.RunNotes]) -> dict[str, str]:
+    """State of each run in a word; a noted one takes precedence."""
+    states = {r.spec.run_id: _run_state_word(r) for r in runs}
+    return states | {run: standing.state for run, standing in noted.items() if standing.state}
 
 
 def _run_state_word(run: RunView) -> str:

@@ -309,7 +309,7 @@ class EngineAttempt:
         """Kill what is left of the tree, decide the exit cause and write the End."""
         assert self.engine is not None  # noqa: S101 - only called after a start
         self.shutdown.kill()
-        self._measure_returned_vram()
+        self._measure_released_vram()
         status = self.engine.poll() or engine_process.ExitStatus()
         self._exit_t = self._exit_t or self.engine.now()
         evidence = exit_cause.ExitEvidence(
@@ -345,25 +345,14 @@ class EngineAttempt:
         # Shorter than at the start: its middle was cut out, and the end is this attempt's.
         return engine_process.tail_log(path, 16_384 if size < 0 else min(size, 16_384))
 
-    def _measure_returned_vram(self) -> None:
-        """Count VRAM freed and VRAM still held; a driver needs a moment after a SIGKILL."""
+    def _measure_released_vram(self) -> None:
+        """Count VRAM released and VRAM still held; a driver needs a moment after a SIGKILL."""
         last = self.event_log.state.sample
-        if last is None or not last.gpus:
-            return
-        watch, pids = self.context.gpus, tuple(self.meter.pids)
-        shown = {gpu.index for gpu in last.gpus}
-        deadline = time.monotonic() + self.limits.vram_seconds
-        gpus = watch.read_now(pids, shown, deadline)
-        while any(gpu.process for gpu in gpus) and time.monotonic() < deadline:
-            gpus = watch.read_now(pids, shown, deadline) or gpus
-        now = {gpu.index: gpu for gpu in gpus}
-        for before in last.gpus:
-            after = now.get(before.index)
-            if after is None:
-                continue
-            self.counts["vram_held_bytes"] += after.process or 0
-            if before.used is not None and after.used is not None:
-                self.counts["vram_given_back_bytes"] += max(0, before.used - after.used)
+        if last is not None and last.gpus:
+            deadline = time.monotonic() + self.limits.vram_seconds
+            vram = self._gpus.wait_for_release(last.gpus, tuple(self.meter.pids), deadline)
+            self.counts["vram_held_bytes"] += vram.held
+            self.counts["vram_given_back_bytes"] += vram.released
 
     def _write_end(self, cause: Cause, detail: str, status: engine_process.ExitStatus) -> None:
         shutdown = self.shutdown if self.engine is not None else None

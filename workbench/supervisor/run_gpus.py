@@ -6,9 +6,10 @@ NVML does not list a named GPU, there is a reason instead of readings.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from engines.protocol import Gpu, Hello, Memory, Message, Notice, Phase, RunSpec
 from workbench.processes import gpu_selection
@@ -20,6 +21,15 @@ COMPUTING: Final = frozenset({"warmup", "train", "eval", "encode", "search", "ge
 
 THROTTLED_SHARE: Final = 0.01
 """Smallest share of throttled readings that is reported; below it times change by < 1 %."""
+
+
+class ReleasedVram(NamedTuple):
+    """VRAM of an attempt's GPUs after its end, in bytes."""
+
+    released: int
+    """Fall of the used VRAM since the last sample, of all processes."""
+    held: int
+    """What processes of the attempt still hold."""
 
 
 class AttemptGpus:
@@ -79,6 +89,27 @@ class AttemptGpus:
         """How many foreign processes compute on the run's GPUs; 0 if that is unknown."""
         rows = self.rows
         return self._watch.count_foreign_processes(pids, rows.indexes) if rows.indexes else 0
+
+    def wait_for_release(
+        self, before: Sequence[Gpu], pids: Sequence[int], deadline: float
+    ) -> ReleasedVram:
+        """Read the GPUs until `pids` hold no VRAM, at most until `deadline` (CLOCK_MONOTONIC).
+
+        `before`: the last readings while the attempt ran.
+        """
+        indexes = {gpu.index for gpu in before}
+        gpus = self._watch.read_now(pids, indexes, deadline)
+        while any(gpu.process for gpu in gpus) and time.monotonic() < deadline:
+            gpus = self._watch.read_now(pids, indexes, deadline) or gpus
+        gpu_of_index = {gpu.index: gpu for gpu in gpus}
+        released = held = 0
+        for earlier in before:
+            if (gpu := gpu_of_index.get(earlier.index)) is None:
+                continue
+            held += gpu.process or 0
+            if earlier.used is not None and gpu.used is not None:
+                released += max(0, earlier.used - gpu.used)
+        return ReleasedVram(released, held)
 
     def notices(self, t: float) -> list[Notice]:
         """Notices about throttling, at the attempt's end; `t`: seconds since its start."""

@@ -17,7 +17,6 @@ import secrets
 import selectors
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,18 +28,16 @@ from engines.protocol import Cause, End, Entry, RunSpec
 from workbench import paths
 from workbench.processes import device_locks, engine_process, gpu_selection, orphan_reaper, tree
 from workbench.processes.limits import Limits
-from workbench.suites import state, suite, trials, warden_file
+from workbench.suites import state, suite, trials
 from workbench.suites.journal import JournalBusyError, JournalLostError, Tail
 from workbench.supervisor import run_records
 from workbench.supervisor.attempt import EngineAttempt, SupervisorContext
 from workbench.supervisor.control_queue import ControlQueue
 from workbench.supervisor.event_log import write_end
+from workbench.supervisor.state_file import StateFile
 from workbench.telemetry import environment
 from workbench.telemetry.gpus import GpuWatch
 from workbench.tuning.searcher_process import SearcherProcess
-
-REFRESH_SECONDS = 20.0
-"""Interval of rewriting warden.json, by which readers on other hosts see it alive."""
 
 
 class Warden:
@@ -64,7 +61,7 @@ class Warden:
         self._life_fd = life_fd
         self._resume = resume
         self.control = ControlQueue(folder, resumed=resume)
-        self._beat_due = self._refresh_due = 0.0
+        self._beat_due = 0.0
         self._causes: dict[str, str] = {}
         self._reserve = folder / ".reserve"
         self._logged: set[str] = set()
@@ -104,15 +101,7 @@ class Warden:
         _, hard = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # cores hold data and secrets
         tree.become_subreaper()
-        self._file = warden_file.WardenFile(
-            pid=os.getpid(),
-            start_ticks=tree.read_start_ticks(os.getpid()),
-            host=socket.gethostname(),
-            place=tree.pid_namespace(),
-            token=self.token,
-            state="starting",
-            started_wall=time.time(),
-        )
+        self._state_file = StateFile(self.folder, self.token)
         self._selector = selectors.DefaultSelector()
         reading, writing = os.pipe()
         for end in (reading, writing):
@@ -250,24 +239,23 @@ class Warden:
             run_records.keep_record(self.folder, run, spec, ended, self._reserve)
         except OSError as error:
             log(f"{spec.run_id}: its record cannot be written: {error}")
-            lost = self._file.records_lost + 1
-            self._file = self._file.model_copy(update={"records_lost": lost})
+            self._state_file.count_lost_record()
 
     # The loop
 
     def _handle_events(self, due: float) -> None:
         """Wait for events, at most until `due` (CLOCK_MONOTONIC), and handle them."""
-        wait = min(due, self._beat_due, self._refresh_due) - time.monotonic()
+        wait = min(due, self._beat_due, self._state_file.refresh_due) - time.monotonic()
         for key, _ in self._selector.select(max(0.0, wait)):
             key.data()
         now = time.monotonic()
         if now >= self._beat_due:
             self._beat_due = now + self.limits.beat_seconds
             self._beat()
-        if now >= self._refresh_due:
-            self._write_state(self._file.state, self._file.detail)
+        if now >= self._state_file.refresh_due:
+            self._write_state(self._state_file.state, self._state_file.detail)
         current = self._attempt
-        if current is not None and current.stopping and self._file.state == "running":
+        if current is not None and current.stopping and self._state_file.state == "running":
             self._write_state("stopping", current.spec.run_id)
 
     def _beat(self) -> None:
@@ -291,7 +279,7 @@ class Warden:
             except OSError as error:
                 self._log_once(f"{part.__name__}: {error}")
         attempt = self._attempt
-        if attempt is not None and attempt.event_log.full and self._file.state == "running":
+        if attempt is not None and attempt.event_log.full and self._state_file.state == "running":
             self._write_state("running", f"{attempt.spec.run_id}: the disk is full")
 
     def _check_contamination(self) -> None:
@@ -347,16 +335,9 @@ class Warden:
                 log(f"not admitted: {refusal}")
 
     def _write_state(self, now: state.WardenState, detail: str = "") -> None:
-        """Write warden.json if its state changed or `REFRESH_SECONDS` have passed."""
-        clock = time.monotonic()
-        if (self._file.state, self._file.detail) == (now, detail) and clock < self._refresh_due:
-            return
-        self._refresh_due = clock + REFRESH_SECONDS
-        self._file = self._file.model_copy(
-            update={"state": now, "detail": detail, "updated_wall": time.time()}
-        )
+        """Write warden.json; a failure is logged."""
         try:
-            warden_file.write_warden(self.folder, self._file)
+            self._state_file.write(now, detail)
         except OSError as error:
             log(f"warden.json cannot be written: {error}")
 

@@ -20,7 +20,6 @@ from tests.fixtures.wardens import House, until
 from workbench import paths
 from workbench.suites import control, preflight, state, suite, suite_reader, warden_file
 from workbench.supervisor import run_records
-from workbench.supervisor.warden import Warden
 
 
 @pytest.fixture(autouse=True)
@@ -225,7 +224,7 @@ def test_the_reserve_gives_its_room_for_the_record(
     monkeypatch.setattr(run_records, "write_record", write)
     reserve.write_bytes(b"0")
     run, spec = suite.read_runs(folder)[0]
-    Warden(folder)._keep_record(spec, run, state.RunState())
+    run_records.keep_record(folder, run, spec, state.RunState(), reserve)
     assert written == [(folder, run, spec, state.RunState())]
 
 

@@ -25,7 +25,6 @@ from results.text.sanitize import clean_line
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import control_actions, live_rows, suite_feed
-from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
 from workbench.tui.widgets.chart import Chart
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_tail import LogTail
@@ -45,12 +44,6 @@ CHARTS = (
     ("loss", "loss"), ("step", "step time"), ("memory", "memory"), ("cpu", "CPU"),
     ("r1", "r@1 in the batch"), ("gpu", "GPU use"),
 )  # fmt: skip
-SUITES = (
-    GridColumn("mark", "", 1, rank=0),
-    GridColumn("name", "suite", 30, grow=30, rank=0),
-    GridColumn("state", "state", 9, rank=1),
-    GridColumn("runs", "runs", 8, right=True, rank=2),
-)
 
 
 class SnapshotTaken(Message):
@@ -275,15 +268,9 @@ class LiveScreen(Screen[None]):
         status, clock = live_rows.suite_line(suite, time.time())
         line.title = live_rows.short_name(suite.name)
         line.remark = f"{status} · {clock}" if clock else status
-        trouble = ""
         if suite.warden == "lost":
             self._end_dead_runs(self.snapshot)
-            trouble = (
-                "The warden of this suite is gone: what was at work has ended with it. "
-                "r goes on with the runs that are left; completed ones keep their records."
-            )
-        elif self.snapshot.bad_lines:
-            trouble = f"{self.snapshot.bad_lines} journal lines could not be read."
+        trouble = live_rows.format_trouble(suite, self.snapshot.bad_lines)
         if trouble != self._trouble:  # as above
             self._trouble = trouble
             self.set_class(bool(trouble), "trouble")
@@ -339,15 +326,6 @@ class LiveScreen(Screen[None]):
     def action_choose(self) -> None:
         """Choose a suite."""
         suites = self.bench.suites or ()
-        rows: list[GridRow] = [
-            (
-                GridCell("●", "accent") if s.busy else GridCell(" "),
-                GridCell(s.name, "strong" if s.busy else ""),
-                GridCell(s.state, "error" if s.state in ("lost", "unreadable") else "dim"),
-                "1 run" if s.runs == 1 else f"{s.runs} runs",
-            )
-            for s in suites
-        ]
         here = self.folder.name if self.folder else ""
 
         def on_choice(chosen: str | None) -> None:
@@ -356,7 +334,10 @@ class LiveScreen(Screen[None]):
                 self.suites_changed()
 
         keys = [s.name for s in suites]
-        dialog = ChoiceDialog("Suites", SUITES, rows, keys, here=here, empty="No suite yet.")
+        rows = live_rows.suite_rows(suites)
+        dialog = ChoiceDialog(
+            "Suites", live_rows.SUITES, rows, keys, here=here, empty="No suite yet."
+        )
         self.app.push_screen(dialog, on_choice)
 
     def action_step(self, by: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from results.text import formats
@@ -14,6 +15,7 @@ from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, Grid
 if TYPE_CHECKING:
     from engines.protocol import RunSpec
     from workbench.suites.state import RunState, RunView, SuiteState
+    from workbench.tui.view_models.suite_feed import SuiteEntry
 
 QUEUE: Final = (
     GridColumn("mark", "", 1, rank=0),
@@ -36,6 +38,12 @@ METRICS: Final = (
     GridColumn("interval", "95 %", 15, right=True, rank=2),
     GridColumn("n", "n", 6, right=True, rank=3),
     GridColumn("split", "on", 10, grow=16, rank=1),
+)
+SUITES: Final = (
+    GridColumn("mark", "", 1, rank=0),
+    GridColumn("name", "suite", 30, grow=30, rank=0),
+    GridColumn("state", "state", 9, rank=1),
+    GridColumn("runs", "runs", 8, right=True, rank=2),
 )
 GLYPHS: Final = {
     "queued": GridCell("◌", "dim"),
@@ -111,6 +119,29 @@ def _time(run: RunState) -> CellLike:
     if run.eta_seconds is not None:
         return f"-{q.clock(run.eta_seconds)}"
     return q.clock(run.t) if run.status != "queued" else ""
+
+
+def suite_rows(suites: Sequence[SuiteEntry]) -> list[GridRow]:
+    """One row for each suite of the log root; those at work are marked."""
+    return [
+        (
+            GridCell("●", "accent") if suite.busy else GridCell(" "),
+            GridCell(suite.name, "strong" if suite.busy else ""),
+            GridCell(suite.state, "error" if suite.state in ("lost", "unreadable") else "dim"),
+            "1 run" if suite.runs == 1 else f"{suite.runs} runs",
+        )
+        for suite in suites
+    ]
+
+
+def format_trouble(state: SuiteState, bad_lines: int) -> str:
+    """What is wrong with a suite and its remedy; empty: nothing. `bad_lines`: of its journals."""
+    if state.warden == "lost":
+        return (
+            "The warden of this suite is gone: what was at work has ended with it. "
+            "r goes on with the runs that are left; completed ones keep their records."
+        )
+    return f"{bad_lines} journal lines could not be read." if bad_lines else ""
 
 
 def short_name(suite: str) -> str:
