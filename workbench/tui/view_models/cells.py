@@ -36,8 +36,8 @@ class GridColumn:
     """Maximum extra width, in cells."""
     rank: int = 0
     """Columns with the highest rank are dropped first if there is no room."""
-    left_out: bool = False
-    """Truncated at the left instead of the right."""
+    middle_cut: bool = False
+    """Long texts lose their middle and not their end: of names that begin alike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ BAR_CELLS: Final = 24
 
 SUBSETS: Final = (
     GridColumn("mark", "", 1),
-    GridColumn("name", "Subset", 20, grow=14),
+    GridColumn("name", "Subset", 20, grow=14, middle_cut=True),
     GridColumn("rows", "Records", 8, right=True),
     GridColumn("state", "", 6, rank=1),
 )

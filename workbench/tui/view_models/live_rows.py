@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 QUEUE: Final = (
     GridColumn("mark", "", 1, rank=0),
-    GridColumn("subset", "subset", 15, grow=14, rank=0),
-    GridColumn("model", "model", 13, grow=14, rank=0),
+    GridColumn("subset", "subset", 15, grow=14, rank=0, middle_cut=True),
+    GridColumn("model", "model", 13, grow=14, rank=0, middle_cut=True),
     GridColumn("seed", "seed", 5, right=True, rank=2),
     GridColumn("state", "state", 15, grow=8, rank=0),
     GridColumn("step", "step", 7, right=True, rank=5),

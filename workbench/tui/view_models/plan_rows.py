@@ -12,20 +12,20 @@ from workbench.tui.view_models.plan_draft import PlanDraft, PlanPreview
 NAMES: Final = GridColumn("name", "name", 16, grow=20)
 SUBSETS: Final = (
     GridColumn("mark", "", 1, rank=0),
-    GridColumn("name", "subset", 15, grow=14, rank=0),
+    GridColumn("name", "subset", 15, grow=14, rank=0, middle_cut=True),
     GridColumn("rows", "queries", 8, right=True, rank=1),
     GridColumn("corpus", "corpus", 8, right=True, rank=3),
     GridColumn("state", "", 9, rank=2),
 )
 MODELS: Final = (
     GridColumn("mark", "", 1, rank=0),
-    GridColumn("name", "model", 15, grow=14, rank=0),
+    GridColumn("name", "model", 15, grow=14, rank=0, middle_cut=True),
     GridColumn("about", "", 16, grow=40, rank=1),
 )
 RUNS: Final = (
     GridColumn("number", "", 2, right=True, rank=0),
-    GridColumn("subset", "subset", 13, grow=14, rank=0),
-    GridColumn("model", "model", 12, grow=14, rank=0),
+    GridColumn("subset", "subset", 13, grow=14, rank=0, middle_cut=True),
+    GridColumn("model", "model", 12, grow=14, rank=0, middle_cut=True),
     GridColumn("engine", "engine", 10, rank=3),
     GridColumn("seed", "seed", 6, right=True, rank=1),
     GridColumn("repeat", "repeat", 6, right=True, rank=2),

@@ -219,7 +219,7 @@ class Grid(ScrollView, can_focus=True):
             style = self.get_component_rich_style(f"grid--{tone}") + over if tone else base
             if number:
                 segments.append(Segment(" " * GAP, base))
-            fitted = _fit(text, room, right=column.right, from_left=column.left_out)
+            fitted = _fit(text, room, right=column.right, middle=column.middle_cut)
             segments.append(Segment(fitted, style))
         return Strip(segments).adjust_cell_length(width, base)
 
@@ -298,17 +298,23 @@ class Grid(ScrollView, can_focus=True):
         self._refresh_row(self.cursor)
 
 
-def _fit(text: str, width: int, *, right: bool = False, from_left: bool = False) -> str:
-    """The text padded or truncated to `width` cells, with an ellipsis."""
+def _fit(text: str, width: int, *, right: bool = False, middle: bool = False) -> str:
+    """The text padded or cut to `width` cells; `middle`: see `GridColumn.middle_cut`."""
     text = text.replace("\n", " ")
     length = cell_len(text)
     if length > width:
-        if from_left:
-            while cell_len(text) > max(0, width - 1):
-                text = text[1:]
-            return set_cell_size("…" + text, width)
-        return set_cell_size(text, max(0, width - 1)) + "…"
+        head = max(0, (width - 1) // 4 if middle else width - 1)
+        text = set_cell_size(text, head) + "…" + (_tail(text, width - 1 - head) if middle else "")
+        return set_cell_size(text, width)
     return " " * (width - length) + text if right else text + " " * (width - length)
+
+
+def _tail(text: str, width: int) -> str:
+    """The end of a text, at most `width` cells."""
+    start = max(0, len(text) - width)
+    while cell_len(text[start:]) > width:
+        start += 1
+    return text[start:]
 
 
 def _without_color(style: Style) -> Style:
