@@ -1,7 +1,7 @@
 """Reports of a suite as Markdown, with figures on request.
 
-`render` and `write` are the whole interface; `python -m results.report` is the same for processes
-that must not load matplotlib.
+`render`, `render_summary` and `write` are the whole interface; `python -m results.report` is the
+same for processes that must not load matplotlib.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 
 from results.records.suite_view import SuiteView
 from results.report import answers, captions, weekly
+from results.report.weekly import render_summary
 from results.text.translations import translate
 
-__all__ = ["render", "write"]
+__all__ = ["render", "render_summary", "write"]
 
 
 def render(view: SuiteView, lang: str = "en", *, appendix: bool = False) -> str:

@@ -14,11 +14,8 @@ from results.text import formats
 from results.text.translations import translate
 
 
-def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The parts, in order; nothing for a suite without answered questions.
-
-    `pictures`: link by path; without one an example has its medium's name alone.
-    """
+def render_scores(view: SuiteView, lang: str) -> Iterator[str]:
+    """Runs by split, ensembles against their folds; nothing without answered questions."""
     records = vqa.vqa_runs(view.records)
     splits = vqa.splits(records)
     if not splits:
@@ -30,11 +27,19 @@ def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None
     for split in splits:
         yield f"### {code(split)}"
         yield from vqa.sections(records, split, lang)
-    for record in _select_runs(records):
+
+
+def render_errors(view: SuiteView, lang: str, pictures: Mapping[str, str]) -> Iterator[str]:
+    """Wrong answers with a high confidence; nothing without answered questions.
+
+    `pictures`: link by path; without one an example has its medium's name alone.
+    """
+    records = vqa.vqa_runs(view.records)
+    for record in _select_runs(records) if vqa.splits(records) else ():
         for answered in view.answers.get(record.identity.run_id, ()):
             names = code(record.identity.run_id), code(answered.split)
             yield f"### {translate('vqa.errors', lang).format(*names)}"
-            yield from _render_errors(answered, lang, pictures or {})
+            yield from _render_errors(answered, lang, pictures)
 
 
 def copy_pictures(view: SuiteView, folder: Path) -> dict[str, str]:

@@ -17,11 +17,8 @@ FRAMES_PER_ROW: Final = 4
 """Frames of a video in a row of its contact sheet."""
 
 
-def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The parts, in order; nothing for a suite without captioning runs.
-
-    `pictures`: link by path; without one an example has its medium's name alone.
-    """
+def render_scores(view: SuiteView, lang: str) -> Iterator[str]:
+    """The list of experiments, and all scores by split; nothing without captioning runs."""
     records = captioning.captioning_runs(view.records)
     table = captioning.experiments(records, view.planned, view.states, view.notes, lang)
     if not table.rows:
@@ -35,10 +32,18 @@ def render(view: SuiteView, lang: str, pictures: Mapping[str, str] | None = None
     for split in captioning.splits(records):
         yield f"### {code(split)}"
         yield render_markdown(captioning.scores(records, split, lang))
-    if any(view.captions.values()):
+
+
+def render_examples(view: SuiteView, lang: str, pictures: Mapping[str, str]) -> Iterator[str]:
+    """Best and worst captions of each run; nothing for a suite without captions.
+
+    `pictures`: link by path; without one an example has its medium's name alone.
+    """
+    records = captioning.captioning_runs(view.records)
+    if captioning.splits(records) and any(view.captions.values()):
         yield f"### {translate('captions.examples', lang)}"
-    for record in records:
-        yield from _render_examples(record.identity.run_id, view, lang, pictures or {})
+        for record in records:
+            yield from _render_examples(record.identity.run_id, view, lang, pictures)
 
 
 def copy_pictures(view: SuiteView, folder: Path) -> dict[str, str]:

@@ -215,57 +215,18 @@ def _add_contact_sheets(view: SuiteView) -> SuiteView:
 
 
 def format_summary(folder: Path) -> str:
-    """The result tables of a suite as Markdown, for the end of a headless run."""
-    from results.tables import (
-        captioning,
-        cost_forecast,
-        memory_estimate,
-        retrieval_cost,
-        run_cost,
-        run_outputs,
-    )
-    from results.tables.search_trials import table as trial_table
-    from results.tables.table import render_markdown
+    """The tables of a suite as Markdown, for the end of a headless run."""
+    from results import report
 
     log_records = read_records(folder.parent)
     records = read_suite_records(folder, log_records)
-    search, compared = _build_search(folder), cost_forecasts.compare_suite(records, log_records)
-    first = [trial_table(records, search)] if search else []
-    first += [captioning.experiments(records), cost_forecast.forecast_table(records)]
-    first += [cost_forecast.comparison_table(compared)] if compared else []
-    last = [
-        retrieval_cost.cost(records),
-        memory_estimate.table(records),
-        run_cost.failure_table(records),
-    ]
-    last += [run_outputs.table(records, root=str(folder.parent))]
-    parts = [render_markdown(run_cost.cost_table(records)), run_cost.total_line(records)]
-    parts += [
-        render_markdown(table) for table in (*first, run_cost.training_table(records)) if table.rows
-    ]
-    parts += _format_scores(records)
-    parts += [render_markdown(table) for table in last if table.rows]
-    return "\n\n".join(part.strip() for part in parts if part.strip())
-
-
-def _format_scores(records: list[RunRecord]) -> Iterator[str]:
-    """Captions, answers and other evaluations, split by split."""
-    from results.tables import captioning, metrics, published, vqa
-    from results.tables.table import code, render_markdown
-
-    caption_records, vqa_records = captioning.captioning_runs(records), vqa.vqa_runs(records)
-    for split in captioning.splits(caption_records):
-        scores = render_markdown(captioning.scores(caption_records, split))
-        yield f"Captions of {code(split)}\n\n{scores}"
-    if expected := published.table(vqa_records):
-        yield render_markdown(expected)
-    for split in vqa.splits(vqa_records):
-        yield f"Answers on {code(split)}\n\n" + "\n".join(vqa.sections(vqa_records, split))
-    others = [r for r in records if r not in caption_records and r not in vqa_records]
-    for split in metrics.splits(others):
-        yield f"Evaluation on {code(split)}\n\n{render_markdown(metrics.metrics(others, split))}"
-        if ablation := metrics.ablations(others, split):
-            yield render_markdown(ablation)
+    view = SuiteView(
+        name=folder.name,
+        records=tuple(records),
+        forecasts=_matching_forecasts(records, log_records),
+        search=_build_search(folder),
+    )
+    return report.render_summary(view, str(folder.parent))
 
 
 def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> None:

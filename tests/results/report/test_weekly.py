@@ -43,6 +43,21 @@ def test_every_heading_of_a_report_has_something_below_it(mixed, weekly, lang):
                 assert deeper or after.type != "heading_open", block.map
 
 
+@pytest.mark.parametrize("name", ["weekly", "mixed", "study"])
+def test_the_summary_is_a_part_of_the_report_in_its_order(request, name):
+    view = request.getfixturevalue(name)
+    whole, summary = iter(report.render(view).splitlines()), report.render_summary(view)
+    assert all(line in whole for line in summary.splitlines())
+    assert "### Result table" in summary
+    assert "workbench run plan.toml" not in summary
+
+
+def test_the_summary_names_outputs_by_their_full_path(mixed):
+    outputs = re.findall(r"`(/logs/[^`]+)`", report.render_summary(mixed, "/logs"))
+    assert outputs
+    assert all(f"`{path.removeprefix('/logs/')}`" in report.render(mixed) for path in outputs)
+
+
 def test_a_suite_without_records_has_a_report():
     page = report.render(SuiteView(name="fresh", pending=("01-run",), state="running"))
     assert "- Not ended yet: `01-run`." in page
