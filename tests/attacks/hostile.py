@@ -17,7 +17,7 @@ from pathlib import Path
 from engines import protocol
 from results.records import schema
 from results.records.schema import Reading
-from tests.workbench.tui import canned
+from tests.workbench.tui import sample_suites
 from workbench.suites import suite
 
 EVIL = (
@@ -51,30 +51,30 @@ def raw(output: bytes) -> set[int]:
 
 def root(log_root: Path, *, at_work: bool = True) -> Path:
     """A suite at work whose journals, logs, specs and records are hostile, and a folder's name."""
-    folder = canned.make_suite(
+    folder = sample_suites.make_suite(
         log_root, [("one", "m"), ("two", "m"), ("three", "m")],
         state="running" if at_work else "ended", stamp="20261121-091412", detail=f"waits {EVIL}",
     )  # fmt: skip
     now = time.time()
     _respec(folder)
-    first = canned.begin(folder, 1, wall=now - 300)
-    t = canned.train(first, 40, 40)
+    first = sample_suites.begin(folder, 1, wall=now - 300)
+    t = sample_suites.train(first, 40, 40)
     first.put(protocol.Metric(t=t, name=f"recall {EVIL}", value=0.5, split=EVIL, n=9, method=EVIL))
     first.put(protocol.End(t=t, cause="completed", exit_code=0))
-    second = canned.begin(folder, 2, wall=now - 200)
-    t = canned.train(second, 20, 40)
+    second = sample_suites.begin(folder, 2, wall=now - 200)
+    t = sample_suites.train(second, 20, 40)
     second.put(protocol.Failed(t=t, error=f"broken {EVIL}", hint="failed", traceback=EVIL))
     second.put(protocol.End(t=t, cause="failed", exit_code=1, detail=f"why {EVIL}"))
-    third = canned.begin(folder, 3, wall=now - 100)
-    t = canned.train(third, 20, 40)
+    third = sample_suites.begin(folder, 3, wall=now - 100)
+    t = sample_suites.train(third, 20, 40)
     third.put(protocol.Notice(t=t, code=f"code {EVIL}", text=f"notice {EVIL}"))
     third.put(protocol.Phase(t=t, name="eval", detail=f"phase {EVIL}"))
     third.put(protocol.Progress(t=t, done=1, total=2, unit=f"unit {EVIL}"))
     if not at_work:
         third.put(protocol.End(t=t, cause="killed", detail=EVIL))
     for number in (1, 2, 3):
-        canned.log(folder, number, f"log line {EVIL}\nnext\x1b[2J\n" * 30)
-    canned.append_record(log_root, record(folder.name))
+        sample_suites.log(folder, number, f"log line {EVIL}\nnext\x1b[2J\n" * 30)
+    sample_suites.append_record(log_root, record(folder.name))
     with (log_root / "notes.jsonl").open("a") as notes:
         finding = {"schema": 1, "kind": "finding", "suite": folder.name, "run": "x", "text": EVIL}
         notes.write(json.dumps(finding) + "\n")
@@ -88,7 +88,7 @@ def root(log_root: Path, *, at_work: bool = True) -> Path:
 
 def record(suite_name: str) -> schema.RunRecord:
     """A record with the payload in every text."""
-    made = canned.record(suite_name, 2, random.Random(1), cause="failed")
+    made = sample_suites.record(suite_name, 2, random.Random(1), cause="failed")
     identity = made.identity.model_copy(
         update={
             "run_id": f"02-{EVIL}",

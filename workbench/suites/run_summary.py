@@ -1,10 +1,10 @@
-"""Text summaries for headless output: a run as one line, a suite as rows of a table."""
+"""Summaries of runs as text: numbers for the screen and headless output, lines, rows of a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from engines import protocol
 from engines.protocol import RunSpec
@@ -13,14 +13,16 @@ from results.tables import run_outputs
 from results.text import formats
 from results.text.sanitize import clean_line
 from workbench.planning import folds
+from workbench.suites import quantities as q
 from workbench.suites.state import RunState, RunView, SuiteState
 
 TRAIN_SPLIT: Final = "train"
 """Split of the captions of training media (`engines.captioning`)."""
-_HEADER = (
-    ("run", False), ("state", False), ("step", True), ("loss", True), ("r@1", True),
-    ("ms/step", True), ("ETA", True), ("RSS", True), ("VRAM", True),
-)  # fmt: skip
+NUMBER_TITLES: Final = {
+    "step": "step", "loss": "loss", "r1": "r@1", "step_time": "step time", "time_left": "ETA",
+    "rss": "RSS", "vram": "VRAM",
+}  # fmt: skip
+"""Field of `RunNumbers` -> heading of its column in the headless table."""
 
 
 Measured = TypeVar("Measured", protocol.Metric, schema.MetricRecord)
@@ -31,6 +33,43 @@ def headline_metric(metrics: Sequence[Measured]) -> Measured | None:
     plain = [metric for metric in metrics if metric.name.lower() in ("recall@1", "accuracy")]
     held_out = [metric for metric in metrics if metric.split != TRAIN_SPLIT]
     return next(iter(plain or held_out or metrics), None)
+
+
+class RunNumbers(NamedTuple):
+    """Current numbers of a run as texts with units; empty: not measured, or not yet."""
+
+    step: str
+    """Last finished training step."""
+    loss: str
+    r1: str
+    """r@1 in the batch."""
+    step_time: str
+    """Mean time of a step after the warm-up."""
+    samples_per_second: str
+    time_left: str
+    """Until the last training step, at the current rate."""
+    rss: str
+    """Of the engine's process tree."""
+    vram: str
+    """Used on the run's GPUs, by all processes."""
+
+
+def format_numbers(run: RunState) -> RunNumbers:
+    """The current numbers of a run."""
+    last, sample = run.last, run.sample
+    vram = [g.used for g in sample.gpus if g.used is not None] if sample else []
+    rss = sample.rss_tree if sample else None
+    rate = run.timed_samples / run.timed_seconds if run.timed_seconds else None
+    return RunNumbers(
+        step=q.count(run.step) if run.step else "",
+        loss=q.number(last.loss) if last else "",
+        r1=q.score(last.metrics["r@1"]) if last and "r@1" in last.metrics else "",
+        step_time=q.duration(run.step_seconds) if run.step_seconds else "",
+        samples_per_second=q.rate(rate) if rate else "",
+        time_left=q.clock(run.eta_seconds) if run.eta_seconds is not None else "",
+        rss=q.size(rss) if rss is not None else "",
+        vram=q.size(sum(vram)) if vram else "",
+    )
 
 
 def progress_line(view: RunView, number: int, total: int) -> str:
@@ -49,11 +88,12 @@ def progress_line(view: RunView, number: int, total: int) -> str:
             parts.append(f"{m.name} {m.value:.3f} on {m.split}")
         parts.append(f"{formats.clock(run.t)} in all")
         return " · ".join(parts)
-    cells = _format_cells(run)
-    shown = ("loss", "r@1", "ms/step", "RSS", "VRAM")
-    parts += [f"{name} {cells[name]}" for name in shown if cells[name]]
-    if cells["ETA"]:
-        parts.append(f"{cells['ETA']} left")
+    numbers = format_numbers(run)
+    shown = ("loss", "r1", "step_time", "rss", "vram")
+    texts = ((NUMBER_TITLES[name], getattr(numbers, name)) for name in shown)
+    parts += [f"{title} {text}" for title, text in texts if text]
+    if numbers.time_left:
+        parts.append(f"{numbers.time_left} left")
     return " · ".join(parts)
 
 
@@ -69,14 +109,15 @@ def output_lines(view: RunView, suite: Path) -> list[str]:
 
 def suite_rows(state: SuiteState) -> tuple[tuple[tuple[str, bool], ...], list[list[str]]]:
     """Header of (name, right-aligned) and one row for each run."""
+    header = (("run", False), ("state", False), *((t, True) for t in NUMBER_TITLES.values()))
     rows = []
     differences = distinguishing_labels([view.spec for view in state.runs], seeds=True)
     for view, difference in zip(state.runs, differences, strict=True):
-        cells = _format_cells(view.state)
+        numbers = format_numbers(view.state)
         label = " ".join(part for part in (_run_name(view.spec), difference) if part)
-        row = [label, _format_state(view.state)]
-        rows.append([*row, *(cells[name] for name, _ in _HEADER[2:])])
-    return _HEADER, rows
+        texts = [getattr(numbers, name) for name in NUMBER_TITLES]
+        rows.append([label, _format_state(view.state), *texts])
+    return header, rows
 
 
 def distinguishing_labels(specs: Sequence[RunSpec], *, seeds: bool) -> list[str]:
@@ -118,18 +159,3 @@ def _format_state(run: RunState) -> str:
     if run.progress and run.progress.total:
         return f"{run.phase} {run.progress.done:,}/{run.progress.total:,} {run.progress.unit}"
     return run.phase
-
-
-def _format_cells(run: RunState) -> dict[str, str]:
-    last, sample, seconds = run.last, run.sample, run.step_seconds
-    vram = [g.used for g in sample.gpus if g.used is not None] if sample else []
-    rss = sample.rss_tree if sample else None
-    return {
-        "step": str(run.step) if run.step else "",
-        "loss": f"{last.loss:.3f}" if last else "",
-        "r@1": f"{last.metrics['r@1']:.3f}" if last and "r@1" in last.metrics else "",
-        "ms/step": f"{seconds * 1000:.1f}" if seconds else "",
-        "ETA": formats.clock(run.eta_seconds) if run.eta_seconds is not None else "",
-        "RSS": formats.size(rss) if rss is not None else "",
-        "VRAM": formats.size(sum(vram)) if vram else "",
-    }

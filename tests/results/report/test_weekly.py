@@ -52,12 +52,6 @@ def test_the_summary_is_a_part_of_the_report_in_its_order(request, name):
     assert "workbench run plan.toml" not in summary
 
 
-def test_the_summary_names_outputs_by_their_full_path(mixed):
-    outputs = re.findall(r"`(/logs/[^`]+)`", report.render_summary(mixed, "/logs"))
-    assert outputs
-    assert all(f"`{path.removeprefix('/logs/')}`" in report.render(mixed) for path in outputs)
-
-
 def test_a_suite_without_records_has_a_report():
     page = report.render(SuiteView(name="fresh", pending=("01-run",), state="running"))
     assert "- Not ended yet: `01-run`." in page

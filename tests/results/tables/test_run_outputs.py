@@ -3,7 +3,7 @@
 from engines import protocol
 from results.records.schema import ArtifactRecord, MetricRecord
 from results.records.suite_view import SuiteView
-from results.report import render
+from results.report import render, render_summary
 from results.tables import run_cost, run_outputs
 from results.tables.table import render_markdown
 from workbench.suites import run_summary, state
@@ -41,6 +41,8 @@ def test_tables_have_whole_paths_on_this_machine_and_relative_ones_in_reports(ma
     assert "## Files" in report
     assert "`suite/runs/01-vqa/checkpoints/adapter`" in report
     assert "/logs" not in report
+    summary = render_summary(SuiteView(name="suite", records=(record,)), "/logs")
+    assert "`/logs/suite/runs/01-vqa/checkpoints/adapter`" in summary
     assert "제출 파일" in render(SuiteView(name="suite", records=(record,)), "ko")
 
 

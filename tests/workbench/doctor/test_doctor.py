@@ -16,7 +16,7 @@ from tests.fixtures.nvml.state import GIB, MIB, build_library, make_state
 from tests.fixtures.terminals import ROOT
 from tests.hardware import fakes
 from tests.hardware.machines import CATALOGUE, Machine
-from tests.workbench.tui import canned
+from tests.workbench.tui import sample_suites
 from workbench.doctor import gpus, machine, software, storage, terminal
 
 
@@ -169,8 +169,8 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_dead_wardens_torn_and_newer_records(tmp_path: Path) -> None:
-    canned.make_suite(tmp_path, [("a", "m")], state="running", pid=2**22 - 1)
-    canned.write_records(tmp_path, 3)
+    sample_suites.make_suite(tmp_path, [("a", "m")], state="running", pid=2**22 - 1)
+    sample_suites.write_records(tmp_path, 3)
     found = list(storage.suite_findings(tmp_path))
     assert standings(found) == {"suites": "ok", "records": "ok"}
     assert "lost their warden" in found[0].text

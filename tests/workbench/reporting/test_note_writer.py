@@ -10,7 +10,7 @@ import pytest
 
 from results.records import notes
 from results.records.schema import MetricRecord
-from tests.workbench.tui import canned
+from tests.workbench.tui import sample_suites
 from workbench.reporting import caption_examples, note_writer
 from workbench.suites.suite import SuiteError
 
@@ -127,7 +127,7 @@ def test_the_command_notes_and_shows(tmp_path: Path) -> None:
 def _record(scores_file: str) -> object:
     import random
 
-    made = canned.record("s", 1, random.Random(1))
+    made = sample_suites.record("s", 1, random.Random(1))
     metrics = tuple(
         MetricRecord(name=name, value=0.5, split="toy", n=8, scores_file=scores_file)
         for name in ("diversity", "METEOR (exact, x)")

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tests.fixtures.terminals import MODES_ON, ROOT, Terminal, assert_sane, workbench
-from tests.workbench.tui import canned
+from tests.workbench.tui import sample_suites
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_terminal_that_cannot_gets_a_sentence(log_root: Path, term: str) -> No
 
 
 def test_no_color_sends_none(log_root: Path) -> None:
-    canned.busy_root(log_root)
+    sample_suites.busy_root(log_root)
     with workbench(log_root, NO_COLOR="1") as terminal:
         terminal.until("4 runs")
         terminal.press(b"2")
@@ -148,7 +148,7 @@ def test_no_color_sends_none(log_root: Path) -> None:
 
 
 def test_the_kernels_console_shows_all_screens_without_braille(log_root: Path) -> None:
-    canned.busy_root(log_root)
+    sample_suites.busy_root(log_root)
     with workbench(log_root, TERM="linux") as terminal:
         terminal.until("4 runs")
         terminal.press(b"2")
@@ -160,7 +160,7 @@ def test_the_kernels_console_shows_all_screens_without_braille(log_root: Path) -
 
 def test_watching_costs_next_to_nothing(log_root: Path) -> None:
     """The reader's share of the half percent that observing a run may cost: idle, it rests."""
-    canned.busy_root(log_root)
+    sample_suites.busy_root(log_root)
     with workbench(log_root, (120, 36)) as terminal:
         terminal.until("4 runs")
         terminal.press(b"2")
@@ -188,8 +188,8 @@ def test_it_loads_nothing_heavy(log_root: Path, tmp_path: Path) -> None:
         "Path(sys.argv[2]).write_text(' '.join(sorted(early)) + '\\n' + ' '.join(sorted(late)))\n"
         "sys.exit(code)\n"
     )
-    canned.busy_root(log_root)
-    canned.write_records(log_root, 20)
+    sample_suites.busy_root(log_root)
+    sample_suites.write_records(log_root, 20)
     told = tmp_path / "told"
     terminal = Terminal([str(script), str(log_root), str(told)])
     terminal.until("4 runs")
@@ -210,8 +210,8 @@ ASCII = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "
 
 
 def test_without_utf8_all_screens_are_drawn_in_ascii(log_root: Path) -> None:
-    canned.busy_root(log_root)
-    canned.write_records(log_root, 5)
+    sample_suites.busy_root(log_root)
+    sample_suites.write_records(log_root, 5)
     with workbench(log_root, (100, 30), **ASCII) as terminal:
         terminal.until("4 runs")
         terminal.press(b"2")
@@ -232,14 +232,14 @@ def test_without_utf8_all_screens_are_drawn_in_ascii(log_root: Path) -> None:
 )  # fmt: skip
 def test_without_utf8_no_command_fails(log_root: Path, words: list[str]) -> None:
     """Box drawing, arrows and Korean become the nearest plain characters, never an exception."""
-    folder = canned.make_suite(log_root, [("one", "m"), ("two", "m")], name="x")
-    journal = canned.begin(folder, 1)
-    canned.finish(journal, canned.train(journal, 60, 60), "okvqa_test")
+    folder = sample_suites.make_suite(log_root, [("one", "m"), ("two", "m")], name="x")
+    journal = sample_suites.begin(folder, 1)
+    sample_suites.finish(journal, sample_suites.train(journal, 60, 60), "okvqa_test")
     for number in (1, 2):
-        made = canned.record(folder.name, number, random.Random(number))
+        made = sample_suites.record(folder.name, number, random.Random(number))
         label = made.identity.model_copy(update={"label": "\uad6d\uae30 \u2192 \u2588"})
         made = made.model_copy(update={"identity": label})
-        canned.append_record(log_root, made)
+        sample_suites.append_record(log_root, made)
     terminal = Terminal(
         ["-m", "workbench", *words], (120, 30), WORKBENCH_LOG_ROOT=str(log_root), **ASCII
     )
@@ -254,8 +254,8 @@ def test_without_utf8_no_command_fails(log_root: Path, words: list[str]) -> None
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 80)], ids=str)
 def test_no_window_is_too_small(log_root: Path, size: tuple[int, int]) -> None:
-    canned.busy_root(log_root)
-    canned.write_records(log_root, 5)
+    sample_suites.busy_root(log_root)
+    sample_suites.write_records(log_root, 5)
     with workbench(log_root, size) as terminal:
         for key in (b"2", b"3", b"\r", b"\x1b", b"1", b"?", b"\x1b"):
             for _ in range(4):
@@ -269,7 +269,7 @@ def test_no_window_is_too_small(log_root: Path, size: tuple[int, int]) -> None:
 
 
 def test_a_window_that_changes_all_the_time(log_root: Path) -> None:
-    canned.busy_root(log_root)
+    sample_suites.busy_root(log_root)
     with workbench(log_root, (120, 36)) as terminal:
         terminal.until("4 runs")
         terminal.press(b"2")
@@ -288,7 +288,7 @@ def test_a_line_that_drops_under_nohup_leaves_nothing_spinning(log_root: Path) -
     script = "import signal, sys, runpy\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     script += "sys.argv = ['workbench', *sys.argv[1:]]\nrunpy.run_module('workbench', None, "
     script += "'__main__')\n"
-    canned.busy_root(log_root)
+    sample_suites.busy_root(log_root)
     terminal = Terminal(["-c", script, "--log-root", str(log_root)])
     terminal.until("4 runs")
     os.close(terminal.master)
@@ -298,7 +298,7 @@ def test_a_line_that_drops_under_nohup_leaves_nothing_spinning(log_root: Path) -
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 def test_tmux_detached_and_attached_again_at_another_size(log_root: Path, tmp_path: Path) -> None:
     """The screen goes on while nobody looks, and fits whoever looks next."""
-    canned.busy_root(log_root)
+    sample_suites.busy_root(log_root)
     socket = str(tmp_path / "tmux")
 
     def tmux(*words: str, **options) -> subprocess.CompletedProcess[str]:

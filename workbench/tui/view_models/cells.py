@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from workbench.tui.view_models import quantities
+from workbench.suites import quantities
 
 Points = Sequence[tuple[float, float]]
 """x and y, by rising x."""

@@ -9,7 +9,7 @@ from results.text import formats
 from results.text.sanitize import clean_line
 from workbench.planning import folds
 from workbench.suites import oom_retry, run_summary
-from workbench.tui.view_models import quantities as q
+from workbench.suites import quantities as q
 from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow, Series
 
 if TYPE_CHECKING:
@@ -76,9 +76,8 @@ def queue_rows(state: SuiteState) -> tuple[list[GridRow], list[str]]:
 def _run_row(view: RunView, label: str) -> GridRow:
     run, spec = view.state, view.spec
     key = run.cause or run.status
-    last, sample = run.last, run.sample
-    rate = run.timed_samples / run.timed_seconds if run.timed_seconds else None
-    vram = [g.used for g in sample.gpus if g.used is not None] if sample else []
+    numbers = run_summary.format_numbers(run)
+    elapsed = q.clock(run.t) if run.status != "queued" else ""
     tone = "strong" if run.status in ("starting", "running") else ""
     return (
         GLYPHS.get(key, GridCell("✗", "error")),
@@ -86,14 +85,14 @@ def _run_row(view: RunView, label: str) -> GridRow:
         GridCell(clean_line(spec.model, 80), tone),
         GridCell(str(spec.seed), "dim"),
         format_status(run),
-        q.count(run.step) if run.step else "",
-        q.number(last.loss) if last else "",
-        q.score(last.metrics["r@1"]) if last and "r@1" in last.metrics else "",
-        q.duration(run.step_seconds) if run.step_seconds else "",
-        q.rate(rate) if rate else "",
-        q.size(sample.rss_tree) if sample and sample.rss_tree is not None else "",
-        q.size(sum(vram)) if vram else "",
-        _time(run),
+        numbers.step,
+        numbers.loss,
+        numbers.r1,
+        numbers.step_time,
+        numbers.samples_per_second,
+        numbers.rss,
+        numbers.vram,
+        f"-{numbers.time_left}" if numbers.time_left else elapsed,
     )
 
 
@@ -113,12 +112,6 @@ def format_status(run: RunState) -> CellLike:
         return GridCell(run.status, "dim" if run.status == "queued" else "")
     share = f" {run.fraction:.0%}" if run.fraction is not None else ""
     return f"{run.phase or 'running'}{share}"
-
-
-def _time(run: RunState) -> CellLike:
-    if run.eta_seconds is not None:
-        return f"-{q.clock(run.eta_seconds)}"
-    return q.clock(run.t) if run.status != "queued" else ""
 
 
 def suite_rows(suites: Sequence[SuiteEntry]) -> list[GridRow]:
@@ -190,8 +183,8 @@ def format_progress(run: RunState) -> tuple[str, float | None, str, bool]:
     word = run.phase or run.status
     if run.phase in ("train", "warmup") and run.plan and run.plan.steps:
         after = f"{run.step:,} / {run.last_step:,} steps"
-        if run.eta_seconds is not None:
-            after += f"   {q.clock(run.eta_seconds)} left"
+        if time_left := run_summary.format_numbers(run).time_left:
+            after += f"   {time_left} left"
         return word, run.fraction, after, False
     if run.progress and run.progress.total:
         done = f"{run.progress.done:,} / {run.progress.total:,} {clean_line(run.progress.unit)}"
@@ -228,11 +221,10 @@ def _phase_seconds(run: RunState) -> float:
 
 def format_facts(run: RunState) -> str:
     """Step time, samples/s, data wait, learning rate, batch, parameters and device of a run."""
-    parts = []
-    if run.step_seconds:
-        parts.append(f"{q.duration(run.step_seconds)} a step")
-    if run.timed_seconds and run.timed_samples:
-        parts.append(f"{q.rate(run.timed_samples / run.timed_seconds)} samples/s")
+    numbers = run_summary.format_numbers(run)
+    parts = [f"{numbers.step_time} a step"] if numbers.step_time else []
+    if numbers.samples_per_second:
+        parts.append(f"{numbers.samples_per_second} samples/s")
     if run.last and run.last.data_wait is not None and run.last.seconds:
         parts.append(f"{q.share(run.last.data_wait / run.last.seconds)} waiting for data")
     if run.last:

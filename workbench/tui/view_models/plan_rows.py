@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from workbench.tui.view_models import quantities as q
+from workbench.suites import quantities as q
 from workbench.tui.view_models.catalog import Catalogue, PresetEntry, SubsetEntry
 from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow
 from workbench.tui.view_models.plan_draft import PlanDraft, PlanPreview

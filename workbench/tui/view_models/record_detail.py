@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from results.text.sanitize import clean_line
-from workbench.tui.view_models import quantities as q
+from workbench.suites import quantities as q
 
 if TYPE_CHECKING:
     from results.records.schema import Reading, RunRecord

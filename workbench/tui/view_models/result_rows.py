@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from workbench.planning import folds
-from workbench.tui.view_models import quantities as q
+from workbench.suites import quantities as q
 from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The Live screen over canned suites: what it shows, and what it tells the warden."""
+"""The Live screen over sample suites: what it shows, and what it tells the warden."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workbench.tui import canned
+from tests.workbench.tui import sample_suites
 from tests.workbench.tui.conftest import live_of, screen_text, sizes, until
 from workbench.suites import control, suite, trials, warden_file
 from workbench.tui.app import WorkbenchApp
@@ -22,11 +22,10 @@ from workbench.tui.widgets.log_tail import LogTail
 
 @sizes
 async def test_live_shows_queue_run_curves_and_log(app: WorkbenchApp, log_root: Path, size) -> None:
-    canned.busy_root(log_root)
+    sample_suites.busy_root(log_root)
     async with app.run_test(size=size) as pilot:
         await pilot.press("2")
-        await until(pilot, lambda: live_of(app).snapshot is not None)
-        await until(pilot, lambda: "step time" in screen_text(pilot))
+        await until(pilot, lambda: "oom-cuda" in screen_text(pilot))  # the queue has its height
         text = screen_text(pilot)
         for part in ("running · 2 of 4 runs done · 1 failed", "completed", "oom-cuda", "train 64%",
                      "queued", "1,680 / 2,616 steps", "left", "GiB", "CPU of one core",
@@ -40,7 +39,7 @@ async def test_live_shows_queue_run_curves_and_log(app: WorkbenchApp, log_root: 
 async def test_another_run_is_looked_at_and_left_again(
     app: WorkbenchApp, log_root: Path, size
 ) -> None:
-    canned.busy_root(log_root)
+    sample_suites.busy_root(log_root)
     async with app.run_test(size=size) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: live_of(app).snapshot is not None)
@@ -56,7 +55,7 @@ async def test_another_run_is_looked_at_and_left_again(
 
 async def test_trials_of_a_search_appear_one_by_one(app: WorkbenchApp, log_root: Path) -> None:
     pytest.importorskip("optuna")
-    folder = canned.make_search(log_root, trials=12)
+    folder = sample_suites.make_search(log_root, trials=12)
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: "0 of 12 trials done" in screen_text(pilot))
@@ -67,28 +66,28 @@ async def test_trials_of_a_search_appear_one_by_one(app: WorkbenchApp, log_root:
             spec = trials.make_spec(base, number, chosen, {**base.spec.params, **chosen})
             trials.admit_trial(folder, spec)
             await until(pilot, lambda c=chosen: f"lr={c['lr']:g}" in screen_text(pilot))
-        canned.train(canned.begin(folder, 1), 50, 200)
+        sample_suites.train(sample_suites.begin(folder, 1), 50, 200)
         await until(pilot, lambda: "train 25%" in screen_text(pilot))
         assert live_of(app).query_one("#queue", Grid).keys[0].startswith("t0001-")
 
 
 async def test_new_journal_lines_appear(app: WorkbenchApp, log_root: Path) -> None:
-    folder = canned.make_suite(
+    folder = sample_suites.make_suite(
         log_root, [("emoji_train", "clip-nano"), ("emoji_train", "effnet-minilm")], state="running"
     )
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: live_of(app).snapshot is not None)
         assert "queued" in screen_text(pilot)
-        journal = canned.begin(folder, 1)
+        journal = sample_suites.begin(folder, 1)
         await until(pilot, lambda: "running" in screen_text(pilot).split("subset")[1])
-        t = canned.train(journal, 100, 200)
-        canned.log(folder, 1, "hello from the engine\n")
+        t = sample_suites.train(journal, 100, 200)
+        sample_suites.log(folder, 1, "hello from the engine\n")
         await until(pilot, lambda: "train 50%" in screen_text(pilot))
         await until(pilot, lambda: "hello from the engine" in screen_text(pilot))
-        canned.finish(journal, t, "emoji_val")
+        sample_suites.finish(journal, t, "emoji_val")
         await until(pilot, lambda: "completed" in screen_text(pilot))
-        canned.begin(folder, 2)
+        sample_suites.begin(folder, 2)
         await until(pilot, lambda: live_of(app).query_one("#queue", Grid).cursor == 1)
 
 
@@ -102,7 +101,7 @@ STEERING = (
 
 
 async def test_steering_asks_then_writes_one_command(app: WorkbenchApp, log_root: Path) -> None:
-    folder, place = canned.busy_root(log_root), 0
+    folder, place = sample_suites.busy_root(log_root), 0
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: live_of(app).snapshot is not None)
@@ -121,8 +120,8 @@ async def test_steering_asks_then_writes_one_command(app: WorkbenchApp, log_root
 
 
 async def test_a_held_suite_goes_on_with_the_same_key(app: WorkbenchApp, log_root: Path) -> None:
-    folder = canned.busy_root(log_root)
-    canned.write_warden(folder, "holding")
+    folder = sample_suites.busy_root(log_root)
+    sample_suites.write_warden(folder, "holding")
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: live_of(app).snapshot is not None)
@@ -136,8 +135,8 @@ async def test_a_held_suite_goes_on_with_the_same_key(app: WorkbenchApp, log_roo
 async def test_suites_are_chosen_from_a_list_and_by_brackets(
     app: WorkbenchApp, log_root: Path
 ) -> None:
-    busy = canned.busy_root(log_root)
-    old = canned.make_suite(log_root, [("emoji_val", "clip-nano")], stamp="20261101-000000")
+    busy = sample_suites.busy_root(log_root)
+    old = sample_suites.make_suite(log_root, [("emoji_val", "clip-nano")], stamp="20261101-000000")
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: live_of(app).snapshot is not None)
@@ -164,7 +163,7 @@ async def test_empty_log_root_says_what_to_do(app: WorkbenchApp) -> None:
 async def test_a_lost_warden_is_said_and_its_books_are_closed_once(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = canned.busy_root(log_root)
+    folder = sample_suites.busy_root(log_root)
     warden = warden_file.read_warden(folder)
     assert warden is not None
     warden_file.write_warden(folder, warden.model_copy(update={"start_ticks": 1}))
@@ -186,7 +185,7 @@ async def test_a_lost_warden_is_said_and_its_books_are_closed_once(
 
 
 async def test_a_broken_suite_is_a_sentence(app: WorkbenchApp, log_root: Path) -> None:
-    folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")])
+    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")])
     run, _ = suite.read_runs(folder)[0]
     (run / "spec.json").write_text("{")
     async with app.run_test(size=(80, 24)) as pilot:
@@ -206,7 +205,7 @@ async def test_a_suite_without_runs_says_so(app: WorkbenchApp, log_root: Path) -
 async def test_a_suite_that_is_deleted_meanwhile_is_no_crash(
     app: WorkbenchApp, log_root: Path
 ) -> None:
-    folder = canned.busy_root(log_root)
+    folder = sample_suites.busy_root(log_root)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: live_of(app).snapshot is not None)
@@ -221,14 +220,14 @@ async def test_foreign_text_reaches_no_widget_as_markup_or_escape(
     from engines import protocol
 
     hostile = "[bold]x[/bold] [/] \x1b]52;c;aGk=\x07 \x9b31m \u202eabc"
-    folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
-    journal = canned.begin(folder, 1)
+    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
+    journal = sample_suites.begin(folder, 1)
     journal.put(protocol.Phase(t=2.0, name="load", detail=hostile))
     journal.put(protocol.Notice(t=2.0, code="x", text=hostile))
     metric = protocol.Metric(t=2.1, name=hostile, value=0.5, split=hostile, n=1)
     journal.put(metric)
-    canned.log(folder, 1, hostile + "\n")
-    canned.write_warden(folder, "queued", detail=hostile)
+    sample_suites.log(folder, 1, hostile + "\n")
+    sample_suites.write_warden(folder, "queued", detail=hostile)
     async with app.run_test(size=(200, 60)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: screen_text(pilot).count("[bold]x[/") >= 6)
@@ -236,15 +235,15 @@ async def test_foreign_text_reaches_no_widget_as_markup_or_escape(
 
 
 async def test_log_stays_where_it_was_scrolled_to(app: WorkbenchApp, log_root: Path) -> None:
-    folder = canned.busy_root(log_root)
-    canned.log(folder, 3, "".join(f"line {n}\n" for n in range(150)))
+    folder = sample_suites.busy_root(log_root)
+    sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(150)))
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: "line 149" in screen_text(pilot))
         live_of(app).query_one(LogTail).focus()
         await pilot.press("home")
         await until(pilot, lambda: "line 0 " in screen_text(pilot) + " ")
-        canned.log(folder, 3, "".join(f"line {n}\n" for n in range(160)))
+        sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(160)))
         await until(pilot, lambda: (s := live_of(app).snapshot) and s.log[-1] == "line 159")
         await pilot.pause()
         assert "line 159" not in screen_text(pilot)
@@ -254,19 +253,19 @@ async def test_log_stays_where_it_was_scrolled_to(app: WorkbenchApp, log_root: P
 async def test_charts_stand_in_two_rows_where_there_is_height(
     app: WorkbenchApp, log_root: Path, size: tuple[int, int], rows: int
 ) -> None:
-    canned.busy_root(log_root)
+    sample_suites.busy_root(log_root)
     async with app.run_test(size=size) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: "step time" in screen_text(pilot))
         shown = [chart for chart in app.screen.query(Chart) if chart.display]
-        assert len({chart.region.y for chart in shown}) == rows
+        await until(pilot, lambda: len({chart.region.y for chart in shown}) == rows)
 
 
 @pytest.mark.parametrize("size", [(79, 40), (120, 23)])
 async def test_a_screen_that_is_too_small_says_so(
     app: WorkbenchApp, log_root: Path, size: tuple[int, int]
 ) -> None:
-    canned.busy_root(log_root)
+    sample_suites.busy_root(log_root)
     async with app.run_test(size=size) as pilot:
         for key in "24":
             await pilot.press(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.workbench.tui import canned
+from tests.workbench.tui import sample_suites
 from tests.workbench.tui.conftest import screen_text, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
@@ -13,7 +13,7 @@ from workbench.tui.screens.record import RecordScreen
 
 
 async def test_a_finding_and_a_state_are_noted(app: WorkbenchApp, log_root: Path) -> None:
-    canned.write_records(log_root, 3)
+    sample_suites.write_records(log_root, 3)
     notes = log_root / "notes.jsonl"
     async with app.run_test(size=(100, 30)) as pilot:
         await pilot.press("3")
@@ -39,7 +39,7 @@ async def test_a_finding_and_a_state_are_noted(app: WorkbenchApp, log_root: Path
 
 
 async def test_a_suite_takes_notes_on_the_results_screen(app: WorkbenchApp, log_root: Path) -> None:
-    canned.write_records(log_root, 3)
+    sample_suites.write_records(log_root, 3)
     async with app.run_test(size=(100, 30)) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "3 runs" in screen_text(pilot))

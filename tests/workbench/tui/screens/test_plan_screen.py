@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.workbench.planning.test_trained_models import left
-from tests.workbench.tui import canned
+from tests.workbench.tui import sample_suites
 from tests.workbench.tui.conftest import live_of, ready, screen_text, sizes, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
@@ -186,7 +186,7 @@ async def test_start_runs_exactly_the_command_that_was_shown(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[list[str]] = []
-    folder = canned.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
+    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
     hidden = folder.rename(log_root.parent / "made-by-the-command")
 
     async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
@@ -254,7 +254,7 @@ async def test_trained_runs_are_models_with_engine_subset_and_metric(
 ) -> None:
     suite = "20260101-000000-week-1a2b"
     run = left(log_root, suite, "01-a", label="E5-v2")
-    made = canned.record(suite, 1, random.Random(1))
+    made = sample_suites.record(suite, 1, random.Random(1))
     (run / "summary.json").write_text(made.model_dump_json())
     left(log_root, suite, "02-b", state={"run": {"engine": "vqa"}}, engine="vqa")
     async with app.run_test(size=(120, 36)) as pilot:

@@ -1,4 +1,4 @@
-"""The Results screen over canned records."""
+"""The Results screen over sample records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workbench.tui import canned
+from tests.workbench.tui import sample_suites
 from tests.workbench.tui.conftest import screen_text, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog
@@ -17,7 +17,7 @@ from workbench.tui.widgets.grid import Grid
 
 
 async def test_results_sort_filter_and_detail(app: WorkbenchApp, log_root: Path) -> None:
-    canned.write_records(log_root, 60)
+    sample_suites.write_records(log_root, 60)
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "60 runs · newest first" in screen_text(pilot))
@@ -48,12 +48,12 @@ async def test_new_records_appear_by_themselves(
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "No records yet." in screen_text(pilot))
-        canned.append_record(log_root, canned.record("s", 1, random.Random(1)))
+        sample_suites.append_record(log_root, sample_suites.record("s", 1, random.Random(1)))
         await until(pilot, lambda: "1 run · newest" in screen_text(pilot))
 
 
 async def test_what_is_shown_is_exported(app: WorkbenchApp, log_root: Path) -> None:
-    canned.write_records(log_root, 20)
+    sample_suites.write_records(log_root, 20)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "20 runs" in screen_text(pilot))
@@ -81,7 +81,7 @@ async def test_a_newer_schema_is_refused_in_a_sentence(app: WorkbenchApp, log_ro
 async def test_report_is_written_by_the_command(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    canned.write_records(log_root, 5)
+    sample_suites.write_records(log_root, 5)
     ran: list[list[str]] = []
 
     async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
@@ -105,16 +105,16 @@ async def test_the_cursor_stays_on_the_newest_row_until_it_is_moved(
     from workbench.tui.screens import results
 
     monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
-    canned.append_record(log_root, canned.record("s", 1, random.Random(1)))
+    sample_suites.append_record(log_root, sample_suites.record("s", 1, random.Random(1)))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "1 run · newest" in screen_text(pilot))
         grid = app.screen.query_one("#records", Grid)
-        canned.append_record(log_root, canned.record("s", 2, random.Random(2)))
+        sample_suites.append_record(log_root, sample_suites.record("s", 2, random.Random(2)))
         await until(pilot, lambda: len(grid.rows) == 2)
         assert grid.cursor == 0
         await pilot.press("down")
         held = grid.key
-        canned.append_record(log_root, canned.record("s", 3, random.Random(3)))
+        sample_suites.append_record(log_root, sample_suites.record("s", 3, random.Random(3)))
         await until(pilot, lambda: len(grid.rows) == 3)
         assert (grid.key, grid.cursor) == (held, 2)

@@ -1,4 +1,4 @@
-"""Formatting of quantities on screens: one function for each kind. Pure.
+"""Formatting of quantities of a running suite: one function for each kind. Pure.
 
 Extends `results.text.formats`, which reports use, by unknown values, equal widths and axis labels.
 """

@@ -1,6 +1,8 @@
-"""What all screens share: modes, help, mouse, footers, terminals that cannot."""
+"""The app: modes, help, mouse, footers, screenshots, terminals that cannot show it."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,13 @@ async def test_help_and_modes(app: WorkbenchApp) -> None:
         assert "leave; suites go on" in screen_text(pilot)
         await pilot.press("escape", "q")
         await until(pilot, lambda: not app.is_running)
+
+
+async def test_a_screenshot_is_saved_in_the_log_root(app: WorkbenchApp, log_root: Path) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: list(log_root.glob("*.svg")))
+    assert "<svg" in next(log_root.glob("*.svg")).read_text("utf-8")
 
 
 async def test_mouse_clicks_do_what_keys_do(app: WorkbenchApp) -> None:

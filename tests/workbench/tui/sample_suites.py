@@ -17,7 +17,7 @@ from results.records import schema, store
 from results.records.schema import Reading
 from workbench.planning import expand, plan
 from workbench.suites import suite, warden_file
-from workbench.suites.state import WardenState
+from workbench.suites.state import RunView, SuiteState, WardenState, reduce_entries
 
 GIB = 1024**3
 
@@ -95,6 +95,20 @@ def make_search(log_root: Path, trials: int) -> Path:
     folder = suite.create_suite(log_root, asked, expand.expand(asked, log_root))
     write_warden(folder, "running", detail="the searcher chooses the next trial")
     return folder
+
+
+def search_state(*causes: protocol.Cause, trials: int = 20) -> SuiteState:
+    """A search of which some trials have ended, each with this cause."""
+    runs = []
+    for number, cause in enumerate(causes, 1):
+        chosen = {"lr": 0.0003 / number, "layers": [3, 7]}
+        spec = protocol.RunSpec(
+            suite="s", run_id=f"t{number}", engine="retrieval", subset="emoji_train", model="m",
+            cache_root="c", trial=protocol.Trial(number=number, settings=chosen),
+        )  # fmt: skip
+        end = protocol.Entry(seq=0, wall=1.0, src="warden", msg=protocol.End(cause=cause))
+        runs.append(RunView(spec, spec.run_id, reduce_entries([end])))
+    return SuiteState(name="s", warden="ended", started_wall=0.0, runs=tuple(runs), trials=trials)
 
 
 def write_warden(

@@ -1,0 +1,37 @@
+"""Runs as text: headline metric, numbers, labels that distinguish them."""
+
+from __future__ import annotations
+
+from engines import protocol
+from workbench.suites import run_summary
+from workbench.suites.state import RunState, RunView, SuiteState
+
+
+def test_one_metric_stands_for_a_run() -> None:
+    def metric(name: str, split: str) -> protocol.Metric:
+        return protocol.Metric(name=name, value=1.0, split=split, n=1)
+
+    loss, trained = metric("loss", "val"), metric("loss", "train")
+    accuracy = metric("accuracy", "test")
+    assert run_summary.headline_metric([trained, loss, accuracy]) == accuracy
+    assert run_summary.headline_metric([trained, loss]) == loss
+    assert run_summary.headline_metric([trained]) == trained
+    assert run_summary.headline_metric([]) is None
+
+
+def test_runs_that_look_alike_are_told_apart() -> None:
+    def spec(**more: object) -> protocol.RunSpec:
+        table = {"suite": "s", "run_id": "r", "engine": "e", "subset": "a", "model": "m",
+                 "params": {}, "cache_root": "c", **more}  # fmt: skip
+        return protocol.RunSpec.model_validate(table)
+
+    seeds = [spec(seed=1), spec(seed=2), spec(subset="b", seed=2)]
+    assert run_summary.distinguishing_labels(seeds, seeds=True) == ["seed 1", "seed 2", ""]
+    assert run_summary.distinguishing_labels(seeds, seeds=False) == ["", "", ""]
+    variants = [spec(label="all on"), spec(label="no cache", repeat=1)]
+    assert run_summary.distinguishing_labels(variants, seeds=True) == [
+        "all on repeat 1",
+        "no cache repeat 2",
+    ]
+    state = SuiteState("s", runs=tuple(RunView(s, "f", RunState()) for s in seeds[:2]))
+    assert [row[0] for row in run_summary.suite_rows(state)[1]] == ["a m seed 1", "a m seed 2"]

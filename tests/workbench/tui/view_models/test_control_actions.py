@@ -1,0 +1,79 @@
+"""Questions before a suite is stopped, held, resumed or loses a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.workbench.tui import sample_suites
+from workbench.suites.state import SuiteState
+from workbench.tui.system import cli_commands
+from workbench.tui.view_models import control_actions, suite_feed
+
+
+def busy_suite(log_root: Path) -> SuiteState:
+    """One run completed, one failed, one training, one queued."""
+    return suite_feed.SuiteFeed(sample_suites.busy_root(log_root)).poll(None).suite
+
+
+@pytest.mark.parametrize(
+    ("do", "refused"),
+    [
+        ("stop", False), ("skip", False), ("cancel", True), ("hold", False), ("continue", False),
+        ("resume", True),
+    ],
+)  # fmt: skip
+def test_questions_of_a_running_suite(
+    log_root: Path, do: control_actions.ControlAction, refused: bool
+) -> None:
+    state = busy_suite(log_root)
+    asked = control_actions.make_question(do, state, state.current)
+    assert bool(asked.refusal) is refused
+    if not refused:
+        assert asked.text
+        assert asked.yes
+
+
+def test_only_a_queued_run_is_cancelled(log_root: Path) -> None:
+    state = busy_suite(log_root)
+    asked = control_actions.make_question("cancel", state, state.runs[3])
+    assert asked.run == "04-retrieval-oven_train-tinyclip-61m"
+    assert "its record says stopped" in asked.text, "as Orders ends it"
+
+
+def test_stop_counts_what_is_not_started(log_root: Path) -> None:
+    state = busy_suite(log_root)
+    assert "1 queued run is not started" in control_actions.make_question("stop", state, None).text
+
+
+@pytest.mark.parametrize("state", ["ended", "lost"])
+def test_a_suite_that_is_over_can_go_on(log_root: Path, state: str) -> None:
+    over = replace(busy_suite(log_root), warden=state)
+    asked = control_actions.make_question("resume", over, None)
+    assert asked.text.startswith("3 runs start again")
+    done = replace(over, runs=tuple(r for r in over.runs if r.state.cause == "completed"))
+    assert "All runs" in control_actions.make_question("resume", done, None).refusal
+    words = cli_commands.resume_arguments(over.name, log_root)
+    assert words[:3] == ["resume", over.name, "--detach"]
+
+
+@pytest.mark.parametrize("state", ["ended", "lost"])
+def test_nothing_is_asked_of_a_suite_that_is_over(log_root: Path, state: str) -> None:
+    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")], state="ended")
+    shown = suite_feed.SuiteFeed(folder).poll(None).suite
+    asked = control_actions.make_question("stop", replace(shown, warden=state), None)
+    assert asked.refusal
+
+
+def test_a_search_can_be_resumed_for_the_trials_to_come() -> None:
+    asked = control_actions.make_question(
+        "resume", sample_suites.search_state("completed", "pruned"), None
+    )
+    assert asked.refusal == ""
+    assert asked.text == "The search goes on with 18 trials. Completed ones are kept."
+    done = control_actions.make_question(
+        "resume", sample_suites.search_state("completed", trials=1), None
+    )
+    assert done.refusal.startswith("All runs of this suite are completed")

@@ -1,0 +1,64 @@
+"""Rows, series and sentences of the Live screen."""
+
+from __future__ import annotations
+
+from engines import protocol
+from tests.workbench.tui import sample_suites
+from workbench.suites import run_summary
+from workbench.suites.state import RunState, RunView, SuiteState, reduce_entries
+from workbench.tui.view_models import live_rows
+
+
+def test_charts_show_the_gpu_that_the_run_has() -> None:
+    gpu = protocol.Gpu(index=3, used=5 << 30, process=4 << 30, utilisation=70.0)
+    sample = protocol.Sample(t=1.0, gpus=(gpu,))
+    run = reduce_entries([protocol.Entry(seq=0, wall=0.0, src="warden", msg=sample)], RunState())
+    shown = live_rows.chart_series(run)
+    assert shown["gpu"].last == 70.0
+    assert (shown["memory"].title, shown["memory"].last) == ("VRAM, GPU 3", 4 << 30)
+    assert live_rows.chart_series(RunState())["gpu"].last is None
+
+
+def test_a_growing_search_counts_the_trials_that_were_asked_for() -> None:
+    state = sample_suites.search_state("completed", "pruned", "failed")
+    assert live_rows.suite_line(state, 1.0)[0] == "ended · 3 of 20 trials done · 1 failed"
+    rows, keys = live_rows.queue_rows(state)
+    assert keys == ["t1", "t2", "t3"]
+    assert [row[1].text for row in rows] == [
+        "lr=0.0003 layers=[3, 7]", "lr=0.00015 layers=[3, 7]", "lr=0.0001 layers=[3, 7]",
+    ]  # fmt: skip
+    assert rows[1][0].text == "✂"
+    assert (rows[1][4].tone, rows[2][4].tone) == ("dim", "error")
+    assert live_rows.format_failure(state.runs[1].state) == ""
+
+
+def test_the_screen_and_a_progress_line_show_the_same_numbers() -> None:
+    gpu = protocol.Gpu(index=0, used=5 << 30)
+    messages = (
+        protocol.Attempt(number=1, pid=1),
+        protocol.Hello(engine="retrieval", pid=1),
+        protocol.Phase(t=1.0, name="train"),
+        protocol.Plan(t=1.0, steps=2000, samples=128_000, effective_batch=64, micro_batch=64),
+        protocol.Step(
+            t=100.0, step=1000, count=1000, samples=64_000, seconds=86.4, warmup=False,
+            data_wait=0.0, loss=1.5284, lr=1e-4, epoch=0.5, metrics={"r@1": 0.86},
+        ),
+        protocol.Sample(t=100.0, rss_tree=3 << 30, gpus=(gpu,)),
+    )  # fmt: skip
+    entries = [
+        protocol.Entry(seq=number, wall=0.0, src="engine", msg=message)
+        for number, message in enumerate(messages)
+    ]
+    spec = protocol.RunSpec(
+        suite="s", run_id="r", engine="retrieval", subset="oven_train", model="m", cache_root="c"
+    )
+    view = RunView(spec, "r", reduce_entries(entries))
+    line = run_summary.progress_line(view, 1, 1)
+    numbers = "loss 1.528 · r@1 0.8600 · step time 86.4 ms · RSS 3.00 GiB · VRAM 5.00 GiB"
+    assert numbers in line
+    ((row,), _) = live_rows.queue_rows(SuiteState("s", runs=(view,)))
+    shown = dict(zip((column.key for column in live_rows.QUEUE), row, strict=True))
+    assert (shown["step"], shown["rate"]) == ("1,000", "740.7")
+    keys = {"loss": "loss", "r1": "r@1", "time": "step time", "rss": "RSS", "vram": "VRAM"}
+    assert " · ".join(f"{title} {shown[key]}" for key, title in keys.items()) == numbers
+    assert line.endswith(f"{str(shown['left']).removeprefix('-')} left")

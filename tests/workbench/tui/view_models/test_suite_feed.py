@@ -1,0 +1,87 @@
+"""Suites of a log root, and snapshots of one with its log."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.workbench.tui import sample_suites
+from workbench.suites import warden_file
+from workbench.tui.view_models import (
+    suite_feed,
+)
+
+
+def test_busy_suites_come_first_then_the_newest(log_root: Path) -> None:
+    cells = [("emoji_train", "clip-nano")]
+    for stamp, state in (("20261101-000000", "running"), ("20261103-000000", "ended"),
+                         ("20261102-000000", "ended")):  # fmt: skip
+        sample_suites.make_suite(log_root, cells, stamp=stamp, state=state)
+    found = suite_feed.read_suites(log_root)
+    assert [s.name[:8] for s in found] == ["20261101", "20261103", "20261102"]
+    assert [s.busy for s in found] == [True, False, False]
+
+
+def test_a_suite_whose_warden_died_is_lost(log_root: Path) -> None:
+    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
+    warden = warden_file.read_warden(folder)
+    assert warden is not None
+    warden_file.write_warden(
+        folder, warden.model_copy(update={"start_ticks": warden.start_ticks + 1})
+    )
+    assert suite_feed.read_suites(log_root)[0].state == "lost"
+
+
+def test_no_log_root_is_no_suites(tmp_path: Path) -> None:
+    assert suite_feed.read_suites(tmp_path / "none") == ()
+
+
+def test_feed_follows_the_run_at_work_and_its_log(log_root: Path) -> None:
+    folder = sample_suites.busy_root(log_root)
+    source = suite_feed.SuiteFeed(folder)
+    snapshot = source.poll(None)
+    assert snapshot.watched == "03-retrieval-evqa_train-tinyclip-61m"
+    assert snapshot.log[-1] == "epoch 1 of 1: 2,616 steps of 64"
+    assert [r.state.cause for r in snapshot.suite.runs] == ["completed", "oom-cuda", "", ""]
+    assert source.poll(None) == snapshot  # nothing new: nothing to deliver
+    assert source.poll("01-retrieval-okvqa_mm_train-tinyclip-61m").log == ()
+
+
+def test_log_lines_are_clean_and_redrawn_lines_show_their_last_state() -> None:
+    data = b"10%\r50%\r100%\n\x1b[1;31mplain\x1b[0m\r\n\x1b]52;c;aGk=\x07evil \x9b31m\xff\n"
+    assert suite_feed.clean_log(data) == ("100%", "plain", "\\x1b]52;c;aGk=\\x07evil �31m�")
+    assert suite_feed.clean_log(b"half of a line\nwhole\n", whole=False) == ("whole",)
+
+
+def test_a_log_is_read_from_its_end(log_root: Path) -> None:
+    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")])
+    sample_suites.log(folder, 1, "".join(f"line {n}\n" for n in range(200_000)))
+    source = suite_feed.SuiteFeed(folder)
+    began = time.perf_counter()
+    lines = source.poll(None).log
+    assert lines[-1] == "line 199999"
+    assert len(lines) <= suite_feed.LOG_LINES
+    assert time.perf_counter() - began < 1.0
+
+
+def test_follow_delivers_news_only_and_asks_again(log_root: Path) -> None:
+    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")])
+    taken: list[suite_feed.SuiteSnapshot] = []
+    answers = iter([False, True, True])
+    waits = 0
+
+    def deliver(snapshot: suite_feed.SuiteSnapshot) -> bool:
+        taken.append(snapshot)
+        return next(answers)
+
+    def wait(seconds: float) -> bool:
+        nonlocal waits
+        waits += 1
+        assert seconds >= 0.25
+        if waits == 4:
+            sample_suites.begin(folder, 1)
+        return waits == 7
+
+    suite_feed.poll_feed(suite_feed.SuiteFeed(folder), lambda: None, deliver, wait)
+    statuses = [s.suite.runs[0].state.status for s in taken]
+    assert statuses == ["queued", "queued", "running"]  # refused once, then once for each news
