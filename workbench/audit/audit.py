@@ -18,9 +18,14 @@ LANG: Final = "en"
 """Language of messages before a start."""
 
 
-def audit_plan(plan: SuitePlan, specs: Sequence[RunSpec], device: object = None) -> list[AuditRow]:
-    """The audit of a plan's runs. `device`: as `memory_check.locate_device` gives it."""
-    return audit_runs(collect.collect_from_specs(specs, device, collect.collect_reasons(plan)))
+def audit_plan(
+    plan: SuitePlan, specs: Sequence[RunSpec], device: object = None, rows: int | None = None
+) -> list[AuditRow]:
+    """The audit of a plan's runs. `device`: as `memory_check.locate_device` gives it; `rows`: of
+    its subsets, where they are not built.
+    """
+    reasons = collect.collect_reasons(plan)
+    return audit_runs(collect.collect_from_specs(specs, device, reasons, rows))
 
 
 def audit_records(

@@ -27,10 +27,13 @@ MAX_HEADER: Final = 100 << 20
 
 
 def collect_from_specs(
-    specs: Sequence[RunSpec], device: object = None, reasons: Mapping[str, str] | None = None
+    specs: Sequence[RunSpec],
+    device: object = None,
+    reasons: Mapping[str, str] | None = None,
+    rows: int | None = None,
 ) -> list[RunFacts]:
     """Facts of planned runs. `device`: as `memory_check.locate_device` gives it; `reasons`: why
-    a variant is compared, by label.
+    a variant is compared, by label; `rows`: of the subsets, where they are not built.
     """
     gpu = device if isinstance(device, GpuModel) else None
     return [
@@ -42,6 +45,7 @@ def collect_from_specs(
                 statements=_statements(spec.label, reasons or {}),
             ),
             Path(spec.cache_root),
+            rows,
         )
         for spec in specs
     ]
@@ -65,6 +69,7 @@ def collect_from_records(
             RunFacts(
                 identity=identity,
                 record=record,
+                log_root=log_root,
                 capability=gpu.capability if gpu else None,
                 gpu=gpu.name if gpu else "",
                 rates=rates.get(identity.run_id, ()),
@@ -92,17 +97,17 @@ def _first_gpu(record: RunRecord | None) -> GpuInfo | None:
     return next(iter(record.environment.run_gpus), None) if record else None
 
 
-def _add_plan_facts(run: RunFacts, cache_root: Path) -> RunFacts:
+def _add_plan_facts(run: RunFacts, cache_root: Path, rows: int | None = None) -> RunFacts:
     """The facts with those that follow from settings, catalogs and built subsets."""
     identity, params = run.identity, run.identity.params
     evaluate_on = _reported_subsets(identity, cache_root)
     names = {*evaluate_on, str(params.get("validate_on") or "")} - {""}
-    rows = {name: plan_estimate.count_rows(name, cache_root) for name in names}
+    counts = {name: plan_estimate.count_rows(name, cache_root) for name in names}
     judge = str(params.get("siglip") or "")
     changes = {
-        "steps": _count_steps(identity, run.record, cache_root),
+        "steps": _count_steps(identity, run.record, rows or _count_rows(identity, cache_root)),
         "evaluate_on": evaluate_on,
-        "evaluation_rows": {name: count for name, count in rows.items() if count},
+        "evaluation_rows": {name: count for name, count in counts.items() if count},
         "data": _measure_data(identity, cache_root),
         "judge_context": _read_context(judge) if judge else None,
     }
@@ -120,20 +125,22 @@ def _reported_subsets(identity: Identity, cache_root: Path) -> tuple[str, ...]:
         return ()
 
 
+def _count_rows(identity: Identity, cache_root: Path) -> int | None:
+    try:
+        return plan_estimate.count_rows(identity.subset, cache_root)
+    except RecipeError:
+        return None
+
+
 def _count_steps(
-    identity: Identity, record: RunRecord | None, cache_root: Path
+    identity: Identity, record: RunRecord | None, rows: int | None
 ) -> StepCounts | None:
     """Steps of a training by its settings and rows; None: no training, or rows are not known."""
     if identity.task != "train" or "batch" not in identity.params:
         return None
-    try:
-        rows = plan_estimate.count_rows(identity.subset, cache_root)
-    except RecipeError:
-        rows = None
-    steps = plan_estimate.count_steps(identity.params, rows) if rows else None
-    if record is None or not record.samples:
-        return steps
-    return _recorded_steps(identity.params, record)
+    if record is not None and record.samples:
+        return _recorded_steps(identity.params, record)
+    return plan_estimate.count_steps(identity.params, rows) if rows else None
 
 
 def _recorded_steps(params: Mapping[str, Any], record: RunRecord) -> StepCounts:

@@ -13,6 +13,7 @@ HEAD: Final = """# Audit
 rules. Each names a fault, its evidence in numbers and the remedy:
 
     workbench audit plan.toml                   # or -p PRESET, or -d SUBSET -m MODEL
+    workbench audit -p audit-vqa --rows 3887    # where the data are not here
     workbench audit SUITE                       # or the id or label of a run
     workbench audit -p siglip-study --all       # the rules without a fault, too
     workbench audit SUITE --lang ko --markdown  # or --json

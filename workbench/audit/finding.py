@@ -33,6 +33,14 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """No fault, by the same evidence: the rule's text fits both."""
+
+    values: Mapping[str, str]
+    form: str = "evidence"
+
+
+@dataclass(frozen=True)
 class Impossible:
     """The engine cannot have the fault; the rule's text `impossible` says why."""
 
@@ -45,8 +53,13 @@ class Unjudged:
     """A key of `[reason]` in rules.toml."""
 
 
-Verdict = Fault | Impossible | Unjudged | None
-"""None: the fault is not there."""
+Verdict = Fault | Sound | Impossible | Unjudged | None
+"""None: the settings leave no way to the fault."""
+
+
+def decide(values: Mapping[str, str], *, faulty: bool, form: str = "evidence") -> Fault | Sound:
+    """A fault, or none, with the evidence for either."""
+    return Fault(values, form) if faulty else Sound(values, form)
 
 
 @dataclass(frozen=True)

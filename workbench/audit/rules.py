@@ -6,16 +6,25 @@ import functools
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from results.records.suite_view import AuditRow
+from results.text.translations import LANGS
 from workbench.audit import (
     rules_captions,
     rules_model,
     rules_schedule,
     rules_selection,
 )
-from workbench.audit.finding import Fault, RunRule, SuiteRule, Unjudged, Verdict
+from workbench.audit.finding import (
+    Fault,
+    Impossible,
+    RunRule,
+    Sound,
+    SuiteRule,
+    Unjudged,
+    Verdict,
+)
 from workbench.audit.run_facts import RunFacts
 
 TEXTS: Final = Path(__file__).parent / "rules.toml"
@@ -39,17 +48,20 @@ RULES: Final[tuple[RunRule | SuiteRule, ...]] = (
     RunRule("monitor-alone", "warning", rules_selection.judge_monitor),
     RunRule("final-not-best", "warning", rules_selection.judge_final_weights),
     SuiteRule("one-seed", "note", rules_selection.judge_seeds),
-    SuiteRule("ranking-uncertain", "warning", rules_selection.judge_ranking),
+    SuiteRule("ranking-uncertain", "note", rules_selection.judge_ranking),
     RunRule("label-alignment", "error", rules_model.judge_label_alignment),
     RunRule("bf16-unsupported", "error", rules_model.judge_bf16),
     RunRule("weights-missing", "error", rules_model.judge_saved_weights),
     RunRule("stated-size", "warning", rules_model.judge_stated_size),
     SuiteRule("evaluation-mode", "error", rules_model.judge_evaluation_mode),
     RunRule("media-equal", "warning", rules_model.judge_media),
+    RunRule("rows-unanswered", "warning", rules_model.judge_answered),
     RunRule("data-bound", "warning", rules_model.judge_data_wait),
 )
 """In the order of tables: schedule, captions, choice and comparison, model, data."""
 
+OTHER_ENGINES: Final = frozenset({"captioning-only", "vqa-only", "no-inference"})
+"""Reasons of rules that are for another engine or task."""
 Text = dict[str, str]
 """A text by language."""
 
@@ -69,8 +81,8 @@ def audit_runs(runs: Sequence[RunFacts]) -> list[AuditRow]:
         rows = list(_fault_rows(rule, verdicts))
         if rows:
             faults += rows
-        else:
-            others.append(_clean_row(rule, [verdict for _, verdict in verdicts]))
+        elif row := _clean_row(rule, [verdict for _, verdict in verdicts]):
+            others.append(row)
     order = {"error": 0, "warning": 1, "note": 2}
     return [*sorted(faults, key=lambda row: order[row.severity]), *others]
 
@@ -103,18 +115,28 @@ def _fault_rows(
         )  # fmt: skip
 
 
-def _clean_row(rule: RunRule | SuiteRule, verdicts: Sequence[Verdict]) -> AuditRow:
-    """The row of a rule that has found no fault: clean, impossible, or why it was not judged."""
+def _clean_row(rule: RunRule | SuiteRule, verdicts: Sequence[Verdict]) -> AuditRow | None:
+    """The row of a rule that names no fault: clean, impossible, or why it judged nothing; None:
+    it is not for the engines of these runs.
+    """
     texts, reasons = read_texts()[rule.code], read_texts()["reason"]
-    standing, evidence = "clean", {}
     unjudged = [verdict for verdict in verdicts if isinstance(verdict, Unjudged)]
-    if len(unjudged) == len(verdicts):
+    judged = [verdict for verdict in verdicts if not isinstance(verdict, Unjudged)]
+    evidence: Text = {}
+    standing: Literal["clean", "impossible", "unjudged"] = "clean"
+    if not judged and all(verdict.reason in OTHER_ENGINES for verdict in unjudged):
+        return None
+    if not judged:
         standing, evidence = "unjudged", reasons[unjudged[0].reason]
-    elif None not in verdicts:
+    elif all(isinstance(verdict, Impossible) for verdict in judged):
         standing, evidence = "impossible", texts["impossible"]
-    elif unjudged:
-        counts = {"judged": str(len(verdicts) - len(unjudged)), "runs": str(len(verdicts))}
-        evidence = _fill(reasons["partly"], counts)
+    else:
+        sound = [verdict for verdict in judged if isinstance(verdict, Sound)]
+        parts = [_fill(texts[verdict.form], dict(verdict.values)) for verdict in sound[:1]]
+        counts = {"judged": str(len(judged)), "runs": str(len(verdicts))}
+        parts += [_fill(reasons["partly"], counts)] if unjudged else []
+        parts += [_fill(reasons["others"], counts)] if any(v != sound[0] for v in sound) else []
+        evidence = {lang: "; ".join(part[lang] for part in parts) for lang in LANGS}
     return AuditRow(
         code=rule.code, standing=standing, severity=rule.severity, title=texts["title"],
         evidence=evidence,

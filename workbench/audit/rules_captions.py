@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Final
 
-from datasets_mm.profile.subset_facts import TextLengths
+from datasets_mm.profile.subset_facts import BYTES_PER_TOKEN, TextLengths
 from results.records.schema import MetricRecord
 from results.text import formats
 from workbench.audit.finding import (
@@ -17,6 +17,7 @@ from workbench.audit.finding import (
     Impossible,
     Unjudged,
     Verdict,
+    decide,
 )
 from workbench.audit.run_facts import ENGINES, RunFacts
 
@@ -51,7 +52,7 @@ def judge_generation_length(run: RunFacts) -> Verdict:
 
 
 def judge_truncation(run: RunFacts) -> Verdict:
-    """Training: a caption longer than `max_tokens` loses its end, and its model learns none."""
+    """Training: a caption longer than `max_tokens` loses its last part."""
     if run.engine != "captioning":
         return Unjudged("captioning-only")
     if run.data is None or not run.data.captions.n:
@@ -68,19 +69,18 @@ def judge_context(run: RunFacts) -> Verdict:
     if run.data is not None and run.data.judged.n:
         return _judge_length(run.data.judged, run.judge_context)
     limit = int(run.get("max_new_tokens") or 0)
-    if limit <= run.judge_context:
-        return None
-    return Fault({"limit": str(run.judge_context), "longest": str(limit)}, form="planned")
+    values = {"limit": str(run.judge_context), "longest": str(limit)}
+    return decide(values, faulty=limit > run.judge_context, form="planned")
 
 
 def _judge_length(lengths: TextLengths, limit: int) -> Verdict:
     share = lengths.share_over(limit)
-    if share < SOME:
-        return None
-    return Fault({
+    values = {
         "share": formats.percent(share), "n": formats.count(lengths.n), "limit": str(limit),
-        "median": formats.count(lengths.median), "tokenizer": lengths.tokenizer or "≥",
-    })  # fmt: skip
+        "median": formats.count(lengths.median),
+        "tokenizer": lengths.tokenizer or f"none, 1 for {BYTES_PER_TOKEN} bytes",
+    }  # fmt: skip
+    return decide(values, faulty=share >= SOME)
 
 
 def judge_end_token(run: RunFacts) -> Verdict:
@@ -112,23 +112,24 @@ def judge_generation_time(run: RunFacts) -> Verdict:
     passes = _count_decoding_passes(run)
     micro_batches = run.steps.total * run.steps.accumulation
     share = passes * PASS_COST / (passes * PASS_COST + micro_batches)
-    if share < PLANNED_SHARE:
-        return None
-    return Fault({
+    values = {
         "passes": formats.count(passes), "micro_batches": formats.count(micro_batches),
         "share": formats.percent(share), "batch": str(run.get("evaluate_batch")),
-    }, form="planned")  # fmt: skip
+    }  # fmt: skip
+    return decide(values, faulty=share >= PLANNED_SHARE, form="planned")
 
 
 def _judge_phases(phases: dict[str, float]) -> Verdict:
     generation = phases.get("generate", 0.0) + phases.get("eval", 0.0)
     training = phases.get("train", 0.0) + phases.get("warmup", 0.0)
-    if not training or generation < MEASURED_SHARE * (generation + training):
-        return None
-    return Fault({
+    if not training:
+        return Unjudged("not-timed")
+    share = generation / (generation + training)
+    values = {
         "generation": formats.duration(generation), "training": formats.duration(training),
-        "share": formats.percent(generation / (generation + training)),
-    })  # fmt: skip
+        "share": formats.percent(share),
+    }  # fmt: skip
+    return decide(values, faulty=share >= MEASURED_SHARE)
 
 
 def _count_decoding_passes(run: RunFacts) -> int:
@@ -158,6 +159,8 @@ def judge_meteor_tokenizer(run: RunFacts) -> Verdict:
 
 def judge_meteor_rules(runs: Sequence[RunFacts]) -> Verdict:
     """METEOR: values by two tokenizers on one split are no comparison."""
+    if all(run.engine != "captioning" for run in runs):
+        return Unjudged("captioning-only")
     rules: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         for metric in _meteors(run):
@@ -183,10 +186,14 @@ def judge_diversity(run: RunFacts) -> Verdict:
         return Unjudged("captioning-only")
     if run.completed is None:
         return Unjudged(NO_RECORD)
-    for metric in run.completed.metrics:
-        if metric.name == "diversity" and metric.split != "train" and metric.value < COLLAPSE:
-            return Fault({
-                "unique": formats.count(metric.value * metric.n), "n": formats.count(metric.n),
-                "diversity": formats.number(metric.value, 2), "split": metric.split,
-            })  # fmt: skip
-    return None
+    measured = [
+        m for m in run.completed.metrics if m.name == "diversity" and m.split != "train"
+    ]  # fmt: skip
+    if not measured:
+        return Unjudged("no-metric")
+    metric = min(measured, key=lambda m: m.value)
+    values = {
+        "unique": formats.count(metric.value * metric.n), "n": formats.count(metric.n),
+        "diversity": formats.number(metric.value, 2), "split": metric.split,
+    }  # fmt: skip
+    return decide(values, faulty=metric.value < COLLAPSE)

@@ -17,6 +17,7 @@ from workbench.audit.finding import (
     Impossible,
     Unjudged,
     Verdict,
+    decide,
 )
 from workbench.audit.run_facts import ENGINES, RunFacts
 
@@ -37,9 +38,11 @@ def judge_bf16(run: RunFacts) -> Verdict:
     """Precision: bf16 on a GPU that lacks it in hardware (T4, V100: all before Ampere)."""
     if run.capability is None:
         return Unjudged("no-gpu")
-    if run.get("precision") != "bf16" or run.capability >= BF16:
-        return None
-    return Fault({"gpu": run.gpu, "capability": ".".join(map(str, run.capability))})
+    precision = str(run.get("precision"))
+    values = {
+        "gpu": run.gpu, "capability": ".".join(map(str, run.capability)), "precision": precision
+    }  # fmt: skip
+    return decide(values, faulty=precision == "bf16" and run.capability < BF16)
 
 
 def judge_label_alignment(run: RunFacts) -> Verdict:
@@ -59,13 +62,12 @@ def judge_saved_weights(run: RunFacts) -> Verdict:
     if run.saved_parameters is None:
         return Unjudged("no-model")
     saved, trained = sum(run.saved_parameters.values()), record.trainable_parameters
-    if saved >= trained:
-        return None
     has_lora = any(".lora_" in name for name in run.saved_parameters)
-    return Fault({
+    values = {
         "saved": formats.count(saved), "trained": formats.count(trained),
-        "share": formats.percent(1 - saved / trained), "lora": "LoRA" if has_lora else "no LoRA",
-    })  # fmt: skip
+        "lora": "LoRA" if has_lora else "no LoRA",
+    }  # fmt: skip
+    return decide(values, faulty=saved < trained)
 
 
 def judge_stated_size(run: RunFacts) -> Verdict:
@@ -81,12 +83,11 @@ def judge_stated_size(run: RunFacts) -> Verdict:
     wrong = [
         size for size in stated if all(abs(size - count) > TOLERANCE * count for count in counts)
     ]
-    if not wrong:
-        return None
-    return Fault({
-        "stated": ", ".join(formats.parameters(size) for size in wrong),
+    values = {
+        "stated": ", ".join(formats.parameters(size) for size in wrong or stated),
         "counted": ", ".join(formats.count(count) for count in counts),
-    })  # fmt: skip
+    }  # fmt: skip
+    return decide(values, faulty=bool(wrong))
 
 
 def _count_parts(record: RunRecord) -> Iterator[int]:
@@ -103,12 +104,30 @@ def judge_media(run: RunFacts) -> Verdict:
     if run.data is None or not run.data.media:
         return Unjudged(NO_DATA)
     data, least = run.data, max(EQUAL_MEDIA, EQUAL_SHARE * run.data.media)
-    if data.blank >= least or data.equal >= least:
-        return Fault({
-            "equal": formats.count(data.equal), "blank": formats.count(data.blank),
-            "n": formats.count(data.media), "example": data.blank_example or data.equal_example,
-        })  # fmt: skip
-    return None
+    example = data.blank_example or data.equal_example
+    values = {
+        "equal": formats.count(data.equal if data.equal > 1 else 0),
+        "blank": formats.count(data.blank), "n": formats.count(data.media),
+        "example": f" ({example})" if example else "",
+    }  # fmt: skip
+    return decide(values, faulty=max(data.blank, data.equal) >= least)
+
+
+def judge_answered(run: RunFacts) -> Verdict:
+    """Inference: every row of a subset should have an answer."""
+    if run.identity.task != "infer":
+        return Unjudged("no-inference")
+    if run.completed is None:
+        return Unjudged(NO_RECORD)
+    measured = [m for m in run.completed.metrics if m.name == "coverage"]
+    if not measured:
+        return Unjudged("no-metric")
+    metric = min(measured, key=lambda m: m.value)
+    values = {
+        "missing": formats.count(round((1 - metric.value) * metric.n)),
+        "n": formats.count(metric.n), "split": metric.split,
+    }  # fmt: skip
+    return decide(values, faulty=metric.value < 1)
 
 
 def judge_data_wait(run: RunFacts) -> Verdict:
@@ -120,12 +139,11 @@ def judge_data_wait(run: RunFacts) -> Verdict:
     share = wait if stall is None else stall
     if share is None:
         return Unjudged("not-timed")
-    if share < STALL_SHARE:
-        return None
-    return Fault({
+    values = {
         "share": formats.percent(share), "workers": str(run.get("workers")),
         "rate": formats.rate(timing.samples_per_second.value or 0.0),
-    })  # fmt: skip
+    }  # fmt: skip
+    return decide(values, faulty=share >= STALL_SHARE)
 
 
 def judge_evaluation_mode(runs: Sequence[RunFacts]) -> Verdict:

@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from results.text import formats
-from workbench.audit.finding import NO_ROWS, NO_TRAINING, Fault, Impossible, Unjudged, Verdict
+from workbench.audit.finding import NO_ROWS, NO_TRAINING, Impossible, Unjudged, Verdict, decide
 from workbench.audit.run_facts import ENGINES, RunFacts
 
 FEW_STEPS: Final = 10
@@ -26,14 +26,13 @@ def judge_rate_end(run: RunFacts) -> Verdict:
     peak = max([*run.rates, float(run.get("lr") or 0)])
     if last is None or not peak:
         return Unjudged("no-rates")
-    ended_early = record.steps < record.planned_steps
-    if ended_early or last <= HIGH_END * peak or record.steps < FEW_STEPS:
-        return None
-    accumulation = run.get("accumulation") or 1
-    return Fault({
+    if record.steps < max(record.planned_steps, FEW_STEPS):
+        return None  # it ended before its schedule
+    values = {
         "last": f"{last:.2e}", "peak": f"{peak:.2e}", "share": formats.percent(last / peak),
-        "accumulation": str(accumulation),
-    })  # fmt: skip
+        "accumulation": str(run.get("accumulation") or 1),
+    }  # fmt: skip
+    return decide(values, faulty=last > HIGH_END * peak)
 
 
 def judge_warmup(run: RunFacts) -> Verdict:
@@ -43,9 +42,8 @@ def judge_warmup(run: RunFacts) -> Verdict:
     total, stated = run.steps.total, run.get("warmup_steps")
     ratio = float(run.get("warmup_ratio") or 0)
     warmup = math.ceil(ratio * total) if stated is None else int(stated)
-    if total < FEW_STEPS or warmup <= WARMUP_SHARE * total:
-        return None
-    return Fault({"warmup": formats.count(warmup), "total": formats.count(total)})
+    values = {"warmup": formats.count(warmup), "total": formats.count(total)}
+    return decide(values, faulty=total >= FEW_STEPS and warmup > WARMUP_SHARE * total)
 
 
 def judge_step_count(run: RunFacts) -> Verdict:
@@ -53,14 +51,13 @@ def judge_step_count(run: RunFacts) -> Verdict:
     if run.steps is None:
         return Unjudged(NO_ROWS if run.trains else NO_TRAINING)
     steps = run.steps
-    if steps.total >= FEW_STEPS or run.get("max_steps"):
-        return None
-    effective = steps.batch * steps.accumulation * steps.ranks
-    return Fault({
-        "steps": formats.count(steps.total), "rows": formats.count(steps.train),
+    values = {
+        "steps": formats.count(steps.total), "per_epoch": formats.count(steps.per_epoch),
+        "rows": formats.count(steps.train), "epochs": f"{steps.epochs:g}",
         "batch": str(steps.batch), "accumulation": str(steps.accumulation),
-        "effective": formats.count(effective),
-    })  # fmt: skip
+        "effective": formats.count(steps.batch * steps.accumulation * steps.ranks),
+    }  # fmt: skip
+    return decide(values, faulty=steps.total < FEW_STEPS and not run.get("max_steps"))
 
 
 def judge_coverage(run: RunFacts) -> Verdict:
@@ -70,14 +67,14 @@ def judge_coverage(run: RunFacts) -> Verdict:
     steps, record = run.steps, run.completed
     effective = steps.batch * steps.accumulation * steps.ranks
     done = record.steps if record is not None and record.steps else steps.total
-    if done >= steps.per_epoch:
-        return None
-    reached = min(done * effective, steps.train)
-    return Fault({
+    whole_epoch = done >= steps.per_epoch
+    reached = steps.train if whole_epoch else min(done * effective, steps.train)
+    values = {
         "steps": formats.count(done), "effective": formats.count(effective),
         "reached": formats.count(reached), "rows": formats.count(steps.train),
         "share": formats.percent(1 - reached / steps.train),
-    })  # fmt: skip
+    }  # fmt: skip
+    return decide(values, faulty=not whole_epoch)
 
 
 def judge_patience(run: RunFacts) -> Verdict:
@@ -87,6 +84,5 @@ def judge_patience(run: RunFacts) -> Verdict:
     if not run.get("early_stopping"):
         return None
     patience, validations = int(run.get("patience") or 1), run.validation_count
-    if patience < validations:
-        return None
-    return Fault({"validations": str(validations), "patience": str(patience)})
+    values = {"validations": str(validations), "patience": str(patience)}
+    return decide(values, faulty=patience >= validations)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from results.records.schema import MetricRecord, RunRecord
+from results.records.schema import MetricRecord
 from results.text import formats
-from workbench.audit.finding import NO_TRAINING, Fault, Unjudged, Verdict
+from workbench.audit.finding import NO_TRAINING, Fault, Unjudged, Verdict, decide
 from workbench.audit.run_facts import RunFacts
 
 CAPTION_SCORES: Final = frozenset({"siglip", "meteor", "cider"})
@@ -19,6 +19,13 @@ COMPARED_METRICS: Final = (
     "recall@1", "mrr@10",
 )  # fmt: skip
 """Metrics that experiments are ranked by, by the start of their names; the first that is there."""
+
+
+class ScoredRun(NamedTuple):
+    """A run and the metric that it is compared by."""
+
+    run: RunFacts
+    metric: MetricRecord
 
 
 def judge_reported_split(run: RunFacts) -> Verdict:
@@ -62,12 +69,11 @@ def judge_final_weights(run: RunFacts) -> Verdict:
     choose = min if metric == "loss" else max
     epoch, best = choose(history, key=lambda entry: entry[1])
     last_epoch, last = history[-1]
-    if abs(best - last) <= CLEAR_LOSS * max(abs(best), abs(last)):
-        return None
-    return Fault({
+    values = {
         "metric": metric, "epoch": f"{epoch:g}", "best": formats.number(best),
         "last_epoch": f"{last_epoch:g}", "last": formats.number(last),
-    })  # fmt: skip
+    }  # fmt: skip
+    return decide(values, faulty=abs(best - last) > CLEAR_LOSS * max(abs(best), abs(last)))
 
 
 def judge_seeds(runs: Sequence[RunFacts]) -> Verdict:
@@ -82,14 +88,15 @@ def judge_seeds(runs: Sequence[RunFacts]) -> Verdict:
 
 def judge_ranking(runs: Sequence[RunFacts]) -> Verdict:
     """Ranking: the best run against the others, by the interval of their difference."""
-    groups: dict[tuple[str, int, int], dict[str, RunRecord]] = {}
+    peers: dict[tuple[str, int, int], list[RunFacts]] = {}
     for run in runs:
         if run.trains and run.completed is not None:
             key = (run.identity.subset, run.identity.seed, run.identity.repeat)
-            groups.setdefault(key, {})[run.name] = run.completed
-    if all(len(group) < 2 for group in groups.values()):
+            peers.setdefault(key, []).append(run)
+    if all(len(group) < 2 for group in peers.values()):
         return Unjudged("no-pair")
-    ties = [tie for group in groups.values() if (tie := _find_tie(group))]
+    scored = [entries for group in peers.values() for entries in _scored_peers(group)]
+    ties = [tie for entries in scored if (tie := _find_tie(entries))]
     if not ties:
         return None
     return Fault(
@@ -98,39 +105,38 @@ def judge_ranking(runs: Sequence[RunFacts]) -> Verdict:
     )
 
 
-def _find_tie(records: Mapping[str, RunRecord]) -> tuple[list[str], str] | None:
+def _scored_peers(peers: Sequence[RunFacts]) -> list[Sequence[ScoredRun]]:
+    """The runs with the metric that they are compared by, split by split."""
+    for start in COMPARED_METRICS:
+        entries: dict[tuple[str, str], list[ScoredRun]] = {}
+        for run in peers:
+            for metric in run.record.metrics if run.record else ():
+                variant = "[" in metric.name or metric.split == "train"
+                if metric.name.startswith(start) and not variant:
+                    scored = ScoredRun(run, metric)
+                    entries.setdefault((metric.name, metric.split), []).append(scored)
+        if shared := [scored for scored in entries.values() if len(scored) > 1]:
+            return list(shared)
+    return []
+
+
+def _find_tie(scored: Sequence[ScoredRun]) -> tuple[list[str], str] | None:
     """The best run with those that cannot be told from it, and their values; None: it is clear.
 
-    By the first of `COMPARED_METRICS` that two runs have on one split.
+    Paired over the items where both runs kept their scores.
     """
     from results.comparison import groups  # loads numpy
 
-    metrics = _compared_metrics(records)
-    if not metrics:
-        return None
-    best = max(metrics, key=lambda name: metrics[name].value)
-    top = metrics[best]
-    names, texts = [best], [f"{best} {top.value:.4f}"]
-    for name, metric in metrics.items():
-        difference = groups.metric_difference((records[name], metric), (records[best], top), None)
-        if name != best and difference.low is not None and not difference.distinguishable:
-            names.append(name)
+    best = max(scored, key=lambda entry: entry.metric.value)
+    names, texts = [best.run.name], [f"{best.run.name} {best.metric.value:.4f}"]
+    for entry in scored:
+        pair = [(e.run.record, e.metric) for e in (entry, best) if e.run.record is not None]
+        difference = groups.metric_difference(pair[0], pair[1], entry.run.log_root)
+        if entry is not best and difference.low is not None and not difference.distinguishable:
+            names.append(entry.run.name)
             delta = formats.interval(difference.delta, difference.low, difference.high)
-            texts.append(f"{name} {metric.value:.4f} (Δ {delta})")
+            texts.append(f"{entry.run.name} {entry.metric.value:.4f} (Δ {delta})")
     if len(names) == 1:
         return None
+    top = best.metric
     return names, f"{top.name}, {top.split}, n = {top.n}: {', '.join(texts)}"
-
-
-def _compared_metrics(records: Mapping[str, RunRecord]) -> dict[str, MetricRecord]:
-    """The metric that the runs are compared by, by name of the run; empty: they share none."""
-    for start in COMPARED_METRICS:
-        metrics = {
-            name: metric
-            for name, record in records.items()
-            for metric in record.metrics
-            if metric.name.startswith(start) and metric.split != "train" and "[" not in metric.name
-        }
-        if len(metrics) > 1 and len({(m.name, m.split) for m in metrics.values()}) == 1:
-            return metrics
-    return {}

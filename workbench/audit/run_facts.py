@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.profile.subset_facts import SubsetFacts
@@ -35,6 +36,8 @@ class RunFacts:
     """What people wrote about it: label, reason, findings."""
     record: RunRecord | None = None
     """None: it has not run."""
+    log_root: Path | None = None
+    """Where the run's folder lies, with the scores of single items."""
     rates: Sequence[float] = ()
     """Learning rate over its steps."""
     validations: Sequence[Mapping[str, float]] = ()

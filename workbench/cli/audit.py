@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workbench.cli import start
 from workbench.cli.options import (
     AsJson,
     Devices,
@@ -38,6 +39,9 @@ Target = Annotated[
         metavar="[PLAN.toml|SUITE|RUN]", help="A plan file, or a suite or run of the log root."
     ),
 ]
+Rows = Annotated[
+    int | None, typer.Option("--rows", min=2, help="Rows of a subset; default: the subset's.")
+]
 AllRules = Annotated[bool, typer.Option("--all", help="The rules without a fault, too.")]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")]
 
@@ -57,6 +61,7 @@ def audit_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     device: Devices = None,
     gpu: GpuName = "",
     cpu: NoGpu = False,
+    rows: Rows = None,
     log_root: LogRoot = None,
     every: AllRules = False,
     markdown: AsMarkdown = False,
@@ -71,25 +76,28 @@ def audit_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     plan_file = Path(target) if target and target.endswith(".toml") else None
     if plan_file or preset or model or subset:
         plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
-        rows = _audit_plan(plan, logs)
+        shown = _audit_plan(plan, setting or (), logs, rows)
     else:
-        rows = _audit_records(logs, target)
+        shown = _audit_records(logs, target)
     if as_json:
-        _print_json(rows, every=every)
+        _print_json(shown, every=every)
     else:
-        _print_tables(rows, lang, every=every, markdown=markdown)
-    faults = [row for row in rows if row.standing == "fault" and row.severity != "note"]
+        _print_tables(shown, lang, every=every, markdown=markdown)
+    faults = [row for row in shown if row.standing == "fault" and row.severity != "note"]
     raise typer.Exit(ExitCode.FAILED if faults else ExitCode.COMPLETED)
 
 
-def _audit_plan(plan: SuitePlan, logs: Path) -> Sequence[AuditRow]:
+def _audit_plan(
+    plan: SuitePlan, settings: Sequence[str], logs: Path, rows: int | None
+) -> Sequence[AuditRow]:
     from workbench.audit import audit
     from workbench.memory_estimate import memory_check
     from workbench.planning import plan as planning
 
     plan = planning.resolve_model_names(plan, logs)
     device = memory_check.locate_device(plan.gpu, plan.devices, cpu=plan.cpu)
-    return audit.audit_plan(plan, _expand(plan, logs), device)
+    plan = start.apply_automatic_settings(plan, settings, device)
+    return audit.audit_plan(plan, _expand(plan, logs), device, rows)
 
 
 def _expand(plan: SuitePlan, logs: Path) -> list[RunSpec]:

@@ -67,7 +67,7 @@ def test_records_of_version_0_1_are_judged(tmp_path: Path) -> None:
     records = [RunRecord.model_validate_json(line) for line in SAMPLES.read_text().splitlines()]
     runs = [(r.identity, r) for r in records]
     rows = audit_runs(collect.collect_from_records(runs, tmp_path, tmp_path, {}, {}))
-    assert {row.code for row in rows} == {rule.code for rule in RULES}
+    assert {row.code for row in rows} >= {"data-bound", "weights-missing", "one-seed"}
 
 
 def test_files_of_a_run_are_read(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_files_of_a_run_are_read(tmp_path: Path) -> None:
     assert facts.saved_parameters == {"p": 6}
     faults = [row for row in audit_runs([facts]) if row.standing == "fault"]
     assert {"weights-missing", "final-not-best"} <= {row.code for row in faults}
-    assert "6 of 12" in next(r.evidence["en"] for r in faults if r.code == "weights-missing")
+    assert "6 parameters" in next(r.evidence["en"] for r in faults if r.code == "weights-missing")
 
 
 def test_texts_are_whole_in_both_languages() -> None:
