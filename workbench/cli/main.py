@@ -52,6 +52,7 @@ NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 app = typer.Typer(
     help="A terminal workbench for multimodal models: what an epoch costs, whether it fits, "
     "how good it gets. Without a command it opens the screen.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -37,7 +37,7 @@ class HeldOut:
 
     answers: list[Answer]
     fold: Indices
-    """Fold that answered each row, as an index of `RunSpec. needs`."""
+    """Fold that answered each row, as an index of `RunSpec.needs`."""
     accuracies: Numbers
     """Accuracy of each fold on its own rows."""
 

@@ -24,14 +24,14 @@ class Answer(BaseModel):
 
     id: str
     letter: str
-    """The letter with the highest mean probability over views ."""
+    """The letter with the highest mean probability over views."""
     probabilities: Four
     truth: str = ""
     """The right letter; empty: unknown."""
     kind: str = ""
     """Type of the question."""
     medium: str = ""
-    """Path of the picture, as in the data ."""
+    """Path of the picture, as in the data."""
     question: str = ""
     options: tuple[str, ...] = ()
     plain: Four | None = None
@@ -126,9 +126,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 def resume_answers(path: Path, key: Mapping[str, Any]) -> list[Answer]:
     """The answers of an earlier attempt with an equal `key`; otherwise the file is removed.
 
-    `key`: all that answers depend on ( weights, data, views), stored in <split>. key.
-    json. Broken
-    lines are removed, so that answers can be appended.
+    `key`: all that answers depend on (weights, data, views), stored in `<split>.key.json`.
+    Broken lines are removed, so that answers can be appended.
     """
     key_file, key_bytes = path.with_suffix(".key.json"), json.dumps(key, sort_keys=True).encode()
     path.parent.mkdir(exist_ok=True, mode=0o700)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from workbench.tui.app import WorkbenchApp
 
 CHECK_SECONDS = 0.15
-"""Delay between the last changeand the next check of the plan ."""
+"""Delay between the last change and the next check of the plan."""
 VIEWS = ("settings", "runs", "file")
 
 
@@ -115,7 +115,7 @@ class PlanScreen(Screen[None]):
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Read the catalogues after the first frame ."""
+        """Read the catalogues after the first frame."""
         self.query_one("#subsets", Grid).focus()
         self.call_after_refresh(self._read_catalogues)
 
@@ -310,7 +310,7 @@ class PlanScreen(Screen[None]):
 
     @on(Pick.Opened, "#pick-preset")
     def action_presets(self) -> None:
-        """Choose a preset to start from ."""
+        """Choose a preset to start from."""
         presets = (self.catalogue or Catalogue()).presets
         rows, keys = plan_rows.preset_rows(presets)
 
@@ -345,7 +345,7 @@ class PlanScreen(Screen[None]):
         return action != "view" or self.has_class("-narrow")
 
     def action_view(self) -> None:
-        """Show the next of the three panes of a narrow screen ."""
+        """Show the next of the three panes of a narrow screen."""
         now = next((v for v in VIEWS if self.has_class(f"view-{v}")), VIEWS[0])
         new = VIEWS[(VIEWS.index(now) + 1) % len(VIEWS)]
         self.remove_class(f"view-{now}").add_class(f"view-{new}")

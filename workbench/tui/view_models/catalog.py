@@ -99,7 +99,7 @@ class Catalogue:
     problems: tuple[str, ...] = ()
 
     def model_defaults(self, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-        """Setting -> model -> default of this model, for the given models ."""
+        """Setting -> model -> default of this model, for the given models."""
         defaults: dict[str, dict[str, Any]] = {}
         for entry in self.models:
             if entry.name in models:
