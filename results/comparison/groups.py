@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from results import significance, statistics
 from results.comparison.scores import read_scores
@@ -60,6 +60,17 @@ class MetricChange(NamedTuple):
         if not difference.distinguishable or (self.p or 0.0) >= significance.ALPHA:
             return "not distinguishable"
         return "b better" if (difference.delta > 0) == self.higher_is_better else "a better"
+
+    def as_row(self) -> dict[str, Any]:
+        """The change as plain values, for JSON and data frames."""
+        test = self.test
+        return {
+            "split": self.split, "metric": self.name, "a": self.a.value, "b": self.b.value,
+            "delta": test.difference.delta, "low": test.difference.low,
+            "high": test.difference.high, "p": test.p, "p_holm": self.p,
+            "detectable": test.detectable, "n": test.n, "clusters": test.clusters,
+            "method": test.difference.method, "verdict": self.verdict,
+        }  # fmt: skip
 
 
 class CostChange(NamedTuple):

@@ -3,8 +3,9 @@
 Columns are the fields of a record with dotted names (`model`, `seed`, `params.lr`, `exit.cause`,
 `timing.step_median`, `memory.rss_main_peak`, `train.loss`); of the identity without its prefix.
 A reading is its value, with `.low` and `.high` where it has an interval, and `.reason` where it was
-not measured (the value is NaN then). A metric is `recall@1@emoji_val`, with `.low`, `.high`, `.n`.
-Times are in seconds, memory in bytes.
+not measured (the value is <NA> then). A metric is `recall@1@emoji_val`, with `.low`, `.high`, `.n`.
+Times are in seconds, memory in bytes; `started` and `ended` are UTC. Columns have nullable types
+(`string`, `Int64`, `Float64`, `boolean`); units stand in `frame.attrs["units"]`, in Parquet too.
 
 Only this module loads pandas.
 """
@@ -12,12 +13,13 @@ Only this module loads pandas.
 from __future__ import annotations
 
 import fnmatch
-import math
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from results.records.metric_names import split_name
 from results.records.notes import RunNotes
 from results.records.schema import RunRecord
 from results.text.sanitize import starts_formula
@@ -28,6 +30,16 @@ if TYPE_CHECKING:
 FORMATS: Final = (".csv", ".parquet", ".jsonl")
 KEY: Final = ["suite", "run_id"]
 _METRIC_FIELDS: Final = ("low", "high", "n")
+_METRIC_COLUMNS: Final = (
+    "split", "name", "value", "low", "high", "n", "method", "higher_is_better",
+)  # fmt: skip
+_RUN_FIELDS: Final = ("suite", "run_id", "label", "seed", "engine", "task", "subset", "model")
+_TIMES: Final = {"started_wall": "started", "ended_wall": "ended"}
+_UNITS: Final = {
+    "seconds": "s", "step_median": "s", "step_p95": "s", "_first_step": "s", "_peak": "bytes",
+    "bytes": "bytes", "samples_per_second": "samples/s", "samples_per_second_median": "samples/s",
+}  # fmt: skip
+"""Unit by the end of a column's name."""
 
 
 class UnknownColumnError(LookupError):
@@ -43,9 +55,9 @@ def build_frame(
     """A row for each record, in their order; `notes_of_run`: notes by (suite, run id)."""
     import pandas as pd
 
-    frame = pd.DataFrame([_record_row(record) for record in records])
+    frame = set_types([_record_row(record) for record in records], _UNITS)
     if frame.empty:
-        return pd.DataFrame(columns=KEY)
+        return set_types([dict.fromkeys(KEY, "")])[:0]
     notes = pd.DataFrame(
         [
             {"suite": suite, "run_id": run_id, "note.state": run_notes.state,
@@ -55,7 +67,65 @@ def build_frame(
         ],
         columns=[*KEY, "note.state", "note.tags", "note.findings"],
     )  # fmt: skip
-    return frame.merge(notes, on=KEY, how="left") if len(notes) else frame
+    return frame.merge(notes.astype("string"), on=KEY, how="left") if len(notes) else frame
+
+
+def build_metric_frame(records: Iterable[RunRecord]) -> DataFrame:
+    """A row for each metric of each record."""
+    rows = []
+    for record in records:
+        identity = record.identity
+        run = {name: getattr(identity, name) for name in _RUN_FIELDS}
+        for metric in record.metrics:
+            values = metric.model_dump(include=set(_METRIC_COLUMNS))
+            row = {name: values[name] for name in _METRIC_COLUMNS}
+            rows.append({**run, "metric": row.pop("name"), **row})
+    return set_types(rows)
+
+
+def build_item_frame(record: RunRecord, log_root: Path, split: str | None = None) -> DataFrame:
+    """A row for each line of the record's score files; `split`: of this one only."""
+    root = log_root.resolve()
+    files = {m.scores_file: m.split for m in record.metrics if m.scores_file
+             and split in (None, m.split) and not split_name(m.name).variant}  # fmt: skip
+    rows = []
+    for file, name in files.items():
+        path = (root / record.folder / file).resolve()
+        if path.is_relative_to(root) and path.is_file():
+            lines = path.read_text("utf-8").splitlines()
+            rows += [{"split": name, **json.loads(line)} for line in lines if line.endswith("}")]
+    return set_types(rows)
+
+
+def set_types(
+    rows: Iterable[Mapping[str, Any]], units: Mapping[str, str] | None = None
+) -> DataFrame:
+    """A frame of these rows with nullable types; columns of several types become text.
+
+    `units`: unit by column, or by the end of its name (`seconds`); for `frame.attrs["units"]`.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows))
+    columns = {}
+    for name in table.columns:
+        column = table[name].convert_dtypes(dtype_backend="numpy_nullable")
+        if column.isna().all():
+            column = column.astype("Float64")
+        elif column.dtype == object:
+            column = table[name].map(_as_text, na_action="ignore").astype("string")
+        if name in _TIMES:
+            column = pd.to_datetime(column.astype("Float64") * 1e6, unit="us", utc=True)
+            column = column.astype("datetime64[us, UTC]")
+        columns[_TIMES.get(name, name)] = column
+    frame = pd.DataFrame(columns)
+    frame.attrs["units"] = {
+        str(name): unit
+        for name in frame.columns
+        for ending, unit in (units or {}).items()
+        if str(name).endswith(ending) and pd.api.types.is_numeric_dtype(frame[name])
+    }
+    return frame
 
 
 def select_rows(frame: DataFrame, patterns: Mapping[str, str]) -> DataFrame:
@@ -98,9 +168,9 @@ def write_frame(frame: DataFrame, path: Path) -> None:
         if path.suffix == ".csv":
             frame.map(_escape_formula).to_csv(draft, index=False)
         elif path.suffix == ".parquet":
-            _unify_types(frame).to_parquet(draft, index=False)
+            frame.to_parquet(draft, index=False)
         else:
-            frame.to_json(draft, orient="records", lines=True, force_ascii=False)
+            frame.to_json(draft, orient="records", lines=True, force_ascii=False, date_format="iso")
         draft.replace(path)
     except OSError as error:
         error.filename = str(path)
@@ -126,7 +196,7 @@ def _record_row(record: RunRecord) -> dict[str, Any]:
 def _flatten(row: dict[str, Any], name: str, value: Any) -> None:
     """Leaves of a nested value under dotted names; lists as text."""
     if isinstance(value, dict) and {"value", "reason", "low", "high"} <= value.keys():
-        row[name] = math.nan if value["value"] is None else value["value"]
+        row[name] = value["value"]
         row |= {f"{name}.{key}": value[key] for key in ("low", "high") if value[key] is not None}
         if value["reason"]:
             row[f"{name}.reason"] = value["reason"]
@@ -134,21 +204,9 @@ def _flatten(row: dict[str, Any], name: str, value: Any) -> None:
         for key, inner in value.items():
             _flatten(row, f"{name}.{key}", inner)
     elif isinstance(value, list | tuple):
-        row[name] = " ".join(map(str, value)) if all(map(_is_plain, value)) else str(value)
+        row[name] = _as_text(value)
     else:
         row[name] = value
-
-
-def _unify_types(frame: DataFrame) -> DataFrame:
-    """Columns of several types (a setting that is a number here and a word there) as text."""
-    from pandas.api.types import infer_dtype
-
-    mixed = [c for c in frame.columns if infer_dtype(frame[c], skipna=True).startswith("mixed")]
-    return frame.assign(**{column: frame[column].map(_as_text) for column in mixed})
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)
 
 
 def _require_columns(frame: DataFrame, columns: Sequence[str]) -> None:
@@ -162,8 +220,15 @@ def _require_columns(frame: DataFrame, columns: Sequence[str]) -> None:
 
 
 def _as_text(value: Any) -> str:
-    """As a person types it: whole floats without their fraction, nothing for NaN and None."""
-    if value is None or value != value:  # noqa: PLR0124 - NaN
+    """As a person types it: whole floats without their fraction, lists with blanks between their
+    items, nothing for NaN and None."""
+    import pandas as pd
+
+    if isinstance(value, list | tuple):
+        return " ".join(map(_as_text, value))
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    if pd.isna(value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

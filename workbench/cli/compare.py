@@ -12,7 +12,7 @@ from workbench.cli.options import AsJson, Language, LogRoot
 
 if TYPE_CHECKING:
     from results.comparison.differences import FieldDifference
-    from results.comparison.groups import CostChange, GroupComparison, MetricChange, RunGroup
+    from results.comparison.groups import CostChange, GroupComparison, RunGroup
     from results.tables.table import Table
 
 MOST_GROUPS: Final = 6
@@ -113,22 +113,12 @@ def _to_json(comparison: GroupComparison, unequal: list[FieldDifference]) -> dic
     return {
         "a": [record.identity.run_id for record in comparison.a.records],
         "b": [record.identity.run_id for record in comparison.b.records],
-        "metrics": [_metric_json(change) for change in comparison.metrics],
+        "metrics": [change.as_row() for change in comparison.metrics],
         "costs": [_cost_json(change) for change in comparison.costs],
         "differences": [
             {"kind": d.kind, "name": d.name, "a": d.values[0], "b": d.values[1]} for d in unequal
         ],
     }
-
-
-def _metric_json(change: MetricChange) -> dict[str, Any]:
-    test = change.test
-    return {
-        "split": change.split, "name": change.name, "a": change.a.value, "b": change.b.value,
-        "delta": test.difference.delta, "low": test.difference.low, "high": test.difference.high,
-        "method": test.difference.method, "p": test.p, "p_holm": change.p, "n": test.n,
-        "clusters": test.clusters, "detectable": test.detectable, "verdict": change.verdict,
-    }  # fmt: skip
 
 
 def _cost_json(change: CostChange) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pandas as pd
 import pytest
@@ -27,10 +26,10 @@ def test_a_row_has_settings_readings_and_metrics(records):
     assert frame["run_id"].tolist() == ["01-a", "02-b"]
     assert frame["recall@1@emoji_val"][0] == 0.5
     assert frame["recall@1@emoji_val.low"][0] == 0.4
-    assert math.isnan(frame["recall@1@emoji_val"][1])
+    assert pd.isna(frame["recall@1@emoji_val"][1])
     unmeasured = records[0].timing.step_p95
     assert unmeasured.value is None
-    assert math.isnan(frame["timing.step_p95"][0])
+    assert pd.isna(frame["timing.step_p95"][0])
     assert frame["timing.step_p95.reason"][0] == unmeasured.reason
     assert frame["params.layers"][1] == "3 7"
 
@@ -107,3 +106,24 @@ def test_no_records_are_an_empty_table(tmp_path):
 def test_another_ending_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"the ending must be one of \.csv, \.parquet, \.jsonl"):
         data_frame.write_frame(pd.DataFrame(), tmp_path / "x.xlsx")
+
+
+def test_types_are_nullable_and_units_and_times_survive_a_file(records, tmp_path):
+    frame = data_frame.build_frame([r.model_copy(update={"started_wall": 1.5e9}) for r in records])
+    assert {str(dtype) for dtype in frame.dtypes} <= {
+        "string", "Int64", "Float64", "boolean", "datetime64[us, UTC]"
+    }  # fmt: skip
+    assert str(frame["started"][0]) == "2017-07-14 02:40:00+00:00"
+    assert frame["params.lr"].tolist() == ["2e-05", "auto"]
+    data_frame.write_frame(frame, tmp_path / "runs.parquet")
+    read = pd.read_parquet(tmp_path / "runs.parquet")
+    assert read.attrs["units"]["timing.step_median"] == "s"
+    assert read.attrs["units"]["memory.rss_main_peak"] == "bytes"
+    assert read.dtypes.astype(str).tolist() == frame.dtypes.astype(str).tolist()
+
+
+def test_a_metric_is_a_row_of_its_run(records):
+    frame = data_frame.build_metric_frame(records)
+    assert frame[["run_id", "split", "metric", "value", "low", "n"]].values.tolist() == [
+        ["01-a", "emoji_val", "recall@1", 0.5, 0.4, 748]
+    ]

@@ -1,0 +1,78 @@
+"""`import workbench.results as wr`: frames of runs, metrics, steps, items and comparisons."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import workbench.results as wr
+from engines import protocol
+from results.records.schema import MetricRecord
+from tests.workbench.reporting.test_run_groups import write_runs
+from workbench.suites.journal import Journal
+from workbench.suites.suite import SuiteError
+
+
+@pytest.fixture
+def log_root(tmp_path):
+    write_runs(tmp_path)
+    return tmp_path
+
+
+def test_runs_and_metrics_are_all_of_the_log_root(log_root):
+    assert wr.runs(log_root)["run_id"].tolist() == ["01-a", "02-a", "03-a", "04-a"]
+    assert set(wr.metrics(log_root)["metric"]) == {"recall@1"}
+
+
+def test_a_comparison_is_a_row_a_metric(log_root):
+    frame = wr.compare("base", "high rate", log_root)
+    assert frame["metric"].tolist() == ["recall@1"]
+    assert frame["verdict"][0] in ("equal", "not distinguishable", "no interval")
+
+
+def test_steps_come_from_the_journal(log_root):
+    folder = log_root / "study" / "runs" / "x"
+    folder.mkdir(parents=True)
+    with Journal.open(folder / "events.jsonl") as journal:
+        for step in (2, 4):
+            message = protocol.Step(t=step / 2, step=step, count=2, samples=8, seconds=0.5,
+                                    loss=3.0 / step, lr=1e-3, metrics={"r@1": 0.5})  # fmt: skip
+            journal.write("engine", message)
+    frame = wr.steps("base", log_root)
+    assert frame["step"].tolist() == [2, 4]
+    assert frame["loss"].tolist() == [1.5, 0.75]
+    assert frame["data_wait"].isna().all()
+    assert frame.attrs["units"]["seconds"] == "s"
+
+
+def test_queries_are_the_lines_of_score_files(make_scored):
+    frame = wr.queries("base", log_root=make_scored)
+    assert frame[["split", "id", "recall@1"]].values.tolist() == [
+        ["val", "q0", 1.0], ["val", "q1", 0.0]
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def make_scored(log_root):
+    lines = (log_root / "results.jsonl").read_text().splitlines()
+    record = json.loads(lines[0])
+    metric = MetricRecord(name="recall@1", value=0.5, split="val", n=2, scores_file="val.jsonl")
+    record["metrics"] = [metric.model_dump()]
+    (log_root / "results.jsonl").write_text(json.dumps(record) + "\n")
+    folder = log_root / record["folder"]
+    folder.mkdir(parents=True)
+    scores = [{"id": "q0", "recall@1": 1}, {"id": "q1", "recall@1": 0}]
+    (folder / "val.jsonl").write_text("\n".join(map(json.dumps, scores)) + "\n")
+    return log_root
+
+
+def test_a_label_of_several_seeds_is_no_single_run(log_root):
+    with pytest.raises(SuiteError, match="has 2 seeds; give one of 02-a, 03-a"):
+        wr.steps("high rate", log_root)
+
+
+def test_importing_it_loads_neither_torch_nor_a_screen():
+    check = "import sys, workbench.results; print({'torch', 'textual'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
