@@ -85,12 +85,12 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=10_000)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from tests.workbench.tui import canned
+    from tests.workbench.tui import sample_suites
 
     with tempfile.TemporaryDirectory() as folder:
         few, many = Path(folder) / "few", Path(folder) / "many"
-        canned.write_records(few, 100)
-        canned.write_records(many, options.records)
+        sample_suites.write_records(few, 100)
+        sample_suites.write_records(many, options.records)
         start = [sys.executable, "-m", "workbench", "--log-root"]
         few_start, many_start = [*start, str(few)], [*start, str(many)]
         all_read = f"{options.records:,} runs".encode()

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from results.records import store
-from tests.workbench.tui import canned
+from tests.workbench.tui import sample_suites
 from workbench.cli.main import app
 from workbench.reporting.run_groups import find_groups
 from workbench.suites.suite import SuiteError
@@ -22,7 +22,7 @@ def write_runs(log_root: Path) -> None:
         ("03-a", "high rate", 2, 2e-3, "completed"),
         ("04-a", "failed", 1, 1e-3, "failed"),
     ):
-        record = canned.record("study", 1, random.Random(1))
+        record = sample_suites.record("study", 1, random.Random(1))
         identity = record.identity.model_copy(
             update={"run_id": run_id, "label": label, "seed": seed, "params": {"lr": lr},
                     "subset": "emoji_train", "model": "clip-nano", "task": "train"})  # fmt: skip
