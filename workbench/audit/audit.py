@@ -1,14 +1,12 @@
-"""The audit of a plan, of a suite on disk, and before a start."""
+"""The audit of a plan, and the refusal to start it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
 from datasets_mm.strict_toml import suggest_nearest
 from engines.protocol import RunSpec
-from results.records.schema import Identity, RunRecord
 from results.records.suite_view import AuditRow
 from workbench.audit import collect
 from workbench.audit.rules import RULES, audit_runs
@@ -26,17 +24,6 @@ def audit_plan(
     """
     reasons = collect.collect_reasons(plan)
     return audit_runs(collect.collect_from_specs(specs, device, reasons, rows))
-
-
-def audit_records(
-    runs: Sequence[tuple[Identity, RunRecord | None]],
-    log_root: Path,
-    cache_root: Path,
-    rates: Mapping[str, Sequence[float]],
-    statements: Mapping[str, Sequence[str]],
-) -> list[AuditRow]:
-    """The audit of a suite's runs, with the records of those that ended."""
-    return audit_runs(collect.collect_from_records(runs, log_root, cache_root, rates, statements))
 
 
 def check_start(plan: SuitePlan, specs: Sequence[RunSpec], device: object) -> list[str]:

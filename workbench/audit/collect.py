@@ -12,6 +12,7 @@ from datasets_mm.profile.subset_facts import SubsetFacts
 from datasets_mm.recipes.recipe import RecipeError
 from engines import model_catalog
 from engines.protocol import RunSpec
+from engines.trained_weights import RUN
 from results.records.schema import GpuInfo, Identity, RunRecord
 from workbench.audit import data_facts
 from workbench.audit.run_facts import RunFacts
@@ -62,13 +63,17 @@ def collect_from_records(
     cache_root: Path,
     rates: Mapping[str, Sequence[float]],
     statements: Mapping[str, Sequence[str]],
+    log_records: Sequence[RunRecord] = (),
 ) -> list[RunFacts]:
-    """Facts of a suite's runs with their records. `rates`, `statements`: by run id."""
+    """Facts of a suite's runs with their records. `rates`, `statements`: by run id;
+    `log_records`: of the log root, for the trainings of models that are evaluated.
+    """
     return [
         _add_plan_facts(
             RunFacts(
                 identity=identity,
                 record=record,
+                parent=_find_parent(identity, log_records),
                 log_root=log_root,
                 capability=gpu.capability if gpu else None,
                 gpu=gpu.name if gpu else "",
@@ -82,6 +87,14 @@ def collect_from_records(
         for identity, record in runs
         for gpu in [_first_gpu(record)]
     ]
+
+
+def _find_parent(identity: Identity, log_records: Sequence[RunRecord]) -> RunRecord | None:
+    """The record of the run that trained a `run:` model; None: it is no such model."""
+    suite, _, run_id = identity.model.removeprefix(RUN).rpartition("/")
+    key = (suite or identity.suite, run_id)
+    trained = (r for r in log_records if (r.identity.suite, r.identity.run_id) == key)
+    return next(trained, None) if identity.model.startswith(RUN) else None
 
 
 def _identity(spec: RunSpec) -> Identity:

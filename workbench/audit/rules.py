@@ -53,14 +53,16 @@ RULES: Final[tuple[RunRule | SuiteRule, ...]] = (
     RunRule("bf16-unsupported", "error", rules_model.judge_bf16),
     RunRule("weights-missing", "error", rules_model.judge_saved_weights),
     RunRule("stated-size", "warning", rules_model.judge_stated_size),
-    SuiteRule("evaluation-mode", "error", rules_model.judge_evaluation_mode),
+    RunRule("evaluation-mode", "error", rules_model.judge_evaluation_mode),
     RunRule("media-equal", "warning", rules_model.judge_media),
     RunRule("rows-unanswered", "warning", rules_model.judge_answered),
     RunRule("data-bound", "warning", rules_model.judge_data_wait),
 )
 """In the order of tables: schedule, captions, choice and comparison, model, data."""
 
-OTHER_ENGINES: Final = frozenset({"captioning-only", "vqa-only", "no-inference"})
+OTHER_ENGINES: Final = frozenset({
+    "captioning-only", "vqa-only", "no-generation", "no-inference", "no-monitor",
+})  # fmt: skip
 """Reasons of rules that are for another engine or task."""
 Text = dict[str, str]
 """A text by language."""

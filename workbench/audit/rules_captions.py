@@ -85,6 +85,8 @@ def _judge_length(lengths: TextLengths, limit: int) -> Verdict:
 
 def judge_end_token(run: RunFacts) -> Verdict:
     """End token: without it among the labels a model never learns to stop."""
+    if run.engine == "retrieval":
+        return Unjudged("no-generation")
     if run.engine not in ENGINES:
         return Unjudged("imported")
     return Impossible()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from engines.cuda_support import BF16
-from results.records.schema import MetricRecord, RunRecord
+from results.records.schema import RunRecord
 from results.text import formats
 from workbench.audit.finding import (
     NO_DATA,
     NO_RECORD,
     NO_TRAINING,
-    Fault,
     Impossible,
     Unjudged,
     Verdict,
@@ -146,34 +145,22 @@ def judge_data_wait(run: RunFacts) -> Verdict:
     return decide(values, faulty=share >= STALL_SHARE)
 
 
-def judge_evaluation_mode(runs: Sequence[RunFacts]) -> Verdict:
+def judge_evaluation_mode(run: RunFacts) -> Verdict:
     """Evaluation mode: equal weights give equal losses; dropout would change them each time."""
-    trained = {run.identity.run_id: run for run in runs if run.trains and run.completed}
-    repeated = 0
-    for run in runs:
-        parent = trained.get(run.identity.model.removeprefix("run:").rpartition("/")[2])
-        if parent is None or run.completed is None or run.identity.task != "evaluate":
-            continue
-        for first, second in _match_losses(parent, run):
-            repeated += 1
-            if abs(first.value - second.value) > REPEATED_LOSS * abs(first.value):
-                return Fault({
-                    "split": first.split, "n": formats.count(first.n),
-                    "first": formats.number(first.value), "second": formats.number(second.value),
-                }, runs=(parent.name, run.name))  # fmt: skip
-    if repeated:
-        return None
-    own_engines = runs and all(run.engine in ENGINES for run in runs)
-    return Impossible() if own_engines else Unjudged("not-repeated")
-
-
-def _match_losses(first: RunFacts, second: RunFacts) -> Iterator[tuple[MetricRecord, MetricRecord]]:
-    """Losses of both runs on the same items."""
-    records = [run.completed for run in (first, second)]
-    metrics = [
-        {(m.name, m.split, m.n): m for m in record.metrics if m.name == "loss"}
-        for record in records
-        if record is not None
+    impossible = Impossible() if run.engine in ENGINES else Unjudged("not-repeated")
+    if run.identity.task != "evaluate" or run.completed is None or run.parent is None:
+        return impossible
+    losses = [
+        {(m.name, m.split, m.n): m.value for m in record.metrics if m.name == "loss"}
+        for record in (run.parent, run.completed)
     ]
-    for key in metrics[0].keys() & metrics[1].keys():
-        yield metrics[0][key], metrics[1][key]
+    repeated = losses[0].keys() & losses[1].keys()
+    if not repeated:
+        return impossible
+    key = max(repeated, key=lambda key: abs(losses[0][key] - losses[1][key]))
+    first, second = (loss[key] for loss in losses)
+    values = {
+        "split": key[1], "n": formats.count(key[2]), "first": formats.number(first),
+        "second": formats.number(second),
+    }  # fmt: skip
+    return decide(values, faulty=abs(first - second) > REPEATED_LOSS * abs(first))

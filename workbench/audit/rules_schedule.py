@@ -79,6 +79,8 @@ def judge_coverage(run: RunFacts) -> Verdict:
 
 def judge_patience(run: RunFacts) -> Verdict:
     """Early stopping: with as much patience as validations it never ends a training."""
+    if run.get("early_stopping") is None:
+        return Unjudged("no-monitor")
     if not run.trains:
         return Unjudged(NO_TRAINING)
     if not run.get("early_stopping"):

@@ -30,6 +30,8 @@ class ScoredRun(NamedTuple):
 
 def judge_reported_split(run: RunFacts) -> Verdict:
     """Choice of the epoch: the split that chooses should not be one that is reported."""
+    if run.get("monitor") is None:
+        return Unjudged("no-monitor")
     if not run.trains:
         return Unjudged(NO_TRAINING)
     if not run.monitored:
@@ -53,6 +55,8 @@ def judge_monitor(run: RunFacts) -> Verdict:
 
 def judge_final_weights(run: RunFacts) -> Verdict:
     """Final weights: those of the last epoch are reported although another was better."""
+    if run.get("monitor") is None:
+        return Unjudged("no-monitor")
     if not run.trains:
         return Unjudged(NO_TRAINING)
     if run.keeps_best:

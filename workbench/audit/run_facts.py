@@ -36,6 +36,8 @@ class RunFacts:
     """What people wrote about it: label, reason, findings."""
     record: RunRecord | None = None
     """None: it has not run."""
+    parent: RunRecord | None = None
+    """Of the run that trained its model, where that is a trained one of this log root."""
     log_root: Path | None = None
     """Where the run's folder lies, with the scores of single items."""
     rates: Sequence[float] = ()
@@ -47,8 +49,11 @@ class RunFacts:
 
     @property
     def name(self) -> str:
-        """Its label, else its id."""
-        return self.identity.label or self.identity.run_id
+        """Its label, else its id; of a plan without data here, the model and the subset."""
+        run_id, identity = self.identity.run_id, self.identity
+        return identity.label or (
+            f"{identity.model} {identity.subset}" if run_id.isdigit() else run_id
+        )
 
     @property
     def engine(self) -> str:

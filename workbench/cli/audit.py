@@ -123,11 +123,11 @@ def _audit_records(logs: Path, name: str | None) -> Sequence[AuditRow]:
     from workbench.reporting import suite_audit, suite_view
     from workbench.suites import suite, suite_reader
 
-    run_id = ""
+    run_id, log_records = "", suite_view.read_records(logs)
     try:
         folder = suite.find_suite(logs, name)
     except suite.SuiteError:
-        identities = [record.identity for record in suite_view.read_records(logs)]
+        identities = [record.identity for record in log_records]
         matches = [
             i for i in identities if name in (i.run_id, i.label, f"{i.suite}/{i.run_id}")
         ]  # fmt: skip
@@ -140,7 +140,7 @@ def _audit_records(logs: Path, name: str | None) -> Sequence[AuditRow]:
     ]  # fmt: skip
     standings = notes.reduce_notes(notes.read_notes(logs / "notes.jsonl"))
     noted = {run: standing for (suite, run), standing in standings.items() if suite == folder.name}
-    return suite_audit.audit_suite(folder, runs, suite_view.read_suite_records(folder), noted)
+    return suite_audit.audit_suite(folder, runs, log_records, noted)
 
 
 def _print_json(rows: Sequence[AuditRow], *, every: bool) -> None:

@@ -10,7 +10,8 @@ from results.records.notes import RunNotes
 from results.records.schema import Identity, RunRecord
 from results.records.suite_view import AuditRow
 from workbench import paths
-from workbench.audit import audit
+from workbench.audit import collect
+from workbench.audit.rules import audit_runs
 from workbench.reporting import suite_notes
 from workbench.suites.state import RunView
 
@@ -18,11 +19,13 @@ from workbench.suites.state import RunView
 def audit_suite(
     folder: Path,
     runs: Sequence[RunView],
-    records: Sequence[RunRecord],
+    log_records: Sequence[RunRecord],
     noted: Mapping[str, RunNotes],
 ) -> tuple[AuditRow, ...]:
-    """The audit of these runs of a suite. `records`: of those that ended; `noted`: by run id."""
-    record_of_run = {record.identity.run_id: record for record in records}
+    """The audit of these runs of a suite. `log_records`: of all suites of the log root; `noted`: by
+    run id.
+    """
+    record_of_run = {r.identity.run_id: r for r in log_records if r.identity.suite == folder.name}
     reasons = suite_notes.read_planned_reasons(_read_plan(folder))
     statements = {
         run.spec.run_id: (
@@ -39,8 +42,10 @@ def audit_suite(
         for run in runs
         for record in [record_of_run.get(run.spec.run_id)]
     ]
-    rows = audit.audit_records(pairs, folder.parent, paths.cache_root(), rates, statements)
-    return tuple(rows)
+    facts = collect.collect_from_records(
+        pairs, folder.parent, paths.cache_root(), rates, statements, log_records
+    )
+    return tuple(audit_runs(facts))
 
 
 def _planned_identity(run: RunView) -> Identity:

@@ -83,7 +83,9 @@ def build_view(folder: Path) -> SuiteView:
         states=_run_states(state.runs, noted),
         planned=tuple(_planned_identity(r.spec) for r in state.runs if r.spec.run_id not in done),
         search=_build_search(folder),
-        audit=suite_audit.audit_suite(folder, state.runs, records, noted),
+        audit=suite_audit.audit_suite(
+            folder, [r for r in state.runs if r.spec.run_id not in retries], log_records, noted
+        ),
         changes=ablation.compute_changes(records, folder.parent),
         captions=_collect_by_run(caption_examples.collect_caption_examples, records, folder),
         answers=_collect_by_run(answer_examples.collect_answer_examples, records, folder),

@@ -77,12 +77,23 @@ def test_files_of_a_run_are_read(tmp_path: Path) -> None:
     content = struct.pack("<Q", len(header)) + header + bytes(24)
     (folder / "last/model.safetensors").write_bytes(content)
     (folder / "epochs.json").write_text('[{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 3.5}]')
-    done = record(folder="suite/runs/01", trainable_parameters=12)
+    identity = {"engine": "vqa", "params": {"monitor": "loss"}}
+    done = record(folder="suite/runs/01", trainable_parameters=12, identity=identity)
     [facts] = collect.collect_from_records([(done.identity, done)], tmp_path, tmp_path, {}, {})
     assert facts.saved_parameters == {"p": 6}
     faults = [row for row in audit_runs([facts]) if row.standing == "fault"]
     assert {"weights-missing", "final-not-best"} <= {row.code for row in faults}
     assert "6 parameters" in next(r.evidence["en"] for r in faults if r.code == "weights-missing")
+
+
+def test_the_training_of_an_evaluated_model_is_its_parent(tmp_path: Path) -> None:
+    trained = record("01-e5")
+    name = f"run:{trained.identity.suite}/01-e5"
+    again = record("01-again", identity={"suite": "later", "model": name, "task": "evaluate"})
+    runs = [(again.identity, again)]
+    for log_records, parent in (([trained, again], trained), ([again], None)):
+        [facts] = collect.collect_from_records(runs, tmp_path, tmp_path, {}, {}, log_records)
+        assert facts.parent == parent
 
 
 def test_texts_are_whole_in_both_languages() -> None:
