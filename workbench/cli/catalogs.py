@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from results.text.sanitize import clean, clean_line
 from workbench import paths
 
 
-def print_models(*, as_json: bool) -> None:
-    """Print one line per model: name, engines, title, and what is missing here."""
+def print_models(log_root: Path, *, as_json: bool) -> None:
+    """Print each model of the catalogue and each trained run: engines, title, what is missing."""
     from engines import model_catalog
+    from workbench.suites import trained_runs
 
     for name in model_catalog.names():
         entry = model_catalog.load(name)
@@ -18,9 +20,20 @@ def print_models(*, as_json: bool) -> None:
         if as_json:
             _print_line(json.dumps({**entry.model_dump(mode="json"), "problem": problem}))
         else:
-            state = clean_line(problem) if problem else "ready"
-            _print_line(f"{name:<20} {'/'.join(entry.engines):<12} {clean_line(entry.title)}")
-            _print_line(f"{'':<20} {'':<12} {state}")
+            _print_model(name, "/".join(entry.engines), entry.title, problem)
+    for run in trained_runs.list_trained_runs(log_root):
+        problem = run.problem or None
+        if as_json:
+            row = {"name": run.name, "engines": [run.engine], "title": run.summary}
+            _print_line(json.dumps({**row, "base_model": run.base_model, "problem": problem}))
+        else:
+            _print_model(run.name, run.engine, run.summary, problem)
+
+
+def _print_model(name: str, engines: str, title: str, problem: str | None) -> None:
+    """Two lines: what it is, and `ready` or why it cannot be used here."""
+    _print_line(f"{clean_line(name):<20} {engines:<12} {clean_line(title)}")
+    _print_line(f"{'':<20} {'':<12} {clean_line(problem) if problem else 'ready'}")
 
 
 def print_subsets(*, as_json: bool) -> None:

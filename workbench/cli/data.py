@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from workbench.cli.options import FOLDER, AsJson, Language
-from workbench.cli.output_language import set_language, translate, translate_table
 from workbench.exit_codes import ExitCode
+from workbench.output_language import set_language, translate, translate_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

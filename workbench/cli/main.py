@@ -155,20 +155,26 @@ def print_message(text: str) -> None:
 def screen(
     context: typer.Context,
     log_root: LogRoot = None,
+    lang: Language = "en",
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Open the screen when no command is given."""
+    """Open the screen when no command is given; --lang: of its notices, profiles, reports."""
     if version:
         from importlib import metadata
 
         typer.echo(metadata.version("workbench-mm"))
         raise typer.Exit
+    if lang != "en" and context.invoked_subcommand is not None:
+        print_message(f"--lang belongs after the command: workbench {context.invoked_subcommand} …")
+        raise typer.Exit(ExitCode.USAGE)
     if log_root is not None:
         os.environ["WORKBENCH_LOG_ROOT"] = str(log_root)  # for the command that follows
     if context.invoked_subcommand is None:
         from workbench import paths
+        from workbench.output_language import set_language
         from workbench.tui.app import main as open_screen
 
+        set_language(lang)
         raise typer.Exit(open_screen(paths.log_root(log_root)))
 
 
@@ -367,11 +373,12 @@ def doctor(
 
 
 @app.command("models")
-def models_list(as_json: AsJson = False) -> None:
-    """List the model catalogue."""
+def models_list(log_root: LogRoot = None, as_json: AsJson = False) -> None:
+    """List the model catalogue, then the models that runs have trained (run:LABEL)."""
+    from workbench import paths
     from workbench.cli import catalogs
 
-    catalogs.print_models(as_json=as_json)
+    catalogs.print_models(paths.log_root(log_root), as_json=as_json)
 
 
 if __name__ == "__main__":

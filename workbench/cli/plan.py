@@ -29,8 +29,8 @@ from workbench.cli.options import (
     TaskName,
     load_plan,
 )
-from workbench.cli.output_language import set_language, translate, translate_table
 from workbench.exit_codes import ExitCode
+from workbench.output_language import set_language, translate, translate_table
 
 if TYPE_CHECKING:
     from engines.memory_query import MemoryEstimate

@@ -36,6 +36,14 @@ class TrainedRun(NamedTuple):
     problem: str = ""
     """Why it cannot be used here; empty: it can."""
 
+    @property
+    def summary(self) -> str:
+        """`trained on emoji_train · recall@1 0.670 on emoji_val · base clip-nano · SUITE`."""
+        metric = self.metric
+        score = f"{metric.name} {metric.value:.3f} on {metric.split}" if metric else "no metric"
+        parts = (f"trained on {self.subset}", score, f"base {self.base_model}", self.suite)
+        return clean_line(" · ".join(parts))
+
 
 def list_trained_runs(log_root: Path) -> list[TrainedRun]:
     """Every run of a log root that left trained weights; files that cannot be read are left out."""

@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
 from results.text.sanitize import clean_line
+from workbench.output_language import chosen_language
 from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
 from workbench.tui.view_models.cells import GridColumn
 from workbench.tui.widgets.top_bar import Heading
@@ -147,10 +148,12 @@ def _notes_page(noted: RunNotes) -> Text:
 
 
 def _record_page(record: RunRecord) -> Text:
+    from results.tables import message_translations
     from workbench.tui.view_models import record_detail
 
     page = Text()
-    for group in record_detail.build_groups(record):
+    (localized,) = message_translations.localize_records([record], chosen_language())
+    for group in record_detail.build_groups(localized):
         page.append(f"\n {group.title}\n", style="bold")
         for line in group.lines:
             page.append(f"   {line.name:<{NAME_CELLS}}", style="dim")

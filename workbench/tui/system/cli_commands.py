@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from workbench.output_language import chosen_language
+
 TIMEOUT_SECONDS: Final = 60.0
 
 
@@ -44,8 +46,10 @@ def ps_arguments(log_root: Path) -> list[str]:
 
 
 def report_arguments(suite: str, log_root: Path, out: Path) -> list[str]:
-    """Arguments of `workbench` that write a suite's report into a folder."""
-    return ["report", suite, "--log-root", _shorter_path(log_root), "--out", _shorter_path(out)]
+    """Arguments of `workbench` that write a suite's report into a folder, in this language."""
+    places = ["--log-root", _shorter_path(log_root), "--out", _shorter_path(out)]
+    lang = chosen_language()
+    return ["report", suite, *places, *([] if lang == "en" else ["--lang", lang])]
 
 
 def command_line(arguments: Sequence[str]) -> str:

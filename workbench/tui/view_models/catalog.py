@@ -224,18 +224,13 @@ def read_trained_models(log_root: Path) -> tuple[ModelChoice, ...]:
     from results.text.sanitize import clean_line
     from workbench.suites import trained_runs
 
-    entries = []
-    for run in trained_runs.list_trained_runs(log_root):
-        metric = run.metric
-        score = f"{metric.name} {metric.value:.3f} on {metric.split}" if metric else "no metric"
-        parts = (f"{run.engine}, {run.subset}", score, f"base {run.base_model}", run.suite)
-        entries.append(
-            ModelChoice(
-                run.name, clean_line(" · ".join(parts)), (run.engine,), clean_line(run.problem),
-                run.settings, trained=True,
-            )
-        )  # fmt: skip
-    return tuple(entries)
+    return tuple(
+        ModelChoice(
+            run.name, run.summary, (run.engine,), clean_line(run.problem), run.settings,
+            trained=True,
+        )
+        for run in trained_runs.list_trained_runs(log_root)
+    )  # fmt: skip
 
 
 def _read_presets(cache_root: Path, problems: list[str]) -> tuple[PresetEntry, ...]:

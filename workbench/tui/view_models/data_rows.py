@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from results.text.sanitize import clean_line
+from workbench.output_language import translate
 from workbench.subsets.histogram import draw_bar
 from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
 
@@ -54,13 +55,13 @@ def profile_rows(profiles: Sequence[Profile]) -> list[GridRow]:
     rows: list[GridRow] = []
     for section in sections.build_sections(profiles):
         rows += [("",)] if rows else []
-        rows.append((GridCell(section.title, "strong"),))
+        rows.append((GridCell(translate(section.title), "strong"),))
         for row in section.rows:
             cells = [clean_line(figure.text) for figure in row.figures]
             cells += [row.difference] if len(profiles) == 2 else []
-            rows.append((f"  {clean_line(row.label)}", *cells))
+            rows.append((f"  {clean_line(translate(row.label))}", *cells))
         if section.remark:
-            rows.append((GridCell(f"  {clean_line(section.remark)}", "dim"),))
+            rows.append((GridCell(f"  {clean_line(translate(section.remark))}", "dim"),))
         rows += _bars(section.bars)
     return rows
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from results.text import formats
 from results.text.sanitize import clean_line
+from workbench.output_language import translate
 from workbench.planning import folds
 from workbench.suites import oom_retry, run_summary
 from workbench.suites import quantities as q
@@ -206,7 +207,7 @@ def format_failure(run: RunState) -> str:
     if not _is_bad(run):
         return ""
     detail = (run.failed.error if run.failed else "") or (run.end.detail if run.end else "")
-    return clean_line(detail)
+    return clean_line(translate(detail))
 
 
 def _is_bad(run: RunState) -> bool:
@@ -312,4 +313,4 @@ def newest_notice(run: RunState | None) -> str:
         if others > 0
         else ""
     )
-    return f"{clean_line(newest.text, 300)}{more}"
+    return f"{clean_line(translate(newest.text), 300)}{more}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from workbench.output_language import translate
 from workbench.suites import quantities as q
 from workbench.tui.view_models.catalog import Catalogue, PresetEntry, SubsetEntry
 from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow
@@ -77,12 +78,12 @@ def describe_entry(catalogue: Catalogue, kind: str, key: str | None) -> tuple[st
         if model is None:
             return "", False
         named = f"{model.name}: {model.summary}" if model.trained else model.summary
-        return model.problem or named, bool(model.problem)
+        return translate(model.problem) or named, bool(model.problem)
     subset = next((s for s in catalogue.subsets if s.name == key), None)
     if subset is None:
         return "", False
     if subset.problem:
-        return subset.problem, True
+        return translate(subset.problem), True
     parts = [subset.title, "" if subset.built else "built at its first use", subset.license]
     return " · ".join(part for part in parts if part), False
 
@@ -93,7 +94,7 @@ def describe_preview(preview: PlanPreview | None) -> tuple[str, bool]:
         return " Checking …", False
     if preview.problems:
         more = f"  (and {len(preview.problems) - 1} more)" if len(preview.problems) > 1 else ""
-        return f" {preview.problems[0]}{more}", True
+        return f" {translate(preview.problems[0])}{more}", True
     runs = preview.runs
     parts = [
         count_words(len({r.subset for r in runs}), "subset"),

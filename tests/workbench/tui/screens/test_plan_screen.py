@@ -268,7 +268,7 @@ async def test_trained_runs_are_models_with_engine_subset_and_metric(
         await pilot.press("space")
         await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 1)
         score = f"{made.metrics[0].value:.3f}"
-        assert "run:E5-v2: retrieval, emoji_train" in screen_text(pilot)
+        assert "run:E5-v2: trained on emoji_train" in screen_text(pilot)
         assert f"recall@1 {score} on okvqa_test" in screen_text(pilot)
         form = screen.query_one("#settings-grid", Grid)
         form.focus()

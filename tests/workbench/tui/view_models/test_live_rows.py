@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
 from engines import protocol
 from tests.workbench.tui import sample_suites
+from workbench import output_language
 from workbench.suites import run_summary
 from workbench.suites.state import RunState, RunView, SuiteState, reduce_entries
+from workbench.tui.system import cli_commands
 from workbench.tui.view_models import live_rows
 
 
@@ -62,3 +69,19 @@ def test_the_screen_and_a_progress_line_show_the_same_numbers() -> None:
     keys = {"loss": "loss", "r1": "r@1", "time": "step time", "rss": "RSS", "vram": "VRAM"}
     assert " · ".join(f"{title} {shown[key]}" for key, title in keys.items()) == numbers
     assert line.endswith(f"{str(shown['left']).removeprefix('-')} left")
+
+
+@pytest.fixture
+def korean() -> Iterator[None]:
+    output_language.set_language("ko")
+    yield
+    output_language.set_language("en")
+
+
+@pytest.mark.usefixtures("korean")
+def test_in_korean_notices_and_reports_are_korean(tmp_path: Path) -> None:
+    notice = protocol.Notice(code="stalled", text="no progress for 30 s in phase load")
+    run = reduce_entries([protocol.Entry(seq=0, wall=0.0, src="warden", msg=notice)], RunState())
+    assert "30초 동안 진행이 없음" in live_rows.newest_notice(run)
+    arguments = cli_commands.report_arguments("s", tmp_path, tmp_path / "report")
+    assert arguments[-2:] == ["--lang", "ko"]

@@ -1,6 +1,6 @@
-"""Translation of a command's output.
+"""Translation of what commands print and screens show.
 
-A process has one language, set once from `--lang`; commands translate their output here.
+A process has one language, set once from `--lang`; commands and screens translate here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ def set_language(lang: str) -> None:
     _CHOSEN["lang"] = lang
 
 
+def chosen_language() -> str:
+    """The language of this process: `en`, unless it was set."""
+    return _CHOSEN["lang"]
+
+
 def translate(text: str) -> str:
     """A sentence or label in the language of this process; unchanged without a translation."""
+    if _CHOSEN["lang"] == "en":
+        return text
     from results.tables.message_translations import localize
 
     return localize(text, _CHOSEN["lang"])
