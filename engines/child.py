@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
         emit.stop_requested = True
 
     signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # of a scheduler, to all; the warden stops us
     code = run_engine(emit, run_dir, rank)
     flushed = emit.close()
     code = code if flushed or code else EXIT_FAILED

@@ -19,4 +19,7 @@ class ExitCode(IntEnum):
     INCONCLUSIVE = 4
     NOTHING_MEASURED = 5
     """No cost probe timed a step, so there is no forecast."""
+    TO_BE_CONTINUED = 75
+    """The suite stopped at a checkpoint, for its time limit or a scheduler's SIGUSR1 or SIGUSR2;
+    `workbench resume` goes on. EX_TEMPFAIL of sysexits.h."""
     INTERRUPTED = 130

@@ -6,6 +6,7 @@ Data go to stdout, messages to stderr; exit codes are those of `exit_codes.ExitC
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ from workbench.cli.options import (
     Subsets,
     SuiteName,
     TaskName,
+    TimeLimit,
     Until,
     load_plan,
 )
@@ -199,6 +201,7 @@ def run(
     cost_probe: CostProbe = None,
     until: Until = None,
     share: Share = False,
+    time_limit: TimeLimit = None,
     gpu: GpuName = "",
     refuse_on: RefuseOn = None,
     anyway: Anyway = False,
@@ -209,6 +212,7 @@ def run(
     from results.text.sanitize import escape_json
     from workbench import paths
     from workbench.headless.renderers import OutputMode
+    from workbench.supervisor.warden_options import WardenOptions
 
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
@@ -225,7 +229,8 @@ def run(
             typer.echo(escape_json(spec.model_dump_json()) if as_json else spec.run_id)
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
-    start.start_suite(suite_plan, specs, root, mode, detach=detach, share=share)
+    options = WardenOptions(share=share, time_limit=time_limit or math.inf)
+    start.start_suite(suite_plan, specs, root, mode, detach=detach, options=options)
 
 
 @app.command()
@@ -267,6 +272,7 @@ def resume(
     headless: Headless = False,
     detach: Detach = False,
     share: Share = False,
+    time_limit: TimeLimit = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a suite that was stopped, killed or failed: completed runs are kept."""
@@ -274,6 +280,7 @@ def resume(
     from workbench.headless import follow
     from workbench.headless.renderers import OutputMode
     from workbench.supervisor import resume
+    from workbench.supervisor.warden_options import WardenOptions
 
     folder = resume.choose_suite(paths.log_root(log_root), name)
     start.check_surroundings(folder.parent)
@@ -284,7 +291,8 @@ def resume(
     print_message(resume.describe_resume(folder, runs, trials))
     mode = OutputMode.choose(headless=headless, as_json=as_json)
     follow_suite = follow.run_detached if detach else follow.run_foreground
-    raise typer.Exit(follow_suite(folder, mode, share=share, resume=True))
+    options = WardenOptions(share=share, resume=True, time_limit=time_limit or math.inf)
+    raise typer.Exit(follow_suite(folder, mode, options))
 
 
 @app.command()

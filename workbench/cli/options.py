@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -34,6 +35,21 @@ def parse_language(text: str) -> str:
 
 FOLDER: Final[dict[str, Any]] = {"parser": parse_folder, "metavar": "DIRECTORY"}
 """Arguments of `typer.Option` for a folder."""
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `11h30m`, `90m`, `45s` or `11:30:00`.
+
+    Raises:
+        typer.BadParameter: it is none of these, or 0.
+    """
+    for pattern in (r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", r"(\d+):([0-5]\d):([0-5]\d)"):
+        if match := re.fullmatch(pattern, text.strip()):
+            hours, minutes, seconds = (int(part or 0) for part in match.groups())
+            if total := 3600 * hours + 60 * minutes + seconds:
+                return float(total)
+    raise typer.BadParameter(f"'{text}' is no duration; write 11h30m, 90m or 11:30:00")
+
 
 LogRoot = Annotated[
     Path | None,
@@ -94,6 +110,15 @@ CostProbe = Annotated[
 ]
 Until = Annotated[
     str | None, typer.Option(help="End a costing run when its interval is this narrow: ±2%.")
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        parser=parse_duration,
+        metavar="DURATION",
+        help="Stop at a checkpoint after 11h30m, exit with 75; `workbench resume` goes on.",
+    ),
 ]
 Share = Annotated[bool, typer.Option(help="Run beside other suites on the device.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs, start none.")]

@@ -88,6 +88,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from workbench import paths
     from workbench.headless.renderers import OutputMode
     from workbench.planning import plan
+    from workbench.supervisor.warden_options import WardenOptions
 
     search_flags = {
         "metric": metric, "split": split, "trials": trials, "sampler": sampler, "pruner": pruner,
@@ -108,7 +109,9 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
         typer.echo("\n".join(describe_search(suite_plan.search, specs[0], as_json=as_json)))
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
-    start.start_suite(suite_plan, specs, root, mode, detach=detach, share=share)
+    start.start_suite(
+        suite_plan, specs, root, mode, detach=detach, options=WardenOptions(share=share)
+    )
 
 
 def parse_range(text: str) -> tuple[str, Any]:

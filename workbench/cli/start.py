@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workbench.headless.renderers import OutputMode
     from workbench.memory_estimate.memory_check import TargetDevice
     from workbench.planning.plan import SuitePlan
+    from workbench.supervisor.warden_options import WardenOptions
 
 
 class PreparedRuns(NamedTuple):
@@ -87,7 +88,7 @@ def resolve_plan(suite_plan: SuitePlan, log_root: Path) -> tuple[SuitePlan, Targ
 
 def start_suite(
     suite_plan: SuitePlan, specs: list[RunSpec], log_root: Path, mode: OutputMode,
-    *, detach: bool, share: bool,
+    *, detach: bool, options: WardenOptions,
 ) -> NoReturn:  # fmt: skip
     """Build strict subsets, create the suite's folder, and start its warden; ends the command.
 
@@ -103,7 +104,7 @@ def start_suite(
         raise typer.Exit(ExitCode.USAGE)
     folder = suite.create_suite(log_root, suite_plan, specs)
     follow_suite = follow.run_detached if detach else follow.run_foreground
-    raise typer.Exit(follow_suite(folder, mode, share=share))
+    raise typer.Exit(follow_suite(folder, mode, options))
 
 
 def check_devices(suite_plan: SuitePlan) -> None:

@@ -37,6 +37,7 @@ from workbench.processes import engine_process, tree
 from workbench.processes.limits import Limits
 from workbench.suites import journal, suite
 from workbench.supervisor import launch
+from workbench.supervisor.warden_options import WardenOptions
 
 PAIRS: Final = 5
 STEPS: Final = 100
@@ -101,7 +102,7 @@ def _make_plan(steps: int, rounds: int) -> tuple[plan.SuitePlan, list[RunSpec]]:
 def _run_watched(folder: Path, steps: int, rounds: int) -> StepBlock:
     """A block of a supervised run; the life pipe ends its warden with this process."""
     suite_folder = suite.create_suite(folder, *_make_plan(steps, rounds))
-    launched = launch.start_warden(suite_folder, foreground=True, share=True)
+    launched = launch.start_warden(suite_folder, foreground=True, options=WardenOptions(share=True))
     samples: list[tuple[float, float]] = []
     pids = [launched.pid]
     try:

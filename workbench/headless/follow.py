@@ -27,18 +27,18 @@ from workbench.processes.process_state import handle_signals
 from workbench.suites import control, suite, suite_reader
 from workbench.suites.state import CLEAN_CAUSES, SuiteState
 from workbench.supervisor import launch, recovery
+from workbench.supervisor.warden_options import WardenOptions
 
 POLL_SECONDS: Final = 0.5
 
 
-def run_foreground(
-    folder: Path, mode: OutputMode, *, share: bool, resume: bool = False
-) -> ExitCode:
+def run_foreground(folder: Path, mode: OutputMode, options: WardenOptions) -> ExitCode:
     """Start the warden and follow the suite to its end.
 
-    Ctrl-C stops the suite after a step and its checkpoint; a second one ends it at once.
+    Ctrl-C stops the suite after a step and its checkpoint; a second one ends it at once. SIGUSR1
+    and SIGUSR2 suspend it: stopped in the same way, exit code 75, to be continued.
     """
-    launched = launch.start_warden(folder, foreground=True, share=share, resume=resume)
+    launched = launch.start_warden(folder, foreground=True, options=options)
     print_event(
         mode, {"kind": "launch", "suite": folder.name, "pid": launched.pid}, f"suite {folder.name}"
     )
@@ -56,7 +56,15 @@ def run_foreground(
             launch.close_life_pipe(launched)  # the warden sees the end of its life pipe
             print_log_line("ending the engine now")
 
-    with handle_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), on_signal):
+    def on_suspend(number: int, _frame: object) -> None:
+        control.send_command(folder, control.Command(do="suspend"))
+        name = signal.Signals(number).name
+        print_log_line(f"{name}: stopping after this step and its checkpoint, to be continued")
+
+    with (
+        handle_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), on_signal),
+        handle_signals((signal.SIGUSR1, signal.SIGUSR2), on_suspend),
+    ):
         state = _follow_suite(folder, mode)
     _print_unfinished(state)
     _print_results(folder, mode)
@@ -65,9 +73,9 @@ def run_foreground(
     return ExitCode.INTERRUPTED if presses else status
 
 
-def run_detached(folder: Path, mode: OutputMode, *, share: bool, resume: bool = False) -> ExitCode:
+def run_detached(folder: Path, mode: OutputMode, options: WardenOptions) -> ExitCode:
     """Start the warden and return; prints the suite's name to stdout."""
-    launched = launch.start_warden(folder, foreground=False, share=share, resume=resume)
+    launched = launch.start_warden(folder, foreground=False, options=options)
     if mode is OutputMode.JSON:
         print_event(mode, {"kind": "launch", "suite": folder.name, "pid": launched.pid}, "")
     else:
@@ -148,7 +156,7 @@ def exit_status(state: SuiteState) -> ExitCode:
     if state.records_lost or any(cause not in CLEAN_CAUSES for cause in causes):
         return ExitCode.FAILED
     if "stopped" in causes or (state.to_come and state.detail.startswith("stopped")):
-        return ExitCode.INTERRUPTED
+        return ExitCode.TO_BE_CONTINUED if state.suspended else ExitCode.INTERRUPTED
     if state.to_come:  # the search was aborted; the detail has the reason
         return ExitCode.FAILED
     completed = [r for r in state.runs if r.state.cause == "completed"]
@@ -178,7 +186,13 @@ def _follow_suite(folder: Path, mode: OutputMode) -> SuiteState:
 
 
 def _print_unfinished(state: SuiteState) -> None:
-    """Print trials of a search that are still to come, and records that were not written."""
+    """Print what is left of a suspended suite or a search, and records that were not written."""
+    if state.suspended and exit_status(state) is ExitCode.TO_BE_CONTINUED:
+        stopped = sum(run.state.cause == "stopped" for run in state.runs)
+        print_log_line(
+            f"to be continued: {stopped} of {len(state.runs)} runs are left; "
+            f"`workbench resume {state.name}` goes on from their checkpoints"
+        )
     if state.to_come:
         detail = f" ({state.detail})" if state.detail else ""
         unfinished = f"{state.to_come} of {state.trials} trials are left"

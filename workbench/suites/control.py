@@ -18,8 +18,9 @@ class Command(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    do: Literal["stop", "skip", "cancel", "hold", "continue", "add", "prune", "close"]
-    """The last three come from the searcher: add a run, prune one, no more will come."""
+    do: Literal["stop", "suspend", "skip", "cancel", "hold", "continue", "add", "prune", "close"]
+    """`suspend`: stop, to be continued, as at a time limit. The last three come from the searcher:
+    add a run, prune one, no more will come."""
     run: str | None = None
     """Run id; None: the current run (`skip`), or the whole suite (`stop`)."""
     spec: RunSpec | None = None

@@ -355,6 +355,8 @@ class SuiteState:
     detail: str = ""
     """One sentence beside the state: `behind 20261121-…-demo-1a2b on cpu`."""
     started_wall: float | None = None
+    suspended: bool = False
+    """It ended to be continued: its time limit, or a scheduler's signal."""
     records_lost: int = 0
     """Runs whose record is missing in results.jsonl."""
     runs: tuple[RunView, ...] = ()

@@ -80,6 +80,7 @@ class SuiteReader:
             warden_pid=warden.pid if warden else None,
             detail=warden.detail if warden else "",
             started_wall=warden.started_wall if warden else None,
+            suspended=warden.suspended if warden else False,
             records_lost=warden.records_lost if warden else 0,
             runs=tuple(self._views),
             trials=self._trials,

@@ -31,6 +31,8 @@ class WardenFile(BaseModel):
     detail: str = ""
     started_wall: float = 0.0
     updated_wall: float = 0.0
+    suspended: bool = False
+    """The suite ended to be continued: its time limit, or a scheduler's signal."""
     records_lost: int = 0
     """Runs whose record could not be appended to results.jsonl; each has its summary.json."""
 

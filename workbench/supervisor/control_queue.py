@@ -32,6 +32,8 @@ class ControlQueue:
         """Start no further run for now."""
         self.stopped = ""
         """Who stopped the suite; empty while nobody did."""
+        self.suspended = False
+        """It was stopped to be continued: by its time limit, or by a scheduler's signal."""
         self.added_specs: list[RunSpec] = []
         """Runs requested by the searcher and not admitted yet."""
         self.closed = False
@@ -64,6 +66,12 @@ class ControlQueue:
         if self.current is not None:
             self.current.request_stop("stopped", detail)
 
+    def suspend(self, reason: str) -> None:
+        """Stop as `stop` does; the suite is to be continued by `workbench resume`."""
+        if not self.stopped:
+            self.suspended = True
+        self.stop(f"stopped {reason}; `workbench resume` goes on")
+
     def stop_reason(self, run_id: str) -> tuple[Cause, str] | None:
         """Cause and detail for a run that must not start any more; None: it may start."""
         if run_id in self._removed:
@@ -77,6 +85,8 @@ class ControlQueue:
         match command.do:
             case "stop":
                 self.stop(f"stopped{by}")
+            case "suspend":
+                self.suspend(f"for a later session{by}")
             case "skip":
                 self._remove_run(command.run, "skipped", f"skipped{by}")
             case "cancel":

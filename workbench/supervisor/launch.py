@@ -14,6 +14,7 @@ from workbench import paths
 from workbench.processes import engine_process, tree
 from workbench.processes.limits import Limits
 from workbench.suites import warden_file
+from workbench.supervisor.warden_options import WardenOptions
 
 POLL_SECONDS: Final = 0.02
 
@@ -38,7 +39,7 @@ _STARTED: list[subprocess.Popen[bytes]] = []
 
 
 def start_warden(
-    folder: Path, *, foreground: bool = False, share: bool = False, resume: bool = False
+    folder: Path, *, foreground: bool = False, options: WardenOptions | None = None
 ) -> LaunchedWarden:
     """Start the warden of a suite in its own session, and wait until it is running.
 
@@ -52,8 +53,7 @@ def start_warden(
     reading, writing = os.pipe() if foreground else (-1, -1)
     command = [sys.executable, "-m", "workbench.supervisor.warden", str(folder)]
     command += ["--life-fd", str(reading)] if foreground else []
-    command += ["--share"] if share else []
-    command += ["--resume"] if resume else []
+    command += (options or WardenOptions()).to_arguments()
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     variables = {k: v for k, v in os.environ.items() if k != tree.TOKEN_NAME}
     before = warden_file.read_warden(folder)

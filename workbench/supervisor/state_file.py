@@ -58,6 +58,10 @@ class StateFile:
         self._content = content.model_copy(update=update)
         warden_file.write_warden(self._suite, self._content)
 
+    def mark_suspended(self) -> None:
+        """Note that the suite is to be continued; the next `write` stores it."""
+        self._content = self._content.model_copy(update={"suspended": True})
+
     def count_lost_record(self) -> None:
         """Count a record that could not be written; the next `write` stores the number."""
         lost = self._content.records_lost + 1

@@ -1,16 +1,18 @@
 """The warden: supervisor of one suite, which executes its runs one after the other.
 
     python -m workbench.supervisor.warden SUITE [--life-fd N] [--share] [--resume]
+                                          [--time-limit SECONDS]
 
 One thread, one `selectors` loop, no torch. Only the warden starts, measures, stops and waits for
 engines, and writes journals and records. Commands come through control.jsonl; signals and the end
-of the life pipe mean "stop".
+of the life pipe mean "stop"; SIGUSR1, SIGUSR2 and the time limit mean "stop, to be continued".
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import resource
 import secrets
@@ -22,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from engines.protocol import Cause, End, Entry, RunSpec
 from workbench import paths
@@ -35,9 +37,13 @@ from workbench.supervisor.attempt import EngineAttempt, SupervisorContext
 from workbench.supervisor.control_queue import ControlQueue
 from workbench.supervisor.event_log import write_end
 from workbench.supervisor.state_file import StateFile
+from workbench.supervisor.warden_options import WardenOptions
 from workbench.telemetry import environment
 from workbench.telemetry.gpus import GpuWatch
 from workbench.tuning.searcher_process import SearcherProcess
+
+SUSPENDING: Final = (signal.SIGUSR1, signal.SIGUSR2)
+"""Signals of schedulers before a job's time ends."""
 
 
 class Warden:
@@ -50,17 +56,16 @@ class Warden:
         command: Sequence[str] = engine_process.ENGINE_COMMAND,
         limits: Limits | None = None,
         life_fd: int = -1,
-        share: bool = False,
-        resume: bool = False,
+        options: WardenOptions | None = None,
     ) -> None:
         self.folder = folder
+        self._options = options or WardenOptions()
+        self._suspend_due = time.monotonic() + self._options.time_limit
         self.limits = limits or Limits.from_environment()
         self.token = secrets.token_hex(16)
         self._command = command
-        self._share = share
         self._life_fd = life_fd
-        self._resume = resume
-        self.control = ControlQueue(folder, resumed=resume)
+        self.control = ControlQueue(folder, resumed=self._options.resume)
         self._beat_due = 0.0
         self._causes: dict[str, str] = {}
         self._reserve = folder / ".reserve"
@@ -87,6 +92,8 @@ class Warden:
                     self._record_lost_journal(run, spec, error)
             self._locks.release()
             trouble = self._searcher.trouble if self._searcher is not None else ""
+            if self.control.suspended:
+                self._state_file.mark_suspended()
             self._write_state("ended", self.control.stopped or trouble)
         finally:
             if self._attempt is not None:
@@ -107,7 +114,7 @@ class Warden:
         for end in (reading, writing):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *SUSPENDING):
             signal.signal(number, lambda *_: None)
         self._watch(reading, lambda: self._on_signal(reading))
         if self._life_fd >= 0:
@@ -170,7 +177,7 @@ class Warden:
 
     def _run_one(self, run: Path, spec: RunSpec) -> None:
         before = state.reduce_entries(Tail(run / "events.jsonl").read_all())
-        going = before.end is None or (self._resume and state.is_unfinished(before))
+        going = before.end is None or (self._options.resume and state.is_unfinished(before))
         while going:
             if (reason := self._wait_to_start(spec)) is None:
                 before, going = self._run_attempt(run, spec)
@@ -214,7 +221,7 @@ class Warden:
                 self._write_state("holding", f"before {spec.run_id}")
             elif self._locks.acquire():
                 return None
-            elif self._share:
+            elif self._options.share:
                 self._locks.share()
                 return None
             else:
@@ -245,10 +252,14 @@ class Warden:
 
     def _handle_events(self, due: float) -> None:
         """Wait for events, at most until `due` (CLOCK_MONOTONIC), and handle them."""
-        wait = min(due, self._beat_due, self._state_file.refresh_due) - time.monotonic()
+        wakes = (due, self._beat_due, self._state_file.refresh_due, self._suspend_due)
+        wait = min(wakes) - time.monotonic()
         for key, _ in self._selector.select(max(0.0, wait)):
             key.data()
         now = time.monotonic()
+        if now >= self._suspend_due:
+            self._suspend_due = math.inf
+            self.control.suspend(f"at its time limit of {self._options.time_limit:,.0f} s")
         if now >= self._beat_due:
             self._beat_due = now + self.limits.beat_seconds
             self._beat()
@@ -319,7 +330,11 @@ class Warden:
 
     def _on_signal(self, reading: int) -> None:
         for number in os.read(reading, 64):
-            self.control.stop(f"stopped by {signal.Signals(number).name}")
+            name = signal.Signals(number).name
+            if number in SUSPENDING:
+                self.control.suspend(f"by {name}")
+            else:
+                self.control.stop(f"stopped by {name}")
 
     def _on_life_pipe(self) -> None:
         if not os.read(self._life_fd, 64):
@@ -370,12 +385,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="warden", description=__doc__)
     parser.add_argument("suite", type=Path)
     parser.add_argument("--life-fd", type=int, default=-1, help="stop when this pipe closes")
-    parser.add_argument("--share", action="store_true", help="run beside others on a device")
-    parser.add_argument("--resume", action="store_true", help="start ended runs again")
-    options = parser.parse_args()
-    folder = options.suite.absolute()
+    WardenOptions.add_arguments(parser)
+    arguments = parser.parse_args()
+    options = WardenOptions.from_arguments(arguments)
     return run_warden(
-        Warden(folder, life_fd=options.life_fd, share=options.share, resume=options.resume)
+        Warden(arguments.suite.absolute(), life_fd=arguments.life_fd, options=options)
     )
 
 
