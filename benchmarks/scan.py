@@ -1,12 +1,12 @@
 """How fast `workbench data describe` scans a file of InfoSeek's size, against plain loops.
 
-    .venv/bin/python -m benchmarks.scan                    # 676,441 records, about 2.3 GB
-    .venv/bin/python -m benchmarks.scan --records 50000 --parsers
+    .venv/bin/python -m benchmarks.scan                    # 676,441 records, about 2.7 GB
 
 Makes a file in the layout of aimagelab/ReT-M2KR (nine fields, at least 3 KiB a record, the weekly
-report's shares of candidate passages, "NA" pictures, accents in a quarter of the passages), scans
-it with the real command in a fresh process, and with what one would write in a notebook. The file
-is deleted at the end. Peak memory is the largest Σ RSS of all processes, sampled every 50 ms.
+report's shares of candidate passages, "NA" pictures, accents in a quarter of the passages),
+describes it with the real command in a fresh process (first with the build of its table, then the
+scan of the built table alone), and with what one would write in a notebook. File and table are
+deleted at the end. Peak memory is the largest Σ RSS of all processes, sampled every 50 ms.
 """
 
 from __future__ import annotations
@@ -167,48 +167,10 @@ def plain(path: Path) -> dict[str, object]:
     }
 
 
-def parsers(path: Path, lines: int = 20_000) -> None:
-    """Bytes a second of each JSON parser that is installed, on the first lines of the file."""
-    with path.open("rb") as file:
-        raw = [file.readline() for _ in range(lines)]
-    size = sum(map(len, raw))
-    candidates = {"json.loads": json.loads}
-    from pydantic_core import from_json
-
-    candidates["pydantic_core.from_json"] = lambda line: from_json(line, cache_strings="keys")
-    try:
-        import orjson
-
-        candidates["orjson.loads"] = orjson.loads
-    except ImportError:
-        print("orjson is not installed")
-    try:
-        import msgspec
-
-        candidates["msgspec (any)"] = msgspec.json.Decoder().decode
-        texts = list[str]
-        nine = {"answer": texts, "passage_id": texts, "passage_image_path": texts,
-                "passage_text": texts}  # fmt: skip
-        single = ("data_id", "dataset_id", "image_path", "instruction", "question")
-        record = msgspec.defstruct("Record", [*nine.items(), *((n, str) for n in single)])
-        candidates["msgspec (typed)"] = msgspec.json.Decoder(record).decode
-    except ImportError:
-        print("msgspec is not installed")
-    for name, load in candidates.items():
-        times = []
-        for _ in range(3):
-            began = time.perf_counter()
-            for line in raw:
-                load(line)
-            times.append(time.perf_counter() - began)
-        print(f"{name:<26} {size / min(times) / 1e6:8.0f} MB/s, best of 3")
-
-
 def main() -> None:
     """Make, scan, compare, delete."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=RECORDS)
-    parser.add_argument("--parsers", action="store_true", help="only compare JSON parsers")
     parser.add_argument("--no-plain", action="store_true", help="leave the notebook's loop out")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only-plain", type=Path, help=argparse.SUPPRESS)
@@ -221,9 +183,7 @@ def main() -> None:
         size = make(path, options.records)
         each = size / options.records
         print(f"{options.records:,} records, {size / 1e9:.2f} GB, {each:,.0f} B each")
-        if options.parsers:
-            parsers(path)
-            return
+        print(_scan(path, Path(folder)).line("build and scan"))
         rounds, loops = [], []
         for _ in range(options.repeats):
             rounds.append(_scan(path, Path(folder)))

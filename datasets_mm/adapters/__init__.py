@@ -33,6 +33,8 @@ class SourceReport:
     """Digest of what was written, where the order in which it was read left no trace; else ""."""
     facts: dict[str, str] = field(default_factory=dict)
     """Further facts about the source."""
+    written: dict[str, Any] = field(default_factory=dict)
+    """Of M2KR's layouts: how the fields are written (`written_fields.WrittenFields.content`)."""
 
     def skip(self, reason: str, example: str) -> None:
         """Count a skipped record; the first five of each reason are named."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.m2kr_fields import PASSAGE_FIELDS, LineError, parse_passages, parse_record
+from datasets_mm.adapters.written_fields import WrittenFields
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
 from datasets_mm.storage import arrow_store
@@ -37,6 +38,7 @@ class M2KRWriter:
         self._location = location
         self._pool = CorpusBuilder(folder)
         self._records = arrow_store.record_writer(folder)
+        self._written = WrittenFields()
         self._has_passage_files = bool(location.passages)
         """There is a passage file; otherwise the positives are the corpus."""
         self._is_fixed_corpus = self._has_passage_files and location.source.pool == "passages"
@@ -68,6 +70,7 @@ class M2KRWriter:
 
     def add_record(self, position: str, line: Mapping[str, Any]) -> None:
         """One record."""
+        self._written.add(line, position)
         with self._count_errors(position):
             fields, oddities = parse_record(line)
             self._note(oddities, position)
@@ -101,6 +104,7 @@ class M2KRWriter:
     def close(self) -> None:
         """Finish both tables, in the order of their ids."""
         self._records.close()
+        self.report.written = self._written.content()
         if not self._is_fixed_corpus:
             self._pool.close(self.report)
         arrow_store.sort_by(self._folder / "records.arrow", "data_id")

@@ -85,7 +85,7 @@ def build(
         raise BuildError(sentence)
     try:
         location = locate(chain[0], data_root, image_root)
-        source = _BuiltSource.from_folder(_build_source(location, cache_root, progress), location)
+        source = _BuiltSource.from_folder(build_source(location, cache_root, progress), location)
         folder = _build_subset(chain, source, cache_root, progress)
         _store_image_root(folder, source.images)
         return _open_subset(chain[-1], folder, source.images)
@@ -148,8 +148,12 @@ class _BuiltSource:
         return {"hub": source.hub, "revision": revision, "commit": self.location.commit}
 
 
-def _build_source(location: Location, cache_root: Path, progress: Progress) -> Path:
-    """Folder of the source; its adapter writes it unless it is there and complete."""
+def build_source(location: Location, cache_root: Path, progress: Progress) -> Path:
+    """Folder of the source; its adapter writes it unless it is there and complete.
+
+    Raises:
+        SourceError: a file cannot be read; OSError: there is no room for the tables.
+    """
     source = location.source
     adapter = cast("Adapter", importlib.import_module(ADAPTER_MODULES[source.adapter]))
     paths = [*location.records, *location.passages, *filter(None, [location.submission])]
@@ -170,6 +174,7 @@ def _build_source(location: Location, cache_root: Path, progress: Progress) -> P
                 "noted": report.noted,
                 "examples": report.examples,
                 "facts": report.facts,
+                "written": report.written,
             }
             arrow_store.write_manifest(draft, content, [*TABLES, *_submission_files(draft)])
     return folder

@@ -1,6 +1,6 @@
 """Problems of a subset or a file, derived from its profile: for CI, and before a long run.
 
-Loads nothing heavy: a child process scans the data and writes the profile.
+Loads nothing heavy: a child process counts the data and writes the profile.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Profile of a subset or a file: `python -m datasets_mm.profile.describe TARGET`.
 
 Prints JSON lines on stdout: progress, then one `done` with the profile or one `failed`. A target is
-a subset by name, a file of JSON lines, or a Parquet file in M2KR's layout. Profiles are cached by
-the content's fingerprint.
+a subset by name, a file of JSON lines, or a Parquet file in M2KR's layout. All are read from the
+Arrow table that a build has written; profiles are cached by the content's fingerprint.
 """
 
 from __future__ import annotations
@@ -11,24 +11,29 @@ import argparse
 import hashlib
 import json
 import os
-import signal
+import resource
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from datasets_mm.child_messages import Progress, emit_message, percent_progress
-from datasets_mm.profile import duplicate_passages, token_lengths
-from datasets_mm.profile.field_counts import FieldCounts
-from datasets_mm.profile.parallel_scan import ScanError, ScanOptions, ScanResult, scan
-from datasets_mm.profile.profile import PassageProfile, Profile, TokenProfile
+from datasets_mm.profile import token_lengths
+from datasets_mm.profile.image_checks import MAX_OPENED, PictureCount
+from datasets_mm.profile.profile import Profile
+from datasets_mm.profile.record_texts import RowSample, picture_paths
+from datasets_mm.profile.table_counts import TEXTS_OF, TableCounts, read_batches
 from datasets_mm.profile.target import Target, TargetError, resolve_target
 from datasets_mm.recipes.recipe import RecipeError
 from datasets_mm.sources.fingerprint import SourceError
+from datasets_mm.storage.corpus import map_table
 
-REVISION = 4
+REVISION = 5
 """Raised when an equal file gives another profile: older cached ones are then not read."""
+SMALL_ROWS: Final = 6_000
+"""Up to here every text is counted in tokens, which takes some two seconds."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,6 @@ class DescribeOptions:
     exact: bool = False
     sample: int = 4_000
     seed: int = 0
-    workers: int = 0
-    """0: one for each core, up to eight."""
     fresh: bool = False
 
 
@@ -53,7 +56,7 @@ def describe(options: DescribeOptions, progress: Progress) -> Profile:
     """The profile of a target, from the cache where it is present.
 
     Raises:
-        TargetError, RecipeError, SourceError, ScanError, OSError: why not, in one sentence.
+        TargetError, RecipeError, SourceError, OSError: why not, in one sentence.
     """
     target = resolve_target(
         options.target, options.cache_root, options.data_root, options.image_root, progress
@@ -87,89 +90,52 @@ def _read_cached(path: Path) -> Profile | None:
 
 def _compute_profile(options: DescribeOptions, target: Target, progress: Progress) -> Profile:
     start = time.monotonic()
+    rows = map_table(target.table).num_rows
+    is_exact = options.exact or rows <= max(SMALL_ROWS, options.sample)
+    sample = RowSample(rows, rows if is_exact else options.sample, options.seed)
     counter = token_lengths.load_counter(options.tokenizer)
-    total, done = target.source.total(), 0
-    scan_options = ScanOptions(
-        measure=counter if options.exact or total <= target.exact_limit else None,
-        sample=options.sample,
-        seed=options.seed,
-        images=target.images,
-        form=target.form,
-        opened=None if options.exact else ScanOptions.opened,
+    counts, tokens = TableCounts(target.form), token_lengths.TokenCount()
+    pictures = target.images and PictureCount(
+        target.images,
+        options.seed,
+        None if options.exact else MAX_OPENED,
+        with_sizes=target.form == "choices",
     )
-
-    def tick(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(done, total, target.unit)
-
-    workers = target.workers or options.workers or min(8, os.cpu_count() or 1)
-    result = scan(target.source, scan_options, workers, tick)
-    tokens = _token_profile(result, counter, options)
-    pictures = result.pictures.profile(progress) if result.pictures else None
-    profile = _count_profile(result, target)
-    return profile.model_copy(
+    for batch in read_batches(target.table):
+        queries, passages = sample.texts(batch, counts.records, TEXTS_OF[target.form])
+        tokens.add(counter, queries, passages)
+        counts.add(batch)
+        if pictures:
+            pictures.check_paths(picture_paths(batch))
+        progress(counts.records, rows, "rows")
+    return _count_profile(counts, target).model_copy(
         update={
-            "tokens": tokens,
-            "pictures": pictures,
+            "tokens": tokens.profile(counter, options.context, None if is_exact else options.seed),
+            "pictures": pictures.profile(progress) if pictures else None,
             "seconds": time.monotonic() - start,
-            "rss_peak_bytes": result.rss_peak_bytes,
+            "rss_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
         }
     )
 
 
-def _token_profile(
-    result: ScanResult, counter: token_lengths.TokenCounter, options: DescribeOptions
-) -> TokenProfile:
-    if result.tokens is not None:
-        return result.tokens.profile(counter, options.context, None)
-    count = token_lengths.TokenCount()
-    sample = result.sample
-    count.add(counter, [record.query for record in sample], [[record.passage] for record in sample])
-    is_complete = len(sample) >= result.counts.records
-    return count.profile(
-        counter,
-        options.context,
-        None if is_complete and _has_single_positives(result) else options.seed,
-    )
-
-
-def _has_single_positives(result: ScanResult) -> bool:
-    """Whether no record has several positives: then a sample of all records is a full count."""
-    return all(count < 2 for count in result.counts.candidates)
-
-
-def _count_profile(result: ScanResult, target: Target) -> Profile:
-    counts = result.counts
-    unreadable = sum(n for reason, n in result.refused.items() if reason not in counts.reasons)
+def _count_profile(counts: TableCounts, target: Target) -> Profile:
+    """The counts of the table; those that the build has counted are in the target already."""
     base = target.profile()
-    examples = {
-        reason: tuple(f"{target.row_label} {n}" for n in result.line_numbers(reason))
-        for reason in sorted(result.positions)
+    update: dict[str, Any] = {
+        "candidates": dict(sorted(counts.candidates.items())),
+        "questions": dict(counts.questions.most_common()),
+        "repeated_data_ids": counts.repeated_data_ids(),
+        "choices": counts.choices(),
+        "passages": counts.passage_profile(),
     }
-    return base.model_copy(
-        update={
-            "noted": {**base.noted, **dict(counts.oddities.most_common())},
-            "lines": counts.records + unreadable,
-            "records": counts.records,
-            "refused": dict(result.refused.most_common()),
-            "examples": examples,
-            "fields": counts.profiles(),
-            "other_fields": dict(counts.others.most_common()),
-            "candidates": dict(sorted(counts.candidates.items())),
-            "questions": dict(counts.questions.most_common()),
-            "repeated_data_ids": len(counts.data_ids)
-            - duplicate_passages.count_distinct(counts.data_ids),
-            "choices": counts.choices(),
-            "passages": _passage_profile(counts) if target.form == "passages" else PassageProfile(),
+    if not base.fields:
+        examples = {
+            problem: tuple(f"row {row}" for row in rows)
+            for problem, rows in sorted(counts.positions.items())
         }
-    )
-
-
-def _passage_profile(counts: FieldCounts) -> PassageProfile:
-    pairs = duplicate_passages.distinct_pairs(counts.passage_ids, counts.passage_texts)
-    references = sum(count * records for count, records in counts.candidates.items())
-    return duplicate_passages.passage_profile(*pairs, references, counts.records_with_repeats)
+        update |= {"lines": counts.records, "records": counts.records, "examples": examples}
+        update |= {"fields": counts.field_profiles()}
+    return base.model_copy(update=update)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -186,15 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--sample", type=int, default=DescribeOptions.sample)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--fresh", action="store_true", help="scan even what is known")
+    parser.add_argument("--fresh", action="store_true", help="count even what is known")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the scan ends its processes
     try:
         profile = describe(DescribeOptions(**vars(options)), percent_progress())
     except KeyboardInterrupt:
         return 130
-    except (TargetError, RecipeError, SourceError, ScanError) as error:
+    except (TargetError, RecipeError, SourceError) as error:
         emit_message(kind="failed", error=str(error))
         return 1
     except OSError as error:

@@ -40,7 +40,7 @@ TOKEN_STEP = 32
 
 @dataclass
 class PictureCount:
-    """Images seen by one process. Paths are kept as hashes, except for the sample and the lost."""
+    """Images of a table. Paths are kept as hashes, except for the sample and the lost."""
 
     root: Path
     seed: int
@@ -109,13 +109,6 @@ class PictureCount:
         except UnusableError as reason:
             return str(reason)
         return ""
-
-    def merge(self, other: PictureCount) -> None:
-        """Add the counts of another process."""
-        self.path_hashes |= other.path_hashes
-        self.lost |= other.lost
-        self.sample |= other.sample
-        self._trim_sample()
 
     def profile(self, progress: Progress) -> PictureProfile:
         """Open the sample and add everything up."""

@@ -1,7 +1,7 @@
-"""The profile of a scanned subset or file: the figures behind `describe`, `diff` and `check`.
+"""The profile of a subset or a file: the figures behind `describe`, `diff` and `check`.
 
-The child process that scans writes a `Profile` as JSON; the workbench reads it and loads nothing
-heavier than pydantic. Counts are those of a full scan; sampled figures have their n and an
+The child process that counts writes a `Profile` as JSON; the workbench reads it and loads nothing
+heavier than pydantic. Counts are those of all records; sampled figures have their n and an
 interval.
 """
 
@@ -142,7 +142,7 @@ class PictureProfile(ProfilePart):
 
 
 class Profile(ProfilePart):
-    """Profile of a subset or a file, from one scan."""
+    """Profile of a subset or a file, from its built table."""
 
     format: int = 1
     name: str
@@ -172,9 +172,9 @@ class Profile(ProfilePart):
     other_fields: dict[str, int] = {}
     """Keys beside M2KR's nine -> records that have them."""
     candidates: dict[int, int] = {}
-    """Number of candidate passages (captions, options) -> records."""
+    """Number of candidate passages (captions, options) -> records that a build keeps."""
     questions: dict[str, int] = {}
-    """WH-word -> records whose question begins its inquiry with it; `other`, `none`."""
+    """WH-word -> kept records whose question begins its inquiry with it; `other`, `none`."""
     repeated_data_ids: int = 0
     """Records whose data_id another record has too (the first of them not counted)."""
     choices: ChoiceProfile | None = None
@@ -188,11 +188,16 @@ class Profile(ProfilePart):
     notices: tuple[str, ...] = ()
     seconds: float = 0.0
     rss_peak_bytes: int = 0
-    """Sum of the peaks of all processes that scanned: an upper bound of the peak of the sum."""
+    """Peak of the process, its build included where there was one."""
 
     def field(self, name: str) -> FieldProfile:
         """The profile of one field; all zero where no record was read."""
         return next((f for f in self.fields if f.name == name), FieldProfile(name=name))
+
+    @property
+    def kept(self) -> int:
+        """Records that a build keeps: those of the table that was counted."""
+        return sum(self.candidates.values()) or self.records
 
     def buckets(self) -> dict[str, int]:
         """Records by the report's buckets of candidate passages; `0` only where there are any."""

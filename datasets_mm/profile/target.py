@@ -1,8 +1,7 @@
-"""Target of `describe`: a subset by name, a file of JSON lines, or an M2KR Parquet file."""
+"""Target of `describe`: a subset by name, a file of JSON lines, or Parquet in M2KR's layout."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -11,20 +10,12 @@ from typing import Any, Final
 
 from datasets_mm import catalog
 from datasets_mm.child_messages import Progress
-from datasets_mm.profile.profile import Profile
-from datasets_mm.profile.record_readers import (
-    ArrowReader,
-    JsonLinesReader,
-    ParquetReader,
-    RecordSource,
-)
-from datasets_mm.recipes.recipe import Form, Recipe
+from datasets_mm.profile.profile import FieldProfile, Profile
+from datasets_mm.recipes.recipe import Form, Recipe, Source
 from datasets_mm.sources.file_patterns import match_pattern
+from datasets_mm.sources.location import Location, reject_incomplete
+from datasets_mm.storage.corpus import map_table
 from datasets_mm.strict_toml import suggest_nearest
-
-SMALL_BYTES: Final = 24 << 20
-SMALL_ROWS: Final = 6_000
-"""Up to here every text is counted in tokens, which takes some two seconds."""
 
 UNSELECTED_REASONS: Final = ("split ", "language ")
 """Beginnings of an adapter's reasons for skipping what the recipe did not select."""
@@ -41,23 +32,17 @@ class Target:
     name: str
     kind: str
     path: Path
+    """The file or folder that was named; of a subset, its table."""
+    table: Path
+    """The built records, an Arrow file."""
     fingerprint: str
-    source: RecordSource
-    unit: str
-    """What `RecordSource.size` counts: bytes or rows."""
-    row_label: str
-    """Word before a record's number: `line` or `row`."""
-    exact_limit: int
-    """Up to this many units every text is counted in tokens."""
-    workers: int = 0
-    """Processes of the scan; 0: one per core, up to eight."""
     images: Path | None = None
     form: Form = "passages"
     facts: dict[str, Any] = field(default_factory=dict)
-    """Fields of the profile from the manifest or the recipe."""
+    """Fields of the profile that the manifest or the recipe has."""
 
     def profile(self) -> Profile:
-        """A profile with the fields that are known before reading."""
+        """A profile with the fields that are known before the table is read."""
         return Profile(
             name=self.name,
             kind=self.kind,
@@ -72,70 +57,98 @@ class Target:
 def resolve_target(
     name: str, cache_root: Path, data_root: Path | None, image_root: str, progress: Progress
 ) -> Target:
-    """Find the target; a subset that is not built yet is built.
+    """Find the target; a subset or a file that is not built yet is built.
 
     Raises:
         TargetError: there is no such subset or file, or it cannot be built.
+        SourceError: the file is incomplete or damaged.
         RecipeError: a recipe is wrong.
     """
     path = Path(name).expanduser()
     names = catalog.names()
     if name in names:
         return _subset_target(name, cache_root, data_root, image_root, progress)
-    if path.is_dir():
-        parquet = [
-            *match_pattern("*.parquet", path).files,
-            *match_pattern("*/*.parquet", path).files,
-        ]
-        if not parquet:
-            raise TargetError(
-                f"{name} is a folder without Parquet files; name a file of JSON lines in it"
-            )
-        return _parquet_target(path, parquet, image_root)
     if not path.exists():
         raise TargetError(f"{name!r} is neither a file nor a subset{suggest_nearest(name, names)}")
-    if not path.is_file():
-        raise TargetError(f"{name} is not a regular file; name a file of JSON lines or Parquet")
-    if path.suffix.lower() == ".parquet":
-        return _parquet_target(path, [path], image_root)
-    return _json_lines_target(path, image_root)
+    path = path.absolute()
+    return _file_target(path, _locate_files(path), image_root, cache_root, progress)
 
 
-def _json_lines_target(path: Path, image_root: str) -> Target:
-    if not path.stat().st_size:
+def _locate_files(path: Path) -> Location:
+    """The files of a target that is no subset, and the passages of M2KR's Parquet beside them."""
+    if path.is_dir():
+        files = [*match_pattern("*.parquet", path).files, *match_pattern("*/*.parquet", path).files]
+        if not files:
+            raise TargetError(
+                f"{path} is a folder without Parquet files; name a file of JSON lines in it"
+            )
+    elif not path.is_file():
+        raise TargetError(f"{path} is not a regular file; name a file of JSON lines or Parquet")
+    elif not path.stat().st_size:
         raise TargetError(f"{path} is empty; name a file with records")
+    else:
+        files = [path]
+    if files[0].suffix.lower() != ".parquet":
+        source = Source(adapter="jsonl", uri=(path.name,), pool="passages")
+        return Location(source, path.parent, (path,))
+    folder = next((f for f in files[0].parents if f.name.endswith("_data")), None)
+    dataset = folder.name.removesuffix("_data") if folder else ""
+    passage_folder = f"{dataset}_passages"
+    passages = (
+        match_pattern("**/*.parquet", folder.with_name(passage_folder)).files if folder else ()
+    )
+    root = Path(os.path.commonpath([file.parent for file in (*files, *passages)]))
+    source = Source(
+        adapter="m2kr_parquet",
+        dataset=dataset,
+        uri=(path.name,),
+        passages=(passage_folder,),
+        pool="passages",
+    )
+    return Location(source, root, tuple(files), passages)
+
+
+def _file_target(
+    path: Path, location: Location, image_root: str, cache_root: Path, progress: Progress
+) -> Target:
+    """Target of files, which are built as the source of a subset is."""
+    from datasets_mm.building import build
+
+    images = _image_folder(image_root)
+    for file in (*location.records, *location.passages):
+        reject_incomplete(file, location.name(file))
+    folder = build.build_source(location, cache_root, progress)
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    written, skipped = manifest["written"], manifest["skipped"]
+    prefix = f"{location.name(path)} " if location.records == (path,) else ""
     return Target(
         name=path.name,
-        kind="jsonl",
+        kind="parquet" if location.source.adapter == "m2kr_parquet" else "jsonl",
         path=path,
-        fingerprint=_file_fingerprint([path]),
-        source=JsonLinesReader(path),
-        unit="bytes",
-        row_label="line",
-        exact_limit=SMALL_BYTES,
-        images=_image_folder(image_root),
+        table=folder / "records.arrow",
+        fingerprint=manifest["fingerprint"],
+        images=images,
+        facts={
+            "lines": map_table(folder / "records.arrow").num_rows + sum(skipped.values()),
+            "records": written["records"],
+            "refused": skipped,
+            "noted": manifest["noted"],
+            "examples": {
+                reason: tuple(position.removeprefix(prefix) for position in positions)
+                for reason, positions in {**manifest["examples"], **written["positions"]}.items()
+            },
+            "fields": tuple(
+                _field_profile(name, counts, written["records"])
+                for name, counts in written["fields"].items()
+            ),
+            "other_fields": written["other_fields"],
+        },
     )
 
 
-def _parquet_target(path: Path, files: list[Path], image_root: str) -> Target:
-    return Target(
-        name=path.name,
-        kind="parquet",
-        path=path,
-        fingerprint=_file_fingerprint(files),
-        source=ParquetReader(tuple(files)),
-        unit="rows",
-        row_label="row",
-        exact_limit=SMALL_ROWS,
-        workers=1,  # Arrow's own threads do not survive a fork
-        images=_image_folder(image_root),
-    )
-
-
-def _file_fingerprint(files: list[Path]) -> str:
-    """Identity of files that are too large to hash each time: path, size and time."""
-    states = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return hashlib.blake2b(json.dumps(states).encode(), digest_size=12).hexdigest()
+def _field_profile(name: str, counts: dict[str, Any], records: int) -> FieldProfile:
+    absent = sum(counts[kind] for kind in ("no_key", "null", "stated_na", "empty"))
+    return FieldProfile(name=name, filled=records - absent, **counts)
 
 
 def _image_folder(image_root: str) -> Path | None:
@@ -194,11 +207,8 @@ def _built_target(name: str, folder: Path, manifest: dict[str, Any], images: Pat
         name=name,
         kind="subset",
         path=path,
+        table=path,
         fingerprint=manifest["fingerprint"],
-        source=ArrowReader(path),
-        unit="rows",
-        row_label="row",
-        exact_limit=SMALL_ROWS,
         images=images,
         form=catalog.root_source(chain).form,
         facts={

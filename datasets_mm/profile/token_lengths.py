@@ -139,11 +139,6 @@ class LengthCount:
         self.weights[length] = self.weights.get(length, 0.0) + weight
         self.longest = max(self.longest, length)
 
-    def merge(self, other: LengthCount) -> None:
-        """Take over the counts of another process."""
-        for length, weight in other.weights.items():
-            self.add(length, weight)
-
     def lengths(self, context: int, *, sampled: bool) -> LengthProfile | None:
         """The figures; with 95 % intervals if the texts were sampled. None: there was no text."""
         n = round(sum(self.weights.values()))
@@ -196,7 +191,7 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
 
 @dataclass
 class TokenCount:
-    """Lengths of queries and positives, counted by one process."""
+    """Lengths of queries and positives."""
 
     query: LengthCount = field(default_factory=LengthCount)
     passage: LengthCount = field(default_factory=LengthCount)
@@ -206,7 +201,7 @@ class TokenCount:
     def add(
         self, counter: TokenCounter, queries: Sequence[str], passages: Sequence[list[str]]
     ) -> None:
-        """Count the records of one part: a query and the texts of all positives of each."""
+        """Count records: a query and the texts of some or all positives of each."""
         for length in counter.count([query for query in queries if query]):
             self.query.add(length)
         new = {
@@ -217,14 +212,6 @@ class TokenCount:
             filled = [text for text in texts if text]
             for text in filled:
                 self.passage.add(self._lengths[hash(text)], 1 / len(filled))
-
-    def merge(self, other: TokenCount) -> None:
-        """Take over the counts of another process."""
-        self.query.merge(other.query)
-        self.passage.merge(other.passage)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"query": self.query, "passage": self.passage, "_lengths": {}}
 
     def profile(self, counter: TokenCounter, context: int, seed: int | None) -> TokenProfile:
         """The figures; `seed` of the sample, or None for a full count."""

@@ -134,7 +134,7 @@ def _add_passages_and_images(location: Location, roots: dict[str, Path]) -> Loca
             "there: a corpus of positives alone would make every recall too high"
         )
     for path in (*location.records, *passages):
-        _reject_incomplete(path, location.name(path))
+        reject_incomplete(path, location.name(path))
     for paths in (location.records, passages):
         _require_all_shards(paths)
     default_images = root / find_on_disk(root, source.images)
@@ -173,8 +173,12 @@ def _is_folder(path: Path) -> bool:
     return False
 
 
-def _reject_incomplete(path: Path, name: str) -> None:
-    """Raise SourceError for Git LFS pointers and truncated Parquet files."""
+def reject_incomplete(path: Path, name: str) -> None:
+    """Refuse a file that cannot be right.
+
+    Raises:
+        SourceError: it is a Git LFS pointer, a truncated Parquet file, or cannot be read.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

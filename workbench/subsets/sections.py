@@ -108,12 +108,12 @@ def _candidates(profiles: Profiles) -> ProfileSection:
 
 
 def _bucket(name: str) -> FigureFunction:
-    return lambda p: count_with_share(p.buckets().get(name, 0), p.records)
+    return lambda p: count_with_share(p.buckets().get(name, 0), p.kept)
 
 
 def _mean(profile: Profile) -> ProfileFigure:
     named = sum(count * records for count, records in profile.candidates.items())
-    mean = named / max(profile.records, 1)
+    mean = named / max(profile.kept, 1)
     return ProfileFigure(f"{mean:.2f}", mean)
 
 
@@ -133,7 +133,7 @@ def _questions(profiles: Profiles) -> ProfileSection:
 
 
 def _word(word: str) -> FigureFunction:
-    return lambda p: count_with_share(p.questions.get(word, 0), p.records)
+    return lambda p: count_with_share(p.questions.get(word, 0), p.kept)
 
 
 def _lengths(profiles: Profiles) -> ProfileSection:
@@ -216,9 +216,9 @@ def _duplicates(profiles: Profiles) -> ProfileSection:
         ("ids with several texts", _of_ids("ids_with_several_texts")),
         (
             "records naming one twice",
-            lambda p: count_with_share(p.passages.records_with_repeats, p.records),
+            lambda p: count_with_share(p.passages.records_with_repeats, p.kept),
         ),
-        ("records repeating a data_id", lambda p: count_with_share(p.repeated_data_ids, p.records)),
+        ("records repeating a data_id", lambda p: count_with_share(p.repeated_data_ids, p.kept)),
     )
     if "passages" not in _forms(profiles):
         finds = finds[-1:]

@@ -302,7 +302,7 @@ def test_what_a_check_shows_of_choices(make: Make, tmp_path: Path) -> None:
     make([*_records(), {"image": ["a.png", "b.png"], "caption": "two"}, "no object"],
          'split = "train"')  # fmt: skip
     profile = describe(
-        DescribeOptions("own", tmp_path / "cache", tmp_path / "data", workers=1), lambda *_: None
+        DescribeOptions("own", tmp_path / "cache", tmp_path / "data"), lambda *_: None
     )
     found = {one.message: one.count for one in find_problems(profile)}
     assert found["left out of the subset: line is not an object"] == 1

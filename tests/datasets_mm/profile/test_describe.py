@@ -1,4 +1,4 @@
-"""The numbers of `data describe` against hand counts, pandas, and the adapter's own judgement."""
+"""The numbers of `data describe` against hand counts and pandas."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from datasets_mm.adapters import m2kr_jsonl
 from datasets_mm.profile import describe as describe_module
-from datasets_mm.profile import record_readers
 from datasets_mm.profile.check import find_problems, missing_sentence
 from datasets_mm.profile.describe import DescribeOptions, describe
-from datasets_mm.profile.parallel_scan import ScanOptions, scan
 from datasets_mm.profile.profile import Profile
-from datasets_mm.profile.record_readers import JsonLinesReader
+from datasets_mm.profile.table_counts import TableCounts
 from datasets_mm.profile.target import TargetError
-from datasets_mm.recipes.recipe import FIELDS, Source
+from datasets_mm.recipes.recipe import FIELDS
 from datasets_mm.sources.fingerprint import SourceError
-from datasets_mm.sources.location import Location
+from datasets_mm.storage.arrow_store import CHOICE_RECORD_SCHEMA, RECORD_SCHEMA
 
 GOOD = {
     "answer": ["a"], "data_id": "OKVQA_1", "dataset_id": "OKVQA", "image_path": "train/one.jpg",
@@ -58,9 +56,11 @@ def test_hand_counted_lines(typed: Path) -> None:
     # The blank third line has a number too: people count lines with an editor.
     assert found.examples["line is not JSON"] == ("line 5",)
     assert found.examples["line is not an object"] == ("line 10",)
-    assert found.candidates == {0: 1, 1: 2, 2: 2, 3: 1}
-    assert found.buckets() == {"0": 1, "1": 2, "2-3": 3, "4-10": 0, "11+": 0}
-    assert found.questions == {"which": 1, "what": 1, "other": 1, "none": 1, "whose": 1, "who": 1}
+    # Four are kept; all six are looked at for how their fields are written.
+    assert found.kept == 4
+    assert found.candidates == {1: 2, 2: 1, 3: 1}
+    assert found.buckets() == {"1": 2, "2-3": 2, "4-10": 0, "11+": 0}
+    assert found.questions == {"which": 1, "what": 1, "other": 1, "whose": 1}
     assert found.repeated_data_ids == 1
     assert found.other_fields == {"extra": 1}
 
@@ -80,9 +80,9 @@ def test_hand_counted_lines(typed: Path) -> None:
     # "none" is an answer; an empty list is not.
     assert (found.field("answer").filled, found.field("answer").empty) == (5, 1)
 
-    # Of sound records: p1, p2, p1 | 12 | p2, p3 | p1 with another text.
+    # Of kept records: p1, p2, p1 | 12 | p2, p3 | p1 with another text.
     passages = found.passages
-    assert passages.references == 3 + 1 + 2 + 0 + 1 + 2
+    assert passages.references == 3 + 1 + 2 + 1
     assert passages.distinct_ids == 4
     assert passages.distinct_texts == 4
     assert passages.texts_under_several_ids == 1  # "alpha alpha": p1 and 12
@@ -192,75 +192,52 @@ def figures(found: Profile) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_pandas_finds_the_same(
-    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(JsonLinesReader, "__init__", _small_parts(JsonLinesReader.__init__))
-    made = records(1_500, seed=workers)
-    found = describe(wanted(write(tmp_path / "a.jsonl", made), workers=workers), silently)
-    assert found.records == 1_500
+def test_pandas_finds_the_same(tmp_path: Path) -> None:
+    made = records(1_500, seed=1)
+    found = describe(wanted(write(tmp_path / "a.jsonl", made)), silently)
+    assert (found.records, found.kept) == (1_500, 1_500)
     assert figures(found) == oracle(made)
 
 
-def _small_parts(init: Any) -> Any:
-    def small(self: JsonLinesReader, path: Path) -> None:
-        init(self, path, part_bytes=20_000)
-
-    return small
-
-
-def test_counts_do_not_depend_on_parts_or_processes(typed: Path) -> None:
-    """Parts of one byte upwards: every line is read once, and numbered right."""
-    whole = scan(JsonLinesReader(typed), ScanOptions(), 1, lambda more: None)
-    for part_bytes in (1, 7, 64, 300, 10_000):
-        for workers in (1, 2):
-            ticks: list[int] = []
-            found = scan(JsonLinesReader(typed, part_bytes), ScanOptions(), workers, ticks.append)
-            assert found.refused == whole.refused
-            assert found.counts.candidates == whole.counts.candidates
-            assert sum(ticks) == typed.stat().st_size
-            for reason in whole.positions:
-                assert found.line_numbers(reason) == whole.line_numbers(reason)
+BUILT = [
+    {**GOOD, "passage_id": ["p1", "p2", "p1"], "passage_text": ["a", "b", "a"],
+     "passage_image_path": ["", "", ""], "options": [" ", "NA"]},
+    {**GOOD, "data_id": "q2", "question": "", "answer": ["NA", ""], "passage_text": ["b"],
+     "image_path": " na", "options": []},
+    {**GOOD, "answer": [], "options": [" ", ""]},
+]  # fmt: skip
 
 
-def test_a_huge_line_is_counted_and_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(record_readers, "MAX_LINE_BYTES", 4_000)
-    path = tmp_path / "a.jsonl"
-    good = json.dumps(GOOD).encode()
-    path.write_bytes(b"\n".join([good, b"x" * 50_000, good, good]))
-    for part_bytes in (3_000, 100_000):
-        found = scan(JsonLinesReader(path, part_bytes), ScanOptions(), 1, lambda more: None)
-        assert found.counts.records == 3
-        assert dict(found.refused) == {"line longer than 0 MiB": 1}
-        assert found.line_numbers("line longer than 0 MiB") == [2]
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_counts_of_a_table_do_not_depend_on_its_batches(rows: int) -> None:
+    counts = TableCounts("passages")
+    for batch in pa.Table.from_pylist(BUILT, RECORD_SCHEMA).to_batches(max_chunksize=rows):
+        counts.add(batch)
+    fields = {field.name: field for field in counts.field_profiles()}
+    shown = fields["passage_image_path"]
+    assert (shown.filled, shown.empty, shown.elements, shown.elements_absent) == (2, 1, 5, 3)
+    answer = fields["answer"]
+    assert (answer.filled, answer.empty, answer.elements_absent) == (2, 1, 1)
+    assert answer.types == {"list of text": 2, "empty list": 1}
+    assert (fields["image_path"].stated_na, fields["question"].empty) == (1, 1)
+    assert counts.positions == {
+        "passage_image_path not filled": [1], "image_path not filled": [2],
+        "question not filled": [2], "answer not filled": [2, 3],
+    }  # fmt: skip
+    assert counts.candidates == {3: 1, 1: 2}
+    assert counts.questions == {"what": 2, "none": 1}
+    assert counts.repeated_data_ids() == 1
+    passages = counts.passage_profile()
+    assert (passages.references, passages.distinct_ids, passages.distinct_texts) == (5, 3, 3)
+    assert (passages.surplus_ids, passages.records_with_repeats) == (1, 1)
 
 
-def test_a_build_leaves_out_what_describe_says(typed: Path, tmp_path: Path) -> None:
-    """The adapter and the scan judge every line alike, place by place."""
-    source = Source(adapter="jsonl", uri=("typed.jsonl",))
-    folder = tmp_path / "made"
-    folder.mkdir()
-    report = m2kr_jsonl.write(Location(source, tmp_path, (typed,)), folder, silently)
-    found = describe(wanted(typed), silently)
-    assert found.refused == report.skipped
-    for reason, places in report.examples.items():
-        if reason in report.skipped:
-            assert [p.removeprefix("typed.jsonl ") for p in places] == list(found.examples[reason])
-
-
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "m2kr"
-
-
-def test_the_typed_layout_is_judged_alike_too(tmp_path: Path) -> None:
-    path = FIXTURES / "ret_okvqa_test.jsonl"
-    source = Source(adapter="jsonl", uri=(path.name,))
-    (tmp_path / "made").mkdir()
-    report = m2kr_jsonl.write(Location(source, path.parent, (path,)), tmp_path / "made", silently)
-    asked = DescribeOptions(str(path), tmp_path / "cache")
-    assert describe(asked, silently).refused == report.skipped
+def test_options_that_say_none_are_options() -> None:
+    counts = TableCounts("choices")
+    counts.add(pa.Table.from_pylist(BUILT, CHOICE_RECORD_SCHEMA).to_batches()[0])
+    options = counts.field_profiles()[4]
+    assert options.name == "options"
+    assert (options.filled, options.empty, options.elements_absent) == (1, 2, 3)
 
 
 # -- targets and the cache -------------------------------------------------------------------
@@ -281,9 +258,9 @@ def test_what_cannot_be_described_is_said(tmp_path: Path) -> None:
         describe(wanted(torn), silently)
 
 
-def test_a_known_profile_is_not_scanned_again(typed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_profile_is_not_counted_again(typed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = describe(wanted(typed), silently)
-    monkeypatch.setattr(describe_module, "scan", None)
+    monkeypatch.setattr(describe_module, "TableCounts", None)
     assert describe(wanted(typed), silently) == first
     typed.write_bytes(typed.read_bytes() + b"\n")
     with pytest.raises(TypeError):  # the file is another one now
@@ -291,7 +268,6 @@ def test_a_known_profile_is_not_scanned_again(typed: Path, monkeypatch: pytest.M
 
 
 def test_parquet_is_read_under_our_names(tmp_path: Path) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     data, passages = tmp_path / "OKVQA_data", tmp_path / "OKVQA_passages"

@@ -70,13 +70,12 @@ def test_opened_pictures_are_a_seeded_sample(root: Path) -> None:
         assert count.profile(silently).opened == 10
         drawn.append(set(count.sample))
     assert drawn[0] == drawn[1]
-    parts = [PictureCount(root, seed=7, limit=10) for _ in range(2)]
-    parts[0].check_paths(names[:25])
-    parts[1].check_paths(names[15:])
-    parts[0].merge(parts[1])
-    found = parts[0].profile(silently)
+    count = PictureCount(root, seed=7, limit=10)
+    count.check_paths(names[:25])
+    count.check_paths(names[15:])
+    found = count.profile(silently)
     assert (found.distinct, found.opened, found.opened_all) == (40, 10, False)
-    assert set(parts[0].sample) == drawn[0]
+    assert set(count.sample) == drawn[0]
     assert found.unusable_low == pytest.approx(0)
     assert found.unusable_high == pytest.approx(0.2775, abs=1e-3)  # Wilson, 0 of 10
 

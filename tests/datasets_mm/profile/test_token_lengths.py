@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import random
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from datasets_mm.profile import token_lengths
-from datasets_mm.profile.describe import DescribeOptions, describe
-from datasets_mm.profile.parallel_scan import ScanOptions, scan
-from datasets_mm.profile.record_readers import JsonLinesReader
+from datasets_mm.profile.record_texts import RowSample
+from datasets_mm.storage.arrow_store import RECORD_SCHEMA
 
 GOOD = {
     "answer": ["a"], "dataset_id": "OKVQA", "image_path": "train/one.jpg",
@@ -22,50 +20,49 @@ GOOD = {
 }  # fmt: skip
 
 
-def many(tmp_path: Path, count: int) -> Path:
+def table(rows: int) -> pa.Table:
     rng = random.Random(5)
-    made = [
-        {**GOOD, "passage_text": ["word " * rng.choice([3, 40, 90, 200])], "data_id": str(n)}
-        for n in range(count)
+    records = [
+        {**GOOD, "passage_text": ["word " * rng.choice([3, 40, 90, 200])], "data_id": str(row)}
+        for row in range(rows)
     ]
-    path = tmp_path / "many.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in made))
-    return path
+    return pa.Table.from_pylist(records, RECORD_SCHEMA)
 
 
-def test_a_sample_follows_from_the_seed_alone(tmp_path: Path) -> None:
-    path = many(tmp_path, 900)
+def draw(records: pa.Table, size: int, seed: int, batch_rows: int = 300) -> Any:
+    """Queries and positives of the sample, over all batches."""
+    sample, queries, passages, start = RowSample(len(records), size, seed), [], [], 0
+    for batch in records.to_batches(max_chunksize=batch_rows):
+        texts = sample.texts(batch, start, "passage_text")
+        queries += texts[0]
+        passages += texts[1]
+        start += batch.num_rows
+    return queries, passages
 
-    def drawn(seed: int, workers: int) -> Any:
-        options = ScanOptions(sample=50, seed=seed)
-        return scan(JsonLinesReader(path, 30_000), options, workers, lambda more: None).sample
 
-    assert drawn(1, 1) == drawn(1, 2)
-    assert len(drawn(1, 1)) == 50
-    assert drawn(1, 1) != drawn(2, 1)
+def test_a_sample_follows_from_the_seed_alone() -> None:
+    records = table(900)
+    records = records.set_column(4, "instruction", records["data_id"])
+    assert draw(records, 50, 1) == draw(records, 50, 1, batch_rows=7)
+    assert len({query.split()[0] for query in draw(records, 50, 1)[0]}) == 50
+    assert draw(records, 50, 1) != draw(records, 50, 2)
+    assert len(draw(records, 900, 1)[0]) == 900
 
 
-def test_the_interval_of_the_truncated_share_covers_the_truth(tmp_path: Path) -> None:
-    path = many(tmp_path, 1_200)
-    exact = describe(
-        DescribeOptions(str(path), tmp_path / "cache", exact=True), lambda *said: None
-    ).tokens
-    assert exact is not None
-    assert exact.passage is not None
-    assert exact.seed is None
-    measure = token_lengths.load_counter()
+def test_the_interval_of_the_truncated_share_covers_the_truth() -> None:
+    records = table(1_200)
+    counter = token_lengths.load_counter()
+
+    def truncated(size: int, seed: int) -> Any:
+        count = token_lengths.TokenCount()
+        count.add(counter, *draw(records, size, seed))
+        return count.profile(counter, 77, seed).passage
+
+    exact = truncated(1_200, 0).truncated
     covered = 0
     for seed in range(40):
-        found = scan(
-            JsonLinesReader(path), ScanOptions(sample=150, seed=seed), 1, lambda more: None
-        )
-        count = token_lengths.TokenCount()
-        count.add(measure, [d.query for d in found.sample], [[d.passage] for d in found.sample])
-        lengths = count.profile(measure, 77, seed).passage
-        assert lengths is not None
-        assert lengths.truncated_low is not None
-        assert lengths.truncated_high is not None
-        covered += lengths.truncated_low <= exact.passage.truncated <= lengths.truncated_high
+        lengths = truncated(150, seed)
+        covered += lengths.truncated_low <= exact <= lengths.truncated_high
     # Binomial(40, 0.95) is below 34 with a chance of 1.4 %; the seeds are fixed.
     assert covered >= 34
 
