@@ -61,10 +61,10 @@ def judge_saved_weights(run: RunFacts) -> Verdict:
     if run.saved_parameters is None:
         return Unjudged("no-model")
     saved, trained = sum(run.saved_parameters.values()), record.trainable_parameters
-    has_lora = any(".lora_" in name for name in run.saved_parameters)
+    lora = sum(size for name, size in run.saved_parameters.items() if ".lora_" in name)
     values = {
         "saved": formats.count(saved), "trained": formats.count(trained),
-        "lora": "LoRA" if has_lora else "no LoRA",
+        "lora": formats.count(lora),
     }  # fmt: skip
     return decide(values, faulty=saved < trained)
 

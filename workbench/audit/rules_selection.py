@@ -92,10 +92,11 @@ def judge_seeds(runs: Sequence[RunFacts]) -> Verdict:
 
 def judge_ranking(runs: Sequence[RunFacts]) -> Verdict:
     """Ranking: the best run against the others, by the interval of their difference."""
-    peers: dict[tuple[str, int, int], list[RunFacts]] = {}
+    peers: dict[tuple[str, int, int, int], list[RunFacts]] = {}
     for run in runs:
         if run.trains and run.completed is not None:
-            key = (run.identity.subset, run.identity.seed, run.identity.repeat)
+            identity, fold = run.identity, int(run.get("fold") or 0)
+            key = (identity.subset, identity.seed, identity.repeat, fold)
             peers.setdefault(key, []).append(run)
     if all(len(group) < 2 for group in peers.values()):
         return Unjudged("no-pair")

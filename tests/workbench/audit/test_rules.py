@@ -242,6 +242,15 @@ def test_one_cut_caption_in_a_hundred_is_no_fault() -> None:
     assert isinstance(judge("generation-too-short", [run(data=data(rare))])[0], Sound)
 
 
+def test_folds_are_no_rivals() -> None:
+    accuracies = [metric("accuracy", value, "validation", **WIDE) for value in (0.13, 0.12)]
+    folds = [
+        scored(f"fold {fold}", metric, params={"folds": 3, "fold": fold})
+        for fold, metric in enumerate(accuracies)
+    ]
+    assert isinstance(judge("ranking-uncertain", folds)[0], Unjudged)
+
+
 def test_rules_for_other_engines_are_not_listed() -> None:
     from workbench.audit.rules import audit_runs
 
