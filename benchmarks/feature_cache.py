@@ -129,9 +129,10 @@ def _run(folder: Path, options: argparse.Namespace, name: str, **changes) -> dic
     from engines.protocol import RunSpec
 
     params = Params(
-        precision="fp32", batch=32, accumulation=1, epochs=options.epochs, lr=1e-3, evaluate_on=(),
+        precision="fp32", batch=32, gradient_accumulation_steps=1, epochs=options.epochs, lr=1e-3,
+        evaluate_on=(),
         projector="c_abstractor", projector_hidden=256, projector_depth=1, projector_tokens=9,
-        evaluate_train=0, evaluate_every_epochs=0, scorers=(), threads=options.threads, **changes,
+        evaluate_train=0, validate_every_epochs=0, scorers=(), threads=options.threads, **changes,
     )  # fmt: skip
     spec = RunSpec(
         suite="benchmark", run_id=name, engine="captioning", subset="some_captions",

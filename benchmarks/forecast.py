@@ -1,7 +1,7 @@
 """Error of cost forecasts: trials of a cost probe and then the full epoch of one plan.
 
     python benchmarks/forecast.py                     # ten trials, some eight minutes on two cores
-    python benchmarks/forecast.py --trials 3 --until 2%
+    python benchmarks/forecast.py --trials 3 --max-uncertainty 2%
     python benchmarks/forecast.py --busy 0.5          # a neighbour that works half of the time
     python benchmarks/forecast.py --log-root DIR      # with the history of earlier trials
 
@@ -61,7 +61,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--steps", type=int, default=200, help="timed steps of the probe")
-    parser.add_argument("--until", help="end the probe when it is this sure, 2%% say")
+    parser.add_argument("--max-uncertainty", help="end the probe when it is this sure, 2%% say")
     parser.add_argument("--subset", default="emoji_train")
     parser.add_argument("--model", default="clip-nano")
     parser.add_argument(
@@ -81,8 +81,8 @@ def trial(
     options: argparse.Namespace, log_root: Path
 ) -> tuple[ForecastComparison, ForecastComparison | None] | None:
     """A probe, then the epoch; the comparisons of epoch and run."""
-    until = ["--until", options.until] if options.until else []
-    probe = run(options, log_root, ["--cost-probe", str(options.steps), *until])
+    limit = ["--max-uncertainty", options.max_uncertainty] if options.max_uncertainty else []
+    probe = run(options, log_root, ["--cost-probe", str(options.steps), *limit])
     whole = run(options, log_root, [])
     if probe is None or whole is None:
         return None

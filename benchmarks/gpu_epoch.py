@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
 
 def measure(args: argparse.Namespace, bench: weekly.Bench) -> dict[str, Any]:
     """All that was not skipped."""
-    changes = dict(map(set_options.parse_setting, args.set))
+    changes = set_options.parse_settings(args.set)
     figures: dict[str, Any] = {"settings": weekly.settings(bench.sizes, changes).model_dump()}
     if "epoch" not in args.skip:
         figures["epoch"] = bench.train(changes)

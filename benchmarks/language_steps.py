@@ -108,7 +108,9 @@ def vqa_config(layers: int, blocks: int) -> dict[str, Any]:
 
 def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settings: Any) -> Step:
     """The engine's job and its micro-batches."""
-    params = vqa.Params(**{"batch": 2, "accumulation": 1, "precision": "bf16", **settings})
+    params = vqa.Params(
+        **{"batch": 2, "gradient_accumulation_steps": 1, "precision": "bf16", **settings}
+    )
     context = context_of("vqa", "qwen2.5-vl-3b", params, device)
     tuning = tuning_of(params)
     model, _ = vqa_fit.build_trainable_model(vqa_config(layers, blocks), tuning)
@@ -130,7 +132,7 @@ def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settin
     data = VqaData("", nobody, nobody.select([]), {}, "")
     job = training.create_training_job(context, data, ready, _Unwatched())  # type: ignore[arg-type]
     layout = QwenInputLayout(model.model, None if params.feature_cache else tower)
-    return Step(job, [vqa_batch(params, width, layout)] * params.accumulation)
+    return Step(job, [vqa_batch(params, width, layout)] * params.gradient_accumulation_steps)
 
 
 class _Sighted:
@@ -185,7 +187,7 @@ def plain_batch(params: Any, width: int) -> VqaBatch:
 
 def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -> Step:
     """The engine's job for Qwen3-8B behind CLIP ViT-L/14-336, and one micro-batch."""
-    named = {"batch": 16, "accumulation": 1, "precision": "bf16", **settings}
+    named = {"batch": 16, "gradient_accumulation_steps": 1, "precision": "bf16", **settings}
     params = captioning.Params(**named)
     context = context_of("captioning", CAPTIONER, params, device)
     tuning, entry = tuning_of(params), model_catalog.load(CAPTIONER)
@@ -211,7 +213,7 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
     shape, kept = tower.shape, getattr(torch, params.feature_dtype)
     media = torch.zeros(params.batch, most.frames, shape.patches, shape.width, dtype=kept)
     ids = torch.zeros(params.batch, most.tokens, dtype=torch.long)
-    return Step(job, [CaptionBatch(media, ids, ids.clone())] * params.accumulation)
+    return Step(job, [CaptionBatch(media, ids, ids.clone())] * params.gradient_accumulation_steps)
 
 
 # -- cases -----------------------------------------------------------------------------------------
@@ -260,7 +262,9 @@ def own_pass(*, ahead: bool) -> dict[str, int]:
         "rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]}}  # fmt: skip
     config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
                                 "out_hidden_size": 64}  # fmt: skip
-    tuning = TrainingOptions(precision="fp32", quantize="none", lora_rank=0, checkpointing=False)
+    tuning = TrainingOptions(
+        precision="fp32", quantize="none", lora_rank=0, gradient_checkpointing=False
+    )
     model, _ = vqa_fit.build_trainable_model(config, tuning)
     params = vqa.Params(batch=2, feature_cache=False)
     batch = plain_batch(params, 64)

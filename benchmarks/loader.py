@@ -136,7 +136,7 @@ def train(mine: Ours, workers: int) -> dict[str, Any]:
     memory.append(pss())
     timing: protocol.Timing = ledger.timing()
     return {
-        "workers": workers, "data_wait_share": timing.data_wait_share,
+        "num_workers": workers, "data_wait_share": timing.data_wait_share,
         "samples_per_second": timing.samples_per_second, "pss": memory,
     }  # fmt: skip
 
@@ -190,7 +190,7 @@ def report(
     print("|---:|---:|---:|---|")
     for run in runs:
         memory = " · ".join(f"{size / 2**20:.0f}" for size in run["pss"])
-        print(f"| {run['workers']} | {run['samples_per_second']:.1f} | "
+        print(f"| {run['num_workers']} | {run['samples_per_second']:.1f} | "
               f"{run['data_wait_share']:.2%} | {memory} MiB |")  # fmt: skip
 
 

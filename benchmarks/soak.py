@@ -33,7 +33,7 @@ from workbench.supervisor import resume
 WORDS = [
     "-e", "retrieval", "-d", "toy_train", "-m", "clip-nano", "--headless", "--set", "epochs=100",
     "--set", "max_steps=60", "--set", "checkpoint_every=2", "--set", "batch=8", "--set",
-    "workers=2", "--set", "threads=1", "--set", "image_size=32", "--set", "max_tokens=24",
+    "num_workers=2", "--set", "threads=1", "--set", "image_size=32", "--set", "max_length=24",
 ]  # fmt: skip
 VICTIMS = {"engine": 6, "rank": 2, "warden": 4, "guard": 1, "both": 2, "command": 3, "watcher": 1}
 """What is killed, and how often in proportion. Loader workers are threads of the engine."""

@@ -118,7 +118,7 @@ def retrieval(**settings: Any) -> Case:
         "TinyCLIP-61M, batch 64, layers 3,7,11, bf16, 224 px, texts of 44 and 77 tokens",
         lambda device: retrieval_step(device, **settings),
         TrainingOptions(precision=settings.get("precision", "bf16"), quantize="none", lora_rank=0,
-               checkpointing=False),
+               gradient_checkpointing=False),
     )  # fmt: skip
 
 

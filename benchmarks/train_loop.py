@@ -239,7 +239,7 @@ class Ours:
             lr_at=lambda step: work.lr * warmup_cosine(step, work.steps, 0),
             precision=precision,
             steps=work.steps,
-            clip_norm=1.0,
+            max_grad_norm=1.0,
         )
 
     def _three(self, model: Any, batch: PairBatch) -> tuple[torch.Tensor, ...]:

@@ -1,7 +1,7 @@
 """Time from process start to the first painted frame of the screen, through a real pseudo-terminal.
 
 The clock starts before `fork` and stops when the text of the tab bar has been read from the
-terminal: the moment a person sees it. Then: when the catalogues are filled in, and how long Results
+terminal: the moment a person sees it. Then: when the catalogs are filled in, and how long Results
 takes to show rows of a short and of a long file. Medians of interleaved rounds after one that warms
 the page cache; a bare interpreter and a bare `import textual.app` set the scale.
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FRAME = b"Results"
 """In the tab bar of every screen's first frame."""
 FILLED = b"clip-nano"
-"""A model of the catalogue: the lists are there."""
+"""A model of the catalog: the lists are there."""
 ROWS = b"completed"
 """In the first rows of the table of results."""
 ESCAPES = re.compile(rb"\x1b\[[0-9;?>=]*[a-zA-Z]")
@@ -100,7 +100,7 @@ def main() -> None:
             "import textual.app": lambda: [plain([sys.executable, "-c", "import textual.app"])],
             "first frame": lambda: first_frame(start[:3], [FRAME]),
             "first frame with --log-root": lambda: first_frame(few_start, [FRAME]),
-            "catalogues filled in": lambda: first_frame(few_start, [FRAME, FILLED])[1:],
+            "catalogs filled in": lambda: first_frame(few_start, [FRAME, FILLED])[1:],
             "100 records: first rows": lambda: opened(few_start, ROWS),
             f"{options.records:,} records: first rows": lambda: opened(many_start, ROWS),
             f"{options.records:,} records: all read": lambda: opened(many_start, all_read),

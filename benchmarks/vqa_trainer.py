@@ -26,7 +26,7 @@ from transformers import Trainer, TrainingArguments
 
 from datasets_mm.building.build import build
 from engines.emitter import Emitter
-from engines.model_catalog import CATALOGUE
+from engines.model_catalog import CATALOG
 from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.modeling import lora, pretrained
 from engines.torchkit.runtime.precision import Precision
@@ -107,7 +107,7 @@ class Work:
             lr_at=lambda _: self.args.lr,
             precision=Precision(self.args.precision, self.device),
             steps=self.args.steps,
-            clip_norm=1.0,
+            max_grad_norm=1.0,
         )
         emit, per_epoch = Emitter(), self.order.steps_per_epoch
         meter = StepTimer(stopwatch(self.device), 0, per_epoch)
@@ -164,7 +164,7 @@ def rounds(work: Work) -> Iterator[dict[str, tuple[list[float], list[float]]]]:
 
 def nano(folder: Path, vqa_questions: Questions) -> None:
     """The nano with random weights: its speed does not depend on them."""
-    entry = tomllib.loads((CATALOGUE / "nano-qwen-vl.toml").read_text("utf-8"))
+    entry = tomllib.loads((CATALOG / "nano-qwen-vl.toml").read_text("utf-8"))
     sizes = entry["architecture"]
     processor = model.build_processor(
         vqa_questions.texts, int(sizes["vocabulary"]), int(sizes["patch"])

@@ -94,8 +94,8 @@ def speed_switches() -> dict[str, dict[str, Any]]:
         "fp16, autocast": {"precision": "fp16", "mixed_precision": "autocast"},
         "not fused": {"fused": False},
         "pinned": {"pin_memory": True},
-        "4 workers": {"workers": 4},
-        "4 workers, pinned": {"workers": 4, "pin_memory": True},
+        "4 workers": {"num_workers": 4},
+        "4 workers, pinned": {"num_workers": 4, "pin_memory": True},
         "compile": {"compile": True},
         "compile, pinned": {"compile": True, "pin_memory": True},
         "compile, CUDA graphs, pinned": {"compile": True, "cuda_graphs": True, "pin_memory": True},
@@ -163,7 +163,7 @@ def make_model(params: Params, thin: int, attention: str = "sdpa") -> ClipEncode
 
 
 def preset_entry() -> model_catalog.ModelEntry:
-    """The catalogue's entry of the preset's model."""
+    """The catalog's entry of the preset's model."""
     return model_catalog.load(plan.load_preset(PRESET).models[0])
 
 
@@ -249,7 +249,7 @@ class Bench:
                 if job.replica is not None:
                     job.replica.collect_gradients()
                 scaler.unscale_(job.optimizer)
-                torch.nn.utils.clip_grad_norm_(parameters, params.clip_norm)
+                torch.nn.utils.clip_grad_norm_(parameters, params.max_grad_norm)
                 scaler.step(job.optimizer)
                 scaler.update()
                 if job.replica is not None:

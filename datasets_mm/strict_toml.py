@@ -95,11 +95,17 @@ def _is_consequence(item: Any, items: list[Any]) -> bool:
     return bool(item["type"] == "too_short" and item["loc"] in inner)
 
 
-def suggest_nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'x'?` or the list of known names: the end of an error sentence."""
+def suggest_nearest(
+    name: str, names: Iterable[str], renamed: Mapping[str, str] | None = None
+) -> str:
+    """`; did you mean 'x'?` or the list of known names: the end of an error sentence.
+
+    `renamed`: earlier name -> name; where an earlier one is nearest, its name is suggested.
+    """
     candidates = sorted(names)
-    if matches := difflib.get_close_matches(name, candidates, n=1, cutoff=0.6):
-        return f"; did you mean '{matches[0]}'?"
+    earlier = {old: new for old, new in (renamed or {}).items() if new in candidates}
+    if matches := difflib.get_close_matches(name, [*candidates, *earlier], n=1, cutoff=0.6):
+        return f"; did you mean '{earlier.get(matches[0], matches[0])}'?"
     return f"; known: {', '.join(candidates)}" if candidates else "; none is known"
 
 
@@ -109,7 +115,9 @@ def _sentence(item: dict[str, Any], model: type[BaseModel], source: str) -> str:
         case "extra_forbidden":
             _, models = _resolve_location(model, item["loc"][:-1])
             keys = [name for candidate in models for name in _model_keys(candidate)]
-            return f"{source}: unknown key '{path}'{suggest_nearest(str(item['loc'][-1]), keys)}"
+            renamed = next((c.RENAMED for c in models if hasattr(c, "RENAMED")), None)
+            suggestion = suggest_nearest(str(item["loc"][-1]), keys, renamed)
+            return f"{source}: unknown key '{path}'{suggestion}"
         case "missing":
             return f"{source}: '{path}' is missing; add it"
         case "union_tag_not_found":

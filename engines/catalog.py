@@ -93,10 +93,10 @@ def halve_setting(params: Mapping[str, Any], knob: str) -> Oom | None:
 
 def halve_batch(params: Mapping[str, Any]) -> Oom | None:
     """Halve `batch`, or take the next smaller divisor of the effective batch, which is kept."""
-    batch, accumulation = params.get("batch"), params.get("accumulation")
-    if not isinstance(batch, int) or not isinstance(accumulation, int) or batch < 2:
+    batch, count = params.get("batch"), params.get("gradient_accumulation_steps")
+    if not isinstance(batch, int) or not isinstance(count, int) or batch < 2:
         return None
-    effective = batch * accumulation
+    effective = batch * count
     after = next(size for size in range(batch // 2, 0, -1) if effective % size == 0)
-    changes = {"batch": after, "accumulation": effective // after}
+    changes = {"batch": after, "gradient_accumulation_steps": effective // after}
     return Oom(step=0, before=batch, after=after, params=changes)

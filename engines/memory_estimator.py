@@ -36,7 +36,7 @@ def answer_query(query: MemoryQuery) -> MemoryEstimate:
     except Exception as error:  # sizes that do not fit each other raise errors of many classes
         reason = (str(error).splitlines() or [""])[0][:200]
         return MemoryEstimate(
-            problem=f"its step cannot be rehearsed ({type(error).__name__}: {reason})"
+            problem=f"its step cannot be simulated ({type(error).__name__}: {reason})"
         )
     host = estimate.host | other_ranks(estimate.host, int(query.params.get("nproc_per_node", 1)))
     return estimate.model_copy(update={"host": host, "seconds": time.perf_counter() - began})

@@ -23,7 +23,7 @@ class MemoryQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: str
-    model: str = Field(description="Name in the model catalogue, or path:/abs/dir")
+    model: str = Field(description="Name in the model catalog, or path:/abs/dir")
     params: dict[str, Any] = Field(description="The engine's settings, all of them")
     trains: bool = Field(default=True, description="Task train; else only predictions are made")
     target: Literal["cuda", "cpu"] = "cuda"

@@ -6,11 +6,12 @@ an unmeasured number is null and has a reason beside it.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from results.records.measurements import EvaluationFields, MetricFields
+from results.text.renamed_words import rename_keys, rename_plan_keys
 
 PROTOCOL: Final = 1
 """Checked in `Hello`. Raised when a message loses or changes a field; additions keep the number."""
@@ -26,6 +27,10 @@ Cause = Literal[
 ]  # fmt: skip
 """How an attempt ended. `skipped`: a person skipped it, or a run that it needs did not complete.
 `pruned`: a search did, since trials before it were better at the same point."""
+
+
+StoredSettings = Annotated[dict[str, Any], BeforeValidator(rename_keys)]
+"""A table with settings as keys; files of earlier versions have earlier names."""
 
 
 class Message(BaseModel):
@@ -94,7 +99,7 @@ class Plan(Message):
     trainable_parameters: int | None = None
     subset_fingerprint: str = ""
     model_revision: str = ""
-    facts: dict[str, str] = {}
+    facts: Annotated[dict[str, str], BeforeValidator(rename_keys)] = {}
     """Facts for readers of the record: `layers`: `3,7,11 -> 2,5,8`, precision, …"""
 
 
@@ -199,11 +204,12 @@ class Timing(Message):
 class Forecast(Message):
     """Cost forecast of the whole run by a cost probe. Seconds; null has a reason in `reasons`."""
 
+    _rename = model_validator(mode="before")(rename_plan_keys)
     kind: Literal["forecast"] = "forecast"
     steps: int
     """Timed steps that it rests on."""
     asked_steps: int
-    until: float | None = None
+    max_uncertainty: float | None = None
     samples: int = 0
     """Training samples read, those of the warm-up included."""
     epoch_steps: int = 0
@@ -268,7 +274,7 @@ class Oom(Message):
     step: int
     before: int
     after: int
-    params: dict[str, Any] = {}
+    params: StoredSettings = {}
     """Settings that the next attempt has instead of the spec's; empty: there is none."""
 
 

@@ -14,16 +14,17 @@ import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from datasets_mm import strict_toml
 from datasets_mm.strict_toml import suggest_nearest
 from engines import trained_weights
 from engines.trained_weights import NoCheckpointError, TrainedWeights
+from results.text.renamed_words import rename_keys, rename_typed_keys
 
-CATALOGUE: Final = Path(__file__).parent / "model_entries"
+CATALOG: Final = Path(__file__).parent / "model_entries"
 WEIGHTS: Final = "model.safetensors"
 OPEN_CLIP: Final = "open_clip_config.json"
 NEEDED: Final = ("config.json", WEIGHTS, "tokenizer.json")
@@ -78,13 +79,13 @@ class ModelEntry(BaseModel):
     )
     vision: ModelPart | None = Field(default=None, description="Frozen vision tower of a captioner")
     llm: ModelPart | None = Field(default=None, description="Language model of a captioner")
-    settings: dict[str, Any] = Field(
+    settings: Annotated[dict[str, Any], BeforeValidator(rename_typed_keys)] = Field(
         default={}, description="Defaults of the engine's settings; a plan's settings win"
     )
 
 
 def names(engine: str | None = None) -> list[str]:
-    """Names of all catalogued models, or of those that an engine can use."""
+    """Names of all cataloged models, or of those that an engine can use."""
     entries = _read_entries()
     return sorted(
         name
@@ -154,7 +155,8 @@ def find_base_entry(trained: TrainedWeights, override: str = "") -> ModelEntry:
     stated = trained.state.get("entry")
     if not isinstance(stated, dict):  # version 0.1
         return load(trained.base_model)
-    entry = ModelEntry.model_validate(stated)
+    settings = rename_keys(stated.get("settings") or {})
+    entry = ModelEntry.model_validate({**stated, "settings": settings})
     if (sentence := find_problem(entry)) is None:
         return entry
     try:
@@ -292,7 +294,7 @@ def _describe_folder(name: str, folder: Path) -> dict[str, Any]:
         "title": f"{str(kind).upper()} in {folder}",
         "engines": ("retrieval",),
         "family": family,
-        "settings": {"image_size": size, "max_tokens": context},
+        "settings": {"image_size": size, "max_length": context},
     }
 
 
@@ -309,7 +311,7 @@ def _describe_open_clip(name: str, folder: Path) -> dict[str, Any]:
         "install": INSTALL_OPEN_CLIP,
         "settings": {
             "image_size": _read_size(name, vision, "image_size", 224),
-            "max_tokens": _read_size(name, text, "context_length", 77),
+            "max_length": _read_size(name, text, "context_length", 77),
         },
     }
 
@@ -362,5 +364,5 @@ def _entry_files() -> Iterator[Path]:
     config = os.environ.get("WORKBENCH_CONFIG")
     base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "workbench"
     user_folder = (Path(config) if config else base).expanduser() / "models"
-    for folder in (CATALOGUE, user_folder):
+    for folder in (CATALOG, user_folder):
         yield from strict_toml.list_files(folder)

@@ -8,9 +8,11 @@ the type here. Imports no torch.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from results.text import renamed_words
 
 Batch = Annotated[int, Field(ge=1, le=65_536, description="Records in a micro-batch")]
 Accumulation = Annotated[int, Field(ge=1, le=1024, description="Micro-batches in a step")]
@@ -58,6 +60,9 @@ TimingWarmup = Annotated[int, Field(ge=0, description="Steps at the start left o
 class Settings(BaseModel):
     """Base of sections of settings."""
 
+    RENAMED: ClassVar = renamed_words.SETTINGS
+    """Earlier names, for suggestions beside an unknown one."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
@@ -86,7 +91,7 @@ class Length(Settings):
         None, ge=1, description="Stop after this many optimizer steps; empty: by epochs"
     )
     batch: Batch = 16
-    accumulation: Accumulation = 1
+    gradient_accumulation_steps: Accumulation = 1
 
 
 class Optimization(Settings):
@@ -99,7 +104,7 @@ class Optimization(Settings):
     warmup_steps: int | None = Field(
         None, ge=0, description="Steps that warm up the rate; empty: by warmup_ratio"
     )
-    clip_norm: float = Field(1.0, ge=0, description="Largest gradient norm; 0: no clipping")
+    max_grad_norm: float = Field(1.0, ge=0, description="Largest gradient norm; 0: no clipping")
 
 
 class Monitoring(Settings):
@@ -139,7 +144,7 @@ class Machine(Settings):
     )
     fused: bool = Field(True, description="Fused AdamW")
     compile: bool = Field(False, description="torch.compile the towers")
-    workers: Workers = Field(
+    num_workers: Workers = Field(
         "auto",
         description="Threads that prepare batches ahead; 0: between the steps; auto: one per core, "
         f"at most {MAX_AUTO_WORKERS}, on a GPU, and 0 on a CPU",
@@ -170,10 +175,10 @@ class Keeping(Settings):
     )
 
 
-def effective_workers(workers: int | str, *, gpu: bool, ranks: int = 1) -> int:
+def effective_workers(num_workers: int | str, *, gpu: bool, ranks: int = 1) -> int:
     """Loader threads of one process; `auto` is 0 on a CPU, where they would take its cores."""
-    if workers != "auto":
-        return int(workers)
+    if num_workers != "auto":
+        return int(num_workers)
     if not gpu:
         return 0
     return max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) // ranks))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from engines.messages import (
     PROTOCOL,
@@ -35,9 +35,11 @@ from engines.messages import (
     Progress,
     Sample,
     Step,
+    StoredSettings,
     Timing,
     Unknown,
 )
+from results.text.renamed_words import rename_plan_keys
 
 __all__ = [
     "DROPPABLE",
@@ -70,6 +72,7 @@ __all__ = [
     "RunSpec",
     "Sample",
     "Step",
+    "StoredSettings",
     "Task",
     "Timing",
     "Trial",
@@ -90,9 +93,11 @@ class Probe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    _rename = model_validator(mode="before")(rename_plan_keys)
+
     steps: int = Field(200, ge=1)
     """Timed steps after the timing warm-up, at most."""
-    until: float | None = Field(None, gt=0, lt=1)
+    max_uncertainty: float | None = Field(None, gt=0, lt=1)
     """Stop as soon as the half-width of the forecast's interval is below this share of it."""
     unseen: float | None = Field(None, ge=0, lt=1)
     """Variation of the machine that so short a run cannot see, as a half-width over the forecast.
@@ -107,7 +112,7 @@ class Trial(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int = Field(ge=1)
-    settings: dict[str, Any]
+    settings: StoredSettings
     """The searched settings with the values of this trial; also in `params`."""
 
 
@@ -125,7 +130,7 @@ class RunSpec(BaseModel):
     model: str
     base_model: str = ""
     """Of a trained model (`run:` or `path:`): the model that its training started from."""
-    params: dict[str, Any] = {}
+    params: StoredSettings = {}
     """Complete and validated: every setting of the engine's Params with its value."""
     seed: int = 42
     repeat: int = 0
@@ -143,7 +148,7 @@ class RunSpec(BaseModel):
     """Only train this many steps and forecast the rest; None: no cost probe."""
     trial: Trial | None = None
     """The run's place in a search; None: it is no trial."""
-    origins: dict[str, str] = {}
+    origins: StoredSettings = {}
     """Settings that come from the environment or a rule, and from which: for the record."""
     fit: dict[str, Any] = {}
     """The memory forecast made before the start, for the record; see results.records.schema.Fit."""

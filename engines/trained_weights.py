@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from pydantic import ValidationError
 
 from engines.protocol import RunSpec
+from results.text.renamed_words import rename_keys
 
 CHECKPOINTS: Final = "checkpoints"
 LAST: Final = "last"
@@ -90,7 +91,7 @@ class TrainedWeights:
     @property
     def params(self) -> dict[str, Any]:
         """Every setting of the training."""
-        params: dict[str, Any] = self.state["params"]
+        params: dict[str, Any] = rename_keys(self.state["params"])
         return params
 
     def architecture_params(self, shaping: tuple[str, ...]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def ladder(report: Report) -> None:
     toy = Toy(report.scratch / "ladder")
     limit = report.size(512, 512) << 20
     (toy.folder / "sitecustomize.py").write_text(SMALL_GPU.format(limit=limit))
-    last = toy.run("--anyway", batch=60, image_size=512, epochs=6, checkpoint_every=1)
+    last = toy.run("--force", batch=60, image_size=512, epochs=6, checkpoint_every=1)
     records = toy.records()
     causes = [record["exit"]["cause"] for record in records]
     report.figure("attempts", causes, f"limit {limit >> 20} MiB")

@@ -23,7 +23,7 @@ from workbench.memory_estimate.fit_check import CONTEXT_BYTES, WORKSPACE_BYTES
 FULL = weekly.Sizes(pairs=12_801, passages=1_000)
 """200 batches of 64 and one of a single pair, as 339,137 = 64 * 5,299 + 1; 2.1 GB of pictures."""
 SMALL = weekly.Sizes(pairs=17, passages=10, image_size=64, thin=8)
-ON_CPU = {"precision": "fp32", "workers": 1, "threads": 1, "batch": 8}
+ON_CPU = {"precision": "fp32", "num_workers": 1, "threads": 1, "batch": 8}
 """Changes to the preset at the small size: bf16 is emulated on most CPUs."""
 STEPS = 60
 PROFILED = 20

@@ -21,7 +21,7 @@ RETURN_SECONDS = 10.0
 """In which memory must be given back."""
 SPARE_BYTES = 64 << 20
 """By which the device's memory in use may differ before and after."""
-ENDLESS = {"epochs": 1000, "max_steps": 100_000, "checkpoint_every": 20, "workers": 2}
+ENDLESS = {"epochs": 1000, "max_steps": 100_000, "checkpoint_every": 20, "num_workers": 2}
 
 
 def kill(report: Report) -> None:

@@ -33,7 +33,7 @@ def step(report: Report) -> None:
     vqa_toy.SIZES |= small
     settings = {"quantize": "none", "precision": "auto", "batch": 2, "epochs": 4, "lr": 1e-4,
                 "max_steps": report.size(STEPS, 4), "timing_warmup_steps": report.size(4, 1),
-                "long_side": report.size(756, 56), "checkpointing": False}  # fmt: skip
+                "long_side": report.size(756, 56), "gradient_checkpointing": False}  # fmt: skip
     losses: dict[bool, list[float]] = {}
     with toys.configured(folder):
         for cached in (False, True):

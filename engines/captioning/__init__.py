@@ -32,7 +32,7 @@ NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
 OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {
     "cache": "vision_batch",
     **dict.fromkeys(("compile", "warmup", "train"), "batch"),
-    **dict.fromkeys(("eval", "generate"), "evaluate_batch"),
+    **dict.fromkeys(("eval", "generate"), "eval_batch_size"),
 }
 
 

@@ -82,7 +82,7 @@ class _Media(param_sections.Settings):
     """How many frames of a medium and tokens of its caption are used."""
 
     frames: int = Field(8, ge=1, le=256, description="Frames of a video, evenly spaced")
-    max_tokens: int = Field(64, ge=4, le=4096, description="Longest caption, tokens; rest is cut")
+    max_length: int = Field(64, ge=4, le=4096, description="Longest caption, tokens; rest is cut")
 
 
 class _Schedule(param_sections.Settings):
@@ -128,7 +128,7 @@ class _Towers(param_sections.Settings):
         "float16", description="Vision features are rounded to this, kept or not"
     )
     vision_batch: int = Field(32, ge=1, le=4096, description="Frames in the vision tower at once")
-    checkpointing: param_sections.Checkpointing = False
+    gradient_checkpointing: param_sections.Checkpointing = False
 
 
 class _CaptionEvaluation(param_sections.Settings):
@@ -141,13 +141,11 @@ class _CaptionEvaluation(param_sections.Settings):
     evaluate_limit: int = Field(
         0, ge=0, description="Media of a subset that are evaluated, spread evenly; 0: all"
     )
-    evaluate_batch: int = Field(64, ge=1, description="Captions generated at once")
-    evaluate_every_epochs: int = Field(
-        1, ge=0, description="Epochs between looks at loss and diversity; 0: only at the end"
+    eval_batch_size: int = Field(64, ge=1, description="Captions generated at once")
+    validate_every_epochs: int = Field(
+        1, ge=0, description="Epochs between validations (loss and diversity); 0: only at the end"
     )
-    evaluate_sample: int = Field(
-        64, ge=2, description="Media whose captions are looked at between epochs"
-    )
+    evaluate_sample: int = Field(64, ge=2, description="Media that are captioned in a validation")
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest generated caption, tokens")
     scorers: tuple[Literal["meteor", "overlap", "cider", "siglip"], ...] = Field(
         ("meteor", "overlap", "cider", "siglip"),
@@ -168,15 +166,12 @@ class Params(
     """Settings of one captioning run."""
 
     batch: param_sections.Batch = Field(16, description="Media in a micro-batch")
-    accumulation: param_sections.Accumulation = 2
+    gradient_accumulation_steps: param_sections.Accumulation = 2
     compile: bool = Field(False, description="torch.compile projector and vision tower")
 
     @model_validator(mode="after")
     def _validates_when_monitored(self) -> Self:
-        if (self.early_stopping or self.load_best is True) and not self.evaluate_every_epochs:
+        if (self.early_stopping or self.load_best is True) and not self.validate_every_epochs:
             setting = "early_stopping" if self.early_stopping else "load_best"
-            raise ValueError(
-                f"{setting} judges what is validated between epochs; set evaluate_every_epochs to "
-                "1 or more"
-            )
+            raise ValueError(f"{setting} needs validations; set validate_every_epochs to 1 or more")
         return self

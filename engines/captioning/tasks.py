@@ -165,7 +165,7 @@ def tokenize_captions(
     context: Context, data: CaptioningData, ready: PreparedCaptioner
 ) -> TokenizedCaptions:
     """The training captions as token ids; emits a notice with the number of truncated ones."""
-    longest, cut = context.params.max_tokens, 0
+    longest, cut = context.params.max_length, 0
     captions = []
     for texts in data.train.captions.references:
         encoded = [ready.template.encode(text, longest) for text in texts]
@@ -193,7 +193,7 @@ def send_plan(
         **context.pipeline.facts,
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": f"linear warm-up, then {params.schedule}",
-        "checkpointing": "non-reentrant" if params.checkpointing else "off",
+        "gradient_checkpointing": "non-reentrant" if params.gradient_checkpointing else "off",
         **(monitor.facts() if monitor and job and job.after_epoch else {}),
     }
     order = job.loader.order if job else None
@@ -203,8 +203,8 @@ def send_plan(
             samples=len(data.train) if job else sum(map(len, data.splits)),
             epochs=job.steps / order.steps_per_epoch if job and order else 0,
             warmup_steps=min(params.timing_warmup_steps, job.steps) if job else 0,
-            effective_batch=order.per_step if order else params.evaluate_batch,
-            micro_batch=order.batch if order else params.evaluate_batch,
+            effective_batch=order.per_step if order else params.eval_batch_size,
+            micro_batch=order.batch if order else params.eval_batch_size,
             parameters=quantize.logical_parameters(model),
             trainable_parameters=trainable if job else 0,
             subset_fingerprint=data.fingerprint,

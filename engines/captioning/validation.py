@@ -25,7 +25,7 @@ class CaptionValidation(early_stopping.EpochEndValidation):
     def __init__(
         self, context: Context, data: CaptioningData, evaluator: Evaluator, model: Captioner
     ) -> None:
-        super().__init__(context, model, context.params.evaluate_every_epochs)
+        super().__init__(context, model, context.params.validate_every_epochs)
         self._params = context.params
         self._data = data
         self._evaluator = evaluator

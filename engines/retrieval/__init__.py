@@ -33,7 +33,7 @@ NEEDS: Final[tuple[str, ...]] = (
 )  # fmt: skip
 OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {
     **dict.fromkeys(("compile", "warmup", "train"), "grad_cache_chunk"),
-    **dict.fromkeys(("eval", "encode"), "evaluate_batch"),
+    **dict.fromkeys(("eval", "encode"), "eval_batch_size"),
 }
 """Training encodes its batch in smaller chunks (GradCache): a smaller batch would be another
 objective, since the batch holds the negatives. A search's memory does not depend on the batch."""

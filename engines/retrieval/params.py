@@ -9,7 +9,7 @@ from pydantic import Field
 from engines import param_sections
 
 ARCHITECTURE_PARAMS: Final = (
-    "image_size", "max_tokens", "layers", "text_layers", "vision_layers", "temperature",
+    "image_size", "max_length", "layers", "text_layers", "vision_layers", "temperature",
     "use_instruction", "layer_fusion", "scoring", "fusion_width", "fusion_queries", "late_width",
     "loss",
 )  # fmt: skip
@@ -34,7 +34,7 @@ class _Inputs(param_sections.Settings):
     """Settings of the inputs and of the layers that are read."""
 
     image_size: int = Field(224, ge=16, le=1024, description="Side of the square image, pixels")
-    max_tokens: int = Field(77, ge=4, le=512, description="Longest text, tokens; the rest is cut")
+    max_length: int = Field(77, ge=4, le=512, description="Longest text, tokens; the rest is cut")
     use_instruction: bool = Field(True, description="Put the record's instruction before questions")
     layers: tuple[int, ...] = Field(
         (),
@@ -85,7 +85,7 @@ class _Evaluation(param_sections.Settings):
     evaluate_modalities: tuple[Modality, ...] = Field(
         ("both", "text", "image"), description="Query ablations: both, text only, image only"
     )
-    evaluate_batch: int = Field(256, ge=1, description="Texts or images encoded at once")
+    eval_batch_size: int = Field(256, ge=1, description="Texts or images encoded at once")
     pseudo_recall: bool = Field(True, description="Also count passages that contain an answer")
     search: Literal["exact", "faiss-flat", "faiss-ivf"] = Field(
         "exact", description="How the corpus is searched; faiss-ivf is approximate (extra `faiss`)"
@@ -127,7 +127,7 @@ class Params(
         "empty: images/ under data_root",
     )
     batch: param_sections.Batch = Field(64, description="Pairs in a micro-batch; negatives too")
-    accumulation: param_sections.Accumulation = Field(
+    gradient_accumulation_steps: param_sections.Accumulation = Field(
         1, description="Micro-batches in a step; negatives stay within each"
     )
     lr: param_sections.LearningRate = 2e-5

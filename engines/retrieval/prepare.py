@@ -230,14 +230,14 @@ def _from_frozen_towers(run: Context, data: RetrievalData, images: ArrayItems) -
 def tokenise_texts(run: Context, texts: list[str], text_tokenizer: TextTokenizer) -> TokenItems:
     """Token ids of all texts; sends a notice of truncated ones."""
     items = TokenItems.tokenise(
-        texts, text_tokenizer.tokenizer, run.params.max_tokens, text_tokenizer.pad
+        texts, text_tokenizer.tokenizer, run.params.max_length, text_tokenizer.pad
     )
     items.length = text_tokenizer.length
     if items.truncated:
         run.emit.notice(
             "texts-truncated",
             f"{items.truncated} of {len(texts)} distinct texts were cut at "
-            f"{run.params.max_tokens} tokens",
+            f"{run.params.max_length} tokens",
             items.truncated,
         )
     return items

@@ -149,7 +149,7 @@ def send_plan(context: Context, data: RetrievalData, ready: PreparedModel, job: 
         "optimizer": f"AdamW{', fused' if params.fused else ''}",
         "schedule": "linear warm-up, then cosine to 0",
         "negatives": chance
-        + ("; accumulation does not add any" if params.accumulation > 1 else ""),
+        + ("; accumulation does not add any" if params.gradient_accumulation_steps > 1 else ""),
         "duplicates": "other positives of a query are no negatives",
         "corpus": f"{len(data.subset.corpus)} passages",
         "openmp_wait": read_openmp_wait(),
@@ -186,8 +186,8 @@ def send_evaluation_plan(context: Context, data: RetrievalData, ready: PreparedM
             steps=0,
             samples=sum(len(split.ids) for split in data.splits),
             epochs=0,
-            effective_batch=context.params.evaluate_batch,
-            micro_batch=context.params.evaluate_batch,
+            effective_batch=context.params.eval_batch_size,
+            micro_batch=context.params.eval_batch_size,
             parameters=total,
             trainable_parameters=0,
             subset_fingerprint=data.subset.fingerprint,
@@ -245,7 +245,7 @@ def evaluate(
         storage = VectorStorage(context.device, params.corpus_memory_gib, context.run_dir)
         kind = JointCorpusEncoder if ready.model.joint else CorpusEncoder
         encoder = kind(
-            ready.model, context.precision, params.evaluate_batch, emit, storage, context.pipeline
+            ready.model, context.precision, params.eval_batch_size, emit, storage, context.pipeline
         )
         evaluator = RetrievalEvaluator(encoder, ready.texts, ready.images, params, emit)
         costs = [evaluator.run(split, context.run_dir) for split in data.splits]

@@ -31,7 +31,7 @@ FORM: Final = "choices"
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
 OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {
     **dict.fromkeys(("compile", "warmup", "train"), "batch"),
-    **dict.fromkeys(("eval", "generate"), "predict_batch"),
+    **dict.fromkeys(("eval", "generate"), "eval_batch_size"),
 }
 
 

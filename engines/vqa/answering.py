@@ -120,12 +120,12 @@ def inference_options(
     sample = answered[select_stratified(questions.answers[answered], params.written)]
     return InferenceOptions(
         views=tta.views(params.tta_scales, options=params.tta_options),
-        block=params.predict_batch * infer.BLOCK_BATCHES,
+        block=params.eval_batch_size * infer.BLOCK_BATCHES,
         blank=params.blank and len(answered) == len(questions),
         written=frozenset(questions.ids[row] for row in sample) if params.written else frozenset(),
         key={
             **key, "questions": questions_digest(questions), "tokens": params.max_new_tokens,
-            "batch": params.predict_batch, "pixels": params.long_side,
+            "batch": params.eval_batch_size, "pixels": params.long_side,
         },
     )  # fmt: skip
 

@@ -50,7 +50,7 @@ class _Model(param_sections.Settings):
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         description="Linear layers of the language model that get LoRA, by the ends of their names",
     )
-    checkpointing: param_sections.Checkpointing = True
+    gradient_checkpointing: param_sections.Checkpointing = True
     feature_cache: bool = Field(
         True,
         description="Compute the vision tower's features once and keep them, where the kind of "
@@ -80,10 +80,10 @@ class _HeldOut(param_sections.Settings):
         0.1, gt=0, lt=1, description="Rows held out of training, stratified; only without folds"
     )
     validate_limit: int = Field(
-        256, ge=0, description="Held-out rows that are looked at, stratified; 0: all"
+        256, ge=0, description="Held-out rows of a validation, stratified; 0: all"
     )
-    look_every_epochs: int = Field(
-        1, ge=0, description="Epochs between looks at the held-out rows; 0: only at the end"
+    validate_every_epochs: int = Field(
+        1, ge=0, description="Epochs between validations; 0: only at the end"
     )
 
 
@@ -144,7 +144,7 @@ class _Answers(param_sections.Settings):
         description="Name of the submission in the run's folder, with the ending .csv; one fold of "
         "several, whose ensemble has this name, writes submission.csv",
     )
-    predict_batch: int = Field(6, ge=1, le=4096, description="Questions answered at once")
+    eval_batch_size: int = Field(6, ge=1, le=4096, description="Questions answered at once")
     tta_scales: tuple[float, ...] = Field(
         (), description="Scales of the picture's sides that answers are averaged over, beside 1.0"
     )
@@ -171,7 +171,7 @@ class Params(
     """Settings of one VQA run."""
 
     batch: param_sections.Batch = Field(1, description="Questions in a micro-batch")
-    accumulation: param_sections.Accumulation = 4
+    gradient_accumulation_steps: param_sections.Accumulation = 4
     compile: bool = Field(False, description="torch.compile the whole model")
 
     @model_validator(mode="after")
@@ -180,9 +180,9 @@ class Params(
             raise ValueError("folds = 1 leaves nothing to train on; take 0, or 2 or more")
         if self.folds and self.fold >= self.folds:
             raise ValueError(f"fold = {self.fold}: there are folds 0 to {self.folds - 1}")
-        if (self.early_stopping or self.load_best is True) and not self.look_every_epochs:
+        if (self.early_stopping or self.load_best is True) and not self.validate_every_epochs:
             setting = "early_stopping" if self.early_stopping else "load_best"
-            raise ValueError(f"{setting} needs looks; set look_every_epochs to 1 or more")
+            raise ValueError(f"{setting} needs validations; set validate_every_epochs to 1 or more")
         if self.min_pixels > self.max_pixels:
             raise ValueError("min_pixels is more than max_pixels")
         if any(not 0.25 <= scale <= 4 for scale in self.tta_scales):

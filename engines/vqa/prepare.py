@@ -131,7 +131,7 @@ def prepare(context: Context, data: VqaData) -> PreparedAnswerer:
         model_catalog.cached_revision(context.entry) if context.entry.hub else str(folder.name)
     )
     return PreparedAnswerer(
-        model, template, vision, context.pipeline, params.predict_batch, revision, facts,
+        model, template, vision, context.pipeline, params.eval_batch_size, revision, facts,
         base_state(context, folder, scratch=scratch),
         quantize.logical_parameters(model) + tower_parameters, folder if scratch else None,
     )  # fmt: skip
@@ -207,7 +207,7 @@ def warn_of_void_scales(context: Context, pictures: Pictures, data: VqaData) -> 
 def attach_adapters(context: Context, model: Any) -> Any:
     """Attach LoRA to the language model from the seed; gradient checkpointing as set."""
     params = context.params
-    if params.checkpointing:
+    if params.gradient_checkpointing:
         pretrained.enable_gradient_checkpointing(model)
     device.seed_generators(
         context.spec.seed

@@ -23,7 +23,7 @@ class QuestionValidation(early_stopping.EpochEndValidation):
     """Validates a model on the held-out questions."""
 
     def __init__(self, context: Context, data: VqaData, ready: PreparedAnswerer) -> None:
-        super().__init__(context, ready.model, context.params.look_every_epochs)
+        super().__init__(context, ready.model, context.params.validate_every_epochs)
         self._context = context
         self._questions = data.validation
         self._ready = ready

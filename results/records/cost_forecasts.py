@@ -71,7 +71,7 @@ def wall_reading(record: RunRecord) -> Reading:
 
 
 def _missing_reading(record: RunRecord) -> Reading:
-    return Reading(reason=f"the costing run made no forecast: {record.exit.cause}")
+    return Reading(reason=f"the cost probe made no forecast: {record.exit.cause}")
 
 
 def format_seconds(reading: Reading) -> str:

@@ -11,11 +11,30 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from results.records.schema import SCHEMA
+from results.text.renamed_words import rename_keys, rename_plan_keys
 
 RawRecord = dict[str, Any]
 
-MIGRATIONS: Final[Mapping[int, Callable[[RawRecord], RawRecord]]] = {}
-"""Version n -> the function that makes version n + 1. Empty: version 1 is the first."""
+
+def _rename_settings(line: RawRecord) -> RawRecord:
+    """Version 1 to 2: settings, and `until` of a forecast, by their present names."""
+    identity = _replace(line.get("identity"), "params", rename_keys)
+    identity = _replace(identity, "trial", lambda trial: _replace(trial, "settings", rename_keys))
+    line = _replace(line, "identity", lambda _: identity)
+    line = _replace(line, "forecast", rename_plan_keys)
+    renamed: RawRecord = _replace(_replace(line, "facts", rename_keys), "origins", rename_keys)
+    return renamed
+
+
+def _replace(table: Any, key: str, change: Callable[[Any], Any]) -> Any:
+    """The table with another value of `key`; as it is without that key, or if it is no table."""
+    if not isinstance(table, dict) or key not in table:
+        return table
+    return {**table, key: change(table[key])}
+
+
+MIGRATIONS: Final[Mapping[int, Callable[[RawRecord], RawRecord]]] = {1: _rename_settings}
+"""Version n -> the function that makes version n + 1."""
 
 
 class NewerSchemaError(ValueError):

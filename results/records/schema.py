@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from results.records.measurements import EvaluationFields, MetricFields
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 NOT_MEASURED_SEPARATELY: Final = "the record is from before waiting for data was measured apart"
 NOT_MEASURED_THEN: Final = "the record is from before it was measured"
@@ -176,7 +176,7 @@ class ForecastRecord(StoredModel):
     steps: int
     """Timed steps that it rests on."""
     asked_steps: int = 0
-    until: float | None = None
+    max_uncertainty: float | None = None
     """Relative half-width of the epoch's interval at which the probe stops."""
     samples: int = 0
     """Training samples that were read."""

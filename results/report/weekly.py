@@ -124,7 +124,7 @@ def _render_head(page: ReportInput) -> Iterator[str]:
 
 
 def _format_state(state: str, lang: str) -> str:
-    states = {"queued", "running", "holding", "stopping", "starting", "ended", "lost"}
+    states = {"queued", "running", "paused", "stopping", "starting", "ended", "lost"}
     return translate(f"state.{state}", lang) if state in states else escape(state or "n/a")
 
 
@@ -196,7 +196,7 @@ def _training_remarks(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
     """Remarks on the number of epochs, and on rows that are cost probes."""
     probed = sum(map(cost_forecasts.is_cost_probe, records))
     if probed:
-        yield translate("report.costing runs", lang).format(probed, len(records))
+        yield translate("report.cost probes", lang).format(probed, len(records))
     if probed < len(records):
         yield translate(
             "report.one epoch" if run_cells.is_one_epoch(records) else "report.several epochs", lang

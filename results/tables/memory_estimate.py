@@ -1,6 +1,6 @@
 """Table of memory estimates made before a run, with the measured peaks.
 
-Estimates come from a rehearsal of one step. Pure functions of records.
+Estimates come from one simulated step. Pure functions of records.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from results.text.translations import translate
 HELD_OUT: Final = ("out-of-fold", "validation")
 """Splits of questions that were not trained on, the ensemble's first."""
 FREE_SETTINGS: Final = frozenset({
-    "data_root", "image_root", "sample_submission", "submission_file", "fold", "predict_batch",
-    "workers", "pin_memory", "threads", "timing_warmup_steps", "checkpoint_every",
+    "data_root", "image_root", "sample_submission", "submission_file", "fold", "eval_batch_size",
+    "num_workers", "pin_memory", "threads", "timing_warmup_steps", "checkpoint_every",
     "checkpoint_minutes", "save_model", "export_model",
 })  # fmt: skip
 """Settings without influence on an expectation: paths, threads, checkpoints, batching."""

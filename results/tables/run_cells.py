@@ -32,7 +32,7 @@ def flags(record: RunRecord, lang: str = "en") -> tuple[str, ...]:
     if facts.get("forecast") or not cost_forecasts.is_measured(record):
         words.append(translate("forecast", lang))
     elif cost_forecasts.is_cost_probe(record):
-        words.append(translate("costing run", lang))
+        words.append(translate("cost probe", lang))
     if record.environment.nvml_stub:
         words.append(translate("stub", lang))
     if counters.get("contaminated"):

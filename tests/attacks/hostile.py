@@ -119,7 +119,7 @@ def _respec(folder: Path) -> None:
         (run / "spec.json").write_text(spec.model_copy(update=update).model_dump_json())
 
 
-def catalogues(config: Path) -> None:
+def catalogs(config: Path) -> None:
     """The user's own TOML with hostile titles, and files with hostile names."""
     for kind in ("models", "recipes", "presets"):
         (config / kind).mkdir(parents=True, exist_ok=True)

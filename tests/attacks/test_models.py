@@ -66,7 +66,7 @@ def configure(folder: Path, **extra: object) -> None:
 def load(folder: Path):
     """As the engine does; its errors are sentences."""
     entry = model_catalog.ModelEntry(name="x", family="clip", path=str(folder))
-    return factory.from_folder(entry, folder, None, Params(image_size=32, max_tokens=8))
+    return factory.from_folder(entry, folder, None, Params(image_size=32, max_length=8))
 
 
 def test_pickled_weights_are_named_and_never_loaded(folder: Path, tmp_path: Path) -> None:

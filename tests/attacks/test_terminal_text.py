@@ -21,7 +21,7 @@ SHOWN = (["ps", "--all"], ["results", "list"], ["results", "show", "02"], ["repo
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine whose log root and catalogues were written by an attacker."""
+    """A machine whose log root and catalogs were written by an attacker."""
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("WORKBENCH_CONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("WORKBENCH_LOCKS", str(tmp_path / "runtime"))
@@ -68,7 +68,7 @@ COMMANDS = [
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda w: ascii(" ".join(w))[1:40])
 def test_no_command_lets_a_control_character_through(here: Path, words: list[str]) -> None:
     hostile.root(here / "logs", at_work=words[0] != "attach")
-    hostile.catalogues(here / "config")
+    hostile.catalogs(here / "config")
     done = run(here, *words)
     for output in (done.stdout, done.stderr):
         assert hostile.raw(output) == set()
@@ -95,7 +95,7 @@ def test_the_live_table_writes_no_sequence_of_a_log(here: Path) -> None:
 
 def test_no_screen_lets_a_control_character_through(here: Path) -> None:
     hostile.root(here / "logs")
-    hostile.catalogues(here / "config")
+    hostile.catalogs(here / "config")
     with workbench(here / "logs", (160, 50)) as terminal:
         terminal.until("Live", 20)
         terminal.press(b"2")

@@ -12,7 +12,7 @@ from benchmarks import step_budget, step_count
 from benchmarks.step_count import Counts, Meter
 
 pytestmark = pytest.mark.timeout(600)
-"""Each fixture rehearses whole steps at true sizes: 20 s of CPU time, minutes on a busy machine."""
+"""Each fixture simulates whole steps at true sizes: 20 s of CPU time, minutes on a busy machine."""
 
 RETRIEVAL = {"kernels": 842, "casts": 25, "waits": 0, "bytes_to_device": 19_400_000}
 """The preset weekly-m2kr: `python -m benchmarks.step_budget retrieval`."""

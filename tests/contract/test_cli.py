@@ -48,18 +48,44 @@ WRONG = {
     ],
     "'cost_probe' = -3 is wrong": ["run", *GOOD, "--cost-probe", "-3"],
     "should be a valid integer": ["run", *GOOD, "--cost-probe", "1.5"],
-    "'until' = 'soon' is wrong: a share between 0 and 1 is wanted": [
+    "'max_uncertainty' = 'soon' is wrong: a share between 0 and 1 is wanted": [
         "run",
         *GOOD,
         "--cost-probe",
-        "--until",
+        "--max-uncertainty",
         "soon",
     ],
-    "'until' = '200%' is wrong": ["run", *GOOD, "--cost-probe", "--until", "200%"],
-    "'until' = '2' is wrong": ["run", *GOOD, "--cost-probe", "--until", "2"],
-    "'until' = 'nan' is wrong": ["run", *GOOD, "--cost-probe", "--until", "nan"],
-    "only a costing run stops early": ["run", *GOOD, "--until", "2%"],
+    "'max_uncertainty' = '200%' is wrong": [
+        "run",
+        *GOOD,
+        "--cost-probe",
+        "--max-uncertainty",
+        "200%",
+    ],
+    "'max_uncertainty' = '2' is wrong": ["run", *GOOD, "--cost-probe", "--max-uncertainty", "2"],
+    "'max_uncertainty' = 'nan' is wrong": [
+        "run",
+        *GOOD,
+        "--cost-probe",
+        "--max-uncertainty",
+        "nan",
+    ],
+    "only a cost probe stops early": ["run", *GOOD, "--max-uncertainty", "2%"],
     "task 'evaluate' trains nothing": ["run", *GOOD, "--cost-probe", "--task", "evaluate"],
+    "--anyway and --force are the same; leave out --anyway": [
+        "run",
+        *GOOD,
+        "--anyway",
+        "--force",
+    ],
+    "--set: 'workers' and 'num_workers' are the same; leave out 'workers'": [
+        "run",
+        *GOOD,
+        "--set",
+        "num_workers=1",
+        "--set",
+        "workers=2",
+    ],
     "this engine trains nothing": ["run", "-e", "probe", *GOOD, "--cost-probe"],
     "no audit rule 'one-sed'; did you mean 'one-seed'": ["run", *GOOD, "--refuse-on", "one-sed"],
     "refused by refuse_on: audit, note one-seed": [
@@ -112,6 +138,25 @@ WRONG = {
     ],
     "no run": ["results", "show", "nothing"],
 }
+
+
+def test_earlier_words_work_and_are_told_once(tmp_path: Path) -> None:
+    words = ["--set", "workers=0", "--set", "accumulation=2", "--anyway", "--until=±2%"]
+    done = workbench(tmp_path, "run", *GOOD, "--cpu", "--cost-probe", *words, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    spec = json.loads(done.stdout)
+    assert spec["params"]["num_workers"] == 0
+    assert spec["params"]["gradient_accumulation_steps"] == 2
+    assert spec["probe"]["max_uncertainty"] == 0.02
+    told = [line for line in done.stderr.splitlines() if "is now called" in line]
+    assert told == [
+        f"workbench: '{earlier}' is now called '{name}'; the earlier name works for one more "
+        "release"
+        for earlier, name in (
+            ("--anyway", "--force"), ("--until", "--max-uncertainty"), ("workers", "num_workers"),
+            ("accumulation", "gradient_accumulation_steps"),
+        )
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("said", "words"), WRONG.items(), ids=WRONG)

@@ -69,6 +69,11 @@ def test_nearest_offers_a_name_or_the_list() -> None:
         == "; did you mean 'tinyclip-61m'?"
     )
     assert strict_toml.suggest_nearest("zzz", ["b", "a"]) == "; known: a, b"
+    earlier = {"workers": "num_workers"}
+    assert strict_toml.suggest_nearest("worker", ["num_workers"], earlier) == (
+        "; did you mean 'num_workers'?"
+    )
+    assert strict_toml.suggest_nearest("worker", ["lr"], earlier) == "; known: lr"
 
 
 def test_what_editors_and_file_managers_leave_is_no_file_of_ours(tmp_path: Path) -> None:

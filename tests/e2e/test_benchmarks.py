@@ -31,7 +31,7 @@ def test_the_gpu_epoch_at_a_thousandth(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     command = [
         sys.executable, "-m", "benchmarks.gpu_epoch", "--pairs", "339", *SMALL,
-        "--set", "precision=fp32", "--set", "threads=1", "--set", "workers=1",
+        "--set", "precision=fp32", "--set", "threads=1", "--set", "num_workers=1",
         "--folder", str(tmp_path), "--out", str(out),
     ]  # fmt: skip
     done = run(command)
@@ -44,7 +44,7 @@ def test_the_gpu_epoch_at_a_thousandth(tmp_path: Path) -> None:
     assert figures["cache"]["bytes"] == 349 * 64 * 64 * 3
     assert list(tmp_path.iterdir()) == [out]  # the cache is gone again
     assert "epoch: 339 pairs, 6 steps" in done.stdout
-    chosen = plan.load_preset("weekly-m2kr").settings | {"precision": "fp32", "workers": 1}
+    chosen = plan.load_preset("weekly-m2kr").settings | {"precision": "fp32", "num_workers": 1}
     shown = {name: figures["settings"][name] for name in chosen}
     assert shown == chosen
 
@@ -55,8 +55,8 @@ def test_the_gpu_epoch_is_the_weekly_preset(tmp_path: Path) -> None:
     sizes = weekly.Sizes(pairs=129, passages=10, image_size=64, thin=8)
     array, _ = weekly.make_images(tmp_path / "rows.u8", sizes)
     bench = weekly.Bench(sizes, array, tmp_path)
-    assert {n: getattr(weekly.settings(sizes, {}), n) for n in ("workers", "batch", "lr")} == {
-        n: chosen.settings[n] for n in ("workers", "batch", "lr")
+    assert {n: getattr(weekly.settings(sizes, {}), n) for n in ("num_workers", "batch", "lr")} == {
+        n: chosen.settings[n] for n in ("num_workers", "batch", "lr")
     }
     with bench.job({}) as (params, job):
         assert params.model_dump(mode="json", include=chosen.settings.keys()) == chosen.settings

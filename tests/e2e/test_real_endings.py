@@ -25,7 +25,7 @@ from workbench.processes import tree
 from workbench.suites import control, suite, suite_reader, warden_file
 from workbench.supervisor import resume
 
-SETTINGS = ["epochs=1000", "max_steps=100000", "checkpoint_every=20", "workers=2", "threads=1"]
+SETTINGS = ["epochs=1000", "max_steps=100000", "checkpoint_every=20", "num_workers=2", "threads=1"]
 
 
 @pytest.fixture(scope="module")

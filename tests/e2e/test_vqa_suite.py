@@ -23,7 +23,7 @@ from tests.fixtures.wardens import House, until
 from workbench.suites import suite, suite_reader
 
 SETTINGS = {
-    **vqa_toy.SETTINGS, "folds": 2, "infer_on": "asks", "predict_batch": 1, "written": 6,
+    **vqa_toy.SETTINGS, "folds": 2, "infer_on": "asks", "eval_batch_size": 1, "written": 6,
     "blank": True, "tta_options": True, "quantize": "none",
 }  # fmt: skip
 

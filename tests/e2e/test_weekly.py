@@ -16,7 +16,7 @@ from tests.fixtures import thin_clip
 
 ROWS = ["oven_train", "infoseek_bal76k_train", "evqa_train", "okvqa_mm_train"]
 HEAD = "| subset | loaded samples | steps | 1 epoch wall-clock | max RSS | exit |"
-SMALL = ["--set", "batch=8", "--set", "workers=1", "--set", "threads=1"]
+SMALL = ["--set", "batch=8", "--set", "num_workers=1", "--set", "threads=1"]
 
 
 def workbench(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -64,5 +64,5 @@ def test_the_weekly_preset_runs_from_data_to_markdown(tmp_path: Path) -> None:
     assert [r["identity"]["subset"] for r in records] == ROWS
     assert all(any(n.startswith("not-timed: ") for n in r["notices"]) for r in records)
     settings = records[0]["identity"]["params"]
-    kept = {"layers": [3, 7, 11], "lr": 2e-5, "accumulation": 1, "evaluate_on": []}
+    kept = {"layers": [3, 7, 11], "lr": 2e-5, "gradient_accumulation_steps": 1, "evaluate_on": []}
     assert {name: settings[name] for name in kept} == kept

@@ -59,8 +59,8 @@ class Shape:
     @property
     def params(self) -> Params:
         small = {
-            "precision": "fp32", "batch": 4, "accumulation": 1, "evaluate_batch": 6,
-            "vision_batch": 4, "frames": self.frames, "evaluate_every_epochs": 0, "scorers": (),
+            "precision": "fp32", "batch": 4, "gradient_accumulation_steps": 1, "eval_batch_size": 6,
+            "vision_batch": 4, "frames": self.frames, "validate_every_epochs": 0, "scorers": (),
         }  # fmt: skip
         return Params(**{**small, **self.settings})
 
@@ -186,7 +186,7 @@ class Real:
         """A step of the loop."""
         params = self.shape.params
         self.model.train()
-        for _ in range(params.accumulation):
+        for _ in range(params.gradient_accumulation_steps):
             with self.tower.precision.autocast():
                 features, ids = self.features(params.batch), self.ids(params.batch)
                 loss = mean_loss(*self.model(features, ids, ids))
@@ -199,7 +199,7 @@ class Real:
         """Loss and captions of a batch."""
         self.model.eval()
         params = self.shape.params
-        ids = self.ids(params.evaluate_batch)
+        ids = self.ids(params.eval_batch_size)
         with self.tower.precision.autocast():
-            self.model(self.features(params.evaluate_batch), ids, ids)
-            self.model.generate(self.features(params.evaluate_batch), params.max_new_tokens)
+            self.model(self.features(params.eval_batch_size), ids, ids)
+            self.model.generate(self.features(params.eval_batch_size), params.max_new_tokens)

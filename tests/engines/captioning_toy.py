@@ -34,7 +34,7 @@ lr = 5e-3
 encyclopedia = false
 [settings]
 batch = 8
-accumulation = 1
+gradient_accumulation_steps = 1
 lr = 1e-2
 epochs = 2
 lora_rank = 4

@@ -99,7 +99,7 @@ projection = 32
 vocabulary = 300
 [settings]
 image_size = 32
-max_tokens = 24
+max_length = 24
 batch = 16
 lr = 3e-3
 precision = "fp32"

@@ -49,7 +49,7 @@ QUERIES = 600
 
 @dataclass(frozen=True)
 class Shape:
-    """One thing to measure: a family's thin model or a catalogued one, and settings."""
+    """One thing to measure: a family's thin model or a cataloged one, and settings."""
 
     name: str
     family: str
@@ -69,7 +69,7 @@ class Shape:
 
     def params(self, entry: ModelEntry) -> Params:
         """Settings of the run."""
-        plain = {"precision": "fp32", "batch": 16, "evaluate_batch": 24}
+        plain = {"precision": "fp32", "batch": 16, "eval_batch_size": 24}
         return Params(**{**entry.settings, **plain, **self.settings})
 
     def want(self, folder: Path) -> MemoryQuery:
@@ -83,7 +83,7 @@ class Shape:
 
 
 def published(name: str, folder: Path) -> None:
-    """The folder of a catalogued CLIP, with random weights."""
+    """The folder of a cataloged CLIP, with random weights."""
     from transformers import CLIPConfig, CLIPModel
 
     found = known_configs.find_config(model_catalog.load(name), model_from_config.SHAPES)
@@ -135,7 +135,7 @@ class Bench:
         words = tokenizer.load_model_tokenizer(folder / "model", entry.family)
         model = factory.from_folder(entry, folder / "model", words, params)
         factory.configure_model(model, entry, params, words)
-        length = words.length or params.max_tokens
+        length = words.length or params.max_length
         flat = np.full(PASSAGES * length, 3, np.int32)
         tokens = TokenItems(flat, np.arange(PASSAGES + 1) * length, words.pad, words.length)
         side = params.image_size
@@ -187,7 +187,7 @@ def _training(bench: Bench) -> tuple[allocations.Step, Callable[[], int]]:
     model.train()
 
     def step() -> None:
-        for _ in range(params.accumulation):
+        for _ in range(params.gradient_accumulation_steps):
             batch = to_device(gather(rows, 0), precision.device)
             with precision.autocast():
                 outcome = forward(batch)
@@ -215,7 +215,7 @@ def _predicting(bench: Bench, folder: Path) -> tuple[allocations.Step, Callable[
     model, params = bench.model, bench.params
     room = VectorStorage(bench.precision.device, params.corpus_memory_gib, folder)
     kind = JointCorpusEncoder if model.joint else CorpusEncoder
-    encoder = kind(model, bench.precision, params.evaluate_batch, Emitter(), room)
+    encoder = kind(model, bench.precision, params.eval_batch_size, Emitter(), room)
     passages, queries = (np.arange(n) for n in (PASSAGES, QUERIES))
 
     def step() -> None:

@@ -67,7 +67,7 @@ class Shape:
 
     @property
     def params(self) -> Params:
-        return Params(**{"precision": "fp32", "batch": 2, "predict_batch": 4, **self.settings})
+        return Params(**{"precision": "fp32", "batch": 2, "eval_batch_size": 4, **self.settings})
 
     def config(self) -> dict[str, Any]:
         """Sizes of the model: the toy's, or those of a published one."""
@@ -163,7 +163,7 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
         folder, pretrained.VISION_LANGUAGE, precision, four_bit=params.quantize == "nf4",
         double=params.double_quant,
     )  # fmt: skip
-    if params.checkpointing:
+    if params.gradient_checkpointing:
         pretrained.enable_gradient_checkpointing(found)
     if shape.kept:
         found.model.visual = ReleasedModule()
@@ -175,7 +175,7 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
     )  # fmt: skip
     form = Form(BaseModelOutputWithPooling, True, (found.config.text_config.hidden_size,), 0)
     model = Answerer(adapted, form).to(device)
-    size = params.batch if shape.trains else params.predict_batch
+    size = params.batch if shape.trains else params.eval_batch_size
     host = batch_of(shape, found, size)
     kept = quantize.weight_bytes(model) + allocations.of(model.buffers())
     if not shape.trains:
@@ -184,7 +184,7 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
         return step, kept
     optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
     ema = Ema(model, params.ema) if params.ema else None
-    step = _training(model, (optimizer, ema, params.accumulation), host, precision)
+    step = _training(model, (optimizer, ema, params.gradient_accumulation_steps), host, precision)
     step()  # the first one makes the optimizer's moments, and caches
     kept += allocations.of_state(optimizer)
     return step, kept + (allocations.of(ema.tensors().values()) if ema else 0)
@@ -193,11 +193,11 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
 def _training(
     model: Answerer, how: tuple[Any, Ema | None, int], host: VqaBatch, precision: Precision
 ) -> Callable[[], None]:
-    optimizer, ema, accumulation = how
+    optimizer, ema, gradient_accumulation_steps = how
     model.train()
 
     def step() -> None:
-        for _ in range(accumulation):
+        for _ in range(gradient_accumulation_steps):
             batch = on(host, precision.device)
             with precision.autocast():
                 nats, tokens, _ = model(batch.inputs(), batch.labels)

@@ -20,9 +20,10 @@ SIZES = {
     "long_side": 56, "steps": 3, "batch": 4, "lr": 1e-3,
 }  # fmt: skip
 SETTINGS = {
-    "long_side": 56, "batch": 4, "accumulation": 1, "epochs": 1, "lr": 1e-2, "lora_rank": 4,
-    "lora_alpha": 8, "checkpointing": False, "precision": "fp32", "threads": 1,
-    "timing_warmup_steps": 1, "predict_batch": 8, "written": 0, "blank": False, "evaluate_on": [],
+    "long_side": 56, "batch": 4, "gradient_accumulation_steps": 1, "epochs": 1, "lr": 1e-2,
+    "lora_rank": 4,
+    "lora_alpha": 8, "gradient_checkpointing": False, "precision": "fp32", "threads": 1,
+    "timing_warmup_steps": 1, "eval_batch_size": 8, "written": 0, "blank": False, "evaluate_on": [],
 }  # fmt: skip
 ENTRY = """schema = 1
 name = "toy-vlm"

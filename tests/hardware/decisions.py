@@ -1,4 +1,4 @@
-"""What the product decides on a machine of the catalogue, by its own functions."""
+"""What the product decides on a machine of the catalog, by its own functions."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _batches(where: memory_check.TargetDevice) -> str:
     if not isinstance(where, GpuModel):
         return "as the model's entry says"
     row = policy.select_preset(where.memory_bytes)
-    return f"{row.batch} and {row.predict_batch}"
+    return f"{row.batch} and {row.eval_batch_size}"
 
 
 def _loading(patch: pytest.MonkeyPatch, machine: Machine, target: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""Makes the product see a machine of the catalogue: its NVML, its CUDA, its CPU.
+"""Makes the product see a machine of the catalog: its NVML, its CUDA, its CPU.
 
     see(monkeypatch, machine)        pynvml, torch.cuda.*, the CPU and the environment at once
     fill(stub.state, machine)        the same for the compiled NVML stub, for child processes

@@ -1,4 +1,4 @@
-"""A catalogue of machines, as facts only: what NVML, CUDA and the kernel say on each of them.
+"""A catalog of machines, as facts only: what NVML, CUDA and the kernel say on each of them.
 
 `fakes.py` makes the product see one of them. Memory in MiB: `nvml_mib` as nvidia-smi prints it,
 `torch_mib` as torch's `total_memory`, which is less. Sources: nvidia-smi listings and out-of-memory
@@ -162,7 +162,7 @@ _CONTAINER: Final[dict[str, object]] = {"initial_pid_namespace": False, "process
 _SLICES: Final = _cut(_in_slots(H100)[0])
 _MIXED: Final = _in_slots(T4, RTX_2080_TI, RTX_3090, RTX_3090, A6000, RTX_4090, A100_40, T4)
 
-CATALOGUE: Final = (
+CATALOG: Final = (
     Machine("cpu-avx2", "Server or cloud CPU with AVX2 only", EPYC),
     Machine("cpu-laptop", "Laptop without GPU", LAPTOP),
     Machine("cpu-avx512", "CPU with AVX512 but no bf16 instructions", SKYLAKE),
@@ -215,4 +215,4 @@ CATALOGUE: Final = (
             _in_slots(H100), "580.95.05", initial_pid_namespace=False, processes="unsized"),
 )  # fmt: skip
 
-MACHINES: Final = {machine.key: machine for machine in CATALOGUE}
+MACHINES: Final = {machine.key: machine for machine in CATALOG}

@@ -1,4 +1,4 @@
-"""docs/hardware.md, written from the decisions on every machine of the catalogue.
+"""docs/hardware.md, written from the decisions on every machine of the catalog.
 
 python -m tests.hardware.table          writes the file; test_table.py fails where it differs
 """
@@ -13,7 +13,7 @@ import pytest
 
 from engines import cuda_support
 from tests.hardware.decisions import NONE, REFUSED, Decisions, decide
-from tests.hardware.machines import CATALOGUE, Machine
+from tests.hardware.machines import CATALOG, Machine
 
 FILE: Final = Path(__file__).parents[2] / "docs" / "hardware.md"
 COMMAND: Final = "python -m tests.hardware.table"
@@ -48,7 +48,7 @@ in fp32, measured at the start of the run. *Loader*: threads that prepare batche
 
 REFUSALS: Final = """
 ## What is refused, and why
-Before anything starts (exit code 2; `--anyway` starts it all the same), and by the engine itself,
+Before anything starts (exit code 2; `--force` starts it all the same), and by the engine itself,
 which asks torch:
 """
 
@@ -75,7 +75,7 @@ BUILDS: Final = """
 def document() -> str:
     """The whole file."""
     made: list[tuple[Machine, Decisions]] = []
-    for machine in CATALOGUE:
+    for machine in CATALOG:
         with pytest.MonkeyPatch.context() as patch:
             made.append((machine, decide(patch, machine)))
     newest = cuda_support.BUILDS[0]

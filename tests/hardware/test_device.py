@@ -1,4 +1,4 @@
-"""What the engine computes on, and in which precision, on every machine of the catalogue."""
+"""What the engine computes on, and in which precision, on every machine of the catalog."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from engines.retrieval.params import Params
 from engines.torchkit.runtime import device, precision
 from engines.torchkit.runtime.precision import Precision
 from tests.hardware import fakes
-from tests.hardware.machines import CATALOGUE, MACHINES, Machine
+from tests.hardware.machines import CATALOG, MACHINES, Machine
 from workbench.planning import plan
 
-every = pytest.mark.parametrize("machine", CATALOGUE, ids=lambda machine: machine.key)
+every = pytest.mark.parametrize("machine", CATALOG, ids=lambda machine: machine.key)
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 AUTO = {
@@ -143,7 +143,7 @@ def test_ranks_on_mixed_cards_agree(monkeypatch) -> None:
         Precision("bf16", GPU, ranks=2)
 
 
-@pytest.mark.parametrize("machine", [one for one in CATALOGUE if not one.gpus], ids=lambda m: m.key)
+@pytest.mark.parametrize("machine", [one for one in CATALOG if not one.gpus], ids=lambda m: m.key)
 @pytest.mark.parametrize("name", ["bf16", "fp16", "fp32"])
 def test_a_cpu_that_lacks_a_precision_says_so_with_the_ratio(monkeypatch, machine, name) -> None:
     fakes.see(monkeypatch, machine)

@@ -1,4 +1,4 @@
-"""The harness itself: what the fakes say is what the catalogue says, by CUDA's and NVML's rules."""
+"""The harness itself: what the fakes say is what the catalog says, by CUDA's and NVML's rules."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from tests.fixtures.nvml.state import build_library, make_state
 from tests.fixtures.wardens import ROOT
 from tests.hardware import fakes
-from tests.hardware.machines import CATALOGUE, MACHINES, MIB, Machine
+from tests.hardware.machines import CATALOG, MACHINES, MIB, Machine
 
-every = pytest.mark.parametrize("machine", CATALOGUE, ids=lambda machine: machine.key)
+every = pytest.mark.parametrize("machine", CATALOG, ids=lambda machine: machine.key)
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_keys_are_names_and_cards_have_identities() -> None:
-    assert len(MACHINES) == len(CATALOGUE)
-    for machine in CATALOGUE:
+    assert len(MACHINES) == len(CATALOG)
+    for machine in CATALOG:
         identities = [(gpu.uuid, gpu.bus) for gpu in machine.gpus]
         assert len(set(identities)) == len(identities)
         assert all(uuid and bus for uuid, bus in identities)
@@ -35,7 +35,7 @@ def test_keys_are_names_and_cards_have_identities() -> None:
 
 
 @every
-def test_the_samplers_facts_are_the_catalogues(monkeypatch, machine: Machine) -> None:
+def test_the_samplers_facts_are_the_catalogs(monkeypatch, machine: Machine) -> None:
     facts = fakes.facts_of(monkeypatch, machine)
     if not machine.gpus:
         assert facts == {}

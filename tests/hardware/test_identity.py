@@ -13,15 +13,15 @@ from engines import protocol as p
 from engines.torchkit.runtime import device
 from results.records.schema import GpuInfo
 from tests.hardware import fakes
-from tests.hardware.machines import CATALOGUE, MACHINES, Machine
+from tests.hardware.machines import CATALOG, MACHINES, Machine
 from workbench.doctor import gpus as doctor
 from workbench.processes import device_locks, engine_process, gpu_selection
 from workbench.supervisor.run_gpus import AttemptGpus
 from workbench.telemetry import gpus as telemetry
 
-every = pytest.mark.parametrize("machine", CATALOGUE, ids=lambda machine: machine.key)
+every = pytest.mark.parametrize("machine", CATALOG, ids=lambda machine: machine.key)
 with_gpu = pytest.mark.parametrize(
-    "machine", [one for one in CATALOGUE if one.gpus], ids=lambda machine: machine.key
+    "machine", [one for one in CATALOG if one.gpus], ids=lambda machine: machine.key
 )
 
 

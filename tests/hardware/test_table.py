@@ -1,10 +1,10 @@
-"""docs/hardware.md is what the product decides, on every machine of the catalogue."""
+"""docs/hardware.md is what the product decides, on every machine of the catalog."""
 
 from __future__ import annotations
 
 from tests.hardware import table
 from tests.hardware.decisions import NONE, REFUSED, decide
-from tests.hardware.machines import CATALOGUE
+from tests.hardware.machines import CATALOG
 
 
 def test_the_document_is_what_is_decided() -> None:
@@ -14,7 +14,7 @@ def test_the_document_is_what_is_decided() -> None:
 
 def test_run_and_engine_refuse_the_same_machines(monkeypatch) -> None:
     """What the engine refuses is known before it starts, and nothing else is."""
-    for machine in CATALOGUE:
+    for machine in CATALOG:
         with monkeypatch.context() as patch:
             made = decide(patch, machine)
         assert bool(made.before) == bool(made.refusal), machine.key
@@ -22,7 +22,7 @@ def test_run_and_engine_refuse_the_same_machines(monkeypatch) -> None:
 
 
 def test_every_decision_is_made_on_every_machine(monkeypatch) -> None:
-    for machine in CATALOGUE:
+    for machine in CATALOG:
         with monkeypatch.context() as patch:
             made = decide(patch, machine)
         if made.refusal:

@@ -26,9 +26,9 @@ SETTINGS = {
     "epochs": 1,
     "timing_warmup_steps": 20,
     "batch": 64,
-    "accumulation": 1,
+    "gradient_accumulation_steps": 1,
     "lr": 2e-5,
-    "workers": 12,
+    "num_workers": 12,
     "pin_memory": False,
     "precision": "bf16",
     "tf32": True,
@@ -257,9 +257,11 @@ def mixed():
 STUDY_SETTINGS = {
     "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "quantize": "nf4",
     "double_quant": True,
-    "frames": 8, "warmup_ratio": 0.1, "schedule": "cosine", "clip_norm": 1.0, "accumulation": 2,
-    "batch": 16, "workers": 4, "pin_memory": True, "checkpointing": True, "feature_cache": True,
-    "precision": "bf16", "evaluate_every_epochs": 1, "max_tokens": 768, "max_new_tokens": 128,
+    "frames": 8, "warmup_ratio": 0.1, "schedule": "cosine", "max_grad_norm": 1.0,
+    "gradient_accumulation_steps": 2,
+    "batch": 16, "num_workers": 4, "pin_memory": True, "gradient_checkpointing": True,
+    "feature_cache": True,
+    "precision": "bf16", "validate_every_epochs": 1, "max_length": 768, "max_new_tokens": 128,
     "siglip": "hub:google/siglip2-so400m-patch14-384",
 }  # fmt: skip
 STUDY_RUNS = (
@@ -303,7 +305,7 @@ def _study_run(nn, label, settings, diversity, siglip, meteor):
             "projector": "c_abstractor, 205,840,384 parameters, 64 tokens",
             "llm": "Qwen3-8B, 252 linear layers in NF4, 5,684.1 MiB",
             "schedule": "linear warm-up, then cosine",
-            "checkpointing": "non-reentrant",
+            "gradient_checkpointing": "non-reentrant",
         },
     )  # fmt: skip
 

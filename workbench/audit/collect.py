@@ -176,7 +176,7 @@ def _measure_data(identity: Identity, cache_root: Path) -> SubsetFacts | None:
 
 
 def _part_name(identity: Identity) -> str:
-    """The language model of a catalogued captioner as `path:` or `hub:`; empty: it has none."""
+    """The language model of a cataloged captioner as `path:` or `hub:`; empty: it has none."""
     try:
         part = model_catalog.load(identity.base_model or identity.model).llm
     except (LookupError, ValueError):

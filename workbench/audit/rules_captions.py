@@ -41,7 +41,7 @@ BLANKS: Final = "split at blanks"
 
 def judge_generation_length(run: RunFacts) -> Verdict:
     """Generation: `max_new_tokens` against the lengths of the captions."""
-    limit, longest = run.get("max_new_tokens"), run.get("max_tokens")
+    limit, longest = run.get("max_new_tokens"), run.get("max_length")
     if run.engine != "captioning" or limit is None:
         return Unjudged("captioning-only")
     if run.data is None or not run.data.captions.n:
@@ -52,12 +52,12 @@ def judge_generation_length(run: RunFacts) -> Verdict:
 
 
 def judge_truncation(run: RunFacts) -> Verdict:
-    """Training: a caption longer than `max_tokens` loses its last part."""
+    """Training: a caption longer than `max_length` loses its last part."""
     if run.engine != "captioning":
         return Unjudged("captioning-only")
     if run.data is None or not run.data.captions.n:
         return Unjudged(NO_CAPTIONS)
-    return _judge_length(run.data.captions, int(run.get("max_tokens") or 0))
+    return _judge_length(run.data.captions, int(run.get("max_length") or 0))
 
 
 def judge_context(run: RunFacts) -> Verdict:
@@ -112,11 +112,11 @@ def judge_generation_time(run: RunFacts) -> Verdict:
     if run.steps is None:
         return Unjudged(NO_ROWS)
     passes = _count_decoding_passes(run)
-    micro_batches = run.steps.total * run.steps.accumulation
+    micro_batches = run.steps.total * run.steps.gradient_accumulation_steps
     share = passes * PASS_COST / (passes * PASS_COST + micro_batches)
     values = {
         "passes": formats.count(passes), "micro_batches": formats.count(micro_batches),
-        "share": formats.percent(share), "batch": str(run.get("evaluate_batch")),
+        "share": formats.percent(share), "batch": str(run.get("eval_batch_size")),
     }  # fmt: skip
     return decide(values, faulty=share >= PLANNED_SHARE, form="planned")
 
@@ -136,7 +136,7 @@ def _judge_phases(phases: dict[str, float]) -> Verdict:
 
 def _count_decoding_passes(run: RunFacts) -> int:
     """Passes of the language model that write captions: validations and the evaluation after."""
-    rows, batch = run.evaluation_rows, int(run.get("evaluate_batch") or 1)
+    rows, batch = run.evaluation_rows, int(run.get("eval_batch_size") or 1)
     limit = int(run.get("evaluate_limit") or 0) or 1 << 30
     validated = rows.get(str(run.get("validate_on")), 1 << 30)
     counts = [min(int(run.get("evaluate_sample") or 0), validated)] * run.validation_count

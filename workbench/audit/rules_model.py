@@ -139,7 +139,7 @@ def judge_data_wait(run: RunFacts) -> Verdict:
     if share is None:
         return Unjudged("not-timed")
     values = {
-        "share": formats.percent(share), "workers": str(run.get("workers")),
+        "share": formats.percent(share), "num_workers": str(run.get("num_workers")),
         "rate": formats.rate(timing.samples_per_second.value or 0.0),
     }  # fmt: skip
     return decide(values, faulty=share >= STALL_SHARE)

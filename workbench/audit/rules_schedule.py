@@ -30,7 +30,7 @@ def judge_rate_end(run: RunFacts) -> Verdict:
         return None  # it ended before its schedule
     values = {
         "last": f"{last:.2e}", "peak": f"{peak:.2e}", "share": formats.percent(last / peak),
-        "accumulation": str(run.get("accumulation") or 1),
+        "gradient_accumulation_steps": str(run.get("gradient_accumulation_steps") or 1),
     }  # fmt: skip
     return decide(values, faulty=last > HIGH_END * peak)
 
@@ -54,8 +54,9 @@ def judge_step_count(run: RunFacts) -> Verdict:
     values = {
         "steps": formats.count(steps.total), "per_epoch": formats.count(steps.per_epoch),
         "rows": formats.count(steps.train), "epochs": f"{steps.epochs:g}",
-        "batch": str(steps.batch), "accumulation": str(steps.accumulation),
-        "effective": formats.count(steps.batch * steps.accumulation * steps.ranks),
+        "batch": str(steps.batch),
+        "gradient_accumulation_steps": str(steps.gradient_accumulation_steps),
+        "effective": formats.count(steps.batch * steps.gradient_accumulation_steps * steps.ranks),
     }  # fmt: skip
     return decide(values, faulty=steps.total < FEW_STEPS and not run.get("max_steps"))
 
@@ -65,7 +66,7 @@ def judge_coverage(run: RunFacts) -> Verdict:
     if run.steps is None:
         return Unjudged(NO_ROWS if run.trains else NO_TRAINING)
     steps, record = run.steps, run.completed
-    effective = steps.batch * steps.accumulation * steps.ranks
+    effective = steps.batch * steps.gradient_accumulation_steps * steps.ranks
     done = record.steps if record is not None and record.steps else steps.total
     whole_epoch = done >= steps.per_epoch
     reached = steps.train if whole_epoch else min(done * effective, steps.train)

@@ -79,7 +79,7 @@ class RunFacts:
     @property
     def validation_count(self) -> int:
         """Validations between epochs, the one after the last epoch too."""
-        every = int(self.get("evaluate_every_epochs") or self.get("look_every_epochs") or 0)
+        every = int(self.get("validate_every_epochs") or 0)
         return int(float(self.get("epochs") or 1) // every) if every else 0
 
     @property

@@ -10,7 +10,7 @@ from workbench import paths
 
 
 def print_models(log_root: Path, *, as_json: bool) -> None:
-    """Print each model of the catalogue and each trained run: engines, title, what is missing."""
+    """Print each model of the catalog and each trained run: engines, title, what is missing."""
     from engines import model_catalog
     from workbench.suites import trained_runs
 

@@ -10,26 +10,26 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
-import typer.core
 
 from workbench.cli import audit, compare, data, plan, results, search, start
 from workbench.cli.options import (
     FOLDER,
-    Anyway,
     AsJson,
     CostProbe,
     Detach,
     Devices,
     DryRun,
     Engines,
+    Force,
     GpuName,
     Headless,
     Label,
     Language,
     LogRoot,
+    MaxUncertainty,
     Models,
     Name,
     NoGpu,
@@ -37,6 +37,7 @@ from workbench.cli.options import (
     Preset,
     RefuseOn,
     Repeats,
+    RunCommand,
     Seeds,
     Settings,
     Share,
@@ -44,7 +45,6 @@ from workbench.cli.options import (
     SuiteName,
     TaskName,
     TimeLimit,
-    Until,
     load_plan,
 )
 from workbench.exit_codes import ExitCode
@@ -73,21 +73,6 @@ plan.register(app)
 audit.register(app)
 
 
-class RunCommand(typer.core.TyperCommand):
-    """`workbench run`, whose `--cost-probe` takes an optional number."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Add the default number to a bare `--cost-probe`, which the plan file may follow."""
-        bare = "--cost-probe"
-        for index, word in enumerate(args):
-            following = args[index + 1] if index + 1 < len(args) else ""
-            if word == bare and not following.lstrip("+-").replace(".", "").isdigit():
-                from engines.protocol import Probe
-
-                args[index] = f"{bare}={Probe().steps}"
-        return super().parse_args(ctx, args)
-
-
 def main() -> NoReturn:
     """Entry point: turns expected errors into one-sentence messages and exit codes."""
     try:
@@ -114,6 +99,9 @@ def main() -> NoReturn:
 
 def _run_app() -> NoReturn:
     """Run the command and flush stdout, while an error of writing can still be reported."""
+    from workbench.cli import renamed_options
+
+    renamed_options.print_renamed_words(print_message)
     try:
         app()
     except SystemExit as ending:
@@ -199,12 +187,12 @@ def run(
     headless: Headless = False,
     detach: Detach = False,
     cost_probe: CostProbe = None,
-    until: Until = None,
+    max_uncertainty: MaxUncertainty = None,
     share: Share = False,
     time_limit: TimeLimit = None,
     gpu: GpuName = "",
     refuse_on: RefuseOn = None,
-    anyway: Anyway = False,
+    force: Force = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -217,11 +205,11 @@ def run(
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
         "devices": device, "task": task, "name": name, "label": label, "cost_probe": cost_probe,
-        "until": until, "gpu": gpu, "refuse_on": refuse_on,
+        "max_uncertainty": max_uncertainty, "gpu": gpu, "refuse_on": refuse_on,
     }  # fmt: skip
     suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
     root = paths.log_root(log_root)
-    suite_plan, specs, remarks = start.prepare_runs(suite_plan, setting or (), root, force=anyway)
+    suite_plan, specs, remarks = start.prepare_runs(suite_plan, setting or (), root, force=force)
     for remark in remarks:
         print_message(remark)
     if dry_run:
@@ -275,14 +263,19 @@ def resume(
     time_limit: TimeLimit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a suite that was stopped, killed or failed: completed runs are kept."""
+    """Go on with a suite that is paused, stopped, killed or failed; completed runs are kept."""
     from workbench import paths
     from workbench.headless import follow
     from workbench.headless.renderers import OutputMode
+    from workbench.suites import control
     from workbench.supervisor import resume
     from workbench.supervisor.warden_options import WardenOptions
 
     folder = resume.choose_suite(paths.log_root(log_root), name)
+    if resume.is_paused(folder):
+        control.send_command(folder, control.Command(do="resume"))
+        print_message(f"{folder.name} resumes; `workbench attach {folder.name}` shows it")
+        raise typer.Exit(ExitCode.COMPLETED)
     start.check_surroundings(folder.parent)
     runs, trials = resume.prepare_resume(folder), resume.count_pending_trials(folder)
     if not runs and not trials:
@@ -382,7 +375,7 @@ def doctor(
 
 @app.command("models")
 def models_list(log_root: LogRoot = None, as_json: AsJson = False) -> None:
-    """List the model catalogue, then the models that runs have trained (run:LABEL)."""
+    """List the model catalog, then the models that runs have trained (run:LABEL)."""
     from workbench import paths
     from workbench.cli import catalogs
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+import typer.core
 
 
 def parse_folder(text: str) -> Path:
@@ -108,8 +109,9 @@ CostProbe = Annotated[
         help="Train only N timed steps (200), then forecast the epoch and the run.",
     ),
 ]
-Until = Annotated[
-    str | None, typer.Option(help="End a costing run when its interval is this narrow: ±2%.")
+MaxUncertainty = Annotated[
+    str | None,
+    typer.Option("--max-uncertainty", help="End a cost probe when it is this sure, ±: 2%."),
 ]
 TimeLimit = Annotated[
     float | None,
@@ -136,7 +138,25 @@ RefuseOn = Annotated[
         "--refuse-on", metavar="RULE", help="Start nothing on a fault of this audit rule."
     ),
 ]
-Anyway = Annotated[bool, typer.Option("--anyway", help="Start even what will not fit.")]
+Force = Annotated[bool, typer.Option("--force", help="Start even what will not fit.")]
+
+
+class RunCommand(typer.core.TyperCommand):
+    """`workbench run`: an optional number behind `--cost-probe`, earlier names of options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Add the default number to a bare `--cost-probe`, which the plan file may follow."""
+        from workbench.cli import renamed_options
+
+        args = renamed_options.rename_options(args)
+        bare = "--cost-probe"
+        for index, word in enumerate(args):
+            following = args[index + 1] if index + 1 < len(args) else ""
+            if word == bare and not following.lstrip("+-").replace(".", "").isdigit():
+                from engines.protocol import Probe
+
+                args[index] = f"{bare}={Probe().steps}"
+        return super().parse_args(ctx, args)
 
 
 def load_plan(
@@ -174,13 +194,13 @@ def load_plan(
         raise plan.PlanError(
             ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
         )
-    set_settings = map(set_options.parse_setting, settings or ())
+    set_settings = set_options.parse_settings(settings or ())
     merged = {**table, **flags}
     if "search" in flags:  # its flags override single keys
         plan_search = table.get("search") or {}
         ranges = {**plan_search.get("ranges", {}), **flags["search"].get("ranges", {})}
         merged["search"] = {**plan_search, **flags["search"], "ranges": ranges}
-    all_settings = {**table.get("settings", {}), **dict(set_settings)}
+    all_settings = {**table.get("settings", {}), **set_settings}
     merged["settings"] = {name: value for name, value in all_settings.items() if value is not None}
     return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))
 

@@ -272,7 +272,7 @@ class _RunReport:
             not isinstance(device, HostMemory)
             and sum(memory_estimate.host.values()) > self.host_bytes
         ):
-            _print_text("host memory does not suffice: close other programs, or lower workers",
+            _print_text("host memory does not suffice: close other programs, or lower num_workers",
                  markdown=markdown)  # fmt: skip
 
     def _print_json(self, steps: StepCounts | None, memory_estimate: MemoryEstimate | None) -> None:

@@ -86,13 +86,14 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """Search settings: each trial is a run, chosen by what the trials before it reached."""
     from workbench import paths
+    from workbench.cli.set_options import join_settings
     from workbench.headless.renderers import OutputMode
     from workbench.planning import plan
     from workbench.supervisor.warden_options import WardenOptions
 
     search_flags = {
         "metric": metric, "split": split, "trials": trials, "sampler": sampler, "pruner": pruner,
-        "ranges": dict(map(parse_range, ranges or ())),
+        "ranges": join_settings(map(parse_range, ranges or ()), "--range"),
     }  # fmt: skip
     if not (plan_file or preset or (metric and ranges)):
         raise plan.PlanError([NOTHING_TO_SEARCH])

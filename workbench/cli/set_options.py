@@ -6,9 +6,34 @@ import functools
 import re
 import tomllib
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
+from results.text import renamed_words
 from workbench.planning.plan import PlanError
+
+
+def parse_settings(options: Iterable[str]) -> dict[str, Any]:
+    """The settings of several `--set KEY=VALUE`, by their present names.
+
+    Raises:
+        PlanError: there is no `=`, or a setting is given by both of its names.
+    """
+    return join_settings(map(parse_setting, options), "--set")
+
+
+def join_settings(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
+    """A table of pairs that were typed for `option`; a warning tells each earlier name.
+
+    Raises:
+        PlanError: a setting is given by both of its names.
+    """
+    table = dict(pairs)
+    try:
+        renamed: dict[str, Any] = renamed_words.rename_typed_keys(table)
+    except ValueError as error:
+        raise PlanError([f"{option}: {error}"]) from None
+    return renamed
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -26,11 +51,12 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise PlanError([f"--set {text}: is not KEY=VALUE"])
     texts, lists, optional = _settings_by_kind()
-    if key in texts and not bare.startswith(('"', "'")):
+    name = renamed_words.SETTINGS.get(key, key)
+    if name in texts and not bare.startswith(('"', "'")):
         return key, value
-    if not bare and key in optional:
+    if not bare and name in optional:
         return key, None
-    if key in lists and bare and not bare.startswith(('"', "'", "[")):
+    if name in lists and bare and not bare.startswith(('"', "'", "[")):
         return key, [part.strip() for part in bare.split(",") if part.strip()]
     if re.fullmatch(r"[-+.\de]+(\s*,\s*[-+.\de]+)+", bare):
         value = f"[{bare}]"

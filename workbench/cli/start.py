@@ -126,12 +126,12 @@ def apply_automatic_settings(
     suite_plan: SuitePlan, set_options: Sequence[str], device: TargetDevice
 ) -> SuitePlan:
     """The plan with settings from the environment and the GPU preset, where `--set` has none."""
-    from workbench.cli.set_options import parse_setting
+    from workbench.cli.set_options import parse_settings
     from workbench.memory_estimate import automatic_settings
     from workbench.memory_estimate.gpus import GpuModel
 
     gpu = device if isinstance(device, GpuModel) else None
-    flags = dict(map(parse_setting, set_options))
+    flags = parse_settings(set_options)
     return automatic_settings.apply_automatic_settings(suite_plan, flags, gpu, os.environ)
 
 
@@ -164,7 +164,7 @@ def check_memory(
     if isinstance(device, memory_check.UnknownDevice):
         return specs, [f"memory forecast: n/a ({device.reason})"]
     with estimator_process.share_process(print_progress):
-        return memory_check.check_memory(specs, device, paths.cache_root(), anyway=force)
+        return memory_check.check_memory(specs, device, paths.cache_root(), force=force)
 
 
 def check_surroundings(log_root: Path) -> None:

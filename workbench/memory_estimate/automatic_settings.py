@@ -47,8 +47,8 @@ def apply_automatic_settings(
     batch_settings, batch_origins = _batch_settings(
         settings, decided, gpu, environment.effective_batch(variables)
     )
-    if "accumulation" in flag_keys:
-        batch_settings.pop("accumulation", None)
+    if "gradient_accumulation_steps" in flag_keys:
+        batch_settings.pop("gradient_accumulation_steps", None)
     origins |= {key: batch_origins[key] for key in batch_settings}
     update = {"settings": {**settings, **batch_settings}, "origins": origins}
     return plan.model_copy(update=update)
@@ -74,7 +74,7 @@ def _batch_settings(
     gpu: GpuModel | None,
     effective: int | None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Micro-batch, accumulation and prediction batch where `decided` has none, and their sources.
+    """Batch sizes and gradient accumulation where `decided` has none, and their sources.
 
     `effective`: samples of an optimizer step that the environment asks for.
     """
@@ -85,17 +85,18 @@ def _batch_settings(
         batch_settings["batch"] = preset.batch
         origins["batch"] = f"rule for {gpu.name}: {preset.source}"
         effective = effective or (
-            None if "accumulation" in decided else policy.TARGET_EFFECTIVE_BATCH
+            None if "gradient_accumulation_steps" in decided else policy.TARGET_EFFECTIVE_BATCH
         )
-    if preset and gpu and "predict_batch" not in decided:
-        batch_settings["predict_batch"] = preset.predict_batch
-        origins["predict_batch"] = f"rule for {gpu.name}: {preset.source}"
+    if preset and gpu and "eval_batch_size" not in decided:
+        batch_settings["eval_batch_size"] = preset.eval_batch_size
+        origins["eval_batch_size"] = f"rule for {gpu.name}: {preset.source}"
     batch = batch_settings.get("batch", settings.get("batch"))
     if effective and isinstance(batch, int) and batch > 0:
         ranks = settings.get("nproc_per_node", 1)
         step_batch = batch * ranks if isinstance(ranks, int) and ranks > 0 else batch
-        batch_settings["accumulation"] = policy.accumulation_steps(effective, step_batch)
-        origins["accumulation"] = (
-            f"effective batch {effective} = {step_batch} x {batch_settings['accumulation']}"
+        count = policy.accumulation_steps(effective, step_batch)
+        batch_settings["gradient_accumulation_steps"] = count
+        origins["gradient_accumulation_steps"] = (
+            f"effective batch {effective} = {step_batch} x {count}"
         )
     return batch_settings, origins

@@ -43,13 +43,13 @@ def setting_lines(params: Mapping[str, Any]) -> list[str]:
         settings = [f"`{n}={params[n]}`" for n in names if params.get(n) not in (None, "")]
         return ", ".join(settings)
 
-    gradients = list_settings("clip_norm", "weight_decay", "warmup_ratio")
+    gradients = list_settings("max_grad_norm", "weight_decay", "warmup_ratio")
     lines = [f"gradients and schedule: {gradients}"] if gradients else []
     if "early_stopping" in params:
         stopping = list_settings("monitor", "patience", "min_delta", "load_best")
         lines.append(f"early stopping: {stopping if params['early_stopping'] else 'off'}")
     if (subset := params.get("infer_on")) and (
-        prediction := list_settings("predict_batch", "max_new_tokens")
+        prediction := list_settings("eval_batch_size", "max_new_tokens")
     ):
         lines.append(
             f"prediction: {prediction}; every row of {subset} is answered, or the run fails"
@@ -79,7 +79,7 @@ def _format_variable(key: str, value: Any) -> str:
 
 def _effective_batch(params: Mapping[str, Any]) -> int:
     ranks = int(params.get("nproc_per_node", 1))
-    return int(params.get("batch", 1)) * int(params.get("accumulation", 1)) * ranks
+    return int(params.get("batch", 1)) * int(params.get("gradient_accumulation_steps", 1)) * ranks
 
 
 def _output_file_lines(spec: RunSpec) -> list[str]:
@@ -115,7 +115,7 @@ def remedy_lines(spec: RunSpec, phase: Phase) -> list[str]:
 
 def audit_estimate(spec: RunSpec, estimate: MemoryEstimate, gpu: GpuModel) -> str:
     """The audit's estimate beside ours; empty where the settings or the GPU are not the audit's."""
-    audited_settings = {"predict_batch": 6, "max_new_tokens": 16, "quantize": "nf4"}
+    audited_settings = {"eval_batch_size": 6, "max_new_tokens": 16, "quantize": "nf4"}
     same = all(spec.params.get(key) == value for key, value in audited_settings.items())
     if spec.engine != "vqa" or spec.model not in policy.AUDITED_MODELS or not same:
         return ""

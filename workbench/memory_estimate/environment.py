@@ -39,7 +39,7 @@ AUDIT_VARIABLES: Final[Mapping[str, tuple[str, Parser]]] = {
     "LORA_R": ("lora_rank", int),
     "LORA_ALPHA": ("lora_alpha", int),
     "LORA_DROPOUT": ("lora_dropout", float),
-    "PRED_BATCH_SIZE": ("predict_batch", int),
+    "PRED_BATCH_SIZE": ("eval_batch_size", int),
     "MAX_NEW_TOKENS": ("max_new_tokens", int),
     "IMAGE_SIZE": ("long_side", int),
     "MAX_SEQUENCE_LENGTH": ("max_length", int),
@@ -49,8 +49,8 @@ WEEKLY_VARIABLES: Final[Mapping[str, tuple[str, Parser]]] = {
     "NUM_EPOCHS": ("epochs", float),
     "WARMUP_STEPS": ("timing_warmup_steps", int),
     "PER_DEVICE_TRAIN_BS": ("batch", int),
-    "GRAD_ACCUM": ("accumulation", int),
-    "NUM_WORKERS": ("workers", int),
+    "GRAD_ACCUM": ("gradient_accumulation_steps", int),
+    "NUM_WORKERS": ("num_workers", int),
     "PIN_MEMORY": ("pin_memory", _parse_bool),
     "BF16": ("precision", _parse_bf16),
     "TF32": ("tf32", _parse_bool),
@@ -58,7 +58,7 @@ WEEKLY_VARIABLES: Final[Mapping[str, tuple[str, Parser]]] = {
 SETTINGS: Final = {"vqa": AUDIT_VARIABLES, "retrieval": WEEKLY_VARIABLES}
 """By engine, then by variable: the setting and the parser of its value."""
 EFFECTIVE_BATCH: Final = "EFFECTIVE_BATCH_SIZE"
-"""No setting itself: `accumulation` follows from it and the micro-batch."""
+"""No setting itself: `gradient_accumulation_steps` follows from it and the micro-batch."""
 
 
 def read_settings(

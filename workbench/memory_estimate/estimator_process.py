@@ -78,11 +78,13 @@ class _EstimatorProcess:
             self.lost = True
             self._process.kill()
             return MemoryEstimate(
-                problem=f"the rehearsal has not ended within {TIMEOUT_SECONDS:g} s"
+                problem=f"the memory estimate has not ended within {TIMEOUT_SECONDS:g} s"
             )
         except (OSError, EOFError, ValueError):
             self.lost = True
-            return MemoryEstimate(problem=f"the rehearsal failed: {self._failure_reason()[:300]}")
+            return MemoryEstimate(
+                problem=f"the memory estimate failed: {self._failure_reason()[:300]}"
+            )
 
     def _read_line(self, deadline: float) -> bytes:
         pipe = self._process.stdout
@@ -157,7 +159,7 @@ def _run_estimator(queries: Sequence[MemoryQuery]) -> list[MemoryEstimate]:
             shared.child = None
         shared.child = shared.child or _EstimatorProcess()
         shared.report(
-            f"rehearsing a step of {query.model} on fake tensors, {number} of {len(queries)} …"
+            f"estimating the memory of a step of {query.model}, {number} of {len(queries)} …"
         )
         estimates.append(shared.child.estimate(query))
     return estimates

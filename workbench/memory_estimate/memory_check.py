@@ -109,12 +109,12 @@ def built_subset_folders(spec: RunSpec) -> tuple[str, ...]:
 
 
 def check_memory(
-    specs: Sequence[RunSpec], device: GpuModel | HostMemory, cache_root: Path, *, anyway: bool
+    specs: Sequence[RunSpec], device: GpuModel | HostMemory, cache_root: Path, *, force: bool
 ) -> tuple[list[RunSpec], list[str]]:
     """Specs with their memory estimates, and one line of text for each different estimate.
 
     Raises:
-        PlanError: a run does not fit with one sample at a time either, and not `anyway`.
+        PlanError: a run does not fit with one sample at a time either, and not `force`.
     """
     lines: dict[str, None] = {}
     problems: dict[str, None] = {}
@@ -126,7 +126,7 @@ def check_memory(
             estimated.append(spec)
             continue
         estimated.append(spec.model_copy(update={"fit": estimate_record(estimate, device)}))
-        if not anyway and (sentence := _memory_problem(spec, estimate, device, cache_root)):
+        if not force and (sentence := _memory_problem(spec, estimate, device, cache_root)):
             problems[sentence] = None
     if problems:
         raise PlanError(list(problems))
@@ -220,5 +220,5 @@ def _memory_problem(
     settings = " and ".join(f"{key} = {value}" for key, value in smallest.items())
     return (
         f"run {spec.run_id}: {fit_check.describe_fit(peak, device)}, even with {settings}; "
-        f"{remedy}; --anyway starts it all the same"
+        f"{remedy}; --force starts it all the same"
     )

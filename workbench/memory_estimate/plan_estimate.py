@@ -36,7 +36,7 @@ class StepCounts(NamedTuple):
     looked_at: int
     """Of the held-out rows, those that a validation reads (a stratified sample)."""
     batch: int
-    accumulation: int
+    gradient_accumulation_steps: int
     ranks: int
     """Processes, each with its own micro-batch."""
     per_epoch: int
@@ -150,16 +150,16 @@ def count_steps(params: Mapping[str, Any], rows: int) -> StepCounts:
         train = rows - held_out
     else:
         train, held_out = policy.hold_out_sizes(rows, float(params.get("validation_share", 0.0)))
-    batch, accumulation = int(params["batch"]), int(params.get("accumulation", 1))
+    batch, micro_batches = int(params["batch"]), int(params.get("gradient_accumulation_steps", 1))
     ranks = int(params.get("nproc_per_node", 1))
-    per_epoch = policy.steps_per_epoch(train, batch * ranks, accumulation)
+    per_epoch = policy.steps_per_epoch(train, batch * ranks, micro_batches)
     epochs = float(params.get("epochs", 1.0))
     total = -int(-(epochs * per_epoch) // 1)
     total = min(total, params.get("max_steps") or total)
     limit = int(params.get("validate_limit") or 0)
     looked_at = min(held_out, limit) if limit else held_out
     return StepCounts(
-        rows, train, held_out, looked_at, batch, accumulation, ranks, per_epoch, epochs, total
+        rows, train, held_out, looked_at, batch, micro_batches, ranks, per_epoch, epochs, total
     )
 
 

@@ -1,4 +1,4 @@
-"""GPU presets (micro-batch and prediction batch by VRAM) and the order of memory reductions.
+"""GPU presets (micro-batch and evaluation batch by VRAM) and the order of memory reductions.
 
 `vqa_oom_check` set the preset of one GPU ("VRAM >= 22 GB: batch 2; 24 GB: predictions 6; effective
 batch 16 kept by accumulation"). Presets beyond it scale with memory, as their `source` says; they
@@ -25,11 +25,11 @@ AUDITED_MODELS: Final = frozenset({"qwen2.5-vl-3b"})
 
 
 class GpuPreset(NamedTuple):
-    """Micro-batch and prediction batch from `gigabytes` of VRAM on, and their source."""
+    """Micro-batch and evaluation batch from `gigabytes` of VRAM on, and their source."""
 
     gigabytes: float
     batch: int
-    predict_batch: int
+    eval_batch_size: int
     source: str
 
 
@@ -66,7 +66,7 @@ MINIMAL_CHUNK: Final = 16
 
 def minimal_settings(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Settings of the smallest memory; the second where a model does not support the first."""
-    batch_sizes = dict.fromkeys((k for k in ("predict_batch", "evaluate_batch") if k in params), 1)
+    batch_sizes = {"eval_batch_size": 1} if "eval_batch_size" in params else {}
     chunked = [{"grad_cache_chunk": 1, **batch_sizes}] if "grad_cache_chunk" in params else []
     return [*chunked, {"batch": 1, **batch_sizes}]
 
@@ -109,9 +109,10 @@ def list_reductions(
 def _training_reductions(params: Mapping[str, Any]) -> list[MemoryReduction]:
     """Reductions of the samples computed at once in a step, which keep the effective batch."""
     reductions: list[MemoryReduction] = []
-    effective = int(params.get("batch", 1)) * int(params.get("accumulation", 1))
-    if params.get("checkpointing") is False:
-        reductions.append(MemoryReduction("checkpointing = true", {"checkpointing": True}))
+    effective = int(params.get("batch", 1)) * int(params.get("gradient_accumulation_steps", 1))
+    if params.get("gradient_checkpointing") is False:
+        settings: dict[str, Any] = {"gradient_checkpointing": True}
+        reductions.append(MemoryReduction("gradient_checkpointing = true", settings))
     if "grad_cache_chunk" in params:  # fewer pairs in a batch are fewer negatives
         if (params["grad_cache_chunk"] or params["batch"]) > MINIMAL_CHUNK:
             reductions.append(
@@ -120,21 +121,18 @@ def _training_reductions(params: Mapping[str, Any]) -> list[MemoryReduction]:
                 )
             )
     elif params.get("batch", 1) > 1:
-        settings = {"batch": 1, "accumulation": effective}
-        reductions.append(MemoryReduction(f"batch = 1, accumulation = {effective}", settings))
+        settings = {"batch": 1, "gradient_accumulation_steps": effective}
+        description = f"batch = 1, gradient_accumulation_steps = {effective}"
+        reductions.append(MemoryReduction(description, settings))
     return reductions
 
 
 def _inference_reductions(params: Mapping[str, Any]) -> list[MemoryReduction]:
     """Reductions of the samples answered or encoded at once."""
-    reductions: list[MemoryReduction] = []
-    if params.get("predict_batch", 1) > 1:
-        reductions.append(MemoryReduction("predict_batch = 1", {"predict_batch": 1}))
-    if params.get("evaluate_batch", 1) > MINIMAL_CHUNK:
-        reductions.append(
-            MemoryReduction(f"evaluate_batch = {MINIMAL_CHUNK}", {"evaluate_batch": MINIMAL_CHUNK})
-        )
-    return reductions
+    smallest = 1 if "long_side" in params else MINIMAL_CHUNK  # VQA answers questions one by one
+    if params.get("eval_batch_size", 1) <= smallest:
+        return []
+    return [MemoryReduction(f"eval_batch_size = {smallest}", {"eval_batch_size": smallest})]
 
 
 def hold_out_sizes(rows: int, share: float) -> tuple[int, int]:
@@ -152,6 +150,6 @@ def fold_sizes(rows: int, folds: int, number: int) -> tuple[int, int]:
     return rows - held_out, held_out
 
 
-def steps_per_epoch(rows: int, batch: int, accumulation: int) -> int:
+def steps_per_epoch(rows: int, batch: int, gradient_accumulation_steps: int) -> int:
     """Optimizer steps of an epoch, a short last one included."""
-    return math.ceil(rows / (batch * accumulation))
+    return math.ceil(rows / (batch * gradient_accumulation_steps))

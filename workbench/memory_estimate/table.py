@@ -19,14 +19,18 @@ def _value_cell(text: str) -> TableCell:
 
 def steps_table(steps: StepCounts, origins: Mapping[str, str]) -> Table:
     """Rows, batch and optimizer steps, with the source of each setting."""
-    effective = steps.batch * steps.accumulation * steps.ranks
+    effective = steps.batch * steps.gradient_accumulation_steps * steps.ranks
     lines = [
         ("rows", f"{steps.rows:,}", ""),
         ("trained on", f"{steps.train:,}", ""),
         ("held out", f"{steps.held_out:,}", ""),
         *_validation_row(steps),
         ("micro-batch", f"{steps.batch:,}", origins.get("batch", "")),
-        ("accumulation", f"{steps.accumulation:,}", origins.get("accumulation", "")),
+        (
+            "gradient accumulation",
+            f"{steps.gradient_accumulation_steps:,}",
+            origins.get("gradient_accumulation_steps", ""),
+        ),
         *([("processes", f"{steps.ranks:,}", "nproc_per_node")] if steps.ranks > 1 else []),
         ("effective batch", f"{effective:,}", ""),
         ("optimizer steps per epoch", f"{steps.per_epoch:,}", f"{steps.train:,} / {effective:,}"),

@@ -1,4 +1,4 @@
-"""Cost probes in a plan: checks of `cost_probe` and `until`, and the `Probe` of a run's spec.
+"""Cost probes in a plan: checks of its keys, and the `Probe` of a run's spec.
 
 The spec also carries this machine's variation between runs, which a probe of some seconds cannot
 measure: it comes from the errors of earlier forecasts in the log root.
@@ -35,12 +35,12 @@ def _parse_share(value: Any) -> Any:
 def _validate_share(value: Any) -> float:
     number = _parse_share(value)
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1:
-        raise ValueError("a share between 0 and 1 is wanted, such as ±2% or 0.02")
+        raise ValueError("a share between 0 and 1 is wanted, such as 2% or 0.02")
     return float(number)
 
 
 Share = Annotated[float, BeforeValidator(_validate_share), WithJsonSchema({"type": "string"})]
-"""A number between 0 and 1; may be written as `±2%`."""
+"""A number between 0 and 1; may be written as `2%` or `±2%`."""
 
 StepCount = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -50,14 +50,16 @@ def supports_cost_probe(tasks: Sequence[Task]) -> bool:
     return "train" in tasks and "probe" in tasks
 
 
-def find_problem(steps: int | None, until: float | None, task: Task, tasks: Sequence[Task]) -> str:
-    """Why `cost_probe` (steps) or `until` does not fit the task or the engine; empty: it does."""
-    if steps is None and until is None:
+def find_problem(
+    steps: int | None, max_uncertainty: float | None, task: Task, tasks: Sequence[Task]
+) -> str:
+    """Why `cost_probe` (steps) or `max_uncertainty` does not fit task or engine; empty: it does."""
+    if steps is None and max_uncertainty is None:
         return ""
     if not supports_cost_probe(tasks):
         return "cost_probe: this engine trains nothing, so there is no epoch to forecast"
     if steps is None and task != "probe":
-        return "until: only a costing run stops early; give cost_probe (--cost-probe) too"
+        return "max_uncertainty: only a cost probe stops early; give cost_probe (--cost-probe) too"
     if task not in ("train", "probe"):
         return (
             f"cost_probe: task '{task}' trains nothing, so there is no epoch to forecast; "
@@ -67,13 +69,13 @@ def find_problem(steps: int | None, until: float | None, task: Task, tasks: Sequ
 
 
 def build_probe(
-    steps: int | None, until: float | None, task: Task, tasks: Sequence[Task]
+    steps: int | None, max_uncertainty: float | None, task: Task, tasks: Sequence[Task]
 ) -> Probe | None:
     """The probe of a run's spec; None: the run is no cost probe."""
     if not supports_cost_probe(tasks) or (steps is None and task != "probe"):
         return None
     options = {} if steps is None else {"steps": steps}
-    return Probe(**options, until=until)
+    return Probe(**options, max_uncertainty=max_uncertainty)
 
 
 def calibrate_probes(specs: Sequence[RunSpec], log_root: Path) -> list[RunSpec]:

@@ -77,7 +77,7 @@ def _search_problems(
     fixed = {**plan.settings, **{k: v for o in plan.overrides for k, v in o.settings.items()}}
     problems = search_space.find_problems(search, factors, params, specs[0].params, fixed)
     if plan.cost_probe is not None:
-        problems.append("search: a costing run measures no metric; leave out cost_probe")
+        problems.append("search: a cost probe measures no metric; leave out cost_probe")
     return problems
 
 
@@ -214,9 +214,9 @@ def _choose_task(
     task = (block and block.task) or plan.task or tasks[0]
     if task not in tasks:
         raise PlanError([f"engine '{cell.engine}' has no task '{task}'; it has {', '.join(tasks)}"])
-    if sentence := cost_probe.find_problem(plan.cost_probe, plan.until, task, tasks):
+    if sentence := cost_probe.find_problem(plan.cost_probe, plan.max_uncertainty, task, tasks):
         raise PlanError([sentence])
-    return task, cost_probe.build_probe(plan.cost_probe, plan.until, task, tasks)
+    return task, cost_probe.build_probe(plan.cost_probe, plan.max_uncertainty, task, tasks)
 
 
 def _validate_params(

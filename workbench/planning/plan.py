@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datasets_mm import strict_toml
 from datasets_mm.strict_toml import TomlError, suggest_nearest
-from engines.protocol import Task
-from results.text import secrets
+from engines.protocol import StoredSettings, Task
+from results.text import renamed_words, secrets
 from workbench import paths
 from workbench.planning import cost_probe as planning_cost_probe
 from workbench.planning import (
@@ -25,13 +25,21 @@ from workbench.planning import (
     search_space,
     trained_models,
 )
-from workbench.planning.run_matrix import Ints, Names, Override, RunBlock, Text, Variant
+from workbench.planning.run_matrix import (
+    Ints,
+    Names,
+    Override,
+    RunBlock,
+    Text,
+    TypedSettings,
+    Variant,
+)
 
 PRESETS = Path(__file__).parent / "presets"
 
 ADDED_FIELDS: Final = (
-    "cost_probe", "until", "oom_retries", "on_disk_full", "variants", "search", "gpu", "origins",
-    "cpu", "runs", "refuse_on",
+    "cost_probe", "max_uncertainty", "oom_retries", "on_disk_full", "variants", "search", "gpu",
+    "origins", "cpu", "runs", "refuse_on",
 )  # fmt: skip
 """Fields added after the first records: left out of the hash while they are unset."""
 
@@ -62,7 +70,7 @@ class SuitePlan(BaseModel):
     """GPU indexes; empty: those that the environment makes visible."""
     cpu: bool = False
     """Hide every GPU from the engines."""
-    settings: dict[str, Any] = {}
+    settings: TypedSettings = {}
     runs: tuple[RunBlock, ...] = Field(default=(), alias="run")
     """Blocks of runs in their order, for a plan of several tasks; empty: one task for all runs."""
     variants: tuple[Variant, ...] = Field(default=(), alias="variant")
@@ -71,8 +79,8 @@ class SuitePlan(BaseModel):
     label: str = ""
     cost_probe: planning_cost_probe.StepCount | None = None
     """Cost probe: train this many timed steps, forecast the epoch and the run; never evaluate."""
-    until: planning_cost_probe.Share | None = None
-    """A cost probe ends as soon as its interval is narrower than this share, ± (0.02, "±2%")."""
+    max_uncertainty: planning_cost_probe.Share | None = None
+    """A cost probe ends as soon as its interval is narrower than this share, ± (0.02, "2%")."""
     oom_retries: int = Field(default=3, ge=0, le=16)
     """Attempts with a smaller micro-batch after the GPU ran out of memory."""
     on_disk_full: Literal["stop", "continue"] = "stop"
@@ -83,7 +91,7 @@ class SuitePlan(BaseModel):
     """Name of the GPU that memory is estimated for; empty: the one of this machine."""
     refuse_on: tuple[str, ...] = ()
     """Audit rules whose faults keep the suite from starting, by code (docs/audit.md)."""
-    origins: dict[str, str] = {}
+    origins: StoredSettings = {}
     """Source of each setting that an environment variable or a GPU preset has set."""
     about: str = ""
     """One sentence for the list of presets."""
@@ -95,6 +103,11 @@ class SuitePlan(BaseModel):
     """What led to the suite, for the report."""
     why: Text | dict[str, Text] = ""
     """Reason for the subsets, as a sentence; or a table with one for each subset or model."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_keys(cls, table: Any) -> Any:
+        return renamed_words.rename_typed_keys(table, renamed_words.PLAN_KEYS)
 
     @model_validator(mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from engines.protocol import Task
+from results.text.renamed_words import rename_typed_keys
 
 if TYPE_CHECKING:
     from workbench.planning.plan import SuitePlan
@@ -21,6 +22,8 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=
 BlockNames = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 """Names in a block; none: the plan's."""
 Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
+TypedSettings = Annotated[dict[str, Any], BeforeValidator(rename_typed_keys)]
+"""Settings that a person wrote; earlier names are replaced, with a warning."""
 Text = Annotated[str, Field(max_length=4000)]
 
 
@@ -34,7 +37,7 @@ class Override(BaseModel):
     model: str | None = None
     seed: int | None = None
     variant: str | None = None
-    settings: dict[str, Any] = {}
+    settings: TypedSettings = {}
     label: str | None = None
 
     def matches(self, cell: PlanCell) -> bool:
@@ -50,7 +53,7 @@ class Variant(BaseModel):
 
     label: str = Field(min_length=1, max_length=40)
     """Its name in tables, such as "E5-v2"."""
-    settings: dict[str, Any] = {}
+    settings: TypedSettings = {}
     why: Text = ""
     """Reason for comparing it, for the report."""
 
@@ -70,7 +73,7 @@ class RunBlock(BaseModel):
     task: Task | None = None
     subsets: BlockNames = Field(default=(), alias="subset")
     models: BlockNames = Field(default=(), alias="model")
-    settings: dict[str, Any] = {}
+    settings: TypedSettings = {}
 
 
 class PlanCell(BaseModel):

@@ -10,12 +10,13 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from datasets_mm import strict_toml
 from datasets_mm.strict_toml import suggest_nearest
+from results.text import renamed_words
 
 REMEDY: Final = "install the `search` extra: pip install 'workbench-mm[search]'"
 
@@ -111,7 +112,9 @@ class SearchPlan(BaseModel):
     """Share of its training before which no trial is pruned, since warm-up is no evidence."""
     live: str = "loss"
     """The pruner's metric while a trial trains: `loss`, or a training metric such as `r@1`."""
-    ranges: dict[str, SearchRange] = Field(min_length=1)
+    ranges: Annotated[dict[str, SearchRange], BeforeValidator(renamed_words.rename_typed_keys)] = (
+        Field(min_length=1)
+    )
 
 
 def canonical_json(value: Any) -> str:
@@ -198,9 +201,8 @@ def _range_problems(
     """Why the setting `name` does not take the values of its range, one sentence each."""
     location = f"search.ranges.{name}"
     if name not in params.model_fields:
-        return [
-            f"search.ranges: unknown setting '{name}'{suggest_nearest(name, params.model_fields)}"
-        ]
+        suggestion = suggest_nearest(name, params.model_fields, renamed_words.SETTINGS)
+        return [f"search.ranges: unknown setting '{name}'{suggestion}"]
     problems: list[str] = []
     for end, value in value_range.boundary_values().items():
         try:

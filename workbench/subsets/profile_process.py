@@ -99,7 +99,7 @@ def parse_line(line: str, on_progress: ProgressCallback) -> Profile | None:
 
 
 def find_tokenizer(name: str) -> tuple[Path | None, int]:
-    """(folder of the tokenizer, context in tokens) of a catalogued model or a `path:` one.
+    """(folder of the tokenizer, context in tokens) of a cataloged model or a `path:` one.
 
     Raises:
         ProfileError: the model is unknown, or has no tokenizer here.
@@ -110,7 +110,7 @@ def find_tokenizer(name: str) -> tuple[Path | None, int]:
         entry = model_catalog.load(name)
     except (LookupError, ValueError) as error:
         raise ProfileError(str(error)) from None
-    context = int(entry.settings.get("max_tokens", 77))
+    context = int(entry.settings.get("max_length", 77))
     folder = model_catalog.weights_folder(entry) if entry.hub or entry.path else None
     if folder is not None and (folder / "tokenizer.json").is_file():
         return folder, context

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from engines.protocol import RunSpec
+from results.text import renamed_words
 from workbench.suites import journal
 
 
@@ -18,7 +19,10 @@ class Command(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    do: Literal["stop", "suspend", "skip", "cancel", "hold", "continue", "add", "prune", "close"]
+    do: Annotated[
+        Literal["stop", "suspend", "skip", "cancel", "pause", "resume", "add", "prune", "close"],
+        BeforeValidator(lambda word: renamed_words.COMMANDS.get(word, word)),
+    ]
     """`suspend`: stop, to be continued, as at a time limit. The last three come from the searcher:
     add a run, prune one, no more will come."""
     run: str | None = None

@@ -183,7 +183,7 @@ def _forecast(run: RunState) -> schema.ForecastRecord | None:
     return schema.ForecastRecord(
         steps=forecast.steps,
         asked_steps=forecast.asked_steps,
-        until=forecast.until,
+        max_uncertainty=forecast.max_uncertainty,
         samples=forecast.samples,
         epoch_steps=forecast.epoch_steps,
         epoch_seconds=reading("epoch"),

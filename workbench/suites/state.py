@@ -342,7 +342,7 @@ class RunView:
     state: RunState = field(default_factory=RunState)
 
 
-WardenState = Literal["starting", "queued", "running", "holding", "stopping", "ended", "lost"]
+WardenState = Literal["starting", "queued", "running", "paused", "stopping", "ended", "lost"]
 
 
 @dataclass(frozen=True, slots=True)

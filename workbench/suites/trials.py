@@ -14,17 +14,22 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from engines.protocol import RunSpec, Trial
+from results.text.renamed_words import SETTINGS, rename_keys
 
 SEARCH_FOLDER: Final = "search"
 
 
 class TrialError(ValueError):
     """A trial that cannot be admitted; one sentence."""
+
+
+def _rename_settings(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(SETTINGS.get(name, name) for name in names)
 
 
 class SearchBase(BaseModel):
@@ -34,7 +39,7 @@ class SearchBase(BaseModel):
 
     trials: int
     """Planned number of trials."""
-    searched: tuple[str, ...]
+    searched: Annotated[tuple[str, ...], AfterValidator(_rename_settings)]
     """Names of the settings in which trials may differ."""
     spec: RunSpec
 
@@ -46,7 +51,7 @@ class SearchSummary(BaseModel):
 
     direction: str = ""
     """`maximize` or `minimize`; empty while no trial has measured the metric."""
-    importances: dict[str, float] = {}
+    importances: Annotated[dict[str, float], BeforeValidator(rename_keys)] = {}
     trouble: str = ""
     """Why the search ended early."""
 

@@ -7,9 +7,11 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from results.text import renamed_words
 from workbench.processes import tree
 from workbench.suites import state
 from workbench.suites.suite import SuiteError
@@ -27,7 +29,9 @@ class WardenFile(BaseModel):
     place: str = ""
     """`tree.pid_namespace`: where the pid means this process; empty in files of version 0.1."""
     token: str
-    state: state.WardenState
+    state: Annotated[
+        state.WardenState, BeforeValidator(lambda word: renamed_words.WARDEN_STATES.get(word, word))
+    ]
     detail: str = ""
     started_wall: float = 0.0
     updated_wall: float = 0.0

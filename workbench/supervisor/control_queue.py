@@ -97,8 +97,8 @@ class ControlQueue:
                 self.added_specs += [command.spec] if command.spec else []
             case "close":
                 self.closed = True
-            case "hold" | "continue":
-                self.paused = command.do == "hold"
+            case "pause" | "resume":
+                self.paused = command.do == "pause"
 
     def _remove_run(self, name: str | None, cause: Cause, detail: str) -> None:
         if self.current is not None and name in (None, self.current.spec.run_id):

@@ -10,7 +10,7 @@ from workbench.supervisor import recovery
 
 
 def choose_suite(log_root: Path, name: str | None) -> Path:
-    """The suite of that name; without a name the newest unfinished one that has no warden.
+    """The suite of that name; without one the newest that is unfinished and not at work.
 
     Raises:
         SuiteError: there is none, or more than one fits.
@@ -21,12 +21,20 @@ def choose_suite(log_root: Path, name: str | None) -> Path:
         try:
             warden = warden_file.read_warden(folder)
             working = warden is not None and warden_file.is_alive(warden)
-            if not working and (unfinished_runs(folder) or count_pending_trials(folder)):
+            if is_paused(folder) or (
+                not working and (unfinished_runs(folder) or count_pending_trials(folder))
+            ):
                 return folder
         except suite.SuiteError:
             continue  # a colleague's, or broken; by its name it is refused with the reason
     suite.find_suite(log_root, None)  # no suites at all has a sentence of its own
     raise suite.SuiteError(f"{log_root}: every suite is at work or has nothing left to do")
+
+
+def is_paused(folder: Path) -> bool:
+    """Whether the suite's warden is alive and starts no further run."""
+    warden = warden_file.read_warden(folder)
+    return warden is not None and warden.state == "paused" and warden_file.is_alive(warden)
 
 
 def unfinished_runs(folder: Path) -> list[RunView]:

@@ -218,7 +218,7 @@ class Warden:
         self._read_commands()
         while (reason := self._find_stop_reason(spec)) is None:
             if self.control.paused:
-                self._write_state("holding", f"before {spec.run_id}")
+                self._write_state("paused", f"before {spec.run_id}")
             elif self._locks.acquire():
                 return None
             elif self._options.share:

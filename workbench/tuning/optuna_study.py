@@ -115,7 +115,7 @@ class TuningStudy:
         try:
             self._study = self._open_study(direction)
         except Exception:
-            # Any damage (a torn or foreign line): the file can be rebuilt from the runs.
+            # Any damage (a torn or foreign line, earlier names): it can be rebuilt from the runs.
             self._path.replace(self._path.with_suffix(".damaged"))
             self._study = self._open_study(direction)
         for trial in self._study.trials:
@@ -125,10 +125,13 @@ class TuningStudy:
         cut_torn_line(self._path)
         lock = FileLock(self._path.with_suffix(".lock"))
         self._storage = JournalStorage(JournalFileBackend(str(self._path), lock_obj=lock))
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=self._storage, study_name=STUDY_NAME, direction=direction, load_if_exists=True,
             sampler=optuna.samplers.RandomSampler(seed=0), pruner=self._pruner(),
         )  # fmt: skip
+        if any(trial.params.keys() != self._space.keys() for trial in study.trials):
+            raise ValueError(f"{self._path}: its trials have other settings")
+        return study
 
     def _pruner(self) -> optuna.pruners.BasePruner:
         if self.search.pruner == "none":

@@ -65,7 +65,7 @@ class Evaluator:
         self._train = judge.train if context.spec.task == "train" else None
         self._context = context
         self._ready = ready
-        self._batch = context.params.evaluate_batch
+        self._batch = context.params.eval_batch_size
 
     def compute_losses(self, split: Split, *, shuffled: bool = True) -> CaptionLosses:
         """Losses of the first captions; `mismatched` is NaN unless `shuffled`."""
@@ -231,7 +231,7 @@ class Evaluator:
 
     def _encode_captions(self, split: Split) -> list[npt.NDArray[np.int64]]:
         """Token ids of the first caption of every medium, end token included."""
-        template, longest = self._ready.template, self._context.params.max_tokens
+        template, longest = self._ready.template, self._context.params.max_length
         return [
             np.asarray(template.encode(references[0], longest)[0], np.int64)
             for references in split.captions.references

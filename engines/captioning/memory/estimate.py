@@ -264,12 +264,12 @@ def evaluation_peaks(
     run: FakeCaptioningRun, model: Captioner, frozen: FrozenModels, *, trains: bool
 ) -> Moments:
     """Peaks of evaluation and of the validation between epochs."""
-    params, size = run.params, run.params.evaluate_batch
+    params, size = run.params, run.params.eval_batch_size
     peaks = eval_phase(run, model, size, size)
     validation: Moments = {}
     trained = [p for p in model.parameters() if p.requires_grad]
     moments_bytes = {OPTIMIZER: 2 * sum(p.nbytes for p in trained)}
-    if trains and params.evaluate_every_epochs:
+    if trains and params.validate_every_epochs:
         sizes = min(size, LOSS_SAMPLE), min(size, params.evaluate_sample)
         validation = peaks if sizes == (size, size) else eval_phase(run, model, *sizes)
         validation = {moment: parts | moments_bytes for moment, parts in validation.items()}

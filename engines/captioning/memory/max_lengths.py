@@ -105,18 +105,18 @@ def read_subsets(folders: Sequence[str]) -> CaptionContents:
 def count_caption_tokens(
     query: MemoryQuery, params: Params, captions: Sequence[str], template: PromptTemplate | None
 ) -> tuple[int, str]:
-    """Tokens of the longest caption with its end token, at most `max_tokens`, and their source."""
-    limit = params.max_tokens
+    """Tokens of the longest caption with its end token, at most `max_length`, and their source."""
+    limit = params.max_length
     if query.text_tokens:
         return min(limit, query.text_tokens), "as asked"
     if not captions:
-        return limit, "max_tokens, as no built subset was read"
+        return limit, "max_length, as no built subset was read"
     if template is not None:
         return max(len(template.encode(caption, limit)[0]) for caption in captions), (
             "counted with the model's tokenizer"
         )
     size = _bytes(captions[0])
-    method = f"estimated: {size:,} bytes, {TOKEN_BYTES:g} a token, at most max_tokens"
+    method = f"estimated: {size:,} bytes, {TOKEN_BYTES:g} a token, at most max_length"
     return min(limit, math.ceil(size / TOKEN_BYTES) + 1), method
 
 

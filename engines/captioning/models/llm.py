@@ -100,7 +100,7 @@ def load_model(folder: Path, params: Params, precision: Precision) -> Any:
 
 def attach_adapters(model: Any, params: Params) -> Any:
     """Attach LoRA and enable gradient checkpointing, as set."""
-    if params.checkpointing:
+    if params.gradient_checkpointing:
         pretrained.enable_gradient_checkpointing(model)
     if not params.lora_rank:
         return model

@@ -68,11 +68,11 @@ class TokenItems:
 
     @classmethod
     def tokenise(
-        cls, texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int, pad: int
+        cls, texts: Sequence[str], tokenizer: Tokenizer, max_length: int, pad: int
     ) -> TokenItems:
-        """Tokenise all texts; `truncated` counts those that were cut at `max_tokens`."""
+        """Tokenise all texts; `truncated` counts those that were cut at `max_length`."""
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_tokens)
+        tokenizer.enable_truncation(max_length)
         pieces, lengths, truncated = [], [0], 0
         for start in range(0, len(texts), CHUNK):
             for encoding in tokenizer.encode_batch(list(texts[start : start + CHUNK])):

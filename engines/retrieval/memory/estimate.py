@@ -62,7 +62,7 @@ class RunItems:
     def from_query(cls, query: MemoryQuery, params: Params) -> RunItems:
         """From the query's subsets; without any: text and image on both sides, no corpus."""
         subsets = dataset_stats.read_all_stats(query.subsets)
-        unknown = ItemCounts(*[max(params.batch, params.evaluate_batch)] * 3)
+        unknown = ItemCounts(*[max(params.batch, params.eval_batch_size)] * 3)
         training = subsets[0] if subsets else DatasetStats(unknown, unknown, unknown, "")
         others = subsets[1:] or ([] if query.trains else subsets[:1])
         corpora = list({subset.fingerprint: subset.corpus for subset in others}.values())
@@ -88,7 +88,7 @@ def estimate_entry(query: MemoryQuery, entry: ModelEntry, params: Params) -> Mem
         factory.validate_model(model, entry, params)
         factory.configure_model(model, entry, params, shape.tokenizer)
         fake_run = FakeRetrievalRun(
-            tracker, model, params, options, shape.length or params.max_tokens
+            tracker, model, params, options, shape.length or params.max_length
         )
         fake_run.track_model()
         phases, beside = measure_peaks(query, fake_run, reads)
@@ -158,7 +158,7 @@ def make_options(query: MemoryQuery, params: Params) -> TrainingOptions:
     fixed = {
         "quantize": "none",
         "lora_rank": 0,
-        "checkpointing": False,
+        "gradient_checkpointing": False,
         "copies": int(params.ema > 0),
     }
     return TrainingOptions.from_query(query, {**params.model_dump(), **fixed})

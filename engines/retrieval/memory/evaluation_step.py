@@ -123,7 +123,7 @@ def _fake_encode(
             return storage.zeros(count.items, _numel(shape)).view(-1, *shape)
 
         whole = encode_again()
-        batch = fake_run.inputs(min(count.items, fake_run.params.evaluate_batch), count)
+        batch = fake_run.inputs(min(count.items, fake_run.params.eval_batch_size), count)
         with fake_run.tracker.part(allocation_tracker.ACTIVATIONS):
             model.encode_items(batch, side)
         return JointlyEncodedItems(None, None, storage, whole, encode_again)
@@ -134,7 +134,7 @@ def _fake_encode(
     ):
         kept = ModalityVectors(storage.zeros(there + 1, *shape), torch.zeros(count.items).long())
         if there:
-            _fake_embed(fake_run, rows(min(there, fake_run.params.evaluate_batch)), embed, side)
+            _fake_embed(fake_run, rows(min(there, fake_run.params.eval_batch_size)), embed, side)
         halves.append(kept if there else None)
     return EncodedItems(halves[0], halves[1], storage)
 

@@ -107,7 +107,7 @@ def _from_scratch(entry: ModelEntry, params: Params) -> ModelShape:
     def make() -> DualEncoder:
         with known_configs.missing_sizes_as_errors(entry.name):
             return clip.from_scratch(
-                entry.architecture, params.image_size, params.max_tokens, params.temperature
+                entry.architecture, params.image_size, params.max_length, params.temperature
             )
 
     return ModelShape(make, known_configs.SCRATCH)

@@ -148,7 +148,7 @@ def _make_encoder(
 
 
 def from_scratch(
-    sizes: dict[str, Any], image_size: int, max_tokens: int, temperature: float
+    sizes: dict[str, Any], image_size: int, max_length: int, temperature: float
 ) -> ClipEncoder:
     """A small CLIPModel with fresh weights; `sizes` is the entry's `architecture`."""
     width, layers, heads = (int(sizes[k]) for k in ("width", "layers", "heads"))
@@ -163,7 +163,7 @@ def from_scratch(
         text_config={
             **shared,
             "vocab_size": int(sizes["vocabulary"]),
-            "max_position_embeddings": max_tokens,
+            "max_position_embeddings": max_length,
             "pad_token_id": 0,
             "bos_token_id": 3,
             "eos_token_id": 4,

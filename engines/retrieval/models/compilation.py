@@ -96,8 +96,8 @@ def make_compiler(
         raise EngineError(
             "cuda_graphs = true: graphs are made of compiled towers; set compile = true"
         )
-    if graphs and (params.grad_cache_chunk or params.accumulation > 1):
-        name = "grad_cache_chunk" if params.grad_cache_chunk else "accumulation"
+    if graphs and (params.grad_cache_chunk or params.gradient_accumulation_steps > 1):
+        name = "grad_cache_chunk" if params.grad_cache_chunk else "gradient_accumulation_steps"
         raise EngineError(
             f"cuda_graphs = true with {name} = {getattr(params, name)}: the next replay of a graph "
             "overwrites what the step still needs; set cuda_graphs = false"

@@ -103,7 +103,7 @@ def _with_custom_text(config: str) -> str:
 def _make_tokenizer_files(model: DualEncoder, params: Params, tokenizer: str) -> dict[str, str]:
     """Tokenizer and image processor files of a model from scratch, for transformers."""
     tokenizer_config = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": params.max_tokens,
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": params.max_length,
         "pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>",
         "mask_token": "<mask>",
     }  # fmt: skip
@@ -134,7 +134,7 @@ def _describe_vectors(model: DualEncoder, params: Params) -> dict[str, Any]:
         "layer_fusion": params.layer_fusion,
         "scoring": params.scoring,
         "image_size": params.image_size,
-        "max_tokens": params.max_tokens,
+        "max_length": params.max_length,
         "item": "text and image vectors at unit length each, added, at unit length again",
         "left_out": [] if model.fusion is None else ["the recurrent cell: checkpoints/last"],
     }

@@ -40,7 +40,7 @@ def from_scratch(entry: ModelEntry, text_tokenizer: TextTokenizer, params: Param
         from engines.retrieval.models import clip
 
     sizes = {**entry.architecture, "vocabulary": text_tokenizer.tokenizer.get_vocab_size()}
-    return clip.from_scratch(sizes, params.image_size, params.max_tokens, params.temperature)
+    return clip.from_scratch(sizes, params.image_size, params.max_length, params.temperature)
 
 
 def from_folder(
@@ -70,9 +70,9 @@ def from_folder(
 def validate_model(model: DualEncoder, entry: ModelEntry, params: Params) -> None:
     """Raise EngineError where the settings ask for texts or images that the model cannot take."""
     text_limit, image_limit = model.text_limit, model.image_limit
-    if text_limit and params.max_tokens > text_limit:
+    if text_limit and params.max_length > text_limit:
         raise EngineError(
-            f"max_tokens = {params.max_tokens}: model '{entry.name}' takes at most {text_limit}"
+            f"max_length = {params.max_length}: model '{entry.name}' takes at most {text_limit}"
         )
     if image_limit and params.image_size != image_limit:
         raise EngineError(
@@ -185,7 +185,7 @@ def _set_late(
         side = params.image_size
         with torch.inference_mode():
             probe = model.vision_tower.last_tokens(torch.zeros(1, side, side, 3, dtype=torch.uint8))
-        model.late_shape = LateShape(text_tokenizer.length or params.max_tokens, *probe.shape[1:])
+        model.late_shape = LateShape(text_tokenizer.length or params.max_length, *probe.shape[1:])
 
 
 def _freeze(model: DualEncoder, entry: ModelEntry) -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from engines import model_catalog, param_sections
 from engines.emitter import EngineError
+from results.text.renamed_words import rename_keys
 
 SOURCES: Final = Path(__file__).resolve().parents[2]
 """The engines' folder."""
@@ -32,18 +33,24 @@ NEUTRAL: Final = frozenset(
     for name in section.model_fields
 ) | frozenset(
     (
-        "batch", "accumulation",  # as `effective_batch`; an attempt after an OOM has others
+        "batch", "gradient_accumulation_steps",
+         # as `effective_batch`; an attempt after an OOM has others
         "paraphrases",  # a file, whose content is part of the data
-        "grad_cache_chunk", "vision_batch", "checkpointing", "feature_cache", "cuda_graphs",
-        "deterministic", "evaluate_on", "evaluate_modalities", "evaluate_batch", "evaluate_train",
+        "grad_cache_chunk", "vision_batch", "gradient_checkpointing", "feature_cache",
+        "cuda_graphs",
+        "deterministic", "evaluate_on", "evaluate_modalities", "eval_batch_size", "evaluate_train",
         "evaluate_limit", "pseudo_recall", "search", "search_depth",
         "search_precision", "search_probes", "corpus_memory_gib", "max_new_tokens", "scorers",
-        "siglip", "infer_on", "sample_submission", "submission_file", "predict_batch", "tta_scales",
+        "siglip", "infer_on", "sample_submission", "submission_file",
+        "tta_scales",
         "tta_options", "blank", "written", "ensemble",
     )
 )  # fmt: skip
 """Settings that change no step: folders, speed and memory, evaluation. All others, also new ones,
 are part of the identity."""
+
+DIGEST_NAMES: Final = {"max_grad_norm": "clip_norm"}
+"""Names in the digest of settings, where those of the first checkpoints differ from today's."""
 
 NAMED: Final = 3
 """This many changed settings are named in an error."""
@@ -79,7 +86,7 @@ class TrainingIdentity:
         Without the precision: `auto` may be another one on the machine where a run is resumed.
         """
         names = (*param_sections.Optimization.model_fields, "epochs", "max_steps")
-        chosen = {name: getattr(params, name) for name in names}
+        chosen = {DIGEST_NAMES.get(name, name): getattr(params, name) for name in names}
         chosen |= {"seed": seed, "effective_batch": effective_batch}
         settings = params.model_dump(mode="json", exclude=set(NEUTRAL))
         training = {**settings, "seed": seed, "effective_batch": effective_batch}
@@ -125,6 +132,7 @@ class TrainingIdentity:
 
         A setting that is younger than the checkpoint had its default's effect, or none.
         """
+        saved = rename_keys(saved)
         changes = [
             f"{name} {json.dumps(saved[name])} then, {json.dumps(value)} now"
             for name, value in self.training.items()

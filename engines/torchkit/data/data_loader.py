@@ -39,10 +39,10 @@ class EpochPermutation:
     as micro-batches of `batch`; the last step of an epoch takes what is left, never dropping a row.
     """
 
-    def __init__(self, rows: int, batch: int, accumulation: int, seed: int) -> None:
+    def __init__(self, rows: int, batch: int, gradient_accumulation_steps: int, seed: int) -> None:
         self.rows = rows
         self.batch = batch
-        self.per_step = batch * accumulation
+        self.per_step = batch * gradient_accumulation_steps
         self.seed = seed
         self.steps_per_epoch = -(-rows // self.per_step)
         self.short_last = bool(rows % self.per_step)
@@ -119,15 +119,15 @@ def make_ahead(
 
 
 class Loader(Generic[Batch]):
-    """Data loader: micro-batches in order, prepared ahead by `workers` threads."""
+    """Data loader: micro-batches in order, prepared ahead by `num_workers` threads."""
 
     def __init__(
-        self, order: EpochPermutation, gather: Callable[[Rows, int], Batch], workers: int = 0
+        self, order: EpochPermutation, gather: Callable[[Rows, int], Batch], num_workers: int = 0
     ) -> None:
         """`gather(rows, epoch)` makes one micro-batch; with workers it runs in other threads."""
         self.order = order
         self._gather = gather
-        self._workers = workers
+        self._workers = num_workers
 
     def batches(self, start: int, end: int) -> Iterator[PendingBatch[Batch]]:
         """The micro-batches of the steps `start` to `end` (exclusive), in order."""

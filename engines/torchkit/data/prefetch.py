@@ -72,10 +72,10 @@ def copy_stream(device: torch.device) -> Any:
 
 
 @cache
-def _evaluation_pool(workers: int) -> ThreadPoolExecutor:
+def _evaluation_pool(num_workers: int) -> ThreadPoolExecutor:
     """Thread pool of all evaluations of a process: a processor of transformers is copied for each
     thread that uses it, which takes longer than a block of questions."""
-    return ThreadPoolExecutor(workers, thread_name_prefix="evaluation")
+    return ThreadPoolExecutor(num_workers, thread_name_prefix="evaluation")
 
 
 @dataclass
@@ -165,7 +165,7 @@ class InputPipeline:
     """Settings of a run's input pipeline, and batches by them."""
 
     device: torch.device
-    workers: int = 0
+    num_workers: int = 0
     """Threads that prepare batches ahead."""
     pin: bool = False
     """Whether batches go through page-locked memory."""
@@ -178,14 +178,14 @@ class InputPipeline:
         gpu = device.type == "cuda"
         return cls(
             device,
-            param_sections.effective_workers(machine.workers, gpu=gpu, ranks=ranks),
+            param_sections.effective_workers(machine.num_workers, gpu=gpu, ranks=ranks),
             param_sections.effective_pin_memory(machine.pin_memory, gpu=gpu),
         )
 
     @property
     def facts(self) -> dict[str, str]:
         """The effective settings, for a plan and a record."""
-        return {"workers": str(self.workers), "pin_memory": str(self.pin).lower()}
+        return {"num_workers": str(self.num_workers), "pin_memory": str(self.pin).lower()}
 
     def batches(
         self, keys: Iterable[Key], gather: Callable[[Key], Batch]
@@ -198,8 +198,8 @@ class InputPipeline:
                 pending_keys.append(key)
                 yield partial(self._make_on_host, gather, key)
 
-        pool = _evaluation_pool(self.workers) if self.workers else None
-        pending = make_ahead(makers(), pool, DEPTH * self.workers)
+        pool = _evaluation_pool(self.num_workers) if self.num_workers else None
+        pending = make_ahead(makers(), pool, DEPTH * self.num_workers)
         feed = Prefetcher(pending, partial(to_device, device=self.device), self.device)
         while feed.wait():
             batch = feed.next_batch()

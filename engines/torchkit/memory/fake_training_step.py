@@ -56,8 +56,8 @@ class TrainingOptions:
     lora_dropout: float = 0.05
     lora_targets: tuple[str, ...] = lora.PROJECTIONS
     use_dora: bool = False
-    checkpointing: bool = True
-    accumulation: int = 1
+    gradient_checkpointing: bool = True
+    gradient_accumulation_steps: int = 1
     copies: int = 0
     """Averages of the trained weights that are kept: EMA, SWA."""
     target: Literal["cuda", "cpu"] = "cuda"
@@ -73,7 +73,9 @@ class TrainingOptions:
             )
         # Several ranks keep gradients between steps, in the buckets in which they are averaged.
         ranks = int(query.params.get("nproc_per_node", 1))
-        options["accumulation"] = max(int(options.get("accumulation", 1)), ranks)
+        options["gradient_accumulation_steps"] = max(
+            int(options.get("gradient_accumulation_steps", 1)), ranks
+        )
         return cls(**options, target=query.target)
 
     @property
@@ -110,11 +112,11 @@ def estimate_host_memory(
         sample: Of one sample as it waits for its batch.
         phases: What the device needs, which without a GPU is the host.
     """
-    workers = effective_workers(
-        query.params.get("workers", "auto"), gpu=query.target == "cuda",
+    num_workers = effective_workers(
+        query.params.get("num_workers", "auto"), gpu=query.target == "cuda",
         ranks=int(query.params.get("nproc_per_node", 1)),
     )  # fmt: skip
-    samples_ahead = max(1, DEPTH * workers) * int(query.params["batch"])
+    samples_ahead = max(1, DEPTH * num_workers) * int(query.params["batch"])
     parts = {
         "Python and libraries": GPU_RUNTIME if query.target == "cuda" else runtime,
         "batches prepared ahead": samples_ahead * sample,
@@ -211,7 +213,7 @@ def adapt_language_model(language: Any, options: TrainingOptions) -> None:
         fake_modules.pack_four_bit(
             language, lambda _: True, options.product_dtype, double=options.double_quant
         )
-    if options.checkpointing:
+    if options.gradient_checkpointing:
         pretrained.enable_gradient_checkpointing(
             language, random=False
         )  # fake generators have no state to keep
@@ -265,7 +267,7 @@ def measure_training_step(
         allocation_tracker.track_gradients(tracker, replica.parameters())
     optimizer = allocation_tracker.make_optimizer_with_state(tracker, model)
     averages = allocation_tracker.add_weight_averages(tracker, model, options.copies)
-    if options.accumulation > 1:
+    if options.gradient_accumulation_steps > 1:
         allocation_tracker.add_accumulated_gradients(tracker, model)
     tracker.reset_peak()
     with autocast(options):

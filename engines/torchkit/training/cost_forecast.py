@@ -70,10 +70,10 @@ by a few percent; a T4 at its 70 W or a 4090 at 80 °C by 10-30 %, which the run
 then tells."""
 
 UNTIL_STEPS: Final = 30
-UNTIL_SECONDS: Final = 3.0
+CHECK_SECONDS: Final = 3.0
 """Timed steps and seconds before the width of the interval is first checked."""
 
-UNTIL_GROWTH: Final = 1.2
+CHECK_GROWTH: Final = 1.2
 """It is checked again after a fifth more steps: checking always would stop by luck."""
 
 STUDENT: Final = {3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -179,7 +179,7 @@ class CostProbe:
         job.checkpoint_every, job.checkpoint_seconds, job.checkpoint_root = 0, 0.0, None
 
     def add_window(self, window: protocol.Step) -> bool:
-        """Add a window; returns whether the interval is as narrow as requested (`until`)."""
+        """Add a window; returns whether the interval is narrow enough (`max_uncertainty`)."""
         self._end = self._now()
         self._done = window.step
         self._read += window.samples
@@ -196,23 +196,23 @@ class CostProbe:
         return self._is_narrow_enough()
 
     def _is_narrow_enough(self) -> bool:
-        until, n = self._probe.until, len(self._seconds)
-        if until is None or n < self._next or sum(self._seconds) < UNTIL_SECONDS:
+        limit, n = self._probe.max_uncertainty, len(self._seconds)
+        if limit is None or n < self._next or sum(self._seconds) < CHECK_SECONDS:
             return False
-        self._next = math.ceil(n * UNTIL_GROWTH)
+        self._next = math.ceil(n * CHECK_GROWTH)
         forecast = self._forecast_epoch()
-        if self.is_until_unreachable and forecast.sampled is not None:
-            return forecast.sampled <= until * forecast.seconds
-        return forecast.share <= until
+        if self.is_limit_unreachable and forecast.sampled is not None:
+            return forecast.sampled <= limit * forecast.seconds
+        return forecast.share <= limit
 
     @property
-    def is_until_unreachable(self) -> bool:
-        """Whether the unseen variation alone exceeds `until`: no number of steps suffices.
+    def is_limit_unreachable(self) -> bool:
+        """Whether the unseen variation alone exceeds `max_uncertainty`: no steps suffice.
 
-        Then `until` applies to the sampled part of the interval, which steps make narrower.
+        Then it applies to the sampled part of the interval, which steps make narrower.
         """
-        until = self._probe.until
-        return until is not None and self.unseen.share >= until
+        limit = self._probe.max_uncertainty
+        return limit is not None and self.unseen.share >= limit
 
     def _epoch_range(self) -> tuple[int, int]:
         """Steps before and in the last whole epoch of the run, less its timing warm-up."""
@@ -231,7 +231,8 @@ class CostProbe:
         """Forecast of the whole run; `timing`: measured by the probe; `disk`: bytes by part."""
         fields: dict[str, Any] = {
             "steps": len(self._seconds), "asked_steps": self._probe.steps,
-            "until": self._probe.until, "samples": self._read, "run_steps": self._steps,
+            "max_uncertainty": self._probe.max_uncertainty, "samples": self._read,
+            "run_steps": self._steps,
             "start_seconds": timing.time_to_first_step,
             "warmup_seconds": self._start - (self._first or 0.0), "disk": disk,
         }  # fmt: skip
@@ -294,12 +295,12 @@ def create_cost_probe(
         return None
     probe = spec.probe or protocol.Probe()
     cost_probe = CostProbe(probe, job, warmup, emit.now)
-    if cost_probe.is_until_unreachable:
-        requested, unseen = 100 * (probe.until or 0), cost_probe.unseen
+    if cost_probe.is_limit_unreachable:
+        requested, unseen = 100 * (probe.max_uncertainty or 0), cost_probe.unseen
         text = (
             f"± {requested:.2g} % cannot be reached: ± {100 * unseen.share:.2g} % alone is "
             f"{unseen.source}; "
-            "until counts for the rest of the interval"
+            "max_uncertainty counts for the rest of the interval"
         )
         emit.notice("until-out-of-reach", text)
     return cost_probe

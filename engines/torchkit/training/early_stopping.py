@@ -117,7 +117,7 @@ class EarlyStopping:
         )
         self._emit.notice(
             "stopped-early",
-            f"the validation {monitor.metric} has not {verb} for {since} looks; {kept}",
+            f"the validation {monitor.metric} has not {verb} for {since} validations; {kept}",
         )
         return True
 

@@ -53,7 +53,7 @@ class TrainingJob(Generic[Batch]):
     lr_at: Callable[[int], float]
     precision: Precision
     steps: int
-    clip_norm: float
+    max_grad_norm: float
     replica: Replica[Any] | None = None
     """Copy of `model` that `forward` computes with; `model` holds the master weights."""
     prepare: Callable[[int, Emitter], None] | None = None
@@ -211,7 +211,7 @@ def _optimizer_step(
     """
     scaler = job.precision.scaler
     scaler.unscale_(job.optimizer)
-    norm = nn.utils.clip_grad_norm_(parameters, job.clip_norm or float("inf"))
+    norm = nn.utils.clip_grad_norm_(parameters, job.max_grad_norm or float("inf"))
     overflow = job.precision.overflow(job.optimizer)
     scaler.step(job.optimizer)
     scaler.update()

@@ -49,7 +49,7 @@ class TrainingSetup:
         """For `samples` samples by the run's settings. `data`: digest of the samples."""
         params = run.params
         batch = params.batch * run.process_group.size
-        order = EpochPermutation(samples, batch, params.accumulation, run.spec.seed)
+        order = EpochPermutation(samples, batch, params.gradient_accumulation_steps, run.spec.seed)
         steps = planned_steps(params.epochs, params.max_steps, order.steps_per_epoch)
         warmup = warmup_steps(steps, params.warmup_ratio, params.warmup_steps)
         trained = run.trained.state if run.trained is not None else None
@@ -81,7 +81,7 @@ class TrainingSetup:
         collator.pin = pipeline.pin
         return TrainingJob(
             model=model,
-            loader=Loader(self.order, collator, pipeline.workers),
+            loader=Loader(self.order, collator, pipeline.num_workers),
             transfer=transfer or partial(to_device, device=run.device),
             forward=forward,
             optimizer=adamw(
@@ -90,7 +90,7 @@ class TrainingSetup:
             lr_at=self.lr_at,
             precision=run.precision,
             steps=self.steps,
-            clip_norm=params.clip_norm,
+            max_grad_norm=params.max_grad_norm,
             checkpoint_every=params.checkpoint_every,
             checkpoint_seconds=params.checkpoint_minutes * 60,
             checkpoint_root=run.run_dir / "checkpoints",

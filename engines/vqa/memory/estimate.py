@@ -157,7 +157,7 @@ def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> M
     if query.trains:
         phases = {"train": depth_extrapolation.largest_moment(measurement.peaks, "train"), **phases}
     sizes, counts = (
-        BatchSizes.from_lengths(query, "predict_batch", geometry, lengths),
+        BatchSizes.from_lengths(query, "eval_batch_size", geometry, lengths),
         measurement.counts,
     )
     facts = {
@@ -192,7 +192,7 @@ def measure_phases(
     with fake_training_step.fake_mode(tuning) as ledger:
         model, files = build_trainable_model(config, tuning)
         track_model(ledger, model, parameter_part(model, tuning))
-        sizes = BatchSizes.from_lengths(query, "predict_batch", geometry, lengths)
+        sizes = BatchSizes.from_lengths(query, "eval_batch_size", geometry, lengths)
         if cached:
             first = "train" if query.trains else "predict"
             peaks[f"{first}: features"] = vision_phase(ledger, model, sizes)

@@ -33,7 +33,7 @@ ONLY_RET = {"infoseek_bal76k_train", "okvqa_mm_train"}
 
 
 @pytest.mark.parametrize("layout", m2kr_copy.LAYOUTS)
-def test_every_subset_of_the_catalogue_can_be_built(
+def test_every_subset_of_the_catalog_can_be_built(
     layout: str, made: dict[str, Path], tmp_path: Path
 ) -> None:
     assert len(M2KR) == 14

@@ -1,4 +1,4 @@
-"""Captioning with what all training engines share: costing runs, and several processes."""
+"""Captioning with what all training engines share: cost probes, and several processes."""
 
 import pytest
 
@@ -16,7 +16,7 @@ folder = toys.built(toy.write)
 
 def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, tmp_path):
     settings = {"epochs": 4, "early_stopping": True, "validation_share": 0.1, "evaluate_on": [],
-                "evaluate_train": 0, "accumulation": 1, "batch": 1}  # fmt: skip
+                "evaluate_train": 0, "gradient_accumulation_steps": 1, "batch": 1}  # fmt: skip
     whole = go(spec(folder, settings=settings), tmp_path / "whole")
     sent = go(
         spec(folder, settings=settings, task="probe", probe=Probe(steps=6)), tmp_path / "probe"

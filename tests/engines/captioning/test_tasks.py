@@ -22,7 +22,7 @@ folder = toys.built(toy.write)
 @pytest.fixture(scope="module")
 def learned(folder, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "learned"
-    settings = {"epochs": 40, "evaluate_train": 18, "evaluate_every_epochs": 20,
+    settings = {"epochs": 40, "evaluate_train": 18, "validate_every_epochs": 20,
                 "scorers": ["meteor", "overlap", "cider"]}  # fmt: skip
     return go(spec(folder, settings=settings), run_dir), run_dir
 
@@ -42,7 +42,7 @@ def test_the_journal_says_what_was_done(learned):
     assert (plan.samples, plan.effective_batch, plan.steps) == (18, 8, 120)
     assert "14 linear layers in NF4" in plan.facts["llm"]
     assert "trained here on" in plan.facts["llm"]
-    assert (plan.facts["workers"], plan.facts["pin_memory"]) == ("0", "false"), "auto, on a CPU"
+    assert (plan.facts["num_workers"], plan.facts["pin_memory"]) == ("0", "false"), "auto, on a CPU"
     named = plan.facts["trainable"].split("; ")
     assert len(named) == 2 + 14
     counts = [part.rpartition(" ")[2].replace(",", "") for part in named]
@@ -73,7 +73,7 @@ def test_every_caption_is_kept_with_its_scores(learned):
 def test_looking_in_between_changes_nothing(folder, tmp_path):
     short = {"max_steps": 7, "evaluate_train": 0, "evaluate_on": []}
     looked = go(spec(folder, settings=short), tmp_path / "a")
-    go(spec(folder, settings={**short, "evaluate_every_epochs": 0}), tmp_path / "b")
+    go(spec(folder, settings={**short, "validate_every_epochs": 0}), tmp_path / "b")
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     steps = [m for m in looked if m.kind == "step"]
     assert "diversity" not in steps[0].metrics
@@ -233,7 +233,7 @@ def test_a_trained_run_captions_media_that_have_no_captions(folder, learned):
 
 
 def test_a_collapsed_model_is_flagged_at_the_first_look(folder, tmp_path):
-    settings = {"epochs": 8, "evaluate_on": [], "evaluate_train": 0, "evaluate_every_epochs": 4}
+    settings = {"epochs": 8, "evaluate_on": [], "evaluate_train": 0, "validate_every_epochs": 4}
     sent = go(spec(folder, subset="says_the_same", settings=settings), tmp_path)
     first = next(m for m in sent if m.kind == "notice" and m.code == "mode-collapse")
     assert "epoch 4: 0.04 of 24 captions are unique, 100% are 'a red disc'" in first.text
@@ -243,12 +243,17 @@ def test_a_collapsed_model_is_flagged_at_the_first_look(folder, tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"projector": "c_abstractor", "checkpointing": True, "accumulation": 2, "batch": 4},
-        {"projector": "perceiver", "precision": "auto", "workers": 2, "schedule": "constant"},
-        {"projector": "mlp2x", "quantize": "none", "lora_rank": 0, "clip_norm": 0.0},
-        {"feature_cache": False, "precision": "auto", "checkpointing": True},
+        {
+            "projector": "c_abstractor",
+            "gradient_checkpointing": True,
+            "gradient_accumulation_steps": 2,
+            "batch": 4,
+        },
+        {"projector": "perceiver", "precision": "auto", "num_workers": 2, "schedule": "constant"},
+        {"projector": "mlp2x", "quantize": "none", "lora_rank": 0, "max_grad_norm": 0.0},
+        {"feature_cache": False, "precision": "auto", "gradient_checkpointing": True},
         {"vision_layer": -2, "cls": True, "prompt": "say it", "projector_lr": 1e-3},
-        {"projector": "cross_attention", "use_dora": True, "checkpointing": True},
+        {"projector": "cross_attention", "use_dora": True, "gradient_checkpointing": True},
         {"double_quant": False, "lora_targets": ["q_proj"], "fused": False, "compile": False},
     ],
 )

@@ -1,4 +1,4 @@
-"""A costing run of the retrieval engine: the first steps of the run, and nothing else of it."""
+"""A cost probe of the retrieval engine: the first steps of the run, and nothing else of it."""
 
 from __future__ import annotations
 

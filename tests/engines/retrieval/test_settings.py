@@ -15,22 +15,22 @@ from engines.retrieval import Params, run
 
 BASE = {
     "epochs": 10, "max_steps": 3, "evaluate_on": (), "threads": 1, "batch": 16, "lr": 3e-3,
-    "precision": "fp32", "image_size": 32, "max_tokens": 24,
+    "precision": "fp32", "image_size": 32, "max_length": 24,
 }  # fmt: skip
 
 CHANGES_LEARNING = {
     "batch": 8,
-    "accumulation": 2,
+    "gradient_accumulation_steps": 2,
     "lr": 1e-3,
     "weight_decay": 0.9,
     "beta2": 0.5,
     "warmup_ratio": 1.0,
     "warmup_steps": 3,
-    "clip_norm": 1e-3,
+    "max_grad_norm": 1e-3,
     "temperature": 0.5,
     "modality_dropout": 0.9,
     "image_size": 48,
-    "max_tokens": 8,
+    "max_length": 8,
     "use_instruction": False,
     "layers": (0,),
     "text_layers": (0,),
@@ -114,7 +114,7 @@ def test_a_setting_changes_what_is_learned(go, base, name):
 
 
 CHANGES_ELSE = {
-    "workers": (2, lambda done: kinds(done, "plan")[0].facts["workers"] == "2"),
+    "num_workers": (2, lambda done: kinds(done, "plan")[0].facts["num_workers"] == "2"),
     "ema": (0.5, lambda done: (done[1] / "checkpoints/last/ema.safetensors").exists()),
     "timing_warmup_steps": (2, lambda done: kinds(done, "plan")[0].warmup_steps == 2),
     "checkpoint_every": (1, lambda done: sum(m.count == 1 for m in kinds(done, "step")) >= 1),
@@ -159,7 +159,7 @@ def test_what_is_kept_and_how_the_optimizer_steps(go):
 
 def test_settings_of_evaluation(go):
     few = go(evaluate_on=("toy_val",), evaluate_modalities=("both",), pseudo_recall=False)
-    all_ = go(evaluate_on=("toy_val",), evaluate_batch=7)
+    all_ = go(evaluate_on=("toy_val",), eval_batch_size=7)
     assert "recall@1[text only]" in names(all_) - names(few)
     assert any(n.startswith("pseudo_recall") for n in names(all_) - names(few))
     values = [{m.name: m.value for m in kinds(done, "metric")} for done in (few, all_)]
@@ -168,7 +168,7 @@ def test_settings_of_evaluation(go):
 
 ABOVE = {
     "epochs", "max_steps", "fused", "save_model", "evaluate_modalities",
-    "evaluate_batch", "pseudo_recall",
+    "eval_batch_size", "pseudo_recall",
 }  # fmt: skip
 
 

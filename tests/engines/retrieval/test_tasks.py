@@ -74,7 +74,7 @@ def test_the_journal_of_a_run_is_complete(learned):
     assert (plan.samples, plan.effective_batch, plan.steps) == (60, 16, 120)
     assert plan.trainable_parameters == plan.parameters > 10_000
     assert plan.facts["layers"] == "text own output; vision own output"
-    assert (plan.facts["workers"], plan.facts["pin_memory"]) == ("0", "false"), "auto, on a CPU"
+    assert (plan.facts["num_workers"], plan.facts["pin_memory"]) == ("0", "false"), "auto, on a CPU"
     assert plan.subset_fingerprint
     steps = [m for m in sent if m.kind == "step"]
     assert sum(s.samples for s in steps) == 30 * 60
@@ -132,7 +132,7 @@ def test_equal_runs_learn_bitwise_equal_weights(toy, tmp_path):
         return (tmp_path / folder / "checkpoints/last/model.safetensors").read_bytes()
 
     first = learned("a")
-    assert first == learned("b", workers=2)
+    assert first == learned("b", num_workers=2)
     assert first != learned("c", seed=43)
 
 
@@ -176,9 +176,9 @@ def test_a_trained_run_can_be_evaluated(toy, learned, tmp_path):
     "settings",
     [
         {"layers": [3, 7, 11]},
-        {"accumulation": 2, "batch": 8, "ema": 0.9},
-        {"precision": "bf16", "modality_dropout": 0.5, "clip_norm": 0.0},
-        {"use_instruction": False, "fused": False, "weight_decay": 0.0, "workers": 1},
+        {"gradient_accumulation_steps": 2, "batch": 8, "ema": 0.9},
+        {"precision": "bf16", "modality_dropout": 0.5, "max_grad_norm": 0.0},
+        {"use_instruction": False, "fused": False, "weight_decay": 0.0, "num_workers": 1},
         {"image_size": 48, "evaluate_modalities": ["both"], "pseudo_recall": False},
     ],
 )
@@ -188,7 +188,7 @@ def test_settings_work_together(toy, tmp_path, settings):
     facts = next(m for m in sent if m.kind == "plan").facts
     if "layers" in settings:
         assert facts["layers"] == "3,7,11 -> text 0,1; vision 0,1"
-    if "accumulation" in settings:
+    if "gradient_accumulation_steps" in settings:
         assert "accumulation does not add any" in facts["negatives"]
     assert 0 <= metric(sent, "recall@50") <= 1
 

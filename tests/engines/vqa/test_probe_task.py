@@ -1,4 +1,4 @@
-"""VQA with what all training engines share: costing runs, several processes, torch.compile."""
+"""VQA with what all training engines share: cost probes, several processes, torch.compile."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from tests.engines.vqa_toy import go, lines, spec
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
 
-QUIET = {"epochs": 2, "lora_dropout": 0.0, "validation_share": 0.05, "look_every_epochs": 0}
+QUIET = {"epochs": 2, "lora_dropout": 0.0, "validation_share": 0.05, "validate_every_epochs": 0}
 
 
 def write(place):
@@ -60,7 +60,7 @@ def test_two_ranks_equal_one_process_with_the_joint_batch(folder, tmp_path):
     With checkpointing, as is usual: the model is run again within DDP's backward pass. Not with
     the processor's batches: ranks differ in which rows they take, and that is the same code.
     """
-    quiet = {**QUIET, "checkpointing": True}
+    quiet = {**QUIET, "gradient_checkpointing": True}
     ends = jointly.trained(
         tmp_path, 8, lambda more: spec(folder, model="toy-vlm", settings={**quiet, **more})
     )

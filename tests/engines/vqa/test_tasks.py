@@ -33,7 +33,7 @@ def test_a_fold_is_trained_validated_and_says_what_it_did(toy, tmp_path):
     assert "language_model" in plan.facts["trainable"]
     assert "visual" not in plan.facts["trainable"]
     assert "vision tower whole" in plan.facts["model"]
-    assert (plan.facts["workers"], plan.facts["pin_memory"]) == ("0", "false"), "auto, on a CPU"
+    assert (plan.facts["num_workers"], plan.facts["pin_memory"]) == ("0", "false"), "auto, on a CPU"
     assert plan.facts["picture_tokens"] == "4"
     dealt = folds.load(next(tmp_path.rglob("folds/*.json")))
     held = {name for name, fold in zip(dealt.ids, dealt.fold.tolist(), strict=True) if fold == 1}
@@ -163,7 +163,7 @@ def test_a_model_from_scratch_may_not_have_seen_the_pictures(toy, tmp_path):
 
 
 def test_a_costing_run_forecasts_and_answers_nothing(toy, tmp_path):
-    settings = {"epochs": 4, "accumulation": 1, "batch": 2}
+    settings = {"epochs": 4, "gradient_accumulation_steps": 1, "batch": 2}
     sent = go(spec(toy, task="probe", settings=settings, probe={"steps": 4}), tmp_path / "run")
     assert of_kind(sent, "forecast")
     assert not of_kind(sent, "metric")
@@ -178,8 +178,8 @@ def test_settings_that_cannot_be_are_refused():
     for wrong, said in (
         ({"folds": 1}, "leaves nothing to train on"),
         ({"folds": 3, "fold": 3}, "there are folds 0 to 2"),
-        ({"early_stopping": True, "look_every_epochs": 0}, "early_stopping needs looks"),
-        ({"load_best": True, "look_every_epochs": 0}, "load_best needs looks"),
+        ({"early_stopping": True, "validate_every_epochs": 0}, "early_stopping needs validations"),
+        ({"load_best": True, "validate_every_epochs": 0}, "load_best needs validations"),
         ({"monitor": "recall"}, "'loss' or 'accuracy'"),
         ({"tta_scales": [9.0]}, "between 0.25 and 4"),
         ({"min_pixels": 9000, "max_pixels": 800}, "more than max_pixels"),
@@ -189,10 +189,13 @@ def test_settings_that_cannot_be_are_refused():
 
 
 def test_out_of_memory_halves_what_was_at_hand():
-    params = {"batch": 4, "accumulation": 4, "predict_batch": 6}
-    assert catalog.reduce_memory("vqa", params, "train").params == {"batch": 2, "accumulation": 8}
-    assert catalog.reduce_memory("vqa", params, "generate").params == {"predict_batch": 3}
-    assert catalog.reduce_memory("vqa", {**params, "predict_batch": 1}, "eval") is None
+    params = {"batch": 4, "gradient_accumulation_steps": 4, "eval_batch_size": 6}
+    assert catalog.reduce_memory("vqa", params, "train").params == {
+        "batch": 2,
+        "gradient_accumulation_steps": 8,
+    }
+    assert catalog.reduce_memory("vqa", params, "generate").params == {"eval_batch_size": 3}
+    assert catalog.reduce_memory("vqa", {**params, "eval_batch_size": 1}, "eval") is None
 
 
 def test_a_question_longer_than_allowed_is_refused_before_anything_is_loaded(toy, tmp_path):

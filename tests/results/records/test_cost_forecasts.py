@@ -1,4 +1,4 @@
-"""Costing runs in tables: never mistaken for measurements, and compared with what came of them."""
+"""Cost probes in tables: never mistaken for measurements, and compared with what came of them."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def test_short_forecasts_keep_their_hundredths():
 def test_totals_never_mix_forecasts_and_measurements(make):
     both = run_cost.total_line([full(make), probe(make)])
     assert both.startswith("Total, sequential: **about 8 min 40 s** (8:40)")
-    assert "; forecast of costing runs, not measured: **about 8 min 1 s** (~8:01)" in both
+    assert "; forecast of cost probes, not measured: **about 8 min 1 s** (~8:01)" in both
     alone = run_cost.total_line([probe(make), probe(make, "02")])
     assert alone == (
-        "Total, sequential: forecast of costing runs, not measured: "
+        "Total, sequential: forecast of cost probes, not measured: "
         "**about 16 min 2 s** (~8:01 + ~8:01)"
     )
     failed = probe(make, forecast=None, exit=Exit(cause="oom-cuda", code=1))
@@ -91,7 +91,7 @@ def test_a_costing_run_that_failed_is_no_measured_run(make):
     failed = probe(make, forecast=None, exit=Exit(cause="oom-cuda", code=1))
     table = render_markdown(run_cost.cost_table([failed]))
     assert "**[oom-cuda, forecast]**" in table
-    assert "n/a (the costing run made no forecast: oom-cuda)" in table
+    assert "n/a (the cost probe made no forecast: oom-cuda)" in table
     assert not cost_forecasts.is_measured(failed)
     assert cost_forecast.forecast_table([failed]).rows == ()
 
@@ -105,7 +105,7 @@ def test_a_probe_of_the_whole_run_is_measured_and_says_that(make):
     )  # fmt: skip
     record = probe(make, forecast=forecast, steps=5300)
     table = render_markdown(run_cost.cost_table([record]))
-    assert "`oven_train` **[costing run]**" in table
+    assert "`oven_train` **[cost probe]**" in table
     assert "| **0:44.00** |" in table, "then its own process is the run"
     assert "| ≤ 7:36.20 (5,280) |" in table
     assert "[forecast]" not in table
@@ -185,7 +185,7 @@ def test_a_resumed_run_is_compared_at_its_own_number_of_steps(make):
 def test_the_weekly_report_marks_and_compares(make):
     view = SuiteView(name="w", records=(full(make), probe(make, "02")), forecasts=(probe(make),))
     text = report.render(view)
-    assert "1 of 2 rows are **costing runs**" in text
+    assert "1 of 2 rows are **cost probes**" in text
     assert "### Forecasts" in text
     assert "### Forecast and measured" in text
     assert text.index("### Forecasts") > text.index("### Total")

@@ -45,7 +45,7 @@ def test_all_at_once_leaves_the_garbage_collector_as_it_was(path, mixed):
         store.append_record(path, record)
     assert store.read_records(path).all() == list(mixed.records)
     assert gc.isenabled()
-    path.write_text('{"schema": 2}\n')
+    path.write_text('{"schema": 7}\n')
     with pytest.raises(store.NewerSchemaError):
         store.read_records(path).all()
     assert gc.isenabled()
@@ -206,7 +206,7 @@ def test_a_link_is_not_followed(tmp_path, make):
         (b'{"schema":1,"identity":5}', "identity: Input should be"),
         (b'{"schema":1}', "identity: Field required"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"schema":1,"a":' + b"[" * 100_000, "recursion limit exceeded"),
+        (b'{"schema":2,"a":' + b"[" * 100_000, "recursion limit exceeded"),
     ],
 )
 def test_a_foreign_line_is_counted_and_named(path, make, line, reason):
@@ -239,15 +239,18 @@ def test_a_newer_schema_is_refused_in_one_sentence(path, make):
         list(store.read_records(path))
     assert str(caught.value) == (
         f"{path} line 2 was written by a newer workbench (schema 7, and this workbench reads up to "
-        "1): update the workbench, or use another log root"
+        "2): update the workbench, or use another log root"
     )
 
 
 def test_frozen_samples_of_every_version_are_still_read(make):
     """These files are never regenerated: they are what older versions wrote."""
     versions = sorted(SAMPLES.glob("results-v*.jsonl"))
-    assert [p.name for p in versions] == ["results-v1.jsonl"]
+    assert [p.name for p in versions] == ["results-v1.jsonl", "results-v2.jsonl"]
     completed, failed = store.read_records(versions[0])
+    assert completed.identity.params["num_workers"] == 12, "an earlier name"
+    of_version_2 = [record.model_dump_json() for record in store.read_records(versions[1])]
+    assert of_version_2 == [completed.model_dump_json(), failed.model_dump_json()]
     assert completed.identity.run_id == "01-retrieval-oven_train-tinyclip-61m"
     assert completed.timing.end_to_end_seconds.value == 481.39
     assert completed.memory.vram_process_peak.reason == "no NVML library on this machine"

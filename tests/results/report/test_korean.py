@@ -48,7 +48,7 @@ FACTS = {
     "duplicates": "other positives of a query are no negatives",
     "corpus": "114810 passages",
     "schedule": "linear warm-up, then cosine to 0",
-    "checkpointing": "non-reentrant",
+    "gradient_checkpointing": "non-reentrant",
     "precision": "fp32, products in TF32, with float32 master weights",
     "towers": "frozen, not among the parameters; features cached as float16",
     "tokenizer": "49408 entries, CLIP's",

@@ -63,7 +63,7 @@ def test_each_row_is_one_switch_with_its_effect(records):
 
 
 def test_a_switch_that_takes_another_along_goes_by_its_own_name(records):
-    changes = {"early_stopping": False, "evaluate_every_epochs": 0}
+    changes = {"early_stopping": False, "validate_every_epochs": 0}
     off = run("no diversity monitoring", changes, step=0.5, memory=2, loss=3.0)
     shown = ablation.table([records[0], off]).rows[0][0].text
     assert shown == "Diversity monitoring (no diversity monitoring)"
@@ -79,11 +79,12 @@ def study_run(label, **params):
 
 def test_where_an_optimization_is_applied_comes_from_the_labels_and_settings(records):
     common = {"siglip": "hub:google/siglip2-so400m-patch14-384", "precision": "auto",
-              "double_quant": True, "quantize": "none", "accumulation": 1}  # fmt: skip
+              "double_quant": True, "quantize": "none",
+              "gradient_accumulation_steps": 1}  # fmt: skip
     study = [
-        study_run("E1-v2", early_stopping=False, workers=4, **common),
-        study_run("E5-v2", early_stopping=False, workers=0, **common),
-        study_run("E5-v3", early_stopping=True, workers=4, **common),
+        study_run("E1-v2", early_stopping=False, num_workers=4, **common),
+        study_run("E5-v2", early_stopping=False, num_workers=0, **common),
+        study_run("E5-v3", early_stopping=True, num_workers=4, **common),
     ]
     shown = {row[0].text: row[3].text for row in ablation.applied(study).rows}
     assert shown == {
@@ -135,9 +136,9 @@ def test_every_switch_of_the_preset_is_known_and_off_exactly_once():
         if off:
             assert set(off) & set(ablation.load_optimizations()), variant["label"]
     named = [set(v["settings"]) & set(ablation.load_optimizations()) for v in preset["variant"][1:]]
-    switches = {"schedule", "clip_norm", "evaluate_every_epochs", "early_stopping",
-                "feature_cache", "precision", "quantize", "double_quant", "checkpointing",
-                "workers", "accumulation"}  # fmt: skip
+    switches = {"schedule", "max_grad_norm", "validate_every_epochs", "early_stopping",
+                "feature_cache", "precision", "quantize", "double_quant", "gradient_checkpointing",
+                "num_workers", "gradient_accumulation_steps"}  # fmt: skip
     assert set().union(*named) == switches
 
 

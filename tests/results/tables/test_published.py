@@ -13,7 +13,7 @@ QUICK, SINGLE, THREE = published.expectations()[:3]
 
 def runs(make, recipe, *, samples=None, **changes):
     """Records of all runs of a recipe: its folds, and their ensemble."""
-    params = {**recipe.settings, "data_root": "/data", "workers": 3, "max_steps": None}
+    params = {**recipe.settings, "data_root": "/data", "num_workers": 3, "max_steps": None}
     params |= changes.pop("params", {})
     identity = {"engine": "vqa", "subset": recipe.subset, "model": recipe.model}
     identity |= changes.pop("identity", {})

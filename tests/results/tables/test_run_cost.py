@@ -117,7 +117,7 @@ def test_a_forecast_is_marked_in_its_cell_and_its_row(make):
     table = render_markdown(run_cost.cost_table([record]))
     assert "| `oven_train` **[forecast]** |" in table
     assert "| **~5:00.00** **[forecast]** |" in table
-    assert "computed from a costing run, not measured" in table
+    assert "computed from a cost probe, not measured" in table
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from workbench.audit.run_facts import RunFacts
 from workbench.memory_estimate.plan_estimate import count_steps
 
 STUDY = {
-    "epochs": 5, "batch": 16, "accumulation": 2, "lr": 5e-5, "warmup_ratio": 0.1,
-    "schedule": "cosine", "max_tokens": 768, "max_new_tokens": 128, "evaluate_batch": 1,
-    "evaluate_sample": 97, "evaluate_every_epochs": 1, "validate_on": "study_val",
+    "epochs": 5, "batch": 16, "gradient_accumulation_steps": 2, "lr": 5e-5, "warmup_ratio": 0.1,
+    "schedule": "cosine", "max_length": 768, "max_new_tokens": 128, "eval_batch_size": 1,
+    "evaluate_sample": 97, "validate_every_epochs": 1, "validate_on": "study_val",
     "validation_share": 0.05, "early_stopping": False, "load_best": "auto", "patience": 3,
     "monitor": "loss", "scorers": ["meteor", "siglip"], "siglip": "hub:google/siglip2-so400m",
 }  # fmt: skip
@@ -36,7 +36,7 @@ def run(name: str = "E5-v2", **changes: Any) -> RunFacts:
     }  # fmt: skip
     facts = RunFacts(
         record(f"01-{name.lower()}", identity=identity).identity,
-        steps=count_steps({"accumulation": 1, **params}, 865),
+        steps=count_steps({"gradient_accumulation_steps": 1, **params}, 865),
         evaluate_on=("study_val",), evaluation_rows={"study_val": 97}, judge_context=64,
         statements=(name,),
     )  # fmt: skip
@@ -89,21 +89,22 @@ CASES: dict[str, tuple[list[RunFacts], list[RunFacts], str]] = {
         [done(rates=[0.0, 5e-5, 2.95e-5])], [done(rates=[0.0, 5e-5, 1e-8])], "59.0 %",
     ),
     "warmup-too-long": ([run(params={"warmup_steps": 120})], [run()], "120 of 140"),
-    "few-steps": ([run(params={"batch": 64, "accumulation": 8, "epochs": 1})], [run()], "512"),
+    "few-steps": ([run(params={"batch": 64, "gradient_accumulation_steps": 8, "epochs": 1})],
+                  [run()], "512"),
     "rows-not-covered": ([run(params={"max_steps": 20})], [run()], "640 of 865"),
     "patience-too-long": (
         [run(params={**STOPPING, "patience": 5})], [run(params=STOPPING)], "patience 5",
     ),
     "generation-too-short": ([run(data=data(KOREAN))], [run(data=data())], "100.0 % of 865"),
     "captions-truncated": (
-        [run(data=data(KOREAN), params={"max_tokens": 400})], [run(data=data(KOREAN))], "53.8 %",
+        [run(data=data(KOREAN), params={"max_length": 400})], [run(data=data(KOREAN))], "53.8 %",
     ),
     "judge-context": ([run(data=data(KOREAN))], [run(data=data())], "the 64 tokens"),
     "padding": (
         [run(identity={"engine": "notebook"}, params={"padding": "max_length", "max_length": 768})],
         [run()], "768",
     ),
-    "generation-time": ([run()], [run(params={"evaluate_batch": 97, "epochs": 2})], "74,496"),
+    "generation-time": ([run()], [run(params={"eval_batch_size": 97, "epochs": 2})], "74,496"),
     "meteor-tokenizer": (
         [scored("E5-v2", metric(WHITESPACE, 0.0661))], [scored("E5-v2", metric(MORPHEMES, 0.2))],
         "split at blanks",
@@ -215,7 +216,7 @@ def test_before_a_run_the_plan_alone_is_judged() -> None:
         "final-not-best": "5 validations on study_val",
     }.items():
         assert figure in evidence(code, run()), code
-    assert "study" not in evidence("generation-too-short", run(params={"max_tokens": 256}))
+    assert "study" not in evidence("generation-too-short", run(params={"max_length": 256}))
 
 
 def evidence(code: str, facts: RunFacts) -> str:

@@ -15,7 +15,7 @@ import pytest
 from tests.fixtures.nvml.state import GIB, MIB, build_library, make_state
 from tests.fixtures.terminals import ROOT
 from tests.hardware import fakes
-from tests.hardware.machines import CATALOGUE, Machine
+from tests.hardware.machines import CATALOG, Machine
 from tests.workbench.tui import sample_suites
 from workbench.doctor import gpus, machine, software, storage, terminal
 
@@ -264,7 +264,7 @@ def test_a_driver_that_never_answers_is_told_in_time(driver) -> None:
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("one", CATALOGUE, ids=lambda one: one.key)
+@pytest.mark.parametrize("one", CATALOG, ids=lambda one: one.key)
 def test_a_gpu_that_torch_cannot_use_is_a_problem(monkeypatch, one: Machine) -> None:
     facts = fakes.facts_of(monkeypatch, one)
     found = list(gpus.torch_problems(facts, one.torch.cuda)) if facts else []

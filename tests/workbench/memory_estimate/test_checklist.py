@@ -42,7 +42,7 @@ def test_the_weekly_variables_are_those_of_its_log(tmp_path):
 
 def test_remedies_are_the_audits_even_where_it_fits(audit):
     text = "\n".join(checklist.remedy_lines(audit[0], "train"))
-    assert "batch = 1, accumulation = 16" in text
+    assert "batch = 1, gradient_accumulation_steps = 16" in text
     assert "lora_rank = 24" in text
     for variable in ("PER_DEVICE_BATCH=1", "EFFECTIVE_BATCH_SIZE=12", "LORA_R=24"):
         assert variable in text
@@ -53,7 +53,7 @@ def test_the_audits_estimate_stands_beside_ours_where_settings_are_its_own(audit
     said = checklist.audit_estimate(audit[0], need, A10G)
     assert "15 to 17 GB in prediction" in said
     assert "ours: 5.1 GB" in said  # 4 GiB and 6 % of slack, context and workspace
-    more = audit[0].model_copy(update={"params": {**audit[0].params, "predict_batch": 12}})
+    more = audit[0].model_copy(update={"params": {**audit[0].params, "eval_batch_size": 12}})
     assert not checklist.audit_estimate(more, need, A10G)
     assert not checklist.audit_estimate(audit[0], need, gpus.find_gpu("T4"))
 

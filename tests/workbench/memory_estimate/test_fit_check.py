@@ -32,7 +32,7 @@ NEED = MemoryEstimate(
 
 @pytest.fixture
 def answers(monkeypatch, tmp_path):
-    """A rehearsal that needs 1 GiB and 2 for each sample, and counts the questions."""
+    """A simulation that needs 1 GiB and 2 for each sample, and counts the questions."""
     asked: list[MemoryQuery] = []
 
     def child(wants):
@@ -55,7 +55,13 @@ def audit(**fields):
 
 
 def spec(**params):
-    full = {"batch": 2, "accumulation": 8, "predict_batch": 6, "epochs": 3.0, **params}
+    full = {
+        "batch": 2,
+        "gradient_accumulation_steps": 8,
+        "eval_batch_size": 6,
+        "epochs": 3.0,
+        **params,
+    }
     return RunSpec(
         suite="", run_id="01", engine="vqa", subset="s", model="qwen2.5-vl-7b", params=full,
         cache_root="",
@@ -71,22 +77,30 @@ def test_the_audit_comes_out_of_the_command_alone(answers):
     said = json.loads(done.stdout)
     steps = said["steps"]
     assert (steps["train"], steps["held_out"]) == (3498, 389)
-    assert (steps["batch"], steps["accumulation"]) == (2, 8)
+    assert (steps["batch"], steps["gradient_accumulation_steps"]) == (2, 8)
     assert (steps["per_epoch"], steps["total"]) == (219, 657)
-    assert said["params"]["predict_batch"] == 6
+    assert said["params"]["eval_batch_size"] == 6
     assert "audit" in said["origins"]["batch"]
 
 
 def test_steps_are_those_of_the_loop():
     from engines.torchkit.data.data_loader import EpochPermutation
 
-    for rows, batch, accumulation in ((3498, 2, 8), (3498, 1, 12), (17, 4, 1), (16, 4, 4)):
-        order = EpochPermutation(rows, batch, accumulation, 0)
-        assert policy.steps_per_epoch(rows, batch, accumulation) == order.steps_per_epoch
+    for rows, batch, gradient_accumulation_steps in (
+        (3498, 2, 8),
+        (3498, 1, 12),
+        (17, 4, 1),
+        (16, 4, 4),
+    ):
+        order = EpochPermutation(rows, batch, gradient_accumulation_steps, 0)
+        assert (
+            policy.steps_per_epoch(rows, batch, gradient_accumulation_steps)
+            == order.steps_per_epoch
+        )
 
 
 def test_a_sample_of_the_rows_is_what_is_divided():
-    params = {"batch": 1, "accumulation": 4, "validation_share": 0.1, "sample": 200}
+    params = {"batch": 1, "gradient_accumulation_steps": 4, "validation_share": 0.1, "sample": 200}
     steps = plan_estimate.count_steps(params, 3887)
     assert (steps.rows, steps.train, steps.held_out, steps.total) == (200, 180, 20, 45)
     assert plan_estimate.count_steps({**params, "sample": 0}, 3887).rows == 3887
@@ -107,13 +121,13 @@ def test_captioning_holds_out_only_what_it_stops_by():
 def test_steps_of_several_processes_are_those_of_the_loop(ranks):
     from engines.torchkit.data.data_loader import EpochPermutation
 
-    params = {"batch": 2, "accumulation": 3, "epochs": 1.0, "nproc_per_node": ranks}
+    params = {"batch": 2, "gradient_accumulation_steps": 3, "epochs": 1.0, "nproc_per_node": ranks}
     order = EpochPermutation(1000, 2 * ranks, 3, 0)  # as TrainingSetup.from_run makes it
     assert plan_estimate.count_steps(params, 1000).per_epoch == order.steps_per_epoch
     made = automatic_settings.apply_automatic_settings(
         audit(settings={"nproc_per_node": ranks}), (), A10G, {}
     )
-    assert made.settings["batch"] * made.settings["accumulation"] * ranks == 16
+    assert made.settings["batch"] * made.settings["gradient_accumulation_steps"] * ranks == 16
 
 
 def test_other_processes_are_in_the_plan_and_not_in_what_is_measured():
@@ -125,19 +139,33 @@ def test_other_processes_are_in_the_plan_and_not_in_what_is_measured():
 
 
 def test_what_may_be_lowered_leaves_the_experiment_as_it_is():
-    pairs = {"batch": 64, "accumulation": 1, "grad_cache_chunk": 0, "evaluate_batch": 256}
+    pairs = {
+        "batch": 64,
+        "gradient_accumulation_steps": 1,
+        "grad_cache_chunk": 0,
+        "eval_batch_size": 256,
+    }
     words = [one.description for one in policy.list_reductions(pairs, "clip", trains=True)]
     assert words == [
-        "grad_cache_chunk = 16", "evaluate_batch = 16", "batch = 16, with fewer negatives",
+        "grad_cache_chunk = 16", "eval_batch_size = 16", "batch = 16, with fewer negatives",
     ]  # fmt: skip
     assert policy.minimal_settings(pairs) == [
-        {"grad_cache_chunk": 1, "evaluate_batch": 1}, {"batch": 1, "evaluate_batch": 1},
+        {"grad_cache_chunk": 1, "eval_batch_size": 1}, {"batch": 1, "eval_batch_size": 1},
     ]  # fmt: skip
-    captions = {"batch": 16, "accumulation": 2, "checkpointing": False, "evaluate_batch": 64}
+    captions = {
+        "batch": 16,
+        "gradient_accumulation_steps": 2,
+        "gradient_checkpointing": False,
+        "eval_batch_size": 64,
+    }
     words = [one.description for one in policy.list_reductions(captions, "captioner", trains=True)]
-    assert words == ["checkpointing = true", "batch = 1, accumulation = 32", "evaluate_batch = 16"]
+    assert words == [
+        "gradient_checkpointing = true",
+        "batch = 1, gradient_accumulation_steps = 32",
+        "eval_batch_size = 16",
+    ]
     first = policy.list_reductions(captions, "captioner", "predict", trains=True)[0]
-    assert first.settings == {"evaluate_batch": 16}
+    assert first.settings == {"eval_batch_size": 16}
 
 
 def test_held_out_rows_are_those_that_are_dealt():
@@ -162,7 +190,7 @@ def test_held_out_rows_are_those_that_are_dealt():
 )
 def test_rule_by_memory(name, batch, predict):
     row = policy.select_preset(gpus.find_gpu(name).memory_bytes)
-    assert (row.batch, row.predict_batch) == (batch, predict)
+    assert (row.batch, row.eval_batch_size) == (batch, predict)
 
 
 def test_a_wrong_gpu_names_the_nearest():
@@ -179,7 +207,7 @@ def test_environment_stands_between_plan_and_flags():
     }  # fmt: skip
     made = automatic_settings.apply_automatic_settings(audit(), {"long_side"}, A10G, variables)
     assert made.settings["batch"] == 1
-    assert made.settings["accumulation"] == 12
+    assert made.settings["gradient_accumulation_steps"] == 12
     assert made.settings["lora_rank"] == 24  # the plan says 32
     assert made.settings["long_side"] == 768  # --set wins
     assert made.origins["lora_rank"] == "environment: LORA_R=24"
@@ -202,13 +230,13 @@ def test_the_names_of_the_weekly_log_are_those_of_a_retrieval_plan():
         "WARMUP_STEPS": "5", "PIN_MEMORY": "True", "BF16": "False", "TF32": "0",
         "NPROC_PER_NODE": "1", "LORA_R": "8",
     }  # fmt: skip
-    made = automatic_settings.apply_automatic_settings(weekly, {"workers"}, A10G, variables)
+    made = automatic_settings.apply_automatic_settings(weekly, {"num_workers"}, A10G, variables)
     changed = {k: v for k, v in made.settings.items() if weekly.settings.get(k) != v}
     assert changed == {
-        "epochs": 2.0, "batch": 32, "accumulation": 2, "timing_warmup_steps": 5,
+        "epochs": 2.0, "batch": 32, "gradient_accumulation_steps": 2, "timing_warmup_steps": 5,
         "pin_memory": True, "precision": "fp32", "tf32": False, "nproc_per_node": 1,
     }  # fmt: skip
-    assert made.settings["workers"] == 12, "--set wins"
+    assert made.settings["num_workers"] == 12, "--set wins"
     assert made.origins["batch"] == "environment: PER_DEVICE_TRAIN_BS=32"
     assert made.origins.keys() == changed.keys()
     assert automatic_settings.apply_automatic_settings(weekly, (), A10G, {"LORA_R": "8"}) == weekly
@@ -218,9 +246,9 @@ def test_the_names_of_the_weekly_log_are_those_of_a_retrieval_plan():
 
 def test_what_a_plan_decides_is_left_alone():
     made = automatic_settings.apply_automatic_settings(
-        audit(settings={"batch": 3, "accumulation": 5}), (), A10G, {}
+        audit(settings={"batch": 3, "gradient_accumulation_steps": 5}), (), A10G, {}
     )
-    assert (made.settings["batch"], made.settings["accumulation"]) == (3, 5)
+    assert (made.settings["batch"], made.settings["gradient_accumulation_steps"]) == (3, 5)
     other = audit(engine="captioning")
     assert automatic_settings.apply_automatic_settings(other, (), A10G, {"LORA_R": "8"}) == other
 
@@ -238,35 +266,37 @@ def test_verdict_adds_what_no_ledger_sees():
 
 
 def test_lowering_goes_in_the_order_of_the_reports():
-    params = {"batch": 2, "accumulation": 8, "predict_batch": 6, "long_side": 768, "ema": 0.99,
-              "lora_rank": 32, "checkpointing": True, "swa": False}  # fmt: skip
+    params = {"batch": 2, "gradient_accumulation_steps": 8, "eval_batch_size": 6,
+              "long_side": 768, "ema": 0.99,
+              "lora_rank": 32, "gradient_checkpointing": True, "swa": False}  # fmt: skip
     words = [
         one.description for one in policy.list_reductions(params, "qwen2.5-vl-7b", trains=True)
     ]
     assert words == [
-        "batch = 1, accumulation = 16", "predict_batch = 1", "long_side = 384", "lora_rank = 24",
+        "batch = 1, gradient_accumulation_steps = 16", "eval_batch_size = 1", "long_side = 384",
+        "lora_rank = 24",
         "qwen2.5-vl-3b instead of qwen2.5-vl-7b", "EMA and SWA off",
     ]  # fmt: skip
 
 
 def test_a_run_that_fits_is_recorded_and_one_that_cannot_is_refused(answers, tmp_path):
-    made, lines = memory_check.check_memory([spec()], A10G, tmp_path, anyway=False)
+    made, lines = memory_check.check_memory([spec()], A10G, tmp_path, force=False)
     assert made[0].fit["gpu"] == "A10G"
     assert made[0].fit["tensors"] == {"train": 5 * GIB}
     assert len(lines) == 1
     tight = gpus.find_gpu("4GiB@8.6")  # batch 1 needs 3 GiB and what comes on top
-    made, lines = memory_check.check_memory([spec()], tight, tmp_path, anyway=False)
+    made, lines = memory_check.check_memory([spec()], tight, tmp_path, force=False)
     assert "does not fit" in lines[0]
     tiny = gpus.find_gpu("3GiB@8.6")
-    with pytest.raises(plan.PlanError, match="even with batch = 1.*--anyway"):
-        memory_check.check_memory([spec()], tiny, tmp_path, anyway=False)
-    assert memory_check.check_memory([spec()], tiny, tmp_path, anyway=True)[0][0].fit
+    with pytest.raises(plan.PlanError, match="even with batch = 1.*--force"):
+        memory_check.check_memory([spec()], tiny, tmp_path, force=False)
+    assert memory_check.check_memory([spec()], tiny, tmp_path, force=True)[0][0].fit
 
 
 def test_equal_questions_are_asked_once_and_remembered(answers, tmp_path):
     specs = [spec(fold=0), spec(fold=1)]
-    memory_check.check_memory(specs, A10G, tmp_path, anyway=False)
-    memory_check.check_memory(specs, A10G, tmp_path, anyway=False)
+    memory_check.check_memory(specs, A10G, tmp_path, force=False)
+    memory_check.check_memory(specs, A10G, tmp_path, force=False)
     assert len(answers) == 1
 
 
@@ -322,14 +352,14 @@ def test_what_a_model_cannot_do_is_not_advised(monkeypatch, tmp_path):
         ]
 
     monkeypatch.setattr(estimator_process, "_run_estimator", child)
-    pairs = {"batch": 64, "grad_cache_chunk": 0, "evaluate_batch": 256}
+    pairs = {"batch": 64, "grad_cache_chunk": 0, "eval_batch_size": 256}
     run = spec().model_copy(update={"engine": "retrieval", "model": "clip", "params": pairs})
     found = plan_estimate.estimate_reductions(run, A10G, tmp_path, "train")
     assert [one.description for one in found] == [
-        "evaluate_batch = 16", "batch = 16, with fewer negatives",
+        "eval_batch_size = 16", "batch = 16, with fewer negatives",
     ]  # fmt: skip
-    with pytest.raises(plan.PlanError, match="even with batch = 1 and evaluate_batch = 1"):
-        memory_check.check_memory([run], A10G, tmp_path, anyway=False)
+    with pytest.raises(plan.PlanError, match="even with batch = 1 and eval_batch_size = 1"):
+        memory_check.check_memory([run], A10G, tmp_path, force=False)
 
 
 def test_the_questions_of_a_command_have_one_child(monkeypatch, tmp_path):
@@ -364,7 +394,9 @@ def test_a_child_that_takes_too_long_is_ended(monkeypatch, tmp_path):
     monkeypatch.setattr(estimator_process, "TIMEOUT_SECONDS", 0.2)
     wants = [memory_check.build_query(spec(long_side=side), A10G) for side in (384, 512)]
     problems = [need.problem for need in estimator_process.request_estimates(wants, tmp_path)]
-    assert problems == ["the rehearsal has not ended within 0.2 s"] * 2, "the next has a new child"
+    assert problems == ["the memory estimate has not ended within 0.2 s"] * 2, (
+        "the next has a new child"
+    )
 
 
 def test_a_child_that_dies_is_an_answer(monkeypatch, tmp_path):
@@ -416,27 +448,27 @@ def folder(tmp_path):
 
 def test_a_run_on_a_cpu_is_forecast_and_one_that_cannot_fit_is_refused(answers, folder, tmp_path):
     run = spec().model_copy(update={"model": folder})
-    made, lines = memory_check.check_memory([run], HostMemory(16 * GIB), tmp_path, anyway=False)
+    made, lines = memory_check.check_memory([run], HostMemory(16 * GIB), tmp_path, force=False)
     assert answers[0].target == "cpu"
     assert made[0].fit["gpu"] == ""
     assert "fits on this host" in lines[0]
-    with pytest.raises(plan.PlanError, match="this host.*even with batch = 1.*--anyway"):
-        memory_check.check_memory([run], HostMemory(2 * GIB), tmp_path, anyway=False)
-    assert memory_check.check_memory([run], HostMemory(2 * GIB), tmp_path, anyway=True)[0][0].fit
+    with pytest.raises(plan.PlanError, match="this host.*even with batch = 1.*--force"):
+        memory_check.check_memory([run], HostMemory(2 * GIB), tmp_path, force=False)
+    assert memory_check.check_memory([run], HostMemory(2 * GIB), tmp_path, force=True)[0][0].fit
 
 
 def test_a_model_from_scratch_on_a_cpu_waits_for_no_answer(answers, tmp_path):
     run = spec().model_copy(update={"model": "nano-qwen-vl"})
     host = HostMemory(16 * GIB)
-    assert memory_check.check_memory([run], host, tmp_path, anyway=False) == ([run], [])
+    assert memory_check.check_memory([run], host, tmp_path, force=False) == ([run], [])
     assert answers == []
     estimator_process.request_estimates(
         [memory_check.build_query(run, host)], tmp_path
     )  # as `workbench plan` does
-    made, lines = memory_check.check_memory([run], host, tmp_path, anyway=False)
+    made, lines = memory_check.check_memory([run], host, tmp_path, force=False)
     assert made[0].fit["gpu"] == ""
     assert len(answers) == len(lines) == 1
-    memory_check.check_memory([run], A10G, tmp_path, anyway=False)
+    memory_check.check_memory([run], A10G, tmp_path, force=False)
     assert answers[-1].target == "cuda"
 
 
@@ -527,6 +559,6 @@ def test_a_model_that_cannot_be_forecast_starts_all_the_same(monkeypatch, folder
         lambda wants: [MemoryEstimate(problem=sentence)] * len(wants),
     )
     run = spec().model_copy(update={"model": folder})
-    made, lines = memory_check.check_memory([run], where, tmp_path, anyway=False)
+    made, lines = memory_check.check_memory([run], where, tmp_path, force=False)
     assert made == [run]
     assert lines == [f"memory forecast, {folder}: n/a ({sentence})"]

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from engines.memory_query import MemoryEstimate, MemoryQuery
 from engines.protocol import RunSpec
 from tests.hardware import fakes
-from tests.hardware.machines import CATALOGUE, MACHINES, MIB, Gpu, Machine, replace
+from tests.hardware.machines import CATALOG, MACHINES, MIB, Gpu, Machine, replace
 from workbench import paths
 from workbench.cli import start
 from workbench.memory_estimate import (
@@ -24,7 +24,7 @@ from workbench.planning import plan
 from workbench.processes import engine_process
 from workbench.telemetry import nvml
 
-every = pytest.mark.parametrize("machine", CATALOGUE, ids=lambda machine: machine.key)
+every = pytest.mark.parametrize("machine", CATALOG, ids=lambda machine: machine.key)
 
 
 def see(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
@@ -101,7 +101,7 @@ def answers(monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
 
 
-def test_run_refuses_and_anyway_only_says_it(monkeypatch, answers) -> None:
+def test_run_refuses_and_with_force_only_says_it(monkeypatch, answers) -> None:
     see(monkeypatch, MACHINES["old-driver"])
     demo = plan.load_preset("demo")
     with pytest.raises(plan.PlanError, match=r"driver 535\.183\.01 is too old for torch"):

@@ -1,4 +1,4 @@
-"""Costing runs from the plan to the record: what is asked, how it counts, what is left behind."""
+"""Cost probes from the plan to the record: what is asked, how it counts, what is left behind."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def specs(tmp_path: Path, **more: object) -> list[p.RunSpec]:
     [("±2%", 0.02), ("+-2%", 0.02), ("2 %", 0.02), ("0.02", 0.02), (0.02, 0.02), ("0.5%", 0.005)],
 )
 def test_a_share_may_be_written_as_people_do(tmp_path: Path, written: object, share: float) -> None:
-    (spec,) = specs(tmp_path, cost_probe=50, until=written)
-    assert spec.probe == p.Probe(steps=50, until=share)
+    (spec,) = specs(tmp_path, cost_probe=50, max_uncertainty=written)
+    assert spec.probe == p.Probe(steps=50, max_uncertainty=share)
     assert spec.task == "probe"
     assert spec.run_id == "01-retrieval-emoji_train-clip-nano-probe"
 
@@ -46,7 +46,7 @@ def test_plans_without_a_costing_run_keep_their_hashes() -> None:
 
 
 def test_the_plan_that_is_kept_asks_the_same(tmp_path: Path) -> None:
-    asked = plan.parse({**TABLE, "cost_probe": 200, "until": "±2%"})
+    asked = plan.parse({**TABLE, "cost_probe": 200, "max_uncertainty": "±2%"})
     (tmp_path / "plan.toml").write_text(plan.dump(asked))
     assert plan.load(tmp_path / "plan.toml") == asked
 

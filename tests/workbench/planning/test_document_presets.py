@@ -100,7 +100,7 @@ def test_an_expectation_goes_with_what_runs_and_not_with_a_name(tmp_path: Path) 
         assert (
             expectations.describe_expectations(preset.model_copy(update=change), tmp_path) == ""
         ), change
-    placed = preset.settings | {"data_root": "/data", "workers": 2}
+    placed = preset.settings | {"data_root": "/data", "num_workers": 2}
     assert expectations.plan_expectations(preset.model_copy(update={"settings": placed}), tmp_path)
 
 
@@ -118,7 +118,7 @@ def test_the_audits_steps_on_an_a10g() -> None:
     asked = automatic_settings.apply_automatic_settings(plan.load_preset("audit-vqa"), (), gpu, {})
     (spec,) = plan_estimate.expand_runs(asked, Path("no-cache"))
     steps = plan_estimate.count_steps(spec.params, stated["rows"])._asdict()
-    steps["predict_batch"] = spec.params["predict_batch"]
+    steps["eval_batch_size"] = spec.params["eval_batch_size"]
     assert {name: steps[name] for name in stated} == stated
 
 

@@ -41,8 +41,14 @@ def test_a_search_is_one_run_that_its_trials_vary(tmp_path: Path) -> None:
         ({"lr": {"low": 0.0, "high": 5}}, "search.ranges.lr.high: 'lr' = 5 is wrong: input should"),
         ({"batch": [8, 0]}, "search.ranges.batch[1]: 'batch' = 0 is wrong: input should be gre"),
         ({"batch": {"low": 8, "high": 16.5}}, "search.ranges.batch.high: 'batch' = 16.5 is wron"),
-        ({"workers": {"low": 1, "high": 65}}, "'workers' = 65 is wrong: input should be less"),
-        ({"workers": ["many"]}, "search.ranges.workers[0]: 'workers' = 'many' is wrong: input"),
+        (
+            {"num_workers": {"low": 1, "high": 65}},
+            "'num_workers' = 65 is wrong: input should be less",
+        ),
+        (
+            {"num_workers": ["many"]},
+            "search.ranges.num_workers[0]: 'num_workers' = 'many' is wrong: input",
+        ),
         ({"precision": ["bf16", "fp8"]}, "search.ranges.precision[1]: 'precision' = 'fp8' is wr"),
         ({"save_model": {"low": 0, "high": 1}}, "'save_model' is no number; give a list of values"),
         ({"lr": LR, "batch": [8, 16], "temperature": {"low": 0, "high": 2}}, "temperature.low"),
@@ -86,12 +92,12 @@ def test_all_that_is_wrong_with_a_search_comes_at_once(tmp_path: Path) -> None:
         "search: 3 repeats; a search compares trials of one kind, so give one",
         "search.ranges.lr: 'lr' is among the settings of the plan, too; leave one out",
         "search.ranges: unknown setting 'lrr'; did you mean 'lr'?",
-        "search: a costing run measures no metric; leave out cost_probe",
+        "search: a cost probe measures no metric; leave out cost_probe",
     ]
 
 
 def test_more_trials_than_there_are_choices_are_refused(tmp_path: Path) -> None:
-    few = {"batch": [8, 16, 32], "accumulation": {"low": 1, "high": 2}}
+    few = {"batch": [8, 16, 32], "gradient_accumulation_steps": {"low": 1, "high": 2}}
     assert refusals(tmp_path, {"trials": 6, "ranges": few}) == []
     assert refusals(tmp_path, {"trials": 7, "ranges": few}) == [
         "search.trials: 7 are asked for, but the ranges allow only 6; ask for 6 at most"
@@ -125,7 +131,10 @@ def test_every_choice_is_counted_where_it_can_be() -> None:
     search = SearchPlan.model_validate(
         {
             "metric": "m",
-            "ranges": {"batch": [8, 16], "accumulation": {"low": 1, "high": 5, "step": 2}},
+            "ranges": {
+                "batch": [8, 16],
+                "gradient_accumulation_steps": {"low": 1, "high": 5, "step": 2},
+            },
         }
     )
     found = search_space.enumerate_choices(search, Params)
@@ -147,7 +156,7 @@ def test_ranges_in_words() -> None:
 
 
 def test_threads_are_whole_numbers_beside_their_auto() -> None:
-    table = {"workers": {"low": 0, "high": 3}, "lr": {"low": 1e-5, "high": 1e-4}}
+    table = {"num_workers": {"low": 0, "high": 3}, "lr": {"low": 1e-5, "high": 1e-4}}
     search = asked({"ranges": table}).search
     assert search is not None
-    assert search_space.whole_settings(search, Params) == {"workers"}
+    assert search_space.whole_settings(search, Params) == {"num_workers"}

@@ -17,7 +17,7 @@ from workbench.planning import expand, plan, trained_models
 from workbench.suites import trained_runs
 
 EARLY, LATE = "20260101-000000-week-1a2b", "20260108-000000-week-3c4d"
-SMALL = {"image_size": 64, "max_tokens": 16, "batch": 4}
+SMALL = {"image_size": 64, "max_length": 16, "batch": 4}
 
 
 def left(logs: Path, suite: str, run_id: str, *, task: str = "train", **changes) -> Path:
@@ -59,7 +59,7 @@ def test_an_earlier_run_is_named_by_its_id_or_its_label(tmp_path: Path, name: st
     (spec,) = expand_runs(tmp_path, {"models": f"run:{name}"})
     assert spec.model == f"run:{EARLY}/01-a", "means the same weights next week"
     assert (spec.base_model, spec.run_id) == ("clip-nano", "01-retrieval-emoji_train-clip-nano")
-    assert (spec.params["image_size"], spec.params["max_tokens"]) == (64, 16)
+    assert (spec.params["image_size"], spec.params["max_length"]) == (64, 16)
     defaults = model_catalog.load("clip-nano").settings
     assert {key: spec.params[key] for key in ("batch", "lr")} == {
         key: defaults[key] for key in ("batch", "lr")
@@ -82,7 +82,7 @@ def test_a_folder_copied_from_elsewhere_is_named_by_its_path(tmp_path: Path) -> 
         json.dumps({"step": 7, "model": "clip-nano", "params": SMALL})
     )
     (spec,) = expand_runs(tmp_path / "logs", {"models": f"path:{place}"})
-    assert spec.params["max_tokens"] == 16, "a checkpoint of version 0.1, alone"
+    assert spec.params["max_length"] == 16, "a checkpoint of version 0.1, alone"
 
 
 def test_what_names_no_trained_model_is_refused_with_what_is_there(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_trained_runs_of_a_log_root_are_listed_by_the_shortest_name_of_their_own
             )
 
 
-def test_models_lists_trained_runs_behind_the_catalogue(tmp_path: Path) -> None:
+def test_models_lists_trained_runs_behind_the_catalog(tmp_path: Path) -> None:
     left(tmp_path, EARLY, "01-a", label="E5-v2")
     options = ["models", "--log-root", str(tmp_path)]
     lines = CliRunner().invoke(app, options, catch_exceptions=False).stdout.splitlines()
@@ -235,7 +235,7 @@ BLOCKS = {
     "run": [
         {"label": "train", "model": ["clip-nano", "effnet-minilm"], "settings": {"epochs": 3}},
         {"label": "test", "model": "run:train", "task": "evaluate", "subset": "emoji_val",
-         "settings": {"evaluate_batch": 7}},
+         "settings": {"eval_batch_size": 7}},
         {"label": "more", "model": "run:train", "subset": "emoji_mm_train"},
         {"label": "last", "model": "run:more", "task": "evaluate"},
     ],
@@ -254,7 +254,7 @@ def test_blocks_train_and_evaluate_in_one_plan(tmp_path: Path) -> None:
         "01-retrieval-emoji_train-clip-nano-s1-train", 3,
     )  # fmt: skip
     assert (test.model, test.needs) == (f"run:{train.run_id}", (train.run_id,))
-    assert (test.label, test.subset, test.params["evaluate_batch"]) == ("test", "emoji_val", 7)
+    assert (test.label, test.subset, test.params["eval_batch_size"]) == ("test", "emoji_val", 7)
     assert test.run_id == "03-retrieval-emoji_val-clip-nano-s1-test"
     assert (more.base_model, last.base_model, last.needs) == (
         "clip-nano", "clip-nano", (more.run_id,),

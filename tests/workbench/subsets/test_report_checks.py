@@ -186,12 +186,12 @@ def test_a_plan_says_what_keeps_training_steady_in_both_languages() -> None:
     from workbench.memory_estimate import checklist
 
     params = {
-        "clip_norm": 0.3, "weight_decay": 0.01, "warmup_ratio": 0.1, "early_stopping": True,
-        "monitor": "accuracy", "patience": 1, "load_best": True, "predict_batch": 6,
+        "max_grad_norm": 0.3, "weight_decay": 0.01, "warmup_ratio": 0.1, "early_stopping": True,
+        "monitor": "accuracy", "patience": 1, "load_best": True, "eval_batch_size": 6,
         "max_new_tokens": 16, "infer_on": "vqa_challenge_test",
     }  # fmt: skip
     lines = checklist.setting_lines(params)
-    assert lines[0].endswith("`clip_norm=0.3`, `weight_decay=0.01`, `warmup_ratio=0.1`")
+    assert lines[0].endswith("`max_grad_norm=0.3`, `weight_decay=0.01`, `warmup_ratio=0.1`")
     assert [localize(line, "ko").partition(":")[0] for line in lines] == [
         "학습 안정화", "조기 종료", "추론",
     ]  # fmt: skip
@@ -206,7 +206,8 @@ def test_a_plan_speaks_korean() -> None:
     from results.tables.message_translations import localize, localize_table
     from results.tables.table import render_markdown
 
-    steps = StepCounts(rows=3887, train=3498, held_out=389, batch=2, accumulation=8, per_epoch=219,
+    steps = StepCounts(rows=3887, train=3498, held_out=389, batch=2,
+                       gradient_accumulation_steps=8, per_epoch=219,
                   total=657, epochs=3, ranks=1, looked_at=256)  # fmt: skip
     page = render_markdown(localize_table(fit_tables.steps_table(steps, {}), "ko"))
     for words in ("| 학습 | 3,498 |", "| 검증셋 | 389 |", "| epoch당 optimizer step | 219 |",

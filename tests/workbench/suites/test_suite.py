@@ -191,17 +191,17 @@ def test_commands_arrive_in_order_and_broken_lines_are_passed_over(folder: Path)
         file.write(b"{broken\n")
     control.send_command(folder, control.Command(do="stop"))
     with (folder / "control.jsonl").open("ab") as file:
-        file.write(b'{"do":"hold"')  # not finished: for the next call
+        file.write(b'{"do":"pause"')  # not finished: for the next call
     commands, offset = control.read_commands(folder, 0)
     assert [c.do for c in commands] == ["skip", "stop"]
     with (folder / "control.jsonl").open("ab") as file:
         file.write(b"}\n")
     commands, _ = control.read_commands(folder, offset)
-    assert [c.do for c in commands] == ["hold"]
+    assert [c.do for c in commands] == ["pause"]
 
 
 def test_an_endless_line_does_not_keep_later_commands_waiting(folder: Path) -> None:
-    control.send_command(folder, control.Command(do="hold"))
+    control.send_command(folder, control.Command(do="pause"))
     with (folder / "control.jsonl").open("ab") as file:
         file.write(b"x" * 200_000 + b"\n")
     control.send_command(folder, control.Command(do="skip", run="01-probe-a-m"))
@@ -209,7 +209,7 @@ def test_an_endless_line_does_not_keep_later_commands_waiting(folder: Path) -> N
     for _ in range(LOOKS):
         commands, offset = control.read_commands(folder, offset)
         found += [command.do for command in commands]
-    assert found == ["hold", "skip"]
+    assert found == ["pause", "skip"]
     assert list(control.read_removed_runs(folder)) == ["01-probe-a-m"]
 
 

@@ -257,42 +257,44 @@ def test_a_resumed_suite_remembers_the_rung(house: House) -> None:
 
 SPEC = RunSpec(
     suite="s", run_id="r", engine="captioning", subset="n", model="n", cache_root="/x",
-    params={"batch": 9, "accumulation": 2},
+    params={"batch": 9, "gradient_accumulation_steps": 2},
 )  # fmt: skip
 
 
-def after(batch: int, accumulation: int, *ooms: protocol.Oom) -> dict[str, object]:
+def after(batch: int, gradient_accumulation_steps: int, *ooms: protocol.Oom) -> dict[str, object]:
     """The next rung's settings by the general rule."""
-    found = catalog.halve_batch({"batch": batch, "accumulation": accumulation})
+    found = catalog.halve_batch(
+        {"batch": batch, "gradient_accumulation_steps": gradient_accumulation_steps}
+    )
     return found.params if found else {}
 
 
 @pytest.mark.parametrize(
-    ("batch", "accumulation", "wanted"),
+    ("batch", "gradient_accumulation_steps", "wanted"),
     [
         (64, 1, (32, 2)), (2, 4, (1, 8)), (9, 2, (3, 6)), (7, 1, (1, 7)), (12, 1, (6, 2)),
         (6, 5, (3, 10)), (1, 8, None),
     ],
 )  # fmt: skip
 def test_halving_keeps_the_effective_batch(
-    batch: int, accumulation: int, wanted: tuple[int, int] | None
+    batch: int, gradient_accumulation_steps: int, wanted: tuple[int, int] | None
 ) -> None:
-    found = after(batch, accumulation)
+    found = after(batch, gradient_accumulation_steps)
     if wanted is None:
         assert found == {}
         return
-    assert (found["batch"], found["accumulation"]) == wanted
-    assert wanted[0] * wanted[1] == batch * accumulation
+    assert (found["batch"], found["gradient_accumulation_steps"]) == wanted
+    assert wanted[0] * wanted[1] == batch * gradient_accumulation_steps
 
 
 TRAIN, EVALUATE = ("compile", "warmup", "train"), ("eval", "encode", "search", "generate")
 LOWERED = {
     "retrieval": dict.fromkeys(TRAIN, "grad_cache_chunk")
-    | dict.fromkeys(("eval", "encode"), "evaluate_batch"),
+    | dict.fromkeys(("eval", "encode"), "eval_batch_size"),
     "captioning": dict.fromkeys(TRAIN, "batch")
-    | dict.fromkeys(("eval", "generate"), "evaluate_batch")
+    | dict.fromkeys(("eval", "generate"), "eval_batch_size")
     | {"cache": "vision_batch"},
-    "vqa": dict.fromkeys(TRAIN, "batch") | dict.fromkeys(("eval", "generate"), "predict_batch"),
+    "vqa": dict.fromkeys(TRAIN, "batch") | dict.fromkeys(("eval", "generate"), "eval_batch_size"),
     "probe": {},
 }
 
@@ -311,7 +313,7 @@ def test_out_of_memory_lowers_what_the_phase_computes_with(engine: str, phase: s
     before = params[knob] or params["batch"]
     changed = {knob: before // 2}
     if knob == "batch":
-        changed["accumulation"] = params["accumulation"] * 2
+        changed["gradient_accumulation_steps"] = params["gradient_accumulation_steps"] * 2
     assert (rung.before, rung.after, rung.params) == (before, before // 2, changed)
     catalog.load(engine).Params.model_validate({**params, **rung.params})
     assert catalog.reduce_memory(engine, {**params, knob: 1}, phase) is None
@@ -324,8 +326,8 @@ def test_a_resumed_training_keeps_its_batch_where_only_evaluation_failed() -> No
     rung = oom_retry.next_attempt(spec, state.RunState(phases=phases))
     assert rung is not None
     after_rung = {**params, **rung.params}
-    assert after_rung["evaluate_batch"] == params["evaluate_batch"] // 2
-    assert (after_rung["batch"], after_rung["accumulation"]) == (16, 2)
+    assert after_rung["eval_batch_size"] == params["eval_batch_size"] // 2
+    assert (after_rung["batch"], after_rung["gradient_accumulation_steps"]) == (16, 2)
     plan = protocol.Plan(steps=1, samples=1, effective_batch=32, micro_batch=16)
     assert oom_retry.describe_batch(state.RunState(plan=plan, ooms=(rung,))) == "32"
 

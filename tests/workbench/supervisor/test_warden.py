@@ -295,14 +295,14 @@ def test_skip_and_cancel_of_runs_now_and_later(house: House) -> None:
     assert len(list(store.read_records(house.logs / "results.jsonl"))) == 4
 
 
-def test_hold_waits_before_the_next_run_until_continue(house: House) -> None:
+def test_pause_waits_before_the_next_run_until_resume(house: House) -> None:
     folder = house.suite("ok", "ok")
-    control.send_command(folder, Command(do="hold"))
+    control.send_command(folder, Command(do="pause"))
     house.start(folder)
     reader = suite_reader.SuiteReader(folder)
-    until(lambda: reader.poll().warden == "holding", "holding")
+    until(lambda: reader.poll().warden == "paused", "paused")
     assert reader.poll().runs[0].state.status == "queued"
-    control.send_command(folder, Command(do="continue"))
+    control.send_command(folder, Command(do="resume"))
     assert [r.state.cause for r in house.finish(folder).runs] == ["completed", "completed"]
 
 

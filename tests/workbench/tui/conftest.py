@@ -68,7 +68,7 @@ def live_of(app: WorkbenchApp) -> LiveScreen:
 
 
 async def ready(pilot: Pilot[None], app: WorkbenchApp) -> PlanScreen:
-    """The catalogues are there and the first plan was expanded."""
+    """The catalogs are there and the first plan was expanded."""
     screen = plan_of(app)
     await until(pilot, lambda: screen.preview is not None)
     return screen

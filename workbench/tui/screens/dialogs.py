@@ -143,8 +143,8 @@ HELP_SECTIONS: Final = (
     ("Live", (
         ("o · [ ]", "choose a suite · the one before, after"),
         ("f", "follow the run at work"),
-        ("s · k · c · h", "stop suite · skip run · cancel queued run · hold or go on"),
-        ("r", "resume a suite that has ended with runs left"),
+        ("s · k · c · p", "stop suite · skip run · cancel queued run · pause or resume"),
+        ("r", "resume a suite that is paused, or has ended with runs left"),
     )),
     ("Results", (
         ("/", "filter: all words must be found"),

@@ -73,7 +73,7 @@ class LiveScreen(Screen[None]):
         Binding("s", "steer('stop')", "Stop"),
         Binding("k", "steer('skip')", "Skip"),
         Binding("c", "steer('cancel')", "Cancel"),
-        Binding("h", "steer('hold')", "Hold"),
+        Binding("p", "steer('pause')", "Pause"),
         Binding("r", "steer('resume')", show=False),
         Binding("v", "view", "Metrics"),
     ]
@@ -368,7 +368,7 @@ class LiveScreen(Screen[None]):
     async def _send(self, folder: Path, question: control_actions.Question) -> None:
         from workbench.suites import control
 
-        if question.do == "resume":
+        if question.do == "resume" and self._suite_ended:
             await self._resume_suite(folder, question)
             return
         command = control.Command(do=question.do, run=question.run)

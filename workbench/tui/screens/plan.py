@@ -1,6 +1,6 @@
 """Plan screen: choose subsets, models, engine and settings, preview the runs, start them.
 
-The screen holds one `PlanDraft` and paints from it. Catalogues are read and plans checked in
+The screen holds one `PlanDraft` and paints from it. Catalogs are read and plans checked in
 threads; the suite is started by a subprocess ( `cli_commands`).
 """
 
@@ -24,7 +24,7 @@ from workbench.tui.screens import plan_panels
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import plan_rows
-from workbench.tui.view_models.catalog import Catalogue
+from workbench.tui.view_models.catalog import Catalogs
 from workbench.tui.view_models.form_fields import Setting
 from workbench.tui.view_models.plan_draft import (
     PlanDraft,
@@ -46,12 +46,12 @@ CHECK_SECONDS = 0.15
 VIEWS = ("settings", "runs", "file")
 
 
-class CatalogueRead(Message):
-    """The catalogues were read."""
+class CatalogsRead(Message):
+    """The catalogs were read."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogs: Catalogs) -> None:
         super().__init__()
-        self.catalogue = catalogue
+        self.catalogs = catalogs
 
 
 class Checked(Message):
@@ -74,7 +74,7 @@ class PlanScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__(classes="view-settings")
-        self.catalogue: Catalogue | None = None
+        self.catalogs: Catalogs | None = None
         self.draft = PlanDraft()
         self.preview: PlanPreview | None = None
         self._check_timer: Timer | None = None
@@ -115,51 +115,51 @@ class PlanScreen(Screen[None]):
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Read the catalogues after the first frame."""
+        """Read the catalogs after the first frame."""
         self.query_one("#subsets", Grid).focus()
-        self.call_after_refresh(self._read_catalogues)
+        self.call_after_refresh(self._read_catalogs)
 
     def on_screen_resume(self) -> None:
         """Update the top bar, which changed on another screen; runs may have ended."""
         self.bench.show_busy_suites()
-        if self.catalogue is not None:
-            self._read_trained(self.catalogue)
+        if self.catalogs is not None:
+            self._read_trained(self.catalogs)
 
-    # -- catalogues ------------------------------------------------------------------------
+    # -- catalogs ------------------------------------------------------------------------
 
-    @work(thread=True, exclusive=True, group="catalogue")
-    def _read_catalogues(self) -> None:
+    @work(thread=True, exclusive=True, group="catalogs")
+    def _read_catalogs(self) -> None:
         from workbench.tui.view_models import catalog
 
         self.post_message(
-            CatalogueRead(catalog.read_catalogue(self.bench.cache_root, self.bench.log_root))
+            CatalogsRead(catalog.read_catalogs(self.bench.cache_root, self.bench.log_root))
         )
 
-    @work(thread=True, exclusive=True, group="catalogue")
-    def _read_trained(self, catalogue: Catalogue) -> None:
+    @work(thread=True, exclusive=True, group="catalogs")
+    def _read_trained(self, catalogs: Catalogs) -> None:
         from workbench.tui.view_models import catalog
 
-        others = tuple(entry for entry in catalogue.models if not entry.trained)
+        others = tuple(entry for entry in catalogs.models if not entry.trained)
         models = (*others, *catalog.read_trained_models(self.bench.log_root))
-        if models != catalogue.models:
-            self.post_message(CatalogueRead(replace(catalogue, models=models)))
+        if models != catalogs.models:
+            self.post_message(CatalogsRead(replace(catalogs, models=models)))
 
-    @on(CatalogueRead)
-    def _show_catalogue(self, event: CatalogueRead) -> None:
-        first = self.catalogue is None
-        self.catalogue = event.catalogue
+    @on(CatalogsRead)
+    def _show_catalogs(self, event: CatalogsRead) -> None:
+        first = self.catalogs is None
+        self.catalogs = event.catalogs
         if first:
-            self._start_from(event.catalogue.presets[0].name if event.catalogue.presets else "")
+            self._start_from(event.catalogs.presets[0].name if event.catalogs.presets else "")
         else:
             self._paint()
 
     def _start_from(self, name: str) -> None:
-        catalogue = self.catalogue or Catalogue()
-        preset = next((p for p in catalogue.presets if p.name == name), None)
-        keys = tuple(s.name for s in catalogue.suite)
+        catalogs = self.catalogs or Catalogs()
+        preset = next((p for p in catalogs.presets if p.name == name), None)
+        keys = tuple(s.name for s in catalogs.suite)
         table = preset.table if preset else {"subsets": (), "models": ()}
         self.draft = draft_from_table(table, keys, name if preset else "")
-        self._choose_engine(self.draft.engine or next((e.name for e in catalogue.engines), ""))
+        self._choose_engine(self.draft.engine or next((e.name for e in catalogs.engines), ""))
         for listed, chosen in (("#subsets", self.draft.subsets), ("#models", self.draft.models)):
             grid = self.query_one(listed, Grid)
             indexes = [index for index, key in enumerate(grid.keys) if key in chosen]
@@ -167,7 +167,7 @@ class PlanScreen(Screen[None]):
                 grid.cursor = index
 
     def _choose_engine(self, name: str) -> None:
-        engine = (self.catalogue or Catalogue()).engine(name)
+        engine = (self.catalogs or Catalogs()).engine(name)
         if engine is None:
             self.change(replace(self.draft, engine=name))
             return
@@ -194,21 +194,21 @@ class PlanScreen(Screen[None]):
         self._check_timer = self.set_timer(CHECK_SECONDS, self._check)
 
     def _paint(self) -> None:
-        catalogue, draft = self.catalogue or Catalogue(), self.draft
+        catalogs, draft = self.catalogs or Catalogs(), self.draft
         self.query_one("#pick-preset", Pick).value = draft.preset or "an empty plan"
-        engine = catalogue.engine(draft.engine)
+        engine = catalogs.engine(draft.engine)
         self.query_one("#pick-engine", Pick).value = (
             ", ".join((draft.engine, *draft.more_engines)) or "none"
         )
-        plan_panels.paint_subsets(self, catalogue, draft)
-        plan_panels.paint_models(self, catalogue, draft)
+        plan_panels.paint_subsets(self, catalogs, draft)
+        plan_panels.paint_models(self, catalogs, draft)
         self._show_description(self.query_one(f"#{self._focused_list}", Grid))
-        settings = catalogue.suite
+        settings = catalogs.suite
         values = {**draft.suite, **draft.settings}
         if engine is not None:
             settings = (*settings, *engine.task_settings, *engine.settings)
             values |= {"task": draft.task} if draft.task != engine.tasks[0] else {}
-        self.query_one(SettingsForm).show(settings, values, catalogue.model_defaults(draft.models))
+        self.query_one(SettingsForm).show(settings, values, catalogs.model_defaults(draft.models))
         changed = len(draft.suite) + len(draft.settings)
         heading = self.query_one("#settings-heading", Heading)
         heading.remark = f"{changed} changed" if changed else "all defaults"
@@ -271,7 +271,7 @@ class PlanScreen(Screen[None]):
 
     def _show_description(self, grid: Grid) -> None:
         text, failed = plan_rows.describe_entry(
-            self.catalogue or Catalogue(), grid.id or "", grid.key
+            self.catalogs or Catalogs(), grid.id or "", grid.key
         )
         line = self.query_one("#choice-about", Static)
         line.set_class(failed, "failed")
@@ -283,7 +283,7 @@ class PlanScreen(Screen[None]):
         if name == "task":
             self.change(replace(self.draft, task=str(event.value)))
             return
-        of_suite = any(s.name == name for s in (self.catalogue or Catalogue()).suite)
+        of_suite = any(s.name == name for s in (self.catalogs or Catalogs()).suite)
         values: dict[str, Any] = dict(self.draft.suite if of_suite else self.draft.settings)
         values.pop(name, None)
         if not event.is_default:
@@ -311,7 +311,7 @@ class PlanScreen(Screen[None]):
     @on(Pick.Opened, "#pick-preset")
     def action_presets(self) -> None:
         """Choose a preset to start from."""
-        presets = (self.catalogue or Catalogue()).presets
+        presets = (self.catalogs or Catalogs()).presets
         rows, keys = plan_rows.preset_rows(presets)
 
         def on_choice(chosen: str | None) -> None:
@@ -325,7 +325,7 @@ class PlanScreen(Screen[None]):
     @on(Pick.Opened, "#pick-engine")
     def action_engines(self) -> None:
         """Choose another engine."""
-        engines = (self.catalogue or Catalogue()).engines
+        engines = (self.catalogs or Catalogs()).engines
         rows = [(e.name, e.summary) for e in engines]
 
         def on_choice(chosen: str | None) -> None:

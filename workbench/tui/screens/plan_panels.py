@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.dom import DOMNode
 
-from workbench.tui.view_models.catalog import Catalogue
+from workbench.tui.view_models.catalog import Catalogs
 from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
 from workbench.tui.view_models.plan_draft import PlanDraft, PlanPreview
 from workbench.tui.view_models.plan_rows import OFF, ON, RUNS, subset_rows
@@ -12,7 +12,7 @@ from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading
 
 
-def paint_subsets(screen: DOMNode, catalogue: Catalogue, draft: PlanDraft) -> None:
+def paint_subsets(screen: DOMNode, catalogs: Catalogs, draft: PlanDraft) -> None:
     """Show the subsets; chosen ones are marked."""
     grid = screen.query_one("#subsets", Grid)
     heading = screen.query_one("#subsets-heading", Heading)
@@ -20,12 +20,12 @@ def paint_subsets(screen: DOMNode, catalogue: Catalogue, draft: PlanDraft) -> No
         grid.show_notice(f"The engine {draft.engine} needs no subset.")
         heading.remark = ""
         return
-    rows = subset_rows(catalogue, draft)
-    _show_rows(grid, rows, [e.name for e in catalogue.subsets], "No subset is known.", catalogue)
+    rows = subset_rows(catalogs, draft)
+    _show_rows(grid, rows, [e.name for e in catalogs.subsets], "No subset is known.", catalogs)
     heading.remark = f"{len(draft.subsets)} of {len(rows)}"
 
 
-def paint_models(screen: DOMNode, catalogue: Catalogue, draft: PlanDraft) -> None:
+def paint_models(screen: DOMNode, catalogs: Catalogs, draft: PlanDraft) -> None:
     """Show the models of the engine; chosen ones are marked."""
     grid = screen.query_one("#models", Grid)
     heading = screen.query_one("#models-heading", Heading)
@@ -33,7 +33,7 @@ def paint_models(screen: DOMNode, catalogue: Catalogue, draft: PlanDraft) -> Non
         grid.show_notice(f"The engine {draft.engine} needs no model.")
         heading.remark = ""
         return
-    fitting = [m for m in catalogue.models if not m.engines or draft.engine in m.engines]
+    fitting = [m for m in catalogs.models if not m.engines or draft.engine in m.engines]
     rows: list[GridRow] = [
         (
             ON if entry.name in draft.models else GridCell("✗", "error") if entry.problem else OFF,
@@ -43,7 +43,7 @@ def paint_models(screen: DOMNode, catalogue: Catalogue, draft: PlanDraft) -> Non
         for entry in fitting
     ]
     _show_rows(
-        grid, rows, [m.name for m in fitting], "No model is known for this engine.", catalogue
+        grid, rows, [m.name for m in fitting], "No model is known for this engine.", catalogs
     )
     heading.remark = f"{len(draft.models)} of {len(rows)}"
 
@@ -73,10 +73,10 @@ def paint_runs(screen: DOMNode, preview: PlanPreview) -> None:
 
 
 def _show_rows(
-    grid: Grid, rows: list[GridRow], keys: list[str], empty: str, catalogue: Catalogue
+    grid: Grid, rows: list[GridRow], keys: list[str], empty: str, catalogs: Catalogs
 ) -> None:
     if rows:
         grid.show(rows, keys)
     else:
-        problem = catalogue.problems[0] if catalogue.problems else empty
-        grid.show_notice(problem, failed=bool(catalogue.problems))
+        problem = catalogs.problems[0] if catalogs.problems else empty
+        grid.show_notice(problem, failed=bool(catalogs.problems))

@@ -1,6 +1,6 @@
 """Catalogs for the Plan screen: engines, subsets, models and presets as frozen entries.
 
-Read in a thread after the first frame, since importing pydantic and reading the catalogues takes
+Read in a thread after the first frame, since importing pydantic and reading the catalogs takes
 longer than a frame may.
 """
 
@@ -87,8 +87,8 @@ class PresetEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
-    """All catalogues, and the problems of reading them."""
+class Catalogs:
+    """All catalogs, and the problems of reading them."""
 
     engines: tuple[EngineEntry, ...] = ()
     subsets: tuple[SubsetEntry, ...] = ()
@@ -125,19 +125,19 @@ PLAN_SETTINGS: Final = {
     "devices": "GPU indexes that the runs may see; empty: whatever the environment shows",
     "cpu": "Compute on the CPU: every GPU is hidden from the runs",
     "label": "Name of the experiment, as tables show it",
-    "cost_probe": "Costing run: train so many steps (200, say) and forecast; empty: train it all",
-    "until": "Costing run: stop when the forecast is as sure as this, ±2% or 0.02",
+    "cost_probe": "Cost probe: train so many steps (200, say) and forecast; empty: train it all",
+    "max_uncertainty": "Cost probe: stop when the forecast is as sure as this, 2% or 0.02",
 }
 """Plan settings in the form -> description."""
 
 
-def read_catalogue(cache_root: Path, log_root: Path) -> Catalogue:
-    """Read all catalogues; broken entries are listed in `problems`."""
+def read_catalogs(cache_root: Path, log_root: Path) -> Catalogs:
+    """Read all catalogs; broken entries are listed in `problems`."""
     from workbench.planning import plan
 
     problems: list[str] = []
     form = {s.name: s for s in form_fields.settings_of_schema(plan.SuitePlan.model_json_schema())}
-    return Catalogue(
+    return Catalogs(
         engines=_read_engines(problems),
         subsets=read_subsets(cache_root, problems),
         models=(*_read_models(problems), *read_trained_models(log_root)),
@@ -260,7 +260,7 @@ def _read_presets(cache_root: Path, problems: list[str]) -> tuple[PresetEntry, .
 
 
 def _read_names(ask: Any, problems: list[str]) -> list[str]:
-    """Names of a catalogue; if it cannot be read, none and one more of `problems`."""
+    """Names of a catalog; if it cannot be read, none and one more of `problems`."""
     from results.text.sanitize import clean_line
 
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from workbench.suites.state import RunView, SuiteState
 
-ControlAction = Literal["stop", "skip", "cancel", "hold", "continue", "resume"]
+ControlAction = Literal["stop", "skip", "cancel", "pause", "resume"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Question:
 def make_question(do: ControlAction, suite: SuiteState, view: RunView | None) -> Question:
     """The question for an action on a suite and its current run."""
     if do == "resume":
-        return _resume(suite)
+        return _resume_paused(suite) if suite.warden == "paused" else _resume(suite)
     if suite.warden == "lost":
         return Question(do, refusal="Nobody is there to ask: the warden of this suite is gone.")
     if suite.ended:
@@ -43,7 +43,7 @@ def make_question(do: ControlAction, suite: SuiteState, view: RunView | None) ->
         case "cancel":
             return _cancel(view)
         case _:
-            return _hold(suite)
+            return _resume_paused(suite) if suite.warden == "paused" else _pause(suite)
 
 
 def _resume(suite: SuiteState) -> Question:
@@ -104,19 +104,21 @@ def _cancel(view: RunView | None) -> Question:
     )
 
 
-def _hold(suite: SuiteState) -> Question:
-    if suite.warden == "holding":
-        return Question(
-            "continue",
-            f"Go on with {suite.name}?",
-            "The next queued run starts.",
-            "Go on",
-            "The suite goes on.",
-        )
+def _pause(suite: SuiteState) -> Question:
     return Question(
-        "hold",
-        f"Hold {suite.name}?",
-        "The run at work goes on to its end; no further run starts until you press h again.",
-        "Hold the suite",
-        "The suite is held after the run at work.",
+        "pause",
+        f"Pause {suite.name}?",
+        "The run at work goes on to its end; no further run starts until you press p again.",
+        "Pause the suite",
+        "The suite pauses after the run at work.",
+    )
+
+
+def _resume_paused(suite: SuiteState) -> Question:
+    return Question(
+        "resume",
+        f"Resume {suite.name}?",
+        "The next queued run starts.",
+        "Resume the suite",
+        "The suite resumes.",
     )

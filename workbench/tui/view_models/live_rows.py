@@ -59,7 +59,7 @@ SUITE_WORDS: Final = {
     "starting": "starting",
     "queued": "waiting for its device",
     "running": "running",
-    "holding": "holding: no new run starts",
+    "paused": "paused: no new run starts",
     "stopping": "stopping",
     "ended": "ended",
     "lost": "warden lost",

@@ -6,7 +6,7 @@ from typing import Final
 
 from workbench.output_language import translate
 from workbench.suites import quantities as q
-from workbench.tui.view_models.catalog import Catalogue, PresetEntry, SubsetEntry
+from workbench.tui.view_models.catalog import Catalogs, PresetEntry, SubsetEntry
 from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow
 from workbench.tui.view_models.plan_draft import PlanDraft, PlanPreview
 
@@ -45,15 +45,15 @@ ON: Final = GridCell("●", "accent")
 OFF: Final = GridCell("○", "dim")
 
 
-def subset_rows(catalogue: Catalogue, draft: PlanDraft) -> list[GridRow]:
+def subset_rows(catalogs: Catalogs, draft: PlanDraft) -> list[GridRow]:
     """Every subset; those of other engines are dim."""
     return [
         _subset_row(
             entry,
             chosen=entry.name in draft.subsets,
-            fits=catalogue.is_for(entry, draft.engine),
+            fits=catalogs.is_for(entry, draft.engine),
         )
-        for entry in catalogue.subsets
+        for entry in catalogs.subsets
     ]
 
 
@@ -71,15 +71,15 @@ def _subset_row(entry: SubsetEntry, *, chosen: bool, fits: bool) -> GridRow:
     )
 
 
-def describe_entry(catalogue: Catalogue, kind: str, key: str | None) -> tuple[str, bool]:
+def describe_entry(catalogs: Catalogs, kind: str, key: str | None) -> tuple[str, bool]:
     """(description of a subset or model, whether it is a problem)."""
     if kind == "models":
-        model = next((m for m in catalogue.models if m.name == key), None)
+        model = next((m for m in catalogs.models if m.name == key), None)
         if model is None:
             return "", False
         named = f"{model.name}: {model.summary}" if model.trained else model.summary
         return translate(model.problem) or named, bool(model.problem)
-    subset = next((s for s in catalogue.subsets if s.name == key), None)
+    subset = next((s for s in catalogs.subsets if s.name == key), None)
     if subset is None:
         return "", False
     if subset.problem:

@@ -160,8 +160,8 @@ def _forecast(record: RunRecord) -> tuple[DetailLine, ...]:
         _reading("start-up", forecast.start_seconds, q.duration),
         DetailLine("rests on", rests, f"{forecast.samples:,} samples read"),
     ]
-    if forecast.until is not None:
-        lines.append(DetailLine("asked to be within", f"±{q.share(forecast.until)}"))
+    if forecast.max_uncertainty is not None:
+        lines.append(DetailLine("asked to be within", f"±{q.share(forecast.max_uncertainty)}"))
     return (*lines, *_mapping(forecast.disk, q.size))
 
 

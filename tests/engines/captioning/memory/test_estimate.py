@@ -21,24 +21,26 @@ from tests.engines.captioning_step import Shape, looked, measured, written
 
 SHAPES = (
     Shape("c_abstractor, checkpointing, auto", {"projector": "c_abstractor", "projector_tokens": 9,
-                                                "projector_hidden": 128, "checkpointing": True,
+                                                "projector_hidden": 128,
+                                                "gradient_checkpointing": True,
                                                 "precision": "auto"}),
     Shape("mlp2x, whole", {"projector": "mlp2x", "quantize": "none"}),
-    Shape("8 frames, checkpointing, accumulation", {"checkpointing": True, "accumulation": 2},
+    Shape("8 frames, checkpointing, accumulation", {"gradient_checkpointing": True,
+                                                    "gradient_accumulation_steps": 2},
           frames=8),
     Shape("projector alone, perceiver of 8 frames", {"lora_rank": 0, "projector": "perceiver",
                                                      "projector_depth": 2, "projector_tokens": 16,
                                                      "projector_hidden": 256}, frames=8),
     Shape("qformer of 4 frames", {"projector": "qformer", "projector_tokens": 16}, frames=4),
     Shape("cross_attention, DoRA", {"projector": "cross_attention", "use_dora": True,
-                                    "checkpointing": True}),
+                                    "gradient_checkpointing": True}),
     Shape("rank 64, long captions", {"lora_rank": 64, "batch": 2}, tokens=64),
     Shape("pixels in every step, 4 frames", {"feature_cache": False, "vision_batch": 16},
           frames=4),
-    Shape("captions", {"max_new_tokens": 48, "evaluate_batch": 12}, trains=False),
+    Shape("captions", {"max_new_tokens": 48, "eval_batch_size": 12}, trains=False),
     Shape("captions of 8 frames, whole", {"quantize": "none", "projector": "mlp2x",
                                           "max_new_tokens": 12}, frames=8, trains=False),
-    Shape("captions from pixels", {"feature_cache": False, "evaluate_batch": 16,
+    Shape("captions from pixels", {"feature_cache": False, "eval_batch_size": 16,
                                    "vision_batch": 32}, trains=False),
 )  # fmt: skip
 
@@ -59,7 +61,7 @@ def subset(
 
 
 def asked(model: str, subsets: tuple[str, ...] = (), **settings: object) -> MemoryEstimate:
-    """The forecast of a catalogued model on a GPU."""
+    """The forecast of a cataloged model on a GPU."""
     entry = model_catalog.load(model)
     params = Params.model_validate({**entry.settings, **settings}).model_dump(mode="json")
     return estimate.estimate_memory(
@@ -83,16 +85,17 @@ def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
     "shape",
     [
         Shape("activations of all layers, validation, judge, caption of 12 tokens",
-              {"quantize": "none", "projector": "mlp2x", "checkpointing": False,
+              {"quantize": "none", "projector": "mlp2x", "gradient_checkpointing": False,
                "scorers": ("siglip",), "siglip": "hub:google/siglip2-base-patch16-224",
-               "evaluate_every_epochs": 1, "evaluate_sample": 2, "max_new_tokens": 12}),
+               "validate_every_epochs": 1, "evaluate_sample": 2, "max_new_tokens": 12}),
         Shape("gradients of all layers, pixels",
-              {"quantize": "none", "lora_rank": 256, "batch": 1, "checkpointing": True,
+              {"quantize": "none", "lora_rank": 256, "batch": 1, "gradient_checkpointing": True,
                "feature_cache": False}, tokens=4),
         Shape("wide projector, gradients accumulated, bf16",
               {"quantize": "none", "projector": "mlp2x", "projector_hidden": 8192,
-               "accumulation": 2, "batch": 8, "checkpointing": True, "precision": "bf16",
-               "evaluate_every_epochs": 1}, target="cuda"),
+               "gradient_accumulation_steps": 2, "batch": 8, "gradient_checkpointing": True,
+               "precision": "bf16",
+               "validate_every_epochs": 1}, target="cuda"),
         Shape("key-value cache", {"quantize": "none", "max_new_tokens": 200}, trains=False),
     ],
     ids=lambda shape: shape.name,
@@ -190,7 +193,12 @@ def test_shipped_sizes_have_the_parameters_of_the_published_models(hub, paramete
 
 
 def test_the_studys_model_on_a_gpu_by_hand():
-    need = asked("qwen3-8b-clip-l14", evaluate_every_epochs=0, accumulation=1, evaluate_batch=32)
+    need = asked(
+        "qwen3-8b-clip-l14",
+        validate_every_epochs=0,
+        gradient_accumulation_steps=1,
+        eval_batch_size=32,
+    )
     train, predict = need.phases["train"], need.phases["predict"]
     linear = 36 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 12288)
     packed = linear // 2 + linear // 64 + linear // 64 // 256 * 4
@@ -244,8 +252,8 @@ def test_the_judge_is_counted_where_its_sizes_are_known_and_else_said_to_be_left
 
 
 def test_ranks_share_the_batch_and_keep_their_gradients():
-    one = asked("nano-captioner", batch=64, evaluate_every_epochs=0)
-    two = asked("nano-captioner", batch=64, evaluate_every_epochs=0, nproc_per_node=2)
+    one = asked("nano-captioner", batch=64, validate_every_epochs=0)
+    two = asked("nano-captioner", batch=64, validate_every_epochs=0, nproc_per_node=2)
     assert two.phases["train"]["activations"] < 0.6 * one.phases["train"]["activations"]
     assert two.phases["train"]["gradients"] > 0
 
@@ -265,7 +273,7 @@ def test_a_gpu_without_bf16_is_told():
 
 
 def test_without_a_feature_cache_the_tower_stays():
-    settings = {"vision_batch": 2, "evaluate_every_epochs": 0}
+    settings = {"vision_batch": 2, "validate_every_epochs": 0}
     cached = asked("nano-captioner", **settings)
     looked = asked("nano-captioner", feature_cache=False, **settings)
     assert "vision tower" not in cached.phases["predict"]
@@ -285,7 +293,7 @@ def test_without_a_feature_cache_the_tower_stays():
         ("nano-captioner", {"cls": True}, "has no class token"),
     ],
 )
-def test_what_cannot_be_rehearsed_is_a_sentence(model, settings, sentence):
+def test_what_cannot_be_simulated_is_a_sentence(model, settings, sentence):
     params = Params.model_validate(settings).model_dump(mode="json")
     with pytest.raises(EngineError, match=sentence) as caught:
         estimate.estimate_memory(
@@ -314,7 +322,7 @@ def test_a_model_of_another_make_is_a_sentence(tmp_path):
     said = memory_estimator.answer_query(
         MemoryQuery(capability=(8, 6), engine="captioning", model="nano-captioner", params=params)
     )
-    assert said.problem.startswith("its step cannot be rehearsed (")
+    assert said.problem.startswith("its step cannot be simulated (")
 
 
 def test_half_described_models_are_sentences():

@@ -20,7 +20,7 @@ CLIP = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
     "num_attention_heads": 16, "image_size": 336, "projection_dim": 768,
 }  # fmt: skip
-BF16 = {"precision": "bf16", "batch": 8, "checkpointing": True, "evaluate_batch": 16}
+BF16 = {"precision": "bf16", "batch": 8, "gradient_checkpointing": True, "eval_batch_size": 16}
 
 pytestmark = [
     pytest.mark.gpu,
@@ -34,7 +34,8 @@ SHAPES = tuple(
           target="cuda")
     for name, settings, trains in (
         ("linear, 4-bit", {}, True),
-        ("kept, accumulation", {"checkpointing": False, "accumulation": 2, "batch": 4}, True),
+        ("kept, accumulation", {"gradient_checkpointing": False, "gradient_accumulation_steps": 2,
+                                "batch": 4}, True),
         ("whole, c_abstractor", {"quantize": "none", "projector": "c_abstractor"}, True),
         ("perceiver from pixels", {"projector": "perceiver", "feature_cache": False}, True),
         ("captions", {"max_new_tokens": 64}, False),

@@ -396,8 +396,8 @@ def test_the_interval_of_a_ratio_holds_its_value():
 
 def test_checkpointing_changes_no_gradient(made):
     grads = []
-    for checkpointing in (False, True):
-        model, params = load(made, checkpointing=checkpointing, lora_dropout=0.0)
+    for gradient_checkpointing in (False, True):
+        model, params = load(made, gradient_checkpointing=gradient_checkpointing, lora_dropout=0.0)
         torch.manual_seed(0)
         adapted = llm.attach_adapters(model, params).train()
         nn.init.normal_(next(p for n, p in adapted.named_parameters() if "lora_B" in n))

@@ -22,7 +22,8 @@ from tests.engines.retrieval_step import PASSAGES, Shape, measured, said
 RECURRENT = {"layer_fusion": "recurrent", "layers": (3, 7, 11), "fusion_width": 64,
              "fusion_queries": 8, "late_width": 32}  # fmt: skip
 SHAPES = (
-    Shape("accumulation, EMA", "clip", {"batch": 32, "accumulation": 2, "ema": 0.99}),
+    Shape("accumulation, EMA", "clip", {"batch": 32, "gradient_accumulation_steps": 2,
+                                        "ema": 0.99}),
     Shape("master weights", "clip",
           {"batch": 64, "layers": (3, 7, 11), "precision": "bf16",
            "mixed_precision": "master_weights"}),
@@ -36,10 +37,11 @@ SHAPES = (
     Shape("open_clip, its own vit", "plain-vit", {"batch": 64}),
     Shape("open_clip, timm vit", "timm-vit", {"batch": 16}),
     Shape("cached features", "frozen", {"batch": 256}),
-    Shape("evaluation", "clip", {"evaluate_batch": 256}, phase="predict"),
-    Shape("evaluation, late", "siglip", {"evaluate_batch": 64, "scoring": "late"}, phase="predict"),
-    Shape("evaluation, recurrent", "clip", {**RECURRENT, "evaluate_batch": 64}, phase="predict"),
-    Shape("evaluation, open_clip", "plain-vit", {"evaluate_batch": 64}, phase="predict"),
+    Shape("evaluation", "clip", {"eval_batch_size": 256}, phase="predict"),
+    Shape("evaluation, late", "siglip", {"eval_batch_size": 64, "scoring": "late"},
+          phase="predict"),
+    Shape("evaluation, recurrent", "clip", {**RECURRENT, "eval_batch_size": 64}, phase="predict"),
+    Shape("evaluation, open_clip", "plain-vit", {"eval_batch_size": 64}, phase="predict"),
 )  # fmt: skip
 PACKAGED = "efficientnet_lite_pytorch"
 PUBLISHED = {
@@ -115,7 +117,7 @@ def test_open_clip_knows_the_sizes_of_its_own_models():
         entry = model_catalog.load(name)
         assert (
             model_from_config.find_model_shape(entry, Params()).length
-            == entry.settings["max_tokens"]
+            == entry.settings["max_length"]
         )
 
 
@@ -176,8 +178,8 @@ def test_vectors_in_a_file_take_no_memory(tmp_path):
 def test_what_is_not_known_is_a_sentence():
     with pytest.raises(EngineError, match="'run:x': the sizes of another run's model"):
         estimate.estimate_memory(asked("run:x"))
-    with pytest.raises(EngineError, match="max_tokens = 500: model 'tinyclip-61m' takes at most"):
-        estimate.estimate_memory(asked("tinyclip-61m", max_tokens=500))
+    with pytest.raises(EngineError, match="max_length = 500: model 'tinyclip-61m' takes at most"):
+        estimate.estimate_memory(asked("tinyclip-61m", max_length=500))
     strange = ModelEntry(name="strange", family="clip", hub="some/where")
     with pytest.raises(EngineError, match="'strange': its sizes are not known here"):
         model_from_config.find_model_shape(strange, Params())

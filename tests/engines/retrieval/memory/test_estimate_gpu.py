@@ -17,8 +17,9 @@ SHAPES = (
     Shape("batch 512, GradCache", "tinyclip-61m",
           {**WEEKLY, "batch": 512, "grad_cache_chunk": 64}, target="cuda"),
     Shape("L/14, accumulation, EMA", "clip-vit-l14",
-          {"batch": 16, "precision": "auto", "accumulation": 2, "ema": 0.99}, target="cuda"),
-    Shape("evaluation", "tinyclip-61m", {"precision": "auto", "evaluate_batch": 256},
+          {"batch": 16, "precision": "auto", "gradient_accumulation_steps": 2, "ema": 0.99},
+          target="cuda"),
+    Shape("evaluation", "tinyclip-61m", {"precision": "auto", "eval_batch_size": 256},
           phase="predict", target="cuda"),
 )  # fmt: skip
 

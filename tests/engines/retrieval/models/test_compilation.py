@@ -220,7 +220,7 @@ def test_cuda_graphs_on_a_cpu_are_a_notice(go, tracing):
     [
         ({"compile": False}, "set compile = true"),
         ({"grad_cache_chunk": 4}, "with grad_cache_chunk = 4"),
-        ({"accumulation": 2}, "with accumulation = 2"),
+        ({"gradient_accumulation_steps": 2}, "with gradient_accumulation_steps = 2"),
     ],
 )
 def test_cuda_graphs_are_refused_with_what_they_cannot(go, settings, sentence):

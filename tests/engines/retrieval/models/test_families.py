@@ -56,7 +56,7 @@ def opened(folder: Path, **settings) -> tuple[DualEncoder, tokenizer.TextTokeniz
 
 
 def token_ids(words: tokenizer.TextTokenizer, params: Params) -> torch.Tensor:
-    items = TokenItems.tokenise(TEXTS, words.tokenizer, params.max_tokens, words.pad)
+    items = TokenItems.tokenise(TEXTS, words.tokenizer, params.max_length, words.pad)
     items.length = words.length
     return items.gather(np.arange(3))
 
@@ -227,13 +227,13 @@ def test_shapes_of_every_encoder(family, mixed, layers):
 
 def ids_and_patches(model: DualEncoder, params: Params, words: tokenizer.TextTokenizer) -> int:
     shape = model.late_shape
-    assert not model.late or shape.texts == (words.length or params.max_tokens)
+    assert not model.late or shape.texts == (words.length or params.max_length)
     return shape.texts + shape.images
 
 
 def test_a_late_item_without_a_text_has_the_image_tokens_alone(tmp_path):
     clip_folder(tmp_path)
-    model, words, params = opened(tmp_path, scoring="late", max_tokens=12)
+    model, words, params = opened(tmp_path, scoring="late", max_length=12)
     ids, images = token_ids(words, params), pictures(params, 1)
     none = torch.zeros(0, dtype=torch.long)
     image = model.encode_items(ItemInputs(1, ids[:0], none, images, torch.tensor([0])), "query")
@@ -246,7 +246,7 @@ def test_a_late_item_without_a_text_has_the_image_tokens_alone(tmp_path):
 
 def test_pictures_are_encoded_where_no_item_has_a_text(tmp_path):
     clip_folder(tmp_path)
-    model, words, params = opened(tmp_path, scoring="late", max_tokens=12)
+    model, words, params = opened(tmp_path, scoring="late", max_length=12)
     texts = TokenItems.tokenise([], words.tokenizer, 12, words.pad)
     images = ArrayItems([pictures(params, 2).numpy()])
     encoder = JointCorpusEncoder(model, Precision("fp32", torch.device("cpu")), 8, Emitter())
@@ -261,7 +261,7 @@ def test_siglip_texts_are_lower_case_without_punctuation_and_padded_as_trained(t
     siglip_folder(tmp_path)
     words = tokenizer.load_model_tokenizer(tmp_path, "siglip")
     assert (words.pad, words.length) == (1, 16)
-    ids = token_ids(words, Params(max_tokens=16))
+    ids = token_ids(words, Params(max_length=16))
     assert ids.shape == (3, 16)
     told = [words.tokenizer.id_to_token(int(i)) for i in ids[0]]
     assert told == ["a", "red", "disc", "</s>", *["</s>"] * 12]
@@ -299,7 +299,7 @@ def test_clip_words_are_those_of_open_clip(tmp_path):
             r"there are 1 and 2; .*text_layers \(0 to 8\) and vision_layers \(0 to 11\)",
         ),
         ({"layer_fusion": "recurrent", "layers": [1], "fusion_width": 100}, "multiple of 64"),
-        ({"max_tokens": 78}, "max_tokens = 78: .* takes at most 77"),
+        ({"max_length": 78}, "max_length = 78: .* takes at most 77"),
         ({"freeze_towers": True}, "leaves nothing to train"),
     ],
 )
@@ -352,7 +352,7 @@ def test_a_repository_in_the_hub_cache_by_its_name(tmp_path, monkeypatch):
     (repo / "refs" / "main").write_text("a" * 40)
     siglip_folder(snapshot)
     entry = model_catalog.load("hub:some/siglip")
-    assert (entry.family, entry.settings) == ("siglip", {"image_size": 48, "max_tokens": 16})
+    assert (entry.family, entry.settings) == ("siglip", {"image_size": 48, "max_length": 16})
     assert model_catalog.find_problem(entry) is None
     assert model_catalog.cached_revision(entry) == "a" * 40
     assert model_catalog.load("hub:some/siglip@" + "a" * 40).family == "siglip"

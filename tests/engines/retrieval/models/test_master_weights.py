@@ -145,7 +145,7 @@ def test_a_replica_of_every_family_computes_what_its_masters_do(tmp_path, family
     model = factory.from_folder(entry, tmp_path, words, params)
     factory.configure_model(model, entry, params, words)
     replica = replica_of(model)
-    texts = TokenItems.tokenise(families.TEXTS, words.tokenizer, params.max_tokens, words.pad)
+    texts = TokenItems.tokenise(families.TEXTS, words.tokenizer, params.max_length, words.pad)
     texts.length = words.length
     size = (2, params.image_size, params.image_size, 3)
     images = ArrayItems([np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)])
@@ -244,7 +244,11 @@ def test_without_bf16_the_setting_changes_nothing(go):
 
 def test_a_run_keeps_float32_weights_and_resumes_with_them(go, monkeypatch):
     """Stopped after two steps and resumed: bitwise the weights of a run that nobody disturbed."""
-    settings = {"precision": "bf16", "mixed_precision": "master_weights", "accumulation": 2}
+    settings = {
+        "precision": "bf16",
+        "mixed_precision": "master_weights",
+        "gradient_accumulation_steps": 2,
+    }
     whole = go(**settings)
     tensors = trained(whole)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}

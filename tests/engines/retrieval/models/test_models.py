@@ -171,8 +171,8 @@ def test_a_run_on_a_local_folder_by_path(toy, tinyclip, tmp_path):
     plan = next(m for m in emit.sent if m.kind == "plan")
     assert plan.facts["layers"] == "3,7,11 -> text 2,5,8; vision 3,7,11"
     assert "own" in plan.facts["tokenizer"]
-    long = spec.model_copy(update={"params": {**spec.params, "max_tokens": 78}})
-    with pytest.raises(EngineError, match="max_tokens = 78: .* takes at most 77"):
+    long = spec.model_copy(update={"params": {**spec.params, "max_length": 78}})
+    with pytest.raises(EngineError, match="max_length = 78: .* takes at most 77"):
         run(long, Emitter(), tmp_path)
 
 

@@ -209,7 +209,7 @@ def encoder(chunk: int, dropout: float = 0.0, **settings) -> DualEncoder:
     for module in (model.clip.text_model, model.clip.vision_model):
         for layer in module.encoder.layers:
             layer.self_attn.dropout = dropout
-    params = Params(image_size=32, max_tokens=12, fusion_width=64, fusion_queries=4, late_width=16,
+    params = Params(image_size=32, max_length=12, fusion_width=64, fusion_queries=4, late_width=16,
                     grad_cache_chunk=chunk, **settings)  # fmt: skip
     entry = model_catalog.load("clip-nano")
     words = tokenizer.TextTokenizer(None, 0)

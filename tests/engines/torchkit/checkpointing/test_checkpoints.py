@@ -145,7 +145,7 @@ def test_a_loader_thread_that_fails_ends_the_run_with_its_error():
             raise OSError(5, "the disk under the cache is gone")
         return rows
 
-    loader = Loader(EpochPermutation(50, 8, 1, seed=3), gather, workers=2)
+    loader = Loader(EpochPermutation(50, 8, 1, seed=3), gather, num_workers=2)
     batches = loader.batches(0, 7)
     with pytest.raises(OSError, match="under the cache"):
         [batch.result() for batch in batches]

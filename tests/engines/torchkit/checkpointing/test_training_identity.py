@@ -96,10 +96,28 @@ def test_settings_that_change_no_step_are_not_part_of_it() -> None:
     def identity(**params: object) -> TrainingIdentity:
         return TrainingIdentity.of_run(Params(**params), 42, 64, "d", 10)
 
-    same = identity(evaluate_batch=7, workers=3, checkpoint_every=9, grad_cache_chunk=4)
+    same = identity(eval_batch_size=7, num_workers=3, checkpoint_every=9, grad_cache_chunk=4)
     assert same == identity()
     for other in ({"lr": 1e-3}, {"epochs": 2}, {"max_steps": 3}, {"weight_decay": 0.2}):
         assert identity(**other).settings != identity().settings
+
+
+def test_checkpoints_with_earlier_names_of_settings_resume() -> None:
+    from engines.vqa import Params
+
+    stored = json.loads(json.dumps(TrainingIdentity.of_run(Params(), 42, 64, "d", 10).as_state()))
+    digest = "5331d0d08fa88c5be689bd1e2449d5133ea973264f060b5669335c473b9325cc"
+    assert stored["settings"] == digest, "as version 0.1 wrote it"
+    for earlier, name in (
+        ("clip_norm", "max_grad_norm"),
+        ("look_every_epochs", "validate_every_epochs"),
+    ):
+        stored["training"][earlier] = stored["training"].pop(name)
+    same = TrainingIdentity.of_run(Params(), 42, 64, "d", 10)
+    assert same.check(stored, Path("c")) == ""
+    other = TrainingIdentity.of_run(Params(validate_every_epochs=2), 42, 64, "d", 10)
+    with pytest.raises(EngineError, match="validate_every_epochs 1 then, 2 now"):
+        other.check(stored, Path("c"))
 
 
 def test_settings_of_an_engine_are_part_of_it() -> None:
@@ -112,7 +130,7 @@ def test_settings_of_an_engine_are_part_of_it() -> None:
 
     pairs: list[tuple[object, object]] = [
         (Retrieval(), Retrieval(temperature=0.2)),
-        (Retrieval(), Retrieval(max_tokens=9)),
+        (Retrieval(), Retrieval(max_length=9)),
         (Retrieval(), Retrieval(modality_dropout=0.5)),
         (Captioning(), Captioning(prompt="Describe it.")),
         (Captioning(), Captioning(lora_rank=8)),
@@ -123,7 +141,7 @@ def test_settings_of_an_engine_are_part_of_it() -> None:
     for one, other in pairs:
         with pytest.raises(EngineError, match="settings of the training have changed"):
             identity(other).check(json.loads(json.dumps(identity(one).as_state())), Path("c"))
-    same = Vqa(tta_options=not Vqa().tta_options, predict_batch=3)
+    same = Vqa(tta_options=not Vqa().tta_options, eval_batch_size=3)
     assert identity(same).check(identity(Vqa()).as_state(), Path("c")) == ""
 
 

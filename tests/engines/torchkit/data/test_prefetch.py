@@ -125,19 +125,22 @@ def numbers(count: int) -> list[torch.Tensor]:
     return [torch.full((2,), float(number)) for number in range(count)]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("gradient_accumulation_steps", [1, 2])
 def test_losses_over_copies_that_come_late_are_bitwise_the_plain_ones(
-    cuda, monkeypatch, workers, accumulation
+    cuda, monkeypatch, num_workers, gradient_accumulation_steps
 ):
-    wanted = run(job(accumulation=accumulation))
+    wanted = run(job(gradient_accumulation_steps=gradient_accumulation_steps))
 
     def on_gpu(pending, _transfer, _device):
         return Prefetcher(pending, lambda batch: map_tensors(batch, cuda.copy), GPU)
 
     monkeypatch.setattr(loop, "Prefetcher", on_gpu)
-    assert run(job(workers=workers, accumulation=accumulation)) == wanted
-    if accumulation == 1:
+    assert (
+        run(job(num_workers=num_workers, gradient_accumulation_steps=gradient_accumulation_steps))
+        == wanted
+    )
+    if gradient_accumulation_steps == 1:
         assert wanted == plain_losses()
     assert {line for line in cuda.log if line[0] == "copy"} == {("copy", "side")}
 
@@ -261,8 +264,8 @@ def test_every_tensor_of_every_engines_batch_is_moved_and_recorded(cuda, engine)
 def test_evaluation_batches_come_in_order_from_several_threads():
     rows = np.arange(50)
     seen = []
-    for workers in (0, 3):
-        pipeline = InputPipeline(CPU, workers)
+    for num_workers in (0, 3):
+        pipeline = InputPipeline(CPU, num_workers)
         found = pipeline.batches(split_rows(rows, 7), lambda part: torch.from_numpy(part) * 2)
         pairs = [(part.tolist(), batch.tolist()) for part, batch in found]
         assert [x for part, _ in pairs for x in part] == rows.tolist()
@@ -288,8 +291,8 @@ def test_an_error_while_an_evaluation_batch_is_made_reaches_who_asks():
             raise OSError(5, "the disk is gone")
         return torch.zeros(1)
 
-    for workers in (0, 2):
-        batches = InputPipeline(CPU, workers).batches(range(6), gather)
+    for num_workers in (0, 2):
+        batches = InputPipeline(CPU, num_workers).batches(range(6), gather)
         with pytest.raises(OSError, match="disk is gone"):
             list(batches)
 
@@ -353,18 +356,18 @@ def test_auto_takes_threads_by_device_and_cores(monkeypatch, cores, ranks, gpu, 
     machine = param_sections.Machine()
     device = GPU if gpu else CPU
     pipeline = InputPipeline.from_settings(machine, device, ranks)
-    assert (pipeline.workers, pipeline.pin) == (threads, gpu)
-    assert pipeline.facts == {"workers": str(threads), "pin_memory": "true" if gpu else "false"}
+    assert (pipeline.num_workers, pipeline.pin) == (threads, gpu)
+    assert pipeline.facts == {"num_workers": str(threads), "pin_memory": "true" if gpu else "false"}
 
 
 @pytest.mark.parametrize("gpu", [True, False])
 def test_what_a_user_sets_wins(gpu):
     device = GPU if gpu else CPU
-    for workers, pin in ((12, False), (0, True), (3, True)):
+    for num_workers, pin in ((12, False), (0, True), (3, True)):
         pipeline = InputPipeline.from_settings(
-            param_sections.Machine(workers=workers, pin_memory=pin), device
+            param_sections.Machine(num_workers=num_workers, pin_memory=pin), device
         )
-        assert pipeline.workers == workers
+        assert pipeline.num_workers == num_workers
         assert pipeline.pin == (pin and gpu), "without a GPU there is no page-locked memory"
 
 

@@ -1,4 +1,4 @@
-"""Deep models from shallow ones: a line is followed, and anything else is rehearsed whole."""
+"""Deep models from shallow ones: a line is followed, and anything else is simulated whole."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_deep_model_is_what_its_shallow_ones_say() -> None:
     }
 
 
-def test_what_is_on_no_line_is_rehearsed_whole() -> None:
+def test_what_is_on_no_line_is_simulated_whole() -> None:
     def bent(layers: int) -> Measurement:
         return Measurement({"train: ": {"weights": layers**2}}, {})
 

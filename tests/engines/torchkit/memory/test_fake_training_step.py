@@ -18,10 +18,10 @@ def build_model() -> nn.Sequential:
     return nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(6)])
 
 
-def estimate(accumulation: int) -> int:
+def estimate(gradient_accumulation_steps: int) -> int:
     options = TrainingOptions(
-        precision="fp32", quantize="none", lora_rank=0, checkpointing=False, target="cpu",
-        accumulation=accumulation,
+        precision="fp32", quantize="none", lora_rank=0, gradient_checkpointing=False, target="cpu",
+        gradient_accumulation_steps=gradient_accumulation_steps,
     )  # fmt: skip
     with fake_training_step.fake_mode(options) as tracker:
         model, batch = build_model(), torch.zeros(BATCH, WIDTH)
@@ -31,12 +31,12 @@ def estimate(accumulation: int) -> int:
         ).total
 
 
-def allocated(accumulation: int) -> int:
+def allocated(gradient_accumulation_steps: int) -> int:
     model, batch = build_model(), torch.zeros(BATCH, WIDTH)
     optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
 
     def step() -> None:
-        for _ in range(accumulation):
+        for _ in range(gradient_accumulation_steps):
             model(batch).square().mean().backward()
         allocations.end_step(model, optimizer)
 
@@ -46,6 +46,10 @@ def allocated(accumulation: int) -> int:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_estimate_equals_what_a_step_allocates_where_gradients_are_a_quarter(accumulation):
-    assert estimate(accumulation) == pytest.approx(allocated(accumulation), rel=0.02)
+@pytest.mark.parametrize("gradient_accumulation_steps", [1, 2])
+def test_estimate_equals_what_a_step_allocates_where_gradients_are_a_quarter(
+    gradient_accumulation_steps,
+):
+    assert estimate(gradient_accumulation_steps) == pytest.approx(
+        allocated(gradient_accumulation_steps), rel=0.02
+    )

@@ -34,14 +34,15 @@ hidden = 64
 dropout = 0.2
 [settings]
 image_size = 64
-max_tokens = 16
+max_length = 16
 batch = 8
 lr = 2e-3
 precision = "fp32"
 """
 
 HARD = {
-    "accumulation": 2, "ema": 0.9, "modality_dropout": 0.5, "epochs": 100, "max_steps": 20,
+    "gradient_accumulation_steps": 2, "ema": 0.9, "modality_dropout": 0.5, "epochs": 100,
+    "max_steps": 20,
     "checkpoint_every": 3, "evaluate_on": [],
 }  # fmt: skip
 """60 records in steps of 2 x 8: epochs of 4 steps, the last of 12 records as 8 and 4."""
@@ -159,12 +160,16 @@ def test_shares_are_a_partition_in_order(rows, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "extra", [{"accumulation": 2}, {"grad_cache_chunk": 3, "layers": [0], "modality_dropout": 0}]
+    "extra",
+    [
+        {"gradient_accumulation_steps": 2},
+        {"grad_cache_chunk": 3, "layers": [0], "modality_dropout": 0},
+    ],
 )
 def test_two_ranks_equal_one_process_with_the_joint_batch(toy_odd, start, extra):
     """33 records, 11 of them twice: 32 and then 1, so that rank 1 has nothing to do."""
     settings = {**HARD, "checkpoint_every": 1, **extra}
-    batch = 16 // settings["accumulation"]
+    batch = 16 // settings["gradient_accumulation_steps"]
     one = start("pico", subset=toy_odd, batch=2 * batch, **settings)
     two = start("pico", subset=toy_odd, batch=batch, nproc_per_node=2, **settings)
     # Killed, so that the optimizer's moments of step 6 are still there.
@@ -205,7 +210,7 @@ def test_a_killed_run_resumes_bitwise(toy_with_heads, undisturbed, start):
     With two loader workers, which `undisturbed` has not.
     """
     at = random.Random("alone 2").randrange(4, 18)
-    folder = start("heads", workers=2, **HARD)
+    folder = start("heads", num_workers=2, **HARD)
     killed = engine(folder, f"{at} self SIGKILL")
     assert (killed.code, killed.failed) == (-9, None)
     assert len(killed.losses) >= at - 1, "the last window may not have been closed"
@@ -218,7 +223,7 @@ def test_a_killed_run_resumes_bitwise(toy_with_heads, undisturbed, start):
 @pytest.fixture(scope="module")
 def undisturbed(toy_with_heads, start):
     """Folder and end of a run of one process that nobody disturbed."""
-    folder = start("heads", workers=0, **HARD)
+    folder = start("heads", num_workers=0, **HARD)
     ended = engine(folder)
     assert ended.code == 0
     assert len(ended.losses) == HARD["max_steps"]

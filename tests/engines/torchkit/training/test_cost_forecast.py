@@ -1,4 +1,4 @@
-"""Costing runs: forecasts of step times whose truth is known, and loops that end early."""
+"""Cost probes: forecasts of step times whose truth is known, and loops that end early."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class TimedEmitter(Emitter):
         return self.clock()
 
 
-def job(clock, epochs=1, row_seconds=lambda _: 0.05, losses=None, workers=0, rows=ROWS):
+def job(clock, epochs=1, row_seconds=lambda _: 0.05, losses=None, num_workers=0, rows=ROWS):
     """A small regression whose step takes `row_seconds(step)` seconds for each of its rows."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(rows, 5, generator=generator)
@@ -134,11 +134,11 @@ def job(clock, epochs=1, row_seconds=lambda _: 0.05, losses=None, workers=0, row
         return loop.LossOutput(loss, {}, len(batch))
 
     return loop.TrainingJob(
-        model=model, loader=Loader(order, lambda rows, _: x[torch.from_numpy(rows)], workers),
+        model=model, loader=Loader(order, lambda rows, _: x[torch.from_numpy(rows)], num_workers),
         transfer=lambda batch: batch, forward=forward,
         optimizer=torch.optim.AdamW(model.parameters(), lr=0.01),
         lr_at=lambda step: 0.01 / (1 + step), precision=Precision("fp32", torch.device("cpu")),
-        steps=epochs * order.steps_per_epoch, clip_norm=1.0,
+        steps=epochs * order.steps_per_epoch, max_grad_norm=1.0,
     )  # fmt: skip
 
 
@@ -185,13 +185,13 @@ def test_the_full_run_measures_what_was_forecast():
     assert clock.now == pytest.approx(said.run_seconds)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_its_steps_are_bitwise_the_first_of_the_full_run(workers):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_its_steps_are_bitwise_the_first_of_the_full_run(num_workers):
     clock = Clock()
     whole: list[float] = []
-    train(job(clock, epochs=2, losses=whole, workers=workers), clock, 10)
+    train(job(clock, epochs=2, losses=whole, num_workers=num_workers), clock, 10)
     part: list[float] = []
-    training = job(clock, epochs=2, losses=part, workers=workers)
+    training = job(clock, epochs=2, losses=part, num_workers=num_workers)
     train(training, clock, 10, protocol.Probe(steps=30))
     assert len(part) == 40
     assert part == whole[:40]
@@ -238,11 +238,11 @@ def test_until_ends_the_run_when_the_interval_is_narrow():
         return train(training, clock, 10, protocol.Probe(**asked))[2]
 
     jitter = np.random.default_rng(5).normal(1, 0.05, 5000)
-    few, many = (probed(steps=600, until=share, unseen=0.01) for share in (0.05, 0.02))
+    few, many = (probed(steps=600, max_uncertainty=share, unseen=0.01) for share in (0.05, 0.02))
     assert cost_forecast.UNTIL_STEPS <= few.steps < many.steps
     for said, share in ((few, 0.05), (many, 0.02)):
         assert (said.epoch_high - said.epoch_low) / 2 <= share * said.epoch_seconds
-    never = probed(steps=80, until=0.011, unseen=0.01)
+    never = probed(steps=80, max_uncertainty=0.011, unseen=0.01)
     assert never.steps == 80
 
 
@@ -254,7 +254,7 @@ def test_until_counts_for_what_steps_can_narrow_where_the_machine_alone_wanders_
     asked = {"unseen": 0.12, "unseen_from": "for what 5 earlier forecasts here missed"}
     spec = protocol.RunSpec(
         suite="s", run_id="r", engine="e", task="probe", subset="d", model="m", cache_root="c",
-        probe=protocol.Probe(steps=600, until=0.02, **asked),
+        probe=protocol.Probe(steps=600, max_uncertainty=0.02, **asked),
     )  # fmt: skip
     costing = cost_forecast.create_cost_probe(spec, training, 10, emit)
     assert [m.text for m in emit.sent if m.kind == "notice"] == [

@@ -99,8 +99,8 @@ def counted(calls):
 def test_a_step_of_several_micro_batches_exchanges_its_gradients_once(solo_group):
     """And sums them to what one rank without an exchange has; 7 batches of 50 make 3 steps."""
     exchanges = []
-    alone, x = job(accumulation=3), points()
-    training = job(accumulation=3)
+    alone, x = job(gradient_accumulation_steps=3), points()
+    training = job(gradient_accumulation_steps=3)
     with counted(exchanges):
         process_group = ProcessGroup(size=2)
         wrapped = process_group.wrap(training.model, lambda: training.model(x[0][:2]))

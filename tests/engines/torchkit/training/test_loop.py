@@ -34,10 +34,12 @@ def points() -> tuple[torch.Tensor, torch.Tensor]:
     return x, x.sum(1, keepdim=True).sin()
 
 
-def job(root: Path | None = None, *, accumulation: int = 1, workers: int = 0, **more):
+def job(
+    root: Path | None = None, *, gradient_accumulation_steps: int = 1, num_workers: int = 0, **more
+):
     x, y = points()
     model = network()
-    order = EpochPermutation(ROWS, BATCH, accumulation, seed=3)
+    order = EpochPermutation(ROWS, BATCH, gradient_accumulation_steps, seed=3)
 
     def gather(rows, _epoch):
         at = torch.from_numpy(rows)
@@ -49,12 +51,12 @@ def job(root: Path | None = None, *, accumulation: int = 1, workers: int = 0, **
 
     steps = EPOCHS * order.steps_per_epoch
     settings = {
-        "clip_norm": 1.0, "precision": Precision("fp32", CPU), "checkpoint_root": root, **more,
+        "max_grad_norm": 1.0, "precision": Precision("fp32", CPU), "checkpoint_root": root, **more,
     }  # fmt: skip
     torch.manual_seed(7)
     return loop.TrainingJob(
         model=model,
-        loader=Loader(order, gather, workers),
+        loader=Loader(order, gather, num_workers),
         transfer=lambda batch: batch,
         forward=forward,
         optimizer=adamw(model, 0.01, 0.1, (0.9, 0.98), fused=True),
@@ -140,9 +142,9 @@ def test_losses_are_bitwise_those_of_a_plain_loop():
     assert run(job()) == plain_losses()
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_nothing_but_speed(workers):
-    assert run(job(workers=workers)) == plain_losses()
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_change_nothing_but_speed(num_workers):
+    assert run(job(num_workers=num_workers)) == plain_losses()
 
 
 def test_every_row_once_an_epoch_and_the_last_batch_is_kept():
@@ -158,7 +160,7 @@ def test_every_row_once_an_epoch_and_the_last_batch_is_kept():
 
 
 def test_accumulation_averages_the_micro_batches():
-    training = job(accumulation=2)
+    training = job(gradient_accumulation_steps=2)
     before = {n: p.clone() for n, p in training.model.named_parameters()}
     training.model.eval()
     x, y = points()
@@ -172,7 +174,7 @@ def test_accumulation_averages_the_micro_batches():
     training.optimizer.step = lambda: seen.update(
         {n: p.grad.clone() for n, p in training.model.named_parameters()}
     )
-    training.steps, training.clip_norm = 1, 0
+    training.steps, training.max_grad_norm = 1, 0
     run(training)
     for name, gradient in expected.items():
         torch.testing.assert_close(seen[name], gradient)

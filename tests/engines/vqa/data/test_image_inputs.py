@@ -121,7 +121,8 @@ def test_pictures_of_a_batch_are_computed_apart_and_differ_by_rounding(toy):
 def test_training_on_cached_features_ends_with_the_same_bits(toy, tmp_path, monkeypatch):
     """One picture in a micro-batch, against the run whose tower is computed in every step; and
     against transformers' own forward pass in training, up to rounding."""
-    settings = {"batch": 1, "accumulation": 2, "predict_batch": 1, "max_steps": 4, "blank": True,
+    settings = {"batch": 1, "gradient_accumulation_steps": 2, "eval_batch_size": 1,
+                "max_steps": 4, "blank": True,
                 "written": 1, "evaluate_on": ["asks_more"], "evaluate_limit": 2,
                 "max_new_tokens": 2}  # fmt: skip
     kept = go(spec(toy, settings=settings), tmp_path / "kept")

@@ -15,16 +15,16 @@ from engines.torchkit.modeling import quantize
 from tests.engines.vqa_step import Shape, measured
 
 SHAPES = (
-    Shape("4-bit, checkpointing", {"long_side": 280, "checkpointing": True}),
-    Shape("whole", {"long_side": 280, "checkpointing": False, "quantize": "none"}),
+    Shape("4-bit, checkpointing", {"long_side": 280, "gradient_checkpointing": True}),
+    Shape("whole", {"long_side": 280, "gradient_checkpointing": False, "quantize": "none"}),
     Shape("4-bit, half where the CPU has it", {"long_side": 280, "precision": "auto"}),
     Shape(
         "accumulation, EMA, rank 64",
-        {"long_side": 168, "accumulation": 2, "ema": 0.99, "lora_rank": 64},
+        {"long_side": 168, "gradient_accumulation_steps": 2, "ema": 0.99, "lora_rank": 64},
         sizes={"num_hidden_layers": 6},
     ),
     Shape("long text, batch 3", {"long_side": 112, "batch": 3}, text=300),
-    Shape("prediction", {"long_side": 280, "predict_batch": 6}, trains=False),
+    Shape("prediction", {"long_side": 280, "eval_batch_size": 6}, trains=False),
     Shape("prediction, turned", {"long_side": 280, "tta_options": True}, trains=False),
     Shape("tower", {"long_side": 280, "feature_cache": False}),
 )
@@ -113,7 +113,7 @@ def test_a_model_from_scratch_has_the_parameters_that_are_made():
 
 
 @pytest.mark.parametrize("sizes", [{"patch": 16}, {"vision_depth": 1}, {"vision_depth": 3}])
-def test_towers_of_other_sizes_are_rehearsed(sizes):
+def test_towers_of_other_sizes_are_simulated(sizes):
     from engines.model_catalog import ModelEntry
     from engines.vqa.memory import estimate, model_from_config
     from tests.engines.vqa_toy import SIZES
@@ -134,8 +134,14 @@ def test_towers_of_other_sizes_are_rehearsed(sizes):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"quantize": "none", "checkpointing": False, "feature_cache": False},
-        {"quantize": "none", "checkpointing": True, "accumulation": 1, "lora_rank": 64, "batch": 1},
+        {"quantize": "none", "gradient_checkpointing": False, "feature_cache": False},
+        {
+            "quantize": "none",
+            "gradient_checkpointing": True,
+            "gradient_accumulation_steps": 1,
+            "lora_rank": 64,
+            "batch": 1,
+        },
     ],
     ids=["activations of all layers", "gradients of all layers"],
 )
@@ -167,7 +173,7 @@ def test_shallow_models_say_what_the_whole_one_needs(settings, monkeypatch):
     assert (found.host, found.facts) == (whole.host, whole.facts)
 
 
-def test_a_rehearsal_that_fails_ends_no_other(monkeypatch):
+def test_a_simulation_that_fails_ends_no_other(monkeypatch):
     from engines import memory_estimator
     from engines.vqa.memory import estimate
 
@@ -177,7 +183,7 @@ def test_a_rehearsal_that_fails_ends_no_other(monkeypatch):
     want = Shape("any", {"nproc_per_node": 3}).want().model_copy(update={"model": "nano-qwen-vl"})
     monkeypatch.setattr(estimate, "estimate_memory", fails)
     assert memory_estimator.answer_query(want).problem == (
-        "its step cannot be rehearsed (RuntimeError: shape '[24, 4, -1]' is invalid)"
+        "its step cannot be simulated (RuntimeError: shape '[24, 4, -1]' is invalid)"
     )
     host = {"Python": 10, MAPPED: 100, STEP: 5}
     monkeypatch.setattr(estimate, "estimate_memory", lambda _: MemoryEstimate(host=host))

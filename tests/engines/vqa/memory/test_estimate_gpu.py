@@ -24,9 +24,10 @@ pytestmark = [
 SHAPES = (
     Shape("audit", AUDIT, 192, published=QWEN, target="cuda"),
     Shape("small picture", {**AUDIT, "long_side": 384}, 192, published=QWEN, target="cuda"),
-    Shape("batch 1, kept", {**AUDIT, "batch": 1, "checkpointing": False}, 192, published=QWEN,
+    Shape("batch 1, kept", {**AUDIT, "batch": 1, "gradient_checkpointing": False}, 192,
+          published=QWEN,
           target="cuda"),
-    Shape("prediction", {**AUDIT, "predict_batch": 6}, 192, trains=False, published=QWEN,
+    Shape("prediction", {**AUDIT, "eval_batch_size": 6}, 192, trains=False, published=QWEN,
           target="cuda"),
 )  # fmt: skip
 

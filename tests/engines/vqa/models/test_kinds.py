@@ -208,8 +208,8 @@ def test_only_the_language_model_is_quantised_and_adapted(folder):
 def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, Path]:
     place = tmp_path_factory.mktemp("runs") / "01-toy"
     settings = {
-        "epochs": 3, "workers": 2, "blank": True, "written": 4, "tta_scales": (1.5,),
-        "tta_options": True, "evaluate_on": ("asks_more",), "checkpointing": True,
+        "epochs": 3, "num_workers": 2, "blank": True, "written": 4, "tta_scales": (1.5,),
+        "tta_options": True, "evaluate_on": ("asks_more",), "gradient_checkpointing": True,
     }  # fmt: skip
     asked = spec(folder, model=f"path:{folder / 'other'}", settings=settings)
     return go(asked, place), place

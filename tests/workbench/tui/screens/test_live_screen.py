@@ -93,7 +93,7 @@ async def test_new_journal_lines_appear(app: WorkbenchApp, log_root: Path) -> No
 
 STEERING = (
     ("k", "skip", "03-retrieval-evqa_train-tinyclip-61m"),
-    ("h", "hold", None),
+    ("p", "pause", None),
     ("s", "stop", None),
     ("c", "cancel", "04-retrieval-oven_train-tinyclip-61m"),
 )
@@ -119,17 +119,17 @@ async def test_steering_asks_then_writes_one_command(app: WorkbenchApp, log_root
             assert (told.do, told.run) == (do, run)
 
 
-async def test_a_held_suite_goes_on_with_the_same_key(app: WorkbenchApp, log_root: Path) -> None:
+async def test_a_paused_suite_resumes_with_the_same_key(app: WorkbenchApp, log_root: Path) -> None:
     folder = sample_suites.busy_root(log_root)
-    sample_suites.write_warden(folder, "holding")
+    sample_suites.write_warden(folder, "paused")
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: live_of(app).snapshot is not None)
-        await pilot.press("h")
+        await pilot.press("p")
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("y")
         await until(pilot, lambda: control.read_commands(folder, 0)[0])
-        assert control.read_commands(folder, 0)[0][0].do == "continue"
+        assert control.read_commands(folder, 0)[0][0].do == "resume"
 
 
 async def test_suites_are_chosen_from_a_list_and_by_brackets(
@@ -152,7 +152,7 @@ async def test_empty_log_root_says_what_to_do(app: WorkbenchApp) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: "No suite yet." in screen_text(pilot))
-        await pilot.press("s", "k", "c", "h", "f", "o")
+        await pilot.press("s", "k", "c", "p", "f", "o")
         await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("escape", "3")
         await until(pilot, lambda: "No records yet." in screen_text(pilot))

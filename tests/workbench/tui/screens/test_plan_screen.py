@@ -70,8 +70,8 @@ async def test_a_number_is_edited_checked_and_put_back(app: WorkbenchApp) -> Non
 async def test_a_switch_turns_and_a_choice_is_chosen(app: WorkbenchApp) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await ready(pilot, app)
-        assert screen.catalogue is not None
-        engine = screen.catalogue.engine("retrieval")
+        assert screen.catalogs is not None
+        engine = screen.catalogs.engine("retrieval")
         assert engine is not None
         switch = next(s for s in engine.settings if s.kind == "switch")
         choice = next(s for s in engine.settings if s.kind == "choice")

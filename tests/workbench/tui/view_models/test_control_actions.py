@@ -21,8 +21,7 @@ def busy_suite(log_root: Path) -> SuiteState:
 @pytest.mark.parametrize(
     ("do", "refused"),
     [
-        ("stop", False), ("skip", False), ("cancel", True), ("hold", False), ("continue", False),
-        ("resume", True),
+        ("stop", False), ("skip", False), ("cancel", True), ("pause", False), ("resume", True),
     ],
 )  # fmt: skip
 def test_questions_of_a_running_suite(

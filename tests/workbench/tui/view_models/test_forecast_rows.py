@@ -1,4 +1,4 @@
-"""Costing runs on the screens: asked for in the form, marked in the results."""
+"""Cost probes on the screens: asked for in the form, marked in the results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ RECORD = RunRecord(
     memory=MemoryUse(**dict.fromkeys(MemoryUse.model_fields, NOTHING)),
     exit=Exit(cause="completed", code=0),
     forecast=ForecastRecord(
-        steps=200, asked_steps=200, until=0.02, samples=14_080, epoch_steps=5280, run_steps=5300,
+        steps=200, asked_steps=200, max_uncertainty=0.02, samples=14_080,
+        epoch_steps=5280, run_steps=5300,
         epoch_seconds=guess(456.0), run_seconds=guess(481.0), start_seconds=Reading(value=20.0),
         disk={"image cache": 3 << 30},
     ),
@@ -73,16 +74,16 @@ def test_the_detail_tells_all_of_it():
 
 def test_the_form_takes_what_the_command_line_takes():
     form = {s.name: s for s in form_fields.settings_of_schema(plan.SuitePlan.model_json_schema())}
-    until, steps = form["until"], form["cost_probe"]
-    assert (until.kind, until.optional) == ("text", True)
+    limit, steps = form["max_uncertainty"], form["cost_probe"]
+    assert (limit.kind, limit.optional) == ("text", True)
     assert (steps.kind, steps.optional, steps.low) == ("integer", True, 1)
     chosen = {
         "engine": "retrieval", "subsets": ["emoji_train"], "models": ["clip-nano"],
         "cost_probe": form_fields.parse_value(steps, "300"),
-        "until": form_fields.parse_value(until, "±2%"),
+        "max_uncertainty": form_fields.parse_value(limit, "±2%"),
     }  # fmt: skip
-    asked = plan.parse(draft_from_table(chosen, ("cost_probe", "until")).table())
-    assert (asked.cost_probe, asked.until) == (300, 0.02)
+    asked = plan.parse(draft_from_table(chosen, ("cost_probe", "max_uncertainty")).table())
+    assert (asked.cost_probe, asked.max_uncertainty) == (300, 0.02)
 
 
 def test_the_detail_has_memory_forecast_beside_measured():

@@ -21,7 +21,7 @@ class Params(BaseModel):
     layers: tuple[int, ...] = (3, 7, 11)
     data_root: str | None = None
     max_steps: int | None = Field(None, ge=1)
-    workers: Workers = "auto"
+    num_workers: Workers = "auto"
     pin_memory: PinMemory = "auto"
 
 
@@ -31,7 +31,7 @@ FORM = {s.name: s for s in form_fields.settings_of_schema(Params.model_json_sche
 def test_every_kind_of_field_is_known() -> None:
     assert {name: s.kind for name, s in FORM.items()} == {
         "epochs": "integer", "lr": "number", "tf32": "switch", "precision": "choice",
-        "layers": "list", "data_root": "text", "max_steps": "integer", "workers": "integer",
+        "layers": "list", "data_root": "text", "max_steps": "integer", "num_workers": "integer",
         "pin_memory": "switch",
     }  # fmt: skip
     assert FORM["epochs"].limits == "1 to 64"
@@ -47,8 +47,8 @@ def test_every_kind_of_field_is_known() -> None:
     [
         ("epochs", "3", 3), ("lr", "1e-4", 1e-4), ("layers", "2, 5,8", [2, 5, 8]),
         ("layers", "", []), ("data_root", "", None), ("data_root", "/x y", "/x y"),
-        ("max_steps", "", None), ("max_steps", "1_000", 1000), ("workers", "auto", "auto"),
-        ("workers", "4", 4), ("pin_memory", "auto", "auto"), ("pin_memory", "on", True),
+        ("max_steps", "", None), ("max_steps", "1_000", 1000), ("num_workers", "auto", "auto"),
+        ("num_workers", "4", 4), ("pin_memory", "auto", "auto"), ("pin_memory", "on", True),
     ],
 )  # fmt: skip
 def test_reading_what_was_typed(name: str, typed: str, value: object) -> None:
@@ -64,8 +64,8 @@ def test_reading_what_was_typed(name: str, typed: str, value: object) -> None:
         ("lr", "0", "lr: 0 is not > 0"),
         ("lr", "nan", "lr: nan is not > 0"),
         ("layers", "3, x", "layers: 'x' is not a whole number"),
-        ("workers", "automatic", "workers: 'automatic' is not a whole number"),
-        ("workers", "65", "workers: 65 is not 0 to 64"),
+        ("num_workers", "automatic", "num_workers: 'automatic' is not a whole number"),
+        ("num_workers", "65", "num_workers: 65 is not 0 to 64"),
     ],
 )
 def test_what_cannot_be_read_says_why(name: str, typed: str, sentence: str) -> None:

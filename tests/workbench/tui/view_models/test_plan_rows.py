@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workbench.tui.view_models import plan_rows
-from workbench.tui.view_models.catalog import Catalogue, EngineEntry, SubsetEntry
+from workbench.tui.view_models.catalog import Catalogs, EngineEntry, SubsetEntry
 from workbench.tui.view_models.cells import GridCell
 from workbench.tui.view_models.plan_draft import PlanDraft
 
@@ -15,7 +15,7 @@ def test_a_subset_of_another_engine_is_dim_throughout() -> None:
         SubsetEntry("b", rows=5, form="passages", problem="no data"),
         SubsetEntry("c", problem="its file is wrong"),
     )
-    known = Catalogue(engines=(engine,), subsets=(fits, other, broken))
+    known = Catalogs(engines=(engine,), subsets=(fits, other, broken))
     assert [known.is_for(s, "captioning") for s in known.subsets] == [True, False, True]
     rows = plan_rows.subset_rows(known, PlanDraft(engine="captioning", subsets=("a",)))
     assert rows[0][1] == GridCell("a", "strong")
