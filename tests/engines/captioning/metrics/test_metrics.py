@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,6 @@ from engines.captioning.metrics import (
     meteor,
     tokenizers,
 )
-from engines.captioning.metrics.wordnet import WordNet
 
 CAPTIONS = [
     "a happy man rides a brown horse",
@@ -39,77 +41,74 @@ REFERENCES = [
 ]
 
 
-class NoSynonyms:
-    """Stands in for NLTK's WordNet: knows no word."""
-
-    def synsets(self, word):
-        return []
-
-
 @pytest.fixture
 def without_wordnet(monkeypatch):
     monkeypatch.setattr(meteor, "find_wordnet", lambda: None)
 
 
-def test_meteor_is_nltks(without_wordnet):
-    """NLTK 3.10's METEOR with exact and stem matches, caption by caption."""
-    from nltk.translate.meteor_score import meteor_score
-
-    found = meteor.score(CAPTIONS, REFERENCES, "en")
-    split = tokenizers.get_tokenizer("en").split
-    wanted = [
-        meteor_score([split(r) for r in many], split(one), wordnet=NoSynonyms())
-        for one, many in zip(CAPTIONS, REFERENCES, strict=True)
-    ]
+def test_meteor_by_hand(without_wordnet):
+    """Lavie and Agarwal 2007: P R / (0.9 P + 0.1 R), less 0.5 (chunks / matches)^3 of it."""
+    found = meteor.score(
+        ["the cat sat", "Cats sat the", "dog", ""],
+        [["the cat sat down", "x"], ["the cat sat"], ["cat"], ["cat"]],
+        "en",
+    )
     assert found.name == "METEOR (exact+stem, en words)"
-    assert found.per_item == pytest.approx(wanted, abs=1e-12)
-    assert found.value == pytest.approx(np.mean(wanted))
-    assert found.low < found.value < found.high
+    precision, recall = 1, 3 / 4
+    first = precision * recall / (0.9 * precision + 0.1 * recall) * (1 - 0.5 / 27)
+    # `cats sat` is one chunk by stem and exact match, `the` another: P = R = 1.
+    assert found.per_item == pytest.approx([first, 1 - 0.5 * (2 / 3) ** 3, 0, 0], abs=1e-12)
+    assert found.value == pytest.approx(float(found.per_item.mean()))
 
 
-def test_meteor_of_many_random_sentences_is_nltks(without_wordnet):
-    from nltk.translate.meteor_score import meteor_score
-
-    draw = np.random.default_rng(3)
-    vocabulary = ["run", "runs", "running", "cat", "cats", "the", "a", "on", "sat", "sitting"]
-    pairs = [
-        (list(draw.choice(vocabulary, draw.integers(1, 9))),
-         list(draw.choice(vocabulary, draw.integers(1, 9))))
-        for _ in range(300)
-    ]  # fmt: skip
-    found = meteor.score([" ".join(a) for a, _ in pairs], [[" ".join(b)] for _, b in pairs], "en")
-    wanted = [meteor_score([b], a, wordnet=NoSynonyms()) for a, b in pairs]
-    assert found.per_item == pytest.approx(wanted, abs=1e-12)
+def test_meteor_of_other_languages_matches_exactly(without_wordnet):
+    """German: neither Porter's stems nor WordNet's synonyms apply."""
+    found = meteor.score(["cats", "cat"], [["cat"], ["cat"]], "de")
+    assert found.name == "METEOR (exact, de words)"
+    assert found.per_item == pytest.approx([0, 0.5])
 
 
-def test_synonyms_are_those_of_words_not_of_stems(tmp_path, monkeypatch):
-    """A two-synset WordNet in the real file format: car/auto/automobile, and run with its forms."""
-    head = "  1 This is WordNet 3.0, by its licence\n"
-    synset = "00000010 06 n 03 car 0 auto 0 automobile 0 000 | a motor vehicle\n"
-    running = "00000020 38 v 02 run 0 sprint 0 000 | move fast\n"
-    for part, data, index in (
-        (
-            "noun",
-            synset,
-            "".join(f"{w} n 1 0 1 0 00000010\n" for w in ("auto", "automobile", "car")),
-        ),
-        ("verb", running, "run v 1 0 1 0 00000020\nsprint v 1 0 1 0 00000020\n"),
-        ("adj", "", ""),
-        ("adv", "", ""),
-    ):
-        (tmp_path / f"data.{part}").write_text(head + data)
-        (tmp_path / f"index.{part}").write_text(head + index)
-    (tmp_path / "verb.exc").write_text("ran run\n")
-    lexicon = WordNet(tmp_path)
-    assert lexicon.synonyms("automobile") == {"automobile", "car", "auto"}
-    assert lexicon.synonyms("cars") == {"cars", "car", "auto", "automobile"}
-    assert lexicon.synonyms("ran") == {"ran", "run", "sprint"}
-    assert lexicon.synonyms("unheard") == {"unheard"}
-    monkeypatch.setattr(meteor, "find_wordnet", lambda: lexicon)
-    found = meteor.score(["an automobile ran"], [["a car sprint"]], "en")
-    assert found.name == "METEOR (exact+stem+synonym by WordNet 3.0, en words)"
-    # Two of three words match in one chunk: P = R = 2/3, penalty 0.5 (1/2)^3.
-    assert found.value == pytest.approx(2 / 3 * (1 - 0.5 / 8))
+def write_wordnet(folder: Path) -> None:
+    """A WordNet of one synset, car/auto, in the real file format (wndb(5WN))."""
+    folder.mkdir(parents=True)
+    head = "  1 WordNet 3.0 Copyright 2006 by Princeton University\n"
+    synset = f"{len(head):08d} 06 n 02 car 0 auto 0 000 | a motor vehicle\n"
+    for part in ("noun", "verb", "adj", "adv"):
+        is_noun = part == "noun"
+        index = "".join(f"{word} n 1 0 1 0 {len(head):08d}\n" for word in ("auto", "car"))
+        (folder / f"data.{part}").write_text(head + synset * is_noun)
+        (folder / f"index.{part}").write_text(head + index * is_noun)
+        (folder / f"{part}.exc").write_text("")
+    (folder / "lexnames").write_text("".join(f"{i:02d}\tname\t1\n" for i in range(45)))
+    senses = "".join(f"{word}%1:06:00:: {len(head):08d} 1 0\n" for word in ("auto", "car"))
+    (folder / "index.sense").write_text(senses)
+    (folder / "cntlist.rev").write_text("")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_synonyms_come_from_a_wordnet_in_nltks_data_folder(tmp_path, damaged):
+    """In a process of its own, since NLTK reads a corpus once. No WordNet is no failure."""
+    write_wordnet(tmp_path / "corpora" / "wordnet")
+    if damaged:
+        (tmp_path / "corpora" / "wordnet" / "lexnames").write_text("00 noun.Tops")
+    script = (
+        "from engines.captioning.metrics import meteor\n"
+        "found = meteor.score(['an auto', 'a car'], [['a car'], ['a car']], 'en')\n"
+        "print(found.name, *found.per_item, sep='|')"
+    )
+    environment = {**os.environ, "NLTK_DATA": str(tmp_path), "HOME": str(tmp_path)}
+    output = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    name, *values = output.strip().split("|")
+    half = 0.5 * 0.5  # one match of two words is one chunk: penalty 0.5
+    same = 1 - 0.5 / 8
+    if damaged:
+        assert name == "METEOR (exact+stem, en words)"
+        assert [float(value) for value in values] == pytest.approx([0, same])
+    else:
+        assert name == "METEOR (exact+stem+synonym of stems by WordNet 3.0, en words)"
+        assert [float(value) for value in values] == pytest.approx([half, same])
 
 
 def test_cider_by_hand():
