@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from engines.emitter import Emitter
 from engines.torchkit.checkpointing import checkpoints
@@ -48,6 +49,22 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(tmp_path, harm):
     codes = [m.code for m in emit.sent]
     assert codes == ["checkpoint-damaged", "resumed"]
     assert str(file) in emit.sent[0].text
+
+
+def test_a_tensor_is_copied_after_the_one_before_it_is_written(tmp_path, monkeypatch):
+    """So that saving from a GPU needs no copy of the model in memory."""
+    path, sizes, raw_bytes = tmp_path / "model.safetensors", [], checkpoints.raw_bytes
+
+    def copy(tensor):
+        sizes.append(path.stat().st_size if path.exists() else 0)
+        return raw_bytes(tensor)
+
+    monkeypatch.setattr(checkpoints, "raw_bytes", copy)
+    tensors = {name: torch.randn(256, 256) for name in "abc"}
+    checkpoints.write_safetensors(path, tensors)
+    assert sizes[1] - sizes[0] >= 256 * 256 * 4
+    assert sizes[2] - sizes[1] == 256 * 256 * 4
+    assert all(torch.equal(load_file(path)[name], tensors[name]) for name in tensors)
 
 
 def test_kill_9_while_saving_leaves_the_old_checkpoint_or_the_new_one(tmp_path):
