@@ -354,9 +354,6 @@ def report(
 @app.command()
 def doctor(
     log_root: LogRoot = None,
-    overhead: Annotated[
-        bool, typer.Option("--overhead", help="Measure what watching costs; half a minute.")
-    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """What this machine has, what is missing, and what to do about it."""
@@ -366,10 +363,6 @@ def doctor(
     status = machine_doctor.print_report(
         paths.log_root(log_root), paths.cache_root(), as_json=as_json
     )
-    if overhead:
-        from workbench.doctor import overhead as overhead_measurement
-
-        overhead_measurement.measure_and_print(paths.cache_root(), as_json=as_json)
     raise typer.Exit(status)
 
 

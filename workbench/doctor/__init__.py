@@ -1,8 +1,7 @@
 """`workbench doctor`: findings about this machine, each with a remedy of one sentence.
 
 Child processes check what is slow or may hang (NVIDIA's driver, the caches) while this process
-checks the rest; all of it takes about a second. `--overhead` measures the cost of supervision
-(overhead.py).
+checks the rest; all of it takes about a second.
 """
 
 from __future__ import annotations

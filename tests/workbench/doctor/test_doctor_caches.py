@@ -1,9 +1,8 @@
-"""The doctor on caches, down to a flipped byte, and on what the workbench itself costs."""
+"""The doctor on caches, down to a flipped byte."""
 
 from __future__ import annotations
 
 import os
-import random
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ from PIL import Image
 
 from datasets_mm import cache_health
 from datasets_mm.media.image_cache import ImageCache
-from workbench.doctor import caches, overhead, overhead_statistics
-from workbench.doctor.overhead_statistics import StepBlock
+from workbench.doctor import caches
 
 
 @pytest.fixture
@@ -76,52 +74,6 @@ def test_subsets_that_are_not_their_manifests(tmp_path: Path) -> None:
     rows = [cache_health.check_subset(folder) for folder in (tmp_path / "subsets").iterdir()]
     found = list(caches.subset_findings(rows))
     assert [f.standing for f in found] == ["problem", "problem", "ok"]
-
-
-def blocks(median: float, count: int, chance: random.Random) -> list[StepBlock]:
-    return [
-        StepBlock(tuple(chance.gauss(median, 0.0005) for _ in range(100)), 0.004, 2.0)
-        for _ in range(count)
-    ]
-
-
-def test_a_known_difference_lies_in_its_interval() -> None:
-    chance = random.Random(7)
-    found = overhead_statistics.compute_overhead(
-        blocks(0.0202, 5, chance), blocks(0.0200, 5, chance)
-    )
-    assert found.low < 0.0002 < found.high
-    assert found.low > 0, "a percent is seen with this noise"
-    assert found.cpu_share == pytest.approx(0.002)
-    assert found.steps_per_arm == 500
-    none = overhead_statistics.compute_overhead(blocks(0.02, 5, chance), blocks(0.02, 5, chance))
-    assert none.low < 0 < none.high
-
-
-def test_the_interval_covers_what_it_should() -> None:
-    """95 % of intervals hold the true difference; 40 draws, at least 33 (binomial, p < 0.01)."""
-    held = 0
-    for seed in range(40):
-        chance = random.Random(seed)
-        watched, alone = blocks(0.0201, 4, chance), blocks(0.02, 4, chance)
-        found = overhead_statistics.compute_overhead(watched, alone, seed, resamples=200)
-        held += found.low <= 0.0001 <= found.high
-    assert held >= 33
-
-
-def test_it_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORKBENCH_LOCKS", str(tmp_path))
-    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(overhead, "STEP_SECONDS", 0.004)
-    found = overhead.measure_overhead(pairs=2, steps=60)
-    assert found.steps_per_arm == 120
-    assert 0 < found.step_seconds < 0.2
-    path = overhead_statistics.write_result(found, tmp_path / "cache")
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert overhead_statistics.read_result(tmp_path / "cache") == found
-    path.write_text("{}")
-    assert overhead_statistics.read_result(tmp_path / "cache") is None
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["overhead.json"]
 
 
 def test_a_cache_of_an_earlier_version_is_named_and_not_compared(cache: Path) -> None:
