@@ -14,9 +14,6 @@ class ExitCode(IntEnum):
     """A run failed."""
     USAGE = 2
     """The command line, a plan or a file that a person wrote is wrong; nothing was started."""
-    GATE_FAILED = 3
-    """Reserved for gates, as the next one: no command returns them yet."""
-    INCONCLUSIVE = 4
     NOTHING_MEASURED = 5
     """No cost probe timed a step, so there is no forecast."""
     TO_BE_CONTINUED = 75

@@ -40,18 +40,7 @@ def test_no_cell_of_a_csv_begins_a_formula(text: str) -> None:
             assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "＝"))
 
 
-@pytest.mark.parametrize("text", FORMULAS)
-def test_the_screens_csv_neither(text: str) -> None:
-    from workbench.tui.view_models import export
-
-    assert export._escape_formula(text)[:1] not in ("=", "+", "-", "@", "\t", "\r", "＝")
-
-
 def test_numbers_stay_numbers() -> None:
-    from workbench.tui.view_models import export
-
-    for text in ("-0.03", "+1.2e-05", "12:30", "-4 ms", "86.4 ms"):
-        assert export._escape_formula(text) == text
     row = ((TableCell("-0.03", "value"), TableCell("+2.1 %", "value")),)
     assert (
         md.csv_text(Table((TableColumn("a"), TableColumn("b")), row)).splitlines()[1]
@@ -86,11 +75,3 @@ def test_no_log_ends_its_fence(text: str) -> None:
     fence = block.split("\n", 1)[0]
     body = block[len(fence) + 1 :].rsplit(fence, 1)[0]
     assert fence not in body.split("\n")
-
-
-def test_the_screens_markdown_is_a_table_whatever_its_cells_say() -> None:
-    from workbench.tui.view_models import export
-
-    for text in MARKUP:
-        cell = export._MARKUP.sub(r"\\\1", text)
-        assert not re.search(r"(?<!\\)[|<>\[\]`]", cell)

@@ -6,6 +6,7 @@ import csv
 import io
 import random
 
+from results.tables.table import csv_text, render_markdown
 from tests.workbench.tui import sample_suites
 from workbench.tui.view_models import (
     export,
@@ -20,7 +21,7 @@ def hostile_row() -> result_rows.ResultRow:
 
 
 def test_csv_holds_no_formula_and_reads_back() -> None:
-    header, line = list(csv.reader(io.StringIO(export.comma_separated([hostile_row()]))))
+    header, line = list(csv.reader(io.StringIO(csv_text(export.build_table([hostile_row()])))))
     assert len(header) == len(line) == len(result_rows.COLUMNS)
     assert line[1] == "'=HYPERLINK(1)"
     assert line[2] == "'@sum"
@@ -31,12 +32,13 @@ def test_csv_leaves_negative_numbers_alone() -> None:
     made = sample_suites.record("s", 1, random.Random(1)).model_copy(
         update={"train": {"loss": -1.5}}
     )
-    assert export.comma_separated([result_rows.make_row(made)]).count(",-1.500,") == 1
+    table = export.build_table([result_rows.make_row(made)])
+    assert csv_text(table).count(",-1.500,") == 1
 
 
 def test_markdown_keeps_its_columns() -> None:
-    head, rule, line = export.markdown([hostile_row()]).splitlines()
+    head, rule, line = render_markdown(export.build_table([hostile_row()])).splitlines()
     cells = line.replace(r"\|", "").strip("| ").split(" | ")
-    assert len(cells) == len(result_rows.COLUMNS) == head.count(" | ") + 1 == rule.count(" | ") + 1
+    assert len(cells) == len(result_rows.COLUMNS) == head.count(" | ") + 1 == rule.count("|") - 1
     assert r"a\|b" in line
     assert r"\<x\>" in line
