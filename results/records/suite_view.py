@@ -6,11 +6,14 @@ the process that writes the report, and never stored.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from results.records.schema import Identity, RunRecord
+
+REPORT_FORMS: Final = ("html", "tex")
+"""Forms of a report beside Markdown."""
 
 
 class SuiteViewPart(BaseModel):

@@ -1,20 +1,26 @@
-"""Reports of a suite as Markdown, with figures on request.
+"""Reports of a suite as Markdown, HTML and LaTeX, with figures on request.
 
-`render`, `render_summary` and `write` are the whole interface; `python -m results.report` is the
-same for processes that must not load matplotlib.
+`render`, `render_summary`, `write` and `append_step_summary` are the whole interface;
+`python -m results.report` is the same for processes that must not load matplotlib.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 from results.records.suite_view import SuiteView
 from results.report import answers, captions, weekly
+from results.report.html import render_html
+from results.report.latex import render_latex
 from results.report.weekly import render_summary
 from results.text.translations import translate
 
-__all__ = ["render", "render_summary", "write"]
+__all__ = ["append_step_summary", "render", "render_summary", "write"]
+
+SUMMARY_BYTES: Final = 900 * 1024
 
 
 def render(view: SuiteView, lang: str = "en", *, appendix: bool = False) -> str:
@@ -23,11 +29,18 @@ def render(view: SuiteView, lang: str = "en", *, appendix: bool = False) -> str:
 
 
 def write(
-    view: SuiteView, out: Path, lang: str = "en", *, figures: bool = True, appendix: bool = False
+    view: SuiteView,
+    out: Path,
+    lang: str = "en",
+    *,
+    forms: Collection[str] = (),
+    figures: bool = True,
+    appendix: bool = False,
 ) -> list[Path]:
     """Write `report.md` (or `report.ko.md`) and its figures into the folder `out`.
 
-    Returns what was written. Without matplotlib the report says so and comes without figures.
+    `forms`: of `REPORT_FORMS`, what is written beside the Markdown. Returns what was written.
+    Without matplotlib the report says so and comes without figures.
 
     Raises:
         OSError: the folder cannot be written.
@@ -43,7 +56,32 @@ def write(
     text = weekly.render(view, lang, links, pictures, appendix=appendix)
     report = out / ("report.md" if lang == "en" else f"report.{lang}.md")
     _write_atomic(report, text.encode())
-    return [report, *paths]
+    written = [report]
+    for form in forms:
+        page = render_html(text, out, lang) if form == "html" else render_latex(text)
+        written.append(report.with_suffix(f".{form}"))
+        _write_atomic(written[-1], page.encode())
+    return [*written, *paths]
+
+
+def append_step_summary(text: str, path: Path) -> bool:
+    """Append a report to the file that GITHUB_STEP_SUMMARY names; True: it was cut.
+
+    GitHub drops a summary of more than 1 MiB without a word.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    room = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
+    data = text.encode() + b"\n"
+    cut = len(data) > room
+    if cut:
+        note = translate("summary cut", "en").format(len(data) // 1024)
+        kept = data[: max(0, room - len(note.encode()) - 2)]
+        data = kept[: kept.rfind(b"\n") + 1] + f"\n{note}\n".encode()
+    with path.open("ab") as file:
+        file.write(data)
+    return cut
 
 
 def _write_figures(view: SuiteView, out: Path, lang: str) -> tuple[dict[str, str], list[Path]]:

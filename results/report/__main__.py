@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from results import report
-from results.records.suite_view import SuiteView
+from results.records.suite_view import REPORT_FORMS, SuiteView
 from results.text.translations import LANGS
 
 
@@ -23,16 +23,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("view", help="a SuiteView as JSON; - reads stdin")
     parser.add_argument("--out", type=Path, help="folder for report.md and figures/")
     parser.add_argument("--lang", choices=LANGS, default="en")
+    parser.add_argument("--form", choices=REPORT_FORMS, action="append", default=[])
+    parser.add_argument("--github", type=Path, help="append to this step summary")
     parser.add_argument("--no-figures", action="store_true")
     parser.add_argument("--appendix", action="store_true", help="counters and tensors by run")
     options = parser.parse_args(arguments)
     try:
         view = SuiteView.model_validate_json(_read(options.view))
-        if options.out is None:
+        if options.github is not None:
+            text = report.render(view, options.lang, appendix=options.appendix)
+            if report.append_step_summary(text, options.github):
+                sys.stderr.write("the step summary was cut to 900 KiB\n")
+        elif options.out is None:
             _print(report.render(view, options.lang, appendix=options.appendix))
         else:
             flags = {"figures": not options.no_figures, "appendix": options.appendix}
-            paths = report.write(view, options.out, options.lang, **flags)
+            paths = report.write(view, options.out, options.lang, forms=options.form, **flags)
             _print("".join(f"{path}\n" for path in paths))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]

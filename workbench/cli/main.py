@@ -337,17 +337,37 @@ def report(
         tuple[str, str] | None,
         typer.Option(metavar="SUBSET SUBSET", help="With two subsets side by side; scans them."),
     ] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option("--form", help="With --out, beside the Markdown: html (one file) or tex."),
+    ] = None,
+    github: Annotated[
+        bool, typer.Option("--github", help="Append it to the file of GITHUB_STEP_SUMMARY.")
+    ] = False,
 ) -> None:
-    """The weekly report of a suite as Markdown."""
+    """The weekly report of a suite as Markdown, HTML or LaTeX."""
+    from results.records.suite_view import REPORT_FORMS
     from workbench import paths
     from workbench.reporting import suite_view
     from workbench.suites import suite
 
     folder = suite.find_suite(paths.log_root(log_root), name)
-    if eda and out is None:
-        print_message("--eda draws a figure; give the folder for it with --out")
-        raise typer.Exit(ExitCode.USAGE)
-    options = suite_view.ReportOptions(appendix, data, compare_data, eda)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY", "") if github else ""
+    problems = {
+        "--eda draws a figure; give the folder for it with --out": eda and out is None,
+        "--form writes files; give the folder for them with --out": bool(form) and out is None,
+        f"--form: use {' or '.join(REPORT_FORMS)}": not {*(form or ())} <= {*REPORT_FORMS},
+        "--github: GITHUB_STEP_SUMMARY is not set; a step of GitHub Actions has it": github
+        and not summary,
+        "--github and --out are two places; give one": github and out is not None,
+    }
+    for problem, is_there in problems.items():
+        if is_there:
+            print_message(problem)
+            raise typer.Exit(ExitCode.USAGE)
+    options = suite_view.ReportOptions(
+        appendix, data, compare_data, eda, tuple(form or ()), Path(summary) if summary else None
+    )
     raise typer.Exit(suite_view.write_report(folder, lang, out, options))
 
 

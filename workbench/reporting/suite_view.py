@@ -165,6 +165,10 @@ class ReportOptions:
     """Two subsets, side by side."""
     eda: bool = False
     """Charts of its subsets."""
+    forms: tuple[str, ...] = ()
+    """Beside the Markdown: `html`, `tex`."""
+    github: Path | None = None
+    """The step summary to which the report is appended, instead of being printed."""
 
 
 def write_report(
@@ -178,6 +182,8 @@ def write_report(
     options = options or ReportOptions()
     command = [sys.executable, "-m", "results.report", "-", "--lang", lang]
     command += ["--appendix"] if options.appendix else []
+    command += [f"--form={form}" for form in options.forms]
+    command += ["--github", str(options.github)] if options.github else []
     view = _add_data_checks(build_view(folder), options)
     if out is not None:
         command += ["--out", str(out)]

@@ -1,0 +1,95 @@
+"""The report as one HTML file, as LaTeX, and as a step summary; hostile text stays text."""
+
+import re
+
+import pytest
+
+from results import report
+from results.report.html import render_html
+from results.report.latex import escape_latex, render_latex
+
+HOSTILE = r"""# Report <script>alert(1)</script>
+
+## Section & more
+
+| name | value_1 |
+|---|---:|
+| `a_b` | 0.5 |
+| [0, 1] | 2 |
+| <img src=x onerror=alert(1)> \input{/etc/passwd} $x^2$ 50% | **1.0** |
+
+- one
+  - two [link](javascript:alert(1))
+
+```text
+┌─┐ 학습
+\end{Verbatim}\input{x}
+```
+
+![loss](figures/loss.svg) ![out](../secret.png)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "out" / "figures").mkdir(parents=True)
+    (tmp_path / "out" / "figures" / "loss.svg").write_text("<svg/>")
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    return tmp_path / "out"
+
+
+def test_a_page_runs_nothing_and_holds_its_figures(folder):
+    page = render_html(HOSTILE, folder, "ko")
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert 'href="javascript' not in page
+    assert "default-src 'none'" in page
+    assert 'src="data:image/svg+xml;base64,PHN2Zy8+"' in page
+    assert "c2VjcmV0" not in page, "a file outside of the folder was embedded"
+    assert '<html lang="ko">' in page
+    assert '<a href="#s3">Section &amp; more</a>' in page
+    assert '<td class="right">0.5</td>' in page
+    assert "<i>학</i><i>습</i>" in page, "two columns each in a block of code"
+    for tag in ("table", "div", "ul", "li", "pre", "td", "tr"):
+        assert len(re.findall(f"<{tag}[ >]", page)) == page.count(f"</{tag}>"), tag
+
+
+def test_latex_has_no_commands_of_the_text_and_balanced_groups():
+    document = render_latex(HOSTILE)
+    body = document[document.index(r"\begin{document}") :]
+    assert r"\input" not in body.replace(r"\textbackslash{}input", "").replace(
+        r"\end {Verbatim}\input{x}", "verbatim"
+    )
+    assert r"\usepackage{kotex}" in document
+    assert r"\toprule" in body
+    assert "\n{}[0, 1] & 2" in body, "a row that begins with a bracket is no option of the last"
+    assert r"\textbf{1.0}" in body
+    assert "figures/loss.png" in body
+    assert body.count(r"\begin{") == body.count(r"\end{")
+    outside = re.sub(r"\\begin\{Verbatim\}.*?\\end\{Verbatim\}", "", body, flags=re.DOTALL)
+    plain = re.sub(r"\\[{}]", "", outside)
+    assert plain.count("{") == plain.count("}")
+
+
+def test_every_character_with_a_meaning_is_escaped():
+    text = escape_latex("\\ { } _ % & # $ ^ ~ < > \x00 é 학")
+    assert not re.search(r"(?<!\\)[%&#$^~_]", text)
+    assert text.endswith("é 학")
+    assert "\x00" not in text
+
+
+def test_forms_are_written_beside_the_markdown(mixed, tmp_path):
+    written = report.write(mixed, tmp_path, "ko", forms=("html", "tex"), figures=False)
+    assert [p.name for p in written[:3]] == ["report.ko.md", "report.ko.html", "report.ko.tex"]
+    assert all(p.read_text().strip() for p in written[:3])
+
+
+def test_a_step_summary_is_appended_and_cut_with_a_word(tmp_path):
+    path = tmp_path / "summary.md"
+    path.write_text("before\n")
+    assert not report.append_step_summary("# report\n", path)
+    assert path.read_text() == "before\n# report\n\n"
+    assert report.append_step_summary("line of text\n" * 100_000, path)
+    data = path.read_bytes()
+    assert len(data) <= report.SUMMARY_BYTES
+    assert data.decode().rstrip().endswith("`workbench report` prints the whole.")
