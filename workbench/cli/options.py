@@ -116,6 +116,7 @@ MaxUncertainty = Annotated[
 TimeLimit = Annotated[
     float | None,
     typer.Option(
+        "--until",
         "--time-limit",
         parser=parse_duration,
         metavar="DURATION",

@@ -15,6 +15,8 @@ _SHOW_WARNING: Final = warnings.showwarning
 def rename_options(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command with every option by its present name.
 
+    `--until 2%` is an earlier name, `--until 11h30m` a time limit.
+
     Raises:
         PlanError: an option is given by both of its names.
     """
@@ -22,8 +24,10 @@ def rename_options(arguments: Sequence[str]) -> list[str]:
 
     names = [word.partition("=")[0] for word in arguments]
     renamed: list[str] = []
-    for word, name in zip(arguments, names, strict=True):
-        option = renamed_words.OPTIONS.get(name, name)
+    for at, (word, name) in enumerate(zip(arguments, names, strict=True)):
+        value = word.partition("=")[2] or "".join(arguments[at + 1 : at + 2])
+        is_duration = name == "--until" and "%" not in value
+        option = name if is_duration else renamed_words.OPTIONS.get(name, name)
         if option != name:
             if option in names:
                 raise PlanError([f"{name} and {option} are the same; leave out {name}"])

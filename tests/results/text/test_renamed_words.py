@@ -69,8 +69,13 @@ def test_set_options_take_an_earlier_name_as_its_setting_is_read() -> None:
 
 def test_options_keep_their_values() -> None:
     with pytest.warns(RenamedWordWarning):
-        words = renamed_options.rename_options(["--until=2%", "--until", "--anyway", "x"])
-    assert words == ["--max-uncertainty=2%", "--max-uncertainty", "--force", "x"]
+        words = renamed_options.rename_options(["--until=2%", "--until", "±2%", "--anyway", "x"])
+    assert words == ["--max-uncertainty=2%", "--max-uncertainty", "±2%", "--force", "x"]
+
+
+def test_until_a_duration_is_a_time_limit() -> None:
+    words = ["--until", "11h30m", "--until=90m"]
+    assert renamed_options.rename_options(words) == words
 
 
 def test_a_model_entry_of_a_person_may_have_earlier_names() -> None:
