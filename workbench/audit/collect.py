@@ -122,7 +122,7 @@ def _add_plan_facts(run: RunFacts, cache_root: Path, rows: int | None = None) ->
         "evaluate_on": evaluate_on,
         "evaluation_rows": {name: count for name, count in counts.items() if count},
         "data": _measure_data(identity, cache_root),
-        "judge_context": _read_context(judge) if judge else None,
+        "judge_context": read_context(judge) if judge else None,
     }
     return RunFacts(**{**vars(run), **changes})
 
@@ -200,7 +200,7 @@ def _find_tokenizer(name: object) -> Path | None:
     return folder if folder is not None and (folder / "tokenizer.json").is_file() else None
 
 
-def _read_context(judge: str) -> int | None:
+def read_context(judge: str) -> int | None:
     """Tokens that a judge reads, by its configuration or its name; None: neither says."""
     folder = _find_folder(judge)
     try:

@@ -12,7 +12,7 @@ from results.records.schema import RunRecord
 from tests.results.conftest import record
 from workbench.audit import audit, collect, document
 from workbench.audit.rules import RULES, audit_runs, read_texts
-from workbench.memory_estimate import plan_estimate
+from workbench.memory_estimate import gpus, plan_estimate
 from workbench.planning import plan
 
 SAMPLES = Path(__file__).parents[2] / "results/records/samples/results-v1.jsonl"
@@ -84,6 +84,27 @@ def test_files_of_a_run_are_read(tmp_path: Path) -> None:
     faults = [row for row in audit_runs([facts]) if row.standing == "fault"]
     assert {"weights-missing", "final-not-best"} <= {row.code for row in faults}
     assert "6 parameters" in next(r.evidence["en"] for r in faults if r.code == "weights-missing")
+
+
+def test_a_plan_is_judged_for_its_gpu(tmp_path: Path) -> None:
+    table = {"engine": "vqa", "subsets": ["vqa_challenge_train"], "models": ["qwen2.5-vl-3b"]}
+    asked = plan.parse({**table, "settings": {"precision": "bf16"}})
+    specs = plan_estimate.expand_runs(asked, tmp_path, tmp_path)
+    for gpu, standing in {"T4": "fault", "A10G": "clean"}.items():
+        rows = audit.audit_plan(asked, specs, gpus.find_gpu(gpu), rows=3887)
+        row = next(row for row in rows if row.code == "bf16-unsupported")
+        assert (row.standing, gpu in row.evidence["ko"]) == (standing, True)
+    steps = next(row for row in rows if row.code == "few-steps")
+    assert "3,498 rows" in steps.evidence["en"]  # the memory audit's, of 3,887
+
+
+def test_a_judge_says_how_much_it_reads_by_its_folder_or_its_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"text_config": {"max_position_embeddings": 32}}')
+    contexts = {
+        f"path:{tmp_path}": 32, "hub:google/siglip2-so400m": 64, "hub:openai/clip-vit-b": 77,
+        "hub:some/judge": None,
+    }  # fmt: skip
+    assert {name: collect.read_context(name) for name in contexts} == contexts
 
 
 def test_the_training_of_an_evaluated_model_is_its_parent(tmp_path: Path) -> None:
