@@ -69,7 +69,7 @@ clocks by power limit and heat within minutes, after the probe has ended: a card
 by a few percent; a T4 at its 70 W or a 4090 at 80 °C by 10-30 %, which the run's notice `throttled`
 then tells."""
 
-UNTIL_STEPS: Final = 30
+CHECK_STEPS: Final = 30
 CHECK_SECONDS: Final = 3.0
 """Timed steps and seconds before the width of the interval is first checked."""
 
@@ -172,7 +172,7 @@ class CostProbe:
         self._first: float | None = None
         self._start = self._end = 0.0
         self._from = 0
-        self._next = UNTIL_STEPS
+        self._next = CHECK_STEPS
         job.stop_at = last_probe_step(probe, self._order, job.steps, warmup)
         job.stop_when = self.add_window
         # A cost probe keeps no checkpoint: it is cheaper to repeat.

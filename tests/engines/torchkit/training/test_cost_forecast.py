@@ -239,14 +239,14 @@ def test_until_ends_the_run_when_the_interval_is_narrow():
 
     jitter = np.random.default_rng(5).normal(1, 0.05, 5000)
     few, many = (probed(steps=600, max_uncertainty=share, unseen=0.01) for share in (0.05, 0.02))
-    assert cost_forecast.UNTIL_STEPS <= few.steps < many.steps
+    assert cost_forecast.CHECK_STEPS <= few.steps < many.steps
     for said, share in ((few, 0.05), (many, 0.02)):
         assert (said.epoch_high - said.epoch_low) / 2 <= share * said.epoch_seconds
     never = probed(steps=80, max_uncertainty=0.011, unseen=0.01)
     assert never.steps == 80
 
 
-def test_until_counts_for_what_steps_can_narrow_where_the_machine_alone_wanders_more():
+def test_max_uncertainty_counts_for_what_steps_can_narrow_where_the_machine_alone_wanders_more():
     clock = Clock()
     jitter = np.random.default_rng(5).normal(1, 0.05, 5000)
     emit = TimedEmitter(clock)
@@ -258,8 +258,8 @@ def test_until_counts_for_what_steps_can_narrow_where_the_machine_alone_wanders_
     )  # fmt: skip
     costing = cost_forecast.create_cost_probe(spec, training, 10, emit)
     assert [m.text for m in emit.sent if m.kind == "notice"] == [
-        "± 2 % cannot be reached: ± 12 % alone is for what 5 earlier forecasts here missed; until "
-        "counts for the rest of the interval"
+        "± 2 % cannot be reached: ± 12 % alone is for what 5 earlier forecasts here missed; "
+        "max_uncertainty counts for the rest of the interval"
     ]
     meter = StepTimer(HostStopwatch(clock), 10, training.loader.order.steps_per_epoch)
     ledger = TimingSummary(training.loader.order.steps_per_epoch, 10)
@@ -278,15 +278,15 @@ def test_what_is_assumed_of_a_machine_without_a_history(device, share):
     assert cost_forecast.unseen_variation(told, device) == (0.034, told.unseen_from)
 
 
-def test_until_does_not_stop_at_the_luckiest_moment():
+def test_max_uncertainty_does_not_stop_at_the_luckiest_moment():
     covered = 0
     for trial in range(40):
         generator = np.random.default_rng(trial)
         seen = autoregressive(generator, 1000, 0.5, 0.05)
         later = autoregressive(generator, AHEAD, 0.5, 0.05).sum()
-        n = cost_forecast.UNTIL_STEPS
+        n = cost_forecast.CHECK_STEPS
         while n < 1000 and forecast_steps(seen[:n], np.ones(n), AHEAD, AHEAD, STEADY).share > 0.02:
-            n = math.ceil(n * cost_forecast.UNTIL_GROWTH)
+            n = math.ceil(n * cost_forecast.CHECK_GROWTH)
         found = forecast_steps(seen[:n], np.ones(min(n, 1000)), AHEAD, AHEAD, STEADY)
         covered += abs(later - found.seconds) <= found.half
     assert covered >= 38
