@@ -77,7 +77,7 @@ def draw_figures(view: SuiteView, lang: str = "en") -> dict[str, dict[str, bytes
     font = find_korean_font() if lang == "ko" else ""
     style = {**_STYLE, "font.family": [*_STYLE["font.family"], *([font] if font else [])]}
     figure_lang = "ko" if font else "en"
-    panels = (("loss", _loss_panels(view)), ("memory", _memory_panels(view)))
+    panels = (("loss", loss_panels(view)), ("memory", _memory_panels(view)))
     with mpl.rc_context(style):
         figures = {
             name: figure
@@ -142,7 +142,8 @@ def find_korean_font() -> str:
     return next((name for name in KOREAN_FONTS if name in names), "")
 
 
-def _loss_panels(view: SuiteView) -> dict[str, Panel]:
+def loss_panels(view: SuiteView) -> dict[str, Panel]:
+    """Loss curves by panel title, `SUBSET · MODEL`, with the flags of their runs."""
     return _make_panels(view, lambda curves: [("", curves.get("loss", []), ACCENT)])
 
 

@@ -22,16 +22,21 @@ def translate(key: str, lang: str = "en") -> str:
         KeyError: no such key or language.
     """
     group, _, name = key.rpartition(".")
-    return _load_words(lang)[group or "word"][name]
+    return load_words(lang)[group or "word"][name]
 
 
 def cause(name: str, lang: str = "en") -> str:
     """How a run ended, by its code (see `engines.messages.Cause`); a newer code stays itself."""
-    return _load_words(lang)["cause"].get(name, name)
+    return load_words(lang)["cause"].get(name, name)
 
 
 @functools.cache
-def _load_words(lang: str) -> dict[str, dict[str, str]]:
+def load_words(lang: str) -> dict[str, dict[str, str]]:
+    """All texts of a language: group -> key -> text with places for values.
+
+    Raises:
+        KeyError: there is no such language.
+    """
     if lang not in LANGS:
         raise KeyError(lang)
     return tomllib.loads((Path(__file__).parent / "lang" / f"{lang}.toml").read_text("utf-8"))

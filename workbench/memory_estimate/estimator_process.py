@@ -38,7 +38,7 @@ def request_estimates(queries: Sequence[MemoryQuery], cache_root: Path) -> list[
     query_by_path = {_cache_path(query, cache_root): query for query in queries}
     estimates = {path: estimate for path in query_by_path if (estimate := _read_cached(path))}
     missing = [path for path in query_by_path if path not in estimates]
-    computed = _run_estimator([query_by_path[path] for path in missing]) if missing else []
+    computed = run_estimator([query_by_path[path] for path in missing]) if missing else []
     for path, estimate in zip(missing, computed, strict=True):
         estimates[path] = estimate
         if not estimate.problem:
@@ -146,11 +146,11 @@ def share_process(report: ProgressCallback) -> Iterator[None]:
             shared.child.close()
 
 
-def _run_estimator(queries: Sequence[MemoryQuery]) -> list[MemoryEstimate]:
+def run_estimator(queries: Sequence[MemoryQuery]) -> list[MemoryEstimate]:
     """Estimates from the shared process, which is started again after it was lost."""
     if not _shared_processes:
         with share_process(lambda _: None):
-            return _run_estimator(queries)
+            return run_estimator(queries)
     shared = _shared_processes[-1]
     estimates = []
     for number, query in enumerate(queries, 1):

@@ -157,7 +157,7 @@ def test_a_flagged_run_is_flagged_in_its_panel(mixed):
     figures = pytest.importorskip("results.report.figures")
     curve = RunCurves(curves={"loss": [(0, 2.0), (1, 1.0)]})
     run = mixed.records[2].identity.run_id
-    panels = figures._loss_panels(mixed.model_copy(update={"curves": {run: curve}}))
+    panels = figures.loss_panels(mixed.model_copy(update={"curves": {run: curve}}))
     (_, flags) = panels["emoji_mm_train · clip-nano"]
     assert flags == "oom-cuda, stub GPU, contaminated, OOM ×2, attempt 2"
     unflagged = mixed.records[2].model_copy(update={"exit": mixed.records[0].exit})

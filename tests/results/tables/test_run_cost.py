@@ -396,7 +396,7 @@ def test_intervals():
 
 
 def test_both_languages_have_the_same_words_with_the_same_places():
-    english, korean = (translations._load_words(lang) for lang in translations.LANGS)
+    english, korean = (translations.load_words(lang) for lang in translations.LANGS)
     assert {g: set(w) for g, w in english.items()} == {g: set(w) for g, w in korean.items()}
     for group, said in english.items():
         for key, sentence in said.items():

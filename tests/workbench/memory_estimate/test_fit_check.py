@@ -42,7 +42,7 @@ def answers(monkeypatch, tmp_path):
             for want in wants
         ]
 
-    monkeypatch.setattr(estimator_process, "_run_estimator", child)
+    monkeypatch.setattr(estimator_process, "run_estimator", child)
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     for name in (*environment.SETTINGS, environment.EFFECTIVE_BATCH):
         monkeypatch.delenv(name, raising=False)
@@ -351,7 +351,7 @@ def test_what_a_model_cannot_do_is_not_advised(monkeypatch, tmp_path):
             for chunk in chunked
         ]
 
-    monkeypatch.setattr(estimator_process, "_run_estimator", child)
+    monkeypatch.setattr(estimator_process, "run_estimator", child)
     pairs = {"batch": 64, "grad_cache_chunk": 0, "eval_batch_size": 256}
     run = spec().model_copy(update={"engine": "retrieval", "model": "clip", "params": pairs})
     found = plan_estimate.estimate_reductions(run, A10G, tmp_path, "train")
@@ -513,7 +513,7 @@ def test_a_host_that_lacks_memory_beside_a_gpu_is_an_exit_code(answers, monkeypa
 
     monkeypatch.setattr(
         estimator_process,
-        "_run_estimator",
+        "run_estimator",
         lambda w: [NEED.model_copy(update={"host": {"all": 20 * GIB}})] * len(w),
     )
     command = ["plan", "-p", "audit-vqa", "--gpu", "A10G", "--rows", "3887"]
@@ -555,7 +555,7 @@ def test_a_model_that_cannot_be_forecast_starts_all_the_same(monkeypatch, folder
     sentence = "memory of a 'llava' cannot be forecast"
     monkeypatch.setattr(
         estimator_process,
-        "_run_estimator",
+        "run_estimator",
         lambda wants: [MemoryEstimate(problem=sentence)] * len(wants),
     )
     run = spec().model_copy(update={"model": folder})

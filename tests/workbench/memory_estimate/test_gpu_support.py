@@ -97,7 +97,7 @@ def test_the_weekly_preset_on_a_t4_is_refused_in_one_sentence(monkeypatch) -> No
 @pytest.fixture
 def answers(monkeypatch, tmp_path):
     need = MemoryEstimate(phases={"train": {"all": GIB}})
-    monkeypatch.setattr(estimator_process, "_run_estimator", lambda wants: [need] * len(wants))
+    monkeypatch.setattr(estimator_process, "run_estimator", lambda wants: [need] * len(wants))
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
 
 

@@ -74,7 +74,7 @@ def test_an_engine_knows_who_it_is_and_which_gpus_it_may_use() -> None:
 
 
 def test_torch_in_an_engine_on_the_cpu_finds_no_gpu() -> None:
-    """torch reads the variable itself before it asks the driver."""
+    """torch reads the variable before it asks the driver; only a private function says so."""
     made = engine_process.engine_environment(os.environ, spec(cpu=True), "token", 1)
     code = "from torch import cuda; print(cuda._parse_visible_devices(), cuda.is_available())"
     done = subprocess.run(

@@ -138,7 +138,7 @@ def in_child(root: Path, effect: Callable[[int], OSError | None]) -> int:
     try:
         scenario(root)
     except Exception:
-        os._exit(7)
+        os._exit(7)  # a forked child must not go on with the tests of its parent
     os._exit(count[0] % 100 + 100 if count[0] >= 100 else count[0])
 
 

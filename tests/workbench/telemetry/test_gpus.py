@@ -131,6 +131,7 @@ def test_a_sampler_dies_with_its_warden(stub: Stub, tmp_path: Path) -> None:
 
 
 def test_garbage_from_the_sampler_is_counted(watch: GpuWatch) -> None:
+    """Line by line, past the sampler's pipe: the sampler itself writes no garbage."""
     for line in (b"", b"null", b"[]", b"{}", b'{"facts":7}', b'{"t":"x","gpus":[]}', b"\xff"):
         watch._parse_line(line)
     assert watch.bad_lines == 7

@@ -173,8 +173,9 @@ async def test_expected_time_and_accuracy_stand_beside_presets_before_a_run(
         row = next(line for line in lines if "vqa-3fold-7b-tta" in line)
         assert "15:00:00, 0.85–0.88" in row
         assert any("time (on a T4) and accuracy that a document expects" in line for line in lines)
-        await pilot.press("escape")
-        screen._start_from("vqa-3fold-3b")
+        presets = app.screen.query_one(Grid)
+        presets.cursor = list(presets.keys).index("vqa-3fold-3b")
+        await pilot.press("enter")
         await until(pilot, lambda: screen.preview and screen.preview.expected)
         assert "notebook expects 6:00:00, 0.79–0.82 on a T4" in screen_text(pilot)
         screen.change(replace(screen.draft, settings={**screen.draft.settings, "max_steps": 3}))
