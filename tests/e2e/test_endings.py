@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.wardens import House, end_of, until
+from tests.fixtures.wardens import Sandbox, end_of, until
 from workbench.suites import suite, suite_reader, warden_file
 
 ENDLESS = [
@@ -31,13 +31,13 @@ ENDLESS = [
 class Terminal:
     """A terminal with one command in it, which is its session leader and foreground group."""
 
-    def __init__(self, house: House, *words: str) -> None:
+    def __init__(self, sandbox: Sandbox, *words: str) -> None:
         self.screen = b""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
-            os.chdir(house.root)
+            os.chdir(sandbox.root)
             command = [sys.executable, "-m", "workbench", *words]
-            os.execve(sys.executable, command, {**house.environment, "TERM": "dumb"})
+            os.execve(sys.executable, command, {**sandbox.environment, "TERM": "dumb"})
 
     def press(self, key: bytes) -> None:
         os.write(self.master, key)
@@ -65,16 +65,16 @@ class Terminal:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with House(tmp_path) as house:
-        house.environment |= {"WORKBENCH_GRACE": "2", "WORKBENCH_LOG_ROOT": str(house.logs)}
-        yield house
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path) as sandbox:
+        sandbox.environment |= {"WORKBENCH_GRACE": "2", "WORKBENCH_LOG_ROOT": str(sandbox.logs)}
+        yield sandbox
 
 
 @pytest.fixture
-def terminal(house: House) -> Iterator[Terminal]:
+def terminal(sandbox: Sandbox) -> Iterator[Terminal]:
     """`workbench run` in the foreground, at work."""
-    made = Terminal(house, *ENDLESS)
+    made = Terminal(sandbox, *ENDLESS)
     yield made
     made.close()
     if made.pid:
@@ -82,63 +82,65 @@ def terminal(house: House) -> Iterator[Terminal]:
         os.waitpid(made.pid, 0)
 
 
-def at_work(house: House) -> Path:
+def at_work(sandbox: Sandbox) -> Path:
     """The suite, once its engine has done a step."""
-    until(lambda: suite.list_suites(house.logs), "a suite")
-    folder = suite.list_suites(house.logs)[0]
+    until(lambda: suite.list_suites(sandbox.logs), "a suite")
+    folder = suite.list_suites(sandbox.logs)[0]
     until(lambda: warden_file.read_warden(folder) is not None, "a warden")
-    house.until_step(folder)
+    sandbox.until_step(folder)
     return folder
 
 
-def gone(house: House, folder: Path) -> None:
-    until(lambda: not house.survivors() and not house.warden_pid(folder), "an empty house")
+def gone(sandbox: Sandbox, folder: Path) -> None:
+    until(lambda: not sandbox.survivors() and not sandbox.warden_pid(folder), "an empty sandbox")
 
 
 def test_ctrl_c_reaches_the_command_only_and_the_engine_saves(
-    house: House, terminal: Terminal
+    sandbox: Sandbox, terminal: Terminal
 ) -> None:
-    folder = at_work(house)
+    folder = at_work(sandbox)
     terminal.press(b"\x03")
     assert terminal.wait() == 130
-    gone(house, folder)
+    gone(sandbox, folder)
     end = end_of(folder)
     assert (end.cause, end.exit_code, end.signal) == ("stopped", 143, None), "asked, not killed"
     state = suite_reader.SuiteReader(folder).poll()
     assert state.runs[0].state.failed is not None, "it said its last word"
 
 
-def test_a_dropped_line_takes_a_foreground_suite_with_it(house: House, terminal: Terminal) -> None:
-    folder = at_work(house)
+def test_a_dropped_line_takes_a_foreground_suite_with_it(
+    sandbox: Sandbox, terminal: Terminal
+) -> None:
+    folder = at_work(sandbox)
     terminal.close()
     terminal.wait()
-    gone(house, folder)
+    gone(sandbox, folder)
     assert end_of(folder).cause == "stopped"
 
 
-def test_a_dropped_line_does_not_touch_a_detached_suite(house: House) -> None:
-    terminal = Terminal(house, *ENDLESS, "--detach")
+def test_a_dropped_line_does_not_touch_a_detached_suite(sandbox: Sandbox) -> None:
+    terminal = Terminal(sandbox, *ENDLESS, "--detach")
     assert terminal.wait() == 0
-    folder = at_work(house)
-    watcher = Terminal(house, "attach", folder.name)
+    folder = at_work(sandbox)
+    watcher = Terminal(sandbox, "attach", folder.name)
     until(lambda: select.select([watcher.master], [], [], 0)[0], "the watcher's first words")
     watcher.close()
     terminal.close()
     watcher.wait()
     step = suite_reader.SuiteReader(folder).poll().runs[0].state.step
-    house.until_step(folder, step + 10)
+    sandbox.until_step(folder, step + 10)
     stopped = subprocess.run(
         [sys.executable, "-m", "workbench", "stop", folder.name],
-        env=house.environment, capture_output=True, text=True, timeout=30, check=False,
+        env=sandbox.environment, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert stopped.returncode == 0, stopped.stderr
-    gone(house, folder)
+    gone(sandbox, folder)
     assert end_of(folder).cause == "stopped"
 
 
-def test_a_frozen_command_does_not_slow_the_run(house: House, terminal: Terminal) -> None:
+def test_a_frozen_command_does_not_slow_the_run(sandbox: Sandbox, terminal: Terminal) -> None:
     """Ctrl-Z, a stuck terminal, a TUI that hangs: the warden and the engine never notice."""
-    folder = at_work(house)
+    folder = at_work(sandbox)
     os.kill(terminal.pid, signal.SIGSTOP)
     before = suite_reader.SuiteReader(folder).poll().runs[0].state.step
     time.sleep(1.0)
@@ -147,31 +149,31 @@ def test_a_frozen_command_does_not_slow_the_run(house: House, terminal: Terminal
     assert during > 10, "20 ms a step"
     terminal.press(b"\x03")
     assert terminal.wait() == 130
-    gone(house, folder)
+    gone(sandbox, folder)
 
 
-def test_kill_9_of_a_terminal_and_all_its_children(house: House, terminal: Terminal) -> None:
+def test_kill_9_of_a_terminal_and_all_its_children(sandbox: Sandbox, terminal: Terminal) -> None:
     """What a closing multiplexer does: SIGKILL to every process of the command's session."""
-    folder = at_work(house)
+    folder = at_work(sandbox)
     os.killpg(terminal.pid, signal.SIGKILL)
     assert terminal.wait() == -signal.SIGKILL
-    gone(house, folder)
+    gone(sandbox, folder)
     assert end_of(folder).cause == "stopped"
-    row = json.loads((house.logs / "results.jsonl").read_text())
+    row = json.loads((sandbox.logs / "results.jsonl").read_text())
     assert row["exit"]["cause"] == "stopped"
 
 
 @pytest.mark.slow
-def test_the_observer_costs_less_than_half_a_percent(house: House) -> None:
+def test_the_observer_costs_less_than_half_a_percent(sandbox: Sandbox) -> None:
     """CPU seconds of warden and sampler over ten seconds of an engine with 10 events a second."""
     steps = ["--set", "steps=450", "--set", "delay_seconds=0.02", "--set", "rounds=1"]
     words = [*ENDLESS[:7], *steps, "--headless"]
     done = subprocess.run(
         [sys.executable, "-m", "workbench", *words],
-        env=house.environment, capture_output=True, text=True, timeout=60, check=False,
+        env=sandbox.environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    counters = end_of(suite.list_suites(house.logs)[0]).counters
+    counters = end_of(suite.list_suites(sandbox.logs)[0]).counters
     assert counters["wall_seconds"] > 8
     spent = counters["warden_cpu_seconds"] + counters["sampler_cpu_seconds"]
     assert spent / counters["wall_seconds"] < 0.005

@@ -1,6 +1,6 @@
 """Endings of the real retrieval engine with two loader workers, alone and under torchrun.
 
-Afterwards nothing that carries the run's token is left (the house asserts it), the record has the
+Afterwards nothing that carries the run's token is left (the sandbox asserts it), the record has the
 true cause, and `workbench resume` goes on from a whole checkpoint.
 """
 
@@ -20,7 +20,7 @@ import pytest
 
 from results.records import store
 from tests.engines.conftest import write_toy
-from tests.fixtures.wardens import House, until
+from tests.fixtures.wardens import Sandbox, until
 from workbench.processes import tree
 from workbench.suites import control, suite, suite_reader, warden_file
 from workbench.supervisor import resume
@@ -36,27 +36,27 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def house(tmp_path: Path, toy: Path) -> Iterator[House]:
-    with House(tmp_path).knowing(toy) as house:
-        house.environment["WORKBENCH_GRACE"] = "8"
-        yield house
+def sandbox(tmp_path: Path, toy: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path).knowing(toy) as sandbox:
+        sandbox.environment["WORKBENCH_GRACE"] = "8"
+        yield sandbox
 
 
 class Foreground:
     """`workbench run` at a terminal of its own, its engine in training."""
 
-    def __init__(self, house: House, toy: Path, ranks: int) -> None:
+    def __init__(self, sandbox: Sandbox, toy: Path, ranks: int) -> None:
         settings = [*SETTINGS, f"nproc_per_node={ranks}", f"data_root={toy / 'data'}"]
         words = ["run", "-e", "retrieval", "-d", "toy_train", "-m", "pico", "--headless"]
         words += [word for setting in settings for word in ("--set", setting)]
         self.pid, self.master = pty.fork()
         if self.pid == 0:
-            os.chdir(house.root)
+            os.chdir(sandbox.root)
             command = [sys.executable, "-m", "workbench", *words]
-            os.execve(sys.executable, command, house.environment)
-        self.house = house
-        until(lambda: house.logs.exists() and suite.list_suites(house.logs), "a suite")
-        self.folder = suite.list_suites(house.logs)[0]
+            os.execve(sys.executable, command, sandbox.environment)
+        self.sandbox = sandbox
+        until(lambda: sandbox.logs.exists() and suite.list_suites(sandbox.logs), "a suite")
+        self.folder = suite.list_suites(sandbox.logs)[0]
         until(lambda: warden_file.read_warden(self.folder), "a warden")
         self.reader = suite_reader.SuiteReader(self.folder)
         until(lambda: self.run.step >= 25, "training, and a checkpoint", seconds=90)
@@ -93,13 +93,13 @@ class Foreground:
 
 
 def guard_of(run: Foreground) -> int:
-    found = tree.read_process(run.house.warden_pid(run.folder))
+    found = tree.read_process(run.sandbox.warden_pid(run.folder))
     assert found is not None
     return found.parent
 
 
 def do(fault: str, run: Foreground) -> None:
-    warden, engine = run.house.warden_pid(run.folder), run.run.pid or 0
+    warden, engine = run.sandbox.warden_pid(run.folder), run.run.pid or 0
     match fault:
         case "ctrl-c" | "ctrl-c 3":
             run.press(int(fault[-1]) if fault[-1].isdigit() else 1)
@@ -143,18 +143,18 @@ and test_faults.py."""
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "fault"), ENDINGS)
-def test_an_ending_of_the_real_engine(house: House, toy: Path, ranks: int, fault: str) -> None:
-    run = Foreground(house, toy, ranks)
+def test_an_ending_of_the_real_engine(sandbox: Sandbox, toy: Path, ranks: int, fault: str) -> None:
+    run = Foreground(sandbox, toy, ranks)
     pids = {p for p in tree.descendant_pids(run.run.pid or 0) if p}
     do(fault, run)
     began = time.monotonic()
     run.wait()
     run.hang_up()
     allowed = 5 if ranks == 1 else 40
-    until(lambda: not any(Path(f"/proc/{p}").exists() for p in pids), "an empty house", allowed)
-    until(lambda: not house.survivors(), "no carrier of the token", allowed)
+    until(lambda: not any(Path(f"/proc/{p}").exists() for p in pids), "an empty sandbox", allowed)
+    until(lambda: not sandbox.survivors(), "no carrier of the token", allowed)
     resume.prepare_resume(run.folder)  # closes the books where nobody did
-    (record,) = store.read_records(house.logs / "results.jsonl")
+    (record,) = store.read_records(sandbox.logs / "results.jsonl")
     assert record.exit.cause == CAUSES[fault]
     assert record.steps >= 25
     assert time.monotonic() - began < 60
@@ -190,10 +190,10 @@ if "engines.child" in sys.orig_argv:
 
 @pytest.mark.slow
 def test_out_of_memory_goes_on_in_smaller_chunks_from_the_checkpoint(
-    house: House, toy: Path
+    sandbox: Sandbox, toy: Path
 ) -> None:
-    (house.root / "sitecustomize.py").write_text(SMALL_GPU)
-    house.environment["PYTHONPATH"] += f":{house.root}"
+    (sandbox.root / "sitecustomize.py").write_text(SMALL_GPU)
+    sandbox.environment["PYTHONPATH"] += f":{sandbox.root}"
     words = [sys.executable, "-m", "workbench", "run", "-e", "retrieval", "-d", "toy_train"]
     words += ["-m", "pico", "--headless"]
     settings = [
@@ -207,10 +207,10 @@ def test_out_of_memory_goes_on_in_smaller_chunks_from_the_checkpoint(
     for setting in [*settings, f"data_root={toy / 'data'}"]:
         words += ["--set", setting]
     done = subprocess.run(
-        words, env=house.environment, capture_output=True, text=True, timeout=120, check=False
+        words, env=sandbox.environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    first, second = store.read_records(house.logs / "results.jsonl")
+    first, second = store.read_records(sandbox.logs / "results.jsonl")
     assert (first.exit.cause, second.exit.cause) == ("oom-cuda", "completed")
     assert first.steps == 12
     assert "next attempt computes 8 at once instead of 16" in first.exit.detail

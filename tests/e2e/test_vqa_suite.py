@@ -19,7 +19,7 @@ from engines.protocol import RunSpec
 from engines.vqa.data.questions import SubmissionTemplate
 from engines.vqa.evaluation import predictions, submission
 from tests.engines import vqa_toy
-from tests.fixtures.wardens import House, until
+from tests.fixtures.wardens import Sandbox, until
 from workbench.suites import suite, suite_reader
 
 SETTINGS = {
@@ -36,23 +36,23 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def house(tmp_path: Path, toy: Path) -> Iterator[House]:
-    with House(tmp_path).knowing(toy) as house:
-        yield house
+def sandbox(tmp_path: Path, toy: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path).knowing(toy) as sandbox:
+        yield sandbox
 
 
-def workbench(house: House, *words: str) -> subprocess.CompletedProcess[str]:
+def workbench(sandbox: Sandbox, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "workbench", *words],
-        cwd=house.root, env=house.environment, capture_output=True, text=True, timeout=170,
+        cwd=sandbox.root, env=sandbox.environment, capture_output=True, text=True, timeout=170,
         check=False,
     )  # fmt: skip
 
 
-def plan(house: House, toy: Path) -> Path:
+def plan(sandbox: Sandbox, toy: Path) -> Path:
     import tomli_w
 
-    path = house.root / "quiz.toml"
+    path = sandbox.root / "quiz.toml"
     settings = {**SETTINGS, "data_root": str(toy / "data")}
     table = {"engine": "vqa", "subsets": "asks", "models": "toy-vlm", "settings": settings}
     path.write_text(tomli_w.dumps(table))
@@ -67,11 +67,11 @@ def ended(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_folds_killed_while_answering_are_resumed_to_the_same_answers(
-    house: House, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started = workbench(house, "run", str(plan(house, toy)), "--detach")
+    started = workbench(sandbox, "run", str(plan(sandbox, toy)), "--detach")
     assert started.returncode == 0, started.stderr
-    folder = suite.list_suites(house.logs)[0]
+    folder = suite.list_suites(sandbox.logs)[0]
     run = folder / "runs" / "01-vqa-asks-toy-vlm-f1"
     file = run / "predictions" / "asks.jsonl"
     until(lambda: file.exists() and file.stat().st_size > 0, "the first answers", 100)
@@ -86,7 +86,7 @@ def test_folds_killed_while_answering_are_resumed_to_the_same_answers(
     with file.open("ab") as torn:
         torn.write(b'{"id": "q1')
 
-    resumed = workbench(house, "resume", "--headless")
+    resumed = workbench(sandbox, "resume", "--headless")
     assert resumed.returncode == 0, resumed.stderr
     assert set(ended(folder).values()) == {"completed"}
     assert file.read_bytes().startswith(before)
@@ -103,7 +103,7 @@ def test_folds_killed_while_answering_are_resumed_to_the_same_answers(
     held, _ = predictions.read_answers(together / "predictions" / "out-of-fold.jsonl")
     assert sorted(answer.id for answer in held) == sorted(sample.ids)
 
-    shown = workbench(house, "report", "--out", str(tmp_path / "report"))
+    shown = workbench(sandbox, "report", "--out", str(tmp_path / "report"))
     assert shown.returncode == 0, shown.stderr
     text = (tmp_path / "report" / "report.md").read_text()
     assert "## Answers to questions" in text

@@ -16,7 +16,7 @@ import pytest
 
 from engines.protocol import End, Entry
 from results.records import store
-from tests.fixtures.wardens import House, until
+from tests.fixtures.wardens import Sandbox, until
 from workbench import paths
 from workbench.suites import control, preflight, state, suite, suite_reader, warden_file
 from workbench.supervisor import run_records
@@ -181,25 +181,25 @@ def test_a_runtime_folder_of_another_user_is_no_obstacle(places: Path) -> None:
     assert run_probe(places, XDG_RUNTIME_DIR="/proc/1/nowhere").returncode == 0
 
 
-def test_the_warden_survives_when_the_locks_go(house: House) -> None:
-    locks = house.root / "locks"
-    house.environment["WORKBENCH_LOCKS"] = str(locks)
-    folder = house.suite("polite")
-    house.start(folder)
-    house.until_step(folder)
+def test_the_warden_survives_when_the_locks_go(sandbox: Sandbox) -> None:
+    locks = sandbox.root / "locks"
+    sandbox.environment["WORKBENCH_LOCKS"] = str(locks)
+    folder = sandbox.suite("polite")
+    sandbox.start(folder)
+    sandbox.until_step(folder)
     shutil.rmtree(locks)
     locks.write_text("no folder can be made here")
-    until(lambda: "Not a directory" in house.log(folder), "an error of a beat")
-    house.until_step(folder, 1 + suite_reader.SuiteReader(folder).poll().current.state.step)
+    until(lambda: "Not a directory" in sandbox.log(folder), "an error of a beat")
+    sandbox.until_step(folder, 1 + suite_reader.SuiteReader(folder).poll().current.state.step)
     control.send_command(folder, control.Command(do="stop"))
-    assert house.finish(folder).warden == "ended"
-    assert house.log(folder).count("Not a directory") == 1  # said once, not at every beat
+    assert sandbox.finish(folder).warden == "ended"
+    assert sandbox.log(folder).count("Not a directory") == 1  # said once, not at every beat
 
 
 def test_a_record_that_cannot_be_appended_is_kept_in_its_run(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = house.suite("ok")
+    folder = sandbox.suite("ok")
     monkeypatch.setattr(run_records.store, "append_record", refused(errno.EROFS))
     run, spec = suite.read_runs(folder)[0]
     end = Entry(seq=0, wall=1.0, src="warden", msg=End(cause="stopped"))
@@ -210,10 +210,10 @@ def test_a_record_that_cannot_be_appended_is_kept_in_its_run(
 
 
 def test_the_reserve_gives_its_room_for_the_record(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its blocks, or its file entry where these have run out."""
-    folder = house.suite("ok")
+    folder = sandbox.suite("ok")
     reserve, written = folder / ".reserve", []
 
     def write(*arguments: object) -> None:
@@ -228,8 +228,8 @@ def test_the_reserve_gives_its_room_for_the_record(
     assert written == [(folder, run, spec, state.RunState())]
 
 
-def test_a_warden_file_that_cannot_be_read_is_no_ended_suite(house: House) -> None:
-    folder = house.suite("ok")
+def test_a_warden_file_that_cannot_be_read_is_no_ended_suite(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("ok")
     (folder / "warden.json").symlink_to("warden.json")
     with pytest.raises(suite.SuiteError, match="whether it is at work is not known"):
         warden_file.read_warden(folder)
@@ -237,8 +237,8 @@ def test_a_warden_file_that_cannot_be_read_is_no_ended_suite(house: House) -> No
         suite_reader.SuiteReader(folder).poll()
 
 
-def test_a_deleted_warden_file_of_a_suite_at_work_is_no_lost_suite(house: House) -> None:
-    folder = house.suite("ok")
+def test_a_deleted_warden_file_of_a_suite_at_work_is_no_lost_suite(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("ok")
     os.utime(folder / "plan.toml", (1, 1))
     assert suite_reader.SuiteReader(folder).poll().warden == "lost"
     with (folder / "warden.lock").open("w") as lock:

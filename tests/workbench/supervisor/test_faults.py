@@ -17,7 +17,7 @@ import pytest
 from engines import protocol
 from engines.emitter import Emitter
 from engines.protocol import Entry, Notice, RunSpec, Step
-from tests.fixtures.wardens import House, end_of, entries, until
+from tests.fixtures.wardens import Sandbox, end_of, entries, until
 from workbench.suites import control, record, state, suite_reader
 from workbench.suites.control import Command
 
@@ -26,36 +26,36 @@ def log_of(folder: Path) -> str:
     return (next((folder / "runs").iterdir()) / "engine.log").read_text(errors="replace")
 
 
-def test_a_crash_in_native_code_leaves_its_stack(house: House) -> None:
+def test_a_crash_in_native_code_leaves_its_stack(sandbox: Sandbox) -> None:
     """[2] SIGSEGV."""
-    folder, _ = house.run("segv")
+    folder, _ = sandbox.run("segv")
     assert end_of(folder).signal == signal.SIGSEGV
     assert "Fatal Python error: Segmentation fault" in log_of(folder)
     assert "string_at" in log_of(folder)
 
 
-def test_kill_9_of_a_watcher_leaves_no_gap(house: House) -> None:
+def test_kill_9_of_a_watcher_leaves_no_gap(sandbox: Sandbox) -> None:
     """[5] The run goes on; who attaches anew sees everything."""
-    folder = house.suite("polite")
-    house.start(folder)
+    folder = sandbox.suite("polite")
+    sandbox.start(folder)
     command = [sys.executable, "-m", "workbench", "attach", str(folder), "--json"]
-    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, env=house.environment)
+    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, env=sandbox.environment)
     assert watcher.stdout is not None
     watcher.stdout.read(1)
     watcher.kill()
     watcher.communicate()
     step = suite_reader.SuiteReader(folder).poll().runs[0].state.step
-    house.until_step(folder, step + 3)
+    sandbox.until_step(folder, step + 3)
     control.send_command(folder, Command(do="stop"))
-    house.finish(folder)
+    sandbox.finish(folder)
     assert [e.seq for e in entries(folder)] == list(range(len(entries(folder))))
 
 
-def test_a_suspended_engine_is_named_and_neither_hung_nor_lost(house: House) -> None:
+def test_a_suspended_engine_is_named_and_neither_hung_nor_lost(sandbox: Sandbox) -> None:
     """[11] SIGSTOP for longer than the hang limit; SIGCONT, and it goes on."""
-    folder = house.suite("polite")
-    house.start(folder, stall_seconds=0.3, stall_step_seconds=0.3, hang_seconds=1.0)
-    house.until_step(folder, 2)
+    folder = sandbox.suite("polite")
+    sandbox.start(folder, stall_seconds=0.3, stall_step_seconds=0.3, hang_seconds=1.0)
+    sandbox.until_step(folder, 2)
     pid = suite_reader.SuiteReader(folder).poll().runs[0].state.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -65,48 +65,48 @@ def test_a_suspended_engine_is_named_and_neither_hung_nor_lost(house: House) -> 
     assert run.notice_counts.get("suspended") == 1
     assert "stalled" not in run.notice_counts
     os.kill(pid, signal.SIGCONT)
-    house.until_step(folder, run.step + 3)
+    sandbox.until_step(folder, run.step + 3)
     control.send_command(folder, Command(do="stop"))
-    assert house.finish(folder).runs[0].state.cause == "stopped"
+    assert sandbox.finish(folder).runs[0].state.cause == "stopped"
 
 
-def test_an_engine_that_never_speaks_is_hung(house: House) -> None:
+def test_an_engine_that_never_speaks_is_hung(sandbox: Sandbox) -> None:
     """[22] Not even a Hello; and its silence is noted before it is killed."""
-    folder, view = house.run("mute", hang_seconds=1.0)
+    folder, view = sandbox.run("mute", hang_seconds=1.0)
     assert view.runs[0].state.cause == "hung"
     codes = [e.msg.code for e in entries(folder) if isinstance(e.msg, Notice)]
     assert codes == ["stalled"]
 
 
-def test_a_long_phase_is_no_hang_in_a_phase_that_may_be_long(house: House) -> None:
+def test_a_long_phase_is_no_hang_in_a_phase_that_may_be_long(sandbox: Sandbox) -> None:
     """[24] Silence of eval is measured by stall_seconds, of training by the steps."""
-    _, view = house.run("allocate", stall_seconds=30.0, stall_step_seconds=0.1)
+    _, view = sandbox.run("allocate", stall_seconds=30.0, stall_step_seconds=0.1)
     assert view.runs[0].state.cause == "completed"
     assert "stalled" not in view.runs[0].state.notice_counts
 
 
-def test_words_after_the_last_are_counted_and_change_nothing(house: House) -> None:
+def test_words_after_the_last_are_counted_and_change_nothing(sandbox: Sandbox) -> None:
     """[3, 33] A Failed after the Done is as little believed as a step."""
-    folder, view = house.run("late-words")
+    folder, view = sandbox.run("late-words")
     assert view.runs[0].state.cause == "completed"
     assert view.runs[0].state.step == 1
     assert end_of(folder).counters["messages_after_the_last"] == 2
 
 
-def test_a_slow_checkpoint_is_waited_for(house: House) -> None:
+def test_a_slow_checkpoint_is_waited_for(sandbox: Sandbox) -> None:
     """[8, 44] 1.5 s for a checkpoint in a grace of 0.5 s: the engine says that it saves."""
-    folder = house.suite("slow-save")
-    house.start(folder)
-    house.until_step(folder)
+    folder = sandbox.suite("slow-save")
+    sandbox.start(folder)
+    sandbox.until_step(folder)
     control.send_command(folder, Command(do="stop"))
-    house.finish(folder)
+    sandbox.finish(folder)
     end = end_of(folder)
     assert (end.cause, end.exit_code, end.signal) == ("stopped", 143, None)
-    short = house.suite("slow-save", name="short")
-    house.start(short, save_seconds=0.2)
-    house.until_step(short)
+    short = sandbox.suite("slow-save", name="short")
+    sandbox.start(short, save_seconds=0.2)
+    sandbox.until_step(short)
     control.send_command(short, Command(do="stop"))
-    house.finish(short)
+    sandbox.finish(short)
     assert end_of(short).signal == signal.SIGTERM or end_of(short).signal == signal.SIGKILL
 
 
@@ -127,19 +127,19 @@ def test_a_writer_never_waits_for_a_stopped_reader() -> None:
     os.close(writing)
 
 
-def test_a_stopped_warden_does_not_slow_the_engine(house: House) -> None:
+def test_a_stopped_warden_does_not_slow_the_engine(sandbox: Sandbox) -> None:
     """[29] SIGSTOP of the warden for two seconds: the engine's steps go on; the journal has all."""
-    folder = house.suite("polite")
-    house.start(folder)
-    house.until_step(folder)
-    pid = house.warden_pid(folder)
+    folder = sandbox.suite("polite")
+    sandbox.start(folder)
+    sandbox.until_step(folder)
+    pid = sandbox.warden_pid(folder)
     os.kill(pid, signal.SIGSTOP)
     before = suite_reader.SuiteReader(folder).poll().runs[0].state.step
     time.sleep(2.0)
     os.kill(pid, signal.SIGCONT)
-    house.until_step(folder, before + 20)
+    sandbox.until_step(folder, before + 20)
     control.send_command(folder, Command(do="stop"))
-    house.finish(folder)
+    sandbox.finish(folder)
     steps = [e.msg.step for e in entries(folder) if isinstance(e.msg, Step)]
     assert steps == list(range(1, len(steps) + 1))
     times = [e.msg.t for e in entries(folder) if isinstance(e.msg, Step)]
@@ -182,16 +182,16 @@ def test_lines_of_two_ranks_do_not_mix() -> None:
     assert all(len(set(m.model_dump()["text"])) == 1 for m in messages)
 
 
-def test_memory_that_the_system_refuses_is_oom_host(house: House) -> None:
+def test_memory_that_the_system_refuses_is_oom_host(sandbox: Sandbox) -> None:
     """[51] RLIMIT_AS of 300 MiB, an allocation of 400."""
-    folder, view = house.run("eat-memory")
+    folder, view = sandbox.run("eat-memory")
     assert view.runs[0].state.cause == "oom-host"
     assert end_of(folder).exit_code == 1
 
 
-def test_durations_do_not_come_from_the_wall_clock(house: House) -> None:
+def test_durations_do_not_come_from_the_wall_clock(sandbox: Sandbox) -> None:
     """[59] A wall clock that jumps by an hour at every entry moves labels and nothing else."""
-    folder, view = house.run("ok")
+    folder, view = sandbox.run("ok")
     read = entries(folder)
     jumped = [e.model_copy(update={"wall": e.wall - 3600.0 * n}) for n, e in enumerate(read)]
     spec = RunSpec.model_validate(view.runs[0].spec)
@@ -202,7 +202,9 @@ def test_durations_do_not_come_from_the_wall_clock(house: House) -> None:
     assert strange.counters == true.counters
 
 
-def test_sleep_of_the_machine_marks_the_run(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sleep_of_the_machine_marks_the_run(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """[60] CLOCK_BOOTTIME goes on while CLOCK_MONOTONIC stands still."""
     from workbench.supervisor.watchdog import SuspendDetector
 
@@ -216,30 +218,30 @@ def test_sleep_of_the_machine_marks_the_run(house: House, monkeypatch: pytest.Mo
     assert sleep.suspended_seconds() == 0.0, "once"
 
 
-def test_a_lock_says_who_holds_it(house: House) -> None:
+def test_a_lock_says_who_holds_it(sandbox: Sandbox) -> None:
     """[45] A second warden of a suite is refused and told about the first."""
-    folder = house.suite("polite")
-    house.start(folder)
-    house.until_step(folder)
-    pid = house.wardens[-1].pid  # the guard, which holds the lock together with the warden
-    second = house.start(folder)
+    folder = sandbox.suite("polite")
+    sandbox.start(folder)
+    sandbox.until_step(folder)
+    pid = sandbox.wardens[-1].pid  # the guard, which holds the lock together with the warden
+    second = sandbox.start(folder)
     assert second.wait(20) == 2
-    house.wardens.pop()
-    assert f"has a warden already (pid {pid} on " in house.log(folder)
+    sandbox.wardens.pop()
+    assert f"has a warden already (pid {pid} on " in sandbox.log(folder)
     control.send_command(folder, Command(do="stop"))
-    house.finish(folder)
+    sandbox.finish(folder)
 
 
-def test_no_engine_has_a_zombie_or_is_one(house: House) -> None:
+def test_no_engine_has_a_zombie_or_is_one(sandbox: Sandbox) -> None:
     """[17, 18] A child that blocks in a full pipe does not outlive its parent's death."""
-    folder = house.suite("full-pipe")
-    house.start(folder)
+    folder = sandbox.suite("full-pipe")
+    sandbox.start(folder)
     run = next((folder / "runs").iterdir())
     until((run / "pids").exists, "the blocked child")
     pid = suite_reader.SuiteReader(folder).poll().runs[0].state.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    house.finish(folder)
+    sandbox.finish(folder)
     blocked = int((run / "pids").read_text())
     assert blocked in end_of(folder).killed
     assert not Path(f"/proc/{blocked}").exists()

@@ -18,7 +18,7 @@ from engines.protocol import RunSpec
 from results.records import store
 from results.records.query import last_attempts
 from results.tables import run_cells
-from tests.fixtures.wardens import House, entries, until
+from tests.fixtures.wardens import Sandbox, entries, until
 from workbench.reporting import suite_view
 from workbench.suites import control, oom_retry, state, suite, suite_reader, warden_file
 from workbench.suites.control import Command
@@ -26,10 +26,10 @@ from workbench.supervisor import recovery, resume
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with House(tmp_path) as house:
-        house.environment |= {"WORKBENCH_GRACE": "1", "WORKBENCH_LOG_ROOT": str(house.logs)}
-        yield house
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path) as sandbox:
+        sandbox.environment |= {"WORKBENCH_GRACE": "1", "WORKBENCH_LOG_ROOT": str(sandbox.logs)}
+        yield sandbox
 
 
 def causes(folder: Path) -> list[str]:
@@ -40,29 +40,29 @@ def attempts(folder: Path) -> list[int]:
     return [r.state.attempt for r in suite_reader.SuiteReader(folder).poll().runs]
 
 
-def resumed(house: House, folder: Path) -> list[str]:
+def resumed(sandbox: Sandbox, folder: Path) -> list[str]:
     """The causes after one more warden with `--resume`."""
-    house.start(folder, resume=True)
-    house.finish(folder)
+    sandbox.start(folder, resume=True)
+    sandbox.finish(folder)
     return causes(folder)
 
 
-def test_completed_runs_are_kept_and_all_others_start_again(house: House) -> None:
-    folder, _ = house.run("ok", "second-time", "kill9", "ok")
+def test_completed_runs_are_kept_and_all_others_start_again(sandbox: Sandbox) -> None:
+    folder, _ = sandbox.run("ok", "second-time", "kill9", "ok")
     before = entries(folder, 0)
     assert causes(folder) == ["completed", "failed", "killed", "completed"]
-    assert resumed(house, folder) == ["completed", "completed", "killed", "completed"]
+    assert resumed(sandbox, folder) == ["completed", "completed", "killed", "completed"]
     assert entries(folder, 0) == before
     assert attempts(folder) == [1, 2, 2, 1]
-    records = list(store.read_records(house.logs / "results.jsonl"))
+    records = list(store.read_records(sandbox.logs / "results.jsonl"))
     keys = [(r.identity.run_id[:2], r.identity.attempt) for r in records]
     assert keys == [("01", 1), ("02", 1), ("03", 1), ("04", 1), ("02", 2), ("03", 2)]
     assert [r.exit.cause for r in last_attempts(records)] == causes(folder)
 
 
-def test_a_run_that_waits_to_be_tried_again_has_not_failed_yet(house: House) -> None:
+def test_a_run_that_waits_to_be_tried_again_has_not_failed_yet(sandbox: Sandbox) -> None:
     """A report made while a resumed suite is at work."""
-    folder, _ = house.run("ok", "kill9", "ok")
+    folder, _ = sandbox.run("ok", "kill9", "ok")
     ended = suite_view.build_view(folder)
     assert [r.exit.cause for r in ended.records] == ["completed", "killed", "completed"]
     before = warden_file.read_warden(folder)
@@ -80,114 +80,114 @@ def test_a_run_that_waits_to_be_tried_again_has_not_failed_yet(house: House) -> 
     assert resumed.started_wall == ended.started_wall, "the suite's start, not the resume's"
 
 
-def test_a_stopped_suite_goes_on_and_forgets_the_stop(house: House) -> None:
-    folder = house.suite("polite", "ok", "ok")
-    house.start(folder)
-    house.until_step(folder)
+def test_a_stopped_suite_goes_on_and_forgets_the_stop(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("polite", "ok", "ok")
+    sandbox.start(folder)
+    sandbox.until_step(folder)
     control.send_command(folder, Command(do="stop"))
-    house.finish(folder)
+    sandbox.finish(folder)
     assert causes(folder) == ["stopped"] * 3
-    house.start(folder, resume=True)
+    sandbox.start(folder, resume=True)
     reader = suite_reader.SuiteReader(folder)
     until(lambda: (c := reader.poll().current) and c.state.step, "the first run's second start")
     control.send_command(folder, Command(do="skip"))
-    house.finish(folder)
+    sandbox.finish(folder)
     assert causes(folder) == ["skipped", "completed", "completed"]
     assert resume.unfinished_runs(folder) == []
     assert attempts(folder) == [2, 1, 1], "a run that never started has its first attempt now"
 
 
-def test_what_a_person_took_out_by_name_stays_out(house: House) -> None:
-    folder = house.suite("polite", "ok", "ok", "exit3")
+def test_what_a_person_took_out_by_name_stays_out(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("polite", "ok", "ok", "exit3")
     ids = [spec.run_id for _, spec in suite.read_runs(folder)]
-    house.start(folder)
-    house.until_step(folder)
+    sandbox.start(folder)
+    sandbox.until_step(folder)
     control.send_command(folder, Command(do="cancel", run=ids[1]))
     control.send_command(folder, Command(do="skip", run=ids[2]))
-    os.kill(house.warden_pid(folder), signal.SIGKILL)  # before it could write anything about them
-    until(lambda: not house.warden_pid(folder), "the warden's death")
-    house.wardens.pop().wait()
+    os.kill(sandbox.warden_pid(folder), signal.SIGKILL)  # before it could write anything about them
+    until(lambda: not sandbox.warden_pid(folder), "the warden's death")
+    sandbox.wardens.pop().wait()
     recovery.recover_dead_suite(folder)
     assert [v.spec.run_id for v in resume.unfinished_runs(folder)] == [ids[0], ids[3]]
-    house.start(folder, resume=True)
+    sandbox.start(folder, resume=True)
     reader = suite_reader.SuiteReader(folder)
     until(lambda: (c := reader.poll().current) and c.state.step, "the first run's second start")
     control.send_command(folder, Command(do="stop"))
-    house.finish(folder)
+    sandbox.finish(folder)
     assert causes(folder) == ["stopped", "stopped", "skipped", "stopped"]
 
 
-def test_a_run_that_lacked_another_is_tried_again_with_it(house: House) -> None:
-    folder = house.suite("second-time", "ok", "exit3", "ok", needs={1: [0], 3: [2]})
-    house.start(folder)
-    house.finish(folder)
+def test_a_run_that_lacked_another_is_tried_again_with_it(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("second-time", "ok", "exit3", "ok", needs={1: [0], 3: [2]})
+    sandbox.start(folder)
+    sandbox.finish(folder)
     assert causes(folder) == ["failed", "skipped", "failed", "skipped"]
-    assert resumed(house, folder) == ["completed", "completed", "failed", "skipped"]
+    assert resumed(sandbox, folder) == ["completed", "completed", "failed", "skipped"]
     ends = [e.msg for e in entries(folder, 3) if isinstance(e.msg, protocol.End)]
     assert len(ends) == 1, "still for the same reason, so nothing is added"
     assert ends[0].need.startswith("03-")
 
 
-def test_a_run_that_is_not_reached_again_keeps_its_own_ending(house: House) -> None:
-    folder, _ = house.run("polite-later", "exit3")
+def test_a_run_that_is_not_reached_again_keeps_its_own_ending(sandbox: Sandbox) -> None:
+    folder, _ = sandbox.run("polite-later", "exit3")
     assert causes(folder) == ["failed", "failed"]
-    house.start(folder, resume=True)
+    sandbox.start(folder, resume=True)
     reader = suite_reader.SuiteReader(folder)
     until(lambda: (c := reader.poll().current) and c.state.step, "the first run's second start")
     control.send_command(folder, Command(do="stop"))
-    house.finish(folder)
+    sandbox.finish(folder)
     assert causes(folder) == ["stopped", "failed"]
     keys = [(r.identity.run_id[:2], r.identity.attempt)
-            for r in store.read_records(house.logs / "results.jsonl")]  # fmt: skip
+            for r in store.read_records(sandbox.logs / "results.jsonl")]  # fmt: skip
     assert keys == [("01", 1), ("02", 1), ("01", 2)]
 
 
-def command(house: House, *words: str) -> subprocess.CompletedProcess[str]:
+def command(sandbox: Sandbox, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "workbench", *words],
-        env=house.environment, capture_output=True, text=True, timeout=60, check=False,
+        env=sandbox.environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
 PROBE = ["run", "-e", "probe", "-d", "none", "-m", "none", "--set", "rounds=1", "--set"]
 
 
-def test_the_command_goes_on_after_kill_9_of_the_warden(house: House) -> None:
+def test_the_command_goes_on_after_kill_9_of_the_warden(sandbox: Sandbox) -> None:
     words = [*PROBE, "delay_seconds=0.05", "--set", "steps=40", "--seed", "1", "--seed", "2"]
-    name = command(house, *words, "--detach").stdout.strip()
-    folder = house.logs / name
-    house.until_step(folder)
+    name = command(sandbox, *words, "--detach").stdout.strip()
+    folder = sandbox.logs / name
+    sandbox.until_step(folder)
     pid = suite_reader.SuiteReader(folder).poll().runs[0].state.pid
     assert pid
     os.kill(pid, signal.SIGSTOP)  # it does not end before its warden does
-    refused = command(house, "resume", name)
+    refused = command(sandbox, "resume", name)
     assert refused.returncode == 2
-    assert f"warden {house.warden_pid(folder)} on" in refused.stderr
-    os.kill(house.warden_pid(folder), signal.SIGKILL)
-    done = command(house, "resume", "--headless")
+    assert f"warden {sandbox.warden_pid(folder)} on" in refused.stderr
+    os.kill(sandbox.warden_pid(folder), signal.SIGKILL)
+    done = command(sandbox, "resume", "--headless")
     assert done.returncode == 0, done.stderr
     assert f"{name}: 2 runs are left; first 01-" in done.stderr
     assert "which ended as supervisor-lost" in done.stderr
     assert causes(folder) == ["completed", "completed"]
     assert attempts(folder) == [2, 1]
-    nothing = command(house, "resume", name)
+    nothing = command(sandbox, "resume", name)
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "nothing is left to do" in nothing.stderr
-    every = command(house, "resume")
+    every = command(sandbox, "resume")
     assert every.returncode == 2
     assert "every suite is at work or has nothing left" in every.stderr
 
 
-def test_two_resumes_at_once_are_one(house: House) -> None:
-    name = command(house, *PROBE, "delay_seconds=0.05", "--set", "steps=99", "--detach").stdout
-    folder = house.logs / name.strip()
-    house.until_step(folder)
-    os.kill(house.warden_pid(folder), signal.SIGKILL)
-    until(lambda: not house.warden_pid(folder), "the warden's death")
+def test_two_resumes_at_once_are_one(sandbox: Sandbox) -> None:
+    name = command(sandbox, *PROBE, "delay_seconds=0.05", "--set", "steps=99", "--detach").stdout
+    folder = sandbox.logs / name.strip()
+    sandbox.until_step(folder)
+    os.kill(sandbox.warden_pid(folder), signal.SIGKILL)
+    until(lambda: not sandbox.warden_pid(folder), "the warden's death")
     both = [
         subprocess.Popen(
             [sys.executable, "-m", "workbench", "resume", name.strip(), "--headless"],
-            env=house.environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            env=sandbox.environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         )
         for _ in range(2)
     ]  # fmt: skip
@@ -201,22 +201,22 @@ def test_two_resumes_at_once_are_one(house: House) -> None:
 # The OOM ladder
 
 
-def oom_suite(house: House, fits: int, **more: object) -> Path:
+def oom_suite(sandbox: Sandbox, fits: int, **more: object) -> Path:
     spec = {key: more.pop(key) for key in ("engine", "oom_retries") if key in more}
     params = {"fits": fits, "batch": 64, **more}
-    return house.suite("oom", spec={"engine": "captioning", **spec}, **params)
+    return sandbox.suite("oom", spec={"engine": "captioning", **spec}, **params)
 
 
-def test_each_rung_is_an_attempt_and_the_effective_batch_stays(house: House) -> None:
-    folder = oom_suite(house, 16, engine="retrieval", grad_cache_chunk=0)
-    house.start(folder)
-    house.finish(folder)
+def test_each_rung_is_an_attempt_and_the_effective_batch_stays(sandbox: Sandbox) -> None:
+    folder = oom_suite(sandbox, 16, engine="retrieval", grad_cache_chunk=0)
+    sandbox.start(folder)
+    sandbox.finish(folder)
     assert causes(folder) == ["completed"]
     ooms = [e.msg for e in entries(folder) if isinstance(e.msg, protocol.Oom)]
     assert [(o.before, o.after, o.step) for o in ooms] == [(64, 32, 1), (32, 16, 1)]
     assert ooms[-1].params == {"grad_cache_chunk": 16}, "the objective stays what it was"
     assert all(e.src == "warden" for e in entries(folder) if isinstance(e.msg, protocol.Oom))
-    records = list(store.read_records(house.logs / "results.jsonl"))
+    records = list(store.read_records(sandbox.logs / "results.jsonl"))
     assert [(r.identity.attempt, r.exit.cause) for r in records] == [
         (1, "oom-cuda"), (2, "oom-cuda"), (3, "completed"),
     ]  # fmt: skip
@@ -231,10 +231,10 @@ def test_each_rung_is_an_attempt_and_the_effective_batch_stays(house: House) -> 
 
 
 @pytest.mark.parametrize(("retries", "tried"), [(0, 1), (2, 3)])
-def test_the_ladder_ends_where_it_was_told_to(house: House, retries: int, tried: int) -> None:
-    folder = oom_suite(house, 0, engine="retrieval", grad_cache_chunk=0, oom_retries=retries)
-    house.start(folder)
-    house.finish(folder)
+def test_the_ladder_ends_where_it_was_told_to(sandbox: Sandbox, retries: int, tried: int) -> None:
+    folder = oom_suite(sandbox, 0, engine="retrieval", grad_cache_chunk=0, oom_retries=retries)
+    sandbox.start(folder)
+    sandbox.finish(folder)
     assert causes(folder) == ["oom-cuda"]
     assert attempts(folder) == [tried]
     if retries:
@@ -243,13 +243,13 @@ def test_the_ladder_ends_where_it_was_told_to(house: House, retries: int, tried:
         assert detail.detail.endswith("given up after 2 smaller attempts")
 
 
-def test_a_resumed_suite_remembers_the_rung(house: House) -> None:
-    folder = oom_suite(house, 16, engine="retrieval", grad_cache_chunk=0, oom_retries=1)
-    house.start(folder)
-    house.finish(folder)
+def test_a_resumed_suite_remembers_the_rung(sandbox: Sandbox) -> None:
+    folder = oom_suite(sandbox, 16, engine="retrieval", grad_cache_chunk=0, oom_retries=1)
+    sandbox.start(folder)
+    sandbox.finish(folder)
     assert (causes(folder), attempts(folder)) == (["oom-cuda"], [2])
-    house.start(folder, resume=True)
-    house.finish(folder)
+    sandbox.start(folder, resume=True)
+    sandbox.finish(folder)
     plans = [e.msg for e in entries(folder) if isinstance(e.msg, protocol.Oom)]
     assert attempts(folder) == [3]
     assert len(plans) == 1, "no further rung, and the third attempt began on the first one"

@@ -16,31 +16,31 @@ import pytest
 from engines import protocol
 from engines.protocol import Notice, RunSpec
 from results.records import store
-from tests.fixtures.wardens import House, entries
+from tests.fixtures.wardens import Sandbox, entries
 from workbench.planning import plan
 from workbench.suites import journal, state, suite, warden_file
 from workbench.supervisor import event_log
 
 
-def test_a_read_only_log_root_is_refused_before_anything_starts(house: House) -> None:
+def test_a_read_only_log_root_is_refused_before_anything_starts(sandbox: Sandbox) -> None:
     """[40] A tmpfs mounted read-only: chmod would prove nothing, root writes anyway."""
-    spot = house.root / "readonly"
+    spot = sandbox.root / "readonly"
     spot.mkdir()
     words = "-e probe -d none -m none --set steps=1 --headless --log-root"
     script = (
         f"mount -t tmpfs -o ro none {spot} && {sys.executable} -m workbench run {words} {spot}/logs"
     )
-    done = house.in_namespace(script)
+    done = sandbox.in_namespace(script)
     assert done.returncode == 2, done.stderr
     assert f"{spot}/logs: suites cannot be written there (Read-only file system)" in done.stderr
     assert done.stderr.count("\n") == 1, "one sentence"
 
 
-def test_on_a_full_disk_a_run_goes_on_if_that_was_asked(house: House) -> None:
+def test_on_a_full_disk_a_run_goes_on_if_that_was_asked(sandbox: Sandbox) -> None:
     """[37] The journal has a gap, which is said at once and counted; the run completes."""
-    folder = house.suite("fill-then-done", spec={"on_disk_full": "continue"})
-    done = house.on_small_disk(folder)
-    records = list(store.read_records(house.logs / "results.jsonl"))
+    folder = sandbox.suite("fill-then-done", spec={"on_disk_full": "continue"})
+    done = sandbox.on_small_disk(folder)
+    records = list(store.read_records(sandbox.logs / "results.jsonl"))
     assert [r.exit.cause for r in records] == ["completed"], done.stderr
     assert records[0].steps == 400, "all steps, whatever the journal holds"
     assert records[0].counters["journal_entries_lost"] > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from tests.fixtures.wardens import House, until
+from tests.fixtures.wardens import Sandbox, until
 from workbench.cli.options import parse_duration
 from workbench.exit_codes import ExitCode
 from workbench.headless.follow import exit_status
@@ -19,20 +19,20 @@ from workbench.suites.control import Command
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with House(tmp_path) as house:
-        yield house
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path) as sandbox:
+        yield sandbox
 
 
 def causes(folder: Path) -> list[str]:
     return [run.state.cause for run in suite_reader.SuiteReader(folder).poll().runs]
 
 
-def test_at_the_time_limit_the_step_ends_and_the_suite_is_continued_later(house: House) -> None:
-    folder = house.suite("polite", "ok")
+def test_at_the_time_limit_the_step_ends_and_the_suite_is_continued_later(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("polite", "ok")
     for resume in (False, True):
-        house.start(folder, resume=resume, time_limit=2.0)
-        state = house.finish(folder)
+        sandbox.start(folder, resume=resume, time_limit=2.0)
+        state = sandbox.finish(folder)
         assert causes(folder) == ["stopped", "stopped"]
         assert "time limit of 2 s; `workbench resume` goes on" in state.detail
         assert exit_status(state) is ExitCode.TO_BE_CONTINUED
@@ -40,37 +40,37 @@ def test_at_the_time_limit_the_step_ends_and_the_suite_is_continued_later(house:
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_a_schedulers_signal_suspends_and_the_next_warden_forgets_it(
-    house: House, number: signal.Signals
+    sandbox: Sandbox, number: signal.Signals
 ) -> None:
-    folder = house.suite("polite", "ok")
-    warden = house.start(folder)
-    house.until_step(folder)
+    folder = sandbox.suite("polite", "ok")
+    warden = sandbox.start(folder)
+    sandbox.until_step(folder)
     reader = suite_reader.SuiteReader(folder)
     os.kill(reader.poll().warden_pid or warden.pid, number)
-    state = house.finish(folder)
+    state = sandbox.finish(folder)
     assert causes(folder) == ["stopped", "stopped"]
     assert number.name in state.detail
     assert exit_status(state) is ExitCode.TO_BE_CONTINUED
-    house.start(folder, resume=True)
-    house.until_step(folder)
+    sandbox.start(folder, resume=True)
+    sandbox.until_step(folder)
     control.send_command(folder, Command(do="stop"))
-    assert exit_status(house.finish(folder)) is ExitCode.INTERRUPTED
+    assert exit_status(sandbox.finish(folder)) is ExitCode.INTERRUPTED
 
 
-def test_a_suite_that_ends_before_its_limit_has_completed(house: House) -> None:
-    folder = house.suite("ok")
-    house.start(folder, time_limit=300.0)
-    assert exit_status(house.finish(folder)) is ExitCode.COMPLETED
+def test_a_suite_that_ends_before_its_limit_has_completed(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("ok")
+    sandbox.start(folder, time_limit=300.0)
+    assert exit_status(sandbox.finish(folder)) is ExitCode.COMPLETED
 
 
-def test_a_stop_by_a_person_is_no_suspension(house: House) -> None:
-    folder = house.suite("polite")
-    house.start(folder)
-    house.until_step(folder)
+def test_a_stop_by_a_person_is_no_suspension(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("polite")
+    sandbox.start(folder)
+    sandbox.until_step(folder)
     control.send_command(folder, Command(do="stop"))
     until(lambda: suite_reader.SuiteReader(folder).poll().warden != "running", "stopping")
     control.send_command(folder, Command(do="suspend"))
-    assert exit_status(house.finish(folder)) is ExitCode.INTERRUPTED
+    assert exit_status(sandbox.finish(folder)) is ExitCode.INTERRUPTED
 
 
 @pytest.mark.parametrize(

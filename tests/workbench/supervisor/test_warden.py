@@ -16,7 +16,7 @@ from engines import protocol
 from engines.protocol import Sample, Step
 from results.records import store
 from tests.fixtures.fake_engine import BAD_LINES
-from tests.fixtures.wardens import House, end_of, entries, until
+from tests.fixtures.wardens import Sandbox, end_of, entries, until
 from workbench.suites import control, state, suite, suite_reader
 from workbench.suites.control import Command
 
@@ -45,11 +45,11 @@ ENDINGS = {
 
 
 @pytest.fixture(scope="module")
-def endings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, Path]]:
+def endings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sandbox, Path]]:
     """One suite with a run for every ending; each has to leave the next one undisturbed."""
-    with House(tmp_path_factory.mktemp("endings")) as house:
-        folder, _ = house.run(*ENDINGS)
-        yield house, folder
+    with Sandbox(tmp_path_factory.mktemp("endings")) as sandbox:
+        folder, _ = sandbox.run(*ENDINGS)
+        yield sandbox, folder
 
 
 def index_of(mode: str) -> int:
@@ -57,7 +57,7 @@ def index_of(mode: str) -> int:
 
 
 @pytest.mark.parametrize("mode", ENDINGS)
-def test_each_ending_has_its_cause(endings: tuple[House, Path], mode: str) -> None:
+def test_each_ending_has_its_cause(endings: tuple[Sandbox, Path], mode: str) -> None:
     _, folder = endings
     cause, code, number, detail = ENDINGS[mode]
     end = end_of(folder, index_of(mode))
@@ -67,24 +67,24 @@ def test_each_ending_has_its_cause(endings: tuple[House, Path], mode: str) -> No
     assert entries(folder, index_of(mode))[0].msg.model_dump()["kind"] == "attempt"
 
 
-def test_every_run_leaves_one_record_and_a_summary(endings: tuple[House, Path]) -> None:
-    house, _ = endings
-    records = list(store.read_records(house.logs / "results.jsonl"))
+def test_every_run_leaves_one_record_and_a_summary(endings: tuple[Sandbox, Path]) -> None:
+    sandbox, _ = endings
+    records = list(store.read_records(sandbox.logs / "results.jsonl"))
     assert [r.identity.model for r in records] == list(ENDINGS)
     assert [r.exit.cause for r in records] == [cause for cause, *_ in ENDINGS.values()]
     for record in records:
-        summary = json.loads((house.logs / record.folder / "summary.json").read_text())
+        summary = json.loads((sandbox.logs / record.folder / "summary.json").read_text())
         assert summary == json.loads(record.model_dump_json())
 
 
-def test_the_last_step_before_a_kill_is_in_the_journal(endings: tuple[House, Path]) -> None:
+def test_the_last_step_before_a_kill_is_in_the_journal(endings: tuple[Sandbox, Path]) -> None:
     folder = endings[1]
     steps = [e.msg.step for e in entries(folder, index_of("kill9")) if isinstance(e.msg, Step)]
     assert steps == [1, 2, 3, 4, 5, 6, 7]
     assert end_of(folder, index_of("half-line")).counters["torn_lines"] == 1
 
 
-def test_garbage_on_stdout_reaches_the_log_and_no_event(endings: tuple[House, Path]) -> None:
+def test_garbage_on_stdout_reaches_the_log_and_no_event(endings: tuple[Sandbox, Path]) -> None:
     folder = endings[1]
     read = entries(folder, index_of("garbage"))
     assert sum(isinstance(e.msg, Step) for e in read) == 100
@@ -92,7 +92,7 @@ def test_garbage_on_stdout_reaches_the_log_and_no_event(endings: tuple[House, Pa
     assert len(log) == 100 * (200 + 12 + 50)
 
 
-def test_bad_lines_are_counted_and_nothing_else_is_lost(endings: tuple[House, Path]) -> None:
+def test_bad_lines_are_counted_and_nothing_else_is_lost(endings: tuple[Sandbox, Path]) -> None:
     folder = endings[1]
     counters = end_of(folder, index_of("malformed")).counters
     assert counters["malformed_lines"] == len(BAD_LINES)
@@ -105,21 +105,21 @@ def test_bad_lines_are_counted_and_nothing_else_is_lost(endings: tuple[House, Pa
     assert sum(isinstance(e.msg, protocol.End) for e in read) == 1, "an engine cannot end itself"
 
 
-def test_an_oversize_line_costs_itself_only(endings: tuple[House, Path]) -> None:
+def test_an_oversize_line_costs_itself_only(endings: tuple[Sandbox, Path]) -> None:
     folder = endings[1]
     steps = [e.msg.step for e in entries(folder, index_of("oversize")) if isinstance(e.msg, Step)]
     assert steps == [1, 2]
     assert end_of(folder, index_of("oversize")).counters["oversize_lines"] == 1
 
 
-def test_a_nan_loss_stays_a_nan(endings: tuple[House, Path]) -> None:
+def test_a_nan_loss_stays_a_nan(endings: tuple[Sandbox, Path]) -> None:
     losses = [e.msg.loss for e in entries(endings[1], index_of("nan")) if isinstance(e.msg, Step)]
     assert len(losses) == 1
     assert math.isnan(losses[0])
 
 
 def test_what_a_finished_engine_left_behind_is_killed_and_named(
-    endings: tuple[House, Path],
+    endings: tuple[Sandbox, Path],
 ) -> None:
     folder = endings[1]
     left = sorted((folder / "runs").iterdir())[index_of("leave-behind")]
@@ -131,7 +131,7 @@ def test_what_a_finished_engine_left_behind_is_killed_and_named(
     assert held.t < 1.0, "the wait for the pipe is not the engine's time"
 
 
-def test_the_suite_ends_and_its_journals_have_no_gap(endings: tuple[House, Path]) -> None:
+def test_the_suite_ends_and_its_journals_have_no_gap(endings: tuple[Sandbox, Path]) -> None:
     view = suite_reader.SuiteReader(endings[1]).poll()
     assert view.warden == "ended"
     for run in view.runs:
@@ -142,8 +142,8 @@ def test_the_suite_ends_and_its_journals_have_no_gap(endings: tuple[House, Path]
         )
 
 
-def test_samples_see_memory_of_the_whole_tree(house: House) -> None:
-    folder, view = house.run("allocate", pss_seconds=0.0)
+def test_samples_see_memory_of_the_whole_tree(sandbox: Sandbox) -> None:
+    folder, view = sandbox.run("allocate", pss_seconds=0.0)
     mib = 1 << 20
     peaks = view.runs[0].state.peaks
     assert 64 * mib < peaks["rss_main_peak"] < 110 * mib
@@ -156,9 +156,9 @@ def test_samples_see_memory_of_the_whole_tree(house: House) -> None:
 
 
 @pytest.mark.parametrize("mode", ["polite", "steps-forever", "ignore-term", "stop-itself"])
-def test_stop_ends_every_temper_of_engine(house: House, mode: str) -> None:
-    folder = house.suite(mode, "ok")
-    house.start(folder)
+def test_stop_ends_every_temper_of_engine(sandbox: Sandbox, mode: str) -> None:
+    folder = sandbox.suite(mode, "ok")
+    sandbox.start(folder)
     if mode == "stop-itself":
         until(lambda: suite_reader.SuiteReader(folder).poll().current, "the run's start")
         until(
@@ -166,10 +166,10 @@ def test_stop_ends_every_temper_of_engine(house: House, mode: str) -> None:
             "a stopped engine",
         )
     else:
-        house.until_step(folder)
+        sandbox.until_step(folder)
     began = time.monotonic()
     control.send_command(folder, Command(do="stop"))
-    view = house.finish(folder)
+    view = sandbox.finish(folder)
     assert time.monotonic() - began < 0.5 + 0.3 + 3, "grace, groups, and a busy machine"
     assert [r.state.cause for r in view.runs] == ["stopped", "stopped"]
     assert "before this run started" in end_of(folder, 1).detail
@@ -187,58 +187,60 @@ def stat_of(view: state.RunView | None) -> str:
     return Path(f"/proc/{view.state.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_a_second_stop_does_not_wait_for_the_grace(house: House) -> None:
-    folder = house.suite("ignore-term")
-    house.start(folder, grace_seconds=60, group_seconds=60)
-    house.until_step(folder)
+def test_a_second_stop_does_not_wait_for_the_grace(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("ignore-term")
+    sandbox.start(folder, grace_seconds=60, group_seconds=60)
+    sandbox.until_step(folder)
     for _ in range(3):
         control.send_command(folder, Command(do="stop"))
-    assert house.finish(folder).runs[0].state.cause == "stopped"
+    assert sandbox.finish(folder).runs[0].state.cause == "stopped"
     assert end_of(folder).t < 20
 
 
 @pytest.mark.parametrize("mode", ["storm", "stubborn-storm"])
-def test_grandchildren_in_their_own_sessions_die_with_the_run(house: House, mode: str) -> None:
-    folder = house.suite(mode)
-    house.start(folder)
-    house.until_step(folder, 2)
+def test_grandchildren_in_their_own_sessions_die_with_the_run(sandbox: Sandbox, mode: str) -> None:
+    folder = sandbox.suite(mode)
+    sandbox.start(folder)
+    sandbox.until_step(folder, 2)
     control.send_command(folder, Command(do="stop"))
-    house.finish(folder)
+    sandbox.finish(folder)
     pids = (next((folder / "runs").iterdir()) / "pids").read_text().splitlines()
     assert len(pids) == 5
     deaf = {int(pid) for pid in pids[:4]}  # the fifth may have heeded a SIGTERM
     assert deaf <= set(end_of(folder).killed)
 
 
-def test_kill_9_of_the_engine_takes_its_grandchildren(house: House) -> None:
-    folder = house.suite("storm", "ok")
-    house.start(folder)
-    house.until_step(folder, 2)
+def test_kill_9_of_the_engine_takes_its_grandchildren(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("storm", "ok")
+    sandbox.start(folder)
+    sandbox.until_step(folder, 2)
     current = suite_reader.SuiteReader(folder).poll().current
     assert current is not None
     assert current.state.pid is not None
     os.kill(current.state.pid, signal.SIGKILL)
-    view = house.finish(folder)
+    view = sandbox.finish(folder)
     assert [r.state.cause for r in view.runs] == ["killed", "completed"]
     assert len(end_of(folder).killed) == 5
 
 
 @pytest.mark.parametrize("tie", [True, False], ids=["tied", "untied"])
-def test_kill_9_of_the_warden_leaves_nothing_within_two_seconds(house: House, tie: bool) -> None:
+def test_kill_9_of_the_warden_leaves_nothing_within_two_seconds(
+    sandbox: Sandbox, tie: bool
+) -> None:
     """Also when the engine neither asks for PDEATHSIG nor reads the life pipe."""
-    folder = house.suite("stubborn-storm", tie=tie)
-    house.start(folder)
-    house.until_step(folder, 2)
-    os.kill(house.warden_pid(folder), signal.SIGKILL)
-    until(lambda: not house.survivors(), "an empty house", seconds=2)
+    folder = sandbox.suite("stubborn-storm", tie=tie)
+    sandbox.start(folder)
+    sandbox.until_step(folder, 2)
+    os.kill(sandbox.warden_pid(folder), signal.SIGKILL)
+    until(lambda: not sandbox.survivors(), "an empty sandbox", seconds=2)
     assert suite_reader.SuiteReader(folder).poll().warden == "lost"
-    until(lambda: "the warden ended with -9" in house.log(folder), "the guard's word")
+    until(lambda: "the warden ended with -9" in sandbox.log(folder), "the guard's word")
 
 
-def test_kill_9_of_the_guard_disturbs_nothing(house: House) -> None:
-    folder = house.suite("polite", "ok")
-    guard = house.start(folder)
-    house.until_step(folder)
+def test_kill_9_of_the_guard_disturbs_nothing(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("polite", "ok")
+    guard = sandbox.start(folder)
+    sandbox.until_step(folder)
     guard.kill()
     guard.wait()
     control.send_command(folder, Command(do="skip"))
@@ -247,131 +249,131 @@ def test_kill_9_of_the_guard_disturbs_nothing(house: House) -> None:
     assert [r.state.cause for r in reader.poll().runs] == ["skipped", "completed"]
 
 
-def test_kill_9_of_both_ends_the_engine_too(house: House) -> None:
-    folder = house.suite("ignore-term")
-    guard = house.start(folder)
-    house.until_step(folder)
-    pid = house.warden_pid(folder)
+def test_kill_9_of_both_ends_the_engine_too(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("ignore-term")
+    guard = sandbox.start(folder)
+    sandbox.until_step(folder)
+    pid = sandbox.warden_pid(folder)
     guard.kill()
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not house.survivors(), "an empty house", seconds=2)
+    until(lambda: not sandbox.survivors(), "an empty sandbox", seconds=2)
 
 
-def test_the_end_of_the_life_pipe_stops_the_suite(house: House) -> None:
-    folder = house.suite("steps-forever", "ok")
+def test_the_end_of_the_life_pipe_stops_the_suite(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("steps-forever", "ok")
     reading, writing = os.pipe()
-    house.start(folder, life_fd=reading)
+    sandbox.start(folder, life_fd=reading)
     os.close(reading)
-    house.until_step(folder)
+    sandbox.until_step(folder)
     os.close(writing)
-    view = house.finish(folder)
+    view = sandbox.finish(folder)
     assert [r.state.cause for r in view.runs] == ["stopped", "stopped"]
     assert "has ended" in end_of(folder).detail
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_to_the_warden_stop_the_suite(house: House, number: signal.Signals) -> None:
-    folder = house.suite("polite")
-    warden = house.start(folder)
-    house.until_step(folder)
+def test_signals_to_the_warden_stop_the_suite(sandbox: Sandbox, number: signal.Signals) -> None:
+    folder = sandbox.suite("polite")
+    warden = sandbox.start(folder)
+    sandbox.until_step(folder)
     warden.send_signal(number)
-    house.finish(folder)
+    sandbox.finish(folder)
     end = end_of(folder)
     assert (end.cause, end.detail, end.exit_code) == ("stopped", f"stopped by {number.name}", 143)
 
 
-def test_skip_and_cancel_of_runs_now_and_later(house: House) -> None:
-    folder = house.suite("steps-forever", "ok", "polite", "ok")
-    house.start(folder)
-    house.until_step(folder)
+def test_skip_and_cancel_of_runs_now_and_later(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("steps-forever", "ok", "polite", "ok")
+    sandbox.start(folder)
+    sandbox.until_step(folder)
     ids = [spec.run_id for _, spec in suite.read_runs(folder)]
     control.send_command(folder, Command(do="cancel", run=ids[1]))
     control.send_command(folder, Command(do="skip"))
     until(lambda: suite_reader.SuiteReader(folder).poll().runs[2].state.step, "the third run")
     control.send_command(folder, Command(do="cancel", run=ids[2]))
-    view = house.finish(folder)
+    view = sandbox.finish(folder)
     assert [r.state.cause for r in view.runs] == ["skipped", "stopped", "stopped", "completed"]
     assert view.runs[1].state.attempt == 0
-    assert len(list(store.read_records(house.logs / "results.jsonl"))) == 4
+    assert len(list(store.read_records(sandbox.logs / "results.jsonl"))) == 4
 
 
-def test_pause_waits_before_the_next_run_until_resume(house: House) -> None:
-    folder = house.suite("ok", "ok")
+def test_pause_waits_before_the_next_run_until_resume(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("ok", "ok")
     control.send_command(folder, Command(do="pause"))
-    house.start(folder)
+    sandbox.start(folder)
     reader = suite_reader.SuiteReader(folder)
     until(lambda: reader.poll().warden == "paused", "paused")
     assert reader.poll().runs[0].state.status == "queued"
     control.send_command(folder, Command(do="resume"))
-    assert [r.state.cause for r in house.finish(folder).runs] == ["completed", "completed"]
+    assert [r.state.cause for r in sandbox.finish(folder).runs] == ["completed", "completed"]
 
 
-def test_a_failed_need_skips_what_needs_it(house: House) -> None:
-    folder = house.suite("exit3", "ok", "ok", "ok", needs={1: [0], 2: [1], 3: [3]})
-    house.start(folder)
-    view = house.finish(folder)
+def test_a_failed_need_skips_what_needs_it(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("exit3", "ok", "ok", "ok", needs={1: [0], 2: [1], 3: [3]})
+    sandbox.start(folder)
+    view = sandbox.finish(folder)
     assert [r.state.cause for r in view.runs] == ["failed", "skipped", "skipped", "skipped"]
     assert end_of(folder, 1).detail == "needs 01-fake-none-exit3, which ended as failed"
     assert "is no earlier run" in end_of(folder, 3).detail
 
 
-def test_a_second_suite_waits_behind_the_first(house: House) -> None:
-    first = house.suite("steps-forever", name="first")
-    house.start(first)
-    house.until_step(first)
-    second = house.suite("ok", name="second")
-    house.start(second)
+def test_a_second_suite_waits_behind_the_first(sandbox: Sandbox) -> None:
+    first = sandbox.suite("steps-forever", name="first")
+    sandbox.start(first)
+    sandbox.until_step(first)
+    second = sandbox.suite("ok", name="second")
+    sandbox.start(second)
     reader = suite_reader.SuiteReader(second)
     until(lambda: reader.poll().warden == "queued", "queued")
     assert reader.poll().detail == f"behind {first.name} on cpu"
     control.send_command(first, Command(do="stop"))
-    assert house.finish(second).runs[0].state.cause == "completed"
+    assert sandbox.finish(second).runs[0].state.cause == "completed"
     assert "contaminated" not in end_of(second).counters
 
 
-def test_a_queued_suite_can_be_stopped(house: House) -> None:
-    first = house.suite("steps-forever", name="first")
-    blocker = house.start(first)
-    house.until_step(first)
-    second = house.suite("ok", name="second")
-    house.start(second)
+def test_a_queued_suite_can_be_stopped(sandbox: Sandbox) -> None:
+    first = sandbox.suite("steps-forever", name="first")
+    blocker = sandbox.start(first)
+    sandbox.until_step(first)
+    second = sandbox.suite("ok", name="second")
+    sandbox.start(second)
     until(lambda: suite_reader.SuiteReader(second).poll().warden == "queued", "queued")
     control.send_command(second, Command(do="stop"))
-    assert house.finish(second).runs[0].state.cause == "stopped"
+    assert sandbox.finish(second).runs[0].state.cause == "stopped"
     control.send_command(first, Command(do="stop"))
     blocker.wait()
 
 
-def test_sharing_a_device_marks_both(house: House) -> None:
-    first = house.suite("polite", name="first")
-    blocker = house.start(first)
-    house.until_step(first)
-    second = house.suite("allocate", name="second")
-    house.start(second, share=True)
-    assert house.finish(second).runs[0].state.cause == "completed"
+def test_sharing_a_device_marks_both(sandbox: Sandbox) -> None:
+    first = sandbox.suite("polite", name="first")
+    blocker = sandbox.start(first)
+    sandbox.until_step(first)
+    second = sandbox.suite("allocate", name="second")
+    sandbox.start(second, share=True)
+    assert sandbox.finish(second).runs[0].state.cause == "completed"
     control.send_command(first, Command(do="stop"))
     blocker.wait()
     assert end_of(first).counters["contaminated"] == 1
     assert end_of(second).counters["contaminated"] == 1
 
 
-def test_a_second_warden_of_one_suite_is_refused(house: House) -> None:
-    folder = house.suite("polite")
-    first = house.start(folder)
-    house.until_step(folder)
-    second = house.start(folder)
+def test_a_second_warden_of_one_suite_is_refused(sandbox: Sandbox) -> None:
+    folder = sandbox.suite("polite")
+    first = sandbox.start(folder)
+    sandbox.until_step(folder)
+    second = sandbox.start(folder)
     assert second.wait(20) == 2
-    assert "has a warden already" in house.log(folder)
-    house.wardens.pop()
+    assert "has a warden already" in sandbox.log(folder)
+    sandbox.wardens.pop()
     control.send_command(folder, Command(do="stop"))
     first.wait()
-    assert house.finish(folder).runs[0].state.cause == "stopped"
+    assert sandbox.finish(folder).runs[0].state.cause == "stopped"
 
 
-def test_a_run_that_ended_is_not_repeated_by_a_new_warden(house: House) -> None:
-    folder, _ = house.run("ok")
+def test_a_run_that_ended_is_not_repeated_by_a_new_warden(sandbox: Sandbox) -> None:
+    folder, _ = sandbox.run("ok")
     before = entries(folder)
-    house.start(folder)
-    house.finish(folder)
+    sandbox.start(folder)
+    sandbox.finish(folder)
     assert entries(folder) == before
-    assert len(list(store.read_records(house.logs / "results.jsonl"))) == 1
+    assert len(list(store.read_records(sandbox.logs / "results.jsonl"))) == 1

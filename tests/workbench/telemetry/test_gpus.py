@@ -14,7 +14,7 @@ import pytest
 from engines.protocol import Gpu
 from tests.fixtures.nvml.state import GIB, UNKNOWN_BYTES
 from tests.fixtures.nvml.stub import LOST, RAW, Stub
-from tests.fixtures.wardens import House, end_of, entries, until
+from tests.fixtures.wardens import Sandbox, end_of, entries, until
 from workbench.processes.limits import Limits
 from workbench.suites import control, suite_reader
 from workbench.suites.control import Command
@@ -191,11 +191,11 @@ def test_namespaces(tmp_path: Path) -> None:
 def test_a_whole_run_on_a_stub_machine(library: Path, tmp_path: Path) -> None:
     """From the driver to the record: peaks, the process's share, the flag, a loss midway."""
     stub = Stub(library, tmp_path / "state", 2)
-    with House(tmp_path) as house:
-        house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
-        folder = house.suite("polite", "ok")
-        house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
-        house.until_step(folder)
+    with Sandbox(tmp_path) as sandbox:
+        sandbox.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
+        folder = sandbox.suite("polite", "ok")
+        sandbox.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
+        sandbox.until_step(folder)
         current = suite_reader.SuiteReader(folder).poll().current
         assert current is not None
         assert current.state.pid is not None
@@ -216,8 +216,8 @@ def test_a_whole_run_on_a_stub_machine(library: Path, tmp_path: Path) -> None:
 
         until(lost, "the loss")
         control.send_command(folder, Command(do="skip"))
-        house.finish(folder)
-        record = json.loads((house.logs / "results.jsonl").read_text().splitlines()[0])
+        sandbox.finish(folder)
+        record = json.loads((sandbox.logs / "results.jsonl").read_text().splitlines()[0])
         assert record["environment"]["nvml_stub"] is True
         assert record["environment"]["nvml_library"] == str(library)
         assert record["environment"]["driver"] == "570.00.stub"
@@ -236,13 +236,13 @@ def test_what_a_run_gives_back_is_counted(library: Path, tmp_path: Path, *, leak
     stub = Stub(library, tmp_path / "state", 1)
     device = stub.state.devices[0]
     free = device.used
-    with House(tmp_path) as house:
-        house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
-        folder = house.suite("polite")
-        house.start(
+    with Sandbox(tmp_path) as sandbox:
+        sandbox.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
+        folder = sandbox.suite("polite")
+        sandbox.start(
             folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1, vram_seconds=1.0
         )
-        house.until_step(folder)
+        sandbox.until_step(folder)
         reader = suite_reader.SuiteReader(folder)
         pid = reader.poll().runs[0].state.pid
         assert pid is not None
@@ -259,7 +259,7 @@ def test_what_a_run_gives_back_is_counted(library: Path, tmp_path: Path, *, leak
             until(lambda: not Path(f"/proc/{pid}").exists(), "its end")
             device.hold()
             device.used = free
-        house.finish(folder)
+        sandbox.finish(folder)
         counted = end_of(folder).counters
         assert counted.get("vram_held_bytes", 0) == (3 * GIB if leaks else 0)
         assert counted.get("vram_given_back_bytes", 0) == (0 if leaks else 3 * GIB)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.nvml.stub import RAW, Stub
-from tests.fixtures.wardens import House, end_of, until
+from tests.fixtures.wardens import Sandbox, end_of, until
 from workbench.processes import gpu_selection
 from workbench.processes.limits import Limits
 from workbench.suites import control, suite_reader
@@ -44,18 +44,18 @@ def test_strangers_are_counted_only_where_pids_are_ours(monkeypatch: pytest.Monk
 )
 def test_another_tenant_marks_a_whole_run_as_contaminated(library: Path, tmp_path: Path) -> None:
     stub = Stub(library, tmp_path / "state", 1)
-    with House(tmp_path) as house:
-        house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
-        folder = house.suite("polite")
-        house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
-        house.until_step(folder)
+    with Sandbox(tmp_path) as sandbox:
+        sandbox.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
+        folder = sandbox.suite("polite")
+        sandbox.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
+        sandbox.until_step(folder)
         reader = suite_reader.SuiteReader(folder)
         until(
             lambda: any(n.code == "other-tenant" for n in reader.poll().runs[0].state.notices),
             "the notice",
         )
         control.send_command(folder, Command(do="stop"))
-        house.finish(folder)
+        sandbox.finish(folder)
         assert end_of(folder).counters["contaminated"] == 1
 
 
@@ -64,11 +64,11 @@ def test_a_driver_that_refuses_leaves_a_run_alone(library: Path, tmp_path: Path,
     """Not loaded, updated under a running module, taken away from a container."""
     stub = Stub(library, tmp_path / "state", 1)
     stub.state.rc_init = code
-    with House(tmp_path) as house:
-        house.environment |= stub.environment
-        _, state = house.run("ok", sample_seconds=0.1)
+    with Sandbox(tmp_path) as sandbox:
+        sandbox.environment |= stub.environment
+        _, state = sandbox.run("ok", sample_seconds=0.1)
         assert state.runs[0].state.cause == "completed"
-        record = json.loads((house.logs / "results.jsonl").read_text().splitlines()[0])
+        record = json.loads((sandbox.logs / "results.jsonl").read_text().splitlines()[0])
         assert record["memory"]["vram_device_peak"]["value"] is None
         assert "NVML" in record["memory"]["vram_device_peak"]["reason"]
 
@@ -76,11 +76,11 @@ def test_a_driver_that_refuses_leaves_a_run_alone(library: Path, tmp_path: Path,
 def test_a_throttled_run_says_so_in_its_record(library: Path, tmp_path: Path) -> None:
     stub = Stub(library, tmp_path / "state", 2)
     stub.state.devices[1].event_reasons = 0x4 | 0x20
-    with House(tmp_path) as house:
-        house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-1"}
-        folder = house.suite("polite")
-        house.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
-        house.until_step(folder)
+    with Sandbox(tmp_path) as sandbox:
+        sandbox.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-1"}
+        folder = sandbox.suite("polite")
+        sandbox.start(folder, sample_seconds=0.1, slow_seconds=0.1, processes_seconds=0.1)
+        sandbox.until_step(folder)
         reader = suite_reader.SuiteReader(folder)
 
         def sampled() -> bool:
@@ -89,8 +89,8 @@ def test_a_throttled_run_says_so_in_its_record(library: Path, tmp_path: Path) ->
 
         until(sampled, "a throttled sample")
         control.send_command(folder, Command(do="stop"))
-        house.finish(folder)
-        record = json.loads((house.logs / "results.jsonl").read_text().splitlines()[0])
+        sandbox.finish(folder)
+        record = json.loads((sandbox.logs / "results.jsonl").read_text().splitlines()[0])
         (said,) = [text for text in record["notices"] if text.startswith("throttled: ")]
         assert "of GPU 1 were held down in 100%" in said
         assert "power limit in 100%, temperature (driver) in 100%" in said
@@ -103,10 +103,10 @@ def test_a_driver_that_was_slow_is_in_the_records_of_later_runs(
 ) -> None:
     stub = Stub(library, tmp_path / "state", 1)
     stub.state.init_us = int((gpu_selection.driver_timeout() + 2) * 1e6)
-    with House(tmp_path) as house:
-        house.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
-        folder = house.suite("polite", "polite")
-        house.start(folder, sample_seconds=0.1)
+    with Sandbox(tmp_path) as sandbox:
+        sandbox.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "stub-0"}
+        folder = sandbox.suite("polite", "polite")
+        sandbox.start(folder, sample_seconds=0.1)
         for number in range(2):
             reader = suite_reader.SuiteReader(folder)
 
@@ -116,8 +116,8 @@ def test_a_driver_that_was_slow_is_in_the_records_of_later_runs(
 
             until(sampled, f"figures of run {number}")
             control.send_command(folder, Command(do="skip"))
-        house.finish(folder)
-        lines = (house.logs / "results.jsonl").read_text().splitlines()
+        sandbox.finish(folder)
+        lines = (sandbox.logs / "results.jsonl").read_text().splitlines()
         first, second = (json.loads(line)["environment"] for line in lines)
         assert (first["gpus"], first["gpu_reason"]) == ([], "no reading yet")
         assert [gpu["uuid"] for gpu in second["gpus"]] == ["GPU-stub-0"]

@@ -15,7 +15,7 @@ from results.records import store
 from results.records.suite_view import SearchView
 from results.tables.search_trials import best_trial, table
 from tests.fixtures.fake_engine import hill_height
-from tests.fixtures.wardens import House, until
+from tests.fixtures.wardens import Sandbox, until
 from workbench.exit_codes import ExitCode
 from workbench.headless import follow
 from workbench.reporting import suite_view
@@ -97,17 +97,17 @@ def undisturbed(folder: Path) -> list[dict[str, Any]]:
     return taken
 
 
-def test_a_search_finds_the_hill_and_says_so(house: House) -> None:
-    folder = house.search(trials=5, startup=3, pruner="none")
+def test_a_search_finds_the_hill_and_says_so(sandbox: Sandbox) -> None:
+    folder = sandbox.search(trials=5, startup=3, pruner="none")
     assert list((folder / "runs").iterdir()) == []
-    house.start(folder)
-    state = house.finish(folder)
+    sandbox.start(folder)
+    state = sandbox.finish(folder)
     assert causes(state) == ["completed"] * 5
     assert (state.total, state.to_come, state.unit, state.detail) == (5, 0, "trials", "")
     assert follow.exit_status(state) is ExitCode.COMPLETED
     chosen = settings(folder)
     assert mirror(folder) == [("COMPLETE", f"t{n:04d}") for n in range(1, 6)]
-    records = list(store.read_records(house.logs / "results.jsonl"))
+    records = list(store.read_records(sandbox.logs / "results.jsonl"))
     assert [r.identity.trial.settings for r in records if r.identity.trial] == chosen
     view = suite_view.build_view(folder).search
     assert view is not None
@@ -121,10 +121,10 @@ def test_a_search_finds_the_hill_and_says_so(house: House) -> None:
     assert "5 of 5 trials, chosen by tpe (seed 42), pruner: none" in shown
 
 
-def test_trials_that_are_worse_are_pruned_which_is_no_failure(house: House) -> None:
-    folder = house.search(trials=5, startup=2, max_steps=120, prune_after=0.1, sampler="random")
-    house.start(folder)
-    state = house.finish(folder)
+def test_trials_that_are_worse_are_pruned_which_is_no_failure(sandbox: Sandbox) -> None:
+    folder = sandbox.search(trials=5, startup=2, max_steps=120, prune_after=0.1, sampler="random")
+    sandbox.start(folder)
+    state = sandbox.finish(folder)
     found = causes(state)
     assert set(found) == {"completed", "pruned"}
     assert found[:2] == ["completed"] * 2
@@ -143,30 +143,30 @@ def test_trials_that_are_worse_are_pruned_which_is_no_failure(house: House) -> N
         assert not (folder / "runs" / run.folder / "checkpoints").exists()
     names = {"COMPLETE": "completed", "PRUNED": "pruned"}
     assert [names[state] for state, _ in mirror(folder)] == found
-    records = list(store.read_records(house.logs / "results.jsonl"))
+    records = list(store.read_records(sandbox.logs / "results.jsonl"))
     assert [r.exit.cause for r in records] == found
 
 
-def test_kill_9_of_everybody_costs_no_trial_and_repeats_none(house: House) -> None:
-    folder = house.search(trials=6, startup=2, pruner="none", max_steps=20)
+def test_kill_9_of_everybody_costs_no_trial_and_repeats_none(sandbox: Sandbox) -> None:
+    folder = sandbox.search(trials=6, startup=2, pruner="none", max_steps=20)
     wanted = undisturbed(folder)
-    house.start(folder)
+    sandbox.start(folder)
     until_trial(folder, 2)
     first = searcher_pid(folder)
     os.kill(first, signal.SIGKILL)  # the warden starts another one
     until(lambda: searcher_pid(folder) not in (0, first), "the second searcher")
     until_trial(folder, 3)
-    os.kill(house.warden_pid(folder), signal.SIGKILL)
+    os.kill(sandbox.warden_pid(folder), signal.SIGKILL)
     until(lambda: not searcher_pid(folder), "the searcher's death with its warden")
-    house.wardens.pop().wait(10)
+    sandbox.wardens.pop().wait(10)
     recovery.recover_dead_suite(folder)
     with (folder / "search" / "study.jsonl").open("ab") as file:
         file.write(b'{"op_code": 6, "tor')  # as a power cut would leave it
     assert resume.count_pending_trials(folder) == 6 - len(settings(folder))
-    house.start(folder, resume=True)
+    sandbox.start(folder, resume=True)
     until_trial(folder, 5)
     os.kill(searcher_pid(folder), signal.SIGKILL)
-    state = house.finish(folder)
+    state = sandbox.finish(folder)
     assert causes(state) == ["completed"] * 6
     assert settings(folder) == wanted, "the same search, whoever was killed"
     assert sorted(mirror(folder)) == [("COMPLETE", f"t{n:04d}") for n in range(1, 7)]
@@ -174,12 +174,12 @@ def test_kill_9_of_everybody_costs_no_trial_and_repeats_none(house: House) -> No
     assert sum(attempts) == 7, "the one that was at work is tried again, and no other"
 
 
-def test_a_stopped_search_goes_on_where_it_was(house: House) -> None:
-    folder = house.search(trials=3, pruner="none", max_steps=60)
-    house.start(folder)
+def test_a_stopped_search_goes_on_where_it_was(sandbox: Sandbox) -> None:
+    folder = sandbox.search(trials=3, pruner="none", max_steps=60)
+    sandbox.start(folder)
     until_trial(folder, 2)
     control.send_command(folder, Command(do="stop"))
-    state = house.finish(folder)
+    state = sandbox.finish(folder)
     assert causes(state) == ["completed", "stopped"]
     assert follow.exit_status(state) is ExitCode.INTERRUPTED
     assert (state.total, state.to_come) == (3, 1)
@@ -187,17 +187,17 @@ def test_a_stopped_search_goes_on_where_it_was(house: House) -> None:
     assert [v.spec.run_id[:5] for v in runs] == ["t0002"]
     said = resume.describe_resume(folder, runs, resume.count_pending_trials(folder))
     assert said.endswith("which ended as stopped; trials to come: 1")
-    house.start(folder, resume=True)
-    state = house.finish(folder)
+    sandbox.start(folder, resume=True)
+    state = sandbox.finish(folder)
     assert causes(state) == ["completed"] * 3
     assert [r.state.attempt for r in state.runs] == [1, 2, 1]
     assert [name for _, name in mirror(folder)] == ["t0001", "t0002", "t0003"]
 
 
-def test_a_metric_that_no_trial_has_ends_the_search_at_the_first(house: House) -> None:
-    folder = house.search(trials=4, metric="recal@1")
-    house.start(folder)
-    state = house.finish(folder)
+def test_a_metric_that_no_trial_has_ends_the_search_at_the_first(sandbox: Sandbox) -> None:
+    folder = sandbox.search(trials=4, metric="recal@1")
+    sandbox.start(folder)
+    state = sandbox.finish(folder)
     assert causes(state) == ["completed"]
     assert state.detail.startswith("search.metric: t0001-retrieval-emoji_train-clip-nano has no re")
     assert state.detail.endswith("it has recall@1 on val")
@@ -207,21 +207,21 @@ def test_a_metric_that_no_trial_has_ends_the_search_at_the_first(house: House) -
     assert view.trouble == state.detail
 
 
-def test_three_failures_in_a_row_are_enough(house: House) -> None:
-    folder = house.search(
+def test_three_failures_in_a_row_are_enough(sandbox: Sandbox) -> None:
+    folder = sandbox.search(
         trials=9, ranges={"lr": {"low": 0.2, "high": 0.9}, "weight_decay": [0.0, 0.1, 0.2]}
     )
-    house.start(folder)
-    state = house.finish(folder)
+    sandbox.start(folder)
+    state = sandbox.finish(folder)
     assert causes(state) == ["failed"] * 3
     assert state.detail == "the last 3 trials failed: the loss is no number"
     assert follow.exit_status(state) is ExitCode.FAILED
 
 
-def test_the_loss_is_a_metric_where_smaller_is_better(house: House) -> None:
-    folder = house.search(trials=2, metric="loss", pruner="none", max_steps=40)
-    house.start(folder)
-    state = house.finish(folder)
+def test_the_loss_is_a_metric_where_smaller_is_better(sandbox: Sandbox) -> None:
+    folder = sandbox.search(trials=2, metric="loss", pruner="none", max_steps=40)
+    sandbox.start(folder)
+    state = sandbox.finish(folder)
     assert causes(state) == ["completed"] * 2
     assert trials.read_summary(folder).direction == "minimize"
     found = suite_view.build_view(folder)
@@ -253,16 +253,16 @@ def proposal(folder: Path, **changes: object) -> RunSpec:
     ],
 )
 def test_a_run_that_is_no_trial_is_not_admitted(
-    house: House, changes: dict[str, object], said: str
+    sandbox: Sandbox, changes: dict[str, object], said: str
 ) -> None:
-    folder = house.search(trials=2)
+    folder = sandbox.search(trials=2)
     with pytest.raises(TrialError, match=said):
         trials.admit_trial(folder, proposal(folder, **changes))
     assert list((folder / "runs").iterdir()) == []
 
 
-def test_the_same_trial_is_admitted_once(house: House) -> None:
-    folder = house.search(trials=2)
+def test_the_same_trial_is_admitted_once(sandbox: Sandbox) -> None:
+    folder = sandbox.search(trials=2)
     spec = proposal(folder)
     reader = suite_reader.SuiteReader(folder)
     assert reader.poll().runs == ()
@@ -280,8 +280,8 @@ def test_the_same_trial_is_admitted_once(house: House) -> None:
         trials.admit_trial(folder, trials.make_spec(base, 3, other, {**base.spec.params, **other}))
 
 
-def test_an_ordinary_suite_takes_no_run(house: House) -> None:
-    folder, search = house.suite("ok"), house.search(trials=1)
+def test_an_ordinary_suite_takes_no_run(sandbox: Sandbox) -> None:
+    folder, search = sandbox.suite("ok"), sandbox.search(trials=1)
     with pytest.raises(TrialError, match="is no search"):
         trials.admit_trial(folder, proposal(search))
 
@@ -290,8 +290,8 @@ def test_a_table_without_trials_is_none() -> None:
     assert table([], SearchView(metric="m", trials=3)).rows == ()
 
 
-def test_control_lines_are_small_enough_to_be_read(house: House) -> None:
-    folder = house.search(trials=1)
+def test_control_lines_are_small_enough_to_be_read(sandbox: Sandbox) -> None:
+    folder = sandbox.search(trials=1)
     order = Command(do="add", run="t", spec=proposal(folder))
     assert len(order.model_dump_json()) < 16_384
     control.send_command(folder, order)
