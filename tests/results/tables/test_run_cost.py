@@ -1,31 +1,18 @@
-"""Tables: the users' own rows to the character, flags that cannot be lost, hostile names."""
+"""Cost and training tables: the users' own rows to the character, flags that cannot be lost."""
 
 import re
-import string
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
-from results.records.schema import Exit, MetricRecord, Reading
+from results.records.schema import Exit, Reading
 from results.tables import metrics as tables_metrics
 from results.tables import run_cells, run_cost, steps_and_memory
 from results.tables.table import (
-    Table,
-    TableCell,
-    TableColumn,
-    clean,
-    code,
-    code_block,
     csv_text,
-    escape,
-    plain_text,
-    prose,
     render_markdown,
     render_terminal,
 )
-from results.text import formats, translations
+from results.text import translations
 
 COST = """\
 |---|---:|---:|---:|---:|---:|
@@ -34,6 +21,7 @@ COST = """\
 | `evqa_train` | 167,369 | 2,616 | **4:16.15** | ~2.35 GiB | 0 |
 | `okvqa_mm_train` | 8,253 | 129 | **0:35.92** | ~1.88 GiB | 0 |
 """
+
 
 TRAIN = """\
 |---|---:|---:|---|
@@ -214,195 +202,3 @@ def test_a_long_suite_has_a_short_total_line(make):
     line = run_cost.total_line([make.record(f"{i:02d}-run") for i in range(40)])
     assert line.startswith("Total, sequential: **about 5 h 20 min 56 s** (8:01 + 8:01")
     assert line.endswith("… + 8:01; 40 runs)")
-
-
-def _metric(name, value, low, high, **more):
-    return MetricRecord(name=name, value=value, low=low, high=high, split="val", n=9, **more)
-
-
-@pytest.mark.parametrize(
-    ("full", "text_only", "higher", "verdict"),
-    [
-        ((0.5, 0.4, 0.6), (0.2, 0.1, 0.3), True, "disjoint"),
-        ((0.5, 0.4, 0.6), (0.3, 0.2, 0.4), True, "overlap: text only"),
-        ((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), True, "full model worse: text only"),
-        ((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), False, "disjoint"),
-        ((0.5, None, None), (0.2, 0.1, 0.3), True, "n/a (no interval)"),
-    ],
-)
-def test_ablation_verdicts(make, full, text_only, higher, verdict):
-    metrics = (
-        _metric("r", *full, higher_is_better=higher),
-        _metric("r[text only]", *text_only, higher_is_better=higher),
-        _metric("r[chance]", 0.1, None, None),
-    )
-    table = tables_metrics.ablations([make.record(metrics=metrics)], "val")
-    assert [c.title for c in table.columns] == [
-        "subset", "metric", "full model", "text only", "intervals",
-    ]  # fmt: skip
-    assert plain_text(table.rows[0][-1]) == verdict
-
-
-def test_no_ablation_no_table(make):
-    record = make.record(
-        metrics=(_metric("r", 0.5, 0.4, 0.6), _metric("r[chance]", 0.1, None, None))
-    )
-    assert tables_metrics.ablations([record], "val") is None
-    assert (
-        render_markdown(tables_metrics.metrics([record], "val")).splitlines()[-1]
-        == "| chance |  | 0.1000 |"
-    )
-
-
-def test_rates_that_disagree_are_flagged(mixed):
-    table = render_markdown(steps_and_memory.step_table(mixed.records))
-    assert "| 533.3 | 541.0 | yes |" in table
-    assert "| 533.3 | 610.0 | **differ by 12.6 %** |" in table
-
-
-HOSTILE = [
-    "a|b", "a\\|b", "`x`", "``", "a\nb", "<script>alert(1)</script>", "![x](http://a/b.png)",
-    "[x](http://a)", "**bold**", "\x1b[31mred\x07", "\u202eevil", "$x$", "&lt;", "~~x~~", "# h",
-    "a\r\nb", "\x9b2J", "</td>", "\\", "|", "- x", "=1+1", "\ud800", "\u2028| x |", "``|`",
-    "1. x", "2) x", "+ x", "---", "===",
-]  # fmt: skip
-
-
-def _parsed(page):
-    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(page)
-    inline = [child for token in tokens for child in (token.children or [])]
-    return tokens, {token.type for token in (*tokens, *inline)}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("kind", ["text", "code", "prose", "unknown"])
-def test_hostile_text_stays_in_its_cell(name, kind):
-    table = Table(
-        (TableColumn("a"), TableColumn("b")),
-        ((TableCell(name, kind, (name,)), TableCell("end", "value")),),
-        (TableCell(name),),
-    )  # fmt: skip
-    page = render_markdown(table)
-    tokens, types = _parsed(page)
-    assert sum(t.type == "td_open" for t in tokens) == 2
-    assert sum(t.type == "table_open" for t in tokens) == 1
-    assert not types & {
-        "html_inline",
-        "html_block",
-        "link_open",
-        "image",
-        "heading_open",
-        "list_item_open",
-    }
-    assert not set(page) & (set(map(chr, range(32))) - {"\n"} | set("\x9b\u202e\u2028\ud800"))
-    page.encode()
-    csv_text(table).encode()
-    assert "\x1b" not in render_terminal(table)
-    assert len(render_terminal(table).splitlines()) == 4
-
-
-@given(st.text(max_size=40))
-def test_code_and_escape_show_the_cleaned_text(name):
-    """What a reader of the rendered page sees is the cleaned name, to the character."""
-    shown = " ".join(clean(name).split())
-    for face in (escape, code):
-        table = Table(
-            (TableColumn("a"),), ((TableCell(name, "code" if face is code else "text"),),)
-        )
-        tokens, _ = _parsed(render_markdown(table))
-        cell = tokens[[t.type for t in tokens].index("td_open") + 1]
-        seen = "".join(c.content for c in cell.children)
-        assert " ".join(seen.split()) == shown
-
-
-def test_no_line_ends_a_fence():
-    page = code_block("a\n```\n````\n# not a heading\x1b", "toml")
-    tokens, _ = _parsed(page)
-    assert [t.type for t in tokens] == ["fence"]
-    assert tokens[0].content == "a\n```\n````\n# not a heading\\x1b\n"
-
-
-def test_prose_keeps_what_a_person_marked():
-    assert prose("3.15 GiB of 2. x - y") == "3.15 GiB of 2. x - y"
-    assert prose("**bold** and `code` | <b>") == "**bold** and `code` \\| \\<b\\>"
-
-
-def test_terminal_aligns_wide_characters():
-    table = Table(
-        (TableColumn("이름"), TableColumn("n", right=True)),
-        (
-            (TableCell("한국어"), TableCell("7", "value")),
-            (TableCell("x"), TableCell("1,234", "value")),
-        ),
-    )
-    assert render_terminal(table) == "이름        n\n──────  ─────\n한국어      7\nx       1,234\n"
-
-
-def test_formulas_are_disarmed_in_csv():
-    table = Table(
-        (TableColumn("a"), TableColumn("b")), ((TableCell("=1+1"), TableCell("-3.5", "value")),)
-    )
-    assert csv_text(table) == "a,b\n'=1+1,-3.5\n"
-
-
-@pytest.mark.parametrize(
-    ("function", "value", "shown"),
-    [
-        (formats.duration, 481.39, "8:01.39"),
-        (formats.duration, 0, "0:00.00"),
-        (formats.duration, 59.996, "1:00.00"),
-        (formats.duration, 3599.994, "59:59.99"),
-        (formats.duration, 3599.996, "1:00:00"),
-        (formats.duration, 3723.4, "1:02:03"),
-        (formats.duration, 100_000, "27:46:40"),
-        (formats.duration, -0.001, "0:00.00"),
-        (formats.duration, -61.5, "-1:01.50"),
-        (formats.duration, float("nan"), "NaN"),
-        (formats.duration, float("inf"), "inf"),
-        (formats.clock, 35.92, "0:36"),
-        (formats.clock, 3599.9, "1:00:00"),
-        (formats.duration_in_words, 899.49, "14 min 59 s"),
-        (formats.duration_in_words, 59.6, "1 min 0 s"),
-        (formats.duration_in_words, 3661, "1 h 1 min 1 s"),
-        (formats.duration_in_words, 0.2, "0 s"),
-        (formats.step_time, 0.0864, "86.4 ms"),
-        (formats.step_time, 1.2549, "1.25 s"),
-        (formats.step_time, 0.00042, "0.420 ms"),
-        (formats.size, 3.15 * 2**30, "3.15 GiB"),
-        (formats.size, 612 * 2**20, "612 MiB"),
-        (formats.size, 0, "0 MiB"),
-        (formats.count, 339_137, "339,137"),
-        (formats.number, 1.52844, "1.5284"),
-        (formats.number, 0.0, "0.0000"),
-        (formats.number, 3.2e-5, "3.2e-05"),
-        (formats.number, float("-inf"), "-inf"),
-        (formats.percent, 0.0431, "4.3 %"),
-        (formats.rate, 741.23, "741.2"),
-        (formats.rate, 12345.6, "12,346"),
-        (formats.parameters, 61_300_000, "61.3 M"),
-        (formats.parameters, 8_290_000_000, "8.29 B"),
-        (formats.parameters, 8192, "8,192"),
-    ],
-)
-def test_formats(function, value, shown):
-    assert function(value) == shown
-
-
-def test_intervals():
-    assert formats.interval(0.412, 0.389, 0.436) == "0.412 [0.389, 0.436]"
-    assert formats.interval(0.412, None, None) == "0.412"
-    assert formats.step_time_interval(0.0864, 0.0859, 0.087) == "86.4 ms [85.9, 87.0]"
-    assert formats.step_time_interval(1.3, 1.26, 1.4) == "1.30 s [1.26, 1.40]"
-
-
-def test_both_languages_have_the_same_words_with_the_same_places():
-    english, korean = (translations.load_words(lang) for lang in translations.LANGS)
-    assert {g: set(w) for g, w in english.items()} == {g: set(w) for g, w in korean.items()}
-    for group, said in english.items():
-        for key, sentence in said.items():
-            places = [len(list(_places(s))) for s in (sentence, korean[group][key])]
-            assert places[0] == places[1], (group, key)
-
-
-def _places(sentence):
-    return (field for _, field, _, _ in string.Formatter().parse(sentence) if field is not None)
