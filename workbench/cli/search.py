@@ -6,7 +6,7 @@ with such a table.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
@@ -47,11 +47,6 @@ Split = Annotated[str | None, typer.Option("--split", help="The subset it is mea
 Trials = Annotated[int | None, typer.Option("--trials", help="How many runs in all (20).")]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="tpe or random.")]
 Pruner = Annotated[str | None, typer.Option("--pruner", help="median or none.")]
-
-
-NOTHING_TO_SEARCH: Final = (
-    "nothing to search: give --range KEY=LOW..HIGH and --metric NAME, or a plan with [search]"
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -96,23 +91,20 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "ranges": join_settings(map(parse_range, ranges or ()), "--range"),
     }  # fmt: skip
     if not (plan_file or preset or (metric and ranges)):
-        raise plan.PlanError([NOTHING_TO_SEARCH])
+        raise plan.PlanError([start.NOTHING_TO_SEARCH])
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "devices": device,
         "name": name, "label": label, "search": {k: v for k, v in search_flags.items() if v},
     }  # fmt: skip
     suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
-    if suite_plan.search is None:
-        raise plan.PlanError([NOTHING_TO_SEARCH])
     root = paths.log_root(log_root)
     suite_plan, specs, _ = start.prepare_search(suite_plan, root)
     if dry_run:
         typer.echo("\n".join(describe_search(suite_plan.search, specs[0], as_json=as_json)))
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
-    start.start_suite(
-        suite_plan, specs, root, mode, detach=detach, options=WardenOptions(share=share)
-    )
+    options = WardenOptions(share=share)
+    start.start_suite(suite_plan, specs, root, mode, detach=detach, options=options)
 
 
 def parse_range(text: str) -> tuple[str, Any]:

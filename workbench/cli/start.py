@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import typer
 
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from workbench.memory_estimate.memory_check import TargetDevice
     from workbench.planning.plan import SuitePlan
     from workbench.supervisor.warden_options import WardenOptions
+
+
+NOTHING_TO_SEARCH: Final = (
+    "nothing to search: give --range KEY=LOW..HIGH and --metric NAME, or a plan with [search]"
+)
 
 
 class PreparedRuns(NamedTuple):
@@ -64,12 +69,14 @@ def prepare_search(suite_plan: SuitePlan, log_root: Path) -> PreparedRuns:
     """As `prepare_runs`, without what depends on a trial's settings: automatic ones and memory.
 
     Raises:
-        PlanError: as `prepare_runs`.
+        PlanError: as `prepare_runs`, or the plan has no `[search]`.
     """
     from workbench import paths
     from workbench.audit import audit
-    from workbench.planning import expand
+    from workbench.planning import expand, plan
 
+    if suite_plan.search is None:
+        raise plan.PlanError([NOTHING_TO_SEARCH])
     suite_plan, device = resolve_plan(suite_plan, log_root)
     specs = expand.expand(suite_plan, paths.cache_root(), log_root)
     check_gpu(specs, device, force=False)
