@@ -8,8 +8,8 @@ caption, and would train and score like one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 from datasets_mm.adapters.languages import CODES, language_code, split_language
 from datasets_mm.adapters.m2kr_fields import (
@@ -57,6 +57,15 @@ class RecipeKeys:
     optional: bool = False
     """A medium without a caption is a label too."""
 
+    def by_language(self) -> list[Self]:
+        """The keys once for each language that the names of its caption keys state."""
+        groups: dict[str, list[str]] = {}
+        for path in self.caption:
+            groups.setdefault(key_language(path), []).append(path)
+        if len(groups) < 2:
+            return [self]
+        return [replace(self, caption=tuple(paths)) for paths in groups.values()]
+
 
 @dataclass(frozen=True)
 class CaptionKey:
@@ -73,6 +82,15 @@ class AmbiguousError(SourceError):
 
 class NoCaptionError(LineError):
     """The object has no caption of its medium."""
+
+
+def key_language(path: str) -> str:
+    """Language that a dotted key states: `description_kr` and `caption.korean`; "": none."""
+    before, _, name = path.rpartition(".")
+    name = normalize_name(name)
+    if name in CODES and is_caption(normalize_name(before.rpartition(".")[2])):
+        return CODES[name]
+    return split_language(name)[1]
 
 
 def _depth(path: str) -> int:
@@ -102,9 +120,7 @@ def find_captions(
     if keys.caption:
         values = [value for path in keys.caption for value in lookup(record, path)]
         captions = _read_captions(", ".join(keys.caption), values, notes)
-        languages = {
-            split_language(normalize_name(path.rpartition(".")[2]))[1] for path in keys.caption
-        }
+        languages = set(map(key_language, keys.caption))
         if not captions:
             raise NoCaptionError("no caption")
         return captions, languages.pop() if len(languages) == 1 else "", CaptionKey()

@@ -9,6 +9,7 @@ silently.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.caption_files import read_items
+from datasets_mm.adapters.caption_files import CaptionItem, read_items
 from datasets_mm.adapters.caption_keys import NO_TOKENS, TOKENS, AmbiguousError, RecipeKeys
 from datasets_mm.adapters.caption_labels import (
     Label,
@@ -26,7 +27,10 @@ from datasets_mm.adapters.caption_labels import (
 )
 from datasets_mm.adapters.languages import language_code, split_name
 from datasets_mm.adapters.m2kr_fields import LineError
+from datasets_mm.adapters.nested_values import flatten
 from datasets_mm.child_messages import Progress
+from datasets_mm.media_paths import printable_name
+from datasets_mm.media_types import is_medium
 from datasets_mm.recipes.recipe import Source
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
@@ -36,6 +40,10 @@ REVISION = 3
 ALIKE: Final = "media all have the same caption: is its key the right one?"
 COMMON: Final = "media share one caption, which is that of most: is its key the right one?"
 TAKEN_BACK: Final = "annotations are marked {}, and were left out"
+SEVERAL_FILES: Final = "media have several label files, whose captions were joined"
+UNLABELLED: Final = "files of media have no label"
+SHOWN_KEYS: Final = 12
+"""Keys of labels that an error names."""
 
 
 def write(location: Location, folder: Path, progress: Progress) -> SourceReport:
@@ -48,6 +56,8 @@ def write(location: Location, folder: Path, progress: Progress) -> SourceReport:
     report = SourceReport()
     labels = _drop_token_lists(list(_read_labels(location, report, progress)), report)
     labels = _select_key(_select_splits_and_languages(labels, location.source, report), report)
+    if "{stem}" in location.source.media:
+        _note_pairs(labels, location, report)
     media: dict[tuple[str, str], tuple[str, list[str]]] = {}
     for _, label in labels:
         media.setdefault((label.media, label.language), (label.id, []))[1].extend(label.captions)
@@ -93,32 +103,83 @@ LocatedLabel = tuple[str, Label]
 def _read_labels(
     location: Location, report: SourceReport, progress: Progress
 ) -> Iterator[LocatedLabel]:
+    """The labels of all files.
+
+    Raises:
+        SourceError: several keys may be meant, or none of the labels has a caption and a medium.
+    """
     source = location.source
-    keys = RecipeKeys(source.caption, source.media, source.split_key, source.dataset,
-                      optional=source.captions_optional)  # fmt: skip
+    recipe_keys = RecipeKeys(source.caption, source.media, source.split_key, source.dataset,
+                             optional=source.captions_optional)  # fmt: skip
+    count, key_counts = 0, Counter[str]()
     for number, path in enumerate(location.records, 1):
-        if "{stem}" in source.media:
-            keys = replace(keys, stem=path.stem)
+        keys = replace(recipe_keys, stem=path.stem) if "{stem}" in source.media else recipe_keys
         for item in read_items(path, location.name(path), keys, source.encoding, report):
+            for label in _labels_of_item(item, keys, report):
+                count += 1
+                yield item.position, label
+            if not count:
+                key_counts.update(name for name, _ in flatten(item.content))
+        progress(number, len(location.records), "files")
+    unread = all(reason.startswith(("no caption", "no medium")) for reason in report.skipped)
+    if not count and key_counts and unread:
+        raise SourceError(_unread_message(source, report, key_counts))
+
+
+def _unread_message(source: Source, report: SourceReport, key_counts: Counter[str]) -> str:
+    """That no label has what the recipe names, with the keys that labels have."""
+    asked = f" under {', '.join(source.caption)}" if source.caption else ""
+    asked += f" and a medium under {source.media}" if source.media else " and a medium"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.skipped.items())
+    names = ", ".join(name for name, _ in key_counts.most_common(SHOWN_KEYS))
+    return (
+        f"none of {sum(report.skipped.values()):,} labels has a caption{asked} ({reasons}); "
+        f"their keys are {names}; choose with caption and media in [source]"
+    )
+
+
+def _labels_of_item(item: CaptionItem, keys: RecipeKeys, report: SourceReport) -> Iterator[Label]:
+    """The labels of one object of a file, one for each language that the recipe's keys name."""
+    try:
+        record, marks = drop_withdrawn(item.content)
+    except LineError as reason:
+        report.skip(str(reason), item.position)
+        return
+    for mark in marks:
+        report.note(TAKEN_BACK.format(mark), item.position)
+    for content in split_by_caption(record):
+        for own_keys in keys.by_language():
             try:
-                record, marks = drop_withdrawn(item.content)
+                label = read_label(content, own_keys, item.split)
+            except AmbiguousError as error:
+                raise SourceError(f"{item.position}: {error}") from None
             except LineError as reason:
                 report.skip(str(reason), item.position)
                 continue
-            for mark in marks:
-                report.note(TAKEN_BACK.format(mark), item.position)
-            for content in split_by_caption(record):
-                try:
-                    label = read_label(content, keys, item.split)
-                except AmbiguousError as error:
-                    raise SourceError(f"{item.position}: {error}") from None
-                except LineError as reason:
-                    report.skip(str(reason), item.position)
-                    continue
-                for note in dict.fromkeys(label.notes):
-                    report.note(note, item.position)
-                yield item.position, label
-        progress(number, len(location.records), "files")
+            for note in dict.fromkeys(label.notes):
+                report.note(note, item.position)
+            yield label
+
+
+def _note_pairs(labels: Sequence[LocatedLabel], location: Location, report: SourceReport) -> None:
+    """Of pairs by name: media with several label files, and files of media without any."""
+    files: dict[str, set[str]] = {}
+    for position, label in labels:
+        files.setdefault(_pair_name(label.media), set()).add(position)
+    for name, positions in files.items():
+        if len(positions) > 1:
+            report.note(SEVERAL_FILES, f"{name}: {', '.join(sorted(positions))}")
+    if location.images is None or not location.images.is_dir():
+        return
+    for path in sorted(location.images.rglob("*")):
+        name = path.relative_to(location.images).as_posix()
+        if is_medium(name) and _pair_name(name) not in files:
+            report.note(UNLABELLED, printable_name(name))
+
+
+def _pair_name(path: str) -> str:
+    """Name by which labels and media are paired, however a file system spells it."""
+    return unicodedata.normalize("NFC", path.removeprefix("./")).casefold()
 
 
 def _select_key(labels: Sequence[LocatedLabel], report: SourceReport) -> list[LocatedLabel]:

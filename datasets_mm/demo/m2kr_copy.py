@@ -1,7 +1,7 @@
 """Small copies of M2KR in both of its layouts, made from OpenMoji-KB, for trying things out.
 
 File names, fields and kinds of dirt are those of M2KR; the questions are OpenMoji-KB's. The command
-also writes a VQA challenge (vqa_challenge_copy.py).
+also writes a VQA challenge (vqa_challenge_copy.py) and AI-Hub's captions (aihub_copy.py).
 `python -m datasets_mm.demo.m2kr_copy --layout ret-jsonl --out DIR` prints JSON lines, as a build
 does.
 """
@@ -24,7 +24,7 @@ from PIL import Image
 
 from datasets_mm.building.build import BuildError, Subset, build
 from datasets_mm.child_messages import Progress, emit_message, percent_progress
-from datasets_mm.demo import vqa_challenge_copy
+from datasets_mm.demo import aihub_copy, vqa_challenge_copy
 from datasets_mm.recipes.steps import rank
 
 LAYOUTS: Final = ("ret-jsonl", "m2kr-parquet")
@@ -295,7 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m datasets_mm.demo.m2kr_copy", description=__doc__
     )
-    parser.add_argument("--layout", choices=(*LAYOUTS, vqa_challenge_copy.LAYOUT), required=True)
+    parser.add_argument(
+        "--layout", choices=(*LAYOUTS, vqa_challenge_copy.LAYOUT, aihub_copy.LAYOUT), required=True
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--cache-root", type=Path, required=True)
@@ -308,6 +310,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # The rows on which models from scratch were trained come last.
             parts = [build(f"easy_vqa_{n}", options.cache_root) for n in ("train", "base", "test")]
             vqa_challenge_copy.write_copy(options.out, options.rows, parts[:2], parts[2:], progress)
+        elif options.layout == aihub_copy.LAYOUT:
+            korean = [build(name, options.cache_root) for name in aihub_copy.SUBSETS]
+            english = [
+                build(name.replace("_ko_", "_en_"), options.cache_root)
+                for name in aihub_copy.SUBSETS
+            ]
+            aihub_copy.write_copy(options.out, options.rows, korean, english, progress)
         else:
             write_copy(
                 options.layout,

@@ -81,15 +81,15 @@ def make_copy(
         Path, typer.Option("--out", help="A new folder: the data_root of the copy.", **FOLDER)
     ],
     layout: Annotated[
-        str, typer.Option(help="ret-jsonl, m2kr-parquet or vqa-challenge.")
+        str, typer.Option(help="ret-jsonl, m2kr-parquet, vqa-challenge or aihub.")
     ] = "ret-jsonl",
     rows: Annotated[int, typer.Option(min=4, help="Records of a training split.")] = 400,
 ) -> None:
-    """Write a small copy of M2KR or of a VQA challenge, true in form: for trying things out."""
+    """Write a small copy of M2KR, a VQA challenge or AI-Hub's captions, for trying things out."""
     from workbench.cli import build
 
-    if layout not in {"ret-jsonl", "m2kr-parquet", "vqa-challenge"}:
-        _refuse(f"no layout '{layout}'; there are ret-jsonl, m2kr-parquet and vqa-challenge")
+    if layout not in {"ret-jsonl", "m2kr-parquet", "vqa-challenge", "aihub"}:
+        _refuse(f"no layout '{layout}'; there are ret-jsonl, m2kr-parquet, vqa-challenge and aihub")
     raise typer.Exit(build.write_copy(layout, out, rows))
 
 

@@ -524,3 +524,80 @@ def test_the_studys_clips_are_read_as_they_lie(tmp_path: Path, part: str, rows: 
     found = build(f"siglip_study_{part}", tmp_path / "cache", tmp_path / "data")
     assert _captions(found) == {"clip_7.mp4": ["밤의 도시"]}
     assert any(f"{rows:,}" in notice for notice in found.manifest["notices"]), "a part of the clips"
+
+
+AIHUB_LABELS: dict[str, dict[str, Any]] = {
+    "aihub_71849": {
+        "filename": "clip_7.mp4",
+        "caption": {"korean": "밤의 도시", "english": "a city at night"},
+        "category": {"main": "도시", "sub": "야경"},
+        "metadata": {"fps": 30, "description": "a corpus"},
+        "annotations": [{"object": "tower", "bbox": [0, 0, 1, 1]}],
+    },
+    "aihub_71492": {
+        "video_name": "clip_7.mp4",
+        "trigger_info": [
+            {"timestamps": [0.0, 2.5], "trigger_action": "문을 연다"},
+            {"timestamps": [2.5, 4.0], "trigger_action": "걸어 나간다"},
+        ],
+        "bbox": [[0, 0, 5, 5]],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "captions"),
+    [("aihub_71849", ["밤의 도시"]), ("aihub_71492", ["문을 연다", "걸어 나간다"])],
+)
+def test_forms_of_aihub_have_recipes(tmp_path: Path, name: str, captions: list[str]) -> None:
+    for part in ("train", "val"):
+        for kind in ("labels", "videos"):
+            (tmp_path / "data" / part / kind).mkdir(parents=True)
+        label = json.dumps(AIHUB_LABELS[name], ensure_ascii=False)
+        (tmp_path / "data" / part / "labels" / "a.json").write_text(label)
+        (tmp_path / "data" / part / "videos" / "clip_7.mp4").touch()
+        found = build(f"{name}_{part}", tmp_path / "cache", tmp_path / "data")
+        assert _captions(found) == {"clip_7.mp4": captions}
+        assert found.records["dataset_id"].to_pylist() == ["ko"]
+
+
+PAIR = {"annotation": {"description_kr": "밤의 도시", "description_en": "a city at night"}}
+PAIRED = 'media = "{stem}.png"\ncaption = "annotation.description_kr"\ndataset = "ko"'
+
+
+def test_captions_of_several_languages_are_records_of_their_own(make: Make) -> None:
+    keys = ["annotation.description_kr", "annotation.description_en"]
+    more = f'media = "{{stem}}.png"\ncaption = {json.dumps(keys)}\nlanguages = ["ko", "en"]'
+    found = make({"labels/a.json": PAIR, "labels/b.json": PAIR}, more)
+    rows = [(r["image_path"], r["dataset_id"], r["answer"]) for r in found.records.to_pylist()]
+    assert sorted(rows) == [
+        ("a.png", "en", ["a city at night"]), ("a.png", "ko", ["밤의 도시"]),
+        ("b.png", "en", ["a city at night"]), ("b.png", "ko", ["밤의 도시"]),
+    ]  # fmt: skip
+
+
+def test_labels_without_the_caption_key_are_refused_with_the_keys_that_they_have(
+    make: Make,
+) -> None:
+    first = {"annotation": {"description_ko": "밤", "id": 7}}
+    second = {"annotation": {"description_ko": "낮"}}
+    words = _refused(make, {"labels/a.json": first, "labels/b.json": second}, PAIRED)
+    asked = "under annotation.description_kr and a medium under {stem}.png"
+    assert f"none of 2 labels has a caption {asked} (2 no caption)" in words
+    assert "their keys are annotation.description_ko, annotation.id; choose with caption" in words
+
+
+def test_pairs_by_name_that_do_not_fit_are_told(make: Make) -> None:
+    """Two labels for one clip, a label without its medium, a medium without its label, no text."""
+    empty = {"annotation": {"description_kr": "  "}}
+    long = {"annotation": {"description_kr": "밤의 도시가 " * 1500}}
+    labels = {
+        "labels/a.json": PAIR, "labels/A.json": long, "labels/b.json": PAIR, "labels/c.json": empty,
+    }  # fmt: skip
+    found = make(labels, PAIRED, media_names="a.png A.png d.png")
+    notices = "\n".join(found.manifest["notices"])
+    assert "1 files of media have no label (d.png)" in notices or "d.png" in notices
+    assert "media have several label files" in notices
+    assert found.manifest["source_skipped"] == {"no caption": 1}
+    assert _captions(found)["A.png"][0].endswith("도시가")
+    assert len(_captions(found)["A.png"][0]) > 10_000

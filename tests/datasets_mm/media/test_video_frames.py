@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,31 @@ def test_variable_frame_rates_and_one_frame(tmp_path: Path) -> None:
     one = _read(_write(tmp_path / "one.mp4", 1, 12), 4)
     assert len(one.pixels) == 4
     assert _off(one, 1) < 5
+
+
+def test_a_phones_rotation_is_applied(tmp_path: Path) -> None:
+    """A display matrix of a quarter turn, as phones write it into the track header."""
+    import av
+
+    path = tmp_path / "turned.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        halves = np.zeros((64, 64, 3), np.uint8)
+        halves[:32] = 255  # the upper half is white
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(halves, "rgb24")))
+        container.mux(stream.encode(None))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4 + 40  # version 0: the matrix, 16.16 and 2.30 numbers
+    quarter = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    content[place : place + 36] = struct.pack(">9i", *quarter)
+    path.write_bytes(content)
+    clip = _read(path, 1)
+    left, right = clip.pixels[0][:, :8].mean(), clip.pixels[0][:, -8:].mean()
+    assert (left < 50, right > 200) == (True, True), (
+        "turned clockwise: the upper half is at the right"
+    )
 
 
 def _damage_packets(path: Path, first: int, last: int) -> None:
