@@ -147,6 +147,12 @@ class _CaptionEvaluation(param_sections.Settings):
     )
     evaluate_sample: int = Field(64, ge=2, description="Media that are captioned in a validation")
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest generated caption, tokens")
+    repetition_penalty: float = Field(
+        1.0,
+        ge=1,
+        le=10,
+        description="Divides the logits of tokens that the caption has already; 1: none",
+    )
     scorers: tuple[Literal["meteor", "overlap", "cider", "siglip"], ...] = Field(
         ("meteor", "overlap", "cider", "siglip"),
         description="Scores of captions beside diversity; overlap: BLEU and chrF",

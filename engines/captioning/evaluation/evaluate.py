@@ -97,13 +97,14 @@ class Evaluator:
     def generate_captions(self, split: Split) -> list[str]:
         """Generate a caption for every medium, greedily."""
         captions: list[str] = []
-        longest = self._context.params.max_new_tokens
+        params = self._context.params
+        longest, penalty = params.max_new_tokens, params.repetition_penalty
         with eval_mode(self._ready.model):
             parts = split_rows(split.rows, self._batch)
             for _, media in self._context.pipeline.batches(parts, self._ready.items.gather):
                 features = self._ready.encode_features(media)
                 with self._context.precision.autocast():
-                    tokens = self._ready.model.generate(features, longest)
+                    tokens = self._ready.model.generate(features, longest, penalty)
                 captions += [self._ready.template.decode(ids) for ids in tokens]
                 self._context.report_progress(len(captions), len(split), "captions")
         return captions

@@ -90,15 +90,23 @@ class Captioner(nn.Module):
         return losses.view_as(labels).sum(1), (labels != IGNORED).sum(1)
 
     @torch.no_grad()
-    def generate(self, features: Tensor, longest: int) -> list[list[int]]:
-        """Generate greedily with a key-value cache: ids of each caption, without the end token."""
+    def generate(
+        self, features: Tensor, longest: int, repetition_penalty: float = 1.0
+    ) -> list[list[int]]:
+        """Generate greedily with a key-value cache: ids of each caption, without the end token.
+
+        `repetition_penalty`: see `penalize_repetition`; 1: none.
+        """
         from transformers import DynamicCache
 
         inputs, cache = self.embed_prompt(features), DynamicCache()
         unfinished = torch.ones(len(features), dtype=torch.bool, device=features.device)
         tokens: list[Tensor] = []
         for _ in range(longest):
-            token = self.next_token(inputs, cache)
+            logits = self.next_logits(inputs, cache)
+            if tokens and repetition_penalty != 1:
+                logits = penalize_repetition(logits, torch.stack(tokens, 1), repetition_penalty)
+            token = logits.argmax(-1)
             token = torch.where(unfinished, token, self._end)
             tokens.append(token)
             unfinished = unfinished & (token != self._end)
@@ -109,10 +117,24 @@ class Captioner(nn.Module):
 
     def next_token(self, inputs: Tensor, cache: Any) -> Tensor:
         """Most probable next token [B] after inputs [B, T, W] and the contents of the cache."""
+        return self.next_logits(inputs, cache).argmax(-1)
+
+    def next_logits(self, inputs: Tensor, cache: Any) -> Tensor:
+        """Logits [B, V] of the next token after inputs [B, T, W] and the contents of the cache."""
         out = self.llm(
             inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
         )
-        return cast("Tensor", out.logits[:, -1].argmax(-1))
+        return cast("Tensor", out.logits[:, -1])
+
+
+def penalize_repetition(logits: Tensor, generated: Tensor, penalty: float) -> Tensor:
+    """Logits [B, V] in which the tokens `generated` [B, T] so far are less probable.
+
+    Keskar et al. 2019, "CTRL", section 4.1: positive logits are divided by the penalty, negative
+    ones multiplied by it, as in transformers.
+    """
+    scores = logits.gather(1, generated)
+    return logits.scatter(1, generated, torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
 def pooled_deviation(pieces: Iterable[Tensor]) -> Tensor:

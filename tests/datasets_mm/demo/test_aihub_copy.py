@@ -49,7 +49,8 @@ def test_a_copy_is_read_by_the_studys_recipes(tmp_path: Path, own_recipes: Recip
     label = json.loads((out / "train/labels/clip_train_00001.json").read_text("utf-8"))
     assert label["annotation"]["description_kr"].startswith("흰 배경에서 ko ")
     assert " en " in label["annotation"]["description_en"]
-    clip = video_frames.read_clip(out / "train/videos/clip_train_00001.mp4", 8, 64, "bicubic")
+    with (out / "train/videos/clip_train_00001.mp4").open("rb") as file:
+        clip = video_frames.read_clip(file, 8, 64, "bicubic")
     assert clip.substitutes == ""
     first, last = clip.pixels[0].astype(int), clip.pixels[-1].astype(int)
     assert np.abs(first - last).mean() > 2, "the drawing moves"

@@ -16,7 +16,11 @@ from engines.captioning.data import media
 from engines.captioning.data.media import Frames, TokenizedCaptions, pad_captions
 from engines.captioning.evaluation.evaluate import ratio_interval, shuffled_images
 from engines.captioning.models import llm, nano_model, projectors
-from engines.captioning.models.captioner import Captioner, pooled_deviation
+from engines.captioning.models.captioner import (
+    Captioner,
+    penalize_repetition,
+    pooled_deviation,
+)
 from engines.captioning.models.vision import VisionTower
 from engines.emitter import EngineError
 from engines.model_catalog import ModelPart
@@ -215,6 +219,20 @@ def test_greedy_with_a_cache_is_greedy_without(made):
             said.append(token)
             vectors = torch.cat([vectors, words(torch.tensor([[token]]))], 1)
         assert found[row] == said
+
+
+def test_repetition_is_penalized_as_transformers_does(made):
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    logits = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
+    said = torch.tensor([[3, 7, 3], [0, 1, 49]])
+    wanted = RepetitionPenaltyLogitsProcessor(1.2)(said, logits)
+    assert torch.equal(penalize_repetition(logits, said, 1.2), wanted)
+    model, _ = captioner(made)
+    features = torch.randn(3, 1, 4, 8)
+    model.calibrate(features)
+    for ids in model.generate(features, 7, 10.0):
+        assert len(set(ids)) > len(ids) // 2
 
 
 def test_wordings(made, tmp_path):
