@@ -128,12 +128,12 @@ def _read_labels(
 
 def _unread_message(source: Source, report: SourceReport, key_counts: Counter[str]) -> str:
     """That no label has what the recipe names, with the keys that labels have."""
-    asked = f" under {', '.join(source.caption)}" if source.caption else ""
-    asked += f" and a medium under {source.media}" if source.media else " and a medium"
+    key_text = f" under {', '.join(source.caption)}" if source.caption else ""
+    key_text += f" and a medium under {source.media}" if source.media else " and a medium"
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.skipped.items())
     names = ", ".join(name for name, _ in key_counts.most_common(SHOWN_KEYS))
     return (
-        f"none of {sum(report.skipped.values()):,} labels has a caption{asked} ({reasons}); "
+        f"none of {sum(report.skipped.values()):,} labels has a caption{key_text} ({reasons}); "
         f"their keys are {names}; choose with caption and media in [source]"
     )
 
@@ -185,7 +185,7 @@ def _pair_name(path: str) -> str:
 def _select_key(labels: Sequence[LocatedLabel], report: SourceReport) -> list[LocatedLabel]:
     """The labels whose captions are under one key, in all files alike, and those without captions.
 
-    Where some have a usual key on their own level, another one is not taken in its place.
+    Where some have a usual key on their own level, another one is not taken in its key_text.
 
     Raises:
         SourceError: there are several others.
@@ -203,7 +203,7 @@ def _select_key(labels: Sequence[LocatedLabel], report: SourceReport) -> list[Lo
         )
     for position, label in labels:
         if label.key.family:
-            report.skip(f"no caption ({label.key.path} is not taken in its place)", position)
+            report.skip(f"no caption ({label.key.path} is not taken in its key_text)", position)
     return [(position, label) for position, label in labels if not label.key.family]
 
 

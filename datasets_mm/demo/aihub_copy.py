@@ -126,8 +126,8 @@ def _place(drawing: Image.Image, motion: int, share: float) -> np.ndarray[Any, A
     size = 0.6 if moves else 0.4 + 0.5 * (share if motion == 2 else 1 - share)
     side = round(SIDE * size)
     room = SIDE - side
-    left = round(room * (share if motion == 0 else 1 - share)) if moves else room // 2
+    offset = round(room * (share if motion == 0 else 1 - share)) if moves else room // 2
     frame = Image.new("RGB", (SIDE, SIDE), "white")
     resized = drawing.resize((side, side), Image.Resampling.BICUBIC)
-    frame.paste(resized, (left, room // 2))
+    frame.paste(resized, (offset, room // 2))
     return np.asarray(frame)
