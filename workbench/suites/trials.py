@@ -1,7 +1,6 @@
 """Files of a search in its suite's folder, and admission of a trial as a run of the suite.
 
     search/base.json       common part of all trials, and the names of the searched settings
-    search/study.jsonl     Optuna's journal of the trials
     search/summary.json    results of the searcher so far
     search/searcher.log    stdout and stderr of the searcher
 

@@ -1,23 +1,17 @@
 """Optuna study of a search: suggests settings and decides on pruning.
 
-The only module that imports Optuna. The runs' journals are the source of truth; the study's file
-has one Optuna trial for each run, so that Optuna's own tools can read it. If it is damaged or
-deleted it is rebuilt from the runs.
+The only module that imports Optuna. Trials are kept in memory, one for each run; every searcher
+process builds them anew from the runs' journals.
 
 Suggestions do not depend on restarts of the searcher: trial n is drawn with its own sampler, seeded
-by the search's seed and n, from the trials before it. The journal is written under a `flock`
-instead of Optuna's lock files, which outlive a killed process.
+by the search's seed and n, from the trials before it.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import optuna
@@ -27,9 +21,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from workbench.planning.search_space import (
     SearchPlan,
@@ -41,7 +33,6 @@ from workbench.planning.search_space import (
 
 Direction = Literal["maximize", "minimize"]
 
-STUDY_NAME: Final = "search"
 MAX_DRAWS: Final = 64
 """Draws that may be repeated or refused, before all combinations are enumerated."""
 
@@ -61,21 +52,6 @@ class SpaceExhaustedError(ValueError):
     """The search space has no untried settings left that the engine accepts."""
 
 
-class FileLock(JournalFileOpenLock):
-    """`flock`, freed when its holder dies; after that Optuna's own lock blocks for 30 s."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def acquire(self) -> bool:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        return True
-
-    def release(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-
-
 def to_distribution(values: SearchRange, *, whole: bool) -> BaseDistribution:
     """Optuna's distribution of a range; `whole`: the setting is an integer."""
     if values.choices:
@@ -92,113 +68,70 @@ def _encode_choice(choice: Any) -> Any:
 
 
 class TuningStudy:
-    """Optuna study of one search, stored in study.jsonl."""
+    """Trials of one search; `direction` None: no trial has been measured yet."""
 
-    def __init__(self, path: Path, search: SearchPlan, whole: Iterable[str]) -> None:
-        """`path`: study.jsonl; `whole`: names of the searched settings that are integers."""
+    def __init__(self, search: SearchPlan, whole: Iterable[str]) -> None:
+        """`whole`: names of the searched settings that are integers."""
         self.search = search
-        self.direction: Direction | None = None
-        self._path = path
+        self.direction: Direction | None = search.direction
         whole = set(whole)
         self._space = {
             name: to_distribution(values, whole=name in whole)
             for name, values in search.ranges.items()
         }
-        self._study: optuna.Study | None = None
-        self._storage: JournalStorage | None = None
-        self._numbers: dict[str, int] = {}
-        """Run id -> Optuna's trial number."""
-
-    def open(self, direction: Direction) -> None:
-        """Open or create the file; a damaged one is renamed and replaced by a new one."""
-        self.direction = direction
-        try:
-            self._study = self._open_study(direction)
-        except Exception:
-            # Any damage (a torn or foreign line, earlier names): it can be rebuilt from the runs.
-            self._path.replace(self._path.with_suffix(".damaged"))
-            self._study = self._open_study(direction)
-        for trial in self._study.trials:
-            self._numbers[str(trial.user_attrs.get("run"))] = trial.number
-
-    def _open_study(self, direction: Direction) -> optuna.Study:
-        cut_torn_line(self._path)
-        lock = FileLock(self._path.with_suffix(".lock"))
-        self._storage = JournalStorage(JournalFileBackend(str(self._path), lock_obj=lock))
-        study = optuna.create_study(
-            storage=self._storage, study_name=STUDY_NAME, direction=direction, load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(seed=0), pruner=self._pruner(),
-        )  # fmt: skip
-        if any(trial.params.keys() != self._space.keys() for trial in study.trials):
-            raise ValueError(f"{self._path}: its trials have other settings")
-        return study
-
-    def _pruner(self) -> optuna.pruners.BasePruner:
-        if self.search.pruner == "none":
-            return optuna.pruners.NopPruner()
-        return optuna.pruners.MedianPruner(
-            n_startup_trials=self.search.startup,
-            n_warmup_steps=math.ceil(self.search.prune_after * PRUNING_POINTS),
-        )
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the direction is known and the file is open."""
-        return self._study is not None
+        self._trials: dict[str, FrozenTrial] = {}
+        """By run id, in the order of the runs."""
+        self._pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+        if search.pruner == "median":
+            self._pruner = optuna.pruners.MedianPruner(
+                n_startup_trials=search.startup,
+                n_warmup_steps=math.ceil(search.prune_after * PRUNING_POINTS),
+            )
 
     def add_trial(self, run_id: str, settings: Settings) -> None:
         """Add a started or queued run as a running trial, once."""
-        if self._study is None or run_id in self._numbers:
-            return
-        self._study.add_trial(
-            optuna.create_trial(
-                state=TrialState.RUNNING,
-                params={name: _encode_choice(value) for name, value in settings.items()},
-                distributions=self._space,
-                user_attrs={"run": run_id},
+        if run_id not in self._trials:
+            params = {name: _encode_choice(value) for name, value in settings.items()}
+            self._trials[run_id] = optuna.create_trial(
+                state=TrialState.RUNNING, params=params, distributions=self._space
             )
-        )
-        self._numbers[run_id] = self._study.trials[-1].number
 
     def tell_result(self, run_id: str, outcome: str, value: float | None) -> None:
         """Set the result of a run: `value` of a completed one, None of any other.
 
-        A run that failed and completed after a resume becomes a new trial, since a finished Optuna
-        trial cannot be changed.
+        The result of a completed run stays; that of a failed one is replaced, as after a resume.
         """
-        if self._study is None:
+        trial = self._trials[run_id]
+        if trial.state is TrialState.COMPLETE:
             return
-        number = self._numbers[run_id]
-        trial = self._study.trials[number]
-        if trial.state.is_finished():
-            if value is None or trial.state is TrialState.COMPLETE:
-                return
-            self._numbers.pop(run_id)
-            self.add_trial(run_id, self._decode(trial.params))
-            number = self._numbers[run_id]
-        if value is not None:
-            self._study.tell(number, value)
-        elif outcome == "pruned":
-            self._study.tell(number, state=TrialState.PRUNED)
-        else:
-            self._study.tell(number, state=TrialState.FAIL)
+        state = TrialState.PRUNED if outcome == "pruned" else TrialState.FAIL
+        self._trials[run_id] = optuna.create_trial(
+            state=state if value is None else TrialState.COMPLETE,
+            value=value,
+            params=trial.params,
+            distributions=trial.distributions,
+            intermediate_values=trial.intermediate_values,
+        )
 
     def report(self, run_id: str, point: int, value: float) -> bool:
         """Report an intermediate value in the study's direction; True: prune this trial.
 
         NaN (a diverged training) prunes every trial.
         """
-        if self._study is None or self._storage is None:
-            return False
         if math.isnan(value):
             return self.search.pruner != "none"
-        number = self._numbers[run_id]
-        study_id = self._storage.get_study_id_from_name(STUDY_NAME)
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        trial = optuna.Trial(self._study, trial_id)
-        if point not in self._study.trials[number].intermediate_values:
-            trial.report(value, point)
-        return trial.should_prune()
+        trial = self._trials[run_id]
+        trial.intermediate_values[point] = value
+        return self._pruner.prune(self._build_study(), trial)
+
+    def _build_study(self, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+        """An in-memory study of the finished trials."""
+        study = optuna.create_study(direction=self.direction, sampler=sampler)
+        study.add_trials(self._finished_trials())
+        return study
+
+    def _finished_trials(self) -> list[FrozenTrial]:
+        return [trial for trial in self._trials.values() if trial.state.is_finished()]
 
     def suggest(
         self, number: int, earlier: Iterable[Settings], allowed: Callable[[Settings], bool],
@@ -220,10 +153,9 @@ class TuningStudy:
         def is_new(settings: Settings) -> bool:
             return settings_key(settings) not in earlier_keys and allowed(settings)
 
-        finished = [t for t in self._study.trials if t.state.is_finished()] if self._study else []
         for draw in range(MAX_DRAWS):
             seed = (self.search.seed * 1_000_003 + number * MAX_DRAWS + draw) % 2**32
-            if is_new(candidate := self._draw(finished, seed)):
+            if is_new(candidate := self._draw(seed)):
                 return candidate
         if every is not None and (unused := next(filter(is_new, every), None)) is not None:
             return unused
@@ -232,15 +164,13 @@ class TuningStudy:
             f"{MAX_DRAWS} more were tried already or are refused by the engine; widen the ranges"
         )
 
-    def _draw(self, finished: list[optuna.trial.FrozenTrial], seed: int) -> Settings:
-        """One suggestion from the finished trials, drawn in a temporary in-memory study."""
+    def _draw(self, seed: int) -> Settings:
+        """One suggestion from the finished trials."""
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
-        if self.search.sampler == "tpe" and finished:
+        if self.search.sampler == "tpe" and self._finished_trials():
             startup = self.search.startup
             sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
-        scratch = optuna.create_study(direction=self.direction, sampler=sampler)
-        scratch.add_trials(finished)
-        return self._decode(scratch.ask(self._space).params)
+        return self._decode(self._build_study(sampler).ask(self._space).params)
 
     def _decode(self, params: Mapping[str, Any]) -> Settings:
         return {name: self._decode_value(name, params[name]) for name in self.search.ranges}
@@ -261,29 +191,13 @@ class TuningStudy:
         Watanabe, Bansal and Hutter, IJCAI 2023. Empty with fewer than ten completed trials or
         a single setting.
         """
-        if self._study is None or len(self.search.ranges) < 2:
-            return {}
-        completed = [t for t in self._study.trials if t.state is TrialState.COMPLETE]
-        if len(completed) < MIN_TRIALS_FOR_IMPORTANCE:
+        trials = self._finished_trials()
+        completed = sum(trial.state is TrialState.COMPLETE for trial in trials)
+        if len(self.search.ranges) < 2 or completed < MIN_TRIALS_FOR_IMPORTANCE:
             return {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importances = optuna.importance.get_param_importances(
-                self._study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+                self._build_study(), evaluator=optuna.importance.PedAnovaImportanceEvaluator()
             )
         return {name: float(share) for name, share in importances.items()}
-
-
-def cut_torn_line(path: Path) -> None:
-    """Remove an incomplete last line of a killed writer, which Optuna would refuse."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    last = whole.splitlines()[-1:] or [b"{}"]
-    try:
-        json.loads(last[0])
-    except ValueError:
-        whole = whole[: whole[:-1].rfind(b"\n") + 1]
-    if len(whole) != len(data):
-        os.truncate(path, len(whole))

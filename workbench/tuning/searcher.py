@@ -65,7 +65,7 @@ class Searcher:
         self._params = catalog.load(base.spec.engine).Params
         self._reader = suite_reader.SuiteReader(folder)
         whole = search_space.whole_settings(self.search, self._params)
-        self.study = TuningStudy(folder / trials.SEARCH_FOLDER / "study.jsonl", self.search, whole)
+        self.study = TuningStudy(self.search, whole)
         self._settled: dict[str, int] = {}
         """Run id -> the attempt whose result the study has."""
         self._reported: dict[str, int] = {}
@@ -75,8 +75,6 @@ class Searcher:
         self._offset = 0
         self._pending: tuple[str, float] | None = None
         """Run id of a trial that is not admitted yet, and the time of its request."""
-        if self.search.direction is not None:
-            self.study.open(self.search.direction)
 
     def advance(self) -> bool:
         """Read new entries, update the study, prune or add a trial; True: the search is over.
@@ -109,12 +107,12 @@ class Searcher:
 
     def _find_direction(self, state: SuiteState) -> None:
         """Take the direction from the first measured metric if the plan has none."""
-        if self.study.is_open:
+        if self.study.direction is not None:
             return
         for view in state.runs:
             metric = find_metric(view.state, self.search)
             if metric is not None:
-                self.study.open("maximize" if metric.higher_is_better else "minimize")
+                self.study.direction = "maximize" if metric.higher_is_better else "minimize"
                 self._write_summary()
                 return
 
@@ -130,8 +128,8 @@ class Searcher:
         value = None
         if run.cause == "completed":
             value = self._read_value(view)
-        if not self.study.is_open:
-            return  # again, once it is open
+        if self.study.direction is None:
+            return  # again, once it is known
         for point in self._new_points(view):
             self._report(spec.run_id, point)
         self.study.tell_result(spec.run_id, run.cause, value)
@@ -155,7 +153,11 @@ class Searcher:
     def _prune_if_worse(self, view: RunView) -> None:
         """Prune the running trial if the median of earlier trials was better at the same point."""
         run_id = view.spec.run_id
-        if view.state.status != "running" or run_id in self._removed or not self.study.is_open:
+        if (
+            view.state.status != "running"
+            or run_id in self._removed
+            or self.study.direction is None
+        ):
             return
         for point in self._new_points(view):
             if self._report(run_id, point) and point.number < PRUNING_POINTS:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,7 +12,7 @@ from workbench.planning.search_space import SearchPlan, Settings
 
 optuna = pytest.importorskip("optuna")
 
-from workbench.tuning.optuna_study import SpaceExhaustedError, TuningStudy, cut_torn_line  # noqa: E402
+from workbench.tuning.optuna_study import SpaceExhaustedError, TuningStudy  # noqa: E402
 
 REAL = {"lr": {"low": 1e-6, "high": 1e-1, "log": True}, "drop": {"low": 0.0, "high": 0.5}}
 FEW = {"batch": [8, 16, 32], "layers": [[3, 7], [5]]}
@@ -33,73 +30,56 @@ def allowed(_: Settings) -> bool:
     return True
 
 
-def go(
-    make: Callable[[], TuningStudy], count: int, *, reopened: bool = False
-) -> tuple[list[Settings], TuningStudy]:
-    """`count` trials of the hill; `reopened`: a new process, as it were, before each."""
-    study = make()
+def go(study: TuningStudy, count: int) -> list[Settings]:
+    """`count` trials of the hill."""
     taken: list[Settings] = []
     for number in range(1, count + 1):
-        if reopened:
-            study = make()
         chosen = study.suggest(number, taken, allowed, None)
         study.add_trial(f"t{number}", chosen)
         study.tell_result(f"t{number}", "completed", height(chosen))
         taken.append(chosen)
-    return taken, study
+    return taken
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_suggestions_do_not_depend_on_how_often_it_was_killed(tmp_path: Path, sampler: str) -> None:
-    def fresh(name: str) -> Callable[[], TuningStudy]:
-        def make() -> TuningStudy:
-            study = TuningStudy(tmp_path / name, search(sampler=sampler), ())
-            study.open("maximize")
-            return study
+def test_suggestions_do_not_depend_on_how_often_it_was_killed(sampler: str) -> None:
+    """A study that is rebuilt from the runs before each suggestion."""
 
-        return make
+    def rebuild(runs: list[Settings]) -> TuningStudy:
+        study = TuningStudy(search(sampler=sampler, direction="maximize"), ())
+        for number, settings in enumerate(runs, 1):
+            study.add_trial(f"t{number}", settings)
+            study.tell_result(f"t{number}", "completed", height(settings))
+        return study
 
-    once, _ = go(fresh("a"), 12)
-    often, _ = go(fresh("b"), 12, reopened=True)
+    once = go(rebuild([]), 12)
+    often: list[Settings] = []
+    for number in range(1, 13):
+        often.append(rebuild(often).suggest(number, often, allowed, None))
     assert once == often
     assert len({json.dumps(s) for s in once}) == 12
 
 
-def test_it_learns_what_random_draws_do_not(tmp_path: Path) -> None:
+def test_it_learns_what_random_draws_do_not() -> None:
     best = {}
     for sampler in ("tpe", "random"):
         found = []
         for seed in range(4):
-            study = TuningStudy(
-                tmp_path / f"{sampler}{seed}", search(sampler=sampler, seed=seed), ()
-            )
-            study.open("maximize")
-            taken, _ = go(lambda s=study: s, 30)
+            study = TuningStudy(search(sampler=sampler, seed=seed), ())
+            study.direction = "maximize"
+            taken = go(study, 30)
             found.append(sum(height(s) for s in taken[-15:]) / 15)
         best[sampler] = sum(found) / len(found)
     assert best["tpe"] > best["random"] + 0.05
 
 
-def test_the_file_is_a_study_that_optuna_reads(tmp_path: Path) -> None:
-    study = TuningStudy(tmp_path / "s.jsonl", search(), ())
-    study.open("minimize")
-    go(lambda: study, 3)
-    study.add_trial("t4", {"lr": 1e-3, "drop": 0.25})
-    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "s.jsonl"))
-    seen = optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
-    assert seen.direction.name == "MINIMIZE"
-    assert [t.state.name for t in seen.trials] == ["COMPLETE"] * 3 + ["RUNNING"]
-    assert [t.user_attrs["run"] for t in seen.trials] == ["t1", "t2", "t3", "t4"]
-    assert seen.trials[3].params == {"lr": 1e-3, "drop": 0.25}
-
-
-def test_values_are_the_types_that_the_settings_take(tmp_path: Path) -> None:
+def test_values_are_the_types_that_the_settings_take() -> None:
     ranges = {
         "lr": REAL["lr"], "epochs": {"low": 1, "high": 9},
         "batch": {"low": 8, "high": 64, "log": True},
         "decay": {"low": 0, "high": 1, "step": 0.25}, "layers": [[3, 7], [5]], "pin": [True, False],
     }  # fmt: skip
-    study = TuningStudy(tmp_path / "s", search(ranges=ranges), ("epochs", "batch"))
+    study = TuningStudy(search(ranges=ranges), ("epochs", "batch"))
     taken: list[Settings] = []
     for number in range(1, 30):
         found = study.suggest(number, taken, allowed, None)
@@ -117,9 +97,9 @@ def test_values_are_the_types_that_the_settings_take(tmp_path: Path) -> None:
         assert len({str(found[name]) for found in taken}) > 1
 
 
-def test_no_choice_is_made_twice_and_the_last_one_is_found(tmp_path: Path) -> None:
-    study = TuningStudy(tmp_path / "s", search(ranges=FEW), ())
-    study.open("maximize")
+def test_no_choice_is_made_twice_and_the_last_one_is_found() -> None:
+    study = TuningStudy(search(ranges=FEW), ())
+    study.direction = "maximize"
     taken: list[Settings] = []
 
     def every() -> Iterator[Settings]:
@@ -137,8 +117,8 @@ def test_no_choice_is_made_twice_and_the_last_one_is_found(tmp_path: Path) -> No
         study.suggest(7, taken, allowed, every())
 
 
-def test_settings_that_the_engine_refuses_together_are_not_suggested(tmp_path: Path) -> None:
-    study = TuningStudy(tmp_path / "s", search(), ())
+def test_settings_that_the_engine_refuses_together_are_not_suggested() -> None:
+    study = TuningStudy(search(), ())
     found = [study.suggest(n, [], lambda s: s["drop"] > 0.4, None) for n in range(1, 20)]
     assert all(s["drop"] > 0.4 for s in found)
 
@@ -149,12 +129,10 @@ def told(study: TuningStudy, run: str, values: list[float]) -> list[bool]:
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_a_trial_below_the_median_is_pruned_after_startup_and_warm_up(
-    tmp_path: Path, direction: str
-) -> None:
+def test_a_trial_below_the_median_is_pruned_after_startup_and_warm_up(direction: str) -> None:
     sign = 1 if direction == "maximize" else -1
-    study = TuningStudy(tmp_path / "s", search(startup=3, prune_after=0.25), ())
-    study.open(direction)  # type: ignore[arg-type]  # parametrised
+    study = TuningStudy(search(startup=3, prune_after=0.25), ())
+    study.direction = direction
     for number, level in enumerate((1.0, 2.0, 3.0), 1):
         assert not any(told(study, f"t{number}", [sign * level] * 20)), "startup"
         study.tell_result(f"t{number}", "completed", level)
@@ -163,89 +141,43 @@ def test_a_trial_below_the_median_is_pruned_after_startup_and_warm_up(
     assert worse[4]
     study.tell_result("t4", "pruned", None)
     assert not any(told(study, "t5", [sign * 2.1] * 20))
-    nothing = TuningStudy(tmp_path / "n", search(startup=1, pruner="none"), ())
-    nothing.open("maximize")
+    nothing = TuningStudy(search(startup=1, pruner="none"), ())
+    nothing.direction = "maximize"
     told(nothing, "t1", [1.0] * 20)
     nothing.tell_result("t1", "completed", 1.0)
     assert not any(told(nothing, "t2", [-9.0] * 20))
 
 
-def test_a_diverged_trial_is_pruned(tmp_path: Path) -> None:
-    study = TuningStudy(tmp_path / "s", search(startup=1, prune_after=0), ())
-    study.open("maximize")
+def test_a_diverged_trial_is_pruned() -> None:
+    study = TuningStudy(search(startup=1, prune_after=0), ())
+    study.direction = "maximize"
     told(study, "t1", [1.0] * 20)
     study.tell_result("t1", "completed", 1.0)
     assert told(study, "t2", [1.0, math.nan]) == [False, True]
-    first = TuningStudy(tmp_path / "n", search(pruner="none"), ())
-    first.open("maximize")
+    first = TuningStudy(search(pruner="none"), ())
+    first.direction = "maximize"
     assert told(first, "t1", [math.nan]) == [False]
 
 
-def test_a_failed_run_that_was_completed_later_counts(tmp_path: Path) -> None:
-    study = TuningStudy(tmp_path / "s", search(), ())
-    study.open("maximize")
+def test_a_failed_run_that_was_completed_later_counts() -> None:
+    study = TuningStudy(search(direction="maximize"), ())
+
+    def results() -> list[tuple[str, float | None]]:
+        return [(t.state.name, t.value) for t in study._build_study().trials]
+
     study.add_trial("t1", {"lr": 1e-3, "drop": 0.2})
+    assert results() == []
     study.tell_result("t1", "failed", None)
-    study.tell_result("t1", "failed", None)
+    assert results() == [("FAIL", None)]
+    study.add_trial("t1", {"lr": 1e-3, "drop": 0.2})
     study.tell_result("t1", "completed", 0.7)
-    study.tell_result("t1", "completed", 0.9)  # said twice: what is told stays
-    again = TuningStudy(tmp_path / "s", search(), ())
-    again.open("maximize")
-    trials = again._study.trials
-    assert [(t.state.name, t.value) for t in trials] == [("FAIL", None), ("COMPLETE", 0.7)]
-    again.add_trial("t1", {"lr": 1e-3, "drop": 0.2})
-    assert len(again._study.trials) == 2
+    study.tell_result("t1", "completed", 0.9)  # a completed run keeps its result
+    assert results() == [("COMPLETE", 0.7)]
 
 
-@pytest.mark.parametrize("tail", [b'{"op_code": 4, "worker', b'{"op_code": 4, "worker\n', b"\x00"])
-def test_a_torn_line_costs_itself_only(tmp_path: Path, tail: bytes) -> None:
-    study = TuningStudy(tmp_path / "s", search(), ())
-    study.open("maximize")
-    go(lambda: study, 3)
-    with (tmp_path / "s").open("ab") as file:
-        file.write(tail)
-    again = TuningStudy(tmp_path / "s", search(), ())
-    again.open("maximize")
-    assert len(again._study.trials) == 3
-    again.add_trial("t4", {"lr": 1e-3, "drop": 0.2})
-    assert len(again._study.trials) == 4
-
-
-def test_a_file_that_is_no_study_is_put_aside(tmp_path: Path) -> None:
-    (tmp_path / "s").write_text('{"a": 1}\n["b"]\n')
-    study = TuningStudy(tmp_path / "s", search(), ())
-    study.open("maximize")
-    study.add_trial("t1", {"lr": 1e-3, "drop": 0.2})
-    assert len(study._study.trials) == 1
-    assert (tmp_path / "s.damaged").read_text().startswith('{"a": 1}')
-
-
-def test_sealing_leaves_whole_lines_alone(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    cut_torn_line(path)
-    assert not path.exists()
-    for content in (b"", b"{}\n", b'{"a": 1}\n{"b": 2}\n'):
-        path.write_bytes(content)
-        cut_torn_line(path)
-        assert path.read_bytes() == content
-
-
-def test_the_lock_frees_itself_when_its_holder_is_killed(tmp_path: Path) -> None:
-    code = (
-        "import os, sys; from pathlib import Path\n"
-        "from workbench.tuning.optuna_study import FileLock\n"
-        "FileLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), 9)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], check=False)
-    assert done.returncode == -9
-    from workbench.tuning.optuna_study import FileLock
-
-    assert FileLock(tmp_path / "lock").acquire()
-
-
-def test_importances_need_ten_trials_and_name_what_matters(tmp_path: Path) -> None:
-    study = TuningStudy(tmp_path / "s", search(sampler="random"), ())
-    study.open("maximize")
+def test_importances_need_ten_trials_and_name_what_matters() -> None:
+    study = TuningStudy(search(sampler="random"), ())
+    study.direction = "maximize"
     taken: list[Settings] = []
     for number in range(1, 26):
         assert bool(study.importances()) == (number > 10)
