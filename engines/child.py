@@ -3,8 +3,8 @@
 Ties the process to its warden (parent-death signal and life pipe), reads the spec, runs the engine
 and ends with a last message and an exit code. Imports no torch.
 
-With `nproc_per_node` > 1 this process becomes the agent of that many ranks, each of which is again
-`python -m engines.child RUN_DIR`. Rank 0 sends the messages; failures go to the agent.
+With `nproc_per_node` > 1 this process starts that many ranks, each of which is again
+`python -m engines.child RUN_DIR`. Rank 0 sends the messages; failures go to this process.
 """
 
 from __future__ import annotations
@@ -51,9 +51,8 @@ def main(argv: list[str]) -> int:
     set_openmp_spin()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    events = os.devnull if rank else os.environ.get("WORKBENCH_EVENT_FD")
-    t0 = os.environ.get("WORKBENCH_T0")
-    fd = open_pipe(events, os.O_WRONLY) if events else None
+    events, t0 = os.environ.get("WORKBENCH_EVENT_FD"), os.environ.get("WORKBENCH_T0")
+    fd = os.open(os.devnull, os.O_WRONLY) if rank else int(events) if events else None
     emit = Emitter(fd, float(t0) if t0 else None)
 
     def request_stop(_signal: int, _frame: object) -> None:
@@ -72,7 +71,7 @@ def main(argv: list[str]) -> int:
 
 
 def run_engine(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
-    """Read the spec, run its engine (or the agent of its ranks), send the last message."""
+    """Read the spec, run its engine (or its ranks), send the last message."""
     try:
         spec = read_spec(run_dir)
         emit.send(
@@ -82,7 +81,7 @@ def run_engine(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
         )
         emit.phase("import")
         if rank is None and (size := count_ranks(spec)) > 1:
-            last_message = run_agent(spec, size, run_dir, emit)
+            last_message = run_ranks(spec, size, run_dir, emit)
         else:
             catalog.load(spec.engine).run(spec, emit, run_dir)
             emit.send(protocol.Done(dropped=emit.dropped, rss_peak=read_rss_peak()))
@@ -117,21 +116,18 @@ def count_ranks(spec: protocol.RunSpec) -> int:
     return int(spec.params.get("nproc_per_node", 1)) if spec.task in SHARED_TASKS else 1
 
 
-def run_agent(
+def run_ranks(
     spec: protocol.RunSpec, size: int, run_dir: Path, emit: Emitter
 ) -> protocol.Failed | None:
-    """Run the torchrun agent until all ranks have ended."""
-    from engines.torchkit.runtime import (  # torch, which only an agent needs here
-        distributed,
-        torchrun_agent,
-    )
+    """Run the ranks until all have ended."""
+    from engines.torchkit.runtime import distributed, rank_processes  # torch, needed by ranks only
 
     distributed.check_ranks(size, spec.devices)
-    return torchrun_agent.run_ranks(size, run_dir, emit)
+    return rank_processes.run_ranks(size, run_dir, emit)
 
 
 def read_rank() -> int | None:
-    """The rank of this process, if an agent started it."""
+    """The rank of this process, if it is one of several."""
     return int(os.environ["RANK"]) if "WORKBENCH_RANKS" in os.environ else None
 
 
@@ -145,15 +141,10 @@ def redirect_output(path: Path) -> None:
 
 
 def write_failure(path: Path, failed: protocol.Failed, t: float) -> None:
-    """Write a rank's failure for its agent, atomically; `t`: seconds since the start."""
+    """Write a rank's failure for its parent, atomically; `t`: seconds since the start."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(failed.model_copy(update={"t": t}).model_dump_json())
     temporary.rename(path)
-
-
-def open_pipe(target: str, flags: int) -> int:
-    """Descriptor of a pipe by number (inherited) or path (in a rank, since torchrun closes it)."""
-    return int(target) if target.isdigit() else os.open(target, flags | os.O_CLOEXEC)
 
 
 def set_openmp_spin() -> None:
@@ -209,8 +200,10 @@ def tie_to_parent() -> None:
             os._exit(EXIT_STOPPED)
     life = os.environ.get("WORKBENCH_LIFE_FD")
     if life:
-        fd = open_pipe(life, os.O_RDONLY)
-        threading.Thread(target=wait_for_parent_end, args=(fd,), name="life", daemon=True).start()
+        arguments = (int(life),)
+        threading.Thread(
+            target=wait_for_parent_end, args=arguments, name="life", daemon=True
+        ).start()
 
 
 def wait_for_parent_end(fd: int) -> None:

@@ -1,4 +1,4 @@
-"""Endings of the real retrieval engine with two loader workers, alone and under torchrun.
+"""Endings of the real retrieval engine with two loader workers, alone and with two ranks.
 
 Afterwards nothing that carries the run's token is left (the sandbox asserts it), the record has the
 true cause, and `workbench resume` goes on from a whole checkpoint.

@@ -28,8 +28,8 @@ class Limits:
 
     grace_seconds: float = 10.0
     """Between SIGTERM to the engine and SIGTERM to every group of its tree: one checkpoint."""
-    torchrun_grace_seconds: float = 40.0
-    """The same for a run of several ranks: torchrun gives its ranks 30 s before it kills them."""
+    ranks_grace_seconds: float = 40.0
+    """The same for a run of several ranks, which are given 30 s before they are killed."""
     save_seconds: float = 120.0
     """Instead of the grace, from the moment on that a stopping engine says that it saves."""
     group_seconds: float = 2.0
@@ -94,6 +94,6 @@ class Limits:
             raise ValueError(f"WORKBENCH_GRACE is {grace!r}; give seconds between 0 and 3600")
         return cls(
             grace_seconds=seconds,
-            torchrun_grace_seconds=seconds,
+            ranks_grace_seconds=seconds,
             group_seconds=min(cls().group_seconds, seconds),
         )

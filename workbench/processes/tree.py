@@ -1,9 +1,9 @@
 """Process tree of an engine: find, signal and kill all of its processes.
 
-Killing a process group is not enough: `torchrun` puts every rank into its own session, and children
-of a dead parent move to init. A process belongs to an attempt if one of these holds: it descends
-from the engine or was adopted by the warden (a subreaper), it is in a session that the tree opened,
-or it has the run token in its environment.
+Killing a process group is not enough: launchers such as `torchrun` give their children sessions of
+their own, and children of a dead parent move to init. A process belongs to an attempt if one of
+these holds: it descends from the engine or was adopted by the warden (a subreaper), it is in a
+session that the tree opened, or it has the run token in its environment.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class EngineAttempt:
         self.tree = tree.Tree(root, self.context.token, os.getpid(), self.context.protected_pids)
         ranks = self.spec.params.get("nproc_per_node", 1)
         several = isinstance(ranks, int) and ranks > 1
-        grace = self.limits.torchrun_grace_seconds if several else self.limits.grace_seconds
+        grace = self.limits.ranks_grace_seconds if several else self.limits.grace_seconds
         self.shutdown = Shutdown(self.tree, self.limits, grace)
         self.meter = TreeMeter(root.pid)
         self.hang_detector = HangDetector(self.limits, time.monotonic())

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore, Work
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves
 
@@ -202,7 +202,7 @@ class AsyncAnyReduce:
     def __init__(self, size: int) -> None:
         self._size = size
         self._flag = torch.zeros(1, dtype=torch.int32)
-        self._work: Work | None = None
+        self._work: dist.Work | None = None
 
     def __call__(self, flag: bool) -> bool:
         """Submit this rank's flag; returns whether any rank set it (at the previous call)."""
@@ -248,11 +248,11 @@ class _Gather(torch.autograd.Function):
 
 
 def join_process_group() -> ProcessGroup:
-    """Join the process group of torchrun's environment variables; without them, size 1."""
+    """Join the process group of torchrun's environment variables; size 1 without ranks."""
     if "WORKBENCH_RANKS" not in os.environ:
         return ProcessGroup()
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    # The agent listens on the loopback only; so shall whatever the backends open.
+    # The store listens on the loopback only; so shall whatever the backends open.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     port = int(os.environ["MASTER_PORT"])
