@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -92,11 +92,42 @@ def halve_setting(params: Mapping[str, Any], knob: str) -> Oom | None:
 
 
 def halve_batch(params: Mapping[str, Any]) -> Oom | None:
-    """Halve `batch`, or take the next smaller divisor of the effective batch, which is kept."""
-    batch, count = params.get("batch"), params.get("gradient_accumulation_steps")
-    if not isinstance(batch, int) or not isinstance(count, int) or batch < 2:
+    """Halve `batch`, or take the next smaller divisor of the effective batch, which is kept.
+
+    With stages the largest micro-batch among them is halved.
+    """
+    sizes = [
+        (table.get("batch"), table.get("gradient_accumulation_steps"))
+        for table in stage_params(params)
+    ]
+    if not all(isinstance(batch, int) and isinstance(count, int) for batch, count in sizes):
         return None
-    effective = batch * count
-    after = next(size for size in range(batch // 2, 0, -1) if effective % size == 0)
-    changes = {"batch": after, "gradient_accumulation_steps": effective // after}
-    return Oom(step=0, before=batch, after=after, params=changes)
+    before = max(int(batch or 1) for batch, _ in sizes)
+    if before < 2:
+        return None
+    changes = limit_batch(params, before // 2)
+    after = max(table["batch"] for table in stage_params({**params, **changes}))
+    return Oom(step=0, before=before, after=after, params=changes)
+
+
+def limit_batch(params: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Settings with micro-batches of at most `limit`, in all stages; effective batches are kept."""
+
+    def limited(table: Mapping[str, Any]) -> dict[str, int]:
+        effective = table["batch"] * table.get("gradient_accumulation_steps", 1)
+        sizes = range(min(limit, table["batch"]), 0, -1)
+        batch = next(size for size in sizes if effective % size == 0)
+        return {"batch": batch, "gradient_accumulation_steps": effective // batch}
+
+    changes: dict[str, Any] = limited(params)
+    if stages := params.get("stages"):
+        pairs = zip(stages, stage_params(params), strict=True)
+        changes["stages"] = [{**stage, **limited(table)} for stage, table in pairs]
+    return changes
+
+
+def stage_params(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings of each stage of a training; without stages those of the run."""
+    run = {key: value for key, value in params.items() if key != "stages"}
+    stages: Sequence[Mapping[str, Any]] = params.get("stages") or ({},)
+    return [{**run, **{k: v for k, v in stage.items() if v is not None}} for stage in stages]

@@ -10,7 +10,12 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
-from results.records.measurements import EvaluationFields, MetricFields
+from results.records.measurements import (
+    EpochFields,
+    EvaluationFields,
+    MetricFields,
+    StageFields,
+)
 from results.text.renamed_words import rename_keys, rename_plan_keys
 
 PROTOCOL: Final = 1
@@ -199,6 +204,23 @@ class Timing(Message):
         unmeasured = [name for name in numbers if getattr(self, name) is None]
         reasons = {**dict.fromkeys(unmeasured, reason), **self.reasons}
         return self.model_copy(update={"reasons": reasons})
+
+
+class EpochSummary(Message, EpochFields):
+    """A whole epoch of the training, sent after its validation; a resumed run sends it again."""
+
+    kind: Literal["epoch"] = "epoch"
+
+
+class StageSummary(Message, StageFields):
+    """A stage of the training, sent at its end; a resumed run sends it again."""
+
+    kind: Literal["stage"] = "stage"
+    wall_seconds: float | None = None
+    """From the stage's start to its end, validations and checkpoints included; null: the run was
+    resumed within the stage."""
+    timing: Timing
+    """Times of its steps, as for a whole run."""
 
 
 class Forecast(Message):

@@ -19,6 +19,7 @@ from engines.messages import (
     Done,
     End,
     EngineGpu,
+    EpochSummary,
     Evaluation,
     Failed,
     Forecast,
@@ -34,6 +35,7 @@ from engines.messages import (
     Plan,
     Progress,
     Sample,
+    StageSummary,
     Step,
     StoredSettings,
     Timing,
@@ -54,6 +56,7 @@ __all__ = [
     "EngineGpu",
     "EngineMessage",
     "Entry",
+    "EpochSummary",
     "Evaluation",
     "Failed",
     "Forecast",
@@ -71,6 +74,7 @@ __all__ = [
     "Progress",
     "RunSpec",
     "Sample",
+    "StageSummary",
     "Step",
     "StoredSettings",
     "Task",
@@ -159,13 +163,14 @@ class RunSpec(BaseModel):
 
 
 EngineMessage = Annotated[
-    Hello | Phase | Plan | Step | Progress | Metric | Evaluation | Timing | Forecast | Memory
-    | Artifact | Notice | Oom | Done | Failed,
+    Hello | Phase | Plan | Step | Progress | Metric | Evaluation | Timing | EpochSummary
+    | StageSummary | Forecast | Memory | Artifact | Notice | Oom | Done | Failed,
     Field(discriminator="kind"),
 ]  # fmt: skip
 AnyMessage = Annotated[
-    Hello | Phase | Plan | Step | Progress | Metric | Evaluation | Timing | Forecast | Memory
-    | Artifact | Notice | Oom | Done | Failed | Attempt | Sample | End,
+    Hello | Phase | Plan | Step | Progress | Metric | Evaluation | Timing | EpochSummary
+    | StageSummary | Forecast | Memory | Artifact | Notice | Oom | Done | Failed | Attempt | Sample
+    | End,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

@@ -185,7 +185,7 @@ def _pair_name(path: str) -> str:
 def _select_key(labels: Sequence[LocatedLabel], report: SourceReport) -> list[LocatedLabel]:
     """The labels whose captions are under one key, in all files alike, and those without captions.
 
-    Where some have a usual key on their own level, another one is not taken in its key_text.
+    Where some have a usual key on their own level, another one is not taken in its place.
 
     Raises:
         SourceError: there are several others.
@@ -203,7 +203,7 @@ def _select_key(labels: Sequence[LocatedLabel], report: SourceReport) -> list[Lo
         )
     for position, label in labels:
         if label.key.family:
-            report.skip(f"no caption ({label.key.path} is not taken in its key_text)", position)
+            report.skip(f"no caption ({label.key.path} is not taken in its place)", position)
     return [(position, label) for position, label in labels if not label.key.family]
 
 

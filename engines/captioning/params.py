@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from engines import param_sections
+from engines.captioning.stages import ALL_PARTS, CaptionStage, TrainedParts
 
 ARCHITECTURE_PARAMS: Final = (
     "vision", "vision_layer", "cls", "llm", "prompt", "projector", "projector_hidden",
@@ -171,9 +172,44 @@ class Params(
 ):  # fmt: skip
     """Settings of one captioning run."""
 
+    trainable: TrainedParts = ALL_PARTS
+    stages: tuple[CaptionStage, ...] = Field(
+        (),
+        description="Stages of the training, one after the other ([[stage]] in a plan), each with "
+        "its own trainable, lr, epochs, schedule, batch, patience; empty: one",
+    )
     batch: param_sections.Batch = Field(16, description="Media in a micro-batch")
     gradient_accumulation_steps: param_sections.Accumulation = 2
     compile: bool = Field(False, description="torch.compile projector and vision tower")
+
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """The parts of `trainable` that the model has."""
+        return tuple(part for part in self.trainable if part != "lora" or self.lora_rank)
+
+    def stage_params(self) -> tuple[Self, ...]:
+        """The settings of each stage in order; of a training without stages its own."""
+        if not self.stages:
+            return (self,)
+        settings = self.model_dump(exclude={"stages"})
+        return tuple(
+            type(self).model_validate({**settings, **stage.settings}) for stage in self.stages
+        )
+
+    @model_validator(mode="after")
+    def _every_stage_trains(self) -> Self:
+        for number, stage in enumerate(self.stages, 1):
+            try:
+                type(self).model_validate({**self.model_dump(exclude={"stages"}), **stage.settings})
+            except ValidationError as error:
+                reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+                name = f"stage {number} ({stage.name})" if stage.name else f"stage {number}"
+                raise ValueError(f"{name}: {reason}") from None
+        if not self.stages and not self.trained_parts:
+            raise ValueError(
+                "nothing is trained: name projector or lora in trainable, and lora with a lora_rank"
+            )
+        return self
 
     @model_validator(mode="after")
     def _validates_when_monitored(self) -> Self:

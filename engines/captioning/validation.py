@@ -23,9 +23,15 @@ class CaptionValidation(early_stopping.EpochEndValidation):
     """Validates a captioner on its validation split, or on training media where there is none."""
 
     def __init__(
-        self, context: Context, data: CaptioningData, evaluator: Evaluator, model: Captioner
+        self,
+        context: Context,
+        data: CaptioningData,
+        evaluator: Evaluator,
+        model: Captioner,
+        stage: int = 0,
     ) -> None:
-        super().__init__(context, model, context.params.validate_every_epochs)
+        """`stage`: number of the training's stage, from 1; 0: it has none."""
+        super().__init__(context, model, context.params.validate_every_epochs, stage)
         self._params = context.params
         self._data = data
         self._evaluator = evaluator

@@ -10,8 +10,9 @@ from engines import protocol
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.torchkit.checkpointing import checkpoints
+from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
 from engines.torchkit.runtime import device, run_setup
-from engines.torchkit.training import cost_forecast, export, loop, timed_training
+from engines.torchkit.training import cost_forecast, export, timed_training
 from engines.torchkit.training import trained_model as kept
 from engines.torchkit.training.early_stopping import Monitor
 from engines.vqa.answering import answer_split
@@ -142,7 +143,7 @@ def answer_splits(context: Context, data: VqaData, ready: PreparedAnswerer) -> N
 def weights_digest(model: Any) -> str:
     """Digest of the trainable weights; stored answers count for equal weights only."""
     hasher = hashlib.blake2b(digest_size=16)
-    for name, tensor in loop.trainable_tensors(model).items():
+    for name, tensor in trainable_tensors(model).items():
         hasher.update(name.encode())
         hasher.update(checkpoints.raw_bytes(tensor))
     return hasher.hexdigest()

@@ -5,6 +5,8 @@ Records are stored: a field is added with a default, and a change needs a step i
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel
 
 
@@ -54,3 +56,40 @@ class EvaluationFields(BaseModel):
     def epoch_seconds(self) -> float:
         """Encoding and searching once over all queries of the split."""
         return (self.corpus_seconds or 0.0) + self.query_seconds + self.search_seconds
+
+
+class EpochFields(BaseModel):
+    """A whole epoch of a training."""
+
+    stage: int = 0
+    """Number of its stage, from 1; 0: the training has no stages."""
+    epoch: int
+    """Number within its stage, from 1."""
+    steps: int
+    loss: float | None = None
+    """Mean over the training samples; None: the run was resumed within the epoch."""
+    seconds: float | None = None
+    """Of the training steps, validation and checkpoints not among them; None: likewise."""
+    validation: dict[str, float] = {}
+    """Validation metrics by name; empty: no validation."""
+    since_best: int | None = None
+    """Validations since the best one, 0: this one; None: nothing is monitored."""
+    patience: int | None = None
+    """Of early stopping; None: off."""
+    stopped: bool = False
+    """Early stopping ended the training, or its stage, here."""
+
+
+class StageFields(BaseModel):
+    """A stage of a training."""
+
+    stage: int
+    """From 1."""
+    name: str = ""
+    settings: dict[str, Any] = {}
+    """What the stage sets of its own."""
+    trainable_parameters: int
+    planned_steps: int
+    steps: int
+    planned_epochs: float
+    epochs: float

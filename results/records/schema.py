@@ -10,7 +10,12 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from results.records.measurements import EvaluationFields, MetricFields
+from results.records.measurements import (
+    EpochFields,
+    EvaluationFields,
+    MetricFields,
+    StageFields,
+)
 
 SCHEMA: Final = 2
 
@@ -168,6 +173,20 @@ class TimingRecord(StoredModel):
     """Seconds per phase."""
 
 
+class EpochRecord(StoredModel, EpochFields):
+    """A whole epoch of the training."""
+
+
+class StageRecord(StoredModel, StageFields):
+    """A stage of the training. Seconds as in `TimingRecord`."""
+
+    wall_seconds: Reading
+    """Start of the stage to its end, validations and checkpoints included."""
+    epoch_wall_seconds: Reading
+    step_median: Reading
+    samples_per_second: Reading
+
+
 class ForecastRecord(StoredModel):
     """Forecast of the whole run by a cost probe; the record's own timing is what the probe
     measured.
@@ -293,6 +312,10 @@ class RunRecord(StoredModel):
     epochs: float | None = None
     """Epochs done, at whatever step the run ended; None: it trained nothing, or did not tell."""
     planned_steps: int = 0
+    training_epochs: tuple[EpochRecord, ...] = ()
+    """Whole epochs in order, those of earlier attempts too; none in records from before."""
+    stages: tuple[StageRecord, ...] = ()
+    """Completed stages in order; none: the training has no stages."""
     parameters: int | None = None
     trainable_parameters: int | None = None
     facts: dict[str, str] = {}

@@ -39,6 +39,7 @@ from results.tables import (
     run_outputs,
     search_trials,
     steps_and_memory,
+    training_stages,
     vqa,
 )
 from results.tables.table import Table, code, code_block, escape, render_markdown
@@ -219,6 +220,17 @@ def _render_evaluation(page: ReportInput) -> Iterator[str]:
             yield render_markdown(ablation_table)
 
 
+def _render_stages(page: ReportInput) -> Iterator[str]:
+    records, lang = page.view.records, page.lang
+    for name, table in (
+        ("title", training_stages.stages(records, lang)),
+        ("epochs title", training_stages.epochs(records, lang)),
+    ):
+        if table.rows:
+            yield f"## {translate(f'stages.{name}', lang)}"
+            yield render_markdown(table)
+
+
 def _render_findings(page: ReportInput) -> Iterator[str]:
     yield from _section("##", "story.findings", story.findings(page.view), page.lang)
 
@@ -335,6 +347,7 @@ SECTIONS: Final = (
     ReportSection(_render_costs, in_summary=True),
     ReportSection(_render_search, in_summary=True),
     ReportSection(_render_evaluation, in_summary=True),
+    ReportSection(_render_stages, in_summary=True),
     ReportSection(lambda page: captions.render_scores(page.view, page.lang), in_summary=True),
     ReportSection(lambda page: captions.render_examples(page.view, page.lang, page.pictures)),
     ReportSection(lambda page: answers.render_scores(page.view, page.lang), in_summary=True),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.profile.subset_facts import SubsetFacts
+from engines import catalog
 from results.records.schema import Identity, RunRecord
 from workbench.memory_estimate.plan_estimate import StepCounts
 
@@ -89,5 +90,5 @@ class RunFacts:
         return self.record if done else None
 
     def get(self, name: str) -> Any:
-        """A setting; None: unset, or not a setting of its engine."""
-        return self.identity.params.get(name)
+        """A setting, with stages that of the last one; None: unset, or not of its engine."""
+        return catalog.stage_params(self.identity.params)[-1].get(name)

@@ -192,6 +192,15 @@ class _RunReport:
         return self._fits(memory_estimate)
 
     @property
+    def _stage_steps(self) -> dict[str, StepCounts]:
+        """Steps by stage, where the run has stages and its rows are known."""
+        from workbench.memory_estimate import plan_estimate
+
+        if not (self._trains and self.rows):
+            return {}
+        return plan_estimate.count_stage_steps(self.spec.params, self.rows)
+
+    @property
     def _trains(self) -> bool:
         return self.spec.task in ("train", "probe")
 
@@ -219,7 +228,9 @@ class _RunReport:
         subset = "" if spec.subset == NO_SUBSET else spec.subset
         title = " · ".join(part for part in (spec.engine, spec.model, subset, spec.label) if part)
         _print_text(f"## {title}\n" if markdown else f"{title}\n", markdown=markdown)
-        if steps:
+        if self._stage_steps:
+            _print_table(table.stages_table(self._stage_steps, spec.params), markdown=markdown)
+        elif steps:
             _print_table(table.steps_table(steps, self.origins), markdown=markdown)
         elif not self._trains:
             row_count = f"rows: {self.rows:,}; " if self.rows else ""
@@ -284,7 +295,9 @@ class _RunReport:
         report: dict[str, Any] = {"engine": self.spec.engine, "model": self.spec.model}
         report["subset"] = self.spec.subset
         report["params"], report["origins"] = self.spec.params, self.origins
-        report["steps"] = steps._asdict() if steps else None
+        report["steps"] = steps._asdict() if steps and not self._stage_steps else None
+        if self._stage_steps:
+            report["stages"] = {name: row._asdict() for name, row in self._stage_steps.items()}
         if memory_estimate is not None and not isinstance(device, memory_check.UnknownDevice):
             report["need"] = memory_estimate.model_dump()
             if isinstance(device, HostMemory):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from datasets_mm import strict_toml
+from engines import catalog
 from engines.memory_query import MemoryQuery, Phase
 from engines.protocol import RunSpec
 from engines.trained_weights import RUN
@@ -84,8 +85,6 @@ def _expand_cell(
     expanded: Sequence[tuple[str, RunSpec]],
     roots: tuple[Path, Path],
 ) -> list[RunSpec]:
-    from engines import catalog
-
     module = catalog.load(cell.engine)
     block = next((block for block in suite_plan.runs if block.label == cell.block), None)
     layers = [suite_plan.settings, block.settings if block else {}]
@@ -129,16 +128,28 @@ def _expand_cell(
 
 def count_rows(subset: str, cache_root: Path) -> int | None:
     """Rows of a subset as built, else as its recipe expects; None: not known."""
-    from datasets_mm import catalog
+    from datasets_mm import catalog as subsets
 
-    if subset not in catalog.names():
+    if subset not in subsets.names():
         return None
-    summary = catalog.summary(subset, cache_root)
+    summary = subsets.summary(subset, cache_root)
     return summary.rows if summary.rows is not None else summary.expected_rows
 
 
+def count_stage_steps(params: Mapping[str, Any], rows: int) -> dict[str, StepCounts]:
+    """The step counts of each stage of a run, by `1` or `1 (name)`; none without stages."""
+    stages, tables = params.get("stages") or (), catalog.stage_params(params)
+    shared = {"early_stopping": any(table.get("early_stopping") for table in tables)}
+    counts: dict[str, StepCounts] = {}
+    for number, (stage, table) in enumerate(zip(stages, tables, strict=False), 1):
+        name = f"{number} ({stage['name']})" if stage.get("name") else str(number)
+        counts[name] = count_steps({**table, **shared}, rows)
+    return counts
+
+
 def count_steps(params: Mapping[str, Any], rows: int) -> StepCounts:
-    """The step counts of a run over `rows` rows."""
+    """The step counts of a run over `rows` rows; with stages, of the last one."""
+    params = catalog.stage_params(params)[-1]
     rows = min(rows, int(params.get("sample", 0)) or rows)
     folds = int(params.get("folds", 0))
     if folds:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from engines import catalog
 from engines.memory_query import Phase
 
 GB: Final = 10**9
@@ -68,7 +69,7 @@ def minimal_settings(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Settings of the smallest memory; the second where a model does not support the first."""
     batch_sizes = {"eval_batch_size": 1} if "eval_batch_size" in params else {}
     chunked = [{"grad_cache_chunk": 1, **batch_sizes}] if "grad_cache_chunk" in params else []
-    return [*chunked, {"batch": 1, **batch_sizes}]
+    return [*chunked, {**catalog.limit_batch(params, 1), **batch_sizes}]
 
 
 SMALLER_MODELS: Final = {"qwen2.5-vl-7b": "qwen2.5-vl-3b"}
@@ -120,10 +121,10 @@ def _training_reductions(params: Mapping[str, Any]) -> list[MemoryReduction]:
                     f"grad_cache_chunk = {MINIMAL_CHUNK}", {"grad_cache_chunk": MINIMAL_CHUNK}
                 )
             )
-    elif params.get("batch", 1) > 1:
-        settings = {"batch": 1, "gradient_accumulation_steps": effective}
-        description = f"batch = 1, gradient_accumulation_steps = {effective}"
-        reductions.append(MemoryReduction(description, settings))
+    elif any(table.get("batch", 1) > 1 for table in catalog.stage_params(params)):
+        text = f"batch = 1, gradient_accumulation_steps = {effective}"
+        text = "batch = 1 in every stage" if params.get("stages") else text
+        reductions.append(MemoryReduction(text, catalog.limit_batch(params, 1)))
     return reductions
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from engines import catalog
 from engines.memory_query import MemoryEstimate
 from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
@@ -40,6 +42,24 @@ def steps_table(steps: StepCounts, origins: Mapping[str, str]) -> Table:
     return Table(
         columns, tuple((_value_cell(a), _value_cell(b), TableCell(c)) for a, b, c in lines)
     )
+
+
+def stages_table(stages: Mapping[str, StepCounts], params: Mapping[str, Any]) -> Table:
+    """One row a stage: what it trains, its rates, batch and optimizer steps."""
+    columns = (
+        "stage", "trainable", "lr", "micro-batch", "gradient accumulation", "epochs", "steps",
+    )  # fmt: skip
+    tables = catalog.stage_params(params)
+    rows = []
+    for (name, steps), table in zip(stages.items(), tables, strict=True):
+        rates = [f"{table[key]:g}" for key in ("projector_lr", "lr") if table.get(key)]
+        texts = [", ".join(table.get("trainable", ())), " / ".join(rates)]
+        batch = (f"{steps.batch:,}", f"{steps.gradient_accumulation_steps:,}")
+        cells = [name, *texts, *batch, f"{steps.epochs:g}", f"{steps.total:,}"]
+        rows.append(tuple(map(_value_cell, cells)))
+    total = sum(steps.total for steps in stages.values())
+    rows.append(tuple(map(_value_cell, ["all", *[""] * 5, f"{total:,}"])))
+    return Table(tuple(TableColumn(c, right=n > 2) for n, c in enumerate(columns)), tuple(rows))
 
 
 def _validation_row(steps: StepCounts) -> list[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from datasets_mm import strict_toml
 from datasets_mm.strict_toml import TomlError, suggest_nearest
@@ -29,9 +29,9 @@ from workbench.planning.run_matrix import (
     Ints,
     Names,
     Override,
+    PlanPart,
     RunBlock,
     Text,
-    TypedSettings,
     Variant,
 )
 
@@ -52,10 +52,8 @@ class PlanError(ValueError):
         self.problems = list(problems)
 
 
-class SuitePlan(BaseModel):
+class SuitePlan(PlanPart):
     """A suite as a person describes it; every list is one factor of a product."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
     name: str = Field(default="suite", pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
@@ -70,7 +68,6 @@ class SuitePlan(BaseModel):
     """GPU indexes; empty: those that the environment makes visible."""
     cpu: bool = False
     """Hide every GPU from the engines."""
-    settings: TypedSettings = {}
     runs: tuple[RunBlock, ...] = Field(default=(), alias="run")
     """Blocks of runs in their order, for a plan of several tasks; empty: one task for all runs."""
     variants: tuple[Variant, ...] = Field(default=(), alias="variant")
@@ -91,7 +88,7 @@ class SuitePlan(BaseModel):
     """Name of the GPU that memory is estimated for; empty: the one of this machine."""
     refuse_on: tuple[str, ...] = ()
     """Audit rules whose faults keep the suite from starting, by code (docs/audit.md)."""
-    origins: StoredSettings = {}
+    origins: StoredSettings = Field(default={})
     """Source of each setting that an environment variable or a GPU preset has set."""
     about: str = ""
     """One sentence for the list of presets."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engines.protocol import Task
 from results.text.renamed_words import rename_typed_keys
@@ -27,17 +27,33 @@ TypedSettings = Annotated[dict[str, Any], BeforeValidator(rename_typed_keys)]
 Text = Annotated[str, Field(max_length=4000)]
 
 
-class Override(BaseModel):
-    """Settings and label for the runs that match every key given here."""
+class PlanPart(BaseModel):
+    """A part of a plan with settings; its `[[stage]]` blocks are their `stages`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    settings: TypedSettings = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_stage_blocks(cls, table: Any) -> Any:
+        if not isinstance(table, dict) or "stage" not in table:
+            return table
+        settings = table.get("settings", {})
+        if not isinstance(settings, dict) or "stages" in settings:
+            raise ValueError("[[stage]] and settings.stages say the same; keep one of them")
+        rest = {key: value for key, value in table.items() if key != "stage"}
+        return {**rest, "settings": {**settings, "stages": table["stage"]}}
+
+
+class Override(PlanPart):
+    """Settings and label for the runs that match every key given here."""
 
     engine: str | None = None
     subset: str | None = None
     model: str | None = None
     seed: int | None = None
     variant: str | None = None
-    settings: TypedSettings = {}
     label: str | None = None
 
     def matches(self, cell: PlanCell) -> bool:
@@ -46,19 +62,16 @@ class Override(BaseModel):
         return all(getattr(self, key) in (None, getattr(cell, key)) for key in keys)
 
 
-class Variant(BaseModel):
+class Variant(PlanPart):
     """One set of settings among several that are compared: an arm of an ablation, an experiment."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str = Field(min_length=1, max_length=40)
     """Its name in tables, such as "E5-v2"."""
-    settings: TypedSettings = {}
     why: Text = ""
     """Reason for comparing it, for the report."""
 
 
-class RunBlock(BaseModel):
+class RunBlock(PlanPart):
     """Runs of one task in a plan of several tasks, one block after the other.
 
     Empty fields take the plan's values. A model `run:LABEL` is what the block of that label
@@ -66,14 +79,11 @@ class RunBlock(BaseModel):
     variants do not multiply it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
     label: str = Field(min_length=1, max_length=40)
     engines: BlockNames = Field(default=(), alias="engine")
     task: Task | None = None
     subsets: BlockNames = Field(default=(), alias="subset")
     models: BlockNames = Field(default=(), alias="model")
-    settings: TypedSettings = {}
 
 
 class PlanCell(BaseModel):

@@ -34,6 +34,11 @@ def build_record(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.R
             for e in run.evaluations
         ),
         train=_train(run),
+        training_epochs=tuple(
+            schema.EpochRecord.model_validate(e.model_dump(exclude={"kind", "t"}))
+            for e in run.epochs
+        ),
+        stages=tuple(map(_stage, run.stages)),
         forecast=_forecast(run),
         fit=_fit(spec, run),
         origins=spec.origins,
@@ -139,21 +144,12 @@ def _run_gpus(
 
 
 def _timing(run: RunState) -> schema.TimingRecord:
-    timing = run.timing
     missing = "the engine ended before it could say" if run.done is None else "not measured"
-    timing = timing or protocol.Timing()
-
-    def reading(name: str) -> Reading:
-        value = getattr(timing, name)
-        if value is None:
-            return Reading(reason=timing.reasons.get(name) or missing)
-        low, high = (getattr(timing, f"{name}_{bound}", None) for bound in ("low", "high"))
-        if low is None and high is None:
-            return Reading(value=value)
-        return Reading(value=value, low=low, high=high, method=timing.interval_method)
-
+    timing = run.timing or protocol.Timing()
     fields = {
-        name: reading(name) if field.annotation is Reading else getattr(timing, name)
+        name: _reading(timing, name, missing)
+        if field.annotation is Reading
+        else getattr(timing, name)
         for name, field in schema.TimingRecord.model_fields.items()
         if name in protocol.Timing.model_fields
     }
@@ -161,6 +157,26 @@ def _timing(run: RunState) -> schema.TimingRecord:
     return schema.TimingRecord(
         **fields, end_to_end_seconds=_end_to_end(run), phases=run.phase_seconds()
     )
+
+
+def _reading(timing: protocol.Timing, name: str, missing: str = "not measured") -> Reading:
+    """A number of the timing; `missing`: why there is none, where the timing does not say."""
+    value = getattr(timing, name)
+    if value is None:
+        return Reading(reason=timing.reasons.get(name) or missing)
+    low, high = (getattr(timing, f"{name}_{bound}", None) for bound in ("low", "high"))
+    if low is None and high is None:
+        return Reading(value=value)
+    return Reading(value=value, low=low, high=high, method=timing.interval_method)
+
+
+def _stage(stage: protocol.StageSummary) -> schema.StageRecord:
+    fields = stage.model_dump(exclude={"kind", "t", "timing", "wall_seconds"})
+    wall = stage.wall_seconds
+    reason = "the run was resumed within the stage" if wall is None else ""
+    names = ("epoch_wall_seconds", "step_median", "samples_per_second")
+    readings = {name: _reading(stage.timing, name) for name in names}
+    return schema.StageRecord(**fields, wall_seconds=Reading(value=wall, reason=reason), **readings)
 
 
 def _forecast(run: RunState) -> schema.ForecastRecord | None:

@@ -102,6 +102,8 @@ class RunState:
     metrics: tuple[protocol.Metric, ...] = ()
     evaluations: tuple[protocol.Evaluation, ...] = ()
     timing: protocol.Timing | None = None
+    epochs: tuple[protocol.EpochSummary, ...] = ()
+    stages: tuple[protocol.StageSummary, ...] = ()
     forecast: protocol.Forecast | None = None
     memory: Mapping[str, protocol.Memory] = field(default_factory=dict)
     artifacts: tuple[protocol.Artifact, ...] = ()
@@ -237,6 +239,10 @@ def _rare_changes(state: RunState, msg: protocol.Message) -> dict[str, Any]:
             return {"evaluations": (*state.evaluations, msg)}
         case protocol.Timing():
             return {"timing": msg}
+        case protocol.EpochSummary():
+            return {"epochs": (*state.epochs, msg)}
+        case protocol.StageSummary():
+            return {"stages": (*state.stages, msg)}
         case protocol.Forecast():
             return {"forecast": msg}
         case protocol.Memory():

@@ -120,7 +120,7 @@ def _split_validation(
     params = context.params
     if params.validate_on and context.spec.task == "train":
         return whole, splits[params.validate_on]
-    monitored = Monitor.from_params(params).active
+    monitored = any(Monitor.from_params(stage).active for stage in params.stage_params())
     count = round(params.validation_share * len(whole)) if monitored else 0
     if not count:
         return whole, None

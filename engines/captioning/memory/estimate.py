@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,7 +90,36 @@ def estimate_memory(query: MemoryQuery) -> MemoryEstimate:
     entry = model_catalog.load(query.model)
     params = Params.model_validate(query.params)
     vision, llm = (components.select_part(entry, params, name) for name in ("vision", "llm"))
-    return estimate_model(query, params, (vision, llm))
+    if not query.trains:
+        return estimate_model(query, params, (vision, llm))
+    estimates = {}
+    for number, stage in largest_stages(params.stage_params()).items():
+        stage_query = query.model_copy(update={"params": stage.model_dump(mode="json")})
+        estimates[number] = estimate_model(stage_query, stage, (vision, llm))
+    number = max(estimates, key=lambda n: sum(estimates[n].phases["train"].values()))
+    if not params.stages:
+        return estimates[number]
+    facts = {**estimates[number].facts, "largest stage": f"{number} of {len(params.stages)}"}
+    return estimates[number].model_copy(update={"facts": facts})
+
+
+def largest_stages(stages: Sequence[Params]) -> dict[int, Params]:
+    """Stages by number (from 1), without those that surely need no more memory than another."""
+
+    def covers(other: Params, stage: Params) -> bool:
+        return (
+            set(other.trained_parts) >= set(stage.trained_parts)
+            and other.batch >= stage.batch
+            and min(2, other.gradient_accumulation_steps)
+            >= min(2, stage.gradient_accumulation_steps)
+        )
+
+    kept: dict[int, Params] = {}
+    for number, stage in reversed(list(enumerate(stages, 1))):
+        if not any(covers(other, stage) for other in kept.values()):
+            kept = {n: other for n, other in kept.items() if not covers(stage, other)}
+            kept[number] = stage
+    return kept
 
 
 def estimate_model(query: MemoryQuery, params: Params, parts: tuple[Any, Any]) -> MemoryEstimate:
@@ -172,6 +202,8 @@ def measure_phases(
     if not params.feature_cache:
         track_module(ledger, run.tower.init_random(), lambda _: VISION)
     model, files = model_from_config.build_captioner(sizes, run.tower, params, tuning, run.most)
+    if query.trains:
+        model.train_parts(params.trained_parts)
     books.track_model(ledger, model, model_from_config.parameter_part(model, tuning))
     peaks: Moments = {}
     if query.trains:

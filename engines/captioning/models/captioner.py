@@ -6,7 +6,7 @@ vision tower is no part of it: it is frozen, and its features may come from the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, cast
 
 import torch
@@ -47,6 +47,21 @@ class Captioner(nn.Module):
         self.token_scale: Tensor
         self._before: Tensor
         self._after: Tensor
+
+    def parameter_names(self, parts: Collection[str]) -> frozenset[str]:
+        """Names of the parameters of some parts: `projector`, `lora`."""
+        return frozenset(name for name, _ in self.named_parameters() if _part_of(name) in parts)
+
+    def train_parts(self, parts: Collection[str], *, adapters: bool = True) -> None:
+        """Train these parts and freeze all others. `adapters`: whether LoRA is computed at all.
+
+        LoRA that was never trained adds 0; leaving it out saves its time.
+        """
+        tuner: Any = getattr(self.llm, "base_model", None)  # peft's, where the model has adapters
+        if hasattr(tuner, "enable_adapter_layers"):
+            (tuner.enable_adapter_layers if adapters else tuner.disable_adapter_layers)()
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(_part_of(name) in parts)
 
     @torch.no_grad()
     def calibrate(self, features: Tensor) -> None:
@@ -157,6 +172,13 @@ def pooled_deviation(pieces: Iterable[Tensor]) -> Tensor:
 def mean_loss(losses: Tensor, tokens: Tensor) -> Tensor:
     """Mean nats per token over a batch (0-d), from sums [B] and token counts [B]."""
     return losses.sum() / tokens.sum()
+
+
+def _part_of(name: str) -> str:
+    """The part that a parameter belongs to: `projector`, `lora`, or "" of the language model."""
+    if name.startswith("projector."):
+        return "projector"
+    return "lora" if ".lora_" in name else ""
 
 
 def _cut_at_end(ids: Sequence[int], end: int) -> list[int]:

@@ -128,6 +128,11 @@ def newest_first(root: Path) -> list[Path]:
     return [*folders, *(p for p in (root / LAST,) if (p / STATE).is_file())]
 
 
+def read_stage(folder: Path) -> int:
+    """Number of the stage that a checkpoint belongs to, from 1; 0: its training has none."""
+    return int(json.loads((folder / STATE).read_text(encoding="utf-8")).get("stage", 0))
+
+
 def find_problem(folder: Path) -> str:
     """Damage of a checkpoint, by type and SHA-256 of its files; empty: none.
 

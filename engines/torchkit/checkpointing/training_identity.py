@@ -25,6 +25,8 @@ SOURCES: Final = Path(__file__).resolve().parents[2]
 """The engines' folder."""
 
 
+BATCH: Final = ("batch", "gradient_accumulation_steps")
+"""As `effective_batch`: an attempt after an OOM has others."""
 NEUTRAL: Final = frozenset(
     name
     for section in (
@@ -33,8 +35,7 @@ NEUTRAL: Final = frozenset(
     for name in section.model_fields
 ) | frozenset(
     (
-        "batch", "gradient_accumulation_steps",
-         # as `effective_batch`; an attempt after an OOM has others
+        *BATCH,
         "paraphrases",  # a file, whose content is part of the data
         "grad_cache_chunk", "vision_batch", "gradient_checkpointing", "feature_cache",
         "cuda_graphs",
@@ -80,16 +81,23 @@ class TrainingIdentity:
 
     @classmethod
     def of_run(
-        cls, params: Any, seed: int, effective_batch: int, data: str, samples: int, model: str = ""
-    ) -> Self:
+        cls, params: Any, seed: int, effective_batch: int | list[int], data: str, samples: int,
+        model: str = "",
+    ) -> Self:  # fmt: skip
         """The identity of a run with these settings over `samples` samples of `data`.
 
-        Without the precision: `auto` may be another one on the machine where a run is resumed.
+        `effective_batch`: with stages, that of each. Without the precision: `auto` may be another
+        one on the machine where a run is resumed.
         """
         names = (*param_sections.Optimization.model_fields, "epochs", "max_steps")
         chosen = {DIGEST_NAMES.get(name, name): getattr(params, name) for name in names}
         chosen |= {"seed": seed, "effective_batch": effective_batch}
         settings = params.model_dump(mode="json", exclude=set(NEUTRAL))
+        for stage in settings.get("stages") or ():
+            for name in BATCH:
+                stage.pop(name)
+        if settings.get("stages"):
+            chosen["stages"] = settings["stages"]
         training = {**settings, "seed": seed, "effective_batch": effective_batch}
         settings_digest = digest(json.dumps(chosen, sort_keys=True))
         return cls(data, samples, settings_digest, source_digest(), model, training)

@@ -84,6 +84,7 @@ class ProcessGroup:
         """
         if self.size == 1:
             return model
+        self._wrapped = None  # of the stage before, whose hooks end with it
         unused = example is None or bool(parameters_without_gradient(model, example))
         with warnings.catch_warnings():  # torch 2.15 has a new name for what older ones call this
             warnings.simplefilter("ignore", FutureWarning)

@@ -37,6 +37,7 @@ from torch import Tensor
 from engines import protocol
 from engines.emitter import Emitter
 from engines.torchkit.checkpointing import checkpoints
+from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
 from engines.torchkit.training import loop
 
 Numbers = npt.NDArray[np.float64]
@@ -227,8 +228,13 @@ class CostProbe:
         samples = count_samples(self._order, last) - count_samples(self._order, first)
         return forecast_steps(self._seconds, self._samples, last - first, samples, self.unseen)
 
-    def forecast(self, timing: protocol.Timing, disk: dict[str, int]) -> protocol.Forecast:
-        """Forecast of the whole run; `timing`: measured by the probe; `disk`: bytes by part."""
+    def forecast(
+        self, timing: protocol.Timing, disk: dict[str, int], began: float = 0.0
+    ) -> protocol.Forecast:
+        """Forecast of the whole run; `timing`: measured by the probe; `disk`: bytes by part.
+
+        `began`: of a later stage, the seconds at its start, which are none of its own.
+        """
         fields: dict[str, Any] = {
             "steps": len(self._seconds), "asked_steps": self._probe.steps,
             "max_uncertainty": self._probe.max_uncertainty, "samples": self._read,
@@ -239,7 +245,11 @@ class CostProbe:
         if not self._seconds:
             missing = f"no step after the {self._warmup} of the timing warm-up"
             return protocol.Forecast(**fields, reasons={"epoch": missing, "run": missing})
-        return protocol.Forecast(**fields, **self._epoch_fields(timing), **self._run_fields())
+        seconds = self._run_fields()
+        for name in ("run_seconds", "run_low", "run_high"):
+            if seconds.get(name) is not None:
+                seconds[name] = max(0.0, seconds[name] - began)
+        return protocol.Forecast(**fields, **self._epoch_fields(timing), **seconds)
 
     def _epoch_fields(self, timing: protocol.Timing) -> dict[str, Any]:
         first, last = self._epoch_range()
@@ -269,6 +279,26 @@ class CostProbe:
         value = self._start + rate * samples
         low, high = _bounds(self._forecast_steps(self._from, self._steps), value)
         return {"run_seconds": value, "run_low": low, "run_high": high}
+
+
+def join_forecasts(stages: Sequence[protocol.Forecast]) -> protocol.Forecast:
+    """Forecast of a run from those of its stages: their sums; the epoch is the last stage's.
+
+    Bounds are summed too: a machine that is slow in one stage is likely so in the others.
+    """
+    if len(stages) == 1:
+        return stages[0]
+    update: dict[str, Any] = {
+        name: sum(getattr(stage, name) for stage in stages)
+        for name in ("steps", "asked_steps", "samples", "run_steps", "warmup_seconds")
+    }
+    update["run_measured"] = all(stage.run_measured for stage in stages)
+    for name in ("run_seconds", "run_low", "run_high"):
+        values = [s.run_seconds if s.run_measured else getattr(s, name) for s in stages]
+        update[name] = sum(values) if None not in values else None
+    update["start_seconds"] = stages[0].start_seconds
+    update["reasons"] = {name: text for stage in stages for name, text in stage.reasons.items()}
+    return stages[-1].model_copy(update=update)
 
 
 def _bounds(forecast: StepsForecast, value: float) -> tuple[float | None, float | None]:
@@ -315,7 +345,7 @@ def unseen_variation(probe: protocol.Probe, device: str) -> UnseenVariation:
 
 def checkpoint_bytes(job: loop.TrainingJob[Any], *, kept: bool, on_the_way: bool) -> dict[str, int]:
     """Bytes of the final weights, and of the intermediate checkpoints (two at a time)."""
-    weights = _bytes(loop.trainable_tensors(job.model).values())
+    weights = _bytes(trainable_tensors(job.model).values())
     averaged = sum(_bytes(average.tensors().values()) for average in job.averages.values())
     optimizer = _bytes(checkpoints.optimizer_tensors(job.optimizer).values())
     sizes = {"weights kept": weights + averaged} if kept else {}

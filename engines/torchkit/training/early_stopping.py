@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from engines import trained_weights
 from engines.emitter import Emitter
 from engines.torchkit.checkpointing import checkpoints
+from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
 from engines.torchkit.runtime.context import Context
-from engines.torchkit.training import loop
+from engines.torchkit.training.stage_position import EpochEnd
 
 BEST: Final = "best"
 HISTORY: Final = "epochs.json"
@@ -78,7 +79,13 @@ class Monitor:
 class EarlyStopping:
     """Early stopping: history of validation metrics and the best weights, kept in `root`."""
 
-    def __init__(self, root: Path, model: nn.Module, emit: Emitter, monitor: Monitor) -> None:
+    def __init__(
+        self, root: Path, model: nn.Module, emit: Emitter, monitor: Monitor, stage: int = 0
+    ) -> None:
+        """`stage`: number of the training's stage, whose epochs alone are compared."""
+        self._stage = stage
+        self.since_best: int | None = None
+        """Validations since the best one; None: none yet, or nothing is monitored."""
         self._root = root
         self._model = model
         self._emit = emit
@@ -89,10 +96,14 @@ class EarlyStopping:
 
         Without early stopping and `load_best` they are only recorded.
         """
-        history = [*(row for row in self._read() if row["epoch"] < epoch)]
-        history.append({"epoch": epoch, **metrics})
+        earlier_rows, stage_rows = self._read()
+        stage = {"stage": self._stage} if self._stage else {}
+        history = [
+            *(row for row in stage_rows if row["epoch"] < epoch),
+            {**stage, "epoch": epoch, **metrics},
+        ]
         self._root.mkdir(exist_ok=True, mode=0o700)
-        (self._root / HISTORY).write_text(json.dumps(history), encoding="utf-8")
+        (self._root / HISTORY).write_text(json.dumps([*earlier_rows, *history]), encoding="utf-8")
         return self._monitor.active and self._keep_best(history)
 
     def _keep_best(self, history: Sequence[dict[str, float]]) -> bool:
@@ -103,8 +114,9 @@ class EarlyStopping:
             monitor.min_delta,
             higher_is_better=monitor.higher_is_better,
         )
+        self.since_best = since
         if not since and monitor.load_best:
-            tensors = {"model": loop.trainable_tensors(self._model)}
+            tensors = {"model": trainable_tensors(self._model)}
             checkpoints.save(self._root / BEST, tensors, {"epoch": history[-1]["epoch"]})
         if not monitor.early_stopping or since < monitor.patience:
             return False
@@ -138,30 +150,35 @@ class EarlyStopping:
 
     def _report_best(self, epoch: int) -> None:
         """Send a notice where the best weights are not the last ones."""
-        history = self._read()
+        _, history = self._read()
         best = next((row for row in history if row["epoch"] == epoch), None)
         if best is not None and best is not history[-1]:
             last = self._describe(history[-1])
             self._emit.notice("best-weights", f"{self._describe(best)} replaces {last}: load_best")
 
-    def _read(self) -> list[dict[str, float]]:
+    def _read(self) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+        """Metrics by epoch, of earlier stages and of this one."""
         try:
             history: list[dict[str, float]] = json.loads((self._root / HISTORY).read_text("utf-8"))
         except (OSError, ValueError):
-            return []
-        return history
+            return [], []
+        stages = [row.get("stage", 0) for row in history]
+        return (
+            [row for row, stage in zip(history, stages, strict=True) if stage < self._stage],
+            [row for row, stage in zip(history, stages, strict=True) if stage == self._stage],
+        )
 
 
 class EpochEndValidation:
     """Validation at the ends of epochs, with early stopping; engines define `validate`."""
 
-    def __init__(self, context: Context[Any], model: nn.Module, every: int) -> None:
-        """`every`: epochs between validations; 0: no validation."""
+    def __init__(self, context: Context[Any], model: nn.Module, every: int, stage: int = 0) -> None:
+        """`every`: epochs between validations; 0: no validation. `stage`: see `EarlyStopping`."""
         self._run = context
         self._every = every
         self.monitor = Monitor.from_params(context.params)
         self._early_stopping = EarlyStopping(
-            context.run_dir / "checkpoints", model, context.emit, self.monitor
+            context.run_dir / "checkpoints", model, context.emit, self.monitor, stage
         )
         self.latest: dict[str, Tensor] = {}
         """Metrics of the last validation, for the curves."""
@@ -171,17 +188,20 @@ class EpochEndValidation:
         """Whether there is a validation between epochs."""
         return self._every > 0
 
-    def after_epoch(self, epoch: int) -> bool:
-        """Validate after epoch `epoch` (from 1) if due; returns whether training should stop.
+    def after_epoch(self, epoch: int) -> EpochEnd:
+        """Validate after epoch `epoch` (from 1) if due.
 
         Rank 0 validates and broadcasts the decision.
         """
         if epoch % self._every:
-            return False
+            return EpochEnd()
         process_group = self._run.process_group
-        return process_group.broadcast_decision(
+        stops = process_group.broadcast_decision(
             process_group.is_rank_zero and self._validate_between_epochs(epoch)
         )
+        metrics = {name: float(value) for name, value in self.latest.items()}
+        patience = self.monitor.patience if self.monitor.early_stopping else None
+        return EpochEnd(stops, metrics, self._early_stopping.since_best, patience)
 
     @abstractmethod
     def validate(self, epoch: int) -> bool:

@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from engines import protocol
-from engines.emitter import Emitter, EngineError, Stopped
+from engines.emitter import Emitter, Stopped
 from engines.torchkit.checkpointing import checkpoints
+from engines.torchkit.checkpointing.trained_tensors import load_trained, trainable_tensors
 from engines.torchkit.checkpointing.training_identity import TrainingIdentity
 from engines.torchkit.data.data_loader import Loader
 from engines.torchkit.data.prefetch import Prefetcher
@@ -25,6 +26,7 @@ from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import numeric_checks
 from engines.torchkit.training.optimizers import set_lr
+from engines.torchkit.training.stage_position import EpochEnd, StagePosition, TrainingHistory
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary
 from engines.torchkit.training.weight_averaging import Swa, WeightAverage
 
@@ -74,11 +76,19 @@ class TrainingJob(Generic[Batch]):
     """Cost probe: the last step. Schedules and batches are those of `steps`."""
     stop_when: Callable[[protocol.Step], bool] | None = None
     """Cost probe: called with every window; returns whether to stop."""
-    after_epoch: Callable[[int], bool] | None = None
-    """Called after each whole epoch with its number, from 1; returns whether to stop.
+    after_epoch: Callable[[int], EpochEnd] | None = None
+    """Called after each whole epoch with its number, from 1.
 
     Not timed. It must leave the model and the generators unchanged.
     """
+    position: StagePosition = field(default_factory=StagePosition)
+    """Place of this job in a training of several stages."""
+    trained_before: frozenset[str] = frozenset()
+    """Names of parameters that earlier stages trained: they are in the checkpoints too."""
+    continues: bool = False
+    """This process has just trained the stage before: there is nothing to resume from."""
+    history: TrainingHistory = field(default_factory=TrainingHistory)
+    """Completed epochs and stages."""
 
     @property
     def saved_identity(self) -> dict[str, Any]:
@@ -97,7 +107,16 @@ class TrainingJob(Generic[Batch]):
         return min(self.steps, self.stop_at or self.steps)
 
 
-def train(job: TrainingJob[Batch], timer: StepTimer, summary: TimingSummary, emit: Emitter) -> None:
+class TrainedSteps(NamedTuple):
+    """The step that a training resumed after, 0 at its start, and its last one."""
+
+    start: int
+    end: int
+
+
+def train(
+    job: TrainingJob[Batch], timer: StepTimer, summary: TimingSummary, emit: Emitter
+) -> TrainedSteps:
     """Train from the last checkpoint (or the start) to the last step.
 
     Raises:
@@ -120,6 +139,7 @@ def train(job: TrainingJob[Batch], timer: StepTimer, summary: TimingSummary, emi
         CheckpointTimer(job),
         False,
     )
+    step = start
     for step in range(start + 1, job.last_step + 1):
         if not timer.running:
             timer.open()
@@ -139,14 +159,17 @@ def train(job: TrainingJob[Batch], timer: StepTimer, summary: TimingSummary, emi
         if timer.is_due(step, first=first) or leaving or saving:
             window = timer.close(step, lr)
             if first:
-                summary.time_to_first_step = emit.now()
+                summary.time_to_first_step = summary.time_to_first_step or emit.now()
             summary.add(window)
-            emit.send(window)
             enough = job.stop_when is not None and job.stop_when(window)
-            numeric_checks.check_window(window, timer.skipped_in_a_row, most_skipped, emit)
+            window = job.position.shift(window)
+            emit.send(window)
+            numeric_checks.check_window(
+                job.position.shift(window), timer.skipped_in_a_row, most_skipped, emit
+            )
         if step == timer.warmup_until and step > start:
             emit.phase("train")
-        finished = _ends_epoch(job, step) or finished
+        finished = _end_epoch(job, step, summary, emit) or finished
         if saving or stopping:
             save_intermediate(job, step, emit)
         if stopping:
@@ -155,6 +178,7 @@ def train(job: TrainingJob[Batch], timer: StepTimer, summary: TimingSummary, emi
             enough and job.process_group.size == 1
         ):  # several ranks hear of it a step later
             break
+    return TrainedSteps(start, step)
 
 
 def _computing_model(job: TrainingJob[Any]) -> nn.Module:
@@ -196,10 +220,22 @@ def _forward_backward(
     return outputs
 
 
-def _ends_epoch(job: TrainingJob[Any], step: int) -> bool:
-    """Whether an epoch ends after this step and `after_epoch` stops the training."""
+def _end_epoch(job: TrainingJob[Any], step: int, summary: TimingSummary, emit: Emitter) -> bool:
+    """Validate and summarize an epoch that ends after this step; whether training stops there."""
     epoch, rest = divmod(step, job.loader.order.steps_per_epoch)
-    return job.after_epoch is not None and not rest and job.after_epoch(epoch)
+    if rest or job.stop_at is not None:
+        return False
+    end = job.after_epoch(epoch) if job.after_epoch is not None else EpochEnd()
+    loss, seconds = summary.epoch(epoch)
+    job.history.add(
+        protocol.EpochSummary(
+            stage=job.position.number, epoch=epoch, steps=job.loader.order.steps_per_epoch,
+            loss=loss, seconds=seconds, validation=dict(end.metrics), since_best=end.since_best,
+            patience=end.patience, stopped=end.stops,
+        ),
+        emit,
+    )  # fmt: skip
+    return end.stops
 
 
 def _optimizer_step(
@@ -274,15 +310,41 @@ def save_checkpoint(job: TrainingJob[Any], step: int) -> None:
     if not job.process_group.is_rank_zero:
         return
     groups: dict[str, Mapping[str, Tensor]] = {
-        "model": trainable_tensors(job.model),
+        "model": trainable_tensors(job.model, job.trained_before),
         "optimizer": checkpoints.optimizer_tensors(job.optimizer),
         "random": random,
     }
     groups |= {name: average.tensors() for name, average in job.averages.items()}
-    state = {"step": step, "scaler": job.precision.scaler.state_dict(), **job.saved_identity}
-    kept = checkpoints.step_folder(job.checkpoint_root, step)
-    checkpoints.save(kept, groups, state)
+    total = job.position.first_step + step
+    kept = checkpoints.step_folder(job.checkpoint_root, total)
+    checkpoints.save(kept, groups, {"step": total, **_saved_state(job, job.position.number)})
     checkpoints.remove_others(job.checkpoint_root, kept)
+
+
+def save_stage_start(job: TrainingJob[Any], number: int) -> None:
+    """Write the checkpoint that stage `number`, the one after this job, starts from."""
+    if job.checkpoint_root is None or not job.process_group.is_rank_zero:
+        return
+    total = job.position.first_step + job.steps
+    folder = checkpoints.step_folder(job.checkpoint_root, total)
+    kept = folder.with_name(f"{folder.name}-stage{number}")  # sorts after one of the same step
+    tensors = {"model": trainable_tensors(job.model, job.trained_before)}
+    checkpoints.save(kept, tensors, {"step": total, **_saved_state(job, number)})
+    checkpoints.remove_others(job.checkpoint_root, kept)
+
+
+def _saved_state(job: TrainingJob[Any], stage: int) -> dict[str, Any]:
+    """What a checkpoint of stage `stage` stores beside tensors and its step."""
+    stages = {"stage": stage} if stage else {}
+    state = {"scaler": job.precision.scaler.state_dict(), "history": job.history.as_state()}
+    return {**stages, **state, **job.saved_identity}
+
+
+def find_stage(root: Path) -> int:
+    """Number of the stage that the newest sound checkpoint belongs to; 0: none, or no stages."""
+    sound = (f for f in checkpoints.newest_first(root) if not checkpoints.find_problem(f))
+    folder = next(sound, None)
+    return checkpoints.read_stage(folder) if folder is not None else 0
 
 
 def resume(job: TrainingJob[Any], emit: Emitter) -> int:
@@ -290,13 +352,14 @@ def resume(job: TrainingJob[Any], emit: Emitter) -> int:
 
     Final weights count too: such a run only has to be evaluated.
     """
-    if job.checkpoint_root is None:
+    if job.checkpoint_root is None or job.continues:
         return 0
     for folder in checkpoints.newest_first(job.checkpoint_root):
         if problem := checkpoints.find_problem(folder):
             emit.notice("checkpoint-damaged", f"{problem}; it is passed over")
         elif (start := _continue(job, folder, emit)) is not None:
-            emit.notice("resumed", f"goes on after step {start} of {job.last_step}")
+            stage = f" of {job.position.title}" if job.position.number else ""
+            emit.notice("resumed", f"goes on after step {start} of {job.last_step}{stage}")
             return start
     return 0
 
@@ -308,45 +371,22 @@ def _continue(job: TrainingJob[Any], folder: Path, emit: Emitter) -> int | None:
         EngineError: it belongs to other data or settings.
     """
     groups, state = checkpoints.load(folder, next(job.model.parameters()).device)
-    start = int(state["step"])
-    if "optimizer" not in groups and start < job.last_step:
+    start = int(state["step"]) - job.position.first_step
+    begins = bool(job.position.number) and start == 0  # with the weights of the stage before
+    if state.get("stage", 0) != job.position.number:
+        return None
+    if "optimizer" not in groups and start < job.last_step and not begins:
         return None
     if job.identity and (change := job.identity.check(state.get("identity") or {}, folder)):
         emit.notice("checkpoint-changed", change)
-    load_trained(job.model, groups["model"], folder)
+    names = job.trained_before
+    load_trained(job.model, groups["model"], folder, names, partly=begins)
+    job.history.restore(state.get("history") or (), emit)
     for name, average in job.averages.items():
         average.load(groups[name])
     if "optimizer" in groups:
         checkpoints.load_optimizer(job.optimizer, groups["optimizer"])
         checkpoints.set_random_state(job.process_group.local_state(groups["random"]))
-        if state["scaler"]:
-            job.precision.scaler.load_state_dict(state["scaler"])
+    if state.get("scaler"):
+        job.precision.scaler.load_state_dict(state["scaler"])
     return start
-
-
-def load_trained(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Load a checkpoint's tensors: exactly those that training changes.
-
-    Raises:
-        EngineError: names or shapes differ; torch would ignore other names.
-    """
-    expected = trainable_tensors(model)
-    different = sorted(expected.keys() ^ tensors.keys())
-    different += [name for name in expected.keys() & tensors.keys()
-            if expected[name].shape != tensors[name].shape]  # fmt: skip
-    if different:
-        raise EngineError(
-            f"{folder}: is a checkpoint of another model ({len(different)} tensors differ, first "
-            f"{different[0]}); restore the model, or start a new suite"
-        )
-    model.load_state_dict(tensors, strict=False)
-
-
-def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Tensors that training changes, by name: trained parameters and running statistics.
-
-    Frozen weights are not saved with every run.
-    """
-    kept = model.state_dict().keys()
-    statistics = {n: b for n, b in model.named_buffers() if n in kept}
-    return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad} | statistics

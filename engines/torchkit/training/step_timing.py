@@ -264,6 +264,7 @@ class TimingSummary:
         if not epoch.all_steps:
             epoch.first = window.step - window.count
         epoch.all_steps += window.count
+        epoch.all_seconds += window.seconds
         epoch.samples += window.samples
         epoch.losses += window.loss * window.samples
         if window.warmup:
@@ -277,6 +278,13 @@ class TimingSummary:
         self._waits += window.data_wait or 0.0
         self._stalls += window.data_stall or 0.0
         self._optimizer += window.optimizer or 0.0
+
+    def epoch(self, number: int) -> tuple[float | None, float | None]:
+        """Mean loss and seconds of the steps of epoch `number` (from 1), if all were added."""
+        epoch = self._epochs.get(number - 1)
+        if epoch is None or epoch.all_steps < self._steps_per_epoch:
+            return None, None
+        return epoch.losses / epoch.samples, epoch.all_seconds
 
     def timing(self) -> protocol.Timing:
         """The run's times; an unmeasured one is null, with a reason."""
@@ -350,6 +358,7 @@ class _EpochTimes:
     first: int = 0
     """Steps of the run before the first added one."""
     all_steps: int = 0
+    all_seconds: float = 0.0
     timed_steps: int = 0
     seconds: float = 0.0
     stalls: float = 0.0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from engines import protocol
+from engines import protocol, trained_weights
 from engines.torchkit.runtime import device
 from engines.torchkit.runtime.context import Context
-from engines.torchkit.training import loop
+from engines.torchkit.training import cost_forecast, loop
 from engines.torchkit.training.cost_forecast import CostProbe
+from engines.torchkit.training.stage_position import StagePosition, TrainingHistory
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 
 
@@ -23,27 +26,117 @@ def train(
 
     `disk`: bytes that a whole run keeps, by part; called by a cost probe.
     """
-    timing = _train(run, job)
+    timing, _ = _train(run, job)
+    _report_untimed(run, timing)
+    forecast = cost_probe.forecast(timing, disk()) if cost_probe is not None else None
+    return _end_training(run, forecast)
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """One stage of a training."""
+
+    position: StagePosition
+    settings: Mapping[str, Any]
+    """What the stage sets of its own."""
+    create_job: Callable[[], loop.TrainingJob[Any]]
+    """Freezes what the stage does not train, and returns its job."""
+    finish: Callable[[], None]
+    """Called at the end of the stage: puts the best weights back."""
+
+
+def train_stages(
+    run: Context[Any],
+    stages: Sequence[TrainingStage],
+    announce: Callable[[loop.TrainingJob[Any]], None],
+    disk: Callable[[loop.TrainingJob[Any]], dict[str, int]],
+) -> loop.TrainingJob[Any] | None:
+    """Train the stages in order from the last checkpoint on; returns the job of the last one.
+
+    None: this process does not go on (another rank, or a cost probe). A training without stages is
+    one stage at the position of number 0. `announce`: called with each job before it trains.
+    """
+    warmup, history = run.params.timing_warmup_steps, TrainingHistory()
+    forecasts: list[protocol.Forecast] = []
+    first_step: float | None = None
+    done = max(0, loop.find_stage(run.run_dir / trained_weights.CHECKPOINTS) - 1)
+    first = stages[min(done, len(stages) - 1)]
+    for stage in stages[stages.index(first) :]:
+        began = run.emit.now()
+        job = stage.create_job()
+        job.history, job.continues = history, stage is not first
+        probe = cost_forecast.create_cost_probe(run.spec, job, warmup, run.emit)
+        announce(job)
+        timing, steps = _train(run, job, first_step)
+        first_step = timing.time_to_first_step
+        if probe is not None:
+            forecasts.append(probe.forecast(timing, disk(job), began if forecasts else 0.0))
+        else:
+            stage.finish()
+            _end_stage(run, job, stage, (timing, steps), began)
+            if stage is not stages[-1]:
+                loop.save_stage_start(job, stage.position.number + 1)
+        if stage is not stages[-1]:
+            del job
+            gc.collect()  # a job and its closures form cycles, which hold the optimizer's moments
+    _report_untimed(run, timing)
+    forecast = cost_forecast.join_forecasts(forecasts) if forecasts else None
+    return job if _end_training(run, forecast) else None
+
+
+def _end_stage(
+    run: Context[Any],
+    job: loop.TrainingJob[Any],
+    stage: TrainingStage,
+    trained: tuple[protocol.Timing, loop.TrainedSteps],
+    began: float,
+) -> None:
+    """Send the summary of a stage, but for a training without stages."""
+    position, (timing, steps) = stage.position, trained
+    if not position.number or job.history.has_stage(position.number):
+        return
+    per_epoch = job.loader.order.steps_per_epoch
+    summary = protocol.StageSummary(
+        stage=position.number,
+        name=position.name,
+        settings=dict(stage.settings),
+        trainable_parameters=sum(p.numel() for p in job.model.parameters() if p.requires_grad),
+        planned_steps=job.steps,
+        steps=steps.end,
+        planned_epochs=job.steps / per_epoch,
+        epochs=steps.end / per_epoch,
+        wall_seconds=None if steps.start else run.emit.now() - began,
+        timing=timing,
+    )
+    job.history.add(summary, run.emit)
+
+
+def _end_training(run: Context[Any], forecast: protocol.Forecast | None) -> bool:
+    """Leave the process group and report memory; whether this process goes on."""
+    is_rank_zero = run.process_group.is_rank_zero
     run.process_group.destroy()
     device.report_memory(run.emit, "train", run.device)
-    if cost_probe is not None and run.process_group.is_rank_zero:
-        run.emit.send(cost_probe.forecast(timing, disk()))
-    return run.process_group.is_rank_zero and cost_probe is None
+    if forecast is not None and is_rank_zero:
+        run.emit.send(forecast)
+    return is_rank_zero and forecast is None
 
 
-def _train(run: Context[Any], job: loop.TrainingJob[Any]) -> protocol.Timing:
+def _train(
+    run: Context[Any], job: loop.TrainingJob[Any], first_step: float | None = None
+) -> tuple[protocol.Timing, loop.TrainedSteps]:
+    """Train a job. `first_step`: time to the first step of the run, where that was earlier."""
     order, warmup = job.loader.order, run.params.timing_warmup_steps
     per_epoch = order.steps_per_epoch
     timer = StepTimer(stopwatch(run.device), warmup, per_epoch, short_last=order.short_last)
     summary = TimingSummary(per_epoch, warmup)
+    summary.time_to_first_step = first_step
     # Training starts from the seed, whatever filling the caches has drawn.
     # Ranks draw different dropout masks: theirs are different records.
-    device.seed_generators(run.spec.seed + (run.process_group.rank << 40))
-    loop.train(job, timer, summary, run.emit)
+    device.seed_generators(job.position.seed(run.spec.seed) + (run.process_group.rank << 40))
+    steps = loop.train(job, timer, summary, run.emit)
     timing = summary.timing()
     run.emit.send(timing)
-    _report_untimed(run, timing)
-    return timing
+    return timing, steps
 
 
 def _report_untimed(run: Context[Any], timing: protocol.Timing) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from engines import model_catalog, out_of_memory, protocol, trained_weights
 from engines.emitter import EngineError
 from engines.torchkit.checkpointing import checkpoints
+from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
 from engines.torchkit.checkpointing.training_identity import content_digest
 from engines.torchkit.runtime.context import Context, Params
 from engines.torchkit.training import loop, nano_models
@@ -101,7 +102,12 @@ def save_trained_model(
     root = run.run_dir / trained_weights.CHECKPOINTS
     groups: dict[str, Mapping[str, Tensor]] = {"model": all_trained_tensors(job.model, run.trained)}
     groups |= {name: average.tensors() for name, average in job.averages.items()}
-    content = {"step": job.steps, **describe_origin(run), **job.saved_identity, **state}
+    position = job.position
+    stage = {"stage": position.number} if position.number else {}
+    content = {
+        "step": position.first_step + job.steps, **stage, "history": job.history.as_state(),
+        **describe_origin(run), **job.saved_identity, **state,
+    }  # fmt: skip
     written = checkpoints.save(root / trained_weights.LAST, groups, content, files)
     send_artifacts(run, written)
     checkpoints.remove_others(root, root / trained_weights.LAST)
@@ -138,7 +144,7 @@ def all_trained_tensors(model: nn.Module, parent: TrainedWeights | None) -> dict
 
     A run that trains further may freeze what an earlier one trained.
     """
-    tensors = loop.trainable_tensors(model)
+    tensors = trainable_tensors(model)
     if parent is None:
         return tensors
     with safe_open(parent.folder / "model.safetensors", framework="pt") as file:

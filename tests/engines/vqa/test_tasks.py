@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from datasets_mm import folds
 from engines import catalog
 from engines.emitter import Emitter, EngineError, Stopped
-from engines.torchkit.training import loop
+from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
 from engines.vqa import validation
 from tests.engines import toys, vqa_toy
 from tests.engines.toys import Impatient, weights
@@ -118,7 +118,7 @@ def test_early_stopping_reloads_the_best_weights(toy, tmp_path, monkeypatch, mon
     seen, looked_at = iter(values), []
 
     def look(self: validation.QuestionValidation) -> tuple[float, float]:
-        found = loop.trainable_tensors(self._ready.model)
+        found = trainable_tensors(self._ready.model)
         looked_at.append({name: tensor.clone() for name, tensor in found.items()})
         return next(seen)
 

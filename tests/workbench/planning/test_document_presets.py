@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engines import catalog
 from engines.protocol import RunSpec
 from results.tables import published
 from workbench.memory_estimate import automatic_settings, expectations, gpus, plan_estimate
@@ -63,6 +64,12 @@ def test_the_studys_experiments() -> None:
     assert made.keys() == document["variants"].keys()
     for label, spec in made.items():
         assert differing(spec, document["settings"] | document["variants"][label]) == {}, label
+        stages = spec.params["stages"]
+        for stage, stated in zip(stages, document["stages"][label], strict=True):
+            assert {name: stage[name] for name in stated} == stated, label
+            assert stage["early_stopping"] in (None, stated.get("early_stopping"))
+        trained = [params["trainable"] for params in catalog.stage_params(spec.params)]
+        assert trained == [["projector"], ["projector", "lora"]]
 
 
 @pytest.mark.parametrize("name", VQA)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from engines import catalog
 from workbench import paths
 from workbench.cli import set_options, start
 from workbench.cli.options import load_plan
-from workbench.memory_estimate import memory_check
+from workbench.memory_estimate import memory_check, plan_estimate
 from workbench.planning import availability, expand, plan
 from workbench.suites import suite
 
@@ -241,3 +243,67 @@ def test_a_gpu_that_is_not_here_is_refused(
     for node in nodes:
         (tmp_path / node).touch()
     assert availability.find_device_problem(devices, tmp_path) == said
+
+
+def test_stage_blocks_of_a_plan_and_of_a_variant_are_settings(tmp_path: Path) -> None:
+    file = tmp_path / "staged.toml"
+    file.write_text(
+        """schema = 1
+engine = "captioning"
+subsets = ["emoji_captions_en_train"]
+models = ["nano-captioner"]
+[settings]
+batch = 8
+[[stage]]
+trainable = ["projector"]
+lr = 1e-3
+[[stage]]
+[[variant]]
+label = "a"
+[[variant]]
+label = "b"
+[[variant.stage]]
+epochs = 2
+batch = 4
+"""
+    )
+    suite_plan = plan.load(file)
+    assert plan.parse(tomllib.loads(plan.dump(suite_plan))) == suite_plan
+    first, second = expand.expand(suite_plan, tmp_path)
+    assert [stage["trainable"] for stage in first.params["stages"]] == [["projector"], None]
+    (only,) = second.params["stages"]
+    assert (only["epochs"], only["batch"], second.params["batch"]) == (2, 4, 8)
+    counts = plan_estimate.count_stage_steps(first.params, 100)  # nano: 10 epochs
+    assert {name: steps.total for name, steps in counts.items()} == {"1": 130, "2": 130}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"stage": [{"trainable": []}]}, "stage 1: nothing is trained"),
+        ({"stage": [{"epohcs": 2}]}, "epohcs"),
+        ({"stage": [{}], "settings": {"stages": [{}]}}, "keep one of them"),
+    ],
+)
+def test_a_wrong_stage_block_is_one_sentence(
+    tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    table: dict[str, object] = {
+        "engine": "captioning", "subsets": ["emoji_captions_en_train"], "models": ["nano-captioner"]
+    }  # fmt: skip
+    (problem,) = problems({**table, **changes}, tmp_path)
+    assert sentence in problem
+
+
+def test_an_out_of_memory_retry_halves_the_largest_stage() -> None:
+    params = {
+        "batch": 4,
+        "gradient_accumulation_steps": 2,
+        "stages": [{"batch": 16}, {"batch": None, "lr": 1e-3}],
+    }
+    retry = catalog.halve_batch(params)
+    assert retry is not None
+    assert (retry.before, retry.after) == (16, 8)
+    first, second = retry.params["stages"]
+    assert (first["batch"], first["gradient_accumulation_steps"]) == (8, 4)
+    assert (second["batch"], second["gradient_accumulation_steps"], second["lr"]) == (4, 2, 1e-3)

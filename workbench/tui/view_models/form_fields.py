@@ -77,11 +77,14 @@ def _setting(
     core, optional = _core(part, definitions)
     choices = _choices(core)
     words = () if choices else _words(part)
+    kind = _KINDS.get(core.get("type", ""), "other")
+    if kind == "list" and _is_table(core, definitions):
+        kind = "other"  # a list of tables is written in a plan file
     low, open_low = _limit(core, "minimum", "exclusiveMinimum")
     high, open_high = _limit(core, "maximum", "exclusiveMaximum")
     return Setting(
         name=name,
-        kind="choice" if choices else _KINDS.get(core.get("type", ""), "other"),
+        kind="choice" if choices else kind,
         default=default,
         required=required,
         about=about,
@@ -125,6 +128,12 @@ def _limit(core: Mapping[str, Any], closed: str, opened: str) -> tuple[float | N
         return float(value), True
     value = core.get(closed)
     return (None if value is None else float(value)), False
+
+
+def _is_table(core: Mapping[str, Any], definitions: Mapping[str, Any]) -> bool:
+    """Whether the items of a list are tables."""
+    items = core.get("items")
+    return isinstance(items, Mapping) and _core(items, definitions)[0].get("type") == "object"
 
 
 def _item(core: Mapping[str, Any], definitions: Mapping[str, Any]) -> Kind:

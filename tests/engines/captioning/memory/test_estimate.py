@@ -352,3 +352,17 @@ def test_norms_of_a_gpus_autocast_are_whole_and_truncated_weights_are_not_drawn(
             assert norm(torch.zeros(2, 8, dtype=torch.bfloat16)).dtype == dtype
             torch.nn.init.trunc_normal_(torch.empty(3))
     assert torch.nn.init.trunc_normal_(torch.full((3,), 9.0)).abs().max() <= 2
+
+
+def test_of_stages_only_those_are_measured_that_may_need_most():
+    stages = [
+        {"trainable": ["projector"], "batch": 32},
+        {"trainable": ["projector"], "batch": 16},
+        {"batch": 16},
+    ]
+    params = Params.model_validate({"stages": stages, "gradient_accumulation_steps": 2})
+    assert sorted(estimate.largest_stages(params.stage_params())) == [1, 3]
+    small = asked("nano-captioner", stages=[{"trainable": ["projector"]}, {"batch": 64}])
+    assert small.facts["largest stage"] == "2 of 2"
+    alone = asked("nano-captioner", batch=64)
+    assert small.phases == alone.phases

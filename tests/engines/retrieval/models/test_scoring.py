@@ -18,8 +18,8 @@ from engines.retrieval.loss import contrastive, sigmoid
 from engines.retrieval.models import clip, factory, max_sim, tokenizer
 from engines.retrieval.models.encoder import DualEncoder, count_parameters, split_inputs
 from engines.retrieval.models.fusion import FusionSizes, LayerStates, RecurrentFusion
+from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
 from engines.torchkit.data.prefetch import map_tensors
-from engines.torchkit.training.loop import trainable_tensors
 
 
 def tokens(items: int, length: int, width: int, seed: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from engines.emitter import Emitter, EngineError
 from engines.retrieval.data.pairs import NONE, ItemRows, TrainingPairs
 from engines.retrieval.prepare import decode_images
 from engines.torchkit.checkpointing import checkpoints
+from engines.torchkit.checkpointing.trained_tensors import load_trained, trainable_tensors
 from engines.torchkit.checkpointing.training_identity import (
     NEUTRAL,
     TrainingIdentity,
@@ -26,7 +27,6 @@ from engines.torchkit.checkpointing.training_identity import (
     model_digest,
     source_digest,
 )
-from engines.torchkit.training.loop import load_trained, trainable_tensors
 from tests.engines.torchkit.training.test_loop import job, run
 
 IDENTITY = TrainingIdentity(

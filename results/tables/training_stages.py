@@ -1,0 +1,106 @@
+"""Tables of a training's stages and of its epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from results.records.schema import EpochRecord, RunRecord, StageRecord
+from results.tables import run_cells
+from results.tables.table import Table, TableCell, TableColumn
+from results.text import formats
+from results.text.translations import translate
+
+RATES: Final = ("projector_lr", "lr")
+
+
+def stages(records: Sequence[RunRecord], lang: str = "en") -> Table:
+    """One row for each completed stage: what it trains, its rates, batch, length and times."""
+    staged = [record for record in records if record.stages]
+    fields = run_cells.distinguishing_fields(staged)
+    names = (
+        "stage", "trained", "params", "lr", "batch", "epochs", "steps", "wall-clock", "epoch",
+        "median step",
+    )  # fmt: skip
+    columns = [
+        TableColumn(translate(f"stages.{name}", lang), right=n > 1) for n, name in enumerate(names)
+    ]
+    body = tuple(
+        (*run_cells.name_cells(record, fields, lang), *_stage_cells(record, stage))
+        for record in staged
+        for stage in record.stages
+    )
+    remarks = (TableCell(translate("stages.remark", lang), "value"),) if body else ()
+    return Table((*run_cells.name_columns(fields, lang), *columns), body, remarks)
+
+
+def epochs(records: Sequence[RunRecord], lang: str = "en") -> Table:
+    """One row an epoch, of runs that have stages or validate: loss, time, validation, note."""
+    shown = [r for r in records if r.stages or any(e.validation for e in r.training_epochs)]
+    rows = [(record, epoch) for record in shown for epoch in record.training_epochs]
+    fields = run_cells.distinguishing_fields(shown)
+    metrics = list(dict.fromkeys(name for _, epoch in rows for name in epoch.validation))
+    has_stages = any(epoch.stage for _, epoch in rows)
+    columns = [
+        *run_cells.name_columns(fields, lang),
+        *([TableColumn(translate("stages.stage", lang))] if has_stages else []),
+        TableColumn(translate("stages.epoch number", lang), right=True),
+        TableColumn(translate("stages.loss", lang), right=True),
+        TableColumn(translate("stages.time", lang), right=True),
+        *(TableColumn(name.replace("_", " "), right=True) for name in metrics),
+        TableColumn(translate("stages.note", lang)),
+    ]
+    body = []
+    for record, epoch in rows:
+        stage = [TableCell(_stage_title(record, epoch.stage), "value")] if has_stages else []
+        loss, seconds = _number(epoch.loss, "{:.4f}"), TableCell("–", "value")
+        if epoch.seconds is not None:
+            seconds = TableCell(formats.duration(epoch.seconds), "value")
+        values = [_number(epoch.validation.get(name), "{:.4f}") for name in metrics]
+        number, note = TableCell(str(epoch.epoch), "value"), TableCell(_note(epoch, lang), "value")
+        name_cells = run_cells.name_cells(record, fields, lang)
+        body.append((*name_cells, *stage, number, loss, seconds, *values, note))
+    return Table(tuple(columns), tuple(body), ())
+
+
+def _stage_cells(record: RunRecord, stage: StageRecord) -> tuple[TableCell, ...]:
+    settings = {**record.identity.params, **stage.settings}
+    rates = [f"{settings[name]:g}" for name in RATES if settings.get(name)]
+    batch = f"{settings.get('batch', '–')} × {settings.get('gradient_accumulation_steps', 1)}"
+    done, planned = (f"{number:g}" for number in (stage.epochs, stage.planned_epochs))
+    texts = (
+        _stage_title(record, stage.stage),
+        ", ".join(settings.get("trainable") or ()) or "–",
+        formats.parameters(stage.trainable_parameters),
+        " / ".join(rates),
+        batch,
+        done if done == planned else f"{done} / {planned}",
+        formats.count(stage.steps),
+    )
+    return (
+        *(TableCell(text, "value") for text in texts),
+        run_cells.reading_cell(stage.wall_seconds, formats.duration),
+        run_cells.reading_cell(stage.epoch_wall_seconds, formats.duration),
+        run_cells.reading_cell(stage.step_median, formats.duration),
+    )
+
+
+def _stage_title(record: RunRecord, number: int) -> str:
+    """`2 (align)`; a dash for a run without stages."""
+    name = next((stage.name for stage in record.stages if stage.stage == number), "")
+    return (f"{number} ({name})" if name else str(number)) if number else "–"
+
+
+def _number(value: float | None, form: str) -> TableCell:
+    return TableCell("–" if value is None else form.format(value), "value")
+
+
+def _note(epoch: EpochRecord, lang: str) -> str:
+    """`new best`, `no improvement 1/3`, `early stop`."""
+    if epoch.since_best is None:
+        return ""
+    if not epoch.since_best:
+        return translate("stages.new best", lang)
+    patience = f"/{epoch.patience}" if epoch.patience else ""
+    note = f"{translate('stages.no improvement', lang)} {epoch.since_best}{patience}"
+    return f"{note}, {translate('stages.early stop', lang)}" if epoch.stopped else note

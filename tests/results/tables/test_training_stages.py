@@ -1,0 +1,92 @@
+"""The tables of stages and epochs, on the figures of an experiment with two stages."""
+
+from __future__ import annotations
+
+from results.records.schema import EpochRecord, Reading, StageRecord
+from results.tables import training_stages
+from results.tables.table import render_markdown
+
+LOSSES = (1.8168, 1.6645, 1.6481, 1.6389, 1.6302)
+SCORED = (
+    (1.6154, 0.2355, 0), (1.5601, 0.2330, 1), (1.4549, 0.3383, 0), (1.3828, 0.1347, 1),
+    (1.3106, 0.0430, 2), (1.2581, 0.0032, 3),
+)  # fmt: skip
+
+
+def stage(number: int, name: str, epochs: float, planned: float, settings) -> StageRecord:
+    seconds = Reading(value=340.0)
+    return StageRecord(
+        stage=number, name=name, settings=settings, trainable_parameters=205_840_384,
+        planned_steps=270, steps=int(27 * epochs), planned_epochs=planned, epochs=epochs,
+        wall_seconds=Reading(reason="the run was resumed within the stage") if number == 1
+        else Reading(value=3661.0),
+        epoch_wall_seconds=seconds, step_median=Reading(value=12.5), samples_per_second=seconds,
+    )  # fmt: skip
+
+
+def experiment(make):
+    first = [
+        EpochRecord(stage=1, epoch=n, steps=27, loss=loss, seconds=340.0)
+        for n, loss in enumerate(LOSSES, 1)
+    ]
+    second = [
+        EpochRecord(
+            stage=2, epoch=n, steps=27, loss=loss, seconds=None if n == 2 else 345.0,
+            validation={"validation_siglip": score}, since_best=since, patience=3,
+            stopped=since == 3,
+        )
+        for n, (loss, score, since) in enumerate(SCORED, 1)
+    ]  # fmt: skip
+    made = make.record("01-c")
+    params = {
+        "batch": 16,
+        "gradient_accumulation_steps": 2,
+        "lr": 5e-5,
+        "trainable": ["projector", "lora"],
+    }
+    stages = (
+        stage(1, "projector", 5, 5, {"trainable": ["projector"], "lr": 1e-3}),
+        stage(2, "", 6, 10, {"epochs": 10}),
+    )
+    identity = made.identity.model_copy(update={"params": params})
+    update = {"identity": identity, "stages": stages, "training_epochs": (*first, *second)}
+    return made.model_copy(update=update)
+
+
+def cells(table):
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def test_a_stage_is_a_row_with_its_own_settings(make):
+    table = training_stages.stages([experiment(make), make.record("02")])
+    assert [row[1:] for row in cells(table)] == [
+        ["1 (projector)", "projector", "205.8 M", "0.001", "16 × 2", "5", "135",
+         "the run was resumed within the stage", "5:40.00", "0:12.50"],
+        ["2", "projector, lora", "205.8 M", "5e-05", "16 × 2", "6 / 10", "162", "1:01:01",
+         "5:40.00", "0:12.50"],
+    ]  # fmt: skip
+
+
+def test_an_epoch_is_a_row_with_its_note(make):
+    table = training_stages.epochs([experiment(make)])
+    rows = [row[1:] for row in cells(table)]
+    assert rows[0] == ["1 (projector)", "1", "1.8168", "5:40.00", "–", ""]
+    assert [row[0] for row in rows] == ["1 (projector)"] * 5 + ["2"] * 6
+    assert [(row[4], row[5]) for row in rows[5:]] == [
+        ("0.2355", "new best"),
+        ("0.2330", "no improvement 1/3"),
+        ("0.3383", "new best"),
+        ("0.1347", "no improvement 1/3"),
+        ("0.0430", "no improvement 2/3"),
+        ("0.0032", "no improvement 3/3, early stop"),
+    ]
+    assert rows[6][3] == "–"
+    korean = render_markdown(training_stages.epochs([experiment(make)], "ko"))
+    assert "개선 없음 3/3, 조기 종료" in korean
+
+
+def test_runs_without_stages_and_validation_have_no_rows(make):
+    record = make.record("01")
+    bare = record.model_copy(update={"training_epochs": (EpochRecord(epoch=1, steps=3, loss=1.0),)})
+    assert not training_stages.epochs([bare]).rows
+    assert not training_stages.stages([bare]).rows
