@@ -79,7 +79,7 @@ def collect_from_records(
                 gpu=gpu.name if gpu else "",
                 rates=rates.get(identity.run_id, ()),
                 statements=(identity.label, *statements.get(identity.run_id, ())),
-                validations=_read_validations(log_root, record),
+                validations=_list_validations(log_root, record),
                 saved_parameters=_read_saved_parameters(log_root, record),
             ),
             cache_root,
@@ -147,19 +147,22 @@ def _count_rows(identity: Identity, cache_root: Path) -> int | None:
 
 def _count_steps(
     identity: Identity, record: RunRecord | None, rows: int | None
-) -> StepCounts | None:
-    """Steps of a training by its settings and rows; None: no training, or rows are not known."""
-    if identity.task != "train" or "batch" not in identity.params:
-        return None
-    if record is not None and record.samples:
-        return _recorded_steps(identity.params, record)
-    return plan_estimate.count_steps(identity.params, rows) if rows else None
+) -> tuple[StepCounts, ...]:
+    """Steps of a training, stage by stage, by its settings and rows: those that it loaded, else
+    those expected; empty: no training, or rows are not known.
+    """
+    params = identity.params
+    if identity.task != "train" or "batch" not in params:
+        return ()
+    if record is not None and record.samples:  # what it holds out was taken out of these
+        whole = {**params, "folds": 0, "validation_share": 0.0, "sample": 0}
+        return _count_stage_steps(whole, record.samples)
+    return _count_stage_steps(params, rows) if rows else ()
 
 
-def _recorded_steps(params: Mapping[str, Any], record: RunRecord) -> StepCounts:
-    """Steps by the rows that the run loaded for training, where the recipe expected others."""
-    whole = {**params, "folds": 0, "validation_share": 0.0, "sample": 0}
-    return plan_estimate.count_steps(whole, record.samples)
+def _count_stage_steps(params: Mapping[str, Any], rows: int) -> tuple[StepCounts, ...]:
+    stages = plan_estimate.count_stage_steps(params, rows)
+    return tuple(stages.values()) or (plan_estimate.count_steps(params, rows),)
 
 
 def _measure_data(identity: Identity, cache_root: Path) -> SubsetFacts | None:
@@ -210,16 +213,29 @@ def read_context(judge: str) -> int | None:
         return next((tokens for kind, tokens in CONTEXTS.items() if kind in judge.lower()), None)
 
 
-def _read_validations(log_root: Path, record: RunRecord | None) -> tuple[Mapping[str, float], ...]:
-    """Metrics of the validations between epochs, as the engine kept them."""
-    if record is None or not record.folder:
+def _list_validations(
+    log_root: Path, record: RunRecord | None
+) -> tuple[tuple[str, Mapping[str, float]], ...]:
+    """Epoch and metrics of the validations between epochs."""
+    if record is None:
         return ()
+    if record.training_epochs:
+        return tuple(
+            (f"{e.stage}.{e.epoch}" if e.stage else str(e.epoch), e.validation)
+            for e in record.training_epochs
+            if e.validation
+        )
+    return tuple((f"{row['epoch']:g}", row) for row in _read_history(log_root, record))
+
+
+def _read_history(log_root: Path, record: RunRecord) -> list[dict[str, float]]:
+    """Validations as the engine keeps them beside its checkpoints, for records from before."""
     try:
         path = log_root / record.folder / "checkpoints" / "epochs.json"
         history = json.loads(path.read_text("utf-8"))
-        return tuple(row for row in history if isinstance(row, dict) and "epoch" in row)
+        return [row for row in history if isinstance(row, dict) and "epoch" in row]
     except (OSError, ValueError, TypeError):
-        return ()
+        return []
 
 
 def _read_saved_parameters(log_root: Path, record: RunRecord | None) -> dict[str, int] | None:

@@ -109,10 +109,10 @@ def judge_generation_time(run: RunFacts) -> Verdict:
         return Unjudged("captioning-only")
     if (record := run.completed) is not None:
         return _judge_phases(record.timing.phases)
-    if run.steps is None:
+    if not run.steps:
         return Unjudged(NO_ROWS)
     passes = _count_decoding_passes(run)
-    micro_batches = run.steps.total * run.steps.gradient_accumulation_steps
+    micro_batches = sum(steps.total * steps.gradient_accumulation_steps for steps in run.steps)
     share = passes * PASS_COST / (passes * PASS_COST + micro_batches)
     values = {
         "passes": formats.count(passes), "micro_batches": formats.count(micro_batches),
@@ -139,7 +139,7 @@ def _count_decoding_passes(run: RunFacts) -> int:
     rows, batch = run.evaluation_rows, int(run.get("eval_batch_size") or 1)
     limit = int(run.get("evaluate_limit") or 0) or 1 << 30
     validated = rows.get(str(run.get("validate_on")), 1 << 30)
-    counts = [min(int(run.get("evaluate_sample") or 0), validated)] * run.validation_count
+    counts = [min(int(run.get("evaluate_sample") or 0), validated)] * sum(run.validation_counts)
     counts += [int(run.get("evaluate_train") or 0)]
     counts += [min(rows.get(name, 0), limit) for name in run.evaluate_on]
     return sum(-(-count // batch) for count in counts) * int(run.get("max_new_tokens") or 0)

@@ -62,20 +62,21 @@ def judge_final_weights(run: RunFacts) -> Verdict:
     if run.keeps_best:
         return None
     if run.completed is None:
-        if not run.get("validate_on") or run.validation_count < 2:
+        validations = sum(run.validation_counts)
+        if not run.get("validate_on") or validations < 2:
             return None
-        values = {"validations": str(run.validation_count), "split": str(run.get("validate_on"))}
+        values = {"validations": str(validations), "split": str(run.get("validate_on"))}
         return Fault(values, form="planned")
     metric = str(run.get("monitor") or "loss")
-    history = [(row["epoch"], row[metric]) for row in run.validations if metric in row]
+    history = [(epoch, metrics[metric]) for epoch, metrics in run.validations if metric in metrics]
     if len(history) < 2:
         return Unjudged("no-validations")
     choose = min if metric == "loss" else max
     epoch, best = choose(history, key=lambda entry: entry[1])
     last_epoch, last = history[-1]
     values = {
-        "metric": metric, "epoch": f"{epoch:g}", "best": formats.number(best),
-        "last_epoch": f"{last_epoch:g}", "last": formats.number(last),
+        "metric": metric, "epoch": epoch, "best": formats.number(best),
+        "last_epoch": last_epoch, "last": formats.number(last),
     }  # fmt: skip
     return decide(values, faulty=abs(best - last) > CLEAR_LOSS * max(abs(best), abs(last)))
 

@@ -21,7 +21,8 @@ class RunFacts:
     """One run, planned or done. Empty and None: not known."""
 
     identity: Identity
-    steps: StepCounts | None = None
+    steps: Sequence[StepCounts] = ()
+    """Of its stages in order; of a training without stages one."""
     evaluate_on: tuple[str, ...] = ()
     """Subsets whose metrics are reported."""
     evaluation_rows: Mapping[str, int] = field(default_factory=dict)
@@ -43,8 +44,8 @@ class RunFacts:
     """Where the run's folder lies, with the scores of single items."""
     rates: Sequence[float] = ()
     """Learning rate over its steps."""
-    validations: Sequence[Mapping[str, float]] = ()
-    """Metrics of each validation between epochs, with its `epoch`."""
+    validations: Sequence[tuple[str, Mapping[str, float]]] = ()
+    """Epoch (`2.3`: the third of stage 2) and metrics of each validation between epochs."""
     saved_parameters: Mapping[str, int] | None = None
     """Tensors of the trained model on disk -> parameters; None: there is no file."""
 
@@ -67,21 +68,31 @@ class RunFacts:
         return self.identity.task == "train"
 
     @property
+    def stages(self) -> list[dict[str, Any]]:
+        """The settings of each stage; of a training without stages its own."""
+        return catalog.stage_params(self.identity.params)
+
+    @property
     def monitored(self) -> bool:
-        """Whether a validation metric chooses its weights or ends its training."""
-        return bool(self.get("early_stopping")) or self.get("load_best") is True
+        """Whether a validation metric chooses its weights or ends a stage of its training."""
+        return any(
+            bool(stage.get("early_stopping")) or stage.get("load_best") is True
+            for stage in self.stages
+        )
 
     @property
     def keeps_best(self) -> bool:
-        """Whether the best weights replace the last ones."""
-        load_best = self.get("load_best")
-        return bool(self.get("early_stopping")) if load_best == "auto" else load_best is True
+        """Whether the best weights of the last stage replace the last ones."""
+        stage = self.stages[-1]
+        load_best = stage.get("load_best")
+        return bool(stage.get("early_stopping")) if load_best == "auto" else load_best is True
 
     @property
-    def validation_count(self) -> int:
-        """Validations between epochs, the one after the last epoch too."""
+    def validation_counts(self) -> list[int]:
+        """Validations between epochs of each stage, the one after its last epoch too."""
         every = int(self.get("validate_every_epochs") or 0)
-        return int(float(self.get("epochs") or 1) // every) if every else 0
+        epochs = [float(stage.get("epochs") or 1) for stage in self.stages]
+        return [int(number // every) if every else 0 for number in epochs]
 
     @property
     def completed(self) -> RunRecord | None:

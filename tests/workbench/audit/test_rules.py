@@ -13,7 +13,7 @@ from tests.results.conftest import record, untimed
 from workbench.audit.finding import Fault, Impossible, Sound, SuiteRule, Unjudged, Verdict
 from workbench.audit.rules import RULES
 from workbench.audit.run_facts import RunFacts
-from workbench.memory_estimate.plan_estimate import count_steps
+from workbench.memory_estimate.plan_estimate import count_stage_steps, count_steps
 
 STUDY = {
     "epochs": 5, "batch": 16, "gradient_accumulation_steps": 2, "lr": 5e-5, "warmup_ratio": 0.1,
@@ -36,7 +36,7 @@ def run(name: str = "E5-v2", **changes: Any) -> RunFacts:
     }  # fmt: skip
     facts = RunFacts(
         record(f"01-{name.lower()}", identity=identity).identity,
-        steps=count_steps({"gradient_accumulation_steps": 1, **params}, 865),
+        steps=tuple(count_stage_steps(params, 865).values()) or (count_steps(params, 865),),
         evaluate_on=("study_val",), evaluation_rows={"study_val": 97}, judge_context=64,
         statements=(name,),
     )  # fmt: skip
@@ -80,7 +80,7 @@ def again(loss: float) -> RunFacts:
 
 
 STOPPING = {"early_stopping": True, "load_best": "auto", "monitor": "siglip"}
-SIGLIP = ({"epoch": 3, "siglip": 0.3383}, {"epoch": 6, "siglip": 0.0032})
+SIGLIP = (("2.3", {"siglip": 0.3383}), ("2.6", {"siglip": 0.0032}))
 WHITESPACE, MORPHEMES = "METEOR (exact, ko split at blanks)", "METEOR (exact, kiwi morphemes)"
 WIDE = {"low": 0.09, "high": 0.17}
 
@@ -125,7 +125,7 @@ CASES: dict[str, tuple[list[RunFacts], list[RunFacts], str]] = {
                       "siglip"),
     "final-not-best": (
         [done("E5-v3", params={"monitor": "siglip"}, validations=SIGLIP)],
-        [done(params=STOPPING, validations=SIGLIP)], "epoch 3 (0.3383)",
+        [done(params=STOPPING, validations=SIGLIP)], "epoch 2.3 (0.3383)",
     ),
     "one-seed": (
         [run("E5-v2"), run("E7-v2")],
@@ -241,6 +241,18 @@ def test_a_failed_run_is_no_evidence() -> None:
 def test_one_cut_caption_in_a_hundred_is_no_fault() -> None:
     rare = TextLengths(counts={12: 99, 900: 1})
     assert isinstance(judge("generation-too-short", [run(data=data(rare))])[0], Sound)
+
+
+def test_a_stage_is_judged_as_a_training() -> None:
+    stages = [{"epochs": 2, "lr": 1e-3}, {"epochs": 5, "batch": 64, "early_stopping": True,
+              "patience": 6, "monitor": "loss"}]  # fmt: skip
+    staged = run(params={"stages": stages, "warmup_ratio": 0.0, "warmup_steps": 50})
+    assert "35 of 35" in evidence("warmup-too-long", staged)
+    assert "5 validations, patience 6" in evidence("patience-too-long", staged)
+    assert "study_val chooses" in evidence("reported-split", staged)
+    assert "in 5 epochs" in evidence("few-steps", staged)
+    ended = replace(done(params={"stages": stages}), rates=[1e-3, 0.0, 5e-5, 4e-5])
+    assert "80.0 % of the peak 5.00e-05" in evidence("rate-ends-high", ended)
 
 
 def test_folds_are_no_rivals() -> None:
