@@ -17,6 +17,7 @@ from workbench.audit import (
     rules_selection,
 )
 from workbench.audit.finding import (
+    NO_TRAINING,
     Fault,
     Impossible,
     RunRule,
@@ -61,7 +62,7 @@ RULES: Final[tuple[RunRule | SuiteRule, ...]] = (
 """In the order of tables: schedule, captions, choice and comparison, model, data."""
 
 OTHER_ENGINES: Final = frozenset({
-    "captioning-only", "vqa-only", "no-generation", "no-inference", "no-monitor",
+    "captioning-only", "vqa-only", "no-generation", "no-inference", "no-monitor", NO_TRAINING,
 })  # fmt: skip
 """Reasons of rules that are for another engine or task."""
 Text = dict[str, str]

@@ -131,7 +131,9 @@ def judge_answered(run: RunFacts) -> Verdict:
 
 def judge_data_wait(run: RunFacts) -> Verdict:
     """Input pipeline: the share of the steps in which the device waited for data."""
-    if run.completed is None or not run.trains:
+    if not run.trains:
+        return Unjudged(NO_TRAINING)
+    if run.completed is None:
         return Unjudged(NO_RECORD)
     timing = run.completed.timing
     stall, wait = timing.data_stall_share.value, timing.data_wait_share.value

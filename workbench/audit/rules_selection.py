@@ -99,6 +99,8 @@ def judge_ranking(runs: Sequence[RunFacts]) -> Verdict:
             identity, fold = run.identity, int(run.get("fold") or 0)
             key = (identity.subset, identity.seed, identity.repeat, fold)
             peers.setdefault(key, []).append(run)
+    if not any(run.trains for run in runs):
+        return Unjudged(NO_TRAINING)
     if all(len(group) < 2 for group in peers.values()):
         return Unjudged("no-pair")
     scored = [entries for group in peers.values() for entries in _scored_peers(group)]
