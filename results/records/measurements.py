@@ -65,9 +65,10 @@ class EpochFields(BaseModel):
     """Number of its stage, from 1; 0: the training has no stages."""
     epoch: int
     """Number within its stage, from 1."""
-    steps: int
+    steps: int | None = None
+    """Optimizer steps; None: not known."""
     loss: float | None = None
-    """Mean over the training samples; None: the run was resumed within the epoch."""
+    """Mean over the training samples; None: not known, as of a run that was resumed within it."""
     seconds: float | None = None
     """Of the training steps, validation and checkpoints not among them; None: likewise."""
     validation: dict[str, float] = {}

@@ -31,7 +31,9 @@ def stages(records: Sequence[RunRecord], lang: str = "en") -> Table:
         for stage in record.stages
     )
     remarks = (TableCell(translate("stages.remark", lang), "value"),) if body else ()
-    return Table((*run_cells.name_columns(fields, lang), *columns), body, remarks)
+    names_of_run = run_cells.name_columns(fields, lang)
+    table = Table((*names_of_run, *columns), body, remarks)
+    return run_cells.drop_unknown_columns(table, len(names_of_run))
 
 
 def epochs(records: Sequence[RunRecord], lang: str = "en") -> Table:
@@ -67,7 +69,7 @@ def _stage_cells(record: RunRecord, stage: StageRecord) -> tuple[TableCell, ...]
     settings = {**record.identity.params, **stage.settings}
     rates = [f"{settings[name]:g}" for name in RATES if settings.get(name)]
     batch = f"{settings.get('batch', '–')} × {settings.get('gradient_accumulation_steps', 1)}"
-    done, planned = (f"{number:g}" for number in (stage.epochs, stage.planned_epochs))
+    done, planned = (f"{number:.3g}" for number in (stage.epochs, stage.planned_epochs))
     texts = (
         _stage_title(record, stage.stage),
         ", ".join(settings.get("trainable") or ()) or "–",
