@@ -72,7 +72,10 @@ def train_stages(
         if probe is not None:
             forecasts.append(probe.forecast(timing, disk(job), began if forecasts else 0.0))
         else:
-            stage.finish()
+            if (
+                run.process_group.is_rank_zero
+            ):  # the next stage begins with its weights on all ranks
+                stage.finish()
             _end_stage(run, job, stage, (timing, steps), began)
             if stage is not stages[-1]:
                 loop.save_stage_start(job, stage.position.number + 1)

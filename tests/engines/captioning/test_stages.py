@@ -11,7 +11,7 @@ from engines.captioning import Params
 from engines.emitter import Emitter
 from engines.protocol import Probe
 from tests.engines import captioning_toy as toy
-from tests.engines import toys
+from tests.engines import jointly, toys
 from tests.engines.captioning_toy import go, spec
 from tests.engines.toys import weights
 
@@ -171,3 +171,16 @@ def test_a_stage_that_cannot_train_is_one_sentence(settings, sentence):
     with pytest.raises(ValidationError, match=sentence) as error:
         Params.model_validate(settings)
     assert error.value.error_count() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_ranks_train_the_stages_of_one_process(folder, tmp_path):
+    """The best weights of a stage are read by rank 0, and the next one begins with them on both."""
+    stages = [{"trainable": ["projector"]}, {}]
+    settings = {**SETTINGS, "stages": stages, "epochs": 1, "lora_dropout": 0.0, "patience": 1,
+                "early_stopping": True, "validation_share": 0.06}  # fmt: skip
+    ends = jointly.trained(tmp_path, 8, lambda more: spec(folder, settings={**settings, **more}))
+    jointly.check_same(tmp_path, ends, steps=6, samples={8, 1})
+    assert [(m.stage, m.epoch) for m in ends[1].kinds("epoch")] == [(1, 1), (2, 1)]
+    assert [m.stage for m in ends[1].kinds("stage")] == [1, 2]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from results.text.sanitize import clean_line
 from workbench.suites import quantities as q
 
 if TYPE_CHECKING:
-    from results.records.schema import Reading, RunRecord
+    from results.records.schema import Reading, RunRecord, StageRecord
 
 TIMES: Final[tuple[tuple[str, str, q.Formatter], ...]] = (
     ("wall-clock, whole process", "end_to_end_seconds", q.wall),
@@ -130,7 +130,14 @@ def _training(record: RunRecord) -> tuple[DetailLine, ...]:
         remark = f"{trained:,} of them trained" if trained is not None else ""
         lines.append(DetailLine("parameters", f"{record.parameters:,}", remark))
     named = {TRAINING.get(name, name): value for name, value in record.train.items()}
-    return (*lines, *_mapping(named, q.number))
+    return (*lines, *_mapping(named, q.number), *map(_stage, record.stages))
+
+
+def _stage(stage: StageRecord) -> DetailLine:
+    name = f" ({clean_line(stage.name)})" if stage.name else ""
+    line = _reading(f"stage {stage.stage}{name}", stage.wall_seconds, q.wall)
+    length = f"{stage.epochs:.3g} of {stage.planned_epochs:.3g} epochs, {stage.steps:,} steps"
+    return replace(line, remark=length)
 
 
 def _times(record: RunRecord) -> tuple[DetailLine, ...]:

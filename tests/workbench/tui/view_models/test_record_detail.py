@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from results.records.schema import Reading, StageRecord
 from tests.workbench.tui import sample_suites
 from workbench.tui.view_models import (
     record_detail,
@@ -24,3 +25,17 @@ def test_detail_shows_reasons_and_every_reading() -> None:
     of_an_epoch = {"epoch_wall_seconds", "epoch_stall_seconds"}  # shown as what is left of it
     assert readings == {key for _, key, _ in record_detail.TIMES} | of_an_epoch
     assert set(type(made.memory).model_fields) == {key for _, key in record_detail.PEAKS}
+
+
+def test_a_stage_is_a_line_with_its_length() -> None:
+    made = sample_suites.record("s", 1, random.Random(1))
+    unknown = Reading(reason="no whole epoch was run")
+    stage = StageRecord(
+        stage=1, name="align", trainable_parameters=8, planned_steps=6, steps=3, planned_epochs=2,
+        epochs=1, wall_seconds=Reading(value=61.5), epoch_wall_seconds=unknown,
+        step_median=unknown, samples_per_second=unknown,
+    )  # fmt: skip
+    groups = record_detail.build_groups(made.model_copy(update={"stages": (stage,)}))
+    lines = {line.name: line for group in groups for line in group.lines}
+    line = lines["stage 1 (align)"]
+    assert (line.value, line.remark) == ("1:01.50", "1 of 2 epochs, 3 steps")
