@@ -117,7 +117,7 @@ def test_stored_files_with_earlier_names_are_read_without_a_warning() -> None:
 
 def test_documents_and_shipped_files_use_no_earlier_name() -> None:
     """Presets and entries are read with warnings as errors by their own tests."""
-    options = "|".join(map(re.escape, renamed_words.OPTIONS))
+    options = r"--anyway|--until(?! \d+h)"  # `--until 11h30m` is the time limit
     settings = "|".join(renamed_words.SETTINGS)
     pattern = re.compile(rf"(?:{options})\b|`(?:{settings})`|\b(?:{settings}) ?= ?[\w\"]")
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
