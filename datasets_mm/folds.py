@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from datasets_mm.atomic_files import write_atomic
 from datasets_mm.recipes.steps import rank
 
 FORMAT: Final = 1
@@ -201,12 +201,7 @@ def save(folds: Folds, path: Path) -> None:
         "subset": folds.subset, "fingerprint": folds.fingerprint, "folds": rows,
     }  # fmt: skip
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(json.dumps(content, ensure_ascii=False, indent=0), "utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_atomic(path, json.dumps(content, ensure_ascii=False, indent=0))
 
 
 def load(path: Path) -> Folds:

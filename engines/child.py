@@ -23,6 +23,7 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 
+from datasets_mm.atomic_files import write_atomic
 from engines import catalog, out_of_memory, protocol
 from engines.emitter import Emitter, EngineError, Stopped
 from engines.process_memory import read_rss_peak
@@ -142,9 +143,7 @@ def redirect_output(path: Path) -> None:
 
 def write_failure(path: Path, failed: protocol.Failed, t: float) -> None:
     """Write a rank's failure for its parent, atomically; `t`: seconds since the start."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(failed.model_copy(update={"t": t}).model_dump_json())
-    temporary.rename(path)
+    write_atomic(path, failed.model_copy(update={"t": t}).model_dump_json())
 
 
 def set_openmp_spin() -> None:

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from datasets_mm import catalog
 from datasets_mm.adapters import Adapter, shorten
+from datasets_mm.atomic_files import atomic_folder, folder_lock, locked
 from datasets_mm.building.download import fetch
 from datasets_mm.building.selection import Selection, is_inside, select, spelling_notices
 from datasets_mm.child_messages import Progress, emit_message, ignore_progress, percent_progress
@@ -162,10 +163,10 @@ def build_source(location: Location, cache_root: Path, progress: Progress) -> Pa
     folder = cache_root / "sources" / f"{source.adapter}-{digest[:12]}"
     if arrow_store.read_manifest(folder):
         return folder
-    with arrow_store.locked(folder):
+    with locked(folder_lock(folder)):
         if arrow_store.read_manifest(folder):
             return folder
-        with arrow_store.draft_folder(folder) as draft:
+        with atomic_folder(folder) as draft:
             report = adapter.write(location, draft, progress)
             content = {
                 "fingerprint": digest,
@@ -197,10 +198,10 @@ def _build_subset(
     recipe = catalog.recipe_digest(chain)
     if _is_current(folder, recipe, source):
         return folder
-    with arrow_store.locked(folder):
+    with locked(folder_lock(folder)):
         if _is_current(folder, recipe, source):
             return folder
-        with arrow_store.draft_folder(folder) as draft:
+        with atomic_folder(folder) as draft:
             table = map_table(source.folder / "records.arrow")
             steps, policy = catalog.all_steps(chain), leaf.images.missing
             selection = select(steps, table, source.images, policy, source.describe_pictures)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
+from datasets_mm.atomic_files import write_atomic
 from datasets_mm.child_messages import Progress, ignore_progress
 from datasets_mm.media import video_frames
 from datasets_mm.media.decode import Resample, UnusableError, open_inside
@@ -79,9 +80,7 @@ class ClipCacheBuilder(ImageCacheBuilder):
         if self._notes:
             notes = _read_substitutes(self.folder)
             notes |= {self.rows[key]: note for key, note in self._notes.items()}
-            draft = self.folder / f"{SUBSTITUTES}.tmp"
-            draft.write_text(json.dumps(notes), "utf-8")
-            draft.replace(self.folder / SUBSTITUTES)
+            write_atomic(self.folder / SUBSTITUTES, json.dumps(notes))
         return entries
 
     @property

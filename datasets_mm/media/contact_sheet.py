@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from datasets_mm.atomic_files import atomic_path
 from datasets_mm.child_messages import emit_message
 from datasets_mm.media import video_frames
 from datasets_mm.media.decode import UnusableError, open_inside
@@ -43,9 +44,8 @@ def make_sheet(path: Path, frames: int, cache_root: Path) -> Path:
 
             pixels = video_frames.read_frames(file, frames, SIDE, "bicubic")
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = target.with_suffix(".tmp")
-            Image.fromarray(tile_frames(pixels)).save(draft, "PNG")
-            draft.replace(target)
+            with atomic_path(target) as draft:
+                Image.fromarray(tile_frames(pixels)).save(draft, "PNG")
     return target
 
 

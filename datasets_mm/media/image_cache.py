@@ -23,6 +23,7 @@ from typing import Any, Final, Self
 import numpy as np
 import pyarrow as pa
 
+from datasets_mm.atomic_files import atomic_path, folder_lock, locked
 from datasets_mm.child_messages import Progress, ignore_progress
 from datasets_mm.media.decode import Resample, UnusableError, decode, read_inside
 from datasets_mm.media.pixel_file import (
@@ -35,7 +36,6 @@ from datasets_mm.media.pixel_file import (
     read_hashes,
 )
 from datasets_mm.media_paths import find_on_disk
-from datasets_mm.storage.arrow_store import locked
 from datasets_mm.storage.corpus import map_table
 
 VERSION: Final = 2
@@ -153,7 +153,7 @@ class ImageCacheBuilder:
         unique_paths = [path for path in dict.fromkeys(paths) if path]
         entries = _read_index(self.folder, self.root, self.row_bytes)
         if _find_stale(unique_paths, self.root, entries):
-            with locked(self.folder):
+            with locked(folder_lock(self.folder)):
                 entries = _read_index(self.folder, self.root, self.row_bytes)
                 entries |= self.decode_new(_find_stale(unique_paths, self.root, entries), progress)
                 _write_index(self.folder, self.root, entries)
@@ -309,7 +309,9 @@ def _write_index(folder: Path, root: Path, entries: dict[str, CacheEntry]) -> No
     ).replace_schema_metadata(
         {"root": os.fsencode(root)}
     )  # so that cache_health.py finds the files again
-    draft = path.with_suffix(".tmp")
-    with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with (
+        atomic_path(path) as draft,
+        pa.OSFile(str(draft), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
-    draft.replace(path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import resource
 import sys
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from datasets_mm.atomic_files import write_atomic
 from datasets_mm.child_messages import Progress, emit_message, percent_progress
 from datasets_mm.profile import token_lengths
 from datasets_mm.profile.image_checks import MAX_OPENED, PictureCount
@@ -66,9 +66,7 @@ def describe(options: DescribeOptions, progress: Progress) -> Profile:
         return cached
     profile = _compute_profile(options, target, progress)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_suffix(f".tmp-{os.getpid()}")
-    draft.write_text(profile.model_dump_json(), encoding="utf-8")
-    draft.replace(path)
+    write_atomic(path, profile.model_dump_json())
     return profile
 
 

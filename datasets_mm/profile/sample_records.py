@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from datasets_mm.atomic_files import atomic_path
 from datasets_mm.child_messages import emit_message, ignore_progress
 from datasets_mm.media.decode import UnusableError, decode, open_inside, read_inside
 from datasets_mm.media_types import is_video
@@ -63,9 +64,8 @@ def _make_thumbnail(root: Path | None, path: str, cache_root: Path) -> dict[str,
 
             pixels = decode(data, PIXELS, "bilinear") if pixels is None else pixels
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = file.with_suffix(".tmp")
-            Image.fromarray(pixels).save(draft, "PNG")
-            draft.replace(file)
+            with atomic_path(file) as draft:
+                Image.fromarray(pixels).save(draft, "PNG")
     except (UnusableError, SourceError) as reason:
         return {"reason": str(reason)}
     return {"file": str(file)}

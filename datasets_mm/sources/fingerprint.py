@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from datasets_mm.atomic_files import write_atomic
 from datasets_mm.recipes.recipe import LATER_KEYS, Source
 
 
@@ -64,9 +65,7 @@ def file_digest(path: Path, cache_root: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     cache_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = cache_file.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps({"mark": file_state, "digest": digest}))
-    draft.replace(cache_file)
+    write_atomic(cache_file, json.dumps({"mark": file_state, "digest": digest}))
     return digest
 
 

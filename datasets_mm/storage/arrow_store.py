@@ -7,15 +7,13 @@ time and no machine, so that a second build gives the same bytes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets_mm import media_paths
+from datasets_mm.atomic_files import atomic_path
 from datasets_mm.recipes.recipe import FIELDS, LIST_FIELDS
 from datasets_mm.storage import corpus
 
@@ -141,9 +140,8 @@ def sort_by(path: Path, column: str) -> None:
 
 def keep_rows(path: Path, rows: Sequence[int]) -> None:
     """Rewrite a table with these rows only, in this order."""
-    draft_path = path.with_suffix(".draft")
-    write_rows(draft_path, corpus.map_table(path), rows)
-    draft_path.replace(path)
+    with atomic_path(path) as draft:
+        write_rows(draft, corpus.map_table(path), rows)
 
 
 def row_digest(table: pa.Table, row: int) -> str:
@@ -183,37 +181,6 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Only one process builds this folder; the lock ends with the process, however it dies."""
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def draft_folder(folder: Path) -> Iterator[Path]:
-    """Temporary folder that becomes `folder` on success and is removed on failure.
-
-    Call it under `locked(folder)`: drafts that a killed build left behind are removed here.
-    """
-    for old in folder.parent.glob(f".{folder.name}.tmp-*"):
-        shutil.rmtree(old, ignore_errors=True)
-    draft = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    draft.mkdir(mode=0o700, parents=True)
-    try:
-        yield draft
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def file_digest(path: Path) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from datasets_mm.atomic_files import write_atomic
 from datasets_mm.profile.subset_facts import SubsetFacts
 
 SECONDS = 20.0
@@ -56,8 +56,6 @@ def _cache_path(folder: Path, cache_root: Path, arguments: list[str]) -> Path:
 def _write_cached(path: Path, facts: SubsetFacts) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_suffix(f".tmp-{os.getpid()}")
-        draft.write_text(facts.model_dump_json(), encoding="utf-8")
-        draft.replace(path)
+        write_atomic(path, facts.model_dump_json())
     except OSError:
         return  # what cannot be kept is measured again

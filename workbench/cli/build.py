@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from engines.protocol import RunSpec
 from results.text.sanitize import clean_line
 from workbench import paths
 from workbench.exit_codes import ExitCode
+from workbench.processes.json_child import run_child
 
 
 @dataclass(frozen=True)
@@ -86,17 +85,10 @@ def _build_subset(name: str, location: DataLocation) -> bool:
 
 def _run_child(name: str, command: list[str]) -> bool:
     """Run a child process that writes JSON lines, print them to stderr; whether it succeeded."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as child:
-        for line in child.stdout or ():
-            _print_message(name, line)
-    return child.returncode == 0
+    return run_child(command, lambda message: _print_message(name, message)) == 0
 
 
-def _print_message(name: str, line: str) -> None:
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return
+def _print_message(name: str, message: Mapping[str, Any]) -> None:
     if message.get("kind") == "progress":
         text = f"{name}: {message.get('unit', '')} {message.get('done'):,}/{message.get('total'):,}"
         _print_progress(text)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import engines
+from datasets_mm.atomic_files import write_atomic
 from engines import model_catalog
 from engines.memory_query import MemoryEstimate, MemoryQuery
 from workbench import paths
@@ -244,8 +245,6 @@ def _read_cached(path: Path) -> MemoryEstimate | None:
 def _write_cached(path: Path, estimate: MemoryEstimate) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_suffix(f".tmp-{os.getpid()}")
-        draft.write_text(estimate.model_dump_json(), encoding="utf-8")
-        draft.replace(path)
+        write_atomic(path, estimate.model_dump_json())
     except OSError:
         return  # an estimate that cannot be cached is still valid

@@ -6,15 +6,14 @@ profile. It loads libraries that the workbench must not.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench import paths
+from workbench.processes.json_child import run_child
 
 if TYPE_CHECKING:
     from datasets_mm.profile.profile import Profile
@@ -63,39 +62,23 @@ def make_profile(request: ProfileRequest, on_progress: ProgressCallback) -> Prof
     Raises:
         ProfileError: it cannot be computed.
     """
-    with subprocess.Popen(
-        request.command(), stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
-    ) as child:
-        try:
-            profiles = [p for line in child.stdout or () if (p := parse_line(line, on_progress))]
-        except BaseException:
-            child.terminate()
-            raise
-    if not profiles:
-        raise ProfileError(f"{request.target}: the scan ended with code {child.returncode}")
-    return profiles[-1]
-
-
-def parse_line(line: str, on_progress: ProgressCallback) -> Profile | None:
-    """Handle one line of the child; returns the profile if the line has it.
-
-    Raises:
-        ProfileError: the child reports a failure.
-    """
     from datasets_mm.profile.profile import Profile
 
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return None
-    match message.get("kind"):
-        case "progress":
-            on_progress(message["done"], message["total"], message["unit"])
-        case "failed":
-            raise ProfileError(str(message["error"]))
-        case "done":
-            return Profile.model_validate(message["profile"])
-    return None
+    profiles: list[Profile] = []
+
+    def handle_message(message: dict[str, Any]) -> None:
+        match message.get("kind"):
+            case "progress":
+                on_progress(message["done"], message["total"], message["unit"])
+            case "failed":
+                raise ProfileError(str(message["error"]))
+            case "done":
+                profiles.append(Profile.model_validate(message["profile"]))
+
+    code = run_child(request.command(), handle_message)
+    if not profiles:
+        raise ProfileError(f"{request.target}: the scan ended with code {code}")
+    return profiles[-1]
 
 
 def find_tokenizer(name: str) -> tuple[Path | None, int]:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from datasets_mm.atomic_files import write_atomic
 from results.text import renamed_words
 from workbench.processes import tree
 from workbench.suites import state
@@ -65,17 +66,8 @@ def read_warden(suite: Path) -> WardenFile | None:
 
 def write_warden(suite: Path, warden: WardenFile) -> None:
     """Replace warden.json atomically; only the warden and `recover_dead_suite` call this."""
-    replace_file(suite / "warden.json", json.dumps(warden.model_dump(mode="json"), indent=1))
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace a small file atomically; never writes through a symbolic link."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-    fresh.replace(path)
+    content = json.dumps(warden.model_dump(mode="json"), indent=1)
+    write_atomic(suite / "warden.json", content + "\n")
 
 
 def is_here(warden: WardenFile) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasets_mm.atomic_files import write_atomic
 from engines.protocol import RunSpec
 from results.records import store
-from workbench.suites import record, state, warden_file
+from workbench.suites import record, state
 from workbench.supervisor.event_log import DISK_FULL_ERRNOS
 
 
@@ -37,6 +38,6 @@ def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) 
     """
     run_record = record.build_record(spec, ended, run.relative_to(folder.parent).as_posix())
     try:
-        warden_file.replace_file(run / "summary.json", run_record.model_dump_json(indent=1))
+        write_atomic(run / "summary.json", run_record.model_dump_json(indent=1) + "\n")
     finally:
         store.append_record(folder.parent / "results.jsonl", run_record)

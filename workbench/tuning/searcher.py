@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
+from datasets_mm.atomic_files import write_atomic
 from engines import catalog
 from engines.protocol import Metric
 from workbench.planning import plan, search_space
@@ -236,9 +237,8 @@ class Searcher:
             importances=self.study.importances(),
             trouble=trouble,
         )
-        warden_file.replace_file(
-            self.folder / trials.SEARCH_FOLDER / "summary.json", summary.model_dump_json(indent=1)
-        )
+        path = self.folder / trials.SEARCH_FOLDER / "summary.json"
+        write_atomic(path, summary.model_dump_json(indent=1) + "\n")
 
     def give_up(self, error: Exception) -> None:
         """Write the reason into the summary."""

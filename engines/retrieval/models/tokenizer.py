@@ -6,10 +6,8 @@ transformers then takes the maximal length for infinite and truncates nothing.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any, Final
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from datasets_mm.atomic_files import atomic_path, locked
 from datasets_mm.sources.fingerprint import package_folder
 from engines.emitter import EngineError
 
@@ -150,12 +149,10 @@ def get_or_train_tokenizer(texts: Sequence[str], vocabulary: int, cache_root: Pa
     folder = cache_root / "tokenizers"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{digest.hexdigest()}.json"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / "lock"):
         if not path.exists():
-            temporary = path.with_suffix(".tmp")
-            _train_tokenizer(texts, vocabulary).save(str(temporary))
-            os.replace(temporary, path)  # noqa: PTH105 - atomic by contract
+            with atomic_path(path) as draft:
+                _train_tokenizer(texts, vocabulary).save(str(draft))
     return Tokenizer.from_file(str(path))
 
 

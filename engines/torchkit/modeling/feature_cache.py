@@ -9,7 +9,6 @@ or, where the caller gives `sizes`, a number of its own.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -24,6 +23,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from datasets_mm.atomic_files import atomic_folder, locked
 from engines.emitter import EngineError
 
 Compute = Callable[[Sequence[int]], Iterator[tuple[Sequence[int], npt.NDArray[Any]]]]
@@ -103,8 +103,7 @@ class FeatureStore:
             NoRoomError: the disk is too full, checked before anything is computed; if it fills up
                 later, the incomplete shard is removed.
         """
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits and then finds them
+        with locked(self.folder / "lock"):  # a second run waits and then finds them
             cached = self._cached_positions(self._shards())
             unique = list({k: i for i, k in enumerate(keys) if k not in cached}.values())
             if unique:
@@ -162,35 +161,30 @@ class FeatureStore:
         """
         names = hashlib.blake2b(b"".join(keys[p] for p in positions), digest_size=8).hexdigest()
         shard = self.folder / f"rows-{names}"
-        draft = shard.with_name(f".{shard.name}.tmp")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(mode=0o700)
         done: list[int] = []
         try:
-            with (draft / "rows").open("wb") as file:
-                for computed, values in compute(positions):
-                    rows = sum(sizes[p] for p in computed) if sizes else len(computed)
-                    if values.shape != (rows, *self.shape):
-                        raise RuntimeError(
-                            f"{self.folder}: rows of {values.shape} came for {rows} of {self.shape}"
-                        )
-                    file.write(np.ascontiguousarray(values, self.dtype).data)
-                    done += computed
-                file.flush()
-                os.fsync(file.fileno())
-            if sorted(done) != sorted(positions):
-                raise RuntimeError(f"{self.folder}: {len(done)} of {len(positions)} rows came")
-            (draft / "keys").write_bytes(b"".join(keys[p] for p in done))
-            if sizes is not None:
-                np.array([sizes[p] for p in done], np.int64).tofile(draft / "sizes")
-            about = {"shape": self.shape, "dtype": self.dtype.name, "rows": len(done)}
-            (draft / "about.json").write_text(json.dumps(about))
-        except BaseException as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno in FULL:
+            with atomic_folder(shard) as draft:
+                with (draft / "rows").open("wb") as file:
+                    for computed, values in compute(positions):
+                        rows = sum(sizes[p] for p in computed) if sizes else len(computed)
+                        if values.shape != (rows, *self.shape):
+                            shape = f"{values.shape} came for {rows} of {self.shape}"
+                            raise RuntimeError(f"{self.folder}: rows of {shape}")
+                        file.write(np.ascontiguousarray(values, self.dtype).data)
+                        done += computed
+                    file.flush()
+                    os.fsync(file.fileno())
+                if sorted(done) != sorted(positions):
+                    raise RuntimeError(f"{self.folder}: {len(done)} of {len(positions)} rows came")
+                (draft / "keys").write_bytes(b"".join(keys[p] for p in done))
+                if sizes is not None:
+                    np.array([sizes[p] for p in done], np.int64).tofile(draft / "sizes")
+                about = {"shape": self.shape, "dtype": self.dtype.name, "rows": len(done)}
+                (draft / "about.json").write_text(json.dumps(about))
+        except OSError as error:
+            if error.errno in FULL:
                 raise NoRoomError(
                     f"{self.folder}: the disk was full after {len(done)} of {len(positions)} rows "
                     f"of features ({error.strerror}); set feature_cache = false, or make room"
                 ) from None
             raise
-        draft.rename(shard)

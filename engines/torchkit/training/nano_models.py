@@ -10,7 +10,6 @@ its time is reported apart from the run's. A language model is trained on text
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -28,6 +27,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 
+from datasets_mm.atomic_files import atomic_folder, folder_lock, locked
 from engines.emitter import EngineError
 from engines.torchkit.training.schedules import warmup_cosine
 from engines.trained_weights import BASE, TrainedWeights, is_folder_name
@@ -85,25 +85,21 @@ def get_or_train_base(
 ) -> NanoBase:
     """The base of that name from the cache, else trained by `write`.
 
-    `write(folder)` makes the folder and returns last loss, number of steps and of texts.
+    `write(folder)` fills the folder and returns last loss, number of steps and of texts.
     """
     folder = root / "bases" / name
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if (folder / ABOUT).is_file():
         return open_base(folder)
     # A lock per base: a run whose base is cached does not wait while another one is trained.
-    with (folder.parent / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits and then finds it
+    with locked(folder_lock(folder)):  # a second run waits and then finds it
         fresh = not (folder / ABOUT).is_file()
         if fresh:
-            draft = folder.with_name(f".{folder.name}.tmp")
-            shutil.rmtree(draft, ignore_errors=True)
-            began = time.perf_counter()
-            loss, steps, texts = write(draft)
-            seconds = time.perf_counter() - began
-            about = {"seconds": seconds, "loss": loss, "steps": steps, "texts": texts}
-            (draft / ABOUT).write_text(json.dumps(about), encoding="utf-8")
-            draft.rename(folder)
+            with atomic_folder(folder) as draft:
+                began = time.perf_counter()
+                loss, steps, texts = write(draft)
+                seconds = time.perf_counter() - began
+                about = {"seconds": seconds, "loss": loss, "steps": steps, "texts": texts}
+                (draft / ABOUT).write_text(json.dumps(about), encoding="utf-8")
     return open_base(folder, fresh=fresh)
 
 
@@ -216,7 +212,6 @@ def get_or_train_language_model(
             torch.manual_seed(SEED)
             model = recipe.fresh(tokenizer.get_vocab_size()).to(device)
             loss = _train_on_stream(model, stream, recipe.sizes, device, say)
-        folder.mkdir(mode=0o700)
         model.to("cpu").save_pretrained(folder)
         tokenizer.save(str(folder / "tokenizer.json"))
         return loss, int(sizes["steps"]), len(texts) + len(captions)

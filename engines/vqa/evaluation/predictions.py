@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from datasets_mm.atomic_files import write_atomic
 from engines.vqa.data.questions import LETTERS
 from engines.vqa.evaluation.calibration import Indices, Numbers
 
@@ -109,18 +110,10 @@ def append_answers(path: Path, answers: Iterable[Answer]) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file atomically."""
+def write_durable(path: Path, data: bytes) -> None:
+    """Replace a file atomically when its content is on the disk; its folder is made if needed."""
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, data, durable=True)
 
 
 def resume_answers(path: Path, key: Mapping[str, Any]) -> list[Answer]:
@@ -137,11 +130,11 @@ def resume_answers(path: Path, key: Mapping[str, Any]) -> list[Answer]:
         same = False
     if not same:
         path.unlink(missing_ok=True)
-        write_atomic(key_file, key_bytes)
+        write_durable(key_file, key_bytes)
         return []
     answers, dropped = read_answers(path)
     if dropped:
-        write_atomic(path, b"".join(answer.line() for answer in answers))
+        write_durable(path, b"".join(answer.line() for answer in answers))
     return answers
 
 

@@ -30,7 +30,7 @@ def file_name(task: Task, params: Params) -> str:
 def write_outputs(emit: Emitter, run_dir: Path, split: str, answers: Sequence[Answer]) -> None:
     """Write the answers and tables of a split, and announce them."""
     path = run_dir / "predictions" / f"{split}.jsonl"
-    predictions.write_atomic(path, b"".join(answer.line() for answer in answers))
+    predictions.write_durable(path, b"".join(answer.line() for answer in answers))
     announce_outputs(emit, run_dir, split, answers)
 
 
@@ -50,7 +50,7 @@ def announce_outputs(emit: Emitter, run_dir: Path, split: str, answers: Sequence
         ],
         "kinds": {name: list(counts) for name, counts in tables.kinds.items()},
     }  # fmt: skip
-    predictions.write_atomic(path.with_suffix(".tables.json"), json.dumps(content).encode())
+    predictions.write_durable(path.with_suffix(".tables.json"), json.dumps(content).encode())
 
 
 def write_submission(

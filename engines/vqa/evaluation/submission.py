@@ -15,7 +15,7 @@ from typing import Final
 from datasets_mm.adapters import SourceReport, text_files
 from datasets_mm.sources.fingerprint import SourceError
 from engines.vqa.data.questions import LETTERS, SubmissionTemplate
-from engines.vqa.evaluation.predictions import write_atomic
+from engines.vqa.evaluation.predictions import write_durable
 
 LISTED_IDS: Final = 3
 """Ids that a message lists; the others are counted."""
@@ -84,7 +84,7 @@ def write_csv(path: Path, answers: Mapping[str, str], sample: SubmissionTemplate
     data = text.getvalue().encode("utf-8")
     if defects := _find_table_defects(_parse_rows(text.getvalue()), str(path), sample):
         raise SubmissionError(defects)  # for example, an id with a line break
-    write_atomic(path, data)
+    write_durable(path, data)
     return data
 
 

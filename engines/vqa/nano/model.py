@@ -64,7 +64,6 @@ def get_or_train_nano_model(
             torch.manual_seed(SEED)
             model = build_model(processor, sizes).to(device)
             loss = _train_curriculum(model, processor, questions, (sizes, root, report_progress))
-        folder.mkdir(mode=0o700)
         model.to("cpu").save_pretrained(folder)
         processor.save_pretrained(folder)
         return loss, int(sizes["steps"]), len(questions)

@@ -7,11 +7,12 @@ terminated when its screen is closed.
 from __future__ import annotations
 
 import asyncio
-import json
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
+
+from workbench.processes.json_child import parse_message
 
 LINE_BYTES: Final = 8 << 20
 """Maximum length of a line; a profile has about 20 KiB, a record up to about 100."""
@@ -34,7 +35,7 @@ async def read_messages(arguments: Sequence[str]) -> AsyncIterator[dict[str, Any
     try:
         assert child.stdout is not None  # noqa: S101 - asked for above
         async for line in _read_lines(child.stdout):
-            message = _parse_message(line)
+            message = parse_message(line)
             if message.get("kind") == "failed":
                 raise ChildError(str(message.get("error")))
             ended = message.get("kind") == "done"
@@ -57,11 +58,3 @@ async def _read_lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
         raise ChildError(
             f"a line of the data's reader is longer than {LINE_BYTES:,} bytes"
         ) from None
-
-
-def _parse_message(line: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}

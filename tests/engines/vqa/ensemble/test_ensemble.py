@@ -69,7 +69,7 @@ class Suite:
     def write(self, name: str, split: str, found: list[Answer]) -> None:
         folder = self.runs / name / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        predictions.write_atomic(folder / f"{split}.jsonl", b"".join(a.line() for a in found))
+        predictions.write_durable(folder / f"{split}.jsonl", b"".join(a.line() for a in found))
 
     def journal(self, name: str, *splits: str) -> None:
         folder = self.runs / name
