@@ -33,9 +33,12 @@ NEEDED_OPEN_CLIP: Final = (OPEN_CLIP, "open_clip_model.safetensors")
 PART_FILES: Final = ("config.json", WEIGHTS)
 PICKLED: Final = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
 Family = Literal[
-    "clip", "siglip", "open-clip", "clip-scratch", "frozen-towers", "captioner", "vlm", "run"
+    "clip", "metaclip2", "siglip", "open-clip", "qwen-embedding", "clip-scratch",
+    "frozen-towers", "captioner", "vlm", "run",
 ]  # fmt: skip
-TRANSFORMERS: Final[dict[str, Family]] = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip"}
+TRANSFORMERS: Final[dict[str, Family]] = {
+    "clip": "clip", "metaclip_2": "metaclip2", "siglip": "siglip", "siglip2": "siglip",
+}  # fmt: skip
 """Families by the model_type of a folder in transformers' layout."""
 INSTALL_OPEN_CLIP: Final = "install the `open-clip` extra: pip install 'workbench-mm[open-clip]'"
 
@@ -50,6 +53,9 @@ class ModelPart(BaseModel):
     path: str = Field(default="", description="Local folder in transformers' layout")
     packages: tuple[str, ...] = Field(default=(), description="Import names of its packages")
     install: str = Field(default="", description="What to install when a package is missing")
+    gguf: str = Field(
+        default="", description="GGUF file of the first package, converted to a folder once"
+    )
     architecture: dict[str, Any] = Field(
         default={}, description="Sizes of what starts from scratch, or the tower of a package"
     )
@@ -73,6 +79,7 @@ class ModelEntry(BaseModel):
     )
     install: str = Field(default="", description="What to install when a package is missing")
     license: str = Field(default="", description="Licence of the weights")
+    refusal: str = Field(default="", description="Why it cannot be used; empty: it can")
     notes: str = Field(default="", description="What a reader of its numbers should know")
     architecture: dict[str, Any] = Field(
         default={}, description="Sizes of a model that starts from scratch, or tower names"
@@ -116,6 +123,8 @@ def load(name: str) -> ModelEntry:
 
 def find_problem(entry: ModelEntry) -> str | None:
     """Why the model is not available here, in one sentence with the remedy; None: it is."""
+    if entry.refusal:
+        return f"model '{entry.name}': {entry.refusal}"
     if entry.family == "run":  # its base is another entry, see `find_base_entry`
         return None
     for part, files in ((entry.vision, PART_FILES), (entry.llm, (*PART_FILES, "tokenizer.json"))):
@@ -279,12 +288,12 @@ def _describe_folder(name: str, folder: Path) -> dict[str, Any]:
         return {"title": f"{kind} in {folder}", "engines": ("vqa",), "family": "vlm"}
     if family is None:
         raise LookupError(
-            f"model '{name}': model_type {kind!r} is not supported; a `clip`, `siglip` or "
-            "`siglip2` folder is, one in open_clip's layout, or a vision-language model whose "
-            "config.json has a vision_config"
+            f"model '{name}': model_type {kind!r} is not supported; a `clip`, `metaclip_2`, "
+            "`siglip` or `siglip2` folder is, one in open_clip's layout, or a vision-language "
+            "model whose config.json has a vision_config"
         )
     vision, text = (_read_table(config, f"{tower}_config") for tower in ("vision", "text"))
-    context = _read_size(name, text, "max_position_embeddings", 77 if family == "clip" else 64)
+    context = _read_size(name, text, "max_position_embeddings", 64 if family == "siglip" else 77)
     if kind == "siglip2":  # for any shape: it states its number of patches; a square of as many
         patches = _read_size(name, vision, "num_patches", 256)
         size = math.isqrt(patches) * _read_size(name, vision, "patch_size", 16)

@@ -55,6 +55,6 @@ def describe_revision(context: Context, folder: Path) -> str:
     parts = []
     for name in ("vision", "llm"):
         part = resolve_part(context, name)
-        parts.append(model_catalog.cached_revision(part) if part.hub else part.path or "")
+        parts.append(model_catalog.cached_revision(part) if part.hub else part.path or part.gguf)
     revisions = [name for name in parts if name]
     return " + ".join(revisions) or f"base {folder.name}"

@@ -23,7 +23,7 @@ from engines.captioning.models.llm import PromptTemplate
 from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.torchkit.modeling import lora, quantize
+from engines.torchkit.modeling import gguf_weights, lora, quantize
 from engines.torchkit.runtime import device
 from engines.torchkit.training import nano_models, trained_model
 
@@ -91,7 +91,8 @@ def prepare(context: Context, data: CaptioningData, tower: VisionTower) -> Prepa
         "prompt_form": template.form,
         "trainable": lora.list_trainable(captioner),
     }
-    scratch = model_catalog.weights_folder(resolve_part(context, "llm")) is None
+    part = resolve_part(context, "llm")
+    scratch = model_catalog.weights_folder(part) is None and not part.gguf
     fingerprints = {
         "vision": trained_model.weights_digest(tower.folder),
         "llm": trained_model.weights_digest(folder),
@@ -162,6 +163,9 @@ def _prepare_media(
 def _prepare_llm_folder(context: Context, data: CaptioningData) -> tuple[Path, str]:
     """Folder of the language model and a fact for the record; trains a base from scratch first."""
     llm = resolve_part(context, "llm")
+    if llm.gguf:
+        context.emit.phase("cache", "language model from GGUF")
+        return gguf_weights.get_or_convert(llm, context.cache_root), f"{llm.gguf}; "
     folder = model_catalog.weights_folder(llm)
     if folder is not None:
         return folder, ""

@@ -22,7 +22,7 @@ from engines.retrieval.evaluation.evaluate import RetrievalEvaluator, make_epoch
 from engines.retrieval.index.encoding import CorpusEncoder, VectorStorage
 from engines.retrieval.index.joint_encoding import JointCorpusEncoder
 from engines.retrieval.loss import OBJECTIVES, Objective
-from engines.retrieval.models import compilation, export, master_weights
+from engines.retrieval.models import compilation, export, factory, master_weights
 from engines.retrieval.models.encoder import count_parameters
 from engines.retrieval.params import ARCHITECTURE_PARAMS, Params
 from engines.retrieval.prepare import PreparedModel, RetrievalData, prepare, read_data
@@ -46,6 +46,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     )
     target = context.device
     refuse_unsupported(params, target)
+    refuse_training(context)
     with context.process_group.rank_zero_first(emit):
         emit.phase("build")
         data = read_data(context)
@@ -82,6 +83,15 @@ def refuse_unsupported(params: Params, target: torch.device) -> None:
     searches = params.search == "exact" and params.search_precision == "bf16"
     if searches and target.type == "cuda" and not has_bf16(target):
         raise EngineError(bf16_problem("search_precision", torch.cuda.get_device_name(target)))
+
+
+def refuse_training(context: Context) -> None:
+    """Raise EngineError where a model that is only evaluated is to be trained."""
+    if context.entry.family in factory.EVALUATE_ONLY and context.spec.task != "evaluate":
+        raise EngineError(
+            f"model '{context.entry.name}': is evaluated, not trained; run it with "
+            "--task evaluate, or train siglip2-b16 or another model"
+        )
 
 
 def create_training_job(context: Context, data: RetrievalData, ready: PreparedModel) -> Job:

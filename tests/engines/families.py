@@ -10,6 +10,8 @@ from tokenizers import models as token_models
 from transformers import (
     CLIPConfig,
     CLIPModel,
+    MetaClip2Config,
+    MetaClip2Model,
     Siglip2Config,
     Siglip2Model,
     SiglipConfig,
@@ -21,19 +23,22 @@ TEXTS = ["a red disc.", "What noise does this make?", "X"]
 """The only texts whose words the tokenizers know."""
 
 
-def words_file(folder: Path, *, pad: str, clip: bool = False) -> int:
-    """A word tokenizer with special tokens like the family's; returns its size."""
-    special = ["<pad>", "</s>", "<unk>", "<s>"]
+def words_file(folder: Path, *, pad: str, clip: bool = False, end: int = 1) -> int:
+    """A word tokenizer with special tokens like the family's; returns its size.
+
+    `end`: number of the end token, 1 or 2.
+    """
+    special = ["<pad>", "</s>", "<unk>", "<s>"] if end == 1 else ["<s>", "<pad>", "</s>", "<unk>"]
     known = sorted({w for t in TEXTS for w in t.replace(".", "").replace("?", "").split()})
     entries = [*special, *known, *(w.lower() for w in known if w.lower() not in known)]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys([*entries, ".", "?"]))}
-    end = "</s>"
+    closing = "</s>"
     if clip:  # the end token has the highest number
-        vocabulary["<|endoftext|>"], end = len(vocabulary), "<|endoftext|>"
+        vocabulary["<|endoftext|>"], closing = len(vocabulary), "<|endoftext|>"
     tokenizer = Tokenizer(token_models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {end}", special_tokens=[(end, vocabulary[end])]
+        single=f"$A {closing}", special_tokens=[(closing, vocabulary[closing])]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     stated = {"pad_token": pad, "tokenizer_class": "SiglipTokenizer"}
@@ -47,6 +52,19 @@ def clip_folder(folder: Path) -> CLIPModel:
     text = {**THIN, "num_hidden_layers": 9, "vocab_size": size, "eos_token_id": size - 1}
     vision = {**THIN, "num_hidden_layers": 12, "image_size": 64, "patch_size": 32}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=48))
+    model.eval().save_pretrained(folder)
+    return model
+
+
+def metaclip_folder(folder: Path) -> MetaClip2Model:
+    """MetaCLIP 2, whose end token is 2, the number that in old CLIPs means another one."""
+    size = words_file(folder, pad="<pad>", end=2)
+    text = {**THIN, "num_hidden_layers": 3, "vocab_size": size, "eos_token_id": 2,
+            "pad_token_id": 1}  # fmt: skip
+    vision = {**THIN, "num_hidden_layers": 3, "image_size": 64, "patch_size": 32}
+    model = MetaClip2Model(
+        MetaClip2Config(text_config=text, vision_config=vision, projection_dim=48)
+    )
     model.eval().save_pretrained(folder)
     return model
 
@@ -121,7 +139,15 @@ def timm_vit_folder(folder: Path) -> torch.nn.Module:
     return open_clip_folder(folder, vision, both_ways=False)
 
 
+def pe_core_folder(folder: Path) -> torch.nn.Module:
+    """Perception Encoder's kind of tower: rotary positions, pooled by attention."""
+    vision = {"timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_model_pretrained": False,
+              "timm_pool": "map", "timm_proj": None, "image_size": 384}  # fmt: skip
+    return open_clip_folder(folder, vision, both_ways=False)
+
+
 FOLDERS = {
-    "clip": clip_folder, "siglip": siglip_folder, "naflex": naflex_folder,
-    "fastvit": fastvit_folder, "plain-vit": plain_vit_folder, "timm-vit": timm_vit_folder,
+    "clip": clip_folder, "metaclip": metaclip_folder, "siglip": siglip_folder,
+    "naflex": naflex_folder, "fastvit": fastvit_folder, "plain-vit": plain_vit_folder,
+    "timm-vit": timm_vit_folder, "pe-core": pe_core_folder,
 }  # fmt: skip

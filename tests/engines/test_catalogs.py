@@ -50,6 +50,11 @@ def test_settings_of_an_entry_are_settings_of_its_engines(name):
         catalog.load(engine).Params.model_validate(dict(entry.settings))
 
 
+def test_a_model_of_its_own_code_is_listed_and_refused():
+    entry = model_catalog.load("jina-clip-v2")
+    assert "Python code of its own" in model_catalog.find_problem(entry)
+
+
 def test_names_can_be_asked_for_an_engine():
     assert "clip-nano" in model_catalog.names("retrieval")
     assert "clip-nano" not in model_catalog.names("captioning")

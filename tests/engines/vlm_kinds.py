@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers as library
+from transformers.models.smolvlm import processing_smolvlm
 
 from engines.torchkit.training import nano_models
 from engines.vqa.nano import model
@@ -22,6 +24,25 @@ TEMPLATE = (
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+SMOLVLM_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{{ ':' if message['content'][0]['type'] == 'image' else ': ' }}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+THINKING_TEMPLATE = model.TEMPLATE.replace(
+    "{% for part", "{{ '<think>\n\n</think>\n\n' if message['role'] == 'assistant' else '' }}"
+    "{% for part", 1,
+).replace(
+    "assistant\n{% endif %}", "assistant\n{{ '<think>\n' if enable_thinking is not defined or "
+    "enable_thinking else '<think>\n\n</think>\n\n' }}{% endif %}",
+)  # fmt: skip
+"""Qwen3.5's: the thought of an answer is empty, and open in a prompt unless it is switched off."""
+QWEN_VISION = {
+    "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 16,
+    "out_hidden_size": 32, "num_position_embeddings": 64,
+}  # fmt: skip
 TEXT = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 512,
@@ -30,6 +51,14 @@ VISION = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
     "image_size": SIDE, "patch_size": PATCH,
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def num2words() -> Iterator[None]:
+    """SmolVLM's processor wants the package of this name, which it calls for videos only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processing_smolvlm, "num2words", str)
+        yield
 
 
 def tokenizer_of(*special: str, **named: str) -> Any:
@@ -71,23 +100,43 @@ def llava(folder: Path) -> None:
     ))  # fmt: skip
 
 
-def idefics3(folder: Path) -> None:
-    """Idefics3, as SmolVLM: a picture becomes tiles, each with tokens around it."""
+def smolvlm(folder: Path) -> None:
+    """SmolVLM, which is Idefics3: a picture becomes tiles, each with tokens around it."""
     tiles = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
     around = ("<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>")
     tokenizer = tokenizer_of(*around, *tiles)
-    library.Idefics3Processor(
-        image_processor=library.Idefics3ImageProcessor(
+    library.SmolVLMProcessor(
+        image_processor=library.SmolVLMImageProcessor(
             size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}
         ),
-        tokenizer=tokenizer, image_seq_len=4,
-        chat_template=TEMPLATE.replace("PICTURE", "<image>"),
+        tokenizer=tokenizer, video_processor=library.SmolVLMVideoProcessor(), image_seq_len=4,
+        chat_template=SMOLVLM_TEMPLATE,
     ).save_pretrained(folder)  # fmt: skip
-    save(folder, library.Idefics3ForConditionalGeneration, library.Idefics3Config(
+    save(folder, library.SmolVLMForConditionalGeneration, library.SmolVLMConfig(
         vision_config=VISION,
         text_config=library.LlamaConfig(**words_of(tokenizer)), scale_factor=2,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         pad_token_id=tokenizer.pad_token_id,
+    ))  # fmt: skip
+
+
+def llava_onevision(folder: Path) -> None:
+    """LLaVA-OneVision, as VARCO-VISION 2.0: tiles of any resolution, SigLIP's tower, Qwen3."""
+    tokenizer = tokenizer_of("<image>", "<video>")
+    grid = [[SIDE * rows, SIDE * columns] for rows in (1, 2) for columns in (1, 2)]
+    library.LlavaOnevisionProcessor(
+        image_processor=library.LlavaOnevisionImageProcessor(
+            size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=grid
+        ),
+        tokenizer=tokenizer, video_processor=library.LlavaOnevisionVideoProcessor(),
+        num_image_tokens=(SIDE // PATCH) ** 2, vision_feature_select_strategy="full",
+        chat_template=TEMPLATE.replace("PICTURE", "<image>\n"),
+    ).save_pretrained(folder)  # fmt: skip
+    number = tokenizer.convert_tokens_to_ids
+    save(folder, library.LlavaOnevisionForConditionalGeneration, library.LlavaOnevisionConfig(
+        vision_config=library.SiglipVisionConfig(**VISION, vision_use_head=False),
+        text_config=library.Qwen3Config(**words_of(tokenizer)), image_grid_pinpoints=grid,
+        image_token_index=number("<image>"), video_token_index=number("<video>"),
     ))  # fmt: skip
 
 
@@ -113,7 +162,7 @@ def gemma3(folder: Path) -> None:
 
 
 def internvl(folder: Path) -> None:
-    """InternVL: tiles again, and tokens of a picture from a shuffle of its pixels."""
+    """InternVL 3.5: tiles again, tokens of a picture from a shuffle of its pixels, Qwen3."""
     named = {
         "start_image_token": "<img>", "end_image_token": "</img>",
         "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
@@ -129,7 +178,7 @@ def internvl(folder: Path) -> None:
     sides = {"image_size": (SIDE, SIDE), "patch_size": (PATCH, PATCH)}
     save(folder, library.InternVLForConditionalGeneration, library.InternVLConfig(
         vision_config=library.InternVLVisionConfig(**VISION | sides),
-        text_config=library.Qwen2Config(**words_of(tokenizer)), image_seq_length=4,
+        text_config=library.Qwen3Config(**words_of(tokenizer)), image_seq_length=4,
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
     ))  # fmt: skip
 
@@ -180,29 +229,55 @@ def mllama(folder: Path) -> None:
 
 def qwen3_vl(folder: Path) -> None:
     """Qwen3-VL: patches as Qwen2.5-VL's, 16 pixels a side, other colours, deep stacks."""
+    tokenizer = qwen_processor(folder, model.TEMPLATE)
+    eye = QWEN_VISION | {"deepstack_visual_indexes": [0, 1]}
+    save(folder, library.Qwen3VLForConditionalGeneration, library.Qwen3VLConfig(
+        vision_config=eye, text_config=qwen_words(tokenizer), **qwen_numbers(tokenizer),
+    ))  # fmt: skip
+
+
+def qwen3_5(folder: Path) -> None:
+    """Qwen3.5: three of four layers are linear attention, and its template opens a thought."""
+    tokenizer = qwen_processor(folder, THINKING_TEMPLATE)
+    linear = {
+        "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    }  # fmt: skip
+    words = qwen_words(tokenizer)
+    words["rope_parameters"] |= {"partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
+    save(folder, library.Qwen3_5ForConditionalGeneration, library.Qwen3_5Config(
+        vision_config=QWEN_VISION, text_config=words | linear, **qwen_numbers(tokenizer),
+    ))  # fmt: skip
+
+
+def qwen_processor(folder: Path, template: str) -> Any:
+    """Write Qwen3-VL's processor with this chat template; its tokenizer."""
     said = [" ".join(row.values()) for row in vqa_toy.rows()]
-    made = model.build_processor(said, VOCABULARY, 16)
-    tokenizer, number = made.tokenizer, made.tokenizer.convert_tokens_to_ids
+    tokenizer = model.build_processor(said, VOCABULARY, 16).tokenizer
     cut = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
     library.Qwen3VLProcessor(
         image_processor=library.Qwen2VLImageProcessor(
             **cut, image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]
         ),
         tokenizer=tokenizer, video_processor=library.Qwen3VLVideoProcessor(**cut),
-        chat_template=made.chat_template,
+        chat_template=template,
     ).save_pretrained(folder)  # fmt: skip
-    eye = {
-        "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 16,
-        "out_hidden_size": TEXT["hidden_size"], "num_position_embeddings": 64,
-        "deepstack_visual_indexes": [0, 1],
-    }  # fmt: skip
+    return tokenizer
+
+
+def qwen_words(tokenizer: Any) -> dict[str, Any]:
+    """Sizes of a text model of Qwen3-VL."""
     places = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]}
-    save(folder, library.Qwen3VLForConditionalGeneration, library.Qwen3VLConfig(
-        vision_config=eye,
-        text_config=words_of(tokenizer) | {"bos_token_id": None, "rope_parameters": places},
-        image_token_id=number(model.IMAGE), video_token_id=number(model.VIDEO),
-        vision_start_token_id=number(model.LOOK), vision_end_token_id=number(model.LOOKED),
-    ))  # fmt: skip
+    return words_of(tokenizer) | {"bos_token_id": None, "rope_parameters": places}
+
+
+def qwen_numbers(tokenizer: Any) -> dict[str, int]:
+    """Tokens of pictures and videos."""
+    names = {
+        "image_token_id": model.IMAGE, "video_token_id": model.VIDEO,
+        "vision_start_token_id": model.LOOK, "vision_end_token_id": model.LOOKED,
+    }  # fmt: skip
+    return {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
 
 
 def save(folder: Path, model: Any, config: Any) -> None:
@@ -218,6 +293,7 @@ def save(folder: Path, model: Any, config: Any) -> None:
 
 
 KINDS: dict[str, Callable[[Path], None]] = {
-    "llava": llava, "idefics3": idefics3, "gemma3": gemma3, "internvl": internvl,
-    "paligemma": paligemma, "mllama": mllama, "qwen3_vl": qwen3_vl,
+    "llava": llava, "smolvlm": smolvlm, "llava_onevision": llava_onevision, "gemma3": gemma3,
+    "internvl": internvl, "paligemma": paligemma, "mllama": mllama, "qwen3_vl": qwen3_vl,
+    "qwen3_5": qwen3_5,
 }  # fmt: skip

@@ -70,6 +70,11 @@ def find_model_shape(entry: ModelEntry, params: Params) -> ModelShape:
         return _from_scratch(entry, params)
     if entry.family == "open-clip":
         return _open_clip(entry, params)
+    if entry.family == "qwen-embedding":
+        raise EngineError(
+            f"model '{entry.name}': its evaluation reads lengths of prompts, which cannot be "
+            "forecast; 2 billion parameters in float32 are 8 GB"
+        )
     config_and_source = known_configs.find_config(entry, SHAPES)
     if config_and_source is None:
         raise _unknown_sizes(entry)

@@ -1,4 +1,7 @@
-"""CLIP-shaped encoders through transformers' CLIPModel: local weights, or small from scratch."""
+"""CLIP and MetaCLIP 2 through transformers: local weights, or a small CLIP from scratch.
+
+MetaCLIP 2 (Chuang et al. 2025) is CLIP with XLM-V's vocabulary: many languages, Korean among them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, MetaClip2Model
 
 from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.models.towers import (
@@ -23,6 +26,8 @@ from engines.torchkit.modeling.model_config import read_config
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
 """Pixel statistics of CLIP's training images, where a folder does not say otherwise."""
+METACLIP: Final = "metaclip_2"
+"""model_type of MetaCLIP 2."""
 
 
 class ClipTextTower(EncoderTower):
@@ -108,7 +113,7 @@ class ClipVisionTower(EncoderTower):
 
 
 class ClipEncoder(DualEncoder):
-    """Both towers of a CLIPModel with its projections; queries and passages share them."""
+    """Both towers of a CLIP with its projections; queries and passages share them."""
 
     def __init__(
         self,
@@ -129,20 +134,28 @@ class ClipEncoder(DualEncoder):
 def from_folder(
     folder: Path, temperature: float, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
 ) -> ClipEncoder:
-    """A CLIPModel from a local folder, safetensors only, in float32."""
-    clip = weights.load(CLIPModel, folder, CLIPConfig.from_dict(read_config(folder)))
+    """A CLIP from a local folder, safetensors only, in float32."""
+    kind, config = _read_class_and_config(read_config(folder))
+    clip = weights.load(kind, folder, config)
     return _make_encoder(clip, temperature, mean, std)
 
 
 def from_config(config: dict[str, Any], temperature: float) -> ClipEncoder:
     """A CLIP of a configuration with random weights, for a memory estimate."""
-    return _make_encoder(weights.build_random(CLIPConfig.from_dict(config)), temperature)
+    return _make_encoder(weights.build_random(_read_class_and_config(config)[1]), temperature)
+
+
+def _read_class_and_config(stated: dict[str, Any]) -> tuple[Any, Any]:
+    """transformers' class of the model, and its configuration."""
+    kind: Any = MetaClip2Model if stated.get("model_type") == METACLIP else CLIPModel
+    return kind, kind.config_class.from_dict(stated)
 
 
 def _make_encoder(
     clip: Any, temperature: float, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
 ) -> ClipEncoder:
-    if clip.text_model.eos_token_id == 2:  # configs from before transformers 4.31 say 2
+    is_clip = isinstance(clip, CLIPModel)  # of MetaCLIP 2 the end token is 2
+    if is_clip and clip.text_model.eos_token_id == 2:  # configs from before transformers 4.31
         clip.text_model.eos_token_id = clip.config.text_config.vocab_size - 1
     return ClipEncoder(clip, temperature, mean, std)
 

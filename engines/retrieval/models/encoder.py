@@ -81,6 +81,8 @@ class DualEncoder(nn.Module):
         """Largest number of tokens of a text; 0: no limit."""
         self.image_limit = 0
         """The one image size that the model takes; 0: any."""
+        self.image_multiple = 1
+        """Image sizes are multiples of it."""
         self.compiler: Callable[..., Any] | None = None
         """Calls functions of the towers in training; see `compilation`."""
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))

@@ -1,8 +1,8 @@
 """Export of a trained encoder in its library's layout, for `from_pretrained`.
 
-CLIP, SigLIP and SigLIP 2: transformers' layout; models of open_clip: open_clip's. Heads over the
-frozen towers of packages have no such layout. What the layout cannot express (averaged layers, a
-recurrent cell, MaxSim) is in workbench.json.
+CLIP, MetaCLIP 2, SigLIP and SigLIP 2: transformers' layout; models of open_clip: open_clip's. Heads
+over the frozen towers of packages have no such layout. What the layout cannot express (averaged
+layers, a recurrent cell, MaxSim) is in workbench.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ COPIED: Final = (
 """Small files of a base that are copied beside config and weights."""
 ABOUT: Final = "workbench.json"
 TRANSFORMERS: Final[Mapping[str, str]] = {
-    "clip": "CLIPModel", "clip-scratch": "CLIPModel", "siglip": "SiglipModel",
+    "clip": "CLIPModel", "clip-scratch": "CLIPModel", "metaclip2": "MetaClip2Model",
+    "siglip": "SiglipModel",
 }  # fmt: skip
 
 

@@ -28,6 +28,8 @@ from engines.retrieval.models.tokenizer import TextTokenizer
 from engines.retrieval.params import Params
 from engines.torchkit.modeling.image_normalization import read_pixel_statistics
 
+EVALUATE_ONLY: Final = ("qwen-embedding",)
+"""Families that are not trained here."""
 FUSION_FACTS: Final = {
     "mean": "sum of unit text and image vectors, at unit length",
     "recurrent": "recurrent gated cell over the layers (ReT)",
@@ -78,6 +80,11 @@ def validate_model(model: DualEncoder, entry: ModelEntry, params: Params) -> Non
         raise EngineError(
             f"image_size = {params.image_size}: model '{entry.name}' takes {image_limit} only"
         )
+    if params.image_size % model.image_multiple:
+        raise EngineError(
+            f"image_size = {params.image_size}: model '{entry.name}' takes multiples of "
+            f"{model.image_multiple}"
+        )
 
 
 def _load_model(
@@ -88,6 +95,12 @@ def _load_model(
 
         return openclip.from_folder(folder, temperature)
     statistics = read_pixel_statistics(folder)
+    if entry.family == "qwen-embedding":
+        with collection_paused("transformers.modeling_utils"):
+            from engines.retrieval.models import qwen_embedding
+
+        tokenizer = text_tokenizer.tokenizer
+        return qwen_embedding.from_folder(folder, tokenizer, temperature, *statistics)
     if entry.family == "siglip":
         with collection_paused("transformers.modeling_utils"):
             from engines.retrieval.models import siglip
@@ -107,6 +120,11 @@ def configure_model(
     Raises:
         EngineError: a setting does not fit the model.
     """
+    if entry.family in EVALUATE_ONLY and params.scoring == "late":
+        raise EngineError(
+            f"scoring = late: model '{entry.name}' makes one vector of an item; "
+            "use scoring = pooled"
+        )
     set_layers(model, params)
     if params.layer_fusion == "recurrent":
         _set_recurrent(model, entry, params)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,7 +49,11 @@ def load_model_tokenizer(folder: Path, family: str) -> TextTokenizer:
         return _load_siglip_tokenizer(folder)
     if family == "open-clip":
         return _load_open_clip_tokenizer(folder)
-    return make_text_tokenizer(from_folder(folder), "the model's own")
+    tokenizer = make_text_tokenizer(from_folder(folder), "the model's own")
+    if family == "qwen-embedding":  # it names no padding token, and 0 is a word
+        number = tokenizer.tokenizer.token_to_id("<|endoftext|>")
+        return tokenizer if number is None else replace(tokenizer, pad=number)
+    return tokenizer
 
 
 def make_text_tokenizer(tokenizer: Tokenizer, origin: str) -> TextTokenizer:

@@ -21,7 +21,7 @@ SCRATCH: Final = "the entry's architecture"
 def find_config(part: ModelEntry | ModelPart, table: Path) -> tuple[dict[str, Any], str] | None:
     """The configuration and its source; None: neither the folder nor the table has it.
 
-    `table`: TOML by repository id; `source` of each entry: where its sizes come from.
+    `table`: TOML by repository id or GGUF file; `source` of each entry: where its sizes come from.
 
     Raises:
         EngineError: the folder's configuration is damaged.
@@ -31,9 +31,10 @@ def find_config(part: ModelEntry | ModelPart, table: Path) -> tuple[dict[str, An
         return read_config(folder), FOLDER
     with table.open("rb") as file:
         entries = tomllib.load(file)
-    if part.hub not in entries:
+    name = part.hub or getattr(part, "gguf", "")
+    if name not in entries:
         return None
-    return {key: value for key, value in entries[part.hub].items() if key != "source"}, TABLE
+    return {key: value for key, value in entries[name].items() if key != "source"}, TABLE
 
 
 def unknown_model_error(name: str, subject: str = "its sizes", setting: str = "") -> EngineError:

@@ -35,7 +35,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         EngineError: it is missing, no JSON object, or too large.
     """
-    path = folder / "config.json"
+    cleaned: dict[str, Any] = drop_code_keys(_read_json(folder / "config.json"))
+    return cleaned
+
+
+def names_own_code(folder: Path) -> bool:
+    """Whether the folder's config.json names Python files of its own (`auto_map`)."""
+    return "auto_map" in _read_json(folder / "config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > CONFIG_BYTES:
             raise EngineError(f"{path}: larger than 1 MiB; that is no configuration")
@@ -46,8 +55,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise EngineError(f"{path}: is not JSON; save the model again") from None
     if not isinstance(config, dict):
         raise EngineError(f"{path}: is no JSON object; save the model again")
-    cleaned: dict[str, Any] = drop_code_keys(config)
-    return cleaned
+    return config
 
 
 def drop_code_keys(config: Any) -> Any:

@@ -8,8 +8,8 @@ generation prompt, are refused: training on them would fail silently.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +23,8 @@ IGNORED: Final = -100
 """Label that cross entropy ignores."""
 IMAGE: Final = 1
 """Type of image tokens in `mm_token_type_ids`; text has 0."""
+BLANKS: Final = ("", "\u0120", "\u2581")
+"""What stands for a blank before a word in vocabularies: nothing, byte-level's, SentencePiece's."""
 PLACEHOLDER: Final = "\x02asked\x02"
 """Placeholder of the question; no template and no question contains it."""
 DAY: Final = {"%Y": "2025", "%m": "01", "%d": "01", "%b": "Jan", "%B": "January"}
@@ -39,6 +41,8 @@ class ChoicePrompt(NamedTuple):
     options: Sequence[str]
     answer: str | None
     """The letter to train on; None: no answer."""
+    kind: str = ""
+    """Type of the question."""
 
 
 class EncodedQuestion(NamedTuple):
@@ -74,18 +78,24 @@ class ChatTemplate:
     prompt: str
     special: tuple[str, ...]
     """Texts of special tokens; `user_text` breaks them up in questions."""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """Prompt by type of question, in the place of `prompt`."""
+    forms: tuple[tuple[int, ...], ...] = ()
+    """Ids of all tokens that write each letter (a, A, with a blank before); empty: `letters`."""
 
-    def user_text(self, question: str, options: Sequence[str]) -> str:
-        """The user message: question, options and prompt."""
+    def user_text(self, question: str, options: Sequence[str], kind: str = "") -> str:
+        """The user message: question, options and the prompt of its type."""
         listed = "\n".join(f"{a}. {o}" for a, o in zip(LETTERS, options, strict=bool(options)))
-        text = "\n".join(line for line in (question, listed, self.prompt) if line)
+        prompt = self.prompts.get(kind, self.prompt)
+        text = "\n".join(line for line in (question, listed, prompt) if line)
         for token in self.special:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
     def prompt_text(self, prompt: ChoicePrompt) -> str:
         """The full prompt, with the placeholder of its picture."""
-        return f"{self.before}{self.user_text(prompt.question, prompt.options)}{self.between}"
+        text = self.user_text(prompt.question, prompt.options, prompt.kind)
+        return f"{self.before}{text}{self.between}"
 
     def answer_tokens(self, prompt: ChoicePrompt) -> list[int]:
         """Ids of the letter and the end of the turn; empty without an answer."""
@@ -176,12 +186,17 @@ def render_template(
     try:
         text = processor.apply_chat_template(
             messages, _with_fixed_date(processor.chat_template), tokenize=False,
-            add_generation_prompt=answer is None,
+            add_generation_prompt=answer is None, **_switch_off_thinking(processor.chat_template),
         )  # fmt: skip
     except Exception as error:  # a template is a program: any exception
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"{folder}: its chat template fails ({reason})") from None
     return str(text)
+
+
+def _switch_off_thinking(template: Any) -> dict[str, bool]:
+    """Argument of templates that would leave a thought open in a prompt (Qwen3.5)."""
+    return {"enable_thinking": False} if "enable_thinking" in str(template) else {}
 
 
 def _with_fixed_date(template: Any) -> Any:
@@ -230,6 +245,17 @@ def find_letter_tokens(
         raise EngineError(f"{folder}: its template does not end an answer in one and the same way")
     a, b, c, d = letters
     return (a, b, c, d), ends.pop()
+
+
+def find_letter_forms(template: ChatTemplate, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
+    """Ids of all tokens that write each letter: the one of its answer, a, A, and after a blank."""
+    vocabulary = tokenizer.get_vocab()
+    forms = []
+    for letter, answer in zip(LETTERS, template.letters, strict=True):
+        texts = [f"{blank}{text}" for blank in BLANKS for text in (letter, letter.upper())]
+        tokens = [answer, *(vocabulary[text] for text in texts if text in vocabulary)]
+        forms.append(tuple(dict.fromkeys(tokens)))
+    return tuple(forms)
 
 
 def _find_turn_end(tokenizer: Any, rest: Sequence[int], folder: Path) -> int:
