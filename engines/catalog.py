@@ -35,6 +35,8 @@ class Engine(Protocol):
     SUMMARY: str
     """One line for lists."""
     TASKS: tuple[Task, ...]
+    RANK_TASKS: tuple[Task, ...]
+    """Tasks that `nproc_per_node` processes share; others are of one process."""
     NEEDS: tuple[str, ...]
     """Fields that its records must have; empty: it needs no subset."""
     FORM: str

@@ -35,8 +35,6 @@ EXIT_STOPPED: Final = 143
 
 _PR_SET_PDEATHSIG: Final = 1
 
-SHARED_TASKS: Final = frozenset({"train", "probe"})
-
 Hint = Literal["failed", "oom-cuda", "oom-host", "stopped", "usage"]
 
 
@@ -113,8 +111,9 @@ def describe_failure(error: BaseException) -> protocol.Failed:
 
 
 def count_ranks(spec: protocol.RunSpec) -> int:
-    """Number of ranks; only tasks that train have several."""
-    return int(spec.params.get("nproc_per_node", 1)) if spec.task in SHARED_TASKS else 1
+    """Number of ranks; 1 for tasks that are not shared."""
+    shared = spec.task in catalog.load(spec.engine).RANK_TASKS
+    return int(spec.params.get("nproc_per_node", 1)) if shared else 1
 
 
 def run_ranks(

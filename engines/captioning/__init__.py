@@ -19,6 +19,7 @@ __all__ = [
     "FORM",
     "NEEDS",
     "OOM_SETTINGS",
+    "RANK_TASKS",
     "SUMMARY",
     "TASKS",
     "Params",
@@ -27,6 +28,7 @@ __all__ = [
 
 SUMMARY: Final = "Captioning: says what a picture or a video shows"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "probe")
+RANK_TASKS: Final[tuple[Task, ...]] = ("train", "probe")
 FORM: Final = "captions"
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
 OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {

@@ -21,6 +21,7 @@ from engines.protocol import PhaseName, RunSpec, Task
 
 SUMMARY: Final = "A machine probe: times a fixed stdlib computation"
 TASKS: Final[tuple[Task, ...]] = ("probe",)
+RANK_TASKS: Final[tuple[Task, ...]] = ()
 NEEDS: Final[tuple[str, ...]] = ()
 FORM: Final = ""
 OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {}

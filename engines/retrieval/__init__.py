@@ -19,6 +19,7 @@ __all__ = [
     "FORM",
     "NEEDS",
     "OOM_SETTINGS",
+    "RANK_TASKS",
     "SUMMARY",
     "TASKS",
     "Params",
@@ -27,6 +28,7 @@ __all__ = [
 
 SUMMARY: Final = "Retrieval: finds the passages that answer a question about an image"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")
+RANK_TASKS: Final[tuple[Task, ...]] = ("train", "probe")
 FORM: Final = "passages"
 NEEDS: Final[tuple[str, ...]] = (
     "question", "image_path", "passage_id", "passage_text", "passage_image_path",

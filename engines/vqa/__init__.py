@@ -19,6 +19,7 @@ __all__ = [
     "FORM",
     "NEEDS",
     "OOM_SETTINGS",
+    "RANK_TASKS",
     "SUMMARY",
     "TASKS",
     "Params",
@@ -27,6 +28,7 @@ __all__ = [
 
 SUMMARY: Final = "VQA: answers four-choice questions about pictures"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "ensemble", "probe")
+RANK_TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "probe")
 FORM: Final = "choices"
 NEEDS: Final[tuple[str, ...]] = ("image_path", "answer")
 OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,15 +34,24 @@ def compute_letter_logits(
     In the order of options of the record, whatever order was shown. `scale`: of the sides of
     pictures; `blank`: pictures of the mean colour only.
     """
-    letters = torch.tensor(ready.template.letters, device=next(ready.model.parameters()).device)
+    device, template = next(ready.model.parameters()).device, ready.template
+    tokens = [torch.tensor(ids, device=device) for ids in template.forms or zip(template.letters)]
     rows = np.arange(len(questions))
     with eval_mode(ready.model):
         pieces = [
-            ready.model.next_logits(batch)[:, letters].float()
+            sum_letter_forms(ready.model.next_logits(batch), tokens)
             for batch in ready.batches(questions, rows, scale, permutation, blank=blank)
         ]
         logits = torch.cat(pieces).cpu().numpy()
     return tta.restore_order(logits, permutation)
+
+
+def sum_letter_forms(logits: torch.Tensor, tokens: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Logits of the four letters, float32 [n, 4], from those of the vocabulary [n, V].
+
+    `tokens`: ids of the tokens of each letter; their probabilities are summed (log Σ exp).
+    """
+    return torch.stack([logits[:, ids].float().logsumexp(1) for ids in tokens], 1)
 
 
 def generate_answers(ready: PreparedAnswerer, questions: Questions, longest: int) -> list[str]:
@@ -86,6 +95,8 @@ def answer_split(
 ) -> list[Answer]:
     """Answer the questions of a split that have no answer yet; sends metrics, files and notices.
 
+    Of several ranks each answers its share, and only rank 0 returns answers.
+
     `key`: what the answers depend on besides questions and settings: the weights.
 
     Raises:
@@ -98,6 +109,8 @@ def answer_split(
     answers = infer.answer_all(
         ModelAnswerer(context, ready), questions, options, path, context.report_progress
     )
+    if not context.process_group.is_rank_zero:
+        return []
     file = path.relative_to(context.run_dir).as_posix()
     for metric in metrics.compute_metrics(answers, name, file):
         emit.send(metric)
@@ -116,6 +129,8 @@ def inference_options(
 ) -> InferenceOptions:
     """The inference options of a split, from the settings of the run."""
     params = context.params
+    group = context.process_group
+    ranks = (group.rank, group.size) if context.spec.task != "train" else (0, 1)
     answered = np.flatnonzero(questions.answers >= 0)
     sample = answered[select_stratified(questions.answers[answered], params.written)]
     return InferenceOptions(
@@ -126,7 +141,10 @@ def inference_options(
         key={
             **key, "questions": questions_digest(questions), "tokens": params.max_new_tokens,
             "batch": params.eval_batch_size, "pixels": params.long_side,
+            **({"forms": True} if params.letter_forms else {}),
         },
+        rank_and_size=ranks,
+        wait=group.wait if ranks[1] > 1 else lambda: None,
     )  # fmt: skip
 
 

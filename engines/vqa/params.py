@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from engines import param_sections
 
 ARCHITECTURE_PARAMS: Final = (
-    "long_side", "min_pixels", "max_pixels", "prompt", "quantize", "double_quant", "lora_rank",
-    "lora_alpha", "lora_targets",
+    "long_side", "min_pixels", "max_pixels", "prompt", "prompts", "quantize", "double_quant",
+    "lora_rank", "lora_alpha", "lora_targets",
 )  # fmt: skip
 """Settings that are read from the trained model; all others are those of the run."""
 
@@ -30,6 +30,10 @@ class _Picture(param_sections.Settings):
     prompt: str = Field(
         "Answer with the letter of the right option.",
         description="What stands below the question and its options",
+    )
+    prompts: tuple[str, ...] = Field(
+        (),
+        description="Prompts by type of question, each `type: prompt`, in the place of `prompt`",
     )
     max_length: int = Field(
         1024, ge=16, le=131_072, description="Most tokens of a question with its picture"
@@ -151,6 +155,11 @@ class _Answers(param_sections.Settings):
     tta_options: bool = Field(
         False, description="Average over the four rotations of the options too"
     )
+    letter_forms: bool = Field(
+        False,
+        description="Sum the probability of a letter over the tokens that write it (a, A, with a "
+        "blank before), not of the trained one alone",
+    )
     blank: bool = Field(
         True, description="Ask once more with blank pictures: what is known without looking"
     )
@@ -160,6 +169,11 @@ class _Answers(param_sections.Settings):
     max_new_tokens: int = Field(16, ge=1, le=4096, description="Longest written answer, tokens")
     ensemble: Literal["majority", "probability", "fold-weighted", "stacked"] = Field(
         "probability", description="How an ensemble makes one answer of its folds'"
+    )
+    temperature_scaling: bool = Field(
+        False,
+        description="Divide the logits of each fold by a temperature that is fitted on its "
+        "held-out rows, before an ensemble combines the folds",
     )
 
 
@@ -185,6 +199,13 @@ class Params(
             raise ValueError(f"{setting} needs validations; set validate_every_epochs to 1 or more")
         if self.min_pixels > self.max_pixels:
             raise ValueError("min_pixels is more than max_pixels")
+        if len(self.prompts_by_kind()) < len(self.prompts):
+            raise ValueError("prompts: each is `type: prompt`, and a type occurs once")
         if any(not 0.25 <= scale <= 4 for scale in self.tta_scales):
             raise ValueError("tta_scales: a scale lies between 0.25 and 4")
         return self
+
+    def prompts_by_kind(self) -> dict[str, str]:
+        """`prompts` as prompts by type of question; those without type or prompt are left out."""
+        parts = [[part.strip() for part in text.split(":", 1)] for text in self.prompts]
+        return {pair[0]: pair[1] for pair in parts if len(pair) == 2 and all(pair)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from engines.vqa.models import processor as models_processor
 from engines.vqa.models.chat_template import ChatTemplate, ChoicePrompt
 from engines.vqa.models.model import Answerer, VqaBatch
 from engines.vqa.nano import model
+from engines.vqa.params import Params
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def prepare(context: Context, data: VqaData) -> PreparedAnswerer:
     folder, base_fact = prepare_model_folder(context, data)
     pretrained.validate_vision_language(folder)
     hf_processor = load_hf_processor(folder)
-    template = chat_template.read_chat_template(hf_processor, params.prompt, folder)
+    template = read_template(hf_processor, params, data, folder)
     processor = models_processor.create_processor(hf_processor, template, folder)
     emit.phase("cache", "pictures")
     limits = SizeLimits.from_params(params, processor.factor)
@@ -137,6 +138,27 @@ def prepare(context: Context, data: VqaData) -> PreparedAnswerer:
     )  # fmt: skip
 
 
+def read_template(processor: Any, params: Params, data: VqaData, folder: Path) -> ChatTemplate:
+    """The chat template with the prompts by type of question and the forms of the letters.
+
+    Raises:
+        EngineError: the template does not fit, or a prompt is of a type that no question has.
+    """
+    template = chat_template.read_chat_template(processor, params.prompt, folder)
+    prompts = params.prompts_by_kind()
+    splits = (data.train, data.validation, *data.splits.values())
+    kinds = dict.fromkeys(kind for split in splits for kind in split.kinds)
+    if unknown := [kind for kind in prompts if kind not in kinds]:
+        raise EngineError(
+            f"prompts: no question is of type '{unknown[0]}'; there are {', '.join(sorted(kinds))}"
+        )
+    forms = params.letter_forms
+    return replace(
+        template, prompts=prompts,
+        forms=chat_template.find_letter_forms(template, processor.tokenizer) if forms else (),
+    )  # fmt: skip
+
+
 def base_state(context: Context, folder: Path, *, scratch: bool) -> dict[str, Any]:
     """Name of the base and digest of its weights, for a later run."""
     name = str(context.trained.state["base"]) if context.trained and scratch else folder.name
@@ -175,14 +197,19 @@ def _count_text_tokens(template: ChatTemplate, questions: Questions) -> list[int
     """Text tokens of each question with options and answer [n], of the longest of its wordings."""
     if questions.wordings is None:
         prompts = [
-            ChoicePrompt(*question, "a")
-            for question in zip(questions.texts, questions.options, strict=True)
+            ChoicePrompt(text, options, "a", kind)
+            for text, options, kind in zip(
+                questions.texts, questions.options, questions.kinds, strict=True
+            )
         ]
         return template.count_tokens(prompts)
     rows = [row for row, wordings in enumerate(questions.wordings) for _ in wordings]
     texts = [text for wordings in questions.wordings for text in wordings]
     lengths = template.count_tokens(
-        [ChoicePrompt(t, questions.options[r], "a") for r, t in zip(rows, texts, strict=True)]
+        [
+            ChoicePrompt(text, questions.options[row], "a", questions.kinds[row])
+            for row, text in zip(rows, texts, strict=True)
+        ]
     )
     longest = [0] * len(questions)
     for row, length in zip(rows, lengths, strict=True):

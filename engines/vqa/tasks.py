@@ -47,6 +47,8 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     else:
         send_plan(context, data, ready, None)
     answer_splits(context, data, ready)
+    if spec.task != "train":
+        context.process_group.destroy()
     device.report_memory(emit, "generate", target)
 
 
@@ -128,7 +130,7 @@ def answer_splits(context: Context, data: VqaData, ready: PreparedAnswerer) -> N
         limit = 0 if name == last else params.evaluate_limit
         chosen = questions.select(select_stratified(questions.answers, limit))
         answers = answer_split(context, ready, chosen, name, key)
-        if data.submission_subset is not None and name == last:
+        if data.submission_subset is not None and name == last and answers:
             context.emit.phase("save", "submission")
             path = context.run_dir / file_name(context.spec.task, params)
             write_submission(

@@ -26,6 +26,7 @@ FREE_SETTINGS: Final = frozenset({
     "checkpoint_minutes", "save_model", "export_model",
 })  # fmt: skip
 """Settings without influence on an expectation: paths, threads, checkpoints, batching."""
+NOT_STATED: Final = TableCell("–", "value")
 TOLERANCE: Final = 0.01
 """Share by which a number of rows may differ: folds keep questions about one picture together."""
 
@@ -41,10 +42,12 @@ class Expectation(NamedTuple):
     rows: int
     """Rows of the whole subset."""
     settings: Mapping[str, Any]
-    seconds: float
-    """On a T4, all runs of the recipe together."""
-    accuracy: tuple[float, float]
-    """Lower and upper end."""
+    seconds: float | None
+    """On a T4, all runs of the recipe together; None: not stated."""
+    accuracy: tuple[float, float] | None
+    """Lower and upper end; None: not stated."""
+    public_score: float | None
+    """Accuracy on the challenge's hidden test questions that was published; None: none was."""
 
     def matches(self, engine: str, subset: str, model: str, params: Mapping[str, Any]) -> bool:
         """Whether a run with these names and settings is one of the recipe's."""
@@ -75,16 +78,23 @@ class Expectation(NamedTuple):
         return int(self.settings["folds"] or 1)
 
     def brief(self) -> str:
-        """Time and accuracy: `2:00:00, 0.75–0.78`."""
-        low, high = self.accuracy
-        return f"{formats.clock(self.seconds)}, {low:.2f}–{high:.2f}"
+        """Time, accuracy and public score: `0:20:00, 0.60–0.65, public 0.760`."""
+        score = "" if self.public_score is None else f"public {self.public_score:.3f}"
+        parts = (self.seconds and formats.clock(self.seconds), self.accuracy_range(), score)
+        return ", ".join(part for part in parts if part)
+
+    def accuracy_range(self) -> str:
+        """`0.75–0.78`; empty: not stated."""
+        return f"{self.accuracy[0]:.2f}–{self.accuracy[1]:.2f}" if self.accuracy else ""
 
     def describe(self) -> str:
         """`2:00:00 (T4), accuracy 0.75–0.78, 3,887 rows`; of a sample `200 of 3,887 rows`."""
-        time, _, accuracy = self.brief().partition(", ")
         sample = int(self.settings["sample"])
         part = f"{formats.count(sample)} of " if sample else ""
-        return f"{time} (T4), accuracy {accuracy}, {part}{formats.count(self.rows)} rows"
+        parts = [f"{formats.clock(self.seconds)} (T4)"] if self.seconds else []
+        parts += [f"accuracy {self.accuracy_range()}"] if self.accuracy else []
+        parts += [f"public score {self.public_score:.3f}"] if self.public_score else []
+        return ", ".join([*parts, f"{part}{formats.count(self.rows)} rows"])
 
 
 @functools.cache
@@ -100,8 +110,9 @@ def expectations() -> tuple[Expectation, ...]:
             model=recipe["model"],
             rows=table["rows"],
             settings={**table["settings"], **recipe.get("settings", {})},
-            seconds=recipe["minutes"] * 60.0,
-            accuracy=(recipe["accuracy"][0], recipe["accuracy"][1]),
+            seconds=recipe["minutes"] * 60.0 if "minutes" in recipe else None,
+            accuracy=tuple(recipe["accuracy"]) if "accuracy" in recipe else None,
+            public_score=recipe.get("public_score"),
         )
         for recipe in table["recipes"]
     )
@@ -133,7 +144,7 @@ def table(records: Sequence[RunRecord], lang: str = "en") -> Table | None:
     body = tuple(_row(recipe, group, lang) for recipe, group in pairs if recipe is not None)
     if not body:
         return None
-    heads = ("preset", "expected time", "time", "expected accuracy", "accuracy")
+    heads = ("preset", "expected time", "time", "expected accuracy", "public score", "accuracy")
     columns = tuple(
         TableColumn(translate(f"published.{h}", lang), bool(n)) for n, h in enumerate(heads)
     )
@@ -158,14 +169,14 @@ def _belongs_to_recipe(recipe: Expectation, record: RunRecord) -> bool:
 
 
 def _row(recipe: Expectation, group: Sequence[RunRecord], lang: str) -> tuple[TableCell, ...]:
-    low, high = recipe.accuracy
     complete = _is_complete(recipe, group)
     unknown = TableCell(translate("published.unfinished", lang), "unknown")
     return (
         TableCell(recipe.title, "value"),
-        TableCell(formats.clock(recipe.seconds), "value"),
+        TableCell(formats.clock(recipe.seconds), "value") if recipe.seconds else NOT_STATED,
         _time_cell(group, lang) if complete else unknown,
-        TableCell(f"{low:.2f}–{high:.2f}", "value"),
+        TableCell(recipe.accuracy_range(), "value") if recipe.accuracy else NOT_STATED,
+        TableCell(f"{recipe.public_score:.3f}", "value") if recipe.public_score else NOT_STATED,
         _accuracy_cell(group, lang) if complete else unknown,
     )
 

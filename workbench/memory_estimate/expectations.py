@@ -37,4 +37,4 @@ def describe_expectations(plan: SuitePlan, cache_root: Path) -> str:
     """The plan's expectations and their source as a sentence; empty: there are none."""
     expectations = plan_expectations(plan, cache_root)
     shown = "; ".join(expectation.describe() for expectation in expectations)
-    return f"expected by the VQA notebook, not measured here: {shown}" if shown else ""
+    return f"published, not measured here: {shown}" if shown else ""

@@ -160,6 +160,11 @@ class ProcessGroup:
         names = [name for name in tensors if "." not in name]
         return {name: tensors.get(rank_key(name, self.rank), tensors[name]) for name in names}
 
+    def wait(self) -> None:
+        """Wait until all ranks have come here."""
+        if self.size > 1:
+            dist.barrier()
+
     def destroy(self) -> None:
         """Wait for all ranks and destroy the process group."""
         if self.size > 1:

@@ -107,6 +107,6 @@ def collate_questions(
     for row, order in zip(rows, orders, strict=True):
         answer = LETTERS[order.index(int(questions.answers[row]))] if with_answers else None
         options = permute_options(questions.options[row], order)
-        prompts.append(ChoicePrompt(questions.texts[row], options, answer))
+        prompts.append(ChoicePrompt(questions.texts[row], options, answer, questions.kinds[row]))
         views.append(PictureView(questions.root, questions.paths[row], scale, blank))
     return vision.batch(prompts, views, ahead=ahead)

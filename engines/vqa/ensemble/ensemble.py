@@ -18,7 +18,7 @@ from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
 from engines.torchkit.data.subsets import SubsetSource
 from engines.vqa.data.questions import LETTERS
-from engines.vqa.ensemble import fold_runs, stacking
+from engines.vqa.ensemble import fold_runs, stacking, temperature
 from engines.vqa.ensemble.fold_runs import VALIDATION, FoldRun
 from engines.vqa.evaluation import metrics, predictions, votes
 from engines.vqa.evaluation.calibration import Indices, Numbers
@@ -40,6 +40,16 @@ class HeldOut:
     """Fold that answered each row, as an index of `RunSpec.needs`."""
     accuracies: Numbers
     """Accuracy of each fold on its own rows."""
+    temperatures: tuple[float, ...]
+    """Temperature of each fold, fitted on its own rows; 1.0 without temperature scaling."""
+
+    def scaled(self) -> Numbers:
+        """Probabilities [n, 4] of the held-out rows, at their folds' temperatures."""
+        shares = predictions.probabilities(self.answers)
+        for fold, degree in enumerate(self.temperatures):
+            rows = self.fold == fold
+            shares[rows] = temperature.scale(shares[rows], degree)
+        return shares
 
     @property
     def best(self) -> int:
@@ -60,7 +70,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         )
     emit.phase("load", "answers of the folds")
     folds = [fold_runs.read_fold_run(run_dir.parent, name) for name in spec.needs]
-    held_out = gather_held_out(folds)
+    held_out = gather_held_out(folds, temperature_scaling=params.temperature_scaling)
     splits = [name for name in folds[0].splits if name != VALIDATION]
     send_plan(emit, folds, held_out, len(splits))
     emit.phase("eval", OUT_OF_FOLD)
@@ -69,6 +79,8 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         raise EngineError("ensemble = stacked: nothing could be fitted; see the notices")
     for metric in held_out_metrics(held_out):
         emit.send(metric)
+    if params.temperature_scaling:
+        report_temperature(emit, held_out)
     write_outputs(emit, run_dir, OUT_OF_FOLD, held_out.answers)
     for name in splits:
         emit.phase("eval", name)
@@ -85,7 +97,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
             )
 
 
-def gather_held_out(folds: Sequence[FoldRun]) -> HeldOut:
+def gather_held_out(folds: Sequence[FoldRun], *, temperature_scaling: bool = False) -> HeldOut:
     """The held-out rows of all folds.
 
     Raises:
@@ -108,15 +120,50 @@ def gather_held_out(folds: Sequence[FoldRun]) -> HeldOut:
         answers += fold_answers
         fold += [index] * len(fold_answers)
         accuracies.append(np.mean([a.right for a in fold_answers]) if fold_answers else 0.0)
-    return HeldOut(answers, np.asarray(fold, np.int64), np.asarray(accuracies, np.float64))
+    owner = np.asarray(fold, np.int64)
+    temperatures = [1.0] * len(folds)
+    if temperature_scaling:
+        shares, truth = predictions.probabilities(answers), predictions.truths(answers)
+        temperatures = temperature.fit_folds(shares, truth, owner, len(folds))
+    return HeldOut(answers, owner, np.asarray(accuracies, np.float64), tuple(temperatures))
+
+
+def report_temperature(emit: Emitter, held_out: HeldOut) -> None:
+    """Send the calibration error with scaling and its decrease; a notice where there is none.
+
+    Each row is scaled by a temperature that was fitted on the other folds' rows.
+    """
+    shares, truth = (
+        predictions.probabilities(held_out.answers), predictions.truths(held_out.answers)
+    )  # fmt: skip
+    scaled = temperature.scale_cross_fitted(shares, truth, held_out.fold)
+    gain = temperature.compare(shares, scaled, truth)
+    method = "fitted on the rows of the other folds"
+    emit.send(
+        protocol.Metric(
+            name="ECE[temperature]", value=gain.after, split=OUT_OF_FOLD, n=len(truth),
+            higher_is_better=False, method=method,
+        )
+    )  # fmt: skip
+    emit.send(
+        protocol.Metric(
+            name="gain[temperature]", value=gain.before - gain.after, split=OUT_OF_FOLD,
+            n=len(truth), low=gain.low, high=gain.high,
+            method=f"decrease of the ECE; {method}; paired bootstrap over questions",
+        )
+    )  # fmt: skip
+    if gain.low <= 0:
+        emit.notice(
+            "temperature-unproven",
+            f"temperature_scaling: the calibration error of held-out rows went from "
+            f"{gain.before:.3f} to {gain.after:.3f}, and {len(truth)} rows cannot tell that from "
+            "no change; leave it off, or hold out more rows",
+        )
 
 
 def fit_stacker(emit: Emitter, held_out: HeldOut) -> stacking.Stacker | None:
     """Fit a stacker on all held-out rows; None, with a notice, where it cannot be fitted."""
-    shares, truth = (
-        predictions.probabilities(held_out.answers),
-        predictions.truths(held_out.answers),
-    )
+    shares, truth = held_out.scaled(), predictions.truths(held_out.answers)
     try:
         return stacking.Stacker(shares, truth)
     except ModuleNotFoundError:
@@ -156,7 +203,9 @@ def combine_answers(
     Raises:
         EngineError: the folds answered different questions.
     """
-    first, probabilities = stack_folds(folds, split)
+    first, stacked = stack_folds(folds, split)
+    pairs = zip(stacked, held_out.temperatures, strict=True)
+    probabilities = np.stack([temperature.scale(*pair) for pair in pairs])
     mean = votes.weighted_mean(probabilities)
     by_method = {
         "probability": mean,
@@ -251,6 +300,13 @@ def gain_metric(
     )  # fmt: skip
 
 
+def describe_temperatures(held_out: HeldOut) -> dict[str, str]:
+    """Fact of the record about the folds' temperatures; empty without temperature scaling."""
+    if set(held_out.temperatures) == {1.0}:
+        return {}
+    return {"temperatures of the folds": ", ".join(f"{t:.2f}" for t in held_out.temperatures)}
+
+
 def send_plan(emit: Emitter, folds: Sequence[FoldRun], held_out: HeldOut, splits: int) -> None:
     """Send the Plan message of the ensemble, which has no steps."""
     plan = folds[0].plan
@@ -267,6 +323,7 @@ def send_plan(emit: Emitter, folds: Sequence[FoldRun], held_out: HeldOut, splits
                 "ensemble": f"{len(folds)} folds, {splits} splits",
                 "held-out accuracies": shown,
                 "weights of the folds": voices,
+                **describe_temperatures(held_out),
             },
         )
     )  # fmt: skip

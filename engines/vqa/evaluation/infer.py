@@ -48,6 +48,10 @@ class InferenceOptions:
     """Ids of the questions for which an answer is also generated."""
     key: Mapping[str, Any] = field(default_factory=dict)
     """What answers depend on besides these options: weights, data."""
+    rank_and_size: tuple[int, int] = (0, 1)
+    """Rank of the process and number of ranks, which take the blocks in turn."""
+    wait: Callable[[], None] = lambda: None
+    """Waits until all ranks have answered."""
 
     @property
     def whole_key(self) -> dict[str, Any]:
@@ -68,6 +72,10 @@ def answer_all(
 ) -> list[Answer]:
     """Answer every question and append each answer to `path`; returns them in the data's order.
 
+    Of several ranks each writes a file of its own (`rank_path`); rank 0 then adds the others'
+    answers to `path`, and the others return none. Blocks are those of one process, so answers are
+    bitwise the same for any number of ranks.
+
     Raises:
         EngineError: an id occurs twice, logits are not finite, or the file does not hold exactly
             the ids of the questions in the end.
@@ -75,14 +83,33 @@ def answer_all(
     if len(set(questions.ids)) < len(questions.ids):
         twice = next(name for name in questions.ids if questions.ids.count(name) > 1)
         raise EngineError(f"id '{twice}' occurs more than once; answers are kept by id")
-    done = {answer.id for answer in predictions.resume_answers(path, options.whole_key)}
-    for rows in _blocks(len(questions.ids), options.block):
+    rank, size = options.rank_and_size
+    file = rank_path(path, rank)
+    done = {answer.id for answer in predictions.resume_answers(file, options.whole_key)}
+    for number, rows in enumerate(_blocks(len(questions.ids), options.block)):
         block = questions.select(rows)
-        if not done.issuperset(block.ids):
+        if number % size == rank and not done.issuperset(block.ids):
             fresh = answer_questions(model, block, options)
-            predictions.append_answers(path, [answer for answer in fresh if answer.id not in done])
+            predictions.append_answers(file, [answer for answer in fresh if answer.id not in done])
         report_progress(int(rows[-1]) + 1, len(questions.ids), "questions")
+    options.wait()
+    if rank:
+        return []
+    _add_other_ranks(path, size)
     return read_complete(path, questions.ids)
+
+
+def rank_path(path: Path, rank: int) -> Path:
+    """The file of a rank's answers; rank 0 has `path` itself."""
+    return path.with_name(f".{path.stem}.rank{rank}.jsonl") if rank else path
+
+
+def _add_other_ranks(path: Path, size: int) -> None:
+    """Append the answers of the other ranks that `path` lacks."""
+    for rank in range(1, size):
+        done = {answer.id for answer in predictions.read_answers(path)[0]}
+        answers, _ = predictions.read_answers(rank_path(path, rank))
+        predictions.append_answers(path, [answer for answer in answers if answer.id not in done])
 
 
 def answer_questions(

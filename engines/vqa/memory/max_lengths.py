@@ -123,7 +123,8 @@ def count_text_tokens(query: MemoryQuery, texts: Sequence[ChoicePrompt]) -> tupl
         return query.text_tokens, "as asked"
     if not texts:
         return TEXT_TOKENS, f"{TEXT_TOKENS} tokens assumed, as no built subset was read"
-    prompt = str(query.params.get("prompt", ""))
+    prompts = [str(query.params.get("prompt", "")), *query.params.get("prompts", ())]
+    prompt = max(prompts, key=len)
     folder = model_catalog.weights_folder(model_catalog.load(query.model))
     if folder is not None and (folder / "tokenizer.json").is_file():
         try:

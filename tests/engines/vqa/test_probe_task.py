@@ -9,6 +9,7 @@ from engines.protocol import Probe
 from engines.torchkit.training import step_timing
 from tests.engines import jointly, toys, vlm_kinds, vqa_toy
 from tests.engines.vqa_toy import go, lines, spec
+from tests.fixtures.engine_process import engine
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
@@ -68,6 +69,25 @@ def test_two_ranks_equal_one_process_with_the_joint_batch(folder, tmp_path):
     one, two = (lines(tmp_path / name, "validation") for name in ("one", "two"))
     assert len(one) == len(two) == 1
     assert two[0]["probabilities"] == pytest.approx(one[0]["probabilities"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_ranks_share_the_answers_of_a_submission(folder, tmp_path):
+    """18 questions in blocks of 4; rank 0 has the whole file, and its answers are one process's."""
+    written = []
+    for name, more in (("one", {}), ("two", {"nproc_per_node": 2})):
+        settings = {"predict_batch": 1, "written": 3, "blank": True, **more}
+        place = tmp_path / name
+        place.mkdir()
+        asked = spec(folder, task="evaluate", settings=settings)
+        (place / "spec.json").write_text(asked.model_dump_json())
+        assert engine(place).code == 0
+        written.append((place / "predictions/asks.jsonl").read_bytes())
+        shared = (place / "predictions/.asks.rank1.jsonl").is_file()
+        assert shared == (name == "two")
+    one, two = (sorted(text.splitlines()) for text in written)
+    assert one == two
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself

@@ -18,6 +18,7 @@ DOCUMENTS: dict[str, Any] = tomllib.loads(
     (Path(__file__).parents[2] / "fixtures" / "documents.toml").read_text("utf-8")
 )
 VQA: tuple[str, ...] = tuple(DOCUMENTS["vqa"]["presets"])
+PUBLIC: tuple[str, ...] = tuple(DOCUMENTS["vqa"]["public"])
 WHOLE = ("weekly-m2kr", "audit-vqa")
 
 
@@ -81,6 +82,17 @@ def test_recipes_of_the_vqa_notebook(name: str) -> None:
     assert not (spec.params["ema"] and spec.params["swa"]), "one average answers"
 
 
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_steps_have_their_settings_and_their_score(name: str, tmp_path: Path) -> None:
+    (spec,) = specs(name).values()
+    assert spec.model == DOCUMENTS[name]["models"][0]
+    assert differing(spec, DOCUMENTS[name]["settings"]) == {}
+    (recipe,) = expectations.plan_expectations(plan.load_preset(name), tmp_path)
+    assert recipe.public_score == DOCUMENTS[name]["public_score"]
+    assert f"public score {recipe.public_score:.3f}" in recipe.describe()
+    assert recipe.brief().endswith(f"public {recipe.public_score:.3f}")
+
+
 @pytest.mark.parametrize("name", VQA)
 def test_expectations_are_the_notebooks(name: str, tmp_path: Path) -> None:
     stated = DOCUMENTS[name]["expected"]
@@ -92,7 +104,7 @@ def test_expectations_are_the_notebooks(name: str, tmp_path: Path) -> None:
 def test_an_expectation_goes_with_what_runs_and_not_with_a_name(tmp_path: Path) -> None:
     preset = plan.load_preset("vqa-3fold-7b-tta")
     assert expectations.describe_expectations(preset, tmp_path).startswith(
-        "expected by the VQA notebook"
+        "published, not measured here"
     )
     renamed = preset.model_copy(update={"name": "mine"})
     assert expectations.plan_expectations(renamed, tmp_path)
@@ -130,4 +142,4 @@ def test_the_audits_steps_on_an_a10g() -> None:
 
 
 def test_every_expectation_is_in_the_documents() -> None:
-    assert {recipe.preset for recipe in published.expectations()} == set(VQA)
+    assert {recipe.preset for recipe in published.expectations()} == {*VQA, *PUBLIC}

@@ -13,7 +13,7 @@ from engines import protocol
 from engines.emitter import Emitter, EngineError, describe_artifact
 from engines.protocol import Entry, RunSpec
 from engines.vqa.data import questions
-from engines.vqa.ensemble import ensemble, fold_runs
+from engines.vqa.ensemble import ensemble, fold_runs, temperature
 from engines.vqa.evaluation import calibration, predictions, run_outputs
 from engines.vqa.evaluation.predictions import Answer
 from engines.vqa.params import Params
@@ -270,3 +270,24 @@ def test_without_scikit_learn_it_votes_and_says_so(
     assert "install the `stacking` extra" in house.said(protocol.Notice)[0].text
     with pytest.raises(EngineError, match="nothing could be fitted"):
         house.run(ensemble="stacked")
+
+
+def test_temperatures_of_the_folds_are_fitted_on_their_held_out_rows(house):
+    """Each fold's probabilities are scaled before they are averaged; letters can change."""
+    metrics = house.run(temperature_scaling=True)
+    held = [predictions.read_answers(house.runs / n / "predictions/validation.jsonl")[0]
+            for n in house.names]  # fmt: skip
+    degrees = [
+        temperature.fit(predictions.probabilities(rows), predictions.truths(rows)) for rows in held
+    ]
+    scaled = [temperature.scale(*pair) for pair in zip(house.shares, degrees, strict=True)]
+    found, _ = predictions.read_answers(house.folder / f"predictions/{TEST}.jsonl")
+    np.testing.assert_allclose(predictions.probabilities(found), np.mean(scaled, 0), atol=1e-6)
+    (plan,) = house.said(protocol.Plan)
+    shown = ", ".join(f"{degree:.2f}" for degree in degrees)
+    assert plan.facts["temperatures of the folds"] == shown
+    gain = metrics["gain[temperature]", ensemble.OUT_OF_FOLD]
+    notices = [one.code for one in house.said(protocol.Notice)]
+    assert gain.low <= gain.value <= gain.high
+    assert ("temperature-unproven" in notices) == (gain.low <= 0)
+    assert ("gain[temperature]", ensemble.OUT_OF_FOLD) not in house.run()

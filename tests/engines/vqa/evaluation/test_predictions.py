@@ -98,6 +98,22 @@ def test_a_torn_line_and_an_interrupted_block_end_as_if_nothing_had_been(tmp_pat
     assert torn.read_bytes() == data
 
 
+def test_two_ranks_answer_in_turn_what_one_process_answers(tmp_path: Path) -> None:
+    """Rank 1 to its end, then rank 0; a second start computes nothing anew."""
+    (tmp_path / "one").mkdir()
+    alone = answer_all(tmp_path / "one" / "p.jsonl", Fake(), n=11, block=3)
+    path = tmp_path / "two" / "p.jsonl"
+    for _ in range(2):
+        second, first = Fake(), Fake()
+        assert answer_all(path, second, n=11, block=3, rank_and_size=(1, 2)) == []
+        found = answer_all(path, first, n=11, block=3, rank_and_size=(0, 2))
+        assert found == alone
+    assert not first.calls
+    assert not second.calls
+    assert (infer.rank_path(path, 1)).is_file()
+    assert len(predictions.read_answers(infer.rank_path(path, 1))[0]) == 5
+
+
 def test_answers_of_other_weights_are_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "p" / "a.jsonl"
     answer_all(path, Fake())

@@ -1,11 +1,13 @@
 """Chat templates as published models have them: what ends an answer, and which day it is."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers as library
 
 from engines.emitter import EngineError
@@ -70,6 +72,39 @@ def test_a_template_that_ends_no_answer_leaves_it_to_the_end_of_the_text(tokeniz
     learnt = words.answer_tokens(ChoicePrompt("is it?", (), "c"))
     assert tokenizer.decode(learnt[0]).strip() == "c"
     assert learnt[1] == tokenizer.eos_token_id
+
+
+def test_all_tokens_that_write_a_letter_are_its_forms(tokenizer):
+    """The trained one first; then a, A and those after a blank that are one token."""
+    words = chat_template.read_chat_template(processor(tokenizer, LLAVA), "", PLACE)
+    forms = chat_template.find_letter_forms(words, tokenizer)
+    for letter, trained, ids in zip("abcd", words.letters, forms, strict=True):
+        assert ids[0] == trained
+        texts = {tokenizer.decode([number]) for number in ids}
+        assert {letter, letter.upper(), f" {letter}"} <= texts
+        assert texts <= {letter, letter.upper(), f" {letter}", f" {letter.upper()}"}
+    assert len({number for ids in forms for number in ids}) == sum(map(len, forms))
+
+
+def test_a_letters_forms_have_its_whole_probability():
+    from engines.vqa.answering import sum_letter_forms
+
+    logits = torch.randn(5, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    forms = [torch.tensor(ids) for ids in ((0, 7, 9), (1,), (2, 8), (3,))]
+    shares = logits.softmax(1)
+    wanted = torch.stack([shares[:, ids].sum(1) for ids in forms], 1)
+    found = sum_letter_forms(logits, forms).exp() / logits.exp().sum(1, keepdim=True)
+    torch.testing.assert_close(found, wanted.double(), rtol=1e-5, atol=1e-6)
+    single = [torch.tensor([number]) for number in range(4)]
+    assert torch.equal(sum_letter_forms(logits, single), logits[:, :4].float())
+
+
+def test_a_question_gets_the_prompt_of_its_type(tokenizer):
+    words = chat_template.read_chat_template(processor(tokenizer, LLAVA), "One letter.", PLACE)
+    words = replace(words, prompts={"how many": "Count first."})
+    asked = ChoicePrompt("how many?", (), None, "how many")
+    assert "how many?\nCount first." in words.prompt_text(asked)
+    assert "how many?\nOne letter." in words.prompt_text(asked._replace(kind="what"))
 
 
 def test_a_template_with_an_end_of_its_own_stops_at_both(tokenizer):

@@ -48,6 +48,9 @@ LARGER = [np.pad(one, ((0, one.shape[0] // 7), (0, one.shape[1] // 7), (0, 0))) 
 """Whole tokens of 32 pixels, as Qwen3-VL's are."""
 
 
+num2words = vlm_kinds.num2words
+
+
 @pytest.fixture(scope="module", params=list(vlm_kinds.KINDS))
 def folder(request, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Data and Qwen's toy beside `other`, a model of another kind."""
@@ -92,9 +95,10 @@ def test_a_prompt_is_what_the_processor_makes_of_the_conversation(folder, seen):
     asked = seen.template.user_text(said.question, said.options)
     image = Image.fromarray(shown(seen)[0])
     content = [{"type": "image", "image": image}, {"type": "text", "text": asked}]
+    quiet = {"enable_thinking": False} if "enable_thinking" in processor.chat_template else {}
     theirs = processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True,
-        return_dict=True, return_tensors="pt",
+        return_dict=True, return_tensors="pt", **quiet,
     )  # fmt: skip
     own = seen.batch([said], shown(seen)[:1])
     own = to_device(own, CPU, seen.values).inputs()
@@ -198,7 +202,7 @@ def test_only_the_language_model_is_quantised_and_adapted(folder):
     inside = {name for name in linear if name.startswith(f"{language}.")}
     assert set(quantize.four_bit_layers(loaded)) == inside
     assert linear - inside
-    adapted = lora.add_lora(loaded, 2, 4, 0.0, ("q_proj", "v_proj"), language)
+    adapted = lora.add_lora(loaded, 2, 4, 0.0, ("gate_proj", "up_proj"), language)
     trained = [n for n, p in adapted.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * 2 * vlm_kinds.TEXT["num_hidden_layers"]
     assert all(f".{language}." in name for name in trained)
@@ -210,6 +214,7 @@ def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, P
     settings = {
         "epochs": 3, "num_workers": 2, "blank": True, "written": 4, "tta_scales": (1.5,),
         "tta_options": True, "evaluate_on": ("asks_more",), "gradient_checkpointing": True,
+        "letter_forms": True, "prompts": ("what: Look at the picture.",),
     }  # fmt: skip
     asked = spec(folder, model=f"path:{folder / 'other'}", settings=settings)
     return go(asked, place), place
@@ -233,7 +238,10 @@ def test_a_trained_model_answers_again(folder, ran, tmp_path):
     _, place = ran
     again = spec(
         folder, model="run:01-toy", task="infer", run_id="02-toy", subset="asks_more",
-        settings={"blank": True, "written": 4, "tta_scales": (1.5,), "tta_options": True},
+        settings={
+            "blank": True, "written": 4, "tta_scales": (1.5,), "tta_options": True,
+            "letter_forms": True,
+        },
     )  # fmt: skip
     (place.parent / "02-toy").mkdir()
     go(again, place.parent / "02-toy")
@@ -279,7 +287,7 @@ def test_features_stand_in_for_pixels_where_a_kind_takes_them(folder, seen):
         return
     assert not reason
     assert isinstance(tower.form, Form)
-    assert tower.form.layers == (2 if "Qwen3" in type(loaded).__name__ else 0)
+    assert tower.form.layers == (2 if "Qwen3VL" in type(loaded).__name__ else 0)
     rows = torch.cat([tower.encode(one) for one in pair])
     assert torch.allclose(
         feature_cache.compute_logits(loaded, ways, pair, (tower.form, rows)),

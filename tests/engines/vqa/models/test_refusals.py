@@ -15,12 +15,14 @@ pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
 
 folder = toys.built(vqa_toy.write)
+num2words = vlm_kinds.num2words
 T5 = {"model_type": "t5", "d_model": 32, "num_layers": 1, "vocab_size": 64}
 UNFIT = {
     "florence2": ({"vision_config": {}}, "a decoder behind an encoder"),
     "blip-2": ({"vision_config": {}, "text_config": T5}, "a decoder behind an encoder"),
     "chinese_clip": ({"vision_config": {}}, "no image-text-to-text model of transformers"),
     "no-such-kind": ({"vision_config": {}}, "no sound vision-language model"),
+    "own-code": ({"vision_config": {}, "auto_map": {"AutoModel": "a.b"}}, "code of its own"),
 }
 
 
@@ -44,9 +46,17 @@ def test_a_model_without_a_chat_template_is_refused_before_its_weights(folder, t
         go(spec(folder, model=f"path:{place}"), tmp_path / "run")
 
 
+def test_a_prompt_of_a_type_that_no_question_has_is_refused(folder, tmp_path):
+    asked = spec(folder, settings={"prompts": ("whose: Say who.",)})
+    with pytest.raises(
+        EngineError, match="prompts: no question is of type 'whose'; there are what"
+    ):
+        go(asked, tmp_path / "run")
+
+
 def test_a_smaller_picture_may_be_more_tokens(folder, tmp_path):
-    """Idefics3's tiles of 80 x 48: 22 tokens at 112 pixels, 36 at three quarters of it."""
-    vlm_kinds.KINDS["idefics3"](tmp_path / "other")
+    """SmolVLM's tiles of 80 x 48: 22 tokens at 112 pixels, 36 at three quarters of it."""
+    vlm_kinds.KINDS["smolvlm"](tmp_path / "other")
     wide = tmp_path / "data"
     shutil.copytree(folder / "data", wide)
     for path in (wide / "images").iterdir():
