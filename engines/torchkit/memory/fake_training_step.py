@@ -297,8 +297,8 @@ class TrackedCache:
     """Makes key-value caches whose tensors are tracked as part `CACHE`."""
 
     @staticmethod
-    def create(tracker: AllocationTracker) -> Any:
-        """An empty cache."""
+    def create(tracker: AllocationTracker, config: Any = None) -> Any:
+        """An empty cache; `config`: of a decoder with other layers than full attention."""
         from transformers import DynamicCache
 
         # A class, as a closure in the cache would make it a cycle, which outlives its use.
@@ -307,4 +307,5 @@ class TrackedCache:
                 with tracker.part(CACHE):
                     return super().update(*args, **kwargs)
 
-        return TrackedDynamicCache()
+        hybrid = len(set(getattr(config, "layer_types", None) or ())) > 1
+        return TrackedDynamicCache(config=config) if hybrid else TrackedDynamicCache()

@@ -1,26 +1,20 @@
 """Memory estimate of a VQA run: the real module tree of the model on fake tensors, without weights.
 
 A training step is carried out on fake tensors: vision tower, language model with 4-bit stand-ins
-and real LoRA, loss, backward pass, optimizer. The tower takes precomputed lengths, because it reads
-the values of its grid, which fake tensors lack. With a feature cache it has one pass, over one
-picture at a time, and is released afterwards.
+and real LoRA, loss, backward pass, optimizer. Towers are in `towers` and `tile_towers`. With a
+feature cache the tower has one pass, over one picture at a time, and is released afterwards.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from engines import model_catalog
-from engines.emitter import EngineError
 from engines.memory_query import MemoryEstimate, MemoryQuery, Phase
 from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
 from engines.torchkit.memory.allocation_tracker import AllocationTracker, track_model
@@ -32,41 +26,14 @@ from engines.torchkit.runtime.precision import DTYPES
 from engines.vqa.data import feature_cache
 from engines.vqa.memory import max_lengths, model_from_config
 from engines.vqa.memory.max_lengths import VqaMaxLengths
+from engines.vqa.memory.towers import FakeTower, Size
 from engines.vqa.models.model import ANSWER_TOKENS, causal_mask
 from engines.vqa.params import Params
 
-SUPPORTED_TYPE: Final = "qwen2_5_vl"
 RUNTIME_BYTES: Final = 1 << 30
 """Python and libraries on a CPU, measured with the nano model."""
 VISION: Final = "vision tower"
 VISION_ACTIVATIONS: Final = "vision activations"
-
-
-class PatchGeometry(NamedTuple):
-    """How a vision tower cuts a picture into patches."""
-
-    patch: int
-    """Side of a patch in pixels."""
-    merge: int
-    """Side of a token in patches."""
-    frames: int
-    """Frames that a still picture is repeated to."""
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The geometry in the configuration of a model."""
-        vision = config["vision_config"]
-        names = {"patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
-        return cls(*(int(vision.get(name, default)) for name, default in names.items()))
-
-    @property
-    def colours(self) -> int:
-        """Numbers of a patch in one frame."""
-        return 3 * self.patch**2
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches of a picture of `height` x `width` pixels."""
-        return height // self.patch, width // self.patch
 
 
 @dataclass(frozen=True)
@@ -74,26 +41,25 @@ class BatchSizes:
     """Sizes of a micro-batch."""
 
     batch: int
-    grid: tuple[int, int]
-    """Rows and columns of patches of a picture."""
+    picture: Size
     length: int
     """Tokens of the longest sample, picture included."""
-    geometry: PatchGeometry
+    tower: FakeTower
 
     @classmethod
     def from_lengths(
-        cls, query: MemoryQuery, batch: str, geometry: PatchGeometry, lengths: VqaMaxLengths
+        cls, query: MemoryQuery, batch: str, tower: FakeTower, lengths: VqaMaxLengths
     ) -> BatchSizes:
         """Sizes of the longest sample. `batch`: the name of the setting of the batch size."""
         settings = query.params
-        grid = geometry.grid(*(lengths.train if batch == "batch" else lengths.predict))
-        total = grid[0] * grid[1] // geometry.merge**2 + lengths.tokens
-        return cls(int(settings[batch]), grid, min(total, int(settings["max_length"])), geometry)
+        picture = lengths.train if batch == "batch" else lengths.predict
+        total = tower.tokens(picture) + lengths.tokens
+        return cls(int(settings[batch]), picture, min(total, int(settings["max_length"])), tower)
 
     @property
-    def merged(self) -> int:
-        """Tokens of a picture."""
-        return self.grid[0] * self.grid[1] // self.geometry.merge**2
+    def rows(self) -> int:
+        """Rows of features of all pictures."""
+        return self.batch * self.tower.rows(self.picture)
 
 
 class BatchInputs(NamedTuple):
@@ -105,10 +71,12 @@ class BatchInputs(NamedTuple):
     """Padding mask [B, T]."""
     positions: Tensor
     """Position ids [3, B, T]."""
-    rest: list[Tensor]
-    """Labels [B, T]; positions and window order of patches."""
-    pictures: Tensor
-    """Patches (fp32) or features of all pictures."""
+    labels: Tensor
+    """[B, T]."""
+    pixels: list[Tensor]
+    """Inputs of the tower for all pictures; empty where features are cached."""
+    features: Tensor | None
+    """Cached features of all pictures."""
 
 
 def estimate_memory(query: MemoryQuery) -> MemoryEstimate:
@@ -118,19 +86,14 @@ def estimate_memory(query: MemoryQuery) -> MemoryEstimate:
         EngineError: the sizes of the model are not known, or its type is not supported.
     """
     config, source = model_from_config.read_config(model_catalog.load(query.model))
-    if config.get("model_type") != SUPPORTED_TYPE:
-        raise EngineError(
-            f"model '{query.model}': memory of a '{config.get('model_type')}' cannot be forecast; "
-            f"only of {SUPPORTED_TYPE} so far"
-        )
     return estimate_model(query, config, source)
 
 
 def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> MemoryEstimate:
     """As `estimate_memory`, for a model configuration, which was read from `source`."""
     tuning = make_options(query)
-    geometry = PatchGeometry.from_config(config)
-    lengths = max_lengths.find_max_lengths(query, geometry.patch * geometry.merge)
+    tower = model_from_config.select_tower(config, query.model)
+    lengths = max_lengths.find_max_lengths(query, tower.factor)
     cached = feature_cache.uses_feature_cache(
         Params.model_validate(query.params), trains=query.trains
     )
@@ -142,7 +105,7 @@ def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> M
             if layers
             else config
         )
-        return measure_phases(query, cut, tuning, (geometry, lengths, cached))
+        return measure_phases(query, cut, tuning, (tower, lengths, cached))
 
     small = {**config, "text_config": depth_extrapolation.with_layers(text, 1)} if text else config
     fake_training_step.import_libraries(
@@ -157,13 +120,13 @@ def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> M
     if query.trains:
         phases = {"train": depth_extrapolation.largest_moment(measurement.peaks, "train"), **phases}
     sizes, counts = (
-        BatchSizes.from_lengths(query, "eval_batch_size", geometry, lengths),
+        BatchSizes.from_lengths(query, "eval_batch_size", tower, lengths),
         measurement.counts,
     )
     facts = {
         "sizes of the model": source,
-        "longest sample": f"{sizes.length:,} tokens, {sizes.merged:,} of them the picture's "
-        f"({lengths.predict[1]} x {lengths.predict[0]} pixels)",
+        "longest sample": f"{sizes.length:,} tokens, {tower.tokens(sizes.picture):,} of them the "
+        f"picture's ({lengths.predict[1]} x {lengths.predict[0]} pixels)",
         **lengths.facts,
         "trained parameters": f"{counts['learnt']:,}",
         "precision": fake_training_step.describe_precision(query, tuning),
@@ -181,24 +144,25 @@ def measure_phases(
     query: MemoryQuery,
     config: dict[str, Any],
     tuning: TrainingOptions,
-    reads: tuple[PatchGeometry, VqaMaxLengths, bool],
+    reads: tuple[FakeTower, VqaMaxLengths, bool],
 ) -> Measurement:
     """Peaks of a training step and of a prediction.
 
-    `reads`: geometry of patches, largest sizes of samples, whether features are cached.
+    `reads`: the vision tower, largest sizes of samples, whether features are cached.
     """
-    geometry, lengths, cached = reads
+    tower, lengths, cached = reads
     peaks: dict[str, dict[str, int]] = {}
     with fake_training_step.fake_mode(tuning) as ledger:
         model, files = build_trainable_model(config, tuning)
+        tower.prepare(model)
         track_model(ledger, model, parameter_part(model, tuning))
-        sizes = BatchSizes.from_lengths(query, "eval_batch_size", geometry, lengths)
+        sizes = BatchSizes.from_lengths(query, "eval_batch_size", tower, lengths)
         if cached:
             first = "train" if query.trains else "predict"
             peaks[f"{first}: features"] = vision_phase(ledger, model, sizes)
-        features = feature_format(model, tuning, cached)
+        features = feature_format(model, config, tuning) if cached else None
         if query.trains:
-            batch = BatchSizes.from_lengths(query, "batch", geometry, lengths)
+            batch = BatchSizes.from_lengths(query, "batch", tower, lengths)
             batch_inputs = make_inputs(ledger, batch, features)
             fake_training_step.measure_training_step(  # the loop holds its batch until the next one
                 ledger,
@@ -212,7 +176,7 @@ def measure_phases(
         predict_phase(ledger, model, tuning, (sizes, features))
         peaks |= {f"predict: {at}": peak.parts for at, peak in ledger.peaks.items()}
         learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        waits = sample_bytes(lengths, geometry, features)
+        waits = sample_bytes(lengths, tower, features)
     return Measurement(peaks, {"learnt": learnt, "files": files, "waits": waits})
 
 
@@ -223,21 +187,18 @@ class FeatureFormat(NamedTuple):
     dtype: torch.dtype
 
 
-def feature_format(model: Any, tuning: TrainingOptions, cached: bool) -> FeatureFormat | None:
-    """The format of cached features; None: features are not cached."""
-    if not cached:
-        return None
-    return FeatureFormat(model.config.vision_config.out_hidden_size, DTYPES[tuning.precision])
+def feature_format(model: Any, config: dict[str, Any], tuning: TrainingOptions) -> FeatureFormat:
+    """The format of cached features: the language model's width, once more for each deep layer."""
+    deep = config["vision_config"].get("deepstack_visual_indexes") or ()
+    width = model.config.get_text_config().hidden_size * (1 + len(deep))
+    return FeatureFormat(width, DTYPES[tuning.precision])
 
 
-def sample_bytes(
-    lengths: VqaMaxLengths, geometry: PatchGeometry, features: FeatureFormat | None
-) -> int:
-    """Bytes of a picture in the host memory of a batch: patches as uint8, or features."""
-    patches = math.prod(geometry.grid(*lengths.train))
+def sample_bytes(lengths: VqaMaxLengths, tower: FakeTower, features: FeatureFormat | None) -> int:
+    """Bytes of a picture in the host memory of a batch: pixels, or features."""
     if features is None:
-        return patches * geometry.colours
-    return patches // geometry.merge**2 * features.width * features.dtype.itemsize
+        return tower.sample_bytes(lengths.train)
+    return tower.rows(lengths.train) * features.width * features.dtype.itemsize
 
 
 def vision_phase(ledger: AllocationTracker, model: Any, sizes: BatchSizes) -> dict[str, int]:
@@ -247,11 +208,10 @@ def vision_phase(ledger: AllocationTracker, model: Any, sizes: BatchSizes) -> di
     """
     single = replace(sizes, batch=1)
     ledger.reset_peak()
-    pixels = make_inputs(ledger, single, None).pictures
+    pixels = make_inputs(ledger, single, None).pixels
     with ledger.part(VISION_ACTIVATIONS), torch.no_grad():
-        encode_pictures(model.model.visual, pixels, single)
-    fake_training_step.drop_tensors(model.model.visual)
-    model.model.visual = nn.Module()
+        single.tower.encode(model, pixels, 1, single.picture)
+    single.tower.release(model)
     return {name: size for name, size in ledger.peak.parts.items() if name != LORA}
 
 
@@ -277,14 +237,15 @@ def build_trainable_model(config: dict[str, Any], tuning: TrainingOptions) -> tu
     model.requires_grad_(False)
     pretrained.widen_to_fp32(model)
     files = 2 * sum(parameter.numel() for parameter in model.parameters())
-    fake_training_step.adapt_language_model(model.model.language_model, tuning)
+    fake_training_step.adapt_language_model(model.get_decoder(), tuning)
     return model, files
 
 
 def parameter_part(model: nn.Module, tuning: TrainingOptions) -> Any:
     """Function from the name of a parameter to the part that its bytes count for."""
     language = fake_training_step.name_parts(model, tuning)
-    return lambda name: VISION if ".visual." in name else language(name)
+    decoder = f"{pretrained.language_module_name(model)}."
+    return lambda name: language(name) if decoder in name or "lm_head" in name else VISION
 
 
 def training_loss(
@@ -309,7 +270,7 @@ def predict_phase(
     model.eval()
     ledger.reset_peak()
     with fake_training_step.autocast(tuning):
-        cache = fake_training_step.TrackedCache.create(ledger)
+        cache = fake_training_step.TrackedCache.create(ledger, model.config.get_text_config())
         batch = make_inputs(ledger, *batch_format)
         hidden = compute_hidden_states(ledger, model, (batch_format[0], batch), cache=cache)
         with ledger.part(LOGITS):
@@ -321,16 +282,14 @@ def make_inputs(
     ledger: AllocationTracker, sizes: BatchSizes, features: FeatureFormat | None
 ) -> BatchInputs:
     """Allocate the tensors of a micro-batch, with pixels or features."""
-    count, tokens = sizes.batch * sizes.grid[0] * sizes.grid[1], sizes.batch * sizes.merged
     with ledger.part(INPUTS):
         ids, mask, labels = (torch.zeros(sizes.batch, sizes.length).long() for _ in range(3))
         places = torch.zeros(3, sizes.batch, sizes.length, dtype=torch.long)
-        if features is not None:
-            pictures = torch.zeros(tokens, features.width, dtype=features.dtype)
-            return BatchInputs(ids, mask, places, [labels], pictures)
-        order = [torch.zeros(count, 2).long(), torch.zeros(tokens).long()]
-        pictures = torch.zeros(count, sizes.geometry.colours * sizes.geometry.frames)
-        return BatchInputs(ids, mask, places, [labels, *order], pictures)
+        if features is None:
+            pixels = sizes.tower.pixels(sizes.batch, sizes.picture)
+            return BatchInputs(ids, mask, places, labels, pixels, None)
+        rows = torch.zeros(sizes.rows, features.width, dtype=features.dtype)
+    return BatchInputs(ids, mask, places, labels, [], rows)
 
 
 def compute_hidden_states(
@@ -344,66 +303,19 @@ def compute_hidden_states(
     with ledger.part(INPUTS):
         mask = causal_mask(batch.mask)
     words = model.get_input_embeddings()(batch.ids)
-    features = batch.pictures
-    if hasattr(model.model.visual, "blocks"):
+    features, vision = batch.features, None
+    if features is None:
         with ledger.part(VISION_ACTIVATIONS), torch.no_grad():
-            features = encode_pictures(model.model.visual, batch.pictures, sizes)
-    features = features.to(words.dtype)
+            vision = sizes.tower.encode(model, batch.pixels, sizes.batch, sizes.picture)
+        features = vision.features
+    shown, *deep = torch.split(features.to(words.dtype), words.shape[-1], 1)
     with ledger.part(INPUTS):
         image_mask = torch.zeros(words.shape, dtype=torch.bool)
-    embeddings = words.masked_scatter(image_mask, features)
-    del words, features, image_mask
-    hidden: Tensor = model.model.language_model(
-        inputs_embeds=embeddings,
-        attention_mask={"full_attention": mask},
-        position_ids=batch.positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
+    embeddings = words.masked_scatter(image_mask, shown)
+    arguments = sizes.tower.decoder_arguments(mask, batch.positions, [d.contiguous() for d in deep])
+    del words, features, shown, deep, image_mask
+    hidden: Tensor = model.get_decoder()(
+        inputs_embeds=embeddings, past_key_values=cache, use_cache=cache is not None, **arguments
     ).last_hidden_state
+    del vision  # held until here, as the library's forward pass holds it
     return hidden
-
-
-def encode_pictures(tower: Any, pixels: Tensor, sizes: BatchSizes) -> Tensor:
-    """Output of the vision tower for a batch of pictures, [B x tokens, W].
-
-    Without gradients no layer keeps activations, so one block of each kind has the peak of all.
-    """
-    rows, columns = sizes.grid
-    config = tower.config
-    # numpy arrays: the tower reads these values, and fake tensors have none.
-    picture_ends = np.arange(sizes.batch + 1) * rows * columns
-    windows = np.cumsum([0, *_window_sizes(sizes.grid, config) * sizes.batch])
-    with _one_block_of_each_kind(tower) as short:
-        features: Tensor = short(
-            pixels.to(tower.dtype),
-            grid_thw=None,
-            position_ids=torch.zeros(len(pixels), 2, dtype=torch.long),
-            cu_seqlens=picture_ends,
-            window_index=torch.zeros(sizes.batch * sizes.merged, dtype=torch.long),
-            cu_window_seqlens=windows,
-        ).pooler_output
-    return features
-
-
-@contextmanager
-def _one_block_of_each_kind(tower: Any) -> Iterator[Any]:
-    """The tower with only one block of window attention and one of full attention, if any."""
-    blocks, full_attention = tower.blocks, tower.fullatt_block_indexes
-    kinds = {number in full_attention: block for number, block in enumerate(blocks)}
-    tower.blocks = nn.ModuleList(kinds.values())
-    tower.fullatt_block_indexes = [index for index, is_full in enumerate(kinds) if is_full]
-    try:
-        yield tower
-    finally:
-        tower.blocks, tower.fullatt_block_indexes = blocks, full_attention
-
-
-def _window_sizes(grid: tuple[int, int], config: Any) -> list[int]:
-    """Patches of each window of a picture; windows at its edges are smaller."""
-    merge = config.spatial_merge_size
-    side = config.window_size // merge // config.patch_size * merge
-    return [
-        min(side, grid[0] - row) * min(side, grid[1] - column)
-        for row in range(0, grid[0], side)
-        for column in range(0, grid[1], side)
-    ]
