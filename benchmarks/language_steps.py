@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from benchmarks.step_count import Case, Step
 from engines import captioning, model_catalog, vqa
-from engines.captioning import tasks as captioning_work
+from engines.captioning import training as captioning_training
 from engines.captioning.data.captions import Captions
 from engines.captioning.data.dataset import CaptioningData, Split
 from engines.captioning.data.media import CaptionBatch, Frames
@@ -209,7 +209,9 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
     data = CaptioningData(
         "", Split("s", captions, np.arange(ROWS)), None, [], features, [], "", ROWS
     )
-    job = captioning_work.create_training_job(context, data, ready, _Unwatched())  # type: ignore[arg-type]
+    nobody: Any = None  # nothing is evaluated
+    (setup,) = captioning_training.set_up_stages(context, data, ready, nobody)
+    job = captioning_training.create_training_job(data, ready, setup)
     shape, kept = tower.shape, getattr(torch, params.feature_dtype)
     media = torch.zeros(params.batch, most.frames, shape.patches, shape.width, dtype=kept)
     ids = torch.zeros(params.batch, most.tokens, dtype=torch.long)

@@ -74,7 +74,7 @@ def test_a_base_that_is_there_is_not_waited_for(tmp_path):
     """While one base is being made, another that is made already is read."""
 
     def write(folder):
-        folder.mkdir()
+        assert folder.is_dir()
         return 1.0, 1, 1
 
     def busy(folder):
