@@ -125,7 +125,7 @@ def test_a_fault_of_ours_is_told_without_driving_the_terminal(here: Path) -> Non
     code = (
         "import sys\nsys.argv = ['workbench', 'models']\n"
         "from workbench import __main__; from workbench.cli import catalogs\n"
-        "def broken(**_): raise RuntimeError('\\x1b]0;owned\\x07 evil')\n"
+        "def broken(*_, **__): raise RuntimeError('\\x1b]0;owned\\x07 evil')\n"
         "catalogs.print_models = broken\n__main__.main()\n"
     )
     done = subprocess.run(

@@ -239,7 +239,7 @@ def test_presets_are_listed(tmp_path: Path) -> None:
     done = workbench(tmp_path, "presets")
     assert {line.split()[0] for line in done.stdout.splitlines()} >= {"demo", "weekly-m2kr"}
     assert "not measured here: 6:00:00 (T4), accuracy 0.79–0.82, 3,887 rows" in done.stdout
-    assert done.stdout.count("expected by") == 5
+    assert done.stdout.count("published, not measured here") == 7
 
 
 @pytest.mark.parametrize("words", [["presets"], ["data", "list"], ["models", "--json"], ["--help"]])

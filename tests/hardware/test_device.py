@@ -109,7 +109,8 @@ def test_auto_is_the_default_of_every_engine_entry_and_preset() -> None:
     for name in model_catalog.names():
         entry = model_catalog.load(name)
         parts = [part for part in (entry, entry.vision, entry.llm) if part is not None]
-        small = not any(part.hub or part.path for part in parts) and not entry.packages
+        packages = entry.packages or (entry.llm is not None and entry.llm.packages)
+        small = not any(part.hub or part.path for part in parts) and not packages
         # Models that are trained here from scratch have equal scores on every machine.
         assert entry.settings.get("precision", "auto") == ("fp32" if small else "auto"), name
     chosen = {

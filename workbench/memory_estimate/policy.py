@@ -69,7 +69,8 @@ def minimal_settings(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Settings of the smallest memory; the second where a model does not support the first."""
     batch_sizes = {"eval_batch_size": 1} if "eval_batch_size" in params else {}
     chunked = [{"grad_cache_chunk": 1, **batch_sizes}] if "grad_cache_chunk" in params else []
-    return [*chunked, {**catalog.limit_batch(params, 1), **batch_sizes}]
+    smallest = catalog.limit_batch(params, 1) if params.get("stages") else {"batch": 1}
+    return [*chunked, {**smallest, **batch_sizes}]
 
 
 SMALLER_MODELS: Final = {"qwen2.5-vl-7b": "qwen2.5-vl-3b"}
