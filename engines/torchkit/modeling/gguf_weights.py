@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets_mm.sources.fingerprint import package_folder
+from engines import out_of_memory
 from engines.emitter import EngineError
 from engines.model_catalog import ModelPart
 from engines.torchkit.modeling.model_config import ATTENTION
@@ -74,6 +75,8 @@ def _convert(source: Path, folder: Path) -> None:
         )
         tokenizer = tokenizer_class.from_pretrained(source.parent, **source_file)
     except Exception as error:  # a damaged file raises errors of many classes
+        if out_of_memory.is_device_failure(error):
+            raise
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"{source}: cannot be converted ({reason})") from None
     config = model.config

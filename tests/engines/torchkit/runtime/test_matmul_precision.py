@@ -64,7 +64,9 @@ def test_exact_search_is_exact_where_tf32_is_not(passages):
         _, rows = exact.top_k(queries, corpus, 10)
     wanted = best(queries, corpus)
     assert (coarse != wanted).float().mean() > 0.02, "the emulation shows what TF32 does"
-    assert torch.equal(rows[:, 0], wanted)
+    scores = queries.double() @ corpus.double().T
+    short = scores.gather(1, wanted[:, None]) - scores.gather(1, rows[:, :1])
+    assert short.max() < 1e-6, "what fp32 rounds, by the order of a CPU's sums; TF32 loses 1e-4"
     assert torch.backends.cuda.matmul.allow_tf32, "training goes on as it was"
 
 
