@@ -197,13 +197,10 @@ def _cluster_bootstrap(sums: Numbers, sizes: npt.NDArray[np.int64], seed: int) -
     count = len(sums)
     if count < 2:
         return Difference(delta, None, None, "one cluster has no interval")
-    generator = np.random.default_rng(seed)
-    means = np.empty(RESAMPLES)
-    rows = max(1, statistics.MAX_CELLS // count)
-    for start in range(0, RESAMPLES, rows):
-        draws = generator.integers(0, count, size=(min(rows, RESAMPLES - start), count))
-        means[start : start + len(draws)] = sums[draws].sum(1) / sizes[draws].sum(1)
-    low, high = (float(x) for x in np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2]))
+    means = statistics.resample(
+        count, RESAMPLES, seed, lambda drawn: sums[drawn].sum(1) / sizes[drawn].sum(1)
+    )
+    low, high = statistics.percentiles(means, 1 - ALPHA)
     method = f"paired bootstrap over {count} clusters of {sizes.sum()} items, {RESAMPLES}, 95%"
     return Difference(delta, low, high, method)
 

@@ -65,8 +65,8 @@ def bootstrap_mean(
         return Interval(None, None, problem)
     if data.min() == data.max():
         return _interval_of_equal_values(data, level)
-    means = _resample(data.size, resamples, seed, lambda indices: data[indices].mean(axis=1))
-    low, high = _percentiles(means, level)
+    means = resample(data.size, resamples, seed, lambda indices: data[indices].mean(axis=1))
+    low, high = percentiles(means, level)
     return Interval(low, high, f"bootstrap over {of}, {resamples}, {level:.0%}")
 
 
@@ -97,7 +97,7 @@ def bootstrap_means(
         if _find_problem(row) or row.min() == row.max():
             intervals.append(bootstrap_mean(row, resamples, seed, level))
         else:
-            intervals.append(Interval(*_percentiles(drawn_means, level), method))
+            intervals.append(Interval(*percentiles(drawn_means, level), method))
     return intervals
 
 
@@ -123,8 +123,8 @@ def paired_difference(
     if gaps.min() == gaps.max():
         gap = float(gaps[0])
         return Difference(gap, gap, gap, f"all {gaps.size} pairs differ equally")
-    means = _resample(gaps.size, resamples, seed, lambda indices: gaps[indices].mean(axis=1))
-    return Difference(float(gaps.mean()), *_percentiles(means, level), method)
+    means = resample(gaps.size, resamples, seed, lambda indices: gaps[indices].mean(axis=1))
+    return Difference(float(gaps.mean()), *percentiles(means, level), method)
 
 
 def mcnemar(first: Sequence[float] | Numbers, second: Sequence[float] | Numbers) -> float:
@@ -179,8 +179,8 @@ def block_bootstrap_quantile(
         resampled = data[indices.reshape(len(starts), -1)[:, : data.size]]
         return np.asarray(np.quantile(resampled, q, axis=1, overwrite_input=True))
 
-    quantiles_of_resamples = _resample(data.size, resamples, seed, quantiles, draws=blocks)
-    low, high = _percentiles(quantiles_of_resamples, level)
+    quantiles_of_resamples = resample(data.size, resamples, seed, quantiles, draws=blocks)
+    low, high = percentiles(quantiles_of_resamples, level)
     method = f"block bootstrap over steps, blocks of {length}, {resamples}, {level:.0%}"
     return Interval(low, high, method)
 
@@ -236,7 +236,7 @@ def _interval_of_equal_values(data: Numbers, level: float) -> Interval:
     return Interval(value, value, f"all {data.size} values are equal")
 
 
-def _resample(
+def resample(
     n: int,
     resamples: int,
     seed: int,
@@ -257,7 +257,7 @@ def _resample(
     return values
 
 
-def _percentiles(values: Numbers, level: float) -> tuple[float, float]:
+def percentiles(values: Numbers, level: float) -> tuple[float, float]:
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from results.tables.table import Table
+    from results.text.table import Table
 
 _CHOSEN: Final = {"lang": "en"}
 
@@ -27,13 +27,13 @@ def translate(text: str) -> str:
     """A sentence or label in the language of this process; unchanged without a translation."""
     if _CHOSEN["lang"] == "en":
         return text
-    from results.tables.message_translations import localize
+    from results.records.message_translations import localize
 
     return localize(text, _CHOSEN["lang"])
 
 
 def translate_table(table: Table) -> Table:
     """A table in the language of this process."""
-    from results.tables import message_translations
+    from results.records import message_translations
 
     return message_translations.localize_table(table, _CHOSEN["lang"])

@@ -107,19 +107,15 @@ def prepare(context: Context, data: VqaData) -> PreparedAnswerer:
         folder, pretrained.VISION_LANGUAGE, context.precision, four_bit=params.quantize == "nf4",
         double=params.double_quant,
     )  # fmt: skip
-    weight_bytes, four_bit = (
-        quantize.weight_bytes(base_model),
-        len(quantize.four_bit_layers(base_model)),
-    )
+    weights = describe_weights(base_model)
     total_parameters = quantize.logical_parameters(base_model)
     vision, cache_fact = feature_cache.prepare_images(context, data, pictures, base_model)
     if vision.cached is not None:
         emit.phase("load", "adapters")
     tower_parameters = total_parameters - quantize.logical_parameters(base_model)
     model = Answerer(attach_adapters(context, base_model), vision.form).to(context.device)
-    weights = f"{four_bit} linear layers in NF4, vision tower whole" if four_bit else "whole"
     facts = {
-        "model": f"{folder.name}, {base_fact}{weights}, {weight_bytes / 2**20:.1f} MiB",
+        "model": f"{folder.name}, {base_fact}{weights}",
         "picture_tokens": describe_picture_tokens(pictures, data),
         "longest_sample": f"{longest:,} tokens with its picture",
         "folds": data.folds_fact,
@@ -136,6 +132,13 @@ def prepare(context: Context, data: VqaData) -> PreparedAnswerer:
         base_state(context, folder, scratch=scratch),
         quantize.logical_parameters(model) + tower_parameters, folder if scratch else None,
     )  # fmt: skip
+
+
+def describe_weights(model: Any) -> str:
+    """Which weights are in 4 bits, and the size of all."""
+    four_bit = len(quantize.four_bit_layers(model))
+    kinds = f"{four_bit} linear layers in NF4, vision tower whole" if four_bit else "whole"
+    return f"{kinds}, {quantize.weight_bytes(model) / 2**20:.1f} MiB"
 
 
 def read_template(processor: Any, params: Params, data: VqaData, folder: Path) -> ChatTemplate:

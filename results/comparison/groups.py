@@ -90,6 +90,14 @@ class CostChange(NamedTuple):
             return "not distinguishable"
         return "b less" if self.difference.delta < 0 else "a less"
 
+    def as_row(self) -> dict[str, Any]:
+        """The change as plain values, for JSON."""
+        return {
+            "name": self.name, "a": self.a.value, "b": self.b.value,
+            "delta": self.difference.delta, "low": self.difference.low,
+            "high": self.difference.high, "verdict": self.verdict,
+        }  # fmt: skip
+
 
 class GroupComparison(NamedTuple):
     """All that two groups have in common, measured."""

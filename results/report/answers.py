@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from results.records import message_translations, published
 from results.records.schema import RunRecord
 from results.records.suite_view import AnsweredSplit, AnswerExample, SuiteView
 from results.report import pictures as beside
-from results.tables import message_translations, published, vqa
-from results.tables.table import Table, TableCell, TableColumn, code, render_markdown
+from results.tables import vqa
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn, code, render_markdown
 from results.text.translations import translate
 
 

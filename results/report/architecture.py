@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from results.records import message_translations
 from results.records.schema import Identity, RunRecord
 from results.records.suite_view import SuiteView
-from results.tables import captioning, message_translations
-from results.tables.table import code_block, text_width
+from results.tables import captioning
 from results.text import formats
 from results.text.sanitize import clean_line
+from results.text.table import code_block, text_width
 from results.text.translations import translate
 
 Lines = list[str]

@@ -9,8 +9,8 @@ from typing import Final
 from results.records.suite_view import CaptionExample, SuiteView
 from results.report import pictures as beside
 from results.tables import captioning
-from results.tables.table import Table, TableCell, TableColumn, code, escape, render_markdown
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn, code, escape, render_markdown
 from results.text.translations import translate
 
 FRAMES_PER_ROW: Final = 4

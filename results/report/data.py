@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from results.records import message_translations
 from results.records.suite_view import DataComparison, SubsetCheck, SuiteView
-from results.tables import message_translations
-from results.tables.table import Table, TableCell, TableColumn, code, escape, render_markdown
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn, code, escape, render_markdown
 from results.text.translations import translate
 
 

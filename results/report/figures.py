@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
+from results.records import message_translations
 from results.records.schema import RunRecord
 from results.records.suite_view import SubsetChart, SuiteView
-from results.tables import message_translations, run_cells
+from results.tables import run_cells
 from results.text import formats
 from results.text.translations import translate
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from results.tables.table import text_width
+from results.text.table import text_width
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from results.tables.table import TableCell
+from results.text.table import TableCell
 
 MAX_BYTES: Final = 8 << 20
 WIDTH: Final = 96

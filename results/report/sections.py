@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from results.records import message_translations
 from results.records.schema import RunRecord
 from results.records.suite_view import SuiteView
-from results.tables import message_translations
-from results.tables.table import (
+from results.text import formats
+from results.text.table import (
     Table,
     TableCell,
     TableColumn,
@@ -23,7 +24,6 @@ from results.tables.table import (
     prose,
     render_markdown,
 )
-from results.text import formats
 from results.text.translations import translate
 
 MAX_NOTICES: Final = 20

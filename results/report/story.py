@@ -9,9 +9,9 @@ import datetime
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
+from results.records import message_translations
 from results.records.suite_view import SuiteView
-from results.tables import message_translations
-from results.tables.table import (
+from results.text.table import (
     Table,
     TableCell,
     TableColumn,

@@ -14,7 +14,7 @@ import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from results.records import cost_forecasts
+from results.records import cost_forecasts, message_translations
 from results.records.schema import RunRecord
 from results.records.suite_view import SuiteView
 from results.report import (
@@ -31,7 +31,6 @@ from results.tables import (
     captioning,
     cost_forecast,
     memory_estimate,
-    message_translations,
     metrics,
     retrieval_cost,
     run_cells,
@@ -42,7 +41,7 @@ from results.tables import (
     training_stages,
     vqa,
 )
-from results.tables.table import Table, code, code_block, escape, render_markdown
+from results.text.table import Table, code, code_block, escape, render_markdown
 from results.text.translations import cause, translate
 
 OWN_TABLES = frozenset({captioning.ENGINE, vqa.ENGINE})

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from results.records.schema import MetricRecord, Reading, RunRecord
 from results.records.suite_view import MetricChange
-from results.tables.table import Table, TableCell, TableColumn
 from results.text.formats import number, percent
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import cause, translate
 
 BASELINE: Final = "all on"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from results.records.suite_view import AuditRow
-from results.tables.table import Table, TableCell, TableColumn
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
 
 STANDINGS: Final = ("clean", "impossible", "unjudged")

@@ -13,8 +13,8 @@ from typing import Final
 from results.records.schema import Identity, MetricRecord, RunRecord
 from results.tables import run_cells
 from results.tables.metrics import metrics_of_split
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import cause, translate
 
 ENGINE: Final = "captioning"

@@ -9,8 +9,8 @@ from results import significance
 from results.comparison.differences import FieldDifference, count_choices
 from results.comparison.groups import CostChange, GroupComparison, MetricChange, RunGroup
 from results.records.schema import Reading
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
 
 NUMBERS: Final = ("a", "b", "delta", "p", "detectable", "ratio")

@@ -8,8 +8,8 @@ from results.records import cost_forecasts
 from results.records.cost_forecasts import ForecastComparison
 from results.records.schema import Reading, RunRecord
 from results.tables import run_cells
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from results.records.schema import MemoryEstimateRecord, RunRecord
 from results.tables import run_cells
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
 
 

@@ -12,8 +12,8 @@ from typing import Final
 from results.records.metric_names import CHANCE, SHOWN_CUTOFFS, MetricName, split_name
 from results.records.schema import MetricRecord, RunRecord
 from results.tables import run_cells
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import cause, translate
 
 HEADLINES: Final = {

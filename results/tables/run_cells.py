@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from results.records import cost_forecasts
 from results.records.schema import Reading, RunRecord
-from results.tables.table import Table, TableCell, TableColumn
 from results.text.formats import count, n_a
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import cause, translate
 
 _DISTINGUISHING: Final = ("label", "engine", "task", "model", "seed", "repeat")

@@ -13,8 +13,8 @@ from typing import Final
 from results.records import cost_forecasts, epoch_time
 from results.records.schema import RunRecord
 from results.tables import retrieval_cost, run_cells
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import cause, translate
 
 EVALUATION_PHASES: Final = frozenset({"eval", "encode", "search", "generate"})

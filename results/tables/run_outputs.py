@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 from typing import Final, NamedTuple, Protocol
 
 from results.records.schema import RunRecord
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
 
 OUTPUT_KINDS: Final = ("checkpoint", "adapter", "encoder", "submission", "predictions")

@@ -11,8 +11,8 @@ from typing import Final
 from results.records.schema import MetricRecord, RunRecord
 from results.records.suite_view import SearchView
 from results.tables import run_cells
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import cause, translate
 
 LOSS: Final = "loss"

@@ -10,8 +10,8 @@ from typing import Final
 
 from results.records.schema import Reading, RunRecord
 from results.tables import run_cells
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
 
 DISAGREEMENT: Final = 0.05

@@ -7,8 +7,8 @@ from typing import Final
 
 from results.records.schema import EpochRecord, RunRecord, StageRecord
 from results.tables import run_cells
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
 
 RATES: Final = ("projector_lr", "lr")

@@ -88,8 +88,8 @@ def root(log_root: Path, *, at_work: bool = True) -> Path:
 
 def record(suite_name: str) -> schema.RunRecord:
     """A record with the payload in every text."""
-    made = sample_suites.record(suite_name, 2, random.Random(1), cause="failed")
-    identity = made.identity.model_copy(
+    built = sample_suites.record(suite_name, 2, random.Random(1), cause="failed")
+    identity = built.identity.model_copy(
         update={
             "run_id": f"02-{EVIL}",
             "subset": EVIL,
@@ -99,12 +99,12 @@ def record(suite_name: str) -> schema.RunRecord:
         }
     )
     metric = schema.MetricRecord(name=EVIL, value=0.5, split=EVIL, n=3, method=EVIL)
-    return made.model_copy(
+    return built.model_copy(
         update={
             "identity": identity,
-            "environment": made.environment.model_copy(update={"cpu": EVIL, "hostname": EVIL}),
-            "exit": made.exit.model_copy(update={"detail": EVIL}),
-            "timing": made.timing.model_copy(update={"step_p95": Reading(reason=EVIL)}),
+            "environment": built.environment.model_copy(update={"cpu": EVIL, "hostname": EVIL}),
+            "exit": built.exit.model_copy(update={"detail": EVIL}),
+            "timing": built.timing.model_copy(update={"step_p95": Reading(reason=EVIL)}),
             "metrics": (metric,),
             "facts": {EVIL: EVIL},
             "notices": (EVIL,),

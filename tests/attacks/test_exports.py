@@ -9,8 +9,8 @@ import re
 
 import pytest
 
-from results.tables import table as md
-from results.tables.table import Table, TableCell, TableColumn
+from results.text import table as md
+from results.text.table import Table, TableCell, TableColumn
 from tests.attacks import hostile
 
 FORMULAS = (

@@ -148,8 +148,8 @@ def test_earlier_words_work_and_are_told_once(tmp_path: Path) -> None:
     assert spec["params"]["num_workers"] == 0
     assert spec["params"]["gradient_accumulation_steps"] == 2
     assert spec["probe"]["max_uncertainty"] == 0.02
-    told = [line for line in done.stderr.splitlines() if "is now called" in line]
-    assert told == [
+    lines = [line for line in done.stderr.splitlines() if "is now called" in line]
+    assert lines == [
         f"workbench: '{earlier}' is now called '{name}'; the earlier name works for one more "
         "release"
         for earlier, name in (

@@ -379,8 +379,8 @@ def test_names_of_other_bytes_are_read_and_shown(
     assert cache.skipped == {}
     folder = tmp_path / "cache" / "images" / cache.folder.name
     assert cache_health.check_image_cache(folder)["checked"] == 1
-    asked = DescribeOptions("latin", tmp_path / "cache", data)
-    assert describe(asked, lambda *_: None).model_dump_json()
+    request = DescribeOptions("latin", tmp_path / "cache", data)
+    assert describe(request, lambda *_: None).model_dump_json()
     own_recipes(
         "other",
         'schema = 1\nname = "other"\ntitle = "t"\n[source]\nadapter = "captions"\n'

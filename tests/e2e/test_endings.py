@@ -74,12 +74,12 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 @pytest.fixture
 def terminal(sandbox: Sandbox) -> Iterator[Terminal]:
     """`workbench run` in the foreground, at work."""
-    made = Terminal(sandbox, *ENDLESS)
-    yield made
-    made.close()
-    if made.pid:
-        os.kill(made.pid, signal.SIGKILL)
-        os.waitpid(made.pid, 0)
+    built = Terminal(sandbox, *ENDLESS)
+    yield built
+    built.close()
+    if built.pid:
+        os.kill(built.pid, signal.SIGKILL)
+        os.waitpid(built.pid, 0)
 
 
 def at_work(sandbox: Sandbox) -> Path:

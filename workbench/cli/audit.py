@@ -11,6 +11,7 @@ import typer
 from workbench.cli import start
 from workbench.cli.options import (
     AsJson,
+    AsMarkdown,
     Devices,
     Engines,
     GpuName,
@@ -19,6 +20,7 @@ from workbench.cli.options import (
     Models,
     NoGpu,
     Preset,
+    Rows,
     Settings,
     Subsets,
     load_plan,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from engines.protocol import RunSpec
     from results.records.suite_view import AuditRow
-    from results.tables.table import Table
+    from results.text.table import Table
     from workbench.planning.plan import SuitePlan
 
 Target = Annotated[
@@ -39,11 +41,7 @@ Target = Annotated[
         metavar="[PLAN.toml|SUITE|RUN]", help="A plan file, or a suite or run of the log root."
     ),
 ]
-Rows = Annotated[
-    int | None, typer.Option("--rows", min=2, help="Rows of a subset; default: the subset's.")
-]
 AllRules = Annotated[bool, typer.Option("--all", help="The rules without a fault, too.")]
-AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -153,7 +151,7 @@ def _print_json(rows: Sequence[AuditRow], *, every: bool) -> None:
 
 def _print_tables(rows: Sequence[AuditRow], lang: str, *, every: bool, markdown: bool) -> None:
     from results.tables import audit as audit_tables
-    from results.tables.table import render_markdown
+    from results.text.table import render_markdown
 
     tables = [audit_tables.fault_table(rows, lang)]
     tables += [audit_tables.rule_table(rows, lang)] if every else []
@@ -170,7 +168,7 @@ def _print_blocks(table: Table) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from results.tables.table import plain_text
+    from results.text.table import plain_text
 
     console, grid = Console(highlight=False), RichTable.grid(padding=(0, 2, 0, 0))
     for row in table.rows:

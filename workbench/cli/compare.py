@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from workbench.cli.options import AsJson, Language, LogRoot
+from workbench.cli.options import AsJson, AsMarkdown, Language, LogRoot
 
 if TYPE_CHECKING:
     from results.comparison.differences import FieldDifference
-    from results.comparison.groups import CostChange, GroupComparison, RunGroup
-    from results.tables.table import Table
+    from results.comparison.groups import GroupComparison, RunGroup
+    from results.text.table import Table
 
 MOST_GROUPS: Final = 6
 
@@ -27,7 +27,6 @@ RunNames = Annotated[
 EveryMetric = Annotated[
     bool, typer.Option("--all-metrics", help="Variants and every cutoff, not only those of tables.")
 ]
-Markdown = Annotated[bool, typer.Option("--markdown", help="As Markdown.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +40,7 @@ def compare_runs(
     log_root: LogRoot = None,
     every_metric: EveryMetric = False,
     lang: Language = "en",
-    markdown: Markdown = False,
+    markdown: AsMarkdown = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs with the first: metrics and costs with intervals, and all that differs."""
@@ -102,7 +101,7 @@ def _find_sides(names: list[str], log_root: Path | None) -> tuple[Path, list[Run
 
 
 def _print_table(title: str, table: Table, markdown: bool) -> None:
-    from results.tables.table import render_markdown, render_terminal
+    from results.text.table import render_markdown, render_terminal
 
     if title:
         typer.echo(f"\n## {title}\n" if markdown else f"\n{title}")
@@ -114,16 +113,8 @@ def _to_json(comparison: GroupComparison, unequal: list[FieldDifference]) -> dic
         "a": [record.identity.run_id for record in comparison.a.records],
         "b": [record.identity.run_id for record in comparison.b.records],
         "metrics": [change.as_row() for change in comparison.metrics],
-        "costs": [_cost_json(change) for change in comparison.costs],
+        "costs": [change.as_row() for change in comparison.costs],
         "differences": [
             {"kind": d.kind, "name": d.name, "a": d.values[0], "b": d.values[1]} for d in unequal
         ],
     }
-
-
-def _cost_json(change: CostChange) -> dict[str, Any]:
-    difference = change.difference
-    return {
-        "name": change.name, "a": change.a.value, "b": change.b.value, "delta": difference.delta,
-        "low": difference.low, "high": difference.high, "verdict": change.verdict,
-    }  # fmt: skip

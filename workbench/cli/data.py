@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from workbench.cli.options import FOLDER, AsJson, Language
+from workbench.cli.options import FOLDER, AsJson, AsMarkdown, Language
 from workbench.exit_codes import ExitCode
 from workbench.output_language import set_language, translate, translate_table
 
@@ -38,7 +38,6 @@ SampleSize = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of the samples.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Scan again what is known.")]
-AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -287,8 +286,8 @@ def _progress_bar(target: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def _print_title(profile: Profile, *, markdown: bool) -> None:
-    from results.tables.table import code
     from results.text.sanitize import clean_line
+    from results.text.table import code
 
     name = code(profile.name) if markdown else clean_line(profile.name)
     typer.echo(f"{'# ' if markdown else ''}{name}\n")
@@ -299,7 +298,7 @@ def _print_title(profile: Profile, *, markdown: bool) -> None:
 
 
 def _print_sections(profiles: list[Profile], *, markdown: bool) -> None:
-    from results.tables.table import code_block
+    from results.text.table import code_block
     from workbench.subsets import sections, tables
     from workbench.subsets.histogram import histogram_lines
 
@@ -313,7 +312,7 @@ def _print_sections(profiles: list[Profile], *, markdown: bool) -> None:
 
 
 def _print_table(table: Any, *, markdown: bool) -> None:
-    from results.tables.table import render_markdown, render_terminal
+    from results.text.table import render_markdown, render_terminal
 
     translated = translate_table(table)
     typer.echo(render_markdown(translated) if markdown else render_terminal(translated), nl=False)

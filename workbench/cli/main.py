@@ -9,14 +9,12 @@ import errno
 import math
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
 
-from workbench.cli import audit, compare, data, plan, results, search, start
+from workbench.cli import audit, compare, data, plan, report, results, search, start
 from workbench.cli.options import (
-    FOLDER,
     AsJson,
     CostProbe,
     Detach,
@@ -71,6 +69,7 @@ compare.register(results_app)
 search.register(app)
 plan.register(app)
 audit.register(app)
+report.register(app)
 
 
 def main() -> NoReturn:
@@ -313,62 +312,6 @@ def stop(
     from workbench.suites import suite
 
     raise typer.Exit(follow.stop_suite(suite.find_suite(paths.log_root(log_root), name), timeout))
-
-
-@app.command()
-def report(
-    name: SuiteName = None,
-    log_root: LogRoot = None,
-    lang: Language = "en",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Write report.md and figures into this folder.", **FOLDER),
-    ] = None,
-    appendix: Annotated[
-        bool, typer.Option("--appendix", help="Counters and trained tensors by run, at the end.")
-    ] = False,
-    eda: Annotated[
-        bool, typer.Option("--eda", help="With --out: a figure of what the subsets hold, too.")
-    ] = False,
-    data: Annotated[
-        bool, typer.Option("--data", help="With the full check of every subset; scans them.")
-    ] = False,
-    compare_data: Annotated[
-        tuple[str, str] | None,
-        typer.Option(metavar="SUBSET SUBSET", help="With two subsets side by side; scans them."),
-    ] = None,
-    form: Annotated[
-        list[str] | None,
-        typer.Option("--form", help="With --out, beside the Markdown: html (one file) or tex."),
-    ] = None,
-    github: Annotated[
-        bool, typer.Option("--github", help="Append it to the file of GITHUB_STEP_SUMMARY.")
-    ] = False,
-) -> None:
-    """The weekly report of a suite as Markdown, HTML or LaTeX."""
-    from results.records.suite_view import REPORT_FORMS
-    from workbench import paths
-    from workbench.reporting import suite_view
-    from workbench.suites import suite
-
-    folder = suite.find_suite(paths.log_root(log_root), name)
-    summary = os.environ.get("GITHUB_STEP_SUMMARY", "") if github else ""
-    problems = {
-        "--eda draws a figure; give the folder for it with --out": eda and out is None,
-        "--form writes files; give the folder for them with --out": bool(form) and out is None,
-        f"--form: use {' or '.join(REPORT_FORMS)}": not {*(form or ())} <= {*REPORT_FORMS},
-        "--github: GITHUB_STEP_SUMMARY is not set; a step of GitHub Actions has it": github
-        and not summary,
-        "--github and --out are two places; give one": github and out is not None,
-    }
-    for problem, is_there in problems.items():
-        if is_there:
-            print_message(problem)
-            raise typer.Exit(ExitCode.USAGE)
-    options = suite_view.ReportOptions(
-        appendix, data, compare_data, eda, tuple(form or ()), Path(summary) if summary else None
-    )
-    raise typer.Exit(suite_view.write_report(folder, lang, out, options))
 
 
 @app.command()

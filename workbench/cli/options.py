@@ -123,6 +123,8 @@ TimeLimit = Annotated[
         help="Stop at a checkpoint after 11h30m, exit with 75; `workbench resume` goes on.",
     ),
 ]
+Rows = Annotated[int | None, typer.Option("--rows", min=2, help="Rows; default: the subset's.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")]
 Share = Annotated[bool, typer.Option(help="Run beside other suites on the device.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs, start none.")]
 

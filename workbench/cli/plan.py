@@ -16,6 +16,7 @@ import typer
 from workbench.cli import start
 from workbench.cli.options import (
     AsJson,
+    AsMarkdown,
     Engines,
     GpuName,
     Language,
@@ -24,6 +25,7 @@ from workbench.cli.options import (
     NoGpu,
     PlanFile,
     Preset,
+    Rows,
     Settings,
     Subsets,
     TaskName,
@@ -40,12 +42,10 @@ if TYPE_CHECKING:
     from workbench.memory_estimate.memory_check import TargetDevice
     from workbench.memory_estimate.plan_estimate import StepCounts
 
-Rows = Annotated[int | None, typer.Option("--rows", min=2, help="Rows; default: the subset's.")]
 HostGib = Annotated[
     float | None,
     typer.Option("--host-gib", min=1, help="Host memory; default: 16, or what is free here."),
 ]
-AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")]
 NO_SUBSET = "rows"
 AUDIT_HOST_GIB = 16.0
 """Host memory of the audit's machine (g5.xlarge)."""
@@ -366,6 +366,6 @@ def _print_text(text: str, *, markdown: bool) -> None:
 
 
 def _print_table(table: Any, *, markdown: bool) -> None:
-    from results.tables.table import render_markdown, render_terminal
+    from results.text.table import render_markdown, render_terminal
 
     typer.echo((render_markdown if markdown else render_terminal)(translate_table(table)))

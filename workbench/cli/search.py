@@ -86,25 +86,29 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from workbench.planning import plan
     from workbench.supervisor.warden_options import WardenOptions
 
-    search_flags = {
-        "metric": metric, "split": split, "trials": trials, "sampler": sampler, "pruner": pruner,
-        "ranges": join_settings(map(parse_range, ranges or ()), "--range"),
-    }  # fmt: skip
     if not (plan_file or preset or (metric and ranges)):
         raise plan.PlanError([start.NOTHING_TO_SEARCH])
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "devices": device,
-        "name": name, "label": label, "search": {k: v for k, v in search_flags.items() if v},
+        "name": name, "label": label, "search": _drop_unset(
+            metric=metric, split=split, trials=trials, sampler=sampler, pruner=pruner,
+            ranges=join_settings(map(parse_range, ranges or ()), "--range")),
     }  # fmt: skip
     suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
     root = paths.log_root(log_root)
-    suite_plan, specs, _ = start.prepare_search(suite_plan, root)
+    suite_plan, specs, remarks = start.prepare_search(suite_plan, root)
+    for remark in remarks:
+        start.print_progress(remark)
     if dry_run:
         typer.echo("\n".join(describe_search(suite_plan.search, specs[0], as_json=as_json)))
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
     options = WardenOptions(share=share)
     start.start_suite(suite_plan, specs, root, mode, detach=detach, options=options)
+
+
+def _drop_unset(**flags: Any) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value}
 
 
 def parse_range(text: str) -> tuple[str, Any]:

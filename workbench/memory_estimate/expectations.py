@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from results.tables import published
-from results.tables.published import Expectation
+from results.records import published
+from results.records.published import Expectation
 from workbench.memory_estimate import plan_estimate
 from workbench.planning.plan import PlanError, SuitePlan
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from engines import catalog
 from engines.memory_query import MemoryEstimate
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from workbench.memory_estimate import fit_check
 from workbench.memory_estimate.fit_check import HostMemory
 from workbench.memory_estimate.gpus import GpuModel

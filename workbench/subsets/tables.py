@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from datasets_mm.profile.profile import FieldProfile, Profile
-from results.tables.table import Table, TableCell, TableColumn, code
 from results.text.sanitize import clean_line
+from results.text.table import Table, TableCell, TableColumn, code
 from workbench.subsets.section_types import ProfileSection
 from workbench.subsets.sections import build_sections
 

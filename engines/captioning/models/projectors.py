@@ -126,7 +126,16 @@ class CAbstractor(Projector):
         return frames * self.tokens
 
 
-class Perceiver(Projector):
+class QueryProjector(Projector):
+    """Base class of projectors with `tokens` learned queries, which attend to a whole clip."""
+
+    tokens: int
+
+    def length(self, frames: int) -> int:  # noqa: ARG002 - the same for any clip
+        return self.tokens
+
+
+class Perceiver(QueryProjector):
     """`tokens` latents that attend to all patches of all frames; L = `tokens` for any clip.
 
     Flamingo's resampler (Alayrac et al. 2022, section 3.1 and appendix A.1.1): keys and values from
@@ -162,11 +171,8 @@ class Perceiver(Projector):
             latents = layer(media, latents)
         return cast("Tensor", self.leave(self.norm(latents)))
 
-    def length(self, frames: int) -> int:  # noqa: ARG002 - the same for any clip
-        return self.tokens
 
-
-class CrossAttention(Projector):
+class CrossAttention(QueryProjector):
     """`tokens` learned queries that attend once to all patches of all frames; L = `tokens`.
 
     Qwen-VL's adapter (Bai et al. 2023, section 2.1), followed by a feed-forward network: a linear
@@ -195,11 +201,8 @@ class CrossAttention(Projector):
         hidden = self.attention_norm(queries + attended)
         return cast("Tensor", self.feed_norm(hidden + self.feed(hidden)))
 
-    def length(self, frames: int) -> int:  # noqa: ARG002 - the same for any clip
-        return self.tokens
 
-
-class QFormer(Projector):
+class QFormer(QueryProjector):
     """`tokens` learned queries through `depth` transformer layers; L = `tokens`.
 
     As in BLIP-2's Q-Former (Li et al. 2023, section 3.1) each layer has self-attention of the
@@ -230,9 +233,6 @@ class QFormer(Projector):
         for layer in self.layers:
             hidden = layer(hidden, media)
         return cast("Tensor", self.norm(hidden))
-
-    def length(self, frames: int) -> int:  # noqa: ARG002 - the same for any clip
-        return self.tokens
 
 
 PROJECTORS: Final[dict[Kind, type[Projector]]] = {

@@ -133,21 +133,15 @@ def train(
     feed = Prefetcher(batches, job.transfer, job.precision.device)
     forward = numeric_checks.with_first_batch_check(job.forward, computing, job.precision)
     most_skipped = numeric_checks.skip_limit(job.loader.order.steps_per_epoch, job.steps)
-    stop_vote, enough_vote, checkpoint_timer, enough = (
-        job.process_group.any_reduce(),
-        job.process_group.any_reduce(),
-        CheckpointTimer(job),
-        False,
-    )
-    step = start
+    stop_vote, enough_vote = job.process_group.any_reduce(), job.process_group.any_reduce()
+    checkpoint_timer, step, enough = CheckpointTimer(job), start, False
     for step in range(start + 1, job.last_step + 1):
         if not timer.running:
             timer.open()
         lr = job.lr_at(step - 1)
         set_lr(job.optimizer, lr)
-        outputs = _forward_backward(
-            job, forward, job.loader.order.micro_batch_count(step - 1), feed, timer
-        )
+        micro_batches = job.loader.order.micro_batch_count(step - 1)
+        outputs = _forward_backward(job, forward, micro_batches, feed, timer)
         norm, overflow = _optimizer_step(job, parameters)
         timer.lap("optimizer")
         timer.end_step(*_mean_outputs(outputs), norm, overflow)
@@ -155,18 +149,11 @@ def train(
         finished = job.stop_when is not None and enough_vote(enough)
         leaving = stopping or finished or step == job.last_step
         saving = checkpoint_timer.is_due(step)
-        first = step == start + 1
-        if timer.is_due(step, first=first) or leaving or saving:
+        if timer.is_due(step, first=step == start + 1) or leaving or saving:
             window = timer.close(step, lr)
-            if first:
-                summary.time_to_first_step = summary.time_to_first_step or emit.now()
-            summary.add(window)
             enough = job.stop_when is not None and job.stop_when(window)
-            window = job.position.shift(window)
-            emit.send(window)
-            numeric_checks.check_window(
-                job.position.shift(window), timer.skipped_in_a_row, most_skipped, emit
-            )
+            window = _report_window(job, window, summary, emit)
+            numeric_checks.check_window(window, timer.skipped_in_a_row, most_skipped, emit)
         if step == timer.warmup_until and step > start:
             emit.phase("train")
         finished = _end_epoch(job, step, summary, emit) or finished
@@ -174,11 +161,20 @@ def train(
             save_intermediate(job, step, emit)
         if stopping:
             raise Stopped
-        if finished or (
-            enough and job.process_group.size == 1
-        ):  # several ranks hear of it a step later
+        if finished or (enough and job.process_group.size == 1):  # ranks hear of it a step later
             break
     return TrainedSteps(start, step)
+
+
+def _report_window(
+    job: TrainingJob[Any], window: protocol.Step, summary: TimingSummary, emit: Emitter
+) -> protocol.Step:
+    """Add a window to the summary and send it; returns it at its position in the run."""
+    summary.time_to_first_step = summary.time_to_first_step or emit.now()
+    summary.add(window)
+    window = job.position.shift(window)
+    emit.send(window)
+    return window
 
 
 def _computing_model(job: TrainingJob[Any]) -> nn.Module:

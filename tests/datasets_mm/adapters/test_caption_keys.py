@@ -582,8 +582,8 @@ def test_labels_without_the_caption_key_are_refused_with_the_keys_that_they_have
     first = {"annotation": {"description_ko": "밤", "id": 7}}
     second = {"annotation": {"description_ko": "낮"}}
     words = _refused(make, {"labels/a.json": first, "labels/b.json": second}, PAIRED)
-    asked = "under annotation.description_kr and a medium under {stem}.png"
-    assert f"none of 2 labels has a caption {asked} (2 no caption)" in words
+    request = "under annotation.description_kr and a medium under {stem}.png"
+    assert f"none of 2 labels has a caption {request} (2 no caption)" in words
     assert "their keys are annotation.description_ko, annotation.id; choose with caption" in words
 
 

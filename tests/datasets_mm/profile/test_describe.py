@@ -193,10 +193,10 @@ def figures(found: Profile) -> dict[str, Any]:
 
 
 def test_pandas_finds_the_same(tmp_path: Path) -> None:
-    made = records(1_500, seed=1)
-    found = describe(wanted(write(tmp_path / "a.jsonl", made)), silently)
+    built = records(1_500, seed=1)
+    found = describe(wanted(write(tmp_path / "a.jsonl", built)), silently)
     assert (found.records, found.kept) == (1_500, 1_500)
-    assert figures(found) == oracle(made)
+    assert figures(found) == oracle(built)
 
 
 BUILT = [

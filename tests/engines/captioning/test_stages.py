@@ -118,10 +118,10 @@ def test_a_part_that_only_the_first_stage_trains_is_kept(folder, tmp_path):
     settings = {**SETTINGS, "stages": stages}
     go(spec(folder, settings=settings), tmp_path / "whole")
     at_the_end = KillAt(lambda m, _: m.kind == "step" and m.step == 4)
-    asked = spec(folder, settings={**settings, "checkpoint_every": 1})
+    request = spec(folder, settings={**settings, "checkpoint_every": 1})
     with pytest.raises(Killed):
-        go(asked, tmp_path / "run", at_the_end)
-    go(asked, tmp_path / "run")
+        go(request, tmp_path / "run", at_the_end)
+    go(request, tmp_path / "run")
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
     for part in (b"projector.net.weight", b"lora_B"):
         assert part in weights(tmp_path / "run")
@@ -146,8 +146,8 @@ def test_early_stopping_and_the_best_weights_are_a_stages_own(folder, tmp_path):
 
 
 def test_a_cost_probe_measures_every_stage(folder, tmp_path):
-    asked = spec(folder, settings=SETTINGS, task="probe", probe=Probe(steps=2))
-    sent = go(asked, tmp_path / "run")
+    request = spec(folder, settings=SETTINGS, task="probe", probe=Probe(steps=2))
+    sent = go(request, tmp_path / "run")
     (forecast,) = of_kind(sent, "forecast")
     assert (forecast.steps, forecast.run_steps) == (4, 16)
     assert forecast.run_seconds > forecast.start_seconds

@@ -10,7 +10,7 @@ from results.comparison.groups import RunGroup, compare_groups
 from results.comparison.scores import read_scores
 from results.records.schema import MetricRecord, Reading
 from results.tables import comparison as tables
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 from tests.results.conftest import untimed
 
 

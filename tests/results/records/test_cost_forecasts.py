@@ -11,7 +11,7 @@ from results.records import cost_forecasts
 from results.records.schema import Environment, Exit, ForecastRecord, GpuInfo, Reading, RunRecord
 from results.records.suite_view import SuiteView
 from results.tables import cost_forecast, run_cost, steps_and_memory
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 
 METHOD = "forecast from 200 timed steps, 10 blocks, 95%"
 MACHINE = Environment(

@@ -8,7 +8,7 @@ from results.records import epoch_time, query
 from results.records.schema import Environment, ForecastRecord, Reading, RunRecord
 from results.report import sections
 from results.tables import run_cost
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 from workbench.reporting import suite_view
 from workbench.tui.view_models import record_detail, result_rows
 

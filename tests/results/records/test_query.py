@@ -86,7 +86,8 @@ def test_tables_and_records_load_nothing_heavy():
     check = (
         "import sys; from results import report;"
         "from results.records import notes, query, store;"
-        "from results.tables import metrics, table, run_cost, steps_and_memory;"
+        "from results.tables import metrics, run_cost, steps_and_memory;"
+        "from results.text import table;"
         "print([m for m in ('numpy', 'pandas', 'matplotlib', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ import pytest
 from results import report
 from results.records.suite_view import SuiteView, SuiteWords
 from results.report import architecture
-from results.tables.table import text_width
+from results.text.table import text_width
 from tests.results.conftest import record
 
 

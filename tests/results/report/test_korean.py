@@ -12,10 +12,10 @@ import pytest
 
 from engines.messages import Cause
 from results import report
+from results.records import message_translations
 from results.records.schema import MemoryEstimateRecord, Reading
 from results.records.suite_view import RecipeWords, SuiteView
-from results.tables import message_translations
-from results.tables.table import Table, render_markdown
+from results.text.table import Table, render_markdown
 from results.text.translations import cause
 from tests.results.tables import test_ablation as switches
 from tests.results.tables import test_captioning as spoken

@@ -10,7 +10,7 @@ from results.records.schema import Exit, MetricRecord, Reading
 from results.records.suite_view import SuiteView
 from results.report import weekly
 from results.tables import ablation
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 from tests.results.conftest import GIB, record, unknown_memory, untimed
 
 ON = {"quantize": "nf4", "feature_cache": True, "fused": True, "odd": 1}

@@ -11,7 +11,7 @@ from results.records.schema import Exit, Identity, MetricRecord
 from results.records.suite_view import CaptionExample, SuiteView
 from results.report import captions
 from results.tables import captioning
-from results.tables.table import render_markdown, text_width
+from results.text.table import render_markdown, text_width
 
 
 def png(side: int = 2) -> bytes:

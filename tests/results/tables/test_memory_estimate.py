@@ -8,7 +8,7 @@ from results import report
 from results.records.schema import MemoryEstimateRecord, Reading
 from results.records.suite_view import SuiteView
 from results.tables import memory_estimate
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 
 GIB = 1 << 30
 ON_GPU = MemoryEstimateRecord(

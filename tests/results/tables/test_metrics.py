@@ -4,7 +4,7 @@ import pytest
 
 from results.records.schema import MetricRecord
 from results.tables import metrics as tables_metrics
-from results.tables.table import (
+from results.text.table import (
     plain_text,
     render_markdown,
 )

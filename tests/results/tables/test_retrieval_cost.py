@@ -6,7 +6,7 @@ from engines import protocol as p
 from results.records.schema import EvaluationRecord, MetricRecord, Reading, RunRecord
 from results.tables import metrics as tables_metrics
 from results.tables import retrieval_cost, run_cells, run_cost, steps_and_memory
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 from workbench.suites import record
 from workbench.suites.state import reduce_entries
 

@@ -7,12 +7,12 @@ import pytest
 from results.records.schema import Exit, Reading
 from results.tables import metrics as tables_metrics
 from results.tables import run_cells, run_cost, steps_and_memory
-from results.tables.table import (
+from results.text import translations
+from results.text.table import (
     csv_text,
     render_markdown,
     render_terminal,
 )
-from results.text import translations
 
 COST = """\
 |---|---:|---:|---:|---:|---:|

@@ -5,7 +5,7 @@ from results.records.schema import ArtifactRecord, MetricRecord
 from results.records.suite_view import SuiteView
 from results.report import render, render_summary
 from results.tables import run_cost, run_outputs
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 from workbench.suites import run_summary, state
 
 FILES = (

@@ -8,7 +8,7 @@ from results import report
 from results.records.schema import Exit, MetricRecord, RunRecord, TrialRecord
 from results.records.suite_view import SearchView, SuiteView
 from results.tables import search_trials
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 
 SEARCH = SearchView(
     metric="recall@1", direction="maximize", trials=5, sampler="tpe", pruner="median", seed=7,

@@ -1,7 +1,7 @@
 """The table of steps."""
 
 from results.tables import steps_and_memory
-from results.tables.table import (
+from results.text.table import (
     render_markdown,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results.records.schema import EpochRecord, Reading, StageRecord
 from results.tables import training_stages
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 
 LOSSES = (1.8168, 1.6645, 1.6481, 1.6389, 1.6302)
 SCORED = (
@@ -37,7 +37,7 @@ def experiment(make):
         )
         for n, (loss, score, since) in enumerate(SCORED, 1)
     ]  # fmt: skip
-    made = make.record("01-c")
+    built = make.record("01-c")
     params = {
         "batch": 16,
         "gradient_accumulation_steps": 2,
@@ -48,9 +48,9 @@ def experiment(make):
         stage(1, "projector", 5, 5, {"trainable": ["projector"], "lr": 1e-3}),
         stage(2, "", 6, 10, {"epochs": 10}),
     )
-    identity = made.identity.model_copy(update={"params": params})
+    identity = built.identity.model_copy(update={"params": params})
     update = {"identity": identity, "stages": stages, "training_epochs": (*first, *second)}
-    return made.model_copy(update=update)
+    return built.model_copy(update=update)
 
 
 def cells(table):

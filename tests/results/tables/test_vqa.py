@@ -8,7 +8,7 @@ from results import report
 from results.records.schema import MetricRecord
 from results.records.suite_view import AnsweredSplit, AnswerExample, SuiteView
 from results.tables import vqa
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 
 
 def png() -> bytes:

@@ -88,10 +88,10 @@ def test_files_of_a_run_are_read(tmp_path: Path) -> None:
 
 def test_a_plan_is_judged_for_its_gpu(tmp_path: Path) -> None:
     table = {"engine": "vqa", "subsets": ["vqa_challenge_train"], "models": ["qwen2.5-vl-3b"]}
-    asked = plan.parse({**table, "settings": {"precision": "bf16"}})
-    specs = plan_estimate.expand_runs(asked, tmp_path, tmp_path)
+    request = plan.parse({**table, "settings": {"precision": "bf16"}})
+    specs = plan_estimate.expand_runs(request, tmp_path, tmp_path)
     for gpu, standing in {"T4": "fault", "A10G": "clean"}.items():
-        rows = audit.audit_plan(asked, specs, gpus.find_gpu(gpu), rows=3887)
+        rows = audit.audit_plan(request, specs, gpus.find_gpu(gpu), rows=3887)
         row = next(row for row in rows if row.code == "bf16-unsupported")
         assert (row.standing, gpu in row.evidence["ko"]) == (standing, True)
     steps = next(row for row in rows if row.code == "few-steps")

@@ -230,15 +230,15 @@ def test_the_names_of_the_weekly_log_are_those_of_a_retrieval_plan():
         "WARMUP_STEPS": "5", "PIN_MEMORY": "True", "BF16": "False", "TF32": "0",
         "NPROC_PER_NODE": "1", "LORA_R": "8",
     }  # fmt: skip
-    made = automatic_settings.apply_automatic_settings(weekly, {"num_workers"}, A10G, variables)
-    changed = {k: v for k, v in made.settings.items() if weekly.settings.get(k) != v}
+    built = automatic_settings.apply_automatic_settings(weekly, {"num_workers"}, A10G, variables)
+    changed = {k: v for k, v in built.settings.items() if weekly.settings.get(k) != v}
     assert changed == {
         "epochs": 2.0, "batch": 32, "gradient_accumulation_steps": 2, "timing_warmup_steps": 5,
         "pin_memory": True, "precision": "fp32", "tf32": False, "nproc_per_node": 1,
     }  # fmt: skip
-    assert made.settings["num_workers"] == 12, "--set wins"
-    assert made.origins["batch"] == "environment: PER_DEVICE_TRAIN_BS=32"
-    assert made.origins.keys() == changed.keys()
+    assert built.settings["num_workers"] == 12, "--set wins"
+    assert built.origins["batch"] == "environment: PER_DEVICE_TRAIN_BS=32"
+    assert built.origins.keys() == changed.keys()
     assert automatic_settings.apply_automatic_settings(weekly, (), A10G, {"LORA_R": "8"}) == weekly
     with pytest.raises(plan.PlanError, match="PIN_MEMORY=maybe is neither true nor false"):
         automatic_settings.apply_automatic_settings(weekly, (), A10G, {"PIN_MEMORY": "maybe"})
@@ -280,12 +280,12 @@ def test_lowering_goes_in_the_order_of_the_reports():
 
 
 def test_a_run_that_fits_is_recorded_and_one_that_cannot_is_refused(answers, tmp_path):
-    made, lines = memory_check.check_memory([spec()], A10G, tmp_path, force=False)
-    assert made[0].fit["gpu"] == "A10G"
-    assert made[0].fit["tensors"] == {"train": 5 * GIB}
+    built, lines = memory_check.check_memory([spec()], A10G, tmp_path, force=False)
+    assert built[0].fit["gpu"] == "A10G"
+    assert built[0].fit["tensors"] == {"train": 5 * GIB}
     assert len(lines) == 1
     tight = gpus.find_gpu("4GiB@8.6")  # batch 1 needs 3 GiB and what comes on top
-    made, lines = memory_check.check_memory([spec()], tight, tmp_path, force=False)
+    built, lines = memory_check.check_memory([spec()], tight, tmp_path, force=False)
     assert "does not fit" in lines[0]
     tiny = gpus.find_gpu("3GiB@8.6")
     with pytest.raises(plan.PlanError, match="even with batch = 1.*--force"):
@@ -448,9 +448,9 @@ def folder(tmp_path):
 
 def test_a_run_on_a_cpu_is_forecast_and_one_that_cannot_fit_is_refused(answers, folder, tmp_path):
     run = spec().model_copy(update={"model": folder})
-    made, lines = memory_check.check_memory([run], HostMemory(16 * GIB), tmp_path, force=False)
+    built, lines = memory_check.check_memory([run], HostMemory(16 * GIB), tmp_path, force=False)
     assert answers[0].target == "cpu"
-    assert made[0].fit["gpu"] == ""
+    assert built[0].fit["gpu"] == ""
     assert "fits on this host" in lines[0]
     with pytest.raises(plan.PlanError, match="this host.*even with batch = 1.*--force"):
         memory_check.check_memory([run], HostMemory(2 * GIB), tmp_path, force=False)
@@ -465,8 +465,8 @@ def test_a_model_from_scratch_on_a_cpu_waits_for_no_answer(answers, tmp_path):
     estimator_process.request_estimates(
         [memory_check.build_query(run, host)], tmp_path
     )  # as `workbench plan` does
-    made, lines = memory_check.check_memory([run], host, tmp_path, force=False)
-    assert made[0].fit["gpu"] == ""
+    built, lines = memory_check.check_memory([run], host, tmp_path, force=False)
+    assert built[0].fit["gpu"] == ""
     assert len(answers) == len(lines) == 1
     memory_check.check_memory([run], A10G, tmp_path, force=False)
     assert answers[-1].target == "cuda"
@@ -559,6 +559,6 @@ def test_a_model_that_cannot_be_forecast_starts_all_the_same(monkeypatch, folder
         lambda wants: [MemoryEstimate(problem=sentence)] * len(wants),
     )
     run = spec().model_copy(update={"model": folder})
-    made, lines = memory_check.check_memory([run], where, tmp_path, force=False)
-    assert made == [run]
+    built, lines = memory_check.check_memory([run], where, tmp_path, force=False)
+    assert built == [run]
     assert lines == [f"memory forecast, {folder}: n/a ({sentence})"]

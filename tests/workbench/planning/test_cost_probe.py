@@ -46,9 +46,9 @@ def test_plans_without_a_costing_run_keep_their_hashes() -> None:
 
 
 def test_the_plan_that_is_kept_asks_the_same(tmp_path: Path) -> None:
-    asked = plan.parse({**TABLE, "cost_probe": 200, "max_uncertainty": "±2%"})
-    (tmp_path / "plan.toml").write_text(plan.dump(asked))
-    assert plan.load(tmp_path / "plan.toml") == asked
+    request = plan.parse({**TABLE, "cost_probe": 200, "max_uncertainty": "±2%"})
+    (tmp_path / "plan.toml").write_text(plan.dump(request))
+    assert plan.load(tmp_path / "plan.toml") == request
 
 
 SPEC = p.RunSpec(

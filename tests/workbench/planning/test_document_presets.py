@@ -10,7 +10,7 @@ import pytest
 
 from engines import catalog
 from engines.protocol import RunSpec
-from results.tables import published
+from results.records import published
 from workbench.memory_estimate import automatic_settings, expectations, gpus, plan_estimate
 from workbench.planning import plan
 

@@ -127,12 +127,12 @@ def test_the_command_notes_and_shows(tmp_path: Path) -> None:
 def _record(scores_file: str) -> object:
     import random
 
-    made = sample_suites.record("s", 1, random.Random(1))
+    built = sample_suites.record("s", 1, random.Random(1))
     metrics = tuple(
         MetricRecord(name=name, value=0.5, split="toy", n=8, scores_file=scores_file)
         for name in ("diversity", "METEOR (exact, x)")
     )
-    return made.model_copy(update={"metrics": metrics, "folder": "s/runs/01"})
+    return built.model_copy(update={"metrics": metrics, "folder": "s/runs/01"})
 
 
 def test_best_and_worst_captions_with_pictures_inside_their_root(

@@ -140,7 +140,7 @@ NAMES = frozenset(("what", "which", "1", "2-3", "4-10", "11+", "a", "b", "c", "d
 
 @pytest.mark.parametrize("found", [[ORIGINAL, BALANCED], [QUIZ], [SPOKEN]], ids=range(3))
 def test_every_label_of_a_profile_has_its_korean(found: list[Profile]) -> None:
-    from results.tables.message_translations import localize
+    from results.records.message_translations import localize
     from workbench.subsets.sections import build_sections
     from workbench.subsets.tables import schema_table
 
@@ -156,7 +156,7 @@ def test_every_label_of_a_profile_has_its_korean(found: list[Profile]) -> None:
 @pytest.mark.parametrize("found", [ORIGINAL, QUIZ, SPOKEN], ids=["passages", "choices", "captions"])
 def test_every_problem_and_remark_of_a_check_has_its_korean(found: Profile) -> None:
     from datasets_mm.profile import check
-    from results.tables.message_translations import localize
+    from results.records.message_translations import localize
 
     said = [problem.sentence() for problem in check.find_problems(found, ["answer"])]
     said += [check.missing_sentence(found), *check.find_remarks(found)]
@@ -182,7 +182,7 @@ def test_a_refusal_is_korean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_plan_says_what_keeps_training_steady_in_both_languages() -> None:
-    from results.tables.message_translations import localize
+    from results.records.message_translations import localize
     from workbench.memory_estimate import checklist
 
     params = {
@@ -203,8 +203,8 @@ def test_a_plan_says_what_keeps_training_steady_in_both_languages() -> None:
 
 
 def test_a_plan_speaks_korean() -> None:
-    from results.tables.message_translations import localize, localize_table
-    from results.tables.table import render_markdown
+    from results.records.message_translations import localize, localize_table
+    from results.text.table import render_markdown
 
     steps = StepCounts(rows=3887, train=3498, held_out=389, batch=2,
                        gradient_accumulation_steps=8, per_epoch=219,

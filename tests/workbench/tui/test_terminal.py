@@ -236,10 +236,10 @@ def test_without_utf8_no_command_fails(log_root: Path, words: list[str]) -> None
     journal = sample_suites.begin(folder, 1)
     sample_suites.finish(journal, sample_suites.train(journal, 60, 60), "okvqa_test")
     for number in (1, 2):
-        made = sample_suites.record(folder.name, number, random.Random(number))
-        label = made.identity.model_copy(update={"label": "\uad6d\uae30 \u2192 \u2588"})
-        made = made.model_copy(update={"identity": label})
-        sample_suites.append_record(log_root, made)
+        built = sample_suites.record(folder.name, number, random.Random(number))
+        label = built.identity.model_copy(update={"label": "\uad6d\uae30 \u2192 \u2588"})
+        built = built.model_copy(update={"identity": label})
+        sample_suites.append_record(log_root, built)
     terminal = Terminal(
         ["-m", "workbench", *words], (120, 30), WORKBENCH_LOG_ROOT=str(log_root), **ASCII
     )

@@ -148,7 +148,7 @@ def _notes_page(noted: RunNotes) -> Text:
 
 
 def _record_page(record: RunRecord) -> Text:
-    from results.tables import message_translations
+    from results.records import message_translations
     from workbench.tui.view_models import record_detail
 
     page = Text()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from results.tables.table import Table, TableCell, TableColumn, csv_text, render_markdown
+from results.text.table import Table, TableCell, TableColumn, csv_text, render_markdown
 from workbench.tui.view_models.cells import GridCell
 from workbench.tui.view_models.result_rows import COLUMNS, ResultRow
 

@@ -226,8 +226,8 @@ def test_repetition_is_penalized_as_transformers_does(made):
 
     logits = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
     said = torch.tensor([[3, 7, 3], [0, 1, 49]])
-    wanted = RepetitionPenaltyLogitsProcessor(1.2)(said, logits)
-    assert torch.equal(penalize_repetition(logits, said, 1.2), wanted)
+    expected = RepetitionPenaltyLogitsProcessor(1.2)(said, logits)
+    assert torch.equal(penalize_repetition(logits, said, 1.2), expected)
     model, _ = captioner(made)
     features = torch.randn(3, 1, 4, 8)
     model.calibrate(features)

@@ -130,7 +130,7 @@ def numbers(count: int) -> list[torch.Tensor]:
 def test_losses_over_copies_that_come_late_are_bitwise_the_plain_ones(
     cuda, monkeypatch, num_workers, gradient_accumulation_steps
 ):
-    wanted = run(job(gradient_accumulation_steps=gradient_accumulation_steps))
+    expected = run(job(gradient_accumulation_steps=gradient_accumulation_steps))
 
     def on_gpu(pending, _transfer, _device):
         return Prefetcher(pending, lambda batch: map_tensors(batch, cuda.copy), GPU)
@@ -138,10 +138,10 @@ def test_losses_over_copies_that_come_late_are_bitwise_the_plain_ones(
     monkeypatch.setattr(loop, "Prefetcher", on_gpu)
     assert (
         run(job(num_workers=num_workers, gradient_accumulation_steps=gradient_accumulation_steps))
-        == wanted
+        == expected
     )
     if gradient_accumulation_steps == 1:
-        assert wanted == plain_losses()
+        assert expected == plain_losses()
     assert {line for line in cuda.log if line[0] == "copy"} == {("copy", "side")}
 
 

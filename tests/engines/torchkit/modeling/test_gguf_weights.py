@@ -42,7 +42,7 @@ def tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.nda
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(TOKENS.index("<|im_start|>"))
     writer.add_eos_token_id(TOKENS.index("<|im_end|>"))
-    random, made = np.random.default_rng(0), {}
+    random, built = np.random.default_rng(0), {}
     shapes = {"token_embd": (len(TOKENS), WIDTH), "output_norm": (WIDTH,)}
     for layer in range(LAYERS):
         block = f"blk.{layer}."
@@ -51,13 +51,13 @@ def tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.nda
         shapes |= {f"{block}ffn_down": (WIDTH, INNER)}
         shapes |= {f"{block}{name}_norm": (WIDTH,) for name in ("attn", "ffn")}
     for name, shape in shapes.items():
-        made[name] = random.normal(size=shape).astype(np.float32)
-        writer.add_tensor(f"{name}.weight", made[name])
+        built[name] = random.normal(size=shape).astype(np.float32)
+        writer.add_tensor(f"{name}.weight", built[name])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return made
+    return built
 
 
 def test_a_file_becomes_a_folder_once(tensors, tmp_path, monkeypatch):

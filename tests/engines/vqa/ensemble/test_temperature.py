@@ -25,9 +25,9 @@ def test_the_temperature_is_scipys(degree):
     def cross_entropy(t: float) -> float:
         return -log_softmax(logits / t, axis=1)[np.arange(len(truth)), truth].mean()
 
-    wanted = optimize.minimize_scalar(cross_entropy, bounds=(0.1, 10), method="bounded").x
+    expected = optimize.minimize_scalar(cross_entropy, bounds=(0.1, 10), method="bounded").x
     found = temperature.fit(calibration.softmax(logits), truth)
-    assert found == pytest.approx(wanted, rel=1e-3)
+    assert found == pytest.approx(expected, rel=1e-3)
     assert found == pytest.approx(degree, rel=0.15)
 
 

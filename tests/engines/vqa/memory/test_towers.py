@@ -66,10 +66,10 @@ def batch(folder: Path, picture: tuple[int, int]) -> VqaBatch:
     """Two equal questions, so that none is padded."""
     hf_processor = AutoProcessor.from_pretrained(folder)
     template = chat_template.read_chat_template(hf_processor, "One letter.", folder)
-    made = processor.create_processor(hf_processor, template, folder)
+    built = processor.create_processor(hf_processor, template, folder)
     pictures = [np.random.default_rng(0).integers(0, 256, (*picture, 3), np.uint8)] * 2
     said = [ChoicePrompt("what colour is the disc?", ("red", "green", "blue", "black"), "b")] * 2
-    return to_device(made.batch(said, pictures), CPU, made.values)
+    return to_device(built.batch(said, pictures), CPU, built.values)
 
 
 def image_tokens(config: dict[str, Any], batch: VqaBatch) -> int:

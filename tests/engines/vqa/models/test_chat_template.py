@@ -92,9 +92,9 @@ def test_a_letters_forms_have_its_whole_probability():
     logits = torch.randn(5, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     forms = [torch.tensor(ids) for ids in ((0, 7, 9), (1,), (2, 8), (3,))]
     shares = logits.softmax(1)
-    wanted = torch.stack([shares[:, ids].sum(1) for ids in forms], 1)
+    expected = torch.stack([shares[:, ids].sum(1) for ids in forms], 1)
     found = sum_letter_forms(logits, forms).exp() / logits.exp().sum(1, keepdim=True)
-    torch.testing.assert_close(found, wanted.double(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-6)
     single = [torch.tensor([number]) for number in range(4)]
     assert torch.equal(sum_letter_forms(logits, single), logits[:, :4].float())
 
@@ -102,9 +102,9 @@ def test_a_letters_forms_have_its_whole_probability():
 def test_a_question_gets_the_prompt_of_its_type(tokenizer):
     words = chat_template.read_chat_template(processor(tokenizer, LLAVA), "One letter.", PLACE)
     words = replace(words, prompts={"how many": "Count first."})
-    asked = ChoicePrompt("how many?", (), None, "how many")
-    assert "how many?\nCount first." in words.prompt_text(asked)
-    assert "how many?\nOne letter." in words.prompt_text(asked._replace(kind="what"))
+    request = ChoicePrompt("how many?", (), None, "how many")
+    assert "how many?\nCount first." in words.prompt_text(request)
+    assert "how many?\nOne letter." in words.prompt_text(request._replace(kind="what"))
 
 
 def test_a_template_with_an_end_of_its_own_stops_at_both(tokenizer):

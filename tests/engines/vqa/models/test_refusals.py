@@ -47,11 +47,11 @@ def test_a_model_without_a_chat_template_is_refused_before_its_weights(folder, t
 
 
 def test_a_prompt_of_a_type_that_no_question_has_is_refused(folder, tmp_path):
-    asked = spec(folder, settings={"prompts": ("whose: Say who.",)})
+    request = spec(folder, settings={"prompts": ("whose: Say who.",)})
     with pytest.raises(
         EngineError, match="prompts: no question is of type 'whose'; there are what"
     ):
-        go(asked, tmp_path / "run")
+        go(request, tmp_path / "run")
 
 
 def test_a_smaller_picture_may_be_more_tokens(folder, tmp_path):

@@ -255,8 +255,8 @@ async def test_trained_runs_are_models_with_engine_subset_and_metric(
 ) -> None:
     suite = "20260101-000000-week-1a2b"
     run = left(log_root, suite, "01-a", label="E5-v2")
-    made = sample_suites.record(suite, 1, random.Random(1))
-    (run / "summary.json").write_text(made.model_dump_json())
+    built = sample_suites.record(suite, 1, random.Random(1))
+    (run / "summary.json").write_text(built.model_dump_json())
     left(log_root, suite, "02-b", state={"run": {"engine": "vqa"}}, engine="vqa")
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await ready(pilot, app)
@@ -268,7 +268,7 @@ async def test_trained_runs_are_models_with_engine_subset_and_metric(
         grid.cursor = list(grid.keys).index("run:E5-v2")
         await pilot.press("space")
         await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 1)
-        score = f"{made.metrics[0].value:.3f}"
+        score = f"{built.metrics[0].value:.3f}"
         assert "run:E5-v2: trained on emoji_train" in screen_text(pilot)
         assert f"recall@1 {score} on okvqa_test" in screen_text(pilot)
         form = screen.query_one("#settings-grid", Grid)

@@ -28,18 +28,18 @@ def test_questions_of_a_running_suite(
     log_root: Path, do: control_actions.ControlAction, refused: bool
 ) -> None:
     state = busy_suite(log_root)
-    asked = control_actions.make_question(do, state, state.current)
-    assert bool(asked.refusal) is refused
+    request = control_actions.make_question(do, state, state.current)
+    assert bool(request.refusal) is refused
     if not refused:
-        assert asked.text
-        assert asked.yes
+        assert request.text
+        assert request.yes
 
 
 def test_only_a_queued_run_is_cancelled(log_root: Path) -> None:
     state = busy_suite(log_root)
-    asked = control_actions.make_question("cancel", state, state.runs[3])
-    assert asked.run == "04-retrieval-oven_train-tinyclip-61m"
-    assert "its record says stopped" in asked.text, "as Orders ends it"
+    request = control_actions.make_question("cancel", state, state.runs[3])
+    assert request.run == "04-retrieval-oven_train-tinyclip-61m"
+    assert "its record says stopped" in request.text, "as Orders ends it"
 
 
 def test_stop_counts_what_is_not_started(log_root: Path) -> None:
@@ -50,8 +50,8 @@ def test_stop_counts_what_is_not_started(log_root: Path) -> None:
 @pytest.mark.parametrize("state", ["ended", "lost"])
 def test_a_suite_that_is_over_can_go_on(log_root: Path, state: str) -> None:
     over = replace(busy_suite(log_root), warden=state)
-    asked = control_actions.make_question("resume", over, None)
-    assert asked.text.startswith("3 runs start again")
+    request = control_actions.make_question("resume", over, None)
+    assert request.text.startswith("3 runs start again")
     done = replace(over, runs=tuple(r for r in over.runs if r.state.cause == "completed"))
     assert "All runs" in control_actions.make_question("resume", done, None).refusal
     words = cli_commands.resume_arguments(over.name, log_root)
@@ -62,16 +62,16 @@ def test_a_suite_that_is_over_can_go_on(log_root: Path, state: str) -> None:
 def test_nothing_is_asked_of_a_suite_that_is_over(log_root: Path, state: str) -> None:
     folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")], state="ended")
     shown = suite_feed.SuiteFeed(folder).poll(None).suite
-    asked = control_actions.make_question("stop", replace(shown, warden=state), None)
-    assert asked.refusal
+    request = control_actions.make_question("stop", replace(shown, warden=state), None)
+    assert request.refusal
 
 
 def test_a_search_can_be_resumed_for_the_trials_to_come() -> None:
-    asked = control_actions.make_question(
+    request = control_actions.make_question(
         "resume", sample_suites.search_state("completed", "pruned"), None
     )
-    assert asked.refusal == ""
-    assert asked.text == "The search goes on with 18 trials. Completed ones are kept."
+    assert request.refusal == ""
+    assert request.text == "The search goes on with 18 trials. Completed ones are kept."
     done = control_actions.make_question(
         "resume", sample_suites.search_state("completed", trials=1), None
     )

@@ -6,7 +6,7 @@ import csv
 import io
 import random
 
-from results.tables.table import csv_text, render_markdown
+from results.text.table import csv_text, render_markdown
 from tests.workbench.tui import sample_suites
 from workbench.tui.view_models import (
     export,
@@ -15,9 +15,9 @@ from workbench.tui.view_models import (
 
 
 def hostile_row() -> result_rows.ResultRow:
-    made = sample_suites.record("=HYPERLINK(1)", 1, random.Random(1))
-    identity = made.identity.model_copy(update={"subset": "a|b\x1b[31m`<x>", "label": "@sum"})
-    return result_rows.make_row(made.model_copy(update={"identity": identity}))
+    built = sample_suites.record("=HYPERLINK(1)", 1, random.Random(1))
+    identity = built.identity.model_copy(update={"subset": "a|b\x1b[31m`<x>", "label": "@sum"})
+    return result_rows.make_row(built.model_copy(update={"identity": identity}))
 
 
 def test_csv_holds_no_formula_and_reads_back() -> None:
@@ -29,10 +29,10 @@ def test_csv_holds_no_formula_and_reads_back() -> None:
 
 
 def test_csv_leaves_negative_numbers_alone() -> None:
-    made = sample_suites.record("s", 1, random.Random(1)).model_copy(
+    built = sample_suites.record("s", 1, random.Random(1)).model_copy(
         update={"train": {"loss": -1.5}}
     )
-    table = export.build_table([result_rows.make_row(made)])
+    table = export.build_table([result_rows.make_row(built)])
     assert csv_text(table).count(",-1.500,") == 1
 
 

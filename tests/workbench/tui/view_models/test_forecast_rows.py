@@ -82,8 +82,8 @@ def test_the_form_takes_what_the_command_line_takes():
         "cost_probe": form_fields.parse_value(steps, "300"),
         "max_uncertainty": form_fields.parse_value(limit, "±2%"),
     }  # fmt: skip
-    asked = plan.parse(draft_from_table(chosen, ("cost_probe", "max_uncertainty")).table())
-    assert (asked.cost_probe, asked.max_uncertainty) == (300, 0.02)
+    request = plan.parse(draft_from_table(chosen, ("cost_probe", "max_uncertainty")).table())
+    assert (request.cost_probe, request.max_uncertainty) == (300, 0.02)
 
 
 def test_the_detail_has_memory_forecast_beside_measured():

@@ -12,30 +12,30 @@ from workbench.tui.view_models import (
 
 
 def test_detail_shows_reasons_and_every_reading() -> None:
-    made = sample_suites.record("s", 1, random.Random(1), cause="failed")
+    built = sample_suites.record("s", 1, random.Random(1), cause="failed")
     groups = {
-        g.title: {line.name: line for line in g.lines} for g in record_detail.build_groups(made)
+        g.title: {line.name: line for line in g.lines} for g in record_detail.build_groups(built)
     }
     assert groups["Memory"]["VRAM of the run"].value == "n/a (no GPU)"
     assert groups["Time"]["training of 1 epoch"].value == "n/a (no whole epoch)"
     assert groups["Time"]["step, median"].remark == "86.1 ms to 86.9 ms, block bootstrap"
     assert groups["End"]["why"].failed
     assert groups["Machine"]["GPUs"].value == "n/a (no GPU)"
-    readings = {n for n, f in type(made.timing).model_fields.items() if "Reading" in str(f)}
+    readings = {n for n, f in type(built.timing).model_fields.items() if "Reading" in str(f)}
     of_an_epoch = {"epoch_wall_seconds", "epoch_stall_seconds"}  # shown as what is left of it
     assert readings == {key for _, key, _ in record_detail.TIMES} | of_an_epoch
-    assert set(type(made.memory).model_fields) == {key for _, key in record_detail.PEAKS}
+    assert set(type(built.memory).model_fields) == {key for _, key in record_detail.PEAKS}
 
 
 def test_a_stage_is_a_line_with_its_length() -> None:
-    made = sample_suites.record("s", 1, random.Random(1))
+    built = sample_suites.record("s", 1, random.Random(1))
     unknown = Reading(reason="no whole epoch was run")
     stage = StageRecord(
         stage=1, name="align", trainable_parameters=8, planned_steps=6, steps=3, planned_epochs=2,
         epochs=1, wall_seconds=Reading(value=61.5), epoch_wall_seconds=unknown,
         step_median=unknown, samples_per_second=unknown,
     )  # fmt: skip
-    groups = record_detail.build_groups(made.model_copy(update={"stages": (stage,)}))
+    groups = record_detail.build_groups(built.model_copy(update={"stages": (stage,)}))
     lines = {line.name: line for group in groups for line in group.lines}
     line = lines["stage 1 (align)"]
     assert (line.value, line.remark) == ("1:01.50", "1 of 2 epochs, 3 steps")

@@ -12,12 +12,12 @@ from workbench.tui.view_models import (
 
 
 def test_the_last_attempt_of_a_run_is_its_row(log_root: Path) -> None:
-    made = sample_suites.record("s", 1, random.Random(1))
-    identity = made.identity.model_copy(update={"attempt": 2})
+    built = sample_suites.record("s", 1, random.Random(1))
+    identity = built.identity.model_copy(update={"attempt": 2})
     sample_suites.append_record(
-        log_root, made.model_copy(update={"identity": identity, "steps": 9})
+        log_root, built.model_copy(update={"identity": identity, "steps": 9})
     )
-    sample_suites.append_record(log_root, made)
+    sample_suites.append_record(log_root, built)
     (batch,) = result_rows.read_batches(log_root / "results.jsonl")
     assert [row.attempt for row in batch.rows] == [2]
     assert batch.complete
@@ -55,9 +55,9 @@ def test_find_reads_one_record_again(log_root: Path) -> None:
 
 
 def rows_of(*losses: float | None) -> tuple[result_rows.ResultRow, ...]:
-    made = sample_suites.record("s", 1, random.Random(1))
+    built = sample_suites.record("s", 1, random.Random(1))
     return tuple(
-        result_rows.make_row(made.model_copy(update={"train": {} if x is None else {"loss": x}}))
+        result_rows.make_row(built.model_copy(update={"train": {} if x is None else {"loss": x}}))
         for x in losses
     )
 

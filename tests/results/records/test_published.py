@@ -2,9 +2,9 @@
 
 import pytest
 
+from results.records import published
 from results.records.schema import Environment, Exit, MetricRecord, Reading
-from results.tables import published
-from results.tables.table import render_markdown
+from results.text.table import render_markdown
 from results.text.translations import LANGS
 from tests.results.conftest import untimed
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from results.records.schema import MetricRecord, RunRecord
-from results.tables.table import Table, TableCell, TableColumn
 from results.text import formats
+from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
 
 HELD_OUT: Final = ("out-of-fold", "validation")

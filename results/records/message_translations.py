@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from results.records.schema import Reading, RunRecord
-from results.tables.table import Table, TableCell
+from results.text.table import Table, TableCell
 from results.text.translations import LANGS
 
 GROUPS: Final = (

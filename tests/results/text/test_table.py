@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from results.tables.table import (
+from results.text.table import (
     Table,
     TableCell,
     TableColumn,
