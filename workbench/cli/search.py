@@ -103,8 +103,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
         typer.echo("\n".join(describe_search(suite_plan.search, specs[0], as_json=as_json)))
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
-    options = WardenOptions(share=share)
-    start.start_suite(suite_plan, specs, root, mode, detach=detach, options=options)
+    start.start_suite(suite_plan, specs, root, mode, detach=detach, options=WardenOptions(share))
 
 
 def _drop_unset(**flags: Any) -> dict[str, Any]:
