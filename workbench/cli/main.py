@@ -13,7 +13,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from workbench.cli import audit, compare, data, plan, report, results, search, start
+from workbench.cli import audit, data, plan, search, start
 from workbench.cli.options import (
     AsJson,
     CostProbe,
@@ -45,6 +45,7 @@ from workbench.cli.options import (
     TimeLimit,
     load_plan,
 )
+from workbench.cli.reports import compare, report, results
 from workbench.exit_codes import ExitCode
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
