@@ -13,7 +13,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from workbench.cli import audit, data, plan, search, start
+from workbench.cli import audit, data, init, plan, search, start
 from workbench.cli.options import (
     AsJson,
     CostProbe,
@@ -68,6 +68,7 @@ data.register(data_app)
 results.register(results_app)
 compare.register(results_app)
 search.register(app)
+init.register(app)
 plan.register(app)
 audit.register(app)
 report.register(app)

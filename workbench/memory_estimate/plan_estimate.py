@@ -55,7 +55,14 @@ class ReducedEstimate(NamedTuple):
 def expand_runs(
     suite_plan: SuitePlan, cache_root: Path, log_root: Path | None = None
 ) -> list[RunSpec]:
-    """One spec for each engine, model, variant and subset; seeds and repeats change no size.
+    """One spec for each engine, model, variant and subset; as `expand_cells`."""
+    return [spec for _, spec in expand_cells(suite_plan, cache_root, log_root)]
+
+
+def expand_cells(
+    suite_plan: SuitePlan, cache_root: Path, log_root: Path | None = None
+) -> list[tuple[PlanCell, RunSpec]]:
+    """Cell and spec of each engine, model, variant and subset; seeds and repeats change no size.
 
     `log_root`: folder with the trained models of earlier suites; None: the default log root.
 
@@ -65,33 +72,33 @@ def expand_runs(
     logs = log_root or paths.log_root(None)
     suite_plan = plan.resolve_model_names(suite_plan, logs)
     reduced_plan = suite_plan.model_copy(update={"seeds": suite_plan.seeds[:1], "repeats": 1})
-    expanded: list[tuple[str, RunSpec]] = []
+    expanded: list[tuple[PlanCell, RunSpec]] = []
     for cell in run_matrix.iterate_cells(reduced_plan):
         try:
             expanded += [
-                (cell.block, spec)
+                (cell, spec)
                 for spec in _expand_cell(suite_plan, cell, expanded, (cache_root, logs))
             ]
         except (LookupError, ValueError) as error:
             if isinstance(error, PlanError):
                 raise
             raise PlanError([str(error.args[0] if error.args else error)]) from None
-    return [spec for _, spec in expanded]
+    return expanded
 
 
 def _expand_cell(
     suite_plan: SuitePlan,
     cell: PlanCell,
-    expanded: Sequence[tuple[str, RunSpec]],
+    expanded: Sequence[tuple[PlanCell, RunSpec]],
     roots: tuple[Path, Path],
 ) -> list[RunSpec]:
     module = catalog.load(cell.engine)
     block = next((block for block in suite_plan.runs if block.label == cell.block), None)
-    layers = [suite_plan.settings, block.settings if block else {}]
-    layers += [v.settings for v in suite_plan.variants if v.label == cell.variant]
-    plan_settings = {key: value for layer in layers for key, value in layer.items()}
+    plan_settings = run_matrix.join_layers(suite_plan, cell)
     trained = [
-        spec for label, spec in expanded if cell.model == f"{RUN}{label}" and spec.task == "train"
+        spec
+        for trained_cell, spec in expanded
+        if cell.model == f"{RUN}{trained_cell.block}" and spec.task == "train"
     ]
     models = [trained_models.model_from_run(spec) for spec in trained]
     if not models and availability.needs_model(cell.engine):

@@ -86,10 +86,7 @@ def _expand_cell(
 ) -> list[RunSpec]:
     """The runs of a cell: one, or its folds and their ensemble, for each model that it means."""
     block = next((block for block in plan.runs if block.label == cell.block), None)
-    layers = [plan.settings, block.settings if block else {}]
-    layers += [v.settings for v in plan.variants if v.label == cell.variant]
-    layers += [o.settings for o in plan.overrides if o.matches(cell)]
-    plan_settings = {key: value for layer in layers for key, value in layer.items()}
+    plan_settings = run_matrix.join_layers(plan, cell)
     specs: list[RunSpec] = []
     for model in _resolve_models(plan, cell, expanded, plan_settings, roots):
         position = len(expanded) + len(specs)

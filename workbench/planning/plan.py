@@ -56,14 +56,21 @@ class SuitePlan(PlanPart):
     """A suite as a person describes it; every list is one factor of a product."""
 
     schema_number: Literal[1] = Field(default=1, alias="schema")
+    """Version of this format."""
     name: str = Field(default="suite", pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    """Name of the suite, in its folder and its tables."""
     engines: Names = Field(default=("retrieval",), alias="engine")
+    """Engine, or several."""
     task: Task | None = None
-    """None: the engine's first task."""
+    """What the engine does; empty: its first task, which is to train and evaluate."""
     subsets: Names
+    """Subsets to train or evaluate on; `workbench data list` shows them."""
     models: Names
+    """Models; `workbench models` shows them. `path:/abs/dir`, `hub:org/name`, `run:LABEL` too."""
     seeds: Ints = Field(default=(42,), min_length=1)
+    """Every run is made once with each seed."""
     repeats: int = Field(default=1, ge=1, le=1000)
+    """How often everything is repeated."""
     devices: Ints = ()
     """GPU indexes; empty: those that the environment makes visible."""
     cpu: bool = False
@@ -73,7 +80,9 @@ class SuitePlan(PlanPart):
     variants: tuple[Variant, ...] = Field(default=(), alias="variant")
     """Every combination is run once with each variant; empty: once."""
     overrides: tuple[Override, ...] = Field(default=(), alias="override")
+    """Settings for the runs that match every key."""
     label: str = ""
+    """Name of the experiment in tables."""
     cost_probe: planning_cost_probe.StepCount | None = None
     """Cost probe: train this many timed steps, forecast the epoch and the run; never evaluate."""
     max_uncertainty: planning_cost_probe.Share | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -18,10 +18,13 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-BlockNames = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+_NameList = BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...])
+Names = Annotated[tuple[str, ...], _NameList, Field(min_length=1)]
+BlockNames = Annotated[tuple[str, ...], _NameList]
 """Names in a block; none: the plan's."""
-Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
+Ints = Annotated[
+    tuple[int, ...], BeforeValidator(_as_tuple, json_schema_input_type=int | tuple[int, ...])
+]
 TypedSettings = Annotated[dict[str, Any], BeforeValidator(rename_typed_keys)]
 """Settings that a person wrote; earlier names are replaced, with a warning."""
 Text = Annotated[str, Field(max_length=4000)]
@@ -33,6 +36,7 @@ class PlanPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     settings: TypedSettings = {}
+    """Settings of the engine, by name."""
 
     @model_validator(mode="before")
     @classmethod
@@ -50,11 +54,17 @@ class Override(PlanPart):
     """Settings and label for the runs that match every key given here."""
 
     engine: str | None = None
+    """Only runs of this engine."""
     subset: str | None = None
+    """Only runs on this subset."""
     model: str | None = None
+    """Only runs of this model."""
     seed: int | None = None
+    """Only runs with this seed."""
     variant: str | None = None
+    """Only runs with the variant of this label."""
     label: str | None = None
+    """Label of these runs in tables."""
 
     def matches(self, cell: PlanCell) -> bool:
         """Whether every given key matches the run."""
@@ -80,10 +90,15 @@ class RunBlock(PlanPart):
     """
 
     label: str = Field(min_length=1, max_length=40)
+    """Its name in tables; later blocks call what it trained `run:LABEL`."""
     engines: BlockNames = Field(default=(), alias="engine")
+    """Engines of the block; empty: the plan's."""
     task: Task | None = None
+    """What the block does; empty: the plan's task."""
     subsets: BlockNames = Field(default=(), alias="subset")
+    """Subsets of the block; empty: the plan's."""
     models: BlockNames = Field(default=(), alias="model")
+    """Models of the block; empty: the plan's."""
 
 
 class PlanCell(BaseModel):
@@ -99,6 +114,39 @@ class PlanCell(BaseModel):
     variant: str = ""
     block: str = ""
     """Label of its block; empty: the plan has none."""
+
+
+class SettingsLayer(NamedTuple):
+    """Settings of a plan that apply to a cell, and the part of the plan that holds them."""
+
+    source: str
+    """`[[variant]] E5-v2`; empty: the plan's own `[settings]`."""
+    settings: Mapping[str, Any]
+
+
+def list_layers(plan: SuitePlan, cell: PlanCell) -> list[SettingsLayer]:
+    """The layers of settings of a cell, the later one wins: plan, block, variant, overrides."""
+    layers = [SettingsLayer("", plan.settings)]
+    layers += [
+        SettingsLayer(f"[[run]] {b.label}", b.settings) for b in plan.runs if b.label == cell.block
+    ]
+    layers += [
+        SettingsLayer(f"[[variant]] {v.label}", v.settings)
+        for v in plan.variants
+        if v.label == cell.variant
+    ]
+    layers += [
+        SettingsLayer(f"[[override]] {number}", override.settings)
+        for number, override in enumerate(plan.overrides, 1)
+        if override.matches(cell)
+    ]
+    return layers
+
+
+def join_layers(plan: SuitePlan, cell: PlanCell) -> dict[str, Any]:
+    """The settings that the plan names for a cell."""
+    layers = list_layers(plan, cell)
+    return {key: value for layer in layers for key, value in layer.settings.items()}
 
 
 def iterate_cells(plan: SuitePlan) -> Iterator[PlanCell]:

@@ -29,7 +29,9 @@ class SearchRange(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: int | float | None = None
+    """Lowest value."""
     high: int | float | None = None
+    """Highest value."""
     log: bool = False
     """Search on a logarithmic scale: 1e-5 to 1e-4 is as wide as 1e-4 to 1e-3."""
     step: int | float | None = Field(None, gt=0)
@@ -102,8 +104,11 @@ class SearchPlan(BaseModel):
     direction: Literal["maximize", "minimize"] | None = None
     """None: the metric's own direction."""
     trials: int = Field(20, ge=1, le=9999)
+    """Runs of the search."""
     sampler: Literal["tpe", "random"] = "tpe"
+    """Who chooses a trial's values: Optuna's TPE, or chance."""
     seed: int = Field(42, ge=0, le=2**31)
+    """Seed of the sampler."""
     pruner: Literal["median", "none"] = "median"
     """`median`: end a trial that is worse than the median of the earlier ones at that point."""
     startup: int = Field(5, ge=1)
@@ -115,6 +120,7 @@ class SearchPlan(BaseModel):
     ranges: Annotated[dict[str, SearchRange], BeforeValidator(renamed_words.rename_typed_keys)] = (
         Field(min_length=1)
     )
+    """The searched settings: a list of values, or low and high."""
 
 
 def canonical_json(value: Any) -> str:
