@@ -120,6 +120,11 @@ class Trial(BaseModel):
     """The searched settings with the values of this trial; also in `params`."""
 
 
+Device = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z/-]+$")]
+"""A GPU: NVML's index of a card, as nvidia-smi prints it, or the UUID of a card or a MIG slice (its
+beginning is enough)."""
+
+
 class RunSpec(BaseModel):
     """Spec of a run: the content of `spec.json` in its run folder."""
 
@@ -140,8 +145,8 @@ class RunSpec(BaseModel):
     repeat: int = 0
     needs: tuple[str, ...] = ()
     """Run ids of the same suite that must be completed before this one starts."""
-    devices: tuple[int, ...] = ()
-    """GPU indexes made visible to the engine; empty: the CPU, or whatever the environment shows."""
+    devices: tuple[Device, ...] = ()
+    """GPUs made visible to the engine; empty: the CPU, or whatever the environment shows."""
     cpu: bool = False
     """No GPU is made visible to the engine."""
     cache_root: str

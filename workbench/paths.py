@@ -100,22 +100,14 @@ def log_root(override: Path | None = None) -> Path:
 
 
 def lock_root() -> Path:
-    """Locks of this machine's devices. `WORKBENCH_LOCKS` or `WORKBENCH_CACHE` moves it.
+    """Locks of this machine's devices, on its local disk. `WORKBENCH_LOCKS` moves it.
 
-    It is below the home: `XDG_RUNTIME_DIR` is removed at the last logout and missing in cron jobs,
-    and a terminal inside a snap has its own `XDG_CACHE_HOME`, which is used only if the home cannot
-    be written. It is named by boot, since machines may share a home: host names change, and each
-    container has another one.
+    Not below the home, which machines may share by a network file system. `XDG_RUNTIME_DIR` is
+    removed at the last logout and missing in cron jobs, and `TMPDIR` differs between sessions.
     """
     if override := os.environ.get("WORKBENCH_LOCKS"):
         return resolve(override)
-    home = resolve("~/.cache")
-    root = home / "workbench"
-    existing = nearest_existing(home)
-    usable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-    if os.environ.get("WORKBENCH_CACHE") or not usable:
-        root = cache_root()
-    return root / "locks" / boot_id()
+    return Path(f"/tmp/workbench-{os.geteuid()}/locks")  # noqa: S108 - 0700, its owner is checked
 
 
 def boot_id(source: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:

@@ -97,7 +97,7 @@ def run(here: Path, words: tuple[str, ...], oddity: Oddity) -> subprocess.Comple
     variables: dict[str, str | None] = {
         "PATH": "/usr/bin:/bin", "HOME": str(here), "PYTHONPATH": str(ROOT),
         "WORKBENCH_CACHE": str(here / "cache"), "WORKBENCH_CONFIG": str(here / "config"),
-        **oddity.variables,
+        "WORKBENCH_LOCKS": str(here / "locks"), **oddity.variables,
     }  # fmt: skip
     return subprocess.run(
         [sys.executable, "-m", "workbench", *words], cwd=here, text=True, errors="replace",

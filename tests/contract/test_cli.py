@@ -19,6 +19,7 @@ def workbench(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "WORKBENCH_CACHE": str(tmp_path / "cache"),
         "WORKBENCH_CONFIG": str(tmp_path / "config"), "LANG": "C.UTF-8",
+        "WORKBENCH_LOCKS": str(tmp_path / "locks"),
     }  # fmt: skip
     return subprocess.run(
         [sys.executable, "-m", "workbench", *words], capture_output=True, text=True,

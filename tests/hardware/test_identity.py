@@ -35,14 +35,13 @@ def listed(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> tuple[GpuInfo, 
     return tuple(GpuInfo.model_validate(row) for row in facts.get("gpus", ()))
 
 
-def shown(machine: Machine, run: p.RunSpec) -> list[fakes.Visible]:
-    """What CUDA shows the engine of a run that the warden starts there."""
-    return fakes.visible(
-        machine, engine_process.engine_environment(machine.environment, run, "t", 1)
-    )
+def shown(machine: Machine, run: p.RunSpec, gpus: tuple[GpuInfo, ...] = ()) -> list[fakes.Visible]:
+    """What CUDA shows the engine of a run that the warden starts there; `gpus`: NVML's list."""
+    variables = engine_process.engine_environment(machine.environment, run, "t", 1, gpus=gpus)
+    return fakes.visible(machine, variables)
 
 
-RUNS = [{}, {"devices": (0,)}, {"devices": (1, 0)}, {"cpu": True}]
+RUNS = [{}, {"devices": (0,)}, {"devices": (1, 0)}, {"devices": ("GPU-0",)}, {"cpu": True}]
 
 
 @every
@@ -51,7 +50,7 @@ def test_locks_and_list_hold_every_gpu_that_the_engine_can_take(
     monkeypatch, machine: Machine, fields
 ) -> None:
     gpus, run = listed(monkeypatch, machine), spec(**fields)
-    uuids = [one.uuid for one in shown(machine, run)]
+    uuids = [one.uuid for one in shown(machine, run, gpus)]
     visible = gpu_selection.resolve_visible(run.devices, machine.environment, gpus, cpu=run.cpu)
     assert set(uuids) <= {gpu.uuid for gpu in visible.gpus}
     if visible.certain:
@@ -69,13 +68,14 @@ def test_locks_and_list_hold_every_gpu_that_the_engine_can_take(
 def test_figures_are_of_the_gpu_that_torch_names(monkeypatch, machine: Machine, fields) -> None:
     gpus, run = listed(monkeypatch, machine), spec(**fields)
     fakes.see(monkeypatch, machine)
-    for name, value in engine_process.engine_environment(machine.environment, run, "t", 1).items():
+    variables = engine_process.engine_environment(machine.environment, run, "t", 1, gpus=gpus)
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if not torch.cuda.is_available():
         assert machine.key == "old-driver"
         return
     (named,) = device.identify_gpus(torch.device("cuda", 0))
-    (truth, *_) = shown(machine, run)
+    (truth, *_) = shown(machine, run, gpus)
     assert (named.name, named.memory_bytes) == (truth.name, truth.memory_bytes)
     visible = gpu_selection.resolve_visible(run.devices, machine.environment, gpus)
     rows = gpu_selection.match_engine_gpus([named], visible, gpus).indexes
@@ -169,6 +169,51 @@ def test_one_card_has_one_lock_under_all_its_names(monkeypatch) -> None:
     assert by_plan == by_uuid == by_prefix == {uuid}
     unsure = device_locks.device_names(spec(), {"CUDA_VISIBLE_DEVICES": "1"}, gpus)
     assert unsure == {gpu.uuid for gpu in machine.gpus}, "CUDA counts different cards by speed"
+
+
+MIXED, SLICED = MACHINES["mixed"], MACHINES["h100-mig"]
+SLICE = SLICED.gpus[0].slices[1].uuid
+
+
+@pytest.mark.parametrize(
+    ("machine", "devices", "variables", "value", "problem"),
+    [
+        (MIXED, (3, 1), {}, [MIXED_UUIDS[3], MIXED_UUIDS[1]], ""),
+        (MIXED, ("GPU-00000002", 5), {}, [MIXED_UUIDS[2], MIXED_UUIDS[5]], ""),
+        (MIXED, (5,), {"CUDA_VISIBLE_DEVICES": MIXED_UUIDS[5]}, [MIXED_UUIDS[5]], ""),
+        (MIXED, (4,), {"CUDA_VISIBLE_DEVICES": f"{MIXED_UUIDS[5]},GPU-00000001"}, [],
+         f"does not show it; name one of GPU 5 ({MIXED_UUIDS[5]}), GPU 1"),
+        (MIXED, (1,), {"CUDA_VISIBLE_DEVICES": "0,2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, [],
+         "CUDA_VISIBLE_DEVICES=0,2 does not show it"),
+        (MIXED, (0,), {"CUDA_VISIBLE_DEVICES": ""}, [], "hides every GPU; unset"),
+        (MIXED, (9,), {}, [], "there is no such GPU; name one of GPU 0"),
+        (MIXED, ("GPU-beef",), {}, [], "there is no such GPU"),
+        (MIXED, (2, "GPU-00000002"), {}, [MIXED_UUIDS[2]] * 2, "it is named twice"),
+        (SLICED, (SLICE,), {}, [SLICE], ""),
+        (SLICED, (0,), {"CUDA_VISIBLE_DEVICES": SLICE}, [SLICE], ""),
+        (SLICED, (0,), {}, ["0"], "it has 3 MIG slices; name one of GPU 0 (MIG-"),
+    ],
+)  # fmt: skip
+def test_devices_are_resolved_to_uuids_within_what_the_environment_shows(
+    monkeypatch, machine: Machine, devices, variables, value, problem: str
+) -> None:
+    gpus = listed(monkeypatch, machine)
+    assert gpu_selection.visible_value(devices, variables, gpus) == ",".join(value)
+    problems = gpu_selection.find_device_problems(devices, variables, gpus)
+    assert bool(problems) == bool(problem)
+    assert problem in " ".join(problems)
+    if not problem:
+        visible = gpu_selection.resolve_visible(devices, variables, gpus)
+        assert [gpu.uuid for gpu in visible.gpus] == value
+        run = spec(devices=devices)
+        made = engine_process.engine_environment(variables, run, "t", 1, gpus=gpus)
+        assert made["CUDA_VISIBLE_DEVICES"] == ",".join(value)
+        assert device_locks.device_names(run, variables, gpus) == set(value)
+
+
+def test_indexes_stay_where_the_driver_lists_nothing() -> None:
+    made = engine_process.engine_environment({}, spec(devices=(2, 0)), "t", 1)
+    assert (made["CUDA_VISIBLE_DEVICES"], made["CUDA_DEVICE_ORDER"]) == ("2,0", "PCI_BUS_ID")
 
 
 def test_a_slice_is_one_device_and_its_card_is_none(monkeypatch) -> None:

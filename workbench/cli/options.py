@@ -92,7 +92,10 @@ Seeds = Annotated[
 Repeats = Annotated[
     int | None, typer.Option("--repeats", min=1, help="How often everything is repeated.")
 ]
-Devices = Annotated[list[int] | None, typer.Option("--device", help="GPU index.")]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--device", help="GPU, by index or UUID (GPU-…, MIG-…); may be repeated."),
+]
 NoGpu = Annotated[bool, typer.Option("--cpu", help="No GPU, whatever the plan names.")]
 TaskName = Annotated[
     str | None, typer.Option("--task", help="What the engine does: train (first), evaluate, …")
@@ -172,7 +175,7 @@ def load_plan(
 ) -> Any:
     """The plan of a file or a preset, overridden by flags (fields of a plan) and `--set`.
 
-    Empty flags count as not given. `cpu`: use no GPU, whatever the plan names; a GPU index among
+    Empty flags count as not given. `cpu`: use no GPU, whatever the plan names; a GPU among
     the flags overrides `cpu = true` of the plan.
 
     Raises:

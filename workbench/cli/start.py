@@ -115,7 +115,7 @@ def start_suite(
 
 
 def check_devices(suite_plan: SuitePlan) -> None:
-    """Check /proc and the GPU indexes of the plan.
+    """Check /proc and the GPUs of the plan.
 
     Raises:
         PlanError: /proc is unusable, or a GPU of the plan does not exist here.

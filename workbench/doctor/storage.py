@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -19,7 +18,7 @@ from workbench import paths
 from workbench.doctor.finding import Finding, note, ok, problem
 from workbench.paths import nearest_existing
 from workbench.processes import device_locks as processes_device_locks
-from workbench.processes import logout
+from workbench.processes import lock_folder, logout
 from workbench.suites import preflight, suite, warden_file
 
 MIB: Final = 1 << 20
@@ -27,17 +26,7 @@ LEAST_FREE_BYTES: Final = {"log root": 512 * MIB, "cache": 1024 * MIB, "temporar
 """Free bytes below which a run is likely to fill the disk: one checkpoint, one image cache."""
 NOTE_FACTOR: Final = 10
 """A note is given below this multiple of `LEAST_FREE_BYTES`."""
-NETWORK_FILE_SYSTEMS: Final = frozenset(
-    {
-        "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "lustre", "gpfs", "beegfs", "ceph",
-        "glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse",
-        "fuse.rclone", "virtiofs",
-    }
-)  # fmt: skip
-"""File systems whose appends and locks depend on a server."""
 SKEW_SECONDS: Final = 2.0
-_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
-"""The kernel's escapes of blanks and backslashes in a path: `\\040`."""
 
 
 def storage_findings(log_root: Path, cache_root: Path) -> Iterator[Finding]:
@@ -76,11 +65,11 @@ def space_finding(name: str, folder: Path) -> Finding:
 
 
 def network_findings(
-    name: str, folder: Path, mounts: Path = Path("/proc/self/mountinfo")
+    name: str, folder: Path, mounts: Path = lock_folder.MOUNTS
 ) -> Iterator[Finding]:
     """A note if the folder lies on a network file system."""
-    kind = file_system_type(nearest_existing(folder), mounts)
-    if kind in NETWORK_FILE_SYSTEMS:
+    kind = lock_folder.file_system_type(nearest_existing(folder), mounts)
+    if kind in lock_folder.NETWORK_FILE_SYSTEMS:
         log_root_remedy = "log roots work there (append-only files, one writer each), but slower"
         text = f"{folder} lies on a network file system ({kind})"
         remedy = (
@@ -89,26 +78,6 @@ def network_findings(
             else "keep it on a local disk: it is memory-mapped"
         )
         yield note(name, text, remedy)
-
-
-def file_system_type(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """Type of the file system that a folder lies on; empty: unknown."""
-    try:
-        lines = mounts.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    resolved, best, kind = str(folder.resolve()), "", ""
-    for line in lines:
-        fields = line.split()
-        try:
-            point, mount_type = fields[4], fields[fields.index("-") + 1]
-        except (ValueError, IndexError):
-            continue
-        point = _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), point)
-        inside = point in ("/", resolved) or resolved.startswith(f"{point}/")
-        if inside and len(point) >= len(best):  # a later mount hides an earlier one
-            best, kind = point, mount_type
-    return kind
 
 
 def surroundings_findings(log_root: Path) -> Iterator[Finding]:
@@ -175,7 +144,11 @@ def record_findings(path: Path) -> Iterator[Finding]:
 
 
 def device_lock_findings(folder: Path) -> Iterator[Finding]:
-    """The holder of each device lock; a lock ends with its process, so none is stale."""
+    """Whether locks hold in the folder, and who has one; none is stale: it ends with its holder."""
+    if text := lock_folder.find_problem(folder):
+        yield problem("device locks", f"{folder}: {text}", "name another in WORKBENCH_LOCKS")
+    else:
+        yield ok("device locks", f"flock holds in {folder}")
     for path in sorted(folder.glob("device-*.lock")) if folder.is_dir() else []:
         device = path.stem.removeprefix("device-")
         try:

@@ -15,7 +15,7 @@ import psutil
 from datasets_mm import catalog
 from engines import model_catalog
 from engines.memory_query import OTHERS, MemoryEstimate, MemoryQuery
-from engines.protocol import RunSpec
+from engines.protocol import Device, RunSpec
 from workbench.memory_estimate import estimator_process, fit_check, gpus, policy
 from workbench.memory_estimate.fit_check import HostMemory
 from workbench.memory_estimate.gpus import GpuModel
@@ -46,11 +46,11 @@ class UnknownDevice(NamedTuple):
 TargetDevice = GpuModel | HostMemory | UnknownDevice
 
 
-def locate_device(name: str, indexes: Sequence[int], *, cpu: bool) -> TargetDevice:
+def locate_device(name: str, devices: Sequence[Device], *, cpu: bool) -> TargetDevice:
     """The device of a plan's runs: the GPU named by `name`, or what this machine has for them.
 
     Raises:
-        PlanError: no GPU of that name is known.
+        PlanError: no GPU of that name is known, or one of `devices` is not here or not visible.
     """
     if name:
         try:
@@ -58,13 +58,15 @@ def locate_device(name: str, indexes: Sequence[int], *, cpu: bool) -> TargetDevi
         except gpus.UnknownGpuError as error:
             raise PlanError([str(error)]) from None
     host = HostMemory(psutil.virtual_memory().available)
-    if cpu or not is_library_present() or (not indexes and gpu_selection.hides_all(os.environ)):
+    if cpu or not is_library_present() or (not devices and gpu_selection.hides_all(os.environ)):
         return host
     answer = gpus.query_nvml()
     all_gpus = gpus.list_gpus(answer)
     if not all_gpus:
         return UnknownDevice("the driver does not say which GPUs are here")
-    visible = gpu_selection.resolve_visible(indexes, os.environ, all_gpus)
+    if problems := gpu_selection.find_device_problems(devices, os.environ, all_gpus):
+        raise PlanError(problems)
+    visible = gpu_selection.resolve_visible(devices, os.environ, all_gpus)
     kinds = {(info.name, info.memory_bytes) for info in visible.gpus}
     if not kinds or (not visible.certain and len(kinds) > 1):
         return UnknownDevice(visible.reason)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets_mm.recipes.recipe import RecipeError
+from engines.protocol import Device
 
 
 def needs_model(engine: str) -> bool:
@@ -62,19 +63,19 @@ def _join_alternatives(names: Sequence[str]) -> str:
     return " or ".join(names)
 
 
-def find_device_conflict(devices: Sequence[int], *, cpu: bool) -> list[str]:
+def find_device_conflict(devices: Sequence[Device], *, cpu: bool) -> list[str]:
     """The sentence about a plan that names GPUs and has `cpu = true`; empty list: no conflict."""
     both = cpu and devices
     return ["cpu = true hides every GPU; leave out devices, or leave out cpu"] if both else []
 
 
-def find_device_problem(devices: Sequence[int], nodes: Path = Path("/dev")) -> str | None:
-    """Why a GPU index of a plan does not exist here, by the device nodes; None: it may exist.
+def find_device_problem(devices: Sequence[Device], nodes: Path = Path("/dev")) -> str | None:
+    """Why a GPU of a plan does not exist here, by the device nodes; None: it may exist.
 
     None also where another kernel holds the GPU (`dxg`): there are no nodes to count then.
     """
     count = len(list(nodes.glob("nvidia[0-9]*")))
-    missing = [index for index in devices if index >= count]
+    missing = [gpu for gpu in devices if not count or (isinstance(gpu, int) and gpu >= count)]
     if not missing or (nodes / "dxg").exists():
         return None
     available = "no GPU" if not count else f"{count} GPU" if count == 1 else f"{count} GPUs"

@@ -26,6 +26,7 @@ from workbench.planning import (
     trained_models,
 )
 from workbench.planning.run_matrix import (
+    Devices,
     Ints,
     Names,
     Override,
@@ -71,8 +72,8 @@ class SuitePlan(PlanPart):
     """Every run is made once with each seed."""
     repeats: int = Field(default=1, ge=1, le=1000)
     """How often everything is repeated."""
-    devices: Ints = ()
-    """GPU indexes; empty: those that the environment makes visible."""
+    devices: Devices = ()
+    """GPUs by index or UUID, of those that the environment makes visible; empty: all of these."""
     cpu: bool = False
     """Hide every GPU from the engines."""
     runs: tuple[RunBlock, ...] = Field(default=(), alias="run")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from engines.protocol import Task
+from engines.protocol import Device, Task
 from results.text.renamed_words import rename_typed_keys
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ BlockNames = Annotated[tuple[str, ...], _NameList]
 """Names in a block; none: the plan's."""
 Ints = Annotated[
     tuple[int, ...], BeforeValidator(_as_tuple, json_schema_input_type=int | tuple[int, ...])
+]
+Devices = Annotated[
+    tuple[Device, ...],
+    BeforeValidator(_as_tuple, json_schema_input_type=int | str | tuple[int | str, ...]),
 ]
 TypedSettings = Annotated[dict[str, Any], BeforeValidator(rename_typed_keys)]
 """Settings that a person wrote; earlier names are replaced, with a warning."""

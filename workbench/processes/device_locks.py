@@ -45,8 +45,7 @@ def device_names(
     An engine without a device setting takes whatever the environment shows, so all of it is locked.
     If there may be GPUs that the driver has not listed, all devices are.
     """
-    hidden = not spec.devices and gpu_selection.hides_all(variables)
-    if spec.cpu or hidden:
+    if spec.cpu or gpu_selection.hides_all(variables):
         return {CPU}
     if not gpus:
         return {CPU, EVERY_GPU} if spec.devices or gpu_selection.gpu_may_exist(nodes) else {CPU}

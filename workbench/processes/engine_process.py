@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engines.protocol import RunSpec
+from results.records.schema import GpuInfo
 from workbench import paths
 from workbench.processes import gpu_selection, tree
 
@@ -161,10 +162,11 @@ def engine_environment(
     token: str,
     attempt: int,
     smaller: Mapping[str, Any] | None = None,
+    gpus: Sequence[GpuInfo] = (),
 ) -> dict[str, str]:
     """The environment of an engine: allowed variables, module path, token, attempt, devices.
 
-    `smaller`: settings that replace those of the spec after an OOM.
+    `smaller`: settings that replace those of the spec after an OOM. `gpus`: the sampler's list.
     """
     passed = {
         name: value
@@ -179,7 +181,7 @@ def engine_environment(
         "WORKBENCH_ATTEMPT": str(attempt),
         "WORKBENCH_PARAMS": json.dumps(dict(smaller or {})),
     }
-    return passed | _allocator(passed) | _visible_devices(spec, passed)
+    return passed | _allocator(passed) | _visible_devices(spec, passed, gpus)
 
 
 def _allocator(variables: Mapping[str, str]) -> dict[str, str]:
@@ -193,12 +195,14 @@ def _allocator(variables: Mapping[str, str]) -> dict[str, str]:
     return dict.fromkeys(ALLOCATOR, "expandable_segments:True")
 
 
-def _visible_devices(spec: RunSpec, variables: Mapping[str, str]) -> dict[str, str]:
+def _visible_devices(
+    spec: RunSpec, variables: Mapping[str, str], gpus: Sequence[GpuInfo]
+) -> dict[str, str]:
     """CUDA_VISIBLE_DEVICES and the order; indexes set in the shell keep the shell's order."""
     if spec.cpu:
         return {gpu_selection.VISIBLE: ""}
     if spec.devices:
-        chosen = ",".join(str(device) for device in spec.devices)
+        chosen = gpu_selection.visible_value(spec.devices, variables, gpus)
         return {gpu_selection.VISIBLE: chosen, gpu_selection.ORDER: gpu_selection.BY_BUS}
     if gpu_selection.VISIBLE in variables or gpu_selection.ORDER in variables:
         return {}

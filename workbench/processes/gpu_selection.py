@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from engines.protocol import EngineGpu
+from engines.protocol import Device, EngineGpu
 from results.records.schema import GpuInfo
 
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
@@ -97,16 +97,14 @@ def hides_all(variables: Mapping[str, str]) -> bool:
 
 
 def sees_gpu(
-    devices: Sequence[int], variables: Mapping[str, str], *, cpu: bool, nodes: Path = DEV
+    devices: Sequence[Device], variables: Mapping[str, str], *, cpu: bool, nodes: Path = DEV
 ) -> bool:
     """Whether an engine may find a GPU, from device nodes and environment alone."""
-    if cpu or devices:
-        return not cpu
-    return not hides_all(variables) and gpu_may_exist(nodes)
+    return not cpu and not hides_all(variables) and (bool(devices) or gpu_may_exist(nodes))
 
 
 def resolve_visible(
-    devices: Sequence[int],
+    devices: Sequence[Device],
     variables: Mapping[str, str],
     gpus: Sequence[GpuInfo],
     *,
@@ -114,29 +112,126 @@ def resolve_visible(
 ) -> VisibleGpus:
     """The GPUs that CUDA shows to an engine with this environment.
 
-    `devices`: indexes of a plan, in PCI order; they go before the environment's. `gpus`: the
-    sampler's list, complete.
+    `devices`: GPUs of a plan, chosen among those that the environment makes visible; empty: all of
+    these. `gpus`: the sampler's list, complete.
     """
     if cpu:
         return VisibleGpus(reason="the run computes on the CPU, as asked")
-    usable = [gpu for gpu in gpus if gpu.usable]
-    value = variables.get(VISIBLE)
-    sliced = any(gpu.parent_uuid for gpu in gpus)
+    allowed = _environment_gpus(variables, gpus)
+    if not allowed.gpus and allowed.reason:
+        return allowed
     if devices:
-        return _uncertain(usable, SLICED) if sliced else _first_slices(_select(devices, gpus), gpus)
+        return _first_slices(_choose(devices, allowed, gpus), gpus)
+    if allowed.reason == SLICED:
+        return allowed
+    shown = _first_slices(allowed.gpus, gpus)
+    if allowed.certain or len(shown.gpus) < 2:
+        return shown
+    return VisibleGpus(shown.gpus, certain=False, reason=allowed.reason)
+
+
+def _environment_gpus(variables: Mapping[str, str], gpus: Sequence[GpuInfo]) -> VisibleGpus:
+    """What CUDA_VISIBLE_DEVICES holds, all MIG slices of a card included; without it everything."""
+    usable = tuple(gpu for gpu in gpus if gpu.usable)
+    value = variables.get(VISIBLE)
     if value is None:
-        order = variables.get(ORDER, BY_BUS)
-        every = _first_slices(usable, gpus)
-        return every if order == BY_BUS or len(every.gpus) < 2 else _uncertain(every.gpus, BY_SPEED)
+        by_bus = variables.get(ORDER, BY_BUS) == BY_BUS
+        return VisibleGpus(usable) if by_bus else VisibleGpus(usable, False, BY_SPEED)
     entries = parse_visible(value)
     if not entries:
         return VisibleGpus(reason=f"{VISIBLE} hides every GPU")
     if any(isinstance(entry, int) for entry in entries):
-        if sliced:
-            return _uncertain(usable, SLICED)
+        if any(gpu.parent_uuid for gpu in gpus):
+            return VisibleGpus(usable, False, SLICED)
         if variables.get(ORDER) != BY_BUS and len({gpu.name for gpu in usable}) > 1:
-            return _uncertain(usable, BY_SPEED)
-    return _first_slices(_select(entries, gpus), gpus)
+            return VisibleGpus(usable, False, BY_SPEED)
+    return VisibleGpus(tuple(_select(entries, gpus)))
+
+
+def _choose(
+    devices: Sequence[Device], allowed: VisibleGpus, gpus: Sequence[GpuInfo]
+) -> list[GpuInfo]:
+    """The GPUs of a plan's devices, up to the first that is not among those allowed."""
+    rows: list[GpuInfo] = []
+    for device in devices:
+        fits = [gpu for gpu in _fitting(device, gpus) if gpu in allowed.gpus]
+        if not fits:
+            break
+        rows += fits
+    return rows
+
+
+def find_device_problems(
+    devices: Sequence[Device], variables: Mapping[str, str], gpus: Sequence[GpuInfo]
+) -> list[str]:
+    """Why GPUs that a plan names cannot be used here, one sentence each.
+
+    `gpus`: the sampler's list, not empty.
+    """
+    allowed = _environment_gpus(variables, gpus)
+    if devices and not allowed.gpus:
+        remedy = f"unset {VISIBLE}, or name no device"
+        return [f"device {devices[0]}: {allowed.reason or f'{VISIBLE} shows no GPU'}; {remedy}"]
+    problems, rows = [], list[int]()
+    for device in devices:
+        fits = _fitting(device, gpus)
+        shown = [gpu for gpu in fits if gpu in allowed.gpus]
+        if len(shown) == 1 and shown[0].index not in rows:
+            rows.append(shown[0].index)
+            continue
+        problems.append(f"device {device}: {_device_problem(fits, shown, allowed, variables)}")
+    return problems
+
+
+def _device_problem(
+    fits: Sequence[GpuInfo],
+    shown: Sequence[GpuInfo],
+    allowed: VisibleGpus,
+    variables: Mapping[str, str],
+) -> str:
+    """Why a device that is not exactly one new GPU cannot be used.
+
+    `fits`: GPUs of that name; `shown`: those of them that the environment makes visible.
+    """
+    names = ", ".join(describe_gpu(gpu) for gpu in shown or allowed.gpus)
+    if not fits:
+        return f"there is no such GPU; name one of {names}"
+    if not shown:
+        return f"{VISIBLE}={variables.get(VISIBLE)} does not show it; name one of {names}"
+    if len(shown) > 1:
+        return f"it has {len(shown)} MIG slices; name one of {names} by its UUID"
+    return "it is named twice; name each GPU once"
+
+
+def describe_gpu(gpu: GpuInfo) -> str:
+    """`GPU 3 (GPU-5d5ba0d6-…)`: NVML's index of the card and the whole UUID."""
+    return f"GPU {gpu.card} ({gpu.uuid or 'without UUID'})"
+
+
+def visible_value(
+    devices: Sequence[Device], variables: Mapping[str, str], gpus: Sequence[GpuInfo]
+) -> str:
+    """Value of CUDA_VISIBLE_DEVICES for a plan's devices, of one kind, as torch requires.
+
+    UUIDs, since an index means another card in another order or container. Indexes in PCI order
+    where the driver has listed no GPU or a chosen one has no single UUID.
+    """
+    if not gpus:
+        return ",".join(map(str, devices))
+    allowed = _environment_gpus(variables, gpus)
+    names: list[str] = []
+    for device in devices:
+        fits = [gpu for gpu in _fitting(device, gpus) if gpu in allowed.gpus]
+        if not fits:  # CUDA, too, ends the list there
+            break
+        names.append(fits[0].uuid if len(fits) == 1 else "")
+    return ",".join(names if all(names) else map(str, devices[: len(names)]))
+
+
+def _fitting(device: Device, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
+    """The usable GPUs of an index or a UUID: one, or the slices of a card."""
+    fits = _by_index(device, gpus) if isinstance(device, int) else _by_uuid(device, gpus)
+    return [gpu for gpu in fits if gpu.usable]
 
 
 def _select(entries: Iterable[int | str], gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
@@ -174,10 +269,6 @@ def _first_slices(gpus: Sequence[GpuInfo], every: Sequence[GpuInfo]) -> VisibleG
     if len(slices) > 1:
         return VisibleGpus(slices, False, f"CUDA takes one of {len(slices)} MIG slices")
     return VisibleGpus(slices or tuple(gpus))
-
-
-def _uncertain(gpus: Sequence[GpuInfo], reason: str) -> VisibleGpus:
-    return VisibleGpus(tuple(gpus), certain=False, reason=reason)
 
 
 def match_engine_gpus(

@@ -18,6 +18,7 @@ from typing import Final
 
 from results.records import store
 from workbench import paths
+from workbench.processes import lock_folder
 from workbench.processes.limits import Limits
 
 LEAST_DESCRIPTORS: Final = 64
@@ -37,9 +38,7 @@ def check_surroundings(log_root: Path) -> list[str]:
         *_check_folder(
             paths.cache_root(), "caches cannot be written there", "name another in WORKBENCH_CACHE"
         ),
-        *_check_folder(
-            paths.lock_root(), "devices cannot be locked there", "name another in WORKBENCH_LOCKS"
-        ),
+        *_check_lock_folder(paths.lock_root()),
         *_check_records(log_root / "results.jsonl"),
     ]
 
@@ -118,6 +117,15 @@ def _check_folder(folder: Path, effect: str, remedy: str) -> Iterator[str]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         yield f"{folder}: {effect} ({error.strerror}); {remedy}"
+
+
+def _check_lock_folder(folder: Path) -> Iterator[str]:
+    """Whether device locks hold in the folder, and not only for one process."""
+    effect, remedy = "devices cannot be locked there", "name another in WORKBENCH_LOCKS"
+    problems = list(_check_folder(folder, effect, remedy))
+    if not problems and (text := lock_folder.find_problem(folder)):
+        problems = [f"{folder}: {effect} ({text}); {remedy}, on a local disk"]
+    yield from problems
 
 
 def _dangling_link(folder: Path) -> Path | None:

@@ -100,8 +100,9 @@ class EngineAttempt:
         number = self.event_log.state.attempt + 1
         smaller = oom_retry.overrides(self.event_log.state)
         variables = engine_process.engine_environment(
-            os.environ, self.spec, self.context.token, number, smaller
-        )
+            os.environ, self.spec, self.context.token, number, smaller,
+            self.context.gpus.known_gpus(),
+        )  # fmt: skip
         try:
             self.engine = engine_process.start_engine(
                 self.context.command, self.folder, variables, self.context.life_fd,

@@ -39,7 +39,9 @@ HIDDEN = ("", "-1", "NoDevFiles")
 """First entries of CUDA_VISIBLE_DEVICES that hide every GPU."""
 
 
-def choose_device(devices: Sequence[int], rank: int = 0, *, cpu: bool = False) -> torch.device:
+def choose_device(
+    devices: Sequence[int | str], rank: int = 0, *, cpu: bool = False
+) -> torch.device:
     """The first visible GPU (of several ranks: the GPU with the rank's index), else the CPU.
 
     `cpu`: the CPU in any case, also where this process was started without the warden, which hides

@@ -277,7 +277,7 @@ def join_process_group() -> ProcessGroup:
     return ProcessGroup(rank, size, store)
 
 
-def check_ranks(size: int, devices: Sequence[int]) -> None:
+def check_ranks(size: int, devices: Sequence[int | str]) -> None:
     """Check that there is a GPU for every rank (or, on the CPU, that ranks are few).
 
     Raises:

@@ -18,6 +18,7 @@ from tests.hardware import fakes
 from tests.hardware.machines import CATALOG, Machine
 from tests.workbench.tui import sample_suites
 from workbench.doctor import gpus, machine, software, storage, terminal
+from workbench.processes import lock_folder
 
 
 def standings(findings) -> dict[str, str]:
@@ -145,7 +146,7 @@ MOUNTS = """\
 )  # fmt: skip
 def test_the_file_system_below_a_folder(tmp_path: Path, folder: str, kind: str) -> None:
     (tmp_path / "mounts").write_text(MOUNTS)
-    assert storage.file_system_type(Path(folder), tmp_path / "mounts") == kind
+    assert lock_folder.file_system_type(Path(folder), tmp_path / "mounts") == kind
 
 
 def test_a_network_file_system_is_said(tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def test_what_cannot_run_is_refused_before_it_starts(monkeypatch, machine: Machi
 @every
 def test_an_explicit_bf16_is_refused_before_it_starts(monkeypatch, machine: Machine) -> None:
     see(monkeypatch, machine)
-    gpu = memory_check.locate_device("", (0,), cpu=False)
+    slices = machine.gpus[0].slices if machine.gpus else ()
+    gpu = memory_check.locate_device("", (slices[1].uuid if slices else 0,), cpu=False)
     runs = [spec(precision="bf16", search_precision="bf16"), spec(precision="fp16")]
     problems = [one for one in gpu_support.find_problems(runs, gpu) if one.startswith("run 01: ")]
     if not machine.gpus or machine.gpus[0].capability >= (8, 0):
@@ -167,13 +168,18 @@ def test_no_capability_is_assumed(monkeypatch, machine: Machine) -> None:
 @every
 def test_the_forecast_is_of_the_gpu_that_the_run_will_use(monkeypatch, machine: Machine) -> None:
     see(monkeypatch, machine)
+    listed = gpus.list_gpus(gpus.query_nvml())
     for fields in ({}, {"devices": (0,)}, {"cpu": True}):
         run = spec().model_copy(update=fields)
-        started = engine_process.engine_environment(machine.environment, run, "t", 1)
+        if machine.key == "h100-mig" and run.devices:
+            with pytest.raises(plan.PlanError, match="device 0: it has 3 MIG slices"):
+                memory_check.locate_device("", run.devices, cpu=run.cpu)
+            continue
+        started = engine_process.engine_environment(machine.environment, run, "t", 1, gpus=listed)
         shown = fakes.visible(machine, started)
         where = memory_check.locate_device("", run.devices, cpu=run.cpu)
         if isinstance(where, memory_check.UnknownDevice):
-            assert machine.key in ("mixed-chosen", "h100-mig", "h100-mig-slice")
+            assert machine.key in ("mixed-chosen", "h100-mig")
             assert ("MIG" if "mig" in machine.key else "counts different GPUs") in where.reason
         elif isinstance(where, HostMemory):
             assert shown == []

@@ -131,7 +131,8 @@ def test_nothing_measured_has_its_reason() -> None:
         ((), "-1,0", ["nvidia0"], False),
         ((), "NoDevFiles", ["nvidia0"], False),
         ((), "MIG-1-2", ["nvidia0"], True),
-        ((0,), "", [], True),
+        ((0,), None, [], True),
+        ((0,), "", [], False),
     ],
 )
 def test_whether_an_engine_will_find_a_gpu(

@@ -227,11 +227,31 @@ def test_a_plan_on_the_cpu_is_forecast_for_the_host(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
+    ("devices", "parsed"),
+    [
+        ([1, 0], (1, 0)), (["0", "GPU-5d5ba0d6"], (0, "GPU-5d5ba0d6")), (["MIG-77/1/0"],
+         ("MIG-77/1/0",)), (2, (2,)), (["cuda:0"], None), ([-1], None), (["GPU-$(id)"], None),
+    ],
+)  # fmt: skip
+def test_devices_are_indexes_or_uuids(devices: object, parsed: tuple[int | str, ...]) -> None:
+    table = {"subsets": ["a"], "models": ["b"], "devices": devices}
+    if parsed is None:
+        with pytest.raises(plan.PlanError, match="devices"):
+            plan.parse(table)
+        return
+    asked = plan.parse(table)
+    assert asked.devices == parsed
+    assert plan.parse(tomllib.loads(plan.dump(asked))) == asked
+
+
+@pytest.mark.parametrize(
     ("devices", "nodes", "said"),
     [
         ((3,), [], "device 3: this machine has no GPU; name none, or give --cpu"),
         ((0, 2), ["nvidia0", "nvidia1", "nvidiactl"],
          "device 2: this machine has 2 GPUs; indexes go from 0 to 1"),
+        (("GPU-5d5b",), [], "device GPU-5d5b: this machine has no GPU; name none, or give --cpu"),
+        (("GPU-5d5b", "MIG-77", 0), ["nvidia0"], None),
         ((1,), ["nvidia0", "nvidia1"], None),
         ((1,), ["dxg"], None),
         ((), [], None),

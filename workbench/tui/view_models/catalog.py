@@ -122,7 +122,7 @@ PLAN_SETTINGS: Final = {
     "name": "Name of the suite: small letters, digits and hyphens",
     "seeds": "Seeds, with commas between; every run is made once with each",
     "repeats": "How often everything is repeated, to see the noise between runs",
-    "devices": "GPU indexes that the runs may see; empty: whatever the environment shows",
+    "devices": "GPUs that the runs may see, index or UUID; empty: whatever the environment shows",
     "cpu": "Compute on the CPU: every GPU is hidden from the runs",
     "label": "Name of the experiment, as tables show it",
     "cost_probe": "Cost probe: train so many steps (200, say) and forecast; empty: train it all",

@@ -138,7 +138,11 @@ def _is_table(core: Mapping[str, Any], definitions: Mapping[str, Any]) -> bool:
 
 def _item(core: Mapping[str, Any], definitions: Mapping[str, Any]) -> Kind:
     items = core.get("items") or (core.get("prefixItems") or [{}])[0]
-    inner, _ = _core(items, definitions) if isinstance(items, Mapping) else ({}, False)
+    if not isinstance(items, Mapping):
+        return "text"
+    if len({branch.get("type") for branch in items.get("anyOf", ())}) > 1:
+        return "text"  # indexes and UUIDs
+    inner, _ = _core(items, definitions)
     return _KINDS.get(inner.get("type", ""), "text")
 
 

@@ -19,6 +19,7 @@ class Params(BaseModel):
     tf32: bool = True
     precision: Literal["bf16", "fp32"] = "bf16"
     layers: tuple[int, ...] = (3, 7, 11)
+    devices: tuple[int | str, ...] = ()
     data_root: str | None = None
     max_steps: int | None = Field(None, ge=1)
     num_workers: Workers = "auto"
@@ -31,8 +32,8 @@ FORM = {s.name: s for s in form_fields.settings_of_schema(Params.model_json_sche
 def test_every_kind_of_field_is_known() -> None:
     assert {name: s.kind for name, s in FORM.items()} == {
         "epochs": "integer", "lr": "number", "tf32": "switch", "precision": "choice",
-        "layers": "list", "data_root": "text", "max_steps": "integer", "num_workers": "integer",
-        "pin_memory": "switch",
+        "layers": "list", "devices": "list", "data_root": "text", "max_steps": "integer",
+        "num_workers": "integer", "pin_memory": "switch",
     }  # fmt: skip
     assert FORM["epochs"].limits == "1 to 64"
     assert FORM["lr"].limits == "> 0"
@@ -46,7 +47,8 @@ def test_every_kind_of_field_is_known() -> None:
     ("name", "typed", "value"),
     [
         ("epochs", "3", 3), ("lr", "1e-4", 1e-4), ("layers", "2, 5,8", [2, 5, 8]),
-        ("layers", "", []), ("data_root", "", None), ("data_root", "/x y", "/x y"),
+        ("layers", "", []), ("devices", "0, GPU-5d", ["0", "GPU-5d"]),
+        ("data_root", "", None), ("data_root", "/x y", "/x y"),
         ("max_steps", "", None), ("max_steps", "1_000", 1000), ("num_workers", "auto", "auto"),
         ("num_workers", "4", 4), ("pin_memory", "auto", "auto"), ("pin_memory", "on", True),
     ],
