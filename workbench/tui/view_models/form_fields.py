@@ -100,7 +100,10 @@ def _setting(
 
 
 def _core(part: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The part with its reference resolved and null removed; whether null was allowed."""
+    """The part with its reference resolved and null removed; whether null was allowed.
+
+    Of a union the list, which a single value may stand for, else the first branch.
+    """
     core = dict(part)
     if "$ref" in core:
         core |= definitions.get(str(core["$ref"]).rpartition("/")[2], {})
@@ -108,7 +111,8 @@ def _core(part: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[dict
     if not branches:
         return core, False
     solid = [b for b in branches if b.get("type") != "null"]
-    inner, _ = _core(solid[0], definitions) if solid else ({}, False)
+    branch = next((b for b in solid if b.get("type") == "array"), solid[0] if solid else {})
+    inner, _ = _core(branch, definitions)
     return inner, len(solid) < len(branches)
 
 

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from engines.param_sections import PinMemory, Workers
+from workbench.planning.run_matrix import Devices
 from workbench.tui.view_models import form_fields
 
 
@@ -19,7 +20,7 @@ class Params(BaseModel):
     tf32: bool = True
     precision: Literal["bf16", "fp32"] = "bf16"
     layers: tuple[int, ...] = (3, 7, 11)
-    devices: tuple[int | str, ...] = ()
+    devices: Devices = ()
     data_root: str | None = None
     max_steps: int | None = Field(None, ge=1)
     num_workers: Workers = "auto"
